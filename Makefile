@@ -1,0 +1,36 @@
+# Everything a fresh machine needs is Python 3.11+ and make: the first target that
+# runs makes the virtual environment, all others use it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check promises bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo      scheduler and worker on examples/schedules/, Ctrl-C stops'
+	@echo 'make test      the tests'
+	@echo 'make check     ruff and mypy'
+	@echo 'make promises  the long fault suite'
+	@echo 'make bench     what is claimed about speed'
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable . --group test --group lint --group type
+	@touch $@
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not promise'
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+promises: $(READY)
+	$(BIN)/python -m pytest -m promise tests/promises
+
+clean:
+	rm -rf $(VENV) build dist demo

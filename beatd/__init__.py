@@ -1,0 +1,1 @@
+"""beatd: a periodic task scheduler that emits each slot exactly once."""

@@ -1,0 +1,62 @@
+"""Every error that beatd raises on purpose.
+
+BeatdError
+├── ConfigError            settings or entries that cannot be used, all of them at once
+├── ScheduleError          one schedule that cannot be used (also a ValueError)
+├── MessageError           a call that cannot be encoded, or bytes that are no message
+├── BrokerUnavailable      the answer is lost: the same request may be sent again
+├── BrokerRefused          the broker answered, and will not do it until someone mends it
+├── TermOver               someone else leads: nothing of the request was done
+├── ScheduleFileError      a schedule file that cannot be used, and was left as it was
+└── ResultUnavailable      the result backend did not answer
+"""
+
+
+class BeatdError(Exception):
+    """What beatd raises on purpose; its text is for people."""
+
+
+class ConfigError(BeatdError):
+    """Settings that cannot be used, all of them at once."""
+
+    def __init__(self, source: str, problems: list[str]) -> None:
+        super().__init__("\n  ".join([f"{source}: cannot use this config", *problems]))
+        self.source = source
+        self.problems = problems
+
+
+class ScheduleError(BeatdError, ValueError):
+    """A schedule that cannot be read or can never occur; `field` says which part."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class MessageError(BeatdError, ValueError):
+    """A call that cannot be encoded, or bytes that are not a task message."""
+
+
+class BrokerUnavailable(BeatdError):
+    """No answer, or none that arrived: whether it was done is unknown."""
+
+
+class BrokerRefused(BrokerUnavailable):
+    """The broker said no for now: read-only, out of memory, no permission."""
+
+
+class TermOver(BeatdError):
+    """The term is not the leader's any more; nothing was queued."""
+
+
+class ScheduleFileError(BeatdError):
+    """The schedule file cannot be used; not one byte of it was changed."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class ResultUnavailable(BeatdError):
+    """The result backend gave no answer."""
