@@ -1,0 +1,52 @@
+"""The wall clock, the monotonic clock, and waiting: the only place that reads them."""
+
+import time
+from enum import Enum
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+from beatd.instant import SECOND, Instant, Span
+
+
+class Wake(Enum):
+    """Why a loop woke up; signal handlers and threads put these into its inbox."""
+
+    ON_TIME = "on time"
+    STOP = "stop"
+    RELOAD = "reload"
+    LOOK = "look"  # something changed elsewhere: the lead is free, an entry came
+
+
+class Clock(Protocol):
+    """What time it is, how much has passed, and waiting."""
+
+    def now(self) -> Instant:
+        """Read the wall clock, which people and other clocks may step."""
+        ...
+
+    def elapsed(self) -> Span:
+        """Read the monotonic clock; only differences mean anything."""
+        ...
+
+    def wait(self, inbox: SimpleQueue[Wake], until: Instant) -> Wake:
+        """Return ON_TIME at `until`, or sooner with what `inbox` holds."""
+        ...
+
+
+class SystemClock:
+    """The clocks of this machine."""
+
+    def now(self) -> Instant:
+        return time.time_ns() // 1_000_000
+
+    def elapsed(self) -> Span:
+        return time.monotonic_ns() // 1_000_000
+
+    def wait(self, inbox: SimpleQueue[Wake], until: Instant) -> Wake:
+        # The clock has ended a millisecond when it shows the next one: wait that
+        # long, or a wake-up a hair too early would find nothing due and spin.
+        left = until - time.time_ns() / 1_000_000
+        try:
+            return inbox.get(timeout=left / SECOND) if left > 0 else inbox.get_nowait()
+        except Empty:
+            return Wake.ON_TIME

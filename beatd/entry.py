@@ -1,0 +1,66 @@
+"""One line of the schedule, and what the ledger knows of it."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from beatd.instant import Instant, Span
+from beatd.message import Template
+from beatd.schedules.base import Schedule
+
+
+class Mark(NamedTuple):
+    """The ledger's row for one entry.
+
+    Every slot up to and including `slot` was emitted, dropped with a reason, or lies
+    before the entry was first seen.
+    """
+
+    slot: Instant
+    fingerprint: str
+    """Of the schedule that named the slot: another one starts afresh."""
+    runs: int = 0
+    """How many slots were emitted."""
+    last: Instant | None = None
+    """The last slot that was emitted; users see it as last_run_at."""
+
+
+class Overlap(Enum):
+    """What to do when a slot comes while the entry's previous run has not ended."""
+
+    ALLOW = "allow"
+    SKIP = "skip"
+    QUEUE_ONE = "queue_one"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What to do with slots that cannot simply be emitted in time.
+
+    The defaults are Celery's behaviour. One value is shared by all entries that have
+    the same policy.
+    """
+
+    misfire_grace: Span | None = None
+    coalesce: bool = True
+    max_catchup: int = 1000
+    overlap: Overlap = Overlap.ALLOW
+    start: Instant | None = None
+    end: Instant | None = None
+    max_runs: int | None = None
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the schedule: a name, a schedule, a message, and policies."""
+
+    name: str
+    schedule: Schedule
+    message: Template
+    policy: Policy = field(default=Policy())
+    offset: Span = 0
+    """The entry's own share of its jitter: emitted that much after each slot."""
+    expires_next: bool = False
+    """The message expires at the entry's next slot."""
+    description: str = ""

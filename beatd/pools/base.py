@@ -1,0 +1,85 @@
+"""What a pool promises: it takes jobs, gives one outcome for each, and stops in time."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One delivery to run: bytes in, so that it can go to another process as it is."""
+
+    token: str
+    """The delivery's token; names the job in its outcome."""
+    message: bytes
+    deliveries: int
+    time_limit: float | None
+    """Seconds after which the run is ended by force, where the pool can."""
+    soft_time_limit: float | None
+    """Seconds after which SoftTimeLimitExceeded is raised inside the task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The runner came to an end; `report` is what it gave."""
+
+    token: str
+    report: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    """The time limit passed and the run was ended by force."""
+
+    token: str
+    time_limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The process that ran it is gone; `reason` says how (`signal 9 (SIGKILL)`)."""
+
+    token: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The run has begun in process `pid`; comes before the other outcomes."""
+
+    token: str
+    pid: int
+
+
+PoolEvent: TypeAlias = Started | Finished | TimedOut | Lost
+
+Runner: TypeAlias = Callable[[Job], bytes]
+"""Runs one job where the pool wants it run, and never raises: worker/execute.py."""
+
+
+class Pool(Protocol):
+    """Runs jobs; `on_event`, given to the constructor, may be called from any thread."""
+
+    @property
+    def size(self) -> int:
+        """How many jobs run at the same time."""
+        ...
+
+    def start(self) -> None:
+        """Get ready to run; with processes, after all task modules are imported."""
+        ...
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Take these jobs; each ends in exactly one Finished, TimedOut or Lost.
+
+        The caller keeps no more jobs in the pool than it may hold.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Let the jobs that run end, then let go of everything; returns when done."""
+        ...
+
+    def kill(self) -> None:
+        """End at once; jobs that run end in Lost where the pool can end them."""
+        ...

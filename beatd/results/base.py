@@ -1,0 +1,77 @@
+"""What a result backend promises: states and values of runs, by task id."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+from beatd.instant import Span
+
+
+class State(StrEnum):
+    """States of a run; the words are Celery's, EXPIRED is ours."""
+
+    PENDING = "PENDING"
+    RECEIVED = "RECEIVED"
+    STARTED = "STARTED"
+    RETRY = "RETRY"
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+    REVOKED = "REVOKED"
+    EXPIRED = "EXPIRED"
+
+
+READY_STATES = frozenset({State.SUCCESS, State.FAILURE, State.REVOKED})
+"""A run in one of these has ended."""
+
+PROPAGATE_STATES = frozenset({State.FAILURE, State.REVOKED})
+"""`AsyncResult.get` raises for these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What is stored of one run: Celery's result meta, in its order of keys."""
+
+    task_id: str
+    status: str
+    """A State, or any word that a task gave to `update_state`."""
+    result: Any = None
+    """The value; an exception; for other states what came with them."""
+    traceback: str | None = None
+    children: list[Any] = field(default_factory=list)
+    date_done: datetime | str | None = None
+    group_id: str | None = None
+    parent_id: str | None = None
+    extended: dict[str, Any] = field(default_factory=dict)
+    """`name, args, kwargs, worker, retries, queue` with `result_extended`."""
+
+
+class ResultBackend(Protocol):
+    """Where states and values are kept.
+
+    Every method raises ResultUnavailable when no answer came; calling again is safe.
+    """
+
+    def store(self, metas: Sequence[Meta]) -> None:
+        """Keep these in one step, and wake who waits for them.
+
+        SUCCESS is final: a run that has it keeps it, whatever comes later.
+        """
+        ...
+
+    def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        """Give what is known; ids of which nothing is known are left out."""
+        ...
+
+    def wait(self, task_id: str, timeout: Span | None) -> Meta | None:
+        """Give the meta once the run has ended; None after `timeout`."""
+        ...
+
+    def forget(self, task_id: str) -> None:
+        """Remove what is known of the run."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and files."""
+        ...
