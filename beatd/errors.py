@@ -5,7 +5,7 @@ BeatdError
 ├── ScheduleError          one schedule that cannot be used (also a ValueError)
 ├── MessageError           a call that cannot be encoded, or bytes that are no message
 ├── BrokerUnavailable      the answer is lost: the same request may be sent again
-├── BrokerRefused          the broker answered, and will not do it until someone mends it
+├── BrokerRefused          the broker answered, and will not until someone mends it
 ├── TermOver               someone else leads: nothing of the request was done
 ├── ScheduleFileError      a schedule file that cannot be used, and was left as it was
 └── ResultUnavailable      the result backend did not answer

@@ -44,7 +44,7 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Emission:
-    """One slot of one entry: the ledger's new row, and the message that goes with it."""
+    """One slot of one entry: the ledger's new row and the message that goes with it."""
 
     entry: str
     mark: Mark
@@ -114,7 +114,7 @@ class Lead(Protocol):
         """Hold the lead for `ttl` from now on; False if the term is over."""
         ...
 
-    def release(self, term: Term) -> None:
+    def resign(self, term: Term) -> None:
         """Give the lead back and wake those who wait for it; nothing if it is over."""
         ...
 
@@ -161,7 +161,7 @@ class Emitter(Protocol):
         ...
 
     def end_runs(self, runs: Mapping[str, str]) -> None:
-        """Forget these runs (entry to task id) where they are still the current ones."""
+        """Forget these runs (entry to task id) where they are still current."""
         ...
 
 
@@ -233,7 +233,7 @@ class Consumer(Protocol):
         """
         ...
 
-    def release(self, worker: str, deliveries: Sequence[Delivery]) -> None:
+    def give_back(self, worker: str, deliveries: Sequence[Delivery]) -> None:
         """Give these back to the front of their queues, not counted as once more."""
         ...
 
@@ -242,7 +242,7 @@ class Consumer(Protocol):
         ...
 
     def bury(self, worker: str, delivery: Delivery, reason: str) -> None:
-        """Move the message to the dead-letter queue, with the reason and its history."""
+        """Move the message to the dead-letter queue, with the reason."""
         ...
 
     def recover(self) -> int:

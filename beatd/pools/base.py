@@ -1,4 +1,4 @@
-"""What a pool promises: it takes jobs, gives one outcome for each, and stops in time."""
+"""What a pool promises: one outcome for each job, and to stop in time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ Runner: TypeAlias = Callable[[Job], bytes]
 
 
 class Pool(Protocol):
-    """Runs jobs; `on_event`, given to the constructor, may be called from any thread."""
+    """Runs jobs; `on_event`, given to the constructor, is called from any thread."""
 
     @property
     def size(self) -> int:
