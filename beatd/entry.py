@@ -64,3 +64,17 @@ class Entry:
     expires_next: bool = False
     """The message expires at the entry's next slot."""
     description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """An entry with at least one slot that has come and was not decided yet."""
+
+    entry: Entry
+    mark: Mark
+    slot: Instant
+    """The oldest such slot."""
+    latest: Instant
+    """The newest such slot; equal to `slot` on a calm day."""
+    following: Instant | None
+    """The first slot that is still to come."""

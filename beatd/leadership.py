@@ -1,0 +1,97 @@
+"""Who may emit: taking the lead, holding it, and giving it back in time."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from beatd.brokers.base import Lead, Term
+from beatd.clock import Clock
+from beatd.errors import BrokerUnavailable
+from beatd.instant import SECOND, Span
+
+logger = logging.getLogger(__name__)
+
+STANDBY_LOOK: Span = SECOND // 4
+"""A standby asks this often; a lead that is given back wakes it at once."""
+
+_WATCH: Span = 5 * SECOND
+
+
+@dataclass
+class Leadership:
+    """Holds the lead of one broker for this process, while it can.
+
+    `hold` gives a term only while, by this process's own monotonic clock, the lock in
+    the broker cannot have run out. The broker's check of the term is the second net.
+    """
+
+    lead: Lead
+    clock: Clock
+    holder: str
+    ttl: Span
+    term: Term | None = field(default=None, init=False)
+    _safe_until: Span = field(default=0, init=False)
+    _renew_at: Span = field(default=0, init=False)
+
+    def hold(self, floor: int) -> Term | None:
+        """Give the term under which this process leads now, None while it stands by.
+
+        A new term's number is above `floor`. Raises BrokerUnavailable when the broker
+        does not answer and the term that we had may be over.
+        """
+        asked = self.clock.elapsed()
+        if self.term is None:
+            self.term = self.lead.acquire(self.holder, self.ttl, floor)
+            if self.term is not None:
+                logger.info(
+                    "leading, term %d", self.term.number, extra={"event": "lead.taken"}
+                )
+                self.renewed(asked)
+        elif asked >= self._renew_at:
+            self._renew(self.term, asked)
+        return self.term
+
+    def renewed(self, asked: Span) -> None:
+        """Note that a request made at `asked` renewed the lead."""
+        self._renew_at = asked + self.ttl // 3
+        # What the broker counts from is later than `asked`: this errs on the safe side.
+        self._safe_until = asked + self.ttl
+
+    def lose(self) -> None:
+        """Note that the broker said the term is over."""
+        if self.term is not None:
+            self.term = None
+            logger.warning("lost the lead, standing by", extra={"event": "lead.lost"})
+
+    def resign(self) -> None:
+        """Give the lead back; nothing if it is not ours.
+
+        Raises BrokerUnavailable; the lock then runs out by itself.
+        """
+        term, self.term = self.term, None
+        if term is not None:
+            self.lead.resign(term)
+            logger.info("gave the lead back", extra={"event": "lead.resigned"})
+
+    def watch(self, wake: Callable[[], None], stopped: threading.Event) -> None:
+        """Call `wake` whenever the lead is given back, until `stopped`; blocks."""
+        while not stopped.is_set():
+            try:
+                if self.lead.await_release(_WATCH):
+                    wake()
+            except BrokerUnavailable:
+                # The scheduler says so; asking again at once would only be noise.
+                stopped.wait(1)
+
+    def _renew(self, term: Term, asked: Span) -> None:
+        try:
+            kept = self.lead.renew(term, self.ttl)
+        except BrokerUnavailable:
+            if asked >= self._safe_until:
+                self.lose()
+            raise
+        if kept:
+            self.renewed(asked)
+        else:
+            self.lose()

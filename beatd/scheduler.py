@@ -1,0 +1,360 @@
+"""The loop that emits each slot once."""
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from queue import SimpleQueue
+from typing import Protocol
+
+from beatd.brokers.base import Emission, Emitter, LedgerCopy, Outcome, Term
+from beatd.clock import Clock, Wake
+from beatd.entry import Due, Entry, Mark, Overlap
+from beatd.errors import BrokerUnavailable, TermOver
+from beatd.ids import run_id
+from beatd.instant import SECOND, Instant, Span
+from beatd.leadership import STANDBY_LOOK, Leadership
+from beatd.policy import Decision, Drop, Reason, decide, slots_between
+from beatd.timetable import Timetable
+
+logger = logging.getLogger(__name__)
+
+LONGEST_NAP: Span = SECOND
+"""The loop turns at least this often: a stepped clock, the lead and the watchdog wait."""
+
+BATCH = 1000
+"""Emissions in one step of the broker, which nobody else can use meanwhile."""
+
+RETRY_FIRST, RETRY_LAST = SECOND // 10, SECOND
+"""The pause after a failed step, doubled each time; short, since slots may be due."""
+
+HOLD_LOOK: Span = SECOND // 2
+"""How often a held slot asks whether the run before it has ended."""
+
+CLOCK_TOLERANCE: Span = 3 * SECOND
+"""Clocks that differ by less are the same: nothing is rewound."""
+
+COUNT_LIMIT = 1000
+"""Dropped slots are counted one by one up to here."""
+
+
+class LedgerFile(Protocol):
+    """The schedule file, as the scheduler uses it: schedule_file.py.
+
+    No method raises for a file that cannot be used just now: it says so once, keeps
+    what was recorded in memory, and tries again.
+    """
+
+    def try_lock(self) -> bool:
+        """Take the file for this process; False while another one has it."""
+        ...
+
+    def unlock(self) -> None:
+        """Let others take the file."""
+        ...
+
+    def read(self) -> LedgerCopy:
+        """Give the ledger as it was last written."""
+        ...
+
+    def highest_term(self) -> int:
+        """Give the largest term number seen."""
+        ...
+
+    def rewrite(
+        self, marks: Mapping[str, Mark], gone: Collection[str], era: int, term: int
+    ) -> None:
+        """Make the file say this ledger, era and term, at once."""
+        ...
+
+    def record(
+        self, marks: Mapping[str, Mark], dropped: Mapping[tuple[str, Reason], int]
+    ) -> None:
+        """Keep these rows, and count what was dropped, at the next flush."""
+        ...
+
+    def flush(self) -> None:
+        """Write what was recorded, in one transaction."""
+        ...
+
+
+@dataclass
+class Scheduler:
+    """Emits each slot of the timetable once, for as long as it leads."""
+
+    timetable: Timetable
+    leadership: Leadership
+    broker: Emitter
+    file: LedgerFile
+    clock: Clock
+    namespace: str
+    ended: Callable[[Collection[str]], Collection[str]] = lambda task_ids: ()
+    """Which of these runs have ended, by their results; for workers that are not ours."""
+    on_tick: Callable[["Scheduler"], None] = lambda scheduler: None
+    """Called at the end of each turn of the loop: watchdog, status."""
+    keep: Collection[str] = ()
+    """Names whose ledger rows stay although the timetable has no such entry."""
+
+    era: int = field(default=0, init=False)
+    trouble: str = field(default="", init=False)
+    """Why nothing can be emitted just now; empty when all is well."""
+    _term: Term | None = field(default=None, init=False)
+    _pause: Span = field(default=RETRY_FIRST, init=False)
+    _offset: Span | None = field(default=None, init=False)
+    _locked: bool = field(default=False, init=False)
+
+    def run(self, inbox: SimpleQueue[Wake], reload: Callable[[], None]) -> None:
+        """Tick until told to stop; call `reload` when told to."""
+        wake_at = self.clock.now()
+        while (wake := self.clock.wait(inbox, until=wake_at)) is not Wake.STOP:
+            if wake is Wake.RELOAD:
+                reload()
+            wake_at = self.tick(self.clock.now())
+            self.on_tick(self)
+        self.stop()
+
+    def tick(self, now: Instant) -> Instant:
+        """Emit one batch of what is due at `now`; return when to look again."""
+        try:
+            term = self.leadership.hold(self.file.highest_term())
+            if term is None:
+                self._stand_by()
+                return now + STANDBY_LOOK
+            if term != self._term:
+                self._begin(term, now)
+            self._mind_the_clock(term, now)
+            self._emit(term, self.timetable.due(now, BATCH), now)
+        except TermOver:
+            self.leadership.lose()
+            return now + STANDBY_LOOK
+        except BrokerUnavailable as error:
+            # What was not emitted is still due, for us or for the next leader.
+            return now + self._wait_out(error)
+        self._well_again()
+        wake_at = min(self.timetable.next_at() or now + LONGEST_NAP, now + LONGEST_NAP)
+        if wake_at > now:
+            self.file.flush()
+        return wake_at
+
+    def replace(self, entries: Sequence[Entry], keep: Collection[str]) -> None:
+        """Schedule these entries from now on; unchanged ones keep their place."""
+        now = self.clock.now()
+        known = self.timetable.marks()
+        for name in known.keys() - {entry.name for entry in entries}:
+            self.timetable.remove(name)
+        self.timetable.place(entries, known, now)
+        self.keep = keep
+        # Under the lead, the next tick begins anew: it writes what changed to the
+        # ledger, and reads what it does not know.
+        self._term = None
+
+    def stop(self) -> None:
+        """Write the file and give the lead back; never raises for a broker away."""
+        self.file.flush()
+        try:
+            self.leadership.resign()
+        except BrokerUnavailable as error:
+            logger.warning(
+                "could not give the lead back, it runs out by itself: %s",
+                error,
+                extra={"event": "lead.left"},
+            )
+        self.file.unlock()
+
+    def _stand_by(self) -> None:
+        if self._locked:
+            self.file.flush()
+            self.file.unlock()
+        self._term, self._locked = None, False
+        self._well_again()
+
+    def _begin(self, term: Term, now: Instant) -> None:
+        """Start a term: merge all ledgers, place every entry, write what differs."""
+        self._locked = self.file.try_lock()
+        broker, own = self.broker.read_ledger(), self.file.read()
+        here = LedgerCopy(self.timetable.marks(), self.era)
+        merged = merge(broker, own, here)
+        entries = list(self.timetable)
+        self.timetable.place(entries, merged.marks, now)
+        rewound = self.timetable.rewind(now, CLOCK_TOLERANCE)
+        self.era = merged.era + bool(rewound)
+        self._write(term, broker, rewound)
+        self._term = term
+
+    def _write(
+        self, term: Term, broker: LedgerCopy, rewound: Mapping[str, Mark]
+    ) -> None:
+        """Make both ledgers say what the timetable says."""
+        marks = self.timetable.marks()
+        changed = {
+            name: mark for name, mark in marks.items() if broker.marks.get(name) != mark
+        }
+        gone = broker.marks.keys() - marks.keys() - set(self.keep)
+        self.broker.write_ledger(term, changed, gone, self.era)
+        self.file.rewrite(marks, gone, self.era, term.number)
+        if rewound:
+            logger.warning(
+                "the clock was set back: %d entries go on from now, clock era %d",
+                len(rewound),
+                self.era,
+                extra={"event": "clock.rewound"},
+            )
+
+    def _mind_the_clock(self, term: Term, now: Instant) -> None:
+        """Notice a step of the wall clock against the monotonic one."""
+        offset = now - self.clock.elapsed()
+        before, self._offset = self._offset, offset
+        if before is None or offset >= before - CLOCK_TOLERANCE:
+            return
+        rewound = self.timetable.rewind(now, CLOCK_TOLERANCE)
+        if rewound:
+            self.era += 1
+            self._write(term, LedgerCopy({}, self.era), rewound)
+
+    def _emit(self, term: Term, batch: Sequence[Due], now: Instant) -> None:
+        busy = self._busy(batch)
+        decided = [(due, decide(due, now, due.entry.name in busy)) for due in batch]
+        emissions: list[Emission] = []
+        for due, decision in decided:
+            emissions += self._emissions(due, decision, now)
+        rest = iter(emissions)
+        while part := list(islice(rest, BATCH)):
+            asked = self.clock.elapsed()
+            outcomes = self.broker.emit(term, part, self.leadership.ttl)
+            self.leadership.renewed(asked)
+            _log(part, outcomes, now)
+        # Only now, after the broker answered: a crash before this line emits the
+        # batch again, and the broker's ledger knows it.
+        self._advance(decided, emissions, now)
+
+    def _advance(
+        self,
+        decided: Sequence[tuple[Due, Decision]],
+        emissions: Sequence[Emission],
+        now: Instant,
+    ) -> None:
+        marks = {emission.entry: emission.mark for emission in emissions}
+        dropped: dict[tuple[str, Reason], int] = {}
+        for due, decision in decided:
+            name = due.entry.name
+            if decision.over:
+                self.timetable.finish(due)
+            elif decision.until is None:
+                self.timetable.hold(due, now + HOLD_LOOK)
+            else:
+                self.timetable.advance(due, marks[name])
+            for drop in decision.dropped:
+                dropped[name, drop.reason] = _count(due.entry, drop)
+                _log_drop(name, drop, dropped[name, drop.reason])
+        self.file.record(marks, dropped)
+
+    def _emissions(self, due: Due, decision: Decision, now: Instant) -> list[Emission]:
+        """Give the emissions of one decision, oldest first, each with its own mark."""
+        if not decision.emit:
+            if decision.until is None:
+                return []
+            # Dropped on purpose: the ledger has to know, or a restart finds it again.
+            mark = due.mark._replace(slot=decision.until)
+            return [Emission(due.entry.name, mark, route=None)]
+        runs = due.mark.runs
+        return [
+            self._emission(due, slot, runs + number, now)
+            for number, slot in enumerate(decision.emit, start=1)
+        ]
+
+    def _emission(self, due: Due, slot: Instant, runs: int, now: Instant) -> Emission:
+        entry = due.entry
+        task_id = run_id(self.namespace, entry.name, self.era, slot)
+        message = entry.message.complete(
+            id=task_id,
+            tag=task_id,
+            now=now,
+            slot=slot,
+            expires=_following(due, slot) if entry.expires_next else None,
+        )
+        mark = Mark(slot, due.mark.fingerprint, runs, last=slot)
+        tracked = entry.policy.overlap is not Overlap.ALLOW
+        run = task_id if tracked else ""
+        return Emission(entry.name, mark, entry.message.route, message, run)
+
+    def _busy(self, batch: Sequence[Due]) -> Collection[str]:
+        """Give the names of those entries, with an overlap rule, whose run goes on."""
+        asking = [
+            due.entry.name
+            for due in batch
+            if due.entry.policy.overlap is not Overlap.ALLOW
+        ]
+        if not asking:
+            return ()
+        runs = self.broker.running(asking)
+        ended = set(self.ended(runs.values())) if runs else set()
+        over = {name: run for name, run in runs.items() if run in ended}
+        if over:
+            self.broker.end_runs(over)
+        return runs.keys() - over.keys()
+
+    def _wait_out(self, error: BrokerUnavailable) -> Span:
+        """Say what is wrong, once, and give the pause before the next try."""
+        if not self.trouble:
+            logger.error("stopped emitting: %s", error, extra={"event": "broker.lost"})
+        self.trouble = str(error)
+        pause, self._pause = self._pause, min(2 * self._pause, RETRY_LAST)
+        return pause
+
+    def _well_again(self) -> None:
+        if self.trouble:
+            logger.warning("emitting again", extra={"event": "broker.back"})
+        self.trouble, self._pause = "", RETRY_FIRST
+
+
+def merge(*copies: LedgerCopy) -> LedgerCopy:
+    """Make one ledger of several: the larger slot wins, entry by entry.
+
+    A copy of an older clock era is left out: its slots may lie beyond a rewind.
+    """
+    era = max(copy.era for copy in copies)
+    marks: dict[str, Mark] = {}
+    for copy in copies:
+        if copy.era == era:
+            for name, mark in copy.marks.items():
+                if name not in marks or mark.slot > marks[name].slot:
+                    marks[name] = mark
+    return LedgerCopy(marks, era)
+
+
+def _following(due: Due, slot: Instant) -> Instant | None:
+    if slot == due.latest:
+        return due.following
+    return due.entry.schedule.next_after(slot)
+
+
+def _count(entry: Entry, drop: Drop) -> int:
+    slots = slots_between(entry.schedule, drop.first, drop.last)
+    return sum(1 for _ in islice(slots, COUNT_LIMIT))
+
+
+def _log(
+    emissions: Sequence[Emission], outcomes: Sequence[Outcome], now: Instant
+) -> None:
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    for emission, outcome in zip(emissions, outcomes, strict=True):
+        if outcome is Outcome.DROPPED:
+            continue
+        event = {
+            "event": f"emit.{outcome.value}",
+            "entry": emission.entry,
+            "slot": emission.mark.slot,
+            "late": now - emission.mark.slot,
+        }
+        logger.info("%s %s", emission.entry, outcome.value, extra=event)
+
+
+def _log_drop(name: str, drop: Drop, number: int) -> None:
+    event = {
+        "event": f"drop.{drop.reason}",
+        "entry": name,
+        "slot": drop.first,
+        "last": drop.last,
+    }
+    logger.info("%s dropped %d: %s", name, number, drop.reason, extra=event)
