@@ -20,7 +20,7 @@ from beatd.timetable import Timetable
 logger = logging.getLogger(__name__)
 
 LONGEST_NAP: Span = SECOND
-"""The loop turns at least this often: a stepped clock, the lead and the watchdog wait."""
+"""The loop turns at least this often: to see a stepped clock, to hold the lead."""
 
 BATCH = 1000
 """Emissions in one step of the broker, which nobody else can use meanwhile."""
@@ -79,29 +79,45 @@ class LedgerFile(Protocol):
 
 
 @dataclass
-class Scheduler:
-    """Emits each slot of the timetable once, for as long as it leads."""
+class _Step:
+    """Decisions, and the emissions they ask for; `sent` of these were answered."""
 
+    decided: Sequence[tuple[Due, Decision]]
+    emissions: Sequence[Emission]
+    sent: int = 0
+
+
+@dataclass
+class Scheduler:
+    """Emits each slot of the timetable once, for as long as it leads.
+
+    The timetable is filled when a term begins, from the ledgers. It only ever holds
+    marks that stand in the broker's ledger or are about to be written there, so that
+    an earlier term's timetable may be merged into a later one's.
+    """
+
+    entries: Mapping[str, Entry]
     timetable: Timetable
     leadership: Leadership
     broker: Emitter
     file: LedgerFile
     clock: Clock
     namespace: str
+    keep: Collection[str] = ()
+    """Names whose ledger rows stay although they have no entry: the bad ones."""
     ended: Callable[[Collection[str]], Collection[str]] = lambda task_ids: ()
-    """Which of these runs have ended, by their results; for workers that are not ours."""
+    """Which of these runs ended, by their results: for workers that are not ours."""
     on_tick: Callable[["Scheduler"], None] = lambda scheduler: None
     """Called at the end of each turn of the loop: watchdog, status."""
-    keep: Collection[str] = ()
-    """Names whose ledger rows stay although the timetable has no such entry."""
 
     era: int = field(default=0, init=False)
     trouble: str = field(default="", init=False)
     """Why nothing can be emitted just now; empty when all is well."""
     _term: Term | None = field(default=None, init=False)
+    _unanswered: _Step | None = field(default=None, init=False)
     _pause: Span = field(default=RETRY_FIRST, init=False)
     _offset: Span | None = field(default=None, init=False)
-    _locked: bool = field(default=False, init=False)
+    _flushed_at: Span = field(default=0, init=False)
 
     def run(self, inbox: SimpleQueue[Wake], reload: Callable[[], None]) -> None:
         """Tick until told to stop; call `reload` when told to."""
@@ -123,7 +139,7 @@ class Scheduler:
             if term != self._term:
                 self._begin(term, now)
             self._mind_the_clock(term, now)
-            self._emit(term, self.timetable.due(now, BATCH), now)
+            self._emit(term, now)
         except TermOver:
             self.leadership.lose()
             return now + STANDBY_LOOK
@@ -131,26 +147,20 @@ class Scheduler:
             # What was not emitted is still due, for us or for the next leader.
             return now + self._wait_out(error)
         self._well_again()
-        wake_at = min(self.timetable.next_at() or now + LONGEST_NAP, now + LONGEST_NAP)
-        if wake_at > now:
-            self.file.flush()
+        nap = min(LONGEST_NAP, self.leadership.ttl // 3)
+        wake_at = min(self.timetable.next_at() or now + nap, now + nap)
+        self._flush(idle=wake_at > now)
         return wake_at
 
-    def replace(self, entries: Sequence[Entry], keep: Collection[str]) -> None:
+    def replace(self, entries: Mapping[str, Entry], keep: Collection[str]) -> None:
         """Schedule these entries from now on; unchanged ones keep their place."""
-        now = self.clock.now()
-        known = self.timetable.marks()
-        for name in known.keys() - {entry.name for entry in entries}:
-            self.timetable.remove(name)
-        self.timetable.place(entries, known, now)
-        self.keep = keep
-        # Under the lead, the next tick begins anew: it writes what changed to the
-        # ledger, and reads what it does not know.
+        self.entries, self.keep = entries, keep
+        # The term is begun once more: that places all entries by their ledger rows.
         self._term = None
 
     def stop(self) -> None:
-        """Write the file and give the lead back; never raises for a broker away."""
-        self.file.flush()
+        """Write the file and give the lead back; a broker away does not keep us."""
+        self._flush(idle=True)
         try:
             self.leadership.resign()
         except BrokerUnavailable as error:
@@ -162,80 +172,88 @@ class Scheduler:
         self.file.unlock()
 
     def _stand_by(self) -> None:
-        if self._locked:
-            self.file.flush()
+        if self._term is not None:
+            self._flush(idle=True)
             self.file.unlock()
-        self._term, self._locked = None, False
+        self._term = None
         self._well_again()
 
     def _begin(self, term: Term, now: Instant) -> None:
         """Start a term: merge all ledgers, place every entry, write what differs."""
-        self._locked = self.file.try_lock()
-        broker, own = self.broker.read_ledger(), self.file.read()
+        self.file.try_lock()
+        self._unanswered = None
+        broker = self.broker.read_ledger()
         here = LedgerCopy(self.timetable.marks(), self.era)
-        merged = merge(broker, own, here)
-        entries = list(self.timetable)
-        self.timetable.place(entries, merged.marks, now)
-        rewound = self.timetable.rewind(now, CLOCK_TOLERANCE)
-        self.era = merged.era + bool(rewound)
-        self._write(term, broker, rewound)
-        self._term = term
-
-    def _write(
-        self, term: Term, broker: LedgerCopy, rewound: Mapping[str, Mark]
-    ) -> None:
-        """Make both ledgers say what the timetable says."""
+        merged = merge(broker, self.file.read(), here)
+        self.era = merged.era
+        for name in self.timetable.marks().keys() - self.entries.keys():
+            self.timetable.remove(name)
+        self.timetable.place(self.entries.values(), merged.marks, now)
+        self._rewind(now)
         marks = self.timetable.marks()
         changed = {
             name: mark for name, mark in marks.items() if broker.marks.get(name) != mark
         }
-        gone = broker.marks.keys() - marks.keys() - set(self.keep)
+        gone = merged.marks.keys() - marks.keys() - set(self.keep)
         self.broker.write_ledger(term, changed, gone, self.era)
         self.file.rewrite(marks, gone, self.era, term.number)
+        self._term = term
+
+    def _mind_the_clock(self, term: Term, now: Instant) -> None:
+        """Rewind when the wall clock was set back against the monotonic one."""
+        offset = now - self.clock.elapsed()
+        if self._offset is None or offset > self._offset:
+            self._offset = offset
+        if offset >= self._offset - CLOCK_TOLERANCE:
+            return
+        self._offset = offset
+        rewound = self._rewind(now)
         if rewound:
+            self.broker.write_ledger(term, rewound, (), self.era)
+            self.file.rewrite(rewound, (), self.era, term.number)
+
+    def _rewind(self, now: Instant) -> Mapping[str, Mark]:
+        """Set back wildcard entries that lie beyond `now`, in a new clock era."""
+        rewound = self.timetable.rewind(now, CLOCK_TOLERANCE)
+        if rewound:
+            self._unanswered = None
+            self.era += 1
             logger.warning(
                 "the clock was set back: %d entries go on from now, clock era %d",
                 len(rewound),
                 self.era,
                 extra={"event": "clock.rewound"},
             )
+        return rewound
 
-    def _mind_the_clock(self, term: Term, now: Instant) -> None:
-        """Notice a step of the wall clock against the monotonic one."""
-        offset = now - self.clock.elapsed()
-        before, self._offset = self._offset, offset
-        if before is None or offset >= before - CLOCK_TOLERANCE:
-            return
-        rewound = self.timetable.rewind(now, CLOCK_TOLERANCE)
-        if rewound:
-            self.era += 1
-            self._write(term, LedgerCopy({}, self.era), rewound)
+    def _emit(self, term: Term, now: Instant) -> None:
+        # A step whose answer is lost is sent again as it was: what got through is
+        # known to the broker's ledger, and counted once.
+        step = self._unanswered = self._unanswered or self._decide(now)
+        while part := step.emissions[step.sent : step.sent + BATCH]:
+            asked = self.clock.elapsed()
+            outcomes = self.broker.emit(term, part, self.leadership.ttl)
+            self.leadership.renewed(asked)
+            step.sent += len(part)
+            _log(part, outcomes, now)
+        # Only now, after the broker answered: a crash before this line emits the
+        # batch again, and the broker's ledger knows it.
+        self._unanswered = None
+        self._advance(step, now)
 
-    def _emit(self, term: Term, batch: Sequence[Due], now: Instant) -> None:
+    def _decide(self, now: Instant) -> _Step:
+        batch = self.timetable.due(now, BATCH)
         busy = self._busy(batch)
         decided = [(due, decide(due, now, due.entry.name in busy)) for due in batch]
         emissions: list[Emission] = []
         for due, decision in decided:
             emissions += self._emissions(due, decision, now)
-        rest = iter(emissions)
-        while part := list(islice(rest, BATCH)):
-            asked = self.clock.elapsed()
-            outcomes = self.broker.emit(term, part, self.leadership.ttl)
-            self.leadership.renewed(asked)
-            _log(part, outcomes, now)
-        # Only now, after the broker answered: a crash before this line emits the
-        # batch again, and the broker's ledger knows it.
-        self._advance(decided, emissions, now)
+        return _Step(decided, emissions)
 
-    def _advance(
-        self,
-        decided: Sequence[tuple[Due, Decision]],
-        emissions: Sequence[Emission],
-        now: Instant,
-    ) -> None:
-        marks = {emission.entry: emission.mark for emission in emissions}
+    def _advance(self, step: _Step, now: Instant) -> None:
+        marks = {emission.entry: emission.mark for emission in step.emissions}
         dropped: dict[tuple[str, Reason], int] = {}
-        for due, decision in decided:
+        for due, decision in step.decided:
             name = due.entry.name
             if decision.over:
                 self.timetable.finish(due)
@@ -247,6 +265,13 @@ class Scheduler:
                 dropped[name, drop.reason] = _count(due.entry, drop)
                 _log_drop(name, drop, dropped[name, drop.reason])
         self.file.record(marks, dropped)
+
+    def _flush(self, *, idle: bool) -> None:
+        """Write the schedule file when there is time, or it is a second behind."""
+        elapsed = self.clock.elapsed()
+        if idle or elapsed - self._flushed_at >= SECOND:
+            self.file.flush()
+            self._flushed_at = elapsed
 
     def _emissions(self, due: Due, decision: Decision, now: Instant) -> list[Emission]:
         """Give the emissions of one decision, oldest first, each with its own mark."""
