@@ -182,9 +182,8 @@ class Scheduler:
         """Start a term: merge all ledgers, place every entry, write what differs."""
         self.file.try_lock()
         self._unanswered = None
-        broker = self.broker.read_ledger()
-        here = LedgerCopy(self.timetable.marks(), self.era)
-        merged = merge(broker, self.file.read(), here)
+        broker, file = self.broker.read_ledger(), self.file.read()
+        merged = merge(broker, file, LedgerCopy(self.timetable.marks(), self.era))
         self.era = merged.era
         for name in self.timetable.marks().keys() - self.entries.keys():
             self.timetable.remove(name)
@@ -194,29 +193,24 @@ class Scheduler:
         changed = {
             name: mark for name, mark in marks.items() if broker.marks.get(name) != mark
         }
-        gone = merged.marks.keys() - marks.keys() - set(self.keep)
+        gone = {*broker.marks, *file.marks} - marks.keys() - set(self.keep)
         self.broker.write_ledger(term, changed, gone, self.era)
         self.file.rewrite(marks, gone, self.era, term.number)
         self._term = term
 
     def _mind_the_clock(self, term: Term, now: Instant) -> None:
-        """Rewind when the wall clock was set back against the monotonic one."""
+        """Begin anew when the wall clock was set back against the monotonic one."""
         offset = now - self.clock.elapsed()
         if self._offset is None or offset > self._offset:
             self._offset = offset
-        if offset >= self._offset - CLOCK_TOLERANCE:
-            return
-        self._offset = offset
-        rewound = self._rewind(now)
-        if rewound:
-            self.broker.write_ledger(term, rewound, (), self.era)
-            self.file.rewrite(rewound, (), self.era, term.number)
+        if offset < self._offset - CLOCK_TOLERANCE:
+            self._begin(term, now)
+            self._offset = offset
 
-    def _rewind(self, now: Instant) -> Mapping[str, Mark]:
+    def _rewind(self, now: Instant) -> None:
         """Set back wildcard entries that lie beyond `now`, in a new clock era."""
         rewound = self.timetable.rewind(now, CLOCK_TOLERANCE)
         if rewound:
-            self._unanswered = None
             self.era += 1
             logger.warning(
                 "the clock was set back: %d entries go on from now, clock era %d",
@@ -224,7 +218,6 @@ class Scheduler:
                 self.era,
                 extra={"event": "clock.rewound"},
             )
-        return rewound
 
     def _emit(self, term: Term, now: Instant) -> None:
         # A step whose answer is lost is sent again as it was: what got through is

@@ -1,0 +1,145 @@
+"""The reading order of the package is the law: imports point up."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "beatd"
+
+PURE = [
+    "errors",
+    "instant",
+    "schedules.base",
+    "schedules",
+    "codec",
+    "ids",
+    "routing",
+    "message",
+    "entry",
+    "policy",
+    "timetable",
+]
+
+ORDER = [
+    *PURE,
+    "settings",
+    "config",
+    "clock",
+    "brokers.base",
+    "brokers.memory",
+    "brokers.sqlite",
+    "brokers.redis",
+    "brokers",
+    "leadership",
+    "schedule_file",
+    "scheduler",
+    "tasks",
+    "results.base",
+    "results",
+    "pools.base",
+    "pools",
+    "worker",
+    "app",
+    "service",
+    "cli",
+    "__main__",
+    "__init__",
+]
+"""A name stands for the module or package, and for all in it that is not named itself.
+Inside one package, siblings may import each other as its own reader sees fit."""
+
+NOT_PURE = {
+    "asyncio", "datetime.now", "io", "logging", "os", "pathlib", "random", "secrets",
+    "shutil", "signal", "socket", "sqlite3", "subprocess", "sys", "tempfile",
+    "threading", "time",
+}  # fmt: skip
+
+SCHEDULING = {"policy", "timetable", "leadership", "schedule_file", "scheduler"}
+WORKING = {"tasks", "results.base", "results", "pools.base", "pools", "worker"}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        yield name.removesuffix(".__init__"), path
+
+
+def place_of(module: str) -> str:
+    """Give the line of ORDER that `module` belongs to."""
+    name = module
+    while name not in ORDER:
+        assert "." in name, f"{module} has no line in ORDER: add it where it is read"
+        name = name.rpartition(".")[0]
+    return name
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Give all modules that are imported anywhere in the file, `beatd.` cut off."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno}: relative import"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}"
+
+
+def ours(path: Path) -> Iterator[str]:
+    """Give the lines of ORDER that the file imports from."""
+    known = {name for name, _ in modules()}
+    for name in imports_of(path):
+        if name.startswith("beatd."):
+            module = name.removeprefix("beatd.")
+            yield place_of(module if module in known else module.rpartition(".")[0])
+
+
+def packaged() -> list[tuple[str, Path]]:
+    # `beatd/__init__.py` re-exports, and so stands last.
+    return [(name, path) for name, path in modules() if name != "__init__"]
+
+
+@pytest.mark.parametrize(("module", "path"), packaged(), ids=lambda value: str(value))
+def test_a_module_imports_only_what_is_read_before_it(module: str, path: Path) -> None:
+    here = place_of(module)
+
+    below = [name for name in ours(path) if ORDER.index(name) > ORDER.index(here)]
+
+    assert below == []
+
+
+@pytest.mark.parametrize(
+    ("module", "path"),
+    [(name, path) for name, path in packaged() if place_of(name) in PURE],
+    ids=lambda value: str(value),
+)
+def test_pure_modules_know_no_clock_and_no_world(module: str, path: Path) -> None:
+    used = {name for name in imports_of(path) if not name.startswith("beatd")}
+
+    assert {name for name in used if name.split(".")[0] in NOT_PURE} == set()
+
+
+def test_scheduling_and_working_never_meet() -> None:
+    for module, path in packaged():
+        side = place_of(module)
+        if side in SCHEDULING:
+            assert set(ours(path)) & WORKING == set(), module
+        elif side in WORKING:
+            assert set(ours(path)) & SCHEDULING == set(), module
+
+
+def test_only_the_clock_tells_the_time() -> None:
+    for module, path in packaged():
+        if module != "clock":
+            source = path.read_text()
+            assert "time.time(" not in source, module
+            assert "datetime.now(" not in source, module
+
+
+def test_every_line_of_the_order_exists() -> None:
+    places = {place_of(name) for name, _ in packaged()} | {"__init__"}
+
+    assert [name for name in ORDER if name not in places] == []
