@@ -8,7 +8,9 @@ BeatdError
 ├── BrokerRefused          the broker answered, and will not until someone mends it
 ├── TermOver               someone else leads: nothing of the request was done
 ├── ScheduleFileError      a schedule file that cannot be used, and was left as it was
-└── ResultUnavailable      the result backend did not answer
+├── ResultUnavailable      the result backend did not answer
+├── SoftTimeLimitExceeded  raised inside a task that runs too long: clean up and end
+└── TimeLimitExceeded      what a run that was ended by force leaves as its result
 """
 
 
@@ -60,3 +62,15 @@ class ScheduleFileError(BeatdError):
 
 class ResultUnavailable(BeatdError):
     """The result backend gave no answer."""
+
+
+class SoftTimeLimitExceeded(BeatdError):
+    """The soft time limit passed: the task may clean up before it is ended by force."""
+
+
+class TimeLimitExceeded(BeatdError):
+    """The time limit passed, and the run was ended by force."""
+
+    def __init__(self, time_limit: float) -> None:
+        super().__init__(time_limit)
+        self.time_limit = time_limit

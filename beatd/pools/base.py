@@ -16,7 +16,7 @@ class Job:
     time_limit: float | None
     """Seconds after which the run is ended by force, where the pool can."""
     soft_time_limit: float | None
-    """Seconds after which SoftTimeLimitExceeded is raised inside the task."""
+    """Seconds after which the runner has SoftTimeLimitExceeded raised in the task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,20 @@ class Started:
 PoolEvent: TypeAlias = Started | Finished | TimedOut | Lost
 
 Runner: TypeAlias = Callable[[Job], bytes]
-"""Runs one job where the pool wants it run, and never raises: worker/execute.py."""
+"""Runs one job where the pool wants it run, and never raises: worker/execute.py.
+
+It wraps the task's own code, and only that, in `soft_limit(job.soft_time_limit)` of
+pools/limits.py, so that the exception cannot hit the bookkeeping around it.
+"""
 
 
 class Pool(Protocol):
-    """Runs jobs; `on_event`, given to the constructor, is called from any thread."""
+    """Runs jobs.
+
+    A pool is made of a runner, `on_event`, which it calls from any thread and which
+    only takes note (puts the event into an inbox), and keywords: `size`, and
+    `initialise`, called before the first job wherever jobs run.
+    """
 
     @property
     def size(self) -> int:
