@@ -1,0 +1,369 @@
+"""A broker in this process's memory: the contract in its shortest form.
+
+What it holds ends with the process. Several objects of one process, and their threads,
+may share it; that is how tests stand two schedulers before one broker.
+"""
+
+import logging
+import re
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+from beatd.brokers.base import (
+    Delivery,
+    Done,
+    Emission,
+    LedgerCopy,
+    Outcome,
+    Outgoing,
+    Term,
+)
+from beatd.clock import Clock, SystemClock
+from beatd.entry import Mark
+from beatd.errors import TermOver
+from beatd.instant import SECOND, Instant, Span
+from beatd.routing import Queue, Route
+
+logger = logging.getLogger(__name__)
+
+PRIORITY_STEPS = (0, 3, 6, 9)
+
+
+def step_of(priority: int) -> int:
+    return max(step for step in PRIORITY_STEPS if step <= max(priority, 0))
+
+
+def binds(queue: Queue, route: Route) -> bool:
+    key = queue.routing_key or queue.name
+    if queue.exchange_type == "fanout":
+        return True
+    if route.exchange_type != "topic":
+        return key == route.routing_key
+    pattern = re.escape(key).replace(r"\*", r"[^\.]+").replace(r"\#", ".*?")
+    return re.fullmatch(pattern, route.routing_key) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A message on the dead-letter queue."""
+
+    delivery: Delivery
+    worker: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A message where it lies, or where it is to go back to."""
+
+    queue: str
+    step: int
+    message: bytes
+    deliveries: int = 0
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One worker's lease and what it holds, in the order in which it was taken."""
+
+    lease_ends: Instant
+    in_flight: dict[str, _Stored] = field(default_factory=dict)
+    last_sent: str = ""
+    """The first token of the last settlement that sent something."""
+
+
+class MemoryBroker:
+    """All ports of a broker, on dicts and deques under one lock."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.dead: list[Dead] = []
+        self._clock = clock or SystemClock()
+        self._changed = threading.Condition(threading.RLock())
+        self._term = Term(0, "")
+        self._holder = ""
+        self._lead_ends: Instant = 0
+        self._resigned = 0
+        self._ledger: dict[str, Mark] = {}
+        self._era = 0
+        self._runs: dict[str, str] = {}
+        self._bindings: dict[str, list[Queue]] = {}
+        self._lists: dict[tuple[int, str], deque[_Stored]] = {}
+        self._delayed: list[tuple[Instant, int, _Stored]] = []
+        self._workers: dict[str, _Worker] = {}
+        self._serial = count()
+        self._interrupted = False
+
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
+        with self._changed:
+            if self._led():
+                return None
+            number = max(self._term.number, floor) + 1
+            self._term = Term(number, secrets.token_hex(8))
+            self._holder = holder
+            self._lead_ends = self._clock.now() + ttl
+            return self._term
+
+    def renew(self, term: Term, ttl: Span) -> bool:
+        with self._changed:
+            if not self._leads(term):
+                return False
+            self._lead_ends = self._clock.now() + ttl
+            return True
+
+    def resign(self, term: Term) -> None:
+        with self._changed:
+            if self._leads(term):
+                self._lead_ends = 0
+                self._resigned += 1
+                self._changed.notify_all()
+
+    def leader(self) -> str | None:
+        with self._changed:
+            return self._holder if self._led() else None
+
+    def await_release(self, timeout: Span) -> bool:
+        with self._changed:
+            led, resigned = self._led(), self._resigned
+            return self._wait(
+                lambda: self._resigned > resigned or (led and not self._led()),
+                lambda: self._lead_ends if led else self._clock.now() + timeout,
+                timeout,
+            )
+
+    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Outcome]:
+        with self._changed:
+            self._demand(term)
+            self._lead_ends = self._clock.now() + ttl
+            return [self._emit(emission) for emission in batch]
+
+    def read_ledger(self) -> LedgerCopy:
+        with self._changed:
+            return LedgerCopy(dict(self._ledger), self._era)
+
+    def write_ledger(
+        self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
+    ) -> None:
+        with self._changed:
+            self._demand(term)
+            for entry in gone:
+                self._ledger.pop(entry, None)
+            self._ledger.update(marks)
+            self._era = era
+
+    def running(self, entries: Collection[str]) -> dict[str, str]:
+        with self._changed:
+            return {name: self._runs[name] for name in entries if name in self._runs}
+
+    def end_runs(self, runs: Mapping[str, str]) -> None:
+        with self._changed:
+            for entry, run in runs.items():
+                if self._runs.get(entry) == run:
+                    del self._runs[entry]
+
+    def declare(self, queues: Collection[Queue]) -> None:
+        with self._changed:
+            for queue in queues:
+                bound = self._bindings.setdefault(queue.exchange or queue.name, [])
+                if queue not in bound:
+                    bound.append(queue)
+
+    def send(self, batch: Sequence[Outgoing]) -> None:
+        with self._changed:
+            for outgoing in batch:
+                self._send(outgoing)
+
+    def join(self, worker: str, lease: Span) -> None:
+        with self._changed:
+            ends = self._clock.now() + lease
+            self._workers.setdefault(worker, _Worker(ends)).lease_ends = ends
+
+    def leave(self, worker: str) -> None:
+        with self._changed:
+            if gone := self._workers.pop(worker, None):
+                self._put_in_front(list(gone.in_flight.values()))
+
+    def take(
+        self, worker: str, queues: Sequence[str], limit: int, attempt: str
+    ) -> list[Delivery]:
+        with self._changed:
+            joined = self._workers.get(worker)
+            if joined is None:
+                return []
+            self._end_delays()
+            lists = [(step, name) for step in PRIORITY_STEPS for name in queues]
+            tokens = [f"{attempt}:{index}" for index in range(limit)]
+            if not any(token in joined.in_flight for token in tokens):
+                for token in tokens:
+                    if (stored := self._pop(lists)) is None:
+                        break
+                    joined.in_flight[token] = stored
+            return [
+                Delivery(token, stored.queue, stored.message, stored.deliveries + 1)
+                for token in tokens
+                if (stored := joined.in_flight.get(token))
+            ]
+
+    def await_message(self, queues: Sequence[str], timeout: Span) -> bool:
+        lists = [(step, name) for step in PRIORITY_STEPS for name in queues]
+
+        def found() -> bool:
+            self._end_delays()
+            return any(self._lists.get(key) for key in lists)
+
+        with self._changed:
+            self._wait(lambda: self._interrupted or found(), self._next_due, timeout)
+            interrupted, self._interrupted = self._interrupted, False
+            return not interrupted and found()
+
+    def interrupt(self) -> None:
+        with self._changed:
+            self._interrupted = True
+            self._changed.notify_all()
+
+    def acknowledge(
+        self, worker: str, done: Sequence[Done], send: Sequence[Outgoing] = ()
+    ) -> None:
+        with self._changed:
+            for one in done:
+                if self._settle(worker, one.delivery) and one.run:
+                    self.end_runs({one.entry: one.run})
+            joined = self._workers.get(worker)
+            if joined and done and send:
+                first = done[0].delivery.token
+                if joined.last_sent == first:
+                    return
+                joined.last_sent = first
+            self.send(send)
+
+    def give_back(self, worker: str, deliveries: Sequence[Delivery]) -> None:
+        with self._changed:
+            settled = [self._settle(worker, delivery) for delivery in deliveries]
+            self._put_in_front([stored for stored in settled if stored])
+
+    def delay(self, worker: str, delivery: Delivery, until: Instant) -> None:
+        with self._changed:
+            if stored := self._settle(worker, delivery):
+                self._delay(stored, until)
+
+    def bury(self, worker: str, delivery: Delivery, reason: str) -> None:
+        with self._changed:
+            if self._settle(worker, delivery):
+                self.dead.append(Dead(delivery, worker, reason))
+
+    def recover(self) -> int:
+        with self._changed:
+            now = self._clock.now()
+            dead = [name for name, w in self._workers.items() if w.lease_ends <= now]
+            lost = [
+                replace(stored, deliveries=stored.deliveries + 1)
+                for name in dead
+                for stored in self._workers.pop(name).in_flight.values()
+            ]
+            self._put_in_front(lost)
+            return len(lost)
+
+    def ping(self) -> str:
+        return "memory"
+
+    def close(self) -> None:
+        """Keep everything: others may still use it."""
+
+    def _led(self) -> bool:
+        return self._clock.now() < self._lead_ends
+
+    def _leads(self, term: Term) -> bool:
+        return self._led() and term == self._term
+
+    def _demand(self, term: Term) -> None:
+        if not self._leads(term):
+            raise TermOver(f"term {term.number} is over: someone else may lead")
+
+    def _emit(self, emission: Emission) -> Outcome:
+        row = self._ledger.get(emission.entry)
+        if row is not None and row.slot >= emission.mark.slot:
+            return Outcome.KNOWN
+        self._ledger[emission.entry] = emission.mark
+        if emission.run:
+            self._runs[emission.entry] = emission.run
+        if emission.route is None:
+            return Outcome.DROPPED
+        reached = self._send(Outgoing(emission.route, emission.message))
+        return Outcome.QUEUED if reached else Outcome.DROPPED
+
+    def _send(self, outgoing: Outgoing) -> bool:
+        """Put the message on every queue of its route; False if there is none."""
+        route = outgoing.route
+        names = self._targets(route)
+        step = step_of(route.priority)
+        for name in names:
+            stored = _Stored(name, step, outgoing.message)
+            if outgoing.due is None:
+                self._lists.setdefault((step, name), deque()).append(stored)
+            else:
+                self._delay(stored, outgoing.due)
+        self._changed.notify_all()
+        if not names:
+            logger.warning(
+                "no queue is bound to exchange %r under %r: the message is dropped",
+                route.exchange,
+                route.routing_key,
+                extra={"event": "route.unbound"},
+            )
+        return bool(names)
+
+    def _targets(self, route: Route) -> list[str]:
+        if route.queue and route.exchange_type != "fanout":
+            return [route.queue]
+        bound = self._bindings.get(route.exchange, [])
+        return [queue.name for queue in bound if binds(queue, route)]
+
+    def _delay(self, stored: _Stored, until: Instant) -> None:
+        self._delayed.append((until, next(self._serial), stored))
+        self._delayed.sort(key=lambda late: late[:2])
+        self._changed.notify_all()
+
+    def _end_delays(self) -> None:
+        now = self._clock.now()
+        due = [stored for until, _, stored in self._delayed if until <= now]
+        del self._delayed[: len(due)]
+        self._put_in_front(due)
+
+    def _next_due(self) -> Instant:
+        return self._delayed[0][0] if self._delayed else self._clock.now() + SECOND
+
+    def _put_in_front(self, messages: list[_Stored]) -> None:
+        for stored in reversed(messages):
+            key = stored.step, stored.queue
+            self._lists.setdefault(key, deque()).appendleft(stored)
+        self._changed.notify_all()
+
+    def _pop(self, lists: list[tuple[int, str]]) -> _Stored | None:
+        filled = (self._lists[key] for key in lists if self._lists.get(key))
+        first = next(filled, None)
+        return first.popleft() if first else None
+
+    def _settle(self, worker: str, delivery: Delivery) -> _Stored | None:
+        """Take the delivery out of flight; None if its lease ran out before."""
+        joined = self._workers.get(worker)
+        return joined.in_flight.pop(delivery.token, None) if joined else None
+
+    def _wait(
+        self,
+        done: Callable[[], bool],
+        look_again: Callable[[], Instant],
+        timeout: Span,
+    ) -> bool:
+        """Wait for `done`: a change calls for a look, and so does an instant."""
+        end = self._clock.elapsed() + timeout
+        with self._changed:
+            while not done():
+                left = end - self._clock.elapsed()
+                if left <= 0:
+                    return False
+                nap = min(left, max(1, look_again() - self._clock.now()))
+                self._changed.wait(nap / SECOND)
+            return True

@@ -1,0 +1,50 @@
+"""Short ways to say what the contract's cases hand to a broker."""
+
+from beatd.brokers.base import Broker, Delivery, Emission, Outgoing, Term
+from beatd.entry import Mark
+from beatd.instant import MINUTE, Instant
+from beatd.routing import Route
+
+NOON: Instant = 1_768_737_600_000
+
+CELERY = Route("celery", routing_key="celery")
+
+
+def lead(broker: Broker) -> Term:
+    """Make `broker` the leader for a minute."""
+    term = broker.acquire("the test", MINUTE, 0)
+    assert term is not None
+    return term
+
+
+def mark(slot: Instant, runs: int = 1) -> Mark:
+    return Mark(slot, "*/5 * * * *;UTC", runs, slot)
+
+
+def emission(
+    entry: str,
+    slot: Instant = NOON,
+    *,
+    route: Route | None = CELERY,
+    message: bytes = b"",
+    run: str = "",
+) -> Emission:
+    """Give an emission whose message names the entry and slot unless it is given."""
+    text = message or f"{entry}@{slot - NOON}".encode()
+    return Emission(entry, mark(slot), route, text, run)
+
+
+def outgoing(message: bytes, queue: str = "celery", priority: int = 0) -> Outgoing:
+    return Outgoing(Route(queue, routing_key=queue, priority=priority), message)
+
+
+def lying_in(broker: Broker, *queues: str) -> list[bytes]:
+    """Take everything, see what it was, and put it back as it lay."""
+    broker.join("looker", MINUTE)
+    taken = broker.take("looker", queues or ("celery",), 1000, "look")
+    broker.leave("looker")
+    return messages(taken)
+
+
+def messages(deliveries: list[Delivery]) -> list[bytes]:
+    return [delivery.message for delivery in deliveries]

@@ -1,0 +1,372 @@
+"""Deliveries under a lease: taken once, settled once, given back when a worker dies."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from beatd.brokers.base import Broker, Delivery, Done, Outgoing
+from beatd.clock import SystemClock
+from beatd.instant import MINUTE, SECOND, Instant
+from tests.brokers.backends import Backend
+from tests.brokers.making import (
+    CELERY,
+    NOON,
+    emission,
+    lead,
+    lying_in,
+    messages,
+    outgoing,
+)
+from tests.servers import PATIENCE, eventually
+
+LONG = int(PATIENCE) * SECOND
+
+
+@pytest.fixture
+def worker(broker: Broker) -> str:
+    broker.join("w1", MINUTE)
+    return "w1"
+
+
+def fill(broker: Broker, *texts: bytes) -> None:
+    broker.send([outgoing(text) for text in texts])
+
+
+def now() -> Instant:
+    return SystemClock().now()
+
+
+def test_what_one_takes_another_does_not_get(
+    broker: Broker, other: Broker, worker: str
+) -> None:
+    fill(broker, b"1", b"2", b"3")
+    other.join("w2", MINUTE)
+
+    mine = broker.take(worker, ["celery"], 2, "t1")
+    theirs = other.take("w2", ["celery"], 2, "t1")
+
+    assert [(d.queue, d.message, d.deliveries) for d in mine] == [
+        ("celery", b"1", 1),
+        ("celery", b"2", 1),
+    ]
+    assert messages(theirs) == [b"3"]
+    assert len({delivery.token for delivery in mine}) == 2
+
+
+def test_priority_comes_before_the_order_of_queues(broker: Broker, worker: str) -> None:
+    broker.send(
+        [
+            outgoing(b"b6", "b", 6),
+            outgoing(b"a6", "a", 6),
+            outgoing(b"b0", "b"),
+            outgoing(b"a0", "a"),
+        ]
+    )
+
+    taken = broker.take(worker, ["b", "a"], 3, "t1")
+
+    assert messages(taken) == [b"b0", b"a0", b"b6"]
+    assert [delivery.queue for delivery in taken] == ["b", "a", "b"]
+
+
+def test_nothing_to_take_is_an_empty_list(broker: Broker, worker: str) -> None:
+    assert broker.take(worker, ["celery"], 5, "t1") == []
+    assert broker.take(worker, [], 5, "t2") == []
+
+
+def test_a_request_made_again_gives_the_same_and_takes_no_more(
+    broker: Broker, worker: str
+) -> None:
+    fill(broker, b"1", b"2", b"3")
+
+    first = broker.take(worker, ["celery"], 2, "t1")
+    again = broker.take(worker, ["celery"], 2, "t1")
+
+    assert again == first
+    assert lying_in(broker) == [b"3"]
+
+
+def test_a_request_that_found_less_than_asked_takes_no_more_when_made_again(
+    broker: Broker, worker: str
+) -> None:
+    fill(broker, b"1")
+    first = broker.take(worker, ["celery"], 2, "t1")
+    fill(broker, b"2")
+
+    assert broker.take(worker, ["celery"], 2, "t1") == first
+    assert messages(broker.take(worker, ["celery"], 2, "t2")) == [b"2"]
+
+
+def test_who_has_no_lease_takes_nothing(broker: Broker) -> None:
+    fill(broker, b"1")
+
+    assert broker.take("stranger", ["celery"], 1, "t1") == []
+
+    assert lying_in(broker) == [b"1"]
+
+
+def test_what_is_acknowledged_is_gone(broker: Broker, worker: str) -> None:
+    fill(broker, b"1", b"2")
+    one, two = broker.take(worker, ["celery"], 2, "t1")
+
+    broker.acknowledge(worker, [Done(one), Done(two)])
+    broker.acknowledge(worker, [Done(one)])
+    broker.leave(worker)
+
+    assert lying_in(broker) == []
+
+
+def test_what_follows_is_sent_in_the_same_step(broker: Broker, worker: str) -> None:
+    fill(broker, b"1")
+    [one] = broker.take(worker, ["celery"], 1, "t1")
+
+    broker.acknowledge(worker, [Done(one)], [outgoing(b"retry"), outgoing(b"next")])
+
+    assert lying_in(broker) == [b"retry", b"next"]
+
+
+def test_an_acknowledgement_made_again_sends_nothing_twice(
+    broker: Broker, worker: str
+) -> None:
+    fill(broker, b"1", b"2")
+    one, two = broker.take(worker, ["celery"], 2, "t1")
+
+    for _ in range(2):
+        broker.acknowledge(worker, [Done(one)], [outgoing(b"after 1")])
+    for _ in range(2):
+        broker.acknowledge(worker, [Done(two)], [outgoing(b"after 2")])
+
+    assert lying_in(broker) == [b"after 1", b"after 2"]
+
+
+def test_acknowledging_ends_the_current_run_only(broker: Broker, worker: str) -> None:
+    term = lead(broker)
+    broker.emit(term, [emission("a", run="id-1"), emission("b", run="id-2")], MINUTE)
+    first, second = broker.take(worker, ["celery"], 2, "t1")
+    broker.emit(term, [emission("b", NOON + 1, run="id-3")], MINUTE)
+
+    broker.acknowledge(worker, [Done(first, "a", "id-1"), Done(second, "b", "id-2")])
+
+    assert broker.running(["a", "b"]) == {"b": "id-3"}
+
+
+def test_a_lost_delivery_is_passed_over_but_what_follows_is_sent(
+    broker: Broker, other: Broker
+) -> None:
+    broker.emit(lead(broker), [emission("a", run="id-1")], MINUTE)
+    broker.join("w1", 1)
+    [lost] = broker.take("w1", ["celery"], 1, "t1")
+    eventually(other.recover)
+
+    broker.acknowledge("w1", [Done(lost, "a", "id-1")], [outgoing(b"next")])
+
+    assert lying_in(broker) == [b"a@0", b"next"]
+    assert broker.running(["a"]) == {"a": "id-1"}
+
+
+def test_given_back_deliveries_are_next_again_and_not_counted(
+    broker: Broker, worker: str
+) -> None:
+    fill(broker, b"1", b"2", b"3", b"4")
+    one, two, three = broker.take(worker, ["celery"], 3, "t1")
+
+    broker.acknowledge(worker, [Done(two)])
+    broker.give_back(worker, [one, two, three])
+
+    again = broker.take(worker, ["celery"], 5, "t2")
+    assert messages(again) == [b"1", b"3", b"4"]
+    assert {delivery.deliveries for delivery in again} == {1}
+
+
+def test_given_back_deliveries_keep_their_priority(broker: Broker, worker: str) -> None:
+    broker.send([outgoing(b"low", priority=6), outgoing(b"high")])
+    taken = broker.take(worker, ["celery"], 2, "t1")
+
+    broker.give_back(worker, taken)
+
+    assert lying_in(broker) == [b"high", b"low"]
+
+
+def test_who_leaves_gives_everything_back_in_order(
+    broker: Broker, other: Broker, worker: str
+) -> None:
+    fill(broker, *(b"%d" % i for i in range(9)))
+    for attempt in ("t9", "t1", "t5"):
+        broker.take(worker, ["celery"], 2, attempt)
+
+    broker.leave(worker)
+
+    other.join("w2", MINUTE)
+    taken = other.take("w2", ["celery"], 9, "t1")
+    assert messages(taken) == [b"%d" % i for i in range(9)]
+    assert {delivery.deliveries for delivery in taken} == {1}
+    assert broker.take(worker, ["celery"], 1, "t2") == []
+
+
+def test_a_dead_workers_deliveries_come_back_first_and_counted(
+    broker: Broker, other: Broker
+) -> None:
+    fill(broker, b"1", b"2", b"3")
+    broker.join("dies", 20)
+    taken = broker.take("dies", ["celery"], 2, "t1")
+
+    assert eventually(other.recover) == 2
+
+    assert other.recover() == 0
+    other.join("lives", MINUTE)
+    again = other.take("lives", ["celery"], 3, "t1")
+    assert [(d.message, d.deliveries) for d in again] == [
+        (b"1", 2),
+        (b"2", 2),
+        (b"3", 1),
+    ]
+    broker.give_back("dies", taken)
+    assert lying_in(broker) == []
+
+
+def test_each_death_counts(broker: Broker) -> None:
+    fill(broker, b"1")
+    for attempt in range(3):
+        broker.join(f"w{attempt}", 1)
+        [delivery] = broker.take(f"w{attempt}", ["celery"], 1, "t1")
+        assert delivery.deliveries == attempt + 1
+        eventually(broker.recover)
+
+    broker.join("last", MINUTE)
+    [delivery] = broker.take("last", ["celery"], 1, "t1")
+    broker.give_back("last", [delivery])
+    [delivery] = broker.take("last", ["celery"], 1, "t2")
+    assert delivery.deliveries == 4
+
+
+def test_a_heartbeat_keeps_the_deliveries(broker: Broker, other: Broker) -> None:
+    broker.join("w1", 1)
+    broker.join("w1", MINUTE)
+    fill(broker, b"1")
+    broker.take("w1", ["celery"], 1, "t1")
+
+    threading.Event().wait(0.02)
+
+    assert other.recover() == 0
+
+
+def test_a_recovered_worker_takes_again_once_it_joins(broker: Broker) -> None:
+    fill(broker, b"1")
+    broker.join("w1", 1)
+    broker.take("w1", ["celery"], 1, "t1")
+    eventually(broker.recover)
+
+    assert broker.take("w1", ["celery"], 1, "t2") == []
+    broker.join("w1", MINUTE)
+    assert messages(broker.take("w1", ["celery"], 1, "t3")) == [b"1"]
+
+
+def test_delayed_messages_wait_until_they_are_due(broker: Broker, worker: str) -> None:
+    fill(broker, b"there")
+    broker.send([Outgoing(CELERY, b"late", due=now() + MINUTE)])
+    broker.send([Outgoing(CELERY, b"second", due=now() - 1)])
+    broker.send([Outgoing(CELERY, b"first", due=now() - 2)])
+
+    taken = broker.take(worker, ["celery"], 9, "t1")
+
+    assert messages(taken) == [b"first", b"second", b"there"]
+
+
+def test_a_delayed_delivery_leaves_the_flight_and_comes_back(
+    broker: Broker, other: Broker, worker: str
+) -> None:
+    fill(broker, b"1")
+    [one] = broker.take(worker, ["celery"], 1, "t1")
+
+    broker.delay(worker, one, now() + 30)
+    broker.delay(worker, one, now() + 30)
+    broker.leave(worker)
+
+    other.join("w2", MINUTE)
+    again: list[Delivery] = eventually(lambda: other.take("w2", ["celery"], 9, "t1"))
+    assert messages(again) == [b"1"]
+    assert again[0].deliveries == 1
+
+
+def test_a_buried_message_lies_in_the_dead_letter_queue(
+    broker: Broker, backend: Backend, worker: str
+) -> None:
+    fill(broker, b"\xff\x00 garbage", b"2")
+    garbage, two = broker.take(worker, ["celery"], 2, "t1")
+
+    broker.bury(worker, garbage, "not a task message")
+    broker.bury(worker, garbage, "not a task message")
+
+    assert backend.dead() == [("celery", b"\xff\x00 garbage", "not a task message", 1)]
+    broker.give_back(worker, [garbage, two])
+    assert lying_in(broker) == [b"2"]
+
+
+def test_waiting_ends_when_there_is_something_already(broker: Broker) -> None:
+    broker.send([outgoing(b"1", "b", 9)])
+
+    assert broker.await_message(["a", "b"], LONG) is True
+
+
+def test_waiting_ends_at_the_time_out(broker: Broker) -> None:
+    broker.send([outgoing(b"1", "elsewhere")])
+
+    assert broker.await_message(["celery"], 20) is False
+
+
+def test_a_message_ends_the_waiting(broker: Broker, other: Broker, worker: str) -> None:
+    for _ in range(3):
+        with ThreadPoolExecutor() as threads:
+            waiting = threads.submit(broker.await_message, ["celery"], LONG)
+            threading.Event().wait(0.02)
+            other.send([outgoing(b"1", priority=3)])
+        assert waiting.result() is True
+        assert broker.take(worker, ["celery"], 9, f"t{time.monotonic_ns()}")
+
+
+def test_a_delayed_message_ends_the_waiting_when_it_is_due(
+    broker: Broker, other: Broker
+) -> None:
+    other.send([Outgoing(CELERY, b"1", due=now() + 50)])
+    begin = time.monotonic()
+
+    assert broker.await_message(["celery"], LONG) is True
+
+    assert time.monotonic() - begin < PATIENCE / 2
+
+
+def test_a_message_delayed_meanwhile_ends_the_waiting_too(
+    broker: Broker, other: Broker
+) -> None:
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(broker.await_message, ["celery"], LONG)
+        threading.Event().wait(0.02)
+        other.send([Outgoing(CELERY, b"1", due=now() + 20)])
+
+    assert waiting.result() is True
+
+
+def test_an_interrupt_ends_the_waiting(broker: Broker) -> None:
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(broker.await_message, ["celery"], LONG)
+        threading.Event().wait(0.02)
+        broker.interrupt()
+
+    assert waiting.result() is False
+
+
+def test_an_interrupt_before_the_waiting_ends_the_next_one_only(broker: Broker) -> None:
+    broker.interrupt()
+    begin = time.monotonic()
+
+    assert broker.await_message(["celery"], LONG) is False
+
+    assert time.monotonic() - begin < PATIENCE / 2
+    fill(broker, b"1")
+    assert broker.await_message(["celery"], LONG) is True
+
+
+def test_ping_says_who_answers(broker: Broker) -> None:
+    assert broker.ping()

@@ -1,0 +1,109 @@
+"""Who may emit: one leader at a time, terms that only grow, a lead that runs out."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from beatd.brokers.base import Broker, Term
+from beatd.instant import MINUTE, SECOND
+from tests.servers import PATIENCE, eventually
+
+
+def test_one_leads_and_says_who_it_is(broker: Broker, other: Broker) -> None:
+    assert broker.leader() is None
+
+    term = broker.acquire("host-a, pid 17", MINUTE, 0)
+
+    assert term is not None
+    assert other.acquire("host-b, pid 4", MINUTE, 0) is None
+    assert other.leader() == "host-a, pid 17"
+
+
+def test_terms_are_never_equal_and_their_numbers_grow(broker: Broker) -> None:
+    terms = []
+    for _ in range(3):
+        term = broker.acquire("a", MINUTE, 0)
+        assert term is not None
+        terms.append(term)
+        broker.resign(term)
+
+    assert [term.number for term in terms] == [1, 2, 3]
+    assert len({term.nonce for term in terms}) == 3
+
+
+def test_a_number_is_above_the_floor(broker: Broker, other: Broker) -> None:
+    first = broker.acquire("a", MINUTE, 41)
+    assert first is not None
+    broker.resign(first)
+
+    second = other.acquire("b", MINUTE, 7)
+
+    assert first.number == 42
+    assert second is not None
+    assert second.number == 43
+
+
+def test_a_lead_that_is_not_renewed_runs_out(broker: Broker, other: Broker) -> None:
+    first = broker.acquire("a", 50, 0)
+    assert first is not None
+
+    second = eventually(lambda: other.acquire("b", MINUTE, 0))
+
+    assert second.number > first.number
+    assert not broker.renew(first, MINUTE)
+    assert other.leader() == "b"
+
+
+def test_renewing_holds_the_lead_for_longer(broker: Broker, other: Broker) -> None:
+    term = broker.acquire("a", 50, 0)
+    assert term is not None
+    if not broker.renew(term, MINUTE):  # this machine was away for 50 ms
+        term = broker.acquire("a", MINUTE, 0)
+
+    threading.Event().wait(0.1)
+
+    assert other.acquire("b", MINUTE, 0) is None
+
+
+def test_a_term_of_the_same_number_is_not_the_leaders(broker: Broker) -> None:
+    term = broker.acquire("a", MINUTE, 0)
+    assert term is not None
+    forged = Term(term.number, "another nonce")
+
+    assert not broker.renew(forged, MINUTE)
+    broker.resign(forged)
+
+    assert broker.renew(term, MINUTE)
+
+
+def test_who_resigns_makes_room_at_once(broker: Broker, other: Broker) -> None:
+    term = broker.acquire("a", MINUTE, 0)
+    assert term is not None
+
+    broker.resign(term)
+
+    assert broker.leader() is None
+    assert other.acquire("b", MINUTE, 0) is not None
+    broker.resign(term)
+    assert other.leader() == "b"
+
+
+def test_a_resignation_wakes_who_waits_for_it(broker: Broker, other: Broker) -> None:
+    term = broker.acquire("a", MINUTE, 0)
+    assert term is not None
+    with ThreadPoolExecutor() as threads:
+        woken = threads.submit(other.await_release, int(PATIENCE) * SECOND)
+        # However late the waiting begins: it must not outlast a resignation by much.
+        while not woken.done():
+            broker.resign(term)
+            threading.Event().wait(0.01)
+            term = broker.acquire("a", MINUTE, 0) or term
+
+    assert woken.result() is True
+
+
+def test_waiting_for_a_release_that_does_not_come_ends(
+    broker: Broker, other: Broker
+) -> None:
+    assert broker.acquire("a", MINUTE, 0)
+
+    assert other.await_release(20) is False
