@@ -1,0 +1,1637 @@
+"""One table of settings; the reader, the hints, the docs page and the tests follow it.
+
+Every setting can be written in three ways, in any mixture: by its own name
+(`task_time_limit`), by Celery's old name (`CELERYD_TASK_TIME_LIMIT`), and with the
+name-space in front (`CELERY_TASK_TIME_LIMIT`). Two spellings of one setting that say
+different things are an error. `python -m beatd.settings` prints `docs/settings.md`.
+"""
+# ruff: noqa: RUF009  (each row of the table is made by a function)
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
+from datetime import timedelta, tzinfo
+from functools import cache, cached_property
+from types import NoneType
+from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
+from urllib.parse import quote, urlsplit
+from zoneinfo import ZoneInfo
+
+from beatd.errors import ScheduleError
+from beatd.instant import Span, span_of
+from beatd.schedules.zones import zone_of
+
+# What is wrong, and where ----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A piece of one line of a config file; columns count from 0."""
+
+    file: str
+    line: int
+    column: int = 0
+    end_column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is wrong with a config, in words for people."""
+
+    message: str
+    hint: str = ""
+    """The way out, if there is one: "did you mean 'beat_schedule'?"."""
+    place: Place | None = None
+    warning: bool = False
+    """Whether beatd can go on in spite of it."""
+
+    def __str__(self) -> str:
+        where = f"{self.place}: " if self.place else ""
+        return f"{where}{self.message}{f'; {self.hint}' if self.hint else ''}"
+
+
+Locate: TypeAlias = Callable[..., Place | None]
+"""Gives the place of a setting (by its spelling), or of a key inside its value."""
+
+
+def nowhere(*path: str) -> None:
+    """Locate for settings that come from no file."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Give a hint with the word most like `word`, or nothing if none is near."""
+    folded = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.75)
+    return f"did you mean {folded[near[0]]!r}?" if near else ""
+
+
+# Secrets ---------------------------------------------------------------------------
+
+_LOGIN = re.compile(r"""((?:[\w+.-]+://|(?<![^\s;,'"(]))[^:@/\s;]*):(?!//)[^\s;]*@""")
+_SECRET = re.compile(
+    r"(?i)\b([\w.-]*(?:passw(?:or)?d|passphrase|secret|token|api_?key)[\w.-]*=)[^&;\s]*"
+)
+
+
+def mask(text: str) -> str:
+    """Give one or more URLs, or a text that holds them, without their passwords."""
+    return _SECRET.sub(r"\1***", _LOGIN.sub(r"\1:***@", text))
+
+
+def _shown(name: str, value: object) -> str:
+    """Give a value for a message; no part of it that could be secret."""
+    kind = type(value).__name__
+    if "password" in name or name.startswith("security"):
+        return f"a secret of type {kind}"
+    if isinstance(value, Mapping | list | tuple | set):
+        return f"a {kind}"
+    text = mask(value) if isinstance(value, str) else value
+    shown = repr(text)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+# Kinds of values -------------------------------------------------------------------
+
+
+class Unfit(ValueError):
+    """A value that a setting does not take."""
+
+    def __init__(self, reason: str = "", hint: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        """Says it better than that it is not what was expected; may be empty."""
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What values a setting takes: in words, and as a function that reads them."""
+
+    words: str
+    read: Callable[[Any], object]
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, bool) or value in (0, 1):
+        return bool(value)
+    raise Unfit
+
+
+def _whole(least: int) -> Callable[[object], int]:
+    def read(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise Unfit
+        return value
+
+    return read
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Unfit
+    if math.isnan(value) or value < 0:
+        raise Unfit
+    return value
+
+
+def _seconds(value: object) -> float:
+    length = value.total_seconds() if isinstance(value, timedelta) else value
+    seconds = _number(length)
+    if math.isinf(seconds):
+        raise Unfit
+    return seconds
+
+
+def _some_seconds(value: object) -> float:
+    seconds = _seconds(value)
+    if seconds == 0:
+        raise Unfit
+    return seconds
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise Unfit
+    return value
+
+
+def _words(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list | tuple | set | frozenset):
+        raise Unfit
+    if not all(isinstance(item, str) for item in value):
+        raise Unfit
+    return tuple(sorted(value) if isinstance(value, set | frozenset) else value)
+
+
+def _options(value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise Unfit
+    return dict(value)
+
+
+def _mapping(value: object) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise Unfit
+    return dict(value)
+
+
+def _zone(value: object) -> str:
+    """Read the name of a zone, or take it from a zone object that has one."""
+    name = str(value) if isinstance(value, tzinfo) else _text(value)
+    try:
+        return zone_of(name).key
+    except ScheduleError as error:
+        reason, _, hint = error.problem.partition("; ")
+        raise Unfit(reason, hint) from None
+
+
+def _urls(value: object) -> tuple[str, ...]:
+    """Read one address, several with `;` between them, or a list of addresses."""
+    listed = value.split(";") if isinstance(value, str) else _words(value)
+    urls = tuple(_url(url.strip()) for url in listed if url.strip())
+    if not urls:
+        raise Unfit
+    return urls
+
+
+def _url(url: str) -> str:
+    if url in SCHEMES:  # Celery takes the bare name of a transport
+        return f"{url}://"
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        raise Unfit(f"{mask(url)!r} has no scheme", f"write redis://{mask(url)}")
+    if scheme not in SCHEMES:
+        hint = did_you_mean(scheme, SCHEMES) or "beatd knows " + ", ".join(SCHEMES[:6])
+        raise Unfit(f"no broker for the scheme {scheme!r}", hint)
+    try:
+        urlsplit(url).port  # noqa: B018  (reading it checks it)
+    except ValueError:
+        raise Unfit(f"the port in {mask(url)!r} is not a number up to 65535") from None
+    return url
+
+
+SCHEMES = (
+    *("redis", "rediss", "redis+socket", "sentinel", "sqlite", "memory"),
+    *("amqp", "amqps", "pyamqp", "librabbitmq", "sqs", "SQS", "mongodb", "zookeeper"),
+    *("consul", "etcd", "filesystem", "pyro", "confluentkafka", "gcpubsub", "qpid"),
+    *("azureservicebus", "azurestoragequeues", "SLMQ", "hazelcast"),
+)
+"""Broker addresses: ours first, then those of kombu's transports."""
+
+
+def _scheduler(value: object) -> str:
+    if not isinstance(value, str):
+        raise Unfit
+    if value.replace(":", ".") in _OUR_SCHEDULERS:
+        return value
+    for word, way_out in _OTHER_SCHEDULERS.items():
+        if word in value:
+            raise Unfit(f"beatd is itself the scheduler, not {value!r}", way_out)
+    raise Unfit(f"beatd is itself the scheduler, not {value!r}", "remove this setting")
+
+
+_OUR_SCHEDULERS = {
+    "celery.beat.PersistentScheduler",
+    "celery.beat.Scheduler",
+    "beatd",
+}
+_OTHER_SCHEDULERS = {
+    "redbeat": "remove it: with a redis:// broker beatd keeps its ledger in Redis and"
+    " any number of schedulers may run; entries that were added to RedBeat at run time"
+    " go into beat_schedule",
+    "django_celery_beat": "entries in Django's database are not read: write them into"
+    " beat_schedule",
+}
+
+
+def _pool(value: object) -> str:
+    pool = {"processes": "prefork"}.get(str(value), value)
+    if pool not in _POOLS:
+        hint = did_you_mean(str(value), _POOLS) or f"one of {', '.join(_POOLS)}"
+        raise Unfit(f"no pool named {value!r}", hint)
+    return str(pool)
+
+
+_POOLS = ("prefork", "threads", "solo", "asyncio", "gevent", "eventlet")
+
+
+def _serializer(value: object) -> str:
+    if value not in _SERIALIZERS:
+        hint = did_you_mean(str(value), _SERIALIZERS)
+        hint = hint or f"one of {', '.join(_SERIALIZERS)}"
+        raise Unfit(f"no serializer named {value!r}", hint)
+    return str(value)
+
+
+_SERIALIZERS = ("json", "pickle", "yaml", "msgpack")
+
+
+def _one_of(*choices: object) -> Callable[[object], object]:
+    def read(value: object) -> object:
+        if value not in choices:
+            raise Unfit
+        return value
+
+    return read
+
+
+Flag: TypeAlias = Annotated[bool, Kind("True or False", _flag)]
+Count: TypeAlias = Annotated[int, Kind("a whole number from 0 up", _whole(0))]
+Positive: TypeAlias = Annotated[int, Kind("a whole number from 1 up", _whole(1))]
+Index: TypeAlias = Annotated[int, Kind("a whole number from -1 up", _whole(-1))]
+Number: TypeAlias = Annotated[float, Kind("a number from 0 up", _number)]
+Seconds: TypeAlias = Annotated[float, Kind("seconds or a timedelta", _seconds)]
+SomeSeconds: TypeAlias = Annotated[
+    float, Kind("more than 0 seconds (a number or a timedelta)", _some_seconds)
+]
+Text: TypeAlias = Annotated[str, Kind("text", _text)]
+Texts: TypeAlias = Annotated[tuple[str, ...], Kind("a list of texts", _words)]
+Options: TypeAlias = Annotated[dict[str, Any], Kind("a dict", _options)]
+Schedule: TypeAlias = Annotated[
+    dict[Any, Any], Kind("a dict of entries by name", _mapping)
+]
+Zone: TypeAlias = Annotated[str, Kind("the name of a time zone", _zone)]
+Urls: TypeAlias = Annotated[tuple[str, ...], Kind("an address or a list", _urls)]
+Scheduler: TypeAlias = Annotated[
+    str, Kind("celery.beat:PersistentScheduler", _scheduler)
+]
+Pool: TypeAlias = Annotated[str, Kind("the name of a pool", _pool)]
+Serializer: TypeAlias = Annotated[str, Kind("the name of a serializer", _serializer)]
+Overlap: TypeAlias = Annotated[
+    str,
+    Kind("'allow', 'skip' or 'queue_one'", _one_of("allow", "skip", "queue_one")),
+]
+Protocol: TypeAlias = Annotated[int, Kind("2 or 1", _one_of(2, 1))]
+Auto: TypeAlias = Annotated[str, Kind("'auto'", _one_of("auto"))]
+DeliveryMode: TypeAlias = Annotated[
+    int | str,
+    Kind("2, 1, 'persistent' or 'transient'", _one_of(2, 1, "persistent", "transient")),
+]
+Anything: TypeAlias = Annotated[Any, Kind("anything", lambda value: value)]
+
+
+# The table -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What the table says of one setting beside its name, kind and default."""
+
+    old: str
+    """Celery's old spelling; the same as the name-spaced one if there was none."""
+    meaning: str
+    differs: str = ""
+    """How beatd's reading is not Celery's."""
+    unused: str = ""
+    """Why beatd takes it and does nothing with it."""
+    own: bool = False
+    """Whether Celery does not know it."""
+
+
+def works(old: str, default: object, meaning: str, differs: str = "") -> Any:
+    """A setting that does what it does in Celery, but for what `differs`."""
+    return _row(default, Note(old, meaning, differs=differs))
+
+
+def unused(old: str, default: object, meaning: str, why: str) -> Any:
+    """A setting that is accepted and changes nothing."""
+    return _row(default, Note(old, meaning, unused=why))
+
+
+def own(old: str, default: object, meaning: str) -> Any:
+    """A setting of beatd's own."""
+    return _row(default, Note(old, meaning, own=True))
+
+
+def _row(default: object, note: Note) -> Any:
+    metadata = {"note": note}
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+_AMQP = "only AMQP has it"
+_RABBIT = "only RabbitMQ has it"
+_NOT_CELERY = "beatd's worker is built in another way"
+_NO_EVENTS = "beatd's worker sends no events yet"
+_NO_CANVAS = "beatd does not run chords"
+_OTHER_STORE = "beatd keeps results in Redis or SQLite"
+_NO_SIGNING = "beatd does not sign messages"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Settings:
+    """Every setting, read and checked. Lengths of time are seconds, as in Celery.
+
+    It has no repr: addresses hold passwords.
+    """
+
+    accept_content: Texts = works(
+        "CELERY_ACCEPT_CONTENT",
+        ("json",),
+        "Content types, or names of serializers, that a process decodes. Others go to"
+        " the dead-letter queue. `pickle` is never implied.",
+    )
+    enable_utc: Flag = works(
+        "ENABLE_UTC",
+        True,
+        "Whether times in messages are written in UTC.",
+        differs="Always UTC; a schedule is read in `timezone` whatever this says.",
+    )
+    timezone: Zone | None = works(
+        "CELERY_TIMEZONE",
+        None,
+        "Time zone in which schedules are read and times shown; unset means UTC.",
+        differs="A change keeps the ledger; schedules count on from the change.",
+    )
+    imports: Texts = works(
+        "CELERY_IMPORTS", (), "Modules imported at start, so that tasks register."
+    )
+    include: Texts = works(
+        "CELERY_INCLUDE", (), "More of them, imported after `imports`; `-I` adds to it."
+    )
+
+    beat_schedule: Schedule = works(
+        "CELERYBEAT_SCHEDULE",
+        {},
+        "The entries: name to `task`, `schedule`, `args`, `kwargs`, `options`,"
+        " `relative` and beatd's policies.",
+    )
+    beat_scheduler: Scheduler = works(
+        "CELERYBEAT_SCHEDULER",
+        "celery.beat:PersistentScheduler",
+        "The scheduler class.",
+        differs="Celery's own mean beatd; any other class is an error.",
+    )
+    beat_schedule_filename: Text = works(
+        "CELERYBEAT_SCHEDULE_FILENAME",
+        "celerybeat-schedule",
+        "Path of the schedule file.",
+        differs="An SQLite file, not a shelve; a shelve is refused and left as it is.",
+    )
+    beat_max_loop_interval: Seconds = works(
+        "CELERYBEAT_MAX_LOOP_INTERVAL",
+        0,
+        "Longest sleep between two looks at the schedule; 0 lets beatd choose.",
+    )
+    beat_cron_starting_deadline: Seconds | None = works(
+        "CELERYBEAT_CRON_STARTING_DEADLINE",
+        None,
+        "Slots of cron entries that are older than this many seconds are dropped."
+        " `beat_misfire_grace_time` says the same for all entries.",
+    )
+    beat_sync_every: Count = unused(
+        "CELERYBEAT_SYNC_EVERY",
+        0,
+        "Emissions after which the schedule file is written.",
+        "the schedule file is written after every tick",
+    )
+    beat_enable_remote_control: Flag = unused(
+        "CELERYBEAT_ENABLE_REMOTE_CONTROL",
+        False,
+        "Whether the scheduler answers `inspect ping`.",
+        "`beatd list` and `systemctl status` say whether it is well",
+    )
+    beat_remote_control_max_tick_age: Seconds | None = unused(
+        "CELERYBEAT_REMOTE_CONTROL_MAX_TICK_AGE",
+        None,
+        "Age of the last tick from which on it does not answer.",
+        "goes with `beat_enable_remote_control`",
+    )
+    beat_misfire_grace_time: Seconds | None = own(
+        "CELERYBEAT_MISFIRE_GRACE_TIME",
+        None,
+        "Slots that are found later than this many seconds are dropped; unset means"
+        " that no slot is too old. An entry's `misfire_grace_time` wins.",
+    )
+    beat_coalesce: Flag = own(
+        "CELERYBEAT_COALESCE",
+        True,
+        "Of several slots of one entry that are overdue together only the latest is"
+        " emitted. An entry's `coalesce` wins.",
+    )
+    beat_max_catchup: Positive = own(
+        "CELERYBEAT_MAX_CATCHUP",
+        1000,
+        "Without coalescing: the most overdue slots of one entry that are emitted."
+        " An entry's `max_catchup` wins.",
+    )
+    beat_overlap: Overlap = own(
+        "CELERYBEAT_OVERLAP",
+        "allow",
+        "What a slot does whose entry still runs: `allow`, `skip` or `queue_one`."
+        " An entry's `overlap` wins.",
+    )
+    beat_jitter: Seconds = own(
+        "CELERYBEAT_JITTER",
+        0,
+        "Each entry is shifted by its own fixed share of this many seconds. An entry's"
+        " `jitter` wins.",
+    )
+    beat_slot_argument: Text | None = own(
+        "CELERYBEAT_SLOT_ARGUMENT",
+        None,
+        "Keyword argument in which each run gets its slot, as ISO 8601 text. An"
+        " entry's `slot_argument` wins.",
+    )
+    beat_min_interval: SomeSeconds = own(
+        "CELERYBEAT_MIN_INTERVAL",
+        0.1,
+        "The shortest interval that an entry may have.",
+    )
+    beat_max_late: SomeSeconds = own(
+        "CELERYBEAT_MAX_LATE",
+        60,
+        "A due slot that is older than this is reported as a fault.",
+    )
+    beat_namespace: Text = own(
+        "CELERYBEAT_NAMESPACE",
+        "default",
+        "Name of the ledger in the broker. Schedulers with one namespace share its"
+        " entries, one of them leading; give each schedule its own.",
+    )
+    beat_lock_timeout: SomeSeconds = own(
+        "CELERYBEAT_LOCK_TIMEOUT",
+        5,
+        "Seconds after which a leader that fell silent may be replaced.",
+    )
+    beat_min_replicas: Count = own(
+        "CELERYBEAT_MIN_REPLICAS",
+        0,
+        "Replicas of Redis that must have a batch before it counts as emitted.",
+    )
+    beat_logfile: Text | None = works(
+        "CELERY_BEAT_LOGFILE", None, "Default of the scheduler's `--logfile`."
+    )
+    beat_pidfile: Text | None = works(
+        "CELERY_BEAT_PIDFILE", None, "Default of the scheduler's `--pidfile`."
+    )
+    beat_uid: Text | Count | None = works(
+        "CELERY_BEAT_UID", None, "Default of the scheduler's `--uid`."
+    )
+    beat_gid: Text | Count | None = works(
+        "CELERY_BEAT_GID", None, "Default of the scheduler's `--gid`."
+    )
+    beat_umask: Text | Count | None = works(
+        "CELERY_BEAT_UMASK", None, "Default of the scheduler's `--umask`."
+    )
+    beat_executable: Text | None = works(
+        "CELERY_BEAT_EXECUTABLE", None, "Default of the scheduler's `--executable`."
+    )
+
+    broker_url: Urls | None = works(
+        "BROKER_URL",
+        None,
+        "Address of the broker, or several for fail-over, in a list or with `;`"
+        " between them. The environment's `CELERY_BROKER_URL` wins.",
+        differs="Unset means an SQLite file beside the schedule file.",
+    )
+    broker_read_url: Urls | None = works(
+        "BROKER_READ_URL",
+        None,
+        "Another address to consume from. The environment's"
+        " `CELERY_BROKER_READ_URL` wins.",
+    )
+    broker_write_url: Urls | None = works(
+        "BROKER_WRITE_URL",
+        None,
+        "Another address to publish to. The environment's"
+        " `CELERY_BROKER_WRITE_URL` wins.",
+    )
+    broker_transport: Text | None = works(
+        "BROKER_TRANSPORT", None, "The scheme, when the address is given in parts."
+    )
+    broker_host: Text | None = works("BROKER_HOST", None, "A part of the address.")
+    broker_port: Count | None = works("BROKER_PORT", None, "A part of the address.")
+    broker_user: Text | None = works("BROKER_USER", None, "A part of the address.")
+    broker_password: Text | None = works(
+        "BROKER_PASSWORD", None, "A part of the address."
+    )
+    broker_vhost: Text | Count | None = works(
+        "BROKER_VHOST",
+        None,
+        "A part of the address; for Redis the number of the database.",
+    )
+    broker_transport_options: Options = works(
+        "BROKER_TRANSPORT_OPTIONS",
+        {},
+        "Options of the broker: `global_keyprefix`, `priority_steps`, `sep`,"
+        " `fanout_prefix`, `fanout_patterns`, `queue_order_strategy`,"
+        " `max_connections`, `socket_timeout`, `socket_connect_timeout`,"
+        " `socket_keepalive`, `health_check_interval`, `client_name`, `master_name`,"
+        " `sentinel_kwargs`.",
+        differs="`visibility_timeout` has no effect: workers renew their leases.",
+    )
+    broker_use_ssl: Flag | Options = works(
+        "BROKER_USE_SSL",
+        False,
+        "True, or options of TLS: `ssl_cert_reqs`, `ssl_ca_certs`, `ssl_certfile`,"
+        " `ssl_keyfile`.",
+    )
+    broker_connection_timeout: Seconds = works(
+        "BROKER_CONNECTION_TIMEOUT", 4, "Seconds until one attempt to connect fails."
+    )
+    broker_connection_retry: Flag = unused(
+        "BROKER_CONNECTION_RETRY",
+        True,
+        "Whether to connect again when a connection was lost.",
+        "beatd always does",
+    )
+    broker_connection_retry_on_startup: Flag | None = unused(
+        "BROKER_CONNECTION_RETRY_ON_STARTUP",
+        None,
+        "The same for the first connection.",
+        "beatd always does",
+    )
+    broker_connection_max_retries: Count | None = unused(
+        "BROKER_CONNECTION_MAX_RETRIES",
+        100,
+        "Attempts to connect before giving up.",
+        "no fault of the broker ends beatd",
+    )
+    broker_channel_error_retry: Flag = unused(
+        "BROKER_CHANNEL_ERROR_RETRY", False, "Also on channel errors.", _AMQP
+    )
+    broker_failover_strategy: Anything = unused(
+        "BROKER_FAILOVER_STRATEGY",
+        None,
+        "Order in which alternative addresses are tried.",
+        "beatd tries them in the order given",
+    )
+    broker_heartbeat: Seconds | None = unused(
+        "BROKER_HEARTBEAT", 120, "Seconds between heartbeats.", _AMQP
+    )
+    broker_heartbeat_checkrate: Number = unused(
+        "BROKER_HEARTBEAT_CHECKRATE", 3.0, "Checks for each heartbeat.", _AMQP
+    )
+    broker_login_method: Text | None = unused(
+        "BROKER_LOGIN_METHOD", None, "Method of login.", _AMQP
+    )
+    broker_native_delayed_delivery_queue_type: Text = unused(
+        "BROKER_NATIVE_DELAYED_DELIVERY_QUEUE_TYPE",
+        "quorum",
+        "Type of the queues for delayed messages.",
+        _RABBIT,
+    )
+    broker_pool_limit: Count | None = unused(
+        "BROKER_POOL_LIMIT",
+        10,
+        "Connections kept by publishers.",
+        "beatd opens a connection when a thread needs one; `max_connections` in"
+        " `broker_transport_options` limits them",
+    )
+    broker_pool_acquire_timeout: Seconds | None = unused(
+        "BROKER_POOL_ACQUIRE_TIMEOUT",
+        None,
+        "Seconds to wait for one of them.",
+        "goes with `broker_pool_limit`",
+    )
+
+    result_backend: Text | None = works(
+        "CELERY_RESULT_BACKEND",
+        None,
+        "Where states and results are kept; unset means nowhere. The environment's"
+        " `CELERY_RESULT_BACKEND` wins.",
+        differs="`redis://`, `rediss://`, `redis+socket://`, `sentinel://` and"
+        " `sqlite://`.",
+    )
+    result_expires: Seconds | None = works(
+        "CELERY_TASK_RESULT_EXPIRES",
+        86400,
+        "Seconds, or a timedelta, for which a result is kept; 0 or None: for ever.",
+        differs="After it the state of an id that beatd made reads EXPIRED.",
+    )
+    result_failure_expires: Seconds | None = works(
+        "CELERY_RESULT_FAILURE_EXPIRES",
+        None,
+        "The same for failures; unset means `result_expires`.",
+    )
+    result_serializer: Serializer = works(
+        "CELERY_RESULT_SERIALIZER", "json", "How results are encoded."
+    )
+    result_accept_content: Texts | None = works(
+        "RESULT_ACCEPT_CONTENT",
+        None,
+        "Content types of results that are decoded; unset means `accept_content`.",
+    )
+    result_compression: Text | None = works(
+        "CELERY_RESULT_COMPRESSION", None, "How results are compressed."
+    )
+    result_extended: Flag = works(
+        "CELERY_RESULT_EXTENDED",
+        False,
+        "Keep name, arguments, worker, retries and queue with each result.",
+    )
+    result_persistent: Flag | None = works(
+        "CELERY_RESULT_PERSISTENT",
+        None,
+        "Whether results outlive a restart of the broker, where they are messages.",
+        differs="Redis and SQLite keep them in any case.",
+    )
+    result_backend_transport_options: Options = works(
+        "CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS",
+        {},
+        "Options of the result backend: `global_keyprefix`, `master_name`, ...",
+    )
+    result_cache_max: Index = unused(
+        "CELERY_MAX_CACHED_RESULTS",
+        -1,
+        "Results kept in the client.",
+        "beatd asks the backend",
+    )
+    result_exchange: Text = unused(
+        "CELERY_RESULT_EXCHANGE", "celeryresults", "Exchange of results.", _AMQP
+    )
+    result_exchange_type: Text = unused(
+        "CELERY_RESULT_EXCHANGE_TYPE", "direct", "Its type.", _AMQP
+    )
+    result_chord_expires: Seconds | None = unused(
+        "CELERY_RESULT_CHORD_EXPIRES", None, "How long chords are kept.", _NO_CANVAS
+    )
+    result_chord_retry_interval: Seconds = unused(
+        "CELERY_RESULT_CHORD_RETRY_INTERVAL",
+        1.0,
+        "Seconds between looks at a chord.",
+        _NO_CANVAS,
+    )
+    result_chord_join_timeout: Seconds = unused(
+        "CELERY_RESULT_CHORD_JOIN_TIMEOUT",
+        3.0,
+        "Seconds to wait for the parts of a chord.",
+        _NO_CANVAS,
+    )
+    result_backend_always_retry: Flag = unused(
+        "CELERY_RESULT_BACKEND_ALWAYS_RETRY",
+        False,
+        "Try again when a result cannot be stored.",
+        "beatd always does",
+    )
+    result_backend_max_retries: Number = unused(
+        "CELERY_RESULT_BACKEND_MAX_RETRIES",
+        math.inf,
+        "How often.",
+        "goes with `result_backend_always_retry`",
+    )
+    result_backend_base_sleep_between_retries_ms: Count = unused(
+        "CELERY_RESULT_BACKEND_BASE_SLEEP_BETWEEN_RETRIES_MS",
+        10,
+        "First pause between attempts.",
+        "goes with `result_backend_always_retry`",
+    )
+    result_backend_max_sleep_between_retries_ms: Count = unused(
+        "CELERY_RESULT_BACKEND_MAX_SLEEP_BETWEEN_RETRIES_MS",
+        10000,
+        "Longest pause between attempts.",
+        "goes with `result_backend_always_retry`",
+    )
+
+    redis_max_connections: Positive | None = works(
+        "CELERY_REDIS_MAX_CONNECTIONS",
+        None,
+        "Most connections to the result backend. The broker's limit is"
+        " `broker_transport_options['max_connections']`.",
+    )
+    redis_socket_timeout: SomeSeconds | None = works(
+        "CELERY_REDIS_SOCKET_TIMEOUT",
+        120.0,
+        "Seconds for one read or write of the result backend.",
+    )
+    redis_socket_connect_timeout: SomeSeconds | None = works(
+        "CELERY_REDIS_SOCKET_CONNECT_TIMEOUT", None, "Seconds for connecting to it."
+    )
+    redis_socket_keepalive: Flag = unused(
+        "CELERY_REDIS_SOCKET_KEEPALIVE",
+        False,
+        "TCP keep-alive on its sockets.",
+        "beatd always sets it",
+    )
+    redis_retry_on_timeout: Flag = works(
+        "CELERY_REDIS_RETRY_ON_TIMEOUT", False, "Try again after a time-out."
+    )
+    redis_backend_use_ssl: Flag | Options | None = works(
+        "CELERY_REDIS_BACKEND_USE_SSL", None, "Options of TLS for the result backend."
+    )
+    redis_host: Text | None = works(
+        "CELERY_REDIS_HOST", None, "A part of its address, when that is no URL."
+    )
+    redis_port: Count | None = works(
+        "CELERY_REDIS_PORT", None, "A part of its address."
+    )
+    redis_db: Count | None = works("CELERY_REDIS_DB", None, "A part of its address.")
+    redis_username: Text | None = works(
+        "CELERY_REDIS_USERNAME", None, "A part of its address."
+    )
+    redis_password: Text | None = works(
+        "CELERY_REDIS_PASSWORD", None, "A part of its address."
+    )
+
+    task_serializer: Serializer = works(
+        "CELERY_TASK_SERIALIZER", "json", "How arguments are encoded."
+    )
+    task_compression: Text | None = works(
+        "CELERY_MESSAGE_COMPRESSION", None, "How messages are compressed."
+    )
+    task_protocol: Protocol = works(
+        "CELERY_TASK_PROTOCOL", 2, "Version of the message protocol."
+    )
+    task_default_queue: Text = works(
+        "CELERY_DEFAULT_QUEUE", "celery", "The queue when none is named."
+    )
+    task_default_exchange: Text | None = works(
+        "CELERY_DEFAULT_EXCHANGE",
+        None,
+        "Exchange of the default queue; unset: its name.",
+    )
+    task_default_exchange_type: Text = works(
+        "CELERY_DEFAULT_EXCHANGE_TYPE", "direct", "`direct`, `topic` or `fanout`."
+    )
+    task_default_routing_key: Text | None = works(
+        "CELERY_DEFAULT_ROUTING_KEY",
+        None,
+        "Routing key of the default queue; unset: its name.",
+    )
+    task_default_priority: Count | None = works(
+        "CELERY_DEFAULT_PRIORITY",
+        None,
+        "Priority of messages that name none. On Redis 0 comes first.",
+    )
+    task_default_delivery_mode: DeliveryMode = works(
+        "CELERY_DEFAULT_DELIVERY_MODE", 2, "2 persistent, 1 transient (AMQP)."
+    )
+    task_queues: Anything = works(
+        "CELERY_QUEUES",
+        None,
+        "Declared queues: a list of kombu's or beatd's `Queue`, or a dict by name.",
+    )
+    task_routes: Anything = works(
+        "CELERY_ROUTES",
+        None,
+        "Routes by task name: a dict (globs allowed), a list of pairs, a function.",
+    )
+    task_create_missing_queues: Flag = works(
+        "CELERY_CREATE_MISSING_QUEUES",
+        True,
+        "Whether a queue may be named that `task_queues` does not declare.",
+    )
+    task_acks_late: Flag = works(
+        "CELERY_ACKS_LATE",
+        True,
+        "Whether a message is acknowledged after its run (at least once) or before"
+        " (at most once).",
+        differs="True unless set, Celery: False; leases give a dead worker's tasks"
+        " back within seconds.",
+    )
+    task_acks_on_failure_or_timeout: Flag = works(
+        "CELERY_ACKS_ON_FAILURE_OR_TIMEOUT",
+        True,
+        "With late acknowledgement: also when the run failed or timed out.",
+    )
+    task_acks_on_failure: Flag | None = works(
+        "CELERY_ACKS_ON_FAILURE", None, "The same for failures alone."
+    )
+    task_acks_on_timeout: Flag | None = works(
+        "CELERY_ACKS_ON_TIMEOUT", None, "The same for time-outs alone."
+    )
+    task_reject_on_worker_lost: Flag | None = works(
+        "CELERY_REJECT_ON_WORKER_LOST",
+        None,
+        "With late acknowledgement: give the message back when its process dies.",
+    )
+    task_max_deliveries: Positive = own(
+        "CELERY_MAX_DELIVERIES",
+        5,
+        "Deliveries that may end in a dead process before the message goes to the"
+        " dead-letter queue.",
+    )
+    task_ignore_result: Flag = works(
+        "CELERY_IGNORE_RESULT",
+        False,
+        "Keep neither states nor results; a task's own `ignore_result` wins.",
+    )
+    task_store_errors_even_if_ignored: Flag = works(
+        "CELERY_STORE_ERRORS_EVEN_IF_IGNORED", False, "But keep failures."
+    )
+    task_track_started: Flag = works(
+        "CELERY_TRACK_STARTED", False, "Keep the state STARTED when a run begins."
+    )
+    task_time_limit: SomeSeconds | None = works(
+        "CELERYD_TASK_TIME_LIMIT",
+        None,
+        "Seconds after which a run is ended by force.",
+    )
+    task_soft_time_limit: SomeSeconds | None = works(
+        "CELERYD_TASK_SOFT_TIME_LIMIT",
+        None,
+        "Seconds after which SoftTimeLimitExceeded is raised in the task.",
+    )
+    task_publish_retry: Flag = works(
+        "CELERY_TASK_PUBLISH_RETRY", True, "Try again when a call cannot be sent."
+    )
+    task_publish_retry_policy: Options = works(
+        "CELERY_TASK_PUBLISH_RETRY_POLICY",
+        {
+            "max_retries": 3,
+            "interval_start": 0,
+            "interval_step": 0.2,
+            "interval_max": 1,
+        },
+        "How: `max_retries`, `interval_start`, `interval_step`, `interval_max`.",
+    )
+    task_always_eager: Flag = works(
+        "CELERY_ALWAYS_EAGER", False, "Run calls at once, in the calling process."
+    )
+    task_eager_propagates: Flag = works(
+        "CELERY_EAGER_PROPAGATES_EXCEPTIONS", False, "And let their errors through."
+    )
+    task_store_eager_result: Flag = works(
+        "CELERY_STORE_EAGER_RESULT", False, "And keep their results."
+    )
+    task_annotations: Anything = unused(
+        "CELERY_ANNOTATIONS", None, "Overrides attributes of tasks.", _NOT_CELERY
+    )
+    task_default_rate_limit: Text | Number | None = unused(
+        "CELERY_DEFAULT_RATE_LIMIT",
+        None,
+        "Rate for each task and worker, such as `10/m`.",
+        "beatd's worker has no rate limits yet",
+    )
+    task_default_queue_type: Text = unused(
+        "CELERY_DEFAULT_QUEUE_TYPE", "classic", "Type of the queue.", _RABBIT
+    )
+    task_create_missing_queue_type: Text = unused(
+        "CELERY_CREATE_MISSING_QUEUE_TYPE", "classic", "Type of new queues.", _RABBIT
+    )
+    task_create_missing_queue_exchange_type: Text | None = unused(
+        "CELERY_CREATE_MISSING_QUEUE_EXCHANGE_TYPE",
+        None,
+        "Type of their exchanges.",
+        _AMQP,
+    )
+    task_queue_max_priority: Count | None = unused(
+        "CELERY_QUEUE_MAX_PRIORITY", None, "`x-max-priority` of queues.", _RABBIT
+    )
+    task_inherit_parent_priority: Flag = works(
+        "CELERY_INHERIT_PARENT_PRIORITY",
+        False,
+        "Calls made by a task take its priority.",
+    )
+    task_retry_on_worker_lost: Flag = unused(
+        "CELERY_RETRY_ON_WORKER_LOST",
+        False,
+        "Retry a task whose process died.",
+        "a lost delivery is given back, see `task_max_deliveries`",
+    )
+    task_remote_tracebacks: Flag = unused(
+        "CELERY_REMOTE_TRACEBACKS",
+        False,
+        "Carry tracebacks in exceptions.",
+        "`AsyncResult.traceback` always has it",
+    )
+    task_repr_maxlevels: Positive = unused(
+        "CELERY_REPR_MAXLEVELS",
+        3,
+        "Depth of arguments as text.",
+        "always 3, as the text is for people",
+    )
+    task_send_sent_event: Flag = unused(
+        "CELERY_SEND_TASK_SENT_EVENT", False, "Send an event for each call.", _NO_EVENTS
+    )
+    task_allow_error_cb_on_chord_header: Flag = unused(
+        "CELERY_ALLOW_ERROR_CB_ON_CHORD_HEADER",
+        False,
+        "Call-backs for errors on the parts of chords.",
+        _NO_CANVAS,
+    )
+
+    worker_concurrency: Count | Auto | None = works(
+        "CELERYD_CONCURRENCY",
+        None,
+        "Runs at the same time; unset, 0 and `auto` mean one for each processor.",
+    )
+    worker_pool: Pool = works(
+        "CELERYD_POOL",
+        "prefork",
+        "`prefork`, `threads`, `solo`, `asyncio`, `gevent` or `eventlet`.",
+    )
+    worker_prefetch_multiplier: Count = works(
+        "CELERYD_PREFETCH_MULTIPLIER",
+        4,
+        "Messages that a worker holds for each run at the same time.",
+    )
+    worker_max_tasks_per_child: Positive | None = works(
+        "CELERYD_MAX_TASKS_PER_CHILD",
+        None,
+        "Runs after which a process is replaced; unset: never.",
+    )
+    worker_max_memory_per_child: Positive | None = works(
+        "CELERYD_MAX_MEMORY_PER_CHILD",
+        None,
+        "KiB of resident memory from which on a process is replaced after its run.",
+    )
+    worker_lease_timeout: SomeSeconds = own(
+        "CELERYD_LEASE_TIMEOUT",
+        15,
+        "Seconds of silence after which a worker counts as dead and its messages are"
+        " given back.",
+    )
+    worker_remote_shutdown: Flag = own(
+        "CELERYD_REMOTE_SHUTDOWN",
+        False,
+        "Whether a message may stop the worker.",
+    )
+    worker_enable_remote_control: Flag = unused(
+        "CELERY_ENABLE_REMOTE_CONTROL",
+        True,
+        "Answer `inspect` and `control`.",
+        "beatd's worker has no remote control yet",
+    )
+    worker_state_db: Text | None = unused(
+        "CELERYD_STATE_DB",
+        None,
+        "File for revoked ids.",
+        "beatd's worker has no remote control yet",
+    )
+    worker_log_format: Text = works(
+        "CELERYD_LOG_FORMAT",
+        "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s",
+        "Format of log lines.",
+    )
+    worker_log_datefmt: Text | None = works(
+        "CELERYD_LOG_DATEFMT", None, "Format of the time in log lines."
+    )
+    worker_log_color: Flag | None = works(
+        "CELERYD_LOG_COLOR", None, "Coloured logs; unset: on a terminal."
+    )
+    worker_task_log_format: Text = unused(
+        "CELERYD_TASK_LOG_FORMAT",
+        "[%(asctime)s: %(levelname)s/%(processName)s]"
+        " %(task_name)s[%(task_id)s]: %(message)s",
+        "Format of the log lines of tasks.",
+        "tasks log in `worker_log_format`",
+    )
+    worker_task_log_datefmt: Text | None = unused(
+        "CELERYD_TASK_LOG_DATEFMT",
+        None,
+        "Format of the time in them.",
+        "tasks log in `worker_log_datefmt`",
+    )
+    worker_hijack_root_logger: Flag = works(
+        "CELERYD_HIJACK_ROOT_LOGGER", True, "Replace the handlers of the root logger."
+    )
+    worker_redirect_stdouts: Flag = unused(
+        "CELERY_REDIRECT_STDOUTS",
+        True,
+        "Send what tasks print to the log.",
+        "what tasks print goes where the worker's output goes",
+    )
+    worker_redirect_stdouts_level: Text | Count = unused(
+        "CELERY_REDIRECT_STDOUTS_LEVEL",
+        "WARNING",
+        "At this level.",
+        "goes with `worker_redirect_stdouts`",
+    )
+    worker_soft_shutdown_timeout: Seconds = unused(
+        "CELERYD_SOFT_SHUTDOWN_TIMEOUT",
+        0.0,
+        "Seconds between a warm and a cold shutdown.",
+        _NOT_CELERY,
+    )
+    worker_enable_soft_shutdown_on_idle: Flag = unused(
+        "CELERYD_ENABLE_SOFT_SHUTDOWN_ON_IDLE",
+        False,
+        "Also when nothing runs.",
+        "goes with `worker_soft_shutdown_timeout`",
+    )
+    worker_send_task_events: Flag = unused(
+        "CELERY_SEND_EVENTS", False, "Send events of tasks.", _NO_EVENTS
+    )
+    worker_enable_gossip: Flag = unused(
+        "CELERY_WORKER_ENABLE_GOSSIP",
+        True,
+        "Listen to other workers' events.",
+        "no worker of beatd's needs to know another",
+    )
+    worker_enable_mingle: Flag = unused(
+        "CELERY_WORKER_ENABLE_MINGLE",
+        True,
+        "Ask other workers for revoked ids at start.",
+        "no worker of beatd's needs to know another",
+    )
+    worker_enable_heartbeat: Flag = unused(
+        "CELERY_WORKER_ENABLE_HEARTBEAT",
+        True,
+        "Send heartbeats as events.",
+        _NO_EVENTS,
+    )
+    worker_direct: Flag = unused(
+        "CELERY_WORKER_DIRECT",
+        False,
+        "A queue for each worker alone.",
+        "name one with `-Q`",
+    )
+    worker_disable_prefetch: Flag = works(
+        "CELERYD_DISABLE_PREFETCH",
+        False,
+        "Take a message only when a run can begin.",
+    )
+    worker_disable_rate_limits: Flag = unused(
+        "CELERY_DISABLE_RATE_LIMITS",
+        False,
+        "Ignore rate limits.",
+        "beatd's worker has no rate limits yet",
+    )
+    worker_deduplicate_successful_tasks: Flag = works(
+        "CELERYD_DEDUPLICATE_SUCCESSFUL_TASKS",
+        False,
+        "Do not run a message again whose state is SUCCESS.",
+    )
+    worker_cancel_long_running_tasks_on_connection_loss: Flag = unused(
+        "CELERYD_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS",
+        False,
+        "End runs when the connection to the broker is lost.",
+        "leases outlive a connection",
+    )
+    worker_eta_task_limit: Count | None = unused(
+        "CELERYD_ETA_TASK_LIMIT",
+        None,
+        "Most messages with an eta that a worker holds.",
+        "they wait in the broker, not in the worker",
+    )
+    worker_enable_prefetch_count_reduction: Flag = unused(
+        "CELERYD_ENABLE_PREFETCH_COUNT_REDUCTION",
+        True,
+        "Hold fewer messages after a new connection.",
+        _NOT_CELERY,
+    )
+    worker_detect_quorum_queues: Flag = unused(
+        "CELERYD_DETECT_QUORUM_QUEUES", True, "Detect quorum queues.", _RABBIT
+    )
+    worker_proc_alive_timeout: SomeSeconds = works(
+        "CELERYD_PROC_ALIVE_TIMEOUT", 4.0, "Seconds that a new process has to start."
+    )
+    worker_lost_wait: Seconds = unused(
+        "CELERYD_WORKER_LOST_WAIT",
+        10.0,
+        "Seconds to wait for the result of a process that died.",
+        "a process that died has given all it had",
+    )
+    worker_pool_start_method: Text = unused(
+        "CELERYD_POOL_START_METHOD",
+        "fork",
+        "How processes are started.",
+        _NOT_CELERY,
+    )
+    worker_pool_putlocks: Flag = unused(
+        "CELERYD_POOL_PUTLOCKS", True, "Back-pressure of the pool.", _NOT_CELERY
+    )
+    worker_pool_restarts: Flag = unused(
+        "CELERYD_POOL_RESTARTS", False, "Allow `pool_restart`.", _NOT_CELERY
+    )
+    worker_agent: Anything = unused(
+        "CELERYD_AGENT", None, "Class of the agent.", _NOT_CELERY
+    )
+    worker_autoscaler: Anything = unused(
+        "CELERYD_AUTOSCALER",
+        "celery.worker.autoscale:Autoscaler",
+        "Class of the autoscaler.",
+        _NOT_CELERY,
+    )
+    worker_consumer: Anything = unused(
+        "CELERYD_CONSUMER",
+        "celery.worker.consumer:Consumer",
+        "Class of the consumer.",
+        _NOT_CELERY,
+    )
+    worker_timer: Anything = unused(
+        "CELERYD_TIMER", None, "Class of the timer.", _NOT_CELERY
+    )
+    worker_timer_precision: Seconds = unused(
+        "CELERYD_TIMER_PRECISION", 1.0, "Longest sleep of the timer.", _NOT_CELERY
+    )
+    worker_logfile: Text | None = works(
+        "CELERY_WORKER_LOGFILE", None, "Default of the worker's `--logfile`."
+    )
+    worker_pidfile: Text | None = works(
+        "CELERY_WORKER_PIDFILE", None, "Default of the worker's `--pidfile`."
+    )
+    worker_uid: Text | Count | None = works(
+        "CELERY_WORKER_UID", None, "Default of the worker's `--uid`."
+    )
+    worker_gid: Text | Count | None = works(
+        "CELERY_WORKER_GID", None, "Default of the worker's `--gid`."
+    )
+    worker_umask: Text | Count | None = works(
+        "CELERY_WORKER_UMASK", None, "Default of the worker's `--umask`."
+    )
+    worker_executable: Text | None = works(
+        "CELERY_WORKER_EXECUTABLE", None, "Default of the worker's `--executable`."
+    )
+
+    control_exchange: Text = unused(
+        "CONTROL_EXCHANGE", "celery", "Exchange of remote control.", _NOT_CELERY
+    )
+    control_queue_ttl: Seconds = unused(
+        "CONTROL_QUEUE_TTL", 300.0, "How long control messages live.", _NOT_CELERY
+    )
+    control_queue_expires: Seconds = unused(
+        "CONTROL_QUEUE_EXPIRES", 10.0, "How long control queues live.", _NOT_CELERY
+    )
+    control_queue_exclusive: Flag = unused(
+        "CONTROL_QUEUE_EXCLUSIVE", True, "Whether they are exclusive.", _AMQP
+    )
+    control_queue_durable: Flag = unused(
+        "CONTROL_QUEUE_DURABLE", False, "Whether they are durable.", _AMQP
+    )
+
+    event_exchange: Text = unused(
+        "CELERY_EVENT_EXCHANGE", "celeryev", "Exchange of events.", _NO_EVENTS
+    )
+    event_queue_prefix: Text = unused(
+        "CELERY_EVENT_QUEUE_PREFIX", "celeryev", "Prefix of event queues.", _NO_EVENTS
+    )
+    event_queue_ttl: Seconds = unused(
+        "CELERY_EVENT_QUEUE_TTL", 5.0, "How long events live.", _NO_EVENTS
+    )
+    event_queue_expires: Seconds = unused(
+        "CELERY_EVENT_QUEUE_EXPIRES", 60.0, "How long event queues live.", _NO_EVENTS
+    )
+    event_queue_exclusive: Flag = unused(
+        "CELERY_EVENT_QUEUE_EXCLUSIVE", True, "Whether they are exclusive.", _NO_EVENTS
+    )
+    event_queue_durable: Flag = unused(
+        "CELERY_EVENT_QUEUE_DURABLE", False, "Whether they are durable.", _NO_EVENTS
+    )
+    event_serializer: Text = unused(
+        "CELERY_EVENT_SERIALIZER", "json", "How events are encoded.", _NO_EVENTS
+    )
+
+    cache_backend: Text | None = unused(
+        "CELERY_CACHE_BACKEND", None, "Address of a cache for results.", _OTHER_STORE
+    )
+    cache_backend_options: Options = unused(
+        "CELERY_CACHE_BACKEND_OPTIONS", {}, "Its options.", _OTHER_STORE
+    )
+    security_certificate: Text | None = unused(
+        "CELERY_SECURITY_CERTIFICATE", None, "Path of a certificate.", _NO_SIGNING
+    )
+    security_cert_store: Text | None = unused(
+        "CELERY_SECURITY_CERT_STORE", None, "Path of known certificates.", _NO_SIGNING
+    )
+    security_key: Text | None = unused(
+        "CELERY_SECURITY_KEY", None, "Path of the private key.", _NO_SIGNING
+    )
+    security_key_password: Anything = unused(
+        "CELERY_SECURITY_KEY_PASSWORD", None, "Its pass-phrase.", _NO_SIGNING
+    )
+    security_digest: Text = unused(
+        "CELERY_SECURITY_DIGEST", "sha256", "Digest of signatures.", _NO_SIGNING
+    )
+    database_url: Text | None = unused(
+        "CELERY_RESULT_DBURI", None, "Address of a database for results.", _OTHER_STORE
+    )
+    database_engine_options: Options | None = unused(
+        "CELERY_RESULT_ENGINE_OPTIONS",
+        {"pool_pre_ping": True, "pool_recycle": 3600},
+        "Options of SQLAlchemy.",
+        _OTHER_STORE,
+    )
+    database_engine_callback: Anything = unused(
+        "DATABASE_ENGINE_CALLBACK", None, "Hook of SQLAlchemy.", _OTHER_STORE
+    )
+    database_short_lived_sessions: Flag = unused(
+        "CELERY_RESULT_DB_SHORT_LIVED_SESSIONS",
+        False,
+        "A session for each operation.",
+        _OTHER_STORE,
+    )
+    database_table_schemas: Options | None = unused(
+        "DATABASE_TABLE_SCHEMAS", None, "Schemas of its tables.", _OTHER_STORE
+    )
+    database_table_names: Options | None = unused(
+        "CELERY_RESULT_DB_TABLENAMES", None, "Names of its tables.", _OTHER_STORE
+    )
+    database_create_tables_at_setup: Flag = unused(
+        "DATABASE_CREATE_TABLES_AT_SETUP", True, "When they are made.", _OTHER_STORE
+    )
+
+    # What others ask for, made from more than one setting -------------------------
+
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        """The zone in which schedules are read and times shown."""
+        return ZoneInfo(self.timezone or "UTC")
+
+    @property
+    def write_urls(self) -> tuple[str, ...]:
+        """Addresses to publish to, in the order to try them; () is the default."""
+        return self.broker_write_url or self.broker_urls
+
+    @property
+    def read_urls(self) -> tuple[str, ...]:
+        """Addresses to consume from, in the order to try them; () is the default."""
+        return self.broker_read_url or self.broker_urls
+
+    @property
+    def broker_urls(self) -> tuple[str, ...]:
+        """The broker's addresses, also when it is given in parts; () is the default."""
+        if self.broker_url:
+            return self.broker_url
+        if not (self.broker_transport or self.broker_host):
+            return ()
+        return (
+            _assemble(
+                self.broker_transport or "amqp",
+                self.broker_host,
+                self.broker_port,
+                self.broker_user,
+                self.broker_password,
+                self.broker_vhost,
+            ),
+        )
+
+    @property
+    def result_url(self) -> str | None:
+        """The result backend's address, also in parts; None when results are off."""
+        if self.result_backend in (None, "", "disabled"):
+            return None
+        if self.result_backend == "redis":
+            return _assemble(
+                "redis",
+                self.redis_host,
+                self.redis_port,
+                self.redis_username,
+                self.redis_password,
+                self.redis_db,
+            )
+        return self.result_backend
+
+    @property
+    def result_ttl(self) -> Span | None:
+        """How long a result is kept; None for ever."""
+        return span_of(self.result_expires) if self.result_expires else None
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules to import at start, in order, each once."""
+        return tuple(dict.fromkeys((*self.imports, *self.include)))
+
+
+def _assemble(
+    scheme: str,
+    host: str | None,
+    port: int | None,
+    user: str | None,
+    password: str | None,
+    path: str | int | None,
+) -> str:
+    """Put an address together from its parts."""
+    login = quote(user or "", safe="")
+    if password:
+        login += ":" + quote(password, safe="")
+    at = f"{login}@" if login else ""
+    where = f"{host or 'localhost'}{f':{port}' if port else ''}"
+    return f"{scheme}://{at}{where}/{'' if path is None else str(path).lstrip('/')}"
+
+
+# Reading the table -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    kinds: tuple[Kind, ...]
+    optional: bool
+    default: object
+    note: Note
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """The names under which it is read, the new one first, without repetition."""
+        return tuple(
+            dict.fromkeys((self.name, self.note.old, f"CELERY_{self.name.upper()}"))
+        )
+
+    @property
+    def words(self) -> str:
+        """What values it takes, in words."""
+        words = [kind.words for kind in self.kinds]
+        return " or ".join([*words, "None"] if self.optional else words)
+
+    def read(self, value: object) -> object:
+        """Give the value as beatd uses it; Unfit says why it cannot."""
+        if value is None and self.optional:
+            return None
+        for kind in self.kinds:
+            try:
+                return kind.read(value)
+            except Unfit as error:
+                if error.reason:
+                    raise
+        raise Unfit(f"expected {self.words}, got {_shown(self.name, value)}")
+
+
+def _row_of(line: "Field[Any]", hint: Any, defaults: Settings) -> Row:
+    # `Text | None` has parts, `Text` alone (an Annotated) carries its Kind itself.
+    parts = (hint,) if hasattr(hint, "__metadata__") else get_args(hint)
+    kinds = tuple(part.__metadata__[0] for part in parts if part is not NoneType)
+    default = getattr(defaults, line.name)
+    return Row(line.name, kinds, NoneType in parts, default, line.metadata["note"])
+
+
+@cache
+def table() -> Mapping[str, Row]:
+    """Every setting, by its new name."""
+    hints = get_type_hints(Settings, include_extras=True)
+    defaults = Settings()
+    return {
+        line.name: _row_of(line, hints[line.name], defaults)
+        for line in fields(Settings)
+    }
+
+
+@cache
+def spellings() -> Mapping[str, str]:
+    """Every spelling, with the new name that it means."""
+    return {word: row.name for row in table().values() for word in row.spellings}
+
+
+ENVIRONMENT = {
+    "CELERY_BROKER_URL": "broker_url",
+    "CELERY_BROKER_READ_URL": "broker_read_url",
+    "CELERY_BROKER_WRITE_URL": "broker_write_url",
+    "CELERY_RESULT_BACKEND": "result_backend",
+}
+"""Variables that win over the config."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What came out of a config; where it is wrong the defaults stand in."""
+
+    settings: Settings
+    problems: list[Problem]
+    unused: list[str]
+    """Names, as written, that are known and have no effect here."""
+
+
+def read(
+    written: Mapping[str, object],
+    *,
+    environ: Mapping[str, str] | None = None,
+    command_line: Mapping[str, object] | None = None,
+    locate: Locate = nowhere,
+) -> Reading:
+    """Read settings in any spelling; the command line wins, then the environment.
+
+    `written` may hold other names too: those that look like settings are problems,
+    the rest is left alone. `command_line` has new names, and only what was given.
+    """
+    problems: list[Problem] = []
+    values: dict[str, Any] = {}
+    for name, spelled in _by_setting(written).items():
+        values.update(_read_one(table()[name], spelled, written, locate, problems))
+    for variable, name in ENVIRONMENT.items():
+        if text := (environ or {}).get(variable):
+            values.update(_read_outside(name, text, variable, problems))
+    for name, value in (command_line or {}).items():
+        values.update(_read_outside(name, value, "command line", problems))
+    problems.extend(_unknown(written, locate))
+    idle = {
+        word for row in table().values() if row.note.unused for word in row.spellings
+    }
+    unused_words = [word for word in written if word in idle]
+    return Reading(Settings(**values), problems, unused_words)
+
+
+def _by_setting(written: Mapping[str, object]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for spelled in written:
+        if name := spellings().get(spelled):
+            found.setdefault(name, []).append(spelled)
+    return found
+
+
+def _read_one(
+    row: Row,
+    spelled: list[str],
+    written: Mapping[str, object],
+    locate: Locate,
+    problems: list[Problem],
+) -> dict[str, object]:
+    """Read every spelling of one setting; {} if none can be used."""
+    values: dict[str, object] = {}
+    for word in spelled:
+        try:
+            values[word] = row.read(written[word])
+        except Unfit as error:
+            message = f"{word}: {error.reason}"
+            problems.append(Problem(message, error.hint, locate(word)))
+    if not values:
+        return {}
+    first, *others = values
+    if row.name == "beat_schedule":
+        return {row.name: _merged(values, locate, problems)}
+    for other in others:
+        if values[other] != values[first]:
+            problems.append(_contradiction(row, first, other, written, locate))
+    return {row.name: values[first]}
+
+
+def _contradiction(
+    row: Row, first: str, other: str, written: Mapping[str, object], locate: Locate
+) -> Problem:
+    said = [
+        f"{word} = {_shown(row.name, written[word])}{_at(locate(word))}"
+        for word in (first, other)
+    ]
+    return Problem(
+        f"{said[0]} contradicts {said[1]}",
+        "both spell one setting: keep one of them",
+        locate(other),
+    )
+
+
+def _at(place: Place | None) -> str:
+    return f" ({place})" if place else ""
+
+
+def _merged(
+    values: Mapping[str, Any], locate: Locate, problems: list[Problem]
+) -> dict[Any, Any]:
+    """Put the schedules of all spellings together; one name may mean one entry."""
+    merged: dict[Any, Any] = {}
+    source: dict[Any, str] = {}
+    for word, schedule in values.items():
+        for name, entry in schedule.items():
+            if name in merged and merged[name] != entry:
+                places = [_at(locate(of, name)) for of in (source[name], word)]
+                problems.append(
+                    Problem(
+                        f"entry {name!r} in {source[name]}{places[0]} contradicts"
+                        f" the one in {word}{places[1]}",
+                        "keep one of them, or give them different names",
+                        locate(word, name),
+                    )
+                )
+                continue
+            merged[name] = entry
+            source.setdefault(name, word)
+    return merged
+
+
+def _read_outside(
+    name: str, value: object, source: str, problems: list[Problem]
+) -> dict[str, object]:
+    try:
+        return {name: table()[name].read(value)}
+    except Unfit as error:
+        problems.append(Problem(f"{name} ({source}): {error.reason}", error.hint))
+        return {}
+
+
+_PREFIXES = (
+    *("beat_", "broker_", "result_", "task_", "worker_", "celery", "celerybeat_"),
+    *("celeryd_", "control_queue_", "event_queue_", "database_", "security_"),
+)
+
+
+def _unknown(written: Mapping[str, object], locate: Locate) -> Iterator[Problem]:
+    """Name what looks like a setting and is none.
+
+    A typo of a known name is an error: the setting that was meant would silently not
+    be there. Others are only warned about, as Celery lets every name pass.
+    """
+    for word in written:
+        if word in spellings() or not isinstance(word, str):
+            continue
+        has_prefix = word.lower().startswith(_PREFIXES)
+        hint = did_you_mean(word, _alike(word))
+        if has_prefix or hint:
+            yield Problem(
+                f"unknown setting {word!r}",
+                hint or "beatd has no such setting, it changes nothing",
+                locate(word),
+                warning=not (has_prefix and hint),
+            )
+
+
+def _alike(word: str) -> list[str]:
+    """The spellings in the same style, so that a hint fits in with its neighbours."""
+    return [known for known in spellings() if known.isupper() == word.isupper()]
+
+
+# The page of the documentation -----------------------------------------------------
+
+_GROUPS = {
+    "beat": "Scheduler",
+    "broker": "Broker",
+    "result": "Results",
+    "redis": "Redis as result backend",
+    "task": "Tasks and messages",
+    "worker": "Worker",
+    "control": "Remote control",
+    "event": "Events",
+    "cache": "Result backends and signing that beatd does not have",
+    "security": "Result backends and signing that beatd does not have",
+    "database": "Result backends and signing that beatd does not have",
+}
+
+_INTRODUCTION = """\
+# Settings
+
+<!-- Made from beatd/settings.py by `python -m beatd.settings`: edit that. -->
+
+beatd reads Celery's settings in all their spellings, in any mixture: the name
+(`task_time_limit`), the old name (`CELERYD_TASK_TIME_LIMIT`), and the name with
+`CELERY_` in front (`CELERY_TASK_TIME_LIMIT`). Two spellings of one setting that
+contradict each other are an error. The command line wins over the environment
+(`CELERY_BROKER_URL`, `CELERY_BROKER_READ_URL`, `CELERY_BROKER_WRITE_URL`,
+`CELERY_RESULT_BACKEND`), the environment over the config, the config over the defaults.
+
+**beatd** marks settings that Celery does not have. Lengths of time are seconds or a
+`timedelta`.
+"""
+
+
+def page() -> str:
+    """Give `docs/settings.md`."""
+    groups: dict[str, list[Row]] = {}
+    for row in table().values():
+        title = _GROUPS.get(row.name.partition("_")[0], "General")
+        groups.setdefault(title, []).append(row)
+    return _INTRODUCTION + "".join(_section(title, groups[title]) for title in groups)
+
+
+def _section(title: str, rows: list[Row]) -> str:
+    head = (
+        f"\n## {title}\n\n| setting | old name | value | default | meaning |\n"
+        "|---|---|---|---|---|\n"
+    )
+    return head + "".join(map(_line, rows))
+
+
+def _line(row: Row) -> str:
+    note = row.note
+    default = "unset" if row.default is None else f"`{row.default!r}`"
+    meaning = note.meaning
+    if note.own:
+        meaning = f"**beatd** {meaning}"
+    if note.differs:
+        meaning += f" *Differs:* {note.differs}"
+    if note.unused:
+        meaning += f" *No effect:* {note.unused}."
+    cells = (f"`{row.name}`", f"`{note.old}`", row.words, default, meaning)
+    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")
