@@ -10,8 +10,18 @@ BeatdError
 ├── ScheduleFileError      a schedule file that cannot be used, and was left as it was
 ├── ResultUnavailable      the result backend did not answer
 ├── SoftTimeLimitExceeded  raised inside a task that runs too long: clean up and end
-└── TimeLimitExceeded      what a run that was ended by force leaves as its result
+├── TimeLimitExceeded      what a run that was ended by force leaves as its result
+├── WorkerLost             what a run leaves whose process died under it
+├── NotRegistered          no task of this name was imported (also a KeyError)
+├── MaxRetriesExceeded     what a run leaves that may not be tried again
+├── Revoked                what a run leaves that was never to begin
+└── Verdict                raised by a task to say itself what becomes of its run
+    ├── Ignore             it ended, and nothing is stored
+    ├── Reject             its message goes back to the queue, or to the dead letters
+    └── Retry              it is tried again later
 """
+
+from datetime import datetime
 
 
 class BeatdError(Exception):
@@ -74,3 +84,70 @@ class TimeLimitExceeded(BeatdError):
     def __init__(self, time_limit: float) -> None:
         super().__init__(time_limit)
         self.time_limit = time_limit
+
+
+class WorkerLost(BeatdError):
+    """The process that ran the task died; the text says how."""
+
+
+class NotRegistered(BeatdError, KeyError):
+    """No task of this name was imported here."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"no task named {self.name!r} was imported"
+
+
+class MaxRetriesExceeded(BeatdError):
+    """The task asked for one more try than its `max_retries`."""
+
+
+class Revoked(BeatdError):
+    """The run was not to begin any more; the text says why: `expired`."""
+
+
+class Verdict(BeatdError):
+    """What a task raises to say itself what becomes of its run: no failure."""
+
+
+class Ignore(Verdict):
+    """The run has ended; its state stays as it is."""
+
+
+class Reject(Verdict):
+    """The message is refused: to the end of its queue with `requeue`, else set aside.
+
+    A message that is set aside lies on the dead-letter queue.
+    """
+
+    def __init__(self, reason: object = None, requeue: bool = False) -> None:
+        super().__init__(reason, requeue)
+        self.reason = reason
+        self.requeue = requeue
+
+
+class Retry(Verdict):
+    """The task is tried again; `Task.retry` makes and raises it."""
+
+    def __init__(
+        self,
+        message: str | None = None,
+        exc: BaseException | None = None,
+        when: datetime | float | None = None,
+    ) -> None:
+        super().__init__(message, exc, when)
+        self.message = message
+        self.exc = exc
+        """Why the run before failed."""
+        self.when = when
+        """An instant, or seconds from now."""
+
+    def __str__(self) -> str:
+        when = "" if self.when is None else f" at {self.when}"
+        if isinstance(self.when, int | float):
+            when = f" in {self.when}s"
+        cause = "" if self.exc is None else f": {self.exc!r}"
+        return self.message or f"Retry{when}{cause}"
