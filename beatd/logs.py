@@ -56,12 +56,8 @@ def set_up(
 
     Raises OSError for a file that cannot be opened.
     """
-    handler: logging.Handler
-    if file is None:
-        handler = logging.StreamHandler()
-    else:
-        # Watched: a rotated file is opened anew.
-        handler = WatchedFileHandler(file)
+    # Watched: a rotated file is opened anew.
+    handler = WatchedFileHandler(file) if file else logging.StreamHandler()
     handler.setFormatter(_formatter(file, line, date, colour))
     root = logging.getLogger()
     for old in root.handlers[:]:
