@@ -102,7 +102,7 @@ def _catch_up(due: Due, latest: Instant, now: Instant) -> Decision:
     schedule, policy = due.entry.schedule, due.entry.policy
     first = due.slot
     dropped = []
-    too_late = _too_late(due, now)
+    too_late = min(_too_late(due, now), latest)
     if first <= too_late:
         last = schedule.last_until(too_late, first - 1) or first
         dropped.append(Drop(Reason.MISFIRE, first, last))

@@ -1,0 +1,105 @@
+"""Options that several commands share, spelled as `celery` spells them."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
+
+
+def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def _change_directory(
+    context: click.Context, parameter: click.Parameter, value: Path | None
+) -> None:
+    if value is not None:
+        os.chdir(value)
+
+
+SOURCE = _all_of(
+    click.option(
+        "-A",
+        "--app",
+        metavar="APP",
+        envvar=["APP", "CELERY_APP"],
+        help="Module with the app: proj, proj.celery or proj:app.",
+    ),
+    click.option(
+        "--config",
+        metavar="MODULE|FILE",
+        help="Config module or file.  [default: $BEATD_CONFIG, else celeryconfig]",
+    ),
+    click.option(
+        "--workdir",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=_change_directory,
+        help="Change to this directory first.",
+    ),
+    click.option("-b", "--broker", metavar="URL", help="Broker; wins over the config."),
+    click.option(
+        "--result-backend", metavar="URL", help="Result backend; wins over the config."
+    ),
+    click.option("--loader", hidden=True, help="Celery's; accepted without effect."),
+    click.option("-C", "--no-color", is_flag=True, default=None, help="No colours."),
+    click.option("-q", "--quiet", is_flag=True, default=None, help="No banner."),
+    click.option("--debug", is_flag=True, default=None, help="Errors with traceback."),
+    click.option(
+        "-s",
+        "--schedule-filename",
+        "--schedule",
+        metavar="FILE",
+        help="Schedule file.  [default: celerybeat-schedule]",
+    ),
+)
+
+PROCESS = _all_of(
+    click.option(
+        "-l",
+        "--loglevel",
+        type=click.Choice(LEVELS, case_sensitive=False),
+        help="How much to log.  [default: WARNING]",
+    ),
+    click.option(
+        "-f", "--logfile", metavar="FILE", help="Log there, not to standard error."
+    ),
+    click.option("--pidfile", metavar="FILE", help="Hold this file while running."),
+    click.option("--uid", metavar="USER", help="Run as this user."),
+    click.option("--gid", metavar="GROUP", help="Run as this group."),
+    click.option("--umask", metavar="MASK", help="Octal with a leading 0."),
+    click.option("--executable", metavar="PYTHON", help="Python to detach with."),
+    click.option(
+        "--strict", is_flag=True, default=None, help="Refuse to start on a bad entry."
+    ),
+    click.option(
+        "--scheduler", metavar="CLASS", help="celery.beat:PersistentScheduler is ours."
+    ),
+    click.option(
+        "--max-interval", type=float, metavar="SECONDS", help="Longest sleep."
+    ),
+)
+
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+
+
+def given(context: click.Context) -> dict[str, Any]:
+    """Give the options that were given, here or before the command's name.
+
+    `beatd -A proj worker` and `beatd worker -A proj` mean the same.
+    """
+    outer = given(context.parent) if context.parent else {}
+    here = {name: value for name, value in context.params.items() if value is not None}
+    return outer | here

@@ -1,0 +1,456 @@
+"""The loop: each slot once, whatever fails between two of its lines."""
+
+from queue import SimpleQueue
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from beatd.brokers.base import Term
+from beatd.clock import Wake
+from beatd.entry import Entry, Overlap
+from beatd.errors import BrokerUnavailable
+from beatd.ids import run_id
+from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span
+from beatd.leadership import Leadership
+from beatd.policy import Reason
+from beatd.scheduler import Scheduler
+from beatd.schedules.cron import Cron
+from beatd.schedules.interval import Every
+from beatd.timetable import Timetable
+from tests.fakes import NOON, FakeClock, FakeFile, FlakyBroker, entry
+
+TTL: Span = 5 * SECOND
+
+TICK = entry("tick", Every(MINUTE))
+
+
+def scheduler_of(
+    *entries: Entry, broker: FlakyBroker, clock: FakeClock, file: FakeFile | None = None
+) -> Scheduler:
+    return Scheduler(
+        entries={one.name: one for one in entries},
+        timetable=Timetable(),
+        leadership=Leadership(broker, clock, "here", TTL),
+        broker=broker,
+        file=file or FakeFile(),
+        clock=clock,
+        namespace="test",
+    )
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def broker(clock: FakeClock) -> FlakyBroker:
+    return FlakyBroker(clock)
+
+
+@pytest.fixture
+def scheduler(broker: FlakyBroker, clock: FakeClock) -> Scheduler:
+    scheduler = scheduler_of(TICK, broker=broker, clock=clock)
+    scheduler.tick(clock.now())
+    return scheduler
+
+
+def run_until(scheduler: Scheduler, end: Instant) -> None:
+    """Run as `beatd` does, until the clock shows `end`."""
+    assert isinstance(scheduler.clock, FakeClock)
+    scheduler.clock.end = end
+    scheduler.run(SimpleQueue(), reload=lambda: None)
+
+
+def at(scheduler: Scheduler, instant: Instant) -> None:
+    """Let one tick happen at `instant`."""
+    assert isinstance(scheduler.clock, FakeClock)
+    scheduler.clock.go_to(instant)
+    scheduler.tick(instant)
+
+
+def test_a_day_has_1440_minutes(scheduler: Scheduler, broker: FlakyBroker) -> None:
+    run_until(scheduler, NOON + DAY + 1)
+
+    assert broker.slots() == list(range(NOON + MINUTE, NOON + DAY + 1, MINUTE))
+
+
+def test_a_slot_that_the_broker_did_not_take_stays_due(
+    scheduler: Scheduler, broker: FlakyBroker
+) -> None:
+    broker.down = True
+    at(scheduler, NOON + MINUTE)
+    broker.down = False
+    at(scheduler, NOON + MINUTE + SECOND)
+
+    assert broker.slots() == [NOON + MINUTE]
+
+
+def test_a_slot_whose_answer_is_lost_is_not_emitted_twice(
+    scheduler: Scheduler, broker: FlakyBroker
+) -> None:
+    broker.loses_answers = True
+    at(scheduler, NOON + MINUTE)
+    broker.loses_answers = False
+    at(scheduler, NOON + 2 * MINUTE)
+    at(scheduler, NOON + 2 * MINUTE)
+
+    assert broker.slots() == [NOON + MINUTE, NOON + 2 * MINUTE]
+    assert broker.read_ledger().marks["tick"].runs == 2
+
+
+def test_a_crash_after_the_emission_emits_nothing_twice(
+    scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
+) -> None:
+    at(scheduler, NOON + MINUTE)
+    # The process is gone before it wrote its schedule file; the lead runs out.
+    clock.go_to(NOON + MINUTE + TTL)
+    run_until(scheduler_of(TICK, broker=broker, clock=clock), NOON + 2 * MINUTE + 1)
+
+    assert broker.slots() == [NOON + MINUTE, NOON + 2 * MINUTE]
+
+
+def test_a_crash_before_the_first_slot_of_a_new_entry_loses_nothing(
+    scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
+) -> None:
+    del scheduler
+    clock.go_to(NOON + MINUTE + TTL)
+    at(scheduler_of(TICK, broker=broker, clock=clock), NOON + MINUTE + TTL)
+
+    assert broker.slots() == [NOON + MINUTE]
+
+
+def test_a_broker_that_comes_back_empty_gets_the_ledger_of_the_file(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    file = FakeFile()
+    run_until(scheduler_of(TICK, broker=broker, clock=clock, file=file), NOON + HOUR)
+    emptied = FlakyBroker(clock)
+
+    at(scheduler_of(TICK, broker=emptied, clock=clock, file=file), NOON + HOUR)
+
+    assert emptied.slots() == [NOON + HOUR]
+    assert emptied.read_ledger().marks["tick"].slot == NOON + HOUR
+
+
+def test_a_lost_file_is_written_again_from_the_brokers_ledger(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    run_until(scheduler_of(TICK, broker=broker, clock=clock), NOON + HOUR + 1)
+    fresh = FakeFile()
+
+    at(scheduler_of(TICK, broker=broker, clock=clock, file=fresh), NOON + HOUR + SECOND)
+
+    assert fresh.marks["tick"].slot == NOON + HOUR
+
+
+def test_only_one_of_two_leads_and_the_other_takes_over(
+    scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
+) -> None:
+    standby = scheduler_of(TICK, broker=broker, clock=clock)
+    at(scheduler, NOON + MINUTE)
+    at(standby, NOON + MINUTE)
+    scheduler.stop()
+    at(standby, NOON + 2 * MINUTE)
+
+    assert standby.leadership.term is not None
+    assert broker.slots() == [NOON + MINUTE, NOON + 2 * MINUTE]
+
+
+def test_a_leader_that_was_paused_past_its_lock_emits_nothing(
+    scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
+) -> None:
+    clock.go_to(NOON + TTL + 1)
+    standby = scheduler_of(TICK, broker=broker, clock=clock)
+    at(standby, NOON + MINUTE)
+
+    at(scheduler, NOON + MINUTE)
+
+    assert scheduler.leadership.term is None
+    assert broker.slots() == [NOON + MINUTE]
+
+
+def test_after_downtime_the_latest_slot_is_emitted_and_the_others_are_counted(
+    scheduler: Scheduler, broker: FlakyBroker
+) -> None:
+    at(scheduler, NOON + HOUR)
+    assert isinstance(scheduler.file, FakeFile)
+
+    assert broker.slots() == [NOON + HOUR]
+    assert scheduler.file.dropped == {("tick", Reason.COALESCED): 59}
+
+
+def test_every_missed_slot_is_emitted_when_the_entry_says_so(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    each = entry("each", Every(MINUTE), coalesce=False)
+    scheduler = scheduler_of(each, broker=broker, clock=clock)
+    scheduler.tick(NOON)
+    clock.go_to(NOON + 5 * HOUR)
+    run_until(scheduler, NOON + 5 * HOUR + 1)
+
+    assert broker.slots() == [NOON + n * MINUTE for n in range(1, 301)]
+
+
+def test_a_dropped_slot_stays_dropped_after_a_restart(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    paused = entry("tick", Every(MINUTE), enabled=False)
+    scheduler = scheduler_of(paused, broker=broker, clock=clock)
+    scheduler.tick(NOON)
+    at(scheduler, NOON + MINUTE)
+    scheduler.stop()
+
+    at(scheduler_of(TICK, broker=broker, clock=clock), NOON + MINUTE + SECOND)
+
+    assert broker.slots() == []
+
+
+def test_an_entry_with_overlap_skip_waits_for_the_run_before_it(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    alone = entry("alone", Every(MINUTE), overlap=Overlap.SKIP)
+    scheduler = scheduler_of(alone, broker=broker, clock=clock)
+    scheduler.tick(NOON)
+    at(scheduler, NOON + MINUTE)
+    at(scheduler, NOON + 2 * MINUTE)
+    broker.end_runs({"alone": run_id("test", "alone", 0, NOON + MINUTE)})
+    at(scheduler, NOON + 3 * MINUTE)
+
+    assert broker.slots() == [NOON + MINUTE, NOON + 3 * MINUTE]
+
+
+def test_a_held_slot_is_emitted_when_the_run_before_it_ends(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    alone = entry("alone", Every(MINUTE), overlap=Overlap.QUEUE_ONE)
+    scheduler = scheduler_of(alone, broker=broker, clock=clock)
+    scheduler.tick(NOON)
+    at(scheduler, NOON + MINUTE)
+    at(scheduler, NOON + 2 * MINUTE)
+    at(scheduler, NOON + 2 * MINUTE + 30 * SECOND)
+    broker.end_runs({"alone": run_id("test", "alone", 0, NOON + MINUTE)})
+    at(scheduler, NOON + 2 * MINUTE + 40 * SECOND)
+
+    assert broker.slots() == [NOON + MINUTE, NOON + 2 * MINUTE]
+
+
+def test_a_run_that_the_results_say_has_ended_holds_nothing_up(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    alone = entry("alone", Every(MINUTE), overlap=Overlap.SKIP)
+    scheduler = scheduler_of(alone, broker=broker, clock=clock)
+    scheduler.ended = lambda task_ids: task_ids
+    run_until(scheduler, NOON + 3 * MINUTE + 1)
+
+    assert broker.slots() == [NOON + n * MINUTE for n in (1, 2, 3)]
+
+
+def test_a_step_back_makes_intervals_go_on_in_a_new_era(
+    scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
+) -> None:
+    at(scheduler, NOON + MINUTE)
+    clock.step(-HOUR)
+    run_until(scheduler, clock.now() + MINUTE + 1)
+
+    assert broker.slots() == [NOON + MINUTE, NOON - HOUR + 2 * MINUTE]
+    assert scheduler.era == broker.read_ledger().era == 1
+
+
+def test_a_step_back_never_repeats_a_fixed_time(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    daily = entry("daily", Cron("30 12 * * *"))
+    scheduler = scheduler_of(daily, broker=broker, clock=clock)
+    run_until(scheduler, NOON + HOUR)
+    clock.step(-HOUR)
+    run_until(scheduler, NOON + 2 * DAY)
+
+    half_past = NOON + 30 * MINUTE
+    assert broker.slots() == [half_past, half_past + DAY]
+
+
+def test_a_rewind_that_the_broker_did_not_hear_of_is_said_again(
+    scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
+) -> None:
+    at(scheduler, NOON + MINUTE)
+    clock.step(-HOUR)
+    broker.down = True
+    scheduler.tick(clock.now())
+    broker.down = False
+    run_until(scheduler, clock.now() + 2 * MINUTE)
+
+    assert broker.slots()[-1] == NOON - HOUR + 2 * MINUTE
+
+
+def test_a_ledger_that_lies_ahead_is_rewound_at_the_take_over(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    ahead = scheduler_of(TICK, broker=broker, clock=clock)
+    run_until(ahead, NOON + HOUR + 1)
+    late = FakeClock(NOON)
+    behind = scheduler_of(TICK, broker=broker, clock=late)
+
+    run_until(behind, NOON + MINUTE + 1)
+
+    assert broker.slots()[-1] == NOON + MINUTE
+
+
+def test_a_reload_keeps_the_place_of_what_did_not_change(
+    scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
+) -> None:
+    hourly = entry("hourly", Every(HOUR))
+    scheduler.replace({"tick": TICK, "hourly": hourly}, keep=())
+    at(scheduler, NOON + MINUTE)
+
+    assert broker.slots() == [NOON + MINUTE]
+    assert scheduler.timetable.mark("hourly").slot == NOON + MINUTE
+
+
+def test_an_entry_that_was_removed_and_comes_back_counts_as_new(
+    scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
+) -> None:
+    scheduler.replace({}, keep=())
+    at(scheduler, NOON + SECOND)
+    scheduler.replace({"tick": TICK}, keep=())
+    at(scheduler, NOON + HOUR + SECOND)
+
+    assert broker.slots() == []
+    assert scheduler.timetable.mark("tick").slot == NOON + HOUR + SECOND
+
+
+def test_a_bad_entry_keeps_its_place_in_the_ledger(
+    scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
+) -> None:
+    scheduler.replace({}, keep=("tick",))
+    at(scheduler, NOON + SECOND)
+    scheduler.replace({"tick": TICK}, keep=())
+    at(scheduler, NOON + MINUTE)
+
+    assert broker.slots() == [NOON + MINUTE]
+
+
+def test_a_changed_schedule_has_no_slots_in_the_past(
+    scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
+) -> None:
+    at(scheduler, NOON + MINUTE)
+    scheduler.replace({"tick": entry("tick", Every(SECOND))}, keep=())
+    at(scheduler, NOON + HOUR)
+    at(scheduler, NOON + HOUR + SECOND)
+
+    assert broker.slots() == [NOON + MINUTE, NOON + HOUR + SECOND]
+
+
+def test_a_lost_broker_is_said_once(
+    scheduler: Scheduler, broker: FlakyBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.down = True
+    for second in range(60, 70):
+        at(scheduler, NOON + second * SECOND)
+    broker.down = False
+    at(scheduler, NOON + 80 * SECOND)
+
+    events = [getattr(record, "event", "") for record in caplog.records]
+    assert events.count("broker.lost") == 1
+    assert events.count("broker.back") == 1
+
+
+def test_a_stop_gives_the_lead_back_although_the_broker_is_away(
+    scheduler: Scheduler, broker: FlakyBroker
+) -> None:
+    class Away(FlakyBroker):
+        def resign(self, term: Term) -> None:
+            raise BrokerUnavailable("nobody answers")
+
+    broker.__class__ = Away
+    inbox: SimpleQueue[Wake] = SimpleQueue()
+    inbox.put(Wake.STOP)
+
+    scheduler.run(inbox, reload=lambda: None)
+
+    assert scheduler.leadership.term is None
+
+
+def test_a_reload_is_asked_for_by_the_inbox(scheduler: Scheduler) -> None:
+    asked = []
+    inbox: SimpleQueue[Wake] = SimpleQueue()
+    inbox.put(Wake.RELOAD)
+    inbox.put(Wake.STOP)
+
+    scheduler.run(inbox, reload=lambda: asked.append("reload"))
+
+    assert asked == ["reload"]
+
+
+class Faults(RuleBasedStateMachine):
+    """Two schedulers, each with its file, and one broker, under faults in any order.
+
+    Crashes, pauses, lost answers and an absent broker come between any two ticks. The
+    entry wants each of its slots, so that the queue shows what is lost or doubled.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock()
+        self.broker = FlakyBroker(self.clock)
+        self.files = [FakeFile(), FakeFile()]
+        self.each = entry("each", Every(SECOND), coalesce=False)
+        self.schedulers = [self.fresh(0), self.fresh(1)]
+        self.schedulers[0].tick(self.clock.now())
+
+    def fresh(self, number: int) -> Scheduler:
+        file = self.files[number]
+        return scheduler_of(self.each, broker=self.broker, clock=self.clock, file=file)
+
+    @rule(number=st.integers(0, 1), pause=st.integers(1, 20_000))
+    def tick(self, number: int, pause: Span) -> None:
+        self.clock.go_to(self.clock.now() + pause)
+        self.schedulers[number].tick(self.clock.now())
+
+    @rule(number=st.integers(0, 1))
+    def crash(self, number: int) -> None:
+        self.schedulers[number] = self.fresh(number)
+
+    @rule(number=st.integers(0, 1))
+    def lose_the_file(self, number: int) -> None:
+        self.files[number] = FakeFile()
+        self.schedulers[number] = self.fresh(number)
+
+    @rule(down=st.booleans())
+    def cut(self, down: bool) -> None:
+        self.broker.down = down
+
+    @rule(lost=st.booleans())
+    def lose_answers(self, lost: bool) -> None:
+        self.broker.loses_answers = lost
+
+    @rule(number=st.integers(0, 1))
+    def stop_and_start(self, number: int) -> None:
+        self.schedulers[number].stop()
+        self.schedulers[number] = self.fresh(number)
+
+    @invariant()
+    def every_slot_up_to_the_last_was_emitted_once(self) -> None:
+        slots = self.broker.slots()
+        assert slots == list(
+            range(NOON + SECOND, NOON + SECOND * (len(slots) + 1), SECOND)
+        )
+
+    def teardown(self) -> None:
+        """All is well again: what is due comes out within a few ticks."""
+        self.broker.down = self.broker.loses_answers = False
+        self.clock.go_to(self.clock.now() + TTL)
+        end = self.clock.now()
+        for _ in range(100):
+            for scheduler in self.schedulers:
+                scheduler.tick(end)
+        self.every_slot_up_to_the_last_was_emitted_once()
+        assert self.broker.slots()[-1:] == [end // SECOND * SECOND] or end == NOON
+
+
+Faults.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=30, deadline=None
+)
+TestFaults = Faults.TestCase

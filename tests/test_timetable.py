@@ -1,0 +1,246 @@
+"""The timetable: what is due, in which order, at what cost."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beatd.entry import Due, Entry, Mark
+from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span
+from beatd.schedules.interval import Every
+from beatd.timetable import Timetable
+from tests.fakes import NOON, entry
+
+LIMIT = 1000
+
+
+@dataclass
+class CountedSchedule:
+    """Every minute, counting how often it is asked."""
+
+    fingerprint: str = "counted"
+    wildcard: bool = True
+    asked: list[str] = field(default_factory=list)
+
+    def next_after(self, instant: Instant) -> Instant | None:
+        self.asked.append("next_after")
+        return Every(MINUTE).next_after(instant)
+
+    def last_until(self, instant: Instant, since: Instant) -> Instant | None:
+        self.asked.append("last_until")
+        return Every(MINUTE).last_until(instant, since)
+
+
+@dataclass(frozen=True)
+class FixedTime:
+    """Noon of every day, as a fixed cron job."""
+
+    fingerprint: str = "noon"
+    wildcard: bool = False
+
+    def next_after(self, instant: Instant) -> Instant | None:
+        return Every(DAY, offset=NOON % DAY).next_after(instant)
+
+    def last_until(self, instant: Instant, since: Instant) -> Instant | None:
+        return Every(DAY, offset=NOON % DAY).last_until(instant, since)
+
+
+def timetable_of(*entries: Entry, now: Instant = NOON) -> Timetable:
+    timetable = Timetable()
+    timetable.place(entries, {}, now)
+    return timetable
+
+
+def names(batch: Iterable[Due]) -> list[str]:
+    return [due.entry.name for due in batch]
+
+
+def take(timetable: Timetable, now: Instant) -> list[tuple[str, Instant]]:
+    """Take all that is due, each on its newest slot."""
+    taken = []
+    while batch := timetable.due(now, LIMIT):
+        for due in batch:
+            timetable.advance(due, due.mark._replace(slot=due.latest))
+            taken.append((due.entry.name, due.latest))
+    return taken
+
+
+def test_a_new_entry_runs_at_its_next_slot() -> None:
+    timetable = timetable_of(entry("tick", Every(MINUTE)))
+
+    assert timetable.due(NOON, LIMIT) == []
+    assert timetable.next_at() == NOON + MINUTE
+    assert names(timetable.due(NOON + MINUTE, LIMIT)) == ["tick"]
+
+
+def test_looking_takes_nothing() -> None:
+    timetable = timetable_of(entry("tick", Every(MINUTE)))
+
+    first = timetable.due(NOON + MINUTE, LIMIT)
+
+    assert timetable.due(NOON + MINUTE, LIMIT) == first
+    assert timetable.next_at() == NOON + MINUTE
+
+
+def test_an_entry_goes_on_from_its_mark() -> None:
+    tick = entry("tick", Every(MINUTE))
+    timetable = Timetable()
+    mark = Mark(NOON - HOUR, tick.schedule.fingerprint, runs=7)
+
+    changed = timetable.place([tick], {"tick": mark}, NOON)
+
+    [due] = timetable.due(NOON, LIMIT)
+    assert changed == {}
+    assert (due.slot, due.latest, due.following, due.mark) == (
+        NOON - HOUR + MINUTE,
+        NOON,
+        NOON + MINUTE,
+        mark,
+    )
+
+
+def test_a_changed_schedule_counts_from_the_change() -> None:
+    tick = entry("tick", Every(MINUTE))
+    timetable = Timetable()
+    mark = Mark(NOON - HOUR, "another schedule", runs=7, last=NOON - HOUR)
+
+    changed = timetable.place([tick], {"tick": mark}, NOON)
+
+    fingerprint = tick.schedule.fingerprint
+    assert changed == {"tick": Mark(NOON, fingerprint, runs=7, last=NOON - HOUR)}
+    assert timetable.due(NOON, LIMIT) == []
+
+
+def test_nothing_is_due_before_the_start_time() -> None:
+    timetable = timetable_of(entry("tick", Every(MINUTE), start=NOON + HOUR))
+
+    assert timetable.next_at() == NOON + HOUR
+
+
+def test_an_offset_delays_each_slot() -> None:
+    timetable = timetable_of(entry("tick", Every(MINUTE), offset=7 * SECOND))
+
+    assert timetable.due(NOON + MINUTE, LIMIT) == []
+    [due] = timetable.due(NOON + MINUTE + 7 * SECOND, LIMIT)
+    assert due.slot == NOON + MINUTE
+
+
+def test_equal_schedules_share_one_computation() -> None:
+    schedule = CountedSchedule()
+    timetable = timetable_of(*(entry(f"e{n}", schedule) for n in range(500)))
+    schedule.asked.clear()
+
+    taken = take(timetable, NOON + MINUTE)
+
+    assert len(taken) == 500
+    assert schedule.asked == ["next_after"]
+
+
+def test_entries_behind_do_not_delay_those_in_time() -> None:
+    behind = entry("behind", Every(SECOND))
+    timetable = Timetable()
+    marks = {"behind": Mark(NOON - HOUR, behind.schedule.fingerprint)}
+    timetable.place([behind, entry("in time", Every(MINUTE))], marks, NOON)
+
+    assert names(timetable.due(NOON + MINUTE, LIMIT)) == ["in time", "behind"]
+
+
+def test_a_batch_is_bounded_and_the_rest_stays_due() -> None:
+    timetable = timetable_of(*(entry(f"e{n}", Every(MINUTE)) for n in range(5)))
+
+    batch = timetable.due(NOON + MINUTE, 3)
+    for due in batch:
+        timetable.advance(due, due.mark._replace(slot=due.latest))
+
+    assert names(batch) == ["e0", "e1", "e2"]
+    assert names(timetable.due(NOON + MINUTE, 3)) == ["e3", "e4"]
+
+
+def test_a_held_entry_keeps_its_slot_and_is_looked_at_later() -> None:
+    timetable = timetable_of(entry("tick", Every(MINUTE)))
+    [due] = timetable.due(NOON + MINUTE, LIMIT)
+
+    timetable.hold(due, NOON + MINUTE + SECOND)
+
+    assert timetable.due(NOON + MINUTE, LIMIT) == []
+    assert timetable.next_at() == NOON + MINUTE + SECOND
+    [again] = timetable.due(NOON + 3 * MINUTE, LIMIT)
+    assert (again.slot, again.latest) == (NOON + MINUTE, NOON + 3 * MINUTE)
+
+
+def test_a_removed_entry_is_never_due() -> None:
+    timetable = timetable_of(entry("a", Every(MINUTE)), entry("b", Every(MINUTE)))
+    timetable.due(NOON + MINUTE, LIMIT)
+
+    timetable.remove("a")
+    timetable.remove("nobody")
+
+    assert names(timetable.due(NOON + MINUTE, LIMIT)) == ["b"]
+    timetable.remove("b")
+    assert timetable.next_at() is None
+
+
+def test_a_finished_entry_stays_but_has_no_slots() -> None:
+    timetable = timetable_of(entry("tick", Every(MINUTE)))
+    [due] = timetable.due(NOON + MINUTE, LIMIT)
+
+    timetable.finish(due)
+
+    assert "tick" in timetable
+    assert timetable.next_at() is None
+
+
+def test_a_clock_set_back_makes_due_entries_wait_again() -> None:
+    timetable = timetable_of(entry("tick", Every(MINUTE)))
+    timetable.due(NOON + MINUTE, LIMIT)
+
+    assert timetable.due(NOON + SECOND, LIMIT) == []
+    assert timetable.next_at() == NOON + MINUTE
+    assert names(timetable.due(NOON + MINUTE, LIMIT)) == ["tick"]
+
+
+def test_a_rewind_moves_wildcards_only() -> None:
+    timetable = timetable_of(
+        entry("tick", Every(MINUTE)), entry("noon", FixedTime()), now=NOON + HOUR
+    )
+
+    rewound = timetable.rewind(NOON, 3 * SECOND)
+
+    assert list(rewound) == ["tick"]
+    assert rewound["tick"].slot == NOON
+    assert timetable.mark("noon").slot == NOON + HOUR
+    assert timetable.next_at() == NOON + MINUTE
+
+
+def test_a_small_difference_is_no_rewind() -> None:
+    timetable = timetable_of(entry("tick", Every(MINUTE)), now=NOON + 2 * SECOND)
+
+    assert timetable.rewind(NOON, 3 * SECOND) == {}
+
+
+spans = st.sampled_from([SECOND, 7 * SECOND, MINUTE, 90 * SECOND, HOUR])
+
+
+@given(
+    st.lists(
+        st.tuples(spans, st.integers(0, 20).map(lambda n: n * SECOND)), max_size=8
+    ),
+    st.lists(st.integers(1, 10 * MINUTE), max_size=12),
+)
+def test_looking_often_or_rarely_every_entry_ends_on_its_newest_slot(
+    kinds: list[tuple[Span, Span]], steps: list[Span]
+) -> None:
+    entries = [
+        entry(f"e{n}", Every(span), offset=offset)
+        for n, (span, offset) in enumerate(kinds)
+    ]
+    timetable = timetable_of(*entries)
+    now = NOON
+    for step in steps:
+        now += step
+        take(timetable, now)
+
+    for one in entries:
+        newest = one.schedule.last_until(now - one.offset, NOON)
+        assert timetable.mark(one.name).slot == (newest or NOON)
