@@ -1,0 +1,45 @@
+"""Where jobs run: `create` is the only place that knows all pools."""
+
+from collections.abc import Callable
+
+from beatd.errors import ConfigError
+from beatd.pools.base import Pool, PoolEvent, Runner
+
+NAMES = ("prefork", "threads", "solo")
+
+
+def create(
+    name: str,
+    runner: Runner,
+    on_event: Callable[[PoolEvent], object],
+    *,
+    size: int,
+    initialise: Callable[[], object] | None = None,
+    max_tasks_per_child: int | None = None,
+    max_memory_per_child: int | None = None,
+) -> Pool:
+    """Make the pool that `worker_pool` names; what it cannot do it leaves out.
+
+    Raises ConfigError when there is no pool of that name.
+    """
+    if name in ("prefork", "processes"):  # Celery knows both names
+        from beatd.pools.prefork import Prefork
+
+        return Prefork(
+            runner,
+            on_event,
+            size=size,
+            initialise=initialise,
+            max_tasks_per_child=max_tasks_per_child,
+            max_memory_per_child=max_memory_per_child,
+        )
+    if name == "threads":
+        from beatd.pools.threads import Threads
+
+        return Threads(runner, on_event, size=size, initialise=initialise)
+    if name == "solo":
+        from beatd.pools.solo import Solo
+
+        return Solo(runner, on_event, initialise=initialise)
+    expected = ", ".join(NAMES)
+    raise ConfigError("worker_pool", [f"expected one of {expected}; got {name!r}"])

@@ -92,3 +92,11 @@ class Pool(Protocol):
     def kill(self) -> None:
         """End at once; jobs that run end in Lost where the pool can end them."""
         ...
+
+
+def run(runner: Runner, job: Job) -> Finished | Lost:
+    """Run one job here; a runner that breaks its promise costs this job only."""
+    try:
+        return Finished(job.token, runner(job))
+    except BaseException as error:
+        return Lost(job.token, f"the runner raised {error!r}")

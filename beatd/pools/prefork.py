@@ -1,0 +1,380 @@
+"""Jobs run in child processes, under supervision: start, hand out, end, replace.
+
+One thread owns all that follows; the methods of the pool only leave it something to do.
+What a child does is in child.py, how it comes into the world in nursery.py.
+"""
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from queue import Empty, SimpleQueue
+
+import msgspec
+
+from beatd.clock import Clock, SystemClock
+from beatd.instant import SECOND, Span, span_of
+from beatd.pools.base import Job, Lost, PoolEvent, Runner, Started, TimedOut
+from beatd.pools.child import CHUNK, Child
+from beatd.pools.frames import BrokenFrame, Frames, Ready, Report, pack
+from beatd.pools.nursery import Nursery, NurseryDied
+
+logger = logging.getLogger(__name__)
+
+GRACE = 5 * SECOND
+"""How long a child may take to leave when it was asked to."""
+
+PAUSE = 1 * SECOND
+"""Between births, while children die before they are ready."""
+
+_words = msgspec.msgpack.Decoder(Ready | Report)
+
+
+@dataclass(eq=False)
+class _Ward:
+    """What the supervisor knows of one child."""
+
+    number: int
+    channel: socket.socket
+    pid: int = 0
+    """0 until the child says that it is ready."""
+    job: Job | None = None
+    deadline: Span | None = None
+    """When it will be killed: its job takes too long, or its leaving."""
+    late: bool = False
+    """Condemned because of that deadline."""
+    leaving: bool = False
+    """Ends by itself: it said so, or was asked to."""
+    condemned: bool = False
+    """Is being killed."""
+    fault: str = ""
+    """Why it had to be killed, when that says more than its wait status."""
+    said: Frames = field(default_factory=Frames)
+    unsent: bytearray = field(default_factory=bytearray)
+
+    @property
+    def staying(self) -> bool:
+        return not self.leaving and not self.condemned
+
+    @property
+    def idle(self) -> bool:
+        return bool(self.pid) and not self.job and self.staying
+
+
+class Prefork:
+    """`size` child processes, each with one job at a time.
+
+    A job goes to a child that is idle, so no job waits behind another. The end of a
+    child, whatever brings it about, costs the one job that it runs, and another child
+    takes its place.
+
+    `start` should be called while the process has no other thread and no connection
+    yet, and all task modules are imported: the children are copies of that moment.
+
+    Invariant: each job is in `_waiting` or is the job of one ward until its outcome is
+    told.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        on_event: Callable[[PoolEvent], object],
+        *,
+        size: int,
+        initialise: Callable[[], object] | None = None,
+        max_tasks_per_child: int | None = None,
+        max_memory_per_child: int | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """`max_memory_per_child` is in KiB, looked at after each job."""
+        self.size = size
+        self._on_event = on_event
+        self._clock = clock or SystemClock()
+        self._life = Child(
+            runner, initialise, max_tasks_per_child, max_memory_per_child
+        ).live
+        self._nursery = Nursery(
+            Child(runner, initialise, max_tasks_per_child, max_memory_per_child).live
+        )
+        self._wards: dict[int, _Ward] = {}
+        self._waiting: deque[Job] = deque()
+        self._numbers = count(1)
+        self._failed_births = 0
+        self._no_birth_before: Span = 0
+        self._stopping = False
+        self._killed = False
+        self._to_do: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._thread = threading.Thread(
+            target=self._supervise, name="prefork", daemon=True
+        )
+
+    def start(self) -> None:
+        # The nursery comes first, so that it inherits nothing of what follows.
+        self._nursery.open()
+        self._bell, self._clapper = socket.socketpair()
+        self._bell.setblocking(False)
+        self._clapper.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._bell, selectors.EVENT_READ, self._answer_bell)
+        self._listen_to_nursery()
+        self._thread.start()
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        self._do(lambda: self._waiting.extend(jobs))
+
+    def stop(self) -> None:
+        self._do(self._wind_down)
+        self._thread.join()
+
+    def kill(self) -> None:
+        self._do(self._end_now)
+        self._thread.join()
+
+    def _do(self, task: Callable[[], None]) -> None:
+        self._to_do.put(task)
+        with suppress(OSError):  # full: it rings already; closed: nobody is there
+            self._clapper.send(b"!")
+
+    # All that follows runs in the supervising thread.
+
+    def _supervise(self) -> None:
+        while not self._is_over():
+            self._raise_children()
+            self._hand_out()
+            for key, events in self._selector.select(self._patience()):
+                key.data(events)
+            self._end_the_late()
+        for job in self._waiting:
+            self._on_event(Lost(job.token, "the pool was stopped before it began"))
+        self._nursery.close()
+        self._selector.close()
+        self._bell.close()
+        self._clapper.close()
+
+    def _is_over(self) -> bool:
+        if not self._stopping or self._wards:
+            return False
+        return self._killed or not self._waiting or self._no_birth_before > self._now()
+
+    def _patience(self) -> float | None:
+        """Give the seconds until something is to be done that nobody will tell."""
+        now = self._now()
+        times = [ward.deadline for ward in self._wards.values() if ward.deadline]
+        if self._no_birth_before > now:
+            times.append(self._no_birth_before)
+        return max(0, min(times) - now) / SECOND if times else None
+
+    def _now(self) -> Span:
+        return self._clock.elapsed()
+
+    # What the pool's methods ask for.
+
+    def _answer_bell(self, events: int) -> None:
+        self._bell.recv(4096)
+        with suppress(Empty):
+            while True:
+                self._to_do.get_nowait()()
+
+    def _wind_down(self) -> None:
+        self._stopping = True
+
+    def _end_now(self) -> None:
+        self._stopping = self._killed = True
+        for ward in self._wards.values():
+            self._condemn(ward)
+
+    # Births and ends.
+
+    def _raise_children(self) -> None:
+        """Have as many children as are wanted: none any more when all work is done."""
+        if self._stopping and not self._has_work():
+            self._dismiss_all()
+        elif not self._killed and self._no_birth_before <= self._now():
+            if not self._nursery.alive and not self._reopen_nursery():
+                return
+            staying = sum(ward.staying for ward in self._wards.values())
+            for _ in range(self.size - staying):
+                self._bear()
+
+    def _has_work(self) -> bool:
+        return bool(self._waiting) or any(ward.job for ward in self._wards.values())
+
+    def _bear(self) -> None:
+        number = next(self._numbers)
+        channel = self._nursery.fork(number)
+        channel.setblocking(False)
+        ward = self._wards[number] = _Ward(number, channel)
+        self._selector.register(
+            channel, selectors.EVENT_READ, partial(self._attend, ward)
+        )
+
+    def _dismiss_all(self) -> None:
+        for ward in self._wards.values():
+            if ward.staying:
+                self._expect_to_leave(ward)
+                with suppress(OSError):
+                    ward.channel.shutdown(socket.SHUT_WR)
+
+    def _expect_to_leave(self, ward: _Ward) -> None:
+        ward.leaving = True
+        ward.deadline = self._now() + GRACE
+
+    def _end_the_late(self) -> None:
+        now = self._now()
+        for ward in self._wards.values():
+            if ward.deadline and ward.deadline <= now:
+                ward.late = True
+                self._condemn(ward)
+
+    def _condemn(self, ward: _Ward) -> None:
+        """Have the child killed; what it said until then still counts."""
+        if not ward.condemned:
+            ward.condemned = True
+            ward.deadline = None
+            self._nursery.kill(ward.number)
+
+    def _bury(self, number: int, how: str) -> None:
+        """Take the child's last words, and tell what became of its job otherwise."""
+        ward = self._wards.pop(number)
+        while self._listen(ward):
+            pass
+        self._turn_away(ward)
+        ward.channel.close()
+        if ward.job:
+            self._tell_end(ward.job, ward, how)
+        elif not ward.pid and not ward.leaving:
+            self._pause_births(f"a child ended before it was ready: {how}")
+        elif not ward.leaving:
+            words = "an idle child ended: %s"
+            logger.warning(words, how, extra={"event": "pool.idle_end"})
+
+    def _tell_end(self, job: Job, ward: _Ward, how: str) -> None:
+        if ward.late and job.time_limit:
+            self._on_event(TimedOut(job.token, job.time_limit))
+        else:
+            self._on_event(Lost(job.token, ward.fault or how))
+
+    def _pause_births(self, why: str) -> None:
+        self._no_birth_before = self._now() + PAUSE
+        self._failed_births += 1
+        if self._failed_births == 1:
+            words = "%s; trying again every %d s"
+            event = {"event": "pool.stillborn"}
+            logger.warning(words, why, PAUSE // SECOND, extra=event)
+
+    # The nursery.
+
+    def _hear_nursery(self, events: int) -> None:
+        try:
+            for number, status in self._nursery.gone():
+                self._bury(number, words_of(status))
+        except NurseryDied:
+            self._selector.unregister(self._nursery)
+            words = "the process that forks children died, and they with it"
+            logger.error(words, extra={"event": "pool.nursery"})
+            for number in list(self._wards):
+                self._bury(number, words_of(signal.SIGKILL))
+
+    def _listen_to_nursery(self) -> None:
+        self._selector.register(self._nursery, selectors.EVENT_READ, self._hear_nursery)
+
+    def _reopen_nursery(self) -> bool:
+        try:
+            self._nursery.open()
+        except OSError as error:
+            self._pause_births(f"cannot fork: {error}")
+            return False
+        self._listen_to_nursery()
+        return True
+
+    # What goes to a child and what comes from it.
+
+    def _hand_out(self) -> None:
+        idle = (ward for ward in self._wards.values() if ward.idle)
+        for ward in idle:
+            if not self._waiting:
+                return
+            ward.job = job = self._waiting.popleft()
+            if job.time_limit:
+                ward.deadline = self._now() + span_of(job.time_limit)
+            self._on_event(Started(job.token, ward.pid))
+            ward.unsent += pack([job])
+            self._send(ward)
+
+    def _attend(self, ward: _Ward, events: int) -> None:
+        if ward.number not in self._wards:
+            return  # buried a moment ago
+        if events & selectors.EVENT_WRITE:
+            self._send(ward)
+        if events & selectors.EVENT_READ:
+            self._listen(ward)
+
+    def _send(self, ward: _Ward) -> None:
+        """Write what the channel takes now, and the rest when it takes more."""
+        try:
+            del ward.unsent[: ward.channel.send(ward.unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:  # it is dead, and its end about to be told
+            ward.unsent.clear()
+        key = self._selector.get_key(ward.channel)
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if ward.unsent else 0)
+        if events != key.events:
+            self._selector.modify(ward.channel, events, key.data)
+
+    def _listen(self, ward: _Ward) -> bool:
+        """Hear what the child has said; False when there is nothing, now or ever."""
+        if ward.fault:
+            return False
+        try:
+            received = ward.channel.recv(CHUNK)
+            for content in ward.said.feed(received):
+                self._take(ward, _words.decode(content))
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            received = b""
+        except (BrokenFrame, msgspec.DecodeError) as error:
+            ward.fault = f"it sent a broken frame: {error}"
+            received = b""
+        if not received:
+            # It is dead, or cannot be talked to any more: both end it.
+            self._turn_away(ward)
+            self._condemn(ward)
+        return bool(received)
+
+    def _take(self, ward: _Ward, words: Ready | Report) -> None:
+        if isinstance(words, Ready):
+            ward.pid = words.pid
+            self._failed_births = 0
+            return
+        for finished in words.finished:
+            if not ward.job or ward.job.token != finished.token:
+                raise BrokenFrame("it reports a job that it does not run")
+            ward.job = ward.deadline = None
+            self._on_event(finished)
+        if words.leaving:
+            self._expect_to_leave(ward)
+
+    def _turn_away(self, ward: _Ward) -> None:
+        with suppress(KeyError):  # done already
+            self._selector.unregister(ward.channel)
+
+
+def words_of(status: int) -> str:
+    """Say how a process ended, from its wait status."""
+    if not os.WIFSIGNALED(status):
+        return f"exit status {os.waitstatus_to_exitcode(status)}"
+    number = os.WTERMSIG(status)
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:  # a real-time signal
+        return f"signal {number}"

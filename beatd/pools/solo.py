@@ -1,0 +1,43 @@
+"""Jobs run one after the other, in the thread that hands them in."""
+
+import os
+from collections.abc import Callable, Sequence
+
+from beatd.pools.base import Job, PoolEvent, Runner, Started, run
+
+
+class Solo:
+    """The shortest pool, for debugging and for one task at a time.
+
+    `submit` returns when the jobs have ended. Nothing is left to end a job by force, so
+    the time limit has no effect, nor has `kill` while a job runs; the soft time limit
+    holds.
+    """
+
+    size = 1
+
+    def __init__(
+        self,
+        runner: Runner,
+        on_event: Callable[[PoolEvent], object],
+        *,
+        initialise: Callable[[], object] | None = None,
+    ) -> None:
+        self._runner = runner
+        self._on_event = on_event
+        self._initialise = initialise
+
+    def start(self) -> None:
+        if self._initialise:
+            self._initialise()
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._on_event(Started(job.token, os.getpid()))
+            self._on_event(run(self._runner, job))
+
+    def stop(self) -> None:
+        """Nothing runs when this is called."""
+
+    def kill(self) -> None:
+        """Nothing runs when this is called."""
