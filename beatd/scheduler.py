@@ -113,6 +113,8 @@ class Scheduler:
     era: int = field(default=0, init=False)
     trouble: str = field(default="", init=False)
     """Why nothing can be emitted just now; empty when all is well."""
+    standing_by: str = field(default="", init=False)
+    """Who leads instead of us; empty while we lead, or while nobody knows."""
     _term: Term | None = field(default=None, init=False)
     _unanswered: _Step | None = field(default=None, init=False)
     _pause: Span = field(default=RETRY_FIRST, init=False)
@@ -175,13 +177,18 @@ class Scheduler:
         if self._term is not None:
             self._flush(idle=True)
             self.file.unlock()
-        self._term = None
+            self._term = None
+        if not self.standing_by:
+            self.standing_by = self.leadership.lead.leader() or "another"
+            logger.info(
+                "standing by: %s leads", self.standing_by, extra={"event": "standby"}
+            )
         self._well_again()
 
     def _begin(self, term: Term, now: Instant) -> None:
         """Start a term: merge all ledgers, place every entry, write what differs."""
         self.file.try_lock()
-        self._unanswered = None
+        self.standing_by, self._unanswered = "", None
         broker, file = self.broker.read_ledger(), self.file.read()
         merged = merge(broker, file, LedgerCopy(self.timetable.marks(), self.era))
         self.era = merged.era
