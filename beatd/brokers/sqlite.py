@@ -1,0 +1,552 @@
+"""The embedded default: queues, ledger and term in one SQLite file, on one host.
+
+Tables, statements and what they guarantee: sqlite.sql.
+"""
+
+import logging
+import os
+import re
+import secrets
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias
+from urllib.parse import quote
+
+from beatd.brokers.base import (
+    Delivery,
+    Done,
+    Emission,
+    LedgerCopy,
+    Outcome,
+    Outgoing,
+    Term,
+)
+from beatd.clock import Clock, SystemClock
+from beatd.entry import Mark
+from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError, TermOver
+from beatd.file_lock import FileLock
+from beatd.instant import SECOND, Instant, Span
+from beatd.routing import Queue, Route
+from beatd.sqlite_file import BROKER, Look, State, connect, look_to_write, make
+
+logger = logging.getLogger(__name__)
+
+PRIORITY_STEPS = (0, 3, 6, 9)
+
+RELEASE_LOOK: Span = 50
+"""How often a standby looks whether the kernel lock is free."""
+
+FIRST_NAP, LONGEST_NAP = 0.002, 0.02
+"""Seconds between two looks for messages of other processes; longer as time goes by."""
+
+_Row: TypeAlias = tuple[Any, ...]
+
+
+def _statements() -> dict[str, str]:
+    text = Path(__file__).with_suffix(".sql").read_text()
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+SQL = _statements()
+TABLES = [sql for name, sql in SQL.items() if name.startswith("make_")]
+
+
+class SQLiteBroker:
+    """All ports of a broker, on one SQLite file that the processes of a host share.
+
+    A connection is used by one thread at a time and goes back to the idle ones after
+    each step, unless the step failed. A forked child opens its own.
+
+    The lead is a kernel lock beside the file: it has no time to live, and a leader
+    that is only stopped keeps it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        namespace: str,
+        priority_steps: Sequence[int] = PRIORITY_STEPS,
+        clock: Clock | None = None,
+    ) -> None:
+        """Look at the file; it is made when it is first used.
+
+        Raises ConfigError for a file that is not ours, or cannot be written.
+        """
+        self._path = path
+        self._namespace = namespace
+        self._steps = sorted(priority_steps)
+        self._clock = clock or SystemClock()
+        lock = f"{path.name}.{quote(namespace, safe='')}.lock"
+        self._lock = FileLock(path.with_name(lock))
+        self._idle: deque[sqlite3.Connection] = deque()
+        self._identity: tuple[int, int] | None = None
+        self._pid = os.getpid()
+        self._closed = threading.Event()
+        self._calls: SimpleQueue[bool] = SimpleQueue()
+        self._waiting = False
+        if problem := self._problem(look_to_write(path, BROKER)):
+            raise ConfigError("broker_url", [problem])
+
+    # Lead
+
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
+        had = self._lock.held
+        if not self._take_lock(holder):
+            return None
+        try:
+            return self._begin_term(holder, floor)
+        except BaseException:
+            if not had:
+                self._lock.unlock()
+            raise
+
+    def renew(self, term: Term, ttl: Span) -> bool:
+        with self._connection() as db:
+            return self._lock.held and self._term(db) == term
+
+    def resign(self, term: Term) -> None:
+        with self._transaction() as db:
+            ours = self._lock.held and self._term(db) == term
+            if ours:
+                self._set_term(db, Term(term.number, ""), "")
+        if ours:
+            self._lock.unlock()
+
+    def leader(self) -> str | None:
+        if self._lock_is_free():
+            return None
+        with self._connection() as db:
+            sql = "SELECT holder FROM lead WHERE namespace = ?"
+            row = db.execute(sql, (self._namespace,)).fetchone()
+        return row[0] if row and row[0] else None
+
+    def await_release(self, timeout: Span) -> bool:
+        end = self._clock.elapsed() + timeout
+        while not self._lock_is_free():
+            left = end - self._clock.elapsed()
+            if left <= 0 or self._closed.wait(min(left, RELEASE_LOOK) / SECOND):
+                return False
+        return True
+
+    # Emitter
+
+    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Outcome]:
+        outcomes = []
+        messages: list[_Row] = []
+        with self._transaction() as db:
+            self._demand(db, term)
+            for emission in batch:
+                row = (self._namespace, emission.entry, *emission.mark)
+                if not db.execute(SQL["advance"], row).rowcount:
+                    outcomes.append(Outcome.KNOWN)
+                    continue
+                rows = self._rows(db, emission.route, emission.message)
+                messages += rows
+                outcomes.append(Outcome.QUEUED if rows else Outcome.DROPPED)
+                if emission.run:
+                    run = (self._namespace, emission.entry, emission.run)
+                    db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", run)
+            db.executemany(SQL["push"], messages)
+        self._call()
+        return outcomes
+
+    def read_ledger(self) -> LedgerCopy:
+        with self._connection() as db:
+            db.execute("BEGIN")
+            sql = "SELECT entry, slot, fingerprint, runs, last FROM ledger"
+            rows = db.execute(f"{sql} WHERE namespace = ?", (self._namespace,))
+            marks = {entry: Mark(*mark) for entry, *mark in rows}
+            era = self._era(db)
+            db.execute("COMMIT")
+        return LedgerCopy(marks, era)
+
+    def write_ledger(
+        self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
+    ) -> None:
+        forget = "DELETE FROM ledger WHERE namespace = ? AND entry = ?"
+        set_era = "UPDATE lead SET era = ? WHERE namespace = ?"
+        with self._transaction() as db:
+            self._demand(db, term)
+            db.executemany(forget, [(self._namespace, entry) for entry in gone])
+            rows = [(self._namespace, entry, *mark) for entry, mark in marks.items()]
+            db.executemany(SQL["set_mark"], rows)
+            db.execute(set_era, (era, self._namespace))
+
+    def running(self, entries: Collection[str]) -> dict[str, str]:
+        sql = "SELECT run FROM runs WHERE namespace = ? AND entry = ?"
+        with self._connection() as db:
+            found = {
+                entry: db.execute(sql, (self._namespace, entry)).fetchone()
+                for entry in entries
+            }
+        return {entry: row[0] for entry, row in found.items() if row}
+
+    def end_runs(self, runs: Mapping[str, str]) -> None:
+        with self._transaction() as db:
+            self._end_runs(db, runs.items())
+
+    # Sender
+
+    def declare(self, queues: Collection[Queue]) -> None:
+        rows = [
+            (
+                queue.exchange or queue.name,
+                queue.exchange_type,
+                queue.routing_key or queue.name,
+                queue.name,
+            )
+            for queue in queues
+        ]
+        with self._transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO bindings VALUES (?, ?, ?, ?)", rows)
+
+    def send(self, batch: Sequence[Outgoing]) -> None:
+        with self._transaction() as db:
+            self._send(db, batch)
+        self._call()
+
+    # Consumer
+
+    def join(self, worker: str, lease: Span) -> None:
+        with self._transaction() as db:
+            db.execute(SQL["join"], (worker, lease, self._clock.elapsed() + lease))
+
+    def leave(self, worker: str) -> None:
+        with self._transaction() as db:
+            db.execute("DELETE FROM workers WHERE worker = ?", (worker,))
+            db.execute(SQL["give_all_back"], (worker,))
+        self._call()
+
+    def take(
+        self, worker: str, queues: Sequence[str], limit: int, attempt: str
+    ) -> list[Delivery]:
+        with self._transaction() as db:
+            if not self._joined(db, worker):
+                return []
+            rows = db.execute(SQL["taken"], (worker, attempt)).fetchall()
+            if not rows:
+                self._end_delays(db)
+                for queue in queues:
+                    rows += db.execute(SQL["ready"], (queue, limit))
+            # By step, then in the order of the queues, then as they lie.
+            turn = {queue: number for number, queue in enumerate(queues)}
+            rows.sort(key=lambda row: (row[0], turn.get(row[3], -1), row[1], row[2]))
+            del rows[limit:]
+            taken = [(worker, attempt, number) for _, _, number, *_ in rows]
+            db.executemany(SQL["take"], taken)
+        return [
+            Delivery(f"{attempt}:{number}", queue, message, deaths + 1)
+            for _, _, number, queue, message, deaths in rows
+        ]
+
+    def await_message(self, queues: Sequence[str], timeout: Span) -> bool:
+        end = self._clock.elapsed() + timeout
+        self._waiting = True
+        try:
+            with self._connection() as db:
+                return self._await_message(db, queues, end)
+        finally:
+            self._waiting = False
+
+    def interrupt(self) -> None:
+        self._calls.put(False)
+
+    def acknowledge(
+        self, worker: str, done: Sequence[Done], send: Sequence[Outgoing] = ()
+    ) -> None:
+        with self._transaction() as db:
+            for one in done:
+                settled = db.execute(SQL["settle"], _flight(worker, one.delivery))
+                if settled.rowcount and one.run:
+                    self._end_runs(db, [(one.entry, one.run)])
+            if send and self._first_time(db, worker, done):
+                self._send(db, send)
+        if send:
+            self._call()
+
+    def give_back(self, worker: str, deliveries: Sequence[Delivery]) -> None:
+        with self._transaction() as db:
+            flights = [_flight(worker, delivery) for delivery in deliveries]
+            db.executemany(SQL["give_back"], flights)
+        self._call()
+
+    def delay(self, worker: str, delivery: Delivery, until: Instant) -> None:
+        with self._transaction() as db:
+            db.execute(SQL["delay"], (until, *_flight(worker, delivery)))
+        self._call()
+
+    def bury(self, worker: str, delivery: Delivery, reason: str) -> None:
+        flight = _flight(worker, delivery)
+        with self._transaction() as db:
+            db.execute(SQL["bury"], (reason, self._clock.now(), *flight))
+            db.execute(SQL["settle"], flight)
+
+    def recover(self) -> int:
+        with self._transaction() as db:
+            lost = db.execute(SQL["lost"], (self._clock.elapsed(),)).fetchall()
+            given = db.executemany(SQL["give_back_lost"], lost).rowcount if lost else 0
+            db.executemany("DELETE FROM workers WHERE worker = ?", lost)
+        self._call()
+        return given
+
+    def ping(self) -> str:
+        with self._connection() as db:
+            self._term(db)
+        return f"sqlite {sqlite3.sqlite_version}, {self._path}"
+
+    def close(self) -> None:
+        self._closed.set()
+        self._lock.unlock()
+        self._close_idle()
+
+    # The term and the lock
+
+    def _take_lock(self, holder: str) -> bool:
+        try:
+            return self._lock.try_lock(holder)
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _lock_is_free(self) -> bool:
+        try:
+            return self._lock.is_free()
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _begin_term(self, holder: str, floor: int) -> Term:
+        with self._transaction() as db:
+            number = max(self._term(db).number, floor) + 1
+            term = Term(number, secrets.token_hex(8))
+            self._set_term(db, term, holder)
+        return term
+
+    def _term(self, db: sqlite3.Connection) -> Term:
+        sql = "SELECT number, nonce FROM lead WHERE namespace = ?"
+        row = db.execute(sql, (self._namespace,)).fetchone()
+        return Term(*row) if row else Term(0, "")
+
+    def _set_term(self, db: sqlite3.Connection, term: Term, holder: str) -> None:
+        db.execute(SQL["set_term"], (self._namespace, *term, holder))
+
+    def _demand(self, db: sqlite3.Connection, term: Term) -> None:
+        if not term.nonce or self._term(db) != term:
+            raise TermOver(f"term {term.number} is over: someone else may lead")
+
+    def _era(self, db: sqlite3.Connection) -> int:
+        sql = "SELECT era FROM lead WHERE namespace = ?"
+        row = db.execute(sql, (self._namespace,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def _end_runs(
+        self, db: sqlite3.Connection, runs: Collection[tuple[str, str]]
+    ) -> None:
+        sql = "DELETE FROM runs WHERE namespace = ? AND entry = ? AND run = ?"
+        db.executemany(sql, [(self._namespace, *run) for run in runs])
+
+    # Messages
+
+    def _send(self, db: sqlite3.Connection, batch: Sequence[Outgoing]) -> None:
+        rows: list[_Row] = []
+        for outgoing in batch:
+            rows += self._rows(db, outgoing.route, outgoing.message, outgoing.due)
+        db.executemany(SQL["push"], rows)
+
+    def _rows(
+        self,
+        db: sqlite3.Connection,
+        route: Route | None,
+        message: bytes,
+        due: Instant | None = None,
+    ) -> list[_Row]:
+        """Give a row for every queue that the route reaches."""
+        if route is None:
+            return []
+        step = step_of(route.priority, self._steps)
+        return [(queue, step, message, due) for queue in self._queues(db, route)]
+
+    def _queues(self, db: sqlite3.Connection, route: Route) -> list[str]:
+        if route.queue and route.exchange_type != "fanout":
+            return [route.queue]
+        sql = "SELECT type, routing_key, queue FROM bindings WHERE exchange = ?"
+        bound = db.execute(sql, (route.exchange,)).fetchall()
+        queues = [queue for kind, key, queue in bound if binds(kind, key, route)]
+        if not queues:
+            logger.warning(
+                "no queue is bound to exchange %r under %r: the message is dropped",
+                route.exchange,
+                route.routing_key,
+                extra={"event": "route.unbound"},
+            )
+        return queues
+
+    def _end_delays(self, db: sqlite3.Connection) -> None:
+        """Put in front what is due, the earliest foremost."""
+        over = db.execute(SQL["over"], (self._clock.now(),)).fetchall()
+        db.executemany(SQL["end_delay"], over)
+
+    def _joined(self, db: sqlite3.Connection, worker: str) -> bool:
+        sql = "SELECT 1 FROM workers WHERE worker = ?"
+        return db.execute(sql, (worker,)).fetchone() is not None
+
+    def _first_time(
+        self, db: sqlite3.Connection, worker: str, done: Sequence[Done]
+    ) -> bool:
+        """Say whether this settlement, which sends something, was not made before."""
+        if not done or not self._joined(db, worker):
+            return True
+        sql = "UPDATE workers SET sent = ?1 WHERE worker = ?2 AND sent <> ?1"
+        return db.execute(sql, (done[0].delivery.token, worker)).rowcount > 0
+
+    # Waiting
+
+    def _await_message(
+        self, db: sqlite3.Connection, queues: Sequence[str], end: Span
+    ) -> bool:
+        # Two nets: a call from this process, and SQLite's count of what others did.
+        nap, seen, due = FIRST_NAP, None, None
+        while True:
+            (version,) = db.execute("PRAGMA data_version").fetchone()
+            if version != seen:
+                if any(self._is_ready(db, queue) for queue in queues):
+                    return True
+                seen, (due,) = version, db.execute(SQL["next_due"]).fetchone()
+            if due is not None and due <= self._clock.now():
+                return True
+            left = end - self._clock.elapsed()
+            if left <= 0:
+                return False
+            try:
+                if not self._calls.get(timeout=min(nap, left / SECOND)):
+                    return False
+                nap = FIRST_NAP
+            except Empty:
+                nap = min(nap * 1.1, LONGEST_NAP)
+
+    def _is_ready(self, db: sqlite3.Connection, queue: str) -> bool:
+        (ready,) = db.execute(SQL["is_ready"], (queue,)).fetchone()
+        return bool(ready)
+
+    def _call(self) -> None:
+        """Wake the thread that waits in this process, if one does."""
+        if self._waiting:
+            self._calls.put(True)
+
+    # Connections
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection for one step, which is done at the end or not at all."""
+        with self._connection() as db:
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            db.execute("COMMIT")
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection for this thread; an error closes it and rolls back."""
+        db = self._idle_connection()
+        try:
+            db = db or self._connect()
+            yield db
+        except BaseException as error:
+            if db:
+                db.close()
+            if isinstance(error, sqlite3.Error | OSError):
+                raise self._answer_to(error) from error
+            raise
+        self._idle.append(db)
+
+    def _idle_connection(self) -> sqlite3.Connection | None:
+        if os.getpid() != self._pid:
+            # SQLite forbids a child to use, or to close, what its parent opened.
+            _of_parents.append(self._idle)
+            self._idle, self._pid = deque(), os.getpid()
+        if self._identity != self._identity_now():
+            self._close_idle()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _connect(self) -> sqlite3.Connection:
+        found = look_to_write(self._path, BROKER)
+        if problem := self._problem(found):
+            raise BrokerRefused(problem)
+        if found.state is State.ABSENT:
+            make(self._path, BROKER, TABLES)
+        db = connect(self._path)
+        db.execute("PRAGMA synchronous = FULL")
+        self._identity = self._identity_now()
+        return db
+
+    def _identity_now(self) -> tuple[int, int] | None:
+        """Which file the path names: another one, when somebody removed ours."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    def _problem(self, found: Look) -> str:
+        """Say why the file cannot be used; empty when it can."""
+        match found.state:
+            case State.REFUSED:
+                return f"{self._path} {found.problem}"
+            case State.DAMAGED:
+                return (
+                    f"{self._path} is damaged ({found.problem}):"
+                    " restore it, or move it away to start with empty queues"
+                )
+            case _:
+                return ""
+
+    def _answer_to(self, error: sqlite3.Error | OSError) -> Exception:
+        """Give the error that callers know; one that is a mistake of ours stays."""
+        if isinstance(error, OSError) or type(error) in _OUTSIDE:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY:
+                return BrokerUnavailable(f"{self._path} is locked by another process")
+            return self._refused(error)
+        return error
+
+    def _refused(self, error: Exception) -> BrokerRefused:
+        return BrokerRefused(f"{self._path} cannot be used: {error}")
+
+
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_OUTSIDE = {sqlite3.OperationalError, sqlite3.DatabaseError}
+"""What SQLite raises for the disk, the file and its locks."""
+
+_of_parents: list[object] = []
+"""Connections that a parent process opened, kept so that nothing closes them."""
+
+
+def step_of(priority: int, steps: Sequence[int]) -> int:
+    """Give the largest of the sorted `steps` that is not above `priority`."""
+    return max((step for step in steps if step <= priority), default=steps[0])
+
+
+def binds(kind: str, key: str, route: Route) -> bool:
+    """Say whether a binding of this kind, under this key, is reached by the route."""
+    if kind == "fanout":
+        return True
+    if route.exchange_type != "topic":
+        return key == route.routing_key
+    pattern = re.escape(key).replace(r"\*", r"[^\.]+").replace(r"\#", ".*?")
+    return re.fullmatch(pattern, route.routing_key) is not None
+
+
+def _flight(worker: str, delivery: Delivery) -> tuple[str, str, str]:
+    """Give id, worker and attempt: what a message in flight is known by."""
+    attempt, _, number = delivery.token.rpartition(":")
+    return number, worker, attempt

@@ -1,0 +1,184 @@
+-- Tables of the broker's database, and every statement longer than a line or two.
+--
+-- lead      one row a namespace: the current term, who holds it, and the clock era.
+--           `nonce` is empty while nobody leads. The lead itself is a kernel lock on a
+--           file beside the database; the term in here is what makes an emission of a
+--           former leader fail.
+-- ledger    last slot of each entry. Written in the transaction that inserts the
+--           messages, so that both are there or neither is.
+-- runs      the current run of each entry that has an overlap rule.
+-- bindings  which queue an exchange reaches, as declared.
+-- messages  all that are not settled. A message is ready, delayed (`due`) or in flight
+--           (`worker`, `attempt`), and keeps its row through all of these. It is taken
+--           in the order of step, place, id: a place is 0, or below when the message
+--           was put in front. `deaths` counts the workers that died with it.
+-- workers   leases, on the machine's monotonic clock. `sent` is the first token of the
+--           last settlement that sent something.
+-- dead      the dead-letter queue.
+--
+-- Each method of the broker is one transaction, BEGIN IMMEDIATE to COMMIT, durable when
+-- it returns (synchronous FULL).
+
+-- name: make_lead
+CREATE TABLE lead (
+    namespace TEXT PRIMARY KEY,
+    number INTEGER NOT NULL,
+    nonce TEXT NOT NULL,
+    holder TEXT NOT NULL,
+    era INTEGER NOT NULL
+) WITHOUT ROWID
+
+-- name: make_ledger
+CREATE TABLE ledger (
+    namespace TEXT,
+    entry TEXT,
+    slot INTEGER NOT NULL,
+    fingerprint TEXT NOT NULL,
+    runs INTEGER NOT NULL,
+    last INTEGER,
+    PRIMARY KEY (namespace, entry)
+) WITHOUT ROWID
+
+-- name: make_runs
+CREATE TABLE runs (
+    namespace TEXT,
+    entry TEXT,
+    run TEXT NOT NULL,
+    PRIMARY KEY (namespace, entry)
+) WITHOUT ROWID
+
+-- name: make_bindings
+CREATE TABLE bindings (
+    exchange TEXT,
+    type TEXT,
+    routing_key TEXT,
+    queue TEXT,
+    PRIMARY KEY (exchange, type, routing_key, queue)
+) WITHOUT ROWID
+
+-- name: make_messages
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY,
+    queue TEXT NOT NULL,
+    step INTEGER NOT NULL,
+    place INTEGER NOT NULL DEFAULT 0,
+    deaths INTEGER NOT NULL DEFAULT 0,
+    due INTEGER,
+    worker TEXT,
+    attempt TEXT,
+    message BLOB NOT NULL
+)
+
+-- name: make_ready
+CREATE INDEX ready ON messages (queue, step, place, id)
+    WHERE worker IS NULL AND due IS NULL
+
+-- name: make_in_flight
+CREATE INDEX in_flight ON messages (worker, attempt) WHERE worker IS NOT NULL
+
+-- name: make_delayed
+CREATE INDEX delayed ON messages (due) WHERE due IS NOT NULL
+
+-- name: make_workers
+CREATE TABLE workers (
+    worker TEXT PRIMARY KEY,
+    lease INTEGER NOT NULL,
+    ends INTEGER NOT NULL,
+    sent TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID
+
+-- name: make_dead
+CREATE TABLE dead (
+    id INTEGER PRIMARY KEY,
+    queue TEXT NOT NULL,
+    message BLOB NOT NULL,
+    reason TEXT NOT NULL,
+    deliveries INTEGER NOT NULL,
+    worker TEXT NOT NULL,
+    buried INTEGER NOT NULL
+)
+
+-- name: set_term
+INSERT INTO lead (namespace, number, nonce, holder, era) VALUES (?, ?, ?, ?, 0)
+ON CONFLICT DO UPDATE SET
+    number = excluded.number, nonce = excluded.nonce, holder = excluded.holder
+
+-- name: advance
+-- Changes no row exactly when the ledger has this slot or a later one.
+INSERT INTO ledger (namespace, entry, slot, fingerprint, runs, last)
+VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET
+    slot = excluded.slot,
+    fingerprint = excluded.fingerprint,
+    runs = excluded.runs,
+    last = excluded.last
+WHERE excluded.slot > ledger.slot
+
+-- name: set_mark
+INSERT OR REPLACE INTO ledger (namespace, entry, slot, fingerprint, runs, last)
+VALUES (?, ?, ?, ?, ?, ?)
+
+-- name: push
+INSERT INTO messages (queue, step, message, due) VALUES (?, ?, ?, ?)
+
+-- name: join
+INSERT INTO workers (worker, lease, ends) VALUES (?, ?, ?)
+ON CONFLICT DO UPDATE SET lease = excluded.lease, ends = excluded.ends
+
+-- name: taken
+SELECT step, place, id, queue, message, deaths
+FROM messages WHERE worker = ? AND attempt = ?
+
+-- name: ready
+SELECT step, place, id, queue, message, deaths
+FROM messages
+WHERE queue = ? AND worker IS NULL AND due IS NULL
+ORDER BY step, place, id LIMIT ?
+
+-- name: take
+UPDATE messages SET worker = ?, attempt = ? WHERE id = ?
+
+-- name: is_ready
+SELECT EXISTS (
+    SELECT 1 FROM messages WHERE queue = ? AND worker IS NULL AND due IS NULL
+)
+
+-- name: next_due
+SELECT min(due) FROM messages WHERE due IS NOT NULL
+
+-- name: over
+SELECT id FROM messages WHERE due IS NOT NULL AND due <= ? ORDER BY due DESC, id DESC
+
+-- name: end_delay
+UPDATE messages SET due = NULL, place = (
+    SELECT coalesce(min(first.place), 0) - 1 FROM messages AS first
+    WHERE first.queue = messages.queue AND first.step = messages.step
+        AND first.worker IS NULL AND first.due IS NULL
+)
+WHERE id = ?
+
+-- name: give_back
+UPDATE messages SET worker = NULL, attempt = NULL
+WHERE id = ? AND worker = ? AND attempt = ?
+
+-- name: give_all_back
+UPDATE messages SET worker = NULL, attempt = NULL WHERE worker = ?
+
+-- name: delay
+UPDATE messages SET worker = NULL, attempt = NULL, due = ?
+WHERE id = ? AND worker = ? AND attempt = ?
+
+-- name: settle
+DELETE FROM messages WHERE id = ? AND worker = ? AND attempt = ?
+
+-- name: bury
+INSERT INTO dead (queue, message, reason, deliveries, worker, buried)
+SELECT queue, message, ?, deaths + 1, worker, ?
+FROM messages WHERE id = ? AND worker = ? AND attempt = ?
+
+-- name: lost
+-- A lease that ends later than its length allows is from before the machine's start.
+SELECT worker FROM workers WHERE ends <= ?1 OR ends > ?1 + lease
+
+-- name: give_back_lost
+UPDATE messages SET worker = NULL, attempt = NULL, deaths = deaths + 1 WHERE worker = ?

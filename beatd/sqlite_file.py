@@ -1,0 +1,223 @@
+"""SQLite files of beatd: looked at before they are opened, and made for one user only.
+
+A file that is not ours is never opened for writing and no file is put beside it.
+Which are ours says SQLite's `application_id`, which version of the format it is its
+`user_version`; both stand in the file's first page from the moment it is made.
+"""
+
+import os
+import sqlite3
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import NamedTuple
+
+BUSY_TIMEOUT = 3.0
+"""Seconds for which a connection waits for the locks of others."""
+
+_MAGIC = b"SQLite format 3\0"
+_APPLICATION_ID_AT = 68
+_CELERY_KEY = b"utc_enabled"
+_SAMPLE = 1 << 20
+
+
+class Kind(NamedTuple):
+    """A sort of file that beatd makes."""
+
+    name: str
+    application_id: int
+    version: int
+    """Of the format; files of a later version are left alone."""
+
+
+SCHEDULE_FILE = Kind("schedule file", int.from_bytes(b"bdSF"), 1)
+BROKER = Kind("broker database", int.from_bytes(b"bdBR"), 1)
+KINDS = (SCHEDULE_FILE, BROKER)
+
+
+class State(Enum):
+    """What lies at a path."""
+
+    ABSENT = "absent"  # nothing, or a file without a single byte
+    OURS = "ours"
+    DAMAGED = "damaged"  # ours by its first page, and SQLite cannot read it
+    REFUSED = "refused"  # not ours, or not to be written: leave it alone
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look found; `problem` says for people why it cannot be used."""
+
+    state: State
+    problem: str = ""
+
+
+def look(path: Path, kind: Kind) -> Look:
+    """Say what lies at `path` for one who reads it, changing nothing there."""
+    try:
+        return _look(path, kind)
+    except OSError as error:
+        return Look(State.REFUSED, f"cannot be looked at: {error.strerror}")
+
+
+def look_to_write(path: Path, kind: Kind) -> Look:
+    """Say what lies at `path` for one who makes or writes it, changing nothing."""
+    found = look(path, kind)
+    if found.state is not State.REFUSED and (problem := _write_problem(path)):
+        return Look(State.REFUSED, problem)
+    return found
+
+
+def make(path: Path, kind: Kind, tables: Sequence[str]) -> None:
+    """Make the file with these tables in one step, unless another just did.
+
+    Raises OSError and sqlite3.Error. The mode is 0600 whatever the umask; SQLite gives
+    the files that it puts beside it the same one.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        pass
+    else:
+        os.fchmod(descriptor, 0o600)
+        os.close(descriptor)
+    db = _connect(path)
+    try:
+        # Not in WAL mode yet: so the first page itself has the marks.
+        db.execute("BEGIN EXCLUSIVE")
+        if db.execute("PRAGMA application_id").fetchone() == (0,):
+            db.execute(f"PRAGMA application_id = {kind.application_id}")
+            db.execute(f"PRAGMA user_version = {kind.version}")
+            for table in tables:
+                db.execute(table)
+        db.execute("COMMIT")
+    finally:
+        db.close()
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a file of ours for any one thread at a time, in WAL mode.
+
+    Transactions are the caller's own. Raises sqlite3.Error.
+    """
+    db = _connect(path)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def beside(path: Path) -> list[Path]:
+    """Give the paths of what SQLite keeps beside the file."""
+    return [path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")]
+
+
+def connect_unlocked(path: Path) -> sqlite3.Connection:
+    """Open the file for reading as if nobody ever wrote to it: no locks, no files.
+
+    Through SQLite all the same, and not with open(): closing any other descriptor of
+    the file would end the locks that this process's connections hold (POSIX).
+    """
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+    )
+
+
+def _look(path: Path, kind: Kind) -> Look:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return Look(State.ABSENT)
+    if stat.S_ISDIR(status.st_mode):
+        return Look(State.REFUSED, "is a directory; a file is needed")
+    if not stat.S_ISREG(status.st_mode):
+        return Look(State.REFUSED, "is not a plain file")
+    if not _may(path, os.R_OK):
+        return Look(State.REFUSED, "cannot be read: no permission")
+    if status.st_size == 0:
+        return Look(State.ABSENT)
+    return _look_inside(path, kind)
+
+
+def _look_inside(path: Path, kind: Kind) -> Look:
+    try:
+        application_id, version = _first_page(path)
+    except sqlite3.DatabaseError as error:
+        if _marked(path, kind):
+            return Look(State.DAMAGED, str(error))
+        return Look(State.REFUSED, _foreign(path, kind))
+    if application_id != kind.application_id:
+        return Look(State.REFUSED, _foreign(path, kind))
+    if version > kind.version:
+        problem = (
+            f"was written by a later beatd: its format is {version},"
+            f" and this beatd knows formats up to {kind.version}"
+        )
+        return Look(State.REFUSED, problem)
+    return Look(State.OURS)
+
+
+def _write_problem(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"cannot be made: there is no directory {folder}"
+    if path.exists() and not _may(path, os.W_OK):
+        return "is read-only"
+    # SQLite keeps files beside it while it is open.
+    if not _may(folder, os.W_OK | os.X_OK):
+        return f"cannot be used: no permission to write in the directory {folder}"
+    return ""
+
+
+def _may(path: Path, what: int) -> bool:
+    # Asked of the kernel, and not tried by opening: see connect_unlocked.
+    return os.access(path, what, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _first_page(path: Path) -> tuple[int, int]:
+    db = connect_unlocked(path)
+    try:
+        (application_id,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+    finally:
+        db.close()
+    return application_id, version
+
+
+def _marked(path: Path, kind: Kind) -> bool:
+    head = _sample(path)[: _APPLICATION_ID_AT + 4]
+    mark = kind.application_id.to_bytes(4)
+    return head.startswith(_MAGIC) and head[_APPLICATION_ID_AT:] == mark
+
+
+def _foreign(path: Path, kind: Kind) -> str:
+    return f"is not a {kind.name} of beatd but {_description(path)}"
+
+
+def _description(path: Path) -> str:
+    """Say whose file it seems to be."""
+    sample = _sample(path)
+    if _CELERY_KEY in sample:
+        return "celery beat's own (a shelve file)"
+    if sample.startswith(_MAGIC):
+        ours = (kind for kind in KINDS if _marked(path, kind))
+        other = next(ours, None)
+        return f"its {other.name}" if other else "an SQLite database of something else"
+    try:
+        sample.decode()
+    except UnicodeDecodeError:
+        return "a file of another program"
+    return "a text file"
+
+
+def _sample(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_SAMPLE)
