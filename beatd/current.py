@@ -1,0 +1,63 @@
+"""The application that calls go through when they name none."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from beatd.instant import Span
+from beatd.results.base import Meta
+
+
+class Application(Protocol):
+    """What tasks and results ask of the application: app.py."""
+
+    @property
+    def main(self) -> str:
+        """Give the name that stands for `__main__` in the names of tasks."""
+        ...
+
+    def send_task(
+        self,
+        name: str,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Queue a call of the task of this name; give its AsyncResult."""
+        ...
+
+    def meta_of(self, task_id: str) -> Meta:
+        """Give what is known of a run; PENDING or EXPIRED when nothing is."""
+        ...
+
+    def await_meta(self, task_id: str, timeout: Span | None) -> Meta | None:
+        """Give the meta once the run has ended; None after `timeout`."""
+        ...
+
+    def store_meta(self, meta: Meta) -> None:
+        """Keep this of a run that goes on."""
+        ...
+
+    def forget(self, task_id: str) -> None:
+        """Remove what is known of a run."""
+        ...
+
+
+_made: list[Application] = []
+_makers: list[Callable[[], Application]] = []
+
+
+def set_current(app: Application) -> None:
+    """Let calls that name no application go through this one from now on."""
+    _made[:] = [app]
+
+
+def set_default(make: Callable[[], Application]) -> None:
+    """Say how to make an application when one is asked for and there is none."""
+    _makers[:] = [make]
+
+
+def current_app() -> Application:
+    """Give the application made last; the first call makes one from the config."""
+    if not _made:
+        set_current(_makers[0]())
+    return _made[0]

@@ -1,0 +1,123 @@
+"""The run of a task, as those see it who hold its id."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from beatd.current import Application, current_app
+from beatd.instant import span_of
+from beatd.results.base import PROPAGATE_STATES, READY_STATES, Meta, State
+
+R = TypeVar("R")
+
+
+class AsyncResult(Generic[R]):
+    """One run, by its task id: built where the task was sent, or anywhere else."""
+
+    def __init__(self, id: str, *, app: Application | None = None) -> None:
+        self.id = id
+        self._app: Callable[[], Application] = (lambda: app) if app else current_app
+        self._ended: Meta | None = None
+
+    def get(
+        self, timeout: float | None = None, propagate: bool = True, **_unused: Any
+    ) -> R:
+        """Wait for the run to end and give its value.
+
+        A run that failed raises its exception here, unless `propagate` is false.
+        Raises TimeoutError after `timeout` seconds. Celery's other arguments
+        (`interval`, ...) are taken and have no effect: nothing is polled.
+        """
+        if self._ended is None:
+            limit = None if timeout is None else span_of(timeout)
+            self._ended = self._app().await_meta(self.id, limit)
+        if self._ended is None:
+            raise TimeoutError(f"task {self.id} has not ended after {timeout} seconds")
+        if propagate:
+            self._raise_failure(self._ended)
+        value: R = self._ended.result
+        return value
+
+    wait = get
+
+    @property
+    def state(self) -> str:
+        """Give the run's state: a `State`, or a word of the task's own.
+
+        PENDING says that nothing is known yet; EXPIRED that nothing is known of a run
+        which was sent longer ago than results are kept.
+        """
+        return str(self._meta().status)
+
+    status = state
+
+    @property
+    def result(self) -> Any:
+        """Give the value, or the exception, or what the task told on its way."""
+        return self._meta().result
+
+    info = result
+
+    @property
+    def traceback(self) -> str | None:
+        """Give the traceback of a run that failed, as text."""
+        return self._meta().traceback
+
+    @property
+    def date_done(self) -> datetime | None:
+        """Give the moment in which the run ended."""
+        done = self._meta().date_done
+        return datetime.fromisoformat(done) if isinstance(done, str) else done
+
+    @property
+    def children(self) -> list["AsyncResult[Any]"]:
+        """Give the runs that this run sent."""
+        return [
+            AsyncResult(ids[0], app=self._app()) for ids, _ in self._meta().children
+        ]
+
+    def ready(self) -> bool:
+        """Say whether the run has ended, well or not."""
+        return self.state in READY_STATES
+
+    def successful(self) -> bool:
+        """Say whether the run has given its value."""
+        return self.state == State.SUCCESS
+
+    def failed(self) -> bool:
+        """Say whether the run has failed."""
+        return self.state == State.FAILURE
+
+    def forget(self) -> None:
+        """Remove what is stored of the run."""
+        self._ended = None
+        self._app().forget(self.id)
+
+    @property
+    def task_id(self) -> str:
+        """Give the id, by Celery's other name for it."""
+        return self.id
+
+    def __str__(self) -> str:
+        return self.id
+
+    def __repr__(self) -> str:
+        return f"<AsyncResult {self.id}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AsyncResult) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def _meta(self) -> Meta:
+        if self._ended:
+            return self._ended
+        meta = self._app().meta_of(self.id)
+        if meta.status in READY_STATES:
+            self._ended = meta
+        return meta
+
+    def _raise_failure(self, meta: Meta) -> None:
+        if meta.status in PROPAGATE_STATES and isinstance(meta.result, BaseException):
+            raise meta.result

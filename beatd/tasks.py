@@ -1,0 +1,427 @@
+"""Tasks: functions that workers run by their names, and what a run knows of itself."""
+
+import importlib
+import inspect
+import random
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property, update_wrapper
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast
+
+from beatd.current import Application, current_app
+from beatd.errors import (
+    ConfigError,
+    MaxRetriesExceeded,
+    NotRegistered,
+    Retry,
+    Verdict,
+)
+from beatd.results.async_result import AsyncResult
+from beatd.results.base import Meta
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+Signature: TypeAlias = dict[str, Any]
+"""A call to be made later, as Celery writes it into messages."""
+
+SENT_OPTIONS = (
+    *("queue", "exchange", "routing_key", "priority", "expires", "serializer"),
+    *("compression", "time_limit", "soft_time_limit", "delivery_mode", "ignore_result"),
+)
+"""Options of a task that go with every call of it, unless the call has its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """One more try, as the task asked for it; what is None stays as it was."""
+
+    args: Sequence[Any] | None
+    kwargs: Mapping[str, Any] | None
+    when: datetime | float
+    """An instant, or seconds from the end of the run."""
+    options: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Request:
+    """What a run knows of itself; Celery's names."""
+
+    task: str = ""
+    id: str | None = None
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    retries: int = 0
+    eta: str | None = None
+    expires: str | None = None
+    timelimit: tuple[float | None, float | None] = (None, None)
+    """Hard and soft."""
+    hostname: str = ""
+    delivery_info: dict[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    """The sender's own headers; each is an attribute of the request, too."""
+    root_id: str | None = None
+    parent_id: str | None = None
+    group: str | None = None
+    group_index: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    origin: str | None = None
+    shadow: str | None = None
+    ignore_result: bool = False
+    called_directly: bool = True
+    is_eager: bool = False
+    callbacks: list[Signature] | None = None
+    errbacks: list[Signature] | None = None
+    chain: list[Signature] | None = None
+    chord: Signature | None = None
+    children: list[AsyncResult[Any]] = field(default_factory=list)
+    """The runs that this one sent."""
+    again: Again | None = None
+    """Set by `Task.retry`."""
+
+    def __getattr__(self, name: str) -> Any:
+        # Only for names that are no field. `headers` is not there yet while a copy
+        # of the request is being made.
+        if name != "headers" and name in self.headers:
+            return self.headers[name]
+        raise AttributeError(f"the request has no {name!r}, nor a header of that name")
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Give an attribute, or `default`."""
+        return getattr(self, name, default)
+
+
+_request: ContextVar[Request | None] = ContextVar("beatd_request", default=None)
+
+
+def current_request() -> Request | None:
+    """Give the request of the task that runs in this thread or coroutine."""
+    return _request.get()
+
+
+@contextmanager
+def running(request: Request) -> Iterator[None]:
+    """Let the block be the run of `request`."""
+    token = _request.set(request)
+    try:
+        yield
+    finally:
+        _request.reset(token)
+
+
+async def _run_as(request: Request, coroutine: Coroutine[Any, Any, T]) -> T:
+    with running(request):
+        return await coroutine
+
+
+class Task(Generic[P, R]):
+    """A function that workers run by its name; calling it runs it here.
+
+    Made by `@app.task` and `@shared_task`. Each attribute below may be given to these
+    as an option; what is None is decided by the settings.
+    """
+
+    name: str = ""
+    queue: str | None = None
+    exchange: str | None = None
+    routing_key: str | None = None
+    priority: int | None = None
+    serializer: str | None = None
+    compression: str | None = None
+    delivery_mode: int | str | None = None
+    expires: datetime | float | None = None
+    """Seconds after the call, or an instant: later the task is not run any more."""
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    rate_limit: str | float | None = None
+    ignore_result: bool | None = None
+    store_errors_even_if_ignored: bool | None = None
+    track_started: bool | None = None
+    acks_late: bool | None = None
+    acks_on_failure_or_timeout: bool | None = None
+    reject_on_worker_lost: bool | None = None
+    max_retries: int | None = 3
+    """None: without end."""
+    default_retry_delay: float = 3 * 60
+    autoretry_for: Sequence[type[BaseException]] = ()
+    dont_autoretry_for: Sequence[type[BaseException]] = ()
+    retry_kwargs: Mapping[str, Any] = {}
+    retry_backoff: bool | float = False
+    """Seconds before the first retry, doubled for each; True is 1."""
+    retry_backoff_max: float = 600
+    retry_jitter: bool = True
+    """Draw the pause between 0 and what `retry_backoff` says."""
+    typing: bool = True
+    """Check the arguments where the task is called."""
+    throws: Sequence[type[BaseException]] = ()
+    """Expected errors: logged without a traceback, as information."""
+
+    def __init__(
+        self,
+        function: Callable[..., R] | None = None,
+        *,
+        app: Callable[[], Application] = current_app,
+        name: str = "",
+        bind: bool = False,
+        **options: Any,
+    ) -> None:
+        self._app = app
+        self._function = function
+        self._bound = bind
+        if function is not None:
+            update_wrapper(self, function)
+        self.name = name or self.name
+        for option, value in options.items():
+            setattr(self, option, value)
+
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the task's code; a subclass without a function has its own."""
+        if self._function is None:
+            raise NotImplementedError(f"task {self.name} needs a run method")
+        if self._bound:
+            return self._function(self, *args, **kwargs)
+        return self._function(*args, **kwargs)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        request = Request(self.name, args=args, kwargs=kwargs)
+        with running(request):
+            value = self.run(*args, **kwargs)
+        if inspect.iscoroutine(value):
+            # Its code has not begun yet: it runs where the caller awaits it.
+            return cast(R, _run_as(request, value))
+        return value
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """Queue a call with these arguments."""
+        return self.apply_async(args, kwargs)
+
+    def apply_async(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncResult[R]:
+        """Queue a call with these arguments and options.
+
+        Options are `countdown`, `eta`, `expires`, `queue`, `priority`, `task_id`,
+        `headers`, `link` and Celery's others. Raises TypeError for arguments that the
+        task does not take, MessageError for ones that cannot be encoded.
+        """
+        if self.typing:
+            self._signature.bind(*(args or ()), **(kwargs or {}))
+        call = {**self._sent_options(), **options}
+        result: AsyncResult[R] = self.app.send_task(self.name, args, kwargs, **call)
+        return result
+
+    def signature(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        immutable: bool = False,
+        **options: Any,
+    ) -> Signature:
+        """Give a call of this task to put into another one, as its `link`."""
+        return {
+            "task": self.name,
+            "args": list(args),
+            "kwargs": dict(kwargs or {}),
+            "options": options,
+            "subtask_type": None,
+            "immutable": immutable,
+        }
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature:
+        """Give a call that gets the result of what it is linked to in front."""
+        return self.signature(args, kwargs)
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature:
+        """Give a call with these arguments and no other."""
+        return self.signature(args, kwargs, immutable=True)
+
+    def AsyncResult(self, task_id: str) -> AsyncResult[R]:
+        """Give the run of this id."""
+        return AsyncResult(task_id, app=self.app)
+
+    @property
+    def app(self) -> Application:
+        """Give the application that the task is called through."""
+        return self._app()
+
+    @property
+    def request(self) -> Request:
+        """Give what the present run knows of itself; an empty one outside of a run."""
+        request = current_request()
+        return request if request and request.task == self.name else Request(self.name)
+
+    def retry(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Retry:
+        """End this run and have the task tried again, by raising Retry.
+
+        When `max_retries` is used up, `exc` is raised, or MaxRetriesExceeded. With
+        `throw=False` the Retry is returned, for the caller to raise or not.
+        """
+        request = self.request
+        if request.called_directly:
+            raise exc or Retry("the task was called directly: nobody tries it again")
+        limit = self.max_retries if max_retries is None else max_retries
+        if limit is not None and request.retries >= limit:
+            raise exc or MaxRetriesExceeded(
+                f"Can't retry {self.name}[{request.id}] "
+                f"args:{request.args} kwargs:{request.kwargs}"
+            )
+        if eta is not None:
+            when: datetime | float = eta
+        else:
+            when = self.default_retry_delay if countdown is None else countdown
+        request.again = Again(args, kwargs, when, options)
+        retry = Retry(exc=exc, when=when)
+        if throw:
+            raise retry
+        return retry
+
+    def retry_after(self, error: BaseException) -> None:
+        """Raise Retry if `error`, raised in this run, is to be retried by itself."""
+        if isinstance(error, Verdict | tuple(self.dont_autoretry_for)):
+            return
+        if isinstance(error, tuple(self.autoretry_for)):
+            countdown = self._backoff(self.request.retries)
+            self.retry(exc=error, **{"countdown": countdown, **self.retry_kwargs})
+
+    def update_state(
+        self,
+        task_id: str | None = None,
+        state: str | None = None,
+        meta: Any = None,
+    ) -> None:
+        """Tell those who look at the run how it goes: a state of your own, and data."""
+        of = task_id or self.request.id
+        if of and state:
+            self.app.store_meta(Meta(of, state, meta))
+
+    def _sent_options(self) -> dict[str, Any]:
+        options = ((name, getattr(self, name)) for name in SENT_OPTIONS)
+        return {name: value for name, value in options if value is not None}
+
+    @cached_property
+    def _signature(self) -> inspect.Signature:
+        function = self._function or self.run
+        signature = inspect.signature(function)
+        if not self._bound:
+            return signature
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+    def _backoff(self, retries: int) -> float | None:
+        """Give the pause before the next try; None is `default_retry_delay`."""
+        if not self.retry_backoff:
+            return None
+        # Far beyond every maximum; more would only make huge numbers.
+        doublings = min(retries, 64)
+        pause = min(
+            self.retry_backoff_max, max(1, int(self.retry_backoff)) * 2**doublings
+        )
+        return random.randint(0, int(pause)) if self.retry_jitter else pause
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
+
+_shared: dict[str, Task[..., Any]] = {}
+"""Tasks of no application in particular: each has them."""
+
+
+def share(task: Task[..., Any]) -> None:
+    """Let every application have this task."""
+    _shared[task.name] = task
+
+
+class Registry(Mapping[str, Task[..., Any]]):
+    """The tasks of one application, by name, and those that are shared by all."""
+
+    def __init__(self) -> None:
+        self._own: dict[str, Task[..., Any]] = {}
+
+    def register(self, task: Task[..., Any]) -> None:
+        """Add a task; a later one takes the place of one with the same name."""
+        self._own[task.name] = task
+
+    def __getitem__(self, name: str) -> Task[..., Any]:
+        task = self._own.get(name) or _shared.get(name)
+        if task is None:
+            raise NotRegistered(name)
+        return task
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_shared | self._own)
+
+    def __len__(self) -> int:
+        return len(_shared | self._own)
+
+
+def name_of(function: Callable[..., Any], main: str) -> str:
+    """Give the name that a task gets by itself: its module's and its function's.
+
+    In a program that was started by its file the module is called `__main__`, and by
+    its name where others import it: `main` stands for it.
+    """
+    module = function.__module__
+    if module == "__main__":
+        module = main or module
+    return f"{module}.{function.__name__}"
+
+
+def import_modules(names: Iterable[str]) -> None:
+    """Import the modules that hold tasks; ConfigError names each that fails and why."""
+    problems: list[str] = []
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # the border of foreign code: its module's top level
+            problems.append(f"{name}: {_why_not(name, error)}")
+    if problems:
+        raise ConfigError("imports", problems)
+
+
+def _why_not(name: str, error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and _is_part(error.name, name):
+        return f"no module named {error.name!r}, looked in {', '.join(_places())}"
+    if isinstance(error, SyntaxError):
+        return f"{error.msg}, at {error.filename}:{error.lineno}"
+    return f"{type(error).__name__}: {error}, at {_line_of(error.__traceback__)}"
+
+
+def _is_part(missing: str | None, name: str) -> bool:
+    return missing is not None and f"{name}.".startswith(f"{missing}.")
+
+
+def _places() -> list[str]:
+    """Give the first few places of the search path, the working directory by name."""
+    return [place or str(Path.cwd()) for place in sys.path[:3]]
+
+
+def _line_of(traceback: TracebackType | None) -> str:
+    """Give file and line of the innermost frame that is not the import machinery's."""
+    line = "an unknown line"
+    while traceback is not None:
+        file = traceback.tb_frame.f_code.co_filename
+        if not file.startswith("<frozen"):
+            line = f"{file}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return line

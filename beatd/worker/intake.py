@@ -1,0 +1,173 @@
+"""What keeps a worker supplied: room for deliveries, fetching them, and its lease."""
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from beatd.brokers.base import Consumer, Delivery
+from beatd.errors import BrokerUnavailable
+from beatd.instant import SECOND, Span
+from beatd.worker.stage import OnCrash, Pause, Trouble, spawn
+
+LONGEST_WAIT: Span = 5 * SECOND
+"""The fetcher asks the broker at least this often, whatever it is told."""
+
+
+class Room:
+    """How many more deliveries the worker may hold."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._changed = threading.Condition()
+
+    def free(self) -> int:
+        """Give the number of free places."""
+        return self._free
+
+    def fill(self, places: int) -> None:
+        """Take so many places."""
+        with self._changed:
+            self._free -= places
+
+    def clear(self, places: int) -> None:
+        """Give so many places back."""
+        with self._changed:
+            self._free += places
+            self._changed.notify_all()
+
+    def wait(self, stop: threading.Event) -> None:
+        """Return when there is a free place, or after `stop` and a `clear`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free > 0 or stop.is_set())
+
+
+class Lease:
+    """Says to the broker that the worker lives, and gives back what dead ones held."""
+
+    def __init__(
+        self,
+        broker: Consumer,
+        worker: str,
+        length: Span,
+        on_recovered: Callable[[int], object],
+        trouble: Trouble,
+    ) -> None:
+        self._broker = broker
+        self._worker = worker
+        self._length = length
+        self._on_recovered = on_recovered
+        self._trouble = trouble
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, on_crash: OnCrash) -> None:
+        """Begin to renew, in a thread."""
+        self._thread = spawn("beatd-lease", self._run, on_crash)
+
+    def stop(self) -> None:
+        """Renew no more; the lease itself is left as it is."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+
+    def turn(self) -> None:
+        """Renew the lease, and look after the others."""
+        self._broker.join(self._worker, self._length)
+        recovered = self._broker.recover()
+        if recovered:
+            self._on_recovered(recovered)
+
+    def _run(self) -> None:
+        pause = Pause()
+        while not self._stop.is_set():
+            try:
+                self.turn()
+            except BrokerUnavailable as error:
+                self._trouble.meet(error)
+                self._stop.wait(pause.lengthen())
+            else:
+                self._trouble.end()
+                pause.reset()
+                self._stop.wait(self._length / 3 / SECOND)
+
+
+class Fetcher:
+    """Takes deliveries from the broker as long as there is room for them."""
+
+    def __init__(
+        self,
+        broker: Consumer,
+        worker: str,
+        queues: Sequence[str],
+        lease: Lease,
+        room: Room,
+        deliver: Callable[[list[Delivery]], object],
+        trouble: Trouble,
+    ) -> None:
+        self._broker = broker
+        self._worker = worker
+        self._queues = deque(queues)
+        self._lease = lease
+        self._room = room
+        self._deliver = deliver
+        self._trouble = trouble
+        self._numbers = itertools.count()
+        self._attempt = self._next_attempt()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, on_crash: OnCrash) -> None:
+        """Begin to fetch, in a thread."""
+        self._thread = spawn("beatd-fetcher", self._run, on_crash)
+
+    def stop(self) -> None:
+        """Fetch no more; what is on its way is still delivered before this returns."""
+        self._stop.set()
+        self._room.clear(0)
+        if self._thread:
+            self._broker.interrupt()
+            self._thread.join()
+
+    def turn(self) -> bool:
+        """Take once and deliver what came; say whether anything did."""
+        limit = self._room.free()
+        if limit <= 0:
+            return False
+        found = self._broker.take(
+            self._worker, list(self._queues), limit, self._attempt
+        )
+        # Only after an answer: a request whose answer was lost keeps its name.
+        self._attempt = self._next_attempt()
+        self._queues.rotate(-1)  # so that no queue starves behind a full one
+        if found:
+            self._room.fill(len(found))
+            self._deliver(found)
+        return bool(found)
+
+    def _run(self) -> None:
+        pause = Pause()
+        joined = False
+        while not self._stop.is_set():
+            try:
+                if not joined:
+                    # What is taken without a lease would be taken from us at once.
+                    self._lease.turn()
+                    joined = True
+                elif not self.turn():
+                    self._await()
+            except BrokerUnavailable as error:
+                self._trouble.meet(error)
+                self._stop.wait(pause.lengthen())
+            else:
+                self._trouble.end()
+                pause.reset()
+
+    def _await(self) -> None:
+        if self._room.free() > 0:
+            self._broker.await_message(list(self._queues), LONGEST_WAIT)
+        else:
+            self._room.wait(self._stop)
+
+    def _next_attempt(self) -> str:
+        return f"{self._worker}:{next(self._numbers)}"
