@@ -1,0 +1,100 @@
+"""The command line: options in, one call to what does the work out.
+
+Each command's module is imported when the command is run: `--help` costs little.
+"""
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from beatd.cli.options import PROCESS, SOURCE, given
+from beatd.errors import BeatdError, BrokerUnavailable, ConfigError, ScheduleFileError
+
+USAGE, NOTHING, UNAVAILABLE, CONFIG = 2, 3, 75, 78
+"""Exit codes: wrong options, nothing matched, EX_TEMPFAIL, EX_CONFIG."""
+
+COMMANDS: Mapping[str, str] = {
+    "worker": "Run a worker (options as `celery worker`).",
+    "list": "Entries, their next and last runs.",
+    "next": "Coming runs in order of time.",
+    "check": "Say whether the configuration is right.",
+    "explain": "A cron expression in words, and its next runs.",
+}
+ALIASES = {"ls": "list"}
+
+EPILOG = (
+    "Exit status: 0 fine, 1 the thing asked about is bad, 2 usage, 3 nothing matched,"
+    " 75 broker not reachable, 78 configuration."
+)
+
+
+class _Commands(click.Group):
+    """Commands that are known by name and imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"beatd.cli.{name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(
+    cls=_Commands,
+    invoke_without_command=True,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@SOURCE
+@PROCESS
+@click.option("-S", "scheduler", metavar="CLASS", hidden=True)
+@click.option(
+    "--detach", "-D", is_flag=True, default=None, help="Go to the background."
+)
+@click.version_option(package_name="beatd", message="beatd %(version)s")
+@click.pass_context
+def beatd(context: click.Context, **_: Any) -> None:
+    """Run the scheduler: emit each entry's slots, exactly once."""
+    if context.invoked_subcommand is None:
+        from beatd.service import Options, run_scheduler
+
+        context.exit(run_scheduler(Options(**given(context))))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and give its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = beatd.main(args=words, prog_name="beatd", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return 130
+    except BeatdError as error:
+        if "--debug" in words:
+            raise
+        click.echo(f"error: {error}", err=True)
+        return _status_of(error)
+    return int(status or 0)
+
+
+def _status_of(error: BeatdError) -> int:
+    if isinstance(error, ConfigError):
+        return CONFIG
+    if isinstance(error, ScheduleFileError):
+        return error.exit_code
+    return UNAVAILABLE if isinstance(error, BrokerUnavailable) else 1
