@@ -1,0 +1,341 @@
+"""Reading cron expressions and Celery's crontab arguments into bit sets.
+
+croniter expands each field: names, lists, steps, hashes. What it reads otherwise than
+cron does is rewritten for it first (ranges that wrap, equal bounds, 7 as Sunday, `5L`,
+`15W`, `R`, aliases), and each field is asked about alone, so that an error names it.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import NamedTuple, TypeAlias
+
+from beatd.errors import ScheduleError
+from beatd.schedules.days import (
+    ANY_YEAR,
+    Bits,
+    DayRule,
+    Days,
+    bits_of,
+    lowest,
+    members,
+)
+
+CrontabValue: TypeAlias = int | str | Iterable[int]
+"""What Celery's crontab takes for each of its arguments."""
+
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+WEEKDAYS = (
+    *("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"),
+)
+
+_ALIASES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+
+_LENGTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+
+_RANGE = re.compile(r"(\w+)-(\w+)(?:/(\d+))?", re.ASCII)
+_NEAREST_WEEKDAY = re.compile(r"(\d+)w|w(\d+)", re.ASCII)
+_LAST_WEEKDAY = re.compile(r"(\d)l", re.ASCII)
+_CRONTAB_ITEM = re.compile(r"\*(?:/\d+)?|(\w+)(?:-(\w+)(?:/\d+)?)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What a cron expression says, field by field."""
+
+    minutes: Bits
+    hours: Bits
+    dates: DayRule
+    seconds: Bits
+    years: Bits
+    wildcard: bool
+    """Its minute, hour or seconds field is written with a star in front."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    name: str
+    index: int
+    """Its place in croniter's order: the minute first, seconds and year last."""
+    low: int
+    high: int
+    names: tuple[str, ...] = ()
+    """Of the values from `low` on."""
+
+    def number(self, text: str) -> int | None:
+        """Give the value of a number, or of a name's first three letters."""
+        if text.isdigit():
+            return int(text[:9])
+        short = [name[:3].lower() for name in self.names]
+        return self.low + short.index(text) if text in short else None
+
+    def error(self, text: object) -> ScheduleError:
+        names = f" or {self.names[0][:3].lower()}, ..." if self.names else ""
+        return ScheduleError(
+            self.name,
+            f"cannot read {text!r}; expected numbers {self.low} to {self.high}{names},"
+            " ranges, steps, or lists of them",
+        )
+
+
+_MINUTE = _Field("minute", 0, 0, 59)
+_HOUR = _Field("hour", 1, 0, 23)
+_DAY = _Field("day-of-month", 2, 1, 31)
+_MONTH = _Field("month", 3, 1, 12, MONTHS)
+_WEEKDAY = _Field("day-of-week", 4, 0, 6, WEEKDAYS)
+_SECOND = _Field("second", 5, 0, 59)
+_YEAR = _Field("year", 6, 1970, 2099)
+
+# Under the names that the arguments of a crontab have.
+_CRONTAB_DAY = replace(_DAY, name="day_of_month")
+_CRONTAB_MONTH = replace(_MONTH, name="month_of_year")
+_CRONTAB_WEEKDAY = replace(_WEEKDAY, name="day_of_week")
+
+
+class _Values(NamedTuple):
+    """What croniter makes of one field."""
+
+    numbers: Bits
+    last_day: bool = False
+    nth_weekdays: tuple[tuple[int, int], ...] = ()
+    last_weekdays: Bits = 0
+
+
+def read_cron(
+    expression: str, *, hash_id: str | None = None, second_at_beginning: bool = False
+) -> Fields:
+    """Read a cron expression of 5, 6 or 7 fields, or an alias such as `@daily`.
+
+    `hash_id` decides what `H` and `R` stand for; without one, `H` is an error.
+    Raises ScheduleError, naming the field, also when no date would ever match.
+    """
+    if not isinstance(expression, str):
+        raise ScheduleError("fields", f"expected a cron expression, got {expression!r}")
+    texts = _split(expression, second_at_beginning)
+    if is_drawn(expression):
+        return _read(texts, hash_id)
+    return _read_shared(texts)
+
+
+def is_drawn(expression: str) -> bool:
+    """Whether an expression holds `H` or `R`: what it means depends on an id."""
+    return any(text[0] in "hHrR" for text in expression.split())
+
+
+def read_crontab(
+    minute: CrontabValue,
+    hour: CrontabValue,
+    day_of_week: CrontabValue,
+    day_of_month: CrontabValue,
+    month_of_year: CrontabValue,
+) -> Fields:
+    """Read what Celery's crontab takes; day, weekday and month must all match.
+
+    Raises ScheduleError, naming the argument, also when no date would ever match.
+    """
+    return _read_crontab_shared(
+        _crontab_text(_MINUTE, minute),
+        _crontab_text(_HOUR, hour),
+        _crontab_text(_CRONTAB_WEEKDAY, day_of_week),
+        _crontab_text(_CRONTAB_DAY, day_of_month),
+        _crontab_text(_CRONTAB_MONTH, month_of_year),
+        any(isinstance(value, str) and value[0] == "*" for value in (minute, hour)),
+    )
+
+
+def _split(expression: str, second_at_beginning: bool) -> tuple[str, ...]:
+    """Give the fields in croniter's order, in small letters."""
+    text = expression.strip().lower()
+    if text.startswith("@"):
+        if text not in _ALIASES:
+            known = ", ".join(_ALIASES)
+            raise ScheduleError("alias", f"no {expression!r}; expected {known}")
+        text = _ALIASES[text]
+    texts = re.findall(r"\S+", text, re.ASCII)
+    if not 5 <= len(texts) <= 7:
+        raise ScheduleError(
+            "fields", f"expected 5, 6 or 7 fields, got {len(texts)} in {expression!r}"
+        )
+    if second_at_beginning and len(texts) > 5:
+        texts.insert(_SECOND.index, texts.pop(0))
+    return tuple(texts)
+
+
+# Entries often share an expression, and croniter takes its time.
+@lru_cache(maxsize=4096)
+def _read_shared(texts: tuple[str, ...]) -> Fields:
+    return _read(texts, hash_id=None)
+
+
+def _read(texts: tuple[str, ...], hash_id: str | None) -> Fields:
+    expand = partial(_expand, hash_id=hash_id, draw_id=hash_id or " ".join(texts))
+    minute, hour, day, month, weekday = texts[:5]
+    second = texts[5] if len(texts) > 5 else "0"
+    year = texts[6] if len(texts) > 6 else "*"
+
+    nearest = _NEAREST_WEEKDAY.fullmatch(day)
+    days = expand(_DAY, nearest[1] or nearest[2] if nearest else day)
+    weekdays = expand(_WEEKDAY, weekday)
+    dates = DayRule(
+        months=expand(_MONTH, month).numbers,
+        days=0 if nearest else days.numbers,
+        last_day=days.last_day,
+        nearest_to=lowest(days.numbers) if nearest else None,
+        weekdays=weekdays.numbers,
+        nth_weekdays=weekdays.nth_weekdays,
+        last_weekdays=weekdays.last_weekdays,
+        both=day[0] in "*?" or weekday[0] in "*?",
+    )
+    fields = Fields(
+        minutes=expand(_MINUTE, minute).numbers,
+        hours=expand(_HOUR, hour).numbers,
+        dates=dates,
+        seconds=expand(_SECOND, second).numbers,
+        years=ANY_YEAR if year == "*" else expand(_YEAR, year).numbers,
+        wildcard="*" in (minute[0], hour[0], second[0]),
+    )
+    _refuse_never(fields, _WEEKDAY if day[0] in "*?" else _DAY)
+    return fields
+
+
+def _expand(
+    field: _Field, text: str, *, hash_id: str | None = None, draw_id: str = ""
+) -> _Values:
+    """Read one field, rewritten where croniter would read it otherwise than cron."""
+    if text[0] == "h" and hash_id is None:
+        raise ScheduleError(field.name, f"{text!r} needs an id that it is drawn from")
+    if text[0] == "r":
+        # croniter would draw again at each start.
+        text, hash_id = f"h{text[1:]}", f"R {draw_id}"
+    try:
+        plain = ",".join(_plain(field, item) for item in text.split(","))
+        return _ask_croniter(field, plain, hash_id if text[0] == "h" else None)
+    except ValueError as error:
+        raise field.error(text) from error
+
+
+@lru_cache(maxsize=4096)
+def _ask_croniter(field: _Field, text: str, hash_id: str | None) -> _Values:
+    from croniter import croniter  # takes 60 ms, which `beatd --help` has no use for
+
+    texts = ["*"] * 7
+    texts[field.index] = text
+    expanded, nth = croniter.expand(
+        " ".join(texts), hash_id=None if hash_id is None else hash_id.encode()
+    )
+    values = expanded[field.index]
+    if values == ["*"]:
+        values = range(field.low, field.high + 1)
+    return _Values(
+        numbers=bits_of(n for n in values if n not in ("l", *nth)),
+        last_day="l" in values,
+        nth_weekdays=tuple(
+            (n, day) for day in sorted(nth) for n in sorted(nth[day] - {"l"})
+        ),
+        last_weekdays=bits_of(day for day in nth if "l" in nth[day]),
+    )
+
+
+def _plain(field: _Field, item: str) -> str:
+    """Write one item of a list so that croniter reads it as cron does."""
+    weekday = field.index == _WEEKDAY.index
+    if weekday and (last := _LAST_WEEKDAY.fullmatch(item)):
+        return f"l{last[1]}"
+    bounds = _RANGE.fullmatch(item)
+    if bounds is None:
+        return item
+    low, high = field.number(bounds[1]), field.number(bounds[2])
+    top = 7 if weekday else field.high
+    if low is None or high is None or max(low, high) > top or low < field.low:
+        return item  # and croniter refuses it
+    if low == high:
+        return str(low)
+    if low < high <= field.high:
+        return item
+    if field is _YEAR:
+        raise ValueError("years do not wrap")
+    size = field.high - field.low + 1
+    first = 0 if low == 7 and weekday else low
+    end = (high if high >= first else high + size) + 1
+    numbers = range(first, end, int(bounds[3] or 1))
+    return ",".join(str((n - field.low) % size + field.low) for n in numbers)
+
+
+def _crontab_text(field: _Field, value: CrontabValue) -> str:
+    """Write an argument of Celery's crontab as the text of a cron field."""
+    if isinstance(value, str):
+        return ",".join(_crontab_item(field, item) for item in value.split(","))
+    if isinstance(value, Mapping) or isinstance(value, bool):
+        raise field.error(value)
+    numbers = list(value) if isinstance(value, Iterable) else [value]
+    texts = [str(n) for n in numbers if type(n) is int and field.low <= n <= field.high]
+    if not texts or len(texts) != len(numbers):
+        raise field.error(value)
+    return ",".join(texts)
+
+
+def _crontab_item(field: _Field, item: str) -> str:
+    """Check an item against Celery's narrower grammar, and shorten its names."""
+    bounds = _CRONTAB_ITEM.fullmatch(item.strip().lower())
+    if bounds is None:
+        raise field.error(item)
+    for bound in filter(None, bounds.groups()):
+        names = [name for name in field.names if name.lower().startswith(bound)]
+        if bound.isdigit():
+            known = int(bound[:9]) <= field.high  # 7 is no day of Celery's week
+        else:
+            known = len(bound) >= 3 and bool(names)
+        if not known:
+            raise field.error(item)
+    return re.sub(r"([a-z]{3})[a-z]+", r"\1", bounds[0])
+
+
+@lru_cache(maxsize=4096)
+def _read_crontab_shared(
+    minute: str, hour: str, weekday: str, day: str, month: str, wildcard: bool
+) -> Fields:
+    dates = DayRule(
+        months=_expand(_CRONTAB_MONTH, month).numbers,
+        days=_expand(_CRONTAB_DAY, day).numbers,
+        weekdays=_expand(_CRONTAB_WEEKDAY, weekday).numbers,
+    )
+    fields = Fields(
+        minutes=_expand(_MINUTE, minute).numbers,
+        hours=_expand(_HOUR, hour).numbers,
+        dates=dates,
+        seconds=1,
+        years=ANY_YEAR,
+        wildcard=wildcard,
+    )
+    _refuse_never(fields, _CRONTAB_DAY)
+    return fields
+
+
+def _refuse_never(fields: Fields, field: _Field) -> None:
+    """Refuse fields that no day of any calendar matches."""
+    if Days(fields.dates, fields.years):
+        return
+    months = members(fields.dates.months)
+    length = max(_LENGTHS[month - 1] for month in months)
+    problem = "can never occur: no calendar has such a day"
+    if fields.dates.days and lowest(fields.dates.days) > length:
+        days = "28 or 29" if length == 29 else str(length)
+        names = " and ".join(MONTHS[month - 1] for month in months)
+        verb = "has" if len(months) == 1 else "have"
+        problem = (
+            f"can never occur: {names} {verb} {days} days;"
+            f" did you mean {days.split()[0]}?"
+        )
+    raise ScheduleError(field.name, problem)

@@ -1,0 +1,63 @@
+"""A schedule with a single slot."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from beatd.errors import ScheduleError
+from beatd.instant import Instant, instant_of
+from beatd.schedules.zones import local_clock, local_of
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """One slot, at a moment or at a local time.
+
+    A local time that comes twice means the first, one that is skipped the end of the
+    gap, as for a cron job with a fixed time.
+    """
+
+    at: datetime = field(compare=False)
+    zone: ZoneInfo = field(compare=False)
+    slot: Instant = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.at.tzinfo is None:
+            slot = _slot_of(self.at, self.zone)
+        else:
+            slot = instant_of(self.at)
+        object.__setattr__(self, "slot", slot)
+
+    @property
+    def fingerprint(self) -> str:
+        return f"once {self.slot}"
+
+    @property
+    def wildcard(self) -> bool:
+        return False
+
+    def next_after(self, instant: Instant) -> Instant | None:
+        return self.slot if self.slot > instant else None
+
+    def last_until(self, instant: Instant, since: Instant) -> Instant | None:
+        return self.slot if since < self.slot <= instant else None
+
+
+def moment_of(field_name: str, value: datetime | str) -> datetime:
+    """Read an ISO 8601 date and time; ScheduleError names `field_name`."""
+    if isinstance(value, datetime):
+        return value
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError) as error:
+        raise ScheduleError(
+            field_name,
+            f"expected a date and time such as '2027-01-31T06:00', got {value!r}",
+        ) from error
+
+
+def _slot_of(moment: datetime, zone: ZoneInfo) -> Instant:
+    slot = local_clock(zone).run_at(local_of(moment))
+    if slot is None:
+        raise ScheduleError("at", f"{zone} left out the day of {moment}")
+    return slot

@@ -1,0 +1,338 @@
+"""Recurrence rules of RFC 5545, in local time from a first instance on.
+
+From days upwards, the local times of one period (day, week, month, year) are listed at
+a time, and local times that do not exist are no instances. Hours and shorter steps are
+counted in elapsed time, and the rule's other parts filter what the clock reads.
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+from itertools import count, product
+from types import ModuleType
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+from beatd.errors import ScheduleError
+from beatd.instant import (
+    DAY,
+    HOUR,
+    MINUTE,
+    SECOND,
+    Instant,
+    Span,
+    datetime_of,
+    instant_of,
+)
+from beatd.schedules.recurrence import Recurrence
+from beatd.schedules.zones import Local, LocalClock, local_clock, local_of
+
+_HORIZON: Span = 130 * 366 * DAY
+_LAST: Instant = 253_370_764_800_000  # the year 9999: dates end
+_MONTHS_EVER = 12 * 10_000  # a step so wide that dateutil expands one month and stops
+_YEARS_EVER = 10_000
+
+
+class _Instances(Protocol):
+    """All instances of a rule, without its count and its end."""
+
+    def after(self, instant: Instant) -> Instant | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RRule:
+    """The instances of a recurrence rule in one time zone."""
+
+    rule: Recurrence = field(compare=False)
+    dtstart: datetime = field(compare=False)
+    """The first instance; naive when it is a local time."""
+    zone: ZoneInfo = field(compare=False)
+    fingerprint: str = field(init=False)
+    _start: Instant = field(init=False, compare=False, repr=False)
+    _end: Instant = field(init=False, compare=False, repr=False)
+    _instances: _Instances = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        clock, rule = local_clock(self.zone), self.rule
+        start = self.dtstart
+        if start.tzinfo is not None:
+            start = start.astimezone(self.zone).replace(tzinfo=None)
+        instances: _Instances
+        if rule.freq in _STEPS:
+            instances = _Elapsed.of(rule, start, clock)
+        else:
+            instances = _Listed(rule, start, clock)
+            _dateutil()
+        put = object.__setattr__
+        put(self, "_start", clock.first_at(local_of(start)).instant)
+        put(self, "_end", _end_of(rule, clock))
+        put(self, "_instances", instances)
+        put(self, "fingerprint", f"rrule {start.isoformat()} {rule.text} {self.zone}")
+        if rule.count is not None:
+            put(self, "_end", self._nth(rule.count))
+        if self.next_after(self._start - 1) is None:
+            raise ScheduleError("rrule", f"{rule.text} never occurs")
+
+    @property
+    def wildcard(self) -> bool:
+        return False
+
+    def next_after(self, instant: Instant) -> Instant | None:
+        if instant >= self._end:
+            return None
+        slot = self._instances.after(max(instant, self._start - 1))
+        return slot if slot is not None and slot <= self._end else None
+
+    def last_until(self, instant: Instant, since: Instant) -> Instant | None:
+        last = self.next_after(since)
+        if last is None or last > instant:
+            return None
+        # A slot at `last`, none after `end`: halve what lies between them.
+        end = min(instant, self._end)
+        while last < end:
+            middle = (last + end) // 2
+            slot = self.next_after(middle)
+            if slot is not None and slot <= end:
+                last = slot
+            else:
+                end = middle
+        return last
+
+    def _nth(self, n: int) -> Instant:
+        """Give the n-th instance, or the last if there are fewer."""
+        slot = self._start - 1
+        for _ in range(n):
+            following = self.next_after(slot)
+            if following is None:
+                break
+            slot = following
+        return slot
+
+
+@dataclass(frozen=True, slots=True)
+class _Elapsed:
+    """Instances every so many hours, minutes or seconds of elapsed time."""
+
+    rule: Recurrence
+    clock: LocalClock
+    origin: Instant
+    """Where the first period begins: a full hour, minute or second on the clock."""
+    step: Span
+    ticks: tuple[Span, ...]
+    """The instances of each period, counted from its beginning."""
+
+    @classmethod
+    def of(cls, rule: Recurrence, start: datetime, clock: LocalClock) -> "_Elapsed":
+        unit = _STEPS[rule.freq]
+        first = clock.first_at(local_of(start))
+        minutes = (rule.minutes or (start.minute,)) if unit == HOUR else (0,)
+        seconds = (rule.seconds or (start.second,)) if unit >= MINUTE else (0,)
+        return cls(
+            rule=rule,
+            clock=clock,
+            origin=first.instant - first.local % unit,
+            step=rule.interval * unit,
+            ticks=tuple(m * MINUTE + s * SECOND for m in minutes for s in seconds),
+        )
+
+    def after(self, instant: Instant) -> Instant | None:
+        at, horizon = instant, min(instant + _HORIZON, _LAST)
+        while at < horizon:
+            slot = self._tick_after(at)
+            again = self._barred_until(slot)
+            if again is None:
+                return slot
+            at = max(slot, again - 1)
+        return None
+
+    def _tick_after(self, instant: Instant) -> Instant:
+        period = instant - (instant - self.origin) % self.step
+        n = bisect_right(self.ticks, instant - period)
+        if n < len(self.ticks):
+            return period + self.ticks[n]
+        return period + self.step + self.ticks[0]
+
+    def _barred_until(self, slot: Instant) -> Instant | None:
+        """Give when to look again if the rule's parts bar `slot`; None if they do not."""
+        stretch = self.clock.stretch(slot)
+        local = slot + stretch.offset
+        barred = self._barred(local)
+        if barred is None:
+            return None
+        return min(slot + barred - local % barred, stretch.end)
+
+    def _barred(self, local: Local) -> Span | None:
+        """Give which unit of the local time the rule's parts bar: day, hour, ..."""
+        rule, unit = self.rule, _STEPS[self.rule.freq]
+        if not _on_date(rule, datetime_of(local).date()):
+            return DAY
+        if rule.hours and local // HOUR % 24 not in rule.hours:
+            return HOUR
+        if unit <= MINUTE and rule.minutes and local // MINUTE % 60 not in rule.minutes:
+            return MINUTE
+        if unit == SECOND and rule.seconds and local // SECOND % 60 not in rule.seconds:
+            return SECOND
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """Instances listed day by day, week by week, month by month or year by year."""
+
+    rule: Recurrence
+    start: datetime
+    clock: LocalClock
+
+    def after(self, instant: Instant) -> Instant | None:
+        if instant >= _LAST:
+            return None
+        today = datetime_of(self.clock.local(instant)).date()
+        horizon = today.year + 130
+        # The clock may have gone back since the period before.
+        for n in count(max(self._period_of(today) - 1, 0)):
+            begin = self._begin(n)
+            if begin is None or begin.year > horizon:
+                return None
+            for moment in self._moments(begin):
+                local = local_of(moment)
+                reading = self.clock.first_at(local)
+                if reading.local == local and reading.instant > instant:
+                    return reading.instant
+        return None
+
+    def _period_of(self, day: date) -> int:
+        """Count the rule's steps from its first period to the one that holds `day`."""
+        first = self._first_period()
+        match self.rule.freq:
+            case "DAILY":
+                units = (day - first).days
+            case "WEEKLY":
+                units = (day - first).days // 7
+            case "MONTHLY":
+                units = (day.year - first.year) * 12 + day.month - first.month
+            case _:
+                units = day.year - first.year
+        return units // self.rule.interval
+
+    def _first_period(self) -> date:
+        day = self.start.date()
+        match self.rule.freq:
+            case "DAILY":
+                return day
+            case "WEEKLY":
+                return day - timedelta((day.weekday() - self.rule.week_start) % 7)
+            case "MONTHLY":
+                return day.replace(day=1)
+            case _:
+                return day.replace(month=1, day=1)
+
+    def _begin(self, n: int) -> date | None:
+        """Give the first day of the n-th period; None when dates end before it."""
+        first, units = self._first_period(), n * self.rule.interval
+        try:
+            match self.rule.freq:
+                case "DAILY":
+                    return first + timedelta(units)
+                case "WEEKLY":
+                    return first + timedelta(units * 7)
+                case "MONTHLY":
+                    years, month = divmod(first.month - 1 + units, 12)
+                    return first.replace(year=first.year + years, month=month + 1)
+                case _:
+                    return first.replace(year=first.year + units)
+        except (OverflowError, ValueError):
+            return None
+
+    def _moments(self, begin: date) -> list[datetime]:
+        """List the local times of the period that begins at `begin`."""
+        rule = self.rule
+        if rule.freq in ("MONTHLY", "YEARLY"):
+            return self._moments_by_dateutil(begin)
+        days = 1 if rule.freq == "DAILY" else 7
+        weekdays = rule.weekdays or ((self.start.weekday(), 0),)
+        moments = [
+            datetime.combine(day, at)
+            for day in (begin + timedelta(n) for n in range(days))
+            if _on_date(rule, day)
+            if rule.freq == "DAILY" or (day.weekday(), 0) in weekdays
+            for at in self._times()
+        ]
+        if not rule.positions:
+            return moments
+        chosen = {n - 1 if n > 0 else len(moments) + n for n in rule.positions}
+        return [moment for n, moment in enumerate(moments) if n in chosen]
+
+    def _times(self) -> list[time]:
+        rule, start = self.rule, self.start
+        hours = rule.hours or (start.hour,)
+        minutes = rule.minutes or (start.minute,)
+        seconds = rule.seconds or (start.second,)
+        return [time(h, m, s) for h, m, s in product(hours, minutes, seconds)]
+
+    def _moments_by_dateutil(self, begin: date) -> list[datetime]:
+        rule, start, dateutil = self.rule, self.start, _dateutil()
+        monthly = rule.freq == "MONTHLY"
+        months, month_days = rule.months, rule.month_days
+        if not (rule.weekdays or month_days or rule.year_days or rule.weeks):
+            month_days = (start.day,)
+            if not monthly:
+                months = months or (start.month,)
+        return list(
+            dateutil.rrule(
+                dateutil.MONTHLY if monthly else dateutil.YEARLY,
+                dtstart=datetime.combine(begin, time()),
+                interval=_MONTHS_EVER if monthly else _YEARS_EVER,
+                wkst=rule.week_start,
+                bysetpos=rule.positions or None,
+                bymonth=months or None,
+                bymonthday=month_days or None,
+                byyearday=rule.year_days or None,
+                byweekno=rule.weeks or None,
+                byweekday=[dateutil.weekday(day, n or None) for day, n in rule.weekdays]
+                or None,
+                byhour=rule.hours or start.hour,
+                byminute=rule.minutes or start.minute,
+                bysecond=rule.seconds or start.second,
+            )
+        )
+
+
+_STEPS = {"SECONDLY": SECOND, "MINUTELY": MINUTE, "HOURLY": HOUR}
+
+
+def _on_date(rule: Recurrence, day: date) -> bool:
+    """Whether the parts of `rule` that speak of dates let `day` pass."""
+    if rule.months and day.month not in rule.months:
+        return False
+    if rule.weekdays and (day.weekday(), 0) not in rule.weekdays:
+        return False
+    if rule.month_days:
+        following = (day.replace(day=28) + timedelta(4)).replace(day=1)
+        from_end = -(following - day).days
+        if day.day not in rule.month_days and from_end not in rule.month_days:
+            return False
+    if rule.year_days:
+        from_start = (day - day.replace(month=1, day=1)).days + 1
+        from_end = (day - day.replace(month=12, day=31)).days - 1
+        return from_start in rule.year_days or from_end in rule.year_days
+    return True
+
+
+def _end_of(rule: Recurrence, clock: LocalClock) -> Instant:
+    if rule.until is None:
+        return _LAST
+    if rule.until.tzinfo is not None:
+        return instant_of(rule.until)
+    reading = clock.first_at(local_of(rule.until))
+    # In a gap: what runs at its end is later than the rule's end.
+    return reading.instant - (reading.local != local_of(rule.until))
+
+
+def _dateutil() -> ModuleType:
+    try:
+        from dateutil import rrule
+    except ImportError as error:
+        raise ScheduleError(
+            "schedule", "rrule needs python-dateutil: pip install 'beatd[rrule]'"
+        ) from error
+    return rrule
