@@ -25,6 +25,7 @@ PURE = [
 ORDER = [
     *PURE,
     "settings",
+    "source",
     "config",
     "clock",
     "brokers.base",
