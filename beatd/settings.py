@@ -83,7 +83,7 @@ def mask(text: str) -> str:
     return _SECRET.sub(r"\1***", _LOGIN.sub(r"\1:***@", text))
 
 
-def _shown(name: str, value: object) -> str:
+def shown(name: str, value: object) -> str:
     """Give a value for a message; no part of it that could be secret."""
     kind = type(value).__name__
     if "password" in name or name.startswith("security"):
@@ -282,38 +282,45 @@ def _one_of(*choices: object) -> Callable[[object], object]:
     return read
 
 
-Flag: TypeAlias = Annotated[bool, Kind("True or False", _flag)]
-Count: TypeAlias = Annotated[int, Kind("a whole number from 0 up", _whole(0))]
-Positive: TypeAlias = Annotated[int, Kind("a whole number from 1 up", _whole(1))]
+FLAG = Kind("True or False", _flag)
+COUNT = Kind("a whole number from 0 up", _whole(0))
+POSITIVE = Kind("a whole number from 1 up", _whole(1))
+NUMBER = Kind("a number from 0 up", _number)
+SECONDS = Kind("seconds (a number or a timedelta)", _seconds)
+SOME_SECONDS = Kind("more than 0 seconds", _some_seconds)
+TEXT = Kind("text", _text)
+OPTIONS = Kind("a dict", _options)
+ZONE = Kind("the name of a time zone", _zone)
+SERIALIZER = Kind("the name of a serializer", _serializer)
+OVERLAP = Kind("'allow', 'skip' or 'queue_one'", _one_of("allow", "skip", "queue_one"))
+DELIVERY_MODE = Kind(
+    "2, 1, 'persistent' or 'transient'", _one_of(2, 1, "persistent", "transient")
+)
+
+Flag: TypeAlias = Annotated[bool, FLAG]
+Count: TypeAlias = Annotated[int, COUNT]
+Positive: TypeAlias = Annotated[int, POSITIVE]
 Index: TypeAlias = Annotated[int, Kind("a whole number from -1 up", _whole(-1))]
-Number: TypeAlias = Annotated[float, Kind("a number from 0 up", _number)]
-Seconds: TypeAlias = Annotated[float, Kind("seconds or a timedelta", _seconds)]
-SomeSeconds: TypeAlias = Annotated[
-    float, Kind("more than 0 seconds (a number or a timedelta)", _some_seconds)
-]
-Text: TypeAlias = Annotated[str, Kind("text", _text)]
+Number: TypeAlias = Annotated[float, NUMBER]
+Seconds: TypeAlias = Annotated[float, SECONDS]
+SomeSeconds: TypeAlias = Annotated[float, SOME_SECONDS]
+Text: TypeAlias = Annotated[str, TEXT]
 Texts: TypeAlias = Annotated[tuple[str, ...], Kind("a list of texts", _words)]
-Options: TypeAlias = Annotated[dict[str, Any], Kind("a dict", _options)]
+Options: TypeAlias = Annotated[dict[str, Any], OPTIONS]
 Schedule: TypeAlias = Annotated[
     dict[Any, Any], Kind("a dict of entries by name", _mapping)
 ]
-Zone: TypeAlias = Annotated[str, Kind("the name of a time zone", _zone)]
+Zone: TypeAlias = Annotated[str, ZONE]
 Urls: TypeAlias = Annotated[tuple[str, ...], Kind("an address or a list", _urls)]
 Scheduler: TypeAlias = Annotated[
     str, Kind("celery.beat:PersistentScheduler", _scheduler)
 ]
 Pool: TypeAlias = Annotated[str, Kind("the name of a pool", _pool)]
-Serializer: TypeAlias = Annotated[str, Kind("the name of a serializer", _serializer)]
-Overlap: TypeAlias = Annotated[
-    str,
-    Kind("'allow', 'skip' or 'queue_one'", _one_of("allow", "skip", "queue_one")),
-]
+Serializer: TypeAlias = Annotated[str, SERIALIZER]
+Overlap: TypeAlias = Annotated[str, OVERLAP]
 Protocol: TypeAlias = Annotated[int, Kind("2 or 1", _one_of(2, 1))]
 Auto: TypeAlias = Annotated[str, Kind("'auto'", _one_of("auto"))]
-DeliveryMode: TypeAlias = Annotated[
-    int | str,
-    Kind("2, 1, 'persistent' or 'transient'", _one_of(2, 1, "persistent", "transient")),
-]
+DeliveryMode: TypeAlias = Annotated[int | str, DELIVERY_MODE]
 Anything: TypeAlias = Annotated[Any, Kind("anything", lambda value: value)]
 
 
@@ -1376,7 +1383,7 @@ class Row:
             except Unfit as error:
                 if error.reason:
                     raise
-        raise Unfit(f"expected {self.words}, got {_shown(self.name, value)}")
+        raise Unfit(f"expected {self.words}, got {shown(self.name, value)}")
 
 
 def _row_of(line: "Field[Any]", hint: Any, defaults: Settings) -> Row:
@@ -1490,7 +1497,7 @@ def _contradiction(
     row: Row, first: str, other: str, written: Mapping[str, object], locate: Locate
 ) -> Problem:
     said = [
-        f"{word} = {_shown(row.name, written[word])}{_at(locate(word))}"
+        f"{word} = {shown(row.name, written[word])}{_at(locate(word))}"
         for word in (first, other)
     ]
     return Problem(

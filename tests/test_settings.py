@@ -156,16 +156,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"task_time_limit": 0},
-        "task_time_limit: expected more than 0 seconds (a number or a timedelta) or"
-        " None, got 0",
+        "task_time_limit: expected more than 0 seconds or None, got 0",
     ),
     (
         {"result_expires": float("nan")},
-        "result_expires: expected seconds or a timedelta or None, got nan",
+        "result_expires: expected seconds (a number or a timedelta) or None, got nan",
     ),
     (
         {"result_expires": timedelta(-1)},
-        "result_expires: expected seconds or a timedelta or None, got"
+        "result_expires: expected seconds (a number or a timedelta) or None, got"
         " datetime.timedelta(days=-1)",
     ),
     (
