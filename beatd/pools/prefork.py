@@ -98,9 +98,6 @@ class Prefork:
         self.size = size
         self._on_event = on_event
         self._clock = clock or SystemClock()
-        self._life = Child(
-            runner, initialise, max_tasks_per_child, max_memory_per_child
-        ).live
         self._nursery = Nursery(
             Child(runner, initialise, max_tasks_per_child, max_memory_per_child).live
         )
@@ -250,9 +247,11 @@ class Prefork:
         ward.channel.close()
         if ward.job:
             self._tell_end(ward.job, ward, how)
-        elif not ward.pid and not ward.leaving:
+        elif self._killed or ward.leaving:
+            pass  # as it should be
+        elif not ward.pid:
             self._pause_births(f"a child ended before it was ready: {how}")
-        elif not ward.leaving:
+        else:
             words = "an idle child ended: %s"
             logger.warning(words, how, extra={"event": "pool.idle_end"})
 

@@ -1,0 +1,290 @@
+"""A pool with an inbox for its events, and the tasks that the tests have it run."""
+
+import ctypes
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from queue import SimpleQueue
+
+from beatd.errors import SoftTimeLimitExceeded
+from beatd.pools.base import (
+    Finished,
+    Job,
+    Lost,
+    Pool,
+    PoolEvent,
+    Runner,
+    Started,
+    TimedOut,
+)
+from beatd.pools.frames import Report, pack
+from beatd.pools.limits import soft_limit
+from tests.servers import PATIENCE, eventually
+
+Outcome = Finished | TimedOut | Lost
+
+Listener = Callable[[PoolEvent], object]
+
+LONG = 60.0
+"""Seconds that no test waits for."""
+
+_tokens = count(1)
+
+
+def job(
+    task: Callable[..., object],
+    *words: object,
+    time_limit: float | None = None,
+    soft_time_limit: float | None = None,
+) -> Job:
+    """Have `task`, a function of this module, called with these words as text."""
+    message = "\0".join([task.__name__, *map(str, words)]).encode()
+    return Job(f"job-{next(_tokens)}", message, 1, time_limit, soft_time_limit)
+
+
+def runner(job: Job) -> bytes:
+    """Do as the worker's runner does: whatever a task raises is its report."""
+    name, *words = job.message.decode().split("\0")
+    task = globals()[name]
+    try:
+        with soft_limit(job.soft_time_limit):
+            return str(task(*words)).encode()
+    except BaseException as error:
+        if task is break_the_runner:
+            raise
+        return repr(error).encode()
+
+
+class Desk:
+    """Hands jobs to a pool and waits for what becomes of them."""
+
+    def __init__(self, make: Callable[[Runner, Listener], Pool]) -> None:
+        self._inbox: SimpleQueue[PoolEvent] = SimpleQueue()
+        self.events: list[PoolEvent] = []
+        self.pool = make(runner, self._inbox.put)
+
+    def submit(self, *jobs: Job) -> None:
+        self.pool.submit(jobs)
+
+    def run(self, *jobs: Job) -> list[Outcome]:
+        """Have these jobs run; give their outcomes in the jobs' order."""
+        self.submit(*jobs)
+        return self.outcomes(jobs)
+
+    def report(self, task: Callable[..., object], *words: object) -> str:
+        (outcome,) = self.run(job(task, *words))
+        assert isinstance(outcome, Finished), outcome
+        return outcome.report.decode()
+
+    def outcomes(self, jobs: Iterable[Job]) -> list[Outcome]:
+        """Wait for the outcomes of these jobs."""
+        tokens = [job.token for job in jobs]
+        self.all_events()
+        missing = set(tokens) - self._ended().keys()
+        while missing:
+            event = self._inbox.get(timeout=PATIENCE)
+            self.events.append(event)
+            if not isinstance(event, Started):
+                missing.discard(event.token)
+        ended = self._ended()
+        return [ended[token] for token in tokens]
+
+    def started(self, job: Job) -> Started:
+        """Wait until the job has begun."""
+        return eventually(lambda: self._started(job), "the job to begin")
+
+    def all_events(self) -> list[PoolEvent]:
+        """Give everything that was told so far."""
+        while not self._inbox.empty():
+            self.events.append(self._inbox.get())
+        return self.events
+
+    def _started(self, job: Job) -> Started | None:
+        for event in self.all_events():
+            if isinstance(event, Started) and event.token == job.token:
+                return event
+        return None
+
+    def _ended(self) -> dict[str, Outcome]:
+        return {
+            event.token: event
+            for event in self.events
+            if not isinstance(event, Started)
+        }
+
+
+# Tasks.
+
+
+def echo(text: str) -> str:
+    return text
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def thread() -> int:
+    return threading.get_ident()
+
+
+def raise_named(name: str) -> None:
+    raise {"SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt}[name]
+
+
+def break_the_runner() -> None:
+    raise RuntimeError("the runner itself")
+
+
+def sleep(seconds: str) -> str:
+    """Sleep in one go, in C code."""
+    time.sleep(float(seconds))
+    return "slept"
+
+
+def busy(seconds: str) -> str:
+    """Take that long in Python code."""
+    end = time.monotonic() + float(seconds)
+    while time.monotonic() < end:
+        pass
+    return "was busy"
+
+
+def clean_up_at_the_soft_limit() -> str:
+    try:
+        busy(str(LONG))
+    except SoftTimeLimitExceeded:
+        return "cleaned up"
+    return "never told"
+
+
+def ignore_the_soft_limit() -> None:
+    try:
+        busy(str(LONG))
+    except SoftTimeLimitExceeded:
+        time.sleep(LONG)
+
+
+def meet(mine: str, theirs: str) -> str:
+    """End only if the other task runs at the same time."""
+    Path(mine).touch()
+    eventually(Path(theirs).exists, "the other task")
+    return "met"
+
+
+def wait_for(path: str) -> str:
+    eventually(Path(path).exists, f"{path} to be made")
+    return "seen"
+
+
+def count_bytes(data: str) -> str:
+    return str(len(data))
+
+
+def make_bytes(number: str) -> str:
+    return "x" * int(number)
+
+
+def exit_at_once(status: str) -> None:
+    os._exit(int(status))
+
+
+def send_self(number: str) -> None:
+    os.kill(os.getpid(), int(number))
+    time.sleep(LONG)
+
+
+def segfault() -> None:
+    faulthandler.disable()  # pytest's, which would print the stack
+    ctypes.string_at(0)
+
+
+def fork_and_return_twice() -> str:
+    os.fork()
+    return "returned"
+
+
+def leave_a_process_behind_and_die(pid_file: str) -> None:
+    """Die while a copy lives on that has everything open."""
+    if os.fork() == 0:
+        Path(pid_file).write_text(str(os.getpid()))
+        time.sleep(LONG)
+    os._exit(3)
+
+
+def leave_a_thread_behind() -> str:
+    threading.Thread(target=time.sleep, args=[LONG]).start()
+    return "left"
+
+
+def close_all_files() -> None:
+    os.closerange(3, 1000)
+    time.sleep(LONG)
+
+
+def _channel() -> int:
+    """Find the child's end of its channel: the one Unix socket without a name."""
+    for fd in range(3, 1000):
+        with suppress(OSError), socket.socket(fileno=os.dup(fd)) as maybe:
+            if maybe.family == socket.AF_UNIX and not maybe.getpeername():
+                return fd
+    raise LookupError("no channel")
+
+
+def say_to_the_pool(hexadecimal: str) -> str:
+    os.write(_channel(), bytes.fromhex(hexadecimal))
+    return "said"
+
+
+def report_for_another(token: str) -> str:
+    os.write(_channel(), pack(Report([Finished(token, b"forged")], leaving=False)))
+    return "forged"
+
+
+def kill_the_parent() -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(LONG)
+
+
+def parent() -> int:
+    return os.getppid()
+
+
+def environment(name: str) -> str:
+    return os.environ.get(name, "nothing")
+
+
+def read_stdin() -> str:
+    return sys.stdin.read()
+
+
+def send_self_interrupt() -> str:
+    os.kill(os.getpid(), signal.SIGINT)
+    return "still here"
+
+
+_hoard: list[bytearray] = []
+
+
+def hoard(mebibytes: str) -> str:
+    _hoard.append(bytearray(b"x") * (int(mebibytes) << 20))
+    return "hoarded"
+
+
+_initialised: list[tuple[int, int]] = []
+
+
+def initialise() -> None:
+    _initialised.append((os.getpid(), len(_initialised)))
+
+
+def is_initialised() -> str:
+    return str(bool(_initialised) and _initialised[-1][0] == os.getpid())

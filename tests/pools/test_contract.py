@@ -1,0 +1,188 @@
+"""What every pool promises, whatever it runs jobs in."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from beatd.errors import ConfigError
+from beatd.pools import create
+from beatd.pools.base import Finished, Lost, Started, TimedOut
+from tests.pools import desk
+from tests.pools.desk import Desk, job
+
+NAMES = ["solo", "threads", "prefork"]
+WITH_COMPANY = ["threads", "prefork"]
+
+
+@pytest.fixture(params=NAMES)
+def pool(request: pytest.FixtureRequest) -> Iterator[Desk]:
+    yield from at_work(request.param)
+
+
+@pytest.fixture(params=WITH_COMPANY)
+def pool_of_two(request: pytest.FixtureRequest) -> Iterator[Desk]:
+    """A pool that runs two jobs at the same time."""
+    yield from at_work(request.param)
+
+
+def at_work(name: str) -> Iterator[Desk]:
+    at = Desk(lambda *args: create(name, *args, size=2, initialise=desk.initialise))
+    at.pool.start()
+    yield at
+    at.pool.kill()
+
+
+def test_a_job_begins_and_then_ends_with_the_runners_report(pool: Desk) -> None:
+    one = job(desk.echo, "hello")
+
+    outcomes = pool.run(one)
+
+    assert outcomes == [Finished(one.token, b"hello")]
+    first, second = pool.all_events()
+    assert isinstance(first, Started)
+    assert first.token == one.token
+    assert second == outcomes[0]
+
+
+def test_started_names_the_process_that_runs_the_job(pool: Desk) -> None:
+    one = job(desk.pid)
+
+    (outcome,) = pool.run(one)
+
+    assert outcome == Finished(one.token, str(pool.started(one).pid).encode())
+
+
+def test_each_of_many_jobs_ends_once_with_its_own_report(pool: Desk) -> None:
+    jobs = [job(desk.echo, number) for number in range(300)]
+
+    outcomes = pool.run(*jobs)
+    pool.pool.stop()
+
+    reports = [one.message.partition(b"\0")[2] for one in jobs]
+    assert outcomes == [
+        Finished(one.token, report) for one, report in zip(jobs, reports, strict=True)
+    ]
+    assert len(pool.all_events()) == 2 * len(jobs)
+
+
+@pytest.mark.parametrize("name", ["SystemExit", "KeyboardInterrupt"])
+def test_a_task_that_wants_to_end_the_process_does_not(pool: Desk, name: str) -> None:
+    assert pool.report(desk.raise_named, name) == f"{name}()"
+    assert pool.report(desk.echo, "next") == "next"
+
+
+def test_a_runner_that_raises_loses_its_job_and_no_other(pool: Desk) -> None:
+    broken, next_one = pool.run(job(desk.break_the_runner), job(desk.echo, "next"))
+
+    assert isinstance(broken, Lost)
+    assert isinstance(next_one, Finished)
+
+
+def test_the_soft_limit_is_raised_inside_the_task(pool: Desk) -> None:
+    one = job(desk.clean_up_at_the_soft_limit, soft_time_limit=0.05)
+
+    assert pool.run(one) == [Finished(one.token, b"cleaned up")]
+
+
+def test_a_soft_limit_never_hits_the_next_job(pool: Desk) -> None:
+    # Each job ends at about its limit, and is followed by one without any.
+    pairs = [
+        (job(desk.busy, "0.002", soft_time_limit=0.002), job(desk.busy, "0.002"))
+        for _ in range(40)
+    ]
+
+    outcomes = pool.run(*(one for pair in pairs for one in pair))
+
+    limited = [outcome.report for outcome in outcomes[0::2]]  # type: ignore[union-attr] # Finished, or it fails
+    assert outcomes[1::2] == [Finished(two.token, b"was busy") for _, two in pairs]
+    assert set(limited) <= {b"was busy", b"SoftTimeLimitExceeded()"}
+
+
+def test_a_job_that_keeps_its_limits_is_left_alone(pool: Desk) -> None:
+    one = job(desk.echo, "quick", time_limit=30, soft_time_limit=20)
+
+    assert pool.run(one) == [Finished(one.token, b"quick")]
+
+
+def test_initialise_ran_where_the_first_job_runs(pool: Desk) -> None:
+    assert pool.report(desk.is_initialised) == "True"
+
+
+def test_stop_lets_every_job_end(pool: Desk) -> None:
+    jobs = [job(desk.sleep, "0.05") for _ in range(5)]
+
+    pool.submit(*jobs)
+    pool.pool.stop()
+
+    assert pool.outcomes(jobs) == [Finished(one.token, b"slept") for one in jobs]
+
+
+def test_two_jobs_run_at_the_same_time(pool_of_two: Desk, tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    one, two = job(desk.meet, a, b), job(desk.meet, b, a)
+
+    outcomes = pool_of_two.run(one, two)
+
+    assert outcomes == [Finished(one.token, b"met"), Finished(two.token, b"met")]
+
+
+def test_a_long_job_does_not_hold_up_short_ones(
+    pool_of_two: Desk, tmp_path: Path
+) -> None:
+    long = job(desk.wait_for, tmp_path / "go")
+    short = [job(desk.echo, "short") for _ in range(20)]
+    pool_of_two.submit(long, *short)
+
+    outcomes = pool_of_two.outcomes(short)
+    (tmp_path / "go").touch()
+
+    assert outcomes == [Finished(one.token, b"short") for one in short]
+    assert pool_of_two.outcomes([long]) == [Finished(long.token, b"seen")]
+
+
+def test_a_job_past_its_time_limit_ends_and_its_place_is_taken(
+    pool_of_two: Desk, tmp_path: Path
+) -> None:
+    late = [job(desk.wait_for, tmp_path / "go", time_limit=0.1) for _ in range(2)]
+
+    timed_out = pool_of_two.run(*late)
+    ran = pool_of_two.run(job(desk.echo, "1"), job(desk.echo, "2"))
+    (tmp_path / "go").touch()  # a thread that was given up comes to its end
+    pool_of_two.pool.stop()
+
+    assert timed_out == [TimedOut(one.token, 0.1) for one in late]
+    assert all(isinstance(outcome, Finished) for outcome in ran)
+    assert len(pool_of_two.all_events()) == 8
+
+
+def test_kill_ends_what_runs_and_what_waits_as_lost(
+    pool_of_two: Desk, tmp_path: Path
+) -> None:
+    running = [job(desk.wait_for, tmp_path / "go") for _ in range(2)]
+    waiting = [job(desk.echo, "too late") for _ in range(2)]
+    pool_of_two.submit(*running, *waiting)
+    for one in running:
+        pool_of_two.started(one)
+
+    pool_of_two.pool.kill()
+
+    outcomes = pool_of_two.outcomes([*running, *waiting])
+    (tmp_path / "go").touch()
+    assert all(isinstance(outcome, Lost) for outcome in outcomes)
+    assert len(pool_of_two.all_events()) == 6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pool_without_jobs_stops(name: str) -> None:
+    at = Desk(lambda *args: create(name, *args, size=2))
+    at.pool.start()
+
+    at.pool.stop()
+
+    assert at.all_events() == []
+
+
+def test_an_unknown_pool_is_refused_with_the_known_names() -> None:
+    with pytest.raises(ConfigError, match="one of prefork, threads, solo; got 'fork'"):
+        create("fork", desk.runner, print, size=1)
