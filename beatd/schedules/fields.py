@@ -277,7 +277,7 @@ def _crontab_text(field: _Field, value: CrontabValue) -> str:
     """Write an argument of Celery's crontab as the text of a cron field."""
     if isinstance(value, str):
         return ",".join(_crontab_item(field, item) for item in value.split(","))
-    if isinstance(value, Mapping) or isinstance(value, bool):
+    if isinstance(value, Mapping | bool):
         raise field.error(value)
     numbers = list(value) if isinstance(value, Iterable) else [value]
     texts = [str(n) for n in numbers if type(n) is int and field.low <= n <= field.high]

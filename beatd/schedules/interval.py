@@ -23,8 +23,8 @@ class Every:
         if not 0 <= self.offset < self.every:
             raise ScheduleError(
                 "offset",
-                f"expected a phase from 0 to less than the interval of {self.every} ms,"
-                f" got {self.offset} ms",
+                f"expected a phase of 0 to less than {self.every / SECOND:g} seconds,"
+                f" got {self.offset / SECOND:g}",
             )
 
     @property
@@ -132,4 +132,6 @@ def _unit(every: Span) -> Span:
 
 def _check(every: Span) -> None:
     if every <= 0:
-        raise ScheduleError("every", f"expected more than 0 seconds, got {every} ms")
+        raise ScheduleError(
+            "every", f"expected more than 0 seconds, got {every / SECOND:g}"
+        )

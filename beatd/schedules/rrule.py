@@ -153,7 +153,7 @@ class _Elapsed:
         return period + self.step + self.ticks[0]
 
     def _barred_until(self, slot: Instant) -> Instant | None:
-        """Give when to look again if the rule's parts bar `slot`; None if they do not."""
+        """Give when to look again if the rule bars `slot`; None if it does not."""
         stretch = self.clock.stretch(slot)
         local = slot + stretch.offset
         barred = self._barred(local)

@@ -4,11 +4,12 @@ The zone comes from the entry or the settings. What can be wrong without a zone 
 where it is written: `crontab(minute=61)` raises on its own line.
 """
 
+from collections.abc import Iterable
 from dataclasses import InitVar, dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
 from math import isfinite
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias
 from zoneinfo import ZoneInfo
 
 from beatd.errors import ScheduleError
@@ -29,13 +30,12 @@ from beatd.schedules.recurrence import Recurrence, read_recurrence
 from beatd.schedules.rrule import RRule
 from beatd.schedules.solar import Solar
 
-Seconds: TypeAlias = float | timedelta
+Length: TypeAlias = float | timedelta
 """A length of time as users write it."""
 
 _UNITS = {"weeks": 7 * DAY, "days": DAY, "hours": HOUR, "minutes": MINUTE}
 
 
-@runtime_checkable
 class ScheduleSpec(Protocol):
     """A schedule without its zone."""
 
@@ -131,7 +131,14 @@ class cron:
         return _cron_in_zone(fields, zone)
 
     def in_words(self) -> str:
-        ...
+        if is_drawn(self.expression):
+            return self.expression
+        return words.in_words(self._read(None)) or self.expression
+
+    def describe(self) -> str:
+        if is_drawn(self.expression):
+            return f"by {self.expression!r}, drawn from the entry's name"
+        return words.describe(self._read(None))
 
     def _read(self, hash_id: str | None) -> Fields:
         return read_cron(
@@ -143,7 +150,7 @@ class cron:
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
 class every:
-    """A slot every so often: `every(30)`, `every(timedelta(minutes=5))`, `every(hours=2)`.
+    """A slot every so often: `every(30)`, `every(timedelta(days=1))`, `every(hours=2)`.
 
     Counted from the Unix epoch plus `offset`, so that all processes agree; with
     `align=False` from the previous run, and with `relative=True` from the previous run
@@ -157,15 +164,172 @@ class every:
 
     def __init__(
         self,
-        every: Seconds | None = None,
+        every: Length = 0,
         *,
         weeks: float = 0,
         days: float = 0,
         hours: float = 0,
         minutes: float = 0,
         seconds: float = 0,
-        offset: Seconds = 0,
+        offset: Length = 0,
         align: bool = True,
         relative: bool = False,
     ) -> None:
-        ...
+        parts = ((weeks, 7 * DAY), (days, DAY), (hours, HOUR), (minutes, MINUTE))
+        length = _span("every", every) + _span("every", seconds)
+        length += sum(_span("every", number) * unit // SECOND for number, unit in parts)
+        put = object.__setattr__
+        put(self, "every", length)
+        put(self, "offset", _span("offset", offset))
+        put(self, "align", align and not relative)
+        put(self, "relative", relative)
+        Every(self.every, self.offset)
+        if self.offset and not self.align:
+            raise ScheduleError("offset", "counts from the epoch: it needs align=True")
+
+    def __repr__(self) -> str:
+        unit, size = next(
+            ((name, size) for name, size in _UNITS.items() if self.every % size == 0),
+            ("seconds", SECOND),
+        )
+        given: list[tuple[str, object]] = [(unit, _number(self.every, size))]
+        if self.offset:
+            given.append(("offset", _number(self.offset, SECOND)))
+        if self.relative:
+            given.append(("relative", True))
+        elif not self.align:
+            given.append(("align", False))
+        return f"every({_arguments(given)})"
+
+    def in_zone(self, zone: ZoneInfo, *, hash_id: str | None = None) -> Schedule:
+        if self.relative:
+            return EveryRounded(self.every, zone)
+        if self.align:
+            return Every(self.every, self.offset)
+        return EveryFromLast(self.every)
+
+    def in_words(self) -> str:
+        text = f"every {words.length(self.every)}"
+        if self.offset:
+            return f"{text} + {words.length(self.offset)}"
+        return text if self.align else f"{text} from last"
+
+    def describe(self) -> str:
+        text = f"every {words.length(self.every)}"
+        if self.relative:
+            return f"{text} from the last run on, rounded down as Celery does"
+        if not self.align:
+            return f"{text} from the last run on"
+        offset = f" and {words.length(self.offset)}" if self.offset else ""
+        return f"{text}, counted from 1970-01-01 00:00 UTC{offset}"
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class once:
+    """A single slot, at an ISO 8601 date and time; local unless it has an offset."""
+
+    at: datetime
+
+    def __init__(self, at: datetime | str) -> None:
+        object.__setattr__(self, "at", moment_of("at", at))
+
+    def __repr__(self) -> str:
+        return f"once({str(self.at)!r})"
+
+    def in_zone(self, zone: ZoneInfo, *, hash_id: str | None = None) -> Schedule:
+        return Once(self.at, zone)
+
+    def in_words(self) -> str:
+        return f"once {self.at:%Y-%m-%d %H:%M}"
+
+    def describe(self) -> str:
+        return f"once, at {self.at}"
+
+
+@dataclass(frozen=True, slots=True)
+class solar:
+    """Each day's sunrise, sunset, noon, dawn or dusk at a place, as Celery's solar."""
+
+    event: str
+    lat: float
+    lon: float
+    nowfun: InitVar[object] = None
+    app: InitVar[object] = None
+
+    def __post_init__(self, nowfun: object, app: object) -> None:
+        Solar(self.event, self.lat, self.lon)
+
+    def in_zone(self, zone: ZoneInfo, *, hash_id: str | None = None) -> Schedule:
+        return Solar(self.event, self.lat, self.lon)
+
+    def in_words(self) -> str:
+        return f"{self.event} {self.lat:g}, {self.lon:g}"
+
+    def describe(self) -> str:
+        event = self.event.replace("_", " ")
+        return f"at {event} at latitude {self.lat:g}, longitude {self.lon:g}"
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class rrule:
+    """An RFC 5545 recurrence rule, from a first instance on; local times."""
+
+    rule: Recurrence
+    dtstart: datetime
+
+    def __init__(self, rule: str, dtstart: datetime | str) -> None:
+        object.__setattr__(self, "rule", read_recurrence(rule))
+        object.__setattr__(self, "dtstart", moment_of("dtstart", dtstart))
+
+    def __repr__(self) -> str:
+        return f"rrule({self.rule.text!r}, dtstart={str(self.dtstart)!r})"
+
+    def in_zone(self, zone: ZoneInfo, *, hash_id: str | None = None) -> Schedule:
+        return RRule(self.rule, self.dtstart, zone)
+
+    def in_words(self) -> str:
+        return self.rule.text
+
+    def describe(self) -> str:
+        return f"by the rule {self.rule.text}, first at {self.dtstart}"
+
+
+def read(value: object, *, relative: bool = False) -> ScheduleSpec:
+    """Read what stands under `schedule` in an entry.
+
+    Text is a cron expression; a number of seconds or a timedelta is an interval, which
+    `relative` has rounded as Celery does.
+    """
+    if isinstance(value, crontab | cron | every | once | solar | rrule):
+        return value
+    if isinstance(value, str):
+        return cron(value)
+    if isinstance(value, int | float | timedelta) and not isinstance(value, bool):
+        return every(value, relative=relative)
+    raise ScheduleError(
+        "schedule", f"expected crontab, timedelta or seconds, got {value!r}"
+    )
+
+
+@lru_cache(
+    maxsize=4096
+)  # entries often share a schedule; it need not be in memory twice
+def _cron_in_zone(fields: Fields, zone: ZoneInfo) -> Cron:
+    return Cron(fields, zone)
+
+
+def _span(name: str, value: Length) -> Span:
+    if isinstance(value, timedelta):
+        return span_of(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not isfinite(value):
+        raise ScheduleError(name, f"expected seconds or a timedelta, got {value!r}")
+    return span_of(value)
+
+
+def _number(span: Span, unit: Span) -> float:
+    return span // unit if span % unit == 0 else span / unit
+
+
+def _arguments(given: Iterable[tuple[str, object]]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in given)

@@ -5,9 +5,9 @@ what the clock on the wall reads.
 """
 
 from bisect import bisect_right
+from datetime import datetime
 from difflib import get_close_matches
 from functools import lru_cache
-from datetime import datetime
 from typing import NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo, available_timezones
 
