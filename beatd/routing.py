@@ -1,14 +1,27 @@
 """Where a message goes: queues, exchanges, priorities, and Celery's routing rules."""
 
-from dataclasses import dataclass
+import fnmatch
+import re
+from bisect import bisect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+from beatd.errors import MessageError
+
+SEPARATOR = "\x06\x16"
+"""What kombu puts between the parts of a list's key and of a binding's member."""
+
+PRIORITY_STEPS = (0, 3, 6, 9)
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
     """A declared queue and the binding by which its exchange reaches it.
 
-    `exchange_type` is direct, topic or fanout. An empty exchange is named after the
-    queue, an empty routing key too (Celery: `task_queues`, kombu's defaults).
+    `exchange_type` is direct, topic or fanout. An empty exchange or routing key stands
+    for the default one, as in Celery's `task_queues`; `Router.queue` fills it in.
     """
 
     name: str
@@ -33,3 +46,289 @@ class Route:
     routing_key: str = ""
     exchange_type: str = "direct"
     priority: int = 0
+
+
+class Binding(NamedTuple):
+    """One way from an exchange to a queue, as the set `_kombu.binding.<exchange>` has.
+
+    `pattern` is the regular expression that kombu makes of a topic key.
+    """
+
+    key: str
+    pattern: str
+    queue: str
+
+    def member(self, separator: str = SEPARATOR) -> str:
+        """Give the set's member."""
+        return separator.join(self)
+
+    def matches(self, exchange_type: str, routing_key: str) -> bool:
+        """Say whether a message under `routing_key` reaches the queue."""
+        if exchange_type == "topic":
+            # The stored pattern is foreign text: the key says the same.
+            return _topic_regex(self.key).match(routing_key) is not None
+        return exchange_type == "fanout" or self.key == routing_key
+
+
+def binding_of(queue: Queue) -> Binding:
+    """Give the binding of a queue that `Router.queue` gave."""
+    pattern = topic_pattern(queue.routing_key) if queue.exchange_type == "topic" else ""
+    return Binding(queue.routing_key, pattern, queue.name)
+
+
+def bound_queues(
+    members: Iterable[str],
+    exchange_type: str,
+    routing_key: str,
+    separator: str = SEPARATOR,
+) -> list[str]:
+    """Give the queues that a message reaches through an exchange with these bindings.
+
+    Members that are no bindings are passed over; a queue is named once.
+    """
+    queues = []
+    for member in sorted(members):
+        parts = member.split(separator)
+        if len(parts) == 3 and Binding(*parts).matches(exchange_type, routing_key):
+            queues.append(parts[2])
+    return list(dict.fromkeys(queues))
+
+
+def topic_pattern(key: str) -> str:
+    """Give the regular expression of a topic key: `*` one word, `#` any number."""
+    words = (_WILDCARDS.get(word) or _escaped(word) for word in key.split("."))
+    return "^" + r"\.".join(words) + "$"
+
+
+_WILDCARDS = {"*": r"[^\.]+", "#": r".*?"}
+
+
+def _escaped(word: str) -> str:
+    # Wildcards that are only part of a word stay as they are: kombu's members do so.
+    return "".join(c if c.isalnum() or c in "*#" else "\\" + c for c in word)
+
+
+@lru_cache(maxsize=1024)
+def _topic_regex(key: str) -> re.Pattern[str]:
+    words = (_WILDCARDS.get(word) or re.escape(word) for word in key.split("."))
+    return re.compile(r"\.".join(words) + r"\Z")
+
+
+def step_of(priority: int, steps: Sequence[int] = PRIORITY_STEPS) -> int:
+    """Give the step whose list takes messages of this priority; 0 is popped first."""
+    return steps[bisect(steps, min(max(priority, 0), 9)) - 1]
+
+
+def list_key(queue: str, step: int, separator: str = SEPARATOR) -> str:
+    """Give the key of a queue's list for one priority step."""
+    return f"{queue}{separator}{step}" if step else queue
+
+
+def fanout_channel(
+    exchange: str,
+    routing_key: str,
+    db: int,
+    prefix: bool | str = True,
+    patterns: bool = True,
+) -> str:
+    """Give the channel on which a fan-out exchange publishes.
+
+    `prefix` and `patterns` are the transport options `fanout_prefix` and
+    `fanout_patterns`.
+    """
+    if prefix is True:
+        prefix = "/{db}."
+    head = prefix.replace("{db}", str(db)) if prefix else ""
+    tail = f"/{routing_key}" if routing_key and patterns else ""
+    return f"{head}{exchange}{tail}"
+
+
+Rule: TypeAlias = Mapping[str, Any]
+"""What a routing rule says: options, such as queue and priority."""
+
+Lookup: TypeAlias = Callable[..., Any]
+"""A router function: (name, args, kwargs, options, task=None) -> rule, queue or None"""
+
+
+class Router:
+    """Finds the way of a task's messages by options, `task_routes` and defaults.
+
+    `routes` has Celery's forms: a mapping or a sequence of pairs, from name, glob with
+    `*` or compiled regular expression to a rule or a queue's name; a function; or a
+    list of those, of which the first that has an answer decides.
+    """
+
+    def __init__(
+        self,
+        queues: Iterable[Queue] = (),
+        default_queue: str = "celery",
+        default_exchange: str = "",
+        default_exchange_type: str = "direct",
+        default_routing_key: str = "",
+        routes: Any = None,
+        create_missing: bool = True,
+    ) -> None:
+        self.default_queue = default_queue
+        self._create_missing = create_missing
+        self._exchange = default_exchange or default_queue
+        self._routing_key = default_routing_key or default_queue
+        declared = list(queues) or [
+            Queue(default_queue, exchange_type=default_exchange_type)
+        ]
+        self.queues = {queue.name: self._filled(queue) for queue in declared}
+        """The declared queues, by name."""
+        self._types = {q.exchange: q.exchange_type for q in self.queues.values()}
+        self._lookups = _lookups(routes)
+        self._routes: dict[Route, Route] = {}
+
+    def queue(self, name: str) -> Queue:
+        """Give the queue of that name, made up as Celery does when it is missing."""
+        if name in self.queues:
+            return self.queues[name]
+        if not self._create_missing:
+            raise MessageError(
+                f"no queue {name!r} in task_queues, and task_create_missing_queues "
+                "is off"
+            )
+        return Queue(name, exchange=name, routing_key=name)
+
+    def options(
+        self,
+        task: str,
+        options: Mapping[str, Any],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Mapping[str, Any]:
+        """Give `options` with what `task_routes` adds to them for this task."""
+        for lookup in self._lookups:
+            rule = _rule(lookup, task, args, kwargs or {}, options)
+            if rule is not None:
+                given = {k: v for k, v in options.items() if v is not None}
+                return {**rule, **given}
+        return options
+
+    def route(
+        self,
+        task: str,
+        options: Mapping[str, Any],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Route:
+        """Give the way of one message. Equal routes are one object."""
+        options = self.options(task, options, args, kwargs)
+        queue = self.declares(options)
+        priority = _option(options, "priority", int, "an integer") or 0
+        exchange = _option(options, "exchange", str, "an exchange's name")
+        key = _option(options, "routing_key", str, "text")
+        kind = _option(options, "exchange_type", str, "direct, topic or fanout")
+        if kind is None and exchange in (None, "", queue.exchange):
+            kind = queue.exchange_type
+        elif kind is None:
+            kind = self._types.get(exchange, "direct")
+        if kind == "direct" and not (exchange and key):
+            route = Route(queue.name, "", queue.name, kind, priority)
+        else:
+            exchange = exchange or queue.exchange
+            route = Route("", exchange, key or queue.routing_key, kind, priority)
+        return self._routes.setdefault(route, route)
+
+    def declares(self, options: Mapping[str, Any]) -> Queue:
+        """Give the queue that Celery's producers declare: the named or default one."""
+        name = options.get("queue")
+        if isinstance(name, Queue):
+            return self._filled(name)
+        if name is not None and not isinstance(name, str):
+            raise MessageError(f"options['queue']: expected a name, got {name!r}")
+        return self.queue(name or self.default_queue)
+
+    def _filled(self, queue: Queue) -> Queue:
+        return replace(
+            queue,
+            exchange=queue.exchange or self._exchange,
+            routing_key=queue.routing_key or self._routing_key,
+        )
+
+
+def _option(options: Mapping[str, Any], name: str, kind: type, expected: str) -> Any:
+    value = options.get(name)
+    if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
+        return value
+    raise MessageError(f"options[{name!r}]: expected {expected}, got {value!r}")
+
+
+def _lookups(routes: Any) -> list[Lookup]:
+    if routes is None:
+        return []
+    listed = routes if isinstance(routes, list | tuple) else [routes]
+    return [_lookup(route) for route in listed]
+
+
+def _lookup(route: Any) -> Lookup:
+    if isinstance(route, Mapping):
+        return _Table(route.items())
+    if isinstance(route, list | tuple):
+        return _Table(route)
+    if hasattr(route, "route_for_task"):  # the form of Celery before 4.0
+        return lambda task, args, kwargs, options, **_: route.route_for_task(
+            task, args, kwargs
+        )
+    if callable(route):
+        function: Lookup = route
+        return function
+    raise MessageError(
+        f"task_routes: expected a dict, a list of pairs or a function, got {route!r}"
+    )
+
+
+class _Table:
+    """Rules by name, by glob and by regular expression; exact names come first."""
+
+    def __init__(self, pairs: Iterable[tuple[Any, Any]]) -> None:
+        self._names: dict[str, Any] = {}
+        self._patterns: list[tuple[re.Pattern[str], Any]] = []
+        for pair in pairs:
+            try:
+                key, rule = pair
+            except (TypeError, ValueError):
+                raise MessageError(
+                    f"task_routes: expected a pair of name and rule, got {pair!r}"
+                ) from None
+            if isinstance(key, re.Pattern):
+                self._patterns.append((key, rule))
+            elif "*" in key:
+                self._patterns.append((re.compile(fnmatch.translate(key)), rule))
+            else:
+                self._names[key] = rule
+        # Names come from messages too: what is remembered has a bound.
+        self._find = lru_cache(maxsize=4096)(self._first)
+
+    def __call__(self, task: str, *_: Any, **__: Any) -> Any:
+        return self._find(task)
+
+    def _first(self, task: str) -> Any:
+        if task in self._names:
+            return self._names[task]
+        for pattern, rule in self._patterns:
+            if pattern.match(task):
+                return rule
+        return None
+
+
+def _rule(
+    lookup: Lookup,
+    task: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> Rule | None:
+    try:
+        answer = lookup(task, args, kwargs, options, task=None)
+    except Exception as error:  # the user's code
+        raise MessageError(f"task_routes: {lookup!r} raised {error!r}") from error
+    if answer is None or isinstance(answer, Mapping):
+        return answer or None
+    if isinstance(answer, str):
+        return {"queue": answer}
+    raise MessageError(
+        f"task_routes[{task!r}]: expected a dict or a queue's name, got {answer!r}"
+    )

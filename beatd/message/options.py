@@ -1,0 +1,175 @@
+"""The options of `apply_async`: what each may be, and which become properties."""
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from beatd.errors import MessageError
+from beatd.instant import Instant, instant_of
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if not isinstance(name, str):
+            raise MessageError(f"options: expected text as names, got {kind_of(name)}")
+        if value is None or name not in _EXPECTED:
+            continue
+        fits, expected = _EXPECTED[name]
+        if not fits(value):
+            raise MessageError(f"options[{name!r}]: expected {expected}, got {value!r}")
+
+
+def _is(*kinds: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _is_seconds(value: Any) -> bool:
+    """Say whether it is a length of time that leaves dates within the calendar."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return math.isfinite(value) and abs(value) <= _LONGEST
+
+
+def _is_limit(value: Any) -> bool:
+    return _is_seconds(value) and value >= 0
+
+
+def _is_moment(value: Any) -> bool:
+    if isinstance(value, str):
+        try:
+            datetime.fromisoformat(value)
+        except ValueError:
+            return False
+        return True
+    return isinstance(value, datetime)
+
+
+def is_signature(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and isinstance(value.get("task"), str)
+        and isinstance(value.get("args") or [], list | tuple)
+        and isinstance(value.get("kwargs") or {}, Mapping)
+        and isinstance(value.get("options") or {}, Mapping)
+    )
+
+
+def _are_signatures(value: Any) -> bool:
+    return all(map(is_signature, listed(value) or ()))
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+
+
+def _has_names(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+
+
+_LONGEST = 1e10
+"""Seconds, more than 300 years."""
+
+_TEXT = (_is(str), "text")
+_INTEGER = (_is(int), "an integer")
+_FLAG = (lambda value: isinstance(value, bool), "True or False")
+_LIMIT = (_is_limit, "seconds, zero or more")
+_SIGNATURES = (_are_signatures, "a signature or a list of them")
+
+_EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "countdown": (_is_seconds, "a number of seconds"),
+    "eta": (_is_moment, "a datetime or ISO 8601 text"),
+    "expires": (
+        lambda v: _is_seconds(v) or _is_moment(v),
+        "seconds, a datetime or ISO 8601 text",
+    ),
+    "task_id": _TEXT,
+    "root_id": _TEXT,
+    "parent_id": _TEXT,
+    "group_id": _TEXT,
+    "group_index": _INTEGER,
+    "retries": _INTEGER,
+    "replaced_task_nesting": _INTEGER,
+    "priority": _INTEGER,
+    "time_limit": _LIMIT,
+    "soft_time_limit": _LIMIT,
+    "ignore_result": _FLAG,
+    "shadow": _TEXT,
+    "origin": _TEXT,
+    "argsrepr": _TEXT,
+    "kwargsrepr": _TEXT,
+    "serializer": _TEXT,
+    "compression": _TEXT,
+    "reply_to": _TEXT,
+    "headers": (_has_names, "a dict with text as names"),
+    "link": _SIGNATURES,
+    "link_error": _SIGNATURES,
+    "chain": (
+        lambda v: isinstance(v, list | tuple) and _are_signatures(v),
+        "a list of signatures",
+    ),
+    "chord": (is_signature, "a signature"),
+    "stamped_headers": (_are_names, "a list of names"),
+    "delivery_mode": (
+        lambda v: v in (1, 2, "transient", "persistent"),
+        "1, 2, 'transient' or 'persistent'",
+    ),
+    "retry": _FLAG,
+    "retry_policy": (_has_names, "a dict with text as names"),
+}
+
+EMBEDDED = ("link", "link_error", "chain", "chord")
+
+# As in Celery, these three are properties too when the caller gives them.
+_PROPERTIES_TOO = {"argsrepr", "kwargsrepr", "origin"}
+
+OWN = (_EXPECTED.keys() - _PROPERTIES_TOO) | {
+    # routing
+    "queue",
+    "exchange",
+    "exchange_type",
+    "routing_key",
+    # about the sending
+    "add_to_parent",
+    "confirm_timeout",
+    "connection",
+    "declare",
+    "immediate",
+    "mandatory",
+    "producer",
+    "publisher",
+    "result_cls",
+    "route_name",
+    "router",
+    "task_type",
+    "timeout",
+    # set by the transport
+    "body_encoding",
+    "correlation_id",
+    "delivery_info",
+    "delivery_tag",
+    "expiration",
+}
+
+DELIVERY_MODES = {"transient": 1, "persistent": 2}
+
+
+def listed(value: Any) -> list[Any] | None:
+    if value is None:
+        return None
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def moment_of(value: datetime | str | None) -> Instant | None:
+    """Give a datetime or ISO text as an instant; naive ones are UTC."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=UTC)
+    return instant_of(value)
+
+
+def kind_of(value: Any) -> str:
+    return type(value).__name__
