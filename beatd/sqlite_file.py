@@ -8,11 +8,12 @@ Which are ours says SQLite's `application_id`, which version of the format it is
 import os
 import sqlite3
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 BUSY_TIMEOUT = 3.0
 """Seconds for which a connection waits for the locks of others."""
@@ -111,9 +112,58 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def beside(path: Path) -> list[Path]:
-    """Give the paths of what SQLite keeps beside the file."""
-    return [path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")]
+def damage(path: Path, tables: Collection[str]) -> str:
+    """Say what is wrong inside a file of ours; empty when nothing is.
+
+    `tables` are those that it must have. Raises sqlite3.OperationalError when it cannot
+    be told just now (a lock, the disk).
+    """
+    try:
+        db = connect(path)
+        try:
+            (answer,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            names = {name for (name,) in db.execute("SELECT name FROM sqlite_schema")}
+        finally:
+            db.close()
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    if answer != "ok":
+        return str(answer)
+    missing = sorted(set(tables) - names)
+    return f"no table {', '.join(missing)}" if missing else ""
+
+
+def set_aside(path: Path, stamp: str) -> Path:
+    """Give a file of ours, and what SQLite keeps beside it, a new name; return that."""
+    name = aside = f"{path.name}.damaged-{stamp}"
+    number = 1
+    while path.with_name(aside).exists():
+        number += 1
+        aside = f"{name}-{number}"
+    # What is beside it first: after a crash here the file is found again as it was.
+    for end in ("-wal", "-shm", "-journal", ""):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + end).rename(path.with_name(aside + end))
+    return path.with_name(aside)
+
+
+def query(path: Path, *queries: str) -> list[list[tuple[Any, ...]]]:
+    """Read from a file of ours as it is at one moment, and leave no trace.
+
+    Texts come as bytes. Raises OSError and sqlite3.Error.
+    """
+    before = _written(path)
+    if before.beside == 0:
+        rows = _query(connect_unlocked(path), queries)
+        if _written(path) == before:
+            return rows
+    # Somebody writes, or was killed while writing: what counts is in the WAL, too.
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT
+    )
+    return _query(db, queries)
 
 
 def connect_unlocked(path: Path) -> sqlite3.Connection:
@@ -123,6 +173,33 @@ def connect_unlocked(path: Path) -> sqlite3.Connection:
     the file would end the locks that this process's connections hold (POSIX).
     """
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+
+
+class _Written(NamedTuple):
+    """What changes when somebody writes to a file."""
+
+    file: int
+    modified: int
+    beside: int
+    """Bytes in the WAL."""
+
+
+def _written(path: Path) -> _Written:
+    status, wal = path.stat(), path.with_name(f"{path.name}-wal")
+    size = wal.stat().st_size if wal.exists() else 0
+    return _Written(status.st_ino, status.st_mtime_ns, size)
+
+
+def _query(
+    db: sqlite3.Connection, queries: Sequence[str]
+) -> list[list[tuple[Any, ...]]]:
+    # A text that is not UTF-8 would end the whole query: it is the caller's to judge.
+    db.text_factory = bytes
+    try:
+        db.execute("BEGIN")
+        return [db.execute(query).fetchall() for query in queries]
+    finally:
+        db.close()
 
 
 def _connect(path: Path) -> sqlite3.Connection:
