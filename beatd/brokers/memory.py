@@ -5,7 +5,6 @@ may share it; that is how tests stand two schedulers before one broker.
 """
 
 import logging
-import re
 import secrets
 import threading
 from collections import deque
@@ -26,25 +25,9 @@ from beatd.clock import Clock, SystemClock
 from beatd.entry import Mark
 from beatd.errors import TermOver
 from beatd.instant import SECOND, Instant, Span
-from beatd.routing import Queue, Route
+from beatd.routing import PRIORITY_STEPS, Queue, Route, binding_of, step_of
 
 logger = logging.getLogger(__name__)
-
-PRIORITY_STEPS = (0, 3, 6, 9)
-
-
-def step_of(priority: int) -> int:
-    return max(step for step in PRIORITY_STEPS if step <= max(priority, 0))
-
-
-def binds(queue: Queue, route: Route) -> bool:
-    key = queue.routing_key or queue.name
-    if queue.exchange_type == "fanout":
-        return True
-    if route.exchange_type != "topic":
-        return key == route.routing_key
-    pattern = re.escape(key).replace(r"\*", r"[^\.]+").replace(r"\#", ".*?")
-    return re.fullmatch(pattern, route.routing_key) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +150,7 @@ class MemoryBroker:
     def declare(self, queues: Collection[Queue]) -> None:
         with self._changed:
             for queue in queues:
-                bound = self._bindings.setdefault(queue.exchange or queue.name, [])
+                bound = self._bindings.setdefault(queue.exchange, [])
                 if queue not in bound:
                     bound.append(queue)
 
@@ -318,8 +301,11 @@ class MemoryBroker:
     def _targets(self, route: Route) -> list[str]:
         if route.queue and route.exchange_type != "fanout":
             return [route.queue]
-        bound = self._bindings.get(route.exchange, [])
-        return [queue.name for queue in bound if binds(queue, route)]
+        return [
+            queue.name
+            for queue in self._bindings.get(route.exchange, [])
+            if binding_of(queue).matches(route.exchange_type, route.routing_key)
+        ]
 
     def _delay(self, stored: _Stored, until: Instant) -> None:
         self._delayed.append((until, next(self._serial), stored))

@@ -8,7 +8,12 @@ from typing import Protocol
 
 from beatd.brokers.base import Broker
 from beatd.brokers.memory import MemoryBroker
+from beatd.brokers.redis import RedisBroker
+from beatd.brokers.sqlite import SQLiteBroker
 from tests.servers import Server
+
+LEASED = ["memory", "redis"]
+"""Where a lead has a time to live; the kernel lock of SQLite ends with its process."""
 
 
 class Backend(Protocol):
@@ -52,8 +57,6 @@ class SQLite:
         self._open: list[Broker] = []
 
     def connect(self) -> Broker:
-        from beatd.brokers.sqlite import SQLiteBroker
-
         self._open.append(SQLiteBroker(self._path, namespace="test"))
         return self._open[-1]
 
@@ -74,8 +77,6 @@ class Redis:
         self._open: list[Broker] = []
 
     def connect(self) -> Broker:
-        from beatd.brokers.redis import RedisBroker
-
         self._open.append(RedisBroker(self._server.url(), namespace="test"))
         return self._open[-1]
 

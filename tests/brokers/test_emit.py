@@ -6,6 +6,7 @@ from beatd.brokers.base import Broker, Outcome, Term
 from beatd.entry import Mark
 from beatd.errors import TermOver
 from beatd.instant import MINUTE
+from tests.brokers.backends import LEASED
 from tests.brokers.making import NOON, emission, lead, lying_in, mark
 from tests.servers import eventually
 
@@ -85,9 +86,9 @@ def test_a_batch_of_thousands_is_one_step(broker: Broker) -> None:
 
 
 def test_a_former_leader_emits_nothing(broker: Broker, other: Broker) -> None:
-    old = broker.acquire("a", 30, 0)
-    assert old is not None
-    eventually(lambda: other.acquire("b", MINUTE, 0))
+    old = lead(broker)
+    broker.resign(old)
+    lead(other)
 
     with pytest.raises(TermOver):
         broker.emit(old, [emission("a"), emission("b", route=None)], MINUTE)
@@ -112,6 +113,7 @@ def test_a_term_that_only_looks_like_the_leaders_is_refused(broker: Broker) -> N
             broker.emit(forged, [emission("a")], MINUTE)
 
 
+@pytest.mark.parametrize("backend", LEASED, indirect=True)
 def test_emitting_renews_the_lead(broker: Broker, other: Broker) -> None:
     term = broker.acquire("a", 2000, 0)
     assert term is not None

@@ -1,10 +1,14 @@
 """Who may emit: one leader at a time, terms that only grow, a lead that runs out."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 
 from beatd.brokers.base import Broker, Term
 from beatd.instant import MINUTE, SECOND
+from tests.brokers.backends import LEASED
 from tests.servers import PATIENCE, eventually
 
 
@@ -42,6 +46,7 @@ def test_a_number_is_above_the_floor(broker: Broker, other: Broker) -> None:
     assert second.number == 43
 
 
+@pytest.mark.parametrize("backend", LEASED, indirect=True)
 def test_a_lead_that_is_not_renewed_runs_out(broker: Broker, other: Broker) -> None:
     first = broker.acquire("a", 50, 0)
     assert first is not None
@@ -53,6 +58,7 @@ def test_a_lead_that_is_not_renewed_runs_out(broker: Broker, other: Broker) -> N
     assert other.leader() == "b"
 
 
+@pytest.mark.parametrize("backend", LEASED, indirect=True)
 def test_renewing_holds_the_lead_for_longer(broker: Broker, other: Broker) -> None:
     term = broker.acquire("a", 50, 0)
     assert term is not None
@@ -62,6 +68,18 @@ def test_renewing_holds_the_lead_for_longer(broker: Broker, other: Broker) -> No
     threading.Event().wait(0.1)
 
     assert other.acquire("b", MINUTE, 0) is None
+
+
+@pytest.mark.parametrize("backend", LEASED, indirect=True)
+def test_a_lead_that_runs_out_wakes_who_waits_for_it(
+    broker: Broker, other: Broker
+) -> None:
+    assert broker.acquire("a", 100, 0)
+    begin = time.monotonic()
+
+    assert other.await_release(int(PATIENCE) * SECOND) is True
+
+    assert time.monotonic() - begin < PATIENCE / 2
 
 
 def test_a_term_of_the_same_number_is_not_the_leaders(broker: Broker) -> None:

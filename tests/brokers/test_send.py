@@ -131,13 +131,3 @@ def test_declaring_a_queue_twice_binds_it_once(broker: Broker, other: Broker) ->
     broker.send([Outgoing(Route("", "media", "k"), b"m")])
 
     assert lying_in(broker, "q") == [b"m"]
-
-
-def test_a_queue_without_exchange_and_key_is_bound_under_its_own_name(
-    broker: Broker,
-) -> None:
-    broker.declare([Queue("reports")])
-
-    broker.send([Outgoing(Route("", "reports", "reports"), b"m")])
-
-    assert lying_in(broker, "reports") == [b"m"]

@@ -1,0 +1,26 @@
+"""Redis 6.2 and later, and Valkey: queues as Celery has them, all steps in Lua.
+
+Queues, bindings and channels have Celery's names. What is beatd's own lies under
+`{beatd:<namespace>}:`, after `global_keyprefix` if there is one:
+
+lead             text      "<number> <nonce> <holder>", expires with the lead
+term             number    the largest number of a term
+ledger           hash      entry -> mark, "<slot> <runs> <last or -> <fingerprint>"
+era              number    the clock era
+runs             hash      entry -> task id of its current run
+workers          sorted    worker -> end of its lease, ms of the server's clock
+inflight:<w>     hash      token -> held message (take.lua says its form)
+answered:<w>     text      the worker's last request that sent something
+serial           number    counts what was ever taken
+deliveries       hash      SHA-1 of a message -> how often a worker died with it
+delayed, late    sorted, hash   id -> when it is due; id -> held message
+dead             list      dead letters in JSON, the newest first
+released         channel   someone gave the lead back
+
+Each script says what it guarantees. None decodes a message: Lua would change numbers
+and empty lists in it.
+"""
+
+from beatd.brokers.redis.broker import RedisBroker
+
+__all__ = ["RedisBroker"]

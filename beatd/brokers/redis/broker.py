@@ -1,0 +1,419 @@
+"""The ports of a broker, on Redis: each request is one script, or one command."""
+
+import base64
+import hashlib
+import logging
+import secrets
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from typing import Any, TypeAlias, TypeVar
+
+import msgspec
+import redis
+
+from beatd.brokers.base import (
+    Delivery,
+    Done,
+    Emission,
+    LedgerCopy,
+    Outcome,
+    Outgoing,
+    Term,
+)
+from beatd.brokers.redis.connection import Server
+from beatd.brokers.redis.listening import MessageWait, ReleaseWait
+from beatd.brokers.redis.wire import Wire
+from beatd.clock import Clock, SystemClock
+from beatd.entry import Mark
+from beatd.errors import TermOver
+from beatd.instant import DAY, HOUR, Instant, Span
+from beatd.routing import Queue, Route
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+Command: TypeAlias = tuple[Any, ...]
+
+CHUNK = 1000
+"""Rows or messages for one command; Redis serves no one else meanwhile."""
+
+REMEMBER_ANSWERS: Span = HOUR
+REMEMBER_DEATHS: Span = 7 * DAY
+
+CHANNEL, LIST = "channel", "0"
+"""Kinds of destinations; a number above 0 is a list that lives for so many ms."""
+
+_OUTCOMES = {
+    ord("q"): Outcome.QUEUED,
+    ord("d"): Outcome.DROPPED,
+    ord("k"): Outcome.KNOWN,
+}
+
+
+class RedisBroker:
+    """All ports of a broker, on one Redis or Valkey server.
+
+    `options` are kombu's (`broker_transport_options`), `tls` is `broker_use_ssl`.
+    Nothing is connected before the first request. One thread at a time may wait for
+    messages and one for the lead; everything else is open to all threads.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str,
+        options: Mapping[str, Any] | None = None,
+        tls: bool | Mapping[str, Any] = False,
+        clock: Clock | None = None,
+    ) -> None:
+        options = options or {}
+        self._clock = clock or SystemClock()
+        self._server = Server(url, options, tls)
+        self._client = self._server.client
+        self._wire = Wire.of(options, self._server.db)
+        self._own = f"{self._wire.prefix}{{beatd:{namespace}}}:"
+        self._greeting = ""
+        self._nonce = secrets.token_hex(8)
+        self._expiring: dict[str, dict[str, str]] = {}
+        self._messages = MessageWait(self._server, self._key("delayed"), self._clock)
+        self._releases = ReleaseWait(
+            self._server, self._key("released"), self._key("lead"), self._clock
+        )
+
+    # Lead
+
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
+        number = self._run(
+            "acquire",
+            [self._key("lead"), self._key("term")],
+            [holder, ttl, floor, self._nonce],
+        )
+        # Only now: had the answer been lost, the same nonce would know its own term.
+        nonce, self._nonce = self._nonce, secrets.token_hex(8)
+        return None if number is None else Term(number, nonce)
+
+    def renew(self, term: Term, ttl: Span) -> bool:
+        return bool(self._run("renew", [self._key("lead")], [_text(term), ttl]))
+
+    def resign(self, term: Term) -> None:
+        released = self._key("released")
+        self._run("resign", [self._key("lead")], [_text(term), released])
+
+    def leader(self) -> str | None:
+        held: bytes | None = self._ask("GET", self._key("lead"))
+        return held.decode().split(" ", 2)[2] if held else None
+
+    def await_release(self, timeout: Span) -> bool:
+        with self._server.answering():
+            return self._releases.wait(timeout)
+
+    # Emitter
+
+    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Outcome]:
+        places, routes = self._places(batch)
+        outcomes: bytes | None = self._run(
+            "emit",
+            [self._key("lead"), self._key("ledger"), self._key("runs"), *places],
+            [
+                _text(term),
+                ttl,
+                len(batch),
+                *[emission.entry for emission in batch],
+                *[emission.mark.slot for emission in batch],
+                *[_row(emission.mark) for emission in batch],
+                *routes,
+                *[emission.message for emission in batch],
+                *[emission.run for emission in batch],
+                *places.values(),
+            ],
+        )
+        if outcomes is None:
+            raise _over(term)
+        return [_OUTCOMES[letter] for letter in outcomes]
+
+    def read_ledger(self) -> LedgerCopy:
+        marks: dict[str, Mark] = {}
+        cursor = None
+        while cursor != 0:
+            cursor, rows = self._ask(
+                "HSCAN", self._key("ledger"), cursor or 0, "COUNT", 5 * CHUNK
+            )
+            marks.update((name.decode(), _mark(row)) for name, row in rows.items())
+        return LedgerCopy(marks, int(self._ask("GET", self._key("era")) or 0))
+
+    def write_ledger(
+        self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
+    ) -> None:
+        keys = [self._key("lead"), self._key("ledger"), self._key("era")]
+        steps: list[list[Any]] = [
+            [len(rows), *(part for name, mark in rows for part in (name, _row(mark)))]
+            for rows in _chunks(list(marks.items()))
+        ]
+        steps.extend([0, *names] for names in _chunks(list(gone)))
+        for step in steps or [[0]]:
+            if not self._run("write_ledger", keys, [_text(term), era, *step]):
+                raise _over(term)
+
+    def running(self, entries: Collection[str]) -> dict[str, str]:
+        current: dict[str, str] = {}
+        for names in _chunks(list(entries)):
+            runs = self._ask("HMGET", self._key("runs"), *names)
+            found = zip(names, runs, strict=True)
+            current.update((name, run.decode()) for name, run in found if run)
+        return current
+
+    def end_runs(self, runs: Mapping[str, str]) -> None:
+        for ended in _chunks(list(runs.items())):
+            self._run(
+                "end_runs", [self._key("runs")], [x for run in ended for x in run]
+            )
+
+    # Sender
+
+    def declare(self, queues: Collection[Queue]) -> None:
+        for queue in queues:
+            if queue.expires is not None:
+                life = str(round(queue.expires * 1000))
+                family = dict.fromkeys(self._wire.lists([queue.name]), life)
+                self._expiring.update((name, family) for name in family)
+            for command in self._wire.binding(queue, self._clock.now()):
+                self._ask(*command)
+
+    def send(self, batch: Sequence[Outgoing]) -> None:
+        commands = self._sending(batch)
+        if len(commands) == 1:
+            self._ask(*commands[0])
+        elif commands:
+            self._settle("", (), commands)
+
+    # Consumer
+
+    def join(self, worker: str, lease: Span) -> None:
+        self._run("join", [self._key("workers")], [worker, lease])
+
+    def leave(self, worker: str) -> None:
+        self._run("leave", self._keys_of(worker), [worker, REMEMBER_DEATHS])
+
+    def take(
+        self, worker: str, queues: Sequence[str], limit: int, attempt: str
+    ) -> list[Delivery]:
+        lists = self._wire.lists(queues)
+        own = ("serial", "deliveries", "delayed", "late")
+        keys = [self._key("workers"), self._in_flight(worker), *map(self._key, own)]
+        given = self._run("take", [*keys, *lists], [worker, attempt, limit])
+        parts = iter(given)
+        return [
+            Delivery(f"{attempt}:{number}", lists[name.decode()], message, deaths + 1)
+            for number, name, message, deaths in zip(
+                parts, parts, parts, parts, strict=True
+            )
+        ]
+
+    def await_message(self, queues: Sequence[str], timeout: Span) -> bool:
+        with self._server.answering():
+            return self._messages.wait(list(self._wire.lists(queues)), timeout)
+
+    def interrupt(self) -> None:
+        self._messages.bell.ring()
+
+    def acknowledge(
+        self, worker: str, done: Sequence[Done], send: Sequence[Outgoing] = ()
+    ) -> None:
+        self._settle(worker, done, self._sending(send))
+
+    def give_back(self, worker: str, deliveries: Sequence[Delivery]) -> None:
+        tokens = [delivery.token for delivery in deliveries]
+        self._run("give_back", [self._in_flight(worker)], tokens)
+
+    def delay(self, worker: str, delivery: Delivery, until: Instant) -> None:
+        keys = [self._in_flight(worker), self._key("delayed"), self._key("late")]
+        self._run("delay", keys, [delivery.token, secrets.token_hex(8), until])
+
+    def bury(self, worker: str, delivery: Delivery, reason: str) -> None:
+        record = {
+            "queue": delivery.queue,
+            "message": base64.b64encode(delivery.message).decode(),
+            "reason": reason,
+            "at": self._clock.now(),
+            "deliveries": delivery.deliveries,
+            "worker": worker,
+        }
+        keys = [self._in_flight(worker), self._key("dead"), self._key("deliveries")]
+        arguments = [delivery.token, msgspec.json.encode(record), _digest(delivery)]
+        self._run("bury", keys, arguments)
+
+    def recover(self) -> int:
+        dead = iter(self._run("dead_workers", [self._key("workers")], []))
+        return sum(
+            self._run(
+                "leave",
+                self._keys_of(worker.decode()),
+                [worker, REMEMBER_DEATHS, lease_end],
+            )
+            for worker, lease_end in zip(dead, dead, strict=True)
+        )
+
+    # All
+
+    def ping(self) -> str:
+        self._greeting = self._server.check_version()
+        return self._greeting
+
+    def close(self) -> None:
+        self._messages.close()
+        self._releases.close()
+        self._server.pool.disconnect()
+
+    def _key(self, name: str) -> str:
+        return self._own + name
+
+    def _in_flight(self, worker: str) -> str:
+        return self._key(f"inflight:{worker}")
+
+    def _keys_of(self, worker: str) -> list[str]:
+        return [self._key("workers"), self._in_flight(worker), self._key("deliveries")]
+
+    def _run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Run a script; a server that does not have it yet is given its text."""
+        text, digest = _script(name)
+        asked = (len(keys), *keys, *arguments)
+        with self._server.answering():
+            self._greet()
+            try:
+                return self._client.execute_command("EVALSHA", digest, *asked)
+            except redis.exceptions.NoScriptError:
+                return self._client.execute_command("EVAL", text, *asked)
+
+    def _ask(self, *command: Any) -> Any:
+        with self._server.answering():
+            self._greet()
+            return self._client.execute_command(*command)
+
+    def _settle(
+        self, worker: str, done: Sequence[Done], commands: Sequence[Command]
+    ) -> None:
+        arguments: list[Any] = [len(done), REMEMBER_ANSWERS]
+        for one in done:
+            arguments += one.delivery.token, one.entry, one.run, _digest(one.delivery)
+        for command in commands:
+            arguments += len(command), *command
+        keys = [
+            self._in_flight(worker),
+            self._key("runs"),
+            self._key("deliveries"),
+            self._key(f"answered:{worker}"),
+        ]
+        self._run("acknowledge", keys, arguments)
+
+    def _greet(self) -> None:
+        self._greeting = self._greeting or self._server.check_version()
+
+    def _sending(self, batch: Sequence[Outgoing]) -> list[Command]:
+        """Give the commands that send the batch; those for one list become one."""
+        pushed: dict[str, list[bytes]] = {}
+        others: list[Command] = []
+        for outgoing in batch:
+            for place, kind in self._destinations(outgoing.route):
+                if kind == CHANNEL:
+                    others.append(("PUBLISH", place, outgoing.message))
+                elif outgoing.due is None:
+                    pushed.setdefault(place, []).append(outgoing.message)
+                else:
+                    late = secrets.token_hex(8)
+                    held = b"0:%d:%b%b" % (
+                        len(place.encode()),
+                        place.encode(),
+                        outgoing.message,
+                    )
+                    others.append(("HSET", self._key("late"), late, held))
+                    others.append(("ZADD", self._key("delayed"), outgoing.due, late))
+        for place in pushed:
+            for name, life in self._expiring.get(place, {}).items():
+                others.append(("PEXPIRE", name, life))
+        pushes = [
+            ("LPUSH", place, *some)
+            for place, messages in pushed.items()
+            for some in _chunks(messages)
+        ]
+        return [*pushes, *others]
+
+    def _places(self, batch: Sequence[Emission]) -> tuple[dict[str, str], list[str]]:
+        """Number the destinations of a batch.
+
+        Gives each list or channel with its kind; and for each emission the numbers of
+        those that it goes to.
+        """
+        places: dict[str, str] = {}
+        numbers: dict[str, int] = {}
+        known: dict[Route | None, str] = {None: ""}
+        column = []
+        for emission in batch:
+            route = emission.route
+            if (text := known.get(route)) is None:
+                destinations = self._destinations(route) if route else []
+                places.update(destinations)
+                for place, _ in destinations:
+                    numbers.setdefault(place, len(numbers) + 1)
+                text = ",".join(str(numbers[place]) for place, _ in destinations)
+                known[route] = text
+            column.append(text)
+        for place in numbers:
+            places.update(self._expiring.get(place, {}))
+        return places, column
+
+    def _destinations(self, route: Route) -> list[tuple[str, str]]:
+        """Give the lists or the channel that a message goes to, with their kind."""
+        if route.exchange_type == "fanout":
+            return [(self._wire.channel(route), CHANNEL)]
+        if route.queue:
+            return [(self._wire.list_of(route.queue, route.priority), LIST)]
+        members = self._ask("SMEMBERS", self._wire.bindings(route.exchange))
+        queues = self._wire.bound(route, members)
+        if not queues:
+            logger.warning(
+                "no queue is bound to exchange %r under %r: the message is dropped",
+                route.exchange,
+                route.routing_key,
+                extra={"event": "route.unbound"},
+            )
+        return [(self._wire.list_of(name, route.priority), LIST) for name in queues]
+
+
+def _text(term: Term) -> str:
+    return f"{term.number} {term.nonce} "
+
+
+def _over(term: Term) -> TermOver:
+    return TermOver(f"term {term.number} is over: someone else may lead")
+
+
+def _row(mark: Mark) -> str:
+    """Give the ledger's text for a mark; scripts read no more of it than the slot."""
+    last = "-" if mark.last is None else mark.last
+    return f"{mark.slot} {mark.runs} {last} {mark.fingerprint}"
+
+
+def _mark(row: bytes) -> Mark:
+    slot, runs, last, fingerprint = row.decode().split(" ", 3)
+    return Mark(int(slot), fingerprint, int(runs), None if last == "-" else int(last))
+
+
+def _digest(delivery: Delivery) -> str:
+    """Name the message among those that a worker died with; "" if it is not one."""
+    if delivery.deliveries == 1:
+        return ""
+    return hashlib.sha1(delivery.message, usedforsecurity=False).hexdigest()
+
+
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[at : at + CHUNK] for at in range(0, len(items), CHUNK))
+
+
+@cache
+def _script(name: str) -> tuple[str, str]:
+    """Read a script; give its text, and the digest by which the server knows it."""
+    text = resources.files(__package__).joinpath(f"{name}.lua").read_text("utf-8")
+    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,241 @@
+"""Waiting for Redis to say something, without asking it again and again."""
+
+import logging
+import selectors
+import socket
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import redis
+
+from beatd.brokers.redis.connection import Server
+from beatd.clock import Clock
+from beatd.instant import SECOND, Instant, Span
+
+logger = logging.getLogger(__name__)
+
+INVALIDATIONS = "__redis__:invalidate"
+"""The channel on which Redis names keys that were read and have changed since."""
+
+POLL: Span = 100
+"""How often to look where Redis does not tell us of changes."""
+
+SILENCE: Span = 5 * SECOND
+"""A subscription that was quiet for so long is asked whether it is still alive."""
+
+
+class Bell:
+    """Wakes a thread that waits on sockets; it rings until it is answered."""
+
+    def __init__(self) -> None:
+        self._here, self._there = socket.socketpair()
+        self._here.setblocking(False)
+        self._there.setblocking(False)
+
+    def ring(self) -> None:
+        with suppress(OSError):  # it has been ringing for long, or is closed
+            self._there.send(b"!")
+
+    def answer(self) -> bool:
+        """Silence it; True if it rang."""
+        try:
+            return bool(self._here.recv(4096))
+        except BlockingIOError:
+            return False
+
+    def fileno(self) -> int:
+        return self._here.fileno()
+
+    def close(self) -> None:
+        self._here.close()
+        self._there.close()
+
+
+class Subscription:
+    """One channel, heard on a connection of its own, by one thread."""
+
+    def __init__(self, server: Server, channel: str, bell: Bell, clock: Clock) -> None:
+        self._server = server
+        self._channel = channel
+        self._bell = bell
+        self._clock = clock
+        self._connection: Any = None
+        self._heard: Span = 0
+        self.id = 0
+        """The connection's number on the server, 0 while it is closed."""
+
+    def open(self) -> bool:
+        """Subscribe, or make sure that the subscription is alive; True if it is new."""
+        if self._connection is None:
+            self._connection = self._server.connect()
+            self._connection.send_command("CLIENT", "ID")
+            self.id = int(self._connection.read_response())
+            self._connection.send_command("SUBSCRIBE", self._channel)
+            self._connection.read_response()
+            self._heard = self._clock.elapsed()
+            return True
+        if self._clock.elapsed() - self._heard > SILENCE:
+            self._connection.send_command("PING")
+            while self._read()[0] != b"pong":
+                pass
+        return False
+
+    def drain(self) -> bool:
+        """Read what came; True if anything did."""
+        came = False
+        while self._connection.can_read(0):
+            self._read()
+            came = True
+        return came
+
+    def wait(self, timeout: Span) -> None:
+        """Return when something came, when the bell rings, or after `timeout`."""
+        with selectors.DefaultSelector() as selector:
+            # redis-py has no other way to wait on its socket and ours together.
+            selector.register(self._connection._sock, selectors.EVENT_READ)
+            selector.register(self._bell, selectors.EVENT_READ)
+            selector.select(timeout / SECOND)
+
+    def close(self) -> None:
+        connection, self._connection, self.id = self._connection, None, 0
+        if connection is not None:
+            connection.disconnect()
+
+    def _read(self) -> list[Any]:
+        message: list[Any] = self._connection.read_response()
+        self._heard = self._clock.elapsed()
+        return message
+
+
+class MessageWait:
+    """Waits for messages on lists: Redis says when a list that was empty has changed.
+
+    One connection looks at the lists, and is tracked; what Redis says of the keys that
+    it looked at comes on a second one (RESP 2 cannot carry both on one).
+    """
+
+    def __init__(self, server: Server, delayed: str, clock: Clock) -> None:
+        self.bell = Bell()
+        self._server = server
+        self._delayed = delayed
+        self._clock = clock
+        self._news = Subscription(server, INVALIDATIONS, self.bell, clock)
+        self._waiting = threading.Lock()
+        self._looker: Any = None
+        self._tracked = True
+
+    def wait(self, lists: Sequence[str], timeout: Span) -> bool:
+        """Return True when a list has messages or a delay is over; else False."""
+        with self._waiting:
+            try:
+                return self._wait(lists, self._clock.elapsed() + timeout)
+            except BaseException:
+                # Half a conversation: the next one begins on fresh connections.
+                self._disconnect()
+                raise
+
+    def close(self) -> None:
+        self.bell.ring()
+        with self._waiting:
+            self._disconnect()
+            self.bell.close()
+
+    def _wait(self, lists: Sequence[str], end: Span) -> bool:
+        while not self.bell.answer():
+            self._listen()
+            # Before the look: what was said of earlier looks is old.
+            self._news.drain()
+            due_in = self._look(lists)
+            left = end - self._clock.elapsed()
+            if due_in <= 0:
+                return True
+            if left <= 0:
+                return False
+            nap = min(left, due_in)
+            self._news.wait(nap if self._tracked else min(nap, POLL))
+            if self._news.drain():
+                return True  # likely; to look first would only cost time
+        return False
+
+    def _disconnect(self) -> None:
+        looker, self._looker = self._looker, None
+        if looker is not None:
+            looker.disconnect()
+        self._news.close()
+
+    def _listen(self) -> None:
+        fresh = self._news.open()
+        if self._looker is None:
+            self._looker = self._server.connect()
+            fresh = True
+        if fresh and self._tracked:
+            try:
+                self._ask("CLIENT", "TRACKING", "ON", "REDIRECT", self._news.id)
+            except redis.ResponseError as error:
+                self._tracked = False
+                logger.warning(
+                    "%s does not tell us of new messages (%s): looking every %d ms",
+                    self._server.name,
+                    error,
+                    POLL,
+                    extra={"event": "broker.poll"},
+                )
+
+    def _look(self, lists: Sequence[str]) -> Span:
+        """Give how long until there may be something; 0 or less is now."""
+        if lists and self._ask("EXISTS", *lists):
+            return 0
+        first = self._ask("ZRANGE", self._delayed, 0, 0, "WITHSCORES")
+        if not first:
+            return 3600 * SECOND
+        seconds, micros = self._ask("TIME")
+        now: Instant = int(seconds) * SECOND + int(micros) // 1000
+        return int(float(first[1])) - now
+
+    def _ask(self, *command: Any) -> Any:
+        self._looker.send_command(*command)
+        return self._looker.read_response()
+
+
+class ReleaseWait:
+    """Waits for the lead to be given back, or to run out."""
+
+    def __init__(self, server: Server, channel: str, lead: str, clock: Clock) -> None:
+        self._server = server
+        self._lead = lead
+        self._clock = clock
+        self._waiting = threading.Lock()
+        self._bell = Bell()
+        self._news = Subscription(server, channel, self._bell, clock)
+
+    def wait(self, timeout: Span) -> bool:
+        """Return True when the lead came free; False after `timeout`."""
+        with self._waiting:
+            try:
+                return self._wait(self._clock.elapsed() + timeout)
+            except BaseException:
+                self._news.close()
+                raise
+
+    def close(self) -> None:
+        self._bell.ring()
+        with self._waiting:
+            self._news.close()
+            self._bell.close()
+
+    def _wait(self, end: Span) -> bool:
+        led = False
+        while not self._bell.answer():
+            self._news.open()
+            lasts = int(self._server.client.pttl(self._lead))
+            # What was said since the last time counts: someone resigned meanwhile.
+            if self._news.drain() or (led and lasts < 0):
+                return True
+            led = lasts >= 0
+            left = end - self._clock.elapsed()
+            if left <= 0:
+                return False
+            self._news.wait(min(left, lasts + 1) if led else left)
+        return False

@@ -1,0 +1,88 @@
+"""Celery's names for queues, bindings and channels, under this broker's options."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from beatd.instant import HOUR, Instant, span_of
+from beatd.routing import (
+    PRIORITY_STEPS,
+    SEPARATOR,
+    Queue,
+    Route,
+    binding_of,
+    bound_queues,
+    fanout_channel,
+    list_key,
+    step_of,
+)
+
+
+@dataclass(frozen=True)
+class Wire:
+    """The options of kombu's transport that decide about names."""
+
+    db: int
+    prefix: str = ""
+    separator: str = SEPARATOR
+    steps: tuple[int, ...] = PRIORITY_STEPS
+    fanout_prefix: bool | str = True
+    fanout_patterns: bool = True
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any], db: int) -> "Wire":
+        """Read them from `broker_transport_options`."""
+        return cls(
+            db,
+            options.get("global_keyprefix") or "",
+            options.get("sep") or SEPARATOR,
+            tuple(sorted(options.get("priority_steps") or PRIORITY_STEPS)),
+            options.get("fanout_prefix", True),
+            options.get("fanout_patterns", True),
+        )
+
+    def lists(self, queues: Iterable[str]) -> dict[str, str]:
+        """Name all lists of these queues, in the order to empty them; and whose."""
+        names = list(queues)
+        return {self._list(name, step): name for step in self.steps for name in names}
+
+    def list_of(self, queue: str, priority: int) -> str:
+        """Name the list for a message of this priority."""
+        return self._list(queue, step_of(priority, self.steps))
+
+    def channel(self, route: Route) -> str:
+        """Name the channel of a fan-out exchange."""
+        name = fanout_channel(
+            route.exchange,
+            route.routing_key,
+            self.db,
+            self.fanout_prefix,
+            self.fanout_patterns,
+        )
+        return self.prefix + name
+
+    def bindings(self, exchange: str) -> str:
+        """Name the set of an exchange's bindings."""
+        return f"{self.prefix}_kombu.binding.{exchange}"
+
+    def binding(self, queue: Queue, now: Instant) -> list[tuple[Any, ...]]:
+        """Give the commands that bind the queue to its exchange."""
+        member = binding_of(queue).member(self.separator)
+        bind = ("SADD", self.bindings(queue.exchange), member)
+        if queue.expires is None:
+            permanent = f"{self.prefix}_kombu.binding_permanent.{queue.exchange}"
+            return [bind, ("SADD", permanent, member)]
+        # kombu's own rule: twice the queue's life, and an hour at least.
+        ends = now + max(2 * span_of(queue.expires), HOUR)
+        deadlines = f"{self.prefix}_kombu.binding_deadlines"
+        return [bind, ("ZADD", deadlines, "GT", ends, queue.exchange)]
+
+    def bound(self, route: Route, members: Iterable[bytes]) -> list[str]:
+        """Name the queues that a message reaches through these bindings."""
+        texts = (member.decode(errors="replace") for member in members)
+        return bound_queues(
+            texts, route.exchange_type, route.routing_key, self.separator
+        )
+
+    def _list(self, queue: str, step: int) -> str:
+        return self.prefix + list_key(queue, step, self.separator)

@@ -1,0 +1,23 @@
+-- Writes rows of the ledger whatever they were.
+--
+-- KEYS  1 lead    text "<number> <nonce> <holder>", expires with the lead
+--       2 ledger  hash: entry -> mark
+--       3 era     the clock era
+-- ARGV  1 term as "<number> <nonce> "  2 era  3 number n of rows to write
+--       4...  n entries, each followed by its mark; then entries to remove
+--
+-- Gives 1; or 0, having done nothing, if the term is over. At most some thousand rows.
+
+local held = redis.call('GET', KEYS[1])
+if not held or held:sub(1, #ARGV[1]) ~= ARGV[1] then
+  return 0
+end
+redis.call('SET', KEYS[3], ARGV[2])
+local gone = 4 + 2 * tonumber(ARGV[3])
+if gone > 4 then
+  redis.call('HSET', KEYS[2], unpack(ARGV, 4, gone - 1))
+end
+if #ARGV >= gone then
+  redis.call('HDEL', KEYS[2], unpack(ARGV, gone))
+end
+return 1
