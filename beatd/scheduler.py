@@ -109,6 +109,7 @@ class Scheduler:
     """Which of these runs ended, by their results: for workers that are not ours."""
     on_tick: Callable[["Scheduler"], None] = lambda scheduler: None
     """Called at the end of each turn of the loop: watchdog, status."""
+    longest_nap: Span = LONGEST_NAP
 
     era: int = field(default=0, init=False)
     trouble: str = field(default="", init=False)
@@ -149,7 +150,7 @@ class Scheduler:
             # What was not emitted is still due, for us or for the next leader.
             return now + self._wait_out(error)
         self._well_again()
-        nap = min(LONGEST_NAP, self.leadership.ttl // 3)
+        nap = min(self.longest_nap, self.leadership.ttl // 3)
         wake_at = min(self.timetable.next_at() or now + nap, now + nap)
         self._flush(idle=wake_at > now)
         return wake_at
@@ -163,6 +164,12 @@ class Scheduler:
     def stop(self) -> None:
         """Write the file and give the lead back; a broker away does not keep us."""
         self._flush(idle=True)
+        # A broker that is away would only cost us the time to give up on it.
+        if not self.trouble:
+            self._resign()
+        self.file.unlock()
+
+    def _resign(self) -> None:
         try:
             self.leadership.resign()
         except BrokerUnavailable as error:
@@ -171,7 +178,6 @@ class Scheduler:
                 error,
                 extra={"event": "lead.left"},
             )
-        self.file.unlock()
 
     def _stand_by(self) -> None:
         if self._term is not None:
@@ -299,7 +305,7 @@ class Scheduler:
         )
         mark = Mark(slot, due.mark.fingerprint, runs, last=slot)
         tracked = entry.policy.overlap is not Overlap.ALLOW
-        run = task_id if tracked else ""
+        run = (entry.message.task_id or task_id) if tracked else ""
         return Emission(entry.name, mark, entry.message.route, message, run)
 
     def _busy(self, batch: Sequence[Due]) -> Collection[str]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from datetime import timedelta, tzinfo
 from functools import cache, cached_property
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
 from urllib.parse import quote, urlsplit
@@ -113,7 +114,16 @@ class Kind:
     """What values a setting takes: in words, and as a function that reads them."""
 
     words: str
-    read: Callable[[Any], object]
+    read: Callable[[Any], Any]
+
+    def take(self, value: object) -> Any:
+        """Give the value as beatd uses it; Unfit always has its reason."""
+        try:
+            return self.read(value)
+        except Unfit as error:
+            if error.reason:
+                raise
+            raise Unfit(f"expected {self.words}, got {shown('', value)}") from None
 
 
 def _flag(value: object) -> bool:
@@ -1277,21 +1287,21 @@ class Settings:
 
     @property
     def write_urls(self) -> tuple[str, ...]:
-        """Addresses to publish to, in the order to try them; () is the default."""
+        """Addresses to publish to, in the order to try them."""
         return self.broker_write_url or self.broker_urls
 
     @property
     def read_urls(self) -> tuple[str, ...]:
-        """Addresses to consume from, in the order to try them; () is the default."""
+        """Addresses to consume from, in the order to try them."""
         return self.broker_read_url or self.broker_urls
 
     @property
     def broker_urls(self) -> tuple[str, ...]:
-        """The broker's addresses, also when it is given in parts; () is the default."""
+        """The broker's addresses, also in parts; by default a file of our own."""
         if self.broker_url:
             return self.broker_url
-        if not (self.broker_transport or self.broker_host):
-            return ()
+        if self.is_embedded:
+            return (self._beside("broker.db"),)
         return (
             _assemble(
                 self.broker_transport or "amqp",
@@ -1304,8 +1314,18 @@ class Settings:
         )
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether no broker is named: everything lies beside the schedule file."""
+        return not (self.broker_url or self.broker_transport or self.broker_host)
+
+    @property
     def result_url(self) -> str | None:
-        """The result backend's address, also in parts; None when results are off."""
+        """The result backend's address, also in parts; None when results are off.
+
+        They are off by default, as in Celery, unless beatd runs on its own files.
+        """
+        if self.result_backend is None and self.is_embedded:
+            return self._beside("results.db")
         if self.result_backend in (None, "", "disabled"):
             return None
         if self.result_backend == "redis":
@@ -1323,6 +1343,10 @@ class Settings:
     def result_ttl(self) -> Span | None:
         """How long a result is kept; None for ever."""
         return span_of(self.result_expires) if self.result_expires else None
+
+    def _beside(self, name: str) -> str:
+        folder = Path(self.beat_schedule_filename).parent
+        return f"sqlite:///{folder / name}"
 
     @property
     def modules(self) -> tuple[str, ...]:

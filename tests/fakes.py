@@ -10,8 +10,9 @@ from beatd.clock import Wake
 from beatd.entry import Entry, Mark, Policy
 from beatd.errors import BrokerUnavailable
 from beatd.instant import Instant, Span
-from beatd.message import Template
+from beatd.message import MessageFormat, template
 from beatd.policy import Reason
+from beatd.routing import Route
 from beatd.schedules.base import Schedule
 
 NOON: Instant = 1_800_014_400_000
@@ -146,7 +147,7 @@ class FakeFile:
         pass
 
 
-PLAIN = Template()
+PLAIN = template(MessageFormat(), Route("celery"), "tasks.plain")
 
 
 def entry(name: str, schedule: Schedule, *, offset: Span = 0, **policy: Any) -> Entry:
