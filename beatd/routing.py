@@ -269,8 +269,8 @@ def _lookup(route: Any) -> Lookup:
     if isinstance(route, list | tuple):
         return _Table(route)
     if hasattr(route, "route_for_task"):  # the form of Celery before 4.0
-        return lambda task, args, kwargs, options, **_: route.route_for_task(
-            task, args, kwargs
+        return lambda name, args, kwargs, options, **_: route.route_for_task(
+            name, args, kwargs
         )
     if callable(route):
         function: Lookup = route
@@ -302,8 +302,8 @@ class _Table:
         # Names come from messages too: what is remembered has a bound.
         self._find = lru_cache(maxsize=4096)(self._first)
 
-    def __call__(self, task: str, *_: Any, **__: Any) -> Any:
-        return self._find(task)
+    def __call__(self, name: str, *_: Any, **__: Any) -> Any:
+        return self._find(name)
 
     def _first(self, task: str) -> Any:
         if task in self._names:

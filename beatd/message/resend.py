@@ -76,7 +76,7 @@ def follow_up(
 
     `results` go in front of its arguments, unless it is immutable.
     """
-    args = tuple(signature.get("args") or ())
+    args: Sequence[Any] = signature.get("args") or ()
     if not signature.get("immutable"):
         args = (*results, *args)
     own = {
