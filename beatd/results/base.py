@@ -47,16 +47,26 @@ class Meta:
     """`name, args, kwargs, worker, retries, queue` with `result_extended`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A meta as it is kept, encoded where its values are: in the process that ran."""
+
+    task_id: str
+    status: str
+    data: bytes
+
+
 class ResultBackend(Protocol):
     """Where states and values are kept.
 
     Every method raises ResultUnavailable when no answer came; calling again is safe.
     """
 
-    def store(self, metas: Sequence[Meta]) -> None:
-        """Keep these in one step, and wake who waits for them.
+    def store(self, metas: Sequence[Meta | Stored]) -> None:
+        """Keep these, in order, and wake who waits for them.
 
-        SUCCESS is final: a run that has it keeps it, whatever comes later.
+        SUCCESS is final: a run that has it keeps it, whatever comes later. Raises
+        MessageError for a Meta that cannot be encoded.
         """
         ...
 
