@@ -24,7 +24,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from beatd.settings import Place, Problem, did_you_mean, mask, spellings
+from beatd.settings import Place, Problem, did_you_mean, mask, spellings, table
 
 DEFAULT_MODULE = "celeryconfig"
 
@@ -36,6 +36,13 @@ class Unreadable(Exception):
         super().__init__(f"{source}: {problem}")
         self.source = source
         self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """Stands in an entry for a value whose making raised `error`."""
+
+    error: Exception
 
 
 Node: TypeAlias = ast.expr | ast.keyword
@@ -51,6 +58,8 @@ class Source:
     """Names and values as they stand there; not all of them need be settings."""
     file: str = ""
     text: str = field(default="", repr=False)
+    raised: bool = False
+    """Whether some values in entries are `Raised`."""
 
     def locate(self, *path: str) -> Place | None:
         """Give the place of a setting, or of a key (of a key ...) in its value.
@@ -85,21 +94,8 @@ class Source:
         return self.text.splitlines()
 
     @cached_property
-    def _assigned(self) -> dict[tuple[str, ...], tuple[Node, Node | None]]:
-        """Path to (name, value) for `name = value` and `name["key"] = value`.
-
-        As in Python the last one counts. Functions and classes have names of their own.
-        """
-        found: dict[tuple[str, ...], tuple[Node, Node | None]] = {}
-        for statement in _statements(ast.parse(self.text)) if self.text else ():
-            value = getattr(statement, "value", None)
-            for target in _targets(statement):
-                match target:
-                    case ast.Name(name):
-                        found[(name,)] = (target, value)
-                    case ast.Subscript(ast.Name(name), ast.Constant(str(key))):
-                        found[(name, key)] = (target, value)
-        return found
+    def _assigned(self) -> "_Assignments":
+        return _assignments(ast.parse(self.text)) if self.text else {}
 
     def _find(self, path: tuple[str, ...]) -> tuple[Node, Node | None] | None:
         for length in range(len(path), 0, -1):
@@ -114,6 +110,26 @@ class Source:
         # ast counts bytes; people, and the carets under the line, count characters.
         column, end_column = (len(line[:at].decode()) for at in (node.col_offset, end))
         return Place(self.file, node.lineno, column, end_column)
+
+
+_Assignments: TypeAlias = dict[tuple[str, ...], tuple[Node, Node | None]]
+
+
+def _assignments(tree: ast.Module) -> _Assignments:
+    """Give path to (name, value) for `name = value` and `name["key"] = value`.
+
+    As in Python the last one counts. Functions and classes have names of their own.
+    """
+    found: _Assignments = {}
+    for statement in _statements(tree):
+        value = getattr(statement, "value", None)
+        for target in _targets(statement):
+            match target:
+                case ast.Name(name):
+                    found[(name,)] = (target, value)
+                case ast.Subscript(ast.Name(name), ast.Constant(str(key))):
+                    found[(name, key)] = (target, value)
+    return found
 
 
 def _statements(body: ast.AST) -> Iterator[ast.stmt]:
@@ -231,12 +247,12 @@ def _execute(name: str, spec: ModuleSpec) -> Source:
     """Run a module's text as it is now; on failure it is in `sys.modules` no more."""
     module = module_from_spec(spec)
     file = spec.origin or ""
-    text = ""
+    text, raised = "", False
     sys.modules[spec.name] = module
     try:
         if isinstance(spec.loader, SourceFileLoader):
             text = decode_source(Path(file).read_bytes())
-            exec(compile(text, file, "exec", dont_inherit=True), vars(module))
+            raised = _run(text, file, vars(module))
         elif spec.loader is not None:
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever their code may raise
@@ -245,7 +261,81 @@ def _execute(name: str, spec: ModuleSpec) -> Source:
     parent, _, child = spec.name.rpartition(".")
     if parent:
         setattr(sys.modules[parent], child, module)
-    return Source(name, _public(module), _short(file), text)
+    return Source(name, _public(module), _short(file), text, raised)
+
+
+def _run(text: str, file: str, names: dict[str, Any]) -> bool:
+    """Execute a config's text; say whether any value in its entries raised.
+
+    Such a value, `crontab(minute=61)` say, spoils its own entry and no other: it is
+    replaced by a Raised, and the text executed once more.
+    """
+    tree = None
+    code = compile(text, file, "exec", dont_inherit=True)
+    raised = 0
+    while True:
+        try:
+            exec(code, names)
+        except Exception as error:
+            tree = tree or ast.parse(text)
+            stand_in = f"_raised_{raised}"
+            if not _replace_value(tree, _position(error, file), stand_in):
+                raise
+            names[stand_in] = Raised(error.with_traceback(None))
+            code = compile(tree, file, "exec", dont_inherit=True)
+            raised += 1
+        else:
+            return raised > 0
+
+
+_Position: TypeAlias = tuple[int | None, int | None, int | None, int | None]
+"""Line, end line, column and end column, as code objects have them."""
+
+
+def _position(error: Exception, file: str) -> _Position | None:
+    """Give where in the module's own code the error came up."""
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if code.co_filename == file and code.co_name == "<module>":
+            return list(code.co_positions())[trace.tb_lasti // 2]
+        trace = trace.tb_next
+    return None
+
+
+def _replace_value(tree: ast.Module, place: _Position | None, name: str) -> bool:
+    """Put `name` in place of the value, in one entry, whose text holds `place`."""
+    schedules = table()["beat_schedule"].spellings
+    for path, (_, value) in _assignments(tree).items():
+        if path[0] not in schedules or value is None:
+            continue
+        of_one = len(path) > 1
+        entries = [value] if of_one else [entry for _, _, entry in _items(value)]
+        for entry in entries:
+            for _, key, inner in _items(entry):
+                if place is not None and _holds(inner, place):
+                    stand_in = ast.copy_location(ast.Name(name, ast.Load()), inner)
+                    _swap(entry, key, inner, stand_in)
+                    return True
+    return False
+
+
+def _holds(node: Node, place: _Position) -> bool:
+    line, end_line, column, end_column = place
+    if None in (*place, node.end_lineno, node.end_col_offset):
+        return False
+    starts_before = (node.lineno, node.col_offset) <= (line, column)
+    return starts_before and (end_line, end_column) <= (
+        node.end_lineno,
+        node.end_col_offset,
+    )
+
+
+def _swap(entry: Node, key: Node, old: Node, new: ast.expr) -> None:
+    if isinstance(entry, ast.Dict):
+        entry.values = [new if value is old else value for value in entry.values]
+    elif isinstance(key, ast.keyword):
+        key.value = new
 
 
 def _public(module: ModuleType) -> dict[str, object]:

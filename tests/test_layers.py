@@ -26,6 +26,7 @@ ORDER = [
     *PURE,
     "settings",
     "source",
+    "entry_reader",
     "config",
     "clock",
     "brokers.base",
