@@ -36,7 +36,9 @@ _YEARS_EVER = 10_000
 class _Instances(Protocol):
     """All instances of a rule, without its count and its end."""
 
-    def after(self, instant: Instant) -> Instant | None: ...
+    def after(self, instant: Instant, until: Instant) -> Instant | None:
+        """Give the first instance after `instant`; the search may stop at `until`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class RRule:
             _dateutil()
         put = object.__setattr__
         put(self, "_start", clock.first_at(local_of(start)).instant)
-        put(self, "_end", _end_of(rule, clock))
+        put(self, "_end", min(_end_of(rule, clock), _LAST))
         put(self, "_instances", instances)
         put(self, "fingerprint", f"rrule {start.isoformat()} {rule.text} {self.zone}")
         if rule.count is not None:
@@ -78,25 +80,28 @@ class RRule:
         return False
 
     def next_after(self, instant: Instant) -> Instant | None:
-        if instant >= self._end:
-            return None
-        slot = self._instances.after(max(instant, self._start - 1))
-        return slot if slot is not None and slot <= self._end else None
+        return self._first_between(instant, min(instant + _HORIZON, self._end))
 
     def last_until(self, instant: Instant, since: Instant) -> Instant | None:
-        last = self.next_after(since)
-        if last is None or last > instant:
-            return None
-        # A slot at `last`, none after `end`: halve what lies between them.
         end = min(instant, self._end)
-        while last < end:
+        last = self._first_between(since, end)
+        # A slot at `last`, none after `end`: halve what lies between them.
+        while last is not None and last < end:
             middle = (last + end) // 2
-            slot = self.next_after(middle)
-            if slot is not None and slot <= end:
+            slot = self._first_between(middle, end)
+            if slot is not None:
                 last = slot
             else:
                 end = middle
         return last
+
+    def _first_between(self, instant: Instant, until: Instant) -> Instant | None:
+        """Give the first slot in `(instant, until]`."""
+        after = max(instant, self._start - 1)
+        if after >= until:
+            return None
+        slot = self._instances.after(after, until)
+        return slot if slot is not None and slot <= until else None
 
     def _nth(self, n: int) -> Instant:
         """Give the n-th instance, or the last if there are fewer."""
@@ -135,9 +140,9 @@ class _Elapsed:
             ticks=tuple(m * MINUTE + s * SECOND for m in minutes for s in seconds),
         )
 
-    def after(self, instant: Instant) -> Instant | None:
-        at, horizon = instant, min(instant + _HORIZON, _LAST)
-        while at < horizon:
+    def after(self, instant: Instant, until: Instant) -> Instant | None:
+        at = instant
+        while at < until:
             slot = self._tick_after(at)
             again = self._barred_until(slot)
             if again is None:
@@ -183,15 +188,13 @@ class _Listed:
     start: datetime
     clock: LocalClock
 
-    def after(self, instant: Instant) -> Instant | None:
-        if instant >= _LAST:
-            return None
+    def after(self, instant: Instant, until: Instant) -> Instant | None:
         today = datetime_of(self.clock.local(instant)).date()
-        horizon = today.year + 130
+        last = datetime_of(until + DAY).date()
         # The clock may have gone back since the period before.
         for n in count(max(self._period_of(today) - 1, 0)):
             begin = self._begin(n)
-            if begin is None or begin.year > horizon:
+            if begin is None or begin > last:
                 return None
             for moment in self._moments(begin):
                 local = local_of(moment)
