@@ -159,7 +159,7 @@ class ScheduleFile:
         return self._lock.held
 
     def unlock(self) -> None:
-        """Let others take the file; what could not be written the broker still knows."""
+        """Let others take the file; what was not written, the broker still knows."""
         self._wanted = False
         self._changes = _Changes()
         self._close_tables()

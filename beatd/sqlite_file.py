@@ -20,7 +20,9 @@ BUSY_TIMEOUT = 3.0
 
 _MAGIC = b"SQLite format 3\0"
 _APPLICATION_ID_AT = 68
-_CELERY_KEY = b"utc_enabled"
+_OF_CELERY = (b"utc_enabled", b"celery.beat")
+"""A key, and a class in a value, of celery beat's shelve, whichever dbm keeps it."""
+
 _SAMPLE = 1 << 20
 
 
@@ -282,7 +284,7 @@ def _foreign(path: Path, kind: Kind) -> str:
 def _description(path: Path) -> str:
     """Say whose file it seems to be."""
     sample = _sample(path)
-    if _CELERY_KEY in sample:
+    if any(word in sample for word in _OF_CELERY):
         return "celery beat's own (a shelve file)"
     if sample.startswith(_MAGIC):
         ours = (kind for kind in KINDS if _marked(path, kind))

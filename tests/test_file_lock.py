@@ -1,0 +1,110 @@
+"""The kernel lock: one has it, and it is gone with its process."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from beatd.file_lock import FileLock
+from tests.servers import eventually
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "lock"
+
+
+def process(path: Path, *more: str) -> "subprocess.Popen[str]":
+    """Start a process that takes the lock, does `more`, and says when it is done."""
+    code = [
+        "import os, signal",
+        "from pathlib import Path",
+        "from beatd.file_lock import FileLock",
+        f"lock = FileLock(Path({str(path)!r}))",
+        "assert lock.try_lock('the other process')",
+        *more,
+        "print(os.getpid(), flush=True)",
+        "signal.pause()",
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-c", "\n".join(code)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def pid_said_by(running: "subprocess.Popen[str]") -> int:
+    assert running.stdout is not None
+    return int(running.stdout.readline())
+
+
+def test_one_has_the_lock_and_its_words_can_be_read(path: Path) -> None:
+    mine, theirs = FileLock(path), FileLock(path)
+    assert theirs.is_free()
+
+    assert mine.try_lock("a long line about me")
+    assert mine.try_lock("again")
+
+    assert (mine.held, theirs.held) == (True, False)
+    assert not theirs.try_lock("they")
+    assert not theirs.is_free()
+    assert theirs.holder() == "a long line about me"
+    mine.unlock()
+
+
+def test_an_unlocked_lock_is_free_and_says_nothing(path: Path) -> None:
+    mine, theirs = FileLock(path), FileLock(path)
+    mine.try_lock("a long line about me")
+
+    mine.unlock()
+    mine.unlock()
+
+    assert theirs.is_free()
+    assert theirs.holder() == ""
+    assert theirs.try_lock("they")
+    assert theirs.holder() == "they"
+    theirs.unlock()
+
+
+def test_a_killed_process_has_no_lock_and_a_stopped_one_keeps_it(path: Path) -> None:
+    lock = FileLock(path)
+    with process(path) as running:
+        pid = pid_said_by(running)
+        os.kill(pid, signal.SIGSTOP)
+        assert not lock.try_lock("we")
+        assert lock.holder() == "the other process"
+
+        running.kill()
+        running.wait()
+
+    assert lock.try_lock("we")
+    lock.unlock()
+
+
+def test_a_child_does_not_keep_the_lock_of_its_dead_parent(path: Path) -> None:
+    lock = FileLock(path)
+    with process(path, "os.fork()") as running:
+        pids = {pid_said_by(running), pid_said_by(running)}
+        assert not lock.try_lock("we")
+        [child] = pids - {running.pid}
+
+        running.kill()
+        running.wait()
+
+        assert eventually(lambda: lock.try_lock("we"))
+        os.kill(child, signal.SIGKILL)
+    lock.unlock()
+
+
+def test_who_holds_a_lock_file_that_was_removed_is_not_in_the_way(path: Path) -> None:
+    mine, theirs = FileLock(path), FileLock(path)
+    mine.try_lock("me")
+    path.unlink()
+
+    assert theirs.is_free()
+    assert theirs.try_lock("they")
+
+    assert theirs.holder() == "they"
+    mine.unlock()
+    theirs.unlock()
