@@ -113,7 +113,7 @@ class RedisBroker:
     # Emitter
 
     def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Outcome]:
-        places, routes = self._places(batch)
+        places, ways, way_of = self._ways(batch)
         outcomes: bytes | None = self._run(
             "emit",
             [self._key("lead"), self._key("ledger"), self._key("runs"), *places],
@@ -121,13 +121,19 @@ class RedisBroker:
                 _text(term),
                 ttl,
                 len(batch),
+                way_of,
+                len(ways),
                 *[emission.entry for emission in batch],
-                *[emission.mark.slot for emission in batch],
                 *[_row(emission.mark) for emission in batch],
-                *routes,
                 *[emission.message for emission in batch],
-                *[emission.run for emission in batch],
                 *places.values(),
+                *ways,
+                *[
+                    part
+                    for number, emission in enumerate(batch, 1)
+                    if emission.run
+                    for part in (number, emission.run)
+                ],
             ],
         )
         if outcomes is None:
@@ -340,29 +346,33 @@ class RedisBroker:
         ]
         return [*pushes, *others]
 
-    def _places(self, batch: Sequence[Emission]) -> tuple[dict[str, str], list[str]]:
-        """Number the destinations of a batch.
+    def _ways(
+        self, batch: Sequence[Emission]
+    ) -> tuple[dict[str, str], list[str], bytes]:
+        """Number the places that a batch goes to, and the ways to them.
 
-        Gives each list or channel with its kind; and for each emission the numbers of
-        those that it goes to.
+        Gives each list or channel with its kind; for each way the numbers of its
+        places; and the way of each emission, two bytes for each.
         """
         places: dict[str, str] = {}
         numbers: dict[str, int] = {}
-        known: dict[Route | None, str] = {None: ""}
-        column = []
+        ways: list[str] = []
+        known: dict[int, bytes] = {}  # by identity: hashing a Route costs too much
+        way_of = []
         for emission in batch:
             route = emission.route
-            if (text := known.get(route)) is None:
+            way = known.get(id(route))
+            if way is None:
                 destinations = self._destinations(route) if route else []
                 places.update(destinations)
                 for place, _ in destinations:
                     numbers.setdefault(place, len(numbers) + 1)
-                text = ",".join(str(numbers[place]) for place, _ in destinations)
-                known[route] = text
-            column.append(text)
+                ways.append(",".join(str(numbers[place]) for place, _ in destinations))
+                way = known[id(route)] = len(ways).to_bytes(2, "big")
+            way_of.append(way)
         for place in numbers:
             places.update(self._expiring.get(place, {}))
-        return places, column
+        return places, ways, b"".join(way_of)
 
     def _destinations(self, route: Route) -> list[tuple[str, str]]:
         """Give the lists or the channel that a message goes to, with their kind."""

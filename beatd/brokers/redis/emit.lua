@@ -3,71 +3,76 @@
 -- KEYS  1 lead    text "<number> <nonce> <holder>", expires with the lead
 --       2 ledger  hash: entry -> mark, a text that begins with the slot
 --       3 runs    hash: entry -> task id of its current run
---       4...      destinations: lists and channels
+--       4...      places: lists and channels
 -- ARGV  1 term as "<number> <nonce> "  2 ttl in ms  3 number n of emissions
---       4...  n entries, n slots, n marks, n times the numbers of destinations with
---             "," between ("" is none), n messages, n runs ("" is none);
---             then for each destination "channel", or the life of the list in ms
---             ("0" is for ever)
+--       4 the way of each emission, two bytes for each, the higher one first
+--       5 number w of ways
+--       6...  n entries, n marks, n messages;
+--             for each place "channel", or the life of the list in ms ("0": for ever);
+--             w ways, each the numbers of places with "," between ("": none);
+--             then runs to remember, each as the emission's number and the task id
 --
 -- Gives one letter for each emission: q(ueued), d(ropped), k(nown); or false, having
 -- done nothing, if the term is over. Whatever the server refuses: the ledger has no
 -- slot whose message is not queued, and no message is queued whose slot it lacks.
 
-local held = redis.call('GET', KEYS[1])
+local KEYS, ARGV = KEYS, ARGV -- locals are found faster
+local call, tonumber, byte, match = redis.call, tonumber, string.byte, string.match
+local CHUNK = 1000 -- Lua passes only so many arguments at once
+
+local held = call('GET', KEYS[1])
 if not held or held:sub(1, #ARGV[1]) ~= ARGV[1] then
   return false
 end
 
-local count = tonumber(ARGV[3])
-local entries = 3
-local slots, marks, routes = entries + count, entries + 2 * count, entries + 3 * count
-local messages, runs, kinds = entries + 4 * count, entries + 5 * count, entries + 6 * count
-local CHUNK = 1000 -- Lua passes only so many arguments at once
+local count, way_of = tonumber(ARGV[3]), ARGV[4]
+local marks, messages, kinds = 5 + count, 5 + 2 * count, 5 + 3 * count
+local places = #KEYS - 3
+local ways = kinds + places
+local runs = ways + tonumber(ARGV[5])
 
-for index = 1, #KEYS - 3 do
-  if ARGV[kinds + index] ~= 'channel' then
-    local key = KEYS[3 + index]
-    local kind = redis.call('TYPE', key).ok
+local batches = {} -- what is to be put on each place
+for place = 1, places do
+  batches[place] = {}
+  if ARGV[kinds + place] ~= 'channel' then
+    local kind = call('TYPE', KEYS[3 + place]).ok
     if kind ~= 'list' and kind ~= 'none' then
-      return redis.error_reply('WRONGTYPE the queue ' .. key .. ' is a ' .. kind)
+      return redis.error_reply('WRONGTYPE ' .. KEYS[3 + place] .. ' is a ' .. kind)
     end
   end
 end
+local batches_of = {} -- the same for each way
+for way = 1, runs - ways do
+  batches_of[way] = {}
+  for place in ARGV[ways + way]:gmatch('%d+') do
+    table.insert(batches_of[way], batches[tonumber(place)])
+  end
+end
 
--- What is new? Rows that this batch writes count for what follows in it.
-local outcomes, latest, former, fresh_runs, batches, news = {}, {}, {}, {}, {}, {}
+-- What is new? A row that this batch writes counts for what follows in it.
+local rows, outcomes, latest, news, size = {}, {}, {}, {}, 0
 for from = 1, count, CHUNK do
   local to = math.min(from + CHUNK - 1, count)
-  local rows = redis.call('HMGET', KEYS[2], unpack(ARGV, entries + from, entries + to))
+  local found = call('HMGET', KEYS[2], unpack(ARGV, 5 + from, 5 + to))
   for index = from, to do
-    local entry, slot = ARGV[entries + index], tonumber(ARGV[slots + index])
-    local row = rows[index - from + 1]
-    local written = latest[entry]
-    local known = written and tonumber(ARGV[slots + written])
-      or row and tonumber(row:match('^%-?%d+') or '')
-    if known and known >= slot then
+    local entry, mark = ARGV[5 + index], ARGV[marks + index]
+    local row = found[index - from + 1]
+    rows[index] = row
+    row = latest[entry] or row
+    local last = row and tonumber(match(row, '^%-?%d+') or '')
+    if last and last >= tonumber(match(mark, '^%-?%d+')) then
       outcomes[index] = 'k'
     else
-      if not written then
-        former[entry] = row
-      end
-      latest[entry] = index
-      if ARGV[runs + index] ~= '' then
-        fresh_runs[#fresh_runs + 1] = entry
-        fresh_runs[#fresh_runs + 1] = ARGV[runs + index]
-      end
-      local route = ARGV[routes + index]
-      outcomes[index] = route == '' and 'd' or 'q'
-      for place in route:gmatch('%d+') do
-        local destination = tonumber(place)
-        local batch = batches[destination]
-        if not batch then
-          batch = {}
-          batches[destination] = batch
-        end
+      latest[entry] = mark
+      news[size + 1], news[size + 2] = entry, mark
+      size = size + 2
+      local high, low = byte(way_of, 2 * index - 1, 2 * index)
+      local reached = batches_of[high * 256 + low]
+      for number = 1, #reached do
+        local batch = reached[number]
         batch[#batch + 1] = ARGV[messages + index]
       end
+      outcomes[index] = #reached > 0 and 'q' or 'd'
     end
   end
 end
@@ -84,44 +89,41 @@ end
 
 -- The ledger first: a server that is full or read-only refuses here, at the first
 -- write. A refusal after it can only be a missing permission; the rows go back then.
-for entry, index in pairs(latest) do
-  news[#news + 1] = entry
-  news[#news + 1] = ARGV[marks + index]
-end
 local refusal = in_chunks('HSET', KEYS[2], news)
 if refusal then
   return refusal
 end
-
-for destination, batch in pairs(batches) do
-  local key = KEYS[3 + destination]
-  if ARGV[kinds + destination] == 'channel' then
+for place, batch in ipairs(batches) do
+  if ARGV[kinds + place] == 'channel' then
     for _, message in ipairs(batch) do
-      refusal = refusal or in_chunks('PUBLISH', key, {message})
+      refusal = refusal or in_chunks('PUBLISH', KEYS[3 + place], {message})
     end
   else
-    refusal = in_chunks('LPUSH', key, batch)
+    refusal = refusal or in_chunks('LPUSH', KEYS[3 + place], batch)
   end
-  if refusal then
-    for entry, row in pairs(former) do
-      if row then
-        redis.call('HSET', KEYS[2], entry, row)
-      else
-        redis.call('HDEL', KEYS[2], entry)
-      end
+end
+if refusal then
+  for index = 1, count do
+    if rows[index] then
+      call('HSET', KEYS[2], ARGV[5 + index], rows[index])
+    else
+      call('HDEL', KEYS[2], ARGV[5 + index])
     end
-    return refusal
   end
+  return refusal
 end
 
-for index = 1, #KEYS - 3 do
-  local life = tonumber(ARGV[kinds + index])
+for place = 1, places do
+  local life = tonumber(ARGV[kinds + place])
   if life and life > 0 then
-    redis.call('PEXPIRE', KEYS[3 + index], life)
+    call('PEXPIRE', KEYS[3 + place], life)
   end
 end
-for index = 1, #fresh_runs, 2 do
-  redis.call('HSET', KEYS[3], fresh_runs[index], fresh_runs[index + 1])
+for at = runs + 1, #ARGV, 2 do
+  local index = tonumber(ARGV[at])
+  if outcomes[index] ~= 'k' then
+    call('HSET', KEYS[3], ARGV[5 + index], ARGV[at + 1])
+  end
 end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+call('PEXPIRE', KEYS[1], ARGV[2])
 return table.concat(outcomes)
