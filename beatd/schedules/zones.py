@@ -140,7 +140,7 @@ class LocalClock:
         while start < end:
             change = self._change_after(start, offset, end)
             stretches.append(Stretch(start, change, offset, unread))
-            unread = max(unread, change + offset)
+            unread = change + offset
             start, offset = change, self._offset(change)
         stretches = [
             _from(begin, stretch) for stretch in stretches if stretch.end > begin
