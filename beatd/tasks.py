@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cached_property, update_wrapper
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from beatd.current import Application, current_app
 from beatd.errors import (
@@ -22,15 +22,13 @@ from beatd.errors import (
     Retry,
     Verdict,
 )
+from beatd.message import Signature
 from beatd.results.async_result import AsyncResult
 from beatd.results.base import Meta
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-
-Signature: TypeAlias = dict[str, Any]
-"""A call to be made later, as Celery writes it into messages."""
 
 SENT_OPTIONS = (
     *("queue", "exchange", "routing_key", "priority", "expires", "serializer"),
@@ -228,7 +226,7 @@ class Task(Generic[P, R]):
         *,
         immutable: bool = False,
         **options: Any,
-    ) -> Signature:
+    ) -> dict[str, Any]:
         """Give a call of this task to put into another one, as its `link`."""
         return {
             "task": self.name,
@@ -239,11 +237,11 @@ class Task(Generic[P, R]):
             "immutable": immutable,
         }
 
-    def s(self, *args: Any, **kwargs: Any) -> Signature:
+    def s(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Give a call that gets the result of what it is linked to in front."""
         return self.signature(args, kwargs)
 
-    def si(self, *args: Any, **kwargs: Any) -> Signature:
+    def si(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Give a call with these arguments and no other."""
         return self.signature(args, kwargs, immutable=True)
 

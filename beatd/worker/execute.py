@@ -1,0 +1,273 @@
+"""One delivery in, one report out: decode the call, run the task, say how it ended."""
+
+import inspect
+import logging
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from beatd.brokers.base import Outgoing
+from beatd.clock import Clock, SystemClock
+from beatd.errors import Ignore, MessageError, Reject, Retry
+from beatd.instant import SECOND, Instant, datetime_of, instant_of, span_of
+from beatd.message import (
+    Call,
+    Limits,
+    Sending,
+    follow_up,
+    next_step,
+    read_body,
+    read_envelope,
+    retry_of,
+)
+from beatd.pools.base import Job
+from beatd.pools.limits import soft_limit
+from beatd.results.base import Meta, State, Stored
+from beatd.results.exceptions import repr_of
+from beatd.settings import Settings
+from beatd.tasks import Again, Registry, Request, Task, running
+from beatd.worker.coroutines import run_coroutine
+from beatd.worker.report import (
+    Fate,
+    Report,
+    ignores_result,
+    keeps,
+    meta_of,
+    one_line,
+    pack_report,
+)
+
+logger = logging.getLogger(__name__)
+
+LONGEST_TRACEBACK = 100_000
+"""Characters; an exception may carry a text of any length."""
+
+PACKAGE = str(Path(__file__).parent.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """Runs the jobs of a pool, wherever the pool wants them run; never raises."""
+
+    tasks: Registry
+    settings: Settings
+    limits: Limits
+    encode: Callable[[Meta], Stored] | None
+    """Encodes what is to be kept; MessageError if it cannot. None: nothing is."""
+    address: Callable[[Sending, Instant, Instant | None], Outgoing]
+    """Makes the message of a call, sent at the one instant, due at the other."""
+    hostname: str
+    known_to_have_succeeded: Callable[[str], bool] = lambda task_id: False
+    """Asked of a task that is delivered once more."""
+    clock: Clock = field(default_factory=SystemClock)
+
+    def __call__(self, job: Job) -> bytes:
+        try:
+            return pack_report(self._report(job))
+        except BaseException as error:
+            # Not the task's doing, and not known to be harmless to try again.
+            logger.exception("cannot run a message", extra={"event": "task.broken"})
+            reason = f"beatd could not run it: {one_line(repr_of(error))}"
+            return pack_report(Report(fate=Fate.BURIED, reason=reason))
+
+    def _report(self, job: Job) -> Report:
+        try:
+            call = read_body(read_envelope(job.message, self.limits), self.limits)
+        except MessageError as error:
+            return Report(fate=Fate.BURIED, reason=str(error))
+        if job.deliveries > 1 and self.known_to_have_succeeded(call.envelope.id):
+            return Report(reason="it has succeeded before")
+        task = self.tasks[call.envelope.task]
+        run = _Run(self, task, call, self._request(task, call))
+        began = self.clock.elapsed()
+        with running(run.request):
+            report = run.report(job.soft_time_limit)
+        seconds = (self.clock.elapsed() - began) / SECOND
+        return msgspec.structs.replace(report, seconds=seconds)
+
+    def _request(self, task: Task[..., Any], call: Call) -> Request:
+        said = call.envelope
+        return Request(
+            task=task.name,
+            id=said.id,
+            args=call.args,
+            kwargs=call.kwargs,
+            retries=said.retries,
+            eta=None if said.eta is None else datetime_of(said.eta).isoformat(),
+            expires=said.expires_text,
+            timelimit=(said.time_limit, said.soft_time_limit),
+            hostname=self.hostname,
+            delivery_info={
+                "exchange": said.exchange,
+                "routing_key": said.routing_key,
+                "priority": said.priority,
+                "redelivered": said.redelivered,
+            },
+            headers=said.custom_headers,
+            root_id=said.root_id or said.id,
+            parent_id=said.parent_id,
+            group=said.group,
+            group_index=said.group_index,
+            correlation_id=said.correlation_id,
+            reply_to=said.reply_to,
+            origin=said.origin,
+            shadow=said.shadow,
+            ignore_result=ignores_result(said, task, self.settings),
+            called_directly=False,
+            callbacks=call.callbacks,
+            errbacks=call.errbacks,
+            chain=call.chain,
+            chord=call.chord,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run of one task, from its first line to its report."""
+
+    executor: Executor
+    task: Task[..., Any]
+    call: Call
+    request: Request
+
+    def report(self, soft_time_limit: float | None) -> Report:
+        """Run the task; what it raises, whatever it is, ends here."""
+        try:
+            value = self._value(soft_time_limit)
+            return self._succeeded(value)
+        except Ignore as error:
+            return Report(state="", reason=one_line(repr_of(error)))
+        except Reject as error:
+            return self._rejected(error)
+        except Retry as error:
+            return self._retried(error)
+        except BaseException as error:  # the border of foreign code: the task's body
+            return self._failed(error)
+
+    def _value(self, soft_time_limit: float | None) -> Any:
+        try:
+            with soft_limit(soft_time_limit):
+                value = self.task.run(*self.request.args, **self.request.kwargs)
+                return run_coroutine(value) if inspect.iscoroutine(value) else value
+        except BaseException as error:
+            self.task.retry_after(error)
+            raise
+
+    def _succeeded(self, value: Any) -> Report:
+        sends = [
+            follow_up(callback, self.call.envelope, (value,))
+            for callback in self.call.callbacks
+        ]
+        if step := next_step(self.call, value):
+            sends.append(step)
+        return Report(
+            state=State.SUCCESS,
+            stored=self._stored(State.SUCCESS, value),
+            sends=[*self._messages(sends), *self._again()],
+        )
+
+    def _failed(self, error: BaseException) -> Report:
+        text = traceback_of(error)
+        sends = [
+            follow_up(errback, self.call.envelope, (self.request.id,))
+            for errback in self.call.errbacks
+        ]
+        return Report(
+            state=State.FAILURE,
+            stored=self._stored(State.FAILURE, error, text),
+            sends=self._messages(sends),
+            reason=one_line(repr_of(error)),
+            traceback="" if isinstance(error, tuple(self.task.throws)) else text,
+        )
+
+    def _retried(self, retry: Retry) -> Report:
+        children = [[[self.request.id, None], None]]
+        text = traceback_of(retry)
+        return Report(
+            state=State.RETRY,
+            stored=self._stored(State.RETRY, retry.exc, text, children),
+            sends=self._again(),
+            reason=str(retry),
+            ends_run=self.request.again is None,
+        )
+
+    def _rejected(self, error: Reject) -> Report:
+        if error.requeue:
+            return Report(fate=Fate.REQUEUED, reason=str(error.reason), ends_run=False)
+        return Report(
+            fate=Fate.BURIED,
+            state=State.FAILURE,
+            stored=self._stored(State.FAILURE, error),
+            reason=f"rejected: {error.reason}",
+        )
+
+    def _stored(
+        self,
+        state: State,
+        result: object,
+        text: str | None = None,
+        children: Sequence[Any] | None = None,
+    ) -> Stored | None:
+        """Give what is to be kept as the run's result, if anything is."""
+        executor = self.executor
+        if executor.encode is None or not keeps(
+            state, self.request.ignore_result, self.task, executor.settings
+        ):
+            return None
+        if children is None:
+            children = [[[child.id, None], None] for child in self.request.children]
+        meta = meta_of(
+            self.call.envelope,
+            state,
+            result,
+            executor.settings,
+            now=executor.clock.now(),
+            traceback=text,
+            children=children,
+            hostname=self.request.hostname,
+            arguments=(self.request.args, self.request.kwargs),
+        )
+        return executor.encode(meta)
+
+    def _again(self) -> list[Outgoing]:
+        """Give the message of the next try, if the task asked for one."""
+        again = self.request.again
+        if again is None:
+            return []
+        now = self.executor.clock.now()
+        due = _due(again, now)
+        options = {"ignore_result": self.request.ignore_result, **again.options}
+        sending = retry_of(self.call, due, again.args, again.kwargs, options)
+        return [self.executor.address(sending, now, due)]
+
+    def _messages(self, sendings: Sequence[Sending]) -> list[Outgoing]:
+        now = self.executor.clock.now()
+        return [self.executor.address(sending, now, None) for sending in sendings]
+
+
+def _due(again: Again, now: Instant) -> Instant | None:
+    """Give the instant of the next try; None for at once. Naive datetimes are UTC."""
+    if isinstance(again.when, datetime):
+        aware = again.when if again.when.tzinfo else again.when.replace(tzinfo=UTC)
+        due = instant_of(aware)
+    else:
+        due = now + span_of(again.when)
+    return due if due > now else None
+
+
+def traceback_of(error: BaseException) -> str:
+    """Give the traceback as text, without the frames of ours that it begins with."""
+    frames: TracebackType | None = error.__traceback__
+    while frames and frames.tb_frame.f_code.co_filename.startswith(PACKAGE):
+        frames = frames.tb_next
+    try:
+        lines = traceback.format_exception(type(error), error, frames)
+    except BaseException:  # foreign code again: `__str__`, `__notes__`
+        return f"{type(error).__name__}, whose traceback cannot be shown\n"
+    return "".join(lines)[-LONGEST_TRACEBACK:]

@@ -1,0 +1,121 @@
+"""What a run tells the worker's loop, and what both of them know of results."""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from beatd.brokers.base import Outgoing
+from beatd.instant import Instant, datetime_of
+from beatd.message import Envelope
+from beatd.results.base import READY_STATES, Meta, State, Stored
+from beatd.settings import Settings
+from beatd.tasks import Task
+
+
+class Fate(StrEnum):
+    """What becomes of the message."""
+
+    SETTLED = "settled"
+    REQUEUED = "requeued"  # to the end of its queue
+    BURIED = "buried"  # to the dead-letter queue
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """One run, as it ended."""
+
+    fate: Fate = Fate.SETTLED
+    state: str = ""
+    """A state of results; empty when the task asked for none to be kept."""
+    stored: Stored | None = None
+    """What is to be kept as its result."""
+    sends: list[Outgoing] = msgspec.field(default_factory=list)
+    """The retry, callbacks, the next step of a chain."""
+    reason: str = ""
+    """In one line: the exception, or why the message is buried."""
+    traceback: str = ""
+    seconds: float = 0
+    ends_run: bool = True
+    """False when the same run goes on with another message."""
+
+
+pack_report = msgspec.msgpack.Encoder().encode
+read_report = msgspec.msgpack.Decoder(Report).decode
+
+
+LONGEST_LINE = 1000
+
+
+def one_line(text: str) -> str:
+    """Give foreign text for a line of log: no line breaks, no control characters."""
+    head = text[:LONGEST_LINE]
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in head)
+
+
+def option(task: Task[..., Any], name: str, settings: Settings) -> Any:
+    """Give an option as the task has it, or else as the settings do."""
+    own = getattr(task, name)
+    return getattr(settings, f"task_{name}") if own is None else own
+
+
+def ignores_result(
+    said: Envelope, task: Task[..., Any] | None, settings: Settings
+) -> bool:
+    """Say whether nothing of this run is to be kept: message, task, settings."""
+    if said.ignore_result is not None:
+        return said.ignore_result
+    if task is None:
+        return settings.task_ignore_result
+    return bool(option(task, "ignore_result", settings))
+
+
+def keeps(
+    state: State, ignored: bool, task: Task[..., Any] | None, settings: Settings
+) -> bool:
+    """Say whether this state of a run is to be kept."""
+    if not ignored:
+        return True
+    if state != State.FAILURE:
+        return False
+    if task is None:
+        return settings.task_store_errors_even_if_ignored
+    return bool(option(task, "store_errors_even_if_ignored", settings))
+
+
+def meta_of(
+    said: Envelope,
+    state: State,
+    result: object,
+    settings: Settings,
+    *,
+    now: Instant,
+    hostname: str,
+    traceback: str | None = None,
+    children: Sequence[Any] = (),
+    arguments: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
+) -> Meta:
+    """Give what is to be kept of a run, in the form of Celery's metas."""
+    ended = state in READY_STATES
+    extended: dict[str, Any] = {}
+    if settings.result_extended:
+        args, kwargs = arguments or (None, None)
+        extended = {
+            "name": said.task,
+            "args": args,
+            "kwargs": kwargs,
+            "worker": hostname,
+            "retries": said.retries,
+            "queue": said.routing_key,
+        }
+    return Meta(
+        said.id,
+        state,
+        result,
+        traceback,
+        list(children),
+        datetime_of(now, settings.zone) if ended else None,
+        said.group,
+        said.parent_id,
+        extended,
+    )
