@@ -757,8 +757,9 @@ class Settings:
     )
     redis_socket_timeout: SomeSeconds | None = works(
         "CELERY_REDIS_SOCKET_TIMEOUT",
-        120.0,
+        3.0,
         "Seconds for one read or write of the result backend.",
+        differs="3 and not 120 by default: a dead connection is found in time.",
     )
     redis_socket_connect_timeout: SomeSeconds | None = works(
         "CELERY_REDIS_SOCKET_CONNECT_TIMEOUT", None, "Seconds for connecting to it."
