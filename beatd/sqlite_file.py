@@ -37,7 +37,8 @@ class Kind(NamedTuple):
 
 SCHEDULE_FILE = Kind("schedule file", int.from_bytes(b"bdSF"), 1)
 BROKER = Kind("broker database", int.from_bytes(b"bdBR"), 1)
-KINDS = (SCHEDULE_FILE, BROKER)
+RESULTS = Kind("result database", int.from_bytes(b"bdRS"), 1)
+KINDS = (SCHEDULE_FILE, BROKER, RESULTS)
 
 
 class State(Enum):
@@ -100,12 +101,12 @@ def make(path: Path, kind: Kind, tables: Sequence[str]) -> None:
         db.close()
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
     """Open a file of ours for any one thread at a time, in WAL mode.
 
     Transactions are the caller's own. Raises sqlite3.Error.
     """
-    db = _connect(path)
+    db = _connect(path, busy_timeout)
     try:
         db.execute("PRAGMA journal_mode = WAL")
     except BaseException:
@@ -204,9 +205,9 @@ def _query(
         db.close()
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
     return sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        path, timeout=busy_timeout, isolation_level=None, check_same_thread=False
     )
 
 

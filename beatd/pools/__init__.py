@@ -22,7 +22,7 @@ def create(
 
     Raises ConfigError when there is no pool of that name.
     """
-    if name in ("prefork", "processes"):  # Celery knows both names
+    if name == "prefork":
         from beatd.pools.prefork import Prefork
 
         return Prefork(

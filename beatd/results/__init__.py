@@ -1,0 +1,83 @@
+"""Result backends by their URL: the only place that knows them all."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from beatd.errors import ConfigError
+from beatd.instant import Span, span_of
+from beatd.results.base import Lifetime, ResultBackend
+from beatd.results.encoding import Encoding
+from beatd.settings import Settings, mask
+
+REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix")
+SQLITE_SCHEMES = ("sqlite", "db+sqlite")
+"""`db+sqlite:` is how Celery spells it; the file is one of our own all the same."""
+
+
+def connect(settings: Settings) -> ResultBackend:
+    """Give the backend that the settings name; Redis is asked by the first call.
+
+    Without one, reading raises ResultUnavailable. A path in `sqlite:///relative.db` is
+    relative, one in `sqlite:////var/lib/x.db` is not.
+
+    Raises ConfigError when there is no backend of ours for the URL.
+    """
+    url = settings.result_url
+    if url is None:
+        from beatd.results.disabled import NoResults
+
+        return NoResults()
+    parts = urlsplit(url)
+    encoding, lifetime = encoding_of(settings), lifetime_of(settings)
+    if parts.scheme in REDIS_SCHEMES:
+        from beatd.results.redis import RedisResults
+
+        return RedisResults(
+            url,
+            encoding=encoding,
+            lifetime=lifetime,
+            options=_redis_options(settings),
+            tls=settings.redis_backend_use_ssl or False,
+        )
+    if parts.scheme in SQLITE_SCHEMES:
+        from beatd.results.sqlite import SQLiteResults
+
+        path = Path(unquote(parts.path[1:]))
+        return SQLiteResults(path, encoding=encoding, lifetime=lifetime)
+    raise ConfigError(
+        "result_backend",
+        [
+            f"{mask(url)!r}: beatd keeps results in redis://, rediss://,"
+            " redis+socket://, unix:// and sqlite://"
+        ],
+    )
+
+
+def encoding_of(settings: Settings) -> Encoding:
+    """Say how results are written and read."""
+    return Encoding(
+        settings.result_serializer,
+        settings.result_compression,
+        tuple(settings.result_accept_content or settings.accept_content),
+    )
+
+
+def lifetime_of(settings: Settings) -> Lifetime:
+    """Say how long results are kept; failures as long as others unless set apart."""
+    failure = settings.result_failure_expires
+    of_all = _span(settings.result_expires)
+    return Lifetime(of_all, of_all if failure is None else _span(failure))
+
+
+def _span(seconds: float | None) -> Span | None:
+    return span_of(seconds) if seconds else None
+
+
+def _redis_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "max_connections": settings.redis_max_connections,
+        "socket_timeout": settings.redis_socket_timeout,
+        "socket_connect_timeout": settings.redis_socket_connect_timeout,
+        **settings.result_backend_transport_options,
+    }

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
-from beatd.instant import Span
+from beatd.instant import DAY, Span
 
 
 class State(StrEnum):
@@ -54,6 +54,19 @@ class Stored:
     task_id: str
     status: str
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """How long metas are kept; each state of a run that is stored begins it anew."""
+
+    any: Span | None = DAY
+    """None: for ever."""
+    failure: Span | None = DAY
+
+    def of(self, status: str) -> Span | None:
+        """Give how long a meta of this state is kept."""
+        return self.failure if status == State.FAILURE else self.any
 
 
 class ResultBackend(Protocol):

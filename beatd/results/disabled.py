@@ -1,0 +1,33 @@
+"""No results: what is stored is dropped, and reading says so."""
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from beatd.errors import ResultUnavailable
+from beatd.instant import Span
+from beatd.results.base import Meta, Stored
+
+
+class NoResults:
+    """The backend of those who set none."""
+
+    def store(self, metas: Sequence[Meta | Stored]) -> None:
+        """Drop these."""
+
+    def load(self, task_ids: Sequence[str]) -> NoReturn:
+        raise _refusal()
+
+    def wait(self, task_id: str, timeout: Span | None) -> NoReturn:
+        raise _refusal()
+
+    def forget(self, task_id: str) -> None:
+        """Nothing is known of any run."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _refusal() -> ResultUnavailable:
+    return ResultUnavailable(
+        "no results are kept: set result_backend, to redis://... or sqlite:///..."
+    )

@@ -1,0 +1,119 @@
+"""A run's meta as bytes and back, in the form that Celery's backends keep."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from beatd.codec import compress, content_types, decompress, dumps, loads
+from beatd.errors import MessageError
+from beatd.results.base import Meta, State, Stored
+from beatd.results.exceptions import (
+    carriable,
+    exception_of,
+    form_of,
+    is_form,
+    is_named_by_celery,
+)
+
+_COMPRESSED = b"\0celery-compressed\0"
+"""Stands before the content type of the compression, another NUL and the data."""
+
+_FIXED = (
+    *("status", "result", "traceback", "children", "date_done"),
+    *("group_id", "parent_id", "task_id"),
+)
+
+_RAISED = (State.FAILURE, State.REVOKED, State.RETRY)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How results are written and read: Celery's `result_serializer` and its kin."""
+
+    serializer: str = "json"
+    compression: str | None = None
+    accept: tuple[str, ...] = ("json",)
+    """Names of serializers; a result in another one is not read."""
+
+    def store(self, meta: Meta | Stored) -> Stored:
+        """Give what is kept of `meta`; MessageError if it cannot be encoded."""
+        if isinstance(meta, Stored):
+            return meta
+        return Stored(meta.task_id, meta.status, self.encode(meta))
+
+    def encode(self, meta: Meta) -> bytes:
+        """Give the bytes that are kept; MessageError if the value cannot be encoded."""
+        data = dumps(self._fields(meta), self.serializer).data
+        if not self.compression:
+            return data
+        packed, kind = compress(data, self.compression)
+        return b"%s%s\0%s" % (_COMPRESSED, kind.encode(), packed)
+
+    def decode(self, task_id: str, data: bytes) -> Meta:
+        """Give the meta that is kept in `data`, also one that Celery wrote.
+
+        Raises MessageError: not such bytes, or a serializer that is not accepted.
+        """
+        try:
+            return _meta(task_id, self._value(data))
+        except MessageError as error:
+            raise MessageError(f"result of task {task_id}: {error}") from error
+
+    def _fields(self, meta: Meta) -> dict[str, Any]:
+        done, result = meta.date_done, meta.result
+        if isinstance(result, BaseException):
+            result = self._exception(result)
+        return {
+            "status": str(meta.status),
+            "result": result,
+            "traceback": meta.traceback,
+            "children": meta.children,
+            "date_done": done.isoformat() if isinstance(done, datetime) else done,
+            **({"group_id": meta.group_id} if meta.group_id else {}),
+            **({"parent_id": meta.parent_id} if meta.parent_id else {}),
+            **meta.extended,
+            "task_id": meta.task_id,
+        }
+
+    def _exception(self, error: BaseException) -> Any:
+        # Only pickle carries exceptions as they are. Those that readers without beatd
+        # know by another name go in the common form there, too.
+        if self.serializer == "pickle" and not is_named_by_celery(error):
+            carried = carriable(error)
+            if carried:
+                return carried
+        return form_of(error, self._can_encode)
+
+    def _can_encode(self, value: Any) -> bool:
+        try:
+            dumps(value, self.serializer)
+        except MessageError:
+            return False
+        return True
+
+    def _value(self, data: bytes) -> Any:
+        if data.startswith(_COMPRESSED):
+            kind, _, data = data.removeprefix(_COMPRESSED).partition(b"\0")
+            data = decompress(data, kind.decode("ascii", "replace"))
+        (content_type,) = content_types([self.serializer])
+        return loads(data, content_type, content_types(self.accept))
+
+
+def _meta(task_id: str, value: Any) -> Meta:
+    if not isinstance(value, dict) or not isinstance(value.get("status"), str):
+        raise MessageError("it is no task's result")
+    status: str = value["status"]
+    result: Any = value.get("result")
+    if status in _RAISED and is_form(result):
+        result = exception_of(result)
+    return Meta(
+        task_id,
+        status,
+        result,
+        value.get("traceback"),
+        value.get("children") or [],
+        value.get("date_done"),
+        value.get("group_id"),
+        value.get("parent_id"),
+        {key: value[key] for key in value if key not in _FIXED},
+    )

@@ -1,0 +1,128 @@
+"""Exceptions in Celery's form: written so that any reader knows them, read safely.
+
+    {"exc_type": qualified name, "exc_message": arguments, "exc_module": module}
+
+A reader imports nothing for it: it takes a class of a module that is there already, or
+makes one of that name.
+"""
+
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from beatd import errors
+
+_CELERY_NAMES: dict[type[BaseException], tuple[str, str]] = {
+    errors.SoftTimeLimitExceeded: ("billiard.exceptions", "SoftTimeLimitExceeded"),
+    errors.TimeLimitExceeded: ("billiard.exceptions", "TimeLimitExceeded"),
+    errors.WorkerLost: ("billiard.exceptions", "WorkerLostError"),
+    errors.NotRegistered: ("celery.exceptions", "NotRegistered"),
+    errors.MaxRetriesExceeded: ("celery.exceptions", "MaxRetriesExceededError"),
+    errors.Revoked: ("celery.exceptions", "TaskRevokedError"),
+    errors.Reject: ("celery.exceptions", "Reject"),
+    errors.Retry: ("celery.exceptions", "Retry"),
+    errors.MessageError: ("kombu.exceptions", "EncodeError"),
+}
+"""What Celery's readers know our exceptions by."""
+
+_OURS = {name: kind for kind, name in _CELERY_NAMES.items()}
+
+_WRAPPER = ("celery.utils.serialization", "UnpickleableExceptionWrapper")
+"""Celery's form of an exception that pickle cannot carry: module, name, args, repr."""
+
+
+def is_named_by_celery(error: BaseException) -> bool:
+    """Say whether Celery's readers know this exception by a name of their own."""
+    return type(error) in _CELERY_NAMES
+
+
+def form_of(error: BaseException, can_encode: Callable[[Any], bool]) -> dict[str, Any]:
+    """Give the exception's form; arguments that cannot be encoded become their repr."""
+    if type(error) in _CELERY_NAMES:
+        module, name = _CELERY_NAMES[type(error)]
+        args: list[Any] = list(error.args)
+    elif carried := carriable(error):
+        module, name = type(carried).__module__, type(carried).__qualname__
+        args = list(carried.args)
+    else:
+        module, name = _WRAPPER
+        kind = type(error)
+        own = [arg if _survives(arg) else repr_of(arg) for arg in error.args]
+        args = [kind.__module__, kind.__name__, own, repr_of(error)]
+    said = [arg if can_encode(arg) else repr_of(arg) for arg in args]
+    return {"exc_type": name, "exc_message": said, "exc_module": module}
+
+
+def carriable(error: BaseException) -> BaseException | None:
+    """Give what pickle can carry of it: the exception, or as one of its base classes.
+
+    None if not even one of those below Exception can stand for it.
+    """
+    if _survives(error):
+        return error
+    for kind in type(error).__mro__[1:]:
+        if kind in (Exception, BaseException, object):
+            return None
+        try:
+            plainer: Any = kind(*error.args)
+        except Exception:  # a constructor of someone else
+            continue
+        if _survives(plainer):
+            return plainer  # type: ignore[no-any-return] # a class between error's and Exception
+    return None
+
+
+def is_form(value: Any) -> bool:
+    """Say whether a result's value is an exception in Celery's form."""
+    return isinstance(value, dict) and isinstance(value.get("exc_type"), str)
+
+
+def exception_of(form: dict[str, Any]) -> BaseException:
+    """Give the exception that a form stands for; imports nothing."""
+    module, name = form.get("exc_module"), form["exc_type"]
+    said = form.get("exc_message")
+    args: list[Any] = list(said) if isinstance(said, list | tuple) else [said]
+    if (module, name) == _WRAPPER and len(args) == 4:
+        module, name, args, _ = args
+    kind = _known(module, name)
+    if kind:
+        try:
+            return kind(*args)
+        except Exception:  # it takes other arguments than it keeps
+            pass
+    return _made(str(module), str(name))(*args)
+
+
+def repr_of(value: Any) -> str:
+    """Give a value's repr, whatever its class makes of that."""
+    try:
+        return repr(value)
+    except Exception as error:
+        return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
+
+
+def _known(module: Any, name: Any) -> type[Exception] | None:
+    if ours := _OURS.get((module, name)):
+        return ours  # type: ignore[return-value] # all of ours are below Exception
+    found: Any = sys.modules.get(module) if isinstance(module, str) else None
+    for part in str(name).split("."):
+        # Not by getattr: a module may have code that answers it, with an import even.
+        found = getattr(found, "__dict__", {}).get(part)
+    # Whoever can write results must not have other things called than exceptions, nor
+    # SystemExit raised.
+    if isinstance(found, type) and issubclass(found, Exception):
+        return found
+    return None
+
+
+def _made(module: str, name: str) -> type[Exception]:
+    return type(name, (Exception,), {"__module__": module})
+
+
+def _survives(value: Any) -> bool:
+    try:
+        pickle.loads(pickle.dumps(value))
+    except Exception:  # `__reduce__` and constructors of someone else
+        return False
+    return True

@@ -1,0 +1,154 @@
+"""Results in Redis, under Celery's keys and in its form.
+
+`celery-task-meta-<task id>` is the key of a run's meta, and also the channel on which
+each of its states is published: waiting is listening there.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from hashlib import sha1
+from importlib import resources
+from typing import Any
+
+from beatd.brokers.redis.connection import Server
+from beatd.brokers.redis.listening import SILENCE, Bell, Subscription
+from beatd.clock import Clock, SystemClock
+from beatd.errors import BrokerUnavailable, MessageError, ResultUnavailable
+from beatd.instant import SECOND, Span
+from beatd.results.base import READY_STATES, Lifetime, Meta, State, Stored
+from beatd.results.encoding import Encoding
+
+KEY = "celery-task-meta-"
+
+BATCH = 500
+"""Values in one step; Redis serves no one else meanwhile."""
+
+
+class RedisResults:
+    """Results on one Redis or Valkey server, open to all threads.
+
+    `options` are `result_backend_transport_options` and what else is known of the
+    connections; `tls` is `redis_backend_use_ssl`. Nothing is connected before the first
+    request.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        encoding: Encoding,
+        lifetime: Lifetime,
+        options: Mapping[str, Any] | None = None,
+        tls: bool | Mapping[str, Any] = False,
+        clock: Clock | None = None,
+    ) -> None:
+        options = options or {}
+        self._server = Server(url, options, tls)
+        self._encoding = encoding
+        self._lifetime = lifetime
+        self._clock = clock or SystemClock()
+        self._prefix = _prefix(options.get("global_keyprefix") or "") + KEY
+        self._store = self._server.client.register_script(_script())
+
+    def store(self, metas: Sequence[Meta | Stored]) -> None:
+        left = [(self._encoding.store(meta), "") for meta in metas]
+        while left:
+            left = [
+                again
+                for start in range(0, len(left), BATCH)
+                for again in self._try_to_store(left[start : start + BATCH])
+            ]
+
+    def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        if not task_ids:
+            return {}
+        keys = [self._key(task_id) for task_id in task_ids]
+        with self._answering():
+            found = self._server.client.mget(keys)
+        return {
+            task_id: self._encoding.decode(task_id, data)
+            for task_id, data in zip(task_ids, found, strict=True)
+            if data is not None
+        }
+
+    def wait(self, task_id: str, timeout: Span | None) -> Meta | None:
+        end = None if timeout is None else self._clock.elapsed() + timeout
+        bell = Bell()
+        news = Subscription(self._server, self._key(task_id), bell, self._clock)
+        try:
+            while True:
+                with self._answering():
+                    news.open()
+                    # Before the look, which tells more than what was said earlier.
+                    news.drain()
+                meta = self.load([task_id]).get(task_id)
+                if meta and meta.status in READY_STATES:
+                    return meta
+                left = SILENCE if end is None else end - self._clock.elapsed()
+                if left <= 0:
+                    return None
+                news.wait(min(left, SILENCE))
+        finally:
+            news.close()
+            bell.close()
+
+    def forget(self, task_id: str) -> None:
+        with self._answering():
+            self._server.client.delete(self._key(task_id))
+
+    def close(self) -> None:
+        self._server.pool.disconnect()
+
+    def _key(self, task_id: str) -> str:
+        return self._prefix + task_id
+
+    def _try_to_store(
+        self, batch: Sequence[tuple[Stored, str]]
+    ) -> list[tuple[Stored, str]]:
+        """Store where nothing is kept, or what may be replaced; give what is left.
+
+        With each that is left comes the SHA-1 of what it may replace. Each further try
+        means that another state of the run was stored in between: it ends soon.
+        """
+        keys = [self._key(one.task_id) for one, _ in batch]
+        arguments = [
+            argument
+            for one, old in batch
+            for argument in (one.data, self._seconds(one.status), old)
+        ]
+        with self._answering():
+            kept = self._store(keys=keys, args=arguments)
+        return [
+            (one, sha1(data, usedforsecurity=False).hexdigest())
+            for (one, _), data in zip(batch, kept, strict=True)
+            if data is not None and not self._is_final(one.task_id, data)
+        ]
+
+    def _is_final(self, task_id: str, data: bytes) -> bool:
+        try:
+            return self._encoding.decode(task_id, data).status == State.SUCCESS
+        except MessageError:  # whatever it is, nobody will read it
+            return False
+
+    def _seconds(self, status: str) -> int:
+        ttl = self._lifetime.of(status)
+        return 0 if ttl is None else max(1, ttl // SECOND)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            with self._server.answering():
+                yield
+        except BrokerUnavailable as error:
+            raise ResultUnavailable(f"results: {error}") from error
+
+
+def _prefix(prefix: str) -> str:
+    """Give `global_keyprefix` as Celery has it for results: set apart from the key."""
+    return prefix if not prefix or prefix[-1] in ":_-." else f"{prefix}_"
+
+
+@cache
+def _script() -> str:
+    return (resources.files(__package__) / "store.lua").read_text()

@@ -1,0 +1,189 @@
+"""Results in an SQLite file, for all processes of one host.
+
+    results   task_id (key), status, data, expires
+
+`data` is the encoded meta, `expires` the instant after which it counts as gone (NULL:
+never). Rows that have expired are removed a few at a time, whenever others are stored.
+"""
+
+import os
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from beatd.clock import Clock, SystemClock
+from beatd.errors import ConfigError, ResultUnavailable
+from beatd.instant import SECOND, Span
+from beatd.results.base import READY_STATES, Lifetime, Meta, Stored
+from beatd.results.encoding import Encoding
+from beatd.sqlite_file import RESULTS, Look, State, connect, look_to_write, make
+
+TABLES = (
+    """
+    CREATE TABLE results (
+        task_id TEXT PRIMARY KEY,
+        status TEXT NOT NULL,
+        data BLOB NOT NULL,
+        expires INTEGER
+    )
+    """,
+    "CREATE INDEX results_expire ON results (expires) WHERE expires IS NOT NULL",
+)
+
+_KEEP = """
+    INSERT INTO results VALUES (:task_id, :status, :data, :expires)
+    ON CONFLICT (task_id) DO UPDATE
+    SET status = excluded.status, data = excluded.data, expires = excluded.expires
+    WHERE results.status <> 'SUCCESS' OR results.expires <= :now
+"""
+
+_SWEEP = """
+    DELETE FROM results WHERE rowid IN (
+        SELECT rowid FROM results WHERE expires <= ? ORDER BY expires LIMIT ?
+    )
+"""
+
+SWEPT = 100
+"""Expired rows that are removed with each step, besides one for each that is stored."""
+
+FIRST_NAP, LONGEST_NAP = 0.002, 0.02
+"""Seconds between two looks for what other processes stored; longer as time goes by."""
+
+
+class SQLiteResults:
+    """Results in one file, open to all threads; a forked child opens its own."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        encoding: Encoding,
+        lifetime: Lifetime,
+        clock: Clock | None = None,
+    ) -> None:
+        """Look at the file; it is made when it is first used.
+
+        Raises ConfigError for a file that is not ours, or cannot be written.
+        """
+        self._path = path
+        self._encoding = encoding
+        self._lifetime = lifetime
+        self._clock = clock or SystemClock()
+        self._idle: deque[sqlite3.Connection] = deque()
+        self._pid = os.getpid()
+        self._closed = threading.Event()
+        if problem := self._problem(look_to_write(path, RESULTS)):
+            raise ConfigError("result_backend", [problem])
+
+    def store(self, metas: Sequence[Meta | Stored]) -> None:
+        now = self._clock.now()
+        rows = []
+        for one in map(self._encoding.store, metas):
+            ttl = self._lifetime.of(one.status)
+            rows.append(
+                {
+                    "task_id": one.task_id,
+                    "status": str(one.status),
+                    "data": one.data,
+                    "expires": None if ttl is None else now + ttl,
+                    "now": now,
+                }
+            )
+        with self._connection() as db:
+            db.execute("BEGIN IMMEDIATE")
+            db.execute(_SWEEP, (now, SWEPT + len(rows)))
+            db.executemany(_KEEP, rows)
+            db.execute("COMMIT")
+
+    def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        with self._connection() as db:
+            found = {task_id: self._data(db, task_id) for task_id in task_ids}
+        return {
+            task_id: self._encoding.decode(task_id, data)
+            for task_id, data in found.items()
+            if data is not None
+        }
+
+    def wait(self, task_id: str, timeout: Span | None) -> Meta | None:
+        end = None if timeout is None else self._clock.elapsed() + timeout
+        nap, seen = FIRST_NAP, None
+        with self._connection() as db:
+            while True:
+                # SQLite's count of what others committed: cheaper than a look.
+                (version,) = db.execute("PRAGMA data_version").fetchone()
+                if version != seen:
+                    seen = version
+                    if meta := self._ended(db, task_id):
+                        return meta
+                left = nap if end is None else (end - self._clock.elapsed()) / SECOND
+                if left <= 0 or self._closed.wait(min(nap, left)):
+                    return None
+                nap = min(nap * 1.1, LONGEST_NAP)
+
+    def forget(self, task_id: str) -> None:
+        with self._connection() as db:
+            db.execute("DELETE FROM results WHERE task_id = ?", (task_id,))
+
+    def close(self) -> None:
+        self._closed.set()
+        while self._idle:
+            self._idle.pop().close()
+
+    def _ended(self, db: sqlite3.Connection, task_id: str) -> Meta | None:
+        data = self._data(db, task_id)
+        meta = None if data is None else self._encoding.decode(task_id, data)
+        return meta if meta and meta.status in READY_STATES else None
+
+    def _data(self, db: sqlite3.Connection, task_id: str) -> bytes | None:
+        sql = "SELECT data FROM results WHERE task_id = ? AND ifnull(expires > ?, 1)"
+        row = db.execute(sql, (task_id, self._clock.now())).fetchone()
+        return row[0] if row else None
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection for this thread; an error closes it and rolls back."""
+        db = None
+        try:
+            db = self._idle_connection() or self._connect()
+            yield db
+        except BaseException as error:
+            if db:
+                db.close()
+            if isinstance(error, sqlite3.Error | OSError):
+                raise ResultUnavailable(f"results: {self._path}: {error}") from error
+            raise
+        self._idle.append(db)
+
+    def _idle_connection(self) -> sqlite3.Connection | None:
+        if os.getpid() != self._pid:
+            # SQLite forbids a child to use, or to close, what its parent opened.
+            _of_parents.append(self._idle)
+            self._idle, self._pid = deque(), os.getpid()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _connect(self) -> sqlite3.Connection:
+        found = look_to_write(self._path, RESULTS)
+        if problem := self._problem(found):
+            raise ResultUnavailable(f"results: {problem}")
+        if found.state is State.ABSENT:
+            make(self._path, RESULTS, TABLES)
+        return connect(self._path)
+
+    def _problem(self, found: Look) -> str:
+        """Say why the file cannot be used; empty when it can."""
+        if found.state is State.DAMAGED:
+            return (
+                f"{self._path} is damaged ({found.problem}):"
+                " restore it, or move it away to start without results"
+            )
+        return f"{self._path} {found.problem}" if found.problem else ""
+
+
+_of_parents: list[deque[sqlite3.Connection]] = []
+"""Never used and never freed."""
