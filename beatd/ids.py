@@ -8,7 +8,7 @@ from hashlib import blake2b
 from beatd.instant import Instant
 
 _LATEST = (1 << 48) - 1
-_RANDOM_BITS = (1 << 74) - 1
+_pack = struct.Struct(">qq").pack
 
 
 def run_id(namespace: str, entry: str, era: int, slot: Instant) -> str:
@@ -18,14 +18,13 @@ def run_id(namespace: str, entry: str, era: int, slot: Instant) -> str:
     clock era and slot. The same slot has the same id everywhere.
     """
     # What comes before the name has a fixed length, so that no two slots look alike.
-    named = _prefix(namespace) + struct.pack(">qq", era, slot) + _bytes(entry)
-    hashed = blake2b(named, digest_size=10).digest()
-    return _uuid(slot, 8, int.from_bytes(hashed, "big"))
+    named = _prefix(namespace) + _pack(era, slot) + _bytes(entry)
+    return _uuid(slot, "8", blake2b(named, digest_size=9).hexdigest())
 
 
 def call_id(now: Instant, entropy: bytes) -> str:
-    """Give an id for a call made `now`: version 7, from 10 random bytes."""
-    return _uuid(now, 7, int.from_bytes(entropy[:10], "big"))
+    """Give an id for a call made `now`: version 7, from 9 random bytes."""
+    return _uuid(now, "7", entropy.hex())
 
 
 def instant_of_id(task_id: str) -> Instant | None:
@@ -37,16 +36,13 @@ def instant_of_id(task_id: str) -> Instant | None:
     return number.int >> 80 if number.version in (7, 8) else None
 
 
-def _uuid(instant: Instant, version: int, rest: int) -> str:
-    # Instants before 1970 or after the year 10889 have no 48 bits: the hash still
-    # tells such slots apart.
-    head = min(max(instant, 0), _LATEST)
-    rest &= _RANDOM_BITS
-    text = (
-        f"{head:012x}{version:x}{rest >> 62:03x}"
-        f"{(rest & 0x3FFF_FFFF_FFFF_FFFF) | 0x8000_0000_0000_0000:016x}"
-    )
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+def _uuid(instant: Instant, version: str, rest: str) -> str:
+    """Write a UUID (RFC 9562) of an instant and 18 hexadecimal digits."""
+    if not 0 <= instant <= _LATEST:
+        # Before 1970 or after the year 10889: the digits still tell such slots apart.
+        instant = min(max(instant, 0), _LATEST)
+    head = f"{instant:012x}"
+    return f"{head[:8]}-{head[8:]}-{version}{rest[:3]}-8{rest[3:6]}-{rest[6:18]}"
 
 
 @lru_cache(maxsize=16)

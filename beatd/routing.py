@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
+from beatd.codec import shown
 from beatd.errors import MessageError
 
 SEPARATOR = "\x06\x16"
@@ -238,7 +239,7 @@ class Router:
         if isinstance(name, Queue):
             return self._filled(name)
         if name is not None and not isinstance(name, str):
-            raise MessageError(f"options['queue']: expected a name, got {name!r}")
+            raise MessageError(f"options['queue']: expected a name, got {shown(name)}")
         return self.queue(name or self.default_queue)
 
     def _filled(self, queue: Queue) -> Queue:
@@ -253,7 +254,7 @@ def _option(options: Mapping[str, Any], name: str, kind: type, expected: str) ->
     value = options.get(name)
     if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
         return value
-    raise MessageError(f"options[{name!r}]: expected {expected}, got {value!r}")
+    raise MessageError(f"options[{name!r}]: expected {expected}, got {shown(value)}")
 
 
 def _lookups(routes: Any) -> list[Lookup]:

@@ -46,8 +46,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
     task: str
     id: str
-    headers: dict[str, Any]
-    """As they came; `custom_headers` gives the caller's own."""
+    raw: bytes
+    """The whole message."""
     shadow: str | None = None
     eta: Instant | None = None
     expires: Instant | None = None
@@ -92,7 +92,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def custom_headers(self) -> dict[str, Any]:
         """The headers that are not the protocol's."""
-        return {k: v for k, v in self.headers.items() if k not in _PROTOCOL_HEADERS}
+        headers = _headers_of(self.raw)
+        return {k: v for k, v in headers.items() if k not in _PROTOCOL_HEADERS}
 
 
 class Call(NamedTuple):
@@ -114,13 +115,12 @@ def read_envelope(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Envelope:
     The body is decoded only for protocol 1, which keeps everything in it.
     """
     wire = _read_wire(raw)
-    headers = wire.headers or {}
-    known = _convert(headers, _Headers, "headers")
+    known = wire.headers or _Headers()
     decoded: Any = None
     if known.task is None or known.retries is None:
         decoded = _read_data(wire, known.compression, limits)
         if isinstance(decoded, dict):
-            known = _of_body(decoded, headers)
+            known = _of_body(decoded, _headers_of(raw))
         elif known.task is None:
             raise MessageError("no task: neither in the headers nor in the body")
         else:
@@ -131,7 +131,7 @@ def read_envelope(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Envelope:
     return Envelope(
         task=_name("task", known.task),
         id=_name("id", known.id),
-        headers=headers,
+        raw=raw,
         shadow=known.shadow,
         eta=_instant("eta", known.eta),
         expires=_instant("expires", known.expires),
@@ -217,13 +217,6 @@ class _Properties(msgspec.Struct):
     body_encoding: str | None = None
 
 
-class _Wire(msgspec.Struct):
-    body: str
-    properties: _Properties
-    headers: dict[str, Any] | None = None
-    content_type: str | None = msgspec.field(name="content-type", default=None)
-
-
 _Seconds: TypeAlias = int | float | None
 
 
@@ -252,6 +245,13 @@ class _Headers(msgspec.Struct):
     beatd_slot: str | None = None
 
 
+class _Wire(msgspec.Struct):
+    body: str
+    properties: _Properties
+    headers: _Headers | None = None
+    content_type: str | None = msgspec.field(name="content-type", default=None)
+
+
 _OURS = {"beatd_entry", "beatd_slot"}
 
 # `redelivered` is written by kombu when it gives a message back.
@@ -261,24 +261,25 @@ _wire_decoder = msgspec.json.Decoder(_Wire)
 
 
 def _read_wire(raw: bytes) -> _Wire:
-    # A message that holds no more brackets than levels allowed is not too deep.
-    simple = raw.count(b"{") + raw.count(b"[") <= codec.MAX_DEPTH
     try:
         wire = _wire_decoder.decode(raw)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        wire = _read_lax(raw)
-    if not simple:
-        codec.check_depth(wire.headers)
+        # Python's `json` takes more (NaN, lone surrogates), and says what is wrong.
+        wire = _convert(_read_json(raw), _Wire, "message")
+    # A message that holds no more brackets than levels allowed is not too deep.
+    if raw.count(b"{") + raw.count(b"[") > codec.MAX_DEPTH:
+        codec.check_depth(_read_json(raw))
     return wire
 
 
-def _read_lax(raw: bytes) -> _Wire:
-    """Read what Python's `json` takes and strict readers do not: NaN, lone surrogates.
+def _headers_of(raw: bytes) -> dict[str, Any]:
+    headers: dict[str, Any] = _read_json(raw).get("headers") or {}
+    return headers
 
-    Also finds the reason why a message is none.
-    """
+
+def _read_json(raw: bytes) -> Any:
     try:
-        value = json.loads(raw.decode())
+        return json.loads(raw.decode())
     except UnicodeDecodeError as error:
         raise MessageError("not a message: not UTF-8") from error
     except RecursionError as error:
@@ -288,8 +289,6 @@ def _read_lax(raw: bytes) -> _Wire:
         raise MessageError(reason) from error
     except ValueError as error:  # a number with too many digits
         raise MessageError("not a message: not JSON") from error
-    wire: _Wire = _convert(value, _Wire, "message")
-    return wire
 
 
 def _convert(value: Any, kind: Any, place: str) -> Any:

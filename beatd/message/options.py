@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from beatd.codec import shown
 from beatd.errors import MessageError
 from beatd.instant import Instant, instant_of
 
@@ -17,7 +18,9 @@ def check_options(options: Mapping[str, Any]) -> None:
             continue
         fits, expected = _EXPECTED[name]
         if not fits(value):
-            raise MessageError(f"options[{name!r}]: expected {expected}, got {value!r}")
+            raise MessageError(
+                f"options[{name!r}]: expected {expected}, got {shown(value)}"
+            )
 
 
 def _is(*kinds: type) -> Callable[[Any], bool]:

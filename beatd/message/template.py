@@ -54,23 +54,26 @@ class Template:
     What many entries have in common lies in a shape that they share.
     """
 
-    __slots__ = ("_args_text", "_body", "_kwargs_text", "_shape", "entry", "task")
+    __slots__ = ("_args_text", "_body", "_kwargs_text", "_shape", "entry")
 
     def __init__(
         self,
         shape: "_Shape",
-        task: str,
         body: str,
         args_text: str,
         kwargs_text: str,
         entry: str | None,
     ) -> None:
         self._shape = shape
-        self.task = task
         self._body = body
         self._args_text = args_text
         self._kwargs_text = kwargs_text
         self.entry = entry
+
+    @property
+    def task(self) -> str:
+        """The name of the task."""
+        return self._shape.task
 
     @property
     def route(self) -> Route:
@@ -98,14 +101,14 @@ class Template:
         """
         shape = self._shape
         task_id = shape.task_id or id
-        times = shape.times(now, expires)
-        quoted_id = quoted(task_id)
+        times = shape.fixed_times
+        if times is None or expires is not None:
+            times = shape.times(now, expires)
         values = (
             self._body_text(task_id, times, slot),
-            quoted(self.task),
-            quoted_id,
-            "null" if times.eta is None else quoted(times.eta),
-            "null" if times.expires is None else quoted(times.expires),
+            quoted(task_id),
+            _or_null(times.eta),
+            _or_null(times.expires),
             self._args_text,
             self._kwargs_repr(slot),
             "" if self.entry is None else shape.marks(self.entry, slot),
@@ -130,9 +133,20 @@ class _Rebuilt(Template):
 
     __slots__ = ("_args", "_kwargs", "_slot_argument")
 
-    _args: Sequence[Any]
-    _kwargs: Mapping[str, Any]
-    _slot_argument: str | None
+    def __init__(
+        self,
+        shape: "_Shape",
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        slot_argument: str | None,
+        args_text: str,
+        kwargs_text: str,
+        entry: str | None,
+    ) -> None:
+        super().__init__(shape, "", args_text, kwargs_text, entry)
+        self._args = args
+        self._kwargs = kwargs
+        self._slot_argument = slot_argument
 
     def _body_text(self, task_id: str, times: "_Times", slot: Instant | None) -> str:
         shape = self._shape
@@ -140,7 +154,6 @@ class _Rebuilt(Template):
         if shape.protocol_1 is None:
             return shape.encode((self._args, kwargs, shape.embed))
         volatile = {
-            "task": self.task,
             "id": task_id,
             "args": self._args,
             "kwargs": kwargs,
@@ -154,7 +167,7 @@ class _Rebuilt(Template):
             return self._kwargs_text
         return quoted(self._shape.represent(self._with_slot(slot)))
 
-    def _with_slot(self, slot: Instant | None) -> Mapping[str, Any]:
+    def _with_slot(self, slot: Instant | None) -> dict[str, Any]:
         if self._slot_argument is None or slot is None:
             return self._kwargs
         return {**self._kwargs, self._slot_argument: _iso(slot, self._shape.slot_zone)}
@@ -182,52 +195,37 @@ def template(
     Raises MessageError that names the option or the argument that cannot be sent.
     """
     args = args or ()
-    kwargs = kwargs or {}
-    _check_arguments(args, kwargs)
-    options = options or {}
-    common = (format, route, registered, entry is not None, zone)
-    try:
-        # The type is part of the key: True and 1 are one key and not one option.
-        key = tuple((name, type(value), value) for name, value in options.items())
-        shape = _shared_shape(*common, key)
-    except TypeError:  # some option is a list or a dict
-        shape = _shape(*common, options)
-    args_repr = options.get("argsrepr")
-    kwargs_repr = options.get("kwargsrepr")
-    made = (
-        _shared(quoted(shape.represent(args) if args_repr is None else args_repr)),
-        _shared(
-            quoted(shape.represent(kwargs) if kwargs_repr is None else kwargs_repr)
-        ),
-        entry,
+    if not isinstance(args, list | tuple):
+        raise MessageError(f"args: expected a list or tuple, got {kind_of(args)}")
+    kwargs = _checked_kwargs(kwargs or {})
+    shape = _shape_for(
+        options or {}, task, format, route, registered, entry is not None, zone
     )
-    task = _shared(str(task))
+    args_text = shape.args_text or _shared(quoted(shape.represent(args)))
+    kwargs_text = shape.kwargs_text or _shared(quoted(shape.represent(kwargs)))
     try:
         if shape.protocol_1 is not None or slot_argument is not None:
-            rebuilt = _Rebuilt(shape, task, "", *made)
-            rebuilt._args = args
-            rebuilt._kwargs = kwargs
-            rebuilt._slot_argument = slot_argument
-            rebuilt.complete(id="", tag="", now=0, slot=0)
+            rebuilt = _Rebuilt(
+                shape, args, kwargs, slot_argument, args_text, kwargs_text, entry
+            )
+            rebuilt.complete(id="", tag="", now=0, slot=0)  # it can be encoded
             return rebuilt
         if shape.tail is None:
             body = shape.encode((args, kwargs, shape.embed))
         else:
-            encode = codec.json_text
-            body = _shared(f"{encode(args)}, {encode(kwargs)}")
+            body = _shared(codec.json_text((args, kwargs))[1:-1])
     except Exception as error:  # also `__json__` and the like, which are the user's
         _blame(error, args, kwargs, shape)
-    return Template(shape, task, body, *made)
+    return Template(shape, body, args_text, kwargs_text, entry)
 
 
-def _check_arguments(args: Any, kwargs: Any) -> None:
-    if not isinstance(args, list | tuple):
-        raise MessageError(f"args: expected a list or tuple, got {kind_of(args)}")
+def _checked_kwargs(kwargs: Any) -> dict[str, Any]:
     if not isinstance(kwargs, Mapping):
         raise MessageError(f"kwargs: expected a dict, got {kind_of(kwargs)}")
     for name in kwargs:
         if not isinstance(name, str):
             raise MessageError(f"kwargs: expected text as names, got {kind_of(name)}")
+    return kwargs if isinstance(kwargs, dict) else dict(kwargs)
 
 
 def _blame(error: Exception, args: Any, kwargs: Any, shape: "_Shape") -> NoReturn:
@@ -274,15 +272,14 @@ class _Hole(IntEnum):
     """What differs from message to message; the order of `complete`'s values."""
 
     BODY = 0
-    TASK = 1
-    ID = 2
-    ETA = 3
-    EXPIRES = 4
-    ARGSREPR = 5
-    KWARGSREPR = 6
-    MARKS = 7
-    EXPIRATION = 8
-    TAG = 9
+    ID = 1
+    ETA = 2
+    EXPIRES = 3
+    ARGSREPR = 4
+    KWARGSREPR = 5
+    MARKS = 6
+    EXPIRATION = 7
+    TAG = 8
 
 
 class _Times(NamedTuple):
@@ -296,6 +293,7 @@ class _Times(NamedTuple):
 class _Shape:
     """A message but for its holes, and how to fill them."""
 
+    task: str
     route: Route
     text: str
     """The envelope, a %s for each hole."""
@@ -313,6 +311,9 @@ class _Shape:
     serializer: str
     compression: str | None
     base64: bool
+    args_text: str | None
+    kwargs_text: str | None
+    """What the options say of the arguments, for logs."""
     repr_size: int
     repr_levels: int
     embed: dict[str, Any]
@@ -320,6 +321,8 @@ class _Shape:
     """The end of a body that is plain JSON; None if the body is encoded otherwise."""
     protocol_1: dict[str, Any] | None
     """The body's fixed fields."""
+    fixed_times: _Times | None
+    """What `times` gives when it does not depend on the moment of sending."""
 
     def times(self, now: Instant, expires: Instant | None) -> _Times:
         """Compute eta and expiry of a message that is sent `now`."""
@@ -363,6 +366,8 @@ class _Shape:
 
     def represent(self, value: Any) -> str:
         """Give the bounded text that logs and monitors show of arguments."""
+        if not value:
+            return str(value)
         return bounded_repr(value, self.repr_size, self.repr_levels)
 
 
@@ -376,26 +381,32 @@ def _iso(instant: Instant, zone: tzinfo) -> str:
     return datetime_of(instant, zone).isoformat()
 
 
+def _or_null(text: str | None) -> str:
+    return "null" if text is None else quoted(text)
+
+
+def _shape_for(options: Mapping[str, Any], *common: Any) -> _Shape:
+    try:
+        # Equal values are not always one option: True and 1, one moment in two zones.
+        key = tuple((name, value, repr(value)) for name, value in options.items())
+        return _shared_shape(key, *common)
+    except TypeError:  # some option is a list or a dict
+        return _shape(options, *common)
+
+
 @lru_cache(maxsize=1024)
-def _shared_shape(
-    format: MessageFormat,
-    route: Route,
-    registered: bool,
-    marked: bool,
-    zone: tzinfo,
-    key: tuple[tuple[str, type, Any], ...],
-) -> _Shape:
-    options = {name: value for name, _, value in key}
-    return _shape(format, route, registered, marked, zone, options)
+def _shared_shape(key: tuple[tuple[str, Any, str], ...], *common: Any) -> _Shape:
+    return _shape({name: value for name, value, _ in key}, *common)
 
 
 def _shape(
+    options: Mapping[str, Any],
+    task: str,
     format: MessageFormat,
     route: Route,
     registered: bool,
     marked: bool,
     zone: tzinfo,
-    options: Mapping[str, Any],
 ) -> _Shape:
     check_options(options)
     given = {name: value for name, value in options.items() if value is not None}
@@ -414,7 +425,7 @@ def _shape(
     headers: dict[str, Any] = {}
     if format.protocol == 1:
         protocol_1 = {
-            "task": None,
+            "task": task,
             "id": None,
             "args": None,
             "kwargs": None,
@@ -433,7 +444,7 @@ def _shape(
     else:
         headers = {
             "lang": "py",
-            "task": _Hole.TASK,
+            "task": task,
             "id": _Hole.ID,
             "shadow": get("shadow"),
             "eta": _Hole.ETA,
@@ -495,12 +506,15 @@ def _shape(
             _encoded(f"options[{name!r}]", given[name])
     plain = serializer == "json" and compression is None and protocol_1 is None
     seconds = expires if isinstance(expires, int | float) else None
+    eta = eta.isoformat() if isinstance(eta, datetime) else eta
+    args_repr, kwargs_repr = get("argsrepr"), get("kwargsrepr")
     return _Shape(
+        task=task,
         route=route,
         text="".join(text.parts),
         pick=itemgetter(*text.holes),
         task_id=get("task_id"),
-        eta=eta.isoformat() if isinstance(eta, datetime) else eta,
+        eta=eta,
         countdown=None if not countdown else span_of(countdown),
         expires=expires.isoformat() if isinstance(expires, datetime) else expires,
         expires_in=None if seconds is None else span_of(seconds),
@@ -511,11 +525,14 @@ def _shape(
         serializer=serializer,
         compression=compression,
         base64=format.body_encoding == "base64",
+        args_text=None if args_repr is None else quoted(args_repr),
+        kwargs_text=None if kwargs_repr is None else quoted(kwargs_repr),
         repr_size=format.repr_size,
         repr_levels=format.repr_levels,
         embed=embed,
         tail=codec.json_text(embed) + "]" if plain else None,
         protocol_1=protocol_1,
+        fixed_times=None if countdown or expires else _Times(eta, None, ""),
     )
 
 

@@ -101,8 +101,6 @@ class Vector:
                 for q in self.conf.get("task_queues", ())
             ],
             default_queue=self.conf.get("task_default_queue", "celery"),
-            # Queues of fan-out exchanges are bound under this key, whatever the queue.
-            default_routing_key=self.conf.get("task_default_queue", "celery"),
             routes=self.conf.get("task_routes"),
         )  # fmt: skip
 
