@@ -147,7 +147,16 @@ class RedisBroker:
             cursor, rows = self._ask(
                 "HSCAN", self._key("ledger"), cursor or 0, "COUNT", 5 * CHUNK
             )
-            marks.update((name.decode(), _mark(row)) for name, row in rows.items())
+            for name, row in rows.items():
+                try:
+                    marks[name.decode()] = _mark(row)
+                except ValueError:
+                    logger.error(
+                        "the ledger's row for %r is none of ours: %r",
+                        name,
+                        row[:80],
+                        extra={"event": "ledger.unreadable"},
+                    )
         return LedgerCopy(marks, int(self._ask("GET", self._key("era")) or 0))
 
     def write_ledger(

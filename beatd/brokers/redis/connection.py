@@ -72,8 +72,10 @@ class Server:
         for name in _PASSED_ON:
             if options.get(name) is not None:
                 arguments[name] = options[name]
-        if tls and kind is redis.UnixDomainSocketConnection:
-            raise ConfigError("broker_use_ssl", ["a unix socket has no TLS: remove it"])
+        if kind is redis.UnixDomainSocketConnection:
+            if tls:
+                raise ConfigError("broker_use_ssl", ["a unix socket has no TLS"])
+            del arguments["socket_keepalive"]
         if tls or kind is redis.SSLConnection:
             kind = redis.SSLConnection
             arguments.update(_tls(arguments, tls if isinstance(tls, Mapping) else {}))

@@ -52,6 +52,8 @@ class Bell:
         self._here.close()
         self._there.close()
 
+    __del__ = close  # an app that only sends never closes its broker
+
 
 class Subscription:
     """One channel, heard on a connection of its own, by one thread."""

@@ -1,0 +1,608 @@
+"""What only Redis can do to a broker: networks, refusals, other clients."""
+
+import base64
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from beatd.brokers import connect
+from beatd.brokers.base import Broker, Done, Outcome, Outgoing
+from beatd.brokers.redis import RedisBroker
+from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
+from beatd.instant import MINUTE, SECOND
+from beatd.routing import Queue, Route
+from tests.brokers.making import CELERY, NOON, emission, lead, lying_in, outgoing
+from tests.proxy import Fault, Proxy
+from tests.servers import PATIENCE, Server, eventually
+
+QUEUED, KNOWN = Outcome.QUEUED, Outcome.KNOWN
+LONG = int(PATIENCE) * SECOND
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Any]:
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def broker(server: Server) -> Iterator[RedisBroker]:
+    broker = RedisBroker(server.url(), namespace="test")
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[Proxy]:
+    with Proxy(server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def far(proxy: Proxy) -> Iterator[RedisBroker]:
+    """A broker that reaches the server through the proxy, and gives up soon."""
+    patience = {"socket_timeout": 0.3, "socket_connect_timeout": 0.3}
+    broker = RedisBroker(proxy.url(), namespace="test", options=patience)
+    yield broker
+    proxy.let_through()
+    broker.close()
+
+
+@pytest.fixture(scope="module")
+def spoilt() -> Iterator[Server]:
+    """A server of this module's own, to be reconfigured and killed."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def user(server: Server, client: Any) -> Iterator[str]:
+    """A user who may do everything, until a test takes it away."""
+    client.execute_command("ACL", "SETUSER", "u", "on", ">s3cret", "~*", "&*", "+@all")
+    yield "u:s3cret"
+    client.execute_command("ACL", "DELUSER", "u")
+
+
+# Answers that are lost
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_whatever_is_cut_each_slot_is_queued_once(
+    proxy: Proxy, far: RedisBroker, broker: Broker, fault: Fault
+) -> None:
+    term = lead(far)
+    far.emit(term, [], MINUTE)  # the server knows the script from now on
+    batch = [emission(f"entry-{i}", message=b"x" * 900) for i in range(100)]
+    proxy.arm(fault, b"entry-7")
+
+    with pytest.raises(BrokerUnavailable):
+        far.emit(term, batch, MINUTE)
+    outcomes = far.emit(term, batch, MINUTE)
+
+    assert not proxy.armed
+    assert outcomes == [KNOWN if fault is Fault.LOSE_REPLY else QUEUED] * 100
+    assert len(lying_in(broker)) == 100
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_whatever_is_cut_the_lead_is_had_by_asking_again(
+    proxy: Proxy, far: RedisBroker, fault: Fault
+) -> None:
+    far.ping()
+    proxy.arm(fault, b"the test")
+
+    with pytest.raises(BrokerUnavailable):
+        lead(far)
+
+    term = lead(far)
+    assert term.number == 1
+    assert far.renew(term, MINUTE)
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_whatever_is_cut_a_message_is_taken_and_followed_once(
+    proxy: Proxy, far: RedisBroker, broker: Broker, fault: Fault
+) -> None:
+    broker.send([outgoing(b"1"), outgoing(b"2")])
+    far.join("w", MINUTE)
+
+    proxy.arm(fault, b"attempt-1")
+    with pytest.raises(BrokerUnavailable):
+        far.take("w", ["celery"], 1, "attempt-1")
+    [one] = far.take("w", ["celery"], 1, "attempt-1")
+
+    proxy.arm(fault, b"follows")
+    for _ in range(2):
+        try:
+            far.acknowledge("w", [Done(one)], [outgoing(b"follows")])
+        except BrokerUnavailable:
+            continue
+    far.leave("w")
+
+    assert lying_in(broker) == [b"2", b"follows"]
+
+
+def test_a_late_answer_is_not_taken_for_that_of_another_request(
+    proxy: Proxy, far: RedisBroker
+) -> None:
+    term = lead(far)
+    proxy.hold()
+    with pytest.raises(BrokerUnavailable):
+        far.emit(term, [emission("late")], MINUTE)
+    proxy.let_through()
+
+    assert far.leader() == "the test"
+    assert far.emit(term, [emission("other")], MINUTE) == [QUEUED]
+
+
+def test_connections_that_died_without_a_sound_are_replaced(
+    proxy: Proxy, far: RedisBroker
+) -> None:
+    with ThreadPoolExecutor(3) as threads:  # several connections in the pool
+        assert all(threads.map(lambda _: far.ping(), range(9)))
+    proxy.hold()
+    begin = time.monotonic()
+    with pytest.raises(BrokerUnavailable):
+        far.ping()
+    proxy.cut()
+    proxy.let_through()
+
+    assert far.ping()
+    assert time.monotonic() - begin < 2
+
+
+# A server that comes and goes
+
+
+def test_a_killed_server_is_found_again(spoilt: Server) -> None:
+    broker = RedisBroker(spoilt.url(), namespace="test")
+    term = lead(broker)
+    spoilt.kill()
+    with pytest.raises(BrokerUnavailable, match=str(spoilt.port)):
+        broker.emit(term, [emission("a")], MINUTE)
+
+    spoilt.start()
+
+    again = lead(broker)
+    assert again != term  # it forgot all, and the number may be the same
+    assert broker.emit(again, [emission("a")], MINUTE) == [QUEUED]
+    broker.close()
+
+
+def test_who_waits_learns_that_the_server_is_gone(spoilt: Server) -> None:
+    broker = RedisBroker(spoilt.url(), namespace="test")
+    waits: list[Callable[[], bool]] = [
+        lambda: broker.await_message(["celery"], LONG),
+        lambda: broker.await_release(LONG),
+    ]
+    for wait in waits:
+        with ThreadPoolExecutor() as threads:
+            waiting = threads.submit(wait)
+            eventually(lambda: _subscribers(spoilt))
+            spoilt.kill()
+            with pytest.raises(BrokerUnavailable):
+                waiting.result(PATIENCE)
+        with pytest.raises(BrokerUnavailable):
+            wait()
+        spoilt.start()
+
+    broker.send([outgoing(b"1")])
+    assert broker.await_message(["celery"], LONG) is True
+    broker.close()
+
+
+def test_a_frozen_server_holds_nobody_for_long(spoilt: Server) -> None:
+    broker = RedisBroker(
+        spoilt.url(), namespace="test", options={"socket_timeout": 0.2}
+    )
+    broker.ping()
+    spoilt.freeze()
+    try:
+        begin = time.monotonic()
+        with pytest.raises(BrokerUnavailable):
+            broker.ping()
+        with pytest.raises(BrokerUnavailable):
+            broker.await_message(["celery"], LONG)
+        assert time.monotonic() - begin < 3
+    finally:
+        spoilt.thaw()
+    assert broker.ping()
+    broker.close()
+
+
+def test_a_server_that_lost_its_scripts_is_given_them_again(
+    broker: RedisBroker, client: Any
+) -> None:
+    term = lead(broker)
+    client.script_flush()
+
+    assert broker.renew(term, MINUTE)
+
+
+def test_closing_ends_what_waits(server: Server) -> None:
+    broker = RedisBroker(server.url(), namespace="test")
+    with ThreadPoolExecutor() as threads:
+        waits = [
+            threads.submit(broker.await_message, ["celery"], LONG),
+            threads.submit(broker.await_release, LONG),
+        ]
+        eventually(lambda: _subscribers(server) == 2)
+        broker.close()
+
+    assert [waiting.result() for waiting in waits] == [False, False]
+
+
+# Refusals
+
+
+def test_a_wrong_password_is_refused_without_being_shown(
+    server: Server, user: str
+) -> None:
+    broker = RedisBroker(server.url(user="u:wr0ng"), namespace="test")
+
+    with pytest.raises(BrokerRefused, match="correct broker_url") as refusal:
+        broker.ping()
+
+    assert "wr0ng" not in str(refusal.value)
+    broker.close()
+
+
+def test_a_missing_password_is_asked_for(spoilt: Server) -> None:
+    with spoilt.client() as admin:
+        admin.config_set("requirepass", "s3cret")
+    broker = RedisBroker(spoilt.url(), namespace="test")
+
+    with pytest.raises(BrokerRefused, match="wants a password"):
+        broker.ping()
+
+    with redis.Redis(port=spoilt.port, password="s3cret") as admin:
+        admin.config_set("requirepass", "")
+    broker.close()
+
+
+def test_a_replica_is_refused_and_nothing_is_done(spoilt: Server) -> None:
+    broker = RedisBroker(spoilt.url(), namespace="test")
+    with spoilt.client() as admin:
+        admin.flushall()
+        term = lead(broker)
+        admin.replicaof("127.0.0.1", 1)
+        try:
+            with pytest.raises(BrokerRefused, match="primary"):
+                broker.emit(term, [emission("a")], MINUTE)
+        finally:
+            admin.replicaof("NO", "ONE")
+
+    assert broker.emit(term, [emission("a")], MINUTE) == [QUEUED]
+    broker.close()
+
+
+def test_a_full_server_refuses_and_the_slot_is_queued_once_later(
+    spoilt: Server,
+) -> None:
+    broker = RedisBroker(spoilt.url(), namespace="test")
+    with spoilt.client() as admin:
+        admin.flushall()
+        term = lead(broker)
+        broker.emit(term, [emission("a")], MINUTE)
+        broker.join("w", MINUTE)
+        [one] = broker.take("w", ["celery"], 1, "t1")
+        admin.config_set("maxmemory", "1")
+        try:
+            with pytest.raises(BrokerRefused, match="out of memory"):
+                broker.emit(term, [emission("a", NOON + 1)], MINUTE)
+            with pytest.raises(BrokerRefused, match="out of memory"):
+                broker.acknowledge("w", [Done(one)], [outgoing(b"next")])
+        finally:
+            admin.config_set("maxmemory", "0")
+
+    assert broker.emit(term, [emission("a", NOON + 1)], MINUTE) == [QUEUED]
+    broker.acknowledge("w", [Done(one)], [outgoing(b"next")])
+    assert lying_in(broker) == [b"a@1", b"next"]
+    broker.close()
+
+
+@pytest.mark.parametrize("command", ["lpush", "hset", "hmget", "pexpire"])
+def test_a_missing_permission_neither_loses_nor_doubles(
+    server: Server, client: Any, user: str, command: str
+) -> None:
+    broker = RedisBroker(server.url(user=user), namespace="test")
+    term = lead(broker)
+    broker.emit(term, [emission("known")], MINUTE)
+    batch = [emission("known", NOON + 1), emission("new"), emission("known", NOON + 2)]
+
+    client.execute_command("ACL", "SETUSER", "u", f"-{command}")
+    for _ in range(3):
+        with pytest.raises(BrokerRefused, match="ACL"):
+            broker.emit(term, batch, MINUTE)
+    client.execute_command("ACL", "SETUSER", "u", f"+{command}")
+    broker.emit(term, batch, MINUTE)
+
+    assert lying_in(broker) == [b"known@0", b"known@1", b"new@0", b"known@2"]
+    broker.close()
+
+
+def test_a_queue_name_that_is_no_list_is_refused_before_anything_is_done(
+    broker: RedisBroker, client: Any
+) -> None:
+    term = lead(broker)
+    client.set("taken", "by another program")
+    to_taken = emission("b", route=Route("taken"))
+
+    with pytest.raises(BrokerRefused, match="taken is a string"):
+        broker.emit(term, [emission("a"), to_taken], MINUTE)
+
+    assert broker.read_ledger().marks == {}
+    assert lying_in(broker) == []
+
+
+def test_a_row_of_the_ledger_that_is_no_mark_is_passed_over(
+    broker: RedisBroker, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    term = lead(broker)
+    client.hset("{beatd:test}:ledger", "a", "scribble")
+
+    assert broker.read_ledger().marks == {}
+    assert [r.__dict__["event"] for r in caplog.records] == ["ledger.unreadable"]
+    assert broker.emit(term, [emission("a")], MINUTE) == [QUEUED]
+
+
+def test_a_server_that_is_too_old_is_named() -> None:
+    with _OldServer() as port:
+        broker = RedisBroker(f"redis://127.0.0.1:{port}/0", namespace="test")
+
+        with pytest.raises(BrokerRefused, match=r"Redis 5\.0\.7.*6\.2 or later"):
+            broker.leader()
+        broker.close()
+
+
+# Waiting
+
+
+def test_who_waits_asks_the_server_nothing(broker: RedisBroker, client: Any) -> None:
+    with ThreadPoolExecutor() as threads:
+        waits = [
+            threads.submit(broker.await_message, ["celery"], LONG),
+            threads.submit(broker.await_release, LONG),
+        ]
+        eventually(lambda: client.info("clients")["tracking_clients"] == 1)
+        eventually(lambda: client.pubsub_numsub("{beatd:test}:released")[0][1] == 1)
+        threading.Event().wait(0.1)
+        before = client.info("stats")["total_commands_processed"]
+        threading.Event().wait(0.3)
+        after = client.info("stats")["total_commands_processed"]
+        broker.close()
+
+    assert after - before == 1  # our own look
+    assert [waiting.result() for waiting in waits] == [False, False]
+
+
+def test_where_changes_cannot_be_told_the_lists_are_looked_at(
+    server: Server, client: Any, user: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.execute_command("ACL", "SETUSER", "u", "-client|tracking")
+    broker = RedisBroker(server.url(user=user), namespace="test")
+    with caplog.at_level(logging.WARNING), ThreadPoolExecutor() as threads:
+        assert broker.await_message(["celery"], 1) is False
+        waiting = threads.submit(broker.await_message, ["celery"], LONG)
+        threading.Event().wait(0.05)
+        client.lpush("celery", b"1")
+        assert waiting.result() is True
+
+    assert [r.__dict__["event"] for r in caplog.records] == ["broker.poll"]
+    broker.close()
+
+
+def test_a_subscription_that_was_closed_by_the_server_is_made_anew(
+    broker: RedisBroker, client: Any
+) -> None:
+    assert broker.await_message(["celery"], 1) is False
+    client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+
+    with pytest.raises(BrokerUnavailable):
+        broker.await_message(["celery"], LONG)
+
+    assert broker.await_message(["celery"], 1) is False
+
+
+# What others see
+
+
+def test_what_a_celery_client_pushes_is_delivered(
+    broker: RedisBroker, client: Any
+) -> None:
+    client.lpush("celery", b'{"n": 1.0}')
+    client.lpush("celery\x06\x163", b'{"args": []}')
+
+    assert lying_in(broker) == [b'{"n": 1.0}', b'{"args": []}']
+
+
+def test_nothing_of_a_worker_is_left_when_it_has_gone(
+    broker: RedisBroker, client: Any
+) -> None:
+    broker.send([outgoing(b"1")])
+    broker.join("w", 1)
+    broker.take("w", ["celery"], 1, "t1")
+    eventually(broker.recover)
+    broker.join("w", MINUTE)
+    [one] = broker.take("w", ["celery"], 1, "t2")
+    broker.acknowledge("w", [Done(one)])
+    broker.leave("w")
+
+    assert set(client.keys()) == {b"{beatd:test}:serial"}
+
+
+def test_every_key_and_channel_begins_with_the_global_prefix(
+    server: Server, client: Any
+) -> None:
+    options = {"global_keyprefix": "app1:"}
+    broker = RedisBroker(server.url(), namespace="n", options=options)
+    term = lead(broker)
+    broker.emit(term, [emission("a", run="id")], MINUTE)
+    broker.declare([Queue("q", "x", "topic", "k.*", 60), Queue("r", "x", "topic", "k")])
+    broker.send([Outgoing(Route("", "x", "k.v", "topic"), b"1")])
+    broker.send([Outgoing(CELERY, b"2", due=2**45)])
+    broker.join("w", MINUTE)
+    [one, two] = broker.take("w", ["celery", "q"], 2, "t1")
+    broker.bury("w", one, "why")
+    with client.pubsub() as news:
+        news.psubscribe("*")
+        news.get_message(timeout=PATIENCE)
+        broker.send([Outgoing(Route("", "news", "k", "fanout"), b"heard")])
+        heard = news.get_message(timeout=PATIENCE)
+        broker.resign(term)
+        free = news.get_message(timeout=PATIENCE)
+
+    assert two.queue == "q"
+    assert heard["channel"] == b"app1:/0.news/k"
+    assert heard["data"] == b"heard"
+    assert free["channel"] == b"app1:{beatd:n}:released"
+    keys = client.keys()
+    assert [key for key in keys if not key.startswith(b"app1:")] == []
+    assert len(keys) >= 8
+    broker.close()
+
+
+def test_a_fanout_emission_is_published_once(broker: RedisBroker, client: Any) -> None:
+    term = lead(broker)
+    batch = [emission("a", route=Route("", "news", "", "fanout"))]
+    with client.pubsub() as news:
+        news.subscribe("/0.news")
+        news.get_message(timeout=PATIENCE)
+
+        assert broker.emit(term, batch, MINUTE) == [QUEUED]
+        assert broker.emit(term, batch, MINUTE) == [KNOWN]
+
+        assert news.get_message(timeout=PATIENCE)["data"] == b"a@0"
+        assert news.get_message(timeout=0.05) is None
+
+
+def test_the_lists_of_an_expiring_queue_expire_after_each_push(
+    broker: RedisBroker, client: Any
+) -> None:
+    term = lead(broker)
+    broker.declare([Queue("reports", "media", "direct", "key", expires=60)])
+    broker.send([outgoing(b"1", "reports", 6)])
+    client.persist("reports\x06\x166")
+
+    broker.emit(term, [emission("a", route=Route("reports"))], MINUTE)
+
+    for key in ("reports", "reports\x06\x166"):
+        assert 50_000 < client.pttl(key) <= 60_000
+    assert client.ttl("celery") == -2
+    assert client.zscore("_kombu.binding_deadlines", "media") > time.time() * 1000
+    assert client.exists("_kombu.binding_permanent.media") == 0
+
+
+def test_a_dead_letter_says_everything_in_json(
+    broker: RedisBroker, client: Any
+) -> None:
+    broker.send([outgoing(b"\xff")])
+    broker.join("w1", MINUTE)
+    [one] = broker.take("w1", ["celery"], 1, "t1")
+
+    broker.bury("w1", one, "not a task message")
+
+    [raw] = client.lrange("{beatd:test}:dead", 0, -1)
+    record = json.loads(raw)
+    assert abs(record.pop("at") - time.time() * 1000) < LONG
+    assert record == {
+        "queue": "celery",
+        "message": base64.b64encode(b"\xff").decode(),
+        "reason": "not a task message",
+        "deliveries": 1,
+        "worker": "w1",
+    }
+
+
+# Addresses
+
+
+def test_ping_names_the_server(broker: RedisBroker) -> None:
+    assert broker.ping().startswith("valkey ")
+
+
+@pytest.mark.parametrize("form", ["redis+socket://{}?virtual_host=2", "unix://{}?db=2"])
+def test_a_unix_socket_is_reached(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "s"
+    with Server(unixsocket=str(path)) as server:
+        broker = connect(form.format(path), namespace="test")
+        broker.send([outgoing(b"1")])
+        broker.close()
+
+        with redis.Redis(port=server.port, db=2) as client:
+            assert client.llen("celery") == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://h/mine", "expected the number of a database, got 'mine'"),
+        ("amqp://me:s3cret@h", "beatd speaks redis://"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_explained(url: str, said: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        connect(url, namespace="test")
+
+    assert said in str(refusal.value)
+    assert "s3cret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "tls", "arguments"),
+    [
+        ("rediss://h", False, {}),
+        ("redis://h", True, {}),
+        ("rediss://h?ssl_cert_reqs=CERT_NONE", False, {"ssl_cert_reqs": "none"}),
+        ("redis://h", {"ssl_ca_certs": "/ca"}, {"ssl_ca_certs": "/ca"}),
+        ("redis://h", {"ca_certs": "/ca"}, {"ssl_ca_certs": "/ca"}),
+    ],
+)
+def test_tls_is_spoken_where_it_is_asked_for(
+    url: str, tls: bool | dict[str, str], arguments: dict[str, str]
+) -> None:
+    from beatd.brokers.redis.connection import Server as Address
+
+    pool = Address(url, {}, tls).pool
+
+    assert pool.connection_class is redis.SSLConnection
+    assert arguments.items() <= pool.connection_kwargs.items()
+
+
+def _subscribers(server: Server) -> int:
+    with server.client() as client:
+        return int(client.info("clients")["pubsub_clients"])
+
+
+class _OldServer:
+    """Says that it is Redis 5, and OK to all else."""
+
+    def __enter__(self) -> int:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        info = b"redis_version:5.0.7\r\n"
+        connection, _ = self._listener.accept()
+        with connection:
+            while piece := connection.recv(1 << 16):
+                if b"INFO\r\n$6\r\nserver" in piece:
+                    connection.sendall(b"$%d\r\n%b\r\n" % (len(info), info))
+                else:
+                    connection.sendall(b"+OK\r\n" * piece.count(b"*"))
