@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -51,11 +52,15 @@ class Report:
         if self.config is not None:
             found += _problems_of(self.config.bad)
             found += self.config.warnings
-        return sorted(found, key=lambda one: one.place.line if one.place else 0)
+        return _in_order(found)
 
 
 def _problems_of(bad: Iterable[BadEntry]) -> list[Problem]:
     return [problem for entry in bad for problem in entry.problems]
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda one: one.place.line if one.place else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +90,11 @@ def load(wanted: Wanted, *, strict: bool = False) -> Config:
     Entries that cannot be used are left out and listed; `strict` refuses them too.
     """
     report = examine(wanted)
-    errors, config = report.errors, report.config
+    errors, config = list(report.errors), report.config
     if config is not None and strict:
-        errors = errors + _problems_of(config.bad)
+        errors += _problems_of(config.bad)
     if errors or config is None:
-        raise ConfigError(report.name, [str(error) for error in errors])
+        raise ConfigError(report.name, [str(error) for error in _in_order(errors)])
     return config
 
 
@@ -194,7 +199,7 @@ def _try_router(chosen: Settings, found: Source, errors: list[Problem]) -> Route
     try:
         return router(chosen)
     except MessageError as error:
-        name = str(error).partition(":")[0]
+        name = re.split(r"\W", str(error))[0]
         places = (found.locate(word) for word in settings.table()[name].spellings)
         errors.append(Problem(str(error), place=next(filter(None, places), None)))
         return Router()

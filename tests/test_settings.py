@@ -400,7 +400,11 @@ def test_a_wrong_variable_is_named() -> None:
 @pytest.mark.parametrize(
     ("written", "urls"),
     [
-        ({}, ()),
+        ({}, ("sqlite:///broker.db",)),
+        (
+            {"beat_schedule_filename": "/var/lib/beatd/schedule.db"},
+            ("sqlite:////var/lib/beatd/broker.db",),
+        ),
         ({"broker_transport": "redis"}, ("redis://localhost/",)),
         (
             {
@@ -425,7 +429,8 @@ def test_an_address_is_put_together_from_its_parts(
 @pytest.mark.parametrize(
     ("written", "url"),
     [
-        ({}, None),
+        ({}, "sqlite:///results.db"),
+        ({"broker_url": "redis://h"}, None),
         ({"result_backend": "disabled"}, None),
         ({"result_backend": "redis://h/1"}, "redis://h/1"),
         (
