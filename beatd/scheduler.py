@@ -12,7 +12,7 @@ from beatd.clock import Clock, Wake
 from beatd.entry import Due, Entry, Mark, Overlap
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.ids import run_id
-from beatd.instant import SECOND, Instant, Span
+from beatd.instant import SECOND, Instant, Span, datetime_of
 from beatd.leadership import STANDBY_LOOK, Leadership
 from beatd.policy import Decision, Drop, Reason, decide, slots_between
 from beatd.timetable import Timetable
@@ -378,7 +378,14 @@ def _log(
             "slot": emission.mark.slot,
             "late": now - emission.mark.slot,
         }
-        logger.info("%s %s", emission.entry, outcome.value, extra=event)
+        logger.info(
+            "%s %s for %s, %d ms late",
+            emission.entry,
+            outcome.value,
+            f"{datetime_of(emission.mark.slot):%Y-%m-%dT%H:%M:%SZ}",
+            now - emission.mark.slot,
+            extra=event,
+        )
 
 
 def _log_drop(name: str, drop: Drop, number: int) -> None:

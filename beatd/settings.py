@@ -218,7 +218,7 @@ def _url(url: str) -> str:
     if not separator:
         raise Unfit(f"{mask(url)!r} has no scheme", f"write redis://{mask(url)}")
     if scheme not in SCHEMES:
-        hint = did_you_mean(scheme, SCHEMES) or "beatd knows " + ", ".join(SCHEMES[:6])
+        hint = did_you_mean(scheme, SCHEMES) or "beatd knows " + ", ".join(SCHEMES[:7])
         raise Unfit(f"no broker for the scheme {scheme!r}", hint)
     try:
         urlsplit(url).port  # noqa: B018  (reading it checks it)
@@ -228,7 +228,7 @@ def _url(url: str) -> str:
 
 
 SCHEMES = (
-    *("redis", "rediss", "redis+socket", "sentinel", "sqlite", "memory"),
+    *("redis", "rediss", "redis+socket", "unix", "sentinel", "sqlite", "memory"),
     *("amqp", "amqps", "pyamqp", "librabbitmq", "sqs", "SQS", "mongodb", "zookeeper"),
     *("consul", "etcd", "filesystem", "pyro", "confluentkafka", "gcpubsub", "qpid"),
     *("azureservicebus", "azurestoragequeues", "SLMQ", "hazelcast"),
@@ -1016,10 +1016,10 @@ class Settings:
         "File for revoked ids.",
         "beatd's worker has no remote control yet",
     )
-    worker_log_format: Text = works(
+    worker_log_format: Text | None = works(
         "CELERYD_LOG_FORMAT",
-        "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s",
-        "Format of log lines.",
+        None,
+        "Format of log lines; unset: what suits a terminal, a file or the journal.",
     )
     worker_log_datefmt: Text | None = works(
         "CELERYD_LOG_DATEFMT", None, "Format of the time in log lines."

@@ -22,7 +22,7 @@ from typing import Protocol
 from tests.servers import Server, eventually
 
 CONFIG = """
-from beatd import cron, every
+from beatd.schedules import cron, every
 
 beat_schedule = {{
     "each": {{

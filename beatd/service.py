@@ -1,0 +1,293 @@
+"""Running as a service: options, process, signals, status, exit."""
+
+import contextlib
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from queue import SimpleQueue
+
+from beatd import daemon, logs, wiring
+from beatd.clock import Wake
+from beatd.config import Config, Wanted, load
+from beatd.errors import ConfigError
+from beatd.instant import Instant, datetime_of
+from beatd.notify import Notify
+from beatd.scheduler import Scheduler
+from beatd.settings import Settings, mask
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line said; None where it said nothing."""
+
+    app: str | None = None
+    config: str | None = None
+    broker: str | None = None
+    result_backend: str | None = None
+    loader: str | None = None
+    no_color: bool | None = None
+    quiet: bool | None = None
+    debug: bool | None = None
+    schedule_filename: str | None = None
+    loglevel: str | None = None
+    logfile: str | None = None
+    pidfile: str | None = None
+    uid: str | None = None
+    gid: str | None = None
+    umask: str | None = None
+    executable: str | None = None
+    detach: bool | None = None
+    strict: bool | None = None
+    scheduler: str | None = None
+    max_interval: float | None = None
+    hostname: str | None = None
+    concurrency: int | None = None
+    pool: str | None = None
+    queues: str | None = None
+    exclude_queues: str | None = None
+    include: str | None = None
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    max_tasks_per_child: int | None = None
+    max_memory_per_child: int | None = None
+    prefetch_multiplier: int | None = None
+
+    def settings(self) -> dict[str, object]:
+        """Give what was said as settings, by their new names."""
+        said = {
+            "broker_url": self.broker,
+            "result_backend": self.result_backend,
+            "beat_schedule_filename": self.schedule_filename,
+            "beat_scheduler": self.scheduler,
+            "beat_max_loop_interval": self.max_interval,
+            "worker_concurrency": self.concurrency,
+            "worker_pool": self.pool,
+            "task_time_limit": self.time_limit,
+            "task_soft_time_limit": self.soft_time_limit,
+            "worker_max_tasks_per_child": self.max_tasks_per_child,
+            "worker_max_memory_per_child": self.max_memory_per_child,
+            "worker_prefetch_multiplier": self.prefetch_multiplier,
+        }
+        return {name: value for name, value in said.items() if value is not None}
+
+    def wanted(self) -> Wanted:
+        """Say which config is meant."""
+        return Wanted(
+            config=self.config,
+            app=self.app,
+            environ=environment(),
+            command_line=self.settings(),
+        )
+
+
+def environment() -> Mapping[str, str]:
+    """Give the process's environment, and the broker's URL from where secrets are kept.
+
+    systemd hands a credential `broker_url` over as a file, `default` meaning none; a
+    container names the file in $BEATD_BROKER_URL_FILE.
+    """
+    environ = dict(os.environ)
+    named = environ.get("BEATD_BROKER_URL_FILE")
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(named) if named else Path(folder, "broker_url") if folder else None
+    if path is None or (path.name == "broker_url" and not path.exists()):
+        return environ
+    try:
+        url = path.read_text().strip()
+    except OSError as error:
+        raise ConfigError(str(path), [f"broker_url: {error.strerror}"]) from error
+    if url != "default":
+        environ.setdefault("CELERY_BROKER_URL", url)
+    return environ
+
+
+def run_scheduler(options: Options) -> int:
+    """Run the scheduler until it is told to stop; give the exit status."""
+    with _process(options, "beat") as (config, notify):
+        beat = _Beat(options, config, notify, inbox=SimpleQueue())
+        _on_signals({"SIGTERM": beat.stop, "SIGINT": beat.stop, "SIGHUP": beat.reload})
+        _banner(options, config)
+        beat.run()
+    return 0
+
+
+def run_worker(options: Options, *, beat: bool) -> int:
+    """Run a worker, and with `beat` a scheduler, until told to stop."""
+    with _process(options, "worker") as (config, notify):
+        raise NotImplementedError
+    return 0
+
+
+@dataclass
+class _Beat:
+    """A scheduler, and all that tells it to stop, to reload, to look."""
+
+    options: Options
+    config: Config
+    notify: Notify
+    inbox: SimpleQueue[Wake]
+    scheduler: Scheduler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.scheduler = wiring.scheduler_of(self.config)
+        self.scheduler.on_tick = self._tell
+
+    def run(self) -> None:
+        """Emit until told to stop, then give the lead back."""
+        stopped = threading.Event()
+        wake = partial(self.inbox.put, Wake.LOOK)
+        watch = partial(self.scheduler.leadership.watch, wake, stopped)
+        threading.Thread(target=watch, name="lead", daemon=True).start()
+        self.notify.ready(self.status())
+        try:
+            self.scheduler.run(self.inbox, self._reload)
+        finally:
+            stopped.set()
+
+    def stop(self) -> None:
+        self.inbox.put(Wake.STOP)
+
+    def reload(self) -> None:
+        self.inbox.put(Wake.RELOAD)
+
+    def status(self) -> str:
+        """Say in one line how we are: the second line of `systemctl status`."""
+        scheduler = self.scheduler
+        number = f"{len(self.config.entries)} entries"
+        if self.config.bad:
+            number += f", {len(self.config.bad)} bad"
+        if scheduler.trouble:
+            return f"{number}; {scheduler.trouble}"
+        if scheduler.standing_by:
+            return f"standby (leader: {scheduler.standing_by}); {number}"
+        if scheduler.leadership.term is None:
+            return f"starting; {number}"
+        at = scheduler.timetable.next_at()
+        when = f"; next at {_shown(at, self.config.settings)}" if at else ""
+        return f"leader; {number}{when}"
+
+    def _tell(self, scheduler: Scheduler) -> None:
+        self.notify.alive(self.status())
+
+    def _reload(self) -> None:
+        self.notify.reloading()
+        try:
+            config = load(self.options.wanted(), strict=bool(self.options.strict))
+        except ConfigError as error:
+            logger.error(
+                "kept the old config: %s", error, extra={"event": "config.error"}
+            )
+        else:
+            self.config = config
+            _name_bad_entries(config)
+            entries = {entry.name: entry for entry in config.entries}
+            self.scheduler.replace(entries, [bad.name for bad in config.bad])
+            logger.info(
+                "reloaded: %d entries", len(entries), extra={"event": "config.reloaded"}
+            )
+        self.notify.ready(self.status())
+
+
+@contextlib.contextmanager
+def _process(options: Options, kind: str) -> Iterator[tuple[Config, Notify]]:
+    """Make this process what the options and settings say, for the block's time."""
+    if options.detach:
+        arguments = [word for word in sys.argv[1:] if word not in ("--detach", "-D")]
+        daemon.detach(arguments, options.executable)
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
+    notify = Notify.from_environment()
+    config = load(options.wanted(), strict=bool(options.strict))
+    settings = config.settings
+    if umask := options.umask or getattr(settings, f"{kind}_umask"):
+        os.umask(daemon.umask_of(str(umask)))
+    daemon.become(
+        _text(options.uid or getattr(settings, f"{kind}_uid")),
+        _text(options.gid or getattr(settings, f"{kind}_gid")),
+    )
+    _log_to(options, settings, options.logfile or getattr(settings, f"{kind}_logfile"))
+    pidfile = options.pidfile or getattr(settings, f"{kind}_pidfile")
+    with daemon.pid_file(Path(pidfile) if pidfile else None):
+        _name_bad_entries(config)
+        yield config, notify
+        notify.stopping()
+    logger.info("stopped", extra={"event": "stop"})
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _log_to(options: Options, settings: Settings, file: str | None) -> None:
+    name = (options.loglevel or "WARNING").upper()
+    level = logging.getLevelNamesMapping()[name]
+    try:
+        logs.set_up(
+            level,
+            file=Path(file) if file else None,
+            line=settings.worker_log_format,
+            date=settings.worker_log_datefmt,
+            colour=False if options.no_color else settings.worker_log_color,
+        )
+    except OSError as error:
+        problem = f"--logfile: {error.strerror}"
+        raise ConfigError(str(file), [problem]) from error
+
+
+def _name_bad_entries(config: Config) -> None:
+    for bad in config.bad:
+        for problem in bad.problems:
+            logger.error(
+                "entry %r is left out: %s",
+                bad.name,
+                problem,
+                extra={"event": "entry.bad", "entry": bad.name},
+            )
+    for problem in config.warnings:
+        logger.warning("%s", problem, extra={"event": "config.warning"})
+
+
+def _on_signals(handlers: Mapping[str, Callable[[], None]]) -> None:
+    """Let signals do one thing each: SimpleQueue.put is safe there, little else is."""
+    for name, handler in handlers.items():
+        signal.signal(getattr(signal, name), lambda *_, handle=handler: handle())
+
+
+def _banner(options: Options, config: Config) -> None:
+    """Say on a terminal what runs; elsewhere one line of the log says it."""
+    settings = config.settings
+    broker = mask(settings.write_urls[0])
+    if options.quiet or not sys.stderr.isatty():
+        logger.info(
+            "beatd %s: config %s, broker %s, %d entries, pid %d on %s",
+            version("beatd"),
+            config.source.name,
+            broker,
+            len(config.entries),
+            os.getpid(),
+            socket.gethostname(),
+            extra={"event": "start"},
+        )
+        return
+    lines = [
+        f"beatd {version('beatd')}   config {config.source.name}"
+        f"   state {settings.beat_schedule_filename}",
+        f"broker {broker}   zone {settings.zone}   {len(config.entries)} entries",
+        "stop: Ctrl-C",
+    ]
+    sys.stderr.write("\n".join(lines) + "\n")
+
+
+def _shown(instant: Instant, settings: Settings) -> str:
+    return f"{datetime_of(instant, settings.zone):%H:%M:%S %Z}"
