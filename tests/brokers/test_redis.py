@@ -22,7 +22,7 @@ from beatd.instant import MINUTE, SECOND
 from beatd.routing import Queue, Route
 from tests.brokers.making import CELERY, NOON, emission, lead, lying_in, outgoing
 from tests.proxy import Fault, Proxy
-from tests.servers import PATIENCE, Server, eventually
+from tests.servers import PATIENCE, Server, emptied, eventually
 
 QUEUED, KNOWN = Outcome.QUEUED, Outcome.KNOWN
 LONG = int(PATIENCE) * SECOND
@@ -58,9 +58,15 @@ def far(proxy: Proxy) -> Iterator[RedisBroker]:
 
 
 @pytest.fixture(scope="module")
-def spoilt() -> Iterator[Server]:
-    """A server of this module's own, to be reconfigured and killed."""
+def _spoilt() -> Iterator[Server]:
     with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def spoilt(_spoilt: Server) -> Iterator[Server]:
+    """A server of this module's own, to be reconfigured and killed."""
+    with emptied(_spoilt) as server:
         yield server
 
 
@@ -272,7 +278,6 @@ def test_a_missing_password_is_asked_for(spoilt: Server) -> None:
 def test_a_replica_is_refused_and_nothing_is_done(spoilt: Server) -> None:
     broker = RedisBroker(spoilt.url(), namespace="test")
     with spoilt.client() as admin:
-        admin.flushall()
         term = lead(broker)
         admin.replicaof("127.0.0.1", 1)
         try:
@@ -290,7 +295,6 @@ def test_a_full_server_refuses_and_the_slot_is_queued_once_later(
 ) -> None:
     broker = RedisBroker(spoilt.url(), namespace="test")
     with spoilt.client() as admin:
-        admin.flushall()
         term = lead(broker)
         broker.emit(term, [emission("a")], MINUTE)
         broker.join("w", MINUTE)
