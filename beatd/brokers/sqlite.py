@@ -31,18 +31,25 @@ from beatd.entry import Mark
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError, TermOver
 from beatd.file_lock import FileLock
 from beatd.instant import SECOND, Instant, Span
-from beatd.routing import Queue, Route
-from beatd.sqlite_file import BROKER, Look, State, connect, look_to_write, make
+from beatd.routing import PRIORITY_STEPS, Binding, Queue, Route, binding_of, step_of
+from beatd.sqlite_file import (
+    BROKER,
+    BUSY_TIMEOUT,
+    Look,
+    State,
+    connect,
+    look_to_write,
+    make,
+)
 
 logger = logging.getLogger(__name__)
-
-PRIORITY_STEPS = (0, 3, 6, 9)
 
 RELEASE_LOOK: Span = 50
 """How often a standby looks whether the kernel lock is free."""
 
-FIRST_NAP, LONGEST_NAP = 0.002, 0.02
-"""Seconds between two looks for messages of other processes; longer as time goes by."""
+FIRST_NAP, LONGEST_NAP, NAP_GROWTH = 0.004, 0.02, 1.005
+"""Seconds between two looks for what other processes sent, and the factor by which they
+grow: short for some seconds after each message, long where nothing happens."""
 
 _Row: TypeAlias = tuple[Any, ...]
 
@@ -73,15 +80,18 @@ class SQLiteBroker:
         *,
         namespace: str,
         priority_steps: Sequence[int] = PRIORITY_STEPS,
+        busy_timeout: float = BUSY_TIMEOUT,
         clock: Clock | None = None,
     ) -> None:
         """Look at the file; it is made when it is first used.
 
-        Raises ConfigError for a file that is not ours, or cannot be written.
+        `busy_timeout` is how many seconds a step waits for the steps of others. Raises
+        ConfigError for a file that is not ours, is damaged, or cannot be written.
         """
         self._path = path
         self._namespace = namespace
         self._steps = sorted(priority_steps)
+        self._busy_timeout = busy_timeout
         self._clock = clock or SystemClock()
         lock = f"{path.name}.{quote(namespace, safe='')}.lock"
         self._lock = FileLock(path.with_name(lock))
@@ -91,6 +101,7 @@ class SQLiteBroker:
         self._closed = threading.Event()
         self._calls: SimpleQueue[bool] = SimpleQueue()
         self._waiting = False
+        self._nap = FIRST_NAP
         if problem := self._problem(look_to_write(path, BROKER)):
             raise ConfigError("broker_url", [problem])
 
@@ -195,15 +206,7 @@ class SQLiteBroker:
     # Sender
 
     def declare(self, queues: Collection[Queue]) -> None:
-        rows = [
-            (
-                queue.exchange or queue.name,
-                queue.exchange_type,
-                queue.routing_key or queue.name,
-                queue.name,
-            )
-            for queue in queues
-        ]
+        rows = [(queue.exchange, *binding_of(queue)) for queue in queues]
         with self._transaction() as db:
             db.executemany("INSERT OR IGNORE INTO bindings VALUES (?, ?, ?, ?)", rows)
 
@@ -374,9 +377,10 @@ class SQLiteBroker:
     def _queues(self, db: sqlite3.Connection, route: Route) -> list[str]:
         if route.queue and route.exchange_type != "fanout":
             return [route.queue]
-        sql = "SELECT type, routing_key, queue FROM bindings WHERE exchange = ?"
-        bound = db.execute(sql, (route.exchange,)).fetchall()
-        queues = [queue for kind, key, queue in bound if binds(kind, key, route)]
+        sql = "SELECT key, pattern, queue FROM bindings WHERE exchange = ?"
+        bindings = map(Binding._make, db.execute(sql, (route.exchange,)))
+        key, kind = route.routing_key, route.exchange_type
+        queues = sorted({one.queue for one in bindings if one.matches(kind, key)})
         if not queues:
             logger.warning(
                 "no queue is bound to exchange %r under %r: the message is dropped",
@@ -409,12 +413,13 @@ class SQLiteBroker:
     def _await_message(
         self, db: sqlite3.Connection, queues: Sequence[str], end: Span
     ) -> bool:
-        # Two nets: a call from this process, and SQLite's count of what others did.
-        nap, seen, due = FIRST_NAP, None, None
+        # A call from this process, or SQLite's count of what other connections did.
+        seen = due = None
         while True:
             (version,) = db.execute("PRAGMA data_version").fetchone()
             if version != seen:
                 if any(self._is_ready(db, queue) for queue in queues):
+                    self._nap = FIRST_NAP
                     return True
                 seen, (due,) = version, db.execute(SQL["next_due"]).fetchone()
             if due is not None and due <= self._clock.now():
@@ -423,11 +428,10 @@ class SQLiteBroker:
             if left <= 0:
                 return False
             try:
-                if not self._calls.get(timeout=min(nap, left / SECOND)):
+                if not self._calls.get(timeout=min(self._nap, left / SECOND)):
                     return False
-                nap = FIRST_NAP
             except Empty:
-                nap = min(nap * 1.1, LONGEST_NAP)
+                self._nap = min(self._nap * NAP_GROWTH, LONGEST_NAP)
 
     def _is_ready(self, db: sqlite3.Connection, queue: str) -> bool:
         (ready,) = db.execute(SQL["is_ready"], (queue,)).fetchone()
@@ -481,7 +485,7 @@ class SQLiteBroker:
             raise BrokerRefused(problem)
         if found.state is State.ABSENT:
             make(self._path, BROKER, TABLES)
-        db = connect(self._path)
+        db = connect(self._path, self._busy_timeout)
         db.execute("PRAGMA synchronous = FULL")
         self._identity = self._identity_now()
         return db
@@ -529,21 +533,6 @@ _OUTSIDE = {sqlite3.OperationalError, sqlite3.DatabaseError}
 
 _of_parents: list[object] = []
 """Connections that a parent process opened, kept so that nothing closes them."""
-
-
-def step_of(priority: int, steps: Sequence[int]) -> int:
-    """Give the largest of the sorted `steps` that is not above `priority`."""
-    return max((step for step in steps if step <= priority), default=steps[0])
-
-
-def binds(kind: str, key: str, route: Route) -> bool:
-    """Say whether a binding of this kind, under this key, is reached by the route."""
-    if kind == "fanout":
-        return True
-    if route.exchange_type != "topic":
-        return key == route.routing_key
-    pattern = re.escape(key).replace(r"\*", r"[^\.]+").replace(r"\#", ".*?")
-    return re.fullmatch(pattern, route.routing_key) is not None
 
 
 def _flight(worker: str, delivery: Delivery) -> tuple[str, str, str]:

@@ -50,10 +50,10 @@ CREATE TABLE runs (
 -- name: make_bindings
 CREATE TABLE bindings (
     exchange TEXT,
-    type TEXT,
-    routing_key TEXT,
+    key TEXT,
+    pattern TEXT,
     queue TEXT,
-    PRIMARY KEY (exchange, type, routing_key, queue)
+    PRIMARY KEY (exchange, key, pattern, queue)
 ) WITHOUT ROWID
 
 -- name: make_messages

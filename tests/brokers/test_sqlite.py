@@ -1,0 +1,435 @@
+"""What only the SQLite broker does: files, locks, processes of one host."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from beatd.brokers.sqlite import SQLiteBroker
+from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError, TermOver
+from beatd.instant import MINUTE, SECOND
+from beatd.schedule_file import ScheduleFile
+from tests.brokers.making import (
+    NOON,
+    emission,
+    lead,
+    lying_in,
+    mark,
+    messages,
+    outgoing,
+)
+from tests.fakes import FakeClock
+from tests.rights import full_disk, umask
+from tests.servers import PATIENCE
+
+LONG = int(PATIENCE) * SECOND
+
+Connect = Callable[..., SQLiteBroker]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "broker.db"
+
+
+@pytest.fixture
+def connect(path: Path) -> Iterator[Connect]:
+    """Give one more broker object on the file, as another process would have."""
+    made: list[SQLiteBroker] = []
+
+    def connect(namespace: str = "test", **options: object) -> SQLiteBroker:
+        made.append(SQLiteBroker(path, namespace=namespace, **options))  # type: ignore[arg-type]  # options of many types
+        return made[-1]
+
+    yield connect
+    for broker in made:
+        broker.close()
+
+
+@pytest.fixture
+def broker(connect: Connect) -> SQLiteBroker:
+    return connect()
+
+
+def process(path: Path, *lines: str) -> "subprocess.Popen[str]":
+    """Start another process with a broker on the file, and let it run these lines."""
+    code = [
+        "import os, signal",
+        "from tests.brokers.making import *",
+        "from pathlib import Path",
+        "from beatd.brokers.sqlite import SQLiteBroker",
+        f"broker = SQLiteBroker(Path({str(path)!r}), namespace='test')",
+        *lines,
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-c", "\n".join(code)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def line_of(running: "subprocess.Popen[str]") -> str:
+    assert running.stdout is not None
+    return running.stdout.readline().strip()
+
+
+# The file
+
+
+def test_files_are_for_their_owner_only_whatever_the_umask(
+    broker: SQLiteBroker, path: Path
+) -> None:
+    with umask(0):
+        lead(broker)
+        modes = {one.name: one.stat().st_mode & 0o777 for one in path.parent.iterdir()}
+
+    assert modes == dict.fromkeys(
+        ["broker.db", "broker.db-shm", "broker.db-wal", "broker.db.test.lock"], 0o600
+    )
+
+
+def test_nothing_is_made_before_the_first_use(broker: SQLiteBroker, path: Path) -> None:
+    assert list(path.parent.iterdir()) == []
+
+    assert str(path) in broker.ping()
+
+    assert path.exists()
+
+
+def another_programs(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE messages (id INTEGER)")
+    db.close()
+
+
+def a_schedule_file(path: Path) -> None:
+    file = ScheduleFile(path, namespace="x", timezone="UTC", clock=FakeClock())
+    file.try_lock()
+    file.unlock()
+
+
+def of_a_later_version(path: Path) -> None:
+    of_ours(path)
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+
+
+def cut_off(path: Path) -> None:
+    of_ours(path)
+    os.truncate(path, 3000)
+
+
+def of_ours(path: Path) -> None:
+    broker = SQLiteBroker(path, namespace="test")
+    broker.send([outgoing(b"x" * 10_000)])
+    broker.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (another_programs, "an SQLite database of something else"),
+        (a_schedule_file, "its schedule file"),
+        (of_a_later_version, "its format is 99"),
+        (cut_off, "is damaged"),
+        (Path.mkdir, "is a directory"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_and_left_as_it_was(
+    path: Path, make: Callable[[Path], None], words: str
+) -> None:
+    make(path)
+    before = {one: one.is_file() and one.read_bytes() for one in path.parent.iterdir()}
+
+    with pytest.raises(ConfigError, match=words) as refused:
+        SQLiteBroker(path, namespace="test")
+
+    assert str(path) in str(refused.value)
+    after = {one: one.is_file() and one.read_bytes() for one in path.parent.iterdir()}
+    assert after == before
+
+
+def test_many_may_make_the_file_at_once(path: Path, connect: Connect) -> None:
+    brokers = [connect() for _ in range(8)]
+    together = threading.Barrier(len(brokers))
+
+    def first_use(number: int) -> None:
+        together.wait()
+        brokers[number].send([outgoing(b"%d" % number)])
+
+    with ThreadPoolExecutor(len(brokers)) as threads:
+        list(threads.map(first_use, range(len(brokers))))
+
+    assert sorted(lying_in(brokers[0])) == [b"%d" % n for n in range(8)]
+
+
+def test_a_file_removed_in_use_is_made_anew_and_the_term_is_over(
+    broker: SQLiteBroker, path: Path
+) -> None:
+    term = lead(broker)
+    broker.emit(term, [emission("a")], MINUTE)
+    path.unlink()
+
+    with pytest.raises(TermOver):
+        broker.emit(term, [emission("a")], MINUTE)
+
+    term = lead(broker)
+    broker.emit(term, [emission("b")], MINUTE)
+    assert lying_in(broker) == [b"b@0"]
+    assert broker.read_ledger().marks == {"b": mark(NOON)}
+
+
+def test_a_foreign_file_put_in_its_place_is_refused_and_left_as_it_was(
+    broker: SQLiteBroker, path: Path
+) -> None:
+    lead(broker)
+    path.unlink()
+    path.write_text("mine")
+
+    with pytest.raises(BrokerRefused, match="a text file"):
+        broker.send([outgoing(b"1")])
+
+    assert path.read_text() == "mine"
+
+
+def test_a_database_locked_for_too_long_is_unavailable(
+    connect: Connect, path: Path
+) -> None:
+    broker = connect(busy_timeout=0.02)
+    broker.ping()
+    rude = sqlite3.connect(path, isolation_level=None)
+    rude.execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(BrokerUnavailable, match="locked by another process"):
+        broker.send([outgoing(b"1")])
+
+    rude.close()
+    broker.send([outgoing(b"2")])
+    assert lying_in(broker) == [b"2"]
+
+
+def test_a_full_disk_refuses_the_whole_batch_and_nothing_is_lost(
+    broker: SQLiteBroker,
+) -> None:
+    term = lead(broker)
+    batch = [emission(f"entry-{n}", message=b"x" * 1000) for n in range(500)]
+
+    with full_disk(room=50_000), pytest.raises(BrokerRefused, match=r"broker\.db"):
+        broker.emit(term, batch, MINUTE)
+    assert broker.read_ledger().marks == {}
+
+    assert len(broker.emit(term, batch, MINUTE)) == 500
+    assert len(lying_in(broker)) == 500
+
+
+# Leading
+
+
+def test_a_stopped_leader_keeps_the_lead_and_a_killed_one_does_not(
+    broker: SQLiteBroker, path: Path
+) -> None:
+    lines = ["term = broker.acquire('the other', 1, 7)", "print(term.number, flush=1)"]
+    with process(path, *lines, "signal.pause()") as running:
+        assert line_of(running) == "8"
+        running.send_signal(signal.SIGSTOP)
+        assert broker.acquire("we", MINUTE, 0) is None
+        assert broker.leader() == "the other"
+
+        with ThreadPoolExecutor() as threads:
+            released = threads.submit(broker.await_release, LONG)
+            running.kill()
+            assert released.result() is True
+
+    term = broker.acquire("we", MINUTE, 0)
+    assert term is not None
+    assert term.number == 9
+
+
+def test_a_leader_whose_lock_file_was_removed_is_fenced_off_by_the_term(
+    connect: Connect, path: Path
+) -> None:
+    old, new = connect(), connect()
+    old_term = lead(old)
+    path.with_name("broker.db.test.lock").unlink()
+
+    new_term = lead(new)
+
+    assert not old.renew(old_term, MINUTE)
+    with pytest.raises(TermOver):
+        old.emit(old_term, [emission("a")], MINUTE)
+    assert new.emit(new_term, [emission("a")], MINUTE)
+
+
+def test_a_leader_that_lost_sight_of_its_term_may_begin_another(
+    broker: SQLiteBroker,
+) -> None:
+    first = lead(broker)
+
+    second = lead(broker)
+
+    assert second.number == first.number + 1
+    assert not broker.renew(first, MINUTE)
+
+
+def test_who_closes_gives_the_lead_back(connect: Connect) -> None:
+    first, second = connect(), connect()
+    lead(first)
+
+    first.close()
+
+    assert second.leader() is None
+    assert lead(second)
+
+
+def test_each_namespace_has_its_own_lead_and_ledger(connect: Connect) -> None:
+    shop, blog = connect("shop"), connect("a/b")
+    in_shop, in_blog = lead(shop), lead(blog)
+
+    shop.emit(in_shop, [emission("a", run="id-1")], MINUTE)
+    blog.emit(in_blog, [emission("a"), emission("b")], MINUTE)
+
+    assert shop.read_ledger().marks.keys() == {"a"}
+    assert blog.read_ledger().marks.keys() == {"a", "b"}
+    assert blog.running(["a"]) == {}
+    assert lying_in(shop) == [b"a@0", b"a@0", b"b@0"]
+
+
+def test_ledger_and_messages_agree_after_a_kill(
+    broker: SQLiteBroker, path: Path
+) -> None:
+    for round_ in range(3):
+        lines = [
+            "term = lead(broker)",
+            f"slot = {NOON + round_ * 10**6}",
+            "while True:",
+            "    slot += 1",
+            "    batch = [emission(f'entry-{n}', slot) for n in range(50)]",
+            "    broker.emit(term, batch, MINUTE)",
+            "    print(slot, flush=True)",
+        ]
+        with process(path, *lines) as running:
+            for _ in range(5 + round_):
+                answered = int(line_of(running))
+            running.kill()
+
+    marks = broker.read_ledger().marks
+    lying = set(lying_in_full(broker))
+    assert len(lying) == len(lying_in_full(broker))
+    for n in range(50):
+        last = marks[f"entry-{n}"].slot
+        assert last >= answered
+        slots = {s for name, s in lying if name == f"entry-{n}"}
+        assert max(slots) == last
+        in_last_round = {s for s in slots if s > NOON + 2 * 10**6}
+        assert in_last_round == set(range(NOON + 2 * 10**6 + 1, last + 1))
+
+
+def lying_in_full(broker: SQLiteBroker) -> list[tuple[str, int]]:
+    """Give entry and slot of every message, without limit."""
+    broker.join("looker", MINUTE)
+    taken = broker.take("looker", ["celery"], 10**6, "look")
+    broker.leave("looker")
+    parts = [one.message.decode().split("@") for one in taken]
+    return [(name, NOON + int(slot)) for name, slot in parts]
+
+
+# Workers
+
+
+def test_priority_steps_are_the_ones_given(connect: Connect) -> None:
+    broker = connect(priority_steps=[0, 5])
+
+    order = [9, 4, 5, 0]
+    broker.send([outgoing(str(n).encode(), priority=n) for n in order])
+
+    assert lying_in(broker) == [b"4", b"0", b"9", b"5"]
+
+
+def test_messages_of_other_priority_steps_are_taken_as_well(connect: Connect) -> None:
+    connect(priority_steps=[0, 7]).send([outgoing(b"7", priority=7), outgoing(b"0")])
+
+    assert lying_in(connect()) == [b"0", b"7"]
+
+
+def test_a_lease_from_before_the_machines_start_has_run_out(connect: Connect) -> None:
+    before, after = FakeClock(), FakeClock()
+    before.passed = 90 * MINUTE  # up for long
+    worker = connect(clock=before)
+    worker.join("w1", MINUTE)
+    worker.send([outgoing(b"1")])
+    worker.take("w1", ["celery"], 1, "t1")
+    after.passed = MINUTE  # just started
+
+    assert connect(clock=after).recover() == 1
+
+
+def test_a_step_of_the_wall_clock_ends_no_lease(connect: Connect) -> None:
+    clock = FakeClock()
+    broker = connect(clock=clock)
+    broker.join("w1", MINUTE)
+    broker.send([outgoing(b"1")])
+    broker.take("w1", ["celery"], 1, "t1")
+
+    clock.step(120 * MINUTE)
+
+    assert broker.recover() == 0
+
+
+def test_waiting_costs_next_to_nothing(broker: SQLiteBroker) -> None:
+    broker.ping()
+    started, used = time.monotonic(), time.thread_time()
+
+    assert broker.await_message(["celery"], 500) is False
+
+    assert time.thread_time() - used < 0.05 * (time.monotonic() - started)
+
+
+def test_threads_and_forked_children_share_the_broker(
+    broker: SQLiteBroker, path: Path
+) -> None:
+    lines = [
+        "broker.send([outgoing(b'parent')])",
+        "child = os.fork()",
+        "broker.send([outgoing(b'child' if child == 0 else b'after')])",
+        "if child == 0: os._exit(0)",
+        "assert os.waitpid(child, 0)[1] == 0",
+        "broker.send([outgoing(b'end')])",
+    ]
+    with process(path, *lines) as running:
+        pass
+    assert running.returncode == 0
+
+    lying = lying_in(broker)
+    assert (lying[0], set(lying[1:3]), lying[3]) == (
+        b"parent",
+        {b"child", b"after"},
+        b"end",
+    )
+
+
+def test_many_threads_send_and_take_without_losing_a_message(
+    broker: SQLiteBroker,
+) -> None:
+    def send(number: int) -> None:
+        for n in range(20):
+            broker.send([outgoing(b"%d" % (number * 20 + n))])
+
+    def take(number: int) -> list[bytes]:
+        broker.join(f"w{number}", MINUTE)
+        taken: list[bytes] = []
+        for attempt in range(40):
+            taken += messages(broker.take(f"w{number}", ["celery"], 3, f"t{attempt}"))
+        return taken
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(send, range(3)))
+        taken = list(threads.map(take, range(3)))
+
+    assert sorted(int(one) for part in taken for one in part) == list(range(60))
