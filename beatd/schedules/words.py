@@ -109,10 +109,11 @@ def _dates(rule: DayRule) -> str:
         months = _listed(_runs(rule.months, lambda month: MONTHS[month - 1]))
     if days:
         days += f" of {months or 'every month'}"
-        joint = " if that is " if rule.both else " and on "
-        return days + (joint + weekdays if weekdays else "")
+        if weekdays and rule.both:
+            return f"{days} if that is {weekdays}"
+        return days + (f" and on {_each(weekdays)}" if weekdays else "")
     if weekdays:
-        return f"on {weekdays}" + (f" in {months}" if months else "")
+        return f"on {_each(weekdays)}" + (f" in {months}" if months else "")
     return f"in {months}" if months else ""
 
 
@@ -132,10 +133,15 @@ def _weekdays(rule: DayRule) -> str:
     nth += [f"the last {WEEKDAYS[day]}" for day in members(rule.last_weekdays)]
     if nth or rule.weekdays == _ALWAYS.weekdays:
         return _listed(nth)
-    names = _runs(rule.weekdays, WEEKDAYS.__getitem__)
-    if len(names) == 1 and " to " in names[0]:
-        return f"every weekday from {names[0]}"
-    return f"every {_listed(names)}"
+    return _listed(_runs(rule.weekdays, WEEKDAYS.__getitem__))
+
+
+def _each(weekdays: str) -> str:
+    if weekdays.startswith("the "):
+        return weekdays
+    return (
+        f"every weekday from {weekdays}" if " to " in weekdays else f"every {weekdays}"
+    )
 
 
 def _step(bits: Bits, size: int) -> int | None:
