@@ -656,8 +656,8 @@ class Settings:
         None,
         "Where states and results are kept; unset means nowhere. The environment's"
         " `CELERY_RESULT_BACKEND` wins.",
-        differs="`redis://`, `rediss://`, `redis+socket://`, `sentinel://` and"
-        " `sqlite://`.",
+        differs="`redis://`, `rediss://`, `redis+socket://` and `sqlite://`. Without"
+        " a broker too, unset means an SQLite file beside the schedule file.",
     )
     result_expires: Seconds | None = works(
         "CELERY_TASK_RESULT_EXPIRES",
