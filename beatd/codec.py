@@ -124,7 +124,7 @@ def check_depth(value: Any) -> None:
     """
     level: list[Any] = [value]
     seen: set[int] = set()
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [
             child
             for parent in level
