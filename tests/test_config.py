@@ -567,9 +567,8 @@ def test_the_settings_of_the_article_work_together(folder: Path) -> None:
 
 # Examples
 
-EXAMPLES = sorted(
-    (Path(__file__).parent.parent / "examples" / "schedules").glob("*.py")
-)
+FOLDER = Path(__file__).parent.parent / "examples" / "schedules"
+EXAMPLES = [FOLDER / f"{name}.py" for name in ("basic", "every_kind", "timezones")]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
