@@ -10,19 +10,24 @@ from beatd.results.base import Meta
 class Application(Protocol):
     """What tasks and results ask of the application: app.py."""
 
-    @property
-    def main(self) -> str:
-        """Give the name that stands for `__main__` in the names of tasks."""
+    def call_task(
+        self,
+        task: Any,
+        args: Sequence[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+    ) -> Any:
+        """Queue a call of this Task; give its AsyncResult."""
         ...
 
-    def send_task(
+    def apply_task(
         self,
-        name: str,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Any,
+        task: Any,
+        args: Sequence[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
     ) -> Any:
-        """Queue a call of the task of this name; give its AsyncResult."""
+        """Run a call of this Task here and now; give its AsyncResult."""
         ...
 
     def meta_of(self, task_id: str) -> Meta:

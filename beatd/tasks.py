@@ -216,7 +216,18 @@ class Task(Generic[P, R]):
         if self.typing:
             self._signature.bind(*(args or ()), **(kwargs or {}))
         call = {**self._sent_options(), **options}
-        result: AsyncResult[R] = self.app.send_task(self.name, args, kwargs, **call)
+        result: AsyncResult[R] = self.app.call_task(self, args, kwargs, call)
+        return result
+
+    def apply(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncResult[R]:
+        """Run a call here and now as a worker would, with retries and links."""
+        call = {**self._sent_options(), **options}
+        result: AsyncResult[R] = self.app.apply_task(self, args, kwargs, call)
         return result
 
     def signature(
@@ -373,7 +384,7 @@ class Registry(Mapping[str, Task[..., Any]]):
         return len(_shared | self._own)
 
 
-def name_of(function: Callable[..., Any], main: str) -> str:
+def name_of(function: Any, main: str) -> str:
     """Give the name that a task gets by itself: its module's and its function's.
 
     In a program that was started by its file the module is called `__main__`, and by

@@ -19,6 +19,13 @@ class AsyncResult(Generic[R]):
         self._app: Callable[[], Application] = (lambda: app) if app else current_app
         self._ended: Meta | None = None
 
+    @classmethod
+    def of(cls, meta: Meta, app: Application) -> "AsyncResult[Any]":
+        """Give a run of which all is known: it has ended, and was perhaps not kept."""
+        result: AsyncResult[Any] = AsyncResult(meta.task_id, app=app)
+        result._ended = meta
+        return result
+
     def get(
         self, timeout: float | None = None, propagate: bool = True, **_unused: Any
     ) -> R:
