@@ -108,6 +108,9 @@ def connect(path: Path, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connectio
     """
     db = _connect(path, busy_timeout)
     try:
+        if db.execute("PRAGMA application_id").fetchone() == (0,):
+            # Its maker was killed, and SQLite just took back what was there of it.
+            raise sqlite3.OperationalError("it was not made to its end")
         db.execute("PRAGMA journal_mode = WAL")
     except BaseException:
         db.close()
@@ -125,7 +128,7 @@ def damage(path: Path, tables: Collection[str]) -> str:
         db = connect(path)
         try:
             (answer,) = db.execute("PRAGMA quick_check(1)").fetchone()
-            names = {name for (name,) in db.execute("SELECT name FROM sqlite_schema")}
+            names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
         finally:
             db.close()
     except sqlite3.OperationalError:

@@ -95,6 +95,7 @@ class SQLiteBroker:
         self._clock = clock or SystemClock()
         lock = f"{path.name}.{quote(namespace, safe='')}.lock"
         self._lock = FileLock(path.with_name(lock))
+        self._led: Term | None = None
         self._idle: deque[sqlite3.Connection] = deque()
         self._identity: tuple[int, int] | None = None
         self._pid = os.getpid()
@@ -108,35 +109,34 @@ class SQLiteBroker:
     # Lead
 
     def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
-        had = self._lock.held
         if not self._take_lock(holder):
             return None
         try:
-            return self._begin_term(holder, floor)
+            self._led = self._begin_term(floor)
         except BaseException:
-            if not had:
+            if self._led is None:
                 self._lock.unlock()
             raise
+        return self._led
 
     def renew(self, term: Term, ttl: Span) -> bool:
         with self._connection() as db:
             return self._lock.held and self._term(db) == term
 
     def resign(self, term: Term) -> None:
-        with self._transaction() as db:
-            ours = self._lock.held and self._term(db) == term
-            if ours:
-                self._set_term(db, Term(term.number, ""), "")
-        if ours:
+        if term != self._led:
+            return
+        try:
+            with self._transaction() as db:
+                if self._term(db) == term:
+                    self._set_term(db, Term(term.number, ""))
+        finally:
+            # Also when the database did not answer: no time to live ends this lead.
+            self._led = None
             self._lock.unlock()
 
     def leader(self) -> str | None:
-        if self._lock_is_free():
-            return None
-        with self._connection() as db:
-            sql = "SELECT holder FROM lead WHERE namespace = ?"
-            row = db.execute(sql, (self._namespace,)).fetchone()
-        return row[0] if row and row[0] else None
+        return None if self._lock_is_free() else self._lock.holder()
 
     def await_release(self, timeout: Span) -> bool:
         end = self._clock.elapsed() + timeout
@@ -293,7 +293,8 @@ class SQLiteBroker:
 
     def recover(self) -> int:
         with self._transaction() as db:
-            lost = db.execute(SQL["lost"], (self._clock.elapsed(),)).fetchall()
+            now = self._clock.elapsed()
+            lost = db.execute(SQL["lost"], (now, now)).fetchall()
             given = db.executemany(SQL["give_back_lost"], lost).rowcount if lost else 0
             db.executemany("DELETE FROM workers WHERE worker = ?", lost)
         self._call()
@@ -323,11 +324,11 @@ class SQLiteBroker:
         except OSError as error:
             raise self._refused(error) from error
 
-    def _begin_term(self, holder: str, floor: int) -> Term:
+    def _begin_term(self, floor: int) -> Term:
         with self._transaction() as db:
             number = max(self._term(db).number, floor) + 1
             term = Term(number, secrets.token_hex(8))
-            self._set_term(db, term, holder)
+            self._set_term(db, term)
         return term
 
     def _term(self, db: sqlite3.Connection) -> Term:
@@ -335,8 +336,8 @@ class SQLiteBroker:
         row = db.execute(sql, (self._namespace,)).fetchone()
         return Term(*row) if row else Term(0, "")
 
-    def _set_term(self, db: sqlite3.Connection, term: Term, holder: str) -> None:
-        db.execute(SQL["set_term"], (self._namespace, *term, holder))
+    def _set_term(self, db: sqlite3.Connection, term: Term) -> None:
+        db.execute(SQL["set_term"], (self._namespace, *term))
 
     def _demand(self, db: sqlite3.Connection, term: Term) -> None:
         if not term.nonce or self._term(db) != term:
@@ -405,8 +406,9 @@ class SQLiteBroker:
         """Say whether this settlement, which sends something, was not made before."""
         if not done or not self._joined(db, worker):
             return True
-        sql = "UPDATE workers SET sent = ?1 WHERE worker = ?2 AND sent <> ?1"
-        return db.execute(sql, (done[0].delivery.token, worker)).rowcount > 0
+        first = done[0].delivery.token
+        sql = "UPDATE workers SET sent = ? WHERE worker = ? AND sent <> ?"
+        return db.execute(sql, (first, worker, first)).rowcount > 0
 
     # Waiting
 
@@ -506,7 +508,10 @@ class SQLiteBroker:
         """Say why the file cannot be used; empty when it can."""
         match found.state:
             case State.REFUSED:
-                return f"{self._path} {found.problem}"
+                return (
+                    f"{self._path} {found.problem};"
+                    " it was left as it is, and sqlite:///PATH names another file"
+                )
             case State.DAMAGED:
                 return (
                     f"{self._path} is damaged ({found.problem}):"

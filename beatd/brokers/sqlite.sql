@@ -1,9 +1,8 @@
 -- Tables of the broker's database, and every statement longer than a line or two.
 --
--- lead      one row a namespace: the current term, who holds it, and the clock era.
---           `nonce` is empty while nobody leads. The lead itself is a kernel lock on a
---           file beside the database; the term in here is what makes an emission of a
---           former leader fail.
+-- lead      one row a namespace: the current term and the clock era. `nonce` is empty
+--           when the lead was given back. The lead itself is a kernel lock on a file
+--           beside the database; the term in here makes a former leader's emission fail.
 -- ledger    last slot of each entry. Written in the transaction that inserts the
 --           messages, so that both are there or neither is.
 -- runs      the current run of each entry that has an overlap rule.
@@ -24,7 +23,6 @@ CREATE TABLE lead (
     namespace TEXT PRIMARY KEY,
     number INTEGER NOT NULL,
     nonce TEXT NOT NULL,
-    holder TEXT NOT NULL,
     era INTEGER NOT NULL
 ) WITHOUT ROWID
 
@@ -99,15 +97,14 @@ CREATE TABLE dead (
 )
 
 -- name: set_term
-INSERT INTO lead (namespace, number, nonce, holder, era) VALUES (?, ?, ?, ?, 0)
-ON CONFLICT DO UPDATE SET
-    number = excluded.number, nonce = excluded.nonce, holder = excluded.holder
+INSERT INTO lead (namespace, number, nonce, era) VALUES (?, ?, ?, 0)
+ON CONFLICT (namespace) DO UPDATE SET number = excluded.number, nonce = excluded.nonce
 
 -- name: advance
 -- Changes no row exactly when the ledger has this slot or a later one.
 INSERT INTO ledger (namespace, entry, slot, fingerprint, runs, last)
 VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET
+ON CONFLICT (namespace, entry) DO UPDATE SET
     slot = excluded.slot,
     fingerprint = excluded.fingerprint,
     runs = excluded.runs,
@@ -123,7 +120,7 @@ INSERT INTO messages (queue, step, message, due) VALUES (?, ?, ?, ?)
 
 -- name: join
 INSERT INTO workers (worker, lease, ends) VALUES (?, ?, ?)
-ON CONFLICT DO UPDATE SET lease = excluded.lease, ends = excluded.ends
+ON CONFLICT (worker) DO UPDATE SET lease = excluded.lease, ends = excluded.ends
 
 -- name: taken
 SELECT step, place, id, queue, message, deaths
@@ -178,7 +175,7 @@ FROM messages WHERE id = ? AND worker = ? AND attempt = ?
 
 -- name: lost
 -- A lease that ends later than its length allows is from before the machine's start.
-SELECT worker FROM workers WHERE ends <= ?1 OR ends > ?1 + lease
+SELECT worker FROM workers WHERE ends <= ? OR ends - lease > ?
 
 -- name: give_back_lost
 UPDATE messages SET worker = NULL, attempt = NULL, deaths = deaths + 1 WHERE worker = ?

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from beatd.brokers.sqlite import SQLiteBroker
+from beatd.brokers.sqlite import SQL, SQLiteBroker
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError, TermOver
 from beatd.instant import MINUTE, SECOND
 from beatd.schedule_file import ScheduleFile
@@ -433,3 +433,23 @@ def test_many_threads_send_and_take_without_losing_a_message(
         taken = list(threads.map(take, range(3)))
 
     assert sorted(int(one) for part in taken for one in part) == list(range(60))
+
+
+def test_no_statement_looks_at_more_than_it_gives(
+    broker: SQLiteBroker, path: Path
+) -> None:
+    broker.ping()
+    with sqlite3.connect(path) as db:
+        plans = {
+            name: db.execute(f"EXPLAIN QUERY PLAN {sql}", ["0"] * sql.count("?"))
+            for name, sql in SQL.items()
+            if not name.startswith("make_")
+        }
+        steps = {f"{name}: {row[3]}" for name, plan in plans.items() for row in plan}
+    db.close()
+
+    assert {step for step in steps if "SCAN" in step or "TEMP" in step} == {
+        # One row for each live worker.
+        "lost: SCAN workers",
+        "is_ready: SCAN CONSTANT ROW",
+    }
