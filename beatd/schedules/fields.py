@@ -125,8 +125,13 @@ def read_cron(
         raise ScheduleError("fields", f"expected a cron expression, got {expression!r}")
     texts = _split(expression, second_at_beginning)
     if is_drawn(expression):
-        return _read(texts, hash_id)
+        return _possible(_read(texts, hash_id))
     return _read_shared(texts)
+
+
+def check_drawn(expression: str, *, second_at_beginning: bool = False) -> None:
+    """Check what can be checked of `H` and `R` before the id is known."""
+    _read(_split(expression, second_at_beginning), hash_id="")
 
 
 def is_drawn(expression: str) -> bool:
@@ -176,7 +181,7 @@ def _split(expression: str, second_at_beginning: bool) -> tuple[str, ...]:
 # Entries often share an expression, and croniter takes its time.
 @lru_cache(maxsize=4096)
 def _read_shared(texts: tuple[str, ...]) -> Fields:
-    return _read(texts, hash_id=None)
+    return _possible(_read(texts, hash_id=None))
 
 
 def _read(texts: tuple[str, ...], hash_id: str | None) -> Fields:
@@ -198,7 +203,7 @@ def _read(texts: tuple[str, ...], hash_id: str | None) -> Fields:
         last_weekdays=weekdays.last_weekdays,
         both=day[0] in "*?" or weekday[0] in "*?",
     )
-    fields = Fields(
+    return Fields(
         minutes=expand(_MINUTE, minute).numbers,
         hours=expand(_HOUR, hour).numbers,
         dates=dates,
@@ -206,8 +211,6 @@ def _read(texts: tuple[str, ...], hash_id: str | None) -> Fields:
         years=ANY_YEAR if year == "*" else expand(_YEAR, year).numbers,
         wildcard="*" in (minute[0], hour[0], second[0]),
     )
-    _refuse_never(fields, _WEEKDAY if day[0] in "*?" else _DAY)
-    return fields
 
 
 def _expand(
@@ -216,10 +219,9 @@ def _expand(
     """Read one field, rewritten where croniter would read it otherwise than cron."""
     if text[0] == "h" and hash_id is None:
         raise ScheduleError(field.name, f"{text!r} needs an id that it is drawn from")
-    if text[0] == "r":
-        # croniter would draw again at each start.
-        text, hash_id = f"h{text[1:]}", f"R {draw_id}"
     try:
+        if text[0] == "r":  # croniter would draw again at each start
+            return _ask_croniter(field, f"h{text[1:]}", f"R {draw_id}")
         plain = ",".join(_plain(field, item) for item in text.split(","))
         return _ask_croniter(field, plain, hash_id if text[0] == "h" else None)
     except ValueError as error:
@@ -319,17 +321,18 @@ def _read_crontab_shared(
         years=ANY_YEAR,
         wildcard=wildcard,
     )
-    _refuse_never(fields, _CRONTAB_DAY)
-    return fields
+    return _possible(fields, _CRONTAB_DAY)
 
 
-def _refuse_never(fields: Fields, field: _Field) -> None:
-    """Refuse fields that no day of any calendar matches."""
+def _possible(fields: Fields, day_field: _Field = _DAY) -> Fields:
+    """Give `fields` back; refuse those that no day of any calendar matches."""
     if Days(fields.dates, fields.years):
-        return
+        return fields
+    if fields.dates.days == DayRule().days:
+        raise ScheduleError(_WEEKDAY.name, "can never occur in the months and years")
     months = members(fields.dates.months)
     length = max(_LENGTHS[month - 1] for month in months)
-    problem = "can never occur: no calendar has such a day"
+    problem = "can never occur in the months and years"
     if fields.dates.days and lowest(fields.dates.days) > length:
         days = "28 or 29" if length == 29 else str(length)
         names = " and ".join(MONTHS[month - 1] for month in months)
@@ -338,4 +341,4 @@ def _refuse_never(fields: Fields, field: _Field) -> None:
             f"can never occur: {names} {verb} {days} days;"
             f" did you mean {days.split()[0]}?"
         )
-    raise ScheduleError(field.name, problem)
+    raise ScheduleError(day_field.name, problem)

@@ -20,6 +20,7 @@ from beatd.schedules.cron import Cron
 from beatd.schedules.fields import (
     CrontabValue,
     Fields,
+    check_drawn,
     is_drawn,
     read_cron,
     read_crontab,
@@ -118,7 +119,10 @@ class cron:
     second_at_beginning: bool = False
 
     def __post_init__(self) -> None:
-        self._read("any id will do to find what is wrong")
+        if isinstance(self.expression, str) and is_drawn(self.expression):
+            check_drawn(self.expression, second_at_beginning=self.second_at_beginning)
+        else:
+            self._read(None)
 
     def __repr__(self) -> str:
         more = ", second_at_beginning=True" if self.second_at_beginning else ""

@@ -105,6 +105,8 @@ def _unit(name: str, bits: Bits, size: int) -> str:
 
 def _dates(rule: DayRule) -> str:
     days, weekdays, months = _days(rule), _weekdays(rule), ""
+    if not (rule.both or (days and weekdays)):  # either, and one is always true
+        days = weekdays = ""
     if rule.months != _ALWAYS.months:
         months = _listed(_runs(rule.months, lambda month: MONTHS[month - 1]))
     if days:

@@ -181,6 +181,7 @@ WORDS = [
         "5,10,50 0,12 * * *",
         "at minutes 5, 10 and 50 of hours 0 and 12",
     ),
+    (cron("0 0 1-31 * 5"), "0 0 1-31 * 5", "at 00:00 every day"),
     (cron("* * * * * */10"), "* * * * * */10", "every 10 seconds"),
     (
         cron("0 12 * * * 30 2030"),
