@@ -2,6 +2,8 @@
 
 template.py  out: `template` encodes a call but for what differs from slot to slot,
              `Template.complete` gives the bytes
+shape.py     what templates share: the message's text with holes
+options.py   what `apply_async` takes
 envelope.py  in: `read_envelope` reads what is needed to decide about a message,
              `read_body` the arguments
 resend.py    from what came in to what goes out: retries, callbacks, chains
@@ -16,7 +18,8 @@ from beatd.message.envelope import (
     read_envelope,
 )
 from beatd.message.resend import Sending, follow_up, next_step, retry_of
-from beatd.message.template import MessageFormat, Template, template
+from beatd.message.shape import MessageFormat
+from beatd.message.template import Template, template
 
 __all__ = [
     "Call",

@@ -1,0 +1,417 @@
+"""What messages with the same task and options have in common, encoded once."""
+
+import binascii
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from enum import IntEnum
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as quoted
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from beatd import codec
+from beatd.errors import MessageError
+from beatd.instant import Instant, Span, datetime_of, span_of
+from beatd.message.options import (
+    DELIVERY_MODES,
+    EMBEDDED,
+    OWN,
+    check_options,
+    listed,
+    moment_of,
+)
+from beatd.message.represent import bounded_repr
+from beatd.routing import Route
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MessageFormat:
+    """What all messages of one process have in common, from its settings."""
+
+    serializer: str = "json"
+    compression: str | None = None
+    body_encoding: str = "base64"
+    """The transport option: base64, or utf-8 for a body that is text."""
+    protocol: int = 2
+    utc: bool = True
+    """The setting `enable_utc`; protocol 1 carries it."""
+    zone: tzinfo = UTC
+    """The zone in which times computed here are written."""
+    origin: str = ""
+    """`gen<pid>@<host>`."""
+    reply_to: str = ""
+    delivery_mode: int = 2
+    repr_size: int = 1024
+    repr_levels: int = 3
+
+
+class Hole(IntEnum):
+    """What differs from message to message; the order of `Shape.fill`'s values."""
+
+    BODY = 0
+    ID = 1
+    ETA = 2
+    EXPIRES = 3
+    ARGSREPR = 4
+    KWARGSREPR = 5
+    MARKS = 6
+    EXPIRATION = 7
+    TAG = 8
+
+
+class Times(NamedTuple):
+    """When a message is due and when it expires, as text."""
+
+    eta: str | None
+    expires: str | None
+    expiration: str = ""
+    """The property, comma in front, or nothing."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Timing:
+    """What the options say about eta and expiry."""
+
+    eta: str | None
+    countdown: Span | None
+    expires: str | None
+    expires_at: Instant | None
+    expires_in: Span | None
+    zone: tzinfo
+
+    def at(self, now: Instant, expires: Instant | None) -> Times:
+        """Give the times of a message sent `now`; `expires` goes before the options."""
+        eta = self.eta
+        if self.countdown is not None:
+            eta = iso(now + self.countdown, self.zone)
+        if expires is not None:
+            return Times(eta, iso(expires, self.zone), _expiration(expires - now))
+        if self.expires_in is not None:
+            text = iso(now + self.expires_in, self.zone)
+            return Times(eta, text, _expiration(self.expires_in))
+        if self.expires_at is not None:
+            return Times(eta, self.expires, _expiration(self.expires_at - now))
+        return Times(eta, None)
+
+    def fixed(self) -> Times | None:
+        """Give the times if they do not depend on the moment of sending."""
+        moving = (self.countdown, self.expires_in, self.expires_at)
+        return Times(self.eta, None) if moving == (None, None, None) else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BodyForm:
+    """How a body is encoded, and what it holds beside the arguments."""
+
+    serializer: str
+    compression: str | None
+    base64: bool
+    embed: dict[str, Any]
+    protocol_1: dict[str, Any] | None
+    """The fixed fields of a body of protocol 1, which knows no embed."""
+    tail: str | None
+    """What follows the arguments in a body of plain JSON; None for other bodies."""
+
+    def encode(self, body: Any) -> str:
+        """Give a body as it stands between quotes in the envelope."""
+        data = codec.dumps(body, self.serializer).data
+        if self.compression is not None:
+            data, _ = codec.compress(data, self.compression)
+        return self.wrap(data)
+
+    def wrap(self, data: bytes) -> str:
+        """Give a body's bytes as they stand between quotes."""
+        if self.base64:
+            return binascii.b2a_base64(data, newline=False).decode("ascii")
+        try:
+            return quoted(data.decode())[1:-1]
+        except UnicodeDecodeError as error:
+            raise MessageError("body_encoding utf-8: the body is not text") from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """A message but for its holes, shared by all that differ in nothing else."""
+
+    task: str
+    route: Route
+    task_id: str | None
+    timing: Timing
+    fixed_times: Times | None
+    body: BodyForm
+    slot_zone: tzinfo
+    marks_lead: str
+    argsrepr: str | None
+    kwargsrepr: str | None
+    """What the options say of the arguments, for logs."""
+    repr_size: int
+    repr_levels: int
+    text: str
+    """The envelope, a %s for each hole."""
+    pick: Callable[[tuple[str, ...]], tuple[str, ...]]
+    """Puts values in the order of the holes."""
+
+    def fill(self, values: tuple[str, ...]) -> bytes:
+        """Give the message with `values`, one for each Hole."""
+        return (self.text % self.pick(values)).encode("ascii")
+
+    def marks(self, entry: str, slot: Instant | None) -> str:
+        """Give the headers that a slot's message has beside those of a call."""
+        of_slot = ""
+        if slot is not None:
+            of_slot = f'"beatd_slot": "{iso(slot, self.slot_zone)}", '
+        return (
+            f'{self.marks_lead}"beatd_entry": {quoted(entry)}, '
+            f'{of_slot}"celery_beat_task": true'
+        )
+
+    def represent(self, value: Any) -> str:
+        """Give the bounded text that logs and monitors show of arguments."""
+        if not value:
+            return str(value)
+        return bounded_repr(value, self.repr_size, self.repr_levels)
+
+
+_MARKS = ("beatd_entry", "beatd_slot", "celery_beat_task")
+
+
+@lru_cache(maxsize=4096)
+def iso(instant: Instant, zone: tzinfo) -> str:
+    """Give an instant as ISO 8601; many entries share their slots."""
+    return datetime_of(instant, zone).isoformat()
+
+
+def shape_for(options: Mapping[str, Any], *common: Any) -> Shape:
+    """Give the shape of a message; `common` are the other arguments of `_shape`."""
+    try:
+        # Equal values are not always one option: True and 1, one moment in two zones.
+        key = tuple((name, value, repr(value)) for name, value in options.items())
+        return _shared_shape(key, *common)
+    except TypeError:  # some option is a list or a dict
+        return _shape(options, *common)
+
+
+@lru_cache(maxsize=1024)
+def _shared_shape(key: tuple[tuple[str, Any, str], ...], *common: Any) -> Shape:
+    return _shape({name: value for name, value, _ in key}, *common)
+
+
+def _shape(
+    options: Mapping[str, Any],
+    task: str,
+    format: MessageFormat,
+    route: Route,
+    registered: bool,
+    marked: bool,
+    zone: tzinfo,
+) -> Shape:
+    check_options(options)
+    given = {name: value for name, value in options.items() if value is not None}
+    get = given.get
+    stamps = _stamps(given)
+    body = _body_form(given, task, format)
+    headers: dict[str, Any] = {}
+    if body.protocol_1 is None:
+        unset = False if registered else None
+        headers = _headers(given, task, format, get("ignore_result", unset), stamps)
+    taken = {"compression", *(_MARKS if marked else ())}
+    custom = get("headers", {})
+    headers.update({k: v for k, v in custom.items() if k not in taken})
+    unknown = {k: v for k, v in options.items() if k not in OWN and k not in stamps}
+    text = _envelope(given, format, route, body, headers, unknown, marked)
+    timing = _timing(given, format)
+    return Shape(
+        task=task,
+        route=route,
+        task_id=get("task_id"),
+        timing=timing,
+        fixed_times=timing.fixed(),
+        body=body,
+        slot_zone=zone,
+        marks_lead=", " if headers else "",
+        argsrepr=get("argsrepr"),
+        kwargsrepr=get("kwargsrepr"),
+        repr_size=format.repr_size,
+        repr_levels=format.repr_levels,
+        text="".join(text.parts),
+        pick=itemgetter(*text.holes),
+    )
+
+
+def _stamps(given: Mapping[str, Any]) -> dict[str, Any]:
+    names = given.get("stamped_headers", ())
+    for name in names:
+        if name not in given:
+            raise MessageError(f"options['stamped_headers']: no option {name!r}")
+    return {name: given[name] for name in names}
+
+
+def _timing(given: Mapping[str, Any], format: MessageFormat) -> Timing:
+    eta, expires = given.get("eta"), given.get("expires")
+    countdown = given.get("countdown") or None  # zero is none, as in Celery
+    seconds = expires if isinstance(expires, int | float) else None
+    return Timing(
+        eta=_iso_text(eta),
+        countdown=None if countdown is None else span_of(countdown),
+        expires=None if seconds is not None else _iso_text(expires),
+        expires_at=None if seconds is not None else moment_of(expires),
+        expires_in=None if seconds is None else span_of(seconds),
+        zone=format.zone,
+    )
+
+
+def _body_form(given: Mapping[str, Any], task: str, format: MessageFormat) -> BodyForm:
+    get = given.get
+    for name in EMBEDDED:
+        _encoded(f"options[{name!r}]", get(name))
+    serializer = get("serializer") or format.serializer
+    compression = get("compression") or format.compression
+    callbacks, errbacks = listed(get("link")), listed(get("link_error"))
+    embed = {
+        "callbacks": callbacks,
+        "errbacks": errbacks,
+        "chain": get("chain"),
+        "chord": get("chord"),
+    }
+    protocol_1 = None
+    if format.protocol == 1:
+        protocol_1 = {
+            "task": task,
+            "id": None,
+            "args": None,
+            "kwargs": None,
+            "group": get("group_id"),
+            "group_index": get("group_index"),
+            "retries": get("retries", 0),
+            "eta": None,
+            "expires": None,
+            "utc": format.utc,
+            "callbacks": callbacks,
+            "errbacks": errbacks,
+            "timelimit": (get("time_limit"), get("soft_time_limit")),
+            "taskset": get("group_id"),
+            "chord": get("chord"),
+        }
+    plain = serializer == "json" and compression is None and protocol_1 is None
+    return BodyForm(
+        serializer=serializer,
+        compression=compression,
+        base64=format.body_encoding == "base64",
+        embed=embed,
+        protocol_1=protocol_1,
+        tail=f", {codec.json_text(embed)}]" if plain else None,
+    )
+
+
+def _headers(
+    given: Mapping[str, Any],
+    task: str,
+    format: MessageFormat,
+    ignore_result: bool | None,
+    stamps: dict[str, Any],
+) -> dict[str, Any]:
+    get = given.get
+    return {
+        "lang": "py",
+        "task": task,
+        "id": Hole.ID,
+        "shadow": get("shadow"),
+        "eta": Hole.ETA,
+        "expires": Hole.EXPIRES,
+        "group": get("group_id"),
+        "group_index": get("group_index"),
+        "retries": get("retries", 0),
+        "timelimit": [get("time_limit"), get("soft_time_limit")],
+        "root_id": get("root_id") or Hole.ID,
+        "parent_id": get("parent_id"),
+        "argsrepr": Hole.ARGSREPR,
+        "kwargsrepr": Hole.KWARGSREPR,
+        "origin": get("origin") or format.origin,
+        "ignore_result": ignore_result,
+        "replaced_task_nesting": get("replaced_task_nesting", 0),
+        "stamped_headers": get("stamped_headers"),
+        "stamps": stamps,
+    }
+
+
+def _envelope(
+    given: Mapping[str, Any],
+    format: MessageFormat,
+    route: Route,
+    body: BodyForm,
+    headers: Mapping[str, Any],
+    unknown: Mapping[str, Any],
+    marked: bool,
+) -> "_Text":
+    kind = codec.dumps(None, body.serializer)
+    mode = given.get("delivery_mode", format.delivery_mode)
+    properties = {
+        "correlation_id": Hole.ID,
+        "reply_to": given.get("reply_to") or format.reply_to,
+        **unknown,
+        "delivery_mode": DELIVERY_MODES.get(mode, mode),
+    }
+    delivery_info = {"exchange": route.exchange, "routing_key": route.routing_key}
+    delivery = {
+        "delivery_info": delivery_info,
+        "priority": route.priority,
+        "body_encoding": format.body_encoding,
+        "delivery_tag": Hole.TAG,
+    }
+    text = _Text()
+    text.put('{"body": "').hole(Hole.BODY)
+    text.put(f'", "content-encoding": "{kind.content_encoding}"')
+    text.put(f', "content-type": "{kind.content_type}", "headers": {{')
+    text.fields("options['headers']", headers).hole(Hole.MARKS)
+    if body.compression is not None:
+        _, name = codec.compress(b"", body.compression)
+        lead = ", " if headers or marked else ""
+        text.put(f'{lead}"compression": "{name}"')
+    text.put('}, "properties": {').fields("options", properties)
+    text.hole(Hole.EXPIRATION)
+    return text.put(", ").fields("options", delivery).put("}}")
+
+
+class _Text:
+    """A JSON text in the making, with holes."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self.holes: list[Hole] = []
+
+    def put(self, text: str) -> "_Text":
+        self.parts.append(text.replace("%", "%%"))
+        return self
+
+    def hole(self, hole: Hole) -> "_Text":
+        self.parts.append("%s")
+        self.holes.append(hole)
+        return self
+
+    def fields(self, place: str, fields: Mapping[str, Any]) -> "_Text":
+        """Put an object's inside; what cannot be encoded is blamed on `place`."""
+        lead = ""
+        for key, value in fields.items():
+            self.put(f"{lead}{quoted(key)}: ")
+            if isinstance(value, Hole):
+                self.hole(value)
+            else:
+                self.put(_encoded(f"{place}[{key!r}]", value))
+            lead = ", "
+        return self
+
+
+def _encoded(place: str, value: Any) -> str:
+    try:
+        return codec.json_text(value)
+    except Exception as error:  # also `__json__` and the like, which are the user's
+        raise MessageError(f"{place}: {error}") from error
+
+
+def _expiration(left: Span) -> str:
+    return f', "expiration": "{max(left, 0)}"'
+
+
+def _iso_text(moment: datetime | str | None) -> str | None:
+    return moment.isoformat() if isinstance(moment, datetime) else moment
