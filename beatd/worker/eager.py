@@ -1,44 +1,14 @@
 """A call run where it is made: `task_always_eager`, and `Task.apply`."""
 
 from collections import deque
-from typing import Protocol
 
 from beatd import results
-from beatd.brokers.base import Outgoing
-from beatd.clock import SystemClock
 from beatd.codec import content_types
-from beatd.instant import Instant
 from beatd.message import Limits, Sending, read_envelope
 from beatd.pools.base import Job
 from beatd.results.base import PROPAGATE_STATES, Meta, State
-from beatd.settings import Settings
-from beatd.tasks import Registry
-from beatd.worker.execute import Executor
+from beatd.worker.execute import Host, executor_for
 from beatd.worker.report import read_report
-
-
-class Host(Protocol):
-    """The application, as it is needed here: app.py."""
-
-    @property
-    def settings(self) -> Settings:
-        """Give the settings."""
-        ...
-
-    @property
-    def tasks(self) -> Registry:
-        """Give the tasks."""
-        ...
-
-    def outgoing(
-        self, sending: Sending, now: Instant, due: Instant | None = None
-    ) -> Outgoing:
-        """Give the message of a call."""
-        ...
-
-    def store_meta(self, meta: Meta) -> None:
-        """Keep this as a run's result."""
-        ...
 
 
 def run_eagerly(host: Host, sending: Sending) -> Meta:
@@ -48,23 +18,16 @@ def run_eagerly(host: Host, sending: Sending) -> Meta:
     the task raised is raised here.
     """
     settings = host.settings
-    clock = SystemClock()
     encoding = results.encoding_of(settings)
-    execute = Executor(
-        host.tasks,
-        settings,
-        Limits(content_types({*settings.accept_content, settings.task_serializer})),
-        encoding.store,
-        host.outgoing,
-        hostname="eager",
-        clock=clock,
-    )
-    first = host.outgoing(sending, clock.now())
-    task_id = read_envelope(first.message).id
+    serializer = sending.options.get("serializer") or settings.task_serializer
+    limits = Limits(content_types([serializer, settings.task_serializer]))
+    execute = executor_for(host, "eager", limits)
+    first = host.outgoing(sending, execute.clock.now())
+    task_id = read_envelope(first.message, limits).id
     meta = Meta(task_id, State.PENDING)
     left = deque([first])
     while left:
-        job = Job("eager", left.popleft().message, 1, None, None)
+        job = Job("", left.popleft().message, 1, None, None)
         report = read_report(execute(job))
         left += report.sends
         if report.stored and report.stored.task_id == task_id:

@@ -4,11 +4,11 @@ import inspect
 import logging
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -28,6 +28,7 @@ from beatd.message import (
 )
 from beatd.pools.base import Job
 from beatd.pools.limits import soft_limit
+from beatd.results import encoding_of
 from beatd.results.base import Meta, State, Stored
 from beatd.results.exceptions import repr_of
 from beatd.settings import Settings
@@ -51,6 +52,34 @@ LONGEST_TRACEBACK = 100_000
 PACKAGE = str(Path(__file__).parent.parent)
 
 
+class Host(Protocol):
+    """The application, as those who run its tasks need it: app.py."""
+
+    @property
+    def settings(self) -> Settings:
+        """Give the settings."""
+        ...
+
+    @property
+    def tasks(self) -> Registry:
+        """Give the tasks."""
+        ...
+
+    def outgoing(
+        self, sending: Sending, now: Instant, due: Instant | None = None
+    ) -> Outgoing:
+        """Give the message of a call."""
+        ...
+
+    def meta_of(self, task_id: str) -> Meta:
+        """Give what is known of a run."""
+        ...
+
+    def store_meta(self, meta: Meta) -> None:
+        """Keep this as a run's result."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Executor:
     """Runs the jobs of a pool, wherever the pool wants them run; never raises."""
@@ -58,14 +87,14 @@ class Executor:
     tasks: Registry
     settings: Settings
     limits: Limits
-    encode: Callable[[Meta], Stored] | None
-    """Encodes what is to be kept; MessageError if it cannot. None: nothing is."""
+    encode: Callable[[Meta], Stored]
+    """Encodes what is to be kept; MessageError if it cannot."""
     address: Callable[[Sending, Instant, Instant | None], Outgoing]
     """Makes the message of a call, sent at the one instant, due at the other."""
     hostname: str
-    known_to_have_succeeded: Callable[[str], bool] = lambda task_id: False
+    known_to_have_succeeded: Callable[[str], bool]
     """Asked of a task that is delivered once more."""
-    clock: Clock = field(default_factory=SystemClock)
+    clock: Clock
 
     def __call__(self, job: Job) -> bytes:
         try:
@@ -125,6 +154,31 @@ class Executor:
             chain=call.chain,
             chord=call.chord,
         )
+
+
+def executor_for(
+    host: Host, hostname: str, limits: Limits, clock: Clock | None = None
+) -> Executor:
+    """Make what runs an application's tasks, by its settings."""
+    settings = host.settings
+
+    def succeeded(task_id: str) -> bool:
+        return host.meta_of(task_id).status == State.SUCCESS
+
+    return Executor(
+        host.tasks,
+        settings,
+        limits,
+        encoding_of(settings).store,
+        host.outgoing,
+        hostname,
+        succeeded if settings.worker_deduplicate_successful_tasks else _never,
+        clock or SystemClock(),
+    )
+
+
+def _never(task_id: str) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +270,8 @@ class _Run:
     ) -> Stored | None:
         """Give what is to be kept as the run's result, if anything is."""
         executor = self.executor
-        if executor.encode is None or not keeps(
-            state, self.request.ignore_result, self.task, executor.settings
-        ):
+        ignored = self.request.ignore_result
+        if not keeps(state, ignored, self.task, executor.settings):
             return None
         if children is None:
             children = [[[child.id, None], None] for child in self.request.children]

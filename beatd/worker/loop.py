@@ -29,7 +29,7 @@ from beatd.errors import (
     WorkerLost,
 )
 from beatd.instant import SECOND, Instant, Span, span_of
-from beatd.message import Envelope, Limits, read_envelope
+from beatd.message import Envelope, read_envelope
 from beatd.pools.base import Finished, Job, Lost, Pool, PoolEvent, Started, TimedOut
 from beatd.results.base import Meta, ResultBackend, State, Stored
 from beatd.routing import Route
@@ -41,6 +41,7 @@ from beatd.worker.report import (
     Report,
     ignores_result,
     keeps,
+    limits_of,
     meta_of,
     one_line,
     option,
@@ -201,7 +202,6 @@ class Worker:
     pool: Pool
     tasks: Registry
     settings: Settings
-    limits: Limits
     inbox: "SimpleQueue[WorkerEvent]"
     """Where the pool puts its events, and whoever wants the worker to stop."""
     results: ResultBackend | None = None
@@ -214,6 +214,7 @@ class Worker:
     _stop: Stop | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        self._limits = limits_of(self.settings)
         away = Trouble("the broker is away", "broker")
         self.room = Room(self.capacity)
         self.lease = Lease(
@@ -286,7 +287,7 @@ class Worker:
             self._put(Settlement(delivery.token, GiveBack(delivery)))
             return
         try:
-            said = read_envelope(delivery.message, self.limits)
+            said = read_envelope(delivery.message, self._limits)
         except MessageError as error:
             self._bury(delivery, str(error))
             return

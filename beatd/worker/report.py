@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from beatd.brokers.base import Outgoing
+from beatd.codec import content_types
 from beatd.instant import Instant, datetime_of
-from beatd.message import Envelope
+from beatd.message import Envelope, Limits
 from beatd.results.base import READY_STATES, Meta, State, Stored
 from beatd.settings import Settings
 from beatd.tasks import Task
@@ -51,6 +52,11 @@ def one_line(text: str) -> str:
     """Give foreign text for a line of log: no line breaks, no control characters."""
     head = text[:LONGEST_LINE]
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in head)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Say what a message may make a worker decode."""
+    return Limits(content_types(settings.accept_content))
 
 
 def option(task: Task[..., Any], name: str, settings: Settings) -> Any:
