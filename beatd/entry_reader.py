@@ -42,7 +42,10 @@ _SIMPLE_KEYS = {
     "slot_argument": settings.TEXT,
     "description": settings.TEXT,
 }
-"""Keys whose values are read by themselves; None is as good as leaving one out."""
+"""Keys whose values are read by themselves; None is as good as leaving one out.
+
+Only in `misfire_grace_time` None says something: that no slot is too old.
+"""
 
 _CELERY_KEYS = frozenset({"task", "schedule", "args", "kwargs", "options"})
 _KEYS = _CELERY_KEYS | _SIMPLE_KEYS.keys() | {"start_time", "end_time"}
@@ -137,7 +140,7 @@ class EntryReader:
         return entry
 
     def _entry(self, line: _Line) -> Entry | None:
-        if self._source.raised:
+        if Raised in map(type, line.written.values()):
             _say_raised(line)
         if not line.written.keys() <= _CELERY_KEYS:
             _read_simple_keys(line)
@@ -163,7 +166,7 @@ class EntryReader:
             line.wrong("it has no 'schedule'")
             return None
         try:
-            spec = _spec(written, line.values.get("relative", False))
+            spec = spec_of(written, relative=line.values.get("relative", False))
             schedule = self._in_zone(spec, line)
         except ScheduleError as error:
             problem, _, hint = error.problem.partition("; ")
@@ -235,14 +238,17 @@ class EntryReader:
 
     def _options(self, line: _Line) -> dict[str, Any]:
         """Give the options as a call would have them."""
+        default = self._settings.task_default_priority
         written = line.written.get("options") or {}
+        if written == {} and default is None:
+            return {}
         if not isinstance(written, Mapping):
             raise MessageError(f"options: expected a dict, got {_kind(written)}")
         options = dict(written)
         if not options.keys() <= _OPTIONS:
             _doubt_options(line, options)
-        if self._settings.task_default_priority is not None:
-            options.setdefault("priority", self._settings.task_default_priority)
+        if default is not None:
+            options.setdefault("priority", default)
         if isinstance(options.get("expires"), timedelta):
             options["expires"] = options["expires"].total_seconds()
         elif options.get("expires") == "next":
@@ -277,6 +283,8 @@ def _read_simple_keys(line: _Line) -> None:
         if key in _OPTIONS:
             hint = f"it goes into 'options': {{{key!r}: ...}}"
         line.unknown("key", hint, (key,))
+    if "misfire_grace_time" in line.written:
+        line.values["misfire_grace_time"] = None
     for key, kind in _SIMPLE_KEYS.items():
         value = line.written.get(key)
         if value is None:
@@ -299,7 +307,7 @@ def _doubt_options(line: _Line, options: Mapping[str, Any]) -> None:
             line.unknown("option", hint, ("options", key))
 
 
-def _spec(value: object, relative: bool) -> ScheduleSpec:
+def spec_of(value: object, *, relative: bool) -> ScheduleSpec:
     """Read a schedule; Celery's own objects become ours.
 
     They are known by the names of their classes: importing Celery takes half a second.

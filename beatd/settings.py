@@ -64,10 +64,10 @@ def nowhere(*path: str) -> None:
     """Locate for settings that come from no file."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.75) -> str:
     """Give a hint with the word most like `word`, or nothing if none is near."""
     folded = {name.casefold(): name for name in known}
-    near = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.75)
+    near = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=likeness)
     return f"did you mean {folded[near[0]]!r}?" if near else ""
 
 
@@ -1583,16 +1583,17 @@ def _unknown(written: Mapping[str, object], locate: Locate) -> Iterator[Problem]
     be there. Others are only warned about, as Celery lets every name pass.
     """
     for word in written:
-        if word in spellings() or not isinstance(word, str):
+        if word in spellings():
             continue
         has_prefix = word.lower().startswith(_PREFIXES)
         hint = did_you_mean(word, _alike(word))
         if has_prefix or hint:
+            is_typo = has_prefix and did_you_mean(word, _alike(word), likeness=0.88)
             yield Problem(
                 f"unknown setting {word!r}",
                 hint or "beatd has no such setting, it changes nothing",
                 locate(word),
-                warning=not (has_prefix and hint),
+                warning=not is_typo,
             )
 
 

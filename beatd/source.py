@@ -58,8 +58,6 @@ class Source:
     """Names and values as they stand there; not all of them need be settings."""
     file: str = ""
     text: str = field(default="", repr=False)
-    raised: bool = False
-    """Whether some values in entries are `Raised`."""
 
     def locate(self, *path: str) -> Place | None:
         """Give the place of a setting, or of a key (of a key ...) in its value.
@@ -247,12 +245,12 @@ def _execute(name: str, spec: ModuleSpec) -> Source:
     """Run a module's text as it is now; on failure it is in `sys.modules` no more."""
     module = module_from_spec(spec)
     file = spec.origin or ""
-    text, raised = "", False
+    text = ""
     sys.modules[spec.name] = module
     try:
         if isinstance(spec.loader, SourceFileLoader):
             text = decode_source(Path(file).read_bytes())
-            raised = _run(text, file, vars(module))
+            _run(text, file, vars(module))
         elif spec.loader is not None:
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever their code may raise
@@ -261,14 +259,14 @@ def _execute(name: str, spec: ModuleSpec) -> Source:
     parent, _, child = spec.name.rpartition(".")
     if parent:
         setattr(sys.modules[parent], child, module)
-    return Source(name, _public(module), _short(file), text, raised)
+    return Source(name, _public(module), _short(file), text)
 
 
-def _run(text: str, file: str, names: dict[str, Any]) -> bool:
-    """Execute a config's text; say whether any value in its entries raised.
+def _run(text: str, file: str, names: dict[str, Any]) -> None:
+    """Execute a config's text.
 
-    Such a value, `crontab(minute=61)` say, spoils its own entry and no other: it is
-    replaced by a Raised, and the text executed once more.
+    A value in an entry that raises, `crontab(minute=61)` say, spoils its own entry and
+    no other: it is replaced by a Raised, and the text executed once more.
     """
     tree = None
     code = compile(text, file, "exec", dont_inherit=True)
@@ -285,7 +283,7 @@ def _run(text: str, file: str, names: dict[str, Any]) -> bool:
             code = compile(tree, file, "exec", dont_inherit=True)
             raised += 1
         else:
-            return raised > 0
+            return
 
 
 _Position: TypeAlias = tuple[int | None, int | None, int | None, int | None]
@@ -339,12 +337,14 @@ def _swap(entry: Node, key: Node, old: Node, new: ast.expr) -> None:
 
 
 def _public(module: ModuleType) -> dict[str, object]:
-    """Leave out what is no setting: names of Python's own, private ones, imports."""
+    """Leave out what is no setting: private names, modules, functions, classes."""
     return {
         name: value
         for name, value in vars(module).items()
         if name in spellings()
-        or not (name.startswith("_") or isinstance(value, ModuleType | type))
+        or not (
+            name.startswith("_") or isinstance(value, ModuleType) or callable(value)
+        )
     }
 
 
@@ -377,7 +377,10 @@ def of_app(target: str, folder: Path) -> Source:
     app = _find_app(target)
     if isinstance(app, App):
         return app.beatd_config()
-    return Source(target, _celery_config(app))
+    try:
+        return Source(target, _celery_config(app))
+    except (Exception, SystemExit) as error:  # whatever their code may raise
+        raise Unreadable(target, _raised(error, "")) from error
 
 
 def _find_app(target: str) -> Any:
@@ -496,10 +499,11 @@ def _raised(error: BaseException, file: str) -> Problem:
     ]
     last = frames[-1] if frames else None
     there = Place(_short(last.filename), last.lineno or 1) if last else None
+    what = "this line" if last else "importing it"
     said = mask(str(error)) or "no reason given"
     if isinstance(error, ModuleNotFoundError):
-        return Problem(f"this line cannot import: {said}", place=there)
-    return Problem(f"this line raised {type(error).__name__}: {said}", place=there)
+        return Problem(f"{what} failed: {said}", place=there)
+    return Problem(f"{what} raised {type(error).__name__}: {said}", place=there)
 
 
 _OUR_FOLDER = Path(__file__).parent

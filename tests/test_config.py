@@ -219,6 +219,7 @@ def test_settings_say_it_for_all_entries_that_do_not() -> None:
 
     assert common == Policy(MINUTE, False, 5, Overlap.SKIP)
     assert own == Policy(HOUR, False, 5, Overlap.ALLOW)
+    assert entry(10, under, misfire_grace_time=None).policy.misfire_grace is None
 
 
 def test_the_starting_deadline_of_celery_concerns_cron_entries_alone() -> None:

@@ -325,6 +325,7 @@ def test_one_entry_in_two_schedules_is_a_contradiction() -> None:
     [
         ("timezon", "did you mean 'timezone'?"),
         ("CELRY_TIMEZONE", "did you mean 'CELERY_TIMEZONE'?"),
+        ("task_queue_names", "did you mean 'task_queues'?"),
         (
             "CELERY_SEND_TASK_ERROR_EMAILS_TO",
             "beatd has no such setting, it changes nothing",

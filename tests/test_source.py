@@ -101,6 +101,7 @@ def test_what_is_no_setting_is_left_out(tmp_path: Path) -> None:
         import os
         from datetime import timedelta
         _private = 1
+        def task_router(name, *args, **kwargs): ...
         timezone = os.environ.get("NO_SUCH_VARIABLE", "UTC")
         """,
     )
@@ -180,7 +181,7 @@ def test_a_missing_file_is_named_with_the_nearest(tmp_path: Path) -> None:
     [
         ("x = 1\ny = (2\n", "conf.py:2: syntax error: '(' was never closed"),
         ("x = 1\ny = 1 / 0\n", "conf.py:2: this line raised ZeroDivisionError: division by zero"),
-        ("\nimport nosuchpackage\n", "conf.py:2: this line cannot import: No module named 'nosuchpackage'"),
+        ("\nimport nosuchpackage\n", "conf.py:2: this line failed: No module named 'nosuchpackage'"),
         ("from broken import x\n", "conf.py:1: this line raised KeyError: 'gone'"),
         ("raise SystemExit(3)\n", "conf.py:1: this line raised SystemExit: 3"),
         ("raise ValueError\n", "conf.py:1: this line raised ValueError: no reason given"),
@@ -380,6 +381,26 @@ def test_what_was_set_in_a_celery_app_is_read(
             "options": {},
         }
     }
+
+
+def test_a_celery_app_whose_tasks_cannot_be_imported_is_refused(tmp_path: Path) -> None:
+    write(
+        tmp_path / "broken_project.py",
+        """
+        from celery import Celery
+        app = Celery("broken", include=["broken_tasks"], set_as_current=False)
+        """,
+    )
+    write(tmp_path / "broken_tasks.py", "1 / 0")
+
+    assert app_refusal("broken_project", tmp_path) == (
+        "broken_project: broken_tasks.py:1: this line raised ZeroDivisionError: division"
+        " by zero"
+    )
+
+
+def test_a_name_that_is_no_module_name_is_refused(tmp_path: Path) -> None:
+    assert refusal("..", tmp_path).startswith("..: importing it raised ")
 
 
 def test_a_celery_app_without_settings_gives_none(tmp_path: Path) -> None:
