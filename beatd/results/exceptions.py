@@ -13,7 +13,7 @@ from typing import Any
 
 from beatd import errors
 
-_CELERY_NAMES: dict[type[BaseException], tuple[str, str]] = {
+_CELERY_NAMES: dict[type[Exception], tuple[str, str]] = {
     errors.SoftTimeLimitExceeded: ("billiard.exceptions", "SoftTimeLimitExceeded"),
     errors.TimeLimitExceeded: ("billiard.exceptions", "TimeLimitExceeded"),
     errors.WorkerLost: ("billiard.exceptions", "WorkerLostError"),
@@ -39,7 +39,7 @@ def is_named_by_celery(error: BaseException) -> bool:
 
 def form_of(error: BaseException, can_encode: Callable[[Any], bool]) -> dict[str, Any]:
     """Give the exception's form; arguments that cannot be encoded become their repr."""
-    if type(error) in _CELERY_NAMES:
+    if isinstance(error, Exception) and type(error) in _CELERY_NAMES:
         module, name = _CELERY_NAMES[type(error)]
         args: list[Any] = list(error.args)
     elif carried := carriable(error):
@@ -85,13 +85,14 @@ def exception_of(form: dict[str, Any]) -> BaseException:
     args: list[Any] = list(said) if isinstance(said, list | tuple) else [said]
     if (module, name) == _WRAPPER and len(args) == 4:
         module, name, args, _ = args
+    module, name = str(module), str(name)
     kind = _known(module, name)
     if kind:
         try:
             return kind(*args)
         except Exception:  # it takes other arguments than it keeps
             pass
-    return _made(str(module), str(name))(*args)
+    return _made(module, name)(*args)
 
 
 def repr_of(value: Any) -> str:
@@ -102,11 +103,11 @@ def repr_of(value: Any) -> str:
         return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
 
 
-def _known(module: Any, name: Any) -> type[Exception] | None:
+def _known(module: str, name: str) -> type[Exception] | None:
     if ours := _OURS.get((module, name)):
-        return ours  # type: ignore[return-value] # all of ours are below Exception
-    found: Any = sys.modules.get(module) if isinstance(module, str) else None
-    for part in str(name).split("."):
+        return ours
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
         # Not by getattr: a module may have code that answers it, with an import even.
         found = getattr(found, "__dict__", {}).get(part)
     # Whoever can write results must not have other things called than exceptions, nor
@@ -117,7 +118,10 @@ def _known(module: Any, name: Any) -> type[Exception] | None:
 
 
 def _made(module: str, name: str) -> type[Exception]:
-    return type(name, (Exception,), {"__module__": module})
+    # A class cannot have just any text as its name.
+    name = name.encode("utf-8", "backslashreplace").decode().replace("\0", r"\0")
+    named = {"__module__": module, "__qualname__": name}
+    return type(name.rpartition(".")[2], (Exception,), named)
 
 
 def _survives(value: Any) -> bool:
