@@ -99,7 +99,7 @@ def repr_of(value: Any) -> str:
     """Give a value's repr, whatever its class makes of that."""
     try:
         return repr(value)
-    except Exception as error:
+    except BaseException as error:  # foreign code: SystemExit, too
         return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
 
 
@@ -127,6 +127,6 @@ def _made(module: str, name: str) -> type[Exception]:
 def _survives(value: Any) -> bool:
     try:
         pickle.loads(pickle.dumps(value))
-    except Exception:  # `__reduce__` and constructors of someone else
+    except BaseException:  # `__reduce__` and constructors of someone else
         return False
     return True
