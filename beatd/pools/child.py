@@ -3,6 +3,7 @@
 import os
 import resource
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,9 +63,10 @@ class Child:
 
 
 def resident() -> int:
-    """Give the KiB that this process has in memory (where unknown: had at most)."""
+    """Give the KiB that this process has in memory; where unknown, had at most."""
     statm = Path("/proc/self/statm")
     if statm.exists():
         pages = int(statm.read_text().split()[1])
         return pages * resource.getpagesize() // 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most // 1024 if sys.platform == "darwin" else most  # there it is in bytes

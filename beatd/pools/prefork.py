@@ -125,7 +125,7 @@ class Prefork:
         self._thread.start()
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        self._do(lambda: self._waiting.extend(jobs))
+        self._do(partial(self._waiting.extend, tuple(jobs)))
 
     def stop(self) -> None:
         self._do(self._wind_down)
@@ -195,14 +195,21 @@ class Prefork:
         if self._stopping and not self._has_work():
             self._dismiss_all()
         elif not self._killed and self._no_birth_before <= self._now():
-            if not self._nursery.alive and not self._reopen_nursery():
-                return
-            staying = sum(ward.staying for ward in self._wards.values())
-            for _ in range(self.size - staying):
-                self._bear()
+            try:
+                self._fill_up()
+            except OSError as error:  # of processes, files or memory there are no more
+                self._pause_births(f"cannot fork: {error}")
 
     def _has_work(self) -> bool:
         return bool(self._waiting) or any(ward.job for ward in self._wards.values())
+
+    def _fill_up(self) -> None:
+        if not self._nursery.alive:
+            self._nursery.open()
+            self._listen_to_nursery()
+        staying = sum(ward.staying for ward in self._wards.values())
+        for _ in range(self.size - staying):
+            self._bear()
 
     def _bear(self) -> None:
         number = next(self._numbers)
@@ -284,15 +291,6 @@ class Prefork:
 
     def _listen_to_nursery(self) -> None:
         self._selector.register(self._nursery, selectors.EVENT_READ, self._hear_nursery)
-
-    def _reopen_nursery(self) -> bool:
-        try:
-            self._nursery.open()
-        except OSError as error:
-            self._pause_births(f"cannot fork: {error}")
-            return False
-        self._listen_to_nursery()
-        return True
 
     # What goes to a child and what comes from it.
 

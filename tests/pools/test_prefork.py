@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -255,6 +256,24 @@ def test_a_child_that_cannot_start_is_tried_again_and_said_once(
 
         assert pool.outcomes([one]) == [Finished(one.token, b"at last")]
     assert events_of(caplog).count("pool.stillborn") == 1
+
+
+def test_a_pool_that_runs_out_of_files_goes_on_when_there_are_more(
+    pool: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert_next_runs(pool)
+    one = job(desk.exit_at_once, 3)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard[1]))
+    try:
+        outcomes = pool.run(one)
+        eventually(lambda: "pool.stillborn" in events_of(caplog), "it to be said")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, hard)
+
+    assert outcomes == [Lost(one.token, "exit status 3")]
+    assert_next_runs(pool)
 
 
 def test_stop_ends_when_no_child_can_start() -> None:
