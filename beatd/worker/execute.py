@@ -102,7 +102,7 @@ class Executor:
         except BaseException as error:
             # Not the task's doing, and not known to be harmless to try again.
             logger.exception("cannot run a message", extra={"event": "task.broken"})
-            reason = f"beatd could not run it: {one_line(repr_of(error))}"
+            reason = f"beatd could not run it: {type(error).__name__}"
             return pack_report(Report(fate=Fate.BURIED, reason=reason))
 
     def _report(self, job: Job) -> Report:

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeAlias, TypeVar
@@ -113,6 +114,8 @@ class Stage(Generic[T]):
         self._faults = faults
         self._trouble = trouble
         self._items: SimpleQueue[T | None] = SimpleQueue()
+        self._ended = False
+        self._batch: list[T] = []
         self._pause = Pause()
         self._give_up = threading.Event()
         self._thread: threading.Thread | None = None
@@ -131,7 +134,7 @@ class Stage(Generic[T]):
         Called when nobody puts anything in any more.
         """
         if self._thread is None:
-            return self._items.empty()
+            return True
         self._items.put(None)
         self._thread.join(patience / SECOND)
         done = not self._thread.is_alive()
@@ -140,42 +143,43 @@ class Stage(Generic[T]):
         return done
 
     def turn(self) -> bool:
-        """Do what lies ready, here and now; say whether there was anything."""
-        batch, _ = self._batch()
-        if batch:
-            self._work(batch)
-        return bool(batch)
+        """Do what lies ready, here and now; say whether there was anything.
+
+        What `work` raises comes out of here; the batch is kept for the next turn.
+        """
+        if not self._batch:
+            self._fill()
+        if not self._batch:
+            return False
+        self._work(self._batch)
+        self._batch = []
+        return True
 
     def _run(self) -> None:
-        ended = False
-        while not ended:
-            first = self._items.get()
-            if first is None:
-                return
-            batch, ended = self._batch(first)
-            self._insist(batch)
+        while not self._ended:
+            self._take(self._items.get())
+            self._fill()
+            while self._batch and not self._give_up.is_set():
+                self._try()
 
-    def _batch(self, *batch: T) -> tuple[list[T], bool]:
-        """Give what lies ready, and whether its end was reached."""
-        items = list(batch)
-        while len(items) < BATCH:
-            try:
-                item = self._items.get_nowait()
-            except Empty:
-                break
-            if item is None:
-                return items, True
-            items.append(item)
-        return items, False
+    def _try(self) -> None:
+        try:
+            self.turn()
+        except self._faults as error:
+            self._trouble.meet(error)
+            self._give_up.wait(self._pause.lengthen())
+        else:
+            self._trouble.end()
+            self._pause.reset()
 
-    def _insist(self, batch: Sequence[T]) -> None:
-        while not self._give_up.is_set():
-            try:
-                self._work(batch)
-            except self._faults as error:
-                self._trouble.meet(error)
-                self._give_up.wait(self._pause.lengthen())
-            else:
-                self._trouble.end()
-                self._pause.reset()
-                return
+    def _fill(self) -> None:
+        """Take into the batch what lies ready."""
+        with suppress(Empty):
+            while len(self._batch) < BATCH and not self._ended:
+                self._take(self._items.get_nowait())
+
+    def _take(self, item: T | None) -> None:
+        if item is None:
+            self._ended = True
+        else:
+            self._batch.append(item)

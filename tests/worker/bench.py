@@ -1,0 +1,113 @@
+"""A whole worker in one thread: an application, a broker in memory, the solo pool.
+
+Nothing here waits: `run` does what lies ready, turn by turn, until nothing does.
+"""
+
+from collections.abc import Sequence
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from beatd.app import Beatd
+from beatd.brokers.memory import MemoryBroker
+from beatd.errors import ResultUnavailable
+from beatd.instant import Span
+from beatd.pools.solo import Solo
+from beatd.results import encoding_of
+from beatd.results.base import READY_STATES, Meta, Stored
+from beatd.results.encoding import Encoding
+from beatd.worker.execute import executor_for
+from beatd.worker.loop import Worker, WorkerEvent
+from beatd.worker.report import limits_of
+from tests.fakes import FakeClock
+
+
+class FakeResults:
+    """Results in a dict; they can be away, and remember each state they were told."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        self.away = False
+        self.metas: dict[str, Meta] = {}
+        self.states: list[str] = []
+        self._encoding = encoding
+
+    def store(self, metas: Sequence[Meta | Stored]) -> None:
+        self._answer()
+        for meta in metas:
+            stored = self._encoding.store(meta)
+            read = self._encoding.decode(stored.task_id, stored.data)
+            self.metas[read.task_id] = read
+            self.states.append(read.status)
+
+    def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        self._answer()
+        return {key: self.metas[key] for key in task_ids if key in self.metas}
+
+    def wait(self, task_id: str, timeout: Span | None) -> Meta | None:
+        meta = self.load([task_id]).get(task_id)
+        return meta if meta and meta.status in READY_STATES else None
+
+    def forget(self, task_id: str) -> None:
+        self.metas.pop(task_id, None)
+
+    def close(self) -> None:
+        pass
+
+    def _answer(self) -> None:
+        if self.away:
+            raise ResultUnavailable("nobody answers")
+
+
+class Bench:
+    """What a worker's test is done on; `settings` are those of the application."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock = FakeClock()
+        self.broker = MemoryBroker(self.clock)
+        self.app = Beatd("proj", clock=self.clock, set_as_current=False, **settings)
+        self.settings = self.app.settings
+        self.results = FakeResults(encoding_of(self.settings))
+        self.app.use(self.settings, self.broker, self.results)
+        self.inbox: SimpleQueue[WorkerEvent] = SimpleQueue()
+        execute = executor_for(
+            self.app, "celery@here", limits_of(self.settings), self.clock
+        )
+        self.worker = Worker(
+            name="celery@here",
+            identity="here-1",
+            queues=["celery"],
+            broker=self.broker,
+            pool=Solo(execute, self.inbox.put),
+            tasks=self.app.tasks,
+            settings=self.settings,
+            inbox=self.inbox,
+            results=self.results,
+            clock=self.clock,
+        )
+
+    def run(self) -> None:
+        """Let the worker do all that it can do now."""
+        worker = self.worker
+        worker.lease.turn()
+        while worker.fetcher.turn() | self.handle() | self.settle():
+            pass
+
+    def handle(self) -> bool:
+        """Let the loop empty its inbox."""
+        handled = False
+        while True:
+            try:
+                event = self.inbox.get_nowait()
+            except Empty:
+                return handled
+            self.worker.handle(event)
+            handled = True
+
+    def settle(self) -> bool:
+        """Let both stages do what lies ready."""
+        return self.worker.keeping.turn() | self.worker.settling.turn()
+
+    def left(self) -> int:
+        """Give the number of messages that are in the queue or in flight."""
+        self.broker.leave("here-1")
+        self.broker.join("count", 1000)
+        return len(self.broker.take("count", ["celery"], 100, "count"))

@@ -1,0 +1,898 @@
+"""The worker's loop, in one thread."""
+
+import json
+import logging
+import os
+from typing import Any
+
+import pytest
+
+from beatd.app import Beatd
+from beatd.brokers.base import Outgoing
+from beatd.errors import ResultUnavailable, WorkerLost
+from beatd.instant import HOUR, MINUTE, SECOND, datetime_of
+from beatd.pools.base import Job, Lost, Started, TimedOut
+from beatd.routing import Route
+from beatd.tasks import Task
+from beatd.worker.loop import Stop
+from tests.fakes import NOON
+from tests.worker.bench import Bench
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+class HeldPool:
+    """A pool that takes jobs and leaves the end of them to the test."""
+
+    def __init__(self, size: int = 2) -> None:
+        self.size = size
+        self.jobs: list[Job] = []
+        self.killed = False
+
+    def start(self) -> None:
+        pass
+
+    def submit(self, jobs: Any) -> None:
+        self.jobs += jobs
+
+    def stop(self) -> None:
+        pass
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+def with_held_pool(bench: Bench, size: int = 2) -> HeldPool:
+    """Put such a pool in place of the bench's; the room stays as it is."""
+    pool = HeldPool(size)
+    bench.worker.pool = pool
+    return pool
+
+
+def add_to(app: Beatd) -> Task[[int, int], int]:
+    @app.task(name="proj.add")
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    return add
+
+
+def put(bench: Bench, message: bytes) -> None:
+    bench.broker.send([Outgoing(Route("celery"), message)])
+
+
+def events(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [getattr(record, "event", "") for record in caplog.records]
+
+
+# The ordinary way
+
+
+def test_a_task_runs_and_its_value_can_be_read(bench: Bench) -> None:
+    result = add_to(bench.app).delay(2, 3)
+    bench.run()
+
+    assert result.get(timeout=0) == 5
+    assert bench.left() == 0
+
+
+def test_each_task_runs_once_in_the_order_of_calls(bench: Bench) -> None:
+    seen: list[int] = []
+
+    @bench.app.task
+    def note(number: int) -> None:
+        seen.append(number)
+
+    for number in range(20):
+        note.delay(number)
+    bench.run()
+
+    assert seen == list(range(20))
+
+
+def test_a_worker_holds_no_more_than_its_prefetch_allows() -> None:
+    bench = Bench(worker_prefetch_multiplier=3)
+    add = add_to(bench.app)
+    for number in range(10):
+        add.delay(number, 0)
+    bench.worker.lease.turn()
+    bench.worker.fetcher.turn()
+
+    assert bench.worker.fetcher.turn() is False
+    assert bench.worker.room.free() == 0
+
+
+def test_an_ignored_result_is_not_kept(bench: Bench) -> None:
+    @bench.app.task(ignore_result=True)
+    def quiet() -> int:
+        return 1
+
+    quiet.delay()
+    bench.run()
+
+    assert bench.results.states == []
+    assert bench.left() == 0
+
+
+def test_a_call_that_wants_its_result_has_it_whatever_the_task_says(
+    bench: Bench,
+) -> None:
+    @bench.app.task(ignore_result=True)
+    def quiet() -> int:
+        return 1
+
+    result = quiet.apply_async(ignore_result=False)
+    bench.run()
+
+    assert result.get(timeout=0) == 1
+
+
+def test_a_failure_is_kept_of_an_ignored_run_when_the_settings_ask() -> None:
+    bench = Bench(task_ignore_result=True, task_store_errors_even_if_ignored=True)
+
+    @bench.app.task
+    def fails() -> None:
+        raise ValueError("no")
+
+    fails.delay()
+    bench.run()
+
+    assert bench.results.states == ["FAILURE"]
+
+
+def test_started_is_kept_when_it_is_tracked() -> None:
+    bench = Bench(task_track_started=True)
+    add_to(bench.app).delay(1, 1)
+    bench.run()
+
+    assert bench.results.states == ["STARTED", "SUCCESS"]
+
+
+def test_extended_results_say_what_ran_and_where() -> None:
+    bench = Bench(result_extended=True)
+    result = add_to(bench.app).delay(1, 1)
+    bench.run()
+
+    assert bench.results.metas[result.id].extended == {
+        "name": "proj.add",
+        "args": [1, 1],
+        "kwargs": {},
+        "worker": "celery@here",
+        "retries": 0,
+        "queue": "celery",
+    }
+
+
+# Times
+
+
+def test_a_countdown_waits_in_the_broker(bench: Bench) -> None:
+    result = add_to(bench.app).apply_async((2, 3), countdown=60)
+    bench.run()
+    assert result.state == "PENDING"
+    assert bench.worker.room.free() == bench.worker.capacity
+
+    bench.clock.go_to(NOON + MINUTE)
+    bench.run()
+
+    assert result.state == "SUCCESS"
+
+
+def test_an_eta_in_the_past_runs_at_once(bench: Bench) -> None:
+    result = add_to(bench.app).apply_async((2, 3), eta=datetime_of(NOON - HOUR))
+    bench.run()
+
+    assert result.state == "SUCCESS"
+
+
+def test_what_has_expired_is_revoked_and_not_run(bench: Bench) -> None:
+    result = add_to(bench.app).apply_async((2, 3), expires=10)
+    bench.clock.go_to(NOON + 10 * SECOND)
+    bench.run()
+
+    assert result.state == "REVOKED"
+    assert repr(result.result) == "Revoked('expired')"
+    assert bench.left() == 0
+
+
+def test_what_expires_while_it_waits_for_the_pool_is_not_run(bench: Bench) -> None:
+    pool = with_held_pool(bench, size=1)
+    add = add_to(bench.app)
+    add.delay(1, 1)
+    late = add.apply_async((2, 2), expires=10)
+    bench.run()
+    bench.clock.go_to(NOON + MINUTE)
+    bench.inbox.put(TimedOut(pool.jobs[0].token, 1))
+    bench.run()
+
+    assert len(pool.jobs) == 1
+    assert late.state == "REVOKED"
+
+
+# What a task may say
+
+
+def test_a_retry_comes_later_with_the_same_id(bench: Bench) -> None:
+    tries: list[int] = []
+
+    @bench.app.task(bind=True)
+    def flaky(self: Task[..., Any]) -> str:
+        tries.append(self.request.retries)
+        if self.request.retries < 2:
+            raise self.retry(countdown=30, exc=OSError("not yet"))
+        return "done"
+
+    result = flaky.delay()
+    bench.run()
+    assert result.state == "RETRY"
+    assert isinstance(result.result, OSError)
+
+    bench.clock.go_to(NOON + 30 * SECOND)
+    bench.run()
+    bench.clock.go_to(NOON + 60 * SECOND)
+    bench.run()
+
+    assert tries == [0, 1, 2]
+    assert result.get(timeout=0) == "done"
+
+
+def test_retries_end_with_the_exception_of_the_last_try(bench: Bench) -> None:
+    @bench.app.task(
+        autoretry_for=(ValueError,), retry_kwargs={"max_retries": 1, "countdown": 0}
+    )
+    def never() -> None:
+        raise ValueError("no")
+
+    result = never.delay()
+    bench.run()
+
+    assert bench.results.states == ["RETRY", "FAILURE"]
+    with pytest.raises(ValueError, match="no"):
+        result.get(timeout=0)
+
+
+def test_a_retry_keeps_what_the_call_said(bench: Bench) -> None:
+    seen: list[dict[str, Any]] = []
+
+    @bench.app.task(bind=True)
+    def twice(self: Task[..., Any], word: str) -> None:
+        request = self.request
+        seen.append(
+            {
+                "id": request.id,
+                "kwargs": dict(request.kwargs),
+                "colour": request.colour,
+                "root": request.root_id,
+                "limit": request.timelimit,
+                "priority": request.delivery_info["priority"],
+            }
+        )
+        if not request.retries:
+            self.retry(countdown=0)
+
+    twice.apply_async(
+        kwargs={"word": "a"}, headers={"colour": "red"}, time_limit=9, priority=3
+    )
+    bench.run()
+
+    first, second = seen
+    assert second == first
+    assert first["limit"] == (9, None)
+
+
+def test_a_retry_may_change_its_arguments(bench: Bench) -> None:
+    @bench.app.task(bind=True)
+    def grow(self: Task[..., Any], number: int) -> int:
+        if number < 3:
+            self.retry(args=(number + 1,), countdown=0)
+        return number
+
+    result = grow.delay(1)
+    bench.run()
+
+    assert result.get(timeout=0) == 3
+
+
+def test_reject_sets_the_message_aside(bench: Bench) -> None:
+    from beatd import Reject
+
+    @bench.app.task
+    def refuse() -> None:
+        raise Reject("not mine")
+
+    result = refuse.delay()
+    bench.run()
+
+    assert [dead.reason for dead in bench.broker.dead] == ["rejected: not mine"]
+    assert result.state == "FAILURE"
+    assert bench.left() == 0
+
+
+def test_reject_with_requeue_goes_to_the_end_of_the_queue(bench: Bench) -> None:
+    from beatd import Reject
+
+    seen: list[str] = []
+
+    @bench.app.task
+    def picky(name: str) -> None:
+        seen.append(name)
+        if seen == ["a"]:
+            raise Reject("later", requeue=True)
+
+    picky.delay("a")
+    picky.delay("b")
+    bench.run()
+
+    assert seen == ["a", "b", "a"]
+
+
+def test_ignore_keeps_nothing(bench: Bench) -> None:
+    from beatd import Ignore
+
+    @bench.app.task
+    def quit_quietly() -> None:
+        raise Ignore
+
+    result = quit_quietly.delay()
+    bench.run()
+
+    assert result.state == "PENDING"
+    assert bench.left() == 0
+
+
+def test_a_task_may_tell_how_it_goes(bench: Bench) -> None:
+    @bench.app.task(bind=True)
+    def long(self: Task[..., Any]) -> str:
+        self.update_state(state="PROGRESS", meta={"percent": 50})
+        return "done"
+
+    long.delay()
+    bench.run()
+
+    assert bench.results.states == ["PROGRESS", "SUCCESS"]
+
+
+def test_what_is_linked_runs_with_the_value_in_front(bench: Bench) -> None:
+    add = add_to(bench.app)
+    seen: list[int] = []
+
+    @bench.app.task
+    def note(value: int) -> None:
+        seen.append(value)
+
+    add.apply_async((2, 3), link=[add.s(10), note.s(), note.si(99)])
+    bench.run()
+
+    assert seen == [5, 99]
+
+
+def test_a_chain_runs_to_its_end(bench: Bench) -> None:
+    add = add_to(bench.app)
+    last = add.signature((100,), task_id="the-last")
+    bench.app.send_task("proj.add", [1, 1], chain=[last, add.s(10)])
+    bench.run()
+
+    assert bench.results.metas["the-last"].result == 112
+
+
+def test_an_error_link_gets_the_id_of_what_failed(bench: Bench) -> None:
+    seen: list[str] = []
+
+    @bench.app.task
+    def fails() -> None:
+        raise ValueError
+
+    @bench.app.task
+    def alarm(task_id: str) -> None:
+        seen.append(task_id)
+
+    result = fails.apply_async(link_error=alarm.s())
+    bench.run()
+
+    assert seen == [result.id]
+
+
+def test_calls_made_by_a_task_are_its_children(bench: Bench) -> None:
+    add = add_to(bench.app)
+
+    @bench.app.task
+    def parent() -> str:
+        return add.delay(1, 2).id
+
+    result = parent.delay()
+    bench.run()
+
+    (child,) = result.children
+    assert child.id == result.result
+    assert bench.app.AsyncResult(child.id).get(timeout=0) == 3
+
+
+# Foreign code
+
+
+class OddError(BaseException):
+    def __repr__(self) -> str:
+        raise SystemExit("even this")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("plain"),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        MemoryError(),
+        OddError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_task_raises_is_a_failure_and_the_worker_goes_on(
+    bench: Bench, error: BaseException
+) -> None:
+    @bench.app.task
+    def raises() -> None:
+        raise error
+
+    failed = raises.delay()
+    after = add_to(bench.app).delay(1, 1)
+    bench.run()
+
+    assert failed.state == "FAILURE"
+    assert after.state == "SUCCESS"
+
+
+def test_endless_recursion_is_a_failure(bench: Bench) -> None:
+    @bench.app.task
+    def deeper() -> int:
+        return deeper() + 1
+
+    result = deeper.delay()
+    bench.run()
+
+    with pytest.raises(RecursionError):
+        result.get(timeout=0)
+
+
+def test_a_value_that_cannot_be_encoded_is_a_failure(bench: Bench) -> None:
+    @bench.app.task
+    def odd() -> object:
+        return object()
+
+    result = odd.delay()
+    bench.run()
+
+    assert result.state == "FAILURE"
+    assert "object" in str(result.result)
+
+
+def test_wrong_arguments_are_a_failure(bench: Bench) -> None:
+    add_to(bench.app)
+    result = bench.app.send_task("proj.add", [1])
+    bench.run()
+
+    with pytest.raises(TypeError, match="missing 1 required"):
+        result.get(timeout=0)
+
+
+def test_a_traceback_begins_in_the_task(bench: Bench) -> None:
+    @bench.app.task
+    def fails() -> None:
+        raise ValueError("here")
+
+    result = fails.delay()
+    bench.run()
+
+    traceback = result.traceback
+    assert traceback is not None
+    assert traceback.startswith("Traceback (most recent call last):\n")
+    assert os.path.join("beatd", "worker") not in traceback  # noqa: PTH118 (a piece)
+    assert 'raise ValueError("here")' in traceback
+
+
+def test_a_coroutine_is_run_to_its_end(bench: Bench) -> None:
+    @bench.app.task(bind=True)
+    async def later(self: Task[..., Any], value: int) -> list[Any]:
+        import asyncio
+
+        await asyncio.sleep(0)
+        return [value, self.request.id]
+
+    result: Any = later.delay(7)
+    bench.run()
+
+    assert result.get(timeout=0) == [7, result.id]
+
+
+# Messages that are none
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (b"\xff\x00garbage", "not UTF-8"),
+        (b"{", "not JSON"),
+        (b"[]", "expected"),
+        (b'{"body": "", "properties": {}, "headers": {}}', "no serializer"),
+    ],
+)
+def test_garbage_is_set_aside_and_the_queue_behind_it_moves(
+    bench: Bench, message: bytes, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(bench, message)
+    result = add_to(bench.app).delay(1, 1)
+    bench.run()
+
+    (dead,) = bench.broker.dead
+    assert reason in dead.reason
+    assert dead.delivery.message == message
+    assert result.state == "SUCCESS"
+    assert events(caplog) == ["task.buried"]
+
+
+def message_for(bench: Bench, **changes: Any) -> bytes:
+    """Give a message for proj.add with other envelope fields."""
+    bench.app.send_task("proj.add", [1, 2], task_id="the-id")
+    bench.broker.join("thief", HOUR)
+    (taken,) = bench.broker.take("thief", ["celery"], 1, "theft")
+    return json.dumps({**json.loads(taken.message), **changes}).encode()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"body": "!"}, "not JSON"),
+        ({"body": "W10="}, "expected [args, kwargs, embed]"),
+        ({"content-type": "application/x-python-serialize"}, "pickle is refused"),
+        ({"content-type": "text/plain"}, "text/plain"),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_set_aside_and_nothing_is_kept(
+    bench: Bench, changes: dict[str, Any], reason: str
+) -> None:
+    add_to(bench.app)
+    put(bench, message_for(bench, **changes))
+    bench.run()
+
+    assert [dead.delivery.queue for dead in bench.broker.dead] == ["celery"]
+    assert reason in bench.broker.dead[0].reason
+    assert bench.results.states == []
+
+
+def test_an_unknown_task_is_set_aside_and_its_failure_kept(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = bench.app.send_task("proj.nobody")
+    bench.run()
+
+    assert result.state == "FAILURE"
+    assert "proj.nobody" in bench.broker.dead[0].reason
+    assert events(caplog) == ["task.buried"]
+
+
+def test_a_log_line_stays_one_line_whatever_a_message_holds(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    add_to(bench.app).apply_async((1, 2), shadow="evil\nERROR all is lost \x1b[2J")
+    bench.run()
+
+    assert caplog.records
+    for record in caplog.records:
+        assert "\n" not in record.getMessage()
+        assert "\x1b" not in record.getMessage()
+
+
+def test_arguments_are_not_logged(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    add_to(bench.app).delay(12345, 1)
+    bench.run()
+
+    assert "12345" not in caplog.text
+
+
+# Death and delay
+
+
+def test_a_run_whose_process_died_runs_again(bench: Bench) -> None:
+    pool = with_held_pool(bench)
+    add_to(bench.app).delay(1, 1)
+    bench.run()
+    bench.inbox.put(Lost(pool.jobs[0].token, "signal 9 (SIGKILL)"))
+    bench.run()
+
+    assert [job.deliveries for job in pool.jobs] == [1, 2]
+    assert bench.left() == 1
+
+
+def test_a_message_that_kills_its_process_each_time_is_set_aside_with_its_history() -> (
+    None
+):
+    bench = Bench(task_max_deliveries=3)
+    pool = with_held_pool(bench)
+    result = add_to(bench.app).delay(1, 1)
+    bench.run()
+    for death in ("exit 1", "exit 2", "exit 3"):
+        bench.inbox.put(Lost(pool.jobs[-1].token, death))
+        bench.run()
+
+    assert len(pool.jobs) == 3
+    (dead,) = bench.broker.dead
+    assert dead.reason.endswith("exit 1; exit 2; exit 3")
+    assert isinstance(result.result, WorkerLost)
+
+
+def test_a_message_that_outlived_too_many_workers_is_not_tried_again() -> None:
+    bench = Bench(task_max_deliveries=2)
+    result = add_to(bench.app).delay(1, 1)
+    for name in ("dead-1", "dead-2"):
+        bench.broker.join(name, 1)
+        bench.broker.take(name, ["celery"], 1, name)
+        bench.clock.go_to(bench.clock.now() + SECOND)
+        bench.broker.recover()
+    bench.run()
+
+    assert len(bench.broker.dead) == 1
+    assert isinstance(result.result, WorkerLost)
+
+
+def test_a_lost_run_fails_at_once_when_the_task_is_not_to_be_given_back(
+    bench: Bench,
+) -> None:
+    @bench.app.task(reject_on_worker_lost=False)
+    def fragile() -> None:
+        pass
+
+    pool = with_held_pool(bench)
+    result = fragile.delay()
+    bench.run()
+    bench.inbox.put(Lost(pool.jobs[0].token, "signal 11 (SIGSEGV)"))
+    bench.run()
+
+    assert result.state == "FAILURE"
+    assert len(pool.jobs) == 1
+    assert bench.left() == 0
+
+
+def test_a_run_that_was_ended_by_force_has_failed(bench: Bench) -> None:
+    pool = with_held_pool(bench)
+    result = add_to(bench.app).apply_async((1, 1), time_limit=0.5)
+    bench.run()
+    assert pool.jobs[0].time_limit == 0.5
+    bench.inbox.put(TimedOut(pool.jobs[0].token, 0.5))
+    bench.run()
+
+    assert repr(result.result) == "TimeLimitExceeded(0.5)"
+    assert bench.left() == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "task", "settings", "expected"),
+    [
+        ({}, {}, {}, (None, None)),
+        ({}, {}, {"task_time_limit": 9, "task_soft_time_limit": 8}, (9, 8)),
+        ({}, {"time_limit": 7}, {"task_time_limit": 9}, (7, None)),
+        ({"soft_time_limit": 5}, {"soft_time_limit": 6}, {}, (None, 5)),
+    ],
+)
+def test_limits_come_from_the_call_the_task_or_the_settings(
+    call: dict[str, Any],
+    task: dict[str, Any],
+    settings: dict[str, Any],
+    expected: tuple[float | None, float | None],
+) -> None:
+    bench = Bench(**settings)
+
+    @bench.app.task(**task)
+    def limited() -> None:
+        pass
+
+    pool = with_held_pool(bench)
+    limited.apply_async(**call)
+    bench.run()
+
+    (job,) = pool.jobs
+    assert (job.time_limit, job.soft_time_limit) == expected
+
+
+def test_at_most_once_is_acknowledged_before_it_runs(bench: Bench) -> None:
+    in_flight_at_run: list[int] = []
+
+    @bench.app.task(acks_late=False)
+    def once() -> None:
+        in_flight_at_run.append(bench.left())
+
+    result = once.delay()
+    bench.run()
+
+    assert in_flight_at_run == [0]
+    assert result.state == "SUCCESS"
+
+
+def test_at_most_once_is_not_run_again_when_its_process_dies(bench: Bench) -> None:
+    @bench.app.task(acks_late=False)
+    def once() -> None:
+        pass
+
+    full = bench.worker.room.free()
+    pool = with_held_pool(bench)
+    result = once.delay()
+    bench.run()
+    bench.inbox.put(Lost(pool.jobs[0].token, "signal 9 (SIGKILL)"))
+    bench.run()
+
+    assert len(pool.jobs) == 1
+    assert isinstance(result.result, WorkerLost)
+    assert bench.worker.room.free() == full
+
+
+def test_a_failure_is_set_aside_when_failures_are_not_acknowledged() -> None:
+    bench = Bench(task_acks_on_failure=False)
+
+    @bench.app.task
+    def fails() -> None:
+        raise ValueError("no")
+
+    fails.delay()
+    bench.run()
+
+    assert len(bench.broker.dead) == 1
+
+
+def test_what_succeeded_is_not_run_twice_when_the_settings_ask() -> None:
+    bench = Bench(worker_deduplicate_successful_tasks=True, task_max_deliveries=9)
+    runs: list[int] = []
+
+    @bench.app.task
+    def count() -> None:
+        runs.append(1)
+
+    count.delay()
+    bench.worker.lease.turn()
+    bench.worker.fetcher.turn()
+    bench.handle()
+    bench.worker.keeping.turn()  # kept, and the worker dies before it is settled
+    bench.clock.go_to(NOON + HOUR)
+    bench.broker.recover()
+    bench.run()
+
+    assert runs == [1]
+    assert bench.left() == 0
+
+
+# Results that cannot be kept
+
+
+def test_a_delivery_stays_in_flight_until_its_result_is_kept(bench: Bench) -> None:
+    result = add_to(bench.app).delay(2, 3)
+    bench.results.away = True
+    bench.worker.lease.turn()
+    bench.worker.fetcher.turn()
+    bench.handle()
+    with pytest.raises(ResultUnavailable):
+        bench.worker.keeping.turn()
+
+    assert bench.left() == 1
+    bench.results.away = False
+    bench.run()
+    assert result.get(timeout=0) == 5
+
+
+# The end of an entry's run
+
+
+def entry_message(bench: Bench, name: str) -> bytes:
+    headers = {"beatd_entry": "nightly", "beatd_slot": "2027-01-15T12:00:00+00:00"}
+    bench.app.send_task(name, task_id="the-run", headers=headers)
+    bench.broker.join("thief", HOUR)
+    (taken,) = bench.broker.take("thief", ["celery"], 1, "theft")
+    return taken.message
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("ending", ["well", "badly", "unknown", "lost"])
+def test_the_end_of_a_run_is_told_to_the_scheduler(
+    bench: Bench, ending: str, early: bool
+) -> None:
+    from beatd.brokers.base import Emission
+    from beatd.entry import Mark
+
+    @bench.app.task(name="proj.ends", acks_late=not early, reject_on_worker_lost=False)
+    def ends() -> None:
+        if ending == "badly":
+            raise ValueError
+
+    message = entry_message(bench, "proj.x" if ending == "unknown" else "proj.ends")
+    term = bench.broker.acquire("test", HOUR, 0)
+    assert term is not None
+    emission = Emission("nightly", Mark(NOON, ""), Route("celery"), message, "the-run")
+    bench.broker.emit(term, [emission], HOUR)
+    if ending == "lost":
+        pool = with_held_pool(bench)
+        bench.run()
+        assert bench.broker.running(["nightly"]) == {"nightly": "the-run"}
+        bench.inbox.put(Lost(pool.jobs[0].token, "exit 1"))
+    bench.run()
+
+    assert bench.broker.running(["nightly"]) == {}
+
+
+def test_a_retry_is_not_the_end_of_a_run(bench: Bench) -> None:
+    @bench.app.task(name="proj.again", bind=True)
+    def again(self: Task[..., Any]) -> None:
+        if not self.request.retries:
+            self.retry(countdown=60)
+
+    from beatd.brokers.base import Emission
+    from beatd.entry import Mark
+
+    term = bench.broker.acquire("test", HOUR, 0)
+    assert term is not None
+    message = entry_message(bench, "proj.again")
+    emission = Emission("nightly", Mark(NOON, ""), Route("celery"), message, "the-run")
+    bench.broker.emit(term, [emission], HOUR)
+    bench.run()
+    assert bench.broker.running(["nightly"]) == {"nightly": "the-run"}
+
+    bench.clock.go_to(NOON + MINUTE)
+    bench.run()
+
+    assert bench.broker.running(["nightly"]) == {}
+
+
+# Stopping
+
+
+def test_a_warm_stop_lets_runs_end_and_gives_the_rest_back(bench: Bench) -> None:
+    pool = with_held_pool(bench, size=1)
+    add = add_to(bench.app)
+    first, second = add.delay(1, 1), add.delay(2, 2)
+    bench.run()
+    bench.inbox.put(Stop.WARM)
+    bench.handle()
+    bench.settle()
+
+    assert not pool.killed
+    bench.broker.join("other", HOUR)
+    (delivery,) = bench.broker.take("other", ["celery"], 9, "other")
+    assert second.id.encode() in delivery.message
+    assert delivery.deliveries == 1
+
+    bench.inbox.put(TimedOut(pool.jobs[0].token, 1))
+    bench.handle()
+    bench.settle()
+    assert first.state == "FAILURE"
+
+
+def test_a_cold_stop_kills_the_pool_and_gives_everything_back(bench: Bench) -> None:
+    pool = with_held_pool(bench, size=1)
+    add = add_to(bench.app)
+    add.delay(1, 1)
+    add.delay(2, 2)
+    bench.run()
+    bench.inbox.put(Stop.COLD)
+    bench.handle()
+    bench.inbox.put(Lost(pool.jobs[0].token, "killed"))
+    bench.handle()
+    bench.settle()
+
+    assert pool.killed
+    assert bench.left() == 2
+    assert bench.results.states == []
+
+
+def test_started_comes_before_the_outcome() -> None:
+    bench = Bench(task_track_started=True)
+    pool = with_held_pool(bench)
+    result = add_to(bench.app).delay(1, 1)
+    bench.run()
+    bench.inbox.put(Started(pool.jobs[0].token, 4711))
+    bench.run()
+
+    assert result.state == "STARTED"
+    assert result.result == {"pid": 4711, "hostname": "celery@here"}
