@@ -21,6 +21,12 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable . --group test --group lint --group type
 	@touch $@
 
+demo: $(READY)
+	@mkdir -p demo
+	@echo 'scheduler and worker on examples/schedules/basic.py, files in demo/; stop: Ctrl-C'
+	@$(BIN)/beatd worker -B --config examples/schedules/basic.py -l INFO \
+		--schedule-filename demo/schedule.db
+
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not promise'
 
@@ -31,6 +37,10 @@ check: $(READY)
 
 promises: $(READY)
 	$(BIN)/python -m pytest -m promise tests/promises
+
+bench: $(READY)
+	$(BIN)/python benchmarks/next_run.py
+	$(BIN)/python benchmarks/scheduler.py
 
 clean:
 	rm -rf $(VENV) build dist demo

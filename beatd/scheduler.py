@@ -68,7 +68,7 @@ class LedgerFile(Protocol):
         ...
 
     def record(
-        self, marks: Mapping[str, Mark], dropped: Mapping[tuple[str, Reason], int]
+        self, marks: Mapping[str, Mark], dropped: Mapping[tuple[str, str], int]
     ) -> None:
         """Keep these rows, and count what was dropped, at the next flush."""
         ...
@@ -258,7 +258,7 @@ class Scheduler:
 
     def _advance(self, step: _Step, now: Instant) -> None:
         marks = {emission.entry: emission.mark for emission in step.emissions}
-        dropped: dict[tuple[str, Reason], int] = {}
+        dropped: dict[tuple[str, str], int] = {}
         for due, decision in step.decided:
             name = due.entry.name
             if decision.over:

@@ -23,6 +23,7 @@ from beatd.instant import Instant, datetime_of
 from beatd.notify import Notify
 from beatd.scheduler import Scheduler
 from beatd.settings import Settings, mask
+from beatd.worker.loop import Stop, Worker, WorkerEvent
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,15 @@ class Options:
         }
         return {name: value for name, value in said.items() if value is not None}
 
+    def choice(self) -> wiring.WorkerChoice:
+        """Give what only this worker is told."""
+        return wiring.WorkerChoice(
+            hostname=self.hostname or "celery@%h",
+            queues=_listed(self.queues),
+            exclude=_listed(self.exclude_queues),
+            include=_listed(self.include),
+        )
+
     def wanted(self) -> Wanted:
         """Say which config is meant."""
         return Wanted(
@@ -89,6 +99,10 @@ class Options:
             environ=environment(),
             command_line=self.settings(),
         )
+
+
+def _listed(text: str | None) -> list[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
 def environment() -> Mapping[str, str]:
@@ -125,8 +139,67 @@ def run_scheduler(options: Options) -> int:
 def run_worker(options: Options, *, beat: bool) -> int:
     """Run a worker, and with `beat` a scheduler, until told to stop."""
     with _process(options, "worker") as (config, notify):
-        raise NotImplementedError
+        inbox: SimpleQueue[WorkerEvent] = SimpleQueue()
+        worker = wiring.worker_of(config, options.choice(), inbox)
+        scheduler = _Beat(options, config, Notify(), SimpleQueue()) if beat else None
+        _Crew(worker, scheduler, inbox, notify).run(partial(_banner, options, config))
     return 0
+
+
+@dataclass
+class _Crew:
+    """A worker, perhaps with a scheduler in a thread beside it, and their signals."""
+
+    worker: Worker
+    beat: "_Beat | None"
+    inbox: "SimpleQueue[WorkerEvent]"
+    notify: Notify
+    _thread: threading.Thread | None = field(default=None, init=False)
+    _interrupts: int = field(default=0, init=False)
+
+    def run(self, announce: Callable[[], None]) -> None:
+        """Work until told to stop; running tasks end first."""
+        _on_signals(
+            {
+                "SIGTERM": self._stop_warm,
+                "SIGINT": self._interrupt,
+                "SIGQUIT": self._stop_cold,
+                "SIGHUP": self._reload,
+            }
+        )
+        announce()
+        self.worker.on_ready = self._ready
+        try:
+            self.worker.run()
+        finally:
+            if self.beat and self._thread:
+                self.beat.stop()
+                self._thread.join()
+
+    def _ready(self) -> None:
+        # Not before: the pool has forked by now, and may fork from a process without
+        # threads only.
+        if self.beat:
+            self._thread = threading.Thread(target=self.beat.run, name="beat")
+            self._thread.start()
+        self.notify.ready(f"{self.worker.name}: {', '.join(self.worker.queues)}")
+
+    def _stop_warm(self) -> None:
+        if self.beat:
+            self.beat.stop()
+        self.inbox.put(Stop.WARM)
+
+    def _stop_cold(self) -> None:
+        self.inbox.put(Stop.COLD)
+
+    def _interrupt(self) -> None:
+        """Ctrl-C: once is warm, twice is cold."""
+        self._interrupts += 1
+        self._stop_warm() if self._interrupts == 1 else self._stop_cold()
+
+    def _reload(self) -> None:
+        if self.beat:
+            self.beat.reload()
 
 
 @dataclass

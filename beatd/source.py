@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import (
@@ -58,6 +58,8 @@ class Source:
     """Names and values as they stand there; not all of them need be settings."""
     file: str = ""
     text: str = field(default="", repr=False)
+    app: object = field(default=None, repr=False)
+    """The app that it was read from, if it was one."""
 
     def locate(self, *path: str) -> Place | None:
         """Give the place of a setting, or of a key (of a key ...) in its value.
@@ -376,16 +378,16 @@ def of_app(target: str, folder: Path) -> Source:
     _put_on_path(folder)
     app = _find_app(target)
     if isinstance(app, App):
-        return app.beatd_config()
+        return replace(app.beatd_config(), app=app)
     try:
-        return Source(target, _celery_config(app))
+        return Source(target, _celery_config(app), app=app)
     except (Exception, SystemExit) as error:  # whatever their code may raise
         raise Unreadable(target, _raised(error, "")) from error
 
 
 def _find_app(target: str) -> Any:
     module_name, _, attribute = target.partition(":")
-    module = _import(module_name)
+    module = import_module(module_name)
     if attribute:
         for part in attribute.split("."):
             if not hasattr(module, part):
@@ -415,7 +417,7 @@ def _candidates(found: Any) -> Iterator[Any]:
     for name in ("app", "celery"):
         yield getattr(found, name, None)
     if hasattr(found, "__path__") and find_spec(f"{found.__name__}.celery"):
-        yield from _candidates(_import(f"{found.__name__}.celery"))
+        yield from _candidates(import_module(f"{found.__name__}.celery"))
     yield from list(vars(found).values())
 
 
@@ -450,7 +452,8 @@ def _celery_config(app: Any) -> dict[str, object]:
     return written
 
 
-def _import(name: str) -> ModuleType:
+def import_module(name: str) -> ModuleType:
+    """Import a module as any other; Unreadable says in which line it fails, and why."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -5,24 +5,46 @@ Nobody else calls a constructor that does I/O; tests compose by hand, with fakes
 
 import logging
 import os
+import re
+import secrets
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
-from beatd import brokers
+from beatd import brokers, pools, results
+from beatd.app import Beatd
 from beatd.brokers.base import Broker
 from beatd.clock import SystemClock
 from beatd.config import Config
-from beatd.errors import ResultUnavailable
+from beatd.errors import ConfigError, ResultUnavailable
 from beatd.instant import span_of
 from beatd.leadership import Leadership
 from beatd.results.base import READY_STATES, ResultBackend
 from beatd.schedule_file import ScheduleFile
 from beatd.scheduler import LONGEST_NAP, Scheduler
 from beatd.settings import Settings
+from beatd.tasks import import_modules
 from beatd.timetable import Timetable
+from beatd.worker.execute import executor_for
+from beatd.worker.loop import Worker, WorkerEvent
+from beatd.worker.report import limits_of
+from beatd.worker.zone import local_time
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerChoice:
+    """What one worker is told beside the settings that all share."""
+
+    hostname: str = "celery@%h"
+    queues: Sequence[str] = ()
+    """Empty: all that are declared."""
+    exclude: Collection[str] = ()
+    include: Sequence[str] = ()
+    """Modules to import besides those of the settings."""
 
 
 def broker_of(settings: Settings, url: str) -> Broker:
@@ -69,6 +91,80 @@ def scheduler_of(config: Config) -> Scheduler:
     )
 
 
+def worker_of(
+    config: Config, choice: WorkerChoice, inbox: "SimpleQueue[WorkerEvent]"
+) -> Worker:
+    """Make a worker of a config, its tasks imported, in front of its broker.
+
+    Raises ConfigError for modules that cannot be imported, and the like.
+    """
+    settings = config.settings
+    # Before any module of the user's is imported: it may ask what time it is.
+    local_time(str(settings.zone))
+    app = _app_of(config)
+    app.use(settings)
+    import_modules([*settings.modules, *choice.include])
+    hostname = node_name(choice.hostname)
+    pool = pools.create(
+        settings.worker_pool,
+        executor_for(app, hostname, limits_of(settings)),
+        inbox.put,
+        size=_pool_size(settings),
+        max_tasks_per_child=settings.worker_max_tasks_per_child,
+        max_memory_per_child=settings.worker_max_memory_per_child,
+    )
+    return Worker(
+        name=hostname,
+        identity=f"{hostname}:{os.getpid()}:{secrets.token_hex(4)}",
+        queues=_queues_of(config, choice),
+        broker=broker_of(settings, settings.read_urls[0]),
+        pool=pool,
+        tasks=app.tasks,
+        settings=settings,
+        inbox=inbox,
+        results=results.connect(settings) if settings.result_url else None,
+    )
+
+
+def node_name(pattern: str) -> str:
+    """Expand `%h` (host), `%n` (host without domain) and `%d` (domain), as Celery."""
+    host = socket.gethostname()
+    name, _, domain = host.partition(".")
+    if "@" not in pattern:
+        pattern = f"{pattern}@%h"
+    parts = {"%h": host, "%n": name, "%d": domain, "%%": "%"}
+    return re.sub(r"%[hnd%]", lambda found: parts[found[0]], pattern)
+
+
+def _pool_size(settings: Settings) -> int:
+    asked = settings.worker_concurrency
+    if isinstance(asked, int) and asked:
+        return asked
+    # Those that we may run on, not all that the machine has.
+    return len(os.sched_getaffinity(0))
+
+
+def _app_of(config: Config) -> Beatd:
+    app = config.source.app
+    if app is None:
+        return Beatd()
+    if not isinstance(app, Beatd):
+        problem = (
+            "is a Celery app, whose tasks need `celery worker`;"
+            " `beatd` schedules for it, and `beatd worker` runs tasks of a beatd.Beatd"
+        )
+        raise ConfigError(config.source.name, [problem])
+    return app
+
+
+def _queues_of(config: Config, choice: WorkerChoice) -> Sequence[str]:
+    declared = list(config.router.queues)
+    wanted = [name for name in choice.queues or declared if name not in choice.exclude]
+    if not wanted:
+        raise ConfigError("-Q, -X", ["no queue is left to take from"])
+    return wanted
+
+
 def _ended_by(settings: Settings) -> Callable[[Collection[str]], Collection[str]]:
     """Let results say which runs ended: foreign workers tell the broker nothing."""
     backend: ResultBackend | None = None
@@ -78,7 +174,7 @@ def _ended_by(settings: Settings) -> Callable[[Collection[str]], Collection[str]
         if settings.result_url is None:
             return ()
         try:
-            backend = backend or results_of(settings)
+            backend = backend or results.connect(settings)
             found = backend.load(list(task_ids))
         except ResultUnavailable as error:
             logger.warning(

@@ -110,7 +110,7 @@ class FakeFile:
 
     def __init__(self) -> None:
         self.marks: dict[str, Mark] = {}
-        self.dropped: dict[tuple[str, Reason], int] = {}
+        self.dropped: dict[tuple[str, str], int] = {}
         self.era = 0
         self.term = 0
         self.locked = False
@@ -137,7 +137,7 @@ class FakeFile:
         self.era, self.term = era, term
 
     def record(
-        self, marks: Mapping[str, Mark], dropped: Mapping[tuple[str, Reason], int]
+        self, marks: Mapping[str, Mark], dropped: Mapping[tuple[str, str], int]
     ) -> None:
         self.marks.update(marks)
         for key, number in dropped.items():
