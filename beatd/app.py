@@ -1,6 +1,5 @@
 """What users hold: an application that sends tasks and reads their results."""
 
-import importlib
 import itertools
 import os
 import secrets
@@ -516,7 +515,7 @@ class Beatd:
 
 
 def _django_apps() -> list[str]:
-    apps = importlib.import_module("django.apps").apps
+    apps = source.import_module("django.apps").apps
     return [one.name for one in apps.get_app_configs()]
 
 
@@ -596,7 +595,7 @@ def _read(obj: Any, namespace: str | None) -> Source:
 def _of_object(obj: Any) -> Source:
     if isinstance(obj, str):
         module, _, attribute = obj.partition(":")
-        obj = getattr(importlib.import_module(module), attribute)
+        obj = getattr(source.import_module(module), attribute)
     if isinstance(obj, Mapping):
         return Source("a dict", obj)
     words = [word for word in dir(obj) if word.isupper() or word in reading.spellings()]

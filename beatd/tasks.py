@@ -1,17 +1,13 @@
 """Tasks: functions that workers run by their names, and what a run knows of itself."""
 
-import importlib
 import inspect
 import random
-import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, update_wrapper
-from pathlib import Path
-from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from beatd.current import Application, current_app
@@ -25,6 +21,7 @@ from beatd.errors import (
 from beatd.message import Signature
 from beatd.results.async_result import AsyncResult
 from beatd.results.base import Meta
+from beatd.source import Unreadable, import_module
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -308,9 +305,9 @@ class Task(Generic[P, R]):
 
     def retry_after(self, error: BaseException) -> None:
         """Raise Retry if `error`, raised in this run, is to be retried by itself."""
-        if isinstance(error, Verdict | tuple(self.dont_autoretry_for)):
+        if isinstance(error, (Verdict, *self.dont_autoretry_for)):
             return
-        if isinstance(error, tuple(self.autoretry_for)):
+        if isinstance(error, (*self.autoretry_for,)):
             countdown = self._backoff(self.request.retries)
             self.retry(exc=error, **{"countdown": countdown, **self.retry_kwargs})
 
@@ -401,36 +398,8 @@ def import_modules(names: Iterable[str]) -> None:
     problems: list[str] = []
     for name in names:
         try:
-            importlib.import_module(name)
-        except Exception as error:  # the border of foreign code: its module's top level
-            problems.append(f"{name}: {_why_not(name, error)}")
+            import_module(name)
+        except Unreadable as error:
+            problems.append(f"{name}: {error.problem}")
     if problems:
         raise ConfigError("imports", problems)
-
-
-def _why_not(name: str, error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError) and _is_part(error.name, name):
-        return f"no module named {error.name!r}, looked in {', '.join(_places())}"
-    if isinstance(error, SyntaxError):
-        return f"{error.msg}, at {error.filename}:{error.lineno}"
-    return f"{type(error).__name__}: {error}, at {_line_of(error.__traceback__)}"
-
-
-def _is_part(missing: str | None, name: str) -> bool:
-    return missing is not None and f"{name}.".startswith(f"{missing}.")
-
-
-def _places() -> list[str]:
-    """Give the first few places of the search path, the working directory by name."""
-    return [place or str(Path.cwd()) for place in sys.path[:3]]
-
-
-def _line_of(traceback: TracebackType | None) -> str:
-    """Give file and line of the innermost frame that is not the import machinery's."""
-    line = "an unknown line"
-    while traceback is not None:
-        file = traceback.tb_frame.f_code.co_filename
-        if not file.startswith("<frozen"):
-            line = f"{file}:{traceback.tb_lineno}"
-        traceback = traceback.tb_next
-    return line
