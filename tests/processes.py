@@ -1,0 +1,83 @@
+"""`beatd` as users run it: a process, its output, its exit status."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.servers import eventually
+
+ROOT = Path(__file__).parent.parent
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Give this process's environment, without what would configure beatd."""
+    ours = ("BEATD_", "CELERY_")
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+    return plain | {"PYTHONPATH": str(ROOT)} | more
+
+
+@dataclass
+class Running:
+    """A `beatd` that runs; both of its outputs go to one file."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def until(self, words: str, times: int = 1) -> None:
+        """Wait until the output has these words so many times."""
+
+        def look() -> bool:
+            assert self.process.poll() is None or words in self.output, self.output
+            return self.output.count(words) >= times
+
+        eventually(look, f"{words!r}")
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to stop; give its exit status."""
+        self.send(number)
+        return self.process.wait(timeout=10)
+
+
+@contextmanager
+def beatd(*arguments: str, cwd: Path, **env: str) -> Iterator[Running]:
+    """Run `beatd` with these arguments for the block's time."""
+    log = cwd / f"beatd-{len(list(cwd.glob('beatd-*.log')))}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "beatd", *arguments],
+            cwd=cwd,
+            stdout=output,
+            stderr=output,
+            env=environment(**env),
+        )
+    try:
+        yield Running(process, log)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def ended(*arguments: str, cwd: Path, **env: str) -> "subprocess.CompletedProcess[str]":
+    """Run `beatd` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "beatd", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env=environment(**env),
+        check=False,
+    )

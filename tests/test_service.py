@@ -1,0 +1,196 @@
+"""The scheduler as a service: signals, reload, exit status, what it says."""
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.processes import beatd, ended
+from tests.servers import eventually
+
+TICK = """
+from beatd import every
+beat_schedule = {"tick": {"task": "tasks.tick", "schedule": every(0.1)}}
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A directory with a config that emits ten times a second."""
+    (tmp_path / "shop.py").write_text(TICK)
+    return tmp_path
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_cleanly(here: Path, number: signal.Signals) -> None:
+    with beatd("--config", "shop", "-l", "INFO", cwd=here) as running:
+        running.until("tick queued")
+
+        assert running.stop(number) == 0
+        assert "gave the lead back" in running.output
+        assert "Traceback" not in running.output
+
+
+def test_the_schedule_file_is_where_the_option_says(here: Path) -> None:
+    (here / "log").mkdir()
+    options = ("--config", "shop", "--schedule-filename", "log/celery.db")
+    with beatd(*options, "-l", "INFO", cwd=here) as running:
+        running.until("tick queued")
+        running.stop()
+
+    assert sorted(path.name for path in (here / "log").glob("*.db")) == [
+        "broker.db",
+        "celery.db",
+    ]
+
+
+def test_a_reload_takes_new_entries(here: Path) -> None:
+    with beatd("--config", "shop", "-l", "INFO", cwd=here) as running:
+        running.until("tick queued")
+        (here / "shop.py").write_text(TICK.replace('"tick"', '"tock"'))
+        running.send(signal.SIGHUP)
+
+        running.until("reloaded: 1 entries")
+        running.until("tock queued")
+
+
+def test_a_reload_of_a_broken_config_keeps_the_old_one(here: Path) -> None:
+    with beatd("--config", "shop", "-l", "INFO", cwd=here) as running:
+        running.until("tick queued")
+        (here / "shop.py").write_text("timezone = 'Europe/Pariss'")
+        running.send(signal.SIGHUP)
+
+        running.until("kept the old config")
+        before = running.output.count("tick queued")
+        running.until("tick queued", times=before + 3)
+        assert "did you mean 'Europe/Paris'?" in running.output
+
+
+BAD_SETTINGS = """
+timezone = "Europe/Pariss"
+beat_shedule = {}
+task_time_limit = "soon"
+"""
+
+
+def test_bad_settings_refuse_with_all_problems_in_one_message(here: Path) -> None:
+    (here / "shop.py").write_text(BAD_SETTINGS)
+
+    result = ended("--config", "shop", cwd=here)
+
+    assert result.returncode == 78
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    for words in ("shop.py:2", "Europe/Paris'?", "'beat_schedule'?", "task_time_limit"):
+        assert words in result.stderr
+
+
+def test_a_bad_entry_is_named_and_the_rest_runs(here: Path) -> None:
+    bad = TICK + 'beat_schedule["bad"] = {"task": "t", "schedule": "61 * * * *"}\n'
+    (here / "shop.py").write_text(bad)
+
+    with beatd("--config", "shop", "-l", "INFO", cwd=here) as running:
+        running.until("tick queued")
+        assert "entry 'bad' is left out" in running.output
+    result = ended("--config", "shop", "--strict", cwd=here)
+    assert result.returncode == 78
+    assert "minute" in result.stderr
+
+
+def test_a_missing_config_is_said_without_a_traceback(tmp_path: Path) -> None:
+    result = ended("--config", "nowhere", cwd=tmp_path)
+
+    assert result.returncode == 78
+    assert "nowhere" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_foreign_schedule_file_refuses_the_start(here: Path) -> None:
+    (here / "notes.txt").write_text("not yours")
+
+    result = ended("--config", "shop", "-s", "notes.txt", cwd=here)
+
+    assert result.returncode == 78
+    assert (here / "notes.txt").read_text() == "not yours"
+    assert "notes.txt" in result.stderr
+
+
+def test_a_password_is_in_no_output(here: Path) -> None:
+    url = "redis://user:s3cr3t@127.0.0.1:1/0"
+    with beatd("--config", "shop", "-b", url, "-l", "DEBUG", cwd=here) as running:
+        running.until("stopped emitting")
+        assert running.stop() == 0
+
+    assert "s3cr3t" not in running.output
+
+
+def test_without_its_broker_it_waits_and_stops_at_once(here: Path) -> None:
+    url = "redis://127.0.0.1:1/0"
+    with beatd("--config", "shop", "-b", url, "-l", "INFO", cwd=here) as running:
+        running.until("stopped emitting")
+
+        assert running.stop() == 0
+    assert running.output.count("stopped emitting") == 1
+
+
+def test_a_pid_file_is_held_by_one_process(here: Path) -> None:
+    options = ("--config", "shop", "--pidfile", "beat.pid", "-l", "INFO")
+    (here / "beat.pid").write_text("1\n")  # stale: nobody holds it
+    with beatd(*options, cwd=here) as running:
+        running.until("tick queued")
+        second = ended(*options, cwd=here)
+        running.stop()
+
+    assert second.returncode == 78
+    assert f"process {running.process.pid}" in second.stderr
+    assert not (here / "beat.pid").exists()
+
+
+def test_systemd_hears_how_it_is(here: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(here / "notify"))
+        manager.settimeout(10)
+        said: list[str] = []
+
+        def hear(words: str) -> bool:
+            said.append(manager.recv(4096).decode())
+            return any(words in one for one in said)
+
+        env = {"NOTIFY_SOCKET": str(here / "notify"), "WATCHDOG_USEC": "200000"}
+        with beatd("--config", "shop", cwd=here, **env) as running:
+            eventually(lambda: hear("READY=1"))
+            eventually(lambda: hear("WATCHDOG=1"))
+            eventually(lambda: hear("STATUS=leader; 1 entries"))
+            running.send(signal.SIGHUP)
+            eventually(lambda: hear("RELOADING=1"))
+            running.stop()
+            eventually(lambda: hear("STOPPING=1"))
+
+    assert said.index(next(one for one in said if "READY=1" in one)) == 0
+
+
+def test_a_credential_gives_the_brokers_url(here: Path) -> None:
+    (here / "broker_url").write_text("redis://127.0.0.1:1/0\n")
+    env = {"CREDENTIALS_DIRECTORY": str(here)}
+
+    with beatd("--config", "shop", "-l", "INFO", cwd=here, **env) as running:
+        running.until("stopped emitting")
+
+    (here / "broker_url").write_text("default")
+    with beatd("--config", "shop", "-l", "INFO", cwd=here, **env) as running:
+        running.until("tick queued")
+
+
+def test_detached_it_goes_on_in_the_background(here: Path) -> None:
+    options = ("--config", "shop", "--pidfile", "beat.pid", "-f", "beat.log")
+
+    result = ended(*options, "-l", "INFO", "--detach", cwd=here)
+
+    assert result.returncode == 0
+    log = here / "beat.log"
+    eventually(lambda: log.exists() and "tick queued" in log.read_text())
+    pid = int((here / "beat.pid").read_text())
+    os.kill(pid, signal.SIGTERM)
+    eventually(lambda: "stopped" in log.read_text())
