@@ -66,7 +66,7 @@ class _Commands(click.Group):
 )
 @click.version_option(package_name="beatd", message="beatd %(version)s")
 @click.pass_context
-def beatd(context: click.Context, **_: Any) -> None:
+def beatd(context: click.Context, /, **_: Any) -> None:
     """Run the scheduler: emit each entry's slots, exactly once."""
     if context.invoked_subcommand is None:
         from beatd.service import Options, run_scheduler

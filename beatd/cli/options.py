@@ -2,10 +2,14 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from beatd.config import Wanted
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -28,7 +32,7 @@ def _change_directory(
         os.chdir(value)
 
 
-SOURCE = _all_of(
+CONFIG = _all_of(
     click.option(
         "-A",
         "--app",
@@ -49,7 +53,6 @@ SOURCE = _all_of(
         callback=_change_directory,
         help="Change to this directory first.",
     ),
-    click.option("-b", "--broker", metavar="URL", help="Broker; wins over the config."),
     click.option(
         "--result-backend", metavar="URL", help="Result backend; wins over the config."
     ),
@@ -64,6 +67,11 @@ SOURCE = _all_of(
         metavar="FILE",
         help="Schedule file.  [default: celerybeat-schedule]",
     ),
+)
+
+SOURCE = _all_of(
+    CONFIG,
+    click.option("-b", "--broker", metavar="URL", help="Broker; wins over the config."),
 )
 
 PROCESS = _all_of(
@@ -93,6 +101,11 @@ PROCESS = _all_of(
 )
 
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+COLOR = click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    help="[default: auto: on a terminal, as NO_COLOR and CLICOLOR_FORCE say]",
+)
 
 
 def given(context: click.Context) -> dict[str, Any]:
@@ -103,3 +116,12 @@ def given(context: click.Context) -> dict[str, Any]:
     outer = given(context.parent) if context.parent else {}
     here = {name: value for name, value in context.params.items() if value is not None}
     return outer | here
+
+
+def wanted(context: click.Context) -> "Wanted":
+    """Say which config is meant, by the options that were given."""
+    from beatd.service import Options
+
+    known = {field.name for field in fields(Options)}
+    said = given(context)
+    return Options(**{name: said[name] for name in known & said.keys()}).wanted()

@@ -41,7 +41,7 @@ POOLS = ("prefork", "threads", "solo")
 )
 @click.option("-B", "--beat", is_flag=True, help="Run the scheduler too; safe on all.")
 @click.pass_context
-def command(context: click.Context, beat: bool, **_: Any) -> None:
+def command(context: click.Context, /, beat: bool, **_: Any) -> None:
     """Run a worker: take tasks from queues and run them."""
     from beatd.service import Options, run_worker
 

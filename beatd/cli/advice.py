@@ -1,0 +1,106 @@
+"""What is allowed in a config and yet seldom meant: warnings of `beatd check`."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from zoneinfo import ZoneInfo
+
+from beatd.cli.outlook import line_of, zone_of
+from beatd.cli.output import counted
+from beatd.config import Config
+from beatd.entry import Entry
+from beatd.instant import DAY, SECOND, Instant, datetime_of
+from beatd.schedules.clock_changes import clock_change_note
+from beatd.schedules.cron import Cron
+from beatd.settings import Problem
+
+_YEAR = 366 * DAY
+_CROWD = 5  # entries at one moment that are worth a word
+_NAMED = 3  # entries that a warning names, at most
+_MIDNIGHT = 1  # the first bit of a set of minutes, or of hours
+
+
+def advice(config: Config, now: Instant) -> list[Problem]:
+    """Give a warning for each thing that may surprise; equal ones are one."""
+    return [
+        *_clock_changes(config, now),
+        *_crowded_midnights(config),
+        *_short_intervals(config),
+    ]
+
+
+def _clock_changes(config: Config, now: Instant) -> Iterator[Problem]:
+    """Warn of entries at times that the next change of their clock affects."""
+    affected: dict[tuple[ZoneInfo, Instant, str], list[Entry]] = defaultdict(list)
+    seen: dict[str, tuple[Instant, str] | None] = {}
+    for entry in config.entries:
+        if not isinstance(entry.schedule, Cron) or entry.schedule.wildcard:
+            continue
+        schedule = entry.schedule
+        if schedule.fingerprint not in seen:
+            seen[schedule.fingerprint] = _next_effect(schedule, now)
+        if effect := seen[schedule.fingerprint]:
+            affected[(schedule.zone, *effect)].append(entry)
+    for (zone, instant, note), entries in affected.items():
+        day = f"{datetime_of(instant, zone):%a %-d %b %Y}"
+        verb = "falls" if len(entries) == 1 else "fall"
+        said = f"{_listed(entries)} {verb} into the clock change of {day}"
+        yield _warning(config, entries, said, note)
+
+
+def _next_effect(schedule: Cron, now: Instant) -> tuple[Instant, str] | None:
+    """Give the first clock change within a year that affects a schedule, and how."""
+    after = now
+    while change := clock_change_note(schedule, schedule.zone, after):
+        if change.instant > now + _YEAR:
+            return None
+        if change.affects:
+            return change.instant, change.note
+        after = change.instant
+    return None
+
+
+def _crowded_midnights(config: Config) -> Iterator[Problem]:
+    crowds: dict[ZoneInfo, list[Entry]] = defaultdict(list)
+    for entry in config.entries:
+        if _is_at_midnight(entry):
+            crowds[zone_of(entry, config.settings.zone)].append(entry)
+    for zone, entries in crowds.items():
+        if len(entries) >= _CROWD:
+            said = f"{_listed(entries)} all run at 00:00, {zone}"
+            hint = "spread them: other minutes, or 'jitter': 600 in each (beat_jitter)"
+            yield _warning(config, entries, said, hint)
+
+
+def _is_at_midnight(entry: Entry) -> bool:
+    if not isinstance(entry.schedule, Cron) or entry.offset:
+        return False
+    fields = entry.schedule.fields
+    in_time = fields.minutes & _MIDNIGHT and fields.hours & _MIDNIGHT
+    return bool(in_time) and not fields.wildcard
+
+
+def _short_intervals(config: Config) -> Iterator[Problem]:
+    for entry in config.entries:
+        interval = getattr(entry.schedule, "every", SECOND)
+        if interval < SECOND:
+            said = f"{_listed([entry])} runs every {interval} ms"
+            hint = f"that is {DAY // interval:,} runs a day; numbers are seconds"
+            yield _warning(config, [entry], said, hint)
+
+
+def _warning(
+    config: Config, entries: Sequence[Entry], message: str, hint: str
+) -> Problem:
+    """Give a warning at the line of the first of the entries."""
+    place = line_of(config, entries[0].name)
+    return Problem(message, hint, place, warning=True)
+
+
+def _listed(entries: Sequence[Entry]) -> str:
+    if len(entries) == 1:
+        return f"entry {entries[0].name!r}"
+    names = [repr(entry.name) for entry in entries[:_NAMED]]
+    if len(entries) > _NAMED:
+        names.append(f"{len(entries) - _NAMED} more")
+    text = f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{counted(len(entries), 'entry')}, {text},"

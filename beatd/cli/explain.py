@@ -1,0 +1,168 @@
+"""`beatd explain`: a schedule in words, its next slots, and the next clock change."""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+
+from beatd.cli.options import COLOR, JSON
+from beatd.cli.output import (
+    Failure,
+    clock_time,
+    document,
+    screen,
+    stamps,
+    until,
+)
+from beatd.clock import SystemClock
+from beatd.errors import ScheduleError
+from beatd.instant import Instant, datetime_of
+from beatd.schedules import ScheduleSpec, cron, crontab, every
+from beatd.schedules.base import Schedule
+from beatd.schedules.clock_changes import ClockChange, clock_change_note
+from beatd.schedules.zones import zone_of
+
+
+class NoSchedule(Failure):
+    """What was given is no schedule, or no zone."""
+
+    exit_code = 2
+
+
+_INTERVAL = re.compile(
+    r"(?:every\s+)?(\d+(?:\.\d+)?)\s*(ms|s|sec|seconds?|m|min|minutes?|h|hours?|d|days?)?",
+    re.ASCII,
+)
+_UNITS = {
+    "ms": timedelta(milliseconds=1),
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+}
+
+
+@click.command("explain", context_settings={"max_content_width": 100})
+@click.argument("expression", metavar="EXPR")
+@click.option("--tz", metavar="ZONE", default="UTC", help="[default: UTC]")
+@click.option(
+    "--count",
+    type=click.IntRange(0, 10_000),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="How many next runs.",
+)
+@click.option("--celery", is_flag=True, help="Read it as Celery's crontab() does.")
+@click.option("--name", metavar="ENTRY", help="The entry's name, which decides H.")
+@click.option("-C", "--no-color", is_flag=True, default=None, help="No colours.")
+@JSON
+@COLOR
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    expression: str,
+    tz: str,
+    count: int,
+    celery: bool,
+    name: str | None,
+    as_json: bool,
+    **_: Any,
+) -> None:
+    """A schedule in words, its next runs, and what it does when clocks change.
+
+    EXPR is a cron expression of 5, 6 or 7 fields, an alias such as @daily, or an
+    interval: 30, '30 s', 'every 5 min'.
+    """
+    try:
+        zone = zone_of(tz)
+        spec = _spec(expression, celery)
+        schedule = spec.in_zone(zone, hash_id=name)
+    except ScheduleError as error:
+        raise _failure(expression, error) from error
+    now = SystemClock().now()
+    slots = list(islice(_slots(schedule, now), count))
+    change = clock_change_note(schedule, zone, now)
+    if as_json:
+        click.echo(_document(expression, spec, zone, now, slots, change))
+        return
+    out = screen(context)
+    out.say(f"{spec.describe()}, {zone}")
+    for slot in slots:
+        out.say(f"  {_full(slot, zone)}    {until(slot, now)}")
+    if len(slots) < count:
+        out.say("  no more runs")
+    out.say(_of_change(change, zone))
+
+
+def _spec(expression: str, celery: bool) -> ScheduleSpec:
+    interval = _INTERVAL.fullmatch(expression.strip().lower())
+    if interval:
+        number, unit = interval.groups()
+        size = _UNITS["ms" if unit == "ms" else (unit or "s")[0]]
+        return every(float(number) * size)
+    return crontab.from_string(expression) if celery else cron(expression)
+
+
+def _failure(expression: str, error: ScheduleError) -> NoSchedule:
+    if error.field == "timezone":
+        text = error.problem
+    else:
+        text = f"cannot use {expression!r}\n  {error.field}: {error.problem}"
+    return NoSchedule(text.replace("; did you mean", "\n  did you mean"))
+
+
+def _slots(schedule: Schedule, now: Instant) -> Iterator[Instant]:
+    slot = schedule.next_after(now)
+    while slot is not None:
+        yield slot
+        slot = schedule.next_after(slot)
+
+
+def _full(slot: Instant, zone: ZoneInfo) -> str:
+    at = datetime_of(slot, zone)
+    return f"{at:%a} {at.day:2} {at:%b %Y} {clock_time(slot, zone)} {at:%Z}"
+
+
+def _of_change(change: ClockChange | None, zone: ZoneInfo) -> str:
+    if change is None:
+        return f"next clock change: none in {zone} within a year"
+    day = f"{change.first:%a} {change.first.day} {change.first:%b %Y}"
+    times = f"{change.first:%H:%M}-{change.end:%H:%M}"
+    what = f"gap {times}" if change.is_gap else f"{times} comes twice"
+    return f"next clock change: {day} ({what}): {change.note}"
+
+
+def _document(
+    expression: str,
+    spec: ScheduleSpec,
+    zone: ZoneInfo,
+    now: Instant,
+    slots: list[Instant],
+    change: ClockChange | None,
+) -> bytes:
+    return document(
+        "beatd.explain/1",
+        now,
+        zone,
+        expression=expression,
+        words=spec.in_words(),
+        description=spec.describe(),
+        zone=str(zone),
+        next=[stamps("at", slot, zone) for slot in slots],
+        clock_change=None
+        if change is None
+        else {
+            **stamps("at", change.instant, zone),
+            "kind": "gap" if change.is_gap else "repeat",
+            "first": f"{change.first:%H:%M}",
+            "end": f"{change.end:%H:%M}",
+            "affects": change.affects,
+            "note": change.note,
+        },
+    )

@@ -1,0 +1,312 @@
+"""`beatd list`: one line for each entry, with its next and its last run."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+
+from beatd.cli.options import COLOR, JSON, SOURCE
+from beatd.cli.outlook import Outlook, chosen, outlook, runs_of, zone_of
+from beatd.cli.output import (
+    SHORTEST_NAME,
+    Screen,
+    columns_of,
+    counted,
+    document,
+    printable,
+    screen,
+    short_moment,
+    since,
+    stamps,
+    until,
+)
+from beatd.clock import SystemClock
+from beatd.entry import Entry, Mark
+from beatd.entry_reader import BadEntry
+from beatd.instant import Instant
+from beatd.schedules.zones import UTC
+from beatd.settings import mask
+
+_TIME = 10  # columns of a point in time, which a length of time follows
+_NEXT, _LAST, _STATE = 23, 18, 5
+_SQUEEZED_NAME = 24  # columns that names keep before the schedules have to go
+
+EMPTY = """\
+no entries in {source}.  One that runs every 30 seconds:
+
+    beat_schedule = {{
+        "hello": {{"task": "tasks.hello", "schedule": 30}},
+    }}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What is shown of one entry."""
+
+    name: str
+    entry: Entry | None = None
+    """None: it cannot be used, and `note` says why."""
+    mark: Mark | None = None
+    next: Instant | None = None
+    note: str = ""
+    """Stands where there is no next run."""
+
+    @property
+    def last(self) -> Instant | None:
+        """The last slot that was emitted."""
+        return self.mark.last if self.mark else None
+
+    @property
+    def state(self) -> str:
+        """One word; what was emitted is not known to have gone well."""
+        if self.entry is None:
+            return "bad"
+        if not self.entry.policy.enabled:
+            return "paus"
+        return "" if self.last is None else "sent"
+
+
+def _by_next(line: Line) -> tuple[object, ...]:
+    if line.next is None:
+        return 1, line.entry is None, line.name
+    return 0, line.next, line.name
+
+
+_SORTED: Mapping[str, Callable[[Line], tuple[Any, ...]]] = {
+    "next": _by_next,
+    "name": lambda line: (line.name,),
+    "last": lambda line: (-(line.last or 0), line.name),
+}
+
+
+@click.command("list", context_settings={"max_content_width": 100})
+@SOURCE
+@click.argument("entries", nargs=-1, metavar="[ENTRY|GLOB]...")
+@click.option("--utc", is_flag=True, help="Times in UTC.")
+@click.option("--wide", is_flag=True, help="Also task, queue and arguments.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N entries.")
+@click.option(
+    "--sort", type=click.Choice(list(_SORTED)), default="next", show_default=True
+)
+@JSON
+@COLOR
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    entries: Sequence[str],
+    utc: bool,
+    wide: bool,
+    limit: int | None,
+    sort: str,
+    as_json: bool,
+    **_: Any,
+) -> None:
+    """Entries, with their next and last runs.
+
+    NEXT is the moment at which an entry will be emitted, LAST the one at which it was;
+    'sent' does not say that a worker ran it.
+    """
+    known = outlook(context)
+    now = SystemClock().now()
+    usable, bad = chosen(known.config, entries)
+    lines = [_line(known, entry, now) for entry in usable]
+    lines += [Line(entry.name, note=_why(entry)) for entry in bad]
+    lines.sort(key=_SORTED[sort])
+    zone = UTC if utc else known.zone
+    if as_json:
+        click.echo(_document(known, lines[:limit], len(lines), now, zone))
+        return
+    out = screen(context)
+    if not lines:
+        out.say(EMPTY.format(source=known.config.source.name))
+        return
+    for row in _Table(known, now, zone, out, wide).rows(lines[:limit]):
+        out.say(row)
+    out.say()
+    out.say(_summary(known, lines, limit, now))
+    out.say(f"source: {known.source}")
+
+
+def _line(known: Outlook, entry: Entry, now: Instant) -> Line:
+    mark = known.mark(entry)
+    at = next(runs_of(entry, mark, now), None)
+    note = "no more runs" if entry.policy.enabled else "paused by the config"
+    return Line(entry.name, entry, mark, at, note)
+
+
+def _why(entry: BadEntry) -> str:
+    """Say in one line what is wrong with an entry, without its name."""
+    lead = f"entry {entry.name!r}: "
+    return "; ".join(problem.message.removeprefix(lead) for problem in entry.problems)
+
+
+# For people ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    known: Outlook
+    now: Instant
+    zone: ZoneInfo
+    screen: Screen
+    wide: bool
+
+    def rows(self, lines: Sequence[Line]) -> Iterator[str]:
+        """Give the head and a row for each line.
+
+        Where they do not fit, long names lose their middle, then schedules go; times
+        are never cut.
+        """
+        names = [printable(line.name) for line in lines]
+        words = [self._words(line) for line in lines]
+        head = f"NEXT ({self.zone})"
+        next_width = max(_NEXT, len(head))
+        name_width = max(SHORTEST_NAME, *map(len, names))
+        words_width = max(len("SCHEDULE"), *map(len, words))
+        if self.screen.width is not None and not self.wide:
+            left = self.screen.width - next_width - _LAST - _STATE - 6
+            if left - words_width - 1 < min(name_width, _SQUEEZED_NAME):
+                words_width = 0
+            else:
+                left -= words_width + 1
+            name_width = min(name_width, left)
+        details = [""] * (len(lines) + 1)
+        if self.wide:
+            heads = ("TASK", "QUEUE", "ARGS")
+            details = columns_of([heads, *map(self._details, lines)])
+        runs = [self._runs(line, next_width) for line in lines]
+        table = zip(
+            ["ENTRY", *names],
+            ["SCHEDULE", *words],
+            [f"{head:{next_width}}  {'LAST':{_LAST}}", *runs],
+            ["STATE", *(line.state for line in lines)],
+            details,
+            strict=True,
+        )
+        for name, said, run, state, detail in table:
+            entry = f"{self.screen.cut(name, name_width):{name_width}}  "
+            schedule = f"{said:{words_width}} " if words_width else ""
+            word = self.screen.style(state) + " " * (_STATE - len(state))
+            yield f"{entry}{schedule}{run}  {word}  {detail}".rstrip()
+
+    def _words(self, line: Line) -> str:
+        return printable(self.known.words(line.entry)) if line.entry else ""
+
+    def _runs(self, line: Line, next_width: int) -> str:
+        """Give what stands under NEXT and LAST; the reason, if it cannot run."""
+        if line.entry is None:
+            width = next_width + 2 + _LAST
+            note = printable(line.note)
+            if self.screen.width is not None and not self.wide:
+                note = self.screen.cut_end(note, width)
+            return f"{note:{width}}"
+        return f"{self._next(line, next_width)}  {self._last(line)}"
+
+    def _next(self, line: Line, width: int) -> str:
+        if line.next is None:
+            return f"{line.note:{width}}"
+        if line.next <= self.now:
+            return self.screen.style(f"{'due now':{width}}", like="due now")
+        time = short_moment(line.next, self.now, self.zone)
+        return f"{time:{_TIME}}{until(line.next, self.now):>{width - _TIME}}"
+
+    def _last(self, line: Line) -> str:
+        if line.last is None:
+            return f"{'never' if self.known.file else '':{_LAST}}"
+        time = short_moment(line.last, self.now, self.zone)
+        return f"{time:{_TIME}}{since(line.last, self.now):>{_LAST - _TIME}}"
+
+    def _details(self, line: Line) -> tuple[str, str, str]:
+        if line.entry is None:
+            return "", "", ""
+        args = _arguments(self.known.written(line.name))
+        return printable(line.entry.message.task), _way(line.entry), printable(args)
+
+
+def _way(entry: Entry) -> str:
+    """Give the queue, or the exchange and key, that an entry's messages go to."""
+    route = entry.message.route
+    return printable(route.queue or f"{route.exchange} {route.routing_key}")
+
+
+def _arguments(written: Mapping[str, Any]) -> str:
+    """Give an entry's arguments as they would be written, without what is secret."""
+    shown = [repr(value) for value in written.get("args") or ()]
+    for name, value in (written.get("kwargs") or {}).items():
+        word = f"{name}={value!r}"
+        shown.append(word if mask(f"{name}=x") == f"{name}=x" else f"{name}=***")
+    return mask(", ".join(shown))
+
+
+def _summary(
+    known: Outlook, lines: Sequence[Line], limit: int | None, now: Instant
+) -> str:
+    total = len(known.config.entries) + len(known.config.bad)
+    number = counted(total, "entry")
+    if len(lines) < total:
+        number = f"{len(lines)} of {number}"
+    parts = [number]
+    for state, word in ("bad", "bad"), ("paus", "paused"):
+        if found := sum(line.state == state for line in lines):
+            parts.append(f"{found} {word}")
+    text = f"{', '.join(parts)}."
+    coming = [line for line in lines if line.next is not None]
+    if coming:
+        first = min(coming, key=_by_next)
+        at = first.next or now
+        text += f"  Next: {printable(first.name)} {until(at, now)}."
+    if limit is not None and limit < len(lines):
+        text += f"  Showing {limit}: --limit {len(lines)} shows all."
+    if known.config.bad:
+        text += "  What is wrong: beatd check."
+    return text
+
+
+# For programs ----------------------------------------------------------------------
+
+
+def _document(
+    known: Outlook, lines: Sequence[Line], matched: int, now: Instant, zone: ZoneInfo
+) -> bytes:
+    return document(
+        "beatd.list/1",
+        now,
+        zone,
+        zone=str(zone),
+        source={
+            "kind": "configuration" if known.file is None else "state file",
+            "config": known.config.source.name,
+            "state_file": str(known.path),
+        },
+        total=len(known.config.entries) + len(known.config.bad),
+        matched=matched,
+        entries=[_data(known, line, now, zone) for line in lines],
+    )
+
+
+def _data(
+    known: Outlook, line: Line, now: Instant, zone: ZoneInfo
+) -> dict[str, object]:
+    entry = line.entry
+    if entry is None:
+        return {"name": line.name, "state": "bad", "reason": line.note}
+    return {
+        "name": line.name,
+        "state": line.state or "new",
+        "task": entry.message.task,
+        "queue": entry.message.route.queue or None,
+        "exchange": entry.message.route.exchange,
+        "routing_key": entry.message.route.routing_key,
+        "schedule": known.words(entry),
+        "zone": str(zone_of(entry, known.zone)),
+        "enabled": entry.policy.enabled,
+        "description": entry.description,
+        **stamps("next", line.next, zone),
+        "due_now": line.next is not None and line.next <= now,
+        **stamps("last_run_at", line.last, zone),
+        "total_run_count": line.mark.runs if line.mark else 0,
+        "dropped": known.dropped(entry),
+    }

@@ -1,0 +1,285 @@
+"""`beatd next`: the coming runs, in order of time."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta
+from heapq import merge
+from itertools import islice, takewhile
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+
+from beatd.cli.options import COLOR, JSON, SOURCE
+from beatd.cli.outlook import Outlook, chosen, outlook, runs_of
+from beatd.cli.output import (
+    SHORTEST_NAME,
+    counted,
+    document,
+    moment,
+    printable,
+    screen,
+    stamps,
+    until,
+)
+from beatd.clock import SystemClock
+from beatd.entry import Entry
+from beatd.instant import DAY, MINUTE, Instant, datetime_of
+from beatd.schedules.once import Once, moment_of
+
+_RELATIVE = 11  # columns: `in 24m 48s`, and `in 100d 12h` still fits
+_CLOCK = 8  # columns: `14:05:14`
+
+_COUNTED = 100_000
+"""Runs of one entry that are counted; there may be more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run, and how many later ones of its entry it stands for."""
+
+    at: Instant
+    entry: Entry
+    more: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The stretch of time that is asked about, both ends included."""
+
+    now: Instant
+    begin: Instant
+    end: Instant | None
+    """None: as far as there are runs."""
+    zone: ZoneInfo
+
+    def holds(self, instant: Instant) -> bool:
+        """Whether `instant`, not before the beginning, is not after the end."""
+        return self.end is None or instant <= self.end
+
+
+@click.command("next", context_settings={"max_content_width": 100})
+@SOURCE
+@click.argument("entries", nargs=-1, metavar="[ENTRY|GLOB]...")
+@click.option("--at", metavar="TIME", help="From then on.  [default: now]")
+@click.option("--until", "end", metavar="TIME", help="[default: 24 hours later]")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="At most N lines.",
+)
+@click.option("--all", "each", is_flag=True, help="Each run on a line of its own.")
+@JSON
+@COLOR
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    entries: Sequence[str],
+    at: str | None,
+    end: str | None,
+    limit: int,
+    each: bool,
+    as_json: bool,
+    **_: Any,
+) -> None:
+    """Coming runs in order of time.
+
+    An entry that runs more than once has one line, with a count. A single ENTRY has a
+    line for each run, however far ahead. TIME is '15:00', '2027-03-28' or
+    '2027-03-28 02:30', in the config's time zone.
+    """
+    known = outlook(context)
+    usable, _bad = chosen(known.config, entries)
+    alone = bool(entries) and len(usable) == 1
+    window = _window(known.zone, at, end, bounded=not alone)
+    if each or alone:
+        # One more than is shown, to know whether there are more.
+        runs = list(islice(_each(known, usable, window), limit + 1))
+        closing = _closing(runs, limit, window)
+    else:
+        runs = _folded(known, usable, window)
+        closing = _closing_folded(runs, limit, window)
+    if as_json:
+        click.echo(_document(known, runs[:limit], window))
+        return
+    out = screen(context)
+    for line in _lines(known, runs[:limit], window):
+        out.say(line)
+    out.say(closing if runs else _nothing(known, usable, window))
+
+
+# When ------------------------------------------------------------------------------
+
+
+def _window(zone: ZoneInfo, at: str | None, end: str | None, bounded: bool) -> Window:
+    now = SystemClock().now()
+    begin = now if at is None else _read("--at", at, zone, after=now)
+    last = (begin + DAY) // MINUTE * MINUTE if bounded else None
+    if end is not None:
+        last = _read("--until", end, zone, after=begin)
+        if last < begin:
+            problem = f"{end!r} lies before the beginning"
+            raise click.BadParameter(problem, param_hint="--until")
+    return Window(now, begin, last, zone)
+
+
+def _read(option: str, text: str, zone: ZoneInfo, after: Instant) -> Instant:
+    """Read a point in time; a mere time of day is the first one after `after`."""
+    try:
+        if "-" in text:
+            return Once(moment_of(option, text), zone).slot
+        today = datetime_of(after, zone).date()
+        at = time.fromisoformat(text)
+        days = (datetime.combine(today + timedelta(day), at) for day in (0, 1))
+        return next(slot for day in days if (slot := Once(day, zone).slot) > after)
+    except ValueError as error:
+        expected = f"expected '15:00', '2027-03-28' or '2027-03-28 02:30', got {text!r}"
+        raise click.BadParameter(expected, param_hint=option) from error
+
+
+# Which runs ------------------------------------------------------------------------
+
+
+def _coming(known: Outlook, entry: Entry, window: Window) -> Iterator[Instant]:
+    """Give the entry's runs from the window's beginning on, past its end too."""
+    begin = None if window.begin == window.now else window.begin
+    return runs_of(entry, known.mark(entry), window.now, begin)
+
+
+def _each(known: Outlook, entries: Sequence[Entry], window: Window) -> Iterator[Run]:
+    def runs(entry: Entry) -> Iterator[Run]:
+        for at in takewhile(window.holds, _coming(known, entry, window)):
+            yield Run(at, entry)
+
+    return merge(*map(runs, entries), key=lambda run: (run.at, run.entry.name))
+
+
+def _folded(known: Outlook, entries: Sequence[Entry], window: Window) -> list[Run]:
+    """Give one run for each entry, with the number of those that come after it."""
+    numbers: dict[object, int] = {}  # of equal schedules, which are often many
+    found: list[Run] = []
+    for entry in entries:
+        runs = takewhile(window.holds, _coming(known, entry, window))
+        first = next(runs, None)
+        if first is None:
+            continue
+        mark = known.mark(entry)
+        policy = (entry.policy.end, entry.policy.max_runs and mark and mark.runs)
+        schedule = (entry.schedule.fingerprint, entry.offset, mark and mark.slot)
+        key = (schedule, policy, entry.policy.max_runs, first)
+        if key not in numbers:
+            numbers[key] = sum(1 for _ in islice(runs, _COUNTED + 1))
+        found.append(Run(first, entry, numbers[key]))
+    return sorted(found, key=lambda run: (run.at, run.entry.name))
+
+
+# For people ------------------------------------------------------------------------
+
+
+def _lines(known: Outlook, runs: Sequence[Run], window: Window) -> Iterator[str]:
+    whens = _times([run.at for run in runs], window)
+    names = [printable(run.entry.name) for run in runs]
+    time_width = max([_CLOCK, *map(len, whens)])
+    name_width = max([SHORTEST_NAME, *map(len, names)])
+    for run, when, name in zip(runs, whens, names, strict=True):
+        left = until(run.at, window.now)
+        said = ""
+        if run.more:
+            said = (
+                f"{known.words(run.entry)}, {_number(run.more)} more {_until(window)}"
+            )
+        line = f"{when:{time_width}}  {left:{_RELATIVE}}  {name:{name_width}}  {said}"
+        yield line.rstrip()
+
+
+def _times(instants: Sequence[Instant], window: Window) -> list[str]:
+    """Give times with their day, and their zone where the clock changes among them."""
+    moments = [datetime_of(instant, window.zone) for instant in instants]
+    today = datetime_of(window.now, window.zone).date()
+    changes = len({moment.utcoffset() for moment in moments}) > 1
+    return [
+        (
+            f"{at:%H:%M:%S}"
+            if at.date() == today
+            else moment(instant, window.now, window.zone)
+        )
+        + (f" {at:%Z}" if changes else "")
+        for instant, at in zip(instants, moments, strict=True)
+    ]
+
+
+def _number(more: int) -> str:
+    return str(more) if more <= _COUNTED else f"over {_COUNTED}"
+
+
+def _until(window: Window) -> str:
+    assert window.end is not None  # without an end nothing is folded
+    return f"until {moment(window.end, window.now, window.zone)}"
+
+
+def _closing_folded(runs: Sequence[Run], limit: int, window: Window) -> str:
+    verb = "runs" if len(runs) == 1 else "run"
+    text = f"{counted(len(runs), 'entry')} {verb} {_until_in_zone(window)}"
+    if len(runs) > limit:
+        return f"{text}, the first {limit} are shown: --limit {len(runs)} shows all."
+    return f"{text}."
+
+
+def _closing(runs: Sequence[Run], limit: int, window: Window) -> str:
+    if len(runs) > limit:
+        shown = f"{counted(limit, 'run')} shown, times in {window.zone}"
+        return f"{shown}: --limit N shows more."
+    end = f"and no more, times in {window.zone}"
+    return (
+        f"{counted(len(runs), 'run')} {_until_in_zone(window) if window.end else end}."
+    )
+
+
+def _nothing(known: Outlook, entries: Sequence[Entry], window: Window) -> str:
+    """Say that nothing runs, and what runs first after that, or why nothing does."""
+    text = f"nothing runs {_until_in_zone(window)}" if window.end else "nothing runs"
+    firsts = [
+        (at, entry.name)
+        for entry in entries
+        for at in islice(_coming(known, entry, window), 1)
+    ]
+    if firsts:
+        at, name = min(firsts)
+        then = moment(at, window.now, window.zone)
+        return f"{text}; then {printable(name)}, {then}, {until(at, window.now)}."
+    if entries and not any(entry.policy.enabled for entry in entries):
+        return f"{text}: paused by the config."
+    return f"{text}, nor later."
+
+
+def _until_in_zone(window: Window) -> str:
+    assert window.end is not None
+    return f"{_until(window)} {datetime_of(window.end, window.zone):%Z}"
+
+
+# For programs ----------------------------------------------------------------------
+
+
+def _document(known: Outlook, runs: Sequence[Run], window: Window) -> bytes:
+    return document(
+        "beatd.next/1",
+        window.now,
+        window.zone,
+        zone=str(window.zone),
+        **stamps("from", window.begin, window.zone),
+        **stamps("until", window.end, window.zone),
+        runs=[
+            {
+                "entry": run.entry.name,
+                **stamps("at", run.at, window.zone),
+                "due_now": run.at <= window.now,
+                "schedule": known.words(run.entry),
+                "more": run.more if run.more <= _COUNTED else None,
+            }
+            for run in runs
+        ],
+    )

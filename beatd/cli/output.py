@@ -1,0 +1,236 @@
+"""What commands print: times, lengths, names, colours, tables and JSON documents."""
+
+import os
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any, TextIO
+from zoneinfo import ZoneInfo
+
+import click
+
+from beatd.cli.options import given
+from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
+
+NARROWEST = 80
+"""Columns that every terminal is taken to have."""
+
+SHORTEST_NAME = 14
+"""Columns that names have at least, so that most lists look alike."""
+
+_ORANGE = 208  # of the 256; unlike red and green also to those who see these as one
+
+STYLES: Mapping[str, Mapping[str, Any]] = {
+    "bad": {"fg": "red", "bold": True},
+    "error": {"fg": "red", "bold": True},
+    "warning": {"fg": _ORANGE},
+    "due now": {"fg": _ORANGE},
+    "paus": {"fg": "bright_black"},
+}
+"""How words that matter look, where there are colours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """What the output goes to."""
+
+    width: int | None = None
+    """Columns; None where lines may be as long as they are, as in a pipe."""
+    color: bool = False
+    utf8: bool = False
+
+    def say(self, text: str = "") -> None:
+        """Print lines; what the output cannot show is escaped."""
+        if not self.utf8:
+            text = text.encode("ascii", "backslashreplace").decode()
+        click.echo(text, color=self.color)
+
+    def style(self, text: str, like: str = "") -> str:
+        """Give `text` the looks of the word `like`, by default of itself."""
+        looks = STYLES.get(like or text)
+        return click.style(text, **looks) if looks else text
+
+    def cut(self, text: str, width: int) -> str:
+        """Take out the middle of a text that is longer than `width`."""
+        return _cut(text, width, at=1 / 2, mark=self._mark)
+
+    def cut_end(self, text: str, width: int) -> str:
+        """Take off the end of a text that is longer than `width`."""
+        return _cut(text, width, at=1, mark=self._mark)
+
+    @property
+    def _mark(self) -> str:
+        return "…" if self.utf8 else "..."
+
+
+def screen_of(stream: TextIO, environ: Mapping[str, str], color: str) -> Screen:
+    """Find out what `stream` can show; `color` is `auto`, `always` or `never`."""
+    terminal = stream.isatty()
+    if color == "auto":
+        color = _color(environ, terminal)
+    columns = _columns(stream, environ) if terminal else None
+    return Screen(
+        width=None if columns is None else max(columns, NARROWEST),
+        color=color == "always",
+        utf8=(stream.encoding or "").lower().replace("-", "") == "utf8",
+    )
+
+
+def screen(context: click.Context) -> Screen:
+    """Give the screen that was handed in, else standard output with what was said."""
+    said = given(context)
+    color = "never" if said.get("no_color") else said.get("color", "auto")
+    return context.find_object(Screen) or screen_of(sys.stdout, os.environ, color)
+
+
+class Failure(click.ClickException):
+    """What went wrong, and in the lines after the first the way out."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"error: {self.message}", file=file, err=True)
+
+
+def _color(environ: Mapping[str, str], terminal: bool) -> str:
+    """Decide as no-color.org and bixense.com/clicolors say."""
+    if environ.get("NO_COLOR"):
+        return "never"
+    if environ.get("CLICOLOR_FORCE", "0") not in ("", "0"):
+        return "always"
+    return "always" if terminal and environ.get("TERM") != "dumb" else "never"
+
+
+def _columns(stream: TextIO, environ: Mapping[str, str]) -> int:
+    columns = environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except OSError:
+        return NARROWEST
+
+
+def _cut(text: str, width: int, at: float, mark: str) -> str:
+    if len(text) <= width:
+        return text
+    kept = max(width - len(mark), 1)
+    head = -int(-kept * at // 1)
+    return text[:head] + mark + text[len(text) - kept + head :]
+
+
+def printable(text: str) -> str:
+    """Give a text as one line that moves no cursor."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """Give a number and what it counts: `1 entry`, `2 entries`."""
+    if number != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number} {noun}"
+
+
+# Lengths of time -------------------------------------------------------------------
+
+_UNITS = ((DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s"))
+
+
+def duration(span: Span) -> str:
+    """Give a length of time in two units at most: `3h 12m`, `22d`, `12 s`, `850 ms`."""
+    if 0 < span < SECOND:
+        return f"{span} ms"
+    if span < MINUTE:
+        return f"{span // SECOND} s"
+    at = next(at for at, (unit, _) in enumerate(_UNITS) if span >= unit)
+    (unit, name), (smaller, its_name) = _UNITS[at], _UNITS[at + 1]
+    rest = span % unit // smaller
+    return f"{span // unit}{name}" + (f" {rest}{its_name}" if rest else "")
+
+
+def until(instant: Instant, now: Instant) -> str:
+    """Say how far `instant` lies ahead: `in 4m 48s`, `due now`."""
+    return f"in {duration(instant - now)}" if instant > now else "due now"
+
+
+def since(instant: Instant, now: Instant) -> str:
+    """Say how long ago `instant` was: `35m 12s`; from one day on in whole days."""
+    ago = max(now - instant, 0)
+    return duration(ago - ago % (DAY if ago >= DAY else SECOND))
+
+
+# Points in time --------------------------------------------------------------------
+
+
+def day_word(instant: Instant, now: Instant, zone: ZoneInfo) -> str:
+    """Name a day: nothing for today, `Tue` within a week, `Tue  1 Dec`, with a year."""
+    day, today = datetime_of(instant, zone), datetime_of(now, zone)
+    distance = abs((day.date() - today.date()).days)
+    if distance < 7:
+        return f"{day:%a}" if distance else ""
+    year = f" {day.year}" if day.year != today.year else ""
+    return f"{day:%a} {day.day:2} {day:%b}{year}"
+
+
+def clock_time(instant: Instant, zone: ZoneInfo) -> str:
+    """Give the time of day, with seconds if there are any: `02:30`, `14:05:12`."""
+    moment = datetime_of(instant, zone)
+    return f"{moment:%H:%M:%S}" if moment.second else f"{moment:%H:%M}"
+
+
+def moment(instant: Instant, now: Instant, zone: ZoneInfo) -> str:
+    """Give day and time in full: `15:00`, `Tue 02:30`, `Tue  1 Dec 06:00`."""
+    word, time = day_word(instant, now, zone), clock_time(instant, zone)
+    return f"{word} {time}" if word else time
+
+
+def short_moment(instant: Instant, now: Instant, zone: ZoneInfo) -> str:
+    """Give a point in time in ten columns: `14:05:12`, `Tue 02:30`, `Tue  1 Dec`."""
+    day = datetime_of(instant, zone)
+    word = day_word(instant, now, zone)
+    if not word:
+        return f"{day:%H:%M:%S}"
+    if len(word) == 3:
+        return f"{word} {day:%H:%M}"
+    return word if len(word) == 10 else f"{day:%Y-%m-%d}"
+
+
+# Tables ----------------------------------------------------------------------------
+
+
+def columns_of(rows: Sequence[Sequence[str]], gap: int = 2) -> list[str]:
+    """Line up the cells of `rows`, each column as wide as its widest cell."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    gaps = " " * gap
+    return [
+        gaps.join(
+            f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def indented(text: str) -> str:
+    """Set lines four columns in."""
+    return textwrap.indent(text, "    ")
+
+
+# JSON ------------------------------------------------------------------------------
+
+
+def document(schema: str, now: Instant, zone: ZoneInfo, /, **parts: object) -> bytes:
+    """Give a JSON document; its schema says its name and version."""
+    import msgspec  # `beatd --help` has no use for it
+
+    whole = {"schema": schema, **stamps("generated", now, zone), **parts}
+    return msgspec.json.format(msgspec.json.encode(whole), indent=2)
+
+
+def stamps(name: str, instant: Instant | None, zone: ZoneInfo) -> dict[str, object]:
+    """Give an instant as RFC 3339 text under `name`, and in seconds beside it."""
+    if instant is None:
+        return {name: None, f"{name}_ts": None}
+    timespec = "milliseconds" if instant % SECOND else "seconds"
+    text = datetime_of(instant, zone).isoformat(timespec=timespec)
+    return {name: text, f"{name}_ts": instant / SECOND}
