@@ -179,13 +179,9 @@ class Beatd:
         self.on_after_configure = Announcement()
         self.on_after_finalize = Announcement()
         self._clock = clock or SystemClock()
-        given = {
-            "broker_url": broker,
-            "result_backend": backend,
-            "include": include,
-            **changes,
-        }
-        self._changes = {k: v for k, v in given.items() if v is not None}
+        named = {"broker_url": broker, "result_backend": backend, "include": include}
+        given = {name: value for name, value in named.items() if value is not None}
+        self._changes: dict[str, Any] = given | changes
         self._periodic: dict[str, dict[str, Any]] = {}
         self._discovered: list[tuple[Sequence[str] | None, str]] = []
         self._config: Callable[[], Source] = lambda: Source(self._label, {})
@@ -214,11 +210,9 @@ class Beatd:
         found = self._read_config()
         self.on_after_configure.announce(self)
         self.on_after_finalize.announce(self)
-        written = {**found.written, **self._changes}
+        written = _changed(found.written, self._changes)
         if self._periodic:
-            spelled = next(
-                (word for word in written if _is_schedule(word)), "beat_schedule"
-            )
+            spelled = next(filter(_is_schedule, written), "beat_schedule")
             written[spelled] = {**self._periodic, **dict(written.get(spelled, {}))}
         return Source(found.name, written, found.file, found.text)
 
@@ -249,7 +243,7 @@ class Beatd:
 
     def change(self, settings: Mapping[str, Any]) -> None:
         """Set some settings, in any spelling."""
-        self._changes.update(settings)
+        self._changes = _changed(self._changes, settings)
         self._forget_settings()
 
     def add_periodic_task(
@@ -577,6 +571,14 @@ def _pauses(policy: Mapping[str, Any]) -> Iterator[float]:
     for _ in range(limit) if limit else itertools.count():
         yield pause
         pause = min(pause + policy.get("interval_step", 0), policy["interval_max"])
+
+
+def _changed(written: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Put changes over what is written, in whatever spelling that is."""
+    spellings = reading.spellings()
+    meant = {spellings.get(word, word) for word in changes}
+    kept = {k: v for k, v in written.items() if spellings.get(k, k) not in meant}
+    return kept | dict(changes)
 
 
 def _is_schedule(word: str) -> bool:
