@@ -1,6 +1,7 @@
 """A call run where it is made: `task_always_eager`, and `Task.apply`."""
 
 from collections import deque
+from dataclasses import replace
 
 from beatd import results
 from beatd.codec import content_types
@@ -21,7 +22,7 @@ def run_eagerly(host: Host, sending: Sending) -> Meta:
     encoding = results.encoding_of(settings)
     serializer = sending.options.get("serializer") or settings.task_serializer
     limits = Limits(content_types([serializer, settings.task_serializer]))
-    execute = executor_for(host, "eager", limits)
+    execute = replace(executor_for(host, "eager", limits), encode=encoding.store)
     first = host.outgoing(sending, execute.clock.now())
     task_id = read_envelope(first.message, limits).id
     meta = Meta(task_id, State.PENDING)

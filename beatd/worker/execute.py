@@ -87,8 +87,8 @@ class Executor:
     tasks: Registry
     settings: Settings
     limits: Limits
-    encode: Callable[[Meta], Stored]
-    """Encodes what is to be kept; MessageError if it cannot."""
+    encode: Callable[[Meta], Stored] | None
+    """Encodes what is to be kept; MessageError if it cannot. None: nothing is kept."""
     address: Callable[[Sending, Instant, Instant | None], Outgoing]
     """Makes the message of a call, sent at the one instant, due at the other."""
     hostname: str
@@ -169,7 +169,7 @@ def executor_for(
         host.tasks,
         settings,
         limits,
-        encoding_of(settings).store,
+        encoding_of(settings).store if settings.result_url else None,
         host.outgoing,
         hostname,
         succeeded if settings.worker_deduplicate_successful_tasks else _never,
@@ -271,7 +271,9 @@ class _Run:
         """Give what is to be kept as the run's result, if anything is."""
         executor = self.executor
         ignored = self.request.ignore_result
-        if not keeps(state, ignored, self.task, executor.settings):
+        if executor.encode is None or not keeps(
+            state, ignored, self.task, executor.settings
+        ):
             return None
         if children is None:
             children = [[[child.id, None], None] for child in self.request.children]

@@ -249,6 +249,13 @@ class Worker:
         """Work until told to stop."""
         self.pool.start()  # before there is any other thread: it may fork
         self._start()
+        logger.info(
+            "%s is ready: %d at a time, from %s",
+            self.name,
+            self.pool.size,
+            ", ".join(self.queues),
+            extra={"event": "worker.ready"},
+        )
         self.on_ready()
         try:
             while not self._is_over():
@@ -535,7 +542,7 @@ class Worker:
             return
         self._stop = stop
         logger.info(
-            "stopping, %s: %d tasks run",
+            "stopping, %s, with %d tasks running",
             stop.value,
             len(self._running),
             extra={"event": f"stop.{stop.value}"},

@@ -63,6 +63,7 @@ class Bench:
     def __init__(self, **settings: Any) -> None:
         self.clock = FakeClock()
         self.broker = MemoryBroker(self.clock)
+        settings = {"result_backend": "redis://nowhere", **settings}  # never asked
         self.app = Beatd("proj", clock=self.clock, set_as_current=False, **settings)
         self.settings = self.app.settings
         self.results = FakeResults(encoding_of(self.settings))

@@ -1,0 +1,167 @@
+"""A project on disk, a `beatd worker` on it in a process of its own, and its client."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from beatd.app import Beatd
+from tests.servers import eventually
+
+PACKAGE = Path(__file__).parent.parent.parent
+
+TASKS = '''\
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+from beatd import Beatd, SoftTimeLimitExceeded
+
+app = Beatd(
+    "proj",
+    broker={broker!r},
+    backend={backend!r},
+    timezone="Asia/Kathmandu",
+    worker_lease_timeout=3,
+)
+HERE = Path(__file__).parent
+
+
+@app.task
+def add(x, y):
+    return x + y
+
+
+@app.task
+async def add_later(x, y):
+    await asyncio.sleep(0.01)
+    return x + y
+
+
+@app.task(bind=True, max_retries=3)
+def flaky(self, failures):
+    if self.request.retries < failures:
+        raise self.retry(countdown=0.05, exc=OSError("not yet"))
+    return self.request.retries
+
+
+@app.task
+def where():
+    return [os.getpid(), time.strftime("%z")]
+
+
+@app.task
+def mark(name, seconds=0):
+    """Leave a line for each run, at its beginning."""
+    with (HERE / name).open("a") as file:
+        print(os.getpid(), file=file)
+    time.sleep(seconds)
+    return name
+
+
+@app.task(soft_time_limit=0.2, time_limit=30)
+def patient():
+    try:
+        for _ in range(300):  # a thread is only interrupted between two sleeps
+            time.sleep(0.1)
+    except SoftTimeLimitExceeded:
+        return "cleaned up"
+
+
+@app.task
+def parent(x):
+    return add.delay(x, x).id
+
+
+@app.task
+def die_once(name):
+    """Kill the process that runs it, the first time."""
+    if not (HERE / name).exists():
+        (HERE / name).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "survived"
+
+
+@app.task
+def die():
+    os._exit(7)
+'''
+
+
+class Project:
+    """The project `proj` in a folder; `app` sends to it from this process."""
+
+    def __init__(self, folder: Path, broker: str, backend: str) -> None:
+        self.folder = folder
+        (folder / "proj.py").write_text(TASKS.format(broker=broker, backend=backend))
+        self.app = Beatd("client", broker=broker, backend=backend, set_as_current=False)
+
+    @contextmanager
+    def worker(self, *options: str) -> Iterator["WorkerProcess"]:
+        """Run a worker for the block's time; it is stopped warm at its end."""
+        process = WorkerProcess(self.folder, options)
+        try:
+            yield process
+        finally:
+            process.end()
+
+    def runs(self, name: str) -> int:
+        """Give how often `mark` began with this name."""
+        path = self.folder / name
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+class WorkerProcess:
+    """A running `beatd worker`; made when it is ready."""
+
+    def __init__(self, folder: Path, options: tuple[str, ...]) -> None:
+        number = len(list(folder.glob("worker-*.log")))
+        self.log = folder / f"worker-{number}.log"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "beatd", "worker", "-A", "proj"),
+                    *("-l", "info", "-n", f"w{number}@%h", *options),
+                ],
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": str(PACKAGE)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.await_line("is ready")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def await_line(self, words: str) -> None:
+        """Wait until the log has these words."""
+        eventually(
+            lambda: words in self.log.read_text() or self._process.poll() is not None,
+            f"{words!r} in the worker's log",
+        )
+        text = self.log.read_text()
+        assert words in text, text
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for its end and give the exit status."""
+        return self._process.wait(timeout=15)
+
+    def end(self) -> None:
+        """Stop it if it runs; by force if it does not end."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+                raise

@@ -1,0 +1,121 @@
+"""A real worker in a process of its own, over real brokers and pools."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from beatd.errors import WorkerLost
+from tests.servers import Server, eventually
+from tests.worker.project import Project
+
+WAIT = 15.0
+
+
+@pytest.fixture(params=["redis", "sqlite"])
+def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
+    if request.param == "redis":
+        server: Server = request.getfixturevalue("server")
+        made = Project(tmp_path, server.url(0), server.url(1))
+    else:
+        made = Project(
+            tmp_path, f"sqlite:///{tmp_path}/broker.db", f"sqlite:///{tmp_path}/res.db"
+        )
+    yield made
+    made.app.close()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_tasks_run_and_their_results_are_read_from_elsewhere(
+    project: Project, pool: str
+) -> None:
+    send = project.app.send_task
+    with project.worker("-P", pool, "-c", "2"):
+        sums = [send("proj.add", [number, 1]) for number in range(50)]
+        later = send("proj.add_later", [2, 3])
+        flaky = send("proj.flaky", [2])
+        soon = send("proj.add", [1, 1], countdown=0.2)
+        soft = send("proj.patient")
+        parent = send("proj.parent", [4])
+
+        assert [one.get(timeout=WAIT) for one in sums] == list(range(1, 51))
+        assert later.get(timeout=WAIT) == 5
+        assert flaky.get(timeout=WAIT) == 2
+        assert soon.get(timeout=WAIT) == 2
+        assert soft.get(timeout=WAIT) == "cleaned up"
+        child = project.app.AsyncResult(parent.get(timeout=WAIT))
+        assert child.get(timeout=WAIT) == 8
+
+
+def test_tasks_see_the_configured_zone_as_local_time(project: Project) -> None:
+    with project.worker("-c", "1") as worker:
+        pid, offset = project.app.send_task("proj.where").get(timeout=WAIT)
+
+    assert offset == "+0545"
+    assert pid != worker.pid
+
+
+def test_a_child_that_dies_costs_only_a_second_run(project: Project) -> None:
+    with project.worker("-c", "2"):
+        died = project.app.send_task("proj.die_once", ["once"])
+        beside = project.app.send_task("proj.add", [1, 1])
+
+        assert died.get(timeout=WAIT) == "survived"
+        assert beside.get(timeout=WAIT) == 2
+
+
+def test_a_task_that_always_kills_its_process_ends_in_failure(
+    project: Project,
+) -> None:
+    with project.worker("-c", "1"):
+        died = project.app.send_task("proj.die")
+        after = project.app.send_task("proj.add", [1, 1])
+
+        with pytest.raises(WorkerLost):
+            died.get(timeout=WAIT)
+        assert after.get(timeout=WAIT) == 2
+
+
+def test_a_warm_stop_lets_the_running_task_end(project: Project) -> None:
+    with project.worker("-c", "1") as worker:
+        running = project.app.send_task("proj.mark", ["running", 1])
+        waiting = project.app.send_task("proj.mark", ["waiting"])
+        eventually(lambda: project.runs("running"))
+        worker.signal(signal.SIGTERM)
+
+        assert worker.wait() == 0
+    assert running.get(timeout=0) == "running"
+    assert project.runs("waiting") == 0
+
+    with project.worker("-c", "1"):
+        assert waiting.get(timeout=WAIT) == "waiting"
+    assert project.runs("running") == 1
+
+
+def test_a_cold_stop_gives_the_running_task_to_the_next_worker(
+    project: Project,
+) -> None:
+    with project.worker("-c", "1") as worker:
+        running = project.app.send_task("proj.mark", ["running", 2])
+        eventually(lambda: project.runs("running"))
+        worker.signal(signal.SIGQUIT)
+        worker.wait()
+
+    with project.worker("-c", "1"):
+        assert running.get(timeout=WAIT) == "running"
+    assert project.runs("running") == 2
+
+
+def test_tasks_of_a_worker_that_was_killed_are_run_by_another(
+    project: Project,
+) -> None:
+    with project.worker("-c", "1") as first, project.worker("-c", "1"):
+        marks = [project.app.send_task("proj.mark", [f"m{n}", 0.3]) for n in range(6)]
+        eventually(lambda: project.runs("m0") or project.runs("m1"))
+        first.signal(signal.SIGKILL)
+        began = time.monotonic()
+
+        assert [mark.get(timeout=WAIT) for mark in marks] == [f"m{n}" for n in range(6)]
+        assert time.monotonic() - began < 10
