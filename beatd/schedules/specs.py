@@ -307,7 +307,7 @@ def read(value: object, *, relative: bool = False) -> ScheduleSpec:
     if isinstance(value, crontab | cron | every | once | solar | rrule):
         return value
     if isinstance(value, str):
-        return cron(value)
+        return _cron_of(value)
     if isinstance(value, int | float | timedelta) and not isinstance(value, bool):
         return every(value, relative=relative)
     raise ScheduleError(
@@ -315,9 +315,13 @@ def read(value: object, *, relative: bool = False) -> ScheduleSpec:
     )
 
 
-@lru_cache(
-    maxsize=4096
-)  # entries often share a schedule; it need not be in memory twice
+# Entries often share a schedule: it need not be read twice, nor be in memory twice.
+@lru_cache(maxsize=4096)
+def _cron_of(expression: str) -> cron:
+    return cron(expression)
+
+
+@lru_cache(maxsize=4096)
 def _cron_in_zone(fields: Fields, zone: ZoneInfo) -> Cron:
     return Cron(fields, zone)
 
