@@ -1,6 +1,7 @@
 """The command line: options in, one call to what does the work out.
 
-Each command's module is imported when the command is run: `--help` costs little.
+Each command's module is imported when the command is run: `--help` costs little. From
+then on `list` and `next` are these modules here, not the functions of Python.
 """
 
 import importlib
@@ -35,7 +36,7 @@ class _Commands(click.Group):
     """Commands that are known by name and imported when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         name = ALIASES.get(cmd_name, cmd_name)
@@ -49,7 +50,7 @@ class _Commands(click.Group):
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([*COMMANDS.items()])
 
 
 @click.command(
@@ -76,7 +77,7 @@ def beatd(context: click.Context, /, **_: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = [*(sys.argv[1:] if arguments is None else arguments)]
     try:
         status = beatd.main(args=words, prog_name="beatd", standalone_mode=False)
     except click.ClickException as error:
