@@ -303,13 +303,13 @@ def _explained(text: str, place: str) -> str:
     found = re.fullmatch(r"(.*?)(?: - at `\$(.*)`)?", text, re.DOTALL)
     assert found is not None  # the expression takes any text
     reason = found[1].replace("`", "")
-    reason = reason.replace("object", "an object", 1).replace(" | ", " or ")
+    reason = reason.replace(" | ", " or ")
     return f"{place}{found[2] or ''}: {reason[:1].lower()}{reason[1:]}"
 
 
 def _of_body(body: dict[Any, Any], headers: dict[str, Any]) -> _Headers:
     """Give what a body of protocol 1 says; the headers of a hybrid go before it."""
-    own = {k: v for k, v in headers.items() if k in _PROTOCOL_HEADERS and v is not None}
+    own = {k: v for k, v in headers.items() if v is not None}
     said = {k: v for k, v in body.items() if isinstance(k, str)}
     merged: _Headers = _convert({**said, **own}, _Headers, "body")
     return merged

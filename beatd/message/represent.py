@@ -45,7 +45,7 @@ class _Writer:
         elif isinstance(value, bytes):
             self.put(_binary(value, self.room))
         elif isinstance(value, set | frozenset) and not value:
-            self.put(f"{type(value).__name__}()")
+            self.put(_cut(f"{type(value).__name__}()", self.room))
         elif isinstance(value, dict | list | tuple | set | frozenset):
             self.container(value, level)
         else:
