@@ -64,6 +64,30 @@ def mark(name, seconds=0):
     return name
 
 
+@app.task(bind=True)
+def echo(self, *args, **kwargs):
+    """Give what the run knows of its call."""
+    request = self.request
+    return {{
+        "args": args,
+        "kwargs": kwargs,
+        "id": request.id,
+        "queue": request.delivery_info["routing_key"],
+        "priority": request.delivery_info["priority"],
+        "eta": request.eta,
+        "expires": request.expires,
+        "colour": request.get("colour"),
+        "timelimit": request.timelimit,
+        "retries": request.retries,
+        "root_id": request.root_id,
+    }}
+
+
+@app.task
+def fail(text):
+    raise ValueError(text)
+
+
 @app.task(soft_time_limit=0.2, time_limit=30)
 def patient():
     try:
