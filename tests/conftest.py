@@ -3,8 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import Server, emptied
+
+# A busy machine is no bug: examples have no time limit of their own.
+settings.register_profile("beatd", deadline=None)
+settings.load_profile("beatd")
 
 
 @pytest.fixture(scope="session")
