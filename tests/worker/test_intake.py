@@ -1,0 +1,161 @@
+"""Fetching: as much as there is room for, from all queues, through faults."""
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from beatd.brokers.base import Delivery, Outgoing
+from beatd.brokers.memory import MemoryBroker
+from beatd.errors import BrokerUnavailable
+from beatd.instant import SECOND, Span
+from beatd.routing import Route
+from beatd.worker.intake import Fetcher, Lease, Room
+from beatd.worker.stage import Trouble
+from tests.fakes import FakeClock
+from tests.servers import eventually
+
+
+class Flaky(MemoryBroker):
+    """A broker that may lose answers, be away, and that notes who asked for what."""
+
+    def __init__(self, clock: FakeClock | None = None) -> None:
+        super().__init__(clock)
+        self.away = 0
+        self.lost_answers = 0
+        self.asked: list[list[str]] = []
+
+    def join(self, worker: str, lease: Span) -> None:
+        if self.away:
+            self.away -= 1
+            raise BrokerUnavailable("nobody answers")
+        super().join(worker, lease)
+
+    def take(
+        self, worker: str, queues: Sequence[str], limit: int, attempt: str
+    ) -> list[Delivery]:
+        self.asked.append(list(queues))
+        found = super().take(worker, queues, limit, attempt)
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise BrokerUnavailable("the connection was cut")
+        return found
+
+
+class Intake:
+    """A fetcher and a lease on a broker."""
+
+    def __init__(self, broker: Flaky, room: int = 4, queues: Sequence[str] = "a"):
+        away = Trouble("the broker is away", "broker")
+        self.came: list[str] = []
+        self.recovered: list[int] = []
+        self.crashes: list[BaseException] = []
+        self.room = Room(room)
+        self.lease = Lease(broker, "me", 10 * SECOND, self.recovered.append, away)
+        self.fetcher = Fetcher(
+            broker, "me", queues, self.lease, self.room, self._deliver, away
+        )
+
+    def _deliver(self, deliveries: list[Delivery]) -> None:
+        self.came += [delivery.message.decode() for delivery in deliveries]
+
+
+def fill(broker: MemoryBroker, queue: str, *messages: str) -> None:
+    broker.send([Outgoing(Route(queue), message.encode()) for message in messages])
+
+
+def test_no_more_is_taken_than_there_is_room_for() -> None:
+    broker = Flaky()
+    intake = Intake(broker, room=2)
+    fill(broker, "a", "1", "2", "3")
+    intake.lease.turn()
+
+    assert intake.fetcher.turn() is True
+    assert intake.fetcher.turn() is False
+    intake.room.clear(1)
+    intake.fetcher.turn()
+
+    assert intake.came == ["1", "2", "3"]
+
+
+def test_what_was_taken_with_a_lost_answer_comes_with_the_next_one() -> None:
+    broker = Flaky()
+    intake = Intake(broker)
+    fill(broker, "a", "1", "2")
+    intake.lease.turn()
+    broker.lost_answers = 1
+    with pytest.raises(BrokerUnavailable):
+        intake.fetcher.turn()
+    intake.fetcher.turn()
+
+    assert intake.came == ["1", "2"]
+
+
+def test_each_queue_is_first_in_its_turn() -> None:
+    broker = Flaky()
+    intake = Intake(broker, queues=["a", "b", "c"])
+    intake.lease.turn()
+    for _ in range(4):
+        intake.fetcher.turn()
+
+    assert [queues[0] for queues in broker.asked] == ["a", "b", "c", "a"]
+
+
+def test_the_lease_gives_back_what_dead_workers_held() -> None:
+    clock = FakeClock()
+    broker = Flaky(clock)
+    fill(broker, "a", "1")
+    broker.join("dead", SECOND)
+    broker.take("dead", ["a"], 1, "x")
+    intake = Intake(broker)
+    intake.lease.turn()
+    assert intake.recovered == []
+
+    clock.go_to(clock.now() + SECOND)
+    intake.lease.turn()
+    intake.fetcher.turn()
+
+    assert intake.recovered == [1]
+    assert intake.came == ["1"]
+
+
+def test_a_fetcher_waits_for_messages_and_for_room_and_stops_at_once() -> None:
+    broker = Flaky()
+    intake = Intake(broker, room=1)
+    intake.fetcher.start(intake.crashes.append)
+    fill(broker, "a", "1", "2")
+    eventually(lambda: intake.came == ["1"])
+    intake.room.clear(1)
+    eventually(lambda: intake.came == ["1", "2"])
+
+    stopping = threading.Thread(target=intake.fetcher.stop)
+    stopping.start()
+    stopping.join(4)
+
+    assert not stopping.is_alive()
+    assert intake.crashes == []
+
+
+def test_a_broker_that_comes_late_is_waited_for() -> None:
+    broker = Flaky()
+    broker.away = 2
+    broker.lost_answers = 1
+    intake = Intake(broker)
+    fill(broker, "a", "1")
+    intake.fetcher.start(intake.crashes.append)
+    eventually(lambda: intake.came == ["1"])
+    intake.fetcher.stop()
+
+    assert intake.crashes == []
+
+
+def test_a_lease_is_renewed_until_it_is_stopped() -> None:
+    broker = Flaky()
+    broker.away = 1
+    intake = Intake(broker)
+    intake.lease.start(intake.crashes.append)
+    fill(broker, "a", "1")
+    eventually(lambda: broker.take("me", ["a"], 1, "x"))
+    intake.lease.stop()
+
+    assert intake.crashes == []
