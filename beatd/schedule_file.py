@@ -111,12 +111,17 @@ def view(path: Path) -> View:
     A file that is not there says nothing. Rows that cannot be understood are left out
     and named in the log. Raises ScheduleFileError.
     """
-    return _view_of(path, _tables_of(path, TABLES))
-
-
-def view_meta(path: Path) -> View:
-    """Read as `view` does, but without the entries: this costs next to nothing."""
-    return _view_of(path, _tables_of(path, ["meta"]))
+    seen, bad = _understand(_tables_of(path, TABLES))
+    if bad:
+        more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        logger.warning(
+            "%s: rows that cannot be understood are passed over: %s%s",
+            path,
+            ", ".join(bad[:_NAMED]),
+            more,
+            extra={"event": "file.bad_rows"},
+        )
+    return seen
 
 
 class ScheduleFile:
@@ -180,7 +185,7 @@ class ScheduleFile:
         """Give the largest term number seen, by us or by who writes the file now."""
         if not self._lock.held:
             with suppress(ScheduleFileError):
-                self._term = max(self._term, view_meta(self.path).term)
+                self._term = max(self._term, _view_of(self.path, "meta").term)
         return self._term
 
     def rewrite(
@@ -215,11 +220,11 @@ class ScheduleFile:
             return
         if self._tables and not self._tables.is_at(self.path):
             self._save_lost(self._tables)
-        if not (self._tables or self._open()):
+        tables = self._open()
+        if tables is None:
             return
-        assert self._tables is not None
         try:
-            self._tables.write(self._changes)
+            tables.write(self._changes)
         except (OSError, sqlite3.Error) as error:
             # Opened anew the next time: that finds out whether the file is damaged.
             self._close_tables()
@@ -230,7 +235,7 @@ class ScheduleFile:
 
     def _check_namespace(self) -> None:
         try:
-            theirs = view_meta(self.path).namespace
+            theirs = _view_of(self.path, "meta").namespace
         except ScheduleFileError:
             return  # who locks it finds out what is wrong
         if theirs not in ("", self._namespace):
@@ -240,19 +245,19 @@ class ScheduleFile:
             )
             raise _unusable(self.path, problem)
 
-    def _open(self) -> bool:
-        """Lock the file and open it for writing, as far as that is not done."""
+    def _open(self) -> "_Tables | None":
+        """Lock and open the file, as far as that is not done; None: it cannot be."""
         try:
             if not self._lock.try_lock(self._words):
-                holder = self._lock.holder() or "its lock is held"
+                holder = self._lock.holder() or "which does not say who it is"
                 self._say(f"{self.path} is in use by another beatd ({holder})")
-                return False
+                return None
             self._tables = self._tables or self._prepare()
         except (OSError, sqlite3.Error) as error:
-            self._say(f"{self.path} cannot be opened: {error}")
+            self._say(f"{self.path} cannot be written: {error}")
         except ScheduleFileError as error:
             self._say(str(error))
-        return self._tables is not None
+        return self._tables
 
     def _prepare(self) -> "_Tables":
         """Open the file; made if there is none, set aside first if it is damaged."""
@@ -267,8 +272,7 @@ class ScheduleFile:
             self._set_aside(problem)
         if problem or found.state is State.ABSENT:
             make(self.path, SCHEDULE_FILE, [_MAKE.format(name) for name in TABLES])
-        dropped = _view_of(self.path, _tables_of(self.path, ["dropped"])).dropped
-        return _Tables(self.path, dropped)
+        return _Tables(self.path, _view_of(self.path, "dropped").dropped)
 
     def _set_aside(self, problem: str) -> None:
         stamp = f"{datetime_of(self._clock.now()):%Y%m%dT%H%M%S}"
@@ -289,7 +293,8 @@ class ScheduleFile:
             extra={"event": "file.lost"},
         )
         with suppress(sqlite3.Error):
-            self._changes.put_under(_view_of(self.path, tables.read()))
+            old, _ = _understand(tables.read())
+            self._changes.put_under(old)
         self._close_tables()
 
     def _close_tables(self) -> None:
@@ -337,8 +342,7 @@ class _Changes:
     def count(self, dropped: Mapping[tuple[str, str], int]) -> None:
         for (entry, reason), number in dropped.items():
             counts = self.dropped.setdefault(entry, {})
-            # A plain text: Reason is one that msgspec would not take as a key.
-            counts[str(reason)] = counts.get(reason, 0) + number
+            counts[reason] = counts.get(reason, 0) + number
 
     def put_under(self, old: View) -> None:
         """Add what `old` says and these changes do not."""
@@ -448,7 +452,14 @@ def _tables_of(path: Path, names: Sequence[str]) -> dict[str, list[_Pair]]:
     return dict(zip(names, tables, strict=True))
 
 
-def _view_of(path: Path, tables: Mapping[str, list[_Pair]]) -> View:
+def _view_of(path: Path, table: str) -> View:
+    """Read one table only, and pass over in silence what cannot be understood."""
+    seen, _ = _understand(_tables_of(path, [table]))
+    return seen
+
+
+def _understand(tables: Mapping[str, list[_Pair]]) -> tuple[View, list[str]]:
+    """Give what the rows say, and the names of those that say nothing."""
     bad: list[str] = []
     marks = _understood(tables.get("ledger", []), lambda _, value: _mark_of(value), bad)
     dropped = _understood(
@@ -457,16 +468,7 @@ def _view_of(path: Path, tables: Mapping[str, list[_Pair]]) -> View:
     meta = _understood(
         tables.get("meta", []), lambda name, value: _meta[name].decode(value), bad
     )
-    if bad:
-        more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-        logger.warning(
-            "%s: rows that cannot be understood are passed over: %s%s",
-            path,
-            ", ".join(bad[:_NAMED]),
-            more,
-            extra={"event": "file.bad_rows"},
-        )
-    return View(marks, dropped, **meta)
+    return View(marks, dropped, **meta), bad
 
 
 def _understood(
@@ -476,15 +478,9 @@ def _understood(
     good = {}
     for key, value in rows:
         try:
-            name = key.decode()
+            name = str(key, "utf-8")
             good[name] = decode(name, value)
-        except (
-            msgspec.MsgspecError,
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-        ):
+        except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError):
             bad.append(repr(key)[:80])
     return good
 

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "lock"
 
 
-def process(path: Path, *more: str) -> "subprocess.Popen[str]":
-    """Start a process that takes the lock, does `more`, and says when it is done."""
+@contextmanager
+def process(path: Path, *more: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run a process that takes the lock, does `more`, and says when it is done."""
     code = [
         "import os, signal",
         "from pathlib import Path",
@@ -26,12 +29,16 @@ def process(path: Path, *more: str) -> "subprocess.Popen[str]":
         f"lock = FileLock(Path({str(path)!r}))",
         "assert lock.try_lock('the other process')",
         *more,
-        "print(os.getpid(), flush=True)",
+        # In one piece: print() may make two, and a child writes here, too.
+        "os.write(1, b'%d\\n' % os.getpid())",
         "signal.pause()",
     ]
-    return subprocess.Popen(
-        [sys.executable, "-c", "\n".join(code)], stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", "\n".join(code)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
 
 
 def pid_said_by(running: "subprocess.Popen[str]") -> int:

@@ -223,8 +223,7 @@ class SQLiteBroker:
 
     def leave(self, worker: str) -> None:
         with self._transaction() as db:
-            db.execute("DELETE FROM workers WHERE worker = ?", (worker,))
-            db.execute(SQL["give_all_back"], (worker,))
+            self._release(db, worker, deaths=0)
         self._call()
 
     def take(
@@ -235,18 +234,15 @@ class SQLiteBroker:
                 return []
             rows = db.execute(SQL["taken"], (worker, attempt)).fetchall()
             if not rows:
-                self._end_delays(db)
-                for queue in queues:
-                    rows += db.execute(SQL["ready"], (queue, limit))
-            # By step, then in the order of the queues, then as they lie.
-            turn = {queue: number for number, queue in enumerate(queues)}
-            rows.sort(key=lambda row: (row[0], turn.get(row[3], -1), row[1], row[2]))
-            del rows[limit:]
-            taken = [(worker, attempt, number) for _, _, number, *_ in rows]
-            db.executemany(SQL["take"], taken)
+                rows = self._ready(db, queues, limit)
+                sql = "SELECT coalesce(max(place), 0) FROM messages WHERE worker = ?"
+                (last,) = db.execute(sql, (worker,)).fetchone()
+                taken = enumerate((number for number, *_ in rows), start=last + 1)
+                flights = [(worker, attempt, place, number) for place, number in taken]
+                db.executemany(SQL["take"], flights)
         return [
             Delivery(f"{attempt}:{number}", queue, message, deaths + 1)
-            for _, _, number, queue, message, deaths in rows
+            for number, queue, message, deaths, *_ in rows
         ]
 
     def await_message(self, queues: Sequence[str], timeout: Span) -> bool:
@@ -276,8 +272,10 @@ class SQLiteBroker:
 
     def give_back(self, worker: str, deliveries: Sequence[Delivery]) -> None:
         with self._transaction() as db:
-            flights = [_flight(worker, delivery) for delivery in deliveries]
-            db.executemany(SQL["give_back"], flights)
+            sql = "SELECT id FROM messages WHERE id = ? AND worker = ? AND attempt = ?"
+            for delivery in reversed(deliveries):
+                found = db.execute(sql, _flight(worker, delivery)).fetchall()
+                self._put_in_front(db, found, deaths=0)
         self._call()
 
     def delay(self, worker: str, delivery: Delivery, until: Instant) -> None:
@@ -295,8 +293,7 @@ class SQLiteBroker:
         with self._transaction() as db:
             now = self._clock.elapsed()
             lost = db.execute(SQL["lost"], (now, now)).fetchall()
-            given = db.executemany(SQL["give_back_lost"], lost).rowcount if lost else 0
-            db.executemany("DELETE FROM workers WHERE worker = ?", lost)
+            given = sum(self._release(db, worker, deaths=1) for (worker,) in lost)
         self._call()
         return given
 
@@ -391,10 +388,32 @@ class SQLiteBroker:
             )
         return queues
 
-    def _end_delays(self, db: sqlite3.Connection) -> None:
-        """Put in front what is due, the earliest foremost."""
+    def _ready(
+        self, db: sqlite3.Connection, queues: Sequence[str], limit: int
+    ) -> list[_Row]:
+        """Give what is next: by step, then by the order of the queues."""
         over = db.execute(SQL["over"], (self._clock.now(),)).fetchall()
-        db.executemany(SQL["end_delay"], over)
+        self._put_in_front(db, over, deaths=0)
+        rows: list[_Row] = []
+        for queue in queues:
+            rows += db.execute(SQL["ready"], (queue, limit))
+        # The sort is stable: within a step and queue they stay as they lie.
+        rows.sort(key=lambda row: row[4])
+        return rows[:limit]
+
+    def _release(self, db: sqlite3.Connection, worker: str, *, deaths: int) -> int:
+        """End a lease and put in front what was held under it; say how many."""
+        db.execute("DELETE FROM workers WHERE worker = ?", (worker,))
+        held = db.execute(SQL["held"], (worker,)).fetchall()
+        self._put_in_front(db, held, deaths=deaths)
+        return len(held)
+
+    def _put_in_front(
+        self, db: sqlite3.Connection, messages: Sequence[_Row], *, deaths: int
+    ) -> None:
+        """Make these ready, one after the other before all others of their queue."""
+        rows = [(deaths, number) for (number,) in messages]
+        db.executemany(SQL["put_in_front"], rows)
 
     def _joined(self, db: sqlite3.Connection, worker: str) -> bool:
         sql = "SELECT 1 FROM workers WHERE worker = ?"

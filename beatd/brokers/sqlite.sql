@@ -8,9 +8,10 @@
 -- runs      the current run of each entry that has an overlap rule.
 -- bindings  which queue an exchange reaches, as declared.
 -- messages  all that are not settled. A message is ready, delayed (`due`) or in flight
---           (`worker`, `attempt`), and keeps its row through all of these. It is taken
---           in the order of step, place, id: a place is 0, or below when the message
---           was put in front. `deaths` counts the workers that died with it.
+--           (`worker`, `attempt`), and keeps its row through all of these. What is
+--           ready is taken in the order of step, place, id: a place is 0, or below for
+--           what was put in front. In flight, `place` is the order of taking.
+--           `deaths` counts the workers that died with it.
 -- workers   leases, on the machine's monotonic clock. `sent` is the first token of the
 --           last settlement that sent something.
 -- dead      the dead-letter queue.
@@ -72,7 +73,7 @@ CREATE INDEX ready ON messages (queue, step, place, id)
     WHERE worker IS NULL AND due IS NULL
 
 -- name: make_in_flight
-CREATE INDEX in_flight ON messages (worker, attempt) WHERE worker IS NOT NULL
+CREATE INDEX in_flight ON messages (worker, place) WHERE worker IS NOT NULL
 
 -- name: make_delayed
 CREATE INDEX delayed ON messages (due) WHERE due IS NOT NULL
@@ -123,17 +124,17 @@ INSERT INTO workers (worker, lease, ends) VALUES (?, ?, ?)
 ON CONFLICT (worker) DO UPDATE SET lease = excluded.lease, ends = excluded.ends
 
 -- name: taken
-SELECT step, place, id, queue, message, deaths
-FROM messages WHERE worker = ? AND attempt = ?
+SELECT id, queue, message, deaths
+FROM messages WHERE worker = ? AND attempt = ? ORDER BY place
 
 -- name: ready
-SELECT step, place, id, queue, message, deaths
+SELECT id, queue, message, deaths, step
 FROM messages
 WHERE queue = ? AND worker IS NULL AND due IS NULL
 ORDER BY step, place, id LIMIT ?
 
 -- name: take
-UPDATE messages SET worker = ?, attempt = ? WHERE id = ?
+UPDATE messages SET worker = ?, attempt = ?, place = ? WHERE id = ?
 
 -- name: is_ready
 SELECT EXISTS (
@@ -146,20 +147,21 @@ SELECT min(due) FROM messages WHERE due IS NOT NULL
 -- name: over
 SELECT id FROM messages WHERE due IS NOT NULL AND due <= ? ORDER BY due DESC, id DESC
 
--- name: end_delay
-UPDATE messages SET due = NULL, place = (
-    SELECT coalesce(min(first.place), 0) - 1 FROM messages AS first
-    WHERE first.queue = messages.queue AND first.step = messages.step
-        AND first.worker IS NULL AND first.due IS NULL
-)
+-- name: held
+SELECT id FROM messages WHERE worker = ? ORDER BY place DESC
+
+-- name: put_in_front
+UPDATE messages SET
+    worker = NULL,
+    attempt = NULL,
+    due = NULL,
+    deaths = deaths + ?,
+    place = (
+        SELECT coalesce(min(first.place), 0) - 1 FROM messages AS first
+        WHERE first.queue = messages.queue AND first.step = messages.step
+            AND first.worker IS NULL AND first.due IS NULL
+    )
 WHERE id = ?
-
--- name: give_back
-UPDATE messages SET worker = NULL, attempt = NULL
-WHERE id = ? AND worker = ? AND attempt = ?
-
--- name: give_all_back
-UPDATE messages SET worker = NULL, attempt = NULL WHERE worker = ?
 
 -- name: delay
 UPDATE messages SET worker = NULL, attempt = NULL, due = ?
@@ -176,6 +178,3 @@ FROM messages WHERE id = ? AND worker = ? AND attempt = ?
 -- name: lost
 -- A lease that ends later than its length allows is from before the machine's start.
 SELECT worker FROM workers WHERE ends <= ? OR ends - lease > ?
-
--- name: give_back_lost
-UPDATE messages SET worker = NULL, attempt = NULL, deaths = deaths + 1 WHERE worker = ?

@@ -264,10 +264,11 @@ def test_a_recovered_worker_takes_again_once_it_joins(broker: Broker) -> None:
 
 
 def test_delayed_messages_wait_until_they_are_due(broker: Broker, worker: str) -> None:
+    before = now()
     fill(broker, b"there")
-    broker.send([Outgoing(CELERY, b"late", due=now() + MINUTE)])
-    broker.send([Outgoing(CELERY, b"second", due=now() - 1)])
-    broker.send([Outgoing(CELERY, b"first", due=now() - 2)])
+    broker.send([Outgoing(CELERY, b"late", due=before + MINUTE)])
+    broker.send([Outgoing(CELERY, b"second", due=before - 1)])
+    broker.send([Outgoing(CELERY, b"first", due=before - 2)])
 
     taken = broker.take(worker, ["celery"], 9, "t1")
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -59,8 +60,9 @@ def broker(connect: Connect) -> SQLiteBroker:
     return connect()
 
 
-def process(path: Path, *lines: str) -> "subprocess.Popen[str]":
-    """Start another process with a broker on the file, and let it run these lines."""
+@contextmanager
+def process(path: Path, *lines: str) -> Iterator["subprocess.Popen[str]"]:
+    """Let another process, with a broker on the file, run these lines."""
     code = [
         "import os, signal",
         "from tests.brokers.making import *",
@@ -69,9 +71,12 @@ def process(path: Path, *lines: str) -> "subprocess.Popen[str]":
         f"broker = SQLiteBroker(Path({str(path)!r}), namespace='test')",
         *lines,
     ]
-    return subprocess.Popen(
-        [sys.executable, "-c", "\n".join(code)], stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", "\n".join(code)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
 
 
 def line_of(running: "subprocess.Popen[str]") -> str:
@@ -403,8 +408,7 @@ def test_threads_and_forked_children_share_the_broker(
         "broker.send([outgoing(b'end')])",
     ]
     with process(path, *lines) as running:
-        pass
-    assert running.returncode == 0
+        assert running.wait(PATIENCE) == 0
 
     lying = lying_in(broker)
     assert (lying[0], set(lying[1:3]), lying[3]) == (
