@@ -15,7 +15,7 @@ import beatd
 from beatd import Beatd
 from beatd.brokers.memory import MemoryBroker
 from beatd.current import set_current
-from beatd.errors import BrokerUnavailable, ConfigError, MessageError
+from beatd.errors import BeatdError, BrokerUnavailable, ConfigError, MessageError
 from beatd.instant import DAY, HOUR, SECOND
 from beatd.message import read_body, read_envelope
 from beatd.results import encoding_of
@@ -414,6 +414,15 @@ def test_a_failure_is_raised_unless_it_is_not_to_be(wired: Wired) -> None:
     assert isinstance(result.get(propagate=False), ValueError)
     with pytest.raises(ValueError, match="no"):
         result.get(timeout=0)
+
+
+def test_a_failure_that_came_without_an_exception_is_raised_all_the_same(
+    wired: Wired,
+) -> None:
+    wired.results.store([Meta("one", "FAILURE", "just words")])
+
+    with pytest.raises(BeatdError, match="just words"):
+        wired.app.AsyncResult("one").get(timeout=0)
 
 
 def test_waiting_ends_with_a_time_out(wired: Wired) -> None:

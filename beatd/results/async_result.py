@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from beatd.current import Application, current_app
+from beatd.errors import BeatdError
 from beatd.instant import span_of
 from beatd.results.base import PROPAGATE_STATES, READY_STATES, Meta, State
 
@@ -126,5 +127,8 @@ class AsyncResult(Generic[R]):
         return meta
 
     def _raise_failure(self, meta: Meta) -> None:
-        if meta.status in PROPAGATE_STATES and isinstance(meta.result, BaseException):
+        if meta.status not in PROPAGATE_STATES:
+            return
+        if isinstance(meta.result, BaseException):
             raise meta.result
+        raise BeatdError(f"task {self.id} ended as {meta.status}: {meta.result!r}")

@@ -293,6 +293,11 @@ class Worker:
         if self._stop:
             self._put(Settlement(delivery.token, GiveBack(delivery)))
             return
+        most = self.settings.task_max_deliveries
+        if delivery.deliveries > most + 1:
+            # It ended the worker that was about to set it aside: not even look at it.
+            self._bury(delivery, f"delivered {delivery.deliveries} times")
+            return
         try:
             said = read_envelope(delivery.message, self._limits)
         except MessageError as error:
@@ -302,7 +307,7 @@ class Worker:
         task = self.tasks.get(said.task)
         if task is None:
             self._bury_failed(delivery, said, None, NotRegistered(said.task))
-        elif delivery.deliveries > self.settings.task_max_deliveries:
+        elif delivery.deliveries > most:
             times = f"{delivery.deliveries - 1} times"
             lost = WorkerLost(f"delivered {times}, and no worker lived to tell the end")
             self._bury_failed(delivery, said, task, lost)

@@ -641,6 +641,19 @@ def test_a_message_that_outlived_too_many_workers_is_not_tried_again() -> None:
     assert isinstance(result.result, WorkerLost)
 
 
+def test_a_message_that_ends_whoever_reads_it_is_set_aside_unread() -> None:
+    bench = Bench(task_max_deliveries=1)
+    put(bench, b"poison")
+    for name in ("dead-1", "dead-2"):
+        bench.broker.join(name, 1)
+        bench.broker.take(name, ["celery"], 1, name)
+        bench.clock.go_to(bench.clock.now() + SECOND)
+        bench.broker.recover()
+    bench.run()
+
+    assert [dead.reason for dead in bench.broker.dead] == ["delivered 3 times"]
+
+
 def test_a_lost_run_fails_at_once_when_the_task_is_not_to_be_given_back(
     bench: Bench,
 ) -> None:
