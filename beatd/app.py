@@ -474,9 +474,13 @@ class Beatd:
         """
         self._discovered.append((packages, related_name))
 
-    def import_tasks(self) -> None:
-        """Import all modules that the settings name; ConfigError says which fail."""
-        import_modules([*self.settings.modules, *self._modules_found()])
+    def import_tasks(self, more: Sequence[str] = ()) -> None:
+        """Import the modules that the settings name, those discovered, and `more`.
+
+        Raises ConfigError that says which fail, and why.
+        """
+        named = [*self.settings.modules, *more]
+        import_modules(dict.fromkeys([*named, *self._modules_found()]))
 
     def close(self) -> None:
         """Let go of what was connected."""

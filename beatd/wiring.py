@@ -25,7 +25,6 @@ from beatd.results.base import READY_STATES, ResultBackend
 from beatd.schedule_file import ScheduleFile
 from beatd.scheduler import LONGEST_NAP, Scheduler
 from beatd.settings import Settings
-from beatd.tasks import import_modules
 from beatd.timetable import Timetable
 from beatd.worker.execute import executor_for
 from beatd.worker.loop import Worker, WorkerEvent
@@ -103,7 +102,7 @@ def worker_of(
     local_time(str(settings.zone))
     app = _app_of(config)
     app.use(settings)
-    import_modules([*settings.modules, *choice.include])
+    app.import_tasks(choice.include)
     hostname = node_name(choice.hostname)
     pool = pools.create(
         settings.worker_pool,
