@@ -5,13 +5,15 @@ import os
 import secrets
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
-from beatd import brokers, config, results, source
 from beatd import settings as reading
+from beatd import source
+from beatd.app.conf import Conf, changed, is_schedule, read_object
+from beatd.app.connections import Connections
 from beatd.brokers.base import Broker, Outgoing
 from beatd.clock import Clock, SystemClock
 from beatd.current import current_app, set_current, set_default
@@ -33,51 +35,10 @@ from beatd.tasks import (
     share,
 )
 
-__all__ = ["AsyncResult", "Beatd", "current_app", "shared_task"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
 Hook = Callable[..., Any]
-
-
-class Conf(MutableMapping[str, Any]):
-    """An application's settings, read and written in every spelling.
-
-    What is written here goes before what `config_from_object` gave.
-    """
-
-    def __init__(self, app: "Beatd") -> None:
-        self.__dict__["_app"] = app
-
-    def __getitem__(self, name: str) -> Any:
-        known = reading.spellings().get(name)
-        if known is None:
-            raise KeyError(name)
-        return getattr(self._app.settings, known)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        self._app.change({name: value})
-
-    def __delitem__(self, name: str) -> None:
-        raise TypeError(f"a setting cannot be removed: {name}")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(reading.table())
-
-    def __len__(self) -> int:
-        return len(reading.table())
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            hint = reading.did_you_mean(name, reading.spellings())
-            problem = f"no setting named {name!r}"
-            raise AttributeError(f"{problem}; {hint}" if hint else problem) from None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self[name] = value
 
 
 class Announcement:
@@ -96,60 +57,6 @@ class Announcement:
         hooks, self._hooks = self._hooks, []
         for hook in hooks:
             hook(sender=app)
-
-
-class Connections:
-    """What one process sends and reads results through; a forked one opens its own."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        broker: Broker | None = None,
-        backend: ResultBackend | None = None,
-    ) -> None:
-        self.pid = os.getpid()
-        self.settings = settings
-        self.format = config.message_format(settings)
-        self.router = config.router(settings)
-        self._broker = broker
-        self._backend = backend
-        self._declared: set[str] = set()
-        self._lock = threading.Lock()
-
-    @property
-    def broker(self) -> Broker:
-        """Give the broker to publish to, connected when it is first asked for."""
-        with self._lock:
-            if self._broker is None:
-                self._broker = brokers.connect(
-                    self.settings.write_urls[0],
-                    namespace=self.settings.beat_namespace,
-                    options=self.settings.broker_transport_options,
-                    tls=self.settings.broker_use_ssl,
-                )
-            return self._broker
-
-    @property
-    def backend(self) -> ResultBackend:
-        """Give the result backend, connected when it is first asked for."""
-        with self._lock:
-            if self._backend is None:
-                self._backend = results.connect(self.settings)
-            return self._backend
-
-    def declare(self, options: Mapping[str, Any]) -> None:
-        """Make the queue that `options` name known, as its first sender does."""
-        queue = self.router.declares(options)
-        if queue is not None and queue.name not in self._declared:
-            self.broker.declare([queue])
-            self._declared.add(queue.name)
-
-    def close(self) -> None:
-        """Let go of what was connected here."""
-        if self._broker is not None:
-            self._broker.close()
-        if self._backend is not None:
-            self._backend.close()
 
 
 class Beatd:
@@ -202,7 +109,7 @@ class Beatd:
         With a `namespace`, only names that begin with it and an underscore count. What
         is wrong with them is said when they are first needed.
         """
-        self._config = lambda: _read(obj, namespace)
+        self._config = lambda: read_object(obj, namespace)
         self._forget_settings()
 
     def beatd_config(self) -> Source:
@@ -210,9 +117,9 @@ class Beatd:
         found = self._read_config()
         self.on_after_configure.announce(self)
         self.on_after_finalize.announce(self)
-        written = _changed(found.written, self._changes)
+        written = changed(found.written, self._changes)
         if self._periodic:
-            spelled = next(filter(_is_schedule, written), "beat_schedule")
+            spelled = next(filter(is_schedule, written), "beat_schedule")
             written[spelled] = {**self._periodic, **dict(written.get(spelled, {}))}
         return Source(found.name, written, found.file, found.text)
 
@@ -243,7 +150,7 @@ class Beatd:
 
     def change(self, settings: Mapping[str, Any]) -> None:
         """Set some settings, in any spelling."""
-        self._changes = _changed(self._changes, settings)
+        self._changes = changed(self._changes, settings)
         self._forget_settings()
 
     def add_periodic_task(
@@ -575,46 +482,3 @@ def _pauses(policy: Mapping[str, Any]) -> Iterator[float]:
     for _ in range(limit) if limit else itertools.count():
         yield pause
         pause = min(pause + policy.get("interval_step", 0), policy["interval_max"])
-
-
-def _changed(written: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Put changes over what is written, in whatever spelling that is."""
-    spellings = reading.spellings()
-    meant = {spellings.get(word, word) for word in changes}
-    kept = {k: v for k, v in written.items() if spellings.get(k, k) not in meant}
-    return kept | dict(changes)
-
-
-def _is_schedule(word: str) -> bool:
-    return reading.spellings().get(word) == "beat_schedule"
-
-
-def _read(obj: Any, namespace: str | None) -> Source:
-    """Give what an object, or the module of this name, says of settings."""
-    if isinstance(obj, str) and ":" not in obj:
-        found = source.of_module(obj)
-    else:
-        found = _of_object(obj)
-    return _within(namespace, found) if namespace else found
-
-
-def _of_object(obj: Any) -> Source:
-    if isinstance(obj, str):
-        module, _, attribute = obj.partition(":")
-        obj = getattr(source.import_module(module), attribute)
-    if isinstance(obj, Mapping):
-        return Source("a dict", obj)
-    words = [word for word in dir(obj) if word.isupper() or word in reading.spellings()]
-    name = getattr(obj, "__name__", type(obj).__name__)
-    return Source(name, {word: getattr(obj, word) for word in words})
-
-
-def _within(namespace: str, found: Source) -> Source:
-    """Keep the names of one name-space, without it where that makes them known."""
-    written = {}
-    for word, value in found.written.items():
-        if word.startswith(f"{namespace}_"):
-            bare = word.removeprefix(f"{namespace}_").lower()
-            is_known = word in reading.spellings() or bare not in reading.spellings()
-            written[word if is_known else bare] = value
-    return Source(found.name, written, found.file, found.text)

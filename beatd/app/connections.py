@@ -1,0 +1,65 @@
+"""What one process sends and reads results through."""
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from beatd import brokers, config, results
+from beatd.brokers.base import Broker
+from beatd.results.base import ResultBackend
+from beatd.settings import Settings
+
+
+class Connections:
+    """The broker and the result backend; a forked process opens its own."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        broker: Broker | None = None,
+        backend: ResultBackend | None = None,
+    ) -> None:
+        self.pid = os.getpid()
+        self.settings = settings
+        self.format = config.message_format(settings)
+        self.router = config.router(settings)
+        self._broker = broker
+        self._backend = backend
+        self._declared: set[str] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def broker(self) -> Broker:
+        """Give the broker to publish to, connected when it is first asked for."""
+        with self._lock:
+            if self._broker is None:
+                self._broker = brokers.connect(
+                    self.settings.write_urls[0],
+                    namespace=self.settings.beat_namespace,
+                    options=self.settings.broker_transport_options,
+                    tls=self.settings.broker_use_ssl,
+                )
+            return self._broker
+
+    @property
+    def backend(self) -> ResultBackend:
+        """Give the result backend, connected when it is first asked for."""
+        with self._lock:
+            if self._backend is None:
+                self._backend = results.connect(self.settings)
+            return self._backend
+
+    def declare(self, options: Mapping[str, Any]) -> None:
+        """Make the queue that `options` name known, as its first sender does."""
+        queue = self.router.declares(options)
+        if queue is not None and queue.name not in self._declared:
+            self.broker.declare([queue])
+            self._declared.add(queue.name)
+
+    def close(self) -> None:
+        """Let go of what was connected here."""
+        if self._broker is not None:
+            self._broker.close()
+        if self._backend is not None:
+            self._backend.close()
