@@ -10,20 +10,19 @@ worker that dies at any moment before that has it delivered again.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
-from beatd.brokers.base import Consumer, Delivery, Done, Outgoing
+from beatd.brokers.base import Delivery, Done, Outgoing
 from beatd.clock import Clock, SystemClock
 from beatd.codec import shown
 from beatd.errors import (
     BrokerUnavailable,
     MessageError,
     NotRegistered,
-    ResultUnavailable,
     Revoked,
     TimeLimitExceeded,
     WorkerLost,
@@ -47,7 +46,18 @@ from beatd.worker.report import (
     option,
     read_report,
 )
-from beatd.worker.stage import Stage, Trouble
+from beatd.worker.settle import (
+    Acknowledge,
+    Begin,
+    Bury,
+    Continue,
+    Delay,
+    GiveBack,
+    Settlement,
+    Settler,
+    Source,
+)
+from beatd.worker.stage import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +89,7 @@ class Fetched:
 class Settled:
     """These deliveries are done with, as far as was asked for."""
 
-    settlements: "Sequence[Settlement]"
+    settlements: Sequence[Settlement]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,74 +100,6 @@ class Crashed:
 
 
 WorkerEvent: TypeAlias = PoolEvent | Fetched | Settled | Crashed | Stop
-
-
-# What is to become of a delivery ----------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Acknowledge:
-    """It is done with; what follows from it is sent in the same step."""
-
-    done: Done
-    sends: Sequence[Outgoing] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """It is acknowledged, and its run may begin then: at most once."""
-
-    delivery: Delivery
-
-
-@dataclass(frozen=True, slots=True)
-class Bury:
-    """It goes to the dead-letter queue."""
-
-    delivery: Delivery
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Delay:
-    """It waits in the broker for its time."""
-
-    delivery: Delivery
-    until: Instant
-
-
-@dataclass(frozen=True, slots=True)
-class GiveBack:
-    """Others may have it."""
-
-    delivery: Delivery
-
-
-@dataclass(frozen=True, slots=True)
-class Continue:
-    """Nothing: its run goes on."""
-
-
-Act: TypeAlias = Acknowledge | Begin | Bury | Delay | GiveBack | Continue
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """What is to be kept of a run, and what then becomes of its delivery."""
-
-    token: str
-    act: Act
-    kept: Meta | Stored | None = None
-    ended: tuple[str, str] | None = None
-    """Entry and task id of a run that ends, where no acknowledgement tells it."""
-
-
-class Source(Consumer, Protocol):
-    """The broker, as the worker uses it."""
-
-    def end_runs(self, runs: Mapping[str, str]) -> None:
-        """Forget these runs (entry to task id) where they are still current."""
-        ...
 
 
 @dataclass(slots=True)
@@ -233,9 +175,13 @@ class Worker:
             lambda deliveries: self.inbox.put(Fetched(deliveries)),
             away,
         )
-        results_away = Trouble("the result backend is away", "results")
-        self.keeping = Stage(self._keep, ResultUnavailable, results_away)
-        self.settling = Stage(self._settle, BrokerUnavailable, away)
+        self.settler = Settler(
+            self.broker,
+            self.identity,
+            self.results,
+            lambda settlements: self.inbox.put(Settled(settlements)),
+            away,
+        )
 
     @property
     def capacity(self) -> int:
@@ -291,7 +237,7 @@ class Worker:
     def _admit(self, delivery: Delivery) -> None:
         """Decide about a new delivery: run it, or settle it at once."""
         if self._stop:
-            self._put(Settlement(delivery.token, GiveBack(delivery)))
+            self.settler.put(Settlement(delivery.token, GiveBack(delivery)))
             return
         most = self.settings.task_max_deliveries
         if delivery.deliveries > most + 1:
@@ -314,7 +260,7 @@ class Worker:
         elif _has_expired(said, now):
             self._expire(delivery, said, task)
         elif said.eta is not None and said.eta > now:
-            self._put(Settlement(delivery.token, Delay(delivery, said.eta)))
+            self.settler.put(Settlement(delivery.token, Delay(delivery, said.eta)))
         else:
             early = not option(task, "acks_late", self.settings)
             held = Held(delivery, said, task, early)
@@ -328,7 +274,7 @@ class Worker:
             one_line(reason),
             extra={"event": "task.buried", "queue": delivery.queue},
         )
-        self._put(Settlement(delivery.token, Bury(delivery, one_line(reason))))
+        self.settler.put(Settlement(delivery.token, Bury(delivery, one_line(reason))))
 
     def _bury_failed(
         self,
@@ -349,7 +295,7 @@ class Worker:
         )
         act = Bury(delivery, reason)
         kept = self._meta(said, task, State.FAILURE, error)
-        self._put(Settlement(delivery.token, act, kept, _run_of(said)))
+        self.settler.put(Settlement(delivery.token, act, kept, _run_of(said)))
 
     def _expire(self, delivery: Delivery, said: Envelope, task: Task[..., Any]) -> None:
         logger.info(
@@ -359,7 +305,9 @@ class Worker:
             extra={"event": "task.expired", "task": said.task, "id": said.id},
         )
         kept = self._meta(said, task, State.REVOKED, Revoked("expired"))
-        self._put(Settlement(delivery.token, Acknowledge(_done(delivery, said)), kept))
+        self.settler.put(
+            Settlement(delivery.token, Acknowledge(_done(delivery, said)), kept)
+        )
 
     # Running
 
@@ -374,7 +322,7 @@ class Worker:
                 continue
             self._running[held.token] = held
             if held.early:
-                self._put(Settlement(held.token, Begin(held.delivery)))
+                self.settler.put(Settlement(held.token, Begin(held.delivery)))
             else:
                 jobs.append(self._job(held))
         if jobs:
@@ -395,7 +343,7 @@ class Worker:
         if option(held.task, "track_started", self.settings):
             told = {"pid": pid, "hostname": self.name}
             kept = self._meta(held.said, held.task, State.STARTED, told)
-            self._put(Settlement(held.token, Continue(), kept))
+            self.settler.put(Settlement(held.token, Continue(), kept))
 
     # Ends of runs
 
@@ -432,7 +380,7 @@ class Worker:
         held.losses.append(reason)
         _say(held, logging.ERROR, "lost", f"its process is gone: {reason}")
         if self._stop and not held.early:
-            self._put(Settlement(held.token, GiveBack(held.delivery)))
+            self.settler.put(Settlement(held.token, GiveBack(held.delivery)))
             return
         again = option(held.task, "reject_on_worker_lost", self.settings)
         deliveries = held.delivery.deliveries + len(held.losses)
@@ -458,11 +406,11 @@ class Worker:
         # One that was acknowledged before its run is out of flight: nothing but this
         # tells that its run has ended.
         ended = _run_of(held.said) if over and held.early else None
-        self._put(Settlement(held.token, Acknowledge(done, sends), kept, ended))
+        self.settler.put(Settlement(held.token, Acknowledge(done, sends), kept, ended))
 
     def _set_aside(self, held: Held, reason: str, kept: Meta | Stored | None) -> None:
         act = Bury(held.delivery, one_line(reason))
-        self._put(Settlement(held.token, act, kept, _run_of(held.said)))
+        self.settler.put(Settlement(held.token, act, kept, _run_of(held.said)))
 
     def _meta(
         self,
@@ -477,49 +425,6 @@ class Worker:
             return None
         now = self.clock.now()
         return meta_of(said, state, result, self.settings, now=now, hostname=self.name)
-
-    # Settling: these two run in their stages' threads
-
-    def _put(self, settlement: Settlement) -> None:
-        keeps_something = settlement.kept is not None and self.results is not None
-        stage = self.keeping if keeps_something else self.settling
-        stage.put(settlement)
-
-    def _keep(self, batch: Sequence[Settlement]) -> None:
-        if self.results is not None:
-            self.results.store([one.kept for one in batch if one.kept is not None])
-        for settlement in batch:
-            self.settling.put(settlement)
-
-    def _settle(self, batch: Sequence[Settlement]) -> None:
-        """Tell the broker. All of it may be told again, when an answer is lost."""
-        begun: list[Done] = []
-        done: list[Done] = []
-        sends: list[Outgoing] = []
-        back: list[Delivery] = []
-        for settlement in batch:
-            match settlement.act:
-                case Acknowledge(one, following):
-                    done.append(one)
-                    sends += following
-                case Begin(delivery):
-                    begun.append(Done(delivery))
-                case GiveBack(delivery):
-                    back.append(delivery)
-                case Bury(delivery, reason):
-                    self.broker.bury(self.identity, delivery, reason)
-                case Delay(delivery, until):
-                    self.broker.delay(self.identity, delivery, until)
-        if begun:
-            self.broker.acknowledge(self.identity, begun)
-        if done:
-            self.broker.acknowledge(self.identity, done, sends)
-        if back:
-            self.broker.give_back(self.identity, back)
-        ended = dict(s.ended for s in batch if s.ended)
-        if ended:
-            self.broker.end_runs(ended)
-        self.inbox.put(Settled(batch))
 
     def _settled(self, settlements: Sequence[Settlement]) -> None:
         places = 0
@@ -536,8 +441,7 @@ class Worker:
         def crashed(error: BaseException) -> None:
             self.inbox.put(Crashed(error))
 
-        self.keeping.start("beatd-keep", crashed)
-        self.settling.start("beatd-settle", crashed)
+        self.settler.start(crashed)
         self.lease.start(crashed)
         self.fetcher.start(crashed)
 
@@ -555,7 +459,7 @@ class Worker:
         self.fetcher.stop()
         while self._waiting:
             held = self._waiting.popleft()
-            self._put(Settlement(held.token, GiveBack(held.delivery)))
+            self.settler.put(Settlement(held.token, GiveBack(held.delivery)))
         if stop is Stop.COLD:
             self.pool.kill()
 
@@ -567,8 +471,7 @@ class Worker:
     def _end(self) -> None:
         """Settle what ended, give the rest back, and end the lease."""
         self.fetcher.stop()
-        kept = self.keeping.stop(PATIENCE)
-        settled = self.settling.stop(PATIENCE)
+        settled = self.settler.stop(PATIENCE)
         self.lease.stop()
         if self._stop is not Stop.COLD:
             self.pool.stop()
@@ -577,7 +480,7 @@ class Worker:
         except BrokerUnavailable as error:
             settled = False
             logger.warning("%s", error, extra={"event": "broker.lost"})
-        if not (kept and settled):
+        if not settled:
             logger.warning(
                 "not all that ended could be settled: it is delivered again when the"
                 " lease has run out",

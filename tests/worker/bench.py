@@ -105,7 +105,7 @@ class Bench:
 
     def settle(self) -> bool:
         """Let both stages do what lies ready."""
-        return self.worker.keeping.turn() | self.worker.settling.turn()
+        return self.worker.settler.keeping.turn() | self.worker.settler.settling.turn()
 
     def left(self) -> int:
         """Give the number of messages that are in the queue or in flight."""

@@ -769,7 +769,8 @@ def test_what_succeeded_is_not_run_twice_when_the_settings_ask() -> None:
     bench.worker.lease.turn()
     bench.worker.fetcher.turn()
     bench.handle()
-    bench.worker.keeping.turn()  # kept, and the worker dies before it is settled
+    # The result is kept, and the worker dies before the delivery is settled.
+    bench.worker.settler.keeping.turn()
     bench.clock.go_to(NOON + HOUR)
     bench.broker.recover()
     bench.run()
@@ -788,7 +789,7 @@ def test_a_delivery_stays_in_flight_until_its_result_is_kept(bench: Bench) -> No
     bench.worker.fetcher.turn()
     bench.handle()
     with pytest.raises(ResultUnavailable):
-        bench.worker.keeping.turn()
+        bench.worker.settler.keeping.turn()
 
     assert bench.left() == 1
     bench.results.away = False
