@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -127,6 +128,20 @@ def test_what_code_sets_goes_before_the_config() -> None:
 
     assert app.conf["task_default_queue"] == "changed"
     assert app.conf.task_time_limit == 6
+
+
+def test_what_a_task_module_changes_leaves_the_other_settings_as_they_were(
+    wired: Wired,
+) -> None:
+    wired.app.use(replace(wired.app.settings, task_time_limit=7), wired.broker)
+
+    wired.app.conf.CELERY_DEFAULT_QUEUE = "changed"
+    wired.app.send_task("a")
+
+    assert wired.app.conf.task_time_limit == 7
+    assert wired.sent("changed").task == "a"
+    with pytest.raises(ConfigError, match="timezone"):
+        wired.app.conf.timezone = "Nowhere"
 
 
 def test_a_wrong_setting_is_said_with_all_others_at_once() -> None:

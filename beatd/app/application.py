@@ -6,6 +6,7 @@ import secrets
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
@@ -93,6 +94,8 @@ class Beatd:
         self._discovered: list[tuple[Sequence[str] | None, str]] = []
         self._config: Callable[[], Source] = lambda: Source(self._label, {})
         self._settings: Settings | None = None
+        self._used = False
+        """Whether they came by `use`, and not from what was given here."""
         self._connections: Connections | None = None
         if config_source is not None:
             self.config_from_object(config_source, namespace=namespace)
@@ -146,12 +149,17 @@ class Beatd:
         For whoever has read the settings already, from the command line too.
         """
         self._settings = settings
+        self._used = True
         self._connections = Connections(settings, broker, backend)
 
     def change(self, settings: Mapping[str, Any]) -> None:
         """Set some settings, in any spelling."""
         self._changes = changed(self._changes, settings)
-        self._forget_settings()
+        if self._used:
+            self._settings = _with(self.settings, settings)
+            self._connections = self.connections.by(self._settings)
+        else:
+            self._forget_settings()
 
     def add_periodic_task(
         self,
@@ -171,7 +179,8 @@ class Beatd:
             "kwargs": {**(sig.get("kwargs") or {}), **(kwargs or {})},
             "options": {**(sig.get("options") or {}), **options},
         }
-        self._settings = None
+        if not self._used:
+            self._settings = None
         return key
 
     # Tasks
@@ -410,6 +419,7 @@ class Beatd:
 
     def _forget_settings(self) -> None:
         self._settings = None
+        self._used = False
         self.close()
 
     def _modules_found(self) -> Iterator[str]:
@@ -473,6 +483,15 @@ def _default_app() -> Beatd:
 
 
 set_default(_default_app)
+
+
+def _with(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Give the settings with some of them changed; ConfigError if they cannot be."""
+    read = reading.read(changes)
+    if read.problems:
+        raise ConfigError("the app", list(map(str, read.problems)))
+    names = {reading.spellings()[word] for word in changes}
+    return replace(settings, **{name: getattr(read.settings, name) for name in names})
 
 
 def _pauses(policy: Mapping[str, Any]) -> Iterator[float]:

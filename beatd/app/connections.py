@@ -29,6 +29,10 @@ class Connections:
         self._declared: set[str] = set()
         self._lock = threading.Lock()
 
+    def by(self, settings: Settings) -> "Connections":
+        """Give the same connections, used by other settings."""
+        return Connections(settings, self._broker, self._backend)
+
     @property
     def broker(self) -> Broker:
         """Give the broker to publish to, connected when it is first asked for."""
