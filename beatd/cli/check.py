@@ -265,6 +265,7 @@ def _excerpt(place: Place, out: Screen) -> str:
 
     Nothing either for a line that seems to hold a secret.
     """
+    linecache.checkcache(place.file)
     line = linecache.getline(place.file, place.line).rstrip().replace("\t", " ")
     if not place.column or not line or mask(line) != line or _SECRET.search(line):
         return ""

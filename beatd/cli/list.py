@@ -123,8 +123,8 @@ def command(
     if not lines:
         out.say(EMPTY.format(source=known.config.source.name))
         return
-    for row in _Table(known, now, zone, out, wide).rows(lines[:limit]):
-        out.say(row)
+    table = _Table(known, now, zone, out, wide)
+    out.say("\n".join(table.rows(lines[:limit])))
     out.say()
     out.say(_summary(known, lines, limit, now))
     out.say(f"source: {known.source}")

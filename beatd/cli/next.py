@@ -23,7 +23,7 @@ from beatd.cli.output import (
     until,
 )
 from beatd.clock import SystemClock
-from beatd.entry import Entry
+from beatd.entry import Entry, Mark
 from beatd.instant import DAY, MINUTE, Instant, datetime_of
 from beatd.schedules.once import Once, moment_of
 
@@ -93,7 +93,7 @@ def command(
     '2027-03-28 02:30', in the config's time zone.
     """
     known = outlook(context)
-    usable, _bad = chosen(known.config, entries)
+    usable, bad = chosen(known.config, entries)
     alone = bool(entries) and len(usable) == 1
     window = _window(known.zone, at, end, bounded=not alone)
     if each or alone:
@@ -103,13 +103,16 @@ def command(
     else:
         runs = _folded(known, usable, window)
         closing = _closing_folded(runs, limit, window)
+    if bad:
+        hint = f"{counted(len(bad), 'entry')} cannot be used: beatd check"
+        click.echo(hint, err=True)
     if as_json:
-        click.echo(_document(known, runs[:limit], window))
+        more = len(runs) > limit
+        click.echo(_document(known, runs[:limit], window, truncated=more))
         return
-    out = screen(context)
-    for line in _lines(known, runs[:limit], window):
-        out.say(line)
-    out.say(closing if runs else _nothing(known, usable, window))
+    lines = [*_lines(known, runs[:limit], window)]
+    lines.append(closing if runs else _nothing(known, usable, window))
+    screen(context).say("\n".join(lines))
 
 
 # When ------------------------------------------------------------------------------
@@ -167,14 +170,19 @@ def _folded(known: Outlook, entries: Sequence[Entry], window: Window) -> list[Ru
         first = next(runs, None)
         if first is None:
             continue
-        mark = known.mark(entry)
-        policy = (entry.policy.end, entry.policy.max_runs and mark and mark.runs)
-        schedule = (entry.schedule.fingerprint, entry.offset, mark and mark.slot)
-        key = (schedule, policy, entry.policy.max_runs, first)
+        key = _likeness(entry, known.mark(entry), first)
         if key not in numbers:
             numbers[key] = sum(1 for _ in islice(runs, _COUNTED + 1))
         found.append(Run(first, entry, numbers[key]))
     return sorted(found, key=lambda run: (run.at, run.entry.name))
+
+
+def _likeness(entry: Entry, mark: Mark | None, first: Instant) -> object:
+    """Give what is equal for entries that run at the same times from `first` on."""
+    runs = mark.runs if mark and entry.policy.max_runs is not None else 0
+    since = mark.slot if mark else None
+    fingerprint = entry.schedule.fingerprint
+    return fingerprint, entry.offset, entry.policy, since, runs, first
 
 
 # For people ------------------------------------------------------------------------
@@ -264,7 +272,9 @@ def _until_in_zone(window: Window) -> str:
 # For programs ----------------------------------------------------------------------
 
 
-def _document(known: Outlook, runs: Sequence[Run], window: Window) -> bytes:
+def _document(
+    known: Outlook, runs: Sequence[Run], window: Window, *, truncated: bool
+) -> bytes:
     return document(
         "beatd.next/1",
         window.now,
@@ -272,6 +282,7 @@ def _document(known: Outlook, runs: Sequence[Run], window: Window) -> bytes:
         zone=str(window.zone),
         **stamps("from", window.begin, window.zone),
         **stamps("until", window.end, window.zone),
+        truncated=truncated,
         runs=[
             {
                 "entry": run.entry.name,

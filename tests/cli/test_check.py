@@ -1,0 +1,317 @@
+"""`beatd check`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from beatd.cli import main
+from beatd.cli.output import Screen
+from tests.cli.conftest import Run
+from tests.servers import Server
+
+BROKEN = """\
+from beatd.schedules import crontab
+
+timezone = "Europe/Berlin"
+beat_schedule = {
+    "tick": {"task": "shop.tasks.tick", "schedule": 2},
+    "nightly-backup": {"task": "backups.run", "schedule": crontab("30", "2")},
+    "month-end": {
+        "task": "shop.tasks.month",
+        "schedule": crontab(minute=0, hour=6, day_of_month=31, month_of_year=2),
+    },
+}
+"""
+
+REPORT = """\
+celeryconfig: 3 entries, 1 error, 1 warning
+
+celeryconfig.py:6: warning: entry 'nightly-backup' falls into the clock change of\
+ Sun 28 Mar 2027
+    02:30 does not exist that day in Europe/Berlin; it runs at 03:00 CEST instead
+
+celeryconfig.py:9: error: entry 'month-end': schedule: day_of_month: can never occur:\
+ February has 28 or 29 days
+    9 |         "schedule": crontab(minute=0, hour=6, day_of_month=31, month_of_year=2),
+      |                                                            ^^
+    did you mean 28?
+
+fix the errors; until then beatd schedules the other 2 entries.
+"""
+
+
+@pytest.fixture
+def config(folder: Path) -> Path:
+    """The config that tests write, found without being named."""
+    return folder / "celeryconfig.py"
+
+
+@pytest.mark.parametrize(
+    ("screen", "line_end"),
+    [
+        (None, "month_of_year=2),"),
+        (Screen(width=80), "month_of_"),
+        (Screen(width=100, utf8=True), "month_of_year=2),"),
+    ],
+)
+def test_each_problem_has_its_line_and_the_way_out(
+    run: Run, config: Path, screen: Screen | None, line_end: str
+) -> None:
+    config.write_text(BROKEN)
+
+    output = run("check", screen=screen, status=1).stdout
+
+    assert output == REPORT.replace("month_of_year=2),", line_end)
+
+
+def test_a_config_without_problems_is_said_to_be_well(run: Run, config: Path) -> None:
+    config.write_text('beat_schedule = {"a": {"task": "a", "schedule": 60}}')
+
+    assert run("check").stdout == "celeryconfig: 1 entry, all is well\n"
+
+
+def test_settings_that_cannot_be_used_keep_beatd_from_starting(
+    run: Run, config: Path
+) -> None:
+    config.write_text(
+        'timezone = "Europe/Berlim"\n'
+        'beat_schedule = {"a": {"task": "a", "schedule": 60}}\n'
+    )
+
+    output = run("check", status=1).stdout
+
+    assert "celeryconfig.py:1: error: timezone: " in output
+    assert "did you mean 'Europe/Berlin'?" in output
+    assert output.endswith("fix the errors; until then beatd refuses to start.\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("beat_schedule = {", "celeryconfig.py:1: error: syntax error: '{' was never"),
+        ("import nothing_like_it", "celeryconfig.py:1: error: this line "),
+        (None, "error: no celeryconfig.py in "),
+    ],
+)
+def test_a_config_that_cannot_be_read_at_all_ends_with_status_78(
+    run: Run, config: Path, text: str | None, said: str
+) -> None:
+    if text is not None:
+        config.write_text(text)
+
+    assert said in run("check", status=78).stdout
+
+
+@pytest.mark.usefixtures("shop")
+def test_warnings_are_errors_when_strict(run: Run) -> None:
+    run("check", status=0)
+    run("check", "--strict", status=1)
+
+
+def test_quiet_leaves_the_answer_to_the_exit_status(run: Run, config: Path) -> None:
+    config.write_text(BROKEN)
+
+    assert run("check", "--quiet", status=1).output == ""
+    assert run("-q", "check", status=1).output == ""
+
+
+def test_what_is_seldom_meant_is_warned_of_once(run: Run, config: Path) -> None:
+    config.write_text(
+        'timezone = "Europe/Berlin"\n'
+        "beat_schedule = {\n"
+        '    "fast": {"task": "a", "schedule": 0.25},\n'
+        '    **{f"m{n}": {"task": "a", "schedule": "@daily"} for n in range(5)},\n'
+        '    "b": {"task": "a", "schedule": "30 2 * * *"},\n'
+        '    "b": {"task": "a", "schedule": "30 2 * * *"},\n'
+        '    "c": {"task": "a", "schedule": "30 2 * * *", "jitter": 60},\n'
+        "}\n"
+    )
+
+    lines = [line for line in run("check").stdout.splitlines() if "warning: " in line]
+
+    assert [line.partition("warning: ")[2] for line in lines] == [
+        "5 entries, 'm0', 'm1', 'm2' and 2 more, all run at 00:00, Europe/Berlin",
+        "entry 'fast' runs every 250 ms",
+        "'b' stands twice in one dict, first in line 5",
+        "2 entries, 'b' and 'c', fall into the clock change of Sun 28 Mar 2027",
+    ]
+
+
+def test_a_clock_change_that_only_the_second_next_one_is_counts_too(
+    run: Run, config: Path
+) -> None:
+    # 02:30 on the last Sunday of October comes twice; in March it is passed over.
+    config.write_text(
+        'timezone = "Europe/Berlin"\n'
+        'beat_schedule = {"a": {"task": "a", "schedule": "30 2 31 10 *"}}\n'
+    )
+
+    output = run("check").stdout
+
+    assert "falls into the clock change of Sun 31 Oct 2027" in output
+    assert "02:30 comes twice that day in Europe/Berlin" in output
+
+
+def test_a_line_that_holds_a_secret_is_not_shown(run: Run, config: Path) -> None:
+    config.write_text(
+        'broker_transport_options = {"password": "hush", **{}}, 1\n'
+        "beat_schedule = {\n"
+        '    "a": {"task": "a", "schedule": 0, "kwargs": {"token": "hush"}},\n'
+        "}\n"
+    )
+
+    output = run("check", status=1).stdout
+
+    assert "celeryconfig.py:1: error: broker_transport_options" in output
+    assert "celeryconfig.py:3: error: entry 'a': schedule: " in output
+    assert "hush" not in output
+
+
+def test_long_lines_are_cut_on_a_terminal_only(run: Run, config: Path) -> None:
+    config.write_text(
+        'beat_schedule = {"a": {"task": "a", "schedule": "nonsense", "description":'
+        f' "{"long " * 30}"}}}}\n'
+    )
+
+    narrow = run("check", screen=Screen(width=80), status=1).stdout.splitlines()
+    piped = run("check", status=1).stdout.splitlines()
+
+    assert len(narrow[3]) == 80
+    assert len(piped[3]) > 200
+    assert narrow[4] == piped[4] == f"      | {' ' * 48}^^^^^^^^^^"
+
+
+def test_github_gets_an_annotation_for_each_problem(run: Run, config: Path) -> None:
+    config.write_text(BROKEN)
+
+    assert run("check", "--format", "github", status=1).stdout == (
+        "::warning file=celeryconfig.py,line=6::entry 'nightly-backup' falls into the"
+        " clock change of Sun 28 Mar 2027%0A02:30 does not exist that day in"
+        " Europe/Berlin; it runs at 03:00 CEST instead\n"
+        "::error file=celeryconfig.py,line=9,col=60,endColumn=61::entry 'month-end':"
+        " schedule: day_of_month: can never occur: February has 28 or 29 days"
+        "%0Adid you mean 28?\n"
+    )
+
+
+@pytest.mark.parametrize("words", [["--json"], ["--format", "json"]])
+def test_json_counts_and_lists_the_problems(
+    run: Run, config: Path, words: list[str]
+) -> None:
+    config.write_text(BROKEN)
+
+    document = json.loads(run("check", *words, status=1).stdout)
+
+    assert document["schema"] == "beatd.check/1"
+    assert (document["entries"], document["usable"]) == (3, 2)
+    assert (document["errors"], document["warnings"]) == (1, 1)
+    assert document["problems"][1] == {
+        "severity": "error",
+        "message": "entry 'month-end': schedule: day_of_month: can never occur:"
+        " February has 28 or 29 days",
+        "hint": "did you mean 28?",
+        "file": "celeryconfig.py",
+        "line": 9,
+        "column": 60,
+        "end_column": 61,
+    }
+
+
+# --import
+
+
+def test_import_looks_for_each_entry_s_task(
+    run: Run, config: Path, folder: Path
+) -> None:
+    (folder / "shop_tasks.py").write_text(
+        "from beatd import shared_task\n\n@shared_task\ndef report():\n    pass\n"
+    )
+    config.write_text(
+        'imports = ["shop_tasks"]\n'
+        "beat_schedule = {\n"
+        '    "good": {"task": "shop_tasks.report", "schedule": 60},\n'
+        '    "typo": {"task": "shop_tasks.reprot", "schedule": 60},\n'
+        "}\n"
+    )
+
+    assert "all is well" in run("check").stdout
+    assert run("check", "--import", status=1).stdout == (
+        "celeryconfig: 2 entries, 1 error, 0 warnings\n"
+        "\n"
+        "celeryconfig.py:4: error: entry 'typo': no task named 'shop_tasks.reprot' was"
+        " imported\n"
+        "    did you mean 'shop_tasks.report'?\n"
+    )
+
+
+def test_import_says_why_a_module_cannot_be_imported(run: Run, config: Path) -> None:
+    config.write_text('imports = ["no_such_module"]\n')
+
+    output = run("check", "--import", status=1).stdout
+
+    assert "error: cannot import no_such_module: no module named" in output
+
+
+def test_import_finds_the_tasks_of_an_app(run: Run, folder: Path) -> None:
+    (folder / "proj.py").write_text(
+        "from beatd import Beatd\n"
+        "app = Beatd('proj', timezone='UTC', beat_schedule={\n"
+        "    'add': {'task': 'proj.add', 'schedule': 60, 'args': (2, 3)}})\n"
+        "@app.task\n"
+        "def add(x, y):\n"
+        "    return x + y\n"
+    )
+
+    assert "1 entry, all is well" in run("check", "-A", "proj", "--import").stdout
+
+
+# --broker
+
+
+def test_broker_says_who_answers(run: Run, config: Path, server: Server) -> None:
+    config.write_text(f'broker_url = "{server.url()}"\n')
+
+    output = run("check", "--broker").stdout
+
+    assert f"broker {server.url()}" in output
+    assert "each slot is queued exactly once" in output
+    assert run("check", "--broker", "--json").exit_code == 0
+
+
+@pytest.mark.usefixtures("shop")
+def test_broker_makes_no_file(run: Run, folder: Path) -> None:
+    before = sorted(folder.iterdir())
+
+    output = run("check", "--broker", "sqlite:///later.db").stdout
+
+    assert "broker sqlite:///later.db: it will be made when it is first used" in output
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://:hush@127.0.0.1:1/0", "error: broker redis://:***@127.0.0.1:1/0: "),
+        ("sqlite:///celeryconfig.py", "error: broker: celeryconfig.py "),
+        ("carrier-pigeon://", "carrier-pigeon"),
+    ],
+)
+def test_a_broker_that_does_not_answer_is_an_error(
+    run: Run, url: str, said: str
+) -> None:
+    output = run("check", "--broker", url, status=1).stdout
+
+    assert said in output
+    assert "hush" not in output
+
+
+def test_a_config_that_beatd_refuses_is_what_check_calls_bad(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text("timezone = 7\n")
+
+    assert main(["check"]) == 1
+    assert main(["list"]) == 78
+    assert "timezone" in capsys.readouterr().err

@@ -1,0 +1,154 @@
+"""`beatd next`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from beatd.cli import main
+from tests.cli.conftest import Run, ran
+
+UNTIL_THREE = """\
+14:05:14  in 2 s       tick            every 2 s, 1643 more until 15:00
+14:10:00  in 4m 48s    sync-crm        every 5 min, 10 more until 15:00
+14:30:00  in 24m 48s   report-sales
+3 entries run until 15:00 CET.
+"""
+
+
+@pytest.mark.usefixtures("running_shop")
+def test_an_entry_that_runs_often_has_one_line_with_a_count(run: Run) -> None:
+    assert run("next", "--until", "15:00", "--limit", "8").stdout == UNTIL_THREE
+
+
+@pytest.mark.usefixtures("shop")
+def test_it_needs_no_schedule_file(run: Run) -> None:
+    assert run("next", "--until", "15:00").stdout == UNTIL_THREE
+
+
+@pytest.mark.usefixtures("shop")
+def test_it_shows_what_happens_in_the_night_of_a_clock_change(run: Run) -> None:
+    window = ("--at", "2027-03-28 00:00", "--until", "2027-03-28 06:00")
+
+    lines = run("next", *window, "nightly-*", "tick").stdout.splitlines()
+
+    assert lines == [
+        "Sun 28 Mar 2027 00:00 CET   in 124d 9h   tick            every 2 s,"
+        " 9000 more until Sun 28 Mar 2027 06:00",
+        "Sun 28 Mar 2027 03:00 CEST  in 124d 11h  nightly-backup",
+        "2 entries run until Sun 28 Mar 2027 06:00 CEST.",
+    ]
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_single_entry_has_a_line_for_each_run_however_far_ahead(run: Run) -> None:
+    assert (
+        run("next", "invoice-run", "--limit", "3").stdout
+        == """\
+Tue  1 Dec 06:00       in 7d 15h    invoice-run
+Fri  1 Jan 2027 06:00  in 38d 15h   invoice-run
+Mon  1 Feb 2027 06:00  in 69d 15h   invoice-run
+3 runs shown, times in Europe/Berlin: --limit N shows more.
+"""
+    )
+
+
+@pytest.mark.usefixtures("shop")
+def test_all_gives_each_run_a_line_of_its_own(run: Run) -> None:
+    output = run("next", "--all", "--until", "14:10", "sync-crm", "report-*").stdout
+
+    assert (
+        output
+        == """\
+14:10:00  in 4m 48s    sync-crm
+1 run until 14:10 CET.
+"""
+    )
+
+
+@pytest.mark.usefixtures("shop")
+def test_the_limit_says_what_it_hides(run: Run) -> None:
+    assert run("next", "--limit", "1", "--until", "14:10").stdout.splitlines()[-1] == (
+        "2 entries run until 14:10 CET, the first 1 are shown: --limit 2 shows all."
+    )
+
+
+@pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["nightly-backup", "--until", "15:00"],
+            "nothing runs until 15:00 CET; then nightly-backup, Tue 02:30,"
+            " in 12h 24m.\n",
+        ),
+        (["old-import"], "nothing runs: paused by the config.\n"),
+    ],
+)
+def test_nothing_is_said_to_run_and_why(run: Run, words: list[str], said: str) -> None:
+    assert run("next", *words).stdout == said
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_time_of_day_that_is_past_means_tomorrow(run: Run) -> None:
+    lines = run("next", "--until", "03:00").stdout.splitlines()
+
+    assert lines[-2:] == [
+        "Tue 02:30  in 12h 24m   nightly-backup",
+        "4 entries run until Tue 03:00 CET.",
+    ]
+
+
+@pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--until", "soon"], "expected '15:00', '2027-03-28' or"),
+        (["--at", "2027-13-01"], "expected '15:00', '2027-03-28' or"),
+        (["--until", "2020-01-01"], "lies before the beginning"),
+    ],
+)
+def test_a_time_that_cannot_be_read_is_an_error_of_usage(
+    capsys: pytest.CaptureFixture[str], words: list[str], problem: str
+) -> None:
+    assert main(["next", *words]) == 2
+    assert problem in capsys.readouterr().err
+
+
+def test_what_is_due_now_comes_first_and_bounds_are_kept(
+    run: Run, folder: Path
+) -> None:
+    (folder / "celeryconfig.py").write_text(
+        'timezone = "Europe/Berlin"\n'
+        "beat_schedule = {\n"
+        '    "late": {"task": "a", "schedule": "0 * * * *", "max_runs": 5},\n'
+        '    "broken": {"task": "a", "schedule": "nonsense"},\n'
+        "}\n"
+    )
+    ran(late="2026-11-23T11:00:00+01:00")
+
+    result = run("next")
+
+    assert result.stdout.splitlines() == [
+        "14:05:12  due now      late            hourly, 1 more until Tue 14:05",
+        "1 entry runs until Tue 14:05 CET.",
+    ]
+    assert result.stderr == "1 entry cannot be used: beatd check\n"
+
+
+@pytest.mark.usefixtures("running_shop")
+def test_json_says_what_was_asked_and_each_run(run: Run) -> None:
+    words = ("next", "--json", "--until", "15:00", "--limit", "2")
+    document = json.loads(run(*words).stdout)
+
+    assert document["schema"] == "beatd.next/1"
+    assert document["until"] == "2026-11-23T15:00:00+01:00"
+    assert document["truncated"] is True
+    assert document["runs"][1] == {
+        "entry": "sync-crm",
+        "at": "2026-11-23T14:10:00+01:00",
+        "at_ts": 1795439400,
+        "due_now": False,
+        "schedule": "every 5 min",
+        "more": 10,
+    }
