@@ -38,6 +38,9 @@ class HeldPool:
     def submit(self, jobs: Any) -> None:
         self.jobs += jobs
 
+    def resize(self, size: int) -> None:
+        self.size = size
+
     def stop(self) -> None:
         pass
 
