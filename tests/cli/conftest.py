@@ -90,7 +90,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(sys, "modules", {**sys.modules})
     for name in ("NO_COLOR", "CLICOLOR_FORCE", "BEATD_CONFIG"):
         monkeypatch.delenv(name, raising=False)
-    with freeze_time(datetime_of(NOW)):
+    with freeze_time(datetime_of(NOW), ignore=["_pytest.timing"]):
         yield tmp_path
 
 
