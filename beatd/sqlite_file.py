@@ -5,11 +5,12 @@ Which are ours says SQLite's `application_id`, which version of the format it is
 `user_version`; both stand in the file's first page from the moment it is made.
 """
 
+import fcntl
 import os
 import sqlite3
 import stat
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -77,45 +78,68 @@ def look_to_write(path: Path, kind: Kind) -> Look:
 def make(path: Path, kind: Kind, tables: Sequence[str]) -> None:
     """Make the file with these tables in one step, unless another just did.
 
-    Raises OSError and sqlite3.Error. The mode is 0600 whatever the umask; SQLite gives
-    the files that it puts beside it the same one.
+    It is made under another name and moved into place: nobody ever looks at half a
+    file, and a maker that is killed leaves none. Raises OSError and sqlite3.Error. The
+    mode is 0600 whatever the umask; SQLite gives the files beside it the same one.
     """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
-    else:
-        os.fchmod(descriptor, 0o600)
-        os.close(descriptor)
-    db = _connect(path)
-    try:
-        # Not in WAL mode yet: so the first page itself has the marks.
-        db.execute("BEGIN EXCLUSIVE")
-        if db.execute("PRAGMA application_id").fetchone() == (0,):
-            db.execute(f"PRAGMA application_id = {kind.application_id}")
-            db.execute(f"PRAGMA user_version = {kind.version}")
-            for table in tables:
-                db.execute(table)
-        db.execute("COMMIT")
-    finally:
-        db.close()
+    with _alone_in(path.parent):
+        if path.exists() and path.stat().st_size > 0:
+            return
+        draft = path.with_name(f"{path.name}.new")
+        try:
+            _fill(draft, kind, tables)
+            # A WAL that outlived its file would be taken for the new one's.
+            _remove(path)
+            draft.replace(path)
+        finally:
+            _remove(draft)
 
 
 def connect(path: Path, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
-    """Open a file of ours for any one thread at a time, in WAL mode.
+    """Open a file of ours for any one thread at a time.
 
     Transactions are the caller's own. Raises sqlite3.Error.
     """
-    db = _connect(path, busy_timeout)
+    return sqlite3.connect(
+        path, timeout=busy_timeout, isolation_level=None, check_same_thread=False
+    )
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Let no other process, nor thread, make a file there meanwhile."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        if db.execute("PRAGMA application_id").fetchone() == (0,):
-            # Its maker was killed, and SQLite just took back what was there of it.
-            raise sqlite3.OperationalError("it was not made to its end")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _fill(path: Path, kind: Kind, tables: Sequence[str]) -> None:
+    _remove(path)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    os.fchmod(descriptor, 0o600)
+    os.close(descriptor)
+    db = connect(path)
+    try:
+        # A property of the file from now on, for whoever opens it.
         db.execute("PRAGMA journal_mode = WAL")
-    except BaseException:
+        db.execute("BEGIN EXCLUSIVE")
+        db.execute(f"PRAGMA application_id = {kind.application_id}")
+        db.execute(f"PRAGMA user_version = {kind.version}")
+        for table in tables:
+            db.execute(table)
+        db.execute("COMMIT")
+    finally:
+        # The last connection: SQLite moves the WAL into the file and removes it.
         db.close()
-        raise
-    return db
+
+
+def _remove(path: Path) -> None:
+    """Remove a file without content, a draft say, and what SQLite kept beside it."""
+    for end in ("", "-wal", "-shm", "-journal"):
+        path.with_name(f"{path.name}{end}").unlink(missing_ok=True)
 
 
 def damage(path: Path, tables: Collection[str]) -> str:
@@ -206,12 +230,6 @@ def _query(
         return [db.execute(query).fetchall() for query in queries]
     finally:
         db.close()
-
-
-def _connect(path: Path, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
-    return sqlite3.connect(
-        path, timeout=busy_timeout, isolation_level=None, check_same_thread=False
-    )
 
 
 def _look(path: Path, kind: Kind) -> Look:
