@@ -258,6 +258,11 @@ class Task(Generic[P, R]):
         return AsyncResult(task_id, app=self.app)
 
     @property
+    def is_coroutine(self) -> bool:
+        """Say whether calling it only makes a coroutine, and takes no time."""
+        return inspect.iscoroutinefunction(self._function or self.run)
+
+    @property
     def app(self) -> Application:
         """Give the application that the task is called through."""
         return self._app()

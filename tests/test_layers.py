@@ -43,6 +43,7 @@ ORDER = [
     "current",
     "results",
     "tasks",
+    "greenlets",
     "pools.base",
     "pools",
     "worker",

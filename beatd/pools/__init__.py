@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 
+from beatd import greenlets
 from beatd.errors import ConfigError
-from beatd.pools.base import Pool, PoolEvent, Runner
+from beatd.pools.base import AsyncRunner, Pool, PoolEvent
 
-NAMES = ("prefork", "threads", "solo")
+NAMES = ("prefork", "threads", "solo", "asyncio", *greenlets.NAMES)
 
 
 def create(
     name: str,
-    runner: Runner,
+    runner: AsyncRunner,
     on_event: Callable[[PoolEvent], object],
     *,
     size: int,
@@ -20,7 +21,7 @@ def create(
 ) -> Pool:
     """Make the pool that `worker_pool` names; what it cannot do it leaves out.
 
-    Raises ConfigError when there is no pool of that name.
+    Raises ConfigError when there is no pool of that name, or it cannot be used here.
     """
     if name == "prefork":
         from beatd.pools.prefork import Prefork
@@ -41,5 +42,14 @@ def create(
         from beatd.pools.solo import Solo
 
         return Solo(runner, on_event, initialise=initialise)
+    if name == "asyncio":
+        from beatd.pools.aio import Asyncio
+
+        return Asyncio(runner, on_event, size=size, initialise=initialise)
+    if name in greenlets.NAMES:
+        from beatd.pools.green import Green
+
+        kind = greenlets.named(name)
+        return Green(runner, on_event, kind, size=size, initialise=initialise)
     expected = ", ".join(NAMES)
     raise ConfigError("worker_pool", [f"expected one of {expected}; got {name!r}"])

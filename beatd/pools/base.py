@@ -1,8 +1,10 @@
 """What a pool promises: one outcome for each job, and to stop in time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,29 @@ pools/limits.py, so that the exception cannot hit the bookkeeping around it.
 """
 
 
+class InThread(Protocol):
+    """Runs a function that may block in a thread, while the event loop goes on."""
+
+    def __call__(self, function: Callable[[], T], /) -> Awaitable[T]:
+        """Give what the function gives; raise what it raises, but no StopIteration."""
+        ...
+
+
+class AsyncRunner(Protocol):
+    """A runner that can also share the running event loop with others."""
+
+    def __call__(self, job: Job) -> bytes:
+        """Run one job in this thread."""
+        ...
+
+    async def run(self, job: Job, in_thread: InThread) -> bytes:
+        """Run one job on this loop if it is a coroutine's, else in a thread.
+
+        For a coroutine it is `soft_limited` that raises SoftTimeLimitExceeded.
+        """
+        ...
+
+
 class Pool(Protocol):
     """Runs jobs.
 
@@ -85,6 +110,15 @@ class Pool(Protocol):
         """
         ...
 
+    def resize(self, size: int) -> None:
+        """Run this many jobs at the same time from now on, one at least.
+
+        New places are there at once. Of too many, those that are idle go first, and
+        the others when their job has ended: no job is lost. `size` says what came of
+        it: a pool that cannot change keeps its own.
+        """
+        ...
+
     def stop(self) -> None:
         """Let the jobs that run end, then let go of everything; returns when done."""
         ...
@@ -99,4 +133,9 @@ def run(runner: Runner, job: Job) -> Finished | Lost:
     try:
         return Finished(job.token, runner(job))
     except BaseException as error:
-        return Lost(job.token, f"the runner raised {error!r}")
+        return lost_by(job, error)
+
+
+def lost_by(job: Job, error: BaseException) -> Lost:
+    """Give the end of a job whose runner broke its promise."""
+    return Lost(job.token, f"the runner raised {error!r}")

@@ -1,27 +1,51 @@
-"""The soft time limit: SoftTimeLimitExceeded raised inside code that runs too long.
+"""Time limits: what is done about code that runs too long.
 
-In a process's main thread a timer's signal raises it, even out of a system call. In any
-other thread Python can only leave the exception for the thread to find before its next
-instruction of Python: a thread that waits inside C code finds it when it comes back.
+The soft one raises SoftTimeLimitExceeded inside of it. In a process's main thread a
+timer's signal does so, even out of a system call. In any other thread Python can only
+leave the exception for the thread to find before its next instruction of Python: a
+thread that waits inside C code finds it when it comes back. A greenlet and a coroutine
+find it where they let go of their thread, and only there.
 """
 
+import asyncio
 import ctypes
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
+from typing import Any, TypeVar
 
+from beatd import greenlets
 from beatd.errors import SoftTimeLimitExceeded
 
+T = TypeVar("T")
 
-def soft_limit(seconds: float | None) -> AbstractContextManager[None]:
+
+@contextmanager
+def time_limit(seconds: float | None, end: Callable[[], object]) -> Iterator[None]:
+    """Call `end`, in another thread, when the block takes longer than `seconds`."""
+    if not seconds:
+        yield
+        return
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def soft_limit(seconds: float | None) -> AbstractContextManager[Any]:
     """Raise SoftTimeLimitExceeded in the block when it takes longer than `seconds`.
 
     It is raised once, no later than the block's end, and never after it.
     """
     if not seconds or seconds <= 0:
         return nullcontext()
+    if kind := greenlets.patched():
+        return kind.timeout(seconds, SoftTimeLimitExceeded())
     if threading.current_thread() is threading.main_thread():
         return _by_signal(seconds)
     return _by_thread(seconds)
@@ -71,3 +95,60 @@ def _by_thread(seconds: float) -> Iterator[None]:
         timer.cancel()
         # Take back an exception that was left for us and not found yet.
         raise_in(thread, None)
+
+
+async def soft_limited(coroutine: Coroutine[Any, Any, T], seconds: float | None) -> T:
+    """Await a coroutine; raise SoftTimeLimitExceeded in it when it takes longer."""
+    if not seconds or seconds <= 0:
+        return await coroutine
+    inside = Interruptible(coroutine)
+    task = asyncio.current_task()
+    assert task
+    timer = asyncio.get_running_loop().call_later(
+        seconds, inside.interrupt, task, SoftTimeLimitExceeded()
+    )
+    try:
+        return await inside
+    finally:
+        timer.cancel()
+
+
+class Interruptible(Coroutine[Any, Any, T]):
+    """A coroutine in which any exception can be raised where it waits.
+
+    asyncio itself can raise CancelledError there, and no other: the exception is
+    carried inside by way of a cancellation.
+    """
+
+    def __init__(self, inner: Coroutine[Any, Any, T]) -> None:
+        self._inner = inner
+        self._task: asyncio.Task[Any] | None = None
+        self._instead: BaseException | None = None
+
+    def interrupt(self, task: asyncio.Task[Any], error: BaseException) -> None:
+        """Raise `error` in the coroutine, which waits as (a part of) this task."""
+        self._task, self._instead = task, error
+        task.cancel()
+
+    def send(self, value: Any) -> Any:
+        if self._instead:  # what it waited for was cancelled, and did not end of it
+            return self.throw(asyncio.CancelledError)
+        return self._inner.send(value)
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
+        error, self._instead = self._instead, None
+        if error and self._task:
+            self._task.uncancel()  # for those inside who look whether they are
+        return self._inner.throw(error or value or kind)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self
+
+    def __iter__(self) -> Generator[Any, Any, T]:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from queue import Empty, SimpleQueue
 
 import msgspec
@@ -127,6 +127,10 @@ class Prefork:
     def submit(self, jobs: Sequence[Job]) -> None:
         self._do(partial(self._waiting.extend, tuple(jobs)))
 
+    def resize(self, size: int) -> None:
+        self.size = size
+        self._ring()
+
     def stop(self) -> None:
         self._do(self._wind_down)
         self._thread.join()
@@ -137,6 +141,10 @@ class Prefork:
 
     def _do(self, task: Callable[[], None]) -> None:
         self._to_do.put(task)
+        self._ring()
+
+    def _ring(self) -> None:
+        """Have the supervising thread take another turn."""
         with suppress(OSError):  # full: it rings already; closed: nobody is there
             self._clapper.send(b"!")
 
@@ -145,6 +153,7 @@ class Prefork:
     def _supervise(self) -> None:
         while not self._is_over():
             self._raise_children()
+            self._dismiss_surplus()
             self._hand_out()
             for key, events in self._selector.select(self._patience()):
                 key.data(events)
@@ -207,9 +216,11 @@ class Prefork:
         if not self._nursery.alive:
             self._nursery.open()
             self._listen_to_nursery()
-        staying = sum(ward.staying for ward in self._wards.values())
-        for _ in range(self.size - staying):
+        for _ in range(self.size - self._staying()):
             self._bear()
+
+    def _staying(self) -> int:
+        return sum(ward.staying for ward in self._wards.values())
 
     def _bear(self) -> None:
         number = next(self._numbers)
@@ -220,12 +231,24 @@ class Prefork:
             channel, selectors.EVENT_READ, partial(self._attend, ward)
         )
 
+    def _dismiss_surplus(self) -> None:
+        """Let go of idle children while there are too many; of others once idle."""
+        surplus = self._staying() - self.size
+        if surplus > 0:
+            idle = (ward for ward in self._wards.values() if ward.idle)
+            for ward in islice(idle, surplus):
+                self._dismiss(ward)
+
     def _dismiss_all(self) -> None:
         for ward in self._wards.values():
             if ward.staying:
-                self._expect_to_leave(ward)
-                with suppress(OSError):
-                    ward.channel.shutdown(socket.SHUT_WR)
+                self._dismiss(ward)
+
+    def _dismiss(self, ward: _Ward) -> None:
+        """Ask a child that has nothing to do to leave."""
+        self._expect_to_leave(ward)
+        with suppress(OSError):
+            ward.channel.shutdown(socket.SHUT_WR)
 
     def _expect_to_leave(self, ward: _Ward) -> None:
         ward.leaving = True

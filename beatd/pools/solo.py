@@ -36,6 +36,9 @@ class Solo:
             self._on_event(Started(job.token, os.getpid()))
             self._on_event(run(self._runner, job))
 
+    def resize(self, size: int) -> None:
+        """There is one thread that hands jobs in, and so one place."""
+
     def stop(self) -> None:
         """Nothing runs when this is called."""
 

@@ -1,21 +1,13 @@
 """Jobs run in threads of this process."""
 
-import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
 
-from beatd.pools.base import (
-    Finished,
-    Job,
-    Lost,
-    PoolEvent,
-    Runner,
-    Started,
-    TimedOut,
-    run,
-)
+from beatd.pools.base import Job, PoolEvent, Runner, TimedOut, run
+from beatd.pools.limits import time_limit
+from beatd.pools.open_jobs import OpenJobs
 
 
 class Threads:
@@ -25,7 +17,8 @@ class Threads:
     thread takes its place, but its code runs on until it comes to an end by itself;
     what it then gives is dropped. `kill` leaves behind what runs in the same way.
 
-    Invariant: a token is in `_open` from `submit` until its one outcome is told.
+    Invariant: `_serving` threads take jobs from the line, or are about to; each None in
+    the line lets one of them go.
     """
 
     def __init__(
@@ -38,80 +31,66 @@ class Threads:
     ) -> None:
         self.size = size
         self._runner = runner
-        self._on_event = on_event
         self._initialise = initialise
         self._line: SimpleQueue[Job | None] = SimpleQueue()
-        self._lock = threading.Lock()
-        self._open: set[str] = set()
-        self._ended = threading.Semaphore(0)
+        self._open = OpenJobs(on_event)
+        self._serving = 0
+        self._one_left = threading.Condition()
 
     def start(self) -> None:
         if self._initialise:
             self._initialise()
-        for _ in range(self.size):
-            self._add_thread()
+        self._hire(self.size)
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        with self._lock:
-            self._open.update(job.token for job in jobs)
+        self._open.add(jobs)
         for job in jobs:
             self._line.put(job)
 
+    def resize(self, size: int) -> None:
+        more = size - self.size
+        self.size = size
+        self._hire(more)
+        self._let_go(-more)
+
     def stop(self) -> None:
-        self._dismiss()
-        for _ in range(self.size):
-            self._ended.acquire()
+        self._let_go(self._serving)
+        with self._one_left:
+            self._one_left.wait_for(lambda: not self._serving)
 
     def kill(self) -> None:
-        with self._lock:
-            left = list(self._open)
-        for token in left:
-            self._tell(Lost(token, "the pool was stopped and left its thread behind"))
-        self._dismiss()
+        self._open.lose_all("the pool was stopped and left its thread behind")
+        self._let_go(self._serving)
 
-    def _add_thread(self) -> None:
+    def _hire(self, number: int) -> None:
+        for _ in range(number):
+            with self._one_left:
+                self._serving += 1
+            self._start_thread()
+
+    def _start_thread(self) -> None:
         # A daemon: a thread that was left behind does not hold up the process's end.
         threading.Thread(target=self._work, name="task", daemon=True).start()
 
-    def _dismiss(self) -> None:
-        # Behind all jobs, so that each of them is run before its thread ends.
-        for _ in range(self.size):
+    def _let_go(self, number: int) -> None:
+        # Behind all jobs, so that each of them is run before a thread ends.
+        for _ in range(number):
             self._line.put(None)
 
     def _work(self) -> None:
         while job := self._line.get():
-            if job.token not in self._open:
+            if not self._open.begin(job):
                 continue
-            self._on_event(Started(job.token, os.getpid()))
-            with self._time_limit(job):
+            with time_limit(job.time_limit, partial(self._give_up, job)):
                 outcome = run(self._runner, job)
-            if not self._tell(outcome):
+            if not self._open.end(outcome):
                 # Somebody else told how it ended: this thread has been given up.
                 return
-        self._ended.release()
+        with self._one_left:
+            self._serving -= 1
+            self._one_left.notify_all()
 
-    def _time_limit(self, job: Job) -> AbstractContextManager[None]:
-        return self._timer(job, job.time_limit) if job.time_limit else nullcontext()
-
-    @contextmanager
-    def _timer(self, job: Job, seconds: float) -> Iterator[None]:
-        timer = threading.Timer(seconds, self._give_up, [job, seconds])
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def _give_up(self, job: Job, seconds: float) -> None:
-        if self._tell(TimedOut(job.token, seconds)):
-            self._add_thread()
-
-    def _tell(self, outcome: Finished | TimedOut | Lost) -> bool:
-        """Tell how a job ended, unless that was told already."""
-        with self._lock:
-            if outcome.token not in self._open:
-                return False
-            self._open.remove(outcome.token)
-        self._on_event(outcome)
-        return True
+    def _give_up(self, job: Job) -> None:
+        assert job.time_limit is not None
+        if self._open.end(TimedOut(job.token, job.time_limit)):
+            self._start_thread()  # which takes the place of the one that goes on

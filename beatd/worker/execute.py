@@ -3,12 +3,13 @@
 import inspect
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -26,8 +27,8 @@ from beatd.message import (
     read_envelope,
     retry_of,
 )
-from beatd.pools.base import Job
-from beatd.pools.limits import soft_limit
+from beatd.pools.base import InThread, Job
+from beatd.pools.limits import soft_limit, soft_limited
 from beatd.results import encoding_of
 from beatd.results.base import Meta, State, Stored
 from beatd.results.exceptions import repr_of
@@ -45,6 +46,8 @@ from beatd.worker.report import (
 )
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LONGEST_TRACEBACK = 100_000
 """Characters; an exception may carry a text of any length."""
@@ -97,15 +100,23 @@ class Executor:
     clock: Clock
 
     def __call__(self, job: Job) -> bytes:
+        """Run a job in this thread."""
+        return _at_once(self._run(job, _Run.here))
+
+    async def run(self, job: Job, in_thread: InThread) -> bytes:
+        """Run a job on this event loop if it is a coroutine's, else in a thread."""
+        return await self._run(job, partial(_Run.on_loop, in_thread=in_thread))
+
+    async def _run(self, job: Job, way: "_Way") -> bytes:
         try:
-            return pack_report(self._report(job))
+            return pack_report(await self._report(job, way))
         except BaseException as error:
             # Not the task's doing, and not known to be harmless to try again.
             logger.exception("cannot run a message", extra={"event": "task.broken"})
             reason = f"beatd could not run it: {type(error).__name__}"
             return pack_report(Report(fate=Fate.BURIED, reason=reason))
 
-    def _report(self, job: Job) -> Report:
+    async def _report(self, job: Job, way: "_Way") -> Report:
         try:
             call = read_body(read_envelope(job.message, self.limits), self.limits)
         except MessageError as error:
@@ -116,7 +127,7 @@ class Executor:
         run = _Run(self, task, call, self._request(task, call))
         began = self.clock.elapsed()
         with running(run.request):
-            report = run.report(job.soft_time_limit)
+            report = run.report(await way(run, job.soft_time_limit))
         seconds = (self.clock.elapsed() - began) / SECOND
         return msgspec.structs.replace(report, seconds=seconds)
 
@@ -177,8 +188,26 @@ def executor_for(
     )
 
 
+def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that has nothing to wait for."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    raise AssertionError("it waits")
+
+
 def _never(task_id: str) -> bool:
     return False
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How the task's own code came to its end: what it gave, or what it raised."""
+
+    value: Any = None
+    error: BaseException | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,28 +219,54 @@ class _Run:
     call: Call
     request: Request
 
-    def report(self, soft_time_limit: float | None) -> Report:
-        """Run the task; what it raises, whatever it is, ends here."""
+    async def here(self, soft_time_limit: float | None) -> _End:
+        """Run the task's code in this thread, and never let go of it."""
+        return _end_of(partial(self._complete, soft_time_limit))
+
+    async def on_loop(self, soft_time_limit: float | None, in_thread: InThread) -> _End:
+        """Await the task's code if it is a coroutine; run it in a thread if not."""
+        if self.task.is_coroutine:
+            end = _end_of(partial(self._call, None))
+        else:
+            call = partial(self._call, soft_time_limit)
+            end = await in_thread(partial(_end_of, call))
+        if not inspect.iscoroutine(end.value):
+            return end
         try:
-            value = self._value(soft_time_limit)
-            return self._succeeded(value)
+            return _End(await soft_limited(end.value, soft_time_limit))
+        except BaseException as error:  # the border, as in `_end_of`
+            return _End(error=error)
+
+    def _call(self, soft_time_limit: float | None) -> Any:
+        with soft_limit(soft_time_limit):
+            return self.task.run(*self.request.args, **self.request.kwargs)
+
+    def _complete(self, soft_time_limit: float | None) -> Any:
+        with soft_limit(soft_time_limit):
+            value = self._call(None)
+            return run_coroutine(value) if inspect.iscoroutine(value) else value
+
+    def report(self, end: _End) -> Report:
+        """Say how it ended; whatever the task raised, it ends here."""
+        try:
+            return self._succeeded(self._value_of(end))
         except Ignore as error:
             return Report(state="", reason=one_line(repr_of(error)))
         except Reject as error:
             return self._rejected(error)
         except Retry as error:
             return self._retried(error)
-        except BaseException as error:  # the border of foreign code: the task's body
+        except BaseException as error:
             return self._failed(error)
 
-    def _value(self, soft_time_limit: float | None) -> Any:
+    def _value_of(self, end: _End) -> Any:
         try:
-            with soft_limit(soft_time_limit):
-                value = self.task.run(*self.request.args, **self.request.kwargs)
-                return run_coroutine(value) if inspect.iscoroutine(value) else value
+            if end.error is not None:
+                raise end.error
         except BaseException as error:
             self.task.retry_after(error)
             raise
+        return end.value
 
     def _succeeded(self, value: Any) -> Report:
         sends = [
@@ -304,6 +359,18 @@ class _Run:
     def _messages(self, sendings: Sequence[Sending]) -> list[Outgoing]:
         now = self.executor.clock.now()
         return [self.executor.address(sending, now, None) for sending in sendings]
+
+
+_Way: TypeAlias = Callable[[_Run, float | None], Awaitable[_End]]
+"""How to have the task's own code run, within its soft time limit."""
+
+
+def _end_of(code: Callable[[], Any]) -> _End:
+    """Run a task's own code."""
+    try:
+        return _End(code())
+    except BaseException as error:  # the border of foreign code: the task's body
+        return _End(error=error)
 
 
 def _due(again: Again, now: Instant) -> Instant | None:

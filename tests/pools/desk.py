@@ -1,7 +1,9 @@
 """A pool with an inbox for its events, and the tasks that the tests have it run."""
 
+import asyncio
 import ctypes
 import faulthandler
+import inspect
 import os
 import signal
 import socket
@@ -10,23 +12,25 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 from beatd.errors import SoftTimeLimitExceeded
 from beatd.pools.base import (
     Finished,
+    InThread,
     Job,
     Lost,
     Pool,
     PoolEvent,
-    Runner,
     Started,
     TimedOut,
 )
 from beatd.pools.frames import Report, pack
-from beatd.pools.limits import soft_limit
+from beatd.pools.limits import soft_limit, soft_limited
 from tests.servers import PATIENCE, eventually
 
 Outcome = Finished | TimedOut | Lost
@@ -50,23 +54,46 @@ def job(
     return Job(f"job-{next(_tokens)}", message, 1, time_limit, soft_time_limit)
 
 
-def runner(job: Job) -> bytes:
-    """Do as the worker's runner does: whatever a task raises is its report."""
+class DeskRunner:
+    """Does as the worker's runner does: whatever a task raises is its report."""
+
+    def __call__(self, job: Job) -> bytes:
+        task, words = _read(job)
+        try:
+            with soft_limit(job.soft_time_limit):
+                return str(task(*words)).encode()
+        except BaseException as error:
+            return _report_of(error, task)
+
+    async def run(self, job: Job, in_thread: InThread) -> bytes:
+        task, words = _read(job)
+        if not inspect.iscoroutinefunction(task):
+            return await in_thread(partial(self, job))
+        try:
+            value = await soft_limited(task(*words), job.soft_time_limit)
+        except BaseException as error:
+            return _report_of(error, task)
+        return str(value).encode()
+
+
+def _read(job: Job) -> tuple[Callable[..., Any], list[str]]:
     name, *words = job.message.decode().split("\0")
-    task = globals()[name]
-    try:
-        with soft_limit(job.soft_time_limit):
-            return str(task(*words)).encode()
-    except BaseException as error:
-        if task is break_the_runner:
-            raise
-        return repr(error).encode()
+    return globals()[name], words
+
+
+def _report_of(error: BaseException, task: Callable[..., Any]) -> bytes:
+    if task is break_the_runner:
+        raise error
+    return repr(error).encode()
+
+
+runner = DeskRunner()
 
 
 class Desk:
     """Hands jobs to a pool and waits for what becomes of them."""
 
-    def __init__(self, make: Callable[[Runner, Listener], Pool]) -> None:
+    def __init__(self, make: Callable[[DeskRunner, Listener], Pool]) -> None:
         self._inbox: SimpleQueue[PoolEvent] = SimpleQueue()
         self.events: list[PoolEvent] = []
         self.pool = make(runner, self._inbox.put)
@@ -158,12 +185,20 @@ def busy(seconds: str) -> str:
     return "was busy"
 
 
-def clean_up_at_the_soft_limit() -> str:
+def clean_up_at_the_soft_limit(work: str) -> str:
     try:
-        busy(str(LONG))
+        globals()[work](str(LONG))
     except SoftTimeLimitExceeded:
         return "cleaned up"
     return "never told"
+
+
+def doze(seconds: str) -> str:
+    """Take that long, in many short sleeps."""
+    end = time.monotonic() + float(seconds)
+    while time.monotonic() < end:
+        time.sleep(0.001)
+    return "dozed"
 
 
 def ignore_the_soft_limit() -> None:
@@ -288,3 +323,76 @@ def initialise() -> None:
 
 def is_initialised() -> str:
     return str(bool(_initialised) and _initialised[-1][0] == os.getpid())
+
+
+# Tasks that are coroutines.
+
+
+async def loop_thread() -> int:
+    await asyncio.sleep(0)
+    return threading.get_ident()
+
+
+async def wait_on_the_loop_for(path: str) -> str:
+    while not Path(path).exists():
+        await asyncio.sleep(0.002)
+    return "seen"
+
+
+async def clean_up_on_the_loop() -> str:
+    try:
+        await asyncio.sleep(LONG)
+    except SoftTimeLimitExceeded:
+        return f"cleaned up, {asyncio.current_task().cancelling()} to cancel"  # type: ignore[union-attr] # a task runs this
+    return "never told"
+
+
+async def refuse_to_be_cancelled(path: str) -> str:
+    while not Path(path).exists():
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.002)
+    return "seen"
+
+
+async def wait_for_one_who_is_not_cancelled() -> str:
+    """Meet the soft limit in spite of somebody who swallows the cancellation."""
+
+    async def swallow() -> str:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(LONG)
+        return "swallowed"
+
+    try:
+        return await asyncio.create_task(swallow())
+    except SoftTimeLimitExceeded:
+        return "cleaned up"
+
+
+async def note_the_cancellation(path: str) -> None:
+    try:
+        await asyncio.sleep(LONG)
+    except asyncio.CancelledError:
+        Path(path).touch()
+        raise
+
+
+async def raise_on_the_loop(name: str) -> None:
+    raise_named(name)
+
+
+async def leave_behind_what_raises(name: str) -> str:
+    loop = asyncio.get_running_loop()
+    loop.call_later(0.01, raise_named, name)
+    return "left"
+
+
+_background: list[asyncio.Task[None]] = []
+
+
+async def leave_a_coroutine_behind(path: str) -> str:
+    _background.append(asyncio.create_task(note_the_cancellation(path)))
+    return "left"
+
+
+async def hold_the_loop(path: str) -> str:
+    return wait_for(path)

@@ -5,14 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from beatd import greenlets
 from beatd.errors import ConfigError
 from beatd.pools import create
 from beatd.pools.base import Finished, Lost, Started, TimedOut
 from tests.pools import desk
 from tests.pools.desk import Desk, job
 
-NAMES = ["solo", "threads", "prefork"]
-WITH_COMPANY = ["threads", "prefork"]
+PATCHED = greenlets.patched()
+"""Set where test_green.py runs these tests, in a process of its own."""
+
+NAMES = [PATCHED.name] if PATCHED else ["solo", "threads", "prefork", "asyncio"]
+WITH_COMPANY = [name for name in NAMES if name != "solo"]  # it runs one at a time
+ABLE_TO_INTERRUPT = [name for name in NAMES if not PATCHED]
+"""A greenlet that computes lets no other run, which could interrupt it."""
 
 
 @pytest.fixture(params=NAMES)
@@ -79,8 +85,15 @@ def test_a_runner_that_raises_loses_its_job_and_no_other(pool: Desk) -> None:
     assert isinstance(next_one, Finished)
 
 
-def test_the_soft_limit_is_raised_inside_the_task(pool: Desk) -> None:
-    one = job(desk.clean_up_at_the_soft_limit, soft_time_limit=0.05)
+def test_the_soft_limit_is_raised_inside_a_task_that_waits(pool: Desk) -> None:
+    one = job(desk.clean_up_at_the_soft_limit, "doze", soft_time_limit=0.05)
+
+    assert pool.run(one) == [Finished(one.token, b"cleaned up")]
+
+
+@pytest.mark.parametrize("pool", ABLE_TO_INTERRUPT, indirect=True)
+def test_the_soft_limit_is_raised_inside_a_task_that_computes(pool: Desk) -> None:
+    one = job(desk.clean_up_at_the_soft_limit, "busy", soft_time_limit=0.05)
 
     assert pool.run(one) == [Finished(one.token, b"cleaned up")]
 
@@ -173,6 +186,68 @@ def test_kill_ends_what_runs_and_what_waits_as_lost(
     assert len(pool_of_two.all_events()) == 6
 
 
+def test_a_pool_that_grows_runs_more_at_the_same_time(
+    pool_of_two: Desk, tmp_path: Path
+) -> None:
+    jobs = [job(desk.wait_for, tmp_path / "go") for _ in range(4)]
+    pool_of_two.submit(*jobs)
+
+    pool_of_two.pool.resize(4)
+    for one in jobs:
+        pool_of_two.started(one)
+    (tmp_path / "go").touch()
+
+    outcomes = pool_of_two.outcomes(jobs)
+    assert outcomes == [Finished(one.token, b"seen") for one in jobs]
+    assert pool_of_two.pool.size == 4
+
+
+def test_a_pool_that_shrinks_lets_what_runs_end_and_then_runs_fewer(
+    pool_of_two: Desk, tmp_path: Path
+) -> None:
+    running = [job(desk.wait_for, tmp_path / "go") for _ in range(2)]
+    later = [job(desk.doze, "0.01") for _ in range(4)]
+    pool_of_two.submit(*running)
+    for one in running:
+        pool_of_two.started(one)
+
+    pool_of_two.pool.resize(1)
+    (tmp_path / "go").touch()
+    ended = pool_of_two.outcomes(running)
+    pool_of_two.run(job(desk.echo, "the second place may go"))
+    pool_of_two.run(*later)
+
+    assert ended == [Finished(one.token, b"seen") for one in running]
+    tokens = {one.token for one in later}
+    events = [event for event in pool_of_two.all_events() if event.token in tokens]
+    kinds = [type(event) for event in events]
+    assert kinds == [Started, Finished] * len(later)
+
+
+def test_a_pool_that_grows_and_shrinks_all_the_time_loses_nothing(
+    pool_of_two: Desk,
+) -> None:
+    jobs = [job(desk.echo, number) for number in range(120)]
+
+    for number in range(0, 120, 4):
+        pool_of_two.submit(*jobs[number : number + 4])
+        pool_of_two.pool.resize(1 + number % 5)
+    outcomes = pool_of_two.outcomes(jobs)
+    pool_of_two.pool.stop()
+
+    assert all(isinstance(outcome, Finished) for outcome in outcomes)
+    assert len(pool_of_two.all_events()) == 2 * len(jobs)
+
+
+@pytest.mark.skipif("solo" not in NAMES, reason="the other pools can grow")
+def test_a_pool_that_cannot_change_keeps_its_size() -> None:
+    at = Desk(lambda *args: create("solo", *args, size=1))
+
+    at.pool.resize(4)
+
+    assert at.pool.size == 1
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_pool_without_jobs_stops(name: str) -> None:
     at = Desk(lambda *args: create(name, *args, size=2))
@@ -184,5 +259,5 @@ def test_a_pool_without_jobs_stops(name: str) -> None:
 
 
 def test_an_unknown_pool_is_refused_with_the_known_names() -> None:
-    with pytest.raises(ConfigError, match="one of prefork, threads, solo; got 'fork'"):
+    with pytest.raises(ConfigError, match=r"one of prefork, .*; got 'fork'"):
         create("fork", desk.runner, print, size=1)

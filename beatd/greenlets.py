@@ -1,0 +1,168 @@
+"""gevent and eventlet: many greenlets in one thread, in a process patched for them.
+
+Both replace the parts of the standard library that wait, and have to do so before
+anybody has taken a name from there. `beatd/__main__.py` calls `patch_for` before it
+imports anything else; so this module imports next to nothing itself.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+from beatd.errors import ConfigError
+
+T = TypeVar("T")
+
+
+class Greenlets(Protocol):
+    """What the two have to offer."""
+
+    name: str
+
+    def spawn(self, function: Callable[[], object]) -> Any:
+        """Start a greenlet; give what `kill` and `wait` take."""
+        ...
+
+    def kill(self, greenlet: Any) -> None:
+        """Raise GreenletExit in a greenlet, where it waits."""
+        ...
+
+    def wait(self, greenlet: Any) -> Any:
+        """Wait for a greenlet's end, and give what its function gave."""
+        ...
+
+    def timeout(
+        self, seconds: float, error: BaseException
+    ) -> AbstractContextManager[Any]:
+        """Raise `error` in the block when it takes longer, where it waits."""
+        ...
+
+    def in_native_thread(self, function: Callable[[], T]) -> T:
+        """Run a function that raises nothing in a real thread; other greenlets go on.
+
+        There are not many real threads: when all are taken, it waits for one.
+        """
+        ...
+
+
+class Gevent:
+    """What gevent has to offer."""
+
+    name = "gevent"
+
+    def __init__(self) -> None:
+        import gevent
+
+        self._gevent = gevent
+        self.timeout = gevent.Timeout
+
+    def spawn(self, function: Callable[[], object]) -> Any:
+        return self._gevent.spawn(function)
+
+    def kill(self, greenlet: Any) -> None:
+        greenlet.kill(block=False)
+
+    def wait(self, greenlet: Any) -> Any:
+        return greenlet.get()
+
+    def in_native_thread(self, function: Callable[[], T]) -> T:
+        value: T = self._gevent.get_hub().threadpool.apply(function)
+        return value
+
+
+class Eventlet:
+    """What eventlet has to offer."""
+
+    name = "eventlet"
+
+    def __init__(self) -> None:
+        import eventlet
+        import eventlet.tpool
+
+        self._eventlet = eventlet
+        self.timeout = eventlet.Timeout
+
+    def spawn(self, function: Callable[[], object]) -> Any:
+        return self._eventlet.spawn(function)
+
+    def kill(self, greenlet: Any) -> None:
+        greenlet.kill()
+
+    def wait(self, greenlet: Any) -> Any:
+        return greenlet.wait()
+
+    def in_native_thread(self, function: Callable[[], T]) -> T:
+        value: T = self._eventlet.tpool.execute(function)
+        return value
+
+
+NAMES = ("gevent", "eventlet")
+
+_patched: Greenlets | None = None
+
+
+def patched() -> Greenlets | None:
+    """Give the greenlets for which this process is patched; None if it is not."""
+    return _patched
+
+
+def named(name: str) -> Greenlets:
+    """Give the greenlets of this name.
+
+    Raises ConfigError when they are not installed, or the process not patched for them.
+    """
+    if _patched and _patched.name == name:
+        return _patched
+    try:
+        __import__(name)
+    except ImportError as error:
+        problem = f"pool {name} needs the extra of that name: pip install beatd[{name}]"
+        raise ConfigError("worker_pool", [problem]) from error
+    problem = (
+        f"{name} replaces parts of Python, before anything else is imported: start with"
+        f" `beatd worker -P {name}`, or call beatd.greenlets.patch({name!r}) in the"
+        " first line of your program"
+    )
+    raise ConfigError("worker_pool", [problem])
+
+
+def patch(name: str) -> None:
+    """Patch this process for `gevent` or `eventlet`, once and for all."""
+    global _patched
+    if name == "gevent":
+        from gevent import monkey
+
+        monkey.patch_all()
+        _patched = Gevent()
+    else:
+        import eventlet
+
+        eventlet.monkey_patch()
+        _patched = Eventlet()
+
+
+def patch_for(words: Sequence[str]) -> None:
+    """Patch this process if the command line asks for a worker with such a pool.
+
+    What is not installed is left for `named` to say.
+    """
+    name = _pool_in(words)
+    if "worker" in words and name in NAMES:
+        try:
+            patch(name)
+        except ImportError:
+            return
+
+
+_POOL = re.compile(r"(?:-[BCDEq]*P|--pool=)(.+)")
+_POOL_FOLLOWS = re.compile(r"-[BCDEq]*P|--pool")
+
+
+def _pool_in(words: Sequence[str]) -> str:
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if _POOL_FOLLOWS.fullmatch(word):
+            return following
+        if found := _POOL.fullmatch(word):
+            return found[1]
+    return ""
