@@ -55,8 +55,6 @@ class _Worker:
 
     lease_ends: Instant
     in_flight: dict[str, _Stored] = field(default_factory=dict)
-    last_sent: str = ""
-    """The first token of the last settlement that sent something."""
 
 
 class MemoryBroker:
@@ -77,6 +75,8 @@ class MemoryBroker:
         self._lists: dict[tuple[int, str], deque[_Stored]] = {}
         self._delayed: list[tuple[Instant, int, _Stored]] = []
         self._workers: dict[str, _Worker] = {}
+        self._answered: dict[str, str] = {}
+        """By worker, the first token of its last request that sent something."""
         self._serial = count()
         self._interrupted = False
 
@@ -166,6 +166,7 @@ class MemoryBroker:
 
     def leave(self, worker: str) -> None:
         with self._changed:
+            self._answered.pop(worker, None)
             if gone := self._workers.pop(worker, None):
                 self._put_in_front(list(gone.in_flight.values()))
 
@@ -214,12 +215,11 @@ class MemoryBroker:
             for one in done:
                 if self._settle(worker, one.delivery) and one.run:
                     self.end_runs({one.entry: one.run})
-            joined = self._workers.get(worker)
-            if joined and done and send:
-                first = done[0].delivery.token
-                if joined.last_sent == first:
+            if done and send:
+                request = done[0].delivery.token
+                if self._answered.get(worker) == request:
                     return
-                joined.last_sent = first
+                self._answered[worker] = request
             self.send(send)
 
     def give_back(self, worker: str, deliveries: Sequence[Delivery]) -> None:

@@ -438,9 +438,10 @@ def test_nothing_of_a_worker_is_left_when_it_has_gone(
     eventually(broker.recover)
     broker.join("w", MINUTE)
     [one] = broker.take("w", ["celery"], 1, "t2")
-    broker.acknowledge("w", [Done(one)])
+    broker.acknowledge("w", [Done(one)], [outgoing(b"next")])
     broker.leave("w")
 
+    client.delete("celery")
     assert set(client.keys()) == {b"{beatd:test}:serial"}
 
 

@@ -288,8 +288,16 @@ class RedisBroker:
     def _in_flight(self, worker: str) -> str:
         return self._key(f"inflight:{worker}")
 
+    def _answered(self, worker: str) -> str:
+        return self._key(f"answered:{worker}")
+
     def _keys_of(self, worker: str) -> list[str]:
-        return [self._key("workers"), self._in_flight(worker), self._key("deliveries")]
+        return [
+            self._key("workers"),
+            self._in_flight(worker),
+            self._key("deliveries"),
+            self._answered(worker),
+        ]
 
     def _run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         """Run a script; a server that does not have it yet is given its text."""
@@ -319,7 +327,7 @@ class RedisBroker:
             self._in_flight(worker),
             self._key("runs"),
             self._key("deliveries"),
-            self._key(f"answered:{worker}"),
+            self._answered(worker),
         ]
         self._run("acknowledge", keys, arguments)
 

@@ -128,17 +128,17 @@ class Server:
         return f"redis {version}"
 
     def _refused(self, error: redis.RedisError) -> BrokerRefused:
-        kinds = (word for kind, word in _KINDS.items() if isinstance(error, kind))
         words = str(error)
-        word = next(kinds, words.partition(" ")[0])
         if words.startswith("Authentication required"):
-            word = "NOAUTH"
-        hint = _WAYS_OUT.get(word)
-        return BrokerRefused(
-            f"{self.name} refuses: {hint} ({words})"
-            if hint
-            else f"{self.name}: {words}"
-        )
+            kind = "NOAUTH"
+        else:
+            kinds = (kind for of, kind in _KINDS.items() if isinstance(error, of))
+            # Redis 6 wraps what a script was refused: "ERR ... script ...: -OOM ...".
+            said = (word.lstrip("-") for word in words.split())
+            kind = next(kinds, None) or next((w for w in said if w in _WAYS_OUT), "")
+        if kind in _WAYS_OUT:
+            words = f"{_WAYS_OUT[kind]} (it says: {words})"
+        return BrokerRefused(f"{self.name} refuses: {words}")
 
 
 def _address(url: str) -> tuple[Any, dict[str, Any]]:

@@ -3,6 +3,7 @@
 -- KEYS  1 workers     sorted set: worker -> end of its lease, ms of the server's clock
 --       2 in flight   hash: token -> held message (take.lua)
 --       3 deliveries  hash: SHA-1 of a message -> how often a worker died with it
+--       4 answered    first token of the worker's last request that sent something
 -- ARGV  1 worker  2 how long to remember deaths, in ms
 --       3 the lease end that ran out; absent when the worker leaves by itself
 --
@@ -32,6 +33,9 @@ for _, one in ipairs(back) do
 end
 if died and #back > 0 then
   redis.call('PEXPIRE', KEYS[3], ARGV[2])
+end
+if not died then -- a worker that lost its lease may still be asking again
+  redis.call('DEL', KEYS[4])
 end
 redis.call('DEL', KEYS[2])
 redis.call('ZREM', KEYS[1], ARGV[1])

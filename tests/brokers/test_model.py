@@ -1,0 +1,200 @@
+"""Any sequence of requests has the same answers from every broker as from memory."""
+
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from beatd.brokers.base import Broker, Delivery, Done, Emission, Outgoing, Term
+from beatd.brokers.memory import MemoryBroker
+from beatd.entry import Mark
+from beatd.errors import TermOver
+from beatd.instant import MINUTE
+from beatd.routing import Queue, Route
+from tests.brokers.backends import Backend, Redis, SQLite
+from tests.servers import Server, emptied
+
+entries = st.sampled_from(["a", "b", "c"])
+slots = st.integers(-2, 6)
+queues = st.sampled_from(["q1", "q2"])
+routes = st.one_of(
+    st.builds(Route, queues, priority=st.integers(-1, 10)),
+    st.just(Route("", "media", "video")),
+    st.just(Route("", "media", "nowhere")),
+)
+rows = st.builds(
+    Mark, slots, st.sampled_from(["f1", "f2"]), st.integers(0, 3), st.none() | slots
+)
+emissions = st.builds(
+    Emission,
+    entries,
+    rows,
+    st.none() | routes,
+    st.binary(max_size=4),
+    st.sampled_from(["", "id-1", "id-2"]),
+)
+
+
+class SameAnswers(RuleBasedStateMachine):
+    """Asks memory and another broker the same; leases outlast every sequence."""
+
+    backend: Backend
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.brokers: list[Broker] = [MemoryBroker(), self.backend.connect()]
+        self.terms: list[Term] = []
+        self.leads = False
+        self.attempts = 0
+        self.taken: list[tuple[Delivery, ...]] = []
+        """What was taken since the worker joined, as each broker gave it."""
+        self.joined = False
+        bound = [Queue("q1", "media", "direct", "video"), Queue("q2", "q2", "direct")]
+        for broker in self.brokers:
+            broker.declare(bound)
+
+    @precondition(lambda self: not self.leads)
+    @rule(floor=st.integers(0, 9))
+    def acquire(self, floor: int) -> None:
+        self.terms = []
+        for broker in self.brokers:
+            term = broker.acquire("someone", MINUTE, floor)
+            assert term is not None
+            self.terms.append(term)
+        self.leads = True
+        assert self.terms[0].number == self.terms[1].number
+
+    @precondition(lambda self: self.leads)
+    @rule()
+    def resign(self) -> None:
+        for broker, term in zip(self.brokers, self.terms, strict=True):
+            broker.resign(term)
+        self.leads = False
+
+    @precondition(lambda self: self.terms)
+    @rule(batch=st.lists(emissions, max_size=6))
+    def emit(self, batch: list[Emission]) -> None:
+        answers: list[Any] = []
+        for broker, term in zip(self.brokers, self.terms, strict=True):
+            try:
+                answers.append(broker.emit(term, batch, MINUTE))
+            except TermOver:
+                answers.append(TermOver)
+        assert answers[0] == answers[1]
+        self.look()
+
+    @precondition(lambda self: self.leads)
+    @rule(
+        marks=st.dictionaries(entries, rows, max_size=2),
+        gone=st.sets(entries, max_size=1),
+        era=st.integers(0, 5),
+    )
+    def rewind(self, marks: dict[str, Mark], gone: set[str], era: int) -> None:
+        gone -= marks.keys()
+        for broker, term in zip(self.brokers, self.terms, strict=True):
+            broker.write_ledger(term, marks, gone, era)
+        self.look()
+
+    @rule(batch=st.lists(st.builds(Outgoing, routes, st.binary(max_size=4))))
+    def send(self, batch: list[Outgoing]) -> None:
+        for broker in self.brokers:
+            broker.send(batch)
+
+    @rule()
+    def join(self) -> None:
+        self.joined = True
+        for broker in self.brokers:
+            broker.join("w", MINUTE)
+
+    @rule()
+    def leave(self) -> None:
+        self.joined = False
+        self.taken.clear()
+        for broker in self.brokers:
+            broker.leave("w")
+
+    @rule(order=st.permutations(["q1", "q2"]), limit=st.integers(0, 4))
+    def take(self, order: list[str], limit: int) -> None:
+        self.attempts += 1
+        attempt = f"t{self.attempts}"
+        taken = [broker.take("w", order, limit, attempt) for broker in self.brokers]
+        assert _plain(taken[0]) == _plain(taken[1])
+        self.taken += zip(*taken, strict=True)
+
+    @precondition(lambda self: self.joined)
+    @rule(
+        data=st.data(),
+        follows=st.lists(routes, max_size=2),
+        times=st.sampled_from([1, 1, 2]),
+    )
+    def acknowledge(self, data: Any, follows: list[Route], times: int) -> None:
+        pairs = data.draw(st.permutations(self.taken))[: data.draw(st.integers(0, 3))]
+        entry, run = data.draw(entries), data.draw(st.sampled_from(["", "id-1"]))
+        send = [Outgoing(route, b"follows") for route in follows]
+        for index, broker in enumerate(self.brokers):
+            done = [Done(pair[index], entry, run) for pair in pairs]
+            for _ in range(times):
+                broker.acknowledge("w", done, send)
+        self.taken = [pair for pair in self.taken if pair not in pairs]
+        self.look()
+
+    @rule(data=st.data())
+    def give_back(self, data: Any) -> None:
+        pairs = data.draw(st.permutations(self.taken))[: data.draw(st.integers(0, 3))]
+        for index, broker in enumerate(self.brokers):
+            broker.give_back("w", [pair[index] for pair in pairs])
+
+    def look(self) -> None:
+        memory, other = self.brokers
+        assert memory.read_ledger() == other.read_ledger()
+        every = ["a", "b", "c"]
+        assert memory.running(every) == other.running(every)
+
+    def teardown(self) -> None:
+        left = []
+        for broker in self.brokers:
+            broker.leave("w")
+            broker.join("last", MINUTE)
+            left.append(_plain(broker.take("last", ["q1", "q2"], 1000, "last")))
+        self.brokers[1].close()
+        assert left[0] == left[1]
+
+
+def _plain(taken: list[Delivery]) -> list[tuple[str, bytes, int]]:
+    return [(one.queue, one.message, one.deliveries) for one in taken]
+
+
+CALM = settings(
+    max_examples=60,
+    derandomize=True,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_redis_answers_as_memory_does(server: Server) -> None:
+    class OnRedis(SameAnswers):
+        def __init__(self) -> None:
+            with emptied(server):
+                self.backend = Redis(server)
+            super().__init__()
+
+    run_state_machine_as_test(OnRedis, settings=CALM)
+
+
+def test_sqlite_answers_as_memory_does(tmp_path: Path) -> None:
+    class OnSQLite(SameAnswers):
+        def __init__(self) -> None:
+            self.backend = SQLite(Path(mkdtemp(dir=tmp_path)))
+            super().__init__()
+
+    run_state_machine_as_test(OnSQLite, settings=CALM)
