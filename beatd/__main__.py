@@ -2,11 +2,16 @@
 
 import sys
 
-from beatd.cli import main as run
+from beatd import greenlets
 
 
 def main() -> None:
     """Run the command line and exit with its status."""
+    # `beatd worker -P gevent` replaces parts of the standard library: before anything
+    # is imported that takes a name from there, as nearly all that follows does.
+    greenlets.patch_for(sys.argv[1:])
+    from beatd.cli import main as run
+
     sys.exit(run())
 
 

@@ -21,15 +21,11 @@ class Greenlets(Protocol):
     name: str
 
     def spawn(self, function: Callable[[], object]) -> Any:
-        """Start a greenlet; give what `kill` and `wait` take."""
+        """Start a greenlet; give what `kill` takes."""
         ...
 
     def kill(self, greenlet: Any) -> None:
         """Raise GreenletExit in a greenlet, where it waits."""
-        ...
-
-    def wait(self, greenlet: Any) -> Any:
-        """Wait for a greenlet's end, and give what its function gave."""
         ...
 
     def timeout(
@@ -63,9 +59,6 @@ class Gevent:
     def kill(self, greenlet: Any) -> None:
         greenlet.kill(block=False)
 
-    def wait(self, greenlet: Any) -> Any:
-        return greenlet.get()
-
     def in_native_thread(self, function: Callable[[], T]) -> T:
         value: T = self._gevent.get_hub().threadpool.apply(function)
         return value
@@ -88,9 +81,6 @@ class Eventlet:
 
     def kill(self, greenlet: Any) -> None:
         greenlet.kill()
-
-    def wait(self, greenlet: Any) -> Any:
-        return greenlet.wait()
 
     def in_native_thread(self, function: Callable[[], T]) -> T:
         value: T = self._eventlet.tpool.execute(function)

@@ -5,12 +5,11 @@ import contextvars
 import threading
 from collections.abc import Coroutine
 from contextlib import suppress
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 from beatd import greenlets
 from beatd.errors import SoftTimeLimitExceeded
-from beatd.pools.limits import Interruptible
+from beatd.pools.limits import Interruptible, soft_limit, soft_limited
 
 T = TypeVar("T")
 
@@ -34,10 +33,20 @@ class _Threads(threading.local):
 _threads = _Threads()
 
 
-def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in the present context, wait for its end, and give its value."""
+def run_coroutine(coroutine: Coroutine[Any, Any, T], soft: float | None = None) -> T:
+    """Run a coroutine in the present context to its end, and give its value.
+
+    SoftTimeLimitExceeded is raised in it after `soft` seconds.
+    """
     if kind := greenlets.patched():
-        return _Apart(coroutine).run(kind)
+        return _Apart(soft_limited(coroutine, soft)).run(kind)
+    if threading.current_thread() is threading.main_thread():
+        with soft_limit(soft):
+            return _run(coroutine)
+    return _run(soft_limited(coroutine, soft))
+
+
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
     kept = _threads.kept = _threads.kept or _Kept()
     loop = kept.runner.get_loop()
     inside = Interruptible(coroutine)
@@ -46,7 +55,7 @@ def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
         try:
             return loop.run_until_complete(task)
         except SoftTimeLimitExceeded as error:
-            # One that rings while the loop waits comes out of the loop.
+            # A signal that rings while the loop waits raises it in the loop.
             if task.done():
                 raise
             inside.interrupt(task, error)
@@ -65,43 +74,39 @@ class _Apart(Generic[T]):
     """
 
     def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
-        self._inside = Interruptible(coroutine)
+        self._coroutine = coroutine
         self._context = contextvars.copy_context()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[T] | None = None
-        self._limit: BaseException | None = None
+        self._given_up = False
 
     def run(self, kind: greenlets.Greenlets) -> T:
         """Wait, as a greenlet does, for the coroutine's end; give its value."""
-        apart = kind.spawn(partial(kind.in_native_thread, self._live))
         try:
-            kind.wait(apart)
-        except BaseException as limit:  # raised in the greenlet, for what it runs
-            self._pass_on(limit)
-            if not isinstance(limit, SoftTimeLimitExceeded):
-                raise
-            kind.wait(apart)
+            kind.in_native_thread(self._live)
+        except BaseException:  # the greenlet is killed
+            self._give_up()
+            raise
         assert self._task
         return self._task.result()
 
     def _live(self) -> None:
         runner = asyncio.Runner()
         self._loop = runner.get_loop()
-        self._task = self._loop.create_task(self._inside, context=self._context)
-        self._loop.call_soon(self._interrupt)
+        self._task = self._loop.create_task(self._coroutine, context=self._context)
+        self._loop.call_soon(self._look)
         # The task keeps what it raises; what else comes out was left in the loop.
         with suppress(BaseException):
             self._loop.run_until_complete(self._task)
         with suppress(BaseException):
             runner.close()
 
-    def _pass_on(self, limit: BaseException) -> None:
-        self._limit = limit
+    def _give_up(self) -> None:
+        self._given_up = True
         if self._loop:  # otherwise it looks when it begins
             with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._interrupt)
+                self._loop.call_soon_threadsafe(self._look)
 
-    def _interrupt(self) -> None:
-        limit, self._limit = self._limit, None
-        if limit and self._task:
-            self._inside.interrupt(self._task, limit)
+    def _look(self) -> None:
+        if self._given_up and self._task:
+            self._task.cancel()

@@ -242,9 +242,10 @@ class _Run:
             return self.task.run(*self.request.args, **self.request.kwargs)
 
     def _complete(self, soft_time_limit: float | None) -> Any:
-        with soft_limit(soft_time_limit):
-            value = self._call(None)
-            return run_coroutine(value) if inspect.iscoroutine(value) else value
+        value = self._call(soft_time_limit)
+        if inspect.iscoroutine(value):
+            return run_coroutine(value, soft_time_limit)
+        return value
 
     def report(self, end: _End) -> Report:
         """Say how it ended; whatever the task raised, it ends here."""

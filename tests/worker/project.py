@@ -97,6 +97,19 @@ def patient():
         return "cleaned up"
 
 
+@app.task(soft_time_limit=0.2, time_limit=30)
+async def patient_later():
+    try:
+        await asyncio.sleep(30)
+    except SoftTimeLimitExceeded:
+        return "cleaned up"
+
+
+@app.task(time_limit=0.3)
+async def late():
+    await asyncio.sleep(30)
+
+
 @app.task
 def parent(x):
     return add.delay(x, x).id

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from beatd.errors import WorkerLost
+from beatd.errors import TimeLimitExceeded, WorkerLost
+from beatd.pools import NAMES
 from tests.servers import Server, eventually
 from tests.worker.project import Project
 
@@ -27,7 +28,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]
     made.app.close()
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+@pytest.mark.parametrize("pool", NAMES)
 def test_tasks_run_and_their_results_are_read_from_elsewhere(
     project: Project, pool: str
 ) -> None:
@@ -37,16 +38,29 @@ def test_tasks_run_and_their_results_are_read_from_elsewhere(
         later = send("proj.add_later", [2, 3])
         flaky = send("proj.flaky", [2])
         soon = send("proj.add", [1, 1], countdown=0.2)
-        soft = send("proj.patient")
+        soft = [send("proj.patient"), send("proj.patient_later")]
         parent = send("proj.parent", [4])
 
         assert [one.get(timeout=WAIT) for one in sums] == list(range(1, 51))
         assert later.get(timeout=WAIT) == 5
         assert flaky.get(timeout=WAIT) == 2
         assert soon.get(timeout=WAIT) == 2
-        assert soft.get(timeout=WAIT) == "cleaned up"
+        assert [one.get(timeout=WAIT) for one in soft] == ["cleaned up"] * 2
         child = project.app.AsyncResult(parent.get(timeout=WAIT))
         assert child.get(timeout=WAIT) == 8
+
+
+@pytest.mark.parametrize("pool", [name for name in NAMES if name != "solo"])
+def test_a_coroutine_past_its_time_limit_gives_up_its_place(
+    project: Project, pool: str
+) -> None:
+    with project.worker("-P", pool, "-c", "1"):
+        late = project.app.send_task("proj.late")
+        after = project.app.send_task("proj.add", [1, 1])
+
+        with pytest.raises(TimeLimitExceeded):
+            late.get(timeout=WAIT)
+        assert after.get(timeout=WAIT) == 2
 
 
 def test_tasks_see_the_configured_zone_as_local_time(project: Project) -> None:
