@@ -19,10 +19,11 @@ from beatd import daemon, logs, wiring
 from beatd.clock import Wake
 from beatd.config import Config, Wanted, load
 from beatd.errors import ConfigError
-from beatd.instant import Instant, datetime_of
+from beatd.instant import Instant, datetime_of, span_of
 from beatd.notify import Notify
 from beatd.scheduler import Scheduler
 from beatd.settings import Settings, mask
+from beatd.worker.autoscale import Autoscale
 from beatd.worker.loop import Stop, Worker, WorkerEvent
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ class Options:
     hostname: str | None = None
     concurrency: int | None = None
     pool: str | None = None
+    autoscale: tuple[int, int] | None = None
+    autoscale_keepalive: float | None = None
     queues: str | None = None
     exclude_queues: str | None = None
     include: str | None = None
@@ -89,7 +92,15 @@ class Options:
             queues=_listed(self.queues),
             exclude=_listed(self.exclude_queues),
             include=_listed(self.include),
+            autoscale=self._autoscale(),
         )
+
+    def _autoscale(self) -> Autoscale | None:
+        if self.autoscale is None:
+            return None
+        if self.autoscale_keepalive is None:
+            return Autoscale(*self.autoscale)
+        return Autoscale(*self.autoscale, span_of(self.autoscale_keepalive))
 
     def wanted(self) -> Wanted:
         """Say which config is meant."""

@@ -26,6 +26,7 @@ from beatd.schedule_file import ScheduleFile
 from beatd.scheduler import LONGEST_NAP, Scheduler
 from beatd.settings import Settings
 from beatd.timetable import Timetable
+from beatd.worker.autoscale import Autoscale
 from beatd.worker.execute import executor_for
 from beatd.worker.loop import Worker, WorkerEvent
 from beatd.worker.report import limits_of
@@ -44,6 +45,7 @@ class WorkerChoice:
     exclude: Collection[str] = ()
     include: Sequence[str] = ()
     """Modules to import besides those of the settings."""
+    autoscale: Autoscale | None = None
 
 
 def broker_of(settings: Settings, url: str) -> Broker:
@@ -108,7 +110,7 @@ def worker_of(
         settings.worker_pool,
         executor_for(app, hostname, limits_of(settings)),
         inbox.put,
-        size=_pool_size(settings),
+        size=choice.autoscale.least if choice.autoscale else _pool_size(settings),
         max_tasks_per_child=settings.worker_max_tasks_per_child,
         max_memory_per_child=settings.worker_max_memory_per_child,
     )
@@ -122,6 +124,7 @@ def worker_of(
         settings=settings,
         inbox=inbox,
         results=results.connect(settings) if settings.result_url else None,
+        autoscale=choice.autoscale,
     )
 
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
 from beatd.brokers.base import Delivery, Done, Outgoing
@@ -34,6 +34,7 @@ from beatd.results.base import Meta, ResultBackend, State, Stored
 from beatd.routing import Route
 from beatd.settings import Settings
 from beatd.tasks import Registry, Task
+from beatd.worker.autoscale import LOOK, Autoscale
 from beatd.worker.intake import Fetcher, Lease, Room
 from beatd.worker.report import (
     Fate,
@@ -99,7 +100,12 @@ class Crashed:
     error: BaseException
 
 
-WorkerEvent: TypeAlias = PoolEvent | Fetched | Settled | Crashed | Stop
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """Nothing came for a while."""
+
+
+WorkerEvent: TypeAlias = PoolEvent | Fetched | Settled | Crashed | Stop | TimePassed
 
 
 @dataclass(slots=True)
@@ -148,6 +154,8 @@ class Worker:
     """Where the pool puts its events, and whoever wants the worker to stop."""
     results: ResultBackend | None = None
     """None: nothing is kept."""
+    autoscale: Autoscale | None = None
+    """Decides the pool's size as the load changes; None: nobody does."""
     on_ready: Callable[[], object] = lambda: None
     clock: Clock = field(default_factory=SystemClock)
 
@@ -186,10 +194,12 @@ class Worker:
     @property
     def capacity(self) -> int:
         """How many deliveries the worker holds at most."""
+        # For the pool to grow there has to be more than it runs now.
+        places = self.autoscale.most if self.autoscale else self.pool.size
         if self.settings.worker_disable_prefetch:
-            return self.pool.size
+            return places
         multiplier = self.settings.worker_prefetch_multiplier
-        return self.pool.size * multiplier if multiplier else UNLIMITED
+        return places * multiplier if multiplier else UNLIMITED
 
     def run(self) -> None:
         """Work until told to stop."""
@@ -205,9 +215,21 @@ class Worker:
         self.on_ready()
         try:
             while not self._is_over():
-                self.handle(self.inbox.get())
+                self.handle(self._next())
         finally:
             self._end()
+
+    def _next(self) -> WorkerEvent:
+        try:
+            return self.inbox.get(timeout=LOOK / SECOND if self.autoscale else None)
+        except Empty:
+            return TimePassed()
+
+    def resize(self, size: int) -> None:
+        """Run this many at the same time, one at least, and hold accordingly many."""
+        before = self.capacity
+        self.pool.resize(size)
+        self.room.clear(self.capacity - before)
 
     def handle(self, event: WorkerEvent) -> None:
         """Do what one event asks for."""
@@ -230,6 +252,7 @@ class Worker:
             case Crashed(error):
                 self._begin_to_stop(Stop.COLD)
                 raise error
+        self._fit_pool()
         self._feed()
 
     # Arrival
@@ -310,6 +333,19 @@ class Worker:
         )
 
     # Running
+
+    def _fit_pool(self) -> None:
+        """Make the pool as large as the load wants it, if that is asked for."""
+        if self.autoscale is None or self._stop:
+            return
+        before = self.pool.size
+        load = len(self._waiting) + len(self._running)
+        size = self.autoscale.size(self.clock.elapsed(), load)
+        if size != before:
+            self.resize(size)
+        if self.pool.size != before:
+            event = {"event": "pool.resized", "size": size}
+            logger.info("runs %d at a time, no longer %d", size, before, extra=event)
 
     def _feed(self) -> None:
         """Give the pool what it has room for."""

@@ -11,6 +11,7 @@ from beatd.app import Beatd
 from beatd.brokers.memory import MemoryBroker
 from beatd.errors import ResultUnavailable
 from beatd.instant import Span
+from beatd.pools.base import Job
 from beatd.pools.solo import Solo
 from beatd.results import encoding_of
 from beatd.results.base import READY_STATES, Meta, Stored
@@ -112,3 +113,34 @@ class Bench:
         self.broker.leave("here-1")
         self.broker.join("count", 1000)
         return len(self.broker.take("count", ["celery"], 100, "count"))
+
+
+class HeldPool:
+    """A pool that takes jobs and leaves the end of them to the test."""
+
+    def __init__(self, size: int = 2) -> None:
+        self.size = size
+        self.jobs: list[Job] = []
+        self.killed = False
+
+    def start(self) -> None:
+        pass
+
+    def submit(self, jobs: Any) -> None:
+        self.jobs += jobs
+
+    def resize(self, size: int) -> None:
+        self.size = size
+
+    def stop(self) -> None:
+        pass
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+def with_held_pool(bench: Bench, size: int = 2) -> HeldPool:
+    """Put such a pool in place of the bench's; the room stays as it is."""
+    pool = HeldPool(size)
+    bench.worker.pool = pool
+    return pool

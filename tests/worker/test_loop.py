@@ -11,48 +11,17 @@ from beatd.app import Beatd
 from beatd.brokers.base import Outgoing
 from beatd.errors import ResultUnavailable, WorkerLost
 from beatd.instant import HOUR, MINUTE, SECOND, datetime_of
-from beatd.pools.base import Job, Lost, Started, TimedOut
+from beatd.pools.base import Lost, Started, TimedOut
 from beatd.routing import Route
 from beatd.tasks import Task
 from beatd.worker.loop import Stop
 from tests.fakes import NOON
-from tests.worker.bench import Bench
+from tests.worker.bench import Bench, with_held_pool
 
 
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
-
-
-class HeldPool:
-    """A pool that takes jobs and leaves the end of them to the test."""
-
-    def __init__(self, size: int = 2) -> None:
-        self.size = size
-        self.jobs: list[Job] = []
-        self.killed = False
-
-    def start(self) -> None:
-        pass
-
-    def submit(self, jobs: Any) -> None:
-        self.jobs += jobs
-
-    def resize(self, size: int) -> None:
-        self.size = size
-
-    def stop(self) -> None:
-        pass
-
-    def kill(self) -> None:
-        self.killed = True
-
-
-def with_held_pool(bench: Bench, size: int = 2) -> HeldPool:
-    """Put such a pool in place of the bench's; the room stays as it is."""
-    pool = HeldPool(size)
-    bench.worker.pool = pool
-    return pool
 
 
 def add_to(app: Beatd) -> Task[[int, int], int]:
