@@ -7,7 +7,9 @@ imports anything else; so this module imports next to nothing itself.
 
 import re
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
 from beatd.errors import ConfigError
@@ -35,9 +37,9 @@ class Greenlets(Protocol):
         ...
 
     def in_native_thread(self, function: Callable[[], T]) -> T:
-        """Run a function that raises nothing in a real thread; other greenlets go on.
+        """Run a function that raises nothing worse than an Exception in a real thread.
 
-        There are not many real threads: when all are taken, it waits for one.
+        Other greenlets go on. There are few such threads: it waits until one is free.
         """
         ...
 
@@ -104,16 +106,14 @@ def named(name: str) -> Greenlets:
     """
     if _patched and _patched.name == name:
         return _patched
-    try:
-        __import__(name)
-    except ImportError as error:
+    if find_spec(name) is None:
         problem = f"pool {name} needs the extra of that name: pip install beatd[{name}]"
-        raise ConfigError("worker_pool", [problem]) from error
-    problem = (
-        f"{name} replaces parts of Python, before anything else is imported: start with"
-        f" `beatd worker -P {name}`, or call beatd.greenlets.patch({name!r}) in the"
-        " first line of your program"
-    )
+    else:
+        problem = (
+            f"{name} replaces parts of Python, before anything else is imported: start"
+            f" with `beatd worker -P {name}`, or call beatd.greenlets.patch({name!r})"
+            " in the first line of your program"
+        )
     raise ConfigError("worker_pool", [problem])
 
 
@@ -139,10 +139,8 @@ def patch_for(words: Sequence[str]) -> None:
     """
     name = _pool_in(words)
     if "worker" in words and name in NAMES:
-        try:
+        with suppress(ImportError):
             patch(name)
-        except ImportError:
-            return
 
 
 _POOL = re.compile(r"(?:-[BCDEq]*P|--pool=)(.+)")
@@ -150,7 +148,7 @@ _POOL_FOLLOWS = re.compile(r"-[BCDEq]*P|--pool")
 
 
 def _pool_in(words: Sequence[str]) -> str:
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in pairwise([*words, ""]):
         if _POOL_FOLLOWS.fullmatch(word):
             return following
         if found := _POOL.fullmatch(word):

@@ -128,6 +128,9 @@ class Desk:
         """Wait until the job has begun."""
         return eventually(lambda: self._started(job), "the job to begin")
 
+    def events_of(self, job: Job) -> list[PoolEvent]:
+        return [event for event in self.all_events() if event.token == job.token]
+
     def all_events(self) -> list[PoolEvent]:
         """Give everything that was told so far."""
         while not self._inbox.empty():
@@ -218,6 +221,13 @@ def meet(mine: str, theirs: str) -> str:
 def wait_for(path: str) -> str:
     eventually(Path(path).exists, f"{path} to be made")
     return "seen"
+
+
+def note_the_end(path: str) -> None:
+    try:
+        time.sleep(LONG)
+    finally:
+        Path(path).touch()
 
 
 def count_bytes(data: str) -> str:

@@ -140,6 +140,45 @@ def test_a_child_that_grew_too_large_retires_after_its_task() -> None:
     assert first == still_first != second
 
 
+def test_a_pool_that_shrinks_ends_idle_children_and_spares_the_one_at_work(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with at_work(size=3) as pool:
+        waiting = [job(desk.wait_for, tmp_path / "all") for _ in range(3)]
+        pool.submit(*waiting)
+        pids = {pool.started(one).pid for one in waiting}
+        (tmp_path / "all").touch()
+        pool.outcomes(waiting)
+        working = job(desk.wait_for, tmp_path / "go")
+        pool.submit(working)
+        at_it = pool.started(working).pid
+
+        pool.pool.resize(1)
+        eventually(lambda: [p for p in pids if is_alive(p)] == [at_it], "two to end")
+        (tmp_path / "go").touch()
+
+        assert pool.outcomes([working]) == [Finished(working.token, b"seen")]
+        assert pool.report(desk.pid) == str(at_it)
+    assert events_of(caplog) == []
+
+
+def test_resizing_in_a_storm_of_dying_children_loses_no_job() -> None:
+    with at_work(size=2) as pool:
+        jobs = [
+            job(desk.exit_at_once, 3) if number % 3 else job(desk.echo, number)
+            for number in range(60)
+        ]
+        for number, one in enumerate(jobs):
+            pool.submit(one)
+            pool.pool.resize(1 + number % 4)
+        outcomes = pool.outcomes(jobs)
+        pool.pool.stop()
+
+    kinds = [Lost if number % 3 else Finished for number in range(60)]
+    assert [type(outcome) for outcome in outcomes] == kinds
+    assert len(pool.all_events()) == 2 * len(jobs)
+
+
 def test_a_task_that_forks_ends_once_and_its_copy_is_gone(pool: Desk) -> None:
     one = job(desk.fork_and_return_twice)
 

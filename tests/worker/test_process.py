@@ -63,6 +63,26 @@ def test_a_coroutine_past_its_time_limit_gives_up_its_place(
         assert after.get(timeout=WAIT) == 2
 
 
+def test_a_child_that_has_grown_too_large_is_replaced(project: Project) -> None:
+    with project.worker("-c", "1", "--max-memory-per-child", "1"):
+        pids = [project.app.send_task("proj.where").get(timeout=WAIT)[0] for _ in "ab"]
+
+    assert pids[0] != pids[1]
+
+
+def test_a_pool_grows_with_the_load_and_shrinks_when_it_is_gone(
+    project: Project,
+) -> None:
+    options = ("--autoscale=3,1", "--autoscale-keepalive", "0.5", "-O", "fair")
+    with project.worker(*options) as worker:
+        marks = [project.app.send_task("proj.mark", [f"m{n}", 0.5]) for n in range(3)]
+        worker.await_line("runs 3 at a time")
+        assert [one.get(timeout=WAIT) for one in marks] == ["m0", "m1", "m2"]
+        worker.await_line("runs 1 at a time")
+
+        assert project.app.send_task("proj.add", [1, 1]).get(timeout=WAIT) == 2
+
+
 def test_tasks_see_the_configured_zone_as_local_time(project: Project) -> None:
     with project.worker("-c", "1") as worker:
         pid, offset = project.app.send_task("proj.where").get(timeout=WAIT)
