@@ -175,6 +175,7 @@ def _plain(taken: list[Delivery]) -> list[tuple[str, bytes, int]]:
 CALM = settings(
     max_examples=60,
     derandomize=True,
+    report_multiple_bugs=False,  # shrinking one takes long enough
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),
