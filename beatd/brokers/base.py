@@ -6,6 +6,7 @@ Lead      leadership.py   who may emit
 Emitter   scheduler.py    messages and the ledger, written in one step
 Sender    app.py, worker  messages that no ledger knows
 Consumer  worker/loop.py  deliveries under a lease
+Broadcast worker/control.py  what is said to everybody, where a broker has that
 
 Every method may raise BrokerUnavailable: no answer came, the request may or may not
 have been done, and calling again with the same arguments is always safe. Its subclass
@@ -16,7 +17,7 @@ BrokerRefused means that the broker answered, and that someone has to mend it fi
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from beatd.entry import Mark
 from beatd.instant import Instant, Span
@@ -98,6 +99,15 @@ class Done:
     delivery: Delivery
     entry: str = ""
     run: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """A message that waits in the broker for its time."""
+
+    queue: str
+    message: bytes
+    due: Instant
 
 
 class Lead(Protocol):
@@ -241,12 +251,63 @@ class Consumer(Protocol):
         """Let the message wait in the broker, out of flight, until that instant."""
         ...
 
+    def delayed(self, queues: Collection[str], limit: int) -> list[Delayed]:
+        """Look at up to `limit` messages of these queues that wait, next one first.
+
+        For people: what is further ahead than many others may be left out.
+        """
+        ...
+
     def bury(self, worker: str, delivery: Delivery, reason: str) -> None:
         """Move the message to the dead-letter queue, with the reason."""
         ...
 
     def recover(self) -> int:
         """Give back what workers whose lease ran out had in flight; say how many."""
+        ...
+
+
+class Hearing(Protocol):
+    """What is said on one exchange, heard in one thread."""
+
+    def wait(self, timeout: Span) -> list[bytes]:
+        """Give what was said since the last call, in order; [] after `timeout`.
+
+        The first call begins to listen, as does the next one after BrokerUnavailable:
+        what is said in between is lost.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """End a `wait` that waits now, or the next one, from any thread."""
+        ...
+
+    def close(self) -> None:
+        """Listen no more; called when nobody waits."""
+        ...
+
+
+@runtime_checkable
+class Broadcast(Sender, Protocol):
+    """What everybody hears who listens at that moment, and nobody keeps.
+
+    To say something is to `send` it to a fan-out exchange.
+    """
+
+    def listen(self, queue: Queue) -> Hearing:
+        """Hear what is said on the queue's exchange under its routing key.
+
+        `#` and `*` in the key stand for any text, an empty key for an empty one. The
+        queue is declared each time that listening begins, and holds no messages.
+        """
+        ...
+
+    def ask(self, question: Outgoing, answers: Queue, timeout: Span) -> list[bytes]:
+        """Say something, and give what comes to `answers` meanwhile.
+
+        Returns when all who heard it have answered, or after `timeout`. The queue is
+        declared before, and removed after.
+        """
         ...
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from beatd.brokers.base import (
+    Delayed,
     Delivery,
     Done,
     Emission,
@@ -57,6 +58,25 @@ class _Worker:
     in_flight: dict[str, _Stored] = field(default_factory=dict)
 
 
+class _Hearing:
+    """What one listener has heard and not asked for yet."""
+
+    def __init__(self, queue: Queue, broker: "MemoryBroker") -> None:
+        self.queue = queue
+        self.heard: deque[bytes] = deque()
+        self.interrupted = False
+        self._broker = broker
+
+    def wait(self, timeout: Span) -> list[bytes]:
+        return self._broker.hear(self, timeout)
+
+    def interrupt(self) -> None:
+        self._broker.end_hearing(self)
+
+    def close(self) -> None:
+        self._broker.forget_hearing(self)
+
+
 class MemoryBroker:
     """All ports of a broker, on dicts and deques under one lock."""
 
@@ -74,6 +94,7 @@ class MemoryBroker:
         self._bindings: dict[str, list[Queue]] = {}
         self._lists: dict[tuple[int, str], deque[_Stored]] = {}
         self._delayed: list[tuple[Instant, int, _Stored]] = []
+        self._hearings: list[_Hearing] = []
         self._workers: dict[str, _Worker] = {}
         self._answered: dict[str, str] = {}
         """By worker, the first token of its last request that sent something."""
@@ -232,6 +253,14 @@ class MemoryBroker:
             if stored := self._settle(worker, delivery):
                 self._delay(stored, until)
 
+    def delayed(self, queues: Collection[str], limit: int) -> list[Delayed]:
+        with self._changed:
+            return [
+                Delayed(stored.queue, stored.message, due)
+                for due, _, stored in self._delayed
+                if stored.queue in queues
+            ][:limit]
+
     def bury(self, worker: str, delivery: Delivery, reason: str) -> None:
         with self._changed:
             if self._settle(worker, delivery):
@@ -248,6 +277,51 @@ class MemoryBroker:
             ]
             self._put_in_front(lost)
             return len(lost)
+
+    def listen(self, queue: Queue) -> _Hearing:
+        return _Hearing(queue, self)
+
+    def hear(self, hearing: _Hearing, timeout: Span) -> list[bytes]:
+        """Wait for what one listener hears."""
+        with self._changed:
+            if hearing not in self._hearings:
+                self._hearings.append(hearing)
+            self._wait(
+                lambda: bool(hearing.heard) or hearing.interrupted,
+                lambda: self._clock.now() + timeout,
+                timeout,
+            )
+            hearing.interrupted = False
+            heard = list(hearing.heard)
+            hearing.heard.clear()
+            return heard
+
+    def end_hearing(self, hearing: _Hearing) -> None:
+        """End one listener's waiting."""
+        with self._changed:
+            hearing.interrupted = True
+            self._changed.notify_all()
+
+    def forget_hearing(self, hearing: _Hearing) -> None:
+        """Let one listener hear no more."""
+        with self._changed:
+            self._hearings = [one for one in self._hearings if one is not hearing]
+
+    def ask(self, question: Outgoing, answers: Queue, timeout: Span) -> list[bytes]:
+        with self._changed:
+            self.declare([answers])
+            lists = [(step, answers.name) for step in PRIORITY_STEPS]
+            heard = self._tell(question)
+            came: list[bytes] = []
+
+            def complete() -> bool:
+                while stored := self._pop(lists):
+                    came.append(stored.message)
+                return len(came) >= heard
+
+            self._wait(complete, lambda: self._clock.now() + timeout, timeout)
+            self._bindings[answers.exchange].remove(answers)
+            return came
 
     def ping(self) -> str:
         return "memory"
@@ -278,8 +352,9 @@ class MemoryBroker:
         return Outcome.QUEUED if reached else Outcome.DROPPED
 
     def _send(self, outgoing: Outgoing) -> bool:
-        """Put the message on every queue of its route; False if there is none."""
+        """Put the message on every queue of its route; False if nobody has it."""
         route = outgoing.route
+        heard = route.exchange_type == "fanout" and self._tell(outgoing) > 0
         names = self._targets(route)
         step = step_of(route.priority)
         for name in names:
@@ -289,14 +364,23 @@ class MemoryBroker:
             else:
                 self._delay(stored, outgoing.due)
         self._changed.notify_all()
-        if not names:
+        if not names and route.exchange_type != "fanout":
             logger.warning(
                 "no queue is bound to exchange %r under %r: the message is dropped",
                 route.exchange,
                 route.routing_key,
                 extra={"event": "route.unbound"},
             )
-        return bool(names)
+        return heard or bool(names)
+
+    def _tell(self, outgoing: Outgoing) -> int:
+        """Let those hear it who listen; say how many do."""
+        route = outgoing.route
+        hearings = [one for one in self._hearings if _hears(one.queue, route)]
+        for hearing in hearings:
+            hearing.heard.append(outgoing.message)
+        self._changed.notify_all()
+        return len(hearings)
 
     def _targets(self, route: Route) -> list[str]:
         if route.queue and route.exchange_type != "fanout":
@@ -353,3 +437,11 @@ class MemoryBroker:
                 nap = min(left, max(1, look_again() - self._clock.now()))
                 self._changed.wait(nap / SECOND)
             return True
+
+
+def _hears(queue: Queue, route: Route) -> bool:
+    binding = binding_of(replace(queue, exchange_type="topic"))
+    key = route.routing_key
+    return queue.exchange == route.exchange and (
+        queue.routing_key == key or binding.matches("topic", key)
+    )

@@ -3,6 +3,7 @@
 Tables, statements and what they guarantee: sqlite.sql.
 """
 
+import json
 import logging
 import os
 import re
@@ -18,6 +19,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from beatd.brokers.base import (
+    Delayed,
     Delivery,
     Done,
     Emission,
@@ -282,6 +284,12 @@ class SQLiteBroker:
         with self._transaction() as db:
             db.execute(SQL["delay"], (until, *_flight(worker, delivery)))
         self._call()
+
+    def delayed(self, queues: Collection[str], limit: int) -> list[Delayed]:
+        names = json.dumps(list(queues))
+        with self._connection() as db:
+            rows = db.execute(SQL["delayed"], (names, limit)).fetchall()
+        return [Delayed(*row) for row in rows]
 
     def bury(self, worker: str, delivery: Delivery, reason: str) -> None:
         flight = _flight(worker, delivery)

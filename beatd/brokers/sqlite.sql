@@ -144,6 +144,11 @@ SELECT EXISTS (
 -- name: next_due
 SELECT min(due) FROM messages WHERE due IS NOT NULL
 
+-- name: delayed
+SELECT queue, message, due FROM messages
+WHERE due IS NOT NULL AND queue IN (SELECT value FROM json_each(?))
+ORDER BY due, id LIMIT ?
+
 -- name: over
 SELECT id FROM messages WHERE due IS NOT NULL AND due <= ? ORDER BY due DESC, id DESC
 

@@ -13,6 +13,7 @@ import msgspec
 import redis
 
 from beatd.brokers.base import (
+    Delayed,
     Delivery,
     Done,
     Emission,
@@ -21,13 +22,14 @@ from beatd.brokers.base import (
     Outgoing,
     Term,
 )
+from beatd.brokers.redis.broadcast import ChannelHearing
 from beatd.brokers.redis.connection import Server
 from beatd.brokers.redis.listening import MessageWait, ReleaseWait
 from beatd.brokers.redis.wire import Wire
 from beatd.clock import Clock, SystemClock
 from beatd.entry import Mark
 from beatd.errors import TermOver
-from beatd.instant import DAY, HOUR, Instant, Span
+from beatd.instant import DAY, HOUR, SECOND, Instant, Span
 from beatd.routing import Queue, Route
 
 logger = logging.getLogger(__name__)
@@ -247,6 +249,19 @@ class RedisBroker:
         keys = [self._in_flight(worker), self._key("delayed"), self._key("late")]
         self._run("delay", keys, [delivery.token, secrets.token_hex(8), until])
 
+    def delayed(self, queues: Collection[str], limit: int) -> list[Delayed]:
+        lists = self._wire.lists(queues)
+        waiting = self._ask("ZRANGE", self._key("delayed"), 0, CHUNK - 1, "WITHSCORES")
+        due = dict(zip(waiting[::2], waiting[1::2], strict=True))
+        held = self._ask("HMGET", self._key("late"), *due) if due else []
+        found = []
+        for moment, late in zip(due.values(), held, strict=True):
+            if late is not None:  # it came due meanwhile
+                place, message = _unpack(late)
+                if queue := lists.get(place):
+                    found.append(Delayed(queue, message, int(float(moment))))
+        return found[:limit]
+
     def bury(self, worker: str, delivery: Delivery, reason: str) -> None:
         record = {
             "queue": delivery.queue,
@@ -270,6 +285,29 @@ class RedisBroker:
             )
             for worker, lease_end in zip(dead, dead, strict=True)
         )
+
+    # Broadcast
+
+    def listen(self, queue: Queue) -> ChannelHearing:
+        return ChannelHearing(
+            self._server, self._wire, queue, self.declare, self._clock
+        )
+
+    def ask(self, question: Outgoing, answers: Queue, timeout: Span) -> list[bytes]:
+        end = self._clock.elapsed() + timeout
+        place = self._wire.list_of(answers.name, 0)
+        came: list[bytes] = []
+        self.declare([answers])
+        try:
+            channel = self._wire.channel(question.route)
+            heard = self._ask("PUBLISH", channel, question.message)
+            while len(came) < heard and (left := end - self._clock.elapsed()) > 0:
+                if answer := self._ask("BRPOP", place, left / SECOND):
+                    came.append(answer[1])
+        finally:
+            for command in self._wire.unbinding(answers):
+                self._ask(*command)
+        return came
 
     # All
 
@@ -426,6 +464,12 @@ def _row(mark: Mark) -> str:
 def _mark(row: bytes) -> Mark:
     slot, runs, last, fingerprint = row.decode().split(" ", 3)
     return Mark(int(slot), fingerprint, int(runs), None if last == "-" else int(last))
+
+
+def _unpack(held: bytes) -> tuple[str, bytes]:
+    """Give list and message of a held message; take.lua says its form."""
+    _, size, rest = held.split(b":", 2)
+    return rest[: int(size)].decode(errors="replace"), rest[int(size) :]
 
 
 def _digest(delivery: Delivery) -> str:

@@ -58,13 +58,23 @@ class Bell:
 class Subscription:
     """One channel, heard on a connection of its own, by one thread."""
 
-    def __init__(self, server: Server, channel: str, bell: Bell, clock: Clock) -> None:
+    def __init__(
+        self,
+        server: Server,
+        channel: str,
+        bell: Bell,
+        clock: Clock,
+        *,
+        is_pattern: bool = False,
+    ) -> None:
         self._server = server
         self._channel = channel
+        self._verb = "PSUBSCRIBE" if is_pattern else "SUBSCRIBE"
         self._bell = bell
         self._clock = clock
         self._connection: Any = None
         self._heard: Span = 0
+        self._unread: list[list[Any]] = []
         self.id = 0
         """The connection's number on the server, 0 while it is closed."""
 
@@ -74,22 +84,25 @@ class Subscription:
             self._connection = self._server.connect()
             self._connection.send_command("CLIENT", "ID")
             self.id = int(self._connection.read_response())
-            self._connection.send_command("SUBSCRIBE", self._channel)
+            self._connection.send_command(self._verb, self._channel)
             self._connection.read_response()
             self._heard = self._clock.elapsed()
             return True
         if self._clock.elapsed() - self._heard > SILENCE:
             self._connection.send_command("PING")
-            while self._read()[0] != b"pong":
-                pass
+            while (message := self._read())[0] != b"pong":
+                self._unread.append(message)
         return False
 
     def drain(self) -> bool:
         """Read what came; True if anything did."""
-        came = False
+        return bool(self.read())
+
+    def read(self) -> list[list[Any]]:
+        """Give what came, each as Redis says it: the content is the last part."""
+        came, self._unread = self._unread, []
         while self._connection.can_read(0):
-            self._read()
-            came = True
+            came.append(self._read())
         return came
 
     def wait(self, timeout: Span) -> None:
@@ -102,6 +115,7 @@ class Subscription:
 
     def close(self) -> None:
         connection, self._connection, self.id = self._connection, None, 0
+        self._unread = []
         if connection is not None:
             connection.disconnect()
 

@@ -77,6 +77,14 @@ class Wire:
         deadlines = f"{self.prefix}_kombu.binding_deadlines"
         return [bind, ("ZADD", deadlines, "GT", ends, queue.exchange)]
 
+    def unbinding(self, queue: Queue) -> list[tuple[Any, ...]]:
+        """Give the commands that undo `binding`, and drop what the queue holds."""
+        member = binding_of(queue).member(self.separator)
+        return [
+            ("SREM", self.bindings(queue.exchange), member),
+            ("DEL", *self.lists([queue.name])),
+        ]
+
     def bound(self, route: Route, members: Iterable[bytes]) -> list[str]:
         """Name the queues that a message reaches through these bindings."""
         texts = (member.decode(errors="replace") for member in members)

@@ -1,0 +1,201 @@
+"""The contract of Broadcast: what is said to everybody who listens."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from beatd.brokers.base import Broadcast, Outgoing
+from beatd.brokers.redis import RedisBroker
+from beatd.brokers.redis.broadcast import pattern_of
+from beatd.brokers.redis.wire import Wire
+from beatd.errors import BrokerUnavailable
+from beatd.instant import SECOND
+from beatd.routing import Queue, Route
+from tests.brokers.backends import Backend, Memory, Redis
+from tests.servers import Server, eventually
+
+PIDBOX = Queue("w1.celery.pidbox", "celery.pidbox", "fanout", expires=10)
+ANSWERS = Queue("me.reply", "reply.celery.pidbox", "direct", "me", expires=10)
+
+
+@pytest.fixture(params=["memory", "redis"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    made: Backend = Memory()
+    if request.param == "redis":
+        made = Redis(request.getfixturevalue("server"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def broker(backend: Backend) -> Broadcast:
+    broker = backend.connect()
+    assert isinstance(broker, Broadcast)
+    return broker
+
+
+@pytest.fixture
+def other(backend: Backend) -> Broadcast:
+    broker = backend.connect()
+    assert isinstance(broker, Broadcast)
+    return broker
+
+
+def said(text: str, key: str = "", exchange: str = "celery.pidbox") -> Outgoing:
+    return Outgoing(Route("", exchange, key, "fanout"), text.encode())
+
+
+def test_all_who_listen_hear_it_in_order(broker: Broadcast, other: Broadcast) -> None:
+    hearings = [broker.listen(PIDBOX), other.listen(PIDBOX)]
+    for hearing in hearings:
+        assert hearing.wait(0) == []
+    broker.send([said("one"), said("two")])
+
+    for hearing in hearings:
+        heard: list[bytes] = []
+        while len(heard) < 2:
+            heard += hearing.wait(SECOND)
+        assert heard == [b"one", b"two"]
+        hearing.close()
+
+
+def test_what_was_said_before_is_not_heard(broker: Broadcast) -> None:
+    broker.send([said("early")])
+    hearing = broker.listen(PIDBOX)
+
+    assert hearing.wait(50) == []
+    hearing.close()
+
+
+@pytest.mark.parametrize(
+    ("key", "heard"),
+    [
+        ("#", [b"online", b"multi"]),
+        ("worker.#", [b"online"]),
+        ("worker.online", [b"online"]),
+        ("task.*", [b"multi"]),
+    ],
+)
+def test_a_routing_key_chooses_what_is_heard(
+    broker: Broadcast, key: str, heard: list[bytes]
+) -> None:
+    hearing = broker.listen(Queue("celeryev.me", "celeryev", "fanout", key))
+    hearing.wait(0)
+    broker.send([said("not this", exchange="another")])
+    broker.send([said("online", "worker.online", "celeryev")])
+    broker.send([said("multi", "task.multi", "celeryev")])
+
+    came: list[bytes] = []
+    while len(came) < len(heard):
+        came += hearing.wait(SECOND)
+    assert came == heard
+    assert hearing.wait(0) == []
+    hearing.close()
+
+
+def test_waiting_can_be_ended_from_another_thread(broker: Broadcast) -> None:
+    hearing = broker.listen(PIDBOX)
+    threading.Timer(0.05, hearing.interrupt).start()
+
+    assert hearing.wait(60 * SECOND) == []
+    hearing.close()
+
+
+def test_a_question_is_answered_by_all_who_hear_it(
+    broker: Broadcast, other: Broadcast
+) -> None:
+    answered = threading.Event()
+
+    def answer() -> None:
+        hearing = other.listen(PIDBOX)
+        heard = hearing.wait(0)
+        answered.set()
+        while not heard:
+            heard = hearing.wait(SECOND)
+        route = Route("", "reply.celery.pidbox", "me")
+        other.send([Outgoing(route, b"yes, " + heard[0])])
+        hearing.close()
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    answered.wait()
+
+    assert broker.ask(said("there?"), ANSWERS, 60 * SECOND) == [b"yes, there?"]
+    thread.join()
+
+
+def test_a_question_that_nobody_hears_has_no_answers(broker: Broadcast) -> None:
+    assert broker.ask(said("there?"), ANSWERS, 60 * SECOND) == []
+
+
+def test_those_who_do_not_answer_are_not_waited_for_for_ever(
+    broker: Broadcast, other: Broadcast
+) -> None:
+    hearing = other.listen(PIDBOX)
+    hearing.wait(0)
+
+    assert broker.ask(said("there?"), ANSWERS, 50) == []
+    hearing.close()
+
+
+# Redis
+
+
+def test_listening_goes_on_after_the_server_was_gone() -> None:
+    with Server() as server:
+        broker = RedisBroker(server.url(), namespace="test")
+        hearing = broker.listen(PIDBOX)
+        hearing.wait(0)
+        server.kill()
+        with pytest.raises(BrokerUnavailable):
+            hearing.wait(10 * SECOND)
+        server.start()
+        hearing.wait(0)
+        broker.send([said("again")])
+
+        assert eventually(lambda: hearing.wait(SECOND)) == [b"again"]
+        hearing.close()
+        broker.close()
+
+
+def test_a_node_is_bound_as_kombu_binds_it(server: Server) -> None:
+    broker = RedisBroker(server.url(), namespace="test")
+    hearing = broker.listen(PIDBOX)
+    hearing.wait(0)
+    with server.client() as client:
+        members = client.smembers("_kombu.binding.celery.pidbox")
+
+        assert members == {b"\x06\x16\x06\x16w1.celery.pidbox"}
+        assert client.zscore("_kombu.binding_deadlines", "celery.pidbox")
+        assert not client.exists("_kombu.binding_permanent.celery.pidbox")
+    hearing.close()
+    broker.close()
+
+
+def test_a_question_leaves_nothing_behind(server: Server) -> None:
+    broker = RedisBroker(server.url(), namespace="test")
+    broker.ask(said("there?"), ANSWERS, 0)
+    with server.client() as client:
+        assert not client.exists("_kombu.binding.reply.celery.pidbox", "me.reply")
+    broker.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "pattern"),
+    [
+        ({}, "", "/3.celeryev"),
+        ({}, "worker.#", "/3.celeryev/worker.*"),
+        ({"fanout_prefix": False}, "#", "celeryev/*"),
+        ({"fanout_prefix": "all."}, "", "all.celeryev"),
+        ({"fanout_patterns": False}, "worker.#", "/3.celeryev"),
+        ({"global_keyprefix": "a*b[1]?\\"}, "#", "a\\*b\\[1\\]\\?\\\\/3.celeryev/*"),
+    ],
+)
+def test_patterns_take_only_the_key_for_one(
+    options: dict[str, object], key: str, pattern: str
+) -> None:
+    queue = Queue("celeryev.me", "celeryev", "fanout", key)
+
+    assert pattern_of(Wire.of(options, 3), queue) == pattern
