@@ -39,7 +39,8 @@ class Kind(NamedTuple):
 SCHEDULE_FILE = Kind("schedule file", int.from_bytes(b"bdSF"), 1)
 BROKER = Kind("broker database", int.from_bytes(b"bdBR"), 1)
 RESULTS = Kind("result database", int.from_bytes(b"bdRS"), 1)
-KINDS = (SCHEDULE_FILE, BROKER, RESULTS)
+WORKER_STATE = Kind("worker state file", int.from_bytes(b"bdWS"), 1)
+KINDS = (SCHEDULE_FILE, BROKER, RESULTS, WORKER_STATE)
 
 
 class State(Enum):

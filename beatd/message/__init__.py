@@ -7,6 +7,7 @@ options.py   what `apply_async` takes
 envelope.py  in: `read_envelope` reads what is needed to decide about a message,
              `read_body` the arguments
 resend.py    from what came in to what goes out: retries, callbacks, chains
+notice.py    what is no call: events, remote control
 """
 
 from beatd.message.envelope import (
@@ -17,6 +18,7 @@ from beatd.message.envelope import (
     read_body,
     read_envelope,
 )
+from beatd.message.notice import Notice, read_notice, write_notice
 from beatd.message.resend import Sending, follow_up, next_step, retry_of
 from beatd.message.shape import MessageFormat
 from beatd.message.template import Template, template
@@ -26,6 +28,7 @@ __all__ = [
     "Envelope",
     "Limits",
     "MessageFormat",
+    "Notice",
     "Sending",
     "Signature",
     "Template",
@@ -33,6 +36,8 @@ __all__ = [
     "next_step",
     "read_body",
     "read_envelope",
+    "read_notice",
     "retry_of",
     "template",
+    "write_notice",
 ]

@@ -76,6 +76,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """The entry whose slot this run is for."""
     beatd_slot: str | None = None
     """The slot, in the entry's zone."""
+    eta_text: str | None = None
     expires_text: str | None = None
     content_type: str
     compression: str | None = None
@@ -157,6 +158,7 @@ def read_envelope(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Envelope:
         redelivered=bool(delivery.redelivered),
         beatd_entry=known.beatd_entry,
         beatd_slot=known.beatd_slot,
+        eta_text=known.eta,
         expires_text=known.expires,
         content_type=wire.content_type or "",
         compression=known.compression,

@@ -1,0 +1,104 @@
+"""Rate limits: how often the runs of a task may begin, and who waits for its turn."""
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from beatd.instant import SECOND, Span
+
+T = TypeVar("T")
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def rate_of(limit: str | float | None) -> float:
+    """Give a limit as runs a second: `10/m`, `5/s`, `100/h`, or a number. 0 is none.
+
+    Raises ValueError.
+    """
+    if isinstance(limit, str):
+        number, _, unit = limit.strip().partition("/")
+        runs = float(number or 0)
+        if (unit or "s") not in _SECONDS:
+            raise ValueError(f"expected a rate such as 10/s, 10/m or 10/h: {limit!r}")
+        runs /= _SECONDS[unit or "s"]
+    else:
+        runs = limit or 0
+    if not 0 <= runs < math.inf:  # also refuses NaN
+        raise ValueError(f"expected a rate of 0 or more: {limit!r}")
+    return runs
+
+
+@dataclass
+class _Line(Generic[T]):
+    """The runs of one task: a bucket with room for one token, and who waits for it."""
+
+    pause: float
+    """Between two beginnings, in milliseconds; 0: no limit any more."""
+    free_at: float = 0
+    """When the next token is there, by a clock that only goes forward."""
+    waiting: deque[T] = field(default_factory=deque)
+
+    def begin(self, now: Span) -> None:
+        self.free_at = now + self.pause
+
+
+class Turns(Generic[T]):
+    """Who has to wait because of a rate limit, in order, task by task.
+
+    No task waits behind another one. `now` is any clock that only goes forward.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[str, _Line[T]] = {}
+
+    def __len__(self) -> int:
+        return sum(len(line.waiting) for line in self._lines.values())
+
+    def __iter__(self) -> Iterator[T]:
+        return (item for line in self._lines.values() for item in line.waiting)
+
+    def __contains__(self, task: str) -> bool:
+        return task in self._lines
+
+    def limit(self, task: str, rate: float) -> None:
+        """Let so many runs of the task begin in a second, 0: as many as want to."""
+        line = self._lines.setdefault(task, _Line(0))
+        line.pause = SECOND / rate if rate else 0
+        line.free_at = 0
+
+    def take(self, task: str, now: Span) -> bool:
+        """Say whether a run of the task may begin now; it is counted if so."""
+        line = self._lines.get(task)
+        if line is None or not (line.pause or line.waiting):
+            return True
+        if line.waiting or line.free_at > now:
+            return False
+        line.begin(now)
+        return True
+
+    def wait(self, task: str, item: T) -> None:
+        """Stand in line, behind those of the same task."""
+        self._lines[task].waiting.append(item)
+
+    def next(self, now: Span) -> T | None:
+        """Give one whose turn has come; None when nobody's has."""
+        for line in self._lines.values():
+            if line.waiting and line.free_at <= now:
+                line.begin(now)
+                return line.waiting.popleft()
+        return None
+
+    def due(self) -> float | None:
+        """Give when the next turn comes; None when nobody waits."""
+        lines = self._lines.values()
+        return min((line.free_at for line in lines if line.waiting), default=None)
+
+    def clear(self) -> list[T]:
+        """Let nobody wait any more; give who did."""
+        left = list(self)
+        for line in self._lines.values():
+            line.waiting.clear()
+        return left
