@@ -17,124 +17,17 @@ from queue import SimpleQueue
 
 from beatd import daemon, logs, wiring
 from beatd.clock import Wake
-from beatd.config import Config, Wanted, load
+from beatd.config import Config, load
 from beatd.errors import ConfigError
 from beatd.instant import Instant, datetime_of, span_of
 from beatd.notify import Notify
+from beatd.options import Options
 from beatd.scheduler import Scheduler
 from beatd.settings import Settings, mask
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.loop import Stop, Worker, WorkerEvent
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the command line said; None where it said nothing."""
-
-    app: str | None = None
-    config: str | None = None
-    broker: str | None = None
-    result_backend: str | None = None
-    loader: str | None = None
-    no_color: bool | None = None
-    quiet: bool | None = None
-    debug: bool | None = None
-    schedule_filename: str | None = None
-    loglevel: str | None = None
-    logfile: str | None = None
-    pidfile: str | None = None
-    uid: str | None = None
-    gid: str | None = None
-    umask: str | None = None
-    executable: str | None = None
-    detach: bool | None = None
-    strict: bool | None = None
-    scheduler: str | None = None
-    max_interval: float | None = None
-    hostname: str | None = None
-    concurrency: int | None = None
-    pool: str | None = None
-    autoscale: tuple[int, int] | None = None
-    autoscale_keepalive: float | None = None
-    queues: str | None = None
-    exclude_queues: str | None = None
-    include: str | None = None
-    time_limit: float | None = None
-    soft_time_limit: float | None = None
-    max_tasks_per_child: int | None = None
-    max_memory_per_child: int | None = None
-    prefetch_multiplier: int | None = None
-
-    def settings(self) -> dict[str, object]:
-        """Give what was said as settings, by their new names."""
-        said = {
-            "broker_url": self.broker,
-            "result_backend": self.result_backend,
-            "beat_schedule_filename": self.schedule_filename,
-            "beat_scheduler": self.scheduler,
-            "beat_max_loop_interval": self.max_interval,
-            "worker_concurrency": self.concurrency,
-            "worker_pool": self.pool,
-            "task_time_limit": self.time_limit,
-            "task_soft_time_limit": self.soft_time_limit,
-            "worker_max_tasks_per_child": self.max_tasks_per_child,
-            "worker_max_memory_per_child": self.max_memory_per_child,
-            "worker_prefetch_multiplier": self.prefetch_multiplier,
-        }
-        return {name: value for name, value in said.items() if value is not None}
-
-    def choice(self) -> wiring.WorkerChoice:
-        """Give what only this worker is told."""
-        return wiring.WorkerChoice(
-            hostname=self.hostname or "celery@%h",
-            queues=_listed(self.queues),
-            exclude=_listed(self.exclude_queues),
-            include=_listed(self.include),
-            autoscale=self._autoscale(),
-        )
-
-    def _autoscale(self) -> Autoscale | None:
-        if self.autoscale is None:
-            return None
-        if self.autoscale_keepalive is None:
-            return Autoscale(*self.autoscale)
-        return Autoscale(*self.autoscale, span_of(self.autoscale_keepalive))
-
-    def wanted(self) -> Wanted:
-        """Say which config is meant."""
-        return Wanted(
-            config=self.config,
-            app=self.app,
-            environ=environment(),
-            command_line=self.settings(),
-        )
-
-
-def _listed(text: str | None) -> list[str]:
-    return [word.strip() for word in (text or "").split(",") if word.strip()]
-
-
-def environment() -> Mapping[str, str]:
-    """Give the process's environment, and the broker's URL from where secrets are kept.
-
-    systemd hands a credential `broker_url` over as a file, `default` meaning none; a
-    container names the file in $BEATD_BROKER_URL_FILE.
-    """
-    environ = dict(os.environ)
-    named = environ.get("BEATD_BROKER_URL_FILE")
-    folder = environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(named) if named else Path(folder, "broker_url") if folder else None
-    if path is None or (path.name == "broker_url" and not path.exists()):
-        return environ
-    try:
-        url = path.read_text().strip()
-    except OSError as error:
-        raise ConfigError(str(path), [f"broker_url: {error.strerror}"]) from error
-    if url != "default":
-        environ.setdefault("CELERY_BROKER_URL", url)
-    return environ
 
 
 def run_scheduler(options: Options) -> int:
@@ -151,10 +44,33 @@ def run_worker(options: Options, *, beat: bool) -> int:
     """Run a worker, and with `beat` a scheduler, until told to stop."""
     with _process(options, "worker") as (config, notify):
         inbox: SimpleQueue[WorkerEvent] = SimpleQueue()
-        worker = wiring.worker_of(config, options.choice(), inbox)
+        worker = wiring.worker_of(config, _choice(options), inbox)
         scheduler = _Beat(options, config, Notify(), SimpleQueue()) if beat else None
         _Crew(worker, scheduler, inbox, notify).run(partial(_banner, options, config))
     return 0
+
+
+def _choice(options: Options) -> wiring.WorkerChoice:
+    """Give what only this worker is told."""
+    return wiring.WorkerChoice(
+        hostname=options.hostname or "celery@%h",
+        queues=_listed(options.queues),
+        exclude=_listed(options.exclude_queues),
+        include=_listed(options.include),
+        autoscale=_autoscale(options),
+    )
+
+
+def _autoscale(options: Options) -> Autoscale | None:
+    if options.autoscale is None:
+        return None
+    if options.autoscale_keepalive is None:
+        return Autoscale(*options.autoscale)
+    return Autoscale(*options.autoscale, span_of(options.autoscale_keepalive))
+
+
+def _listed(text: str | None) -> list[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
 @dataclass

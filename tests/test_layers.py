@@ -48,6 +48,7 @@ ORDER = [
     "pools",
     "worker",
     "app",
+    "options",
     "logs",
     "notify",
     "daemon",

@@ -70,7 +70,8 @@ class _Commands(click.Group):
 def beatd(context: click.Context, /, **_: Any) -> None:
     """Run the scheduler: emit each entry's slots, exactly once."""
     if context.invoked_subcommand is None:
-        from beatd.service import Options, run_scheduler
+        from beatd.options import Options
+        from beatd.service import run_scheduler
 
         context.exit(run_scheduler(Options(**given(context))))
 

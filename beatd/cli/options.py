@@ -120,7 +120,7 @@ def given(context: click.Context) -> dict[str, Any]:
 
 def wanted(context: click.Context) -> "Wanted":
     """Say which config is meant, by the options that were given."""
-    from beatd.service import Options
+    from beatd.options import Options
 
     known = {field.name for field in fields(Options)}
     said = given(context)

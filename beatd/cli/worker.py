@@ -81,7 +81,8 @@ def _bounds(
 @click.pass_context
 def command(context: click.Context, /, beat: bool, **_: Any) -> None:
     """Run a worker: take tasks from queues and run them."""
-    from beatd.service import Options, run_worker
+    from beatd.options import Options
+    from beatd.service import run_worker
 
     options = given(context)
     options.pop("beat", None)
