@@ -12,7 +12,12 @@ import ctypes
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import (
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -74,15 +79,16 @@ def _by_signal(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def _by_thread(seconds: float) -> Iterator[None]:
-    thread = ctypes.c_ulong(threading.get_ident())
-    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    thread = threading.get_ident()
     lock = threading.Lock()
-    inside = True
+    inside, rang = True, False
 
     def ring() -> None:
+        nonlocal rang
         with lock:
             if inside:
-                raise_in(thread, ctypes.py_object(SoftTimeLimitExceeded))
+                rang = True
+                _leave(SoftTimeLimitExceeded, thread)
 
     timer = threading.Timer(seconds, ring)
     timer.daemon = True
@@ -93,8 +99,32 @@ def _by_thread(seconds: float) -> Iterator[None]:
         with lock:
             inside = False
         timer.cancel()
-        # Take back an exception that was left for us and not found yet.
-        raise_in(thread, None)
+        if rang:
+            _take_back()
+
+
+def _leave(kind: type[BaseException], thread: int) -> None:
+    """Leave an exception for a thread, in the place of one that it has not found."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread), ctypes.py_object(kind)
+    )
+
+
+class _Found(BaseException):
+    """What a thread leaves for itself."""
+
+
+def _take_back() -> None:
+    """Make sure that no exception is left for this thread.
+
+    Another one is put in its place and found at once. To clear the place would not do:
+    the interpreter (CPython 3.11, ceval.c) goes on looking until a thread finds one,
+    at every call and jump, and under a profiler it never gets beyond the first.
+    """
+    with suppress(_Found):
+        _leave(_Found, threading.get_ident())
+        while True:
+            pass
 
 
 async def soft_limited(coroutine: Coroutine[Any, Any, T], seconds: float | None) -> T:
