@@ -14,7 +14,7 @@ from beatd.errors import BrokerUnavailable, TermOver
 from beatd.ids import run_id
 from beatd.instant import SECOND, Instant, Span, datetime_of
 from beatd.leadership import STANDBY_LOOK, Leadership
-from beatd.policy import Decision, Drop, Reason, decide, slots_between
+from beatd.policy import Decision, Drop, decide, slots_between
 from beatd.timetable import Timetable
 
 logger = logging.getLogger(__name__)
@@ -107,6 +107,8 @@ class Scheduler:
     """Names whose ledger rows stay although they have no entry: the bad ones."""
     ended: Callable[[Collection[str]], Collection[str]] = lambda task_ids: ()
     """Which of these runs ended, by their results: for workers that are not ours."""
+    declare: Callable[[], object] = lambda: None
+    """Makes the queues known to the broker; called when a term begins."""
     on_tick: Callable[["Scheduler"], None] = lambda scheduler: None
     """Called at the end of each turn of the loop: watchdog, status."""
     longest_nap: Span = LONGEST_NAP
@@ -208,6 +210,7 @@ class Scheduler:
         }
         gone = {*broker.marks, *file.marks} - marks.keys() - set(self.keep)
         self.broker.write_ledger(term, changed, gone, self.era)
+        self.declare()
         self.file.rewrite(marks, gone, self.era, term.number)
         self._term = term
 

@@ -10,6 +10,7 @@ import secrets
 import socket
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -88,6 +89,7 @@ def scheduler_of(config: Config) -> Scheduler:
         namespace=settings.beat_namespace,
         keep=[bad.name for bad in config.bad],
         ended=_ended_by(settings),
+        declare=partial(broker.declare, config.router.queues.values()),
         longest_nap=min(nap, LONGEST_NAP),
     )
 
