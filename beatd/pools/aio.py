@@ -3,11 +3,13 @@
 import asyncio
 import contextvars
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from queue import SimpleQueue
 from typing import TypeVar
 
 from beatd.pools.base import (
@@ -57,6 +59,7 @@ class Asyncio:
         self._open = OpenJobs(on_event)
         self._waiting: deque[Job] = deque()
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._hands = _Hands()
         self._stopping = False
         self._over = False
         self._loop = asyncio.new_event_loop()
@@ -74,6 +77,15 @@ class Asyncio:
     def resize(self, size: int) -> None:
         self.size = size
         self._do(lambda: None)
+
+    def processes(self) -> list[int]:
+        return [os.getpid()]
+
+    def terminate(self, token: str, number: int) -> bool:
+        return False
+
+    def renew(self) -> bool:
+        return False
 
     def stop(self) -> None:
         self._do(self._wind_down)
@@ -100,6 +112,7 @@ class Asyncio:
         while not self._over:
             self._outlast(self._loop.run_forever)
         self._outlast(self._clear_up)
+        self._hands.dismiss()
         self._loop.close()
 
     def _outlast(self, work: Callable[[], None]) -> None:
@@ -158,8 +171,6 @@ class Asyncio:
             self._fill()
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
-        # Not the loop's own executor: a thread that never ends would take a place in it
-        # for ever, and hold up the process's end.
         ended: Future[T] = Future()
         ended.set_running_or_notify_cancel()
         context = contextvars.copy_context()
@@ -170,5 +181,35 @@ class Asyncio:
             except BaseException as error:
                 ended.set_exception(error)
 
-        threading.Thread(target=work, name="task", daemon=True).start()
+        self._hands.do(work)
         return await asyncio.wrap_future(ended)
+
+
+class _Hands:
+    """As many threads as are needed at the same time, kept for what comes next.
+
+    They are daemons: one that never comes to an end takes no place from the others, and
+    does not hold up the process's end, as it would in an executor of the library's.
+    """
+
+    def __init__(self) -> None:
+        self._line: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._number = 0
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Have this done at once, in a thread."""
+        self._line.put(work)
+        if not self._idle.acquire(blocking=False):
+            self._number += 1
+            threading.Thread(target=self._live, name="task", daemon=True).start()
+
+    def dismiss(self) -> None:
+        """Let all threads end that have nothing to do, and the others then."""
+        for _ in range(self._number):
+            self._line.put(None)
+
+    def _live(self) -> None:
+        while work := self._line.get():
+            work()
+            self._idle.release()
