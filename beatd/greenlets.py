@@ -77,6 +77,7 @@ class Eventlet:
 
         self._eventlet = eventlet
         self.timeout = eventlet.Timeout
+        self._wake_for_signals()
 
     def spawn(self, function: Callable[[], object]) -> Any:
         return self._eventlet.spawn(function)
@@ -87,6 +88,24 @@ class Eventlet:
     def in_native_thread(self, function: Callable[[], T]) -> T:
         value: T = self._eventlet.tpool.execute(function)
         return value
+
+    def _wake_for_signals(self) -> None:
+        """Have signals end the hub's wait; by itself it does not hear of them.
+
+        What a handler does would otherwise come to nothing until the next timer.
+        """
+        import signal
+        import socket
+
+        bell, self._clapper = socket.socketpair()
+        self._clapper.setblocking(False)
+        signal.set_wakeup_fd(self._clapper.fileno(), warn_on_full_buffer=False)
+
+        def listen() -> None:
+            while bell.recv(4096):
+                pass
+
+        self._eventlet.spawn(listen)
 
 
 NAMES = ("gevent", "eventlet")

@@ -225,16 +225,16 @@ class _Run:
 
     async def on_loop(self, soft_time_limit: float | None, in_thread: InThread) -> _End:
         """Await the task's code if it is a coroutine; run it in a thread if not."""
-        if self.task.is_coroutine:
-            end = _end_of(partial(self._call, None))
-        else:
-            call = partial(self._call, soft_time_limit)
-            end = await in_thread(partial(_end_of, call))
-        if not inspect.iscoroutine(end.value):
-            return end
         try:
+            if self.task.is_coroutine:
+                end = _end_of(partial(self._call, None))
+            else:
+                call = partial(self._call, soft_time_limit)
+                end = await in_thread(partial(_end_of, call))
+            if not inspect.iscoroutine(end.value):
+                return end
             return _End(await soft_limited(end.value, soft_time_limit))
-        except BaseException as error:  # the border, as in `_end_of`
+        except BaseException as error:  # the border, as in `_end_of`; a cancellation
             return _End(error=error)
 
     def _call(self, soft_time_limit: float | None) -> Any:

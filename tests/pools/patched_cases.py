@@ -4,10 +4,12 @@ Not named `test_...`: in any other process there is nothing to test.
 """
 
 import asyncio
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -18,7 +20,7 @@ from beatd.pools.green import Green
 from beatd.worker.coroutines import run_coroutine
 from tests.pools import desk
 from tests.pools.desk import Desk, job
-from tests.servers import eventually
+from tests.servers import PATIENCE, eventually
 
 
 @pytest.fixture
@@ -62,6 +64,19 @@ def test_a_job_past_its_time_limit_is_ended_where_it_waits(
 
     assert pool.run(one) == [TimedOut(one.token, 0.05)]
     eventually((tmp_path / "ended").exists, "its end")
+
+
+def test_a_signal_is_heard_at_once_by_those_who_wait() -> None:
+    inbox: SimpleQueue[str] = SimpleQueue()
+    before = signal.signal(signal.SIGALRM, lambda *_: inbox.put("rung"))
+    began = time.monotonic()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        assert inbox.get(timeout=PATIENCE) == "rung"
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+    assert time.monotonic() - began < PATIENCE / 2
 
 
 def test_coroutines_of_several_greenlets_wait_at_the_same_time(

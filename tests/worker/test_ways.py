@@ -155,6 +155,34 @@ def test_the_soft_limit_is_raised_inside(desk: Desk) -> None:
     assert desk.run(patient_later, soft=0.05)[1] == "cleaned up"
 
 
+def test_a_run_whose_thread_is_given_up_says_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench()
+
+    @bench.app.task
+    def wait() -> None: ...
+
+    wait.delay()
+    bench.broker.join("desk", 1000)
+    (delivery,) = bench.broker.take("desk", ["celery"], 1, "one")
+    execute = executor_for(bench.app, "celery@here", limits_of(bench.settings))
+    job = Job("token", delivery.message, 1, None, None)
+
+    async def cancelled() -> None:
+        async def never(function: object) -> Any:
+            await asyncio.Event().wait()
+
+        run = asyncio.create_task(execute.run(job, never))
+        await asyncio.sleep(0)
+        run.cancel()
+        await run
+
+    asyncio.run(cancelled())
+
+    assert caplog.records == []
+
+
 def test_a_message_that_cannot_be_read_is_to_be_buried() -> None:
     bench = Bench()
     execute = executor_for(bench.app, "celery@here", limits_of(bench.settings))
