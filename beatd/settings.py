@@ -377,7 +377,8 @@ def _row(default: object, note: Note) -> Any:
 _AMQP = "only AMQP has it"
 _RABBIT = "only RabbitMQ has it"
 _NOT_CELERY = "beatd's worker is built in another way"
-_NO_EVENTS = "beatd's worker sends no events yet"
+_NO_SENT = "the worker says when it received a task"
+_MONITORS = "beatd sends events and keeps none: monitors have queues"
 _NO_CANVAS = "beatd does not run chords"
 _OTHER_STORE = "beatd keeps results in Redis or SQLite"
 _NO_SIGNING = "beatd does not sign messages"
@@ -503,11 +504,6 @@ class Settings:
         0.1,
         "The shortest interval that an entry may have.",
     )
-    beat_max_late: SomeSeconds = own(
-        "CELERYBEAT_MAX_LATE",
-        60,
-        "A due slot that is older than this is reported as a fault.",
-    )
     beat_namespace: Text = own(
         "CELERYBEAT_NAMESPACE",
         "default",
@@ -518,11 +514,6 @@ class Settings:
         "CELERYBEAT_LOCK_TIMEOUT",
         5,
         "Seconds after which a leader that fell silent may be replaced.",
-    )
-    beat_min_replicas: Count = own(
-        "CELERYBEAT_MIN_REPLICAS",
-        0,
-        "Replicas of Redis that must have a batch before it counts as emitted.",
     )
     beat_logfile: Text | None = works(
         "CELERY_BEAT_LOGFILE", None, "Default of the scheduler's `--logfile`."
@@ -546,9 +537,9 @@ class Settings:
     broker_url: Urls | None = works(
         "BROKER_URL",
         None,
-        "Address of the broker, or several for fail-over, in a list or with `;`"
-        " between them. The environment's `CELERY_BROKER_URL` wins.",
-        differs="Unset means an SQLite file beside the schedule file.",
+        "Address of the broker. The environment's `CELERY_BROKER_URL` wins.",
+        differs="Unset means an SQLite file beside the schedule file. Of several"
+        " addresses, in a list or with `;` between them, the first is used.",
     )
     broker_read_url: Urls | None = works(
         "BROKER_READ_URL",
@@ -593,7 +584,10 @@ class Settings:
         " `ssl_keyfile`.",
     )
     broker_connection_timeout: Seconds = works(
-        "BROKER_CONNECTION_TIMEOUT", 4, "Seconds until one attempt to connect fails."
+        "BROKER_CONNECTION_TIMEOUT",
+        3,
+        "Seconds until one attempt to connect fails.",
+        differs="3 unless set, Celery: 4.",
     )
     broker_connection_retry: Flag = unused(
         "BROKER_CONNECTION_RETRY",
@@ -770,8 +764,11 @@ class Settings:
         "TCP keep-alive on its sockets.",
         "beatd always sets it",
     )
-    redis_retry_on_timeout: Flag = works(
-        "CELERY_REDIS_RETRY_ON_TIMEOUT", False, "Try again after a time-out."
+    redis_retry_on_timeout: Flag = unused(
+        "CELERY_REDIS_RETRY_ON_TIMEOUT",
+        False,
+        "Try again after a time-out.",
+        "beatd always does, by requests that may be repeated",
     )
     redis_backend_use_ssl: Flag | Options | None = works(
         "CELERY_REDIS_BACKEND_USE_SSL", None, "Options of TLS for the result backend."
@@ -914,11 +911,10 @@ class Settings:
     task_annotations: Anything = unused(
         "CELERY_ANNOTATIONS", None, "Overrides attributes of tasks.", _NOT_CELERY
     )
-    task_default_rate_limit: Text | Number | None = unused(
+    task_default_rate_limit: Text | Number | None = works(
         "CELERY_DEFAULT_RATE_LIMIT",
         None,
-        "Rate for each task and worker, such as `10/m`.",
-        "beatd's worker has no rate limits yet",
+        "Rate for each task and worker, such as `10/m`; the task's own goes before.",
     )
     task_default_queue_type: Text = unused(
         "CELERY_DEFAULT_QUEUE_TYPE", "classic", "Type of the queue.", _RABBIT
@@ -959,7 +955,7 @@ class Settings:
         "always 3, as the text is for people",
     )
     task_send_sent_event: Flag = unused(
-        "CELERY_SEND_TASK_SENT_EVENT", False, "Send an event for each call.", _NO_EVENTS
+        "CELERY_SEND_TASK_SENT_EVENT", False, "Send an event for each call.", _NO_SENT
     )
     task_allow_error_cb_on_chord_header: Flag = unused(
         "CELERY_ALLOW_ERROR_CB_ON_CHORD_HEADER",
@@ -1004,17 +1000,17 @@ class Settings:
         False,
         "Whether a message may stop the worker.",
     )
-    worker_enable_remote_control: Flag = unused(
+    worker_enable_remote_control: Flag = works(
         "CELERY_ENABLE_REMOTE_CONTROL",
         True,
         "Answer `inspect` and `control`.",
-        "beatd's worker has no remote control yet",
+        differs="Only on Redis; `shutdown` needs `worker_remote_shutdown`.",
     )
-    worker_state_db: Text | None = unused(
+    worker_state_db: Text | None = works(
         "CELERYD_STATE_DB",
         None,
-        "File for revoked ids.",
-        "beatd's worker has no remote control yet",
+        "File in which revoked ids outlive a restart; `%h`, `%n`, `%d` expand.",
+        differs="An SQLite file, not a shelve; a shelve is refused and left as it is.",
     )
     worker_log_format: Text | None = works(
         "CELERYD_LOG_FORMAT",
@@ -1067,8 +1063,11 @@ class Settings:
         "Also when nothing runs.",
         "goes with `worker_soft_shutdown_timeout`",
     )
-    worker_send_task_events: Flag = unused(
-        "CELERY_SEND_EVENTS", False, "Send events of tasks.", _NO_EVENTS
+    worker_send_task_events: Flag = works(
+        "CELERY_SEND_EVENTS",
+        False,
+        "Send events of tasks.",
+        differs="Only on Redis.",
     )
     worker_enable_gossip: Flag = unused(
         "CELERY_WORKER_ENABLE_GOSSIP",
@@ -1076,17 +1075,17 @@ class Settings:
         "Listen to other workers' events.",
         "no worker of beatd's needs to know another",
     )
-    worker_enable_mingle: Flag = unused(
+    worker_enable_mingle: Flag = works(
         "CELERY_WORKER_ENABLE_MINGLE",
         True,
         "Ask other workers for revoked ids at start.",
-        "no worker of beatd's needs to know another",
+        differs="Only on Redis.",
     )
-    worker_enable_heartbeat: Flag = unused(
+    worker_enable_heartbeat: Flag = works(
         "CELERY_WORKER_ENABLE_HEARTBEAT",
         True,
         "Send heartbeats as events.",
-        _NO_EVENTS,
+        differs="Only on Redis.",
     )
     worker_direct: Flag = unused(
         "CELERY_WORKER_DIRECT",
@@ -1099,11 +1098,8 @@ class Settings:
         False,
         "Take a message only when a run can begin.",
     )
-    worker_disable_rate_limits: Flag = unused(
-        "CELERY_DISABLE_RATE_LIMITS",
-        False,
-        "Ignore rate limits.",
-        "beatd's worker has no rate limits yet",
+    worker_disable_rate_limits: Flag = works(
+        "CELERY_DISABLE_RATE_LIMITS", False, "Ignore rate limits."
     )
     worker_deduplicate_successful_tasks: Flag = works(
         "CELERYD_DEDUPLICATE_SUCCESSFUL_TASKS",
@@ -1131,8 +1127,11 @@ class Settings:
     worker_detect_quorum_queues: Flag = unused(
         "CELERYD_DETECT_QUORUM_QUEUES", True, "Detect quorum queues.", _RABBIT
     )
-    worker_proc_alive_timeout: SomeSeconds = works(
-        "CELERYD_PROC_ALIVE_TIMEOUT", 4.0, "Seconds that a new process has to start."
+    worker_proc_alive_timeout: SomeSeconds = unused(
+        "CELERYD_PROC_ALIVE_TIMEOUT",
+        4.0,
+        "Seconds that a new process has to start.",
+        "a process takes no task before it is ready, and one that ends is replaced",
     )
     worker_lost_wait: Seconds = unused(
         "CELERYD_WORKER_LOST_WAIT",
@@ -1149,8 +1148,11 @@ class Settings:
     worker_pool_putlocks: Flag = unused(
         "CELERYD_POOL_PUTLOCKS", True, "Back-pressure of the pool.", _NOT_CELERY
     )
-    worker_pool_restarts: Flag = unused(
-        "CELERYD_POOL_RESTARTS", False, "Allow `pool_restart`.", _NOT_CELERY
+    worker_pool_restarts: Flag = works(
+        "CELERYD_POOL_RESTARTS",
+        False,
+        "Allow `pool_restart`.",
+        differs="New processes for old ones, in prefork only; no module is reloaded.",
     )
     worker_agent: Anything = unused(
         "CELERYD_AGENT", None, "Class of the agent.", _NOT_CELERY
@@ -1192,14 +1194,14 @@ class Settings:
         "CELERY_WORKER_EXECUTABLE", None, "Default of the worker's `--executable`."
     )
 
-    control_exchange: Text = unused(
-        "CONTROL_EXCHANGE", "celery", "Exchange of remote control.", _NOT_CELERY
+    control_exchange: Text = works(
+        "CONTROL_EXCHANGE", "celery", "Exchange of remote control: `<name>.pidbox`."
     )
     control_queue_ttl: Seconds = unused(
         "CONTROL_QUEUE_TTL", 300.0, "How long control messages live.", _NOT_CELERY
     )
-    control_queue_expires: Seconds = unused(
-        "CONTROL_QUEUE_EXPIRES", 10.0, "How long control queues live.", _NOT_CELERY
+    control_queue_expires: Seconds = works(
+        "CONTROL_QUEUE_EXPIRES", 10.0, "Seconds that unused control queues live."
     )
     control_queue_exclusive: Flag = unused(
         "CONTROL_QUEUE_EXCLUSIVE", True, "Whether they are exclusive.", _AMQP
@@ -1208,26 +1210,26 @@ class Settings:
         "CONTROL_QUEUE_DURABLE", False, "Whether they are durable.", _AMQP
     )
 
-    event_exchange: Text = unused(
-        "CELERY_EVENT_EXCHANGE", "celeryev", "Exchange of events.", _NO_EVENTS
+    event_exchange: Text = works(
+        "CELERY_EVENT_EXCHANGE", "celeryev", "Exchange of events."
     )
     event_queue_prefix: Text = unused(
-        "CELERY_EVENT_QUEUE_PREFIX", "celeryev", "Prefix of event queues.", _NO_EVENTS
+        "CELERY_EVENT_QUEUE_PREFIX", "celeryev", "Prefix of event queues.", _MONITORS
     )
     event_queue_ttl: Seconds = unused(
-        "CELERY_EVENT_QUEUE_TTL", 5.0, "How long events live.", _NO_EVENTS
+        "CELERY_EVENT_QUEUE_TTL", 5.0, "How long events live.", _MONITORS
     )
     event_queue_expires: Seconds = unused(
-        "CELERY_EVENT_QUEUE_EXPIRES", 60.0, "How long event queues live.", _NO_EVENTS
+        "CELERY_EVENT_QUEUE_EXPIRES", 60.0, "How long event queues live.", _MONITORS
     )
     event_queue_exclusive: Flag = unused(
-        "CELERY_EVENT_QUEUE_EXCLUSIVE", True, "Whether they are exclusive.", _NO_EVENTS
+        "CELERY_EVENT_QUEUE_EXCLUSIVE", True, "Whether they are exclusive.", _MONITORS
     )
     event_queue_durable: Flag = unused(
-        "CELERY_EVENT_QUEUE_DURABLE", False, "Whether they are durable.", _NO_EVENTS
+        "CELERY_EVENT_QUEUE_DURABLE", False, "Whether they are durable.", _MONITORS
     )
     event_serializer: Text = unused(
-        "CELERY_EVENT_SERIALIZER", "json", "How events are encoded.", _NO_EVENTS
+        "CELERY_EVENT_SERIALIZER", "json", "How events are encoded.", "always as JSON"
     )
 
     cache_backend: Text | None = unused(

@@ -16,7 +16,6 @@ from queue import SimpleQueue
 
 from beatd import brokers, pools, results
 from beatd.app import Beatd
-from beatd.brokers.base import Broker
 from beatd.clock import SystemClock
 from beatd.config import Config
 from beatd.errors import ConfigError, ResultUnavailable
@@ -49,16 +48,6 @@ class WorkerChoice:
     autoscale: Autoscale | None = None
 
 
-def broker_of(settings: Settings, url: str) -> Broker:
-    """Connect to one of the broker's addresses; Redis is asked by the first call."""
-    return brokers.connect(
-        url,
-        namespace=settings.beat_namespace,
-        options=settings.broker_transport_options,
-        tls=settings.broker_use_ssl,
-    )
-
-
 def scheduler_of(config: Config) -> Scheduler:
     """Make the scheduler of a config, in front of its broker.
 
@@ -72,7 +61,7 @@ def scheduler_of(config: Config) -> Scheduler:
         timezone=str(settings.zone),
         clock=clock,
     )
-    broker = broker_of(settings, settings.write_urls[0])
+    broker = brokers.of_settings(settings, settings.write_urls)
     nap = span_of(settings.beat_max_loop_interval) or LONGEST_NAP
     return Scheduler(
         entries={entry.name: entry for entry in config.entries},
@@ -120,7 +109,7 @@ def worker_of(
         name=hostname,
         identity=f"{hostname}:{os.getpid()}:{secrets.token_hex(4)}",
         queues=_queues_of(config, choice),
-        broker=broker_of(settings, settings.read_urls[0]),
+        broker=brokers.of_settings(settings, settings.read_urls),
         pool=pool,
         tasks=app.tasks,
         settings=settings,

@@ -235,18 +235,18 @@ def test_modules_of_tasks_are_imported_and_discovered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    for package, module in (("shop", "tasks"), ("blog", "views")):
+    for package, module in (("storefront", "tasks"), ("weblog", "views")):
         monkeypatch.delitem(sys.modules, package, raising=False)
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").touch()
         (tmp_path / package / f"{module}.py").write_text(
             "from beatd import shared_task\n@shared_task\ndef hello(): ...\n"
         )
-    app = Beatd(set_as_current=False, include=["blog.views"])
-    app.autodiscover_tasks(["shop", "blog"])
+    app = Beatd(set_as_current=False, include=["weblog.views"])
+    app.autodiscover_tasks(["storefront", "weblog"])
     app.import_tasks()
 
-    assert {"shop.tasks.hello", "blog.views.hello"} <= set(app.tasks)
+    assert {"storefront.tasks.hello", "weblog.views.hello"} <= set(app.tasks)
 
 
 # Calls

@@ -38,12 +38,8 @@ class Connections:
         """Give the broker to publish to, connected when it is first asked for."""
         with self._lock:
             if self._broker is None:
-                self._broker = brokers.connect(
-                    self.settings.write_urls[0],
-                    namespace=self.settings.beat_namespace,
-                    options=self.settings.broker_transport_options,
-                    tls=self.settings.broker_use_ssl,
-                )
+                settings = self.settings
+                self._broker = brokers.of_settings(settings, settings.write_urls)
             return self._broker
 
     @property

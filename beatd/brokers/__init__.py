@@ -1,15 +1,38 @@
 """Brokers by their URL: the only place that knows them all."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from beatd.brokers.base import Broker
 from beatd.errors import ConfigError
-from beatd.settings import mask
+from beatd.settings import Settings, mask
+
+logger = logging.getLogger(__name__)
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix")
+
+
+def of_settings(settings: Settings, urls: Sequence[str]) -> Broker:
+    """Give the broker at the first of `urls`, with what the settings say of it."""
+    if len(urls) > 1:
+        logger.warning(
+            "of %d broker addresses only the first is used: %s",
+            len(urls),
+            mask(urls[0]),
+            extra={"event": "broker.addresses"},
+        )
+    return connect(
+        urls[0],
+        namespace=settings.beat_namespace,
+        options={
+            "socket_connect_timeout": settings.broker_connection_timeout,
+            **settings.broker_transport_options,
+        },
+        tls=settings.broker_use_ssl,
+    )
 
 
 def connect(

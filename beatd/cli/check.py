@@ -196,13 +196,13 @@ def _known_tasks() -> set[str]:
 
 def _ask_broker(config: Config) -> tuple[str, list[Problem]]:
     """Say which broker answers, and what goes wrong where none does."""
-    from beatd import wiring
+    from beatd import brokers
 
     url = config.settings.write_urls[0]
     if _is_made_later(url):
         return f"{url}: it will be made when it is first used", []
     try:
-        broker = wiring.broker_of(config.settings, url)
+        broker = brokers.of_settings(config.settings, [url])
         try:
             answer = broker.ping()
         finally:
