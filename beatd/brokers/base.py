@@ -2,11 +2,12 @@
 
 One class may be all of these ports; each caller sees only its own:
 
-Lead      leadership.py   who may emit
-Emitter   scheduler.py    messages and the ledger, written in one step
-Sender    app.py, worker  messages that no ledger knows
-Consumer  worker/loop.py  deliveries under a lease
-Broadcast worker/control.py  what is said to everybody, where a broker has that
+Lead         leadership.py      who may emit
+Emitter      scheduler.py       messages and the ledger, written in one step
+Sender       app.py, worker     messages that no ledger knows
+Consumer     worker/loop.py     deliveries under a lease
+DeadLetters  cli/dead.py        what workers have set aside
+Broadcast    worker/control.py  what is said to everybody, where a broker has that
 
 Every method may raise BrokerUnavailable: no answer came, the request may or may not
 have been done, and calling again with the same arguments is always safe. Its subclass
@@ -110,6 +111,25 @@ class Delayed:
     due: Instant
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message on the dead-letter queue, and how it came there."""
+
+    id: str
+    """A number, small for people to type; the next one gets a larger one."""
+    queue: str
+    reason: str
+    at: Instant
+    deliveries: int
+    """How often it had been handed out."""
+    worker: str
+    size: int
+    """Bytes of the message."""
+    task: str = ""
+    task_id: str = ""
+    """Task and id as far as they could be read."""
+
+
 class Lead(Protocol):
     """Who may emit."""
 
@@ -180,6 +200,13 @@ class Sender(Protocol):
 
     def declare(self, queues: Collection[Queue]) -> None:
         """Make the queues and their bindings known, as Celery's producers do."""
+        ...
+
+    def purge(self, queues: Collection[str]) -> int:
+        """Remove all that lies in these queues, of any priority; say how many it was.
+
+        What is in flight, and what waits for its time, stays.
+        """
         ...
 
     def send(self, batch: Sequence[Outgoing]) -> None:
@@ -258,8 +285,15 @@ class Consumer(Protocol):
         """
         ...
 
-    def bury(self, worker: str, delivery: Delivery, reason: str) -> None:
-        """Move the message to the dead-letter queue, with the reason."""
+    def bury(
+        self,
+        worker: str,
+        delivery: Delivery,
+        reason: str,
+        task: str = "",
+        task_id: str = "",
+    ) -> None:
+        """Move the message to the dead-letter queue, with what is known of it."""
         ...
 
     def recover(self) -> int:
@@ -311,7 +345,27 @@ class Broadcast(Sender, Protocol):
         ...
 
 
-class Broker(Lead, Emitter, Sender, Consumer, Protocol):
+class DeadLetters(Protocol):
+    """What workers have set aside, for people to decide about."""
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Give all of them, the oldest first."""
+        ...
+
+    def dead_message(self, letter: str) -> bytes | None:
+        """Give the message of the letter with this id; None if there is none."""
+        ...
+
+    def retry_dead(self, letters: Collection[str]) -> int:
+        """Put these back at the ends of their queues, as new; say how many it were."""
+        ...
+
+    def drop_dead(self, letters: Collection[str]) -> int:
+        """Remove these for ever; say how many it were."""
+        ...
+
+
+class Broker(Lead, Emitter, Sender, Consumer, DeadLetters, Protocol):
     """All ports of one broker."""
 
     def ping(self) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from beatd.brokers.base import (
+    DeadLetter,
     Delayed,
     Delivery,
     Done,
@@ -29,15 +30,6 @@ from beatd.instant import SECOND, Instant, Span
 from beatd.routing import PRIORITY_STEPS, Queue, Route, binding_of, step_of
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Dead:
-    """A message on the dead-letter queue."""
-
-    delivery: Delivery
-    worker: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +73,6 @@ class MemoryBroker:
     """All ports of a broker, on dicts and deques under one lock."""
 
     def __init__(self, clock: Clock | None = None) -> None:
-        self.dead: list[Dead] = []
         self._clock = clock or SystemClock()
         self._changed = threading.Condition(threading.RLock())
         self._term = Term(0, "")
@@ -98,7 +89,8 @@ class MemoryBroker:
         self._workers: dict[str, _Worker] = {}
         self._answered: dict[str, str] = {}
         """By worker, the first token of its last request that sent something."""
-        self._serial = count()
+        self._dead: dict[str, tuple[DeadLetter, _Stored]] = {}
+        self._serial = count(1)
         self._interrupted = False
 
     def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
@@ -174,6 +166,11 @@ class MemoryBroker:
                 bound = self._bindings.setdefault(queue.exchange, [])
                 if queue not in bound:
                     bound.append(queue)
+
+    def purge(self, queues: Collection[str]) -> int:
+        with self._changed:
+            lists = [self._lists.pop(key) for key in [*self._lists] if key[1] in queues]
+            return sum(map(len, lists))
 
     def send(self, batch: Sequence[Outgoing]) -> None:
         with self._changed:
@@ -261,10 +258,28 @@ class MemoryBroker:
                 if stored.queue in queues
             ][:limit]
 
-    def bury(self, worker: str, delivery: Delivery, reason: str) -> None:
+    def bury(
+        self,
+        worker: str,
+        delivery: Delivery,
+        reason: str,
+        task: str = "",
+        task_id: str = "",
+    ) -> None:
         with self._changed:
-            if self._settle(worker, delivery):
-                self.dead.append(Dead(delivery, worker, reason))
+            if stored := self._settle(worker, delivery):
+                letter = DeadLetter(
+                    str(next(self._serial)),
+                    delivery.queue,
+                    reason,
+                    self._clock.now(),
+                    delivery.deliveries,
+                    worker,
+                    len(delivery.message),
+                    task,
+                    task_id,
+                )
+                self._dead[letter.id] = letter, stored
 
     def recover(self) -> int:
         with self._changed:
@@ -277,6 +292,28 @@ class MemoryBroker:
             ]
             self._put_in_front(lost)
             return len(lost)
+
+    def dead_letters(self) -> list[DeadLetter]:
+        with self._changed:
+            return [letter for letter, _ in self._dead.values()]
+
+    def dead_message(self, letter: str) -> bytes | None:
+        with self._changed:
+            return self._dead[letter][1].message if letter in self._dead else None
+
+    def retry_dead(self, letters: Collection[str]) -> int:
+        with self._changed:
+            found = self._exhume(letters)
+            for stored in found:
+                fresh = replace(stored, deliveries=0)
+                key = stored.step, stored.queue
+                self._lists.setdefault(key, deque()).append(fresh)
+            self._changed.notify_all()
+            return len(found)
+
+    def drop_dead(self, letters: Collection[str]) -> int:
+        with self._changed:
+            return len(self._exhume(letters))
 
     def listen(self, queue: Queue) -> _Hearing:
         return _Hearing(queue, self)
@@ -415,6 +452,11 @@ class MemoryBroker:
         filled = (self._lists[key] for key in lists if self._lists.get(key))
         first = next(filled, None)
         return first.popleft() if first else None
+
+    def _exhume(self, letters: Collection[str]) -> list[_Stored]:
+        """Take these from the dead-letter queue."""
+        found = [self._dead.pop(letter, None) for letter in letters]
+        return [stored for _, stored in filter(None, found)]
 
     def _settle(self, worker: str, delivery: Delivery) -> _Stored | None:
         """Take the delivery out of flight; None if its lease ran out before."""

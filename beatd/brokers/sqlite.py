@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from beatd.brokers.base import (
+    DeadLetter,
     Delayed,
     Delivery,
     Done,
@@ -212,6 +213,11 @@ class SQLiteBroker:
         with self._transaction() as db:
             db.executemany("INSERT OR IGNORE INTO bindings VALUES (?, ?, ?, ?)", rows)
 
+    def purge(self, queues: Collection[str]) -> int:
+        with self._transaction() as db:
+            gone = [db.execute(SQL["purge"], (name,)).rowcount for name in queues]
+        return sum(gone)
+
     def send(self, batch: Sequence[Outgoing]) -> None:
         with self._transaction() as db:
             self._send(db, batch)
@@ -291,10 +297,18 @@ class SQLiteBroker:
             rows = db.execute(SQL["delayed"], (names, limit)).fetchall()
         return [Delayed(*row) for row in rows]
 
-    def bury(self, worker: str, delivery: Delivery, reason: str) -> None:
+    def bury(
+        self,
+        worker: str,
+        delivery: Delivery,
+        reason: str,
+        task: str = "",
+        task_id: str = "",
+    ) -> None:
         flight = _flight(worker, delivery)
+        about = (reason, self._clock.now(), task, task_id)
         with self._transaction() as db:
-            db.execute(SQL["bury"], (reason, self._clock.now(), *flight))
+            db.execute(SQL["bury"], (*about, *flight))
             db.execute(SQL["settle"], flight)
 
     def recover(self) -> int:
@@ -304,6 +318,36 @@ class SQLiteBroker:
             given = sum(self._release(db, worker, deaths=1) for (worker,) in lost)
         self._call()
         return given
+
+    # Dead letters
+
+    def dead_letters(self) -> list[DeadLetter]:
+        with self._connection() as db:
+            rows = db.execute(SQL["letters"]).fetchall()
+        return [DeadLetter(str(number), *about) for number, *about in rows]
+
+    def dead_message(self, letter: str) -> bytes | None:
+        sql = "SELECT message FROM dead WHERE id = ?"
+        with self._connection() as db:
+            row = db.execute(sql, (letter,)).fetchone()
+        return row[0] if row else None
+
+    def retry_dead(self, letters: Collection[str]) -> int:
+        with self._transaction() as db:
+            db.executemany(SQL["revive"], [(letter,) for letter in letters])
+            found = self._forget(db, letters)
+        self._call()
+        return found
+
+    def drop_dead(self, letters: Collection[str]) -> int:
+        with self._transaction() as db:
+            return self._forget(db, letters)
+
+    def _forget(self, db: sqlite3.Connection, letters: Collection[str]) -> int:
+        rows = [(letter,) for letter in letters]
+        return db.executemany("DELETE FROM dead WHERE id = ?", rows).rowcount
+
+    # All
 
     def ping(self) -> str:
         with self._connection() as db:

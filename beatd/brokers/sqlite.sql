@@ -14,7 +14,7 @@
 --           `deaths` counts the workers that died with it.
 -- workers   leases, on the machine's monotonic clock. `sent` is the first token of the
 --           last settlement that sent something.
--- dead      the dead-letter queue.
+-- dead      the dead-letter queue; AUTOINCREMENT, so that no number comes twice.
 --
 -- Each method of the broker is one transaction, BEGIN IMMEDIATE to COMMIT, durable when
 -- it returns (synchronous FULL).
@@ -88,13 +88,17 @@ CREATE TABLE workers (
 
 -- name: make_dead
 CREATE TABLE dead (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     queue TEXT NOT NULL,
-    message BLOB NOT NULL,
+    step INTEGER NOT NULL,
     reason TEXT NOT NULL,
+    buried INTEGER NOT NULL,
     deliveries INTEGER NOT NULL,
     worker TEXT NOT NULL,
-    buried INTEGER NOT NULL
+    task TEXT NOT NULL,
+    task_id TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    message BLOB NOT NULL
 )
 
 -- name: set_term
@@ -175,10 +179,23 @@ WHERE id = ? AND worker = ? AND attempt = ?
 -- name: settle
 DELETE FROM messages WHERE id = ? AND worker = ? AND attempt = ?
 
+-- name: purge
+DELETE FROM messages WHERE queue = ? AND worker IS NULL AND due IS NULL
+
 -- name: bury
-INSERT INTO dead (queue, message, reason, deliveries, worker, buried)
-SELECT queue, message, ?, deaths + 1, worker, ?
+INSERT INTO dead (
+    queue, step, reason, buried, deliveries, worker, task, task_id, size, message
+)
+SELECT queue, step, ?, ?, deaths + 1, worker, ?, ?, length(message), message
 FROM messages WHERE id = ? AND worker = ? AND attempt = ?
+
+-- name: letters
+SELECT id, queue, reason, buried, deliveries, worker, size, task, task_id
+FROM dead ORDER BY id
+
+-- name: revive
+INSERT INTO messages (queue, step, message)
+SELECT queue, step, message FROM dead WHERE id = ?
 
 -- name: lost
 -- A lease that ends later than its length allows is from before the machine's start.

@@ -9,7 +9,6 @@ import pytest
 from beatd.brokers.base import Broker, Delivery, Done, Outgoing
 from beatd.clock import SystemClock
 from beatd.instant import MINUTE, SECOND, Instant
-from tests.brokers.backends import Backend
 from tests.brokers.making import (
     CELERY,
     NOON,
@@ -289,20 +288,6 @@ def test_a_delayed_delivery_leaves_the_flight_and_comes_back(
     again: list[Delivery] = eventually(lambda: other.take("w2", ["celery"], 9, "t1"))
     assert messages(again) == [b"1"]
     assert again[0].deliveries == 1
-
-
-def test_a_buried_message_lies_in_the_dead_letter_queue(
-    broker: Broker, backend: Backend, worker: str
-) -> None:
-    fill(broker, b"\xff\x00 garbage", b"2")
-    garbage, two = broker.take(worker, ["celery"], 2, "t1")
-
-    broker.bury(worker, garbage, "not a task message")
-    broker.bury(worker, garbage, "not a task message")
-
-    assert backend.dead() == [("celery", b"\xff\x00 garbage", "not a task message", 1)]
-    broker.give_back(worker, [garbage, two])
-    assert lying_in(broker) == [b"2"]
 
 
 def test_waiting_ends_when_there_is_something_already(broker: Broker) -> None:

@@ -1,6 +1,5 @@
 """What only Redis can do to a broker: networks, refusals, other clients."""
 
-import base64
 import json
 import logging
 import socket
@@ -516,16 +515,20 @@ def test_a_dead_letter_says_everything_in_json(
 
     broker.bury("w1", one, "not a task message")
 
-    [raw] = client.lrange("{beatd:test}:dead", 0, -1)
+    [(number, raw)] = client.hgetall("{beatd:test}:dead").items()
     record = json.loads(raw)
     assert abs(record.pop("at") - time.time() * 1000) < LONG
     assert record == {
         "queue": "celery",
-        "message": base64.b64encode(b"\xff").decode(),
         "reason": "not a task message",
         "deliveries": 1,
         "worker": "w1",
+        "size": 1,
+        "task": "",
+        "task_id": "",
     }
+    held = client.hget("{beatd:test}:dead_messages", number)
+    assert held.endswith(b":6:celery\xff")
 
 
 # Addresses

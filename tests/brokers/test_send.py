@@ -7,7 +7,7 @@ import pytest
 from beatd.brokers.base import Broker, Outcome, Outgoing
 from beatd.instant import MINUTE
 from beatd.routing import Queue, Route
-from tests.brokers.making import emission, lead, lying_in, outgoing
+from tests.brokers.making import CELERY, emission, lead, lying_in, outgoing
 
 
 def test_messages_lie_in_the_order_in_which_they_were_sent(
@@ -131,3 +131,20 @@ def test_declaring_a_queue_twice_binds_it_once(broker: Broker, other: Broker) ->
     broker.send([Outgoing(Route("", "media", "k"), b"m")])
 
     assert lying_in(broker, "q") == [b"m"]
+
+
+def test_a_purge_removes_what_lies_in_the_queues_whatever_its_priority(
+    broker: Broker, other: Broker
+) -> None:
+    broker.join("w1", MINUTE)
+    broker.send([outgoing(b"taken"), outgoing(b"1"), outgoing(b"2", priority=9)])
+    broker.send([outgoing(b"kept", "other"), outgoing(b"3", "third", 3)])
+    broker.send([Outgoing(CELERY, b"waits", due=2**45)])
+    [taken] = broker.take("w1", ["celery"], 1, "t1")
+
+    assert other.purge(["celery", "third", "empty"]) == 3
+
+    assert other.purge(["celery", "third"]) == 0
+    broker.give_back("w1", [taken])
+    assert lying_in(broker, "celery", "third", "other") == [b"taken", b"kept"]
+    assert [one.message for one in broker.delayed(["celery"], 9)] == [b"waits"]

@@ -455,6 +455,8 @@ def test_no_statement_looks_at_more_than_it_gives(
     assert {step for step in steps if "SCAN" in step or "TEMP" in step} == {
         # One row for each live worker.
         "lost: SCAN workers",
+        # All are asked for.
+        "letters: SCAN dead",
         # One row for each queue that is asked for.
         "delayed: SCAN json_each VIRTUAL TABLE INDEX 1:",
         "is_ready: SCAN CONSTANT ROW",

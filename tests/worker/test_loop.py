@@ -278,7 +278,9 @@ def test_reject_sets_the_message_aside(bench: Bench) -> None:
     result = refuse.delay()
     bench.run()
 
-    assert [dead.reason for dead in bench.broker.dead] == ["rejected: not mine"]
+    assert [dead.reason for dead in bench.broker.dead_letters()] == [
+        "rejected: not mine"
+    ]
     assert result.state == "FAILURE"
     assert bench.left() == 0
 
@@ -498,9 +500,9 @@ def test_garbage_is_set_aside_and_the_queue_behind_it_moves(
     result = add_to(bench.app).delay(1, 1)
     bench.run()
 
-    (dead,) = bench.broker.dead
+    (dead,) = bench.broker.dead_letters()
     assert reason in dead.reason
-    assert dead.delivery.message == message
+    assert bench.broker.dead_message(dead.id) == message
     assert result.state == "SUCCESS"
     assert events(caplog) == ["task.buried"]
 
@@ -529,8 +531,8 @@ def test_a_body_that_cannot_be_read_is_set_aside_and_nothing_is_kept(
     put(bench, message_for(bench, **changes))
     bench.run()
 
-    assert [dead.delivery.queue for dead in bench.broker.dead] == ["celery"]
-    assert reason in bench.broker.dead[0].reason
+    assert [dead.queue for dead in bench.broker.dead_letters()] == ["celery"]
+    assert reason in bench.broker.dead_letters()[0].reason
     assert bench.results.states == []
 
 
@@ -541,7 +543,7 @@ def test_an_unknown_task_is_set_aside_and_its_failure_kept(
     bench.run()
 
     assert result.state == "FAILURE"
-    assert "proj.nobody" in bench.broker.dead[0].reason
+    assert "proj.nobody" in bench.broker.dead_letters()[0].reason
     assert events(caplog) == ["task.buried"]
 
 
@@ -594,7 +596,7 @@ def test_a_message_that_kills_its_process_each_time_is_set_aside_with_its_histor
         bench.run()
 
     assert len(pool.jobs) == 3
-    (dead,) = bench.broker.dead
+    (dead,) = bench.broker.dead_letters()
     assert dead.reason.endswith("exit 1; exit 2; exit 3")
     assert isinstance(result.result, WorkerLost)
 
@@ -609,7 +611,7 @@ def test_a_message_that_outlived_too_many_workers_is_not_tried_again() -> None:
         bench.broker.recover()
     bench.run()
 
-    assert len(bench.broker.dead) == 1
+    assert len(bench.broker.dead_letters()) == 1
     assert isinstance(result.result, WorkerLost)
 
 
@@ -623,7 +625,9 @@ def test_a_message_that_ends_whoever_reads_it_is_set_aside_unread() -> None:
         bench.broker.recover()
     bench.run()
 
-    assert [dead.reason for dead in bench.broker.dead] == ["delivered 3 times"]
+    assert [dead.reason for dead in bench.broker.dead_letters()] == [
+        "delivered 3 times"
+    ]
 
 
 def test_a_lost_run_fails_at_once_when_the_task_is_not_to_be_given_back(
@@ -726,7 +730,7 @@ def test_a_failure_is_set_aside_when_failures_are_not_acknowledged() -> None:
     fails.delay()
     bench.run()
 
-    assert len(bench.broker.dead) == 1
+    assert len(bench.broker.dead_letters()) == 1
 
 
 def test_what_succeeded_is_not_run_twice_when_the_settings_ask() -> None:

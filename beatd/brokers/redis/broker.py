@@ -1,6 +1,5 @@
 """The ports of a broker, on Redis: each request is one script, or one command."""
 
-import base64
 import hashlib
 import logging
 import secrets
@@ -13,6 +12,7 @@ import msgspec
 import redis
 
 from beatd.brokers.base import (
+    DeadLetter,
     Delayed,
     Delivery,
     Done,
@@ -144,21 +144,16 @@ class RedisBroker:
 
     def read_ledger(self) -> LedgerCopy:
         marks: dict[str, Mark] = {}
-        cursor = None
-        while cursor != 0:
-            cursor, rows = self._ask(
-                "HSCAN", self._key("ledger"), cursor or 0, "COUNT", 5 * CHUNK
-            )
-            for name, row in rows.items():
-                try:
-                    marks[name.decode()] = _mark(row)
-                except ValueError:
-                    logger.error(
-                        "the ledger's row for %r is none of ours: %r",
-                        name,
-                        row[:80],
-                        extra={"event": "ledger.unreadable"},
-                    )
+        for name, row in self._rows_of("ledger"):
+            try:
+                marks[name.decode()] = _mark(row)
+            except ValueError:
+                logger.error(
+                    "the ledger's row for %r is none of ours: %r",
+                    name,
+                    row[:80],
+                    extra={"event": "ledger.unreadable"},
+                )
         return LedgerCopy(marks, int(self._ask("GET", self._key("era")) or 0))
 
     def write_ledger(
@@ -198,6 +193,9 @@ class RedisBroker:
                 self._expiring.update((name, family) for name in family)
             for command in self._wire.binding(queue, self._clock.now()):
                 self._ask(*command)
+
+    def purge(self, queues: Collection[str]) -> int:
+        return int(self._run("purge", list(self._wire.lists(queues)), []))
 
     def send(self, batch: Sequence[Outgoing]) -> None:
         commands = self._sending(batch)
@@ -262,16 +260,26 @@ class RedisBroker:
                     found.append(Delayed(queue, message, int(float(moment))))
         return found[:limit]
 
-    def bury(self, worker: str, delivery: Delivery, reason: str) -> None:
+    def bury(
+        self,
+        worker: str,
+        delivery: Delivery,
+        reason: str,
+        task: str = "",
+        task_id: str = "",
+    ) -> None:
         record = {
             "queue": delivery.queue,
-            "message": base64.b64encode(delivery.message).decode(),
             "reason": reason,
             "at": self._clock.now(),
             "deliveries": delivery.deliveries,
             "worker": worker,
+            "size": len(delivery.message),
+            "task": task,
+            "task_id": task_id,
         }
-        keys = [self._in_flight(worker), self._key("dead"), self._key("deliveries")]
+        own = ("dead", "dead_messages", "dead_serial", "deliveries")
+        keys = [self._in_flight(worker), *map(self._key, own)]
         arguments = [delivery.token, msgspec.json.encode(record), _digest(delivery)]
         self._run("bury", keys, arguments)
 
@@ -285,6 +293,29 @@ class RedisBroker:
             )
             for worker, lease_end in zip(dead, dead, strict=True)
         )
+
+    # Dead letters
+
+    def dead_letters(self) -> list[DeadLetter]:
+        letters = {
+            int(number): DeadLetter(number.decode(), **msgspec.json.decode(record))
+            for number, record in self._rows_of("dead")
+        }
+        return [letters[number] for number in sorted(letters)]
+
+    def dead_message(self, letter: str) -> bytes | None:
+        held = self._ask("HGET", self._key("dead_messages"), letter)
+        return None if held is None else _unpack(held)[1]
+
+    def retry_dead(self, letters: Collection[str]) -> int:
+        return self._exhume("retry_dead", letters)
+
+    def drop_dead(self, letters: Collection[str]) -> int:
+        return self._exhume("drop_dead", letters)
+
+    def _exhume(self, script: str, letters: Collection[str]) -> int:
+        keys = [self._key("dead"), self._key("dead_messages")]
+        return sum(self._run(script, keys, some) for some in _chunks(list(letters)))
 
     # Broadcast
 
@@ -319,6 +350,15 @@ class RedisBroker:
         self._messages.close()
         self._releases.close()
         self._server.pool.disconnect()
+
+    def _rows_of(self, name: str) -> Iterator[tuple[bytes, bytes]]:
+        """Read a hash, bit by bit: what changes meanwhile may come as it was."""
+        cursor = None
+        while cursor != 0:
+            cursor, rows = self._ask(
+                "HSCAN", self._key(name), cursor or 0, "COUNT", 5 * CHUNK
+            )
+            yield from rows.items()
 
     def _key(self, name: str) -> str:
         return self._own + name

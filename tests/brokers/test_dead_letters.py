@@ -1,0 +1,107 @@
+"""Dead letters: set aside with what is known of them, put back or dropped by people."""
+
+import pytest
+
+from beatd.brokers.base import Broker, DeadLetter, Outgoing
+from beatd.clock import SystemClock
+from beatd.instant import MINUTE
+from tests.brokers.making import lying_in, messages, outgoing
+from tests.servers import PATIENCE, eventually
+
+
+@pytest.fixture
+def worker(broker: Broker) -> str:
+    broker.join("w1", MINUTE)
+    return "w1"
+
+
+def bury(broker: Broker, *batch: Outgoing) -> list[str]:
+    """Send these and set them aside as they come; give the letters' ids."""
+    known = {letter.id for letter in broker.dead_letters()}
+    broker.send(batch)
+    for delivery in broker.take("w1", ["celery"], len(batch), f"bury {len(known)}"):
+        broker.bury("w1", delivery, "why")
+    return [one.id for one in broker.dead_letters() if one.id not in known]
+
+
+def test_a_dead_letter_says_where_why_and_when(
+    broker: Broker, other: Broker, worker: str
+) -> None:
+    broker.send([outgoing(b"\xff\x00 garbage", "reports"), outgoing(b"2", "reports")])
+    garbage, two = broker.take(worker, ["reports"], 2, "t1")
+
+    broker.bury(worker, garbage, "not a message")
+    broker.bury(worker, garbage, "not a message")
+    broker.bury(worker, two, "no such task", "shop.tasks.sync", "id-2")
+
+    first, second = other.dead_letters()
+    assert abs(first.at - SystemClock().now()) < PATIENCE * 1000
+    assert first == DeadLetter(
+        first.id, "reports", "not a message", first.at, 1, "w1", size=10
+    )
+    assert int(second.id) > int(first.id)
+    assert (second.task, second.task_id) == ("shop.tasks.sync", "id-2")
+    assert other.dead_message(first.id) == b"\xff\x00 garbage"
+    broker.give_back(worker, [garbage, two])
+    assert lying_in(broker, "reports") == []
+
+
+def test_a_dead_letter_knows_how_often_it_was_delivered(
+    broker: Broker, worker: str
+) -> None:
+    broker.send([outgoing(b"1")])
+    broker.join("dies", 1)
+    broker.take("dies", ["celery"], 1, "t1")
+    eventually(broker.recover)
+    [one] = broker.take(worker, ["celery"], 1, "t1")
+
+    broker.bury(worker, one, "enough")
+
+    assert [letter.deliveries for letter in broker.dead_letters()] == [2]
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_letter_that_is_retried_comes_back_last_and_as_new(
+    broker: Broker, other: Broker
+) -> None:
+    high, low = bury(broker, outgoing(b"low", priority=6), outgoing(b"high"))
+    broker.send([outgoing(b"other low", priority=6), outgoing(b"other high")])
+
+    assert other.retry_dead([low, high]) == 2
+
+    assert other.retry_dead([low, high]) == 0
+    assert broker.dead_letters() == []
+    taken = broker.take("w1", ["celery"], 9, "t1")
+    assert messages(taken) == [b"other high", b"high", b"other low", b"low"]
+    assert {delivery.deliveries for delivery in taken} == {1}
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_letter_that_is_dropped_is_gone(broker: Broker, other: Broker) -> None:
+    one, two = bury(broker, outgoing(b"1"), outgoing(b"2"))
+
+    assert other.drop_dead([one, "4711"]) == 1
+
+    assert [letter.id for letter in broker.dead_letters()] == [two]
+    assert broker.dead_message(one) is None
+    assert lying_in(broker) == []
+
+
+@pytest.mark.usefixtures("worker")
+def test_no_id_is_given_twice(broker: Broker) -> None:
+    [one] = bury(broker, outgoing(b"1"))
+    broker.drop_dead([one])
+
+    [two] = bury(broker, outgoing(b"2"))
+
+    assert int(two) > int(one)
+
+
+@pytest.mark.usefixtures("worker")
+def test_ids_that_are_none_are_no_letters(broker: Broker) -> None:
+    [one] = bury(broker, outgoing(b"1"))
+
+    assert broker.retry_dead(["x", "", f"{one}x"]) == 0
+    assert broker.drop_dead([]) == 0
+    assert broker.dead_message("x") is None
+    assert len(broker.dead_letters()) == 1
