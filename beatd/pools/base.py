@@ -119,6 +119,25 @@ class Pool(Protocol):
         """
         ...
 
+    def processes(self) -> list[int]:
+        """Give the ids of the processes in which jobs run."""
+        ...
+
+    def terminate(self, token: str, number: int) -> bool:
+        """Send a signal to the process of this job, and of this job alone.
+
+        The job ends in Lost, unless its code lives on or has just come to its end.
+        False where a job has no process of its own: nothing was done.
+        """
+        ...
+
+    def renew(self) -> bool:
+        """Have processes that know nothing of earlier jobs run all that follow.
+
+        What runs goes on to its end. False where there are no such processes.
+        """
+        ...
+
     def stop(self) -> None:
         """Let the jobs that run end, then let go of everything; returns when done."""
         ...

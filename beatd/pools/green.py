@@ -1,5 +1,6 @@
 """Jobs run in greenlets: the `gevent` and `eventlet` pools."""
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -54,6 +55,15 @@ class Green:
     def resize(self, size: int) -> None:
         self.size = size
         self._fill()
+
+    def processes(self) -> list[int]:
+        return [os.getpid()]
+
+    def terminate(self, token: str, number: int) -> bool:
+        return False
+
+    def renew(self) -> bool:
+        return False
 
     def stop(self) -> None:
         with self._one_ended:

@@ -6,7 +6,7 @@ imported. It does nothing but fork children when it is asked to, end them, and t
 they ended. A stream socket joins it to the pool; what goes over it are fixed records:
 
     to the nursery    b"f" number 0         fork child `number`; carries its channel
-                      b"k" number 0         kill it
+                      b"k" number signal    send it this signal
     from the nursery  b"g" number status    it is gone, with this wait status
 
 When the socket ends, the pool's process is dead: the nursery kills its children and
@@ -93,10 +93,10 @@ class Nursery:
             socket.send_fds(self._control, [record], [theirs.fileno()])
         return ours
 
-    def kill(self, number: int) -> None:
-        """Kill this child, unless it is gone already."""
+    def kill(self, number: int, signum: int = signal.SIGKILL) -> None:
+        """Kill this child, or send it another signal, unless it is gone already."""
         with suppress(OSError):
-            self._control.sendall(_RECORD.pack(_KILL, number, 0))
+            self._control.sendall(_RECORD.pack(_KILL, number, signum))
 
     def gone(self) -> Iterator[tuple[int, int]]:
         """Give number and wait status of children that ended; does not wait for any.
@@ -198,13 +198,13 @@ class _Tending:
         )
         if not record:
             return False
-        verb, number, _ = _RECORD.unpack(record)
+        verb, number, signum = _RECORD.unpack(record)
         if verb == _FORK:
             with socket.socket(fileno=fds[0]) as channel:
                 self._fork(number, channel)
         else:
             for pid in [pid for pid, n in self._numbers.items() if n == number]:
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, signum)
         return True
 
     def _fork(self, number: int, channel: socket.socket) -> None:

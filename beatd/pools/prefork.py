@@ -51,6 +51,8 @@ class _Ward:
     """When it will be killed: its job takes too long, or its leaving."""
     late: bool = False
     """Condemned because of that deadline."""
+    retired: bool = False
+    """Gets no more jobs."""
     leaving: bool = False
     """Ends by itself: it said so, or was asked to."""
     condemned: bool = False
@@ -62,7 +64,7 @@ class _Ward:
 
     @property
     def staying(self) -> bool:
-        return not self.leaving and not self.condemned
+        return not self.leaving and not self.condemned and not self.retired
 
     @property
     def idle(self) -> bool:
@@ -131,6 +133,17 @@ class Prefork:
         self.size = size
         self._ring()
 
+    def processes(self) -> list[int]:
+        return [ward.pid for ward in list(self._wards.values()) if ward.pid]
+
+    def terminate(self, token: str, number: int) -> bool:
+        self._do(partial(self._signal, token, number))
+        return True
+
+    def renew(self) -> bool:
+        self._do(self._retire_all)
+        return True
+
     def stop(self) -> None:
         self._do(self._wind_down)
         self._thread.join()
@@ -154,6 +167,7 @@ class Prefork:
         while not self._is_over():
             self._raise_children()
             self._dismiss_surplus()
+            self._dismiss_retired()
             self._hand_out()
             for key, events in self._selector.select(self._patience()):
                 key.data(events)
@@ -191,6 +205,21 @@ class Prefork:
 
     def _wind_down(self) -> None:
         self._stopping = True
+
+    def _signal(self, token: str, number: int) -> None:
+        for job in self._waiting:
+            if job.token == token:
+                self._waiting.remove(job)
+                self._on_event(Lost(token, "ended before it began"))
+                return
+        for ward in self._wards.values():
+            # If it has just reported its end, it has no other job yet.
+            if ward.job and ward.job.token == token:
+                self._nursery.kill(ward.number, number)
+
+    def _retire_all(self) -> None:
+        for ward in self._wards.values():
+            ward.retired = True
 
     def _end_now(self) -> None:
         self._stopping = self._killed = True
@@ -237,6 +266,12 @@ class Prefork:
         if surplus > 0:
             idle = (ward for ward in self._wards.values() if ward.idle)
             for ward in islice(idle, surplus):
+                self._dismiss(ward)
+
+    def _dismiss_retired(self) -> None:
+        for ward in self._wards.values():
+            done = ward.retired and ward.pid and not ward.job
+            if done and not ward.leaving and not ward.condemned:
                 self._dismiss(ward)
 
     def _dismiss_all(self) -> None:

@@ -39,6 +39,15 @@ class Solo:
     def resize(self, size: int) -> None:
         """There is one thread that hands jobs in, and so one place."""
 
+    def processes(self) -> list[int]:
+        return [os.getpid()]
+
+    def terminate(self, token: str, number: int) -> bool:
+        return False
+
+    def renew(self) -> bool:
+        return False
+
     def stop(self) -> None:
         """Nothing runs when this is called."""
 

@@ -1,5 +1,6 @@
 """Jobs run in threads of this process."""
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -52,6 +53,15 @@ class Threads:
         self.size = size
         self._hire(more)
         self._let_go(-more)
+
+    def processes(self) -> list[int]:
+        return [os.getpid()]
+
+    def terminate(self, token: str, number: int) -> bool:
+        return False
+
+    def renew(self) -> bool:
+        return False
 
     def stop(self) -> None:
         self._let_go(self._serving)

@@ -121,6 +121,7 @@ class HeldPool:
     def __init__(self, size: int = 2) -> None:
         self.size = size
         self.jobs: list[Job] = []
+        self.signals: list[tuple[str, int]] = []
         self.killed = False
 
     def start(self) -> None:
@@ -131,6 +132,16 @@ class HeldPool:
 
     def resize(self, size: int) -> None:
         self.size = size
+
+    def processes(self) -> list[int]:
+        return [1234]
+
+    def terminate(self, token: str, number: int) -> bool:
+        self.signals.append((token, number))
+        return True
+
+    def renew(self) -> bool:
+        return True
 
     def stop(self) -> None:
         pass
