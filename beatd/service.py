@@ -96,6 +96,7 @@ class _Crew:
         )
         announce()
         self.worker.on_ready = self._ready
+        self.worker.on_turn = self._tell
         try:
             self.worker.run()
         finally:
@@ -109,7 +110,19 @@ class _Crew:
         if self.beat:
             self._thread = threading.Thread(target=self.beat.run, name="beat")
             self._thread.start()
-        self.notify.ready(f"{self.worker.name}: {', '.join(self.worker.queues)}")
+        self.notify.ready(self._status())
+
+    def _status(self) -> str:
+        """Say in one line how we are: the second line of `systemctl status`."""
+        worker = self.worker
+        doing = f"{worker.held} tasks in hand, from {', '.join(worker.queues)}"
+        return f"{'draining' if worker.is_stopping else worker.name}: {doing}"
+
+    def _tell(self) -> None:
+        if self.worker.is_stopping:
+            # Tasks may take longer than the manager would wait.
+            self.notify.extend(5)
+        self.notify.alive(self._status())
 
     def _stop_warm(self) -> None:
         if self.beat:

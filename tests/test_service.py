@@ -194,3 +194,16 @@ def test_detached_it_goes_on_in_the_background(here: Path) -> None:
     pid = int((here / "beat.pid").read_text())
     os.kill(pid, signal.SIGTERM)
     eventually(lambda: "stopped" in log.read_text())
+
+
+def test_systemd_hears_how_a_worker_is(here: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(here / "notify"))
+        manager.settimeout(10)
+        env = {"NOTIFY_SOCKET": str(here / "notify"), "WATCHDOG_USEC": "200000"}
+        with beatd("worker", "--config", "shop", "-c", "1", cwd=here, **env) as running:
+            said = [manager.recv(4096).decode() for _ in range(4)]
+            assert running.stop() == 0
+
+    assert "READY=1" in said[0]
+    assert any("WATCHDOG=1" in one for one in said)

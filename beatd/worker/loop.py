@@ -157,6 +157,8 @@ class Worker:
     autoscale: Autoscale | None = None
     """Decides the pool's size as the load changes; None: nobody does."""
     on_ready: Callable[[], object] = lambda: None
+    on_turn: Callable[[], object] = lambda: None
+    """Called each time the loop has turned, once a second at least: the watchdog."""
     clock: Clock = field(default_factory=SystemClock)
 
     _waiting: deque[Held] = field(default_factory=deque, init=False)
@@ -201,6 +203,16 @@ class Worker:
         multiplier = self.settings.worker_prefetch_multiplier
         return places * multiplier if multiplier else UNLIMITED
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop, and waits for what runs."""
+        return self._stop is not None
+
+    @property
+    def held(self) -> int:
+        """How many tasks run, or wait here for their turn."""
+        return len(self._running) + len(self._waiting)
+
     def run(self) -> None:
         """Work until told to stop."""
         self.pool.start()  # before there is any other thread: it may fork
@@ -216,12 +228,13 @@ class Worker:
         try:
             while not self._is_over():
                 self.handle(self._next())
+                self.on_turn()
         finally:
             self._end()
 
     def _next(self) -> WorkerEvent:
         try:
-            return self.inbox.get(timeout=LOOK / SECOND if self.autoscale else None)
+            return self.inbox.get(timeout=LOOK / SECOND)
         except Empty:
             return TimePassed()
 
@@ -316,7 +329,7 @@ class Worker:
             reason,
             extra={"event": "task.buried", "task": said.task, "id": said.id},
         )
-        act = Bury(delivery, reason)
+        act = Bury(delivery, reason, said.task, said.id)
         kept = self._meta(said, task, State.FAILURE, error)
         self.settler.put(Settlement(delivery.token, act, kept, _run_of(said)))
 
@@ -445,8 +458,9 @@ class Worker:
         self.settler.put(Settlement(held.token, Acknowledge(done, sends), kept, ended))
 
     def _set_aside(self, held: Held, reason: str, kept: Meta | Stored | None) -> None:
-        act = Bury(held.delivery, one_line(reason))
-        self.settler.put(Settlement(held.token, act, kept, _run_of(held.said)))
+        said = held.said
+        act = Bury(held.delivery, one_line(reason), said.task, said.id)
+        self.settler.put(Settlement(held.token, act, kept, _run_of(said)))
 
     def _meta(
         self,
