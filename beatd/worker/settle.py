@@ -36,6 +36,9 @@ class Bury:
 
     delivery: Delivery
     reason: str
+    task: str = ""
+    task_id: str = ""
+    """Task and id, where they could be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +138,8 @@ class Settler:
                     begun.append(Done(delivery))
                 case GiveBack(delivery):
                     back.append(delivery)
-                case Bury(delivery, reason):
-                    self._broker.bury(self._worker, delivery, reason)
+                case Bury(delivery, reason, task, task_id):
+                    self._broker.bury(self._worker, delivery, reason, task, task_id)
                 case Delay(delivery, until):
                     self._broker.delay(self._worker, delivery, until)
         # Not in one step with `done`: a broker knows a request that is made again by

@@ -278,9 +278,8 @@ def test_reject_sets_the_message_aside(bench: Bench) -> None:
     result = refuse.delay()
     bench.run()
 
-    assert [dead.reason for dead in bench.broker.dead_letters()] == [
-        "rejected: not mine"
-    ]
+    [dead] = bench.broker.dead_letters()
+    assert (dead.reason, dead.task_id) == ("rejected: not mine", result.id)
     assert result.state == "FAILURE"
     assert bench.left() == 0
 
@@ -543,7 +542,9 @@ def test_an_unknown_task_is_set_aside_and_its_failure_kept(
     bench.run()
 
     assert result.state == "FAILURE"
-    assert "proj.nobody" in bench.broker.dead_letters()[0].reason
+    [dead] = bench.broker.dead_letters()
+    assert "proj.nobody" in dead.reason
+    assert (dead.task, dead.task_id) == ("proj.nobody", result.id)
     assert events(caplog) == ["task.buried"]
 
 
@@ -625,9 +626,8 @@ def test_a_message_that_ends_whoever_reads_it_is_set_aside_unread() -> None:
         bench.broker.recover()
     bench.run()
 
-    assert [dead.reason for dead in bench.broker.dead_letters()] == [
-        "delivered 3 times"
-    ]
+    [dead] = bench.broker.dead_letters()
+    assert dead.reason == "delivered 3 times"
 
 
 def test_a_lost_run_fails_at_once_when_the_task_is_not_to_be_given_back(
