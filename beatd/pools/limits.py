@@ -42,22 +42,24 @@ def time_limit(seconds: float | None, end: Callable[[], object]) -> Iterator[Non
         timer.cancel()
 
 
-def soft_limit(seconds: float | None) -> AbstractContextManager[Any]:
-    """Raise SoftTimeLimitExceeded in the block when it takes longer than `seconds`.
+def soft_limit(
+    seconds: float | None, error: type[BaseException] = SoftTimeLimitExceeded
+) -> AbstractContextManager[Any]:
+    """Raise `error` in the block when it takes longer than `seconds`.
 
     It is raised once, no later than the block's end, and never after it.
     """
     if not seconds or seconds <= 0:
         return nullcontext()
     if kind := greenlets.patched():
-        return kind.timeout(seconds, SoftTimeLimitExceeded())
+        return kind.timeout(seconds, error())
     if threading.current_thread() is threading.main_thread():
-        return _by_signal(seconds)
-    return _by_thread(seconds)
+        return _by_signal(seconds, error)
+    return _by_thread(seconds, error)
 
 
 @contextmanager
-def _by_signal(seconds: float) -> Iterator[None]:
+def _by_signal(seconds: float, error: type[BaseException]) -> Iterator[None]:
     inside = True
 
     def ring(number: int, frame: FrameType | None) -> None:
@@ -65,7 +67,7 @@ def _by_signal(seconds: float) -> Iterator[None]:
         # A signal that was on its way when the block ended hits nobody.
         if inside:
             inside = False
-            raise SoftTimeLimitExceeded
+            raise error
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -78,7 +80,7 @@ def _by_signal(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def _by_thread(seconds: float) -> Iterator[None]:
+def _by_thread(seconds: float, error: type[BaseException]) -> Iterator[None]:
     thread = threading.get_ident()
     lock = threading.Lock()
     inside, rang = True, False
@@ -88,7 +90,7 @@ def _by_thread(seconds: float) -> Iterator[None]:
         with lock:
             if inside:
                 rang = True
-                _leave(SoftTimeLimitExceeded, thread)
+                _leave(error, thread)
 
     timer = threading.Timer(seconds, ring)
     timer.daemon = True
