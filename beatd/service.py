@@ -44,13 +44,13 @@ def run_worker(options: Options, *, beat: bool) -> int:
     """Run a worker, and with `beat` a scheduler, until told to stop."""
     with _process(options, "worker") as (config, notify):
         inbox: SimpleQueue[WorkerEvent] = SimpleQueue()
-        worker = wiring.worker_of(config, _choice(options), inbox)
+        worker = wiring.worker_of(config, choice_of(options), inbox)
         scheduler = _Beat(options, config, Notify(), SimpleQueue()) if beat else None
         _Crew(worker, scheduler, inbox, notify).run(partial(_banner, options, config))
     return 0
 
 
-def _choice(options: Options) -> wiring.WorkerChoice:
+def choice_of(options: Options) -> wiring.WorkerChoice:
     """Give what only this worker is told."""
     return wiring.WorkerChoice(
         hostname=options.hostname or "celery@%h",

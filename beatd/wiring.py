@@ -108,7 +108,7 @@ def worker_of(
     return Worker(
         name=hostname,
         identity=f"{hostname}:{os.getpid()}:{secrets.token_hex(4)}",
-        queues=_queues_of(config, choice),
+        queues=queues_of(config, choice),
         broker=brokers.of_settings(settings, settings.read_urls),
         pool=pool,
         tasks=app.tasks,
@@ -150,7 +150,11 @@ def _app_of(config: Config) -> Beatd:
     return app
 
 
-def _queues_of(config: Config, choice: WorkerChoice) -> Sequence[str]:
+def queues_of(config: Config, choice: WorkerChoice) -> Sequence[str]:
+    """Name the queues that a worker takes from.
+
+    Raises ConfigError when that is none.
+    """
     declared = list(config.router.queues)
     wanted = [name for name in choice.queues or declared if name not in choice.exclude]
     if not wanted:

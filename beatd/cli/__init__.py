@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "worker": "Run a worker (options as `celery worker`).",
     "list": "Entries, their next and last runs.",
     "next": "Coming runs in order of time.",
+    "dead": "What workers set aside: list, show, retry, drop.",
     "check": "Say whether the configuration is right.",
     "explain": "A cron expression in words, and its next runs.",
 }

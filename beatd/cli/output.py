@@ -91,6 +91,11 @@ class Failure(click.ClickException):
         click.echo(f"error: {self.message}", file=file, err=True)
 
 
+def confirmed(question: str) -> bool:
+    """Ask the person at the terminal; where nobody sits the answer is no."""
+    return sys.stdin.isatty() and click.confirm(question, err=True)
+
+
 def _color(environ: Mapping[str, str], terminal: bool) -> str:
     """Decide as no-color.org and bixense.com/clicolors say."""
     if environ.get("NO_COLOR"):

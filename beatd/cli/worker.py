@@ -1,12 +1,17 @@
 """`beatd worker`: options as `celery worker` has them."""
 
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from beatd.cli.options import PROCESS, SOURCE, given
+from beatd.cli.output import Failure, confirmed, counted, printable
 from beatd.pools import NAMES
 from beatd.worker.autoscale import bounds_of
+
+if TYPE_CHECKING:
+    from beatd.options import Options
 
 
 def _bounds(
@@ -77,13 +82,44 @@ def _bounds(
 @click.option(
     "--prefetch-multiplier", type=click.IntRange(0), metavar="N", help="[default: 4]"
 )
+@click.option(
+    "--purge",
+    "--discard",
+    is_flag=True,
+    help="First remove what waits in the queues; asks on a terminal.",
+)
 @click.option("-B", "--beat", is_flag=True, help="Run the scheduler too; safe on all.")
 @click.pass_context
-def command(context: click.Context, /, beat: bool, **_: Any) -> None:
+def command(context: click.Context, /, beat: bool, purge: bool, **_: Any) -> None:
     """Run a worker: take tasks from queues and run them."""
     from beatd.options import Options
     from beatd.service import run_worker
 
-    options = given(context)
-    options.pop("beat", None)
-    context.exit(run_worker(Options(**options), beat=beat))
+    words = given(context)
+    del words["beat"], words["purge"]
+    options = Options(**words)
+    if purge:
+        _purge(options)
+    context.exit(run_worker(options, beat=beat))
+
+
+def _purge(options: "Options") -> None:
+    """Remove what waits in the worker's queues, if that is really meant."""
+    from beatd import brokers, wiring
+    from beatd.config import load
+    from beatd.service import choice_of
+
+    config = load(options.wanted())
+    queues = wiring.queues_of(config, choice_of(options))
+    if sys.stdin.isatty():
+        named = ", ".join(map(printable, queues))
+        if not confirmed(f"remove all messages that wait in {named}?"):
+            raise Failure("nothing was removed, and no worker started")
+    if options.detach:
+        return  # the process in the background does it, and nobody is asked there
+    broker = brokers.of_settings(config.settings, config.settings.read_urls)
+    try:
+        number = broker.purge(queues)
+    finally:
+        broker.close()
+    click.echo(f"removed {counted(number, 'message')}", err=True)

@@ -1,0 +1,265 @@
+"""`beatd dead`: what workers have set aside; back to its queue, or away."""
+
+import base64
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+
+from beatd.brokers.base import Broker, DeadLetter
+from beatd.cli.options import COLOR, JSON, SOURCE, wanted
+from beatd.cli.output import (
+    Failure,
+    Screen,
+    columns_of,
+    confirmed,
+    counted,
+    document,
+    moment,
+    printable,
+    screen,
+    short_moment,
+    since,
+    stamps,
+)
+from beatd.clock import SystemClock
+from beatd.config import load
+from beatd.instant import Instant
+from beatd.settings import Settings
+
+_SQUEEZED_NAME = 40  # columns that a task's name keeps on a terminal
+_TIME, _AGO = 10, 8
+
+LETTERS = click.argument("letters", nargs=-1, metavar="ID|GLOB...", required=True)
+
+
+class NoLetter(Failure):
+    """No dead letter is named so."""
+
+    exit_code = 3
+
+
+@click.group("dead", context_settings={"max_content_width": 100})
+@SOURCE
+def command(**_: Any) -> None:
+    """Messages that workers set aside: what cannot be read, run or survived.
+
+    Each has a number. Where ID|GLOB is asked for, that is a number, a task's id, or a
+    pattern of tasks' names: 'shop.*' takes all of the shop's, '*' takes all.
+    """
+
+
+@command.command("list")
+@SOURCE
+@click.argument("letters", nargs=-1, metavar="[ID|GLOB]...")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N.")
+@JSON
+@COLOR
+@click.pass_context
+def list_letters(
+    context: click.Context,
+    /,
+    letters: Sequence[str],
+    limit: int | None,
+    as_json: bool,
+    **_: Any,
+) -> None:
+    """What was set aside, the newest first."""
+    with _broker(context) as (settings, broker):
+        found = broker.dead_letters()
+    chosen = _chosen(found, letters) if letters else found
+    newest = chosen[::-1][:limit]
+    now = SystemClock().now()
+    if as_json:
+        click.echo(_document(newest, len(found), now, settings.zone))
+        return
+    out = screen(context)
+    if not found:
+        out.say("no dead letters: nothing was set aside.")
+        return
+    for line in _table(newest, now, settings.zone, out):
+        out.say(line)
+    out.say()
+    out.say(_summary(newest, len(found)))
+
+
+@command.command("show")
+@SOURCE
+@click.argument("letter", metavar="ID")
+@click.option("--raw", is_flag=True, help="Only the message, byte for byte.")
+@JSON
+@COLOR
+@click.pass_context
+def show_letter(
+    context: click.Context, /, letter: str, raw: bool, as_json: bool, **_: Any
+) -> None:
+    """All that is known of one, but for its arguments: --raw gives these too."""
+    with _broker(context) as (settings, broker):
+        one = _chosen(broker.dead_letters(), [letter])[-1]
+        needed = raw or as_json
+        message = broker.dead_message(one.id) if needed else None
+    now = SystemClock().now()
+    if raw:
+        sys.stdout.buffer.write(message or b"")
+    elif as_json:
+        data = {**_data(one, settings.zone), "message": _text_of(message or b"")}
+        click.echo(document("beatd.dead.letter/1", now, settings.zone, letter=data))
+    else:
+        screen(context).say("\n".join(_description(one, now, settings.zone)))
+
+
+@command.command("retry")
+@SOURCE
+@LETTERS
+@click.pass_context
+def retry_letters(context: click.Context, /, letters: Sequence[str], **_: Any) -> None:
+    """Put messages back at the ends of their queues, as if they were new."""
+    with _broker(context) as (_settings, broker):
+        chosen = _chosen(broker.dead_letters(), letters)
+        number = broker.retry_dead([letter.id for letter in chosen])
+    queues = Counter(printable(letter.queue) for letter in chosen)
+    where = ", ".join(f"{name} {count}" for name, count in sorted(queues.items()))
+    screen(context).say(f"put back {counted(number, 'message')}: {where}")
+
+
+@command.command("drop")
+@SOURCE
+@LETTERS
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.pass_context
+def drop_letters(
+    context: click.Context, /, letters: Sequence[str], yes: bool, **_: Any
+) -> None:
+    """Remove messages for ever; asks before it does."""
+    with _broker(context) as (_settings, broker):
+        chosen = _chosen(broker.dead_letters(), letters)
+        what = counted(len(chosen), "message")
+        if not yes and not confirmed(f"drop {what} for ever?"):
+            raise Failure(f"{what} not dropped\n  without a question:  --yes")
+        number = broker.drop_dead([letter.id for letter in chosen])
+    screen(context).say(f"dropped {counted(number, 'message')}")
+
+
+@contextmanager
+def _broker(context: click.Context) -> Iterator[tuple[Settings, Broker]]:
+    """Give the config's settings, and the broker that its workers take from."""
+    from beatd import brokers
+
+    settings = load(wanted(context)).settings
+    broker = brokers.of_settings(settings, settings.read_urls)
+    try:
+        yield settings, broker
+    finally:
+        broker.close()
+
+
+def _chosen(found: Sequence[DeadLetter], patterns: Sequence[str]) -> list[DeadLetter]:
+    """Give those that any of the patterns names; each pattern must name some."""
+    matched: set[str] = set()
+    for pattern in patterns:
+        named = {one.id for one in found if _is_named(one, pattern)}
+        if not named:
+            all_letters = "all of them: beatd dead list"
+            raise NoLetter(f"no dead letter is named by {pattern!r}\n  {all_letters}")
+        matched |= named
+    return [one for one in found if one.id in matched]
+
+
+def _is_named(letter: DeadLetter, pattern: str) -> bool:
+    if pattern in (letter.id, letter.task_id):
+        return bool(pattern)
+    return fnmatchcase(letter.task, pattern)
+
+
+# For people ------------------------------------------------------------------------
+
+
+def _table(
+    letters: Sequence[DeadLetter], now: Instant, zone: ZoneInfo, out: Screen
+) -> Iterator[str]:
+    """Give the head and a line for each; what does not fit is cut from the reason."""
+    head = ("ID", f"SET ASIDE ({zone})", "QUEUE", "TASK", "TRIES", "REASON")
+    rows = [head, *(_row(letter, now, zone, out) for letter in letters)]
+    for line in columns_of(rows):
+        yield line if out.width is None else out.cut_end(line, out.width)
+
+
+def _row(
+    letter: DeadLetter, now: Instant, zone: ZoneInfo, out: Screen
+) -> tuple[str, ...]:
+    task = printable(letter.task) or "-"
+    if out.width is not None:
+        task = out.cut(task, _SQUEEZED_NAME)
+    at = short_moment(letter.at, now, zone)
+    return (
+        letter.id,
+        f"{at:{_TIME}}{since(letter.at, now):>{_AGO}}",
+        printable(letter.queue),
+        task,
+        str(letter.deliveries),
+        printable(letter.reason),
+    )
+
+
+def _summary(letters: Sequence[DeadLetter], total: int) -> str:
+    number = counted(total, "message")
+    if len(letters) < total:
+        number = f"{len(letters)} of {number}"
+    return f"{number}.  Back to its queue: beatd dead retry ID|GLOB; away: drop."
+
+
+def _description(letter: DeadLetter, now: Instant, zone: ZoneInfo) -> Iterator[str]:
+    ago = f"{moment(letter.at, now, zone)}, {since(letter.at, now)} ago"
+    yield f"dead letter {letter.id}"
+    yield f"  reason      {printable(letter.reason)}"
+    yield f"  task        {printable(letter.task) or 'unknown'}"
+    yield f"  task id     {printable(letter.task_id) or 'unknown'}"
+    yield f"  queue       {printable(letter.queue)}"
+    yield f"  set aside   {ago} ({zone}), by {printable(letter.worker)}"
+    yield f"  deliveries  {letter.deliveries}"
+    yield f"  message     {letter.size:,} bytes: beatd dead show {letter.id} --raw"
+    yield ""
+    yield f"back to its queue: beatd dead retry {letter.id}"
+
+
+# For programs ----------------------------------------------------------------------
+
+
+def _document(
+    letters: Sequence[DeadLetter], total: int, now: Instant, zone: ZoneInfo
+) -> bytes:
+    return document(
+        "beatd.dead/1",
+        now,
+        zone,
+        zone=str(zone),
+        total=total,
+        letters=[_data(letter, zone) for letter in letters],
+    )
+
+
+def _data(letter: DeadLetter, zone: ZoneInfo) -> dict[str, object]:
+    return {
+        "id": letter.id,
+        "queue": letter.queue,
+        "task": letter.task or None,
+        "task_id": letter.task_id or None,
+        "reason": letter.reason,
+        **stamps("at", letter.at, zone),
+        "deliveries": letter.deliveries,
+        "worker": letter.worker,
+        "size": letter.size,
+    }
+
+
+def _text_of(message: bytes) -> dict[str, str]:
+    """Give a message as JSON can have it: as text, or else in base64."""
+    try:
+        return {"text": message.decode()}
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(message).decode()}
