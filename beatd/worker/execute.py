@@ -43,6 +43,7 @@ from beatd.worker.report import (
     meta_of,
     one_line,
     pack_report,
+    result_text,
 )
 
 logger = logging.getLogger(__name__)
@@ -280,6 +281,7 @@ class _Run:
             state=State.SUCCESS,
             stored=self._stored(State.SUCCESS, value),
             sends=[*self._messages(sends), *self._again()],
+            result=result_text(value),
         )
 
     def _failed(self, error: BaseException) -> Report:
@@ -293,7 +295,9 @@ class _Run:
             stored=self._stored(State.FAILURE, error, text),
             sends=self._messages(sends),
             reason=one_line(repr_of(error)),
-            traceback="" if isinstance(error, tuple(self.task.throws)) else text,
+            exception=one_line(repr_of(error)),
+            traceback=text,
+            expected=isinstance(error, tuple(self.task.throws)),
         )
 
     def _retried(self, retry: Retry) -> Report:
@@ -304,6 +308,8 @@ class _Run:
             stored=self._stored(State.RETRY, retry.exc, text, children),
             sends=self._again(),
             reason=str(retry),
+            exception=one_line(repr_of(retry)),
+            traceback=text,
             ends_run=self.request.again is None,
         )
 
@@ -315,6 +321,8 @@ class _Run:
             state=State.FAILURE,
             stored=self._stored(State.FAILURE, error),
             reason=f"rejected: {error.reason}",
+            exception=one_line(repr_of(error)),
+            traceback=traceback_of(error),
         )
 
     def _stored(

@@ -104,7 +104,9 @@ class Fetcher:
         room: Room,
         deliver: Callable[[list[Delivery]], object],
         trouble: Trouble,
+        prepare: Callable[[], object] = lambda: None,
     ) -> None:
+        """`prepare` is called once, before anything is taken."""
         self._broker = broker
         self._worker = worker
         self._queues = deque(queues)
@@ -112,6 +114,7 @@ class Fetcher:
         self._room = room
         self._deliver = deliver
         self._trouble = trouble
+        self._prepare = prepare
         self._numbers = itertools.count()
         self._attempt = self._next_attempt()
         self._stop = threading.Event()
@@ -120,6 +123,11 @@ class Fetcher:
     def start(self, on_crash: OnCrash) -> None:
         """Begin to fetch, in a thread."""
         self._thread = spawn("beatd-fetcher", self._run, on_crash)
+
+    def take_from(self, queues: Sequence[str]) -> None:
+        """Take from these queues from now on, and from no others."""
+        self._queues = deque(queues)
+        self._broker.interrupt()
 
     def stop(self) -> None:
         """Fetch no more; what is on its way is still delivered before this returns."""
@@ -153,6 +161,7 @@ class Fetcher:
                 if not joined:
                     # What is taken without a lease would be taken from us at once.
                     self._lease.turn()
+                    self._prepare()
                     joined = True
                 elif not self.turn():
                     self._await()

@@ -9,33 +9,42 @@ worker that dies at any moment before that has it delivered again.
 """
 
 import logging
-from collections import deque
-from collections.abc import Callable, Sequence
+import sqlite3
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
 from beatd.brokers.base import Delivery, Done, Outgoing
 from beatd.clock import Clock, SystemClock
-from beatd.codec import shown
 from beatd.errors import (
     BrokerUnavailable,
     MessageError,
     NotRegistered,
-    Revoked,
+    ResultUnavailable,
     TimeLimitExceeded,
     WorkerLost,
 )
-from beatd.instant import SECOND, Instant, Span, span_of
+from beatd.errors import Revoked as RevokedError
+from beatd.instant import SECOND, Instant, Span, datetime_of, span_of
 from beatd.message import Envelope, read_envelope
 from beatd.pools.base import Finished, Job, Lost, Pool, PoolEvent, Started, TimedOut
-from beatd.results.base import Meta, ResultBackend, State, Stored
-from beatd.routing import Route
+from beatd.results.base import Keeper, Meta, State, Stored
+from beatd.routing import Queue, Route, Router
 from beatd.settings import Settings
 from beatd.tasks import Registry, Task
 from beatd.worker.autoscale import LOOK, Autoscale
+from beatd.worker.commands import obey
+from beatd.worker.control import Command, Pidbox
+from beatd.worker.events import Events, Load
+from beatd.worker.held import Held, stamps_of
 from beatd.worker.intake import Fetcher, Lease, Room
+from beatd.worker.lamport import LamportClock
+from beatd.worker.rate import Turns, rate_of
 from beatd.worker.report import (
     Fate,
     Report,
@@ -47,6 +56,7 @@ from beatd.worker.report import (
     option,
     read_report,
 )
+from beatd.worker.revoked import Revoked, StateFile
 from beatd.worker.settle import (
     Acknowledge,
     Begin,
@@ -59,6 +69,7 @@ from beatd.worker.settle import (
     Source,
 )
 from beatd.worker.stage import Trouble
+from beatd.worker.telling import Telling
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +78,15 @@ PATIENCE: Span = 5 * SECOND
 
 UNLIMITED = 10_000
 """Deliveries that a worker holds at most when the settings set no limit."""
+
+MOST_ASIDE = 1_000
+"""Deliveries that a rate limit may have wait beside those that the worker may hold."""
+
+MOST_DELAYED = 1_000
+"""Messages for later that are looked at."""
+
+UNBEGUN = ("PENDING", "RECEIVED", "RETRY", "REJECTED")
+"""States of runs that can be revoked: no worker has them."""
 
 
 # What comes into the inbox ----------------------------------------------------------
@@ -105,28 +125,23 @@ class TimePassed:
     """Nothing came for a while."""
 
 
-WorkerEvent: TypeAlias = PoolEvent | Fetched | Settled | Crashed | Stop | TimePassed
+@dataclass(frozen=True, slots=True)
+class KnownAsRevoked:
+    """What other workers say must not run."""
+
+    task_ids: Sequence[str]
 
 
-@dataclass(slots=True)
-class Held:
-    """A delivery that is to run here, from its arrival until its run has ended."""
-
-    delivery: Delivery
-    said: Envelope
-    task: Task[..., Any]
-    early: bool
-    """Acknowledged before its run."""
-    losses: list[str] = field(default_factory=list)
-    """How the processes ended that died with it."""
-
-    @property
-    def token(self) -> str:
-        return self.delivery.token
-
-    @property
-    def label(self) -> str:
-        return f"{one_line(self.said.name)}[{one_line(self.said.id)}]"
+WorkerEvent: TypeAlias = (
+    PoolEvent
+    | Fetched
+    | Settled
+    | Command
+    | KnownAsRevoked
+    | Crashed
+    | Stop
+    | TimePassed
+)
 
 
 # The worker -------------------------------------------------------------------------
@@ -136,9 +151,10 @@ class Held:
 class Worker:
     """Takes deliveries, has the pool run them, and settles them.
 
-    Each delivery that was taken is in `_waiting`, is in `_running` (in the pool, or
-    about to be), or has a settlement on its way; its place in the room is cleared when
-    it is settled for good.
+    Each delivery that was taken is in `_waiting`, is in `_turns` (as its task's rate
+    limit has it wait), is in `_running` (in the pool, or about to be), or has a
+    settlement on its way; its place in the room is cleared when it is settled for good,
+    and meanwhile while a rate limit has it wait.
     """
 
     name: str
@@ -152,21 +168,39 @@ class Worker:
     settings: Settings
     inbox: "SimpleQueue[WorkerEvent]"
     """Where the pool puts its events, and whoever wants the worker to stop."""
-    results: ResultBackend | None = None
+    results: Keeper | None = None
     """None: nothing is kept."""
     autoscale: Autoscale | None = None
     """Decides the pool's size as the load changes; None: nobody does."""
+    router: Router = field(default_factory=Router)
+    """Knows the queues."""
+    events: Events | None = None
+    pidbox: Pidbox | None = None
+    """Events for monitors and remote control; None where the broker carries none."""
+    state_file: StateFile | None = None
+    """Keeps the revoked ids over restarts."""
+    lamport: LamportClock = field(default_factory=LamportClock)
     on_ready: Callable[[], object] = lambda: None
     on_turn: Callable[[], object] = lambda: None
     """Called each time the loop has turned, once a second at least: the watchdog."""
     clock: Clock = field(default_factory=SystemClock)
 
     _waiting: deque[Held] = field(default_factory=deque, init=False)
+    _turns: Turns[Held] = field(default_factory=Turns, init=False)
     _running: dict[str, Held] = field(default_factory=dict, init=False)
     _stop: Stop | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._limits = limits_of(self.settings)
+        self._began = self.clock.elapsed()
+        self.tell = Telling(self.events)
+        self.total: Counter[str] = Counter()
+        self.revoked: Revoked[str] = Revoked()
+        self.revoked_stamps: Revoked[tuple[str, str]] = Revoked()
+        if self.state_file:
+            for task_id, at in self.state_file.load(self.now()):
+                self.revoked.add([task_id], at)
+        self._consumed = {name: self._queue(name) for name in self.queues}
         away = Trouble("the broker is away", "broker")
         self.room = Room(self.capacity)
         self.lease = Lease(
@@ -184,6 +218,7 @@ class Worker:
             self.room,
             lambda deliveries: self.inbox.put(Fetched(deliveries)),
             away,
+            partial(self._prepare, self.revoked.keys(self.now())),
         )
         self.settler = Settler(
             self.broker,
@@ -234,9 +269,16 @@ class Worker:
 
     def _next(self) -> WorkerEvent:
         try:
-            return self.inbox.get(timeout=LOOK / SECOND)
+            return self.inbox.get(timeout=self._patience() / SECOND)
         except Empty:
             return TimePassed()
+
+    def _patience(self) -> float:
+        """Give how long to wait for something to happen."""
+        due = self._turns.due()
+        if due is None or len(self._running) >= self.pool.size:
+            return LOOK
+        return min(max(due - self.clock.elapsed(), 0), LOOK)
 
     def resize(self, size: int) -> None:
         """Run this many at the same time, one at least, and hold accordingly many."""
@@ -260,6 +302,10 @@ class Worker:
                     self._admit(delivery)
             case Settled(settlements):
                 self._settled(settlements)
+            case Command():
+                obey(self, event)
+            case KnownAsRevoked(task_ids):
+                self.revoked.add(task_ids, self.now())
             case Stop():
                 self._begin_to_stop(event)
             case Crashed(error):
@@ -295,21 +341,18 @@ class Worker:
             self._bury_failed(delivery, said, task, lost)
         elif _has_expired(said, now):
             self._expire(delivery, said, task)
+        elif self._is_revoked(said):
+            self._revoke(delivery, said, task)
         elif said.eta is not None and said.eta > now:
+            self.tell.delayed(said)
             self.settler.put(Settlement(delivery.token, Delay(delivery, said.eta)))
         else:
             early = not option(task, "acks_late", self.settings)
-            held = Held(delivery, said, task, early)
-            logger.info("%s received", held.label, extra=_event("received", held))
-            self._waiting.append(held)
+            self.tell.received(said)
+            self._waiting.append(Held(delivery, said, task, early))
 
     def _bury(self, delivery: Delivery, reason: str) -> None:
-        logger.error(
-            "set aside a message of queue %s: %s",
-            shown(delivery.queue),
-            one_line(reason),
-            extra={"event": "task.buried", "queue": delivery.queue},
-        )
+        self.tell.buried(delivery.queue, reason)
         self.settler.put(Settlement(delivery.token, Bury(delivery, one_line(reason))))
 
     def _bury_failed(
@@ -322,27 +365,30 @@ class Worker:
     ) -> None:
         """Keep a FAILURE, and set the message aside."""
         reason = one_line("; ".join([str(error), *history]))
-        logger.error(
-            "%s[%s] set aside: %s",
-            one_line(said.name),
-            one_line(said.id),
-            reason,
-            extra={"event": "task.buried", "task": said.task, "id": said.id},
-        )
+        self.tell.buried_failed(said, reason, error)
         act = Bury(delivery, reason, said.task, said.id)
         kept = self._meta(said, task, State.FAILURE, error)
         self.settler.put(Settlement(delivery.token, act, kept, _run_of(said)))
 
     def _expire(self, delivery: Delivery, said: Envelope, task: Task[..., Any]) -> None:
-        logger.info(
-            "%s[%s] has expired",
-            one_line(said.name),
-            one_line(said.id),
-            extra={"event": "task.expired", "task": said.task, "id": said.id},
-        )
-        kept = self._meta(said, task, State.REVOKED, Revoked("expired"))
+        self.tell.expired(said)
+        self._never_run(delivery, said, task, "expired")
+
+    def _revoke(self, delivery: Delivery, said: Envelope, task: Task[..., Any]) -> None:
+        self.tell.revoked(said)
+        self._never_run(delivery, said, task, "revoked")
+
+    def _never_run(
+        self, delivery: Delivery, said: Envelope, task: Task[..., Any], why: str
+    ) -> None:
+        kept = self._meta(said, task, State.REVOKED, RevokedError(why))
         self.settler.put(
             Settlement(delivery.token, Acknowledge(_done(delivery, said)), kept)
+        )
+
+    def _is_revoked(self, said: Envelope) -> bool:
+        return said.id in self.revoked or any(
+            stamp in self.revoked_stamps for stamp in stamps_of(said)
         )
 
     # Running
@@ -363,12 +409,7 @@ class Worker:
     def _feed(self) -> None:
         """Give the pool what it has room for."""
         jobs = []
-        now = self.clock.now()
-        while self._waiting and len(self._running) < self.pool.size:
-            held = self._waiting.popleft()
-            if _has_expired(held.said, now):
-                self._expire(held.delivery, held.said, held.task)
-                continue
+        while len(self._running) < self.pool.size and (held := self._next_held()):
             self._running[held.token] = held
             if held.early:
                 self.settler.put(Settlement(held.token, Begin(held.delivery)))
@@ -376,6 +417,45 @@ class Worker:
                 jobs.append(self._job(held))
         if jobs:
             self.pool.submit(jobs)
+
+    def _next_held(self) -> Held | None:
+        """Give what is to run next; what a rate limit has wait holds up no other."""
+        now = self.clock.elapsed()
+        while held := self._turns.next(now):
+            self._come_back(held)
+            if not self._is_dropped(held):
+                self._turns.begin(held.task.name, now)
+                return held
+        while self._waiting:
+            held = self._waiting.popleft()
+            name = held.task.name
+            if name not in self._turns:
+                self.limit_rate(name)
+            if self._is_dropped(held):
+                continue
+            if not self._turns.must_wait(name, now):
+                self._turns.begin(name, now)
+                return held
+            self._step_aside(held)
+        return None
+
+    def _is_dropped(self, held: Held) -> bool:
+        """Say whether it must not run any more; it is settled if so."""
+        if _has_expired(held.said, self.now()):
+            self._expire(held.delivery, held.said, held.task)
+        elif self._is_revoked(held.said):
+            self._revoke(held.delivery, held.said, held.task)
+        else:
+            return False
+        return True
+
+    def _step_aside(self, held: Held) -> None:
+        held.aside = len(self._turns) < MOST_ASIDE
+        self._turns.wait(held.task.name, held)
+        self.room.clear(int(held.aside))
+
+    def _come_back(self, held: Held) -> None:
+        self.room.fill(int(held.aside))
 
     def _job(self, held: Held) -> Job:
         said, task = held.said, held.task
@@ -389,6 +469,9 @@ class Worker:
         )
 
     def _started(self, held: Held, pid: int) -> None:
+        held.began, held.pid = self.now(), pid
+        self.total[held.said.task] += 1
+        self.tell.started(held)
         if option(held.task, "track_started", self.settings):
             told = {"pid": pid, "hostname": self.name}
             kept = self._meta(held.said, held.task, State.STARTED, told)
@@ -397,7 +480,7 @@ class Worker:
     # Ends of runs
 
     def _finished(self, held: Held, report: Report) -> None:
-        _say_finished(held, report)
+        self.tell.finished(held, report)
         if report.fate is Fate.REQUEUED:
             self._finish(held, report.stored, sends=[_same_again(held)], over=False)
         elif report.fate is Fate.BURIED or self._is_refused(held, report):
@@ -416,8 +499,8 @@ class Worker:
         return bool(both if own is None else own)
 
     def _timed_out(self, held: Held, limit: float) -> None:
-        _say(held, logging.ERROR, "timed_out", f"ended by force after {limit:g} s")
         error = TimeLimitExceeded(limit)
+        self.tell.timed_out(held, limit, error)
         kept = self._meta(held.said, held.task, State.FAILURE, error)
         if self._acknowledges(held, "task_acks_on_timeout"):
             self._finish(held, kept)
@@ -426,8 +509,13 @@ class Worker:
 
     def _lost(self, held: Held, reason: str) -> None:
         """Have it run once more, unless it was to run at most once or killed enough."""
+        if held.terminated is not None:
+            self.tell.terminated(held, held.terminated)
+            error: Exception = RevokedError("terminated")
+            self._finish(held, self._meta(held.said, held.task, State.REVOKED, error))
+            return
         held.losses.append(reason)
-        _say(held, logging.ERROR, "lost", f"its process is gone: {reason}")
+        self.tell.lost(held, reason)
         if self._stop and not held.early:
             self.settler.put(Settlement(held.token, GiveBack(held.delivery)))
             return
@@ -435,12 +523,14 @@ class Worker:
         deliveries = held.delivery.deliveries + len(held.losses)
         if held.early or again is False:
             error = WorkerLost(f"Worker exited prematurely: {reason}")
+            self.tell.given_up(held, error)
             kept = self._meta(held.said, held.task, State.FAILURE, error)
             self._finish(held, kept)
         elif deliveries > self.settings.task_max_deliveries:
             error = WorkerLost(f"delivered {deliveries - 1} times, each time fatal")
             self._bury_failed(held.delivery, held.said, held.task, error, held.losses)
         else:
+            held.began = held.pid = None
             self._waiting.append(held)
 
     def _finish(
@@ -480,17 +570,154 @@ class Worker:
         places = 0
         for settlement in settlements:
             if isinstance(settlement.act, Begin):
-                self.pool.submit([self._job(self._running[settlement.token])])
+                self._begin(self._running[settlement.token])
             elif not isinstance(settlement.act, Continue):
                 places += 1
         self.room.clear(places)
 
+    def _begin(self, held: Held) -> None:
+        """Have it run, now that it is acknowledged."""
+        if self._is_revoked(held.said):
+            del self._running[held.token]
+            self._revoke(held.delivery, held.said, held.task)
+        else:
+            self.pool.submit([self._job(held)])
+
+    # For remote control: commands.py
+
+    @property
+    def consumed(self) -> Sequence[Queue]:
+        """Give the queues that it takes from."""
+        return list(self._consumed.values())
+
+    @property
+    def uptime(self) -> int:
+        """Give the seconds since its start."""
+        return (self.clock.elapsed() - self._began) // SECOND
+
+    def now(self) -> Instant:
+        return self.clock.now()
+
+    def running(self) -> list[Held]:
+        """Give what the pool has, or is about to have."""
+        return list(self._running.values())
+
+    def reserved(self) -> list[Held]:
+        """Give what waits here to be run."""
+        return [*self._waiting, *self._turns]
+
+    def delayed(self) -> list[Envelope]:
+        """Ask the broker what waits there for its time."""
+        found = []
+        for late in self.broker.delayed(list(self._consumed), MOST_DELAYED):
+            with suppress(MessageError):
+                found.append(read_envelope(late.message, self._limits))
+        return found
+
+    def revoke(self, task_ids: Collection[str]) -> Callable[[], object]:
+        """Let these not begin any more; give what is left to do, which takes time."""
+        self.revoked.add(task_ids, self.now())
+        running = {held.said.id for held in self._running.values()}
+        return partial(self._keep_revoked, task_ids, running)
+
+    def _keep_revoked(
+        self, task_ids: Collection[str], running: Collection[str]
+    ) -> None:
+        """Remember these, and let those who wait for them know at once."""
+        try:
+            if self.state_file:
+                self.state_file.add(task_ids, self.now())
+            waiting = [task_id for task_id in task_ids if task_id not in running]
+            if self.results and waiting:
+                known = self.results.load(waiting)
+                self.results.store(
+                    [
+                        self._revoked_meta(task_id)
+                        for task_id in waiting
+                        if task_id not in known or known[task_id].status in UNBEGUN
+                    ]
+                )
+        except (ResultUnavailable, MessageError, sqlite3.Error) as error:
+            words = "revoked, but not all of it could be kept: %s"
+            logger.warning(words, error, extra={"event": "control.unkept"})
+
+    def _revoked_meta(self, task_id: str) -> Meta:
+        done = datetime_of(self.now(), self.settings.zone)
+        error = RevokedError("revoked")
+        return Meta(task_id, State.REVOKED, error, date_done=done)
+
+    def terminate(self, held: Held, number: int) -> None:
+        """End a run by a signal. Raises NotImplementedError if the pool cannot."""
+        if not self.pool.terminate(held.token, number):
+            raise NotImplementedError("this pool cannot end a run that has begun")
+        held.terminated = number
+
+    def limit_rate(self, task: str) -> None:
+        """Go by the task's present rate limit."""
+        own = self.tasks[task].rate_limit
+        limit = self.settings.task_default_rate_limit if own is None else own
+        rate = 0.0
+        try:
+            if not self.settings.worker_disable_rate_limits:
+                rate = rate_of(limit)
+        except ValueError as error:
+            words = "the runs of %s are not limited: %s"
+            logger.error(words, task, error, extra={"event": "rate.bad"})
+        self._turns.limit(task, rate)
+
+    def consume(self, queue: Queue) -> Callable[[], object]:
+        """Take from this queue, too; give what is left to do, which takes time."""
+        self._consumed[queue.name] = queue
+        self.fetcher.take_from(list(self._consumed))
+        return partial(self.broker.declare, [queue])
+
+    def cease(self, queue: str) -> None:
+        """Take from this queue no more."""
+        self._consumed.pop(queue, None)
+        self.fetcher.take_from(list(self._consumed))
+
+    def scale_between(self, most: int, least: int) -> None:
+        """Let the pool's size follow the load between these bounds."""
+        assert self.autoscale
+        before = self.capacity
+        self.autoscale.most, self.autoscale.least = most, least
+        self.room.clear(self.capacity - before)
+
+    def shut_down(self) -> None:
+        """Let what runs end, and end."""
+        self.inbox.put(Stop.WARM)
+
+    def _load(self) -> Load:
+        active = sum(held.began is not None for held in self.running())
+        return Load(active, self.total.total())
+
     # Beginning and end
+
+    def _queue(self, name: str) -> Queue:
+        return self.router.queues.get(name) or Queue(name, name, routing_key=name)
+
+    def _prepare(self, revoked: Sequence[str]) -> None:
+        """Make ready to take, in the thread that takes."""
+        self.broker.declare(self.consumed)
+        if not (self.pidbox and self.settings.worker_enable_mingle):
+            return
+        try:
+            known = self.pidbox.ask_for_revoked(revoked)
+        except BrokerUnavailable as error:
+            words = "cannot ask other workers what was revoked: %s"
+            logger.warning(words, error, extra={"event": "control.mingle"})
+            return
+        # Before what is taken: it may be among them.
+        self.inbox.put(KnownAsRevoked(known))
 
     def _start(self) -> None:
         def crashed(error: BaseException) -> None:
             self.inbox.put(Crashed(error))
 
+        if self.events:
+            self.events.start(self._load, crashed)
+        if self.pidbox:
+            self.pidbox.start(crashed)
         self.settler.start(crashed)
         self.lease.start(crashed)
         self.fetcher.start(crashed)
@@ -507,6 +734,9 @@ class Worker:
             extra={"event": f"stop.{stop.value}"},
         )
         self.fetcher.stop()
+        for held in self._turns.clear():
+            self._come_back(held)
+            self._waiting.append(held)
         while self._waiting:
             held = self._waiting.popleft()
             self.settler.put(Settlement(held.token, GiveBack(held.delivery)))
@@ -521,10 +751,14 @@ class Worker:
     def _end(self) -> None:
         """Settle what ended, give the rest back, and end the lease."""
         self.fetcher.stop()
+        if self.pidbox:
+            self.pidbox.stop()
         settled = self.settler.stop(PATIENCE)
         self.lease.stop()
         if self._stop is not Stop.COLD:
             self.pool.stop()
+        if self.events:
+            self.events.stop()
         try:
             self.broker.leave(self.identity)
         except BrokerUnavailable as error:
@@ -562,29 +796,3 @@ def _same_again(held: Held) -> Outgoing:
     queue = held.delivery.queue
     route = Route(queue, routing_key=queue, priority=held.said.priority)
     return Outgoing(route, held.delivery.message)
-
-
-def _event(name: str, held: Held) -> dict[str, object]:
-    return {"event": f"task.{name}", "task": held.said.task, "id": held.said.id}
-
-
-def _say(held: Held, level: int, event: str, words: str) -> None:
-    logger.log(level, "%s %s", held.label, words, extra=_event(event, held))
-
-
-def _say_finished(held: Held, report: Report) -> None:
-    after = f"after {report.seconds:.3f} s"
-    if report.fate is Fate.REQUEUED:
-        _say(held, logging.INFO, "requeued", f"goes back to its queue: {report.reason}")
-    elif report.fate is Fate.BURIED:
-        _say(held, logging.ERROR, "buried", f"set aside: {report.reason}")
-    elif report.state == State.SUCCESS:
-        _say(held, logging.INFO, "succeeded", f"succeeded {after}")
-    elif report.state == State.RETRY:
-        _say(held, logging.INFO, "retried", f"is tried again: {report.reason}")
-    elif report.state == State.FAILURE:
-        level = logging.ERROR if report.traceback else logging.INFO
-        text = f"failed {after}: {report.reason}\n{report.traceback}"
-        _say(held, level, "failed", text.rstrip())
-    else:
-        _say(held, logging.INFO, "ignored", f"ended {after}: {report.reason}")

@@ -41,9 +41,6 @@ class _Line(Generic[T]):
     """When the next token is there, by a clock that only goes forward."""
     waiting: deque[T] = field(default_factory=deque)
 
-    def begin(self, now: Span) -> None:
-        self.free_at = now + self.pause
-
 
 class Turns(Generic[T]):
     """Who has to wait because of a rate limit, in order, task by task.
@@ -53,47 +50,49 @@ class Turns(Generic[T]):
 
     def __init__(self) -> None:
         self._lines: dict[str, _Line[T]] = {}
+        self._number = 0
 
     def __len__(self) -> int:
-        return sum(len(line.waiting) for line in self._lines.values())
+        return self._number
 
     def __iter__(self) -> Iterator[T]:
         return (item for line in self._lines.values() for item in line.waiting)
 
-    def __contains__(self, task: str) -> bool:
+    def __contains__(self, task: object) -> bool:
         return task in self._lines
 
     def limit(self, task: str, rate: float) -> None:
-        """Let so many runs of the task begin in a second, 0: as many as want to."""
+        """Let so many runs of the task begin in a second; 0: as many as want to."""
         line = self._lines.setdefault(task, _Line(0))
         line.pause = SECOND / rate if rate else 0
         line.free_at = 0
 
-    def take(self, task: str, now: Span) -> bool:
-        """Say whether a run of the task may begin now; it is counted if so."""
-        line = self._lines.get(task)
-        if line is None or not (line.pause or line.waiting):
-            return True
-        if line.waiting or line.free_at > now:
-            return False
-        line.begin(now)
-        return True
+    def must_wait(self, task: str, now: Span) -> bool:
+        """Say whether a run of this task has to stand in line."""
+        line = self._lines[task]
+        return bool(line.waiting) or line.free_at > now
+
+    def begin(self, task: str, now: Span) -> None:
+        """Take note that a run of this task begins."""
+        line = self._lines[task]
+        line.free_at = now + line.pause
 
     def wait(self, task: str, item: T) -> None:
         """Stand in line, behind those of the same task."""
         self._lines[task].waiting.append(item)
+        self._number += 1
 
     def next(self, now: Span) -> T | None:
-        """Give one whose turn has come; None when nobody's has."""
-        for line in self._lines.values():
+        """Let one leave whose turn has come; None when nobody's has."""
+        for line in self._lines.values() if self._number else ():
             if line.waiting and line.free_at <= now:
-                line.begin(now)
+                self._number -= 1
                 return line.waiting.popleft()
         return None
 
     def due(self) -> float | None:
         """Give when the next turn comes; None when nobody waits."""
-        lines = self._lines.values()
+        lines = self._lines.values() if self._number else ()
         return min((line.free_at for line in lines if line.waiting), default=None)
 
     def clear(self) -> list[T]:
@@ -101,4 +100,5 @@ class Turns(Generic[T]):
         left = list(self)
         for line in self._lines.values():
             line.waiting.clear()
+        self._number = 0
         return left

@@ -10,6 +10,7 @@ from beatd.brokers.base import Outgoing
 from beatd.codec import content_types
 from beatd.instant import Instant, datetime_of
 from beatd.message import Envelope, Limits
+from beatd.message.represent import bounded_repr
 from beatd.results.base import READY_STATES, Meta, State, Stored
 from beatd.settings import Settings
 from beatd.tasks import Task
@@ -35,7 +36,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The retry, callbacks, the next step of a chain."""
     reason: str = ""
     """In one line: the exception, or why the message is buried."""
+    result: str = ""
+    """The value, as people see it, not all of it if it is large."""
+    exception: str = ""
+    """What was raised, in one line."""
     traceback: str = ""
+    expected: bool = False
+    """Whether the task had announced that exception: it is no news."""
     seconds: float = 0
     ends_run: bool = True
     """False when the same run goes on with another message."""
@@ -47,11 +54,22 @@ read_report = msgspec.msgpack.Decoder(Report).decode
 
 LONGEST_LINE = 1000
 
+LONGEST_RESULT = 1024
+"""Characters; Celery's."""
+
 
 def one_line(text: str) -> str:
     """Give foreign text for a line of log: no line breaks, no control characters."""
     head = text[:LONGEST_LINE]
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in head)
+
+
+def result_text(value: object) -> str:
+    """Give a run's value as monitors show it, whatever its class makes of that."""
+    try:
+        return bounded_repr(value, LONGEST_RESULT, 3)
+    except BaseException as error:  # foreign code: `items`, `__iter__`
+        return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from beatd.brokers.base import Consumer, Delivery, Done, Outgoing
+from beatd.brokers.base import Consumer, Delivery, Done, Outgoing, Sender
 from beatd.errors import BrokerUnavailable, ResultUnavailable
 from beatd.instant import Instant, Span
-from beatd.results.base import Meta, ResultBackend, Stored
+from beatd.results.base import Keeper, Meta, Stored
 from beatd.worker.stage import OnCrash, Stage, Trouble
 
 
@@ -75,7 +75,7 @@ class Settlement:
     """Entry and task id of a run that ends, where no acknowledgement tells it."""
 
 
-class Source(Consumer, Protocol):
+class Source(Consumer, Sender, Protocol):
     """The broker, as the worker uses it."""
 
     def end_runs(self, runs: Mapping[str, str]) -> None:
@@ -90,7 +90,7 @@ class Settler:
         self,
         broker: Source,
         worker: str,
-        results: ResultBackend | None,
+        results: Keeper | None,
         settled: Callable[[Sequence[Settlement]], object],
         away: Trouble,
     ) -> None:
