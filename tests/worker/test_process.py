@@ -83,6 +83,19 @@ def test_a_pool_grows_with_the_load_and_shrinks_when_it_is_gone(
         assert project.app.send_task("proj.add", [1, 1]).get(timeout=WAIT) == 2
 
 
+def test_a_purge_removes_what_waits_before_the_worker_takes_anything(
+    project: Project,
+) -> None:
+    for name in ("one", "two"):
+        project.app.send_task("proj.mark", [name])
+
+    with project.worker("-c", "1", "--purge") as worker:
+        assert project.app.send_task("proj.add", [1, 1]).get(timeout=WAIT) == 2
+        worker.await_line("removed 2 messages")
+
+    assert project.runs("one") + project.runs("two") == 0
+
+
 def test_tasks_see_the_configured_zone_as_local_time(project: Project) -> None:
     with project.worker("-c", "1") as worker:
         pid, offset = project.app.send_task("proj.where").get(timeout=WAIT)
