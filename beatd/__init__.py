@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from beatd.version import __version__
+
 if TYPE_CHECKING:
     from beatd.app import AsyncResult, Beatd, current_app, shared_task
     from beatd.errors import (
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
     )
     from beatd.schedules import cron, crontab, every, once, rrule, solar
 
-__version__ = "0.1.0"
-
 __all__ = [
     "AsyncResult",
     "Beatd",
@@ -24,6 +24,7 @@ __all__ = [
     "Retry",
     "SoftTimeLimitExceeded",
     "TimeLimitExceeded",
+    "__version__",
     "cron",
     "crontab",
     "current_app",

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -24,6 +23,7 @@ from beatd.notify import Notify
 from beatd.options import Options
 from beatd.scheduler import Scheduler
 from beatd.settings import Settings, mask
+from beatd.version import __version__
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.loop import Stop, Worker, WorkerEvent
 
@@ -284,7 +284,7 @@ def _banner(options: Options, config: Config) -> None:
     if options.quiet or not sys.stderr.isatty():
         logger.info(
             "beatd %s: config %s, broker %s, %d entries, pid %d on %s",
-            version("beatd"),
+            __version__,
             config.source.name,
             broker,
             len(config.entries),
@@ -294,7 +294,7 @@ def _banner(options: Options, config: Config) -> None:
         )
         return
     lines = [
-        f"beatd {version('beatd')}   config {config.source.name}"
+        f"beatd {__version__}   config {config.source.name}"
         f"   state {settings.beat_schedule_filename}",
         f"broker {broker}   zone {settings.zone}   {len(config.entries)} entries",
         "stop: Ctrl-C",

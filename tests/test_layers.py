@@ -9,6 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "beatd"
 
 PURE = [
+    "version",
     "errors",
     "instant",
     "schedules.base",

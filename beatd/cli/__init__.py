@@ -13,6 +13,7 @@ import click
 
 from beatd.cli.options import PROCESS, SOURCE, given
 from beatd.errors import BeatdError, BrokerUnavailable, ConfigError, ScheduleFileError
+from beatd.version import __version__
 
 USAGE, NOTHING, UNAVAILABLE, CONFIG = 2, 3, 75, 78
 """Exit codes: wrong options, nothing matched, EX_TEMPFAIL, EX_CONFIG."""
@@ -66,7 +67,7 @@ class _Commands(click.Group):
 @click.option(
     "--detach", "-D", is_flag=True, default=None, help="Go to the background."
 )
-@click.version_option(package_name="beatd", message="beatd %(version)s")
+@click.version_option(__version__, message="beatd %(version)s")
 @click.pass_context
 def beatd(context: click.Context, /, **_: Any) -> None:
     """Run the scheduler: emit each entry's slots, exactly once."""
