@@ -46,6 +46,16 @@ class Application(Protocol):
         """Remove what is known of a run."""
         ...
 
+    def revoke(
+        self,
+        task_ids: str | Sequence[str],
+        *,
+        terminate: bool = False,
+        signal: str | None = None,
+    ) -> None:
+        """Tell all workers not to begin these runs any more."""
+        ...
+
 
 _made: list[Application] = []
 _makers: list[Callable[[], Application]] = []

@@ -46,6 +46,12 @@ class Options:
     max_tasks_per_child: int | None = None
     max_memory_per_child: int | None = None
     prefetch_multiplier: int | None = None
+    task_events: bool | None = None
+    without_gossip: bool | None = None
+    without_mingle: bool | None = None
+    without_heartbeat: bool | None = None
+    heartbeat_interval: float | None = None
+    statedb: str | None = None
 
     def settings(self) -> dict[str, object]:
         """Give what was said as settings, by their new names."""
@@ -62,6 +68,11 @@ class Options:
             "worker_max_tasks_per_child": self.max_tasks_per_child,
             "worker_max_memory_per_child": self.max_memory_per_child,
             "worker_prefetch_multiplier": self.prefetch_multiplier,
+            "worker_send_task_events": self.task_events or None,
+            "worker_enable_gossip": False if self.without_gossip else None,
+            "worker_enable_mingle": False if self.without_mingle else None,
+            "worker_enable_heartbeat": False if self.without_heartbeat else None,
+            "worker_state_db": self.statedb,
         }
         return {name: value for name, value in said.items() if value is not None}
 

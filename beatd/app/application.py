@@ -15,15 +15,16 @@ from beatd import settings as reading
 from beatd import source
 from beatd.app.conf import Conf, changed, is_schedule, read_object
 from beatd.app.connections import Connections
-from beatd.brokers.base import Broker, Outgoing
+from beatd.brokers.base import Broadcast, Broker, Outgoing
 from beatd.clock import Clock, SystemClock
 from beatd.current import current_app, set_current, set_default
 from beatd.errors import BrokerUnavailable, ConfigError
 from beatd.ids import call_id, instant_of_id
 from beatd.instant import Instant, Span
-from beatd.message import Sending, template
+from beatd.message import Notice, Sending, template, write_notice
 from beatd.results.async_result import AsyncResult
 from beatd.results.base import Meta, ResultBackend, State
+from beatd.routing import Route
 from beatd.settings import Settings
 from beatd.source import Source, Unreadable
 from beatd.tasks import (
@@ -366,6 +367,42 @@ class Beatd:
     def forget(self, task_id: str) -> None:
         """Remove what is known of a run."""
         self.connections.backend.forget(task_id)
+
+    # Remote control
+
+    def revoke(
+        self,
+        task_ids: str | Sequence[str],
+        *,
+        terminate: bool = False,
+        signal: str | None = None,
+    ) -> None:
+        """Tell all workers, Celery's too, not to begin these runs any more.
+
+        With `terminate`, the processes in which they run are sent `signal` (SIGTERM):
+        where each run has a process. Raises ConfigError on a broker that carries no
+        remote control.
+        """
+        arguments = {"task_id": task_ids, "terminate": terminate, "signal": signal}
+        self._command("revoke", arguments)
+
+    def _command(self, method: str, arguments: Mapping[str, Any]) -> None:
+        broker = self.connections.broker
+        if not isinstance(broker, Broadcast):
+            problem = "remote control goes over Redis, and this broker is another one"
+            raise ConfigError("broker_url", [problem])
+        route = Route("", f"{self.settings.control_exchange}.pidbox", "", "fanout")
+        command = {
+            "method": method,
+            "arguments": arguments,
+            "destination": None,
+            "pattern": None,
+            "matcher": None,
+        }
+        notice = Notice({"clock": 0, "expires": 0}, command)
+        tag = str(uuid.uuid4())
+        message = write_notice(notice, route, tag=tag, delivery_mode=2)
+        broker.send([Outgoing(route, message)])
 
     # What it stands on
 

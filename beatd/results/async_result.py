@@ -101,6 +101,16 @@ class AsyncResult(Generic[R]):
         self._ended = None
         self._app().forget(self.id)
 
+    def revoke(
+        self, terminate: bool = False, signal: str | None = None, **_unused: Any
+    ) -> None:
+        """Tell all workers not to begin this run any more.
+
+        With `terminate`, and where runs have a process each, it is sent `signal` if it
+        has begun. Celery's other arguments (`wait`, ...) are taken and have no effect.
+        """
+        self._app().revoke(self.id, terminate=terminate, signal=signal)
+
     @property
     def task_id(self) -> str:
         """Give the id, by Celery's other name for it."""

@@ -13,17 +13,17 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
+from datetime import UTC, datetime, tzinfo
 from typing import Any, NamedTuple
 
 from beatd.brokers.base import Outgoing, Sender
 from beatd.clock import Clock, SystemClock
 from beatd.errors import BrokerUnavailable
-from beatd.instant import SECOND, Instant, Span, datetime_of
+from beatd.instant import SECOND, Instant, Span, datetime_of, span_of
 from beatd.message import Envelope, Notice, write_notice
 from beatd.routing import Route
 from beatd.settings import Settings
+from beatd.version import __version__
 from beatd.worker.lamport import LamportClock
 from beatd.worker.stage import OnCrash, Pause, Trouble, spawn
 
@@ -40,7 +40,7 @@ LINGER: Span = 50
 
 SOFTWARE = {
     "sw_ident": "beatd",
-    "sw_ver": version("beatd"),
+    "sw_ver": __version__,
     "sw_sys": platform.system(),
 }
 
@@ -66,6 +66,12 @@ class Events:
     settings: Settings
     lamport: LamportClock
     clock: Clock = field(default_factory=SystemClock)
+    machine_zone: tzinfo = UTC
+    """The zone of this machine, whatever the settings say.
+
+    Monitors take the times of workers whose zone is another than theirs for shifted,
+    and would count a worker as dead.
+    """
     interval: float | None = 2.0
     """Seconds between heartbeats; None: no events of the worker."""
     enabled: bool = False
@@ -144,13 +150,13 @@ class Events:
 
     def _run(self) -> None:
         pause = Pause()
-        beat_at = self._next_beat()
+        beat_at = self._beat_after(self.clock.elapsed())
         while not self._stopping.is_set():
             try:
                 self._wait(beat_at)
                 if beat_at is not None and self.clock.elapsed() >= beat_at:
                     self.heartbeat()
-                    beat_at = self._next_beat()
+                    beat_at = self._beat_after(beat_at)
                 self.turn()
             except BrokerUnavailable as error:
                 self._trouble.meet(error)
@@ -172,10 +178,11 @@ class Events:
             )
         self._stopping.wait(LINGER / SECOND)
 
-    def _next_beat(self) -> Span | None:
+    def _beat_after(self, last: Span) -> Span | None:
         if self.interval is None:
             return None
-        return self.clock.elapsed() + round(self.interval * SECOND)
+        # After a long pause there is nothing to catch up with.
+        return max(last + span_of(self.interval), self.clock.elapsed())
 
     # Their form
 
@@ -209,8 +216,8 @@ class Events:
             self._changed.notify_all()
 
     def _utcoffset(self, now: Instant) -> float:
-        """Give how far UTC is from the local time, in hours."""
-        offset = datetime_of(now, self.settings.zone).utcoffset()
+        """Give how far UTC is from the machine's local time, in hours."""
+        offset = datetime_of(now, self.machine_zone).utcoffset()
         return -offset.total_seconds() / 3600 if offset else 0.0
 
     def _announce(self, said: Envelope) -> None:

@@ -246,7 +246,7 @@ class Worker:
     @property
     def held(self) -> int:
         """How many tasks run, or wait here for their turn."""
-        return len(self._running) + len(self._waiting)
+        return len(self._running) + len(self._waiting) + len(self._turns)
 
     def run(self) -> None:
         """Work until told to stop."""

@@ -2,6 +2,21 @@
 
 import os
 import time
+from datetime import UTC, tzinfo
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+
+def machine_zone() -> tzinfo:
+    """Give the machine's own zone; called before `local_time`."""
+    name = os.environ.get("TZ", "").removeprefix(":")
+    try:
+        if name:
+            return ZoneInfo(name)
+        with Path("/etc/localtime").open("rb") as file:
+            return ZoneInfo.from_file(file)
+    except (OSError, ValueError, KeyError):  # KeyError: no zone of that name
+        return UTC
 
 
 def local_time(zone: str) -> None:
