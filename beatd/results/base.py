@@ -69,8 +69,8 @@ class Lifetime:
         return self.failure if status == State.FAILURE else self.any
 
 
-class ResultBackend(Protocol):
-    """Where states and values are kept.
+class Keeper(Protocol):
+    """Where a worker keeps what becomes of runs.
 
     Every method raises ResultUnavailable when no answer came; calling again is safe.
     """
@@ -86,6 +86,10 @@ class ResultBackend(Protocol):
     def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         """Give what is known; ids of which nothing is known are left out."""
         ...
+
+
+class ResultBackend(Keeper, Protocol):
+    """Where states and values are kept, for those who wait for them as well."""
 
     def wait(self, task_id: str, timeout: Span | None) -> Meta | None:
         """Give the meta once the run has ended; None after `timeout`."""
