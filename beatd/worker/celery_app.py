@@ -1,0 +1,367 @@
+"""A Celery app as it is: its tasks, run by Celery's own tracer.
+
+What belongs to one run is Celery's doing, in the process that runs the task: signals,
+states and results, retries, callbacks, chains, groups and chords. What lies around it
+is ours: delivery, pools, limits, and what becomes of the message. A message is settled
+after Celery has kept the result and sent what follows; a worker that dies in between
+has it run again.
+
+Celery is the user's: it is there when an app of it is, and imported by then.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial, wraps
+from multiprocessing import util
+from typing import Any
+
+import msgspec
+
+from beatd import greenlets
+from beatd.clock import Clock, SystemClock
+from beatd.errors import ConfigError, MessageError, ResultUnavailable
+from beatd.instant import SECOND
+from beatd.message import Call, Limits, read_body, read_envelope
+from beatd.pools.base import InThread, Job
+from beatd.pools.limits import soft_limit
+from beatd.results.base import Meta, State, Stored
+from beatd.results.exceptions import form_of, repr_of
+from beatd.settings import Settings
+from beatd.tasks import Registry, Task, import_modules
+from beatd.worker.report import Fate, Report, one_line, pack_report
+
+logger = logging.getLogger(__name__)
+
+OPTIONS = (
+    *("time_limit", "soft_time_limit", "rate_limit", "acks_late"),
+    *("acks_on_failure_or_timeout", "reject_on_worker_lost"),
+    *("ignore_result", "store_errors_even_if_ignored"),
+)
+"""What the worker's loop asks of a task."""
+
+
+# Before the first run -----------------------------------------------------------
+
+
+def prepare(
+    app: Any, settings: Settings, hostname: str, include: Sequence[str]
+) -> None:
+    """Make the app ready to be run by a worker of these settings, and of this name.
+
+    Its own modules are imported already: source.py. Raises ConfigError.
+    """
+    from celery import signals
+    from celery.app.trace import setup_worker_optimizations
+
+    _connect(app, settings)
+    import_modules(include)
+    # Threads without an app of their own get this one, and a task class whose
+    # `__call__` calls that of its base class runs as one task, not as two.
+    setup_worker_optimizations(app, hostname)
+    # The loop says how each run ended, and without its value.
+    logging.getLogger("celery.app.trace").addFilter(_is_said_by_nobody_else)
+    signals.worker_init.send(sender=_Controller(app, hostname, settings.worker_pool))
+
+
+def _connect(app: Any, settings: Settings) -> None:
+    """Have the app send to where we take from: the command line may have named it."""
+    if not all("redis" in url.partition(":")[0] for url in settings.write_urls):
+        problem = (
+            "a Celery app sends retries, callbacks and chains by itself, and Redis is"
+            " the broker that it shares with beatd; write redis://host:port/db"
+        )
+        raise ConfigError("broker_url", [problem])
+    app.conf.broker_url = ";".join(settings.broker_urls)
+    if settings.result_backend is not None:
+        app.conf.result_backend = settings.result_backend
+
+
+def _is_said_by_nobody_else(record: logging.LogRecord) -> bool:
+    """Leave out what Celery's tracer says of a run, but for its own faults."""
+    return record.levelno >= logging.CRITICAL or not hasattr(record, "data")
+
+
+@dataclass(frozen=True, slots=True)
+class _Controller:
+    """What stands for Celery's worker in its signals, as far as Django's fixup asks."""
+
+    app: Any
+    hostname: str
+    pool_cls: str
+
+
+def registry_of(app: Any) -> Registry:
+    """Give the app's tasks as the loop knows tasks: their names and options."""
+    registry = Registry()
+    for name, task in app.tasks.items():
+        own = {option: _own(task, option) for option in OPTIONS}
+        # Celery itself keeps STARTED, before any other state of the run.
+        registry.register(Task(name=name, **own, track_started=False))
+    return registry
+
+
+def _own(task: Any, option: str) -> Any:
+    """Give an option that somebody gave to the task; None: the settings decide.
+
+    A task that is bound to its app gets what it lacks from the app's settings and,
+    where these say nothing, from Celery's defaults, which are not always ours.
+    """
+    value = getattr(task, option)
+    setting = dict(task.from_config).get(option)
+    if setting is None or value != task.app.conf[setting]:
+        return value
+    # It may have been written all the same: what binding adds to the task's class
+    # stands behind the mark that it sets first.
+    kind = next(kind for kind in type(task).__mro__ if option in vars(kind))
+    names = list(vars(kind))
+    added = names[names.index("__bound__") :] if "__bound__" in names else []
+    return None if option in added else value
+
+
+# Runs ---------------------------------------------------------------------------
+
+
+_soft_time_limit: ContextVar[float | None] = ContextVar("soft", default=None)
+"""Of the task whose code is about to begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class CeleryRunner:
+    """Runs the jobs of a pool through Celery's tracer; never raises."""
+
+    app: Any
+    limits: Limits
+    hostname: str
+    clock: Clock = field(default_factory=SystemClock)
+    born: int = field(default_factory=os.getpid)
+    """The process in which it was made."""
+
+    def initialise(self) -> None:
+        """Do what Celery does in a process before its first task."""
+        from celery import signals
+        from celery._state import _set_task_join_will_block
+        from celery.app.trace import build_tracer
+        from celery.exceptions import SoftTimeLimitExceeded
+
+        if os.getpid() != self.born:
+            # For kombu, to which connections that were made before the fork belong to
+            # another process; the pool's forks are not multiprocessing's.
+            util._run_after_forkers()  # type: ignore[attr-defined] # nothing public
+        # A task that waits for others holds up a place that these may need: Celery
+        # refuses that, except in greenlets.
+        _set_task_join_will_block(not greenlets.patched())
+        self.app.loader.init_worker_process()
+        for name, task in self.app.tasks.items():
+            task.run = _limited(task.run, SoftTimeLimitExceeded)
+            # A tracer knows the process that it was made in.
+            task.__trace__ = build_tracer(
+                name, task, self.app.loader, self.hostname, app=self.app
+            )
+        signals.worker_process_init.send(sender=self.hostname)
+
+    def __call__(self, job: Job) -> bytes:
+        """Run a job in this thread."""
+        try:
+            return pack_report(self._report(job))
+        except BaseException as error:
+            # Not the task's doing, and not known to be harmless to try again.
+            logger.exception("cannot run a message", extra={"event": "task.broken"})
+            reason = f"Celery could not run it: {one_line(repr_of(error))}"
+            return pack_report(Report(fate=Fate.BURIED, reason=reason))
+
+    async def run(self, job: Job, in_thread: InThread) -> bytes:
+        """Run a job in a thread: Celery has no coroutines."""
+        return await in_thread(partial(self, job))
+
+    def _report(self, job: Job) -> Report:
+        try:
+            call = read_body(read_envelope(job.message, self.limits), self.limits)
+        except MessageError as error:
+            return Report(fate=Fate.BURIED, reason=str(error))
+        _soft_time_limit.set(job.soft_time_limit)
+        began = self.clock.elapsed()
+        report = self._trace(call, self._request(call, job.deliveries > 1))
+        seconds = (self.clock.elapsed() - began) / SECOND
+        return msgspec.structs.replace(report, seconds=seconds)
+
+    def _request(self, call: Call, again: bool) -> dict[str, Any]:
+        """Give what Celery's worker would make of the message."""
+        said = call.envelope
+        # What the task itself decides is no part of it.
+        known = (
+            {} if said.ignore_result is None else {"ignore_result": said.ignore_result}
+        )
+        return {
+            **said.custom_headers,
+            "lang": "py",
+            "task": said.task,
+            "id": said.id,
+            "shadow": said.shadow,
+            "eta": said.eta_text,
+            "expires": said.expires_text,
+            "group": said.group,
+            "group_index": said.group_index,
+            "retries": said.retries,
+            "timelimit": [said.time_limit, said.soft_time_limit],
+            "root_id": said.root_id,
+            "parent_id": said.parent_id,
+            "argsrepr": said.argsrepr,
+            "kwargsrepr": said.kwargsrepr,
+            "origin": said.origin,
+            "replaced_task_nesting": said.replaced_task_nesting,
+            "stamped_headers": said.stamped_headers,
+            "stamps": said.stamps,
+            **known,
+            "reply_to": said.reply_to,
+            "correlation_id": said.correlation_id,
+            "delivery_info": {
+                "exchange": said.exchange,
+                "routing_key": said.routing_key,
+                "priority": said.priority,
+                "redelivered": said.redelivered or again,
+            },
+            "hostname": self.hostname,
+            "is_eager": False,
+            "callbacks": call.callbacks,
+            "errbacks": call.errbacks,
+            "chain": call.chain,
+            "chord": call.chord,
+        }
+
+    def _trace(self, call: Call, request: Mapping[str, Any]) -> Report:
+        from celery.app.trace import trace_task
+        from celery.exceptions import Reject
+
+        task = self.app.tasks[call.envelope.task]
+        try:
+            value, info, _, shown = trace_task(
+                task, call.envelope.id, call.args, call.kwargs, request
+            )
+        except Reject as error:
+            return _rejected(error)
+        except BaseException as error:  # for which Celery would have the process end
+            return _ended(task, call, request, error)
+        if info is None:
+            return Report(state=State.SUCCESS, result=shown or "")
+        return _report_of(task, info, value)
+
+
+def _limited(run: Callable[..., Any], error: type[BaseException]) -> Callable[..., Any]:
+    """Put a task's own code, and nothing of Celery's around it, under its limit."""
+
+    @wraps(run)
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        seconds = _soft_time_limit.get()
+        # Tasks that this one calls as functions are parts of it.
+        _soft_time_limit.set(None)
+        with soft_limit(seconds, error):
+            return run(*args, **kwargs)
+
+    return limited
+
+
+def _ended(
+    task: Any, call: Call, request: Mapping[str, Any], error: BaseException
+) -> Report:
+    """Have the run fail: it is the run that ends of SystemExit, and not the worker."""
+    from celery.app.task import Context
+    from celery.app.trace import TraceInfo
+    from celery.exceptions import WorkerLostError
+
+    lost = WorkerLostError(f"the task raised {one_line(repr_of(error))}")
+    context = Context(
+        request, args=call.args, kwargs=call.kwargs, called_directly=False
+    )
+    try:
+        raise lost from error
+    except WorkerLostError:
+        info = TraceInfo(State.FAILURE, lost)
+        return _report_of(task, info, info.handle_error_state(task, context))
+
+
+def _report_of(task: Any, info: Any, raised: Any) -> Report:
+    """Say how a run ended that did not succeed; Celery has kept it and told of it."""
+    error = info.retval
+    shown = one_line(repr_of(error))
+    if info.state == "REJECTED":
+        return _rejected(error)
+    if info.state == "IGNORED":
+        return Report(reason=shown)
+    if info.state == State.RETRY:
+        return Report(
+            state=State.RETRY,
+            reason=one_line(str(error)),
+            exception=shown,
+            traceback=raised.traceback,
+            ends_run=False,
+        )
+    return Report(
+        # Whether Celery's own fault goes away by itself nobody knows.
+        fate=Fate.BURIED if raised.internal else Fate.SETTLED,
+        state=State.FAILURE,
+        reason=f"Celery could not run it: {shown}" if raised.internal else shown,
+        exception=shown,
+        traceback=raised.traceback,
+        expected=isinstance(error, tuple(task.throws)),
+    )
+
+
+def _rejected(error: Any) -> Report:
+    reason = one_line(str(error.reason))
+    if error.requeue:
+        return Report(fate=Fate.REQUEUED, reason=reason, ends_run=False)
+    return Report(fate=Fate.BURIED, reason=f"rejected: {reason}")
+
+
+# Results ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CeleryResults:
+    """Keeps what the loop finds out by itself where Celery keeps the rest."""
+
+    app: Any
+
+    def store(self, metas: Sequence[Meta | Stored]) -> None:
+        """Keep these, in order."""
+        for meta in metas:
+            assert isinstance(meta, Meta)  # the runner leaves nothing to be kept
+            try:
+                self._store(meta)
+            except Exception as error:  # each of Celery's backends has its own
+                raise ResultUnavailable(one_line(repr_of(error))) from error
+
+    def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        """Give what is known; ids of which nothing is known are left out."""
+        try:
+            found = {one: self.app.backend.get_task_meta(one) for one in task_ids}
+        except Exception as error:  # as in `store`
+            raise ResultUnavailable(one_line(repr_of(error))) from error
+        return {
+            task_id: Meta(task_id, meta["status"], meta.get("result"))
+            for task_id, meta in found.items()
+            if meta["status"] != State.PENDING
+        }
+
+    def _store(self, meta: Meta) -> None:
+        from celery.app.task import Context
+
+        extended = meta.extended
+        request = Context(
+            id=meta.task_id,
+            group=meta.group_id,
+            parent_id=meta.parent_id,
+            task=extended.get("name"),
+            retries=extended.get("retries"),
+            hostname=extended.get("worker"),
+            delivery_info={"routing_key": extended.get("queue")},
+        )
+        result = meta.result
+        if isinstance(result, BaseException):
+            result = form_of(result, lambda _: True)  # by Celery's names
+        self.app.backend.store_result(
+            meta.task_id, result, meta.status, meta.traceback, request=request
+        )
