@@ -127,6 +127,7 @@ class Pool(Protocol):
         """Send a signal to the process of this job, and of this job alone.
 
         The job ends in Lost, unless its code lives on or has just come to its end.
+        SIGTERM and what else whole groups are sent, and processes outlive, is SIGKILL.
         False where a job has no process of its own: nothing was done.
         """
         ...

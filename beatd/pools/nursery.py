@@ -42,8 +42,10 @@ _GROUP_SIGNALS = (
 )  # fmt: skip
 """What people, terminals and service managers send, often to all processes at once."""
 
-_FROM_TERMINALS = (signal.SIGINT, signal.SIGHUP)
-"""Meant for the worker's main process, which lets its children finish."""
+_TO_GROUPS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+"""What terminals, `timeout` and service managers send to a whole group: it is meant for
+the worker's main process, which lets its children finish. So a child that is to end by
+one of them alone is killed."""
 
 _OF_THE_SERVICE = (
     "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC",
@@ -203,8 +205,9 @@ class _Tending:
             with socket.socket(fileno=fds[0]) as channel:
                 self._fork(number, channel)
         else:
+            how = signal.SIGKILL if signum in _TO_GROUPS else signum
             for pid in [pid for pid, n in self._numbers.items() if n == number]:
-                os.kill(pid, signum)
+                os.kill(pid, how)
         return True
 
     def _fork(self, number: int, channel: socket.socket) -> None:
@@ -237,8 +240,17 @@ class _Tending:
 def _reset_signals() -> None:
     signal.set_wakeup_fd(-1)
     for number in (*_GROUP_SIGNALS, signal.SIGCHLD, signal.SIGALRM):
-        ignored = number in _FROM_TERMINALS
-        signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL)
+    child = os.getpid()
+
+    def outlive(number: int, frame: object) -> None:
+        if os.getpid() != child:  # the process of a task's own, which forked
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    # Not SIG_IGN, which programs that a task starts would inherit.
+    for number in _TO_GROUPS:
+        signal.signal(number, outlive)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

@@ -7,6 +7,7 @@ import inspect
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -311,9 +312,30 @@ def read_stdin() -> str:
     return sys.stdin.read()
 
 
-def send_self_interrupt() -> str:
-    os.kill(os.getpid(), signal.SIGINT)
+def outlive(number: str) -> str:
+    os.kill(os.getpid(), int(number))
     return "still here"
+
+
+def end_a_program(number: str) -> str:
+    """Start a program that sleeps, send it a signal, and say how it ended."""
+    with subprocess.Popen(["sleep", str(LONG)]) as program:
+        program.send_signal(int(number))
+        return str(program.wait())
+
+
+def end_a_fork(number: str) -> str:
+    """The same with a copy of this process."""
+    here, there = socket.socketpair()
+    with here, there:
+        pid = os.fork()
+        if not pid:
+            there.send(b"!")  # not before: Python forgets signals while it forks
+            time.sleep(LONG)
+            os._exit(0)
+        here.recv(1)
+    os.kill(pid, int(number))
+    return str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 _hoard: list[bytearray] = []

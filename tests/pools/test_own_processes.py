@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -31,9 +30,16 @@ def sharing_pool(request: pytest.FixtureRequest) -> Iterator[Desk]:
     yield from at_work(request.param)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("number", "ended_by"),
+    [
+        (signal.SIGTERM, signal.SIGKILL),
+        (signal.SIGKILL, signal.SIGKILL),
+        (signal.SIGUSR1, signal.SIGUSR1),
+    ],
+)
 def test_a_run_can_be_ended_by_a_signal_and_no_other_notices(
-    pool: Desk, number: signal.Signals, tmp_path: Path
+    pool: Desk, number: signal.Signals, ended_by: signal.Signals
 ) -> None:
     doomed, beside = job(desk.doze, desk.LONG), job(desk.doze, 0.3)
     pool.submit(doomed, beside)
@@ -41,7 +47,7 @@ def test_a_run_can_be_ended_by_a_signal_and_no_other_notices(
 
     assert pool.pool.terminate(doomed.token, number)
     ended, went_on = pool.outcomes([doomed, beside])
-    assert ended == Lost(doomed.token, f"signal {int(number)} ({number.name})")
+    assert ended == Lost(doomed.token, f"signal {int(ended_by)} ({ended_by.name})")
     assert isinstance(went_on, Finished)
     assert isinstance(pool.run(job(desk.echo, "next"))[0], Finished)
 

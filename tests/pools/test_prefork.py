@@ -72,7 +72,7 @@ def assert_next_runs(pool: Desk) -> None:
         (desk.exit_at_once, [3], "exit status 3"),
         (desk.exit_at_once, [0], "exit status 0"),
         (desk.send_self, [signal.SIGKILL], "signal 9 (SIGKILL)"),
-        (desk.send_self, [signal.SIGTERM], "signal 15 (SIGTERM)"),
+        (desk.send_self, [signal.SIGUSR1], "signal 10 (SIGUSR1)"),
         (desk.segfault, [], "signal 11 (SIGSEGV)"),
         (desk.break_the_runner, [], "exit status 70"),
     ],
@@ -337,7 +337,21 @@ def test_a_child_is_shielded_from_what_is_meant_for_the_worker(
         assert pool.report(desk.environment, "NOTIFY_SOCKET") == "nothing"
         assert pool.report(desk.environment, "LISTEN_FDS") == "nothing"
         assert pool.report(desk.environment, "WATCHDOG_USEC") == "nothing"
-        assert pool.report(desk.send_self_interrupt) == "still here"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_the_whole_group_ends_no_job(
+    pool: Desk, number: signal.Signals
+) -> None:
+    assert pool.report(desk.outlive, int(number)) == "still here"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("task", [desk.end_a_program, desk.end_a_fork])
+def test_processes_that_a_task_starts_end_by_the_signals_that_it_outlives(
+    pool: Desk, task: Callable[..., object], number: signal.Signals
+) -> None:
+    assert pool.report(task, int(number)) == str(-number)
 
 
 def test_the_process_that_forks_outlives_a_signal_to_the_group(pool: Desk) -> None:
