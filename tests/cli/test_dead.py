@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-import beatd.service  # noqa: F401 - while sys.modules is the one that imports fill
+import beatd.service
 from beatd.brokers.base import Broker
 from beatd.brokers.sqlite import SQLiteBroker
 from beatd.cli import beatd, main
