@@ -58,6 +58,7 @@ def choice_of(options: Options) -> wiring.WorkerChoice:
         exclude=_listed(options.exclude_queues),
         include=_listed(options.include),
         autoscale=_autoscale(options),
+        heartbeat_interval=options.heartbeat_interval or 2.0,
     )
 
 

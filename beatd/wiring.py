@@ -10,27 +10,37 @@ import secrets
 import socket
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from datetime import tzinfo
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
 from beatd import brokers, pools, results
 from beatd.app import Beatd
+from beatd.brokers.base import Broadcast
 from beatd.clock import SystemClock
 from beatd.config import Config
 from beatd.errors import ConfigError, ResultUnavailable
 from beatd.instant import span_of
 from beatd.leadership import Leadership
-from beatd.results.base import READY_STATES, ResultBackend
+from beatd.pools.base import AsyncRunner
+from beatd.results.base import READY_STATES, Keeper, ResultBackend
 from beatd.schedule_file import ScheduleFile
 from beatd.scheduler import LONGEST_NAP, Scheduler
 from beatd.settings import Settings
+from beatd.tasks import Registry
 from beatd.timetable import Timetable
+from beatd.worker import celery_app
 from beatd.worker.autoscale import Autoscale
+from beatd.worker.celery_app import CeleryResults, CeleryRunner
+from beatd.worker.control import Pidbox
+from beatd.worker.events import Events
 from beatd.worker.execute import executor_for
+from beatd.worker.lamport import LamportClock
 from beatd.worker.loop import Worker, WorkerEvent
 from beatd.worker.report import limits_of
-from beatd.worker.zone import local_time
+from beatd.worker.revoked import StateFile
+from beatd.worker.zone import local_time, machine_zone
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +56,8 @@ class WorkerChoice:
     include: Sequence[str] = ()
     """Modules to import besides those of the settings."""
     autoscale: Autoscale | None = None
+    heartbeat_interval: float = 2.0
+    """Seconds between heartbeats."""
 
 
 def scheduler_of(config: Config) -> Scheduler:
@@ -91,17 +103,20 @@ def worker_of(
     Raises ConfigError for modules that cannot be imported, and the like.
     """
     settings = config.settings
+    own_zone = machine_zone()
     # Before any module of the user's is imported: it may ask what time it is.
     local_time(str(settings.zone))
-    app = _app_of(config)
-    app.use(settings)
-    app.import_tasks(choice.include)
     hostname = node_name(choice.hostname)
+    work = _work_of(config, choice, hostname)
+    broker = brokers.of_settings(settings, settings.read_urls)
+    audience = broker if isinstance(broker, Broadcast) else None
+    lamport = LamportClock()
     pool = pools.create(
         settings.worker_pool,
-        executor_for(app, hostname, limits_of(settings)),
+        work.runner,
         inbox.put,
         size=choice.autoscale.least if choice.autoscale else _pool_size(settings),
+        initialise=work.initialise,
         max_tasks_per_child=settings.worker_max_tasks_per_child,
         max_memory_per_child=settings.worker_max_memory_per_child,
     )
@@ -109,14 +124,66 @@ def worker_of(
         name=hostname,
         identity=f"{hostname}:{os.getpid()}:{secrets.token_hex(4)}",
         queues=queues_of(config, choice),
-        broker=brokers.of_settings(settings, settings.read_urls),
+        broker=broker,
         pool=pool,
-        tasks=app.tasks,
+        tasks=work.tasks,
         settings=settings,
         inbox=inbox,
-        results=results.connect(settings) if settings.result_url else None,
+        results=work.results,
         autoscale=choice.autoscale,
+        router=config.router,
+        events=_events_of(settings, choice, audience, hostname, lamport, own_zone),
+        pidbox=_pidbox_of(settings, audience, hostname, lamport, inbox),
+        state_file=_state_file_of(settings, hostname),
+        lamport=lamport,
     )
+
+
+def _events_of(
+    settings: Settings,
+    choice: WorkerChoice,
+    audience: Broadcast | None,
+    hostname: str,
+    lamport: LamportClock,
+    own_zone: tzinfo,
+) -> Events | None:
+    if audience is None:
+        if settings.worker_send_task_events:
+            words = "this broker carries no events: -E and monitors need Redis"
+            logger.warning(words, extra={"event": "events.none"})
+        return None
+    beats = settings.worker_enable_heartbeat
+    return Events(
+        audience,
+        hostname,
+        settings,
+        lamport,
+        machine_zone=own_zone,
+        interval=choice.heartbeat_interval if beats else None,
+        enabled=settings.worker_send_task_events,
+    )
+
+
+def _pidbox_of(
+    settings: Settings,
+    audience: Broadcast | None,
+    hostname: str,
+    lamport: LamportClock,
+    inbox: "SimpleQueue[WorkerEvent]",
+) -> Pidbox | None:
+    if audience is None or not settings.worker_enable_remote_control:
+        return None
+    return Pidbox(audience, hostname, settings, lamport, inbox.put)
+
+
+def _state_file_of(settings: Settings, hostname: str) -> StateFile | None:
+    if not settings.worker_state_db:
+        return None
+    name, _, host = hostname.partition("@")
+    parts = {"%h": host, "%n": name, "%d": host.partition(".")[2], "%%": "%"}
+    pattern = settings.worker_state_db
+    path = re.sub(r"%[hnd%]", lambda found: parts[found[0]], pattern)
+    return StateFile(Path(path))
 
 
 def node_name(pattern: str) -> str:
@@ -137,17 +204,37 @@ def _pool_size(settings: Settings) -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _app_of(config: Config) -> Beatd:
-    app = config.source.app
-    if app is None:
-        return Beatd()
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a worker runs: an app's tasks, and what is needed to run them."""
+
+    tasks: Registry
+    runner: AsyncRunner
+    results: Keeper | None
+    initialise: Callable[[], object] | None = None
+
+
+def _work_of(config: Config, choice: WorkerChoice, hostname: str) -> _Work:
+    app = config.source.app or Beatd()
     if not isinstance(app, Beatd):
-        problem = (
-            "is a Celery app, whose tasks need `celery worker`;"
-            " `beatd` schedules for it, and `beatd worker` runs tasks of a beatd.Beatd"
-        )
-        raise ConfigError(config.source.name, [problem])
-    return app
+        return _celery_work_of(app, config.settings, choice, hostname)
+    settings = config.settings
+    app.use(settings)
+    app.import_tasks(choice.include)
+    return _Work(
+        app.tasks,
+        executor_for(app, hostname, limits_of(settings)),
+        results.connect(settings) if settings.result_url else None,
+    )
+
+
+def _celery_work_of(
+    app: object, settings: Settings, choice: WorkerChoice, hostname: str
+) -> _Work:
+    celery_app.prepare(app, settings, hostname, choice.include)
+    runner = CeleryRunner(app, limits_of(settings), hostname)
+    kept = CeleryResults(app) if settings.result_url else None
+    return _Work(celery_app.registry_of(app), runner, kept, runner.initialise)
 
 
 def queues_of(config: Config, choice: WorkerChoice) -> Sequence[str]:

@@ -88,6 +88,26 @@ def _bounds(
     is_flag=True,
     help="First remove what waits in the queues; asks on a terminal.",
 )
+@click.option(
+    "-E", "--task-events", "--events", is_flag=True, help="Send events of tasks."
+)
+@click.option("--without-gossip", is_flag=True, help="Accepted; there is none.")
+@click.option(
+    "--without-mingle", is_flag=True, help="Do not ask others what was revoked."
+)
+@click.option("--without-heartbeat", is_flag=True, help="No events of the worker.")
+@click.option(
+    "--heartbeat-interval",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Between two heartbeats.  [default: 2]",
+)
+@click.option(
+    "-S",
+    "--statedb",
+    metavar="FILE",
+    help="Remember there what was revoked; %h, %n, %d expand.",
+)
 @click.option("-B", "--beat", is_flag=True, help="Run the scheduler too; safe on all.")
 @click.pass_context
 def command(context: click.Context, /, beat: bool, purge: bool, **_: Any) -> None:
