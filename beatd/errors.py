@@ -15,6 +15,7 @@ BeatdError
 ├── NotRegistered          no task of this name was imported (also a KeyError)
 ├── MaxRetriesExceeded     what a run leaves that may not be tried again
 ├── Revoked                what a run leaves that was never to begin
+├── ChordError             what a chord's body leaves that cannot run
 └── Verdict                raised by a task to say itself what becomes of its run
     ├── Ignore             it ended, and nothing is stored
     ├── Reject             its message goes back to the queue, or to the dead letters
@@ -107,6 +108,10 @@ class MaxRetriesExceeded(BeatdError):
 
 class Revoked(BeatdError):
     """The run was not to begin any more; the text says why: `expired`."""
+
+
+class ChordError(BeatdError):
+    """The body of a chord cannot run; the text says why: a failure in its header."""
 
 
 class Verdict(BeatdError):

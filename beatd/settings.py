@@ -379,7 +379,8 @@ _RABBIT = "only RabbitMQ has it"
 _NOT_CELERY = "beatd's worker is built in another way"
 _NO_SENT = "the worker says when it received a task"
 _MONITORS = "beatd sends events and keeps none: monitors have queues"
-_NO_CANVAS = "beatd does not run chords"
+_NO_POLL = "beatd's result backends need no polling"
+_BY_SENDERS = "it is for those who send chords, and beatd only runs them"
 _OTHER_STORE = "beatd keeps results in Redis or SQLite"
 _NO_SIGNING = "beatd does not sign messages"
 
@@ -703,20 +704,22 @@ class Settings:
     result_exchange_type: Text = unused(
         "CELERY_RESULT_EXCHANGE_TYPE", "direct", "Its type.", _AMQP
     )
-    result_chord_expires: Seconds | None = unused(
-        "CELERY_RESULT_CHORD_EXPIRES", None, "How long chords are kept.", _NO_CANVAS
+    result_chord_expires: Seconds | None = works(
+        "CELERY_RESULT_CHORD_EXPIRES",
+        None,
+        "How long what is known of a chord is kept; unset: as long as results.",
     )
     result_chord_retry_interval: Seconds = unused(
         "CELERY_RESULT_CHORD_RETRY_INTERVAL",
         1.0,
         "Seconds between looks at a chord.",
-        _NO_CANVAS,
+        _NO_POLL,
     )
-    result_chord_join_timeout: Seconds = unused(
+    result_chord_join_timeout: Seconds | None = works(
         "CELERY_RESULT_CHORD_JOIN_TIMEOUT",
         3.0,
-        "Seconds to wait for the parts of a chord.",
-        _NO_CANVAS,
+        "Half the seconds, five at least, for which a worker alone may send the body.",
+        "beatd waits for no parts: the last one finds all others there",
     )
     result_backend_always_retry: Flag = unused(
         "CELERY_RESULT_BACKEND_ALWAYS_RETRY",
@@ -961,7 +964,7 @@ class Settings:
         "CELERY_ALLOW_ERROR_CB_ON_CHORD_HEADER",
         False,
         "Call-backs for errors on the parts of chords.",
-        _NO_CANVAS,
+        _BY_SENDERS,
     )
 
     worker_concurrency: Count | Auto | None = works(
@@ -991,7 +994,7 @@ class Settings:
     )
     worker_lease_timeout: SomeSeconds = own(
         "CELERYD_LEASE_TIMEOUT",
-        15,
+        6,
         "Seconds of silence after which a worker counts as dead and its messages are"
         " given back.",
     )

@@ -7,9 +7,11 @@ options.py   what `apply_async` takes
 envelope.py  in: `read_envelope` reads what is needed to decide about a message,
              `read_body` the arguments
 resend.py    from what came in to what goes out: retries, callbacks, chains
+canvas.py    chains, groups and chords, as the calls that they stand for
 notice.py    what is no call: events, remote control
 """
 
+from beatd.message.canvas import Canvas, Chord, awaited, doomed
 from beatd.message.envelope import (
     Call,
     Envelope,
@@ -25,6 +27,8 @@ from beatd.message.template import Template, template
 
 __all__ = [
     "Call",
+    "Canvas",
+    "Chord",
     "Envelope",
     "Limits",
     "MessageFormat",
@@ -32,6 +36,8 @@ __all__ = [
     "Sending",
     "Signature",
     "Template",
+    "awaited",
+    "doomed",
     "follow_up",
     "next_step",
     "read_body",

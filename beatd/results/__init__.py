@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 from beatd.errors import ConfigError
 from beatd.instant import Span, span_of
 from beatd.results.base import Lifetime, ResultBackend
+from beatd.results.chords import ChordTimes
 from beatd.results.encoding import Encoding
 from beatd.settings import Settings, mask
 
@@ -37,6 +38,7 @@ def connect(settings: Settings) -> ResultBackend:
             url,
             encoding=encoding,
             lifetime=lifetime,
+            chord_times=chord_times_of(settings),
             options=_redis_options(settings),
             tls=settings.redis_backend_use_ssl or False,
         )
@@ -68,6 +70,17 @@ def lifetime_of(settings: Settings) -> Lifetime:
     failure = settings.result_failure_expires
     of_all = _span(settings.result_expires)
     return Lifetime(of_all, of_all if failure is None else _span(failure))
+
+
+def chord_times_of(settings: Settings) -> ChordTimes:
+    """Say how long what is known of a chord is kept; as long as results by itself."""
+    results = int(settings.result_expires or 0)
+    own = settings.result_chord_expires
+    parts = results if own is None else int(own)
+    # A shape is read as a result, too: not kept for less.
+    shape = max(parts, results) if parts and results else 0
+    join = settings.result_chord_join_timeout or 5
+    return ChordTimes(parts, shape, claim=max(5, int(2 * join)))
 
 
 def _span(seconds: float | None) -> Span | None:

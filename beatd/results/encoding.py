@@ -7,6 +7,7 @@ from typing import Any
 from beatd.codec import compress, content_types, decompress, dumps, loads
 from beatd.errors import MessageError
 from beatd.results.base import Meta, State, Stored
+from beatd.results.chords import Ended
 from beatd.results.exceptions import (
     carriable,
     exception_of,
@@ -43,11 +44,35 @@ class Encoding:
 
     def encode(self, meta: Meta) -> bytes:
         """Give the bytes that are kept; MessageError if the value cannot be encoded."""
-        data = dumps(self._fields(meta), self.serializer).data
+        return self.pack(self._fields(meta))
+
+    def part(self, task_id: str, state: str, value: Any) -> bytes:
+        """Give what a chord counts; MessageError if the value cannot be encoded."""
+        return self.pack([1, task_id, str(state), self._result(value)])
+
+    def read_part(self, data: bytes) -> Ended:
+        """Give what a chord has counted; MessageError: no such bytes."""
+        found = self.unpack(data)
+        if not isinstance(found, list | tuple) or len(found) != 4:
+            raise MessageError("it is no part of a chord")
+        _, task_id, state, value = found
+        return Ended(str(task_id), str(state), _value_of(str(state), value))
+
+    def pack(self, value: Any) -> bytes:
+        """Give the bytes of any value; MessageError if it cannot be encoded."""
+        data = dumps(value, self.serializer).data
         if not self.compression:
             return data
         packed, kind = compress(data, self.compression)
         return b"%s%s\0%s" % (_COMPRESSED, kind.encode(), packed)
+
+    def unpack(self, data: bytes) -> Any:
+        """Undo `pack`. MessageError: no such bytes, or a serializer not accepted."""
+        if data.startswith(_COMPRESSED):
+            kind, _, data = data.removeprefix(_COMPRESSED).partition(b"\0")
+            data = decompress(data, kind.decode("ascii", "replace"))
+        (content_type,) = content_types([self.serializer])
+        return loads(data, content_type, content_types(self.accept))
 
     def decode(self, task_id: str, data: bytes) -> Meta:
         """Give the meta that is kept in `data`, also one that Celery wrote.
@@ -55,17 +80,15 @@ class Encoding:
         Raises MessageError: not such bytes, or a serializer that is not accepted.
         """
         try:
-            return _meta(task_id, self._value(data))
+            return _meta(task_id, self.unpack(data))
         except MessageError as error:
             raise MessageError(f"result of task {task_id}: {error}") from error
 
     def _fields(self, meta: Meta) -> dict[str, Any]:
-        done, result = meta.date_done, meta.result
-        if isinstance(result, BaseException):
-            result = self._exception(result)
+        done = meta.date_done
         return {
             "status": str(meta.status),
-            "result": result,
+            "result": self._result(meta.result),
             "traceback": meta.traceback,
             "children": meta.children,
             "date_done": done.isoformat() if isinstance(done, datetime) else done,
@@ -74,6 +97,9 @@ class Encoding:
             **meta.extended,
             "task_id": meta.task_id,
         }
+
+    def _result(self, value: Any) -> Any:
+        return self._exception(value) if isinstance(value, BaseException) else value
 
     def _exception(self, error: BaseException) -> Any:
         # Only pickle carries exceptions as they are. Those that readers without beatd
@@ -91,25 +117,15 @@ class Encoding:
             return False
         return True
 
-    def _value(self, data: bytes) -> Any:
-        if data.startswith(_COMPRESSED):
-            kind, _, data = data.removeprefix(_COMPRESSED).partition(b"\0")
-            data = decompress(data, kind.decode("ascii", "replace"))
-        (content_type,) = content_types([self.serializer])
-        return loads(data, content_type, content_types(self.accept))
-
 
 def _meta(task_id: str, value: Any) -> Meta:
     if not isinstance(value, dict) or not isinstance(value.get("status"), str):
         raise MessageError("it is no task's result")
     status: str = value["status"]
-    result: Any = value.get("result")
-    if status in _RAISED and is_form(result):
-        result = exception_of(result)
     return Meta(
         task_id,
         status,
-        result,
+        _value_of(status, value.get("result")),
         value.get("traceback"),
         value.get("children") or [],
         value.get("date_done"),
@@ -117,3 +133,8 @@ def _meta(task_id: str, value: Any) -> Meta:
         value.get("parent_id"),
         {key: value[key] for key in value if key not in _FIXED},
     )
+
+
+def _value_of(status: str, result: Any) -> Any:
+    raised = status in _RAISED and is_form(result)
+    return exception_of(result) if raised else result

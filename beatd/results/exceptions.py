@@ -20,6 +20,7 @@ _CELERY_NAMES: dict[type[Exception], tuple[str, str]] = {
     errors.NotRegistered: ("celery.exceptions", "NotRegistered"),
     errors.MaxRetriesExceeded: ("celery.exceptions", "MaxRetriesExceededError"),
     errors.Revoked: ("celery.exceptions", "TaskRevokedError"),
+    errors.ChordError: ("celery.exceptions", "ChordError"),
     errors.Reject: ("celery.exceptions", "Reject"),
     errors.Retry: ("celery.exceptions", "Retry"),
     errors.MessageError: ("kombu.exceptions", "EncodeError"),

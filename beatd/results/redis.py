@@ -1,7 +1,8 @@
 """Results in Redis, under Celery's keys and in its form.
 
 `celery-task-meta-<task id>` is the key of a run's meta, and also the channel on which
-each of its states is published: waiting is listening there.
+each of its states is published: waiting is listening there. What is counted for a chord
+lies under `celery-taskset-meta-<group id>` and suffixes: chord_join.lua.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,10 +17,13 @@ from beatd.brokers.redis.listening import SILENCE, Bell, Subscription
 from beatd.clock import Clock, SystemClock
 from beatd.errors import BrokerUnavailable, MessageError, ResultUnavailable
 from beatd.instant import SECOND, Span
+from beatd.message import Chord
 from beatd.results.base import READY_STATES, Lifetime, Meta, State, Stored
+from beatd.results.chords import ChordTimes, Joined, Part
 from beatd.results.encoding import Encoding
 
 KEY = "celery-task-meta-"
+GROUP_KEY = "celery-taskset-meta-"
 
 BATCH = 500
 """Values in one step; Redis serves no one else meanwhile."""
@@ -39,6 +43,7 @@ class RedisResults:
         *,
         encoding: Encoding,
         lifetime: Lifetime,
+        chord_times: ChordTimes | None = None,
         options: Mapping[str, Any] | None = None,
         tls: bool | Mapping[str, Any] = False,
         clock: Clock | None = None,
@@ -48,8 +53,16 @@ class RedisResults:
         self._encoding = encoding
         self._lifetime = lifetime
         self._clock = clock or SystemClock()
-        self._prefix = _prefix(options.get("global_keyprefix") or "") + KEY
-        self._store = self._server.client.register_script(_script())
+        self._chord_times = chord_times or ChordTimes()
+        ordered = options.get("result_chord_ordered", True)
+        self._chord_form = "set" if ordered else "list"
+        prefix = _prefix(options.get("global_keyprefix") or "")
+        self._prefix = prefix + KEY
+        self._group_prefix = prefix + GROUP_KEY
+        register = self._server.client.register_script
+        self._store = register(_script("store"))
+        self._join_chord = register(_script("chord_join"))
+        self._end_chord = register(_script("chord_end"))
 
     def store(self, metas: Sequence[Meta | Stored]) -> None:
         left = [(self._encoding.store(meta), "") for meta in metas]
@@ -100,6 +113,48 @@ class RedisResults:
     def close(self) -> None:
         self._server.pool.disconnect()
 
+    def begin_chords(self, chords: Sequence[Chord]) -> None:
+        seconds = self._chord_times.parts or None
+        with self._answering(), self._server.client.pipeline() as pipe:
+            for chord in chords:
+                keys = self._group_keys(chord.group)
+                # The claim of an earlier run under the same id.
+                pipe.delete(keys[".c"])
+                pipe.set(keys[".s"], chord.size, ex=seconds)
+                if chord.shape is not None:
+                    shape = self._encoding.pack({"result": chord.shape})
+                    pipe.set(keys[""], shape, ex=seconds)
+            pipe.execute()
+
+    def join_chords(self, parts: Sequence[Part]) -> list[Joined]:
+        times = self._chord_times
+        with self._answering(), self._server.client.pipeline(False) as pipe:
+            for part in parts:
+                index = "+inf" if part.index is None else part.index
+                of_part = [part.task_id, part.data, index, self._chord_form]
+                of_times = [times.parts, times.shape, _claim(part), times.claim]
+                keys = [*self._group_keys(part.group).values()]
+                self._join_chord(keys, [*of_part, *of_times], client=pipe)
+            answers = pipe.execute()
+        return [
+            Joined(part, answer[1], answer[0])
+            for part, answer in zip(parts, answers, strict=True)
+            if answer is not None
+        ]
+
+    def end_chords(self, joined: Sequence[Joined]) -> None:
+        with self._answering(), self._server.client.pipeline(False) as pipe:
+            for one in joined:
+                keys = self._group_keys(one.part.group)
+                named = [keys[suffix] for suffix in (".c", ".j", ".t", ".s", ".d")]
+                arguments = [_claim(one.part), self._chord_times.done]
+                self._end_chord(named, arguments, client=pipe)
+            pipe.execute()
+
+    def _group_keys(self, group: str) -> dict[str, str]:
+        suffixes = (".j", ".t", ".s", ".d", "", ".c")
+        return {suffix: self._group_prefix + group + suffix for suffix in suffixes}
+
     def _key(self, task_id: str) -> str:
         return self._prefix + task_id
 
@@ -149,6 +204,11 @@ def _prefix(prefix: str) -> str:
     return prefix if not prefix or prefix[-1] in ":_-." else f"{prefix}_"
 
 
+def _claim(part: Part) -> str:
+    """Give a claim that is the same when the same part comes again."""
+    return f"{part.task_id}:{part.index}"
+
+
 @cache
-def _script() -> str:
-    return (resources.files(__package__) / "store.lua").read_text()
+def _script(name: str) -> str:
+    return (resources.files(__package__) / f"{name}.lua").read_text()

@@ -1,0 +1,325 @@
+"""What signatures stand for: the calls to send now, and those that go with them.
+
+A signature with a `subtask_type` stands for several calls:
+
+    chain   one after the other: the first is sent, and the rest goes with it
+    group   all at once
+    chord   a header, all at once; when all of it has ended, the body with its results
+
+A call whose end counts for a chord has the body as its `chord`, the header's id as its
+`group_id` and its place there as `group_index`. Where a member of a header is itself a
+chain, that is its last step; where it is a chord, its body.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from beatd.errors import MessageError
+from beatd.message.envelope import Call, Envelope, Signature
+from beatd.message.options import is_signature, listed
+from beatd.message.resend import Sending
+
+Result: TypeAlias = list[Any]
+"""Where the value of a signature will be, as Celery writes it.
+
+`[[task id, None], None]`, or `[[group id, None], [result, ...]]`.
+"""
+
+_FIRM = ("group_id", "stamped_headers")
+"""Options that a signature keeps, whatever it is sent with."""
+
+_ENDS = ("task_id", "group_id", "group_index", "chord")
+"""Options that belong to that call of a signature whose value is the signature's."""
+
+_LINKS = ("link", "link_error")
+
+
+class Chord(msgspec.Struct, frozen=True):
+    """A chord that begins; to be known before anything of its header has ended."""
+
+    group: str
+    size: int
+    """How many calls of the header will end."""
+    shape: Result | None = None
+    """The header's result, if its values are not one flat list."""
+
+
+class Canvas:
+    """The calls that follow from the run of a call."""
+
+    def __init__(
+        self, parent: Envelope, new_id: Callable[[], str], **options: Any
+    ) -> None:
+        """Begin with none; each will be sent with these `options`."""
+        self.sends: list[Sending] = []
+        self.chords: list[Chord] = []
+        self.results: list[Result] = []
+        """One for each signature that was added: the children of the run."""
+        self._new_id = new_id
+        root = parent.root_id or parent.id
+        self._options = {"root_id": root, "parent_id": parent.id, **options}
+
+    def add(
+        self, signature: Signature, values: Sequence[Any] = (), **options: Any
+    ) -> None:
+        """Add what a signature stands for.
+
+        `values` go in front of its arguments, unless it is immutable. Raises
+        MessageError if there is something in it that is no signature.
+        """
+        self.results.append(self._send(signature, values, {**self._options, **options}))
+
+    def add_successors(self, call: Call, value: Any) -> None:
+        """Add what follows when `call` gave this value: callbacks, the next step."""
+        for callback in call.callbacks:
+            self.add(callback, (value,))
+        if call.chain:
+            *rest, step = call.chain
+            self.add(step, (value,), chain=rest)
+
+    def _send(
+        self, signature: Signature, values: Sequence[Any], options: Mapping[str, Any]
+    ) -> Result:
+        ends, others = _split(options, _ENDS)
+        signature = self._frozen(signature, **ends)
+        own = _merged(signature, others)
+        args: Sequence[Any] = signature.get("args") or ()
+        if not signature.get("immutable"):
+            args = (*values, *args)
+        match _kind(signature):
+            case "chain":
+                self._send_chain(_tasks(signature), args, own)
+            case "group":
+                _, own = _split(own, _ENDS)
+                for member in _tasks(signature):
+                    self._send(member, args, own)
+            case "chord":
+                return self._send_chord(signature, args, own)
+            case _:
+                kwargs = signature.get("kwargs") or {}
+                self.sends.append(Sending(signature["task"], args, kwargs, own))
+        return result_of(signature)
+
+    def _send_chain(
+        self, steps: Sequence[Signature], args: Sequence[Any], own: Mapping[str, Any]
+    ) -> None:
+        links, own = _split(own, _LINKS)
+        steps = [_linked(step, errbacks=links.get("link_error")) for step in steps]
+        steps[-1:] = [_linked(last, links.get("link")) for last in steps[-1:]]
+        for first in steps[:1]:
+            rest = [*(own.get("chain") or ()), *reversed(steps[1:])]
+            self._send(first, args, {**own, "chain": rest})
+
+    def _send_chord(
+        self, signature: Signature, args: Sequence[Any], own: Mapping[str, Any]
+    ) -> Result:
+        _, own = _split(own, _ENDS)
+        links, own = _split(own, _LINKS)
+        bodys = _split(own, ("parent_id", "countdown", "eta"))[1]
+        body = {**_body(signature)}
+        body["options"] = _merged(body, bodys)
+        body = _linked(body, links.get("link"), links.get("link_error"))
+        header = _tasks(signature)
+        if not header:
+            return self._send(body, ([],), _split(own, ("chain",))[1])
+        group, results = signature["options"]["task_id"], list(map(result_of, header))
+        nested = any(inner is not None for _, inner in results)
+        shape = [[group, None], results] if nested else None
+        self.chords.append(Chord(group, sum(map(_size, header)), shape))
+        own = {**_split(own, ("chain",))[1], "group_id": group, "chord": body}
+        for member in header:
+            self._send(member, args, own)
+        return [[group, None], results]
+
+    def _frozen(self, signature: Signature, **ends: Any) -> dict[str, Any]:
+        """Give the signature with ids for all in it, and `ends` where they belong."""
+        own = {**(signature.get("options") or {})}
+        kwargs = signature.get("kwargs") or {}
+        kind = _kind(signature)
+        if kind == "chain":
+            before, own = _split(own, _ENDS)
+            ends = {**before, **ends}
+            steps = _steps(signature)
+            frozen = [self._frozen(step) for step in steps[:-1]]
+            frozen += [self._frozen(last, **ends) for last in steps[-1:]]
+            kwargs = {"tasks": frozen}
+        elif kind in ("group", "chord"):
+            group = own["task_id"] = own.get("task_id") or self._new_id()
+            if kind == "group":
+                _, ends = _split(ends, ("task_id", "group_index"))
+                ends = {"group_id": group, **ends}
+                kwargs = {"tasks": self._numbered(_tasks(signature), ends)}
+            else:
+                body = self._frozen(_body(signature), **{"group_id": group, **ends})
+                header = self._numbered(_tasks(signature), {"group_id": group})
+                kwargs = {**kwargs, "header": header, "body": body}
+        else:
+            task_id = own.get("task_id") or ends.get("task_id") or self._new_id()
+            own = {**_merged(signature, ends), "task_id": task_id}
+        return {**signature, "kwargs": kwargs, "options": own}
+
+    def _numbered(
+        self, members: Sequence[Signature], ends: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        return [
+            self._frozen(member, **{**ends, "group_index": index})
+            for index, member in enumerate(members)
+        ]
+
+
+def result_of(signature: Signature) -> Result:
+    """Say where the value of a signature with ids will be."""
+    match _kind(signature):
+        case "chain" if steps := _tasks(signature):
+            return result_of(steps[-1])
+        case "group":
+            members = list(map(result_of, _tasks(signature)))
+            return [[signature["options"].get("task_id"), None], members]
+        case "chord":
+            return result_of(_body(signature))
+    return [[(signature.get("options") or {}).get("task_id"), None], None]
+
+
+def awaited(signature: Signature) -> Iterator[Signature]:
+    """Give the calls whose values together are the value of a signature."""
+    match _kind(signature):
+        case "chain":
+            for last in _tasks(signature)[-1:]:
+                yield from awaited(last)
+        case "group":
+            for member in _tasks(signature):
+                yield from awaited(member)
+        case "chord":
+            yield from awaited(_body(signature))
+        case _:
+            yield signature
+
+
+def doomed(signatures: Iterable[Signature]) -> Iterator[Signature]:
+    """Give the calls of signatures that will never be sent, and are waited for."""
+    for signature in signatures:
+        if _kind(signature) == "chain":
+            yield from doomed(_tasks(signature))
+        else:
+            yield from awaited(signature)
+        yield from doomed((signature.get("options") or {}).get("chain") or ())
+
+
+def _kind(signature: Signature) -> Any:
+    return signature.get("subtask_type")
+
+
+def _tasks(signature: Signature) -> list[Signature]:
+    """Give the steps of a chain, the members of a group or of a chord's header."""
+    kwargs = signature.get("kwargs") or {}
+    name = "header" if _kind(signature) == "chord" else "tasks"
+    found: Any = kwargs.get(name) or ()
+    if is_signature(found):
+        found = _tasks(found) if _kind(found) == "group" else [found]
+    if not isinstance(found, list | tuple) or not all(map(is_signature, found)):
+        raise MessageError(f"{_kind(signature)}: expected a list of signatures")
+    if _kind(signature) == "chain":
+        return list(found)
+    flat: list[Signature] = []
+    for member in found:
+        if _kind(member) == "group":
+            flat += _tasks(member)
+        elif _kind(member) != "chain" or _tasks(member):
+            flat.append(member)
+    return flat
+
+
+def _body(signature: Signature) -> Signature:
+    body: Any = (signature.get("kwargs") or {}).get("body")
+    if not is_signature(body):
+        raise MessageError("chord: expected a signature as its body")
+    found: Signature = body
+    return found
+
+
+def _steps(chain: Signature) -> list[Signature]:
+    """Give the steps of a chain: no chains among them, a group only at the end."""
+    steps: list[Signature] = []
+    for step in reversed(list(_unchained(chain))):
+        if _kind(step) == "group" and len(_tasks(step)) == 1:
+            step = _tasks(step)[0]
+        if _kind(step) == "group":
+            if steps and _tasks(step):
+                step = _chord_of(step, steps.pop())
+            elif steps:
+                continue
+        steps.append(step)
+    return steps[::-1]
+
+
+def _unchained(chain: Signature) -> Iterator[Signature]:
+    for step in _tasks(chain):
+        if _kind(step) == "chain":
+            yield from _unchained(step)
+        else:
+            yield step
+
+
+def _chord_of(group: Signature, body: Signature) -> Signature:
+    group_id = (group.get("options") or {}).get("task_id")
+    return {
+        "task": "celery.chord",
+        "args": group.get("args") or [],
+        "kwargs": {"header": _tasks(group), "body": body, "kwargs": {}},
+        "options": {"task_id": group_id} if group_id else {},
+        "subtask_type": "chord",
+        "immutable": bool(group.get("immutable")),
+    }
+
+
+def _size(signature: Signature) -> int:
+    """Give how many calls of a member of a header count for the chord."""
+    return sum(1 for _ in awaited(signature))
+
+
+def _split(
+    options: Mapping[str, Any], names: Iterable[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give the options of these names, without those that are None, and the others."""
+    picked = {name: options[name] for name in names if options.get(name) is not None}
+    return picked, {name: v for name, v in options.items() if name not in names}
+
+
+def _merged(signature: Signature, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a signature's options, with those given over them."""
+    own: Mapping[str, Any] = signature.get("options") or {}
+    firm = {*_FIRM, *(own.get("stamped_headers") or ())}
+    over = {
+        name: value
+        for name, value in options.items()
+        if value is not None and not (name in own and name in firm)
+    }
+    return {**own, **over}
+
+
+def _linked(
+    signature: Signature, callbacks: Any = None, errbacks: Any = None
+) -> dict[str, Any]:
+    """Give a signature with more callbacks and errbacks."""
+    linked = {**signature, "options": {**(signature.get("options") or {})}}
+    kwargs = signature.get("kwargs") or {}
+    kind = _kind(signature)
+    if kind == "chord":
+        body = _linked(_body(signature), callbacks, errbacks)
+        linked["kwargs"] = {**kwargs, "body": body}
+    elif kind == "group":
+        # It has no value of its own to give to a callback: the first member's end
+        # stands for it, as in Celery.
+        blind = [{**one, "immutable": True} for one in listed(callbacks) or ()]
+        members = [_linked(member, None, errbacks) for member in _tasks(signature)]
+        members[:1] = [_linked(member, blind) for member in members[:1]]
+        linked["kwargs"] = {**kwargs, "tasks": members}
+    else:
+        for name, more in zip(_LINKS, (callbacks, errbacks), strict=True):
+            before = listed(linked["options"].get(name)) or []
+            new = [one for one in listed(more) or () if one not in before]
+            if new:
+                linked["options"][name] = [*before, *new]
+    return linked
