@@ -225,7 +225,7 @@ class Consumer(Protocol):
     def join(self, worker: str, lease: Span) -> None:
         """Begin to take under this name, unique to the process; also the heartbeat.
 
-        Called again at a third of `lease`, from a thread of its own.
+        Called again several times within `lease`, from a thread of its own.
         """
         ...
 

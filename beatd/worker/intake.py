@@ -13,6 +13,10 @@ from beatd.worker.stage import OnCrash, Pause, Trouble, spawn
 LONGEST_WAIT: Span = 5 * SECOND
 """The fetcher asks the broker at least this often, whatever it is told."""
 
+BEATS = 5
+"""Renewals within the length of a lease: one may wait for a dead connection to time out
+(3 s) and be made again on a new one before 6 s are over."""
+
 
 class Room:
     """How many more deliveries the worker may hold."""
@@ -89,7 +93,7 @@ class Lease:
             else:
                 self._trouble.end()
                 pause.reset()
-                self._stop.wait(self._length / 3 / SECOND)
+                self._stop.wait(self._length / BEATS / SECOND)
 
 
 class Fetcher:
