@@ -675,6 +675,8 @@ def _plain(name: str, value: object) -> Any:
     """Give what JSON can say of a setting, without what could be secret."""
     if isinstance(value, Mapping):
         return {str(key): _plain(str(key), part) for key, part in value.items()}
+    if name.startswith("broker_") and isinstance(value, tuple):
+        return mask(";".join(value))  # addresses, as Celery writes them
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(name, part) for part in value]
     if value is None or isinstance(value, bool | int | float):
