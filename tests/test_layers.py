@@ -43,6 +43,7 @@ ORDER = [
     "results.base",
     "current",
     "results",
+    "signals",
     "tasks",
     "greenlets",
     "pools.base",
