@@ -11,7 +11,6 @@ from beatd.entry import Entry, Mark, Policy
 from beatd.errors import BrokerUnavailable
 from beatd.instant import Instant, Span
 from beatd.message import MessageFormat, template
-from beatd.policy import Reason
 from beatd.routing import Route
 from beatd.schedules.base import Schedule
 

@@ -57,6 +57,15 @@ class FakeApp:
     def forget(self, task_id: str) -> None:
         pass
 
+    def revoke(
+        self,
+        task_ids: str | Sequence[str],
+        *,
+        terminate: bool = False,
+        signal: str | None = None,
+    ) -> None:
+        pass
+
 
 @pytest.fixture
 def app() -> FakeApp:

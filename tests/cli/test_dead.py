@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-import beatd.service
 from beatd.brokers.base import Broker
 from beatd.brokers.sqlite import SQLiteBroker
 from beatd.cli import beatd, main
