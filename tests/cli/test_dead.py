@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from beatd import service  # noqa: F401 - not for the first time at a frozen time
 from beatd.brokers.base import Broker
 from beatd.brokers.sqlite import SQLiteBroker
 from beatd.cli import beatd, main
