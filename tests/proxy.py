@@ -28,6 +28,7 @@ class Proxy:
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self._links: list[socket.socket] = []
+        self._dead: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._flowing = threading.Event()
         self._flowing.set()
@@ -68,6 +69,10 @@ class Proxy:
         """Carry nothing, close nothing: as when a cable is pulled."""
         self._flowing.clear()
 
+    def swallow(self) -> None:
+        """Let all connections that there are die without a word; new ones live."""
+        self._dead.update(self._links)
+
     def let_through(self) -> None:
         """Carry on, with what was held first."""
         self._flowing.set()
@@ -95,6 +100,8 @@ class Proxy:
     ) -> None:
         with _both(here, there):
             while piece := here.recv(1 << 20):
+                if here in self._dead:
+                    continue
                 self._keep_back()
                 match self._fault_for(piece):
                     case None:
@@ -114,7 +121,8 @@ class Proxy:
         with _both(there, here):
             while (piece := there.recv(1 << 20)) and not losing.is_set():
                 self._keep_back()
-                here.sendall(piece)
+                if there not in self._dead:
+                    here.sendall(piece)
 
     def _keep_back(self) -> None:
         if self.latency:

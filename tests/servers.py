@@ -28,12 +28,16 @@ def free_port() -> int:
         return port
 
 
-def eventually(look: Callable[[], T | None], what: str = "it to happen") -> T:
+def eventually(
+    look: Callable[[], T | None],
+    what: str = "it to happen",
+    patience: float = PATIENCE,
+) -> T:
     """Look again and again until it gives something true, and give that."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     pause = threading.Event()
     while not (found := look()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE:.0f} s for {what}"
+        assert time.monotonic() < deadline, f"waited {patience:.0f} s for {what}"
         pause.wait(0.002)
     return found
 

@@ -49,6 +49,11 @@ class Beatd:
     log: Path
     process: "subprocess.Popen[bytes] | None" = None
 
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
     def start(self) -> "Beatd":
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -57,6 +62,7 @@ class Beatd:
                 stdout=log,
                 stderr=log,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                start_new_session=True,
             )
         return self
 
