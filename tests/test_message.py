@@ -208,6 +208,17 @@ def test_percent_signs_are_only_text() -> None:
     assert json.loads(raw)["properties"]["app_id"] == "%(x)s"
 
 
+def test_signatures_are_sent_with_all_their_parts() -> None:
+    short = {"task": "t.next", "args": ["own"], "options": None}
+    options = {"link": short, "chain": [short], "chord": short}
+
+    call = read(raw_of(made(options=options)))
+
+    full = {**SIGNATURE, "kwargs": {}, "options": {}}
+    assert call.callbacks == call.chain == [full]
+    assert call.chord == full
+
+
 def test_equal_options_are_not_mistaken_for_each_other() -> None:
     noon = datetime(2030, 1, 1, 12, tzinfo=UTC)
     same = noon.astimezone(timezone(timedelta(hours=3)))

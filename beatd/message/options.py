@@ -163,6 +163,21 @@ def listed(value: Any) -> list[Any] | None:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
+_PARTS: dict[str, Any] = {
+    "args": [],
+    "kwargs": {},
+    "options": {},
+    "subtask_type": None,
+    "immutable": False,
+}
+
+
+def whole(signature: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in what a signature leaves out: Celery's workers fail without it."""
+    missing = {k: v for k, v in _PARTS.items() if signature.get(k) is None}
+    return {**signature, **missing}
+
+
 def moment_of(value: datetime | str | None) -> Instant | None:
     """Give a datetime or ISO text as an instant; naive ones are UTC."""
     if value is None:

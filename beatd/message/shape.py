@@ -20,6 +20,7 @@ from beatd.message.options import (
     check_options,
     listed,
     moment_of,
+    whole,
 )
 from beatd.message.represent import bounded_repr
 from beatd.routing import Route
@@ -239,6 +240,11 @@ def _shape(
     )
 
 
+def _signatures(given: Any) -> list[dict[str, Any]] | None:
+    signatures = listed(given)
+    return None if signatures is None else [whole(one) for one in signatures]
+
+
 def _stamps(given: Mapping[str, Any]) -> dict[str, Any]:
     names = given.get("stamped_headers", ())
     for name in names:
@@ -267,12 +273,13 @@ def _body_form(given: Mapping[str, Any], task: str, format: MessageFormat) -> Bo
         _encoded(f"options[{name!r}]", get(name))
     serializer = get("serializer") or format.serializer
     compression = get("compression") or format.compression
-    callbacks, errbacks = listed(get("link")), listed(get("link_error"))
+    callbacks, errbacks = _signatures(get("link")), _signatures(get("link_error"))
+    chord = whole(given["chord"]) if get("chord") else None
     embed = {
         "callbacks": callbacks,
         "errbacks": errbacks,
-        "chain": get("chain"),
-        "chord": get("chord"),
+        "chain": _signatures(get("chain")),
+        "chord": chord,
     }
     protocol_1 = None
     if format.protocol == 1:
@@ -291,7 +298,7 @@ def _body_form(given: Mapping[str, Any], task: str, format: MessageFormat) -> Bo
             "errbacks": errbacks,
             "timelimit": (get("time_limit"), get("soft_time_limit")),
             "taskset": get("group_id"),
-            "chord": get("chord"),
+            "chord": chord,
         }
     plain = serializer == "json" and compression is None and protocol_1 is None
     return BodyForm(
