@@ -1,11 +1,11 @@
-"""`beatd` as users run it: a process, its output, its exit status."""
+"""`beatd`, and others beside it, as users run them: output, signals, exit status."""
 
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def environment(**more: str) -> dict[str, str]:
 
 @dataclass
 class Running:
-    """A `beatd` that runs; both of its outputs go to one file."""
+    """A process that runs; both of its outputs go to one file."""
 
     process: "subprocess.Popen[bytes]"
     log: Path
@@ -44,6 +44,11 @@ class Running:
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def interrupt(self) -> int:
+        """As Ctrl-C does: its children hear it too. Give its exit status."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.process.wait(timeout=10)
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to stop; give its exit status."""
         self.send(number)
@@ -51,23 +56,29 @@ class Running:
 
 
 @contextmanager
-def beatd(*arguments: str, cwd: Path, **env: str) -> Iterator[Running]:
-    """Run `beatd` with these arguments for the block's time."""
-    log = cwd / f"beatd-{len(list(cwd.glob('beatd-*.log')))}.log"
+def module(name: str, *arguments: str, cwd: Path, **env: str) -> Iterator[Running]:
+    """Run `python -m name` with these arguments for the block's time."""
+    log = cwd / f"{name}-{len(list(cwd.glob(f'{name}-*.log')))}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "beatd", *arguments],
+            [sys.executable, "-m", name, *arguments],
             cwd=cwd,
             stdout=output,
             stderr=output,
             env=environment(**env),
+            process_group=0,
         )
     try:
         yield Running(process, log)
     finally:
         if process.poll() is None:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def beatd(*arguments: str, cwd: Path, **env: str) -> AbstractContextManager[Running]:
+    """Run `beatd` with these arguments for the block's time."""
+    return module("beatd", *arguments, cwd=cwd, **env)
 
 
 def ended(*arguments: str, cwd: Path, **env: str) -> "subprocess.CompletedProcess[str]":
