@@ -35,6 +35,9 @@ from beatd.worker.revoked import Revoked
 
 logger = logging.getLogger(__name__)
 
+LARGEST_POOL = 10_000
+"""Runs at the same time that a command may ask for: more is a slip of a key."""
+
 LARGEST_BODY = 100_000
 """Characters of a body that is decoded only to show its arguments."""
 
@@ -379,9 +382,10 @@ def add_consumer(
     routing_key: str | None = None,
     **_: object,
 ) -> object:
-    wanted = worker.router.queues.get(queue) or Queue(
-        str(queue), exchange or queue, exchange_type or "direct", routing_key or queue
-    )
+    said = (queue, exchange or queue, exchange_type or "direct", routing_key or queue)
+    if not all(isinstance(one, str) and one for one in said):
+        raise ValueError("expected names as text")
+    wanted = worker.router.queues.get(queue) or Queue(*said)
     return _after(worker.consume(wanted), ok(f"add consumer {queue}"))
 
 
@@ -424,7 +428,7 @@ def autoscale(
         raise ValueError("Autoscale not enabled")
     most = scale.most if max is None else int(max)
     least = scale.least if min is None else int(min)
-    if not 1 <= least <= most:
+    if not 1 <= least <= most <= LARGEST_POOL:
         raise ValueError(f"expected 1 <= min <= max, got max={most} min={least}")
     worker.scale_between(most, least)
     return ok(f"autoscale now max={most} min={least}")
@@ -529,8 +533,8 @@ def _resize(worker: Controlled, verb: str, change: int) -> object:
             " Adjust autoscale range instead."
         )
     size = worker.pool.size + change
-    if size < 1:
-        raise ValueError(f"the pool runs {worker.pool.size} at a time, and needs one")
+    if not 1 <= size <= LARGEST_POOL:
+        raise ValueError(f"a pool runs 1 to {LARGEST_POOL} at a time, not {size}")
     worker.resize(size)
     if worker.pool.size != size:
         raise NotImplementedError("this pool cannot change its size")

@@ -19,6 +19,7 @@ from beatd.results.encoding import Encoding
 from beatd.worker.execute import executor_for
 from beatd.worker.loop import Worker, WorkerEvent
 from beatd.worker.report import limits_of
+from beatd.worker.revoked import StateFile
 from tests.fakes import FakeClock
 
 
@@ -61,7 +62,7 @@ class FakeResults:
 class Bench:
     """What a worker's test is done on; `settings` are those of the application."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, state_file: StateFile | None = None, **settings: Any) -> None:
         self.clock = FakeClock()
         self.broker = MemoryBroker(self.clock)
         settings = {"result_backend": "redis://nowhere", **settings}  # never asked
@@ -83,6 +84,7 @@ class Bench:
             settings=self.settings,
             inbox=self.inbox,
             results=self.results,
+            state_file=state_file,
             clock=self.clock,
         )
 

@@ -1,0 +1,207 @@
+"""What a pidbox hears, whom it is for, and what becomes of the rest."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from beatd.brokers.base import Outgoing
+from beatd.brokers.memory import MemoryBroker
+from beatd.errors import ResultUnavailable
+from beatd.message import Notice, read_notice, write_notice
+from beatd.routing import Queue, Route
+from beatd.settings import Settings
+from beatd.worker.control import Command, Later, Pidbox
+from beatd.worker.lamport import LamportClock
+
+ROUTE = Route("", "celery.pidbox", "", "fanout")
+REPLY = {"exchange": "reply.celery.pidbox", "routing_key": "me"}
+
+
+class Post:
+    """A pidbox, and somebody who writes to it."""
+
+    def __init__(self) -> None:
+        self.broker = MemoryBroker()
+        self.lamport = LamportClock()
+        self.heard: list[Command] = []
+        self.box = Pidbox(
+            self.broker, "w1@here", Settings(), self.lamport, self.heard.append
+        )
+        self.box.turn(0)
+        self.broker.declare([Queue("me.reply", "reply.celery.pidbox", "direct", "me")])
+        self.broker.join("me", 10_000)
+
+    def send(self, raw: bytes) -> None:
+        self.broker.send([Outgoing(ROUTE, raw)])
+        self.box.turn(0)
+
+    def say(self, clock: object = 0, **body: Any) -> None:
+        self.send(write_notice(Notice({"clock": clock}, body), ROUTE, tag="t"))
+
+    def answers(self) -> list[Notice]:
+        self.box.answering.turn()
+        taken = self.broker.take("me", ["me.reply"], 10, f"a{len(self.heard)}")
+        return [read_notice(one.message) for one in taken]
+
+
+@pytest.fixture
+def post() -> Post:
+    return Post()
+
+
+def test_a_command_is_handed_on_and_its_answer_goes_to_the_asker(post: Post) -> None:
+    post.say(method="ping", arguments={"a": 1}, ticket="7", reply_to=REPLY)
+    (heard,) = post.heard
+    assert (heard.method, heard.arguments) == ("ping", {"a": 1})
+
+    heard.answer({"ok": "pong"})
+    (answer,) = post.answers()
+    assert answer.body == {"w1@here": {"ok": "pong"}}
+    assert answer.headers["ticket"] == "7"
+
+
+def test_who_wants_no_answer_gets_none(post: Post) -> None:
+    post.say(method="ping")
+    post.heard[0].answer({"ok": "pong"})
+
+    assert post.answers() == []
+
+
+@pytest.mark.parametrize(
+    ("said", "is_heard"),
+    [
+        ({}, True),
+        ({"destination": None}, True),
+        ({"destination": []}, True),
+        ({"destination": ["w1@here"]}, True),
+        ({"destination": ["w2@here", "w1@here"]}, True),
+        ({"destination": ["w2@here"]}, False),
+        ({"destination": ["w2@here"], "pattern": "*", "matcher": "glob"}, False),
+        ({"pattern": "w*", "matcher": "glob"}, True),
+        ({"pattern": "x*", "matcher": "glob"}, False),
+        ({"pattern": r"w\d@", "matcher": "pcre"}, True),
+        ({"pattern": r"\d", "matcher": "pcre"}, False),
+        ({"pattern": "(", "matcher": "pcre"}, False),
+        ({"pattern": "w*", "matcher": "unheard"}, False),
+        ({"pattern": "w*" * 1000, "matcher": "glob"}, False),
+    ],
+)
+def test_a_command_is_for_some(
+    post: Post, said: dict[str, Any], is_heard: bool
+) -> None:
+    post.say(method="ping", **said)
+
+    assert bool(post.heard) is is_heard
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\xff\x00",
+        b"{}",
+        b"[" * 100_000,
+        b'{"body": 7, "properties": {}}',
+        b'{"body": "!", "properties": {"body_encoding": "base64"}}',
+        b'{"body": "[]", "properties": {}}',
+        b'{"body": "\\ud800", "properties": {}}',
+        b'{"body": "{}", "properties": {}, "content-type": "application/x-pickle"}',
+        b'{"body": "{\\"method\\": 7}", "properties": {}}',
+        b'{"body": "{\\"method\\": \\"a\\", \\"arguments\\": []}", "properties": {}}',
+        b'{"body": "{\\"method\\": \\"a\\", \\"reply_to\\": 7}", "properties": {}}',
+        b" " * 5_000_000,
+    ],
+    ids=lambda raw: repr(raw[:30]),
+)
+def test_garbage_is_passed_over_and_said(
+    post: Post, raw: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    post.send(raw)
+    post.say(method="ping")
+
+    assert [command.method for command in post.heard] == ["ping"]
+    events = [getattr(record, "event", "") for record in caplog.records]
+    assert events == ["control.garbage"]
+
+
+def test_the_logical_clock_follows_what_is_heard(post: Post) -> None:
+    post.say(method="ping", clock=41)
+    assert post.lamport.value == 42
+
+    for odd in (-1, "many", None, 10**30, 1.5, True):
+        post.say(method="ping", clock=odd)
+    assert post.lamport.value <= 44
+
+
+def test_what_takes_time_is_done_when_the_answer_is_made(post: Post) -> None:
+    done: list[str] = []
+
+    def look() -> object:
+        done.append("looked")
+        return ["found"]
+
+    post.say(method="scheduled", ticket="7", reply_to=REPLY)
+    post.heard[0].answer(Later(look))
+    assert done == []
+
+    assert post.answers()[0].body == {"w1@here": ["found"]}
+    assert done == ["looked"]
+
+
+def raising() -> object:
+    raise ResultUnavailable("nobody answers")
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [(Later(raising), "ResultUnavailable"), ({"a": {1, 2}}, "MessageError")],
+)
+def test_an_answer_that_cannot_be_given_is_an_error_for_the_asker(
+    post: Post, answer: object, words: str
+) -> None:
+    post.say(method="ping", ticket="7", reply_to=REPLY)
+    post.heard[0].answer(answer)
+
+    assert words in post.answers()[0].body["w1@here"]["error"]
+
+
+def test_an_asker_who_is_gone_harms_nobody(post: Post) -> None:
+    gone = {**REPLY, "routing_key": "gone"}
+    post.say(method="ping", ticket="7", reply_to=gone)
+    post.say(method="ping", ticket="8", reply_to=REPLY)
+    for command in post.heard:
+        command.answer({"ok": "pong"})
+
+    assert [answer.headers["ticket"] for answer in post.answers()] == ["8"]
+
+
+def answered_by(*bodies: object) -> Callable[..., list[bytes]]:
+    """Give other workers' answers in the place of the broker."""
+    notices = [Notice({"clock": 3}, body) for body in bodies]
+    raws = [write_notice(notice, ROUTE, tag="t") for notice in notices]
+    return lambda *_: [*raws, b"garbage"]
+
+
+def test_others_are_asked_what_they_know_as_revoked() -> None:
+    post = Post()
+    asked: list[Any] = []
+
+    class Asking(MemoryBroker):
+        def ask(self, question: Outgoing, answers: Queue, timeout: int) -> list[bytes]:
+            asked.append(json.loads(question.message))
+            return answered_by(
+                {"w2@here": {"revoked": ["a", "b"], "clock": 7}},
+                {"w3@here": {"revoked": ["c", 4], "clock": 7}},
+                {"w1@here": None},
+                {"w4@here": {"error": "no"}},
+                ["nonsense"],
+            )()
+
+    box = Pidbox(Asking(), "w1@here", Settings(), post.lamport, post.heard.append)
+
+    assert box.ask_for_revoked(["mine"]) == ["a", "b", "c"]
+    body = read_notice(json.dumps(asked[0]).encode()).body
+    assert body["method"] == "hello"
+    assert body["arguments"] == {"from_node": "w1@here", "revoked": ["mine"]}

@@ -1,0 +1,67 @@
+"""What is remembered of revoked ids, here and on disk."""
+
+import shelve
+from pathlib import Path
+
+import pytest
+
+from beatd.errors import ConfigError
+from beatd.instant import HOUR, MINUTE
+from beatd.worker.revoked import Revoked, StateFile
+from tests.fakes import NOON
+
+
+def test_what_is_revoked_is_remembered_for_a_time() -> None:
+    revoked: Revoked[str] = Revoked()
+    revoked.add(["a"], NOON)
+    revoked.add(["b"], NOON + HOUR)
+
+    assert "a" in revoked
+    assert revoked.keys(NOON + 3 * HOUR - 1) == ["a", "b"]
+    assert revoked.keys(NOON + 3 * HOUR) == ["b"]
+    assert "a" not in revoked
+
+
+def test_of_too_many_the_oldest_are_forgotten() -> None:
+    revoked: Revoked[int] = Revoked(most=3)
+    revoked.add(range(5), NOON)
+
+    assert revoked.keys(NOON) == [2, 3, 4]
+
+
+def test_what_is_revoked_again_counts_from_then_on() -> None:
+    revoked: Revoked[str] = Revoked(most=2)
+    revoked.add(["a", "b"], NOON)
+    revoked.add(["a"], NOON + MINUTE)
+    revoked.add(["c"], NOON + MINUTE)
+
+    assert revoked.keys(NOON + MINUTE) == ["a", "c"]
+
+
+def test_a_state_file_outlives_its_worker(tmp_path: Path) -> None:
+    path = tmp_path / "worker.db"
+    StateFile(path).add(["a", "b"], NOON)
+    StateFile(path).add(["c", "a"], NOON + HOUR)
+
+    known = StateFile(path).load(NOON + 2 * HOUR)
+    assert known == [("b", NOON), ("a", NOON + HOUR), ("c", NOON + HOUR)]
+    assert [key for key, _ in StateFile(path).load(NOON + 3 * HOUR)] == ["a", "c"]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_state_file_of_celery_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "worker.db"
+    with shelve.open(str(path)) as celerys:
+        celerys["zrevoked"] = b""
+    # Which files it makes, and their names, depends on the dbm that is there.
+    made = next(file for file in tmp_path.iterdir() if file.stat().st_size)
+    before = made.read_bytes()
+
+    with pytest.raises(ConfigError, match="is not a worker state file of beatd"):
+        StateFile(made)
+    assert made.read_bytes() == before
+
+
+def test_a_state_file_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no directory"):
+        StateFile(tmp_path / "nowhere" / "worker.db")

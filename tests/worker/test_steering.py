@@ -1,0 +1,470 @@
+"""A worker that is steered: what is revoked, limited, taken from other queues."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beatd.brokers.base import Outgoing
+from beatd.errors import BrokerUnavailable
+from beatd.instant import MINUTE, SECOND
+from beatd.pools.base import Finished, Lost, Started
+from beatd.routing import Route
+from beatd.tasks import Task
+from beatd.worker.autoscale import Autoscale
+from beatd.worker.control import Command, Later
+from beatd.worker.loop import KnownAsRevoked, Stop, TimePassed
+from beatd.worker.report import Report, pack_report
+from beatd.worker.revoked import StateFile
+from tests.fakes import NOON
+from tests.worker.bench import Bench, HeldPool, with_held_pool
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def command(bench: Bench, method: str, **arguments: Any) -> Any:
+    """Have the worker obey, and give its answer."""
+    answers: list[object] = []
+    bench.inbox.put(Command(method, arguments, answers.append))
+    bench.run()
+    (answer,) = answers
+    return answer.give() if isinstance(answer, Later) else answer
+
+
+def add_to(bench: Bench, **options: Any) -> Task[[int, int], int]:
+    @bench.app.task(name="proj.add", **options)
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    task: Task[[int, int], int] = add
+    return task
+
+
+def started(bench: Bench, pool: HeldPool) -> None:
+    for job in pool.jobs:
+        bench.inbox.put(Started(job.token, 77))
+    bench.run()
+
+
+def finish(bench: Bench, pool: HeldPool) -> None:
+    """Let all that the pool has end well."""
+    jobs, pool.jobs = pool.jobs, []
+    for job in jobs:
+        bench.inbox.put(Started(job.token, 77))
+        bench.inbox.put(Finished(job.token, pack_report(Report(state="SUCCESS"))))
+    bench.run()
+
+
+def pass_time(bench: Bench, length: int) -> None:
+    """Let the loop see that nothing came for so long."""
+    bench.clock.go_to(bench.clock.now() + length)
+    bench.inbox.put(TimePassed())
+    bench.run()
+
+
+# Revoked
+
+
+def test_a_revoked_call_is_not_run_and_its_waiters_know_at_once(bench: Bench) -> None:
+    result = add_to(bench).apply_async((1, 1), countdown=60)
+    bench.run()
+    answer = command(bench, "revoke", task_id=result.id)
+    assert answer == {"ok": f"tasks { {result.id} } flagged as revoked"}
+    assert result.state == "REVOKED"
+    assert repr(result.result) == "Revoked('revoked')"
+
+    bench.clock.go_to(NOON + MINUTE)
+    bench.run()
+    assert result.state == "REVOKED"
+    assert bench.left() == 0
+
+
+def test_a_call_that_waits_here_is_revoked_before_it_begins(bench: Bench) -> None:
+    pool = with_held_pool(bench, size=1)
+    add = add_to(bench)
+    add.delay(1, 1)
+    waiting = add.delay(2, 2)
+    bench.run()
+    command(bench, "revoke", task_id=[waiting.id])
+    finish(bench, pool)
+
+    assert pool.jobs == []
+    assert waiting.state == "REVOKED"
+
+
+def test_a_call_that_is_about_to_begin_is_revoked() -> None:
+    bench = Bench(task_acks_late=False)
+    pool, free = with_held_pool(bench), bench.worker.room.free()
+    result = add_to(bench).delay(1, 1)
+    bench.worker.lease.turn()
+    bench.worker.fetcher.turn()
+    bench.handle()
+    command(bench, "revoke", task_id=result.id)
+
+    assert pool.jobs == []
+    assert result.state == "REVOKED"
+    assert bench.worker.room.free() == free
+
+
+def test_what_has_ended_stays_as_it_ended(bench: Bench) -> None:
+    result = add_to(bench).delay(1, 1)
+    bench.run()
+    command(bench, "revoke", task_id=result.id)
+
+    assert result.get(timeout=0) == 2
+
+
+def test_a_run_that_is_revoked_goes_on(bench: Bench) -> None:
+    pool = with_held_pool(bench)
+    result = add_to(bench).delay(1, 1)
+    bench.run()
+    started(bench, pool)
+    command(bench, "revoke", task_id=result.id)
+
+    assert pool.signals == []
+    assert result.state == "PENDING"
+
+
+def test_a_run_that_is_terminated_is_revoked_and_not_run_again(bench: Bench) -> None:
+    pool = with_held_pool(bench)
+    result = add_to(bench).delay(1, 1)
+    bench.run()
+    (job,) = pool.jobs
+    started(bench, pool)
+    answer = command(
+        bench, "revoke", task_id=result.id, terminate=True, signal="SIGKILL"
+    )
+    assert answer == {"ok": f"terminate: {result.id}"}
+    assert pool.signals == [(job.token, 9)]
+
+    bench.inbox.put(Lost(job.token, "signal 9 (SIGKILL)"))
+    bench.run()
+    assert repr(result.result) == "Revoked('terminated')"
+    assert len(pool.jobs) == 1
+    assert bench.left() == 0
+
+
+def test_where_no_run_can_be_ended_the_asker_is_told(bench: Bench) -> None:
+    class Sharing(HeldPool):
+        def terminate(self, token: str, number: int) -> bool:
+            return False
+
+    pool = bench.worker.pool = Sharing()
+    result = add_to(bench).delay(1, 1)
+    bench.run()
+    started(bench, pool)
+
+    answer = command(bench, "terminate", signal="KILL", task_id=result.id)
+    assert answer == {
+        "error": "NotImplementedError('this pool cannot end a run that has begun')"
+    }
+
+
+def test_an_unknown_signal_is_refused_and_nothing_revoked(bench: Bench) -> None:
+    answer = command(bench, "revoke", task_id="a", terminate=True, signal="SIGNOTHING")
+
+    assert "no signal is called 'SIGNOTHING'" in answer["error"]
+    assert command(bench, "revoked") == []
+
+
+def test_calls_with_a_revoked_stamp_are_not_run(bench: Bench) -> None:
+    add = add_to(bench)
+    command(bench, "revoke_by_stamped_headers", headers={"tenant": ["t1", "t2"]})
+    revoked = add.apply_async((1, 1), stamped_headers=["tenant"], tenant="t2")
+    other = add.apply_async((1, 1), stamped_headers=["tenant"], tenant="t3")
+    bench.run()
+
+    assert revoked.state == "REVOKED"
+    assert other.get(timeout=0) == 2
+
+
+def test_ids_that_other_workers_know_are_not_run(bench: Bench) -> None:
+    bench.inbox.put(KnownAsRevoked(["known"]))
+    result = add_to(bench).apply_async((1, 1), task_id="known")
+    bench.run()
+
+    assert result.state == "REVOKED"
+    answer = command(bench, "hello", from_node="w2@there", revoked=["theirs"])
+    assert answer["revoked"] == ["known", "theirs"]
+
+
+def test_a_result_backend_that_is_away_does_not_keep_from_revoking(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.results.away = True
+    answer = command(bench, "revoke", task_id="a")
+
+    assert answer == {"ok": "tasks {'a'} flagged as revoked"}
+    assert "control.unkept" in [getattr(one, "event", "") for one in caplog.records]
+    assert command(bench, "revoked") == ["a"]
+
+
+def test_a_state_file_knows_what_was_revoked_before_a_restart(tmp_path: Path) -> None:
+    file = StateFile(tmp_path / "worker.db")
+    first = Bench(state_file=file)
+    command(first, "revoke", task_id=["a", "b"])
+
+    assert sorted(command(Bench(state_file=file), "revoked")) == ["a", "b"]
+
+
+# Rate limits
+
+
+def test_a_limited_task_runs_at_its_rate(bench: Bench) -> None:
+    pool = with_held_pool(bench, size=4)
+    add = add_to(bench, rate_limit="60/m")
+    for number in range(3):
+        add.delay(number, 0)
+    bench.run()
+    ran = [len(pool.jobs)]
+    for _ in range(3):
+        pass_time(bench, SECOND)
+        ran.append(len(pool.jobs))
+
+    assert ran == [1, 2, 3, 3]
+
+
+def test_a_limited_task_holds_up_no_other() -> None:
+    bench = Bench()
+    pool = with_held_pool(bench)
+    add = add_to(bench, rate_limit="1/h")
+    for number in range(20):
+        add.delay(number, 0)
+    bench.app.task(name="proj.free")(lambda: None).delay()
+    bench.run()
+
+    assert [b"proj.free" in job.message for job in pool.jobs] == [False, True]
+
+
+def test_the_settings_limit_tasks_that_say_nothing() -> None:
+    bench = Bench(task_default_rate_limit="1/h")
+    pool = with_held_pool(bench)
+    add = add_to(bench)
+    free = bench.app.task(name="proj.free", rate_limit=0)(lambda: None)
+    for _ in range(2):
+        add.delay(1, 1)
+        free.delay()
+        bench.run()
+        finish(bench, pool)
+
+    assert command(bench, "stats")["total"] == {"proj.add": 1, "proj.free": 2}
+
+
+def test_rate_limits_can_be_off() -> None:
+    bench = Bench(worker_disable_rate_limits=True)
+    pool = with_held_pool(bench)
+    add = add_to(bench, rate_limit="1/h")
+    add.delay(1, 1)
+    add.delay(1, 1)
+    bench.run()
+
+    assert len(pool.jobs) == 2
+
+
+def test_a_limit_that_cannot_be_read_is_said_and_limits_nothing(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = add_to(bench, rate_limit="often").delay(1, 1)
+    bench.run()
+
+    assert result.state == "SUCCESS"
+    assert "could not convert string to float: 'often'" in caplog.text
+
+
+def test_a_limit_can_be_set_and_taken_away_at_any_time(bench: Bench) -> None:
+    pool = with_held_pool(bench, size=4)
+    add = add_to(bench)
+    answer = command(bench, "rate_limit", task_name="proj.add", rate_limit="1/h")
+    for number in range(3):
+        add.delay(number, 0)
+    bench.run()
+    assert (answer, len(pool.jobs)) == ({"ok": "new rate limit set successfully"}, 1)
+
+    answer = command(bench, "rate_limit", task_name="proj.add", rate_limit=0)
+    assert answer == {"ok": "rate limit disabled successfully"}
+    assert len(pool.jobs) == 3
+
+
+def test_a_stop_gives_back_what_waits_for_its_turn(bench: Bench) -> None:
+    pool, free = with_held_pool(bench), bench.worker.room.free()
+    add = add_to(bench, rate_limit="1/h")
+    for number in range(5):
+        add.delay(number, 0)
+    bench.run()
+    bench.inbox.put(Stop.WARM)
+    while bench.handle() | bench.settle():
+        pass
+
+    assert len(pool.jobs) == 1
+    assert bench.left() == 5  # with the one that the pool has
+    assert bench.worker.room.free() == free - 1
+
+
+def test_what_is_revoked_while_it_waits_for_its_turn_uses_up_no_turn(
+    bench: Bench,
+) -> None:
+    pool = with_held_pool(bench)
+    add = add_to(bench, rate_limit="1/m")
+    add.delay(0, 0)
+    revoked, waiting = add.delay(1, 1), add.delay(2, 2)
+    bench.run()
+    command(bench, "revoke", task_id=revoked.id)
+    pass_time(bench, MINUTE)
+
+    assert waiting.id.encode() in pool.jobs[1].message
+    assert revoked.state == "REVOKED"
+
+
+# Queues, limits, the pool
+
+
+def test_a_queue_can_be_added_and_left(bench: Bench) -> None:
+    add = add_to(bench)
+    there = add.apply_async((1, 1), queue="there")
+    bench.run()
+    assert there.state == "PENDING"
+
+    assert command(bench, "add_consumer", queue="there") == {"ok": "add consumer there"}
+    assert there.get(timeout=0) == 2
+    assert [one["name"] for one in command(bench, "active_queues")] == [
+        *("celery", "there"),
+    ]
+
+    command(bench, "cancel_consumer", queue="celery")
+    here = add.delay(1, 1)
+    bench.run()
+    assert here.state == "PENDING"
+
+
+def test_an_added_queue_is_bound_to_its_exchange(bench: Bench) -> None:
+    add_to(bench)
+    command(
+        bench,
+        "add_consumer",
+        queue="eu",
+        exchange="orders",
+        exchange_type="topic",
+        routing_key="orders.eu.#",
+    )
+    result = bench.app.send_task(
+        "proj.add", [1, 1], exchange="orders", exchange_type="topic",
+        routing_key="orders.eu.paris",
+    )  # fmt: skip
+    bench.run()
+
+    assert result.get(timeout=0) == 2
+
+
+def test_time_limits_can_be_changed(bench: Bench) -> None:
+    pool = with_held_pool(bench)
+    add = add_to(bench)
+    command(bench, "time_limit", task_name="proj.add", hard=30, soft=20)
+    add.delay(1, 1)
+    bench.run()
+
+    (job,) = pool.jobs
+    assert (job.time_limit, job.soft_time_limit) == (30, 20)
+
+
+def test_the_pool_grows_and_shrinks_and_the_worker_holds_accordingly_many(
+    bench: Bench,
+) -> None:
+    pool = with_held_pool(bench)
+    held = bench.worker.room.free()
+    command(bench, "pool_grow", n=2)
+    assert pool.size == 4
+    assert bench.worker.room.free() == held + 2 * 4
+
+    command(bench, "pool_shrink", n=3)
+    assert pool.size == 1
+    assert "1 to 10000 at a time, not 0" in command(bench, "pool_shrink", n=1)["error"]
+
+
+def test_a_pool_that_cannot_change_says_so(bench: Bench) -> None:
+    answer = command(bench, "pool_grow")
+
+    assert "cannot change its size" in answer["error"]
+
+
+def test_the_bounds_of_autoscale_can_be_changed(bench: Bench) -> None:
+    pool = with_held_pool(bench, size=2)
+    bench.worker.autoscale = Autoscale(4, 2)
+    assert "Adjust autoscale range" in command(bench, "pool_grow")["error"]
+
+    answer = command(bench, "autoscale", max=6, min=3)
+    assert answer == {"ok": "autoscale now max=6 min=3"}
+    assert pool.size == 3
+    assert "1 <= min <= max" in command(bench, "autoscale", max=1, min=3)["error"]
+
+
+def test_a_shutdown_is_refused_unless_the_settings_allow_it(bench: Bench) -> None:
+    answer = command(bench, "shutdown")
+    assert "worker_remote_shutdown is off" in answer["error"]
+    assert not bench.worker.is_stopping
+
+    allowing = Bench(worker_remote_shutdown=True)
+    assert command(allowing, "shutdown") is None
+    allowing.run()
+    assert allowing.worker.is_stopping
+
+
+# Whatever is asked
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("revoke", {}),
+        ("revoke", {"task_id": {"no": "list"}}),
+        ("revoke", {"task_id": [1, None, ["x"]]}),
+        ("revoke_by_stamped_headers", {"headers": ["no pair"]}),
+        ("revoke_by_stamped_headers", {"headers": 7}),
+        ("rate_limit", {"task_name": ["proj.add"], "rate_limit": "1/s"}),
+        ("rate_limit", {"task_name": "proj.add", "rate_limit": [1]}),
+        ("time_limit", {"task_name": "proj.add", "hard": "long"}),
+        ("time_limit", {"task_name": "proj.add", "soft": float("nan")}),
+        ("add_consumer", {"queue": 7}),
+        ("add_consumer", {"queue": "q", "exchange": ["x"]}),
+        ("cancel_consumer", {"queue": ["q"]}),
+        ("pool_grow", {"n": "many"}),
+        ("pool_shrink", {"n": 10**9}),
+        ("pool_grow", {"n": 10**9}),
+        ("autoscale", {"max": "x"}),
+        ("registered", {"taskinfoitems": [7, "_app", "run"]}),
+        ("query_task", {"ids": 7}),
+        ("hello", {"from_node": None, "revoked": {"a": 1}}),
+        ("ping", {"worker": 1, "self": 2}),
+        ("__init__", {}),
+        ("\0", {}),
+    ],
+)
+def test_whatever_a_command_says_the_worker_goes_on(
+    bench: Bench, method: str, arguments: Mapping[str, Any]
+) -> None:
+    add = add_to(bench)
+    answers: list[object] = []
+    bench.inbox.put(Command(method, dict(arguments), answers.append))
+    bench.run()
+    for answer in answers:
+        if isinstance(answer, Later):
+            answer.give()
+    bench.broker.send([Outgoing(Route("celery"), b"garbage")])
+
+    assert len(answers) == 1
+    result = add.delay(2, 3)
+    bench.run()
+    assert result.get(timeout=0) == 5
+
+
+def test_the_broker_being_away_keeps_nobody_from_starting(bench: Bench) -> None:
+    class Mute:
+        def ask_for_revoked(self, known: object) -> list[str]:
+            raise BrokerUnavailable("no permission")
+
+    bench.worker.pidbox = Mute()  # type: ignore[assignment] # one method is asked for
+
+    bench.worker._prepare([])
