@@ -1,0 +1,99 @@
+"""Flower shows and steers beatd's worker; it runs as a process of its own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from tests.servers import Server, eventually, free_port
+from tests.worker.project import Project
+
+pytestmark = pytest.mark.skipif(
+    find_spec("flower") is None, reason="Flower is not installed: pip install flower"
+)
+
+NODE = f"w0@{socket.gethostname()}"
+
+
+class Flower:
+    """A running Flower, asked by its HTTP API."""
+
+    def __init__(self, port: int) -> None:
+        self._at = f"http://127.0.0.1:{port}/api"
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"{self._at}{path}", timeout=30) as answer:
+            return json.load(answer)
+
+    def post(self, path: str) -> Any:
+        request = urllib.request.Request(f"{self._at}{path}", method="POST")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def workers(self) -> Any:
+        """Give what it knows of workers, looked up anew; None while it is not up."""
+        try:
+            return self.get("/workers?refresh=1")
+        except OSError:
+            return None
+
+    def states(self) -> dict[str, str]:
+        return {key: task["state"] for key, task in self.get("/tasks").items()}
+
+
+@contextmanager
+def flower(folder: Path, broker: str, backend: str) -> Iterator[Flower]:
+    port = free_port()
+    addresses = ["-b", broker, "--result-backend", backend]
+    options = [f"--port={port}", "--address=127.0.0.1"]
+    with (folder / "flower.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "celery", *addresses, "flower", *options],
+            env={**os.environ, "FLOWER_UNAUTHENTICATED_API": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield Flower(port)
+    finally:
+        process.terminate()
+        process.wait(timeout=15)
+
+
+def test_flower_shows_the_worker_and_its_tasks_and_steers_it(
+    tmp_path: Path, server: Server
+) -> None:
+    urls = server.url(0), server.url(1)
+    project = Project(tmp_path, *urls)
+    client = Celery("client", broker=urls[0], backend=urls[1])
+    with flower(tmp_path, *urls) as shown, project.worker("-c", "2", "-E"):
+        known = eventually(shown.workers)[NODE]
+        assert known["stats"]["pool"]["max-concurrency"] == 2
+        assert "proj.add" in known["registered"]
+        assert known["active_queues"][0]["name"] == "celery"
+
+        good = client.send_task("proj.add", [1, 2])
+        bad = client.send_task("proj.fail", ["no such thing"])
+        long = client.send_task("proj.mark", ["long", 60])
+        expected = {good.id: "SUCCESS", bad.id: "FAILURE", long.id: "STARTED"}
+        eventually(lambda: shown.states() == expected)
+        assert shown.get("/workers?status=1") == {NODE: True}
+        task = shown.get(f"/task/info/{good.id}")
+        assert (task["name"], task["result"], task["worker"]) == ("proj.add", "3", NODE)
+
+        grown = shown.post(f"/worker/pool/grow/{NODE}?n=1")
+        assert "Growing" in grown["message"]
+        shown.post(f"/task/revoke/{long.id}?terminate=true&signal=SIGKILL")
+        eventually(lambda: shown.states()[long.id] == "REVOKED")
+    client.close()
+    project.app.close()
