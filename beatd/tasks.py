@@ -18,7 +18,8 @@ from beatd.errors import (
     Retry,
     Verdict,
 )
-from beatd.message import Signature
+from beatd.instant import datetime_of
+from beatd.message import Call, Signature
 from beatd.results.async_result import AsyncResult
 from beatd.results.base import Meta
 from beatd.source import Unreadable, import_module
@@ -82,6 +83,43 @@ class Request:
     again: Again | None = None
     """Set by `Task.retry`."""
 
+    @classmethod
+    def of(cls, call: Call, *, hostname: str, ignore_result: bool) -> "Request":
+        """Give what the run of a call on a worker knows."""
+        said = call.envelope
+        return cls(
+            task=said.task,
+            id=said.id,
+            args=call.args,
+            kwargs=call.kwargs,
+            retries=said.retries,
+            eta=None if said.eta is None else datetime_of(said.eta).isoformat(),
+            expires=said.expires_text,
+            timelimit=(said.time_limit, said.soft_time_limit),
+            hostname=hostname,
+            delivery_info={
+                "exchange": said.exchange,
+                "routing_key": said.routing_key,
+                "priority": said.priority,
+                "redelivered": said.redelivered,
+            },
+            headers=said.custom_headers,
+            root_id=said.root_id or said.id,
+            parent_id=said.parent_id,
+            group=said.group,
+            group_index=said.group_index,
+            correlation_id=said.correlation_id,
+            reply_to=said.reply_to,
+            origin=said.origin,
+            shadow=said.shadow,
+            ignore_result=ignore_result,
+            called_directly=False,
+            callbacks=call.callbacks,
+            errbacks=call.errbacks,
+            chain=call.chain,
+            chord=call.chord,
+        )
+
     def __getattr__(self, name: str) -> Any:
         # Only for names that are no field. `headers` is not there yet while a copy
         # of the request is being made.
@@ -92,6 +130,23 @@ class Request:
     def get(self, name: str, default: Any = None) -> Any:
         """Give an attribute, or `default`."""
         return getattr(self, name, default)
+
+
+@dataclass(frozen=True, slots=True)
+class ExceptionInfo:
+    """What hooks and signals get to know of an exception; Celery's names."""
+
+    exception: BaseException
+    traceback: str
+    """As text, the exception included."""
+
+    @property
+    def type(self) -> type[BaseException]:
+        """Give the exception's class."""
+        return type(self.exception)
+
+    def __str__(self) -> str:
+        return self.traceback
 
 
 _request: ContextVar[Request | None] = ContextVar("beatd_request", default=None)
@@ -211,8 +266,8 @@ class Task(Generic[P, R]):
         task does not take, MessageError for ones that cannot be encoded.
         """
         if self.typing:
-            self._signature.bind(*(args or ()), **(kwargs or {}))
-        call = {**self._sent_options(), **options}
+            self.parameters.bind(*(args or ()), **(kwargs or {}))
+        call = {**self.sent_options(), **options}
         result: AsyncResult[R] = self.app.call_task(self, args, kwargs, call)
         return result
 
@@ -223,7 +278,7 @@ class Task(Generic[P, R]):
         **options: Any,
     ) -> AsyncResult[R]:
         """Run a call here and now as a worker would, with retries and links."""
-        call = {**self._sent_options(), **options}
+        call = {**self.sent_options(), **options}
         result: AsyncResult[R] = self.app.apply_task(self, args, kwargs, call)
         return result
 
@@ -252,6 +307,54 @@ class Task(Generic[P, R]):
     def si(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Give a call with these arguments and no other."""
         return self.signature(args, kwargs, immutable=True)
+
+    # Called where the task runs, for subclasses to say what is to happen then. What
+    # they raise is logged; only what `before_start` raises makes the run fail.
+
+    def before_start(
+        self, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> None:
+        """Do this before the task's own code."""
+
+    def on_success(
+        self,
+        retval: Any,
+        task_id: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        """Do this when the run has succeeded."""
+
+    def on_failure(
+        self,
+        exc: BaseException,
+        task_id: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        einfo: ExceptionInfo,
+    ) -> None:
+        """Do this when the run has failed."""
+
+    def on_retry(
+        self,
+        exc: BaseException,
+        task_id: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        einfo: ExceptionInfo,
+    ) -> None:
+        """Do this when the task is to be tried again."""
+
+    def after_return(
+        self,
+        status: str,
+        retval: Any,
+        task_id: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        einfo: ExceptionInfo | None,
+    ) -> None:
+        """Do this when the run has succeeded or failed."""
 
     def AsyncResult(self, task_id: str) -> AsyncResult[R]:
         """Give the run of this id."""
@@ -327,12 +430,19 @@ class Task(Generic[P, R]):
         if of and state:
             self.app.store_meta(Meta(of, state, meta))
 
-    def _sent_options(self) -> dict[str, Any]:
+    def sent_options(self) -> dict[str, Any]:
+        """Give the options of its own that go with every call."""
         options = ((name, getattr(self, name)) for name in SENT_OPTIONS)
         return {name: value for name, value in options if value is not None}
 
+    @property
+    def is_bound(self) -> bool:
+        """Say whether its function gets the task as the first argument."""
+        return self._bound
+
     @cached_property
-    def _signature(self) -> inspect.Signature:
+    def parameters(self) -> inspect.Signature:
+        """Give what a call has to say."""
         function = self._function or self.run
         signature = inspect.signature(function)
         if not self._bound:

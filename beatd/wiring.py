@@ -9,13 +9,13 @@ import re
 import secrets
 import socket
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import tzinfo
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
-from beatd import brokers, pools, results
+from beatd import brokers, pools, results, signals
 from beatd.app import Beatd
 from beatd.brokers.base import Broadcast
 from beatd.clock import SystemClock
@@ -33,6 +33,7 @@ from beatd.timetable import Timetable
 from beatd.worker import celery_app
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.celery_app import CeleryResults, CeleryRunner
+from beatd.worker.conductor import Conductor, in_a_thread
 from beatd.worker.control import Pidbox
 from beatd.worker.events import Events
 from beatd.worker.execute import executor_for
@@ -136,6 +137,7 @@ def worker_of(
         pidbox=_pidbox_of(settings, audience, hostname, lamport, inbox),
         state_file=_state_file_of(settings, hostname),
         lamport=lamport,
+        conductor=work.conductor,
     )
 
 
@@ -211,6 +213,7 @@ class _Work:
     tasks: Registry
     runner: AsyncRunner
     results: Keeper | None
+    conductor: Conductor | None = None
     initialise: Callable[[], object] | None = None
 
 
@@ -221,11 +224,12 @@ def _work_of(config: Config, choice: WorkerChoice, hostname: str) -> _Work:
     settings = config.settings
     app.use(settings)
     app.import_tasks(choice.include)
-    return _Work(
-        app.tasks,
-        executor_for(app, hostname, limits_of(settings)),
-        results.connect(settings) if settings.result_url else None,
-    )
+    limits = limits_of(settings)
+    executor = executor_for(app, hostname, limits)
+    kept = results.connect(settings) if settings.result_url else None
+    successors = replace(executor.successors, apart=in_a_thread)
+    conductor = Conductor(kept, successors, limits)
+    return _Work(app.tasks, executor, kept, conductor, signals.worker_process_init.send)
 
 
 def _celery_work_of(
@@ -234,7 +238,8 @@ def _celery_work_of(
     celery_app.prepare(app, settings, hostname, choice.include)
     runner = CeleryRunner(app, limits_of(settings), hostname)
     kept = CeleryResults(app) if settings.result_url else None
-    return _Work(celery_app.registry_of(app), runner, kept, runner.initialise)
+    tasks = celery_app.registry_of(app)
+    return _Work(tasks, runner, kept, initialise=runner.initialise)
 
 
 def queues_of(config: Config, choice: WorkerChoice) -> Sequence[str]:

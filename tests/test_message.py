@@ -20,8 +20,6 @@ from beatd.message import (
     Limits,
     MessageFormat,
     Template,
-    follow_up,
-    next_step,
     read_body,
     read_envelope,
     retry_of,
@@ -648,31 +646,6 @@ def test_a_retry_goes_back_through_the_exchange_it_came_by() -> None:
 
     assert (options["exchange"], options["routing_key"]) == ("media", "media.video")
     assert "queue" not in options
-
-
-def test_a_callback_has_the_result_in_front_of_its_arguments() -> None:
-    parent = read(raw_of(made())).envelope
-
-    sending = follow_up(SIGNATURE, parent, (42,))
-
-    assert sending.task == "t.next"
-    assert sending.args == (42, "own")
-    assert sending.kwargs == {"k": 1}
-    assert sending.options == {"queue": "low", "root_id": "an-id", "parent_id": "an-id"}
-    assert follow_up({**SIGNATURE, "immutable": True}, parent, (42,)).args == ["own"]
-
-
-def test_the_next_step_of_a_chain_carries_the_rest() -> None:
-    last = {**SIGNATURE, "task": "t.last"}
-    call = read(raw_of(made(None, None, {"chain": [last, SIGNATURE]})))
-
-    step = next_step(call, 42)
-
-    assert step is not None
-    assert (step.task, step.args) == ("t.next", (42, "own"))
-    assert step.options["chain"] == [last]
-    assert next_step(again(step), 1) is not None
-    assert next_step(read(raw_of(made(None, None, {"chain": []}))), 1) is None
 
 
 # -- what logs show

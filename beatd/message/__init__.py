@@ -6,8 +6,8 @@ shape.py     what templates share: the message's text with holes
 options.py   what `apply_async` takes
 envelope.py  in: `read_envelope` reads what is needed to decide about a message,
              `read_body` the arguments
-resend.py    from what came in to what goes out: retries, callbacks, chains
-canvas.py    chains, groups and chords, as the calls that they stand for
+resend.py    from what came in to what goes out: retries
+canvas.py    and what follows: callbacks, chains, groups and chords
 notice.py    what is no call: events, remote control
 """
 
@@ -21,7 +21,7 @@ from beatd.message.envelope import (
     read_envelope,
 )
 from beatd.message.notice import Notice, read_notice, write_notice
-from beatd.message.resend import Sending, follow_up, next_step, retry_of
+from beatd.message.resend import Sending, retry_of
 from beatd.message.shape import MessageFormat
 from beatd.message.template import Template, template
 
@@ -38,8 +38,6 @@ __all__ = [
     "Template",
     "awaited",
     "doomed",
-    "follow_up",
-    "next_step",
     "read_body",
     "read_envelope",
     "read_notice",

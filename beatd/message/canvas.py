@@ -12,12 +12,13 @@ chain, that is its last step; where it is a chord, its body.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import msgspec
 
 from beatd.errors import MessageError
-from beatd.message.envelope import Call, Envelope, Signature
+from beatd.message.envelope import Signature
 from beatd.message.options import is_signature, listed
 from beatd.message.resend import Sending
 
@@ -47,19 +48,16 @@ class Chord(msgspec.Struct, frozen=True):
 
 
 class Canvas:
-    """The calls that follow from the run of a call."""
+    """The calls that follow from a run."""
 
-    def __init__(
-        self, parent: Envelope, new_id: Callable[[], str], **options: Any
-    ) -> None:
+    def __init__(self, new_id: Callable[[], str], **options: Any) -> None:
         """Begin with none; each will be sent with these `options`."""
         self.sends: list[Sending] = []
         self.chords: list[Chord] = []
         self.results: list[Result] = []
         """One for each signature that was added: the children of the run."""
         self._new_id = new_id
-        root = parent.root_id or parent.id
-        self._options = {"root_id": root, "parent_id": parent.id, **options}
+        self._options = options
 
     def add(
         self, signature: Signature, values: Sequence[Any] = (), **options: Any
@@ -70,14 +68,6 @@ class Canvas:
         MessageError if there is something in it that is no signature.
         """
         self.results.append(self._send(signature, values, {**self._options, **options}))
-
-    def add_successors(self, call: Call, value: Any) -> None:
-        """Add what follows when `call` gave this value: callbacks, the next step."""
-        for callback in call.callbacks:
-            self.add(callback, (value,))
-        if call.chain:
-            *rest, step = call.chain
-            self.add(step, (value,), chain=rest)
 
     def _send(
         self, signature: Signature, values: Sequence[Any], options: Mapping[str, Any]
@@ -184,27 +174,33 @@ def result_of(signature: Signature) -> Result:
 
 def awaited(signature: Signature) -> Iterator[Signature]:
     """Give the calls whose values together are the value of a signature."""
-    match _kind(signature):
-        case "chain":
-            for last in _tasks(signature)[-1:]:
-                yield from awaited(last)
-        case "group":
-            for member in _tasks(signature):
-                yield from awaited(member)
-        case "chord":
-            yield from awaited(_body(signature))
-        case _:
-            yield signature
+    try:
+        match _kind(signature):
+            case "chain":
+                parts = _tasks(signature)[-1:]
+            case "group":
+                parts = _tasks(signature)
+            case "chord":
+                parts = [_body(signature)]
+            case _:
+                yield signature
+                return
+    except MessageError:
+        return  # nobody can wait for what cannot be read
+    for part in parts:
+        yield from awaited(part)
 
 
 def doomed(signatures: Iterable[Signature]) -> Iterator[Signature]:
     """Give the calls of signatures that will never be sent, and are waited for."""
     for signature in signatures:
         if _kind(signature) == "chain":
-            yield from doomed(_tasks(signature))
+            with suppress(MessageError):
+                yield from doomed(_tasks(signature))
         else:
             yield from awaited(signature)
-        yield from doomed((signature.get("options") or {}).get("chain") or ())
+        rest = (signature.get("options") or {}).get("chain")
+        yield from doomed(filter(is_signature, listed(rest) or ()))
 
 
 def _kind(signature: Signature) -> Any:

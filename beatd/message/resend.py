@@ -1,13 +1,13 @@
-"""Calls that follow from a call: its retry, its callbacks, the next step of its chain.
+"""A call once more: its retry.
 
-Each is a `Sending`, which goes through `Router.route` and `template` like any other.
+It is a `Sending`, which goes through `Router.route` and `template` like any other.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from beatd.instant import Instant, datetime_of
-from beatd.message.envelope import Call, Envelope, Signature
+from beatd.message.envelope import Call, Envelope
 
 
 class Sending(NamedTuple):
@@ -64,36 +64,6 @@ def retry_of(
         call.kwargs if kwargs is None else kwargs,
         {name: value for name, value in again.items() if value is not None},
     )
-
-
-def follow_up(
-    signature: Signature,
-    parent: Envelope,
-    results: Sequence[Any] = (),
-    options: Mapping[str, Any] | None = None,
-) -> Sending:
-    """Give the call that a signature stands for, sent by the run of `parent`.
-
-    `results` go in front of its arguments, unless it is immutable.
-    """
-    args: Sequence[Any] = signature.get("args") or ()
-    if not signature.get("immutable"):
-        args = (*results, *args)
-    own = {
-        **(signature.get("options") or {}),
-        "root_id": parent.root_id or parent.id,
-        "parent_id": parent.id,
-        **(options or {}),
-    }
-    return Sending(signature["task"], args, signature.get("kwargs") or {}, own)
-
-
-def next_step(call: Call, result: Any) -> Sending | None:
-    """Give the next step of the call's chain, which carries the rest of the chain."""
-    if not call.chain:
-        return None
-    *rest, step = call.chain
-    return follow_up(step, call.envelope, (result,), {"chain": rest})
 
 
 def _stamps(said: Envelope) -> dict[str, Any]:

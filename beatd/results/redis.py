@@ -128,28 +128,24 @@ class RedisResults:
 
     def join_chords(self, parts: Sequence[Part]) -> list[Joined]:
         times = self._chord_times
-        with self._answering(), self._server.client.pipeline(False) as pipe:
-            for part in parts:
-                index = "+inf" if part.index is None else part.index
-                of_part = [part.task_id, part.data, index, self._chord_form]
-                of_times = [times.parts, times.shape, _claim(part), times.claim]
-                keys = [*self._group_keys(part.group).values()]
-                self._join_chord(keys, [*of_part, *of_times], client=pipe)
-            answers = pipe.execute()
-        return [
-            Joined(part, answer[1], answer[0])
-            for part, answer in zip(parts, answers, strict=True)
-            if answer is not None
-        ]
+        found = []
+        for part in parts:
+            index = "+inf" if part.index is None else part.index
+            of_part = [part.task_id, part.data, index, self._chord_form]
+            of_times = [times.parts, times.shape, _claim(part), times.claim]
+            keys = list(self._group_keys(part.group).values())
+            with self._answering():
+                answer = self._join_chord(keys, [*of_part, *of_times])
+            if answer is not None:
+                found.append(Joined(part, answer[1], answer[0]))
+        return found
 
     def end_chords(self, joined: Sequence[Joined]) -> None:
-        with self._answering(), self._server.client.pipeline(False) as pipe:
-            for one in joined:
-                keys = self._group_keys(one.part.group)
-                named = [keys[suffix] for suffix in (".c", ".j", ".t", ".s", ".d")]
-                arguments = [_claim(one.part), self._chord_times.done]
-                self._end_chord(named, arguments, client=pipe)
-            pipe.execute()
+        for one in joined:
+            keys = self._group_keys(one.part.group)
+            named = [keys[suffix] for suffix in (".c", ".j", ".t", ".s", ".d")]
+            with self._answering():
+                self._end_chord(named, [_claim(one.part), self._chord_times.done])
 
     def _group_keys(self, group: str) -> dict[str, str]:
         suffixes = (".j", ".t", ".s", ".d", "", ".c")

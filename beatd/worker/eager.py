@@ -8,7 +8,8 @@ from beatd.codec import content_types
 from beatd.message import Limits, Sending, read_envelope
 from beatd.pools.base import Job
 from beatd.results.base import PROPAGATE_STATES, Meta, State
-from beatd.worker.execute import Host, executor_for
+from beatd.worker.execute import executor_for
+from beatd.worker.host import Host
 from beatd.worker.report import read_report
 
 
@@ -22,7 +23,7 @@ def run_eagerly(host: Host, sending: Sending) -> Meta:
     encoding = results.encoding_of(settings)
     serializer = sending.options.get("serializer") or settings.task_serializer
     limits = Limits(content_types([serializer, settings.task_serializer]))
-    execute = replace(executor_for(host, "eager", limits), encode=encoding.store)
+    execute = replace(executor_for(host, "eager", limits), encoding=encoding)
     first = host.outgoing(sending, execute.clock.now())
     task_id = read_envelope(first.message, limits).id
     meta = Meta(task_id, State.PENDING)

@@ -9,42 +9,35 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
 from beatd.brokers.base import Outgoing
 from beatd.clock import Clock, SystemClock
 from beatd.errors import Ignore, MessageError, Reject, Retry
-from beatd.instant import SECOND, Instant, datetime_of, instant_of, span_of
-from beatd.message import (
-    Call,
-    Limits,
-    Sending,
-    follow_up,
-    next_step,
-    read_body,
-    read_envelope,
-    retry_of,
-)
+from beatd.instant import SECOND, Instant, instant_of, span_of
+from beatd.message import Call, Limits, read_body, read_envelope, retry_of
 from beatd.pools.base import InThread, Job
 from beatd.pools.limits import soft_limit, soft_limited
 from beatd.results import encoding_of
 from beatd.results.base import Meta, State, Stored
+from beatd.results.encoding import Encoding
 from beatd.results.exceptions import repr_of
-from beatd.settings import Settings
-from beatd.tasks import Again, Registry, Request, Task, running
+from beatd.tasks import Again, Request, Task, running
 from beatd.worker.coroutines import run_coroutine
+from beatd.worker.hooks import Hooks
+from beatd.worker.host import Host
 from beatd.worker.report import (
     Fate,
     Report,
-    ignores_result,
     keeps,
     meta_of,
     one_line,
     pack_report,
     result_text,
 )
+from beatd.worker.successors import Sequel, Successors
 
 logger = logging.getLogger(__name__)
 
@@ -56,49 +49,23 @@ LONGEST_TRACEBACK = 100_000
 PACKAGE = str(Path(__file__).parent.parent)
 
 
-class Host(Protocol):
-    """The application, as those who run its tasks need it: app.py."""
-
-    @property
-    def settings(self) -> Settings:
-        """Give the settings."""
-        ...
-
-    @property
-    def tasks(self) -> Registry:
-        """Give the tasks."""
-        ...
-
-    def outgoing(
-        self, sending: Sending, now: Instant, due: Instant | None = None
-    ) -> Outgoing:
-        """Give the message of a call."""
-        ...
-
-    def meta_of(self, task_id: str) -> Meta:
-        """Give what is known of a run."""
-        ...
-
-    def store_meta(self, meta: Meta) -> None:
-        """Keep this as a run's result."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Executor:
     """Runs the jobs of a pool, wherever the pool wants them run; never raises."""
 
-    tasks: Registry
-    settings: Settings
+    host: Host
     limits: Limits
-    encode: Callable[[Meta], Stored] | None
-    """Encodes what is to be kept; MessageError if it cannot. None: nothing is kept."""
-    address: Callable[[Sending, Instant, Instant | None], Outgoing]
-    """Makes the message of a call, sent at the one instant, due at the other."""
+    encoding: Encoding | None
+    """Encodes what is to be kept; None: nothing is kept."""
     hostname: str
-    known_to_have_succeeded: Callable[[str], bool]
-    """Asked of a task that is delivered once more."""
+    known_value: Callable[[str], Meta | None]
+    """Asked of a task that is delivered once more: how it succeeded, if it did."""
     clock: Clock
+
+    @property
+    def successors(self) -> Successors:
+        """Give who knows what follows from runs."""
+        return Successors(self.host, self.encoding, self.hostname, self.clock)
 
     def __call__(self, job: Job) -> bytes:
         """Run a job in this thread."""
@@ -122,50 +89,15 @@ class Executor:
             call = read_body(read_envelope(job.message, self.limits), self.limits)
         except MessageError as error:
             return Report(fate=Fate.BURIED, reason=str(error))
-        if job.deliveries > 1 and self.known_to_have_succeeded(call.envelope.id):
-            return Report(reason="it has succeeded before")
-        task = self.tasks[call.envelope.task]
-        run = _Run(self, task, call, self._request(task, call))
+        task = self.host.tasks[call.envelope.task]
+        run = _Run(self, task, call, self.successors.request_of(call))
+        if job.deliveries > 1 and (known := self.known_value(call.envelope.id)):
+            return run.report_again(known.result)
         began = self.clock.elapsed()
         with running(run.request):
-            report = run.report(await way(run, job.soft_time_limit))
-        seconds = (self.clock.elapsed() - began) / SECOND
-        return msgspec.structs.replace(report, seconds=seconds)
-
-    def _request(self, task: Task[..., Any], call: Call) -> Request:
-        said = call.envelope
-        return Request(
-            task=task.name,
-            id=said.id,
-            args=call.args,
-            kwargs=call.kwargs,
-            retries=said.retries,
-            eta=None if said.eta is None else datetime_of(said.eta).isoformat(),
-            expires=said.expires_text,
-            timelimit=(said.time_limit, said.soft_time_limit),
-            hostname=self.hostname,
-            delivery_info={
-                "exchange": said.exchange,
-                "routing_key": said.routing_key,
-                "priority": said.priority,
-                "redelivered": said.redelivered,
-            },
-            headers=said.custom_headers,
-            root_id=said.root_id or said.id,
-            parent_id=said.parent_id,
-            group=said.group,
-            group_index=said.group_index,
-            correlation_id=said.correlation_id,
-            reply_to=said.reply_to,
-            origin=said.origin,
-            shadow=said.shadow,
-            ignore_result=ignores_result(said, task, self.settings),
-            called_directly=False,
-            callbacks=call.callbacks,
-            errbacks=call.errbacks,
-            chain=call.chain,
-            chord=call.chord,
-        )
+            run.hooks.begun()
+            end = await way(run, job.soft_time_limit)
+            return run.report(end, (self.clock.elapsed() - began) / SECOND)
 
 
 def executor_for(
@@ -174,17 +106,16 @@ def executor_for(
     """Make what runs an application's tasks, by its settings."""
     settings = host.settings
 
-    def succeeded(task_id: str) -> bool:
-        return host.meta_of(task_id).status == State.SUCCESS
+    def known_value(task_id: str) -> Meta | None:
+        found = host.meta_of(task_id)
+        return found if found.status == State.SUCCESS else None
 
     return Executor(
-        host.tasks,
-        settings,
+        host,
         limits,
-        encoding_of(settings).store if settings.result_url else None,
-        host.outgoing,
+        encoding_of(settings) if settings.result_url else None,
         hostname,
-        succeeded if settings.worker_deduplicate_successful_tasks else _never,
+        known_value if settings.worker_deduplicate_successful_tasks else _unknown,
         clock or SystemClock(),
     )
 
@@ -199,8 +130,8 @@ def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("it waits")
 
 
-def _never(task_id: str) -> bool:
-    return False
+def _unknown(task_id: str) -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +150,10 @@ class _Run:
     task: Task[..., Any]
     call: Call
     request: Request
+
+    @property
+    def hooks(self) -> Hooks:
+        return Hooks(self.task, self.request)
 
     async def here(self, soft_time_limit: float | None) -> _End:
         """Run the task's code in this thread, and never let go of it."""
@@ -239,8 +174,10 @@ class _Run:
             return _End(error=error)
 
     def _call(self, soft_time_limit: float | None) -> Any:
+        said = self.request
         with soft_limit(soft_time_limit):
-            return self.task.run(*self.request.args, **self.request.kwargs)
+            self.task.before_start(self.call.envelope.id, said.args, said.kwargs)
+            return self.task.run(*said.args, **said.kwargs)
 
     def _complete(self, soft_time_limit: float | None) -> Any:
         value = self._call(soft_time_limit)
@@ -248,18 +185,33 @@ class _Run:
             return run_coroutine(value, soft_time_limit)
         return value
 
-    def report(self, end: _End) -> Report:
+    def report(self, end: _End, seconds: float) -> Report:
         """Say how it ended; whatever the task raised, it ends here."""
+        state, value = "", end.value
         try:
-            return self._succeeded(self._value_of(end))
+            value = self._value_of(end)
+            report = self._succeeded(value)
+            self.hooks.succeeded(value, seconds)
+            state = report.state
         except Ignore as error:
-            return Report(state="", reason=one_line(repr_of(error)))
+            state, value = "IGNORED", error
+            report = Report(state="", reason=one_line(repr_of(error)))
         except Reject as error:
-            return self._rejected(error)
+            state, value = "REJECTED", error
+            report = self._rejected(error)
         except Retry as error:
-            return self._retried(error)
+            state, value = State.RETRY, error
+            report = self._retried(error)
         except BaseException as error:
-            return self._failed(error)
+            state, value = State.FAILURE, error
+            report = self._failed(error)
+        self.hooks.over(state, value)
+        return msgspec.structs.replace(report, seconds=seconds)
+
+    def report_again(self, value: Any) -> Report:
+        """Say what follows from a success that was kept, and perhaps no more."""
+        report = self._succeeded(value)
+        return msgspec.structs.replace(report, reason="it has succeeded before")
 
     def _value_of(self, end: _End) -> Any:
         try:
@@ -271,38 +223,41 @@ class _Run:
         return end.value
 
     def _succeeded(self, value: Any) -> Report:
-        sends = [
-            follow_up(callback, self.call.envelope, (value,))
-            for callback in self.call.callbacks
-        ]
-        if step := next_step(self.call, value):
-            sends.append(step)
+        sequel = self.executor.successors.of_success(self.call, value)
+        children = [[[child.id, None], None] for child in self.request.children]
+        children += sequel.children
         return Report(
             state=State.SUCCESS,
-            stored=self._stored(State.SUCCESS, value),
-            sends=[*self._messages(sends), *self._again()],
+            stored=self._stored(State.SUCCESS, value, children=children),
+            sends=[*sequel.sends, *self._again()],
+            aftermath=sequel.aftermath,
             result=result_text(value),
         )
 
     def _failed(self, error: BaseException) -> Report:
         text = traceback_of(error)
-        sends = [
-            follow_up(errback, self.call.envelope, (self.request.id,))
-            for errback in self.call.errbacks
-        ]
+        sequel = self._after_failure(error, text)
+        self.hooks.failed(error, text)
         return Report(
             state=State.FAILURE,
             stored=self._stored(State.FAILURE, error, text),
-            sends=self._messages(sends),
+            sends=sequel.sends,
+            aftermath=sequel.aftermath,
             reason=one_line(repr_of(error)),
             exception=one_line(repr_of(error)),
             traceback=text,
             expected=isinstance(error, tuple(self.task.throws)),
         )
 
+    def _after_failure(self, error: BaseException, text: str | None = None) -> Sequel:
+        keep = self._keeps(State.FAILURE)
+        successors = self.executor.successors
+        return successors.of_failure(self.call, State.FAILURE, error, text, keep=keep)
+
     def _retried(self, retry: Retry) -> Report:
         children = [[[self.request.id, None], None]]
         text = traceback_of(retry)
+        self.hooks.retried(retry, text)
         return Report(
             state=State.RETRY,
             stored=self._stored(State.RETRY, retry.exc, text, children),
@@ -316,14 +271,21 @@ class _Run:
     def _rejected(self, error: Reject) -> Report:
         if error.requeue:
             return Report(fate=Fate.REQUEUED, reason=str(error.reason), ends_run=False)
+        sequel = self._after_failure(error)
         return Report(
             fate=Fate.BURIED,
             state=State.FAILURE,
             stored=self._stored(State.FAILURE, error),
+            sends=sequel.sends,
+            aftermath=sequel.aftermath,
             reason=f"rejected: {error.reason}",
             exception=one_line(repr_of(error)),
             traceback=traceback_of(error),
         )
+
+    def _keeps(self, state: State) -> bool:
+        settings = self.executor.host.settings
+        return keeps(state, self.request.ignore_result, self.task, settings)
 
     def _stored(
         self,
@@ -334,10 +296,7 @@ class _Run:
     ) -> Stored | None:
         """Give what is to be kept as the run's result, if anything is."""
         executor = self.executor
-        ignored = self.request.ignore_result
-        if executor.encode is None or not keeps(
-            state, ignored, self.task, executor.settings
-        ):
+        if executor.encoding is None or not self._keeps(state):
             return None
         if children is None:
             children = [[[child.id, None], None] for child in self.request.children]
@@ -345,14 +304,14 @@ class _Run:
             self.call.envelope,
             state,
             result,
-            executor.settings,
+            executor.host.settings,
             now=executor.clock.now(),
             traceback=text,
             children=children,
             hostname=self.request.hostname,
             arguments=(self.request.args, self.request.kwargs),
         )
-        return executor.encode(meta)
+        return executor.encoding.store(meta)
 
     def _again(self) -> list[Outgoing]:
         """Give the message of the next try, if the task asked for one."""
@@ -363,11 +322,7 @@ class _Run:
         due = _due(again, now)
         options = {"ignore_result": self.request.ignore_result, **again.options}
         sending = retry_of(self.call, due, again.args, again.kwargs, options)
-        return [self.executor.address(sending, now, due)]
-
-    def _messages(self, sendings: Sequence[Sending]) -> list[Outgoing]:
-        now = self.executor.clock.now()
-        return [self.executor.address(sending, now, None) for sending in sendings]
+        return [self.executor.host.outgoing(sending, now, due)]
 
 
 _Way: TypeAlias = Callable[[_Run, float | None], Awaitable[_End]]

@@ -19,6 +19,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
+from beatd import signals
 from beatd.brokers.base import Delivery, Done, Outgoing
 from beatd.clock import Clock, SystemClock
 from beatd.errors import (
@@ -39,6 +40,7 @@ from beatd.settings import Settings
 from beatd.tasks import Registry, Task
 from beatd.worker.autoscale import LOOK, Autoscale
 from beatd.worker.commands import obey
+from beatd.worker.conductor import Conductor, Failed
 from beatd.worker.control import Command, Pidbox
 from beatd.worker.events import Events, Load
 from beatd.worker.held import Held, stamps_of
@@ -46,6 +48,7 @@ from beatd.worker.intake import Fetcher, Lease, Room
 from beatd.worker.lamport import LamportClock
 from beatd.worker.rate import Turns, rate_of
 from beatd.worker.report import (
+    Aftermath,
     Fate,
     Report,
     ignores_result,
@@ -180,6 +183,8 @@ class Worker:
     state_file: StateFile | None = None
     """Keeps the revoked ids over restarts."""
     lamport: LamportClock = field(default_factory=LamportClock)
+    conductor: Conductor | None = None
+    """Knows what follows from ends of runs that their own processes cannot tell."""
     on_ready: Callable[[], object] = lambda: None
     on_turn: Callable[[], object] = lambda: None
     """Called each time the loop has turned, once a second at least: the watchdog."""
@@ -226,7 +231,13 @@ class Worker:
             self.results,
             lambda settlements: self.inbox.put(Settled(settlements)),
             away,
+            self.conductor,
         )
+
+    @property
+    def hostname(self) -> str:
+        """Give its name, as receivers of signals ask for it."""
+        return self.name
 
     @property
     def capacity(self) -> int:
@@ -250,6 +261,7 @@ class Worker:
 
     def run(self) -> None:
         """Work until told to stop."""
+        signals.worker_init.send(self)
         self.pool.start()  # before there is any other thread: it may fork
         self._start()
         logger.info(
@@ -260,12 +272,14 @@ class Worker:
             extra={"event": "worker.ready"},
         )
         self.on_ready()
+        signals.worker_ready.send(self)
         try:
             while not self._is_over():
                 self.handle(self._next())
                 self.on_turn()
         finally:
             self._end()
+            signals.worker_shutdown.send(self)
 
     def _next(self) -> WorkerEvent:
         try:
@@ -368,7 +382,8 @@ class Worker:
         self.tell.buried_failed(said, reason, error)
         act = Bury(delivery, reason, said.task, said.id)
         kept = self._meta(said, task, State.FAILURE, error)
-        self.settler.put(Settlement(delivery.token, act, kept, _run_of(said)))
+        end = Failed(State.FAILURE, error, kept is not None)
+        self.settler.put(Settlement(delivery.token, act, kept, _run_of(said), end=end))
 
     def _expire(self, delivery: Delivery, said: Envelope, task: Task[..., Any]) -> None:
         self.tell.expired(said)
@@ -381,10 +396,14 @@ class Worker:
     def _never_run(
         self, delivery: Delivery, said: Envelope, task: Task[..., Any], why: str
     ) -> None:
-        kept = self._meta(said, task, State.REVOKED, RevokedError(why))
-        self.settler.put(
-            Settlement(delivery.token, Acknowledge(_done(delivery, said)), kept)
+        signals.task_revoked.send(
+            task, request=said, terminated=False, signum=None, expired=why == "expired"
         )
+        error = RevokedError(why)
+        kept = self._meta(said, task, State.REVOKED, error)
+        act = Acknowledge(_done(delivery, said))
+        end = Failed(State.REVOKED, error, kept is not None)
+        self.settler.put(Settlement(delivery.token, act, kept, end=end))
 
     def _is_revoked(self, said: Envelope) -> bool:
         return said.id in self.revoked or any(
@@ -484,9 +503,12 @@ class Worker:
         if report.fate is Fate.REQUEUED:
             self._finish(held, report.stored, sends=[_same_again(held)], over=False)
         elif report.fate is Fate.BURIED or self._is_refused(held, report):
-            self._set_aside(held, report.reason, report.stored)
+            self._set_aside(
+                held, report.reason, report.stored, report.sends, report.aftermath
+            )
         else:
-            self._finish(held, report.stored, report.sends, report.ends_run)
+            over, end = report.ends_run, report.aftermath
+            self._finish(held, report.stored, report.sends, over=over, end=end)
 
     def _is_refused(self, held: Held, report: Report) -> bool:
         """Say whether a failed run's message is not to be acknowledged."""
@@ -502,17 +524,23 @@ class Worker:
         error = TimeLimitExceeded(limit)
         self.tell.timed_out(held, limit, error)
         kept = self._meta(held.said, held.task, State.FAILURE, error)
+        end = Failed(State.FAILURE, error, kept is not None)
         if self._acknowledges(held, "task_acks_on_timeout"):
-            self._finish(held, kept)
+            self._finish(held, kept, end=end)
         else:
-            self._set_aside(held, f"time limit of {limit:g} s", kept)
+            self._set_aside(held, f"time limit of {limit:g} s", kept, end=end)
 
     def _lost(self, held: Held, reason: str) -> None:
         """Have it run once more, unless it was to run at most once or killed enough."""
         if held.terminated is not None:
-            self.tell.terminated(held, held.terminated)
+            number = held.terminated
+            self.tell.terminated(held, number)
+            said = {"terminated": True, "signum": number, "expired": False}
+            signals.task_revoked.send(held.task, request=held.said, **said)
             error: Exception = RevokedError("terminated")
-            self._finish(held, self._meta(held.said, held.task, State.REVOKED, error))
+            kept = self._meta(held.said, held.task, State.REVOKED, error)
+            end = Failed(State.REVOKED, error, kept is not None)
+            self._finish(held, kept, end=end)
             return
         held.losses.append(reason)
         self.tell.lost(held, reason)
@@ -525,7 +553,8 @@ class Worker:
             error = WorkerLost(f"Worker exited prematurely: {reason}")
             self.tell.given_up(held, error)
             kept = self._meta(held.said, held.task, State.FAILURE, error)
-            self._finish(held, kept)
+            end = Failed(State.FAILURE, error, kept is not None)
+            self._finish(held, kept, end=end)
         elif deliveries > self.settings.task_max_deliveries:
             error = WorkerLost(f"delivered {deliveries - 1} times, each time fatal")
             self._bury_failed(held.delivery, held.said, held.task, error, held.losses)
@@ -538,19 +567,30 @@ class Worker:
         held: Held,
         kept: Meta | Stored | None,
         sends: Sequence[Outgoing] = (),
+        *,
         over: bool = True,
+        end: Aftermath | Failed | None = None,
     ) -> None:
         """Acknowledge the delivery, once its result is kept."""
         done = _done(held.delivery, held.said) if over else Done(held.delivery)
         # One that was acknowledged before its run is out of flight: nothing but this
         # tells that its run has ended.
         ended = _run_of(held.said) if over and held.early else None
-        self.settler.put(Settlement(held.token, Acknowledge(done, sends), kept, ended))
+        act = Acknowledge(done)
+        self.settler.put(Settlement(held.token, act, kept, ended, sends, end))
 
-    def _set_aside(self, held: Held, reason: str, kept: Meta | Stored | None) -> None:
+    def _set_aside(
+        self,
+        held: Held,
+        reason: str,
+        kept: Meta | Stored | None,
+        sends: Sequence[Outgoing] = (),
+        end: Aftermath | Failed | None = None,
+    ) -> None:
         said = held.said
         act = Bury(held.delivery, one_line(reason), said.task, said.id)
-        self.settler.put(Settlement(held.token, act, kept, _run_of(said)))
+        run = _run_of(said)
+        self.settler.put(Settlement(held.token, act, kept, run, sends, end))
 
     def _meta(
         self,

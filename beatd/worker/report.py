@@ -9,9 +9,10 @@ import msgspec
 from beatd.brokers.base import Outgoing
 from beatd.codec import content_types
 from beatd.instant import Instant, datetime_of
-from beatd.message import Envelope, Limits
+from beatd.message import Chord, Envelope, Limits
 from beatd.message.represent import bounded_repr
 from beatd.results.base import READY_STATES, Meta, State, Stored
+from beatd.results.chords import Part
 from beatd.settings import Settings
 from beatd.tasks import Task
 
@@ -24,6 +25,20 @@ class Fate(StrEnum):
     BURIED = "buried"  # to the dead-letter queue
 
 
+class Aftermath(msgspec.Struct, frozen=True, array_like=True):
+    """What else the result backend is to know when a run has ended."""
+
+    stored: list[Stored] = msgspec.field(default_factory=list)
+    """Failures of calls that will never be sent."""
+    begun: list[Chord] = msgspec.field(default_factory=list)
+    """Chords that begin with what is sent."""
+    parts: list[Part] = msgspec.field(default_factory=list)
+    """What counts for chords that have begun before."""
+
+    def __bool__(self) -> bool:
+        return bool(self.stored or self.begun or self.parts)
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One run, as it ended."""
 
@@ -34,6 +49,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What is to be kept as its result."""
     sends: list[Outgoing] = msgspec.field(default_factory=list)
     """The retry, callbacks, the next step of a chain."""
+    aftermath: Aftermath = msgspec.field(default_factory=Aftermath)
     reason: str = ""
     """In one line: the exception, or why the message is buried."""
     result: str = ""

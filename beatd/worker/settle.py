@@ -5,22 +5,28 @@ whose results it is to keep, and no one else.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from beatd.brokers.base import Consumer, Delivery, Done, Outgoing, Sender
 from beatd.errors import BrokerUnavailable, ResultUnavailable
 from beatd.instant import Instant, Span
 from beatd.results.base import Keeper, Meta, Stored
+from beatd.results.chords import Joined
+from beatd.worker.conductor import Conductor, Failed
+from beatd.worker.report import Aftermath
 from beatd.worker.stage import OnCrash, Stage, Trouble
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledge:
-    """It is done with; what follows from it is sent in the same step."""
+    """It is done with; what follows from its run is sent in the same step."""
 
     done: Done
-    sends: Sequence[Outgoing] = ()
+
+    @property
+    def delivery(self) -> Delivery:
+        return self.done.delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,12 @@ class Settlement:
     kept: Meta | Stored | None = None
     ended: tuple[str, str] | None = None
     """Entry and task id of a run that ends, where no acknowledgement tells it."""
+    sends: Sequence[Outgoing] = ()
+    """What follows from its run; sent once what is to be kept is kept."""
+    end: Aftermath | Failed | None = None
+    """What else is to be kept, for others than the run itself."""
+    joined: Sequence[Joined] = ()
+    """Chords whose bodies are among what is sent."""
 
 
 class Source(Consumer, Sender, Protocol):
@@ -93,35 +105,58 @@ class Settler:
         results: Keeper | None,
         settled: Callable[[Sequence[Settlement]], object],
         away: Trouble,
+        conductor: Conductor | None = None,
     ) -> None:
+        """Without a conductor nothing is kept for others than the runs themselves."""
         self._broker = broker
         self._worker = worker
         self._results = results
         self._settled = settled
+        self._conductor = conductor
         results_away = Trouble("the result backend is away", "results")
         self.keeping = Stage(self._keep, ResultUnavailable, results_away)
         self.settling = Stage(self._settle, BrokerUnavailable, away)
+        self.forgetting = Stage(self._forget, ResultUnavailable, results_away)
 
     def put(self, settlement: Settlement) -> None:
         """Have this settled; `settled` is called with it when it is."""
         keeps = settlement.kept is not None and self._results is not None
+        keeps = keeps or bool(settlement.end and self._conductor)
         (self.keeping if keeps else self.settling).put(settlement)
 
     def start(self, on_crash: OnCrash) -> None:
-        """Begin to settle, in two threads."""
+        """Begin to settle, in three threads."""
         self.keeping.start("beatd-keep", on_crash)
         self.settling.start("beatd-settle", on_crash)
+        self.forgetting.start("beatd-forget", on_crash)
 
     def stop(self, patience: Span) -> bool:
         """Settle what was put in before, as far as `patience` goes; say if all is."""
         kept = self.keeping.stop(patience)
-        return self.settling.stop(patience) and kept
+        settled = self.settling.stop(patience)
+        # What is not forgotten goes by itself, with time.
+        self.forgetting.stop(patience)
+        return settled and kept
 
     def _keep(self, batch: Sequence[Settlement]) -> None:
         if self._results is not None:
             self._results.store([one.kept for one in batch if one.kept is not None])
-        for settlement in batch:
+        # All of it before any is handed on: it may be kept again.
+        for settlement in [self._conducted(one) for one in batch]:
             self.settling.put(settlement)
+
+    def _conducted(self, settlement: Settlement) -> Settlement:
+        """Keep what else is to be kept; give what follows from that, too."""
+        act, end = settlement.act, settlement.end
+        if not (self._conductor and end and isinstance(act, Acknowledge | Bury)):
+            return settlement
+        more = self._conductor.conduct(act.delivery.message, end)
+        sends = [*settlement.sends, *more.sends]
+        return replace(settlement, sends=sends, joined=more.joined)
+
+    def _forget(self, batch: Sequence[Joined]) -> None:
+        if self._conductor:
+            self._conductor.forget(batch)
 
     def _settle(self, batch: Sequence[Settlement]) -> None:
         """Tell the broker. All of it may be told again, when an answer is lost."""
@@ -129,17 +164,18 @@ class Settler:
         done: list[Done] = []
         sends: list[Outgoing] = []
         back: list[Delivery] = []
+        buried: list[Bury] = []
         for settlement in batch:
+            sends += settlement.sends
             match settlement.act:
-                case Acknowledge(one, following):
-                    done.append(one)
-                    sends += following
+                case Acknowledge(settled):
+                    done.append(settled)
                 case Begin(delivery):
                     begun.append(Done(delivery))
                 case GiveBack(delivery):
                     back.append(delivery)
-                case Bury(delivery, reason, task, task_id):
-                    self._broker.bury(self._worker, delivery, reason, task, task_id)
+                case Bury() as bury:
+                    buried.append(bury)
                 case Delay(delivery, until):
                     self._broker.delay(self._worker, delivery, until)
         # Not in one step with `done`: a broker knows a request that is made again by
@@ -148,8 +184,17 @@ class Settler:
             self._broker.acknowledge(self._worker, begun)
         if done:
             self._broker.acknowledge(self._worker, done, sends)
+        elif sends:
+            self._broker.send(sends)
+        for one in buried:  # after what follows from their runs
+            self._broker.bury(
+                self._worker, one.delivery, one.reason, one.task, one.task_id
+            )
         if back:
             self._broker.give_back(self._worker, back)
         if ended := dict(one.ended for one in batch if one.ended):
             self._broker.end_runs(ended)
         self._settled(batch)
+        for settlement in batch:
+            for joined in settlement.joined:
+                self.forgetting.put(joined)

@@ -11,9 +11,8 @@ from beatd.errors import MessageError
 from beatd.instant import instant_of
 from beatd.message import (
     Call,
+    Canvas,
     Sending,
-    follow_up,
-    next_step,
     read_body,
     read_envelope,
     retry_of,
@@ -331,20 +330,23 @@ def following(vector: Vector, call: Call, recorded: Call) -> Sending:
     envelope = recorded.envelope
     if "retry" in vector.kind:
         return retry_of(call, envelope.eta, options={"ignore_result": False})
+    said = call.envelope
+    parent = {"root_id": said.root_id or said.id, "parent_id": said.id}
+    # The worker drew the id of the callback.
+    canvas = Canvas(lambda: envelope.id, **parent)
     if "link" in vector.kind:
-        # The worker drew the id of the callback.
-        drawn = {"task_id": envelope.id}
-        return follow_up(call.callbacks[0], call.envelope, (recorded.args[0],), drawn)
-    if "chain" in vector.kind:
+        canvas.add(call.callbacks[0], (recorded.args[0],))
+    elif "chain" in vector.kind:
         result = recorded.args[0]
         if isinstance(result, dict):  # a task's own tuple, which JSON made a list
             result = {**result, "args": tuple(result["args"])}
-        step = next_step(call, result)
-        assert step is not None
-        return step
-    # A task that calls another: the caller's id is the parent's.
-    parent = {"root_id": call.envelope.id, "parent_id": call.envelope.id}
-    return Sending(envelope.task, tuple(recorded.args), {}, parent)
+        assert call.chain
+        *rest, step = call.chain
+        canvas.add(step, (result,), chain=rest)
+    else:  # a task that calls another
+        return Sending(envelope.task, tuple(recorded.args), {}, parent)
+    (sending,) = canvas.sends
+    return sending
 
 
 def test_every_recorded_message_is_looked_at() -> None:

@@ -8,6 +8,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from beatd.app import Beatd
+from beatd.brokers.base import Broker
 from beatd.brokers.memory import MemoryBroker
 from beatd.errors import ResultUnavailable
 from beatd.instant import Span
@@ -16,6 +17,7 @@ from beatd.pools.solo import Solo
 from beatd.results import encoding_of
 from beatd.results.base import READY_STATES, Meta, Stored
 from beatd.results.encoding import Encoding
+from beatd.worker.conductor import Conductor
 from beatd.worker.execute import executor_for
 from beatd.worker.loop import Worker, WorkerEvent
 from beatd.worker.report import limits_of
@@ -62,18 +64,23 @@ class FakeResults:
 class Bench:
     """What a worker's test is done on; `settings` are those of the application."""
 
-    def __init__(self, *, state_file: StateFile | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        broker: Broker | None = None,
+        state_file: StateFile | None = None,
+        **settings: Any,
+    ) -> None:
         self.clock = FakeClock()
-        self.broker = MemoryBroker(self.clock)
+        self.broker = broker or MemoryBroker(self.clock)
         settings = {"result_backend": "redis://nowhere", **settings}  # never asked
         self.app = Beatd("proj", clock=self.clock, set_as_current=False, **settings)
         self.settings = self.app.settings
         self.results = FakeResults(encoding_of(self.settings))
         self.app.use(self.settings, self.broker, self.results)
         self.inbox: SimpleQueue[WorkerEvent] = SimpleQueue()
-        execute = executor_for(
-            self.app, "celery@here", limits_of(self.settings), self.clock
-        )
+        limits = limits_of(self.settings)
+        execute = executor_for(self.app, "celery@here", limits, self.clock)
         self.worker = Worker(
             name="celery@here",
             identity="here-1",
@@ -85,6 +92,7 @@ class Bench:
             inbox=self.inbox,
             results=self.results,
             state_file=state_file,
+            conductor=Conductor(self.results, execute.successors, limits),
             clock=self.clock,
         )
 
@@ -107,8 +115,11 @@ class Bench:
             handled = True
 
     def settle(self) -> bool:
-        """Let both stages do what lies ready."""
-        return self.worker.settler.keeping.turn() | self.worker.settler.settling.turn()
+        """Let all stages do what lies ready."""
+        settler = self.worker.settler
+        return (
+            settler.keeping.turn() | settler.settling.turn() | settler.forgetting.turn()
+        )
 
     def left(self) -> int:
         """Give the number of messages that are in the queue or in flight."""

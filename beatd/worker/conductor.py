@@ -1,0 +1,135 @@
+"""What else is kept when runs end: chords are counted, and have their bodies sent."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from beatd.brokers.base import Outgoing
+from beatd.errors import ChordError, MessageError
+from beatd.message import Envelope, Limits, Signature, read_body, read_envelope
+from beatd.results.base import Keeper, State
+from beatd.results.chords import Chords, Joined, Part
+from beatd.worker.report import Aftermath
+from beatd.worker.successors import Sequel, Successors, bodies_in, bodies_of
+
+logger = logging.getLogger(__name__)
+
+LARGEST = 4 * 1024 * 1024
+"""Bytes of a body that is decoded here after its run has failed elsewhere.
+
+A larger one may be what the process died of that had it last.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A run that failed outside of itself, or never began."""
+
+    state: State
+    error: BaseException
+    keep: bool
+    """Whether its failure is to be kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conducted:
+    """What follows from what was kept."""
+
+    sends: list[Outgoing]
+    joined: list[Joined]
+    """Chords to forget once that is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conductor:
+    """Keeps the aftermath of runs; called again with the same, it does no more."""
+
+    results: Keeper | None
+    successors: Successors
+    limits: Limits
+
+    def conduct(self, message: bytes, end: Aftermath | Failed) -> Conducted:
+        """Keep what follows from the end of this message's run.
+
+        Raises ResultUnavailable.
+        """
+        done = Conducted([], [])
+        if isinstance(end, Failed):
+            sequel = self._after_failure(message, end)
+            done.sends.extend(sequel.sends)
+            end = sequel.aftermath
+        self._keep(end)
+        if end.parts:
+            call = read_body(read_envelope(message, self.limits), self.limits)
+            bodies = bodies_of(call)
+            while end.parts:
+                end = self._join(end.parts, bodies, call.envelope, done)
+                self._keep(end)
+        return done
+
+    def forget(self, joined: Sequence[Joined]) -> None:
+        """Forget chords whose bodies are sent. Raises ResultUnavailable."""
+        if isinstance(self.results, Chords):
+            self.results.end_chords(joined)
+
+    def _after_failure(self, message: bytes, end: Failed) -> Sequel:
+        limits = self.limits._replace(size=LARGEST)
+        try:
+            if len(message) > 2 * LARGEST:
+                raise MessageError("too large to be looked into")
+            call = read_body(read_envelope(message, limits), limits)
+        except MessageError as error:
+            words = "nobody knows what was to follow from a message: %s"
+            logger.warning(words, error, extra={"event": "task.unfollowed"})
+            return Sequel()
+        return self.successors.of_failure(call, end.state, end.error, keep=end.keep)
+
+    def _keep(self, end: Aftermath) -> None:
+        if self.results and end.stored:
+            self.results.store(end.stored)
+        if isinstance(self.results, Chords) and end.begun:
+            self.results.begin_chords(end.begun)
+
+    def _join(
+        self,
+        parts: Sequence[Part],
+        bodies: dict[str, Signature],
+        last: Envelope,
+        done: Conducted,
+    ) -> Aftermath:
+        """Count these, and give what is to be kept because of that."""
+        ends = Aftermath()
+        if not isinstance(self.results, Chords):
+            return self._refuse(parts, bodies)
+        for joined in self.results.join_chords(parts):
+            body = bodies[joined.part.task_id]
+            sequel = self.successors.of_header(joined, body, last)
+            done.sends.extend(sequel.sends)
+            done.joined.append(joined)
+            # A body that fails may be part of a further chord.
+            bodies.update(bodies_in([body]))
+            ends = _both(ends, sequel.aftermath)
+        return ends
+
+    def _refuse(self, parts: Sequence[Part], bodies: dict[str, Signature]) -> Aftermath:
+        """Fail the bodies of chords that nobody counts."""
+        error = ChordError("chords need result_backend at redis://..., or rediss://...")
+        ends = Aftermath()
+        for part in parts:
+            body = bodies[part.task_id]
+            bodies.update(bodies_in([body]))
+            sequel = self.successors.without_body(part.group, body, error)
+            ends = _both(ends, sequel.aftermath)
+        return ends
+
+
+def in_a_thread(code: Callable[[], None]) -> None:
+    """Have the user's code called where it holds up nobody."""
+    threading.Thread(target=code, name="beatd-errback", daemon=True).start()
+
+
+def _both(one: Aftermath, other: Aftermath) -> Aftermath:
+    return Aftermath(
+        one.stored + other.stored, one.begun + other.begun, one.parts + other.parts
+    )

@@ -1,0 +1,96 @@
+"""Tells the task's own methods, and whoever is connected, how a run goes."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from beatd import signals
+from beatd.errors import Retry
+from beatd.results.base import State
+from beatd.tasks import ExceptionInfo, Request, Task
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Calls the user's code around one run; what it raises is logged."""
+
+    task: Task[..., Any]
+    request: Request
+
+    def begun(self) -> None:
+        """Tell that the task's code is about to run."""
+        said = self.request
+        signals.task_prerun.send(
+            self.task,
+            task_id=said.id,
+            task=self.task,
+            args=said.args,
+            kwargs=said.kwargs,
+        )
+
+    def succeeded(self, value: Any, seconds: float) -> None:
+        """Tell that it gave this value."""
+        task, call = self.task, self._call
+        self._do("on_success", lambda: task.on_success(value, *call))
+        signals.task_success.send(task, result=value, runtime=seconds)
+        self._do(
+            "after_return",
+            lambda: task.after_return(State.SUCCESS, value, *call, None),
+        )
+
+    def failed(self, error: BaseException, text: str) -> None:
+        """Tell that it raised this."""
+        task, call, said = self.task, self._call, self.request
+        info = ExceptionInfo(error, text)
+        self._do("on_failure", lambda: task.on_failure(error, *call, info))
+        signals.task_failure.send(
+            task,
+            task_id=said.id,
+            exception=error,
+            args=said.args,
+            kwargs=said.kwargs,
+            traceback=error.__traceback__,
+            einfo=info,
+        )
+        self._do(
+            "after_return",
+            lambda: task.after_return(State.FAILURE, error, *call, info),
+        )
+
+    def retried(self, retry: Retry, text: str) -> None:
+        """Tell that it is to be tried again."""
+        task, call = self.task, self._call
+        info = ExceptionInfo(retry, text)
+        self._do("on_retry", lambda: task.on_retry(retry.exc or retry, *call, info))
+        signals.task_retry.send(task, request=self.request, reason=retry, einfo=info)
+
+    def over(self, state: str, value: Any) -> None:
+        """Tell that the run is over, however it ended."""
+        said = self.request
+        signals.task_postrun.send(
+            self.task,
+            task_id=said.id,
+            task=self.task,
+            args=said.args,
+            kwargs=said.kwargs,
+            retval=value,
+            state=state,
+        )
+
+    @property
+    def _call(self) -> tuple[Any, Any, Any]:
+        return self.request.id, self.request.args, self.request.kwargs
+
+    def _do(self, name: str, hook: Callable[[], object]) -> None:
+        try:
+            hook()
+        except BaseException:  # foreign code: the run has ended all the same
+            logger.exception(
+                "%s of task %s raised",
+                name,
+                self.task.name,
+                extra={"event": "hook.failed", "task": self.task.name},
+            )
