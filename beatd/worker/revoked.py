@@ -71,11 +71,18 @@ class StateFile:
                 raise ConfigError(str(path), [f"--statedb: {error}"]) from error
 
     def load(self, now: Instant) -> Sequence[tuple[str, Instant]]:
-        """Give id and moment of what still counts, oldest first. Forgets the rest."""
-        with closing(connect(self._path)) as db:
-            db.execute("DELETE FROM revoked WHERE at <= ?", (now - KEPT,))
-            sql = "SELECT id, at FROM revoked ORDER BY at DESC LIMIT ?"
-            return db.execute(sql, (MOST,)).fetchall()[::-1]
+        """Give id and moment of what still counts, oldest first. Forgets the rest.
+
+        Raises ConfigError when the file cannot be read.
+        """
+        try:
+            with closing(connect(self._path)) as db:
+                db.execute("DELETE FROM revoked WHERE at <= ?", (now - KEPT,))
+                sql = "SELECT id, at FROM revoked ORDER BY at DESC LIMIT ?"
+                return db.execute(sql, (MOST,)).fetchall()[::-1]
+        except sqlite3.Error as error:
+            problem = f"--statedb: {error}; a new file is made where there is none"
+            raise ConfigError(str(self._path), [problem]) from error
 
     def add(self, ids: Iterable[str], now: Instant) -> None:
         """Remember these. Raises sqlite3.Error."""

@@ -1,6 +1,8 @@
 """What is remembered of revoked ids, here and on disk."""
 
 import shelve
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,16 @@ def test_a_state_file_of_celery_is_refused_and_left_as_it_is(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="is not a worker state file of beatd"):
         StateFile(made)
     assert made.read_bytes() == before
+
+
+def test_a_state_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "worker.db"
+    file = StateFile(path)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TABLE revoked")
+
+    with pytest.raises(ConfigError, match="no such table"):
+        file.load(NOON)
 
 
 def test_a_state_file_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
