@@ -24,6 +24,10 @@ from beatd.entry import Mark
 from beatd.instant import Instant, Span
 from beatd.routing import Queue, Route
 
+ENOUGH = 8 * 1024 * 1024
+"""Bytes of messages after which one `take` gives no more: large ones come one by one,
+and do not lie in a worker's memory all at once."""
+
 
 class Outcome(Enum):
     """What became of one emission."""
@@ -244,7 +248,7 @@ class Consumer(Protocol):
         Order: priority steps first, then `queues` in the order given. Messages whose
         delay is over come back first. `attempt` names the request: one that is made
         again with the same `attempt`, because its answer was lost, gives the same
-        deliveries and takes no more.
+        deliveries and takes no more. Less is given once it has ENOUGH bytes.
         """
         ...
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from beatd.brokers.base import (
+    ENOUGH,
     DeadLetter,
     Delayed,
     Delivery,
@@ -199,10 +200,12 @@ class MemoryBroker:
             lists = [(step, name) for step in PRIORITY_STEPS for name in queues]
             tokens = [f"{attempt}:{index}" for index in range(limit)]
             if not any(token in joined.in_flight for token in tokens):
+                size = 0
                 for token in tokens:
-                    if (stored := self._pop(lists)) is None:
+                    if size >= ENOUGH or (stored := self._pop(lists)) is None:
                         break
                     joined.in_flight[token] = stored
+                    size += len(stored.message)
             return [
                 Delivery(token, stored.queue, stored.message, stored.deliveries + 1)
                 for token in tokens

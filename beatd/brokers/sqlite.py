@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from beatd.brokers.base import (
+    ENOUGH,
     DeadLetter,
     Delayed,
     Delivery,
@@ -241,16 +242,16 @@ class SQLiteBroker:
             if not self._joined(db, worker):
                 return []
             rows = db.execute(SQL["taken"], (worker, attempt)).fetchall()
-            if not rows:
-                rows = self._ready(db, queues, limit)
+            if not rows and (ready := self._ready(db, queues, limit)):
                 sql = "SELECT coalesce(max(place), 0) FROM messages WHERE worker = ?"
                 (last,) = db.execute(sql, (worker,)).fetchone()
-                taken = enumerate((number for number, *_ in rows), start=last + 1)
-                flights = [(worker, attempt, place, number) for place, number in taken]
+                places = enumerate(ready, start=last + 1)
+                flights = [(worker, attempt, place, number) for place, number in places]
                 db.executemany(SQL["take"], flights)
+                rows = db.execute(SQL["taken"], (worker, attempt)).fetchall()
         return [
             Delivery(f"{attempt}:{number}", queue, message, deaths + 1)
-            for number, queue, message, deaths, *_ in rows
+            for number, queue, message, deaths in rows
         ]
 
     def await_message(self, queues: Sequence[str], timeout: Span) -> bool:
@@ -442,16 +443,23 @@ class SQLiteBroker:
 
     def _ready(
         self, db: sqlite3.Connection, queues: Sequence[str], limit: int
-    ) -> list[_Row]:
-        """Give what is next: by step, then by the order of the queues."""
+    ) -> list[int]:
+        """Give the ids of what is next: by step, then by the order of the queues."""
         over = db.execute(SQL["over"], (self._clock.now(),)).fetchall()
         self._put_in_front(db, over, deaths=0)
         rows: list[_Row] = []
         for queue in queues:
             rows += db.execute(SQL["ready"], (queue, limit))
         # The sort is stable: within a step and queue they stay as they lie.
-        rows.sort(key=lambda row: row[4])
-        return rows[:limit]
+        rows.sort(key=lambda row: row[1])
+        chosen: list[int] = []
+        size = 0
+        for number, _, length in rows[:limit]:
+            if size >= ENOUGH:
+                break
+            chosen.append(number)
+            size += length
+        return chosen
 
     def _release(self, db: sqlite3.Connection, worker: str, *, deaths: int) -> int:
         """End a lease and put in front what was held under it; say how many."""

@@ -132,7 +132,7 @@ SELECT id, queue, message, deaths
 FROM messages WHERE worker = ? AND attempt = ? ORDER BY place
 
 -- name: ready
-SELECT id, queue, message, deaths, step
+SELECT id, step, length(message)
 FROM messages
 WHERE queue = ? AND worker IS NULL AND due IS NULL
 ORDER BY step, place, id LIMIT ?

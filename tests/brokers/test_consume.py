@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from beatd.brokers.base import Broker, Delivery, Done, Outgoing
+from beatd.brokers.base import ENOUGH, Broker, Delivery, Done, Outgoing
 from beatd.clock import SystemClock
 from beatd.instant import MINUTE, SECOND, Instant
 from tests.brokers.making import (
@@ -96,6 +96,18 @@ def test_a_request_that_found_less_than_asked_takes_no_more_when_made_again(
 
     assert broker.take(worker, ["celery"], 2, "t1") == first
     assert messages(broker.take(worker, ["celery"], 2, "t2")) == [b"2"]
+
+
+def test_large_messages_come_one_by_one(broker: Broker, worker: str) -> None:
+    large = b"x" * ENOUGH
+    fill(broker, b"1", large, b"2", large, *(b"%d" % i for i in range(3, 40)))
+
+    taken = [messages(broker.take(worker, ["celery"], 99, f"t{n}")) for n in range(4)]
+
+    assert taken[0] == [b"1", large]
+    assert taken[1] == [b"2", large]
+    assert taken[2] == [b"%d" % i for i in range(3, 40)]
+    assert taken[3] == []
 
 
 def test_who_has_no_lease_takes_nothing(broker: Broker) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import redis
 
 from beatd.brokers.base import (
+    ENOUGH,
     DeadLetter,
     Delayed,
     Delivery,
@@ -218,7 +219,7 @@ class RedisBroker:
         lists = self._wire.lists(queues)
         own = ("serial", "deliveries", "delayed", "late")
         keys = [self._key("workers"), self._in_flight(worker), *map(self._key, own)]
-        given = self._run("take", [*keys, *lists], [worker, attempt, limit])
+        given = self._run("take", [*keys, *lists], [worker, attempt, limit, ENOUGH])
         parts = iter(given)
         return [
             Delivery(f"{attempt}:{number}", lists[name.decode()], message, deaths + 1)

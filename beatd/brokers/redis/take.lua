@@ -7,7 +7,7 @@
 --       5 delayed     sorted set: id -> when it is due, ms of the server's clock
 --       6 late        hash: id -> held message
 --       7...          lists in the order in which they are to be emptied
--- ARGV  1 worker  2 attempt  3 limit
+-- ARGV  1 worker  2 attempt  3 limit  4 bytes after which it is enough
 --
 -- A held message is "<serial>:<length of list's name>:<list's name><message>": it can
 -- go back to where it lay, and in what order, whatever bytes it has.
@@ -55,18 +55,30 @@ if #given > 0 then
   return given
 end
 
-local taken = 0
-for index = 7, #KEYS do
-  local list = KEYS[index]
-  for _, message in ipairs(redis.call('RPOP', list, limit - taken) or {}) do
-    taken = taken + 1
-    local serial = string.format('%.0f', redis.call('INCR', KEYS[3]))
-    local held = serial .. ':' .. #list .. ':' .. list .. message
-    redis.call('HSET', KEYS[2], ARGV[2] .. ':' .. taken, held)
-    give(taken, list, message)
+local taken, size, enough = 0, 0, tonumber(ARGV[4])
+local function take(list, message)
+  taken, size = taken + 1, size + #message
+  local serial = string.format('%.0f', redis.call('INCR', KEYS[3]))
+  local held = serial .. ':' .. #list .. ':' .. list .. message
+  redis.call('HSET', KEYS[2], ARGV[2] .. ':' .. taken, held)
+  give(taken, list, message)
+end
+
+local index = 7
+while index <= #KEYS and taken < limit and size < enough do
+  -- Not more than a few: what is too much has to go back.
+  local list, some = KEYS[index], math.min(limit - taken, 16)
+  local found = redis.call('RPOP', list, some) or {}
+  local number = 1
+  while number <= #found and size < enough do
+    take(list, found[number])
+    number = number + 1
   end
-  if taken == limit then
-    break
+  for surplus = #found, number, -1 do
+    redis.call('RPUSH', list, found[surplus])
+  end
+  if #found < some then
+    index = index + 1
   end
 end
 return given
