@@ -75,7 +75,8 @@ def test_work_goes_on_when_connections_die_without_a_word(
     shop.until_ended(["before", *names])
 
     assert begin_late(shop, names, sent) == {}
-    assert all(worker.said("the broker is away") for worker in shop.workers)
+    # It did happen; a worker that had nothing to say meanwhile need not have noticed.
+    assert any(worker.said("the broker is away") for worker in shop.workers)
     shop.check()
 
 
