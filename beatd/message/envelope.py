@@ -22,6 +22,9 @@ from beatd.message.options import is_signature
 MAX_NAME = 1000
 """Characters in a task's name or id; real ones have a tenth of that."""
 
+_REST = 1024 * 1024
+"""Bytes of a message beside its body; real ones have a thousandth of that."""
+
 MAX_SECONDS = 10**9
 MAX_COUNT = 2**31
 
@@ -35,7 +38,12 @@ class Limits(NamedTuple):
     accept: frozenset[str] = frozenset({codec.JSON})
     """Content types that are decoded."""
     size: int = codec.MAX_SIZE
-    """Bytes of a body after decompression."""
+    """Bytes of a body, in the message and after decompression."""
+
+    @property
+    def message(self) -> int:
+        """Bytes of a whole message: base64 makes four of three, the rest is small."""
+        return self.size // 3 * 4 + _REST
 
 
 DEFAULT_LIMITS = Limits()
@@ -115,6 +123,8 @@ def read_envelope(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Envelope:
 
     The body is decoded only for protocol 1, which keeps everything in it.
     """
+    if len(raw) > limits.message:
+        raise MessageError(f"{len(raw)} bytes: larger than {limits.message}")
     wire = _read_wire(raw)
     known = wire.headers or _Headers()
     decoded: Any = None
@@ -268,6 +278,8 @@ def _read_wire(raw: bytes) -> _Wire:
     except (msgspec.DecodeError, ValueError, RecursionError):
         # Python's `json` takes more (NaN, lone surrogates), and says what is wrong.
         wire = _convert(_read_json(raw), _Wire, "message")
+    if not raw.isascii():
+        _text_of(raw)  # nobody has looked yet at the names of what is passed over
     # A message that holds no more brackets than levels allowed is not too deep.
     if raw.count(b"{") + raw.count(b"[") > codec.MAX_DEPTH:
         codec.check_depth(_read_json(raw))
@@ -280,24 +292,48 @@ def _headers_of(raw: bytes) -> dict[str, Any]:
 
 
 def _read_json(raw: bytes) -> Any:
+    text = _text_of(raw)
     try:
-        return json.loads(raw.decode())
-    except UnicodeDecodeError as error:
-        raise MessageError("not a message: not UTF-8") from error
+        return json.loads(text)
     except RecursionError as error:
         raise MessageError("not a message: nested too deeply") from error
     except json.JSONDecodeError as error:
-        reason = f"not a message: not JSON ({error.msg} at {error.pos})"
-        raise MessageError(reason) from error
+        where = f"{error.msg.removesuffix(' at')} at {error.pos}"
+        raise MessageError(f"not a message: not JSON ({where})") from error
     except ValueError as error:  # a number with too many digits
         raise MessageError("not a message: not JSON") from error
 
 
+def _text_of(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise MessageError("not a message: not UTF-8") from error
+
+
 def _convert(value: Any, kind: Any, place: str) -> Any:
     try:
-        return msgspec.convert(value, kind)
+        found = msgspec.convert(value, kind)
     except (msgspec.ValidationError, RecursionError) as error:
         raise MessageError(_explained(str(error), place)) from error
+    except UnicodeEncodeError as error:
+        raise MessageError(f"{place}: names with {_UNSHOWN}") from error
+    _check_text(found, place)
+    return found
+
+
+def _check_text(struct: msgspec.Struct, place: str) -> None:
+    """Refuse lone surrogates: no broker and no backend takes a name with one."""
+    for field in struct.__struct_fields__:
+        value = getattr(struct, field)
+        if isinstance(value, msgspec.Struct):
+            _check_text(value, f"{place}.{field}")
+        elif isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                reason = f"{place}.{field}: {_UNSHOWN}: {shown(value)}"
+                raise MessageError(reason) from error
 
 
 def _explained(text: str, place: str) -> str:
@@ -330,12 +366,16 @@ def _read_data(
     except ValueError as error:
         kind = "base64" if is_base64 else "text"
         raise MessageError(f"body: not {kind}") from error
+    if len(data) > limits.size:
+        raise MessageError(f"body: {len(data)} bytes: larger than {limits.size}")
     if compression is not None:
         data = codec.decompress(data, compression, limits.size)
     return codec.loads(data, message.content_type or "", limits.accept)
 
 
 # -- single fields
+
+_UNSHOWN = "characters that cannot be shown"
 
 
 def _name(field: str, value: str | None) -> str:
@@ -344,7 +384,7 @@ def _name(field: str, value: str | None) -> str:
     if len(value) > MAX_NAME:
         raise MessageError(f"{field}: longer than {MAX_NAME} characters")
     if not value.isprintable():
-        raise MessageError(f"{field}: characters that cannot be shown: {shown(value)}")
+        raise MessageError(f"{field}: {_UNSHOWN}: {shown(value)}")
     return value
 
 
@@ -357,11 +397,16 @@ def _instant(field: str, text: str | None) -> Instant | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
+        # A naive time is UTC, whatever zone its reader is in: as Celery's workers do.
+        return instant_of(
+            moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        )
     except ValueError as error:
         reason = f"{field}: not ISO 8601: {shown(text, 40)}"
         raise MessageError(reason) from error
-    # A naive time is UTC, whatever the zone of who reads it: as Celery's workers do.
-    return instant_of(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except OverflowError as error:
+        reason = f"{field}: outside of the years 1 to 9999: {shown(text, 40)}"
+        raise MessageError(reason) from error
 
 
 def _count(field: str, value: int | None) -> int | None:

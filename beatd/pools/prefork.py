@@ -21,7 +21,7 @@ from queue import Empty, SimpleQueue
 import msgspec
 
 from beatd.clock import Clock, SystemClock
-from beatd.instant import SECOND, Span, span_of
+from beatd.instant import DAY, SECOND, Span, span_of
 from beatd.pools.base import Job, Lost, PoolEvent, Runner, Started, TimedOut
 from beatd.pools.child import CHUNK, Child
 from beatd.pools.frames import BrokenFrame, Frames, Ready, Report, pack
@@ -190,7 +190,8 @@ class Prefork:
         times = [ward.deadline for ward in self._wards.values() if ward.deadline]
         if self._no_birth_before > now:
             times.append(self._no_birth_before)
-        return max(0, min(times) - now) / SECOND if times else None
+        # Selectors know no time-out of more than some weeks.
+        return min(max(0, min(times) - now), DAY) / SECOND if times else None
 
     def _now(self) -> Span:
         return self._clock.elapsed()

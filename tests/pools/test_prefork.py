@@ -94,6 +94,13 @@ def test_a_job_past_its_time_limit_is_killed(pool: Desk) -> None:
     assert_next_runs(pool)
 
 
+def test_a_time_limit_may_be_years_away(pool: Desk) -> None:
+    patient = job(desk.echo, "patient", time_limit=1e9)
+
+    assert isinstance(pool.run(patient)[0], Finished)
+    assert_next_runs(pool)
+
+
 def test_a_task_that_ignores_the_soft_limit_meets_the_hard_one(pool: Desk) -> None:
     one = job(desk.ignore_the_soft_limit, time_limit=0.2, soft_time_limit=0.05)
 
