@@ -16,6 +16,9 @@ from beatd import AsyncResult, Beatd, TimeLimitExceeded
 from tests.processes import Running, beatd
 from tests.servers import Server, emptied, eventually
 
+# They share one worker.
+pytestmark = pytest.mark.xdist_group("settings in effect")
+
 WAIT = 15.0
 KEY = "celery-task-meta-"
 
@@ -96,6 +99,8 @@ def crowd(number):
 
 @dataclass
 class Shop:
+    """A worker in a folder, a client, and a look at what both leave in Redis."""
+
     worker: Running
     folder: Path
     app: Beatd
