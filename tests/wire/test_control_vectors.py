@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from beatd.brokers.base import Outgoing
+from beatd.brokers.base import Broadcast, Outgoing
 from beatd.message import read_notice
 from beatd.pools.base import Lost, Started
 from beatd.routing import Queue, Route
@@ -51,6 +51,7 @@ class Stage:
         worker, broker = self.bench.worker, self.bench.broker
         self.pool: HeldPool = with_held_pool(self.bench)
         worker.name = NODE
+        assert isinstance(broker, Broadcast)
         settings, inbox = self.bench.settings, self.bench.inbox
         worker.events = Events(broker, NODE, settings, worker.lamport)
         self.pidbox = Pidbox(broker, NODE, settings, worker.lamport, inbox.put)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from beatd import Ignore, Reject
-from beatd.brokers.base import Hearing
+from beatd.brokers.base import Broadcast, Hearing
 from beatd.instant import SECOND
 from beatd.message import read_notice
 from beatd.routing import Queue
@@ -52,6 +52,7 @@ class Stage:
         )
         self.events.enabled = True
         worker.tell.events = self.events
+        assert isinstance(self.bench.broker, Broadcast)
         self._hearing: Hearing = self.bench.broker.listen(
             Queue("celeryev.me", "celeryev", "fanout", "#")
         )
