@@ -32,6 +32,7 @@ from beatd.tasks import Registry
 from beatd.timetable import Timetable
 from beatd.worker import celery_app
 from beatd.worker.autoscale import Autoscale
+from beatd.worker.builtin import add_builtin_tasks
 from beatd.worker.celery_app import CeleryResults, CeleryRunner
 from beatd.worker.conductor import Conductor, in_a_thread
 from beatd.worker.control import Pidbox
@@ -224,6 +225,7 @@ def _work_of(config: Config, choice: WorkerChoice, hostname: str) -> _Work:
     settings = config.settings
     app.use(settings)
     app.import_tasks(choice.include)
+    add_builtin_tasks(app.tasks)
     limits = limits_of(settings)
     executor = executor_for(app, hostname, limits)
     kept = results.connect(settings) if settings.result_url else None

@@ -1,0 +1,34 @@
+"""The tasks that every worker of Celery's has: senders and other workers count on them.
+
+celery.map, celery.starmap  one task's code for many values, in one run
+celery.accumulate           what replaces a task by a group gives the group's values
+"""
+
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from beatd.message import Signature
+from beatd.tasks import Registry, Task
+from beatd.worker.coroutines import run_coroutine
+
+
+def add_builtin_tasks(tasks: Registry) -> None:
+    """Add them to the tasks of an application."""
+
+    def run(signature: Signature, args: Sequence[Any]) -> Any:
+        value = tasks[signature["task"]](*args)
+        return run_coroutine(value, None) if inspect.iscoroutine(value) else value
+
+    def map_(task: Signature, it: Iterable[Any]) -> list[Any]:
+        return [run(task, [item]) for item in it]
+
+    def starmap(task: Signature, it: Iterable[Sequence[Any]]) -> list[Any]:
+        return [run(task, item) for item in it]
+
+    def accumulate(*values: Any, index: int | None = None) -> Any:
+        return values if index is None else values[index]
+
+    for function in (map_, starmap, accumulate):
+        name = f"celery.{function.__name__.rstrip('_')}"
+        tasks.register(Task(function, name=name))

@@ -1,0 +1,453 @@
+"""Chains, groups and chords of a real Celery client, run to their end by our worker.
+
+And by a real Celery worker beside it, which runs a part of the same chord.
+"""
+
+import gc
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery, Signature, chain, chord, group
+from celery.canvas import chunks, xmap, xstarmap
+from celery.exceptions import ChordError
+from celery.result import AsyncResult, GroupResult
+
+from tests.processes import environment
+from tests.servers import Server, eventually
+from tests.worker.project import WorkerProcess
+
+# Celery leaves sockets open that it opens while it frees results.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+WAIT = 15.0
+
+THEIRS = "theirs"
+"""A queue that only the Celery worker takes from."""
+
+TASKS = """
+import os
+import time
+
+import redis
+from {package} import {application} as App
+
+app = App("shop", broker={broker!r}, backend={backend!r})
+notes = redis.Redis.from_url({backend!r}, decode_responses=True)
+
+
+@app.task(name="add")
+def add(x, y):
+    return x + y
+
+
+@app.task(name="total")
+def total(numbers):
+    return sum(numbers)
+
+
+@app.task(name="echo")
+def echo(value):
+    return value
+
+
+@app.task(name="fail")
+def fail(text):
+    raise ValueError(text)
+
+
+@app.task(name="hang", time_limit=0.3)
+def hang():
+    time.sleep(30)
+
+
+@app.task(name="who")
+def who():
+    time.sleep(0.01)
+    return [os.getpid()]
+
+
+@app.task(name="note_id")
+def note_id(task_id):
+    notes.sadd("notes", "id " + task_id)
+
+
+@app.task(name="note_all")
+def note_all(request, exc, traceback):
+    notes.sadd("notes", f"{{request.task}} {{request.id}} {{exc}} {{bool(traceback)}}")
+"""
+
+
+@dataclass
+class Shop:
+    """A project that both kinds of workers run, and a Celery client of it."""
+
+    folder: Path
+    server: Server
+    client: Celery
+    pool: str
+
+    def __call__(self, name: str, *args: Any, **options: Any) -> Signature:
+        return self.client.signature(name, args, app=self.client, **options)
+
+    def notes(self) -> set[str]:
+        with self.results() as store:
+            return set(map(str, store.smembers("notes")))
+
+    @contextmanager
+    def results(self) -> Iterator["redis.Redis"]:
+        port = self.server.port
+        with redis.Redis(port=port, db=1, decode_responses=True) as store:
+            yield store
+
+    @contextmanager
+    def celery_worker(self) -> Iterator[None]:
+        log = self.folder / "celery.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "celery", "-A", "shop_celery", "worker"),
+                    *("-P", "solo", "-Q", THEIRS, "-l", "info", "--without-mingle"),
+                ],
+                cwd=self.folder,
+                stdout=output,
+                stderr=output,
+                env=environment(),
+            )
+        try:
+            eventually(lambda: b"ready." in log.read_bytes(), "the Celery worker")
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module", params=["prefork", "threads", "asyncio"])
+def _shop(
+    request: pytest.FixtureRequest,
+    _server: Server,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Shop]:
+    with _server.client() as raw:
+        raw.flushall()
+    folder = tmp_path_factory.mktemp("shop")
+    broker, backend = _server.url(0), _server.url(1)
+    for module, package, application in (
+        ("proj", "beatd", "Beatd"),
+        ("shop_celery", "celery", "Celery"),
+    ):
+        text = TASKS.format(
+            package=package, application=application, broker=broker, backend=backend
+        )
+        (folder / f"{module}.py").write_text(text)
+    client = Celery("client", broker=broker, backend=backend)
+    worker = WorkerProcess(folder, ("-P", request.param, "-c", "3"))
+    try:
+        yield Shop(folder, _server, client, request.param)
+    finally:
+        worker.end()
+        # Results of Celery's that nobody waited for say farewell to the server when
+        # they are freed: now, while it is there.
+        gc.collect()
+        client.close()
+
+
+@pytest.fixture
+def shop(_shop: Shop) -> Shop:
+    with _shop.results() as store:
+        store.flushdb()
+    return _shop
+
+
+Canvas = Callable[[Shop], Any]
+
+
+# Values
+
+
+def header(shop: Shop) -> list[Signature]:
+    return [shop("add", 1, 1), shop("add", 2, 2)]
+
+
+CANVASES: dict[str, tuple[Canvas, Any]] = {
+    "chain": (lambda s: chain(s("add", 1, 2), s("add", 3), s("add", 4)), 10),
+    "group": (lambda s: group(header(s)), [2, 4]),
+    "chord": (lambda s: chord(header(s), s("total")), 6),
+    "chord of many": (
+        lambda s: chord([s("add", n, n) for n in range(40)], s("total")),
+        1560,
+    ),
+    "chord in order": (
+        lambda s: chord([s("echo", n) for n in range(9)], s("echo")),
+        [*range(9)],
+    ),
+    "chord without a header": (lambda s: chord([], s("total")), 0),
+    "chain with a group inside": (
+        lambda s: chain(
+            s("add", 1, 1), group(s("add", 1), s("add", 2)), s("total"), s("add", 100)
+        ),
+        107,
+    ),
+    "chain with a group last": (
+        lambda s: chain(s("add", 1, 1), group(s("add", 1), s("add", 2))),
+        [3, 4],
+    ),
+    "chain of groups": (
+        lambda s: chain(group(header(s)), group(s("echo"), s("total")), s("echo")),
+        [[2, 4], 6],
+    ),
+    "chord of chains": (
+        lambda s: chord([chain(s("add", 1, 1), s("add", 1)), *header(s)], s("total")),
+        9,
+    ),
+    "chord of chords": (
+        lambda s: chord([chord(header(s), s("total")), *header(s)], s("total")),
+        12,
+    ),
+    "chord of groups": (
+        lambda s: chord([group(header(s)), group(header(s))], s("total")),
+        12,
+    ),
+    "chord with groups in places": (
+        lambda s: chord(
+            [chain(s("add", 1, 1), group(s("add", 1), s("add", 2))), s("add", 5, 5)],
+            s("echo"),
+        ),
+        [[3, 4], 10],
+    ),
+    "chain into such a chord": (
+        lambda s: chain(
+            s("add", 0, 1),
+            chord([chain(s("add", 1), group(s("add", 1), s("add", 2))), s("add", 5)],
+                  s("echo")),
+        ),
+        [[3, 4], 6],
+    ),
+    "body that is a chain": (
+        lambda s: chord(header(s), chain(s("total"), s("add", 10), s("add", 100))),
+        116,
+    ),
+    "body that is a group": (
+        lambda s: chord(header(s), group(s("total"), s("echo"))),
+        [6, [2, 4]],
+    ),
+    "body that is a chord": (
+        lambda s: chord(header(s), chord([s("total"), s("total")], s("echo"))),
+        [6, 6],
+    ),
+    "group of everything": (
+        lambda s: group(
+            chain(s("add", 1, 1), s("add", 1)),
+            chord(header(s), s("total")),
+            s("echo", "z"),
+        ),
+        [3, 6, "z"],
+    ),
+    "immutable steps": (
+        lambda s: chain(s("add", 1, 1), s("add", 5, 5, immutable=True)),
+        10,
+    ),
+    "map": (lambda s: xmap(s("echo"), [1, 2, 3], app=s.client), [1, 2, 3]),
+    "starmap": (lambda s: xstarmap(s("add"), [(1, 1), (2, 2)], app=s.client), [2, 4]),
+    "chunks": (
+        lambda s: chunks(s("add"), [(n, n) for n in range(4)], 2, app=s.client).group(),
+        [[0, 2], [4, 6]],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CANVASES)
+def test_a_canvas_has_its_value(shop: Shop, name: str) -> None:
+    canvas, value = CANVASES[name]
+
+    assert canvas(shop).apply_async().get(timeout=WAIT) == value
+
+
+LINKS: dict[str, tuple[Canvas, Any]] = {
+    "task": (lambda s: s("add", 10), 12),
+    "chain": (lambda s: chain(s("add", 10), s("add", 100)), 112),
+    "chord": (lambda s: chord([s("add", 1), s("add", 2)], s("total")), 7),
+    "chain with a group": (
+        lambda s: chain(s("add", 0), group(s("add", 1), s("add", 2)), s("total")),
+        7,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_a_link_of_any_shape_follows_a_call(shop: Shop, name: str) -> None:
+    make, value = LINKS[name]
+    linked = make(shop)
+    last = linked.freeze()
+
+    # Alone, and among others.
+    shop.client.send_task("add", [1, 1], link=linked)
+    assert shop.client.AsyncResult(last.id).get(timeout=WAIT) == value
+    with shop.results() as store:
+        store.flushdb()
+    shop.client.send_task("add", [1, 1], link=[shop("echo"), linked])
+    assert shop.client.AsyncResult(last.id).get(timeout=WAIT) == value
+
+
+def test_the_children_of_a_run_are_known(shop: Shop) -> None:
+    sent = shop.client.send_task("add", [1, 1], link=shop("echo"))
+    sent.get(timeout=WAIT)
+
+    (child,) = sent.children
+    assert child.get(timeout=WAIT) == 2
+
+
+def test_nothing_is_left_of_a_chord_but_the_mark_that_it_is_done(shop: Shop) -> None:
+    sent = chord(header(shop), shop("total")).apply_async()
+    assert sent.get(timeout=WAIT) == 6
+
+    key = f"celery-taskset-meta-{sent.parent.id}"
+    with shop.results() as store:
+        eventually(lambda: store.get(key + ".c") == "done", "the chord to be forgotten")
+        assert list(store.scan_iter(key + "*")) == [key + ".c"]
+
+
+# Failures
+
+
+def failed(result: "AsyncResult[Any]") -> str:
+    """Give what whoever waits for it is told."""
+    alone = AsyncResult(result.id, app=result.app)  # not what its parents raised
+    with pytest.raises(ChordError) as error:
+        alone.get(timeout=WAIT)
+    return str(error.value)
+
+
+def test_a_body_fails_when_one_of_the_header_does(shop: Shop) -> None:
+    first = shop("fail", "no money").set(task_id="the-culprit")
+    sent = chord([*header(shop), first], shop("total")).apply_async()
+
+    assert failed(sent) == "Dependency the-culprit raised ValueError('no money')"
+
+
+def test_the_rest_of_a_chain_fails_with_the_step_that_failed(shop: Shop) -> None:
+    sent = chain(shop("add", 1, 1), shop("fail"), shop("echo"), shop("echo"))()
+
+    for one in (sent, sent.parent, sent.parent.parent):
+        with pytest.raises(ValueError, match="2"):
+            one.get(timeout=WAIT)
+    assert sent.parent.parent.parent.get(timeout=WAIT) == 2
+
+
+FAILING: dict[str, Canvas] = {
+    "chain in the header": lambda s: chord(
+        [s("add", 1, 1), chain(s("fail", "x"), s("echo"), s("echo"))], s("total")
+    ),
+    "chord in the header": lambda s: chord(
+        [s("add", 1, 1), chord([s("fail", "x"), s("add", 1, 1)], s("total"))],
+        s("total"),
+    ),
+    "chain after the chord": lambda s: chain(
+        group(s("add", 1, 1), s("fail", "x")), s("total"), s("echo"), s("echo")
+    ),
+    "chord after the chord": lambda s: chord(
+        [s("add", 1, 1), s("fail", "x")], chord([s("total"), s("total")], s("echo"))
+    ),
+    "a call that expired": lambda s: chord(
+        [s("add", 1, 1), s("add", 1, 1).set(expires=-60)], s("total")
+    ),
+    "a task that nobody has": lambda s: chord(
+        [s("add", 1, 1), s("nobody")], s("total")
+    ),
+    "a body that cannot be sent": lambda s: chord(
+        header(s), s("total").set(priority="high")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_whoever_waits_for_a_chord_is_told_that_it_failed(
+    shop: Shop, name: str
+) -> None:
+    assert failed(FAILING[name](shop).apply_async())
+
+
+def test_all_of_a_body_that_is_a_group_fails(shop: Shop) -> None:
+    body = group(shop("total"), shop("echo"))
+    sent = chord([shop("add", 1, 1), shop("fail", "x")], body).apply_async()
+
+    assert isinstance(sent, GroupResult)
+    for one in sent.results:
+        with pytest.raises(ValueError, match="x"):
+            one.get(timeout=WAIT)
+
+
+def test_a_run_that_is_ended_by_force_fails_its_chord(shop: Shop) -> None:
+    if shop.pool == "threads":
+        pytest.skip("a thread cannot be ended")
+
+    sent = chord([shop("add", 1, 1), shop("hang")], shop("total")).apply_async()
+
+    assert "TimeLimitExceeded(0.3)" in failed(sent)
+
+
+# Errbacks
+
+
+def test_errbacks_get_the_id_or_all_there_is_to_know(shop: Shop) -> None:
+    sent = shop.client.send_task(
+        "fail", ["no money"], link_error=[shop("note_id"), shop("note_all")]
+    )
+
+    eventually(lambda: len(shop.notes()) == 2, "both errbacks")
+    assert shop.notes() == {f"id {sent.id}", f"fail {sent.id} no money True"}
+
+
+def test_errbacks_of_a_body_are_called_when_the_header_fails(shop: Shop) -> None:
+    body = shop("total").on_error(shop("note_id")).on_error(shop("note_all"))
+    sent = chord([shop("add", 1, 1), shop("fail", "x")], body).apply_async()
+
+    eventually(lambda: len(shop.notes()) == 2, "both errbacks")
+    told = failed(sent)
+    assert shop.notes() == {f"id {sent.id}", f"total {sent.id} {told} False"}
+
+
+# Beside a Celery worker
+
+
+def test_a_chord_is_shared_with_a_celery_worker(shop: Shop) -> None:
+    if shop.pool != "prefork":
+        pytest.skip("what is shared is in Redis: one pool will do")
+
+    def mixed(number: int, **body: Any) -> "AsyncResult[Any]":
+        queues = ["celery", THEIRS] * (number // 2)
+        return chord(
+            [shop("who").set(queue=queue) for queue in queues],
+            shop("echo").set(**body),
+        ).apply_async()
+
+    with shop.celery_worker():
+        sent = [mixed(20), mixed(20, queue=THEIRS), *(mixed(2) for _ in range(20))]
+        values = [one.get(timeout=WAIT) for one in sent]
+        unlike = chord(
+            [shop("fail", "x").set(queue=THEIRS), shop("add", 1, 1)], shop("total")
+        )
+        assert failed(unlike.apply_async())
+        nested = chord(
+            [
+                chord(header(shop), shop("total").set(queue=THEIRS)),
+                chain(shop("add", 1, 1).set(queue=THEIRS), shop("add", 1)),
+                chain(shop("add", 1, 1), shop("add", 1).set(queue=THEIRS)),
+            ],
+            shop("total"),
+        )
+        assert nested.apply_async().get(timeout=WAIT) == 12
+
+    assert [len(value) for value in values] == [20, 20, *[2] * 20]
+    for value in values:
+        theirs = {pid for (pid,) in value[1::2]}
+        assert len(theirs) == 1, "one process of Celery's"
+        assert theirs.isdisjoint(pid for (pid,) in value[::2])
