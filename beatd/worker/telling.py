@@ -46,7 +46,8 @@ class Telling:
             if report.state == State.FAILURE:
                 self._failed(said, report)
         elif report.state == State.SUCCESS:
-            self._log(logging.INFO, "succeeded", said, f"succeeded {after}")
+            value = f": {one_line(report.result)}" if report.result else ""
+            self._log(logging.INFO, "succeeded", said, f"succeeded {after}{value}")
             what = {"result": report.result, "runtime": report.seconds}
             self._event("succeeded", said, **what)
         elif report.state == State.RETRY:

@@ -91,6 +91,7 @@ beat_schedule |= {
         "max_runs": 10_000,
     },
     "paused": {"task": "tasks.tick", "schedule": 60, "enabled": False},
+    # Its worker: beatd worker -Q reports --config examples/schedules/every_kind.py
     "with-options": {
         "task": "tasks.add",
         "schedule": 30,
