@@ -161,7 +161,10 @@ def test_whatever_a_task_does_the_worker_lives(
         after = send("proj.add", [1, 1])
         assert after.get(timeout=WAIT) == 2
         assert memory_of(worker.pid, "VmHWM") < 150 * MIB
+        histories = all_reasons(server, len(FATAL))
 
+    assert len(histories) == len(FATAL)
+    assert all("delivered 5 times, each time fatal; " in one for one in histories)
     failed = {name: metas[name]["result"]["exc_type"] for name in [*FATAL, *FAILING]}
     assert failed == dict.fromkeys(FATAL, "WorkerLostError") | FAILING
     assert {name: metas[name]["result"] for name in HARMLESS} == HARMLESS
