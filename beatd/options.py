@@ -34,7 +34,7 @@ class Options:
     scheduler: str | None = None
     max_interval: float | None = None
     hostname: str | None = None
-    concurrency: int | None = None
+    concurrency: int | str | None = None
     pool: str | None = None
     autoscale: tuple[int, int] | None = None
     autoscale_keepalive: float | None = None
@@ -46,6 +46,7 @@ class Options:
     max_tasks_per_child: int | None = None
     max_memory_per_child: int | None = None
     prefetch_multiplier: int | None = None
+    disable_prefetch: bool | None = None
     task_events: bool | None = None
     without_gossip: bool | None = None
     without_mingle: bool | None = None
@@ -68,6 +69,7 @@ class Options:
             "worker_max_tasks_per_child": self.max_tasks_per_child,
             "worker_max_memory_per_child": self.max_memory_per_child,
             "worker_prefetch_multiplier": self.prefetch_multiplier,
+            "worker_disable_prefetch": self.disable_prefetch or None,
             "worker_send_task_events": self.task_events or None,
             "worker_enable_gossip": False if self.without_gossip else None,
             "worker_enable_mingle": False if self.without_mingle else None,

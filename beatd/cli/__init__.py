@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from beatd.cli.options import PROCESS, SOURCE, given
+from beatd.cli.options import DETACH, PROCESS, SOURCE, given
 from beatd.errors import BeatdError, BrokerUnavailable, ConfigError, ScheduleFileError
 from beatd.version import __version__
 
@@ -64,9 +64,7 @@ class _Commands(click.Group):
 @SOURCE
 @PROCESS
 @click.option("-S", "scheduler", metavar="CLASS", hidden=True)
-@click.option(
-    "--detach", "-D", is_flag=True, default=None, help="Go to the background."
-)
+@DETACH
 @click.version_option(__version__, message="beatd %(version)s")
 @click.pass_context
 def beatd(context: click.Context, /, **_: Any) -> None:

@@ -56,7 +56,7 @@ CONFIG = _all_of(
     click.option(
         "--result-backend", metavar="URL", help="Result backend; wins over the config."
     ),
-    click.option("--loader", hidden=True, help="Celery's; accepted without effect."),
+    click.option("--loader", hidden=True, help="Accepted; beatd loads apps itself."),
     click.option("-C", "--no-color", is_flag=True, default=None, help="No colours."),
     click.option("-q", "--quiet", is_flag=True, default=None, help="No banner."),
     click.option("--debug", is_flag=True, default=None, help="Errors with traceback."),
@@ -100,6 +100,9 @@ PROCESS = _all_of(
     ),
 )
 
+DETACH = click.option(
+    "-D", "--detach", is_flag=True, default=None, help="Go to the background."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 COLOR = click.option(
     "--color",

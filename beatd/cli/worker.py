@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from beatd.cli.options import PROCESS, SOURCE, given
+from beatd.cli.options import DETACH, PROCESS, SOURCE, given
 from beatd.cli.output import Failure, confirmed, counted, printable
 from beatd.pools import NAMES
 from beatd.worker.autoscale import bounds_of
@@ -26,12 +26,33 @@ def _bounds(
         raise click.BadParameter(expected) from None
 
 
+def _size(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> int | str | None:
+    if value is None or value == "auto":
+        return value
+    number: int = click.IntRange(0)(value, parameter, context)
+    return number
+
+
 @click.command("worker", context_settings={"max_content_width": 100})
 @SOURCE
 @PROCESS
+@DETACH
 @click.option("-n", "--hostname", metavar="NAME", help="Node name; %h, %n, %d expand.")
-@click.option("-c", "--concurrency", type=click.IntRange(1), help="Size of the pool.")
-@click.option("-P", "--pool", type=click.Choice(NAMES), help="[default: prefork]")
+@click.option(
+    "-c",
+    "--concurrency",
+    callback=_size,
+    metavar="N|auto",
+    help="Size of the pool.  [default: auto, the number of processors]",
+)
+@click.option(
+    "-P",
+    "--pool",
+    type=click.Choice([*NAMES, "processes"]),
+    help="What runs the tasks.  [default: prefork, also called processes]",
+)
 @click.option(
     "--autoscale",
     callback=_bounds,
@@ -53,7 +74,7 @@ def _bounds(
 )
 @click.option(
     "-O",
-    "optimization",
+    "--optimization",
     type=click.Choice(["fair", "default"]),
     expose_value=False,
     help="Accepted; both are fair: no task waits behind a long one.",
@@ -80,7 +101,15 @@ def _bounds(
     help="Replace a child that grew beyond.",
 )
 @click.option(
-    "--prefetch-multiplier", type=click.IntRange(0), metavar="N", help="[default: 4]"
+    "--prefetch-multiplier",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Messages held for each run at the same time.  [default: 4]",
+)
+@click.option(
+    "--disable-prefetch",
+    is_flag=True,
+    help="Take a message only when a run can begin.",
 )
 @click.option(
     "--purge",
@@ -91,7 +120,9 @@ def _bounds(
 @click.option(
     "-E", "--task-events", "--events", is_flag=True, help="Send events of tasks."
 )
-@click.option("--without-gossip", is_flag=True, help="Accepted; there is none.")
+@click.option(
+    "--without-gossip", is_flag=True, help="Accepted; no worker needs others."
+)
 @click.option(
     "--without-mingle", is_flag=True, help="Do not ask others what was revoked."
 )
