@@ -83,25 +83,35 @@ def _by_signal(seconds: float, error: type[BaseException]) -> Iterator[None]:
 def _by_thread(seconds: float, error: type[BaseException]) -> Iterator[None]:
     thread = threading.get_ident()
     lock = threading.Lock()
-    inside, rang = True, False
+    inside = due = struck = False
+
+    def strike() -> None:
+        nonlocal struck
+        struck = True
+        _leave(error, thread)
 
     def ring() -> None:
-        nonlocal rang
+        nonlocal due
         with lock:
+            due = True
             if inside:
-                rang = True
-                _leave(error, thread)
+                strike()
 
     timer = threading.Timer(seconds, ring)
     timer.daemon = True
     timer.start()
     try:
+        with lock:
+            # Not before: the exception would strike amid the timer's own start.
+            inside = True
+            if due:
+                strike()
         yield
     finally:
         with lock:
             inside = False
         timer.cancel()
-        if rang:
+        if struck:
             _take_back()
 
 
