@@ -33,7 +33,7 @@ from beatd.timetable import Timetable
 from beatd.worker import celery_app
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.builtin import add_builtin_tasks
-from beatd.worker.celery_app import CeleryResults, CeleryRunner
+from beatd.worker.celery_app import CeleryConductor, CeleryResults, CeleryRunner
 from beatd.worker.conductor import Conductor, in_a_thread
 from beatd.worker.control import Pidbox
 from beatd.worker.events import Events
@@ -42,6 +42,7 @@ from beatd.worker.lamport import LamportClock
 from beatd.worker.loop import Worker, WorkerEvent
 from beatd.worker.report import limits_of
 from beatd.worker.revoked import StateFile
+from beatd.worker.settle import Follower
 from beatd.worker.zone import local_time, machine_zone
 
 logger = logging.getLogger(__name__)
@@ -214,7 +215,7 @@ class _Work:
     tasks: Registry
     runner: AsyncRunner
     results: Keeper | None
-    conductor: Conductor | None = None
+    conductor: Follower | None = None
     initialise: Callable[[], object] | None = None
 
 
@@ -238,10 +239,12 @@ def _celery_work_of(
     app: object, settings: Settings, choice: WorkerChoice, hostname: str
 ) -> _Work:
     celery_app.prepare(app, settings, hostname, choice.include)
-    runner = CeleryRunner(app, limits_of(settings), hostname)
+    limits = limits_of(settings)
+    runner = CeleryRunner(app, limits, hostname)
     kept = CeleryResults(app) if settings.result_url else None
+    conductor = CeleryConductor(app, limits)
     tasks = celery_app.registry_of(app)
-    return _Work(tasks, runner, kept, initialise=runner.initialise)
+    return _Work(tasks, runner, kept, conductor, runner.initialise)
 
 
 def queues_of(config: Config, choice: WorkerChoice) -> Sequence[str]:

@@ -15,23 +15,26 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial, wraps
+from importlib import import_module
 from multiprocessing import util
 from typing import Any
 
 import msgspec
 
-from beatd import greenlets
+from beatd import greenlets, signals
 from beatd.clock import Clock, SystemClock
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.instant import SECOND
-from beatd.message import Call, Limits, read_body, read_envelope
+from beatd.message import Call, Envelope, Limits, read_body, read_envelope
 from beatd.pools.base import InThread, Job
 from beatd.pools.limits import soft_limit
 from beatd.results.base import Meta, State, Stored
+from beatd.results.chords import Joined
 from beatd.results.exceptions import form_of, repr_of
 from beatd.settings import Settings
 from beatd.tasks import Registry, Task, import_modules
-from beatd.worker.report import Fate, Report, one_line, pack_report
+from beatd.worker.conductor import Conducted, Failed, call_of
+from beatd.worker.report import Aftermath, Fate, Report, one_line, pack_report
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +56,6 @@ def prepare(
 
     Its own modules are imported already: source.py. Raises ConfigError.
     """
-    from celery import signals
     from celery.app.trace import setup_worker_optimizations
 
     _connect(app, settings)
@@ -63,7 +65,7 @@ def prepare(
     setup_worker_optimizations(app, hostname)
     # The loop says how each run ended, and without its value.
     logging.getLogger("celery.app.trace").addFilter(_is_said_by_nobody_else)
-    signals.worker_init.send(sender=_Controller(app, hostname, settings.worker_pool))
+    _pass_on(_Controller(app, hostname, settings.worker_pool))
 
 
 def _connect(app: Any, settings: Settings) -> None:
@@ -91,6 +93,24 @@ class _Controller:
     app: Any
     hostname: str
     pool_cls: str
+
+
+def _pass_on(worker: _Controller) -> None:
+    """Send as Celery's the signals that the worker's loop sends as ours."""
+    from celery import signals as theirs
+    from celery.app.task import Context
+
+    for name in ("worker_init", "worker_ready", "worker_shutdown"):
+        send = partial(getattr(theirs, name).send, sender=worker)
+        getattr(signals, name).connect(lambda send=send, **_: send())
+
+    def revoked(sender: Any, request: Envelope, **said: Any) -> None:
+        context = Context(id=request.id, task=request.task, hostname=worker.hostname)
+        more = {key: said[key] for key in ("terminated", "signum", "expired")}
+        task = worker.app.tasks[sender.name]
+        theirs.task_revoked.send(sender=task, request=context, **more)
+
+    signals.task_revoked.connect(revoked)
 
 
 def registry_of(app: Any) -> Registry:
@@ -141,7 +161,7 @@ class CeleryRunner:
 
     def initialise(self) -> None:
         """Do what Celery does in a process before its first task."""
-        from celery import signals
+        from celery import signals as theirs
         from celery._state import _set_task_join_will_block
         from celery.app.trace import build_tracer
         from celery.exceptions import SoftTimeLimitExceeded
@@ -160,7 +180,7 @@ class CeleryRunner:
             task.__trace__ = build_tracer(
                 name, task, self.app.loader, self.hostname, app=self.app
             )
-        signals.worker_process_init.send(sender=self.hostname)
+        theirs.worker_process_init.send(sender=self.hostname)
 
     def __call__(self, job: Job) -> bytes:
         """Run a job in this thread."""
@@ -183,53 +203,11 @@ class CeleryRunner:
             return Report(fate=Fate.BURIED, reason=str(error))
         _soft_time_limit.set(job.soft_time_limit)
         began = self.clock.elapsed()
-        report = self._trace(call, self._request(call, job.deliveries > 1))
+        report = self._trace(
+            call, request_of(call, self.hostname, again=job.deliveries > 1)
+        )
         seconds = (self.clock.elapsed() - began) / SECOND
         return msgspec.structs.replace(report, seconds=seconds)
-
-    def _request(self, call: Call, again: bool) -> dict[str, Any]:
-        """Give what Celery's worker would make of the message."""
-        said = call.envelope
-        # What the task itself decides is no part of it.
-        known = (
-            {} if said.ignore_result is None else {"ignore_result": said.ignore_result}
-        )
-        return {
-            **said.custom_headers,
-            "lang": "py",
-            "task": said.task,
-            "id": said.id,
-            "shadow": said.shadow,
-            "eta": said.eta_text,
-            "expires": said.expires_text,
-            "group": said.group,
-            "group_index": said.group_index,
-            "retries": said.retries,
-            "timelimit": [said.time_limit, said.soft_time_limit],
-            "root_id": said.root_id,
-            "parent_id": said.parent_id,
-            "argsrepr": said.argsrepr,
-            "kwargsrepr": said.kwargsrepr,
-            "origin": said.origin,
-            "replaced_task_nesting": said.replaced_task_nesting,
-            "stamped_headers": said.stamped_headers,
-            "stamps": said.stamps,
-            **known,
-            "reply_to": said.reply_to,
-            "correlation_id": said.correlation_id,
-            "delivery_info": {
-                "exchange": said.exchange,
-                "routing_key": said.routing_key,
-                "priority": said.priority,
-                "redelivered": said.redelivered or again,
-            },
-            "hostname": self.hostname,
-            "is_eager": False,
-            "callbacks": call.callbacks,
-            "errbacks": call.errbacks,
-            "chain": call.chain,
-            "chord": call.chord,
-        }
 
     def _trace(self, call: Call, request: Mapping[str, Any]) -> Report:
         from celery.app.trace import trace_task
@@ -247,6 +225,49 @@ class CeleryRunner:
         if info is None:
             return Report(state=State.SUCCESS, result=shown or "")
         return _report_of(task, info, value)
+
+
+def request_of(call: Call, hostname: str, *, again: bool) -> dict[str, Any]:
+    """Give what Celery's worker would make of the message."""
+    said = call.envelope
+    # What the task itself decides is no part of it.
+    known = {} if said.ignore_result is None else {"ignore_result": said.ignore_result}
+    return {
+        **said.custom_headers,
+        "lang": "py",
+        "task": said.task,
+        "id": said.id,
+        "shadow": said.shadow,
+        "eta": said.eta_text,
+        "expires": said.expires_text,
+        "group": said.group,
+        "group_index": said.group_index,
+        "retries": said.retries,
+        "timelimit": [said.time_limit, said.soft_time_limit],
+        "root_id": said.root_id,
+        "parent_id": said.parent_id,
+        "argsrepr": said.argsrepr,
+        "kwargsrepr": said.kwargsrepr,
+        "origin": said.origin,
+        "replaced_task_nesting": said.replaced_task_nesting,
+        "stamped_headers": said.stamped_headers,
+        "stamps": said.stamps,
+        **known,
+        "reply_to": said.reply_to,
+        "correlation_id": said.correlation_id,
+        "delivery_info": {
+            "exchange": said.exchange,
+            "routing_key": said.routing_key,
+            "priority": said.priority,
+            "redelivered": said.redelivered or again,
+        },
+        "hostname": hostname,
+        "is_eager": False,
+        "callbacks": call.callbacks,
+        "errbacks": call.errbacks,
+        "chain": call.chain,
+        "chord": call.chord,
+    }
 
 
 def _limited(run: Callable[..., Any], error: type[BaseException]) -> Callable[..., Any]:
@@ -305,7 +326,7 @@ def _report_of(task: Any, info: Any, raised: Any) -> Report:
         reason=f"Celery could not run it: {shown}" if raised.internal else shown,
         exception=shown,
         traceback=raised.traceback,
-        expected=isinstance(error, tuple(task.throws)),
+        expected=isinstance(error, task.throws or ()),
     )
 
 
@@ -361,7 +382,57 @@ class CeleryResults:
         )
         result = meta.result
         if isinstance(result, BaseException):
-            result = form_of(result, lambda _: True)  # by Celery's names
+            result = _as_celery_s(result)
         self.app.backend.store_result(
             meta.task_id, result, meta.status, meta.traceback, request=request
         )
+
+
+@dataclass(frozen=True, slots=True)
+class CeleryConductor:
+    """Has Celery follow the runs that failed outside of its tracer, or never began."""
+
+    app: Any
+    limits: Limits
+
+    def conduct(self, message: bytes, end: Aftermath | Failed) -> Conducted:
+        """Have errbacks called, and chords counted, by the result backend's own code.
+
+        It tries again by itself for a while; what it then raises is logged, for there
+        are errors that never go away.
+        """
+        call = call_of(message, self.limits) if isinstance(end, Failed) else None
+        if isinstance(end, Failed) and call:
+            try:
+                self._follow(call, end)
+            except Exception:  # of each backend its own, and of the user's errbacks
+                words = "Celery could not tell those who wait for %s"
+                task_id = one_line(call.envelope.id)
+                logger.exception(words, task_id, extra={"event": "task.unfollowed"})
+        return Conducted([], [])
+
+    def forget(self, joined: Sequence[Joined]) -> None:
+        """Do nothing: Celery counts its chords, and forgets them."""
+
+    def _follow(self, call: Call, end: Failed) -> None:
+        from celery.app.task import Context
+
+        backend, task_id = self.app.backend, call.envelope.id
+        said = request_of(call, "", again=False)
+        request = Context(said, args=call.args, kwargs=call.kwargs)
+        if end.state == State.REVOKED:
+            why = str(end.error)
+            backend.mark_as_revoked(task_id, why, request=request, store_result=False)
+        else:
+            error = _as_celery_s(end.error)
+            # What is behind it in a chain fails with it.
+            backend.mark_as_failure(
+                task_id, error, request=request, store_result=end.keep
+            )
+
+
+def _as_celery_s(error: BaseException) -> Any:
+    """Give an exception of the loop's by the class that Celery has for it."""
+    form = form_of(error, lambda _: True)
+    kind = getattr(import_module(form["exc_module"]), form["exc_type"])
+    return kind(*form["exc_message"])

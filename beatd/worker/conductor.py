@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from beatd.brokers.base import Outgoing
 from beatd.errors import ChordError, MessageError
-from beatd.message import Envelope, Limits, Signature, read_body, read_envelope
+from beatd.message import Call, Envelope, Limits, Signature, read_body, read_envelope
 from beatd.results.base import Keeper, State
 from beatd.results.chords import Chords, Joined, Part
 from beatd.worker.report import Aftermath
@@ -74,14 +74,8 @@ class Conductor:
             self.results.end_chords(joined)
 
     def _after_failure(self, message: bytes, end: Failed) -> Sequel:
-        limits = self.limits._replace(size=LARGEST)
-        try:
-            if len(message) > 2 * LARGEST:
-                raise MessageError("too large to be looked into")
-            call = read_body(read_envelope(message, limits), limits)
-        except MessageError as error:
-            words = "nobody knows what was to follow from a message: %s"
-            logger.warning(words, error, extra={"event": "task.unfollowed"})
+        call = call_of(message, self.limits)
+        if call is None:
             return Sequel()
         return self.successors.of_failure(call, end.state, end.error, keep=end.keep)
 
@@ -122,6 +116,19 @@ class Conductor:
             sequel = self.successors.without_body(part.group, body, error)
             ends = _both(ends, sequel.aftermath)
         return ends
+
+
+def call_of(message: bytes, limits: Limits) -> Call | None:
+    """Decode a message whose run failed elsewhere; None, and a warning, if not."""
+    limits = limits._replace(size=LARGEST)
+    try:
+        if len(message) > 2 * LARGEST:
+            raise MessageError("too large to be looked into")
+        return read_body(read_envelope(message, limits), limits)
+    except MessageError as error:
+        words = "nobody knows what was to follow from a message: %s"
+        logger.warning(words, error, extra={"event": "task.unfollowed"})
+        return None
 
 
 def in_a_thread(code: Callable[[], None]) -> None:

@@ -40,7 +40,7 @@ from beatd.settings import Settings
 from beatd.tasks import Registry, Task
 from beatd.worker.autoscale import LOOK, Autoscale
 from beatd.worker.commands import obey
-from beatd.worker.conductor import Conductor, Failed
+from beatd.worker.conductor import Failed
 from beatd.worker.control import Command, Pidbox
 from beatd.worker.events import Events, Load
 from beatd.worker.held import Held, stamps_of
@@ -66,6 +66,7 @@ from beatd.worker.settle import (
     Bury,
     Continue,
     Delay,
+    Follower,
     GiveBack,
     Settlement,
     Settler,
@@ -183,7 +184,7 @@ class Worker:
     state_file: StateFile | None = None
     """Keeps the revoked ids over restarts."""
     lamport: LamportClock = field(default_factory=LamportClock)
-    conductor: Conductor | None = None
+    conductor: Follower | None = None
     """Knows what follows from ends of runs that their own processes cannot tell."""
     on_ready: Callable[[], object] = lambda: None
     on_turn: Callable[[], object] = lambda: None

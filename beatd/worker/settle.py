@@ -13,7 +13,7 @@ from beatd.errors import BrokerUnavailable, ResultUnavailable
 from beatd.instant import Instant, Span
 from beatd.results.base import Keeper, Meta, Stored
 from beatd.results.chords import Joined
-from beatd.worker.conductor import Conductor, Failed
+from beatd.worker.conductor import Conducted, Failed
 from beatd.worker.report import Aftermath
 from beatd.worker.stage import OnCrash, Stage, Trouble
 
@@ -95,6 +95,21 @@ class Source(Consumer, Sender, Protocol):
         ...
 
 
+class Follower(Protocol):
+    """Keeps what follows from the ends of runs: conductor.py."""
+
+    def conduct(self, message: bytes, end: Aftermath | Failed) -> Conducted:
+        """Keep what follows from the end of this message's run.
+
+        Raises ResultUnavailable: called again with the same, it does no more.
+        """
+        ...
+
+    def forget(self, joined: Sequence[Joined]) -> None:
+        """Forget chords whose bodies are sent. Raises ResultUnavailable."""
+        ...
+
+
 class Settler:
     """Settles deliveries, in order, until both backend and broker have answered."""
 
@@ -105,7 +120,7 @@ class Settler:
         results: Keeper | None,
         settled: Callable[[Sequence[Settlement]], object],
         away: Trouble,
-        conductor: Conductor | None = None,
+        conductor: Follower | None = None,
     ) -> None:
         """Without a conductor nothing is kept for others than the runs themselves."""
         self._broker = broker

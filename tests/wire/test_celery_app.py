@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery, chain, chord, group
 from celery.exceptions import (
+    ChordError,
     NotRegistered,
     SoftTimeLimitExceeded,
+    TaskRevokedError,
     TimeLimitExceeded,
     WorkerLostError,
 )
@@ -51,6 +54,21 @@ def leave(name, text):
 @signals.worker_init.connect
 def on_worker_init(sender, **_):
     leave("signals", f"worker_init {{sender.hostname.partition('@')[0]}}")
+
+
+@signals.worker_ready.connect
+def on_worker_ready(sender, **_):
+    leave("signals", "worker_ready")
+
+
+@signals.worker_shutdown.connect
+def on_worker_shutdown(sender, **_):
+    leave("signals", "worker_shutdown")
+
+
+@signals.task_revoked.connect
+def on_revoked(sender, request, expired, **_):
+    leave("revoked", f"{{sender.name}} {{request.id}} {{expired}}")
 
 
 @signals.worker_process_init.connect
@@ -173,6 +191,11 @@ def late():
     doze()
 
 
+@app.task
+def mourn(request, error, traceback):
+    leave("mourned", f"{{request.id}} {{type(error).__name__}}")
+
+
 def doze():
     for _ in range(300):  # a thread is only interrupted between two sleeps
         time.sleep(0.1)
@@ -269,6 +292,7 @@ def running(
         worker.until("is ready")
         yield fleet, worker
         assert worker.stop() == 0, worker.output
+    assert fleet.lines("signals")[-1] == "worker_shutdown"
     fleet.close()
 
 
@@ -320,6 +344,7 @@ def test_signals_are_sent_as_celery_s_worker_sends_them(
     assert echoed["signals"]
     eventually(lambda: f"{sent.id} SUCCESS" in fleet.lines("ends"), "task_postrun")
     assert fleet.lines("signals")[0] == "worker_init ours"
+    assert "worker_ready" in fleet.lines("signals")
     assert f"worker_process_init {echoed['pid']}" in fleet.lines("signals")
     assert (echoed["pid"] == worker.process.pid) == (fleet.pool != "prefork")
 
@@ -391,8 +416,9 @@ def test_an_error_in_a_chord_reaches_its_body(fleet: Fleet) -> None:
         signature(fleet, "proj.total")
     )
 
-    with pytest.raises(Exception, match="one of us"):
-        sent.get(timeout=WAIT)
+    eventually(sent.ready, "the chord's end")
+    assert isinstance(sent.result, ChordError)
+    assert "one of us" in str(sent.result)
 
 
 def test_a_task_calls_another_one(fleet: Fleet) -> None:
@@ -416,6 +442,31 @@ def test_the_time_limit_ends_the_run(fleet: Fleet) -> None:
         pytest.skip("nothing is left to end it by force")
     with pytest.raises(TimeLimitExceeded):
         fleet.call("proj.late").get(timeout=WAIT)
+
+
+def test_those_who_wait_for_a_run_that_was_ended_hear_of_it(fleet: Fleet) -> None:
+    if fleet.pool == "solo":
+        pytest.skip("nothing is left to end it by force")
+    late, add = signature(fleet, "proj.late"), signature(fleet, "proj.add", 1, 1)
+    total, mourn = signature(fleet, "proj.total"), signature(fleet, "proj.mourn")
+
+    body = chord([add, late])(total)
+    eventually(body.ready, "the chord's end")
+    assert isinstance(body.result, ChordError)
+    assert "TimeLimitExceeded" in str(body.result)
+    sent = fleet.call("proj.late", link_error=mourn)
+    eventually(
+        lambda: f"{sent.id} TimeLimitExceeded" in fleet.lines("mourned"), "the errback"
+    )
+
+
+def test_what_has_expired_is_revoked(fleet: Fleet) -> None:
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    sent = fleet.call("proj.add", 1, 1, expires=past)
+
+    with pytest.raises(TaskRevokedError, match="expired"):
+        sent.get(timeout=WAIT)
+    assert fleet.lines("revoked") == [f"proj.add {sent.id} True"]
 
 
 def test_an_unknown_task_fails_as_celery_says_it(fleet: Fleet) -> None:
