@@ -63,7 +63,7 @@ def prepare(
     # Threads without an app of their own get this one, and a task class whose
     # `__call__` calls that of its base class runs as one task, not as two.
     setup_worker_optimizations(app, hostname)
-    # The loop says how each run ended, and without its value.
+    # The loop says how each run ended; once is enough.
     logging.getLogger("celery.app.trace").addFilter(_is_said_by_nobody_else)
     _pass_on(_Controller(app, hostname, settings.worker_pool))
 
