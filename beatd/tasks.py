@@ -82,6 +82,8 @@ class Request:
     """The runs that this one sent."""
     again: Again | None = None
     """Set by `Task.retry`."""
+    on_its_way: bool = False
+    """Set until a `__call__` of the task's own class has come to the task's code."""
 
     @classmethod
     def of(cls, call: Call, *, hostname: str, ignore_result: bool) -> "Request":
@@ -241,6 +243,10 @@ class Task(Generic[P, R]):
         return self._function(*args, **kwargs)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        under_way = current_request()
+        if under_way and under_way.on_its_way and under_way.task == self.name:
+            under_way.on_its_way = False
+            return self.run(*args, **kwargs)
         request = Request(self.name, args=args, kwargs=kwargs)
         with running(request):
             value = self.run(*args, **kwargs)

@@ -1,0 +1,50 @@
+"""What a worker tells of itself, and in which of its processes."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.processes import beatd
+
+PROJECT = """
+import os
+
+from beatd import Beatd, signals
+
+app = Beatd("proj", broker="sqlite:///proj.db")
+
+
+def say(signal, sender, **_):
+    name = getattr(sender, "hostname", None)
+    print("told", signal.name, os.getpid(), name, flush=True)
+    raise ValueError("whatever a receiver raises")
+
+
+for one in ("worker_init", "worker_process_init", "worker_ready", "worker_shutdown"):
+    getattr(signals, one).connect(say)
+"""
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_a_worker_tells_of_its_beginning_and_of_its_end(
+    tmp_path: Path, pool: str
+) -> None:
+    (tmp_path / "proj.py").write_text(PROJECT)
+    options = ("-A", "proj", "-P", pool, "-c", "2", "-n", "w1@here")
+    with beatd("worker", *options, cwd=tmp_path) as worker:
+        worker.until("told worker_ready")
+        worker.until("told worker_process_init", times=2 if pool == "prefork" else 1)
+        assert worker.stop(signal.SIGTERM) == 0
+
+    lines = [line.split() for line in worker.output.splitlines()]
+    told = [line[1:] for line in lines if line[:1] == ["told"]]
+    main = str(worker.process.pid)
+    assert [one for one in told if one[0] != "worker_process_init"] == [
+        ["worker_init", main, "w1@here"],
+        ["worker_ready", main, "w1@here"],
+        ["worker_shutdown", main, "w1@here"],
+    ]
+    begun = {pid for name, pid, _ in told if name == "worker_process_init"}
+    assert len(begun) == (2 if pool == "prefork" else 1)
+    assert (main in begun) == (pool == "solo")
