@@ -270,7 +270,8 @@ def _ended_by(settings: Settings) -> Callable[[Collection[str]], Collection[str]
         try:
             backend = backend or results.connect(settings)
             found = backend.load(list(task_ids))
-        except ResultUnavailable as error:
+        except (ResultUnavailable, ConfigError) as error:
+            # A backend of Celery's that is not one of ours is no reason to end.
             logger.warning(
                 "cannot ask whether runs have ended: %s",
                 error,
