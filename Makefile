@@ -13,7 +13,7 @@ help:
 	@echo 'make test      the tests'
 	@echo 'make check     ruff and mypy'
 	@echo 'make promises  the long fault suite'
-	@echo 'make bench     what is claimed about speed'
+	@echo 'make bench     what is claimed about speed (PEERS=python-that-has-the-others)'
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +41,7 @@ promises: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/next_run.py
 	$(BIN)/python benchmarks/scheduler.py
+	$(BIN)/python benchmarks/worker.py $(if $(PEERS),--peers $(PEERS))
 
 clean:
 	rm -rf $(VENV) build dist demo
