@@ -4,6 +4,7 @@ Nothing here waits: `run` does what lies ready, turn by turn, until nothing does
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -12,10 +13,12 @@ from beatd.brokers.base import Broker
 from beatd.brokers.memory import MemoryBroker
 from beatd.errors import ResultUnavailable
 from beatd.instant import Span
+from beatd.message import Chord
 from beatd.pools.base import Job
 from beatd.pools.solo import Solo
 from beatd.results import encoding_of
 from beatd.results.base import READY_STATES, Meta, Stored
+from beatd.results.chords import Joined, Part
 from beatd.results.encoding import Encoding
 from beatd.worker.conductor import Conductor
 from beatd.worker.execute import executor_for
@@ -25,11 +28,21 @@ from beatd.worker.revoked import StateFile
 from tests.fakes import FakeClock
 
 
+@dataclass
+class Header:
+    """What is counted of a chord's header, in the shortest reading of the contract."""
+
+    chord: Chord
+    claim: str = ""
+    parts: dict[str, Part] = field(default_factory=dict)
+
+
 class FakeResults:
     """Results in a dict; they can be away, and remember each state they were told."""
 
     def __init__(self, encoding: Encoding) -> None:
         self.away = False
+        self.chords: dict[str, Header] = {}
         self.metas: dict[str, Meta] = {}
         self.states: list[str] = []
         self._encoding = encoding
@@ -56,6 +69,34 @@ class FakeResults:
     def close(self) -> None:
         pass
 
+    def begin_chords(self, chords: Sequence[Chord]) -> None:
+        self._answer()
+        self.chords.update({chord.group: Header(chord) for chord in chords})
+
+    def join_chords(self, parts: Sequence[Part]) -> list[Joined]:
+        self._answer()
+        return [joined for part in parts if (joined := self._join(part))]
+
+    def end_chords(self, joined: Sequence[Joined]) -> None:
+        self._answer()
+        for one in joined:
+            self.chords.pop(one.part.group, None)
+
+    def _join(self, part: Part) -> Joined | None:
+        header = self.chords.get(part.group)
+        if header is None:
+            return None
+        header.parts.setdefault(part.task_id, part)
+        if len(header.parts) < header.chord.size:
+            return None
+        header.claim = header.claim or part.task_id
+        if header.claim != part.task_id:
+            return None
+        in_order = sorted(header.parts.values(), key=lambda one: one.index or 0)
+        shape = header.chord.shape
+        kept = None if shape is None else self._encoding.pack({"result": shape})
+        return Joined(part, [one.data for one in in_order], kept)
+
     def _answer(self) -> None:
         if self.away:
             raise ResultUnavailable("nobody answers")
@@ -81,6 +122,7 @@ class Bench:
         self.inbox: SimpleQueue[WorkerEvent] = SimpleQueue()
         limits = limits_of(self.settings)
         execute = executor_for(self.app, "celery@here", limits, self.clock)
+        self.execute = execute
         self.worker = Worker(
             name="celery@here",
             identity="here-1",
