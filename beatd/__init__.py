@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from beatd.version import __version__
 
 if TYPE_CHECKING:
+    from beatd import signals
     from beatd.app import AsyncResult, Beatd, current_app, shared_task
     from beatd.errors import (
         Ignore,
@@ -32,6 +33,7 @@ __all__ = [
     "once",
     "rrule",
     "shared_task",
+    "signals",
     "solar",
 ]
 
@@ -47,6 +49,8 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: `import beatd` costs little."""
+    if name == "signals":
+        return import_module("beatd.signals")
     if name not in _MODULES:
         raise AttributeError(f"module 'beatd' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f"beatd.{_MODULES[name]}"), name)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import beatd
 from beatd.signals import Signal
 from beatd.tasks import Task
 
@@ -117,3 +118,11 @@ def test_who_disconnects_hears_no_more(signal: Signal) -> None:
 
     signal.send(ADD)
     assert ear.heard == []
+
+
+def test_signals_are_found_without_an_import_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(beatd, "signals")  # as it is before anybody imports them
+
+    assert beatd.signals.task_prerun.name == "task_prerun"
