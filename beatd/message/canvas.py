@@ -17,8 +17,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from beatd.codec import shown
 from beatd.errors import MessageError
-from beatd.message.envelope import Signature
+from beatd.message.envelope import Signature, is_name
 from beatd.message.options import is_signature, listed
 from beatd.message.resend import Sending
 
@@ -136,7 +137,7 @@ class Canvas:
             frozen += [self._frozen(last, **ends) for last in steps[-1:]]
             kwargs = {"tasks": frozen}
         elif kind in ("group", "chord"):
-            group = own["task_id"] = own.get("task_id") or self._new_id()
+            group = own["task_id"] = self._id_of(own)
             if kind == "group":
                 _, ends = _split(ends, ("task_id", "group_index"))
                 ends = {"group_id": group, **ends}
@@ -146,9 +147,19 @@ class Canvas:
                 header = self._numbered(_tasks(signature), {"group_id": group})
                 kwargs = {**kwargs, "header": header, "body": body}
         else:
-            task_id = own.get("task_id") or ends.get("task_id") or self._new_id()
+            task_id = self._id_of(own, ends)
             own = {**_merged(signature, ends), "task_id": task_id}
         return {**signature, "kwargs": kwargs, "options": own}
+
+    def _id_of(self, *options: Mapping[str, Any]) -> str:
+        """Give the first id among the options, or a new one."""
+        found = (one["task_id"] for one in options if one.get("task_id"))
+        task_id = next(found, None) or self._new_id()
+        if not is_name(task_id):
+            raise MessageError(
+                f"options['task_id']: expected an id, got {shown(task_id)}"
+            )
+        return task_id
 
     def _numbered(
         self, members: Sequence[Signature], ends: Mapping[str, Any]

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import msgspec
 
@@ -374,6 +374,12 @@ def _read_data(
 
 
 # -- single fields
+
+
+def is_name(value: Any) -> TypeGuard[str]:
+    """Say whether it can be the name of a task, or an id."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
+
 
 _UNSHOWN = "characters that cannot be shown"
 

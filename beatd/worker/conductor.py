@@ -4,10 +4,11 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 from beatd.brokers.base import Outgoing
 from beatd.errors import ChordError, MessageError
-from beatd.message import Call, Envelope, Limits, Signature, read_body, read_envelope
+from beatd.message import Call, Limits, Signature, read_body, read_envelope
 from beatd.results.base import Keeper, State
 from beatd.results.chords import Chords, Joined, Part
 from beatd.worker.report import Aftermath
@@ -60,12 +61,12 @@ class Conductor:
             done.sends.extend(sequel.sends)
             end = sequel.aftermath
         self._keep(end)
-        if end.parts:
-            call = read_body(read_envelope(message, self.limits), self.limits)
-            bodies = bodies_of(call)
-            while end.parts:
-                end = self._join(end.parts, bodies, call.envelope, done)
-                self._keep(end)
+        # Most parts are not a header's last: nobody needs to know what was to follow.
+        call = cache(partial(self._read, message))
+        bodies: dict[str, Signature] = {}
+        while end.parts:
+            end = self._join(end.parts, call, bodies, done)
+            self._keep(end)
         return done
 
     def forget(self, joined: Sequence[Joined]) -> None:
@@ -85,37 +86,43 @@ class Conductor:
         if isinstance(self.results, Chords) and end.begun:
             self.results.begin_chords(end.begun)
 
+    def _read(self, message: bytes) -> Call:
+        return read_body(read_envelope(message, self.limits), self.limits)
+
     def _join(
         self,
         parts: Sequence[Part],
+        call: Callable[[], Call],
         bodies: dict[str, Signature],
-        last: Envelope,
         done: Conducted,
     ) -> Aftermath:
         """Count these, and give what is to be kept because of that."""
-        ends = Aftermath()
         if not isinstance(self.results, Chords):
-            return self._refuse(parts, bodies)
+            return self._refuse(parts, bodies_of(call()), done)
+        ends = Aftermath()
         for joined in self.results.join_chords(parts):
+            bodies.update(bodies or bodies_of(call()))
             body = bodies[joined.part.task_id]
-            sequel = self.successors.of_header(joined, body, last)
+            # A body that fails may itself be part of a chord.
+            bodies.update(bodies_in([body]))
+            sequel = self.successors.of_header(joined, body, call().envelope)
             done.sends.extend(sequel.sends)
             done.joined.append(joined)
-            # A body that fails may be part of a further chord.
-            bodies.update(bodies_in([body]))
             ends = _both(ends, sequel.aftermath)
         return ends
 
-    def _refuse(self, parts: Sequence[Part], bodies: dict[str, Signature]) -> Aftermath:
+    def _refuse(
+        self, parts: Sequence[Part], bodies: dict[str, Signature], done: Conducted
+    ) -> Aftermath:
         """Fail the bodies of chords that nobody counts."""
         error = ChordError("chords need result_backend at redis://..., or rediss://...")
-        ends = Aftermath()
+        stored = []
         for part in parts:
             body = bodies[part.task_id]
-            bodies.update(bodies_in([body]))
             sequel = self.successors.without_body(part.group, body, error)
-            ends = _both(ends, sequel.aftermath)
-        return ends
+            done.sends.extend(sequel.sends)
+            stored += sequel.aftermath.stored
+        return Aftermath(stored)
 
 
 def call_of(message: bytes, limits: Limits) -> Call | None:

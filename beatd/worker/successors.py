@@ -17,7 +17,8 @@ from typing import Any
 
 from beatd.brokers.base import Outgoing
 from beatd.clock import Clock
-from beatd.errors import ChordError
+from beatd.codec import shown
+from beatd.errors import ChordError, MessageError
 from beatd.ids import call_id
 from beatd.instant import datetime_of
 from beatd.message import (
@@ -29,6 +30,7 @@ from beatd.message import (
     awaited,
     doomed,
 )
+from beatd.message.envelope import MAX_COUNT, is_name
 from beatd.message.options import is_signature, listed
 from beatd.results.base import PROPAGATE_STATES, Meta, State
 from beatd.results.chords import Joined, Part, values_of
@@ -150,7 +152,14 @@ class Successors:
 
     def _messages(self, sendings: Iterable[Sending]) -> list[Outgoing]:
         now = self.clock.now()
-        return [self.host.outgoing(self._as_known(one), now) for one in sendings]
+        made = [self.host.outgoing(self._as_known(one), now) for one in sendings]
+        for one in made:
+            route = one.route
+            if not all(
+                map(_is_sayable, (route.queue, route.exchange, route.routing_key))
+            ):
+                raise MessageError(f"no broker has {shown(route.queue)} as a queue")
+        return made
 
     def _values(self, joined: Joined) -> list[Any]:
         assert self.encoding  # or there are no chords
@@ -188,18 +197,17 @@ class Successors:
         done = datetime_of(self.clock.now(), self.host.settings.zone)
         for signature in doomed(signatures):
             options = signature.get("options") or {}
-            task_id, group = (
-                _text(options.get("task_id")),
-                _text(options.get("group_id")),
+            task_id, group, parent = (
+                _id(options.get(name)) for name in ("task_id", "group_id", "parent_id")
             )
-            parent = _text(options.get("parent_id"))
             if task_id and keep:
                 meta = Meta(task_id, state, error, traceback, [], done, group, parent)
                 sequel.aftermath.stored.append(self.encoding.store(meta))
             if task_id and group and is_signature(options.get("chord")):
                 index = options.get("group_index")
+                place = index if type(index) is int and 0 <= index < MAX_COUNT else None
                 data = self.encoding.part(task_id, state, error)
-                sequel.aftermath.parts.append(Part(group, task_id, index, data))
+                sequel.aftermath.parts.append(Part(group, task_id, place, data))
 
     def _call_errbacks(
         self,
@@ -291,8 +299,16 @@ def _errbacks_of(signature: Signature) -> list[Signature]:
     return list(filter(is_signature, found or ()))
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+def _is_sayable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a character
+        return False
+    return True
+
+
+def _id(value: Any) -> str | None:
+    return value if is_name(value) else None
 
 
 def _exception(value: Any) -> BaseException | None:

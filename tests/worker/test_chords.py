@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from beatd import results
 from beatd.brokers.base import Delivery
@@ -297,6 +299,75 @@ def test_what_others_wrote_into_a_chain_cannot_harm_the_worker(
     after = kitchen.cook.delay("cake")
     kitchen.bench.run()
     assert after.get(timeout=0) == "cake"
+
+
+WORDS = st.sampled_from(["g", "dish", "body", "\ud800", "a\0b", "", "x" * 2000])
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | WORDS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+OPTIONS = (
+    *("task_id", "group_id", "group_index", "chord", "chain", "link", "link_error"),
+    *("queue", "priority", "countdown", "stamped_headers", "parent_id"),
+)
+
+
+@st.composite
+def signatures(draw: st.DrawFn, depth: int = 2) -> Any:
+    """Make something like a signature of any kind."""
+
+    def one() -> Any:
+        return (
+            draw(signatures(depth - 1)) if depth and draw(st.booleans()) else draw(JUNK)
+        )
+
+    def some() -> Any:
+        return [one() for _ in range(draw(st.integers(0, 3)))]
+
+    options = {name: draw(JUNK) for name in draw(st.sets(st.sampled_from(OPTIONS)))}
+    for name in options.keys() & {"chain", "link", "link_error"}:
+        options[name] = some()
+    return {
+        "task": draw(st.sampled_from(["cook", "complain", "shout", "nobody"])),
+        "args": draw(st.lists(JUNK, max_size=2)),
+        "kwargs": {"tasks": some(), "header": some(), "body": one()},
+        "options": options,
+        "subtask_type": draw(st.sampled_from([None, "chain", "group", "chord", 7])),
+        "immutable": draw(st.booleans()),
+    }
+
+
+@given(
+    signatures(),
+    st.sampled_from(["link", "link_error", "chain", "chord"]),
+    st.sampled_from(["soup", "burnt"]),
+    st.booleans(),
+)
+@settings(max_examples=60)
+def test_whatever_follows_a_call_the_worker_lives_and_the_queue_moves(
+    signature: Any, place: str, dish: str, lost: bool
+) -> None:
+    logging.disable()
+    kitchen = Kitchen(task_reject_on_worker_lost=False)
+    kitchen.bench.results.begin_chords([Chord("g", 1)])
+    what: Any = {place: [signature] if place == "chain" else signature}
+    kitchen.cook.apply_async([dish], task_id="dish", group_id="g", **what)
+    if lost:
+        mend = kitchen.bench.worker.pool
+        pool = with_held_pool(kitchen.bench)
+        kitchen.bench.run()
+        kitchen.bench.inbox.put(Lost(pool.jobs[0].token, "SIGKILL"))
+        kitchen.bench.worker.pool = mend
+
+    kitchen.bench.run()
+
+    logging.disable(logging.NOTSET)
+    assert kitchen.bench.results.metas["dish"].status in ("SUCCESS", "FAILURE")
+    for task_id in kitchen.bench.results.metas:
+        assert task_id.encode()
 
 
 def test_an_errback_that_cannot_be_sent_or_raises_is_logged(
