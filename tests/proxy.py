@@ -69,9 +69,13 @@ class Proxy:
         """Carry nothing, close nothing: as when a cable is pulled."""
         self._flowing.clear()
 
-    def swallow(self) -> None:
-        """Let all connections that there are die without a word; new ones live."""
+    def swallow(self) -> int:
+        """Let all connections that there are die without a word, and count them.
+
+        New ones live.
+        """
         self._dead.update(self._links)
+        return len(self._links)
 
     def let_through(self) -> None:
         """Carry on, with what was held first."""

@@ -67,7 +67,8 @@ def test_work_goes_on_when_connections_die_without_a_word(
     shop.worker("-c", "2")
     shop.send(["before"], 1)
 
-    proxy.swallow()
+    # A worker may replace a dead connection without having to say so.
+    assert proxy.swallow() >= 2
     names = [f"{number}" for number in range(6)]
     for _ in moments(seed=0, number=1, shortest=delay, longest=delay):
         sent = time.monotonic()
@@ -75,8 +76,6 @@ def test_work_goes_on_when_connections_die_without_a_word(
     shop.until_ended(["before", *names])
 
     assert begin_late(shop, names, sent) == {}
-    # It did happen; a worker that had nothing to say meanwhile need not have noticed.
-    assert any(worker.said("the broker is away") for worker in shop.workers)
     shop.check()
 
 
