@@ -89,13 +89,19 @@ class Pidbox:
         away = Trouble("remote control is cut off", "control")
         self._away = away
         self.answering = Stage(self._answer, BrokerUnavailable, away)
+        self._tried = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self, on_crash: OnCrash) -> None:
-        """Begin to hear and to answer, in two threads."""
+        """Begin to hear and to answer, in two threads.
+
+        Returns when it hears, or when the broker turned out to be away: nothing keeps a
+        command for a worker that says that it is ready and does not hear yet.
+        """
         self.answering.start("beatd-answers", on_crash)
         self._thread = spawn("beatd-control", self._run, on_crash)
+        self._tried.wait()
 
     def stop(self) -> None:
         """Hear no more; what was answered goes out, if it can at once."""
@@ -133,15 +139,19 @@ class Pidbox:
 
     def _run(self) -> None:
         pause = Pause()
+        timeout: Span = 0  # of the first turn, which only begins to hear
         while not self._stop.is_set():
             try:
-                self.turn(LONGEST_WAIT)
+                self.turn(timeout)
             except BrokerUnavailable as error:
                 self._away.meet(error)
                 self._stop.wait(pause.lengthen())
             else:
                 self._away.end()
                 pause.reset()
+            finally:
+                self._tried.set()
+            timeout = LONGEST_WAIT
 
     # What is heard
 

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
 from beatd.brokers.base import Outgoing
 from beatd.brokers.memory import MemoryBroker
-from beatd.errors import ResultUnavailable
+from beatd.errors import BrokerUnavailable, ResultUnavailable
 from beatd.message import Notice, read_notice, write_notice
 from beatd.routing import Queue, Route
 from beatd.settings import Settings
@@ -205,3 +206,46 @@ def test_others_are_asked_what_they_know_as_revoked() -> None:
     body = read_notice(json.dumps(asked[0]).encode()).body
     assert body["method"] == "hello"
     assert body["arguments"] == {"from_node": "w1@here", "revoked": ["mine"]}
+
+
+# Readiness
+
+
+def started(box: Pidbox) -> list[BaseException]:
+    """Start it and stop it again; give what crashed."""
+    crashes: list[BaseException] = []
+    box.start(crashes.append)
+    box.stop()
+    return crashes
+
+
+def test_it_hears_as_soon_as_it_has_started(post: Post) -> None:
+    came: SimpleQueue[Command] = SimpleQueue()
+    box = Pidbox(post.broker, "w2@here", Settings(), post.lamport, came.put)
+    box.start(lambda error: None)
+    post.say(method="ping")
+
+    assert came.get(timeout=10).method == "ping"
+    box.stop()
+
+
+def test_it_starts_where_the_broker_is_away(
+    post: Post, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Away(MemoryBroker):
+        def hear(self, *_: object) -> list[bytes]:
+            raise BrokerUnavailable("nobody answers")
+
+    assert started(Pidbox(Away(), "w2@here", Settings(), post.lamport, print)) == []
+    assert [getattr(record, "event", "") for record in caplog.records] == [
+        "control.lost"
+    ]
+
+
+def test_a_start_that_fails_is_told_and_waits_for_nothing(post: Post) -> None:
+    class Broken(MemoryBroker):
+        def hear(self, *_: object) -> list[bytes]:
+            raise AssertionError("a mistake of ours")
+
+    (error,) = started(Pidbox(Broken(), "w2@here", Settings(), post.lamport, print))
+    assert isinstance(error, AssertionError)
