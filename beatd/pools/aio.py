@@ -65,6 +65,10 @@ class Asyncio:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._live, name="asyncio", daemon=True)
 
+    @property
+    def appetite(self) -> int:
+        return self.size
+
     def start(self) -> None:
         if self._initialise:
             self._initialise()
@@ -73,6 +77,9 @@ class Asyncio:
     def submit(self, jobs: Sequence[Job]) -> None:
         self._open.add(jobs)
         self._do(lambda: self._waiting.extend(jobs))
+
+    def recall(self) -> None:
+        """Nothing waits for others here."""
 
     def resize(self, size: int) -> None:
         self.size = size

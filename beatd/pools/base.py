@@ -53,7 +53,14 @@ class Started:
     pid: int
 
 
-PoolEvent: TypeAlias = Started | Finished | TimedOut | Lost
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """These jobs, in their order, have not begun, and the pool does not have them."""
+
+    tokens: Sequence[str]
+
+
+PoolEvent: TypeAlias = Started | Finished | TimedOut | Lost | Returned
 
 Runner: TypeAlias = Callable[[Job], bytes]
 """Runs one job where the pool wants it run, and never raises: worker/execute.py.
@@ -99,15 +106,24 @@ class Pool(Protocol):
         """How many jobs run at the same time."""
         ...
 
+    @property
+    def appetite(self) -> int:
+        """How many jobs it is best given at a time: those that run, and may soon."""
+        ...
+
     def start(self) -> None:
         """Get ready to run; with processes, after all task modules are imported."""
         ...
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Take these jobs; each ends in exactly one Finished, TimedOut or Lost.
+        """Take these jobs; each ends in one Finished, TimedOut or Lost, or is Returned.
 
-        The caller keeps no more jobs in the pool than it may hold.
+        A job is given back when it would wait here for others that take their time.
         """
+        ...
+
+    def recall(self) -> None:
+        """Give back what has not begun and waits for others, if there is any."""
         ...
 
     def resize(self, size: int) -> None:

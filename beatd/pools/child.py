@@ -4,13 +4,13 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from beatd.pools.base import Finished, Job, Runner
-from beatd.pools.frames import Frames, Ready, Report, pack
+from beatd.pools.frames import Frames, Ready, Report, claim, pack
 
 CHUNK = 1 << 18
 """Bytes to read at once."""
@@ -32,32 +32,44 @@ class Child:
         self._initialise = initialise
         self._max_tasks = max_tasks
         self._max_memory = max_memory
+        self._tasks = 0
+        self._leaving = False
 
-    def live(self, channel: socket.socket) -> None:
+    def live(self, channel: socket.socket, claims: int) -> None:
         """Run what comes until the channel ends or a bound of this life is reached."""
         if self._initialise:
             self._initialise()
-        pid = os.getpid()
-        channel.sendall(pack(Ready(pid)))
+        self._pid = os.getpid()
+        channel.sendall(pack(Ready(self._pid)))
         frames = Frames()
-        tasks = 0
-        while received := channel.recv(CHUNK):
+        while not self._leaving and (received := channel.recv(CHUNK)):
             for content in frames.feed(received):
-                for job in _jobs.decode(content):
-                    report = self._runner(job)
-                    if os.getpid() != pid:
-                        # The task forked, and its copy came back here as well: it is
-                        # no child of the pool, and has nothing to say.
-                        return
-                    tasks += 1
-                    leaving = self._has_had_enough(tasks)
-                    finished = [Finished(job.token, report)]
-                    channel.sendall(pack(Report(finished, leaving)))
-                    if leaving:
-                        return
+                self._run_chunk(_jobs.decode(content), channel, claims)
 
-    def _has_had_enough(self, tasks: int) -> bool:
-        if self._max_tasks is not None and tasks >= self._max_tasks:
+    def _run_chunk(
+        self, jobs: Sequence[Job], channel: socket.socket, claims: int
+    ) -> None:
+        """Run these jobs, as long as the pool does not take back what is left."""
+        last = len(jobs) - 1
+        for place, job in enumerate(jobs):
+            report = self._runner(job)
+            if os.getpid() != self._pid:
+                # The task forked, and its copy came back here as well: it is no child
+                # of the pool, and has nothing to say.
+                self._leaving = True
+                return
+            self._tasks += 1
+            self._leaving = self._has_had_enough()
+            # Claimed before the end of this one is told, so that the pool knows of
+            # each job that begins before it can.
+            goes_on = place < last and not self._leaving and claim(claims)
+            finished = Finished(job.token, report)
+            channel.sendall(pack(Report(finished, self._leaving, goes_on)))
+            if not goes_on:
+                return
+
+    def _has_had_enough(self) -> bool:
+        if self._max_tasks is not None and self._tasks >= self._max_tasks:
             return True
         return self._max_memory is not None and resident() > self._max_memory
 

@@ -1,5 +1,10 @@
-"""What a pool and its children say to each other: length-prefixed msgpack."""
+"""What a pool and its children say to each other: length-prefixed msgpack.
 
+A child is given jobs in chunks, and begins one after the other. Which of them may begin
+is settled by `Claims`, without asking.
+"""
+
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,10 +29,13 @@ class Ready(msgspec.Struct, tag=True, array_like=True, frozen=True):
 
 
 class Report(msgspec.Struct, tag=True, array_like=True, frozen=True):
-    """Jobs that came to an end; `leaving` announces that the child takes no more."""
+    """A job came to its end, and what the child does now."""
 
-    finished: list[Finished]
-    leaving: bool
+    finished: Finished
+    leaving: bool = False
+    """It takes no more jobs, and ends."""
+    goes_on: bool = False
+    """It begins the next job of its chunk."""
 
 
 def pack(words: Any) -> bytes:
@@ -55,3 +63,39 @@ class Frames:
             content = bytes(self._bytes[_LENGTH:end])
             del self._bytes[:end]
             yield content
+
+
+class Claims:
+    """A pipe with a token for each job of a chunk that may begin, besides the first.
+
+    A child takes one before it begins the next job; the pool takes all that are left
+    to have those jobs back. Each token goes to one of the two: the kernel sees to it.
+    """
+
+    def __init__(self) -> None:
+        self.reader, self._writer = os.pipe()
+        os.set_blocking(self.reader, False)
+
+    def offer(self, number: int) -> None:
+        """Let so many jobs begin, one after the other."""
+        os.write(self._writer, b"." * number)
+
+    def take_back(self) -> int:
+        """Let no more jobs begin; give how many will not."""
+        try:
+            return len(os.read(self.reader, 4096))
+        except BlockingIOError:
+            return 0
+
+    def close(self) -> None:
+        """Let go of the pipe."""
+        os.close(self.reader)
+        os.close(self._writer)
+
+
+def claim(reader: int) -> bool:
+    """Take a token, for the next job to begin; False if there is none."""
+    try:
+        return bool(os.read(reader, 1))
+    except BlockingIOError:
+        return False

@@ -43,6 +43,10 @@ class Green:
         self._running: dict[str, Any] = {}
         self._one_ended = threading.Condition()
 
+    @property
+    def appetite(self) -> int:
+        return self.size
+
     def start(self) -> None:
         if self._initialise:
             self._initialise()
@@ -51,6 +55,9 @@ class Green:
         self._open.add(jobs)
         self._waiting.extend(jobs)
         self._fill()
+
+    def recall(self) -> None:
+        """Nothing waits for others here."""
 
     def resize(self, size: int) -> None:
         self.size = size

@@ -6,6 +6,7 @@ imported. It does nothing but fork children when it is asked to, end them, and t
 they ended. A stream socket joins it to the pool; what goes over it are fixed records:
 
     to the nursery    b"f" number 0         fork child `number`; carries its channel
+                                            and the reading end of its claims
                       b"k" number signal    send it this signal
     from the nursery  b"g" number status    it is gone, with this wait status
 
@@ -30,8 +31,8 @@ from typing import NoReturn, TypeAlias
 
 logger = logging.getLogger(__name__)
 
-Life: TypeAlias = Callable[[socket.socket], object]
-"""All that a child does; it is given its end of the channel."""
+Life: TypeAlias = Callable[[socket.socket, int], object]
+"""All that a child does; it is given its end of the channel, and of its claims."""
 
 _RECORD = struct.Struct("!cIi")
 _FORK, _KILL, _GONE = b"f", b"k", b"g"
@@ -87,12 +88,12 @@ class Nursery:
         """Is readable when `gone` has something to give."""
         return self._control.fileno()
 
-    def fork(self, number: int) -> socket.socket:
+    def fork(self, number: int, claims: int) -> socket.socket:
         """Have a child forked; give our end of its channel."""
         ours, theirs = socket.socketpair()
         with theirs, suppress(OSError):  # a dead nursery is found by `gone`
             record = _RECORD.pack(_FORK, number, 0)
-            socket.send_fds(self._control, [record], [theirs.fileno()])
+            socket.send_fds(self._control, [record], [theirs.fileno(), claims])
         return ours
 
     def kill(self, number: int, signum: int = signal.SIGKILL) -> None:
@@ -196,21 +197,23 @@ class _Tending:
     def _obey(self) -> bool:
         """Do one thing that is asked for; False when nobody is left to ask."""
         record, fds, _, _ = socket.recv_fds(
-            self._control, _RECORD.size, 1, socket.MSG_WAITALL
+            self._control, _RECORD.size, 2, socket.MSG_WAITALL
         )
         if not record:
             return False
         verb, number, signum = _RECORD.unpack(record)
         if verb == _FORK:
-            with socket.socket(fileno=fds[0]) as channel:
-                self._fork(number, channel)
+            channel, claims = fds
+            with socket.socket(fileno=channel) as theirs:
+                self._fork(number, theirs, claims)
+            os.close(claims)
         else:
             how = signal.SIGKILL if signum in _TO_GROUPS else signum
             for pid in [pid for pid, n in self._numbers.items() if n == number]:
                 os.kill(pid, how)
         return True
 
-    def _fork(self, number: int, channel: socket.socket) -> None:
+    def _fork(self, number: int, channel: socket.socket, claims: int) -> None:
         nursery = os.getpid()
         try:
             pid = os.fork()
@@ -218,10 +221,10 @@ class _Tending:
             self._tell_gone(number, os.EX_OSERR << 8)
             return
         if pid == 0:
-            _live_and_end(lambda: self._be_a_child(nursery, channel))
+            _live_and_end(lambda: self._be_a_child(nursery, channel, claims))
         self._numbers[pid] = number
 
-    def _be_a_child(self, nursery: int, channel: socket.socket) -> None:
+    def _be_a_child(self, nursery: int, channel: socket.socket, claims: int) -> None:
         _reset_signals()
         _die_with(nursery)
         for inherited in (self._control, self._bell, self._clapper):
@@ -231,7 +234,8 @@ class _Tending:
         os.dup2(nothing, 0)
         os.close(nothing)
         channel.set_inheritable(False)
-        self._life(channel)
+        os.set_inheritable(claims, False)
+        self._life(channel, claims)
 
     def _tell_gone(self, number: int, status: int) -> None:
         self._control.sendall(_RECORD.pack(_GONE, number, status))

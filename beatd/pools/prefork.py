@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,9 +22,17 @@ import msgspec
 
 from beatd.clock import Clock, SystemClock
 from beatd.instant import DAY, SECOND, Span, span_of
-from beatd.pools.base import Job, Lost, PoolEvent, Runner, Started, TimedOut
+from beatd.pools.base import (
+    Job,
+    Lost,
+    PoolEvent,
+    Returned,
+    Runner,
+    Started,
+    TimedOut,
+)
 from beatd.pools.child import CHUNK, Child
-from beatd.pools.frames import BrokenFrame, Frames, Ready, Report, pack
+from beatd.pools.frames import BrokenFrame, Claims, Frames, Ready, Report, pack
 from beatd.pools.nursery import Nursery, NurseryDied
 
 logger = logging.getLogger(__name__)
@@ -35,6 +43,12 @@ GRACE = 5 * SECOND
 PAUSE = 1 * SECOND
 """Between births, while children die before they are ready."""
 
+QUICK: Span = 5
+"""No job waits in a child for longer than this behind another."""
+
+MOST_JOBS, MOST_BYTES = 32, 1 << 18
+"""What goes to a child in one chunk at most; one job may be larger."""
+
 _words = msgspec.msgpack.Decoder(Ready | Report)
 
 
@@ -44,9 +58,15 @@ class _Ward:
 
     number: int
     channel: socket.socket
+    claims: Claims
     pid: int = 0
     """0 until the child says that it is ready."""
-    job: Job | None = None
+    jobs: deque[Job] = field(default_factory=deque)
+    """Its chunk: the first one runs, the others may be taken back."""
+    began: Span = 0
+    """When the first one began."""
+    pace: int = 1
+    """How many jobs it is given at a time: more while they are quick."""
     deadline: Span | None = None
     """When it will be killed: its job takes too long, or its leaving."""
     late: bool = False
@@ -68,21 +88,22 @@ class _Ward:
 
     @property
     def idle(self) -> bool:
-        return bool(self.pid) and not self.job and self.staying
+        return bool(self.pid) and not self.jobs and self.staying
 
 
 class Prefork:
     """`size` child processes, each with one job at a time.
 
-    A job goes to a child that is idle, so no job waits behind another. The end of a
-    child, whatever brings it about, costs the one job that it runs, and another child
-    takes its place.
+    A child that is idle is given a job, or several at once if its last ones were quick;
+    those that would wait behind one that is not are taken back. The end of a child,
+    whatever brings it about, costs the one job that it runs, and another child takes
+    its place.
 
     `start` should be called while the process has no other thread and no connection
     yet, and all task modules are imported: the children are copies of that moment.
 
-    Invariant: each job is in `_waiting` or is the job of one ward until its outcome is
-    told.
+    Invariant: each job is in `_waiting` or among the jobs of one ward until its outcome
+    is told, or its return.
     """
 
     def __init__(
@@ -115,6 +136,11 @@ class Prefork:
             target=self._supervise, name="prefork", daemon=True
         )
 
+    @property
+    def appetite(self) -> int:
+        wards = list(self._wards.values())
+        return max(self.size, sum(ward.pace for ward in wards if ward.staying))
+
     def start(self) -> None:
         # The nursery comes first, so that it inherits nothing of what follows.
         self._nursery.open()
@@ -128,6 +154,9 @@ class Prefork:
 
     def submit(self, jobs: Sequence[Job]) -> None:
         self._do(partial(self._waiting.extend, tuple(jobs)))
+
+    def recall(self) -> None:
+        self._do(self._return_all)
 
     def resize(self, size: int) -> None:
         self.size = size
@@ -172,6 +201,7 @@ class Prefork:
             for key, events in self._selector.select(self._patience()):
                 key.data(events)
             self._end_the_late()
+            self._relieve_the_slow()
         for job in self._waiting:
             self._on_event(Lost(job.token, "the pool was stopped before it began"))
         self._nursery.close()
@@ -187,7 +217,9 @@ class Prefork:
     def _patience(self) -> float | None:
         """Give the seconds until something is to be done that nobody will tell."""
         now = self._now()
-        times = [ward.deadline for ward in self._wards.values() if ward.deadline]
+        wards = self._wards.values()
+        times = [ward.deadline for ward in wards if ward.deadline]
+        times += [ward.began + QUICK for ward in wards if len(ward.jobs) > 1]
         if self._no_birth_before > now:
             times.append(self._no_birth_before)
         # Selectors know no time-out of more than some weeks.
@@ -207,20 +239,29 @@ class Prefork:
     def _wind_down(self) -> None:
         self._stopping = True
 
+    def _return_all(self) -> None:
+        for ward in self._wards.values():
+            self._reclaim(ward)
+        self._return_waiting()
+
     def _signal(self, token: str, number: int) -> None:
+        for ward in self._wards.values():
+            if token in [job.token for job in ward.jobs]:
+                # Neither it nor the next one may begin any more.
+                self._reclaim(ward)
+                # If it has just reported its end, it has no other job.
+                if ward.jobs and ward.jobs[0].token == token:
+                    self._nursery.kill(ward.number, number)
         for job in self._waiting:
             if job.token == token:
                 self._waiting.remove(job)
                 self._on_event(Lost(token, "ended before it began"))
                 return
-        for ward in self._wards.values():
-            # If it has just reported its end, it has no other job yet.
-            if ward.job and ward.job.token == token:
-                self._nursery.kill(ward.number, number)
 
     def _retire_all(self) -> None:
         for ward in self._wards.values():
             ward.retired = True
+            self._reclaim(ward)
 
     def _end_now(self) -> None:
         self._stopping = self._killed = True
@@ -240,7 +281,7 @@ class Prefork:
                 self._pause_births(f"cannot fork: {error}")
 
     def _has_work(self) -> bool:
-        return bool(self._waiting) or any(ward.job for ward in self._wards.values())
+        return bool(self._waiting) or any(ward.jobs for ward in self._wards.values())
 
     def _fill_up(self) -> None:
         if not self._nursery.alive:
@@ -254,9 +295,14 @@ class Prefork:
 
     def _bear(self) -> None:
         number = next(self._numbers)
-        channel = self._nursery.fork(number)
+        claims = Claims()
+        try:
+            channel = self._nursery.fork(number, claims.reader)
+        except OSError:
+            claims.close()
+            raise
         channel.setblocking(False)
-        ward = self._wards[number] = _Ward(number, channel)
+        ward = self._wards[number] = _Ward(number, channel, claims)
         self._selector.register(
             channel, selectors.EVENT_READ, partial(self._attend, ward)
         )
@@ -271,7 +317,7 @@ class Prefork:
 
     def _dismiss_retired(self) -> None:
         for ward in self._wards.values():
-            done = ward.retired and ward.pid and not ward.job
+            done = ward.retired and ward.pid and not ward.jobs
             if done and not ward.leaving and not ward.condemned:
                 self._dismiss(ward)
 
@@ -302,6 +348,7 @@ class Prefork:
         if not ward.condemned:
             ward.condemned = True
             ward.deadline = None
+            self._reclaim(ward)  # or the blow may hit another job than the one meant
             self._nursery.kill(ward.number)
 
     def _bury(self, number: int, how: str) -> None:
@@ -311,8 +358,12 @@ class Prefork:
             pass
         self._turn_away(ward)
         ward.channel.close()
-        if ward.job:
-            self._tell_end(ward.job, ward, how)
+        ward.claims.close()
+        if ward.jobs:
+            # It says what it begins before it does, so nothing but this one had begun.
+            begun = ward.jobs.popleft()
+            self._take_over(ward.jobs)
+            self._tell_end(begun, ward, how)
         elif self._killed or ward.leaving:
             pass  # as it should be
         elif not ward.pid:
@@ -354,16 +405,60 @@ class Prefork:
     # What goes to a child and what comes from it.
 
     def _hand_out(self) -> None:
-        idle = (ward for ward in self._wards.values() if ward.idle)
-        for ward in idle:
+        idle = [ward for ward in self._wards.values() if ward.idle]
+        for left, ward in zip(range(len(idle), 0, -1), idle, strict=True):
             if not self._waiting:
                 return
-            ward.job = job = self._waiting.popleft()
-            if job.time_limit:
-                ward.deadline = self._now() + span_of(job.time_limit)
-            self._on_event(Started(job.token, ward.pid))
-            ward.unsent += pack([job])
+            share = -(-len(self._waiting) // left)
+            ward.jobs.extend(self._next_chunk(min(share, ward.pace)))
+            ward.claims.offer(len(ward.jobs) - 1)
+            self._begin(ward)
+            ward.unsent += pack(list(ward.jobs))
             self._send(ward)
+
+    def _next_chunk(self, most: int) -> Iterator[Job]:
+        room = MOST_BYTES
+        for _ in range(most):
+            room -= len(self._waiting[0].message)
+            yield self._waiting.popleft()
+            if not self._waiting or room < len(self._waiting[0].message):
+                return
+
+    def _begin(self, ward: _Ward) -> None:
+        """Take note that the first job of its chunk runs now."""
+        job = ward.jobs[0]
+        ward.began = self._now()
+        if job.time_limit:
+            ward.deadline = ward.began + span_of(job.time_limit)
+        self._on_event(Started(job.token, ward.pid))
+
+    def _reclaim(self, ward: _Ward) -> None:
+        """Take back, to the head of the line, what the child has not begun."""
+        number = ward.claims.take_back()
+        self._take_over([ward.jobs.pop() for _ in range(number)][::-1])
+
+    def _take_over(self, jobs: Sequence[Job]) -> None:
+        self._waiting.extendleft(reversed(jobs))
+
+    def _relieve_the_slow(self) -> None:
+        """Give back what waits for jobs that turn out to take their time."""
+        now = self._now()
+        slow = [
+            ward
+            for ward in self._wards.values()
+            if len(ward.jobs) > 1 and ward.began + QUICK <= now
+        ]
+        for ward in slow:
+            ward.pace = 1
+            self._reclaim(ward)
+        if slow:
+            self._return_waiting()
+
+    def _return_waiting(self) -> None:
+        # Whoever stops a pool has it run all that it was given.
+        if self._waiting and not self._stopping:
+            self._on_event(Returned([job.token for job in self._waiting]))
+            self._waiting.clear()
 
     def _attend(self, ward: _Ward, events: int) -> None:
         if ward.number not in self._wards:
@@ -412,12 +507,20 @@ class Prefork:
             ward.pid = words.pid
             self._failed_births = 0
             return
-        for finished in words.finished:
-            if not ward.job or ward.job.token != finished.token:
-                raise BrokenFrame("it reports a job that it does not run")
-            ward.job = ward.deadline = None
-            self._on_event(finished)
+        finished = words.finished
+        if not ward.jobs or ward.jobs[0].token != finished.token:
+            raise BrokenFrame("it reports a job that it does not run")
+        if words.goes_on and len(ward.jobs) < 2:
+            raise BrokenFrame("it begins a job that it does not have")
+        ward.jobs.popleft()
+        ward.deadline = None
+        was_quick = self._now() - ward.began < QUICK
+        ward.pace = min(2 * ward.pace, MOST_JOBS) if was_quick else 1
+        self._on_event(finished)
+        if words.goes_on:
+            self._begin(ward)
         if words.leaving:
+            self._reclaim(ward)
             self._expect_to_leave(ward)
 
     def _turn_away(self, ward: _Ward) -> None:

@@ -27,6 +27,10 @@ class Solo:
         self._on_event = on_event
         self._initialise = initialise
 
+    @property
+    def appetite(self) -> int:
+        return self.size
+
     def start(self) -> None:
         if self._initialise:
             self._initialise()
@@ -35,6 +39,9 @@ class Solo:
         for job in jobs:
             self._on_event(Started(job.token, os.getpid()))
             self._on_event(run(self._runner, job))
+
+    def recall(self) -> None:
+        """Nothing waits for others here."""
 
     def resize(self, size: int) -> None:
         """There is one thread that hands jobs in, and so one place."""

@@ -38,6 +38,10 @@ class Threads:
         self._serving = 0
         self._one_left = threading.Condition()
 
+    @property
+    def appetite(self) -> int:
+        return self.size
+
     def start(self) -> None:
         if self._initialise:
             self._initialise()
@@ -47,6 +51,9 @@ class Threads:
         self._open.add(jobs)
         for job in jobs:
             self._line.put(job)
+
+    def recall(self) -> None:
+        """Nothing waits for others here."""
 
     def resize(self, size: int) -> None:
         more = size - self.size

@@ -27,6 +27,7 @@ from beatd.pools.base import (
     Lost,
     Pool,
     PoolEvent,
+    Returned,
     Started,
     TimedOut,
 )
@@ -35,6 +36,7 @@ from beatd.pools.limits import soft_limit, soft_limited
 from tests.servers import PATIENCE, eventually
 
 Outcome = Finished | TimedOut | Lost
+Told = Started | Outcome
 
 Listener = Callable[[PoolEvent], object]
 
@@ -92,14 +94,17 @@ runner = DeskRunner()
 
 
 class Desk:
-    """Hands jobs to a pool and waits for what becomes of them."""
+    """Hands jobs to a pool, again if it gives them back; waits for what they become."""
 
     def __init__(self, make: Callable[[DeskRunner, Listener], Pool]) -> None:
         self._inbox: SimpleQueue[PoolEvent] = SimpleQueue()
-        self.events: list[PoolEvent] = []
+        self._jobs: dict[str, Job] = {}
+        self.events: list[Told] = []
+        self.returned: list[str] = []
         self.pool = make(runner, self._inbox.put)
 
     def submit(self, *jobs: Job) -> None:
+        self._jobs.update({job.token: job for job in jobs})
         self.pool.submit(jobs)
 
     def run(self, *jobs: Job) -> list[Outcome]:
@@ -116,12 +121,9 @@ class Desk:
         """Wait for the outcomes of these jobs."""
         tokens = [job.token for job in jobs]
         self.all_events()
-        missing = set(tokens) - self._ended().keys()
-        while missing:
-            event = self._inbox.get(timeout=PATIENCE)
-            self.events.append(event)
-            if not isinstance(event, Started):
-                missing.discard(event.token)
+        while set(tokens) - self._ended().keys():
+            self._take(self._inbox.get(timeout=PATIENCE))
+            self.all_events()
         ended = self._ended()
         return [ended[token] for token in tokens]
 
@@ -129,14 +131,21 @@ class Desk:
         """Wait until the job has begun."""
         return eventually(lambda: self._started(job), "the job to begin")
 
-    def events_of(self, job: Job) -> list[PoolEvent]:
+    def events_of(self, job: Job) -> list[Told]:
         return [event for event in self.all_events() if event.token == job.token]
 
-    def all_events(self) -> list[PoolEvent]:
+    def all_events(self) -> list[Told]:
         """Give everything that was told so far."""
         while not self._inbox.empty():
-            self.events.append(self._inbox.get())
+            self._take(self._inbox.get())
         return self.events
+
+    def _take(self, event: PoolEvent) -> None:
+        if isinstance(event, Returned):
+            self.returned += event.tokens
+            self.pool.submit([self._jobs[token] for token in event.tokens])
+        else:
+            self.events.append(event)
 
     def _started(self, job: Job) -> Started | None:
         for event in self.all_events():
@@ -291,7 +300,7 @@ def say_to_the_pool(hexadecimal: str) -> str:
 
 
 def report_for_another(token: str) -> str:
-    os.write(_channel(), pack(Report([Finished(token, b"forged")], leaving=False)))
+    os.write(_channel(), pack(Report(Finished(token, b"forged"))))
     return "forged"
 
 
