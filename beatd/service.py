@@ -25,7 +25,8 @@ from beatd.scheduler import Scheduler
 from beatd.settings import Settings, mask
 from beatd.version import __version__
 from beatd.worker.autoscale import Autoscale
-from beatd.worker.loop import Stop, Worker, WorkerEvent
+from beatd.worker.inbox import Stop, WorkerEvent
+from beatd.worker.loop import Worker
 
 logger = logging.getLogger(__name__)
 

@@ -38,8 +38,9 @@ from beatd.worker.conductor import Conductor, in_a_thread
 from beatd.worker.control import Pidbox
 from beatd.worker.events import Events
 from beatd.worker.execute import executor_for
+from beatd.worker.inbox import WorkerEvent
 from beatd.worker.lamport import LamportClock
-from beatd.worker.loop import Worker, WorkerEvent
+from beatd.worker.loop import Worker
 from beatd.worker.report import limits_of
 from beatd.worker.revoked import StateFile
 from beatd.worker.settle import Follower

@@ -10,14 +10,14 @@ import platform
 import resource
 import signal as signals
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from beatd.codec import content_types, shown
 from beatd.errors import MessageError
-from beatd.instant import SECOND, Instant
+from beatd.instant import SECOND
 from beatd.message import Envelope, Limits, read_body
 from beatd.pools.base import Pool
 from beatd.results.exceptions import repr_of
@@ -25,13 +25,15 @@ from beatd.routing import Queue, Router
 from beatd.settings import Settings, mask, table
 from beatd.tasks import Registry
 from beatd.worker.autoscale import Autoscale
+from beatd.worker.backlog import Backlog
 from beatd.worker.control import Command, Later, error_of
 from beatd.worker.events import SOFTWARE, Events, iso
 from beatd.worker.held import Held, stamps_of
+from beatd.worker.intake import Intake
 from beatd.worker.lamport import LamportClock
 from beatd.worker.rate import rate_of
 from beatd.worker.report import one_line
-from beatd.worker.revoked import Revoked
+from beatd.worker.revoked import Revocations
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +58,9 @@ class Controlled(Protocol):
     autoscale: Autoscale | None
     events: Events | None
     lamport: LamportClock
-    revoked: Revoked[str]
-    revoked_stamps: Revoked[tuple[str, str]]
+    intake: Intake
+    backlog: Backlog
+    revocations: Revocations
     total: Counter[str]
     """How many runs of each task were begun."""
 
@@ -67,27 +70,12 @@ class Controlled(Protocol):
         ...
 
     @property
-    def consumed(self) -> Sequence[Queue]:
-        """Give the queues that it takes from."""
-        ...
-
-    @property
     def uptime(self) -> int:
         """Give the seconds since its start."""
         ...
 
-    def now(self) -> Instant: ...
-
     def running(self) -> list[Held]:
         """Give what the pool has, or is about to have."""
-        ...
-
-    def reserved(self) -> list[Held]:
-        """Give what waits here for its run."""
-        ...
-
-    def delayed(self) -> Iterable[Envelope]:
-        """Ask the broker what waits there for its time; may take time."""
         ...
 
     def revoke(self, task_ids: Collection[str]) -> Callable[[], object]:
@@ -96,18 +84,6 @@ class Controlled(Protocol):
 
     def terminate(self, held: Held, number: int) -> None:
         """End a run by a signal. Raises NotImplementedError if the pool cannot."""
-        ...
-
-    def limit_rate(self, task: str) -> None:
-        """Go by the task's present rate limit."""
-        ...
-
-    def consume(self, queue: Queue) -> Callable[[], object]:
-        """Take from this queue, too; give what is left to do, which takes time."""
-        ...
-
-    def cease(self, queue: str) -> None:
-        """Take from this queue no more."""
         ...
 
     def resize(self, size: int) -> None:
@@ -171,8 +147,8 @@ def hello(
 ) -> object:
     if from_node == worker.name:
         return None
-    worker.revoked.add(_ids(revoked), worker.now())
-    known = worker.revoked.keys(worker.now())
+    worker.revocations.learn(_ids(revoked))
+    known = worker.revocations.known()
     return {"revoked": known, "clock": worker.lamport.forward()}
 
 
@@ -188,14 +164,14 @@ def scheduled(worker: Controlled, /, **_: object) -> object:
     def give() -> object:
         return [
             {"eta": iso(said.eta_text), "priority": 6, "request": _said(worker, said)}
-            for said in worker.delayed()
+            for said in worker.intake.delayed()
         ]
 
     return Later(give)
 
 
 def revoked(worker: Controlled, /, **_: object) -> object:
-    return worker.revoked.keys(worker.now())
+    return worker.revocations.known()
 
 
 def query_task(worker: Controlled, /, ids: object, **_: object) -> object:
@@ -212,7 +188,7 @@ def query_task(worker: Controlled, /, ids: object, **_: object) -> object:
     def give() -> object:
         later = {
             said.id: ("scheduled", _said(worker, said))
-            for said in worker.delayed()
+            for said in worker.intake.delayed()
             if said.id in wanted
         }
         return {**later, **found}
@@ -241,7 +217,7 @@ def registered(
 
 
 def active_queues(worker: Controlled, /, **_: object) -> object:
-    return [_queue(queue) for queue in worker.consumed]
+    return [_queue(queue) for queue in worker.intake.queues]
 
 
 def stats(worker: Controlled, /, **_: object) -> object:
@@ -326,7 +302,7 @@ def revoke_by_stamped_headers(
     if not isinstance(headers, dict):
         raise ValueError("headers: expected a dict or a list of header=value")
     stamps = {(name, one) for name, values in headers.items() for one in _ids(values)}
-    worker.revoked_stamps.add(stamps, worker.now())
+    worker.revocations.revoke_stamps(stamps)
     if not terminate:
         return ok(f"headers {headers} flagged as revoked, but not terminated")
     running = [held for held in worker.running() if stamps & set(stamps_of(held.said))]
@@ -346,7 +322,7 @@ def rate_limit(
     if task is None:
         return no("unknown task")
     task.rate_limit = rate_limit
-    worker.limit_rate(task_name)
+    worker.backlog.limit_rate(task_name)
     return ok(
         "new rate limit set successfully"
         if rate_limit
@@ -386,11 +362,11 @@ def add_consumer(
     if not all(isinstance(one, str) and one for one in said):
         raise ValueError("expected names as text")
     wanted = worker.router.queues.get(queue) or Queue(*said)
-    return _after(worker.consume(wanted), ok(f"add consumer {queue}"))
+    return _after(worker.intake.consume(wanted), ok(f"add consumer {queue}"))
 
 
 def cancel_consumer(worker: Controlled, /, queue: str, **_: object) -> object:
-    worker.cease(queue)
+    worker.intake.cease(queue)
     return ok(f"no longer consuming from {queue}")
 
 
@@ -478,7 +454,7 @@ def _begun(worker: Controlled) -> list[Held]:
 
 def _unbegun(worker: Controlled) -> list[Held]:
     about = [held for held in worker.running() if held.began is None]
-    return [*about, *worker.reserved()]
+    return [*about, *worker.backlog]
 
 
 def _after(work: Callable[[], object], value: object) -> Later:

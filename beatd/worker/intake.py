@@ -1,17 +1,30 @@
 """What keeps a worker supplied: room for deliveries, fetching them, and its lease."""
 
 import itertools
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 
 from beatd.brokers.base import Consumer, Delivery
-from beatd.errors import BrokerUnavailable
-from beatd.instant import SECOND, Span
+from beatd.errors import BrokerUnavailable, MessageError
+from beatd.instant import SECOND, Span, span_of
+from beatd.message import Envelope, read_envelope
+from beatd.routing import Queue, Router
+from beatd.settings import Settings
+from beatd.worker.report import limits_of
+from beatd.worker.settle import Source
 from beatd.worker.stage import OnCrash, Pause, Trouble, spawn
+
+logger = logging.getLogger(__name__)
 
 LONGEST_WAIT: Span = 5 * SECOND
 """The fetcher asks the broker at least this often, whatever it is told."""
+
+MOST_DELAYED = 1_000
+"""Messages for later that are looked at."""
 
 BEATS = 5
 """Renewals within the length of a lease: one may wait for a dead connection to time out
@@ -184,3 +197,82 @@ class Fetcher:
 
     def _next_attempt(self) -> str:
         return f"{self._worker}:{next(self._numbers)}"
+
+
+class Intake:
+    """The queues that a worker takes from, and what it takes from them with."""
+
+    def __init__(
+        self,
+        broker: Source,
+        worker: str,
+        queues: Sequence[str],
+        router: Router,
+        room: Room,
+        settings: Settings,
+        deliver: Callable[[list[Delivery]], object],
+        away: Trouble,
+        prepare: Callable[[], object],
+    ) -> None:
+        """`prepare` is called once, by the fetcher, before anything is taken."""
+        self._broker = broker
+        self._limits = limits_of(settings)
+        self._router = router
+        self._prepare = prepare
+        self._queues = {name: self._queue(name) for name in queues}
+        length = span_of(settings.worker_lease_timeout)
+        self.lease = Lease(broker, worker, length, _say_recovered, away)
+        self.fetcher = Fetcher(
+            broker,
+            worker,
+            queues,
+            self.lease,
+            room,
+            deliver,
+            away,
+            self._declare,
+        )
+
+    @property
+    def queues(self) -> Sequence[Queue]:
+        """The queues that are taken from."""
+        return list(self._queues.values())
+
+    def consume(self, queue: Queue) -> Callable[[], object]:
+        """Take from this queue, too; give what is left to do, which takes time."""
+        self._queues[queue.name] = queue
+        self.fetcher.take_from(list(self._queues))
+        return partial(self._broker.declare, [queue])
+
+    def cease(self, queue: str) -> None:
+        """Take from this queue no more."""
+        self._queues.pop(queue, None)
+        self.fetcher.take_from(list(self._queues))
+
+    def delayed(self) -> list[Envelope]:
+        """Ask the broker what waits there for its time."""
+        found = []
+        for late in self._broker.delayed(list(self._queues), MOST_DELAYED):
+            with suppress(MessageError):
+                found.append(read_envelope(late.message, self._limits))
+        return found
+
+    def start(self, on_crash: OnCrash) -> None:
+        """Begin to take, under a lease, in two threads."""
+        self.lease.start(on_crash)
+        self.fetcher.start(on_crash)
+
+    def _declare(self) -> None:
+        self._broker.declare(self.queues)
+        self._prepare()
+
+    def _queue(self, name: str) -> Queue:
+        return self._router.queues.get(name) or Queue(name, name, routing_key=name)
+
+
+def _say_recovered(number: int) -> None:
+    logger.warning(
+        "gave back %d deliveries of workers that died",
+        number,
+        extra={"event": "worker.recovered"},
+    )

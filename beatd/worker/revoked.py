@@ -1,20 +1,34 @@
 """What is not to run any more, and a file that remembers it over restarts."""
 
+import logging
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from beatd.errors import ConfigError
-from beatd.instant import HOUR, Instant, Span
+from beatd import errors
+from beatd.clock import Clock
+from beatd.errors import ConfigError, MessageError, ResultUnavailable
+from beatd.instant import HOUR, Instant, Span, datetime_of
+from beatd.message import Envelope
+from beatd.results.base import Keeper, Meta
+from beatd.results.base import State as RunState
+from beatd.settings import Settings
 from beatd.sqlite_file import WORKER_STATE, State, connect, look_to_write, make
+from beatd.worker.held import stamps_of
+
+logger = logging.getLogger(__name__)
 
 K = TypeVar("K")
 
 MOST = 50_000
 KEPT: Span = 3 * HOUR
 """How many are remembered, and for how long; Celery's."""
+
+UNBEGUN = ("PENDING", "RECEIVED", "RETRY", "REJECTED")
+"""States of runs that can be revoked: no worker has them."""
 
 _TABLES = ["CREATE TABLE revoked (id TEXT PRIMARY KEY, at INTEGER NOT NULL)"]
 
@@ -91,3 +105,75 @@ class StateFile:
             sql = "INSERT OR REPLACE INTO revoked (id, at) VALUES (?, ?)"
             db.executemany(sql, [(task_id, now) for task_id in ids])
             db.execute("COMMIT")
+
+
+class Revocations:
+    """Which runs must not begin, by their ids and by their stamps."""
+
+    def __init__(
+        self,
+        file: StateFile | None,
+        results: Keeper | None,
+        settings: Settings,
+        clock: Clock,
+    ) -> None:
+        """Go on from the file. Raises ConfigError when it cannot be read."""
+        self._ids: Revoked[str] = Revoked()
+        self._stamps: Revoked[tuple[str, str]] = Revoked()
+        self._file = file
+        self._results = results
+        self._settings = settings
+        self._clock = clock
+        for task_id, at in file.load(clock.now()) if file else ():
+            self._ids.add([task_id], at)
+
+    def __contains__(self, said: Envelope) -> bool:
+        return said.id in self._ids or any(
+            stamp in self._stamps for stamp in stamps_of(said)
+        )
+
+    def known(self) -> list[str]:
+        """Give all ids that still count."""
+        return self._ids.keys(self._clock.now())
+
+    def learn(self, task_ids: Iterable[str]) -> None:
+        """Take note of what others have revoked."""
+        self._ids.add(task_ids, self._clock.now())
+
+    def revoke_stamps(self, stamps: Iterable[tuple[str, str]]) -> None:
+        """Let nothing that carries one of these begin any more."""
+        self._stamps.add(stamps, self._clock.now())
+
+    def revoke(
+        self, task_ids: Collection[str], running: Collection[str]
+    ) -> Callable[[], object]:
+        """Let these not begin any more; give what is left to do, which takes time.
+
+        Those that are running end as they will.
+        """
+        self.learn(task_ids)
+        waiting = [task_id for task_id in task_ids if task_id not in running]
+        return partial(self._keep, task_ids, waiting)
+
+    def _keep(self, task_ids: Collection[str], waiting: Sequence[str]) -> None:
+        """Remember these, and let those who wait for them know at once."""
+        try:
+            if self._file:
+                self._file.add(task_ids, self._clock.now())
+            if self._results and waiting:
+                known = self._results.load(waiting)
+                self._results.store(
+                    [
+                        self._meta(task_id)
+                        for task_id in waiting
+                        if task_id not in known or known[task_id].status in UNBEGUN
+                    ]
+                )
+        except (ResultUnavailable, MessageError, sqlite3.Error) as error:
+            words = "revoked, but not all of it could be kept: %s"
+            logger.warning(words, error, extra={"event": "control.unkept"})
+
+    def _meta(self, task_id: str) -> Meta:
+        done = datetime_of(self._clock.now(), self._settings.zone)
+        error = errors.Revoked("revoked")
+        return Meta(task_id, RunState.REVOKED, error, date_done=done)

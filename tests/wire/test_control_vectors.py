@@ -22,7 +22,7 @@ from beatd.pools.base import Lost, Started
 from beatd.routing import Queue, Route
 from beatd.worker.control import Pidbox
 from beatd.worker.events import Events
-from beatd.worker.loop import Stop
+from beatd.worker.inbox import Stop
 from tests.worker.bench import Bench, HeldPool, with_held_pool
 
 RECORDED = Path(__file__).with_name("control.jsonl").read_text().splitlines()

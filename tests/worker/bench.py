@@ -22,7 +22,8 @@ from beatd.results.chords import Joined, Part
 from beatd.results.encoding import Encoding
 from beatd.worker.conductor import Conductor
 from beatd.worker.execute import executor_for
-from beatd.worker.loop import Worker, WorkerEvent
+from beatd.worker.inbox import WorkerEvent
+from beatd.worker.loop import Worker
 from beatd.worker.report import limits_of
 from beatd.worker.revoked import StateFile
 from tests.fakes import FakeClock
@@ -141,8 +142,8 @@ class Bench:
     def run(self) -> None:
         """Let the worker do all that it can do now."""
         worker = self.worker
-        worker.lease.turn()
-        while worker.fetcher.turn() | self.handle() | self.settle():
+        worker.intake.lease.turn()
+        while worker.intake.fetcher.turn() | self.handle() | self.settle():
             pass
 
     def handle(self) -> bool:

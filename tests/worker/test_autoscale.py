@@ -5,7 +5,7 @@ import pytest
 from beatd.instant import SECOND
 from beatd.pools.base import Finished
 from beatd.worker.autoscale import KEEPALIVE, Autoscale, bounds_of
-from beatd.worker.loop import Stop, TimePassed
+from beatd.worker.inbox import Stop, TimePassed
 from beatd.worker.report import Report, pack_report
 from tests.worker.bench import Bench, HeldPool, with_held_pool
 
@@ -94,8 +94,8 @@ def bench() -> Bench:
 def fetch(bench: Bench, number: int) -> None:
     for _ in range(number):
         bench.app.send_task("proj.wait")
-    bench.worker.lease.turn()
-    bench.worker.fetcher.turn()
+    bench.worker.intake.lease.turn()
+    bench.worker.intake.fetcher.turn()
     bench.handle()
 
 

@@ -14,7 +14,7 @@ from beatd.instant import HOUR, MINUTE, SECOND, datetime_of
 from beatd.pools.base import Lost, Started, TimedOut
 from beatd.routing import Route
 from beatd.tasks import Task
-from beatd.worker.loop import Stop
+from beatd.worker.inbox import Stop
 from tests.fakes import NOON
 from tests.worker.bench import Bench, with_held_pool
 
@@ -70,10 +70,10 @@ def test_a_worker_holds_no_more_than_its_prefetch_allows() -> None:
     add = add_to(bench.app)
     for number in range(10):
         add.delay(number, 0)
-    bench.worker.lease.turn()
-    bench.worker.fetcher.turn()
+    bench.worker.intake.lease.turn()
+    bench.worker.intake.fetcher.turn()
 
-    assert bench.worker.fetcher.turn() is False
+    assert bench.worker.intake.fetcher.turn() is False
     assert bench.worker.room.free() == 0
 
 
@@ -742,8 +742,8 @@ def test_what_succeeded_is_not_run_twice_when_the_settings_ask() -> None:
         runs.append(1)
 
     count.delay()
-    bench.worker.lease.turn()
-    bench.worker.fetcher.turn()
+    bench.worker.intake.lease.turn()
+    bench.worker.intake.fetcher.turn()
     bench.handle()
     # The result is kept, and the worker dies before the delivery is settled.
     bench.worker.settler.keeping.turn()
@@ -761,8 +761,8 @@ def test_what_succeeded_is_not_run_twice_when_the_settings_ask() -> None:
 def test_a_delivery_stays_in_flight_until_its_result_is_kept(bench: Bench) -> None:
     result = add_to(bench.app).delay(2, 3)
     bench.results.away = True
-    bench.worker.lease.turn()
-    bench.worker.fetcher.turn()
+    bench.worker.intake.lease.turn()
+    bench.worker.intake.fetcher.turn()
     bench.handle()
     with pytest.raises(ResultUnavailable):
         bench.worker.settler.keeping.turn()

@@ -14,7 +14,7 @@ from beatd.routing import Route
 from beatd.tasks import Task
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.control import Command, Later
-from beatd.worker.loop import KnownAsRevoked, Stop, TimePassed
+from beatd.worker.inbox import KnownAsRevoked, Stop, TimePassed
 from beatd.worker.report import Report, pack_report
 from beatd.worker.revoked import StateFile
 from tests.fakes import NOON
@@ -100,8 +100,8 @@ def test_a_call_that_is_about_to_begin_is_revoked() -> None:
     bench = Bench(task_acks_late=False)
     pool, free = with_held_pool(bench), bench.worker.room.free()
     result = add_to(bench).delay(1, 1)
-    bench.worker.lease.turn()
-    bench.worker.fetcher.turn()
+    bench.worker.intake.lease.turn()
+    bench.worker.intake.fetcher.turn()
     bench.handle()
     command(bench, "revoke", task_id=result.id)
 
@@ -467,4 +467,4 @@ def test_the_broker_being_away_keeps_nobody_from_starting(bench: Bench) -> None:
 
     bench.worker.pidbox = Mute()  # type: ignore[assignment] # one method is asked for
 
-    bench.worker._prepare([])
+    bench.worker._mingle([])

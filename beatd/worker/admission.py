@@ -1,0 +1,81 @@
+"""Which deliveries are to run here: asked when they come, and again before they run."""
+
+from beatd.brokers.base import Delivery
+from beatd.clock import Clock
+from beatd.errors import MessageError, NotRegistered, WorkerLost
+from beatd.instant import Instant
+from beatd.message import Envelope, Limits, read_envelope
+from beatd.settings import Settings
+from beatd.tasks import Registry
+from beatd.worker.ends import Ends
+from beatd.worker.held import Held
+from beatd.worker.report import option
+from beatd.worker.revoked import Revocations
+
+
+class Admission:
+    """Decides about deliveries; those that are not to run here are settled."""
+
+    def __init__(
+        self,
+        tasks: Registry,
+        settings: Settings,
+        limits: Limits,
+        revocations: Revocations,
+        ends: Ends,
+        clock: Clock,
+    ) -> None:
+        self._tasks = tasks
+        self._settings = settings
+        self._limits = limits
+        self._revocations = revocations
+        self._ends = ends
+        self._clock = clock
+
+    def admit(self, delivery: Delivery) -> Held | None:
+        """Give what is to run of a new delivery; None: it is settled."""
+        most = self._settings.task_max_deliveries
+        if delivery.deliveries > most + 1:
+            # It ended the worker that was about to set it aside: not even look at it.
+            self._ends.unread(delivery, f"delivered {delivery.deliveries} times")
+            return None
+        try:
+            said = read_envelope(delivery.message, self._limits)
+        except MessageError as error:
+            self._ends.unread(delivery, str(error))
+            return None
+        task = self._tasks.get(said.task)
+        if task is None:
+            self._ends.buried(delivery, said, None, NotRegistered(said.task))
+            return None
+        if delivery.deliveries > most:
+            times = f"{delivery.deliveries - 1} times"
+            lost = WorkerLost(f"delivered {times}, and no worker lived to tell the end")
+            self._ends.buried(delivery, said, task, lost)
+            return None
+        early = not option(task, "acks_late", self._settings)
+        held = Held(delivery, said, task, early)
+        if self.drops(held):
+            return None
+        if said.eta is not None and said.eta > self._clock.now():
+            self._ends.delayed(delivery, said, said.eta)
+            return None
+        return held
+
+    def drops(self, held: Held) -> bool:
+        """Say whether it must not run, or not any more; it is settled if so."""
+        if _has_expired(held.said, self._clock.now()):
+            self._ends.expired(held)
+            return True
+        return self.drops_revoked(held)
+
+    def drops_revoked(self, held: Held) -> bool:
+        """Say whether it must not run because it is revoked; it is settled if so."""
+        if held.said not in self._revocations:
+            return False
+        self._ends.revoked(held)
+        return True
+
+
+def _has_expired(said: Envelope, now: Instant) -> bool:
+    return said.expires is not None and said.expires <= now

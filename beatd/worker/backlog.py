@@ -1,0 +1,107 @@
+"""What waits in a worker for its run, and whose turn it is."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from beatd.clock import Clock
+from beatd.settings import Settings
+from beatd.tasks import Registry
+from beatd.worker.held import Held
+from beatd.worker.intake import Room
+from beatd.worker.rate import Turns, rate_of
+
+logger = logging.getLogger(__name__)
+
+MOST_ASIDE = 1_000
+"""Deliveries that a rate limit may have wait beside those that the worker may hold."""
+
+
+class Backlog:
+    """Deliveries that wait for their runs, in order, and at their tasks' rates.
+
+    What a rate limit has wait stands aside: it holds up no other task, and takes no
+    place in the room as long as there are not too many of its kind.
+    """
+
+    def __init__(
+        self, tasks: Registry, settings: Settings, room: Room, clock: Clock
+    ) -> None:
+        self._tasks = tasks
+        self._settings = settings
+        self._room = room
+        self._clock = clock
+        self._ready: deque[Held] = deque()
+        self._turns: Turns[Held] = Turns()
+
+    def __len__(self) -> int:
+        return len(self._ready) + len(self._turns)
+
+    def __iter__(self) -> Iterator[Held]:
+        yield from self._ready
+        yield from self._turns
+
+    @property
+    def ready(self) -> int:
+        """How many wait for nothing but a free place in the pool."""
+        return len(self._ready)
+
+    def due_in(self) -> float | None:
+        """Give how long it is to the next turn; None when no rate has any wait."""
+        due = self._turns.due()
+        return None if due is None else max(due - self._clock.elapsed(), 0)
+
+    def add(self, held: Held) -> None:
+        """Have it wait behind the others."""
+        self._ready.append(held)
+
+    def next(self, drop: Callable[[Held], bool]) -> Held | None:
+        """Let go of the one to run next; what `drop` says yes to is passed over."""
+        now = self._clock.elapsed()
+        while held := self._turns.next(now):
+            self._come_back(held)
+            if not drop(held):
+                self._turns.begin(held.task.name, now)
+                return held
+        while self._ready:
+            held = self._ready.popleft()
+            name = held.task.name
+            if name not in self._turns:
+                self.limit_rate(name)
+            if drop(held):
+                continue
+            if not self._turns.must_wait(name, now):
+                self._turns.begin(name, now)
+                return held
+            self._step_aside(held)
+        return None
+
+    def clear(self) -> list[Held]:
+        """Let nothing wait any more; give what did."""
+        late = self._turns.clear()
+        for held in late:
+            self._come_back(held)
+        left = [*self._ready, *late]
+        self._ready.clear()
+        return left
+
+    def limit_rate(self, task: str) -> None:
+        """Go by the task's present rate limit."""
+        own = self._tasks[task].rate_limit
+        limit = self._settings.task_default_rate_limit if own is None else own
+        rate = 0.0
+        try:
+            if not self._settings.worker_disable_rate_limits:
+                rate = rate_of(limit)
+        except ValueError as error:
+            words = "the runs of %s are not limited: %s"
+            logger.error(words, task, error, extra={"event": "rate.bad"})
+        self._turns.limit(task, rate)
+
+    def _step_aside(self, held: Held) -> None:
+        held.aside = len(self._turns) < MOST_ASIDE
+        self._turns.wait(held.task.name, held)
+        self._room.clear(int(held.aside))
+
+    def _come_back(self, held: Held) -> None:
+        self._room.fill(int(held.aside))
