@@ -87,6 +87,12 @@ class _Ward:
         return not self.leaving and not self.condemned and not self.retired
 
     @property
+    def slow_from(self) -> Span | None:
+        """When its job will have run for too long to have others wait for it."""
+        hopeful = bool(self.jobs) and (self.pace > 1 or len(self.jobs) > 1)
+        return self.began + QUICK if hopeful else None
+
+    @property
     def idle(self) -> bool:
         return bool(self.pid) and not self.jobs and self.staying
 
@@ -219,7 +225,7 @@ class Prefork:
         now = self._now()
         wards = self._wards.values()
         times = [ward.deadline for ward in wards if ward.deadline]
-        times += [ward.began + QUICK for ward in wards if len(ward.jobs) > 1]
+        times += [ward.slow_from for ward in wards if ward.slow_from]
         if self._no_birth_before > now:
             times.append(self._no_birth_before)
         # Selectors know no time-out of more than some weeks.
@@ -443,16 +449,11 @@ class Prefork:
     def _relieve_the_slow(self) -> None:
         """Give back what waits for jobs that turn out to take their time."""
         now = self._now()
-        slow = [
-            ward
-            for ward in self._wards.values()
-            if len(ward.jobs) > 1 and ward.began + QUICK <= now
-        ]
-        for ward in slow:
-            ward.pace = 1
-            self._reclaim(ward)
-        if slow:
-            self._return_waiting()
+        for ward in self._wards.values():
+            if ward.slow_from and ward.slow_from <= now:
+                ward.pace = 1
+                self._reclaim(ward)
+                self._return_waiting()
 
     def _return_waiting(self) -> None:
         # Whoever stops a pool has it run all that it was given.

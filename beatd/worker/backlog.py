@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from beatd.clock import Clock
 from beatd.settings import Settings
@@ -32,19 +32,22 @@ class Backlog:
         self._room = room
         self._clock = clock
         self._ready: deque[Held] = deque()
+        self._returned: deque[Held] = deque()
+        """Their turn has come, and they are not counted again."""
         self._turns: Turns[Held] = Turns()
 
     def __len__(self) -> int:
-        return len(self._ready) + len(self._turns)
+        return self.ready + len(self._turns)
 
     def __iter__(self) -> Iterator[Held]:
+        yield from self._returned
         yield from self._ready
         yield from self._turns
 
     @property
     def ready(self) -> int:
         """How many wait for nothing but a free place in the pool."""
-        return len(self._ready)
+        return len(self._returned) + len(self._ready)
 
     def due_in(self) -> float | None:
         """Give how long it is to the next turn; None when no rate has any wait."""
@@ -55,9 +58,17 @@ class Backlog:
         """Have it wait behind the others."""
         self._ready.append(held)
 
+    def put_back(self, returned: Sequence[Held]) -> None:
+        """Have these wait before all others: the pool did not get to them."""
+        self._returned.extendleft(reversed(returned))
+
     def next(self, drop: Callable[[Held], bool]) -> Held | None:
         """Let go of the one to run next; what `drop` says yes to is passed over."""
         now = self._clock.elapsed()
+        while self._returned:
+            returned = self._returned.popleft()
+            if not drop(returned):
+                return returned
         while held := self._turns.next(now):
             self._come_back(held)
             if not drop(held):
@@ -81,7 +92,8 @@ class Backlog:
         late = self._turns.clear()
         for held in late:
             self._come_back(held)
-        left = [*self._ready, *late]
+        left = [*self._returned, *self._ready, *late]
+        self._returned.clear()
         self._ready.clear()
         return left
 

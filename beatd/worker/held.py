@@ -19,6 +19,8 @@ class Held:
     task: Task[..., Any]
     early: bool
     """Acknowledged before its run."""
+    acknowledged: bool = False
+    """That is done: nobody else will run it."""
     losses: list[str] = field(default_factory=list)
     """How the processes ended that died with it."""
     began: Instant | None = None

@@ -22,7 +22,7 @@ from beatd import signals
 from beatd.clock import Clock, SystemClock
 from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND, Instant, Span
-from beatd.pools.base import Finished, Job, Lost, Pool, Started, TimedOut
+from beatd.pools.base import Finished, Job, Lost, Pool, Returned, Started, TimedOut
 from beatd.results.base import Keeper
 from beatd.routing import Router
 from beatd.settings import Settings
@@ -199,7 +199,7 @@ class Worker:
     def _patience(self) -> float:
         """Give how long to wait for something to happen."""
         due = self.backlog.due_in()
-        if due is None or len(self._running) >= self.pool.size:
+        if due is None or len(self._running) >= self.pool.appetite:
             return LOOK
         return min(due, LOOK)
 
@@ -214,6 +214,8 @@ class Worker:
                 self.ends.timed_out(self._running.pop(token), limit)
             case Lost(token, reason):
                 self._lost(self._running.pop(token), reason)
+            case Returned(tokens):
+                self._take_back([self._running.pop(token) for token in tokens])
             case Fetched(deliveries):
                 for delivery in deliveries:
                     if self._stop:
@@ -253,11 +255,11 @@ class Worker:
     def _feed(self) -> None:
         """Give the pool what it has room for."""
         jobs = []
-        while len(self._running) < self.pool.size and (
+        while len(self._running) < self.pool.appetite and (
             held := self.backlog.next(self.admission.drops)
         ):
             self._running[held.token] = held
-            if held.early:
+            if held.early and not held.acknowledged:
                 self.settler.put(Settlement(held.token, Begin(held.delivery)))
             else:
                 jobs.append(self._job(held))
@@ -290,6 +292,22 @@ class Worker:
             held.began = held.pid = None
             self.backlog.add(held)
 
+    def _take_back(self, unbegun: Sequence[Held]) -> None:
+        """Have these wait here, or others have them when this worker ends."""
+        if not self._stop:
+            self.backlog.put_back(unbegun)
+        else:
+            self._give_up(unbegun)
+
+    def _give_up(self, unbegun: Sequence[Held]) -> None:
+        """Let others run these; those that nobody else will get run here."""
+        for held in unbegun:
+            if held.acknowledged:
+                self._running[held.token] = held
+                self.pool.submit([self._job(held)])
+            else:
+                self.ends.given_back(held.delivery)
+
     def _settled(self, settlements: Sequence[Settlement]) -> None:
         places = 0
         for settlement in settlements:
@@ -301,6 +319,7 @@ class Worker:
 
     def _begin(self, held: Held) -> None:
         """Have it run, now that it is acknowledged."""
+        held.acknowledged = True
         if self.admission.drops_revoked(held):
             del self._running[held.token]
         else:
@@ -322,9 +341,10 @@ class Worker:
 
     def revoke(self, task_ids: Collection[str]) -> Callable[[], object]:
         """Let these not begin any more; give what is left to do, which takes time."""
-        return self.revocations.revoke(
-            task_ids, {held.said.id for held in self.running()}
-        )
+        running = {held.said.id: held for held in self.running()}
+        if any(not running[one].began for one in task_ids if one in running):
+            self.pool.recall()  # and look at it again
+        return self.revocations.revoke(task_ids, running.keys())
 
     def terminate(self, held: Held, number: int) -> None:
         """End a run by a signal. Raises NotImplementedError if the pool cannot."""
@@ -391,10 +411,11 @@ class Worker:
             extra={"event": f"stop.{stop.value}"},
         )
         self.intake.fetcher.stop()
-        for held in self.backlog.clear():
-            self.ends.given_back(held.delivery)
+        self._give_up(self.backlog.clear())
         if stop is Stop.COLD:
             self.pool.kill()
+        else:
+            self.pool.recall()
 
     def _is_over(self) -> bool:
         if self._stop is Stop.COLD:

@@ -175,7 +175,8 @@ class HeldPool:
     """A pool that takes jobs and leaves the end of them to the test."""
 
     def __init__(self, size: int = 2) -> None:
-        self.size = size
+        self.size = self.appetite = size
+        self.recalled = False
         self.jobs: list[Job] = []
         self.signals: list[tuple[str, int]] = []
         self.killed = False
@@ -186,8 +187,11 @@ class HeldPool:
     def submit(self, jobs: Any) -> None:
         self.jobs += jobs
 
+    def recall(self) -> None:
+        self.recalled = True
+
     def resize(self, size: int) -> None:
-        self.size = size
+        self.size = self.appetite = size
 
     def processes(self) -> list[int]:
         return [1234]

@@ -1,0 +1,169 @@
+"""Jobs that a pool was given and did not get to."""
+
+import pytest
+
+from beatd.app import Beatd
+from beatd.instant import SECOND
+from beatd.pools.base import Finished, Lost, Returned, Started
+from beatd.tasks import Task
+from beatd.worker.inbox import Stop, WorkerEvent
+from beatd.worker.report import Report, pack_report
+from tests.fakes import NOON
+from tests.worker.bench import Bench, HeldPool, with_held_pool
+from tests.worker.test_steering import command
+
+DONE = pack_report(Report(state="SUCCESS"))
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def task_of(app: Beatd, **options: object) -> Task[[int], None]:
+    @app.task(name="proj.note", **options)
+    def note(number: int) -> None: ...
+
+    return note
+
+
+def called(bench: Bench, pool: HeldPool, number: int, **options: object) -> list[str]:
+    """Have so many calls reach the pool; give their tokens."""
+    note = task_of(bench.app, **options)
+    for index in range(number):
+        note.delay(index)
+    bench.run()
+    assert len(pool.jobs) == number
+    return [job.token for job in pool.jobs]
+
+
+def give_back(bench: Bench, tokens: list[str]) -> None:
+    bench.inbox.put(Returned(tokens))
+    bench.run()
+
+
+def test_a_pool_is_given_as_many_as_it_wants(bench: Bench) -> None:
+    pool = with_held_pool(bench, size=1)
+    pool.appetite = 3
+    note = task_of(bench.app)
+    for index in range(4):
+        note.delay(index)
+    bench.run()
+
+    assert len(pool.jobs) == 3
+
+
+def test_what_is_returned_runs_before_all_others_in_its_order(bench: Bench) -> None:
+    pool = with_held_pool(bench, size=1)
+    pool.appetite = 3
+    first, *others = called(bench, pool, 3)
+    bench.inbox.put(Started(first, 1))
+    task_of(bench.app).delay(3)
+    pool.appetite = 1
+    give_back(bench, others)
+    assert len(pool.jobs) == 3
+
+    pool.appetite = 4
+    bench.inbox.put(Finished(first, DONE))
+    bench.run()
+
+    again = [job.token for job in pool.jobs[3:]]
+    assert again[:2] == others
+    assert len(again) == 3
+
+
+def test_what_expires_before_it_is_returned_is_not_run(bench: Bench) -> None:
+    pool = with_held_pool(bench, size=1)
+    result = task_of(bench.app).apply_async((1,), expires=5)
+    bench.run()
+    bench.clock.go_to(NOON + 6 * SECOND)
+
+    give_back(bench, [pool.jobs[0].token])
+
+    assert len(pool.jobs) == 1
+    assert result.state == "REVOKED"
+
+
+def test_a_rate_limit_does_not_count_twice_what_is_returned(bench: Bench) -> None:
+    pool = with_held_pool(bench, size=2)
+    tokens = called(bench, pool, 1, rate_limit="1/h")
+
+    give_back(bench, tokens)
+
+    assert [job.token for job in pool.jobs] == tokens * 2
+
+
+def test_what_is_revoked_before_it_begins_is_called_back(bench: Bench) -> None:
+    pool = with_held_pool(bench, size=2)
+    result = task_of(bench.app).delay(1)
+    bench.run()
+
+    command(bench, "revoke", task_id=result.id)
+    assert pool.recalled
+    give_back(bench, [pool.jobs[0].token])
+
+    assert len(pool.jobs) == 1
+    assert result.state == "REVOKED"
+
+
+def test_a_run_that_has_begun_is_not_called_back(bench: Bench) -> None:
+    pool = with_held_pool(bench, size=2)
+    result = task_of(bench.app).delay(1)
+    bench.run()
+    bench.inbox.put(Started(pool.jobs[0].token, 1))
+    bench.run()
+
+    command(bench, "revoke", task_id=result.id)
+
+    assert not pool.recalled
+
+
+def tell(bench: Bench, *events: WorkerEvent) -> None:
+    """Have the worker hear these, and settle what follows; it takes no more."""
+    for event in events:
+        bench.inbox.put(event)
+        bench.handle()
+    bench.settle()
+
+
+def test_a_warm_stop_leaves_to_others_what_has_not_begun(bench: Bench) -> None:
+    pool = with_held_pool(bench, size=2)
+    begun, unbegun = called(bench, pool, 2)
+    bench.inbox.put(Started(begun, 1))
+    tell(bench, Stop.WARM)
+    assert pool.recalled
+
+    tell(bench, Returned([unbegun]), Finished(begun, DONE))
+
+    assert len(pool.jobs) == 2
+    assert bench.worker.held == 0
+    assert bench.left() == 1
+
+
+def test_nobody_else_runs_what_was_acknowledged_so_a_stop_waits_for_it(
+    bench: Bench,
+) -> None:
+    pool = with_held_pool(bench, size=2)
+    begun, unbegun = called(bench, pool, 2, acks_late=False)
+    bench.inbox.put(Started(begun, 1))
+    give_back(bench, [unbegun])
+    pool.appetite = 1
+    give_back(bench, [unbegun])
+    tell(bench, Stop.WARM, Finished(begun, DONE))
+
+    assert [job.token for job in pool.jobs] == [begun, unbegun, unbegun, unbegun]
+    assert bench.worker.held == 1
+    tell(bench, Finished(unbegun, DONE))
+    assert bench.worker.held == 0
+
+
+def test_a_cold_stop_tells_the_end_of_what_was_acknowledged(bench: Bench) -> None:
+    pool = with_held_pool(bench, size=1)
+    result = task_of(bench.app, acks_late=False).delay(1)
+    bench.run()
+    (job,) = pool.jobs
+    pool.appetite = 0
+    give_back(bench, [job.token])
+    tell(bench, Stop.COLD, Lost(job.token, "the pool was stopped"))
+
+    assert result.state == "FAILURE"
