@@ -88,9 +88,10 @@ class _Crew:
 
     def run(self, announce: Callable[[], None]) -> None:
         """Work until told to stop; running tasks end first."""
+        colder = os.environ.get("REMAP_SIGTERM") == "SIGQUIT"  # Celery's name for it
         _on_signals(
             {
-                "SIGTERM": self._stop_warm,
+                "SIGTERM": self._stop_cold if colder else self._stop_warm,
                 "SIGINT": self._interrupt,
                 "SIGQUIT": self._stop_cold,
                 "SIGHUP": self._reload,
@@ -127,12 +128,15 @@ class _Crew:
         self.notify.alive(self._status())
 
     def _stop_warm(self) -> None:
-        if self.beat:
-            self.beat.stop()
-        self.inbox.put(Stop.WARM)
+        self._stop(Stop.WARM)
 
     def _stop_cold(self) -> None:
-        self.inbox.put(Stop.COLD)
+        self._stop(Stop.COLD)
+
+    def _stop(self, stop: Stop) -> None:
+        if self.beat:
+            self.beat.stop()
+        self.inbox.put(stop)
 
     def _interrupt(self) -> None:
         """Ctrl-C: once is warm, twice is cold."""

@@ -1054,17 +1054,18 @@ class Settings:
         "At this level.",
         "goes with `worker_redirect_stdouts`",
     )
-    worker_soft_shutdown_timeout: Seconds = unused(
+    worker_soft_shutdown_timeout: Seconds = works(
         "CELERYD_SOFT_SHUTDOWN_TIMEOUT",
         0.0,
-        "Seconds between a warm and a cold shutdown.",
-        _NOT_CELERY,
+        "Seconds that a cold shutdown leaves running tasks to end.",
+        differs="A second SIGQUIT, or a third SIGINT, ends them at once.",
     )
     worker_enable_soft_shutdown_on_idle: Flag = unused(
         "CELERYD_ENABLE_SOFT_SHUTDOWN_ON_IDLE",
         False,
-        "Also when nothing runs.",
-        "goes with `worker_soft_shutdown_timeout`",
+        "Have a cold shutdown wait that long even when nothing runs.",
+        "there it gives messages with an eta time to go back to their queue; here they"
+        " wait in the broker, and the worker ends when all that it held is given back",
     )
     worker_send_task_events: Flag = works(
         "CELERY_SEND_EVENTS",

@@ -15,6 +15,7 @@ class Stop(Enum):
     """How the worker is to end."""
 
     WARM = "warm"  # let the tasks that run end
+    SOFT = "soft"  # let them end for a while, and be cold then
     COLD = "cold"  # at once: what runs is given back
 
 

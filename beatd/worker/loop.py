@@ -21,7 +21,7 @@ from queue import Empty, SimpleQueue
 from beatd import signals
 from beatd.clock import Clock, SystemClock
 from beatd.errors import BrokerUnavailable
-from beatd.instant import SECOND, Instant, Span
+from beatd.instant import SECOND, Instant, Span, span_of
 from beatd.pools.base import Finished, Job, Lost, Pool, Returned, Started, TimedOut
 from beatd.results.base import Keeper
 from beatd.routing import Router
@@ -109,6 +109,8 @@ class Worker:
 
     _running: dict[str, Held] = field(default_factory=dict, init=False)
     _stop: Stop | None = field(default=None, init=False)
+    _cold_at: Span = field(default=0, init=False)
+    """When a soft stop is over, by the clock that only goes forward."""
 
     def __post_init__(self) -> None:
         settings, clock, tasks = self.settings, self.clock, self.tasks
@@ -198,6 +200,8 @@ class Worker:
 
     def _patience(self) -> float:
         """Give how long to wait for something to happen."""
+        if self._stop is Stop.SOFT:
+            return max(min(self._cold_at - self.clock.elapsed(), LOOK), 0)
         due = self.backlog.due_in()
         if due is None or len(self._running) >= self.pool.appetite:
             return LOOK
@@ -230,10 +234,12 @@ class Worker:
             case KnownAsRevoked(task_ids):
                 self.revocations.learn(task_ids)
             case Stop():
-                self._begin_to_stop(event)
+                self._told_to_stop(event)
             case Crashed(error):
                 self._begin_to_stop(Stop.COLD)
                 raise error
+        if self._stop is Stop.SOFT and self.clock.elapsed() >= self._cold_at:
+            self._begin_to_stop(Stop.COLD)
         self._fit_pool()
         self._feed()
 
@@ -399,9 +405,27 @@ class Worker:
         active = sum(held.began is not None for held in self.running())
         return Load(active, self.total.total())
 
+    def _told_to_stop(self, stop: Stop) -> None:
+        """Stop as far as that goes beyond how it stops already.
+
+        A cold stop leaves what runs some time, where the settings give it any; who asks
+        again does not want to wait.
+        """
+        grace = self.settings.worker_soft_shutdown_timeout
+        if (
+            stop is Stop.COLD
+            and grace
+            and self._running
+            and self._stop is not Stop.SOFT
+        ):
+            stop = Stop.SOFT
+            self._cold_at = self.clock.elapsed() + span_of(grace)
+        if self._stop is None or stop is not Stop.WARM:
+            self._begin_to_stop(stop)
+
     def _begin_to_stop(self, stop: Stop) -> None:
         """Take no more, give back what has not begun; COLD: have the pool end."""
-        if self._stop is stop or self._stop is Stop.COLD:
+        if self._stop is Stop.COLD:
             return
         self._stop = stop
         logger.info(
@@ -418,9 +442,9 @@ class Worker:
             self.pool.recall()
 
     def _is_over(self) -> bool:
-        if self._stop is Stop.COLD:
-            return self.inbox.empty()
-        return self._stop is Stop.WARM and not self._running and self.inbox.empty()
+        if self._stop is None or not self.inbox.empty():
+            return False
+        return self._stop is Stop.COLD or not self._running
 
     def _end(self) -> None:
         """Settle what ended, give the rest back, and end the lease."""

@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from beatd.app import Beatd
 from tests.servers import eventually
 
+NOTHING: Mapping[str, str] = {}
 PACKAGE = Path(__file__).parent.parent.parent
 
 TASKS = '''\
@@ -29,6 +30,7 @@ app = Beatd(
     timezone="Asia/Kathmandu",
     worker_lease_timeout=3,
 )
+{settings}
 HERE = Path(__file__).parent
 
 
@@ -135,13 +137,20 @@ class Project:
 
     def __init__(self, folder: Path, broker: str, backend: str) -> None:
         self.folder = folder
-        (folder / "proj.py").write_text(TASKS.format(broker=broker, backend=backend))
+        self._where = {"broker": broker, "backend": backend}
+        self.configure()
         self.app = Beatd("client", broker=broker, backend=backend, set_as_current=False)
 
+    def configure(self, **settings: object) -> None:
+        """Have workers started from now on go by these settings."""
+        more = f"app.conf.update({settings!r})"
+        code = TASKS.format(settings=more, **self._where)
+        (self.folder / "proj.py").write_text(code)
+
     @contextmanager
-    def worker(self, *options: str) -> Iterator["WorkerProcess"]:
+    def worker(self, *options: str, **env: str) -> Iterator["WorkerProcess"]:
         """Run a worker for the block's time; it is stopped warm at its end."""
-        process = WorkerProcess(self.folder, options)
+        process = WorkerProcess(self.folder, options, env)
         try:
             yield process
         finally:
@@ -156,7 +165,9 @@ class Project:
 class WorkerProcess:
     """A running `beatd worker`; made when it is ready."""
 
-    def __init__(self, folder: Path, options: tuple[str, ...]) -> None:
+    def __init__(
+        self, folder: Path, options: tuple[str, ...], env: Mapping[str, str] = NOTHING
+    ) -> None:
         number = len(list(folder.glob("worker-*.log")))
         self.log = folder / f"worker-{number}.log"
         with self.log.open("wb") as log:
@@ -166,7 +177,7 @@ class WorkerProcess:
                     *("-l", "info", "-n", f"w{number}@%h", *options),
                 ],
                 cwd=folder,
-                env={**os.environ, "PYTHONPATH": str(PACKAGE)},
+                env={**os.environ, "PYTHONPATH": str(PACKAGE), **env},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

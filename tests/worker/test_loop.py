@@ -14,9 +14,9 @@ from beatd.instant import HOUR, MINUTE, SECOND, datetime_of
 from beatd.pools.base import Lost, Started, TimedOut
 from beatd.routing import Route
 from beatd.tasks import Task
-from beatd.worker.inbox import Stop
+from beatd.worker.inbox import Stop, TimePassed
 from tests.fakes import NOON
-from tests.worker.bench import Bench, with_held_pool
+from tests.worker.bench import Bench, HeldPool, with_held_pool
 
 
 @pytest.fixture
@@ -874,6 +874,77 @@ def test_a_cold_stop_kills_the_pool_and_gives_everything_back(bench: Bench) -> N
     assert pool.killed
     assert bench.left() == 2
     assert bench.results.states == []
+
+
+def stopping_softly() -> tuple[Bench, HeldPool]:
+    """Give a worker of which one run is left ten seconds, and its pool."""
+    bench = Bench(worker_soft_shutdown_timeout=10)
+    pool = with_held_pool(bench, size=1)
+    add = add_to(bench.app)
+    add.delay(1, 1)
+    add.delay(2, 2)
+    bench.run()
+    bench.inbox.put(Stop.COLD)
+    bench.handle()
+    bench.settle()
+    return bench, pool
+
+
+def test_a_soft_stop_gives_back_what_has_not_begun_and_waits_for_the_rest() -> None:
+    bench, pool = stopping_softly()
+    bench.clock.go_to(NOON + 9 * SECOND)
+    bench.inbox.put(TimePassed())
+    bench.handle()
+
+    assert not pool.killed
+    bench.broker.join("other", HOUR)
+    assert len(bench.broker.take("other", ["celery"], 9, "other")) == 1
+
+
+def test_a_soft_stop_is_cold_when_its_time_is_over() -> None:
+    bench, pool = stopping_softly()
+    bench.clock.go_to(NOON + 10 * SECOND)
+    bench.inbox.put(TimePassed())
+    bench.handle()
+
+    assert pool.killed
+
+
+def test_a_soft_stop_is_cold_at_once_when_it_is_asked_for_again() -> None:
+    bench, pool = stopping_softly()
+    bench.inbox.put(Stop.WARM)
+    bench.handle()
+    assert not pool.killed
+    bench.inbox.put(Stop.COLD)
+    bench.handle()
+
+    assert pool.killed
+
+
+def test_a_warm_stop_that_lasts_too_long_becomes_a_soft_one() -> None:
+    bench = Bench(worker_soft_shutdown_timeout=10)
+    pool = with_held_pool(bench, size=1)
+    add_to(bench.app).delay(1, 1)
+    bench.run()
+    for stop in (Stop.WARM, Stop.COLD):
+        bench.inbox.put(stop)
+        bench.handle()
+    assert not pool.killed
+
+    bench.clock.go_to(NOON + 10 * SECOND)
+    bench.inbox.put(TimePassed())
+    bench.handle()
+
+    assert pool.killed
+
+
+def test_a_worker_with_nothing_to_do_needs_no_soft_stop() -> None:
+    bench = Bench(worker_soft_shutdown_timeout=10)
+    pool = with_held_pool(bench)
+    bench.inbox.put(Stop.COLD)
+    bench.handle()
+
+    assert pool.killed
 
 
 def test_started_comes_before_the_outcome() -> None:

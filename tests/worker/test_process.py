@@ -155,6 +155,63 @@ def test_a_cold_stop_gives_the_running_task_to_the_next_worker(
     assert project.runs("running") == 2
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_soft_stop_lets_short_tasks_end_and_gives_long_ones_to_the_next_worker(
+    project: Project, pool: str
+) -> None:
+    project.configure(worker_soft_shutdown_timeout=5)
+    with project.worker("-P", pool, "-c", "2") as worker:
+        long = project.app.send_task("proj.mark", ["long", 600])
+        short = project.app.send_task("proj.mark", ["short", 0.5])
+        eventually(lambda: project.runs("long") and project.runs("short"))
+        worker.signal(signal.SIGQUIT)
+        worker.wait()
+
+    assert short.get(timeout=0) == "short"
+    assert long.state == "PENDING"
+    with project.worker("-c", "1") as after:
+        eventually(lambda: project.runs("long") == 2)
+        after.signal(signal.SIGQUIT)
+        after.await_line("stopping, soft")
+        after.signal(signal.SIGQUIT)
+        after.wait()
+    assert project.runs("short") == 1
+
+
+def test_a_soft_stop_ends_as_soon_as_nothing_runs(project: Project) -> None:
+    project.configure(worker_soft_shutdown_timeout=600)
+    with project.worker("-c", "1") as worker:
+        running = project.app.send_task("proj.mark", ["running", 1])
+        eventually(lambda: project.runs("running"))
+        worker.signal(signal.SIGQUIT)
+
+        assert worker.wait() == 0
+    assert running.get(timeout=0) == "running"
+
+
+def test_a_third_interrupt_waits_for_nothing(project: Project) -> None:
+    project.configure(worker_soft_shutdown_timeout=600)
+    with project.worker("-c", "1") as worker:
+        project.app.send_task("proj.mark", ["running", 60])
+        eventually(lambda: project.runs("running"))
+        for how in ("warm", "soft", "cold"):
+            worker.signal(signal.SIGINT)
+            worker.await_line(f"stopping, {how}")
+
+        assert worker.wait() == 0
+
+
+def test_the_signal_for_a_warm_stop_can_be_made_one_for_a_cold_one(
+    project: Project,
+) -> None:
+    with project.worker("-c", "1", REMAP_SIGTERM="SIGQUIT") as worker:
+        project.app.send_task("proj.mark", ["running", 60])
+        eventually(lambda: project.runs("running"))
+        worker.signal(signal.SIGTERM)
+
+        assert worker.wait() == 0
+
+
 def test_tasks_of_a_worker_that_was_killed_are_run_by_another(
     project: Project,
 ) -> None:
