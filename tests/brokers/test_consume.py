@@ -177,6 +177,34 @@ def test_a_lost_delivery_is_passed_over_but_what_follows_is_sent(
     assert broker.running(["a"]) == {"a": "id-1"}
 
 
+@pytest.mark.parametrize("next_one", ["w1", "w2"])
+@pytest.mark.parametrize("how", ["acknowledge", "give_back", "delay", "bury"])
+def test_what_was_lost_is_settled_by_its_new_worker_and_by_no_one_else(
+    broker: Broker, other: Broker, how: str, next_one: str
+) -> None:
+    fill(broker, b"1")
+    broker.join("w1", 1)
+    [lost] = broker.take("w1", ["celery"], 1, "t1")
+    eventually(other.recover)
+    other.join(next_one, MINUTE)
+    [held] = other.take(next_one, ["celery"], 1, "t2")
+
+    if how == "acknowledge":
+        broker.acknowledge("w1", [Done(lost)])
+    elif how == "give_back":
+        broker.give_back("w1", [lost])
+    elif how == "delay":
+        broker.delay("w1", lost, now() - SECOND)
+    else:
+        broker.bury("w1", lost, "no longer ours")
+
+    assert broker.dead_letters() == []
+    other.join("w3", MINUTE)
+    assert other.take("w3", ["celery"], 9, "t3") == []
+    other.give_back(next_one, [held])
+    assert messages(other.take("w3", ["celery"], 9, "t4")) == [b"1"]
+
+
 def test_given_back_deliveries_are_next_again_and_not_counted(
     broker: Broker, worker: str
 ) -> None:
