@@ -1110,11 +1110,13 @@ class Settings:
         False,
         "Do not run a message again whose state is SUCCESS.",
     )
-    worker_cancel_long_running_tasks_on_connection_loss: Flag = unused(
+    worker_cancel_long_running_tasks_on_connection_loss: Flag = works(
         "CELERYD_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS",
         False,
-        "End runs when the connection to the broker is lost.",
-        "leases outlive a connection",
+        "End late-acknowledged runs, in prefork, when the connection to the broker is"
+        " lost.",
+        differs="When it is lost for longer than `worker_lease_timeout`: before that no"
+        " other worker has them.",
     )
     worker_eta_task_limit: Count | None = unused(
         "CELERYD_ETA_TASK_LIMIT",

@@ -227,9 +227,18 @@ class Consumer(Protocol):
     """
 
     def join(self, worker: str, lease: Span) -> None:
-        """Begin to take under this name, unique to the process; also the heartbeat.
+        """Begin to take under this name, unique to the process, for `lease` at first.
 
-        Called again several times within `lease`, from a thread of its own.
+        Called again it makes the lease longer, as `stay` does.
+        """
+        ...
+
+    def stay(self, worker: str, lease: Span) -> bool:
+        """Hold the lease for so long from now on: the heartbeat. False if it is over.
+
+        Over is a lease that somebody found to have run out, and gave back what was held
+        under it; while nobody did, it can be made longer, however late that is. Called
+        several times within `lease`, from a thread of its own.
         """
         ...
 

@@ -183,6 +183,13 @@ class MemoryBroker:
             ends = self._clock.now() + lease
             self._workers.setdefault(worker, _Worker(ends)).lease_ends = ends
 
+    def stay(self, worker: str, lease: Span) -> bool:
+        with self._changed:
+            joined = worker in self._workers
+            if joined:
+                self.join(worker, lease)
+            return joined
+
     def leave(self, worker: str) -> None:
         with self._changed:
             self._answered.pop(worker, None)

@@ -230,6 +230,11 @@ class SQLiteBroker:
         with self._transaction() as db:
             db.execute(SQL["join"], (worker, lease, self._clock.elapsed() + lease))
 
+    def stay(self, worker: str, lease: Span) -> bool:
+        ends = self._clock.elapsed() + lease
+        with self._transaction() as db:
+            return db.execute(SQL["stay"], (lease, ends, worker)).rowcount == 1
+
     def leave(self, worker: str) -> None:
         with self._transaction() as db:
             self._release(db, worker, deaths=0)

@@ -127,6 +127,9 @@ INSERT INTO messages (queue, step, message, due) VALUES (?, ?, ?, ?)
 INSERT INTO workers (worker, lease, ends) VALUES (?, ?, ?)
 ON CONFLICT (worker) DO UPDATE SET lease = excluded.lease, ends = excluded.ends
 
+-- name: stay
+UPDATE workers SET lease = ?, ends = ? WHERE worker = ?
+
 -- name: taken
 SELECT id, queue, message, deaths
 FROM messages WHERE worker = ? AND attempt = ? ORDER BY place

@@ -9,7 +9,7 @@ from beatd.settings import Settings
 from beatd.tasks import Registry
 from beatd.worker.held import Held
 from beatd.worker.intake import Room
-from beatd.worker.rate import Turns, rate_of
+from beatd.worker.rate import Turns, rate_of, sift
 
 logger = logging.getLogger(__name__)
 
@@ -89,13 +89,14 @@ class Backlog:
 
     def clear(self) -> list[Held]:
         """Let nothing wait any more; give what did."""
-        late = self._turns.clear()
+        return self.take_out(lambda held: True)
+
+    def take_out(self, wanted: Callable[[Held], bool]) -> list[Held]:
+        """Let these wait no more; give them."""
+        late = self._turns.take_out(wanted)
         for held in late:
             self._come_back(held)
-        left = [*self._returned, *self._ready, *late]
-        self._returned.clear()
-        self._ready.clear()
-        return left
+        return [*sift(self._returned, wanted), *sift(self._ready, wanted), *late]
 
     def limit_rate(self, task: str) -> None:
         """Go by the task's present rate limit."""

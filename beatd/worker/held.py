@@ -28,8 +28,15 @@ class Held:
     """When its run began, and in which process; None before."""
     terminated: int | None = None
     """The signal that was sent to end its run."""
+    let_go: bool = False
+    """Is to end here, as others may have it."""
     aside: bool = False
     """Takes no place in the room while a rate limit has it wait."""
+
+    @property
+    def must_be_acknowledged(self) -> bool:
+        """Whether its run may not begin before that is done: it is not done yet."""
+        return self.early and not self.acknowledged
 
     @property
     def token(self) -> str:

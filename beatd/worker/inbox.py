@@ -24,6 +24,13 @@ class Fetched:
     """New deliveries."""
 
     deliveries: Sequence[Delivery]
+    lease: int
+    """The number of the lease that they are under."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """The worker was cut off for too long: others have all that it held before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,7 @@ class KnownAsRevoked:
 WorkerEvent: TypeAlias = (
     PoolEvent
     | Fetched
+    | LeaseLost
     | Settled
     | Command
     | KnownAsRevoked

@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 
 from beatd.brokers.base import Consumer, Delivery
+from beatd.clock import Clock
 from beatd.errors import BrokerUnavailable, MessageError
 from beatd.instant import SECOND, Span, span_of
 from beatd.message import Envelope, read_envelope
@@ -60,21 +61,33 @@ class Room:
 
 
 class Lease:
-    """Says to the broker that the worker lives, and gives back what dead ones held."""
+    """Says to the broker that the worker lives, and gives back what dead ones held.
+
+    A worker that was cut off for too long counts as dead, too: `on_lost` is called when
+    it learns that others have what it held, before it can take anything again.
+    """
 
     def __init__(
         self,
         broker: Consumer,
         worker: str,
         length: Span,
+        on_lost: Callable[[], object],
         on_recovered: Callable[[int], object],
         trouble: Trouble,
+        clock: Clock,
     ) -> None:
         self._broker = broker
         self._worker = worker
         self._length = length
+        self._on_lost = on_lost
         self._on_recovered = on_recovered
         self._trouble = trouble
+        self._clock = clock
+        self._number = 0
+        self._is_held = False
+        self._ends: Span | None = None
+        self._one_at_a_time = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -88,9 +101,34 @@ class Lease:
         if self._thread:
             self._thread.join()
 
+    @property
+    def number(self) -> int:
+        """Which lease it is: one that was lost is followed by another number."""
+        return self._number
+
+    def has_run_out(self) -> bool:
+        """Say whether the broker has not heard of us for so long that others may act.
+
+        They may not have: then it is held again as soon as the broker hears of us.
+        """
+        return self._ends is not None and self._clock.elapsed() >= self._ends
+
+    def renew(self) -> None:
+        """Hold the lease for longer, or tell that it was lost and begin another one."""
+        with self._one_at_a_time:
+            asked = self._clock.elapsed()
+            if self._is_held and not self._broker.stay(self._worker, self._length):
+                self._is_held = False
+                self._number += 1
+                self._on_lost()
+            if not self._is_held:
+                self._broker.join(self._worker, self._length)
+                self._is_held = True
+            self._ends = asked + self._length
+
     def turn(self) -> None:
         """Renew the lease, and look after the others."""
-        self._broker.join(self._worker, self._length)
+        self.renew()
         recovered = self._broker.recover()
         if recovered:
             self._on_recovered(recovered)
@@ -119,11 +157,14 @@ class Fetcher:
         queues: Sequence[str],
         lease: Lease,
         room: Room,
-        deliver: Callable[[list[Delivery]], object],
+        deliver: Callable[[list[Delivery], int], object],
         trouble: Trouble,
         prepare: Callable[[], object] = lambda: None,
     ) -> None:
-        """`prepare` is called once, before anything is taken."""
+        """`deliver` is called with the number of the lease that they are under, too.
+
+        `prepare` is called once, before anything is taken.
+        """
         self._broker = broker
         self._worker = worker
         self._queues = deque(queues)
@@ -159,6 +200,7 @@ class Fetcher:
         limit = self._room.free()
         if limit <= 0:
             return False
+        lease = self._lease.number
         found = self._broker.take(
             self._worker, list(self._queues), limit, self._attempt
         )
@@ -167,7 +209,7 @@ class Fetcher:
         self._queues.rotate(-1)  # so that no queue starves behind a full one
         if found:
             self._room.fill(len(found))
-            self._deliver(found)
+            self._deliver(found, lease)
         return bool(found)
 
     def _run(self) -> None:
@@ -210,9 +252,11 @@ class Intake:
         router: Router,
         room: Room,
         settings: Settings,
-        deliver: Callable[[list[Delivery]], object],
+        deliver: Callable[[list[Delivery], int], object],
+        on_lost: Callable[[], object],
         away: Trouble,
         prepare: Callable[[], object],
+        clock: Clock,
     ) -> None:
         """`prepare` is called once, by the fetcher, before anything is taken."""
         self._broker = broker
@@ -221,7 +265,7 @@ class Intake:
         self._prepare = prepare
         self._queues = {name: self._queue(name) for name in queues}
         length = span_of(settings.worker_lease_timeout)
-        self.lease = Lease(broker, worker, length, _say_recovered, away)
+        self.lease = Lease(broker, worker, length, on_lost, _say_recovered, away, clock)
         self.fetcher = Fetcher(
             broker,
             worker,

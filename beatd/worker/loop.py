@@ -17,8 +17,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
+from signal import SIGTERM
 
 from beatd import signals
+from beatd.brokers.base import Delivery
 from beatd.clock import Clock, SystemClock
 from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND, Instant, Span, span_of
@@ -39,6 +41,7 @@ from beatd.worker.inbox import (
     Crashed,
     Fetched,
     KnownAsRevoked,
+    LeaseLost,
     Settled,
     Stop,
     TimePassed,
@@ -127,9 +130,11 @@ class Worker:
             self.router,
             self.room,
             settings,
-            lambda deliveries: self.inbox.put(Fetched(deliveries)),
+            lambda deliveries, lease: self.inbox.put(Fetched(deliveries, lease)),
+            lambda: self.inbox.put(LeaseLost()),
             away,
             partial(self._mingle, self.revocations.known()),
+            clock,
         )
         self.settler = Settler(
             self.broker,
@@ -137,6 +142,7 @@ class Worker:
             self.results,
             lambda settlements: self.inbox.put(Settled(settlements)),
             away,
+            self.intake.lease.renew,
             self.conductor,
         )
         self.ends = Ends(self.name, settings, self.tell, self.settler.put, clock)
@@ -220,13 +226,10 @@ class Worker:
                 self._lost(self._running.pop(token), reason)
             case Returned(tokens):
                 self._take_back([self._running.pop(token) for token in tokens])
-            case Fetched(deliveries):
-                for delivery in deliveries:
-                    if self._stop:
-                        self.ends.given_back(delivery)
-                    elif held := self.admission.admit(delivery):
-                        self.tell.received(held.said)
-                        self.backlog.add(held)
+            case Fetched(deliveries, lease):
+                self._take(deliveries, lease)
+            case LeaseLost():
+                self._lease_lost()
             case Settled(settlements):
                 self._settled(settlements)
             case Command():
@@ -238,10 +241,56 @@ class Worker:
             case Crashed(error):
                 self._begin_to_stop(Stop.COLD)
                 raise error
+        if self._cancels and self.intake.lease.has_run_out():
+            self._let_go()
         if self._stop is Stop.SOFT and self.clock.elapsed() >= self._cold_at:
             self._begin_to_stop(Stop.COLD)
         self._fit_pool()
         self._feed()
+
+    # Deliveries
+
+    def _take(self, deliveries: Sequence[Delivery], lease: int) -> None:
+        if lease != self.intake.lease.number:  # others have them by now
+            self.room.clear(len(deliveries))
+            return
+        for delivery in deliveries:
+            if self._stop:
+                self.ends.given_back(delivery)
+            elif held := self.admission.admit(delivery):
+                self.tell.received(held.said)
+                self.backlog.add(held)
+
+    def _lease_lost(self) -> None:
+        """Begin nothing that is to run at most once: others have it."""
+        beginning = [held for held in self.running() if held.must_be_acknowledged]
+        for held in beginning:
+            del self._running[held.token]
+        waiting = self.backlog.take_out(lambda held: held.must_be_acknowledged)
+        forgotten = len(beginning) + len(waiting)
+        self.room.clear(forgotten)
+        logger.warning(
+            "was cut off for longer than its lease: others may run the %d tasks that it"
+            " holds, and %d more that it leaves to them",
+            self.held,
+            forgotten,
+            extra={"event": "lease.lost"},
+        )
+        if self._cancels:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Have nothing run on, or begin, that others may run: it goes back to them."""
+        for held in self.backlog.take_out(lambda held: not held.early):
+            self.ends.given_back(held.delivery)
+        for held in self.running():
+            if not held.early and not held.let_go:
+                held.let_go = True
+                self.pool.terminate(held.token, SIGTERM)
+
+    @property
+    def _cancels(self) -> bool:
+        return self.settings.worker_cancel_long_running_tasks_on_connection_loss
 
     # Runs
 
@@ -265,7 +314,7 @@ class Worker:
             held := self.backlog.next(self.admission.drops)
         ):
             self._running[held.token] = held
-            if held.early and not held.acknowledged:
+            if held.must_be_acknowledged:
                 self.settler.put(Settlement(held.token, Begin(held.delivery)))
             else:
                 jobs.append(self._job(held))
@@ -291,6 +340,9 @@ class Worker:
     def _lost(self, held: Held, reason: str) -> None:
         if held.terminated is not None:
             self.ends.terminated(held, held.terminated)
+        elif held.let_go:
+            self.tell.let_go(held)
+            self.ends.given_back(held.delivery)
         elif self._stop and not held.early:
             self.tell.lost(held, reason)
             self.ends.given_back(held.delivery)
@@ -300,10 +352,11 @@ class Worker:
 
     def _take_back(self, unbegun: Sequence[Held]) -> None:
         """Have these wait here, or others have them when this worker ends."""
-        if not self._stop:
-            self.backlog.put_back(unbegun)
-        else:
+        if self._stop:
             self._give_up(unbegun)
+            return
+        self._give_up([held for held in unbegun if held.let_go])
+        self.backlog.put_back([held for held in unbegun if not held.let_go])
 
     def _give_up(self, unbegun: Sequence[Held]) -> None:
         """Let others run these; those that nobody else will get run here."""
@@ -318,7 +371,8 @@ class Worker:
         places = 0
         for settlement in settlements:
             if isinstance(settlement.act, Begin):
-                self._begin(self._running[settlement.token])
+                if held := self._running.get(settlement.token):
+                    self._begin(held)
             elif not isinstance(settlement.act, Continue):
                 places += 1
         self.room.clear(places)

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -29,6 +29,16 @@ def rate_of(limit: str | float | None) -> float:
     if not 0 <= runs < math.inf:  # also refuses NaN
         raise ValueError(f"expected a rate of 0 or more: {limit!r}")
     return runs
+
+
+def sift(line: deque[T], wanted: Callable[[T], bool]) -> list[T]:
+    """Take these out of a line, whose order stays; give them."""
+    gone = [item for item in line if wanted(item)]
+    if gone:
+        left = [item for item in line if not wanted(item)]
+        line.clear()
+        line.extend(left)
+    return gone
 
 
 @dataclass
@@ -95,10 +105,9 @@ class Turns(Generic[T]):
         lines = self._lines.values() if self._number else ()
         return min((line.free_at for line in lines if line.waiting), default=None)
 
-    def clear(self) -> list[T]:
-        """Let nobody wait any more; give who did."""
-        left = list(self)
-        for line in self._lines.values():
-            line.waiting.clear()
-        self._number = 0
-        return left
+    def take_out(self, wanted: Callable[[T], bool]) -> list[T]:
+        """Let these wait no more; give them."""
+        lines = self._lines.values()
+        gone = [item for line in lines for item in sift(line.waiting, wanted)]
+        self._number -= len(gone)
+        return gone

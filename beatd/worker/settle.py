@@ -120,13 +120,18 @@ class Settler:
         results: Keeper | None,
         settled: Callable[[Sequence[Settlement]], object],
         away: Trouble,
+        renew: Callable[[], object],
         conductor: Follower | None = None,
     ) -> None:
-        """Without a conductor nothing is kept for others than the runs themselves."""
+        """`renew` tells of a lease that was lost, before it returns.
+
+        Without a conductor nothing is kept for others than the runs themselves.
+        """
         self._broker = broker
         self._worker = worker
         self._results = results
         self._settled = settled
+        self._renew = renew
         self._conductor = conductor
         results_away = Trouble("the result backend is away", "results")
         self.keeping = Stage(self._keep, ResultUnavailable, results_away)
@@ -197,6 +202,9 @@ class Settler:
         # its first delivery, and one that begins comes here a second time.
         if begun:
             self._broker.acknowledge(self._worker, begun)
+            # They were ours if they still could be now: one that others have is passed
+            # over without a word, and must not run here as well.
+            self._renew()
         if done:
             self._broker.acknowledge(self._worker, done, sends)
         elif sends:

@@ -71,6 +71,12 @@ class Telling:
         words = f"its process is gone: {reason}"
         self._log(logging.ERROR, "lost", held.said, words)
 
+    def let_go(self, held: Held) -> None:
+        """Its run was ended here: others may have it."""
+        words = "ended here: the worker was cut off, and others may run it"
+        self._log(logging.WARNING, "let_go", held.said, words)
+        self._event("rejected", held.said, requeue=True)
+
     def given_up(self, held: Held, error: Exception) -> None:
         """It is not run once more."""
         self._event("failed", held.said, exception=repr_of(error), traceback="")

@@ -291,6 +291,31 @@ def test_a_heartbeat_keeps_the_deliveries(broker: Broker, other: Broker) -> None
     assert other.recover() == 0
 
 
+def test_a_lease_is_held_until_somebody_finds_it_run_out(
+    broker: Broker, other: Broker
+) -> None:
+    fill(broker, b"1")
+    broker.join("w1", 1)
+    [taken] = broker.take("w1", ["celery"], 1, "t1")
+    assert broker.stay("w1", 1)
+
+    eventually(other.recover)
+    assert not broker.stay("w1", MINUTE)
+    assert broker.take("w1", ["celery"], 1, "t2") == []
+
+    broker.join("w1", 1)
+    assert broker.stay("w1", MINUTE)
+    assert other.recover() == 0
+    [again] = broker.take("w1", ["celery"], 1, "t3")
+    assert again.token != taken.token
+
+
+def test_who_left_has_no_lease_to_hold(broker: Broker, worker: str) -> None:
+    broker.leave(worker)
+
+    assert not broker.stay(worker, MINUTE)
+
+
 def test_a_recovered_worker_takes_again_once_it_joins(broker: Broker) -> None:
     fill(broker, b"1")
     broker.join("w1", 1)

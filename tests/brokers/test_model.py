@@ -115,6 +115,11 @@ class SameAnswers(RuleBasedStateMachine):
             broker.join("w", MINUTE)
 
     @rule()
+    def stay(self) -> None:
+        held = [broker.stay("w", MINUTE) for broker in self.brokers]
+        assert held == [self.joined, self.joined]
+
+    @rule()
     def leave(self) -> None:
         self.joined = False
         self.taken.clear()

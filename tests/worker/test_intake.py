@@ -45,18 +45,34 @@ class Flaky(MemoryBroker):
 class Intake:
     """A fetcher and a lease on a broker."""
 
-    def __init__(self, broker: Flaky, room: int = 4, queues: Sequence[str] = "a"):
+    def __init__(
+        self,
+        broker: Flaky,
+        room: int = 4,
+        queues: Sequence[str] = "a",
+        clock: FakeClock | None = None,
+    ) -> None:
         away = Trouble("the broker is away", "broker")
         self.came: list[str] = []
         self.recovered: list[int] = []
         self.crashes: list[BaseException] = []
         self.room = Room(room)
-        self.lease = Lease(broker, "me", 10 * SECOND, self.recovered.append, away)
+        self.lost: list[int] = []
+        """The number of the lease each time that one was lost."""
+        self.lease = Lease(
+            broker,
+            "me",
+            10 * SECOND,
+            lambda: self.lost.append(self.lease.number),
+            self.recovered.append,
+            away,
+            clock or FakeClock(),
+        )
         self.fetcher = Fetcher(
             broker, "me", queues, self.lease, self.room, self._deliver, away
         )
 
-    def _deliver(self, deliveries: list[Delivery]) -> None:
+    def _deliver(self, deliveries: list[Delivery], lease: int) -> None:
         self.came += [delivery.message.decode() for delivery in deliveries]
 
 
@@ -117,6 +133,41 @@ def test_the_lease_gives_back_what_dead_workers_held() -> None:
 
     assert intake.recovered == [1]
     assert intake.came == ["1"]
+
+
+def test_a_lease_that_others_ended_is_told_of_before_anything_else_is_taken() -> None:
+    clock = FakeClock()
+    broker = Flaky(clock)
+    intake = Intake(broker, clock=clock)
+    intake.lease.turn()
+    clock.go_to(clock.now() + 10 * SECOND)
+    broker.recover()
+
+    broker.away = 1
+    with pytest.raises(BrokerUnavailable):  # the new lease cannot begin yet
+        intake.lease.turn()
+    assert intake.lost == [1]
+    intake.lease.turn()
+    intake.lease.turn()
+
+    assert intake.lost == [1]
+    fill(broker, "a", "1")
+    assert intake.fetcher.turn() is True
+
+
+def test_a_lease_that_nobody_ended_goes_on_however_late_it_is_renewed() -> None:
+    clock = FakeClock()
+    broker = Flaky(clock)
+    intake = Intake(broker, clock=clock)
+    intake.lease.turn()
+    assert not intake.lease.has_run_out()
+
+    clock.go_to(clock.now() + 10 * SECOND)
+    assert intake.lease.has_run_out()
+    intake.lease.turn()
+
+    assert not intake.lease.has_run_out()
+    assert intake.lost == []
 
 
 def test_a_fetcher_waits_for_messages_and_for_room_and_stops_at_once() -> None:

@@ -105,5 +105,7 @@ def test_those_who_wait_can_be_counted_seen_and_sent_away(turns: Turns[str]) -> 
     turns.wait("slow", "b")
     assert (len(turns), list(turns)) == (2, ["a", "b"])
 
-    assert turns.clear() == ["a", "b"]
+    assert turns.take_out(lambda item: item == "a") == ["a"]
+    assert (len(turns), list(turns)) == (1, ["b"])
+    assert turns.take_out(lambda item: True) == ["b"]
     assert (len(turns), list(turns), turns.next(MINUTE)) == (0, [], None)

@@ -210,6 +210,9 @@ class RedisBroker:
     def join(self, worker: str, lease: Span) -> None:
         self._run("join", [self._key("workers")], [worker, lease])
 
+    def stay(self, worker: str, lease: Span) -> bool:
+        return bool(self._run("stay", [self._key("workers")], [worker, lease]))
+
     def leave(self, worker: str) -> None:
         self._run("leave", self._keys_of(worker), [worker, REMEMBER_DEATHS])
 

@@ -1,4 +1,4 @@
--- Begins a worker's lease, or makes it longer.
+-- Begins a worker's lease, or makes it longer: see stay.lua.
 --
 -- KEYS  1 workers  sorted set: worker -> end of its lease, ms of the server's clock
 -- ARGV  1 worker  2 lease in ms

@@ -1,0 +1,14 @@
+-- Makes a worker's lease longer, if nobody has ended it.
+--
+-- KEYS  1 workers  sorted set: worker -> end of its lease, ms of the server's clock
+-- ARGV  1 worker  2 lease in ms
+--
+-- Gives 1; 0 if there is no lease any more, and none is begun.
+
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+  return 0
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+return 1
