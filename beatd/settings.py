@@ -939,11 +939,14 @@ class Settings:
         False,
         "Calls made by a task take its priority.",
     )
-    task_retry_on_worker_lost: Flag = unused(
+    task_retry_on_worker_lost: Flag = works(
         "CELERY_RETRY_ON_WORKER_LOST",
         False,
-        "Retry a task whose process died.",
-        "a lost delivery is given back, see `task_max_deliveries`",
+        "Retry a task whose process died, as often as its `max_retries` says and after"
+        " its `default_retry_delay`; it fails then. Goes before"
+        " `task_reject_on_worker_lost`.",
+        differs="`on_retry` and `task_retry` are not called: there is no process left"
+        " in which the task runs.",
     )
     task_remote_tracebacks: Flag = unused(
         "CELERY_REMOTE_TRACEBACKS",

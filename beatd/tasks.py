@@ -200,6 +200,7 @@ class Task(Generic[P, R]):
     acks_late: bool | None = None
     acks_on_failure_or_timeout: bool | None = None
     reject_on_worker_lost: bool | None = None
+    retry_on_worker_lost: bool | None = None
     max_retries: int | None = 3
     """None: without end."""
     default_retry_delay: float = 3 * 60

@@ -22,6 +22,7 @@ from beatd.message import (
     Template,
     read_body,
     read_envelope,
+    retried,
     retry_of,
     template,
 )
@@ -622,6 +623,28 @@ def test_a_retry_keeps_all_but_its_count_and_its_parent() -> None:
     ):  # fmt: skip
         assert getattr(said, name) == getattr(before, name), name
     assert second[1:] == first[1:]
+
+
+OLD_BODY = {"task": "t.old", "id": "0", "args": [1], "kwargs": {}, "retries": 3}
+OLD = {**GOOD, "headers": {}, "body": encoded(OLD_BODY)}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [raw_of(made([1], {"k": 2})), json.dumps(OLD).encode()],
+    ids=["protocol 2", "protocol 1"],
+)
+def test_a_message_can_be_retried_without_a_look_into_its_body(raw: bytes) -> None:
+    first = read(raw)
+    second = read(retried(first.envelope, NOON + HOUR))
+
+    said, before = second.envelope, first.envelope
+    assert (said.retries, said.parent_id) == (before.retries + 1, before.id)
+    assert said.eta == NOON + HOUR
+    for name in ("task", "id", "root_id", "routing_key", "priority", "origin", "body"):
+        assert getattr(said, name) == getattr(before, name), name
+    assert second[1:] == first[1:]
+    assert read(retried(said)).envelope.eta is None
 
 
 def test_a_retry_may_have_other_arguments_and_options() -> None:

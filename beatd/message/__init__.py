@@ -21,7 +21,7 @@ from beatd.message.envelope import (
     read_envelope,
 )
 from beatd.message.notice import Notice, read_notice, write_notice
-from beatd.message.resend import Sending, retry_of
+from beatd.message.resend import Sending, retried, retry_of
 from beatd.message.shape import MessageFormat
 from beatd.message.template import Template, template
 
@@ -41,6 +41,7 @@ __all__ = [
     "read_body",
     "read_envelope",
     "read_notice",
+    "retried",
     "retry_of",
     "template",
     "write_notice",

@@ -40,7 +40,8 @@ logger = logging.getLogger(__name__)
 
 OPTIONS = (
     *("time_limit", "soft_time_limit", "rate_limit", "acks_late"),
-    *("acks_on_failure_or_timeout", "reject_on_worker_lost"),
+    *("acks_on_failure_or_timeout", "reject_on_worker_lost", "retry_on_worker_lost"),
+    *("max_retries", "default_retry_delay"),
     *("ignore_result", "store_errors_even_if_ignored"),
 )
 """What the worker's loop asks of a task."""
@@ -129,7 +130,7 @@ def _own(task: Any, option: str) -> Any:
     A task that is bound to its app gets what it lacks from the app's settings and,
     where these say nothing, from Celery's defaults, which are not always ours.
     """
-    value = getattr(task, option)
+    value = getattr(task, option, None)  # older ones lack the newest
     setting = dict(task.from_config).get(option)
     if setting is None or value != task.app.conf[setting]:
         return value

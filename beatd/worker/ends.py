@@ -7,8 +7,8 @@ from beatd import signals
 from beatd.brokers.base import Delivery, Done, Outgoing
 from beatd.clock import Clock
 from beatd.errors import Revoked, TimeLimitExceeded, WorkerLost
-from beatd.instant import Instant
-from beatd.message import Envelope
+from beatd.instant import Instant, span_of
+from beatd.message import Envelope, retried
 from beatd.results.base import Meta, State, Stored
 from beatd.routing import Route
 from beatd.settings import Settings
@@ -118,7 +118,8 @@ class Ends:
         """Its run ended as the report says."""
         self._tell.finished(held, report)
         if report.fate is Fate.REQUEUED:
-            self._finish(held, report.stored, sends=[_same_again(held)], over=False)
+            same = Outgoing(_way_back(held), held.delivery.message)
+            self._finish(held, report.stored, [same], over=False)
         elif report.fate is Fate.BURIED or self._is_refused(held, report):
             self._set_aside(
                 held, report.reason, report.stored, report.sends, report.aftermath
@@ -146,16 +147,19 @@ class Ends:
         self._fail(held, State.REVOKED, Revoked("terminated"))
 
     def lost(self, held: Held, reason: str) -> bool:
-        """Its process died. Say whether it is to run once more.
+        """Its process died. Say whether it is to run once more, as the same delivery.
 
-        It is, unless it was to run at most once, or killed enough.
+        It is, unless it was to run at most once, or killed enough, or is retried.
         """
         held.losses.append(reason)
         self._tell.lost(held, reason)
+        error = WorkerLost(f"Worker exited prematurely: {reason}")
+        retries = option(held.task, "retry_on_worker_lost", self._settings)
         again = option(held.task, "reject_on_worker_lost", self._settings)
         deliveries = held.delivery.deliveries + len(held.losses)
-        if held.early or again is False:
-            error = WorkerLost(f"Worker exited prematurely: {reason}")
+        if retries and _may_be_retried(held):
+            self._retry(held, error)
+        elif retries or held.early or again is False:
             self._tell.given_up(held, error)
             self._fail(held, State.FAILURE, error)
         elif deliveries > self._settings.task_max_deliveries:
@@ -174,6 +178,15 @@ class Ends:
         own = getattr(self._settings, setting)
         both = option(held.task, "acks_on_failure_or_timeout", self._settings)
         return bool(both if own is None else own)
+
+    def _retry(self, held: Held, error: Exception) -> None:
+        """Have it tried again when its task says, as a run does that asks for that."""
+        pause = span_of(held.task.default_retry_delay)
+        due = self._clock.now() + pause if pause else None
+        self._tell.retried(held, error)
+        kept = self._meta(held.said, held.task, State.RETRY, error)
+        again = Outgoing(_way_back(held), retried(held.said, due), due)
+        self._finish(held, kept, [again], over=False)
 
     def _fail(self, held: Held, state: State, error: Exception) -> None:
         """Acknowledge a run that came to no end of its own."""
@@ -233,7 +246,11 @@ def _done(held: Held) -> Done:
     return Done(held.delivery, *(_run_of(held.said) or ("", "")))
 
 
-def _same_again(held: Held) -> Outgoing:
+def _may_be_retried(held: Held) -> bool:
+    most = held.task.max_retries
+    return most is None or held.said.retries < most
+
+
+def _way_back(held: Held) -> Route:
     queue = held.delivery.queue
-    route = Route(queue, routing_key=queue, priority=held.said.priority)
-    return Outgoing(route, held.delivery.message)
+    return Route(queue, routing_key=queue, priority=held.said.priority)

@@ -71,6 +71,12 @@ class Telling:
         words = f"its process is gone: {reason}"
         self._log(logging.ERROR, "lost", held.said, words)
 
+    def retried(self, held: Held, error: Exception) -> None:
+        """Its process is gone, and it is tried again as if it had asked for that."""
+        words = repr_of(error)
+        self._log(logging.INFO, "retried", held.said, f"is tried again: {words}")
+        self._event("retried", held.said, exception=words, traceback="")
+
     def let_go(self, held: Held) -> None:
         """Its run was ended here: others may have it."""
         words = "ended here: the worker was cut off, and others may run it"

@@ -213,6 +213,16 @@ def once(name):
     os._exit(7)
 
 
+@app.task(bind=True, acks_late=False, default_retry_delay=0, max_retries=1)
+def die_retried(self, tries):
+    if self.request.retries < tries:
+        os._exit(7)
+    return self.request.retries
+
+
+die_retried.retry_on_worker_lost = True  # an option that only the newest Celery has
+
+
 @app.task
 def die_once(name):
     first = not (HERE / name).exists()
@@ -495,6 +505,9 @@ def test_a_task_that_kills_its_process_runs_again_unless_it_must_not(
     with pytest.raises(WorkerLostError):
         fleet.call("proj.once", "once").get(timeout=WAIT)
     assert len(fleet.lines("once")) == 1
+    assert fleet.call("proj.die_retried", 1).get(timeout=WAIT) == 1
+    with pytest.raises(WorkerLostError):
+        fleet.call("proj.die_retried", 2).get(timeout=WAIT)
 
 
 def test_what_a_task_logs_is_in_the_worker_s_log(fleet: Fleet, worker: Running) -> None:

@@ -126,6 +126,16 @@ def die_once(name):
     return "survived"
 
 
+@app.task(
+    bind=True, retry_on_worker_lost=True, default_retry_delay=0.1, max_retries=2
+)
+def die_until(self, retries):
+    """Kill the process that runs it, unless it was retried so often."""
+    if self.request.retries < retries:
+        os._exit(7)
+    return self.request.retries
+
+
 @app.task
 def die():
     os._exit(7)

@@ -11,6 +11,7 @@ from beatd.app import Beatd
 from beatd.brokers.base import Outgoing
 from beatd.errors import ResultUnavailable, WorkerLost
 from beatd.instant import HOUR, MINUTE, SECOND, datetime_of
+from beatd.message import read_body, read_envelope
 from beatd.pools.base import Lost, Started, TimedOut
 from beatd.routing import Route
 from beatd.tasks import Task
@@ -646,6 +647,70 @@ def test_a_lost_run_fails_at_once_when_the_task_is_not_to_be_given_back(
     assert result.state == "FAILURE"
     assert len(pool.jobs) == 1
     assert bench.left() == 0
+
+
+def lose(bench: Bench, pool: HeldPool) -> None:
+    """Let the process die that runs what the pool was given last."""
+    bench.inbox.put(Lost(pool.jobs[-1].token, "exit 1"))
+    bench.run()
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_lost_run_is_retried_with_its_task_s_pause_when_it_asks_for_that(
+    early: bool,
+) -> None:
+    bench = Bench(task_retry_on_worker_lost=True, task_max_deliveries=1)
+
+    @bench.app.task(default_retry_delay=30, max_retries=2, acks_late=not early)
+    def fragile(number: int) -> None:
+        pass
+
+    pool = with_held_pool(bench)
+    result = fragile.apply_async([7], priority=3)
+    bench.run()
+    for _ in range(2):
+        lose(bench, pool)
+        assert result.state == "RETRY"
+        assert isinstance(result.result, WorkerLost)
+        tried = len(pool.jobs)
+        bench.clock.go_to(bench.clock.now() + 29 * SECOND)
+        bench.run()
+        assert len(pool.jobs) == tried
+        bench.clock.go_to(bench.clock.now() + SECOND)
+        bench.run()
+
+    said = read_envelope(pool.jobs[-1].message)
+    assert (said.id, said.retries, said.priority) == (result.id, 2, 3)
+    assert read_body(said).args == [7]
+    assert pool.jobs[-1].deliveries == 1
+
+    lose(bench, pool)
+    assert len(pool.jobs) == 3
+    assert bench.results.states == ["RETRY", "RETRY", "FAILURE"]
+    assert bench.broker.dead_letters() == []
+    assert bench.left() == 0
+
+
+def test_a_task_may_have_its_lost_runs_retried_without_end_and_at_once(
+    bench: Bench,
+) -> None:
+    @bench.app.task(
+        retry_on_worker_lost=True,
+        reject_on_worker_lost=True,
+        default_retry_delay=0,
+        max_retries=None,
+    )
+    def stubborn() -> None:
+        pass
+
+    pool = with_held_pool(bench)
+    stubborn.delay()
+    bench.run()
+    for _ in range(9):
+        lose(bench, pool)
+
+    assert read_envelope(pool.jobs[-1].message).retries == 9
+    assert bench.broker.dead_letters() == []
 
 
 def test_a_run_that_was_ended_by_force_has_failed(bench: Bench) -> None:

@@ -125,6 +125,18 @@ def test_a_task_that_always_kills_its_process_ends_in_failure(
         assert after.get(timeout=WAIT) == 2
 
 
+def test_a_task_that_killed_its_process_is_retried_when_it_asks_for_that(
+    project: Project,
+) -> None:
+    with project.worker("-c", "1"):
+        lives = project.app.send_task("proj.die_until", [2])
+        dies = project.app.send_task("proj.die_until", [3])
+
+        assert lives.get(timeout=WAIT) == 2
+        with pytest.raises(WorkerLost, match="status 7"):
+            dies.get(timeout=WAIT)
+
+
 def test_a_warm_stop_lets_the_running_task_end(project: Project) -> None:
     with project.worker("-c", "1") as worker:
         running = project.app.send_task("proj.mark", ["running", 1])
