@@ -377,6 +377,7 @@ def _row(default: object, note: Note) -> Any:
 _AMQP = "only AMQP has it"
 _RABBIT = "only RabbitMQ has it"
 _NOT_CELERY = "beatd's worker is built in another way"
+_NO_TIMER = "they wait in the broker, which gives them out at their time"
 _NO_SENT = "the worker says when it received a task"
 _MONITORS = "beatd sends events and keeps none: monitors have queues"
 _NO_POLL = "beatd's result backends need no polling"
@@ -1125,13 +1126,14 @@ class Settings:
         "CELERYD_ETA_TASK_LIMIT",
         None,
         "Most messages with an eta that a worker holds.",
-        "they wait in the broker, not in the worker",
+        "a worker holds none: they wait in the broker, outside of the prefetch",
     )
     worker_enable_prefetch_count_reduction: Flag = unused(
         "CELERYD_ENABLE_PREFETCH_COUNT_REDUCTION",
         True,
-        "Hold fewer messages after a new connection.",
-        _NOT_CELERY,
+        "Hold fewer messages after a new connection, as long as old tasks run.",
+        "it is always so: what still runs keeps its place in the prefetch, whatever"
+        " became of the connection",
     )
     worker_detect_quorum_queues: Flag = unused(
         "CELERYD_DETECT_QUORUM_QUEUES", True, "Detect quorum queues.", _RABBIT
@@ -1146,7 +1148,8 @@ class Settings:
         "CELERYD_WORKER_LOST_WAIT",
         10.0,
         "Seconds to wait for the result of a process that died.",
-        "a process that died has given all it had",
+        "there all processes answer through one queue, in which it may still lie; here"
+        " each has its own, which is read to its end first",
     )
     worker_pool_start_method: Text = unused(
         "CELERYD_POOL_START_METHOD",
@@ -1155,7 +1158,10 @@ class Settings:
         _NOT_CELERY,
     )
     worker_pool_putlocks: Flag = unused(
-        "CELERYD_POOL_PUTLOCKS", True, "Back-pressure of the pool.", _NOT_CELERY
+        "CELERYD_POOL_PUTLOCKS",
+        True,
+        "Give the pool a task only when a process is free.",
+        "it is always so: no task waits in the pool behind one that takes its time",
     )
     worker_pool_restarts: Flag = works(
         "CELERYD_POOL_RESTARTS",
@@ -1164,25 +1170,36 @@ class Settings:
         differs="New processes for old ones, in prefork only; no module is reloaded.",
     )
     worker_agent: Anything = unused(
-        "CELERYD_AGENT", None, "Class of the agent.", _NOT_CELERY
+        "CELERYD_AGENT",
+        None,
+        "Class that runs actors of the package `cell` beside the worker.",
+        "beatd runs tasks alone",
     )
     worker_autoscaler: Anything = unused(
         "CELERYD_AUTOSCALER",
         "celery.worker.autoscale:Autoscaler",
-        "Class of the autoscaler.",
-        _NOT_CELERY,
+        "Class that decides the pool's size.",
+        "one written for Celery steers Celery's pools; `--autoscale` and"
+        " `--autoscale-keepalive` steer beatd's",
     )
     worker_consumer: Anything = unused(
         "CELERYD_CONSUMER",
         "celery.worker.consumer:Consumer",
-        "Class of the consumer.",
-        _NOT_CELERY,
+        "Class that takes messages from the broker.",
+        "one written for Celery takes them through kombu, and beatd reads Redis and"
+        " SQLite itself",
     )
     worker_timer: Anything = unused(
-        "CELERYD_TIMER", None, "Class of the timer.", _NOT_CELERY
+        "CELERYD_TIMER",
+        None,
+        "Class of the timer that starts tasks with an eta.",
+        _NO_TIMER,
     )
     worker_timer_precision: Seconds = unused(
-        "CELERYD_TIMER_PRECISION", 1.0, "Longest sleep of the timer.", _NOT_CELERY
+        "CELERYD_TIMER_PRECISION",
+        1.0,
+        "Longest time that tasks with an eta start late because that timer sleeps.",
+        _NO_TIMER,
     )
     worker_logfile: Text | None = works(
         "CELERY_WORKER_LOGFILE", None, "Default of the worker's `--logfile`."
