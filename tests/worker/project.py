@@ -66,6 +66,16 @@ def mark(name, seconds=0):
     return name
 
 
+@app.task
+def meet(name, number):
+    """Wait until so many of this name run at the same time; give where it ran."""
+    with (HERE / name).open("a") as file:
+        print(os.getpid(), file=file)
+    while len((HERE / name).read_text().splitlines()) < number:
+        time.sleep(0.01)
+    return os.getpid()
+
+
 @app.task(bind=True)
 def echo(self, *args, **kwargs):
     """Give what the run knows of its call."""
@@ -197,14 +207,17 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def await_line(self, words: str) -> None:
-        """Wait until the log has these words."""
+    def await_line(self, words: str, times: int = 1) -> None:
+        """Wait until the log has these words so many times."""
+
+        def found() -> bool:
+            return self.log.read_text().count(words) >= times
+
         eventually(
-            lambda: words in self.log.read_text() or self._process.poll() is not None,
+            lambda: found() or self._process.poll() is not None,
             f"{words!r} in the worker's log",
         )
-        text = self.log.read_text()
-        assert words in text, text
+        assert found(), self.log.read_text()
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)

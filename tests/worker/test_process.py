@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,41 @@ def test_a_pool_grows_with_the_load_and_shrinks_when_it_is_gone(
         worker.await_line("runs 1 at a time")
 
         assert project.app.send_task("proj.add", [1, 1]).get(timeout=WAIT) == 2
+
+
+def test_a_pool_that_follows_the_load_replaces_its_children_all_the_same(
+    project: Project,
+) -> None:
+    options = ("--autoscale=3,1", "--autoscale-keepalive", "0.5")
+    with project.worker(*options, "--max-tasks-per-child", "2") as worker:
+        for times in (1, 2):
+            names = [f"table {times}.{number // 3}" for number in range(12)]
+            meals = [project.app.send_task("proj.meet", [name, 3]) for name in names]
+            ran = Counter(meal.get(timeout=WAIT) for meal in meals)
+            worker.await_line("runs 1 at a time", times)
+
+            assert max(ran.values()) <= 2
+    assert "runs 4 at a time" not in worker.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("pool", "how"), [("prefork", "fair"), ("prefork", "default"), ("threads", "fair")]
+)
+def test_a_long_task_never_holds_up_a_short_one(
+    project: Project, pool: str, how: str
+) -> None:
+    send = project.app.send_task
+    before = [send("proj.add", [number, 1]) for number in range(30)]
+    long = send("proj.mark", ["long", 600])
+    behind = [send("proj.add", [number, 2]) for number in range(30)]
+    with project.worker("-P", pool, "-c", "2", "-O", how) as worker:
+        assert [one.get(timeout=WAIT) for one in before] == list(range(1, 31))
+        assert [one.get(timeout=WAIT) for one in behind] == list(range(2, 32))
+
+        assert project.runs("long") == 1
+        assert long.state == "PENDING"
+        worker.signal(signal.SIGQUIT)
+        worker.wait()
 
 
 def test_a_purge_removes_what_waits_before_the_worker_takes_anything(
