@@ -23,7 +23,7 @@ from beatd import signals
 from beatd.brokers.base import Delivery
 from beatd.clock import Clock, SystemClock
 from beatd.errors import BrokerUnavailable
-from beatd.instant import SECOND, Instant, Span, span_of
+from beatd.instant import SECOND, Span, span_of
 from beatd.pools.base import Finished, Job, Lost, Pool, Returned, Started, TimedOut
 from beatd.results.base import Keeper
 from beatd.routing import Router
@@ -77,7 +77,8 @@ class Worker:
 
     Each delivery that was taken is in `backlog`, is in `_running` (in the pool, or
     about to be), or has a settlement on its way; its place in the room is cleared when
-    it is settled for good, and meanwhile while a rate limit has it wait.
+    it is settled for good, and meanwhile while a rate limit has it wait. What is to run
+    at most once, and has not begun when others take it over, is forgotten.
     """
 
     name: str
@@ -333,7 +334,7 @@ class Worker:
         )
 
     def _started(self, held: Held, pid: int) -> None:
-        held.began, held.pid = self.now(), pid
+        held.began, held.pid = self.clock.now(), pid
         self.total[held.said.task] += 1
         self.ends.started(held)
 
@@ -391,9 +392,6 @@ class Worker:
     def uptime(self) -> int:
         """Give the seconds since its start."""
         return (self.clock.elapsed() - self._began) // SECOND
-
-    def now(self) -> Instant:
-        return self.clock.now()
 
     def running(self) -> list[Held]:
         """Give what the pool has, or is about to have."""
