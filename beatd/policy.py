@@ -60,8 +60,7 @@ def decide(due: Due, now: Instant, busy: bool) -> Decision:
         return OVER
     latest = due.latest
     if policy.end is not None and latest > policy.end:
-        # Not None: `slot` itself lies between.
-        latest = due.entry.schedule.last_until(policy.end, due.slot - 1) or due.slot
+        latest = _last_of(due.entry.schedule, due.slot, policy.end)
     if not policy.enabled:
         return _drop(Reason.PAUSED, due.slot, latest)
     if busy and policy.overlap is Overlap.SKIP:
@@ -92,7 +91,7 @@ def _emit_latest(due: Due, latest: Instant, now: Instant) -> Decision:
         return _drop(Reason.MISFIRE, due.slot, latest)
     if due.slot == latest:
         return Decision(emit=(latest,), until=latest)
-    before = due.entry.schedule.last_until(latest - 1, due.slot - 1) or due.slot
+    before = _last_of(due.entry.schedule, due.slot, latest - 1)
     coalesced = Drop(Reason.COALESCED, due.slot, before)
     return Decision(emit=(latest,), dropped=(coalesced,), until=latest)
 
@@ -104,7 +103,7 @@ def _catch_up(due: Due, latest: Instant, now: Instant) -> Decision:
     dropped = []
     too_late = min(_too_late(due, now), latest)
     if first <= too_late:
-        last = schedule.last_until(too_late, first - 1) or first
+        last = _last_of(schedule, first, too_late)
         dropped.append(Drop(Reason.MISFIRE, first, last))
         after = schedule.next_after(last)
         if after is None or after > latest:
@@ -113,7 +112,7 @@ def _catch_up(due: Due, latest: Instant, now: Instant) -> Decision:
     slots = list(islice(slots_between(schedule, first, latest), policy.max_catchup + 1))
     if len(slots) > policy.max_catchup:
         kept = _newest(schedule, first, latest, policy.max_catchup)
-        last = schedule.last_until(kept[0] - 1, first - 1) or first
+        last = _last_of(schedule, first, kept[0] - 1)
         dropped.append(Drop(Reason.COALESCED, first, last))
         slots = kept
     emit = slots[:CATCHUP_STEP]
@@ -127,12 +126,17 @@ def _newest(
 ) -> list[Instant]:
     """Give the `count` newest slots up to the slot `latest`, oldest first."""
     newest = [latest]
-    while len(newest) < count:
-        slot = schedule.last_until(newest[-1] - 1, first - 1)
-        if slot is None:
-            break
-        newest.append(slot)
+    while len(newest) < count and newest[-1] > first:
+        newest.append(_last_of(schedule, first, newest[-1] - 1))
     return newest[::-1]
+
+
+def _last_of(schedule: Schedule, first: Instant, until: Instant) -> Instant:
+    """Give the last slot up to `until`, which is not before the slot `first`.
+
+    From `first` on, and not from just before it: some schedules count from there.
+    """
+    return schedule.last_until(until, first) or first
 
 
 def _too_late(due: Due, now: Instant) -> Instant:

@@ -16,7 +16,7 @@ from beatd.policy import (
     decide,
     slots_between,
 )
-from beatd.schedules.interval import Every
+from beatd.schedules.interval import Every, EveryFromLast
 from tests.fakes import NOON, entry
 
 EVERY_MINUTE = Every(MINUTE)
@@ -179,6 +179,37 @@ def test_catching_up_stops_at_the_last_run() -> None:
     decision = decide(one, NOON, busy=False)
 
     assert decision == emitted(NOON - 4 * MINUTE, NOON - 3 * MINUTE)
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected", "left_out"),
+    [
+        ({}, [0], [-5, -1]),
+        ({"end": NOON - 2 * MINUTE}, [-2], [-5, -3]),
+        ({"end": NOON - 1}, [-1], [-5, -2]),
+        ({"coalesce": False, "max_catchup": 3}, [-2, -1, 0], [-5, -3]),
+        ({"coalesce": False, "misfire_grace": 2 * MINUTE}, [-2, -1, 0], [-5, -3]),
+    ],
+    ids=["coalesce", "end", "end between slots", "max_catchup", "misfire_grace"],
+)
+def test_slots_that_count_from_the_last_run_stay_on_their_grid(
+    policy: dict[str, Any], expected: list[int], left_out: list[int]
+) -> None:
+    schedule = EveryFromLast(MINUTE)
+    first = NOON - 5 * MINUTE
+    one = Due(
+        entry("report", schedule, **policy),
+        Mark(first - MINUTE, schedule.fingerprint),
+        slot=first,
+        latest=NOON,
+        following=NOON + MINUTE,
+    )
+
+    decision = decide(one, NOON, busy=False)
+
+    [drop] = decision.dropped
+    assert decision.emit == tuple(NOON + n * MINUTE for n in expected)
+    assert [drop.first, drop.last] == [NOON + n * MINUTE for n in left_out]
 
 
 def test_slots_between_has_both_ends() -> None:
