@@ -115,7 +115,8 @@ def _catch_up(due: Due, latest: Instant, now: Instant) -> Decision:
         last = _last_of(schedule, first, kept[0] - 1)
         dropped.append(Drop(Reason.COALESCED, first, last))
         slots = kept
-    emit = slots[:CATCHUP_STEP]
+    # A second slot of one step would not wait for the run of the first.
+    emit = slots[: CATCHUP_STEP if policy.overlap is Overlap.ALLOW else 1]
     if policy.max_runs is not None:
         emit = emit[: policy.max_runs - due.mark.runs]
     return Decision(emit=tuple(emit), dropped=tuple(dropped), until=emit[-1])

@@ -181,6 +181,15 @@ def test_catching_up_stops_at_the_last_run() -> None:
     assert decision == emitted(NOON - 4 * MINUTE, NOON - 3 * MINUTE)
 
 
+@pytest.mark.parametrize("overlap", [Overlap.SKIP, Overlap.QUEUE_ONE])
+def test_catching_up_goes_one_by_one_where_runs_may_not_overlap(
+    overlap: Overlap,
+) -> None:
+    one = due(slots=5, coalesce=False, overlap=overlap)
+
+    assert decide(one, NOON, busy=False) == emitted(NOON - 4 * MINUTE)
+
+
 @pytest.mark.parametrize(
     ("policy", "expected", "left_out"),
     [

@@ -246,6 +246,25 @@ def test_a_held_slot_is_emitted_when_the_run_before_it_ends(
     assert broker.slots() == [NOON + MINUTE, NOON + 2 * MINUTE]
 
 
+@pytest.mark.parametrize(
+    ("overlap", "expected"), [(Overlap.SKIP, [1]), (Overlap.QUEUE_ONE, [1, 2, 3])]
+)
+def test_runs_that_may_not_overlap_do_not_when_they_catch_up(
+    broker: FlakyBroker, clock: FakeClock, overlap: Overlap, expected: list[int]
+) -> None:
+    alone = entry("alone", Every(MINUTE), coalesce=False, overlap=overlap)
+    scheduler = scheduler_of(alone, broker=broker, clock=clock)
+    scheduler.tick(NOON)
+    stall_until(scheduler, NOON + 3 * MINUTE)
+    assert broker.slots() == [NOON + MINUTE]
+
+    for n in (1, 2, 3):
+        broker.end_runs({"alone": run_id("test", "alone", 0, NOON + n * MINUTE)})
+        at(scheduler, clock.now() + SECOND)
+
+    assert broker.slots() == [NOON + n * MINUTE for n in expected]
+
+
 def test_a_run_that_the_results_say_has_ended_holds_nothing_up(
     broker: FlakyBroker, clock: FakeClock
 ) -> None:
