@@ -199,19 +199,24 @@ class Scheduler:
         self.standing_by, self._unanswered = "", None
         broker, file = self.broker.read_ledger(), self.file.read()
         merged = merge(broker, file, LedgerCopy(self.timetable.marks(), self.era))
-        self.era = merged.era
         for name in self.timetable.marks().keys() - self.entries.keys():
             self.timetable.remove(name)
         self.timetable.place(self.entries.values(), merged.marks, now)
-        self._rewind(now)
+        rewound = self.timetable.rewind(now, CLOCK_TOLERANCE)
+        era = merged.era + bool(rewound)
         marks = self.timetable.marks()
         changed = {
             name: mark for name, mark in marks.items() if broker.marks.get(name) != mark
         }
         gone = {*broker.marks, *file.marks} - marks.keys() - set(self.keep)
-        self.broker.write_ledger(term, changed, gone, self.era)
+        self.broker.write_ledger(term, changed, gone, era)
+        # Not before: an era that the broker never heard of would hide what others
+        # emit after us.
+        self.era = era
+        if rewound:
+            _log_rewound(len(rewound), era)
         self.declare()
-        self.file.rewrite(marks, gone, self.era, term.number)
+        self.file.rewrite(marks, gone, era, term.number)
         self._term = term
 
     def _mind_the_clock(self, term: Term, now: Instant) -> None:
@@ -222,18 +227,6 @@ class Scheduler:
         if offset < self._offset - CLOCK_TOLERANCE:
             self._begin(term, now)
             self._offset = offset
-
-    def _rewind(self, now: Instant) -> None:
-        """Set back wildcard entries that lie beyond `now`, in a new clock era."""
-        rewound = self.timetable.rewind(now, CLOCK_TOLERANCE)
-        if rewound:
-            self.era += 1
-            logger.warning(
-                "the clock was set back: %d entries go on from now, clock era %d",
-                len(rewound),
-                self.era,
-                extra={"event": "clock.rewound"},
-            )
 
     def _emit(self, term: Term, now: Instant) -> None:
         # A step whose answer is lost is sent again as it was: what got through is
@@ -365,6 +358,15 @@ def _following(due: Due, slot: Instant) -> Instant | None:
 def _count(entry: Entry, drop: Drop) -> int:
     slots = slots_between(entry.schedule, drop.first, drop.last)
     return sum(1 for _ in islice(slots, COUNT_LIMIT))
+
+
+def _log_rewound(number: int, era: int) -> None:
+    logger.warning(
+        "the clock was set back: %d entries go on from now, clock era %d",
+        number,
+        era,
+        extra={"event": "clock.rewound"},
+    )
 
 
 def _log(

@@ -315,6 +315,26 @@ def test_a_rewind_that_the_broker_did_not_hear_of_is_said_again(
     assert broker.slots()[-1] == NOON - HOUR + 2 * MINUTE
 
 
+def test_a_rewind_that_was_refused_counts_for_nothing_in_a_later_term(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    each = entry("each", Every(MINUTE), coalesce=False)
+    slow = FakeClock()
+    paused = scheduler_of(each, broker=broker, clock=slow)
+    paused.tick(slow.now())
+    clock.go_to(NOON + TTL + 1)
+    other = scheduler_of(each, broker=broker, clock=clock)
+    run_until(other, NOON + 10 * MINUTE + 1)
+    slow.step(-HOUR)
+    paused.tick(slow.now())  # its term is over, and it has not heard of it yet
+    slow.step(HOUR)
+    slow.go_to(clock.now())
+
+    run_until(paused, NOON + 12 * MINUTE + 1)
+
+    assert broker.slots() == [NOON + n * MINUTE for n in range(1, 13)]
+
+
 def test_a_ledger_that_lies_ahead_is_rewound_at_the_take_over(
     broker: FlakyBroker, clock: FakeClock
 ) -> None:
