@@ -182,11 +182,11 @@ class Scheduler:
             )
 
     def _stand_by(self) -> None:
-        if self._term is not None:
+        self._term = None
+        if not self.standing_by:
+            # Also after a term that ended while it began: the file was locked by then.
             self._flush(idle=True)
             self.file.unlock()
-            self._term = None
-        if not self.standing_by:
             self.standing_by = self.leadership.lead.leader() or "another"
             logger.info(
                 "standing by: %s leads", self.standing_by, extra={"event": "standby"}

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from beatd.brokers.base import Term
+from beatd.brokers.base import LedgerCopy, Term
 from beatd.clock import Wake
 from beatd.entry import Entry, Overlap
 from beatd.errors import BrokerUnavailable
@@ -434,6 +434,42 @@ def test_a_reload_is_asked_for_by_the_inbox(scheduler: Scheduler) -> None:
     scheduler.run(inbox, reload=lambda: asked.append("reload"))
 
     assert asked == ["reload"]
+
+
+def test_who_lost_the_lead_while_it_began_lets_go_of_the_file(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    class CutOff(FlakyBroker):
+        def read_ledger(self) -> LedgerCopy:
+            raise BrokerUnavailable("the connection was cut")
+
+    file = FakeFile()
+    broker.__class__ = CutOff
+    scheduler = scheduler_of(TICK, broker=broker, clock=clock, file=file)
+    scheduler.tick(clock.now())
+    assert file.locked
+    broker.__class__ = FlakyBroker
+    clock.go_to(NOON + TTL + 1)
+    scheduler_of(TICK, broker=broker, clock=clock).tick(clock.now())
+
+    at(scheduler, clock.now() + SECOND)
+
+    assert not file.locked
+
+
+def test_who_lost_the_lead_while_it_reloaded_lets_go_of_the_file(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    file = FakeFile()
+    scheduler = scheduler_of(TICK, broker=broker, clock=clock, file=file)
+    scheduler.tick(clock.now())
+    clock.go_to(NOON + TTL + 1)
+    scheduler_of(TICK, broker=broker, clock=clock).tick(clock.now())
+    scheduler.replace({"tick": TICK}, keep=())
+
+    at(scheduler, clock.now() + SECOND)
+
+    assert not file.locked
 
 
 class Faults(RuleBasedStateMachine):
