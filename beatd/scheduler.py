@@ -297,7 +297,7 @@ class Scheduler:
             tag=task_id,
             now=now,
             slot=slot,
-            expires=_following(due, slot) if entry.expires_next else None,
+            expires=_expiry(due, slot, runs) if entry.expires_next else None,
         )
         mark = Mark(slot, due.mark.fingerprint, runs, last=slot)
         tracked = entry.policy.overlap is not Overlap.ALLOW
@@ -349,10 +349,17 @@ def merge(*copies: LedgerCopy) -> LedgerCopy:
     return LedgerCopy(marks, era)
 
 
-def _following(due: Due, slot: Instant) -> Instant | None:
-    if slot == due.latest:
-        return due.following
-    return due.entry.schedule.next_after(slot)
+def _expiry(due: Due, slot: Instant, runs: int) -> Instant | None:
+    """Give when the entry's next slot is emitted; None if `slot` is its last one."""
+    entry, policy = due.entry, due.entry.policy
+    following = due.following
+    if slot != due.latest:
+        following = entry.schedule.next_after(slot)
+    if following is None or runs == policy.max_runs:
+        return None
+    if policy.end is not None and following > policy.end:
+        return None
+    return following + entry.offset
 
 
 def _count(entry: Entry, drop: Drop) -> int:

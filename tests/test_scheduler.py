@@ -1,6 +1,9 @@
 """The loop: each slot once, whatever fails between two of its lines."""
 
+import json
+from dataclasses import replace
 from queue import SimpleQueue
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -13,7 +16,7 @@ from beatd.clock import Wake
 from beatd.entry import Entry, Overlap
 from beatd.errors import BrokerUnavailable
 from beatd.ids import run_id
-from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span
+from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.leadership import Leadership
 from beatd.policy import Reason
 from beatd.scheduler import Scheduler
@@ -215,6 +218,41 @@ def test_a_dropped_slot_stays_dropped_after_a_restart(
     at(scheduler_of(TICK, broker=broker, clock=clock), NOON + MINUTE + SECOND)
 
     assert broker.slots() == []
+
+
+@pytest.mark.parametrize(
+    ("offset", "policy", "expected"),
+    [
+        (0, {}, 2 * MINUTE),
+        (7 * SECOND, {}, 2 * MINUTE + 7 * SECOND),
+        (90 * SECOND, {}, 2 * MINUTE + 90 * SECOND),
+        (0, {"end": NOON + 2 * MINUTE}, 2 * MINUTE),
+        (0, {"end": NOON + 2 * MINUTE - 1}, None),
+        (0, {"max_runs": 2}, 2 * MINUTE),
+        (0, {"max_runs": 1}, None),
+    ],
+    ids=[
+        *("plain", "jitter", "jitter longer than the interval"),
+        *("not the last", "last by end_time", "one of two", "last by max_runs"),
+    ],
+)
+def test_a_message_that_expires_next_lives_until_the_next_one_is_emitted(
+    broker: FlakyBroker,
+    clock: FakeClock,
+    offset: Span,
+    policy: dict[str, Any],
+    expected: Span | None,
+) -> None:
+    one = replace(
+        entry("one", Every(MINUTE), offset=offset, **policy), expires_next=True
+    )
+    scheduler = scheduler_of(one, broker=broker, clock=clock)
+    scheduler.tick(NOON)
+    at(scheduler, NOON + MINUTE + offset)
+
+    headers = json.loads(broker.emitted[0].message)["headers"]
+    ends = None if expected is None else datetime_of(NOON + expected).isoformat()
+    assert headers["expires"] == ends
 
 
 def test_an_entry_with_overlap_skip_waits_for_the_run_before_it(
