@@ -18,7 +18,7 @@ class Mark(NamedTuple):
 
     slot: Instant
     fingerprint: str
-    """Of the schedule that named the slot: another one starts afresh."""
+    """Of the slots that the entry had then: others start afresh."""
     runs: int = 0
     """How many slots were emitted."""
     last: Instant | None = None
@@ -50,6 +50,14 @@ class Policy:
     max_runs: int | None = None
     enabled: bool = True
 
+    @property
+    def bounds(self) -> str:
+        """A short text that is equal exactly for equal bounds; empty without any."""
+        bounds = (self.start, self.end, self.max_runs)
+        if bounds == (None, None, None):
+            return ""
+        return " from {} to {} at most {}".format(*bounds)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -64,6 +72,19 @@ class Entry:
     expires_next: bool = False
     """The message expires at the entry's next slot."""
     description: str = ""
+
+    def mark_from(self, known: Mark | None, now: Instant) -> Mark:
+        """Give the mark to go on from: `known` if the ledger has one.
+
+        A new entry, and one whose schedule or bounds are not those that its mark was
+        made under, counts from `now`: nobody asked for its slots of the past.
+        """
+        fingerprint = self.schedule.fingerprint + self.policy.bounds
+        if known is None:
+            return Mark(now, fingerprint)
+        if known.fingerprint != fingerprint:
+            return known._replace(slot=now, fingerprint=fingerprint)
+        return known
 
 
 @dataclass(frozen=True, slots=True)

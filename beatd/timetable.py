@@ -81,14 +81,13 @@ class Timetable:
     ) -> dict[str, Mark]:
         """Add or replace `entries` where their marks say; give the marks that changed.
 
-        An entry without a mark, or whose schedule is not the one that its mark was
-        made under, counts from `now`.
+        An entry without a mark, or with one of other slots, counts from `now`.
         """
         changed: dict[str, Mark] = {}
         upcoming: dict[tuple[str, Instant], Instant | None] = {}
         for entry in entries:
             known = marks.get(entry.name)
-            mark = _mark_from(entry, known, now)
+            mark = entry.mark_from(known, now)
             if mark is not known:
                 changed[entry.name] = mark
             self.remove(entry.name)
@@ -233,15 +232,6 @@ def _due_of(group: _Group, now: Instant, limit: int) -> list[Due]:
         Due(row.entry, row.mark, group.slot, latest, following)
         for row in islice(group.rows.values(), limit)
     ]
-
-
-def _mark_from(entry: Entry, known: Mark | None, now: Instant) -> Mark:
-    fingerprint = entry.schedule.fingerprint
-    if known is None:
-        return Mark(now, fingerprint)
-    if known.fingerprint != fingerprint:
-        return known._replace(slot=now, fingerprint=fingerprint)
-    return known
 
 
 def _since(row: _Row) -> Instant:

@@ -433,6 +433,44 @@ def test_a_changed_schedule_has_no_slots_in_the_past(
     ]
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"end": NOON + 90 * SECOND}, {"end": NOON + DAY}),
+        ({"end": NOON + 90 * SECOND}, {}),
+        ({"max_runs": 1}, {"max_runs": 2}),
+        ({"start": NOON + DAY}, {"start": NOON}),
+    ],
+    ids=["a later end", "no end any more", "one more run", "an earlier start"],
+)
+def test_changed_bounds_have_no_slots_in_the_past(
+    broker: FlakyBroker, clock: FakeClock, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    bounded = entry("bounded", Every(MINUTE), **before)
+    scheduler = scheduler_of(bounded, broker=broker, clock=clock)
+    at(scheduler, NOON + 5 * MINUTE + SECOND)
+    known = broker.slots()
+    scheduler.replace({"bounded": entry("bounded", Every(MINUTE), **after)}, keep=())
+    at(scheduler, NOON + 5 * MINUTE + 2 * SECOND)
+    assert broker.slots() == known
+
+    at(scheduler, NOON + 6 * MINUTE)
+
+    assert broker.slots() == [*known, NOON + 6 * MINUTE]
+
+
+def test_bounds_that_stay_as_they_are_lose_no_slot_over_a_restart(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    bounded = entry("bounded", Every(MINUTE), start=NOON, end=NOON + DAY, max_runs=9)
+    at(scheduler_of(bounded, broker=broker, clock=clock), NOON + MINUTE)
+    clock.go_to(NOON + 2 * MINUTE + SECOND)
+    equal = entry("bounded", Every(MINUTE), start=NOON, end=NOON + DAY, max_runs=9)
+    at(scheduler_of(equal, broker=broker, clock=clock), NOON + 2 * MINUTE + TTL)
+
+    assert broker.slots() == [NOON + MINUTE, NOON + 2 * MINUTE]
+
+
 def test_a_lost_broker_is_said_once(
     scheduler: Scheduler, broker: FlakyBroker, caplog: pytest.LogCaptureFixture
 ) -> None:

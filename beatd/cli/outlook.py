@@ -156,9 +156,7 @@ def runs_of(
     schedule, policy = entry.schedule, entry.policy
     if not policy.enabled:
         return
-    mark = mark or Mark(now, schedule.fingerprint)
-    if mark.fingerprint != schedule.fingerprint:
-        mark = mark._replace(slot=now, fingerprint=schedule.fingerprint)
+    mark = entry.mark_from(mark, now)
     done = mark.slot
     if policy.start is not None:
         done = max(done, policy.start - 1)

@@ -13,7 +13,6 @@ from freezegun import freeze_time
 from beatd.cli import beatd
 from beatd.cli.output import Screen
 from beatd.config import Wanted, load
-from beatd.entry import Mark
 from beatd.instant import Instant, datetime_of, instant_of
 from beatd.schedule_file import ScheduleFile
 from tests.fakes import FakeClock
@@ -108,8 +107,8 @@ def ran(**last_runs: str) -> None:
     marks = {}
     for word, last in last_runs.items():
         name = word.replace("_", "-")
-        fingerprint = entries[name].schedule.fingerprint
-        marks[name] = Mark(at(last), fingerprint, runs=3, last=at(last))
+        new = entries[name].mark_from(None, at(last))
+        marks[name] = new._replace(runs=3, last=at(last))
     file = ScheduleFile(
         Path("celerybeat-schedule"),
         namespace="default",

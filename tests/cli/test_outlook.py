@@ -44,7 +44,7 @@ def entries(folder: Path) -> dict[str, Entry]:
 
 
 def mark_of(entry: Entry, age: int) -> Mark:
-    return Mark(NOW - age, entry.schedule.fingerprint)
+    return entry.mark_from(None, NOW - age)
 
 
 @pytest.mark.parametrize("name", NAMES)
