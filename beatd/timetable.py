@@ -140,14 +140,15 @@ class Timetable:
         self._leave(self._rows[due.entry.name])
 
     def rewind(self, now: Instant, tolerance: Span) -> dict[str, Mark]:
-        """Set back wildcard entries whose marks lie beyond `now`; give their new marks.
+        """Set back entries whose marks lie beyond `now`; give their new marks.
 
-        Fixed-time entries stay where they are: they never repeat a slot.
+        Fixed-time entries never repeat a slot: those that were emitted beyond `now`
+        stay where they are.
         """
         ahead = {
             name: row.mark._replace(slot=now)
             for name, row in self._rows.items()
-            if row.mark.slot > now + tolerance and row.entry.schedule.wildcard
+            if row.mark.slot > now + tolerance and _may_go_back(row, now)
         }
         self.place([self._rows[name].entry for name in ahead], ahead, now)
         return ahead
@@ -232,6 +233,11 @@ def _due_of(group: _Group, now: Instant, limit: int) -> list[Due]:
         Due(row.entry, row.mark, group.slot, latest, following)
         for row in islice(group.rows.values(), limit)
     ]
+
+
+def _may_go_back(row: _Row, now: Instant) -> bool:
+    last = row.mark.last
+    return row.entry.schedule.wildcard or last is None or last <= now
 
 
 def _since(row: _Row) -> Instant:

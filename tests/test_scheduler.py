@@ -353,6 +353,23 @@ def test_a_rewind_that_the_broker_did_not_hear_of_is_said_again(
     assert broker.slots()[-1] == NOON - HOUR + 2 * MINUTE
 
 
+@pytest.mark.parametrize("ahead", [SECOND, 2 * DAY], ids=["new", "paused"])
+def test_a_fixed_time_of_which_nothing_was_emitted_ahead_goes_on_from_now(
+    broker: FlakyBroker, clock: FakeClock, ahead: Span
+) -> None:
+    noon = cron("0 12 * * *").in_zone(ZoneInfo("UTC"))
+    paused = entry("daily", noon, enabled=False)
+    clock.step(365 * DAY + SECOND)
+    scheduler = scheduler_of(paused, broker=broker, clock=clock)
+    at(scheduler, clock.now() + ahead)
+    clock.step(NOON + SECOND - clock.now())
+    scheduler.replace({"daily": entry("daily", noon)}, keep=())
+
+    run_until(scheduler, NOON + 2 * DAY + SECOND)
+
+    assert broker.slots() == [NOON + DAY, NOON + 2 * DAY]
+
+
 def test_a_rewind_that_was_refused_counts_for_nothing_in_a_later_term(
     broker: FlakyBroker, clock: FakeClock
 ) -> None:

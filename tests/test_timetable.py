@@ -200,10 +200,14 @@ def test_a_clock_set_back_makes_due_entries_wait_again() -> None:
     assert names(timetable.due(NOON + MINUTE, LIMIT)) == ["tick"]
 
 
-def test_a_rewind_moves_wildcards_only() -> None:
-    timetable = timetable_of(
-        entry("tick", Every(MINUTE)), entry("noon", FixedTime()), now=NOON + HOUR
-    )
+def test_a_rewind_moves_only_wildcards_of_those_that_ran() -> None:
+    tick, noon = entry("tick", Every(MINUTE)), entry("noon", FixedTime())
+    ran = {
+        one.name: one.mark_from(None, NOON + HOUR)._replace(last=NOON + HOUR)
+        for one in (tick, noon)
+    }
+    timetable = Timetable()
+    timetable.place([tick, noon], ran, NOON + HOUR)
 
     rewound = timetable.rewind(NOON, 3 * SECOND)
 
