@@ -12,7 +12,7 @@ from beatd.clock import Clock, Wake
 from beatd.entry import Due, Entry, Mark, Overlap
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.ids import run_id
-from beatd.instant import SECOND, Instant, Span, datetime_of
+from beatd.instant import MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.leadership import STANDBY_LOOK, Leadership
 from beatd.policy import Decision, Drop, decide, slots_between
 from beatd.timetable import Timetable
@@ -33,6 +33,12 @@ HOLD_LOOK: Span = SECOND // 2
 
 CLOCK_TOLERANCE: Span = 3 * SECOND
 """Clocks that differ by less are the same: nothing is rewound."""
+
+REFRESH: Span = MINUTE
+"""How often a standby reads the leader's ledger, in case the broker loses it."""
+
+REFRESH_SHARE = 100
+"""A standby spends at most one part of so many of its time on that."""
 
 COUNT_LIMIT = 1000
 """Dropped slots are counted one by one up to here."""
@@ -123,6 +129,9 @@ class Scheduler:
     _pause: Span = field(default=RETRY_FIRST, init=False)
     _offset: Span | None = field(default=None, init=False)
     _flushed_at: Span = field(default=0, init=False)
+    _seen: LedgerCopy | None = field(default=None, init=False)
+    """The leader's ledger, as we saw it last while standing by."""
+    _look_at: Span = field(default=0, init=False)
 
     def run(self, inbox: SimpleQueue[Wake], reload: Callable[[], None]) -> None:
         """Tick until told to stop; call `reload` when told to."""
@@ -191,14 +200,29 @@ class Scheduler:
             logger.info(
                 "standing by: %s leads", self.standing_by, extra={"event": "standby"}
             )
+        self._refresh()
         self._well_again()
+
+    def _refresh(self) -> None:
+        """Read the leader's ledger now and then: the broker may lose it as it dies."""
+        asked = self.clock.elapsed()
+        if asked < self._look_at:
+            return
+        seen = self.broker.read_ledger()
+        took = self.clock.elapsed() - asked
+        self._look_at = asked + max(REFRESH, REFRESH_SHARE * took)
+        # An empty one was lost just now: what we saw before is what is left of it.
+        if seen.marks:
+            self._seen = seen
 
     def _begin(self, term: Term, now: Instant) -> None:
         """Start a term: merge all ledgers, place every entry, write what differs."""
         self.file.try_lock()
         self.standing_by, self._unanswered = "", None
         broker, file = self.broker.read_ledger(), self.file.read()
-        merged = merge(broker, file, LedgerCopy(self.timetable.marks(), self.era))
+        # What we saw of another's term is newer than what is left of our own last one.
+        ours = self._seen or LedgerCopy(self.timetable.marks(), self.era)
+        merged = merge(broker, file, ours)
         for name in self.timetable.marks().keys() - self.entries.keys():
             self.timetable.remove(name)
         self.timetable.place(self.entries.values(), merged.marks, now)
@@ -213,6 +237,7 @@ class Scheduler:
         # Not before: an era that the broker never heard of would hide what others
         # emit after us.
         self.era = era
+        self._seen = None
         if rewound:
             _log_rewound(len(rewound), era)
         self.declare()

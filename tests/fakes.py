@@ -91,6 +91,10 @@ class FlakyBroker(MemoryBroker):
             raise BrokerUnavailable("the connection was cut")
         return outcomes
 
+    def lose_all(self) -> None:
+        """Forget everything, as a server does that comes back without its data."""
+        self.__dict__.update(vars(MemoryBroker(self._clock)))
+
     def slots(self, entry: str | None = None) -> list[Instant]:
         """Give the slots that were queued, in order."""
         return [

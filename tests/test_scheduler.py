@@ -172,6 +172,62 @@ def test_only_one_of_two_leads_and_the_other_takes_over(
     assert broker.slots() == [NOON + MINUTE, NOON + 2 * MINUTE]
 
 
+def test_what_a_standby_saw_outlives_the_leader_and_the_brokers_data(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    each = entry("each", Every(HOUR), coalesce=False)
+    leader = scheduler_of(each, broker=broker, clock=clock)
+    standby = scheduler_of(each, broker=broker, clock=clock)
+    leader.tick(clock.now())
+    standby.tick(clock.now())
+    at(leader, NOON + HOUR + MINUTE)
+    standby.tick(clock.now())
+
+    broker.lose_all()
+    clock.go_to(NOON + 2 * HOUR + SECOND)
+    standby.tick(clock.now())
+
+    assert broker.slots() == [NOON + HOUR, NOON + 2 * HOUR]
+
+
+def test_an_emptied_ledger_does_not_take_the_place_of_what_a_standby_saw(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    each = entry("each", Every(HOUR), coalesce=False)
+    standby = scheduler_of(each, broker=broker, clock=clock)
+    scheduler_of(each, broker=broker, clock=clock).tick(clock.now())
+    standby.tick(clock.now())
+
+    broker.lose_all()
+    broker.acquire("one that has not begun", HOUR, 0)
+    clock.go_to(NOON + 30 * MINUTE)
+    standby.tick(clock.now())
+    clock.go_to(NOON + HOUR + MINUTE)
+    standby.tick(clock.now())
+
+    assert broker.slots() == [NOON + HOUR]
+
+
+def test_what_another_leader_removed_counts_as_new_when_it_comes_back(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    file = FakeFile()  # of the one host that both are on
+    standby = scheduler_of(TICK, broker=broker, clock=clock, file=file)
+    standby.tick(clock.now())
+    clock.go_to(NOON + TTL)
+    leader = scheduler_of(
+        entry("other", Every(MINUTE)), broker=broker, clock=clock, file=file
+    )
+    leader.tick(clock.now())
+    standby.tick(clock.now())
+
+    clock.go_to(NOON + HOUR + SECOND)
+    standby.tick(clock.now())
+
+    assert standby.leadership.term is not None
+    assert broker.slots("tick") == []
+
+
 def test_a_leader_that_was_paused_past_its_lock_emits_nothing(
     scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
 ) -> None:
