@@ -15,6 +15,7 @@ from beatd.ids import run_id
 from beatd.instant import MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.leadership import STANDBY_LOOK, Leadership
 from beatd.policy import Decision, Drop, decide, slots_between
+from beatd.routing import Queue
 from beatd.timetable import Timetable
 
 logger = logging.getLogger(__name__)
@@ -113,8 +114,10 @@ class Scheduler:
     """Names whose ledger rows stay although they have no entry: the bad ones."""
     ended: Callable[[Collection[str]], Collection[str]] = lambda task_ids: ()
     """Which of these runs ended, by their results: for workers that are not ours."""
-    declare: Callable[[], object] = lambda: None
-    """Makes the queues known to the broker; called when a term begins."""
+    queues: Collection[Queue] = ()
+    """Those that the config declares."""
+    declare: Callable[[Collection[Queue]], object] = lambda queues: None
+    """Makes them known to the broker; called when a term begins."""
     on_tick: Callable[["Scheduler"], None] = lambda scheduler: None
     """Called at the end of each turn of the loop: watchdog, status."""
     longest_nap: Span = LONGEST_NAP
@@ -166,10 +169,16 @@ class Scheduler:
         self._flush(idle=wake_at > now)
         return wake_at
 
-    def replace(self, entries: Mapping[str, Entry], keep: Collection[str]) -> None:
+    def replace(
+        self,
+        entries: Mapping[str, Entry],
+        keep: Collection[str],
+        queues: Collection[Queue] = (),
+    ) -> None:
         """Schedule these entries from now on; unchanged ones keep their place."""
-        self.entries, self.keep = entries, keep
-        # The term is begun once more: that places all entries by their ledger rows.
+        self.entries, self.keep, self.queues = entries, keep, queues
+        # The term is begun once more: that places all entries by their ledger rows,
+        # and declares the queues.
         self._term = None
 
     def stop(self) -> None:
@@ -240,7 +249,7 @@ class Scheduler:
         self._seen = None
         if rewound:
             _log_rewound(len(rewound), era)
-        self.declare()
+        self.declare(self.queues)
         self.file.rewrite(marks, gone, era, term.number)
         self._term = term
 

@@ -208,14 +208,25 @@ class _Beat:
                 "kept the old config: %s", error, extra={"event": "config.error"}
             )
         else:
+            self._say_what_waits(config)
             self.config = config
             _name_bad_entries(config)
             entries = {entry.name: entry for entry in config.entries}
-            self.scheduler.replace(entries, [bad.name for bad in config.bad])
+            bad = [bad.name for bad in config.bad]
+            self.scheduler.replace(entries, bad, config.router.queues.values())
             logger.info(
                 "reloaded: %d entries", len(entries), extra={"event": "config.reloaded"}
             )
         self.notify.ready(self.status())
+
+    def _say_what_waits(self, config: Config) -> None:
+        changed = wiring.needs_restart(self.config.settings, config.settings)
+        if changed:
+            logger.warning(
+                "changed, and in effect from the next start on only: %s",
+                ", ".join(changed),
+                extra={"event": "config.restart", "settings": changed},
+            )
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ import socket
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import tzinfo
-from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -94,9 +93,24 @@ def scheduler_of(config: Config) -> Scheduler:
         namespace=settings.beat_namespace,
         keep=[bad.name for bad in config.bad],
         ended=_ended_by(settings),
-        declare=partial(broker.declare, config.router.queues.values()),
+        queues=config.router.queues.values(),
+        declare=broker.declare,
         longest_nap=min(nap, LONGEST_NAP),
     )
+
+
+def needs_restart(before: Settings, after: Settings) -> list[str]:
+    """Name what a scheduler takes from the settings once, and what differs in it."""
+    once = {
+        "broker_url": (before.write_urls, after.write_urls),
+        "result_backend": (before.result_url, after.result_url),
+    }
+    for name in (
+        *("broker_transport_options", "beat_namespace", "beat_schedule_filename"),
+        *("beat_lock_timeout", "beat_max_loop_interval"),
+    ):
+        once[name] = getattr(before, name), getattr(after, name)
+    return [name for name, (old, new) in once.items() if old != new]
 
 
 def worker_of(

@@ -19,6 +19,7 @@ from beatd.ids import run_id
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.leadership import Leadership
 from beatd.policy import Reason
+from beatd.routing import Queue
 from beatd.scheduler import Scheduler
 from beatd.schedules import cron
 from beatd.schedules.interval import Every
@@ -469,6 +470,20 @@ def test_a_reload_keeps_the_place_of_what_did_not_change(
 
     assert broker.slots() == [NOON + MINUTE]
     assert scheduler.timetable.mark("hourly").slot == NOON + 59 * SECOND
+
+
+def test_a_reload_declares_the_queues_of_the_new_config(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    scheduler = scheduler_of(TICK, broker=broker, clock=clock)
+    declared: list[list[str]] = []
+    scheduler.declare = lambda queues: declared.append([q.name for q in queues])
+    scheduler.tick(clock.now())
+
+    scheduler.replace({"tick": TICK}, keep=(), queues=[Queue("reports")])
+    scheduler.tick(clock.now())
+
+    assert declared == [[], ["reports"]]
 
 
 def test_an_entry_that_was_removed_and_comes_back_counts_as_new(

@@ -56,6 +56,16 @@ def test_a_reload_takes_new_entries(here: Path) -> None:
         running.until("tock queued")
 
 
+def test_a_reload_says_which_settings_need_a_restart(here: Path) -> None:
+    with beatd("--config", "shop", "-l", "INFO", cwd=here) as running:
+        running.until("tick queued")
+        (here / "shop.py").write_text(f"{TICK}\nbeat_lock_timeout = 9")
+        running.send(signal.SIGHUP)
+
+        running.until("in effect from the next start on only: beat_lock_timeout")
+        running.until("reloaded: 1 entries")
+
+
 def test_a_reload_of_a_broken_config_keeps_the_old_one(here: Path) -> None:
     with beatd("--config", "shop", "-l", "INFO", cwd=here) as running:
         running.until("tick queued")
