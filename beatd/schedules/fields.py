@@ -151,12 +151,11 @@ def read_crontab(
     Raises ScheduleError, naming the argument, also when no date would ever match.
     """
     return _read_crontab_shared(
-        _crontab_text(_MINUTE, minute),
-        _crontab_text(_HOUR, hour),
-        _crontab_text(_CRONTAB_WEEKDAY, day_of_week),
-        _crontab_text(_CRONTAB_DAY, day_of_month),
-        _crontab_text(_CRONTAB_MONTH, month_of_year),
-        any(isinstance(value, str) and value[0] == "*" for value in (minute, hour)),
+        _plain_value(_MINUTE, minute),
+        _plain_value(_HOUR, hour),
+        _plain_value(_CRONTAB_WEEKDAY, day_of_week),
+        _plain_value(_CRONTAB_DAY, day_of_month),
+        _plain_value(_CRONTAB_MONTH, month_of_year),
     )
 
 
@@ -275,6 +274,13 @@ def _plain(field: _Field, item: str) -> str:
     return ",".join(str((n - field.low) % size + field.low) for n in numbers)
 
 
+def _plain_value(field: _Field, value: CrontabValue) -> int | str:
+    """Give an argument of Celery's crontab as something that can be looked up."""
+    if type(value) is int or type(value) is str:
+        return value
+    return _crontab_text(field, value)
+
+
 def _crontab_text(field: _Field, value: CrontabValue) -> str:
     """Write an argument of Celery's crontab as the text of a cron field."""
     if isinstance(value, str):
@@ -304,24 +310,32 @@ def _crontab_item(field: _Field, item: str) -> str:
     return re.sub(r"([a-z]{3})[a-z]+", r"\1", bounds[0])
 
 
+# Entries often share a crontab, which is written anew for each.
 @lru_cache(maxsize=4096)
 def _read_crontab_shared(
-    minute: str, hour: str, weekday: str, day: str, month: str, wildcard: bool
+    minute: int | str,
+    hour: int | str,
+    weekday: int | str,
+    day: int | str,
+    month: int | str,
 ) -> Fields:
-    dates = DayRule(
-        months=_expand(_CRONTAB_MONTH, month).numbers,
-        days=_expand(_CRONTAB_DAY, day).numbers,
-        weekdays=_expand(_CRONTAB_WEEKDAY, weekday).numbers,
-    )
     fields = Fields(
-        minutes=_expand(_MINUTE, minute).numbers,
-        hours=_expand(_HOUR, hour).numbers,
-        dates=dates,
+        minutes=_expand_crontab(_MINUTE, minute),
+        hours=_expand_crontab(_HOUR, hour),
+        dates=DayRule(
+            weekdays=_expand_crontab(_CRONTAB_WEEKDAY, weekday),
+            days=_expand_crontab(_CRONTAB_DAY, day),
+            months=_expand_crontab(_CRONTAB_MONTH, month),
+        ),
         seconds=1,
         years=ANY_YEAR,
-        wildcard=wildcard,
+        wildcard=any(str(value).startswith("*") for value in (minute, hour)),
     )
     return _possible(fields, _CRONTAB_DAY)
+
+
+def _expand_crontab(field: _Field, value: int | str) -> Bits:
+    return _expand(field, _crontab_text(field, value)).numbers
 
 
 def _possible(fields: Fields, day_field: _Field = _DAY) -> Fields:

@@ -230,6 +230,15 @@ def test_equal_expressions_share_one_schedule() -> None:
     )
 
 
+def test_a_crontab_that_is_written_again_is_not_read_again() -> None:
+    def write() -> object:
+        return crontab(minute="*/7", hour=3, day_of_month="1-15", month_of_year="may")
+
+    write()
+
+    assert len(calls(write)) < 12
+
+
 def test_no_expression_of_the_vectors_is_dear() -> None:
     dear = []
     with (Path(__file__).parent / "vectors.jsonl").open() as lines:
