@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from beatd.brokers.base import Lead, Term
 from beatd.clock import Clock
-from beatd.errors import BrokerUnavailable
+from beatd.errors import BrokerUnavailable, TermOver
 from beatd.instant import SECOND, Span
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,17 @@ class Leadership:
         elif asked >= self._renew_at:
             self._renew(self.term, asked)
         return self.term
+
+    def keep(self, term: Term) -> None:
+        """Go on holding the lead in the midst of work that takes long.
+
+        Raises TermOver when `term` is not ours any more, and BrokerUnavailable.
+        """
+        asked = self.clock.elapsed()
+        if self.term == term and asked >= self._renew_at:
+            self._renew(term, asked)
+        if self.term != term:
+            raise TermOver(f"term {term.number} is over: someone else may lead")
 
     def renewed(self, asked: Span) -> None:
         """Note that a request made at `asked` renewed the lead."""

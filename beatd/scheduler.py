@@ -1,11 +1,11 @@
 """The loop that emits each slot once."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from queue import SimpleQueue
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from beatd.brokers.base import Emission, Emitter, LedgerCopy, Outcome, Term
 from beatd.clock import Clock, Wake
@@ -26,6 +26,9 @@ LONGEST_NAP: Span = SECOND
 BATCH = 1000
 """Emissions in one step of the broker, which nobody else can use meanwhile."""
 
+AT_ONCE = 10_000
+"""Entries to place, or rows to write, before the lead is looked after again."""
+
 RETRY_FIRST, RETRY_LAST = SECOND // 10, SECOND
 """The pause after a failed step, doubled each time; short, since slots may be due."""
 
@@ -43,6 +46,8 @@ REFRESH_SHARE = 100
 
 COUNT_LIMIT = 1000
 """Dropped slots are counted one by one up to here."""
+
+_T = TypeVar("_T")
 
 
 class LedgerFile(Protocol):
@@ -228,30 +233,47 @@ class Scheduler:
         """Start a term: merge all ledgers, place every entry, write what differs."""
         self.file.try_lock()
         self.standing_by, self._unanswered = "", None
-        broker, file = self.broker.read_ledger(), self.file.read()
+        broker = self.broker.read_ledger()
+        self.leadership.keep(term)
+        file = self.file.read()
         # What we saw of another's term is newer than what is left of our own last one.
         ours = self._seen or LedgerCopy(self.timetable.marks(), self.era)
         merged = merge(broker, file, ours)
-        for name in self.timetable.marks().keys() - self.entries.keys():
-            self.timetable.remove(name)
-        self.timetable.place(self.entries.values(), merged.marks, now)
-        rewound = self.timetable.rewind(now, CLOCK_TOLERANCE)
+        rewound = self._place(term, merged.marks, now)
         era = merged.era + bool(rewound)
         marks = self.timetable.marks()
         changed = {
             name: mark for name, mark in marks.items() if broker.marks.get(name) != mark
         }
         gone = {*broker.marks, *file.marks} - marks.keys() - set(self.keep)
-        self.broker.write_ledger(term, changed, gone, era)
+        self._write_ledger(term, changed, gone, era)
         # Not before: an era that the broker never heard of would hide what others
         # emit after us.
         self.era = era
         self._seen = None
         if rewound:
-            _log_rewound(len(rewound), era)
+            _log_rewound(rewound, era)
         self.declare(self.queues)
         self.file.rewrite(marks, gone, era, term.number)
         self._term = term
+
+    def _place(self, term: Term, marks: Mapping[str, Mark], now: Instant) -> int:
+        """Place every entry where its mark says; give how many were rewound."""
+        for name in self.timetable.marks().keys() - self.entries.keys():
+            self.timetable.remove(name)
+        for part in _parts(self.entries.values()):
+            self.timetable.place(part, marks, now)
+            self.leadership.keep(term)
+        return len(self.timetable.rewind(now, CLOCK_TOLERANCE))
+
+    def _write_ledger(
+        self, term: Term, changed: Mapping[str, Mark], gone: Collection[str], era: int
+    ) -> None:
+        self.broker.write_ledger(term, {}, gone, era)
+        for part in _parts(changed.items()):
+            self.leadership.keep(term)
+            self.broker.write_ledger(term, dict(part), (), era)
+        self.leadership.keep(term)
 
     def _mind_the_clock(self, term: Term, now: Instant) -> None:
         """Begin anew when the wall clock was set back against the monotonic one."""
@@ -381,6 +403,12 @@ def merge(*copies: LedgerCopy) -> LedgerCopy:
                 if name not in marks or mark.slot > marks[name].slot:
                     marks[name] = mark
     return LedgerCopy(marks, era)
+
+
+def _parts(items: Iterable[_T]) -> Iterator[list[_T]]:
+    left = iter(items)
+    while part := list(islice(left, AT_ONCE)):
+        yield part
 
 
 def _expiry(due: Due, slot: Instant, runs: int) -> Instant | None:

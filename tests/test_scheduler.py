@@ -1,6 +1,7 @@
 """The loop: each slot once, whatever fails between two of its lines."""
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from beatd.brokers.base import LedgerCopy, Term
 from beatd.clock import Wake
-from beatd.entry import Entry, Overlap
+from beatd.entry import Entry, Mark, Overlap
 from beatd.errors import BrokerUnavailable
 from beatd.ids import run_id
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
@@ -598,6 +599,31 @@ def test_a_reload_is_asked_for_by_the_inbox(scheduler: Scheduler) -> None:
     scheduler.run(inbox, reload=lambda: asked.append("reload"))
 
     assert asked == ["reload"]
+
+
+def test_beginning_may_take_longer_than_the_lock_lives(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    class Slow(FlakyBroker):
+        def read_ledger(self) -> LedgerCopy:
+            clock.go_to(clock.now() + TTL - SECOND)
+            return super().read_ledger()
+
+        def write_ledger(
+            self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
+        ) -> None:
+            clock.go_to(clock.now() + TTL - SECOND)
+            super().write_ledger(term, marks, gone, era)
+
+    broker.__class__ = Slow
+    scheduler = scheduler_of(TICK, broker=broker, clock=clock)
+    scheduler.tick(clock.now())
+    standby = scheduler_of(TICK, broker=broker, clock=clock)
+
+    assert clock.now() > NOON + 2 * TTL
+    assert standby.leadership.hold(0) is None
+    at(scheduler, NOON + MINUTE)
+    assert broker.slots() == [NOON + MINUTE]
 
 
 def test_who_lost_the_lead_while_it_began_lets_go_of_the_file(
