@@ -21,7 +21,7 @@ from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.leadership import Leadership
 from beatd.policy import Reason
 from beatd.routing import Queue
-from beatd.scheduler import Scheduler
+from beatd.scheduler import Scheduler, merge
 from beatd.schedules import cron
 from beatd.schedules.interval import Every
 from beatd.timetable import Timetable
@@ -148,6 +148,47 @@ def test_a_broker_that_comes_back_empty_gets_the_ledger_of_the_file(
 
     assert emptied.slots() == [NOON + HOUR]
     assert emptied.read_ledger().marks["tick"].slot == NOON + HOUR
+
+
+def test_a_broker_that_comes_back_empty_gets_the_ledger_of_who_leads(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    each = entry("each", Every(MINUTE), coalesce=False)
+    scheduler = scheduler_of(each, broker=broker, clock=clock)
+    at(scheduler, NOON + 10 * MINUTE)
+
+    broker.lose_all()
+    at(scheduler, NOON + 12 * MINUTE)
+
+    assert broker.slots() == [NOON + n * MINUTE for n in range(1, 13)]
+    assert broker.read_ledger().marks["each"].runs == 12
+
+
+def test_a_host_with_an_older_file_goes_on_from_the_brokers_ledger(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    each = entry("each", Every(MINUTE), coalesce=False)
+    old = FakeFile()
+    run_until(scheduler_of(each, broker=broker, clock=clock, file=old), NOON + MINUTE)
+    kept = dict(old.marks)
+    run_until(scheduler_of(each, broker=broker, clock=clock), NOON + HOUR)
+    assert old.marks == kept
+
+    at(scheduler_of(each, broker=broker, clock=clock, file=old), NOON + HOUR)
+
+    assert broker.slots() == [NOON + n * MINUTE for n in range(1, 61)]
+    assert old.marks["each"].slot == NOON + HOUR
+
+
+def test_of_two_ledgers_the_larger_slot_wins_entry_by_entry() -> None:
+    one = {"a": Mark(NOON, "f"), "b": Mark(NOON + 1, "f")}
+    other = {"a": Mark(NOON + 1, "f"), "b": Mark(NOON, "f"), "c": Mark(NOON, "f")}
+
+    assert merge(LedgerCopy(one, 2), LedgerCopy(other, 2)) == LedgerCopy(
+        {"a": Mark(NOON + 1, "f"), "b": Mark(NOON + 1, "f"), "c": Mark(NOON, "f")}, 2
+    )
+    # What was written before the clock was set back lies in a future that is no more.
+    assert merge(LedgerCopy(one, 2), LedgerCopy(other, 1)) == LedgerCopy(one, 2)
 
 
 def test_a_lost_file_is_written_again_from_the_brokers_ledger(

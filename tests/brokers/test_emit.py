@@ -2,12 +2,12 @@
 
 import pytest
 
-from beatd.brokers.base import Broker, Outcome, Term
+from beatd.brokers.base import Broker, Done, Outcome, Term
 from beatd.entry import Mark
 from beatd.errors import TermOver
 from beatd.instant import MINUTE
 from tests.brokers.backends import LEASED
-from tests.brokers.making import NOON, emission, lead, lying_in, mark
+from tests.brokers.making import CELERY, NOON, emission, lead, lying_in, mark
 from tests.servers import eventually
 
 QUEUED, DROPPED, KNOWN = Outcome.QUEUED, Outcome.DROPPED, Outcome.KNOWN
@@ -30,6 +30,18 @@ def test_a_batch_that_is_sent_again_queues_nothing_twice(broker: Broker) -> None
     assert broker.emit(term, batch, MINUTE) == [KNOWN] * 50
 
     assert lying_in(broker) == [f"entry-{i}@0".encode() for i in range(50)]
+
+
+def test_a_slot_whose_message_was_run_and_is_gone_is_known(broker: Broker) -> None:
+    term = lead(broker)
+    broker.emit(term, [emission("report")], MINUTE)
+    broker.join("w1", MINUTE)
+    [taken] = broker.take("w1", [CELERY.queue], 10, "t1")
+    broker.acknowledge("w1", [Done(taken)])
+
+    assert broker.emit(term, [emission("report")], MINUTE) == [KNOWN]
+
+    assert lying_in(broker) == []
 
 
 def test_a_slot_before_the_ledgers_is_known(broker: Broker) -> None:
