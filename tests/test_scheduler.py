@@ -1,10 +1,11 @@
 """The loop: each slot once, whatever fails between two of its lines."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from itertools import count
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -701,6 +702,81 @@ def test_who_lost_the_lead_while_it_reloaded_lets_go_of_the_file(
     at(scheduler, clock.now() + SECOND)
 
     assert not file.locked
+
+
+class Killed(BaseException):
+    """The process is gone: nothing catches this, nothing is tidied up."""
+
+
+class Mortal:
+    """Stands before a broker or a file, and kills the process at one of its steps.
+
+    Each call that changes something has two: before it is made, and after it is done.
+    """
+
+    EFFECTS = ("acquire", "resign", "emit", "write_ledger", "rewrite", "record")
+
+    def __init__(self, inner: object, steps: Iterator[int], last: int) -> None:
+        self._inner, self._steps, self._last = inner, steps, last
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self.EFFECTS:
+            return getattr(self._inner, name)
+
+        def call(*args: Any) -> Any:
+            self._step()
+            answer = getattr(self._inner, name)(*args)
+            self._step()
+            return answer
+
+        return call
+
+    def _step(self) -> None:
+        if next(self._steps) == self._last:
+            raise Killed
+
+
+def killed_at(step: int, broker: FlakyBroker, clock: FakeClock) -> bool:
+    """Run a scheduler until it is killed at that step, and another after it."""
+    each = entry("each", Every(MINUTE), coalesce=False)
+    paused = entry("paused", Every(MINUTE), enabled=False)
+    alone = entry("alone", Every(MINUTE), overlap=Overlap.SKIP)
+    file, steps = FakeFile(), count(1)
+    at(scheduler_of(each, paused, alone, broker=broker, clock=clock), NOON + SECOND)
+    clock.go_to(NOON + TTL + SECOND)
+    mortal = scheduler_of(
+        *(each, paused, alone),
+        broker=cast(Any, Mortal(broker, steps, step)),
+        clock=clock,
+        file=cast(Any, Mortal(file, steps, step)),
+    )
+    alive = True
+    try:
+        run_until(mortal, NOON + 2 * MINUTE + 1)
+    except Killed:
+        alive = False
+    heir = scheduler_of(each, paused, alone, broker=broker, clock=clock, file=file)
+    run_until(heir, NOON + 3 * MINUTE + TTL)
+    return not alive
+
+
+def test_killed_at_any_step_of_broker_or_file_every_slot_comes_once() -> None:
+    for step in count(1):
+        clock = FakeClock()
+        broker = FlakyBroker(clock)
+        killed = killed_at(step, broker, clock)
+
+        expected = [NOON + n * MINUTE for n in range(1, 4)]
+        assert broker.slots("each") == expected, f"killed at step {step}"
+        assert broker.slots("alone") == [NOON + MINUTE], f"killed at step {step}"
+        assert broker.slots("paused") == []
+        marks = broker.read_ledger().marks
+        assert {name: mark.slot for name, mark in marks.items()} == dict.fromkeys(
+            ["each", "paused", "alone"], expected[-1]
+        ), f"killed at step {step}"
+        if not killed:
+            break
+    assert step > 20
 
 
 class Faults(RuleBasedStateMachine):
