@@ -85,9 +85,14 @@ class _Crew:
     notify: Notify
     _thread: threading.Thread | None = field(default=None, init=False)
     _interrupts: int = field(default=0, init=False)
+    _failure: BaseException | None = field(default=None, init=False)
 
     def run(self, announce: Callable[[], None]) -> None:
-        """Work until told to stop; running tasks end first."""
+        """Work until told to stop; running tasks end first.
+
+        A scheduler that fails ends the worker, too, and what it raised is raised here:
+        whoever watches over the process starts both again.
+        """
         colder = os.environ.get("REMAP_SIGTERM") == "SIGQUIT"  # Celery's name for it
         _on_signals(
             {
@@ -106,14 +111,29 @@ class _Crew:
             if self.beat and self._thread:
                 self.beat.stop()
                 self._thread.join()
+        if self._failure is not None:
+            raise self._failure
 
     def _ready(self) -> None:
         # Not before: the pool has forked by now, and may fork from a process without
         # threads only.
         if self.beat:
-            self._thread = threading.Thread(target=self.beat.run, name="beat")
+            schedule = partial(self._schedule, self.beat)
+            self._thread = threading.Thread(target=schedule, name="beat")
             self._thread.start()
         self.notify.ready(self._status())
+
+    def _schedule(self, beat: "_Beat") -> None:
+        try:
+            beat.run()
+        except BaseException as error:
+            logger.critical(
+                "the scheduler failed, the worker stops: %r",
+                error,
+                extra={"event": "beat.failed"},
+            )
+            self._failure = error
+            self.inbox.put(Stop.WARM)
 
     def _status(self) -> str:
         """Say in one line how we are: the second line of `systemctl status`."""

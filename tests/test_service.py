@@ -3,10 +3,15 @@
 import os
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, cast
 
 import pytest
 
+from beatd.notify import Notify
+from beatd.service import _Crew
 from tests.processes import beatd, ended
 from tests.servers import eventually
 
@@ -204,6 +209,47 @@ def test_detached_it_goes_on_in_the_background(here: Path) -> None:
     pid = int((here / "beat.pid").read_text())
     os.kill(pid, signal.SIGTERM)
     eventually(lambda: "stopped" in log.read_text())
+
+
+class FailingBeat:
+    """A scheduler with a fault that nobody thought of."""
+
+    def run(self) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    def stop(self) -> None:
+        pass
+
+
+class IdleWorker:
+    """A worker without work, until told to stop."""
+
+    name, queues, held, is_stopping = "idle", ("celery",), 0, False
+
+    def __init__(self, inbox: "SimpleQueue[Any]") -> None:
+        self.inbox = inbox
+        self.on_ready: Callable[[], None] = lambda: None
+
+    def run(self) -> None:
+        self.on_ready()
+        assert self.inbox.get(timeout=30).name == "WARM"
+
+
+def test_a_worker_does_not_go_on_without_the_scheduler_in_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    inbox: SimpleQueue[Any] = SimpleQueue()
+    worker, beat = cast(Any, IdleWorker(inbox)), cast(Any, FailingBeat())
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    try:
+        with pytest.raises(ZeroDivisionError, match="a fault of ours"):
+            _Crew(worker, beat, inbox, Notify()).run(lambda: None)
+    finally:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+    assert "the scheduler failed, the worker stops" in caplog.text
 
 
 def test_systemd_hears_how_a_worker_is(here: Path) -> None:
