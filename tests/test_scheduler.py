@@ -1,7 +1,7 @@
 """The loop: each slot once, whatever fails between two of its lines."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from queue import SimpleQueue
@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from beatd.brokers.base import LedgerCopy, Term
+from beatd.brokers.base import Emission, LedgerCopy, Outcome, Term
 from beatd.clock import Wake
 from beatd.entry import Entry, Mark, Overlap
 from beatd.errors import BrokerUnavailable
@@ -22,7 +22,7 @@ from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.leadership import Leadership
 from beatd.policy import Reason
 from beatd.routing import Queue
-from beatd.scheduler import Scheduler, merge
+from beatd.scheduler import BATCH, Scheduler, merge
 from beatd.schedules import cron
 from beatd.schedules.interval import Every
 from beatd.timetable import Timetable
@@ -529,6 +529,22 @@ def test_a_reload_declares_the_queues_of_the_new_config(
     assert declared == [[], ["reports"]]
 
 
+def test_a_standby_takes_over_with_the_config_that_it_reloaded(
+    scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
+) -> None:
+    standby = scheduler_of(TICK, broker=broker, clock=clock)
+    standby.tick(clock.now())
+    standby.replace({"tock": entry("tock", Every(MINUTE))}, keep=())
+    standby.tick(clock.now())
+    at(scheduler, NOON + MINUTE)
+    scheduler.stop()
+
+    at(standby, NOON + 2 * MINUTE)
+
+    assert broker.slots("tick") == [NOON + MINUTE]
+    assert broker.slots("tock") == [NOON + 2 * MINUTE]
+
+
 def test_an_entry_that_was_removed_and_comes_back_counts_as_new(
     scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
 ) -> None:
@@ -666,6 +682,34 @@ def test_beginning_may_take_longer_than_the_lock_lives(
     assert standby.leadership.hold(0) is None
     at(scheduler, NOON + MINUTE)
     assert broker.slots() == [NOON + MINUTE]
+
+
+def test_a_term_that_is_over_between_two_parts_of_a_step_doubles_nothing(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    class Fickle(FlakyBroker):
+        def emit(
+            self, term: Term, batch: Sequence[Emission], ttl: Span
+        ) -> list[Outcome]:
+            outcomes = super().emit(term, batch, ttl)
+            self.resign(term)  # as if the lock had run out just now
+            return outcomes
+
+    each = [entry(f"e{n}", Every(MINUTE), coalesce=False) for n in range(15)]
+    scheduler = scheduler_of(*each, broker=broker, clock=clock)
+    scheduler.tick(clock.now())
+    clock.go_to(NOON + 2 * HOUR)
+    scheduler.tick(clock.now())
+    broker.__class__ = Fickle
+    scheduler.tick(clock.now())
+    assert len(broker.slots()) == BATCH
+    broker.__class__ = FlakyBroker
+
+    at(scheduler, NOON + 2 * HOUR + SECOND)
+    at(scheduler, NOON + 2 * HOUR + 5 * SECOND)
+
+    for one in each:
+        assert broker.slots(one.name) == [NOON + n * MINUTE for n in range(1, 121)]
 
 
 def test_who_lost_the_lead_while_it_began_lets_go_of_the_file(
