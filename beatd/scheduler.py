@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from queue import SimpleQueue
 from typing import Protocol, TypeVar
@@ -16,6 +17,7 @@ from beatd.instant import MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.leadership import STANDBY_LOOK, Leadership
 from beatd.policy import Decision, Drop, decide, slots_between
 from beatd.routing import Queue
+from beatd.schedules.base import Schedule
 from beatd.timetable import Timetable
 
 logger = logging.getLogger(__name__)
@@ -320,8 +322,9 @@ class Scheduler:
             else:
                 self.timetable.advance(due, marks[name])
             for drop in decision.dropped:
-                dropped[name, drop.reason] = _count(due.entry, drop)
-                _log_drop(name, drop, dropped[name, drop.reason])
+                number = _count(due.entry.schedule, drop.first, drop.last)
+                dropped[name, drop.reason] = number
+                _log_drop(name, drop, number)
         self.file.record(marks, dropped)
 
     def _flush(self, *, idle: bool) -> None:
@@ -424,8 +427,9 @@ def _expiry(due: Due, slot: Instant, runs: int) -> Instant | None:
     return following + entry.offset
 
 
-def _count(entry: Entry, drop: Drop) -> int:
-    slots = slots_between(entry.schedule, drop.first, drop.last)
+@lru_cache(maxsize=4096)  # after downtime, many entries miss the same slots
+def _count(schedule: Schedule, first: Instant, last: Instant) -> int:
+    slots = slots_between(schedule, first, last)
     return sum(1 for _ in islice(slots, COUNT_LIMIT))
 
 

@@ -1,6 +1,7 @@
 """Hand-written stand-ins, and builders that say only what a test is about."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -9,10 +10,11 @@ from beatd.brokers.memory import MemoryBroker
 from beatd.clock import Wake
 from beatd.entry import Entry, Mark, Policy
 from beatd.errors import BrokerUnavailable
-from beatd.instant import Instant, Span
+from beatd.instant import MINUTE, Instant, Span
 from beatd.message import MessageFormat, template
 from beatd.routing import Route
 from beatd.schedules.base import Schedule
+from beatd.schedules.interval import Every
 
 NOON: Instant = 1_800_014_400_000
 """2027-01-15T12:00:00Z, a Friday."""
@@ -148,6 +150,23 @@ class FakeFile:
 
     def flush(self) -> None:
         pass
+
+
+@dataclass(eq=False)
+class CountedSchedule:
+    """Every minute, counting how often it is asked."""
+
+    fingerprint: str = "counted"
+    wildcard: bool = True
+    asked: list[str] = field(default_factory=list)
+
+    def next_after(self, instant: Instant) -> Instant | None:
+        self.asked.append("next_after")
+        return Every(MINUTE).next_after(instant)
+
+    def last_until(self, instant: Instant, since: Instant) -> Instant | None:
+        self.asked.append("last_until")
+        return Every(MINUTE).last_until(instant, since)
 
 
 PLAIN = template(MessageFormat(), Route("celery"), "tasks.plain")

@@ -26,7 +26,7 @@ from beatd.scheduler import BATCH, Scheduler, merge
 from beatd.schedules import cron
 from beatd.schedules.interval import Every
 from beatd.timetable import Timetable
-from tests.fakes import NOON, FakeClock, FakeFile, FlakyBroker, entry
+from tests.fakes import NOON, CountedSchedule, FakeClock, FakeFile, FlakyBroker, entry
 
 TTL: Span = 5 * SECOND
 
@@ -293,6 +293,22 @@ def test_after_downtime_the_latest_slot_is_emitted_and_the_others_are_counted(
 
     assert broker.slots() == [NOON + HOUR]
     assert scheduler.file.dropped == {("tick", Reason.COALESCED): 59}
+
+
+def test_slots_that_many_entries_missed_are_counted_once(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    schedule = CountedSchedule()
+    many = [entry(f"e{n}", schedule) for n in range(50)]
+    scheduler = scheduler_of(*many, broker=broker, clock=clock)
+    scheduler.tick(clock.now())
+    schedule.asked.clear()
+
+    stall_until(scheduler, NOON + HOUR)
+
+    assert isinstance(scheduler.file, FakeFile)
+    assert set(scheduler.file.dropped.values()) == {59}
+    assert len(schedule.asked) < 250
 
 
 def test_every_missed_slot_is_emitted_when_the_entry_says_so(

@@ -1,7 +1,7 @@
 """The timetable: what is due, in which order, at what cost."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,26 +10,9 @@ from beatd.entry import Due, Entry, Mark
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span
 from beatd.schedules.interval import Every
 from beatd.timetable import Timetable
-from tests.fakes import NOON, entry
+from tests.fakes import NOON, CountedSchedule, entry
 
 LIMIT = 1000
-
-
-@dataclass
-class CountedSchedule:
-    """Every minute, counting how often it is asked."""
-
-    fingerprint: str = "counted"
-    wildcard: bool = True
-    asked: list[str] = field(default_factory=list)
-
-    def next_after(self, instant: Instant) -> Instant | None:
-        self.asked.append("next_after")
-        return Every(MINUTE).next_after(instant)
-
-    def last_until(self, instant: Instant, since: Instant) -> Instant | None:
-        self.asked.append("last_until")
-        return Every(MINUTE).last_until(instant, since)
 
 
 @dataclass(frozen=True)

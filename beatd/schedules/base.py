@@ -28,6 +28,8 @@ class Schedule(Protocol):
         """
         ...
 
+    def __hash__(self) -> int: ...
+
     def next_after(self, instant: Instant) -> Instant | None:
         """Give the first slot later than `instant`; None when there is none.
 
