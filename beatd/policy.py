@@ -1,13 +1,12 @@
 """What to do with slots that have come: emit, drop with a reason, or hold."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
 from beatd.entry import Due, Overlap
 from beatd.instant import Instant
-from beatd.schedules.base import Schedule
+from beatd.schedules.base import Schedule, slots_between
 
 CATCHUP_STEP = 100
 """Slots of one entry that one decision emits at most, so that others get their turn."""
@@ -70,16 +69,6 @@ def decide(due: Due, now: Instant, busy: bool) -> Decision:
     if policy.coalesce or due.slot == latest:
         return _emit_latest(due, latest, now)
     return _catch_up(due, latest, now)
-
-
-def slots_between(
-    schedule: Schedule, first: Instant, last: Instant
-) -> Iterator[Instant]:
-    """Give the slots from the slot `first` to the slot `last`, both included."""
-    slot: Instant | None = first
-    while slot is not None and slot <= last:
-        yield slot
-        slot = schedule.next_after(slot)
 
 
 def _drop(reason: Reason, first: Instant, last: Instant) -> Decision:

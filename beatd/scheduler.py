@@ -15,7 +15,7 @@ from beatd.errors import BrokerUnavailable, TermOver
 from beatd.ids import run_id
 from beatd.instant import MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.leadership import STANDBY_LOOK, Leadership
-from beatd.policy import Decision, Drop, decide, slots_between
+from beatd.policy import Decision, Drop, decide
 from beatd.routing import Queue
 from beatd.schedules.base import Schedule
 from beatd.timetable import Timetable
@@ -45,9 +45,6 @@ REFRESH: Span = MINUTE
 
 REFRESH_SHARE = 100
 """A standby spends at most one part of so many of its time on that."""
-
-COUNT_LIMIT = 1000
-"""Dropped slots are counted one by one up to here."""
 
 _T = TypeVar("_T")
 
@@ -429,8 +426,7 @@ def _expiry(due: Due, slot: Instant, runs: int) -> Instant | None:
 
 @lru_cache(maxsize=4096)  # after downtime, many entries miss the same slots
 def _count(schedule: Schedule, first: Instant, last: Instant) -> int:
-    slots = slots_between(schedule, first, last)
-    return sum(1 for _ in islice(slots, COUNT_LIMIT))
+    return schedule.count(first, last)
 
 
 def _log_rewound(number: int, era: int) -> None:

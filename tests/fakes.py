@@ -168,6 +168,10 @@ class CountedSchedule:
         self.asked.append("last_until")
         return Every(MINUTE).last_until(instant, since)
 
+    def count(self, first: Instant, last: Instant) -> int:
+        self.asked.append("count")
+        return Every(MINUTE).count(first, last)
+
 
 PLAIN = template(MessageFormat(), Route("celery"), "tasks.plain")
 

@@ -14,8 +14,8 @@ from beatd.policy import (
     Drop,
     Reason,
     decide,
-    slots_between,
 )
+from beatd.schedules.base import slots_between
 from beatd.schedules.interval import Every, EveryFromLast
 from tests.fakes import NOON, entry
 

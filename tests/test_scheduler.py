@@ -24,6 +24,7 @@ from beatd.policy import Reason
 from beatd.routing import Queue
 from beatd.scheduler import BATCH, Scheduler, merge
 from beatd.schedules import cron
+from beatd.schedules.base import Schedule
 from beatd.schedules.interval import Every
 from beatd.timetable import Timetable
 from tests.fakes import NOON, CountedSchedule, FakeClock, FakeFile, FlakyBroker, entry
@@ -293,6 +294,27 @@ def test_after_downtime_the_latest_slot_is_emitted_and_the_others_are_counted(
 
     assert broker.slots() == [NOON + HOUR]
     assert scheduler.file.dropped == {("tick", Reason.COALESCED): 59}
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [Every(SECOND), cron("* * * * * *").in_zone(ZoneInfo("Europe/Berlin"))],
+    ids=["interval", "cron"],
+)
+def test_a_month_of_seconds_is_counted_to_the_last(
+    broker: FlakyBroker, clock: FakeClock, schedule: Schedule
+) -> None:
+    file = FakeFile()
+    often = entry("often", schedule)
+    scheduler = scheduler_of(often, broker=broker, clock=clock, file=file)
+    scheduler.tick(clock.now())
+
+    clock.go_to(NOON + 30 * DAY)
+    at(scheduler, NOON + 30 * DAY)
+    scheduler.tick(clock.now())
+
+    assert broker.slots() == [NOON + 30 * DAY]
+    assert file.dropped == {("often", Reason.COALESCED): 30 * 24 * 3600 - 1}
 
 
 def test_slots_that_many_entries_missed_are_counted_once(

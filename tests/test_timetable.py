@@ -28,6 +28,9 @@ class FixedTime:
     def last_until(self, instant: Instant, since: Instant) -> Instant | None:
         return Every(DAY, offset=NOON % DAY).last_until(instant, since)
 
+    def count(self, first: Instant, last: Instant) -> int:
+        return Every(DAY, offset=NOON % DAY).count(first, last)
+
 
 def timetable_of(*entries: Entry, now: Instant = NOON) -> Timetable:
     timetable = Timetable()

@@ -1,8 +1,13 @@
 """What every schedule can say."""
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Protocol
 
 from beatd.instant import Instant
+
+STEPS = 1000
+"""Slots that are counted one by one are counted up to here."""
 
 
 class Schedule(Protocol):
@@ -44,3 +49,25 @@ class Schedule(Protocol):
         Where slots count from the previous run, `since` is that run.
         """
         ...
+
+    def count(self, first: Instant, last: Instant) -> int:
+        """Count the slots from the slot `first` to the slot `last`, both included.
+
+        Schedules that can only step from one to the next stop after STEPS.
+        """
+        ...
+
+
+def slots_between(
+    schedule: Schedule, first: Instant, last: Instant
+) -> Iterator[Instant]:
+    """Give the slots from the slot `first` to the slot `last`, both included."""
+    slot: Instant | None = first
+    while slot is not None and slot <= last:
+        yield slot
+        slot = schedule.next_after(slot)
+
+
+def step_count(schedule: Schedule, first: Instant, last: Instant) -> int:
+    """Count as `Schedule.count` does, by stepping."""
+    return sum(1 for _ in islice(slots_between(schedule, first, last), STEPS))

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from beatd.instant import DAY, Instant
 from beatd.schedules.fields import Fields
 from beatd.schedules.local_times import LocalTimes
-from beatd.schedules.zones import Local, LocalClock, local_clock
+from beatd.schedules.zones import Local, LocalClock, Stretch, local_clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,32 @@ class Cron:
                 return slot if slot > since else None
             local = self.times.at_or_before(local // DAY * DAY - 1)
         return None
+
+    def count(self, first: Instant, last: Instant) -> int:
+        number, at = 0, first
+        while at <= last:
+            stretch = self._clock.stretch(at)
+            begin, end = (
+                at + stretch.offset,
+                min(stretch.end, last + 1) + stretch.offset,
+            )
+            if not self.fields.wildcard:
+                number += self._makes_up(stretch, at)
+                begin = max(begin, stretch.unread)
+            if begin < end:
+                number += self.times.count(begin, end)
+            at = stretch.end
+        return number
+
+    def _makes_up(self, stretch: Stretch, at: Instant) -> bool:
+        """Whether there is a slot at `at` for times that the clock skipped, only."""
+        reading = at + stretch.offset
+        return (
+            at == stretch.start
+            and stretch.unread < reading
+            and self._first_run(self.times.at_or_after(stretch.unread)) == at
+            and self.times.at_or_after(reading) != reading
+        )
 
     def _first_run(self, local: Local | None) -> Instant | None:
         """Give the slot of the first matching time from `local` on that has one."""

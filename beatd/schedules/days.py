@@ -68,7 +68,7 @@ class Days:
     def from_day(self, day: Day) -> Day | None:
         """Give the first day that is not before `day`."""
         try:
-            year = date.fromordinal(day + _EPOCH).year
+            year = _year_of(day)
         except (ValueError, OverflowError):  # outside of the years 1 to 9999
             return None if day > 0 else self.from_day(1 - _EPOCH)
         first, kind = _year(year)
@@ -84,7 +84,7 @@ class Days:
     def until_day(self, day: Day) -> Day | None:
         """Give the last day that is not after `day`."""
         try:
-            year = date.fromordinal(day + _EPOCH).year
+            year = _year_of(day)
         except (ValueError, OverflowError):
             return None if day < 0 else self.until_day(date.max.toordinal() - _EPOCH)
         first, kind = _year(year)
@@ -96,6 +96,17 @@ class Days:
             if bits := self.calendars[kind]:
                 return first + highest(bits)
         return None
+
+    def count(self, first: Day, end: Day) -> int:
+        """Count the days from `first` on and before `end`, of the years 1 to 9999."""
+        number = 0
+        for year in range(_year_of(first), _year_of(end) + 1):
+            if self.years >> year & 1:
+                begin, kind = _year(year)
+                left = self.calendars[kind] >> max(first - begin, 0)
+                length = end - max(first, begin)
+                number += (left & ((1 << length) - 1)).bit_count()
+        return number
 
     def _years_after(self, year: int) -> Iterator[int]:
         last = 9999 if self.years == ANY_YEAR else highest(self.years)
@@ -126,6 +137,10 @@ def bits_of(numbers: Iterable[int]) -> Bits:
     for number in numbers:
         bits |= 1 << number
     return bits
+
+
+def _year_of(day: Day) -> int:
+    return date.fromordinal(day + _EPOCH).year
 
 
 @lru_cache(maxsize=1024)

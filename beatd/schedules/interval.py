@@ -5,6 +5,7 @@ from zoneinfo import ZoneInfo
 
 from beatd.errors import ScheduleError
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span
+from beatd.schedules.base import step_count
 from beatd.schedules.zones import LocalClock, local_clock
 
 
@@ -42,6 +43,9 @@ class Every:
         last = instant - (instant - self.offset) % self.every
         return last if last > since else None
 
+    def count(self, first: Instant, last: Instant) -> int:
+        return (last - first) // self.every + 1
+
 
 @dataclass(frozen=True, slots=True)
 class EveryFromLast:
@@ -66,6 +70,9 @@ class EveryFromLast:
     def last_until(self, instant: Instant, since: Instant) -> Instant | None:
         runs = (instant - since) // self.every
         return since + runs * self.every if runs > 0 else None
+
+    def count(self, first: Instant, last: Instant) -> int:
+        return (last - first) // self.every + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,9 @@ class EveryRounded:
             last = self._last_on_grid(slot, instant)
             slot = self.next_after(last)
         return last
+
+    def count(self, first: Instant, last: Instant) -> int:
+        return step_count(self, first, last)
 
     def _last_on_grid(self, slot: Instant, instant: Instant) -> Instant:
         """Go from `slot` as far towards `instant` as all slots are one step apart."""

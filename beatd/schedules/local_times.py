@@ -80,3 +80,23 @@ class LocalTimes:
             + highest(self._minutes) * MINUTE
             + highest(self._seconds) * SECOND
         )
+
+    def count(self, begin: Local, end: Local) -> int:
+        """Count the matching local times from `begin` on and before `end`."""
+        first, last = begin // DAY, end // DAY
+        days = self._days.count(first, last)
+        whole = days * self._minutes.bit_count() * self._seconds.bit_count()
+        return whole - self._before(begin) + self._before(end)
+
+    def _before(self, local: Local) -> int:
+        """Count those before `local` on its day."""
+        day, rest = divmod(local, DAY)
+        if self._days.from_day(day) != day:
+            return 0
+        minute, rest = divmod(rest, MINUTE)
+        past = self._minutes & ((1 << minute) - 1)
+        number = past.bit_count() * self._seconds.bit_count()
+        if self._minutes >> minute & 1:
+            seconds = self._seconds & ((1 << -(-rest // SECOND)) - 1)
+            number += seconds.bit_count()
+        return number

@@ -42,6 +42,9 @@ class Once:
     def last_until(self, instant: Instant, since: Instant) -> Instant | None:
         return self.slot if since < self.slot <= instant else None
 
+    def count(self, first: Instant, last: Instant) -> int:
+        return 1
+
 
 def moment_of(field_name: str, value: datetime | str) -> datetime:
     """Read an ISO 8601 date and time; ScheduleError names `field_name`."""

@@ -24,6 +24,7 @@ from beatd.instant import (
     datetime_of,
     instant_of,
 )
+from beatd.schedules.base import step_count
 from beatd.schedules.recurrence import Recurrence
 from beatd.schedules.zones import Local, LocalClock, local_clock, local_of
 
@@ -94,6 +95,9 @@ class RRule:
             else:
                 end = middle
         return last
+
+    def count(self, first: Instant, last: Instant) -> int:
+        return step_count(self, first, last)
 
     def _first_between(self, instant: Instant, until: Instant) -> Instant | None:
         """Give the first slot in `(instant, until]`."""

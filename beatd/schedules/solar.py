@@ -7,6 +7,7 @@ from typing import Any
 
 from beatd.errors import ScheduleError
 from beatd.instant import DAY, SECOND, Instant
+from beatd.schedules.base import step_count
 
 _NOON = "solar_noon"
 _RISING = {
@@ -77,6 +78,9 @@ class Solar:
             if slot is not None and slot <= instant:
                 return slot if slot > since else None
         return None
+
+    def count(self, first: Instant, last: Instant) -> int:
+        return step_count(self, first, last)
 
     def _solar_day(self, instant: Instant) -> int:
         """Count days from mean midnight to mean midnight at this longitude."""

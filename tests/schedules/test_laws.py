@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from itertools import islice
 from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -13,7 +14,10 @@ from hypothesis import strategies as st
 
 from beatd.instant import DAY, HOUR, MINUTE, Instant, datetime_of
 from beatd.schedules import ScheduleSpec, cron, crontab, every, once, rrule, solar
-from beatd.schedules.base import Schedule
+from beatd.schedules.base import STEPS, Schedule, slots_between
+from beatd.schedules.interval import EveryRounded
+from beatd.schedules.rrule import RRule
+from beatd.schedules.solar import Solar
 from tests.schedules.times import at
 
 CLOCK_CHANGES = [
@@ -158,6 +162,8 @@ def test_cron_names_what_a_watcher_of_the_clock_sees(
         slot = schedule.next_after(slot)
 
     assert slots == slow_slots(expression, zone, start, end)
+    for number, first in enumerate(slots):
+        assert schedule.count(first, slots[-1]) == len(slots) - number
 
 
 @settings(max_examples=150, deadline=None)
@@ -203,6 +209,19 @@ SPECS: list[ScheduleSpec] = [
 
 def in_new_york(spec: ScheduleSpec) -> Schedule:
     return spec.in_zone(ZoneInfo("America/New_York"), hash_id="report")
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=repr)
+def test_slots_are_counted_without_a_miss(spec: ScheduleSpec) -> None:
+    schedule = in_new_york(spec)
+    first = schedule.next_after(at("2023-02-27T12:00Z"))
+    assert first is not None
+    slots = list(islice(slots_between(schedule, first, first + 700 * DAY), 30_000))
+    for last in {slots[0], slots[len(slots) // 3], slots[-1]}:
+        number = slots.index(last) + 1
+        steps = isinstance(schedule, EveryRounded | RRule | Solar)
+
+        assert schedule.count(first, last) == (min(number, STEPS) if steps else number)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=repr)
