@@ -292,6 +292,15 @@ def _one_of(*choices: object) -> Callable[[object], object]:
     return read
 
 
+def _strategy(value: object) -> object:
+    if not callable(value) and value not in _STRATEGIES:
+        raise Unfit
+    return value
+
+
+_STRATEGIES = ("round-robin", "shuffle")
+
+
 FLAG = Kind("True or False", _flag)
 COUNT = Kind("a whole number from 0 up", _whole(0))
 POSITIVE = Kind("a whole number from 1 up", _whole(1))
@@ -306,6 +315,8 @@ OVERLAP = Kind("'allow', 'skip' or 'queue_one'", _one_of("allow", "skip", "queue
 DELIVERY_MODE = Kind(
     "2, 1, 'persistent' or 'transient'", _one_of(2, 1, "persistent", "transient")
 )
+
+FAILOVER = Kind("'round-robin', 'shuffle' or a callable", _strategy)
 
 Flag: TypeAlias = Annotated[bool, FLAG]
 Count: TypeAlias = Annotated[int, COUNT]
@@ -330,6 +341,7 @@ Serializer: TypeAlias = Annotated[str, SERIALIZER]
 Overlap: TypeAlias = Annotated[str, OVERLAP]
 Protocol: TypeAlias = Annotated[int, Kind("2 or 1", _one_of(2, 1))]
 Auto: TypeAlias = Annotated[str, Kind("'auto'", _one_of("auto"))]
+Failover: TypeAlias = Annotated[str | Callable[[list[str]], Iterable[str]], FAILOVER]
 DeliveryMode: TypeAlias = Annotated[int | str, DELIVERY_MODE]
 Anything: TypeAlias = Annotated[Any, Kind("anything", lambda value: value)]
 
@@ -541,7 +553,10 @@ class Settings:
         None,
         "Address of the broker. The environment's `CELERY_BROKER_URL` wins.",
         differs="Unset means an SQLite file beside the schedule file. Of several"
-        " addresses, in a list or with `;` between them, the first is used.",
+        " addresses of Redis servers, in a list or with `;` between them, workers and"
+        " clients go on to the next when one cannot be reached; what lies at the one"
+        " that was left waits there. The scheduler stays with the first: that each slot"
+        " is queued once takes one ledger.",
     )
     broker_read_url: Urls | None = works(
         "BROKER_READ_URL",
@@ -612,11 +627,12 @@ class Settings:
     broker_channel_error_retry: Flag = unused(
         "BROKER_CHANNEL_ERROR_RETRY", False, "Also on channel errors.", _AMQP
     )
-    broker_failover_strategy: Anything = unused(
+    broker_failover_strategy: Failover | None = works(
         "BROKER_FAILOVER_STRATEGY",
         None,
-        "Order in which alternative addresses are tried.",
-        "beatd tries them in the order given",
+        "Order in which further addresses are tried: `round-robin` (also when unset),"
+        " `shuffle`, or a callable that gets the list of addresses and gives an"
+        " iterator over them.",
     )
     broker_heartbeat: Seconds | None = unused(
         "BROKER_HEARTBEAT", 120, "Seconds between heartbeats.", _AMQP

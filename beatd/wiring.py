@@ -16,7 +16,7 @@ from queue import SimpleQueue
 
 from beatd import brokers, pools, results, signals
 from beatd.app import Beatd
-from beatd.brokers.base import Broadcast
+from beatd.brokers.base import Broadcast, Broker
 from beatd.clock import SystemClock
 from beatd.config import Config
 from beatd.errors import ConfigError, ResultUnavailable
@@ -26,7 +26,7 @@ from beatd.pools.base import AsyncRunner
 from beatd.results.base import READY_STATES, Keeper, ResultBackend
 from beatd.schedule_file import ScheduleFile
 from beatd.scheduler import LONGEST_NAP, Scheduler
-from beatd.settings import Settings
+from beatd.settings import Settings, mask
 from beatd.tasks import Registry
 from beatd.timetable import Timetable
 from beatd.worker import celery_app
@@ -76,7 +76,7 @@ def scheduler_of(config: Config) -> Scheduler:
         timezone=str(settings.zone),
         clock=clock,
     )
-    broker = brokers.of_settings(settings, settings.write_urls)
+    broker = _one_broker(settings)
     nap = span_of(settings.beat_max_loop_interval) or LONGEST_NAP
     return Scheduler(
         entries={entry.name: entry for entry in config.entries},
@@ -102,7 +102,7 @@ def scheduler_of(config: Config) -> Scheduler:
 def needs_restart(before: Settings, after: Settings) -> list[str]:
     """Name what a scheduler takes from the settings once, and what differs in it."""
     once = {
-        "broker_url": (before.write_urls, after.write_urls),
+        "broker_url": (before.write_urls[:1], after.write_urls[:1]),
         "result_backend": (before.result_url, after.result_url),
     }
     for name in (
@@ -111,6 +111,23 @@ def needs_restart(before: Settings, after: Settings) -> list[str]:
     ):
         once[name] = getattr(before, name), getattr(after, name)
     return [name for name, (old, new) in once.items() if old != new]
+
+
+def _one_broker(settings: Settings) -> Broker:
+    """Give the broker at the first address, the only one that a scheduler uses.
+
+    That each slot is queued once takes one ledger, and one leader: two schedulers may
+    reach different addresses.
+    """
+    first, *others = settings.write_urls
+    if others:
+        logger.warning(
+            "the scheduler uses only %s, the first of %d broker addresses",
+            mask(first),
+            1 + len(others),
+            extra={"event": "broker.addresses"},
+        )
+    return brokers.of_settings(settings, [first])
 
 
 def worker_of(

@@ -25,6 +25,7 @@ def advice(config: Config, now: Instant) -> list[Problem]:
         *_clock_changes(config, now),
         *_crowded_midnights(config),
         *_short_intervals(config),
+        *_other_addresses(config),
     ]
 
 
@@ -86,6 +87,17 @@ def _short_intervals(config: Config) -> Iterator[Problem]:
             said = f"{_listed([entry])} runs every {interval} ms"
             hint = f"that is {DAY // interval:,} runs a day; numbers are seconds"
             yield _warning(config, [entry], said, hint)
+
+
+def _other_addresses(config: Config) -> Iterator[Problem]:
+    addresses = config.settings.write_urls
+    if config.entries and len(addresses) > 1:
+        said = f"the scheduler uses only the first of {len(addresses)} broker addresses"
+        hint = (
+            "workers and clients go on to the next when one cannot be reached; what is"
+            " scheduled waits at the first"
+        )
+        yield Problem(said, hint, warning=True)
 
 
 def _warning(

@@ -4,7 +4,7 @@ import linecache
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -196,9 +196,17 @@ def _known_tasks() -> set[str]:
 
 def _ask_broker(config: Config) -> tuple[str, list[Problem]]:
     """Say which broker answers, and what goes wrong where none does."""
+    first, *others = config.settings.write_urls
+    answer, problems = _ask_at(config, first)
+    for url in others:
+        _, found = _ask_at(config, url)
+        problems += [replace(one, warning=True) for one in found]
+    return answer, problems
+
+
+def _ask_at(config: Config, url: str) -> tuple[str, list[Problem]]:
     from beatd import brokers
 
-    url = config.settings.write_urls[0]
     if _is_made_later(url):
         return f"{url}: it will be made when it is first used", []
     try:

@@ -49,7 +49,7 @@ class RedisResults:
         clock: Clock | None = None,
     ) -> None:
         options = options or {}
-        self._server = Server(url, options, tls)
+        self._server = Server([url], options, tls)
         self._encoding = encoding
         self._lifetime = lifetime
         self._clock = clock or SystemClock()
@@ -111,7 +111,7 @@ class RedisResults:
             self._server.client.delete(self._key(task_id))
 
     def close(self) -> None:
-        self._server.pool.disconnect()
+        self._server.close()
 
     def begin_chords(self, chords: Sequence[Chord]) -> None:
         seconds = self._chord_times.parts or None

@@ -632,7 +632,8 @@ def _broker(settings: Settings) -> dict[str, object]:
         "login_method": None,
         "uri_prefix": None,
         "heartbeat": 0,
-        "failover_strategy": "round-robin",
+        "failover_strategy": _plain("", settings.broker_failover_strategy)
+        or "round-robin",
         "alternates": [mask(other) for other in settings.read_urls[1:]],
         "credential_provider": None,
     }

@@ -578,7 +578,7 @@ def test_an_address_that_cannot_be_used_is_explained(url: str, said: str) -> Non
 def test_tls_is_spoken_where_it_is_asked_for(
     url: str, tls: bool | dict[str, str], arguments: dict[str, str]
 ) -> None:
-    from beatd.brokers.redis.connection import Server as Address
+    from beatd.brokers.redis.connection import Address
 
     pool = Address(url, {}, tls).pool
 

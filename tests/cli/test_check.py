@@ -279,6 +279,22 @@ def test_broker_says_who_answers(run: Run, config: Path, server: Server) -> None
     assert run("check", "--broker", "--json").exit_code == 0
 
 
+def test_of_several_brokers_each_is_asked_and_the_first_is_the_scheduler_s(
+    run: Run, config: Path, server: Server
+) -> None:
+    schedule = 'beat_schedule = {"tick": {"task": "a", "schedule": 2}}\n'
+    urls = f"{server.url()};redis://127.0.0.1:1/0"
+    config.write_text(f"broker_url = {urls!r}\n{schedule}")
+
+    output = run("check", "--broker").stdout
+
+    assert f"broker {server.url()}: " in output
+    assert "warning: broker redis://127.0.0.1:1/0: " in output
+    assert "warning: the scheduler uses only the first of 2 broker addresses" in output
+    config.write_text(f"broker_url = {urls!r}\n")
+    assert "warning" not in run("check").stdout
+
+
 @pytest.mark.usefixtures("shop")
 def test_broker_makes_no_file(run: Run, folder: Path) -> None:
     before = sorted(folder.iterdir())

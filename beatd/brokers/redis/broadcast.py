@@ -17,18 +17,18 @@ class ChannelHearing:
     def __init__(
         self,
         server: Server,
-        wire: Wire,
+        wire: Callable[[], Wire],
         queue: Queue,
         declare: Callable[[Collection[Queue]], None],
         clock: Clock,
     ) -> None:
         self._server = server
+        self._wire = wire
         self._queue = queue
         self._declare = declare
         self._clock = clock
         self._bell = Bell()
-        pattern = pattern_of(wire, queue)
-        self._news = Subscription(server, pattern, self._bell, clock, is_pattern=True)
+        self._news = Subscription(server, "", self._bell, clock, is_pattern=True)
 
     def wait(self, timeout: Span) -> list[bytes]:
         with self._server.answering():
@@ -48,6 +48,7 @@ class ChannelHearing:
 
     def _wait(self, end: Span) -> list[bytes]:
         while not self._bell.answer():
+            self._news.channel = pattern_of(self._wire(), self._queue)
             if self._news.open():
                 self._declare([self._queue])
             if came := self._news.read():

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import secrets
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -29,9 +30,10 @@ from beatd.brokers.redis.listening import MessageWait, ReleaseWait
 from beatd.brokers.redis.wire import Wire
 from beatd.clock import Clock, SystemClock
 from beatd.entry import Mark
-from beatd.errors import TermOver
+from beatd.errors import BrokerRefused, TermOver
 from beatd.instant import DAY, HOUR, SECOND, Instant, Span
 from beatd.routing import Queue, Route
+from beatd.settings import Failover
 
 logger = logging.getLogger(__name__)
 
@@ -61,26 +63,40 @@ class RedisBroker:
     `options` are kombu's (`broker_transport_options`), `tls` is `broker_use_ssl`.
     Nothing is connected before the first request. One thread at a time may wait for
     messages and one for the lead; everything else is open to all threads.
+
+    Of several URLs the next one is gone to, in the order that `failover` gives, when
+    the present one cannot be reached. Each server keeps what it has: what was taken at
+    one and is settled at another is delivered again where it came from, once the lease
+    there has run out. So the lead, which has to be one, is only for a single URL.
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         *,
         namespace: str,
         options: Mapping[str, Any] | None = None,
         tls: bool | Mapping[str, Any] = False,
+        failover: Failover | None = None,
         clock: Clock | None = None,
     ) -> None:
         options = options or {}
+        urls = [url] if isinstance(url, str) else url
         self._clock = clock or SystemClock()
-        self._server = Server(url, options, tls)
-        self._client = self._server.client
-        self._wire = Wire.of(options, self._server.db)
+        self._server = Server(urls, options, tls, failover)
+        self._wires = {
+            address: Wire.of(options, address.db)
+            for address in self._server.addresses.values()
+        }
         self._own = f"{self._wire.prefix}{{beatd:{namespace}}}:"
-        self._greeting = ""
         self._nonce = secrets.token_hex(8)
         self._expiring: dict[str, dict[str, str]] = {}
+        self._greeting = threading.Lock()
+        self._greeted = -1  # the faults before the last greeting
+        self._address = self._server.present
+        self._moves = 0
+        self._declared: dict[str, Queue] = {}
+        self._leases: dict[str, Span] = {}
         self._messages = MessageWait(self._server, self._key("delayed"), self._clock)
         self._releases = ReleaseWait(
             self._server, self._key("released"), self._key("lead"), self._clock
@@ -194,6 +210,7 @@ class RedisBroker:
                 self._expiring.update((name, family) for name in family)
             for command in self._wire.binding(queue, self._clock.now()):
                 self._ask(*command)
+            self._declared[queue.name] = queue
 
     def purge(self, queues: Collection[str]) -> int:
         return int(self._run("purge", list(self._wire.lists(queues)), []))
@@ -208,21 +225,25 @@ class RedisBroker:
     # Consumer
 
     def join(self, worker: str, lease: Span) -> None:
-        self._run("join", [self._key("workers")], [worker, lease])
+        self._run("join", [self._key("workers")], [self._lease(worker), lease])
+        self._leases[worker] = lease
 
     def stay(self, worker: str, lease: Span) -> bool:
         return bool(self._run("stay", [self._key("workers")], [worker, lease]))
 
     def leave(self, worker: str) -> None:
-        self._run("leave", self._keys_of(worker), [worker, REMEMBER_DEATHS])
+        self._leases.pop(worker, None)
+        name = self._lease(worker)
+        self._run("leave", self._keys_of(name), [name, REMEMBER_DEATHS])
 
     def take(
         self, worker: str, queues: Sequence[str], limit: int, attempt: str
     ) -> list[Delivery]:
         lists = self._wire.lists(queues)
         own = ("serial", "deliveries", "delayed", "late")
-        keys = [self._key("workers"), self._in_flight(worker), *map(self._key, own)]
-        given = self._run("take", [*keys, *lists], [worker, attempt, limit, ENOUGH])
+        name = self._lease(worker)
+        keys = [self._key("workers"), self._in_flight(name), *map(self._key, own)]
+        given = self._run("take", [*keys, *lists], [name, attempt, limit, ENOUGH])
         parts = iter(given)
         return [
             Delivery(f"{attempt}:{number}", lists[name.decode()], message, deaths + 1)
@@ -245,10 +266,11 @@ class RedisBroker:
 
     def give_back(self, worker: str, deliveries: Sequence[Delivery]) -> None:
         tokens = [delivery.token for delivery in deliveries]
-        self._run("give_back", [self._in_flight(worker)], tokens)
+        self._run("give_back", [self._in_flight(self._lease(worker))], tokens)
 
     def delay(self, worker: str, delivery: Delivery, until: Instant) -> None:
-        keys = [self._in_flight(worker), self._key("delayed"), self._key("late")]
+        in_flight = self._in_flight(self._lease(worker))
+        keys = [in_flight, self._key("delayed"), self._key("late")]
         self._run("delay", keys, [delivery.token, secrets.token_hex(8), until])
 
     def delayed(self, queues: Collection[str], limit: int) -> list[Delayed]:
@@ -283,7 +305,7 @@ class RedisBroker:
             "task_id": task_id,
         }
         own = ("dead", "dead_messages", "dead_serial", "deliveries")
-        keys = [self._in_flight(worker), *map(self._key, own)]
+        keys = [self._in_flight(self._lease(worker)), *map(self._key, own)]
         arguments = [delivery.token, msgspec.json.encode(record), _digest(delivery)]
         self._run("bury", keys, arguments)
 
@@ -325,7 +347,7 @@ class RedisBroker:
 
     def listen(self, queue: Queue) -> ChannelHearing:
         return ChannelHearing(
-            self._server, self._wire, queue, self.declare, self._clock
+            self._server, lambda: self._wire, queue, self.declare, self._clock
         )
 
     def ask(self, question: Outgoing, answers: Queue, timeout: Span) -> list[bytes]:
@@ -340,6 +362,7 @@ class RedisBroker:
                 if answer := self._ask("BRPOP", place, left / SECOND):
                     came.append(answer[1])
         finally:
+            self._declared.pop(answers.name, None)
             for command in self._wire.unbinding(answers):
                 self._ask(*command)
         return came
@@ -347,13 +370,12 @@ class RedisBroker:
     # All
 
     def ping(self) -> str:
-        self._greeting = self._server.check_version()
-        return self._greeting
+        return self._server.check_version()
 
     def close(self) -> None:
         self._messages.close()
         self._releases.close()
-        self._server.pool.disconnect()
+        self._server.close()
 
     def _rows_of(self, name: str) -> Iterator[tuple[bytes, bytes]]:
         """Read a hash, bit by bit: what changes meanwhile may come as it was."""
@@ -381,21 +403,61 @@ class RedisBroker:
             self._answered(worker),
         ]
 
+    @property
+    def _wire(self) -> Wire:
+        return self._wires[self._server.present]
+
+    def _lease(self, worker: str) -> str:
+        """Name the worker's lease at the present address."""
+        self._greet()
+        return _lease(worker, self._moves)
+
     def _run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """Run a script; a server that does not have it yet is given its text."""
-        text, digest = _script(name)
-        asked = (len(keys), *keys, *arguments)
-        with self._server.answering():
-            self._greet()
-            try:
-                return self._client.execute_command("EVALSHA", digest, *asked)
-            except redis.exceptions.NoScriptError:
-                return self._client.execute_command("EVAL", text, *asked)
+        self._greet()
+        with self._server.answering() as client:
+            return _call(client, name, keys, arguments)
 
     def _ask(self, *command: Any) -> Any:
-        with self._server.answering():
-            self._greet()
-            return self._client.execute_command(*command)
+        self._greet()
+        with self._server.answering() as client:
+            return client.execute_command(*command)
+
+    def _greet(self) -> None:
+        """Agree with the server that is present, unless that was done already."""
+        if self._greeted != self._server.faults:
+            with self._greeting:
+                faults = self._server.faults
+                if self._greeted != faults and self._arrive():
+                    self._greeted = faults
+
+    def _arrive(self) -> bool:
+        """Look who answers, and tell it what it may not know; False if it refuses."""
+        self._server.check_version()
+        address = self._server.present
+        moves = self._moves + (address is not self._address)
+        told = True
+        try:
+            self._introduce(moves)
+        except BrokerRefused:
+            if self._server.present is not address:
+                raise  # it was left for the next one
+            told = False  # it is full, say, and what we are asked for makes room
+        if address is not self._address:
+            words = "going on at %s: %s failed"
+            event = {"event": "broker.moved"}
+            logger.warning(words, address.name, self._address.name, extra=event)
+        self._address, self._moves = address, moves
+        return told
+
+    def _introduce(self, moves: int) -> None:
+        """Declare what was declared before, and begin the leases that go on."""
+        with self._server.answering() as client:
+            for queue in [*self._declared.values()]:
+                for command in self._wire.binding(queue, self._clock.now()):
+                    client.execute_command(*command)
+            for worker, lease in [*self._leases.items()]:
+                name = _lease(worker, moves)
+                _call(client, "join", [self._key("workers")], [name, lease])
 
     def _settle(
         self, worker: str, done: Sequence[Done], commands: Sequence[Command]
@@ -405,16 +467,14 @@ class RedisBroker:
             arguments += one.delivery.token, one.entry, one.run, _digest(one.delivery)
         for command in commands:
             arguments += len(command), *command
+        name = self._lease(worker)
         keys = [
-            self._in_flight(worker),
+            self._in_flight(name),
             self._key("runs"),
             self._key("deliveries"),
-            self._answered(worker),
+            self._answered(name),
         ]
         self._run("acknowledge", keys, arguments)
-
-    def _greet(self) -> None:
-        self._greeting = self._greeting or self._server.check_version()
 
     def _sending(self, batch: Sequence[Outgoing]) -> list[Command]:
         """Give the commands that send the batch; those for one list become one."""
@@ -489,6 +549,25 @@ class RedisBroker:
                 extra={"event": "route.unbound"},
             )
         return [(self._wire.list_of(name, route.priority), LIST) for name in queues]
+
+
+def _lease(worker: str, moves: int) -> str:
+    """Name a worker's lease: after each move it is another one.
+
+    What is in flight at an address that was left may have been settled elsewhere, in
+    vain: it must not be held for ever when the worker comes back there.
+    """
+    return f"{worker}/{moves}" if moves else worker
+
+
+def _call(client: Any, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+    """Run a script; a server that does not have it yet is given its text."""
+    text, digest = _script(name)
+    asked = (len(keys), *keys, *arguments)
+    try:
+        return client.execute_command("EVALSHA", digest, *asked)
+    except redis.exceptions.NoScriptError:
+        return client.execute_command("EVAL", text, *asked)
 
 
 def _text(term: Term) -> str:

@@ -68,11 +68,13 @@ class Subscription:
         is_pattern: bool = False,
     ) -> None:
         self._server = server
-        self._channel = channel
+        self.channel = channel
+        """Another one counts when it is opened anew."""
         self._verb = "PSUBSCRIBE" if is_pattern else "SUBSCRIBE"
         self._bell = bell
         self._clock = clock
         self._connection: Any = None
+        self._address = server.present
         self._heard: Span = 0
         self._unread: list[list[Any]] = []
         self.id = 0
@@ -80,11 +82,14 @@ class Subscription:
 
     def open(self) -> bool:
         """Subscribe, or make sure that the subscription is alive; True if it is new."""
+        if self._address is not self._server.present:
+            self.close()
         if self._connection is None:
-            self._connection = self._server.connect()
+            self._address = self._server.present
+            self._connection = self._address.connect()
             self._connection.send_command("CLIENT", "ID")
             self.id = int(self._connection.read_response())
-            self._connection.send_command(self._verb, self._channel)
+            self._connection.send_command(self._verb, self.channel)
             self._connection.read_response()
             self._heard = self._clock.elapsed()
             return True
@@ -140,6 +145,7 @@ class MessageWait:
         self._news = Subscription(server, INVALIDATIONS, self.bell, clock)
         self._waiting = threading.Lock()
         self._looker: Any = None
+        self._address = server.present
         self._tracked = True
 
     def wait(self, lists: Sequence[str], timeout: Span) -> bool:
@@ -182,9 +188,12 @@ class MessageWait:
         self._news.close()
 
     def _listen(self) -> None:
+        if self._address is not self._server.present:
+            self._disconnect()
+            self._address, self._tracked = self._server.present, True
         fresh = self._news.open()
         if self._looker is None:
-            self._looker = self._server.connect()
+            self._looker = self._address.connect()
             fresh = True
         if fresh and self._tracked:
             try:
