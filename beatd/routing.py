@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 from beatd.codec import shown
-from beatd.errors import MessageError
+from beatd.errors import ConfigError, MessageError
 
 SEPARATOR = "\x06\x16"
 """What kombu puts between the parts of a list's key and of a binding's member."""
@@ -113,6 +113,17 @@ def _escaped(word: str) -> str:
 def _topic_regex(key: str) -> re.Pattern[str]:
     words = (_WILDCARDS.get(word) or re.escape(word) for word in key.split("."))
     return re.compile(r"\.".join(words) + r"\Z")
+
+
+def steps_of(options: Mapping[str, Any]) -> tuple[int, ...]:
+    """Read `priority_steps` of `broker_transport_options`. Raises ConfigError."""
+    given = options.get("priority_steps") or PRIORITY_STEPS
+    if not isinstance(given, list | tuple | set | range) or not all(
+        isinstance(step, int) for step in given
+    ):
+        problem = f"priority_steps: expected a list of numbers, got {shown(given)}"
+        raise ConfigError("broker_transport_options", [problem])
+    return tuple(sorted(given))
 
 
 def step_of(priority: int, steps: Sequence[int] = PRIORITY_STEPS) -> int:

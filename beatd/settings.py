@@ -10,14 +10,14 @@ different things are an error. `python -m beatd.settings` prints `docs/settings.
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from datetime import timedelta, tzinfo
 from functools import cache, cached_property
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 from beatd.errors import ScheduleError
@@ -569,6 +569,9 @@ class Settings:
         None,
         "Another address to publish to. The environment's"
         " `CELERY_BROKER_WRITE_URL` wins.",
+        differs="What a worker itself sends (retries, what follows from a run, events)"
+        " goes to the address that it consumes from: it is sent in the step that"
+        " settles the delivery.",
     )
     broker_transport: Text | None = works(
         "BROKER_TRANSPORT", None, "The scheme, when the address is given in parts."
@@ -588,17 +591,25 @@ class Settings:
         "BROKER_TRANSPORT_OPTIONS",
         {},
         "Options of the broker: `global_keyprefix`, `priority_steps`, `sep`,"
-        " `fanout_prefix`, `fanout_patterns`, `queue_order_strategy`,"
-        " `max_connections`, `socket_timeout`, `socket_connect_timeout`,"
-        " `socket_keepalive`, `health_check_interval`, `client_name`, `master_name`,"
-        " `sentinel_kwargs`.",
-        differs="`visibility_timeout` has no effect: workers renew their leases.",
+        " `fanout_prefix`, `fanout_patterns`, `queue_order_strategy` (`round_robin`,"
+        " `sorted`, `priority`), `max_connections`, `socket_timeout`,"
+        " `socket_connect_timeout`, `socket_keepalive`, `socket_keepalive_options`,"
+        " `health_check_interval`, `client_name`.",
+        differs="The time-outs are 3 seconds and keep-alive is on unless set;"
+        " connections are not bounded or checked unless set (Celery: 10, every 25 s)."
+        " These have no effect: `visibility_timeout`, `ack_emulation` and `unacked_…`,"
+        " since workers renew their leases and their own keys hold what they have;"
+        " `retry_on_timeout`, since whoever asks knows whether to ask again;"
+        " `master_name`, `sentinel_kwargs` and `min_other_sentinels`, since beatd does"
+        " not speak to Sentinel.",
     )
     broker_use_ssl: Flag | Options = works(
         "BROKER_USE_SSL",
         False,
         "True, or options of TLS: `ssl_cert_reqs`, `ssl_ca_certs`, `ssl_certfile`,"
         " `ssl_keyfile`.",
+        differs="The server's certificate is checked unless `ssl_cert_reqs` is"
+        " `CERT_NONE`, for `rediss://` too.",
     )
     broker_connection_timeout: Seconds = works(
         "BROKER_CONNECTION_TIMEOUT",
@@ -649,18 +660,19 @@ class Settings:
         "Type of the queues for delayed messages.",
         _RABBIT,
     )
-    broker_pool_limit: Count | None = unused(
+    broker_pool_limit: Count | None = works(
         "BROKER_POOL_LIMIT",
         10,
-        "Connections kept by publishers.",
-        "beatd opens a connection when a thread needs one; `max_connections` in"
-        " `broker_transport_options` limits them",
+        "Connections by which one process sends at the same time; 0 or None: any"
+        " number.",
+        differs="`max_connections` in `broker_transport_options` wins. Workers and"
+        " schedulers open those that they need.",
     )
-    broker_pool_acquire_timeout: Seconds | None = unused(
+    broker_pool_acquire_timeout: Seconds | None = works(
         "BROKER_POOL_ACQUIRE_TIMEOUT",
         None,
         "Seconds to wait for one of them.",
-        "goes with `broker_pool_limit`",
+        differs="Unset means `socket_timeout`, 3 seconds by itself.",
     )
 
     result_backend: Text | None = works(
@@ -1333,18 +1345,18 @@ class Settings:
     @property
     def write_urls(self) -> tuple[str, ...]:
         """Addresses to publish to, in the order to try them."""
-        return self.broker_write_url or self.broker_urls
+        return self._completed(self.broker_write_url) or self.broker_urls
 
     @property
     def read_urls(self) -> tuple[str, ...]:
         """Addresses to consume from, in the order to try them."""
-        return self.broker_read_url or self.broker_urls
+        return self._completed(self.broker_read_url) or self.broker_urls
 
     @property
     def broker_urls(self) -> tuple[str, ...]:
         """The broker's addresses, also in parts; by default a file of our own."""
         if self.broker_url:
-            return self.broker_url
+            return self._completed(self.broker_url)
         if self.is_embedded:
             return (self._beside("broker.db"),)
         return (
@@ -1357,6 +1369,18 @@ class Settings:
                 self.broker_vhost,
             ),
         )
+
+    def _completed(self, urls: Sequence[str] | None) -> tuple[str, ...]:
+        """Put in the parts that addresses lack, as Celery does."""
+        parts = (
+            self.broker_port,
+            self.broker_user,
+            self.broker_password,
+            self.broker_vhost,
+        )
+        if not any(parts):
+            return tuple(urls or ())
+        return tuple(_completed(url, *parts) for url in urls or ())
 
     @property
     def is_embedded(self) -> bool:
@@ -1414,6 +1438,29 @@ def _assemble(
     at = f"{login}@" if login else ""
     where = f"{host or 'localhost'}{f':{port}' if port else ''}"
     return f"{scheme}://{at}{where}/{'' if path is None else str(path).lstrip('/')}"
+
+
+def _completed(
+    url: str,
+    port: int | None,
+    user: str | None,
+    password: str | None,
+    path: str | int | None,
+) -> str:
+    """Put those parts into an address of a server that it does not have itself."""
+    own = urlsplit(url)
+    if not own.scheme.startswith(("redis", "amqp")) or "+" in own.scheme:
+        return url  # a file, or a socket
+    host = f"[{own.hostname}]" if ":" in (own.hostname or "") else own.hostname
+    made = _assemble(
+        own.scheme,
+        host,
+        own.port or port,
+        unquote(own.username or "") or user,
+        unquote(own.password or "") or password,
+        own.path.strip("/") or path,
+    )
+    return f"{made}?{own.query}" if own.query else made
 
 
 # Reading the table -----------------------------------------------------------------

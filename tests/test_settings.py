@@ -419,6 +419,23 @@ def test_a_wrong_variable_is_named() -> None:
             ("redis://anna:p%40ss%2Fword@example.net:6380/3",),
         ),
         ({"BROKER_HOST": "mq", "BROKER_VHOST": "/shop"}, ("amqp://mq/shop",)),
+        (
+            {
+                "BROKER_URL": "redis://a;rediss://b:7/1?ssl_cert_reqs=none;unix:///s",
+                "BROKER_PORT": 6380,
+                "BROKER_PASSWORD": "p@ss",
+                "BROKER_VHOST": 3,
+            },
+            (
+                "redis://:p%40ss@a:6380/3",
+                "rediss://:p%40ss@b:7/1?ssl_cert_reqs=none",
+                "unix:///s",
+            ),
+        ),
+        (
+            {"broker_url": "redis://me:it@[::1]:7/", "broker_password": "other"},
+            ("redis://me:it@[::1]:7/",),
+        ),
     ],
 )
 def test_an_address_is_put_together_from_its_parts(

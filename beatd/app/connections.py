@@ -39,7 +39,12 @@ class Connections:
         with self._lock:
             if self._broker is None:
                 settings = self.settings
-                self._broker = brokers.of_settings(settings, settings.write_urls)
+                limits = {
+                    "max_connections": settings.broker_pool_limit,
+                    "timeout": settings.broker_pool_acquire_timeout,
+                }
+                urls = settings.write_urls
+                self._broker = brokers.of_settings(settings, urls, limits)
             return self._broker
 
     @property

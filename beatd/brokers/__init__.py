@@ -7,21 +7,26 @@ from urllib.parse import unquote, urlsplit
 
 from beatd.brokers.base import Broker
 from beatd.errors import ConfigError
+from beatd.routing import steps_of
 from beatd.settings import Failover, Settings, mask
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix")
 
 
-def of_settings(settings: Settings, urls: Sequence[str]) -> Broker:
+def of_settings(
+    settings: Settings, urls: Sequence[str], options: Mapping[str, Any] | None = None
+) -> Broker:
     """Give the broker at `urls`, with what the settings say of it.
 
-    Of several, Redis goes on to the next one when one cannot be reached.
+    Of several, Redis goes on to the next one when one cannot be reached. What
+    `broker_transport_options` says wins over `options`.
     """
     return connect(
         urls,
         namespace=settings.beat_namespace,
         options={
             "socket_connect_timeout": settings.broker_connection_timeout,
+            **(options or {}),
             **settings.broker_transport_options,
         },
         tls=settings.broker_use_ssl,
@@ -71,7 +76,8 @@ def connect(
         from beatd.brokers.sqlite import SQLiteBroker
 
         path = Path(unquote(urlsplit(urls[0]).path[1:]))
-        return SQLiteBroker(path, namespace=namespace)
+        steps = steps_of(options or {})
+        return SQLiteBroker(path, namespace=namespace, priority_steps=steps)
     from beatd.brokers.memory import MemoryBroker
 
     return MemoryBroker()

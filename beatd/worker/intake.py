@@ -4,13 +4,14 @@ import itertools
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from beatd.brokers.base import Consumer, Delivery
 from beatd.clock import Clock
-from beatd.errors import BrokerUnavailable, MessageError
+from beatd.errors import BrokerUnavailable, ConfigError, MessageError
 from beatd.instant import SECOND, Span, span_of
 from beatd.message import Envelope, read_envelope
 from beatd.routing import Queue, Router
@@ -30,6 +31,23 @@ MOST_DELAYED = 1_000
 BEATS = 5
 """Renewals within the length of a lease: one may wait for a dead connection to time out
 (3 s) and be made again on a new one before 6 s are over."""
+
+
+ROUND_ROBIN, SORTED, PRIORITY = "round_robin", "sorted", "priority"
+
+
+def order_of(options: Mapping[str, Any]) -> str:
+    """Read `queue_order_strategy` of `broker_transport_options`.
+
+    In turn (round_robin), by their names (sorted) or as they are given (priority): in
+    the last two a queue waits until those before it are empty. Raises ConfigError.
+    """
+    order = options.get("queue_order_strategy") or ROUND_ROBIN
+    known = (ROUND_ROBIN, SORTED, PRIORITY)
+    if order not in known:
+        problem = f"queue_order_strategy: expected one of {', '.join(known)}"
+        raise ConfigError("broker_transport_options", [problem])
+    return str(order)
 
 
 class Room:
@@ -160,6 +178,7 @@ class Fetcher:
         deliver: Callable[[list[Delivery], int], object],
         trouble: Trouble,
         prepare: Callable[[], object] = lambda: None,
+        order: str = ROUND_ROBIN,
     ) -> None:
         """`deliver` is called with the number of the lease that they are under, too.
 
@@ -167,7 +186,8 @@ class Fetcher:
         """
         self._broker = broker
         self._worker = worker
-        self._queues = deque(queues)
+        self._order = order
+        self._queues = self._ordered(queues)
         self._lease = lease
         self._room = room
         self._deliver = deliver
@@ -184,7 +204,7 @@ class Fetcher:
 
     def take_from(self, queues: Sequence[str]) -> None:
         """Take from these queues from now on, and from no others."""
-        self._queues = deque(queues)
+        self._queues = self._ordered(queues)
         self._broker.interrupt()
 
     def stop(self) -> None:
@@ -206,7 +226,8 @@ class Fetcher:
         )
         # Only after an answer: a request whose answer was lost keeps its name.
         self._attempt = self._next_attempt()
-        self._queues.rotate(-1)  # so that no queue starves behind a full one
+        if self._order == ROUND_ROBIN:
+            self._queues.rotate(-1)  # so that no queue starves behind a full one
         if found:
             self._room.fill(len(found))
             self._deliver(found, lease)
@@ -230,6 +251,9 @@ class Fetcher:
             else:
                 self._trouble.end()
                 pause.reset()
+
+    def _ordered(self, queues: Sequence[str]) -> deque[str]:
+        return deque(sorted(queues) if self._order == SORTED else queues)
 
     def _await(self) -> None:
         if self._room.free() > 0:
@@ -275,6 +299,7 @@ class Intake:
             deliver,
             away,
             self._declare,
+            order_of(settings.broker_transport_options),
         )
 
     @property

@@ -565,27 +565,6 @@ def test_an_address_that_cannot_be_used_is_explained(url: str, said: str) -> Non
     assert "s3cret" not in str(refusal.value)
 
 
-@pytest.mark.parametrize(
-    ("url", "tls", "arguments"),
-    [
-        ("rediss://h", False, {}),
-        ("redis://h", True, {}),
-        ("rediss://h?ssl_cert_reqs=CERT_NONE", False, {"ssl_cert_reqs": "none"}),
-        ("redis://h", {"ssl_ca_certs": "/ca"}, {"ssl_ca_certs": "/ca"}),
-        ("redis://h", {"ca_certs": "/ca"}, {"ssl_ca_certs": "/ca"}),
-    ],
-)
-def test_tls_is_spoken_where_it_is_asked_for(
-    url: str, tls: bool | dict[str, str], arguments: dict[str, str]
-) -> None:
-    from beatd.brokers.redis.connection import Address
-
-    pool = Address(url, {}, tls).pool
-
-    assert pool.connection_class is redis.SSLConnection
-    assert arguments.items() <= pool.connection_kwargs.items()
-
-
 def _subscribers(server: Server) -> int:
     with server.client() as client:
         return int(client.info("clients")["pubsub_clients"])

@@ -7,10 +7,10 @@ import pytest
 
 from beatd.brokers.base import Delivery, Outgoing
 from beatd.brokers.memory import MemoryBroker
-from beatd.errors import BrokerUnavailable
+from beatd.errors import BrokerUnavailable, ConfigError
 from beatd.instant import SECOND, Span
 from beatd.routing import Route
-from beatd.worker.intake import Fetcher, Lease, Room
+from beatd.worker.intake import Fetcher, Lease, Room, order_of
 from beatd.worker.stage import Trouble
 from tests.fakes import FakeClock
 from tests.servers import eventually
@@ -51,6 +51,7 @@ class Intake:
         room: int = 4,
         queues: Sequence[str] = "a",
         clock: FakeClock | None = None,
+        order: str = "round_robin",
     ) -> None:
         away = Trouble("the broker is away", "broker")
         self.came: list[str] = []
@@ -69,7 +70,14 @@ class Intake:
             clock or FakeClock(),
         )
         self.fetcher = Fetcher(
-            broker, "me", queues, self.lease, self.room, self._deliver, away
+            broker,
+            "me",
+            queues,
+            self.lease,
+            self.room,
+            self._deliver,
+            away,
+            order=order,
         )
 
     def _deliver(self, deliveries: list[Delivery], lease: int) -> None:
@@ -115,6 +123,36 @@ def test_each_queue_is_first_in_its_turn() -> None:
         intake.fetcher.turn()
 
     assert [queues[0] for queues in broker.asked] == ["a", "b", "c", "a"]
+
+
+@pytest.mark.parametrize(
+    ("order", "before", "after"),
+    [
+        ("round_robin", ["c", "b", "a", "c"], ["d", "b", "d", "b"]),
+        ("sorted", ["a", "a", "a", "a"], ["b", "b", "b", "b"]),
+        ("priority", ["c", "c", "c", "c"], ["d", "d", "d", "d"]),
+    ],
+)
+def test_the_queue_order_strategy_says_which_queue_is_first(
+    order: str, before: list[str], after: list[str]
+) -> None:
+    broker = Flaky()
+    intake = Intake(broker, queues=["c", "b", "a"], order=order)
+    intake.lease.turn()
+    for _ in range(4):
+        intake.fetcher.turn()
+    intake.fetcher.take_from(["d", "b"])
+    for _ in range(4):
+        intake.fetcher.turn()
+
+    assert [queues[0] for queues in broker.asked] == [*before, *after]
+    assert order_of({"queue_order_strategy": order}) == order
+
+
+def test_an_order_that_nobody_knows_is_refused() -> None:
+    assert order_of({}) == "round_robin"
+    with pytest.raises(ConfigError, match="one of round_robin, sorted, priority"):
+        order_of({"queue_order_strategy": "fair"})
 
 
 def test_the_lease_gives_back_what_dead_workers_held() -> None:

@@ -1,9 +1,10 @@
 """Connections to Redis: from a URL and options to sockets that never hang."""
 
+import inspect
 import random
 import ssl
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, cycle
 from queue import Empty
@@ -15,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
-from beatd.settings import Failover, mask
+from beatd.settings import Failover, did_you_mean, mask, shown
 
 OLDEST = (6, 2)
 """The first version that can take several messages in one step."""
@@ -51,8 +52,33 @@ _REFUSALS: tuple[type[redis.RedisError], ...] = (redis.ResponseError, *_KINDS)
 _ELSEWHERE = ("READONLY", "LOADING", "MASTERDOWN")
 """Refusals that another address may be free of: this server cannot serve for now."""
 
-_SECONDS = ("socket_timeout", "socket_connect_timeout", "health_check_interval")
-_PASSED_ON = ("socket_keepalive", "client_name", "max_connections")
+
+def _seconds(value: Any) -> float | None:
+    return float(value) or None  # to wait for nothing is what nobody means
+
+
+def _flag(value: Any) -> bool:
+    return str(value).lower() not in ("false", "no", "off", "0", "")
+
+
+_OPTIONS: dict[str, Callable[[Any], Any]] = {
+    "socket_timeout": _seconds,
+    "socket_connect_timeout": _seconds,
+    "health_check_interval": _seconds,
+    "timeout": _seconds,
+    "socket_keepalive": _flag,
+    "socket_keepalive_options": dict,
+    "max_connections": int,
+    "client_name": str,
+}
+"""What of kombu's options concerns connections; `timeout` is how long to wait for one
+of `max_connections`."""
+
+_DEMANDS = {
+    "none": ssl.CERT_NONE,
+    "optional": ssl.CERT_OPTIONAL,
+    "required": ssl.CERT_REQUIRED,
+}
 
 
 class Address:
@@ -64,34 +90,17 @@ class Address:
         """Raises ConfigError; does not connect."""
         self.url = url
         self.name = mask(url)
-        kind, address = _address(url)
-        arguments: dict[str, Any] = {
-            "socket_timeout": 3.0,
-            "socket_connect_timeout": 3.0,
-            "socket_keepalive": True,
-            # After a lost answer only the caller knows what may be asked again.
-            "retry": Retry(NoBackoff(), 0),
-            "protocol": 2,
-            **address,
-        }
-        for name in _SECONDS:
-            if options.get(name) is not None:
-                arguments[name] = float(options[name])
-        for name in _PASSED_ON:
-            if options.get(name) is not None:
-                arguments[name] = options[name]
-        if kind is redis.UnixDomainSocketConnection:
-            if tls:
-                raise ConfigError("broker_use_ssl", ["a unix socket has no TLS"])
-            del arguments["socket_keepalive"]
-        if tls or kind is redis.SSLConnection:
-            kind = redis.SSLConnection
-            arguments.update(_tls(arguments, tls if isinstance(tls, Mapping) else {}))
-        self.db = int(arguments.get("db", 0))
-        limited = arguments.get("max_connections") is not None
-        pool = redis.BlockingConnectionPool if limited else redis.ConnectionPool
-        if limited:
-            arguments["timeout"] = arguments["socket_timeout"]
+        try:
+            kind, arguments = _arguments(url, options, tls)
+        except ValueError as error:
+            raise ConfigError(self.name, [str(error)]) from error
+        self.db = int(arguments["db"])
+        if arguments["max_connections"]:
+            arguments.setdefault("timeout", arguments["socket_timeout"])
+            pool: type[redis.ConnectionPool] = redis.BlockingConnectionPool
+        else:
+            arguments.pop("timeout", None)
+            pool = redis.ConnectionPool
         self.pool = pool(connection_class=kind, **arguments)
         # Its answers have types too vague to be of use.
         self.client: Any = redis.Redis(connection_pool=self.pool)
@@ -240,45 +249,99 @@ def _refusal(address: Address, error: redis.RedisError) -> tuple[str, BrokerRefu
     return kind, BrokerRefused(f"{address.name} refuses: {words}")
 
 
-def _address(url: str) -> tuple[Any, dict[str, Any]]:
+def _arguments(
+    url: str, options: Mapping[str, Any], tls: bool | Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Give the kind of connection, and redis-py's arguments for it.
+
+    What the URL says wins over the options. Raises ValueError for what no server could
+    be reached with.
+    """
+    kind, address, query = _address(url)
+    arguments: dict[str, Any] = {
+        "socket_timeout": 3.0,
+        "socket_connect_timeout": 3.0,
+        "socket_keepalive": True,
+        "max_connections": None,
+        # After a lost answer only the caller knows what may be asked again.
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        **address,
+        **_read(options),
+        **_read(query),
+    }
+    secure = {name: query[name] for name in query if name.startswith("ssl_")}
+    if kind is redis.UnixDomainSocketConnection:
+        if tls:
+            raise ValueError("broker_use_ssl: a unix socket has no TLS")
+        del arguments["socket_keepalive"]
+        arguments.pop("socket_keepalive_options", None)
+    elif tls or kind is redis.SSLConnection:
+        kind = redis.SSLConnection
+        arguments |= _tls(secure | dict(tls if isinstance(tls, Mapping) else {}))
+    return kind, arguments
+
+
+def _read(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Read those options that concern connections and are set."""
+    found = {}
+    for name, read in _OPTIONS.items():
+        if options.get(name) is None:
+            continue
+        try:
+            value = read(options[name])
+        except (TypeError, ValueError):
+            said = shown(name, options[name])
+            raise ValueError(f"{name}: cannot be {said}") from None
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def _address(url: str) -> tuple[Any, dict[str, Any], dict[str, str]]:
     """Read where the server is, in Celery's forms of URLs and redis-py's."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
     address: dict[str, Any] = {}
-    if parts.username:
-        address["username"] = unquote(parts.username)
-    if parts.password:
-        address["password"] = unquote(parts.password)
+    for name, value in (("username", parts.username), ("password", parts.password)):
+        if value := unquote(value or "") or query.get(name):
+            address[name] = value
     if parts.scheme in ("redis+socket", "unix"):
         address["path"] = unquote(parts.path)
         kind: Any = redis.UnixDomainSocketConnection
-        database = query.pop("virtual_host", "") or query.pop("db", "")
+        database = query.get("virtual_host") or query.get("db", "")
     else:
         address["host"] = unquote(parts.hostname or "localhost")
         address["port"] = parts.port or 6379
         kind = redis.SSLConnection if parts.scheme == "rediss" else redis.Connection
-        database = query.pop("db", "") or unquote(parts.path)
+        database = query.get("db") or unquote(parts.path)
     database = database.strip("/")
     if database and not database.isdecimal():
-        raise ConfigError(
-            "broker_url", [f"expected the number of a database, got {database!r}"]
-        )
+        raise ValueError(f"expected the number of a database, got {database!r}")
     address["db"] = int(database or 0)
-    for name, value in query.items():
-        if name in _SECONDS:
-            address[name] = float(value)
-        elif name in ("client_name", "password", "username") or name.startswith("ssl_"):
-            address[name] = value
-    return kind, address
+    return kind, address, query
 
 
-def _tls(arguments: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def _tls(options: Mapping[str, Any]) -> dict[str, Any]:
     """Give TLS options as redis-py names them; Celery also says `CERT_REQUIRED`."""
-    tls = {n: v for n, v in arguments.items() if n.startswith("ssl_")}
-    tls.update((n if n.startswith("ssl_") else f"ssl_{n}", options[n]) for n in options)
-    demand = tls.get("ssl_cert_reqs")
-    if isinstance(demand, str):
-        tls["ssl_cert_reqs"] = demand.lower().removeprefix("cert_")
-    elif isinstance(demand, int) and not isinstance(demand, ssl.VerifyMode):
-        tls["ssl_cert_reqs"] = ssl.VerifyMode(demand)
+    tls = {n if n.startswith("ssl_") else f"ssl_{n}": options[n] for n in options}
+    known = inspect.signature(redis.SSLConnection).parameters
+    for name in tls:
+        if name not in known:
+            hint = did_you_mean(name, [one for one in known if one.startswith("ssl_")])
+            raise ValueError("; ".join(filter(None, [f"no TLS option {name!r}", hint])))
+    if "ssl_check_hostname" in tls:
+        tls["ssl_check_hostname"] = _flag(tls["ssl_check_hostname"])
+    if "ssl_cert_reqs" in tls:
+        tls["ssl_cert_reqs"] = _demand(tls["ssl_cert_reqs"])
     return tls
+
+
+def _demand(asked: object) -> ssl.VerifyMode:
+    """Read what is demanded of a certificate; None means nothing, as in Celery."""
+    if isinstance(asked, int):
+        return ssl.VerifyMode(asked)
+    word = str(asked).lower().removeprefix("cert_")
+    if word not in _DEMANDS:
+        raise ValueError(f"ssl_cert_reqs: expected one of {', '.join(_DEMANDS)}")
+    return _DEMANDS[word]

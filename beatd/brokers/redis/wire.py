@@ -15,6 +15,7 @@ from beatd.routing import (
     fanout_channel,
     list_key,
     step_of,
+    steps_of,
 )
 
 
@@ -31,12 +32,12 @@ class Wire:
 
     @classmethod
     def of(cls, options: Mapping[str, Any], db: int) -> "Wire":
-        """Read them from `broker_transport_options`."""
+        """Read them from `broker_transport_options`. Raises ConfigError."""
         return cls(
             db,
             options.get("global_keyprefix") or "",
             options.get("sep") or SEPARATOR,
-            tuple(sorted(options.get("priority_steps") or PRIORITY_STEPS)),
+            steps_of(options),
             options.get("fanout_prefix", True),
             options.get("fanout_patterns", True),
         )
