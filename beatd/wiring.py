@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import tzinfo
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -24,6 +25,7 @@ from beatd.instant import span_of
 from beatd.leadership import Leadership
 from beatd.pools.base import AsyncRunner
 from beatd.results.base import READY_STATES, Keeper, ResultBackend
+from beatd.routing import Queue
 from beatd.schedule_file import ScheduleFile
 from beatd.scheduler import LONGEST_NAP, Scheduler
 from beatd.settings import Settings, mask
@@ -94,7 +96,7 @@ def scheduler_of(config: Config) -> Scheduler:
         keep=[bad.name for bad in config.bad],
         ended=_ended_by(settings),
         queues=config.router.queues.values(),
-        declare=broker.declare,
+        declare=partial(_prepare, broker),
         longest_nap=min(nap, LONGEST_NAP),
     )
 
@@ -128,6 +130,13 @@ def _one_broker(settings: Settings) -> Broker:
             extra={"event": "broker.addresses"},
         )
     return brokers.of_settings(settings, [first])
+
+
+def _prepare(broker: Broker, queues: Collection[Queue]) -> None:
+    """Make the queues known, and say what the broker may do to them."""
+    broker.declare(queues)
+    for risk in broker.risks():
+        logger.warning("broker: %s", risk, extra={"event": "broker.risk"})
 
 
 def worker_of(

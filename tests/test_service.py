@@ -13,7 +13,7 @@ import pytest
 from beatd.notify import Notify
 from beatd.service import _Crew
 from tests.processes import beatd, ended
-from tests.servers import eventually
+from tests.servers import Server, eventually
 
 TICK = """
 from beatd import every
@@ -49,6 +49,19 @@ def test_the_schedule_file_is_where_the_option_says(here: Path) -> None:
         "broker.db",
         "celery.db",
     ]
+
+
+def test_a_broker_that_may_throw_messages_away_is_warned_of(here: Path) -> None:
+    settings = {"maxmemory-policy": "allkeys-lru"}
+    with (
+        Server(**settings) as server,
+        beatd(
+            "--config", "shop", "-b", server.url(), "-l", "INFO", cwd=here
+        ) as running,
+    ):
+        running.until("tick queued", times=3)
+
+    assert running.output.count("its maxmemory-policy is allkeys-lru") == 1
 
 
 def test_a_reload_takes_new_entries(here: Path) -> None:

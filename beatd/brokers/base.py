@@ -385,6 +385,10 @@ class Broker(Lead, Emitter, Sender, Consumer, DeadLetters, Protocol):
         """Say in a few words who answers (`valkey 9.1`), for people."""
         ...
 
+    def risks(self) -> list[str]:
+        """Say what in its own settings may break what is promised here, for people."""
+        ...
+
     def close(self) -> None:
         """Let go of connections and files."""
         ...

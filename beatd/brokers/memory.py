@@ -373,6 +373,9 @@ class MemoryBroker:
     def ping(self) -> str:
         return "memory"
 
+    def risks(self) -> list[str]:
+        return []
+
     def close(self) -> None:
         """Keep everything: others may still use it."""
 

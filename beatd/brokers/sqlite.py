@@ -360,6 +360,9 @@ class SQLiteBroker:
             self._term(db)
         return f"sqlite {sqlite3.sqlite_version}, {self._path}"
 
+    def risks(self) -> list[str]:
+        return []
+
     def close(self) -> None:
         self._closed.set()
         self._lock.unlock()

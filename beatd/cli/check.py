@@ -213,13 +213,15 @@ def _ask_at(config: Config, url: str) -> tuple[str, list[Problem]]:
         broker = brokers.of_settings(config.settings, [url])
         try:
             answer = broker.ping()
+            risks = broker.risks()
         finally:
             broker.close()
     except ConfigError as error:
         return "", [Problem(f"broker: {problem}") for problem in error.problems]
     except BrokerUnavailable as error:
         return "", [Problem(f"broker {mask(url)}: {error}")]
-    return f"{mask(url)}: {answer}; each slot is queued exactly once", []
+    problems = [Problem(f"broker {mask(url)}: {risk}", warning=True) for risk in risks]
+    return f"{mask(url)}: {answer}; each slot is queued exactly once", problems
 
 
 def _is_made_later(url: str) -> bool:

@@ -333,6 +333,41 @@ def test_a_missing_permission_neither_loses_nor_doubles(
     broker.close()
 
 
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ("noeviction", []),
+        ("allkeys-lru", ["allkeys-lru: when it is full it throws keys away, messages"]),
+        (
+            "volatile-ttl",
+            ["volatile-ttl: when it is full it throws keys away, the lead"],
+        ),
+    ],
+)
+def test_a_server_that_throws_keys_away_is_a_risk(
+    spoilt: Server, policy: str, said: list[str]
+) -> None:
+    broker = RedisBroker(spoilt.url(), namespace="test")
+    with spoilt.client() as admin:
+        admin.config_set("maxmemory-policy", policy)
+        risks = broker.risks()
+        admin.config_set("maxmemory-policy", "noeviction")
+
+    assert len(risks) == len(said)
+    assert all(words in risk for words, risk in zip(said, risks, strict=True))
+    broker.close()
+
+
+def test_what_the_server_does_not_let_us_see_is_no_risk(
+    server: Server, client: Any, user: str
+) -> None:
+    client.execute_command("ACL", "SETUSER", "u", "-info")
+    broker = RedisBroker(server.url(user=user), namespace="test")
+
+    assert broker.risks() == []
+    broker.close()
+
+
 def test_a_queue_name_that_is_no_list_is_refused_before_anything_is_done(
     broker: RedisBroker, client: Any
 ) -> None:

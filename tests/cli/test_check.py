@@ -295,6 +295,20 @@ def test_of_several_brokers_each_is_asked_and_the_first_is_the_scheduler_s(
     assert "warning" not in run("check").stdout
 
 
+def test_broker_warns_of_a_server_that_throws_keys_away(
+    run: Run, config: Path, server: Server
+) -> None:
+    config.write_text(f'broker_url = "{server.url()}"\n')
+    with server.client() as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        output = run("check", "--broker").stdout
+        client.config_set("maxmemory-policy", "noeviction")
+
+    warning = f"warning: broker {server.url()}: its maxmemory-policy is allkeys-lru"
+    assert warning in output
+    assert "warning" not in run("check", "--broker").stdout
+
+
 @pytest.mark.usefixtures("shop")
 def test_broker_makes_no_file(run: Run, folder: Path) -> None:
     before = sorted(folder.iterdir())

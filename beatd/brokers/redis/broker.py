@@ -372,6 +372,21 @@ class RedisBroker:
     def ping(self) -> str:
         return self._server.check_version()
 
+    def risks(self) -> list[str]:
+        self._greet()
+        with self._server.answering() as client:
+            try:
+                policy = client.info("memory").get("maxmemory_policy", "noeviction")
+            except redis.exceptions.NoPermissionError:
+                return []  # nor may we change it
+        if policy == "noeviction":
+            return []
+        lost = "the lead and results" if policy.startswith("volatile") else "messages"
+        return [
+            f"its maxmemory-policy is {policy}: when it is full it throws keys away,"
+            f" {lost} among them; set it to noeviction"
+        ]
+
     def close(self) -> None:
         self._messages.close()
         self._releases.close()
