@@ -49,6 +49,13 @@ _KINDS: dict[type[redis.RedisError], str] = {
 
 _REFUSALS: tuple[type[redis.RedisError], ...] = (redis.ResponseError, *_KINDS)
 
+_NO_ANSWER = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.InvalidResponse,  # whoever listens there speaks another protocol
+    OSError,
+)
+
 _ELSEWHERE = ("READONLY", "LOADING", "MASTERDOWN")
 """Refusals that another address may be free of: this server cannot serve for now."""
 
@@ -160,7 +167,7 @@ class Server:
             if kind in _ELSEWHERE:
                 self._leave(present)
             raise refusal from error
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        except _NO_ANSWER as error:
             # A pool without a free connection says nothing about the server.
             if not isinstance(error.__context__, Empty):
                 # One socket is dead: the idle ones beside it are likely dead too, and
