@@ -113,6 +113,7 @@ class Delayed:
     queue: str
     message: bytes
     due: Instant
+    """By this process's clock; the broker's own may differ, and is asked how far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +256,10 @@ class Consumer(Protocol):
         """Move up to `limit` messages into the worker's in-flight set; never wait.
 
         Order: priority steps first, then `queues` in the order given. Messages whose
-        delay is over come back first. `attempt` names the request: one that is made
-        again with the same `attempt`, because its answer was lost, gives the same
-        deliveries and takes no more. Less is given once it has ENOUGH bytes.
+        delay is over come back first, the one that was due first foremost. `attempt`
+        names the request: one that is made again with the same `attempt`, because its
+        answer was lost, gives the same deliveries, whatever the limit is by now, and
+        takes no more. Less is given once it has ENOUGH bytes.
         """
         ...
 

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, islice
 
 from beatd.brokers.base import (
     ENOUGH,
@@ -203,28 +203,29 @@ class MemoryBroker:
             joined = self._workers.get(worker)
             if joined is None:
                 return []
-            self._end_delays()
+            self._end_delays(queues, limit)
             lists = [(step, name) for step in PRIORITY_STEPS for name in queues]
-            tokens = [f"{attempt}:{index}" for index in range(limit)]
-            if not any(token in joined.in_flight for token in tokens):
+            tokens = (f"{attempt}:{index}" for index in count())
+            if f"{attempt}:0" not in joined.in_flight:
                 size = 0
-                for token in tokens:
+                for token in islice(tokens, limit):
                     if size >= ENOUGH or (stored := self._pop(lists)) is None:
                         break
                     joined.in_flight[token] = stored
                     size += len(stored.message)
             return [
                 Delivery(token, stored.queue, stored.message, stored.deliveries + 1)
-                for token in tokens
-                if (stored := joined.in_flight.get(token))
+                for token, stored in joined.in_flight.items()
+                if token.rpartition(":")[0] == attempt
             ]
 
     def await_message(self, queues: Sequence[str], timeout: Span) -> bool:
         lists = [(step, name) for step in PRIORITY_STEPS for name in queues]
 
         def found() -> bool:
-            self._end_delays()
-            return any(self._lists.get(key) for key in lists)
+            self._end_delays(queues, 0)
+            late = [one for one in self._delayed if one[0] <= self._clock.now()]
+            return bool(late) or any(self._lists.get(key) for key in lists)
 
         with self._changed:
             self._wait(lambda: self._interrupted or found(), self._next_due, timeout)
@@ -446,11 +447,23 @@ class MemoryBroker:
         self._delayed.sort(key=lambda late: late[:2])
         self._changed.notify_all()
 
-    def _end_delays(self) -> None:
+    def _end_delays(self, queues: Collection[str], limit: int) -> None:
+        """Put back what is due: of these queues no more than are taken next.
+
+        What comes due later would be put in front of those that were not.
+        """
         now = self._clock.now()
-        due = [stored for until, _, stored in self._delayed if until <= now]
-        del self._delayed[: len(due)]
-        self._put_in_front(due)
+        over, left = [], []
+        for late in self._delayed:
+            until, _, stored = late
+            own = stored.queue in queues
+            if until > now or (own and limit <= 0):
+                left.append(late)
+            else:
+                over.append(stored)
+                limit -= own
+        self._delayed = left
+        self._put_in_front(over)
 
     def _next_due(self) -> Instant:
         return self._delayed[0][0] if self._delayed else self._clock.now() + SECOND

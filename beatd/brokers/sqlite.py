@@ -453,8 +453,7 @@ class SQLiteBroker:
         self, db: sqlite3.Connection, queues: Sequence[str], limit: int
     ) -> list[int]:
         """Give the ids of what is next: by step, then by the order of the queues."""
-        over = db.execute(SQL["over"], (self._clock.now(),)).fetchall()
-        self._put_in_front(db, over, deaths=0)
+        self._put_in_front(db, self._over(db, queues, limit), deaths=0)
         rows: list[_Row] = []
         for queue in queues:
             rows += db.execute(SQL["ready"], (queue, limit))
@@ -468,6 +467,22 @@ class SQLiteBroker:
             chosen.append(number)
             size += length
         return chosen
+
+    def _over(
+        self, db: sqlite3.Connection, queues: Sequence[str], limit: int
+    ) -> list[_Row]:
+        """Give what is due, the last one first: as many of these queues as are taken.
+
+        What comes due later would be put in front of those that were not.
+        """
+        over: list[_Row] = []
+        for number, queue in db.execute(SQL["over"], (self._clock.now(),)):
+            if queue in queues:
+                if limit == 0:
+                    break
+                limit -= 1
+            over.append((number,))
+        return over[::-1]
 
     def _release(self, db: sqlite3.Connection, worker: str, *, deaths: int) -> int:
         """End a lease and put in front what was held under it; say how many."""

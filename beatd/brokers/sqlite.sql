@@ -157,7 +157,8 @@ WHERE due IS NOT NULL AND queue IN (SELECT value FROM json_each(?))
 ORDER BY due, id LIMIT ?
 
 -- name: over
-SELECT id FROM messages WHERE due IS NOT NULL AND due <= ? ORDER BY due DESC, id DESC
+SELECT id, queue FROM messages WHERE due IS NOT NULL AND due <= ?
+ORDER BY due, id LIMIT 100
 
 -- name: held
 SELECT id FROM messages WHERE worker = ? ORDER BY place DESC

@@ -9,6 +9,7 @@ import pytest
 from beatd.brokers.base import ENOUGH, Broker, Delivery, Done, Outgoing
 from beatd.clock import SystemClock
 from beatd.instant import MINUTE, SECOND, Instant
+from beatd.routing import Route
 from tests.brokers.making import (
     CELERY,
     NOON,
@@ -96,6 +97,15 @@ def test_a_request_that_found_less_than_asked_takes_no_more_when_made_again(
 
     assert broker.take(worker, ["celery"], 2, "t1") == first
     assert messages(broker.take(worker, ["celery"], 2, "t2")) == [b"2"]
+
+
+def test_a_request_made_again_with_less_room_gives_the_same(
+    broker: Broker, worker: str
+) -> None:
+    fill(broker, b"1", b"2", b"3")
+    first = broker.take(worker, ["celery"], 3, "t1")
+
+    assert broker.take(worker, ["celery"], 1, "t1") == first
 
 
 def test_large_messages_come_one_by_one(broker: Broker, worker: str) -> None:
@@ -337,6 +347,30 @@ def test_delayed_messages_wait_until_they_are_due(broker: Broker, worker: str) -
     taken = broker.take(worker, ["celery"], 9, "t1")
 
     assert messages(taken) == [b"first", b"second", b"there"]
+
+
+def test_what_came_due_earlier_is_not_passed_by_what_comes_due_later(
+    broker: Broker, worker: str
+) -> None:
+    broker.send([Outgoing(CELERY, b"%d" % due, due=due) for due in (2, 1)])
+    taken = broker.take(worker, ["celery"], 1, "t1")
+    broker.send([Outgoing(CELERY, b"%d" % due, due=due) for due in (4, 3)])
+    for attempt in ("t2", "t3", "t4"):
+        taken += broker.take(worker, ["celery"], 1, attempt)
+
+    assert messages(taken) == [b"1", b"2", b"3", b"4"]
+
+
+def test_what_comes_due_for_others_goes_back_to_its_queue(
+    broker: Broker, other: Broker, worker: str
+) -> None:
+    broker.send([Outgoing(Route("b", routing_key="b"), b"theirs", due=1)])
+    broker.send([Outgoing(CELERY, b"mine", due=2)])
+
+    assert messages(broker.take(worker, ["celery"], 1, "t1")) == [b"mine"]
+    assert broker.await_message(["celery"], 1) is False
+    other.join("w2", MINUTE)
+    assert messages(other.take("w2", ["b"], 1, "t1")) == [b"theirs"]
 
 
 def test_a_delayed_delivery_leaves_the_flight_and_comes_back(

@@ -16,10 +16,12 @@ import redis
 from beatd.brokers import connect
 from beatd.brokers.base import Broker, Done, Outcome, Outgoing
 from beatd.brokers.redis import RedisBroker
+from beatd.clock import SystemClock
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
-from beatd.instant import MINUTE, SECOND
+from beatd.instant import HOUR, MINUTE, SECOND
 from beatd.routing import Queue, Route
 from tests.brokers.making import CELERY, NOON, emission, lead, lying_in, outgoing
+from tests.fakes import FakeClock
 from tests.proxy import Fault, Proxy
 from tests.servers import PATIENCE, Server, emptied, eventually
 
@@ -400,6 +402,125 @@ def test_a_server_that_is_too_old_is_named() -> None:
         with pytest.raises(BrokerRefused, match=r"Redis 5\.0\.7.*6\.2 or later"):
             broker.leader()
         broker.close()
+
+
+def test_what_is_refused_in_part_is_not_sent_in_part(
+    broker: RedisBroker, client: Any
+) -> None:
+    client.set("taken", "by another program")
+    broker.send([outgoing(b"1")])
+    broker.join("w", MINUTE)
+    [one] = broker.take("w", ["celery"], 1, "t1")
+    late = Outgoing(CELERY, b"late", due=2**45)
+    sends = [outgoing(b"next"), outgoing(b"more", "b"), late, outgoing(b"x", "taken")]
+
+    for _ in range(3):
+        with pytest.raises(BrokerRefused, match="rename the queue"):
+            broker.acknowledge("w", [Done(one)], sends)
+        with pytest.raises(BrokerRefused, match="rename the queue"):
+            broker.send(sends)
+
+    assert broker.delayed(["celery"], 9) == []
+    client.delete("taken")
+    broker.acknowledge("w", [Done(one)], sends)
+    assert lying_in(broker, "celery", "b", "taken") == [b"next", b"more", b"x"]
+
+
+def test_a_full_server_lets_work_be_moved(spoilt: Server) -> None:
+    broker = RedisBroker(spoilt.url(), namespace="test")
+    broker.send([outgoing(b"%d" % number) for number in range(1, 8)])
+    broker.send([Outgoing(CELERY, b"late", due=1)])
+    broker.join("w", MINUTE)
+    with spoilt.client() as admin:
+        admin.config_set("maxmemory", "1")
+        try:
+            late, one, two, three = broker.take("w", ["celery"], 4, "t1")
+            broker.acknowledge("w", [Done(late)])
+            broker.give_back("w", [one])
+            broker.bury("w", two, "why")
+            broker.delay("w", three, 2**45)
+            again = broker.take("w", ["celery"], 2, "t2")
+            broker.leave("w")
+        finally:
+            admin.config_set("maxmemory", "0")
+
+    assert late.message == b"late"
+    assert [delivery.message for delivery in again] == [b"1", b"4"]
+    assert lying_in(broker) == [b"1", b"4", b"5", b"6", b"7"]
+    assert [one.message for one in broker.delayed(["celery"], 9)] == [b"3"]
+    assert len(broker.dead_letters()) == 1
+    broker.close()
+
+
+def test_a_dead_worker_s_message_that_cannot_go_back_is_kept_and_the_others_do(
+    broker: RedisBroker, client: Any
+) -> None:
+    broker.send([outgoing(b"1"), outgoing(b"2"), outgoing(b"3", "taken")])
+    broker.join("w", 1)
+    broker.take("w", ["celery", "taken"], 3, "t1")
+    client.set("taken", "by another program")
+
+    assert eventually(broker.recover) == 2
+    assert [broker.recover() for _ in range(3)] == [0, 0, 0]
+    assert client.lrange("celery", 0, -1) == [b"2", b"1"]
+    client.delete("taken")
+    assert broker.recover() == 1
+    assert lying_in(broker, "celery", "taken") == [b"1", b"2", b"3"]
+
+
+def test_a_delayed_message_that_cannot_go_back_holds_up_nobody(
+    broker: RedisBroker, client: Any
+) -> None:
+    client.set("taken", "by another program")
+    broker.send([Outgoing(Route("taken"), b"stuck", due=1), outgoing(b"1")])
+    broker.send([Outgoing(CELERY, b"2", due=2)])
+    broker.join("w", MINUTE)
+
+    taken = broker.take("w", ["celery"], 9, "t1")
+
+    assert [delivery.message for delivery in taken] == [b"2", b"1"]
+    assert broker.await_message(["celery"], 1) is False
+    assert [one.message for one in broker.delayed(["taken"], 9)] == [b"stuck"]
+
+
+@pytest.mark.parametrize("skew", [-HOUR, HOUR])
+def test_a_delay_is_as_long_as_asked_whatever_the_server_s_clock_says(
+    server: Server, skew: int
+) -> None:
+    clock = FakeClock(SystemClock().now() + skew)
+    broker = RedisBroker(server.url(), namespace="test", clock=clock)
+    broker.send([outgoing(b"1")])
+    broker.join("w", MINUTE)
+    [one] = broker.take("w", ["celery"], 1, "t1")
+    broker.send([Outgoing(CELERY, b"soon", due=clock.now() + 50)])
+    broker.send([Outgoing(CELERY, b"later", due=clock.now() + MINUTE)])
+    broker.delay("w", one, clock.now() + MINUTE)
+    waits = [one.due - clock.now() for one in broker.delayed(["celery"], 9)]
+
+    [soon] = eventually(lambda: broker.take("w", ["celery"], 9, "t2"))
+
+    assert soon.message == b"soon"
+    assert [round(wait / MINUTE) for wait in waits] == [0, 1, 1]
+    broker.close()
+
+
+def test_what_does_not_speak_redis_is_unavailable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        broker = RedisBroker(f"redis://127.0.0.1:{port}/0", namespace="test")
+        with ThreadPoolExecutor() as threads:
+            threads.submit(_answer_in_http, listener)
+
+            with pytest.raises(BrokerUnavailable, match=str(port)):
+                broker.leader()
+    broker.close()
+
+
+def _answer_in_http(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(1 << 16)
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
 # Waiting

@@ -217,7 +217,7 @@ class RedisBroker:
 
     def send(self, batch: Sequence[Outgoing]) -> None:
         commands = self._sending(batch)
-        if len(commands) == 1:
+        if len(commands) == 1 and commands[0][0] != "DELAY":
             self._ask(*commands[0])
         elif commands:
             self._settle("", (), commands)
@@ -271,19 +271,23 @@ class RedisBroker:
     def delay(self, worker: str, delivery: Delivery, until: Instant) -> None:
         in_flight = self._in_flight(self._lease(worker))
         keys = [in_flight, self._key("delayed"), self._key("late")]
-        self._run("delay", keys, [delivery.token, secrets.token_hex(8), until])
+        # Not the instant: the server's clock need not agree with ours.
+        wait = until - self._clock.now()
+        self._run("delay", keys, [delivery.token, secrets.token_hex(8), wait])
 
     def delayed(self, queues: Collection[str], limit: int) -> list[Delayed]:
         lists = self._wire.lists(queues)
         waiting = self._ask("ZRANGE", self._key("delayed"), 0, CHUNK - 1, "WITHSCORES")
         due = dict(zip(waiting[::2], waiting[1::2], strict=True))
         held = self._ask("HMGET", self._key("late"), *due) if due else []
+        seconds, micros = self._ask("TIME")
+        ahead = int(seconds) * SECOND + int(micros) // 1000 - self._clock.now()
         found = []
         for moment, late in zip(due.values(), held, strict=True):
             if late is not None:  # it came due meanwhile
                 place, message = _unpack(late)
                 if queue := lists.get(place):
-                    found.append(Delayed(queue, message, int(float(moment))))
+                    found.append(Delayed(queue, message, int(float(moment)) - ahead))
         return found[:limit]
 
     def bury(
@@ -492,33 +496,39 @@ class RedisBroker:
         self._run("acknowledge", keys, arguments)
 
     def _sending(self, batch: Sequence[Outgoing]) -> list[Command]:
-        """Give the commands that send the batch; those for one list become one."""
+        """Give the commands that send the batch: acknowledge.lua says which there are.
+
+        Those for one list become one; what cannot be taken back comes last.
+        """
         pushed: dict[str, list[bytes]] = {}
-        others: list[Command] = []
+        delays: list[Command] = []
+        published: list[Command] = []
         for outgoing in batch:
             for place, kind in self._destinations(outgoing.route):
                 if kind == CHANNEL:
-                    others.append(("PUBLISH", place, outgoing.message))
+                    published.append(("PUBLISH", place, outgoing.message))
                 elif outgoing.due is None:
                     pushed.setdefault(place, []).append(outgoing.message)
                 else:
-                    late = secrets.token_hex(8)
-                    held = b"0:%d:%b%b" % (
-                        len(place.encode()),
-                        place.encode(),
-                        outgoing.message,
-                    )
-                    others.append(("HSET", self._key("late"), late, held))
-                    others.append(("ZADD", self._key("delayed"), outgoing.due, late))
-        for place in pushed:
-            for name, life in self._expiring.get(place, {}).items():
-                others.append(("PEXPIRE", name, life))
+                    wait = outgoing.due - self._clock.now()
+                    delays.append(self._delay(place, wait, outgoing.message))
         pushes = [
             ("LPUSH", place, *some)
             for place, messages in pushed.items()
             for some in _chunks(messages)
         ]
-        return [*pushes, *others]
+        lives = [
+            ("PEXPIRE", name, life)
+            for place in pushed
+            for name, life in self._expiring.get(place, {}).items()
+        ]
+        return [*pushes, *delays, *lives, *published]
+
+    def _delay(self, place: str, wait: Span, message: bytes) -> Command:
+        keys = self._key("delayed"), self._key("late")
+        name = place.encode()
+        held = b"0:%d:%b%b" % (len(name), name, message)
+        return ("DELAY", *keys, secrets.token_hex(8), wait, held)
 
     def _ways(
         self, batch: Sequence[Emission]

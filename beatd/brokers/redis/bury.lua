@@ -7,8 +7,9 @@
 --       5 deliveries  hash: SHA-1 of a message -> how often a worker died with it
 -- ARGV  1 token  2 record  3 SHA-1 of the message
 --
--- What is not in flight is passed over.
+-- What is not in flight is passed over. A full server lets it be done (take.lua).
 
+redis.call('HDEL', KEYS[1], '')
 local held = redis.call('HGET', KEYS[1], ARGV[1])
 if held then
   local id = redis.call('INCR', KEYS[4])

@@ -3,8 +3,9 @@
 -- KEYS  1 in flight  hash: token -> held message (take.lua)
 -- ARGV  tokens
 --
--- What is not in flight is passed over.
+-- What is not in flight is passed over. A full server lets it be done (take.lua).
 
+redis.call('HDEL', KEYS[1], '')
 for index = #ARGV, 1, -1 do
   local held = redis.call('HGET', KEYS[1], ARGV[index])
   if held then

@@ -8,35 +8,43 @@
 --       3 the lease end that ran out; absent when the worker leaves by itself
 --
 -- Gives the number of messages put back; each counts as one more death if the lease
--- ran out. Does nothing if the lease was renewed meanwhile.
+-- ran out. Does nothing if the lease was renewed meanwhile. What its list refuses stays
+-- in flight, and the lease that ran out with it, for others to try. A full server lets
+-- it be done (take.lua).
 
 local died = ARGV[3]
 if died and redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= died then
   return 0
 end
+redis.call('HDEL', KEYS[2], '')
 
-local back, all = {}, redis.call('HVALS', KEYS[2])
-for index, held in ipairs(all) do
-  local serial, size, at = held:match('^(%d+):(%d+):()')
-  back[index] = {
-    serial = tonumber(serial),
-    list = held:sub(at, at + size - 1),
-    message = held:sub(at + size),
-  }
+-- Two looks at each: all of them at once may be more than fits into memory twice.
+local serials, tokens = {}, redis.call('HKEYS', KEYS[2])
+for _, token in ipairs(tokens) do
+  serials[token] = tonumber(redis.call('HGET', KEYS[2], token):match('^%d+'))
 end
-table.sort(back, function(one, other) return one.serial > other.serial end)
-for _, one in ipairs(back) do
-  redis.call('RPUSH', one.list, one.message)
-  if died then
-    redis.call('HINCRBY', KEYS[3], redis.sha1hex(one.message), 1)
+table.sort(tokens, function(one, other) return serials[one] > serials[other] end)
+local back = 0
+for _, token in ipairs(tokens) do
+  local held = redis.call('HGET', KEYS[2], token)
+  local size, at = held:match('^%d+:(%d+):()')
+  local message = held:sub(at + size)
+  local answer = redis.pcall('RPUSH', held:sub(at, at + size - 1), message)
+  if type(answer) ~= 'table' then
+    redis.call('HDEL', KEYS[2], token)
+    back = back + 1
+    if died then
+      redis.call('HINCRBY', KEYS[3], redis.sha1hex(message), 1)
+    end
   end
 end
-if died and #back > 0 then
+if died and back > 0 then
   redis.call('PEXPIRE', KEYS[3], ARGV[2])
 end
 if not died then -- a worker that lost its lease may still be asking again
   redis.call('DEL', KEYS[4])
 end
-redis.call('DEL', KEYS[2])
-redis.call('ZREM', KEYS[1], ARGV[1])
-return #back
+if back == #tokens then
+  redis.call('ZREM', KEYS[1], ARGV[1])
+end
+return back

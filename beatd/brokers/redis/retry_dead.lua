@@ -4,8 +4,9 @@
 --       2 messages  hash: id -> held message (take.lua)
 -- ARGV  ids
 --
--- Gives the number of those that were there.
+-- Gives the number of those that were there. A full server lets it be done (take.lua).
 
+redis.call('HDEL', KEYS[2], '')
 local found = 0
 for _, id in ipairs(ARGV) do
   local held = redis.call('HGET', KEYS[2], id)

@@ -15,24 +15,48 @@
 -- Gives for each message: number of the token, list, message, deaths. Nothing if the
 -- worker has no lease. The same attempt again gives the same, and takes no more.
 
+local RETRY = 10000 -- ms until a message is tried again whose list refuses it
+
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   return {}
 end
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local due = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now, 'LIMIT', 0, 100)
-for index = #due, 1, -1 do -- the first one due ends up in front
-  local held = redis.call('HGET', KEYS[6], due[index])
-  if held then
-    local size, at = held:match('^%d+:(%d+):()')
-    redis.call('RPUSH', held:sub(at, at + size - 1), held:sub(at + size))
-  end
-  redis.call('ZREM', KEYS[5], due[index])
-  redis.call('HDEL', KEYS[6], due[index])
-end
+-- A full server refuses the first write of a script if it may need room: this one does
+-- not, and what follows only moves what is there.
+redis.call('HDEL', KEYS[2], '')
 
 local limit, given = tonumber(ARGV[3]), {}
+local own = {}
+for index = 7, #KEYS do
+  own[KEYS[index]] = true
+end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local over, room = {}, limit
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now, 'LIMIT', 0, 100)) do
+  local held = redis.call('HGET', KEYS[6], id)
+  local size, at = (held or '0::'):match('^%d+:(%d+):()')
+  local list = held and held:sub(at, at + size - 1)
+  if own[list] then
+    if room == 0 then
+      break -- no more than are taken: those that come due later must not pass them
+    end
+    room = room - 1
+  end
+  over[#over + 1] = {id = id, list = list, message = held and held:sub(at + size)}
+end
+for index = #over, 1, -1 do -- the first one due ends up in front
+  local one = over[index]
+  local answer = one.list and redis.pcall('RPUSH', one.list, one.message)
+  if type(answer) == 'table' then -- it may not go there: that holds up no other
+    redis.call('ZADD', KEYS[5], now + RETRY, one.id)
+  else
+    redis.call('ZREM', KEYS[5], one.id)
+    redis.call('HDEL', KEYS[6], one.id)
+  end
+end
+
 local died = redis.call('HLEN', KEYS[4]) > 0
 local function give(number, list, message)
   local deaths = died and redis.call('HGET', KEYS[4], redis.sha1hex(message))
@@ -41,15 +65,15 @@ local function give(number, list, message)
   given[size + 3], given[size + 4] = message, tonumber(deaths or 0)
 end
 
-for number = 1, limit do
-  local held = redis.call('HGET', KEYS[2], ARGV[2] .. ':' .. number)
-  if not held and number == 1 then
-    break -- a new attempt: the first token is only settled after its answer arrived
-  end
-  if held then
-    local size, at = held:match('^%d+:(%d+):()')
-    give(number, held:sub(at, at + size - 1), held:sub(at + size))
-  end
+-- All that the attempt took, whatever its limit is by now. Its tokens have no gap: none
+-- is settled before the answer arrived, and then the next attempt has another name.
+local number = 1
+local held = redis.call('HGET', KEYS[2], ARGV[2] .. ':' .. number)
+while held do
+  local size, at = held:match('^%d+:(%d+):()')
+  give(number, held:sub(at, at + size - 1), held:sub(at + size))
+  number = number + 1
+  held = redis.call('HGET', KEYS[2], ARGV[2] .. ':' .. number)
 end
 if #given > 0 then
   return given
@@ -66,8 +90,8 @@ end
 
 local index = 7
 while index <= #KEYS and taken < limit and size < enough do
-  -- Not more than a few: what is too much has to go back.
-  local list, some = KEYS[index], math.min(limit - taken, 16)
+  -- A few, and one at first: what is too much has to go back.
+  local list, some = KEYS[index], math.min(limit - taken, taken + 1, 16)
   local found = redis.call('RPOP', list, some) or {}
   local number = 1
   while number <= #found and size < enough do
