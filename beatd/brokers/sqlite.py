@@ -55,6 +55,9 @@ FIRST_NAP, LONGEST_NAP, NAP_GROWTH = 0.004, 0.02, 1.005
 """Seconds between two looks for what other processes sent, and the factor by which they
 grow: short for some seconds after each message, long where nothing happens."""
 
+LARGEST_WAL = 8 * 1024 * 1024
+"""Bytes that the WAL has at most, but while somebody reads for long."""
+
 _Row: TypeAlias = tuple[Any, ...]
 
 
@@ -591,6 +594,8 @@ class SQLiteBroker:
             make(self._path, BROKER, TABLES)
         db = connect(self._path, self._busy_timeout)
         db.execute("PRAGMA synchronous = FULL")
+        # What a long reader let it grow to would be kept for good.
+        db.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")
         self._identity = self._identity_now()
         return db
 

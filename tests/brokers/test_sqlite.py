@@ -9,12 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from beatd.brokers.sqlite import SQL, SQLiteBroker
+from beatd.brokers.sqlite import LARGEST_WAL, SQL, SQLiteBroker
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError, TermOver
 from beatd.instant import MINUTE, SECOND
 from beatd.schedule_file import ScheduleFile
@@ -232,6 +232,26 @@ def test_a_full_disk_refuses_the_whole_batch_and_nothing_is_lost(
 
     assert len(broker.emit(term, batch, MINUTE)) == 500
     assert len(lying_in(broker)) == 500
+
+
+def test_the_wal_that_a_long_reader_let_grow_is_cut_again(
+    broker: SQLiteBroker, path: Path
+) -> None:
+    wal = path.with_name(f"{path.name}-wal")
+    large = outgoing(b"x" * 1024 * 1024)
+    broker.send([large])
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM messages").fetchall()
+        for _ in range(12):
+            broker.send([large])
+        while_reading = wal.stat().st_size
+
+    for _ in range(3):  # the first writes all of it back, the next begins anew
+        broker.send([outgoing(b"x")])
+
+    assert while_reading > LARGEST_WAL
+    assert wal.stat().st_size <= LARGEST_WAL
 
 
 # Leading
