@@ -544,10 +544,15 @@ def test_who_waits_asks_the_server_nothing(broker: RedisBroker, client: Any) -> 
     assert [waiting.result() for waiting in waits] == [False, False]
 
 
+@pytest.mark.parametrize("rights", [["-client|tracking"], ["resetchannels", "&/0.*"]])
 def test_where_changes_cannot_be_told_the_lists_are_looked_at(
-    server: Server, client: Any, user: str, caplog: pytest.LogCaptureFixture
+    server: Server,
+    client: Any,
+    user: str,
+    caplog: pytest.LogCaptureFixture,
+    rights: list[str],
 ) -> None:
-    client.execute_command("ACL", "SETUSER", "u", "-client|tracking")
+    client.execute_command("ACL", "SETUSER", "u", *rights)
     broker = RedisBroker(server.url(user=user), namespace="test")
     with caplog.at_level(logging.WARNING), ThreadPoolExecutor() as threads:
         assert broker.await_message(["celery"], 1) is False

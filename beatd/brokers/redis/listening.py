@@ -106,15 +106,16 @@ class Subscription:
     def read(self) -> list[list[Any]]:
         """Give what came, each as Redis says it: the content is the last part."""
         came, self._unread = self._unread, []
-        while self._connection.can_read(0):
+        while self._connection is not None and self._connection.can_read(0):
             came.append(self._read())
         return came
 
     def wait(self, timeout: Span) -> None:
         """Return when something came, when the bell rings, or after `timeout`."""
         with selectors.DefaultSelector() as selector:
-            # redis-py has no other way to wait on its socket and ours together.
-            selector.register(self._connection._sock, selectors.EVENT_READ)
+            if self._connection is not None:
+                # redis-py has no other way to wait on its socket and ours together.
+                selector.register(self._connection._sock, selectors.EVENT_READ)
             selector.register(self._bell, selectors.EVENT_READ)
             selector.select(timeout / SECOND)
 
@@ -191,22 +192,22 @@ class MessageWait:
         if self._address is not self._server.present:
             self._disconnect()
             self._address, self._tracked = self._server.present, True
-        fresh = self._news.open()
         if self._looker is None:
             self._looker = self._address.connect()
-            fresh = True
-        if fresh and self._tracked:
-            try:
+            self._news.close()
+        try:
+            if self._tracked and self._news.open():
                 self._ask("CLIENT", "TRACKING", "ON", "REDIRECT", self._news.id)
-            except redis.ResponseError as error:
-                self._tracked = False
-                logger.warning(
-                    "%s does not tell us of new messages (%s): looking every %d ms",
-                    self._server.name,
-                    error,
-                    POLL,
-                    extra={"event": "broker.poll"},
-                )
+        except redis.ResponseError as error:
+            self._tracked = False
+            self._news.close()
+            logger.warning(
+                "%s does not tell us of new messages (%s): looking every %d ms",
+                self._server.name,
+                error,
+                POLL,
+                extra={"event": "broker.poll"},
+            )
 
     def _look(self, lists: Sequence[str]) -> Span:
         """Give how long until there may be something; 0 or less is now."""
