@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -395,8 +396,44 @@ def test_a_row_of_the_ledger_that_is_no_mark_is_passed_over(
     assert broker.emit(term, [emission("a")], MINUTE) == [QUEUED]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "-LOADING Redis is loading the dataset in memory",
+        "-BUSY Redis is busy running a script",
+        "-MISCONF Errors writing to the AOF file",
+        "-MASTERDOWN Link with MASTER is down",
+        "-NOREPLICAS Not enough good replicas to write",
+        "-CLUSTERDOWN The cluster is down",
+        "-MOVED 1234 127.0.0.1:1",
+        "-CROSSSLOT Keys in request do not hash to the same slot",
+        "-NOSCRIPT No matching script",
+        "-ERR max number of clients reached",
+        "-ERR unknown command",
+        "-",
+        "HTTP/1.1 400 Bad Request",
+    ],
+)
+def test_whatever_a_server_says_is_no_reason_to_end(answer: str) -> None:
+    with _FakeServer("7.2.0", answer) as port:
+        patience = {"socket_timeout": 0.5}
+        url = f"redis://127.0.0.1:{port}/0"
+        broker = RedisBroker(url, namespace="test", options=patience)
+        for ask in (
+            lambda: broker.take("w", ["celery"], 1, "t1"),
+            lambda: broker.send([outgoing(b"1")]),
+            lambda: broker.await_message(["celery"], 1),
+            lambda: broker.leave("w"),
+            broker.recover,
+            broker.read_ledger,
+        ):
+            with pytest.raises(BrokerUnavailable, match=str(port)):
+                ask()
+        broker.close()
+
+
 def test_a_server_that_is_too_old_is_named() -> None:
-    with _OldServer() as port:
+    with _FakeServer("5.0.7", "+OK") as port:
         broker = RedisBroker(f"redis://127.0.0.1:{port}/0", namespace="test")
 
         with pytest.raises(BrokerRefused, match=r"Redis 5\.0\.7.*6\.2 or later"):
@@ -502,25 +539,6 @@ def test_a_delay_is_as_long_as_asked_whatever_the_server_s_clock_says(
     assert soon.message == b"soon"
     assert [round(wait / MINUTE) for wait in waits] == [0, 1, 1]
     broker.close()
-
-
-def test_what_does_not_speak_redis_is_unavailable() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        broker = RedisBroker(f"redis://127.0.0.1:{port}/0", namespace="test")
-        with ThreadPoolExecutor() as threads:
-            threads.submit(_answer_in_http, listener)
-
-            with pytest.raises(BrokerUnavailable, match=str(port)):
-                broker.leader()
-    broker.close()
-
-
-def _answer_in_http(listener: socket.socket) -> None:
-    connection, _ = listener.accept()
-    with connection:
-        connection.recv(1 << 16)
-        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
 # Waiting
@@ -731,26 +749,41 @@ def _subscribers(server: Server) -> int:
         return int(client.info("clients")["pubsub_clients"])
 
 
-class _OldServer:
-    """Says that it is Redis 5, and OK to all else."""
+class _FakeServer:
+    """Says which version it is, and the same answer to all else."""
+
+    def __init__(self, version: str, answer: str) -> None:
+        info = f"redis_version:{version}\r\n"
+        self._info = f"${len(info)}\r\n{info}\r\n".encode()
+        self._answer = f"{answer}\r\n".encode()
 
     def __enter__(self) -> int:
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
         port: int = self._listener.getsockname()[1]
         return port
 
     def __exit__(self, *_: object) -> None:
-        self._thread.join()
+        self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        for thread in self._threads:
+            thread.join()
 
-    def _serve(self) -> None:
-        info = b"redis_version:5.0.7\r\n"
-        connection, _ = self._listener.accept()
-        with connection:
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                thread = threading.Thread(target=self._serve, args=[connection])
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
             while piece := connection.recv(1 << 16):
                 if b"INFO\r\n$6\r\nserver" in piece:
-                    connection.sendall(b"$%d\r\n%b\r\n" % (len(info), info))
-                else:
+                    connection.sendall(self._info)
+                elif b"SETINFO" in piece:
                     connection.sendall(b"+OK\r\n" * piece.count(b"*"))
+                else:
+                    connection.sendall(self._answer * piece.count(b"*"))

@@ -196,18 +196,26 @@ class MessageWait:
             self._looker = self._address.connect()
             self._news.close()
         try:
-            if self._tracked and self._news.open():
+            fresh = self._tracked and self._news.open()
+        except redis.exceptions.NoPermissionError as error:
+            self._poll(error)
+            return
+        if fresh:
+            try:
                 self._ask("CLIENT", "TRACKING", "ON", "REDIRECT", self._news.id)
-        except redis.ResponseError as error:
-            self._tracked = False
-            self._news.close()
-            logger.warning(
-                "%s does not tell us of new messages (%s): looking every %d ms",
-                self._server.name,
-                error,
-                POLL,
-                extra={"event": "broker.poll"},
-            )
+            except redis.ResponseError as error:
+                self._poll(error)
+
+    def _poll(self, error: Exception) -> None:
+        self._tracked = False
+        self._news.close()
+        logger.warning(
+            "%s does not tell us of new messages (%s): looking every %d ms",
+            self._server.name,
+            error,
+            POLL,
+            extra={"event": "broker.poll"},
+        )
 
     def _look(self, lists: Sequence[str]) -> Span:
         """Give how long until there may be something; 0 or less is now."""
