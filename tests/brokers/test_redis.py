@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from beatd.brokers import connect
-from beatd.brokers.base import Broker, Done, Outcome, Outgoing
+from beatd.brokers.base import ENOUGH, Broker, Done, Outcome, Outgoing
 from beatd.brokers.redis import RedisBroker
 from beatd.clock import SystemClock
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
@@ -487,6 +487,20 @@ def test_a_full_server_lets_work_be_moved(spoilt: Server) -> None:
     assert [one.message for one in broker.delayed(["celery"], 9)] == [b"3"]
     assert len(broker.dead_letters()) == 1
     broker.close()
+
+
+def test_of_large_messages_no_more_are_looked_at_than_taken(
+    broker: RedisBroker, client: Any
+) -> None:
+    large = b"x" * ENOUGH
+    for _ in range(3):
+        broker.send([outgoing(large)])
+    broker.join("w", MINUTE)
+    client.config_resetstat()
+
+    assert len(broker.take("w", ["celery"], 9, "t1")) == 1
+
+    assert "cmdstat_rpush" not in client.info("commandstats")  # nothing went back
 
 
 def test_a_dead_worker_s_message_that_cannot_go_back_is_kept_and_the_others_do(

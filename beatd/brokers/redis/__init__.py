@@ -8,12 +8,13 @@ term             number    the largest number of a term
 ledger           hash      entry -> mark, "<slot> <runs> <last or -> <fingerprint>"
 era              number    the clock era
 runs             hash      entry -> task id of its current run
-workers          sorted    worker -> end of its lease, ms of the server's clock
+workers          sorted    worker -> end of its lease, ms of the server's clock; a
+                           worker that moved here is "<worker>/<number of moves>"
 inflight:<w>     hash      token -> held message (take.lua says its form)
 answered:<w>     text      the worker's last request that sent something
 serial           number    counts what was ever taken
 deliveries       hash      SHA-1 of a message -> how often a worker died with it
-delayed, late    sorted, hash   id -> when it is due; id -> held message
+delayed, late    sorted, hash   id -> when it is due, by the same; id -> held message
 dead             list      dead letters in JSON, the newest first
 released         channel   someone gave the lead back
 
