@@ -219,6 +219,20 @@ def test_what_was_settled_elsewhere_is_delivered_again_where_it_came_from(
     second.thaw()
 
 
+def test_a_lease_is_lost_with_the_address_that_it_was_begun_at(
+    pair: tuple[Server, Server], broker: RedisBroker
+) -> None:
+    first, _ = pair
+    broker.join("w", MINUTE)
+    assert broker.stay("w", MINUTE)
+    first.kill()
+    lose(broker)
+
+    assert not broker.stay("w", MINUTE)
+    broker.join("w", MINUTE)
+    assert broker.stay("w", MINUTE)
+
+
 def test_a_take_that_is_made_again_elsewhere_loses_nothing(
     pair: tuple[Server, Server], broker: RedisBroker
 ) -> None:

@@ -96,7 +96,8 @@ class RedisBroker:
         self._address = self._server.present
         self._moves = 0
         self._declared: dict[str, Queue] = {}
-        self._leases: dict[str, Span] = {}
+        self._leases: dict[str, tuple[str, Span]] = {}
+        """By worker, the name of the lease that it began, and its length."""
         self._messages = MessageWait(self._server, self._key("delayed"), self._clock)
         self._releases = ReleaseWait(
             self._server, self._key("released"), self._key("lead"), self._clock
@@ -225,11 +226,16 @@ class RedisBroker:
     # Consumer
 
     def join(self, worker: str, lease: Span) -> None:
-        self._run("join", [self._key("workers")], [self._lease(worker), lease])
-        self._leases[worker] = lease
+        name = self._lease(worker)
+        self._run("join", [self._key("workers")], [name, lease])
+        self._leases[worker] = name, lease
 
     def stay(self, worker: str, lease: Span) -> bool:
-        return bool(self._run("stay", [self._key("workers")], [worker, lease]))
+        name = self._lease(worker)
+        began = self._leases.get(worker)
+        if began is None or began[0] != name:
+            return False  # what it holds is at an address that was left
+        return bool(self._run("stay", [self._key("workers")], [name, lease]))
 
     def leave(self, worker: str) -> None:
         self._leases.pop(worker, None)
@@ -474,7 +480,7 @@ class RedisBroker:
             for queue in [*self._declared.values()]:
                 for command in self._wire.binding(queue, self._clock.now()):
                     client.execute_command(*command)
-            for worker, lease in [*self._leases.items()]:
+            for worker, (_, lease) in [*self._leases.items()]:
                 name = _lease(worker, moves)
                 _call(client, "join", [self._key("workers")], [name, lease])
 
