@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from beatd.cli.options import DETACH, PROCESS, SOURCE, given
+from beatd.cli.usage import Commands, explained
 from beatd.errors import BeatdError, BrokerUnavailable, ConfigError, ScheduleFileError
 from beatd.version import __version__
 
@@ -34,7 +35,7 @@ EPILOG = (
 )
 
 
-class _Commands(click.Group):
+class _Commands(Commands):
     """Commands that are known by name and imported when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -81,6 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     try:
         status = beatd.main(args=words, prog_name="beatd", standalone_mode=False)
+    except click.UsageError as error:
+        click.echo(f"error: {explained(error)}", err=True)
+        return USAGE
     except click.ClickException as error:
         error.show()
         return error.exit_code

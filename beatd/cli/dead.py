@@ -27,6 +27,7 @@ from beatd.cli.output import (
     since,
     stamps,
 )
+from beatd.cli.usage import Commands, Whole
 from beatd.clock import SystemClock
 from beatd.config import load
 from beatd.instant import Instant
@@ -44,7 +45,12 @@ class NoLetter(Failure):
     exit_code = 3
 
 
-@click.group("dead", context_settings={"max_content_width": 100})
+@click.group(
+    "dead",
+    cls=Commands,
+    no_args_is_help=False,
+    context_settings={"max_content_width": 100},
+)
 @SOURCE
 def command(**_: Any) -> None:
     """Messages that workers set aside: what cannot be read, run or survived.
@@ -57,7 +63,7 @@ def command(**_: Any) -> None:
 @command.command("list")
 @SOURCE
 @click.argument("letters", nargs=-1, metavar="[ID|GLOB]...")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N.")
+@click.option("--limit", type=Whole(1), metavar="N", help="At most N.")
 @JSON
 @COLOR
 @click.pass_context

@@ -18,6 +18,7 @@ from beatd.cli.output import (
     stamps,
     until,
 )
+from beatd.cli.usage import Whole
 from beatd.clock import SystemClock
 from beatd.errors import ScheduleError
 from beatd.instant import Instant, datetime_of
@@ -51,7 +52,7 @@ _UNITS = {
 @click.option("--tz", metavar="ZONE", default="UTC", help="[default: UTC]")
 @click.option(
     "--count",
-    type=click.IntRange(0, 10_000),
+    type=Whole(0, 10_000),
     default=3,
     show_default=True,
     metavar="N",

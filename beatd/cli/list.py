@@ -22,6 +22,7 @@ from beatd.cli.output import (
     stamps,
     until,
 )
+from beatd.cli.usage import Whole
 from beatd.clock import SystemClock
 from beatd.entry import Entry, Mark
 from beatd.entry_reader import BadEntry
@@ -86,7 +87,7 @@ _SORTED: Mapping[str, Callable[[Line], tuple[Any, ...]]] = {
 @click.argument("entries", nargs=-1, metavar="[ENTRY|GLOB]...")
 @click.option("--utc", is_flag=True, help="Times in UTC.")
 @click.option("--wide", is_flag=True, help="Also task, queue and arguments.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N entries.")
+@click.option("--limit", type=Whole(1), metavar="N", help="At most N entries.")
 @click.option(
     "--sort", type=click.Choice(list(_SORTED)), default="next", show_default=True
 )

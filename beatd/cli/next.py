@@ -22,6 +22,7 @@ from beatd.cli.output import (
     stamps,
     until,
 )
+from beatd.cli.usage import Whole
 from beatd.clock import SystemClock
 from beatd.entry import Entry, Mark
 from beatd.instant import DAY, MINUTE, Instant, datetime_of
@@ -65,7 +66,7 @@ class Window:
 @click.option("--until", "end", metavar="TIME", help="[default: 24 hours later]")
 @click.option(
     "--limit",
-    type=click.IntRange(1),
+    type=Whole(1),
     default=20,
     show_default=True,
     metavar="N",

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from beatd.cli.usage import Number
+
 if TYPE_CHECKING:
     from beatd.config import Wanted
 
@@ -96,7 +98,7 @@ PROCESS = _all_of(
         "--scheduler", metavar="CLASS", help="celery.beat:PersistentScheduler is ours."
     ),
     click.option(
-        "--max-interval", type=float, metavar="SECONDS", help="Longest sleep."
+        "--max-interval", type=Number(), metavar="SECONDS", help="Longest sleep."
     ),
 )
 

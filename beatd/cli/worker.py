@@ -7,6 +7,7 @@ import click
 
 from beatd.cli.options import DETACH, PROCESS, SOURCE, given
 from beatd.cli.output import Failure, confirmed, counted, printable
+from beatd.cli.usage import Number, Whole
 from beatd.pools import NAMES
 from beatd.worker.autoscale import bounds_of
 
@@ -31,7 +32,7 @@ def _size(
 ) -> int | str | None:
     if value is None or value == "auto":
         return value
-    number: int = click.IntRange(0)(value, parameter, context)
+    number: int = Whole(0)(value, parameter, context)
     return number
 
 
@@ -61,7 +62,7 @@ def _size(
 )
 @click.option(
     "--autoscale-keepalive",
-    type=click.FloatRange(0),
+    type=Number(0),
     envvar="AUTOSCALE_KEEPALIVE",
     metavar="SECONDS",
     help="Instead of these 30 s.",
@@ -82,27 +83,29 @@ def _size(
 @click.option("-Q", "--queues", metavar="LIST", help="Take from these, by commas.")
 @click.option("-X", "--exclude-queues", metavar="LIST", help="Do not take from these.")
 @click.option("-I", "--include", metavar="LIST", help="Import these modules too.")
-@click.option("--time-limit", type=float, metavar="SECONDS", help="End a run by force.")
 @click.option(
-    "--soft-time-limit", type=float, metavar="SECONDS", help="Raise inside the task."
+    "--time-limit", type=Number(), metavar="SECONDS", help="End a run by force."
+)
+@click.option(
+    "--soft-time-limit", type=Number(), metavar="SECONDS", help="Raise inside the task."
 )
 @click.option(
     "--max-tasks-per-child",
     "--maxtasksperchild",
-    type=click.IntRange(1),
+    type=Whole(1),
     metavar="N",
     help="Replace a child after N tasks.",
 )
 @click.option(
     "--max-memory-per-child",
     "--maxmemperchild",
-    type=click.IntRange(1),
+    type=Whole(1),
     metavar="KIB",
     help="Replace a child that grew beyond.",
 )
 @click.option(
     "--prefetch-multiplier",
-    type=click.IntRange(0),
+    type=Whole(0),
     metavar="N",
     help="Messages held for each run at the same time.  [default: 4]",
 )
@@ -129,7 +132,7 @@ def _size(
 @click.option("--without-heartbeat", is_flag=True, help="No events of the worker.")
 @click.option(
     "--heartbeat-interval",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     metavar="SECONDS",
     help="Between two heartbeats.  [default: 2]",
 )

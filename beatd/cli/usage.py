@@ -1,0 +1,80 @@
+"""What the command line says to wrong words: what, and the way out."""
+
+from collections.abc import Sequence
+
+import click
+
+
+class Whole(click.IntRange):
+    """A whole number, called so where the value is none."""
+
+    name = "whole number"
+
+
+class Number(click.FloatRange):
+    """A number, called so where the value is none."""
+
+    name = "number"
+
+
+class UnknownCommand(click.UsageError):
+    """A word where a command's name is expected."""
+
+    def __init__(self, word: str, known: Sequence[str], context: click.Context) -> None:
+        super().__init__(f"no such command {word!r}", context)
+        self.word = word
+        self.known = known
+
+
+class Commands(click.Group):
+    """Commands, and what is said where none has the name."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]
+        if not word.startswith("-") and self.get_command(ctx, word) is None:
+            raise UnknownCommand(word, self.list_commands(ctx), ctx)
+        return super().resolve_command(ctx, args)
+
+
+def explained(error: click.UsageError) -> str:
+    """Say in our words what is wrong with the command line.
+
+    One line for the cause, and one for the way out, as every error of beatd's has.
+    """
+    context = error.ctx
+    called = context.command_path if context else "beatd"
+    match error:
+        case UnknownCommand():
+            near, way = _near(error.word, error.known), "all commands"
+            message = error.message
+        case click.NoSuchOption():
+            near, way = _near(error.option_name, _options(context)), "all options"
+            message = f"no such option {error.option_name!r}"
+        case _:
+            near, way = "", "how it is used"
+            message = _ours(error.format_message())
+    hint = f"{way}: {called} --help"
+    return f"{message}\n  {f'{near}   {hint}' if near else hint}"
+
+
+def _options(context: click.Context | None) -> list[str]:
+    parameters = context.command.get_params(context) if context else []
+    return [
+        word
+        for parameter in parameters
+        for word in (*parameter.opts, *parameter.secondary_opts)
+        if word.startswith("-") and not getattr(parameter, "hidden", False)
+    ]
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    from beatd.settings import did_you_mean  # `beatd --help` has no use for it
+
+    return did_you_mean(word, known, likeness=0.6)
+
+
+def _ours(message: str) -> str:
+    """Give a sentence of click's as the messages of beatd are: not as a sentence."""
+    return f"{message[:1].lower()}{message[1:].rstrip('.')}"

@@ -1,0 +1,43 @@
+"""Wrong words on the command line: what is said to them."""
+
+import pytest
+
+from beatd.cli import main
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("lsit", "no such command 'lsit'\n  did you mean 'list'?   all commands: "),
+        ("nonsense", "no such command 'nonsense'\n  all commands: beatd --help\n"),
+        ("dead lst", "no such command 'lst'\n  did you mean 'list'?   all commands: "),
+        ("--confg x", "no such option '--confg'\n  did you mean '--config'?   all "),
+        (
+            "worker --queus x",
+            "no such option '--queus'\n"
+            "  did you mean '--queues'?   all options: beatd worker --help\n",
+        ),
+        ("worker -Z", "no such option '-Z'\n  all options: beatd worker --help\n"),
+        (
+            "worker -c many",
+            "invalid value for '-c' / '--concurrency': 'many' is not a valid whole"
+            " number\n  how it is used: beatd worker --help\n",
+        ),
+        ("--max-interval x", "invalid value for '--max-interval': 'x' is not a valid"),
+        ("list --limit 0", "invalid value for '--limit': 0 is not in the range x>=1\n"),
+        (
+            "explain",
+            "missing argument 'EXPR'\n  how it is used: beatd explain --help\n",
+        ),
+        ("dead", "missing command\n  how it is used: beatd dead --help\n"),
+        ("list --color", "option '--color' requires an argument\n"),
+    ],
+)
+def test_wrong_words_are_named_with_the_way_out(
+    capsys: pytest.CaptureFixture[str], words: str, said: str
+) -> None:
+    assert main(words.split()) == 2
+
+    output = capsys.readouterr()
+    assert output.err.startswith(f"error: {said}")
+    assert output.out == ""
