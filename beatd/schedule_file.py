@@ -144,7 +144,6 @@ class ScheduleFile:
         self._namespace = namespace
         self._timezone = timezone
         self._clock = clock
-        self._lock = FileLock(path.with_name(f"{path.name}.lock"))
         self._words = _words(clock)
         self._tables: _Tables | None = None
         self._wanted = False
@@ -154,6 +153,7 @@ class ScheduleFile:
         found = look_to_write(path, SCHEDULE_FILE)
         if found.state is State.REFUSED:
             raise _unusable(path, found.problem)
+        self._lock = FileLock(path.with_name(f"{path.name}.lock"))
         if found.state is State.OURS:
             self._check_namespace()
 

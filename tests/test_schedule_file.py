@@ -424,6 +424,17 @@ def test_what_is_not_ours_is_refused_and_left_as_it_was(
     assert (contents(path.parent) if path.parent.exists() else None) == before
 
 
+def test_the_working_directory_is_refused_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ScheduleFileError, match="is a directory; a file is needed"):
+        schedule_file(Path())
+
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize("make", [a_text, anothers_database, a_later_version])
 def test_what_is_not_ours_is_not_shown_either(
     path: Path, make: Callable[[Path], None]
