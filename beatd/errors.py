@@ -30,10 +30,13 @@ class BeatdError(Exception):
 
 
 class ConfigError(BeatdError):
-    """Settings that cannot be used, all of them at once."""
+    """Settings that cannot be used, all of them at once.
+
+    `source` is what has them: a config, or the one setting or option that is wrong.
+    """
 
     def __init__(self, source: str, problems: list[str]) -> None:
-        super().__init__("\n  ".join([f"{source}: cannot use this config", *problems]))
+        super().__init__("\n  ".join([f"cannot use {source}", *problems]))
         self.source = source
         self.problems = problems
 

@@ -195,7 +195,7 @@ def of_config(target: str | None, environ: Mapping[str, str], folder: Path) -> S
             f"no {DEFAULT_MODULE}.py in {folder}",
             "name a config with --config FILE or $BEATD_CONFIG, or an app with -A",
         )
-        raise Unreadable("no config", problem)
+        raise Unreadable(DEFAULT_MODULE, problem)
     return of_module(named or DEFAULT_MODULE)
 
 

@@ -428,7 +428,7 @@ def test_bad_settings_refuse_with_all_that_is_wrong_in_one_text(folder: Path) ->
         load(wanted(folder, text))
 
     assert str(refused.value).splitlines() == [
-        "conf.py: cannot use this config",
+        "cannot use conf.py",
         "  conf.py:2: timezone: no zone named 'Europe/Pariss'; did you mean 'Europe/Paris'?",
         "  conf.py:3: BROKER_URL: no broker for the scheme 'redsi'; did you mean 'redis'?",
         "  conf.py:4: unknown setting 'beat_shedule'; did you mean 'beat_schedule'?",
@@ -455,7 +455,7 @@ def test_a_module_that_cannot_be_executed_is_refused_in_one_text(folder: Path) -
         load(wanted(folder, "x = 1\ny = x / 0\n"))
 
     assert str(refused.value).splitlines() == [
-        "conf.py: cannot use this config",
+        "cannot use conf.py",
         "  conf.py:2: this line raised ZeroDivisionError: division by zero",
     ]
 

@@ -163,6 +163,13 @@ def test_without_its_broker_it_waits_and_stops_at_once(here: Path) -> None:
     assert running.output.count("stopped emitting") == 1
 
 
+def test_an_option_that_cannot_be_used_is_called_so(here: Path) -> None:
+    result = ended("--config", "shop", "--uid", "nobody-of-that-name", cwd=here)
+
+    assert result.returncode == 78
+    assert result.stderr.startswith("error: cannot use --uid")
+
+
 def test_a_pid_file_is_held_by_one_process(here: Path) -> None:
     options = ("--config", "shop", "--pidfile", "beat.pid", "-l", "INFO")
     (here / "beat.pid").write_text("1\n")  # stale: nobody holds it

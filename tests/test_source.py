@@ -139,8 +139,8 @@ def test_a_config_that_cannot_be_read_again_leaves_the_old_module(
 
 def test_no_config_at_all_says_how_to_name_one(tmp_path: Path) -> None:
     assert refusal(None, tmp_path) == (
-        f"no config: no celeryconfig.py in {tmp_path}; name a config with --config FILE"
-        " or $BEATD_CONFIG, or an app with -A"
+        f"celeryconfig: no celeryconfig.py in {tmp_path}; name a config with --config"
+        " FILE or $BEATD_CONFIG, or an app with -A"
     )
 
 
