@@ -8,8 +8,9 @@ import ast
 import importlib
 import os
 import sys
+import sysconfig
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -472,7 +473,7 @@ def _no_module(name: str) -> Problem:
     folders = (
         list(sys.modules[package].__path__) if package in sys.modules else sys.path
     )
-    shown = ", ".join(_short(folder) for folder in folders[:3] if folder)
+    shown = ", ".join(_theirs(folders)[:3])
     inside = f" in package {package!r}" if package else ""
     near = did_you_mean(last, (module.name for module in iter_modules(folders)))
     if near and package:
@@ -480,7 +481,20 @@ def _no_module(name: str) -> Problem:
     return Problem(f"no module named {last!r}{inside} (looked in {shown})", near)
 
 
+def _theirs(folders: Iterable[str]) -> list[str]:
+    """Leave out what Python itself has put on the path, and what is not there."""
+    paths = sysconfig.get_paths()
+    ours = (paths["stdlib"], paths["platstdlib"], f"{paths['stdlib']}/lib-dynload")
+    return [
+        str(Path(folder).absolute())
+        for folder in folders
+        if Path(folder).is_dir() and folder not in (*ours, paths["scripts"])
+    ]
+
+
 def _no_file(path: Path) -> Problem:
+    if path.is_dir():
+        return Problem(f"{path} is a directory", "name a Python file in it")
     if not path.parent.is_dir():
         return Problem(f"no folder {path.parent}")
     near = did_you_mean(path.name, (other.name for other in path.parent.glob("*.py")))

@@ -2,6 +2,7 @@
 # ruff: noqa: E501  (tables of text have one case in a line)
 
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,8 +152,8 @@ def test_a_missing_module_of_a_package_is_named_with_the_nearest(
     write(tmp_path / "shop" / "config.py", "")
 
     assert refusal("shop.confg", tmp_path) == (
-        "shop.confg: no module named 'confg' in package 'shop' (looked in shop); did you"
-        " mean 'shop.config'?"
+        "shop.confg: no module named 'confg' in package 'shop' (looked in"
+        f" {tmp_path / 'shop'}); did you mean 'shop.config'?"
     )
 
 
@@ -163,6 +164,24 @@ def test_a_missing_module_is_named_with_the_nearest(tmp_path: Path) -> None:
 
     assert said.startswith("shopconfg: no module named 'shopconfg' (looked in ")
     assert said.endswith("; did you mean 'shopconfig'?")
+
+
+def test_where_a_module_was_looked_for_is_said_without_pythons_own_folders(
+    tmp_path: Path,
+) -> None:
+    said = refusal("nothinglikeit", tmp_path)
+
+    assert f"(looked in {tmp_path}, " in said
+    assert sysconfig.get_path("stdlib") + "," not in said
+    assert ".zip" not in said
+
+
+def test_a_folder_is_no_config(tmp_path: Path) -> None:
+    (tmp_path / "conf.py").mkdir()
+
+    assert refusal("conf.py", tmp_path) == (
+        f"conf.py: {tmp_path / 'conf.py'} is a directory; name a Python file in it"
+    )
 
 
 def test_a_missing_file_is_named_with_the_nearest(tmp_path: Path) -> None:
