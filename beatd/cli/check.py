@@ -20,7 +20,7 @@ from beatd.config import Config, Report, examine
 from beatd.errors import BrokerUnavailable, ConfigError
 from beatd.instant import Instant
 from beatd.schedules.zones import UTC
-from beatd.settings import Place, Problem, did_you_mean, mask
+from beatd.settings import Place, Problem, did_you_mean, mask, table
 
 BAD, UNREADABLE = 1, 78
 """Exit statuses: something is wrong; nothing could be read."""
@@ -83,6 +83,8 @@ class Findings:
 
     report: Report
     problems: list[Problem]
+    refused: bool = False
+    """Whether beatd does not start at all."""
     broker: str = ""
     """What the broker said, if it was asked and answered."""
 
@@ -100,7 +102,7 @@ class Findings:
     def usable(self) -> int:
         """How many entries beatd would schedule."""
         config = self.report.config
-        return 0 if config is None or self.report.errors else len(config.entries)
+        return 0 if config is None or self.refused else len(config.entries)
 
     @property
     def total(self) -> int:
@@ -142,20 +144,83 @@ def _examine(context: click.Context, imports: bool, ask: bool) -> Findings:
     report = examine(wanted(context))
     config = report.config
     if config is None:
-        return Findings(report, report.problems)
-    problems = [*report.problems, *advice(config, SystemClock().now())]
+        return Findings(report, report.problems, refused=True)
+    strangers = _strange_brokers(config)
+    problems = [*report.problems, *strangers, *_strange_results(config)]
+    problems += advice(config, SystemClock().now())
+    refused = bool(report.errors or strangers)
     answer = ""
     if imports:
         problems += _import_problems(config)
-    if ask and not report.errors:
+    if ask and not refused:
         answer, unreachable = _ask_broker(config)
         problems += unreachable
     problems.sort(key=lambda one: one.place.line if one.place else sys.maxsize)
-    return Findings(report, problems, answer)
+    return Findings(report, problems, refused, answer)
 
 
 def _severity(problem: Problem) -> str:
     return "warning" if problem.warning else "error"
+
+
+# Addresses -------------------------------------------------------------------------
+
+
+def _strange_brokers(config: Config) -> list[Problem]:
+    """Name brokers that Celery knows and beatd does not speak to."""
+    from beatd import brokers
+
+    settings = config.settings
+    urls = dict.fromkeys((*settings.write_urls, *settings.read_urls))
+    problems = []
+    for url in urls:
+        if _is_file(url):
+            continue  # there a look would make one
+        try:
+            brokers.of_settings(settings, [url]).close()
+        except ConfigError as error:
+            place = _place_of(config, "broker_url")
+            problems += [
+                Problem(f"broker_url: {it}", "", place) for it in error.problems
+            ]
+    return problems
+
+
+def _strange_results(config: Config) -> list[Problem]:
+    """Name a result backend that only Celery's workers write to.
+
+    A worker of beatd's does so too for the tasks of a Celery app.
+    """
+    from beatd import results
+    from beatd.app import Beatd
+
+    settings = config.settings
+    app = config.source.app
+    if settings.result_url is None or _is_file(settings.result_url):
+        return []
+    if app is not None and not isinstance(app, Beatd):
+        return []
+    try:
+        results.connect(settings).close()
+    except ConfigError as error:
+        hint = "before Celery's workers that is well; `beatd worker` refuses to start"
+        place = _place_of(config, "result_backend")
+        return [
+            Problem(f"result_backend: {it}", hint, place, warning=True)
+            for it in error.problems
+        ]
+    return []
+
+
+def _is_file(url: str) -> bool:
+    return urlsplit(url).scheme in ("sqlite", "db+sqlite")
+
+
+def _place_of(config: Config, setting: str) -> Place | None:
+    """Give where a setting's value is written, in whichever spelling."""
+    written = config.source.written.keys() & table()[setting].spellings
+    places = (config.source.locate_value(word) for word in written)
+    return next(filter(None, places), None)
 
 
 # What only the outside can tell ----------------------------------------------------
@@ -219,15 +284,18 @@ def _ask_at(config: Config, url: str) -> tuple[str, list[Problem]]:
     except ConfigError as error:
         return "", [Problem(f"broker: {problem}") for problem in error.problems]
     except BrokerUnavailable as error:
-        return "", [Problem(f"broker {mask(url)}: {error}")]
+        said = str(error)
+        if mask(url) not in said:
+            said = f"{mask(url)}: {said}"
+        return "", [Problem(f"broker {said}")]
     problems = [Problem(f"broker {mask(url)}: {risk}", warning=True) for risk in risks]
     return f"{mask(url)}: {answer}; each slot is queued exactly once", problems
 
 
 def _is_made_later(url: str) -> bool:
     """Whether asking would make a file, which may then belong to the wrong user."""
-    parts = urlsplit(url)
-    return parts.scheme == "sqlite" and not Path(unquote(parts.path[1:])).exists()
+    path = Path(unquote(urlsplit(url).path[1:]))
+    return _is_file(url) and not path.exists() and path.parent.is_dir()
 
 
 # For people ------------------------------------------------------------------------
@@ -296,7 +364,7 @@ def _closing(found: Findings) -> str:
     """Say what beatd does as long as the errors are there."""
     if not found.errors:
         return ""
-    if found.report.errors or not found.total:
+    if found.refused:
         return "fix the errors; until then beatd refuses to start."
     if found.usable == found.total:
         return ""

@@ -8,6 +8,7 @@ import pytest
 from beatd.cli import main
 from beatd.cli.output import Screen
 from tests.cli.conftest import Run
+from tests.processes import ended
 from tests.servers import Server
 
 BROKEN = """\
@@ -218,6 +219,48 @@ def test_json_counts_and_lists_the_problems(
     }
 
 
+# Addresses
+
+
+def test_a_broker_that_only_celery_speaks_to_is_refused_unasked(
+    run: Run, config: Path
+) -> None:
+    config.write_text(
+        'BROKER_URL = ["redis://127.0.0.1", "amqp://guest:hush@127.0.0.1//"]\n'
+        'beat_schedule = {"a": {"task": "a", "schedule": 60}}\n'
+        "timezone = 7\n"  # all is said at once
+    )
+
+    output = run("check", status=1).stdout
+
+    assert output.startswith("celeryconfig: 1 entry, 2 errors, 0 warnings\n")
+    assert "celeryconfig.py:1: error: broker_url: 'amqp://guest:***@" in output
+    assert output.endswith("fix the errors; until then beatd refuses to start.\n")
+    assert json.loads(run("check", "--json", status=1).stdout)["usable"] == 0
+
+
+def test_a_result_backend_that_only_celery_writes_to_is_warned_of(
+    run: Run, config: Path
+) -> None:
+    config.write_text(
+        'broker_url = "redis://"\nCELERY_RESULT_BACKEND = "mongodb://x"\n'
+    )
+
+    output = run("check").stdout
+
+    assert "celeryconfig.py:2: warning: result_backend: 'mongodb://x': beatd " in output
+    assert "`beatd worker` refuses to start" in output
+
+
+def test_tasks_of_a_celery_app_have_any_backend_of_celerys(folder: Path) -> None:
+    (folder / "proj.py").write_text(
+        "from celery import Celery\n"
+        "app = Celery('proj', broker='redis://', backend='cache+memory://')\n"
+    )
+
+    assert "all is well" in ended("check", "-A", "proj", cwd=folder).stdout
+
+
 # --import
 
 
@@ -323,7 +366,11 @@ def test_broker_makes_no_file(run: Run, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("redis://:hush@127.0.0.1:1/0", "error: broker redis://:***@127.0.0.1:1/0: "),
+        (
+            "redis://:hush@127.0.0.1:1/0",
+            "\nerror: broker redis://:***@127.0.0.1:1/0: Error 111 ",
+        ),
+        ("sqlite:////no/such/x.db", "error: broker: /no/such/x.db cannot be made: "),
         ("sqlite:///celeryconfig.py", "error: broker: celeryconfig.py "),
         ("carrier-pigeon://", "carrier-pigeon"),
     ],
@@ -335,6 +382,8 @@ def test_a_broker_that_does_not_answer_is_an_error(
 
     assert said in output
     assert "hush" not in output
+    refused = "carrier-pigeon" in url
+    assert ("until then beatd refuses to start" in output) == refused
 
 
 def test_a_config_that_beatd_refuses_is_what_check_calls_bad(
