@@ -12,7 +12,6 @@ import click
 from beatd.cli.options import COLOR, JSON
 from beatd.cli.output import (
     Failure,
-    clock_time,
     document,
     screen,
     stamps,
@@ -21,7 +20,7 @@ from beatd.cli.output import (
 from beatd.cli.usage import Whole
 from beatd.clock import SystemClock
 from beatd.errors import ScheduleError
-from beatd.instant import Instant, datetime_of
+from beatd.instant import MINUTE, Instant, datetime_of
 from beatd.schedules import ScheduleSpec, cron, crontab, every
 from beatd.schedules.base import Schedule
 from beatd.schedules.clock_changes import ClockChange, clock_change_note
@@ -85,7 +84,7 @@ def command(
         spec = _spec(expression, celery)
         schedule = spec.in_zone(zone, hash_id=name)
     except ScheduleError as error:
-        raise _failure(expression, error) from error
+        raise _failure(expression, error, named=name is not None) from error
     now = SystemClock().now()
     slots = list(islice(_slots(schedule, now), count))
     change = clock_change_note(schedule, zone, now)
@@ -93,9 +92,12 @@ def command(
         click.echo(_document(expression, spec, zone, now, slots, change))
         return
     out = screen(context)
-    out.say(f"{spec.describe()}, {zone}")
+    # What is counted from the epoch says so, and has no zone.
+    where = "" if isinstance(spec, every) else f", {zone}"
+    out.say(f"{spec.describe()}{where}")
+    with_seconds = any(slot % MINUTE for slot in slots)
     for slot in slots:
-        out.say(f"  {_full(slot, zone)}    {until(slot, now)}")
+        out.say(f"  {_full(slot, zone, with_seconds)}    {until(slot, now)}")
     if len(slots) < count:
         out.say("  no more runs")
     out.say(_of_change(change, zone))
@@ -110,11 +112,15 @@ def _spec(expression: str, celery: bool) -> ScheduleSpec:
     return crontab.from_string(expression) if celery else cron(expression)
 
 
-def _failure(expression: str, error: ScheduleError) -> NoSchedule:
+def _failure(expression: str, error: ScheduleError, named: bool) -> NoSchedule:
     if error.field == "timezone":
         text = error.problem
     else:
         text = f"cannot use {expression!r}\n  {error.field}: {error.problem}"
+    if error.field == "fields":
+        text += "\n  an interval is written 30, '30 s' or 'every 5 min'"
+    elif not named and "needs an id" in error.problem:
+        text += "\n  --name ENTRY gives it"
     return NoSchedule(text.replace("; did you mean", "\n  did you mean"))
 
 
@@ -125,9 +131,10 @@ def _slots(schedule: Schedule, now: Instant) -> Iterator[Instant]:
         slot = schedule.next_after(slot)
 
 
-def _full(slot: Instant, zone: ZoneInfo) -> str:
+def _full(slot: Instant, zone: ZoneInfo, with_seconds: bool) -> str:
     at = datetime_of(slot, zone)
-    return f"{at:%a} {at.day:2} {at:%b %Y} {clock_time(slot, zone)} {at:%Z}"
+    clock = f"{at:%H:%M:%S}" if with_seconds else f"{at:%H:%M}"
+    return f"{at:%a} {at.day:2} {at:%b %Y} {clock} {at:%Z}"
 
 
 def _of_change(change: ClockChange | None, zone: ZoneInfo) -> str:

@@ -26,7 +26,7 @@ def test_an_expression_is_said_in_words_with_its_next_runs(run: Run) -> None:
         (["@daily"], "at 00:00 every day, UTC", "Tue 24 Nov 2026 00:00 UTC    in 10h"),
         (["30"], "every 30 s,", "Mon 23 Nov 2026 13:05:30 UTC    in 18 s"),
         (["every 5 min"], "every 5 min,", "Mon 23 Nov 2026 13:10 UTC    in 4m 48s"),
-        (["90s"], "every 90 s,", "Mon 23 Nov 2026 13:06 UTC    in 48 s"),
+        (["90s"], "every 90 s,", "Mon 23 Nov 2026 13:06:00 UTC    in 48 s"),
         (["H 3 * * *", "--name", "a"], "by 'H 3 * * *', drawn", "Tue 24 Nov 2026 03:"),
         # Celery's crontab takes full names, and has all fields match.
         (["0 0 13 * friday", "--celery"], "at 00:00 on the 13th", "Fri 13 Aug 2027"),
@@ -40,6 +40,16 @@ def test_aliases_intervals_and_celery_s_form_are_read(
     assert lines[0].startswith(first)
     assert lines[1].startswith(f"  {second}")
     assert lines[-1] == "next clock change: none in UTC within a year"
+
+
+def test_an_interval_has_no_zone_and_its_times_stand_in_line(run: Run) -> None:
+    lines = run("explain", "30 s", "--tz", "Europe/Berlin").stdout.splitlines()
+
+    assert lines[:3] == [
+        "every 30 s, counted from 1970-01-01 00:00 UTC",
+        "  Mon 23 Nov 2026 14:05:30 CET    in 18 s",
+        "  Mon 23 Nov 2026 14:06:00 CET    in 48 s",
+    ]
 
 
 def test_a_schedule_that_ends_says_so(run: Run) -> None:
@@ -67,7 +77,16 @@ def test_a_schedule_that_ends_says_so(run: Run) -> None:
             ["@daily", "--tz", "Europe/Berlim"],
             "error: no zone named 'Europe/Berlim'\n  did you mean 'Europe/Berlin'?\n",
         ),
-        (["H * * * *"], "error: cannot use 'H * * * *'\n  minute: 'h' needs an id"),
+        (
+            ["H * * * *"],
+            "error: cannot use 'H * * * *'\n  minute: 'h' needs an id that it is drawn"
+            " from\n  --name ENTRY gives it\n",
+        ),
+        (
+            ["every other day"],
+            "error: cannot use 'every other day'\n  fields: expected 5, 6 or 7 fields,"
+            " got 3 in 'every other day'\n  an interval is written 30, '30 s' or ",
+        ),
         (["0 s"], "error: cannot use '0 s'\n  every: expected more than 0 seconds"),
     ],
 )
