@@ -198,17 +198,17 @@ def _table(
 def _row(
     letter: DeadLetter, now: Instant, zone: ZoneInfo, out: Screen
 ) -> tuple[str, ...]:
-    task = printable(letter.task) or "-"
+    task = out.shown(letter.task) or "-"
     if out.width is not None:
         task = out.cut(task, _SQUEEZED_NAME)
     at = short_moment(letter.at, now, zone)
     return (
         letter.id,
         f"{at:{_TIME}}{since(letter.at, now):>{_AGO}}",
-        printable(letter.queue),
+        out.shown(letter.queue),
         task,
         str(letter.deliveries),
-        printable(letter.reason),
+        out.shown(letter.reason),
     )
 
 

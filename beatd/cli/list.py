@@ -161,7 +161,7 @@ class _Table:
         Where they do not fit, long names lose their middle, then schedules go; times
         are never cut.
         """
-        names = [printable(line.name) for line in lines]
+        names = [self.screen.shown(line.name) for line in lines]
         words = [self._words(line) for line in lines]
         head = f"NEXT ({self.zone})"
         next_width = max(_NEXT, len(head))
@@ -200,7 +200,7 @@ class _Table:
         """Give what stands under NEXT and LAST; the reason, if it cannot run."""
         if line.entry is None:
             width = next_width + 2 + _LAST
-            note = printable(line.note)
+            note = self.screen.shown(line.note)
             if self.screen.width is not None and not self.wide:
                 note = self.screen.cut_end(note, width)
             return f"{note:{width}}"
@@ -220,17 +220,18 @@ class _Table:
         time = short_moment(line.last, self.now, self.zone)
         return f"{time:{_TIME}}{since(line.last, self.now):>{_LAST - _TIME}}"
 
-    def _details(self, line: Line) -> tuple[str, str, str]:
+    def _details(self, line: Line) -> tuple[str, ...]:
         if line.entry is None:
             return "", "", ""
         args = _arguments(self.known.written(line.name))
-        return printable(line.entry.message.task), _way(line.entry), printable(args)
+        way = _way(line.entry)
+        return tuple(map(self.screen.shown, (line.entry.message.task, way, args)))
 
 
 def _way(entry: Entry) -> str:
     """Give the queue, or the exchange and key, that an entry's messages go to."""
     route = entry.message.route
-    return printable(route.queue or f"{route.exchange} {route.routing_key}")
+    return route.queue or f"{route.exchange} {route.routing_key}"
 
 
 def _arguments(written: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from beatd.cli.options import COLOR, JSON, SOURCE
 from beatd.cli.outlook import Outlook, chosen, outlook, runs_of
 from beatd.cli.output import (
     SHORTEST_NAME,
+    Screen,
     counted,
     document,
     moment,
@@ -111,9 +112,10 @@ def command(
         more = len(runs) > limit
         click.echo(_document(known, runs[:limit], window, truncated=more))
         return
-    lines = [*_lines(known, runs[:limit], window)]
+    out = screen(context)
+    lines = [*_lines(known, runs[:limit], window, out)]
     lines.append(closing if runs else _nothing(known, usable, window))
-    screen(context).say("\n".join(lines))
+    out.say("\n".join(lines))
 
 
 # When ------------------------------------------------------------------------------
@@ -189,20 +191,28 @@ def _likeness(entry: Entry, mark: Mark | None, first: Instant) -> object:
 # For people ------------------------------------------------------------------------
 
 
-def _lines(known: Outlook, runs: Sequence[Run], window: Window) -> Iterator[str]:
+def _lines(
+    known: Outlook, runs: Sequence[Run], window: Window, out: Screen
+) -> Iterator[str]:
+    """Give a line for each run; where it does not fit, names lose their middle."""
     whens = _times([run.at for run in runs], window)
-    names = [printable(run.entry.name) for run in runs]
+    names = [out.shown(run.entry.name) for run in runs]
+    words = [_words(known, run, window) for run in runs]
     time_width = max([_CLOCK, *map(len, whens)])
     name_width = max([SHORTEST_NAME, *map(len, names)])
-    for run, when, name in zip(runs, whens, names, strict=True):
-        left = until(run.at, window.now)
-        said = ""
-        if run.more:
-            said = (
-                f"{known.words(run.entry)}, {_number(run.more)} more {_until(window)}"
-            )
-        line = f"{when:{time_width}}  {left:{_RELATIVE}}  {name:{name_width}}  {said}"
-        yield line.rstrip()
+    if out.width is not None:
+        left = out.width - time_width - _RELATIVE - max(map(len, words), default=0) - 6
+        name_width = max(min(name_width, left), SHORTEST_NAME)
+    for run, when, name, said in zip(runs, whens, names, words, strict=True):
+        relative = f"{until(run.at, window.now):{_RELATIVE}}"
+        shown = f"{out.cut(name, name_width):{name_width}}"
+        yield f"{when:{time_width}}  {relative}  {shown}  {said}".rstrip()
+
+
+def _words(known: Outlook, run: Run, window: Window) -> str:
+    if not run.more:
+        return ""
+    return f"{known.words(run.entry)}, {_number(run.more)} more {_until(window)}"
 
 
 def _times(instants: Sequence[Instant], window: Window) -> list[str]:

@@ -42,9 +42,16 @@ class Screen:
 
     def say(self, text: str = "") -> None:
         """Print lines; what the output cannot show is escaped."""
-        if not self.utf8:
-            text = text.encode("ascii", "backslashreplace").decode()
-        click.echo(text, color=self.color)
+        click.echo(self._escaped(text), color=self.color)
+
+    def shown(self, text: str) -> str:
+        """Give a text of others as one line, as wide as it will be in a table."""
+        return self._escaped(printable(text))
+
+    def _escaped(self, text: str) -> str:
+        if self.utf8:
+            return text
+        return text.encode("ascii", "backslashreplace").decode()
 
     def style(self, text: str, like: str = "") -> str:
         """Give `text` the looks of the word `like`, by default of itself."""

@@ -175,6 +175,19 @@ def test_an_overdue_slot_is_due_now_unless_its_policy_drops_it(
     ]
 
 
+def test_what_ascii_has_no_sign_for_keeps_its_column(run: Run, folder: Path) -> None:
+    (folder / "celeryconfig.py").write_text(
+        'beat_schedule = {"caf\xe9-\u2615": {"task": "a", "schedule": "@daily"},'
+        ' "a-plain-name": {"task": "a", "schedule": "@daily"}}\n'
+    )
+
+    lines = run("list", screen=Screen(utf8=False)).stdout.splitlines()
+
+    rows = [line for line in lines if "00:00" in line]
+    assert "caf\\xe9-\\u2615  daily" in rows[1]
+    assert rows[0].index("00:00") == rows[1].index("00:00")
+
+
 @pytest.mark.parametrize(("utf8", "mark"), [(True, "…"), (False, "...")])
 def test_a_long_name_loses_its_middle_and_the_times_nothing(
     run: Run, folder: Path, utf8: bool, mark: str

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from beatd.cli import main
+from beatd.cli.output import Screen
 from tests.cli.conftest import Run, ran
 
 UNTIL_THREE = """\
@@ -64,6 +65,25 @@ def test_all_gives_each_run_a_line_of_its_own(run: Run) -> None:
 1 run until 14:10 CET.
 """
     )
+
+
+def test_on_a_terminal_names_lose_their_middle_and_in_a_pipe_nothing(
+    run: Run, folder: Path
+) -> None:
+    name = "a-name-that-is-longer-than-most-and-ends-in-a-backup"
+    (folder / "celeryconfig.py").write_text(
+        f'beat_schedule = {{"{name}": {{"task": "a", "schedule": "@hourly"}}}}\n'
+    )
+
+    narrow = run("next", screen=Screen(width=80, utf8=True)).stdout.splitlines()[0]
+    piped = run("next").stdout.splitlines()[0]
+
+    assert narrow == (
+        "14:00:00  in 54m 48s   a-name-that-…in-a-backup "
+        " hourly, 23 more until Tue 13:05"
+    )
+    assert len(narrow) == 80
+    assert name in piped
 
 
 @pytest.mark.usefixtures("shop")
