@@ -13,6 +13,7 @@ from beatd.entry import Entry, Overlap, Policy
 from beatd.errors import MessageError, ScheduleError
 from beatd.instant import SECOND, Instant, Span, instant_of, span_of
 from beatd.message import MessageFormat, Template, template
+from beatd.message.options import option_problems
 from beatd.routing import Router
 from beatd.schedules import ScheduleSpec
 from beatd.schedules.base import Schedule
@@ -213,8 +214,9 @@ class EntryReader:
     def _message(self, line: _Line) -> Template | None:
         task = line.written.get("task")
         if not isinstance(task, str) or not task:
-            got = "it has no 'task'" if task is None else "task: expected a task's name"
-            line.wrong(got, path=("task",))
+            expected = f"task: expected a task's name, got {mask(repr(task))}"
+            said = "it has no 'task'" if task is None else expected
+            line.wrong(said, path=("task",))
             return None
         args, kwargs = line.written.get("args") or (), line.written.get("kwargs") or {}
         default = self._settings.beat_slot_argument
@@ -257,6 +259,10 @@ class EntryReader:
             moment = options.get(key)
             if isinstance(moment, datetime) and moment.tzinfo is None:
                 options[key] = moment.replace(tzinfo=line.zone)
+        # Here, where one after the other can be named; the template has the first only.
+        for name, problem in [*option_problems(options)]:
+            line.wrong(problem, path=("options", str(name)))
+            del options[name]
         return options
 
 
@@ -365,4 +371,7 @@ def _span(seconds: float | None) -> Span | None:
 
 
 def _kind(value: object) -> str:
-    return f"a {type(value).__name__}"
+    kind = type(value).__name__
+    if value is None:
+        return "None"
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"

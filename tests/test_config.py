@@ -254,7 +254,9 @@ def test_jitter_gives_each_entry_a_fixed_share_of_its_own() -> None:
 WRONG = [
     ("'t'", "expected a dict with task and schedule, got a str"),
     ("{'schedule': 5}", "it has no 'task'"),
-    ("{'task': 5, 'schedule': 5}", "task: expected a task's name"),
+    ("None", "expected a dict with task and schedule, got None"),
+    ("5", "expected a dict with task and schedule, got an int"),
+    ("{'task': 5, 'schedule': 5}", "task: expected a task's name, got 5"),
     ("{'task': 't'}", "it has no 'schedule'"),
     ("{'task': 't', 'schedule': 0}", "schedule: every: expected more than 0 seconds, got 0"),
     ("{'task': 't', 'schedule': -5}", "schedule: every: expected more than 0 seconds, got -5"),
@@ -434,6 +436,31 @@ def test_bad_settings_refuse_with_all_that_is_wrong_in_one_text(folder: Path) ->
         "  conf.py:4: unknown setting 'beat_shedule'; did you mean 'beat_schedule'?",
         "  conf.py:5: CELERYD_CONCURRENCY: expected a whole number from 0 up or 'auto' or None, got '4'",
         "  conf.py:7: CELERY_TASK_TIME_LIMIT = 20 (conf.py:6) contradicts task_time_limit = 30 (conf.py:7); both spell one setting: keep one of them",
+    ]
+
+
+def test_all_that_is_wrong_in_one_entry_is_found_at_once(folder: Path) -> None:
+    text = """
+    beat_schedule = {"bad": {
+        "task": "t",
+        "schedule": 0,
+        "args": (object(),),
+        "jitter": -1,
+        "options": {
+            "expires": "soon",
+            "priority": "high",
+            "queue": "q",
+        },
+    }}
+    """
+    report = examine(wanted(folder, text))
+
+    assert [str(problem) for problem in report.problems] == [
+        "conf.py:4: entry 'bad': schedule: every: expected more than 0 seconds, got 0",
+        "conf.py:5: entry 'bad': args[0]: json has no form for type object",
+        "conf.py:6: entry 'bad': jitter: expected seconds (a number or a timedelta), got -1",
+        "conf.py:8: entry 'bad': options['expires']: expected seconds, a datetime or ISO 8601 text, got 'soon'",
+        "conf.py:9: entry 'bad': options['priority']: expected an integer, got 'high'",
     ]
 
 

@@ -1,7 +1,7 @@
 """The options of `apply_async`: what each may be, and which become properties."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,16 +11,21 @@ from beatd.instant import Instant, instant_of
 
 
 def check_options(options: Mapping[str, Any]) -> None:
+    for _, problem in option_problems(options):
+        raise MessageError(problem)
+
+
+def option_problems(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Give the name of each option that is wrong, and what is wrong with it."""
     for name, value in options.items():
         if not isinstance(name, str):
-            raise MessageError(f"options: expected text as names, got {kind_of(name)}")
+            yield name, f"options: expected text as names, got {kind_of(name)}"
+            continue
         if value is None or name not in _EXPECTED:
             continue
         fits, expected = _EXPECTED[name]
         if not fits(value):
-            raise MessageError(
-                f"options[{name!r}]: expected {expected}, got {shown(value)}"
-            )
+            yield name, f"options[{name!r}]: expected {expected}, got {shown(value)}"
 
 
 def _is(*kinds: type) -> Callable[[Any], bool]:
