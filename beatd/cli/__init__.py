@@ -12,12 +12,16 @@ from typing import Any
 import click
 
 from beatd.cli.options import DETACH, PROCESS, SOURCE, given
-from beatd.cli.usage import Commands, explained
+from beatd.cli.usage import (
+    CONFIG,
+    UNAVAILABLE,
+    USAGE,
+    Commands,
+    exit_statuses,
+    explained,
+)
 from beatd.errors import BeatdError, BrokerUnavailable, ConfigError, ScheduleFileError
 from beatd.version import __version__
-
-USAGE, NOTHING, UNAVAILABLE, CONFIG = 2, 3, 75, 78
-"""Exit codes: wrong options, nothing matched, EX_TEMPFAIL, EX_CONFIG."""
 
 COMMANDS: Mapping[str, str] = {
     "worker": "Run a worker (options as `celery worker`).",
@@ -28,11 +32,6 @@ COMMANDS: Mapping[str, str] = {
     "explain": "A cron expression in words, and its next runs.",
 }
 ALIASES = {"ls": "list"}
-
-EPILOG = (
-    "Exit status: 0 fine, 1 the thing asked about is bad, 2 usage, 3 nothing matched,"
-    " 75 broker not reachable, 78 configuration."
-)
 
 
 class _Commands(Commands):
@@ -59,7 +58,7 @@ class _Commands(Commands):
 @click.command(
     cls=_Commands,
     invoke_without_command=True,
-    epilog=EPILOG,
+    epilog=exit_statuses(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @SOURCE

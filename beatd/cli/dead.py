@@ -27,7 +27,15 @@ from beatd.cli.output import (
     since,
     stamps,
 )
-from beatd.cli.usage import Commands, Whole
+from beatd.cli.usage import (
+    CONFIG,
+    NOTHING,
+    UNAVAILABLE,
+    USAGE,
+    Commands,
+    Whole,
+    exit_statuses,
+)
 from beatd.clock import SystemClock
 from beatd.config import load
 from beatd.instant import Instant
@@ -36,19 +44,21 @@ from beatd.settings import Settings
 _SQUEEZED_NAME = 40  # columns that a task's name keeps on a terminal
 _TIME, _AGO = 10, 8
 
+EPILOG = exit_statuses(0, 1, USAGE, NOTHING, UNAVAILABLE, CONFIG)
 LETTERS = click.argument("letters", nargs=-1, metavar="ID|GLOB...", required=True)
 
 
 class NoLetter(Failure):
     """No dead letter is named so."""
 
-    exit_code = 3
+    exit_code = NOTHING
 
 
 @click.group(
     "dead",
     cls=Commands,
     no_args_is_help=False,
+    epilog=EPILOG,
     context_settings={"max_content_width": 100},
 )
 @SOURCE
@@ -60,7 +70,7 @@ def command(**_: Any) -> None:
     """
 
 
-@command.command("list")
+@command.command("list", epilog=EPILOG)
 @SOURCE
 @click.argument("letters", nargs=-1, metavar="[ID|GLOB]...")
 @click.option("--limit", type=Whole(1), metavar="N", help="At most N.")
@@ -94,7 +104,7 @@ def list_letters(
     out.say(_summary(newest, len(found)))
 
 
-@command.command("show")
+@command.command("show", epilog=EPILOG)
 @SOURCE
 @click.argument("letter", metavar="ID")
 @click.option("--raw", is_flag=True, help="Only the message, byte for byte.")
@@ -104,7 +114,10 @@ def list_letters(
 def show_letter(
     context: click.Context, /, letter: str, raw: bool, as_json: bool, **_: Any
 ) -> None:
-    """All that is known of one, but for its arguments: --raw gives these too."""
+    """All that is known of one but its arguments.
+
+    They are in the message itself, which --raw and --json give.
+    """
     with _broker(context) as (settings, broker):
         one = _chosen(broker.dead_letters(), [letter])[-1]
         needed = raw or as_json
@@ -119,7 +132,7 @@ def show_letter(
         screen(context).say("\n".join(_description(one, now, settings.zone)))
 
 
-@command.command("retry")
+@command.command("retry", epilog=EPILOG)
 @SOURCE
 @LETTERS
 @click.pass_context
@@ -133,7 +146,7 @@ def retry_letters(context: click.Context, /, letters: Sequence[str], **_: Any) -
     screen(context).say(f"put back {counted(number, 'message')}: {where}")
 
 
-@command.command("drop")
+@command.command("drop", epilog=EPILOG)
 @SOURCE
 @LETTERS
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")

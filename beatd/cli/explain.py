@@ -17,7 +17,7 @@ from beatd.cli.output import (
     stamps,
     until,
 )
-from beatd.cli.usage import Whole
+from beatd.cli.usage import USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
 from beatd.errors import ScheduleError
 from beatd.instant import MINUTE, Instant, datetime_of
@@ -30,7 +30,7 @@ from beatd.schedules.zones import zone_of
 class NoSchedule(Failure):
     """What was given is no schedule, or no zone."""
 
-    exit_code = 2
+    exit_code = USAGE
 
 
 _INTERVAL = re.compile(
@@ -46,7 +46,11 @@ _UNITS = {
 }
 
 
-@click.command("explain", context_settings={"max_content_width": 100})
+@click.command(
+    "explain",
+    context_settings={"max_content_width": 100},
+    epilog=exit_statuses(0, USAGE),
+)
 @click.argument("expression", metavar="EXPR")
 @click.option("--tz", metavar="ZONE", default="UTC", help="[default: UTC]")
 @click.option(

@@ -22,7 +22,7 @@ from beatd.cli.output import (
     stamps,
     until,
 )
-from beatd.cli.usage import Whole
+from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
 from beatd.entry import Entry, Mark
 from beatd.entry_reader import BadEntry
@@ -82,7 +82,11 @@ _SORTED: Mapping[str, Callable[[Line], tuple[Any, ...]]] = {
 }
 
 
-@click.command("list", context_settings={"max_content_width": 100})
+@click.command(
+    "list",
+    context_settings={"max_content_width": 100},
+    epilog=exit_statuses(0, USAGE, NOTHING, CONFIG),
+)
 @SOURCE
 @click.argument("entries", nargs=-1, metavar="[ENTRY|GLOB]...")
 @click.option("--utc", is_flag=True, help="Times in UTC.")

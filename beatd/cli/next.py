@@ -23,7 +23,7 @@ from beatd.cli.output import (
     stamps,
     until,
 )
-from beatd.cli.usage import Whole
+from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
 from beatd.entry import Entry, Mark
 from beatd.instant import DAY, MINUTE, Instant, datetime_of
@@ -60,7 +60,11 @@ class Window:
         return self.end is None or instant <= self.end
 
 
-@click.command("next", context_settings={"max_content_width": 100})
+@click.command(
+    "next",
+    context_settings={"max_content_width": 100},
+    epilog=exit_statuses(0, USAGE, NOTHING, CONFIG),
+)
 @SOURCE
 @click.argument("entries", nargs=-1, metavar="[ENTRY|GLOB]...")
 @click.option("--at", metavar="TIME", help="From then on.  [default: now]")

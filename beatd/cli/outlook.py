@@ -13,6 +13,7 @@ import click
 
 from beatd.cli.options import wanted
 from beatd.cli.output import Failure
+from beatd.cli.usage import NOTHING
 from beatd.config import Config, load
 from beatd.entry import Due, Entry, Mark
 from beatd.entry_reader import BadEntry, spec_of
@@ -25,7 +26,7 @@ from beatd.settings import Place, did_you_mean, table
 class NoEntry(Failure):
     """No entry has a name that was given."""
 
-    exit_code = 3
+    exit_code = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

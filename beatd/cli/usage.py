@@ -4,6 +4,24 @@ from collections.abc import Sequence
 
 import click
 
+USAGE, NOTHING, UNAVAILABLE, CONFIG = 2, 3, 75, 78
+"""Exit statuses; two are of `sysexits.h`: EX_TEMPFAIL, EX_CONFIG."""
+
+_MEANINGS = {
+    0: "fine",
+    1: "the thing asked about is bad",
+    USAGE: "usage",
+    NOTHING: "nothing matched",
+    UNAVAILABLE: "broker not reachable",
+    CONFIG: "configuration",
+}
+
+
+def exit_statuses(*codes: int) -> str:
+    """Say what these exit statuses mean, all without any: the end of a help text."""
+    listed = [f"{code} {_MEANINGS[code]}" for code in codes or _MEANINGS]
+    return f"Exit status: {', '.join(listed)}."
+
 
 class Whole(click.IntRange):
     """A whole number, called so where the value is none."""
@@ -27,7 +45,10 @@ class UnknownCommand(click.UsageError):
 
 
 class Commands(click.Group):
-    """Commands, and what is said where none has the name."""
+    """Commands, in the order they were made; a name that is none has a near one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*self.commands]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -7,7 +7,7 @@ import click
 
 from beatd.cli.options import DETACH, PROCESS, SOURCE, given
 from beatd.cli.output import Failure, confirmed, counted, printable
-from beatd.cli.usage import Number, Whole
+from beatd.cli.usage import CONFIG, USAGE, Number, Whole, exit_statuses
 from beatd.pools import NAMES
 from beatd.worker.autoscale import bounds_of
 
@@ -36,7 +36,11 @@ def _size(
     return number
 
 
-@click.command("worker", context_settings={"max_content_width": 100})
+@click.command(
+    "worker",
+    context_settings={"max_content_width": 100},
+    epilog=exit_statuses(0, USAGE, CONFIG),
+)
 @SOURCE
 @PROCESS
 @DETACH

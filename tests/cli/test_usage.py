@@ -1,8 +1,9 @@
 """Wrong words on the command line: what is said to them."""
 
+import click
 import pytest
 
-from beatd.cli import main
+from beatd.cli import ALIASES, beatd, main
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,30 @@ def test_wrong_words_are_named_with_the_way_out(
     output = capsys.readouterr()
     assert output.err.startswith(f"error: {said}")
     assert output.out == ""
+
+
+COMMANDS = [
+    *("", "worker", "list", "ls", "next", "check", "explain"),
+    *("dead", "dead list", "dead show", "dead retry", "dead drop"),
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_the_help_of_every_command_says_what_its_exit_statuses_mean(
+    capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    assert main([*words.split(), "--help"]) == 0
+
+    output = capsys.readouterr()
+    assert "Exit status: 0 " in " ".join(output.out.split())
+    assert output.err == ""
+
+
+def test_all_commands_are_tried() -> None:
+    context = click.Context(beatd)
+    dead = beatd.get_command(context, "dead")
+    assert isinstance(dead, click.Group)
+    listed = [*beatd.list_commands(context), *ALIASES]
+    listed += [f"dead {name}" for name in dead.list_commands(context)]
+
+    assert {*listed, ""} == set(COMMANDS)
