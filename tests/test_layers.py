@@ -1,6 +1,8 @@
 """The reading order of the package is the law: imports point up."""
 
 import ast
+import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,3 +158,15 @@ def test_every_line_of_the_order_exists() -> None:
     places = {place_of(name) for name, _ in packaged()} | {"__init__"}
 
     assert [name for name in ORDER if name not in places] == []
+
+
+def test_what_is_installed_with_it_is_imported() -> None:
+    """A dependency that nothing imports is only weight; tzdata is nothing but data."""
+    declared = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"\W", line)[0] for line in declared["dependencies"]}
+
+    imported = {
+        name.partition(".")[0] for _, path in modules() for name in imports_of(path)
+    }
+
+    assert names - imported == {"tzdata"}
