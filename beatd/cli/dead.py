@@ -154,12 +154,16 @@ def retry_letters(context: click.Context, /, letters: Sequence[str], **_: Any) -
 def drop_letters(
     context: click.Context, /, letters: Sequence[str], yes: bool, **_: Any
 ) -> None:
-    """Remove messages for ever; asks before it does."""
-    with _broker(context) as (_settings, broker):
+    """Remove messages for ever; shows them, and asks before it does."""
+    with _broker(context) as (settings, broker):
         chosen = _chosen(broker.dead_letters(), letters)
         what = counted(len(chosen), "message")
-        if not yes and not confirmed(f"drop {what} for ever?"):
-            raise Failure(f"{what} not dropped\n  without a question:  --yes")
+        if not yes:
+            now, out = SystemClock().now(), screen(context)
+            for line in _table(chosen[::-1], now, settings.zone, out):
+                click.echo(line, err=True)
+            if not confirmed(f"drop {what} for ever?"):
+                raise Failure(f"{what} not dropped\n  without a question:  --yes")
         number = broker.drop_dead([letter.id for letter in chosen])
     screen(context).say(f"dropped {counted(number, 'message')}")
 

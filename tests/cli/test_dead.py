@@ -175,7 +175,9 @@ def test_drop_asks_and_drops_when_told_to(broker: Broker) -> None:
     result = typed("y\n", "dead", "drop", "1", "2")
 
     assert result.stdout == "dropped 2 messages\n"
-    assert "drop 2 messages for ever?" in result.stderr
+    listed, _, question = result.stderr.partition("drop 2 messages for ever?")
+    assert question
+    assert [line.split()[0] for line in listed.splitlines()] == ["ID", "2", "1"]
     assert ids(broker) == ["3"]
 
 
