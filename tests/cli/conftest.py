@@ -1,10 +1,11 @@
 """The shop of the mock-ups: its config, its schedule file, and the time there."""
 
+import re
 import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from click.testing import CliRunner, Result
@@ -61,6 +62,31 @@ def at(text: str) -> Instant:
 
 
 NOW = at("2026-11-23T14:05:12+01:00")
+
+PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
+
+
+def unsaid(document: Any) -> set[str]:
+    """Give the names in a JSON document that its section of the page does not have.
+
+    The names that end in `_ts` are said there once for all.
+    """
+    page = PAGE.read_text()
+    general, *sections = page[page.index("## JSON") :].split("\n### ")
+    [section] = [one for one in sections if f"`{document['schema']}`" in one]
+    said = set(re.findall(r"`(\w+)`", general + section))
+    return {name.removesuffix("_ts") for name in _names(document)} - said
+
+
+def _names(part: Any) -> Iterator[str]:
+    match part:
+        case dict():
+            yield from part
+            for value in part.values():
+                yield from _names(value)
+        case list():
+            for value in part:
+                yield from _names(value)
 
 
 class Run(Protocol):

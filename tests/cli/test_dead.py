@@ -14,7 +14,7 @@ from beatd.cli import beatd, main
 from beatd.cli.output import Screen
 from beatd.instant import HOUR, MINUTE
 from tests.brokers.making import lying_in, outgoing
-from tests.cli.conftest import NOW, Run
+from tests.cli.conftest import NOW, Run, unsaid
 from tests.fakes import FakeClock
 
 BROKER = "sqlite:///broker.db"
@@ -169,6 +169,14 @@ def test_retry_puts_messages_back(run: Run, broker: Broker) -> None:
     assert output == "put back 2 messages: celery 1, reports 1\n"
     assert ids(broker) == ["3"]
     assert lying_in(broker, "reports") == [b'{"headers": {}}']
+
+
+@pytest.mark.usefixtures("broker")
+@pytest.mark.parametrize("words", [["list"], ["show", "1"], ["show", "3"]])
+def test_every_name_in_a_document_is_on_the_page(run: Run, words: list[str]) -> None:
+    document = json.loads(run("dead", *words, "--json").stdout)
+
+    assert unsaid(document) == set()
 
 
 def test_drop_asks_and_drops_when_told_to(broker: Broker) -> None:
