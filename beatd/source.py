@@ -225,8 +225,13 @@ def of_module(name: str) -> Source:
 
 def _of_file(name: str, folder: Path) -> Source:
     path = folder / Path(name).expanduser()
-    if not path.is_file():
-        raise Unreadable(name, _no_file(path))
+    try:
+        path.open("rb").close()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise Unreadable(name, _no_file(path)) from None
+    except OSError as error:
+        problem = Problem(f"{path} cannot be read: {error.strerror}")
+        raise Unreadable(name, problem) from error
     _put_on_path(path.parent)
     spec = spec_from_file_location(path.stem, path)
     if spec is None:

@@ -3,6 +3,7 @@
 
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from beatd.settings import Place
 from beatd.source import Source, Unreadable, of_app, of_config
+from tests.rights import as_nobody
 
 
 @pytest.fixture(autouse=True)
@@ -174,6 +176,20 @@ def test_where_a_module_was_looked_for_is_said_without_pythons_own_folders(
     assert f"(looked in {tmp_path}, " in said
     assert sysconfig.get_path("stdlib") + "," not in said
     assert ".zip" not in said
+
+
+@pytest.mark.parametrize("closed", ["etc", "etc/conf.py"])
+def test_a_file_that_may_not_be_read_is_said_to_be_so(closed: str) -> None:
+    with tempfile.TemporaryDirectory() as name:  # unlike pytest's, anyone may enter it
+        folder = Path(name)
+        folder.chmod(0o755)
+        file = write(folder / "etc" / "conf.py", "timezone = 'UTC'")
+        (folder / closed).chmod(0)
+        with as_nobody():
+            said = refusal("etc/conf.py", folder)
+        (folder / closed).chmod(0o700)
+
+    assert said == f"etc/conf.py: {file} cannot be read: Permission denied"
 
 
 def test_a_folder_is_no_config(tmp_path: Path) -> None:
