@@ -10,6 +10,10 @@ from beatd.results.base import Meta
 class Application(Protocol):
     """What tasks and results ask of the application: app.py."""
 
+    def adopt(self, task: Any) -> None:
+        """Make this Task what the settings want it to be, the first time."""
+        ...
+
     def call_task(
         self,
         task: Any,

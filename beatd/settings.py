@@ -192,6 +192,18 @@ def _mapping(value: object) -> dict[Any, Any]:
     return dict(value)
 
 
+def _annotations(value: object) -> object:
+    """Take what annotations.py can use, which looks at it when there are tasks."""
+    for one in value if isinstance(value, list | tuple) else [value]:
+        is_table = isinstance(one, Mapping) and all(
+            isinstance(row, Mapping) for row in one.values()
+        )
+        asked = (hasattr(one, "annotate"), hasattr(one, "annotate_any"))
+        if not (is_table or isinstance(one, str) or any(asked)):
+            raise Unfit
+    return value
+
+
 def _zone(value: object) -> str:
     """Read the name of a zone, or take it from a zone object that has one."""
     name = str(value) if isinstance(value, tzinfo) else _text(value)
@@ -330,6 +342,9 @@ Texts: TypeAlias = Annotated[tuple[str, ...], Kind("a list of texts", _words)]
 Options: TypeAlias = Annotated[dict[str, Any], OPTIONS]
 Schedule: TypeAlias = Annotated[
     dict[Any, Any], Kind("a dict of entries by name", _mapping)
+]
+Annotations: TypeAlias = Annotated[
+    Any, Kind("dicts of attributes by task name", _annotations)
 ]
 Zone: TypeAlias = Annotated[str, ZONE]
 Urls: TypeAlias = Annotated[tuple[str, ...], Kind("an address or a list", _urls)]
@@ -940,8 +955,13 @@ class Settings:
     task_store_eager_result: Flag = works(
         "CELERY_STORE_EAGER_RESULT", False, "And keep their results."
     )
-    task_annotations: Anything = unused(
-        "CELERY_ANNOTATIONS", None, "Overrides attributes of tasks.", _NOT_CELERY
+    task_annotations: Annotations | None = works(
+        "CELERY_ANNOTATIONS",
+        None,
+        "Changes attributes and methods of tasks: a dict of them by task name, `*` for"
+        " all; an object with `annotate(task)`; or a list of these.",
+        differs="A `shared_task` is one task for all apps of a process, and has the"
+        " changes of each.",
     )
     task_default_rate_limit: Text | Number | None = works(
         "CELERY_DEFAULT_RATE_LIMIT",

@@ -232,8 +232,22 @@ class Task(Generic[P, R]):
         if function is not None:
             update_wrapper(self, function)
         self.name = name or self.name
-        for option, value in options.items():
-            setattr(self, option, value)
+        if options:
+            self.amend(options)
+
+    def amend(self, attributes: Mapping[str, Any]) -> None:
+        """Have these attributes as if the task's own class had them.
+
+        Functions become methods. What stands under `@name` is called with the function
+        of that name, and gives what takes its place.
+        """
+        kind = type(self)
+        own: dict[str, Any] = {}
+        for name, value in attributes.items():
+            plain = name.removeprefix("@")
+            own[plain] = value if plain == name else value(getattr(kind, plain))
+            vars(self).pop(plain, None)
+        self.__class__ = type(kind.__name__, (kind,), own)
 
     def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the task's code; a subclass without a function has its own."""
@@ -274,8 +288,9 @@ class Task(Generic[P, R]):
         """
         if self.typing:
             self.parameters.bind(*(args or ()), **(kwargs or {}))
+        app = self.app  # which may have its say about the options
         call = {**self.sent_options(), **options}
-        result: AsyncResult[R] = self.app.call_task(self, args, kwargs, call)
+        result: AsyncResult[R] = app.call_task(self, args, kwargs, call)
         return result
 
     def apply(
@@ -285,8 +300,9 @@ class Task(Generic[P, R]):
         **options: Any,
     ) -> AsyncResult[R]:
         """Run a call here and now as a worker would, with retries and links."""
+        app = self.app
         call = {**self.sent_options(), **options}
-        result: AsyncResult[R] = self.app.apply_task(self, args, kwargs, call)
+        result: AsyncResult[R] = app.apply_task(self, args, kwargs, call)
         return result
 
     def signature(
@@ -374,8 +390,10 @@ class Task(Generic[P, R]):
 
     @property
     def app(self) -> Application:
-        """Give the application that the task is called through."""
-        return self._app()
+        """Give the application that the task is called through, and belongs to now."""
+        app = self._app()
+        app.adopt(self)
+        return app
 
     @property
     def request(self) -> Request:
@@ -481,10 +499,16 @@ def share(task: Task[..., Any]) -> None:
 
 
 class Registry(Mapping[str, Task[..., Any]]):
-    """The tasks of one application, by name, and those that are shared by all."""
+    """The tasks of one application, by name, and those that are shared by all.
 
-    def __init__(self) -> None:
+    `prepare` is called with each task that is given away, each time.
+    """
+
+    def __init__(
+        self, prepare: Callable[[Task[..., Any]], object] = lambda task: None
+    ) -> None:
         self._own: dict[str, Task[..., Any]] = {}
+        self._prepare = prepare
 
     def register(self, task: Task[..., Any]) -> None:
         """Add a task; a later one takes the place of one with the same name."""
@@ -494,6 +518,7 @@ class Registry(Mapping[str, Task[..., Any]]):
         task = self._own.get(name) or _shared.get(name)
         if task is None:
             raise NotRegistered(name)
+        self._prepare(task)
         return task
 
     def __iter__(self) -> Iterator[str]:

@@ -47,6 +47,7 @@ ORDER = [
     "results",
     "signals",
     "tasks",
+    "annotations",
     "greenlets",
     "pools.base",
     "pools",
@@ -72,7 +73,15 @@ NOT_PURE = {
 }  # fmt: skip
 
 SCHEDULING = {"policy", "timetable", "leadership", "schedule_file", "scheduler"}
-WORKING = {"tasks", "results.base", "results", "pools.base", "pools", "worker"}
+WORKING = {
+    "tasks",
+    "annotations",
+    "results.base",
+    "results",
+    "pools.base",
+    "pools",
+    "worker",
+}
 
 
 def modules() -> Iterator[tuple[str, Path]]:

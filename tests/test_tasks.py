@@ -34,6 +34,9 @@ class FakeApp:
         self.calls: list[tuple[Any, Any, Any]] = []
         self.metas: list[Meta] = []
 
+    def adopt(self, task: Any) -> None:
+        pass
+
     def call_task(
         self,
         task: Any,

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from beatd import settings as reading
 from beatd import source
+from beatd.annotations import Annotations
 from beatd.app.conf import Conf, changed, is_schedule, read_object
 from beatd.app.connections import Connections
 from beatd.brokers.base import Broadcast, Broker, Outgoing
@@ -83,10 +84,12 @@ class Beatd:
         **changes: Any,
     ) -> None:
         self.main = main or ""
-        self.tasks = Registry()
+        self.tasks = Registry(self.adopt)
         self.conf = Conf(self)
         self.on_after_configure = Announcement()
         self.on_after_finalize = Announcement()
+        self._adopted: set[Task[..., Any]] = set()
+        self._adopting = threading.Lock()
         self._clock = clock or SystemClock()
         named = {"broker_url": broker, "result_backend": backend, "include": include}
         given = {name: value for name, value in named.items() if value is not None}
@@ -217,6 +220,20 @@ class Beatd:
         task.name = task.name or name_of(type(task), self.main)
         self.tasks.register(task)
         return task
+
+    def adopt(self, task: Task[..., Any]) -> None:
+        """Make a task what `task_annotations` wants it to be, the first time.
+
+        Raises ConfigError for annotations that cannot be used.
+        """
+        if task in self._adopted:
+            return
+        annotations = Annotations(self.settings.task_annotations)
+        with self._adopting:
+            if task not in self._adopted:
+                for attributes in annotations.of(task):
+                    task.amend(attributes)
+                self._adopted.add(task)
 
     # Calls
 
@@ -430,10 +447,12 @@ class Beatd:
     def import_tasks(self, more: Sequence[str] = ()) -> None:
         """Import the modules that the settings name, those discovered, and `more`.
 
-        Raises ConfigError that says which fail, and why.
+        Raises ConfigError that says which fail, and why, and for annotations of tasks
+        that cannot be used.
         """
         named = [*self.settings.modules, *more]
         import_modules(dict.fromkeys([*named, *self._modules_found()]))
+        list(self.tasks.values())  # adopts them: what is wrong is said now
 
     def close(self) -> None:
         """Let go of what was connected."""

@@ -130,9 +130,13 @@ def _own(task: Any, option: str) -> Any:
     A task that is bound to its app gets what it lacks from the app's settings and,
     where these say nothing, from Celery's defaults, which are not always ours.
     """
+    from celery.app.annotations import resolve_all
+
     value = getattr(task, option, None)  # older ones lack the newest
     setting = dict(task.from_config).get(option)
     if setting is None or value != task.app.conf[setting]:
+        return value
+    if any(option in one for one in resolve_all(task.app.annotations, task)):
         return value
     # It may have been written all the same: what binding adds to the task's class
     # stands behind the mark that it sets first.

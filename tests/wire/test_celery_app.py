@@ -34,10 +34,19 @@ from celery import Celery, Task, current_app, shared_task, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.utils.log import get_task_logger
 
+
+def on_failure(self, exc, task_id, *_):
+    leave("failed", f"{{self.name}} {{task_id}}")
+
+
 app = Celery("proj", broker={broker!r}, backend={backend!r})
 app.conf.update(
     timezone="Asia/Kathmandu",
-    task_annotations={{"proj.annotated": {{"soft_time_limit": 0.2}}}},
+    task_annotations={{
+        "proj.annotated": {{"soft_time_limit": 0.2}},
+        "proj.once_by_config": {{"acks_late": False}},
+        "proj.fail": {{"on_failure": on_failure}},
+    }},
     worker_lease_timeout=3,
 )
 app.autodiscover_tasks(["found"])
@@ -221,6 +230,13 @@ def die_retried(self, tries):
 
 
 die_retried.retry_on_worker_lost = True  # an option that only the newest Celery has
+
+
+@app.task
+def once_by_config(name):
+    """Run at most once, as `task_annotations` have it."""
+    leave(name, "ran")
+    os._exit(7)
 
 
 @app.task
@@ -502,12 +518,19 @@ def test_a_task_that_kills_its_process_runs_again_unless_it_must_not(
 
     assert fleet.call("proj.die_once", "died").get(timeout=WAIT) == "survived"
     assert len(fleet.lines("died")) == 2
-    with pytest.raises(WorkerLostError):
-        fleet.call("proj.once", "once").get(timeout=WAIT)
-    assert len(fleet.lines("once")) == 1
+    for name in ("once", "once_by_config"):
+        with pytest.raises(WorkerLostError):
+            fleet.call(f"proj.{name}", name).get(timeout=WAIT)
+        assert len(fleet.lines(name)) == 1
     assert fleet.call("proj.die_retried", 1).get(timeout=WAIT) == 1
     with pytest.raises(WorkerLostError):
         fleet.call("proj.die_retried", 2).get(timeout=WAIT)
+
+
+def test_a_method_of_an_annotation_is_called(fleet: Fleet) -> None:
+    sent = fleet.call("proj.fail", "no such thing")
+
+    eventually(lambda: f"proj.fail {sent.id}" in fleet.lines("failed"), "on_failure")
 
 
 def test_what_a_task_logs_is_in_the_worker_s_log(fleet: Fleet, worker: Running) -> None:
