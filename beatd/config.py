@@ -14,7 +14,7 @@ from beatd.entry import Entry
 from beatd.entry_reader import BadEntry, EntryReader
 from beatd.errors import ConfigError, MessageError
 from beatd.message import MessageFormat
-from beatd.routing import Queue, Router
+from beatd.routing import Queue, Router, queue_of
 from beatd.settings import Problem, Settings
 from beatd.source import Source, Unreadable
 
@@ -216,21 +216,11 @@ def _queues(declared: Any) -> list[Queue]:
     raise MessageError(f"task_queues: expected a list or a dict, got {declared!r}")
 
 
-def _queue(queue: Any) -> Queue:
-    if isinstance(queue, Queue):
-        return queue
-    if isinstance(queue, str):
-        return Queue(queue)
-    if type(queue).__module__.partition(".")[0] != "kombu":
-        raise MessageError(f"task_queues: expected a Queue, got {queue!r}")
-    exchange = queue.exchange
-    return Queue(
-        queue.name,
-        exchange.name if exchange else "",
-        exchange.type if exchange else "direct",
-        queue.routing_key or "",
-        queue.expires,
-    )
+def _queue(declared: Any) -> Queue:
+    queue = Queue(declared) if isinstance(declared, str) else queue_of(declared)
+    if queue is None:
+        raise MessageError(f"task_queues: expected a Queue, got {declared!r}")
+    return queue
 
 
 _QUEUE_OPTIONS = {

@@ -4,6 +4,7 @@ import fnmatch
 import re
 from bisect import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -31,6 +32,27 @@ class Queue:
     routing_key: str = ""
     expires: float | None = None
     """Seconds without use after which the broker may delete it (`x-expires`)."""
+
+
+def worker_direct(node: str) -> Queue:
+    """Give the queue of this worker alone, which it has with `worker_direct` set."""
+    return Queue(f"{node}.dq2", "C.dq2", "direct", node)
+
+
+def queue_of(declared: Any) -> Queue | None:
+    """Read a queue, ours or kombu's; None: it is neither."""
+    if isinstance(declared, Queue):
+        return declared
+    if type(declared).__module__.partition(".")[0] != "kombu":
+        return None
+    exchange = declared.exchange
+    return Queue(
+        declared.name,
+        exchange.name if exchange else "",
+        exchange.type if exchange else "direct",
+        declared.routing_key or "",
+        declared.expires,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +226,12 @@ class Router:
             )
         return Queue(name, exchange=name, routing_key=name)
 
+    def including(self, queue: Queue) -> "Router":
+        """Give a router that knows this queue, too."""
+        router = copy(self)
+        router.queues = {**self.queues, queue.name: self._filled(queue)}
+        return router
+
     def options(
         self,
         task: str,
@@ -247,8 +275,8 @@ class Router:
     def declares(self, options: Mapping[str, Any]) -> Queue:
         """Give the queue that Celery's producers declare: the named or default one."""
         name = options.get("queue")
-        if isinstance(name, Queue):
-            return self._filled(name)
+        if queue := queue_of(name):
+            return self._filled(queue)
         if name is not None and not isinstance(name, str):
             raise MessageError(f"options['queue']: expected a name, got {shown(name)}")
         return self.queue(name or self.default_queue)

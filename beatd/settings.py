@@ -1143,11 +1143,11 @@ class Settings:
         "Send heartbeats as events.",
         differs="Only on Redis.",
     )
-    worker_direct: Flag = unused(
+    worker_direct: Flag = works(
         "CELERY_WORKER_DIRECT",
         False,
-        "A queue for each worker alone.",
-        "name one with `-Q`",
+        "Take from a queue of the worker alone, too: `<node>.dq2`. Celery's"
+        " `worker_direct(node)`, or that of `beatd.routing`, is it.",
     )
     worker_disable_prefetch: Flag = works(
         "CELERYD_DISABLE_PREFETCH",

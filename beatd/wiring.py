@@ -25,7 +25,7 @@ from beatd.instant import span_of
 from beatd.leadership import Leadership
 from beatd.pools.base import AsyncRunner
 from beatd.results.base import READY_STATES, Keeper, ResultBackend
-from beatd.routing import Queue
+from beatd.routing import Queue, Router, worker_direct
 from beatd.schedule_file import ScheduleFile
 from beatd.scheduler import LONGEST_NAP, Scheduler
 from beatd.settings import Settings, mask
@@ -175,7 +175,7 @@ def worker_of(
         inbox=inbox,
         results=work.results,
         autoscale=choice.autoscale,
-        router=config.router,
+        router=router_of(config, choice),
         events=_events_of(settings, choice, audience, hostname, lamport, own_zone),
         pidbox=_pidbox_of(settings, audience, hostname, lamport, inbox),
         state_file=_state_file_of(settings, hostname),
@@ -295,9 +295,23 @@ def queues_of(config: Config, choice: WorkerChoice) -> Sequence[str]:
     """
     declared = list(config.router.queues)
     wanted = [name for name in choice.queues or declared if name not in choice.exclude]
+    if own := _own_queue(config, choice):
+        wanted.append(own.name)
     if not wanted:
         raise ConfigError("-Q, -X", ["no queue is left to take from"])
     return wanted
+
+
+def router_of(config: Config, choice: WorkerChoice) -> Router:
+    """Give what knows the queues, also that of the worker alone."""
+    own = _own_queue(config, choice)
+    return config.router.including(own) if own else config.router
+
+
+def _own_queue(config: Config, choice: WorkerChoice) -> Queue | None:
+    if not config.settings.worker_direct:
+        return None
+    return worker_direct(node_name(choice.hostname))
 
 
 def _ended_by(settings: Settings) -> Callable[[Collection[str]], Collection[str]]:
