@@ -192,6 +192,8 @@ def router(chosen: Settings) -> Router:
         default_routing_key=chosen.task_default_routing_key or "",
         routes=chosen.task_routes,
         create_missing=chosen.task_create_missing_queues,
+        missing_exchange_type=chosen.task_create_missing_queue_exchange_type
+        or "direct",
     )
 
 

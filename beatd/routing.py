@@ -201,9 +201,11 @@ class Router:
         default_routing_key: str = "",
         routes: Any = None,
         create_missing: bool = True,
+        missing_exchange_type: str = "direct",
     ) -> None:
         self.default_queue = default_queue
         self._create_missing = create_missing
+        self._missing_type = missing_exchange_type
         self._exchange = default_exchange or default_queue
         self._routing_key = default_routing_key or default_queue
         declared = list(queues) or [
@@ -224,7 +226,7 @@ class Router:
                 f"no queue {name!r} in task_queues, and task_create_missing_queues "
                 "is off"
             )
-        return Queue(name, exchange=name, routing_key=name)
+        return Queue(name, name, self._missing_type, name)
 
     def including(self, queue: Queue) -> "Router":
         """Give a router that knows this queue, too."""

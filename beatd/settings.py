@@ -354,6 +354,9 @@ Scheduler: TypeAlias = Annotated[
 Pool: TypeAlias = Annotated[str, Kind("the name of a pool", _pool)]
 Serializer: TypeAlias = Annotated[str, SERIALIZER]
 Overlap: TypeAlias = Annotated[str, OVERLAP]
+ExchangeType: TypeAlias = Annotated[
+    str, Kind("'direct', 'topic' or 'fanout'", _one_of("direct", "topic", "fanout"))
+]
 Protocol: TypeAlias = Annotated[int, Kind("2 or 1", _one_of(2, 1))]
 Auto: TypeAlias = Annotated[str, Kind("'auto'", _one_of("auto"))]
 Failover: TypeAlias = Annotated[str | Callable[[list[str]], Iterable[str]], FAILOVER]
@@ -851,7 +854,7 @@ class Settings:
         None,
         "Exchange of the default queue; unset: its name.",
     )
-    task_default_exchange_type: Text = works(
+    task_default_exchange_type: ExchangeType = works(
         "CELERY_DEFAULT_EXCHANGE_TYPE", "direct", "`direct`, `topic` or `fanout`."
     )
     task_default_routing_key: Text | None = works(
@@ -974,11 +977,10 @@ class Settings:
     task_create_missing_queue_type: Text = unused(
         "CELERY_CREATE_MISSING_QUEUE_TYPE", "classic", "Type of new queues.", _RABBIT
     )
-    task_create_missing_queue_exchange_type: Text | None = unused(
+    task_create_missing_queue_exchange_type: ExchangeType | None = works(
         "CELERY_CREATE_MISSING_QUEUE_EXCHANGE_TYPE",
         None,
-        "Type of their exchanges.",
-        _AMQP,
+        "Type of the exchanges of new queues: `direct`, `topic` or `fanout`.",
     )
     task_queue_max_priority: Count | None = unused(
         "CELERY_QUEUE_MAX_PRIORITY", None, "`x-max-priority` of queues.", _RABBIT

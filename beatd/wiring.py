@@ -20,7 +20,7 @@ from beatd.app import Beatd
 from beatd.brokers.base import Broadcast, Broker
 from beatd.clock import SystemClock
 from beatd.config import Config
-from beatd.errors import ConfigError, ResultUnavailable
+from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.instant import span_of
 from beatd.leadership import Leadership
 from beatd.pools.base import AsyncRunner
@@ -291,10 +291,15 @@ def _celery_work_of(
 def queues_of(config: Config, choice: WorkerChoice) -> Sequence[str]:
     """Name the queues that a worker takes from.
 
-    Raises ConfigError when that is none.
+    Raises ConfigError when that is none, or one that is unknown and must be known.
     """
     declared = list(config.router.queues)
     wanted = [name for name in choice.queues or declared if name not in choice.exclude]
+    try:
+        for name in wanted:
+            config.router.queue(name)
+    except MessageError as error:
+        raise ConfigError("-Q", [str(error)]) from error
     if own := _own_queue(config, choice):
         wanted.append(own.name)
     if not wanted:

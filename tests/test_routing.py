@@ -86,6 +86,24 @@ def test_a_queue_that_is_missing_is_an_error_if_none_is_to_be_made() -> None:
         router.route("t", {"queue": "lwo"})
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("topic", Route("", "made.up", "made.up", "topic")),
+        ("fanout", Route("", "made.up", "made.up", "fanout")),
+        ("direct", to("made.up")),
+    ],
+)
+def test_a_queue_that_is_made_up_has_an_exchange_of_the_type_asked_for(
+    kind: str, expected: Route
+) -> None:
+    router = Router([Queue("low")], missing_exchange_type=kind)
+
+    assert router.queue("made.up") == Queue("made.up", "made.up", kind, "made.up")
+    assert router.route("t", {"queue": "made.up"}) == expected
+    assert router.route("t", {"queue": "low"}) == to("low")
+
+
 def by_name(name: str, *_: Any, **__: Any) -> Any:
     return {"mail.send": "post", "mail.read": {"queue": "post"}}.get(name)
 

@@ -285,9 +285,8 @@ class Intake:
         """`prepare` is called once, by the fetcher, before anything is taken."""
         self._broker = broker
         self._limits = limits_of(settings)
-        self._router = router
         self._prepare = prepare
-        self._queues = {name: self._queue(name) for name in queues}
+        self._queues = {name: router.queue(name) for name in queues}
         length = span_of(settings.worker_lease_timeout)
         self.lease = Lease(broker, worker, length, on_lost, _say_recovered, away, clock)
         self.fetcher = Fetcher(
@@ -334,9 +333,6 @@ class Intake:
     def _declare(self) -> None:
         self._broker.declare(self.queues)
         self._prepare()
-
-    def _queue(self, name: str) -> Queue:
-        return self._router.queues.get(name) or Queue(name, name, routing_key=name)
 
 
 def _say_recovered(number: int) -> None:

@@ -1,10 +1,13 @@
 """What sending and emitting leave in Redis equals what Celery left there."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from celery import Celery
 
+from beatd import Beatd
 from beatd.brokers.base import Emission, Outgoing
 from beatd.brokers.redis import RedisBroker
 from beatd.entry import Mark
@@ -71,6 +74,29 @@ def test_redis_holds_what_celery_would_have_put_there(
         for key, members in vector.bindings.items()
     }
     assert left == lists | bindings
+
+
+@pytest.mark.parametrize("kind", ["topic", "direct", None])
+def test_a_queue_that_is_made_up_is_bound_as_celery_binds_it(
+    server: Server, kind: str | None
+) -> None:
+    settings: dict[str, Any] = {"task_create_missing_queue_exchange_type": kind}
+    name = f"made up {kind}"  # kombu remembers what it has declared
+    theirs = Celery("client", broker=server.url())
+    theirs.conf.update(settings)
+    ours = Beatd("client", broker=server.url(), set_as_current=False, **settings)
+    left = []
+    for app in (theirs, ours):
+        app.send_task("proj.add", queue=name)
+        app.close()
+        with server.client() as client:
+            left.append(lying_in(client))
+            client.flushall()
+
+    for one in left:
+        (message,) = one.pop(name)
+        one["to"] = json.loads(message)["properties"]["delivery_info"]
+    assert left[0] == left[1]
 
 
 def lying_in(client: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,17 +30,26 @@ def where(self):
 """
 
 
-@pytest.fixture
-def client(server: Server, tmp_path: Path) -> Iterator[Celery]:
+@pytest.fixture(scope="module")
+def urls(_server: Server) -> tuple[str, str]:
+    with _server.client() as raw:
+        raw.flushall()
+    return _server.url(0), _server.url(1)
+
+
+@pytest.fixture(scope="module")
+def client(
+    urls: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Celery]:
     """Give a client of two workers, of which one takes from another queue."""
-    urls = server.url(0), server.url(1)
-    (tmp_path / "proj.py").write_text(PROJECT.format(broker=urls[0], backend=urls[1]))
+    folder = tmp_path_factory.mktemp("proj")
+    (folder / "proj.py").write_text(PROJECT.format(broker=urls[0], backend=urls[1]))
     client = Celery("client", broker=urls[0], backend=urls[1])
     with ExitStack() as stack:
         for options in (["-n", "w1@%h"], ["-n", "w2@%h", "-Q", "slow"]):
             worker = beatd(
                 *("worker", "-A", "proj", "-P", "solo", "-l", "info", *options),
-                cwd=tmp_path,
+                cwd=folder,
             )
             stack.enter_context(worker).until("is ready")
         yield client
@@ -68,9 +76,8 @@ def test_it_is_listed_as_celery_lists_it(client: Celery) -> None:
 
 @pytest.mark.parametrize("direct", [worker_direct, nodenames.worker_direct])
 def test_an_app_of_ours_takes_either_packages_word_for_it(
-    client: Celery, server: Server, direct: Any
+    client: Celery, urls: tuple[str, str], direct: Any
 ) -> None:
-    urls = server.url(0), server.url(1)
     app = Beatd(broker=urls[0], backend=urls[1], set_as_current=False)
     node = f"w2@{HOST}"
 
