@@ -89,6 +89,18 @@ class LedgerFile(Protocol):
         ...
 
 
+class Witness(Protocol):
+    """Who is told what was emitted; what he makes of it keeps nobody waiting."""
+
+    def emitted(self, emissions: Sequence[Emission]) -> None:
+        """Take note of what was just put on queues."""
+        ...
+
+    def close(self) -> None:
+        """There will be no more."""
+        ...
+
+
 @dataclass
 class _Step:
     """Decisions, and the emissions they ask for; `sent` of these were answered."""
@@ -122,6 +134,7 @@ class Scheduler:
     """Those that the config declares."""
     declare: Callable[[Collection[Queue]], object] = lambda queues: None
     """Makes them known to the broker; called when a term begins."""
+    witness: Witness | None = None
     on_tick: Callable[["Scheduler"], None] = lambda scheduler: None
     """Called at the end of each turn of the loop: watchdog, status."""
     longest_nap: Span = LONGEST_NAP
@@ -192,6 +205,8 @@ class Scheduler:
         if not self.trouble:
             self._resign()
         self.file.unlock()
+        if self.witness:
+            self.witness.close()
 
     def _resign(self) -> None:
         try:
@@ -293,6 +308,8 @@ class Scheduler:
             self.leadership.renewed(asked)
             step.sent += len(part)
             _log(part, outcomes, now)
+            if self.witness:
+                self.witness.emitted(_queued(part, outcomes))
         # Only now, after the broker answered: a crash before this line emits the
         # batch again, and the broker's ledger knows it.
         self._unanswered = None
@@ -436,6 +453,13 @@ def _log_rewound(number: int, era: int) -> None:
         era,
         extra={"event": "clock.rewound"},
     )
+
+
+def _queued(
+    emissions: Sequence[Emission], outcomes: Sequence[Outcome]
+) -> list[Emission]:
+    pairs = zip(emissions, outcomes, strict=True)
+    return [emission for emission, outcome in pairs if outcome is Outcome.QUEUED]
 
 
 def _log(

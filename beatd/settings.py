@@ -408,7 +408,6 @@ _AMQP = "only AMQP has it"
 _RABBIT = "only RabbitMQ has it"
 _NOT_CELERY = "beatd's worker is built in another way"
 _NO_TIMER = "they wait in the broker, which gives them out at their time"
-_NO_SENT = "the worker says when it received a task"
 _MONITORS = "beatd sends events and keeps none: monitors have queues"
 _NO_POLL = "beatd's result backends need no polling"
 _BY_SENDERS = "it is for those who send chords, and beatd only runs them"
@@ -1011,8 +1010,12 @@ class Settings:
         "Depth of arguments as text.",
         "always 3, as the text is for people",
     )
-    task_send_sent_event: Flag = unused(
-        "CELERY_SEND_TASK_SENT_EVENT", False, "Send an event for each call.", _NO_SENT
+    task_send_sent_event: Flag = works(
+        "CELERY_SEND_TASK_SENT_EVENT",
+        False,
+        "Send an event, `task-sent`, for each call, also for those that workers and the"
+        " scheduler send.",
+        differs="Only on Redis.",
     )
     task_allow_error_cb_on_chord_header: Flag = unused(
         "CELERY_ALLOW_ERROR_CB_ON_CHORD_HEADER",
@@ -1304,8 +1307,8 @@ class Settings:
     event_queue_durable: Flag = unused(
         "CELERY_EVENT_QUEUE_DURABLE", False, "Whether they are durable.", _MONITORS
     )
-    event_serializer: Text = unused(
-        "CELERY_EVENT_SERIALIZER", "json", "How events are encoded.", "always as JSON"
+    event_serializer: Serializer = works(
+        "CELERY_EVENT_SERIALIZER", "json", "How events are encoded."
     )
 
     cache_backend: Text | None = unused(

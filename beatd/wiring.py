@@ -27,7 +27,7 @@ from beatd.pools.base import AsyncRunner
 from beatd.results.base import READY_STATES, Keeper, ResultBackend
 from beatd.routing import Queue, Router, worker_direct
 from beatd.schedule_file import ScheduleFile
-from beatd.scheduler import LONGEST_NAP, Scheduler
+from beatd.scheduler import LONGEST_NAP, Scheduler, Witness
 from beatd.settings import Settings, mask
 from beatd.tasks import Registry
 from beatd.timetable import Timetable
@@ -44,7 +44,9 @@ from beatd.worker.lamport import LamportClock
 from beatd.worker.loop import Worker
 from beatd.worker.report import limits_of
 from beatd.worker.revoked import StateFile
+from beatd.worker.sent import Announcer
 from beatd.worker.settle import Follower
+from beatd.worker.voice import Voice
 from beatd.worker.zone import local_time, machine_zone
 
 logger = logging.getLogger(__name__)
@@ -97,6 +99,7 @@ def scheduler_of(config: Config) -> Scheduler:
         ended=_ended_by(settings),
         queues=config.router.queues.values(),
         declare=partial(_prepare, broker),
+        witness=_witness_of(config, broker),
         longest_nap=min(nap, LONGEST_NAP),
     )
 
@@ -137,6 +140,12 @@ def _prepare(broker: Broker, queues: Collection[Queue]) -> None:
     broker.declare(queues)
     for risk in broker.risks():
         logger.warning("broker: %s", risk, extra={"event": "broker.risk"})
+
+
+def _witness_of(config: Config, broker: Broker) -> Witness | None:
+    if not (config.settings.task_send_sent_event and isinstance(broker, Broadcast)):
+        return None
+    return Announcer(broker, Voice(config.format.origin, config.settings))
 
 
 def worker_of(

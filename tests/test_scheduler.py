@@ -931,3 +931,32 @@ Faults.TestCase.settings = settings(
     max_examples=60, stateful_step_count=30, deadline=None
 )
 TestFaults = Faults.TestCase
+
+
+class FakeWitness:
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[Emission] = []
+        self.is_closed = False
+
+    def emitted(self, emissions: Sequence[Emission]) -> None:
+        self.told += emissions
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_a_witness_is_told_what_was_queued_and_nothing_else(
+    scheduler: Scheduler, broker: FlakyBroker
+) -> None:
+    witness = scheduler.witness = FakeWitness()
+    at(scheduler, NOON + MINUTE)
+    broker.loses_answers = True
+    at(scheduler, NOON + 2 * MINUTE)  # queued, and nobody knows
+    broker.loses_answers = False
+    at(scheduler, NOON + 3 * MINUTE)
+    scheduler.stop()
+
+    assert [one.mark.slot for one in witness.told] == [NOON + MINUTE, NOON + 3 * MINUTE]
+    assert witness.is_closed

@@ -37,6 +37,7 @@ from beatd.tasks import (
     name_of,
     share,
 )
+from beatd.worker.sent import sent_with_events
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -284,6 +285,11 @@ class Beatd:
         known = sending.task in self.tasks
         return self._outgoing(sending, task_id, now, due, registered=known)
 
+    def announced(self, sends: Sequence[Outgoing]) -> list[Outgoing]:
+        """Give these messages, and with them what monitors are to hear of them."""
+        voice = self.connections.voice if sends else None
+        return sent_with_events(voice, sends) if voice else list(sends)
+
     def _call(
         self,
         name: str,
@@ -303,7 +309,7 @@ class Beatd:
         sending = Sending(name, args or (), kwargs or {}, call)
         message = self._outgoing(sending, task_id, now, None, registered=registered)
         self.connections.declare(call)
-        self._publish(message, call)
+        self._publish(self.announced([message]), call)
         result = self.AsyncResult(task_id)
         if parent is not None:
             parent.children.append(result)
@@ -341,7 +347,7 @@ class Beatd:
         message = made.complete(id=task_id, tag=str(uuid.uuid4()), now=now)
         return Outgoing(route, message, due)
 
-    def _publish(self, message: Outgoing, call: Mapping[str, Any]) -> None:
+    def _publish(self, sends: Sequence[Outgoing], call: Mapping[str, Any]) -> None:
         """Send, and try again for as long as the policy for it says."""
         settings = self.settings
         again = call.get("retry", settings.task_publish_retry)
@@ -351,12 +357,12 @@ class Beatd:
         }
         for pause in _pauses(policy) if again else ():
             try:
-                self.connections.broker.send([message])
+                self.connections.broker.send(sends)
             except BrokerUnavailable:
                 threading.Event().wait(pause)
             else:
                 return
-        self.connections.broker.send([message])
+        self.connections.broker.send(sends)
 
     def _new_id(self, now: Instant) -> str:
         return call_id(now, secrets.token_bytes(10))

@@ -3,12 +3,14 @@
 import os
 import threading
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from beatd import brokers, config, results
-from beatd.brokers.base import Broker
+from beatd.brokers.base import Broadcast, Broker
 from beatd.results.base import ResultBackend
 from beatd.settings import Settings
+from beatd.worker.voice import Voice
 
 
 class Connections:
@@ -46,6 +48,14 @@ class Connections:
                 urls = settings.write_urls
                 self._broker = brokers.of_settings(settings, urls, limits)
             return self._broker
+
+    @cached_property
+    def voice(self) -> Voice | None:
+        """Give who tells monitors what is sent; None when they are not to know."""
+        wanted = self.settings.task_send_sent_event
+        if not (wanted and isinstance(self.broker, Broadcast)):
+            return None
+        return Voice(self.format.origin, self.settings)
 
     @property
     def backend(self) -> ResultBackend:

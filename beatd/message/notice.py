@@ -24,10 +24,15 @@ class Notice(NamedTuple):
 
 
 def write_notice(
-    notice: Notice, route: Route, *, tag: str, delivery_mode: int = 1
+    notice: Notice,
+    route: Route,
+    *,
+    tag: str,
+    delivery_mode: int = 1,
+    serializer: str = "json",
 ) -> bytes:
-    """Give the message. Raises MessageError for a body that JSON cannot say."""
-    encoded = codec.dumps(notice.body, "json")
+    """Give the message. Raises MessageError for a body that cannot be said so."""
+    encoded = codec.dumps(notice.body, serializer)
     envelope = {
         "body": base64.b64encode(encoded.data).decode(),
         "content-encoding": encoded.content_encoding,

@@ -67,7 +67,7 @@ class Conductor:
         while end.parts:
             end = self._join(end.parts, call, bodies, done)
             self._keep(end)
-        return done
+        return Conducted(self.successors.host.announced(done.sends), done.joined)
 
     def forget(self, joined: Sequence[Joined]) -> None:
         """Forget chords whose bodies are sent. Raises ResultUnavailable."""

@@ -23,7 +23,9 @@ def run_eagerly(host: Host, sending: Sending) -> Meta:
     encoding = results.encoding_of(settings)
     serializer = sending.options.get("serializer") or settings.task_serializer
     limits = Limits(content_types([serializer, settings.task_serializer]))
-    execute = replace(executor_for(host, "eager", limits), encoding=encoding)
+    execute = replace(
+        executor_for(host, "eager", limits), encoding=encoding, announced=list
+    )
     first = host.outgoing(sending, execute.clock.now())
     task_id = read_envelope(first.message, limits).id
     meta = Meta(task_id, State.PENDING)

@@ -9,7 +9,6 @@ import logging
 import os
 import platform
 import threading
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,13 +18,13 @@ from typing import Any, NamedTuple
 from beatd.brokers.base import Outgoing, Sender
 from beatd.clock import Clock, SystemClock
 from beatd.errors import BrokerUnavailable
-from beatd.instant import SECOND, Instant, Span, datetime_of, span_of
-from beatd.message import Envelope, Notice, write_notice
-from beatd.routing import Route
+from beatd.instant import SECOND, Span, span_of
+from beatd.message import Envelope
 from beatd.settings import Settings
 from beatd.version import __version__
 from beatd.worker.lamport import LamportClock
 from beatd.worker.stage import OnCrash, Pause, Trouble, spawn
+from beatd.worker.voice import Voice
 
 logger = logging.getLogger(__name__)
 
@@ -67,11 +66,6 @@ class Events:
     lamport: LamportClock
     clock: Clock = field(default_factory=SystemClock)
     machine_zone: tzinfo = UTC
-    """The zone of this machine, whatever the settings say.
-
-    Monitors take the times of workers whose zone is another than theirs for shifted,
-    and would count a worker as dead.
-    """
     interval: float | None = 2.0
     """Seconds between heartbeats; None: no events of the worker."""
     enabled: bool = False
@@ -84,6 +78,9 @@ class Events:
         self._dropped = 0
         self._announced: dict[str, int] = {}
         self._load: Callable[[], Load] = lambda: Load(0, 0)
+        self._voice = Voice(
+            self.node, self.settings, self.lamport, self.clock, self.machine_zone
+        )
         self._trouble = Trouble("events cannot be sent", "events")
         self._thread: threading.Thread | None = None
 
@@ -198,27 +195,13 @@ class Events:
         self._put(kind, fields)
 
     def _put(self, kind: str, fields: dict[str, object]) -> None:
-        now = self.clock.now()
-        event = {
-            "hostname": self.node,
-            "utcoffset": self._utcoffset(now),
-            "pid": os.getpid(),
-            "clock": self.lamport.forward(),
-            **fields,
-            "timestamp": now / SECOND,
-            "type": kind,
-        }
+        event = self._voice.event(kind, fields)
         with self._changed:
             if len(self._waiting) >= MOST:
                 self._dropped += 1
                 return
             self._waiting.append(event)
             self._changed.notify_all()
-
-    def _utcoffset(self, now: Instant) -> float:
-        """Give how far UTC is from the machine's local time, in hours."""
-        offset = datetime_of(now, self.machine_zone).utcoffset()
-        return -offset.total_seconds() / 3600 if offset else 0.0
 
     def _announce(self, said: Envelope) -> None:
         self._announced[said.id] = said.retries
@@ -229,15 +212,10 @@ class Events:
         for is_task, group in itertools.groupby(events, _is_task):
             if not is_task:
                 for event in group:
-                    yield self._message(event["type"].replace("-", "."), event)
+                    yield self._voice.message(event["type"].replace("-", "."), event)
                 continue
             while batch := list(itertools.islice(group, BATCH)):
-                yield self._message("task.multi", batch)
-
-    def _message(self, key: str, body: object) -> Outgoing:
-        route = Route("", self.settings.event_exchange, key, "fanout")
-        notice = Notice({"hostname": self.node}, body)
-        return Outgoing(route, write_notice(notice, route, tag=str(uuid.uuid4())))
+                yield self._voice.message("task.multi", batch)
 
 
 def _is_task(event: dict[str, Any]) -> bool:

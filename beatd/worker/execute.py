@@ -61,6 +61,8 @@ class Executor:
     known_value: Callable[[str], Meta | None]
     """Asked of a task that is delivered once more: how it succeeded, if it did."""
     clock: Clock
+    announced: Callable[[Sequence[Outgoing]], list[Outgoing]]
+    """Adds to what is sent what monitors are to hear of it."""
 
     @property
     def successors(self) -> Successors:
@@ -77,7 +79,9 @@ class Executor:
 
     async def _run(self, job: Job, way: "_Way") -> bytes:
         try:
-            return pack_report(await self._report(job, way))
+            report = await self._report(job, way)
+            sends = self.announced(report.sends)
+            return pack_report(msgspec.structs.replace(report, sends=sends))
         except BaseException as error:
             # Not the task's doing, and not known to be harmless to try again.
             logger.exception("cannot run a message", extra={"event": "task.broken"})
@@ -117,6 +121,7 @@ def executor_for(
         hostname,
         known_value if settings.worker_deduplicate_successful_tasks else _unknown,
         clock or SystemClock(),
+        host.announced,
     )
 
 

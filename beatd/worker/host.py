@@ -1,5 +1,6 @@
 """What the worker asks of the application whose tasks it runs."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from beatd.brokers.base import Outgoing
@@ -27,6 +28,10 @@ class Host(Protocol):
         self, sending: Sending, now: Instant, due: Instant | None = None
     ) -> Outgoing:
         """Give the message of a call, sent at the one instant, due at the other."""
+        ...
+
+    def announced(self, sends: Sequence[Outgoing]) -> list[Outgoing]:
+        """Give these messages, and with them what monitors are to hear of them."""
         ...
 
     def meta_of(self, task_id: str) -> Meta:

@@ -124,6 +124,11 @@ class Stage(Generic[T]):
         """Have this done, some time soon."""
         self._items.put(item)
 
+    @property
+    def waiting(self) -> int:
+        """How many items nobody has looked at yet."""
+        return self._items.qsize()
+
     def start(self, name: str, on_crash: OnCrash) -> None:
         """Begin to work, in a thread."""
         self._thread = spawn(name, self._run, on_crash)

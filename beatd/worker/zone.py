@@ -3,12 +3,14 @@
 import os
 import time
 from datetime import UTC, tzinfo
+from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 
+@cache
 def machine_zone() -> tzinfo:
-    """Give the machine's own zone; called before `local_time`."""
+    """Give the machine's own zone, whatever `local_time` made of it."""
     name = os.environ.get("TZ", "").removeprefix(":")
     try:
         if name:
@@ -24,5 +26,6 @@ def local_time(zone: str) -> None:
 
     Called before any thread is started and before the pool forks.
     """
+    machine_zone()  # while the environment still says it
     os.environ["TZ"] = zone
     time.tzset()

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from celery.result import AsyncResult
 
 from beatd.errors import BeatdError, ConfigError
 from tests.servers import Server, eventually
+from tests.wire.listener import Listener
 from tests.worker.project import Project, WorkerProcess
 
 WAIT = 15.0
@@ -233,35 +233,6 @@ def test_celerys_own_command_line_finds_the_worker(
 
 
 # celery events
-
-
-class Listener:
-    """Celery's receiver of events, in a thread."""
-
-    def __init__(self, client: Celery) -> None:
-        self.events: list[dict[str, Any]] = []
-        self.state = client.events.State()
-        self._connection = client.connection_for_read()
-        self._receiver = client.events.Receiver(self._connection, {"*": self._take})
-        self._thread = threading.Thread(target=self._receiver.capture)
-
-    def __enter__(self) -> "Listener":
-        self._thread.start()
-        eventually(lambda: self.events)  # it asks all workers for a heartbeat
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._receiver.should_stop = True
-        self._thread.join()
-        self._connection.release()
-
-    def _take(self, event: dict[str, Any]) -> None:
-        self.state.event(event)
-        self.events.append(event)
-
-    def of(self, task_id: str) -> list[str]:
-        """Give the types of a task's events, in order."""
-        return [one["type"] for one in self.events if one.get("uuid") == task_id]
 
 
 def test_the_stream_of_events_tells_what_becomes_of_tasks(fleet: Fleet) -> None:

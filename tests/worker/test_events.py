@@ -1,5 +1,7 @@
 """Events on their way to monitors, and when nobody takes them."""
 
+import base64
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, tzinfo
@@ -11,11 +13,13 @@ import pytest
 from beatd.brokers.base import Outgoing
 from beatd.brokers.memory import MemoryBroker
 from beatd.clock import SystemClock
+from beatd.codec import loads
 from beatd.errors import BrokerUnavailable
 from beatd.message import Envelope, read_notice
 from beatd.settings import Settings
 from beatd.worker.events import BATCH, MOST, Events, Load
 from beatd.worker.lamport import LamportClock
+from beatd.worker.voice import Voice
 from tests.fakes import FakeClock
 from tests.servers import eventually
 
@@ -202,3 +206,20 @@ def test_the_offset_is_that_of_the_machine(
     events.turn()
 
     assert ether.said[0][1]["utcoffset"] == hours
+
+
+@pytest.mark.parametrize(
+    ("serializer", "content_type"),
+    [("json", "application/json"), ("msgpack", "application/x-msgpack")],
+)
+def test_events_are_encoded_as_the_settings_say(
+    serializer: str, content_type: str
+) -> None:
+    voice = Voice("w1@here", Settings(event_serializer=serializer))
+    event = voice.event("task-started", {"uuid": "an-id"})
+
+    envelope = json.loads(voice.message("task.started", event).message)
+
+    assert envelope["content-type"] == content_type
+    body = base64.b64decode(envelope["body"])
+    assert loads(body, content_type, frozenset({content_type})) == event

@@ -1,0 +1,110 @@
+"""`task-sent`: what monitors hear of a call when it is sent, and by whom.
+
+A client and a run send it in one step with the call. What the scheduler emits is told
+afterwards, from a thread of its own: emission waits for no monitor.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from beatd.brokers.base import Emission, Outgoing, Sender
+from beatd.codec import content_types
+from beatd.errors import BrokerUnavailable
+from beatd.instant import SECOND
+from beatd.message import Envelope, Limits, read_envelope
+from beatd.message.represent import bounded_repr
+from beatd.routing import Route
+from beatd.worker.stage import Stage, Trouble
+from beatd.worker.voice import Voice
+
+logger = logging.getLogger(__name__)
+
+MOST = 10_000
+"""Emissions that wait to be told; of more than these no monitor hears."""
+
+OURS = Limits(content_types(["json", "yaml", "msgpack", "pickle"]))
+"""We made these messages ourselves."""
+
+
+def sent_with_events(voice: Voice, sends: Sequence[Outgoing]) -> list[Outgoing]:
+    """Give these messages, and one that tells of each."""
+    events = [voice.message("task.sent", _event(voice, one)) for one in sends]
+    return [*sends, *events]
+
+
+def _event(voice: Voice, sent: Outgoing | Emission) -> dict[str, Any]:
+    said = read_envelope(sent.message, OURS)
+    fields = {
+        "uuid": said.id,
+        "root_id": said.root_id,
+        "parent_id": said.parent_id,
+        "name": said.task,
+        **_arguments(said),
+        "retries": said.retries,
+        "eta": said.eta_text,
+        "expires": said.expires_text,
+        "queue": _queue(sent.route),
+        "exchange": said.exchange,
+        "routing_key": said.routing_key,
+    }
+    return voice.event("task-sent", fields)
+
+
+def _arguments(said: Envelope) -> dict[str, object]:
+    if said.decoded is None:
+        return {"args": said.argsrepr, "kwargs": said.kwargsrepr}
+    # Protocol 1 has no text of them.
+    shown = (bounded_repr(said.decoded[name], 1024, 3) for name in ("args", "kwargs"))
+    return dict(zip(("args", "kwargs"), shown, strict=True))
+
+
+def _queue(route: Route | None) -> str | None:
+    return route.queue or None if route else None
+
+
+@dataclass
+class Announcer:
+    """Tells monitors what was emitted, in batches; never in the way of the loop."""
+
+    broker: Sender
+    voice: Voice
+    _stage: Stage[Emission] = field(init=False)
+    _thread_is_there: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        trouble = Trouble("events cannot be sent", "events")
+        self._stage = Stage(self._tell, BrokerUnavailable, trouble)
+
+    def emitted(self, emissions: Sequence[Emission]) -> None:
+        """Take note of what was put on queues."""
+        room = max(MOST - self._stage.waiting, 0)
+        for emission in emissions[:room]:
+            self._stage.put(emission)
+        if dropped := emissions[room:]:
+            logger.warning(
+                "%d events were dropped: monitors do not know all",
+                len(dropped),
+                extra={"event": "events.dropped"},
+            )
+        if not self._thread_is_there:
+            # Not before: a worker's pool forks in the process of its scheduler.
+            self._stage.start("beatd-sent", _say_crashed)
+            self._thread_is_there = True
+
+    def close(self) -> None:
+        """Tell what is left, if it can be told at once."""
+        self._stage.stop(SECOND)
+
+    def turn(self) -> bool:
+        """Tell what lies ready, here and now; say whether there was anything."""
+        return self._stage.turn()
+
+    def _tell(self, batch: Sequence[Emission]) -> None:
+        events = [_event(self.voice, emission) for emission in batch]
+        self.broker.send([self.voice.message("task.multi", events)])
+
+
+def _say_crashed(error: BaseException) -> None:
+    logger.error("events are sent no more", exc_info=error, extra={"event": "events"})

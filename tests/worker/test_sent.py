@@ -1,0 +1,194 @@
+"""`task-sent`: monitors hear of calls, whoever sends them."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from beatd.brokers.base import Broadcast, Emission, Outgoing
+from beatd.brokers.memory import MemoryBroker
+from beatd.entry import Mark
+from beatd.errors import BrokerUnavailable
+from beatd.message import MessageFormat, read_notice, template
+from beatd.routing import Queue, Route
+from beatd.settings import Settings
+from beatd.tasks import Task
+from beatd.worker.sent import MOST, Announcer
+from beatd.worker.voice import Voice
+from tests.fakes import NOON
+from tests.servers import eventually
+from tests.worker.bench import Bench
+
+ORIGIN = "gen7@host.example"
+
+
+class Monitor:
+    """Hears all events that are said through a broker from now on."""
+
+    def __init__(self, broker: Any) -> None:
+        assert isinstance(broker, Broadcast)
+        self._hearing = broker.listen(Queue("celeryev.me", "celeryev", "fanout", "#"))
+        self._hearing.wait(0)
+
+    def heard(self) -> list[dict[str, Any]]:
+        bodies = [read_notice(raw).body for raw in self._hearing.wait(0)]
+        return [
+            event
+            for body in bodies
+            for event in (body if isinstance(body, list) else [body])
+        ]
+
+
+def bench_with_monitor(**settings: Any) -> tuple[Bench, Monitor]:
+    bench = Bench(**{"task_send_sent_event": True, **settings})
+    return bench, Monitor(bench.broker)
+
+
+def test_a_call_is_told_as_celery_tells_it() -> None:
+    bench, monitor = bench_with_monitor()
+    bench.app.send_task("proj.add", [2, 3], {"z": "four"}, queue="slow", expires=60)
+
+    (event,) = monitor.heard()
+    assert list(event) == [
+        *("hostname", "utcoffset", "pid", "clock", "uuid", "root_id", "parent_id"),
+        *("name", "args", "kwargs", "retries", "eta", "expires"),
+        *("queue", "exchange", "routing_key", "timestamp", "type"),
+    ]
+    assert event["hostname"] == f"gen{event['pid']}@{event['hostname'].split('@')[1]}"
+    assert event["root_id"] == event["uuid"]
+    said = {key: event[key] for key in ("name", "args", "kwargs", "retries")}
+    assert said == {
+        "name": "proj.add",
+        "args": "[2, 3]",
+        "kwargs": "{'z': 'four'}",
+        "retries": 0,
+    }
+    assert event["expires"].startswith("2027-01-15T12:01")
+    way = ("queue", "exchange", "routing_key", "type")
+    assert [event[key] for key in way] == ["slow", "", "slow", "task-sent"]
+
+
+def test_a_call_in_protocol_1_has_the_same_texts() -> None:
+    bench, monitor = bench_with_monitor(task_protocol=1)
+    bench.app.send_task("proj.add", [2], {"y": 3})
+
+    (event,) = monitor.heard()
+    assert (event["args"], event["kwargs"]) == ("[2]", "{'y': 3}")
+
+
+@pytest.mark.parametrize(
+    "settings", [{"task_send_sent_event": False}, {"task_always_eager": True}]
+)
+def test_nothing_is_told_that_nobody_wants_or_sends(settings: dict[str, Any]) -> None:
+    bench, monitor = bench_with_monitor(**settings)
+    bench.app.task(name="proj.work", bind=True)(fail_first).delay()
+    bench.run()
+
+    assert monitor.heard() == []
+
+
+def fail_first(self: Task[..., Any]) -> str:
+    if self.request.retries == 0:
+        raise self.retry(countdown=0)
+    return "done"
+
+
+def test_what_a_run_has_sent_is_told_too() -> None:
+    bench, monitor = bench_with_monitor()
+    task = bench.app.task(name="proj.work", bind=True)(fail_first)
+    bench.app.task(name="proj.after")(lambda value: value)
+    first = task.apply_async(link={"task": "proj.after"})
+    bench.run()
+
+    told = [(one["name"], one["retries"]) for one in monitor.heard()]
+    assert told == [("proj.work", 0), ("proj.work", 1), ("proj.after", 0)]
+    assert first.get(timeout=0) == "done"
+
+
+def test_an_errback_of_a_run_that_never_began_is_told() -> None:
+    bench, monitor = bench_with_monitor()
+    bench.app.task(name="proj.mourn")(lambda task_id: None)
+    bench.app.send_task("proj.nobody", link_error={"task": "proj.mourn"})
+    bench.run()
+
+    assert [one["name"] for one in monitor.heard()] == ["proj.nobody", "proj.mourn"]
+
+
+# The scheduler
+
+
+class SlowBroker(MemoryBroker):
+    """It may be away, and counts its requests."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = False
+        self.requests = 0
+
+    def send(self, batch: Sequence[Outgoing]) -> None:
+        if self.down:
+            raise BrokerUnavailable("nobody answers")
+        self.requests += 1
+        super().send(batch)
+
+
+def emissions(number: int) -> list[Emission]:
+    form = MessageFormat(origin=ORIGIN)
+    route = Route("celery", routing_key="celery")
+    made = template(form, route, "proj.tick", entry="tick")
+    return [
+        Emission(
+            "tick",
+            Mark(NOON, ""),
+            route,
+            made.complete(id=f"id-{count}", tag="t", now=NOON, slot=NOON),
+        )
+        for count in range(number)
+    ]
+
+
+def test_what_is_emitted_is_told_in_one_message() -> None:
+    broker = SlowBroker()
+    monitor = Monitor(broker)
+    announcer = Announcer(broker, Voice(ORIGIN, Settings()))
+
+    announcer.emitted(emissions(3))
+    announcer.close()
+
+    heard = monitor.heard()
+    assert [one["uuid"] for one in heard] == ["id-0", "id-1", "id-2"]
+    assert {one["hostname"] for one in heard} == {ORIGIN}
+    assert {one["queue"] for one in heard} == {"celery"}
+    assert broker.requests == 1
+
+
+def test_a_broker_that_is_away_is_told_later() -> None:
+    broker = SlowBroker()
+    broker.down = True
+    monitor = Monitor(broker)
+    announcer = Announcer(broker, Voice(ORIGIN, Settings()))
+    announcer.emitted(emissions(2))
+    broker.down = False
+
+    assert len(eventually(monitor.heard)) == 2
+    announcer.close()
+
+
+def test_what_is_too_much_is_dropped_and_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = SlowBroker()
+    monitor = Monitor(broker)
+    announcer = Announcer(broker, Voice(ORIGIN, Settings()))
+
+    with caplog.at_level(logging.WARNING):
+        announcer.emitted(emissions(1) * (MOST + 3))
+    announcer.close()
+    heard = monitor.heard()
+
+    assert len(heard) <= MOST
+
+    assert [one.getMessage() for one in caplog.records] == [
+        "3 events were dropped: monitors do not know all"
+    ]
