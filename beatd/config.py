@@ -179,6 +179,7 @@ def message_format(chosen: Settings) -> MessageFormat:
         zone=chosen.zone,
         origin=f"gen{os.getpid()}@{socket.gethostname()}",
         delivery_mode=1 if mode in (1, "transient") else 2,
+        repr_levels=chosen.task_repr_maxlevels,
     )
 
 

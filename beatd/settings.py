@@ -738,11 +738,10 @@ class Settings:
         {},
         "Options of the result backend: `global_keyprefix`, `master_name`, ...",
     )
-    result_cache_max: Index = unused(
+    result_cache_max: Index = works(
         "CELERY_MAX_CACHED_RESULTS",
         -1,
-        "Results kept in the client.",
-        "beatd asks the backend",
+        "Results of successful runs that a client remembers; 0: all, -1: none.",
     )
     result_exchange: Text = unused(
         "CELERY_RESULT_EXCHANGE", "celeryresults", "Exchange of results.", _AMQP
@@ -767,29 +766,29 @@ class Settings:
         "Half the seconds, five at least, for which a worker alone may send the body.",
         "beatd waits for no parts: the last one finds all others there",
     )
-    result_backend_always_retry: Flag = unused(
+    result_backend_always_retry: Flag = works(
         "CELERY_RESULT_BACKEND_ALWAYS_RETRY",
         False,
-        "Try again when a result cannot be stored.",
-        "beatd always does",
+        "Ask for a result again when no answer came.",
+        differs="Of clients; workers always try again, for ever.",
     )
-    result_backend_max_retries: Number = unused(
+    result_backend_max_retries: Number = works(
         "CELERY_RESULT_BACKEND_MAX_RETRIES",
         math.inf,
         "How often.",
-        "goes with `result_backend_always_retry`",
+        differs="Of clients.",
     )
-    result_backend_base_sleep_between_retries_ms: Count = unused(
+    result_backend_base_sleep_between_retries_ms: Count = works(
         "CELERY_RESULT_BACKEND_BASE_SLEEP_BETWEEN_RETRIES_MS",
         10,
-        "First pause between attempts.",
-        "goes with `result_backend_always_retry`",
+        "First pause between tries, in milliseconds, of clients and of workers.",
     )
-    result_backend_max_sleep_between_retries_ms: Count = unused(
+    result_backend_max_sleep_between_retries_ms: Count = works(
         "CELERY_RESULT_BACKEND_MAX_SLEEP_BETWEEN_RETRIES_MS",
-        10000,
-        "Longest pause between attempts.",
-        "goes with `result_backend_always_retry`",
+        1000,
+        "Longest pause between them.",
+        differs="1000 and not 10000 by default: what waits is kept as soon as the"
+        " backend is back.",
     )
 
     redis_max_connections: Positive | None = works(
@@ -998,17 +997,16 @@ class Settings:
         differs="`on_retry` and `task_retry` are not called: there is no process left"
         " in which the task runs.",
     )
-    task_remote_tracebacks: Flag = unused(
+    task_remote_tracebacks: Flag = works(
         "CELERY_REMOTE_TRACEBACKS",
         False,
-        "Carry tracebacks in exceptions.",
-        "`AsyncResult.traceback` always has it",
+        "Show where a run failed with the exception that `get` raises.",
+        differs="As the exception's cause, and without `tblib`.",
     )
-    task_repr_maxlevels: Positive = unused(
+    task_repr_maxlevels: Count = works(
         "CELERY_REPR_MAXLEVELS",
         3,
-        "Depth of arguments as text.",
-        "always 3, as the text is for people",
+        "Levels of arguments that are shown in logs and events; 0: all.",
     )
     task_send_sent_event: Flag = works(
         "CELERY_SEND_TASK_SENT_EVENT",

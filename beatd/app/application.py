@@ -275,7 +275,8 @@ class Beatd:
         from beatd.worker.eager import run_eagerly
 
         sending = Sending(task.name, args or (), kwargs or {}, options)
-        return AsyncResult.of(run_eagerly(self, sending), app=self)
+        meta = self.connections.runs.explained(run_eagerly(self, sending))
+        return AsyncResult.of(meta, app=self)
 
     def outgoing(
         self, sending: Sending, now: Instant, due: Instant | None = None
@@ -371,7 +372,7 @@ class Beatd:
 
     def meta_of(self, task_id: str) -> Meta:
         """Give what is known of a run; PENDING or EXPIRED when nothing is."""
-        found = self.connections.backend.load([task_id]).get(task_id)
+        found = self.connections.runs.load(task_id)
         if found is not None:
             return found
         ttl, sent = self.settings.result_ttl, instant_of_id(task_id)
@@ -381,15 +382,15 @@ class Beatd:
 
     def await_meta(self, task_id: str, timeout: Span | None) -> Meta | None:
         """Give the meta once the run has ended; None after `timeout`."""
-        return self.connections.backend.wait(task_id, timeout)
+        return self.connections.runs.wait(task_id, timeout)
 
     def store_meta(self, meta: Meta) -> None:
         """Keep this of a run that goes on."""
-        self.connections.backend.store([meta])
+        self.connections.runs.store(meta)
 
     def forget(self, task_id: str) -> None:
         """Remove what is known of a run."""
-        self.connections.backend.forget(task_id)
+        self.connections.runs.forget(task_id)
 
     # Remote control
 

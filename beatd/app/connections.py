@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from beatd import brokers, config, results
+from beatd.app.runs import Runs
 from beatd.brokers.base import Broadcast, Broker
 from beatd.results.base import ResultBackend
 from beatd.settings import Settings
@@ -64,6 +65,11 @@ class Connections:
             if self._backend is None:
                 self._backend = results.connect(self.settings)
             return self._backend
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Give what is known of runs."""
+        return Runs(self.settings, lambda: self.backend)
 
     def declare(self, options: Mapping[str, Any]) -> None:
         """Make the queue that `options` name known, as its first sender does."""

@@ -33,6 +33,19 @@ _WRAPPER = ("celery.utils.serialization", "UnpickleableExceptionWrapper")
 """Celery's form of an exception that pickle cannot carry: module, name, args, repr."""
 
 
+class RemoteTraceback(Exception):
+    """Where a run elsewhere has failed: the cause of the exception that it raised."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+def with_traceback(error: object, text: str | None) -> None:
+    """Have an exception that came from a run bring the traceback that came with it."""
+    if isinstance(error, BaseException) and text and error.__cause__ is None:
+        error.__cause__ = RemoteTraceback(text)
+
+
 def is_named_by_celery(error: BaseException) -> bool:
     """Say whether Celery's readers know this exception by a name of their own."""
     return type(error) in _CELERY_NAMES

@@ -59,7 +59,7 @@ from beatd.worker.settle import (
     Settler,
     Source,
 )
-from beatd.worker.stage import Trouble
+from beatd.worker.stage import Pause, Trouble
 from beatd.worker.telling import Telling
 
 logger = logging.getLogger(__name__)
@@ -145,6 +145,10 @@ class Worker:
             away,
             self.intake.lease.renew,
             self.conductor,
+            Pause(
+                self.settings.result_backend_base_sleep_between_retries_ms,
+                self.settings.result_backend_max_sleep_between_retries_ms,
+            ),
         )
         self.ends = Ends(self.name, settings, self.tell, self.settler.put, clock)
         self.admission = Admission(

@@ -15,7 +15,7 @@ from beatd.results.base import Keeper, Meta, Stored
 from beatd.results.chords import Joined
 from beatd.worker.conductor import Conducted, Failed
 from beatd.worker.report import Aftermath
-from beatd.worker.stage import OnCrash, Stage, Trouble
+from beatd.worker.stage import OnCrash, Pause, Stage, Trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +122,12 @@ class Settler:
         away: Trouble,
         renew: Callable[[], object],
         conductor: Follower | None = None,
+        pause: Pause | None = None,
     ) -> None:
         """`renew` tells of a lease that was lost, before it returns.
 
         Without a conductor nothing is kept for others than the runs themselves.
+        `pause` lies between tries to keep what is to be kept.
         """
         self._broker = broker
         self._worker = worker
@@ -134,7 +136,7 @@ class Settler:
         self._renew = renew
         self._conductor = conductor
         results_away = Trouble("the result backend is away", "results")
-        self.keeping = Stage(self._keep, ResultUnavailable, results_away)
+        self.keeping = Stage(self._keep, ResultUnavailable, results_away, pause)
         self.settling = Stage(self._settle, BrokerUnavailable, away)
         self.forgetting = Stage(self._forget, ResultUnavailable, results_away)
 

@@ -67,17 +67,18 @@ class Trouble:
 class Pause:
     """How long to wait before the next try; a success makes it short again."""
 
-    def __init__(self) -> None:
-        self._next: Span = RETRY_FIRST
+    def __init__(self, first: Span = RETRY_FIRST, last: Span = RETRY_LAST) -> None:
+        self._first = self._next = max(min(first, last), 1)  # never none at all
+        self._last = max(last, 1)
 
     def lengthen(self) -> float:
         """Give the pause after one more failed try, in seconds."""
-        pause, self._next = self._next, min(2 * self._next, RETRY_LAST)
+        pause, self._next = self._next, min(2 * self._next, self._last)
         return pause / SECOND
 
     def reset(self) -> None:
         """Begin again with the shortest pause."""
-        self._next = RETRY_FIRST
+        self._next = self._first
 
 
 OnCrash: TypeAlias = Callable[[BaseException], object]
@@ -109,6 +110,7 @@ class Stage(Generic[T]):
         work: Callable[[Sequence[T]], None],
         faults: type[BeatdError],
         trouble: Trouble,
+        pause: Pause | None = None,
     ) -> None:
         self._work = work
         self._faults = faults
@@ -116,7 +118,7 @@ class Stage(Generic[T]):
         self._items: SimpleQueue[T | None] = SimpleQueue()
         self._ended = False
         self._batch: list[T] = []
-        self._pause = Pause()
+        self._pause = pause or Pause()
         self._give_up = threading.Event()
         self._thread: threading.Thread | None = None
 

@@ -8,7 +8,7 @@ import pytest
 
 from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND
-from beatd.worker.stage import BATCH, Stage, Trouble
+from beatd.worker.stage import BATCH, Pause, Stage, Trouble
 from tests.servers import eventually
 
 
@@ -118,3 +118,16 @@ def test_a_trouble_is_said_once_and_its_end_too(
     ]
     assert "nobody answers" in caplog.messages[0]
     assert "5 tries" in caplog.messages[1]
+
+
+def test_pauses_grow_from_the_first_to_the_last_and_begin_anew() -> None:
+    pause = Pause(10, 35)
+    assert [pause.lengthen() for _ in range(4)] == [0.01, 0.02, 0.035, 0.035]
+
+    pause.reset()
+
+    assert pause.lengthen() == 0.01
+
+
+def test_there_is_some_pause_whatever_the_settings_say() -> None:
+    assert [Pause(0, 0).lengthen(), Pause(500, 20).lengthen()] == [0.001, 0.02]

@@ -1,0 +1,137 @@
+"""What a client sees of runs: asked for again, remembered, with their tracebacks."""
+
+import random
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from beatd.clock import Clock, SystemClock
+from beatd.errors import ResultUnavailable
+from beatd.instant import Span
+from beatd.results.base import Meta, ResultBackend, State
+from beatd.results.exceptions import with_traceback
+from beatd.settings import Settings
+
+T = TypeVar("T")
+
+DOUBLINGS = 32
+"""Far beyond every longest pause; more would only make huge numbers."""
+
+
+class Runs:
+    """The result backend, as the settings have clients use it; open to all threads.
+
+    `backend` gives it, connected. `rest` waits for so many seconds.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        backend: Callable[[], ResultBackend],
+        clock: Clock | None = None,
+        rest: Callable[[float], object] = lambda pause: threading.Event().wait(pause),
+    ) -> None:
+        self._settings = settings
+        self._backend = backend
+        self._clock = clock or SystemClock()
+        self._rest = rest
+        self._known = _Known(settings.result_cache_max)
+
+    def load(self, task_id: str) -> Meta | None:
+        """Give what is known of a run, if anything is."""
+        known = self._known.get(task_id)
+        if known is not None:
+            return known
+        found = self._ask(lambda backend: backend.load([task_id]))
+        return self._seen(found.get(task_id))
+
+    def wait(self, task_id: str, timeout: Span | None) -> Meta | None:
+        """Give what is known of a run once it has ended; None after `timeout`."""
+        known = self._known.get(task_id)
+        if known is not None:
+            return known
+        end = None if timeout is None else self._clock.elapsed() + timeout
+
+        def wait(backend: ResultBackend) -> Meta | None:
+            left = None if end is None else max(end - self._clock.elapsed(), 0)
+            return backend.wait(task_id, left)
+
+        return self._seen(self._ask(wait, end))
+
+    def store(self, meta: Meta) -> None:
+        """Keep this of a run."""
+        self._ask(lambda backend: backend.store([meta]))
+
+    def forget(self, task_id: str) -> None:
+        """Remove what is known of a run."""
+        self._known.forget(task_id)
+        self._ask(lambda backend: backend.forget(task_id))
+
+    def explained(self, meta: Meta) -> Meta:
+        """Have what the run raised bring its traceback, if that is asked for."""
+        if self._settings.task_remote_tracebacks:
+            with_traceback(meta.result, meta.traceback)
+        return meta
+
+    def _seen(self, meta: Meta | None) -> Meta | None:
+        if meta is None:
+            return None
+        if meta.status == State.SUCCESS:  # the one state that is final
+            self._known.add(meta)
+        return self.explained(meta)
+
+    def _ask(self, request: Callable[[ResultBackend], T], end: Span | None = None) -> T:
+        """Ask the backend, and again as the settings say, until it is `end`."""
+        pauses = self._pauses()
+        while True:
+            try:
+                return request(self._backend())
+            except ResultUnavailable:
+                pause = next(pauses, None)
+                is_late = end is not None and self._clock.elapsed() >= end
+                if pause is None or is_late:
+                    raise
+                self._rest(pause)
+
+    def _pauses(self) -> Iterator[float]:
+        """Give the seconds before each further try, drawn as Celery draws them."""
+        settings = self._settings
+        if not settings.result_backend_always_retry or settings.result_url is None:
+            return
+        tries = 0
+        while tries < settings.result_backend_max_retries:
+            tries += 1
+            longest = min(
+                settings.result_backend_max_sleep_between_retries_ms,
+                settings.result_backend_base_sleep_between_retries_ms
+                * 2 ** min(tries, DOUBLINGS),
+            )
+            yield random.randint(0, longest) / 1000
+
+
+class _Known:
+    """The metas that were seen last: `limit` of them, with 0 all, with -1 none."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._metas: OrderedDict[str, Meta] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, task_id: str) -> Meta | None:
+        with self._lock:
+            if task_id in self._metas:
+                self._metas.move_to_end(task_id)
+            return self._metas.get(task_id)
+
+    def add(self, meta: Meta) -> None:
+        if self._limit < 0:
+            return
+        with self._lock:
+            self._metas[meta.task_id] = meta
+            if 0 < self._limit < len(self._metas):
+                self._metas.popitem(last=False)
+
+    def forget(self, task_id: str) -> None:
+        with self._lock:
+            self._metas.pop(task_id, None)
