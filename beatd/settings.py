@@ -408,8 +408,7 @@ _AMQP = "only AMQP has it"
 _RABBIT = "only RabbitMQ has it"
 _NOT_CELERY = "beatd's worker is built in another way"
 _NO_TIMER = "they wait in the broker, which gives them out at their time"
-_MONITORS = "beatd sends events and keeps none: monitors have queues"
-_NO_POLL = "beatd's result backends need no polling"
+_MONITORS = "it is for those who listen to events, and beatd only sends them"
 _BY_SENDERS = "it is for those who send chords, and beatd only runs them"
 _OTHER_STORE = "beatd keeps results in Redis or SQLite"
 _NO_SIGNING = "beatd does not sign messages"
@@ -758,7 +757,7 @@ class Settings:
         "CELERY_RESULT_CHORD_RETRY_INTERVAL",
         1.0,
         "Seconds between looks at a chord.",
-        _NO_POLL,
+        "the parts of a chord are counted as they end, and nobody looks in between",
     )
     result_chord_join_timeout: Seconds | None = works(
         "CELERY_RESULT_CHORD_JOIN_TIMEOUT",
@@ -1275,7 +1274,11 @@ class Settings:
         "CONTROL_EXCHANGE", "celery", "Exchange of remote control: `<name>.pidbox`."
     )
     control_queue_ttl: Seconds = unused(
-        "CONTROL_QUEUE_TTL", 300.0, "How long control messages live.", _NOT_CELERY
+        "CONTROL_QUEUE_TTL",
+        300.0,
+        "How long control messages live.",
+        "a command is heard at once or not at all, and the queue of its answers goes"
+        " as a whole: `control_queue_expires`",
     )
     control_queue_expires: Seconds = works(
         "CONTROL_QUEUE_EXPIRES", 10.0, "Seconds that unused control queues live."
