@@ -63,9 +63,9 @@ def loads(data: bytes, content_type: str, accept: frozenset[str]) -> Any:
     if kind is None:
         raise MessageError(f"no serializer for content type {shown(content_type)}")
     if content_type not in accept:
-        allowed = ", ".join(sorted(map(_name_of, accept))) or "nothing"
+        allowed = ", ".join(sorted(map(name_of, accept))) or "nothing"
         raise MessageError(
-            f"{_name_of(content_type)} is refused: accept_content allows {allowed}"
+            f"{name_of(content_type)} is refused: accept_content allows {allowed}"
         )
     try:
         value = kind.decode(data)
@@ -76,7 +76,7 @@ def loads(data: bytes, content_type: str, accept: frozenset[str]) -> Any:
     except RecursionError as error:
         raise MessageError(_TOO_DEEP) from error
     except Exception as error:  # unpickling runs foreign code; yaml raises all kinds
-        name = _name_of(content_type)
+        name = name_of(content_type)
         raise MessageError(f"not {name}: {type(error).__name__}") from error
     if len(data) > MAX_DEPTH:  # fewer bytes cannot hold more levels
         check_depth(value)
@@ -298,7 +298,8 @@ _NAMES = ", ".join(_SERIALIZERS)
 _BY_CONTENT_TYPE = {kind.content_type: kind for kind in _SERIALIZERS.values()}
 
 
-def _name_of(content_type: str) -> str:
+def name_of(content_type: str) -> str:
+    """Name the serializer of a content type; the type itself if there is none."""
     for name, kind in _SERIALIZERS.items():
         if kind.content_type == content_type:
             return name

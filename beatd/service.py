@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
-from beatd import daemon, logs, wiring
+from beatd import daemon, logs, signals, wiring
 from beatd.clock import Wake
 from beatd.config import Config, load
 from beatd.errors import ConfigError
@@ -118,6 +118,7 @@ class _Crew:
         # Not before: the pool has forked by now, and may fork from a process without
         # threads only.
         if self.beat:
+            signals.beat_embedded_init.send(self.beat.scheduler)
             schedule = partial(self._schedule, self.beat)
             self._thread = threading.Thread(target=schedule, name="beat")
             self._thread.start()
@@ -189,6 +190,7 @@ class _Beat:
         watch = partial(self.scheduler.leadership.watch, wake, stopped)
         threading.Thread(target=watch, name="lead", daemon=True).start()
         self.notify.ready(self.status())
+        signals.beat_init.send(self.scheduler)
         try:
             self.scheduler.run(self.inbox, self._reload)
         finally:

@@ -6,22 +6,47 @@
     def page(sender, exception, **_):
         ...
 
+Where a call is sent, by a client or by a run, with the name of its task as sender:
+
+    before_task_publish     body, exchange, routing_key, headers, properties, declare,
+                            retry_policy; what is changed in them is sent
+    after_task_publish      body, exchange, routing_key, headers; of clients only
+
 In the process that runs the task, with the task as sender:
 
-    task_prerun     task_id, task, args, kwargs
-    task_postrun    task_id, task, args, kwargs, retval, state
-    task_success    result, runtime (seconds)
-    task_failure    task_id, exception, args, kwargs, traceback, einfo
-    task_retry      request, reason, einfo
+    task_prerun             task_id, task, args, kwargs
+    task_postrun            task_id, task, args, kwargs, retval, state
+    task_success            result, runtime (seconds)
+    task_failure            task_id, exception, args, kwargs, traceback, einfo
+    task_retry              request, reason, einfo
 
-In the worker's own process:
+In the worker's own process, where runs end that have no process any more:
 
-    task_revoked    request, terminated, signum, expired; the sender is the task
-    worker_init     before its pool starts; here and below the sender is the worker
-    worker_ready    it takes tasks from now on
-    worker_shutdown it has ended
+    task_failure            the same, of a time limit or of a process that died
+    task_revoked            request, terminated, signum, expired; the sender is the task
 
-In each process of a pool, before its first task: worker_process_init, without a sender.
+and of messages, with the worker as sender:
+
+    task_received           request: the message but for its arguments
+    task_unknown            message (bytes), exc, name, id
+    task_rejected           message (bytes), exc; it cannot be read
+
+and of itself, with the worker as sender:
+
+    worker_init             before its pool starts
+    worker_ready            it takes tasks from now on
+    worker_shutting_down    sig, how, exitcode; it takes no more: the sender is its name
+    worker_shutdown         it has ended
+
+In each process of a pool, without a sender:
+
+    worker_process_init     before its first task
+    worker_process_shutdown pid, exitcode; after its last one, if it ends by itself
+
+In the scheduler, which is the sender:
+
+    beat_init               before its first tick
+    beat_embedded_init      the same, when it runs in a worker
 """
 
 import logging
@@ -108,6 +133,11 @@ class Signal:
         self._forget((dispatch_uid or receiver, _name_of(sender)))
         return self._connections != before
 
+    @property
+    def is_heard(self) -> bool:
+        """Say whether anybody is connected."""
+        return bool(self._connections)
+
     def send(self, sender: Any = None, **said: Any) -> None:
         """Call all who want to hear of it; what they raise is logged."""
         for connection in self._connections:
@@ -131,13 +161,22 @@ def _name_of(sender: Any) -> Any:
     return getattr(sender, "name", sender)
 
 
+before_task_publish = Signal("before_task_publish")
+after_task_publish = Signal("after_task_publish")
 task_prerun = Signal("task_prerun")
 task_postrun = Signal("task_postrun")
 task_success = Signal("task_success")
 task_failure = Signal("task_failure")
 task_retry = Signal("task_retry")
 task_revoked = Signal("task_revoked")
+task_received = Signal("task_received")
+task_unknown = Signal("task_unknown")
+task_rejected = Signal("task_rejected")
 worker_init = Signal("worker_init")
 worker_ready = Signal("worker_ready")
-worker_process_init = Signal("worker_process_init")
+worker_shutting_down = Signal("worker_shutting_down")
 worker_shutdown = Signal("worker_shutdown")
+worker_process_init = Signal("worker_process_init")
+worker_process_shutdown = Signal("worker_process_shutdown")
+beat_init = Signal("beat_init")
+beat_embedded_init = Signal("beat_embedded_init")

@@ -74,6 +74,9 @@ def scheduler_of(config: Config) -> Scheduler:
     """
     settings = config.settings
     clock = SystemClock()
+    app = config.source.app
+    if app is not None and not isinstance(app, Beatd):
+        celery_app.pass_on_beat()
     file = ScheduleFile(
         Path(settings.beat_schedule_filename),
         namespace=settings.beat_namespace,

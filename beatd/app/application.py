@@ -5,7 +5,7 @@ import os
 import secrets
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +16,7 @@ from beatd import source
 from beatd.annotations import Annotations
 from beatd.app.conf import Conf, changed, is_schedule, read_object
 from beatd.app.connections import Connections
+from beatd.app.publishing import after_publish, before_publish
 from beatd.brokers.base import Broadcast, Broker, Outgoing
 from beatd.clock import Clock, SystemClock
 from beatd.current import current_app, set_current, set_default
@@ -286,10 +287,19 @@ class Beatd:
         known = sending.task in self.tasks
         return self._outgoing(sending, task_id, now, due, registered=known)
 
-    def announced(self, sends: Sequence[Outgoing]) -> list[Outgoing]:
-        """Give these messages, and with them what monitors are to hear of them."""
-        voice = self.connections.voice if sends else None
-        return sent_with_events(voice, sends) if voice else list(sends)
+    def made_ready(
+        self, sends: Sequence[Outgoing], policy: dict[str, Any] | None = None
+    ) -> list[Outgoing]:
+        """Give these messages as they are to be sent, with what is to go with them.
+
+        Receivers of `before_task_publish` have their say, and monitors get events.
+        """
+        if policy is None:
+            policy = dict(self.settings.task_publish_retry_policy)
+        connections = self.connections
+        ready = [before_publish(one, connections.router, policy) for one in sends]
+        voice = connections.voice if ready else None
+        return sent_with_events(voice, ready) if voice else ready
 
     def _call(
         self,
@@ -310,7 +320,15 @@ class Beatd:
         sending = Sending(name, args or (), kwargs or {}, call)
         message = self._outgoing(sending, task_id, now, None, registered=registered)
         self.connections.declare(call)
-        self._publish(self.announced([message]), call)
+        settings = self.settings
+        policy = {
+            **settings.task_publish_retry_policy,
+            **(call.get("retry_policy") or {}),
+        }
+        again = call.get("retry", settings.task_publish_retry)
+        ready = self.made_ready([message], policy)
+        self._publish(ready, _pauses(policy) if again else ())
+        after_publish(ready[0])
         result = self.AsyncResult(task_id)
         if parent is not None:
             parent.children.append(result)
@@ -348,15 +366,9 @@ class Beatd:
         message = made.complete(id=task_id, tag=str(uuid.uuid4()), now=now)
         return Outgoing(route, message, due)
 
-    def _publish(self, sends: Sequence[Outgoing], call: Mapping[str, Any]) -> None:
-        """Send, and try again for as long as the policy for it says."""
-        settings = self.settings
-        again = call.get("retry", settings.task_publish_retry)
-        policy = {
-            **settings.task_publish_retry_policy,
-            **(call.get("retry_policy") or {}),
-        }
-        for pause in _pauses(policy) if again else ():
+    def _publish(self, sends: Sequence[Outgoing], pauses: Iterable[float]) -> None:
+        """Send, and try again after each of these pauses."""
+        for pause in pauses:
             try:
                 self.connections.broker.send(sends)
             except BrokerUnavailable:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from beatd import signals
 from beatd.pools.base import Finished, Job, Runner
 from beatd.pools.frames import Frames, Ready, Report, claim, pack
 
@@ -40,6 +41,11 @@ class Child:
         if self._initialise:
             self._initialise()
         self._pid = os.getpid()
+        self._work(channel, claims)
+        if os.getpid() == self._pid:
+            signals.worker_process_shutdown.send(pid=self._pid, exitcode=os.EX_OK)
+
+    def _work(self, channel: socket.socket, claims: int) -> None:
         channel.sendall(pack(Ready(self._pid)))
         frames = Frames()
         while not self._leaving and (received := channel.recv(CHUNK)):

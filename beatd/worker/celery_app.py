@@ -104,6 +104,25 @@ def _pass_on(worker: _Controller) -> None:
     for name in ("worker_init", "worker_ready", "worker_shutdown"):
         send = partial(getattr(theirs, name).send, sender=worker)
         getattr(signals, name).connect(lambda send=send, **_: send())
+    for name in ("worker_shutting_down", "worker_process_shutdown"):
+        _connect_same(name, worker.hostname)
+    for name in ("task_unknown", "task_rejected"):
+        _connect_same(name, worker)
+
+    def received(request: Envelope, **_: Any) -> None:
+        if not theirs.task_received.receivers:
+            return
+        context = Context(
+            id=request.id,
+            task=request.task,
+            name=request.name,
+            hostname=worker.hostname,
+            argsrepr=request.argsrepr,
+            kwargsrepr=request.kwargsrepr,
+        )
+        theirs.task_received.send(sender=worker, request=context)
+
+    signals.task_received.connect(received)
 
     def revoked(sender: Any, request: Envelope, **said: Any) -> None:
         context = Context(id=request.id, task=request.task, hostname=worker.hostname)
@@ -112,6 +131,22 @@ def _pass_on(worker: _Controller) -> None:
         theirs.task_revoked.send(sender=task, request=context, **more)
 
     signals.task_revoked.connect(revoked)
+
+
+def pass_on_beat() -> None:
+    """Send as Celery's the signals that the scheduler sends as ours."""
+    for name in ("beat_init", "beat_embedded_init"):
+        _connect_same(name)
+
+
+def _connect_same(name: str, instead: object = None) -> None:
+    """Have Celery's receivers of a signal hear what ours do, perhaps of another."""
+    from celery import signals as theirs
+
+    def send(signal: object, sender: object, **said: Any) -> None:
+        getattr(theirs, name).send(sender=instead or sender, **said)
+
+    getattr(signals, name).connect(send)
 
 
 def registry_of(app: Any) -> Registry:
@@ -434,6 +469,33 @@ class CeleryConductor:
             backend.mark_as_failure(
                 task_id, error, request=request, store_result=end.keep
             )
+            if task := self.app.tasks.get(call.envelope.task):
+                _tell_failed(task, call, error)
+
+
+def _tell_failed(task: Any, call: Call, error: BaseException) -> None:
+    """Tell what Celery's worker tells of a run that it ended, or whose process died."""
+    from billiard.einfo import ExceptionInfo
+    from celery import signals as theirs
+    from celery.exceptions import TimeLimitExceeded
+
+    args, kwargs, task_id = call.args, call.kwargs, call.envelope.id
+    try:
+        raise error
+    except BaseException:
+        info = ExceptionInfo()
+    if isinstance(error, TimeLimitExceeded):
+        task.on_failure(error, task_id, args, kwargs, info)
+        task.after_return(State.FAILURE, error, task_id, args, kwargs, info)
+    theirs.task_failure.send(
+        sender=task,
+        task_id=task_id,
+        exception=error,
+        args=args,
+        kwargs=kwargs,
+        traceback=info.traceback,
+        einfo=info,
+    )
 
 
 def _as_celery_s(error: BaseException) -> Any:

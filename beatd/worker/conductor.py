@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -11,6 +12,7 @@ from beatd.errors import ChordError, MessageError
 from beatd.message import Call, Limits, Signature, read_body, read_envelope
 from beatd.results.base import Keeper, State
 from beatd.results.chords import Chords, Joined, Part
+from beatd.worker.hooks import Hooks
 from beatd.worker.report import Aftermath
 from beatd.worker.successors import Sequel, Successors, bodies_in, bodies_of
 
@@ -56,8 +58,10 @@ class Conductor:
         Raises ResultUnavailable.
         """
         done = Conducted([], [])
+        failed = None
         if isinstance(end, Failed):
-            sequel = self._after_failure(message, end)
+            failed = call_of(message, self.limits), end
+            sequel = self._after_failure(*failed)
             done.sends.extend(sequel.sends)
             end = sequel.aftermath
         self._keep(end)
@@ -67,18 +71,27 @@ class Conductor:
         while end.parts:
             end = self._join(end.parts, call, bodies, done)
             self._keep(end)
-        return Conducted(self.successors.host.announced(done.sends), done.joined)
+        if failed:  # after all that may have to be done once more
+            self._tell(*failed)
+        return Conducted(self.successors.host.made_ready(done.sends), done.joined)
 
     def forget(self, joined: Sequence[Joined]) -> None:
         """Forget chords whose bodies are sent. Raises ResultUnavailable."""
         if isinstance(self.results, Chords):
             self.results.end_chords(joined)
 
-    def _after_failure(self, message: bytes, end: Failed) -> Sequel:
-        call = call_of(message, self.limits)
+    def _after_failure(self, call: Call | None, end: Failed) -> Sequel:
         if call is None:
             return Sequel()
         return self.successors.of_failure(call, end.state, end.error, keep=end.keep)
+
+    def _tell(self, call: Call | None, end: Failed) -> None:
+        """Have the task's own methods, and who is connected, know of a failure."""
+        task = self.successors.host.tasks.get(call.envelope.task) if call else None
+        if call and task and end.state == State.FAILURE:
+            hooks = Hooks(task, self.successors.request_of(call))
+            text = "".join(traceback.format_exception_only(end.error))
+            self.successors.apart(partial(hooks.failed, end.error, text))
 
     def _keep(self, end: Aftermath) -> None:
         if self.results and end.stored:

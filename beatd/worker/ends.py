@@ -66,7 +66,7 @@ class Ends:
 
     def unread(self, delivery: Delivery, reason: str) -> None:
         """Set aside a message of which nothing can be read."""
-        self._tell.buried(delivery.queue, reason)
+        self._tell.buried(delivery, reason)
         self._settle(Settlement(delivery.token, Bury(delivery, one_line(reason))))
 
     def buried(

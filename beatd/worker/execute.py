@@ -61,8 +61,8 @@ class Executor:
     known_value: Callable[[str], Meta | None]
     """Asked of a task that is delivered once more: how it succeeded, if it did."""
     clock: Clock
-    announced: Callable[[Sequence[Outgoing]], list[Outgoing]]
-    """Adds to what is sent what monitors are to hear of it."""
+    made_ready: Callable[[Sequence[Outgoing]], list[Outgoing]]
+    """Gives what is to be sent as it is sent: app.py."""
 
     @property
     def successors(self) -> Successors:
@@ -80,7 +80,7 @@ class Executor:
     async def _run(self, job: Job, way: "_Way") -> bytes:
         try:
             report = await self._report(job, way)
-            sends = self.announced(report.sends)
+            sends = self.made_ready(report.sends)
             return pack_report(msgspec.structs.replace(report, sends=sends))
         except BaseException as error:
             # Not the task's doing, and not known to be harmless to try again.
@@ -121,7 +121,7 @@ def executor_for(
         hostname,
         known_value if settings.worker_deduplicate_successful_tasks else _unknown,
         clock or SystemClock(),
-        host.announced,
+        host.made_ready,
     )
 
 
@@ -281,6 +281,8 @@ class _Run:
         if error.requeue:
             return Report(fate=Fate.REQUEUED, reason=str(error.reason), ends_run=False)
         sequel = self._after_failure(error)
+        text = traceback_of(error)
+        self.hooks.rejected(error, text)
         return Report(
             fate=Fate.BURIED,
             state=State.FAILURE,
@@ -289,7 +291,7 @@ class _Run:
             aftermath=sequel.aftermath,
             reason=f"rejected: {error.reason}",
             exception=one_line(repr_of(error)),
-            traceback=traceback_of(error),
+            traceback=text,
         )
 
     def _keeps(self, state: State) -> bool:

@@ -43,22 +43,18 @@ class Hooks:
 
     def failed(self, error: BaseException, text: str) -> None:
         """Tell that it raised this."""
-        task, call, said = self.task, self._call, self.request
+        task, call = self.task, self._call
         info = ExceptionInfo(error, text)
         self._do("on_failure", lambda: task.on_failure(error, *call, info))
-        signals.task_failure.send(
-            task,
-            task_id=said.id,
-            exception=error,
-            args=said.args,
-            kwargs=said.kwargs,
-            traceback=error.__traceback__,
-            einfo=info,
-        )
+        self._send_failure(info)
         self._do(
             "after_return",
             lambda: task.after_return(State.FAILURE, error, *call, info),
         )
+
+    def rejected(self, error: BaseException, text: str) -> None:
+        """Tell receivers that its message goes nowhere any more, as of a failure."""
+        self._send_failure(ExceptionInfo(error, text))
 
     def retried(self, retry: Retry, text: str) -> None:
         """Tell that it is to be tried again."""
@@ -78,6 +74,18 @@ class Hooks:
             kwargs=said.kwargs,
             retval=value,
             state=state,
+        )
+
+    def _send_failure(self, info: ExceptionInfo) -> None:
+        said, error = self.request, info.exception
+        signals.task_failure.send(
+            self.task,
+            task_id=said.id,
+            exception=error,
+            args=said.args,
+            kwargs=said.kwargs,
+            traceback=error.__traceback__,
+            einfo=info,
         )
 
     @property

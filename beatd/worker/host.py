@@ -30,8 +30,8 @@ class Host(Protocol):
         """Give the message of a call, sent at the one instant, due at the other."""
         ...
 
-    def announced(self, sends: Sequence[Outgoing]) -> list[Outgoing]:
-        """Give these messages, and with them what monitors are to hear of them."""
+    def made_ready(self, sends: Sequence[Outgoing]) -> list[Outgoing]:
+        """Give these messages as they are to be sent, with what is to go with them."""
         ...
 
     def meta_of(self, task_id: str) -> Meta:

@@ -67,6 +67,13 @@ logger = logging.getLogger(__name__)
 PATIENCE: Span = 5 * SECOND
 """How long a worker that stops waits for a broker or a result backend that is away."""
 
+_SHUTDOWNS = {
+    Stop.WARM: ("SIGTERM", "Warm"),
+    Stop.SOFT: ("SIGQUIT", "Cold"),
+    Stop.COLD: ("SIGQUIT", "Cold"),
+}
+"""The words of Celery's signal `worker_shutting_down`."""
+
 UNLIMITED = 10_000
 """Deliveries that a worker holds at most when the settings set no limit."""
 
@@ -121,7 +128,7 @@ class Worker:
         away = Trouble("the broker is away", "broker")
         self._began = clock.elapsed()
         self.total: Counter[str] = Counter()
-        self.tell = Telling(self.events)
+        self.tell = Telling(self.events, self)
         self.revocations = Revocations(self.state_file, self.results, settings, clock)
         self.room = Room(self.capacity)
         self.intake = Intake(
@@ -483,6 +490,10 @@ class Worker:
         """Take no more, give back what has not begun; COLD: have the pool end."""
         if self._stop is Stop.COLD:
             return
+        if self._stop is None:
+            # By which signal of the system it is asked for, usually.
+            asked, how = _SHUTDOWNS[stop]
+            signals.worker_shutting_down.send(self.name, sig=asked, how=how, exitcode=0)
         self._stop = stop
         logger.info(
             "stopping, %s, with %d tasks running",

@@ -4,7 +4,10 @@ import logging
 from dataclasses import dataclass
 from signal import Signals
 
+from beatd import signals
+from beatd.brokers.base import Delivery
 from beatd.codec import shown
+from beatd.errors import MessageError, NotRegistered
 from beatd.message import Envelope
 from beatd.results.base import State
 from beatd.results.exceptions import repr_of
@@ -21,10 +24,13 @@ class Telling:
 
     events: Events | None = None
     """None: no monitor can hear anything."""
+    worker: object = None
+    """The sender of signals."""
 
     def received(self, said: Envelope) -> None:
         self._log(logging.INFO, "received", said, "received")
         self._event("received", said)
+        signals.task_received.send(self.worker, request=said)
 
     def delayed(self, said: Envelope) -> None:
         """It was received, and waits in the broker for its time."""
@@ -87,18 +93,23 @@ class Telling:
         """It is not run once more."""
         self._event("failed", held.said, exception=repr_of(error), traceback="")
 
-    def buried(self, queue: str, reason: str) -> None:
+    def buried(self, delivery: Delivery, reason: str) -> None:
         """Tell of a message of which nothing can be read."""
         logger.error(
             "set aside a message of queue %s: %s",
-            shown(queue),
+            shown(delivery.queue),
             one_line(reason),
-            extra={"event": "task.buried", "queue": queue},
+            extra={"event": "task.buried", "queue": delivery.queue},
         )
+        error = MessageError(reason)
+        signals.task_rejected.send(self.worker, message=delivery.message, exc=error)
 
     def buried_failed(self, said: Envelope, reason: str, error: Exception) -> None:
         self._log(logging.ERROR, "buried", said, f"set aside: {reason}")
         self._event("failed", said, exception=repr_of(error))
+        if isinstance(error, NotRegistered):
+            what = {"message": said.raw, "exc": error, "name": said.task, "id": said.id}
+            signals.task_unknown.send(self.worker, **what)
 
     def expired(self, said: Envelope) -> None:
         self._log(logging.INFO, "expired", said, "has expired")

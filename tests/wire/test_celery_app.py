@@ -75,6 +75,31 @@ def on_worker_shutdown(sender, **_):
     leave("signals", "worker_shutdown")
 
 
+@signals.worker_shutting_down.connect
+def on_shutting_down(sender, how, **_):
+    leave("signals", f"worker_shutting_down {{sender.partition('@')[0]}} {{how}}")
+
+
+@signals.worker_process_shutdown.connect
+def on_process_shutdown(sender, pid, **_):
+    leave("ended", f"{{sender.partition('@')[0]}} {{pid}}")
+
+
+@signals.task_received.connect
+def on_received(sender, request, **_):
+    leave("received", f"{{sender.hostname.partition('@')[0]}} {{request.id}}")
+
+
+@signals.task_unknown.connect
+def on_unknown(name, id, **_):
+    leave("unknown", f"{{name}} {{id}}")
+
+
+@signals.task_failure.connect
+def on_task_failure(sender, task_id, exception, einfo, **_):
+    leave("failures", f"{{sender.name}} {{task_id}} {{type(exception).__name__}}")
+
+
 @signals.task_revoked.connect
 def on_revoked(sender, request, expired, **_):
     leave("revoked", f"{{sender.name}} {{request.id}} {{expired}}")
@@ -286,6 +311,12 @@ class Fleet:
         return path.read_text().splitlines() if path.exists() else []
 
 
+def begun(fleet: Fleet) -> set[str]:
+    """Give the ids of the processes that have told of their beginning."""
+    lines = [line.split() for line in fleet.lines("signals")]
+    return {line[1] for line in lines if line[0] == "worker_process_init"}
+
+
 def lay_out(folder: Path, broker: str, backend: str | None) -> None:
     (folder / "proj.py").write_text(PROJECT.format(broker=broker, backend=backend))
     (folder / "found").mkdir()
@@ -318,7 +349,12 @@ def running(
         worker.until("is ready")
         yield fleet, worker
         assert worker.stop() == 0, worker.output
-    assert fleet.lines("signals")[-1] == "worker_shutdown"
+    assert fleet.lines("signals")[-2:] == [
+        *("worker_shutting_down ours Warm", "worker_shutdown"),
+    ]
+    if request.param == "prefork":
+        ended = {line.split()[1] for line in fleet.lines("ended")}
+        assert len(ended & begun(fleet)) >= 2
     fleet.close()
 
 
@@ -368,6 +404,7 @@ def test_signals_are_sent_as_celery_s_worker_sends_them(
     echoed = sent.get(timeout=WAIT)
 
     assert echoed["signals"]
+    assert f"ours {sent.id}" in fleet.lines("received")
     eventually(lambda: f"{sent.id} SUCCESS" in fleet.lines("ends"), "task_postrun")
     assert fleet.lines("signals")[0] == "worker_init ours"
     assert "worker_ready" in fleet.lines("signals")
@@ -466,8 +503,11 @@ def test_the_soft_time_limit_raises_celery_s_exception_in_the_task(
 def test_the_time_limit_ends_the_run(fleet: Fleet) -> None:
     if fleet.pool == "solo":
         pytest.skip("nothing is left to end it by force")
+    sent = fleet.call("proj.late")
     with pytest.raises(TimeLimitExceeded):
-        fleet.call("proj.late").get(timeout=WAIT)
+        sent.get(timeout=WAIT)
+    told = f"proj.late {sent.id} TimeLimitExceeded"
+    eventually(lambda: told in fleet.lines("failures"), "task_failure")
 
 
 def test_those_who_wait_for_a_run_that_was_ended_hear_of_it(fleet: Fleet) -> None:
@@ -500,6 +540,7 @@ def test_an_unknown_task_fails_as_celery_says_it(fleet: Fleet) -> None:
 
     with pytest.raises(NotRegistered):
         sent.get(timeout=WAIT)
+    assert f"proj.nobody {sent.id}" in fleet.lines("unknown")
 
 
 def test_a_task_that_raises_systemexit_fails_and_the_worker_goes_on(

@@ -1,13 +1,16 @@
 """What a task's own methods and receivers of signals get to know of its runs."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from beatd import signals
-from beatd.errors import Ignore, Reject
+from beatd.brokers.base import Outgoing
+from beatd.errors import Ignore, NotRegistered, Reject, ResultUnavailable
+from beatd.pools.base import Lost, PoolEvent, TimedOut
+from beatd.routing import Route
 from beatd.signals import Signal
 from beatd.tasks import Task
 from tests.worker.bench import Bench, with_held_pool
@@ -163,18 +166,94 @@ def test_a_retry_is_told_and_then_its_success(bench: Bench, diary: Diary) -> Non
     assert diary.said["task_retry"]["request"].id == sent.id
 
 
-@pytest.mark.parametrize(
-    ("what", "state"), [("ignore", "IGNORED"), ("reject", "REJECTED")]
-)
-def test_a_run_that_decides_itself_is_only_over(
-    bench: Bench, diary: Diary, what: str, state: str
-) -> None:
-    work(bench, diary).delay(what)
+def test_a_run_that_decides_itself_is_only_over(bench: Bench, diary: Diary) -> None:
+    work(bench, diary).delay("ignore")
 
     bench.run()
 
     assert diary.entries == ["task_prerun", "before_start", "code", "task_postrun"]
-    assert diary.said["task_postrun"]["state"] == state
+    assert diary.said["task_postrun"]["state"] == "IGNORED"
+
+
+def test_a_run_that_refuses_its_message_is_a_failure_to_receivers(
+    bench: Bench, diary: Diary
+) -> None:
+    work(bench, diary).delay("reject")
+
+    bench.run()
+
+    assert diary.entries[3:] == ["task_failure", "task_postrun"]
+    assert diary.said["task_postrun"]["state"] == "REJECTED"
+    assert isinstance(diary.said["task_failure"]["exception"], Reject)
+
+
+@pytest.mark.parametrize(
+    ("end", "shown"),
+    [
+        (lambda token: TimedOut(token, 5), "TimeLimitExceeded(5)"),
+        (lambda token: Lost(token, "signal 9"), "WorkerLost("),
+    ],
+    ids=["time limit", "lost"],
+)
+def test_a_failure_that_its_process_cannot_tell_is_told_by_the_worker(
+    bench: Bench, diary: Diary, end: Callable[[str], PoolEvent], shown: str
+) -> None:
+    pool = with_held_pool(bench)
+    task = work(bench, diary, reject_on_worker_lost=False)
+    sent = task.delay("it")
+    bench.run()
+    (job,) = pool.jobs
+
+    bench.worker.handle(end(job.token))
+    bench.run()
+
+    assert diary.entries == ["on_failure", "task_failure", "after_return"]
+    said = diary.said["task_failure"]
+    assert (said["sender"], said["task_id"], said["args"]) == (task, sent.id, ["it"])
+    assert repr(said["exception"]).startswith(shown)
+    assert said["einfo"].exception is said["exception"]
+    assert diary.said["on_failure"]["args"][:2] == (said["exception"], sent.id)
+
+
+def test_a_failure_is_told_once_though_it_was_to_be_kept_again(
+    bench: Bench, diary: Diary
+) -> None:
+    pool = with_held_pool(bench)
+    work(bench, diary).delay("it")
+    bench.run()
+    bench.results.away = True
+    bench.worker.handle(TimedOut(pool.jobs[0].token, 5))
+    for _ in range(3):
+        with pytest.raises(ResultUnavailable):
+            bench.settle()
+    assert diary.entries == []
+    bench.results.away = False
+    bench.run()
+
+    assert diary.entries.count("task_failure") == 1
+
+
+def test_messages_are_told_of_by_the_worker(bench: Bench) -> None:
+    diary = Diary()
+    told = (signals.task_received, signals.task_unknown, signals.task_rejected)
+    for signal in told:
+        signal.connect(diary)
+    known = work(bench, diary).delay("it")
+    unknown = bench.app.send_task("proj.nobody")
+    bench.broker.send([Outgoing(Route("celery"), b"garbage")])
+    bench.run()
+    for signal in told:
+        signal.disconnect(diary)
+
+    received, nobody, garbage = (diary.said[signal.name] for signal in told)
+    assert {said["sender"].hostname for said in (received, nobody, garbage)} == {
+        "celery@here"
+    }
+    assert (received["request"].id, received["request"].name) == (known.id, "proj.work")
+    assert (nobody["name"], nobody["id"]) == ("proj.nobody", unknown.id)
+    assert isinstance(nobody["exc"], NotRegistered)
+    assert garbage["message"] == b"garbage"
+    assert "not JSON" in str(garbage["exc"])
 
 
 def test_what_before_start_raises_is_the_runs_failure(bench: Bench) -> None:

@@ -48,3 +48,37 @@ def test_a_worker_tells_of_its_beginning_and_of_its_end(
     begun = {pid for name, pid, _ in told if name == "worker_process_init"}
     assert len(begun) == (2 if pool == "prefork" else 1)
     assert (main in begun) == (pool == "solo")
+
+
+MORE = """
+from beatd import Beatd, signals
+
+app = Beatd("proj", broker="sqlite:///proj.db", beat_schedule={})
+
+
+def say(signal, sender, **said):
+    said = {name: said[name] for name in sorted(said)}
+    print("told", signal.name, getattr(sender, "namespace", sender), said, flush=True)
+
+
+for one in ("worker_shutting_down", "worker_process_shutdown", "beat_init",
+            "beat_embedded_init", "worker_process_init"):
+    getattr(signals, one).connect(say)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_worker_tells_how_it_ends(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "proj.py").write_text(MORE)
+    options = ("-A", "proj", "-c", "2", "-n", "w1@here", "-B")
+    with beatd("worker", *options, cwd=tmp_path) as worker:
+        worker.until("told beat_init default")
+        worker.until("told beat_embedded_init default")
+        worker.until("told worker_process_init", times=2)
+        assert worker.stop(number) == 0
+
+    how = "Warm" if number == signal.SIGTERM else "Cold"
+    told = {"exitcode": 0, "how": how, "sig": number.name}
+    assert f"told worker_shutting_down w1@here {told}" in worker.output
+    ended = worker.output.count("told worker_process_shutdown None {'exitcode': 0,")
+    assert ended == (2 if how == "Warm" else 0)

@@ -1,0 +1,118 @@
+"""The signals around a call that is sent: receivers may change it, or only know.
+
+A call is encoded by then, and is opened for them: for as long as nobody is connected,
+they cost nothing.
+"""
+
+import base64
+import json
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+from beatd import codec, signals
+from beatd.brokers.base import Outgoing
+from beatd.errors import MessageError
+from beatd.routing import Router
+
+logger = logging.getLogger(__name__)
+
+_OF_THE_TRANSPORT = (
+    *("delivery_mode", "delivery_info", "priority", "body_encoding"),
+    *("delivery_tag", "expiration"),
+)
+
+_OURS = codec.content_types(["json", "msgpack", "yaml", "pickle"])
+"""We made these messages ourselves."""
+
+
+def before_publish(sent: Outgoing, router: Router, policy: dict[str, Any]) -> Outgoing:
+    """Let receivers have their say about a message; give what they made of it.
+
+    What cannot be encoded is logged, as what they raise is, and changes nothing.
+    """
+    if not signals.before_task_publish.is_heard:
+        return sent
+    letter = _Letter.opened(sent.message)
+    properties = letter.properties
+    declare = [router.queue(sent.route.queue)] if sent.route.queue else []
+    signals.before_task_publish.send(
+        letter.task,
+        body=letter.body,
+        **letter.way,
+        declare=declare,
+        headers=letter.headers,
+        properties=properties,
+        retry_policy=policy,
+    )
+    try:
+        return replace(sent, message=letter.sealed(properties))
+    except MessageError:
+        words = "what before_task_publish made of a call of %s cannot be sent"
+        event = {"event": "signal.failed", "signal": "before_task_publish"}
+        logger.exception(words, letter.task, extra=event)
+        return sent
+
+
+def after_publish(sent: Outgoing) -> None:
+    """Let receivers know that a message was sent."""
+    if signals.after_task_publish.is_heard:
+        letter = _Letter.opened(sent.message)
+        signals.after_task_publish.send(
+            letter.task, body=letter.body, headers=letter.headers, **letter.way
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A message that is open: all that is in it may be changed."""
+
+    envelope: dict[str, Any]
+    body: Any
+    """`(args, kwargs, embed)`, or what protocol 1 has."""
+
+    @classmethod
+    def opened(cls, message: bytes) -> "_Letter":
+        envelope = json.loads(message)
+        data = envelope["body"].encode()
+        if envelope["properties"]["body_encoding"] == "base64":
+            data = base64.b64decode(data)
+        if compression := envelope["headers"].get("compression"):
+            data = codec.decompress(data, compression)
+        body = codec.loads(data, envelope["content-type"], _OURS)
+        return cls(envelope, tuple(body) if isinstance(body, list) else body)
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        headers: dict[str, Any] = self.envelope["headers"]
+        return headers
+
+    @property
+    def task(self) -> str:
+        said = self.body if isinstance(self.body, dict) else self.headers
+        return str(said["task"])
+
+    @property
+    def way(self) -> dict[str, str]:
+        """Exchange and routing key."""
+        way: dict[str, str] = self.envelope["properties"]["delivery_info"]
+        return way
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """Those that are the call's."""
+        every = self.envelope["properties"]
+        return {k: v for k, v in every.items() if k not in _OF_THE_TRANSPORT}
+
+    def sealed(self, properties: dict[str, Any]) -> bytes:
+        """Give the message with what its parts are now, and with these properties."""
+        envelope = self.envelope
+        envelope["properties"] = {**envelope["properties"], **properties}
+        serializer = codec.name_of(envelope["content-type"])
+        data = codec.dumps(self.body, serializer).data
+        if compression := self.headers.get("compression"):
+            data, _ = codec.compress(data, compression)
+        if envelope["properties"]["body_encoding"] == "base64":
+            data = base64.b64encode(data)
+        envelope["body"] = data.decode()
+        return codec.json_text(envelope).encode()
