@@ -131,10 +131,15 @@ def test_what_a_run_sends_passes_receivers_too(
 def test_a_call_that_runs_here_is_not_sent(before: Callable[[Receiver], None]) -> None:
     heard: list[Any] = []
     before(lambda **said: heard.append(said))
-    bench = bench_with_echo(task_always_eager=True)
+    bench = Bench(task_always_eager=True)
 
-    bench.app.tasks["proj.echo"].delay(1)
+    @bench.app.task(name="proj.flaky", bind=True)
+    def flaky(self: Any) -> Any:
+        if self.request.retries == 0:
+            raise self.retry(countdown=0)
+        return self.request.retries
 
+    assert flaky.delay().get(timeout=0) == 1
     assert heard == []
 
 
