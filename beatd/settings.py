@@ -1188,11 +1188,11 @@ class Settings:
     worker_detect_quorum_queues: Flag = unused(
         "CELERYD_DETECT_QUORUM_QUEUES", True, "Detect quorum queues.", _RABBIT
     )
-    worker_proc_alive_timeout: SomeSeconds = unused(
+    worker_proc_alive_timeout: SomeSeconds = works(
         "CELERYD_PROC_ALIVE_TIMEOUT",
         4.0,
-        "Seconds that a new process has to start.",
-        "a process takes no task before it is ready, and one that ends is replaced",
+        "Seconds that a new process has to start, what `worker_process_init` takes"
+        " included; then it is killed and another one takes its place.",
     )
     worker_lost_wait: Seconds = unused(
         "CELERYD_WORKER_LOST_WAIT",

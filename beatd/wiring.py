@@ -175,6 +175,7 @@ def worker_of(
         initialise=work.initialise,
         max_tasks_per_child=settings.worker_max_tasks_per_child,
         max_memory_per_child=settings.worker_max_memory_per_child,
+        alive_timeout=settings.worker_proc_alive_timeout,
     )
     return Worker(
         name=hostname,

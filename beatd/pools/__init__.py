@@ -18,6 +18,7 @@ def create(
     initialise: Callable[[], object] | None = None,
     max_tasks_per_child: int | None = None,
     max_memory_per_child: int | None = None,
+    alive_timeout: float | None = None,
 ) -> Pool:
     """Make the pool that `worker_pool` names; what it cannot do it leaves out.
 
@@ -33,6 +34,7 @@ def create(
             initialise=initialise,
             max_tasks_per_child=max_tasks_per_child,
             max_memory_per_child=max_memory_per_child,
+            alive_timeout=alive_timeout,
         )
     if name == "threads":
         from beatd.pools.threads import Threads

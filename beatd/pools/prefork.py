@@ -68,7 +68,7 @@ class _Ward:
     pace: int = 1
     """How many jobs it is given at a time: more while they are quick."""
     deadline: Span | None = None
-    """When it will be killed: its job takes too long, or its leaving."""
+    """When it will be killed: its start takes too long, its job, or its leaving."""
     late: bool = False
     """Condemned because of that deadline."""
     retired: bool = False
@@ -121,11 +121,17 @@ class Prefork:
         initialise: Callable[[], object] | None = None,
         max_tasks_per_child: int | None = None,
         max_memory_per_child: int | None = None,
+        alive_timeout: float | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """`max_memory_per_child` is in KiB, looked at after each job."""
+        """`max_memory_per_child` is in KiB, looked at after each job.
+
+        A child that is not ready `alive_timeout` seconds after it was asked for, what
+        `initialise` takes included, is killed, and another takes its place.
+        """
         self.size = size
         self._on_event = on_event
+        self._alive_timeout = alive_timeout
         self._clock = clock or SystemClock()
         self._nursery = Nursery(
             Child(runner, initialise, max_tasks_per_child, max_memory_per_child).live
@@ -309,6 +315,8 @@ class Prefork:
             raise
         channel.setblocking(False)
         ward = self._wards[number] = _Ward(number, channel, claims)
+        if self._alive_timeout:
+            ward.deadline = self._now() + span_of(self._alive_timeout)
         self._selector.register(
             channel, selectors.EVENT_READ, partial(self._attend, ward)
         )
@@ -347,7 +355,14 @@ class Prefork:
         for ward in self._wards.values():
             if ward.deadline and ward.deadline <= now:
                 ward.late = True
+                if not ward.pid:
+                    self._give_up(ward, "it took too long")
                 self._condemn(ward)
+
+    def _give_up(self, ward: _Ward, fault: str) -> None:
+        """Hear no more of what the child says, if it says anything."""
+        ward.fault = fault
+        self._turn_away(ward)
 
     def _condemn(self, ward: _Ward) -> None:
         """Have the child killed; what it said until then still counts."""
@@ -373,6 +388,7 @@ class Prefork:
         elif self._killed or ward.leaving:
             pass  # as it should be
         elif not ward.pid:
+            how = ward.fault or how
             self._pause_births(f"a child ended before it was ready: {how}")
         else:
             words = "an idle child ended: %s"
@@ -506,6 +522,8 @@ class Prefork:
     def _take(self, ward: _Ward, words: Ready | Report) -> None:
         if isinstance(words, Ready):
             ward.pid = words.pid
+            if not ward.leaving:
+                ward.deadline = None
             self._failed_births = 0
             return
         finished = words.finished

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from beatd.clock import Clock
+from beatd.instant import SECOND, Span
 from beatd.pools.base import Finished, Job, Lost, Started, TimedOut
-from beatd.pools.prefork import Prefork
+from beatd.pools.prefork import PAUSE, Prefork
+from tests.fakes import FakeClock
 from tests.pools import desk
 from tests.pools.desk import Desk, job
 from tests.servers import eventually
@@ -26,6 +29,8 @@ def at_work(
     initialise: Callable[[], object] | None = None,
     max_tasks_per_child: int | None = None,
     max_memory_per_child: int | None = None,
+    alive_timeout: float | None = None,
+    clock: Clock | None = None,
 ) -> Iterator[Desk]:
     at = Desk(
         lambda runner, on_event: Prefork(
@@ -35,6 +40,8 @@ def at_work(
             initialise=initialise,
             max_tasks_per_child=max_tasks_per_child,
             max_memory_per_child=max_memory_per_child,
+            alive_timeout=alive_timeout,
+            clock=clock,
         )
     )
     at.pool.start()
@@ -64,6 +71,22 @@ def events_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def assert_next_runs(pool: Desk) -> None:
     assert pool.report(desk.echo, "next") == "next"
+
+
+def let_pass(length: Span, clock: FakeClock, pool: Desk) -> None:
+    """Have so much time pass for the pool, and the pool look at its clock."""
+    clock.passed += length
+    pool.pool.resize(pool.pool.size)
+
+
+def assert_turns(pool: Desk) -> None:
+    """See the supervising thread take another turn."""
+    long_gone = job(desk.echo, "never runs")
+    pool.submit(long_gone)
+    pool.pool.terminate(long_gone.token, signal.SIGKILL)
+    assert pool.outcomes([long_gone]) == [
+        Lost(long_gone.token, "ended before it began")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -305,6 +328,45 @@ def test_a_child_that_cannot_start_is_tried_again_and_said_once(
     assert events_of(caplog) == ["pool.stillborn"]
 
 
+def test_a_child_that_takes_too_long_to_start_is_killed_and_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pids = tmp_path / "pids"
+    pids.touch()
+
+    def initialise() -> None:
+        with pids.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        if len(pids.read_text().split()) == 1:
+            signal.pause()
+
+    clock = FakeClock()
+    with at_work(initialise=initialise, alive_timeout=4, clock=clock) as pool:
+        slow = int(eventually(pids.read_text, "a child to begin"))
+        let_pass(4 * SECOND, clock, pool)
+        eventually(lambda: "pool.stillborn" in events_of(caplog), "it to be said")
+        assert not is_alive(slow)
+
+        let_pass(PAUSE, clock, pool)
+        assert pool.report(desk.pid) == pids.read_text().split()[1]
+    assert events_of(caplog) == ["pool.stillborn"]
+    assert "before it was ready: it took too long;" in caplog.text
+
+
+def test_a_child_that_was_ready_in_time_may_work_for_longer(tmp_path: Path) -> None:
+    clock = FakeClock()
+    with at_work(alive_timeout=4, clock=clock) as pool:
+        long = job(desk.wait_for, tmp_path / "go")
+        pool.submit(long)
+        pool.started(long)
+
+        let_pass(5 * SECOND, clock, pool)
+        assert_turns(pool)
+        (tmp_path / "go").touch()
+
+        assert pool.outcomes([long]) == [Finished(long.token, b"seen")]
+
+
 def test_a_pool_that_runs_out_of_files_goes_on_when_there_are_more(
     pool: Desk, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -382,7 +444,7 @@ def test_after_the_end_no_process_is_left(pool: Desk) -> None:
 
 _MAIN = """
 import sys
-from beatd.pools.prefork import Prefork
+from beatd.pools.prefork import PAUSE, Prefork
 from tests.pools import desk
 pool = desk.Desk(lambda *args: Prefork(*args, size=1))
 pool.pool.start()
