@@ -5,6 +5,7 @@ from collections.abc import Callable
 from beatd import greenlets
 from beatd.errors import ConfigError
 from beatd.pools.base import AsyncRunner, Pool, PoolEvent
+from beatd.pools.nursery import Birth
 
 NAMES = ("prefork", "threads", "solo", "asyncio", *greenlets.NAMES)
 
@@ -19,6 +20,8 @@ def create(
     max_tasks_per_child: int | None = None,
     max_memory_per_child: int | None = None,
     alive_timeout: float | None = None,
+    spawn: Birth | None = None,
+    fork: bool = True,
 ) -> Pool:
     """Make the pool that `worker_pool` names; what it cannot do it leaves out.
 
@@ -35,6 +38,8 @@ def create(
             max_tasks_per_child=max_tasks_per_child,
             max_memory_per_child=max_memory_per_child,
             alive_timeout=alive_timeout,
+            spawn=spawn,
+            fork=fork,
         )
     if name == "threads":
         from beatd.pools.threads import Threads

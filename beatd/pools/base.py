@@ -148,10 +148,12 @@ class Pool(Protocol):
         """
         ...
 
-    def renew(self) -> bool:
+    def renew(self, *, fresh: bool) -> bool:
         """Have processes that know nothing of earlier jobs run all that follow.
 
-        What runs goes on to its end. False where there are no such processes.
+        What runs goes on to its end. `fresh`: they have the code as it is now, and are
+        there when it is loaded; if it cannot be loaded all stays as it is, and the log
+        says so. False where there are no such processes: nothing was done.
         """
         ...
 

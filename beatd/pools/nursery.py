@@ -1,86 +1,73 @@
-"""The process from which all children of a pool are forked.
+"""The process from which all children of a pool are forked, as the pool sees it.
 
-Forking a process that has threads copies locks that nobody will ever release. So one
-process is forked early, before there are threads and connections, with all task modules
-imported. It does nothing but fork children when it is asked to, end them, and tell how
-they ended. A stream socket joins it to the pool; what goes over it are fixed records:
-
-    to the nursery    b"f" number 0         fork child `number`; carries its channel
-                                            and the reading end of its claims
-                      b"k" number signal    send it this signal
-    from the nursery  b"g" number status    it is gone, with this wait status
-
-When the socket ends, the pool's process is dead: the nursery kills its children and
-ends. When the nursery dies, the kernel kills them (on Linux; elsewhere they end when
-they next have something to say).
+Forking a process that has threads copies locks that nobody will ever release. So there
+is one process that has none: a copy of the pool's own, forked early, before there are
+threads and connections, with all task modules imported; or a new interpreter, which
+imports them itself and has nothing of the pool's process. What it does: tending.py.
 """
 
-import ctypes
-import gc
-import logging
 import os
-import select
 import signal
 import socket
-import struct
+import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import NoReturn, TypeAlias
+from typing import Protocol, TypeAlias
 
-logger = logging.getLogger(__name__)
-
-Life: TypeAlias = Callable[[socket.socket, int], object]
-"""All that a child does; it is given its end of the channel, and of its claims."""
-
-_RECORD = struct.Struct("!cIi")
-_FORK, _KILL, _GONE = b"f", b"k", b"g"
-
-_GROUP_SIGNALS = (
-    signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM,
-    signal.SIGUSR1, signal.SIGUSR2,
-)  # fmt: skip
-"""What people, terminals and service managers send, often to all processes at once."""
-
-_TO_GROUPS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
-"""What terminals, `timeout` and service managers send to a whole group: it is meant for
-the worker's main process, which lets its children finish. So a child that is to end by
-one of them alone is killed."""
-
-_OF_THE_SERVICE = (
-    "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC",
-    "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES",
-)  # fmt: skip
-"""What systemd says to the main process, and to no other."""
-
-_PR_SET_PDEATHSIG = 1
+from beatd.pools.frames import Frames, pack
+from beatd.pools.tending import (
+    FORK,
+    GROUP_SIGNALS,
+    KILL,
+    OF_THE_SERVICE,
+    READY,
+    RECORD,
+    Life,
+    outlive_group_signals,
+    tend,
+)
 
 
 class NurseryDied(Exception):
     """The nursery is gone, and its children with it."""
 
 
+class Process(Protocol):
+    """A process that this one has started."""
+
+    def kill(self) -> object:
+        """End it at once."""
+        ...
+
+    def wait(self) -> object:
+        """Wait until it has ended."""
+        ...
+
+
+Birth: TypeAlias = Callable[[socket.socket, socket.socket], Process]
+"""Starts a nursery; is given the pool's end of the socket, and the nursery's."""
+
+
 class Nursery:
     """The pool's end: ask for children, hear of their ends."""
 
-    def __init__(self, life: Life) -> None:
-        self._life = life
+    def __init__(self, birth: Birth) -> None:
+        self._birth = birth
         self.alive = False
+        self.ready = False
+        """Whether it has said that it can fork children."""
 
     def open(self) -> None:
-        """Fork the nursery, for the first time or after it died."""
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()  # what is left in the buffer would be printed twice
+        """Start the nursery, for the first time or after it died; OSError if not."""
         self._control, theirs = socket.socketpair()
-        with theirs, warnings.catch_warnings():
-            # A process with threads forks only when a nursery was killed and has to be
-            # replaced, or when whoever started the pool had no choice.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self._pid = os.fork()
-            if self._pid == 0:
-                self._control.close()
-                _live_and_end(lambda: _Tending(theirs, self._life).run())
+        try:
+            with theirs:
+                self._process = self._birth(self._control, theirs)
+        except OSError:
+            self._control.close()
+            raise
         self._heard = bytearray()
         self.alive = True
 
@@ -92,19 +79,19 @@ class Nursery:
         """Have a child forked; give our end of its channel."""
         ours, theirs = socket.socketpair()
         with theirs, suppress(OSError):  # a dead nursery is found by `gone`
-            record = _RECORD.pack(_FORK, number, 0)
+            record = RECORD.pack(FORK, number, 0)
             socket.send_fds(self._control, [record], [theirs.fileno(), claims])
         return ours
 
     def kill(self, number: int, signum: int = signal.SIGKILL) -> None:
         """Kill this child, or send it another signal, unless it is gone already."""
         with suppress(OSError):
-            self._control.sendall(_RECORD.pack(_KILL, number, signum))
+            self._control.sendall(RECORD.pack(KILL, number, signum))
 
     def gone(self) -> Iterator[tuple[int, int]]:
         """Give number and wait status of children that ended; does not wait for any.
 
-        Raises NurseryDied.
+        Takes note when the nursery is ready. Raises NurseryDied.
         """
         try:
             received = self._control.recv(4096, socket.MSG_DONTWAIT)
@@ -116,151 +103,96 @@ class Nursery:
             self.close()
             raise NurseryDied
         self._heard += received
-        while len(self._heard) >= _RECORD.size:
-            _, number, status = _RECORD.unpack(self._heard[: _RECORD.size])
-            del self._heard[: _RECORD.size]
-            yield number, status
+        while len(self._heard) >= RECORD.size:
+            verb, number, status = RECORD.unpack(self._heard[: RECORD.size])
+            del self._heard[: RECORD.size]
+            if verb == READY:
+                self.ready = True
+            else:
+                yield number, status
 
     def close(self) -> None:
         """End the nursery, and children if there are any."""
-        self.alive = False
+        if not self.ready:
+            self._process.kill()  # it has no children, and may load for long
+        self.alive = self.ready = False
         self._control.close()
+        self._process.wait()
+
+
+class _Copy:
+    """A process that was forked."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+
+    def wait(self) -> None:
         with suppress(ChildProcessError):  # somebody waited for any process
             os.waitpid(self._pid, 0)
 
 
-def _live_and_end(life: Callable[[], object]) -> NoReturn:
-    """Do `life` and end the process, whatever happens: the stack above is a copy."""
-    status = os.EX_SOFTWARE
-    try:
-        life()
-        status = os.EX_OK
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the pool's process is dead: nobody is there to care
-    except BaseException:
-        words = "a process of the pool failed"
-        logger.critical(words, exc_info=True, extra={"event": "pool.failed"})
-    finally:
-        with suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status)
+def forked(life: Life) -> Birth:
+    """Have the nursery be a copy of this process as it is when it is opened."""
 
-
-class _Tending:
-    """The nursery's end: forks children, buries them, until the pool's process ends."""
-
-    def __init__(self, control: socket.socket, life: Life) -> None:
-        self._control = control
-        self._life = life
-        self._numbers: dict[int, int] = {}  # by process id
-        self._bell, self._clapper = socket.socketpair()
-        self._bell.setblocking(False)
-        self._clapper.setblocking(False)
-
-    def run(self) -> None:
-        for name in _OF_THE_SERVICE:
-            os.environ.pop(name, None)
-        self._attend_to_signals()
-        # What exists now is shared with all children: a collection that touches it
-        # would copy its pages.
-        gc.collect()
-        gc.freeze()
-        poll = select.poll()
-        poll.register(self._control, select.POLLIN)
-        poll.register(self._bell, select.POLLIN)
-        try:
-            while True:
-                ready = {fd for fd, _ in poll.poll()}
-                if self._bell.fileno() in ready:
-                    self._bury()
-                if self._control.fileno() in ready and not self._obey():
-                    return
-        finally:
-            for pid in self._numbers:
-                os.kill(pid, signal.SIGKILL)
-
-    def _attend_to_signals(self) -> None:
-        """Outlive what is sent to a whole group; hear the bell when a child ends."""
-        for number in _GROUP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        signal.set_wakeup_fd(self._clapper.fileno())
-
-    def _bury(self) -> None:
-        self._bell.recv(4096)
-        with suppress(ChildProcessError):  # none is left
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                pid, status = ended
-                self._tell_gone(self._numbers.pop(pid), status)
-
-    def _obey(self) -> bool:
-        """Do one thing that is asked for; False when nobody is left to ask."""
-        record, fds, _, _ = socket.recv_fds(
-            self._control, _RECORD.size, 2, socket.MSG_WAITALL
-        )
-        if not record:
-            return False
-        verb, number, signum = _RECORD.unpack(record)
-        if verb == _FORK:
-            channel, claims = fds
-            with socket.socket(fileno=channel) as theirs:
-                self._fork(number, theirs, claims)
-            os.close(claims)
-        else:
-            how = signal.SIGKILL if signum in _TO_GROUPS else signum
-            for pid in [pid for pid, n in self._numbers.items() if n == number]:
-                os.kill(pid, how)
-        return True
-
-    def _fork(self, number: int, channel: socket.socket, claims: int) -> None:
-        nursery = os.getpid()
-        try:
+    def birth(ours: socket.socket, theirs: socket.socket) -> Process:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # what is left in the buffer would be printed twice
+        with warnings.catch_warnings():
+            # A process with threads forks only when a nursery was killed and has to be
+            # replaced, or when whoever started the pool had no choice.
+            warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
-        except OSError:  # no memory, too many processes: the pool will ask again
-            self._tell_gone(number, os.EX_OSERR << 8)
-            return
         if pid == 0:
-            _live_and_end(lambda: self._be_a_child(nursery, channel, claims))
-        self._numbers[pid] = number
+            ours.close()
+            tend(theirs, life)
+        return _Copy(pid)
 
-    def _be_a_child(self, nursery: int, channel: socket.socket, claims: int) -> None:
-        _reset_signals()
-        _die_with(nursery)
-        for inherited in (self._control, self._bell, self._clapper):
-            inherited.close()
-        # A task that reads must not take what is typed for the worker.
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
-        os.close(nothing)
-        channel.set_inheritable(False)
-        os.set_inheritable(claims, False)
-        self._life(channel, claims)
-
-    def _tell_gone(self, number: int, status: int) -> None:
-        self._control.sendall(_RECORD.pack(_GONE, number, status))
+    return birth
 
 
-def _reset_signals() -> None:
-    signal.set_wakeup_fd(-1)
-    for number in (*_GROUP_SIGNALS, signal.SIGCHLD, signal.SIGALRM):
-        signal.signal(number, signal.SIG_DFL)
-    child = os.getpid()
+def spawned(command: Sequence[str], words: Callable[[], object]) -> Birth:
+    """Have the nursery be a new interpreter, which runs this command.
 
-    def outlive(number: int, frame: object) -> None:
-        if os.getpid() != child:  # the process of a task's own, which forked
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+    The command gets the number of the nursery's end as its last argument, and is to
+    `answer_the_call` first; `words`, as they are then, are what it is told.
+    """
 
-    # Not SIG_IGN, which programs that a task starts would inherit.
-    for number in _TO_GROUPS:
-        signal.signal(number, outlive)
+    def birth(ours: socket.socket, theirs: socket.socket) -> Process:
+        fd = theirs.fileno()
+        environ = {k: v for k, v in os.environ.items() if k not in OF_THE_SERVICE}
+        # It inherits the mask, and takes it off when it outlives these signals.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
+        try:
+            process = subprocess.Popen(
+                [*command, str(fd)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[fd],
+                env=environ,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with suppress(OSError):  # it is dead already: `gone` finds that out
+            ours.sendall(pack(words()))
+        return process
+
+    return birth
+
+
+def answer_the_call(fd: int) -> tuple[socket.socket, bytes]:
+    """Give the nursery's end, in a process that was `spawned`, and what it is told.
+
+    Raises ConnectionResetError when the pool's process is dead.
+    """
+    outlive_group_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when `parent` dies, in whatever it is doing."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the kernel knew
-            os._exit(os.EX_UNAVAILABLE)
+    control = socket.socket(fileno=fd)
+    control.set_inheritable(False)
+    frames = Frames()
+    while received := control.recv(1):  # and none of what comes behind the frame
+        for words in frames.feed(received):
+            return control, words
+    raise ConnectionResetError

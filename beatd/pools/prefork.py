@@ -33,7 +33,7 @@ from beatd.pools.base import (
 )
 from beatd.pools.child import CHUNK, Child
 from beatd.pools.frames import BrokenFrame, Claims, Frames, Ready, Report, pack
-from beatd.pools.nursery import Nursery, NurseryDied
+from beatd.pools.nursery import Birth, Nursery, NurseryDied, forked
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ class _Ward:
     """What the supervisor knows of one child."""
 
     number: int
+    nursery: Nursery
     channel: socket.socket
     claims: Claims
     pid: int = 0
@@ -106,10 +107,13 @@ class Prefork:
     its place.
 
     `start` should be called while the process has no other thread and no connection
-    yet, and all task modules are imported: the children are copies of that moment.
+    yet, and all task modules are imported: the children are copies of that moment. Or
+    they are copies of a new interpreter that `spawn` starts: from the beginning, if
+    there is no `fork`, and in any case after `renew(fresh=True)`.
 
     Invariant: each job is in `_waiting` or among the jobs of one ward until its outcome
-    is told, or its return.
+    is told, or its return. New children come from `_nursery`; those of `_former` ones
+    work to their ends.
     """
 
     def __init__(
@@ -122,6 +126,8 @@ class Prefork:
         max_tasks_per_child: int | None = None,
         max_memory_per_child: int | None = None,
         alive_timeout: float | None = None,
+        spawn: Birth | None = None,
+        fork: bool = True,
         clock: Clock | None = None,
     ) -> None:
         """`max_memory_per_child` is in KiB, looked at after each job.
@@ -133,9 +139,12 @@ class Prefork:
         self._on_event = on_event
         self._alive_timeout = alive_timeout
         self._clock = clock or SystemClock()
-        self._nursery = Nursery(
-            Child(runner, initialise, max_tasks_per_child, max_memory_per_child).live
-        )
+        self._spawn = spawn
+        child = Child(runner, initialise, max_tasks_per_child, max_memory_per_child)
+        self._nursery = Nursery(spawn if spawn and not fork else forked(child.live))
+        self._next: Nursery | None = None
+        """Takes the place of the other when it is ready."""
+        self._former: list[Nursery] = []
         self._wards: dict[int, _Ward] = {}
         self._waiting: deque[Job] = deque()
         self._numbers = count(1)
@@ -161,7 +170,7 @@ class Prefork:
         self._clapper.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._bell, selectors.EVENT_READ, self._answer_bell)
-        self._listen_to_nursery()
+        self._listen_to(self._nursery)
         self._thread.start()
 
     def submit(self, jobs: Sequence[Job]) -> None:
@@ -181,8 +190,10 @@ class Prefork:
         self._do(partial(self._signal, token, number))
         return True
 
-    def renew(self) -> bool:
-        self._do(self._retire_all)
+    def renew(self, *, fresh: bool) -> bool:
+        if fresh and not self._spawn:
+            return False
+        self._do(self._begin_afresh if fresh else self._retire_all)
         return True
 
     def stop(self) -> None:
@@ -209,6 +220,7 @@ class Prefork:
             self._raise_children()
             self._dismiss_surplus()
             self._dismiss_retired()
+            self._close_former()
             self._hand_out()
             for key, events in self._selector.select(self._patience()):
                 key.data(events)
@@ -216,7 +228,8 @@ class Prefork:
             self._relieve_the_slow()
         for job in self._waiting:
             self._on_event(Lost(job.token, "the pool was stopped before it began"))
-        self._nursery.close()
+        for nursery in self._nurseries():
+            nursery.close()
         self._selector.close()
         self._bell.close()
         self._clapper.close()
@@ -263,7 +276,7 @@ class Prefork:
                 self._reclaim(ward)
                 # If it has just reported its end, it has no other job.
                 if ward.jobs and ward.jobs[0].token == token:
-                    self._nursery.kill(ward.number, number)
+                    ward.nursery.kill(ward.number, number)
         for job in self._waiting:
             if job.token == token:
                 self._waiting.remove(job)
@@ -298,9 +311,10 @@ class Prefork:
     def _fill_up(self) -> None:
         if not self._nursery.alive:
             self._nursery.open()
-            self._listen_to_nursery()
-        for _ in range(self.size - self._staying()):
-            self._bear()
+            self._listen_to(self._nursery)
+        if self._nursery.ready:
+            for _ in range(self.size - self._staying()):
+                self._bear()
 
     def _staying(self) -> int:
         return sum(ward.staying for ward in self._wards.values())
@@ -314,7 +328,8 @@ class Prefork:
             claims.close()
             raise
         channel.setblocking(False)
-        ward = self._wards[number] = _Ward(number, channel, claims)
+        ward = _Ward(number, self._nursery, channel, claims)
+        self._wards[number] = ward
         if self._alive_timeout:
             ward.deadline = self._now() + span_of(self._alive_timeout)
         self._selector.register(
@@ -370,7 +385,7 @@ class Prefork:
             ward.condemned = True
             ward.deadline = None
             self._reclaim(ward)  # or the blow may hit another job than the one meant
-            self._nursery.kill(ward.number)
+            ward.nursery.kill(ward.number)
 
     def _bury(self, number: int, how: str) -> None:
         """Take the child's last words, and tell what became of its job otherwise."""
@@ -408,21 +423,80 @@ class Prefork:
             event = {"event": "pool.stillborn"}
             logger.warning(words, why, PAUSE // SECOND, extra=event)
 
-    # The nursery.
+    # The nursery, the one before and the one that comes.
 
-    def _hear_nursery(self, events: int) -> None:
+    def _nurseries(self) -> list[Nursery]:
+        known = [*self._former, self._nursery, self._next]
+        return [nursery for nursery in known if nursery and nursery.alive]
+
+    def _listen_to(self, nursery: Nursery) -> None:
+        hear = partial(self._hear_nursery, nursery)
+        self._selector.register(nursery, selectors.EVENT_READ, hear)
+
+    def _close(self, nursery: Nursery) -> None:
+        self._selector.unregister(nursery)
+        nursery.close()
+
+    def _hear_nursery(self, nursery: Nursery, events: int) -> None:
+        if not nursery.alive:
+            return  # closed a moment ago
+        was_ready = nursery.ready
         try:
-            for number, status in self._nursery.gone():
+            for number, status in nursery.gone():
                 self._bury(number, words_of(status))
         except NurseryDied:
-            self._selector.unregister(self._nursery)
+            self._selector.unregister(nursery)
+            self._mourn(nursery, was_ready)
+        else:
+            if nursery is self._next and nursery.ready:
+                self._move_to(nursery)
+
+    def _mourn(self, nursery: Nursery, was_ready: bool) -> None:
+        """Do what follows from the end of a nursery."""
+        if nursery is self._next:
+            self._next = None
+            self._keep_old("a new interpreter ended before it was ready")
+        elif was_ready:
             words = "the process that forks children died, and they with it"
             logger.error(words, extra={"event": "pool.nursery"})
-            for number in list(self._wards):
-                self._bury(number, words_of(signal.SIGKILL))
+        else:
+            self._pause_births("the process that forks children could not start")
+        for ward in list(self._wards.values()):
+            if ward.nursery is nursery:
+                self._bury(ward.number, words_of(signal.SIGKILL))
 
-    def _listen_to_nursery(self) -> None:
-        self._selector.register(self._nursery, selectors.EVENT_READ, self._hear_nursery)
+    def _begin_afresh(self) -> None:
+        """Have a new interpreter load the code as it is now; meanwhile all goes on."""
+        if self._next:
+            self._close(self._next)  # the code may have changed since
+        assert self._spawn
+        self._next = Nursery(self._spawn)
+        try:
+            self._next.open()
+        except OSError as error:
+            self._next = None
+            self._keep_old(str(error))
+        else:
+            self._listen_to(self._next)
+
+    def _keep_old(self, why: str) -> None:
+        words = "went on with the old code: %s"
+        logger.error(words, why, extra={"event": "pool.kept"})
+
+    def _move_to(self, nursery: Nursery) -> None:
+        """Have this nursery's children do all that has not begun."""
+        self._former.append(self._nursery)
+        self._nursery, self._next = nursery, None
+        self._retire_all()
+        words = "new processes run what follows, with the code as it is now"
+        logger.info(words, extra={"event": "pool.renewed"})
+
+    def _close_former(self) -> None:
+        needed = {id(ward.nursery) for ward in self._wards.values()}
+        for nursery in self._former:
+            if nursery.alive and id(nursery) not in needed:
+                self._close(nursery)
+        self._former = [nursery for nursery in self._former if nursery.alive]
 
     # What goes to a child and what comes from it.
 

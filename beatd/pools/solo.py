@@ -52,7 +52,7 @@ class Solo:
     def terminate(self, token: str, number: int) -> bool:
         return False
 
-    def renew(self) -> bool:
+    def renew(self, *, fresh: bool) -> bool:
         return False
 
     def stop(self) -> None:

@@ -67,7 +67,7 @@ class Threads:
     def terminate(self, token: str, number: int) -> bool:
         return False
 
-    def renew(self) -> bool:
+    def renew(self, *, fresh: bool) -> bool:
         return False
 
     def stop(self) -> None:

@@ -413,7 +413,7 @@ def autoscale(
 def pool_restart(worker: Controlled, /, **_: object) -> object:
     if not worker.settings.worker_pool_restarts:
         raise ValueError("Pool restarts not enabled")
-    if not worker.pool.renew():
+    if not worker.pool.renew(fresh=False):
         raise NotImplementedError("this pool has no processes that could be replaced")
     return ok("reload started")
 

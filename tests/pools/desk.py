@@ -313,6 +313,21 @@ def parent() -> int:
     return os.getppid()
 
 
+def parent_of(number: str) -> str:
+    return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1]
+
+
+def command_of(number: str) -> str:
+    return Path(f"/proc/{number}/cmdline").read_text().replace("\0", " ")
+
+
+def is_same_file(fd: str, inode: str) -> str:
+    try:
+        return "yes" if os.fstat(int(fd)).st_ino == int(inode) else "no"
+    except OSError:
+        return "no"
+
+
 def environment(name: str) -> str:
     return os.environ.get(name, "nothing")
 

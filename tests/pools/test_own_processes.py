@@ -82,7 +82,7 @@ def test_a_renewed_pool_runs_jobs_in_new_processes_and_loses_none(pool: Desk) ->
     eventually(lambda: len(pool.pool.processes()) == 2)
     old |= set(pool.pool.processes())
 
-    assert pool.pool.renew()
+    assert pool.pool.renew(fresh=False)
     outcomes = pool.run(*[job(desk.pid) for _ in range(20)])
     new = {int(one.report) for one in outcomes if isinstance(one, Finished)}
     assert len(outcomes) == 20
@@ -95,7 +95,7 @@ def test_a_renewed_pool_ends_as_any_other(pool: Desk) -> None:
     running = job(desk.doze, 0.2)
     pool.submit(running)
     pool.started(running)
-    pool.pool.renew()
+    pool.pool.renew(fresh=False)
     pool.pool.stop()
 
     assert isinstance(pool.outcomes([running])[0], Finished)
@@ -109,4 +109,5 @@ def test_where_jobs_share_a_process_none_can_be_ended_or_renewed(
 
     assert pool.processes() == [os.getpid()]
     assert pool.terminate("any", signal.SIGTERM) is False
-    assert pool.renew() is False
+    assert pool.renew(fresh=False) is False
+    assert pool.renew(fresh=True) is False

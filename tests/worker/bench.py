@@ -179,6 +179,7 @@ class HeldPool:
         self.recalled = False
         self.jobs: list[Job] = []
         self.signals: list[tuple[str, int]] = []
+        self.renewed: list[bool] = []
         self.killed = False
 
     def start(self) -> None:
@@ -200,7 +201,8 @@ class HeldPool:
         self.signals.append((token, number))
         return True
 
-    def renew(self) -> bool:
+    def renew(self, *, fresh: bool) -> bool:
+        self.renewed.append(fresh)
         return True
 
     def stop(self) -> None:

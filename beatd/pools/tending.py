@@ -1,0 +1,203 @@
+"""The nursery's own end: what the process does from which a pool's children are forked.
+
+It forks children when it is asked to, ends them, and tells how they ended; nothing else
+happens in it. What goes over the socket that joins it to the pool are fixed records:
+
+    from the nursery  b"r" 0 0              it is ready to fork children
+    to the nursery    b"f" number 0         fork child `number`; carries its channel
+                                            and the reading end of its claims
+                      b"k" number signal    send it this signal
+    from the nursery  b"g" number status    it is gone, with this wait status
+
+When the socket ends, the pool's process is dead: the nursery kills its children and
+ends. When the nursery dies, the kernel kills them (on Linux; elsewhere they end when
+they next have something to say).
+"""
+
+import ctypes
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn, TypeAlias
+
+logger = logging.getLogger(__name__)
+
+Life: TypeAlias = Callable[[socket.socket, int], object]
+"""All that a child does; it is given its end of the channel, and of its claims."""
+
+RECORD = struct.Struct("!cIi")
+READY, FORK, KILL, GONE = b"r", b"f", b"k", b"g"
+
+GROUP_SIGNALS = (
+    signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM,
+    signal.SIGUSR1, signal.SIGUSR2,
+)  # fmt: skip
+"""What people, terminals and service managers send, often to all processes at once."""
+
+_TO_GROUPS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+"""What terminals, `timeout` and service managers send to a whole group: it is meant for
+the worker's main process, which lets its children finish. So a child that is to end by
+one of them alone is killed."""
+
+OF_THE_SERVICE = (
+    "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC",
+    "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES",
+)  # fmt: skip
+"""What systemd says to the main process, and to no other."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+def tend(control: socket.socket, life: Life) -> NoReturn:
+    """Be a nursery at this end of the socket, and end this process."""
+    _live_and_end(lambda: _Tending(control, life).run())
+
+
+def outlive_group_signals() -> None:
+    """Outlive what is sent to a whole group."""
+    for number in GROUP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _live_and_end(life: Callable[[], object]) -> NoReturn:
+    """Do `life` and end the process, whatever happens: the stack above is a copy."""
+    status = os.EX_SOFTWARE
+    try:
+        life()
+        status = os.EX_OK
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the pool's process is dead: nobody is there to care
+    except BaseException:
+        words = "a process of the pool failed"
+        logger.critical(words, exc_info=True, extra={"event": "pool.failed"})
+    finally:
+        with suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+class _Tending:
+    """The nursery's end: forks children, buries them, until the pool's process ends."""
+
+    def __init__(self, control: socket.socket, life: Life) -> None:
+        self._control = control
+        self._life = life
+        self._numbers: dict[int, int] = {}  # by process id
+        self._bell, self._clapper = socket.socketpair()
+        self._bell.setblocking(False)
+        self._clapper.setblocking(False)
+
+    def run(self) -> None:
+        for name in OF_THE_SERVICE:
+            os.environ.pop(name, None)
+        self._attend_to_signals()
+        # What exists now is shared with all children: a collection that touches it
+        # would copy its pages.
+        gc.collect()
+        gc.freeze()
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._bell, select.POLLIN)
+        self._control.sendall(RECORD.pack(READY, 0, 0))
+        try:
+            while True:
+                ready = {fd for fd, _ in poll.poll()}
+                if self._bell.fileno() in ready:
+                    self._bury()
+                if self._control.fileno() in ready and not self._obey():
+                    return
+        finally:
+            for pid in self._numbers:
+                os.kill(pid, signal.SIGKILL)
+
+    def _attend_to_signals(self) -> None:
+        """Outlive what is sent to a whole group; hear the bell when a child ends."""
+        outlive_group_signals()
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(self._clapper.fileno())
+
+    def _bury(self) -> None:
+        self._bell.recv(4096)
+        with suppress(ChildProcessError):  # none is left
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = ended
+                self._tell_gone(self._numbers.pop(pid), status)
+
+    def _obey(self) -> bool:
+        """Do one thing that is asked for; False when nobody is left to ask."""
+        record, fds, _, _ = socket.recv_fds(
+            self._control, RECORD.size, 2, socket.MSG_WAITALL
+        )
+        if not record:
+            return False
+        verb, number, signum = RECORD.unpack(record)
+        if verb == FORK:
+            channel, claims = fds
+            with socket.socket(fileno=channel) as theirs:
+                self._fork(number, theirs, claims)
+            os.close(claims)
+        else:
+            how = signal.SIGKILL if signum in _TO_GROUPS else signum
+            for pid in [pid for pid, n in self._numbers.items() if n == number]:
+                os.kill(pid, how)
+        return True
+
+    def _fork(self, number: int, channel: socket.socket, claims: int) -> None:
+        nursery = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError:  # no memory, too many processes: the pool will ask again
+            self._tell_gone(number, os.EX_OSERR << 8)
+            return
+        if pid == 0:
+            _live_and_end(lambda: self._be_a_child(nursery, channel, claims))
+        self._numbers[pid] = number
+
+    def _be_a_child(self, nursery: int, channel: socket.socket, claims: int) -> None:
+        _reset_signals()
+        _die_with(nursery)
+        for inherited in (self._control, self._bell, self._clapper):
+            inherited.close()
+        # A task that reads must not take what is typed for the worker.
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        channel.set_inheritable(False)
+        os.set_inheritable(claims, False)
+        self._life(channel, claims)
+
+    def _tell_gone(self, number: int, status: int) -> None:
+        self._control.sendall(RECORD.pack(GONE, number, status))
+
+
+def _reset_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in (*GROUP_SIGNALS, signal.SIGCHLD, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+    child = os.getpid()
+
+    def outlive(number: int, frame: object) -> None:
+        if os.getpid() != child:  # the process of a task's own, which forked
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    # Not SIG_IGN, which programs that a task starts would inherit.
+    for number in _TO_GROUPS:
+        signal.signal(number, outlive)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when `parent` dies, in whatever it is doing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the kernel knew
+            os._exit(os.EX_UNAVAILABLE)
