@@ -53,6 +53,7 @@ class Options:
     without_heartbeat: bool | None = None
     heartbeat_interval: float | None = None
     statedb: str | None = None
+    pool_start_method: str | None = None
 
     def settings(self) -> dict[str, object]:
         """Give what was said as settings, by their new names."""
@@ -64,6 +65,7 @@ class Options:
             "beat_max_loop_interval": self.max_interval,
             "worker_concurrency": self.concurrency,
             "worker_pool": self.pool,
+            "worker_pool_start_method": self.pool_start_method,
             "task_time_limit": self.time_limit,
             "task_soft_time_limit": self.soft_time_limit,
             "worker_max_tasks_per_child": self.max_tasks_per_child,
@@ -86,6 +88,17 @@ class Options:
             environ=environment(),
             command_line=self.settings(),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a new interpreter is told that is to do as the worker's own process did."""
+
+    path: list[str]
+    """Where that looks for modules."""
+    options: Options
+    modules: list[str]
+    """Those that remote control asked for."""
 
 
 def environment() -> Mapping[str, str]:

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,8 @@ from beatd.config import Config, load
 from beatd.errors import ConfigError
 from beatd.instant import Instant, datetime_of, span_of
 from beatd.notify import Notify
-from beatd.options import Options
+from beatd.options import Options, Told
+from beatd.pools.tending import Life
 from beatd.scheduler import Scheduler
 from beatd.settings import Settings, mask
 from beatd.version import __version__
@@ -45,10 +46,29 @@ def run_worker(options: Options, *, beat: bool) -> int:
     """Run a worker, and with `beat` a scheduler, until told to stop."""
     with _process(options, "worker") as (config, notify):
         inbox: SimpleQueue[WorkerEvent] = SimpleQueue()
-        worker = wiring.worker_of(config, choice_of(options), inbox)
+        choice, tell = choice_of(options), partial(_told, options)
+        worker = wiring.worker_of(config, choice, inbox, tell)
         scheduler = _Beat(options, config, Notify(), SimpleQueue()) if beat else None
         _Crew(worker, scheduler, inbox, notify).run(partial(_banner, options, config))
     return 0
+
+
+def _told(options: Options, modules: Sequence[str]) -> Told:
+    return Told(sys.path, options, list(modules))
+
+
+def become_nursery(told: Told) -> tuple[Life, bytes]:
+    """Make this new interpreter one from which a worker's children can be forked.
+
+    Gives what these do, and what there is to say of their tasks. User, working
+    directory, umask and environment are the worker's already.
+    """
+    options = told.options
+    faulthandler.enable()
+    config = load(options.wanted(), strict=bool(options.strict))
+    settings = config.settings
+    _log_to(options, settings, options.logfile or settings.worker_logfile)
+    return wiring.life_of(config, choice_of(options), told.modules)
 
 
 def choice_of(options: Options) -> wiring.WorkerChoice:

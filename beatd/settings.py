@@ -323,6 +323,7 @@ TEXT = Kind("text", _text)
 OPTIONS = Kind("a dict", _options)
 ZONE = Kind("the name of a time zone", _zone)
 SERIALIZER = Kind("the name of a serializer", _serializer)
+START_METHOD = Kind("'fork' or 'spawn'", _one_of("fork", "spawn"))
 OVERLAP = Kind("'allow', 'skip' or 'queue_one'", _one_of("allow", "skip", "queue_one"))
 DELIVERY_MODE = Kind(
     "2, 1, 'persistent' or 'transient'", _one_of(2, 1, "persistent", "transient")
@@ -353,6 +354,7 @@ Scheduler: TypeAlias = Annotated[
 ]
 Pool: TypeAlias = Annotated[str, Kind("the name of a pool", _pool)]
 Serializer: TypeAlias = Annotated[str, SERIALIZER]
+StartMethod: TypeAlias = Annotated[str, START_METHOD]
 Overlap: TypeAlias = Annotated[str, OVERLAP]
 ExchangeType: TypeAlias = Annotated[
     str, Kind("'direct', 'topic' or 'fanout'", _one_of("direct", "topic", "fanout"))
@@ -406,7 +408,6 @@ def _row(default: object, note: Note) -> Any:
 
 _AMQP = "only AMQP has it"
 _RABBIT = "only RabbitMQ has it"
-_NOT_CELERY = "beatd's worker is built in another way"
 _NO_TIMER = "they wait in the broker, which gives them out at their time"
 _MONITORS = "it is for those who listen to events, and beatd only sends them"
 _BY_SENDERS = "it is for those who send chords, and beatd only runs them"
@@ -1201,11 +1202,12 @@ class Settings:
         "there all processes answer through one queue, in which it may still lie; here"
         " each has its own, which is read to its end first",
     )
-    worker_pool_start_method: Text = unused(
+    worker_pool_start_method: StartMethod = works(
         "CELERYD_POOL_START_METHOD",
         "fork",
-        "How processes are started.",
-        _NOT_CELERY,
+        "What the pool's processes are copies of: `fork`, the worker's own process;"
+        " `spawn`, a new interpreter.",
+        differs="One new interpreter imports the modules, and all are forked from it.",
     )
     worker_pool_putlocks: Flag = unused(
         "CELERYD_POOL_PUTLOCKS",
@@ -1217,7 +1219,8 @@ class Settings:
         "CELERYD_POOL_RESTARTS",
         False,
         "Allow `pool_restart`.",
-        differs="New processes for old ones, in prefork only; no module is reloaded.",
+        differs="In prefork only; with `modules` or `reload` a new interpreter imports"
+        " all modules as they are now.",
     )
     worker_agent: Anything = unused(
         "CELERYD_AGENT",

@@ -33,7 +33,8 @@ and of messages, with the worker as sender:
 
 and of itself, with the worker as sender:
 
-    worker_init             before its pool starts
+    worker_init             before its pool starts; also in a new interpreter that the
+                            pool's processes are forked from
     worker_ready            it takes tasks from now on
     worker_shutting_down    sig, how, exitcode; it takes no more: the sender is its name
     worker_shutdown         it has ended

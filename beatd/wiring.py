@@ -8,6 +8,8 @@ import os
 import re
 import secrets
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import tzinfo
@@ -24,6 +26,9 @@ from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.instant import span_of
 from beatd.leadership import Leadership
 from beatd.pools.base import AsyncRunner
+from beatd.pools.child import Child
+from beatd.pools.nursery import spawned
+from beatd.pools.tending import Life
 from beatd.results.base import READY_STATES, Keeper, ResultBackend
 from beatd.routing import Queue, Router, worker_direct
 from beatd.schedule_file import ScheduleFile
@@ -42,6 +47,7 @@ from beatd.worker.execute import executor_for
 from beatd.worker.inbox import WorkerEvent
 from beatd.worker.lamport import LamportClock
 from beatd.worker.loop import Worker
+from beatd.worker.renewal import Modules, Renewed, describe
 from beatd.worker.report import limits_of
 from beatd.worker.revoked import StateFile
 from beatd.worker.sent import Announcer
@@ -152,11 +158,15 @@ def _witness_of(config: Config, broker: Broker) -> Witness | None:
 
 
 def worker_of(
-    config: Config, choice: WorkerChoice, inbox: "SimpleQueue[WorkerEvent]"
+    config: Config,
+    choice: WorkerChoice,
+    inbox: "SimpleQueue[WorkerEvent]",
+    tell: Callable[[Sequence[str]], object],
 ) -> Worker:
     """Make a worker of a config, its tasks imported, in front of its broker.
 
-    Raises ConfigError for modules that cannot be imported, and the like.
+    `tell` gives what a new interpreter has to know that is to import the same, and
+    these modules. Raises ConfigError for modules that cannot be imported, and the like.
     """
     settings = config.settings
     own_zone = machine_zone()
@@ -167,6 +177,7 @@ def worker_of(
     broker = brokers.of_settings(settings, settings.read_urls)
     audience = broker if isinstance(broker, Broadcast) else None
     lamport = LamportClock()
+    modules = Modules()
     pool = pools.create(
         settings.worker_pool,
         work.runner,
@@ -176,6 +187,9 @@ def worker_of(
         max_tasks_per_child=settings.worker_max_tasks_per_child,
         max_memory_per_child=settings.worker_max_memory_per_child,
         alive_timeout=settings.worker_proc_alive_timeout,
+        spawn=spawned(_interpreter(), lambda: tell(modules.to_load())),
+        fork=settings.worker_pool_start_method == "fork",
+        on_renewed=lambda about: inbox.put(Renewed(about)),
     )
     return Worker(
         name=hostname,
@@ -193,8 +207,47 @@ def worker_of(
         pidbox=_pidbox_of(settings, audience, hostname, lamport, inbox),
         state_file=_state_file_of(settings, hostname),
         lamport=lamport,
+        modules=modules,
         conductor=work.conductor,
     )
+
+
+def _interpreter() -> Sequence[str]:
+    """Give the command of a new interpreter that the pool forks children from."""
+    # As multiprocessing does, so that `python -O` and the like go on meaning the same.
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined] # nothing public
+    return [sys.executable, *flags, "-m", "beatd.spawned"]
+
+
+def life_of(
+    config: Config, choice: WorkerChoice, modules: Sequence[str]
+) -> tuple[Life, bytes]:
+    """Import the tasks of a config, and these modules, in a new interpreter.
+
+    Gives what children that are forked from it do, and what there is to say of their
+    tasks. Raises ConfigError as `worker_of` does.
+    """
+    settings = config.settings
+    local_time(str(settings.zone))
+    hostname = node_name(choice.hostname)
+    choice = replace(choice, include=[*choice.include, *modules])
+    work = _work_of(config, choice, hostname)
+    # What its handlers prepare in the worker's process, children are to have here too.
+    signals.worker_init.send(_Elsewhere(hostname))
+    child = Child(
+        work.runner,
+        work.initialise,
+        settings.worker_max_tasks_per_child,
+        settings.worker_max_memory_per_child,
+    )
+    return child.live, describe(work.tasks, modules)
+
+
+@dataclass(frozen=True, slots=True)
+class _Elsewhere:
+    """A worker whose loop is in another process, as receivers of signals see it."""
+
+    hostname: str
 
 
 def _events_of(

@@ -59,6 +59,7 @@ ORDER = [
     "daemon",
     "wiring",
     "service",
+    "spawned",
     "cli",
     "__main__",
     "__init__",

@@ -74,8 +74,7 @@ def _size(
 @click.option(
     "--pool-start-method",
     type=click.Choice(["fork", "spawn"]),
-    expose_value=False,
-    help="Accepted; children are forked, from a process that has no threads.",
+    help="Fork children from the worker's process, or from a new one.  [default: fork]",
 )
 @click.option(
     "-O",

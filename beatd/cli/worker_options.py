@@ -23,6 +23,7 @@ DIFFERENCES: Mapping[str, str] = {
     "--app": "The app may be beatd's or Celery's; also after the command.",
     "--config": "A path to a file too, not only the name of a module.",
     "--pool": "`threads`, `gevent` and `eventlet` as there; `asyncio` besides.",
+    "--pool-start-method": "One new process imports the modules, and forks all others.",
     "--autoscale": "MAX alone means MAX,0, and at least one process stays.",
     "--time-limit": "In every pool, as far as it can: see [pools.md](pools.md).",
     "--soft-time-limit": "In every pool, as far as it can: see [pools.md](pools.md).",

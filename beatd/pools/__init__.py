@@ -22,6 +22,7 @@ def create(
     alive_timeout: float | None = None,
     spawn: Birth | None = None,
     fork: bool = True,
+    on_renewed: Callable[[bytes], object] = lambda about: None,
 ) -> Pool:
     """Make the pool that `worker_pool` names; what it cannot do it leaves out.
 
@@ -40,6 +41,7 @@ def create(
             alive_timeout=alive_timeout,
             spawn=spawn,
             fork=fork,
+            on_renewed=on_renewed,
         )
     if name == "threads":
         from beatd.pools.threads import Threads

@@ -19,6 +19,7 @@ from typing import Protocol, TypeAlias
 from beatd.pools.frames import Frames, pack
 from beatd.pools.tending import (
     FORK,
+    GONE,
     GROUP_SIGNALS,
     KILL,
     OF_THE_SERVICE,
@@ -58,6 +59,10 @@ class Nursery:
         self.alive = False
         self.ready = False
         """Whether it has said that it can fork children."""
+        self.about = b""
+        """What it has said then, of its code."""
+        self.fault = "it ended before it was ready"
+        """Why it died, if that was so."""
 
     def open(self) -> None:
         """Start the nursery, for the first time or after it died; OSError if not."""
@@ -105,11 +110,21 @@ class Nursery:
         self._heard += received
         while len(self._heard) >= RECORD.size:
             verb, number, status = RECORD.unpack(self._heard[: RECORD.size])
-            del self._heard[: RECORD.size]
-            if verb == READY:
-                self.ready = True
-            else:
+            end = RECORD.size
+            if verb != GONE:
+                end += number
+                if len(self._heard) < end:
+                    return
+                self._hear(verb, bytes(self._heard[RECORD.size : end]))
+            del self._heard[:end]
+            if verb == GONE:
                 yield number, status
+
+    def _hear(self, verb: bytes, words: bytes) -> None:
+        if verb == READY:
+            self.about, self.ready = words, True
+        else:
+            self.fault = words.decode()
 
     def close(self) -> None:
         """End the nursery, and children if there are any."""

@@ -128,18 +128,22 @@ class Prefork:
         alive_timeout: float | None = None,
         spawn: Birth | None = None,
         fork: bool = True,
+        on_renewed: Callable[[bytes], object] = lambda about: None,
         clock: Clock | None = None,
     ) -> None:
         """`max_memory_per_child` is in KiB, looked at after each job.
 
         A child that is not ready `alive_timeout` seconds after it was asked for, what
         `initialise` takes included, is killed, and another takes its place.
+        `on_renewed` hears what a new interpreter says of its code, before its children
+        run any job; it only takes note.
         """
         self.size = size
         self._on_event = on_event
         self._alive_timeout = alive_timeout
         self._clock = clock or SystemClock()
         self._spawn = spawn
+        self._on_renewed = on_renewed
         child = Child(runner, initialise, max_tasks_per_child, max_memory_per_child)
         self._nursery = Nursery(spawn if spawn and not fork else forked(child.live))
         self._next: Nursery | None = None
@@ -448,19 +452,25 @@ class Prefork:
             self._selector.unregister(nursery)
             self._mourn(nursery, was_ready)
         else:
-            if nursery is self._next and nursery.ready:
-                self._move_to(nursery)
+            if nursery.ready and not was_ready:
+                self._welcome(nursery)
+
+    def _welcome(self, nursery: Nursery) -> None:
+        if nursery is self._next:
+            self._move_to(nursery)
+        if nursery.about:
+            self._on_renewed(nursery.about)
 
     def _mourn(self, nursery: Nursery, was_ready: bool) -> None:
         """Do what follows from the end of a nursery."""
         if nursery is self._next:
             self._next = None
-            self._keep_old("a new interpreter ended before it was ready")
+            self._keep_old(nursery.fault)
         elif was_ready:
             words = "the process that forks children died, and they with it"
             logger.error(words, extra={"event": "pool.nursery"})
         else:
-            self._pause_births("the process that forks children could not start")
+            self._pause_births(f"no process to fork children from: {nursery.fault}")
         for ward in list(self._wards.values()):
             if ward.nursery is nursery:
                 self._bury(ward.number, words_of(signal.SIGKILL))

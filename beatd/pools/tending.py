@@ -3,7 +3,9 @@
 It forks children when it is asked to, ends them, and tells how they ended; nothing else
 happens in it. What goes over the socket that joins it to the pool are fixed records:
 
-    from the nursery  b"r" 0 0              it is ready to fork children
+    from the nursery  b"r" length 0         it is ready to fork children; in so many
+                                            bytes behind it, what it says of its code
+                      b"x" length 0         it cannot be: why, in so many bytes
     to the nursery    b"f" number 0         fork child `number`; carries its channel
                                             and the reading end of its claims
                       b"k" number signal    send it this signal
@@ -33,7 +35,7 @@ Life: TypeAlias = Callable[[socket.socket, int], object]
 """All that a child does; it is given its end of the channel, and of its claims."""
 
 RECORD = struct.Struct("!cIi")
-READY, FORK, KILL, GONE = b"r", b"f", b"k", b"g"
+READY, UNFIT, FORK, KILL, GONE = b"r", b"x", b"f", b"k", b"g"
 
 GROUP_SIGNALS = (
     signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM,
@@ -55,9 +57,25 @@ OF_THE_SERVICE = (
 _PR_SET_PDEATHSIG = 1
 
 
-def tend(control: socket.socket, life: Life) -> NoReturn:
-    """Be a nursery at this end of the socket, and end this process."""
-    _live_and_end(lambda: _Tending(control, life).run())
+def tend(control: socket.socket, life: Life, about: bytes = b"") -> NoReturn:
+    """Be a nursery at this end of the socket, and end this process.
+
+    `about` is what it has to say of its code.
+    """
+    _live_and_end(lambda: _Tending(control, life, about).run())
+
+
+def refuse(control: socket.socket, why: str, status: int) -> NoReturn:
+    """Say why there can be no nursery at this end, and end this process.
+
+    At once, whatever threads the modules have started that were to be its code.
+    """
+
+    def say() -> None:
+        words = why.encode(errors="replace")
+        control.sendall(RECORD.pack(UNFIT, len(words), 0) + words)
+
+    _live_and_end(say, status)
 
 
 def outlive_group_signals() -> None:
@@ -66,12 +84,12 @@ def outlive_group_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _live_and_end(life: Callable[[], object]) -> NoReturn:
+def _live_and_end(life: Callable[[], object], ending: int = os.EX_OK) -> NoReturn:
     """Do `life` and end the process, whatever happens: the stack above is a copy."""
     status = os.EX_SOFTWARE
     try:
         life()
-        status = os.EX_OK
+        status = ending
     except (BrokenPipeError, ConnectionResetError):
         pass  # the pool's process is dead: nobody is there to care
     except BaseException:
@@ -87,9 +105,10 @@ def _live_and_end(life: Callable[[], object]) -> NoReturn:
 class _Tending:
     """The nursery's end: forks children, buries them, until the pool's process ends."""
 
-    def __init__(self, control: socket.socket, life: Life) -> None:
+    def __init__(self, control: socket.socket, life: Life, about: bytes) -> None:
         self._control = control
         self._life = life
+        self._about = about
         self._numbers: dict[int, int] = {}  # by process id
         self._bell, self._clapper = socket.socketpair()
         self._bell.setblocking(False)
@@ -106,7 +125,8 @@ class _Tending:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._bell, select.POLLIN)
-        self._control.sendall(RECORD.pack(READY, 0, 0))
+        said = RECORD.pack(READY, len(self._about), 0) + self._about
+        self._control.sendall(said)
         try:
             while True:
                 ready = {fd for fd, _ in poll.poll()}

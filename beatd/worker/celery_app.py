@@ -34,18 +34,10 @@ from beatd.results.exceptions import form_of, repr_of
 from beatd.settings import Settings
 from beatd.tasks import Registry, Task, import_modules
 from beatd.worker.conductor import Conducted, Failed, call_of
+from beatd.worker.renewal import OPTIONS
 from beatd.worker.report import Aftermath, Fate, Report, one_line, pack_report
 
 logger = logging.getLogger(__name__)
-
-OPTIONS = (
-    *("time_limit", "soft_time_limit", "rate_limit", "acks_late"),
-    *("acks_on_failure_or_timeout", "reject_on_worker_lost", "retry_on_worker_lost"),
-    *("max_retries", "default_retry_delay"),
-    *("ignore_result", "store_errors_even_if_ignored"),
-)
-"""What the worker's loop asks of a task."""
-
 
 # Before the first run -----------------------------------------------------------
 
@@ -127,7 +119,8 @@ def _pass_on(worker: _Controller) -> None:
     def revoked(sender: Any, request: Envelope, **said: Any) -> None:
         context = Context(id=request.id, task=request.task, hostname=worker.hostname)
         more = {key: said[key] for key in ("terminated", "signum", "expired")}
-        task = worker.app.tasks[sender.name]
+        # One that came later is known to the processes that run it only.
+        task = worker.app.tasks.get(sender.name)
         theirs.task_revoked.send(sender=task, request=context, **more)
 
     signals.task_revoked.connect(revoked)

@@ -15,6 +15,8 @@ from dataclasses import fields
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import unquote, urlsplit
 
+import msgspec
+
 from beatd.codec import content_types, shown
 from beatd.errors import MessageError
 from beatd.instant import SECOND
@@ -88,6 +90,13 @@ class Controlled(Protocol):
 
     def resize(self, size: int) -> None:
         """Run this many at the same time."""
+        ...
+
+    def renew(self, modules: Sequence[str], *, fresh: bool) -> bool:
+        """Have new processes run what follows; False if the pool has none.
+
+        `fresh`: they have the code as it is now, and of these modules too.
+        """
         ...
 
     def scale_between(self, most: int, least: int) -> None:
@@ -410,10 +419,25 @@ def autoscale(
     return ok(f"autoscale now max={most} min={least}")
 
 
-def pool_restart(worker: Controlled, /, **_: object) -> object:
+def pool_restart(
+    worker: Controlled,
+    /,
+    modules: object = None,
+    reload: object = False,
+    reloader: object = None,
+    **_: object,
+) -> object:
     if not worker.settings.worker_pool_restarts:
         raise ValueError("Pool restarts not enabled")
-    if not worker.pool.renew(fresh=False):
+    if reloader is not None:
+        raise TypeError("a reloader is a function, and no message carries one")
+    try:
+        named = msgspec.convert(modules or [], list[str])
+    except msgspec.ValidationError:
+        raise ValueError(f"expected names of modules, got {modules!r}") from None
+    # That is what spawn is for: each start of its processes is one from nothing.
+    spawned = worker.settings.worker_pool_start_method == "spawn"
+    if not worker.renew(named, fresh=bool(named or reload or spawned)):
         raise NotImplementedError("this pool has no processes that could be replaced")
     return ok("reload started")
 

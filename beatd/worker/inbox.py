@@ -8,6 +8,7 @@ from typing import TypeAlias
 from beatd.brokers.base import Delivery
 from beatd.pools.base import PoolEvent
 from beatd.worker.control import Command
+from beatd.worker.renewal import Renewed
 from beatd.worker.settle import Settlement
 
 
@@ -61,6 +62,7 @@ class KnownAsRevoked:
 
 WorkerEvent: TypeAlias = (
     PoolEvent
+    | Renewed
     | Fetched
     | LeaseLost
     | Settled

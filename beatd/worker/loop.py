@@ -49,6 +49,7 @@ from beatd.worker.inbox import (
 )
 from beatd.worker.intake import Intake, Room
 from beatd.worker.lamport import LamportClock
+from beatd.worker.renewal import About, Modules, Renewed, learn, understand
 from beatd.worker.report import limits_of, option, read_report
 from beatd.worker.revoked import Revocations, StateFile
 from beatd.worker.settle import (
@@ -111,6 +112,8 @@ class Worker:
     state_file: StateFile | None = None
     """Keeps the revoked ids over restarts."""
     lamport: LamportClock = field(default_factory=LamportClock)
+    modules: Modules = field(default_factory=Modules)
+    """What the pool's processes import besides what the settings name."""
     conductor: Follower | None = None
     """Knows what follows from ends of runs that their own processes cannot tell."""
     on_ready: Callable[[], object] = lambda: None
@@ -238,6 +241,8 @@ class Worker:
                 self._lost(self._running.pop(token), reason)
             case Returned(tokens):
                 self._take_back([self._running.pop(token) for token in tokens])
+            case Renewed(about):
+                self._learn(understand(about))
             case Fetched(deliveries, lease):
                 self._take(deliveries, lease)
             case LeaseLost():
@@ -426,6 +431,17 @@ class Worker:
         before = self.capacity
         self.pool.resize(size)
         self.room.clear(self.capacity - before)
+
+    def renew(self, modules: Sequence[str], *, fresh: bool) -> bool:
+        """Have new processes run what follows; False if the pool has none."""
+        self.modules.asked = modules
+        return self.pool.renew(fresh=fresh)
+
+    def _learn(self, about: About) -> None:
+        """Go by what the pool's new processes say of their tasks."""
+        self.modules.loaded = about.modules
+        for name in learn(self.tasks, about):
+            self.backlog.limit_rate(name)
 
     def scale_between(self, most: int, least: int) -> None:
         """Let the pool's size follow the load between these bounds."""

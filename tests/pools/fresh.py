@@ -8,7 +8,7 @@ import msgspec
 
 from beatd.pools.child import Child
 from beatd.pools.nursery import Birth, answer_the_call, spawned
-from beatd.pools.tending import tend
+from beatd.pools.tending import refuse, tend
 from tests.pools import desk
 
 BROKEN, NEVER_READY = "broken", "never ready"
@@ -28,7 +28,7 @@ if __name__ == "__main__":
     control, words = answer_the_call(int(sys.argv[1]))
     text = msgspec.msgpack.decode(words, type=str)
     if text == BROKEN:
-        sys.exit(os.EX_CONFIG)
+        refuse(control, "no such luck", os.EX_CONFIG)
     if text == NEVER_READY:
         signal.pause()
     os.environ["CODE"] = text

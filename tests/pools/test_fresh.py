@@ -115,6 +115,7 @@ def test_code_that_cannot_be_loaded_leaves_all_as_it_was(
         child = pool.report(desk.pid)
         pool.pool.renew(fresh=True)
         until_said(caplog, "pool.kept")
+        assert "went on with the old code: no such luck" in caplog.text
         assert pool.report(desk.pid) == child
 
         code.text = "mended"
@@ -151,6 +152,7 @@ def test_an_interpreter_that_cannot_load_the_code_is_tried_again(
         waiting = job(desk.environment, "CODE")
         pool.submit(waiting)
         until_said(caplog, "pool.stillborn")
+        assert "no process to fork children from: no such luck" in caplog.text
         code.text = "mended"
         until_it_is_there(pool)
 

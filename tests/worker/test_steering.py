@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from beatd.brokers.base import Outgoing
@@ -15,6 +16,7 @@ from beatd.tasks import Task
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.control import Command, Later
 from beatd.worker.inbox import KnownAsRevoked, Stop, TimePassed
+from beatd.worker.renewal import About, Renewed
 from beatd.worker.report import Report, pack_report
 from beatd.worker.revoked import StateFile
 from tests.fakes import NOON
@@ -468,3 +470,90 @@ def test_the_broker_being_away_keeps_nobody_from_starting(bench: Bench) -> None:
     bench.worker.pidbox = Mute()  # type: ignore[assignment] # one method is asked for
 
     bench.worker._mingle([])
+
+
+# New code
+
+
+def renewed(bench: Bench, **tasks: dict[str, Any]) -> None:
+    """Let the pool's new processes say that they have these tasks."""
+    about = About({f"proj.{name}": own for name, own in tasks.items()}, ["more"])
+    bench.inbox.put(Renewed(msgspec.msgpack.encode(about)))
+    bench.run()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fresh"),
+    [
+        ({}, False),
+        ({"modules": None, "reload": False, "reloader": None}, False),
+        ({"modules": []}, False),
+        ({"modules": ["more"]}, True),
+        ({"reload": True}, True),
+    ],
+)
+def test_a_restart_takes_new_code_if_that_is_asked_for(
+    arguments: dict[str, Any], fresh: bool
+) -> None:
+    bench = Bench(worker_pool_restarts=True)
+    pool = with_held_pool(bench)
+
+    assert command(bench, "pool_restart", **arguments) == {"ok": "reload started"}
+    assert pool.renewed == [fresh]
+
+
+def test_a_restart_takes_new_code_where_processes_begin_from_nothing() -> None:
+    bench = Bench(worker_pool_restarts=True, worker_pool_start_method="spawn")
+    pool = with_held_pool(bench)
+    command(bench, "pool_restart")
+
+    assert pool.renewed == [True]
+
+
+def test_modules_are_asked_for_once_and_kept_when_they_were_loaded() -> None:
+    bench = Bench(worker_pool_restarts=True)
+    with_held_pool(bench)
+    command(bench, "pool_restart", modules=["wrong"])
+    assert bench.worker.modules.to_load() == ["wrong"]
+    assert bench.worker.modules.to_load() == []
+
+    command(bench, "pool_restart", modules=["more"])
+    bench.worker.modules.to_load()
+    renewed(bench)
+
+    assert bench.worker.modules.to_load() == ["more"]
+
+
+def test_a_pool_without_processes_of_its_own_is_not_restarted() -> None:
+    bench = Bench(worker_pool_restarts=True)
+
+    answer = command(bench, "pool_restart", modules=["more"])
+
+    assert "no processes that could be replaced" in answer["error"]
+
+
+def test_the_worker_goes_by_the_options_of_the_new_code(bench: Bench) -> None:
+    pool = with_held_pool(bench)
+    add = add_to(bench)
+    renewed(bench, add={"time_limit": 7.5}, new={"rate_limit": "1/m"})
+    add.delay(1, 1)
+    for _ in range(2):
+        bench.app.send_task("proj.new")
+    bench.run()
+
+    limits = [job.time_limit for job in pool.jobs]
+    assert limits == [7.5, None]  # and the third waits for its turn
+    assert bench.worker.tasks["proj.add"] is add
+
+
+def test_a_rate_limit_that_new_code_takes_away_no_longer_holds(bench: Bench) -> None:
+    pool = with_held_pool(bench, size=4)
+    add = add_to(bench, rate_limit="1/m")
+    for _ in range(3):
+        add.delay(1, 1)
+    bench.run()
+    assert len(pool.jobs) == 1
+
+    renewed(bench, add={"rate_limit": None})
+
+    assert len(pool.jobs) == 3

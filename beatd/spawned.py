@@ -1,0 +1,39 @@
+"""A new interpreter from which the children of a worker's pool are forked.
+
+`python -m beatd.spawned FD` is what a worker starts for it; nobody else does.
+"""
+
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+import msgspec
+
+from beatd.errors import ConfigError
+from beatd.options import Told
+from beatd.pools.nursery import answer_the_call
+from beatd.pools.tending import refuse, tend
+from beatd.service import become_nursery
+
+
+def main(fd: int) -> NoReturn:
+    """Load the tasks of the worker at the other end of this socket, and fork."""
+    try:
+        control, words = answer_the_call(fd)
+    except ConnectionResetError:
+        os._exit(os.EX_OK)  # the worker is dead: nobody is there to care
+    try:
+        told = msgspec.msgpack.decode(words, type=Told)
+        sys.path[:] = told.path
+        life, about = become_nursery(told)
+    except ConfigError as error:
+        refuse(control, str(error), os.EX_CONFIG)
+    except BaseException as error:  # whatever the user's handlers of signals may raise
+        traceback.print_exc()
+        refuse(control, f"it raised {error!r}", os.EX_SOFTWARE)
+    tend(control, life, about)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,83 @@
+"""New code for a worker that runs: what its processes say of it, and what it learns.
+
+The worker's own process imports nothing anew. A new interpreter does, and says which
+tasks it has, with the options by which the worker's loop goes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from beatd.tasks import Registry, Task
+
+OPTIONS = (
+    *("time_limit", "soft_time_limit", "rate_limit", "acks_late"),
+    *("acks_on_failure_or_timeout", "reject_on_worker_lost", "retry_on_worker_lost"),
+    *("max_retries", "default_retry_delay"),
+    *("ignore_result", "store_errors_even_if_ignored"),
+)
+"""What the worker's loop asks of a task."""
+
+
+class About(msgspec.Struct, frozen=True):
+    """What a new interpreter says of its code."""
+
+    tasks: dict[str, dict[str, Any]]
+    """Options by the tasks' names."""
+    modules: list[str]
+    """Those that remote control asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """The pool has moved to processes with new code; `about` is what these say."""
+
+    about: bytes
+
+
+def describe(tasks: Registry, modules: Sequence[str]) -> bytes:
+    """Give what a new interpreter is to say."""
+    table = {
+        name: {option: getattr(task, option) for option in OPTIONS}
+        for name, task in tasks.items()
+    }
+    return msgspec.msgpack.encode(About(table, list(modules)), enc_hook=str)
+
+
+def understand(about: bytes) -> About:
+    """Give what a new interpreter has said."""
+    return msgspec.msgpack.decode(about, type=About)
+
+
+def learn(tasks: Registry, about: About) -> list[str]:
+    """Let the worker know the tasks that its processes have; name the new and changed.
+
+    One that is gone is still known: what its messages come to, these processes say.
+    """
+    changed: list[str] = []
+    for name, options in about.tasks.items():
+        if name not in tasks:
+            tasks.register(Task(name=name))
+        elif all(getattr(tasks[name], key) == options[key] for key in options):
+            continue
+        changed.append(name)
+        for option, value in options.items():
+            setattr(tasks[name], option, value)
+    return changed
+
+
+@dataclass
+class Modules:
+    """Modules that remote control has added to those that the settings name."""
+
+    loaded: Sequence[str] = ()
+    asked: Sequence[str] = ()
+    """Not tried yet."""
+
+    def to_load(self) -> list[str]:
+        """Name all that a new interpreter is to import; what is asked is asked once."""
+        names = list(dict.fromkeys([*self.loaded, *self.asked]))
+        self.asked = ()
+        return names
