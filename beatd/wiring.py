@@ -44,7 +44,7 @@ from beatd.worker.conductor import Conductor, in_a_thread
 from beatd.worker.control import Pidbox
 from beatd.worker.events import Events
 from beatd.worker.execute import executor_for
-from beatd.worker.inbox import WorkerEvent
+from beatd.worker.inbox import Crashed, WorkerEvent
 from beatd.worker.lamport import LamportClock
 from beatd.worker.loop import Worker
 from beatd.worker.renewal import Modules, Renewed, describe
@@ -190,6 +190,7 @@ def worker_of(
         spawn=spawned(_interpreter(), lambda: tell(modules.to_load())),
         fork=settings.worker_pool_start_method == "fork",
         on_renewed=lambda about: inbox.put(Renewed(about)),
+        on_crash=lambda error: inbox.put(Crashed(error)),
     )
     return Worker(
         name=hostname,

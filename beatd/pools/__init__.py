@@ -23,6 +23,7 @@ def create(
     spawn: Birth | None = None,
     fork: bool = True,
     on_renewed: Callable[[bytes], object] = lambda about: None,
+    on_crash: Callable[[BaseException], object] | None = None,
 ) -> Pool:
     """Make the pool that `worker_pool` names; what it cannot do it leaves out.
 
@@ -42,6 +43,7 @@ def create(
             spawn=spawn,
             fork=fork,
             on_renewed=on_renewed,
+            on_crash=on_crash,
         )
     if name == "threads":
         from beatd.pools.threads import Threads

@@ -38,6 +38,8 @@ class NurseryDied(Exception):
 class Process(Protocol):
     """A process that this one has started."""
 
+    pid: int
+
     def kill(self) -> object:
         """End it at once."""
         ...
@@ -81,17 +83,27 @@ class Nursery:
         return self._control.fileno()
 
     def fork(self, number: int, claims: int) -> socket.socket:
-        """Have a child forked; give our end of its channel."""
+        """Have a child forked; give our end of its channel. OSError if it cannot be."""
         ours, theirs = socket.socketpair()
-        with theirs, suppress(OSError):  # a dead nursery is found by `gone`
-            record = RECORD.pack(FORK, number, 0)
-            socket.send_fds(self._control, [record], [theirs.fileno(), claims])
+        record = RECORD.pack(FORK, number, 0)
+        try:
+            with theirs:
+                socket.send_fds(self._control, [record], [theirs.fileno(), claims])
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # a dead nursery is found by `gone`
+        except OSError:
+            ours.close()
+            raise
         return ours
 
     def kill(self, number: int, signum: int = signal.SIGKILL) -> None:
         """Kill this child, or send it another signal, unless it is gone already."""
         with suppress(OSError):
             self._control.sendall(RECORD.pack(KILL, number, signum))
+
+    def kill_all(self) -> None:
+        """Kill the nursery itself, and by that all its children; `gone` finds that."""
+        self._process.kill()
 
     def gone(self) -> Iterator[tuple[int, int]]:
         """Give number and wait status of children that ended; does not wait for any.
@@ -139,15 +151,15 @@ class _Copy:
     """A process that was forked."""
 
     def __init__(self, pid: int) -> None:
-        self._pid = pid
+        self.pid = pid
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(self.pid, signal.SIGKILL)
 
     def wait(self) -> None:
         with suppress(ChildProcessError):  # somebody waited for any process
-            os.waitpid(self._pid, 0)
+            os.waitpid(self.pid, 0)
 
 
 def forked(life: Life) -> Birth:

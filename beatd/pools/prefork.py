@@ -129,6 +129,7 @@ class Prefork:
         spawn: Birth | None = None,
         fork: bool = True,
         on_renewed: Callable[[bytes], object] = lambda about: None,
+        on_crash: Callable[[BaseException], object] | None = None,
         clock: Clock | None = None,
     ) -> None:
         """`max_memory_per_child` is in KiB, looked at after each job.
@@ -136,7 +137,8 @@ class Prefork:
         A child that is not ready `alive_timeout` seconds after it was asked for, what
         `initialise` takes included, is killed, and another takes its place.
         `on_renewed` hears what a new interpreter says of its code, before its children
-        run any job; it only takes note.
+        run any job, and `on_crash` of an end of the pool that nobody foresaw; both only
+        take note.
         """
         self.size = size
         self._on_event = on_event
@@ -144,6 +146,7 @@ class Prefork:
         self._clock = clock or SystemClock()
         self._spawn = spawn
         self._on_renewed = on_renewed
+        self._on_crash = on_crash or _say_crash
         child = Child(runner, initialise, max_tasks_per_child, max_memory_per_child)
         self._nursery = Nursery(spawn if spawn and not fork else forked(child.live))
         self._next: Nursery | None = None
@@ -156,10 +159,10 @@ class Prefork:
         self._no_birth_before: Span = 0
         self._stopping = False
         self._killed = False
+        self._patient_until: Span | None = None
+        """When those will be ended by force that did not end when they were killed."""
         self._to_do: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._thread = threading.Thread(
-            target=self._supervise, name="prefork", daemon=True
-        )
+        self._thread = threading.Thread(target=self._live, name="prefork", daemon=True)
 
     @property
     def appetite(self) -> int:
@@ -219,6 +222,14 @@ class Prefork:
 
     # All that follows runs in the supervising thread.
 
+    def _live(self) -> None:
+        try:
+            self._supervise()
+        except BaseException as error:
+            self._on_crash(error)
+        finally:
+            self._let_go()
+
     def _supervise(self) -> None:
         while not self._is_over():
             self._raise_children()
@@ -232,6 +243,11 @@ class Prefork:
             self._relieve_the_slow()
         for job in self._waiting:
             self._on_event(Lost(job.token, "the pool was stopped before it began"))
+
+    def _let_go(self) -> None:
+        for ward in self._wards.values():
+            ward.channel.close()
+        self._wards.clear()
         for nursery in self._nurseries():
             nursery.close()
         self._selector.close()
@@ -251,6 +267,8 @@ class Prefork:
         times += [ward.slow_from for ward in wards if ward.slow_from]
         if self._no_birth_before > now:
             times.append(self._no_birth_before)
+        if self._patient_until:
+            times.append(self._patient_until)
         # Selectors know no time-out of more than some weeks.
         return min(max(0, min(times) - now), DAY) / SECOND if times else None
 
@@ -294,6 +312,7 @@ class Prefork:
 
     def _end_now(self) -> None:
         self._stopping = self._killed = True
+        self._patient_until = self._now() + GRACE
         for ward in self._wards.values():
             self._condemn(ward)
 
@@ -377,6 +396,16 @@ class Prefork:
                 if not ward.pid:
                     self._give_up(ward, "it took too long")
                 self._condemn(ward)
+        if self._patient_until and self._patient_until <= now:
+            self._patient_until = None
+            self._end_by_force()
+
+    def _end_by_force(self) -> None:
+        """Wait no longer for those who outlive even SIGKILL, or do not pass it on."""
+        words = "%d processes did not end when they were killed"
+        logger.error(words, len(self._wards), extra={"event": "pool.forced"})
+        for nursery in self._nurseries():
+            nursery.kill_all()
 
     def _give_up(self, ward: _Ward, fault: str) -> None:
         """Hear no more of what the child says, if it says anything."""
@@ -466,6 +495,8 @@ class Prefork:
         if nursery is self._next:
             self._next = None
             self._keep_old(nursery.fault)
+        elif self._killed:
+            pass  # as it should be
         elif was_ready:
             words = "the process that forks children died, and they with it"
             logger.error(words, extra={"event": "pool.nursery"})
@@ -594,7 +625,7 @@ class Prefork:
             return False
         except ConnectionResetError:
             received = b""
-        except (BrokenFrame, msgspec.DecodeError) as error:
+        except (BrokenFrame, msgspec.DecodeError, RecursionError) as error:
             ward.fault = f"it sent a broken frame: {error}"
             received = b""
         if not received:
@@ -629,6 +660,11 @@ class Prefork:
     def _turn_away(self, ward: _Ward) -> None:
         with suppress(KeyError):  # done already
             self._selector.unregister(ward.channel)
+
+
+def _say_crash(error: BaseException) -> None:
+    words = "the pool ended: nobody supervises its processes any more"
+    logger.critical(words, exc_info=error, extra={"event": "pool.crash"})
 
 
 def words_of(status: int) -> str:

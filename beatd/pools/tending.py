@@ -25,7 +25,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn, TypeAlias
 
@@ -110,6 +110,8 @@ class _Tending:
         self._life = life
         self._about = about
         self._numbers: dict[int, int] = {}  # by process id
+        self._poll = select.poll()
+        self._unsent = bytearray()
         self._bell, self._clapper = socket.socketpair()
         self._bell.setblocking(False)
         self._clapper.setblocking(False)
@@ -122,17 +124,18 @@ class _Tending:
         # would copy its pages.
         gc.collect()
         gc.freeze()
-        poll = select.poll()
-        poll.register(self._control, select.POLLIN)
-        poll.register(self._bell, select.POLLIN)
-        said = RECORD.pack(READY, len(self._about), 0) + self._about
-        self._control.sendall(said)
+        self._poll.register(self._control, select.POLLIN)
+        self._poll.register(self._bell, select.POLLIN)
+        self._say(RECORD.pack(READY, len(self._about), 0) + self._about)
         try:
             while True:
-                ready = {fd for fd, _ in poll.poll()}
+                ready = dict(self._poll.poll())
                 if self._bell.fileno() in ready:
                     self._bury()
-                if self._control.fileno() in ready and not self._obey():
+                events = ready.get(self._control.fileno(), 0)
+                if events & select.POLLOUT:
+                    self._send()
+                if events & ~select.POLLOUT and not self._obey():
                     return
         finally:
             for pid in self._numbers:
@@ -142,14 +145,17 @@ class _Tending:
         """Outlive what is sent to a whole group; hear the bell when a child ends."""
         outlive_group_signals()
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        signal.set_wakeup_fd(self._clapper.fileno())
+        signal.set_wakeup_fd(self._clapper.fileno(), warn_on_full_buffer=False)
 
     def _bury(self) -> None:
         self._bell.recv(4096)
         with suppress(ChildProcessError):  # none is left
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = ended
-                self._tell_gone(self._numbers.pop(pid), status)
+                # A program that a module has started is no child of the pool.
+                number = self._numbers.pop(pid, None)
+                if number is not None:
+                    self._tell_gone(number, status)
 
     def _obey(self) -> bool:
         """Do one thing that is asked for; False when nobody is left to ask."""
@@ -160,28 +166,28 @@ class _Tending:
             return False
         verb, number, signum = RECORD.unpack(record)
         if verb == FORK:
-            channel, claims = fds
-            with socket.socket(fileno=channel) as theirs:
-                self._fork(number, theirs, claims)
-            os.close(claims)
+            self._fork(number, fds)
+            for fd in fds:
+                os.close(fd)
         else:
             how = signal.SIGKILL if signum in _TO_GROUPS else signum
             for pid in [pid for pid, n in self._numbers.items() if n == number]:
                 os.kill(pid, how)
         return True
 
-    def _fork(self, number: int, channel: socket.socket, claims: int) -> None:
+    def _fork(self, number: int, fds: Sequence[int]) -> None:
         nursery = os.getpid()
         try:
+            channel, claims = fds  # ValueError: there was no room for them
             pid = os.fork()
-        except OSError:  # no memory, too many processes: the pool will ask again
+        except (ValueError, OSError):  # files, memory, processes: the pool asks again
             self._tell_gone(number, os.EX_OSERR << 8)
             return
         if pid == 0:
             _live_and_end(lambda: self._be_a_child(nursery, channel, claims))
         self._numbers[pid] = number
 
-    def _be_a_child(self, nursery: int, channel: socket.socket, claims: int) -> None:
+    def _be_a_child(self, nursery: int, channel: int, claims: int) -> None:
         _reset_signals()
         _die_with(nursery)
         for inherited in (self._control, self._bell, self._clapper):
@@ -190,12 +196,29 @@ class _Tending:
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)
-        channel.set_inheritable(False)
-        os.set_inheritable(claims, False)
-        self._life(channel, claims)
+        for fd in (channel, claims):
+            os.set_inheritable(fd, False)
+        self._life(socket.socket(fileno=channel), claims)
 
     def _tell_gone(self, number: int, status: int) -> None:
-        self._control.sendall(RECORD.pack(GONE, number, status))
+        self._say(RECORD.pack(GONE, number, status))
+
+    def _say(self, words: bytes) -> None:
+        self._unsent += words
+        self._send()
+
+    def _send(self) -> None:
+        """Write what the socket takes now, and the rest when it takes more.
+
+        The pool does not listen while it asks for something: if neither did, both would
+        wait for ever.
+        """
+        with suppress(BlockingIOError):
+            while self._unsent:
+                sent = self._control.send(self._unsent, socket.MSG_DONTWAIT)
+                del self._unsent[:sent]
+        more = select.POLLOUT if self._unsent else 0
+        self._poll.modify(self._control, select.POLLIN | more)
 
 
 def _reset_signals() -> None:

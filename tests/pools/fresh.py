@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 
 import msgspec
@@ -11,7 +12,7 @@ from beatd.pools.nursery import Birth, answer_the_call, spawned
 from beatd.pools.tending import refuse, tend
 from tests.pools import desk
 
-BROKEN, NEVER_READY = "broken", "never ready"
+BROKEN, NEVER_READY, BUSY = "broken", "never ready", "with a program beside it"
 
 
 class Code:
@@ -31,5 +32,7 @@ if __name__ == "__main__":
         refuse(control, "no such luck", os.EX_CONFIG)
     if text == NEVER_READY:
         signal.pause()
+    if text == BUSY:
+        program = subprocess.Popen(["true"])
     os.environ["CODE"] = text
     tend(control, Child(desk.runner, None, None, None).live)

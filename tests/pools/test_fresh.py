@@ -12,7 +12,7 @@ from beatd.pools.base import Finished, Lost
 from beatd.pools.prefork import Prefork
 from tests.pools import desk
 from tests.pools.desk import Desk, job
-from tests.pools.fresh import BROKEN, NEVER_READY, Code
+from tests.pools.fresh import BROKEN, BUSY, NEVER_READY, Code
 from tests.pools.test_prefork import events_of, is_alive
 from tests.processes import ROOT
 from tests.servers import eventually
@@ -170,6 +170,19 @@ def test_a_new_interpreter_that_is_killed_is_replaced_by_another(
         code.text = "newer"
         until_it_runs(pool, "newer")
     assert events_of(caplog) == ["pool.nursery"]
+
+
+def test_the_end_of_a_program_that_a_module_has_started_harms_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with at_work(Code(BUSY), fork=False) as pool:
+        until_it_is_there(pool)
+        nursery = pool.report(desk.parent)
+        one = job(desk.exit_at_once, 3)
+
+        assert pool.run(one) == [Lost(one.token, "exit status 3")]
+        assert pool.report(desk.parent) == nursery
+    assert events_of(caplog) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

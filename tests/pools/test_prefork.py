@@ -6,21 +6,23 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
 from beatd.clock import Clock
 from beatd.instant import SECOND, Span
-from beatd.pools.base import Finished, Job, Lost, Started, TimedOut
-from beatd.pools.prefork import PAUSE, Prefork
+from beatd.pools.base import Finished, Job, Lost, PoolEvent, Started, TimedOut
+from beatd.pools.prefork import GRACE, PAUSE, Prefork
 from tests.fakes import FakeClock
 from tests.pools import desk
 from tests.pools.desk import Desk, job
-from tests.servers import eventually
+from tests.servers import PATIENCE, eventually
 
 
 @contextmanager
@@ -262,6 +264,18 @@ def test_a_child_that_talks_nonsense_costs_its_own_job(pool: Desk, said: bytes) 
     assert_next_runs(pool)
 
 
+def test_words_that_go_too_deep_cost_their_own_job(pool: Desk) -> None:
+    deep = b"\x93\xa5Ready\x01" + b"\x91" * 100_000 + b"\xc0"
+    words = len(deep).to_bytes(4, "big") + deep
+    one = job(desk.say_to_the_pool, words.hex())
+
+    (outcome,) = pool.run(one)
+
+    assert isinstance(outcome, Lost)
+    assert outcome.reason.startswith("it sent a broken frame")
+    assert_next_runs(pool)
+
+
 def test_a_report_for_a_job_of_another_is_not_believed(pool: Desk) -> None:
     one = job(desk.report_for_another, "job-of-another")
 
@@ -397,6 +411,41 @@ def test_stop_ends_when_no_child_can_start() -> None:
         ]
 
 
+def test_kill_ends_although_the_process_that_forks_does_not_obey() -> None:
+    clock = FakeClock()
+    with at_work(clock=clock) as pool:
+        nursery = int(pool.report(desk.parent))
+        one = job(desk.sleep, desk.LONG)
+        pool.submit(one)
+        pid = pool.started(one).pid
+        os.kill(nursery, signal.SIGSTOP)
+        killing = threading.Thread(target=pool.pool.kill)
+        killing.start()
+
+        def has_ended() -> bool:
+            let_pass(GRACE, clock, pool)
+            return not killing.is_alive()
+
+        eventually(has_ended, "the pool to end")
+        assert pool.outcomes([one]) == [Lost(one.token, "signal 9 (SIGKILL)")]
+        eventually(lambda: not is_alive(pid), "the child to die")
+
+
+def test_an_end_of_the_supervision_that_nobody_foresaw_is_told() -> None:
+    crashes: SimpleQueue[BaseException] = SimpleQueue()
+
+    def on_event(event: PoolEvent) -> None:
+        raise MemoryError
+
+    pool = Prefork(desk.runner, on_event, size=1, on_crash=crashes.put)
+    pool.start()
+    pool.submit([job(desk.echo, "hello")])
+
+    assert isinstance(crashes.get(timeout=PATIENCE), MemoryError)
+    pool.kill()
+    assert pool.processes() == []
+
+
 def test_a_child_is_shielded_from_what_is_meant_for_the_worker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -444,7 +493,7 @@ def test_after_the_end_no_process_is_left(pool: Desk) -> None:
 
 _MAIN = """
 import sys
-from beatd.pools.prefork import PAUSE, Prefork
+from beatd.pools.prefork import Prefork
 from tests.pools import desk
 pool = desk.Desk(lambda *args: Prefork(*args, size=1))
 pool.pool.start()
