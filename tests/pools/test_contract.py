@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -237,6 +238,28 @@ def test_a_pool_that_grows_and_shrinks_all_the_time_loses_nothing(
 
     assert all(isinstance(outcome, Finished) for outcome in outcomes)
     assert len(pool_of_two.all_events()) == 2 * len(jobs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bound", ["max_tasks_per_child", "max_memory_per_child"])
+def test_bounds_of_a_childs_life_hold_where_there_are_children(
+    name: str, bound: str
+) -> None:
+    bounds: dict[str, Any] = {bound: 1}  # task, or KiB
+    at = Desk(lambda *args: create(name, *args, size=1, **bounds))
+    at.pool.start()
+    pids = [at.report(desk.pid) for _ in range(3)]
+    at.pool.stop()
+
+    assert len(set(pids)) == (3 if name == "prefork" else 1)
+
+
+@pytest.mark.skipif("solo" not in NAMES, reason="nothing is left to end it by force")
+def test_solo_runs_on_past_the_time_limit() -> None:
+    at = Desk(lambda *args: create("solo", *args, size=1))
+    one = job(desk.sleep, 0.1, time_limit=0.01)
+
+    assert at.run(one) == [Finished(one.token, b"slept")]
 
 
 @pytest.mark.skipif("solo" not in NAMES, reason="the other pools can grow")
