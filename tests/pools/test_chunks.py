@@ -236,7 +236,7 @@ def test_whatever_is_asked_of_a_pool_each_job_ends_once(seed: int) -> None:
                 case 0:
                     pool.pool.recall()
                 case 1:
-                    pool.pool.renew()
+                    pool.pool.renew(fresh=False)
                 case 2:
                     pool.pool.resize(chance.randint(1, 3))
                 case 3:

@@ -165,9 +165,9 @@ def test_a_new_interpreter_that_is_killed_is_replaced_by_another(
     code = Code("new")
     with at_work(code, fork=False) as pool:
         until_it_is_there(pool)
+        code.text = "newer"  # for whoever starts from now on
         one = job(desk.kill_the_parent)
         assert pool.run(one) == [Lost(one.token, "signal 9 (SIGKILL)")]
-        code.text = "newer"
         until_it_runs(pool, "newer")
     assert events_of(caplog) == ["pool.nursery"]
 

@@ -28,11 +28,12 @@ class Line:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             record = RECORD.pack(FORK, number, 0)
-            socket.send_fds(self._control, [record], [theirs.fileno()])
+            fds = [theirs.fileno(), theirs.fileno()]  # it lives without claims, too
+            socket.send_fds(self._control, [record], fds)
 
 
 @contextmanager
-def nursery(life: Callable[[socket.socket], object]) -> Iterator[Line]:
+def nursery(life: Callable[[socket.socket, int], object]) -> Iterator[Line]:
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):  # as little room as there can be
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
@@ -49,7 +50,7 @@ def nursery(life: Callable[[socket.socket], object]) -> Iterator[Line]:
 
 
 def test_ends_that_nobody_hears_yet_keep_no_child_from_being_born() -> None:
-    with nursery(lambda channel: os._exit(3)) as line:
+    with nursery(lambda channel, claims: os._exit(3)) as line:
         for number in range(100):
             line.ask_for(number)
 
@@ -59,7 +60,7 @@ def test_ends_that_nobody_hears_yet_keep_no_child_from_being_born() -> None:
 
 
 def test_a_nursery_that_runs_out_of_files_says_that_there_is_no_child() -> None:
-    with nursery(lambda channel: os._exit(3)) as line:
+    with nursery(lambda channel, claims: os._exit(3)) as line:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.prlimit(line.pid, resource.RLIMIT_NOFILE, (3, hard))
         line.ask_for(1)
