@@ -234,6 +234,8 @@ def test_detached_it_goes_on_in_the_background(here: Path) -> None:
 class FailingBeat:
     """A scheduler with a fault that nobody thought of."""
 
+    scheduler = None
+
     def run(self) -> None:
         raise ZeroDivisionError("a fault of ours")
 

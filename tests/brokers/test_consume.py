@@ -352,9 +352,10 @@ def test_delayed_messages_wait_until_they_are_due(broker: Broker, worker: str) -
 def test_what_came_due_earlier_is_not_passed_by_what_comes_due_later(
     broker: Broker, worker: str
 ) -> None:
-    broker.send([Outgoing(CELERY, b"%d" % due, due=due) for due in (2, 1)])
+    # Apart by more than what a request may take: Redis is told how long, not when.
+    broker.send([Outgoing(CELERY, b"%d" % n, due=n * MINUTE) for n in (2, 1)])
     taken = broker.take(worker, ["celery"], 1, "t1")
-    broker.send([Outgoing(CELERY, b"%d" % due, due=due) for due in (4, 3)])
+    broker.send([Outgoing(CELERY, b"%d" % n, due=n * MINUTE) for n in (4, 3)])
     for attempt in ("t2", "t3", "t4"):
         taken += broker.take(worker, ["celery"], 1, attempt)
 
