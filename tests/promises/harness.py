@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
-from tests.servers import Server, eventually
+from tests.servers import PATIENCE, Server, eventually
 
 CONFIG = """
 from beatd.schedules import cron, every
@@ -77,7 +77,7 @@ class Beatd:
 
     def wait(self) -> int:
         assert self.process is not None
-        return self.process.wait(timeout=10)
+        return self.process.wait(timeout=PATIENCE)
 
     def said(self, words: str) -> int:
         """Say how often the log has these words."""
