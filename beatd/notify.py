@@ -14,6 +14,9 @@ from beatd.instant import SECOND, Span
 
 STATUS_EVERY: Span = SECOND
 
+PATIENCE: Span = SECOND
+"""How long to wait for a manager that has too much unread already."""
+
 
 def _milliseconds() -> Span:
     return time.monotonic_ns() // 1_000_000
@@ -80,12 +83,13 @@ class Notify:
             return
         # A leading @ stands for the NUL of the abstract name-space.
         address = "\0" + self.address[1:] if self.address[0] == "@" else self.address
-        # A manager that does not listen is no reason to stop the service.
+        # A manager that does not listen, or not now, is no reason to stop the service.
         with (
             contextlib.suppress(OSError),
             socket.socket(
                 socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
             ) as to,
         ):
+            to.settimeout(PATIENCE / SECOND)
             to.connect(address)
             to.send("\n".join(lines).encode())

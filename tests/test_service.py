@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
@@ -19,6 +20,34 @@ TICK = """
 from beatd import every
 beat_schedule = {"tick": {"task": "tasks.tick", "schedule": every(0.1)}}
 """
+
+
+class Manager:
+    """Hears what a service tells its manager: at all times, as systemd does."""
+
+    def __init__(self, path: Path) -> None:
+        self.heard: list[str] = []
+        self.env = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "200000"}
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._thread = threading.Thread(target=self._hear)
+
+    def __enter__(self) -> "Manager":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._socket.close()
+
+    def until(self, words: str) -> None:
+        """Wait until these words were said."""
+        eventually(lambda: any(words in one for one in self.heard), repr(words))
+
+    def _hear(self) -> None:
+        while said := self._socket.recv(4096):
+            self.heard.append(said.decode())
 
 
 @pytest.fixture
@@ -184,26 +213,18 @@ def test_a_pid_file_is_held_by_one_process(here: Path) -> None:
 
 
 def test_systemd_hears_how_it_is(here: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(here / "notify"))
-        manager.settimeout(10)
-        said: list[str] = []
+    with (
+        Manager(here / "notify") as manager,
+        beatd("--config", "shop", cwd=here, **manager.env) as running,
+    ):
+        for words in ("READY=1", "WATCHDOG=1", "STATUS=leader; 1 entries"):
+            manager.until(words)
+        running.send(signal.SIGHUP)
+        manager.until("RELOADING=1")
+        running.stop()
+        manager.until("STOPPING=1")
 
-        def hear(words: str) -> bool:
-            said.append(manager.recv(4096).decode())
-            return any(words in one for one in said)
-
-        env = {"NOTIFY_SOCKET": str(here / "notify"), "WATCHDOG_USEC": "200000"}
-        with beatd("--config", "shop", cwd=here, **env) as running:
-            eventually(lambda: hear("READY=1"))
-            eventually(lambda: hear("WATCHDOG=1"))
-            eventually(lambda: hear("STATUS=leader; 1 entries"))
-            running.send(signal.SIGHUP)
-            eventually(lambda: hear("RELOADING=1"))
-            running.stop()
-            eventually(lambda: hear("STOPPING=1"))
-
-    assert said.index(next(one for one in said if "READY=1" in one)) == 0
+    assert "READY=1" in manager.heard[0]
 
 
 def test_a_credential_gives_the_brokers_url(here: Path) -> None:
@@ -224,10 +245,12 @@ def test_detached_it_goes_on_in_the_background(here: Path) -> None:
     result = ended(*options, "-l", "INFO", "--detach", cwd=here)
 
     assert result.returncode == 0
-    log = here / "beat.log"
-    eventually(lambda: log.exists() and "tick queued" in log.read_text())
-    pid = int((here / "beat.pid").read_text())
-    os.kill(pid, signal.SIGTERM)
+    pid_file, log = here / "beat.pid", here / "beat.log"
+    pid = int(eventually(lambda: pid_file.exists() and pid_file.read_text()))
+    try:
+        eventually(lambda: log.exists() and "tick queued" in log.read_text())
+    finally:
+        os.kill(pid, signal.SIGTERM)
     eventually(lambda: "stopped" in log.read_text())
 
 
@@ -275,13 +298,13 @@ def test_a_worker_does_not_go_on_without_the_scheduler_in_it(
 
 
 def test_systemd_hears_how_a_worker_is(here: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(here / "notify"))
-        manager.settimeout(10)
-        env = {"NOTIFY_SOCKET": str(here / "notify"), "WATCHDOG_USEC": "200000"}
-        with beatd("worker", "--config", "shop", "-c", "1", cwd=here, **env) as running:
-            said = [manager.recv(4096).decode() for _ in range(4)]
-            assert running.stop() == 0
+    command = ("worker", "--config", "shop", "-c", "1")
+    with (
+        Manager(here / "notify") as manager,
+        beatd(*command, cwd=here, **manager.env) as running,
+    ):
+        manager.until("WATCHDOG=1")
+        assert running.stop() == 0
+        manager.until("STOPPING=1")
 
-    assert "READY=1" in said[0]
-    assert any("WATCHDOG=1" in one for one in said)
+    assert "READY=1" in manager.heard[0]
