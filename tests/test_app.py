@@ -23,6 +23,7 @@ from beatd.results import encoding_of
 from beatd.results.base import Meta, State
 from beatd.tasks import Task
 from tests.fakes import NOON, FakeClock
+from tests.servers import PATIENCE
 from tests.worker.bench import FakeResults
 
 
@@ -556,7 +557,7 @@ def test_without_an_application_the_config_makes_one(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=PATIENCE,
     )
 
     assert done.stdout == "of-the-config\n"

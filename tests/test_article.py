@@ -15,7 +15,7 @@ import pytest
 from beatd import source
 from beatd.app import Beatd
 from beatd.settings import spellings
-from tests.servers import Server, eventually
+from tests.servers import PATIENCE, Server, eventually
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "schedules" / "article"
 
@@ -48,7 +48,7 @@ class Article:
             capture_output=True,
             text=True,
             check=True,
-            timeout=30,
+            timeout=PATIENCE,
         ).stdout.strip()
 
     @contextmanager
@@ -65,10 +65,18 @@ class Article:
             )
         try:
             yield log
-        finally:
             process.terminate()
-            status = process.wait(timeout=15)
+            status = process.wait(timeout=PATIENCE)
+        finally:
+            process.kill()
+            process.wait()
         assert status == 0, log.read_text()
+
+
+def succeeded(log: Path, task_id: str) -> bool:
+    """Say whether a run with an id like this ended well."""
+    words = rf"article\.tasks\.add\[{task_id}\] succeeded"
+    return re.search(words, log.read_text()) is not None
 
 
 @pytest.fixture
@@ -114,16 +122,10 @@ def test_the_whole_project_runs(article: Article, server: Server) -> None:
         )
         task_id = article.client()
 
+        eventually(lambda: succeeded(worker, task_id), "the client's run")
         assert article.client(task_id) == "5 SUCCESS"
         eventually(
-            lambda: (
-                len(
-                    re.findall(
-                        r"article\.tasks\.add\[\S+ succeeded", worker.read_text()
-                    )
-                )
-                >= 2
-            ),
+            lambda: succeeded(worker, r"(?!" + task_id + r")\S+"),
             "a run by the schedule beside the client's",
         )
     with server.client() as raw:

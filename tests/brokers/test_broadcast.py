@@ -1,12 +1,14 @@
 """The contract of Broadcast: what is said to everybody who listens."""
 
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from beatd.brokers.base import Broadcast, Outgoing
+from beatd.brokers.base import Broadcast, Hearing, Outgoing
 from beatd.brokers.redis import RedisBroker
 from beatd.brokers.redis.broadcast import pattern_of
 from beatd.brokers.redis.wire import Wire
@@ -14,9 +16,11 @@ from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND
 from beatd.routing import Queue, Route
 from tests.brokers.backends import Backend, Memory, Redis
-from tests.servers import Server, eventually
+from tests.servers import PATIENCE, Server, eventually
 
 PIDBOX = Queue("w1.celery.pidbox", "celery.pidbox", "fanout", expires=10)
+LONG = int(PATIENCE) * SECOND
+
 ANSWERS = Queue("me.reply", "reply.celery.pidbox", "direct", "me", expires=10)
 
 
@@ -43,6 +47,18 @@ def other(backend: Backend) -> Broadcast:
     return broker
 
 
+def heard_by(hearing: Hearing, number: int) -> list[bytes]:
+    """Wait until so many were heard, and give them."""
+    heard: list[bytes] = []
+
+    def listen() -> bool:
+        heard.extend(hearing.wait(SECOND))
+        return len(heard) >= number
+
+    eventually(listen, f"{number} to be heard")
+    return heard
+
+
 def said(text: str, key: str = "", exchange: str = "celery.pidbox") -> Outgoing:
     return Outgoing(Route("", exchange, key, "fanout"), text.encode())
 
@@ -54,10 +70,7 @@ def test_all_who_listen_hear_it_in_order(broker: Broadcast, other: Broadcast) ->
     broker.send([said("one"), said("two")])
 
     for hearing in hearings:
-        heard: list[bytes] = []
-        while len(heard) < 2:
-            heard += hearing.wait(SECOND)
-        assert heard == [b"one", b"two"]
+        assert heard_by(hearing, 2) == [b"one", b"two"]
         hearing.close()
 
 
@@ -87,47 +100,48 @@ def test_a_routing_key_chooses_what_is_heard(
     broker.send([said("online", "worker.online", "celeryev")])
     broker.send([said("multi", "task.multi", "celeryev")])
 
-    came: list[bytes] = []
-    while len(came) < len(heard):
-        came += hearing.wait(SECOND)
-    assert came == heard
+    assert heard_by(hearing, len(heard)) == heard
     assert hearing.wait(0) == []
     hearing.close()
 
 
 def test_waiting_can_be_ended_from_another_thread(broker: Broadcast) -> None:
     hearing = broker.listen(PIDBOX)
-    threading.Timer(0.05, hearing.interrupt).start()
+    interrupting = threading.Timer(0.05, hearing.interrupt)
+    interrupting.start()
+    began = time.monotonic()
 
-    assert hearing.wait(60 * SECOND) == []
+    assert hearing.wait(LONG) == []
+    assert time.monotonic() - began < PATIENCE / 2
+    interrupting.join()
     hearing.close()
 
 
 def test_a_question_is_answered_by_all_who_hear_it(
     broker: Broadcast, other: Broadcast
 ) -> None:
-    answered = threading.Event()
+    hearing = other.listen(PIDBOX)
+    assert hearing.wait(0) == []  # it hears from now on
 
     def answer() -> None:
-        hearing = other.listen(PIDBOX)
-        heard = hearing.wait(0)
-        answered.set()
-        while not heard:
-            heard = hearing.wait(SECOND)
+        [question] = heard_by(hearing, 1)
         route = Route("", "reply.celery.pidbox", "me")
-        other.send([Outgoing(route, b"yes, " + heard[0])])
-        hearing.close()
+        other.send([Outgoing(route, b"yes, " + question)])
 
-    thread = threading.Thread(target=answer)
-    thread.start()
-    answered.wait()
-
-    assert broker.ask(said("there?"), ANSWERS, 60 * SECOND) == [b"yes, there?"]
-    thread.join()
+    began = time.monotonic()
+    with ThreadPoolExecutor() as threads:
+        answering = threads.submit(answer)
+        assert broker.ask(said("there?"), ANSWERS, LONG) == [b"yes, there?"]
+        answering.result()
+    assert time.monotonic() - began < PATIENCE / 2, "for no others"
+    hearing.close()
 
 
 def test_a_question_that_nobody_hears_has_no_answers(broker: Broadcast) -> None:
-    assert broker.ask(said("there?"), ANSWERS, 60 * SECOND) == []
+    began = time.monotonic()
+
+    assert broker.ask(said("there?"), ANSWERS, LONG) == []
+    assert time.monotonic() - began < PATIENCE / 2
 
 
 def test_those_who_do_not_answer_are_not_waited_for_for_ever(

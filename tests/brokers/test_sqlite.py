@@ -413,7 +413,7 @@ def test_waiting_costs_next_to_nothing(broker: SQLiteBroker) -> None:
 
     assert broker.await_message(["celery"], 500) is False
 
-    assert time.thread_time() - used < 0.05 * (time.monotonic() - started)
+    assert time.thread_time() - used < 0.1 * (time.monotonic() - started)
 
 
 def test_threads_and_forked_children_share_the_broker(

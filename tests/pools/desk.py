@@ -40,7 +40,7 @@ Told = Started | Outcome
 
 Listener = Callable[[PoolEvent], object]
 
-LONG = 60.0
+LONG = 10 * PATIENCE
 """Seconds that no test waits for."""
 
 _tokens = count(1)

@@ -11,6 +11,7 @@ import pytest
 
 from beatd.errors import SoftTimeLimitExceeded
 from beatd.pools.limits import soft_limit
+from tests.servers import PATIENCE
 
 
 def here(test: Callable[[], None]) -> None:
@@ -51,24 +52,25 @@ Somewhere = Callable[[Callable[[], None]], None]
 def test_a_block_that_takes_too_long_is_told(somewhere: Somewhere) -> None:
     def test() -> None:
         with pytest.raises(SoftTimeLimitExceeded), soft_limit(0.02):
-            be_busy(30)
+            be_busy(PATIENCE)
 
     somewhere(test)
 
 
 def test_it_is_told_once(somewhere: Somewhere) -> None:
     def test() -> None:
-        with soft_limit(0.02):
+        with soft_limit(0.1):
             with pytest.raises(SoftTimeLimitExceeded):
-                be_busy(30)
-            be_busy(0.05)
+                be_busy(PATIENCE)
+            be_busy(0.2)
 
     somewhere(test)
 
 
 def test_nothing_happens_after_a_block_that_ended_in_time(somewhere: Somewhere) -> None:
     def test() -> None:
-        with soft_limit(0.02):
+        # On a busy machine even this block may take that long.
+        with suppress(SoftTimeLimitExceeded), soft_limit(0.02):
             pass
         be_busy(0.05)
 
@@ -115,7 +117,7 @@ def test_a_limit_that_struck_leaves_the_interpreter_at_rest() -> None:
 
     thread = threading.Thread(target=strike)
     thread.start()
-    thread.join(10)
+    thread.join(PATIENCE)
     profile = cProfile.Profile()
 
     # With an exception left over, CPython 3.11 does not come back from this.

@@ -18,6 +18,7 @@ import pytest
 from beatd.clock import Clock
 from beatd.instant import SECOND, Span
 from beatd.pools.base import Finished, Job, Lost, PoolEvent, Started, TimedOut
+from beatd.pools.child import resident
 from beatd.pools.prefork import GRACE, PAUSE, Prefork
 from tests.fakes import FakeClock
 from tests.pools import desk
@@ -162,7 +163,9 @@ def test_retiring_loses_no_job_of_many() -> None:
 
 
 def test_a_child_that_grew_too_large_retires_after_its_task() -> None:
-    with at_work(max_memory_per_child=200 * 1024) as pool:
+    # A child begins as large as the process whose copy it is.
+    most = resident() + 100 * 1024
+    with at_work(max_memory_per_child=most) as pool:
         first = pool.report(desk.pid)
         assert pool.report(desk.hoard, 1) == "hoarded"
         still_first = pool.report(desk.pid)

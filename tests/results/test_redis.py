@@ -12,7 +12,8 @@ from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.instant import SECOND
 from beatd.results.base import Meta, ResultBackend, State
 from beatd.settings import read
-from tests.servers import PATIENCE, Server, eventually, free_port
+from tests.servers import PATIENCE, Server, eventually, number_of, reserved_port
+from tests.wire.clients import celery_client
 
 # Celery calls what redis-py wants nobody to call any more.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning")
@@ -31,7 +32,7 @@ def backend(server: Server) -> Iterator[ResultBackend]:
 
 @pytest.fixture
 def celery(server: Server) -> Iterator[Celery]:
-    with Celery("client", broker=server.url(), backend=server.url()) as client:
+    with celery_client(server.url(), server.url()) as client:
         yield client
 
 
@@ -122,18 +123,19 @@ def test_garbage_is_named_when_read_and_replaced_when_stored(
 
 
 def test_a_server_that_is_away_is_said_without_secrets() -> None:
-    backend = at(f"redis://:hush@127.0.0.1:{free_port()}/0")
     meta = Meta("a", State.SUCCESS)
+    with reserved_port() as port:
+        backend = at(f"redis://:hush@127.0.0.1:{number_of(port)}/0")
 
-    for request in (
-        lambda: backend.store([meta]),
-        lambda: backend.load(["a"]),
-        lambda: backend.wait("a", 1000),
-        lambda: backend.forget("a"),
-    ):
-        with pytest.raises(ResultUnavailable, match=r"127\.0\.0\.1") as raised:
-            request()
-        assert "hush" not in str(raised.value)
+        for request in (
+            lambda: backend.store([meta]),
+            lambda: backend.load(["a"]),
+            lambda: backend.wait("a", 1000),
+            lambda: backend.forget("a"),
+        ):
+            with pytest.raises(ResultUnavailable, match=r"127\.0\.0\.1") as raised:
+                request()
+            assert "hush" not in str(raised.value)
 
 
 def test_a_wrong_password_is_said_without_it(server: Server) -> None:

@@ -36,6 +36,10 @@ class Listener:
         """Give the types of a task's events, in order."""
         return [one["type"] for one in self.events if one.get("uuid") == task_id]
 
+    def has_ended(self, task_id: str) -> bool:
+        ends = {"task-succeeded", "task-failed", "task-revoked"}
+        return not ends.isdisjoint(self.of(task_id))
+
     def sent(self, task_id: str | None = None) -> list[dict[str, Any]]:
         """Give the events of calls, or of one call, that were sent."""
         told = [one for one in self.events if one["type"] == "task-sent"]

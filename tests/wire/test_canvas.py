@@ -19,10 +19,9 @@ from celery.exceptions import ChordError
 from celery.result import AsyncResult, GroupResult
 
 from tests.processes import environment
-from tests.servers import Server, eventually
+from tests.servers import PATIENCE, Server, eventually
+from tests.wire.clients import celery_client
 from tests.worker.project import WorkerProcess
-
-WAIT = 15.0
 
 THEIRS = "theirs"
 """A queue that only the Celery worker takes from."""
@@ -142,24 +141,11 @@ def _shop(
             package=package, application=application, broker=broker, backend=backend
         )
         (folder / f"{module}.py").write_text(text)
-    client = Celery("client", broker=broker, backend=backend)
-    worker = WorkerProcess(folder, ("-P", request.param, "-c", "3"))
-    try:
+    with (
+        celery_client(broker, backend) as client,
+        WorkerProcess(folder, ("-P", request.param, "-c", "3")),
+    ):
         yield Shop(folder, _server, client, request.param)
-    finally:
-        worker.end()
-        leave(client)
-
-
-def leave(client: Celery) -> None:
-    """Close all that a Celery client has open, for ever."""
-    backend = client.backend
-    # Results that nobody waited for say farewell when they are freed, by a connection
-    # that is opened for that.
-    backend.result_consumer.cancel_for = lambda task_id: None
-    backend.result_consumer.stop()
-    backend.client.connection_pool.disconnect()
-    client.close()
 
 
 @pytest.fixture
@@ -270,7 +256,7 @@ CANVASES: dict[str, tuple[Canvas, Any]] = {
 def test_a_canvas_has_its_value(shop: Shop, name: str) -> None:
     canvas, value = CANVASES[name]
 
-    assert canvas(shop).apply_async().get(timeout=WAIT) == value
+    assert canvas(shop).apply_async().get(timeout=PATIENCE) == value
 
 
 LINKS: dict[str, tuple[Canvas, Any]] = {
@@ -292,24 +278,24 @@ def test_a_link_of_any_shape_follows_a_call(shop: Shop, name: str) -> None:
 
     # Alone, and among others.
     shop.client.send_task("add", [1, 1], link=linked)
-    assert shop.client.AsyncResult(last.id).get(timeout=WAIT) == value
+    assert shop.client.AsyncResult(last.id).get(timeout=PATIENCE) == value
     with shop.results() as store:
         store.flushdb()
     shop.client.send_task("add", [1, 1], link=[shop("echo"), linked])
-    assert shop.client.AsyncResult(last.id).get(timeout=WAIT) == value
+    assert shop.client.AsyncResult(last.id).get(timeout=PATIENCE) == value
 
 
 def test_the_children_of_a_run_are_known(shop: Shop) -> None:
     sent = shop.client.send_task("add", [1, 1], link=shop("echo"))
-    sent.get(timeout=WAIT)
+    sent.get(timeout=PATIENCE)
 
     (child,) = sent.children
-    assert child.get(timeout=WAIT) == 2
+    assert child.get(timeout=PATIENCE) == 2
 
 
 def test_nothing_is_left_of_a_chord_but_the_mark_that_it_is_done(shop: Shop) -> None:
     sent = chord(header(shop), shop("total")).apply_async()
-    assert sent.get(timeout=WAIT) == 6
+    assert sent.get(timeout=PATIENCE) == 6
 
     key = f"celery-taskset-meta-{sent.parent.id}"
     with shop.results() as store:
@@ -324,7 +310,7 @@ def failed(result: "AsyncResult[Any]") -> str:
     """Give what whoever waits for it is told."""
     alone = AsyncResult(result.id, app=result.app)  # not what its parents raised
     with pytest.raises(ChordError) as error:
-        alone.get(timeout=WAIT)
+        alone.get(timeout=PATIENCE)
     return str(error.value)
 
 
@@ -340,8 +326,8 @@ def test_the_rest_of_a_chain_fails_with_the_step_that_failed(shop: Shop) -> None
 
     for one in (sent, sent.parent, sent.parent.parent):
         with pytest.raises(ValueError, match="2"):
-            one.get(timeout=WAIT)
-    assert sent.parent.parent.parent.get(timeout=WAIT) == 2
+            one.get(timeout=PATIENCE)
+    assert sent.parent.parent.parent.get(timeout=PATIENCE) == 2
 
 
 FAILING: dict[str, Canvas] = {
@@ -384,7 +370,7 @@ def test_all_of_a_body_that_is_a_group_fails(shop: Shop) -> None:
     assert isinstance(sent, GroupResult)
     for one in sent.results:
         with pytest.raises(ValueError, match="x"):
-            one.get(timeout=WAIT)
+            one.get(timeout=PATIENCE)
 
 
 def test_a_run_that_is_ended_by_force_fails_its_chord(shop: Shop) -> None:
@@ -433,7 +419,7 @@ def test_a_chord_is_shared_with_a_celery_worker(shop: Shop) -> None:
 
     with shop.celery_worker():
         sent = [mixed(20), mixed(20, queue=THEIRS), *(mixed(2) for _ in range(20))]
-        values = [one.get(timeout=WAIT) for one in sent]
+        values = [one.get(timeout=PATIENCE) for one in sent]
         unlike = chord(
             [shop("fail", "x").set(queue=THEIRS), shop("add", 1, 1)], shop("total")
         )
@@ -446,7 +432,7 @@ def test_a_chord_is_shared_with_a_celery_worker(shop: Shop) -> None:
             ],
             shop("total"),
         )
-        assert nested.apply_async().get(timeout=WAIT) == 12
+        assert nested.apply_async().get(timeout=PATIENCE) == 12
 
     assert [len(value) for value in values] == [20, 20, *[2] * 20]
     for value in values:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,10 @@ from celery.exceptions import (
     TimeLimitExceeded,
     WorkerLostError,
 )
-from kombu import pools
 
 from tests.processes import Running, beatd, ended
-from tests.servers import Server, eventually
-
-WAIT = 15.0
+from tests.servers import PATIENCE, Server, eventually
+from tests.wire.clients import celery_client
 
 PROJECT = '''\
 """A project that knows nothing of beatd."""
@@ -293,15 +292,10 @@ POOLS = ("prefork", "threads", "solo")
 class Fleet:
     """A Celery project on disk, a worker of ours on it, a client of Celery's."""
 
-    def __init__(self, folder: Path, server: Server, pool: str) -> None:
+    def __init__(self, folder: Path, client: Celery, pool: str) -> None:
         self.folder = folder
+        self.client = client
         self.pool = pool
-        self.urls = server.url(0), server.url(1)
-        lay_out(folder, *self.urls)
-        self.client = Celery("client", broker=self.urls[0], backend=self.urls[1])
-
-    def close(self) -> None:
-        close(self.client)
 
     def call(self, name: str, *args: Any, **options: Any) -> Any:
         return self.client.send_task(name, args, **options)
@@ -324,16 +318,6 @@ def lay_out(folder: Path, broker: str, backend: str | None) -> None:
     (folder / "found" / "tasks.py").write_text(FOUND)
 
 
-def close(client: Celery) -> None:
-    """Leave no connection behind: Celery's own `close` leaves them to the collector."""
-    consumer = client.backend.result_consumer
-    consumer.subscribed_to.clear()  # a result that ends later would connect once more
-    consumer.stop()
-    client.backend.client.connection_pool.disconnect()
-    pools.reset()  # type: ignore[no-untyped-call] # kombu has no types
-    client.close()
-
-
 @pytest.fixture(scope="module", params=POOLS)
 def running(
     request: pytest.FixtureRequest,
@@ -342,20 +326,23 @@ def running(
 ) -> Iterator[tuple[Fleet, Running]]:
     with _server.client() as raw:
         raw.flushall()
-    fleet = Fleet(tmp_path_factory.mktemp("proj"), _server, request.param)
+    folder, urls = tmp_path_factory.mktemp("proj"), (_server.url(0), _server.url(1))
+    lay_out(folder, *urls)
     options = ("-P", request.param, "-c", "2", "-Q", "celery,slow", "-n", "ours@%h")
-    folder = fleet.folder
-    with beatd("worker", "-A", "proj", "-l", "info", *options, cwd=folder) as worker:
+    with (
+        celery_client(*urls) as client,
+        beatd("worker", "-A", "proj", "-l", "info", *options, cwd=folder) as worker,
+    ):
+        fleet = Fleet(folder, client, request.param)
         worker.until("is ready")
         yield fleet, worker
         assert worker.stop() == 0, worker.output
-    assert fleet.lines("signals")[-2:] == [
-        *("worker_shutting_down ours Warm", "worker_shutdown"),
-    ]
-    if request.param == "prefork":
-        ended = {line.split()[1] for line in fleet.lines("ended")}
-        assert len(ended & begun(fleet)) >= 2
-    fleet.close()
+        assert fleet.lines("signals")[-2:] == [
+            *("worker_shutting_down ours Warm", "worker_shutdown"),
+        ]
+        if request.param == "prefork":
+            ended = {line.split()[1] for line in fleet.lines("ended")}
+            assert len(ended & begun(fleet)) >= 2
 
 
 @pytest.fixture
@@ -373,9 +360,9 @@ def signature(fleet: Fleet, name: str, *args: Any, **options: Any) -> Any:
 
 
 def test_the_app_s_own_shared_and_discovered_tasks_run(fleet: Fleet) -> None:
-    assert fleet.call("proj.add", 2, 3).get(timeout=WAIT) == 5
-    assert fleet.call("proj.total", [1, 2, 3]).get(timeout=WAIT) == 6
-    assert fleet.call("found.tasks.twice", 21).get(timeout=WAIT) == 42
+    assert fleet.call("proj.add", 2, 3).get(timeout=PATIENCE) == 5
+    assert fleet.call("proj.total", [1, 2, 3]).get(timeout=PATIENCE) == 6
+    assert fleet.call("found.tasks.twice", 21).get(timeout=PATIENCE) == 42
 
 
 def test_a_bound_task_knows_its_request(fleet: Fleet) -> None:
@@ -389,7 +376,7 @@ def test_a_bound_task_knows_its_request(fleet: Fleet) -> None:
         headers={"colour": "red"},
     )
 
-    echoed = sent.get(timeout=WAIT)
+    echoed = sent.get(timeout=PATIENCE)
     assert (echoed["args"], echoed["kwargs"]) == ([1, "zwei"], {"key": [True]})
     assert echoed["id"] == echoed["root_id"] == sent.id
     assert (echoed["queue"], echoed["priority"]) == ("slow", 6)
@@ -401,7 +388,7 @@ def test_signals_are_sent_as_celery_s_worker_sends_them(
     fleet: Fleet, worker: Running
 ) -> None:
     sent = fleet.call("proj.echo", headers={"colour": "red"})
-    echoed = sent.get(timeout=WAIT)
+    echoed = sent.get(timeout=PATIENCE)
 
     assert echoed["signals"]
     assert f"ours {sent.id}" in fleet.lines("received")
@@ -415,7 +402,7 @@ def test_signals_are_sent_as_celery_s_worker_sends_them(
 def test_a_base_class_of_the_user_s_is_called(fleet: Fleet) -> None:
     sent = fleet.call("proj.counted", 1)
 
-    assert sent.get(timeout=WAIT) == ["counted", [1, False, "proj.counted"]]
+    assert sent.get(timeout=PATIENCE) == ["counted", [1, False, "proj.counted"]]
     eventually(lambda: sent.id in fleet.lines("succeeded"), "on_success")
 
 
@@ -425,7 +412,7 @@ def test_a_failure_is_raised_by_the_client_and_named_in_the_log_once(
     sent = fleet.call("proj.fail", "no such thing")
 
     with pytest.raises(ValueError, match="no such thing"):
-        sent.get(timeout=WAIT)
+        sent.get(timeout=PATIENCE)
     assert sent.state == "FAILURE"
     assert "raise ValueError(text)" in sent.traceback
     worker.until(f"proj.fail[{sent.id}] failed")
@@ -435,21 +422,21 @@ def test_a_failure_is_raised_by_the_client_and_named_in_the_log_once(
 def test_retries_keep_the_call_s_headers_and_end_well(fleet: Fleet) -> None:
     sent = fleet.call("proj.flaky", 2, headers={"colour": "red"})
 
-    retries, headers = sent.get(timeout=WAIT)
+    retries, headers = sent.get(timeout=PATIENCE)
     assert retries == 2
     assert headers["colour"] == "red"
 
 
 def test_automatic_retries_end_with_the_task_s_exception(fleet: Fleet) -> None:
     with pytest.raises(OSError, match="try 2"):
-        fleet.call("proj.stubborn").get(timeout=WAIT)
+        fleet.call("proj.stubborn").get(timeout=PATIENCE)
 
 
 def test_an_ignored_result_is_not_kept(fleet: Fleet) -> None:
     for name in ("proj.silent", "proj.ignored"):
         sent = fleet.call(name, name)
         eventually(lambda name=name: fleet.lines(name), name)  # type: ignore[misc] # it is used at once
-        fleet.call("proj.add", 1, 1).get(timeout=WAIT)
+        fleet.call("proj.add", 1, 1).get(timeout=PATIENCE)
         assert sent.state == "PENDING"
 
 
@@ -466,11 +453,13 @@ def test_links_chains_groups_and_chords_run_to_their_end(fleet: Fleet) -> None:
     total = signature(fleet, "proj.total")
     numbers = group(add(n, n) for n in range(5))
 
-    assert chain(add(1, 2), add(10), add(100)).apply_async().get(timeout=WAIT) == 113
-    assert numbers.apply_async().get(timeout=WAIT) == [0, 2, 4, 6, 8]
-    assert chord(numbers, total).apply_async().get(timeout=WAIT) == 20
+    assert (
+        chain(add(1, 2), add(10), add(100)).apply_async().get(timeout=PATIENCE) == 113
+    )
+    assert numbers.apply_async().get(timeout=PATIENCE) == [0, 2, 4, 6, 8]
+    assert chord(numbers, total).apply_async().get(timeout=PATIENCE) == 20
     inner = chain(add(1, 1), chord(group(add(1), add(2)), total), add(100))
-    assert inner.apply_async().get(timeout=WAIT) == 107
+    assert inner.apply_async().get(timeout=PATIENCE) == 107
 
 
 def test_an_error_in_a_chord_reaches_its_body(fleet: Fleet) -> None:
@@ -487,17 +476,17 @@ def test_an_error_in_a_chord_reaches_its_body(fleet: Fleet) -> None:
 def test_a_task_calls_another_one(fleet: Fleet) -> None:
     sent = fleet.call("proj.parent", 4)
 
-    child = fleet.client.AsyncResult(sent.get(timeout=WAIT))
-    assert child.get(timeout=WAIT) == 8
+    child = fleet.client.AsyncResult(sent.get(timeout=PATIENCE))
+    assert child.get(timeout=PATIENCE) == 8
     assert [one.id for one in sent.children] == [child.id]
 
 
 def test_the_soft_time_limit_raises_celery_s_exception_in_the_task(
     fleet: Fleet,
 ) -> None:
-    assert fleet.call("proj.patient").get(timeout=WAIT) == "cleaned up"
+    assert fleet.call("proj.patient").get(timeout=PATIENCE) == "cleaned up"
     with pytest.raises(SoftTimeLimitExceeded):
-        fleet.call("proj.annotated").get(timeout=WAIT)
+        fleet.call("proj.annotated").get(timeout=PATIENCE)
 
 
 def test_the_time_limit_ends_the_run(fleet: Fleet) -> None:
@@ -505,7 +494,7 @@ def test_the_time_limit_ends_the_run(fleet: Fleet) -> None:
         pytest.skip("nothing is left to end it by force")
     sent = fleet.call("proj.late")
     with pytest.raises(TimeLimitExceeded):
-        sent.get(timeout=WAIT)
+        sent.get(timeout=PATIENCE)
     told = f"proj.late {sent.id} TimeLimitExceeded"
     eventually(lambda: told in fleet.lines("failures"), "task_failure")
 
@@ -531,7 +520,7 @@ def test_what_has_expired_is_revoked(fleet: Fleet) -> None:
     sent = fleet.call("proj.add", 1, 1, expires=past)
 
     with pytest.raises(TaskRevokedError, match="expired"):
-        sent.get(timeout=WAIT)
+        sent.get(timeout=PATIENCE)
     assert fleet.lines("revoked") == [f"proj.add {sent.id} True"]
 
 
@@ -539,7 +528,7 @@ def test_an_unknown_task_fails_as_celery_says_it(fleet: Fleet) -> None:
     sent = fleet.call("proj.nobody")
 
     with pytest.raises(NotRegistered):
-        sent.get(timeout=WAIT)
+        sent.get(timeout=PATIENCE)
     assert f"proj.nobody {sent.id}" in fleet.lines("unknown")
 
 
@@ -547,8 +536,8 @@ def test_a_task_that_raises_systemexit_fails_and_the_worker_goes_on(
     fleet: Fleet,
 ) -> None:
     with pytest.raises(WorkerLostError, match=r"SystemExit\(3\)"):
-        fleet.call("proj.leave_by_exit").get(timeout=WAIT)
-    assert fleet.call("proj.add", 1, 1).get(timeout=WAIT) == 2
+        fleet.call("proj.leave_by_exit").get(timeout=PATIENCE)
+    assert fleet.call("proj.add", 1, 1).get(timeout=PATIENCE) == 2
 
 
 def test_a_task_that_kills_its_process_runs_again_unless_it_must_not(
@@ -557,15 +546,15 @@ def test_a_task_that_kills_its_process_runs_again_unless_it_must_not(
     if fleet.pool != "prefork":
         pytest.skip("it would end the worker")
 
-    assert fleet.call("proj.die_once", "died").get(timeout=WAIT) == "survived"
+    assert fleet.call("proj.die_once", "died").get(timeout=PATIENCE) == "survived"
     assert len(fleet.lines("died")) == 2
     for name in ("once", "once_by_config"):
         with pytest.raises(WorkerLostError):
-            fleet.call(f"proj.{name}", name).get(timeout=WAIT)
+            fleet.call(f"proj.{name}", name).get(timeout=PATIENCE)
         assert len(fleet.lines(name)) == 1
-    assert fleet.call("proj.die_retried", 1).get(timeout=WAIT) == 1
+    assert fleet.call("proj.die_retried", 1).get(timeout=PATIENCE) == 1
     with pytest.raises(WorkerLostError):
-        fleet.call("proj.die_retried", 2).get(timeout=WAIT)
+        fleet.call("proj.die_retried", 2).get(timeout=PATIENCE)
 
 
 def test_a_method_of_an_annotation_is_called(fleet: Fleet) -> None:
@@ -581,19 +570,22 @@ def test_what_a_task_logs_is_in_the_worker_s_log(fleet: Fleet, worker: Running) 
 
 
 def test_the_broker_that_the_command_line_names_is_the_tasks_too(
-    server: Server, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     lay_out(tmp_path, "redis://127.0.0.1:1/0", None)
-    urls = server.url(2), server.url(3)
-    client = Celery("client", broker=urls[0], backend=urls[1])
-    named = ("-b", urls[0], "--result-backend", urls[1], "-P", "solo", "-l", "info")
-    with beatd("worker", "-A", "proj", *named, cwd=tmp_path) as worker:
+    with ExitStack() as stack:
+        server = stack.enter_context(Server())  # the fleet is at work on the other
+        urls = server.url(2), server.url(3)
+        client = stack.enter_context(celery_client(*urls))
+        named = ("-b", urls[0], "--result-backend", urls[1], "-P", "solo", "-l", "info")
+        worker = stack.enter_context(
+            beatd("worker", "-A", "proj", *named, cwd=tmp_path)
+        )
         worker.until("is ready")
         sent = client.send_task("proj.flaky", [1])
 
-        assert sent.get(timeout=WAIT)[0] == 1
+        assert sent.get(timeout=PATIENCE)[0] == 1
         assert worker.stop() == 0
-    close(client)
 
 
 def test_an_app_without_redis_is_refused_in_words(tmp_path: Path) -> None:

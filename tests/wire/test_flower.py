@@ -1,10 +1,7 @@
 """Flower shows and steers beatd's worker; it runs as a process of its own."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery
 
-from tests.servers import Server, eventually, free_port
+from tests.processes import module
+from tests.servers import PATIENCE, Server, eventually, number_of, reserved_port
+from tests.wire.clients import celery_client
 from tests.worker.project import Project
 
 pytestmark = pytest.mark.skipif(
@@ -32,20 +30,26 @@ class Flower:
         self._at = f"http://127.0.0.1:{port}/api"
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"{self._at}{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self._at}{path}", timeout=PATIENCE) as answer:
             return json.load(answer)
 
     def post(self, path: str) -> Any:
         request = urllib.request.Request(f"{self._at}{path}", method="POST")
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)
 
-    def workers(self) -> Any:
-        """Give what it knows of workers, looked up anew; None while it is not up."""
+    def knows(self) -> Any:
+        """Give what it knows of the worker; None before it knows all of it.
+
+        Before that, events are none that it hears for sure.
+        """
+        wanted = {"stats", "registered", "active_queues"}
         try:
-            return self.get("/workers?refresh=1")
-        except OSError:
+            known = self.get("/workers?refresh=1").get(NODE, {})
+            heard = self.get("/workers?status=1")
+        except OSError:  # it is not up
             return None
+        return known if heard == {NODE: True} and known.keys() >= wanted else None
 
     def states(self) -> dict[str, str]:
         return {key: task["state"] for key, task in self.get("/tasks").items()}
@@ -53,21 +57,13 @@ class Flower:
 
 @contextmanager
 def flower(folder: Path, broker: str, backend: str) -> Iterator[Flower]:
-    port = free_port()
-    addresses = ["-b", broker, "--result-backend", backend]
-    options = [f"--port={port}", "--address=127.0.0.1"]
-    with (folder / "flower.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "celery", *addresses, "flower", *options],
-            env={**os.environ, "FLOWER_UNAUTHENTICATED_API": "1"},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        yield Flower(port)
-    finally:
-        process.terminate()
-        process.wait(timeout=15)
+    addresses = ("-b", broker, "--result-backend", backend)
+    with reserved_port() as reserved:
+        port = number_of(reserved)
+        options = (f"--port={port}", "--address=127.0.0.1")
+        api = {"FLOWER_UNAUTHENTICATED_API": "1"}
+        with module("celery", *addresses, "flower", *options, cwd=folder, **api):
+            yield Flower(port)
 
 
 def test_flower_shows_the_worker_and_its_tasks_and_steers_it(
@@ -75,9 +71,12 @@ def test_flower_shows_the_worker_and_its_tasks_and_steers_it(
 ) -> None:
     urls = server.url(0), server.url(1)
     project = Project(tmp_path, *urls)
-    client = Celery("client", broker=urls[0], backend=urls[1])
-    with flower(tmp_path, *urls) as shown, project.worker("-c", "2", "-E"):
-        known = eventually(shown.workers)[NODE]
+    with (
+        celery_client(*urls) as client,
+        flower(tmp_path, *urls) as shown,
+        project.worker("-c", "2", "-E"),
+    ):
+        known = eventually(shown.knows, "Flower to know the worker")
         assert known["stats"]["pool"]["max-concurrency"] == 2
         assert "proj.add" in known["registered"]
         assert known["active_queues"][0]["name"] == "celery"
@@ -87,7 +86,6 @@ def test_flower_shows_the_worker_and_its_tasks_and_steers_it(
         long = client.send_task("proj.mark", ["long", 60])
         expected = {good.id: "SUCCESS", bad.id: "FAILURE", long.id: "STARTED"}
         eventually(lambda: shown.states() == expected)
-        assert shown.get("/workers?status=1") == {NODE: True}
         task = shown.get(f"/task/info/{good.id}")
         assert (task["name"], task["result"], task["worker"]) == ("proj.add", "3", NODE)
 
@@ -95,5 +93,4 @@ def test_flower_shows_the_worker_and_its_tasks_and_steers_it(
         assert "Growing" in grown["message"]
         shown.post(f"/task/revoke/{long.id}?terminate=true&signal=SIGKILL")
         eventually(lambda: shown.states()[long.id] == "REVOKED")
-    client.close()
     project.app.close()

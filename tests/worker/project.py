@@ -1,6 +1,5 @@
 """A project on disk, a `beatd worker` on it in a process of its own, and its client."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -9,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from beatd.app import Beatd
-from tests.servers import eventually
+from tests.processes import environment
+from tests.servers import PATIENCE, eventually
 
 NOTHING: Mapping[str, str] = {}
-PACKAGE = Path(__file__).parent.parent.parent
 
 TASKS = '''\
 import asyncio
@@ -58,11 +57,13 @@ def where():
 
 
 @app.task
-def mark(name, seconds=0):
-    """Leave a line for each run, at its beginning."""
+def mark(name, seconds=0, until=None):
+    """Leave a line for each run, at its beginning; end when a file is there."""
     with (HERE / name).open("a") as file:
         print(os.getpid(), file=file)
     time.sleep(seconds)
+    while until and not (HERE / until).exists():
+        time.sleep(0.01)
     return name
 
 
@@ -170,11 +171,12 @@ class Project:
     @contextmanager
     def worker(self, *options: str, **env: str) -> Iterator["WorkerProcess"]:
         """Run a worker for the block's time; it is stopped warm at its end."""
-        process = WorkerProcess(self.folder, options, env)
-        try:
+        with WorkerProcess(self.folder, options, env) as process:
             yield process
-        finally:
-            process.end()
+
+    def release(self, name: str) -> None:
+        """Let every `mark` end that waits for this file."""
+        (self.folder / name).touch()
 
     def runs(self, name: str) -> int:
         """Give how often `mark` began with this name."""
@@ -183,7 +185,7 @@ class Project:
 
 
 class WorkerProcess:
-    """A running `beatd worker`; made when it is ready."""
+    """A `beatd worker` that runs, and is ready, for a block's time."""
 
     def __init__(
         self, folder: Path, options: tuple[str, ...], env: Mapping[str, str] = NOTHING
@@ -197,11 +199,21 @@ class WorkerProcess:
                     *("-l", "info", "-n", f"w{number}@%h", *options),
                 ],
                 cwd=folder,
-                env={**os.environ, "PYTHONPATH": str(PACKAGE), **env},
+                env=environment(**env),
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        self.await_line("is ready")
+
+    def __enter__(self) -> "WorkerProcess":
+        try:
+            self.await_line("is ready")
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     @property
     def pid(self) -> int:
@@ -224,14 +236,14 @@ class WorkerProcess:
 
     def wait(self) -> int:
         """Wait for its end and give the exit status."""
-        return self._process.wait(timeout=15)
+        return self._process.wait(timeout=PATIENCE)
 
     def end(self) -> None:
         """Stop it if it runs; by force if it does not end."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
-                self._process.wait(timeout=15)
+                self._process.wait(timeout=PATIENCE)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

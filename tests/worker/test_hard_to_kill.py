@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from beatd.brokers.redis import RedisBroker
-from tests.servers import Server, eventually
+from tests.servers import PATIENCE, Server, eventually
 from tests.worker.project import Project
 from tests.worker.test_bad_input import BAD, SECRET, with_body
 
-WAIT = 30.0
 MIB = 1024 * 1024
 
 EVIL = '''\
@@ -146,7 +145,7 @@ def meta_of(server: Server, task_id: str) -> dict[str, Any]:
             meta = json.loads(client.get(f"celery-task-meta-{task_id}") or b"{}")
         return meta if meta.get("status") in ("SUCCESS", "FAILURE") else None
 
-    return dict(eventually(ended, f"{task_id} to end", WAIT))
+    return dict(eventually(ended, f"{task_id} to end", PATIENCE))
 
 
 def test_whatever_a_task_does_the_worker_lives(
@@ -159,7 +158,7 @@ def test_whatever_a_task_does_the_worker_lives(
             send("evil.end", [name], task_id=name)
         metas = {name: meta_of(server, name) for name in names}
         after = send("proj.add", [1, 1])
-        assert after.get(timeout=WAIT) == 2
+        assert after.get(timeout=PATIENCE) == 2
         assert memory_of(worker.pid, "VmHWM") < 150 * MIB
         histories = all_reasons(server, len(FATAL))
 
@@ -204,7 +203,7 @@ def test_whatever_a_message_holds_the_worker_lives_and_stays_small(
             for raw, _ in messages.values():
                 client.lpush("celery", raw.replace(b"proj.echo", b"proj.add"))
         behind = project.app.send_task("proj.add", [1, 1])
-        assert behind.get(timeout=WAIT) == 2
+        assert behind.get(timeout=PATIENCE) == 2
         reasons = all_reasons(server, len(messages))
         assert memory_of(worker.pid, "VmRSS") < before + 200 * MIB
         assert memory_of(worker.pid, "VmHWM") < 600 * MIB
@@ -228,6 +227,6 @@ def all_reasons(server: Server, number: int) -> list[str]:
         return reasons if len(reasons) >= number else []
 
     try:
-        return eventually(found, f"{number} dead letters", WAIT)
+        return eventually(found, f"{number} dead letters", PATIENCE)
     finally:
         broker.close()

@@ -13,7 +13,7 @@ from beatd.routing import Route
 from beatd.worker.intake import Fetcher, Lease, Room, order_of
 from beatd.worker.stage import Trouble
 from tests.fakes import FakeClock
-from tests.servers import eventually
+from tests.servers import PATIENCE, eventually
 
 
 class Flaky(MemoryBroker):
@@ -219,7 +219,7 @@ def test_a_fetcher_waits_for_messages_and_for_room_and_stops_at_once() -> None:
 
     stopping = threading.Thread(target=intake.fetcher.stop)
     stopping.start()
-    stopping.join(4)
+    stopping.join(PATIENCE)
 
     assert not stopping.is_alive()
     assert intake.crashes == []

@@ -15,6 +15,7 @@ from beatd.routing import Queue, Route
 from beatd.settings import Settings
 from beatd.worker.control import Command, Later, Pidbox
 from beatd.worker.lamport import LamportClock
+from tests.servers import PATIENCE
 
 ROUTE = Route("", "celery.pidbox", "", "fanout")
 REPLY = {"exchange": "reply.celery.pidbox", "routing_key": "me"}
@@ -225,7 +226,7 @@ def test_it_hears_as_soon_as_it_has_started(post: Post) -> None:
     box.start(lambda error: None)
     post.say(method="ping")
 
-    assert came.get(timeout=10).method == "ping"
+    assert came.get(timeout=PATIENCE).method == "ping"
     box.stop()
 
 

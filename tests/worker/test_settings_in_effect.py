@@ -14,12 +14,11 @@ import yaml
 
 from beatd import AsyncResult, Beatd, TimeLimitExceeded
 from tests.processes import Running, beatd
-from tests.servers import Server, emptied, eventually
+from tests.servers import PATIENCE, Server, emptied, eventually
 
 # They share one worker.
 pytestmark = pytest.mark.xdist_group("settings in effect")
 
-WAIT = 15.0
 KEY = "celery-task-meta-"
 
 CONFIG = """
@@ -33,9 +32,9 @@ BROKER_TRANSPORT_OPTIONS = {{"fanout_prefix": "shop."}}
 CELERY_RESULT_BACKEND = {backend!r}
 CELERY_RESULT_SERIALIZER = "yaml"
 CELERY_RESULT_PERSISTENT = True
-CELERY_TASK_RESULT_EXPIRES = 100
+CELERY_TASK_RESULT_EXPIRES = 1000
 CELERY_TASK_SERIALIZER = "yaml"
-CELERY_TASK_TIME_LIMIT = 1
+CELERY_TASK_TIME_LIMIT = 5
 CELERY_TASK_IGNORE_RESULT = True
 CELERYD_CONCURRENCY = 3
 CELERYD_MAX_TASKS_PER_CHILD = 4
@@ -55,8 +54,11 @@ CHORES = '''
 import os
 import threading
 import time
+from pathlib import Path
 
 from beatd import AsyncResult, shared_task
+
+HERE = Path("meeting")
 
 
 @shared_task
@@ -70,10 +72,18 @@ def where():
 
 
 @shared_task(ignore_result=False)
-def hold(seconds):
-    began = time.time()
+def meet(name, number):
+    """Be there, and wait until so many have been."""
+    began = time.monotonic()
+    (HERE / name).touch()
+    while len(list(HERE.iterdir())) < number:
+        time.sleep(0.01)
+    return [began, time.monotonic()]
+
+
+@shared_task(ignore_result=False)
+def sleep(seconds):
     time.sleep(seconds)
-    return [began, time.time()]
 
 
 @shared_task(ignore_result=False)
@@ -124,6 +134,7 @@ def shop(_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         (folder / "celeryconfig.py").write_text(config)
         (folder / "chores.py").write_text(CHORES)
         (folder / "log").mkdir()
+        (folder / "meeting").mkdir()
         worker = stack.enter_context(beatd("worker", "-B", "-l", "info", cwd=folder))
         written: dict[str, Any] = {}
         exec(config, written)
@@ -146,9 +157,9 @@ def test_entries_run_by_our_scheduler_and_its_file_is_where_it_should_be(
 
 
 def test_three_run_at_a_time(shop: Shop) -> None:
-    held = [shop.send("hold", 0.3) for _ in range(6)]
+    met = [shop.send("meet", f"{number}", 3) for number in range(6)]
 
-    spans = sorted(tuple(one.get(timeout=WAIT)) for one in held)
+    spans = sorted(tuple(one.get(timeout=PATIENCE)) for one in met)
     at_once = [sum(a <= began < b for a, b in spans) for began, _ in spans]
     assert max(at_once) == 3
 
@@ -156,14 +167,14 @@ def test_three_run_at_a_time(shop: Shop) -> None:
 def test_a_child_is_replaced_after_four_tasks(shop: Shop) -> None:
     runs = [shop.send("where") for _ in range(16)]
 
-    pids = Counter(one.get(timeout=WAIT)["pid"] for one in runs)
+    pids = Counter(one.get(timeout=PATIENCE)["pid"] for one in runs)
     assert max(pids.values()) <= 4
     assert shop.worker.process.pid not in pids
 
 
 def test_a_task_is_ended_at_the_time_limit(shop: Shop) -> None:
     with pytest.raises(TimeLimitExceeded):
-        shop.send("hold", 30).get(timeout=WAIT)
+        shop.send("sleep", 600).get(timeout=PATIENCE)
 
 
 def test_results_are_ignored_unless_the_task_says_otherwise(shop: Shop) -> None:
@@ -175,13 +186,13 @@ def test_results_are_ignored_unless_the_task_says_otherwise(shop: Shop) -> None:
 
 def test_results_are_kept_so_long_and_in_this_form(shop: Shop) -> None:
     run = shop.send("where")
-    value = run.get(timeout=WAIT)
+    value = run.get(timeout=PATIENCE)
 
     text = shop.kept.get(KEY + run.id)
     assert yaml.safe_load(text)["result"] == value
     with pytest.raises(json.JSONDecodeError):
         json.loads(text)
-    assert 90 < shop.kept.ttl(KEY + run.id) <= 100
+    assert 900 < shop.kept.ttl(KEY + run.id) <= 1000
 
 
 def test_messages_are_in_this_form_and_no_other_is_accepted(shop: Shop) -> None:
@@ -192,7 +203,7 @@ def test_messages_are_in_this_form_and_no_other_is_accepted(shop: Shop) -> None:
 
 
 def test_tasks_see_the_zone_as_local_time(shop: Shop) -> None:
-    assert shop.send("where").get(timeout=WAIT)["offset"] == "+0545"
+    assert shop.send("where").get(timeout=PATIENCE)["offset"] == "+0545"
 
 
 def test_fan_out_exchanges_have_this_prefix(shop: Shop) -> None:
@@ -210,7 +221,7 @@ def heard(news: Any) -> dict[str, Any] | None:
 
 
 def test_a_process_opens_no_more_connections_for_results(shop: Shop) -> None:
-    answers, opened = shop.send("crowd", 20).get(timeout=WAIT)
+    answers, opened = shop.send("crowd", 20).get(timeout=PATIENCE)
 
     assert answers == ["PENDING"] * 200
     assert 0 < opened <= 2

@@ -9,7 +9,7 @@ import pytest
 from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND
 from beatd.worker.stage import BATCH, Pause, Stage, Trouble
-from tests.servers import eventually
+from tests.servers import PATIENCE, eventually
 
 
 class Work:
@@ -23,7 +23,7 @@ class Work:
         self.gate.set()
 
     def __call__(self, batch: Sequence[int]) -> None:
-        self.gate.wait(10)
+        self.gate.wait(PATIENCE)
         self.tried.append(list(batch))
         if len(self.tried) <= self.failures:
             raise BrokerUnavailable("nobody answers")
