@@ -72,7 +72,9 @@ def missing(scene: Scene) -> bool:
     """Say whether there is a gap; what is doubled or strange is for the check."""
     for entry, step in (("each", scene.every), ("second", 1.0)):
         slots = scene.slots(entry)
-        if len(set(slots)) <= (slots[-1] - slots[0]) / timedelta(seconds=step):
+        if not slots or len(set(slots)) <= (slots[-1] - slots[0]) / timedelta(
+            seconds=step
+        ):
             return True
     return False
 

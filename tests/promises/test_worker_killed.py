@@ -74,10 +74,12 @@ def test_a_killed_child_costs_its_own_task_a_second_run(on: Shop) -> None:
 
 def test_a_warm_stop_of_the_whole_group_lets_running_tasks_end(on: Shop) -> None:
     worker = on.worker("-c", "2")
-    on.send(["one", "two", "three"], 0.5)
+    on.send(["one", "two", "three"], until="go")
     on.until_running(worker, 2)
 
     os.killpg(worker.pid, signal.SIGTERM)
+    worker.until("stopping, warm")
+    on.release("go")
 
     assert worker.wait() == 0
     begun = on.runs()

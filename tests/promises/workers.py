@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from beatd.app import Beatd as App
 from tests.promises.harness import Beatd
-from tests.servers import eventually
+from tests.servers import PATIENCE, eventually
 
 TASKS = """
 import os
@@ -35,9 +35,11 @@ def note(word, name):
 
 
 @app.task
-def work(name, seconds=0):
+def work(name, seconds=0, until=None):
     note("begin", name)
     time.sleep(seconds)
+    while until and not Path(__file__).with_name(until).exists():
+        time.sleep(0.01)
     note("end", name)
     return name
 """
@@ -81,10 +83,14 @@ class Shop:
         worker.until("is ready")
         return worker
 
-    def send(self, names: Sequence[str], seconds: float = 0) -> None:
-        """Have a run of `work` for each of these names."""
+    def send(self, names: Sequence[str], seconds: float = 0, until: str = "") -> None:
+        """Have a run of `work` for each of these; it ends when `until` is there."""
         for name in names:
-            self.app.send_task("shop.work", [name, seconds], task_id=name)
+            self.app.send_task("shop.work", [name, seconds, until], task_id=name)
+
+    def release(self, name: str) -> None:
+        """Let all runs end that wait for this."""
+        (self.folder / name).touch()
 
     def runs(self) -> dict[str, list[Run]]:
         """Read the journal: all runs of each task, in the order of their beginnings."""
@@ -109,7 +115,7 @@ class Shop:
 
         return eventually(running, f"{number} tasks that run")
 
-    def until_ended(self, names: Sequence[str], patience: float = 30) -> None:
+    def until_ended(self, names: Sequence[str], patience: float = PATIENCE) -> None:
         """Wait until each of these has ended at least once."""
 
         def all_ended() -> bool:
