@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
@@ -20,8 +19,6 @@ class Proxy:
     """Carries bytes to `port` until it is told to do worse."""
 
     def __init__(self, port: int) -> None:
-        self.latency = 0.0
-        """Seconds for which each piece is kept back, in each direction."""
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -41,8 +38,7 @@ class Proxy:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._flowing.set()
-        accepting, *_ = self._threads
-        accepting.join()  # after it there are no new ones to cut
+        self._threads[0].join()  # which accepts: there are no new ones to cut
         self.cut()
         for thread in self._threads:
             thread.join()
@@ -107,7 +103,7 @@ class Proxy:
             while piece := here.recv(1 << 20):
                 if here in self._dead:
                     continue
-                self._keep_back()
+                self._flowing.wait()
                 match self._fault_for(piece):
                     case None:
                         there.sendall(piece)
@@ -125,14 +121,9 @@ class Proxy:
     ) -> None:
         with _both(there, here):
             while (piece := there.recv(1 << 20)) and not losing.is_set():
-                self._keep_back()
+                self._flowing.wait()
                 if there not in self._dead:
                     here.sendall(piece)
-
-    def _keep_back(self) -> None:
-        if self.latency:
-            time.sleep(self.latency)
-        self._flowing.wait()
 
     def _fault_for(self, piece: bytes) -> Fault | None:
         with self._lock:

@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from celery.utils.saferepr import saferepr
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -723,8 +724,6 @@ PLAIN = st.recursive(
 def test_arguments_are_shown_as_celery_shows_them(
     value: Any, size: int, levels: int
 ) -> None:
-    saferepr = pytest.importorskip("celery.utils.saferepr").saferepr
-
     assert bounded_repr(value, size, levels) == saferepr(value, size, levels)
 
 

@@ -58,7 +58,7 @@ def test_the_watchdog_is_pinged_in_time_and_a_status_told_when_it_changed(
             notify.alive(status)
         notify.stopping()
 
-        said = []
+        said: list[str] = []
         while not said or not said[-1].startswith("STOPPING"):
             said.append(manager.recv(4096).decode())
     assert said == [

@@ -246,7 +246,8 @@ def test_detached_it_goes_on_in_the_background(here: Path) -> None:
 
     assert result.returncode == 0
     pid_file, log = here / "beat.pid", here / "beat.log"
-    pid = int(eventually(lambda: pid_file.exists() and pid_file.read_text()))
+    eventually(lambda: pid_file.exists() and pid_file.read_text())
+    pid = int(pid_file.read_text())
     try:
         eventually(lambda: log.exists() and "tick queued" in log.read_text())
     finally:

@@ -17,7 +17,12 @@ def test_several_schedulers_emit_every_slot_once(on_redis: Scene, number: int) -
     for _ in moments(seed=0, number=1, shortest=30, longest=30):
         on_redis.check()
 
-    assert sum(beatd.said("leading, term") for beatd in on_redis.beatds) == 1
+    # One that a busy machine kept from renewing its lead has lost it, and says so.
+    led, lost = (
+        sum(beatd.said(words) for beatd in on_redis.beatds)
+        for words in ("leading, term", "lost the lead")
+    )
+    assert led - lost == 1
 
 
 def test_a_standby_takes_over_at_once_when_the_leader_stops(scene: Scene) -> None:

@@ -51,8 +51,8 @@ def survives(shop: Shop, kill: Callable[[Shop, Beatd], None], times: int) -> Non
         shop.send(more, SECONDS)
         names += more
         shop.until_running(victim, 2)
-        deaths.append(time.monotonic())
         kill(shop, victim)
+        deaths.append(time.monotonic())  # not before: a run may begin meanwhile
         if victim.process is None or victim.process.poll() is not None:
             victim = shop.worker("-c", "2")
     shop.until_ended(names)

@@ -45,6 +45,10 @@ def work(name, seconds=0, until=None):
 """
 
 
+SOON = 3.0
+"""Seconds within which an end is acknowledged, on a busy machine too."""
+
+
 class Run(NamedTuple):
     """One run of one task, by the machine's monotonic clock."""
 
@@ -128,7 +132,7 @@ class Shop:
         """Fail for runs cut short and not begun again in time, and for needless ones.
 
         `deaths` are the moments at which processes were killed. A run that ended just
-        before may not have been acknowledged, and may come again.
+        before, `SOON`, may not have been acknowledged, and may come again.
         """
         late = {}
         needless = {}
@@ -136,7 +140,7 @@ class Shop:
             for run, following in zip_longest(runs, runs[1:]):
                 after = [at for at in deaths if at >= (run.end or run.begin)]
                 if run.end:
-                    if following and not (after and after[0] < run.end + 1):
+                    if following and not (after and after[0] < run.end + SOON):
                         needless[name] = runs
                 elif not (after and following and following.begin < after[0] + within):
                     late[name] = runs

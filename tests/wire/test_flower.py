@@ -5,20 +5,13 @@ import socket
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.processes import module
 from tests.servers import PATIENCE, Server, eventually, number_of, reserved_port
 from tests.wire.clients import celery_client
 from tests.worker.project import Project
-
-pytestmark = pytest.mark.skipif(
-    find_spec("flower") is None, reason="Flower is not installed: pip install flower"
-)
 
 NODE = f"w0@{socket.gethostname()}"
 
