@@ -118,6 +118,19 @@ def test_a_slot_whose_answer_is_lost_is_not_emitted_twice(
     assert broker.read_ledger().marks["tick"].runs == 2
 
 
+def test_a_slot_whose_answer_is_lost_for_long_is_not_counted_as_dropped(
+    scheduler: Scheduler, broker: FlakyBroker
+) -> None:
+    broker.loses_answers = True
+    at(scheduler, NOON + 2 * MINUTE)
+    broker.loses_answers = False
+    at(scheduler, NOON + 2 * MINUTE + 2 * SECOND)
+
+    assert broker.slots() == [NOON + MINUTE, NOON + 2 * MINUTE]
+    assert isinstance(scheduler.file, FakeFile)
+    assert scheduler.file.dropped == {}
+
+
 def test_a_crash_after_the_emission_emits_nothing_twice(
     scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
 ) -> None:
@@ -541,6 +554,16 @@ def test_a_ledger_that_lies_ahead_is_rewound_at_the_take_over(
     assert broker.slots()[-1] == NOON + MINUTE
 
 
+def test_of_ledgers_the_larger_slot_wins_and_of_clock_eras_the_later_one() -> None:
+    first, ahead = Mark(NOON, "f"), Mark(NOON + HOUR, "f")
+    before = LedgerCopy({"a": ahead, "b": first}, era=0)
+    rewound = LedgerCopy({"a": first}, era=1)
+    also_rewound = LedgerCopy({"a": ahead, "c": first}, era=1)
+
+    assert merge(before, rewound) == merge(rewound, before) == rewound
+    assert merge(rewound, also_rewound, before) == also_rewound
+
+
 def test_a_reload_keeps_the_place_of_what_did_not_change(
     scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
 ) -> None:
@@ -598,9 +621,9 @@ def test_a_bad_entry_keeps_its_place_in_the_ledger(
     scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
 ) -> None:
     scheduler.replace({}, keep=("tick",))
-    at(scheduler, NOON + SECOND)
+    at(scheduler, NOON + MINUTE + SECOND)
     scheduler.replace({"tick": TICK}, keep=())
-    at(scheduler, NOON + MINUTE)
+    at(scheduler, NOON + MINUTE + 2 * SECOND)
 
     assert broker.slots() == [NOON + MINUTE]
 
@@ -654,6 +677,39 @@ def test_bounds_that_stay_as_they_are_lose_no_slot_over_a_restart(
     at(scheduler_of(equal, broker=broker, clock=clock), NOON + 2 * MINUTE + TTL)
 
     assert broker.slots() == [NOON + MINUTE, NOON + 2 * MINUTE]
+
+
+def test_the_file_is_locked_for_as_long_as_the_term_lasts(
+    scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
+) -> None:
+    file = scheduler.file
+    assert isinstance(file, FakeFile)
+    assert file.locked
+
+    clock.go_to(NOON + TTL + 1)
+    for other in (scheduler_of(TICK, broker=broker, clock=clock), scheduler):
+        other.tick(clock.now())
+
+    assert scheduler.standing_by
+    assert not file.locked
+
+
+def test_who_emits_need_not_renew_the_lead_besides(
+    clock: FakeClock,
+) -> None:
+    class Counting(FlakyBroker):
+        renewals = 0
+
+        def renew(self, term: Term, ttl: Span) -> bool:
+            self.renewals += 1
+            return super().renew(term, ttl)
+
+    broker = Counting(clock)
+    busy = scheduler_of(entry("busy", Every(SECOND)), broker=broker, clock=clock)
+    run_until(busy, NOON + MINUTE)
+
+    assert len(broker.slots()) == 59
+    assert broker.renewals == 0
 
 
 def test_a_lost_broker_is_said_once(

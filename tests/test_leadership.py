@@ -1,0 +1,110 @@
+"""Holding the lead: for as long as the broker's lock cannot have run out, no longer."""
+
+import pytest
+
+from beatd.brokers.base import Term
+from beatd.errors import BrokerUnavailable
+from beatd.instant import SECOND, Span
+from beatd.leadership import Leadership
+from tests.fakes import FakeClock, FlakyBroker
+
+TTL: Span = 6 * SECOND
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def broker(clock: FakeClock) -> FlakyBroker:
+    return FlakyBroker(clock)
+
+
+@pytest.fixture
+def leadership(broker: FlakyBroker, clock: FakeClock) -> Leadership:
+    return Leadership(broker, clock, "here", TTL)
+
+
+def wait(clock: FakeClock, length: Span) -> None:
+    clock.go_to(clock.now() + length)
+
+
+def test_the_lead_is_renewed_at_a_third_of_its_time(
+    leadership: Leadership, broker: FlakyBroker, clock: FakeClock
+) -> None:
+    term = leadership.hold(0)
+    broker.down = True  # nobody would answer if it asked
+    wait(clock, TTL // 3 - 1)
+    assert leadership.hold(0) == term
+
+    broker.down = False
+    for _ in range(10):
+        wait(clock, TTL // 3)
+        assert leadership.hold(0) == term
+    assert broker.acquire("there", TTL, 0) is None
+
+
+def test_a_lead_is_kept_until_it_may_have_run_out_and_no_longer(
+    leadership: Leadership, broker: FlakyBroker, clock: FakeClock
+) -> None:
+    leadership.hold(0)
+    broker.down = True
+
+    wait(clock, TTL - 1)
+    with pytest.raises(BrokerUnavailable):
+        leadership.hold(0)
+    assert leadership.term is not None
+
+    wait(clock, 1)
+    with pytest.raises(BrokerUnavailable):
+        leadership.hold(0)
+    assert leadership.term is None
+
+
+def test_the_lead_counts_from_the_question_and_not_from_its_answer(
+    clock: FakeClock,
+) -> None:
+    class Slow(FlakyBroker):
+        def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
+            term = super().acquire(holder, ttl, floor)
+            wait(clock, TTL // 2)  # the answer was so long on its way
+            return term
+
+    broker = Slow(clock)
+    leadership = Leadership(broker, clock, "here", TTL)
+    leadership.hold(0)
+    broker.down = True
+    wait(clock, TTL // 2)
+
+    with pytest.raises(BrokerUnavailable):
+        leadership.hold(0)
+    assert leadership.term is None
+
+
+def test_a_renewal_that_is_refused_ends_the_term(
+    leadership: Leadership, broker: FlakyBroker, clock: FakeClock
+) -> None:
+    first = leadership.hold(0)
+    assert first is not None
+    broker.resign(first)
+    other = broker.acquire("there", TTL, 0)
+    assert other is not None
+    wait(clock, TTL // 3)
+
+    assert leadership.hold(0) is None
+    broker.resign(other)
+    again = leadership.hold(0)
+    assert again is not None
+    assert again.number > first.number
+
+
+def test_who_stands_by_gives_nothing_back(
+    leadership: Leadership, broker: FlakyBroker
+) -> None:
+    assert broker.acquire("there", TTL, 0)
+    assert leadership.hold(0) is None
+
+    leadership.resign()
+
+    assert broker.leader() == "there"
