@@ -1,5 +1,6 @@
 """Fixtures that several parts of the suite share."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,18 @@ from tests.servers import Server, emptied
 # A busy machine is no bug: examples have no time limit of their own.
 settings.register_profile("beatd", deadline=None)
 settings.load_profile("beatd")
+
+
+@pytest.fixture(autouse=True)
+def _same_logging() -> Iterator[None]:
+    """Put back what a command that ran in this process made of its logging."""
+    root, ours = logging.getLogger(), logging.getLogger("beatd")
+    level, handlers, our_level = root.level, root.handlers[:], ours.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    assert ours.level == our_level, "the test left another level behind"
+    logging.captureWarnings(False)
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,15 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
 from beatd.brokers.base import Broker, Term
+from beatd.errors import TermOver
 from beatd.instant import MINUTE, SECOND
 from tests.brokers.backends import LEASED
+from tests.brokers.making import emission
 from tests.servers import PATIENCE, eventually
 
 
@@ -66,6 +69,20 @@ def test_renewing_holds_the_lead_for_longer(broker: Broker, other: Broker) -> No
         term = broker.acquire("a", MINUTE, 0)
 
     threading.Event().wait(0.1)
+
+    assert other.acquire("b", MINUTE, 0) is None
+
+
+@pytest.mark.parametrize("backend", LEASED, indirect=True)
+def test_an_emission_holds_the_lead_for_longer(broker: Broker, other: Broker) -> None:
+    def emits() -> bool:
+        term = broker.acquire("a", 100, 0)
+        with suppress(TermOver):  # this machine was away for 100 ms
+            return bool(term and broker.emit(term, [emission("entry")], MINUTE))
+        return False
+
+    eventually(emits)
+    threading.Event().wait(0.2)
 
     assert other.acquire("b", MINUTE, 0) is None
 

@@ -58,12 +58,15 @@ class Log(logging.Handler):
 
     def __enter__(self) -> "Log":
         logger = logging.getLogger("beatd")
+        self._level = logger.level
         logger.setLevel(logging.INFO)
         logger.addHandler(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        logging.getLogger("beatd").removeHandler(self)
+        logger = logging.getLogger("beatd")
+        logger.setLevel(self._level)
+        logger.removeHandler(self)
 
 
 def valid() -> dict[str, Any]:
