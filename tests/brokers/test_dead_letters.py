@@ -57,7 +57,13 @@ def test_a_dead_letter_knows_how_often_it_was_delivered(
 
     broker.bury(worker, one, "enough")
 
-    assert [letter.deliveries for letter in broker.dead_letters()] == [2]
+    [letter] = broker.dead_letters()
+    assert letter.deliveries == 2
+
+    # Put back, it has all of its tries again.
+    broker.retry_dead([letter.id])
+    [again] = broker.take(worker, ["celery"], 1, "t2")
+    assert again.deliveries == 1
 
 
 @pytest.mark.usefixtures("worker")

@@ -5,7 +5,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -122,14 +122,15 @@ def test_whatever_is_cut_each_slot_is_queued_once(
 def test_whatever_is_cut_the_lead_is_had_by_asking_again(
     proxy: Proxy, far: RedisBroker, fault: Fault
 ) -> None:
-    far.ping()
+    far.resign(lead(far))  # the server knows the scripts from now on
     proxy.arm(fault, b"the test")
 
     with pytest.raises(BrokerUnavailable):
         lead(far)
 
     term = lead(far)
-    assert term.number == 1
+    assert not proxy.armed
+    assert term.number == 2
     assert far.renew(term, MINUTE)
 
 
@@ -137,8 +138,11 @@ def test_whatever_is_cut_the_lead_is_had_by_asking_again(
 def test_whatever_is_cut_a_message_is_taken_and_followed_once(
     proxy: Proxy, far: RedisBroker, broker: Broker, fault: Fault
 ) -> None:
-    broker.send([outgoing(b"1"), outgoing(b"2")])
+    broker.send([outgoing(b"0"), outgoing(b"1"), outgoing(b"2")])
     far.join("w", MINUTE)
+    # The server knows the scripts after that.
+    [zero] = far.take("w", ["celery"], 1, "attempt-0")
+    far.acknowledge("w", [Done(zero)], [outgoing(b"after 0")])
 
     proxy.arm(fault, b"attempt-1")
     with pytest.raises(BrokerUnavailable):
@@ -153,7 +157,8 @@ def test_whatever_is_cut_a_message_is_taken_and_followed_once(
             continue
     far.leave("w")
 
-    assert lying_in(broker) == [b"2", b"follows"]
+    assert not proxy.armed
+    assert lying_in(broker) == [b"2", b"after 0", b"follows"]
 
 
 def test_a_late_answer_is_not_taken_for_that_of_another_request(
@@ -644,6 +649,34 @@ def test_nothing_of_a_worker_is_left_when_it_has_gone(
 
     client.delete("celery")
     assert set(client.keys()) == {b"{beatd:test}:serial"}
+
+
+def test_a_worker_that_renewed_its_lease_meanwhile_keeps_what_it_holds(
+    broker: RedisBroker, server: Server
+) -> None:
+    renewed = threading.Event()
+
+    class Late(RedisBroker):
+        """Sees who is dead, and is late to end their leases."""
+
+        def _run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+            if name == "leave":
+                broker.join("w", MINUTE)
+                renewed.set()
+            return super()._run(name, keys, arguments)
+
+    broker.send([outgoing(b"1")])
+    broker.join("w", 1)
+    [one] = broker.take("w", ["celery"], 1, "t1")
+    late = Late(server.url(), namespace="test")
+
+    given_back = 0
+    while not renewed.is_set():
+        given_back += late.recover()
+    late.close()
+
+    assert given_back == 0
+    assert broker.take("w", ["celery"], 1, "t1") == [one]
 
 
 def test_every_key_and_channel_begins_with_the_global_prefix(

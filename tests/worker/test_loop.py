@@ -924,6 +924,24 @@ def test_a_warm_stop_lets_runs_end_and_gives_the_rest_back(bench: Bench) -> None
     assert first.state == "FAILURE"
 
 
+def test_a_run_whose_process_dies_while_the_worker_stops_is_another_workers(
+    bench: Bench,
+) -> None:
+    pool = with_held_pool(bench, size=1)
+    add_to(bench.app).delay(1, 1)
+    bench.run()
+    bench.inbox.put(Stop.WARM)
+    bench.handle()
+
+    bench.inbox.put(Lost(pool.jobs[0].token, "signal 9"))
+    bench.handle()
+    bench.settle()
+
+    assert len(pool.jobs) == 1
+    bench.broker.join("other", HOUR)
+    assert len(bench.broker.take("other", ["celery"], 9, "other")) == 1
+
+
 def test_a_cold_stop_kills_the_pool_and_gives_everything_back(bench: Bench) -> None:
     pool = with_held_pool(bench, size=1)
     add = add_to(bench.app)
@@ -1015,10 +1033,12 @@ def test_a_worker_with_nothing_to_do_needs_no_soft_stop() -> None:
 def test_started_comes_before_the_outcome() -> None:
     bench = Bench(task_track_started=True)
     pool = with_held_pool(bench)
+    free = bench.worker.room.free()
     result = add_to(bench.app).delay(1, 1)
     bench.run()
     bench.inbox.put(Started(pool.jobs[0].token, 4711))
     bench.run()
 
+    assert bench.worker.room.free() == free - 1
     assert result.state == "STARTED"
     assert result.result == {"pid": 4711, "hostname": "celery@here"}
