@@ -572,6 +572,41 @@ def test_arguments_are_not_logged(
     assert "12345" not in caplog.text
 
 
+def test_a_failure_that_its_task_announces_is_no_error(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    @bench.app.task(throws=(KeyError,))
+    def fails() -> None:
+        raise KeyError("as announced")
+
+    result = fails.delay()
+    bench.run()
+
+    assert result.state == "FAILURE"
+    failed = [one for one in caplog.records if "task.failed" in vars(one).values()]
+    assert [record.levelname for record in failed] == ["INFO"]
+    assert "Traceback" not in caplog.text
+
+
+def test_a_run_that_asks_for_another_one_and_goes_on_has_both(bench: Bench) -> None:
+    runs: list[int] = []
+
+    @bench.app.task(bind=True)
+    def work(self: Task[..., Any]) -> str:
+        runs.append(self.request.retries)
+        if not self.request.retries:
+            self.retry(countdown=0, throw=False)
+        return "went on"
+
+    work.delay()
+    bench.run()
+
+    assert runs == [0, 1]
+    assert bench.results.states == ["SUCCESS", "SUCCESS"]
+
+
 # Death and delay
 
 
