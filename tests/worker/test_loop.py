@@ -15,6 +15,7 @@ from beatd.message import read_body, read_envelope
 from beatd.pools.base import Lost, Started, TimedOut
 from beatd.routing import Route
 from beatd.tasks import Task
+from beatd.worker.execute import LONGEST_TRACEBACK
 from beatd.worker.inbox import Stop, TimePassed
 from tests.fakes import NOON
 from tests.worker.bench import Bench, HeldPool, with_held_pool
@@ -595,6 +596,7 @@ def test_a_run_that_asks_for_another_one_and_goes_on_has_both(bench: Bench) -> N
 
     @bench.app.task(bind=True)
     def work(self: Task[..., Any]) -> str:
+        assert self.request.eta is None, "at once is not at a time"
         runs.append(self.request.retries)
         if not self.request.retries:
             self.retry(countdown=0, throw=False)
@@ -831,6 +833,52 @@ def test_a_failure_is_set_aside_when_failures_are_not_acknowledged() -> None:
     bench.run()
 
     assert len(bench.broker.dead_letters()) == 1
+
+
+def test_who_waits_for_a_failure_hears_of_it_though_its_message_is_set_aside() -> None:
+    bench = Bench(task_acks_on_failure=False)
+    told: list[str] = []
+
+    @bench.app.task
+    def fails() -> None:
+        raise ValueError("no")
+
+    @bench.app.task
+    def note(task_id: str) -> None:
+        told.append(task_id)
+
+    result = fails.apply_async(link_error=note.s())
+    bench.run()
+
+    assert told == [result.id]
+    assert len(bench.broker.dead_letters()) == 1
+
+
+def test_of_a_traceback_without_end_the_last_part_is_kept(bench: Bench) -> None:
+    @bench.app.task
+    def fails() -> None:
+        raise ValueError("x" * 10 * LONGEST_TRACEBACK + " the end")
+
+    result = fails.delay()
+    bench.run()
+
+    text = bench.results.metas[result.id].traceback
+    assert text is not None
+    assert len(text) <= LONGEST_TRACEBACK
+    assert text.endswith(" the end\n")
+
+
+def test_what_is_ignored_is_ignored_when_it_is_tried_again(bench: Bench) -> None:
+    @bench.app.task(bind=True)
+    def work(self: Task[..., Any]) -> None:
+        if not self.request.retries:
+            raise self.retry(countdown=0)
+
+    work.apply_async(ignore_result=True)
+    bench.run()
+
+    assert bench.worker.total[work.name] == 2
+    assert bench.results.states == []
 
 
 def test_what_succeeded_is_not_run_twice_when_the_settings_ask() -> None:
