@@ -153,6 +153,20 @@ def test_a_chord_that_is_over_is_not_given_again(
         assert redis.keys() == [b"celery-taskset-meta-g.c"]
 
 
+def test_who_lost_the_claim_ends_nothing(chords: RedisResults, server: Server) -> None:
+    chords.begin_chords([Chord("g", 1)])
+    joined = join_one(chords, part("a", 0))
+    assert joined is not None
+    with server.client() as redis:
+        redis.set("celery-taskset-meta-g.c", "another's")
+        before = set(redis.keys())
+
+        chords.end_chords([joined])
+
+        assert set(redis.keys()) == before
+        assert redis.get("celery-taskset-meta-g.c") == b"another's"
+
+
 def test_a_chord_that_begins_again_is_counted_anew(chords: RedisResults) -> None:
     for value in ("one", "two"):
         chords.begin_chords([Chord("g", 1)])

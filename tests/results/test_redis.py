@@ -1,7 +1,8 @@
 """Results in Redis beyond the contract: faults, and Celery on the other side."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 
 import pytest
 from celery import Celery
@@ -11,6 +12,7 @@ from beatd import errors, results
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.instant import SECOND
 from beatd.results.base import Meta, ResultBackend, State
+from beatd.results.redis import RedisResults
 from beatd.settings import read
 from tests.servers import PATIENCE, Server, eventually, number_of, reserved_port
 from tests.wire.clients import celery_client
@@ -87,6 +89,31 @@ def test_we_are_woken_by_what_celery_stores(
     waiting.join(PATIENCE)
 
     assert [meta and meta.result for meta in found] == [42]
+
+
+def test_what_is_stored_just_after_the_look_wakes_who_waits(
+    backend: ResultBackend, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(RedisResults):
+        """Looks, and is slow to say that nothing was there."""
+
+        def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+            found = super().load(task_ids)
+            if not found:
+                backend.store([Meta("a", State.SUCCESS, 42)])
+            return found
+
+    monkeypatch.setattr("beatd.results.redis.SILENCE", int(PATIENCE * SECOND))
+    late = at(server.url())
+    late.__class__ = Late
+    began = time.monotonic()
+
+    meta = late.wait("a", int(PATIENCE * SECOND))
+
+    assert meta is not None
+    assert meta.result == 42
+    assert time.monotonic() - began < PATIENCE / 2
+    late.close()
 
 
 def await_listener(server: Server, task_id: str) -> None:

@@ -12,7 +12,7 @@ from beatd.brokers.base import Outgoing
 from beatd.errors import ResultUnavailable, WorkerLost
 from beatd.instant import HOUR, MINUTE, SECOND, datetime_of
 from beatd.message import read_body, read_envelope
-from beatd.pools.base import Lost, Started, TimedOut
+from beatd.pools.base import Finished, Lost, Started, TimedOut
 from beatd.routing import Route
 from beatd.tasks import Task
 from beatd.worker.execute import LONGEST_TRACEBACK
@@ -607,6 +607,23 @@ def test_a_run_that_asks_for_another_one_and_goes_on_has_both(bench: Bench) -> N
 
     assert runs == [0, 1]
     assert bench.results.states == ["SUCCESS", "SUCCESS"]
+
+
+def test_what_beatd_itself_cannot_run_is_set_aside_and_not_tried_again(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_to(bench.app).delay(1, 1)
+    pool = with_held_pool(bench)
+    bench.run()
+    (job,) = pool.jobs
+
+    without_the_task = Bench().execute
+    bench.inbox.put(Finished(job.token, without_the_task(job)))
+    bench.run()
+
+    assert "task.broken" in events(caplog)
+    (dead,) = bench.broker.dead_letters()
+    assert dead.reason.startswith("beatd could not run it")
 
 
 # Death and delay

@@ -68,6 +68,24 @@ def pass_time(bench: Bench, length: int) -> None:
     bench.run()
 
 
+@pytest.mark.parametrize("method", ["conf", "stats", "report"])
+def test_no_secret_is_told_to_who_asks_for_the_settings(method: str) -> None:
+    bench = Bench(
+        broker_url="redis://:hush-1@nowhere/0",
+        result_backend="redis://:hush-2@nowhere/0",
+        broker_transport_options={
+            "password": "hush-3",
+            "sentinel_kwargs": {"password": "hush-4", "socket_timeout": 1.5},
+        },
+        redis_backend_use_ssl={"ssl_keyfile": "/key.pem"},
+    )
+
+    told = str(command(bench, method))
+
+    assert "hush" not in told
+    assert method == "report" or "1.5" in told
+
+
 # Revoked
 
 
