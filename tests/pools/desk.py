@@ -17,6 +17,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
+from types import FrameType
 from typing import Any
 
 from beatd.errors import SoftTimeLimitExceeded
@@ -31,6 +32,7 @@ from beatd.pools.base import (
     Started,
     TimedOut,
 )
+from beatd.pools.child import Child
 from beatd.pools.frames import Report, pack
 from beatd.pools.limits import soft_limit, soft_limited
 from tests.servers import PATIENCE, eventually
@@ -286,11 +288,16 @@ def close_all_files() -> None:
 
 
 def _channel() -> int:
-    """Find the child's end of its channel: the one Unix socket without a name."""
-    for fd in range(3, 1000):
-        with suppress(OSError), socket.socket(fileno=os.dup(fd)) as maybe:
-            if maybe.family == socket.AF_UNIX and not maybe.getpeername():
-                return fd
+    """Find the child's end of its channel, which it has in hand while this runs.
+
+    The child may have other sockets like it: those that its parent had open.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is Child.live.__code__:
+            channel: socket.socket = frame.f_locals["channel"]
+            return channel.fileno()
+        frame = frame.f_back
     raise LookupError("no channel")
 
 

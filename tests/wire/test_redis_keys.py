@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from celery import Celery
 
 from beatd import Beatd
 from beatd.brokers.base import Emission, Outgoing
@@ -14,6 +13,7 @@ from beatd.entry import Mark
 from beatd.instant import MINUTE
 from beatd.routing import Route
 from tests.servers import PATIENCE, Server
+from tests.wire.clients import celery_client
 from tests.wire.vectors import NOON, Vector, python, vectors
 
 ROUTED = [
@@ -82,16 +82,15 @@ def test_a_queue_that_is_made_up_is_bound_as_celery_binds_it(
 ) -> None:
     settings: dict[str, Any] = {"task_create_missing_queue_exchange_type": kind}
     name = f"made up {kind}"  # kombu remembers what it has declared
-    theirs = Celery("client", broker=server.url())
-    theirs.conf.update(settings)
     ours = Beatd("client", broker=server.url(), set_as_current=False, **settings)
     left = []
-    for app in (theirs, ours):
-        app.send_task("proj.add", queue=name)
-        app.close()
-        with server.client() as client:
+    with celery_client(server.url()) as theirs, server.client() as client:
+        theirs.conf.update(settings)
+        for app in (theirs, ours):
+            app.send_task("proj.add", queue=name)
             left.append(lying_in(client))
             client.flushall()
+    ours.close()
 
     for one in left:
         (message,) = one.pop(name)

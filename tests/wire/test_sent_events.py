@@ -4,14 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from celery import Celery
 
 from beatd import Beatd
 from tests.processes import beatd
-from tests.servers import Server, eventually
+from tests.servers import PATIENCE, Server, eventually
+from tests.wire.clients import celery_client
 from tests.wire.listener import Listener
-
-WAIT = 15.0
 
 PROJECT = """
 from beatd import Beatd
@@ -49,22 +47,23 @@ def apps(
     settings = {"task_send_sent_event": True, "event_serializer": serializer}
     ours = Beatd(broker=urls[0], backend=urls[1], set_as_current=False)
     ours.conf.update(settings)
-    theirs = Celery("monitor", broker=urls[0])
-    theirs.conf.update(settings)
     options = ("-P", "solo", "-l", "info", "-B", "-E")
-    with beatd("worker", "-A", "proj", *options, cwd=tmp_path) as worker:
+    with (
+        celery_client(urls[0]) as theirs,
+        beatd("worker", "-A", "proj", *options, cwd=tmp_path) as worker,
+    ):
+        theirs.conf.update(settings)
         worker.until("is ready")
         with Listener(theirs) as listener:
             yield ours, listener
         assert worker.stop() == 0, worker.output
     ours.close()
-    theirs.close()
 
 
 def test_calls_are_told_by_whoever_sends_them(apps: tuple[Beatd, Listener]) -> None:
     app, listener = apps
     called = app.send_task("proj.flaky")
-    assert called.get(timeout=WAIT) == "done"
+    assert called.get(timeout=PATIENCE) == "done"
 
     types = ["task-sent", "task-received", "task-started", "task-succeeded"]
     eventually(lambda: listener.of(called.id).count("task-sent") == 2)

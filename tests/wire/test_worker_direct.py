@@ -12,9 +12,8 @@ from celery.utils import nodenames
 from beatd import Beatd
 from beatd.routing import worker_direct
 from tests.processes import beatd
-from tests.servers import Server
-
-WAIT = 15.0
+from tests.servers import PATIENCE, Server
+from tests.wire.clients import celery_client
 
 HOST = socket.gethostname()
 
@@ -44,8 +43,8 @@ def client(
     """Give a client of two workers, of which one takes from another queue."""
     folder = tmp_path_factory.mktemp("proj")
     (folder / "proj.py").write_text(PROJECT.format(broker=urls[0], backend=urls[1]))
-    client = Celery("client", broker=urls[0], backend=urls[1])
     with ExitStack() as stack:
+        client = stack.enter_context(celery_client(*urls))
         for options in (["-n", "w1@%h"], ["-n", "w2@%h", "-Q", "slow"]):
             worker = beatd(
                 *("worker", "-A", "proj", "-P", "solo", "-l", "info", *options),
@@ -53,7 +52,6 @@ def client(
             )
             stack.enter_context(worker).until("is ready")
         yield client
-    client.close()
 
 
 def test_a_call_for_one_worker_reaches_that_one(client: Celery) -> None:
@@ -61,12 +59,12 @@ def test_a_call_for_one_worker_reaches_that_one(client: Celery) -> None:
         own = nodenames.worker_direct(node)
         sent = client.send_task("proj.where", queue=own)
 
-        assert sent.get(timeout=WAIT) == node
+        assert sent.get(timeout=PATIENCE) == node
 
 
 def test_it_is_listed_as_celery_lists_it(client: Celery) -> None:
     node = f"w2@{HOST}"
-    found = client.control.inspect(timeout=WAIT, destination=[node]).active_queues()
+    found = client.control.inspect(timeout=PATIENCE, destination=[node]).active_queues()
 
     slow, own = found[node]
     assert slow["name"] == "slow"
@@ -83,5 +81,5 @@ def test_an_app_of_ours_takes_either_packages_word_for_it(
 
     sent = app.send_task("proj.where", queue=direct(node))
 
-    assert sent.get(timeout=WAIT) == node
+    assert sent.get(timeout=PATIENCE) == node
     app.close()

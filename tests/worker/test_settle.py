@@ -40,7 +40,9 @@ def test_nothing_is_handed_on_twice_when_a_part_of_a_batch_cannot_be_kept() -> N
     deliveries = broker.take("me", ["celery"], 2, "t1")
     settled: list[Settlement] = []
     away = Trouble("the broker is away", "broker")
-    settler = Settler(broker, "me", None, settled.extend, away, Hesitant())
+    settler = Settler(
+        broker, "me", None, settled.extend, away, lambda: None, Hesitant()
+    )
     for one in deliveries:
         settler.put(settlement_of(one))
 
