@@ -31,6 +31,8 @@ class Leadership:
     holder: str
     ttl: Span
     term: Term | None = field(default=None, init=False)
+    _doubted: Term | None = field(default=None, init=False)
+    """Ours, and not to be led under any more; to be given back first."""
     _safe_until: Span = field(default=0, init=False)
     _renew_at: Span = field(default=0, init=False)
 
@@ -42,6 +44,9 @@ class Leadership:
         """
         asked = self.clock.elapsed()
         if self.term is None:
+            if self._doubted is not None:
+                self.lead.resign(self._doubted)
+                self._doubted = None
             self.term = self.lead.acquire(self.holder, self.ttl, floor)
             if self.term is not None:
                 logger.info(
@@ -75,12 +80,16 @@ class Leadership:
             self.term = None
             logger.warning("lost the lead, standing by", extra={"event": "lead.lost"})
 
+    def doubt(self) -> None:
+        """Lead under a new term only: a request of this one may arrive late."""
+        self._doubted, self.term = self.term, None
+
     def resign(self) -> None:
         """Give the lead back; nothing if it is not ours.
 
         Raises BrokerUnavailable; the lock then runs out by itself.
         """
-        term, self.term = self.term, None
+        term, self.term, self._doubted = self.term or self._doubted, None, None
         if term is not None:
             self.lead.resign(term)
             logger.info("gave the lead back", extra={"event": "lead.resigned"})

@@ -283,10 +283,16 @@ class Scheduler:
     def _write_ledger(
         self, term: Term, changed: Mapping[str, Mark], gone: Collection[str], era: int
     ) -> None:
-        self.broker.write_ledger(term, {}, gone, era)
-        for part in _parts(changed.items()):
-            self.leadership.keep(term)
-            self.broker.write_ledger(term, dict(part), (), era)
+        try:
+            self.broker.write_ledger(term, {}, gone, era)
+            for part in _parts(changed.items()):
+                self.leadership.keep(term)
+                self.broker.write_ledger(term, dict(part), (), era)
+        except BrokerUnavailable:
+            # Held in the network and let through later, it would set back the rows of
+            # what is emitted meanwhile under this term.
+            self.leadership.doubt()
+            raise
         self.leadership.keep(term)
 
     def _mind_the_clock(self, term: Term, now: Instant) -> None:

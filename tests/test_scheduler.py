@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from beatd.brokers.base import Emission, LedgerCopy, Outcome, Term
 from beatd.clock import Wake
 from beatd.entry import Entry, Mark, Overlap
-from beatd.errors import BrokerUnavailable
+from beatd.errors import BrokerUnavailable, TermOver
 from beatd.ids import run_id
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.leadership import Leadership
@@ -519,6 +519,30 @@ def test_a_fixed_time_of_which_nothing_was_emitted_ahead_goes_on_from_now(
     run_until(scheduler, NOON + 2 * DAY + SECOND)
 
     assert broker.slots() == [NOON + DAY, NOON + 2 * DAY]
+
+
+def test_a_ledger_that_is_written_late_sets_nothing_back(clock: FakeClock) -> None:
+    class Holding(FlakyBroker):
+        held: tuple[Term, Mapping[str, Mark], Collection[str], int] | None = None
+
+        def write_ledger(self, *request: Any) -> None:
+            if request[1] and self.held is None:
+                self.held = request
+                raise BrokerUnavailable("no answer")
+            super().write_ledger(*request)
+
+    broker = Holding(clock)
+    scheduler = scheduler_of(TICK, broker=broker, clock=clock)
+    for instant in (NOON, NOON + SECOND, *(NOON + n * MINUTE for n in (1, 2, 3))):
+        at(scheduler, instant)
+    ledger = broker.read_ledger()
+
+    assert scheduler.leadership.term is not None
+    assert broker.held is not None
+    with pytest.raises(TermOver):
+        broker.write_ledger(*broker.held)
+    assert broker.read_ledger() == ledger
+    assert broker.slots() == [NOON + n * MINUTE for n in (1, 2, 3)]
 
 
 def test_a_rewind_that_was_refused_counts_for_nothing_in_a_later_term(
