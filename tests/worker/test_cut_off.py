@@ -15,7 +15,7 @@ from beatd.pools.base import Lost, Returned, TimedOut
 from beatd.tasks import Task
 from beatd.worker.inbox import TimePassed
 from tests.fakes import NOON
-from tests.servers import Server, eventually
+from tests.servers import PATIENCE, Server, eventually
 from tests.worker.bench import Bench, HeldPool, with_held_pool
 from tests.worker.project import Project
 
@@ -270,7 +270,7 @@ def test_a_worker_that_was_paused_ends_what_another_runs_by_now(
             paused.await_line("ended here: the worker was cut off")
             sums = [project.app.send_task("proj.add", [n, 1]) for n in range(3)]
 
-            assert [one.get(timeout=15) for one in sums] == [1, 2, 3]
+            assert [one.get(timeout=PATIENCE) for one in sums] == [1, 2, 3]
             assert project.runs("long") == 2
             other.signal(signal.SIGQUIT)
             other.wait()
