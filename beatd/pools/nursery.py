@@ -82,10 +82,13 @@ class Nursery:
         """Is readable when `gone` has something to give."""
         return self._control.fileno()
 
-    def fork(self, number: int, claims: int) -> socket.socket:
-        """Have a child forked; give our end of its channel. OSError if it cannot be."""
+    def fork(self, number: int, place: int, claims: int) -> socket.socket:
+        """Have a child forked for a place of the pool; give our end of its channel.
+
+        OSError if it cannot be.
+        """
         ours, theirs = socket.socketpair()
-        record = RECORD.pack(FORK, number, 0)
+        record = RECORD.pack(FORK, number, place)
         try:
             with theirs:
                 socket.send_fds(self._control, [record], [theirs.fileno(), claims])

@@ -57,6 +57,7 @@ class _Ward:
     """What the supervisor knows of one child."""
 
     number: int
+    place: int
     nursery: Nursery
     channel: socket.socket
     claims: Claims
@@ -343,21 +344,27 @@ class Prefork:
         return sum(ward.staying for ward in self._wards.values())
 
     def _bear(self) -> None:
-        number = next(self._numbers)
+        number, place = next(self._numbers), self._free_place()
         claims = Claims()
         try:
-            channel = self._nursery.fork(number, claims.reader)
+            channel = self._nursery.fork(number, place, claims.reader)
         except OSError:
             claims.close()
             raise
         channel.setblocking(False)
-        ward = _Ward(number, self._nursery, channel, claims)
+        ward = _Ward(number, place, self._nursery, channel, claims)
         self._wards[number] = ward
         if self._alive_timeout:
             ward.deadline = self._now() + span_of(self._alive_timeout)
         self._selector.register(
             channel, selectors.EVENT_READ, partial(self._attend, ward)
         )
+
+    def _free_place(self) -> int:
+        # One that leaves has no job any more, or a last one: whoever counts on places
+        # (one device for each) would rather share one than see a number beyond them.
+        taken = {ward.place for ward in self._wards.values() if ward.staying}
+        return next(place for place in count(1) if place not in taken)
 
     def _dismiss_surplus(self) -> None:
         """Let go of idle children while there are too many; of others once idle."""

@@ -6,7 +6,7 @@ happens in it. What goes over the socket that joins it to the pool are fixed rec
     from the nursery  b"r" length 0         it is ready to fork children; in so many
                                             bytes behind it, what it says of its code
                       b"x" length 0         it cannot be: why, in so many bytes
-    to the nursery    b"f" number 0         fork child `number`; carries its channel
+    to the nursery    b"f" number place     fork child `number`; carries its channel
                                             and the reading end of its claims
                       b"k" number signal    send it this signal
     from the nursery  b"g" number status    it is gone, with this wait status
@@ -28,6 +28,8 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn, TypeAlias
+
+from beatd.pools import places
 
 logger = logging.getLogger(__name__)
 
@@ -164,18 +166,18 @@ class _Tending:
         )
         if not record:
             return False
-        verb, number, signum = RECORD.unpack(record)
+        verb, number, argument = RECORD.unpack(record)
         if verb == FORK:
-            self._fork(number, fds)
+            self._fork(number, argument, fds)
             for fd in fds:
                 os.close(fd)
         else:
-            how = signal.SIGKILL if signum in _TO_GROUPS else signum
+            how = signal.SIGKILL if argument in _TO_GROUPS else argument
             for pid in [pid for pid, n in self._numbers.items() if n == number]:
                 os.kill(pid, how)
         return True
 
-    def _fork(self, number: int, fds: Sequence[int]) -> None:
+    def _fork(self, number: int, place: int, fds: Sequence[int]) -> None:
         nursery = os.getpid()
         try:
             channel, claims = fds  # ValueError: there was no room for them
@@ -184,6 +186,7 @@ class _Tending:
             self._tell_gone(number, os.EX_OSERR << 8)
             return
         if pid == 0:
+            places.take(place)
             _live_and_end(lambda: self._be_a_child(nursery, channel, claims))
         self._numbers[pid] = number
 

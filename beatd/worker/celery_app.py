@@ -26,6 +26,7 @@ from beatd.clock import Clock, SystemClock
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.instant import SECOND
 from beatd.message import Call, Envelope, Limits, read_body, read_envelope
+from beatd.pools import places
 from beatd.pools.base import InThread, Job
 from beatd.pools.limits import soft_limit
 from beatd.results.base import Meta, State, Stored
@@ -194,11 +195,15 @@ class CeleryRunner:
 
     def initialise(self) -> None:
         """Do what Celery does in a process before its first task."""
+        from billiard.process import current_process
         from celery import signals as theirs
         from celery._state import _set_task_join_will_block
         from celery.app.trace import build_tracer
         from celery.exceptions import SoftTimeLimitExceeded
 
+        if place := places.here():
+            # By which tasks choose one of several devices, and Celery names files.
+            current_process().index = place - 1
         if os.getpid() != self.born:
             # For kombu, to which connections that were made before the fork belong to
             # another process; the pool's forks are not multiprocessing's.

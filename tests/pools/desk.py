@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import faulthandler
 import inspect
+import multiprocessing
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from types import FrameType
 from typing import Any
 
 from beatd.errors import SoftTimeLimitExceeded
+from beatd.pools import places
 from beatd.pools.base import (
     Finished,
     InThread,
@@ -172,6 +174,11 @@ def echo(text: str) -> str:
 
 def pid() -> int:
     return os.getpid()
+
+
+def place() -> str:
+    """Give where this process is in its pool, and what its log calls it."""
+    return f"{places.here()} {multiprocessing.current_process().name}"
 
 
 def thread() -> int:

@@ -17,6 +17,7 @@ import pytest
 
 from beatd.clock import Clock
 from beatd.instant import SECOND, Span
+from beatd.pools import places
 from beatd.pools.base import Finished, Job, Lost, PoolEvent, Started, TimedOut
 from beatd.pools.child import resident
 from beatd.pools.prefork import GRACE, PAUSE, Prefork
@@ -151,6 +152,30 @@ def test_a_child_retires_after_its_number_of_tasks() -> None:
         pids = [pool.report(desk.pid) for _ in range(9)]
 
     assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 3]
+
+
+def test_a_child_that_follows_another_has_its_place() -> None:
+    with at_work(max_tasks_per_child=1) as pool:
+        said = {pool.report(desk.place) for _ in range(4)}
+
+    assert said == {"1 ForkPoolWorker-1"}
+
+
+def test_every_child_has_a_place_of_its_own(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
+
+    def initialise() -> None:
+        with taken.open("a") as file:
+            file.write(f"{places.here()}\n")
+
+    def places_are(*expected: str) -> bool:
+        return sorted(taken.read_text().split()) == [*expected]
+
+    with at_work(size=3, initialise=initialise) as pool:
+        eventually(lambda: places_are("1", "2", "3"))
+        pool.pool.resize(5)
+        eventually(lambda: places_are("1", "2", "3", "4", "5"))
 
 
 def test_retiring_loses_no_job_of_many() -> None:
