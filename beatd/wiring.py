@@ -5,7 +5,6 @@ Nobody else calls a constructor that does I/O; tests compose by hand, with fakes
 
 import logging
 import os
-import re
 import secrets
 import socket
 import subprocess
@@ -25,6 +24,7 @@ from beatd.config import Config
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.instant import span_of
 from beatd.leadership import Leadership
+from beatd.nodes import node_name, path_of
 from beatd.pools.base import AsyncRunner
 from beatd.pools.child import Child
 from beatd.pools.nursery import spawned
@@ -291,21 +291,7 @@ def _pidbox_of(
 def _state_file_of(settings: Settings, hostname: str) -> StateFile | None:
     if not settings.worker_state_db:
         return None
-    name, _, host = hostname.partition("@")
-    parts = {"%h": host, "%n": name, "%d": host.partition(".")[2], "%%": "%"}
-    pattern = settings.worker_state_db
-    path = re.sub(r"%[hnd%]", lambda found: parts[found[0]], pattern)
-    return StateFile(Path(path))
-
-
-def node_name(pattern: str) -> str:
-    """Expand `%h` (host), `%n` (host without domain) and `%d` (domain), as Celery."""
-    host = socket.gethostname()
-    name, _, domain = host.partition(".")
-    if "@" not in pattern:
-        pattern = f"{pattern}@%h"
-    parts = {"%h": host, "%n": name, "%d": domain, "%%": "%"}
-    return re.sub(r"%[hnd%]", lambda found: parts[found[0]], pattern)
+    return StateFile(Path(path_of(settings.worker_state_db, hostname)))
 
 
 def _pool_size(settings: Settings) -> int:

@@ -54,6 +54,7 @@ ORDER = [
     "worker",
     "app",
     "options",
+    "nodes",
     "logs",
     "notify",
     "daemon",

@@ -1,0 +1,59 @@
+"""Names of nodes, and of the files that are named after them; Celery's patterns."""
+
+import re
+import socket
+from collections.abc import Mapping
+
+from beatd.errors import ConfigError
+
+
+def node_name(pattern: str, here: str | None = None) -> str:
+    """Give the name of a node: `w1@%h` is `w1@` and the name of the host, this one.
+
+    What stands for the node alone, or for the host alone, is completed as Celery does:
+    `w1` is `celery@w1`, and `w1@` lies on this host. Raises ConfigError.
+    """
+    here = here or socket.gethostname()
+    first, at, second = pattern.partition("@")
+    name, host = (first, second) if at else ("", first)
+    whole = f"{name or 'celery'}@{host or here}"
+    return _expanded(whole, _parts(here.partition(".")[0], here))
+
+
+def path_of(pattern: str, node: str, place: int = 0) -> str:
+    """Give the path that `pattern` means for a node.
+
+    `%n` and `%h` are the two halves of the node's name, `%d` is the host's domain,
+    `%p` the whole. `%i` is the place of a process in its pool, 0 in the main process;
+    `%I` is the same with a dash before it, and nothing in the main process. Raises
+    ConfigError.
+    """
+    name, _, host = node.partition("@")
+    return _expanded(pattern, {**_parts(name, host, place), "p": node})
+
+
+def is_of_one_process(pattern: str) -> bool:
+    """Say whether each process of a pool has a path of its own by this pattern."""
+    return bool(re.search("%[iI]", pattern.replace("%%", "")))
+
+
+def _parts(name: str, host: str, place: int = 0) -> Mapping[str, str]:
+    return {
+        "n": name,
+        "h": host,
+        "d": host.partition(".")[2],
+        "i": str(place),
+        "I": f"-{place}" if place else "",
+        "%": "%",
+    }
+
+
+def _expanded(pattern: str, parts: Mapping[str, str]) -> str:
+    def part(found: re.Match[str]) -> str:
+        if found[1] in parts:
+            return parts[found[1]]
+        known = ", ".join(f"%{key}" for key in parts)
+        problem = f"{found[0]} stands for nothing; known are {known}"
+        raise ConfigError(repr(pattern), [problem])
+
+    return re.sub(r"%([%\w])", part, pattern)
