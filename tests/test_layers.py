@@ -48,6 +48,7 @@ ORDER = [
     "signals",
     "tasks",
     "annotations",
+    "printed",
     "greenlets",
     "pools.base",
     "pools",

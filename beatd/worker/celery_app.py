@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from beatd import greenlets, signals
+from beatd import greenlets, printed, signals
 from beatd.clock import Clock, SystemClock
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.instant import SECOND
@@ -316,8 +316,11 @@ def _limited(run: Callable[..., Any], error: type[BaseException]) -> Callable[..
         seconds = _soft_time_limit.get()
         # Tasks that this one calls as functions are parts of it.
         _soft_time_limit.set(None)
-        with soft_limit(seconds, error):
-            return run(*args, **kwargs)
+        try:
+            with soft_limit(seconds, error):
+                return run(*args, **kwargs)
+        finally:
+            printed.flush()
 
     return limited
 

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
+from beatd import printed
 from beatd.brokers.base import Outgoing
 from beatd.clock import Clock, SystemClock
 from beatd.errors import Ignore, MessageError, Reject, Retry
@@ -177,6 +178,8 @@ class _Run:
             return _End(await soft_limited(end.value, soft_time_limit))
         except BaseException as error:  # the border, as in `_end_of`; a cancellation
             return _End(error=error)
+        finally:
+            printed.flush()
 
     def _call(self, soft_time_limit: float | None) -> Any:
         said = self.request
@@ -346,6 +349,8 @@ def _end_of(code: Callable[[], Any]) -> _End:
         return _End(code())
     except BaseException as error:  # the border of foreign code: the task's body
         return _End(error=error)
+    finally:
+        printed.flush()
 
 
 def _due(again: Again, now: Instant) -> Instant | None:

@@ -1,0 +1,132 @@
+"""What tasks print, line by line into the log: standard output and error as records."""
+
+import io
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import BinaryIO, TextIO, cast
+
+logger = logging.getLogger("beatd.redirected")
+
+LONGEST_LINE = 10_000
+"""Characters that wait for the end of their line; of a longer one they go on before."""
+
+
+@contextmanager
+def redirected(level: int) -> Iterator[None]:
+    """Have all that this process prints during the block logged at this level."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (_printed(stream, level) for stream in before)
+    try:
+        yield
+    finally:
+        flush()
+        sys.stdout, sys.stderr = before
+
+
+def flush() -> None:
+    """Let go of what this thread printed: a task ends, and perhaps its process.
+
+    Never raises, whatever a task made of the streams.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+
+
+def _printed(stream: TextIO, level: int) -> TextIO:
+    if stream is None:  # closed before Python began: what is printed is gone
+        return stream
+    return cast(TextIO, Printed(stream, level))
+
+
+class Printed(io.TextIOBase):
+    """Stands for a stream of this process: each line written to it becomes a record.
+
+    A line belongs to the thread, or greenlet, that writes it: nothing of others gets
+    into it. It is logged when it ends, is flushed, or grows too long. What is written
+    while a record is being handled comes from a log in trouble, and goes to the real
+    stream. Nobody can close it: it is the process's own, and others print too.
+    """
+
+    def __init__(self, real: TextIO, level: int) -> None:
+        self._real = real
+        self._level = level
+        self._begun: dict[int, str] = {}
+        """Lines without an end, by thread."""
+        self._logging: set[int] = set()
+        """Threads that are at it."""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override] # typeshed: a variable
+        return self._real.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override] # typeshed: a variable
+        return self._real.errors
+
+    @property
+    def buffer(self) -> BinaryIO:
+        """Give where bytes go, past the log."""
+        return self._real.buffer
+
+    def fileno(self) -> int:
+        """Give the real one, for programs that a task starts."""
+        return self._real.fileno()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        me = threading.get_ident()
+        if me in self._logging:
+            with suppress(OSError, ValueError):
+                self._real.write(text)
+            return len(text)
+        for piece in _pieces(text):
+            line = self._begun.pop(me, "") + piece
+            if line.endswith("\n") or len(line) >= LONGEST_LINE:
+                self._log(me, line)
+            else:
+                self._begun[me] = line
+        return len(text)
+
+    def flush(self) -> None:
+        """Log what this thread began, and what threads that are gone left behind."""
+        me = threading.get_ident()
+        if me in self._logging:
+            with suppress(OSError, ValueError):
+                self._real.flush()
+            return
+        if line := self._begun.pop(me, ""):
+            self._log(me, line)
+        if self._begun:
+            living = {thread.ident for thread in threading.enumerate()}
+            for gone in self._begun.keys() - living:
+                self._log(me, self._begun.pop(gone, ""))
+
+    def close(self) -> None:
+        self.flush()
+
+    def _log(self, me: int, line: str) -> None:
+        # Of a line that writes over itself, what is to be seen at its end.
+        shown = line.rstrip("\r\n").rpartition("\r")[2]
+        if not shown:
+            return
+        self._logging.add(me)
+        try:
+            logger.log(self._level, "%s", shown, extra={"event": "printed"})
+        finally:
+            self._logging.discard(me)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Cut a text behind each line's end, and where a line is too long."""
+    start = 0
+    while start < len(text):
+        longest = start + LONGEST_LINE
+        end = text.find("\n", start, longest) + 1 or longest
+        yield text[start:end]
+        start = end
