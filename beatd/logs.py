@@ -1,14 +1,42 @@
-"""Log lines for whoever reads them: a person at a terminal, a file, the journal."""
+"""Log lines for whoever reads them: a person at a terminal, a file, the journal.
 
+A task's own lines say which run they are of, when its module has
+
+    from beatd.logs import get_task_logger
+
+    logger = get_task_logger(__name__)
+"""
+
+import faulthandler
 import logging
 import os
+import signal
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
-from pathlib import Path
 from typing import TextIO
 
-LINE = "%(asctime)s %(levelname)-7s %(message)s"
+from beatd import signals
+from beatd.errors import ConfigError
+from beatd.nodes import is_of_one_process, path_of
+from beatd.pools import places
+from beatd.tasks import current_request
+
+LINE = "%(message)s"
+TASK_LINE = "%(task_name)s[%(task_id)s]: %(message)s"
+BEFORE = "%(asctime)s %(levelname)-7s "
+"""What every line begins with, where the journal does not say it."""
 SECONDS = "%Y-%m-%d %H:%M:%S"
+
+TASKS = logging.getLogger("beatd.task")
+"""Stands above the loggers of tasks."""
+
+ABOVE_TASKS = (TASKS, logging.getLogger("celery.task"))
+"""The same, and what stands above those of Celery's own `get_task_logger`."""
+
+_NO_MODULE = ("", "root", "beatd", TASKS.name)
 
 # sd-daemon(3): a line that begins so carries its priority to the journal.
 _PRIORITY = {
@@ -27,44 +55,230 @@ _COLOUR = {
 }
 
 
+# What tasks log ------------------------------------------------------------------
+
+
+def get_task_logger(name: str) -> logging.Logger:
+    """Give the logger `name`, whose lines say which run of which task they are of.
+
+    They look as `worker_task_log_format` says. Raises ValueError for a name that no
+    module of yours can have.
+    """
+    if name in _NO_MODULE:
+        raise ValueError(f"expected the __name__ of a module, got {name!r}")
+    found = logging.getLogger(name)
+    above: logging.Logger | None = found
+    while above and above is not TASKS:
+        above = above.parent
+    if above is None:
+        found.parent = TASKS
+    return found
+
+
+class TaskFormatter(logging.Formatter):
+    """Knows `%(task_id)s` and `%(task_name)s`, which are ??? where no task runs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        said = vars(record)
+        if run := _running():
+            said["task_id"], said["task_name"] = run
+        else:
+            said.setdefault("task_id", "???")
+            said.setdefault("task_name", "???")
+        return super().format(record)
+
+
+def _running() -> tuple[str | None, str] | None:
+    """Give id and name of the task that runs here, beatd's or a Celery app's."""
+    if request := current_request():
+        return request.id, request.task
+    state = sys.modules.get("celery._state")
+    task = state.get_current_task() if state else None
+    return (task.request.id, task.name) if task and task.request else None
+
+
+# Where lines go, and how they look -------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Where the log of a node goes, and how its lines look; None: as it suits."""
+
+    node: str
+    level: int = logging.WARNING
+    file: str | None = None
+    """As in nodes.py; None: standard error."""
+    line: str | None = None
+    date: str | None = None
+    task_line: str | None = None
+    task_date: str | None = None
+    colour: bool | None = None
+    hijack: bool = True
+    """Whether handlers that the root logger has already give way."""
+
+    def set_up(self) -> bool:
+        """Have the records of this process go there; False where others see to it.
+
+        These are whoever is connected to the signal `setup_logging`. Raises ConfigError
+        for a file that cannot be opened, a format that is none, and when they raise.
+        """
+        if self._others_set_up():
+            return False
+        self._make_room()
+        root = logging.getLogger()
+        handler = self._handler(self.line, LINE, self.date)
+        _configure(root, handler, self.level)
+        self._tell("after_setup_logger", [root, root], self.line or LINE)
+        handler = self._handler(self.task_line, TASK_LINE, self.task_date)
+        for logger in ABOVE_TASKS:
+            _configure(logger, handler, self.level)
+            logger.propagate = False
+        self._tell("after_setup_task_logger", ABOVE_TASKS, self.task_line or TASK_LINE)
+        logging.captureWarnings(True)
+        return True
+
+    def begin_child(self) -> None:
+        """Give a process of a pool what is its own; nothing to the main process."""
+        if not places.here():
+            return
+        # It was told to die of the signal, and faulthandler does not know.
+        faulthandler.unregister(signal.SIGUSR1)
+        dump_stacks_to(_stacks)
+        if self.file and is_of_one_process(self.file):
+            self.set_up()
+
+    def _path(self) -> str | None:
+        return path_of(self.file, self.node, places.here()) if self.file else None
+
+    def _make_room(self) -> None:
+        for logger in (logging.getLogger(), *ABOVE_TASKS):
+            for handler in logger.handlers[:]:
+                if self.hijack or handler in _ours:
+                    logger.removeHandler(handler)
+        _ours.clear()
+
+    def _handler(
+        self, line: str | None, usual: str, date: str | None
+    ) -> logging.Handler:
+        path = self._path()
+        try:
+            handler = _File(path) if path else logging.StreamHandler()
+        except OSError as error:
+            problem = f"--logfile: {error.strerror}"
+            raise ConfigError(str(path), [problem]) from error
+        handler.setFormatter(self._formatter(line, usual, date))
+        return handler
+
+    def _formatter(
+        self, line: str | None, usual: str, date: str | None
+    ) -> logging.Formatter:
+        if line is None and self.file is None and _is_journal(sys.stderr):
+            return _Journal(TaskFormatter(usual))
+        # A format of Celery's comes with milliseconds, if nobody says otherwise.
+        seconds = SECONDS if line is None else None
+        try:
+            plain = TaskFormatter(line or BEFORE + usual, date or seconds)
+        except ValueError as error:
+            raise ConfigError(f"log format {line!r}", [str(error)]) from error
+        return _Colour(plain) if self._has_colour() else plain
+
+    def _has_colour(self) -> bool:
+        return not self.file and self.colour is not False and wants_colour(sys.stderr)
+
+    # Whoever else has a say: receivers of our signals, and of Celery's.
+
+    def _others_set_up(self) -> bool:
+        answers = self._tell("setup_logging", (), self.line or BEFORE + LINE)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                problem = f"who is connected to it raised {answer!r}"
+                raise ConfigError("setup_logging", [problem]) from answer
+        return bool(answers)
+
+    def _tell(
+        self, name: str, loggers: Sequence[logging.Logger], line: str
+    ) -> list[object]:
+        """Send a signal, to Celery's receivers with a logger of Celery's."""
+        said = {
+            "loglevel": self.level,
+            "logfile": self._path(),
+            "format": line,
+            "colorize": self._has_colour(),
+        }
+        ours, theirs = (
+            ({"logger": logger} for logger in loggers) if loggers else ({}, {})
+        )
+        answers: list[object] = [*getattr(signals, name).send(**ours, **said)]
+        if celery := sys.modules.get("celery.signals"):
+            sent = getattr(celery, name).send(sender=None, **theirs, **said)
+            answers += [answer for _, answer in sent]
+        return answers
+
+
+_ours: list[logging.Handler] = []
+"""The handlers that `Log.set_up` added."""
+
+
+def _configure(logger: logging.Logger, handler: logging.Handler, level: int) -> None:
+    """Give a logger this handler if it has none, and the level in any case."""
+    logger.setLevel(level)
+    if all(isinstance(one, logging.NullHandler) for one in logger.handlers):
+        logger.addHandler(handler)
+        _ours.append(handler)
+
+
+class _File(WatchedFileHandler):
+    """The file at a path, opened anew when it was rotated; stacks go there as well."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+
+    def _open(self) -> TextIOWrapper:
+        stream = super()._open()
+        # A descriptor of its own: this one is closed before the file is opened anew.
+        dump_stacks_to(os.dup(stream.fileno()))
+        return stream
+
+
+_stacks = 2
+
+
+def dump_stacks_to(descriptor: int) -> None:
+    """Have SIGUSR1 write there what all threads are at, and fatal faults as well.
+
+    The descriptor is left to this function, unless it is standard error.
+    """
+    global _stacks
+    before, _stacks = _stacks, descriptor
+    faulthandler.enable(_stacks)
+    faulthandler.register(signal.SIGUSR1, _stacks)
+    if before not in (2, _stacks):
+        os.close(before)
+
+
 class _Journal(logging.Formatter):
     """One line with its priority; the journal knows the time itself."""
 
+    def __init__(self, plain: logging.Formatter) -> None:
+        super().__init__()
+        self._plain = plain
+
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record).replace("\n", "\n  ")
+        text = self._plain.format(record).replace("\n", "\n  ")
         return _PRIORITY.get(record.levelno, "<6>") + text
 
 
 class _Colour(logging.Formatter):
     """Plain lines, those that ask for attention in colour."""
 
+    def __init__(self, plain: logging.Formatter) -> None:
+        super().__init__()
+        self._plain = plain
+
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = self._plain.format(record)
         colour = _COLOUR.get(record.levelno)
         return f"{colour}{text}\x1b[0m" if colour else text
-
-
-def set_up(
-    level: int,
-    *,
-    file: Path | None = None,
-    line: str | None = None,
-    date: str | None = None,
-    colour: bool | None = None,
-) -> None:
-    """Send all log records of this process to `file`, or else to standard error.
-
-    Raises OSError for a file that cannot be opened.
-    """
-    # Watched: a rotated file is opened anew.
-    handler = WatchedFileHandler(file) if file else logging.StreamHandler()
-    handler.setFormatter(_formatter(file, line, date, colour))
-    root = logging.getLogger()
-    for old in root.handlers[:]:
-        root.removeHandler(old)
-    root.addHandler(handler)
-    root.setLevel(level)
-    logging.captureWarnings(True)
 
 
 def wants_colour(stream: TextIO) -> bool:
@@ -74,17 +288,6 @@ def wants_colour(stream: TextIO) -> bool:
     if os.environ.get("CLICOLOR_FORCE", "0") != "0":
         return True
     return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def _formatter(
-    file: Path | None, line: str | None, date: str | None, colour: bool | None
-) -> logging.Formatter:
-    if file is None and line is None and _is_journal(sys.stderr):
-        return _Journal("%(message)s")
-    if colour is None:
-        colour = wants_colour(sys.stderr)
-    kind = _Colour if colour and file is None else logging.Formatter
-    return kind(line or LINE, date or SECONDS)
 
 
 def _is_journal(stream: TextIO) -> bool:

@@ -5,7 +5,7 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import BinaryIO, TextIO, cast
 
 logger = logging.getLogger("beatd.redirected")
@@ -14,16 +14,17 @@ LONGEST_LINE = 10_000
 """Characters that wait for the end of their line; of a longer one they go on before."""
 
 
-@contextmanager
-def redirected(level: int) -> Iterator[None]:
-    """Have all that this process prints during the block logged at this level."""
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (_printed(stream, level) for stream in before)
-    try:
-        yield
-    finally:
-        flush()
-        sys.stdout, sys.stderr = before
+def redirect(level: int) -> None:
+    """Have all that this process prints logged at this level, from now on."""
+    sys.stdout = _printed(sys.stdout, level)
+    sys.stderr = _printed(sys.stderr, level)
+
+
+def restore() -> None:
+    """Undo `redirect`, if that was done."""
+    flush()
+    sys.stdout = _real(sys.stdout)
+    sys.stderr = _real(sys.stderr)
 
 
 def flush() -> None:
@@ -42,6 +43,10 @@ def _printed(stream: TextIO, level: int) -> TextIO:
     return cast(TextIO, Printed(stream, level))
 
 
+def _real(stream: TextIO) -> TextIO:
+    return stream.real if isinstance(stream, Printed) else stream
+
+
 class Printed(io.TextIOBase):
     """Stands for a stream of this process: each line written to it becomes a record.
 
@@ -52,7 +57,7 @@ class Printed(io.TextIOBase):
     """
 
     def __init__(self, real: TextIO, level: int) -> None:
-        self._real = real
+        self.real = real
         self._level = level
         self._begun: dict[int, str] = {}
         """Lines without an end, by thread."""
@@ -61,20 +66,20 @@ class Printed(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override] # typeshed: a variable
-        return self._real.encoding
+        return self.real.encoding
 
     @property
     def errors(self) -> str | None:  # type: ignore[override] # typeshed: a variable
-        return self._real.errors
+        return self.real.errors
 
     @property
     def buffer(self) -> BinaryIO:
         """Give where bytes go, past the log."""
-        return self._real.buffer
+        return self.real.buffer
 
     def fileno(self) -> int:
         """Give the real one, for programs that a task starts."""
-        return self._real.fileno()
+        return self.real.fileno()
 
     def writable(self) -> bool:
         return True
@@ -83,7 +88,7 @@ class Printed(io.TextIOBase):
         me = threading.get_ident()
         if me in self._logging:
             with suppress(OSError, ValueError):
-                self._real.write(text)
+                self.real.write(text)
             return len(text)
         for piece in _pieces(text):
             line = self._begun.pop(me, "") + piece
@@ -98,7 +103,7 @@ class Printed(io.TextIOBase):
         me = threading.get_ident()
         if me in self._logging:
             with suppress(OSError, ValueError):
-                self._real.flush()
+                self.real.flush()
             return
         if line := self._begun.pop(me, ""):
             self._log(me, line)

@@ -1,24 +1,22 @@
 """Running as a service: options, process, signals, status, exit."""
 
-import contextlib
-import faulthandler
 import logging
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from queue import SimpleQueue
 
-from beatd import daemon, logs, signals, wiring
+from beatd import process, signals, wiring
 from beatd.clock import Wake
 from beatd.config import Config, load
 from beatd.errors import ConfigError
 from beatd.instant import Instant, datetime_of, span_of
+from beatd.nodes import node_name
 from beatd.notify import Notify
 from beatd.options import Options, Told
 from beatd.pools.tending import Life
@@ -34,22 +32,35 @@ logger = logging.getLogger(__name__)
 
 def run_scheduler(options: Options) -> int:
     """Run the scheduler until it is told to stop; give the exit status."""
-    with _process(options, "beat") as (config, notify):
+    program = process.begin(options, "beat")
+    config, notify = program.config, Notify.from_environment()
+    with program.in_service(node_name("celerybeat@%h")):
+        _name_bad_entries(config)
         beat = _Beat(options, config, notify, inbox=SimpleQueue())
         _on_signals({"SIGTERM": beat.stop, "SIGINT": beat.stop, "SIGHUP": beat.reload})
-        _banner(options, config)
+        _announce(options, config)
         beat.run()
+        notify.stopping()
     return 0
 
 
 def run_worker(options: Options, *, beat: bool) -> int:
     """Run a worker, and with `beat` a scheduler, until told to stop."""
-    with _process(options, "worker") as (config, notify):
+    program = process.begin(options, "worker")
+    config, notify = program.config, Notify.from_environment()
+    choice = choice_of(options)
+    # Before the log is set up: what the user's modules do about it comes first.
+    workplace = wiring.workplace_of(config, choice)
+    with program.in_service(workplace.hostname) as log:
+        _name_bad_entries(config)
         inbox: SimpleQueue[WorkerEvent] = SimpleQueue()
-        choice, tell = choice_of(options), partial(_told, options)
-        worker = wiring.worker_of(config, choice, inbox, tell)
+        tell = partial(_told, options)
+        worker = wiring.worker_of(
+            config, choice, workplace, inbox, tell=tell, begin_process=log.begin_child
+        )
         scheduler = _Beat(options, config, Notify(), SimpleQueue()) if beat else None
-        _Crew(worker, scheduler, inbox, notify).run(partial(_banner, options, config))
+        _Crew(worker, scheduler, inbox, notify).run(partial(_announce, options, config))
+        notify.stopping()
     return 0
 
 
@@ -63,12 +74,13 @@ def become_nursery(told: Told) -> tuple[Life, bytes]:
     Gives what these do, and what there is to say of their tasks. User, working
     directory, umask and environment are the worker's already.
     """
-    options = told.options
-    faulthandler.enable()
-    config = load(options.wanted(), strict=bool(options.strict))
-    settings = config.settings
-    _log_to(options, settings, options.logfile or settings.worker_logfile)
-    return wiring.life_of(config, choice_of(options), told.modules)
+    program = process.load_config(told.options, "worker")
+    choice = choice_of(told.options)
+    choice = replace(choice, include=[*choice.include, *told.modules])
+    workplace = wiring.workplace_of(program.config, choice)
+    log = program.begin_log(workplace.hostname)
+    settings = program.config.settings
+    return wiring.life_of(settings, workplace, told.modules, log.begin_child)
 
 
 def choice_of(options: Options) -> wiring.WorkerChoice:
@@ -271,52 +283,6 @@ class _Beat:
             )
 
 
-@contextlib.contextmanager
-def _process(options: Options, kind: str) -> Iterator[tuple[Config, Notify]]:
-    """Make this process what the options and settings say, for the block's time."""
-    if options.detach:
-        arguments = [word for word in sys.argv[1:] if word not in ("--detach", "-D")]
-        daemon.detach(arguments, options.executable)
-    faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1)
-    notify = Notify.from_environment()
-    config = load(options.wanted(), strict=bool(options.strict))
-    settings = config.settings
-    if umask := options.umask or getattr(settings, f"{kind}_umask"):
-        os.umask(daemon.umask_of(str(umask)))
-    daemon.become(
-        _text(options.uid or getattr(settings, f"{kind}_uid")),
-        _text(options.gid or getattr(settings, f"{kind}_gid")),
-    )
-    _log_to(options, settings, options.logfile or getattr(settings, f"{kind}_logfile"))
-    pidfile = options.pidfile or getattr(settings, f"{kind}_pidfile")
-    with daemon.pid_file(Path(pidfile) if pidfile else None):
-        _name_bad_entries(config)
-        yield config, notify
-        notify.stopping()
-    logger.info("stopped", extra={"event": "stop"})
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
-
-
-def _log_to(options: Options, settings: Settings, file: str | None) -> None:
-    name = (options.loglevel or "WARNING").upper()
-    level = logging.getLevelNamesMapping()[name]
-    try:
-        logs.set_up(
-            level,
-            file=Path(file) if file else None,
-            line=settings.worker_log_format,
-            date=settings.worker_log_datefmt,
-            colour=False if options.no_color else settings.worker_log_color,
-        )
-    except OSError as error:
-        problem = f"--logfile: {error.strerror}"
-        raise ConfigError(str(file), [problem]) from error
-
-
 def _name_bad_entries(config: Config) -> None:
     for bad in config.bad:
         for problem in bad.problems:
@@ -336,11 +302,12 @@ def _on_signals(handlers: Mapping[str, Callable[[], None]]) -> None:
         signal.signal(getattr(signal, name), lambda *_, handle=handler: handle())
 
 
-def _banner(options: Options, config: Config) -> None:
+def _announce(options: Options, config: Config) -> None:
     """Say on a terminal what runs; elsewhere one line of the log says it."""
     settings = config.settings
     broker = mask(settings.write_urls[0])
-    if options.quiet or not sys.stderr.isatty():
+    terminal = sys.__stderr__  # and not what tasks print to
+    if options.quiet or not terminal or not terminal.isatty():
         logger.info(
             "beatd %s: config %s, broker %s, %d entries, pid %d on %s",
             __version__,
@@ -358,7 +325,7 @@ def _banner(options: Options, config: Config) -> None:
         f"broker {broker}   zone {settings.zone}   {len(config.entries)} entries",
         "stop: Ctrl-C",
     ]
-    sys.stderr.write("\n".join(lines) + "\n")
+    terminal.write("\n".join(lines) + "\n")
 
 
 def _shown(instant: Instant, settings: Settings) -> str:

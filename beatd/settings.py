@@ -1081,33 +1081,26 @@ class Settings:
     worker_log_color: Flag | None = works(
         "CELERYD_LOG_COLOR", None, "Coloured logs; unset: on a terminal."
     )
-    worker_task_log_format: Text = unused(
+    worker_task_log_format: Text | None = works(
         "CELERYD_TASK_LOG_FORMAT",
-        "[%(asctime)s: %(levelname)s/%(processName)s]"
-        " %(task_name)s[%(task_id)s]: %(message)s",
-        "Format of the log lines of tasks.",
-        "tasks log in `worker_log_format`",
-    )
-    worker_task_log_datefmt: Text | None = unused(
-        "CELERYD_TASK_LOG_DATEFMT",
         None,
-        "Format of the time in them.",
-        "tasks log in `worker_log_datefmt`",
+        "Format of what tasks log through `get_task_logger`, with `%(task_name)s` and"
+        " `%(task_id)s`; unset: as `worker_log_format`'s, with both.",
+    )
+    worker_task_log_datefmt: Text | None = works(
+        "CELERYD_TASK_LOG_DATEFMT", None, "Format of the time in them."
     )
     worker_hijack_root_logger: Flag = works(
         "CELERYD_HIJACK_ROOT_LOGGER", True, "Replace the handlers of the root logger."
     )
-    worker_redirect_stdouts: Flag = unused(
+    worker_redirect_stdouts: Flag = works(
         "CELERY_REDIRECT_STDOUTS",
         True,
         "Send what tasks print to the log.",
-        "what tasks print goes where the worker's output goes",
+        differs="By lines, and not by what `write` is called with.",
     )
-    worker_redirect_stdouts_level: Text | Count = unused(
-        "CELERY_REDIRECT_STDOUTS_LEVEL",
-        "WARNING",
-        "At this level.",
-        "goes with `worker_redirect_stdouts`",
+    worker_redirect_stdouts_level: Text | Count = works(
+        "CELERY_REDIRECT_STDOUTS_LEVEL", "WARNING", "At this level."
     )
     worker_soft_shutdown_timeout: Seconds = works(
         "CELERYD_SOFT_SHUTDOWN_TIMEOUT",

@@ -48,6 +48,13 @@ In the scheduler, which is the sender:
 
     beat_init               before its first tick
     beat_embedded_init      the same, when it runs in a worker
+
+When the log is set up, the modules of tasks being imported; with loglevel, logfile,
+format and colorize:
+
+    setup_logging           whoever is connected sees to the log instead of beatd
+    after_setup_logger      logger: the root logger, with its handlers
+    after_setup_task_logger logger: the one above those of tasks
 """
 
 import logging
@@ -139,20 +146,24 @@ class Signal:
         """Say whether anybody is connected."""
         return bool(self._connections)
 
-    def send(self, sender: Any = None, **said: Any) -> None:
-        """Call all who want to hear of it; what they raise is logged."""
+    def send(self, sender: Any = None, **said: Any) -> list[Exception | None]:
+        """Call all who want to hear of it; give what each raised, which is logged."""
+        raised: list[Exception | None] = []
         for connection in self._connections:
             if not connection.hears(sender):
                 continue
             try:
                 connection.receiver(signal=self, sender=sender, **said)
-            except Exception:  # foreign code, which must not harm a run
+                raised.append(None)
+            except Exception as error:  # foreign code, which must not harm a run
+                raised.append(error)
                 logger.exception(
                     "%r, connected to %s, raised",
                     connection.receiver,
                     self.name,
                     extra={"event": "signal.failed", "signal": self.name},
                 )
+        return raised
 
     def _forget(self, key: object) -> None:
         self._connections = tuple(one for one in self._connections if one.key != key)
@@ -181,3 +192,6 @@ worker_process_init = Signal("worker_process_init")
 worker_process_shutdown = Signal("worker_process_shutdown")
 beat_init = Signal("beat_init")
 beat_embedded_init = Signal("beat_embedded_init")
+setup_logging = Signal("setup_logging")
+after_setup_logger = Signal("after_setup_logger")
+after_setup_task_logger = Signal("after_setup_task_logger")

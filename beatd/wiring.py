@@ -9,7 +9,7 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import tzinfo
 from functools import partial
@@ -157,23 +157,54 @@ def _witness_of(config: Config, broker: Broker) -> Witness | None:
     return Announcer(broker, Voice(config.format.origin, config.settings))
 
 
-def worker_of(
-    config: Config,
-    choice: WorkerChoice,
-    inbox: "SimpleQueue[WorkerEvent]",
-    tell: Callable[[Sequence[str]], object],
-) -> Worker:
-    """Make a worker of a config, its tasks imported, in front of its broker.
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """The app whose tasks a worker runs, all its modules imported."""
 
-    `tell` gives what a new interpreter has to know that is to import the same, and
-    these modules. Raises ConfigError for modules that cannot be imported, and the like.
+    app: object
+    hostname: str
+    machine_zone: tzinfo
+    """Local time before it became that of the settings."""
+
+
+def workplace_of(config: Config, choice: WorkerChoice) -> Workplace:
+    """Import the tasks that a worker runs.
+
+    Raises ConfigError for modules that cannot be imported.
     """
     settings = config.settings
     own_zone = machine_zone()
     # Before any module of the user's is imported: it may ask what time it is.
     local_time(str(settings.zone))
     hostname = node_name(choice.hostname)
-    work = _work_of(config, choice, hostname)
+    app = config.source.app or Beatd()
+    if isinstance(app, Beatd):
+        app.use(settings)
+        app.import_tasks(choice.include)
+        add_builtin_tasks(app.tasks)
+    else:
+        celery_app.prepare(app, settings, hostname, choice.include)
+    return Workplace(app, hostname, own_zone)
+
+
+def worker_of(
+    config: Config,
+    choice: WorkerChoice,
+    workplace: Workplace,
+    inbox: "SimpleQueue[WorkerEvent]",
+    *,
+    tell: Callable[[Sequence[str]], object],
+    begin_process: Callable[[], object],
+) -> Worker:
+    """Make a worker of a config, in front of its broker.
+
+    `tell` gives what a new interpreter has to know that is to import the same, and
+    these modules; `begin_process` is called first of all in each process of the pool.
+    Raises ConfigError.
+    """
+    settings = config.settings
+    hostname = workplace.hostname
+    work = _work_of(workplace, settings)
     broker = brokers.of_settings(settings, settings.read_urls)
     audience = broker if isinstance(broker, Broadcast) else None
     lamport = LamportClock()
@@ -183,7 +214,7 @@ def worker_of(
         work.runner,
         inbox.put,
         size=choice.autoscale.least if choice.autoscale else _pool_size(settings),
-        initialise=work.initialise,
+        initialise=partial(_call_all, [begin_process, work.initialise]),
         max_tasks_per_child=settings.worker_max_tasks_per_child,
         max_memory_per_child=settings.worker_max_memory_per_child,
         alive_timeout=settings.worker_proc_alive_timeout,
@@ -204,7 +235,7 @@ def worker_of(
         results=work.results,
         autoscale=choice.autoscale,
         router=router_of(config, choice),
-        events=_events_of(settings, choice, audience, hostname, lamport, own_zone),
+        events=_events_of(settings, choice, audience, workplace, lamport),
         pidbox=_pidbox_of(settings, audience, hostname, lamport, inbox),
         state_file=_state_file_of(settings, hostname),
         lamport=lamport,
@@ -221,23 +252,22 @@ def _interpreter() -> Sequence[str]:
 
 
 def life_of(
-    config: Config, choice: WorkerChoice, modules: Sequence[str]
+    settings: Settings,
+    workplace: Workplace,
+    modules: Sequence[str],
+    begin_process: Callable[[], object],
 ) -> tuple[Life, bytes]:
-    """Import the tasks of a config, and these modules, in a new interpreter.
+    """Give what children that are forked from a new interpreter do.
 
-    Gives what children that are forked from it do, and what there is to say of their
-    tasks. Raises ConfigError as `worker_of` does.
+    And what there is to say of their tasks; these modules were asked for. What
+    `begin_process` is, is said at `worker_of`. Raises ConfigError.
     """
-    settings = config.settings
-    local_time(str(settings.zone))
-    hostname = node_name(choice.hostname)
-    choice = replace(choice, include=[*choice.include, *modules])
-    work = _work_of(config, choice, hostname)
+    work = _work_of(workplace, settings)
     # What its handlers prepare in the worker's process, children are to have here too.
-    signals.worker_init.send(_Elsewhere(hostname))
+    signals.worker_init.send(_Elsewhere(workplace.hostname))
     child = Child(
         work.runner,
-        work.initialise,
+        partial(_call_all, [begin_process, work.initialise]),
         settings.worker_max_tasks_per_child,
         settings.worker_max_memory_per_child,
     )
@@ -255,9 +285,8 @@ def _events_of(
     settings: Settings,
     choice: WorkerChoice,
     audience: Broadcast | None,
-    hostname: str,
+    workplace: Workplace,
     lamport: LamportClock,
-    own_zone: tzinfo,
 ) -> Events | None:
     if audience is None:
         if settings.worker_send_task_events:
@@ -267,10 +296,10 @@ def _events_of(
     beats = settings.worker_enable_heartbeat
     return Events(
         audience,
-        hostname,
+        workplace.hostname,
         settings,
         lamport,
-        machine_zone=own_zone,
+        machine_zone=workplace.machine_zone,
         interval=choice.heartbeat_interval if beats else None,
         enabled=settings.worker_send_task_events,
     )
@@ -309,36 +338,34 @@ class _Work:
     tasks: Registry
     runner: AsyncRunner
     results: Keeper | None
-    conductor: Follower | None = None
-    initialise: Callable[[], object] | None = None
+    conductor: Follower
+    initialise: Callable[[], object]
 
 
-def _work_of(config: Config, choice: WorkerChoice, hostname: str) -> _Work:
-    app = config.source.app or Beatd()
+def _work_of(workplace: Workplace, settings: Settings) -> _Work:
+    app = workplace.app
     if not isinstance(app, Beatd):
-        return _celery_work_of(app, config.settings, choice, hostname)
-    settings = config.settings
-    app.use(settings)
-    app.import_tasks(choice.include)
-    add_builtin_tasks(app.tasks)
+        return _celery_work_of(app, workplace.hostname, settings)
     limits = limits_of(settings)
-    executor = executor_for(app, hostname, limits)
+    executor = executor_for(app, workplace.hostname, limits)
     kept = results.connect(settings) if settings.result_url else None
     successors = replace(executor.successors, apart=in_a_thread)
     conductor = Conductor(kept, successors, limits)
     return _Work(app.tasks, executor, kept, conductor, signals.worker_process_init.send)
 
 
-def _celery_work_of(
-    app: object, settings: Settings, choice: WorkerChoice, hostname: str
-) -> _Work:
-    celery_app.prepare(app, settings, hostname, choice.include)
+def _celery_work_of(app: object, hostname: str, settings: Settings) -> _Work:
     limits = limits_of(settings)
     runner = CeleryRunner(app, limits, hostname)
     kept = CeleryResults(app) if settings.result_url else None
     conductor = CeleryConductor(app, limits)
     tasks = celery_app.registry_of(app)
     return _Work(tasks, runner, kept, conductor, runner.initialise)
+
+
+def _call_all(functions: Iterable[Callable[[], object]]) -> None:
+    for function in functions:
+        function()
 
 
 def queues_of(config: Config, choice: WorkerChoice) -> Sequence[str]:

@@ -59,6 +59,7 @@ ORDER = [
     "logs",
     "notify",
     "daemon",
+    "process",
     "wiring",
     "service",
     "spawned",

@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 
 from beatd import printed
-from beatd.printed import LONGEST_LINE, Printed, redirected
+from beatd.printed import LONGEST_LINE, Printed
 
 
 class Ear(logging.Handler):
@@ -40,6 +40,15 @@ def connected(handler: logging.Handler) -> Iterator[None]:
         printed.logger.removeHandler(handler)
         printed.logger.propagate = True
         printed.logger.setLevel(logging.NOTSET)
+
+
+@contextmanager
+def redirected() -> Iterator[None]:
+    printed.redirect(logging.INFO)
+    try:
+        yield
+    finally:
+        printed.restore()
 
 
 @pytest.fixture
@@ -198,7 +207,7 @@ def test_nobody_closes_it_for_the_others(stream: Printed, ear: Ear) -> None:
 def test_it_is_a_stream_like_the_one_it_stands_for(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    with redirected(logging.INFO):
+    with redirected():
         assert sys.stdout.writable()
         assert not sys.stdout.isatty()
         assert sys.stdout.encoding == "utf-8"
@@ -213,7 +222,7 @@ def test_it_is_a_stream_like_the_one_it_stands_for(
 
 def test_during_the_block_what_is_printed_is_logged_and_then_no_more(ear: Ear) -> None:
     before = sys.stdout, sys.stderr
-    with redirected(logging.INFO):
+    with redirected():
         print("out")
         print("err", file=sys.stderr)
         print("left", end="")

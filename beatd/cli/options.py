@@ -56,9 +56,15 @@ CONFIG = _all_of(
         help="Change to this directory first.",
     ),
     click.option(
-        "--result-backend", metavar="URL", help="Result backend; wins over the config."
+        "--result-backend",
+        metavar="URL",
+        help="Result backend; wins over the config.",
     ),
-    click.option("--loader", hidden=True, help="Accepted; beatd loads apps itself."),
+    click.option(
+        "--loader",
+        hidden=True,
+        help="Accepted; beatd loads apps itself.",
+    ),
     click.option("-C", "--no-color", is_flag=True, default=None, help="No colours."),
     click.option("-q", "--quiet", is_flag=True, default=None, help="No banner."),
     click.option("--debug", is_flag=True, default=None, help="Errors with traceback."),
@@ -73,7 +79,12 @@ CONFIG = _all_of(
 
 SOURCE = _all_of(
     CONFIG,
-    click.option("-b", "--broker", metavar="URL", help="Broker; wins over the config."),
+    click.option(
+        "-b",
+        "--broker",
+        metavar="URL",
+        help="Broker; wins over the config.",
+    ),
 )
 
 PROCESS = _all_of(
@@ -84,9 +95,16 @@ PROCESS = _all_of(
         help="How much to log.  [default: WARNING]",
     ),
     click.option(
-        "-f", "--logfile", metavar="FILE", help="Log there, not to standard error."
+        "-f",
+        "--logfile",
+        metavar="FILE",
+        help="Log there, not to standard error; %n, %h, %d, %i, %I expand.",
     ),
-    click.option("--pidfile", metavar="FILE", help="Hold this file while running."),
+    click.option(
+        "--pidfile",
+        metavar="FILE",
+        help="Hold this file while running; %n, %h, %d expand.",
+    ),
     click.option("--uid", metavar="USER", help="Run as this user."),
     click.option("--gid", metavar="GROUP", help="Run as this group."),
     click.option("--umask", metavar="MASK", help="Octal with a leading 0."),

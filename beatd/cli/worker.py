@@ -44,7 +44,12 @@ def _size(
 @SOURCE
 @PROCESS
 @DETACH
-@click.option("-n", "--hostname", metavar="NAME", help="Node name; %h, %n, %d expand.")
+@click.option(
+    "-n",
+    "--hostname",
+    metavar="NAME",
+    help="Node name; %h, %n, %d expand.  [default: celery@%h]",
+)
 @click.option(
     "-c",
     "--concurrency",
@@ -143,7 +148,7 @@ def _size(
     "-S",
     "--statedb",
     metavar="FILE",
-    help="Remember there what was revoked; %h, %n, %d expand.",
+    help="Remember there what was revoked; %n, %h, %d expand.",
 )
 @click.option("-B", "--beat", is_flag=True, help="Run the scheduler too; safe on all.")
 @click.pass_context

@@ -29,8 +29,6 @@ DIFFERENCES: Mapping[str, str] = {
     "--soft-time-limit": "In every pool, as far as it can: see [pools.md](pools.md).",
     "--purge": "Says how many messages went.",
     "--statedb": "An SQLite file; a shelve is refused, and left as it is.",
-    "--hostname": "`%i` and `%I` do not expand.",
-    "--logfile": "No `%` in the name expands.",
     "--pidfile": "It is held by a lock: a stale file never blocks a start.",
     "--beat": "A thread, beside any pool; on many workers each slot is emitted once.",
     "--schedule-filename": "An SQLite file; a shelve is refused, and left as it is.",
