@@ -80,7 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit status."""
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     try:
-        status = beatd.main(args=words, prog_name="beatd", standalone_mode=False)
+        status = beatd.main(
+            args=words,
+            prog_name="beatd",
+            standalone_mode=False,
+            auto_envvar_prefix="CELERY",  # $CELERY_WORKER_CONCURRENCY, as there
+        )
     except click.UsageError as error:
         click.echo(f"error: {explained(error)}", err=True)
         return USAGE

@@ -45,6 +45,7 @@ CONFIG = _all_of(
     click.option(
         "--config",
         metavar="MODULE|FILE",
+        envvar="CONFIG_MODULE",
         help="Config module or file.  [default: $BEATD_CONFIG, else celeryconfig]",
     ),
     click.option(
@@ -58,10 +59,12 @@ CONFIG = _all_of(
     click.option(
         "--result-backend",
         metavar="URL",
+        envvar="RESULT_BACKEND",
         help="Result backend; wins over the config.",
     ),
     click.option(
         "--loader",
+        envvar="LOADER",
         hidden=True,
         help="Accepted; beatd loads apps itself.",
     ),
@@ -83,6 +86,7 @@ SOURCE = _all_of(
         "-b",
         "--broker",
         metavar="URL",
+        envvar="BROKER_URL",
         help="Broker; wins over the config.",
     ),
 )

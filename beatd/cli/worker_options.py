@@ -52,8 +52,9 @@ _INTRODUCTION = """\
 `python -m beatd.cli.worker_options`: edit those. -->
 
 What each does for `beatd worker`. Celery's global options (`-A`, `-b`, ...) may stand
-before the command or after it. Values and defaults: `beatd worker --help` and
-[settings.md](settings.md).
+before the command or after it. Each may stand in the environment, too, by Celery's
+name for it: `CELERY_WORKER_CONCURRENCY`, `CELERY_APP`, `BROKER_URL`. Values and
+defaults: `beatd worker --help` and [settings.md](settings.md).
 
 ## Options
 

@@ -7,7 +7,7 @@ import pytest
 from celery.bin.celery import celery as celery_command
 from celery.bin.worker import worker as celery_worker
 
-from beatd.cli import worker_options
+from beatd.cli import beatd, worker_options
 from beatd.cli.options import given
 from beatd.cli.worker import command
 from beatd.options import Options
@@ -102,6 +102,34 @@ def test_an_option_becomes_a_setting(
     del said["beat"], said["purge"]
 
     assert Options(**said).settings() == settings
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "option"),
+    [
+        ("CELERY_WORKER_CONCURRENCY", "3", {"concurrency": 3}),
+        ("CELERY_WORKER_TASK_EVENTS", "1", {"task_events": True}),
+        ("CELERY_LOGLEVEL", "info", {"loglevel": "INFO"}),
+        ("CELERY_APP", "proj", {"app": "proj"}),
+        ("APP", "proj", {"app": "proj"}),
+        ("BROKER_URL", "redis://", {"broker": "redis://"}),
+        ("CELERY_BROKER", "redis://", {"broker": "redis://"}),
+        ("RESULT_BACKEND", "redis://", {"result_backend": "redis://"}),
+        ("CONFIG_MODULE", "conf", {"config": "conf"}),
+    ],
+)
+def test_an_option_is_taken_from_the_environment_as_by_celery(
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    option: dict[str, object],
+) -> None:
+    monkeypatch.setenv(variable, value)
+    above = beatd.make_context("beatd", ["worker"], auto_envvar_prefix="CELERY")
+
+    context = command.make_context("worker", [], parent=above)
+
+    assert given(context).items() >= option.items()
 
 
 @pytest.mark.parametrize("size", ["-1", "many"])
