@@ -18,8 +18,9 @@ class FileLock:
     it would let two processes lock two files of one name.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, mode: int = 0o600) -> None:
         self.path = path
+        self._mode = mode
         self._descriptor: int | None = None
         _all.add(self)
 
@@ -35,9 +36,8 @@ class FileLock:
         """
         if self.held:
             return True
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-        if not self._lock(descriptor, fcntl.LOCK_EX):
-            os.close(descriptor)
+        descriptor = self._open_locked()
+        if descriptor is None:
             return False
         self._descriptor = descriptor
         # A full disk takes away the words and leaves the lock.
@@ -67,7 +67,8 @@ class FileLock:
             return True
         try:
             # Shared: several who ask at once are not in each other's way.
-            return self._lock(descriptor, fcntl.LOCK_SH)
+            free = self._lock(descriptor, fcntl.LOCK_SH)
+            return free and self._is_current(descriptor)
         finally:
             os.close(descriptor)
 
@@ -78,12 +79,22 @@ class FileLock:
         except OSError:
             return ""
 
+    def _open_locked(self) -> int | None:
+        while True:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, self._mode)
+            if not self._lock(descriptor, fcntl.LOCK_EX):
+                os.close(descriptor)
+                return None
+            if self._is_current(descriptor):
+                return descriptor
+            os.close(descriptor)  # somebody removed it: another one has the name
+
     def _lock(self, descriptor: int, how: int) -> bool:
         try:
             fcntl.flock(descriptor, how | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        return self._is_current(descriptor)
+        return True
 
     def _is_current(self, descriptor: int) -> bool:
         """Whether the path still names this file: someone may have removed it."""

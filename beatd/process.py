@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,10 +97,9 @@ def begin(options: Options, kind: str) -> Process:
     With --detach it is a process in the background that returns from here. Raises
     ConfigError.
     """
-    if options.detach:
-        arguments = [word for word in sys.argv[1:] if word not in ("--detach", "-D")]
-        daemon.detach(arguments, options.executable)
     process = load_config(options, kind)
+    if daemon.wants_detaching(options.detach):
+        daemon.detach(process.said("executable"))
     if umask := process.said("umask"):
         os.umask(daemon.umask_of(umask))
     daemon.become(process.said("uid"), process.said("gid"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import SimpleQueue
 
-from beatd import process, signals, wiring
+from beatd import daemon, process, signals, wiring
 from beatd.clock import Wake
 from beatd.config import Config, load
 from beatd.errors import ConfigError
@@ -304,6 +304,7 @@ def _on_signals(handlers: Mapping[str, Callable[[], None]]) -> None:
 
 def _announce(options: Options, config: Config) -> None:
     """Say on a terminal what runs; elsewhere one line of the log says it."""
+    daemon.begun()
     settings = config.settings
     broker = mask(settings.write_urls[0])
     terminal = sys.__stderr__  # and not what tasks print to

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from beatd import daemon
 from beatd.cli.options import DETACH, PROCESS, SOURCE, given
 from beatd.cli.usage import (
     CONFIG,
@@ -78,6 +79,7 @@ def beatd(context: click.Context, /, **_: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit status."""
+    daemon.remember_start()
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     try:
         status = beatd.main(

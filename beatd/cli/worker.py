@@ -167,7 +167,7 @@ def command(context: click.Context, /, beat: bool, purge: bool, **_: Any) -> Non
 
 def _purge(options: "Options") -> None:
     """Remove what waits in the worker's queues, if that is really meant."""
-    from beatd import brokers, wiring
+    from beatd import brokers, daemon, wiring
     from beatd.config import load
     from beatd.service import choice_of
 
@@ -177,7 +177,7 @@ def _purge(options: "Options") -> None:
         named = ", ".join(map(printable, queues))
         if not confirmed(f"remove all messages that wait in {named}?"):
             raise Failure("nothing was removed, and no worker started")
-    if options.detach:
+    if daemon.wants_detaching(options.detach):
         return  # the process in the background does it, and nobody is asked there
     broker = brokers.of_settings(config.settings, config.settings.read_urls)
     try:

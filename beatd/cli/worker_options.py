@@ -30,6 +30,8 @@ DIFFERENCES: Mapping[str, str] = {
     "--purge": "Says how many messages went.",
     "--statedb": "An SQLite file; a shelve is refused, and left as it is.",
     "--pidfile": "It is held by a lock: a stale file never blocks a start.",
+    "--detach": "Ends when the worker has begun; if it does not, with its error.",
+    "--umask": "In the foreground as well; unset, it stays as it is.",
     "--beat": "A thread, beside any pool; on many workers each slot is emitted once.",
     "--schedule-filename": "An SQLite file; a shelve is refused, and left as it is.",
     "--scheduler": "The scheduler is beatd's; the name of another class is an error.",

@@ -1,0 +1,431 @@
+"""Running as a program of the system: background, pid file, user and umask."""
+
+import grp
+import json
+import os
+import pwd
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from beatd import Beatd
+from beatd.daemon import become, pid_file, umask_of
+from beatd.errors import ConfigError
+from tests.processes import ROOT, beatd, ended, environment
+from tests.rights import as_nobody
+from tests.servers import eventually
+
+CONFIG = """
+from beatd import every
+broker_url = "sqlite:///broker.db"
+result_backend = "sqlite:///results.db"
+include = ["chores"]
+beat_schedule = {"tick": {"task": "chores.tick", "schedule": every(0.1)}}
+"""
+
+CHORES = """
+import json
+import os
+from pathlib import Path
+from beatd import shared_task
+
+
+@shared_task(name="chores.tick")
+def tick():
+    print("ticks on", os.environ.get("CALLED", "?"))
+
+
+@shared_task(name="chores.who")
+def who():
+    mask = os.umask(0)
+    os.umask(mask)
+    said = [os.getuid(), os.getgid(), os.getgroups(), mask]
+    Path("who.part").write_text(json.dumps(said))
+    Path("who.part").rename("who.json")
+"""
+
+OPTIONS = ("--config", "conf", "--pidfile", "w.pid", "-f", "w.log")
+WORKER = ("worker", *OPTIONS, "-c", "1")
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Path]:
+    """A folder with a config; what runs there in the background is ended after it."""
+    (tmp_path / "conf.py").write_text(CONFIG)
+    (tmp_path / "chores.py").write_text(CHORES)
+    yield tmp_path
+    for path in tmp_path.rglob("w.pid"):
+        with suppress(ProcessLookupError, ValueError):
+            os.kill(int(path.read_text()), signal.SIGKILL)
+
+
+def client_of(folder: Path) -> AbstractContextManager[Beatd]:
+    urls = [f"sqlite:///{folder}/{name}.db" for name in ("broker", "results")]
+    client = Beatd("client", broker=urls[0], backend=urls[1], set_as_current=False)
+    return closing(client)
+
+
+def log_of(folder: Path) -> str:
+    path = folder / "w.log"
+    return path.read_text() if path.exists() else ""
+
+
+def pid_in(folder: Path) -> int:
+    return int((folder / "w.pid").read_text())
+
+
+def end(folder: Path) -> None:
+    os.kill(pid_in(folder), signal.SIGTERM)
+    eventually(lambda: " stopped" in log_of(folder))
+
+
+# Into the background
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("worker", *OPTIONS, "-c", "1", "-B", "-l", "INFO", "-D"),
+        ("worker", *OPTIONS, "-c", "1", "-BDl", "INFO"),
+        ("worker", *OPTIONS, "-c", "1", "-Dl", "INFO", "-B"),
+        (*OPTIONS, "-Dl", "INFO", "worker", "-B"),
+        ("worker", *OPTIONS, "-c", "1", "-B", "--loglevel=INFO", "--detach"),
+        (*OPTIONS, "-l", "INFO", "--detach"),
+    ],
+)
+def test_detached_it_runs_as_it_was_told_to(here: Path, words: Sequence[str]) -> None:
+    result = ended(*words, cwd=here)
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    pid = pid_in(here)  # it is there by now
+    assert os.getsid(pid) not in (pid, os.getsid(0))
+    eventually(lambda: "tick queued" in log_of(here))
+    if "worker" in words:
+        eventually(lambda: "ticks on" in log_of(here), "a task to run")
+    end(here)
+    assert not (here / "w.pid").exists()
+
+
+def test_the_environment_goes_along(here: Path) -> None:
+    env = {"BEATD_CONFIG": "conf", "CELERY_WORKER_LOGLEVEL": "INFO", "CALLED": "Ann"}
+    options = ("--pidfile", "w.pid", "-f", "w.log", "-c", "1", "-B")
+
+    result = ended("worker", *options, cwd=here, CELERY_WORKER_DETACH="1", **env)
+
+    assert result.returncode == 0, result.stderr
+    eventually(lambda: "ticks on Ann" in log_of(here))
+    end(here)
+
+
+def test_relative_paths_count_from_where_the_options_say(here: Path) -> None:
+    shop = here / "shop"
+    shop.mkdir()
+    for path in here.glob("*.py"):
+        path.rename(shop / path.name)
+
+    result = ended(*WORKER, "-Dl", "INFO", "--workdir", "shop", cwd=here)
+
+    assert result.returncode == 0, result.stderr
+    eventually(lambda: "is ready" in log_of(shop))
+    end(shop)
+    assert [path.name for path in here.iterdir()] == ["shop"]
+
+
+def test_whoever_detaches_it_hears_why_it_did_not_start(here: Path) -> None:
+    (here / "conf.py").write_text("timezone = 'Europe/Pariss'")
+
+    result = ended(*WORKER, "-D", cwd=here)
+
+    assert result.returncode == 78
+    assert "did you mean 'Europe/Paris'?" in result.stderr
+
+
+def test_what_fails_in_the_background_is_told_to_whoever_waits(here: Path) -> None:
+    (here / "chores.py").write_text("import nothing_of_that_name")
+
+    result = ended(*WORKER, "-D", cwd=here)
+
+    assert result.returncode == 78
+    assert "nothing_of_that_name" in result.stderr
+
+
+@pytest.mark.parametrize("pool", ["gevent", "eventlet"])
+def test_a_process_that_is_patched_goes_into_the_background_as_others(
+    here: Path, pool: str
+) -> None:
+    fails = ended(*WORKER, "-D", "-P", pool, "--pidfile", "no/w.pid", cwd=here)
+    assert fails.returncode == 78
+    assert "No such file or directory" in fails.stderr
+
+    works = ended(*WORKER, "-DlINFO", "-P", pool, cwd=here)
+    assert works.returncode == 0, works.stderr
+    eventually(lambda: "is ready" in log_of(here))
+    end(here)
+
+
+def test_a_second_one_is_refused_where_it_is_started(here: Path) -> None:
+    assert ended(*WORKER, "-D", cwd=here).returncode == 0
+
+    second = ended(*WORKER, "-D", cwd=here)
+
+    assert second.returncode == 78
+    assert f"process {pid_in(here)} runs and holds it" in second.stderr
+    assert "holds it" in log_of(here)
+
+
+def test_messages_are_removed_once_before_it_works_in_the_background(
+    here: Path,
+) -> None:
+    with client_of(here) as client:
+        for _ in range(3):
+            client.send_task("chores.tick")
+
+    result = ended(*WORKER, "-Dl", "INFO", "--purge", cwd=here)
+
+    assert result.returncode == 0
+    assert result.stderr == "removed 3 messages\n"
+    eventually(lambda: "is ready" in log_of(here))
+    end(here)
+    assert "ticks on" not in log_of(here)
+
+
+PYTHON = """\
+#!/bin/sh
+touch {mark}
+exec {python} "$@"
+"""
+
+
+@pytest.mark.parametrize("by_setting", [False, True])
+def test_another_python_may_be_what_runs_in_the_background(
+    here: Path, by_setting: bool
+) -> None:
+    mark, python = here / "mark", here / "python"
+    python.write_text(PYTHON.format(mark=mark, python=sys.executable))
+    python.chmod(0o755)
+    options = ["--executable", "./python"]
+    if by_setting:
+        options = []
+        (here / "conf.py").write_text(CONFIG + "worker_executable = './python'\n")
+
+    result = ended(*WORKER, "-D", *options, cwd=here)
+
+    assert result.returncode == 0, result.stderr
+    assert mark.exists()
+
+
+def test_a_python_that_is_not_there_is_said(here: Path) -> None:
+    result = ended(*WORKER, "-D", "--executable", "no/python", cwd=here)
+
+    assert result.returncode == 78
+    assert "cannot start no/python: No such file" in result.stderr
+
+
+def test_in_the_background_stacks_are_written_to_the_log(here: Path) -> None:
+    assert ended(*WORKER, "-D", cwd=here).returncode == 0
+
+    os.kill(pid_in(here), signal.SIGUSR1)
+
+    eventually(lambda: "most recent call first" in log_of(here))
+
+
+def test_tasks_do_not_take_themselves_for_detached(here: Path) -> None:
+    (here / "chores.py").write_text(
+        CHORES
+        + """
+import subprocess, sys
+
+@shared_task(name="chores.spawn")
+def spawn():
+    words = ["--config", "conf", "--pidfile", "other/w.pid", "-f", "other/w.log"]
+    return subprocess.run([sys.executable, "-m", "beatd", *words, "-D"]).returncode
+"""
+    )
+    (here / "other").mkdir()
+    assert ended(*WORKER, "-D", cwd=here).returncode == 0
+
+    with client_of(here) as client:
+        assert client.send_task("chores.spawn").get(timeout=15) == 0
+
+    eventually(lambda: pid_in(here / "other"))
+    assert os.getsid(pid_in(here / "other")) != os.getsid(pid_in(here))
+
+
+# Quiet, and elsewhere
+
+
+def test_quiet_it_prints_nothing_of_its_own(here: Path) -> None:
+    with beatd(*WORKER, "-q", "-l", "INFO", cwd=here) as running:
+        eventually(lambda: "is ready" in log_of(here))
+
+        assert running.stop() == 0
+    assert running.output == ""
+
+
+# The pid file
+
+
+def test_a_pid_file_in_no_directory_is_said(here: Path) -> None:
+    result = ended(*WORKER, "--pidfile", "no/where.pid", cwd=here)
+
+    assert result.returncode == 78
+    assert "no/where.pid" in result.stderr
+    assert "--pidfile: No such file or directory" in result.stderr
+
+
+def test_a_pid_file_is_there_for_everybody_to_read(tmp_path: Path) -> None:
+    path = tmp_path / "w.pid"
+
+    with pid_file(path):
+        assert path.read_text() == f"{os.getpid()}\n"
+        assert path.stat().st_mode & 0o777 == 0o644
+
+    assert not path.exists()
+
+
+def test_a_process_that_was_forked_does_not_hold_the_pid_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.pid"
+    read, write = os.pipe()
+    held = pid_file(path)
+    held.__enter__()
+    pid = os.fork()
+    if pid == 0:
+        os.read(read, 1)
+        os._exit(0)
+    os.unlink(path)  # noqa: PTH108 # as its end leaves it, without the lock being given
+    held.__exit__(None, None, None)
+
+    with pid_file(path):
+        pass
+    os.write(write, b"\n")
+    os.waitpid(pid, 0)
+
+
+def test_a_pid_file_that_was_removed_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "w.pid"
+    with pid_file(path):
+        path.unlink()
+        with pid_file(path):
+            assert path.exists()
+
+
+# User, group, umask
+
+
+@pytest.mark.parametrize(
+    ("text", "mask"), [("022", 0o022), ("0o022", 0o022), ("18", 0o022), ("0", 0)]
+)
+def test_a_umask_is_octal_when_it_begins_with_a_zero(text: str, mask: int) -> None:
+    assert umask_of(text) == mask
+
+
+@pytest.mark.parametrize("text", ["u=rwx", "08", "-1", "01000", ""])
+def test_a_umask_that_is_none_is_said(text: str) -> None:
+    with pytest.raises(ConfigError, match="--umask"):
+        umask_of(text)
+
+
+@pytest.mark.parametrize(("user", "group"), [("no-such-one", None), (None, "nobody!")])
+def test_a_user_that_does_not_exist_is_said(
+    user: str | None, group: str | None
+) -> None:
+    with pytest.raises(ConfigError, match="no such user or group"):
+        become(user, group)
+
+
+def test_one_may_become_who_one_is() -> None:
+    before = os.getuid(), os.getgid(), os.getgroups()
+
+    become(str(os.getuid()), str(os.getgid()))
+
+    assert (os.getuid(), os.getgid(), os.getgroups()) == before
+
+
+def test_others_than_root_cannot_become_somebody_else() -> None:
+    with as_nobody(), pytest.raises(ConfigError, match="only root"):
+        become("0" if os.geteuid() else "1", "0")
+
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root may become somebody else"
+)
+
+
+def public_python() -> str:
+    """Give a Python of this version that everybody may run."""
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    for path in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
+        command = ["-c", "import sqlite3, ctypes"]
+        with suppress(OSError):
+            ran = subprocess.run(
+                [path, *command], user="nobody", capture_output=True, check=False
+            )
+            if ran.returncode == 0:
+                return path
+    pytest.skip(f"there is no {version} that the user nobody may run")
+
+
+@contextmanager
+def public_folder() -> Iterator[Path]:
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        (folder / "conf.py").write_text(CONFIG)
+        (folder / "chores.py").write_text(CHORES)
+        yield folder
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "how", [("--uid", "nobody"), ("--uid", "nobody", "--gid", "daemon")]
+)
+def test_root_has_the_worker_run_as_somebody_else(how: Sequence[str]) -> None:
+    python = public_python()
+    nobody = pwd.getpwnam("nobody")
+    group = grp.getgrnam("daemon").gr_gid if "--gid" in how else nobody.pw_gid
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    path = os.pathsep.join([str(ROOT), packages])
+    with public_folder() as folder:
+        worker = subprocess.Popen(
+            [python, "-m", "beatd", *WORKER, "-l", "INFO", *how, "--umask", "027"],
+            cwd=folder,
+            env=environment(PYTHONPATH=path),
+        )
+        try:
+            eventually(lambda: "is ready" in log_of(folder))
+            with client_of(folder) as client:
+                # A file of results of its own would be root's: the task leaves one.
+                client.send_task("chores.who")
+            eventually((folder / "who.json").exists)
+            uid, gid, groups, mask = json.loads((folder / "who.json").read_text())
+            log = (folder / "w.log").stat()
+        finally:
+            worker.terminate()
+            worker.wait(timeout=15)
+
+    assert (uid, gid, mask) == (nobody.pw_uid, group, 0o027)
+    assert set(groups) == set(os.getgrouplist("nobody", group))
+    assert (log.st_uid, log.st_gid, log.st_mode & 0o777) == (uid, group, 0o640)
+
+
+@needs_root
+def test_root_may_change_the_group_alone(here: Path) -> None:
+    group = grp.getgrnam("daemon").gr_gid
+    with beatd(*WORKER, "--gid", "daemon", "-l", "INFO", cwd=here):
+        eventually(lambda: "is ready" in log_of(here))
+
+        assert (here / "w.log").stat().st_gid == group
+
+
+def test_a_umask_of_zero_in_the_settings_is_one(here: Path) -> None:
+    (here / "conf.py").write_text(CONFIG + "worker_umask = 0\n")
+    with beatd(*WORKER, "-l", "INFO", cwd=here):
+        eventually(lambda: "is ready" in log_of(here))
+
+        assert (here / "w.log").stat().st_mode & 0o777 == 0o666
