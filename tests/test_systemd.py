@@ -1,5 +1,6 @@
 """The units: systemd finds nothing to complain about, and a tight sandbox."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +11,8 @@ import pytest
 UNITS = sorted((Path(__file__).parent.parent / "systemd").glob("*.service"))
 
 pytestmark = pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
+    shutil.which("systemd-analyze") is None and "CI" not in os.environ,
+    reason="systemd-analyze is not installed",
 )
 
 
