@@ -14,7 +14,7 @@ from tests.wire.clients import celery_client
 from tests.worker.project import Project
 
 
-@pytest.fixture(scope="module", params=["prefork", "threads", "solo"])
+@pytest.fixture(scope="module", params=["prefork", "threads", "solo", "asyncio"])
 def fleet(
     request: pytest.FixtureRequest,
     _server: Server,
@@ -119,6 +119,35 @@ def test_an_unknown_task_fails_as_celery_says_it(client: Celery) -> None:
 
 def test_the_soft_time_limit_is_raised_in_the_task(client: Celery) -> None:
     assert client.send_task("proj.patient").get(timeout=PATIENCE) == "cleaned up"
+
+
+@pytest.mark.parametrize("fleet", ["prefork", "threads", "asyncio"], indirect=True)
+def test_the_time_limit_ends_a_run(client: Celery) -> None:
+    sent = client.send_task("proj.late")
+
+    with pytest.raises(Exception, match=r"0\.3") as raised:
+        sent.get(timeout=PATIENCE)
+    assert type(raised.value).__name__ == "TimeLimitExceeded"
+    assert sent.state == "FAILURE"
+
+
+def test_the_urgent_goes_first(fleet: tuple[Project, Celery], client: Celery) -> None:
+    project, _ = fleet
+    client.control.cancel_consumer("slow", reply=True, timeout=PATIENCE, limit=1)
+    later = {"kwargs": {"until": "go"}, "queue": "slow"}
+    sent = [
+        client.send_task("proj.mark", [name], priority=priority, **later)
+        for name, priority in [("calm", 9)] * 3 + [("urgent", 0)] * 2
+    ]
+    client.control.add_consumer("slow", reply=True, timeout=PATIENCE, limit=1)
+
+    eventually(lambda: project.runs("urgent"))
+    assert project.runs("calm") == 0
+    project.release("go")
+    assert sorted(one.get(timeout=PATIENCE) for one in sent) == [
+        *["calm"] * 3,
+        *["urgent"] * 2,
+    ]
 
 
 def test_links_and_chains_go_on(client: Celery) -> None:
