@@ -99,7 +99,7 @@ class Site:
         (self.folder / "proj.py").write_text(text)
 
     def worker(self, start_method: str, *options: str) -> "Iterator[Running]":
-        words = ("-A", "proj", "-n", "w", "-l", "info", "--pool-start-method")
+        words = ("-A", "proj", "-n", "w@%h", "-l", "info", "--pool-start-method")
         with beatd("worker", *words, start_method, *options, cwd=self.folder) as worker:
             worker.until("is ready")
             yield worker
