@@ -1,6 +1,5 @@
 """What a config says, as settings and entries, and all that is wrong with it."""
 
-import logging
 import os
 import re
 import socket
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from beatd import settings, source
+from beatd.codec import content_types
 from beatd.entry import Entry
 from beatd.entry_reader import BadEntry, EntryReader
 from beatd.errors import ConfigError, MessageError
@@ -17,8 +17,6 @@ from beatd.message import MessageFormat
 from beatd.routing import Queue, Router, queue_of
 from beatd.settings import Problem, Settings
 from beatd.source import Source, Unreadable
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +28,8 @@ class Config:
     entries: list[Entry]
     bad: list[BadEntry]
     warnings: list[Problem]
+    unused: list[str]
+    """The settings that have no effect here, as they are spelled."""
     format: MessageFormat
     router: Router
 
@@ -119,8 +119,6 @@ def examine_source(
         command_line=command_line,
         locate=found.locate_value,
     )
-    if reading.unused:
-        _log_unused(found.name, reading.unused)
     chosen = reading.settings
     errors = [problem for problem in reading.problems if not problem.warning]
     warnings = [problem for problem in reading.problems if problem.warning]
@@ -136,15 +134,27 @@ def examine_source(
         else:
             entries.append(entry)
     warnings.extend(_repeated(found))
-    config = Config(found, chosen, entries, bad, warnings, format, router)
+    warnings.extend(_accepted(chosen, found))
+    unused = reading.unused
+    config = Config(found, chosen, entries, bad, warnings, unused, format, router)
     return Report(found.name, errors, config)
 
 
-def _log_unused(name: str, words: list[str]) -> None:
-    event = {"event": "config.unused", "settings": words}
-    logger.debug(
-        "%s: accepted, without effect: %s", name, ", ".join(words), extra=event
-    )
+def _accepted(chosen: Settings, found: Source) -> Iterator[Problem]:
+    """Say what is odd in the content types that are to be decoded."""
+    for name in ("accept_content", "result_accept_content"):
+        places = (found.locate_value(w) for w in settings.table()[name].spellings)
+        place = next(filter(None, places), None)
+        try:
+            accepted = content_types(getattr(chosen, name) or ())
+        except MessageError as error:
+            hint = "the scheduler needs none of them, and a worker will not start"
+            yield Problem(f"{name}: {error}", hint, place, warning=True)
+        else:
+            if accepted & content_types(["pickle"]):
+                said = f"{name}: who can write pickle to the server runs any code here"
+                hint = "leave pickle out, or let nobody else reach the server"
+                yield Problem(said, hint, place, warning=True)
 
 
 _LONGEST_TEXT = 1_000_000

@@ -34,8 +34,8 @@ def run_scheduler(options: Options) -> int:
     """Run the scheduler until it is told to stop; give the exit status."""
     program = process.begin(options, "beat")
     config, notify = program.config, Notify.from_environment()
-    with program.in_service(node_name("celerybeat@%h")):
-        _name_bad_entries(config)
+    with program.in_service(node_name(options.hostname or "celerybeat@%h")):
+        _tell_of(config)
         beat = _Beat(options, config, notify, inbox=SimpleQueue())
         _on_signals({"SIGTERM": beat.stop, "SIGINT": beat.stop, "SIGHUP": beat.reload})
         _announce(options, config)
@@ -52,7 +52,7 @@ def run_worker(options: Options, *, beat: bool) -> int:
     # Before the log is set up: what the user's modules do about it comes first.
     workplace = wiring.workplace_of(config, choice)
     with program.in_service(workplace.hostname) as log:
-        _name_bad_entries(config)
+        _tell_of(config)
         inbox: SimpleQueue[WorkerEvent] = SimpleQueue()
         tell = partial(_told, options)
         worker = wiring.worker_of(
@@ -264,7 +264,7 @@ class _Beat:
         else:
             self._say_what_waits(config)
             self.config = config
-            _name_bad_entries(config)
+            _tell_of(config)
             entries = {entry.name: entry for entry in config.entries}
             bad = [bad.name for bad in config.bad]
             self.scheduler.replace(entries, bad, config.router.queues.values())
@@ -283,7 +283,8 @@ class _Beat:
             )
 
 
-def _name_bad_entries(config: Config) -> None:
+def _tell_of(config: Config) -> None:
+    """Name what is left out of a config, what is odd in it, and what does nothing."""
     for bad in config.bad:
         for problem in bad.problems:
             logger.error(
@@ -294,6 +295,10 @@ def _name_bad_entries(config: Config) -> None:
             )
     for problem in config.warnings:
         logger.warning("%s", problem, extra={"event": "config.warning"})
+    if config.unused:
+        words = ", ".join(config.unused)
+        event = {"event": "config.unused", "settings": config.unused}
+        logger.debug("accepted, without effect: %s", words, extra=event)
 
 
 def _on_signals(handlers: Mapping[str, Callable[[], None]]) -> None:

@@ -2,7 +2,6 @@
 # ruff: noqa: E501  (tables of text have one case in a line)
 
 import json
-import logging
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -504,16 +503,40 @@ def test_wrong_queues_and_routes_are_refused(
     assert str(problem) == said
 
 
-def test_what_has_no_effect_is_said_once_for_those_who_debug(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.DEBUG, "beatd.config")
-    examined(worker_enable_gossip=True, CELERYD_AGENT=None)
+def test_what_has_no_effect_is_known(folder: Path) -> None:
+    config = load(wanted(folder, "worker_enable_gossip = True\nCELERYD_AGENT = None"))
 
-    (record,) = caplog.records
-    assert record.levelno == logging.DEBUG
-    assert vars(record)["event"] == "config.unused"
-    assert "worker_enable_gossip, CELERYD_AGENT" in record.getMessage()
+    assert config.unused == ["worker_enable_gossip", "CELERYD_AGENT"]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "accept_content = ['json', 'pickle']",
+        "CELERY_ACCEPT_CONTENT = ['application/x-python-serialize']",
+        "result_accept_content = ['pickle']",
+    ],
+)
+def test_pickle_is_warned_of(folder: Path, written: str) -> None:
+    (problem,) = examine(wanted(folder, written)).problems
+
+    assert problem.warning
+    assert "runs any code here" in problem.message
+    assert problem.place is not None
+    assert problem.place.line == 1
+
+
+def test_content_that_nobody_can_decode_is_warned_of(folder: Path) -> None:
+    (problem,) = examine(wanted(folder, "accept_content = ['json', 'own']")).problems
+
+    assert problem.warning
+    assert "no serializer named 'own'" in problem.message
+
+
+def test_content_that_runs_no_code_is_not_warned_of(folder: Path) -> None:
+    written = "accept_content = result_accept_content = ['json', 'yaml', 'msgpack']"
+
+    assert examine(wanted(folder, written)).problems == []
 
 
 # Queues
