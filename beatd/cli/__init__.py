@@ -65,6 +65,18 @@ class _Commands(Commands):
 @SOURCE
 @PROCESS
 @click.option("-S", "scheduler", metavar="CLASS", hidden=True)
+@click.option(
+    "-n",
+    "--hostname",
+    metavar="NAME",
+    help="Node name, for names of files; %h, %n, %d expand.  [default: celerybeat@%h]",
+)
+@click.option(
+    "--enable-remote-control/--no-enable-remote-control",
+    expose_value=False,
+    hidden=True,
+    help="Accepted; status and log say whether the scheduler is well.",
+)
 @DETACH
 @click.version_option(__version__, message="beatd %(version)s")
 @click.pass_context

@@ -120,7 +120,7 @@ PROCESS = _all_of(
         "--scheduler", metavar="CLASS", help="celery.beat:PersistentScheduler is ours."
     ),
     click.option(
-        "--max-interval", type=Number(), metavar="SECONDS", help="Longest sleep."
+        "--max-interval", type=Number(0), metavar="SECONDS", help="Longest sleep."
     ),
 )
 

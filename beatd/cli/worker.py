@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from beatd.options import Options
 
 
+LIMIT = Number(0, min_open=True)
+
+
 def _bounds(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[int, int] | None:
@@ -91,11 +94,9 @@ def _size(
 @click.option("-Q", "--queues", metavar="LIST", help="Take from these, by commas.")
 @click.option("-X", "--exclude-queues", metavar="LIST", help="Do not take from these.")
 @click.option("-I", "--include", metavar="LIST", help="Import these modules too.")
+@click.option("--time-limit", type=LIMIT, metavar="SECONDS", help="End a run by force.")
 @click.option(
-    "--time-limit", type=Number(), metavar="SECONDS", help="End a run by force."
-)
-@click.option(
-    "--soft-time-limit", type=Number(), metavar="SECONDS", help="Raise inside the task."
+    "--soft-time-limit", type=LIMIT, metavar="SECONDS", help="Raise inside the task."
 )
 @click.option(
     "--max-tasks-per-child",
