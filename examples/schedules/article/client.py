@@ -1,6 +1,7 @@
 """The main program: asks for a sum, or reads a result by its task id.
 
 cd examples/schedules
+mkdir -p log
 beatd -A article --schedule-filename log/celery.db &
 beatd worker -A article &
 python -m article.client          # prints the task id
