@@ -1,0 +1,74 @@
+"""What is wrong with a config: where, in words for people, without its secrets."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A piece of one line of a config file; columns count from 0."""
+
+    file: str
+    line: int
+    column: int = 0
+    end_column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is wrong with a config, in words for people."""
+
+    message: str
+    hint: str = ""
+    """The way out, if there is one: "did you mean 'beat_schedule'?"."""
+    place: Place | None = None
+    warning: bool = False
+    """Whether beatd can go on in spite of it."""
+
+    def __str__(self) -> str:
+        where = f"{self.place}: " if self.place else ""
+        return f"{where}{self.message}{f'; {self.hint}' if self.hint else ''}"
+
+
+Locate: TypeAlias = Callable[..., Place | None]
+"""Gives the place of a setting (by its spelling), or of a key inside its value."""
+
+
+def nowhere(*path: str) -> None:
+    """Locate for settings that come from no file."""
+
+
+def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.75) -> str:
+    """Give a hint with the word most like `word`, or nothing if none is near."""
+    folded = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=likeness)
+    return f"did you mean {folded[near[0]]!r}?" if near else ""
+
+
+_LOGIN = re.compile(r"""((?:[\w+.-]+://|(?<![^\s;,'"(]))[^:@/\s;]*):(?!//)[^\s;]*@""")
+_SECRET = re.compile(
+    r"(?i)\b([\w.-]*(?:passw(?:or)?d|passphrase|secret|token|api_?key)[\w.-]*=)[^&;\s]*"
+)
+
+
+def mask(text: str) -> str:
+    """Give one or more URLs, or a text that holds them, without their passwords."""
+    return _SECRET.sub(r"\1***", _LOGIN.sub(r"\1:***@", text))
+
+
+def shown(name: str, value: object) -> str:
+    """Give a value for a message; no part of it that could be secret."""
+    kind = type(value).__name__
+    if "password" in name or name.startswith("security"):
+        return f"a secret of type {kind}"
+    if isinstance(value, Mapping | list | tuple | set):
+        return f"a {kind}"
+    text = mask(value) if isinstance(value, str) else value
+    shown = repr(text)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
