@@ -62,7 +62,8 @@ class Rows:
         "ENABLE_UTC",
         True,
         "Whether times in messages are written in UTC.",
-        differs="Always UTC; a schedule is read in `timezone` whatever this says.",
+        differs="Always UTC, though messages of protocol 1 carry the flag; a schedule is"
+        " read in `timezone` whatever this says.",
     )
     timezone: Zone | None = works(
         "CELERY_TIMEZONE",
@@ -99,6 +100,7 @@ class Rows:
         "CELERYBEAT_MAX_LOOP_INTERVAL",
         0,
         "Longest sleep between two looks at the schedule; 0 lets beatd choose.",
+        differs="Never more than one second: a look costs next to nothing.",
     )
     beat_cron_starting_deadline: Seconds | None = works(
         "CELERYBEAT_CRON_STARTING_DEADLINE",
@@ -116,7 +118,7 @@ class Rows:
         "CELERYBEAT_ENABLE_REMOTE_CONTROL",
         False,
         "Whether the scheduler answers `inspect ping`.",
-        "`beatd list` and `systemctl status` say whether it is well",
+        "`systemctl status` and the log say whether it is well",
     )
     beat_remote_control_max_tick_age: Seconds | None = unused(
         "CELERYBEAT_REMOTE_CONTROL_MAX_TICK_AGE",
@@ -357,16 +359,17 @@ class Rows:
         False,
         "Keep name, arguments, worker, retries and queue with each result.",
     )
-    result_persistent: Flag | None = works(
+    result_persistent: Flag | None = unused(
         "CELERY_RESULT_PERSISTENT",
         None,
         "Whether results outlive a restart of the broker, where they are messages.",
-        differs="Redis and SQLite keep them in any case.",
+        "here they are none: Redis and SQLite keep them in any case",
     )
     result_backend_transport_options: Options = works(
         "CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS",
         {},
-        "Options of the result backend: `global_keyprefix`, `master_name`, ...",
+        "Options of the result backend: `global_keyprefix`, `result_chord_ordered`, and"
+        " those of connections in `broker_transport_options`.",
     )
     result_cache_max: Index = works(
         "CELERY_MAX_CACHED_RESULTS",
@@ -393,8 +396,9 @@ class Rows:
     result_chord_join_timeout: Seconds | None = works(
         "CELERY_RESULT_CHORD_JOIN_TIMEOUT",
         3.0,
-        "Half the seconds, five at least, for which a worker alone may send the body.",
-        "beatd waits for no parts: the last one finds all others there",
+        "A worker alone may send a chord's body for twice as many seconds, five at"
+        " least.",
+        "beatd waits for no parts: the last one finds all others there.",
     )
     result_backend_always_retry: Flag = works(
         "CELERY_RESULT_BACKEND_ALWAYS_RETRY",
@@ -742,8 +746,9 @@ class Rows:
         "CELERYD_ENABLE_SOFT_SHUTDOWN_ON_IDLE",
         False,
         "Have a cold shutdown wait that long even when nothing runs.",
-        "there it gives messages with an eta time to go back to their queue; here they"
-        " wait in the broker, and the worker ends when all that it held is given back",
+        "in Celery it gives messages with an eta time to go back to their queue; here"
+        " they wait in the broker, and the worker ends when all that it held is given"
+        " back",
     )
     worker_send_task_events: Flag = works(
         "CELERY_SEND_EVENTS",
@@ -822,8 +827,8 @@ class Rows:
         "CELERYD_WORKER_LOST_WAIT",
         10.0,
         "Seconds to wait for the result of a process that died.",
-        "there all processes answer through one queue, in which it may still lie; here"
-        " each has its own, which is read to its end first",
+        "in Celery all processes answer through one queue, in which it may still lie;"
+        " here each has its own, which is read to its end first",
     )
     worker_pool_start_method: StartMethod = works(
         "CELERYD_POOL_START_METHOD",
