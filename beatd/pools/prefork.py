@@ -92,6 +92,7 @@ class _Ward:
     def slow_from(self) -> Span | None:
         """When its job will have run for too long to have others wait for it."""
         hopeful = bool(self.jobs) and (self.pace > 1 or len(self.jobs) > 1)
+        hopeful = hopeful and not self.condemned
         return self.began + QUICK if hopeful else None
 
     @property
@@ -295,21 +296,22 @@ class Prefork:
     def _signal(self, token: str, number: int) -> None:
         for ward in self._wards.values():
             if token in [job.token for job in ward.jobs]:
-                # Neither it nor the next one may begin any more.
                 self._reclaim(ward)
-                # If it has just reported its end, it has no other job.
-                if ward.jobs and ward.jobs[0].token == token:
+                # The last one left is what runs, though its beginning may not be told.
+                if ward.jobs and ward.jobs[-1].token == token:
+                    ward.retired = True  # nothing else shall be hit
                     ward.nursery.kill(ward.number, number)
         for job in self._waiting:
             if job.token == token:
                 self._waiting.remove(job)
                 self._on_event(Lost(token, "ended before it began"))
-                return
+                break
+        self._return_waiting()
 
     def _retire_all(self) -> None:
         for ward in self._wards.values():
             ward.retired = True
-            self._reclaim(ward)
+        self._return_all()
 
     def _end_now(self) -> None:
         self._stopping = self._killed = True
@@ -399,6 +401,8 @@ class Prefork:
         now = self._now()
         for ward in self._wards.values():
             if ward.deadline and ward.deadline <= now:
+                if self._has_gone_on(ward):
+                    continue
                 ward.late = True
                 if not ward.pid:
                     self._give_up(ward, "it took too long")
@@ -406,6 +410,16 @@ class Prefork:
         if self._patient_until and self._patient_until <= now:
             self._patient_until = None
             self._end_by_force()
+
+    def _has_gone_on(self, ward: _Ward) -> bool:
+        """Say whether its late job has ended, and only the word of that is missing."""
+        self._reclaim(ward)
+        if len(ward.jobs) < 2:
+            return False
+        now = self._now()
+        limit = span_of(ward.jobs[0].time_limit or 0)
+        ward.deadline = now + GRACE
+        return now - ward.began - limit < GRACE
 
     def _end_by_force(self) -> None:
         """Wait no longer for those who outlive even SIGKILL, or do not pass it on."""
@@ -421,9 +435,9 @@ class Prefork:
 
     def _condemn(self, ward: _Ward) -> None:
         """Have the child killed; what it said until then still counts."""
+        ward.deadline = None
         if not ward.condemned:
             ward.condemned = True
-            ward.deadline = None
             self._reclaim(ward)  # or the blow may hit another job than the one meant
             ward.nursery.kill(ward.number)
 
@@ -440,6 +454,7 @@ class Prefork:
             begun = ward.jobs.popleft()
             self._take_over(ward.jobs)
             self._tell_end(begun, ward, how)
+            self._return_waiting()
         elif self._killed or ward.leaving:
             pass  # as it should be
         elif not ward.pid:
@@ -662,6 +677,7 @@ class Prefork:
             self._begin(ward)
         if words.leaving:
             self._reclaim(ward)
+            self._return_waiting()
             self._expect_to_leave(ward)
 
     def _turn_away(self, ward: _Ward) -> None:

@@ -62,8 +62,8 @@ class Rows:
         "ENABLE_UTC",
         True,
         "Whether times in messages are written in UTC.",
-        differs="Always UTC, though messages of protocol 1 carry the flag; a schedule is"
-        " read in `timezone` whatever this says.",
+        differs="Always UTC, though messages of protocol 1 carry the flag; a schedule"
+        " is read in `timezone` whatever this says.",
     )
     timezone: Zone | None = works(
         "CELERY_TIMEZONE",

@@ -80,6 +80,10 @@ class Controlled(Protocol):
         """Give what the pool has, or is about to have."""
         ...
 
+    def revoke_stamps(self, stamps: Collection[tuple[str, str]]) -> None:
+        """Let nothing that carries one of these begin any more."""
+        ...
+
     def revoke(self, task_ids: Collection[str]) -> Callable[[], object]:
         """Let these not begin any more; give what is left to do, which takes time."""
         ...
@@ -279,9 +283,12 @@ def revoke(
     number = _signal(signal)
     running = [held for held in worker.running() if held.said.id in task_ids]
     store = worker.revoke(task_ids)
-    ended = _terminate(worker, running, number) if terminate else set()
     names = ", ".join(map(one_line, sorted(task_ids)))
     logger.info("revoked: %s", names, extra={"event": "control.revoked"})
+    try:
+        ended = _terminate(worker, running, number) if terminate else set()
+    except NotImplementedError as error:
+        return _after(store, error_of(error))
     if not terminate:
         value = ok(f"tasks {task_ids} flagged as revoked")
     elif ended:
@@ -311,7 +318,7 @@ def revoke_by_stamped_headers(
     if not isinstance(headers, dict):
         raise ValueError("headers: expected a dict or a list of header=value")
     stamps = {(name, one) for name, values in headers.items() for one in _ids(values)}
-    worker.revocations.revoke_stamps(stamps)
+    worker.revoke_stamps(stamps)
     if not terminate:
         return ok(f"headers {headers} flagged as revoked, but not terminated")
     running = [held for held in worker.running() if stamps & set(stamps_of(held.said))]
@@ -546,7 +553,7 @@ def _info(worker: Controlled, held: Held, *, safe: bool = False) -> dict[str, ob
     return {
         **_said(worker, held.said, safe=safe),
         "time_start": began,
-        "acknowledged": held.early and held.began is not None,
+        "acknowledged": held.acknowledged,
         "delivery_info": _delivery(held.said),
         "worker_pid": held.pid,
     }

@@ -100,9 +100,7 @@ class Ends:
         signals.task_revoked.send(held.task, request=held.said, **said)
         error = Revoked(why)
         kept = self._meta(held.said, held.task, State.REVOKED, error)
-        act = Acknowledge(_done(held))
-        end = Failed(State.REVOKED, error, kept is not None)
-        self._settle(Settlement(held.token, act, kept, end=end))
+        self._finish(held, kept, end=Failed(State.REVOKED, error, kept is not None))
 
     # Of runs
 
@@ -206,7 +204,7 @@ class Ends:
         done = _done(held) if over else Done(held.delivery)
         # One that was acknowledged before its run is out of flight: nothing but this
         # tells that its run has ended.
-        ended = _run_of(held.said) if over and held.early else None
+        ended = _run_of(held.said) if over and held.acknowledged else None
         act = Acknowledge(done)
         self._settle(Settlement(held.token, act, kept, ended, sends, end))
 

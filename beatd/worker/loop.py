@@ -85,8 +85,7 @@ class Worker:
 
     Each delivery that was taken is in `backlog`, is in `_running` (in the pool, or
     about to be), or has a settlement on its way; its place in the room is cleared when
-    it is settled for good, and meanwhile while a rate limit has it wait. What is to run
-    at most once, and has not begun when others take it over, is forgotten.
+    it is settled for good, and meanwhile while a rate limit has it wait.
     """
 
     name: str
@@ -209,6 +208,10 @@ class Worker:
             while not self._is_over():
                 self.handle(self._next())
                 self.on_turn()
+        except BaseException:
+            # Nobody foresaw it: what runs is for other workers, and at once.
+            self._begin_to_stop(Stop.COLD)
+            raise
         finally:
             self._end()
             signals.worker_shutdown.send(self)
@@ -256,7 +259,6 @@ class Worker:
             case Stop():
                 self._told_to_stop(event)
             case Crashed(error):
-                self._begin_to_stop(Stop.COLD)
                 raise error
         if self._cancels and self.intake.lease.has_run_out():
             self._let_go()
@@ -268,29 +270,32 @@ class Worker:
     # Deliveries
 
     def _take(self, deliveries: Sequence[Delivery], lease: int) -> None:
-        if lease != self.intake.lease.number:  # others have them by now
-            self.room.clear(len(deliveries))
-            return
+        # Under a lease that is over others have them; or they came under the next one,
+        # if it began while they were asked for, and nobody else can have them yet.
+        is_known = lease == self.intake.lease.number
         for delivery in deliveries:
-            if self._stop:
+            if self._stop or not is_known:
                 self.ends.given_back(delivery)
             elif held := self.admission.admit(delivery):
                 self.tell.received(held.said)
                 self.backlog.add(held)
 
     def _lease_lost(self) -> None:
-        """Begin nothing that is to run at most once: others have it."""
-        beginning = [held for held in self.running() if held.must_be_acknowledged]
-        for held in beginning:
-            del self._running[held.token]
-        waiting = self.backlog.take_out(lambda held: held.must_be_acknowledged)
-        forgotten = len(beginning) + len(waiting)
-        self.room.clear(forgotten)
+        """Begin nothing that others have: it is theirs, or goes back to them."""
+        unbegun = self.backlog.take_out(lambda held: not held.acknowledged)
+        for held in self.running():
+            if held.must_be_acknowledged:
+                unbegun.append(self._running.pop(held.token))
+            elif held.began is None and not held.acknowledged:
+                held.let_go = True
+        self.pool.recall()
+        for held in unbegun:
+            self.ends.given_back(held.delivery)
         logger.warning(
             "was cut off for longer than its lease: others may run the %d tasks that it"
             " holds, and %d more that it leaves to them",
             self.held,
-            forgotten,
+            len(unbegun),
             extra={"event": "lease.lost"},
         )
         if self._cancels:
@@ -379,10 +384,22 @@ class Worker:
         """Let others run these; those that nobody else will get run here."""
         for held in unbegun:
             if held.acknowledged:
-                self._running[held.token] = held
-                self.pool.submit([self._job(held)])
+                self._run_acknowledged(held)
             else:
                 self.ends.given_back(held.delivery)
+
+    def _run_acknowledged(self, held: Held) -> None:
+        """Have it run here and now; when it is too late for that, say so."""
+        self._running[held.token] = held
+        if self._stop is Stop.COLD:
+            self._lose(held)
+        else:
+            self.pool.submit([self._job(held)])
+
+    def _lose(self, held: Held) -> None:
+        """Tell the end of one that no pool has any more."""
+        reason = "the worker was stopped before it began"
+        self._lost(self._running.pop(held.token), reason)
 
     def _settled(self, settlements: Sequence[Settlement]) -> None:
         places = 0
@@ -400,7 +417,7 @@ class Worker:
         if self.admission.drops_revoked(held):
             del self._running[held.token]
         else:
-            self.pool.submit([self._job(held)])
+            self._run_acknowledged(held)
 
     # For remote control: commands.py
 
@@ -415,10 +432,19 @@ class Worker:
 
     def revoke(self, task_ids: Collection[str]) -> Callable[[], object]:
         """Let these not begin any more; give what is left to do, which takes time."""
-        running = {held.said.id: held for held in self.running()}
-        if any(not running[one].began for one in task_ids if one in running):
-            self.pool.recall()  # and look at it again
-        return self.revocations.revoke(task_ids, running.keys())
+        self._recall()
+        running = {held.said.id for held in self.running()}
+        return self.revocations.revoke(task_ids, running)
+
+    def revoke_stamps(self, stamps: Collection[tuple[str, str]]) -> None:
+        """Let nothing that carries one of these begin any more."""
+        self._recall()
+        self.revocations.revoke_stamps(stamps)
+
+    def _recall(self) -> None:
+        """Have the pool give back what has not begun, to be decided about again."""
+        if any(held.began is None for held in self.running()):
+            self.pool.recall()
 
     def terminate(self, held: Held, number: int) -> None:
         """End a run by a signal. Raises NotImplementedError if the pool cannot."""
@@ -518,11 +544,15 @@ class Worker:
             extra={"event": f"stop.{stop.value}"},
         )
         self.intake.fetcher.stop()
-        self._give_up(self.backlog.clear())
         if stop is Stop.COLD:
             self.pool.kill()
+            for held in self.running():
+                if held.must_be_acknowledged:
+                    held.acknowledged = True  # soon, if not already
+                    self._lose(held)
         else:
             self.pool.recall()
+        self._give_up(self.backlog.clear())
 
     def _is_over(self) -> bool:
         if self._stop is None or not self.inbox.empty():
@@ -535,9 +565,9 @@ class Worker:
         if self.pidbox:
             self.pidbox.stop()
         settled = self.settler.stop(PATIENCE)
-        self.intake.lease.stop()
         if self._stop is not Stop.COLD:
             self.pool.stop()
+        self.intake.lease.stop()
         if self.events:
             self.events.stop()
         try:

@@ -11,9 +11,9 @@ from beatd.brokers.base import Broker, Delivery
 from beatd.brokers.memory import MemoryBroker
 from beatd.errors import BrokerUnavailable
 from beatd.instant import HOUR, SECOND, Span
-from beatd.pools.base import Lost, Returned, TimedOut
+from beatd.pools.base import Lost, Returned, Started, TimedOut
 from beatd.tasks import Task
-from beatd.worker.inbox import TimePassed
+from beatd.worker.inbox import Fetched, TimePassed
 from tests.fakes import NOON
 from tests.servers import PATIENCE, Server, eventually
 from tests.worker.bench import Bench, HeldPool, with_held_pool
@@ -142,17 +142,63 @@ def test_what_was_taken_under_a_lease_that_is_lost_does_not_begin() -> None:
     assert bench.worker.room.free() == bench.worker.capacity
 
 
-def test_what_may_run_twice_still_runs_when_others_have_it() -> None:
+def test_what_may_run_twice_runs_on_and_what_waits_is_left_to_others() -> None:
     nap, bench, pool = with_task()
-    for _ in range(2):
-        nap.delay()
+    nap.delay()
+    nap.delay()
     bench.run()
-    cut_off(bench)
+    bench.inbox.put(Started(pool.jobs[0].token, 1))
     bench.run()
+    assert len(cut_off(bench)) == 2
+    bench.run()
+    assert bench.worker.held == 1
     bench.inbox.put(TimedOut(pool.jobs[0].token, 1))
     bench.run()
 
+    assert len(pool.jobs) == 1
+    assert bench.worker.room.free() == bench.worker.capacity
+    assert left_with(bench, "other") == 2
+
+
+def test_what_the_pool_has_not_begun_is_called_back_for_others() -> None:
+    nap, bench, pool = with_task()
+    pool.appetite = 2
+    nap.delay()
+    nap.delay()
+    bench.run()
+    begun, unbegun = [job.token for job in pool.jobs]
+    bench.inbox.put(Started(begun, 1))
+    bench.run()
+    cut_off(bench)
+    bench.run()
+    assert pool.recalled
+    bench.inbox.put(Returned([unbegun]))
+    bench.run()
+
     assert len(pool.jobs) == 2
+    assert bench.worker.held == 1
+    assert left_with(bench, "other") == 2
+
+
+def test_what_was_asked_for_under_one_lease_and_came_under_the_next_goes_back() -> None:
+    nap, bench, pool = with_task()
+    nap.delay()
+    lease = bench.worker.intake.lease
+    lease.turn()
+    number = lease.number
+    bench.clock.go_to(NOON + LEASE)
+    bench.broker.recover()
+    lease.turn()
+    came = bench.broker.take("here-1", ["celery"], 9, "asked for before")
+    bench.worker.room.fill(len(came))
+    bench.inbox.put(Fetched(came, number))
+    while bench.handle() | bench.settle():
+        pass
+
+    assert pool.jobs == []
+    assert bench.worker.room.free() == bench.worker.capacity
+    bench.broker.join("other", HOUR)
+    assert len(bench.broker.take("other", ["celery"], 9, "other")) == 1
 
 
 def test_runs_that_others_may_have_are_ended_when_the_settings_ask() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from beatd.app import Beatd
 from beatd.instant import SECOND
-from beatd.pools.base import Finished, Lost, Returned, Started
+from beatd.pools.base import Finished, Returned, Started
 from beatd.tasks import Task
 from beatd.worker.inbox import Stop, WorkerEvent
 from beatd.worker.report import Report, pack_report
@@ -164,6 +164,77 @@ def test_a_cold_stop_tells_the_end_of_what_was_acknowledged(bench: Bench) -> Non
     (job,) = pool.jobs
     pool.appetite = 0
     give_back(bench, [job.token])
-    tell(bench, Stop.COLD, Lost(job.token, "the pool was stopped"))
+    tell(bench, Stop.COLD)
 
     assert result.state == "FAILURE"
+
+
+def test_a_cold_stop_tells_the_end_of_what_is_being_acknowledged(bench: Bench) -> None:
+    pool = with_held_pool(bench, size=1)
+    result = task_of(bench.app, acks_late=False).delay(1)
+    bench.worker.intake.lease.turn()
+    bench.worker.intake.fetcher.turn()
+    bench.handle()
+    tell(bench, Stop.COLD)
+    bench.handle()
+
+    assert pool.jobs == []
+    assert bench.worker.held == 0
+    assert result.state == "FAILURE"
+    assert bench.left() == 0
+
+
+def test_what_comes_back_after_a_cold_stop_is_told_too(bench: Bench) -> None:
+    pool = with_held_pool(bench, size=1)
+    result = task_of(bench.app, acks_late=False).delay(1)
+    bench.run()
+    tell(bench, Stop.COLD, Returned([pool.jobs[0].token]))
+
+    assert len(pool.jobs) == 1
+    assert result.state == "FAILURE"
+
+
+def test_the_run_of_an_entry_that_never_begins_is_over(bench: Bench) -> None:
+    """Also when it was acknowledged before, and the broker knows it no more."""
+    pool = with_held_pool(bench, size=1)
+    task_of(bench.app, acks_late=False)
+    ended: list[dict[str, str]] = []
+
+    def end_runs(runs: dict[str, str]) -> None:
+        ended.append(dict(runs))
+
+    bench.broker.end_runs = end_runs  # type: ignore[method-assign,assignment] # watched
+    sent = bench.app.send_task(
+        "proj.note", [1], headers={"beatd_entry": "each"}, expires=5
+    )
+    bench.run()
+    bench.clock.go_to(NOON + 6 * SECOND)
+    give_back(bench, [pool.jobs[0].token])
+
+    assert sent.state == "REVOKED"
+    assert ended == [{"each": sent.id}]
+
+
+def test_stamps_are_asked_again_of_what_has_not_begun(bench: Bench) -> None:
+    pool = with_held_pool(bench, size=1)
+    called(bench, pool, 1)
+    command(bench, "revoke_by_stamped_headers", headers={"batch": ["7"]})
+
+    assert pool.recalled
+
+
+def test_where_no_run_can_be_ended_it_is_still_revoked(bench: Bench) -> None:
+    class Sharing(HeldPool):
+        def terminate(self, token: str, number: int) -> bool:
+            return False
+
+    pool = bench.worker.pool = Sharing()
+    task_of(bench.app)
+    running = bench.app.send_task("proj.note", [1])
+    bench.run()
+    bench.inbox.put(Started(pool.jobs[0].token, 1))
+    bench.run()
+    answer = command(bench, "revoke", task_id=[running.id, "elsewhere"], terminate=True)
+
+    assert "cannot end a run" in answer["error"]
+    assert bench.results.metas["elsewhere"].status == "REVOKED"
