@@ -235,17 +235,20 @@ class Fetcher:
 
     def _run(self) -> None:
         pause = Pause()
-        joined = False
+        is_held = is_prepared = False
         while not self._stop.is_set():
             try:
-                if not joined:
-                    # What is taken without a lease would be taken from us at once.
-                    self._lease.turn()
+                if not is_held:
+                    # Without a lease nothing is given out, however much there is.
+                    self._lease.renew()
+                    is_held = True
+                elif not is_prepared:
                     self._prepare()
-                    joined = True
+                    is_prepared = True
                 elif not self.turn():
                     self._await()
             except BrokerUnavailable as error:
+                is_held = False  # perhaps
                 self._trouble.meet(error)
                 self._stop.wait(pause.lengthen())
             else:

@@ -233,6 +233,25 @@ def test_a_lease_is_lost_with_the_address_that_it_was_begun_at(
     assert broker.stay("w", MINUTE)
 
 
+def test_a_fault_does_not_begin_a_lease_again_that_is_lost(
+    pair: tuple[Server, Server],
+) -> None:
+    first, _ = pair
+    broker = RedisBroker(first.url(), namespace="test", options=IMPATIENT)
+    other = RedisBroker(first.url(), namespace="test")
+    broker.send([outgoing(b"1")])
+    broker.join("w", 1)
+    broker.take("w", ["celery"], 1, "a1")
+    eventually(other.recover)
+    first.freeze()
+    lose(broker)
+    first.thaw()
+
+    assert not broker.stay("w", MINUTE)
+    broker.close()
+    other.close()
+
+
 def test_a_take_that_is_made_again_elsewhere_loses_nothing(
     pair: tuple[Server, Server], broker: RedisBroker
 ) -> None:
@@ -245,6 +264,7 @@ def test_a_take_that_is_made_again_elsewhere_loses_nothing(
     first.freeze()
     lose(broker)
 
+    broker.join("w", MINUTE)
     [there] = broker.take("w", ["celery"], 1, "a1")
     broker.acknowledge("w", [Done(there)])
     second.freeze()
@@ -286,12 +306,12 @@ def test_what_was_declared_is_known_where_it_goes_on(
 ) -> None:
     first, second = pair
     broker.declare([Queue("reports", "media", "topic", "*.pdf")])
-    broker.join("w", MINUTE)
     first.kill()
     lose(broker)
 
     broker.send([Outgoing(Route("", "media", "a.pdf", "topic"), b"1")])
 
+    broker.join("w", MINUTE)
     assert messages(broker.take("w", ["reports"], 1, "a1")) == [b"1"]
     assert second.url()
 
@@ -302,13 +322,13 @@ def test_what_was_declared_is_known_to_a_server_that_came_back_empty(
     first, _ = pair
     broker = RedisBroker(first.url(), namespace="test")
     broker.declare([Queue("reports", "media", "topic", "*.pdf")])
-    broker.join("w", MINUTE)
     first.kill()
     lose(broker)
     first.start()
 
     broker.send([Outgoing(Route("", "media", "a.pdf", "topic"), b"1")])
 
+    broker.join("w", MINUTE)
     assert messages(broker.take("w", ["reports"], 1, "a1")) == [b"1"]
     broker.close()
 

@@ -96,8 +96,8 @@ class RedisBroker:
         self._address = self._server.present
         self._moves = 0
         self._declared: dict[str, Queue] = {}
-        self._leases: dict[str, tuple[str, Span]] = {}
-        """By worker, the name of the lease that it began, and its length."""
+        self._leases: dict[str, str] = {}
+        """By worker, the name of the lease that it began."""
         self._messages = MessageWait(self._server, self._key("delayed"), self._clock)
         self._releases = ReleaseWait(
             self._server, self._key("released"), self._key("lead"), self._clock
@@ -228,12 +228,11 @@ class RedisBroker:
     def join(self, worker: str, lease: Span) -> None:
         name = self._lease(worker)
         self._run("join", [self._key("workers")], [name, lease])
-        self._leases[worker] = name, lease
+        self._leases[worker] = name
 
     def stay(self, worker: str, lease: Span) -> bool:
         name = self._lease(worker)
-        began = self._leases.get(worker)
-        if began is None or began[0] != name:
+        if self._leases.get(worker) != name:
             return False  # what it holds is at an address that was left
         return bool(self._run("stay", [self._key("workers")], [name, lease]))
 
@@ -462,7 +461,7 @@ class RedisBroker:
         moves = self._moves + (address is not self._address)
         told = True
         try:
-            self._introduce(moves)
+            self._introduce()
         except BrokerRefused:
             if self._server.present is not address:
                 raise  # it was left for the next one
@@ -474,15 +473,15 @@ class RedisBroker:
         self._address, self._moves = address, moves
         return told
 
-    def _introduce(self, moves: int) -> None:
-        """Declare what was declared before, and begin the leases that go on."""
+    def _introduce(self) -> None:
+        """Declare what was declared before.
+
+        No lease is begun: that one was lost is for `stay` to say, before another is.
+        """
         with self._server.answering() as client:
             for queue in [*self._declared.values()]:
                 for command in self._wire.binding(queue, self._clock.now()):
                     client.execute_command(*command)
-            for worker, (_, lease) in [*self._leases.items()]:
-                name = _lease(worker, moves)
-                _call(client, "join", [self._key("workers")], [name, lease])
 
     def _settle(
         self, worker: str, done: Sequence[Done], commands: Sequence[Command]
