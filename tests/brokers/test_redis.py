@@ -635,6 +635,37 @@ def test_what_a_celery_client_pushes_is_delivered(
     assert lying_in(broker) == [b'{"n": 1.0}', b'{"args": []}']
 
 
+def test_what_celery_workers_hold_is_not_touched(
+    broker: RedisBroker, client: Any
+) -> None:
+    held = json.dumps([{"body": "", "properties": {"delivery_tag": "t"}}, "", "celery"])
+    client.hset("unacked", "t", held)
+    client.zadd("unacked_index", {"t": 0})  # held for ages
+    client.set("unacked_mutex", "somebody's")
+    celerys = ["unacked", "unacked_index", "unacked_mutex"]
+    before = [client.dump(key) for key in celerys]
+
+    broker.send([outgoing(b"%d" % n) for n in range(5)])
+    broker.join("dead", 1)
+    broker.take("dead", ["celery"], 1, "t1")
+    recovered = eventually(broker.recover)
+    broker.join("w", MINUTE)
+    [later, back, bad, good, rest] = broker.take("w", ["celery"], 9, "t2")
+    broker.delay("w", later, NOON)  # long ago: it comes back at once
+    broker.give_back("w", [back])
+    broker.bury("w", bad, "why")
+    broker.acknowledge("w", [Done(good)], [outgoing(b"next")])
+    broker.stay("w", MINUTE)
+    taken = broker.take("w", ["celery"], 9, "t3")
+    broker.leave("w")
+    purged = broker.purge(["celery"])
+
+    assert recovered == 1
+    assert {one.message for one in taken} == {later.message, back.message, b"next"}
+    assert purged == len([*taken, rest])
+    assert [client.dump(key) for key in celerys] == before
+
+
 def test_nothing_of_a_worker_is_left_when_it_has_gone(
     broker: RedisBroker, client: Any
 ) -> None:

@@ -53,6 +53,7 @@ CELERY_BEAT_SCHEDULE = {{
 """,
     "tasks.py": """
 import time
+from pathlib import Path
 
 from celery import shared_task
 
@@ -60,6 +61,16 @@ from celery import shared_task
 @shared_task
 def add(x, y):
     return x + y
+
+
+@shared_task(acks_late=True)
+def hold(path):
+    # A line for each run, at its beginning; the end when a file is there.
+    with open(path, "a") as file:
+        print("began", file=file)
+    while not Path(path + ".end").exists():
+        time.sleep(0.01)
+    return "held"
 
 
 @shared_task
@@ -263,3 +274,48 @@ def test_both_kinds_of_workers_share_a_queue_that_beatd_fills(
                 for line in (theirs.output + worker.output).splitlines()
             )
         )
+
+
+SOON = """
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": 1,
+    "unacked_restore_interval": 0.1,
+    "unacked_restore_throttle": 1,
+}
+"""
+
+
+def test_what_a_worker_holds_is_not_taken_by_a_celery_worker(
+    tmp_path: Path, server: Server
+) -> None:
+    """Celery's takes back what was held for a second; ours holds one for longer."""
+    written(tmp_path, server)
+    with (tmp_path / "proj" / "settings.py").open("a") as settings:
+        settings.write(SOON)
+    options = ("-c", "1", "-l", "INFO", "-n")
+    theirs = ("worker", *options, "theirs@%h", "-Q", "celery,theirs")
+    runs = tmp_path / "runs"
+
+    with (
+        celery_client(server.url(0), server.url(1)) as client,
+        server.client() as raw,
+        beatd("worker", "-A", "proj", *options, "ours@%h", cwd=tmp_path) as ours,
+    ):
+        until(ours, "is ready")
+        held = client.send_task("proj.tasks.hold", [str(runs)])
+        eventually(runs.exists, "the run")
+        # This was taken later, and left there by a Celery worker that was killed.
+        left = client.send_task("proj.tasks.add", [1, 2], queue="theirs")
+        message = json.loads(raw.rpop("theirs"))
+        raw.hset("unacked", "left", json.dumps([message, "", "theirs"]))
+        raw.zadd("unacked_index", {"left": raw.time()[0] + 1})
+
+        with module("celery", "-A", "proj", *theirs, cwd=tmp_path):
+            assert left.get(timeout=PATIENCE) == 3  # so all that was due was looked at
+            again = client.send_task("proj.tasks.add", [3, 4], queue="theirs")
+            assert again.get(timeout=PATIENCE) == 7
+            assert held.state == "PENDING"
+            (tmp_path / "runs.end").touch()
+            assert held.get(timeout=PATIENCE) == "held"
+
+    assert runs.read_text().splitlines() == ["began"]
