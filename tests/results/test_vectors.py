@@ -1,6 +1,8 @@
 """What Celery's workers stored, stored by ours: the same bytes under the same key.
 
-tests/wire/results.jsonl holds the results of shared/wire/vectors.jsonl with a meta.
+tests/wire/results.jsonl copies from shared/wire/vectors.jsonl what the kinds res.* and
+pre.res.* (time limits, lost processes) say of results; the one chord is beside it, in
+chords.jsonl. How our own worker comes to the same ends: tests/wire/test_result_vectors.
 """
 
 import base64
@@ -21,8 +23,42 @@ from beatd.settings import read
 from tests.results import wireapp
 from tests.servers import Server
 
-RECORDED = Path(__file__).parents[1] / "wire" / "results.jsonl"
-VECTORS = [json.loads(line) for line in RECORDED.read_text().splitlines()]
+RECORDED = Path(__file__).parents[1] / "wire"
+
+
+def recorded(name: str) -> list[dict[str, Any]]:
+    lines = (RECORDED / name).read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+ALL = recorded("results.jsonl")
+GROUPS = [vector for vector in ALL if "-taskset-" in vector["key"]]
+VECTORS = [
+    vector | {"meta": vector.get("meta") or json.loads(vector["raw"])}
+    for vector in ALL
+    if vector not in GROUPS and ("meta" in vector or vector["raw"])
+]
+
+KINDS = """
+pre.res.hard_limit pre.res.soft_limit pre.res.soft_limit.uncaught pre.res.terminate
+pre.res.worker_lost
+res.autoretry res.chain res.chord res.custom_state res.expired
+res.conf.compressed.add res.conf.compressed.fail res.conf.expires.add
+res.conf.expires.fail res.conf.expires_none.add res.conf.expires_none.fail
+res.conf.extended.add res.conf.extended.fail res.conf.msgpack.add res.conf.msgpack.fail
+res.conf.pickle.add res.conf.pickle.fail res.conf.prefix.add res.conf.prefix.fail
+res.conf.yaml.add res.conf.yaml.fail
+res.failure res.failure.badargs res.failure.chained res.failure.custom
+res.failure.encode res.failure.kwonly res.failure.local res.failure.max_retries
+res.failure.nested res.failure.unregistered res.failure.unserializable_arg
+res.groupresult res.ignore res.ignored res.ignored.failure res.ignored.failure_stored
+res.ignored.header res.ignored.header_false
+res.link res.link.immutable res.link_error res.reject res.retry res.retry.plain
+res.revoked.before res.started
+res.success res.success.children res.success.group res.success.none res.success.text
+res.success.types
+"""
+"""All that was recorded about results, once for each of the profiles a and b."""
 
 
 def has_bytes(vector: dict[str, Any]) -> bool:
@@ -39,6 +75,9 @@ WITH_BYTES = [vector for vector in VECTORS if has_bytes(vector)]
 WITHOUT = [vector for vector in VECTORS if not has_bytes(vector)]
 
 IN_CELERY = {
+    "SoftTimeLimitExceeded": errors.SoftTimeLimitExceeded,
+    "TimeLimitExceeded": errors.TimeLimitExceeded,
+    "WorkerLostError": errors.WorkerLost,
     "NotRegistered": errors.NotRegistered,
     "MaxRetriesExceededError": errors.MaxRetriesExceeded,
     "TaskRevokedError": errors.Revoked,
@@ -125,7 +164,8 @@ def test_a_result_is_stored_as_celery_stores_it(
     with server.client() as client:
         assert client.keys() == [vector["key"].encode()]
         assert client.get(vector["key"]) == bytes_of(vector)
-        assert client.ttl(vector["key"]) == vector["ttl_s"]
+        # Some were recorded without it; a day is Celery's default.
+        assert client.ttl(vector["key"]) == vector.get("ttl_s", 86_400)
 
 
 @pytest.mark.parametrize("vector", WITH_BYTES, ids=lambda vector: vector["id"])
@@ -140,6 +180,24 @@ def test_what_celery_stored_is_read(vector: dict[str, Any]) -> None:
     assert (found.group_id, found.parent_id) == (written.group_id, written.parent_id)
     assert found.extended == written.extended
     assert_same_value(found.result, written.result)
+
+
+@pytest.mark.parametrize("vector", GROUPS, ids=lambda vector: vector["id"])
+def test_a_group_is_read_and_written_as_celery_saves_it(vector: dict[str, Any]) -> None:
+    encoding = results.encoding_of(read(vector["conf"]).settings)
+
+    found = encoding.unpack(bytes_of(vector))
+
+    (group, _), _ = found["result"]
+    assert vector["key"] == f"celery-taskset-meta-{group}"
+    assert encoding.pack(found) == bytes_of(vector)
+
+
+def test_no_recorded_kind_is_missing() -> None:
+    found = [vector["id"] for vector in ALL + recorded("chords.jsonl")]
+
+    expected = [f"{kind}/{profile}" for kind in KINDS.split() for profile in "ab"]
+    assert sorted(found) == sorted(expected)
 
 
 def assert_same_value(found: Any, written: Any) -> None:

@@ -45,6 +45,7 @@ class FakeResults:
         self.away = False
         self.chords: dict[str, Header] = {}
         self.metas: dict[str, Meta] = {}
+        self.kept: dict[str, bytes] = {}
         self.states: list[str] = []
         self._encoding = encoding
 
@@ -54,6 +55,7 @@ class FakeResults:
             stored = self._encoding.store(meta)
             read = self._encoding.decode(stored.task_id, stored.data)
             self.metas[read.task_id] = read
+            self.kept[read.task_id] = stored.data
             self.states.append(read.status)
 
     def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
