@@ -123,7 +123,7 @@ class Shop:
             process.wait()
 
 
-@pytest.fixture(scope="module", params=["prefork", "threads", "asyncio"])
+@pytest.fixture(scope="module", params=["prefork", "threads", "solo", "asyncio"])
 def _shop(
     request: pytest.FixtureRequest,
     _server: Server,
@@ -374,8 +374,8 @@ def test_all_of_a_body_that_is_a_group_fails(shop: Shop) -> None:
 
 
 def test_a_run_that_is_ended_by_force_fails_its_chord(shop: Shop) -> None:
-    if shop.pool == "threads":
-        pytest.skip("a thread cannot be ended")
+    if shop.pool in ("threads", "solo"):
+        pytest.skip("neither a thread nor the worker itself can be ended")
 
     sent = chord([shop("add", 1, 1), shop("hang")], shop("total")).apply_async()
 
