@@ -7,6 +7,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -337,20 +338,137 @@ def test_revoked_ids_outlive_a_restart(tmp_path: Path, apart: tuple[str, str]) -
 # Other pools
 
 
-@pytest.mark.parametrize("pool", ["threads", "solo", "asyncio"])
-def test_workers_of_all_pools_are_seen_and_steered(
-    pool: str, tmp_path: Path, apart: tuple[str, str]
-) -> None:
-    with working(tmp_path, apart, "-P", pool, "-c", "2", "-E") as fleet:
-        with Listener(fleet.client) as listener:
-            sent = fleet.client.send_task("proj.add", [1, 2])
-            eventually(lambda: "task-succeeded" in listener.of(sent.id))
-        assert fleet.inspect("ping") == {"ok": "pong"}
-        stats = fleet.inspect("stats")
-        assert stats["pool"]["processes"] == [fleet.worker.pid]
-        later = fleet.client.send_task("proj.add", [1, 2], countdown=600)
-        fleet.control("revoke", later.id)
-        assert later.state == "REVOKED"
+THREADS, SOLO, ASYNCIO = (
+    pytest.param(pool, marks=pytest.mark.xdist_group(f"control {pool}"))
+    for pool in ("threads", "solo", "asyncio")
+)
+
+
+@pytest.fixture(scope="module", params=[THREADS, SOLO, ASYNCIO])
+def other(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Fleet]:
+    """Give a worker of this pool, on a server of its own."""
+    folder = tmp_path_factory.mktemp("other")
+    options = ("-P", request.param, "-c", "2", "-E")
+    with Server() as server:
+        urls = server.url(0), server.url(1)
+        with working(folder, urls, *options) as fleet:
+            yield fleet
+
+
+def ids_of(told: list[dict[str, Any]]) -> list[str]:
+    return [one.get("request", one)["id"] for one in told]
+
+
+def test_workers_of_all_pools_are_seen(other: Fleet) -> None:
+    with Listener(other.client) as listener:
+        sent = other.client.send_task("proj.add", [1, 2])
+        eventually(lambda: "task-succeeded" in listener.of(sent.id))
+
+    assert other.inspect("ping") == {"ok": "pong"}
+    assert other.inspect("stats")["pool"]["processes"] == [other.worker.pid]
+    assert other.inspect("conf")["timezone"] == "Asia/Kathmandu"
+    assert "proj.add" in other.inspect("registered")
+    assert "proj.flaky [max_retries=3]" in other.inspect("registered", "max_retries")
+
+
+@pytest.mark.parametrize("other", [THREADS, ASYNCIO], indirect=True)
+def test_what_runs_is_seen_where_runs_share_a_process(other: Fleet) -> None:
+    running = other.client.send_task("proj.mark", ["runs", 0, "asked"])
+    eventually(lambda: other.project.runs("runs"))
+
+    (active,) = other.inspect("active")
+    assert (active["id"], active["args"]) == (running.id, ["runs", 0, "asked"])
+    assert active["worker_pid"] == other.worker.pid
+
+    other.project.release("asked")
+    assert running.get(timeout=PATIENCE) == "runs"
+    eventually(lambda: other.inspect("active") == [], "its end")
+
+
+@pytest.mark.parametrize("other", [SOLO], indirect=True)
+def test_a_solo_worker_answers_between_two_runs(other: Fleet) -> None:
+    running = other.client.send_task("proj.mark", ["runs", 0, "asked"])
+    eventually(lambda: other.project.runs("runs"))
+
+    with ThreadPoolExecutor(1) as asking:
+        answer = asking.submit(other.inspect, "ping")
+        other.project.release("asked")
+
+        assert answer.result(PATIENCE) == {"ok": "pong"}
+    assert running.get(timeout=PATIENCE) == "runs"
+    eventually(lambda: other.inspect("active") == [], "its end")
+
+
+def test_on_all_pools_what_comes_later_is_seen_and_revoked(other: Fleet) -> None:
+    later = other.client.send_task("proj.add", [1, 2], countdown=600)
+    eventually(lambda: ids_of(other.inspect("scheduled")) == [later.id])
+
+    other.control("revoke", later.id)
+    assert later.state == "REVOKED"
+    assert later.id in other.inspect("revoked")
+
+
+def test_on_all_pools_a_rate_holds_back_what_is_reserved(other: Fleet) -> None:
+    set_ = {"ok": "new rate limit set successfully"}
+    assert other.control("rate_limit", "proj.where", "1/h") == set_
+    assert "proj.where [rate_limit=1/h]" in other.inspect("registered")
+    first, second = (other.client.send_task("proj.where") for _ in range(2))
+    pid, _ = first.get(timeout=PATIENCE)
+
+    assert pid == other.worker.pid
+    eventually(lambda: ids_of(other.inspect("reserved")) == [second.id])
+    off = {"ok": "rate limit disabled successfully"}
+    assert other.control("rate_limit", "proj.where", "") == off
+    assert second.get(timeout=PATIENCE)[0] == pid
+    assert other.inspect("reserved") == []
+
+
+def test_on_all_pools_time_limits_are_set(other: Fleet) -> None:
+    assert other.control("time_limit", "proj.mark", hard=90, soft=0.2) == {
+        "ok": "time limits set successfully"
+    }
+    limited = "proj.mark [soft_time_limit=0.2 time_limit=90.0]"
+    assert limited in other.inspect("registered", "soft_time_limit", "time_limit")
+    sent = other.client.send_task("proj.mark", ["limited", 0, "nobody touches this"])
+
+    eventually(sent.ready)
+    assert type(sent.result).__name__ == "SoftTimeLimitExceeded"
+    other.control("time_limit", "proj.mark", hard=None, soft=None)
+
+
+def test_on_all_pools_a_queue_is_added_and_left(other: Fleet) -> None:
+    sent = other.client.send_task("proj.add", [1, 2], queue="elsewhere")
+
+    added = {"ok": "add consumer elsewhere"}
+    assert other.control("add_consumer", "elsewhere") == added
+    assert sent.get(timeout=PATIENCE) == 3
+    left = {"ok": "no longer consuming from elsewhere"}
+    assert other.control("cancel_consumer", "elsewhere") == left
+    assert [one["name"] for one in other.inspect("active_queues")] == ["celery"]
+
+
+@pytest.mark.parametrize("other", [THREADS, ASYNCIO], indirect=True)
+def test_pools_without_processes_grow_and_shrink(other: Fleet) -> None:
+    def size() -> int:
+        return int(other.inspect("stats")["pool"]["max-concurrency"])
+
+    assert other.control("pool_grow", 2) == {"ok": "pool will grow"}
+    assert size() == 4
+    met = [other.client.send_task("proj.meet", ["four", 4]) for _ in range(4)]
+    assert [sent.get(timeout=PATIENCE) for sent in met] == [other.worker.pid] * 4
+    assert other.control("pool_shrink", 2) == {"ok": "pool will shrink"}
+    assert size() == 2
+
+
+@pytest.mark.parametrize("other", [SOLO], indirect=True)
+def test_a_solo_pool_neither_grows_nor_shrinks(other: Fleet) -> None:
+    grow, shrink = other.control("pool_grow", 1), other.control("pool_shrink", 1)
+
+    assert "cannot change its size" in grow["error"]
+    assert "not 0" in shrink["error"]
+    assert other.inspect("stats")["pool"]["max-concurrency"] == 1
 
 
 def test_where_runs_share_a_process_none_can_be_terminated(
