@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 
 from beatd.brokers.redis import RedisBroker
+from tests.processes import environment
 from tests.servers import PATIENCE, Server, eventually
 from tests.worker.project import Project
 from tests.worker.test_bad_input import BAD, SECRET, with_body
@@ -91,16 +95,21 @@ def leave_threads():
     return "left"
 
 
-def print_without_end():
-    line = "x" * 1_000_000
-    for _ in range(200):
-        print(line)
-    return "printed"
-
-
 def fork():
     os.fork()
     return "forked"
+
+
+@app.task
+def print_gigabytes(megabytes, way):
+    """Print so much, by `print` as a line for each, or past it."""
+    line = "x" * 999_999
+    for _ in range(megabytes):
+        if way == "print":
+            print(line)
+        else:
+            os.write(1, line.encode() + b"\\n")
+    return os.getpid()
 '''
 
 FATAL = ["leave", "segfault", "kill_self", "close_files", "abort"]
@@ -114,7 +123,6 @@ FAILING = {
 }
 HARMLESS = {
     "leave_threads": "left",
-    "print_without_end": "printed",
     "fork": "forked",
 }
 
@@ -125,8 +133,6 @@ def project(server: Server, tmp_path: Path) -> Iterator[Project]:
     (tmp_path / "evil.py").write_text(EVIL)
     yield made
     made.app.close()
-    for log in tmp_path.glob("worker-*.log"):
-        os.truncate(log, 0)  # some are large
 
 
 def memory_of(pid: int, kind: str) -> int:
@@ -136,7 +142,7 @@ def memory_of(pid: int, kind: str) -> int:
     return int(found) * 1024
 
 
-def meta_of(server: Server, task_id: str) -> dict[str, Any]:
+def meta_of(server: Server, task_id: str, patience: float = PATIENCE) -> dict[str, Any]:
     """Read a result as it lies in Redis, once the run has ended."""
 
     def ended() -> Any:
@@ -145,7 +151,7 @@ def meta_of(server: Server, task_id: str) -> dict[str, Any]:
             meta = json.loads(client.get(f"celery-task-meta-{task_id}") or b"{}")
         return meta if meta.get("status") in ("SUCCESS", "FAILURE") else None
 
-    return dict(eventually(ended, f"{task_id} to end", PATIENCE))
+    return dict(eventually(ended, f"{task_id} to end", patience))
 
 
 def test_whatever_a_task_does_the_worker_lives(
@@ -169,6 +175,64 @@ def test_whatever_a_task_does_the_worker_lives(
     assert {name: metas[name]["result"] for name in HARMLESS} == HARMLESS
     runs = {name: project.runs(name) for name in names}
     assert runs == {name: 5 if name in FATAL else 1 for name in names}
+
+
+class ReadAway:
+    """A worker whose output is read and thrown away, and counted."""
+
+    def __init__(self, project: Project) -> None:
+        self.bytes = 0
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "beatd", "worker", "-A", "proj", "-I", "evil"),
+                *("-c", "1", "-l", "info"),
+            ],
+            cwd=project.folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self._reading = threading.Thread(target=self._read)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def __enter__(self) -> "ReadAway":
+        self._reading.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=PATIENCE)
+        finally:
+            self._process.kill()
+            self._reading.join()
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        with self._process.stdout as output:
+            while some := os.read(output.fileno(), MIB):
+                self.bytes += len(some)
+
+
+@pytest.mark.parametrize("way", ["print", "os.write"])
+def test_gigabytes_of_output_pass_through_and_fill_no_memory(
+    project: Project, server: Server, way: str
+) -> None:
+    """By `print` they become records of the log, many for each line of a megabyte.
+
+    By `os.write` they go past the log, to where the worker's own output goes.
+    """
+    with ReadAway(project) as worker:
+        sent = project.app.send_task("evil.print_gigabytes", [2000, way], task_id="p")
+        child = meta_of(server, sent.id, 4 * PATIENCE)["result"]  # so much takes time
+        assert memory_of(child, "VmHWM") < 150 * MIB
+        assert memory_of(worker.pid, "VmHWM") < 150 * MIB
+        assert project.app.send_task("proj.add", [1, 1]).get(timeout=PATIENCE) == 2
+
+    assert worker.bytes >= 2_000_000_000
 
 
 def bomb(size: int) -> bytes:
