@@ -99,6 +99,13 @@ WORKING = {
     "worker",
 }
 
+SHARED = {
+    *("settings", "clock", "file_lock", "sqlite_file"),
+    *("brokers.base", "brokers", "brokers.memory", "brokers.redis", "brokers.sqlite"),
+}
+"""What both sides stand on beside the pure part. Of brokers both import only the base,
+and the results in Redis its connections; the rest comes with the package."""
+
 
 def modules() -> Iterator[tuple[str, Path]]:
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -148,6 +155,44 @@ def ours(path: Path) -> Iterator[str]:
             yield place_of(module if module in known else module.rpartition(".")[0])
 
 
+def around(module: str) -> set[str]:
+    """Give the packages that a module is in."""
+    parts = module.split(".")
+    return {".".join(parts[:end]) for end in range(1, len(parts))}
+
+
+def graph() -> dict[str, set[str]]:
+    """Give the modules that each imports, and the packages that this imports, too.
+
+    Those that it is in itself are imported before it: they count when it names them.
+    """
+    known = {name for name, _ in modules()}
+    found: dict[str, set[str]] = {}
+    for module, path in modules():
+        found[module] = set()
+        for name in imports_of(path):
+            if not name.startswith("beatd."):
+                continue
+            other = name.removeprefix("beatd.")
+            other = other if other in known else other.rpartition(".")[0] or "__init__"
+            found[module] |= {other} | (around(other) - around(module) - {module})
+    return found
+
+
+GRAPH = graph()
+
+
+def behind(module: str) -> set[str]:
+    """Give all that a module imports, by way of others as well."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        new = GRAPH[waiting.pop()] - found
+        found |= new
+        waiting += new
+    return found
+
+
 def packaged() -> list[tuple[str, Path]]:
     # `beatd/__init__.py` re-exports, and so stands last.
     return [(name, path) for name, path in modules() if name != "__init__"]
@@ -179,12 +224,26 @@ def test_pure_modules_know_no_clock_and_no_world(module: str, path: Path) -> Non
 
 
 def test_scheduling_and_working_never_meet() -> None:
-    for module, path in packaged():
-        side = place_of(module)
-        if side in SCHEDULING:
-            assert set(ours(path)) & WORKING == set(), module
-        elif side in WORKING:
-            assert set(ours(path)) & SCHEDULING == set(), module
+    """Neither imports the other, nor anything that does, however far away."""
+    behind_both = {"scheduling": set[str](), "working": set[str]()}
+    for module, _ in packaged():
+        places = {place_of(name) for name in behind(module)}
+        if place_of(module) in SCHEDULING:
+            assert places & WORKING == set(), module
+            behind_both["scheduling"] |= places
+        elif place_of(module) in WORKING:
+            assert places & SCHEDULING == set(), module
+            behind_both["working"] |= places
+
+    shared = behind_both["scheduling"] & behind_both["working"]
+    assert shared - {*PURE} <= SHARED
+
+
+def test_no_module_waits_for_itself_to_be_imported() -> None:
+    """Imports inside of functions count as well; a package stands for its own file."""
+    in_a_circle = [module for module in GRAPH if module in behind(module)]
+
+    assert in_a_circle == []
 
 
 def test_only_the_clock_tells_the_time() -> None:
