@@ -1,6 +1,9 @@
-"""From settings to the objects that do the work: the only composer.
+"""From settings to the objects that do the work: scheduler and worker are made here.
 
-Nobody else calls a constructor that does I/O; tests compose by hand, with fakes.
+Neither of them calls a constructor that does I/O: what they use is handed in, and tests
+compose by hand, with fakes. Others connect for themselves: an application when it first
+sends or reads something (app/connections.py), and commands that look at what lies on a
+broker (cli/). A test holds the list.
 """
 
 import logging

@@ -88,6 +88,27 @@ IMPURE = {
 }  # fmt: skip
 """What it does not call of modules that are pure else."""
 
+MAKERS = {
+    # The command line asks brokers that nobody else has open: whether an address is
+    # good (check), what lies there (dead), to remove it before the start (worker).
+    "brokers.of_settings": {
+        *("wiring", "app.connections"),
+        *("cli.check", "cli.dead", "cli.worker"),
+    },
+    "results.connect": {"wiring", "app.connections", "cli.check"},
+    "brokers.connect": set(),
+    "ScheduleFile": {"wiring"},
+    "StateFile": {"wiring"},
+    # By address, after an import that only that address needs.
+    "MemoryBroker": {"brokers"},
+    "RedisBroker": {"brokers"},
+    "SQLiteBroker": {"brokers"},
+    "RedisResults": {"results"},
+    "SQLiteResults": {"results"},
+}
+"""What opens files and connections, and the modules that may call it: wiring, for
+scheduler and worker, and who sends or looks without being either."""
+
 SCHEDULING = {"policy", "timetable", "leadership", "schedule_file", "scheduler"}
 WORKING = {
     "tasks",
@@ -244,6 +265,15 @@ def test_no_module_waits_for_itself_to_be_imported() -> None:
     in_a_circle = [module for module in GRAPH if module in behind(module)]
 
     assert in_a_circle == []
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_only_who_composes_opens_files_and_connections(maker: str) -> None:
+    callers = {module for module, path in modules() if maker in calls_in(path)}
+    imported = {name for _, path in modules() for name in imports_of(path)}
+
+    assert callers == MAKERS[maker]
+    assert f"beatd.{maker}" not in imported  # then it would be called by half its name
 
 
 def test_only_the_clock_tells_the_time() -> None:
