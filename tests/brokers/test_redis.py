@@ -21,7 +21,7 @@ from beatd.clock import SystemClock
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from beatd.instant import HOUR, MINUTE, SECOND
 from beatd.routing import Queue, Route
-from tests.brokers.making import CELERY, NOON, emission, lead, lying_in, outgoing
+from tests.brokers.making import CELERY, NOON, emission, lead, lying_in, mark, outgoing
 from tests.fakes import FakeClock
 from tests.proxy import Fault, Proxy
 from tests.servers import PATIENCE, Server, emptied, eventually
@@ -351,6 +351,34 @@ def test_a_missing_permission_neither_loses_nor_doubles(
     broker.emit(term, batch, MINUTE)
 
     assert lying_in(broker) == [b"known@0", b"known@1", b"new@0", b"known@2"]
+    broker.close()
+
+
+def test_what_was_pushed_before_a_refused_channel_is_taken_back(
+    server: Server, client: Any, user: str
+) -> None:
+    broker = RedisBroker(server.url(user=user), namespace="test")
+    term = lead(broker)
+    broker.emit(term, [emission("known")], MINUTE)
+    channel = Route("", "news", "", "fanout")
+    other = Route("other", "", "other")
+    batch = [
+        *(emission(f"report-{i}") for i in range(1500)),
+        emission("news", route=channel),
+        emission("known", NOON + 1, route=other),
+    ]
+
+    client.execute_command("ACL", "SETUSER", "u", "resetchannels")
+    for _ in range(3):
+        with pytest.raises(BrokerRefused, match="channel"):
+            broker.emit(term, batch, MINUTE)
+    before = client.llen("celery"), client.llen("other"), broker.read_ledger().marks
+    client.execute_command("ACL", "SETUSER", "u", "allchannels")
+    outcomes = broker.emit(term, batch, MINUTE)
+
+    assert before == (1, 0, {"known": mark(NOON)})
+    assert outcomes == [QUEUED] * 1502
+    assert (client.llen("celery"), client.llen("other")) == (1501, 1)
     broker.close()
 
 

@@ -14,7 +14,8 @@
 --
 -- Gives one letter for each emission: q(ueued), d(ropped), k(nown); or false, having
 -- done nothing, if the term is over. Whatever the server refuses: the ledger has no
--- slot whose message is not queued, and no message is queued whose slot it lacks.
+-- slot whose message is not queued, and no message is queued whose slot it lacks; what
+-- was pushed by then is taken back. Only what was published stays said.
 
 local KEYS, ARGV = KEYS, ARGV -- locals are found faster
 local call, tonumber, byte, match = redis.call, tonumber, string.byte, string.match
@@ -77,6 +78,7 @@ for from = 1, count, CHUNK do
   end
 end
 
+local undo = {}
 local function in_chunks(command, key, values)
   for from = 1, #values, CHUNK do
     local to = math.min(from + CHUNK - 1, #values)
@@ -84,25 +86,35 @@ local function in_chunks(command, key, values)
     if type(answer) == 'table' and answer.err then
       return answer
     end
+    if command == 'LPUSH' then
+      undo[#undo + 1] = {'LPOP', key, to - from + 1}
+    end
   end
 end
 
 -- The ledger first: a server that is full or read-only refuses here, at the first
--- write. A refusal after it can only be a missing permission; the rows go back then.
+-- write. A refusal after it can only be a missing permission; all goes back then. What
+-- is published cannot be taken back: it comes last.
 local refusal = in_chunks('HSET', KEYS[2], news)
 if refusal then
   return refusal
+end
+for place, batch in ipairs(batches) do
+  if ARGV[kinds + place] ~= 'channel' then
+    refusal = refusal or in_chunks('LPUSH', KEYS[3 + place], batch)
+  end
 end
 for place, batch in ipairs(batches) do
   if ARGV[kinds + place] == 'channel' then
     for _, message in ipairs(batch) do
       refusal = refusal or in_chunks('PUBLISH', KEYS[3 + place], {message})
     end
-  else
-    refusal = refusal or in_chunks('LPUSH', KEYS[3 + place], batch)
   end
 end
 if refusal then
+  for index = #undo, 1, -1 do
+    redis.pcall(unpack(undo[index])) -- whatever becomes of it, the rows go back
+  end
   for index = 1, count do
     if rows[index] then
       call('HSET', KEYS[2], ARGV[5 + index], rows[index])
