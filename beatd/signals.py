@@ -9,7 +9,9 @@
 Where a call is sent, by a client or by a run, with the name of its task as sender:
 
     before_task_publish     body, exchange, routing_key, headers, properties, declare,
-                            retry_policy; what is changed in them is sent
+                            retry_policy; what is changed in body, headers and
+                            properties is sent, by the policy as it is then; the
+                            queue in declare is to look at only
     after_task_publish      body, exchange, routing_key, headers; of clients only
 
 In the process that runs the task, with the task as sender:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from beatd import signals
+from beatd.instant import HOUR
 from beatd.tasks import Task
 from tests.worker.bench import Bench
 
@@ -143,14 +144,17 @@ def test_a_call_that_runs_here_is_not_sent(before: Callable[[Receiver], None]) -
     assert heard == []
 
 
-@pytest.mark.parametrize("fault", ["raises", "breaks it"])
+@pytest.mark.parametrize("fault", ["raises", "breaks it", "takes its name away"])
 def test_a_receiver_that_fails_is_logged_and_the_call_is_sent_as_it_was(
     before: Callable[[Receiver], None], fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(headers: Any, **_: Any) -> None:
         if fault == "raises":
             raise ValueError("no")
-        headers["trace"] = object()
+        if fault == "breaks it":
+            headers["trace"] = object()
+        else:
+            del headers["task"]
 
     before(fail)
     bench = bench_with_echo()
@@ -161,3 +165,39 @@ def test_a_receiver_that_fails_is_logged_and_the_call_is_sent_as_it_was(
     assert sent.get(timeout=0)[:3] == [[1], {}, None]
     (record,) = caplog.records
     assert record.__dict__["event"] == "signal.failed"
+
+
+class Shut:
+    """Can be pickled, and not be had back here."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _stay_shut, ()
+
+
+def _stay_shut() -> None:
+    raise KeyError("a module that only workers have")
+
+
+def test_a_call_that_cannot_be_opened_for_receivers_is_sent_once_as_it_is(
+    before: Callable[[Receiver], None],
+    after: Callable[[Receiver], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    heard: list[Any] = []
+    before(lambda **said: heard.append(said))
+    after(lambda **said: heard.append(said))
+    bench = Bench(task_serializer="pickle", accept_content=["json", "pickle"])
+
+    with caplog.at_level(logging.ERROR):
+        bench.app.send_task("proj.echo", [Shut()])
+
+    bench.broker.join("reader", HOUR)
+    assert len(bench.broker.take("reader", ["celery"], 9, "x")) == 1
+    assert heard == []
+    assert [
+        (record.__dict__["event"], record.__dict__["signal"])
+        for record in caplog.records
+    ] == [
+        ("signal.failed", "before_task_publish"),
+        ("signal.failed", "after_task_publish"),
+    ]

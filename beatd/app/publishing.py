@@ -29,15 +29,21 @@ _OURS = codec.content_types(["json", "msgpack", "yaml", "pickle"])
 def before_publish(sent: Outgoing, router: Router, policy: dict[str, Any]) -> Outgoing:
     """Let receivers have their say about a message; give what they made of it.
 
-    What cannot be encoded is logged, as what they raise is, and changes nothing.
+    What cannot be opened for them or encoded afterwards is logged, as what they raise
+    is, and changes nothing.
     """
-    if not signals.before_task_publish.is_heard:
+    signal = signals.before_task_publish
+    if not signal.is_heard:
         return sent
-    letter = _Letter.opened(sent.message)
-    properties = letter.properties
+    try:
+        letter = _Letter.opened(sent.message)
+        properties, task = letter.properties, letter.task
+    except Exception:  # unpickling runs foreign code
+        _say_failed(signal, "a call is sent as it is: it cannot be opened for %s")
+        return sent
     declare = [router.queue(sent.route.queue)] if sent.route.queue else []
-    signals.before_task_publish.send(
-        letter.task,
+    signal.send(
+        task,
         body=letter.body,
         **letter.way,
         declare=declare,
@@ -47,20 +53,27 @@ def before_publish(sent: Outgoing, router: Router, policy: dict[str, Any]) -> Ou
     )
     try:
         return replace(sent, message=letter.sealed(properties))
-    except MessageError:
-        words = "what before_task_publish made of a call of %s cannot be sent"
-        event = {"event": "signal.failed", "signal": "before_task_publish"}
-        logger.exception(words, letter.task, extra=event)
+    except Exception:  # receivers may have put anything anywhere
+        words = "what %s made of a call of %s cannot be sent: it is sent as it was"
+        _say_failed(signal, words, task)
         return sent
 
 
 def after_publish(sent: Outgoing) -> None:
-    """Let receivers know that a message was sent."""
-    if signals.after_task_publish.is_heard:
+    """Let receivers know that a message was sent; never raises, for it is sent."""
+    signal = signals.after_task_publish
+    if not signal.is_heard:
+        return
+    try:
         letter = _Letter.opened(sent.message)
-        signals.after_task_publish.send(
-            letter.task, body=letter.body, headers=letter.headers, **letter.way
-        )
+        signal.send(letter.task, body=letter.body, headers=letter.headers, **letter.way)
+    except Exception:  # unpickling runs foreign code
+        _say_failed(signal, "a call was sent, and cannot be opened for %s")
+
+
+def _say_failed(signal: signals.Signal, words: str, *more: str) -> None:
+    event = {"event": "signal.failed", "signal": signal.name}
+    logger.exception(words, signal.name, *more, extra=event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +102,12 @@ class _Letter:
 
     @property
     def task(self) -> str:
-        said = self.body if isinstance(self.body, dict) else self.headers
-        return str(said["task"])
+        return str(self._said["task"])
+
+    @property
+    def _said(self) -> dict[str, Any]:
+        """What the message says of the call: in protocol 1 it is the body."""
+        return self.body if isinstance(self.body, dict) else self.headers
 
     @property
     def way(self) -> dict[str, str]:
@@ -105,7 +122,12 @@ class _Letter:
         return {k: v for k, v in every.items() if k not in _OF_THE_TRANSPORT}
 
     def sealed(self, properties: dict[str, Any]) -> bytes:
-        """Give the message with what its parts are now, and with these properties."""
+        """Give the message with what its parts are now, and with these properties.
+
+        Raises what comes of parts that make no message any more.
+        """
+        if "task" not in self._said:
+            raise MessageError("it names no task")
         envelope = self.envelope
         envelope["properties"] = {**envelope["properties"], **properties}
         serializer = codec.name_of(envelope["content-type"])
