@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 import beatd
 from beatd import Beatd
+from beatd.app.publishing import pauses
 from beatd.brokers.memory import MemoryBroker
 from beatd.current import set_current
 from beatd.errors import BeatdError, BrokerUnavailable, ConfigError, MessageError
@@ -358,6 +360,8 @@ AT_ONCE = {"max_retries": 3, "interval_start": 0, "interval_step": 0, "interval_
         (4, {}, False),
         (1, {"retry": False}, False),
         (4, {"retry_policy": {"max_retries": 4}}, True),
+        (1, {"retry_policy": {"max_retries": 0}}, False),
+        (9, {"retry_policy": {"max_retries": None}}, True),
     ],
 )
 def test_a_broker_that_is_away_is_asked_again_a_few_times(
@@ -374,6 +378,26 @@ def test_a_broker_that_is_away_is_asked_again_a_few_times(
     broker.join("reader", HOUR)
 
     assert len(broker.take("reader", ["celery"], 9, "x")) == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ({}, [0, 0.2, 0.4]),
+        ({"max_retries": 2}, [0, 0.2]),
+        ({"interval_start": 0.5, "interval_max": 0.6}, [0.5, 0.6, 0.6]),
+        ({"interval_start": 3, "max_retries": 1}, [1]),
+        ({"max_retries": 0}, []),
+    ],
+)
+def test_a_retry_policy_says_what_differs_from_the_usual_one(
+    policy: dict[str, Any], expected: list[float]
+) -> None:
+    assert list(islice(pauses(policy), 9)) == pytest.approx(expected)
+
+
+def test_tries_without_a_bound_never_end() -> None:
+    assert list(islice(pauses({"max_retries": None}), 99))[-1] == 1
 
 
 # Results

@@ -1,6 +1,5 @@
 """What users hold: an application that sends tasks and reads their results."""
 
-import itertools
 import os
 import secrets
 import threading
@@ -16,7 +15,7 @@ from beatd import source
 from beatd.annotations import Annotations
 from beatd.app.conf import Conf, changed, is_schedule, read_object
 from beatd.app.connections import Connections
-from beatd.app.publishing import after_publish, before_publish
+from beatd.app.publishing import after_publish, before_publish, pauses
 from beatd.brokers.base import Broadcast, Broker, Outgoing
 from beatd.clock import Clock, SystemClock
 from beatd.current import current_app, set_current, set_default
@@ -327,7 +326,7 @@ class Beatd:
         }
         again = call.get("retry", settings.task_publish_retry)
         ready = self.made_ready([message], policy)
-        self._publish(ready, _pauses(policy) if again else ())
+        self._publish(ready, pauses(policy) if again else ())
         after_publish(ready[0])
         result = self.AsyncResult(task_id)
         if parent is not None:
@@ -567,12 +566,3 @@ def _with(settings: Settings, changes: Mapping[str, Any]) -> Settings:
         raise ConfigError("the app", list(map(str, read.problems)))
     names = {reading.spellings()[word] for word in changes}
     return replace(settings, **{name: getattr(read.settings, name) for name in names})
-
-
-def _pauses(policy: Mapping[str, Any]) -> Iterator[float]:
-    """Give the pauses before further tries, as kombu's retry policies say."""
-    pause = policy.get("interval_start") or 0
-    limit = policy.get("max_retries")
-    for _ in range(limit) if limit else itertools.count():
-        yield pause
-        pause = min(pause + policy.get("interval_step", 0), policy["interval_max"])

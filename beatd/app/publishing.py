@@ -1,12 +1,14 @@
-"""The signals around a call that is sent: receivers may change it, or only know.
+"""What goes with a call that is sent: signals around it, and when it is tried again.
 
-A call is encoded by then, and is opened for them: for as long as nobody is connected,
-they cost nothing.
+Receivers may change it, or only know. A call is encoded by then, and is opened for
+them: for as long as nobody is connected, they cost nothing.
 """
 
 import base64
+import itertools
 import json
 import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +16,7 @@ from beatd import codec, signals
 from beatd.brokers.base import Outgoing
 from beatd.errors import MessageError
 from beatd.routing import Router
+from beatd.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +72,21 @@ def after_publish(sent: Outgoing) -> None:
         signal.send(letter.task, body=letter.body, headers=letter.headers, **letter.way)
     except Exception:  # unpickling runs foreign code
         _say_failed(signal, "a call was sent, and cannot be opened for %s")
+
+
+def pauses(policy: Mapping[str, Any]) -> Iterator[float]:
+    """Give the seconds before each further try, as kombu's retry policies say.
+
+    What the policy leaves open is as usual; without a bound (None) tries never end.
+    """
+    policy = {**_USUAL, **policy}
+    pause, limit = policy["interval_start"] or 0, policy["max_retries"]
+    for _ in itertools.count() if limit is None else range(limit):
+        yield min(pause, policy["interval_max"])
+        pause += policy["interval_step"]
+
+
+_USUAL = Settings().task_publish_retry_policy
 
 
 def _say_failed(signal: signals.Signal, words: str, *more: str) -> None:
