@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from beatd.clock import Clock, SystemClock
 from beatd.errors import ResultUnavailable
-from beatd.instant import Span
+from beatd.instant import SECOND, Span
 from beatd.results.base import Meta, ResultBackend, State
 from beatd.results.exceptions import with_traceback
 from beatd.settings import Settings
@@ -89,10 +89,10 @@ class Runs:
                 return request(self._backend())
             except ResultUnavailable:
                 pause = next(pauses, None)
-                is_late = end is not None and self._clock.elapsed() >= end
-                if pause is None or is_late:
+                left = None if end is None else end - self._clock.elapsed()
+                if pause is None or (left is not None and left <= 0):
                     raise
-                self._rest(pause)
+                self._rest(pause if left is None else min(pause, left / SECOND))
 
     def _pauses(self) -> Iterator[float]:
         """Give the seconds before each further try, drawn as Celery draws them."""
