@@ -36,6 +36,10 @@ class Greenlets(Protocol):
         """Raise `error` in the block when it takes longer, where it waits."""
         ...
 
+    def current(self) -> Any:
+        """Give the greenlet that runs here; it is `dead` once it has ended."""
+        ...
+
     def in_native_thread(self, function: Callable[[], T]) -> T:
         """Run a function that raises nothing worse than an Exception in a real thread.
 
@@ -53,6 +57,7 @@ class Gevent:
         import gevent
 
         self._gevent = gevent
+        self.current = gevent.getcurrent
         self.timeout = gevent.Timeout
 
     def spawn(self, function: Callable[[], object]) -> Any:
@@ -76,6 +81,7 @@ class Eventlet:
         import eventlet.tpool
 
         self._eventlet = eventlet
+        self.current = eventlet.getcurrent
         self.timeout = eventlet.Timeout
         self._wake_for_signals()
 

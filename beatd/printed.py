@@ -4,9 +4,12 @@ import io
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import BinaryIO, TextIO, cast
+
+from beatd import greenlets
 
 logger = logging.getLogger("beatd.redirected")
 
@@ -59,8 +62,8 @@ class Printed(io.TextIOBase):
     def __init__(self, real: TextIO, level: int) -> None:
         self.real = real
         self._level = level
-        self._begun: dict[int, str] = {}
-        """Lines without an end, by thread."""
+        self._begun: dict[int, tuple[str, Callable[[], bool]]] = {}
+        """Lines without an end, by thread; and whether it is still there."""
         self._logging: set[int] = set()
         """Threads that are at it."""
 
@@ -91,11 +94,11 @@ class Printed(io.TextIOBase):
                 self.real.write(text)
             return len(text)
         for piece in _pieces(text):
-            line = self._begun.pop(me, "") + piece
+            line = self._taken(me) + piece
             if line.endswith("\n") or len(line) >= LONGEST_LINE:
                 self._log(me, line)
             else:
-                self._begun[me] = line
+                self._begun[me] = line, _life()
         return len(text)
 
     def flush(self) -> None:
@@ -105,15 +108,17 @@ class Printed(io.TextIOBase):
             with suppress(OSError, ValueError):
                 self.real.flush()
             return
-        if line := self._begun.pop(me, ""):
-            self._log(me, line)
-        if self._begun:
-            living = {thread.ident for thread in threading.enumerate()}
-            for gone in self._begun.keys() - living:
-                self._log(me, self._begun.pop(gone, ""))
+        self._log(me, self._taken(me))
+        for one, (_, lives) in [*self._begun.items()]:
+            if not lives():
+                self._log(me, self._taken(one))
 
     def close(self) -> None:
         self.flush()
+
+    def _taken(self, one: int) -> str:
+        line, _ = self._begun.pop(one, ("", None))
+        return line
 
     def _log(self, me: int, line: str) -> None:
         # Of a line that writes over itself, what is to be seen at its end.
@@ -125,6 +130,21 @@ class Printed(io.TextIOBase):
             logger.log(self._level, "%s", shown, extra={"event": "printed"})
         finally:
             self._logging.discard(me)
+
+
+def _life() -> Callable[[], bool]:
+    """Give what says whether the thread, or greenlet, that runs here is still there."""
+    kind = greenlets.patched()
+    if kind is None:
+        return threading.current_thread().is_alive
+    # Not by threads: they do not list greenlets, or say of all that they are alive.
+    greenlet = weakref.ref(kind.current())
+
+    def lives() -> bool:
+        one = greenlet()
+        return one is not None and not one.dead
+
+    return lives
 
 
 def _pieces(text: str) -> Iterator[str]:

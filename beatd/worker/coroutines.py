@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-from beatd import greenlets
+from beatd import greenlets, printed
 from beatd.errors import SoftTimeLimitExceeded
 from beatd.pools.limits import Interruptible, soft_limit, soft_limited
 
@@ -100,6 +100,8 @@ class _Apart(Generic[T]):
             self._loop.run_until_complete(self._task)
         with suppress(BaseException):
             runner.close()
+        # This thread goes on to others, and the greenlet cannot do it from its own.
+        printed.flush()
 
     def _give_up(self) -> None:
         self._given_up = True

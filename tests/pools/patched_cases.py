@@ -4,11 +4,14 @@ Not named `test_...`: in any other process there is nothing to test.
 """
 
 import asyncio
+import io
+import logging
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TextIO, cast
 
 import pytest
 
@@ -16,6 +19,7 @@ from beatd import greenlets
 from beatd.errors import SoftTimeLimitExceeded
 from beatd.pools.base import Finished, TimedOut
 from beatd.pools.green import Green
+from beatd.printed import Printed
 from beatd.worker.coroutines import run_coroutine
 from tests.pools import desk
 from tests.pools.desk import Desk, job
@@ -135,3 +139,31 @@ def test_what_a_greenlets_coroutine_raises_comes_out(
     expected = RuntimeError if error is StopIteration else error
     with pytest.raises(expected):
         run_coroutine(fail())
+
+
+def test_only_what_greenlets_that_are_gone_began_is_logged_for_them(
+    kind: greenlets.Greenlets, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = Printed(cast(TextIO, io.StringIO()), logging.WARNING)
+    goes_on, said = SimpleQueue[None](), SimpleQueue[None]()
+
+    def say() -> None:
+        stream.write("be")
+        said.put(None)
+        goes_on.get(timeout=PATIENCE)
+        stream.write("gun\n")
+        stream.write("last words")
+        said.put(None)
+
+    kind.spawn(say)
+    said.get(timeout=PATIENCE)
+    stream.flush()
+    goes_on.put(None)
+    said.get(timeout=PATIENCE)
+
+    def flushed() -> bool:
+        stream.flush()
+        return len(caplog.messages) > 1
+
+    eventually(flushed, "its last words")
+    assert caplog.messages == ["begun", "last words"]
