@@ -10,9 +10,10 @@ DeadLetters  cli/dead.py        what workers have set aside
 Broadcast    worker/control.py  what is said to everybody, where a broker has that
 
 Every method may raise BrokerUnavailable: no answer came, the request may or may not
-have been done, and calling again with the same arguments is always safe. Its subclass
-BrokerRefused means that the broker answered, and that someone has to mend it first
-(read-only, out of memory, no permission). No socket waits longer than its time-out.
+have been done, and calling again with the same arguments is safe; not so with
+`Sender.send`, which may then send twice. Its subclass BrokerRefused means that the
+broker answered, and that someone has to mend it first (read-only, out of memory, no
+permission). No socket waits longer than its time-out.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -215,7 +216,11 @@ class Sender(Protocol):
         ...
 
     def send(self, batch: Sequence[Outgoing]) -> None:
-        """Put all of them on their queues, in order, in one step."""
+        """Put all of them on their queues, in order, in one step.
+
+        Called again after a lost answer it may put them there twice: nothing tells a
+        message that is sent again from another one like it.
+        """
         ...
 
 

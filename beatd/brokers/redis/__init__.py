@@ -15,7 +15,9 @@ answered:<w>     text      the worker's last request that sent something
 serial           number    counts what was ever taken
 deliveries       hash      SHA-1 of a message -> how often a worker died with it
 delayed, late    sorted, hash   id -> when it is due, by the same; id -> held message
-dead             list      dead letters in JSON, the newest first
+dead             hash      id of a dead letter -> how it came to that, in JSON
+dead_messages    hash      the same -> held message
+dead_serial      number    the last id
 released         channel   someone gave the lead back
 
 Each script says what it guarantees. None decodes a message: Lua would change numbers
