@@ -126,12 +126,10 @@ class Log:
             return False
         self._make_room()
         root = logging.getLogger()
-        handler = self._handler(self.line, LINE, self.date)
-        _configure(root, handler, self.level)
+        self._configure([root], self.line, LINE, self.date)
         self._tell("after_setup_logger", [root, root], self.line or LINE)
-        handler = self._handler(self.task_line, TASK_LINE, self.task_date)
+        self._configure(ABOVE_TASKS, self.task_line, TASK_LINE, self.task_date)
         for logger in ABOVE_TASKS:
-            _configure(logger, handler, self.level)
             logger.propagate = False
         self._tell("after_setup_task_logger", ABOVE_TASKS, self.task_line or TASK_LINE)
         logging.captureWarnings(True)
@@ -155,7 +153,27 @@ class Log:
             for handler in logger.handlers[:]:
                 if self.hijack or handler in _ours:
                     logger.removeHandler(handler)
+        for handler in _ours:
+            if isinstance(handler, _File):  # others write where all may write
+                handler.close()
         _ours.clear()
+
+    def _configure(
+        self,
+        loggers: Sequence[logging.Logger],
+        line: str | None,
+        usual: str,
+        date: str | None,
+    ) -> None:
+        """Give loggers the level, and one handler to those that have none."""
+        for logger in loggers:
+            logger.setLevel(self.level)
+        bare = [logger for logger in loggers if _is_bare(logger)]
+        if bare:
+            handler = self._handler(line, usual, date)
+            _ours.append(handler)
+            for logger in bare:
+                logger.addHandler(handler)
 
     def _handler(
         self, line: str | None, usual: str, date: str | None
@@ -219,12 +237,8 @@ _ours: list[logging.Handler] = []
 """The handlers that `Log.set_up` added."""
 
 
-def _configure(logger: logging.Logger, handler: logging.Handler, level: int) -> None:
-    """Give a logger this handler if it has none, and the level in any case."""
-    logger.setLevel(level)
-    if all(isinstance(one, logging.NullHandler) for one in logger.handlers):
-        logger.addHandler(handler)
-        _ours.append(handler)
+def _is_bare(logger: logging.Logger) -> bool:
+    return all(isinstance(one, logging.NullHandler) for one in logger.handlers)
 
 
 class _File(WatchedFileHandler):

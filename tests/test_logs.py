@@ -6,6 +6,8 @@ A worker is started for each way to configure it, and told apart by its own outp
 import logging
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -352,6 +354,45 @@ def test_a_receiver_that_fails_to_set_up_the_log_is_an_error(shop: Shop) -> None
 
 
 # Files
+
+
+SET_UP = """
+import logging, os, sys
+from beatd.logs import Log
+
+def opened():
+    names = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    return sum(os.path.exists(n) and os.path.samefile(n, "w.log") for n in names)
+
+for handler in eval(sys.argv[1]):
+    logging.getLogger().addHandler(handler)
+Log("w1@here", file="w.log", hijack=False).set_up()
+first = opened()
+Log("w1@here", file="w.log", hijack=False).set_up()
+print(first, opened())
+"""
+
+
+@pytest.mark.parametrize(
+    ("handlers", "said"),
+    [
+        ("[]", "3 3"),  # the root logger, tasks, stacks
+        ("[logging.StreamHandler()]", "2 2"),  # tasks and stacks
+    ],
+)
+def test_a_log_file_is_open_for_who_writes_to_it_alone(
+    tmp_path: Path, handlers: str, said: str
+) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "default", "-c", SET_UP, handlers],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert ran.stdout.strip() == said
+    assert "unclosed" not in ran.stderr + (tmp_path / "w.log").read_text()
 
 
 def test_a_file_is_named_after_the_node(shop: Shop) -> None:
