@@ -5,13 +5,13 @@ afterwards, from a thread of its own: emission waits for no monitor.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from beatd.brokers.base import Emission, Outgoing, Sender
 from beatd.codec import content_types
-from beatd.errors import BrokerUnavailable
+from beatd.errors import BrokerUnavailable, MessageError
 from beatd.instant import SECOND
 from beatd.message import Envelope, Limits, read_envelope
 from beatd.message.represent import bounded_repr
@@ -30,8 +30,20 @@ OURS = Limits(content_types(["json", "yaml", "msgpack", "pickle"]))
 
 def sent_with_events(voice: Voice, sends: Sequence[Outgoing]) -> list[Outgoing]:
     """Give these messages, and one that tells of each."""
-    events = [voice.message("task.sent", _event(voice, one)) for one in sends]
-    return [*sends, *events]
+    told = _events(voice, sends)
+    return [*sends, *(voice.message("task.sent", event) for event in told)]
+
+
+def _events(
+    voice: Voice, sends: Sequence[Outgoing | Emission]
+) -> Iterator[dict[str, Any]]:
+    """Tell of each; of a message that cannot be read here no monitor hears."""
+    for one in sends:
+        try:
+            yield _event(voice, one)
+        except MessageError as error:
+            words = "monitors do not hear of a call that is sent: %s"
+            logger.warning(words, error, extra={"event": "events.dropped"})
 
 
 def _event(voice: Voice, sent: Outgoing | Emission) -> dict[str, Any]:
@@ -102,7 +114,7 @@ class Announcer:
         return self._stage.turn()
 
     def _tell(self, batch: Sequence[Emission]) -> None:
-        events = [_event(self.voice, emission) for emission in batch]
+        events = list(_events(self.voice, batch))
         self.broker.send([self.voice.message("task.multi", events)])
 
 

@@ -10,6 +10,7 @@ from beatd.brokers.base import Broadcast, Emission, Outgoing
 from beatd.brokers.memory import MemoryBroker
 from beatd.entry import Mark
 from beatd.errors import BrokerUnavailable
+from beatd.instant import HOUR
 from beatd.message import MessageFormat, read_notice, template
 from beatd.routing import Queue, Route
 from beatd.settings import Settings
@@ -43,6 +44,32 @@ class Monitor:
 def bench_with_monitor(**settings: Any) -> tuple[Bench, Monitor]:
     bench = Bench(**{"task_send_sent_event": True, **settings})
     return bench, Monitor(bench.broker)
+
+
+class Shut:
+    """Can be pickled, and not be had back here."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _stay_shut, ()
+
+
+def _stay_shut() -> None:
+    raise KeyError("a module that only workers have")
+
+
+def test_a_call_that_cannot_be_read_here_is_sent_though_nobody_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pickled = {"task_serializer": "pickle", "accept_content": ["json", "pickle"]}
+    bench, monitor = bench_with_monitor(task_protocol=1, **pickled)
+
+    with caplog.at_level(logging.WARNING):
+        bench.app.send_task("proj.add", [Shut()])
+
+    bench.broker.join("reader", HOUR)
+    assert len(bench.broker.take("reader", ["celery"], 9, "x")) == 1
+    assert monitor.heard() == []
+    assert [r.__dict__["event"] for r in caplog.records] == ["events.dropped"]
 
 
 def test_a_call_is_told_as_celery_tells_it() -> None:
