@@ -13,7 +13,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import tzinfo
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from beatd.pools.base import AsyncRunner
 from beatd.pools.child import Child
 from beatd.pools.nursery import spawned
 from beatd.pools.tending import Life
-from beatd.results.base import READY_STATES, Keeper, ResultBackend
+from beatd.results.base import READY_STATES, Keeper, Meta
 from beatd.routing import Queue, Router, worker_direct
 from beatd.schedule_file import ScheduleFile
 from beatd.scheduler import LONGEST_NAP, Scheduler, Witness
@@ -55,6 +56,7 @@ from beatd.worker.report import limits_of
 from beatd.worker.revoked import StateFile
 from beatd.worker.sent import Announcer
 from beatd.worker.settle import Follower
+from beatd.worker.stage import Trouble
 from beatd.worker.voice import Voice
 from beatd.worker.zone import local_time, machine_zone
 
@@ -404,23 +406,50 @@ def _own_queue(config: Config, choice: WorkerChoice) -> Queue | None:
 
 def _ended_by(settings: Settings) -> Callable[[Collection[str]], Collection[str]]:
     """Let results say which runs ended: foreign workers tell the broker nothing."""
-    backend: ResultBackend | None = None
+    if settings.result_url is None:
+        return lambda task_ids: ()
+    return _Ends(lambda: results.connect(settings)).among
 
-    def ended(task_ids: Collection[str]) -> Collection[str]:
-        nonlocal backend
-        if settings.result_url is None:
-            return ()
+
+@dataclass
+class _Ends:
+    """Which runs ended, by their results; what cannot be known holds nobody else up."""
+
+    connect: Callable[[], Keeper]
+    _backend: Keeper | None = field(default=None, init=False)
+    _away: Trouble = field(
+        default_factory=lambda: Trouble("cannot ask whether runs have ended", "results")
+    )
+    _unreadable: Trouble = field(
+        default_factory=lambda: Trouble(
+            "a result cannot be read, its run counts as going on", "results.unreadable"
+        )
+    )
+
+    def among(self, task_ids: Collection[str]) -> Collection[str]:
+        """Give those of these runs that ended."""
         try:
-            backend = backend or results.connect(settings)
-            found = backend.load(list(task_ids))
+            backend = self._backend = self._backend or self.connect()
+            found = self._load(backend, list(task_ids))
         except (ResultUnavailable, ConfigError) as error:
             # A backend of Celery's that is not one of ours is no reason to end.
-            logger.warning(
-                "cannot ask whether runs have ended: %s",
-                error,
-                extra={"event": "results.lost"},
-            )
+            self._away.meet(error)
             return ()
+        self._away.end()
         return [key for key, meta in found.items() if meta.status in READY_STATES]
 
-    return ended
+    def _load(self, backend: Keeper, task_ids: Sequence[str]) -> dict[str, Meta]:
+        try:
+            found = backend.load(task_ids)
+        except MessageError as error:
+            self._unreadable.meet(error)
+            return self._load_each(backend, task_ids)
+        self._unreadable.end()
+        return found
+
+    def _load_each(self, backend: Keeper, task_ids: Sequence[str]) -> dict[str, Meta]:
+        found: dict[str, Meta] = {}
+        for task_id in task_ids:
+            with suppress(MessageError):
+                found |= backend.load([task_id])
+        return found

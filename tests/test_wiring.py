@@ -1,15 +1,22 @@
 """What settings and options make of a worker's queues."""
 
+import logging
 import socket
+import sqlite3
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from beatd.config import Config, examine_source
 from beatd.errors import ConfigError
+from beatd.results import connect
+from beatd.results.base import Meta, State
 from beatd.routing import Queue
+from beatd.scheduler import Scheduler
 from beatd.source import Source
-from beatd.wiring import WorkerChoice, queues_of, router_of
+from beatd.wiring import WorkerChoice, queues_of, router_of, scheduler_of
 
 QUEUES = {"task_queues": {"fast": {}, "slow": {}}, "task_default_queue": "fast"}
 
@@ -62,3 +69,51 @@ def test_queues_that_are_made_up_have_exchanges_of_the_type_that_is_set() -> Non
 
     assert found.router.queue("new").exchange_type == "topic"
     assert config().router.queue("new").exchange_type == "direct"
+
+
+def scheduler_with_results(tmp_path: Path, url: str) -> Scheduler:
+    written = config(
+        result_backend=url,
+        broker_url=f"sqlite:///{tmp_path / 'broker.db'}",
+        beat_schedule_filename=str(tmp_path / "beat.db"),
+    )
+    return scheduler_of(written)
+
+
+def test_a_result_that_cannot_be_read_hides_no_other_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "results.db"
+    written = config(result_backend=f"sqlite:///{file}")
+    backend = connect(written.settings)
+    backend.store([Meta("garbage", State.SUCCESS), Meta("over", State.SUCCESS)])
+    with sqlite3.connect(file) as db:
+        db.execute("UPDATE results SET data = x'80' WHERE task_id = 'garbage'")
+    db.close()
+    backend.close()
+    scheduler = scheduler_with_results(tmp_path, f"sqlite:///{file}")
+
+    ended = [list(scheduler.ended(["garbage", "over"])) for _ in range(2)]
+
+    assert ended == [["over"], ["over"]]
+    assert events(caplog) == ["results.unreadable.lost"]
+    assert "garbage" in caplog.text
+
+
+def test_results_that_are_away_are_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduler = scheduler_with_results(tmp_path, "redis://127.0.0.1:1/0")
+
+    ended: list[Collection[str]] = [scheduler.ended(["one"]) for _ in range(2)]
+
+    assert ended == [(), ()]
+    assert events(caplog) == ["results.lost"]
+
+
+def events(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [
+        record.__dict__["event"]
+        for record in caplog.records
+        if record.levelno >= logging.WARNING
+    ]
