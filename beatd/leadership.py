@@ -94,6 +94,11 @@ class Leadership:
             self.lead.resign(term)
             logger.info("gave the lead back", extra={"event": "lead.resigned"})
 
+    def let_go(self) -> None:
+        """Give the lead up without asking the broker for it."""
+        self.term = self._doubted = None
+        self.lead.let_go()
+
     def watch(self, wake: Callable[[], None], stopped: threading.Event) -> None:
         """Call `wake` whenever the lead is given back, until `stopped`; blocks."""
         while not stopped.is_set():

@@ -156,12 +156,15 @@ class Scheduler:
     def run(self, inbox: SimpleQueue[Wake], reload: Callable[[], None]) -> None:
         """Tick until told to stop; call `reload` when told to."""
         wake_at = self.clock.now()
-        while (wake := self.clock.wait(inbox, until=wake_at)) is not Wake.STOP:
-            if wake is Wake.RELOAD:
-                reload()
-            wake_at = self.tick(self.clock.now())
-            self.on_tick(self)
-        self.stop()
+        try:
+            while (wake := self.clock.wait(inbox, until=wake_at)) is not Wake.STOP:
+                if wake is Wake.RELOAD:
+                    reload()
+                wake_at = self.tick(self.clock.now())
+                self.on_tick(self)
+        finally:
+            # Also after a fault of ours: the process may live on, as a worker.
+            self.stop()
 
     def tick(self, now: Instant) -> Instant:
         """Emit one batch of what is due at `now`; return when to look again."""
@@ -200,13 +203,16 @@ class Scheduler:
 
     def stop(self) -> None:
         """Write the file and give the lead back; a broker away does not keep us."""
-        self._flush(idle=True)
-        # A broker that is away would only cost us the time to give up on it.
-        if not self.trouble:
-            self._resign()
-        self.file.unlock()
-        if self.witness:
-            self.witness.close()
+        try:
+            self._flush(idle=True)
+        finally:
+            # A broker that is away would only cost us the time to give up on it.
+            if not self.trouble:
+                self._resign()
+            self.leadership.let_go()
+            self.file.unlock()
+            if self.witness:
+                self.witness.close()
 
     def _resign(self) -> None:
         try:

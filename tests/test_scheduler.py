@@ -766,6 +766,46 @@ def test_a_stop_gives_the_lead_back_although_the_broker_is_away(
     assert scheduler.leadership.term is None
 
 
+def test_a_fault_of_ours_gives_the_lead_back(
+    scheduler: Scheduler, broker: FlakyBroker
+) -> None:
+    def fail(scheduler: Scheduler) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    scheduler.on_tick = fail
+
+    with pytest.raises(ZeroDivisionError):
+        scheduler.run(SimpleQueue(), reload=lambda: None)
+    assert broker.leader() is None
+    assert isinstance(scheduler.file, FakeFile)
+    assert not scheduler.file.locked
+
+
+def test_a_stop_while_the_broker_is_away_asks_it_nothing_and_lets_go(
+    scheduler: Scheduler, broker: FlakyBroker
+) -> None:
+    class Held(FlakyBroker):
+        """Its lead is held by this process, too: as that of SQLite."""
+
+        held = True
+
+        def resign(self, term: Term) -> None:
+            raise AssertionError("it would take its time to answer nothing")
+
+        def let_go(self) -> None:
+            self.held = False
+
+    broker.__class__ = Held
+    broker.down = True
+    at(scheduler, NOON + MINUTE)
+    assert scheduler.trouble
+
+    scheduler.stop()
+
+    assert isinstance(broker, Held)
+    assert not broker.held
+
+
 def test_a_reload_is_asked_for_by_the_inbox(scheduler: Scheduler) -> None:
     asked = []
     inbox: SimpleQueue[Wake] = SimpleQueue()
@@ -894,7 +934,7 @@ class Mortal:
         return call
 
     def _step(self) -> None:
-        if next(self._steps) == self._last:
+        if next(self._steps) >= self._last:
             raise Killed
 
 

@@ -154,6 +154,13 @@ class Lead(Protocol):
         """Give the lead back and wake those who wait for it; nothing if it is over."""
         ...
 
+    def let_go(self) -> None:
+        """Let go of the lead as far as that asks no broker, nor fails.
+
+        A lock with a time to live then runs out by itself.
+        """
+        ...
+
     def leader(self) -> str | None:
         """Give the holder's own words, None when nobody leads."""
         ...

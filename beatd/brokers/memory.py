@@ -118,6 +118,9 @@ class MemoryBroker:
                 self._resigned += 1
                 self._changed.notify_all()
 
+    def let_go(self) -> None:
+        """Leave the lead to run out."""
+
     def leader(self) -> str | None:
         with self._changed:
             return self._holder if self._led() else None

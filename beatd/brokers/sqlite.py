@@ -139,8 +139,11 @@ class SQLiteBroker:
                     self._set_term(db, Term(term.number, ""))
         finally:
             # Also when the database did not answer: no time to live ends this lead.
-            self._led = None
-            self._lock.unlock()
+            self.let_go()
+
+    def let_go(self) -> None:
+        self._led = None
+        self._lock.unlock()
 
     def leader(self) -> str | None:
         return None if self._lock_is_free() else self._lock.holder()

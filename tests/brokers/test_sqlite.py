@@ -313,6 +313,15 @@ def test_who_closes_gives_the_lead_back(connect: Connect) -> None:
     assert lead(second)
 
 
+def test_who_lets_go_of_the_lead_leaves_it_to_others(connect: Connect) -> None:
+    first, second = connect(), connect()
+    lead(first)
+
+    first.let_go()
+
+    assert lead(second)
+
+
 def test_each_namespace_has_its_own_lead_and_ledger(connect: Connect) -> None:
     shop, blog = connect("shop"), connect("a/b")
     in_shop, in_blog = lead(shop), lead(blog)

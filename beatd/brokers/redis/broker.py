@@ -122,6 +122,9 @@ class RedisBroker:
         released = self._key("released")
         self._run("resign", [self._key("lead")], [_text(term), released])
 
+    def let_go(self) -> None:
+        """Leave the lead to run out: Redis alone holds it."""
+
     def leader(self) -> str | None:
         held: bytes | None = self._ask("GET", self._key("lead"))
         return held.decode().split(" ", 2)[2] if held else None
