@@ -152,6 +152,8 @@ class Scheduler:
     _seen: LedgerCopy | None = field(default=None, init=False)
     """The leader's ledger, as we saw it last while standing by."""
     _look_at: Span = field(default=0, init=False)
+    _aside_until: Span | None = field(default=None, init=False)
+    """We gave the lead of an emptied broker back, and leave it to others until then."""
 
     def run(self, inbox: SimpleQueue[Wake], reload: Callable[[], None]) -> None:
         """Tick until told to stop; call `reload` when told to."""
@@ -169,7 +171,7 @@ class Scheduler:
     def tick(self, now: Instant) -> Instant:
         """Emit one batch of what is due at `now`; return when to look again."""
         try:
-            term = self.leadership.hold(self.file.highest_term())
+            term = self._lead()
             if term is None:
                 self._stand_by()
                 return now + STANDBY_LOOK
@@ -188,6 +190,11 @@ class Scheduler:
         wake_at = min(self.timetable.next_at() or now + nap, now + nap)
         self._flush(idle=wake_at > now)
         return wake_at
+
+    def _lead(self) -> Term | None:
+        if self._aside_until and self.clock.elapsed() < self._aside_until:
+            return None
+        return self.leadership.hold(self.file.highest_term())
 
     def replace(
         self,
@@ -247,7 +254,7 @@ class Scheduler:
         self._look_at = asked + max(REFRESH, REFRESH_SHARE * took)
         # An empty one was lost just now: what we saw before is what is left of it.
         if seen.marks:
-            self._seen = seen
+            self._seen, self._aside_until = seen, None
 
     def _begin(self, term: Term, now: Instant) -> None:
         """Start a term: merge all ledgers, place every entry, write what differs."""
@@ -255,6 +262,8 @@ class Scheduler:
         self.standing_by, self._unanswered = "", None
         broker = self.broker.read_ledger()
         self.leadership.keep(term)
+        if self._seen and not broker.marks:
+            self._step_aside()
         file = self.file.read()
         # What we saw of another's term is newer than what is left of our own last one.
         ours = self._seen or LedgerCopy(self.timetable.marks(), self.era)
@@ -270,12 +279,28 @@ class Scheduler:
         # Not before: an era that the broker never heard of would hide what others
         # emit after us.
         self.era = era
-        self._seen = None
+        self._seen = self._aside_until = None
         if rewound:
             _log_rewound(rewound, era)
         self.declare(self.queues)
         self.file.rewrite(marks, gone, era, term.number)
         self._term = term
+
+    def _step_aside(self) -> None:
+        """Leave the lead of an emptied broker to who led, for as long as a lead lives.
+
+        He knows all that he emitted, and we only what we saw; if he is gone, we begin
+        after that. Raises TermOver when we do so.
+        """
+        if self._aside_until is not None:
+            return
+        self._aside_until = self.clock.elapsed() + self.leadership.ttl
+        logger.warning(
+            "the broker has lost its ledger: who led before us is to lead again",
+            extra={"event": "lead.aside"},
+        )
+        self.leadership.resign()
+        raise TermOver("we left the lead to who had it")
 
     def _place(self, term: Term, marks: Mapping[str, Mark], now: Instant) -> int:
         """Place every entry where its mark says; give how many were rewound."""

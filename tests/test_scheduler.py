@@ -19,7 +19,7 @@ from beatd.entry import Entry, Mark, Overlap
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.ids import run_id
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
-from beatd.leadership import Leadership
+from beatd.leadership import STANDBY_LOOK, Leadership
 from beatd.policy import Reason
 from beatd.routing import Queue
 from beatd.scheduler import BATCH, Scheduler, merge
@@ -243,7 +243,7 @@ def test_what_a_standby_saw_outlives_the_leader_and_the_brokers_data(
 
     broker.lose_all()
     clock.go_to(NOON + 2 * HOUR + SECOND)
-    standby.tick(clock.now())
+    at(standby, clock.now() + TTL)
 
     assert broker.slots() == [NOON + HOUR, NOON + 2 * HOUR]
 
@@ -261,9 +261,29 @@ def test_an_emptied_ledger_does_not_take_the_place_of_what_a_standby_saw(
     clock.go_to(NOON + 30 * MINUTE)
     standby.tick(clock.now())
     clock.go_to(NOON + HOUR + MINUTE)
-    standby.tick(clock.now())
+    at(standby, clock.now() + TTL)
 
     assert broker.slots() == [NOON + HOUR]
+
+
+def test_an_emptied_broker_goes_back_to_who_led_and_knows_what_it_emitted(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    each = entry("each", Every(10 * SECOND), coalesce=False)
+    leader = scheduler_of(each, broker=broker, clock=clock)
+    standbys = [scheduler_of(each, broker=broker, clock=clock) for _ in range(2)]
+    for scheduler in (leader, *standbys):
+        scheduler.tick(clock.now())
+    at(leader, NOON + 50 * SECOND)
+
+    broker.lose_all()
+    while clock.now() < NOON + 2 * MINUTE:
+        for scheduler in (*standbys, leader):
+            scheduler.tick(clock.now())
+        clock.go_to(clock.now() + STANDBY_LOOK)
+
+    assert leader.leadership.term is not None
+    assert broker.slots() == [NOON + n * 10 * SECOND for n in range(1, 12)]
 
 
 def test_what_another_leader_removed_counts_as_new_when_it_comes_back(
