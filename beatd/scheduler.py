@@ -170,6 +170,8 @@ class Scheduler:
 
     def tick(self, now: Instant) -> Instant:
         """Emit one batch of what is due at `now`; return when to look again."""
+        # Of the same moment as `now`: to begin a term may take long.
+        offset = now - self.clock.elapsed()
         try:
             term = self._lead()
             if term is None:
@@ -177,7 +179,7 @@ class Scheduler:
                 return now + STANDBY_LOOK
             if term != self._term:
                 self._begin(term, now)
-            self._mind_the_clock(term, now)
+            self._mind_the_clock(term, now, offset)
             self._emit(term, now)
         except TermOver:
             self.leadership.lose()
@@ -326,9 +328,11 @@ class Scheduler:
             raise
         self.leadership.keep(term)
 
-    def _mind_the_clock(self, term: Term, now: Instant) -> None:
-        """Begin anew when the wall clock was set back against the monotonic one."""
-        offset = now - self.clock.elapsed()
+    def _mind_the_clock(self, term: Term, now: Instant, offset: Span) -> None:
+        """Begin anew when the wall clock was set back against the monotonic one.
+
+        `offset` is how far it was ahead of it at `now`.
+        """
         if self._offset is None or offset > self._offset:
             self._offset = offset
         if offset < self._offset - CLOCK_TOLERANCE:

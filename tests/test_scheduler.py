@@ -862,6 +862,24 @@ def test_beginning_may_take_longer_than_the_lock_lives(
     assert broker.slots() == [NOON + MINUTE]
 
 
+def test_beginning_slowly_is_not_taken_for_a_clock_set_back(
+    scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
+) -> None:
+    class Slow(FlakyBroker):
+        def read_ledger(self) -> LedgerCopy:
+            reads.append(clock.now())
+            clock.go_to(clock.now() + TTL - SECOND)
+            return super().read_ledger()
+
+    reads: list[Instant] = []
+    broker.__class__ = Slow
+    scheduler.replace({"tick": TICK}, keep=())
+
+    scheduler.tick(clock.now())
+
+    assert len(reads) == 1
+
+
 def test_a_term_that_is_over_between_two_parts_of_a_step_doubles_nothing(
     broker: FlakyBroker, clock: FakeClock
 ) -> None:
