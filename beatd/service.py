@@ -210,8 +210,11 @@ class _Beat:
     notify: Notify
     inbox: SimpleQueue[Wake]
     scheduler: Scheduler = field(init=False)
+    _began: Settings = field(init=False)
+    """What is taken once, was taken from these."""
 
     def __post_init__(self) -> None:
+        self._began = self.config.settings
         self.scheduler = wiring.scheduler_of(self.config)
         self.scheduler.on_tick = self._tell
 
@@ -274,7 +277,7 @@ class _Beat:
         self.notify.ready(self.status())
 
     def _say_what_waits(self, config: Config) -> None:
-        changed = wiring.needs_restart(self.config.settings, config.settings)
+        changed = wiring.needs_restart(self._began, config.settings)
         if changed:
             logger.warning(
                 "changed, and in effect from the next start on only: %s",

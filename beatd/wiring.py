@@ -118,17 +118,30 @@ def scheduler_of(config: Config) -> Scheduler:
     )
 
 
-def needs_restart(before: Settings, after: Settings) -> list[str]:
-    """Name what a scheduler takes from the settings once, and what differs in it."""
+TAKEN_ONCE = (
+    *("beat_namespace", "beat_schedule_filename", "beat_lock_timeout"),
+    *("beat_max_loop_interval", "beat_logfile", "beat_pidfile"),
+    *("beat_uid", "beat_gid", "beat_umask"),
+    *("broker_transport_options", "broker_use_ssl", "broker_connection_timeout"),
+    *("task_send_sent_event", "event_exchange", "event_serializer"),
+    *("result_backend_transport_options", "redis_backend_use_ssl"),
+    *("redis_max_connections", "redis_socket_timeout", "redis_socket_connect_timeout"),
+    *("result_serializer", "result_accept_content", "accept_content"),
+    *("worker_log_format", "worker_log_datefmt", "worker_log_color"),
+    *("worker_hijack_root_logger", "worker_redirect_stdouts"),
+    "worker_redirect_stdouts_level",
+)
+"""What a scheduler's process takes from the settings when it begins, beside its
+addresses."""
+
+
+def needs_restart(began: Settings, now: Settings) -> list[str]:
+    """Name what a scheduler took once, when it began, and what differs in it now."""
     once = {
-        "broker_url": (before.write_urls[:1], after.write_urls[:1]),
-        "result_backend": (before.result_url, after.result_url),
+        "broker_url": (began.write_urls[:1], now.write_urls[:1]),
+        "result_backend": (began.result_url, now.result_url),
     }
-    for name in (
-        *("broker_transport_options", "beat_namespace", "beat_schedule_filename"),
-        *("beat_lock_timeout", "beat_max_loop_interval"),
-    ):
-        once[name] = getattr(before, name), getattr(after, name)
+    once |= {name: (getattr(began, name), getattr(now, name)) for name in TAKEN_ONCE}
     return [name for name, (old, new) in once.items() if old != new]
 
 

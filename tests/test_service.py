@@ -111,6 +111,17 @@ def test_a_reload_says_which_settings_need_a_restart(here: Path) -> None:
 
         running.until("in effect from the next start on only: beat_lock_timeout")
         running.until("reloaded: 1 entries")
+        for times, added in enumerate(("", "\nevent_exchange = 'seen'"), 2):
+            (here / "shop.py").write_text(f"{TICK}\nbeat_lock_timeout = 9{added}")
+            running.send(signal.SIGHUP)
+            # What was taken when the process began is compared, not the last reload.
+            running.until("the next start on only: beat_lock_timeout", times=times)
+        running.until("beat_lock_timeout, event_exchange")
+        (here / "shop.py").write_text(TICK)
+        running.send(signal.SIGHUP)
+        running.until("reloaded: 1 entries", times=4)
+
+    assert running.output.count("from the next start on only") == 3
 
 
 def test_a_reload_of_a_broken_config_keeps_the_old_one(here: Path) -> None:
