@@ -262,14 +262,17 @@ class Scheduler:
         """Start a term: merge all ledgers, place every entry, write what differs."""
         self.file.try_lock()
         self.standing_by, self._unanswered = "", None
+        # With large ledgers each of these steps may take a good part of a lead's life.
+        file = self.file.read()
+        self.leadership.keep(term)
         broker = self.broker.read_ledger()
         self.leadership.keep(term)
         if self._seen and not broker.marks:
             self._step_aside()
-        file = self.file.read()
         # What we saw of another's term is newer than what is left of our own last one.
         ours = self._seen or LedgerCopy(self.timetable.marks(), self.era)
         merged = merge(broker, file, ours)
+        self.leadership.keep(term)
         rewound = self._place(term, merged.marks, now)
         era = merged.era + bool(rewound)
         marks = self.timetable.marks()
@@ -285,7 +288,9 @@ class Scheduler:
         if rewound:
             _log_rewound(rewound, era)
         self.declare(self.queues)
+        self.leadership.keep(term)
         self.file.rewrite(marks, gone, era, term.number)
+        self.leadership.keep(term)
         self._term = term
 
     def _step_aside(self) -> None:
@@ -311,7 +316,9 @@ class Scheduler:
         for part in _parts(self.entries.values()):
             self.timetable.place(part, marks, now)
             self.leadership.keep(term)
-        return len(self.timetable.rewind(now, CLOCK_TOLERANCE))
+        rewound = self.timetable.rewind(now, CLOCK_TOLERANCE)
+        self.leadership.keep(term)
+        return len(rewound)
 
     def _write_ledger(
         self, term: Term, changed: Mapping[str, Mark], gone: Collection[str], era: int

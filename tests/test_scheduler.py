@@ -862,6 +862,28 @@ def test_beginning_may_take_longer_than_the_lock_lives(
     assert broker.slots() == [NOON + MINUTE]
 
 
+def test_beginning_with_a_slow_file_keeps_the_lead(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    class Slow(FakeFile):
+        def read(self) -> LedgerCopy:
+            clock.go_to(clock.now() + TTL - SECOND)
+            return super().read()
+
+        def rewrite(
+            self, marks: Mapping[str, Mark], gone: Collection[str], era: int, term: int
+        ) -> None:
+            clock.go_to(clock.now() + TTL - SECOND)
+            super().rewrite(marks, gone, era, term)
+
+    scheduler = scheduler_of(TICK, broker=broker, clock=clock, file=Slow())
+    scheduler.tick(clock.now())
+    clock.go_to(clock.now() + TTL - SECOND)
+    standby = scheduler_of(TICK, broker=broker, clock=clock)
+
+    assert standby.leadership.hold(0) is None
+
+
 def test_beginning_slowly_is_not_taken_for_a_clock_set_back(
     scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
 ) -> None:
