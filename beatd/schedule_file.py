@@ -55,6 +55,9 @@ _MAKE = 'CREATE TABLE "{}" (key TEXT PRIMARY KEY, value BLOB)'
 _ROWS = 250
 """Rows in one statement: sqlitedict hands statements to its thread one by one."""
 
+_BUSY_TIMEOUT = 200
+"""Milliseconds that a flush waits for who else writes: the scheduler waits with it."""
+
 _NAMED = 5
 """How many rows that cannot be read are named, at most."""
 
@@ -226,8 +229,9 @@ class ScheduleFile:
         try:
             tables.write(self._changes)
         except (OSError, sqlite3.Error) as error:
-            # Opened anew the next time: that finds out whether the file is damaged.
-            self._close_tables()
+            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+                # Opened anew the next time: that finds out whether it is damaged.
+                self._close_tables()
             self._say(f"{self.path} cannot be written: {error}")
             return
         self._changes = _Changes()
@@ -377,6 +381,8 @@ class _Tables:
         self._identity = _identity(path)
         # sqlitedict turns this off: a power cut could leave a damaged file.
         self._run("PRAGMA synchronous = NORMAL")
+        # Its own time-out is as long as a lead lives.
+        self._run(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}")
 
     def is_at(self, path: Path) -> bool:
         """Whether the path still names this file."""

@@ -18,9 +18,10 @@ import pytest
 from sqlitedict import SqliteDict
 
 from beatd.brokers.sqlite import SQLiteBroker
+from beatd.clock import SystemClock
 from beatd.entry import Mark
 from beatd.errors import ScheduleFileError
-from beatd.instant import MINUTE
+from beatd.instant import MINUTE, SECOND
 from beatd.policy import Reason
 from beatd.schedule_file import ScheduleFile, View, view
 from tests.fakes import NOON, FakeClock
@@ -715,6 +716,27 @@ def test_what_a_full_disk_refuses_is_written_when_there_is_room(
     assert file.read().marks == {"a": A} | many(202)
     assert view(file.path).dropped == {"a": {"paused": 3}}
     assert file.trouble == ""
+    assert events(caplog) == ["file.trouble", "file.back"]
+
+
+def test_who_else_writes_to_the_file_keeps_nobody_waiting(
+    file: ScheduleFile, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = SystemClock()
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    began = clock.elapsed()
+    for round_ in (2, 3):
+        file.record(many(round_), {("a", Reason.PAUSED): 1})
+        file.flush()
+    assert clock.elapsed() - began < 2 * SECOND
+    assert "locked" in file.trouble
+    db.close()
+
+    file.flush()
+
+    assert view(path).marks == many(3)
+    assert view(path).dropped == {"a": {"paused": 2}}
     assert events(caplog) == ["file.trouble", "file.back"]
 
 
