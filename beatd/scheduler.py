@@ -239,18 +239,22 @@ class Scheduler:
             # Also after a term that ended while it began: the file was locked by then.
             self._flush(idle=True)
             self.file.unlock()
-            self.standing_by = self.leadership.lead.leader() or "another"
+            self.standing_by = self._leader()
             logger.info(
                 "standing by: %s leads", self.standing_by, extra={"event": "standby"}
             )
         self._refresh()
         self._well_again()
 
+    def _leader(self) -> str:
+        return self.leadership.lead.leader() or "another"
+
     def _refresh(self) -> None:
         """Read the leader's ledger now and then: the broker may lose it as it dies."""
         asked = self.clock.elapsed()
         if asked < self._look_at:
             return
+        self.standing_by = self._leader()
         seen = self.broker.read_ledger()
         took = self.clock.elapsed() - asked
         self._look_at = asked + max(REFRESH, REFRESH_SHARE * took)

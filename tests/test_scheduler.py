@@ -248,6 +248,20 @@ def test_what_a_standby_saw_outlives_the_leader_and_the_brokers_data(
     assert broker.slots() == [NOON + HOUR, NOON + 2 * HOUR]
 
 
+def test_a_standby_names_who_leads_now(broker: FlakyBroker, clock: FakeClock) -> None:
+    first = broker.acquire("the first", DAY, 0)
+    assert first is not None
+    standby = scheduler_of(TICK, broker=broker, clock=clock)
+    standby.tick(clock.now())
+    assert standby.standing_by == "the first"
+
+    broker.resign(first)
+    broker.acquire("the second", DAY, 0)
+    at(standby, NOON + 2 * MINUTE)
+
+    assert standby.standing_by == "the second"
+
+
 def test_an_emptied_ledger_does_not_take_the_place_of_what_a_standby_saw(
     broker: FlakyBroker, clock: FakeClock
 ) -> None:
