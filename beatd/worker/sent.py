@@ -11,7 +11,7 @@ from typing import Any
 
 from beatd.brokers.base import Emission, Outgoing, Sender
 from beatd.codec import content_types
-from beatd.errors import BrokerUnavailable, MessageError
+from beatd.errors import BeatdError, BrokerUnavailable, MessageError
 from beatd.instant import SECOND
 from beatd.message import Envelope, Limits, read_envelope
 from beatd.message.represent import bounded_repr
@@ -84,26 +84,28 @@ class Announcer:
     voice: Voice
     _stage: Stage[Emission] = field(init=False)
     _thread_is_there: bool = field(default=False, init=False)
+    _is_mute: bool = field(default=False, init=False)
+    """There is no thread any more that would tell what is put in."""
+    _full: Trouble = field(init=False)
 
     def __post_init__(self) -> None:
-        trouble = Trouble("events cannot be sent", "events")
-        self._stage = Stage(self._tell, BrokerUnavailable, trouble)
+        self._stage = self._fresh_stage()
+        self._full = Trouble("monitors do not know all", "events.dropped")
 
     def emitted(self, emissions: Sequence[Emission]) -> None:
         """Take note of what was put on queues."""
+        if self._is_mute:
+            return
         room = max(MOST - self._stage.waiting, 0)
         for emission in emissions[:room]:
             self._stage.put(emission)
         if dropped := emissions[room:]:
-            logger.warning(
-                "%d events were dropped: monitors do not know all",
-                len(dropped),
-                extra={"event": "events.dropped"},
-            )
+            self._full.meet(BeatdError(f"{len(dropped)} events were dropped"))
+        elif emissions:
+            self._full.end()
         if not self._thread_is_there:
             # Not before: a worker's pool forks in the process of its scheduler.
-            self._stage.start("beatd-sent", _say_crashed)
-            self._thread_is_there = True
+            self._start()
 
     def close(self) -> None:
         """Tell what is left, if it can be told at once."""
@@ -113,10 +115,25 @@ class Announcer:
         """Tell what lies ready, here and now; say whether there was anything."""
         return self._stage.turn()
 
+    def _fresh_stage(self) -> Stage[Emission]:
+        trouble = Trouble("events cannot be sent", "events")
+        return Stage(self._tell, BrokerUnavailable, trouble)
+
+    def _start(self) -> None:
+        try:
+            self._stage.start("beatd-sent", self._crashed)
+        except RuntimeError as error:  # no thread is to be had
+            self._crashed(error)
+        else:
+            self._thread_is_there = True
+
+    def _crashed(self, error: BaseException) -> None:
+        self._is_mute = True
+        self._stage = self._fresh_stage()  # without what waits for nobody
+        logger.error(
+            "events are sent no more", exc_info=error, extra={"event": "events"}
+        )
+
     def _tell(self, batch: Sequence[Emission]) -> None:
         events = list(_events(self.voice, batch))
         self.broker.send([self.voice.message("task.multi", events)])
-
-
-def _say_crashed(error: BaseException) -> None:
-    logger.error("events are sent no more", exc_info=error, extra={"event": "events"})

@@ -1,6 +1,7 @@
 """`task-sent`: monitors hear of calls, whoever sends them."""
 
 import logging
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -211,11 +212,49 @@ def test_what_is_too_much_is_dropped_and_said(
 
     with caplog.at_level(logging.WARNING):
         announcer.emitted(emissions(1) * (MOST + 3))
+        announcer.emitted(emissions(1) * (MOST + 3))
     announcer.close()
     heard = monitor.heard()
 
-    assert len(heard) <= MOST
+    assert len(heard) <= 2 * MOST
 
     assert [one.getMessage() for one in caplog.records] == [
-        "3 events were dropped: monitors do not know all"
+        "monitors do not know all: 3 events were dropped"
     ]
+
+
+class Faulty(SlowBroker):
+    """Fails in a way that nobody foresaw."""
+
+    def send(self, batch: Sequence[Outgoing]) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+
+def test_who_crashed_is_mute_and_keeps_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    announcer = Announcer(Faulty(), Voice(ORIGIN, Settings()))
+    announcer.emitted(emissions(1))
+    eventually(lambda: "events are sent no more" in caplog.text)
+
+    announcer.emitted(emissions(1) * (MOST + 3))
+
+    assert not announcer.turn()
+    announcer.close()
+    assert len(caplog.records) == 1
+
+
+def test_without_a_thread_nothing_is_told_and_emission_goes_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    announcer = Announcer(SlowBroker(), Voice(ORIGIN, Settings()))
+
+    announcer.emitted(emissions(1))
+    announcer.emitted(emissions(1))
+
+    assert not announcer.turn()
+    assert len(caplog.records) == 1
