@@ -202,7 +202,7 @@ class Scheduler:
         self,
         entries: Mapping[str, Entry],
         keep: Collection[str],
-        queues: Collection[Queue] = (),
+        queues: Collection[Queue],
     ) -> None:
         """Schedule these entries from now on; unchanged ones keep their place."""
         self.entries, self.keep, self.queues = entries, keep, queues

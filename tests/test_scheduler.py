@@ -548,7 +548,7 @@ def test_a_fixed_time_of_which_nothing_was_emitted_ahead_goes_on_from_now(
     scheduler = scheduler_of(paused, broker=broker, clock=clock)
     at(scheduler, clock.now() + ahead)
     clock.step(NOON + SECOND - clock.now())
-    scheduler.replace({"daily": entry("daily", noon)}, keep=())
+    scheduler.replace({"daily": entry("daily", noon)}, keep=(), queues=())
 
     run_until(scheduler, NOON + 2 * DAY + SECOND)
 
@@ -627,7 +627,7 @@ def test_a_reload_keeps_the_place_of_what_did_not_change(
 ) -> None:
     at(scheduler, NOON + 59 * SECOND)
     hourly = entry("hourly", Every(HOUR))
-    scheduler.replace({"tick": TICK, "hourly": hourly}, keep=())
+    scheduler.replace({"tick": TICK, "hourly": hourly}, keep=(), queues=())
     at(scheduler, NOON + MINUTE)
 
     assert broker.slots() == [NOON + MINUTE]
@@ -653,7 +653,7 @@ def test_a_standby_takes_over_with_the_config_that_it_reloaded(
 ) -> None:
     standby = scheduler_of(TICK, broker=broker, clock=clock)
     standby.tick(clock.now())
-    standby.replace({"tock": entry("tock", Every(MINUTE))}, keep=())
+    standby.replace({"tock": entry("tock", Every(MINUTE))}, keep=(), queues=())
     standby.tick(clock.now())
     at(scheduler, NOON + MINUTE)
     scheduler.stop()
@@ -667,9 +667,9 @@ def test_a_standby_takes_over_with_the_config_that_it_reloaded(
 def test_an_entry_that_was_removed_and_comes_back_counts_as_new(
     scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
 ) -> None:
-    scheduler.replace({}, keep=())
+    scheduler.replace({}, keep=(), queues=())
     at(scheduler, NOON + MINUTE + SECOND)
-    scheduler.replace({"tick": TICK}, keep=())
+    scheduler.replace({"tick": TICK}, keep=(), queues=())
     at(scheduler, NOON + 2 * MINUTE)
 
     assert broker.slots() == [NOON + 2 * MINUTE]
@@ -678,9 +678,9 @@ def test_an_entry_that_was_removed_and_comes_back_counts_as_new(
 def test_a_bad_entry_keeps_its_place_in_the_ledger(
     scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
 ) -> None:
-    scheduler.replace({}, keep=("tick",))
+    scheduler.replace({}, keep=("tick",), queues=())
     at(scheduler, NOON + MINUTE + SECOND)
-    scheduler.replace({"tick": TICK}, keep=())
+    scheduler.replace({"tick": TICK}, keep=(), queues=())
     at(scheduler, NOON + MINUTE + 2 * SECOND)
 
     assert broker.slots() == [NOON + MINUTE]
@@ -690,7 +690,7 @@ def test_a_changed_schedule_has_no_slots_in_the_past(
     scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
 ) -> None:
     at(scheduler, NOON + MINUTE)
-    scheduler.replace({"tick": entry("tick", Every(SECOND))}, keep=())
+    scheduler.replace({"tick": entry("tick", Every(SECOND))}, keep=(), queues=())
     at(scheduler, NOON + MINUTE + 2 * SECOND)
 
     assert broker.slots() == [
@@ -716,7 +716,9 @@ def test_changed_bounds_have_no_slots_in_the_past(
     scheduler = scheduler_of(bounded, broker=broker, clock=clock)
     at(scheduler, NOON + 5 * MINUTE + SECOND)
     known = broker.slots()
-    scheduler.replace({"bounded": entry("bounded", Every(MINUTE), **after)}, keep=())
+    scheduler.replace(
+        {"bounded": entry("bounded", Every(MINUTE), **after)}, keep=(), queues=()
+    )
     at(scheduler, NOON + 5 * MINUTE + 2 * SECOND)
     assert broker.slots() == known
 
@@ -909,7 +911,7 @@ def test_beginning_slowly_is_not_taken_for_a_clock_set_back(
 
     reads: list[Instant] = []
     broker.__class__ = Slow
-    scheduler.replace({"tick": TICK}, keep=())
+    scheduler.replace({"tick": TICK}, keep=(), queues=())
 
     scheduler.tick(clock.now())
 
@@ -973,7 +975,7 @@ def test_who_lost_the_lead_while_it_reloaded_lets_go_of_the_file(
     scheduler.tick(clock.now())
     clock.go_to(NOON + TTL + 1)
     scheduler_of(TICK, broker=broker, clock=clock).tick(clock.now())
-    scheduler.replace({"tick": TICK}, keep=())
+    scheduler.replace({"tick": TICK}, keep=(), queues=())
 
     at(scheduler, clock.now() + SECOND)
 
