@@ -348,14 +348,19 @@ def _schedule_error(error: Exception) -> ScheduleError:
 
 
 def _bound(key: str, line: _Line) -> Instant | None:
-    """Read a moment; a naive one is a local time of the entry's zone."""
+    """Read a moment, which has to say its zone."""
     moment = line.written.get(key)
     if moment is None:
         return None
     if not isinstance(moment, datetime):
         line.wrong(f"{key}: expected a datetime, got {moment!r}", path=(key,))
         return None
-    return instant_of(moment if moment.tzinfo else moment.replace(tzinfo=line.zone))
+    if moment.tzinfo is None:
+        said = f"{key}: which zone is {moment.isoformat(' ')} in?"
+        hint = f"add it, as in datetime(..., tzinfo=ZoneInfo({str(line.zone)!r}))"
+        line.wrong(said, hint, (key,))
+        return None
+    return instant_of(moment)
 
 
 def _share(jitter: Span, namespace: str, name: str) -> Span:

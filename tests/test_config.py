@@ -195,7 +195,7 @@ def test_the_slot_can_be_an_argument() -> None:
         ({"overlap": "queue_one"}, Policy(overlap=Overlap.QUEUE_ONE)),
         ({"max_runs": 3, "enabled": False}, Policy(max_runs=3, enabled=False)),
         ({"start_time": datetime(2026, 11, 23, 12, tzinfo=UTC)}, Policy(start=NOON)),
-        ({"end_time": datetime(2026, 11, 23, 13)}, Policy(end=NOON)),  # noqa: DTZ001
+        ({"end_time": datetime(2026, 11, 23, 12, tzinfo=UTC)}, Policy(end=NOON)),
         ({"overlap": None, "max_runs": None}, Policy()),
     ],
 )
@@ -280,7 +280,8 @@ WRONG = [
     ("{'task': 't', 'schedule': 5, 'jitter': -1}", "jitter: expected seconds (a number or a timedelta), got -1"),
     ("{'task': 't', 'schedule': 5, 'misfire_grace_time': 'a'}", "misfire_grace_time: expected seconds (a number or a timedelta), got 'a'"),
     ("{'task': 't', 'schedule': 5, 'start_time': '2026'}", "start_time: expected a datetime, got '2026'"),
-    ("{'task': 't', 'schedule': 5, 'start_time': datetime(2027, 1, 1), 'end_time': datetime(2026, 1, 1)}", "end_time: it lies before start_time"),
+    ("{'task': 't', 'schedule': 5, 'start_time': datetime(2027, 1, 1)}", "start_time: which zone is 2027-01-01 00:00:00 in?; add it, as in datetime(..., tzinfo=ZoneInfo('UTC'))"),
+    ("{'task': 't', 'schedule': 5, 'start_time': datetime(2027, 1, 1, tzinfo=UTC), 'end_time': datetime(2026, 1, 1, tzinfo=UTC)}", "end_time: it lies before start_time"),
     ("{'task': 't', 'schedule': 5, 'args': 'abc'}", "args: expected a list or tuple, got str"),
     ("{'task': 't', 'schedule': 5, 'kwargs': [1]}", "kwargs: expected a dict, got list"),
     ("{'task': 't', 'schedule': 5, 'args': [1, {'a': object()}]}", "args[1]['a']: json has no form for type object"),
@@ -294,7 +295,7 @@ WRONG = [
     ("{'task': 't', 'schedule': 5, 'options': {'jitter': 5}}", "unknown option 'jitter'; it goes beside 'options', not inside"),
 ]  # fmt: skip
 IMPORTS = """\
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from celery.schedules import crontab as theirs
 from beatd.schedules import crontab
 """

@@ -13,7 +13,7 @@ from beatd.timetable import Timetable
 from tests.cli.conftest import NOW
 
 ENTRIES = """\
-from datetime import datetime
+from datetime import UTC, datetime
 
 from beatd.schedules import every, once
 
@@ -28,8 +28,8 @@ beat_schedule = {
     "bounded": {
         "task": "a",
         "schedule": 60,
-        "start_time": datetime(2026, 11, 23, 20),
-        "end_time": datetime(2026, 11, 23, 21),
+        "start_time": datetime(2026, 11, 23, 19, tzinfo=UTC),
+        "end_time": datetime(2026, 11, 23, 20, tzinfo=UTC),
     },
 }
 """
