@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from queue import SimpleQueue
 from typing import Protocol, TypeVar
@@ -269,7 +269,7 @@ class Scheduler:
         # With large ledgers each of these steps may take a good part of a lead's life.
         file = self.file.read()
         self.leadership.keep(term)
-        broker = self.broker.read_ledger()
+        broker = self.broker.read_ledger(partial(self.leadership.keep, term))
         self.leadership.keep(term)
         if self._seen and not broker.marks:
             self._step_aside()

@@ -1,11 +1,11 @@
 """Hand-written stand-ins, and builders that say only what a test is about."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from beatd.brokers.base import Emission, LedgerCopy, Outcome, Term
+from beatd.brokers.base import Emission, LedgerCopy, Outcome, Term, idle
 from beatd.brokers.memory import MemoryBroker
 from beatd.clock import Wake
 from beatd.entry import Entry, Mark, Policy
@@ -71,9 +71,9 @@ class FlakyBroker(MemoryBroker):
         self._answer()
         return super().renew(term, ttl)
 
-    def read_ledger(self) -> LedgerCopy:
+    def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
         self._answer()
-        return super().read_ledger()
+        return super().read_ledger(on_part)
 
     def write_ledger(
         self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int

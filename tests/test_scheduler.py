@@ -1,7 +1,7 @@
 """The loop: each slot once, whatever fails between two of its lines."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from queue import SimpleQueue
@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from beatd.brokers.base import Emission, LedgerCopy, Outcome, Term
+from beatd.brokers.base import Emission, LedgerCopy, Outcome, Term, idle
 from beatd.clock import Wake
 from beatd.entry import Entry, Mark, Overlap
 from beatd.errors import BrokerUnavailable, TermOver
@@ -857,9 +857,9 @@ def test_beginning_may_take_longer_than_the_lock_lives(
     broker: FlakyBroker, clock: FakeClock
 ) -> None:
     class Slow(FlakyBroker):
-        def read_ledger(self) -> LedgerCopy:
+        def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
             clock.go_to(clock.now() + TTL - SECOND)
-            return super().read_ledger()
+            return super().read_ledger(on_part)
 
         def write_ledger(
             self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
@@ -900,14 +900,32 @@ def test_beginning_with_a_slow_file_keeps_the_lead(
     assert standby.leadership.hold(0) is None
 
 
+def test_a_ledger_that_is_read_in_many_parts_keeps_the_lead(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    class Large(FlakyBroker):
+        def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
+            for _ in range(5):
+                clock.go_to(clock.now() + TTL - SECOND)
+                on_part()
+            return super().read_ledger(on_part)
+
+    broker.__class__ = Large
+    scheduler = scheduler_of(TICK, broker=broker, clock=clock)
+    scheduler.tick(clock.now())
+
+    assert scheduler.leadership.term is not None
+    assert broker.leader() == "here"
+
+
 def test_beginning_slowly_is_not_taken_for_a_clock_set_back(
     scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
 ) -> None:
     class Slow(FlakyBroker):
-        def read_ledger(self) -> LedgerCopy:
+        def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
             reads.append(clock.now())
             clock.go_to(clock.now() + TTL - SECOND)
-            return super().read_ledger()
+            return super().read_ledger(on_part)
 
     reads: list[Instant] = []
     broker.__class__ = Slow
@@ -950,7 +968,7 @@ def test_who_lost_the_lead_while_it_began_lets_go_of_the_file(
     broker: FlakyBroker, clock: FakeClock
 ) -> None:
     class CutOff(FlakyBroker):
-        def read_ledger(self) -> LedgerCopy:
+        def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
             raise BrokerUnavailable("the connection was cut")
 
     file = FakeFile()

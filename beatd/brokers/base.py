@@ -16,7 +16,7 @@ broker answered, and that someone has to mend it first (read-only, out of memory
 permission). No socket waits longer than its time-out.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -136,6 +136,10 @@ class DeadLetter:
     """Task and id as far as they could be read."""
 
 
+def idle() -> None:
+    """Do nothing, between two parts of what takes long."""
+
+
 class Lead(Protocol):
     """Who may emit."""
 
@@ -186,8 +190,11 @@ class Emitter(Protocol):
         """
         ...
 
-    def read_ledger(self) -> LedgerCopy:
-        """Give every row, and the clock era (0 at first)."""
+    def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
+        """Give every row, and the clock era (0 at first).
+
+        Where it may take as long as a lead lives, `on_part` is called again and again.
+        """
         ...
 
     def write_ledger(

@@ -23,6 +23,7 @@ from beatd.brokers.base import (
     Outcome,
     Outgoing,
     Term,
+    idle,
 )
 from beatd.clock import Clock, SystemClock
 from beatd.entry import Mark
@@ -140,7 +141,7 @@ class MemoryBroker:
             self._lead_ends = self._clock.now() + ttl
             return [self._emit(emission) for emission in batch]
 
-    def read_ledger(self) -> LedgerCopy:
+    def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
         with self._changed:
             return LedgerCopy(dict(self._ledger), self._era)
 

@@ -11,7 +11,7 @@ import secrets
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -29,6 +29,7 @@ from beatd.brokers.base import (
     Outcome,
     Outgoing,
     Term,
+    idle,
 )
 from beatd.clock import Clock, SystemClock
 from beatd.entry import Mark
@@ -178,7 +179,7 @@ class SQLiteBroker:
         self._call()
         return outcomes
 
-    def read_ledger(self) -> LedgerCopy:
+    def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
         with self._connection() as db:
             db.execute("BEGIN")
             sql = "SELECT entry, slot, fingerprint, runs, last FROM ledger"

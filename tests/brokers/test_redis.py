@@ -431,6 +431,21 @@ def test_a_queue_name_that_is_no_list_is_refused_before_anything_is_done(
     assert lying_in(broker) == []
 
 
+def test_who_reads_a_large_ledger_can_do_something_in_between(
+    broker: RedisBroker,
+) -> None:
+    term = lead(broker)
+    marks = {f"entry-{i}": emission("a").mark for i in range(3000)}
+    broker.write_ledger(term, marks, (), 0)
+    parts: list[bool] = []
+
+    def renew() -> None:
+        parts.append(broker.renew(term, MINUTE))
+
+    assert broker.read_ledger(renew).marks == marks
+    assert parts == [True] * 3
+
+
 def test_a_row_of_the_ledger_that_is_no_mark_is_passed_over(
     broker: RedisBroker, client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import secrets
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, TypeAlias, TypeVar
@@ -23,6 +23,7 @@ from beatd.brokers.base import (
     Outcome,
     Outgoing,
     Term,
+    idle,
 )
 from beatd.brokers.redis.broadcast import ChannelHearing
 from beatd.brokers.redis.connection import Server
@@ -163,9 +164,11 @@ class RedisBroker:
             raise _over(term)
         return [_OUTCOMES[letter] for letter in outcomes]
 
-    def read_ledger(self) -> LedgerCopy:
+    def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
         marks: dict[str, Mark] = {}
-        for name, row in self._rows_of("ledger"):
+        for number, (name, row) in enumerate(self._rows_of("ledger")):
+            if number % CHUNK == 0:
+                on_part()
             try:
                 marks[name.decode()] = _mark(row)
             except ValueError:
