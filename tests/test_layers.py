@@ -130,6 +130,8 @@ and the results in Redis its connections; the rest comes with the package."""
 
 def modules() -> Iterator[tuple[str, Path]]:
     for path in sorted(PACKAGE.rglob("*.py")):
+        if path.stat().st_size == 0:
+            continue  # a room that is nothing but its modules
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         yield name.removesuffix(".__init__"), path
 
@@ -196,7 +198,8 @@ def graph() -> dict[str, set[str]]:
                 continue
             other = name.removeprefix("beatd.")
             other = other if other in known else other.rpartition(".")[0] or "__init__"
-            found[module] |= {other} | (around(other) - around(module) - {module})
+            packages = around(other) & known - around(module) - {module}
+            found[module] |= {other} | packages
     return found
 
 
