@@ -26,9 +26,9 @@ from beatd.codec import (
     decompress,
     dumps,
     loads,
-    shown,
 )
 from beatd.errors import MessageError
+from beatd.text import shown
 
 ALL = content_types(["json", "msgpack", "yaml", "pickle"])
 SAFE = content_types(["json", "msgpack", "yaml"])

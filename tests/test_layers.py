@@ -12,24 +12,25 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "beatd"
 
 ORDER = """
-.           version errors instant ids
+.           version errors instant text ids
 schedules   base days fields recurrence solar words zones interval local_times cron once
             rrule clock_changes specs *
-message     represent
+.           routing
+message     options represent
 .           signals greenlets
 settings    notes problems kinds rows values reading * page __main__
 .           source clock
-brokers     redis.connection redis.listening
+brokers     redis.connection redis.listening redis.wire redis.broadcast
 results     base disabled exceptions
 pools       base frames child limits open_jobs aio green places solo tending nursery
             prefork threads *
 app         conf runs
 worker      autoscale lamport rate stage zone
 cli         usage
-.           codec routing
-message     notice options envelope resend canvas shape template *
+.           codec
+message     envelope notice resend canvas shape template *
 .           entry timetable policy entry_reader config
-brokers     base memory redis.wire redis.broadcast redis.broker redis
+brokers     base memory redis.broker redis
 results     chords encoding redis
 app         publishing
 worker      voice events sent

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from beatd.codec import content_types, shown
+from beatd.codec import content_types
 from beatd.errors import MessageError
 from beatd.instant import SECOND
 from beatd.message import Envelope, Limits, read_body
@@ -26,6 +26,7 @@ from beatd.results.exceptions import repr_of
 from beatd.routing import Queue, Router
 from beatd.settings import Settings, mask, table
 from beatd.tasks import Registry
+from beatd.text import shown
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.backlog import Backlog
 from beatd.worker.control import Command, Later, error_of

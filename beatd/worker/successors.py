@@ -17,7 +17,6 @@ from typing import Any
 
 from beatd.brokers.base import Outgoing
 from beatd.clock import Clock
-from beatd.codec import shown
 from beatd.errors import ChordError, MessageError
 from beatd.ids import call_id
 from beatd.instant import datetime_of
@@ -37,6 +36,7 @@ from beatd.results.chords import Joined, Part, values_of
 from beatd.results.encoding import Encoding
 from beatd.results.exceptions import repr_of
 from beatd.tasks import Request, Task
+from beatd.text import shown
 from beatd.worker.coroutines import run_coroutine
 from beatd.worker.host import Host
 from beatd.worker.report import Aftermath, ignores_result, one_line
