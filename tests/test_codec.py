@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.utils import json as kombu_json
 
-from beatd.codec import (
+from beatd.errors import MessageError
+from beatd.message.codec import (
     JSON,
     MAX_DEPTH,
     MSGPACK,
@@ -27,7 +28,6 @@ from beatd.codec import (
     dumps,
     loads,
 )
-from beatd.errors import MessageError
 from beatd.text import shown
 
 ALL = content_types(["json", "msgpack", "yaml", "pickle"])

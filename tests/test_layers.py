@@ -16,24 +16,18 @@ ORDER = """
 schedules   base days fields recurrence solar words zones interval local_times cron once
             rrule clock_changes specs *
 .           routing
-message     options represent
-.           signals greenlets
+message     codec notice options envelope represent resend canvas shape template *
+.           entry timetable policy signals greenlets
 settings    notes problems kinds rows values reading * page __main__
-.           source clock
-brokers     redis.connection redis.listening redis.wire redis.broadcast
-results     base disabled exceptions
+.           source entry_reader config clock
+brokers     base memory redis.connection redis.listening redis.wire redis.broadcast
+            redis.broker redis
+results     base chords disabled exceptions encoding redis
 pools       base frames child limits open_jobs aio green places solo tending nursery
             prefork threads *
-app         conf runs
-worker      autoscale lamport rate stage zone
+app         conf publishing runs
+worker      autoscale lamport rate stage zone voice events sent
 cli         usage
-.           codec
-message     envelope notice resend canvas shape template *
-.           entry timetable policy entry_reader config
-brokers     base memory redis.broker redis
-results     chords encoding redis
-app         publishing
-worker      voice events sent
 .           current
 results     async_result
 .           file_lock daemon leadership nodes notify options

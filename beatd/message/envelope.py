@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import msgspec
 
-from beatd import codec
 from beatd.errors import MessageError
 from beatd.instant import Instant, instant_of
+from beatd.message import codec
 from beatd.message.options import is_signature
 from beatd.text import shown
 

@@ -17,10 +17,10 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from beatd.codec import content_types
 from beatd.errors import MessageError
 from beatd.instant import SECOND
 from beatd.message import Envelope, Limits, read_body
+from beatd.message.codec import content_types
 from beatd.pools.base import Pool
 from beatd.results.exceptions import repr_of
 from beatd.routing import Queue, Router
