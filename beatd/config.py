@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from beatd import settings, source
-from beatd.entry import Entry
 from beatd.entry_reader import BadEntry, EntryReader
 from beatd.errors import ConfigError, MessageError
 from beatd.message import MessageFormat
@@ -17,6 +16,7 @@ from beatd.message.codec import content_types
 from beatd.routing import Queue, Router, queue_of
 from beatd.settings import Problem, Settings
 from beatd.source import Source, Unreadable
+from beatd.timetable.entry import Entry
 
 
 @dataclass(frozen=True, slots=True)

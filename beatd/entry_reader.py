@@ -9,7 +9,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from beatd import schedules, settings
-from beatd.entry import Entry, Overlap, Policy
 from beatd.errors import MessageError, ScheduleError
 from beatd.instant import SECOND, Instant, Span, instant_of, span_of
 from beatd.message import MessageFormat, Template, template
@@ -20,6 +19,7 @@ from beatd.schedules.base import Schedule
 from beatd.schedules.cron import Cron
 from beatd.settings import Place, Problem, Settings, Unfit, did_you_mean, mask
 from beatd.source import Raised, Source
+from beatd.timetable.entry import Entry, Overlap, Policy
 
 
 @dataclass(frozen=True, slots=True)

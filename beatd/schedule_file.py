@@ -27,7 +27,6 @@ from sqlitedict import SqliteDict
 
 from beatd.brokers.base import LedgerCopy
 from beatd.clock import Clock
-from beatd.entry import Mark
 from beatd.errors import ScheduleFileError
 from beatd.file_lock import FileLock
 from beatd.instant import datetime_of, instant_of
@@ -41,6 +40,7 @@ from beatd.sqlite_file import (
     query,
     set_aside,
 )
+from beatd.timetable.entry import Mark
 
 logger = logging.getLogger(__name__)
 

@@ -10,15 +10,15 @@ from typing import Protocol, TypeVar
 
 from beatd.brokers.base import Emission, Emitter, LedgerCopy, Outcome, Term
 from beatd.clock import Clock, Wake
-from beatd.entry import Due, Entry, Mark, Overlap
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.ids import run_id
 from beatd.instant import MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.leadership import STANDBY_LOOK, Leadership
-from beatd.policy import Decision, Drop, decide
 from beatd.routing import Queue
 from beatd.schedules.base import Schedule
-from beatd.timetable import Timetable
+from beatd.timetable.entry import Due, Entry, Mark, Overlap
+from beatd.timetable.policy import Decision, Drop, decide
+from beatd.timetable.timetable import Timetable
 
 logger = logging.getLogger(__name__)
 

@@ -39,7 +39,7 @@ from beatd.schedule_file import ScheduleFile
 from beatd.scheduler import LONGEST_NAP, Scheduler, Witness
 from beatd.settings import Settings, mask
 from beatd.tasks import Registry
-from beatd.timetable import Timetable
+from beatd.timetable.timetable import Timetable
 from beatd.worker import celery_app
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.builtin import add_builtin_tasks

@@ -16,13 +16,13 @@ import pytest
 
 from beatd import schedules
 from beatd.config import Report, Wanted, examine, examine_source, load, router
-from beatd.entry import Entry, Overlap, Policy
 from beatd.errors import ConfigError
 from beatd.instant import HOUR, MINUTE, SECOND, Instant, instant_of
 from beatd.routing import Queue
 from beatd.schedules import crontab, every
 from beatd.settings import Place, Settings
 from beatd.source import Source
+from beatd.timetable.entry import Entry, Overlap, Policy
 
 NOON = instant_of(datetime(2026, 11, 23, 12, tzinfo=UTC))
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -17,7 +17,8 @@ schedules   base days fields recurrence solar words zones interval local_times c
             rrule clock_changes specs *
 .           routing
 message     codec notice options envelope represent resend canvas shape template *
-.           entry timetable policy signals greenlets
+timetable   entry policy timetable
+.           signals greenlets
 settings    notes problems kinds rows values reading * page __main__
 .           source entry_reader config clock
 brokers     base memory redis.connection redis.listening redis.wire redis.broadcast

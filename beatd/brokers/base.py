@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from beatd.entry import Mark
 from beatd.instant import Instant, Span
 from beatd.routing import Queue, Route
+from beatd.timetable.entry import Mark
 
 ENOUGH = 8 * 1024 * 1024
 """Bytes of messages after which one `take` gives no more: large ones come one by one,

@@ -32,7 +32,6 @@ from beatd.brokers.base import (
     idle,
 )
 from beatd.clock import Clock, SystemClock
-from beatd.entry import Mark
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError, TermOver
 from beatd.file_lock import FileLock
 from beatd.instant import SECOND, Instant, Span
@@ -46,6 +45,7 @@ from beatd.sqlite_file import (
     look_to_write,
     make,
 )
+from beatd.timetable.entry import Mark
 
 logger = logging.getLogger(__name__)
 

@@ -24,11 +24,11 @@ from beatd.cli.output import (
 )
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
-from beatd.entry import Entry, Mark
 from beatd.entry_reader import BadEntry
 from beatd.instant import Instant
 from beatd.schedules.zones import UTC
 from beatd.settings import mask
+from beatd.timetable.entry import Entry, Mark
 
 _TIME = 10  # columns of a point in time, which a length of time follows
 _NEXT, _LAST, _STATE = 23, 18, 5

@@ -25,9 +25,9 @@ from beatd.cli.output import (
 )
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
-from beatd.entry import Entry, Mark
 from beatd.instant import DAY, MINUTE, Instant, datetime_of
 from beatd.schedules.once import Once, moment_of
+from beatd.timetable.entry import Entry, Mark
 
 _RELATIVE = 11  # columns: `in 24m 48s`, and `in 100d 12h` still fits
 _CLOCK = 8  # columns: `14:05:14`

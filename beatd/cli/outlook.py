@@ -15,12 +15,12 @@ from beatd.cli.options import wanted
 from beatd.cli.output import Failure
 from beatd.cli.usage import NOTHING
 from beatd.config import Config, load
-from beatd.entry import Due, Entry, Mark
 from beatd.entry_reader import BadEntry, spec_of
 from beatd.instant import Instant
-from beatd.policy import decide
 from beatd.schedule_file import View, view
 from beatd.settings import Place, did_you_mean, table
+from beatd.timetable.entry import Due, Entry, Mark
+from beatd.timetable.policy import decide
 
 
 class NoEntry(Failure):

@@ -7,9 +7,9 @@ import pytest
 
 from beatd.cli.outlook import runs_of
 from beatd.config import Wanted, load
-from beatd.entry import Entry, Mark
 from beatd.instant import DAY, HOUR, MINUTE, SECOND
-from beatd.timetable import Timetable
+from beatd.timetable.entry import Entry, Mark
+from beatd.timetable.timetable import Timetable
 from tests.cli.conftest import NOW
 
 ENTRIES = """\

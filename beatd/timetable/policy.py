@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
-from beatd.entry import Due, Overlap
 from beatd.instant import Instant
 from beatd.schedules.base import Schedule, slots_between
+from beatd.timetable.entry import Due, Overlap
 
 CATCHUP_STEP = 100
 """Slots of one entry that one decision emits at most, so that others get their turn."""

@@ -6,9 +6,9 @@ from heapq import heappop, heappush
 from itertools import count, islice
 from typing import TypeAlias
 
-from beatd.entry import Due, Entry, Mark
 from beatd.instant import Instant, Span
 from beatd.schedules.base import Schedule
+from beatd.timetable.entry import Due, Entry, Mark
 
 _Key: TypeAlias = tuple[str, Span, Instant, Instant]
 
