@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beatd import daemon, logs, printed
-from beatd.config import Config, load
+from beatd.config.loading import Config, load
+from beatd.config.options import Options
 from beatd.errors import BeatdError, ConfigError
 from beatd.nodes import path_of
-from beatd.options import Options
 
 logger = logging.getLogger(__name__)
 

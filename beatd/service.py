@@ -13,15 +13,15 @@ from queue import SimpleQueue
 
 from beatd import daemon, process, signals, wiring
 from beatd.clock import Wake
-from beatd.config import Config, load
+from beatd.config.loading import Config, load
+from beatd.config.options import Options, Told
+from beatd.config.settings import Settings, mask
 from beatd.errors import ConfigError
 from beatd.instant import Instant, datetime_of, span_of
 from beatd.nodes import node_name
 from beatd.notify import Notify
-from beatd.options import Options, Told
 from beatd.pools.tending import Life
 from beatd.scheduler import Scheduler
-from beatd.settings import Settings, mask
 from beatd.version import __version__
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.inbox import Stop, WorkerEvent

@@ -10,8 +10,8 @@ from typing import NoReturn
 
 import msgspec
 
+from beatd.config.options import Told
 from beatd.errors import ConfigError
-from beatd.options import Told
 from beatd.pools.nursery import answer_the_call
 from beatd.pools.tending import refuse, tend
 from beatd.service import become_nursery

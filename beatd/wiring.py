@@ -24,7 +24,8 @@ from beatd import brokers, pools, results, signals
 from beatd.app import Beatd
 from beatd.brokers.base import Broadcast, Broker
 from beatd.clock import SystemClock
-from beatd.config import Config
+from beatd.config.loading import Config
+from beatd.config.settings import Settings, mask
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.instant import span_of
 from beatd.leadership import Leadership
@@ -37,7 +38,6 @@ from beatd.results.base import READY_STATES, Keeper, Meta
 from beatd.routing import Queue, Router, worker_direct
 from beatd.schedule_file import ScheduleFile
 from beatd.scheduler import LONGEST_NAP, Scheduler, Witness
-from beatd.settings import Settings, mask
 from beatd.tasks import Registry
 from beatd.timetable.timetable import Timetable
 from beatd.worker import celery_app

@@ -19,8 +19,11 @@ schedules   base days fields recurrence solar words zones interval local_times c
 message     codec notice options envelope represent resend canvas shape template *
 timetable   entry policy timetable
 .           signals greenlets
-settings    notes problems kinds rows values reading * page __main__
-.           source entry_reader config clock
+config      settings.notes settings.problems settings.kinds settings.rows
+            settings.values settings.reading settings settings.page settings.__main__
+.           source
+config      entries loading options
+.           clock
 brokers     base memory redis.connection redis.listening redis.wire redis.broadcast
             redis.broker redis
 results     base chords disabled exceptions encoding redis
@@ -28,12 +31,10 @@ pools       base frames child limits open_jobs aio green places solo tending nur
             prefork threads *
 app         conf publishing runs
 worker      autoscale lamport rate stage zone voice events sent
-cli         usage
+cli         usage options output explain
 .           current
 results     async_result
-.           file_lock daemon leadership nodes notify options
-cli         options output explain
-.           printed
+.           file_lock daemon leadership nodes notify printed
 worker      coroutines
 .           scheduler sqlite_file
 brokers     sqlite *

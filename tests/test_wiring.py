@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from beatd.config import Config, examine_source
+from beatd.config.loading import Config, examine_source
 from beatd.errors import ConfigError
 from beatd.results import connect
 from beatd.results.base import Meta, State

@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
-from beatd import settings as reading
 from beatd import source
 from beatd.annotations import Annotations
 from beatd.app.conf import Conf, changed, is_schedule, read_object
@@ -18,6 +17,8 @@ from beatd.app.connections import Connections
 from beatd.app.publishing import after_publish, before_publish, pauses
 from beatd.brokers.base import Broadcast, Broker, Outgoing
 from beatd.clock import Clock, SystemClock
+from beatd.config import settings as reading
+from beatd.config.settings import Settings
 from beatd.current import current_app, set_current, set_default
 from beatd.errors import BrokerUnavailable, ConfigError
 from beatd.ids import call_id, instant_of_id
@@ -26,7 +27,6 @@ from beatd.message import Notice, Sending, template, write_notice
 from beatd.results.async_result import AsyncResult
 from beatd.results.base import Meta, ResultBackend, State
 from beatd.routing import Route
-from beatd.settings import Settings
 from beatd.source import Source, Unreadable
 from beatd.tasks import (
     Registry,

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, Protocol
 
-from beatd import settings as reading
 from beatd import source
-from beatd.settings import Settings
+from beatd.config import settings as reading
+from beatd.config.settings import Settings
 from beatd.source import Source
 
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from beatd import brokers, config, results
+from beatd import brokers, results
 from beatd.app.runs import Runs
 from beatd.brokers.base import Broadcast, Broker
+from beatd.config import loading as config
+from beatd.config.settings import Settings
 from beatd.results.base import ResultBackend
-from beatd.settings import Settings
 from beatd.worker.voice import Voice
 
 

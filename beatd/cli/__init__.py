@@ -83,7 +83,7 @@ class _Commands(Commands):
 def beatd(context: click.Context, /, **_: Any) -> None:
     """Run the scheduler: emit each entry's slots, exactly once."""
     if context.invoked_subcommand is None:
-        from beatd.options import Options
+        from beatd.config.options import Options
         from beatd.service import run_scheduler
 
         context.exit(run_scheduler(Options(**given(context))))

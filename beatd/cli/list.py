@@ -24,10 +24,10 @@ from beatd.cli.output import (
 )
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
-from beatd.entry_reader import BadEntry
+from beatd.config.entries import BadEntry
+from beatd.config.settings import mask
 from beatd.instant import Instant
 from beatd.schedules.zones import UTC
-from beatd.settings import mask
 from beatd.timetable.entry import Entry, Mark
 
 _TIME = 10  # columns of a point in time, which a length of time follows

@@ -14,11 +14,11 @@ import click
 from beatd.cli.options import wanted
 from beatd.cli.output import Failure
 from beatd.cli.usage import NOTHING
-from beatd.config import Config, load
-from beatd.entry_reader import BadEntry, spec_of
+from beatd.config.entries import BadEntry, spec_of
+from beatd.config.loading import Config, load
+from beatd.config.settings import Place, did_you_mean, table
 from beatd.instant import Instant
 from beatd.schedule_file import View, view
-from beatd.settings import Place, did_you_mean, table
 from beatd.timetable.entry import Due, Entry, Mark
 from beatd.timetable.policy import decide
 

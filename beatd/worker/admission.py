@@ -2,10 +2,10 @@
 
 from beatd.brokers.base import Delivery
 from beatd.clock import Clock
+from beatd.config.settings import Settings
 from beatd.errors import MessageError, NotRegistered, WorkerLost
 from beatd.instant import Instant
 from beatd.message import Envelope, Limits, read_envelope
-from beatd.settings import Settings
 from beatd.tasks import Registry
 from beatd.worker.ends import Ends
 from beatd.worker.held import Held

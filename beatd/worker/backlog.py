@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from beatd.clock import Clock
-from beatd.settings import Settings
+from beatd.config.settings import Settings
 from beatd.tasks import Registry
 from beatd.worker.held import Held
 from beatd.worker.intake import Room

@@ -23,6 +23,7 @@ import msgspec
 
 from beatd import greenlets, printed, signals
 from beatd.clock import Clock, SystemClock
+from beatd.config.settings import Settings
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.instant import SECOND
 from beatd.message import Call, Envelope, Limits, read_body, read_envelope
@@ -32,7 +33,6 @@ from beatd.pools.limits import soft_limit
 from beatd.results.base import Meta, State, Stored
 from beatd.results.chords import Joined
 from beatd.results.exceptions import form_of, repr_of
-from beatd.settings import Settings
 from beatd.tasks import Registry, Task, import_modules
 from beatd.worker.conductor import Conducted, Failed, call_of
 from beatd.worker.renewal import OPTIONS

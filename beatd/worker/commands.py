@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from beatd.config.settings import Settings, mask, table
 from beatd.errors import MessageError
 from beatd.instant import SECOND
 from beatd.message import Envelope, Limits, read_body
@@ -24,7 +25,6 @@ from beatd.message.codec import content_types
 from beatd.pools.base import Pool
 from beatd.results.exceptions import repr_of
 from beatd.routing import Queue, Router
-from beatd.settings import Settings, mask, table
 from beatd.tasks import Registry
 from beatd.text import shown
 from beatd.worker.autoscale import Autoscale

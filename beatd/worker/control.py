@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from beatd.brokers.base import Broadcast, Hearing, Outgoing
+from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable, MessageError
 from beatd.instant import SECOND, Span
 from beatd.message import Notice, read_notice, write_notice
 from beatd.results.exceptions import repr_of
 from beatd.routing import Queue, Route
-from beatd.settings import Settings
 from beatd.text import shown
 from beatd.worker.lamport import LamportClock
 from beatd.worker.report import one_line

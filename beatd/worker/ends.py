@@ -6,12 +6,12 @@ from typing import Any
 from beatd import signals
 from beatd.brokers.base import Delivery, Done, Outgoing
 from beatd.clock import Clock
+from beatd.config.settings import Settings
 from beatd.errors import Revoked, TimeLimitExceeded, WorkerLost
 from beatd.instant import Instant, span_of
 from beatd.message import Envelope, retried
 from beatd.results.base import Meta, State, Stored
 from beatd.routing import Route
-from beatd.settings import Settings
 from beatd.tasks import Task
 from beatd.worker.conductor import Failed
 from beatd.worker.held import Held

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 from beatd.brokers.base import Outgoing, Sender
 from beatd.clock import Clock, SystemClock
+from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND, Span, span_of
 from beatd.message import Envelope
-from beatd.settings import Settings
 from beatd.version import __version__
 from beatd.worker.lamport import LamportClock
 from beatd.worker.stage import OnCrash, Pause, Trouble, spawn

@@ -11,11 +11,11 @@ from typing import Any
 
 from beatd.brokers.base import Consumer, Delivery
 from beatd.clock import Clock
+from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable, ConfigError, MessageError
 from beatd.instant import SECOND, Span, span_of
 from beatd.message import Envelope, read_envelope
 from beatd.routing import Queue, Router
-from beatd.settings import Settings
 from beatd.worker.report import limits_of
 from beatd.worker.settle import Source
 from beatd.worker.stage import OnCrash, Pause, Trouble, spawn

@@ -22,12 +22,12 @@ from signal import SIGTERM
 from beatd import signals
 from beatd.brokers.base import Delivery
 from beatd.clock import Clock, SystemClock
+from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND, Span, span_of
 from beatd.pools.base import Finished, Job, Lost, Pool, Returned, Started, TimedOut
 from beatd.results.base import Keeper
 from beatd.routing import Router
-from beatd.settings import Settings
 from beatd.tasks import Registry
 from beatd.worker.admission import Admission
 from beatd.worker.autoscale import LOOK, Autoscale

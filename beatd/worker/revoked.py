@@ -10,12 +10,12 @@ from typing import Generic, TypeVar
 
 from beatd import errors
 from beatd.clock import Clock
+from beatd.config.settings import Settings
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.instant import HOUR, Instant, Span, datetime_of
 from beatd.message import Envelope
 from beatd.results.base import Keeper, Meta
 from beatd.results.base import State as RunState
-from beatd.settings import Settings
 from beatd.sqlite_file import WORKER_STATE, State, connect, look_to_write, make
 from beatd.worker.held import stamps_of
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from beatd.brokers.base import Outgoing
 from beatd.clock import Clock, SystemClock
+from beatd.config.settings import Settings
 from beatd.instant import SECOND, Instant, datetime_of
 from beatd.message import Notice, write_notice
 from beatd.routing import Route
-from beatd.settings import Settings
 from beatd.worker.lamport import LamportClock
 from beatd.worker.zone import machine_zone
 

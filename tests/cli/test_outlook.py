@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from beatd.cli.outlook import runs_of
-from beatd.config import Wanted, load
+from beatd.config.loading import Wanted, load
 from beatd.instant import DAY, HOUR, MINUTE, SECOND
 from beatd.timetable.entry import Entry, Mark
 from beatd.timetable.timetable import Timetable

@@ -9,11 +9,11 @@ import pytest
 
 from beatd.brokers.base import Broadcast, Emission, Outgoing
 from beatd.brokers.memory import MemoryBroker
+from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable
 from beatd.instant import HOUR
 from beatd.message import MessageFormat, read_notice, template
 from beatd.routing import Queue, Route
-from beatd.settings import Settings
 from beatd.tasks import Task
 from beatd.timetable.entry import Mark
 from beatd.worker.sent import MOST, Announcer

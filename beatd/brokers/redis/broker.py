@@ -30,10 +30,10 @@ from beatd.brokers.redis.connection import Server
 from beatd.brokers.redis.listening import MessageWait, ReleaseWait
 from beatd.brokers.redis.wire import Wire
 from beatd.clock import Clock, SystemClock
+from beatd.config.settings import Failover
 from beatd.errors import BrokerRefused, TermOver
 from beatd.instant import DAY, HOUR, SECOND, Instant, Span
 from beatd.routing import Queue, Route
-from beatd.settings import Failover
 from beatd.timetable.entry import Mark
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from datetime import timedelta, tzinfo
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
+from beatd.config.settings.problems import did_you_mean, mask, shown
 from beatd.errors import ScheduleError
 from beatd.schedules.zones import zone_of
-from beatd.settings.problems import did_you_mean, mask, shown
 
 
 class Unfit(ValueError):

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from beatd import settings, source
-from beatd.entry_reader import BadEntry, EntryReader
+from beatd import source
+from beatd.config import settings
+from beatd.config.entries import BadEntry, EntryReader
+from beatd.config.settings import Problem, Settings
 from beatd.errors import ConfigError, MessageError
 from beatd.message import MessageFormat
 from beatd.message.codec import content_types
 from beatd.routing import Queue, Router, queue_of
-from beatd.settings import Problem, Settings
 from beatd.source import Source, Unreadable
 from beatd.timetable.entry import Entry
 

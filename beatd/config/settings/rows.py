@@ -2,7 +2,7 @@
 
 A row is the name, the kinds of values that it takes, whether it works (`notes.py`),
 Celery's old name, the default and the meaning. The reader, the hints, the docs page and
-the tests follow it. After a change: `python -m beatd.settings > docs/settings.md`, and
+the tests follow it. After a change: `python -m beatd.config.settings > docs/settings.md`, and
 `python -m beatd.cli.worker_options > docs/worker-options.md`.
 """
 # ruff: noqa: RUF009  (each row of the table is made by a function)
@@ -10,7 +10,7 @@ the tests follow it. After a change: `python -m beatd.settings > docs/settings.m
 import math
 from dataclasses import dataclass
 
-from beatd.settings.kinds import (
+from beatd.config.settings.kinds import (
     Annotations,
     Anything,
     Auto,
@@ -37,7 +37,7 @@ from beatd.settings.kinds import (
     Urls,
     Zone,
 )
-from beatd.settings.notes import own, unused, works
+from beatd.config.settings.notes import own, unused, works
 
 _AMQP = "only AMQP has it"
 _RABBIT = "only RabbitMQ has it"

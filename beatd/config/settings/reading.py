@@ -12,10 +12,17 @@ from functools import cache
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from beatd.settings.kinds import Kind, Unfit
-from beatd.settings.notes import Note
-from beatd.settings.problems import Locate, Place, Problem, did_you_mean, nowhere, shown
-from beatd.settings.values import Settings
+from beatd.config.settings.kinds import Kind, Unfit
+from beatd.config.settings.notes import Note
+from beatd.config.settings.problems import (
+    Locate,
+    Place,
+    Problem,
+    did_you_mean,
+    nowhere,
+    shown,
+)
+from beatd.config.settings.values import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ page.py      `docs/settings.md`
 Each imports only what stands above it.
 """
 
-from beatd.settings.kinds import (
+from beatd.config.settings.kinds import (
     FLAG,
     OVERLAP,
     POSITIVE,
@@ -21,9 +21,9 @@ from beatd.settings.kinds import (
     Failover,
     Unfit,
 )
-from beatd.settings.problems import Place, Problem, did_you_mean, mask, shown
-from beatd.settings.reading import Row, read, spellings, table
-from beatd.settings.values import Settings
+from beatd.config.settings.problems import Place, Problem, did_you_mean, mask, shown
+from beatd.config.settings.reading import Row, read, spellings, table
+from beatd.config.settings.values import Settings
 
 __all__ = [
     "FLAG",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from beatd.config import Wanted
+from beatd.config.loading import Wanted
 from beatd.errors import ConfigError
 
 

@@ -1,6 +1,6 @@
 """The page of the documentation, made from the table: `docs/settings.md`."""
 
-from beatd.settings.reading import Row, table
+from beatd.config.settings.reading import Row, table
 
 _GROUPS = {
     "beat": "Scheduler",
@@ -19,7 +19,7 @@ _GROUPS = {
 _INTRODUCTION = """\
 # Settings
 
-<!-- Made from beatd/settings/rows.py by `python -m beatd.settings`: edit that. -->
+<!-- Made from beatd/config/settings/rows.py by `python -m beatd.config.settings`: edit that. -->
 
 beatd reads Celery's settings in all their spellings, in any mixture: the name
 (`task_time_limit`), the old name (`CELERYD_TASK_TIME_LIMIT`), and the name with

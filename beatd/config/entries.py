@@ -8,7 +8,9 @@ from hashlib import sha256
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from beatd import schedules, settings
+from beatd import schedules
+from beatd.config import settings
+from beatd.config.settings import Place, Problem, Settings, Unfit, did_you_mean, mask
 from beatd.errors import MessageError, ScheduleError
 from beatd.instant import SECOND, Instant, Span, instant_of, span_of
 from beatd.message import MessageFormat, Template, template
@@ -17,7 +19,6 @@ from beatd.routing import Router
 from beatd.schedules import ScheduleSpec
 from beatd.schedules.base import Schedule
 from beatd.schedules.cron import Cron
-from beatd.settings import Place, Problem, Settings, Unfit, did_you_mean, mask
 from beatd.source import Raised, Source
 from beatd.timetable.entry import Entry, Overlap, Policy
 

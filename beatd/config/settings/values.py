@@ -7,8 +7,8 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 from zoneinfo import ZoneInfo
 
+from beatd.config.settings.rows import Rows
 from beatd.instant import Span, span_of
-from beatd.settings.rows import Rows
 
 
 # It adds no field, and `__init__` is that of `Rows`; without this line attributes that
