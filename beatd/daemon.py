@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from beatd.errors import ConfigError
-from beatd.file_lock import FileLock
+from beatd.storage.file_lock import FileLock
 
 _TELLER = "BEATD_DETACHED"
 """What a process in the background finds in its environment: a descriptor by which it

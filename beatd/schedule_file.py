@@ -28,9 +28,9 @@ from sqlitedict import SqliteDict
 from beatd.brokers.base import LedgerCopy
 from beatd.clock import Clock
 from beatd.errors import ScheduleFileError
-from beatd.file_lock import FileLock
 from beatd.instant import datetime_of, instant_of
-from beatd.sqlite_file import (
+from beatd.storage.file_lock import FileLock
+from beatd.storage.sqlite_file import (
     SCHEDULE_FILE,
     State,
     damage,

@@ -24,26 +24,23 @@ config      settings.notes settings.problems settings.kinds settings.rows
 .           source
 config      entries loading options
 .           clock
+storage     file_lock sqlite_file
 brokers     base memory redis.connection redis.listening redis.wire redis.broadcast
-            redis.broker redis
-results     base chords disabled exceptions encoding redis
+            redis.broker redis sqlite *
+results     base chords disabled exceptions encoding redis sqlite *
 pools       base frames child limits open_jobs aio green places solo tending nursery
             prefork threads *
 app         conf publishing runs
 worker      autoscale lamport rate stage zone voice events sent
-cli         usage options output explain
+app         connections
+cli         usage options output dead explain
 .           current
 results     async_result
-.           file_lock daemon leadership nodes notify printed
+.           daemon leadership nodes notify printed
 worker      coroutines
-.           scheduler sqlite_file
-brokers     sqlite *
-results     sqlite *
-app         connections
-cli         dead
 .           schedule_file
 cli         outlook advice list next
-.           tasks
+.           scheduler tasks
 worker      builtin held hooks host renewal report control revoked successors conductor
             celery_app execute eager settle inbox intake backlog commands telling ends
             admission loop

@@ -33,10 +33,10 @@ from beatd.brokers.base import (
 )
 from beatd.clock import Clock, SystemClock
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError, TermOver
-from beatd.file_lock import FileLock
 from beatd.instant import SECOND, Instant, Span
 from beatd.routing import PRIORITY_STEPS, Binding, Queue, Route, binding_of, step_of
-from beatd.sqlite_file import (
+from beatd.storage.file_lock import FileLock
+from beatd.storage.sqlite_file import (
     BROKER,
     BUSY_TIMEOUT,
     Look,

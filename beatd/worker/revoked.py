@@ -16,7 +16,7 @@ from beatd.instant import HOUR, Instant, Span, datetime_of
 from beatd.message import Envelope
 from beatd.results.base import Keeper, Meta
 from beatd.results.base import State as RunState
-from beatd.sqlite_file import WORKER_STATE, State, connect, look_to_write, make
+from beatd.storage.sqlite_file import WORKER_STATE, State, connect, look_to_write, make
 from beatd.worker.held import stamps_of
 
 logger = logging.getLogger(__name__)
