@@ -21,7 +21,7 @@ from beatd.instant import Instant, datetime_of, span_of
 from beatd.nodes import node_name
 from beatd.notify import Notify
 from beatd.pools.tending import Life
-from beatd.scheduler import Scheduler
+from beatd.scheduler.loop import Scheduler
 from beatd.version import __version__
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.inbox import Stop, WorkerEvent

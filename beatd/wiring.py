@@ -28,7 +28,6 @@ from beatd.config.loading import Config
 from beatd.config.settings import Settings, mask
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.instant import span_of
-from beatd.leadership import Leadership
 from beatd.nodes import node_name, path_of
 from beatd.pools.base import AsyncRunner
 from beatd.pools.child import Child
@@ -36,8 +35,9 @@ from beatd.pools.nursery import spawned
 from beatd.pools.tending import Life
 from beatd.results.base import READY_STATES, Keeper, Meta
 from beatd.routing import Queue, Router, worker_direct
-from beatd.schedule_file import ScheduleFile
-from beatd.scheduler import LONGEST_NAP, Scheduler, Witness
+from beatd.scheduler.leadership import Leadership
+from beatd.scheduler.loop import LONGEST_NAP, Scheduler, Witness
+from beatd.scheduler.schedule_file import ScheduleFile
 from beatd.tasks import Registry
 from beatd.timetable.timetable import Timetable
 from beatd.worker import celery_app

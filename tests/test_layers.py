@@ -27,20 +27,19 @@ config      entries loading options
 storage     file_lock sqlite_file
 brokers     base memory redis.connection redis.listening redis.wire redis.broadcast
             redis.broker redis sqlite *
+scheduler   leadership loop schedule_file
 results     base chords disabled exceptions encoding redis sqlite *
 pools       base frames child limits open_jobs aio green places solo tending nursery
             prefork threads *
 app         conf publishing runs
 worker      autoscale lamport rate stage zone voice events sent
 app         connections
-cli         usage options output dead explain
+cli         usage options output dead explain outlook advice list next
 .           current
 results     async_result
-.           daemon leadership nodes notify printed
+.           daemon nodes notify printed
 worker      coroutines
-.           schedule_file
-cli         outlook advice list next
-.           scheduler tasks
+.           tasks
 worker      builtin held hooks host renewal report control revoked successors conductor
             celery_app execute eager settle inbox intake backlog commands telling ends
             admission loop

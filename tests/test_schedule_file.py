@@ -21,7 +21,7 @@ from beatd.brokers.sqlite import SQLiteBroker
 from beatd.clock import SystemClock
 from beatd.errors import ScheduleFileError
 from beatd.instant import MINUTE, SECOND
-from beatd.schedule_file import ScheduleFile, View, view
+from beatd.scheduler.schedule_file import ScheduleFile, View, view
 from beatd.timetable.entry import Mark
 from beatd.timetable.policy import Reason
 from tests.fakes import NOON, FakeClock

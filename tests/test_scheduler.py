@@ -18,9 +18,9 @@ from beatd.clock import Wake
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.ids import run_id
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
-from beatd.leadership import STANDBY_LOOK, Leadership
 from beatd.routing import Queue
-from beatd.scheduler import BATCH, Scheduler, merge
+from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
+from beatd.scheduler.loop import BATCH, Scheduler, merge
 from beatd.schedules import cron
 from beatd.schedules.base import Schedule
 from beatd.schedules.interval import Every

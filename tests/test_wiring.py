@@ -14,7 +14,7 @@ from beatd.errors import ConfigError
 from beatd.results import connect
 from beatd.results.base import Meta, State
 from beatd.routing import Queue
-from beatd.scheduler import Scheduler
+from beatd.scheduler.loop import Scheduler
 from beatd.source import Source
 from beatd.wiring import WorkerChoice, queues_of, router_of, scheduler_of
 

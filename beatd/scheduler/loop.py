@@ -13,8 +13,8 @@ from beatd.clock import Clock, Wake
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.ids import run_id
 from beatd.instant import MINUTE, SECOND, Instant, Span, datetime_of
-from beatd.leadership import STANDBY_LOOK, Leadership
 from beatd.routing import Queue
+from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
 from beatd.schedules.base import Schedule
 from beatd.timetable.entry import Due, Entry, Mark, Overlap
 from beatd.timetable.policy import Decision, Drop, decide
