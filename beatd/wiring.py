@@ -27,6 +27,9 @@ from beatd.clock import SystemClock
 from beatd.config.loading import Config
 from beatd.config.settings import Settings, mask
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
+from beatd.events.event import Voice
+from beatd.events.lamport import LamportClock
+from beatd.events.zone import local_time, machine_zone
 from beatd.instant import span_of
 from beatd.nodes import node_name, path_of
 from beatd.pools.base import AsyncRunner
@@ -49,7 +52,6 @@ from beatd.worker.control import Pidbox
 from beatd.worker.events import Events
 from beatd.worker.execute import executor_for
 from beatd.worker.inbox import Crashed, WorkerEvent
-from beatd.worker.lamport import LamportClock
 from beatd.worker.loop import Worker
 from beatd.worker.renewal import Modules, Renewed, describe
 from beatd.worker.report import limits_of
@@ -57,8 +59,6 @@ from beatd.worker.revoked import StateFile
 from beatd.worker.sent import Announcer
 from beatd.worker.settle import Follower
 from beatd.worker.stage import Trouble
-from beatd.worker.voice import Voice
-from beatd.worker.zone import local_time, machine_zone
 
 logger = logging.getLogger(__name__)
 

@@ -29,11 +29,11 @@ brokers     base memory redis.connection redis.listening redis.wire redis.broadc
             redis.broker redis sqlite *
 scheduler   leadership loop schedule_file
 results     base chords disabled exceptions encoding redis sqlite *
+events      lamport zone event
 pools       base frames child limits open_jobs aio green places solo tending nursery
             prefork threads *
-app         conf publishing runs
-worker      autoscale lamport rate stage zone voice events sent
-app         connections
+app         conf publishing runs connections
+worker      autoscale rate stage events sent
 cli         usage options output dead explain outlook advice list next
 .           current
 results     async_result

@@ -11,8 +11,8 @@ from beatd.app.runs import Runs
 from beatd.brokers.base import Broadcast, Broker
 from beatd.config import loading as config
 from beatd.config.settings import Settings
+from beatd.events.event import Voice
 from beatd.results.base import ResultBackend
-from beatd.worker.voice import Voice
 
 
 class Connections:

@@ -19,6 +19,7 @@ import msgspec
 
 from beatd.config.settings import Settings, mask, table
 from beatd.errors import MessageError
+from beatd.events.lamport import LamportClock
 from beatd.instant import SECOND
 from beatd.message import Envelope, Limits, read_body
 from beatd.message.codec import content_types
@@ -33,7 +34,6 @@ from beatd.worker.control import Command, Later, error_of
 from beatd.worker.events import SOFTWARE, Events, iso
 from beatd.worker.held import Held, stamps_of
 from beatd.worker.intake import Intake
-from beatd.worker.lamport import LamportClock
 from beatd.worker.rate import rate_of
 from beatd.worker.report import one_line
 from beatd.worker.revoked import Revocations

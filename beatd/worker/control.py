@@ -22,12 +22,12 @@ import msgspec
 from beatd.brokers.base import Broadcast, Hearing, Outgoing
 from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable, MessageError
+from beatd.events.lamport import LamportClock
 from beatd.instant import SECOND, Span
 from beatd.message import Notice, read_notice, write_notice
 from beatd.results.exceptions import repr_of
 from beatd.routing import Queue, Route
 from beatd.text import shown
-from beatd.worker.lamport import LamportClock
 from beatd.worker.report import one_line
 from beatd.worker.stage import OnCrash, Pause, Stage, Trouble, spawn
 

@@ -19,12 +19,12 @@ from beatd.brokers.base import Outgoing, Sender
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable
+from beatd.events.event import Voice
+from beatd.events.lamport import LamportClock
 from beatd.instant import SECOND, Span, span_of
 from beatd.message import Envelope
 from beatd.version import __version__
-from beatd.worker.lamport import LamportClock
 from beatd.worker.stage import OnCrash, Pause, Trouble, spawn
-from beatd.worker.voice import Voice
 
 logger = logging.getLogger(__name__)
 

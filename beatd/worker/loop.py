@@ -24,6 +24,7 @@ from beatd.brokers.base import Delivery
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable
+from beatd.events.lamport import LamportClock
 from beatd.instant import SECOND, Span, span_of
 from beatd.pools.base import Finished, Job, Lost, Pool, Returned, Started, TimedOut
 from beatd.results.base import Keeper
@@ -48,7 +49,6 @@ from beatd.worker.inbox import (
     WorkerEvent,
 )
 from beatd.worker.intake import Intake, Room
-from beatd.worker.lamport import LamportClock
 from beatd.worker.renewal import About, Modules, Renewed, learn, understand
 from beatd.worker.report import limits_of, option, read_report
 from beatd.worker.revoked import Revocations, StateFile

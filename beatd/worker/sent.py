@@ -11,13 +11,13 @@ from typing import Any
 
 from beatd.brokers.base import Emission, Outgoing, Sender
 from beatd.errors import BeatdError, BrokerUnavailable, MessageError
+from beatd.events.event import Voice
 from beatd.instant import SECOND
 from beatd.message import Envelope, Limits, read_envelope
 from beatd.message.codec import content_types
 from beatd.message.represent import bounded_repr
 from beatd.routing import Route
 from beatd.worker.stage import Stage, Trouble
-from beatd.worker.voice import Voice
 
 logger = logging.getLogger(__name__)
 

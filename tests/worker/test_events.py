@@ -15,11 +15,11 @@ from beatd.brokers.memory import MemoryBroker
 from beatd.clock import SystemClock
 from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable
+from beatd.events.event import Voice
+from beatd.events.lamport import LamportClock
 from beatd.message import Envelope, read_notice
 from beatd.message.codec import loads
 from beatd.worker.events import BATCH, MOST, Events, Load
-from beatd.worker.lamport import LamportClock
-from beatd.worker.voice import Voice
 from tests.fakes import FakeClock
 from tests.servers import eventually
 

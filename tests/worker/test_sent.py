@@ -11,13 +11,13 @@ from beatd.brokers.base import Broadcast, Emission, Outgoing
 from beatd.brokers.memory import MemoryBroker
 from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable
+from beatd.events.event import Voice
 from beatd.instant import HOUR
 from beatd.message import MessageFormat, read_notice, template
 from beatd.routing import Queue, Route
 from beatd.tasks import Task
 from beatd.timetable.entry import Mark
 from beatd.worker.sent import MOST, Announcer
-from beatd.worker.voice import Voice
 from tests.fakes import NOON
 from tests.servers import eventually
 from tests.worker.bench import Bench

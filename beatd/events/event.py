@@ -9,11 +9,11 @@ from typing import Any
 from beatd.brokers.base import Outgoing
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Settings
+from beatd.events.lamport import LamportClock
+from beatd.events.zone import machine_zone
 from beatd.instant import SECOND, Instant, datetime_of
 from beatd.message import Notice, write_notice
 from beatd.routing import Route
-from beatd.worker.lamport import LamportClock
-from beatd.worker.zone import machine_zone
 
 
 @dataclass
