@@ -30,23 +30,19 @@ brokers     base memory redis.connection redis.listening redis.wire redis.broadc
 scheduler   leadership loop schedule_file
 results     base chords disabled exceptions encoding redis sqlite *
 events      lamport zone event
+tasks       current async_result *
 pools       base frames child limits open_jobs aio green places solo tending nursery
             prefork threads *
 app         conf publishing runs connections
-worker      autoscale rate stage events sent
+worker      autoscale held hooks host rate renewal report revoked stage control events
+            sent telling
 cli         usage options output dead explain outlook advice list next
-.           current
-results     async_result
-.           daemon nodes notify printed
-worker      coroutines
-.           tasks
-worker      builtin held hooks host renewal report control revoked successors conductor
-            celery_app execute eager settle inbox intake backlog commands telling ends
-            admission loop
-.           annotations
+.           annotations daemon nodes logs notify printed
+worker      coroutines builtin successors conductor celery_app execute eager settle ends
+            admission inbox intake backlog commands loop
 app         application *
 cli         check
-.           logs process wiring service
+.           process wiring service
 cli         * worker worker_options
 .           spawned __main__ __init__
 """
