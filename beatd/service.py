@@ -20,7 +20,7 @@ from beatd.errors import ConfigError
 from beatd.instant import Instant, datetime_of, span_of
 from beatd.nodes import node_name
 from beatd.notify import Notify
-from beatd.pools.tending import Life
+from beatd.pools.prefork.forkserver_main import Life
 from beatd.scheduler.loop import Scheduler
 from beatd.version import __version__
 from beatd.worker.autoscale import Autoscale

@@ -12,8 +12,8 @@ import msgspec
 
 from beatd.config.options import Told
 from beatd.errors import ConfigError
-from beatd.pools.nursery import answer_the_call
-from beatd.pools.tending import refuse, tend
+from beatd.pools.prefork.forkserver import answer_the_call
+from beatd.pools.prefork.forkserver_main import refuse, tend
 from beatd.service import become_nursery
 
 

@@ -33,9 +33,9 @@ from beatd.events.zone import local_time, machine_zone
 from beatd.instant import span_of
 from beatd.nodes import node_name, path_of
 from beatd.pools.base import AsyncRunner
-from beatd.pools.child import Child
-from beatd.pools.nursery import spawned
-from beatd.pools.tending import Life
+from beatd.pools.prefork.child import Child
+from beatd.pools.prefork.forkserver import spawned
+from beatd.pools.prefork.forkserver_main import Life
 from beatd.results.base import READY_STATES, Keeper, Meta
 from beatd.routing import Queue, Router, worker_direct
 from beatd.scheduler.leadership import Leadership

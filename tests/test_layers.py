@@ -31,8 +31,9 @@ scheduler   leadership loop schedule_file
 results     base chords disabled exceptions encoding redis sqlite *
 events      lamport zone event
 tasks       current async_result *
-pools       base frames child limits open_jobs aio green places solo tending nursery
-            prefork threads *
+pools       base limits pending asyncio green prefork.frames prefork.child
+            prefork.places prefork.forkserver_main prefork.forkserver prefork.pool solo
+            threads *
 app         conf publishing runs connections
 worker      autoscale held hooks host rate renewal report revoked stage control events
             sent telling

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from beatd import greenlets
 from beatd.errors import ConfigError
 from beatd.pools.base import AsyncRunner, Pool, PoolEvent
-from beatd.pools.nursery import Birth
+from beatd.pools.prefork.forkserver import Birth
 
 NAMES = ("prefork", "threads", "solo", "asyncio", *greenlets.NAMES)
 
@@ -30,7 +30,7 @@ def create(
     Raises ConfigError when there is no pool of that name, or it cannot be used here.
     """
     if name == "prefork":
-        from beatd.pools.prefork import Prefork
+        from beatd.pools.prefork.pool import Prefork
 
         return Prefork(
             runner,
@@ -54,7 +54,7 @@ def create(
 
         return Solo(runner, on_event, initialise=initialise)
     if name == "asyncio":
-        from beatd.pools.aio import Asyncio
+        from beatd.pools.asyncio import Asyncio
 
         return Asyncio(runner, on_event, size=size, initialise=initialise)
     if name in greenlets.NAMES:

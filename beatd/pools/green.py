@@ -10,7 +10,7 @@ from typing import Any
 from beatd.greenlets import Greenlets
 from beatd.pools.base import Job, PoolEvent, Runner, TimedOut, run
 from beatd.pools.limits import time_limit
-from beatd.pools.open_jobs import OpenJobs
+from beatd.pools.pending import OpenJobs
 
 
 class Green:

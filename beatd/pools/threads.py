@@ -8,7 +8,7 @@ from queue import SimpleQueue
 
 from beatd.pools.base import Job, PoolEvent, Runner, TimedOut, run
 from beatd.pools.limits import time_limit
-from beatd.pools.open_jobs import OpenJobs
+from beatd.pools.pending import OpenJobs
 
 
 class Threads:

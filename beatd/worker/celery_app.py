@@ -27,9 +27,9 @@ from beatd.config.settings import Settings
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.instant import SECOND
 from beatd.message import Call, Envelope, Limits, read_body, read_envelope
-from beatd.pools import places
 from beatd.pools.base import InThread, Job
 from beatd.pools.limits import soft_limit
+from beatd.pools.prefork import places
 from beatd.results.base import Meta, State, Stored
 from beatd.results.chords import Joined
 from beatd.results.exceptions import form_of, repr_of

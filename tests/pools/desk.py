@@ -22,7 +22,6 @@ from types import FrameType
 from typing import Any
 
 from beatd.errors import SoftTimeLimitExceeded
-from beatd.pools import places
 from beatd.pools.base import (
     Finished,
     InThread,
@@ -34,9 +33,10 @@ from beatd.pools.base import (
     Started,
     TimedOut,
 )
-from beatd.pools.child import Child
-from beatd.pools.frames import Report, pack
 from beatd.pools.limits import soft_limit, soft_limited
+from beatd.pools.prefork import places
+from beatd.pools.prefork.child import Child
+from beatd.pools.prefork.frames import Report, pack
 from tests.servers import PATIENCE, eventually
 
 Outcome = Finished | TimedOut | Lost

@@ -7,9 +7,9 @@ import sys
 
 import msgspec
 
-from beatd.pools.child import Child
-from beatd.pools.nursery import Birth, answer_the_call, spawned
-from beatd.pools.tending import refuse, tend
+from beatd.pools.prefork.child import Child
+from beatd.pools.prefork.forkserver import Birth, answer_the_call, spawned
+from beatd.pools.prefork.forkserver_main import refuse, tend
 from tests.pools import desk
 
 BROKEN, NEVER_READY, BUSY = "broken", "never ready", "with a program beside it"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from beatd.pools.base import Finished, Job, Lost, Started, TimedOut
-from beatd.pools.prefork import MOST_BYTES, MOST_JOBS, Prefork
+from beatd.pools.prefork.pool import MOST_BYTES, MOST_JOBS, Prefork
 from tests.pools import desk
 from tests.pools.desk import Desk, job
 from tests.servers import eventually

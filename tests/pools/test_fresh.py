@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from beatd.pools.base import Finished, Lost
-from beatd.pools.prefork import Prefork
+from beatd.pools.prefork.pool import Prefork
 from tests.pools import desk
 from tests.pools.desk import Desk, job
 from tests.pools.fresh import BROKEN, BUSY, NEVER_READY, Code

@@ -17,10 +17,10 @@ import pytest
 
 from beatd.clock import Clock
 from beatd.instant import SECOND, Span
-from beatd.pools import places
 from beatd.pools.base import Finished, Job, Lost, PoolEvent, Started, TimedOut
-from beatd.pools.child import resident
-from beatd.pools.prefork import GRACE, PAUSE, Prefork
+from beatd.pools.prefork import places
+from beatd.pools.prefork.child import resident
+from beatd.pools.prefork.pool import GRACE, PAUSE, Prefork
 from tests.fakes import FakeClock
 from tests.pools import desk
 from tests.pools.desk import Desk, job
@@ -521,7 +521,7 @@ def test_after_the_end_no_process_is_left(pool: Desk) -> None:
 
 _MAIN = """
 import sys
-from beatd.pools.prefork import Prefork
+from beatd.pools.prefork.pool import Prefork
 from tests.pools import desk
 pool = desk.Desk(lambda *args: Prefork(*args, size=1))
 pool.pool.start()

@@ -6,8 +6,8 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from beatd.pools.nursery import forked
-from beatd.pools.tending import FORK, GONE, READY, RECORD
+from beatd.pools.prefork.forkserver import forked
+from beatd.pools.prefork.forkserver_main import FORK, GONE, READY, RECORD
 from tests.servers import PATIENCE
 
 

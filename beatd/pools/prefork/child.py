@@ -11,7 +11,7 @@ import msgspec
 
 from beatd import signals
 from beatd.pools.base import Finished, Job, Runner
-from beatd.pools.frames import Frames, Ready, Report, claim, pack
+from beatd.pools.prefork.frames import Frames, Ready, Report, claim, pack
 
 CHUNK = 1 << 18
 """Bytes to read at once."""

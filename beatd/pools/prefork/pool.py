@@ -31,9 +31,9 @@ from beatd.pools.base import (
     Started,
     TimedOut,
 )
-from beatd.pools.child import CHUNK, Child
-from beatd.pools.frames import BrokenFrame, Claims, Frames, Ready, Report, pack
-from beatd.pools.nursery import Birth, Nursery, NurseryDied, forked
+from beatd.pools.prefork.child import CHUNK, Child
+from beatd.pools.prefork.forkserver import Birth, Nursery, NurseryDied, forked
+from beatd.pools.prefork.frames import BrokenFrame, Claims, Frames, Ready, Report, pack
 
 logger = logging.getLogger(__name__)
 

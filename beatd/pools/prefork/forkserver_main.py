@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn, TypeAlias
 
-from beatd.pools import places
+from beatd.pools.prefork import places
 
 logger = logging.getLogger(__name__)
 

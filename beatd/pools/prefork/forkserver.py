@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Protocol, TypeAlias
 
-from beatd.pools.frames import Frames, pack
-from beatd.pools.tending import (
+from beatd.pools.prefork.forkserver_main import (
     FORK,
     GONE,
     GROUP_SIGNALS,
@@ -29,6 +28,7 @@ from beatd.pools.tending import (
     outlive_group_signals,
     tend,
 )
+from beatd.pools.prefork.frames import Frames, pack
 
 
 class NurseryDied(Exception):

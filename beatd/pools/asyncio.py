@@ -20,7 +20,7 @@ from beatd.pools.base import (
     TimedOut,
     lost_by,
 )
-from beatd.pools.open_jobs import OpenJobs
+from beatd.pools.pending import OpenJobs
 
 logger = logging.getLogger(__name__)
 
