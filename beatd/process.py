@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from beatd import daemon, logs, printed
+from beatd import daemon, logs
 from beatd.config.loading import Config, load
 from beatd.config.options import Options
 from beatd.errors import BeatdError, ConfigError
 from beatd.nodes import path_of
+from beatd.runs import stdout as printed
 
 logger = logging.getLogger(__name__)
 

@@ -34,16 +34,16 @@ tasks       current async_result *
 pools       base limits pending asyncio green prefork.frames prefork.child
             prefork.places prefork.forkserver_main prefork.forkserver prefork.pool solo
             threads *
+runs        hooks host report stdout coroutines builtin continuations chords execute
+            eager
 app         conf publishing runs connections
-worker      autoscale held hooks host rate renewal report revoked stage control events
-            sent telling
+worker      autoscale held rate renewal celery_app revoked stage control events sent
+            settle inbox intake backlog commands telling ends admission loop
 cli         usage options output dead explain outlook advice list next
-.           annotations daemon nodes logs notify printed
-worker      coroutines builtin successors conductor celery_app execute eager settle ends
-            admission inbox intake backlog commands loop
+.           annotations
 app         application *
 cli         check
-.           process wiring service
+.           daemon nodes logs notify process wiring service
 cli         * worker worker_options
 .           spawned __main__ __init__
 """

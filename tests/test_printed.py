@@ -12,8 +12,8 @@ from typing import cast
 
 import pytest
 
-from beatd import printed
-from beatd.printed import LONGEST_LINE, Printed
+from beatd.runs import stdout as printed
+from beatd.runs.stdout import LONGEST_LINE, Printed
 
 
 class Ear(logging.Handler):

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from beatd import greenlets, printed, signals
+from beatd import greenlets, signals
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Settings
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
@@ -33,10 +33,11 @@ from beatd.pools.prefork import places
 from beatd.results.base import Meta, State, Stored
 from beatd.results.chords import Joined
 from beatd.results.exceptions import form_of, repr_of
+from beatd.runs import stdout as printed
+from beatd.runs.chords import Conducted, Failed, call_of
+from beatd.runs.report import Aftermath, Fate, Report, one_line, pack_report
 from beatd.tasks import Registry, Task, import_modules
-from beatd.worker.conductor import Conducted, Failed, call_of
 from beatd.worker.renewal import OPTIONS
-from beatd.worker.report import Aftermath, Fate, Report, one_line, pack_report
 
 logger = logging.getLogger(__name__)
 

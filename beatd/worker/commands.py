@@ -26,6 +26,7 @@ from beatd.message.codec import content_types
 from beatd.pools.base import Pool
 from beatd.results.exceptions import repr_of
 from beatd.routing import Queue, Router
+from beatd.runs.report import one_line
 from beatd.tasks import Registry
 from beatd.text import shown
 from beatd.worker.autoscale import Autoscale
@@ -35,7 +36,6 @@ from beatd.worker.events import SOFTWARE, Events, iso
 from beatd.worker.held import Held, stamps_of
 from beatd.worker.intake import Intake
 from beatd.worker.rate import rate_of
-from beatd.worker.report import one_line
 from beatd.worker.revoked import Revocations
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from beatd.errors import BrokerUnavailable, ResultUnavailable
 from beatd.instant import Instant, Span
 from beatd.results.base import Keeper, Meta, Stored
 from beatd.results.chords import Joined
-from beatd.worker.conductor import Conducted, Failed
-from beatd.worker.report import Aftermath
+from beatd.runs.chords import Conducted, Failed
+from beatd.runs.report import Aftermath
 from beatd.worker.stage import OnCrash, Pause, Stage, Trouble
 
 

@@ -7,9 +7,10 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-from beatd import greenlets, printed
+from beatd import greenlets
 from beatd.errors import SoftTimeLimitExceeded
 from beatd.pools.limits import Interruptible, soft_limit, soft_limited
+from beatd.runs import stdout as printed
 
 T = TypeVar("T")
 

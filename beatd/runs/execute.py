@@ -13,7 +13,6 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from beatd import printed
 from beatd.brokers.base import Outgoing
 from beatd.clock import Clock, SystemClock
 from beatd.errors import Ignore, MessageError, Reject, Retry
@@ -25,11 +24,12 @@ from beatd.results import encoding_of
 from beatd.results.base import Meta, State, Stored
 from beatd.results.encoding import Encoding
 from beatd.results.exceptions import repr_of
-from beatd.tasks import Again, Request, Task, running
-from beatd.worker.coroutines import run_coroutine
-from beatd.worker.hooks import Hooks
-from beatd.worker.host import Host
-from beatd.worker.report import (
+from beatd.runs import stdout as printed
+from beatd.runs.continuations import Sequel, Successors
+from beatd.runs.coroutines import run_coroutine
+from beatd.runs.hooks import Hooks
+from beatd.runs.host import Host
+from beatd.runs.report import (
     Fate,
     Report,
     keeps,
@@ -38,7 +38,7 @@ from beatd.worker.report import (
     pack_report,
     result_text,
 )
-from beatd.worker.successors import Sequel, Successors
+from beatd.tasks import Again, Request, Task, running
 
 logger = logging.getLogger(__name__)
 
