@@ -26,6 +26,7 @@ from beatd.brokers.base import Broadcast, Broker
 from beatd.clock import SystemClock
 from beatd.config.loading import Config
 from beatd.config.settings import Settings, mask
+from beatd.control.pidbox import Pidbox
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.events.event import Voice
 from beatd.events.lamport import LamportClock
@@ -50,7 +51,6 @@ from beatd.timetable.timetable import Timetable
 from beatd.worker import celery_app
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.celery_app import CeleryConductor, CeleryResults, CeleryRunner
-from beatd.worker.control import Pidbox
 from beatd.worker.events import Events
 from beatd.worker.inbox import Crashed, WorkerEvent
 from beatd.worker.loop import Worker

@@ -37,8 +37,10 @@ pools       base limits pending asyncio green prefork.frames prefork.child
 runs        hooks host report stdout coroutines builtin continuations chords execute
             eager
 app         conf publishing runs connections
-worker      autoscale held rate renewal celery_app revoked stage control events sent
-            settle inbox intake backlog commands telling ends admission loop
+worker      autoscale held rate renewal celery_app revoked stage events sent settle
+            intake backlog telling ends admission
+control     pidbox
+worker      commands inbox loop
 cli         usage options output dead explain outlook advice list next
 .           annotations
 app         application *

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from beatd.config.settings import Settings, mask, table
+from beatd.control.pidbox import Command, Later, error_of
 from beatd.errors import MessageError
 from beatd.events.lamport import LamportClock
 from beatd.instant import SECOND
@@ -31,7 +32,6 @@ from beatd.tasks import Registry
 from beatd.text import shown
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.backlog import Backlog
-from beatd.worker.control import Command, Later, error_of
 from beatd.worker.events import SOFTWARE, Events, iso
 from beatd.worker.held import Held, stamps_of
 from beatd.worker.intake import Intake

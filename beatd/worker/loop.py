@@ -23,6 +23,7 @@ from beatd import signals
 from beatd.brokers.base import Delivery
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Settings
+from beatd.control.pidbox import Command, Pidbox
 from beatd.errors import BrokerUnavailable
 from beatd.events.lamport import LamportClock
 from beatd.instant import SECOND, Span, span_of
@@ -35,7 +36,6 @@ from beatd.worker.admission import Admission
 from beatd.worker.autoscale import LOOK, Autoscale
 from beatd.worker.backlog import Backlog
 from beatd.worker.commands import obey
-from beatd.worker.control import Command, Pidbox
 from beatd.worker.ends import Ends
 from beatd.worker.events import Events, Load
 from beatd.worker.held import Held

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from beatd.brokers.base import Broadcast, Outgoing
+from beatd.control.pidbox import Pidbox
 from beatd.message import read_notice
 from beatd.pools.base import Lost, Started
 from beatd.routing import Queue, Route
-from beatd.worker.control import Pidbox
 from beatd.worker.events import Events
 from beatd.worker.inbox import Stop
 from tests.worker.bench import Bench, HeldPool, with_held_pool

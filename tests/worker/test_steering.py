@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from beatd.brokers.base import Outgoing
+from beatd.control.pidbox import Command, Later
 from beatd.errors import BrokerUnavailable
 from beatd.instant import MINUTE, SECOND
 from beatd.pools.base import Finished, Lost, Started
@@ -15,7 +16,6 @@ from beatd.routing import Route
 from beatd.runs.report import Report, pack_report
 from beatd.tasks import Task
 from beatd.worker.autoscale import Autoscale
-from beatd.worker.control import Command, Later
 from beatd.worker.inbox import KnownAsRevoked, Stop, TimePassed
 from beatd.worker.renewal import About, Renewed
 from beatd.worker.revoked import StateFile
