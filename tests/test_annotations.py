@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from beatd.annotations import Annotations
 from beatd.app import Beatd
+from beatd.app.annotations import Annotations
 from beatd.config import settings
 from beatd.config.settings import Settings
 from beatd.errors import ConfigError

@@ -36,15 +36,13 @@ pools       base limits pending asyncio green prefork.frames prefork.child
             threads *
 runs        hooks host report stdout coroutines builtin continuations chords execute
             eager
-app         conf publishing runs connections
+app         annotations conf publishing runs connections
 worker      autoscale held rate renewal celery_app revoked stage events sent settle
             intake backlog telling ends admission
 control     pidbox
-worker      commands inbox loop
-cli         usage options output dead explain outlook advice list next
-.           annotations
 app         application *
-cli         check
+worker      commands inbox loop
+cli         usage options output dead explain outlook advice check list next
 .           daemon nodes logs notify process wiring service
 cli         * worker worker_options
 .           spawned __main__ __init__
