@@ -37,8 +37,8 @@ pools       base limits pending asyncio green prefork.frames prefork.child
 runs        hooks host report stdout coroutines builtin continuations chords execute
             eager
 app         annotations conf publishing runs connections
-worker      autoscale held rate renewal celery_app revoked stage events sent settle
-            intake backlog telling ends admission
+worker      autoscale in_flight rate renewal celery_app revoked stage events reporting
+            sent settle intake backlog outcomes admission
 control     pidbox
 app         application *
 worker      commands inbox loop

@@ -8,8 +8,8 @@ from beatd.instant import Instant
 from beatd.message import Envelope, Limits, read_envelope
 from beatd.runs.report import option
 from beatd.tasks import Registry
-from beatd.worker.ends import Ends
-from beatd.worker.held import Held
+from beatd.worker.in_flight import Held
+from beatd.worker.outcomes import Ends
 from beatd.worker.revoked import Revocations
 
 

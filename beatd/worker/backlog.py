@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from beatd.clock import Clock
 from beatd.config.settings import Settings
 from beatd.tasks import Registry
-from beatd.worker.held import Held
+from beatd.worker.in_flight import Held
 from beatd.worker.intake import Room
 from beatd.worker.rate import Turns, rate_of, sift
 

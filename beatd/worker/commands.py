@@ -33,7 +33,7 @@ from beatd.text import shown
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.backlog import Backlog
 from beatd.worker.events import SOFTWARE, Events, iso
-from beatd.worker.held import Held, stamps_of
+from beatd.worker.in_flight import Held, stamps_of
 from beatd.worker.intake import Intake
 from beatd.worker.rate import rate_of
 from beatd.worker.revoked import Revocations

@@ -36,9 +36,8 @@ from beatd.worker.admission import Admission
 from beatd.worker.autoscale import LOOK, Autoscale
 from beatd.worker.backlog import Backlog
 from beatd.worker.commands import obey
-from beatd.worker.ends import Ends
 from beatd.worker.events import Events, Load
-from beatd.worker.held import Held
+from beatd.worker.in_flight import Held
 from beatd.worker.inbox import (
     Crashed,
     Fetched,
@@ -50,7 +49,9 @@ from beatd.worker.inbox import (
     WorkerEvent,
 )
 from beatd.worker.intake import Intake, Room
+from beatd.worker.outcomes import Ends
 from beatd.worker.renewal import About, Modules, Renewed, learn, understand
+from beatd.worker.reporting import Telling
 from beatd.worker.revoked import Revocations, StateFile
 from beatd.worker.settle import (
     Begin,
@@ -61,7 +62,6 @@ from beatd.worker.settle import (
     Source,
 )
 from beatd.worker.stage import Pause, Trouble
-from beatd.worker.telling import Telling
 
 logger = logging.getLogger(__name__)
 

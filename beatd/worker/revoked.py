@@ -17,7 +17,7 @@ from beatd.message import Envelope
 from beatd.results.base import Keeper, Meta
 from beatd.results.base import State as RunState
 from beatd.storage.sqlite_file import WORKER_STATE, State, connect, look_to_write, make
-from beatd.worker.held import stamps_of
+from beatd.worker.in_flight import stamps_of
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,8 @@ from beatd.runs.report import (
     option,
 )
 from beatd.tasks import Task
-from beatd.worker.held import Held
+from beatd.worker.in_flight import Held
+from beatd.worker.reporting import Telling
 from beatd.worker.settle import (
     Acknowledge,
     Bury,
@@ -33,7 +34,6 @@ from beatd.worker.settle import (
     GiveBack,
     Settlement,
 )
-from beatd.worker.telling import Telling
 
 
 class Ends:

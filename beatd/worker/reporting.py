@@ -13,7 +13,7 @@ from beatd.results.exceptions import repr_of
 from beatd.runs.report import Fate, Report, one_line
 from beatd.text import shown
 from beatd.worker.events import Events
-from beatd.worker.held import Held
+from beatd.worker.in_flight import Held
 
 logger = logging.getLogger(__name__)
 
