@@ -14,7 +14,7 @@ from beatd.config.options import Told
 from beatd.errors import ConfigError
 from beatd.pools.prefork.forkserver import answer_the_call
 from beatd.pools.prefork.forkserver_main import refuse, tend
-from beatd.service import become_nursery
+from beatd.service.running import become_nursery
 
 
 def main(fd: int) -> NoReturn:

@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from beatd import Beatd
-from beatd.daemon import become, pid_file, umask_of
 from beatd.errors import ConfigError
+from beatd.service.daemon import become, pid_file, umask_of
 from tests.processes import ROOT, beatd, ended, environment
 from tests.rights import as_nobody
 from tests.servers import eventually

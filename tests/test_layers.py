@@ -42,8 +42,10 @@ worker      autoscale in_flight rate renewal celery_app revoked stage events rep
 control     pidbox
 app         application *
 worker      commands inbox loop
+service     daemon nodes notify wiring
 cli         usage options output dead explain outlook advice check list next
-.           daemon nodes logs notify process wiring service
+.           logs
+service     process running
 cli         * worker worker_options
 .           spawned __main__ __init__
 """
@@ -84,13 +86,13 @@ MAKERS = {
     # The command line asks brokers that nobody else has open: whether an address is
     # good (check), what lies there (dead), to remove it before the start (worker).
     "brokers.of_settings": {
-        *("wiring", "app.connections"),
+        *("service.wiring", "app.connections"),
         *("cli.check", "cli.dead", "cli.worker"),
     },
-    "results.connect": {"wiring", "app.connections", "cli.check"},
+    "results.connect": {"service.wiring", "app.connections", "cli.check"},
     "brokers.connect": set(),
-    "ScheduleFile": {"wiring"},
-    "StateFile": {"wiring"},
+    "ScheduleFile": {"service.wiring"},
+    "StateFile": {"service.wiring"},
     # By address, after an import that only that address needs.
     "MemoryBroker": {"brokers"},
     "RedisBroker": {"brokers"},

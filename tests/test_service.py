@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import pytest
 
-from beatd.notify import Notify
-from beatd.service import _Crew
+from beatd.service.notify import Notify
+from beatd.service.running import _Crew
 from tests.processes import beatd, ended
 from tests.servers import Server, eventually
 

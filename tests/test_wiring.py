@@ -15,8 +15,8 @@ from beatd.results import connect
 from beatd.results.base import Meta, State
 from beatd.routing import Queue
 from beatd.scheduler.loop import Scheduler
+from beatd.service.wiring import WorkerChoice, queues_of, router_of, scheduler_of
 from beatd.source import Source
-from beatd.wiring import WorkerChoice, queues_of, router_of, scheduler_of
 
 QUEUES = {"task_queues": {"fast": {}, "slow": {}}, "task_default_queue": "fast"}
 

@@ -11,17 +11,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import SimpleQueue
 
-from beatd import daemon, process, signals, wiring
+from beatd import signals
 from beatd.clock import Wake
 from beatd.config.loading import Config, load
 from beatd.config.options import Options, Told
 from beatd.config.settings import Settings, mask
 from beatd.errors import ConfigError
 from beatd.instant import Instant, datetime_of, span_of
-from beatd.nodes import node_name
-from beatd.notify import Notify
 from beatd.pools.prefork.forkserver_main import Life
 from beatd.scheduler.loop import Scheduler
+from beatd.service import daemon, process, wiring
+from beatd.service.nodes import node_name
+from beatd.service.notify import Notify
 from beatd.version import __version__
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.inbox import Stop, WorkerEvent

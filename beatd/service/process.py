@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from beatd import daemon, logs
+from beatd import logs
 from beatd.config.loading import Config, load
 from beatd.config.options import Options
 from beatd.errors import BeatdError, ConfigError
-from beatd.nodes import path_of
 from beatd.runs import stdout as printed
+from beatd.service import daemon
+from beatd.service.nodes import path_of
 
 logger = logging.getLogger(__name__)
 

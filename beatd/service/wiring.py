@@ -32,7 +32,6 @@ from beatd.events.event import Voice
 from beatd.events.lamport import LamportClock
 from beatd.events.zone import local_time, machine_zone
 from beatd.instant import span_of
-from beatd.nodes import node_name, path_of
 from beatd.pools.base import AsyncRunner
 from beatd.pools.prefork.child import Child
 from beatd.pools.prefork.forkserver import spawned
@@ -46,6 +45,7 @@ from beatd.runs.report import limits_of
 from beatd.scheduler.leadership import Leadership
 from beatd.scheduler.loop import LONGEST_NAP, Scheduler, Witness
 from beatd.scheduler.schedule_file import ScheduleFile
+from beatd.service.nodes import node_name, path_of
 from beatd.tasks import Registry
 from beatd.timetable.timetable import Timetable
 from beatd.worker import celery_app
