@@ -43,7 +43,7 @@ control     pidbox
 app         application *
 worker      commands inbox loop
 service     daemon nodes notify wiring
-cli         usage options output dead explain outlook advice check list next
+cli         usage options output dead explain schedule_view advice check list next
 .           logs
 service     process running
 cli         * worker worker_options

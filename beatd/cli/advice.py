@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from zoneinfo import ZoneInfo
 
-from beatd.cli.outlook import line_of, zone_of
 from beatd.cli.output import counted
+from beatd.cli.schedule_view import line_of, zone_of
 from beatd.config.loading import Config
 from beatd.config.settings import Problem
 from beatd.instant import DAY, SECOND, Instant, datetime_of

@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 import click
 
 from beatd.cli.options import COLOR, JSON, SOURCE
-from beatd.cli.outlook import Outlook, chosen, outlook, runs_of
 from beatd.cli.output import (
     SHORTEST_NAME,
     Screen,
@@ -23,6 +22,7 @@ from beatd.cli.output import (
     stamps,
     until,
 )
+from beatd.cli.schedule_view import Outlook, chosen, outlook, runs_of
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
 from beatd.instant import DAY, MINUTE, Instant, datetime_of

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from beatd.cli.outlook import runs_of
+from beatd.cli.schedule_view import runs_of
 from beatd.config.loading import Wanted, load
 from beatd.instant import DAY, HOUR, MINUTE, SECOND
 from beatd.timetable.entry import Entry, Mark
