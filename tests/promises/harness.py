@@ -167,10 +167,7 @@ class Scene:
 
     def close(self) -> None:
         for beatd in self.beatds:
-            if (
-                beatd.service.process is not None
-                and beatd.service.process.poll() is None
-            ):
+            if beatd.process is not None and beatd.process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     beatd.send(signal.SIGCONT)
                 beatd.kill()

@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from beatd.codec import content_types
+from beatd.message.codec import content_types
 from beatd.instant import Instant, instant_of
 from beatd.message import Limits, MessageFormat
 from beatd.routing import PRIORITY_STEPS, SEPARATOR, Queue, Router

@@ -19,7 +19,7 @@ _GROUPS = {
 _INTRODUCTION = """\
 # Settings
 
-<!-- Made from beatd/config/settings/rows.py by `python -m beatd.config.settings`: edit that. -->
+<!-- Made by `python -m beatd.config.settings` from the table in its rows.py. -->
 
 beatd reads Celery's settings in all their spellings, in any mixture: the name
 (`task_time_limit`), the old name (`CELERYD_TASK_TIME_LIMIT`), and the name with

@@ -2,8 +2,8 @@
 
 A row is the name, the kinds of values that it takes, whether it works (`notes.py`),
 Celery's old name, the default and the meaning. The reader, the hints, the docs page and
-the tests follow it. After a change: `python -m beatd.config.settings > docs/settings.md`, and
-`python -m beatd.cli.worker_options > docs/worker-options.md`.
+the tests follow it. After a change: `python -m beatd.config.settings >
+docs/settings.md`, and `python -m beatd.cli.worker_options > docs/worker-options.md`.
 """
 # ruff: noqa: RUF009  (each row of the table is made by a function)
 
