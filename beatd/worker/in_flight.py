@@ -11,7 +11,7 @@ from beatd.tasks import Task
 
 
 @dataclass(slots=True)
-class Held:
+class InFlight:
     """A delivery that is to run here, from its arrival until its run has ended."""
 
     delivery: Delivery

@@ -37,7 +37,7 @@ from beatd.worker.autoscale import LOOK, Autoscale
 from beatd.worker.backlog import Backlog
 from beatd.worker.commands import obey
 from beatd.worker.events import Events, Load
-from beatd.worker.in_flight import Held
+from beatd.worker.in_flight import InFlight
 from beatd.worker.inbox import (
     Crashed,
     Fetched,
@@ -120,7 +120,7 @@ class Worker:
     """Called each time the loop has turned, once a second at least: the watchdog."""
     clock: Clock = field(default_factory=SystemClock)
 
-    _running: dict[str, Held] = field(default_factory=dict, init=False)
+    _running: dict[str, InFlight] = field(default_factory=dict, init=False)
     _stop: Stop | None = field(default=None, init=False)
     _cold_at: Span = field(default=0, init=False)
     """When a soft stop is over, by the clock that only goes forward."""
@@ -343,7 +343,7 @@ class Worker:
         if jobs:
             self.pool.submit(jobs)
 
-    def _job(self, held: Held) -> Job:
+    def _job(self, held: InFlight) -> Job:
         said, task = held.said, held.task
         soft = option(task, "soft_time_limit", self.settings)
         return Job(
@@ -354,12 +354,12 @@ class Worker:
             said.soft_time_limit or soft,
         )
 
-    def _started(self, held: Held, pid: int) -> None:
+    def _started(self, held: InFlight, pid: int) -> None:
         held.began, held.pid = self.clock.now(), pid
         self.total[held.said.task] += 1
         self.ends.started(held)
 
-    def _lost(self, held: Held, reason: str) -> None:
+    def _lost(self, held: InFlight, reason: str) -> None:
         if held.terminated is not None:
             self.ends.terminated(held, held.terminated)
         elif held.let_go:
@@ -372,7 +372,7 @@ class Worker:
             held.began = held.pid = None
             self.backlog.add(held)
 
-    def _take_back(self, unbegun: Sequence[Held]) -> None:
+    def _take_back(self, unbegun: Sequence[InFlight]) -> None:
         """Have these wait here, or others have them when this worker ends."""
         if self._stop:
             self._give_up(unbegun)
@@ -380,7 +380,7 @@ class Worker:
         self._give_up([held for held in unbegun if held.let_go])
         self.backlog.put_back([held for held in unbegun if not held.let_go])
 
-    def _give_up(self, unbegun: Sequence[Held]) -> None:
+    def _give_up(self, unbegun: Sequence[InFlight]) -> None:
         """Let others run these; those that nobody else will get run here."""
         for held in unbegun:
             if held.acknowledged:
@@ -388,7 +388,7 @@ class Worker:
             else:
                 self.ends.given_back(held.delivery)
 
-    def _run_acknowledged(self, held: Held) -> None:
+    def _run_acknowledged(self, held: InFlight) -> None:
         """Have it run here and now; when it is too late for that, say so."""
         self._running[held.token] = held
         if self._stop is Stop.COLD:
@@ -396,7 +396,7 @@ class Worker:
         else:
             self.pool.submit([self._job(held)])
 
-    def _lose(self, held: Held) -> None:
+    def _lose(self, held: InFlight) -> None:
         """Tell the end of one that no pool has any more."""
         reason = "the worker was stopped before it began"
         self._lost(self._running.pop(held.token), reason)
@@ -411,7 +411,7 @@ class Worker:
                 places += 1
         self.room.clear(places)
 
-    def _begin(self, held: Held) -> None:
+    def _begin(self, held: InFlight) -> None:
         """Have it run, now that it is acknowledged."""
         held.acknowledged = True
         if self.admission.drops_revoked(held):
@@ -426,7 +426,7 @@ class Worker:
         """Give the seconds since its start."""
         return (self.clock.elapsed() - self._began) // SECOND
 
-    def running(self) -> list[Held]:
+    def running(self) -> list[InFlight]:
         """Give what the pool has, or is about to have."""
         return list(self._running.values())
 
@@ -446,7 +446,7 @@ class Worker:
         if any(held.began is None for held in self.running()):
             self.pool.recall()
 
-    def terminate(self, held: Held, number: int) -> None:
+    def terminate(self, held: InFlight, number: int) -> None:
         """End a run by a signal. Raises NotImplementedError if the pool cannot."""
         if not self.pool.terminate(held.token, number):
             raise NotImplementedError("this pool cannot end a run that has begun")

@@ -24,7 +24,7 @@ from beatd.runs.report import (
     option,
 )
 from beatd.tasks import Task
-from beatd.worker.in_flight import Held
+from beatd.worker.in_flight import InFlight
 from beatd.worker.reporting import Telling
 from beatd.worker.settle import (
     Acknowledge,
@@ -85,17 +85,17 @@ class Ends:
         end = Failed(State.FAILURE, error, kept is not None)
         self._settle(Settlement(delivery.token, act, kept, _run_of(said), end=end))
 
-    def expired(self, held: Held) -> None:
+    def expired(self, held: InFlight) -> None:
         """It is too late for its run."""
         self._tell.expired(held.said)
         self._never_run(held, "expired")
 
-    def revoked(self, held: Held) -> None:
+    def revoked(self, held: InFlight) -> None:
         """Somebody wanted it not to run."""
         self._tell.revoked(held.said)
         self._never_run(held, "revoked")
 
-    def _never_run(self, held: Held, why: str) -> None:
+    def _never_run(self, held: InFlight, why: str) -> None:
         said = {"terminated": False, "signum": None, "expired": why == "expired"}
         signals.task_revoked.send(held.task, request=held.said, **said)
         error = Revoked(why)
@@ -104,7 +104,7 @@ class Ends:
 
     # Of runs
 
-    def started(self, held: Held) -> None:
+    def started(self, held: InFlight) -> None:
         """Its run goes on; that it has begun may be kept."""
         self._tell.started(held)
         if option(held.task, "track_started", self._settings):
@@ -112,7 +112,7 @@ class Ends:
             kept = self._meta(held.said, held.task, State.STARTED, told)
             self._settle(Settlement(held.token, Continue(), kept))
 
-    def finished(self, held: Held, report: Report) -> None:
+    def finished(self, held: InFlight, report: Report) -> None:
         """Its run ended as the report says."""
         self._tell.finished(held, report)
         if report.fate is Fate.REQUEUED:
@@ -126,7 +126,7 @@ class Ends:
             over, end = report.ends_run, report.aftermath
             self._finish(held, report.stored, report.sends, over=over, end=end)
 
-    def timed_out(self, held: Held, limit: float) -> None:
+    def timed_out(self, held: InFlight, limit: float) -> None:
         """Its run was ended by force."""
         error = TimeLimitExceeded(limit)
         self._tell.timed_out(held, limit, error)
@@ -137,14 +137,14 @@ class Ends:
         else:
             self._set_aside(held, f"time limit of {limit:g} s", kept, end=end)
 
-    def terminated(self, held: Held, number: int) -> None:
+    def terminated(self, held: InFlight, number: int) -> None:
         """Its run was ended by a signal, as somebody wanted."""
         self._tell.terminated(held, number)
         said = {"terminated": True, "signum": number, "expired": False}
         signals.task_revoked.send(held.task, request=held.said, **said)
         self._fail(held, State.REVOKED, Revoked("terminated"))
 
-    def lost(self, held: Held, reason: str) -> bool:
+    def lost(self, held: InFlight, reason: str) -> bool:
         """Its process died. Say whether it is to run once more, as the same delivery.
 
         It is, unless it was to run at most once, or killed enough, or is retried.
@@ -167,17 +167,17 @@ class Ends:
             return True
         return False
 
-    def _is_refused(self, held: Held, report: Report) -> bool:
+    def _is_refused(self, held: InFlight, report: Report) -> bool:
         """Say whether a failed run's message is not to be acknowledged."""
         failed = report.state == State.FAILURE
         return failed and not self._acknowledges(held, "task_acks_on_failure")
 
-    def _acknowledges(self, held: Held, setting: str) -> bool:
+    def _acknowledges(self, held: InFlight, setting: str) -> bool:
         own = getattr(self._settings, setting)
         both = option(held.task, "acks_on_failure_or_timeout", self._settings)
         return bool(both if own is None else own)
 
-    def _retry(self, held: Held, error: Exception) -> None:
+    def _retry(self, held: InFlight, error: Exception) -> None:
         """Have it tried again when its task says, as a run does that asks for that."""
         pause = span_of(held.task.default_retry_delay)
         due = self._clock.now() + pause if pause else None
@@ -186,14 +186,14 @@ class Ends:
         again = Outgoing(_way_back(held), retried(held.said, due), due)
         self._finish(held, kept, [again], over=False)
 
-    def _fail(self, held: Held, state: State, error: Exception) -> None:
+    def _fail(self, held: InFlight, state: State, error: Exception) -> None:
         """Acknowledge a run that came to no end of its own."""
         kept = self._meta(held.said, held.task, state, error)
         self._finish(held, kept, end=Failed(state, error, kept is not None))
 
     def _finish(
         self,
-        held: Held,
+        held: InFlight,
         kept: Meta | Stored | None,
         sends: Sequence[Outgoing] = (),
         *,
@@ -210,7 +210,7 @@ class Ends:
 
     def _set_aside(
         self,
-        held: Held,
+        held: InFlight,
         reason: str,
         kept: Meta | Stored | None,
         sends: Sequence[Outgoing] = (),
@@ -240,15 +240,15 @@ def _run_of(said: Envelope) -> tuple[str, str] | None:
     return (said.beatd_entry, said.id) if said.beatd_entry else None
 
 
-def _done(held: Held) -> Done:
+def _done(held: InFlight) -> Done:
     return Done(held.delivery, *(_run_of(held.said) or ("", "")))
 
 
-def _may_be_retried(held: Held) -> bool:
+def _may_be_retried(held: InFlight) -> bool:
     most = held.task.max_retries
     return most is None or held.said.retries < most
 
 
-def _way_back(held: Held) -> Route:
+def _way_back(held: InFlight) -> Route:
     queue = held.delivery.queue
     return Route(queue, routing_key=queue, priority=held.said.priority)

@@ -13,7 +13,7 @@ from beatd.results.exceptions import repr_of
 from beatd.runs.report import Fate, Report, one_line
 from beatd.text import shown
 from beatd.worker.events import Events
-from beatd.worker.in_flight import Held
+from beatd.worker.in_flight import InFlight
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +36,10 @@ class Telling:
         """It was received, and waits in the broker for its time."""
         self._event("delayed", said)
 
-    def started(self, held: Held) -> None:
+    def started(self, held: InFlight) -> None:
         self._event("started", held.said)
 
-    def finished(self, held: Held, report: Report) -> None:
+    def finished(self, held: InFlight, report: Report) -> None:
         """Tell how a run ended, as its report says it."""
         said = held.said
         after = f"after {report.seconds:.3f} s"
@@ -67,29 +67,29 @@ class Telling:
             words = f"ended {after}: {report.reason}"
             self._log(logging.INFO, "ignored", said, words)
 
-    def timed_out(self, held: Held, limit: float, error: Exception) -> None:
+    def timed_out(self, held: InFlight, limit: float, error: Exception) -> None:
         words = f"ended by force after {limit:g} s"
         self._log(logging.ERROR, "timed_out", held.said, words)
         self._event("failed", held.said, exception=repr_of(error), traceback="")
 
-    def lost(self, held: Held, reason: str) -> None:
+    def lost(self, held: InFlight, reason: str) -> None:
         """Its process is gone; it may run once more."""
         words = f"its process is gone: {reason}"
         self._log(logging.ERROR, "lost", held.said, words)
 
-    def retried(self, held: Held, error: Exception) -> None:
+    def retried(self, held: InFlight, error: Exception) -> None:
         """Its process is gone, and it is tried again as if it had asked for that."""
         words = repr_of(error)
         self._log(logging.INFO, "retried", held.said, f"is tried again: {words}")
         self._event("retried", held.said, exception=words, traceback="")
 
-    def let_go(self, held: Held) -> None:
+    def let_go(self, held: InFlight) -> None:
         """Its run was ended here: others may have it."""
         words = "ended here: the worker was cut off, and others may run it"
         self._log(logging.WARNING, "let_go", held.said, words)
         self._event("rejected", held.said, requeue=True)
 
-    def given_up(self, held: Held, error: Exception) -> None:
+    def given_up(self, held: InFlight, error: Exception) -> None:
         """It is not run once more."""
         self._event("failed", held.said, exception=repr_of(error), traceback="")
 
@@ -119,7 +119,7 @@ class Telling:
         self._log(logging.INFO, "revoked", said, "is revoked, and does not begin")
         self._revoked(said)
 
-    def terminated(self, held: Held, number: int) -> None:
+    def terminated(self, held: InFlight, number: int) -> None:
         words = f"is revoked, and was ended by {Signals(number).name}"
         self._log(logging.WARNING, "terminated", held.said, words)
         self._revoked(held.said, terminated=True, signum=int(number))
