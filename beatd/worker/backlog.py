@@ -8,7 +8,7 @@ from beatd.clock import Clock
 from beatd.config.settings import Settings
 from beatd.tasks import Registry
 from beatd.worker.in_flight import InFlight
-from beatd.worker.intake import Room
+from beatd.worker.intake import PrefetchWindow
 from beatd.worker.rate import Turns, rate_of, sift
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Backlog:
     """
 
     def __init__(
-        self, tasks: Registry, settings: Settings, room: Room, clock: Clock
+        self, tasks: Registry, settings: Settings, room: PrefetchWindow, clock: Clock
     ) -> None:
         self._tasks = tasks
         self._settings = settings

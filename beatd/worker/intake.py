@@ -50,7 +50,7 @@ def order_of(options: Mapping[str, Any]) -> str:
     return str(order)
 
 
-class Room:
+class PrefetchWindow:
     """How many more deliveries the worker may hold."""
 
     def __init__(self, size: int) -> None:
@@ -174,7 +174,7 @@ class Fetcher:
         worker: str,
         queues: Sequence[str],
         lease: Lease,
-        room: Room,
+        room: PrefetchWindow,
         deliver: Callable[[list[Delivery], int], object],
         trouble: Trouble,
         prepare: Callable[[], object] = lambda: None,
@@ -277,7 +277,7 @@ class Intake:
         worker: str,
         queues: Sequence[str],
         router: Router,
-        room: Room,
+        room: PrefetchWindow,
         settings: Settings,
         deliver: Callable[[list[Delivery], int], object],
         on_lost: Callable[[], object],

@@ -48,7 +48,7 @@ from beatd.worker.inbox import (
     TimePassed,
     WorkerEvent,
 )
-from beatd.worker.intake import Intake, Room
+from beatd.worker.intake import Intake, PrefetchWindow
 from beatd.worker.outcomes import Ends
 from beatd.worker.renewal import About, Modules, Renewed, learn, understand
 from beatd.worker.reporting import Telling
@@ -132,7 +132,7 @@ class Worker:
         self.total: Counter[str] = Counter()
         self.tell = Telling(self.events, self)
         self.revocations = Revocations(self.state_file, self.results, settings, clock)
-        self.room = Room(self.capacity)
+        self.room = PrefetchWindow(self.capacity)
         self.intake = Intake(
             self.broker,
             self.identity,
