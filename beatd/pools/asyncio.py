@@ -66,7 +66,7 @@ class Asyncio:
         self._thread = threading.Thread(target=self._live, name="asyncio", daemon=True)
 
     @property
-    def appetite(self) -> int:
+    def demand(self) -> int:
         return self.size
 
     def start(self) -> None:

@@ -107,7 +107,7 @@ class Pool(Protocol):
         ...
 
     @property
-    def appetite(self) -> int:
+    def demand(self) -> int:
         """How many jobs it is best given at a time: those that run, and may soon."""
         ...
 

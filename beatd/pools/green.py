@@ -44,7 +44,7 @@ class Green:
         self._one_ended = threading.Condition()
 
     @property
-    def appetite(self) -> int:
+    def demand(self) -> int:
         return self.size
 
     def start(self) -> None:

@@ -28,7 +28,7 @@ class Solo:
         self._initialise = initialise
 
     @property
-    def appetite(self) -> int:
+    def demand(self) -> int:
         return self.size
 
     def start(self) -> None:

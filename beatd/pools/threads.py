@@ -39,7 +39,7 @@ class Threads:
         self._one_left = threading.Condition()
 
     @property
-    def appetite(self) -> int:
+    def demand(self) -> int:
         return self.size
 
     def start(self) -> None:

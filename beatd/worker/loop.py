@@ -227,7 +227,7 @@ class Worker:
         if self._stop is Stop.SOFT:
             return max(min(self._cold_at - self.clock.elapsed(), LOOK), 0)
         due = self.backlog.due_in()
-        if due is None or len(self._running) >= self.pool.appetite:
+        if due is None or len(self._running) >= self.pool.demand:
             return LOOK
         return min(due, LOOK)
 
@@ -332,7 +332,7 @@ class Worker:
     def _feed(self) -> None:
         """Give the pool what it has room for."""
         jobs = []
-        while len(self._running) < self.pool.appetite and (
+        while len(self._running) < self.pool.demand and (
             held := self.backlog.next(self.admission.drops)
         ):
             self._running[held.token] = held

@@ -32,12 +32,12 @@ def at_pace(size: int = 1, max_tasks_per_child: int | None = None) -> Iterator[D
         at.pool.kill()
 
 
-def quicken(at: Desk, appetite: int) -> None:
+def quicken(at: Desk, demand: int) -> None:
     """Have quick jobs run until the pool wants so many at a time."""
 
     def is_quick() -> bool:
         at.run(*(job(desk.echo, "quick") for _ in range(at.pool.size)))
-        return at.pool.appetite == appetite
+        return at.pool.demand == demand
 
     eventually(is_quick, "the pool to be quick")
 
@@ -53,11 +53,11 @@ def finished(one: Job, report: bytes) -> Finished:
 
 
 def test_a_pool_wants_more_jobs_while_they_are_quick(pool: Desk) -> None:
-    assert pool.pool.appetite == MOST_JOBS
+    assert pool.pool.demand == MOST_JOBS
 
     pool.report(desk.sleep, "0.02")
 
-    assert pool.pool.appetite == 1
+    assert pool.pool.demand == 1
 
 
 def test_what_waits_behind_a_long_job_is_given_back_in_order(
@@ -69,7 +69,7 @@ def test_what_waits_behind_a_long_job_is_given_back_in_order(
 
     tokens = [one.token for one in behind]
     eventually(lambda: pool.all_events() and pool.returned == tokens, "their return")
-    assert pool.pool.appetite == 1
+    assert pool.pool.demand == 1
     (tmp_path / "go").touch()
 
     outcomes = pool.outcomes([long, *behind])

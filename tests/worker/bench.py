@@ -177,7 +177,7 @@ class HeldPool:
     """A pool that takes jobs and leaves the end of them to the test."""
 
     def __init__(self, size: int = 2) -> None:
-        self.size = self.appetite = size
+        self.size = self.demand = size
         self.recalled = False
         self.jobs: list[Job] = []
         self.signals: list[tuple[str, int]] = []
@@ -194,7 +194,7 @@ class HeldPool:
         self.recalled = True
 
     def resize(self, size: int) -> None:
-        self.size = self.appetite = size
+        self.size = self.demand = size
 
     def processes(self) -> list[int]:
         return [1234]

@@ -167,7 +167,7 @@ class Prefork:
         self._thread = threading.Thread(target=self._live, name="prefork", daemon=True)
 
     @property
-    def appetite(self) -> int:
+    def demand(self) -> int:
         wards = list(self._wards.values())
         return max(self.size, sum(ward.pace for ward in wards if ward.staying))
 
