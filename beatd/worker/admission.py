@@ -9,7 +9,7 @@ from beatd.message import Envelope, Limits, read_envelope
 from beatd.runs.report import option
 from beatd.tasks import Registry
 from beatd.worker.in_flight import InFlight
-from beatd.worker.outcomes import Ends
+from beatd.worker.outcomes import Outcomes
 from beatd.worker.revoked import Revocations
 
 
@@ -22,7 +22,7 @@ class Admission:
         settings: Settings,
         limits: Limits,
         revocations: Revocations,
-        ends: Ends,
+        ends: Outcomes,
         clock: Clock,
     ) -> None:
         self._tasks = tasks

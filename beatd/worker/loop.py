@@ -49,7 +49,7 @@ from beatd.worker.inbox import (
     WorkerEvent,
 )
 from beatd.worker.intake import Intake, PrefetchWindow
-from beatd.worker.outcomes import Ends
+from beatd.worker.outcomes import Outcomes
 from beatd.worker.renewal import About, Modules, Renewed, learn, understand
 from beatd.worker.reporting import Telling
 from beatd.worker.revoked import Revocations, StateFile
@@ -159,7 +159,7 @@ class Worker:
                 self.settings.result_backend_max_sleep_between_retries_ms,
             ),
         )
-        self.ends = Ends(self.name, settings, self.tell, self.settler.put, clock)
+        self.ends = Outcomes(self.name, settings, self.tell, self.settler.put, clock)
         self.admission = Admission(
             tasks, settings, limits_of(settings), self.revocations, self.ends, clock
         )

@@ -36,7 +36,7 @@ from beatd.worker.settle import (
 )
 
 
-class Ends:
+class Outcomes:
     """Tells how deliveries end, and hands `settle` what is to be done about each."""
 
     def __init__(
