@@ -51,7 +51,7 @@ from beatd.worker.inbox import (
 from beatd.worker.intake import Intake, PrefetchWindow
 from beatd.worker.outcomes import Outcomes
 from beatd.worker.renewal import About, Modules, Renewed, learn, understand
-from beatd.worker.reporting import Telling
+from beatd.worker.reporting import TaskReporter
 from beatd.worker.revoked import Revocations, StateFile
 from beatd.worker.settle import (
     Begin,
@@ -130,7 +130,7 @@ class Worker:
         away = Trouble("the broker is away", "broker")
         self._began = clock.elapsed()
         self.total: Counter[str] = Counter()
-        self.tell = Telling(self.events, self)
+        self.tell = TaskReporter(self.events, self)
         self.revocations = Revocations(self.state_file, self.results, settings, clock)
         self.room = PrefetchWindow(self.capacity)
         self.intake = Intake(

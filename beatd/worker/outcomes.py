@@ -25,7 +25,7 @@ from beatd.runs.report import (
 )
 from beatd.tasks import Task
 from beatd.worker.in_flight import InFlight
-from beatd.worker.reporting import Telling
+from beatd.worker.reporting import TaskReporter
 from beatd.worker.settle import (
     Acknowledge,
     Bury,
@@ -43,7 +43,7 @@ class Outcomes:
         self,
         hostname: str,
         settings: Settings,
-        tell: Telling,
+        tell: TaskReporter,
         settle: Callable[[Settlement], object],
         clock: Clock,
     ) -> None:

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Telling:
+class TaskReporter:
     """Says what became of a task, once for each who wants to know."""
 
     events: Events | None = None
