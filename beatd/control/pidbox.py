@@ -29,7 +29,7 @@ from beatd.results.exceptions import repr_of
 from beatd.routing import Queue, Route
 from beatd.runs.report import one_line
 from beatd.text import shown
-from beatd.worker.stage import OnCrash, Pause, Stage, Trouble, spawn
+from beatd.worker.stage import BatchWorker, OnCrash, Pause, Trouble, spawn
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Pidbox:
         )
         away = Trouble("remote control is cut off", "control")
         self._away = away
-        self.answering = Stage(self._answer, BrokerUnavailable, away)
+        self.answering = BatchWorker(self._answer, BrokerUnavailable, away)
         self._tried = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None

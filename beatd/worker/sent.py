@@ -17,7 +17,7 @@ from beatd.message import Envelope, Limits, read_envelope
 from beatd.message.codec import content_types
 from beatd.message.represent import bounded_repr
 from beatd.routing import Route
-from beatd.worker.stage import Stage, Trouble
+from beatd.worker.stage import BatchWorker, Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Announcer:
 
     broker: Sender
     voice: Voice
-    _stage: Stage[Emission] = field(init=False)
+    _stage: BatchWorker[Emission] = field(init=False)
     _thread_is_there: bool = field(default=False, init=False)
     _is_mute: bool = field(default=False, init=False)
     """There is no thread any more that would tell what is put in."""
@@ -115,9 +115,9 @@ class Announcer:
         """Tell what lies ready, here and now; say whether there was anything."""
         return self._stage.turn()
 
-    def _fresh_stage(self) -> Stage[Emission]:
+    def _fresh_stage(self) -> BatchWorker[Emission]:
         trouble = Trouble("events cannot be sent", "events")
-        return Stage(self._tell, BrokerUnavailable, trouble)
+        return BatchWorker(self._tell, BrokerUnavailable, trouble)
 
     def _start(self) -> None:
         try:

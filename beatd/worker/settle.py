@@ -15,7 +15,7 @@ from beatd.results.base import Keeper, Meta, Stored
 from beatd.results.chords import Joined
 from beatd.runs.chords import Conducted, Failed
 from beatd.runs.report import Aftermath
-from beatd.worker.stage import OnCrash, Pause, Stage, Trouble
+from beatd.worker.stage import BatchWorker, OnCrash, Pause, Trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +136,9 @@ class Settler:
         self._renew = renew
         self._conductor = conductor
         results_away = Trouble("the result backend is away", "results")
-        self.keeping = Stage(self._keep, ResultUnavailable, results_away, pause)
-        self.settling = Stage(self._settle, BrokerUnavailable, away)
-        self.forgetting = Stage(self._forget, ResultUnavailable, results_away)
+        self.keeping = BatchWorker(self._keep, ResultUnavailable, results_away, pause)
+        self.settling = BatchWorker(self._settle, BrokerUnavailable, away)
+        self.forgetting = BatchWorker(self._forget, ResultUnavailable, results_away)
 
     def put(self, settlement: Settlement) -> None:
         """Have this settled; `settled` is called with it when it is."""

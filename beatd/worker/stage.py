@@ -99,7 +99,7 @@ def spawn(name: str, target: Callable[[], None], on_crash: OnCrash) -> threading
     return thread
 
 
-class Stage(Generic[T]):
+class BatchWorker(Generic[T]):
     """Hands what is put in to `work`, in order and in batches.
 
     A batch for which `work` raises one of `faults` is handed to it again, as it was.

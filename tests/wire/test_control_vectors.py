@@ -37,7 +37,7 @@ SHRUNK = {NODE: {"ok": "pool will shrink"}}
 """Celery's pool cannot shrink while all run; in ours, one that runs leaves later."""
 
 
-class Stage:
+class BatchWorker:
     """A worker with a pidbox, in the situation of a profile."""
 
     def __init__(self, profile: str) -> None:
@@ -157,7 +157,7 @@ COMPARED: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_worker_answers_as_celerys_does(profile: str) -> None:
-    stage = Stage(profile)
+    stage = BatchWorker(profile)
     for vector in PROFILES[profile]:
         answers = stage.ask(vector)
 

@@ -8,7 +8,7 @@ import pytest
 
 from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND
-from beatd.worker.stage import BATCH, Pause, Stage, Trouble
+from beatd.worker.stage import BATCH, BatchWorker, Pause, Trouble
 from tests.servers import PATIENCE, eventually
 
 
@@ -30,8 +30,8 @@ class Work:
         self.done += batch
 
 
-def stage_of(work: Work) -> Stage[int]:
-    return Stage(work, BrokerUnavailable, Trouble("the broker is away", "broker"))
+def stage_of(work: Work) -> BatchWorker[int]:
+    return BatchWorker(work, BrokerUnavailable, Trouble("the broker is away", "broker"))
 
 
 def crashed(error: BaseException) -> None:
@@ -92,7 +92,7 @@ def test_an_error_nobody_foresaw_is_told() -> None:
     def breaks(batch: Sequence[int]) -> None:
         raise ZeroDivisionError
 
-    stage = Stage(breaks, BrokerUnavailable, Trouble("away", "broker"))
+    stage = BatchWorker(breaks, BrokerUnavailable, Trouble("away", "broker"))
     stage.put(1)
     stage.start("test", told.append)
 
