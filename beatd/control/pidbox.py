@@ -29,7 +29,7 @@ from beatd.results.exceptions import repr_of
 from beatd.routing import Queue, Route
 from beatd.runs.report import one_line
 from beatd.text import shown
-from beatd.worker.stage import BatchWorker, OnCrash, Pause, Trouble, spawn
+from beatd.worker.stage import BatchWorker, OnCrash, Outage, Pause, spawn
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Pidbox:
                 f"{node}.{self._exchange}", self._exchange, "fanout", "", self._expires
             )
         )
-        away = Trouble("remote control is cut off", "control")
+        away = Outage("remote control is cut off", "control")
         self._away = away
         self.answering = BatchWorker(self._answer, BrokerUnavailable, away)
         self._tried = threading.Event()

@@ -58,7 +58,7 @@ from beatd.worker.renewal import Modules, Renewed, describe
 from beatd.worker.revoked import StateFile
 from beatd.worker.sent import Announcer
 from beatd.worker.settle import Follower
-from beatd.worker.stage import Trouble
+from beatd.worker.stage import Outage
 
 logger = logging.getLogger(__name__)
 
@@ -430,11 +430,11 @@ class _Ends:
 
     connect: Callable[[], Keeper]
     _backend: Keeper | None = field(default=None, init=False)
-    _away: Trouble = field(
-        default_factory=lambda: Trouble("cannot ask whether runs have ended", "results")
+    _away: Outage = field(
+        default_factory=lambda: Outage("cannot ask whether runs have ended", "results")
     )
-    _unreadable: Trouble = field(
-        default_factory=lambda: Trouble(
+    _unreadable: Outage = field(
+        default_factory=lambda: Outage(
             "a result cannot be read, its run counts as going on", "results.unreadable"
         )
     )

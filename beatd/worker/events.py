@@ -24,7 +24,7 @@ from beatd.events.lamport import LamportClock
 from beatd.instant import SECOND, Span, span_of
 from beatd.message import Envelope
 from beatd.version import __version__
-from beatd.worker.stage import OnCrash, Pause, Trouble, spawn
+from beatd.worker.stage import OnCrash, Outage, Pause, spawn
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Events:
         self._voice = Voice(
             self.node, self.settings, self.lamport, self.clock, self.machine_zone
         )
-        self._trouble = Trouble("events cannot be sent", "events")
+        self._trouble = Outage("events cannot be sent", "events")
         self._thread: threading.Thread | None = None
 
     # From the worker's loop

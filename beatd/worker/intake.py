@@ -18,7 +18,7 @@ from beatd.message import Envelope, read_envelope
 from beatd.routing import Queue, Router
 from beatd.runs.report import limits_of
 from beatd.worker.settle import Source
-from beatd.worker.stage import OnCrash, Pause, Trouble, spawn
+from beatd.worker.stage import OnCrash, Outage, Pause, spawn
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Lease:
         length: Span,
         on_lost: Callable[[], object],
         on_recovered: Callable[[int], object],
-        trouble: Trouble,
+        trouble: Outage,
         clock: Clock,
     ) -> None:
         self._broker = broker
@@ -176,7 +176,7 @@ class Fetcher:
         lease: Lease,
         room: PrefetchWindow,
         deliver: Callable[[list[Delivery], int], object],
-        trouble: Trouble,
+        trouble: Outage,
         prepare: Callable[[], object] = lambda: None,
         order: str = ROUND_ROBIN,
     ) -> None:
@@ -281,7 +281,7 @@ class Intake:
         settings: Settings,
         deliver: Callable[[list[Delivery], int], object],
         on_lost: Callable[[], object],
-        away: Trouble,
+        away: Outage,
         prepare: Callable[[], object],
         clock: Clock,
     ) -> None:

@@ -61,7 +61,7 @@ from beatd.worker.settle import (
     Settler,
     Source,
 )
-from beatd.worker.stage import Pause, Trouble
+from beatd.worker.stage import Outage, Pause
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         settings, clock, tasks = self.settings, self.clock, self.tasks
-        away = Trouble("the broker is away", "broker")
+        away = Outage("the broker is away", "broker")
         self._began = clock.elapsed()
         self.total: Counter[str] = Counter()
         self.tell = TaskReporter(self.events, self)

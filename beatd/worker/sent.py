@@ -17,7 +17,7 @@ from beatd.message import Envelope, Limits, read_envelope
 from beatd.message.codec import content_types
 from beatd.message.represent import bounded_repr
 from beatd.routing import Route
-from beatd.worker.stage import BatchWorker, Trouble
+from beatd.worker.stage import BatchWorker, Outage
 
 logger = logging.getLogger(__name__)
 
@@ -86,11 +86,11 @@ class Announcer:
     _thread_is_there: bool = field(default=False, init=False)
     _is_mute: bool = field(default=False, init=False)
     """There is no thread any more that would tell what is put in."""
-    _full: Trouble = field(init=False)
+    _full: Outage = field(init=False)
 
     def __post_init__(self) -> None:
         self._stage = self._fresh_stage()
-        self._full = Trouble("monitors do not know all", "events.dropped")
+        self._full = Outage("monitors do not know all", "events.dropped")
 
     def emitted(self, emissions: Sequence[Emission]) -> None:
         """Take note of what was put on queues."""
@@ -116,7 +116,7 @@ class Announcer:
         return self._stage.turn()
 
     def _fresh_stage(self) -> BatchWorker[Emission]:
-        trouble = Trouble("events cannot be sent", "events")
+        trouble = Outage("events cannot be sent", "events")
         return BatchWorker(self._tell, BrokerUnavailable, trouble)
 
     def _start(self) -> None:

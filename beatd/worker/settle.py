@@ -15,7 +15,7 @@ from beatd.results.base import Keeper, Meta, Stored
 from beatd.results.chords import Joined
 from beatd.runs.chords import Conducted, Failed
 from beatd.runs.report import Aftermath
-from beatd.worker.stage import BatchWorker, OnCrash, Pause, Trouble
+from beatd.worker.stage import BatchWorker, OnCrash, Outage, Pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Settler:
         worker: str,
         results: Keeper | None,
         settled: Callable[[Sequence[Settlement]], object],
-        away: Trouble,
+        away: Outage,
         renew: Callable[[], object],
         conductor: Follower | None = None,
         pause: Pause | None = None,
@@ -135,7 +135,7 @@ class Settler:
         self._settled = settled
         self._renew = renew
         self._conductor = conductor
-        results_away = Trouble("the result backend is away", "results")
+        results_away = Outage("the result backend is away", "results")
         self.keeping = BatchWorker(self._keep, ResultUnavailable, results_away, pause)
         self.settling = BatchWorker(self._settle, BrokerUnavailable, away)
         self.forgetting = BatchWorker(self._forget, ResultUnavailable, results_away)

@@ -24,7 +24,7 @@ RETRY_FIRST, RETRY_LAST = SECOND // 10, SECOND
 
 
 @dataclass
-class Trouble:
+class Outage:
     """A fault that lasts: said once when it begins, counted, and said when it ends.
 
     Several threads that meet the same fault may share one.
@@ -109,7 +109,7 @@ class BatchWorker(Generic[T]):
         self,
         work: Callable[[Sequence[T]], None],
         faults: type[BeatdError],
-        trouble: Trouble,
+        trouble: Outage,
         pause: Pause | None = None,
     ) -> None:
         self._work = work

@@ -11,7 +11,7 @@ from beatd.errors import BrokerUnavailable, ConfigError
 from beatd.instant import SECOND, Span
 from beatd.routing import Route
 from beatd.worker.intake import Fetcher, Lease, PrefetchWindow, order_of
-from beatd.worker.stage import Trouble
+from beatd.worker.stage import Outage
 from tests.fakes import FakeClock
 from tests.servers import PATIENCE, eventually
 
@@ -53,7 +53,7 @@ class Intake:
         clock: FakeClock | None = None,
         order: str = "round_robin",
     ) -> None:
-        away = Trouble("the broker is away", "broker")
+        away = Outage("the broker is away", "broker")
         self.came: list[str] = []
         self.recovered: list[int] = []
         self.crashes: list[BaseException] = []

@@ -8,7 +8,7 @@ import pytest
 
 from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND
-from beatd.worker.stage import BATCH, BatchWorker, Pause, Trouble
+from beatd.worker.stage import BATCH, BatchWorker, Outage, Pause
 from tests.servers import PATIENCE, eventually
 
 
@@ -31,7 +31,7 @@ class Work:
 
 
 def stage_of(work: Work) -> BatchWorker[int]:
-    return BatchWorker(work, BrokerUnavailable, Trouble("the broker is away", "broker"))
+    return BatchWorker(work, BrokerUnavailable, Outage("the broker is away", "broker"))
 
 
 def crashed(error: BaseException) -> None:
@@ -92,7 +92,7 @@ def test_an_error_nobody_foresaw_is_told() -> None:
     def breaks(batch: Sequence[int]) -> None:
         raise ZeroDivisionError
 
-    stage = BatchWorker(breaks, BrokerUnavailable, Trouble("away", "broker"))
+    stage = BatchWorker(breaks, BrokerUnavailable, Outage("away", "broker"))
     stage.put(1)
     stage.start("test", told.append)
 
@@ -105,7 +105,7 @@ def test_a_trouble_is_said_once_and_its_end_too(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    trouble = Trouble("the broker is away", "broker")
+    trouble = Outage("the broker is away", "broker")
     trouble.end()
     for _ in range(5):
         trouble.meet(BrokerUnavailable("nobody answers"))
