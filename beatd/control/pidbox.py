@@ -29,7 +29,7 @@ from beatd.results.exceptions import repr_of
 from beatd.routing import Queue, Route
 from beatd.runs.report import one_line
 from beatd.text import shown
-from beatd.worker.stage import BatchWorker, OnCrash, Outage, Pause, spawn
+from beatd.worker.stage import Backoff, BatchWorker, OnCrash, Outage, spawn
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class Pidbox:
         return [task_id for raw in came for task_id in self._revoked_in(raw)]
 
     def _run(self) -> None:
-        pause = Pause()
+        pause = Backoff()
         timeout: Span = 0  # of the first turn, which only begins to hear
         while not self._stop.is_set():
             try:

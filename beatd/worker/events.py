@@ -24,7 +24,7 @@ from beatd.events.lamport import LamportClock
 from beatd.instant import SECOND, Span, span_of
 from beatd.message import Envelope
 from beatd.version import __version__
-from beatd.worker.stage import OnCrash, Outage, Pause, spawn
+from beatd.worker.stage import Backoff, OnCrash, Outage, spawn
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ class Events:
         return True
 
     def _run(self) -> None:
-        pause = Pause()
+        pause = Backoff()
         beat_at = self._beat_after(self.clock.elapsed())
         while not self._stopping.is_set():
             try:

@@ -18,7 +18,7 @@ from beatd.message import Envelope, read_envelope
 from beatd.routing import Queue, Router
 from beatd.runs.report import limits_of
 from beatd.worker.settle import Source
-from beatd.worker.stage import OnCrash, Outage, Pause, spawn
+from beatd.worker.stage import Backoff, OnCrash, Outage, spawn
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class Lease:
             self._on_recovered(recovered)
 
     def _run(self) -> None:
-        pause = Pause()
+        pause = Backoff()
         while not self._stop.is_set():
             try:
                 self.turn()
@@ -234,7 +234,7 @@ class Fetcher:
         return bool(found)
 
     def _run(self) -> None:
-        pause = Pause()
+        pause = Backoff()
         is_held = is_prepared = False
         while not self._stop.is_set():
             try:

@@ -61,7 +61,7 @@ from beatd.worker.settle import (
     Settler,
     Source,
 )
-from beatd.worker.stage import Outage, Pause
+from beatd.worker.stage import Backoff, Outage
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class Worker:
             away,
             self.intake.lease.renew,
             self.conductor,
-            Pause(
+            Backoff(
                 self.settings.result_backend_base_sleep_between_retries_ms,
                 self.settings.result_backend_max_sleep_between_retries_ms,
             ),

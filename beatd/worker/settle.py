@@ -15,7 +15,7 @@ from beatd.results.base import Keeper, Meta, Stored
 from beatd.results.chords import Joined
 from beatd.runs.chords import Conducted, Failed
 from beatd.runs.report import Aftermath
-from beatd.worker.stage import BatchWorker, OnCrash, Outage, Pause
+from beatd.worker.stage import Backoff, BatchWorker, OnCrash, Outage
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class Settler:
         away: Outage,
         renew: Callable[[], object],
         conductor: Follower | None = None,
-        pause: Pause | None = None,
+        pause: Backoff | None = None,
     ) -> None:
         """`renew` tells of a lease that was lost, before it returns.
 

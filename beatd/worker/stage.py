@@ -64,7 +64,7 @@ class Outage:
         )
 
 
-class Pause:
+class Backoff:
     """How long to wait before the next try; a success makes it short again."""
 
     def __init__(self, first: Span = RETRY_FIRST, last: Span = RETRY_LAST) -> None:
@@ -110,7 +110,7 @@ class BatchWorker(Generic[T]):
         work: Callable[[Sequence[T]], None],
         faults: type[BeatdError],
         trouble: Outage,
-        pause: Pause | None = None,
+        pause: Backoff | None = None,
     ) -> None:
         self._work = work
         self._faults = faults
@@ -118,7 +118,7 @@ class BatchWorker(Generic[T]):
         self._items: SimpleQueue[T | None] = SimpleQueue()
         self._ended = False
         self._batch: list[T] = []
-        self._pause = pause or Pause()
+        self._pause = pause or Backoff()
         self._give_up = threading.Event()
         self._thread: threading.Thread | None = None
 
