@@ -45,7 +45,7 @@ class Conducted:
 
 
 @dataclass(frozen=True, slots=True)
-class Conductor:
+class ChordKeeper:
     """Keeps the aftermath of runs; called again with the same, it does no more."""
 
     results: Keeper | None

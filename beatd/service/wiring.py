@@ -39,7 +39,7 @@ from beatd.pools.prefork.forkserver_main import Life
 from beatd.results.base import READY_STATES, Keeper, Meta
 from beatd.routing import Queue, Router, worker_direct
 from beatd.runs.builtin import add_builtin_tasks
-from beatd.runs.chords import Conductor, in_a_thread
+from beatd.runs.chords import ChordKeeper, in_a_thread
 from beatd.runs.execute import executor_for
 from beatd.runs.report import limits_of
 from beatd.scheduler.leadership import Leadership
@@ -50,7 +50,7 @@ from beatd.tasks import Registry
 from beatd.timetable.timetable import Timetable
 from beatd.worker import celery_app
 from beatd.worker.autoscale import Autoscale
-from beatd.worker.celery_app import CeleryConductor, CeleryResults, CeleryRunner
+from beatd.worker.celery_app import CeleryChordKeeper, CeleryResults, CeleryRunner
 from beatd.worker.events import Events
 from beatd.worker.inbox import Crashed, WorkerEvent
 from beatd.worker.loop import Worker
@@ -368,7 +368,7 @@ def _work_of(workplace: Workplace, settings: Settings) -> _Work:
     executor = executor_for(app, workplace.hostname, limits)
     kept = results.connect(settings) if settings.result_url else None
     successors = replace(executor.successors, apart=in_a_thread)
-    conductor = Conductor(kept, successors, limits)
+    conductor = ChordKeeper(kept, successors, limits)
     return _Work(app.tasks, executor, kept, conductor, signals.worker_process_init.send)
 
 
@@ -376,7 +376,7 @@ def _celery_work_of(app: object, hostname: str, settings: Settings) -> _Work:
     limits = limits_of(settings)
     runner = CeleryRunner(app, limits, hostname)
     kept = CeleryResults(app) if settings.result_url else None
-    conductor = CeleryConductor(app, limits)
+    conductor = CeleryChordKeeper(app, limits)
     tasks = celery_app.registry_of(app)
     return _Work(tasks, runner, kept, conductor, runner.initialise)
 

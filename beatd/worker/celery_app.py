@@ -431,7 +431,7 @@ class CeleryResults:
 
 
 @dataclass(frozen=True, slots=True)
-class CeleryConductor:
+class CeleryChordKeeper:
     """Has Celery follow the runs that failed outside of its tracer, or never began."""
 
     app: Any
