@@ -12,7 +12,7 @@ from beatd.errors import ChordError, MessageError
 from beatd.message import Call, Limits, Signature, read_body, read_envelope
 from beatd.results.base import Keeper, State
 from beatd.results.chords import Chords, Joined, Part
-from beatd.runs.continuations import Sequel, Successors, bodies_in, bodies_of
+from beatd.runs.continuations import Continuations, Sequel, bodies_in, bodies_of
 from beatd.runs.hooks import Hooks
 from beatd.runs.report import Aftermath
 
@@ -49,7 +49,7 @@ class ChordKeeper:
     """Keeps the aftermath of runs; called again with the same, it does no more."""
 
     results: Keeper | None
-    successors: Successors
+    successors: Continuations
     limits: Limits
 
     def conduct(self, message: bytes, end: Aftermath | Failed) -> Conducted:

@@ -61,7 +61,7 @@ class Sequel:
 
 
 @dataclass(frozen=True, slots=True)
-class Successors:
+class Continuations:
     """Finds out what follows from ends of runs."""
 
     host: Host

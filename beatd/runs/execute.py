@@ -25,7 +25,7 @@ from beatd.results.base import Meta, State, Stored
 from beatd.results.encoding import Encoding
 from beatd.results.exceptions import repr_of
 from beatd.runs import stdout as printed
-from beatd.runs.continuations import Sequel, Successors
+from beatd.runs.continuations import Continuations, Sequel
 from beatd.runs.coroutines import run_coroutine
 from beatd.runs.hooks import Hooks
 from beatd.runs.host import Host
@@ -66,9 +66,9 @@ class Executor:
     """Gives what is to be sent as it is sent: app.py."""
 
     @property
-    def successors(self) -> Successors:
+    def successors(self) -> Continuations:
         """Give who knows what follows from runs."""
-        return Successors(self.host, self.encoding, self.hostname, self.clock)
+        return Continuations(self.host, self.encoding, self.hostname, self.clock)
 
     def __call__(self, job: Job) -> bytes:
         """Run a job in this thread."""
