@@ -12,7 +12,7 @@ from beatd.errors import ChordError, MessageError
 from beatd.message import Call, Limits, Signature, read_body, read_envelope
 from beatd.results.base import Keeper, State
 from beatd.results.chords import Chords, Joined, Part
-from beatd.runs.continuations import Continuations, Sequel, bodies_in, bodies_of
+from beatd.runs.continuations import Continuations, FollowUp, bodies_in, bodies_of
 from beatd.runs.hooks import Hooks
 from beatd.runs.report import Aftermath
 
@@ -80,9 +80,9 @@ class ChordKeeper:
         if isinstance(self.results, Chords):
             self.results.end_chords(joined)
 
-    def _after_failure(self, call: Call | None, end: Failed) -> Sequel:
+    def _after_failure(self, call: Call | None, end: Failed) -> FollowUp:
         if call is None:
-            return Sequel()
+            return FollowUp()
         return self.successors.of_failure(call, end.state, end.error, keep=end.keep)
 
     def _tell(self, call: Call | None, end: Failed) -> None:

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Sequel:
+class FollowUp:
     """All that follows from the end of a run."""
 
     sends: list[Outgoing] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Continuations:
     apart: Callable[[Callable[[], None]], object] = lambda code: code()
     """Has the user's code called, where that may take its time."""
 
-    def of_success(self, call: Call, value: Any) -> Sequel:
+    def of_success(self, call: Call, value: Any) -> FollowUp:
         """Say what follows when a call gave this value.
 
         Raises MessageError if it cannot be encoded for those who are to get it.
@@ -95,12 +95,12 @@ class Continuations:
         traceback: str | None = None,
         *,
         keep: bool = True,
-    ) -> Sequel:
+    ) -> FollowUp:
         """Say what follows when a call has failed, or will not run.
 
         With `keep`, those of its chain that will not run have their failure stored.
         """
-        sequel = Sequel()
+        sequel = FollowUp()
         if state == State.FAILURE:
             request = self.request_of(call)
             self._call_errbacks(sequel, call.errbacks, request, error, traceback)
@@ -108,7 +108,7 @@ class Continuations:
         self._fail(sequel, call.chain or (), state, error, traceback, keep=keep)
         return sequel
 
-    def of_header(self, joined: Joined, body: Signature, last: Envelope) -> Sequel:
+    def of_header(self, joined: Joined, body: Signature, last: Envelope) -> FollowUp:
         """Say what follows when a chord's header has ended: its body, or why not.
 
         `last` is the call that ended last, and so the body's parent.
@@ -123,7 +123,7 @@ class Continuations:
             problem = ChordError(f"Join error: {repr_of(error)}")
             return self.without_body(joined.part.group, body, problem)
 
-    def without_body(self, group: str, body: Signature, error: ChordError) -> Sequel:
+    def without_body(self, group: str, body: Signature, error: ChordError) -> FollowUp:
         """Say what follows when the body of a chord cannot run."""
         logger.error(
             "the chord of group %s has no body: %s",
@@ -134,7 +134,7 @@ class Continuations:
         shown: BaseException = error
         if body.get("subtask_type") == "group" and error.__cause__:
             shown = error.__cause__  # the members of a group get to see it itself
-        sequel = Sequel()
+        sequel = FollowUp()
         common = _errbacks_of(body)
         for unsent in awaited(body):
             own = _errbacks_of(unsent)
@@ -183,7 +183,7 @@ class Continuations:
 
     def _fail(
         self,
-        sequel: Sequel,
+        sequel: FollowUp,
         signatures: Iterable[Signature],
         state: State,
         error: BaseException,
@@ -211,7 +211,7 @@ class Continuations:
 
     def _call_errbacks(
         self,
-        sequel: Sequel,
+        sequel: FollowUp,
         errbacks: Sequence[Signature],
         request: Request,
         error: BaseException,
@@ -243,8 +243,8 @@ class Continuations:
             options["priority"] = parent.priority
         return Canvas(self._new_id, **options)
 
-    def _sequel(self, canvas: Canvas) -> Sequel:
-        sequel = Sequel()
+    def _sequel(self, canvas: Canvas) -> FollowUp:
+        sequel = FollowUp()
         sequel.add(canvas, self._messages(canvas.sends))
         return sequel
 

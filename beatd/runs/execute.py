@@ -25,7 +25,7 @@ from beatd.results.base import Meta, State, Stored
 from beatd.results.encoding import Encoding
 from beatd.results.exceptions import repr_of
 from beatd.runs import stdout as printed
-from beatd.runs.continuations import Continuations, Sequel
+from beatd.runs.continuations import Continuations, FollowUp
 from beatd.runs.coroutines import run_coroutine
 from beatd.runs.hooks import Hooks
 from beatd.runs.host import Host
@@ -261,7 +261,7 @@ class _Run:
             expected=isinstance(error, tuple(self.task.throws)),
         )
 
-    def _after_failure(self, error: BaseException, text: str | None = None) -> Sequel:
+    def _after_failure(self, error: BaseException, text: str | None = None) -> FollowUp:
         keep = self._keeps(State.FAILURE)
         successors = self.executor.successors
         return successors.of_failure(self.call, State.FAILURE, error, text, keep=keep)
