@@ -14,7 +14,7 @@ from beatd.results.base import Keeper, State
 from beatd.results.chords import Chords, Joined, Part
 from beatd.runs.continuations import Continuations, FollowUp, bodies_in, bodies_of
 from beatd.runs.hooks import Hooks
-from beatd.runs.report import Aftermath
+from beatd.runs.report import Bookkeeping
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class ChordKeeper:
     successors: Continuations
     limits: Limits
 
-    def conduct(self, message: bytes, end: Aftermath | Failed) -> Conducted:
+    def conduct(self, message: bytes, end: Bookkeeping | Failed) -> Conducted:
         """Keep what follows from the end of this message's run.
 
         Raises ResultUnavailable.
@@ -93,7 +93,7 @@ class ChordKeeper:
             text = "".join(traceback.format_exception_only(end.error))
             self.successors.apart(partial(hooks.failed, end.error, text))
 
-    def _keep(self, end: Aftermath) -> None:
+    def _keep(self, end: Bookkeeping) -> None:
         if self.results and end.stored:
             self.results.store(end.stored)
         if isinstance(self.results, Chords) and end.begun:
@@ -108,11 +108,11 @@ class ChordKeeper:
         call: Callable[[], Call],
         bodies: dict[str, Signature],
         done: Conducted,
-    ) -> Aftermath:
+    ) -> Bookkeeping:
         """Count these, and give what is to be kept because of that."""
         if not isinstance(self.results, Chords):
             return self._refuse(parts, bodies_of(call()), done)
-        ends = Aftermath()
+        ends = Bookkeeping()
         for joined in self.results.join_chords(parts):
             bodies.update(bodies or bodies_of(call()))
             body = bodies[joined.part.task_id]
@@ -126,7 +126,7 @@ class ChordKeeper:
 
     def _refuse(
         self, parts: Sequence[Part], bodies: dict[str, Signature], done: Conducted
-    ) -> Aftermath:
+    ) -> Bookkeeping:
         """Fail the bodies of chords that nobody counts."""
         error = ChordError("chords need result_backend at redis://..., or rediss://...")
         stored = []
@@ -135,7 +135,7 @@ class ChordKeeper:
             sequel = self.successors.without_body(part.group, body, error)
             done.sends.extend(sequel.sends)
             stored += sequel.aftermath.stored
-        return Aftermath(stored)
+        return Bookkeeping(stored)
 
 
 def call_of(message: bytes, limits: Limits) -> Call | None:
@@ -156,7 +156,7 @@ def in_a_thread(code: Callable[[], None]) -> None:
     threading.Thread(target=code, name="beatd-errback", daemon=True).start()
 
 
-def _both(one: Aftermath, other: Aftermath) -> Aftermath:
-    return Aftermath(
+def _both(one: Bookkeeping, other: Bookkeeping) -> Bookkeeping:
+    return Bookkeeping(
         one.stored + other.stored, one.begun + other.begun, one.parts + other.parts
     )

@@ -37,7 +37,7 @@ from beatd.results.encoding import Encoding
 from beatd.results.exceptions import repr_of
 from beatd.runs.coroutines import run_coroutine
 from beatd.runs.host import Host
-from beatd.runs.report import Aftermath, ignores_result, one_line
+from beatd.runs.report import Bookkeeping, ignores_result, one_line
 from beatd.tasks import Request, Task
 from beatd.text import shown
 
@@ -49,7 +49,7 @@ class FollowUp:
     """All that follows from the end of a run."""
 
     sends: list[Outgoing] = field(default_factory=list)
-    aftermath: Aftermath = field(default_factory=Aftermath)
+    aftermath: Bookkeeping = field(default_factory=Bookkeeping)
     children: list[Any] = field(default_factory=list)
     """Where the values of what is sent will be, as results have it."""
 

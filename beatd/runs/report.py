@@ -25,7 +25,7 @@ class Fate(StrEnum):
     BURIED = "buried"  # to the dead-letter queue
 
 
-class Aftermath(msgspec.Struct, frozen=True, array_like=True):
+class Bookkeeping(msgspec.Struct, frozen=True, array_like=True):
     """What else the result backend is to know when a run has ended."""
 
     stored: list[Stored] = msgspec.field(default_factory=list)
@@ -49,7 +49,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What is to be kept as its result."""
     sends: list[Outgoing] = msgspec.field(default_factory=list)
     """The retry, callbacks, the next step of a chain."""
-    aftermath: Aftermath = msgspec.field(default_factory=Aftermath)
+    aftermath: Bookkeeping = msgspec.field(default_factory=Bookkeeping)
     reason: str = ""
     """In one line: the exception, or why the message is buried."""
     result: str = ""

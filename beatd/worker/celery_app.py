@@ -35,7 +35,7 @@ from beatd.results.chords import Joined
 from beatd.results.exceptions import form_of, repr_of
 from beatd.runs import stdout as printed
 from beatd.runs.chords import Conducted, Failed, call_of
-from beatd.runs.report import Aftermath, Fate, Report, one_line, pack_report
+from beatd.runs.report import Bookkeeping, Fate, Report, one_line, pack_report
 from beatd.tasks import Registry, Task, import_modules
 from beatd.worker.renewal import OPTIONS
 
@@ -437,7 +437,7 @@ class CeleryChordKeeper:
     app: Any
     limits: Limits
 
-    def conduct(self, message: bytes, end: Aftermath | Failed) -> Conducted:
+    def conduct(self, message: bytes, end: Bookkeeping | Failed) -> Conducted:
         """Have errbacks called, and chords counted, by the result backend's own code.
 
         It tries again by itself for a while; what it then raises is logged, for there
