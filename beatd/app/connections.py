@@ -11,7 +11,7 @@ from beatd.app.runs import Runs
 from beatd.brokers.base import Broadcast, Broker
 from beatd.config import loading as config
 from beatd.config.settings import Settings
-from beatd.events.event import Voice
+from beatd.events.event import EventFactory
 from beatd.results.base import ResultBackend
 
 
@@ -52,12 +52,12 @@ class Connections:
             return self._broker
 
     @cached_property
-    def voice(self) -> Voice | None:
+    def voice(self) -> EventFactory | None:
         """Give who tells monitors what is sent; None when they are not to know."""
         wanted = self.settings.task_send_sent_event
         if not (wanted and isinstance(self.broker, Broadcast)):
             return None
-        return Voice(self.format.origin, self.settings)
+        return EventFactory(self.format.origin, self.settings)
 
     @property
     def backend(self) -> ResultBackend:

@@ -17,7 +17,7 @@ from beatd.routing import Route
 
 
 @dataclass
-class Voice:
+class EventFactory:
     """Makes the events of one process, and the messages that carry them."""
 
     node: str

@@ -28,7 +28,7 @@ from beatd.config.loading import Config
 from beatd.config.settings import Settings, mask
 from beatd.control.pidbox import Pidbox
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
-from beatd.events.event import Voice
+from beatd.events.event import EventFactory
 from beatd.events.lamport import LamportClock
 from beatd.events.zone import local_time, machine_zone
 from beatd.instant import span_of
@@ -172,7 +172,7 @@ def _prepare(broker: Broker, queues: Collection[Queue]) -> None:
 def _witness_of(config: Config, broker: Broker) -> Witness | None:
     if not (config.settings.task_send_sent_event and isinstance(broker, Broadcast)):
         return None
-    return Announcer(broker, Voice(config.format.origin, config.settings))
+    return Announcer(broker, EventFactory(config.format.origin, config.settings))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from beatd.brokers.base import Outgoing, Sender
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable
-from beatd.events.event import Voice
+from beatd.events.event import EventFactory
 from beatd.events.lamport import LamportClock
 from beatd.instant import SECOND, Span, span_of
 from beatd.message import Envelope
@@ -78,7 +78,7 @@ class Events:
         self._dropped = 0
         self._announced: dict[str, int] = {}
         self._load: Callable[[], Load] = lambda: Load(0, 0)
-        self._voice = Voice(
+        self._voice = EventFactory(
             self.node, self.settings, self.lamport, self.clock, self.machine_zone
         )
         self._trouble = Outage("events cannot be sent", "events")

@@ -11,7 +11,7 @@ from typing import Any
 
 from beatd.brokers.base import Emission, Outgoing, Sender
 from beatd.errors import BeatdError, BrokerUnavailable, MessageError
-from beatd.events.event import Voice
+from beatd.events.event import EventFactory
 from beatd.instant import SECOND
 from beatd.message import Envelope, Limits, read_envelope
 from beatd.message.codec import content_types
@@ -28,14 +28,14 @@ OURS = Limits(content_types(["json", "yaml", "msgpack", "pickle"]))
 """We made these messages ourselves."""
 
 
-def sent_with_events(voice: Voice, sends: Sequence[Outgoing]) -> list[Outgoing]:
+def sent_with_events(voice: EventFactory, sends: Sequence[Outgoing]) -> list[Outgoing]:
     """Give these messages, and one that tells of each."""
     told = _events(voice, sends)
     return [*sends, *(voice.message("task.sent", event) for event in told)]
 
 
 def _events(
-    voice: Voice, sends: Sequence[Outgoing | Emission]
+    voice: EventFactory, sends: Sequence[Outgoing | Emission]
 ) -> Iterator[dict[str, Any]]:
     """Tell of each; of a message that cannot be read here no monitor hears."""
     for one in sends:
@@ -46,7 +46,7 @@ def _events(
             logger.warning(words, error, extra={"event": "events.dropped"})
 
 
-def _event(voice: Voice, sent: Outgoing | Emission) -> dict[str, Any]:
+def _event(voice: EventFactory, sent: Outgoing | Emission) -> dict[str, Any]:
     said = read_envelope(sent.message, OURS)
     fields = {
         "uuid": said.id,
@@ -81,7 +81,7 @@ class Announcer:
     """Tells monitors what was emitted, in batches; never in the way of the loop."""
 
     broker: Sender
-    voice: Voice
+    voice: EventFactory
     _stage: BatchWorker[Emission] = field(init=False)
     _thread_is_there: bool = field(default=False, init=False)
     _is_mute: bool = field(default=False, init=False)

@@ -15,7 +15,7 @@ from beatd.brokers.memory import MemoryBroker
 from beatd.clock import SystemClock
 from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable
-from beatd.events.event import Voice
+from beatd.events.event import EventFactory
 from beatd.events.lamport import LamportClock
 from beatd.message import Envelope, read_notice
 from beatd.message.codec import loads
@@ -215,7 +215,7 @@ def test_the_offset_is_that_of_the_machine(
 def test_events_are_encoded_as_the_settings_say(
     serializer: str, content_type: str
 ) -> None:
-    voice = Voice("w1@here", Settings(event_serializer=serializer))
+    voice = EventFactory("w1@here", Settings(event_serializer=serializer))
     event = voice.event("task-started", {"uuid": "an-id"})
 
     envelope = json.loads(voice.message("task.started", event).message)
