@@ -51,7 +51,7 @@ from beatd.timetable.timetable import Timetable
 from beatd.worker import celery_app
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.celery_app import CeleryChordKeeper, CeleryResults, CeleryRunner
-from beatd.worker.events import Events
+from beatd.worker.events import WorkerEvents
 from beatd.worker.inbox import Crashed, WorkerEvent
 from beatd.worker.loop import Worker
 from beatd.worker.renewal import Modules, Renewed, describe
@@ -305,14 +305,14 @@ def _events_of(
     audience: Broadcast | None,
     workplace: Workplace,
     lamport: LamportClock,
-) -> Events | None:
+) -> WorkerEvents | None:
     if audience is None:
         if settings.worker_send_task_events:
             words = "this broker carries no events: -E and monitors need Redis"
             logger.warning(words, extra={"event": "events.none"})
         return None
     beats = settings.worker_enable_heartbeat
-    return Events(
+    return WorkerEvents(
         audience,
         workplace.hostname,
         settings,

@@ -32,7 +32,7 @@ from beatd.tasks import Registry
 from beatd.text import shown
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.backlog import Backlog
-from beatd.worker.events import SOFTWARE, Events, iso
+from beatd.worker.events import SOFTWARE, WorkerEvents, iso
 from beatd.worker.in_flight import InFlight, stamps_of
 from beatd.worker.intake import Intake
 from beatd.worker.rate import rate_of
@@ -59,7 +59,7 @@ class Controlled(Protocol):
     router: Router
     pool: Pool
     autoscale: Autoscale | None
-    events: Events | None
+    events: WorkerEvents | None
     lamport: LamportClock
     intake: Intake
     backlog: Backlog

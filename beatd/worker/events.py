@@ -54,7 +54,7 @@ class Load(NamedTuple):
 
 
 @dataclass
-class Events:
+class WorkerEvents:
     """Says events as Celery's workers do.
 
     Worker events come one by one, task events in lists on `task.multi`.

@@ -36,7 +36,7 @@ from beatd.worker.admission import Admission
 from beatd.worker.autoscale import LOOK, Autoscale
 from beatd.worker.backlog import Backlog
 from beatd.worker.commands import obey
-from beatd.worker.events import Events, Load
+from beatd.worker.events import Load, WorkerEvents
 from beatd.worker.in_flight import InFlight
 from beatd.worker.inbox import (
     Crashed,
@@ -105,7 +105,7 @@ class Worker:
     """Decides the pool's size as the load changes; None: nobody does."""
     router: Router = field(default_factory=Router)
     """Knows the queues."""
-    events: Events | None = None
+    events: WorkerEvents | None = None
     pidbox: Pidbox | None = None
     """Events for monitors and remote control; None where the broker carries none."""
     state_file: StateFile | None = None

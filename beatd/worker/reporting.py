@@ -12,7 +12,7 @@ from beatd.results.base import State
 from beatd.results.exceptions import repr_of
 from beatd.runs.report import Fate, Report, one_line
 from beatd.text import shown
-from beatd.worker.events import Events
+from beatd.worker.events import WorkerEvents
 from beatd.worker.in_flight import InFlight
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 class TaskReporter:
     """Says what became of a task, once for each who wants to know."""
 
-    events: Events | None = None
+    events: WorkerEvents | None = None
     """None: no monitor can hear anything."""
     worker: object = None
     """The sender of signals."""

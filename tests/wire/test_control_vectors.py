@@ -21,7 +21,7 @@ from beatd.control.pidbox import Pidbox
 from beatd.message import read_notice
 from beatd.pools.base import Lost, Started
 from beatd.routing import Queue, Route
-from beatd.worker.events import Events
+from beatd.worker.events import WorkerEvents
 from beatd.worker.inbox import Stop
 from tests.worker.bench import Bench, HeldPool, with_held_pool
 
@@ -53,7 +53,7 @@ class BatchWorker:
         worker.name = NODE
         assert isinstance(broker, Broadcast)
         settings, inbox = self.bench.settings, self.bench.inbox
-        worker.events = Events(broker, NODE, settings, worker.lamport)
+        worker.events = WorkerEvents(broker, NODE, settings, worker.lamport)
         self.pidbox = Pidbox(broker, NODE, settings, worker.lamport, inbox.put)
         self.pidbox.turn(0)
         self._fill({one["id"]: one for one in PROFILES[profile]}, profile)

@@ -16,7 +16,7 @@ from beatd.instant import SECOND
 from beatd.message import read_notice
 from beatd.routing import Queue
 from beatd.tasks import Task
-from beatd.worker.events import Events, Load
+from beatd.worker.events import Load, WorkerEvents
 from tests.worker.bench import Bench
 
 RECORDED = Path(__file__).with_name("events.jsonl").read_text().splitlines()
@@ -47,7 +47,7 @@ class BatchWorker:
         worker = self.bench.worker
         worker.name = NODE
         settings = self.bench.settings
-        self.events = Events(
+        self.events = WorkerEvents(
             self.bench.broker, NODE, settings, worker.lamport, self.bench.clock
         )
         self.events.enabled = True
