@@ -56,7 +56,7 @@ from beatd.worker.inbox import Crashed, WorkerEvent
 from beatd.worker.loop import Worker
 from beatd.worker.renewal import Modules, Renewed, describe
 from beatd.worker.revoked import StateFile
-from beatd.worker.sent import Announcer
+from beatd.worker.sent import TaskSentEvents
 from beatd.worker.settle import Follower
 from beatd.worker.stage import Outage
 
@@ -172,7 +172,7 @@ def _prepare(broker: Broker, queues: Collection[Queue]) -> None:
 def _witness_of(config: Config, broker: Broker) -> Witness | None:
     if not (config.settings.task_send_sent_event and isinstance(broker, Broadcast)):
         return None
-    return Announcer(broker, EventFactory(config.format.origin, config.settings))
+    return TaskSentEvents(broker, EventFactory(config.format.origin, config.settings))
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ def _queue(route: Route | None) -> str | None:
 
 
 @dataclass
-class Announcer:
+class TaskSentEvents:
     """Tells monitors what was emitted, in batches; never in the way of the loop."""
 
     broker: Sender
