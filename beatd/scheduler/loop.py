@@ -89,7 +89,7 @@ class LedgerFile(Protocol):
         ...
 
 
-class Witness(Protocol):
+class EmissionListener(Protocol):
     """Who is told what was emitted; what he makes of it keeps nobody waiting."""
 
     def emitted(self, emissions: Sequence[Emission]) -> None:
@@ -134,7 +134,7 @@ class Scheduler:
     """Those that the config declares."""
     declare: Callable[[Collection[Queue]], object] = lambda queues: None
     """Makes them known to the broker; called when a term begins."""
-    witness: Witness | None = None
+    witness: EmissionListener | None = None
     on_tick: Callable[["Scheduler"], None] = lambda scheduler: None
     """Called at the end of each turn of the loop: watchdog, status."""
     longest_nap: Span = LONGEST_NAP

@@ -43,7 +43,7 @@ from beatd.runs.chords import ChordKeeper, in_a_thread
 from beatd.runs.execute import executor_for
 from beatd.runs.report import limits_of
 from beatd.scheduler.leadership import Leadership
-from beatd.scheduler.loop import LONGEST_NAP, Scheduler, Witness
+from beatd.scheduler.loop import LONGEST_NAP, EmissionListener, Scheduler
 from beatd.scheduler.schedule_file import ScheduleFile
 from beatd.service.nodes import node_name, path_of
 from beatd.tasks import Registry
@@ -169,7 +169,7 @@ def _prepare(broker: Broker, queues: Collection[Queue]) -> None:
         logger.warning("broker: %s", risk, extra={"event": "broker.risk"})
 
 
-def _witness_of(config: Config, broker: Broker) -> Witness | None:
+def _witness_of(config: Config, broker: Broker) -> EmissionListener | None:
     if not (config.settings.task_send_sent_event and isinstance(broker, Broadcast)):
         return None
     return TaskSentEvents(broker, EventFactory(config.format.origin, config.settings))
