@@ -176,7 +176,7 @@ def _witness_of(config: Config, broker: Broker) -> EmissionListener | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Workplace:
+class LoadedApp:
     """The app whose tasks a worker runs, all its modules imported."""
 
     app: object
@@ -185,7 +185,7 @@ class Workplace:
     """Local time before it became that of the settings."""
 
 
-def workplace_of(config: Config, choice: WorkerChoice) -> Workplace:
+def workplace_of(config: Config, choice: WorkerChoice) -> LoadedApp:
     """Import the tasks that a worker runs.
 
     Raises ConfigError for modules that cannot be imported.
@@ -202,13 +202,13 @@ def workplace_of(config: Config, choice: WorkerChoice) -> Workplace:
         add_builtin_tasks(app.tasks)
     else:
         celery_app.prepare(app, settings, hostname, choice.include)
-    return Workplace(app, hostname, own_zone)
+    return LoadedApp(app, hostname, own_zone)
 
 
 def worker_of(
     config: Config,
     choice: WorkerChoice,
-    workplace: Workplace,
+    workplace: LoadedApp,
     inbox: "SimpleQueue[WorkerEvent]",
     *,
     tell: Callable[[Sequence[str]], object],
@@ -271,7 +271,7 @@ def _interpreter() -> Sequence[str]:
 
 def life_of(
     settings: Settings,
-    workplace: Workplace,
+    workplace: LoadedApp,
     modules: Sequence[str],
     begin_process: Callable[[], object],
 ) -> tuple[Life, bytes]:
@@ -303,7 +303,7 @@ def _events_of(
     settings: Settings,
     choice: WorkerChoice,
     audience: Broadcast | None,
-    workplace: Workplace,
+    workplace: LoadedApp,
     lamport: LamportClock,
 ) -> WorkerEvents | None:
     if audience is None:
@@ -360,7 +360,7 @@ class _Work:
     initialise: Callable[[], object]
 
 
-def _work_of(workplace: Workplace, settings: Settings) -> _Work:
+def _work_of(workplace: LoadedApp, settings: Settings) -> _Work:
     app = workplace.app
     if not isinstance(app, Beatd):
         return _celery_work_of(app, workplace.hostname, settings)
