@@ -350,7 +350,7 @@ def _pool_size(settings: Settings) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
+class Runtime:
     """What a worker runs: an app's tasks, and what is needed to run them."""
 
     tasks: Registry
@@ -360,7 +360,7 @@ class _Work:
     initialise: Callable[[], object]
 
 
-def _work_of(workplace: LoadedApp, settings: Settings) -> _Work:
+def _work_of(workplace: LoadedApp, settings: Settings) -> Runtime:
     app = workplace.app
     if not isinstance(app, Beatd):
         return _celery_work_of(app, workplace.hostname, settings)
@@ -369,16 +369,18 @@ def _work_of(workplace: LoadedApp, settings: Settings) -> _Work:
     kept = results.connect(settings) if settings.result_url else None
     successors = replace(executor.successors, apart=in_a_thread)
     conductor = ChordKeeper(kept, successors, limits)
-    return _Work(app.tasks, executor, kept, conductor, signals.worker_process_init.send)
+    return Runtime(
+        app.tasks, executor, kept, conductor, signals.worker_process_init.send
+    )
 
 
-def _celery_work_of(app: object, hostname: str, settings: Settings) -> _Work:
+def _celery_work_of(app: object, hostname: str, settings: Settings) -> Runtime:
     limits = limits_of(settings)
     runner = CeleryRunner(app, limits, hostname)
     kept = CeleryResults(app) if settings.result_url else None
     conductor = CeleryChordKeeper(app, limits)
     tasks = celery_app.registry_of(app)
-    return _Work(tasks, runner, kept, conductor, runner.initialise)
+    return Runtime(tasks, runner, kept, conductor, runner.initialise)
 
 
 def _call_all(functions: Iterable[Callable[[], object]]) -> None:
