@@ -282,7 +282,7 @@ def life_of(
     """
     work = _work_of(workplace, settings)
     # What its handlers prepare in the worker's process, children are to have here too.
-    signals.worker_init.send(_Elsewhere(workplace.hostname))
+    signals.worker_init.send(RemoteWorker(workplace.hostname))
     child = Child(
         work.runner,
         partial(_call_all, [begin_process, work.initialise]),
@@ -293,7 +293,7 @@ def life_of(
 
 
 @dataclass(frozen=True, slots=True)
-class _Elsewhere:
+class RemoteWorker:
     """A worker whose loop is in another process, as receivers of signals see it."""
 
     hostname: str
