@@ -30,7 +30,7 @@ class NoEntry(Failure):
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class ScheduleView:
     """A config, and what its schedule file says."""
 
     config: Config
@@ -70,14 +70,14 @@ class Outlook:
         return _words(spec) if zone == self.zone else f"{_words(spec)} {zone}"
 
 
-def outlook(context: click.Context) -> Outlook:
+def outlook(context: click.Context) -> ScheduleView:
     """Read the config that is wanted, and its schedule file if it is there.
 
     Raises ConfigError and ScheduleFileError.
     """
     config = load(wanted(context))
     path = Path(config.settings.beat_schedule_filename)
-    return Outlook(config, path, view(path) if path.exists() else None)
+    return ScheduleView(config, path, view(path) if path.exists() else None)
 
 
 def line_of(config: Config, name: str) -> Place | None:
