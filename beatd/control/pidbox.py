@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from beatd.brokers.base import Broadcast, Hearing, Outgoing
+from beatd.brokers.base import Broadcast, Outgoing, Subscription
 from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable, MessageError
 from beatd.events.lamport import LamportClock
@@ -81,7 +81,7 @@ class Pidbox:
         self._deliver = deliver
         self._exchange = f"{settings.control_exchange}.pidbox"
         self._expires = settings.control_queue_expires
-        self._hearing: Hearing = broker.listen(
+        self._hearing: Subscription = broker.listen(
             Queue(
                 f"{node}.{self._exchange}", self._exchange, "fanout", "", self._expires
             )

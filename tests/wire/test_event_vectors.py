@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from beatd import Ignore, Reject
-from beatd.brokers.base import Broadcast, Hearing
+from beatd.brokers.base import Broadcast, Subscription
 from beatd.instant import SECOND
 from beatd.message import read_notice
 from beatd.routing import Queue
@@ -53,7 +53,7 @@ class BatchWorker:
         self.events.enabled = True
         worker.tell.events = self.events
         assert isinstance(self.bench.broker, Broadcast)
-        self._hearing: Hearing = self.bench.broker.listen(
+        self._hearing: Subscription = self.bench.broker.listen(
             Queue("celeryev.me", "celeryev", "fanout", "#")
         )
         self._hearing.wait(0)

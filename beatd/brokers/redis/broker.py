@@ -25,7 +25,7 @@ from beatd.brokers.base import (
     Term,
     idle,
 )
-from beatd.brokers.redis.broadcast import ChannelHearing
+from beatd.brokers.redis.broadcast import ChannelSubscription
 from beatd.brokers.redis.connection import Server
 from beatd.brokers.redis.listening import MessageWait, ReleaseWait
 from beatd.brokers.redis.wire import Wire
@@ -360,8 +360,8 @@ class RedisBroker:
 
     # Broadcast
 
-    def listen(self, queue: Queue) -> ChannelHearing:
-        return ChannelHearing(
+    def listen(self, queue: Queue) -> ChannelSubscription:
+        return ChannelSubscription(
             self._server, lambda: self._wire, queue, self.declare, self._clock
         )
 
