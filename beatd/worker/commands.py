@@ -116,7 +116,7 @@ class Controlled(Protocol):
 Function: TypeAlias = Callable[..., object]
 
 
-def obey(worker: Controlled, command: Command) -> None:
+def execute(worker: Controlled, command: Command) -> None:
     """Do what a command asks for, and answer; whatever it holds, nothing is raised."""
     logger.debug(
         "remote control: %s", shown(command.method), extra={"event": "control.command"}

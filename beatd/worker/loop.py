@@ -35,7 +35,7 @@ from beatd.tasks import Registry
 from beatd.worker.admission import Admission
 from beatd.worker.autoscale import LOOK, Autoscale
 from beatd.worker.backlog import Backlog
-from beatd.worker.commands import obey
+from beatd.worker.commands import execute
 from beatd.worker.events import Load, WorkerEvents
 from beatd.worker.in_flight import InFlight
 from beatd.worker.inbox import (
@@ -253,7 +253,7 @@ class Worker:
             case Settled(settlements):
                 self._settled(settlements)
             case Command():
-                obey(self, event)
+                execute(self, event)
             case KnownAsRevoked(task_ids):
                 self.revocations.learn(task_ids)
             case Stop():
