@@ -60,7 +60,9 @@ def run_worker(options: Options, *, beat: bool) -> int:
             config, choice, workplace, inbox, tell=tell, begin_process=log.begin_child
         )
         scheduler = _Beat(options, config, Notify(), SimpleQueue()) if beat else None
-        _Crew(worker, scheduler, inbox, notify).run(partial(_announce, options, config))
+        WorkerService(worker, scheduler, inbox, notify).run(
+            partial(_announce, options, config)
+        )
         notify.stopping()
     return 0
 
@@ -109,7 +111,7 @@ def _listed(text: str | None) -> list[str]:
 
 
 @dataclass
-class _Crew:
+class WorkerService:
     """A worker, perhaps with a scheduler in a thread beside it, and their signals."""
 
     worker: Worker
