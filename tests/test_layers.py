@@ -27,7 +27,7 @@ config      entries loading options
 storage     file_lock sqlite_file
 brokers     base memory redis.connection redis.listening redis.wire redis.broadcast
             redis.broker redis sqlite *
-scheduler   leadership loop schedule_file
+scheduler   file_view leadership loop schedule_file
 results     base chords disabled exceptions encoding redis sqlite *
 events      lamport zone event
 tasks       current async_result *

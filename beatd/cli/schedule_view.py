@@ -18,7 +18,7 @@ from beatd.config.entries import BadEntry, spec_of
 from beatd.config.loading import Config, load
 from beatd.config.settings import Place, did_you_mean, table
 from beatd.instant import Instant
-from beatd.scheduler.schedule_file import View, view
+from beatd.scheduler.file_view import View, view
 from beatd.timetable.entry import Due, Entry, Mark
 from beatd.timetable.policy import decide
 

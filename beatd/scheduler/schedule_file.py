@@ -1,26 +1,17 @@
 """The schedule file: this host's copy of the ledger, for people and for the next start.
 
-It is an SQLite file as sqlitedict makes it, each value a text of JSON, so that anyone
-can look into it and opening it runs no code:
-
-ledger    entry -> {"slot", "fingerprint", "total_run_count", "last_run_at"}
-dropped   entry -> {reason: how many slots were dropped for it}
-meta      "namespace", "timezone", "term" (the largest number seen), "era"
-
-`slot` is in milliseconds since the epoch; the format's version is SQLite's
-`user_version`. The broker's ledger is what makes a slot run once: this copy is written
-after it, and may lag behind or be lost.
+What its rows say is in file_view.py. The broker's ledger is what makes a slot run once:
+this copy is written after it, and may lag behind or be lost.
 """
 
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import TypeVar
 
 import msgspec
 from sqlitedict import SqliteDict
@@ -28,16 +19,27 @@ from sqlitedict import SqliteDict
 from beatd.brokers.base import LedgerCopy
 from beatd.clock import Clock
 from beatd.errors import ScheduleFileError
-from beatd.instant import datetime_of, instant_of
+from beatd.instant import datetime_of
+from beatd.scheduler.file_view import (
+    META,
+    TABLES,
+    Pair,
+    View,
+    encode,
+    encoded_rows,
+    ledger_rows,
+    understand,
+    unusable,
+    view,
+    view_of,
+)
 from beatd.storage.file_lock import FileLock
 from beatd.storage.sqlite_file import (
     SCHEDULE_FILE,
     State,
     damage,
-    look,
     look_to_write,
     make,
-    query,
     set_aside,
 )
 from beatd.timetable.entry import Mark
@@ -46,8 +48,6 @@ logger = logging.getLogger(__name__)
 
 # It logs each failed statement, with a stack; we say once what is wrong.
 logging.getLogger("sqlitedict").setLevel(logging.CRITICAL)
-
-TABLES = ("ledger", "dropped", "meta")
 
 _MAKE = 'CREATE TABLE "{}" (key TEXT PRIMARY KEY, value BLOB)'
 """As sqlitedict makes its tables; here in one step with the file's marks."""
@@ -58,73 +58,7 @@ _ROWS = 250
 _BUSY_TIMEOUT = 200
 """Milliseconds that a flush waits for who else writes: the scheduler waits with it."""
 
-_NAMED = 5
-"""How many rows that cannot be read are named, at most."""
-
-_CONFIG = 78
-"""The exit status of a bad configuration (sysexits.h)."""
-
-_FIRST = instant_of(datetime.min.replace(tzinfo=UTC))
-_LAST = instant_of(datetime.max.replace(tzinfo=UTC))
-
-_Slot = Annotated[int, msgspec.Meta(ge=_FIRST, le=_LAST)]
-_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**48)]
-_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
-
-
-class _Row(msgspec.Struct):
-    """One entry's value in `ledger`, in the words that users know."""
-
-    slot: _Slot
-    fingerprint: str
-    total_run_count: _Count
-    last_run_at: _Moment | None
-
-
-_row = msgspec.json.Decoder(_Row)
-_counts = msgspec.json.Decoder(dict[str, _Count])
-_meta: dict[str, msgspec.json.Decoder[Any]] = {
-    "namespace": msgspec.json.Decoder(str),
-    "timezone": msgspec.json.Decoder(str),
-    "term": msgspec.json.Decoder(_Count),
-    "era": msgspec.json.Decoder(_Count),
-}
-
-_Pair: TypeAlias = tuple[Any, Any]
-"""A row as SQLite gives it; texts are bytes, and a stranger may have put in others."""
-
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What a schedule file says."""
-
-    marks: Mapping[str, Mark] = field(default_factory=dict)
-    dropped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    namespace: str = ""
-    timezone: str = ""
-    term: int = 0
-    era: int = 0
-
-
-def view(path: Path) -> View:
-    """Read the file, beside a leader that writes it; make, change and lock nothing.
-
-    A file that is not there says nothing. Rows that cannot be understood are left out
-    and named in the log. Raises ScheduleFileError.
-    """
-    seen, bad = _understand(_tables_of(path, TABLES))
-    if bad:
-        more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-        logger.warning(
-            "%s: rows that cannot be understood are passed over: %s%s",
-            path,
-            ", ".join(bad[:_NAMED]),
-            more,
-            extra={"event": "file.bad_rows"},
-        )
-    return seen
 
 
 class ScheduleFile:
@@ -155,7 +89,7 @@ class ScheduleFile:
         self._term = 0
         found = look_to_write(path, SCHEDULE_FILE)
         if found.state is State.REFUSED:
-            raise _unusable(path, found.problem)
+            raise unusable(path, found.problem)
         self._lock = FileLock(path.with_name(f"{path.name}.lock"))
         if found.state is State.OURS:
             self._check_namespace()
@@ -188,7 +122,7 @@ class ScheduleFile:
         """Give the largest term number seen, by us or by who writes the file now."""
         if not self._lock.held:
             with suppress(ScheduleFileError):
-                self._term = max(self._term, _view_of(self.path, "meta").term)
+                self._term = max(self._term, view_of(self.path, "meta").term)
         return self._term
 
     def rewrite(
@@ -239,7 +173,7 @@ class ScheduleFile:
 
     def _check_namespace(self) -> None:
         try:
-            theirs = _view_of(self.path, "meta").namespace
+            theirs = view_of(self.path, "meta").namespace
         except ScheduleFileError:
             return  # who locks it finds out what is wrong
         if theirs not in ("", self._namespace):
@@ -247,7 +181,7 @@ class ScheduleFile:
                 f"belongs to the namespace {theirs!r},"
                 f" and these settings say {self._namespace!r}"
             )
-            raise _unusable(self.path, problem)
+            raise unusable(self.path, problem)
 
     def _open(self) -> "_Tables | None":
         """Lock and open the file, as far as that is not done; None: it cannot be."""
@@ -267,7 +201,7 @@ class ScheduleFile:
         """Open the file; made if there is none, set aside first if it is damaged."""
         found = look_to_write(self.path, SCHEDULE_FILE)
         if found.state is State.REFUSED:
-            raise _unusable(self.path, found.problem)
+            raise unusable(self.path, found.problem)
         if found.state is State.OURS:
             problem = damage(self.path, TABLES)
         else:
@@ -276,7 +210,7 @@ class ScheduleFile:
             self._set_aside(problem)
         if problem or found.state is State.ABSENT:
             make(self.path, SCHEDULE_FILE, [_MAKE.format(name) for name in TABLES])
-        return _Tables(self.path, _view_of(self.path, "dropped").dropped)
+        return _Tables(self.path, view_of(self.path, "dropped").dropped)
 
     def _set_aside(self, problem: str) -> None:
         stamp = f"{datetime_of(self._clock.now()):%Y%m%dT%H%M%S}"
@@ -297,7 +231,7 @@ class ScheduleFile:
             extra={"event": "file.lost"},
         )
         with suppress(sqlite3.Error):
-            old, _ = _understand(tables.read())
+            old, _ = understand(tables.read())
             self._changes.put_under(old)
         self._close_tables()
 
@@ -355,7 +289,7 @@ class _Changes:
         for entry, counts in old.dropped.items():
             if entry not in self.gone:
                 self.count({(entry, reason): n for reason, n in counts.items()})
-        for name in _meta.keys() - self.meta.keys():
+        for name in META.keys() - self.meta.keys():
             self.meta[name] = getattr(old, name)
 
 
@@ -373,7 +307,7 @@ class _Tables:
             str(path),
             tablename="ledger",
             journal_mode="WAL",
-            encode=_encode,
+            encode=encode,
             decode=msgspec.json.decode,
             outer_stack=False,
         )
@@ -398,9 +332,9 @@ class _Tables:
         try:
             self._delete("ledger", changes.gone)
             self._delete("dropped", changes.gone)
-            self._replace("ledger", _rows(changes.marks))
-            self._replace("dropped", _encoded(dropped))
-            self._replace("meta", _encoded(changes.meta))
+            self._replace("ledger", ledger_rows(changes.marks))
+            self._replace("dropped", encoded_rows(dropped))
+            self._replace("meta", encoded_rows(changes.meta))
             self._run("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
@@ -410,7 +344,7 @@ class _Tables:
             self._dropped.pop(entry, None)
         self._dropped |= dropped
 
-    def read(self) -> dict[str, list[_Pair]]:
+    def read(self) -> dict[str, list[Pair]]:
         """Give all rows, also of a file that has no name any more."""
         select = "SELECT CAST(key AS BLOB), CAST(value AS BLOB) FROM {}"
         return {
@@ -442,78 +376,6 @@ class _Tables:
         self._ledger.conn.select_one(sql, values)
 
 
-def _tables_of(path: Path, names: Sequence[str]) -> dict[str, list[_Pair]]:
-    found = look(path, SCHEDULE_FILE)
-    match found.state:
-        case State.ABSENT:
-            return {}
-        case State.REFUSED:
-            raise _unusable(path, found.problem)
-        case State.DAMAGED:
-            raise _unusable(path, f"is damaged: {found.problem}")
-    try:
-        tables = query(path, *(f"SELECT key, value FROM {name}" for name in names))
-    except (OSError, sqlite3.Error) as error:
-        raise _unusable(path, f"cannot be read: {error}") from error
-    return dict(zip(names, tables, strict=True))
-
-
-def _view_of(path: Path, table: str) -> View:
-    """Read one table only, and pass over in silence what cannot be understood."""
-    seen, _ = _understand(_tables_of(path, [table]))
-    return seen
-
-
-def _understand(tables: Mapping[str, list[_Pair]]) -> tuple[View, list[str]]:
-    """Give what the rows say, and the names of those that say nothing."""
-    bad: list[str] = []
-    marks = _understood(tables.get("ledger", []), lambda _, value: _mark_of(value), bad)
-    dropped = _understood(
-        tables.get("dropped", []), lambda _, value: _counts.decode(value), bad
-    )
-    meta = _understood(
-        tables.get("meta", []), lambda name, value: _meta[name].decode(value), bad
-    )
-    return View(marks, dropped, **meta), bad
-
-
-def _understood(
-    rows: list[_Pair], decode: Callable[[str, Any], _T], bad: list[str]
-) -> dict[str, _T]:
-    """Decode each row; name in `bad` the ones that are not what we write."""
-    good = {}
-    for key, value in rows:
-        try:
-            name = str(key, "utf-8")
-            good[name] = decode(name, value)
-        except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError):
-            bad.append(repr(key)[:80])
-    return good
-
-
-def _mark_of(value: bytes) -> Mark:
-    row = _row.decode(value)
-    last = None if row.last_run_at is None else instant_of(row.last_run_at)
-    return Mark(row.slot, row.fingerprint, row.total_run_count, last)
-
-
-def _rows(marks: Mapping[str, Mark]) -> list[tuple[str, str]]:
-    return [(entry, _encode(_row_of(mark))) for entry, mark in marks.items()]
-
-
-def _row_of(mark: Mark) -> _Row:
-    last = None if mark.last is None else datetime_of(mark.last)
-    return _Row(mark.slot, mark.fingerprint, mark.runs, last)
-
-
-def _encoded(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(name, _encode(value)) for name, value in values.items()]
-
-
-def _encode(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
-
-
 def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
     return {
         key: one.get(key, 0) + other.get(key, 0) for key in one.keys() | other.keys()
@@ -537,11 +399,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _words(clock: Clock) -> str:
     started = datetime_of(clock.now())
     return f"pid {os.getpid()} on this host, started {started:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _unusable(path: Path, problem: str) -> ScheduleFileError:
-    message = (
-        f"{path} {problem}\n"
-        "  it was left as it is; --schedule-filename names another file"
-    )
-    return ScheduleFileError(message, _CONFIG)
