@@ -27,6 +27,18 @@ class Process:
     """`beat` or `worker`: its settings are called after it."""
     config: Config
 
+    def become(self) -> None:
+        """Have this process be whose the options want it to be.
+
+        With --detach it is a process in the background that returns from here. Raises
+        ConfigError.
+        """
+        if daemon.wants_detaching(self.options.detach):
+            daemon.detach(self.said("executable"))
+        if umask := self.said("umask"):
+            os.umask(daemon.umask_of(umask))
+        daemon.become(self.said("uid"), self.said("gid"))
+
     @contextmanager
     def in_service(self, node: str) -> Iterator[logs.Log]:
         """Be the node of this name for the block's time: log for it, hold its pid file.
@@ -94,17 +106,9 @@ def load_config(options: Options, kind: str) -> Process:
 
 
 def begin(options: Options, kind: str) -> Process:
-    """Load the config, and have this process be whose the options want it to be.
-
-    With --detach it is a process in the background that returns from here. Raises
-    ConfigError.
-    """
+    """Load the config, and `become` what it and the options say. Raises ConfigError."""
     process = load_config(options, kind)
-    if daemon.wants_detaching(options.detach):
-        daemon.detach(process.said("executable"))
-    if umask := process.said("umask"):
-        os.umask(daemon.umask_of(umask))
-    daemon.become(process.said("uid"), process.said("gid"))
+    process.become()
     return process
 
 

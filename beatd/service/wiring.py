@@ -121,7 +121,7 @@ def scheduler_of(config: Config) -> Scheduler:
 TAKEN_ONCE = (
     *("beat_namespace", "beat_schedule_filename", "beat_lock_timeout"),
     *("beat_max_loop_interval", "beat_logfile", "beat_pidfile"),
-    *("beat_uid", "beat_gid", "beat_umask"),
+    *("beat_uid", "beat_gid", "beat_umask", "beat_executable"),
     *("broker_transport_options", "broker_use_ssl", "broker_connection_timeout"),
     *("task_send_sent_event", "event_exchange", "event_serializer"),
     *("result_backend_transport_options", "redis_backend_use_ssl"),
