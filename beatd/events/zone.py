@@ -1,11 +1,12 @@
 """The zone that tasks see as local time."""
 
 import os
-import time
 from datetime import UTC, tzinfo
 from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
+
+from beatd.clock import set_local_time
 
 
 @cache
@@ -27,5 +28,4 @@ def local_time(zone: str) -> None:
     Called before any thread is started and before the pool forks.
     """
     machine_zone()  # while the environment still says it
-    os.environ["TZ"] = zone
-    time.tzset()
+    set_local_time(zone)

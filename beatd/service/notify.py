@@ -6,20 +6,16 @@ All of it does nothing where `$NOTIFY_SOCKET` is not set.
 import contextlib
 import os
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from beatd.clock import SystemClock, monotonic_microseconds
 from beatd.instant import SECOND, Span
 
 STATUS_EVERY: Span = SECOND
 
 PATIENCE: Span = SECOND
 """How long to wait for a manager that has too much unread already."""
-
-
-def _milliseconds() -> Span:
-    return time.monotonic_ns() // 1_000_000
 
 
 @dataclass
@@ -29,7 +25,7 @@ class Notify:
     address: str = ""
     watchdog: Span | None = None
     """Between two pings: half of what the manager waits. None: it does not watch."""
-    elapsed: Callable[[], Span] = _milliseconds
+    elapsed: Callable[[], Span] = SystemClock().elapsed
     _pinged_at: Span | None = field(default=None, init=False)
     _status: str = field(default="", init=False)
     _status_at: Span | None = field(default=None, init=False)
@@ -51,7 +47,7 @@ class Notify:
 
     def reloading(self) -> None:
         """Say that a reload begins; `ready` ends it."""
-        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._send("RELOADING=1", f"MONOTONIC_USEC={monotonic_microseconds()}")
 
     def stopping(self, status: str = "stopping") -> None:
         """Say that the service is on its way out."""
