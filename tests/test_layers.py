@@ -82,6 +82,16 @@ IMPURE = {
 }  # fmt: skip
 """What it does not call of modules that are pure else."""
 
+TODAY = {
+    f"{prefix}{call}"
+    for prefix in ("", "datetime.")
+    for call in ("date.today", "datetime.now", "datetime.today", "datetime.utcnow")
+}
+"""What else says what time it is, and what is called nowhere."""
+
+TO_BE_GIVEN_A_CLOCK = {"worker.stage"}
+"""Modules that read the monotonic clock by themselves as yet."""
+
 MAKERS = {
     # The command line asks brokers that nobody else has open: whether an address is
     # good (check), what lies there (dead), to remove it before the start (worker).
@@ -286,11 +296,15 @@ def test_only_who_composes_opens_files_and_connections(maker: str) -> None:
 
 
 def test_only_the_clock_tells_the_time() -> None:
-    for module, path in packaged():
-        if module != "clock":
-            source = path.read_text()
-            assert "time.time(" not in source, module
-            assert "datetime.now(" not in source, module
+    by_time = {
+        module
+        for module, path in packaged()
+        if any(f"{name}.".startswith("time.") for name in imports_of(path))
+    }
+    by_date = [module for module, path in packaged() if calls_in(path) & TODAY]
+
+    assert by_time == {"clock", *TO_BE_GIVEN_A_CLOCK}
+    assert by_date == []
 
 
 def test_every_module_has_one_line_of_the_order() -> None:
