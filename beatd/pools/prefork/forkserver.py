@@ -3,7 +3,8 @@
 Forking a process that has threads copies locks that nobody will ever release. So there
 is one process that has none: a copy of the pool's own, forked early, before there are
 threads and connections, with all task modules imported; or a new interpreter, which
-imports them itself and has nothing of the pool's process. What it does: tending.py.
+imports them itself and has nothing of the pool's process. What it does is in
+forkserver_main.py.
 """
 
 import os

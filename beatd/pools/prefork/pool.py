@@ -1,7 +1,7 @@
 """Jobs run in child processes, under supervision: start, hand out, end, replace.
 
 One thread owns all that follows; the methods of the pool only leave it something to do.
-What a child does is in child.py, how it comes into the world in nursery.py.
+What a child does is in child.py, how it comes into the world in forkserver.py.
 """
 
 import logging
