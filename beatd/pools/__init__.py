@@ -5,7 +5,7 @@ from collections.abc import Callable
 from beatd import greenlets
 from beatd.errors import ConfigError
 from beatd.pools.base import AsyncRunner, Pool, PoolEvent
-from beatd.pools.prefork.forkserver import Birth
+from beatd.pools.prefork.forkserver import Starter
 
 NAMES = ("prefork", "threads", "solo", "asyncio", *greenlets.NAMES)
 
@@ -20,7 +20,7 @@ def create(
     max_tasks_per_child: int | None = None,
     max_memory_per_child: int | None = None,
     alive_timeout: float | None = None,
-    spawn: Birth | None = None,
+    spawn: Starter | None = None,
     fork: bool = True,
     on_renewed: Callable[[bytes], object] = lambda about: None,
     on_crash: Callable[[BaseException], object] | None = None,

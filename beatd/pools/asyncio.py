@@ -20,7 +20,7 @@ from beatd.pools.base import (
     TimedOut,
     lost_by,
 )
-from beatd.pools.pending import OpenJobs
+from beatd.pools.pending import PendingJobs
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Asyncio:
         self.size = size
         self._runner = runner
         self._initialise = initialise
-        self._open = OpenJobs(on_event)
+        self._open = PendingJobs(on_event)
         self._waiting: deque[Job] = deque()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._hands = _Hands()

@@ -10,7 +10,7 @@ from typing import Any
 from beatd.greenlets import Greenlets
 from beatd.pools.base import Job, PoolEvent, Runner, TimedOut, run
 from beatd.pools.limits import time_limit
-from beatd.pools.pending import OpenJobs
+from beatd.pools.pending import PendingJobs
 
 
 class Green:
@@ -38,7 +38,7 @@ class Green:
         self._runner = runner
         self._greenlets = greenlets
         self._initialise = initialise
-        self._open = OpenJobs(on_event)
+        self._open = PendingJobs(on_event)
         self._waiting: deque[Job] = deque()
         self._running: dict[str, Any] = {}
         self._one_ended = threading.Condition()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from beatd.pools.base import Finished, Job, Lost, PoolEvent, Started, TimedOut
 
 
-class OpenJobs:
+class PendingJobs:
     """The jobs of a pool whose end has not been told; the first to tell it is right.
 
     Invariant: of each job that was added `on_event` hears one end, and no start after.

@@ -8,7 +8,7 @@ from queue import SimpleQueue
 
 from beatd.pools.base import Job, PoolEvent, Runner, TimedOut, run
 from beatd.pools.limits import time_limit
-from beatd.pools.pending import OpenJobs
+from beatd.pools.pending import PendingJobs
 
 
 class Threads:
@@ -34,7 +34,7 @@ class Threads:
         self._runner = runner
         self._initialise = initialise
         self._line: SimpleQueue[Job | None] = SimpleQueue()
-        self._open = OpenJobs(on_event)
+        self._open = PendingJobs(on_event)
         self._serving = 0
         self._one_left = threading.Condition()
 

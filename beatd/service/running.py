@@ -18,7 +18,7 @@ from beatd.config.options import Options, Told
 from beatd.config.settings import Settings, mask
 from beatd.errors import ConfigError
 from beatd.instant import Instant, datetime_of, span_of
-from beatd.pools.prefork.forkserver_main import Life
+from beatd.pools.prefork.forkserver_main import RunChild
 from beatd.scheduler.loop import Scheduler
 from beatd.service import daemon, process, wiring
 from beatd.service.nodes import node_name
@@ -71,7 +71,7 @@ def _told(options: Options, modules: Sequence[str]) -> Told:
     return Told(sys.path, options, list(modules))
 
 
-def become_nursery(told: Told) -> tuple[Life, bytes]:
+def become_fork_server(told: Told) -> tuple[RunChild, bytes]:
     """Make this new interpreter one from which a worker's children can be forked.
 
     Gives what these do, and what there is to say of their tasks. User, working
@@ -83,7 +83,7 @@ def become_nursery(told: Told) -> tuple[Life, bytes]:
     workplace = wiring.workplace_of(program.config, choice)
     log = program.begin_log(workplace.hostname)
     settings = program.config.settings
-    return wiring.life_of(settings, workplace, told.modules, log.begin_child)
+    return wiring.run_child_of(settings, workplace, told.modules, log.begin_child)
 
 
 def choice_of(options: Options) -> wiring.WorkerChoice:

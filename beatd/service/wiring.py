@@ -33,9 +33,9 @@ from beatd.events.lamport import LamportClock
 from beatd.events.zone import local_time, machine_zone
 from beatd.instant import span_of
 from beatd.pools.base import AsyncRunner
-from beatd.pools.prefork.child import Child
+from beatd.pools.prefork.child import ChildMain
 from beatd.pools.prefork.forkserver import spawned
-from beatd.pools.prefork.forkserver_main import Life
+from beatd.pools.prefork.forkserver_main import RunChild
 from beatd.results.base import READY_STATES, Keeper, Meta
 from beatd.routing import Queue, Router, worker_direct
 from beatd.runs.builtin import add_builtin_tasks
@@ -269,12 +269,12 @@ def _interpreter() -> Sequence[str]:
     return [sys.executable, *flags, "-m", "beatd.spawned"]
 
 
-def life_of(
+def run_child_of(
     settings: Settings,
     workplace: LoadedApp,
     modules: Sequence[str],
     begin_process: Callable[[], object],
-) -> tuple[Life, bytes]:
+) -> tuple[RunChild, bytes]:
     """Give what children that are forked from a new interpreter do.
 
     And what there is to say of their tasks; these modules were asked for. What
@@ -283,13 +283,13 @@ def life_of(
     work = _work_of(workplace, settings)
     # What its handlers prepare in the worker's process, children are to have here too.
     signals.worker_init.send(RemoteWorker(workplace.hostname))
-    child = Child(
+    child = ChildMain(
         work.runner,
         partial(_call_all, [begin_process, work.initialise]),
         settings.worker_max_tasks_per_child,
         settings.worker_max_memory_per_child,
     )
-    return child.live, describe(work.tasks, modules)
+    return child.run, describe(work.tasks, modules)
 
 
 @dataclass(frozen=True, slots=True)

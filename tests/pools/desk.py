@@ -35,7 +35,7 @@ from beatd.pools.base import (
 )
 from beatd.pools.limits import soft_limit, soft_limited
 from beatd.pools.prefork import places
-from beatd.pools.prefork.child import Child
+from beatd.pools.prefork.child import ChildMain
 from beatd.pools.prefork.frames import Report, pack
 from tests.servers import PATIENCE, eventually
 
@@ -301,7 +301,7 @@ def _channel() -> int:
     """
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        if frame.f_code is Child.live.__code__:
+        if frame.f_code is ChildMain.run.__code__:
             channel: socket.socket = frame.f_locals["channel"]
             return channel.fileno()
         frame = frame.f_back

@@ -242,9 +242,7 @@ def test_a_pool_that_grows_and_shrinks_all_the_time_loses_nothing(
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bound", ["max_tasks_per_child", "max_memory_per_child"])
-def test_bounds_of_a_childs_life_hold_where_there_are_children(
-    name: str, bound: str
-) -> None:
+def test_bounds_of_a_child_hold_where_there_are_children(name: str, bound: str) -> None:
     bounds: dict[str, Any] = {bound: 1}  # task, or KiB
     at = Desk(lambda *args: create(name, *args, size=1, **bounds))
     at.pool.start()

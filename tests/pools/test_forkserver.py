@@ -1,4 +1,4 @@
-"""What a nursery does at its end of the socket, whatever comes or does not come."""
+"""What a fork server does at its end of the socket, whatever comes or does not come."""
 
 import os
 import resource
@@ -28,17 +28,17 @@ class Line:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             record = RECORD.pack(FORK, number, 0)
-            fds = [theirs.fileno(), theirs.fileno()]  # it lives without claims, too
+            fds = [theirs.fileno(), theirs.fileno()]  # it works without claims, too
             socket.send_fds(self._control, [record], fds)
 
 
 @contextmanager
-def nursery(life: Callable[[socket.socket, int], object]) -> Iterator[Line]:
+def fork_server(run: Callable[[socket.socket, int], object]) -> Iterator[Line]:
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):  # as little room as there can be
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     with theirs:
-        process = forked(life)(ours, theirs)
+        process = forked(run)(ours, theirs)
     line = Line(ours, process.pid)
     assert line.hear() == (READY, 0, 0)
     try:
@@ -49,8 +49,8 @@ def nursery(life: Callable[[socket.socket, int], object]) -> Iterator[Line]:
         process.wait()
 
 
-def test_ends_that_nobody_hears_yet_keep_no_child_from_being_born() -> None:
-    with nursery(lambda channel, claims: os._exit(3)) as line:
+def test_ends_that_nobody_hears_yet_keep_no_child_from_being_forked() -> None:
+    with fork_server(lambda channel, claims: os._exit(3)) as line:
         for number in range(100):
             line.ask_for(number)
 
@@ -59,8 +59,8 @@ def test_ends_that_nobody_hears_yet_keep_no_child_from_being_born() -> None:
     assert sorted(heard) == [(GONE, number, 3 << 8) for number in range(100)]
 
 
-def test_a_nursery_that_runs_out_of_files_says_that_there_is_no_child() -> None:
-    with nursery(lambda channel, claims: os._exit(3)) as line:
+def test_a_fork_server_that_runs_out_of_files_says_that_there_is_no_child() -> None:
+    with fork_server(lambda channel, claims: os._exit(3)) as line:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.prlimit(line.pid, resource.RLIMIT_NOFILE, (3, hard))
         line.ask_for(1)

@@ -336,7 +336,7 @@ def test_a_task_that_kills_its_parent_costs_what_ran(
             Lost(other.token, "signal 9 (SIGKILL)"),
         ]
         assert_next_runs(pool)
-    assert events_of(caplog) == ["pool.nursery"]
+    assert events_of(caplog) == ["pool.forkserver"]
 
 
 def test_an_idle_child_that_dies_is_replaced(
@@ -367,7 +367,7 @@ def test_a_child_that_cannot_start_is_tried_again_and_said_once(
 
         assert pool.run(one) == [Finished(one.token, b"at last")]
     assert tries.read_text() == "xxx"
-    assert events_of(caplog) == ["pool.stillborn"]
+    assert events_of(caplog) == ["pool.start_failed"]
 
 
 def test_a_child_that_takes_too_long_to_start_is_killed_and_replaced(
@@ -386,12 +386,12 @@ def test_a_child_that_takes_too_long_to_start_is_killed_and_replaced(
     with at_work(initialise=initialise, alive_timeout=4, clock=clock) as pool:
         slow = int(eventually(pids.read_text, "a child to begin"))
         let_pass(4 * SECOND, clock, pool)
-        eventually(lambda: "pool.stillborn" in events_of(caplog), "it to be said")
+        eventually(lambda: "pool.start_failed" in events_of(caplog), "it to be said")
         assert not is_alive(slow)
 
         let_pass(PAUSE, clock, pool)
         assert pool.report(desk.pid) == pids.read_text().split()[1]
-    assert events_of(caplog) == ["pool.stillborn"]
+    assert events_of(caplog) == ["pool.start_failed"]
     assert "before it was ready: it took too long;" in caplog.text
 
 
@@ -419,7 +419,7 @@ def test_a_pool_that_runs_out_of_files_goes_on_when_there_are_more(
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard[1]))
     try:
         outcomes = pool.run(one)
-        eventually(lambda: "pool.stillborn" in events_of(caplog), "it to be said")
+        eventually(lambda: "pool.start_failed" in events_of(caplog), "it to be said")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, hard)
 
@@ -442,11 +442,11 @@ def test_stop_ends_when_no_child_can_start() -> None:
 def test_kill_ends_although_the_process_that_forks_does_not_obey() -> None:
     clock = FakeClock()
     with at_work(clock=clock) as pool:
-        nursery = int(pool.report(desk.parent))
+        server = int(pool.report(desk.parent))
         one = job(desk.sleep, desk.LONG)
         pool.submit(one)
         pid = pool.started(one).pid
-        os.kill(nursery, signal.SIGSTOP)
+        os.kill(server, signal.SIGSTOP)
         killing = threading.Thread(target=pool.pool.kill)
         killing.start()
 
@@ -501,14 +501,14 @@ def test_processes_that_a_task_starts_end_by_the_signals_that_it_outlives(
 
 
 def test_the_process_that_forks_outlives_a_signal_to_the_group(pool: Desk) -> None:
-    nursery = int(pool.report(desk.parent))
+    server = int(pool.report(desk.parent))
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        os.kill(nursery, number)
+        os.kill(server, number)
 
     one = job(desk.exit_at_once, 3)
     assert pool.run(one) == [Lost(one.token, "exit status 3")]
-    assert int(pool.report(desk.parent)) == nursery
+    assert int(pool.report(desk.parent)) == server
 
 
 def test_after_the_end_no_process_is_left(pool: Desk) -> None:
@@ -550,8 +550,8 @@ def test_children_die_in_mid_task_when_the_main_process_is_killed(
     main: "subprocess.Popen[str]",
 ) -> None:
     assert main.stdout
-    _, nursery = main.stdout.readline().split()
-    pids = [int(nursery), int(main.stdout.readline())]
+    _, server = main.stdout.readline().split()
+    pids = [int(server), int(main.stdout.readline())]
     assert all(map(is_alive, pids))
 
     main.kill()
@@ -574,7 +574,7 @@ def test_in_a_storm_each_job_still_ends_exactly_once(seed: int) -> None:
     chance = random.Random(seed)
     jobs = [chance.choice(STORM)() for _ in range(200)]
     with at_work(size=3, max_tasks_per_child=5) as pool:
-        nursery = int(pool.report(desk.parent))
+        server = int(pool.report(desk.parent))
         pool.submit(*jobs)
         for one in jobs:
             pid = pool.started(one).pid
@@ -582,7 +582,7 @@ def test_in_a_storm_each_job_still_ends_exactly_once(seed: int) -> None:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             if one is jobs[100]:
-                os.kill(nursery, signal.SIGKILL)
+                os.kill(server, signal.SIGKILL)
 
         pool.outcomes(jobs)
         pool.pool.stop()

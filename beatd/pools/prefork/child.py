@@ -1,4 +1,4 @@
-"""What a child of the prefork pool does with its life."""
+"""What runs in a child of the prefork pool."""
 
 import os
 import resource
@@ -19,7 +19,7 @@ CHUNK = 1 << 18
 _jobs = msgspec.msgpack.Decoder(list[Job])
 
 
-class Child:
+class ChildMain:
     """Runs the jobs that come through its channel, one after the other."""
 
     def __init__(
@@ -36,8 +36,8 @@ class Child:
         self._tasks = 0
         self._leaving = False
 
-    def live(self, channel: socket.socket, claims: int) -> None:
-        """Run what comes until the channel ends or a bound of this life is reached."""
+    def run(self, channel: socket.socket, claims: int) -> None:
+        """Run jobs until the channel ends, or this child has reached a bound."""
         if self._initialise:
             self._initialise()
         self._pid = os.getpid()

@@ -1,9 +1,9 @@
-"""The process from which all children of a pool are forked, as the pool sees it.
+"""The fork server, the process that forks all children of a pool: the pool's side.
 
 Forking a process that has threads copies locks that nobody will ever release. So there
 is one process that has none: a copy of the pool's own, forked early, before there are
 threads and connections, with all task modules imported; or a new interpreter, which
-imports them itself and has nothing of the pool's process. What it does is in
+imports them itself and has nothing of the pool's process. What that process does is in
 forkserver_main.py.
 """
 
@@ -25,15 +25,15 @@ from beatd.pools.prefork.forkserver_main import (
     OF_THE_SERVICE,
     READY,
     RECORD,
-    Life,
+    RunChild,
     outlive_group_signals,
-    tend,
+    serve,
 )
 from beatd.pools.prefork.frames import Frames, pack
 
 
-class NurseryDied(Exception):
-    """The nursery is gone, and its children with it."""
+class ForkServerDied(Exception):
+    """The fork server is gone, and its children with it."""
 
 
 class Process(Protocol):
@@ -50,29 +50,29 @@ class Process(Protocol):
         ...
 
 
-Birth: TypeAlias = Callable[[socket.socket, socket.socket], Process]
-"""Starts a nursery; is given the pool's end of the socket, and the nursery's."""
+Starter: TypeAlias = Callable[[socket.socket, socket.socket], Process]
+"""Starts a fork server; is given both ends of a socket, the pool's and the server's."""
 
 
-class Nursery:
-    """The pool's end: ask for children, hear of their ends."""
+class ForkServer:
+    """The fork server, as the pool sees it: it forks children, and tells their ends."""
 
-    def __init__(self, birth: Birth) -> None:
-        self._birth = birth
+    def __init__(self, start: Starter) -> None:
+        self._start = start
         self.alive = False
         self.ready = False
-        """Whether it has said that it can fork children."""
+        """Whether the process has said that it can fork children."""
         self.about = b""
-        """What it has said then, of its code."""
+        """What the process said of its code when it was ready."""
         self.fault = "it ended before it was ready"
-        """Why it died, if that was so."""
+        """Why the process died before it was ready, if it did."""
 
     def open(self) -> None:
-        """Start the nursery, for the first time or after it died; OSError if not."""
+        """Start the process, for the first time or after it died. Raises OSError."""
         self._control, theirs = socket.socketpair()
         try:
             with theirs:
-                self._process = self._birth(self._control, theirs)
+                self._process = self._start(self._control, theirs)
         except OSError:
             self._control.close()
             raise
@@ -80,13 +80,13 @@ class Nursery:
         self.alive = True
 
     def fileno(self) -> int:
-        """Is readable when `gone` has something to give."""
+        """Return the socket that is readable when `gone` has something to return."""
         return self._control.fileno()
 
     def fork(self, number: int, place: int, claims: int) -> socket.socket:
-        """Have a child forked for a place of the pool; give our end of its channel.
+        """Have a child forked for a place of the pool; return our end of its channel.
 
-        OSError if it cannot be.
+        OSError if it cannot be forked.
         """
         ours, theirs = socket.socketpair()
         record = RECORD.pack(FORK, number, place)
@@ -94,7 +94,7 @@ class Nursery:
             with theirs:
                 socket.send_fds(self._control, [record], [theirs.fileno(), claims])
         except (BrokenPipeError, ConnectionResetError):
-            pass  # a dead nursery is found by `gone`
+            pass  # a dead fork server is found by `gone`
         except OSError:
             ours.close()
             raise
@@ -106,13 +106,13 @@ class Nursery:
             self._control.sendall(RECORD.pack(KILL, number, signum))
 
     def kill_all(self) -> None:
-        """Kill the nursery itself, and by that all its children; `gone` finds that."""
+        """Kill the fork server, and by that its children; `gone` finds that."""
         self._process.kill()
 
     def gone(self) -> Iterator[tuple[int, int]]:
-        """Give number and wait status of children that ended; does not wait for any.
+        """Return number and wait status of children that ended; does not wait for any.
 
-        Takes note when the nursery is ready. Raises NurseryDied.
+        Takes note when the process is ready. Raises ForkServerDied.
         """
         try:
             received = self._control.recv(4096, socket.MSG_DONTWAIT)
@@ -122,7 +122,7 @@ class Nursery:
             received = b""
         if not received:
             self.close()
-            raise NurseryDied
+            raise ForkServerDied
         self._heard += received
         while len(self._heard) >= RECORD.size:
             verb, number, status = RECORD.unpack(self._heard[: RECORD.size])
@@ -143,7 +143,7 @@ class Nursery:
             self.fault = words.decode()
 
     def close(self) -> None:
-        """End the nursery, and children if there are any."""
+        """End the fork server, and its children if there are any."""
         if not self.ready:
             self._process.kill()  # it has no children, and may load for long
         self.alive = self.ready = False
@@ -166,33 +166,33 @@ class _Copy:
             os.waitpid(self.pid, 0)
 
 
-def forked(life: Life) -> Birth:
-    """Have the nursery be a copy of this process as it is when it is opened."""
+def forked(run_child: RunChild) -> Starter:
+    """Return what starts a fork server as a copy of this process, as it is then."""
 
-    def birth(ours: socket.socket, theirs: socket.socket) -> Process:
+    def start(ours: socket.socket, theirs: socket.socket) -> Process:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # what is left in the buffer would be printed twice
         with warnings.catch_warnings():
-            # A process with threads forks only when a nursery was killed and has to be
-            # replaced, or when whoever started the pool had no choice.
+            # A process with threads forks only when a fork server was killed and has to
+            # be replaced, or when whoever started the pool had no choice.
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if pid == 0:
             ours.close()
-            tend(theirs, life)
+            serve(theirs, run_child)
         return _Copy(pid)
 
-    return birth
+    return start
 
 
-def spawned(command: Sequence[str], words: Callable[[], object]) -> Birth:
-    """Have the nursery be a new interpreter, which runs this command.
+def spawned(command: Sequence[str], words: Callable[[], object]) -> Starter:
+    """Return what starts a fork server as a new interpreter, which runs this command.
 
-    The command gets the number of the nursery's end as its last argument, and is to
-    `answer_the_call` first; `words`, as they are then, are what it is told.
+    The command gets the number of the server's end of the socket as its last argument,
+    and is to call `handshake` first, which returns `words` as they are then.
     """
 
-    def birth(ours: socket.socket, theirs: socket.socket) -> Process:
+    def start(ours: socket.socket, theirs: socket.socket) -> Process:
         fd = theirs.fileno()
         environ = {k: v for k, v in os.environ.items() if k not in OF_THE_SERVICE}
         # It inherits the mask, and takes it off when it outlives these signals.
@@ -210,13 +210,14 @@ def spawned(command: Sequence[str], words: Callable[[], object]) -> Birth:
             ours.sendall(pack(words()))
         return process
 
-    return birth
+    return start
 
 
-def answer_the_call(fd: int) -> tuple[socket.socket, bytes]:
-    """Give the nursery's end, in a process that was `spawned`, and what it is told.
+def handshake(fd: int) -> tuple[socket.socket, bytes]:
+    """Return the fork server's end of the socket, and what the pool told this process.
 
-    Raises ConnectionResetError when the pool's process is dead.
+    For a process that was started by `spawned`. Raises ConnectionResetError when the
+    pool's process is dead.
     """
     outlive_group_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -1,19 +1,19 @@
-"""The nursery's own end: what the process does from which a pool's children are forked.
+"""What runs in the process of a fork server, from which a pool's children are forked.
 
 It forks children when it is asked to, ends them, and tells how they ended; nothing else
 happens in it. What goes over the socket that joins it to the pool are fixed records:
 
-    from the nursery  b"r" length 0         it is ready to fork children; in so many
-                                            bytes behind it, what it says of its code
-                      b"x" length 0         it cannot be: why, in so many bytes
-    to the nursery    b"f" number place     fork child `number`; carries its channel
-                                            and the reading end of its claims
-                      b"k" number signal    send it this signal
-    from the nursery  b"g" number status    it is gone, with this wait status
+    from the server  b"r" length 0         it is ready to fork children; in so many
+                                           bytes behind it, what it says of its code
+                     b"x" length 0         it cannot be: why, in so many bytes
+    to the server    b"f" number place     fork child `number`; carries its channel
+                                           and the reading end of its claims
+                     b"k" number signal    send child `number` this signal
+    from the server  b"g" number status    child `number` ended, with this wait status
 
-When the socket ends, the pool's process is dead: the nursery kills its children and
-ends. When the nursery dies, the kernel kills them (on Linux; elsewhere they end when
-they next have something to say).
+When the socket ends, the pool's process is dead: the fork server kills its children and
+ends. When the fork server dies, the kernel kills them (on Linux; elsewhere they end
+when they next have something to say).
 """
 
 import ctypes
@@ -33,8 +33,8 @@ from beatd.pools.prefork import places
 
 logger = logging.getLogger(__name__)
 
-Life: TypeAlias = Callable[[socket.socket, int], object]
-"""All that a child does; it is given its end of the channel, and of its claims."""
+RunChild: TypeAlias = Callable[[socket.socket, int], object]
+"""All that a child does; takes its end of the channel, and the end of its claims."""
 
 RECORD = struct.Struct("!cIi")
 READY, UNFIT, FORK, KILL, GONE = b"r", b"x", b"f", b"k", b"g"
@@ -59,16 +59,16 @@ OF_THE_SERVICE = (
 _PR_SET_PDEATHSIG = 1
 
 
-def tend(control: socket.socket, life: Life, about: bytes = b"") -> NoReturn:
-    """Be a nursery at this end of the socket, and end this process.
+def serve(control: socket.socket, run_child: RunChild, about: bytes = b"") -> NoReturn:
+    """Be the fork server at this end of the socket, then end this process.
 
-    `about` is what it has to say of its code.
+    `about` is what there is to say of the code that children run.
     """
-    _live_and_end(lambda: _Tending(control, life, about).run())
+    _run_and_end(lambda: _Server(control, run_child, about).run())
 
 
 def refuse(control: socket.socket, why: str, status: int) -> NoReturn:
-    """Say why there can be no nursery at this end, and end this process.
+    """Say why there can be no fork server at this end, and end this process.
 
     At once, whatever threads the modules have started that were to be its code.
     """
@@ -77,7 +77,7 @@ def refuse(control: socket.socket, why: str, status: int) -> NoReturn:
         words = why.encode(errors="replace")
         control.sendall(RECORD.pack(UNFIT, len(words), 0) + words)
 
-    _live_and_end(say, status)
+    _run_and_end(say, status)
 
 
 def outlive_group_signals() -> None:
@@ -86,11 +86,11 @@ def outlive_group_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _live_and_end(life: Callable[[], object], ending: int = os.EX_OK) -> NoReturn:
-    """Do `life` and end the process, whatever happens: the stack above is a copy."""
+def _run_and_end(work: Callable[[], object], ending: int = os.EX_OK) -> NoReturn:
+    """Do `work` and end the process, whatever happens: the stack above is a copy."""
     status = os.EX_SOFTWARE
     try:
-        life()
+        work()
         status = ending
     except (BrokenPipeError, ConnectionResetError):
         pass  # the pool's process is dead: nobody is there to care
@@ -104,19 +104,21 @@ def _live_and_end(life: Callable[[], object], ending: int = os.EX_OK) -> NoRetur
         os._exit(status)
 
 
-class _Tending:
-    """The nursery's end: forks children, buries them, until the pool's process ends."""
+class _Server:
+    """Forks children and reaps them until the pool's process ends."""
 
-    def __init__(self, control: socket.socket, life: Life, about: bytes) -> None:
+    def __init__(
+        self, control: socket.socket, run_child: RunChild, about: bytes
+    ) -> None:
         self._control = control
-        self._life = life
+        self._run = run_child
         self._about = about
         self._numbers: dict[int, int] = {}  # by process id
         self._poll = select.poll()
         self._unsent = bytearray()
-        self._bell, self._clapper = socket.socketpair()
-        self._bell.setblocking(False)
-        self._clapper.setblocking(False)
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
 
     def run(self) -> None:
         for name in OF_THE_SERVICE:
@@ -127,30 +129,30 @@ class _Tending:
         gc.collect()
         gc.freeze()
         self._poll.register(self._control, select.POLLIN)
-        self._poll.register(self._bell, select.POLLIN)
+        self._poll.register(self._woken, select.POLLIN)
         self._say(RECORD.pack(READY, len(self._about), 0) + self._about)
         try:
             while True:
                 ready = dict(self._poll.poll())
-                if self._bell.fileno() in ready:
-                    self._bury()
+                if self._woken.fileno() in ready:
+                    self._reap()
                 events = ready.get(self._control.fileno(), 0)
                 if events & select.POLLOUT:
                     self._send()
-                if events & ~select.POLLOUT and not self._obey():
+                if events & ~select.POLLOUT and not self._execute():
                     return
         finally:
             for pid in self._numbers:
                 os.kill(pid, signal.SIGKILL)
 
     def _attend_to_signals(self) -> None:
-        """Outlive what is sent to a whole group; hear the bell when a child ends."""
+        """Outlive what is sent to a whole group; wake up when a child ends."""
         outlive_group_signals()
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        signal.set_wakeup_fd(self._clapper.fileno(), warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
 
-    def _bury(self) -> None:
-        self._bell.recv(4096)
+    def _reap(self) -> None:
+        self._woken.recv(4096)
         with suppress(ChildProcessError):  # none is left
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = ended
@@ -159,8 +161,8 @@ class _Tending:
                 if number is not None:
                     self._tell_gone(number, status)
 
-    def _obey(self) -> bool:
-        """Do one thing that is asked for; False when nobody is left to ask."""
+    def _execute(self) -> bool:
+        """Do one thing that the pool asks for; False when the pool is gone."""
         record, fds, _, _ = socket.recv_fds(
             self._control, RECORD.size, 2, socket.MSG_WAITALL
         )
@@ -178,7 +180,7 @@ class _Tending:
         return True
 
     def _fork(self, number: int, place: int, fds: Sequence[int]) -> None:
-        nursery = os.getpid()
+        server = os.getpid()
         try:
             channel, claims = fds  # ValueError: there was no room for them
             pid = os.fork()
@@ -187,13 +189,13 @@ class _Tending:
             return
         if pid == 0:
             places.take(place)
-            _live_and_end(lambda: self._be_a_child(nursery, channel, claims))
+            _run_and_end(lambda: self._become_child(server, channel, claims))
         self._numbers[pid] = number
 
-    def _be_a_child(self, nursery: int, channel: int, claims: int) -> None:
+    def _become_child(self, server: int, channel: int, claims: int) -> None:
         _reset_signals()
-        _die_with(nursery)
-        for inherited in (self._control, self._bell, self._clapper):
+        _die_with(server)
+        for inherited in (self._control, self._woken, self._waker):
             inherited.close()
         # A task that reads must not take what is typed for the worker.
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -201,7 +203,7 @@ class _Tending:
         os.close(nothing)
         for fd in (channel, claims):
             os.set_inheritable(fd, False)
-        self._life(socket.socket(fileno=channel), claims)
+        self._run(socket.socket(fileno=channel), claims)
 
     def _tell_gone(self, number: int, status: int) -> None:
         self._say(RECORD.pack(GONE, number, status))

@@ -1,7 +1,7 @@
 """Jobs run in child processes, under supervision: start, hand out, end, replace.
 
 One thread owns all that follows; the methods of the pool only leave it something to do.
-What a child does is in child.py, how it comes into the world in forkserver.py.
+What a child does is in child.py, how it is forked in forkserver.py.
 """
 
 import logging
@@ -31,8 +31,8 @@ from beatd.pools.base import (
     Started,
     TimedOut,
 )
-from beatd.pools.prefork.child import CHUNK, Child
-from beatd.pools.prefork.forkserver import Birth, Nursery, NurseryDied, forked
+from beatd.pools.prefork.child import CHUNK, ChildMain
+from beatd.pools.prefork.forkserver import ForkServer, ForkServerDied, Starter, forked
 from beatd.pools.prefork.frames import BrokenFrame, Claims, Frames, Ready, Report, pack
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ GRACE = 5 * SECOND
 """How long a child may take to leave when it was asked to."""
 
 PAUSE = 1 * SECOND
-"""Between births, while children die before they are ready."""
+"""Between starts, while children die before they are ready."""
 
 QUICK: Span = 5
 """No job waits in a child for longer than this behind another."""
@@ -53,12 +53,12 @@ _words = msgspec.msgpack.Decoder(Ready | Report)
 
 
 @dataclass(eq=False)
-class _Ward:
+class _Child:
     """What the supervisor knows of one child."""
 
     number: int
     place: int
-    nursery: Nursery
+    server: ForkServer
     channel: socket.socket
     claims: Claims
     pid: int = 0
@@ -72,12 +72,12 @@ class _Ward:
     deadline: Span | None = None
     """When it will be killed: its start takes too long, its job, or its leaving."""
     late: bool = False
-    """Condemned because of that deadline."""
+    """Being killed because of that deadline."""
     retired: bool = False
     """Gets no more jobs."""
     leaving: bool = False
     """Ends by itself: it said so, or was asked to."""
-    condemned: bool = False
+    terminating: bool = False
     """Is being killed."""
     fault: str = ""
     """Why it had to be killed, when that says more than its wait status."""
@@ -86,13 +86,13 @@ class _Ward:
 
     @property
     def staying(self) -> bool:
-        return not self.leaving and not self.condemned and not self.retired
+        return not self.leaving and not self.terminating and not self.retired
 
     @property
     def slow_from(self) -> Span | None:
         """When its job will have run for too long to have others wait for it."""
         hopeful = bool(self.jobs) and (self.pace > 1 or len(self.jobs) > 1)
-        hopeful = hopeful and not self.condemned
+        hopeful = hopeful and not self.terminating
         return self.began + QUICK if hopeful else None
 
     @property
@@ -113,9 +113,9 @@ class Prefork:
     they are copies of a new interpreter that `spawn` starts: from the beginning, if
     there is no `fork`, and in any case after `renew(fresh=True)`.
 
-    Invariant: each job is in `_waiting` or among the jobs of one ward until its outcome
-    is told, or its return. New children come from `_nursery`; those of `_former` ones
-    work to their ends.
+    Invariant: each job is in `_waiting` or among the jobs of one child until its
+    outcome is told, or its return. New children come from `_fork_server`; those of
+    `_former` ones work to their ends.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Prefork:
         max_tasks_per_child: int | None = None,
         max_memory_per_child: int | None = None,
         alive_timeout: float | None = None,
-        spawn: Birth | None = None,
+        spawn: Starter | None = None,
         fork: bool = True,
         on_renewed: Callable[[bytes], object] = lambda about: None,
         on_crash: Callable[[BaseException], object] | None = None,
@@ -149,37 +149,39 @@ class Prefork:
         self._spawn = spawn
         self._on_renewed = on_renewed
         self._on_crash = on_crash or _say_crash
-        child = Child(runner, initialise, max_tasks_per_child, max_memory_per_child)
-        self._nursery = Nursery(spawn if spawn and not fork else forked(child.live))
-        self._next: Nursery | None = None
+        child = ChildMain(runner, initialise, max_tasks_per_child, max_memory_per_child)
+        self._fork_server = ForkServer(
+            spawn if spawn and not fork else forked(child.run)
+        )
+        self._next: ForkServer | None = None
         """Takes the place of the other when it is ready."""
-        self._former: list[Nursery] = []
-        self._wards: dict[int, _Ward] = {}
+        self._former: list[ForkServer] = []
+        self._children: dict[int, _Child] = {}
         self._waiting: deque[Job] = deque()
         self._numbers = count(1)
-        self._failed_births = 0
-        self._no_birth_before: Span = 0
+        self._failed_starts = 0
+        self._no_start_before: Span = 0
         self._stopping = False
         self._killed = False
         self._patient_until: Span | None = None
         """When those will be ended by force that did not end when they were killed."""
         self._to_do: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._thread = threading.Thread(target=self._live, name="prefork", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="prefork", daemon=True)
 
     @property
     def demand(self) -> int:
-        wards = list(self._wards.values())
-        return max(self.size, sum(ward.pace for ward in wards if ward.staying))
+        children = list(self._children.values())
+        return max(self.size, sum(child.pace for child in children if child.staying))
 
     def start(self) -> None:
-        # The nursery comes first, so that it inherits nothing of what follows.
-        self._nursery.open()
-        self._bell, self._clapper = socket.socketpair()
-        self._bell.setblocking(False)
-        self._clapper.setblocking(False)
+        # The fork server comes first, so that it inherits nothing of what follows.
+        self._fork_server.open()
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._bell, selectors.EVENT_READ, self._answer_bell)
-        self._listen_to(self._nursery)
+        self._selector.register(self._woken, selectors.EVENT_READ, self._answer_wake)
+        self._listen_to(self._fork_server)
         self._thread.start()
 
     def submit(self, jobs: Sequence[Job]) -> None:
@@ -190,10 +192,10 @@ class Prefork:
 
     def resize(self, size: int) -> None:
         self.size = size
-        self._ring()
+        self._wake()
 
     def processes(self) -> list[int]:
-        return [ward.pid for ward in list(self._wards.values()) if ward.pid]
+        return [child.pid for child in list(self._children.values()) if child.pid]
 
     def terminate(self, token: str, number: int) -> bool:
         self._do(partial(self._signal, token, number))
@@ -215,16 +217,16 @@ class Prefork:
 
     def _do(self, task: Callable[[], None]) -> None:
         self._to_do.put(task)
-        self._ring()
+        self._wake()
 
-    def _ring(self) -> None:
+    def _wake(self) -> None:
         """Have the supervising thread take another turn."""
-        with suppress(OSError):  # full: it rings already; closed: nobody is there
-            self._clapper.send(b"!")
+        with suppress(OSError):  # full: it wakes up anyway; closed: nobody is there
+            self._waker.send(b"!")
 
     # All that follows runs in the supervising thread.
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         try:
             self._supervise()
         except BaseException as error:
@@ -234,7 +236,7 @@ class Prefork:
 
     def _supervise(self) -> None:
         while not self._is_over():
-            self._raise_children()
+            self._spawn_children()
             self._dismiss_surplus()
             self._dismiss_retired()
             self._close_former()
@@ -247,28 +249,28 @@ class Prefork:
             self._on_event(Lost(job.token, "the pool was stopped before it began"))
 
     def _let_go(self) -> None:
-        for ward in self._wards.values():
-            ward.channel.close()
-        self._wards.clear()
-        for nursery in self._nurseries():
-            nursery.close()
+        for child in self._children.values():
+            child.channel.close()
+        self._children.clear()
+        for server in self._fork_servers():
+            server.close()
         self._selector.close()
-        self._bell.close()
-        self._clapper.close()
+        self._woken.close()
+        self._waker.close()
 
     def _is_over(self) -> bool:
-        if not self._stopping or self._wards:
+        if not self._stopping or self._children:
             return False
-        return self._killed or not self._waiting or self._no_birth_before > self._now()
+        return self._killed or not self._waiting or self._no_start_before > self._now()
 
     def _patience(self) -> float | None:
         """Give the seconds until something is to be done that nobody will tell."""
         now = self._now()
-        wards = self._wards.values()
-        times = [ward.deadline for ward in wards if ward.deadline]
-        times += [ward.slow_from for ward in wards if ward.slow_from]
-        if self._no_birth_before > now:
-            times.append(self._no_birth_before)
+        children = self._children.values()
+        times = [child.deadline for child in children if child.deadline]
+        times += [child.slow_from for child in children if child.slow_from]
+        if self._no_start_before > now:
+            times.append(self._no_start_before)
         if self._patient_until:
             times.append(self._patient_until)
         # Selectors know no time-out of more than some weeks.
@@ -279,8 +281,8 @@ class Prefork:
 
     # What the pool's methods ask for.
 
-    def _answer_bell(self, events: int) -> None:
-        self._bell.recv(4096)
+    def _answer_wake(self, events: int) -> None:
+        self._woken.recv(4096)
         with suppress(Empty):
             while True:
                 self._to_do.get_nowait()()
@@ -289,18 +291,18 @@ class Prefork:
         self._stopping = True
 
     def _return_all(self) -> None:
-        for ward in self._wards.values():
-            self._reclaim(ward)
+        for child in self._children.values():
+            self._reclaim(child)
         self._return_behind(0)
 
     def _signal(self, token: str, number: int) -> None:
-        for ward in self._wards.values():
-            if token in [job.token for job in ward.jobs]:
-                self._reclaim(ward)
+        for child in self._children.values():
+            if token in [job.token for job in child.jobs]:
+                self._reclaim(child)
                 # The last one left is what runs, though its beginning may not be told.
-                if ward.jobs and ward.jobs[-1].token == token:
-                    ward.retired = True  # nothing else shall be hit
-                    ward.nursery.kill(ward.number, number)
+                if child.jobs and child.jobs[-1].token == token:
+                    child.retired = True  # nothing else shall be hit
+                    child.server.kill(child.number, number)
         for job in self._waiting:
             if job.token == token:
                 self._waiting.remove(job)
@@ -309,232 +311,234 @@ class Prefork:
         self._return_surplus()
 
     def _retire_all(self) -> None:
-        for ward in self._wards.values():
-            ward.retired = True
-            self._reclaim(ward)
+        for child in self._children.values():
+            child.retired = True
+            self._reclaim(child)
         self._return_surplus()
 
     def _end_now(self) -> None:
         self._stopping = self._killed = True
         self._patient_until = self._now() + GRACE
-        for ward in self._wards.values():
-            self._condemn(ward)
+        for child in self._children.values():
+            self._kill(child)
 
-    # Births and ends.
+    # Starts and ends.
 
-    def _raise_children(self) -> None:
+    def _spawn_children(self) -> None:
         """Have as many children as are wanted: none any more when all work is done."""
         if self._stopping and not self._has_work():
             self._dismiss_all()
-        elif not self._killed and self._no_birth_before <= self._now():
+        elif not self._killed and self._no_start_before <= self._now():
             try:
                 self._fill_up()
             except OSError as error:  # of processes, files or memory there are no more
-                self._pause_births(f"cannot fork: {error}")
+                self._pause_starts(f"cannot fork: {error}")
 
     def _has_work(self) -> bool:
-        return bool(self._waiting) or any(ward.jobs for ward in self._wards.values())
+        return bool(self._waiting) or any(
+            child.jobs for child in self._children.values()
+        )
 
     def _fill_up(self) -> None:
-        if not self._nursery.alive:
-            self._nursery.open()
-            self._listen_to(self._nursery)
-        if self._nursery.ready:
+        if not self._fork_server.alive:
+            self._fork_server.open()
+            self._listen_to(self._fork_server)
+        if self._fork_server.ready:
             for _ in range(self.size - self._staying()):
-                self._bear()
+                self._spawn_child()
 
     def _staying(self) -> int:
-        return sum(ward.staying for ward in self._wards.values())
+        return sum(child.staying for child in self._children.values())
 
-    def _bear(self) -> None:
+    def _spawn_child(self) -> None:
         number, place = next(self._numbers), self._free_place()
         claims = Claims()
         try:
-            channel = self._nursery.fork(number, place, claims.reader)
+            channel = self._fork_server.fork(number, place, claims.reader)
         except OSError:
             claims.close()
             raise
         channel.setblocking(False)
-        ward = _Ward(number, place, self._nursery, channel, claims)
-        self._wards[number] = ward
+        child = _Child(number, place, self._fork_server, channel, claims)
+        self._children[number] = child
         if self._alive_timeout:
-            ward.deadline = self._now() + span_of(self._alive_timeout)
+            child.deadline = self._now() + span_of(self._alive_timeout)
         self._selector.register(
-            channel, selectors.EVENT_READ, partial(self._attend, ward)
+            channel, selectors.EVENT_READ, partial(self._attend, child)
         )
 
     def _free_place(self) -> int:
         # One that leaves has no job any more, or a last one: whoever counts on places
         # (one device for each) would rather share one than see a number beyond them.
-        taken = {ward.place for ward in self._wards.values() if ward.staying}
+        taken = {child.place for child in self._children.values() if child.staying}
         return next(place for place in count(1) if place not in taken)
 
     def _dismiss_surplus(self) -> None:
         """Let go of idle children while there are too many; of others once idle."""
         surplus = self._staying() - self.size
         if surplus > 0:
-            idle = (ward for ward in self._wards.values() if ward.idle)
-            for ward in islice(idle, surplus):
-                self._dismiss(ward)
+            idle = (child for child in self._children.values() if child.idle)
+            for child in islice(idle, surplus):
+                self._dismiss(child)
 
     def _dismiss_retired(self) -> None:
-        for ward in self._wards.values():
-            done = ward.retired and ward.pid and not ward.jobs
-            if done and not ward.leaving and not ward.condemned:
-                self._dismiss(ward)
+        for child in self._children.values():
+            done = child.retired and child.pid and not child.jobs
+            if done and not child.leaving and not child.terminating:
+                self._dismiss(child)
 
     def _dismiss_all(self) -> None:
-        for ward in self._wards.values():
-            if ward.staying:
-                self._dismiss(ward)
+        for child in self._children.values():
+            if child.staying:
+                self._dismiss(child)
 
-    def _dismiss(self, ward: _Ward) -> None:
+    def _dismiss(self, child: _Child) -> None:
         """Ask a child that has nothing to do to leave."""
-        self._expect_to_leave(ward)
+        self._expect_to_leave(child)
         with suppress(OSError):
-            ward.channel.shutdown(socket.SHUT_WR)
+            child.channel.shutdown(socket.SHUT_WR)
 
-    def _expect_to_leave(self, ward: _Ward) -> None:
-        ward.leaving = True
-        ward.deadline = self._now() + GRACE
+    def _expect_to_leave(self, child: _Child) -> None:
+        child.leaving = True
+        child.deadline = self._now() + GRACE
 
     def _end_the_late(self) -> None:
         now = self._now()
-        for ward in self._wards.values():
-            if ward.deadline and ward.deadline <= now:
-                if self._has_gone_on(ward):
+        for child in self._children.values():
+            if child.deadline and child.deadline <= now:
+                if self._has_gone_on(child):
                     continue
-                ward.late = True
-                if not ward.pid:
-                    self._give_up(ward, "it took too long")
-                self._condemn(ward)
+                child.late = True
+                if not child.pid:
+                    self._give_up(child, "it took too long")
+                self._kill(child)
         if self._patient_until and self._patient_until <= now:
             self._patient_until = None
             self._end_by_force()
 
-    def _has_gone_on(self, ward: _Ward) -> bool:
+    def _has_gone_on(self, child: _Child) -> bool:
         """Say whether its late job has ended, and only the word of that is missing."""
-        self._reclaim(ward)
-        if len(ward.jobs) < 2:
+        self._reclaim(child)
+        if len(child.jobs) < 2:
             return False
         now = self._now()
-        limit = span_of(ward.jobs[0].time_limit or 0)
-        ward.deadline = now + GRACE
-        return now - ward.began - limit < GRACE
+        limit = span_of(child.jobs[0].time_limit or 0)
+        child.deadline = now + GRACE
+        return now - child.began - limit < GRACE
 
     def _end_by_force(self) -> None:
         """Wait no longer for those who outlive even SIGKILL, or do not pass it on."""
         words = "%d processes did not end when they were killed"
-        logger.error(words, len(self._wards), extra={"event": "pool.forced"})
-        for nursery in self._nurseries():
-            nursery.kill_all()
+        logger.error(words, len(self._children), extra={"event": "pool.forced"})
+        for server in self._fork_servers():
+            server.kill_all()
 
-    def _give_up(self, ward: _Ward, fault: str) -> None:
+    def _give_up(self, child: _Child, fault: str) -> None:
         """Hear no more of what the child says, if it says anything."""
-        ward.fault = fault
-        self._turn_away(ward)
+        child.fault = fault
+        self._turn_away(child)
 
-    def _condemn(self, ward: _Ward) -> None:
+    def _kill(self, child: _Child) -> None:
         """Have the child killed; what it said until then still counts."""
-        ward.deadline = None
-        if not ward.condemned:
-            ward.condemned = True
-            self._reclaim(ward)  # or the blow may hit another job than the one meant
-            ward.nursery.kill(ward.number)
+        child.deadline = None
+        if not child.terminating:
+            child.terminating = True
+            self._reclaim(child)  # or the blow may hit another job than the one meant
+            child.server.kill(child.number)
 
-    def _bury(self, number: int, how: str) -> None:
+    def _reap(self, number: int, how: str) -> None:
         """Take the child's last words, and tell what became of its job otherwise."""
-        ward = self._wards.pop(number)
-        while self._listen(ward):
+        child = self._children.pop(number)
+        while self._listen(child):
             pass
-        self._turn_away(ward)
-        ward.channel.close()
-        ward.claims.close()
-        if ward.jobs:
+        self._turn_away(child)
+        child.channel.close()
+        child.claims.close()
+        if child.jobs:
             # It says what it begins before it does, so nothing but this one had begun.
-            begun = ward.jobs.popleft()
-            self._take_over(ward.jobs)
-            self._tell_end(begun, ward, how)
+            begun = child.jobs.popleft()
+            self._take_over(child.jobs)
+            self._tell_end(begun, child, how)
             self._return_surplus()
-        elif self._killed or ward.leaving:
+        elif self._killed or child.leaving:
             pass  # as it should be
-        elif not ward.pid:
-            how = ward.fault or how
-            self._pause_births(f"a child ended before it was ready: {how}")
+        elif not child.pid:
+            how = child.fault or how
+            self._pause_starts(f"a child ended before it was ready: {how}")
         else:
             words = "an idle child ended: %s"
             logger.warning(words, how, extra={"event": "pool.idle_end"})
 
-    def _tell_end(self, job: Job, ward: _Ward, how: str) -> None:
-        if ward.late and job.time_limit:
+    def _tell_end(self, job: Job, child: _Child, how: str) -> None:
+        if child.late and job.time_limit:
             self._on_event(TimedOut(job.token, job.time_limit))
         else:
-            self._on_event(Lost(job.token, ward.fault or how))
+            self._on_event(Lost(job.token, child.fault or how))
 
-    def _pause_births(self, why: str) -> None:
-        self._no_birth_before = self._now() + PAUSE
-        self._failed_births += 1
-        if self._failed_births == 1:
+    def _pause_starts(self, why: str) -> None:
+        self._no_start_before = self._now() + PAUSE
+        self._failed_starts += 1
+        if self._failed_starts == 1:
             words = "%s; trying again every %d s"
-            event = {"event": "pool.stillborn"}
+            event = {"event": "pool.start_failed"}
             logger.warning(words, why, PAUSE // SECOND, extra=event)
 
-    # The nursery, the one before and the one that comes.
+    # The fork server, the one before and the one that comes.
 
-    def _nurseries(self) -> list[Nursery]:
-        known = [*self._former, self._nursery, self._next]
-        return [nursery for nursery in known if nursery and nursery.alive]
+    def _fork_servers(self) -> list[ForkServer]:
+        known = [*self._former, self._fork_server, self._next]
+        return [server for server in known if server and server.alive]
 
-    def _listen_to(self, nursery: Nursery) -> None:
-        hear = partial(self._hear_nursery, nursery)
-        self._selector.register(nursery, selectors.EVENT_READ, hear)
+    def _listen_to(self, server: ForkServer) -> None:
+        hear = partial(self._hear_fork_server, server)
+        self._selector.register(server, selectors.EVENT_READ, hear)
 
-    def _close(self, nursery: Nursery) -> None:
-        self._selector.unregister(nursery)
-        nursery.close()
+    def _close(self, server: ForkServer) -> None:
+        self._selector.unregister(server)
+        server.close()
 
-    def _hear_nursery(self, nursery: Nursery, events: int) -> None:
-        if not nursery.alive:
+    def _hear_fork_server(self, server: ForkServer, events: int) -> None:
+        if not server.alive:
             return  # closed a moment ago
-        was_ready = nursery.ready
+        was_ready = server.ready
         try:
-            for number, status in nursery.gone():
-                self._bury(number, words_of(status))
-        except NurseryDied:
-            self._selector.unregister(nursery)
-            self._mourn(nursery, was_ready)
+            for number, status in server.gone():
+                self._reap(number, words_of(status))
+        except ForkServerDied:
+            self._selector.unregister(server)
+            self._reap_fork_server(server, was_ready)
         else:
-            if nursery.ready and not was_ready:
-                self._welcome(nursery)
+            if server.ready and not was_ready:
+                self._welcome(server)
 
-    def _welcome(self, nursery: Nursery) -> None:
-        if nursery is self._next:
-            self._move_to(nursery)
-        if nursery.about:
-            self._on_renewed(nursery.about)
+    def _welcome(self, server: ForkServer) -> None:
+        if server is self._next:
+            self._move_to(server)
+        if server.about:
+            self._on_renewed(server.about)
 
-    def _mourn(self, nursery: Nursery, was_ready: bool) -> None:
-        """Do what follows from the end of a nursery."""
-        if nursery is self._next:
+    def _reap_fork_server(self, server: ForkServer, was_ready: bool) -> None:
+        """Do what follows from the end of a fork server."""
+        if server is self._next:
             self._next = None
-            self._keep_old(nursery.fault)
+            self._keep_old(server.fault)
         elif self._killed:
             pass  # as it should be
         elif was_ready:
             words = "the process that forks children died, and they with it"
-            logger.error(words, extra={"event": "pool.nursery"})
+            logger.error(words, extra={"event": "pool.forkserver"})
         else:
-            self._pause_births(f"no process to fork children from: {nursery.fault}")
-        for ward in list(self._wards.values()):
-            if ward.nursery is nursery:
-                self._bury(ward.number, words_of(signal.SIGKILL))
+            self._pause_starts(f"no process to fork children from: {server.fault}")
+        for child in list(self._children.values()):
+            if child.server is server:
+                self._reap(child.number, words_of(signal.SIGKILL))
 
     def _begin_afresh(self) -> None:
         """Have a new interpreter load the code as it is now; meanwhile all goes on."""
         if self._next:
             self._close(self._next)  # the code may have changed since
         assert self._spawn
-        self._next = Nursery(self._spawn)
+        self._next = ForkServer(self._spawn)
         try:
             self._next.open()
         except OSError as error:
@@ -547,34 +551,34 @@ class Prefork:
         words = "went on with the old code: %s"
         logger.error(words, why, extra={"event": "pool.kept"})
 
-    def _move_to(self, nursery: Nursery) -> None:
-        """Have this nursery's children do all that has not begun."""
-        self._former.append(self._nursery)
-        self._nursery, self._next = nursery, None
+    def _move_to(self, server: ForkServer) -> None:
+        """Have this fork server's children do all that has not begun."""
+        self._former.append(self._fork_server)
+        self._fork_server, self._next = server, None
         self._retire_all()
         words = "new processes run what follows, with the code as it is now"
         logger.info(words, extra={"event": "pool.renewed"})
 
     def _close_former(self) -> None:
-        needed = {id(ward.nursery) for ward in self._wards.values()}
-        for nursery in self._former:
-            if nursery.alive and id(nursery) not in needed:
-                self._close(nursery)
-        self._former = [nursery for nursery in self._former if nursery.alive]
+        needed = {id(child.server) for child in self._children.values()}
+        for server in self._former:
+            if server.alive and id(server) not in needed:
+                self._close(server)
+        self._former = [server for server in self._former if server.alive]
 
     # What goes to a child and what comes from it.
 
     def _hand_out(self) -> None:
-        idle = [ward for ward in self._wards.values() if ward.idle]
-        for left, ward in zip(range(len(idle), 0, -1), idle, strict=True):
+        idle = [child for child in self._children.values() if child.idle]
+        for left, child in zip(range(len(idle), 0, -1), idle, strict=True):
             if not self._waiting:
                 return
             share = -(-len(self._waiting) // left)
-            ward.jobs.extend(self._next_chunk(min(share, ward.pace)))
-            ward.claims.offer(len(ward.jobs) - 1)
-            self._begin(ward)
-            ward.unsent += pack(list(ward.jobs))
-            self._send(ward)
+            child.jobs.extend(self._next_chunk(min(share, child.pace)))
+            child.claims.offer(len(child.jobs) - 1)
+            self._begin(child)
+            child.unsent += pack(list(child.jobs))
+            self._send(child)
 
     def _next_chunk(self, most: int) -> Iterator[Job]:
         room = MOST_BYTES
@@ -584,18 +588,18 @@ class Prefork:
             if not self._waiting or room < len(self._waiting[0].message):
                 return
 
-    def _begin(self, ward: _Ward) -> None:
+    def _begin(self, child: _Child) -> None:
         """Take note that the first job of its chunk runs now."""
-        job = ward.jobs[0]
-        ward.began = self._now()
+        job = child.jobs[0]
+        child.began = self._now()
         if job.time_limit:
-            ward.deadline = ward.began + span_of(job.time_limit)
-        self._on_event(Started(job.token, ward.pid))
+            child.deadline = child.began + span_of(job.time_limit)
+        self._on_event(Started(job.token, child.pid))
 
-    def _reclaim(self, ward: _Ward) -> None:
+    def _reclaim(self, child: _Child) -> None:
         """Take back, to the head of the line, what the child has not begun."""
-        number = ward.claims.take_back()
-        self._take_over([ward.jobs.pop() for _ in range(number)][::-1])
+        number = child.claims.take_back()
+        self._take_over([child.jobs.pop() for _ in range(number)][::-1])
 
     def _take_over(self, jobs: Sequence[Job]) -> None:
         self._waiting.extendleft(reversed(jobs))
@@ -603,18 +607,22 @@ class Prefork:
     def _relieve_the_slow(self) -> None:
         """Give back what waits for jobs that turn out to take their time."""
         now = self._now()
-        wards = reversed(self._wards.values())  # so that the oldest comes first again
-        slow = [ward for ward in wards if ward.slow_from and ward.slow_from <= now]
-        for ward in slow:
-            ward.pace = 1
-            self._reclaim(ward)
+        children = reversed(
+            self._children.values()
+        )  # so that the oldest comes first again
+        slow = [
+            child for child in children if child.slow_from and child.slow_from <= now
+        ]
+        for child in slow:
+            child.pace = 1
+            self._reclaim(child)
         if slow:
             self._return_surplus()
 
     def _return_surplus(self) -> None:
         """Give back what there is no place for, taken or about to be."""
-        wards = self._wards.values()
-        busy = sum(bool(ward.jobs) and ward.staying for ward in wards)
+        children = self._children.values()
+        busy = sum(bool(child.jobs) and child.staying for child in children)
         self._return_behind(max(self.size - busy, 0))
 
     def _return_behind(self, number: int) -> None:
@@ -623,75 +631,75 @@ class Prefork:
             back = [self._waiting.pop() for _ in range(len(self._waiting) - number)]
             self._on_event(Returned([job.token for job in reversed(back)]))
 
-    def _attend(self, ward: _Ward, events: int) -> None:
-        if ward.number not in self._wards:
-            return  # buried a moment ago
+    def _attend(self, child: _Child, events: int) -> None:
+        if child.number not in self._children:
+            return  # reaped a moment ago
         if events & selectors.EVENT_WRITE:
-            self._send(ward)
+            self._send(child)
         if events & selectors.EVENT_READ:
-            self._listen(ward)
+            self._listen(child)
 
-    def _send(self, ward: _Ward) -> None:
+    def _send(self, child: _Child) -> None:
         """Write what the channel takes now, and the rest when it takes more."""
         try:
-            del ward.unsent[: ward.channel.send(ward.unsent)]
+            del child.unsent[: child.channel.send(child.unsent)]
         except BlockingIOError:
             pass
         except OSError:  # it is dead, and its end about to be told
-            ward.unsent.clear()
-        key = self._selector.get_key(ward.channel)
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if ward.unsent else 0)
+            child.unsent.clear()
+        key = self._selector.get_key(child.channel)
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.unsent else 0)
         if events != key.events:
-            self._selector.modify(ward.channel, events, key.data)
+            self._selector.modify(child.channel, events, key.data)
 
-    def _listen(self, ward: _Ward) -> bool:
+    def _listen(self, child: _Child) -> bool:
         """Hear what the child has said; False when there is nothing, now or ever."""
-        if ward.fault:
+        if child.fault:
             return False
         try:
-            received = ward.channel.recv(CHUNK)
-            for content in ward.said.feed(received):
-                self._take(ward, _words.decode(content))
+            received = child.channel.recv(CHUNK)
+            for content in child.said.feed(received):
+                self._take(child, _words.decode(content))
         except BlockingIOError:
             return False
         except ConnectionResetError:
             received = b""
         except (BrokenFrame, msgspec.DecodeError, RecursionError) as error:
-            ward.fault = f"it sent a broken frame: {error}"
+            child.fault = f"it sent a broken frame: {error}"
             received = b""
         if not received:
             # It is dead, or cannot be talked to any more: both end it.
-            self._turn_away(ward)
-            self._condemn(ward)
+            self._turn_away(child)
+            self._kill(child)
         return bool(received)
 
-    def _take(self, ward: _Ward, words: Ready | Report) -> None:
+    def _take(self, child: _Child, words: Ready | Report) -> None:
         if isinstance(words, Ready):
-            ward.pid = words.pid
-            if not ward.leaving:
-                ward.deadline = None
-            self._failed_births = 0
+            child.pid = words.pid
+            if not child.leaving:
+                child.deadline = None
+            self._failed_starts = 0
             return
         finished = words.finished
-        if not ward.jobs or ward.jobs[0].token != finished.token:
+        if not child.jobs or child.jobs[0].token != finished.token:
             raise BrokenFrame("it reports a job that it does not run")
-        if words.goes_on and len(ward.jobs) < 2:
+        if words.goes_on and len(child.jobs) < 2:
             raise BrokenFrame("it begins a job that it does not have")
-        ward.jobs.popleft()
-        ward.deadline = None
-        was_quick = self._now() - ward.began < QUICK
-        ward.pace = min(2 * ward.pace, MOST_JOBS) if was_quick else 1
+        child.jobs.popleft()
+        child.deadline = None
+        was_quick = self._now() - child.began < QUICK
+        child.pace = min(2 * child.pace, MOST_JOBS) if was_quick else 1
         self._on_event(finished)
         if words.goes_on:
-            self._begin(ward)
+            self._begin(child)
         if words.leaving:
-            self._reclaim(ward)
-            self._expect_to_leave(ward)
+            self._reclaim(child)
+            self._expect_to_leave(child)
             self._return_surplus()
 
-    def _turn_away(self, ward: _Ward) -> None:
+    def _turn_away(self, child: _Child) -> None:
         with suppress(KeyError):  # done already
-            self._selector.unregister(ward.channel)
+            self._selector.unregister(child.channel)
 
 
 def _say_crash(error: BaseException) -> None:
