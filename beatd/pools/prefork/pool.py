@@ -32,6 +32,7 @@ from beatd.pools.base import (
     TimedOut,
 )
 from beatd.pools.prefork.child import CHUNK, ChildMain
+from beatd.pools.prefork.child_state import Change, ChildState, after
 from beatd.pools.prefork.forkserver import ForkServer, ForkServerDied, Starter, forked
 from beatd.pools.prefork.frames import BrokenFrame, Claims, Frames, Ready, Report, pack
 
@@ -61,6 +62,7 @@ class _Child:
     server: ForkServer
     channel: socket.socket
     claims: Claims
+    state: ChildState = ChildState.STARTING
     pid: int = 0
     """0 until the child says that it is ready."""
     jobs: deque[Job] = field(default_factory=deque)
@@ -71,33 +73,20 @@ class _Child:
     """How many jobs it is given at a time: more while they are quick."""
     deadline: Span | None = None
     """When it will be killed: its start takes too long, its job, or its leaving."""
-    late: bool = False
-    """Being killed because of that deadline."""
-    retired: bool = False
-    """Gets no more jobs."""
-    leaving: bool = False
-    """Ends by itself: it said so, or was asked to."""
-    terminating: bool = False
-    """Is being killed."""
     fault: str = ""
     """Why it had to be killed, when that says more than its wait status."""
     said: Frames = field(default_factory=Frames)
     unsent: bytearray = field(default_factory=bytearray)
 
-    @property
-    def staying(self) -> bool:
-        return not self.leaving and not self.terminating and not self.retired
+    def change(self, change: Change) -> None:
+        self.state = after(self.state, change)
 
     @property
     def slow_from(self) -> Span | None:
         """When its job will have run for too long to have others wait for it."""
         hopeful = bool(self.jobs) and (self.pace > 1 or len(self.jobs) > 1)
-        hopeful = hopeful and not self.terminating
+        hopeful = hopeful and not self.state.dies
         return self.began + QUICK if hopeful else None
-
-    @property
-    def idle(self) -> bool:
-        return bool(self.pid) and not self.jobs and self.staying
 
 
 class Prefork:
@@ -171,7 +160,9 @@ class Prefork:
     @property
     def demand(self) -> int:
         children = list(self._children.values())
-        return max(self.size, sum(child.pace for child in children if child.staying))
+        return max(
+            self.size, sum(child.pace for child in children if child.state.stays)
+        )
 
     def start(self) -> None:
         # The fork server comes first, so that it inherits nothing of what follows.
@@ -301,7 +292,7 @@ class Prefork:
                 self._reclaim(child)
                 # The last one left is what runs, though its beginning may not be told.
                 if child.jobs and child.jobs[-1].token == token:
-                    child.retired = True  # nothing else shall be hit
+                    child.change(Change.RETIRE)  # nothing else shall be hit
                     child.server.kill(child.number, number)
         for job in self._waiting:
             if job.token == token:
@@ -312,7 +303,7 @@ class Prefork:
 
     def _retire_all(self) -> None:
         for child in self._children.values():
-            child.retired = True
+            child.change(Change.RETIRE)
             self._reclaim(child)
         self._return_surplus()
 
@@ -348,7 +339,7 @@ class Prefork:
                 self._spawn_child()
 
     def _staying(self) -> int:
-        return sum(child.staying for child in self._children.values())
+        return sum(child.state.stays for child in self._children.values())
 
     def _spawn_child(self) -> None:
         number, place = next(self._numbers), self._free_place()
@@ -370,26 +361,30 @@ class Prefork:
     def _free_place(self) -> int:
         # One that leaves has no job any more, or a last one: whoever counts on places
         # (one device for each) would rather share one than see a number beyond them.
-        taken = {child.place for child in self._children.values() if child.staying}
+        taken = {child.place for child in self._children.values() if child.state.stays}
         return next(place for place in count(1) if place not in taken)
 
     def _dismiss_surplus(self) -> None:
         """Let go of idle children while there are too many; of others once idle."""
         surplus = self._staying() - self.size
         if surplus > 0:
-            idle = (child for child in self._children.values() if child.idle)
+            idle = (
+                child
+                for child in self._children.values()
+                if child.state is ChildState.IDLE
+            )
             for child in islice(idle, surplus):
                 self._dismiss(child)
 
     def _dismiss_retired(self) -> None:
         for child in self._children.values():
-            done = child.retired and child.pid and not child.jobs
-            if done and not child.leaving and not child.terminating:
+            retires = child.state is ChildState.RETIRING
+            if retires and child.pid and not child.jobs:
                 self._dismiss(child)
 
     def _dismiss_all(self) -> None:
         for child in self._children.values():
-            if child.staying:
+            if child.state.stays:
                 self._dismiss(child)
 
     def _dismiss(self, child: _Child) -> None:
@@ -399,7 +394,7 @@ class Prefork:
             child.channel.shutdown(socket.SHUT_WR)
 
     def _expect_to_leave(self, child: _Child) -> None:
-        child.leaving = True
+        child.change(Change.LEAVE)
         child.deadline = self._now() + GRACE
 
     def _end_the_late(self) -> None:
@@ -408,10 +403,9 @@ class Prefork:
             if child.deadline and child.deadline <= now:
                 if self._has_gone_on(child):
                     continue
-                child.late = True
                 if not child.pid:
                     self._give_up(child, "it took too long")
-                self._kill(child)
+                self._kill(child, Change.EXPIRE)
         if self._patient_until and self._patient_until <= now:
             self._patient_until = None
             self._end_by_force()
@@ -438,11 +432,12 @@ class Prefork:
         child.fault = fault
         self._turn_away(child)
 
-    def _kill(self, child: _Child) -> None:
+    def _kill(self, child: _Child, why: Change = Change.KILL) -> None:
         """Have the child killed; what it said until then still counts."""
         child.deadline = None
-        if not child.terminating:
-            child.terminating = True
+        dies = child.state.dies
+        child.change(why)
+        if not dies:
             self._reclaim(child)  # or the blow may hit another job than the one meant
             child.server.kill(child.number)
 
@@ -460,7 +455,7 @@ class Prefork:
             self._take_over(child.jobs)
             self._tell_end(begun, child, how)
             self._return_surplus()
-        elif self._killed or child.leaving:
+        elif self._killed or child.state is ChildState.LEAVING:
             pass  # as it should be
         elif not child.pid:
             how = child.fault or how
@@ -470,7 +465,7 @@ class Prefork:
             logger.warning(words, how, extra={"event": "pool.idle_end"})
 
     def _tell_end(self, job: Job, child: _Child, how: str) -> None:
-        if child.late and job.time_limit:
+        if child.state is ChildState.OVERDUE and job.time_limit:
             self._on_event(TimedOut(job.token, job.time_limit))
         else:
             self._on_event(Lost(job.token, child.fault or how))
@@ -569,12 +564,15 @@ class Prefork:
     # What goes to a child and what comes from it.
 
     def _hand_out(self) -> None:
-        idle = [child for child in self._children.values() if child.idle]
+        idle = [
+            child for child in self._children.values() if child.state is ChildState.IDLE
+        ]
         for left, child in zip(range(len(idle), 0, -1), idle, strict=True):
             if not self._waiting:
                 return
             share = -(-len(self._waiting) // left)
             child.jobs.extend(self._next_chunk(min(share, child.pace)))
+            child.change(Change.JOBS)
             child.claims.offer(len(child.jobs) - 1)
             self._begin(child)
             child.unsent += pack(list(child.jobs))
@@ -622,7 +620,7 @@ class Prefork:
     def _return_surplus(self) -> None:
         """Give back what there is no place for, taken or about to be."""
         children = self._children.values()
-        busy = sum(bool(child.jobs) and child.staying for child in children)
+        busy = sum(bool(child.jobs) and child.state.stays for child in children)
         self._return_behind(max(self.size - busy, 0))
 
     def _return_behind(self, number: int) -> None:
@@ -676,7 +674,8 @@ class Prefork:
     def _take(self, child: _Child, words: Ready | Report) -> None:
         if isinstance(words, Ready):
             child.pid = words.pid
-            if not child.leaving:
+            child.change(Change.READY)
+            if child.state is not ChildState.LEAVING:
                 child.deadline = None
             self._failed_starts = 0
             return
@@ -692,6 +691,8 @@ class Prefork:
         self._on_event(finished)
         if words.goes_on:
             self._begin(child)
+        elif not child.jobs:
+            child.change(Change.DONE)
         if words.leaving:
             self._reclaim(child)
             self._expect_to_leave(child)
