@@ -88,12 +88,6 @@ class Asyncio:
     def processes(self) -> list[int]:
         return [os.getpid()]
 
-    def terminate(self, token: str, number: int) -> bool:
-        return False
-
-    def renew(self, *, fresh: bool) -> bool:
-        return False
-
     def stop(self) -> None:
         self._do(self._wind_down)
         self._thread.join()

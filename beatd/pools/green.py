@@ -66,12 +66,6 @@ class Green:
     def processes(self) -> list[int]:
         return [os.getpid()]
 
-    def terminate(self, token: str, number: int) -> bool:
-        return False
-
-    def renew(self, *, fresh: bool) -> bool:
-        return False
-
     def stop(self) -> None:
         with self._one_ended:
             self._one_ended.wait_for(lambda: not self._running)

@@ -49,12 +49,6 @@ class Solo:
     def processes(self) -> list[int]:
         return [os.getpid()]
 
-    def terminate(self, token: str, number: int) -> bool:
-        return False
-
-    def renew(self, *, fresh: bool) -> bool:
-        return False
-
     def stop(self) -> None:
         """Nothing runs when this is called."""
 

@@ -64,12 +64,6 @@ class Threads:
     def processes(self) -> list[int]:
         return [os.getpid()]
 
-    def terminate(self, token: str, number: int) -> bool:
-        return False
-
-    def renew(self, *, fresh: bool) -> bool:
-        return False
-
     def stop(self) -> None:
         self._let_go(self._serving)
         with self._one_left:

@@ -33,6 +33,7 @@ from beatd.events.lamport import LamportClock
 from beatd.events.zone import local_time, machine_zone
 from beatd.instant import span_of
 from beatd.pools.base import AsyncRunner
+from beatd.pools.options import PoolOptions
 from beatd.pools.prefork.child import ChildMain
 from beatd.pools.prefork.forkserver import spawned
 from beatd.pools.prefork.forkserver_main import RunChild
@@ -227,10 +228,7 @@ def worker_of(
     audience = broker if isinstance(broker, Broadcast) else None
     lamport = LamportClock()
     modules = Modules()
-    pool = pools.create(
-        settings.worker_pool,
-        work.runner,
-        inbox.put,
+    options = PoolOptions(
         size=choice.autoscale.least if choice.autoscale else _pool_size(settings),
         initialise=partial(_call_all, [begin_process, work.initialise]),
         max_tasks_per_child=settings.worker_max_tasks_per_child,
@@ -241,6 +239,7 @@ def worker_of(
         on_renewed=lambda about: inbox.put(Renewed(about)),
         on_crash=lambda error: inbox.put(Crashed(error)),
     )
+    pool = pools.create(settings.worker_pool, work.runner, inbox.put, options=options)
     return Worker(
         name=hostname,
         identity=f"{hostname}:{os.getpid()}:{secrets.token_hex(4)}",

@@ -27,7 +27,16 @@ from beatd.control.pidbox import Command, Pidbox
 from beatd.errors import BrokerUnavailable
 from beatd.events.lamport import LamportClock
 from beatd.instant import SECOND, Span, span_of
-from beatd.pools.base import Finished, Job, Lost, Pool, Returned, Started, TimedOut
+from beatd.pools.base import (
+    Finished,
+    Job,
+    Lost,
+    Pool,
+    ProcessPool,
+    Returned,
+    Started,
+    TimedOut,
+)
 from beatd.results.base import Keeper
 from beatd.routing import Router
 from beatd.runs.report import limits_of, option, read_report
@@ -308,7 +317,8 @@ class Worker:
         for held in self.running():
             if not held.early and not held.let_go:
                 held.let_go = True
-                self.pool.terminate(held.token, SIGTERM)
+                if isinstance(self.pool, ProcessPool):
+                    self.pool.terminate(held.token, SIGTERM)
 
     @property
     def _cancels(self) -> bool:
@@ -448,8 +458,9 @@ class Worker:
 
     def terminate(self, held: InFlight, number: int) -> None:
         """End a run by a signal. Raises NotImplementedError if the pool cannot."""
-        if not self.pool.terminate(held.token, number):
+        if not isinstance(self.pool, ProcessPool):
             raise NotImplementedError("this pool cannot end a run that has begun")
+        self.pool.terminate(held.token, number)
         held.terminated = number
 
     def resize(self, size: int) -> None:
@@ -461,7 +472,7 @@ class Worker:
     def renew(self, modules: Sequence[str], *, fresh: bool) -> bool:
         """Have new processes run what follows; False if the pool has none."""
         self.modules.asked = modules
-        return self.pool.renew(fresh=fresh)
+        return isinstance(self.pool, ProcessPool) and self.pool.renew(fresh=fresh)
 
     def _learn(self, about: About) -> None:
         """Go by what the pool's new processes say of their tasks."""

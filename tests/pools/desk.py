@@ -29,6 +29,7 @@ from beatd.pools.base import (
     Lost,
     Pool,
     PoolEvent,
+    ProcessPool,
     Returned,
     Started,
     TimedOut,
@@ -106,6 +107,11 @@ class Desk:
         self.events: list[Told] = []
         self.returned: list[str] = []
         self.pool = make(runner, self._inbox.put)
+
+    @property
+    def process_pool(self) -> ProcessPool:
+        assert isinstance(self.pool, ProcessPool)
+        return self.pool
 
     def submit(self, *jobs: Job) -> None:
         self._jobs.update({job.token: job for job in jobs})

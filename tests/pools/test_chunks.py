@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from beatd.pools.base import Finished, Job, Lost, Started, TimedOut
+from beatd.pools.options import PoolOptions
 from beatd.pools.prefork.pool import MOST_BYTES, MOST_JOBS, Prefork
 from tests.pools import desk
 from tests.pools.desk import Desk, job
@@ -20,9 +21,8 @@ from tests.servers import eventually
 def at_pace(size: int = 1, max_tasks_per_child: int | None = None) -> Iterator[Desk]:
     """Give a pool whose children have been quick, and get many jobs at once."""
 
-    at = Desk(
-        lambda *args: Prefork(*args, size=size, max_tasks_per_child=max_tasks_per_child)
-    )
+    options = PoolOptions(size=size, max_tasks_per_child=max_tasks_per_child)
+    at = Desk(lambda *args: Prefork(*args, options=options))
     at.pool.start()
     try:
         quicken(at, size * MOST_JOBS)
@@ -160,7 +160,7 @@ def test_a_job_that_has_not_begun_can_be_ended_alone(
     ended, spared = job(desk.echo, "ended"), job(desk.echo, "spared")
     pool.submit(running, ended, spared)
 
-    pool.pool.terminate(ended.token, signal.SIGTERM)
+    pool.process_pool.terminate(ended.token, signal.SIGTERM)
     outcomes = pool.outcomes([ended])
     (tmp_path / "go").touch()
 
@@ -177,7 +177,7 @@ def test_to_end_the_job_that_runs_spares_those_behind_it(pool: Desk) -> None:
     pool.submit(running, *spared)
     pool.started(running)
 
-    pool.pool.terminate(running.token, signal.SIGKILL)
+    pool.process_pool.terminate(running.token, signal.SIGKILL)
 
     assert pool.outcomes([running, *spared]) == [
         Lost(running.token, "signal 9 (SIGKILL)"),
@@ -236,11 +236,13 @@ def test_whatever_is_asked_of_a_pool_each_job_ends_once(seed: int) -> None:
                 case 0:
                     pool.pool.recall()
                 case 1:
-                    pool.pool.renew(fresh=False)
+                    pool.process_pool.renew(fresh=False)
                 case 2:
                     pool.pool.resize(chance.randint(1, 3))
                 case 3:
-                    pool.pool.terminate(chance.choice(jobs).token, signal.SIGKILL)
+                    pool.process_pool.terminate(
+                        chance.choice(jobs).token, signal.SIGKILL
+                    )
             pool.all_events()
         pool.outcomes(jobs)
         pool.pool.stop()

@@ -18,6 +18,7 @@ import pytest
 from beatd.clock import Clock
 from beatd.instant import SECOND, Span
 from beatd.pools.base import Finished, Job, Lost, PoolEvent, Started, TimedOut
+from beatd.pools.options import PoolOptions
 from beatd.pools.prefork import places
 from beatd.pools.prefork.child import resident
 from beatd.pools.prefork.pool import GRACE, PAUSE, Prefork
@@ -40,11 +41,13 @@ def at_work(
         lambda runner, on_event: Prefork(
             runner,
             on_event,
-            size=size,
-            initialise=initialise,
-            max_tasks_per_child=max_tasks_per_child,
-            max_memory_per_child=max_memory_per_child,
-            alive_timeout=alive_timeout,
+            options=PoolOptions(
+                size=size,
+                initialise=initialise,
+                max_tasks_per_child=max_tasks_per_child,
+                max_memory_per_child=max_memory_per_child,
+                alive_timeout=alive_timeout,
+            ),
             clock=clock,
         )
     )
@@ -87,7 +90,7 @@ def assert_turns(pool: Desk) -> None:
     """See the supervising thread take another turn."""
     long_gone = job(desk.echo, "never runs")
     pool.submit(long_gone)
-    pool.pool.terminate(long_gone.token, signal.SIGKILL)
+    pool.process_pool.terminate(long_gone.token, signal.SIGKILL)
     assert pool.outcomes([long_gone]) == [
         Lost(long_gone.token, "ended before it began")
     ]
@@ -465,7 +468,8 @@ def test_an_end_of_the_supervision_that_nobody_foresaw_is_told() -> None:
     def on_event(event: PoolEvent) -> None:
         raise MemoryError
 
-    pool = Prefork(desk.runner, on_event, size=1, on_crash=crashes.put)
+    options = PoolOptions(size=1, on_crash=crashes.put)
+    pool = Prefork(desk.runner, on_event, options=options)
     pool.start()
     pool.submit([job(desk.echo, "hello")])
 
@@ -521,9 +525,10 @@ def test_after_the_end_no_process_is_left(pool: Desk) -> None:
 
 _MAIN = """
 import sys
+from beatd.pools.options import PoolOptions
 from beatd.pools.prefork.pool import Prefork
 from tests.pools import desk
-pool = desk.Desk(lambda *args: Prefork(*args, size=1))
+pool = desk.Desk(lambda *args: Prefork(*args, options=PoolOptions(size=1)))
 pool.pool.start()
 print(repr(pool.report(desk.read_stdin)), pool.report(desk.parent))
 one = desk.job(desk.sleep, desk.LONG)

@@ -9,7 +9,7 @@ from beatd.runs.report import Report, pack_report
 from beatd.tasks import Task
 from beatd.worker.inbox import Stop, WorkerEvent
 from tests.fakes import NOON
-from tests.worker.bench import Bench, HeldPool, with_held_pool
+from tests.worker.bench import Bench, HeldPool, SharingPool, with_held_pool
 from tests.worker.test_steering import command
 
 DONE = pack_report(Report(state="SUCCESS"))
@@ -224,11 +224,7 @@ def test_stamps_are_asked_again_of_what_has_not_begun(bench: Bench) -> None:
 
 
 def test_where_no_run_can_be_ended_it_is_still_revoked(bench: Bench) -> None:
-    class Sharing(HeldPool):
-        def terminate(self, token: str, number: int) -> bool:
-            return False
-
-    pool = bench.worker.pool = Sharing()
+    pool = bench.worker.pool = SharingPool()
     task_of(bench.app)
     running = bench.app.send_task("proj.note", [1])
     bench.run()

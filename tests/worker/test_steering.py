@@ -20,7 +20,7 @@ from beatd.worker.inbox import KnownAsRevoked, Stop, TimePassed
 from beatd.worker.renewal import About, Renewed
 from beatd.worker.revoked import StateFile
 from tests.fakes import NOON
-from tests.worker.bench import Bench, HeldPool, with_held_pool
+from tests.worker.bench import Bench, HeldPool, SharingPool, with_held_pool
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def add_to(bench: Bench, **options: Any) -> Task[[int, int], int]:
     return task
 
 
-def started(bench: Bench, pool: HeldPool) -> None:
+def started(bench: Bench, pool: SharingPool) -> None:
     for job in pool.jobs:
         bench.inbox.put(Started(job.token, 77))
     bench.run()
@@ -169,11 +169,7 @@ def test_a_run_that_is_terminated_is_revoked_and_not_run_again(bench: Bench) -> 
 
 
 def test_where_no_run_can_be_ended_the_asker_is_told(bench: Bench) -> None:
-    class Sharing(HeldPool):
-        def terminate(self, token: str, number: int) -> bool:
-            return False
-
-    pool = bench.worker.pool = Sharing()
+    pool = bench.worker.pool = SharingPool()
     result = add_to(bench).delay(1, 1)
     bench.run()
     started(bench, pool)

@@ -31,9 +31,10 @@ from beatd.pools.base import (
     Started,
     TimedOut,
 )
+from beatd.pools.options import PoolOptions
 from beatd.pools.prefork.child import CHUNK, ChildMain
 from beatd.pools.prefork.child_state import Change, ChildState, after
-from beatd.pools.prefork.forkserver import ForkServer, ForkServerDied, Starter, forked
+from beatd.pools.prefork.forkserver import ForkServer, ForkServerDied, forked
 from beatd.pools.prefork.frames import BrokenFrame, Claims, Frames, Ready, Report, pack
 
 logger = logging.getLogger(__name__)
@@ -112,36 +113,24 @@ class Prefork:
         runner: Runner,
         on_event: Callable[[PoolEvent], object],
         *,
-        size: int,
-        initialise: Callable[[], object] | None = None,
-        max_tasks_per_child: int | None = None,
-        max_memory_per_child: int | None = None,
-        alive_timeout: float | None = None,
-        spawn: Starter | None = None,
-        fork: bool = True,
-        on_renewed: Callable[[bytes], object] = lambda about: None,
-        on_crash: Callable[[BaseException], object] | None = None,
+        options: PoolOptions,
         clock: Clock | None = None,
     ) -> None:
-        """`max_memory_per_child` is in KiB, looked at after each job.
-
-        A child that is not ready `alive_timeout` seconds after it was asked for, what
-        `initialise` takes included, is killed, and another takes its place.
-        `on_renewed` hears what a new interpreter says of its code, before its children
-        run any job, and `on_crash` of an end of the pool that nobody foresaw; both only
-        take note.
-        """
-        self.size = size
+        self.size = options.size
         self._on_event = on_event
-        self._alive_timeout = alive_timeout
+        self._alive_timeout = options.alive_timeout
         self._clock = clock or SystemClock()
-        self._spawn = spawn
-        self._on_renewed = on_renewed
-        self._on_crash = on_crash or _say_crash
-        child = ChildMain(runner, initialise, max_tasks_per_child, max_memory_per_child)
-        self._fork_server = ForkServer(
-            spawn if spawn and not fork else forked(child.run)
+        self._spawn = options.spawn
+        self._on_renewed = options.on_renewed
+        self._on_crash = options.on_crash or _say_crash
+        child = ChildMain(
+            runner,
+            options.initialise,
+            options.max_tasks_per_child,
+            options.max_memory_per_child,
         )
+        spawns = options.spawn if not options.fork else None
+        self._fork_server = ForkServer(spawns or forked(child.run))
         self._next: ForkServer | None = None
         """Takes the place of the other when it is ready."""
         self._former: list[ForkServer] = []
@@ -188,9 +177,8 @@ class Prefork:
     def processes(self) -> list[int]:
         return [child.pid for child in list(self._children.values()) if child.pid]
 
-    def terminate(self, token: str, number: int) -> bool:
+    def terminate(self, token: str, number: int) -> None:
         self._do(partial(self._signal, token, number))
-        return True
 
     def renew(self, *, fresh: bool) -> bool:
         if fresh and not self._spawn:
