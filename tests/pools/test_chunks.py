@@ -11,7 +11,9 @@ import pytest
 
 from beatd.pools.base import Finished, Job, Lost, Started, TimedOut
 from beatd.pools.options import PoolOptions
-from beatd.pools.prefork.pool import MOST_BYTES, MOST_JOBS, Prefork
+from beatd.pools.prefork.children import MOST_JOBS
+from beatd.pools.prefork.dispatch import MOST_BYTES
+from beatd.pools.prefork.pool import Prefork
 from tests.pools import desk
 from tests.pools.desk import Desk, job
 from tests.servers import eventually

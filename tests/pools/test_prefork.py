@@ -21,7 +21,8 @@ from beatd.pools.base import Finished, Job, Lost, PoolEvent, Started, TimedOut
 from beatd.pools.options import PoolOptions
 from beatd.pools.prefork import places
 from beatd.pools.prefork.child import resident
-from beatd.pools.prefork.pool import GRACE, PAUSE, Prefork
+from beatd.pools.prefork.pool import Prefork
+from beatd.pools.prefork.supervisor import GRACE, PAUSE
 from tests.fakes import FakeClock
 from tests.pools import desk
 from tests.pools.desk import Desk, job
