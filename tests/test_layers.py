@@ -31,9 +31,10 @@ scheduler   file_view leadership loop schedule_file
 results     base chords disabled exceptions encoding redis sqlite *
 events      lamport zone event
 tasks       current async_result *
-pools       base limits pending asyncio green prefork.frames prefork.child
-            prefork.places prefork.forkserver_main prefork.forkserver prefork.pool solo
-            threads *
+pools       base limits pending asyncio green prefork prefork.child_state prefork.frames
+            prefork.child prefork.places prefork.forkserver_main prefork.forkserver
+            options prefork.children prefork.dispatch prefork.forkservers
+            prefork.requests prefork.supervisor prefork.pool solo threads *
 runs        hooks host report stdout coroutines builtin continuations chords execute
             eager
 app         annotations conf publishing runs connections
