@@ -23,7 +23,7 @@ config      settings.notes settings.problems settings.kinds settings.rows
             settings.values settings.reading settings settings.page settings.__main__
 .           source
 config      entries loading options
-.           clock
+.           clock background
 storage     file_lock sqlite_file
 brokers     base memory redis.connection redis.listening redis.wire redis.broadcast
             redis.broker redis sqlite *
@@ -38,7 +38,7 @@ pools       base limits pending asyncio green prefork prefork.child_state prefor
 runs        hooks host report stdout coroutines builtin continuations chords execute
             eager
 app         annotations conf publishing runs connections
-worker      autoscale in_flight rate renewal celery_app revoked stage events reporting
+worker      autoscale in_flight rate renewal celery_app revoked events reporting
             sent settle intake backlog outcomes admission
 control     pidbox
 app         application *
@@ -89,9 +89,6 @@ TODAY = {
     for call in ("date.today", "datetime.now", "datetime.today", "datetime.utcnow")
 }
 """What else says what time it is, and what is called nowhere."""
-
-TO_BE_GIVEN_A_CLOCK = {"worker.stage"}
-"""Modules that read the monotonic clock by themselves as yet."""
 
 MAKERS = {
     # The command line asks brokers that nobody else has open: whether an address is
@@ -304,7 +301,7 @@ def test_only_the_clock_tells_the_time() -> None:
     }
     by_date = [module for module, path in packaged() if calls_in(path) & TODAY]
 
-    assert by_time == {"clock", *TO_BE_GIVEN_A_CLOCK}
+    assert by_time == {"clock"}
     assert by_date == []
 
 

@@ -22,6 +22,7 @@ from queue import SimpleQueue
 
 from beatd import brokers, pools, results, signals
 from beatd.app import Beatd
+from beatd.background import Outage
 from beatd.brokers.base import Broadcast, Broker
 from beatd.clock import SystemClock
 from beatd.config.loading import Config
@@ -59,7 +60,6 @@ from beatd.worker.renewal import Modules, Renewed, describe
 from beatd.worker.revoked import StateFile
 from beatd.worker.sent import TaskSentEvents
 from beatd.worker.settle import Follower
-from beatd.worker.stage import Outage
 
 logger = logging.getLogger(__name__)
 

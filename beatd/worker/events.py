@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import Any, NamedTuple
 
+from beatd.background import OnCrash, Outage, Service, retried
 from beatd.brokers.base import Outgoing, Sender
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Settings
@@ -24,7 +25,6 @@ from beatd.events.lamport import LamportClock
 from beatd.instant import SECOND, Span, span_of
 from beatd.message import Envelope
 from beatd.version import __version__
-from beatd.worker.stage import Backoff, OnCrash, Outage, spawn
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +81,10 @@ class WorkerEvents:
         self._voice = EventFactory(
             self.node, self.settings, self.lamport, self.clock, self.machine_zone
         )
-        self._trouble = Outage("events cannot be sent", "events")
-        self._thread: threading.Thread | None = None
+        self._outage = Outage("events cannot be sent", "events", self.clock)
+        self._beat_at: Span | None = None
+        step = retried(self._step, BrokerUnavailable, self._outage)
+        self._service = Service(step, self._interrupt)
 
     # From the worker's loop
 
@@ -111,17 +113,18 @@ class WorkerEvents:
         self._load = load
         if self.interval is not None:
             self._put_worker("worker-online", self.interval)
-        self._thread = spawn("beatd-events", self._run, on_crash)
+        self._beat_at = self._beat_after(self.clock.elapsed())
+        self._service.start("beatd-events", on_crash)
 
     def stop(self) -> None:
         """Say what is left, if it can be said at once, and that the worker ends."""
         if self.interval is not None:
             self._put_worker("worker-offline", self.interval)
-        self._stopping.set()
-        with self._changed:
-            self._changed.notify_all()
-        if self._thread:
-            self._thread.join()
+        self._service.stop()
+        try:
+            self.turn()
+        except BrokerUnavailable as error:
+            self._outage.meet(error)
 
     def turn(self) -> bool:
         """Say what lies ready; say whether there was anything.
@@ -145,26 +148,18 @@ class WorkerEvents:
             )
         return True
 
-    def _run(self) -> None:
-        pause = Backoff()
-        beat_at = self._beat_after(self.clock.elapsed())
-        while not self._stopping.is_set():
-            try:
-                self._wait(beat_at)
-                if beat_at is not None and self.clock.elapsed() >= beat_at:
-                    self.heartbeat()
-                    beat_at = self._beat_after(beat_at)
-                self.turn()
-            except BrokerUnavailable as error:
-                self._trouble.meet(error)
-                self._stopping.wait(pause.lengthen())
-            else:
-                self._trouble.end()
-                pause.reset()
-        try:
-            self.turn()
-        except BrokerUnavailable as error:
-            self._trouble.meet(error)
+    def _step(self) -> Span:
+        self._wait(self._beat_at)
+        if self._beat_at is not None and self.clock.elapsed() >= self._beat_at:
+            self.heartbeat()
+            self._beat_at = self._beat_after(self._beat_at)
+        self.turn()
+        return 0
+
+    def _interrupt(self) -> None:
+        self._stopping.set()
+        with self._changed:
+            self._changed.notify_all()
 
     def _wait(self, beat_at: Span | None) -> None:
         left = None if beat_at is None else beat_at - self.clock.elapsed()

@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from beatd.background import OnCrash, Outage, Service, retried
 from beatd.brokers.base import Consumer, Delivery
 from beatd.clock import Clock
 from beatd.config.settings import Settings
@@ -18,7 +19,6 @@ from beatd.message import Envelope, read_envelope
 from beatd.routing import Queue, Router
 from beatd.runs.report import limits_of
 from beatd.worker.settle import Source
-from beatd.worker.stage import Backoff, OnCrash, Outage, spawn
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class PrefetchWindow:
 
     def __init__(self, size: int) -> None:
         self._free = size
+        self._is_interrupted = False
         self._changed = threading.Condition()
 
     def free(self) -> int:
@@ -72,10 +73,17 @@ class PrefetchWindow:
             self._free += places
             self._changed.notify_all()
 
-    def wait(self, stop: threading.Event) -> None:
-        """Return when there is a free place, or after `stop` and a `clear`."""
+    def wait(self) -> None:
+        """Return when there is a free place; `interrupt` ends it from any thread."""
         with self._changed:
-            self._changed.wait_for(lambda: self._free > 0 or stop.is_set())
+            self._changed.wait_for(lambda: self._free > 0 or self._is_interrupted)
+            self._is_interrupted = False
+
+    def interrupt(self) -> None:
+        """End a `wait` that waits now, or the next one."""
+        with self._changed:
+            self._is_interrupted = True
+            self._changed.notify_all()
 
 
 class Lease:
@@ -92,7 +100,7 @@ class Lease:
         length: Span,
         on_lost: Callable[[], object],
         on_recovered: Callable[[int], object],
-        trouble: Outage,
+        away: Outage,
         clock: Clock,
     ) -> None:
         self._broker = broker
@@ -100,24 +108,20 @@ class Lease:
         self._length = length
         self._on_lost = on_lost
         self._on_recovered = on_recovered
-        self._trouble = trouble
         self._clock = clock
         self._number = 0
         self._is_held = False
         self._ends: Span | None = None
         self._one_at_a_time = threading.Lock()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._service = Service(retried(self._step, BrokerUnavailable, away))
 
     def start(self, on_crash: OnCrash) -> None:
         """Begin to renew, in a thread."""
-        self._thread = spawn("beatd-lease", self._run, on_crash)
+        self._service.start("beatd-lease", on_crash)
 
     def stop(self) -> None:
         """Renew no more; the lease itself is left as it is."""
-        self._stop.set()
-        if self._thread:
-            self._thread.join()
+        self._service.stop()
 
     @property
     def number(self) -> int:
@@ -151,18 +155,9 @@ class Lease:
         if recovered:
             self._on_recovered(recovered)
 
-    def _run(self) -> None:
-        pause = Backoff()
-        while not self._stop.is_set():
-            try:
-                self.turn()
-            except BrokerUnavailable as error:
-                self._trouble.meet(error)
-                self._stop.wait(pause.lengthen())
-            else:
-                self._trouble.end()
-                pause.reset()
-                self._stop.wait(self._length / BEATS / SECOND)
+    def _step(self) -> Span:
+        self.turn()
+        return self._length // BEATS
 
 
 class Fetcher:
@@ -176,7 +171,7 @@ class Fetcher:
         lease: Lease,
         room: PrefetchWindow,
         deliver: Callable[[list[Delivery], int], object],
-        trouble: Outage,
+        away: Outage,
         prepare: Callable[[], object] = lambda: None,
         order: str = ROUND_ROBIN,
     ) -> None:
@@ -191,16 +186,17 @@ class Fetcher:
         self._lease = lease
         self._room = room
         self._deliver = deliver
-        self._trouble = trouble
         self._prepare = prepare
+        self._is_held = self._is_prepared = False
         self._numbers = itertools.count()
         self._attempt = self._next_attempt()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._service = Service(
+            retried(self._step, BrokerUnavailable, away), self._interrupt
+        )
 
     def start(self, on_crash: OnCrash) -> None:
         """Begin to fetch, in a thread."""
-        self._thread = spawn("beatd-fetcher", self._run, on_crash)
+        self._service.start("beatd-fetcher", on_crash)
 
     def take_from(self, queues: Sequence[str]) -> None:
         """Take from these queues from now on, and from no others."""
@@ -209,11 +205,7 @@ class Fetcher:
 
     def stop(self) -> None:
         """Fetch no more; what is on its way is still delivered before this returns."""
-        self._stop.set()
-        self._room.clear(0)
-        if self._thread:
-            self._broker.interrupt()
-            self._thread.join()
+        self._service.stop()
 
     def turn(self) -> bool:
         """Take once and deliver what came; say whether anything did."""
@@ -233,27 +225,18 @@ class Fetcher:
             self._deliver(found, lease)
         return bool(found)
 
-    def _run(self) -> None:
-        pause = Backoff()
-        is_held = is_prepared = False
-        while not self._stop.is_set():
-            try:
-                if not is_held:
-                    # Without a lease nothing is given out, however much there is.
-                    self._lease.renew()
-                    is_held = True
-                elif not is_prepared:
-                    self._prepare()
-                    is_prepared = True
-                elif not self.turn():
-                    self._await()
-            except BrokerUnavailable as error:
-                is_held = False  # perhaps
-                self._trouble.meet(error)
-                self._stop.wait(pause.lengthen())
-            else:
-                self._trouble.end()
-                pause.reset()
+    def _step(self) -> Span:
+        is_held, self._is_held = self._is_held, False  # perhaps, if this step fails
+        if not is_held:
+            # Without a lease nothing is given out, however much there is.
+            self._lease.renew()
+        elif not self._is_prepared:
+            self._prepare()
+            self._is_prepared = True
+        elif not self.turn():
+            self._await()
+        self._is_held = True
+        return 0
 
     def _ordered(self, queues: Sequence[str]) -> deque[str]:
         return deque(sorted(queues) if self._order == SORTED else queues)
@@ -262,7 +245,11 @@ class Fetcher:
         if self._room.free() > 0:
             self._broker.await_message(list(self._queues), LONGEST_WAIT)
         else:
-            self._room.wait(self._stop)
+            self._room.wait()
+
+    def _interrupt(self) -> None:
+        self._room.interrupt()
+        self._broker.interrupt()
 
     def _next_attempt(self) -> str:
         return f"{self._worker}:{next(self._numbers)}"

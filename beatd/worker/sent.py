@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from beatd.background import BatchWorker, Outage
 from beatd.brokers.base import Emission, Outgoing, Sender
 from beatd.errors import BeatdError, BrokerUnavailable, MessageError
 from beatd.events.event import EventFactory
@@ -17,7 +18,6 @@ from beatd.message import Envelope, Limits, read_envelope
 from beatd.message.codec import content_types
 from beatd.message.represent import bounded_repr
 from beatd.routing import Route
-from beatd.worker.stage import BatchWorker, Outage
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +116,8 @@ class TaskSentEvents:
         return self._stage.turn()
 
     def _fresh_stage(self) -> BatchWorker[Emission]:
-        trouble = Outage("events cannot be sent", "events")
-        return BatchWorker(self._tell, BrokerUnavailable, trouble)
+        outage = Outage("events cannot be sent", "events")
+        return BatchWorker(self._tell, BrokerUnavailable, outage)
 
     def _start(self) -> None:
         try:
