@@ -29,7 +29,7 @@ brokers     base memory redis.connection redis.listening redis.wire redis.broadc
             redis.broker redis sqlite *
 scheduler   file_view leadership loop schedule_file
 results     base chords disabled exceptions encoding redis sqlite *
-events      lamport zone event
+events      lamport zone event sent
 tasks       current async_result *
 pools       base limits pending asyncio green prefork prefork.child_state prefork.frames
             prefork.child prefork.places prefork.forkserver_main prefork.forkserver
@@ -37,11 +37,10 @@ pools       base limits pending asyncio green prefork prefork.child_state prefor
             prefork.requests prefork.supervisor prefork.pool solo threads *
 runs        hooks host report stdout coroutines builtin continuations chords execute
             eager
-app         annotations conf publishing runs connections
+app         annotations conf publishing runs connections application *
 worker      autoscale in_flight rate renewal celery_app revoked events reporting
-            sent settle intake backlog outcomes admission
+            settle intake backlog outcomes admission
 control     pidbox
-app         application *
 worker      commands inbox loop
 service     daemon nodes notify wiring
 cli         usage options output dead explain schedule_view advice check list next

@@ -78,7 +78,7 @@ class WorkerEvents:
         self._dropped = 0
         self._announced: dict[str, int] = {}
         self._load: Callable[[], Load] = lambda: Load(0, 0)
-        self._voice = EventFactory(
+        self._factory = EventFactory(
             self.node, self.settings, self.lamport, self.clock, self.machine_zone
         )
         self._outage = Outage("events cannot be sent", "events", self.clock)
@@ -190,7 +190,7 @@ class WorkerEvents:
         self._put(kind, fields)
 
     def _put(self, kind: str, fields: dict[str, object]) -> None:
-        event = self._voice.event(kind, fields)
+        event = self._factory.event(kind, fields)
         with self._changed:
             if len(self._waiting) >= MOST:
                 self._dropped += 1
@@ -207,10 +207,10 @@ class WorkerEvents:
         for is_task, group in itertools.groupby(events, _is_task):
             if not is_task:
                 for event in group:
-                    yield self._voice.message(event["type"].replace("-", "."), event)
+                    yield self._factory.message(event["type"].replace("-", "."), event)
                 continue
             while batch := list(itertools.islice(group, BATCH)):
-                yield self._voice.message("task.multi", batch)
+                yield self._factory.message("task.multi", batch)
 
 
 def _is_task(event: dict[str, Any]) -> bool:

@@ -215,10 +215,10 @@ def test_the_offset_is_that_of_the_machine(
 def test_events_are_encoded_as_the_settings_say(
     serializer: str, content_type: str
 ) -> None:
-    voice = EventFactory("w1@here", Settings(event_serializer=serializer))
-    event = voice.event("task-started", {"uuid": "an-id"})
+    factory = EventFactory("w1@here", Settings(event_serializer=serializer))
+    event = factory.event("task-started", {"uuid": "an-id"})
 
-    envelope = json.loads(voice.message("task.started", event).message)
+    envelope = json.loads(factory.message("task.started", event).message)
 
     assert envelope["content-type"] == content_type
     body = base64.b64decode(envelope["body"])

@@ -28,25 +28,27 @@ OURS = Limits(content_types(["json", "yaml", "msgpack", "pickle"]))
 """We made these messages ourselves."""
 
 
-def sent_with_events(voice: EventFactory, sends: Sequence[Outgoing]) -> list[Outgoing]:
+def sent_with_events(
+    factory: EventFactory, sends: Sequence[Outgoing]
+) -> list[Outgoing]:
     """Give these messages, and one that tells of each."""
-    told = _events(voice, sends)
-    return [*sends, *(voice.message("task.sent", event) for event in told)]
+    told = _events(factory, sends)
+    return [*sends, *(factory.message("task.sent", event) for event in told)]
 
 
 def _events(
-    voice: EventFactory, sends: Sequence[Outgoing | Emission]
+    factory: EventFactory, sends: Sequence[Outgoing | Emission]
 ) -> Iterator[dict[str, Any]]:
     """Tell of each; of a message that cannot be read here no monitor hears."""
     for one in sends:
         try:
-            yield _event(voice, one)
+            yield _event(factory, one)
         except MessageError as error:
             words = "monitors do not hear of a call that is sent: %s"
             logger.warning(words, error, extra={"event": "events.dropped"})
 
 
-def _event(voice: EventFactory, sent: Outgoing | Emission) -> dict[str, Any]:
+def _event(factory: EventFactory, sent: Outgoing | Emission) -> dict[str, Any]:
     said = read_envelope(sent.message, OURS)
     fields = {
         "uuid": said.id,
@@ -61,7 +63,7 @@ def _event(voice: EventFactory, sent: Outgoing | Emission) -> dict[str, Any]:
         "exchange": said.exchange,
         "routing_key": said.routing_key,
     }
-    return voice.event("task-sent", fields)
+    return factory.event("task-sent", fields)
 
 
 def _arguments(said: Envelope) -> dict[str, object]:
@@ -81,7 +83,7 @@ class TaskSentEvents:
     """Tells monitors what was emitted, in batches; never in the way of the loop."""
 
     broker: Sender
-    voice: EventFactory
+    factory: EventFactory
     _stage: BatchWorker[Emission] = field(init=False)
     _thread_is_there: bool = field(default=False, init=False)
     _is_mute: bool = field(default=False, init=False)
@@ -135,5 +137,5 @@ class TaskSentEvents:
         )
 
     def _tell(self, batch: Sequence[Emission]) -> None:
-        events = list(_events(self.voice, batch))
-        self.broker.send([self.voice.message("task.multi", events)])
+        events = list(_events(self.factory, batch))
+        self.broker.send([self.factory.message("task.multi", events)])
