@@ -174,8 +174,11 @@ class BatchWorker(Generic[T]):
         faults: type[BeatdError],
         outage: Outage,
         backoff: Backoff | None = None,
+        linger: Span = 0,
     ) -> None:
+        """`linger` is how long the first item waits for others to go with it."""
         self._work = work
+        self._linger = linger
         self._items: SimpleQueue[T | None] = SimpleQueue()
         self._batch: list[T] = []
         self._stopping = threading.Event()
@@ -221,6 +224,8 @@ class BatchWorker(Generic[T]):
     def _step(self) -> Span | None:
         if not self._batch and not self._stopping.is_set():
             self._take(self._items.get())
+            if self._linger and self.waiting < BATCH:
+                self._stopping.wait(self._linger / SECOND)
             self._fill()
         return 0 if self.turn() else None
 

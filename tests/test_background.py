@@ -31,8 +31,9 @@ class Work:
         self.done += batch
 
 
-def worker_of(work: Work) -> BatchWorker[int]:
-    return BatchWorker(work, BrokerUnavailable, Outage("the broker is away", "broker"))
+def worker_of(work: Work, linger: Span = 0) -> BatchWorker[int]:
+    away = Outage("the broker is away", "broker")
+    return BatchWorker(work, BrokerUnavailable, away, linger=linger)
 
 
 def crashed(error: BaseException) -> None:
@@ -85,6 +86,29 @@ def test_a_stop_gives_up_after_its_patience() -> None:
 
     assert worker.stop(SECOND // 20) is False
     assert work.done == []
+
+
+def test_the_first_item_waits_for_others_until_a_stop() -> None:
+    work = Work()
+    worker = worker_of(work, linger=HOUR)
+    worker.start("test", crashed)
+    for number in range(3):
+        worker.put(number)
+
+    assert worker.stop(10 * SECOND) is True
+    assert work.tried == [[0, 1, 2]]
+
+
+def test_a_batch_that_is_full_waits_for_nothing() -> None:
+    work = Work()
+    worker = worker_of(work, linger=HOUR)
+    for number in range(BATCH + 5):
+        worker.put(number)
+    worker.start("test", crashed)
+    eventually(lambda: len(work.done) == BATCH)
+
+    assert worker.stop(10 * SECOND) is True
+    assert work.done == list(range(BATCH + 5))
 
 
 def test_an_error_nobody_foresaw_is_told() -> None:

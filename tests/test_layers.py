@@ -29,7 +29,7 @@ brokers     base memory redis.connection redis.listening redis.wire redis.broadc
             redis.broker redis sqlite *
 scheduler   file_view leadership loop schedule_file
 results     base chords disabled exceptions encoding redis sqlite *
-events      lamport zone event sent
+events      lamport zone event sender sent
 tasks       current async_result *
 pools       base limits pending asyncio green prefork prefork.child_state prefork.frames
             prefork.child prefork.places prefork.forkserver_main prefork.forkserver

@@ -12,7 +12,8 @@ from beatd.brokers.memory import MemoryBroker
 from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable
 from beatd.events.event import EventFactory
-from beatd.events.sent import MOST, TaskSentEvents
+from beatd.events.sender import MOST
+from beatd.events.sent import TaskSentEvents
 from beatd.instant import HOUR
 from beatd.message import MessageFormat, read_notice, template
 from beatd.routing import Queue, Route

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from beatd.background import BATCH
 from beatd.brokers.base import Outgoing
 from beatd.brokers.memory import MemoryBroker
 from beatd.clock import SystemClock
@@ -17,9 +18,10 @@ from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable
 from beatd.events.event import EventFactory
 from beatd.events.lamport import LamportClock
+from beatd.events.sender import MOST
 from beatd.message import Envelope, read_notice
 from beatd.message.codec import loads
-from beatd.worker.events import BATCH, MOST, Load, WorkerEvents
+from beatd.worker.events import Load, WorkerEvents
 from tests.fakes import FakeClock
 from tests.servers import eventually
 
