@@ -39,7 +39,7 @@ runs        hooks host report stdout coroutines builtin continuations chords exe
             eager
 app         annotations conf publishing runs connections application *
 worker      autoscale in_flight rate renewal celery_app revoked events reporting
-            settle intake backlog outcomes admission
+            settle lease fetcher backlog outcomes admission
 control     pidbox
 worker      commands inbox loop
 service     daemon nodes notify wiring

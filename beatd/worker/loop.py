@@ -47,6 +47,7 @@ from beatd.worker.autoscale import LOOK, Autoscale
 from beatd.worker.backlog import Backlog
 from beatd.worker.commands import execute
 from beatd.worker.events import Load, WorkerEvents
+from beatd.worker.fetcher import Intake, PrefetchWindow
 from beatd.worker.in_flight import InFlight
 from beatd.worker.inbox import (
     Crashed,
@@ -58,7 +59,6 @@ from beatd.worker.inbox import (
     TimePassed,
     WorkerEvent,
 )
-from beatd.worker.intake import Intake, PrefetchWindow
 from beatd.worker.outcomes import Outcomes
 from beatd.worker.renewal import About, Modules, Renewed, learn, understand
 from beatd.worker.reporting import TaskReporter

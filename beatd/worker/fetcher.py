@@ -1,4 +1,4 @@
-"""What keeps a worker supplied: room for deliveries, fetching them, and its lease."""
+"""Deliveries for a worker: how many it may hold, and taking them from its queues."""
 
 import itertools
 import logging
@@ -18,6 +18,7 @@ from beatd.instant import SECOND, Span, span_of
 from beatd.message import Envelope, read_envelope
 from beatd.routing import Queue, Router
 from beatd.runs.report import limits_of
+from beatd.worker.lease import Lease
 from beatd.worker.settle import Source
 
 logger = logging.getLogger(__name__)
@@ -27,11 +28,6 @@ LONGEST_WAIT: Span = 5 * SECOND
 
 MOST_DELAYED = 1_000
 """Messages for later that are looked at."""
-
-BEATS = 5
-"""Renewals within the length of a lease: one may wait for a dead connection to time out
-(3 s) and be made again on a new one before 6 s are over."""
-
 
 ROUND_ROBIN, SORTED, PRIORITY = "round_robin", "sorted", "priority"
 
@@ -59,16 +55,16 @@ class PrefetchWindow:
         self._changed = threading.Condition()
 
     def free(self) -> int:
-        """Give the number of free places."""
+        """Return the number of free places."""
         return self._free
 
     def fill(self, places: int) -> None:
-        """Take so many places."""
+        """Occupy so many places."""
         with self._changed:
             self._free -= places
 
     def clear(self, places: int) -> None:
-        """Give so many places back."""
+        """Make so many places free, which may be new ones."""
         with self._changed:
             self._free += places
             self._changed.notify_all()
@@ -86,80 +82,6 @@ class PrefetchWindow:
             self._changed.notify_all()
 
 
-class Lease:
-    """Says to the broker that the worker lives, and gives back what dead ones held.
-
-    A worker that was cut off for too long counts as dead, too: `on_lost` is called when
-    it learns that others have what it held, before it can take anything again.
-    """
-
-    def __init__(
-        self,
-        broker: Consumer,
-        worker: str,
-        length: Span,
-        on_lost: Callable[[], object],
-        on_recovered: Callable[[int], object],
-        away: Outage,
-        clock: Clock,
-    ) -> None:
-        self._broker = broker
-        self._worker = worker
-        self._length = length
-        self._on_lost = on_lost
-        self._on_recovered = on_recovered
-        self._clock = clock
-        self._number = 0
-        self._is_held = False
-        self._ends: Span | None = None
-        self._one_at_a_time = threading.Lock()
-        self._service = Service(retried(self._step, BrokerUnavailable, away))
-
-    def start(self, on_crash: OnCrash) -> None:
-        """Begin to renew, in a thread."""
-        self._service.start("beatd-lease", on_crash)
-
-    def stop(self) -> None:
-        """Renew no more; the lease itself is left as it is."""
-        self._service.stop()
-
-    @property
-    def number(self) -> int:
-        """Which lease it is: one that was lost is followed by another number."""
-        return self._number
-
-    def has_run_out(self) -> bool:
-        """Say whether the broker has not heard of us for so long that others may act.
-
-        They may not have: then it is held again as soon as the broker hears of us.
-        """
-        return self._ends is not None and self._clock.elapsed() >= self._ends
-
-    def renew(self) -> None:
-        """Hold the lease for longer, or tell that it was lost and begin another one."""
-        with self._one_at_a_time:
-            asked = self._clock.elapsed()
-            if self._is_held and not self._broker.stay(self._worker, self._length):
-                self._is_held = False
-                self._number += 1
-                self._on_lost()
-            if not self._is_held:
-                self._broker.join(self._worker, self._length)
-                self._is_held = True
-            self._ends = asked + self._length
-
-    def turn(self) -> None:
-        """Renew the lease, and look after the others."""
-        self.renew()
-        recovered = self._broker.recover()
-        if recovered:
-            self._on_recovered(recovered)
-
-    def _step(self) -> Span:
-        self.turn()
-        return self._length // BEATS
-
-
 class Fetcher:
     """Takes deliveries from the broker as long as there is room for them."""
 
@@ -169,7 +91,7 @@ class Fetcher:
         worker: str,
         queues: Sequence[str],
         lease: Lease,
-        room: PrefetchWindow,
+        window: PrefetchWindow,
         deliver: Callable[[list[Delivery], int], object],
         away: Outage,
         prepare: Callable[[], object] = lambda: None,
@@ -184,7 +106,7 @@ class Fetcher:
         self._order = order
         self._queues = self._ordered(queues)
         self._lease = lease
-        self._room = room
+        self._window = window
         self._deliver = deliver
         self._prepare = prepare
         self._is_held = self._is_prepared = False
@@ -209,7 +131,7 @@ class Fetcher:
 
     def turn(self) -> bool:
         """Take once and deliver what came; say whether anything did."""
-        limit = self._room.free()
+        limit = self._window.free()
         if limit <= 0:
             return False
         lease = self._lease.number
@@ -221,7 +143,7 @@ class Fetcher:
         if self._order == ROUND_ROBIN:
             self._queues.rotate(-1)  # so that no queue starves behind a full one
         if found:
-            self._room.fill(len(found))
+            self._window.fill(len(found))
             self._deliver(found, lease)
         return bool(found)
 
@@ -242,13 +164,13 @@ class Fetcher:
         return deque(sorted(queues) if self._order == SORTED else queues)
 
     def _await(self) -> None:
-        if self._room.free() > 0:
+        if self._window.free() > 0:
             self._broker.await_message(list(self._queues), LONGEST_WAIT)
         else:
-            self._room.wait()
+            self._window.wait()
 
     def _interrupt(self) -> None:
-        self._room.interrupt()
+        self._window.interrupt()
         self._broker.interrupt()
 
     def _next_attempt(self) -> str:
@@ -264,7 +186,7 @@ class Intake:
         worker: str,
         queues: Sequence[str],
         router: Router,
-        room: PrefetchWindow,
+        window: PrefetchWindow,
         settings: Settings,
         deliver: Callable[[list[Delivery], int], object],
         on_lost: Callable[[], object],
@@ -284,7 +206,7 @@ class Intake:
             worker,
             queues,
             self.lease,
-            room,
+            window,
             deliver,
             away,
             self._declare,
@@ -297,7 +219,7 @@ class Intake:
         return list(self._queues.values())
 
     def consume(self, queue: Queue) -> Callable[[], object]:
-        """Take from this queue, too; give what is left to do, which takes time."""
+        """Take from this queue, too; return what is left to do, which takes time."""
         self._queues[queue.name] = queue
         self.fetcher.take_from(list(self._queues))
         return partial(self._broker.declare, [queue])

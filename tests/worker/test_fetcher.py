@@ -11,7 +11,8 @@ from beatd.brokers.memory import MemoryBroker
 from beatd.errors import BrokerUnavailable, ConfigError
 from beatd.instant import SECOND, Span
 from beatd.routing import Route
-from beatd.worker.intake import Fetcher, Lease, PrefetchWindow, order_of
+from beatd.worker.fetcher import Fetcher, PrefetchWindow, order_of
+from beatd.worker.lease import Lease
 from tests.fakes import FakeClock
 from tests.servers import PATIENCE, eventually
 
