@@ -75,13 +75,13 @@ LONGEST_RESULT = 1024
 
 
 def one_line(text: str) -> str:
-    """Give foreign text for a line of log: no line breaks, no control characters."""
+    """Return foreign text for a line of log: no line breaks, no control characters."""
     head = text[:LONGEST_LINE]
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in head)
 
 
 def result_text(value: object) -> str:
-    """Give a run's value as monitors show it, whatever its class makes of that."""
+    """Return a run's value as monitors show it, whatever its class makes of that."""
     try:
         return bounded_repr(value, LONGEST_RESULT, 3)
     except BaseException as error:  # foreign code: `items`, `__iter__`
@@ -94,7 +94,7 @@ def limits_of(settings: Settings) -> Limits:
 
 
 def option(task: Task[..., Any], name: str, settings: Settings) -> Any:
-    """Give an option as the task has it, or else as the settings do."""
+    """Return an option as the task has it, or else as the settings do."""
     own = getattr(task, name)
     return getattr(settings, f"task_{name}") if own is None else own
 
@@ -135,7 +135,7 @@ def meta_of(
     children: Sequence[Any] = (),
     arguments: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
 ) -> Meta:
-    """Give what is to be kept of a run, in the form of Celery's metas."""
+    """Return what is to be kept of a run, in the form of Celery's metas."""
     ended = state in READY_STATES
     extended: dict[str, Any] = {}
     if settings.result_extended:

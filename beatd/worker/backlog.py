@@ -50,13 +50,13 @@ class Backlog:
         return len(self._returned) + len(self._ready)
 
     def due_in(self) -> float | None:
-        """Give how long it is to the next turn; None when no rate has any wait."""
+        """Return how long it is to the next turn; None when no rate has any wait."""
         due = self._turns.due()
         return None if due is None else max(due - self._clock.elapsed(), 0)
 
-    def add(self, held: InFlight) -> None:
+    def add(self, run: InFlight) -> None:
         """Have it wait behind the others."""
-        self._ready.append(held)
+        self._ready.append(run)
 
     def put_back(self, returned: Sequence[InFlight]) -> None:
         """Have these wait before all others: the pool did not get to them."""
@@ -69,33 +69,33 @@ class Backlog:
             returned = self._returned.popleft()
             if not drop(returned):
                 return returned
-        while held := self._turns.next(now):
-            self._come_back(held)
-            if not drop(held):
-                self._turns.begin(held.task.name, now)
-                return held
+        while run := self._turns.next(now):
+            self._come_back(run)
+            if not drop(run):
+                self._turns.begin(run.task.name, now)
+                return run
         while self._ready:
-            held = self._ready.popleft()
-            name = held.task.name
+            run = self._ready.popleft()
+            name = run.task.name
             if name not in self._turns:
                 self.limit_rate(name)
-            if drop(held):
+            if drop(run):
                 continue
             if not self._turns.must_wait(name, now):
                 self._turns.begin(name, now)
-                return held
-            self._step_aside(held)
+                return run
+            self._step_aside(run)
         return None
 
     def clear(self) -> list[InFlight]:
         """Let nothing wait any more; give what did."""
-        return self.take_out(lambda held: True)
+        return self.take_out(lambda run: True)
 
     def take_out(self, wanted: Callable[[InFlight], bool]) -> list[InFlight]:
         """Let these wait no more; give them."""
         late = self._turns.take_out(wanted)
-        for held in late:
-            self._come_back(held)
+        for run in late:
+            self._come_back(run)
         return [*sift(self._returned, wanted), *sift(self._ready, wanted), *late]
 
     def limit_rate(self, task: str) -> None:
@@ -111,10 +111,10 @@ class Backlog:
             logger.error(words, task, error, extra={"event": "rate.bad"})
         self._turns.limit(task, rate)
 
-    def _step_aside(self, held: InFlight) -> None:
-        held.aside = len(self._turns) < MOST_ASIDE
-        self._turns.wait(held.task.name, held)
-        self._room.clear(int(held.aside))
+    def _step_aside(self, run: InFlight) -> None:
+        run.aside = len(self._turns) < MOST_ASIDE
+        self._turns.wait(run.task.name, run)
+        self._room.clear(int(run.aside))
 
-    def _come_back(self, held: InFlight) -> None:
-        self._room.fill(int(held.aside))
+    def _come_back(self, run: InFlight) -> None:
+        self._room.fill(int(run.aside))

@@ -89,7 +89,7 @@ class Controlled(Protocol):
         """Let these not begin any more; give what is left to do, which takes time."""
         ...
 
-    def terminate(self, held: InFlight, number: int) -> None:
+    def terminate(self, run: InFlight, number: int) -> None:
         """End a run by a signal. Raises NotImplementedError if the pool cannot."""
         ...
 
@@ -167,11 +167,11 @@ def hello(
 
 
 def active(worker: Controlled, /, safe: object = False, **_: object) -> object:
-    return [_info(worker, held, safe=bool(safe)) for held in _begun(worker)]
+    return [_info(worker, run, safe=bool(safe)) for run in _begun(worker)]
 
 
 def reserved(worker: Controlled, /, **_: object) -> object:
-    return [_info(worker, held) for held in _unbegun(worker)]
+    return [_info(worker, run) for run in _unbegun(worker)]
 
 
 def scheduled(worker: Controlled, /, **_: object) -> object:
@@ -191,13 +191,13 @@ def revoked(worker: Controlled, /, **_: object) -> object:
 def query_task(worker: Controlled, /, ids: object, **_: object) -> object:
     wanted = set(_ids(ids))
     found: dict[str, tuple[str, object]] = {}
-    for state, all_held in (
+    for state, runs in (
         ("reserved", _unbegun(worker)),
         ("active", _begun(worker)),
     ):
-        for held in all_held:
-            if held.said.id in wanted:
-                found[held.said.id] = state, _info(worker, held)
+        for run in runs:
+            if run.said.id in wanted:
+                found[run.said.id] = state, _info(worker, run)
 
     def give() -> object:
         later = {
@@ -282,7 +282,7 @@ def revoke(
 ) -> object:
     task_ids = set(_ids(task_id))
     number = _signal(signal)
-    running = [held for held in worker.running() if held.said.id in task_ids]
+    running = [run for run in worker.running() if run.said.id in task_ids]
     store = worker.revoke(task_ids)
     names = ", ".join(map(one_line, sorted(task_ids)))
     logger.info("revoked: %s", names, extra={"event": "control.revoked"})
@@ -322,7 +322,7 @@ def revoke_by_stamped_headers(
     worker.revoke_stamps(stamps)
     if not terminate:
         return ok(f"headers {headers} flagged as revoked, but not terminated")
-    running = [held for held in worker.running() if stamps & set(stamps_of(held.said))]
+    running = [run for run in worker.running() if stamps & set(stamps_of(run.said))]
     if not _terminate(worker, running, number):
         return ok(f"headers {headers} were not terminated")
     return ok(f"headers {headers} revoked")
@@ -481,11 +481,11 @@ COMMANDS: dict[str, Function] = {
 
 
 def _begun(worker: Controlled) -> list[InFlight]:
-    return [held for held in worker.running() if held.began is not None]
+    return [run for run in worker.running() if run.began is not None]
 
 
 def _unbegun(worker: Controlled) -> list[InFlight]:
-    about = [held for held in worker.running() if held.began is None]
+    about = [run for run in worker.running() if run.began is None]
     return [*about, *worker.backlog]
 
 
@@ -521,9 +521,9 @@ def _signal(name: object) -> int:
 def _terminate(
     worker: Controlled, running: Sequence[InFlight], number: int
 ) -> set[str]:
-    for held in running:
-        worker.terminate(held, number)
-    return {held.said.id for held in running}
+    for run in running:
+        worker.terminate(run, number)
+    return {run.said.id for run in running}
 
 
 def _switch_events(worker: Controlled, *, on: bool) -> object:
@@ -552,15 +552,15 @@ def _resize(worker: Controlled, verb: str, change: int) -> object:
 
 
 def _info(
-    worker: Controlled, held: InFlight, *, safe: bool = False
+    worker: Controlled, run: InFlight, *, safe: bool = False
 ) -> dict[str, object]:
-    began = None if held.began is None else held.began / SECOND
+    began = None if run.began is None else run.began / SECOND
     return {
-        **_said(worker, held.said, safe=safe),
+        **_said(worker, run.said, safe=safe),
         "time_start": began,
-        "acknowledged": held.acknowledged,
-        "delivery_info": _delivery(held.said),
-        "worker_pid": held.pid,
+        "acknowledged": run.acknowledged,
+        "delivery_info": _delivery(run.said),
+        "worker_pid": run.pid,
     }
 
 

@@ -3,7 +3,7 @@
     broker -> Intake -> inbox -> Worker -> pool -> inbox -> Worker -> keep -> settle
 
 What waits for its run is in backlog.py, which deliveries run at all is decided in
-admission.py, and what becomes of each in ends.py. Here they meet.
+admission.py, and what becomes of each in outcomes.py. Here they meet.
 
 Threads beside the loop: the lease, the fetcher, and the stages of settling, so that
 neither a result backend nor a broker that is away keeps the loop from the pool. A
@@ -139,7 +139,7 @@ class Worker:
         away = Outage("the broker is away", "broker", clock)
         self._began = clock.elapsed()
         self.total: Counter[str] = Counter()
-        self.tell = TaskReporter(self.events, self)
+        self.reporter = TaskReporter(self.events, self)
         self.revocations = Revocations(self.state_file, self.results, settings, clock)
         self.room = PrefetchWindow(self.capacity)
         self.intake = Intake(
@@ -168,9 +168,11 @@ class Worker:
                 self.settings.result_backend_max_sleep_between_retries_ms,
             ),
         )
-        self.ends = Outcomes(self.name, settings, self.tell, self.settler.put, clock)
+        self.outcomes = Outcomes(
+            self.name, settings, self.reporter, self.settler.put, clock
+        )
         self.admission = Admission(
-            tasks, settings, limits_of(settings), self.revocations, self.ends, clock
+            tasks, settings, limits_of(settings), self.revocations, self.outcomes, clock
         )
         self.backlog = Backlog(tasks, settings, self.room, clock)
 
@@ -246,9 +248,9 @@ class Worker:
             case Started(token, pid):
                 self._started(self._running[token], pid)
             case Finished(token, report):
-                self.ends.finished(self._running.pop(token), read_report(report))
+                self.outcomes.finished(self._running.pop(token), read_report(report))
             case TimedOut(token, limit):
-                self.ends.timed_out(self._running.pop(token), limit)
+                self.outcomes.timed_out(self._running.pop(token), limit)
             case Lost(token, reason):
                 self._lost(self._running.pop(token), reason)
             case Returned(tokens):
@@ -284,22 +286,22 @@ class Worker:
         is_known = lease == self.intake.lease.number
         for delivery in deliveries:
             if self._stop or not is_known:
-                self.ends.given_back(delivery)
-            elif held := self.admission.admit(delivery):
-                self.tell.received(held.said)
-                self.backlog.add(held)
+                self.outcomes.given_back(delivery)
+            elif run := self.admission.admit(delivery):
+                self.reporter.received(run.said)
+                self.backlog.add(run)
 
     def _lease_lost(self) -> None:
         """Begin nothing that others have: it is theirs, or goes back to them."""
-        unbegun = self.backlog.take_out(lambda held: not held.acknowledged)
-        for held in self.running():
-            if held.must_be_acknowledged:
-                unbegun.append(self._running.pop(held.token))
-            elif held.began is None and not held.acknowledged:
-                held.let_go = True
+        unbegun = self.backlog.take_out(lambda run: not run.acknowledged)
+        for run in self.running():
+            if run.must_be_acknowledged:
+                unbegun.append(self._running.pop(run.token))
+            elif run.began is None and not run.acknowledged:
+                run.let_go = True
         self.pool.recall()
-        for held in unbegun:
-            self.ends.given_back(held.delivery)
+        for run in unbegun:
+            self.outcomes.given_back(run.delivery)
         logger.warning(
             "was cut off for longer than its lease: others may run the %d tasks that it"
             " holds, and %d more that it leaves to them",
@@ -312,13 +314,13 @@ class Worker:
 
     def _let_go(self) -> None:
         """Have nothing run on, or begin, that others may run: it goes back to them."""
-        for held in self.backlog.take_out(lambda held: not held.early):
-            self.ends.given_back(held.delivery)
-        for held in self.running():
-            if not held.early and not held.let_go:
-                held.let_go = True
+        for run in self.backlog.take_out(lambda run: not run.early):
+            self.outcomes.given_back(run.delivery)
+        for run in self.running():
+            if not run.early and not run.let_go:
+                run.let_go = True
                 if isinstance(self.pool, ProcessPool):
-                    self.pool.terminate(held.token, SIGTERM)
+                    self.pool.terminate(run.token, SIGTERM)
 
     @property
     def _cancels(self) -> bool:
@@ -343,91 +345,91 @@ class Worker:
         """Give the pool what it has room for."""
         jobs = []
         while len(self._running) < self.pool.demand and (
-            held := self.backlog.next(self.admission.drops)
+            run := self.backlog.next(self.admission.drops)
         ):
-            self._running[held.token] = held
-            if held.must_be_acknowledged:
-                self.settler.put(Settlement(held.token, Begin(held.delivery)))
+            self._running[run.token] = run
+            if run.must_be_acknowledged:
+                self.settler.put(Settlement(run.token, Begin(run.delivery)))
             else:
-                jobs.append(self._job(held))
+                jobs.append(self._job(run))
         if jobs:
             self.pool.submit(jobs)
 
-    def _job(self, held: InFlight) -> Job:
-        said, task = held.said, held.task
+    def _job(self, run: InFlight) -> Job:
+        said, task = run.said, run.task
         soft = option(task, "soft_time_limit", self.settings)
         return Job(
-            held.token,
-            held.delivery.message,
-            held.delivery.deliveries + len(held.losses),
+            run.token,
+            run.delivery.message,
+            run.delivery.deliveries + len(run.losses),
             said.time_limit or option(task, "time_limit", self.settings),
             said.soft_time_limit or soft,
         )
 
-    def _started(self, held: InFlight, pid: int) -> None:
-        held.began, held.pid = self.clock.now(), pid
-        self.total[held.said.task] += 1
-        self.ends.started(held)
+    def _started(self, run: InFlight, pid: int) -> None:
+        run.began, run.pid = self.clock.now(), pid
+        self.total[run.said.task] += 1
+        self.outcomes.started(run)
 
-    def _lost(self, held: InFlight, reason: str) -> None:
-        if held.terminated is not None:
-            self.ends.terminated(held, held.terminated)
-        elif held.let_go:
-            self.tell.let_go(held)
-            self.ends.given_back(held.delivery)
-        elif self._stop and not held.early:
-            self.tell.lost(held, reason)
-            self.ends.given_back(held.delivery)
-        elif self.ends.lost(held, reason):
-            held.began = held.pid = None
-            self.backlog.add(held)
+    def _lost(self, run: InFlight, reason: str) -> None:
+        if run.terminated is not None:
+            self.outcomes.terminated(run, run.terminated)
+        elif run.let_go:
+            self.reporter.let_go(run)
+            self.outcomes.given_back(run.delivery)
+        elif self._stop and not run.early:
+            self.reporter.lost(run, reason)
+            self.outcomes.given_back(run.delivery)
+        elif self.outcomes.lost(run, reason):
+            run.began = run.pid = None
+            self.backlog.add(run)
 
     def _take_back(self, unbegun: Sequence[InFlight]) -> None:
         """Have these wait here, or others have them when this worker ends."""
         if self._stop:
             self._give_up(unbegun)
             return
-        self._give_up([held for held in unbegun if held.let_go])
-        self.backlog.put_back([held for held in unbegun if not held.let_go])
+        self._give_up([run for run in unbegun if run.let_go])
+        self.backlog.put_back([run for run in unbegun if not run.let_go])
 
     def _give_up(self, unbegun: Sequence[InFlight]) -> None:
         """Let others run these; those that nobody else will get run here."""
-        for held in unbegun:
-            if held.acknowledged:
-                self._run_acknowledged(held)
+        for run in unbegun:
+            if run.acknowledged:
+                self._run_acknowledged(run)
             else:
-                self.ends.given_back(held.delivery)
+                self.outcomes.given_back(run.delivery)
 
-    def _run_acknowledged(self, held: InFlight) -> None:
+    def _run_acknowledged(self, run: InFlight) -> None:
         """Have it run here and now; when it is too late for that, say so."""
-        self._running[held.token] = held
+        self._running[run.token] = run
         if self._stop is Stop.COLD:
-            self._lose(held)
+            self._lose(run)
         else:
-            self.pool.submit([self._job(held)])
+            self.pool.submit([self._job(run)])
 
-    def _lose(self, held: InFlight) -> None:
+    def _lose(self, run: InFlight) -> None:
         """Tell the end of one that no pool has any more."""
         reason = "the worker was stopped before it began"
-        self._lost(self._running.pop(held.token), reason)
+        self._lost(self._running.pop(run.token), reason)
 
     def _settled(self, settlements: Sequence[Settlement]) -> None:
         places = 0
         for settlement in settlements:
             if isinstance(settlement.act, Begin):
-                if held := self._running.get(settlement.token):
-                    self._begin(held)
+                if run := self._running.get(settlement.token):
+                    self._begin(run)
             elif not isinstance(settlement.act, Continue):
                 places += 1
         self.room.clear(places)
 
-    def _begin(self, held: InFlight) -> None:
+    def _begin(self, run: InFlight) -> None:
         """Have it run, now that it is acknowledged."""
-        held.acknowledged = True
-        if self.admission.drops_revoked(held):
-            del self._running[held.token]
+        run.acknowledged = True
+        if self.admission.drops_revoked(run):
+            del self._running[run.token]
         else:
-            self._run_acknowledged(held)
+            self._run_acknowledged(run)
 
     # For remote control: commands.py
 
@@ -443,7 +445,7 @@ class Worker:
     def revoke(self, task_ids: Collection[str]) -> Callable[[], object]:
         """Let these not begin any more; give what is left to do, which takes time."""
         self._recall()
-        running = {held.said.id for held in self.running()}
+        running = {run.said.id for run in self.running()}
         return self.revocations.revoke(task_ids, running)
 
     def revoke_stamps(self, stamps: Collection[tuple[str, str]]) -> None:
@@ -453,15 +455,15 @@ class Worker:
 
     def _recall(self) -> None:
         """Have the pool give back what has not begun, to be decided about again."""
-        if any(held.began is None for held in self.running()):
+        if any(run.began is None for run in self.running()):
             self.pool.recall()
 
-    def terminate(self, held: InFlight, number: int) -> None:
+    def terminate(self, run: InFlight, number: int) -> None:
         """End a run by a signal. Raises NotImplementedError if the pool cannot."""
         if not isinstance(self.pool, ProcessPool):
             raise NotImplementedError("this pool cannot end a run that has begun")
-        self.pool.terminate(held.token, number)
-        held.terminated = number
+        self.pool.terminate(run.token, number)
+        run.terminated = number
 
     def resize(self, size: int) -> None:
         """Run this many at the same time, one at least, and hold accordingly many."""
@@ -518,7 +520,7 @@ class Worker:
         self.intake.start(crashed)
 
     def _load(self) -> Load:
-        active = sum(held.began is not None for held in self.running())
+        active = sum(run.began is not None for run in self.running())
         return Load(active, self.total.total())
 
     def _told_to_stop(self, stop: Stop) -> None:
@@ -557,10 +559,10 @@ class Worker:
         self.intake.fetcher.stop()
         if stop is Stop.COLD:
             self.pool.kill()
-            for held in self.running():
-                if held.must_be_acknowledged:
-                    held.acknowledged = True  # soon, if not already
-                    self._lose(held)
+            for run in self.running():
+                if run.must_be_acknowledged:
+                    run.acknowledged = True  # soon, if not already
+                    self._lose(run)
         else:
             self.pool.recall()
         self._give_up(self.backlog.clear())

@@ -38,7 +38,7 @@ class Renewed:
 
 
 def describe(tasks: Registry, modules: Sequence[str]) -> bytes:
-    """Give what a new interpreter is to say."""
+    """Return what a new interpreter is to say."""
     table = {
         name: {option: getattr(task, option) for option in OPTIONS}
         for name, task in tasks.items()
@@ -47,7 +47,7 @@ def describe(tasks: Registry, modules: Sequence[str]) -> bytes:
 
 
 def understand(about: bytes) -> About:
-    """Give what a new interpreter has said."""
+    """Return what a new interpreter has said."""
     return msgspec.msgpack.decode(about, type=About)
 
 

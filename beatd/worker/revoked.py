@@ -55,7 +55,7 @@ class Revoked(Generic[K]):
         return key in self._at
 
     def keys(self, now: Instant) -> list[K]:
-        """Give all that still count."""
+        """Return all that still count."""
         self._forget(now)
         return list(self._at)
 
@@ -85,7 +85,7 @@ class StateFile:
                 raise ConfigError(str(path), [f"--statedb: {error}"]) from error
 
     def load(self, now: Instant) -> Sequence[tuple[str, Instant]]:
-        """Give id and moment of what still counts, oldest first. Forgets the rest.
+        """Return id and moment of what still counts, oldest first. Forgets the rest.
 
         Raises ConfigError when the file cannot be read.
         """
@@ -133,7 +133,7 @@ class Revocations:
         )
 
     def known(self) -> list[str]:
-        """Give all ids that still count."""
+        """Return all ids that still count."""
         return self._ids.keys(self._clock.now())
 
     def learn(self, task_ids: Iterable[str]) -> None:
