@@ -8,7 +8,7 @@ from beatd.clock import Clock
 from beatd.config.settings import Settings
 from beatd.tasks import Registry
 from beatd.worker.fetcher import PrefetchWindow
-from beatd.worker.in_flight import InFlight
+from beatd.worker.in_flight import InFlight, State
 from beatd.worker.rate import Turns, rate_of, sift
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Backlog:
         return None if due is None else max(due - self._clock.elapsed(), 0)
 
     def add(self, run: InFlight) -> None:
-        """Have it wait behind the others."""
+        """Have a run wait behind the others."""
         self._ready.append(run)
 
     def put_back(self, returned: Sequence[InFlight]) -> None:
@@ -112,9 +112,12 @@ class Backlog:
         self._turns.limit(task, rate)
 
     def _step_aside(self, run: InFlight) -> None:
-        run.aside = len(self._turns) < MOST_ASIDE
+        if len(self._turns) < MOST_ASIDE:
+            run.become(State.ASIDE)
+            self._room.clear(1)
         self._turns.wait(run.task.name, run)
-        self._room.clear(int(run.aside))
 
     def _come_back(self, run: InFlight) -> None:
-        self._room.fill(int(run.aside))
+        if run.state is State.ASIDE:
+            run.become(State.WAITING)
+            self._room.fill(1)

@@ -481,11 +481,11 @@ COMMANDS: dict[str, Function] = {
 
 
 def _begun(worker: Controlled) -> list[InFlight]:
-    return [run for run in worker.running() if run.began is not None]
+    return [run for run in worker.running() if run.has_begun]
 
 
 def _unbegun(worker: Controlled) -> list[InFlight]:
-    about = [run for run in worker.running() if run.began is None]
+    about = [run for run in worker.running() if not run.has_begun]
     return [*about, *worker.backlog]
 
 

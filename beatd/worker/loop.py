@@ -48,7 +48,7 @@ from beatd.worker.backlog import Backlog
 from beatd.worker.commands import execute
 from beatd.worker.events import Load, WorkerEvents
 from beatd.worker.fetcher import Intake, PrefetchWindow
-from beatd.worker.in_flight import InFlight
+from beatd.worker.in_flight import InFlight, State
 from beatd.worker.inbox import (
     Crashed,
     Fetched,
@@ -295,10 +295,11 @@ class Worker:
         """Begin nothing that others have: it is theirs, or goes back to them."""
         unbegun = self.backlog.take_out(lambda run: not run.acknowledged)
         for run in self.running():
-            if run.must_be_acknowledged:
-                unbegun.append(self._running.pop(run.token))
-            elif run.began is None and not run.acknowledged:
-                run.let_go = True
+            match run.state:
+                case State.ACKNOWLEDGING:
+                    unbegun.append(self._running.pop(run.token))
+                case State.GIVEN:
+                    run.let_go = not run.early
         self.pool.recall()
         for run in unbegun:
             self.outcomes.given_back(run.delivery)
@@ -348,9 +349,11 @@ class Worker:
             run := self.backlog.next(self.admission.drops)
         ):
             self._running[run.token] = run
-            if run.must_be_acknowledged:
+            if run.early and run.state is State.WAITING:
+                run.become(State.ACKNOWLEDGING)
                 self.settler.put(Settlement(run.token, Begin(run.delivery)))
             else:
+                run.become(State.GIVEN)
                 jobs.append(self._job(run))
         if jobs:
             self.pool.submit(jobs)
@@ -367,7 +370,7 @@ class Worker:
         )
 
     def _started(self, run: InFlight, pid: int) -> None:
-        run.began, run.pid = self.clock.now(), pid
+        run.begin(self.clock.now(), pid)
         self.total[run.said.task] += 1
         self.outcomes.started(run)
 
@@ -381,11 +384,13 @@ class Worker:
             self.reporter.lost(run, reason)
             self.outcomes.given_back(run.delivery)
         elif self.outcomes.lost(run, reason):
-            run.began = run.pid = None
+            run.become(State.WAITING)
             self.backlog.add(run)
 
     def _take_back(self, unbegun: Sequence[InFlight]) -> None:
         """Have these wait here, or others have them when this worker ends."""
+        for run in unbegun:
+            run.become(State.RETURNED)
         if self._stop:
             self._give_up(unbegun)
             return
@@ -396,13 +401,14 @@ class Worker:
         """Let others run these; those that nobody else will get run here."""
         for run in unbegun:
             if run.acknowledged:
+                self._running[run.token] = run
+                run.become(State.GIVEN)
                 self._run_acknowledged(run)
             else:
                 self.outcomes.given_back(run.delivery)
 
     def _run_acknowledged(self, run: InFlight) -> None:
         """Have it run here and now; when it is too late for that, say so."""
-        self._running[run.token] = run
         if self._stop is Stop.COLD:
             self._lose(run)
         else:
@@ -425,7 +431,7 @@ class Worker:
 
     def _begin(self, run: InFlight) -> None:
         """Have it run, now that it is acknowledged."""
-        run.acknowledged = True
+        run.become(State.GIVEN)
         if self.admission.drops_revoked(run):
             del self._running[run.token]
         else:
@@ -455,7 +461,7 @@ class Worker:
 
     def _recall(self) -> None:
         """Have the pool give back what has not begun, to be decided about again."""
-        if any(run.began is None for run in self.running()):
+        if any(not run.has_begun for run in self.running()):
             self.pool.recall()
 
     def terminate(self, run: InFlight, number: int) -> None:
@@ -520,7 +526,7 @@ class Worker:
         self.intake.start(crashed)
 
     def _load(self) -> Load:
-        active = sum(run.began is not None for run in self.running())
+        active = sum(run.has_begun for run in self.running())
         return Load(active, self.total.total())
 
     def _told_to_stop(self, stop: Stop) -> None:
@@ -560,8 +566,8 @@ class Worker:
         if stop is Stop.COLD:
             self.pool.kill()
             for run in self.running():
-                if run.must_be_acknowledged:
-                    run.acknowledged = True  # soon, if not already
+                if run.state is State.ACKNOWLEDGING:
+                    run.become(State.GIVEN)  # it is acknowledged soon, if not already
                     self._lose(run)
         else:
             self.pool.recall()
