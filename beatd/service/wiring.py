@@ -52,12 +52,14 @@ from beatd.service.nodes import node_name, path_of
 from beatd.tasks import Registry
 from beatd.timetable.timetable import Timetable
 from beatd.worker import celery_app
+from beatd.worker.assembly import assemble
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.celery_app import CeleryChordKeeper, CeleryResults, CeleryRunner
 from beatd.worker.events import WorkerEvents
 from beatd.worker.inbox import Crashed, WorkerEvent
 from beatd.worker.loop import Worker
 from beatd.worker.renewal import Modules, Renewed, describe
+from beatd.worker.reporting import WorkerNode
 from beatd.worker.revoked import StateFile
 from beatd.worker.settle import Follower
 
@@ -240,24 +242,25 @@ def worker_of(
         on_crash=lambda error: inbox.put(Crashed(error)),
     )
     pool = pools.create(settings.worker_pool, work.runner, inbox.put, options=options)
-    return Worker(
+    return assemble(
         name=hostname,
         identity=f"{hostname}:{os.getpid()}:{secrets.token_hex(4)}",
         queues=queues_of(config, choice),
+        router=router_of(config, choice),
         broker=broker,
         pool=pool,
         tasks=work.tasks,
         settings=settings,
         inbox=inbox,
         results=work.results,
+        conductor=work.conductor,
         autoscale=choice.autoscale,
-        router=router_of(config, choice),
         events=_events_of(settings, choice, audience, workplace, lamport),
         pidbox=_pidbox_of(settings, audience, hostname, lamport, inbox),
         state_file=_state_file_of(settings, hostname),
         lamport=lamport,
         modules=modules,
-        conductor=work.conductor,
+        clock=SystemClock(),
     )
 
 
@@ -281,7 +284,7 @@ def run_child_of(
     """
     work = _work_of(workplace, settings)
     # What its handlers prepare in the worker's process, children are to have here too.
-    signals.worker_init.send(RemoteWorker(workplace.hostname))
+    signals.worker_init.send(WorkerNode(workplace.hostname))
     child = ChildMain(
         work.runner,
         partial(_call_all, [begin_process, work.initialise]),
@@ -289,13 +292,6 @@ def run_child_of(
         settings.worker_max_memory_per_child,
     )
     return child.run, describe(work.tasks, modules)
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteWorker:
-    """A worker whose loop is in another process, as receivers of signals see it."""
-
-    hostname: str
 
 
 def _events_of(

@@ -18,6 +18,7 @@ class Admission:
 
     def __init__(
         self,
+        *,
         tasks: Registry,
         settings: Settings,
         limits: Limits,

@@ -25,7 +25,7 @@ class Backlog:
     """
 
     def __init__(
-        self, tasks: Registry, settings: Settings, room: PrefetchWindow, clock: Clock
+        self, *, tasks: Registry, settings: Settings, room: PrefetchWindow, clock: Clock
     ) -> None:
         self._tasks = tasks
         self._settings = settings

@@ -28,6 +28,7 @@ from beatd.worker.in_flight import InFlight
 from beatd.worker.reporting import TaskReporter
 from beatd.worker.settle import (
     Acknowledge,
+    Begin,
     Bury,
     Continue,
     Delay,
@@ -41,6 +42,7 @@ class Outcomes:
 
     def __init__(
         self,
+        *,
         hostname: str,
         settings: Settings,
         reporter: TaskReporter,
@@ -103,6 +105,10 @@ class Outcomes:
         self._finish(run, kept, end=Failed(State.REVOKED, error, kept is not None))
 
     # Of runs
+
+    def acknowledged(self, run: InFlight) -> None:
+        """Acknowledge a delivery that runs at most once; it begins after that."""
+        self._settle(Settlement(run.token, Begin(run.delivery)))
 
     def started(self, run: InFlight) -> None:
         """Tell that a run has begun; keep it if the task is tracked."""

@@ -18,19 +18,32 @@ from beatd.worker.in_flight import InFlight
 logger = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
+class WorkerNode:
+    """A worker as receivers of signals see it, in whichever of its processes."""
+
+    name: str
+    """`celery@host`: what `connect(sender=...)` asks for."""
+
+    @property
+    def hostname(self) -> str:
+        """Return its name, as receivers ask for it."""
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
 class TaskReporter:
     """Says what became of a task: to log, monitors and receivers of signals."""
 
-    events: WorkerEvents | None = None
+    events: WorkerEvents | None
     """None: no monitor can hear anything."""
-    worker: object = None
+    node: WorkerNode
     """The sender of signals."""
 
     def received(self, said: Envelope) -> None:
         self._log(logging.INFO, "received", said, "received")
         self._event("received", said)
-        signals.task_received.send(self.worker, request=said)
+        signals.task_received.send(self.node, request=said)
 
     def delayed(self, said: Envelope) -> None:
         """Tell that a task was received, and waits in the broker for its time."""
@@ -102,14 +115,14 @@ class TaskReporter:
             extra={"event": "task.buried", "queue": delivery.queue},
         )
         error = MessageError(reason)
-        signals.task_rejected.send(self.worker, message=delivery.message, exc=error)
+        signals.task_rejected.send(self.node, message=delivery.message, exc=error)
 
     def buried_failed(self, said: Envelope, reason: str, error: Exception) -> None:
         self._log(logging.ERROR, "buried", said, f"set aside: {reason}")
         self._event("failed", said, exception=repr_of(error))
         if isinstance(error, NotRegistered):
             what = {"message": said.raw, "exc": error, "name": said.task, "id": said.id}
-            signals.task_unknown.send(self.worker, **what)
+            signals.task_unknown.send(self.node, **what)
 
     def expired(self, said: Envelope) -> None:
         self._log(logging.INFO, "expired", said, "has expired")

@@ -11,7 +11,12 @@ from typing import Generic, TypeVar
 from beatd import errors
 from beatd.clock import Clock
 from beatd.config.settings import Settings
-from beatd.errors import ConfigError, MessageError, ResultUnavailable
+from beatd.errors import (
+    BrokerUnavailable,
+    ConfigError,
+    MessageError,
+    ResultUnavailable,
+)
 from beatd.instant import HOUR, Instant, Span, datetime_of
 from beatd.message import Envelope
 from beatd.results.base import Keeper, Meta
@@ -112,6 +117,7 @@ class Revocations:
 
     def __init__(
         self,
+        *,
         file: StateFile | None,
         results: Keeper | None,
         settings: Settings,
@@ -177,3 +183,19 @@ class Revocations:
         done = datetime_of(self._clock.now(), self._settings.zone)
         error = errors.Revoked("revoked")
         return Meta(task_id, RunState.REVOKED, error, date_done=done)
+
+
+def mingle(
+    ask: Callable[[Sequence[str]], Sequence[str]],
+    known: Sequence[str],
+    learn: Callable[[Sequence[str]], object],
+) -> None:
+    """Ask other workers what was revoked, telling them what is known here.
+
+    A broker that is away keeps no worker from starting.
+    """
+    try:
+        learn(ask(known))
+    except BrokerUnavailable as error:
+        words = "cannot ask other workers what was revoked: %s"
+        logger.warning(words, error, extra={"event": "control.mingle"})

@@ -147,7 +147,7 @@ def test_a_countdown_waits_in_the_broker(bench: Bench) -> None:
     result = add_to(bench.app).apply_async((2, 3), countdown=60)
     bench.run()
     assert result.state == "PENDING"
-    assert bench.worker.room.free() == bench.worker.capacity
+    assert bench.worker.room.free() == bench.worker.sizing.capacity
 
     bench.clock.go_to(NOON + MINUTE)
     bench.run()
@@ -894,7 +894,7 @@ def test_what_is_ignored_is_ignored_when_it_is_tried_again(bench: Bench) -> None
     work.apply_async(ignore_result=True)
     bench.run()
 
-    assert bench.worker.total[work.name] == 2
+    assert bench.worker.dispatcher.total[work.name] == 2
     assert bench.results.states == []
 
 

@@ -18,7 +18,7 @@ from beatd.tasks import Task
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.inbox import KnownAsRevoked, Stop, TimePassed
 from beatd.worker.renewal import About, Renewed
-from beatd.worker.revoked import StateFile
+from beatd.worker.revoked import StateFile, mingle
 from tests.fakes import NOON
 from tests.worker.bench import Bench, HeldPool, SharingPool, with_held_pool
 
@@ -168,8 +168,9 @@ def test_a_run_that_is_terminated_is_revoked_and_not_run_again(bench: Bench) -> 
     assert bench.left() == 0
 
 
-def test_where_no_run_can_be_ended_the_asker_is_told(bench: Bench) -> None:
-    pool = bench.worker.pool = SharingPool()
+def test_where_no_run_can_be_ended_the_asker_is_told() -> None:
+    pool = SharingPool()
+    bench = Bench(pool=pool)
     result = add_to(bench).delay(1, 1)
     bench.run()
     started(bench, pool)
@@ -408,7 +409,7 @@ def test_a_pool_that_cannot_change_says_so(bench: Bench) -> None:
 
 def test_the_bounds_of_autoscale_can_be_changed(bench: Bench) -> None:
     pool = with_held_pool(bench, size=2)
-    bench.worker.autoscale = Autoscale(4, 2)
+    bench.worker.sizing.autoscale = Autoscale(4, 2)
     assert "Adjust autoscale range" in command(bench, "pool_grow")["error"]
 
     answer = command(bench, "autoscale", max=6, min=3)
@@ -477,13 +478,10 @@ def test_whatever_a_command_says_the_worker_goes_on(
 
 
 def test_the_broker_being_away_keeps_nobody_from_starting(bench: Bench) -> None:
-    class Mute:
-        def ask_for_revoked(self, known: object) -> list[str]:
-            raise BrokerUnavailable("no permission")
+    def ask(known: object) -> list[str]:
+        raise BrokerUnavailable("no permission")
 
-    bench.worker.pidbox = Mute()  # type: ignore[assignment] # one method is asked for
-
-    bench.worker._mingle([])
+    mingle(ask, [], bench.worker.revocations.learn)
 
 
 # New code
@@ -528,14 +526,14 @@ def test_modules_are_asked_for_once_and_kept_when_they_were_loaded() -> None:
     bench = Bench(worker_pool_restarts=True)
     with_held_pool(bench)
     command(bench, "pool_restart", modules=["wrong"])
-    assert bench.worker.modules.to_load() == ["wrong"]
-    assert bench.worker.modules.to_load() == []
+    assert bench.modules.to_load() == ["wrong"]
+    assert bench.modules.to_load() == []
 
     command(bench, "pool_restart", modules=["more"])
-    bench.worker.modules.to_load()
+    bench.modules.to_load()
     renewed(bench)
 
-    assert bench.worker.modules.to_load() == ["more"]
+    assert bench.modules.to_load() == ["more"]
 
 
 def test_a_pool_without_processes_of_its_own_is_not_restarted() -> None:
@@ -557,7 +555,7 @@ def test_the_worker_goes_by_the_options_of_the_new_code(bench: Bench) -> None:
 
     limits = [job.time_limit for job in pool.jobs]
     assert limits == [7.5, None]  # and the third waits for its turn
-    assert bench.worker.tasks["proj.add"] is add
+    assert bench.app.tasks["proj.add"] is add
 
 
 def test_a_rate_limit_that_new_code_takes_away_no_longer_holds(bench: Bench) -> None:
