@@ -23,13 +23,14 @@ config      settings.notes settings.problems settings.kinds settings.rows
             settings.values settings.reading settings settings.page settings.__main__
 .           source
 config      entries loading options
-.           clock background
+.           clock
 storage     file_lock sqlite_file
+.           background
 brokers     base memory redis.connection redis.listening redis.wire redis.broadcast
             redis.broker redis sqlite *
 scheduler   file_view leadership loop schedule_file
 results     base chords disabled exceptions encoding redis sqlite *
-events      lamport zone event sender sent
+events      lamport sender zone event sent
 tasks       current async_result *
 pools       base limits pending asyncio green prefork prefork.child_state prefork.frames
             prefork.child prefork.places prefork.forkserver_main prefork.forkserver
@@ -37,11 +38,12 @@ pools       base limits pending asyncio green prefork prefork.child_state prefor
             prefork.requests prefork.supervisor prefork.pool solo threads *
 runs        hooks host report stdout coroutines builtin continuations chords execute
             eager
-app         annotations conf publishing runs connections application *
-worker      autoscale in_flight rate renewal celery_app revoked events reporting
-            settle lease fetcher backlog outcomes admission
 control     pidbox
-worker      commands inbox loop
+app         annotations conf publishing runs connections application *
+worker      autoscale events in_flight commands.shapes dispatch lease rate renewal
+            celery_app reporting revoked settle fetcher backlog inbox outcomes admission
+            sizing commands.controlled commands.inspect commands.steer commands stopping
+            loop assembly
 service     daemon nodes notify wiring
 cli         usage options output dead explain schedule_view advice check list next
 .           logs

@@ -73,13 +73,13 @@ def assemble(
         file=state_file, results=results, settings=settings, clock=clock
     )
     away = Outage("the broker is away", "broker", clock)
-    room = PrefetchWindow(capacity_of(settings, pool, autoscale))
+    window = PrefetchWindow(capacity_of(settings, pool, autoscale))
     intake = Intake(
         broker=broker,
         worker=identity,
         queues=queues,
         router=router,
-        room=room,
+        window=window,
         settings=settings,
         deliver=lambda deliveries, lease: inbox.put(Fetched(deliveries, lease)),
         on_lost=lambda: inbox.put(LeaseLost()),
@@ -117,12 +117,12 @@ def assemble(
         outcomes=outcomes,
         clock=clock,
     )
-    backlog = Backlog(tasks=tasks, settings=settings, room=room, clock=clock)
+    backlog = Backlog(tasks=tasks, settings=settings, window=window, clock=clock)
     dispatcher = Dispatcher(
         pool=pool, settings=settings, acknowledge=outcomes.acknowledged, clock=clock
     )
     sizing = Sizing(
-        pool=pool, room=room, autoscale=autoscale, settings=settings, clock=clock
+        pool=pool, window=window, autoscale=autoscale, settings=settings, clock=clock
     )
     renewal = Renewal(
         pool=pool, modules=modules, tasks=tasks, on_changed=backlog.limit_rate
@@ -152,7 +152,7 @@ def assemble(
         inbox=inbox,
         clock=clock,
         broker=broker,
-        room=room,
+        window=window,
         intake=intake,
         admission=admission,
         backlog=backlog,

@@ -21,15 +21,20 @@ class Backlog:
     """Deliveries that wait for their runs, in order, and at their tasks' rates.
 
     What a rate limit has wait stands aside: it holds up no other task, and takes no
-    place in the room as long as there are not too many of its kind.
+    place in the window as long as there are not too many of its kind.
     """
 
     def __init__(
-        self, *, tasks: Registry, settings: Settings, room: PrefetchWindow, clock: Clock
+        self,
+        *,
+        tasks: Registry,
+        settings: Settings,
+        window: PrefetchWindow,
+        clock: Clock,
     ) -> None:
         self._tasks = tasks
         self._settings = settings
-        self._room = room
+        self._window = window
         self._clock = clock
         self._ready: deque[InFlight] = deque()
         self._returned: deque[InFlight] = deque()
@@ -114,10 +119,10 @@ class Backlog:
     def _step_aside(self, run: InFlight) -> None:
         if len(self._turns) < MOST_ASIDE:
             run.become(State.ASIDE)
-            self._room.clear(1)
+            self._window.clear(1)
         self._turns.wait(run.task.name, run)
 
     def _come_back(self, run: InFlight) -> None:
         if run.state is State.ASIDE:
             run.become(State.WAITING)
-            self._room.fill(1)
+            self._window.fill(1)

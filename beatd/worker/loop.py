@@ -78,8 +78,8 @@ class Worker:
     """Takes deliveries, has the pool run them, and settles them.
 
     Each delivery that was taken is in `backlog`, is in `dispatcher` (in the pool, or
-    about to be), or has a settlement on its way; its place in the room is cleared when
-    it is settled for good, and meanwhile while a rate limit has it wait.
+    about to be), or has a settlement on its way; its place in the window is cleared
+    when it is settled for good, and meanwhile while a rate limit has it wait.
     """
 
     node: WorkerNode
@@ -91,7 +91,7 @@ class Worker:
     clock: Clock
 
     broker: Source
-    room: PrefetchWindow
+    window: PrefetchWindow
     intake: Intake
     admission: Admission
     backlog: Backlog
@@ -308,7 +308,7 @@ class Worker:
                     pass
                 case _:
                     places += 1
-        self.room.clear(places)
+        self.window.clear(places)
 
     def _begin(self, run: InFlight) -> None:
         """Have a run begin that is acknowledged by now, unless it is revoked by now."""

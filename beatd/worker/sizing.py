@@ -27,7 +27,7 @@ def capacity_of(settings: Settings, pool: Pool, autoscale: Autoscale | None) -> 
 class Sizing:
     """Changes the size of a pool, and what the worker may hold with it.
 
-    Invariant: what is in flight and what `room` has free are `capacity` together, but
+    Invariant: what is in flight and what `window` has free are `capacity` together, but
     for what stands aside.
     """
 
@@ -35,14 +35,14 @@ class Sizing:
         self,
         *,
         pool: Pool,
-        room: PrefetchWindow,
+        window: PrefetchWindow,
         autoscale: Autoscale | None,
         settings: Settings,
         clock: Clock,
     ) -> None:
-        """`room` is as large as `capacity_of` says."""
+        """`window` is as large as `capacity_of` says."""
         self._pool = pool
-        self._room = room
+        self._window = window
         self._settings = settings
         self._clock = clock
         self.autoscale = autoscale
@@ -62,14 +62,14 @@ class Sizing:
         """Run this many at the same time, one at least, and hold accordingly many."""
         before = self.capacity
         self._pool.resize(size)
-        self._room.clear(self.capacity - before)
+        self._window.clear(self.capacity - before)
 
     def scale_between(self, most: int, least: int) -> None:
         """Let the pool's size follow the load between these bounds."""
         assert self.autoscale
         before = self.capacity
         self.autoscale.most, self.autoscale.least = most, least
-        self._room.clear(self.capacity - before)
+        self._window.clear(self.capacity - before)
 
     def follow(self, load: int) -> None:
         """Make the pool as large as the load wants it, if that is asked for."""

@@ -148,7 +148,7 @@ def test_a_worker_that_is_resized_holds_accordingly_many() -> None:
     with_held_pool(bench, size=1)
 
     bench.worker.sizing.resize(5)
-    assert bench.worker.room.free() == 10
+    assert bench.worker.window.free() == 10
 
     bench.worker.sizing.resize(2)
-    assert bench.worker.room.free() == 4
+    assert bench.worker.window.free() == 4

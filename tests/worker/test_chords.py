@@ -168,7 +168,7 @@ def test_a_failure_in_the_header_is_the_bodys(
     assert kitchen.served == []
     told = "Dependency dish-1 raised ValueError('burnt')"
     assert kitchen.state("body") == ("FAILURE", told)
-    (record,) = (one for one in caplog.records if one.name.endswith("successors"))
+    (record,) = (one for one in caplog.records if one.name.endswith("continuations"))
     assert record.__dict__["event"] == "chord.failed"
     assert told in record.message
 

@@ -118,7 +118,7 @@ def test_a_call_that_waits_here_is_revoked_before_it_begins(bench: Bench) -> Non
 
 def test_a_call_that_is_about_to_begin_is_revoked() -> None:
     bench = Bench(task_acks_late=False)
-    pool, free = with_held_pool(bench), bench.worker.room.free()
+    pool, free = with_held_pool(bench), bench.worker.window.free()
     result = add_to(bench).delay(1, 1)
     bench.worker.intake.lease.turn()
     bench.worker.intake.fetcher.turn()
@@ -127,7 +127,7 @@ def test_a_call_that_is_about_to_begin_is_revoked() -> None:
 
     assert pool.jobs == []
     assert result.state == "REVOKED"
-    assert bench.worker.room.free() == free
+    assert bench.worker.window.free() == free
 
 
 def test_what_has_ended_stays_as_it_ended(bench: Bench) -> None:
@@ -307,7 +307,7 @@ def test_a_limit_can_be_set_and_taken_away_at_any_time(bench: Bench) -> None:
 
 
 def test_a_stop_gives_back_what_waits_for_its_turn(bench: Bench) -> None:
-    pool, free = with_held_pool(bench), bench.worker.room.free()
+    pool, free = with_held_pool(bench), bench.worker.window.free()
     add = add_to(bench, rate_limit="1/h")
     for number in range(5):
         add.delay(number, 0)
@@ -318,7 +318,7 @@ def test_a_stop_gives_back_what_waits_for_its_turn(bench: Bench) -> None:
 
     assert len(pool.jobs) == 1
     assert bench.left() == 5  # with the one that the pool has
-    assert bench.worker.room.free() == free - 1
+    assert bench.worker.window.free() == free - 1
 
 
 def test_what_is_revoked_while_it_waits_for_its_turn_uses_up_no_turn(
@@ -391,10 +391,10 @@ def test_the_pool_grows_and_shrinks_and_the_worker_holds_accordingly_many(
     bench: Bench,
 ) -> None:
     pool = with_held_pool(bench)
-    held = bench.worker.room.free()
+    held = bench.worker.window.free()
     command(bench, "pool_grow", n=2)
     assert pool.size == 4
-    assert bench.worker.room.free() == held + 2 * 4
+    assert bench.worker.window.free() == held + 2 * 4
 
     command(bench, "pool_shrink", n=3)
     assert pool.size == 1
@@ -537,7 +537,7 @@ def test_modules_are_asked_for_once_and_kept_when_they_were_loaded() -> None:
 
 
 def test_a_pool_without_processes_of_its_own_is_not_restarted() -> None:
-    bench = Bench(worker_pool_restarts=True)
+    bench = Bench(pool=SharingPool(), worker_pool_restarts=True)
 
     answer = command(bench, "pool_restart", modules=["more"])
 
