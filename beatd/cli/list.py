@@ -21,7 +21,7 @@ from beatd.cli.output import (
     stamps,
     until,
 )
-from beatd.cli.schedule_view import ScheduleView, chosen, outlook, runs_of, zone_of
+from beatd.cli.schedule_view import ScheduleView, chosen, outlook, zone_of
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
 from beatd.config.entries import BadEntry
@@ -117,7 +117,8 @@ def command(
     known = outlook(context)
     now = SystemClock().now()
     usable, bad = chosen(known.config, entries)
-    lines = [_line(known, entry, now) for entry in usable]
+    coming = known.coming(usable, now)
+    lines = [_line(known, entry, coming[entry.name].first()) for entry in usable]
     lines += [Line(entry.name, note=_why(entry)) for entry in bad]
     lines.sort(key=_SORTED[sort])
     zone = UTC if utc else known.zone
@@ -135,11 +136,9 @@ def command(
     out.say(f"source: {known.source}")
 
 
-def _line(known: ScheduleView, entry: Entry, now: Instant) -> Line:
-    mark = known.mark(entry)
-    at = next(runs_of(entry, mark, now), None)
+def _line(known: ScheduleView, entry: Entry, at: Instant | None) -> Line:
     note = "no more runs" if entry.policy.enabled else "paused by the config"
-    return Line(entry.name, entry, mark, at, note)
+    return Line(entry.name, entry, known.mark(entry), at, note)
 
 
 def _why(entry: BadEntry) -> str:

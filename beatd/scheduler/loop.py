@@ -18,7 +18,7 @@ from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
 from beatd.schedules.base import Schedule
 from beatd.timetable.entry import Due, Entry, Mark, Overlap
 from beatd.timetable.policy import Decision, Drop, decide
-from beatd.timetable.timetable import Timetable
+from beatd.timetable.timetable import CLOCK_TOLERANCE, Timetable
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +36,6 @@ RETRY_FIRST, RETRY_LAST = SECOND // 10, SECOND
 
 HOLD_LOOK: Span = SECOND // 2
 """How often a held slot asks whether the run before it has ended."""
-
-CLOCK_TOLERANCE: Span = 3 * SECOND
-"""Clocks that differ by less are the same: nothing is rewound."""
 
 REFRESH: Span = MINUTE
 """How often a standby reads the leader's ledger, in case the broker loses it."""
@@ -381,12 +378,7 @@ class Scheduler:
         dropped: dict[tuple[str, str], int] = {}
         for due, decision in step.decided:
             name = due.entry.name
-            if decision.over:
-                self.timetable.finish(due)
-            elif decision.until is None:
-                self.timetable.hold(due, now + HOLD_LOOK)
-            else:
-                self.timetable.advance(due, marks[name])
+            self.timetable.apply(due, decision, look_again=now + HOLD_LOOK)
             for drop in decision.dropped:
                 number = _count(due.entry.schedule, drop.first, drop.last)
                 dropped[name, drop.reason] = number
@@ -406,8 +398,7 @@ class Scheduler:
             if decision.until is None:
                 return []
             # Dropped on purpose: the ledger has to know, or a restart finds it again.
-            mark = due.mark._replace(slot=decision.until)
-            return [Emission(due.entry.name, mark, route=None)]
+            return [Emission(due.entry.name, decision.mark_after(due.mark), route=None)]
         runs = due.mark.runs
         return [
             self._emission(due, slot, runs + number, now)

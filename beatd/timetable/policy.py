@@ -6,7 +6,7 @@ from itertools import islice
 
 from beatd.instant import Instant
 from beatd.schedules.base import Schedule, slots_between
-from beatd.timetable.entry import Due, Overlap
+from beatd.timetable.entry import Due, Mark, Overlap
 
 CATCHUP_STEP = 100
 """Slots of one entry that one decision emits at most, so that others get their turn."""
@@ -41,6 +41,15 @@ class Decision:
     """Every slot up to here is decided; None: nothing is, look again soon."""
     over: bool = False
     """The entry's bounds are reached: it names no more slots."""
+
+    def mark_after(self, mark: Mark) -> Mark:
+        """Return what `mark` becomes when this is done: slots emitted and dropped."""
+        if self.until is None:
+            return mark
+        if not self.emit:
+            return mark._replace(slot=self.until)
+        runs = mark.runs + len(self.emit)
+        return mark._replace(slot=self.until, runs=runs, last=self.emit[-1])
 
 
 HOLD = Decision()

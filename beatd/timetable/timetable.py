@@ -6,9 +6,13 @@ from heapq import heappop, heappush
 from itertools import count, islice
 from typing import TypeAlias
 
-from beatd.instant import Instant, Span
+from beatd.instant import SECOND, Instant, Span
 from beatd.schedules.base import Schedule
 from beatd.timetable.entry import Due, Entry, Mark
+from beatd.timetable.policy import Decision
+
+CLOCK_TOLERANCE: Span = 3 * SECOND
+"""Clocks that differ by less are the same: nothing is rewound."""
 
 _Key: TypeAlias = tuple[str, Span, Instant, Instant]
 
@@ -76,6 +80,11 @@ class Timetable:
         """Give one entry's mark."""
         return self._rows[name].mark
 
+    def slot(self, name: str) -> Instant | None:
+        """Return the first slot of an entry that is not decided; None without any."""
+        group = self._rows[name].group
+        return None if group is None else group.slot
+
     def place(
         self, entries: Iterable[Entry], marks: Mapping[str, Mark], now: Instant
     ) -> dict[str, Mark]:
@@ -119,6 +128,15 @@ class Timetable:
                     return batch
                 batch += _due_of(group, now, limit - len(batch))
         return batch
+
+    def apply(self, due: Due, decision: Decision, look_again: Instant) -> None:
+        """Go on from what was decided: finish, advance, or hold until `look_again`."""
+        if decision.over:
+            self.finish(due)
+        elif decision.until is None:
+            self.hold(due, look_again)
+        else:
+            self.advance(due, decision.mark_after(due.mark))
 
     def advance(self, due: Due, mark: Mark) -> None:
         """Set the entry's mark, and let it wait for the first slot after it."""
