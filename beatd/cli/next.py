@@ -219,7 +219,7 @@ def _times(instants: Sequence[Instant], window: Window) -> list[str]:
     """Give times with their day, and their zone where the clock changes among them."""
     moments = [datetime_of(instant, window.zone) for instant in instants]
     today = datetime_of(window.now, window.zone).date()
-    changes = len({moment.utcoffset() for moment in moments}) > 1
+    changes = len({at.utcoffset() for at in moments}) > 1
     return [
         (
             f"{at:%H:%M:%S}"
