@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from beatd.brokers.base import Emission, LedgerCopy, Outcome, Term, idle
+from beatd.brokers.base import Emission, Outcome, Term, idle
 from beatd.brokers.memory import MemoryBroker
 from beatd.clock import Wake
 from beatd.errors import BrokerUnavailable
@@ -14,7 +14,8 @@ from beatd.message import MessageFormat, template
 from beatd.routing import Route
 from beatd.schedules.base import Schedule
 from beatd.schedules.interval import Every
-from beatd.timetable.entry import Entry, Mark, Policy
+from beatd.timetable.entry import Entry, Policy
+from beatd.timetable.ledger import LedgerCopy, Mark
 
 NOON: Instant = 1_800_014_400_000
 """2027-01-15T12:00:00Z, a Friday."""

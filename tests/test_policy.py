@@ -7,7 +7,8 @@ import pytest
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant
 from beatd.schedules.base import slots_between
 from beatd.schedules.interval import Every, EveryFromLast
-from beatd.timetable.entry import Due, Mark, Overlap
+from beatd.timetable.entry import Due, Overlap
+from beatd.timetable.ledger import Mark
 from beatd.timetable.policy import (
     CATCHUP_STEP,
     HOLD,

@@ -18,7 +18,8 @@ from beatd.schedules import cron
 from beatd.schedules.base import Schedule, slots_between
 from beatd.schedules.interval import Every, EveryFromLast, EveryRounded
 from beatd.schedules.once import Once
-from beatd.timetable.entry import Entry, Mark, Overlap
+from beatd.timetable.entry import Entry, Overlap
+from beatd.timetable.ledger import Mark
 from beatd.timetable.preview import ComingRuns, preview
 from beatd.timetable.timetable import Timetable
 from tests.fakes import NOON, CountedSchedule, FakeClock, FakeFile, FlakyBroker, entry

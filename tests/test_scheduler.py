@@ -13,18 +13,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from beatd.brokers.base import Emission, LedgerCopy, Outcome, Term, idle
+from beatd.brokers.base import Emission, Outcome, Term, idle
 from beatd.clock import Wake
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.ids import run_id
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.routing import Queue
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
-from beatd.scheduler.loop import BATCH, Scheduler, merge
+from beatd.scheduler.loop import BATCH, Scheduler
 from beatd.schedules import cron
 from beatd.schedules.base import Schedule
 from beatd.schedules.interval import Every
-from beatd.timetable.entry import Entry, Mark, Overlap
+from beatd.timetable.entry import Entry, Overlap
+from beatd.timetable.ledger import LedgerCopy, Mark
 from beatd.timetable.policy import Reason
 from beatd.timetable.timetable import Timetable
 from tests.fakes import NOON, CountedSchedule, FakeClock, FakeFile, FlakyBroker, entry
@@ -193,17 +194,6 @@ def test_a_host_with_an_older_file_goes_on_from_the_brokers_ledger(
 
     assert broker.slots() == [NOON + n * MINUTE for n in range(1, 61)]
     assert old.marks["each"].slot == NOON + HOUR
-
-
-def test_of_two_ledgers_the_larger_slot_wins_entry_by_entry() -> None:
-    one = {"a": Mark(NOON, "f"), "b": Mark(NOON + 1, "f")}
-    other = {"a": Mark(NOON + 1, "f"), "b": Mark(NOON, "f"), "c": Mark(NOON, "f")}
-
-    assert merge(LedgerCopy(one, 2), LedgerCopy(other, 2)) == LedgerCopy(
-        {"a": Mark(NOON + 1, "f"), "b": Mark(NOON + 1, "f"), "c": Mark(NOON, "f")}, 2
-    )
-    # What was written before the clock was set back lies in a future that is no more.
-    assert merge(LedgerCopy(one, 2), LedgerCopy(other, 1)) == LedgerCopy(one, 2)
 
 
 def test_a_lost_file_is_written_again_from_the_brokers_ledger(
@@ -610,16 +600,6 @@ def test_a_ledger_that_lies_ahead_is_rewound_at_the_take_over(
     run_until(behind, NOON + MINUTE + 1)
 
     assert broker.slots()[-1] == NOON + MINUTE
-
-
-def test_of_ledgers_the_larger_slot_wins_and_of_clock_eras_the_later_one() -> None:
-    first, ahead = Mark(NOON, "f"), Mark(NOON + HOUR, "f")
-    before = LedgerCopy({"a": ahead, "b": first}, era=0)
-    rewound = LedgerCopy({"a": first}, era=1)
-    also_rewound = LedgerCopy({"a": ahead, "c": first}, era=1)
-
-    assert merge(before, rewound) == merge(rewound, before) == rewound
-    assert merge(rewound, also_rewound, before) == also_rewound
 
 
 def test_a_reload_keeps_the_place_of_what_did_not_change(

@@ -28,7 +28,8 @@ from beatd.config.entries import BadEntry
 from beatd.config.settings import mask
 from beatd.instant import Instant
 from beatd.schedules.zones import UTC
-from beatd.timetable.entry import Entry, Mark
+from beatd.timetable.entry import Entry
+from beatd.timetable.ledger import Mark
 
 _TIME = 10  # columns of a point in time, which a length of time follows
 _NEXT, _LAST, _STATE = 23, 18, 5

@@ -18,7 +18,8 @@ from beatd.config.loading import Config, load
 from beatd.config.settings import Place, did_you_mean, table
 from beatd.instant import Instant
 from beatd.scheduler.file_view import View, view
-from beatd.timetable.entry import Entry, Mark
+from beatd.timetable.entry import Entry
+from beatd.timetable.ledger import Mark
 from beatd.timetable.preview import ComingRuns, preview
 
 

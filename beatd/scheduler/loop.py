@@ -8,7 +8,7 @@ from itertools import islice
 from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
-from beatd.brokers.base import Emission, Emitter, LedgerCopy, Outcome, Term
+from beatd.brokers.base import Emission, Emitter, Outcome, Term
 from beatd.clock import Clock, Wake
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.ids import run_id
@@ -16,7 +16,8 @@ from beatd.instant import MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.routing import Queue
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
 from beatd.schedules.base import Schedule
-from beatd.timetable.entry import Due, Entry, Mark, Overlap
+from beatd.timetable.entry import Due, Entry, Overlap
+from beatd.timetable.ledger import LedgerCopy, Mark, merge
 from beatd.timetable.policy import Decision, Drop, decide
 from beatd.timetable.timetable import CLOCK_TOLERANCE, Timetable
 
@@ -448,21 +449,6 @@ class Scheduler:
         if self.trouble:
             logger.warning("emitting again", extra={"event": "broker.back"})
         self.trouble, self._pause = "", RETRY_FIRST
-
-
-def merge(*copies: LedgerCopy) -> LedgerCopy:
-    """Make one ledger of several: the larger slot wins, entry by entry.
-
-    A copy of an older clock era is left out: its slots may lie beyond a rewind.
-    """
-    era = max(copy.era for copy in copies)
-    marks: dict[str, Mark] = {}
-    for copy in copies:
-        if copy.era == era:
-            for name, mark in copy.marks.items():
-                if name not in marks or mark.slot > marks[name].slot:
-                    marks[name] = mark
-    return LedgerCopy(marks, era)
 
 
 def _parts(items: Iterable[_T]) -> Iterator[list[_T]]:

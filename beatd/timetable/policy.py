@@ -6,7 +6,8 @@ from itertools import islice
 
 from beatd.instant import Instant
 from beatd.schedules.base import Schedule, slots_between
-from beatd.timetable.entry import Due, Mark, Overlap
+from beatd.timetable.entry import Due, Overlap
+from beatd.timetable.ledger import Mark
 
 CATCHUP_STEP = 100
 """Slots of one entry that one decision emits at most, so that others get their turn."""

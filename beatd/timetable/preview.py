@@ -7,7 +7,8 @@ from itertools import islice, repeat
 
 from beatd.instant import Instant, Span
 from beatd.schedules.base import Schedule
-from beatd.timetable.entry import Entry, Mark
+from beatd.timetable.entry import Entry
+from beatd.timetable.ledger import Mark
 from beatd.timetable.policy import decide
 from beatd.timetable.timetable import CLOCK_TOLERANCE, Timetable
 

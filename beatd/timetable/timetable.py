@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 from beatd.instant import SECOND, Instant, Span
 from beatd.schedules.base import Schedule
-from beatd.timetable.entry import Due, Entry, Mark
+from beatd.timetable.entry import Due, Entry
+from beatd.timetable.ledger import Mark
 from beatd.timetable.policy import Decision
 
 CLOCK_TOLERANCE: Span = 3 * SECOND
