@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 from beatd.brokers.base import Emission, Outcome, Term
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
-from beatd.scheduler.leadership import Leadership
-from beatd.scheduler.loop import Scheduler
 from beatd.schedules import cron
 from beatd.schedules.base import Schedule, slots_between
 from beatd.schedules.interval import Every, EveryFromLast, EveryRounded
@@ -22,7 +20,15 @@ from beatd.timetable.entry import Entry, Overlap
 from beatd.timetable.ledger import Mark
 from beatd.timetable.preview import ComingRuns, preview
 from beatd.timetable.timetable import Timetable
-from tests.fakes import NOON, CountedSchedule, FakeClock, FakeFile, FlakyBroker, entry
+from tests.fakes import (
+    NOON,
+    CountedSchedule,
+    FakeClock,
+    FakeFile,
+    FlakyBroker,
+    entry,
+    scheduler_of,
+)
 
 SHOWN = 25
 """Runs of each entry that are compared, beside those that are overdue."""
@@ -57,17 +63,11 @@ def emitted(
     clock = FakeClock(now, end + 1)
     broker, file = NotingBroker(clock), FakeFile()
     file.marks.update(marks)
-    scheduler = Scheduler(
-        entries={one.name: one for one in entries},
-        timetable=Timetable(),
-        leadership=Leadership(broker, clock, "here", FOR_EVER),
-        broker=broker,
-        file=file,
-        clock=clock,
-        namespace="test",
-        ended=lambda task_ids: task_ids,
-        longest_nap=FOR_EVER,
+    scheduler = scheduler_of(
+        *entries, broker=broker, clock=clock, file=file, ttl=FOR_EVER
     )
+    scheduler.ended = lambda task_ids: task_ids
+    scheduler.longest_nap = FOR_EVER
     scheduler.run(SimpleQueue(), reload=lambda: None)
     return broker.came
 

@@ -19,34 +19,26 @@ from beatd.errors import BrokerUnavailable, TermOver
 from beatd.ids import run_id
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.routing import Queue
-from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
+from beatd.scheduler.leadership import STANDBY_LOOK
 from beatd.scheduler.loop import BATCH, Scheduler
 from beatd.schedules import cron
 from beatd.schedules.base import Schedule
 from beatd.schedules.interval import Every
-from beatd.timetable.entry import Entry, Overlap
+from beatd.timetable.entry import Overlap
 from beatd.timetable.ledger import LedgerCopy, Mark
 from beatd.timetable.policy import Reason
-from beatd.timetable.timetable import Timetable
-from tests.fakes import NOON, CountedSchedule, FakeClock, FakeFile, FlakyBroker, entry
-
-TTL: Span = 5 * SECOND
+from tests.fakes import (
+    NOON,
+    TTL,
+    CountedSchedule,
+    FakeClock,
+    FakeFile,
+    FlakyBroker,
+    entry,
+    scheduler_of,
+)
 
 TICK = entry("tick", Every(MINUTE))
-
-
-def scheduler_of(
-    *entries: Entry, broker: FlakyBroker, clock: FakeClock, file: FakeFile | None = None
-) -> Scheduler:
-    return Scheduler(
-        entries={one.name: one for one in entries},
-        timetable=Timetable(),
-        leadership=Leadership(broker, clock, "here", TTL),
-        broker=broker,
-        file=file or FakeFile(),
-        clock=clock,
-        namespace="test",
-    )
 
 
 @pytest.fixture
@@ -528,6 +520,30 @@ def test_a_rewind_that_the_broker_did_not_hear_of_is_said_again(
     assert broker.slots()[-1] == NOON - HOUR + 2 * MINUTE
 
 
+def test_a_rewind_that_was_cut_off_gives_no_id_to_two_emissions(
+    scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
+) -> None:
+    class CutOff(FlakyBroker):
+        def write_ledger(
+            self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
+        ) -> None:
+            super().write_ledger(term, marks, gone, era)
+            if marks:
+                clock.go_to(clock.now() + TTL - SECOND)
+                self.down = True
+
+    at(scheduler, NOON + MINUTE)
+    clock.step(-HOUR)
+    broker.__class__ = CutOff
+    scheduler.tick(clock.now())
+    broker.__class__, broker.down = FlakyBroker, False
+    clock.step(HOUR)
+    at(scheduler, NOON + 2 * MINUTE)
+
+    ids = [json.loads(one.message)["headers"]["id"] for one in broker.emitted]
+    assert len(ids) == len(set(ids)) == 3
+
+
 @pytest.mark.parametrize("ahead", [SECOND, 2 * DAY], ids=["new", "paused"])
 def test_a_fixed_time_of_which_nothing_was_emitted_ahead_goes_on_from_now(
     broker: FlakyBroker, clock: FakeClock, ahead: Span
@@ -619,13 +635,38 @@ def test_a_reload_declares_the_queues_of_the_new_config(
 ) -> None:
     scheduler = scheduler_of(TICK, broker=broker, clock=clock)
     declared: list[list[str]] = []
-    scheduler.declare = lambda queues: declared.append([q.name for q in queues])
+    scheduler.takeover.declare = lambda queues: declared.append(
+        [q.name for q in queues]
+    )
     scheduler.tick(clock.now())
 
     scheduler.replace({"tick": TICK}, keep=(), queues=[Queue("reports")])
     scheduler.tick(clock.now())
 
-    assert declared == [[], ["reports"]]
+    assert declared == [["reports"]]
+
+
+def test_hundreds_of_queues_that_are_declared_slowly_do_not_cost_the_lead(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    declared: list[str] = []
+
+    def declare(queues: Collection[Queue]) -> None:
+        for queue in queues:
+            clock.go_to(clock.now() + SECOND // 10)  # a question over a slow line
+            declared.append(queue.name)
+
+    scheduler = scheduler_of(TICK, broker=broker, clock=clock)
+    queues = [Queue(f"q{n}") for n in range(300)]
+    scheduler.replace({"tick": TICK}, keep=(), queues=queues)
+    scheduler.takeover.declare = declare
+    scheduler.takeover.on_declared = lambda: declared.append("all")
+
+    scheduler.tick(clock.now())
+
+    assert scheduler.leadership.term is not None
+    assert broker.leader() == "here"
+    assert declared == [*(queue.name for queue in queues), "all"]
 
 
 def test_a_standby_takes_over_with_the_config_that_it_reloaded(

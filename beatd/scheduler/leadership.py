@@ -99,6 +99,10 @@ class Leadership:
         self.term = self._doubted = None
         self.lead.let_go()
 
+    def leader(self) -> str:
+        """Return who leads, for people; raises BrokerUnavailable."""
+        return self.lead.leader() or "another"
+
     def watch(self, wake: Callable[[], None], stopped: threading.Event) -> None:
         """Call `wake` whenever the lead is given back, until `stopped`; blocks."""
         while not stopped.is_set():

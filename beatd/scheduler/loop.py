@@ -1,23 +1,23 @@
 """The loop that emits each slot once."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from itertools import islice
 from queue import SimpleQueue
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from beatd.brokers.base import Emission, Emitter, Outcome, Term
 from beatd.clock import Clock, Wake
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.ids import run_id
-from beatd.instant import MINUTE, SECOND, Instant, Span, datetime_of
+from beatd.instant import SECOND, Instant, Span, datetime_of
 from beatd.routing import Queue
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
+from beatd.scheduler.takeover import LedgerFile, Takeover
 from beatd.schedules.base import Schedule
 from beatd.timetable.entry import Due, Entry, Overlap
-from beatd.timetable.ledger import LedgerCopy, Mark, merge
+from beatd.timetable.ledger import Mark
 from beatd.timetable.policy import Decision, Drop, decide
 from beatd.timetable.timetable import CLOCK_TOLERANCE, Timetable
 
@@ -29,62 +29,11 @@ LONGEST_NAP: Span = SECOND
 BATCH = 1000
 """Emissions in one step of the broker, which nobody else can use meanwhile."""
 
-AT_ONCE = 10_000
-"""Entries to place, or rows to write, before the lead is looked after again."""
-
 RETRY_FIRST, RETRY_LAST = SECOND // 10, SECOND
 """The pause after a failed step, doubled each time; short, since slots may be due."""
 
 HOLD_LOOK: Span = SECOND // 2
 """How often a held slot asks whether the run before it has ended."""
-
-REFRESH: Span = MINUTE
-"""How often a standby reads the leader's ledger, in case the broker loses it."""
-
-REFRESH_SHARE = 100
-"""A standby spends at most one part of so many of its time on that."""
-
-_T = TypeVar("_T")
-
-
-class LedgerFile(Protocol):
-    """The schedule file, as the scheduler uses it: schedule_file.py.
-
-    No method raises for a file that cannot be used just now: it says so once, keeps
-    what was recorded in memory, and tries again.
-    """
-
-    def try_lock(self) -> bool:
-        """Take the file for this process; False while another one has it."""
-        ...
-
-    def unlock(self) -> None:
-        """Let others take the file."""
-        ...
-
-    def read(self) -> LedgerCopy:
-        """Give the ledger as it was last written."""
-        ...
-
-    def highest_term(self) -> int:
-        """Give the largest term number seen."""
-        ...
-
-    def rewrite(
-        self, marks: Mapping[str, Mark], gone: Collection[str], era: int, term: int
-    ) -> None:
-        """Make the file say this ledger, era and term, at once."""
-        ...
-
-    def record(
-        self, marks: Mapping[str, Mark], dropped: Mapping[tuple[str, str], int]
-    ) -> None:
-        """Keep these rows, and count what was dropped, at the next flush."""
-        ...
-
-    def flush(self) -> None:
-        """Write what was recorded, in one transaction."""
-        ...
 
 
 class EmissionListener(Protocol):
@@ -112,46 +61,40 @@ class _Step:
 class Scheduler:
     """Emits each slot of the timetable once, for as long as it leads.
 
-    The timetable is filled when a term begins, from the ledgers. It only ever holds
-    marks that stand in the broker's ledger or are about to be written there, so that
-    an earlier term's timetable may be merged into a later one's.
+    Nothing is emitted under a term before that has begun: then the timetable agrees
+    with the broker's ledger.
     """
 
-    entries: Mapping[str, Entry]
+    takeover: Takeover
     timetable: Timetable
     leadership: Leadership
     broker: Emitter
     file: LedgerFile
     clock: Clock
     namespace: str
-    keep: Collection[str] = ()
-    """Names whose ledger rows stay although they have no entry: the bad ones."""
     ended: Callable[[Collection[str]], Collection[str]] = lambda task_ids: ()
     """Which of these runs ended, by their results: for workers that are not ours."""
-    queues: Collection[Queue] = ()
-    """Those that the config declares."""
-    declare: Callable[[Collection[Queue]], object] = lambda queues: None
-    """Makes them known to the broker; called when a term begins."""
     witness: EmissionListener | None = None
     on_tick: Callable[["Scheduler"], None] = lambda scheduler: None
     """Called at the end of each turn of the loop: watchdog, status."""
     longest_nap: Span = LONGEST_NAP
 
-    era: int = field(default=0, init=False)
     trouble: str = field(default="", init=False)
     """Why nothing can be emitted just now; empty when all is well."""
     standing_by: str = field(default="", init=False)
     """Who leads instead of us; empty while we lead, or while nobody knows."""
     _term: Term | None = field(default=None, init=False)
+    """The term that has begun; None when there is none, or it has to begin anew."""
     _unanswered: _Step | None = field(default=None, init=False)
-    _pause: Span = field(default=RETRY_FIRST, init=False)
-    _offset: Span | None = field(default=None, init=False)
+    _offset: Span = field(default=0, init=False)
+    """How far the wall clock was ahead of the monotonic one, at most, in this term."""
     _flushed_at: Span = field(default=0, init=False)
-    _seen: LedgerCopy | None = field(default=None, init=False)
-    """The leader's ledger, as we saw it last while standing by."""
-    _look_at: Span = field(default=0, init=False)
-    _aside_until: Span | None = field(default=None, init=False)
-    """We gave the lead of an emptied broker back, and leave it to others until then."""
+    _pause: Span = field(default=RETRY_FIRST, init=False)
+
+    @property
+    def era(self) -> int:
+        """The clock era, part of the ids of all that is emitted."""
+        return self.takeover.era
 
     def run(self, inbox: SimpleQueue[Wake], reload: Callable[[], None]) -> None:
         """Tick until told to stop; call `reload` when told to."""
@@ -168,17 +111,8 @@ class Scheduler:
 
     def tick(self, now: Instant) -> Instant:
         """Emit one batch of what is due at `now`; return when to look again."""
-        # Of the same moment as `now`: to begin a term may take long.
-        offset = now - self.clock.elapsed()
         try:
-            term = self._lead()
-            if term is None:
-                self._stand_by()
-                return now + STANDBY_LOOK
-            if term != self._term:
-                self._begin(term, now)
-            self._mind_the_clock(term, now, offset)
-            self._emit(term, now)
+            wake_at = self._turn(now)
         except TermOver:
             self.leadership.lose()
             return now + STANDBY_LOOK
@@ -186,15 +120,56 @@ class Scheduler:
             # What was not emitted is still due, for us or for the next leader.
             return now + self._wait_out(error)
         self._well_again()
+        return wake_at
+
+    def _turn(self, now: Instant) -> Instant:
+        # Of the same moment as `now`: to begin a term may take long.
+        offset = now - self.clock.elapsed()
+        term = self._lead()
+        if term is None:
+            self._stand_by()
+            return now + STANDBY_LOOK
+        if term != self._term or self._clock_was_set_back(offset):
+            self._begin(term, now)
+            self._offset = offset
+        self._emit(term, now)
         nap = min(self.longest_nap, self.leadership.ttl // 3)
         wake_at = min(self.timetable.next_at() or now + nap, now + nap)
         self._flush(idle=wake_at > now)
         return wake_at
 
     def _lead(self) -> Term | None:
-        if self._aside_until and self.clock.elapsed() < self._aside_until:
+        if self.takeover.is_aside:
             return None
         return self.leadership.hold(self.file.highest_term())
+
+    def _clock_was_set_back(self, offset: Span) -> bool:
+        self._offset = max(self._offset, offset)
+        return offset < self._offset - CLOCK_TOLERANCE
+
+    def _begin(self, term: Term, now: Instant) -> None:
+        """Begin a term, and hold the lead meanwhile."""
+        # Until all of it is done: what fails half-way is begun anew.
+        self._term = None
+        self.standing_by, self._unanswered = "", None
+        keep = partial(self.leadership.keep, term)
+        for _ in self.takeover.begin(term, now, on_part=keep):
+            keep()
+        self._term = term
+
+    def _stand_by(self) -> None:
+        self._term = None
+        if not self.standing_by:
+            # Also after a term that ended while it began: the file was locked by then.
+            self._flush(idle=True)
+            self.file.unlock()
+            self.standing_by = self.leadership.leader()
+            logger.info(
+                "standing by: %s leads", self.standing_by, extra={"event": "standby"}
+            )
+        if self.takeover.refresh_is_due:
+            self.standing_by = self.leadership.leader()
+            self.takeover.refresh()
 
     def replace(
         self,
@@ -203,7 +178,7 @@ class Scheduler:
         queues: Collection[Queue],
     ) -> None:
         """Schedule these entries from now on; unchanged ones keep their place."""
-        self.entries, self.keep, self.queues = entries, keep, queues
+        self.takeover.replace(entries, keep, queues)
         # The term is begun once more: that places all entries by their ledger rows,
         # and declares the queues.
         self._term = None
@@ -230,123 +205,6 @@ class Scheduler:
                 error,
                 extra={"event": "lead.left"},
             )
-
-    def _stand_by(self) -> None:
-        self._term = None
-        if not self.standing_by:
-            # Also after a term that ended while it began: the file was locked by then.
-            self._flush(idle=True)
-            self.file.unlock()
-            self.standing_by = self._leader()
-            logger.info(
-                "standing by: %s leads", self.standing_by, extra={"event": "standby"}
-            )
-        self._refresh()
-        self._well_again()
-
-    def _leader(self) -> str:
-        return self.leadership.lead.leader() or "another"
-
-    def _refresh(self) -> None:
-        """Read the leader's ledger now and then: the broker may lose it as it dies."""
-        asked = self.clock.elapsed()
-        if asked < self._look_at:
-            return
-        self.standing_by = self._leader()
-        seen = self.broker.read_ledger()
-        took = self.clock.elapsed() - asked
-        self._look_at = asked + max(REFRESH, REFRESH_SHARE * took)
-        # An empty one was lost just now: what we saw before is what is left of it.
-        if seen.marks:
-            self._seen, self._aside_until = seen, None
-
-    def _begin(self, term: Term, now: Instant) -> None:
-        """Start a term: merge all ledgers, place every entry, write what differs."""
-        self.file.try_lock()
-        self.standing_by, self._unanswered = "", None
-        # With large ledgers each of these steps may take a good part of a lead's life.
-        file = self.file.read()
-        self.leadership.keep(term)
-        broker = self.broker.read_ledger(partial(self.leadership.keep, term))
-        self.leadership.keep(term)
-        if self._seen and not broker.marks:
-            self._step_aside()
-        # What we saw of another's term is newer than what is left of our own last one.
-        ours = self._seen or LedgerCopy(self.timetable.marks(), self.era)
-        merged = merge(broker, file, ours)
-        self.leadership.keep(term)
-        rewound = self._place(term, merged.marks, now)
-        era = merged.era + bool(rewound)
-        marks = self.timetable.marks()
-        changed = {
-            name: mark for name, mark in marks.items() if broker.marks.get(name) != mark
-        }
-        gone = {*broker.marks, *file.marks} - marks.keys() - set(self.keep)
-        self._write_ledger(term, changed, gone, era)
-        # Not before: an era that the broker never heard of would hide what others
-        # emit after us.
-        self.era = era
-        self._seen = self._aside_until = None
-        if rewound:
-            _log_rewound(rewound, era)
-        self.declare(self.queues)
-        self.leadership.keep(term)
-        self.file.rewrite(marks, gone, era, term.number)
-        self.leadership.keep(term)
-        self._term = term
-
-    def _step_aside(self) -> None:
-        """Leave the lead of an emptied broker to who led, for as long as a lead lives.
-
-        He knows all that he emitted, and we only what we saw; if he is gone, we begin
-        after that. Raises TermOver when we do so.
-        """
-        if self._aside_until is not None:
-            return
-        self._aside_until = self.clock.elapsed() + self.leadership.ttl
-        logger.warning(
-            "the broker has lost its ledger: who led before us is to lead again",
-            extra={"event": "lead.aside"},
-        )
-        self.leadership.resign()
-        raise TermOver("we left the lead to who had it")
-
-    def _place(self, term: Term, marks: Mapping[str, Mark], now: Instant) -> int:
-        """Place every entry where its mark says; give how many were rewound."""
-        for name in self.timetable.marks().keys() - self.entries.keys():
-            self.timetable.remove(name)
-        for part in _parts(self.entries.values()):
-            self.timetable.place(part, marks, now)
-            self.leadership.keep(term)
-        rewound = self.timetable.rewind(now, CLOCK_TOLERANCE)
-        self.leadership.keep(term)
-        return len(rewound)
-
-    def _write_ledger(
-        self, term: Term, changed: Mapping[str, Mark], gone: Collection[str], era: int
-    ) -> None:
-        try:
-            self.broker.write_ledger(term, {}, gone, era)
-            for part in _parts(changed.items()):
-                self.leadership.keep(term)
-                self.broker.write_ledger(term, dict(part), (), era)
-        except BrokerUnavailable:
-            # Held in the network and let through later, it would set back the rows of
-            # what is emitted meanwhile under this term.
-            self.leadership.doubt()
-            raise
-        self.leadership.keep(term)
-
-    def _mind_the_clock(self, term: Term, now: Instant, offset: Span) -> None:
-        """Begin anew when the wall clock was set back against the monotonic one.
-
-        `offset` is how far it was ahead of it at `now`.
-        """
-        if self._offset is None or offset > self._offset:
-            self._offset = offset
-        if offset < self._offset - CLOCK_TOLERANCE:
-            self._begin(term, now)
-            self._offset = offset
 
     def _emit(self, term: Term, now: Instant) -> None:
         # A step whose answer is lost is sent again as it was: what got through is
@@ -451,12 +309,6 @@ class Scheduler:
         self.trouble, self._pause = "", RETRY_FIRST
 
 
-def _parts(items: Iterable[_T]) -> Iterator[list[_T]]:
-    left = iter(items)
-    while part := list(islice(left, AT_ONCE)):
-        yield part
-
-
 def _expiry(due: Due, slot: Instant, runs: int) -> Instant | None:
     """Give when the entry's next slot is emitted; None if `slot` is its last one."""
     entry, policy = due.entry, due.entry.policy
@@ -473,15 +325,6 @@ def _expiry(due: Due, slot: Instant, runs: int) -> Instant | None:
 @lru_cache(maxsize=4096)  # after downtime, many entries miss the same slots
 def _count(schedule: Schedule, first: Instant, last: Instant) -> int:
     return schedule.count(first, last)
-
-
-def _log_rewound(number: int, era: int) -> None:
-    logger.warning(
-        "the clock was set back: %d entries go on from now, clock era %d",
-        number,
-        era,
-        extra={"event": "clock.rewound"},
-    )
 
 
 def _queued(

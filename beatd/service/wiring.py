@@ -48,6 +48,7 @@ from beatd.runs.report import limits_of
 from beatd.scheduler.leadership import Leadership
 from beatd.scheduler.loop import LONGEST_NAP, EmissionListener, Scheduler
 from beatd.scheduler.schedule_file import ScheduleFile
+from beatd.scheduler.takeover import Takeover
 from beatd.service.nodes import node_name, path_of
 from beatd.tasks import Registry
 from beatd.timetable.timetable import Timetable
@@ -99,23 +100,34 @@ def scheduler_of(config: Config) -> Scheduler:
     )
     broker = _one_broker(settings)
     nap = span_of(settings.beat_max_loop_interval) or LONGEST_NAP
-    return Scheduler(
+    timetable = Timetable()
+    leadership = Leadership(
+        broker,
+        clock,
+        holder=f"{socket.gethostname()} pid {os.getpid()}",
+        ttl=span_of(settings.beat_lock_timeout),
+    )
+    takeover = Takeover(
         entries={entry.name: entry for entry in config.entries},
-        timetable=Timetable(),
-        leadership=Leadership(
-            broker,
-            clock,
-            holder=f"{socket.gethostname()} pid {os.getpid()}",
-            ttl=span_of(settings.beat_lock_timeout),
-        ),
+        timetable=timetable,
+        leadership=leadership,
+        broker=broker,
+        file=file,
+        clock=clock,
+        keep=[bad.name for bad in config.bad],
+        queues=config.router.queues.values(),
+        declare=broker.declare,
+        on_declared=partial(_warn_of_risks, broker),
+    )
+    return Scheduler(
+        takeover=takeover,
+        timetable=timetable,
+        leadership=leadership,
         broker=broker,
         file=file,
         clock=clock,
         namespace=settings.beat_namespace,
-        keep=[bad.name for bad in config.bad],
         ended=_ended_by(settings),
-        queues=config.router.queues.values(),
-        declare=partial(_prepare, broker),
         witness=_witness_of(config, broker),
         longest_nap=min(nap, LONGEST_NAP),
     )
@@ -165,9 +177,8 @@ def _one_broker(settings: Settings) -> Broker:
     return brokers.of_settings(settings, [first])
 
 
-def _prepare(broker: Broker, queues: Collection[Queue]) -> None:
-    """Make the queues known, and say what the broker may do to them."""
-    broker.declare(queues)
+def _warn_of_risks(broker: Broker) -> None:
+    """Say what the broker may do to its queues."""
     for risk in broker.risks():
         logger.warning("broker: %s", risk, extra={"event": "broker.risk"})
 
