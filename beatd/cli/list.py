@@ -143,7 +143,7 @@ def _line(known: ScheduleView, entry: Entry, at: Instant | None) -> Line:
 
 
 def _why(entry: BadEntry) -> str:
-    """Say in one line what is wrong with an entry, without its name."""
+    """Return in one line what is wrong with an entry, without its name."""
     lead = f"entry {entry.name!r}: "
     return "; ".join(problem.message.removeprefix(lead) for problem in entry.problems)
 
@@ -160,7 +160,7 @@ class _Table:
     wide: bool
 
     def rows(self, lines: Sequence[Line]) -> Iterator[str]:
-        """Give the head and a row for each line.
+        """Return the head and a row for each line.
 
         Where they do not fit, long names lose their middle, then schedules go; times
         are never cut.
@@ -201,7 +201,7 @@ class _Table:
         return printable(self.known.words(line.entry)) if line.entry else ""
 
     def _runs(self, line: Line, next_width: int) -> str:
-        """Give what stands under NEXT and LAST; the reason, if it cannot run."""
+        """Return what stands under NEXT and LAST: the reason, if the entry is bad."""
         if line.entry is None:
             width = next_width + 2 + _LAST
             note = self.screen.shown(line.note)
@@ -233,13 +233,13 @@ class _Table:
 
 
 def _way(entry: Entry) -> str:
-    """Give the queue, or the exchange and key, that an entry's messages go to."""
+    """Return the queue, or the exchange and key, that an entry's messages go to."""
     route = entry.message.route
     return route.queue or f"{route.exchange} {route.routing_key}"
 
 
 def _arguments(written: Mapping[str, Any]) -> str:
-    """Give an entry's arguments as they would be written, without what is secret."""
+    """Return an entry's arguments as they would be written, with secrets masked."""
     shown = [repr(value) for value in written.get("args") or ()]
     for name, value in (written.get("kwargs") or {}).items():
         word = f"{name}={value!r}"

@@ -58,7 +58,7 @@ class Window:
     zone: ZoneInfo
 
     def holds(self, instant: Instant) -> bool:
-        """Whether `instant`, not before the beginning, is not after the end."""
+        """Return whether `instant`, not before the beginning, is not after the end."""
         return self.end is None or instant <= self.end
 
 
@@ -194,7 +194,7 @@ def _folded(
 def _lines(
     known: ScheduleView, runs: Sequence[Run], window: Window, out: Screen
 ) -> Iterator[str]:
-    """Give a line for each run; where it does not fit, names lose their middle."""
+    """Return a line for each run; where it does not fit, names lose their middle."""
     whens = _times([run.at for run in runs], window)
     names = [out.shown(run.entry.name) for run in runs]
     words = [_words(known, run, window) for run in runs]
@@ -216,7 +216,7 @@ def _words(known: ScheduleView, run: Run, window: Window) -> str:
 
 
 def _times(instants: Sequence[Instant], window: Window) -> list[str]:
-    """Give times with their day, and their zone where the clock changes among them."""
+    """Return times with their day, and their zone if the clock changes among them."""
     moments = [datetime_of(instant, window.zone) for instant in instants]
     today = datetime_of(window.now, window.zone).date()
     changes = len({at.utcoffset() for at in moments}) > 1

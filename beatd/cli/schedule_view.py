@@ -51,7 +51,7 @@ class ScheduleView:
         return f"state file {self.path}"
 
     def mark(self, entry: Entry) -> Mark | None:
-        """Give what the schedule file knows of an entry."""
+        """Return what the schedule file knows of an entry."""
         return self.file.marks.get(entry.name) if self.file else None
 
     def coming(self, entries: Sequence[Entry], now: Instant) -> dict[str, ComingRuns]:
@@ -59,15 +59,15 @@ class ScheduleView:
         return preview(entries, self.file.marks if self.file else {}, now)
 
     def dropped(self, entry: Entry) -> dict[str, int]:
-        """Give how many slots of an entry were dropped, by reason."""
+        """Return how many slots of an entry were dropped, by reason."""
         return dict(self.file.dropped.get(entry.name, {})) if self.file else {}
 
     def written(self, name: str) -> Any:
-        """Give an entry as the config has it."""
+        """Return an entry as the config has it."""
         return self.config.settings.beat_schedule[name]
 
     def words(self, entry: Entry) -> str:
-        """Give an entry's schedule in a few words, with its zone if that is another."""
+        """Return an entry's schedule in a few words, with its zone if it differs."""
         written = self.written(entry.name)
         spec: Any = spec_of(written["schedule"], relative=bool(written.get("relative")))
         zone = zone_of(entry, self.zone)
@@ -85,7 +85,7 @@ def outlook(context: click.Context) -> ScheduleView:
 
 
 def line_of(config: Config, name: str) -> Place | None:
-    """Give the line at which an entry is written."""
+    """Return the line at which an entry is written."""
     for word in table()["beat_schedule"].spellings:
         written = config.source.written.get(word)
         if isinstance(written, Mapping) and name in written:
@@ -95,7 +95,7 @@ def line_of(config: Config, name: str) -> Place | None:
 
 
 def zone_of(entry: Entry, default: ZoneInfo) -> ZoneInfo:
-    """Give the zone in which an entry's schedule is read, if that matters to it."""
+    """Return the zone in which an entry's schedule is read, if that matters to it."""
     zone: ZoneInfo = getattr(entry.schedule, "zone", default)
     return zone
 
@@ -112,9 +112,9 @@ def _words(spec: Any) -> str:
 def chosen(
     config: Config, patterns: Sequence[str]
 ) -> tuple[list[Entry], list[BadEntry]]:
-    """Give the entries whose names match a pattern, all without any; and the bad ones.
+    """Return the good and the bad entries whose names match a pattern.
 
-    Each pattern must match: one that does not is a mistake in writing.
+    Without a pattern all match. A pattern that matches none is a mistake in writing.
     """
     names = [entry.name for entry in config.entries]
     names += [entry.name for entry in config.bad]

@@ -37,20 +37,23 @@ HOLD_LOOK: Span = SECOND // 2
 
 
 class EmissionListener(Protocol):
-    """Who is told what was emitted; what he makes of it keeps nobody waiting."""
+    """Hears of what was emitted, and never makes the scheduler wait."""
 
     def emitted(self, emissions: Sequence[Emission]) -> None:
-        """Take note of what was just put on queues."""
+        """Take note of emissions whose messages were just put on queues."""
         ...
 
     def close(self) -> None:
-        """There will be no more."""
+        """Take no more notes: nothing will be emitted."""
         ...
 
 
 @dataclass
 class _Step:
-    """Decisions, and the emissions they ask for; `sent` of these were answered."""
+    """Decisions, and the emissions they ask for.
+
+    The broker has answered for the first `sent` emissions.
+    """
 
     decided: Sequence[tuple[Due, Decision]]
     emissions: Sequence[Emission]
@@ -59,10 +62,13 @@ class _Step:
 
 @dataclass
 class Scheduler:
-    """Emits each slot of the timetable once, for as long as it leads.
+    """Emits each slot of the timetable once, for as long as this process leads.
 
-    Nothing is emitted under a term before that has begun: then the timetable agrees
-    with the broker's ledger.
+    Why once: the broker writes a message and the ledger's new row in one step, under a
+    term, and never queues a slot that its ledger has. A slot that was emitted and not
+    noted here, because an answer was lost or a process died, is sent again, and the
+    broker knows it. Nothing is emitted under a term that has not begun: before that,
+    the timetable may not agree with the ledger.
     """
 
     takeover: Takeover
@@ -73,7 +79,7 @@ class Scheduler:
     clock: Clock
     namespace: str
     ended: Callable[[Collection[str]], Collection[str]] = lambda task_ids: ()
-    """Which of these runs ended, by their results: for workers that are not ours."""
+    """Returns which of these runs have a result: workers of Celery tell no broker."""
     witness: EmissionListener | None = None
     on_tick: Callable[["Scheduler"], None] = lambda scheduler: None
     """Called at the end of each turn of the loop: watchdog, status."""
@@ -82,12 +88,13 @@ class Scheduler:
     trouble: str = field(default="", init=False)
     """Why nothing can be emitted just now; empty when all is well."""
     standing_by: str = field(default="", init=False)
-    """Who leads instead of us; empty while we lead, or while nobody knows."""
+    """The name of the process that leads instead; empty while none is known."""
     _term: Term | None = field(default=None, init=False)
-    """The term that has begun; None when there is none, or it has to begin anew."""
+    """The term that has begun; None while there is none, or it has to begin anew."""
     _unanswered: _Step | None = field(default=None, init=False)
+    """The step under way, kept until the broker has answered for all of it."""
     _offset: Span = field(default=0, init=False)
-    """How far the wall clock was ahead of the monotonic one, at most, in this term."""
+    """The most that the wall clock was ahead of the monotonic one in this term."""
     _flushed_at: Span = field(default=0, init=False)
     _pause: Span = field(default=RETRY_FIRST, init=False)
 
@@ -97,7 +104,7 @@ class Scheduler:
         return self.takeover.era
 
     def run(self, inbox: SimpleQueue[Wake], reload: Callable[[], None]) -> None:
-        """Tick until told to stop; call `reload` when told to."""
+        """Tick until told to stop; call `reload` when told to reload."""
         wake_at = self.clock.now()
         try:
             while (wake := self.clock.wait(inbox, until=wake_at)) is not Wake.STOP:
@@ -117,12 +124,13 @@ class Scheduler:
             self.leadership.lose()
             return now + STANDBY_LOOK
         except BrokerUnavailable as error:
-            # What was not emitted is still due, for us or for the next leader.
+            # What was not emitted is still due, here or with the next leader.
             return now + self._wait_out(error)
         self._well_again()
         return wake_at
 
     def _turn(self, now: Instant) -> Instant:
+        """Do what `tick` does, with every error of the broker let through."""
         # Of the same moment as `now`: to begin a term may take long.
         offset = now - self.clock.elapsed()
         term = self._lead()
@@ -138,75 +146,8 @@ class Scheduler:
         self._flush(idle=wake_at > now)
         return wake_at
 
-    def _lead(self) -> Term | None:
-        if self.takeover.is_aside:
-            return None
-        return self.leadership.hold(self.file.highest_term())
-
-    def _clock_was_set_back(self, offset: Span) -> bool:
-        self._offset = max(self._offset, offset)
-        return offset < self._offset - CLOCK_TOLERANCE
-
-    def _begin(self, term: Term, now: Instant) -> None:
-        """Begin a term, and hold the lead meanwhile."""
-        # Until all of it is done: what fails half-way is begun anew.
-        self._term = None
-        self.standing_by, self._unanswered = "", None
-        keep = partial(self.leadership.keep, term)
-        for _ in self.takeover.begin(term, now, on_part=keep):
-            keep()
-        self._term = term
-
-    def _stand_by(self) -> None:
-        self._term = None
-        if not self.standing_by:
-            # Also after a term that ended while it began: the file was locked by then.
-            self._flush(idle=True)
-            self.file.unlock()
-            self.standing_by = self.leadership.leader()
-            logger.info(
-                "standing by: %s leads", self.standing_by, extra={"event": "standby"}
-            )
-        if self.takeover.refresh_is_due:
-            self.standing_by = self.leadership.leader()
-            self.takeover.refresh()
-
-    def replace(
-        self,
-        entries: Mapping[str, Entry],
-        keep: Collection[str],
-        queues: Collection[Queue],
-    ) -> None:
-        """Schedule these entries from now on; unchanged ones keep their place."""
-        self.takeover.replace(entries, keep, queues)
-        # The term is begun once more: that places all entries by their ledger rows,
-        # and declares the queues.
-        self._term = None
-
-    def stop(self) -> None:
-        """Write the file and give the lead back; a broker away does not keep us."""
-        try:
-            self._flush(idle=True)
-        finally:
-            # A broker that is away would only cost us the time to give up on it.
-            if not self.trouble:
-                self._resign()
-            self.leadership.let_go()
-            self.file.unlock()
-            if self.witness:
-                self.witness.close()
-
-    def _resign(self) -> None:
-        try:
-            self.leadership.resign()
-        except BrokerUnavailable as error:
-            logger.warning(
-                "could not give the lead back, it runs out by itself: %s",
-                error,
-                extra={"event": "lead.left"},
-            )
-
     def _emit(self, term: Term, now: Instant) -> None:
+        """Emit one batch of what is due, then move the timetable on."""
         # A step whose answer is lost is sent again as it was: what got through is
         # known to the broker's ledger, and counted once.
         step = self._unanswered = self._unanswered or self._decide(now)
@@ -224,6 +165,7 @@ class Scheduler:
         self._advance(step, now)
 
     def _decide(self, now: Instant) -> _Step:
+        """Apply the policies to one batch of what is due; nothing has changed yet."""
         batch = self.timetable.due(now, BATCH)
         busy = self._busy(batch)
         decided = [(due, decide(due, now, due.entry.name in busy)) for due in batch]
@@ -233,6 +175,7 @@ class Scheduler:
         return _Step(decided, emissions)
 
     def _advance(self, step: _Step, now: Instant) -> None:
+        """Note a step that the broker has done: timetable, schedule file, log."""
         marks = {emission.entry: emission.mark for emission in step.emissions}
         dropped: dict[tuple[str, str], int] = {}
         for due, decision in step.decided:
@@ -244,15 +187,8 @@ class Scheduler:
                 _log_drop(name, drop, number)
         self.file.record(marks, dropped)
 
-    def _flush(self, *, idle: bool) -> None:
-        """Write the schedule file when there is time, or it is a second behind."""
-        elapsed = self.clock.elapsed()
-        if idle or elapsed - self._flushed_at >= SECOND:
-            self.file.flush()
-            self._flushed_at = elapsed
-
     def _emissions(self, due: Due, decision: Decision, now: Instant) -> list[Emission]:
-        """Give the emissions of one decision, oldest first, each with its own mark."""
+        """Return a decision's emissions, oldest first, each with the mark after it."""
         if not decision.emit:
             if decision.until is None:
                 return []
@@ -280,7 +216,7 @@ class Scheduler:
         return Emission(entry.name, mark, entry.message.route, message, run)
 
     def _busy(self, batch: Sequence[Due]) -> Collection[str]:
-        """Give the names of those entries, with an overlap rule, whose run goes on."""
+        """Return the names of entries with an overlap rule whose last run goes on."""
         asking = [
             due.entry.name
             for due in batch
@@ -294,6 +230,88 @@ class Scheduler:
         if over:
             self.broker.end_runs(over)
         return runs.keys() - over.keys()
+
+    # Who leads
+
+    def _lead(self) -> Term | None:
+        """Return the term under which this process leads; None while it stands by."""
+        if self.takeover.is_aside:
+            return None
+        return self.leadership.hold(self.file.highest_term())
+
+    def _clock_was_set_back(self, offset: Span) -> bool:
+        """Return whether the wall clock lost time against the monotonic clock."""
+        self._offset = max(self._offset, offset)
+        return offset < self._offset - CLOCK_TOLERANCE
+
+    def _begin(self, term: Term, now: Instant) -> None:
+        """Begin a term, renewing the lead between the parts of the work."""
+        # What fails half-way is begun anew.
+        self._term = None
+        self.standing_by, self._unanswered = "", None
+        keep = partial(self.leadership.keep, term)
+        for _ in self.takeover.begin(term, now, on_part=keep):
+            keep()
+        self._term = term
+
+    def _stand_by(self) -> None:
+        """Leave the file to the process that leads, and keep a copy of its ledger."""
+        self._term = None
+        if not self.standing_by:
+            # Also after a term that ended while it began: the file was locked by then.
+            self._flush(idle=True)
+            self.file.unlock()
+            self.standing_by = self.leadership.leader()
+            logger.info(
+                "standing by: %s leads", self.standing_by, extra={"event": "standby"}
+            )
+        if self.takeover.refresh_is_due:
+            self.standing_by = self.leadership.leader()
+            self.takeover.refresh()
+
+    # From outside of the loop
+
+    def replace(
+        self,
+        entries: Mapping[str, Entry],
+        keep: Collection[str],
+        queues: Collection[Queue],
+    ) -> None:
+        """Schedule these entries from now on; unchanged ones keep their place."""
+        self.takeover.replace(entries, keep, queues)
+        # The term is begun once more: that places all entries by their ledger rows,
+        # and declares the queues.
+        self._term = None
+
+    def stop(self) -> None:
+        """Write the file, and give the lead back without waiting for a lost broker."""
+        try:
+            self._flush(idle=True)
+        finally:
+            # A broker that is away would only cost us the time to give up on it.
+            if not self.trouble:
+                self._resign()
+            self.leadership.let_go()
+            self.file.unlock()
+            if self.witness:
+                self.witness.close()
+
+    def _resign(self) -> None:
+        try:
+            self.leadership.resign()
+        except BrokerUnavailable as error:
+            logger.warning(
+                "could not give the lead back, it runs out by itself: %s",
+                error,
+                extra={"event": "lead.left"},
+            )
+
+    def _flush(self, *, idle: bool) -> None:
+        """Write the schedule file when nothing is due, or once a second."""
+        elapsed = self.clock.elapsed()
+        if idle or elapsed - self._flushed_at >= SECOND:
+            self.file.flush()
+            self._flushed_at = elapsed
 
     def _wait_out(self, error: BrokerUnavailable) -> Span:
         """Say what is wrong, once, and give the pause before the next try."""
@@ -310,7 +328,7 @@ class Scheduler:
 
 
 def _expiry(due: Due, slot: Instant, runs: int) -> Instant | None:
-    """Give when the entry's next slot is emitted; None if `slot` is its last one."""
+    """Return when the entry's next slot is emitted; None if `slot` is its last one."""
     entry, policy = due.entry, due.entry.policy
     following = due.following
     if slot != due.latest:
@@ -330,6 +348,7 @@ def _count(schedule: Schedule, first: Instant, last: Instant) -> int:
 def _queued(
     emissions: Sequence[Emission], outcomes: Sequence[Outcome]
 ) -> list[Emission]:
+    """Return those emissions that put a message on a queue."""
     pairs = zip(emissions, outcomes, strict=True)
     return [emission for emission, outcome in pairs if outcome is Outcome.QUEUED]
 

@@ -1,4 +1,4 @@
-"""Taking over: what a term begins with, and what a standby keeps ready for that."""
+"""How a term begins, and what a standby keeps ready for that."""
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -34,14 +34,14 @@ _T = TypeVar("_T")
 
 
 class LedgerFile(Protocol):
-    """The schedule file, as taking over and the scheduler use it: schedule_file.py.
+    """The schedule file as the scheduler uses it: schedule_file.py.
 
     No method raises for a file that cannot be used just now: it says so once, keeps
     what was recorded in memory, and tries again.
     """
 
     def try_lock(self) -> bool:
-        """Take the file for this process; False while another one has it."""
+        """Lock the file for this process; return False while another one has it."""
         ...
 
     def unlock(self) -> None:
@@ -104,10 +104,10 @@ class Takeover:
     era: int = field(default=0, init=False)
     """The clock era: part of the ids of all that is emitted."""
     _seen: LedgerCopy | None = field(default=None, init=False)
-    """The ledger of who leads, as it was read last while this process stood by."""
+    """The ledger of another leader, as this process read it last while standing by."""
     _refresh_at: Span = field(default=0, init=False)
     _aside_until: Span | None = field(default=None, init=False)
-    """The lead of an emptied broker was given back; it is left to others until then."""
+    """Until then the lead of an emptied broker, which was given back, is not taken."""
 
     def replace(
         self,
@@ -115,7 +115,7 @@ class Takeover:
         keep: Collection[str],
         queues: Collection[Queue],
     ) -> None:
-        """Take these into the next term that begins."""
+        """Take another config: for the next term that begins."""
         self.entries, self.keep, self.queues = entries, keep, queues
 
     # While another process leads
@@ -162,7 +162,7 @@ class Takeover:
         yield
         if self._seen and not broker.marks:
             self._step_aside()
-        # What was seen of another's term is newer than what is left of our last one.
+        # What was seen of another's term is newer than what is left of an own one.
         ours = self._seen or LedgerCopy(self.timetable.marks(), self.era)
         merged = merge(broker, file, ours)
         yield
@@ -177,7 +177,7 @@ class Takeover:
         gone = {*broker.marks, *file.marks} - marks.keys() - set(self.keep)
         yield from self._write_ledger(term, changed, gone, era)
         # Not before: an era that the broker never heard of would hide what others
-        # emit after us.
+        # emit after this process.
         self.era = era
         self._seen = self._aside_until = None
         if rewound:
@@ -187,10 +187,10 @@ class Takeover:
         yield
 
     def _step_aside(self) -> None:
-        """Leave the lead of an emptied broker to who led, for as long as a lead lives.
+        """Give the lead of an emptied broker back, once, for as long as a lead lives.
 
-        Who led knows all that was emitted, and this process only what it saw; if the
-        other one is gone, the term begins after that. Raises TermOver when it waits.
+        The former leader knows all that it emitted, this process only what it saw. If
+        the former leader is gone, the term begins after that. Raises TermOver.
         """
         if self._aside_until is not None:
             return
@@ -203,7 +203,7 @@ class Takeover:
         raise TermOver("we left the lead to who had it")
 
     def _place(self, marks: Mapping[str, Mark], now: Instant) -> Iterator[None]:
-        """Place every entry where its mark says."""
+        """Make the timetable hold every entry, each where its mark says."""
         for name in self.timetable.marks().keys() - self.entries.keys():
             self.timetable.remove(name)
         for part in _parts(self.entries.values(), AT_ONCE):
@@ -213,6 +213,7 @@ class Takeover:
     def _write_ledger(
         self, term: Term, changed: Mapping[str, Mark], gone: Collection[str], era: int
     ) -> Iterator[None]:
+        """Make the broker's ledger agree with the timetable."""
         self._write(term, {}, gone, era)
         for part in _parts(changed.items(), AT_ONCE):
             yield

@@ -58,7 +58,7 @@ class Entry:
     description: str = ""
 
     def mark_from(self, known: Mark | None, now: Instant) -> Mark:
-        """Give the mark to go on from: `known` if the ledger has one.
+        """Return the mark to go on from: `known` if the ledger has one.
 
         A new entry, and one whose schedule or bounds are not those that its mark was
         made under, counts from `now`: nobody asked for its slots of the past.

@@ -33,7 +33,7 @@ class LedgerCopy:
 
 
 def merge(*copies: LedgerCopy) -> LedgerCopy:
-    """Make one ledger of several: the larger slot wins, entry by entry.
+    """Return one ledger made of several: the larger slot wins, entry by entry.
 
     A copy of an older clock era is left out: its slots may lie beyond a rewind.
     """
