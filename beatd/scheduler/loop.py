@@ -7,6 +7,7 @@ from functools import lru_cache, partial
 from queue import SimpleQueue
 from typing import Protocol
 
+from beatd.background import Backoff, Outage
 from beatd.brokers.base import Emission, Emitter, Outcome, Term
 from beatd.clock import Clock, Wake
 from beatd.errors import BrokerUnavailable, TermOver
@@ -28,9 +29,6 @@ LONGEST_NAP: Span = SECOND
 
 BATCH = 1000
 """Emissions in one step of the broker, which nobody else can use meanwhile."""
-
-RETRY_FIRST, RETRY_LAST = SECOND // 10, SECOND
-"""The pause after a failed step, doubled each time; short, since slots may be due."""
 
 HOLD_LOOK: Span = SECOND // 2
 """How often a held slot asks whether the run before it has ended."""
@@ -85,8 +83,6 @@ class Scheduler:
     """Called at the end of each turn of the loop: watchdog, status."""
     longest_nap: Span = LONGEST_NAP
 
-    trouble: str = field(default="", init=False)
-    """Why nothing can be emitted just now; empty when all is well."""
     standing_by: str = field(default="", init=False)
     """The name of the process that leads instead; empty while none is known."""
     _term: Term | None = field(default=None, init=False)
@@ -96,7 +92,16 @@ class Scheduler:
     _offset: Span = field(default=0, init=False)
     """The most that the wall clock was ahead of the monotonic one in this term."""
     _flushed_at: Span = field(default=0, init=False)
-    _pause: Span = field(default=RETRY_FIRST, init=False)
+    _outage: Outage = field(init=False)
+    _backoff: Backoff = field(default_factory=Backoff, init=False)
+
+    def __post_init__(self) -> None:
+        self._outage = Outage("stopped emitting", "broker", self.clock)
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be emitted just now; empty when all is well."""
+        return self._outage.reason
 
     @property
     def era(self) -> int:
@@ -125,8 +130,10 @@ class Scheduler:
             return now + STANDBY_LOOK
         except BrokerUnavailable as error:
             # What was not emitted is still due, here or with the next leader.
-            return now + self._wait_out(error)
-        self._well_again()
+            self._outage.meet(error)
+            return now + self._backoff.lengthen()
+        self._outage.end()
+        self._backoff.reset()
         return wake_at
 
     def _turn(self, now: Instant) -> Instant:
@@ -312,19 +319,6 @@ class Scheduler:
         if idle or elapsed - self._flushed_at >= SECOND:
             self.file.flush()
             self._flushed_at = elapsed
-
-    def _wait_out(self, error: BrokerUnavailable) -> Span:
-        """Say what is wrong, once, and give the pause before the next try."""
-        if not self.trouble:
-            logger.error("stopped emitting: %s", error, extra={"event": "broker.lost"})
-        self.trouble = str(error)
-        pause, self._pause = self._pause, min(2 * self._pause, RETRY_LAST)
-        return pause
-
-    def _well_again(self) -> None:
-        if self.trouble:
-            logger.warning("emitting again", extra={"event": "broker.back"})
-        self.trouble, self._pause = "", RETRY_FIRST
 
 
 def _expiry(due: Due, slot: Instant, runs: int) -> Instant | None:
