@@ -150,8 +150,8 @@ class Takeover:
 
         With large ledgers this takes longer than a lead lives. After each part the
         generator yields, for the caller to renew the lead, and to go on only while it
-        has it; within a part, the broker calls `on_part` for the same purpose. One that
-        is left in between is begun anew: nothing may be emitted before the end.
+        has it; within a part, the broker calls `on_part` for the same purpose. Nothing
+        may be emitted before the end: what is left half-way has to be begun anew.
 
         Raises TermOver and BrokerUnavailable.
         """
