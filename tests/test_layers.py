@@ -17,7 +17,7 @@ schedules   base days fields recurrence solar words zones interval local_times c
             rrule clock_changes specs *
 .           routing
 message     codec notice options envelope represent resend canvas shape template *
-timetable   entry policy timetable
+timetable   ledger entry policy timetable preview
 .           signals greenlets
 config      settings.notes settings.problems settings.kinds settings.rows
             settings.values settings.reading settings settings.page settings.__main__
@@ -28,7 +28,7 @@ storage     file_lock sqlite_file
 .           background
 brokers     base memory redis.connection redis.listening redis.wire redis.broadcast
             redis.broker redis sqlite *
-scheduler   file_view leadership loop schedule_file
+scheduler   file_view leadership schedule_file takeover loop
 results     base chords disabled exceptions encoding redis sqlite *
 events      lamport sender zone event sent
 tasks       current async_result *
@@ -54,17 +54,7 @@ cli         * worker worker_options
 """A line is a room and its modules in the order in which they are read: a module
 imports only what stands before it. `.` is the top, `*` the room's own `__init__`."""
 
-PURE = {
-    "version",
-    "errors",
-    "instant",
-    "text",
-    "ids",
-    "routing",
-    "codec",
-    "entry",
-    "policy",
-}
+PURE = {"version", "errors", "instant", "text", "ids", "routing"}
 PURE_ROOMS = {"schedules", "message", "timetable"}
 
 NOT_PURE = {
@@ -112,19 +102,11 @@ MAKERS = {
 """What opens files and connections, and the modules that may call it: wiring, for
 scheduler and worker, and who sends or looks without being either."""
 
-SCHEDULING = {"timetable", "scheduler", "leadership", "schedule_file", "policy"}
-WORKING = {"tasks", "annotations", "results", "pools", "runs", "worker"}
+SCHEDULING = {"timetable", "scheduler"}
+WORKING = {"tasks", "results", "pools", "runs", "worker"}
 """Rooms of the two sides that never meet."""
 
-SHARED = {
-    "clock",
-    "settings",
-    "config",
-    "file_lock",
-    "sqlite_file",
-    "storage",
-    "brokers",
-}
+SHARED = {"clock", "config", "storage", "background", "brokers"}
 """What both sides stand on beside the pure part. Of brokers both import only the base,
 and the results in Redis its connections; the rest comes with the package."""
 
