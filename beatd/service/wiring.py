@@ -288,10 +288,10 @@ def run_child_of(
     modules: Sequence[str],
     begin_process: Callable[[], object],
 ) -> tuple[RunChild, bytes]:
-    """Give what children that are forked from a new interpreter do.
+    """Return what children that are forked from a new interpreter do.
 
-    And what there is to say of their tasks; these modules were asked for. What
-    `begin_process` is, is said at `worker_of`. Raises ConfigError.
+    And what there is to say of their tasks; these modules were asked for. `worker_of`
+    says what `begin_process` is. Raises ConfigError.
     """
     work = _work_of(workplace, settings)
     # What its handlers prepare in the worker's process, children are to have here too.
