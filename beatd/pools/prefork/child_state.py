@@ -71,8 +71,8 @@ class Change(Enum):
     """The child is to end at once."""
 
 
-_STAYING = frozenset({ChildState.STARTING, ChildState.IDLE, ChildState.BUSY})
-_DYING = frozenset({ChildState.OVERDUE, ChildState.KILLED})
+_STAYING = ChildState.STARTING, ChildState.IDLE, ChildState.BUSY
+_DYING = ChildState.OVERDUE, ChildState.KILLED
 
 
 def after(state: ChildState, change: Change) -> ChildState:
