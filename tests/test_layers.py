@@ -43,10 +43,10 @@ worker      autoscale in_flight rate renewal celery_app revoked stage events rep
 control     pidbox
 app         application *
 worker      commands inbox loop
-service     daemon nodes notify wiring
+service     * daemon nodes notify wiring
 cli         usage options output dead explain schedule_view advice check list next
 .           logs
-service     process running
+service     log_setup process running
 cli         * worker worker_options
 .           spawned __main__ __init__
 """
