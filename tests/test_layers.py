@@ -19,10 +19,9 @@ schedules   base days fields recurrence solar words zones interval local_times c
 message     codec notice options envelope represent resend canvas shape template *
 timetable   entry policy timetable
 .           signals greenlets
-config      settings.notes settings.problems settings.kinds settings.rows
+config      * settings.notes settings.problems settings.kinds settings.rows
             settings.values settings.reading settings settings.page settings.__main__
-.           source
-config      entries loading options
+config      source faults modules places apps entries loading options
 .           clock
 storage     file_lock sqlite_file
 brokers     base memory redis.connection redis.listening redis.wire redis.broadcast

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from beatd import schedules
 from beatd.config import settings
 from beatd.config.settings import Place, Problem, Settings, Unfit, did_you_mean, mask
+from beatd.config.source import Raised, Source
 from beatd.errors import MessageError, ScheduleError
 from beatd.instant import SECOND, Instant, Span, instant_of, span_of
 from beatd.message import MessageFormat, Template, template
@@ -19,7 +20,6 @@ from beatd.routing import Router
 from beatd.schedules import ScheduleSpec
 from beatd.schedules.base import Schedule
 from beatd.schedules.cron import Cron
-from beatd.source import Raised, Source
 from beatd.timetable.entry import Entry, Overlap, Policy
 
 

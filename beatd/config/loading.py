@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from beatd import source
-from beatd.config import settings
+from beatd.config import apps, places, settings
 from beatd.config.entries import BadEntry, EntryReader
+from beatd.config.faults import Unreadable
 from beatd.config.settings import Problem, Settings
+from beatd.config.source import Source
 from beatd.errors import ConfigError, MessageError
 from beatd.message import MessageFormat
 from beatd.message.codec import content_types
 from beatd.routing import Queue, Router, queue_of
-from beatd.source import Source, Unreadable
 from beatd.timetable.entry import Entry
 
 
@@ -81,8 +81,8 @@ class Wanted:
     def read(self) -> Source:
         """Execute the config, afresh at each call."""
         if self.app:
-            return source.of_app(self.app, self.folder)
-        return source.of_config(self.config, self.environ, self.folder)
+            return apps.of_app(self.app, self.folder)
+        return places.of_config(self.config, self.environ, self.folder)
 
 
 def load(wanted: Wanted, *, strict: bool = False) -> Config:
