@@ -50,7 +50,7 @@ ADDED = {"--strict", "--debug", "--max-interval", "--autoscale-keepalive"}
 _INTRODUCTION = """\
 # The options and settings of `celery worker`
 
-<!-- Made from beatd/cli/worker.py and beatd/config/settings/rows.py by
+<!-- Made from beatd/cli/worker.py and beatd/config/settings/rows/ by
 `python -m beatd.cli.worker_options`: edit those. -->
 
 What each does for `beatd worker`. Celery's global options (`-A`, `-b`, ...) may stand

@@ -3,7 +3,7 @@
 problems.py  what is wrong with a config, where, in words without secrets
 kinds.py     what kinds of values there are, and how each is checked
 notes.py     what a row says: works, unused, beatd's own
-rows.py      the table
+rows/        the table
 values.py    `Settings`: what was read, and what is made from more than one setting
 reading.py   every spelling, merged and checked, into `Settings` and problems
 page.py      `docs/settings.md`

@@ -36,11 +36,14 @@ class Row:
     note: Note
 
     @property
+    def old(self) -> str:
+        """Celery's old spelling; the name-spaced one if there was none."""
+        return self.note.old or _usual_old_name(self.name)
+
+    @property
     def spellings(self) -> tuple[str, ...]:
         """The names under which it is read, the new one first, without repetition."""
-        return tuple(
-            dict.fromkeys((self.name, self.note.old, f"CELERY_{self.name.upper()}"))
-        )
+        return tuple(dict.fromkeys((self.name, self.old, _in_name_space(self.name))))
 
     @property
     def words(self) -> str:
@@ -59,6 +62,26 @@ class Row:
                 if error.reason:
                     raise
         raise Unfit(f"expected {self.words}, got {shown(self.name, value)}")
+
+
+_OLD_PREFIXES = {
+    "beat_": "CELERYBEAT_",
+    "broker_": "BROKER_",
+    "control_": "CONTROL_",
+    "task_": "CELERY_",
+    "worker_": "CELERYD_",
+}
+
+
+def _usual_old_name(name: str) -> str:
+    for prefix, old in _OLD_PREFIXES.items():
+        if name.startswith(prefix):
+            return old + name.removeprefix(prefix).upper()
+    return _in_name_space(name)
+
+
+def _in_name_space(name: str) -> str:
+    return f"CELERY_{name.upper()}"
 
 
 def _row_of(line: "Field[Any]", hint: Any, defaults: Settings) -> Row:
