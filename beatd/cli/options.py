@@ -1,14 +1,23 @@
 """Options that several commands share, spelled as `celery` spells them."""
 
 import os
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from beatd.cli.usage import Number
+from beatd.cli.usage import Number, Whole
+from beatd.config.options import LOG_LEVEL, Options
+from beatd.config.settings import (
+    COUNT,
+    POSITIVE,
+    SECONDS,
+    SOME_SECONDS,
+    Kind,
+    Row,
+    table,
+)
 
 if TYPE_CHECKING:
     from beatd.config.loading import Wanted
@@ -34,6 +43,63 @@ def _change_directory(
         os.chdir(value)
 
 
+# Options that stand for settings ---------------------------------------------------
+
+
+def setting(name: str) -> Callable[[Command], Command]:
+    """Return the option that stands for a setting: its row says all of it."""
+    row = table()[name]
+    switch = row.switch
+    assert switch is not None, f"{name} has no option in its row"
+    said = switch.help.format(default=row.default)
+    if switch.says is not None:
+        return click.option(*switch.names, is_flag=True, help=said)
+    return click.option(
+        *switch.names,
+        type=_type_of(row),
+        metavar=switch.metavar,
+        envvar=switch.variable,
+        help=said,
+    )
+
+
+_NUMBERS: Mapping[Kind, Whole | Number] = {
+    COUNT: Whole(0),
+    POSITIVE: Whole(1),
+    SECONDS: Number(0),
+    SOME_SECONDS: Number(0, min_open=True),
+}
+
+
+def _type_of(row: Row) -> "click.ParamType[Any]":
+    """Return what click makes of a value: a number, a choice, either, or text."""
+    numbers = [_NUMBERS[kind] for kind in row.kinds if kind in _NUMBERS]
+    choices = [word for kind in row.kinds for word in kind.choices]
+    match numbers, choices:
+        case [number], []:
+            return number
+        case [], [_, *_]:
+            return click.Choice(choices)
+        case [number], [_, *_]:
+            return _NumberOr(number, choices)
+    return click.STRING
+
+
+class _NumberOr(click.types.StringParamType):
+    """A number, or one of a few words."""
+
+    def __init__(self, number: Whole | Number, words: Sequence[str]) -> None:
+        self._number = number
+        self._words = words
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        return value if value in self._words else self._number(value, param, ctx)
+
+
+# Options of several commands -------------------------------------------------------
+
 CONFIG = _all_of(
     click.option(
         "-A",
@@ -56,12 +122,7 @@ CONFIG = _all_of(
         callback=_change_directory,
         help="Change to this directory first.",
     ),
-    click.option(
-        "--result-backend",
-        metavar="URL",
-        envvar="RESULT_BACKEND",
-        help="Result backend; wins over the config.",
-    ),
+    setting("result_backend"),
     click.option(
         "--loader",
         envvar="LOADER",
@@ -71,32 +132,17 @@ CONFIG = _all_of(
     click.option("-C", "--no-color", is_flag=True, default=None, help="No colours."),
     click.option("-q", "--quiet", is_flag=True, default=None, help="No banner."),
     click.option("--debug", is_flag=True, default=None, help="Errors with traceback."),
-    click.option(
-        "-s",
-        "--schedule-filename",
-        "--schedule",
-        metavar="FILE",
-        help="Schedule file.  [default: celerybeat-schedule]",
-    ),
+    setting("beat_schedule_filename"),
 )
 
-SOURCE = _all_of(
-    CONFIG,
-    click.option(
-        "-b",
-        "--broker",
-        metavar="URL",
-        envvar="BROKER_URL",
-        help="Broker; wins over the config.",
-    ),
-)
+SOURCE = _all_of(CONFIG, setting("broker_url"))
 
 PROCESS = _all_of(
     click.option(
         "-l",
         "--loglevel",
         type=click.Choice(LEVELS, case_sensitive=False),
-        help="How much to log.  [default: WARNING]",
+        help=f"How much to log.  [default: {LOG_LEVEL}]",
     ),
     click.option(
         "-f",
@@ -116,12 +162,8 @@ PROCESS = _all_of(
     click.option(
         "--strict", is_flag=True, default=None, help="Refuse to start on a bad entry."
     ),
-    click.option(
-        "--scheduler", metavar="CLASS", help="celery.beat:PersistentScheduler is ours."
-    ),
-    click.option(
-        "--max-interval", type=Number(0), metavar="SECONDS", help="Longest sleep."
-    ),
+    setting("beat_scheduler"),
+    setting("beat_max_loop_interval"),
 )
 
 DETACH = click.option(
@@ -136,7 +178,7 @@ COLOR = click.option(
 
 
 def given(context: click.Context) -> dict[str, Any]:
-    """Give the options that were given, here or before the command's name.
+    """Return the options that were given, here or before the command's name.
 
     `beatd -A proj worker` and `beatd worker -A proj` mean the same.
     """
@@ -146,9 +188,5 @@ def given(context: click.Context) -> dict[str, Any]:
 
 
 def wanted(context: click.Context) -> "Wanted":
-    """Say which config is meant, by the options that were given."""
-    from beatd.config.options import Options
-
-    known = {field.name for field in fields(Options)}
-    said = given(context)
-    return Options(**{name: said[name] for name in known & said.keys()}).wanted()
+    """Return which config is meant, by the options that were given."""
+    return Options.of(given(context)).wanted()

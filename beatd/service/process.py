@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beatd.config.loading import Config, load
-from beatd.config.options import Options
+from beatd.config.options import LOG_LEVEL, Options
 from beatd.errors import BeatdError, ConfigError
 from beatd.runs import stdout as printed
 from beatd.service import daemon
@@ -84,7 +84,7 @@ class Process:
         options, settings = self.options, self.config.settings
         return Log(
             node,
-            level=level_of(options.loglevel or "WARNING"),
+            level=level_of(options.loglevel or LOG_LEVEL),
             file=self.said("logfile"),
             line=settings.worker_log_format,
             date=settings.worker_log_datefmt,

@@ -14,7 +14,13 @@ from queue import SimpleQueue
 from beatd import signals
 from beatd.clock import Wake
 from beatd.config.loading import Config, load
-from beatd.config.options import Options, Told
+from beatd.config.options import (
+    BEAT_NODE,
+    HEARTBEAT_INTERVAL,
+    WORKER_NODE,
+    Options,
+    Told,
+)
 from beatd.config.settings import Settings, mask
 from beatd.errors import ConfigError
 from beatd.instant import Instant, datetime_of, span_of
@@ -35,7 +41,7 @@ def run_scheduler(options: Options) -> int:
     """Run the scheduler until it is told to stop; give the exit status."""
     program = process.begin(options, "beat")
     config, notify = program.config, Notify.from_environment()
-    with program.in_service(node_name(options.hostname or "celerybeat@%h")):
+    with program.in_service(node_name(options.hostname or BEAT_NODE)):
         _tell_of(config)
         beat = _Beat(options, config, notify, inbox=SimpleQueue())
         _on_signals({"SIGTERM": beat.stop, "SIGINT": beat.stop, "SIGHUP": beat.reload})
@@ -89,12 +95,12 @@ def become_fork_server(told: Told) -> tuple[RunChild, bytes]:
 def choice_of(options: Options) -> wiring.WorkerChoice:
     """Give what only this worker is told."""
     return wiring.WorkerChoice(
-        hostname=options.hostname or "celery@%h",
+        hostname=options.hostname or WORKER_NODE,
         queues=_listed(options.queues),
         exclude=_listed(options.exclude_queues),
         include=_listed(options.include),
         autoscale=_autoscale(options),
-        heartbeat_interval=options.heartbeat_interval or 2.0,
+        heartbeat_interval=options.heartbeat_interval or HEARTBEAT_INTERVAL,
     )
 
 

@@ -25,6 +25,7 @@ from beatd.app import Beatd
 from beatd.brokers.base import Broadcast, Broker
 from beatd.clock import SystemClock
 from beatd.config.loading import Config
+from beatd.config.options import HEARTBEAT_INTERVAL, WORKER_NODE
 from beatd.config.settings import Settings, mask
 from beatd.control.pidbox import Pidbox
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
@@ -68,14 +69,14 @@ logger = logging.getLogger(__name__)
 class WorkerChoice:
     """What one worker is told beside the settings that all share."""
 
-    hostname: str = "celery@%h"
+    hostname: str = WORKER_NODE
     queues: Sequence[str] = ()
     """Empty: all that are declared."""
     exclude: Collection[str] = ()
     include: Sequence[str] = ()
     """Modules to import besides those of the settings."""
     autoscale: Autoscale | None = None
-    heartbeat_interval: float = 2.0
+    heartbeat_interval: float = HEARTBEAT_INTERVAL
     """Seconds between heartbeats."""
 
 

@@ -11,6 +11,7 @@ from beatd.cli import beatd, worker_options
 from beatd.cli.options import given
 from beatd.cli.worker import command
 from beatd.config.options import Options
+from beatd.config.settings import table
 
 # Sections 5.1 and 5.2 of shared/celery-settings.md, with the spellings of 4.4.
 SPELLINGS = """
@@ -99,9 +100,16 @@ def test_an_option_becomes_a_setting(
     words: list[str], settings: dict[str, object]
 ) -> None:
     said = given(command.make_context("worker", words))
-    del said["beat"], said["purge"]
 
-    assert Options(**said).settings() == settings
+    assert Options.of(said).settings == settings
+
+
+def test_every_option_in_the_table_of_settings_is_one_of_the_worker() -> None:
+    rows = [row for row in table().values() if row.switch is not None]
+    named = {word for row in rows if row.switch for word in row.switch.names}
+
+    assert len(rows) >= 19
+    assert named <= spellings(command)
 
 
 @pytest.mark.parametrize(

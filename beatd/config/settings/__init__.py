@@ -12,13 +12,16 @@ Each imports only what stands above it.
 """
 
 from beatd.config.settings.kinds import (
+    COUNT,
     FLAG,
     OVERLAP,
     POSITIVE,
     SECONDS,
+    SOME_SECONDS,
     TEXT,
     ZONE,
     Failover,
+    Kind,
     Unfit,
 )
 from beatd.config.settings.problems import Place, Problem, did_you_mean, mask, shown
@@ -26,13 +29,16 @@ from beatd.config.settings.reading import Row, read, spellings, table
 from beatd.config.settings.values import Settings
 
 __all__ = [
+    "COUNT",
     "FLAG",
     "OVERLAP",
     "POSITIVE",
     "SECONDS",
+    "SOME_SECONDS",
     "TEXT",
     "ZONE",
     "Failover",
+    "Kind",
     "Place",
     "Problem",
     "Row",

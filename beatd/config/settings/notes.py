@@ -1,7 +1,39 @@
-"""What a row says of its setting: `works`, `unused` or beatd's `own`."""
+"""What a row says of its setting: `works`, `unused` or beatd's `own`; its option."""
 
 from dataclasses import dataclass, field
 from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """The option of the command line that stands for a setting.
+
+    What values it takes and what its default is are those of the row.
+    """
+
+    names: tuple[str, ...]
+    help: str
+    """`{default}` in it is the default of the row."""
+    metavar: str | None = None
+    variable: str | None = None
+    """Variable of the environment, beside `$CELERY_` and the option's own name."""
+    says: bool | None = None
+    """What it says without a value; None: it takes one."""
+
+    @property
+    def name(self) -> str:
+        """The name under which click knows its value: that of the first long one."""
+        long = next(name for name in self.names if name.startswith("--"))
+        return long.removeprefix("--").replace("-", "_")
+
+    def meant_by(self, value: object) -> object:
+        """Return the setting that a value of the option means; None if it means none.
+
+        A flag that is not given has the value False.
+        """
+        if self.says is None:
+            return value
+        return self.says if value else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +49,31 @@ class Note:
     """Why beatd takes it and does nothing with it."""
     own: bool = False
     """Whether Celery does not know it."""
+    switch: Switch | None = None
 
 
-def works(default: object, meaning: str, *, old: str = "", differs: str = "") -> Any:
+def works(
+    default: object,
+    meaning: str,
+    *,
+    old: str = "",
+    differs: str = "",
+    switch: Switch | None = None,
+) -> Any:
     """A setting that does what it does in Celery, but for what `differs`."""
-    return _row(default, Note(meaning, old, differs=differs))
+    return _row(default, Note(meaning, old, differs=differs, switch=switch))
 
 
-def unused(default: object, meaning: str, why: str, *, old: str = "") -> Any:
+def unused(
+    default: object,
+    meaning: str,
+    why: str,
+    *,
+    old: str = "",
+    switch: Switch | None = None,
+) -> Any:
     """A setting that is accepted and changes nothing."""
-    return _row(default, Note(meaning, old, unused=why))
+    return _row(default, Note(meaning, old, unused=why, switch=switch))
 
 
 def own(default: object, meaning: str) -> Any:

@@ -13,7 +13,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from beatd.config.settings.kinds import Kind, Unfit
-from beatd.config.settings.notes import Note
+from beatd.config.settings.notes import Note, Switch
 from beatd.config.settings.problems import (
     Locate,
     Place,
@@ -44,6 +44,11 @@ class Row:
     def spellings(self) -> tuple[str, ...]:
         """The names under which it is read, the new one first, without repetition."""
         return tuple(dict.fromkeys((self.name, self.old, _in_name_space(self.name))))
+
+    @property
+    def switch(self) -> Switch | None:
+        """The option of the command line that stands for it."""
+        return self.note.switch
 
     @property
     def words(self) -> str:

@@ -12,7 +12,7 @@ from beatd.config.settings.kinds import (
     Text,
     Urls,
 )
-from beatd.config.settings.notes import works
+from beatd.config.settings.notes import Switch, works
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -27,6 +27,12 @@ class BrokerRows:
         " clients go on to the next when one cannot be reached; what lies at the one"
         " that was left waits there. The scheduler stays with the first: that each slot"
         " is queued once takes one ledger.",
+        switch=Switch(
+            ("-b", "--broker"),
+            "Broker; wins over the config.",
+            metavar="URL",
+            variable="BROKER_URL",
+        ),
     )
     broker_read_url: Urls | None = works(
         None,

@@ -17,7 +17,7 @@ from beatd.config.settings.kinds import (
     Text,
     Texts,
 )
-from beatd.config.settings.notes import works
+from beatd.config.settings.notes import Switch, works
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -30,6 +30,12 @@ class ResultRows:
         " `CELERY_RESULT_BACKEND` wins.",
         differs="`redis://`, `rediss://`, `redis+socket://` and `sqlite://`. Without"
         " a broker too, unset means an SQLite file beside the schedule file.",
+        switch=Switch(
+            ("--result-backend",),
+            "Result backend; wins over the config.",
+            metavar="URL",
+            variable="RESULT_BACKEND",
+        ),
     )
     result_expires: Seconds | None = works(
         86400,

@@ -16,7 +16,7 @@ from beatd.config.settings.kinds import (
     Texts,
     Zone,
 )
-from beatd.config.settings.notes import own, works
+from beatd.config.settings.notes import Switch, own, works
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -53,16 +53,23 @@ class SchedulerRows:
         "celery.beat:PersistentScheduler",
         "The scheduler class.",
         differs="Celery's own mean beatd; any other class is an error.",
+        switch=Switch(("--scheduler",), "{default} is ours.", metavar="CLASS"),
     )
     beat_schedule_filename: Text = works(
         "celerybeat-schedule",
         "Path of the schedule file.",
         differs="An SQLite file, not a shelve; a shelve is refused and left as it is.",
+        switch=Switch(
+            ("-s", "--schedule-filename", "--schedule"),
+            "Schedule file.  [default: {default}]",
+            metavar="FILE",
+        ),
     )
     beat_max_loop_interval: Seconds = works(
         0,
         "Longest sleep between two looks at the schedule; 0 lets beatd choose.",
         differs="Never more than one second: a look costs next to nothing.",
+        switch=Switch(("--max-interval",), "Longest sleep.", metavar="SECONDS"),
     )
     beat_cron_starting_deadline: Seconds | None = works(
         None,

@@ -18,7 +18,7 @@ from beatd.config.settings.kinds import (
     SomeSeconds,
     Text,
 )
-from beatd.config.settings.notes import own, works
+from beatd.config.settings.notes import Switch, own, works
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -90,11 +90,15 @@ class TaskRows:
         None,
         "Seconds after which a run is ended by force.",
         old="CELERYD_TASK_TIME_LIMIT",
+        switch=Switch(("--time-limit",), "End a run by force.", metavar="SECONDS"),
     )
     task_soft_time_limit: SomeSeconds | None = works(
         None,
         "Seconds after which SoftTimeLimitExceeded is raised in the task.",
         old="CELERYD_TASK_SOFT_TIME_LIMIT",
+        switch=Switch(
+            ("--soft-time-limit",), "Raise inside the task.", metavar="SECONDS"
+        ),
     )
     task_publish_retry: Flag = works(
         True, "Try again when a call cannot be sent.", old="CELERY_TASK_PUBLISH_RETRY"

@@ -12,7 +12,7 @@ from beatd.config.settings.kinds import (
     Seconds,
     Text,
 )
-from beatd.config.settings.notes import unused
+from beatd.config.settings.notes import Switch, unused
 
 AMQP = "only AMQP has it"
 RABBIT = "only RabbitMQ has it"
@@ -108,6 +108,9 @@ class UnusedRows:
         "Listen to other workers' events.",
         "no worker of beatd's needs to know another",
         old="CELERY_WORKER_ENABLE_GOSSIP",
+        switch=Switch(
+            ("--without-gossip",), "Accepted; no worker needs others.", says=False
+        ),
     )
     worker_eta_task_limit: Count | None = unused(
         None,

@@ -15,7 +15,7 @@ from beatd.config.settings.kinds import (
     StartMethod,
     Text,
 )
-from beatd.config.settings.notes import own, works
+from beatd.config.settings.notes import Switch, own, works
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -23,20 +23,48 @@ class WorkerRows:
     """Settings of the worker, of remote control and of events."""
 
     worker_concurrency: Count | Auto | None = works(
-        None, "Runs at the same time; unset, 0 and `auto` mean one for each processor."
+        None,
+        "Runs at the same time; unset, 0 and `auto` mean one for each processor.",
+        switch=Switch(
+            ("-c", "--concurrency"),
+            "Size of the pool.  [default: auto, the number of processors]",
+            metavar="N|auto",
+        ),
     )
     worker_pool: Pool = works(
-        "prefork", "`prefork`, `threads`, `solo`, `asyncio`, `gevent` or `eventlet`."
+        "prefork",
+        "`prefork`, `threads`, `solo`, `asyncio`, `gevent` or `eventlet`.",
+        switch=Switch(
+            ("-P", "--pool"),
+            "What runs the tasks.  [default: {default}, also called processes]",
+        ),
     )
     worker_prefetch_multiplier: Count = works(
-        4, "Messages that a worker holds for each run at the same time."
+        4,
+        "Messages that a worker holds for each run at the same time.",
+        switch=Switch(
+            ("--prefetch-multiplier",),
+            "Messages held for each run at the same time.  [default: {default}]",
+            metavar="N",
+        ),
     )
     worker_max_tasks_per_child: Positive | None = works(
-        None, "Runs after which a process is replaced; unset: never."
+        None,
+        "Runs after which a process is replaced; unset: never.",
+        switch=Switch(
+            ("--max-tasks-per-child", "--maxtasksperchild"),
+            "Replace a child after N tasks.",
+            metavar="N",
+        ),
     )
     worker_max_memory_per_child: Positive | None = works(
         None,
         "KiB of resident memory from which on a process is replaced after its run.",
+        switch=Switch(
+            ("--max-memory-per-child", "--maxmemperchild"),
+            "Replace a child that grew beyond.",
+            metavar="KIB",
+        ),
     )
     worker_lease_timeout: SomeSeconds = own(
         6,
@@ -54,6 +82,11 @@ class WorkerRows:
         None,
         "File in which revoked ids outlive a restart; `%h`, `%n`, `%d` expand.",
         differs="An SQLite file, not a shelve; a shelve is refused and left as it is.",
+        switch=Switch(
+            ("-S", "--statedb"),
+            "Remember there what was revoked; %n, %h, %d expand.",
+            metavar="FILE",
+        ),
     )
     worker_log_format: Text | None = works(
         None,
@@ -89,18 +122,25 @@ class WorkerRows:
         "Send events of tasks.",
         old="CELERY_SEND_EVENTS",
         differs="Only on Redis.",
+        switch=Switch(
+            ("-E", "--task-events", "--events"), "Send events of tasks.", says=True
+        ),
     )
     worker_enable_mingle: Flag = works(
         True,
         "Ask other workers for revoked ids at start.",
         old="CELERY_WORKER_ENABLE_MINGLE",
         differs="Only on Redis.",
+        switch=Switch(
+            ("--without-mingle",), "Do not ask others what was revoked.", says=False
+        ),
     )
     worker_enable_heartbeat: Flag = works(
         True,
         "Send heartbeats as events.",
         old="CELERY_WORKER_ENABLE_HEARTBEAT",
         differs="Only on Redis.",
+        switch=Switch(("--without-heartbeat",), "No events of the worker.", says=False),
     )
     worker_direct: Flag = works(
         False,
@@ -109,7 +149,13 @@ class WorkerRows:
         old="CELERY_WORKER_DIRECT",
     )
     worker_disable_prefetch: Flag = works(
-        False, "Take a message only when a run can begin."
+        False,
+        "Take a message only when a run can begin.",
+        switch=Switch(
+            ("--disable-prefetch",),
+            "Take a message only when a run can begin.",
+            says=True,
+        ),
     )
     worker_disable_rate_limits: Flag = works(
         False, "Ignore rate limits.", old="CELERY_DISABLE_RATE_LIMITS"
@@ -134,6 +180,11 @@ class WorkerRows:
         "What the pool's processes are copies of: `fork`, the worker's own process;"
         " `spawn`, a new interpreter.",
         differs="One new interpreter imports the modules, and all are forked from it.",
+        switch=Switch(
+            ("--pool-start-method",),
+            "Fork children from the worker's process, or from a new one."
+            "  [default: {default}]",
+        ),
     )
     worker_pool_restarts: Flag = works(
         False,
