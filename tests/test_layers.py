@@ -21,9 +21,9 @@ timetable   entry policy timetable
 .           signals greenlets
 config      * settings.notes settings.problems settings.kinds settings.rows.scheduler
             settings.rows.broker settings.rows.results settings.rows.tasks
-            settings.rows.worker settings.rows.unused settings.rows
-            settings.values settings.reading settings settings.page settings.__main__
-config      source faults modules places apps entries loading options
+            settings.rows.worker settings.rows.unused settings.rows settings.values
+            settings.reading settings settings.page settings.__main__
+            source faults modules places apps entries loading options
 .           clock
 storage     file_lock sqlite_file
 brokers     base memory redis.connection redis.listening redis.wire redis.broadcast
@@ -45,7 +45,8 @@ control     pidbox
 app         application *
 worker      commands inbox loop
 service     * daemon nodes notify wiring
-cli         usage options output dead explain schedule_view advice check list next
+cli         usage options output dead explain schedule_view advice findings probes check
+            list next
 .           logs
 service     log_setup process running
 cli         * worker worker_options
@@ -96,12 +97,12 @@ TO_BE_GIVEN_A_CLOCK = {"worker.stage"}
 
 MAKERS = {
     # The command line asks brokers that nobody else has open: whether an address is
-    # good (check), what lies there (dead), to remove it before the start (worker).
+    # good (probes), what lies there (dead), to remove it before the start (worker).
     "brokers.of_settings": {
         *("service.wiring", "app.connections"),
-        *("cli.check", "cli.dead", "cli.worker"),
+        *("cli.probes", "cli.dead", "cli.worker"),
     },
-    "results.connect": {"service.wiring", "app.connections", "cli.check"},
+    "results.connect": {"service.wiring", "app.connections", "cli.probes"},
     "brokers.connect": set(),
     "ScheduleFile": {"service.wiring"},
     "StateFile": {"service.wiring"},
