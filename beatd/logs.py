@@ -47,7 +47,7 @@ _COLOUR = {
 
 
 def get_task_logger(name: str) -> logging.Logger:
-    """Give the logger `name`, whose lines say which run of which task they are of.
+    """Return the logger `name`, whose lines say which run of which task they are of.
 
     They look as `worker_task_log_format` says. Raises ValueError for a name that no
     module of yours can have.
@@ -77,7 +77,7 @@ class TaskFormatter(logging.Formatter):
 
 
 def _running() -> tuple[str | None, str] | None:
-    """Give id and name of the task that runs here, beatd's or a Celery app's."""
+    """Return id and name of the task that runs here, beatd's or a Celery app's."""
     if request := current_request():
         return request.id, request.task
     state = sys.modules.get("celery._state")

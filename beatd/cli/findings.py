@@ -160,7 +160,7 @@ def _closing(found: Findings) -> str:
 
 
 def annotation(problem: Problem) -> str:
-    """Return a workflow command of GitHub's, which shows the problem beside its line."""
+    """Return a workflow command of GitHub's: it shows the problem beside its line."""
     columns = _columns(problem.place)
     names = {"file": "file", "line": "line", "column": "col", "end_column": "endColumn"}
     place = ",".join(

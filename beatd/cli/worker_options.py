@@ -64,7 +64,7 @@ defaults: `beatd worker --help` and [settings.md](settings.md).
 
 
 def page() -> str:
-    """Give `docs/worker-options.md`."""
+    """Return `docs/worker-options.md`."""
     options = [option for option in command.params if isinstance(option, click.Option)]
     absent = [(f"`{name}`", NOT_THERE, why) for name, why in ABSENT.items()]
     settings = [row for row in table().values() if not row.note.own]

@@ -45,7 +45,7 @@ def remember_start() -> None:
 
 
 def wants_detaching(detach: bool | None) -> bool:
-    """Say whether this process is still in the foreground, and is not to be."""
+    """Return whether this process is in the foreground, and is not to stay there."""
     return bool(detach) and _start.teller is None
 
 
@@ -176,7 +176,7 @@ def become(user: str | None, group: str | None) -> None:
 def _identity(
     user: str | None, group: str | None
 ) -> tuple[int | None, int | None, str | None]:
-    """Give user, group and the user's name; a user never comes without a group."""
+    """Return user, group and the user's name; a user never comes without a group."""
     try:
         gid = None
         if group:

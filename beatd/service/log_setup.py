@@ -66,7 +66,7 @@ class Log:
         return True
 
     def begin_child(self) -> None:
-        """Give a process of a pool what is its own; nothing to the main process."""
+        """Set up what each process of a pool has alone; nothing in the main process."""
         if not places.here():
             return
         # It was told to die of the signal, and faulthandler does not know.
@@ -95,7 +95,7 @@ class Log:
         usual: str,
         date: str | None,
     ) -> None:
-        """Give loggers the level, and one handler to those that have none."""
+        """Set the level of loggers, and one handler for those that have none."""
         for logger in loggers:
             logger.setLevel(self.level)
         bare = [logger for logger in loggers if _is_bare(logger)]
@@ -201,7 +201,7 @@ def dump_stacks_to(descriptor: int) -> None:
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Say whether people will see colour there, by the common conventions."""
+    """Return whether colour will be seen on the stream, by the common conventions."""
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("CLICOLOR_FORCE", "0") != "0":
@@ -210,7 +210,7 @@ def wants_colour(stream: TextIO) -> bool:
 
 
 def _is_journal(stream: TextIO) -> bool:
-    """Say whether the stream is the one that systemd connected to the journal."""
+    """Return whether the stream is the one that systemd connected to the journal."""
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
     try:
         status = os.fstat(stream.fileno())

@@ -74,7 +74,7 @@ class Process:
         return log
 
     def said(self, name: str) -> str | None:
-        """Give an option, else the setting that stands for it."""
+        """Return an option, else the setting that is its default."""
         value = getattr(self.options, name)
         if value is None:
             value = getattr(self.config.settings, f"{self.kind}_{name}")
@@ -113,7 +113,7 @@ def begin(options: Options, kind: str) -> Process:
 
 
 def level_of(name: str | int) -> int:
-    """Give a level of logging by its name or number.
+    """Return a level of logging by its name or number.
 
     Raises ConfigError.
     """

@@ -21,7 +21,7 @@ class Unfit(ValueError):
     def __init__(self, reason: str = "", hint: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
-        """Says it better than that it is not what was expected; may be empty."""
+        """Why the value is not taken, if more can be said than what was expected."""
         self.hint = hint
 
 
@@ -35,7 +35,7 @@ class Kind:
     """The values, where they can be counted, as the command line spells them."""
 
     def take(self, value: object) -> Any:
-        """Give the value as beatd uses it; Unfit always has its reason."""
+        """Return the value as beatd uses it; an Unfit always has its reason."""
         try:
             return self.read(value)
         except Unfit as error:

@@ -34,7 +34,7 @@ contradict each other are an error. The command line wins over the environment
 
 
 def page() -> str:
-    """Give `docs/settings.md`."""
+    """Return `docs/settings.md`."""
     groups: dict[str, list[Row]] = {}
     for row in table().values():
         title = _GROUPS.get(row.name.partition("_")[0], "General")

@@ -57,7 +57,7 @@ class Row:
         return " or ".join([*words, "None"] if self.optional else words)
 
     def read(self, value: object) -> object:
-        """Give the value as beatd uses it; Unfit says why it cannot."""
+        """Return the value as beatd uses it; an Unfit says why it is not taken."""
         if value is None and self.optional:
             return None
         for kind in self.kinds:
