@@ -12,6 +12,7 @@ from beatd.cli.options import given
 from beatd.cli.worker import command
 from beatd.config.options import Options
 from beatd.config.settings import table
+from beatd.pools import NAMES
 
 # Sections 5.1 and 5.2 of shared/celery-settings.md, with the spellings of 4.4.
 SPELLINGS = """
@@ -61,6 +62,10 @@ def test_a_pool_of_celerys_is_ours_or_named_as_absent() -> None:
     absent = {f"-P {name}" for name in pools(celery_worker) - pools(command)}
 
     assert absent <= worker_options.ABSENT.keys()
+
+
+def test_every_pool_there_is_can_be_chosen() -> None:
+    assert pools(command) == {*NAMES, "processes"}
 
 
 def pools(worker: click.Command) -> set[str]:

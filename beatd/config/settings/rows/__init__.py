@@ -2,7 +2,9 @@
 
 A row is the name, the kinds of values that it takes, whether it works (`notes.py`), the
 default and the meaning; Celery's old name only where it is not the usual one. The
-reader, the hints, the docs page and the tests follow it. After a change:
+reader, the hints, the docs page and the tests follow it. An option of the command line
+that stands for a setting is the `switch` of its row; a command has it by
+`@setting(name)`. After a change:
 
     python -m beatd.config.settings > docs/settings.md
     python -m beatd.cli.worker_options > docs/worker-options.md
