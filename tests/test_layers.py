@@ -19,10 +19,10 @@ schedules   base days fields recurrence solar words zones interval local_times c
 message     codec notice options envelope represent resend canvas shape template *
 timetable   entry policy timetable
 .           signals greenlets
-config      * settings.notes settings.problems settings.kinds settings.rows.scheduler
-            settings.rows.broker settings.rows.results settings.rows.tasks
-            settings.rows.worker settings.rows.unused settings.rows settings.values
-            settings.reading settings settings.page settings.__main__
+config      * switches settings.notes settings.problems settings.kinds
+            settings.rows.scheduler settings.rows.broker settings.rows.results
+            settings.rows.tasks settings.rows.worker settings.rows.unused settings.rows
+            settings.values settings.reading settings settings.page settings.__main__
             source faults modules places apps entries loading options
 .           clock
 storage     file_lock sqlite_file

@@ -20,7 +20,7 @@ from beatd.cli.usage import (
     exit_statuses,
     explained,
 )
-from beatd.config.options import BEAT_NODE, Options
+from beatd.config.switches import BEAT_NODE
 from beatd.errors import BeatdError, BrokerUnavailable, ConfigError, ScheduleFileError
 from beatd.service import daemon
 from beatd.version import __version__
@@ -84,6 +84,7 @@ class _Commands(Commands):
 def beatd(context: click.Context, /, **_: Any) -> None:
     """Run the scheduler: emit each entry's slots, exactly once."""
     if context.invoked_subcommand is None:
+        from beatd.config.options import Options
         from beatd.service.running import run_scheduler
 
         context.exit(run_scheduler(Options.of(given(context))))

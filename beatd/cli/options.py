@@ -1,23 +1,15 @@
 """Options that several commands share, spelled as `celery` spells them."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from beatd.cli.usage import Number, Whole
-from beatd.config.options import LOG_LEVEL, Options
-from beatd.config.settings import (
-    COUNT,
-    POSITIVE,
-    SECONDS,
-    SOME_SECONDS,
-    Kind,
-    Row,
-    table,
-)
+from beatd.cli.usage import Number
+from beatd.config import switches
+from beatd.config.switches import Switch
 
 if TYPE_CHECKING:
     from beatd.config.loading import Wanted
@@ -43,62 +35,21 @@ def _change_directory(
         os.chdir(value)
 
 
-# Options that stand for settings ---------------------------------------------------
-
-
-def setting(name: str) -> Callable[[Command], Command]:
-    """Return the option that stands for a setting: its row says all of it."""
-    row = table()[name]
-    switch = row.switch
-    assert switch is not None, f"{name} has no option in its row"
-    said = switch.help.format(default=row.default)
+def option_of(
+    switch: Switch, kind: "click.ParamType[Any]" = click.STRING, default: object = None
+) -> Callable[[Command], Command]:
+    """Return the option that stands for a setting; values of it are of this kind."""
+    said = switch.help.format(default=default)
     if switch.says is not None:
         return click.option(*switch.names, is_flag=True, help=said)
     return click.option(
         *switch.names,
-        type=_type_of(row),
+        type=kind,
         metavar=switch.metavar,
         envvar=switch.variable,
         help=said,
     )
 
-
-_NUMBERS: Mapping[Kind, Whole | Number] = {
-    COUNT: Whole(0),
-    POSITIVE: Whole(1),
-    SECONDS: Number(0),
-    SOME_SECONDS: Number(0, min_open=True),
-}
-
-
-def _type_of(row: Row) -> "click.ParamType[Any]":
-    """Return what click makes of a value: a number, a choice, either, or text."""
-    numbers = [_NUMBERS[kind] for kind in row.kinds if kind in _NUMBERS]
-    choices = [word for kind in row.kinds for word in kind.choices]
-    match numbers, choices:
-        case [number], []:
-            return number
-        case [], [_, *_]:
-            return click.Choice(choices)
-        case [number], [_, *_]:
-            return _NumberOr(number, choices)
-    return click.STRING
-
-
-class _NumberOr(click.types.StringParamType):
-    """A number, or one of a few words."""
-
-    def __init__(self, number: Whole | Number, words: Sequence[str]) -> None:
-        self._number = number
-        self._words = words
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Any:
-        return value if value in self._words else self._number(value, param, ctx)
-
-
-# Options of several commands -------------------------------------------------------
 
 CONFIG = _all_of(
     click.option(
@@ -122,7 +73,7 @@ CONFIG = _all_of(
         callback=_change_directory,
         help="Change to this directory first.",
     ),
-    setting("result_backend"),
+    option_of(switches.RESULT_BACKEND),
     click.option(
         "--loader",
         envvar="LOADER",
@@ -132,17 +83,17 @@ CONFIG = _all_of(
     click.option("-C", "--no-color", is_flag=True, default=None, help="No colours."),
     click.option("-q", "--quiet", is_flag=True, default=None, help="No banner."),
     click.option("--debug", is_flag=True, default=None, help="Errors with traceback."),
-    setting("beat_schedule_filename"),
+    option_of(switches.SCHEDULE_FILENAME),
 )
 
-SOURCE = _all_of(CONFIG, setting("broker_url"))
+SOURCE = _all_of(CONFIG, option_of(switches.BROKER))
 
 PROCESS = _all_of(
     click.option(
         "-l",
         "--loglevel",
         type=click.Choice(LEVELS, case_sensitive=False),
-        help=f"How much to log.  [default: {LOG_LEVEL}]",
+        help=f"How much to log.  [default: {switches.LOG_LEVEL}]",
     ),
     click.option(
         "-f",
@@ -162,8 +113,8 @@ PROCESS = _all_of(
     click.option(
         "--strict", is_flag=True, default=None, help="Refuse to start on a bad entry."
     ),
-    setting("beat_scheduler"),
-    setting("beat_max_loop_interval"),
+    option_of(switches.SCHEDULER),
+    option_of(switches.MAX_INTERVAL, Number(0)),
 )
 
 DETACH = click.option(
@@ -189,4 +140,6 @@ def given(context: click.Context) -> dict[str, Any]:
 
 def wanted(context: click.Context) -> "Wanted":
     """Return which config is meant, by the options that were given."""
+    from beatd.config.options import Options
+
     return Options.of(given(context)).wanted()

@@ -1,16 +1,69 @@
 """`beatd worker`: options as `celery worker` has them."""
 
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
-from beatd.cli.options import DETACH, PROCESS, SOURCE, given, setting
+from beatd.cli.options import DETACH, PROCESS, SOURCE, Command, given, option_of
 from beatd.cli.output import Failure, confirmed, counted, printable
-from beatd.cli.usage import CONFIG, USAGE, Number, exit_statuses
-from beatd.config.options import HEARTBEAT_INTERVAL, WORKER_NODE, Options
+from beatd.cli.usage import CONFIG, USAGE, Number, Whole, exit_statuses
+from beatd.config.options import Options
+from beatd.config.settings import (
+    COUNT,
+    POSITIVE,
+    SECONDS,
+    SOME_SECONDS,
+    Kind,
+    Row,
+    table,
+)
+from beatd.config.switches import HEARTBEAT_INTERVAL, WORKER_NODE
 from beatd.instant import SECOND
 from beatd.worker.autoscale import KEEPALIVE, bounds_of
+
+
+def setting(name: str) -> Callable[[Command], Command]:
+    """Return the option that stands for a setting: its row says all of it."""
+    row = table()[name]
+    assert row.switch is not None, f"{name} has no option in its row"
+    return option_of(row.switch, _type_of(row), row.default)
+
+
+_NUMBERS: Mapping[Kind, Whole | Number] = {
+    COUNT: Whole(0),
+    POSITIVE: Whole(1),
+    SECONDS: Number(0),
+    SOME_SECONDS: Number(0, min_open=True),
+}
+
+
+def _type_of(row: Row) -> "click.ParamType[Any]":
+    """Return what click makes of a value: a number, a choice, either, or text."""
+    numbers = [_NUMBERS[kind] for kind in row.kinds if kind in _NUMBERS]
+    choices = [word for kind in row.kinds for word in kind.choices]
+    match numbers, choices:
+        case [number], []:
+            return number
+        case [], [_, *_]:
+            return click.Choice(choices)
+        case [number], [_, *_]:
+            return _NumberOr(number, choices)
+    return click.STRING
+
+
+class _NumberOr(click.types.StringParamType):
+    """A number, or one of a few words."""
+
+    def __init__(self, number: Whole | Number, words: Sequence[str]) -> None:
+        self._number = number
+        self._words = words
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        return value if value in self._words else self._number(value, param, ctx)
 
 
 def _bounds(

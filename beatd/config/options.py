@@ -4,21 +4,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from beatd.config.loading import Wanted
 from beatd.config.settings import table
 from beatd.errors import ConfigError
-
-if TYPE_CHECKING:
-    from beatd.config.loading import Wanted
-
-# Defaults of options that stand for no setting; those of others are in the table.
-
-BEAT_NODE = "celerybeat@%h"
-WORKER_NODE = "celery@%h"
-LOG_LEVEL = "WARNING"
-HEARTBEAT_INTERVAL = 2.0
-"""Seconds between two heartbeats of a worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +50,8 @@ class Options:
         words = {name: given[name] for name in plain & given.keys()}
         return cls(_settings_in(given), **words)
 
-    def wanted(self) -> "Wanted":
+    def wanted(self) -> Wanted:
         """Return which config is meant."""
-        from beatd.config.loading import Wanted  # help texts have no use for it
-
         return Wanted(
             config=self.config,
             app=self.app,

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from beatd.errors import ConfigError
-from beatd.storage.file_lock import FileLock
 
 _TELLER = "BEATD_DETACHED"
 """What a process in the background finds in its environment: a descriptor by which it
@@ -123,6 +122,8 @@ def pid_file(path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
+    from beatd.storage.file_lock import FileLock  # `beatd --help` has no use for it
+
     lock = FileLock(path, mode=0o644)
     try:
         taken = lock.try_lock(f"{os.getpid()}\n")

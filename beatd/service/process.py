@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beatd.config.loading import Config, load
-from beatd.config.options import LOG_LEVEL, Options
+from beatd.config.options import Options
+from beatd.config.switches import LOG_LEVEL
 from beatd.errors import BeatdError, ConfigError
 from beatd.runs import stdout as printed
 from beatd.service import daemon

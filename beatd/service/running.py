@@ -14,14 +14,9 @@ from queue import SimpleQueue
 from beatd import signals
 from beatd.clock import Wake
 from beatd.config.loading import Config, load
-from beatd.config.options import (
-    BEAT_NODE,
-    HEARTBEAT_INTERVAL,
-    WORKER_NODE,
-    Options,
-    Told,
-)
+from beatd.config.options import Options, Told
 from beatd.config.settings import Settings, mask
+from beatd.config.switches import BEAT_NODE, HEARTBEAT_INTERVAL, WORKER_NODE
 from beatd.errors import ConfigError
 from beatd.instant import Instant, datetime_of, span_of
 from beatd.pools.prefork.forkserver_main import RunChild

@@ -25,8 +25,8 @@ from beatd.app import Beatd
 from beatd.brokers.base import Broadcast, Broker
 from beatd.clock import SystemClock
 from beatd.config.loading import Config
-from beatd.config.options import HEARTBEAT_INTERVAL, WORKER_NODE
 from beatd.config.settings import Settings, mask
+from beatd.config.switches import HEARTBEAT_INTERVAL, WORKER_NODE
 from beatd.control.pidbox import Pidbox
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.events.event import EventFactory

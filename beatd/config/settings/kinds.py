@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from beatd.config.settings.problems import did_you_mean, mask, shown
 from beatd.errors import ScheduleError
+from beatd.schedules.zones import zone_of
 
 
 class Unfit(ValueError):
@@ -124,8 +125,6 @@ def _annotations(value: object) -> object:
 
 def _zone(value: object) -> str:
     """Read the name of a zone, or take it from a zone object that has one."""
-    from beatd.schedules.zones import zone_of  # `beatd --help` has no use for it
-
     name = str(value) if isinstance(value, tzinfo) else _text(value)
     try:
         return zone_of(name).key

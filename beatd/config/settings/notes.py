@@ -3,37 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class Switch:
-    """The option of the command line that stands for a setting.
-
-    What values it takes and what its default is are those of the row.
-    """
-
-    names: tuple[str, ...]
-    help: str
-    """`{default}` in it is the default of the row."""
-    metavar: str | None = None
-    variable: str | None = None
-    """Variable of the environment, beside `$CELERY_` and the option's own name."""
-    says: bool | None = None
-    """What it says without a value; None: it takes one."""
-
-    @property
-    def name(self) -> str:
-        """The name under which click knows its value: that of the first long one."""
-        long = next(name for name in self.names if name.startswith("--"))
-        return long.removeprefix("--").replace("-", "_")
-
-    def meant_by(self, value: object) -> object:
-        """Return the setting that a value of the option means; None if it means none.
-
-        A flag that is not given has the value False.
-        """
-        if self.says is None:
-            return value
-        return self.says if value else None
+from beatd.config.switches import Switch
 
 
 @dataclass(frozen=True, slots=True)

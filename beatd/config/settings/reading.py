@@ -13,7 +13,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from beatd.config.settings.kinds import Kind, Unfit
-from beatd.config.settings.notes import Note, Switch
+from beatd.config.settings.notes import Note
 from beatd.config.settings.problems import (
     Locate,
     Place,
@@ -23,6 +23,7 @@ from beatd.config.settings.problems import (
     shown,
 )
 from beatd.config.settings.values import Settings
+from beatd.config.switches import Switch
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 
+from beatd.config import switches
 from beatd.config.settings.kinds import (
     Count,
     Failover,
@@ -12,7 +13,7 @@ from beatd.config.settings.kinds import (
     Text,
     Urls,
 )
-from beatd.config.settings.notes import Switch, works
+from beatd.config.settings.notes import works
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -27,12 +28,7 @@ class BrokerRows:
         " clients go on to the next when one cannot be reached; what lies at the one"
         " that was left waits there. The scheduler stays with the first: that each slot"
         " is queued once takes one ledger.",
-        switch=Switch(
-            ("-b", "--broker"),
-            "Broker; wins over the config.",
-            metavar="URL",
-            variable="BROKER_URL",
-        ),
+        switch=switches.BROKER,
     )
     broker_read_url: Urls | None = works(
         None,

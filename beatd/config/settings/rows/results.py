@@ -4,6 +4,7 @@
 import math
 from dataclasses import dataclass
 
+from beatd.config import switches
 from beatd.config.settings.kinds import (
     Count,
     Flag,
@@ -17,7 +18,7 @@ from beatd.config.settings.kinds import (
     Text,
     Texts,
 )
-from beatd.config.settings.notes import Switch, works
+from beatd.config.settings.notes import works
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -30,12 +31,7 @@ class ResultRows:
         " `CELERY_RESULT_BACKEND` wins.",
         differs="`redis://`, `rediss://`, `redis+socket://` and `sqlite://`. Without"
         " a broker too, unset means an SQLite file beside the schedule file.",
-        switch=Switch(
-            ("--result-backend",),
-            "Result backend; wins over the config.",
-            metavar="URL",
-            variable="RESULT_BACKEND",
-        ),
+        switch=switches.RESULT_BACKEND,
     )
     result_expires: Seconds | None = works(
         86400,

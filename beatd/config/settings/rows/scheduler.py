@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 
+from beatd.config import switches
 from beatd.config.settings.kinds import (
     Count,
     Flag,
@@ -16,7 +17,7 @@ from beatd.config.settings.kinds import (
     Texts,
     Zone,
 )
-from beatd.config.settings.notes import Switch, own, works
+from beatd.config.settings.notes import own, works
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
@@ -50,26 +51,22 @@ class SchedulerRows:
         " `relative` and beatd's policies.",
     )
     beat_scheduler: Scheduler = works(
-        "celery.beat:PersistentScheduler",
+        switches.SCHEDULER_CLASS,
         "The scheduler class.",
         differs="Celery's own mean beatd; any other class is an error.",
-        switch=Switch(("--scheduler",), "{default} is ours.", metavar="CLASS"),
+        switch=switches.SCHEDULER,
     )
     beat_schedule_filename: Text = works(
-        "celerybeat-schedule",
+        switches.SCHEDULE_FILE,
         "Path of the schedule file.",
         differs="An SQLite file, not a shelve; a shelve is refused and left as it is.",
-        switch=Switch(
-            ("-s", "--schedule-filename", "--schedule"),
-            "Schedule file.  [default: {default}]",
-            metavar="FILE",
-        ),
+        switch=switches.SCHEDULE_FILENAME,
     )
     beat_max_loop_interval: Seconds = works(
         0,
         "Longest sleep between two looks at the schedule; 0 lets beatd choose.",
         differs="Never more than one second: a look costs next to nothing.",
-        switch=Switch(("--max-interval",), "Longest sleep.", metavar="SECONDS"),
+        switch=switches.MAX_INTERVAL,
     )
     beat_cron_starting_deadline: Seconds | None = works(
         None,

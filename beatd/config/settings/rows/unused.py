@@ -12,7 +12,8 @@ from beatd.config.settings.kinds import (
     Seconds,
     Text,
 )
-from beatd.config.settings.notes import Switch, unused
+from beatd.config.settings.notes import unused
+from beatd.config.switches import Switch
 
 AMQP = "only AMQP has it"
 RABBIT = "only RabbitMQ has it"

@@ -15,7 +15,8 @@ from beatd.config.settings.kinds import (
     StartMethod,
     Text,
 )
-from beatd.config.settings.notes import Switch, own, works
+from beatd.config.settings.notes import own, works
+from beatd.config.switches import Switch
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
