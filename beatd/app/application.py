@@ -22,6 +22,7 @@ from beatd.config.faults import Unreadable
 from beatd.config.settings import Settings
 from beatd.config.source import Source
 from beatd.errors import BrokerUnavailable, ConfigError
+from beatd.events.sent import sent_with_events
 from beatd.ids import call_id, instant_of_id
 from beatd.instant import Instant, Span
 from beatd.message import Notice, Sending, template, write_notice
@@ -38,7 +39,6 @@ from beatd.tasks import (
 )
 from beatd.tasks.async_result import AsyncResult
 from beatd.tasks.current import current_app, set_current, set_default
-from beatd.worker.sent import sent_with_events
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -298,8 +298,8 @@ class Beatd:
             policy = dict(self.settings.task_publish_retry_policy)
         connections = self.connections
         ready = [before_publish(one, connections.router, policy) for one in sends]
-        voice = connections.voice if ready else None
-        return sent_with_events(voice, ready) if voice else ready
+        factory = connections.event_factory if ready else None
+        return sent_with_events(factory, ready) if factory else ready
 
     def _call(
         self,

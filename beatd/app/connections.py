@@ -52,8 +52,8 @@ class Connections:
             return self._broker
 
     @cached_property
-    def voice(self) -> EventFactory | None:
-        """Give who tells monitors what is sent; None when they are not to know."""
+    def event_factory(self) -> EventFactory | None:
+        """Return what makes the events of calls; None when no monitor is to know."""
         wanted = self.settings.task_send_sent_event
         if not (wanted and isinstance(self.broker, Broadcast)):
             return None

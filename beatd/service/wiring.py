@@ -22,6 +22,7 @@ from queue import SimpleQueue
 
 from beatd import brokers, pools, results, signals
 from beatd.app import Beatd
+from beatd.background import Outage
 from beatd.brokers.base import Broadcast, Broker
 from beatd.clock import SystemClock
 from beatd.config.loading import Config
@@ -31,6 +32,7 @@ from beatd.control.pidbox import Pidbox
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.events.event import EventFactory
 from beatd.events.lamport import LamportClock
+from beatd.events.sent import TaskSentEvents
 from beatd.events.zone import local_time, machine_zone
 from beatd.instant import span_of
 from beatd.pools.base import AsyncRunner
@@ -58,9 +60,7 @@ from beatd.worker.inbox import Crashed, WorkerEvent
 from beatd.worker.loop import Worker
 from beatd.worker.renewal import Modules, Renewed, describe
 from beatd.worker.revoked import StateFile
-from beatd.worker.sent import TaskSentEvents
 from beatd.worker.settle import Follower
-from beatd.worker.stage import Outage
 
 logger = logging.getLogger(__name__)
 
