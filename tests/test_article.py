@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from beatd import source
 from beatd.app import Beatd
+from beatd.config import places
 from beatd.config.settings import spellings
 from tests.servers import PATIENCE, Server, eventually
 
@@ -85,7 +85,7 @@ def article(server: Server, tmp_path: Path) -> Article:
 
 
 def test_the_config_has_the_seventeen_settings_in_these_spellings() -> None:
-    written = source.of_config(
+    written = places.of_config(
         str(EXAMPLE / "config.py"), environ={}, folder=Path.cwd()
     ).written
     names = [name for name in written if name in spellings()]
@@ -96,7 +96,7 @@ def test_the_config_has_the_seventeen_settings_in_these_spellings() -> None:
 def test_all_seventeen_settings_have_their_meaning() -> None:
     app = Beatd(set_as_current=False)
     app.config_from_object(
-        dict(source.of_config(str(EXAMPLE / "config.py"), {}, Path.cwd()).written)
+        dict(places.of_config(str(EXAMPLE / "config.py"), {}, Path.cwd()).written)
     )
     conf = app.conf
 

@@ -19,10 +19,11 @@ schedules   base days fields recurrence solar words zones interval local_times c
 message     codec notice options envelope represent resend canvas shape template *
 timetable   ledger entry policy timetable preview
 .           signals greenlets
-config      settings.notes settings.problems settings.kinds settings.rows
-            settings.values settings.reading settings settings.page settings.__main__
-.           source
-config      entries loading options
+config      * settings.problems settings.kinds switches settings.notes
+            settings.rows.broker settings.rows.results settings.rows.scheduler
+            settings.rows.tasks settings.rows.unused settings.rows.worker settings.rows
+            settings.values settings.reading settings faults settings.page
+            settings.__main__ source entries modules apps places loading options
 .           clock
 storage     file_lock sqlite_file
 .           background
@@ -44,10 +45,11 @@ worker      autoscale events in_flight commands.shapes dispatch lease rate renew
             celery_app reporting revoked settle fetcher backlog inbox outcomes admission
             sizing commands.controlled commands.inspect commands.steer commands stopping
             loop assembly
-service     daemon nodes notify wiring
-cli         usage options output dead explain schedule_view advice check list next
+service     * daemon nodes notify wiring
+cli         usage options output dead explain findings schedule_view advice list next
+            probes check
 .           logs
-service     process running
+service     log_setup process running
 cli         * worker worker_options
 .           spawned __main__ __init__
 """
@@ -86,9 +88,9 @@ MAKERS = {
     # good (check), what lies there (dead), to remove it before the start (worker).
     "brokers.of_settings": {
         *("service.wiring", "app.connections"),
-        *("cli.check", "cli.dead", "cli.worker"),
+        *("cli.dead", "cli.probes", "cli.worker"),
     },
-    "results.connect": {"service.wiring", "app.connections", "cli.check"},
+    "results.connect": {"service.wiring", "app.connections", "cli.probes"},
     "brokers.connect": set(),
     "ScheduleFile": {"service.wiring"},
     "StateFile": {"service.wiring"},

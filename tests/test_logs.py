@@ -358,7 +358,7 @@ def test_a_receiver_that_fails_to_set_up_the_log_is_an_error(shop: Shop) -> None
 
 SET_UP = """
 import logging, os, sys
-from beatd.logs import Log
+from beatd.service.log_setup import Log
 
 def opened():
     names = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]

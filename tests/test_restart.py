@@ -13,9 +13,9 @@ from beatd.clock import Wake
 from beatd.config.loading import Config, examine_source
 from beatd.config.options import Options
 from beatd.config.settings import Settings, table
+from beatd.config.source import Source
 from beatd.service.process import Process
 from beatd.service.wiring import TAKEN_ONCE, needs_restart, scheduler_of
-from beatd.source import Source
 from tests.servers import Server
 
 BROKER_ADDRESS = {

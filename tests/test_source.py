@@ -11,8 +11,11 @@ from textwrap import dedent
 
 import pytest
 
+from beatd.config.apps import of_app
+from beatd.config.faults import Unreadable
+from beatd.config.places import of_config
 from beatd.config.settings import Place
-from beatd.source import Source, Unreadable, of_app, of_config
+from beatd.config.source import Source
 from tests.rights import as_nobody
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from beatd.config.faults import Unreadable
+from beatd.config.modules import import_module
 from beatd.errors import ConfigError
-from beatd.source import Unreadable, import_module
 from beatd.tasks import Task
 
 Attributes: TypeAlias = Mapping[str, Any]

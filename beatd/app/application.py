@@ -10,15 +10,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
-from beatd import source
 from beatd.app.annotations import Annotations
 from beatd.app.conf import Conf, changed, is_schedule, read_object
 from beatd.app.connections import Connections
 from beatd.app.publishing import after_publish, before_publish, pauses
 from beatd.brokers.base import Broadcast, Broker, Outgoing
 from beatd.clock import Clock, SystemClock
+from beatd.config import modules, places
 from beatd.config import settings as reading
+from beatd.config.faults import Unreadable
 from beatd.config.settings import Settings
+from beatd.config.source import Source
 from beatd.errors import BrokerUnavailable, ConfigError
 from beatd.events.sent import sent_with_events
 from beatd.ids import call_id, instant_of_id
@@ -26,7 +28,6 @@ from beatd.instant import Instant, Span
 from beatd.message import Notice, Sending, template, write_notice
 from beatd.results.base import Meta, ResultBackend, State
 from beatd.routing import Route
-from beatd.source import Source, Unreadable
 from beatd.tasks import (
     Registry,
     Request,
@@ -504,7 +505,7 @@ class Beatd:
 
 
 def _django_apps() -> list[str]:
-    apps = source.import_module("django.apps").apps
+    apps = modules.import_module("django.apps").apps
     return [one.name for one in apps.get_app_configs()]
 
 
@@ -552,7 +553,7 @@ def shared_task(function: Any = None, /, **options: Any) -> Any:
 def _default_app() -> Beatd:
     """Make an application of the config that `beatd` itself would find."""
     app = Beatd(set_as_current=False)
-    app._config = lambda: source.of_config(None, os.environ, Path.cwd())
+    app._config = lambda: places.of_config(None, os.environ, Path.cwd())
     return app
 
 

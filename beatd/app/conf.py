@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, Protocol
 
-from beatd import source
+from beatd.config import modules
 from beatd.config import settings as reading
 from beatd.config.settings import Settings
-from beatd.source import Source
+from beatd.config.source import Source
 
 
 class Owner(Protocol):
@@ -77,7 +77,7 @@ def is_schedule(word: str) -> bool:
 def read_object(obj: Any, namespace: str | None) -> Source:
     """Give what an object, or the module of this name, says of settings."""
     if isinstance(obj, str) and ":" not in obj:
-        found = source.of_module(obj)
+        found = modules.of_module(obj)
     else:
         found = _of_object(obj)
     return _within(namespace, found) if namespace else found
@@ -86,7 +86,7 @@ def read_object(obj: Any, namespace: str | None) -> Source:
 def _of_object(obj: Any) -> Source:
     if isinstance(obj, str):
         module, _, attribute = obj.partition(":")
-        obj = getattr(source.import_module(module), attribute)
+        obj = getattr(modules.import_module(module), attribute)
     if isinstance(obj, Mapping):
         return Source("a dict", obj)
     words = [word for word in dir(obj) if word.isupper() or word in reading.spellings()]

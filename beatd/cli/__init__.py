@@ -20,6 +20,7 @@ from beatd.cli.usage import (
     exit_statuses,
     explained,
 )
+from beatd.config.switches import BEAT_NODE
 from beatd.errors import BeatdError, BrokerUnavailable, ConfigError, ScheduleFileError
 from beatd.service import daemon
 from beatd.version import __version__
@@ -69,7 +70,7 @@ class _Commands(Commands):
     "-n",
     "--hostname",
     metavar="NAME",
-    help="Node name, for names of files; %h, %n, %d expand.  [default: celerybeat@%h]",
+    help=f"Node name, for names of files; %h, %n, %d expand.  [default: {BEAT_NODE}]",
 )
 @click.option(
     "--enable-remote-control/--no-enable-remote-control",
@@ -86,11 +87,11 @@ def beatd(context: click.Context, /, **_: Any) -> None:
         from beatd.config.options import Options
         from beatd.service.running import run_scheduler
 
-        context.exit(run_scheduler(Options(**given(context))))
+        context.exit(run_scheduler(Options.of(given(context))))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and give its exit status."""
+    """Run the command line and return its exit status."""
     daemon.remember_start()
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     try:

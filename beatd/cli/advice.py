@@ -20,7 +20,7 @@ _MIDNIGHT = 1  # the first bit of a set of minutes, or of hours
 
 
 def advice(config: Config, now: Instant) -> list[Problem]:
-    """Give a warning for each thing that may surprise; equal ones are one."""
+    """Return a warning for each thing that may surprise; equal ones are one."""
     return [
         *_clock_changes(config, now),
         *_crowded_midnights(config),
@@ -49,7 +49,7 @@ def _clock_changes(config: Config, now: Instant) -> Iterator[Problem]:
 
 
 def _next_effect(schedule: Cron, now: Instant) -> tuple[Instant, str] | None:
-    """Give the first clock change within a year that affects a schedule, and how."""
+    """Return the first clock change within a year that affects a schedule, and how."""
     after = now
     while change := clock_change_note(schedule, schedule.zone, after):
         if change.instant > now + _YEAR:
@@ -103,7 +103,7 @@ def _other_addresses(config: Config) -> Iterator[Problem]:
 def _warning(
     config: Config, entries: Sequence[Entry], message: str, hint: str
 ) -> Problem:
-    """Give a warning at the line of the first of the entries."""
+    """Return a warning at the line of the first of the entries."""
     place = line_of(config, entries[0].name)
     return Problem(message, hint, place, warning=True)
 

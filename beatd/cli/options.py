@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from beatd.cli.usage import Number
+from beatd.config import switches
+from beatd.config.switches import Switch
 
 if TYPE_CHECKING:
     from beatd.config.loading import Wanted
@@ -34,6 +35,22 @@ def _change_directory(
         os.chdir(value)
 
 
+def option_of(
+    switch: Switch, kind: "click.ParamType[Any]" = click.STRING, default: object = None
+) -> Callable[[Command], Command]:
+    """Return the option that stands for a setting; values of it are of this kind."""
+    said = switch.help.format(default=default)
+    if switch.says is not None:
+        return click.option(*switch.names, is_flag=True, help=said)
+    return click.option(
+        *switch.names,
+        type=kind,
+        metavar=switch.metavar,
+        envvar=switch.variable,
+        help=said,
+    )
+
+
 CONFIG = _all_of(
     click.option(
         "-A",
@@ -56,12 +73,7 @@ CONFIG = _all_of(
         callback=_change_directory,
         help="Change to this directory first.",
     ),
-    click.option(
-        "--result-backend",
-        metavar="URL",
-        envvar="RESULT_BACKEND",
-        help="Result backend; wins over the config.",
-    ),
+    option_of(switches.RESULT_BACKEND),
     click.option(
         "--loader",
         envvar="LOADER",
@@ -71,32 +83,17 @@ CONFIG = _all_of(
     click.option("-C", "--no-color", is_flag=True, default=None, help="No colours."),
     click.option("-q", "--quiet", is_flag=True, default=None, help="No banner."),
     click.option("--debug", is_flag=True, default=None, help="Errors with traceback."),
-    click.option(
-        "-s",
-        "--schedule-filename",
-        "--schedule",
-        metavar="FILE",
-        help="Schedule file.  [default: celerybeat-schedule]",
-    ),
+    option_of(switches.SCHEDULE_FILENAME),
 )
 
-SOURCE = _all_of(
-    CONFIG,
-    click.option(
-        "-b",
-        "--broker",
-        metavar="URL",
-        envvar="BROKER_URL",
-        help="Broker; wins over the config.",
-    ),
-)
+SOURCE = _all_of(CONFIG, option_of(switches.BROKER))
 
 PROCESS = _all_of(
     click.option(
         "-l",
         "--loglevel",
         type=click.Choice(LEVELS, case_sensitive=False),
-        help="How much to log.  [default: WARNING]",
+        help=f"How much to log.  [default: {switches.LOG_LEVEL}]",
     ),
     click.option(
         "-f",
@@ -116,12 +113,8 @@ PROCESS = _all_of(
     click.option(
         "--strict", is_flag=True, default=None, help="Refuse to start on a bad entry."
     ),
-    click.option(
-        "--scheduler", metavar="CLASS", help="celery.beat:PersistentScheduler is ours."
-    ),
-    click.option(
-        "--max-interval", type=Number(0), metavar="SECONDS", help="Longest sleep."
-    ),
+    option_of(switches.SCHEDULER),
+    option_of(switches.MAX_INTERVAL, Number(0)),
 )
 
 DETACH = click.option(
@@ -136,7 +129,7 @@ COLOR = click.option(
 
 
 def given(context: click.Context) -> dict[str, Any]:
-    """Give the options that were given, here or before the command's name.
+    """Return the options that were given, here or before the command's name.
 
     `beatd -A proj worker` and `beatd worker -A proj` mean the same.
     """
@@ -146,9 +139,7 @@ def given(context: click.Context) -> dict[str, Any]:
 
 
 def wanted(context: click.Context) -> "Wanted":
-    """Say which config is meant, by the options that were given."""
+    """Return which config is meant, by the options that were given."""
     from beatd.config.options import Options
 
-    known = {field.name for field in fields(Options)}
-    said = given(context)
-    return Options(**{name: said[name] for name in known & said.keys()}).wanted()
+    return Options.of(given(context)).wanted()

@@ -18,7 +18,7 @@ _MEANINGS = {
 
 
 def exit_statuses(*codes: int) -> str:
-    """Say what these exit statuses mean, all without any: the end of a help text."""
+    """Return what these exit statuses mean, or what all do: the end of a help text."""
     listed = [f"{code} {_MEANINGS[code]}" for code in codes or _MEANINGS]
     return f"Exit status: {', '.join(listed)}."
 
@@ -60,7 +60,7 @@ class Commands(click.Group):
 
 
 def explained(error: click.UsageError) -> str:
-    """Say in our words what is wrong with the command line.
+    """Return in our words what is wrong with the command line.
 
     One line for the cause, and one for the way out, as every error of beatd's has.
     """
@@ -97,5 +97,5 @@ def _near(word: str, known: Sequence[str]) -> str:
 
 
 def _ours(message: str) -> str:
-    """Give a sentence of click's as the messages of beatd are: not as a sentence."""
+    """Return a sentence of click's as messages of beatd are written: not as one."""
     return f"{message[:1].lower()}{message[1:].rstrip('.')}"

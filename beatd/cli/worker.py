@@ -1,21 +1,69 @@
 """`beatd worker`: options as `celery worker` has them."""
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import click
 
-from beatd.cli.options import DETACH, PROCESS, SOURCE, given
+from beatd.cli.options import DETACH, PROCESS, SOURCE, Command, given, option_of
 from beatd.cli.output import Failure, confirmed, counted, printable
 from beatd.cli.usage import CONFIG, USAGE, Number, Whole, exit_statuses
-from beatd.pools import NAMES
-from beatd.worker.autoscale import bounds_of
+from beatd.config.options import Options
+from beatd.config.settings import (
+    COUNT,
+    POSITIVE,
+    SECONDS,
+    SOME_SECONDS,
+    Kind,
+    Row,
+    table,
+)
+from beatd.config.switches import HEARTBEAT_INTERVAL, WORKER_NODE
+from beatd.instant import SECOND
+from beatd.worker.autoscale import KEEPALIVE, bounds_of
 
-if TYPE_CHECKING:
-    from beatd.config.options import Options
+
+def setting(name: str) -> Callable[[Command], Command]:
+    """Return the option that stands for a setting: its row says all of it."""
+    row = table()[name]
+    assert row.switch is not None, f"{name} has no option in its row"
+    return option_of(row.switch, _type_of(row), row.default)
 
 
-LIMIT = Number(0, min_open=True)
+_NUMBERS: Mapping[Kind, Whole | Number] = {
+    COUNT: Whole(0),
+    POSITIVE: Whole(1),
+    SECONDS: Number(0),
+    SOME_SECONDS: Number(0, min_open=True),
+}
+
+
+def _type_of(row: Row) -> "click.ParamType[Any]":
+    """Return what click makes of a value: a number, a choice, either, or text."""
+    numbers = [_NUMBERS[kind] for kind in row.kinds if kind in _NUMBERS]
+    choices = [word for kind in row.kinds for word in kind.choices]
+    match numbers, choices:
+        case [number], []:
+            return number
+        case [], [_, *_]:
+            return click.Choice(choices)
+        case [number], [_, *_]:
+            return _NumberOr(number, choices)
+    return click.STRING
+
+
+class _NumberOr(click.types.StringParamType):
+    """A number, or one of a few words."""
+
+    def __init__(self, number: Whole | Number, words: Sequence[str]) -> None:
+        self._number = number
+        self._words = words
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        return value if value in self._words else self._number(value, param, ctx)
 
 
 def _bounds(
@@ -30,15 +78,6 @@ def _bounds(
         raise click.BadParameter(expected) from None
 
 
-def _size(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> int | str | None:
-    if value is None or value == "auto":
-        return value
-    number: int = Whole(0)(value, parameter, context)
-    return number
-
-
 @click.command(
     "worker",
     context_settings={"max_content_width": 100},
@@ -51,39 +90,25 @@ def _size(
     "-n",
     "--hostname",
     metavar="NAME",
-    help="Node name; %h, %n, %d expand.  [default: celery@%h]",
+    help=f"Node name; %h, %n, %d expand.  [default: {WORKER_NODE}]",
 )
-@click.option(
-    "-c",
-    "--concurrency",
-    callback=_size,
-    metavar="N|auto",
-    help="Size of the pool.  [default: auto, the number of processors]",
-)
-@click.option(
-    "-P",
-    "--pool",
-    type=click.Choice([*NAMES, "processes"]),
-    help="What runs the tasks.  [default: prefork, also called processes]",
-)
+@setting("worker_concurrency")
+@setting("worker_pool")
 @click.option(
     "--autoscale",
     callback=_bounds,
     metavar="MAX,MIN",
-    help="Size of the pool: grow with the load, shrink when it was low for 30 s.",
+    help="Size of the pool: grow with the load, shrink when it was low for"
+    f" {KEEPALIVE // SECOND} s.",
 )
 @click.option(
     "--autoscale-keepalive",
     type=Number(0),
     envvar="AUTOSCALE_KEEPALIVE",
     metavar="SECONDS",
-    help="Instead of these 30 s.",
+    help=f"Instead of these {KEEPALIVE // SECOND} s.",
 )
-@click.option(
-    "--pool-start-method",
-    type=click.Choice(["fork", "spawn"]),
-    help="Fork children from the worker's process, or from a new one.  [default: fork]",
-)
+@setting("worker_pool_start_method")
 @click.option(
     "-O",
     "--optimization",
@@ -94,79 +119,42 @@ def _size(
 @click.option("-Q", "--queues", metavar="LIST", help="Take from these, by commas.")
 @click.option("-X", "--exclude-queues", metavar="LIST", help="Do not take from these.")
 @click.option("-I", "--include", metavar="LIST", help="Import these modules too.")
-@click.option("--time-limit", type=LIMIT, metavar="SECONDS", help="End a run by force.")
-@click.option(
-    "--soft-time-limit", type=LIMIT, metavar="SECONDS", help="Raise inside the task."
-)
-@click.option(
-    "--max-tasks-per-child",
-    "--maxtasksperchild",
-    type=Whole(1),
-    metavar="N",
-    help="Replace a child after N tasks.",
-)
-@click.option(
-    "--max-memory-per-child",
-    "--maxmemperchild",
-    type=Whole(1),
-    metavar="KIB",
-    help="Replace a child that grew beyond.",
-)
-@click.option(
-    "--prefetch-multiplier",
-    type=Whole(0),
-    metavar="N",
-    help="Messages held for each run at the same time.  [default: 4]",
-)
-@click.option(
-    "--disable-prefetch",
-    is_flag=True,
-    help="Take a message only when a run can begin.",
-)
+@setting("task_time_limit")
+@setting("task_soft_time_limit")
+@setting("worker_max_tasks_per_child")
+@setting("worker_max_memory_per_child")
+@setting("worker_prefetch_multiplier")
+@setting("worker_disable_prefetch")
 @click.option(
     "--purge",
     "--discard",
     is_flag=True,
     help="First remove what waits in the queues; asks on a terminal.",
 )
-@click.option(
-    "-E", "--task-events", "--events", is_flag=True, help="Send events of tasks."
-)
-@click.option(
-    "--without-gossip", is_flag=True, help="Accepted; no worker needs others."
-)
-@click.option(
-    "--without-mingle", is_flag=True, help="Do not ask others what was revoked."
-)
-@click.option("--without-heartbeat", is_flag=True, help="No events of the worker.")
+@setting("worker_send_task_events")
+@setting("worker_enable_gossip")
+@setting("worker_enable_mingle")
+@setting("worker_enable_heartbeat")
 @click.option(
     "--heartbeat-interval",
     type=Number(0, min_open=True),
     metavar="SECONDS",
-    help="Between two heartbeats.  [default: 2]",
+    help=f"Between two heartbeats.  [default: {HEARTBEAT_INTERVAL:g}]",
 )
-@click.option(
-    "-S",
-    "--statedb",
-    metavar="FILE",
-    help="Remember there what was revoked; %n, %h, %d expand.",
-)
+@setting("worker_state_db")
 @click.option("-B", "--beat", is_flag=True, help="Run the scheduler too; safe on all.")
 @click.pass_context
 def command(context: click.Context, /, beat: bool, purge: bool, **_: Any) -> None:
     """Run a worker: take tasks from queues and run them."""
-    from beatd.config.options import Options
     from beatd.service.running import run_worker
 
-    words = given(context)
-    del words["beat"], words["purge"]
-    options = Options(**words)
+    options = Options.of(given(context))
     if purge:
         _purge(options)
     context.exit(run_worker(options, beat=beat))
 
 
-def _purge(options: "Options") -> None:
+def _purge(options: Options) -> None:
     """Remove what waits in the worker's queues, if that is really meant."""
     from beatd import brokers
     from beatd.config.loading import load

@@ -50,7 +50,7 @@ ADDED = {"--strict", "--debug", "--max-interval", "--autoscale-keepalive"}
 _INTRODUCTION = """\
 # The options and settings of `celery worker`
 
-<!-- Made from beatd/cli/worker.py and beatd/config/settings/rows.py by
+<!-- Made from beatd/cli/worker.py and beatd/config/settings/rows/ by
 `python -m beatd.cli.worker_options`: edit those. -->
 
 What each does for `beatd worker`. Celery's global options (`-A`, `-b`, ...) may stand
@@ -64,7 +64,7 @@ defaults: `beatd worker --help` and [settings.md](settings.md).
 
 
 def page() -> str:
-    """Give `docs/worker-options.md`."""
+    """Return `docs/worker-options.md`."""
     options = [option for option in command.params if isinstance(option, click.Option)]
     absent = [(f"`{name}`", NOT_THERE, why) for name, why in ABSENT.items()]
     settings = [row for row in table().values() if not row.note.own]

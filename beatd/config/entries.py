@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from beatd import schedules
 from beatd.config import settings
 from beatd.config.settings import Place, Problem, Settings, Unfit, did_you_mean, mask
+from beatd.config.source import Raised, Source
 from beatd.errors import MessageError, ScheduleError
 from beatd.instant import SECOND, Instant, Span, instant_of, span_of
 from beatd.message import MessageFormat, Template, template
@@ -19,7 +20,6 @@ from beatd.routing import Router
 from beatd.schedules import ScheduleSpec
 from beatd.schedules.base import Schedule
 from beatd.schedules.cron import Cron
-from beatd.source import Raised, Source
 from beatd.timetable.entry import Entry, Overlap, Policy
 
 
@@ -127,7 +127,7 @@ class EntryReader:
             self._cron_policy = replace(self._policy, misfire_grace=deadline)
 
     def read(self, name: object, written: object) -> Entry | BadEntry:
-        """Give the entry, or all that is wrong with it."""
+        """Return the entry, or all that is wrong with it."""
         line = _Line(str(name), {}, self._source, self._settings.zone)
         entry = None
         if not isinstance(name, str) or not name:
@@ -240,7 +240,7 @@ class EntryReader:
             return None
 
     def _options(self, line: _Line) -> dict[str, Any]:
-        """Give the options as a call would have them."""
+        """Return the options as a call would have them."""
         default = self._settings.task_default_priority
         written = line.written.get("options") or {}
         if written == {} and default is None:
@@ -365,7 +365,7 @@ def _bound(key: str, line: _Line) -> Instant | None:
 
 
 def _share(jitter: Span, namespace: str, name: str) -> Span:
-    """Give the entry's own part of `jitter`, the same in every process."""
+    """Return the entry's own part of `jitter`, the same in every process."""
     if not jitter:
         return 0
     hashed = sha256(f"{namespace}\0{name}".encode()).digest()

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from beatd import source
-from beatd.config import settings
+from beatd.config import apps, places, settings
 from beatd.config.entries import BadEntry, EntryReader
+from beatd.config.faults import Unreadable
 from beatd.config.settings import Problem, Settings
+from beatd.config.source import Source
 from beatd.errors import ConfigError, MessageError
 from beatd.message import MessageFormat
 from beatd.message.codec import content_types
 from beatd.routing import Queue, Router, queue_of
-from beatd.source import Source, Unreadable
 from beatd.timetable.entry import Entry
 
 
@@ -81,12 +81,12 @@ class Wanted:
     def read(self) -> Source:
         """Execute the config, afresh at each call."""
         if self.app:
-            return source.of_app(self.app, self.folder)
-        return source.of_config(self.config, self.environ, self.folder)
+            return apps.of_app(self.app, self.folder)
+        return places.of_config(self.config, self.environ, self.folder)
 
 
 def load(wanted: Wanted, *, strict: bool = False) -> Config:
-    """Give the config; ConfigError, with all that is wrong, if it cannot be used.
+    """Return the config; raise ConfigError, with all that is wrong, if it is unusable.
 
     Entries that cannot be used are left out and listed; `strict` refuses them too.
     """
@@ -142,7 +142,7 @@ def examine_source(
 
 
 def _accepted(chosen: Settings, found: Source) -> Iterator[Problem]:
-    """Say what is odd in the content types that are to be decoded."""
+    """Yield what is odd in the content types that are to be decoded."""
     for name in ("accept_content", "result_accept_content"):
         places = (found.locate_value(w) for w in settings.table()[name].spellings)
         place = next(filter(None, places), None)
@@ -179,7 +179,7 @@ def _repeated(found: Source) -> Iterator[Problem]:
 
 
 def message_format(chosen: Settings) -> MessageFormat:
-    """Give the form of all messages that this process sends."""
+    """Return the form of all messages that this process sends."""
     mode = chosen.task_default_delivery_mode
     return MessageFormat(
         serializer=chosen.task_serializer,
@@ -195,7 +195,7 @@ def message_format(chosen: Settings) -> MessageFormat:
 
 
 def router(chosen: Settings) -> Router:
-    """Give what finds the way of messages; MessageError if the rules are wrong."""
+    """Return the router of messages; raise MessageError if the rules are wrong."""
     return Router(
         queues=_queues(chosen.task_queues),
         default_queue=chosen.task_default_queue,

@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from beatd.config.loading import Wanted
+from beatd.config.settings import table
 from beatd.errors import ConfigError
 
 
@@ -13,15 +15,14 @@ from beatd.errors import ConfigError
 class Options:
     """What the command line said; None where it said nothing."""
 
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """Settings given there, by their new names."""
     app: str | None = None
     config: str | None = None
-    broker: str | None = None
-    result_backend: str | None = None
     loader: str | None = None
     no_color: bool | None = None
     quiet: bool | None = None
     debug: bool | None = None
-    schedule_filename: str | None = None
     loglevel: str | None = None
     logfile: str | None = None
     pidfile: str | None = None
@@ -31,68 +32,46 @@ class Options:
     executable: str | None = None
     detach: bool | None = None
     strict: bool | None = None
-    scheduler: str | None = None
-    max_interval: float | None = None
     hostname: str | None = None
-    concurrency: int | str | None = None
-    pool: str | None = None
     autoscale: tuple[int, int] | None = None
     autoscale_keepalive: float | None = None
     queues: str | None = None
     exclude_queues: str | None = None
     include: str | None = None
-    time_limit: float | None = None
-    soft_time_limit: float | None = None
-    max_tasks_per_child: int | None = None
-    max_memory_per_child: int | None = None
-    prefetch_multiplier: int | None = None
-    disable_prefetch: bool | None = None
-    task_events: bool | None = None
-    without_gossip: bool | None = None
-    without_mingle: bool | None = None
-    without_heartbeat: bool | None = None
     heartbeat_interval: float | None = None
-    statedb: str | None = None
-    pool_start_method: str | None = None
 
-    def settings(self) -> dict[str, object]:
-        """Give what was said as settings, by their new names."""
-        said = {
-            "broker_url": self.broker,
-            "result_backend": self.result_backend,
-            "beat_schedule_filename": self.schedule_filename,
-            "beat_scheduler": self.scheduler,
-            "beat_max_loop_interval": self.max_interval,
-            "worker_concurrency": self.concurrency,
-            "worker_pool": self.pool,
-            "worker_pool_start_method": self.pool_start_method,
-            "task_time_limit": self.time_limit,
-            "task_soft_time_limit": self.soft_time_limit,
-            "worker_max_tasks_per_child": self.max_tasks_per_child,
-            "worker_max_memory_per_child": self.max_memory_per_child,
-            "worker_prefetch_multiplier": self.prefetch_multiplier,
-            "worker_disable_prefetch": self.disable_prefetch or None,
-            "worker_send_task_events": self.task_events or None,
-            "worker_enable_gossip": False if self.without_gossip else None,
-            "worker_enable_mingle": False if self.without_mingle else None,
-            "worker_enable_heartbeat": False if self.without_heartbeat else None,
-            "worker_state_db": self.statedb,
-        }
-        return {name: value for name, value in said.items() if value is not None}
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "Options":
+        """Return the options among `given`; what one command alone has is left out.
+
+        An option that stands for a setting is named in the setting's row.
+        """
+        plain = {line.name for line in fields(cls)} - {"settings"}
+        words = {name: given[name] for name in plain & given.keys()}
+        return cls(_settings_in(given), **words)
 
     def wanted(self) -> Wanted:
-        """Say which config is meant."""
+        """Return which config is meant."""
         return Wanted(
             config=self.config,
             app=self.app,
             environ=environment(),
-            command_line=self.settings(),
+            command_line=self.settings,
         )
+
+
+def _settings_in(given: Mapping[str, Any]) -> dict[str, object]:
+    found = {
+        row.name: row.switch.meant_by(given.get(row.switch.name))
+        for row in table().values()
+        if row.switch
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a new interpreter is told that is to do as the worker's own process did."""
+    """What a new interpreter is told, to do as the worker's own process did."""
 
     path: list[str]
     """Where that looks for modules."""
@@ -102,7 +81,7 @@ class Told:
 
 
 def environment() -> Mapping[str, str]:
-    """Give the process's environment, and the broker's URL from where secrets are kept.
+    """Return the process's environment, and the broker's URL from where secrets are.
 
     systemd hands a credential `broker_url` over as a file, `default` meaning none; a
     container names the file in $BEATD_BROKER_URL_FILE.

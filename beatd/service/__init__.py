@@ -1,0 +1,12 @@
+"""What composes scheduler and worker, and runs them as a process of the system.
+
+nodes.py      names of nodes, and of files that are named after them
+log_setup.py  where the log of a node goes
+notify.py     what systemd is told
+daemon.py     background, pid file, user, umask
+process.py    the process as options and settings want it
+wiring.py     the only composer
+running.py    `beatd` and `beatd worker`, from start to end
+
+Each imports only what stands above it.
+"""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from beatd.errors import ConfigError
-from beatd.storage.file_lock import FileLock
 
 _TELLER = "BEATD_DETACHED"
 """What a process in the background finds in its environment: a descriptor by which it
@@ -45,7 +44,7 @@ def remember_start() -> None:
 
 
 def wants_detaching(detach: bool | None) -> bool:
-    """Say whether this process is still in the foreground, and is not to be."""
+    """Return whether this process is in the foreground, and is not to stay there."""
     return bool(detach) and _start.teller is None
 
 
@@ -123,6 +122,8 @@ def pid_file(path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
+    from beatd.storage.file_lock import FileLock  # `beatd --help` has no use for it
+
     lock = FileLock(path, mode=0o644)
     try:
         taken = lock.try_lock(f"{os.getpid()}\n")
@@ -176,7 +177,7 @@ def become(user: str | None, group: str | None) -> None:
 def _identity(
     user: str | None, group: str | None
 ) -> tuple[int | None, int | None, str | None]:
-    """Give user, group and the user's name; a user never comes without a group."""
+    """Return user, group and the user's name; a user never comes without a group."""
     try:
         gid = None
         if group:

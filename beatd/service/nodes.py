@@ -8,7 +8,7 @@ from beatd.errors import ConfigError
 
 
 def node_name(pattern: str, here: str | None = None) -> str:
-    """Give the name of a node: `w1@%h` is `w1@` and the name of the host, this one.
+    """Return the name of a node: `w1@%h` is `w1@` and the name of the host, this one.
 
     What stands for the node alone, or for the host alone, is completed as Celery does:
     `w1` is `celery@w1`, and `w1@` lies on this host. Raises ConfigError.
@@ -21,7 +21,7 @@ def node_name(pattern: str, here: str | None = None) -> str:
 
 
 def path_of(pattern: str, node: str, place: int = 0) -> str:
-    """Give the path that `pattern` means for a node.
+    """Return the path that `pattern` means for a node.
 
     `%n` and `%h` are the two halves of the node's name, `%d` is the host's domain,
     `%p` the whole. `%i` is the place of a process in its pool, 0 in the main process;
@@ -33,7 +33,7 @@ def path_of(pattern: str, node: str, place: int = 0) -> str:
 
 
 def is_of_one_process(pattern: str) -> bool:
-    """Say whether each process of a pool has a path of its own by this pattern."""
+    """Return whether each process of a pool has a path of its own by this pattern."""
     return bool(re.search("%[iI]", pattern.replace("%%", "")))
 
 

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from beatd import logs
 from beatd.config.loading import Config, load
 from beatd.config.options import Options
+from beatd.config.switches import LOG_LEVEL
 from beatd.errors import BeatdError, ConfigError
 from beatd.runs import stdout as printed
 from beatd.service import daemon
+from beatd.service.log_setup import Log, dump_stacks_to
 from beatd.service.nodes import path_of
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Process:
         daemon.become(self.said("uid"), self.said("gid"))
 
     @contextmanager
-    def in_service(self, node: str) -> Iterator[logs.Log]:
+    def in_service(self, node: str) -> Iterator[Log]:
         """Be the node of this name for the block's time: log for it, hold its pid file.
 
         Raises ConfigError.
@@ -61,7 +62,7 @@ class Process:
             printed.restore()
         logger.info("stopped", extra={"event": "stop"})
 
-    def begin_log(self, node: str) -> logs.Log:
+    def begin_log(self, node: str) -> Log:
         """Log for the node of this name from now on, and what is printed, too.
 
         Raises ConfigError.
@@ -74,17 +75,17 @@ class Process:
         return log
 
     def said(self, name: str) -> str | None:
-        """Give an option, else the setting that stands for it."""
+        """Return an option, else the setting that is its default."""
         value = getattr(self.options, name)
         if value is None:
             value = getattr(self.config.settings, f"{self.kind}_{name}")
         return None if value is None else str(value)
 
-    def _log_of(self, node: str) -> logs.Log:
+    def _log_of(self, node: str) -> Log:
         options, settings = self.options, self.config.settings
-        return logs.Log(
+        return Log(
             node,
-            level=level_of(options.loglevel or "WARNING"),
+            level=level_of(options.loglevel or LOG_LEVEL),
             file=self.said("logfile"),
             line=settings.worker_log_format,
             date=settings.worker_log_datefmt,
@@ -100,7 +101,7 @@ def load_config(options: Options, kind: str) -> Process:
 
     Raises ConfigError.
     """
-    logs.dump_stacks_to(2)
+    dump_stacks_to(2)
     config = load(options.wanted(), strict=bool(options.strict))
     return Process(options, kind, config)
 
@@ -113,7 +114,7 @@ def begin(options: Options, kind: str) -> Process:
 
 
 def level_of(name: str | int) -> int:
-    """Give a level of logging by its name or number.
+    """Return a level of logging by its name or number.
 
     Raises ConfigError.
     """

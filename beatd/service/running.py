@@ -16,6 +16,7 @@ from beatd.clock import Wake
 from beatd.config.loading import Config, load
 from beatd.config.options import Options, Told
 from beatd.config.settings import Settings, mask
+from beatd.config.switches import BEAT_NODE, HEARTBEAT_INTERVAL, WORKER_NODE
 from beatd.errors import ConfigError
 from beatd.instant import Instant, datetime_of, span_of
 from beatd.pools.prefork.forkserver_main import RunChild
@@ -32,10 +33,10 @@ logger = logging.getLogger(__name__)
 
 
 def run_scheduler(options: Options) -> int:
-    """Run the scheduler until it is told to stop; give the exit status."""
+    """Run the scheduler until it is told to stop; return the exit status."""
     program = process.begin(options, "beat")
     config, notify = program.config, Notify.from_environment()
-    with program.in_service(node_name(options.hostname or "celerybeat@%h")):
+    with program.in_service(node_name(options.hostname or BEAT_NODE)):
         _tell_of(config)
         beat = _Beat(options, config, notify, inbox=SimpleQueue())
         _on_signals({"SIGTERM": beat.stop, "SIGINT": beat.stop, "SIGHUP": beat.reload})
@@ -51,13 +52,13 @@ def run_worker(options: Options, *, beat: bool) -> int:
     config, notify = program.config, Notify.from_environment()
     choice = choice_of(options)
     # Before the log is set up: what the user's modules do about it comes first.
-    workplace = wiring.workplace_of(config, choice)
-    with program.in_service(workplace.hostname) as log:
+    loaded = wiring.loaded_app_of(config, choice)
+    with program.in_service(loaded.hostname) as log:
         _tell_of(config)
         inbox: SimpleQueue[WorkerEvent] = SimpleQueue()
         tell = partial(_told, options)
         worker = wiring.worker_of(
-            config, choice, workplace, inbox, tell=tell, begin_process=log.begin_child
+            config, choice, loaded, inbox, tell=tell, begin_process=log.begin_child
         )
         scheduler = _Beat(options, config, Notify(), SimpleQueue()) if beat else None
         WorkerService(worker, scheduler, inbox, notify).run(
@@ -74,27 +75,27 @@ def _told(options: Options, modules: Sequence[str]) -> Told:
 def become_fork_server(told: Told) -> tuple[RunChild, bytes]:
     """Make this new interpreter one from which a worker's children can be forked.
 
-    Returns what the children do, and what there is to say of their tasks. User, working
+    Returns what the children do, and what is to be said of their tasks. User, working
     directory, umask and environment are the worker's already.
     """
     program = process.load_config(told.options, "worker")
     choice = choice_of(told.options)
     choice = replace(choice, include=[*choice.include, *told.modules])
-    workplace = wiring.workplace_of(program.config, choice)
-    log = program.begin_log(workplace.hostname)
+    loaded = wiring.loaded_app_of(program.config, choice)
+    log = program.begin_log(loaded.hostname)
     settings = program.config.settings
-    return wiring.run_child_of(settings, workplace, told.modules, log.begin_child)
+    return wiring.run_child_of(settings, loaded, told.modules, log.begin_child)
 
 
 def choice_of(options: Options) -> wiring.WorkerChoice:
-    """Give what only this worker is told."""
+    """Return what only this worker is told."""
     return wiring.WorkerChoice(
-        hostname=options.hostname or "celery@%h",
+        hostname=options.hostname or WORKER_NODE,
         queues=_listed(options.queues),
         exclude=_listed(options.exclude_queues),
         include=_listed(options.include),
         autoscale=_autoscale(options),
-        heartbeat_interval=options.heartbeat_interval or 2.0,
+        heartbeat_interval=options.heartbeat_interval or HEARTBEAT_INTERVAL,
     )
 
 
@@ -172,7 +173,7 @@ class WorkerService:
             self.inbox.put(Stop.WARM)
 
     def _status(self) -> str:
-        """Say in one line how we are: the second line of `systemctl status`."""
+        """Return how the worker is: the second line of `systemctl status`."""
         worker = self.worker
         doing = f"{worker.held} tasks in hand, from {', '.join(worker.queues)}"
         return f"{'draining' if worker.is_stopping else worker.name}: {doing}"
@@ -241,7 +242,7 @@ class _Beat:
         self.inbox.put(Wake.RELOAD)
 
     def status(self) -> str:
-        """Say in one line how we are: the second line of `systemctl status`."""
+        """Return how the scheduler is: the second line of `systemctl status`."""
         scheduler = self.scheduler
         number = f"{len(self.config.entries)} entries"
         if self.config.bad:

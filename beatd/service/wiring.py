@@ -27,6 +27,7 @@ from beatd.brokers.base import Broadcast, Broker
 from beatd.clock import SystemClock
 from beatd.config.loading import Config
 from beatd.config.settings import Settings, mask
+from beatd.config.switches import HEARTBEAT_INTERVAL, WORKER_NODE
 from beatd.control.pidbox import Pidbox
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.events.event import EventFactory
@@ -71,14 +72,14 @@ logger = logging.getLogger(__name__)
 class WorkerChoice:
     """What one worker is told beside the settings that all share."""
 
-    hostname: str = "celery@%h"
+    hostname: str = WORKER_NODE
     queues: Sequence[str] = ()
     """Empty: all that are declared."""
     exclude: Collection[str] = ()
     include: Sequence[str] = ()
     """Modules to import besides those of the settings."""
     autoscale: Autoscale | None = None
-    heartbeat_interval: float = 2.0
+    heartbeat_interval: float = HEARTBEAT_INTERVAL
     """Seconds between heartbeats."""
 
 
@@ -161,7 +162,7 @@ def needs_restart(began: Settings, now: Settings) -> list[str]:
 
 
 def _one_broker(settings: Settings) -> Broker:
-    """Give the broker at the first address, the only one that a scheduler uses.
+    """Return the broker at the first address, the only one that a scheduler uses.
 
     That each slot is queued once takes one ledger, and one leader: two schedulers may
     reach different addresses.
@@ -199,7 +200,7 @@ class LoadedApp:
     """Local time before it became that of the settings."""
 
 
-def workplace_of(config: Config, choice: WorkerChoice) -> LoadedApp:
+def loaded_app_of(config: Config, choice: WorkerChoice) -> LoadedApp:
     """Import the tasks that a worker runs.
 
     Raises ConfigError for modules that cannot be imported.
@@ -222,7 +223,7 @@ def workplace_of(config: Config, choice: WorkerChoice) -> LoadedApp:
 def worker_of(
     config: Config,
     choice: WorkerChoice,
-    workplace: LoadedApp,
+    loaded: LoadedApp,
     inbox: "SimpleQueue[WorkerEvent]",
     *,
     tell: Callable[[Sequence[str]], object],
@@ -235,15 +236,15 @@ def worker_of(
     Raises ConfigError.
     """
     settings = config.settings
-    hostname = workplace.hostname
-    work = _work_of(workplace, settings)
+    hostname = loaded.hostname
+    runtime = _runtime_of(loaded, settings)
     broker = brokers.of_settings(settings, settings.read_urls)
     audience = broker if isinstance(broker, Broadcast) else None
     lamport = LamportClock()
     modules = Modules()
     options = PoolOptions(
         size=choice.autoscale.least if choice.autoscale else _pool_size(settings),
-        initialise=partial(_call_all, [begin_process, work.initialise]),
+        initialise=partial(_call_all, [begin_process, runtime.initialise]),
         max_tasks_per_child=settings.worker_max_tasks_per_child,
         max_memory_per_child=settings.worker_max_memory_per_child,
         alive_timeout=settings.worker_proc_alive_timeout,
@@ -252,7 +253,9 @@ def worker_of(
         on_renewed=lambda about: inbox.put(Renewed(about)),
         on_crash=lambda error: inbox.put(Crashed(error)),
     )
-    pool = pools.create(settings.worker_pool, work.runner, inbox.put, options=options)
+    pool = pools.create(
+        settings.worker_pool, runtime.runner, inbox.put, options=options
+    )
     return assemble(
         name=hostname,
         identity=f"{hostname}:{os.getpid()}:{secrets.token_hex(4)}",
@@ -260,13 +263,13 @@ def worker_of(
         router=router_of(config, choice),
         broker=broker,
         pool=pool,
-        tasks=work.tasks,
+        tasks=runtime.tasks,
         settings=settings,
         inbox=inbox,
-        results=work.results,
-        conductor=work.conductor,
+        results=runtime.results,
+        conductor=runtime.conductor,
         autoscale=choice.autoscale,
-        events=_events_of(settings, choice, audience, workplace, lamport),
+        events=_events_of(settings, choice, audience, loaded, lamport),
         pidbox=_pidbox_of(settings, audience, hostname, lamport, inbox),
         state_file=_state_file_of(settings, hostname),
         lamport=lamport,
@@ -276,7 +279,7 @@ def worker_of(
 
 
 def _interpreter() -> Sequence[str]:
-    """Give the command of a new interpreter that the pool forks children from."""
+    """Return the command of a new interpreter that the pool forks children from."""
     # As multiprocessing does, so that `python -O` and the like go on meaning the same.
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined] # nothing public
     return [sys.executable, *flags, "-m", "beatd.spawned"]
@@ -284,32 +287,32 @@ def _interpreter() -> Sequence[str]:
 
 def run_child_of(
     settings: Settings,
-    workplace: LoadedApp,
+    loaded: LoadedApp,
     modules: Sequence[str],
     begin_process: Callable[[], object],
 ) -> tuple[RunChild, bytes]:
     """Return what children that are forked from a new interpreter do.
 
-    And what there is to say of their tasks; these modules were asked for. `worker_of`
-    says what `begin_process` is. Raises ConfigError.
+    And what is to be said of their tasks; `modules` were asked for. `worker_of` says
+    what `begin_process` is. Raises ConfigError.
     """
-    work = _work_of(workplace, settings)
+    runtime = _runtime_of(loaded, settings)
     # What its handlers prepare in the worker's process, children are to have here too.
-    signals.worker_init.send(WorkerNode(workplace.hostname))
+    signals.worker_init.send(WorkerNode(loaded.hostname))
     child = ChildMain(
-        work.runner,
-        partial(_call_all, [begin_process, work.initialise]),
+        runtime.runner,
+        partial(_call_all, [begin_process, runtime.initialise]),
         settings.worker_max_tasks_per_child,
         settings.worker_max_memory_per_child,
     )
-    return child.run, describe(work.tasks, modules)
+    return child.run, describe(runtime.tasks, modules)
 
 
 def _events_of(
     settings: Settings,
     choice: WorkerChoice,
     audience: Broadcast | None,
-    workplace: LoadedApp,
+    loaded: LoadedApp,
     lamport: LamportClock,
 ) -> WorkerEvents | None:
     if audience is None:
@@ -320,10 +323,10 @@ def _events_of(
     beats = settings.worker_enable_heartbeat
     return WorkerEvents(
         audience,
-        workplace.hostname,
+        loaded.hostname,
         settings,
         lamport,
-        machine_zone=workplace.machine_zone,
+        machine_zone=loaded.machine_zone,
         interval=choice.heartbeat_interval if beats else None,
         enabled=settings.worker_send_task_events,
     )
@@ -366,12 +369,12 @@ class Runtime:
     initialise: Callable[[], object]
 
 
-def _work_of(workplace: LoadedApp, settings: Settings) -> Runtime:
-    app = workplace.app
+def _runtime_of(loaded: LoadedApp, settings: Settings) -> Runtime:
+    app = loaded.app
     if not isinstance(app, Beatd):
-        return _celery_work_of(app, workplace.hostname, settings)
+        return _celery_runtime_of(app, loaded.hostname, settings)
     limits = limits_of(settings)
-    executor = executor_for(app, workplace.hostname, limits)
+    executor = executor_for(app, loaded.hostname, limits)
     kept = results.connect(settings) if settings.result_url else None
     successors = replace(executor.successors, apart=in_a_thread)
     conductor = ChordKeeper(kept, successors, limits)
@@ -380,7 +383,7 @@ def _work_of(workplace: LoadedApp, settings: Settings) -> Runtime:
     )
 
 
-def _celery_work_of(app: object, hostname: str, settings: Settings) -> Runtime:
+def _celery_runtime_of(app: object, hostname: str, settings: Settings) -> Runtime:
     limits = limits_of(settings)
     runner = CeleryRunner(app, limits, hostname)
     kept = CeleryResults(app) if settings.result_url else None
@@ -414,7 +417,7 @@ def queues_of(config: Config, choice: WorkerChoice) -> Sequence[str]:
 
 
 def router_of(config: Config, choice: WorkerChoice) -> Router:
-    """Give what knows the queues, also that of the worker alone."""
+    """Return the router of all queues, with the one that is the worker's own."""
     own = _own_queue(config, choice)
     return config.router.including(own) if own else config.router
 
@@ -448,7 +451,7 @@ class _Ends:
     )
 
     def among(self, task_ids: Collection[str]) -> Collection[str]:
-        """Give those of these runs that ended."""
+        """Return those of these runs that ended."""
         try:
             backend = self._backend = self._backend or self.connect()
             found = self._load(backend, list(task_ids))

@@ -10,6 +10,8 @@ from datetime import datetime
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
+from beatd.config.faults import Unreadable
+from beatd.config.modules import import_module
 from beatd.errors import (
     ConfigError,
     MaxRetriesExceeded,
@@ -20,7 +22,6 @@ from beatd.errors import (
 from beatd.instant import datetime_of
 from beatd.message import Call, Signature
 from beatd.results.base import Meta
-from beatd.source import Unreadable, import_module
 from beatd.tasks.async_result import AsyncResult
 from beatd.tasks.current import Application, current_app
 

@@ -49,7 +49,7 @@ def prepare(
 ) -> None:
     """Make the app ready to be run by a worker of these settings, and of this name.
 
-    Its own modules are imported already: source.py. Raises ConfigError.
+    Its own modules are imported already: config/apps.py. Raises ConfigError.
     """
     from celery.app.trace import setup_worker_optimizations
 

@@ -11,6 +11,8 @@ from beatd.cli import beatd, worker_options
 from beatd.cli.options import given
 from beatd.cli.worker import command
 from beatd.config.options import Options
+from beatd.config.settings import table
+from beatd.pools import NAMES
 
 # Sections 5.1 and 5.2 of shared/celery-settings.md, with the spellings of 4.4.
 SPELLINGS = """
@@ -62,6 +64,10 @@ def test_a_pool_of_celerys_is_ours_or_named_as_absent() -> None:
     assert absent <= worker_options.ABSENT.keys()
 
 
+def test_every_pool_there_is_can_be_chosen() -> None:
+    assert pools(command) == {*NAMES, "processes"}
+
+
 def pools(worker: click.Command) -> set[str]:
     (pool,) = (option for option in worker.params if "--pool" in option.opts)
     assert isinstance(pool.type, click.Choice)
@@ -99,9 +105,16 @@ def test_an_option_becomes_a_setting(
     words: list[str], settings: dict[str, object]
 ) -> None:
     said = given(command.make_context("worker", words))
-    del said["beat"], said["purge"]
 
-    assert Options(**said).settings() == settings
+    assert Options.of(said).settings == settings
+
+
+def test_every_option_in_the_table_of_settings_is_one_of_the_worker() -> None:
+    rows = [row for row in table().values() if row.switch is not None]
+    named = {word for row in rows if row.switch for word in row.switch.names}
+
+    assert len(rows) >= 19
+    assert named <= spellings(command)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 problems.py  what is wrong with a config, where, in words without secrets
 kinds.py     what kinds of values there are, and how each is checked
 notes.py     what a row says: works, unused, beatd's own
-rows.py      the table
+rows/        the table
 values.py    `Settings`: what was read, and what is made from more than one setting
 reading.py   every spelling, merged and checked, into `Settings` and problems
 page.py      `docs/settings.md`
@@ -12,13 +12,16 @@ Each imports only what stands above it.
 """
 
 from beatd.config.settings.kinds import (
+    COUNT,
     FLAG,
     OVERLAP,
     POSITIVE,
     SECONDS,
+    SOME_SECONDS,
     TEXT,
     ZONE,
     Failover,
+    Kind,
     Unfit,
 )
 from beatd.config.settings.problems import Place, Problem, did_you_mean, mask, shown
@@ -26,13 +29,16 @@ from beatd.config.settings.reading import Row, read, spellings, table
 from beatd.config.settings.values import Settings
 
 __all__ = [
+    "COUNT",
     "FLAG",
     "OVERLAP",
     "POSITIVE",
     "SECONDS",
+    "SOME_SECONDS",
     "TEXT",
     "ZONE",
     "Failover",
+    "Kind",
     "Place",
     "Problem",
     "Row",

@@ -22,7 +22,7 @@ class Unfit(ValueError):
     def __init__(self, reason: str = "", hint: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
-        """Says it better than that it is not what was expected; may be empty."""
+        """Why the value is not taken, if more can be said than what was expected."""
         self.hint = hint
 
 
@@ -32,9 +32,11 @@ class Kind:
 
     words: str
     read: Callable[[Any], Any]
+    choices: tuple[str, ...] = ()
+    """The values, where they can be counted, as the command line spells them."""
 
     def take(self, value: object) -> Any:
-        """Give the value as beatd uses it; Unfit always has its reason."""
+        """Return the value as beatd uses it; an Unfit always has its reason."""
         try:
             return self.read(value)
         except Unfit as error:
@@ -240,7 +242,7 @@ TEXT = Kind("text", _text)
 OPTIONS = Kind("a dict", _options)
 ZONE = Kind("the name of a time zone", _zone)
 SERIALIZER = Kind("the name of a serializer", _serializer)
-START_METHOD = Kind("'fork' or 'spawn'", _one_of("fork", "spawn"))
+START_METHOD = Kind("'fork' or 'spawn'", _one_of("fork", "spawn"), ("fork", "spawn"))
 OVERLAP = Kind("'allow', 'skip' or 'queue_one'", _one_of("allow", "skip", "queue_one"))
 DELIVERY_MODE = Kind(
     "2, 1, 'persistent' or 'transient'", _one_of(2, 1, "persistent", "transient")
@@ -269,7 +271,9 @@ Urls: TypeAlias = Annotated[tuple[str, ...], Kind("an address or a list", _urls)
 Scheduler: TypeAlias = Annotated[
     str, Kind("celery.beat:PersistentScheduler", _scheduler)
 ]
-Pool: TypeAlias = Annotated[str, Kind("the name of a pool", _pool)]
+Pool: TypeAlias = Annotated[
+    str, Kind("the name of a pool", _pool, (*_POOLS, "processes"))
+]
 Serializer: TypeAlias = Annotated[str, SERIALIZER]
 StartMethod: TypeAlias = Annotated[str, START_METHOD]
 Overlap: TypeAlias = Annotated[str, OVERLAP]
@@ -277,7 +281,7 @@ ExchangeType: TypeAlias = Annotated[
     str, Kind("'direct', 'topic' or 'fanout'", _one_of("direct", "topic", "fanout"))
 ]
 Protocol: TypeAlias = Annotated[int, Kind("2 or 1", _one_of(2, 1))]
-Auto: TypeAlias = Annotated[str, Kind("'auto'", _one_of("auto"))]
+Auto: TypeAlias = Annotated[str, Kind("'auto'", _one_of("auto"), ("auto",))]
 Failover: TypeAlias = Annotated[str | Callable[[list[str]], Iterable[str]], FAILOVER]
 DeliveryMode: TypeAlias = Annotated[int | str, DELIVERY_MODE]
 Anything: TypeAlias = Annotated[Any, Kind("anything", lambda value: value)]

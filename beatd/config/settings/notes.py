@@ -1,37 +1,54 @@
-"""What a row says of its setting: `works`, `unused` or beatd's `own`."""
+"""What a row says of its setting: `works`, `unused` or beatd's `own`; its option."""
 
 from dataclasses import dataclass, field
 from typing import Any
+
+from beatd.config.switches import Switch
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
     """What the table says of one setting beside its name, kind and default."""
 
-    old: str
-    """Celery's old spelling; the same as the name-spaced one if there was none."""
     meaning: str
+    old: str = ""
+    """Celery's old spelling, where it is not the usual one."""
     differs: str = ""
     """How beatd's reading is not Celery's."""
     unused: str = ""
     """Why beatd takes it and does nothing with it."""
     own: bool = False
     """Whether Celery does not know it."""
+    switch: Switch | None = None
 
 
-def works(old: str, default: object, meaning: str, differs: str = "") -> Any:
+def works(
+    default: object,
+    meaning: str,
+    *,
+    old: str = "",
+    differs: str = "",
+    switch: Switch | None = None,
+) -> Any:
     """A setting that does what it does in Celery, but for what `differs`."""
-    return _row(default, Note(old, meaning, differs=differs))
+    return _row(default, Note(meaning, old, differs=differs, switch=switch))
 
 
-def unused(old: str, default: object, meaning: str, why: str) -> Any:
+def unused(
+    default: object,
+    meaning: str,
+    why: str,
+    *,
+    old: str = "",
+    switch: Switch | None = None,
+) -> Any:
     """A setting that is accepted and changes nothing."""
-    return _row(default, Note(old, meaning, unused=why))
+    return _row(default, Note(meaning, old, unused=why, switch=switch))
 
 
-def own(old: str, default: object, meaning: str) -> Any:
+def own(default: object, meaning: str) -> Any:
     """A setting of beatd's own."""
-    return _row(default, Note(old, meaning, own=True))
+    return _row(default, Note(meaning, own=True))
 
 
 def _row(default: object, note: Note) -> Any:

@@ -19,7 +19,7 @@ _GROUPS = {
 _INTRODUCTION = """\
 # Settings
 
-<!-- Made by `python -m beatd.config.settings` from the table in its rows.py. -->
+<!-- Made by `python -m beatd.config.settings` from the table in its rows/. -->
 
 beatd reads Celery's settings in all their spellings, in any mixture: the name
 (`task_time_limit`), the old name (`CELERYD_TASK_TIME_LIMIT`), and the name with
@@ -34,7 +34,7 @@ contradict each other are an error. The command line wins over the environment
 
 
 def page() -> str:
-    """Give `docs/settings.md`."""
+    """Return `docs/settings.md`."""
     groups: dict[str, list[Row]] = {}
     for row in table().values():
         title = _GROUPS.get(row.name.partition("_")[0], "General")
@@ -60,5 +60,5 @@ def _line(row: Row) -> str:
         meaning += f" *Differs:* {note.differs}"
     if note.unused:
         meaning += f" *No effect:* {note.unused}."
-    cells = (f"`{row.name}`", f"`{note.old}`", row.words, default, meaning)
+    cells = (f"`{row.name}`", f"`{row.old}`", row.words, default, meaning)
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |\n"

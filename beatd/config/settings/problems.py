@@ -37,7 +37,7 @@ class Problem:
 
 
 Locate: TypeAlias = Callable[..., Place | None]
-"""Gives the place of a setting (by its spelling), or of a key inside its value."""
+"""Returns the place of a setting (by its spelling), or of a key inside its value."""
 
 
 def nowhere(*path: str) -> None:
@@ -45,7 +45,7 @@ def nowhere(*path: str) -> None:
 
 
 def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.75) -> str:
-    """Give a hint with the word most like `word`, or nothing if none is near."""
+    """Return a hint with the word most like `word`, or nothing if none is near."""
     folded = {name.casefold(): name for name in known}
     near = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=likeness)
     return f"did you mean {folded[near[0]]!r}?" if near else ""
@@ -58,12 +58,12 @@ _SECRET = re.compile(
 
 
 def mask(text: str) -> str:
-    """Give one or more URLs, or a text that holds them, without their passwords."""
+    """Return one or more URLs, or a text that holds them, without their passwords."""
     return _SECRET.sub(r"\1***", _LOGIN.sub(r"\1:***@", text))
 
 
 def shown(name: str, value: object) -> str:
-    """Give a value for a message; no part of it that could be secret."""
+    """Return a value as a message may show it: no part of it that could be secret."""
     kind = type(value).__name__
     if "password" in name or name.startswith("security"):
         return f"a secret of type {kind}"

@@ -23,6 +23,7 @@ from beatd.config.settings.problems import (
     shown,
 )
 from beatd.config.settings.values import Settings
+from beatd.config.switches import Switch
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,19 @@ class Row:
     note: Note
 
     @property
+    def old(self) -> str:
+        """Celery's old spelling; the name-spaced one if there was none."""
+        return self.note.old or _usual_old_name(self.name)
+
+    @property
     def spellings(self) -> tuple[str, ...]:
         """The names under which it is read, the new one first, without repetition."""
-        return tuple(
-            dict.fromkeys((self.name, self.note.old, f"CELERY_{self.name.upper()}"))
-        )
+        return tuple(dict.fromkeys((self.name, self.old, _in_name_space(self.name))))
+
+    @property
+    def switch(self) -> Switch | None:
+        """The option of the command line that stands for it."""
+        return self.note.switch
 
     @property
     def words(self) -> str:
@@ -49,7 +58,7 @@ class Row:
         return " or ".join([*words, "None"] if self.optional else words)
 
     def read(self, value: object) -> object:
-        """Give the value as beatd uses it; Unfit says why it cannot."""
+        """Return the value as beatd uses it; an Unfit says why it is not taken."""
         if value is None and self.optional:
             return None
         for kind in self.kinds:
@@ -59,6 +68,26 @@ class Row:
                 if error.reason:
                     raise
         raise Unfit(f"expected {self.words}, got {shown(self.name, value)}")
+
+
+_OLD_PREFIXES = {
+    "beat_": "CELERYBEAT_",
+    "broker_": "BROKER_",
+    "control_": "CONTROL_",
+    "task_": "CELERY_",
+    "worker_": "CELERYD_",
+}
+
+
+def _usual_old_name(name: str) -> str:
+    for prefix, old in _OLD_PREFIXES.items():
+        if name.startswith(prefix):
+            return old + name.removeprefix(prefix).upper()
+    return _in_name_space(name)
+
+
+def _in_name_space(name: str) -> str:
+    return f"CELERY_{name.upper()}"
 
 
 def _row_of(line: "Field[Any]", hint: Any, defaults: Settings) -> Row:

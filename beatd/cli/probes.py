@@ -1,0 +1,140 @@
+"""What `beatd check` asks of others than the config: addresses, tasks, the broker."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from beatd.cli.schedule_view import line_of
+from beatd.config.loading import Config
+from beatd.config.settings import Place, Problem, did_you_mean, mask, table
+from beatd.errors import BrokerUnavailable, ConfigError
+
+
+def strange_brokers(config: Config) -> list[Problem]:
+    """Name brokers that Celery knows and beatd does not speak to."""
+    from beatd import brokers
+
+    settings = config.settings
+    urls = dict.fromkeys((*settings.write_urls, *settings.read_urls))
+    problems = []
+    for url in urls:
+        if _is_file(url):
+            continue  # there a look would make one
+        try:
+            brokers.of_settings(settings, [url]).close()
+        except ConfigError as error:
+            place = _place_of(config, "broker_url")
+            problems += [
+                Problem(f"broker_url: {it}", "", place) for it in error.problems
+            ]
+    return problems
+
+
+def strange_results(config: Config) -> list[Problem]:
+    """Name a result backend that only Celery's workers write to.
+
+    A worker of beatd's does so too for the tasks of a Celery app.
+    """
+    from beatd import results
+    from beatd.app import Beatd
+
+    settings = config.settings
+    app = config.source.app
+    if settings.result_url is None or _is_file(settings.result_url):
+        return []
+    if app is not None and not isinstance(app, Beatd):
+        return []
+    try:
+        results.connect(settings).close()
+    except ConfigError as error:
+        hint = "before Celery's workers that is well; `beatd worker` refuses to start"
+        place = _place_of(config, "result_backend")
+        return [
+            Problem(f"result_backend: {it}", hint, place, warning=True)
+            for it in error.problems
+        ]
+    return []
+
+
+def _is_file(url: str) -> bool:
+    return urlsplit(url).scheme in ("sqlite", "db+sqlite")
+
+
+def _place_of(config: Config, setting: str) -> Place | None:
+    """Return where a setting's value is written, in whichever spelling."""
+    written = config.source.written.keys() & table()[setting].spellings
+    places = (config.source.locate_value(word) for word in written)
+    return next(filter(None, places), None)
+
+
+def import_problems(config: Config) -> list[Problem]:
+    """Import the modules of tasks, and look for each entry's task."""
+    from beatd.tasks import import_modules
+
+    try:
+        import_modules(config.settings.modules)
+    except ConfigError as error:
+        return [Problem(f"cannot import {problem}") for problem in error.problems]
+    known = _known_tasks()
+    problems = []
+    for entry in config.entries:
+        task = entry.message.task
+        if task not in known:
+            said = f"entry {entry.name!r}: no task named {task!r} was imported"
+            hint = (
+                did_you_mean(task, known) or "name its module in 'imports', or use -A"
+            )
+            problems.append(Problem(said, hint, line_of(config, entry.name)))
+    return problems
+
+
+def _known_tasks() -> set[str]:
+    """Return the names of all tasks that were imported, Celery's too."""
+    from beatd.app import Beatd
+    from beatd.tasks.current import current_app
+
+    app = current_app()
+    known = set(app.tasks) if isinstance(app, Beatd) else set()
+    if celery := sys.modules.get("celery"):
+        known |= set(celery.current_app.tasks)
+    return known
+
+
+def ask_broker(config: Config) -> tuple[str, list[Problem]]:
+    """Return which broker answers, and what goes wrong where none does."""
+    first, *others = config.settings.write_urls
+    answer, problems = _ask_at(config, first)
+    for url in others:
+        _, found = _ask_at(config, url)
+        problems += [replace(one, warning=True) for one in found]
+    return answer, problems
+
+
+def _ask_at(config: Config, url: str) -> tuple[str, list[Problem]]:
+    from beatd import brokers
+
+    if _is_made_later(url):
+        return f"{url}: it will be made when it is first used", []
+    try:
+        broker = brokers.of_settings(config.settings, [url])
+        try:
+            answer = broker.ping()
+            risks = broker.risks()
+        finally:
+            broker.close()
+    except ConfigError as error:
+        return "", [Problem(f"broker: {problem}") for problem in error.problems]
+    except BrokerUnavailable as error:
+        said = str(error)
+        if mask(url) not in said:
+            said = f"{mask(url)}: {said}"
+        return "", [Problem(f"broker {said}")]
+    problems = [Problem(f"broker {mask(url)}: {risk}", warning=True) for risk in risks]
+    return f"{mask(url)}: {answer}; each slot is queued exactly once", problems
+
+
+def _is_made_later(url: str) -> bool:
+    """Whether asking would make a file, which may then belong to the wrong user."""
+    path = Path(unquote(urlsplit(url).path[1:]))
+    return _is_file(url) and not path.exists() and path.parent.is_dir()

@@ -1,0 +1,88 @@
+"""Why there is no config to be had: what was looked for where, and what it raised."""
+
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from pkgutil import iter_modules
+
+from beatd.config.settings import Place, Problem, did_you_mean, mask
+
+
+class Unreadable(Exception):
+    """There is no config to be had from `source`, because of `problem`."""
+
+    def __init__(self, source: str, problem: Problem) -> None:
+        super().__init__(f"{source}: {problem}")
+        self.source = source
+        self.problem = problem
+
+
+def no_module(name: str) -> Problem:
+    """Return the problem that no module has that name; what is near to it is named."""
+    package, _, last = name.rpartition(".")
+    folders = (
+        list(sys.modules[package].__path__) if package in sys.modules else sys.path
+    )
+    shown = ", ".join(_theirs(folders)[:3])
+    inside = f" in package {package!r}" if package else ""
+    near = did_you_mean(last, (module.name for module in iter_modules(folders)))
+    if near and package:
+        near = near.replace("'", f"'{package}.", 1)
+    return Problem(f"no module named {last!r}{inside} (looked in {shown})", near)
+
+
+def _theirs(folders: Iterable[str]) -> list[str]:
+    """Leave out what Python itself has put on the path, and what is not there."""
+    paths = sysconfig.get_paths()
+    ours = (paths["stdlib"], paths["platstdlib"], f"{paths['stdlib']}/lib-dynload")
+    return [
+        str(Path(folder).absolute())
+        for folder in folders
+        if Path(folder).is_dir() and folder not in (*ours, paths["scripts"])
+    ]
+
+
+def no_file(path: Path) -> Problem:
+    """Return the problem that there is no such file; what is near to it is named."""
+    if path.is_dir():
+        return Problem(f"{path} is a directory", "name a Python file in it")
+    if not path.parent.is_dir():
+        return Problem(f"no folder {path.parent}")
+    near = did_you_mean(path.name, (other.name for other in path.parent.glob("*.py")))
+    return Problem(f"no file {path.name} in {path.parent}", near)
+
+
+def raised(error: BaseException, file: str) -> Problem:
+    """Return what importing raised, and at which line of `file` (if empty: of any)."""
+    if isinstance(error, SyntaxError) and error.filename:
+        start = max(error.offset or 1, 1) - 1
+        end = max((error.end_offset or 0) - 1, start + 1)
+        place = Place(short(error.filename), error.lineno or 1, start, end)
+        return Problem(f"syntax error: {error.msg}", place=place)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == file
+        or (not file and not frame.filename.startswith(("<", str(_OUR_FOLDER))))
+    ]
+    last = frames[-1] if frames else None
+    there = Place(short(last.filename), last.lineno or 1) if last else None
+    what = "this line" if last else "importing it"
+    said = mask(str(error)) or "no reason given"
+    if isinstance(error, ModuleNotFoundError):
+        return Problem(f"{what} failed: {said}", place=there)
+    return Problem(f"{what} raised {type(error).__name__}: {said}", place=there)
+
+
+_OUR_FOLDER = Path(__file__).parent.parent
+"""All of beatd: no line of it is to blame for what a config raises."""
+
+
+def short(file: str) -> str:
+    """Return a path from the working directory if it lies there, else in full."""
+    path = Path(file)
+    return str(
+        path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    )

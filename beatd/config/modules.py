@@ -1,0 +1,192 @@
+"""Modules and files of a config, executed or imported.
+
+A config module is executed afresh each time, from the text as it is now: not from
+`sys.modules`, and not from a `.pyc` that a quick second save would leave out of date.
+"""
+
+import ast
+import importlib
+import sys
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import (
+    decode_source,
+    find_spec,
+    module_from_spec,
+    spec_from_file_location,
+)
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeAlias
+
+from beatd.config.faults import Unreadable, no_file, no_module, raised, short
+from beatd.config.settings import Problem, spellings, table
+from beatd.config.source import Node, Raised, Source, assignments, items
+
+
+def of_module(name: str) -> Source:
+    """Execute the module `name` afresh."""
+    importlib.invalidate_caches()
+    before = sys.modules.pop(name, None)
+    try:
+        spec = find_spec(name)
+        if spec is None or spec.loader is None:
+            raise Unreadable(name, no_module(name))
+        return _execute(name, spec)
+    except Unreadable:
+        raise
+    except ModuleNotFoundError as error:
+        # Of the packages that `name` lies in, or one that these import.
+        if error.name and f"{name}.".startswith(f"{error.name}."):
+            raise Unreadable(name, no_module(error.name)) from error
+        raise Unreadable(name, raised(error, "")) from error
+    except (Exception, SystemExit) as error:  # whatever a package of theirs may raise
+        raise Unreadable(name, raised(error, "")) from error
+    finally:
+        if name not in sys.modules and before is not None:
+            sys.modules[name] = before
+
+
+def of_file(name: str, folder: Path) -> Source:
+    """Execute the file `name` afresh; `folder` is where a relative path begins."""
+    path = folder / Path(name).expanduser()
+    try:
+        path.open("rb").close()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise Unreadable(name, no_file(path)) from None
+    except OSError as error:
+        problem = Problem(f"{path} cannot be read: {error.strerror}")
+        raise Unreadable(name, problem) from error
+    put_on_path(path.parent)
+    spec = spec_from_file_location(path.stem, path)
+    if spec is None:
+        raise Unreadable(name, Problem(f"{path} is no Python file"))
+    before = sys.modules.pop(path.stem, None)
+    try:
+        return _execute(name, spec)
+    finally:
+        if path.stem not in sys.modules and before is not None:
+            sys.modules[path.stem] = before
+
+
+def _execute(name: str, spec: ModuleSpec) -> Source:
+    """Run a module's text as it is now; on failure it is in `sys.modules` no more."""
+    module = module_from_spec(spec)
+    file = spec.origin or ""
+    text = ""
+    sys.modules[spec.name] = module
+    try:
+        if isinstance(spec.loader, SourceFileLoader):
+            text = decode_source(Path(file).read_bytes())
+            _run(text, file, vars(module))
+        elif spec.loader is not None:
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # whatever their code may raise
+        del sys.modules[spec.name]
+        raise Unreadable(name, raised(error, file)) from error
+    parent, _, child = spec.name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], child, module)
+    return Source(name, _public(module), short(file), text)
+
+
+def _run(text: str, file: str, names: dict[str, Any]) -> None:
+    """Execute a config's text.
+
+    A value in an entry that raises, `crontab(minute=61)` say, spoils its own entry and
+    no other: it is replaced by a Raised, and the text executed once more.
+    """
+    tree = None
+    code = compile(text, file, "exec", dont_inherit=True)
+    spoiled = 0
+    while True:
+        try:
+            exec(code, names)
+        except Exception as error:
+            tree = tree or ast.parse(text)
+            stand_in = f"_raised_{spoiled}"
+            if not _replace_value(tree, _position(error, file), stand_in):
+                raise
+            names[stand_in] = Raised(error.with_traceback(None))
+            code = compile(tree, file, "exec", dont_inherit=True)
+            spoiled += 1
+        else:
+            return
+
+
+_Position: TypeAlias = tuple[int | None, int | None, int | None, int | None]
+"""Line, end line, column and end column, as code objects have them."""
+
+
+def _position(error: Exception, file: str) -> _Position | None:
+    """Return where in the module's own code the error came up."""
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if code.co_filename == file and code.co_name == "<module>":
+            return list(code.co_positions())[trace.tb_lasti // 2]
+        trace = trace.tb_next
+    return None
+
+
+def _replace_value(tree: ast.Module, place: _Position | None, name: str) -> bool:
+    """Put `name` in place of the value, in one entry, whose text holds `place`."""
+    schedules = table()["beat_schedule"].spellings
+    for path, (_, value) in assignments(tree).items():
+        if path[0] not in schedules or value is None:
+            continue
+        of_one = len(path) > 1
+        entries = [value] if of_one else [entry for _, _, entry in items(value)]
+        for entry in entries:
+            for _, key, inner in items(entry):
+                if place is not None and _holds(inner, place):
+                    stand_in = ast.copy_location(ast.Name(name, ast.Load()), inner)
+                    _swap(entry, key, inner, stand_in)
+                    return True
+    return False
+
+
+def _holds(node: Node, place: _Position) -> bool:
+    line, end_line, column, end_column = place
+    if None in (*place, node.end_lineno, node.end_col_offset):
+        return False
+    starts_before = (node.lineno, node.col_offset) <= (line, column)
+    return starts_before and (end_line, end_column) <= (
+        node.end_lineno,
+        node.end_col_offset,
+    )
+
+
+def _swap(entry: Node, key: Node, old: Node, new: ast.expr) -> None:
+    if isinstance(entry, ast.Dict):
+        entry.values = [new if value is old else value for value in entry.values]
+    elif isinstance(key, ast.keyword):
+        key.value = new
+
+
+def _public(module: ModuleType) -> dict[str, object]:
+    """Leave out what is no setting: private names, modules, functions, classes."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name in spellings()
+        or not (
+            name.startswith("_") or isinstance(value, ModuleType) or callable(value)
+        )
+    }
+
+
+def import_module(name: str) -> ModuleType:
+    """Import a module as any other; Unreadable says in which line it fails, and why."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{name}.".startswith(f"{error.name}."):
+            raise Unreadable(name, no_module(error.name)) from error
+        raise Unreadable(name, raised(error, "")) from error
+    except (Exception, SystemExit) as error:  # whatever their code may raise
+        raise Unreadable(name, raised(error, "")) from error
+
+
+def put_on_path(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))

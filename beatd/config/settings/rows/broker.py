@@ -1,0 +1,100 @@
+"""Settings of the broker and of the connections to it."""
+# ruff: noqa: RUF009  (each row of the table is made by a function)
+
+from dataclasses import dataclass
+
+from beatd.config import switches
+from beatd.config.settings.kinds import (
+    Count,
+    Failover,
+    Flag,
+    Options,
+    Seconds,
+    Text,
+    Urls,
+)
+from beatd.config.settings.notes import works
+
+
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
+class BrokerRows:
+    """Settings of the broker and of the connections to it."""
+
+    broker_url: Urls | None = works(
+        None,
+        "Address of the broker. The environment's `CELERY_BROKER_URL` wins.",
+        differs="Unset means an SQLite file beside the schedule file. Of several"
+        " addresses of Redis servers, in a list or with `;` between them, workers and"
+        " clients go on to the next when one cannot be reached; what lies at the one"
+        " that was left waits there. The scheduler stays with the first: that each slot"
+        " is queued once takes one ledger.",
+        switch=switches.BROKER,
+    )
+    broker_read_url: Urls | None = works(
+        None,
+        "Another address to consume from. The environment's"
+        " `CELERY_BROKER_READ_URL` wins.",
+    )
+    broker_write_url: Urls | None = works(
+        None,
+        "Another address to publish to. The environment's"
+        " `CELERY_BROKER_WRITE_URL` wins.",
+        differs="What a worker itself sends (retries, what follows from a run, events)"
+        " goes to the address that it consumes from: it is sent in the step that"
+        " settles the delivery.",
+    )
+    broker_transport: Text | None = works(
+        None, "The scheme, when the address is given in parts."
+    )
+    broker_host: Text | None = works(None, "A part of the address.")
+    broker_port: Count | None = works(None, "A part of the address.")
+    broker_user: Text | None = works(None, "A part of the address.")
+    broker_password: Text | None = works(None, "A part of the address.")
+    broker_vhost: Text | Count | None = works(
+        None, "A part of the address; for Redis the number of the database."
+    )
+    broker_transport_options: Options = works(
+        {},
+        "Options of the broker: `global_keyprefix`, `priority_steps`, `sep`,"
+        " `fanout_prefix`, `fanout_patterns`, `queue_order_strategy` (`round_robin`,"
+        " `sorted`, `priority`), `max_connections`, `socket_timeout`,"
+        " `socket_connect_timeout`, `socket_keepalive`, `socket_keepalive_options`,"
+        " `health_check_interval`, `client_name`.",
+        differs="The time-outs are 3 seconds and keep-alive is on unless set;"
+        " connections are not bounded or checked unless set (Celery: 10, every 25 s)."
+        " These have no effect: `visibility_timeout`, `ack_emulation` and `unacked_…`,"
+        " since workers renew their leases and their own keys hold what they have;"
+        " `retry_on_timeout`, since whoever asks knows whether to ask again;"
+        " `master_name`, `sentinel_kwargs` and `min_other_sentinels`, since beatd does"
+        " not speak to Sentinel.",
+    )
+    broker_use_ssl: Flag | Options = works(
+        False,
+        "True, or options of TLS: `ssl_cert_reqs`, `ssl_ca_certs`, `ssl_certfile`,"
+        " `ssl_keyfile`.",
+        differs="The server's certificate is checked unless `ssl_cert_reqs` is"
+        " `CERT_NONE`, for `rediss://` too.",
+    )
+    broker_connection_timeout: Seconds = works(
+        3,
+        "Seconds until one attempt to connect fails.",
+        differs="3 unless set, Celery: 4.",
+    )
+    broker_failover_strategy: Failover | None = works(
+        None,
+        "Order in which further addresses are tried: `round-robin` (also when unset),"
+        " `shuffle`, or a callable that gets the list of addresses and gives an"
+        " iterator over them.",
+    )
+    broker_pool_limit: Count | None = works(
+        10,
+        "Connections by which one process sends at the same time; 0 or None: any"
+        " number.",
+        differs="`max_connections` in `broker_transport_options` wins. Workers and"
+        " schedulers open those that they need.",
+    )
+    broker_pool_acquire_timeout: Seconds | None = works(
+        None,
+        "Seconds to wait for one of them.",
+        differs="Unset means `socket_timeout`, 3 seconds by itself.",
+    )

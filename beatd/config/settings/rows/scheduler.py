@@ -1,0 +1,134 @@
+"""Settings of the scheduler, and those that all processes share."""
+# ruff: noqa: RUF009  (each row of the table is made by a function)
+
+from dataclasses import dataclass
+
+from beatd.config import switches
+from beatd.config.settings.kinds import (
+    Count,
+    Flag,
+    Overlap,
+    Positive,
+    Schedule,
+    Scheduler,
+    Seconds,
+    SomeSeconds,
+    Text,
+    Texts,
+    Zone,
+)
+from beatd.config.settings.notes import own, works
+
+
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
+class SchedulerRows:
+    """Settings of the scheduler, and those that all processes share."""
+
+    accept_content: Texts = works(
+        ("json",),
+        "Content types, or names of serializers, that a process decodes. Others go to"
+        " the dead-letter queue. `pickle` is never implied.",
+    )
+    enable_utc: Flag = works(
+        True,
+        "Whether times in messages are written in UTC.",
+        old="ENABLE_UTC",
+        differs="Always UTC, though messages of protocol 1 carry the flag; a schedule"
+        " is read in `timezone` whatever this says.",
+    )
+    timezone: Zone | None = works(
+        None,
+        "Time zone in which schedules are read and times shown; unset means UTC.",
+        differs="A change keeps the ledger; schedules count on from the change.",
+    )
+    imports: Texts = works((), "Modules imported at start, so that tasks register.")
+    include: Texts = works(
+        (), "More of them, imported after `imports`; `-I` adds to it."
+    )
+    beat_schedule: Schedule = works(
+        {},
+        "The entries: name to `task`, `schedule`, `args`, `kwargs`, `options`,"
+        " `relative` and beatd's policies.",
+    )
+    beat_scheduler: Scheduler = works(
+        switches.SCHEDULER_CLASS,
+        "The scheduler class.",
+        differs="Celery's own mean beatd; any other class is an error.",
+        switch=switches.SCHEDULER,
+    )
+    beat_schedule_filename: Text = works(
+        switches.SCHEDULE_FILE,
+        "Path of the schedule file.",
+        differs="An SQLite file, not a shelve; a shelve is refused and left as it is.",
+        switch=switches.SCHEDULE_FILENAME,
+    )
+    beat_max_loop_interval: Seconds = works(
+        0,
+        "Longest sleep between two looks at the schedule; 0 lets beatd choose.",
+        differs="Never more than one second: a look costs next to nothing.",
+        switch=switches.MAX_INTERVAL,
+    )
+    beat_cron_starting_deadline: Seconds | None = works(
+        None,
+        "Slots of cron entries that are older than this many seconds are dropped."
+        " `beat_misfire_grace_time` says the same for all entries.",
+    )
+    beat_misfire_grace_time: Seconds | None = own(
+        None,
+        "Slots that are found later than this many seconds are dropped; unset means"
+        " that no slot is too old. An entry's `misfire_grace_time` wins.",
+    )
+    beat_coalesce: Flag = own(
+        True,
+        "Of several slots of one entry that are overdue together only the latest is"
+        " emitted. An entry's `coalesce` wins.",
+    )
+    beat_max_catchup: Positive = own(
+        1000,
+        "Without coalescing: the most overdue slots of one entry that are emitted."
+        " An entry's `max_catchup` wins.",
+    )
+    beat_overlap: Overlap = own(
+        "allow",
+        "What a slot does whose entry still runs: `allow`, `skip` or `queue_one`."
+        " An entry's `overlap` wins.",
+    )
+    beat_jitter: Seconds = own(
+        0,
+        "Each entry is shifted by its own fixed share of this many seconds. An entry's"
+        " `jitter` wins.",
+    )
+    beat_slot_argument: Text | None = own(
+        None,
+        "Keyword argument in which each run gets its slot, as ISO 8601 text. An"
+        " entry's `slot_argument` wins.",
+    )
+    beat_min_interval: SomeSeconds = own(
+        0.1, "The shortest interval that an entry may have."
+    )
+    beat_namespace: Text = own(
+        "default",
+        "Name of the ledger in the broker. Schedulers with one namespace share its"
+        " entries, one of them leading; give each schedule its own.",
+    )
+    beat_lock_timeout: SomeSeconds = own(
+        5, "Seconds after which a leader that fell silent may be replaced."
+    )
+    beat_logfile: Text | None = works(
+        None, "Default of the scheduler's `--logfile`.", old="CELERY_BEAT_LOGFILE"
+    )
+    beat_pidfile: Text | None = works(
+        None, "Default of the scheduler's `--pidfile`.", old="CELERY_BEAT_PIDFILE"
+    )
+    beat_uid: Text | Count | None = works(
+        None, "Default of the scheduler's `--uid`.", old="CELERY_BEAT_UID"
+    )
+    beat_gid: Text | Count | None = works(
+        None, "Default of the scheduler's `--gid`.", old="CELERY_BEAT_GID"
+    )
+    beat_umask: Text | Count | None = works(
+        None, "Default of the scheduler's `--umask`.", old="CELERY_BEAT_UMASK"
+    )
+    beat_executable: Text | None = works(
+        None, "Default of the scheduler's `--executable`.", old="CELERY_BEAT_EXECUTABLE"
+    )

@@ -1,0 +1,73 @@
+"""Options of the command line that stand for settings, and what others default to.
+
+`beatd --help` imports this module, and not the table of settings: the options that it
+shows stand here, and rows of the table refer to them.
+"""
+
+from dataclasses import dataclass
+
+# Defaults of options that stand for no setting.
+
+BEAT_NODE = "celerybeat@%h"
+WORKER_NODE = "celery@%h"
+LOG_LEVEL = "WARNING"
+HEARTBEAT_INTERVAL = 2.0
+"""Seconds between two heartbeats of a worker."""
+
+# Defaults of settings that `beatd --help` names.
+
+SCHEDULE_FILE = "celerybeat-schedule"
+SCHEDULER_CLASS = "celery.beat:PersistentScheduler"
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """The option of the command line that stands for a setting.
+
+    What values it takes and what its default is are those of the row.
+    """
+
+    names: tuple[str, ...]
+    help: str
+    """`{default}` in it is the default of the row."""
+    metavar: str | None = None
+    variable: str | None = None
+    """Variable of the environment, beside `$CELERY_` and the option's own name."""
+    says: bool | None = None
+    """What it says without a value; None: it takes one."""
+
+    @property
+    def name(self) -> str:
+        """The name under which click knows its value: that of the first long one."""
+        long = next(name for name in self.names if name.startswith("--"))
+        return long.removeprefix("--").replace("-", "_")
+
+    def meant_by(self, value: object) -> object:
+        """Return the setting that a value of the option means; None if it means none.
+
+        A flag that is not given has the value False.
+        """
+        if self.says is None:
+            return value
+        return self.says if value else None
+
+
+BROKER = Switch(
+    ("-b", "--broker"),
+    "Broker; wins over the config.",
+    metavar="URL",
+    variable="BROKER_URL",
+)
+RESULT_BACKEND = Switch(
+    ("--result-backend",),
+    "Result backend; wins over the config.",
+    metavar="URL",
+    variable="RESULT_BACKEND",
+)
+SCHEDULE_FILENAME = Switch(
+    ("-s", "--schedule-filename", "--schedule"),
+    f"Schedule file.  [default: {SCHEDULE_FILE}]",
+    metavar="FILE",
+)
+SCHEDULER = Switch(("--scheduler",), f"{SCHEDULER_CLASS} is ours.", metavar="CLASS")
+MAX_INTERVAL = Switch(("--max-interval",), "Longest sleep.", metavar="SECONDS")

@@ -1,0 +1,219 @@
+"""Where the log of a node goes: standard error, a file, the journal.
+
+Stacks of all threads, when SIGUSR1 asks for them, go to the same place.
+"""
+
+import faulthandler
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import TextIOWrapper
+from logging.handlers import WatchedFileHandler
+from typing import TextIO
+
+from beatd import signals
+from beatd.errors import ConfigError
+from beatd.logs import (
+    ABOVE_TASKS,
+    BEFORE,
+    LINE,
+    SECONDS,
+    TASK_LINE,
+    ColourFormatter,
+    JournalFormatter,
+    TaskFormatter,
+)
+from beatd.pools.prefork import places
+from beatd.service.nodes import is_of_one_process, path_of
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Where the log of a node goes, and how its lines look; None: as it suits."""
+
+    node: str
+    level: int = logging.WARNING
+    file: str | None = None
+    """As in nodes.py; None: standard error."""
+    line: str | None = None
+    date: str | None = None
+    task_line: str | None = None
+    task_date: str | None = None
+    colour: bool | None = None
+    hijack: bool = True
+    """Whether handlers that the root logger has already give way."""
+
+    def set_up(self) -> bool:
+        """Have the records of this process go there; False where others see to it.
+
+        These are whoever is connected to the signal `setup_logging`. Raises ConfigError
+        for a file that cannot be opened, a format that is none, and when they raise.
+        """
+        if self._others_set_up():
+            return False
+        self._make_room()
+        root = logging.getLogger()
+        self._configure([root], self.line, LINE, self.date)
+        self._tell("after_setup_logger", [root, root], self.line or LINE)
+        self._configure(ABOVE_TASKS, self.task_line, TASK_LINE, self.task_date)
+        for logger in ABOVE_TASKS:
+            logger.propagate = False
+        self._tell("after_setup_task_logger", ABOVE_TASKS, self.task_line or TASK_LINE)
+        logging.captureWarnings(True)
+        return True
+
+    def begin_child(self) -> None:
+        """Set up what each process of a pool has alone; nothing in the main process."""
+        if not places.here():
+            return
+        # It was told to die of the signal, and faulthandler does not know.
+        faulthandler.unregister(signal.SIGUSR1)
+        dump_stacks_to(_stacks)
+        if self.file and is_of_one_process(self.file):
+            self.set_up()
+
+    def _path(self) -> str | None:
+        return path_of(self.file, self.node, places.here()) if self.file else None
+
+    def _make_room(self) -> None:
+        for logger in (logging.getLogger(), *ABOVE_TASKS):
+            for handler in logger.handlers[:]:
+                if self.hijack or handler in _ours:
+                    logger.removeHandler(handler)
+        for handler in _ours:
+            if isinstance(handler, _File):  # others write where all may write
+                handler.close()
+        _ours.clear()
+
+    def _configure(
+        self,
+        loggers: Sequence[logging.Logger],
+        line: str | None,
+        usual: str,
+        date: str | None,
+    ) -> None:
+        """Set the level of loggers, and one handler for those that have none."""
+        for logger in loggers:
+            logger.setLevel(self.level)
+        bare = [logger for logger in loggers if _is_bare(logger)]
+        if bare:
+            handler = self._handler(line, usual, date)
+            _ours.append(handler)
+            for logger in bare:
+                logger.addHandler(handler)
+
+    def _handler(
+        self, line: str | None, usual: str, date: str | None
+    ) -> logging.Handler:
+        path = self._path()
+        try:
+            handler = _File(path) if path else logging.StreamHandler()
+        except OSError as error:
+            problem = f"--logfile: {error.strerror}"
+            raise ConfigError(str(path), [problem]) from error
+        handler.setFormatter(self._formatter(line, usual, date))
+        return handler
+
+    def _formatter(
+        self, line: str | None, usual: str, date: str | None
+    ) -> logging.Formatter:
+        if line is None and self.file is None and _is_journal(sys.stderr):
+            return JournalFormatter(TaskFormatter(usual))
+        # A format of Celery's comes with milliseconds, if nobody says otherwise.
+        seconds = SECONDS if line is None else None
+        try:
+            plain = TaskFormatter(line or BEFORE + usual, date or seconds)
+        except ValueError as error:
+            raise ConfigError(f"log format {line!r}", [str(error)]) from error
+        return ColourFormatter(plain) if self._has_colour() else plain
+
+    def _has_colour(self) -> bool:
+        return not self.file and self.colour is not False and wants_colour(sys.stderr)
+
+    # Whoever else has a say: receivers of our signals, and of Celery's.
+
+    def _others_set_up(self) -> bool:
+        answers = self._tell("setup_logging", (), self.line or BEFORE + LINE)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                problem = f"who is connected to it raised {answer!r}"
+                raise ConfigError("setup_logging", [problem]) from answer
+        return bool(answers)
+
+    def _tell(
+        self, name: str, loggers: Sequence[logging.Logger], line: str
+    ) -> list[object]:
+        """Send a signal, to Celery's receivers with a logger of Celery's."""
+        said = {
+            "loglevel": self.level,
+            "logfile": self._path(),
+            "format": line,
+            "colorize": self._has_colour(),
+        }
+        ours, theirs = (
+            ({"logger": logger} for logger in loggers) if loggers else ({}, {})
+        )
+        answers: list[object] = [*getattr(signals, name).send(**ours, **said)]
+        if celery := sys.modules.get("celery.signals"):
+            sent = getattr(celery, name).send(sender=None, **theirs, **said)
+            answers += [answer for _, answer in sent]
+        return answers
+
+
+_ours: list[logging.Handler] = []
+"""The handlers that `Log.set_up` added."""
+
+
+def _is_bare(logger: logging.Logger) -> bool:
+    return all(isinstance(one, logging.NullHandler) for one in logger.handlers)
+
+
+class _File(WatchedFileHandler):
+    """The file at a path, opened anew when it was rotated; stacks go there as well."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+
+    def _open(self) -> TextIOWrapper:
+        stream = super()._open()
+        # A descriptor of its own: this one is closed before the file is opened anew.
+        dump_stacks_to(os.dup(stream.fileno()))
+        return stream
+
+
+_stacks = 2
+
+
+def dump_stacks_to(descriptor: int) -> None:
+    """Have SIGUSR1 write there what all threads are at, and fatal faults as well.
+
+    The descriptor is left to this function, unless it is standard error.
+    """
+    global _stacks
+    before, _stacks = _stacks, descriptor
+    faulthandler.enable(_stacks)
+    faulthandler.register(signal.SIGUSR1, _stacks)
+    if before not in (2, _stacks):
+        os.close(before)
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Return whether colour will be seen on the stream, by the common conventions."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("CLICOLOR_FORCE", "0") != "0":
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Return whether the stream is the one that systemd connected to the journal."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return (device, inode) == (str(status.st_dev), str(status.st_ino))
