@@ -1,4 +1,4 @@
-"""What goes on in threads beside a loop: their steps, their retries, their end."""
+"""Work that goes on beside a loop, in threads: its steps, its retries and its stop."""
 
 import logging
 import threading

@@ -1,6 +1,6 @@
 """Events for monitors: what becomes of tasks, and that the worker lives.
 
-The loop only takes note of them; they are sent in a thread of its own (sender.py).
+The loop only takes note of them; a thread sends them (events/sender.py).
 """
 
 import itertools
@@ -69,7 +69,7 @@ class WorkerEvents:
             self.node, self.settings, self.lamport, self.clock, self.machine_zone
         )
         self._sender = EventSender(self._send, LINGER)
-        self._heart = Service(self._beat)
+        self._heartbeats = Service(self._beat)
 
     # From the worker's loop
 
@@ -99,11 +99,11 @@ class WorkerEvents:
         self._sender.start("beatd-events", on_crash)
         if self.interval is not None:
             self._put_worker("worker-online", self.interval)
-            self._heart.start("beatd-heartbeat", on_crash, rest=self._beat_rest)
+            self._heartbeats.start("beatd-heartbeat", on_crash, rest=self._beat_rest)
 
     def stop(self) -> None:
         """Send what is left, if it can be sent at once, and that the worker ends."""
-        self._heart.stop()
+        self._heartbeats.stop()
         if self.interval is not None:
             self._put_worker("worker-offline", self.interval)
         self._sender.stop()
