@@ -19,7 +19,7 @@ permission). No socket waits longer than its time-out.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from beatd.instant import Instant, Span
 from beatd.routing import Queue, Route
@@ -90,12 +90,72 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """A delivery that is settled, and the run that ended with it, if one did."""
+class Acknowledge:
+    """The delivery is done with, and so is the run that ended with it, if one did."""
 
     delivery: Delivery
     entry: str = ""
     run: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """The message goes to the front of its queue, not counted as once more."""
+
+    delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """The message waits in the broker, out of flight, until that instant."""
+
+    delivery: Delivery
+    until: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """The message becomes a dead letter, with what is known of it."""
+
+    delivery: Delivery
+    reason: str
+    task: str = ""
+    task_id: str = ""
+    """Task and id, where they could be read."""
+
+
+Act: TypeAlias = Acknowledge | GiveBack | Delay | SetAside
+"""What is to become of one delivery."""
+
+
+def in_turn(acts: Sequence[Act]) -> list[int]:
+    """Return the places of the acts in the order in which a broker does them.
+
+    Those that give back come last, and the last one of them first: each message is put
+    in front of the one before.
+    """
+    back = [at for at, act in enumerate(acts) if isinstance(act, GiveBack)]
+    other = [at for at, act in enumerate(acts) if not isinstance(act, GiveBack)]
+    return [*other, *reversed(back)]
+
+
+class Effect(Enum):
+    """What became of one act."""
+
+    DONE = "done"
+    GONE = "gone"  # the delivery is not in flight any more: nothing was done
+    REFUSED = "refused"  # the delivery stays in flight; the act may be tried again
+
+
+class Answer(NamedTuple):
+    """What a broker answers to one act."""
+
+    effect: Effect
+    reason: str = ""
+    """Why the act was refused, for people."""
+
+
+DONE, GONE = Answer(Effect.DONE), Answer(Effect.GONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,22 +345,28 @@ class Consumer(Protocol):
         """End an `await_message` that waits now, or the next one, from any thread."""
         ...
 
-    def acknowledge(
-        self, worker: str, done: Sequence[Done], send: Sequence[Outgoing] = ()
-    ) -> None:
-        """Settle these deliveries and send what follows from them, in one step.
+    def settle(
+        self,
+        worker: str,
+        acts: Sequence[Act],
+        sends: Sequence[Outgoing],
+        request: int,
+    ) -> list[Answer]:
+        """Send these messages and do these acts in one step; return an answer for each.
 
-        A delivery that is no longer in flight (its lease ran out) is passed over; what
-        is to be sent is sent all the same.
+        A delivery that is not in flight any more (its lease ran out, say) is passed
+        over; the messages are sent all the same. One act that is refused holds up no
+        other. They are done `in_turn`: of the messages that go back, the first one is
+        foremost then.
+
+        `request` is a number that only grows with the requests of one worker. One that
+        is made again with the same number, because its answer was lost, does nothing
+        more and has the same answers; one with a smaller number comes too late, and
+        does nothing.
+
+        Raises BrokerRefused, having done nothing, when any of the messages is refused:
+        the request may be made again, as it was or in parts.
         """
-        ...
-
-    def give_back(self, worker: str, deliveries: Sequence[Delivery]) -> None:
-        """Give these back to the front of their queues, not counted as once more."""
-        ...
-
-    def delay(self, worker: str, delivery: Delivery, until: Instant) -> None:
-        """Let the message wait in the broker, out of flight, until that instant."""
         ...
 
     def delayed(self, queues: Collection[str], limit: int) -> list[Delayed]:
@@ -308,17 +374,6 @@ class Consumer(Protocol):
 
         For people: what is further ahead than many others may be left out.
         """
-        ...
-
-    def bury(
-        self,
-        worker: str,
-        delivery: Delivery,
-        reason: str,
-        task: str = "",
-        task_id: str = "",
-    ) -> None:
-        """Move the message to the dead-letter queue, with what is known of it."""
         ...
 
     def recover(self) -> int:

@@ -13,16 +13,24 @@ from dataclasses import dataclass, field, replace
 from itertools import count, islice
 
 from beatd.brokers.base import (
+    DONE,
     ENOUGH,
+    GONE,
+    Acknowledge,
+    Act,
+    Answer,
     DeadLetter,
+    Delay,
     Delayed,
     Delivery,
-    Done,
     Emission,
+    GiveBack,
     Outcome,
     Outgoing,
+    SetAside,
     Term,
     idle,
+    in_turn,
 )
 from beatd.clock import Clock, SystemClock
 from beatd.errors import TermOver
@@ -88,8 +96,8 @@ class MemoryBroker:
         self._delayed: list[tuple[Instant, int, _Stored]] = []
         self._hearings: list[_Hearing] = []
         self._workers: dict[str, _Worker] = {}
-        self._answered: dict[str, str] = {}
-        """By worker, the first token of its last request that sent something."""
+        self._answered: dict[str, tuple[int, list[Answer]]] = {}
+        """By worker, its last request to settle something, and what was answered."""
         self._dead: dict[str, tuple[DeadLetter, _Stored]] = {}
         self._serial = count(1)
         self._interrupted = False
@@ -240,29 +248,24 @@ class MemoryBroker:
             self._interrupted = True
             self._changed.notify_all()
 
-    def acknowledge(
-        self, worker: str, done: Sequence[Done], send: Sequence[Outgoing] = ()
-    ) -> None:
+    def settle(
+        self,
+        worker: str,
+        acts: Sequence[Act],
+        sends: Sequence[Outgoing],
+        request: int,
+    ) -> list[Answer]:
         with self._changed:
-            for one in done:
-                if self._settle(worker, one.delivery) and one.run:
-                    self.end_runs({one.entry: one.run})
-            if done and send:
-                request = done[0].delivery.token
-                if self._answered.get(worker) == request:
-                    return
-                self._answered[worker] = request
-            self.send(send)
-
-    def give_back(self, worker: str, deliveries: Sequence[Delivery]) -> None:
-        with self._changed:
-            settled = [self._settle(worker, delivery) for delivery in deliveries]
-            self._put_in_front([stored for stored in settled if stored])
-
-    def delay(self, worker: str, delivery: Delivery, until: Instant) -> None:
-        with self._changed:
-            if stored := self._settle(worker, delivery):
-                self._delay(stored, until)
+            last, answers = self._answered.get(worker, (0, []))
+            if request == last:
+                return answers
+            if request < last:
+                return [GONE] * len(acts)
+            self.send(sends)
+            done = {at: self._do(worker, acts[at]) for at in in_turn(acts)}
+            answers = [done[at] for at in range(len(acts))]
+            self._answered[worker] = request, answers
+            return answers
 
     def delayed(self, queues: Collection[str], limit: int) -> list[Delayed]:
         with self._changed:
@@ -271,29 +274,6 @@ class MemoryBroker:
                 for due, _, stored in self._delayed
                 if stored.queue in queues
             ][:limit]
-
-    def bury(
-        self,
-        worker: str,
-        delivery: Delivery,
-        reason: str,
-        task: str = "",
-        task_id: str = "",
-    ) -> None:
-        with self._changed:
-            if stored := self._settle(worker, delivery):
-                letter = DeadLetter(
-                    str(next(self._serial)),
-                    delivery.queue,
-                    reason,
-                    self._clock.now(),
-                    delivery.deliveries,
-                    worker,
-                    len(delivery.message),
-                    task,
-                    task_id,
-                )
-                self._dead[letter.id] = letter, stored
 
     def recover(self) -> int:
         with self._changed:
@@ -317,7 +297,7 @@ class MemoryBroker:
 
     def retry_dead(self, letters: Collection[str]) -> int:
         with self._changed:
-            found = self._exhume(letters)
+            found = self._remove_dead(letters)
             for stored in found:
                 fresh = replace(stored, deliveries=0)
                 key = stored.step, stored.queue
@@ -327,7 +307,7 @@ class MemoryBroker:
 
     def drop_dead(self, letters: Collection[str]) -> int:
         with self._changed:
-            return len(self._exhume(letters))
+            return len(self._remove_dead(letters))
 
     def listen(self, queue: Queue) -> _Hearing:
         return _Hearing(queue, self)
@@ -482,15 +462,43 @@ class MemoryBroker:
         first = next(filled, None)
         return first.popleft() if first else None
 
-    def _exhume(self, letters: Collection[str]) -> list[_Stored]:
+    def _remove_dead(self, letters: Collection[str]) -> list[_Stored]:
         """Take these from the dead-letter queue."""
         found = [self._dead.pop(letter, None) for letter in letters]
         return [stored for _, stored in filter(None, found)]
 
-    def _settle(self, worker: str, delivery: Delivery) -> _Stored | None:
-        """Take the delivery out of flight; None if its lease ran out before."""
+    def _do(self, worker: str, act: Act) -> Answer:
+        """Do what is to become of one delivery."""
         joined = self._workers.get(worker)
-        return joined.in_flight.pop(delivery.token, None) if joined else None
+        in_flight = joined.in_flight if joined else {}
+        stored = in_flight.pop(act.delivery.token, None)
+        if stored is None:
+            return GONE
+        match act:
+            case Acknowledge(_, entry, run):
+                if run:
+                    self.end_runs({entry: run})
+            case Delay(_, until):
+                self._delay(stored, until)
+            case SetAside():
+                self._set_aside(worker, act, stored)
+            case GiveBack():
+                self._put_in_front([stored])
+        return DONE
+
+    def _set_aside(self, worker: str, act: SetAside, stored: _Stored) -> None:
+        letter = DeadLetter(
+            str(next(self._serial)),
+            stored.queue,
+            act.reason,
+            self._clock.now(),
+            act.delivery.deliveries,
+            worker,
+            len(stored.message),
+            act.task,
+            act.task_id,
+        )
+        self._dead[letter.id] = letter, stored
 
     def _wait(
         self,

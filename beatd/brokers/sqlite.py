@@ -19,16 +19,24 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from beatd.brokers.base import (
+    DONE,
     ENOUGH,
+    GONE,
+    Acknowledge,
+    Act,
+    Answer,
     DeadLetter,
+    Delay,
     Delayed,
     Delivery,
-    Done,
     Emission,
+    GiveBack,
     Outcome,
     Outgoing,
+    SetAside,
     Term,
     idle,
+    in_turn,
 )
 from beatd.clock import Clock, SystemClock
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError, TermOver
@@ -277,51 +285,33 @@ class SQLiteBroker:
     def interrupt(self) -> None:
         self._calls.put(False)
 
-    def acknowledge(
-        self, worker: str, done: Sequence[Done], send: Sequence[Outgoing] = ()
-    ) -> None:
+    def settle(
+        self,
+        worker: str,
+        acts: Sequence[Act],
+        sends: Sequence[Outgoing],
+        request: int,
+    ) -> list[Answer]:
         with self._transaction() as db:
-            for one in done:
-                settled = db.execute(SQL["settle"], _flight(worker, one.delivery))
-                if settled.rowcount and one.run:
-                    self._end_runs(db, [(one.entry, one.run)])
-            if send and self._first_time(db, worker, done):
-                self._send(db, send)
-        if send:
+            last, answers = self._last_request(db, worker)
+            if request == last:
+                return answers
+            if request < last:
+                return [GONE] * len(acts)
+            self._send(db, sends)
+            done = {at: self._do(db, worker, acts[at]) for at in in_turn(acts)}
+            answers = [done[at] for at in range(len(acts))]
+            letters = "".join(_LETTERS[answer] for answer in answers)
+            db.execute(SQL["remember"], (f"{request} {letters}", worker))
+        if sends or not all(isinstance(act, Acknowledge) for act in acts):
             self._call()
-
-    def give_back(self, worker: str, deliveries: Sequence[Delivery]) -> None:
-        with self._transaction() as db:
-            sql = "SELECT id FROM messages WHERE id = ? AND worker = ? AND attempt = ?"
-            for delivery in reversed(deliveries):
-                found = db.execute(sql, _flight(worker, delivery)).fetchall()
-                self._put_in_front(db, found, deaths=0)
-        self._call()
-
-    def delay(self, worker: str, delivery: Delivery, until: Instant) -> None:
-        with self._transaction() as db:
-            db.execute(SQL["delay"], (until, *_flight(worker, delivery)))
-        self._call()
+        return answers
 
     def delayed(self, queues: Collection[str], limit: int) -> list[Delayed]:
         names = json.dumps(list(queues))
         with self._connection() as db:
             rows = db.execute(SQL["delayed"], (names, limit)).fetchall()
         return [Delayed(*row) for row in rows]
-
-    def bury(
-        self,
-        worker: str,
-        delivery: Delivery,
-        reason: str,
-        task: str = "",
-        task_id: str = "",
-    ) -> None:
-        flight = _flight(worker, delivery)
-        about = (reason, self._clock.now(), task, task_id)
-        with self._transaction() as db:
-            db.execute(SQL["bury"], (*about, *flight))
-            db.execute(SQL["settle"], flight)
 
     def recover(self) -> int:
         with self._transaction() as db:
@@ -346,7 +336,7 @@ class SQLiteBroker:
 
     def retry_dead(self, letters: Collection[str]) -> int:
         with self._transaction() as db:
-            db.executemany(SQL["revive"], [(letter,) for letter in letters])
+            db.executemany(SQL["retry_dead"], [(letter,) for letter in letters])
             found = self._forget(db, letters)
         self._call()
         return found
@@ -508,15 +498,38 @@ class SQLiteBroker:
         sql = "SELECT 1 FROM workers WHERE worker = ?"
         return db.execute(sql, (worker,)).fetchone() is not None
 
-    def _first_time(
-        self, db: sqlite3.Connection, worker: str, done: Sequence[Done]
-    ) -> bool:
-        """Say whether this settlement, which sends something, was not made before."""
-        if not done or not self._joined(db, worker):
-            return True
-        first = done[0].delivery.token
-        sql = "UPDATE workers SET sent = ? WHERE worker = ? AND sent <> ?"
-        return db.execute(sql, (first, worker, first)).rowcount > 0
+    # Settling
+
+    def _last_request(
+        self, db: sqlite3.Connection, worker: str
+    ) -> tuple[int, list[Answer]]:
+        """Return the number of the worker's last request, and what was answered."""
+        sql = "SELECT sent FROM workers WHERE worker = ?"
+        row = db.execute(sql, (worker,)).fetchone()
+        number, _, letters = (row[0] if row else "").partition(" ")
+        # What earlier versions kept here is no number, and of a worker that has ended.
+        last = int(number) if number.isdecimal() else 0
+        return last, [_ANSWERS[letter] for letter in letters]
+
+    def _do(self, db: sqlite3.Connection, worker: str, act: Act) -> Answer:
+        """Do what is to become of one delivery."""
+        flight = _flight(worker, act.delivery)
+        match act:
+            case Acknowledge(_, entry, run):
+                found = db.execute(SQL["acknowledge"], flight).rowcount
+                if found and run:
+                    self._end_runs(db, [(entry, run)])
+            case Delay(_, until):
+                found = db.execute(SQL["delay"], (until, *flight)).rowcount
+            case SetAside(_, reason, task, task_id):
+                about = (reason, self._clock.now(), task, task_id)
+                db.execute(SQL["set_aside"], (*about, *flight))
+                found = db.execute(SQL["acknowledge"], flight).rowcount
+            case GiveBack():
+                rows = db.execute(SQL["in_flight"], flight).fetchall()
+                self._put_in_front(db, rows, deaths=0)
+                found = len(rows)
+        return DONE if found else GONE
 
     # Waiting
 
@@ -645,6 +658,9 @@ class SQLiteBroker:
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _OUTSIDE = {sqlite3.OperationalError, sqlite3.DatabaseError}
 """What SQLite raises for the disk, the file and its locks."""
+
+_LETTERS = {DONE: "d", GONE: "g"}
+_ANSWERS = {letter: answer for answer, letter in _LETTERS.items()}
 
 _of_parents: list[object] = []
 """Connections that a parent process opened, kept so that nothing closes them."""

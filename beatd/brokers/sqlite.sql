@@ -12,8 +12,8 @@
 --           ready is taken in the order of step, place, id: a place is 0, or below for
 --           what was put in front. In flight, `place` is the order of taking.
 --           `deaths` counts the workers that died with it.
--- workers   leases, on the machine's monotonic clock. `sent` is the first token of the
---           last settlement that sent something.
+-- workers   leases, on the machine's monotonic clock. `sent` is the number of the last
+--           request to settle something, and a letter for each answer.
 -- dead      the dead-letter queue; AUTOINCREMENT, so that no number comes twice.
 --
 -- Each method of the broker is one transaction, BEGIN IMMEDIATE to COMMIT, durable when
@@ -176,17 +176,23 @@ UPDATE messages SET
     )
 WHERE id = ?
 
+-- name: in_flight
+SELECT id FROM messages WHERE id = ? AND worker = ? AND attempt = ?
+
+-- name: remember
+UPDATE workers SET sent = ? WHERE worker = ?
+
 -- name: delay
 UPDATE messages SET worker = NULL, attempt = NULL, due = ?
 WHERE id = ? AND worker = ? AND attempt = ?
 
--- name: settle
+-- name: acknowledge
 DELETE FROM messages WHERE id = ? AND worker = ? AND attempt = ?
 
 -- name: purge
 DELETE FROM messages WHERE queue = ? AND worker IS NULL AND due IS NULL
 
--- name: bury
+-- name: set_aside
 INSERT INTO dead (
     queue, step, reason, buried, deliveries, worker, task, task_id, size, message
 )
@@ -197,7 +203,7 @@ FROM messages WHERE id = ? AND worker = ? AND attempt = ?
 SELECT id, queue, reason, buried, deliveries, worker, size, task, task_id
 FROM dead ORDER BY id
 
--- name: revive
+-- name: retry_dead
 INSERT INTO messages (queue, step, message)
 SELECT queue, step, message FROM dead WHERE id = ?
 

@@ -4,7 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from beatd import signals
-from beatd.brokers.base import Delivery, Done, Outgoing
+from beatd.brokers.base import (
+    Acknowledge,
+    Delay,
+    Delivery,
+    GiveBack,
+    Outgoing,
+    SetAside,
+)
 from beatd.clock import Clock
 from beatd.config.settings import Settings
 from beatd.errors import Revoked, TimeLimitExceeded, WorkerLost
@@ -26,15 +33,7 @@ from beatd.runs.report import (
 from beatd.tasks import Task
 from beatd.worker.in_flight import InFlight
 from beatd.worker.reporting import TaskReporter
-from beatd.worker.settle import (
-    Acknowledge,
-    Begin,
-    Bury,
-    Continue,
-    Delay,
-    GiveBack,
-    Settlement,
-)
+from beatd.worker.settle import Begin, Continue, Settlement
 
 
 class Outcomes:
@@ -69,7 +68,7 @@ class Outcomes:
     def unread(self, delivery: Delivery, reason: str) -> None:
         """Set aside a message of which nothing can be read."""
         self._reporter.buried(delivery, reason)
-        self._settle(Settlement(delivery.token, Bury(delivery, one_line(reason))))
+        self._settle(Settlement(delivery.token, SetAside(delivery, one_line(reason))))
 
     def buried(
         self,
@@ -82,7 +81,7 @@ class Outcomes:
         """Keep a FAILURE, and set the message aside."""
         reason = one_line("; ".join([str(error), *history]))
         self._reporter.buried_failed(said, reason, error)
-        act = Bury(delivery, reason, said.task, said.id)
+        act = SetAside(delivery, reason, said.task, said.id)
         kept = self._meta(said, task, State.FAILURE, error)
         end = Failed(State.FAILURE, error, kept is not None)
         self._settle(Settlement(delivery.token, act, kept, _run_of(said), end=end))
@@ -207,11 +206,11 @@ class Outcomes:
         end: Bookkeeping | Failed | None = None,
     ) -> None:
         """Acknowledge the delivery, once its result is kept."""
-        done = _done(run) if over else Done(run.delivery)
         # One that was acknowledged before its run is out of flight: nothing but this
         # tells that its run has ended.
-        ended = _run_of(run.said) if over and run.acknowledged else None
-        act = Acknowledge(done)
+        entry_run = _run_of(run.said) if over else None
+        ended = entry_run if run.acknowledged else None
+        act = Acknowledge(run.delivery, *(entry_run or ("", "")))
         self._settle(Settlement(run.token, act, kept, ended, sends, end))
 
     def _set_aside(
@@ -223,7 +222,7 @@ class Outcomes:
         end: Bookkeeping | Failed | None = None,
     ) -> None:
         said = run.said
-        act = Bury(run.delivery, one_line(reason), said.task, said.id)
+        act = SetAside(run.delivery, one_line(reason), said.task, said.id)
         ended = _run_of(said)
         self._settle(Settlement(run.token, act, kept, ended, sends, end))
 
@@ -244,10 +243,6 @@ class Outcomes:
 def _run_of(said: Envelope) -> tuple[str, str] | None:
     """Return entry and task id, if this is the run of an entry."""
     return (said.beatd_entry, said.id) if said.beatd_entry else None
-
-
-def _done(run: InFlight) -> Done:
-    return Done(run.delivery, *(_run_of(run.said) or ("", "")))
 
 
 def _may_be_retried(run: InFlight) -> bool:

@@ -6,12 +6,22 @@ whose results it is to keep, and no one else.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias
+from itertools import count
+from typing import Protocol
 
 from beatd.background import Backoff, BatchWorker, OnCrash, Outage
-from beatd.brokers.base import Consumer, Delivery, Done, Outgoing, Sender
-from beatd.errors import BrokerUnavailable, ResultUnavailable
-from beatd.instant import Instant, Span
+from beatd.brokers.base import (
+    Acknowledge,
+    Act,
+    Consumer,
+    Delivery,
+    Effect,
+    Outgoing,
+    Sender,
+    SetAside,
+)
+from beatd.errors import BrokerRefused, BrokerUnavailable, ResultUnavailable
+from beatd.instant import Span
 from beatd.results.base import Keeper, Meta, Stored
 from beatd.results.chords import Joined
 from beatd.runs.chords import Conducted, Failed
@@ -19,55 +29,15 @@ from beatd.runs.report import Bookkeeping
 
 
 @dataclass(frozen=True, slots=True)
-class Acknowledge:
-    """It is done with; what follows from its run is sent in the same step."""
-
-    done: Done
-
-    @property
-    def delivery(self) -> Delivery:
-        return self.done.delivery
-
-
-@dataclass(frozen=True, slots=True)
 class Begin:
-    """It is acknowledged, and its run may begin then: at most once."""
-
-    delivery: Delivery
-
-
-@dataclass(frozen=True, slots=True)
-class Bury:
-    """It goes to the dead-letter queue."""
-
-    delivery: Delivery
-    reason: str
-    task: str = ""
-    task_id: str = ""
-    """Task and id, where they could be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Delay:
-    """It waits in the broker for its time."""
-
-    delivery: Delivery
-    until: Instant
-
-
-@dataclass(frozen=True, slots=True)
-class GiveBack:
-    """Others may have it."""
+    """The delivery is acknowledged, and its run may begin then: at most once."""
 
     delivery: Delivery
 
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """Nothing: its run goes on."""
-
-
-Act: TypeAlias = Acknowledge | Begin | Bury | Delay | GiveBack | Continue
+    """Nothing is done: the run goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +45,7 @@ class Settlement:
     """What is to be kept of a run, and what then becomes of its delivery."""
 
     token: str
-    act: Act
+    act: Act | Begin | Continue
     kept: Meta | Stored | None = None
     ended: tuple[str, str] | None = None
     """Entry and task id of a run that ends, where no acknowledgement tells it."""
@@ -85,6 +55,15 @@ class Settlement:
     """What else is to be kept, for others than the run itself."""
     joined: Sequence[Joined] = ()
     """Chords whose bodies are among what is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What the broker is asked for a batch, under the same number until it answers."""
+
+    number: int
+    acts: Sequence[Act]
+    sends: Sequence[Outgoing]
 
 
 class Source(Consumer, Sender, Protocol):
@@ -135,6 +114,8 @@ class Settler:
         self._settled = settled
         self._renew = renew
         self._conductor = conductor
+        self._numbers = count(1)
+        self._request: _Request | None = None
         results_away = Outage("the result backend is away", "results")
         self.keeping = BatchWorker(self._keep, ResultUnavailable, results_away, backoff)
         self.settling = BatchWorker(self._settle, BrokerUnavailable, away)
@@ -170,7 +151,7 @@ class Settler:
     def _conducted(self, settlement: Settlement) -> Settlement:
         """Keep what else is to be kept; give what follows from that, too."""
         act, end = settlement.act, settlement.end
-        if not (self._conductor and end and isinstance(act, Acknowledge | Bury)):
+        if not (self._conductor and end and isinstance(act, Acknowledge | SetAside)):
             return settlement
         more = self._conductor.conduct(act.delivery.message, end)
         sends = [*settlement.sends, *more.sends]
@@ -182,44 +163,51 @@ class Settler:
 
     def _settle(self, batch: Sequence[Settlement]) -> None:
         """Tell the broker. All of it may be told again, when an answer is lost."""
-        begun: list[Done] = []
-        done: list[Done] = []
-        sends: list[Outgoing] = []
-        back: list[Delivery] = []
-        buried: list[Bury] = []
-        for settlement in batch:
-            sends += settlement.sends
-            match settlement.act:
-                case Acknowledge(settled):
-                    done.append(settled)
-                case Begin(delivery):
-                    begun.append(Done(delivery))
-                case GiveBack(delivery):
-                    back.append(delivery)
-                case Bury() as bury:
-                    buried.append(bury)
-                case Delay(delivery, until):
-                    self._broker.delay(self._worker, delivery, until)
-        # Not in one step with `done`: a broker knows a request that is made again by
-        # its first delivery, and one that begins comes here a second time.
-        if begun:
-            self._broker.acknowledge(self._worker, begun)
+        # Not told twice: the number, and what else names this request, stay the same.
+        self._request = self._request or self._request_of(batch)
+        self._ask(self._request)
+        if any(isinstance(one.act, Begin) for one in batch):
             # They were ours if they still could be now: one that others have is passed
-            # over without a word, and must not run here as well.
+            # over, and must not run here as well.
             self._renew()
-        if done:
-            self._broker.acknowledge(self._worker, done, sends)
-        elif sends:
-            self._broker.send(sends)
-        for one in buried:  # after what follows from their runs
-            self._broker.bury(
-                self._worker, one.delivery, one.reason, one.task, one.task_id
-            )
-        if back:
-            self._broker.give_back(self._worker, back)
         if ended := dict(one.ended for one in batch if one.ended):
             self._broker.end_runs(ended)
+        self._request = None
         self._settled(batch)
         for settlement in batch:
             for joined in settlement.joined:
                 self.forgetting.put(joined)
+
+    def _request_of(self, batch: Sequence[Settlement]) -> _Request:
+        acts = [act for one in batch if (act := _asked_of_broker(one.act))]
+        sends = [outgoing for one in batch for outgoing in one.sends]
+        return _Request(next(self._numbers), acts, sends)
+
+    def _ask(self, request: _Request) -> None:
+        """Settle what is asked for. Raises BrokerRefused where some of it is left."""
+        if not request.acts and not request.sends:
+            return
+        answers = self._broker.settle(
+            self._worker, request.acts, request.sends, request.number
+        )
+        refused = [
+            (act, answer.reason)
+            for act, answer in zip(request.acts, answers, strict=True)
+            if answer.effect is Effect.REFUSED
+        ]
+        if refused:
+            # The others are settled, and what was to be sent is sent.
+            acts = [act for act, _ in refused]
+            self._request = _Request(next(self._numbers), acts, ())
+            raise BrokerRefused(refused[0][1])
+
+
+def _asked_of_broker(act: Act | Begin | Continue) -> Act | None:
+    """Return what the broker is to do, if anything."""
+    match act:
+        case Begin(delivery):
+            return Acknowledge(delivery)
+        case Continue():
+            return None
+        case _:
+            return act

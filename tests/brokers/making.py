@@ -1,6 +1,17 @@
 """Short ways to say what the contract's cases hand to a broker."""
 
-from beatd.brokers.base import Broker, Delivery, Emission, Outgoing, Term
+from collections.abc import Sequence
+from itertools import count
+
+from beatd.brokers.base import (
+    Act,
+    Answer,
+    Broker,
+    Delivery,
+    Emission,
+    Outgoing,
+    Term,
+)
 from beatd.instant import MINUTE, Instant
 from beatd.routing import Route
 from beatd.timetable.ledger import Mark
@@ -8,6 +19,8 @@ from beatd.timetable.ledger import Mark
 NOON: Instant = 1_768_737_600_000
 
 CELERY = Route("celery", routing_key="celery")
+
+_requests = count(1)
 
 
 def lead(broker: Broker) -> Term:
@@ -48,3 +61,10 @@ def lying_in(broker: Broker, *queues: str) -> list[bytes]:
 
 def messages(deliveries: list[Delivery]) -> list[bytes]:
     return [delivery.message for delivery in deliveries]
+
+
+def settle(
+    broker: Broker, worker: str, *acts: Act, sends: Sequence[Outgoing] = ()
+) -> list[Answer]:
+    """Settle in one request of its own."""
+    return broker.settle(worker, acts, sends, next(_requests))

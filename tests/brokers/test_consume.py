@@ -6,7 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from beatd.brokers.base import ENOUGH, Broker, Delivery, Done, Outgoing
+from beatd.brokers.base import (
+    ENOUGH,
+    Acknowledge,
+    Broker,
+    Delay,
+    Delivery,
+    GiveBack,
+    Outgoing,
+    SetAside,
+)
 from beatd.clock import SystemClock
 from beatd.instant import MINUTE, SECOND, Instant
 from beatd.routing import Route
@@ -18,6 +27,7 @@ from tests.brokers.making import (
     lying_in,
     messages,
     outgoing,
+    settle,
 )
 from tests.servers import PATIENCE, eventually
 
@@ -132,8 +142,8 @@ def test_what_is_acknowledged_is_gone(broker: Broker, worker: str) -> None:
     fill(broker, b"1", b"2")
     one, two = broker.take(worker, ["celery"], 2, "t1")
 
-    broker.acknowledge(worker, [Done(one), Done(two)])
-    broker.acknowledge(worker, [Done(one)])
+    settle(broker, worker, Acknowledge(one), Acknowledge(two))
+    settle(broker, worker, Acknowledge(one))
     broker.leave(worker)
 
     assert lying_in(broker) == []
@@ -143,7 +153,9 @@ def test_what_follows_is_sent_in_the_same_step(broker: Broker, worker: str) -> N
     fill(broker, b"1")
     [one] = broker.take(worker, ["celery"], 1, "t1")
 
-    broker.acknowledge(worker, [Done(one)], [outgoing(b"retry"), outgoing(b"next")])
+    settle(
+        broker, worker, Acknowledge(one), sends=[outgoing(b"retry"), outgoing(b"next")]
+    )
 
     assert lying_in(broker) == [b"retry", b"next"]
 
@@ -155,9 +167,9 @@ def test_an_acknowledgement_made_again_sends_nothing_twice(
     one, two = broker.take(worker, ["celery"], 2, "t1")
 
     for _ in range(2):
-        broker.acknowledge(worker, [Done(one)], [outgoing(b"after 1")])
+        broker.settle(worker, [Acknowledge(one)], [outgoing(b"after 1")], request=1)
     for _ in range(2):
-        broker.acknowledge(worker, [Done(two)], [outgoing(b"after 2")])
+        broker.settle(worker, [Acknowledge(two)], [outgoing(b"after 2")], request=2)
 
     assert lying_in(broker) == [b"after 1", b"after 2"]
 
@@ -168,7 +180,12 @@ def test_acknowledging_ends_the_current_run_only(broker: Broker, worker: str) ->
     first, second = broker.take(worker, ["celery"], 2, "t1")
     broker.emit(term, [emission("b", NOON + 1, run="id-3")], MINUTE)
 
-    broker.acknowledge(worker, [Done(first, "a", "id-1"), Done(second, "b", "id-2")])
+    settle(
+        broker,
+        worker,
+        Acknowledge(first, "a", "id-1"),
+        Acknowledge(second, "b", "id-2"),
+    )
 
     assert broker.running(["a", "b"]) == {"b": "id-3"}
 
@@ -181,7 +198,7 @@ def test_a_lost_delivery_is_passed_over_but_what_follows_is_sent(
     [lost] = broker.take("w1", ["celery"], 1, "t1")
     eventually(other.recover)
 
-    broker.acknowledge("w1", [Done(lost, "a", "id-1")], [outgoing(b"next")])
+    settle(broker, "w1", Acknowledge(lost, "a", "id-1"), sends=[outgoing(b"next")])
 
     assert lying_in(broker) == [b"a@0", b"next"]
     assert broker.running(["a"]) == {"a": "id-1"}
@@ -200,18 +217,18 @@ def test_what_was_lost_is_settled_by_its_new_worker_and_by_no_one_else(
     [held] = other.take(next_one, ["celery"], 1, "t2")
 
     if how == "acknowledge":
-        broker.acknowledge("w1", [Done(lost)])
+        settle(broker, "w1", Acknowledge(lost))
     elif how == "give_back":
-        broker.give_back("w1", [lost])
+        settle(broker, "w1", GiveBack(lost))
     elif how == "delay":
-        broker.delay("w1", lost, now() - SECOND)
+        settle(broker, "w1", Delay(lost, now() - SECOND))
     else:
-        broker.bury("w1", lost, "no longer ours")
+        settle(broker, "w1", SetAside(lost, "no longer ours"))
 
     assert broker.dead_letters() == []
     other.join("w3", MINUTE)
     assert other.take("w3", ["celery"], 9, "t3") == []
-    other.give_back(next_one, [held])
+    settle(other, next_one, GiveBack(held))
     assert messages(other.take("w3", ["celery"], 9, "t4")) == [b"1"]
 
 
@@ -221,8 +238,8 @@ def test_given_back_deliveries_are_next_again_and_not_counted(
     fill(broker, b"1", b"2", b"3", b"4")
     one, two, three = broker.take(worker, ["celery"], 3, "t1")
 
-    broker.acknowledge(worker, [Done(two)])
-    broker.give_back(worker, [one, two, three])
+    settle(broker, worker, Acknowledge(two))
+    settle(broker, worker, GiveBack(one), GiveBack(two), GiveBack(three))
 
     again = broker.take(worker, ["celery"], 5, "t2")
     assert messages(again) == [b"1", b"3", b"4"]
@@ -233,7 +250,7 @@ def test_given_back_deliveries_keep_their_priority(broker: Broker, worker: str) 
     broker.send([outgoing(b"low", priority=6), outgoing(b"high")])
     taken = broker.take(worker, ["celery"], 2, "t1")
 
-    broker.give_back(worker, taken)
+    settle(broker, worker, *map(GiveBack, taken))
 
     assert lying_in(broker) == [b"high", b"low"]
 
@@ -271,7 +288,7 @@ def test_a_dead_workers_deliveries_come_back_first_and_counted(
         (b"2", 2),
         (b"3", 1),
     ]
-    broker.give_back("dies", taken)
+    settle(broker, "dies", *map(GiveBack, taken))
     assert lying_in(broker) == []
 
 
@@ -285,7 +302,7 @@ def test_each_death_counts(broker: Broker) -> None:
 
     broker.join("last", MINUTE)
     [delivery] = broker.take("last", ["celery"], 1, "t1")
-    broker.give_back("last", [delivery])
+    settle(broker, "last", GiveBack(delivery))
     [delivery] = broker.take("last", ["celery"], 1, "t2")
     assert delivery.deliveries == 4
 
@@ -380,8 +397,8 @@ def test_a_delayed_delivery_leaves_the_flight_and_comes_back(
     fill(broker, b"1")
     [one] = broker.take(worker, ["celery"], 1, "t1")
 
-    broker.delay(worker, one, now() + 30)
-    broker.delay(worker, one, now() + 30)
+    settle(broker, worker, Delay(one, now() + 30))
+    settle(broker, worker, Delay(one, now() + 30))
     broker.leave(worker)
 
     other.join("w2", MINUTE)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from beatd.brokers.base import Broker, DeadLetter, Outgoing
+from beatd.brokers.base import Broker, DeadLetter, GiveBack, Outgoing, SetAside
 from beatd.clock import SystemClock
 from beatd.instant import MINUTE
-from tests.brokers.making import lying_in, messages, outgoing
+from tests.brokers.making import lying_in, messages, outgoing, settle
 from tests.servers import PATIENCE, eventually
 
 
@@ -20,7 +20,7 @@ def bury(broker: Broker, *batch: Outgoing) -> list[str]:
     known = {letter.id for letter in broker.dead_letters()}
     broker.send(batch)
     for delivery in broker.take("w1", ["celery"], len(batch), f"bury {len(known)}"):
-        broker.bury("w1", delivery, "why")
+        settle(broker, "w1", SetAside(delivery, "why"))
     return [one.id for one in broker.dead_letters() if one.id not in known]
 
 
@@ -30,9 +30,9 @@ def test_a_dead_letter_says_where_why_and_when(
     broker.send([outgoing(b"\xff\x00 garbage", "reports"), outgoing(b"2", "reports")])
     garbage, two = broker.take(worker, ["reports"], 2, "t1")
 
-    broker.bury(worker, garbage, "not a message")
-    broker.bury(worker, garbage, "not a message")
-    broker.bury(worker, two, "no such task", "shop.tasks.sync", "id-2")
+    settle(broker, worker, SetAside(garbage, "not a message"))
+    settle(broker, worker, SetAside(garbage, "not a message"))
+    settle(broker, worker, SetAside(two, "no such task", "shop.tasks.sync", "id-2"))
 
     first, second = other.dead_letters()
     assert abs(first.at - SystemClock().now()) < PATIENCE * 1000
@@ -42,7 +42,7 @@ def test_a_dead_letter_says_where_why_and_when(
     assert int(second.id) > int(first.id)
     assert (second.task, second.task_id) == ("shop.tasks.sync", "id-2")
     assert other.dead_message(first.id) == b"\xff\x00 garbage"
-    broker.give_back(worker, [garbage, two])
+    settle(broker, worker, GiveBack(garbage), GiveBack(two))
     assert lying_in(broker, "reports") == []
 
 
@@ -55,7 +55,7 @@ def test_a_dead_letter_knows_how_often_it_was_delivered(
     eventually(broker.recover)
     [one] = broker.take(worker, ["celery"], 1, "t1")
 
-    broker.bury(worker, one, "enough")
+    settle(broker, worker, SetAside(one, "enough"))
 
     [letter] = broker.dead_letters()
     assert letter.deliveries == 2

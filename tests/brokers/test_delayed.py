@@ -2,11 +2,11 @@
 
 from collections.abc import Collection
 
-from beatd.brokers.base import Broker, Outgoing
+from beatd.brokers.base import Broker, Delay, Outgoing
 from beatd.clock import SystemClock
 from beatd.instant import HOUR, MINUTE, Instant
 from beatd.routing import Route
-from tests.brokers.making import CELERY, outgoing
+from tests.brokers.making import CELERY, outgoing, settle
 
 
 def looked_at(
@@ -37,6 +37,6 @@ def test_a_delivery_that_was_put_off_can_be_looked_at(broker: Broker) -> None:
     broker.send([outgoing(b"not yet", priority=6)])
     broker.join("w1", MINUTE)
     (delivery,) = broker.take("w1", ["celery"], 1, "a1")
-    broker.delay("w1", delivery, now + HOUR)
+    settle(broker, "w1", Delay(delivery, now + HOUR))
 
     assert looked_at(broker, ["celery"], 10, now) == [("celery", b"not yet", 60)]

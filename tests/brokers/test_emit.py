@@ -2,12 +2,12 @@
 
 import pytest
 
-from beatd.brokers.base import Broker, Done, Outcome, Term
+from beatd.brokers.base import Acknowledge, Broker, Outcome, Term
 from beatd.errors import TermOver
 from beatd.instant import MINUTE
 from beatd.timetable.ledger import Mark
 from tests.brokers.backends import LEASED
-from tests.brokers.making import CELERY, NOON, emission, lead, lying_in, mark
+from tests.brokers.making import CELERY, NOON, emission, lead, lying_in, mark, settle
 from tests.servers import eventually
 
 QUEUED, DROPPED, KNOWN = Outcome.QUEUED, Outcome.DROPPED, Outcome.KNOWN
@@ -37,7 +37,7 @@ def test_a_slot_whose_message_was_run_and_is_gone_is_known(broker: Broker) -> No
     broker.emit(term, [emission("report")], MINUTE)
     broker.join("w1", MINUTE)
     [taken] = broker.take("w1", [CELERY.queue], 10, "t1")
-    broker.acknowledge("w1", [Done(taken)])
+    settle(broker, "w1", Acknowledge(taken))
 
     assert broker.emit(term, [emission("report")], MINUTE) == [KNOWN]
 

@@ -10,14 +10,14 @@ import pytest
 import redis
 
 from beatd.brokers import connect
-from beatd.brokers.base import Done, Outgoing
+from beatd.brokers.base import Acknowledge, Delay, GiveBack, Outgoing, SetAside
 from beatd.brokers.redis import RedisBroker
 from beatd.brokers.redis.connection import Server as Addresses
 from beatd.config.settings import Failover
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from beatd.instant import MINUTE, SECOND
 from beatd.routing import Queue, Route
-from tests.brokers.making import messages, outgoing
+from tests.brokers.making import messages, outgoing, settle
 from tests.servers import PATIENCE, Server, eventually
 
 LONG = int(PATIENCE) * SECOND
@@ -199,10 +199,10 @@ def test_what_was_settled_elsewhere_is_delivered_again_where_it_came_from(
     lose(broker)
 
     broker.join("w", 500)
-    broker.acknowledge("w", [Done(one)], [outgoing(b"follows")])
-    broker.bury("w", two, "why")
-    broker.delay("w", three, 2**45)
-    broker.give_back("w", [four])
+    settle(broker, "w", Acknowledge(one), sends=[outgoing(b"follows")])
+    settle(broker, "w", SetAside(two, "why"))
+    settle(broker, "w", Delay(three, 2**45))
+    settle(broker, "w", GiveBack(four))
 
     assert lying_at(second) == [b"follows"]
     assert broker.dead_letters() == []
@@ -266,7 +266,7 @@ def test_a_take_that_is_made_again_elsewhere_loses_nothing(
 
     broker.join("w", MINUTE)
     [there] = broker.take("w", ["celery"], 1, "a1")
-    broker.acknowledge("w", [Done(there)])
+    settle(broker, "w", Acknowledge(there))
     second.freeze()
     first.thaw()
     lose(broker)
@@ -292,7 +292,7 @@ def test_a_short_fault_costs_nothing_while_the_other_address_is_away(
     lose(broker)
     first.thaw()
 
-    broker.acknowledge("w", [Done(one)])
+    settle(broker, "w", Acknowledge(one))
 
     with first.client() as client:
         assert client.keys("*inflight*") == []
@@ -347,7 +347,7 @@ def test_a_server_that_is_full_after_a_fault_lets_work_be_settled(
     first.thaw()
     with first.client() as admin:
         admin.config_set("maxmemory", "1")
-        broker.acknowledge("w", [Done(one)])
+        settle(broker, "w", Acknowledge(one))
         admin.config_set("maxmemory", "0")
 
         assert admin.keys("*inflight*") == []

@@ -13,7 +13,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from beatd.brokers.base import Broker, Delivery, Done, Emission, Outgoing, Term
+from beatd.brokers.base import (
+    Acknowledge,
+    Broker,
+    Delivery,
+    Emission,
+    GiveBack,
+    Outgoing,
+    Term,
+)
 from beatd.brokers.memory import MemoryBroker
 from beatd.errors import TermOver
 from beatd.instant import MINUTE
@@ -54,6 +62,7 @@ class SameAnswers(RuleBasedStateMachine):
         self.terms: list[Term] = []
         self.leads = False
         self.attempts = 0
+        self.requests = 0
         self.taken: list[tuple[Delivery, ...]] = []
         """What was taken since the worker joined, as each broker gave it."""
         self.joined = False
@@ -144,18 +153,21 @@ class SameAnswers(RuleBasedStateMachine):
         pairs = data.draw(st.permutations(self.taken))[: data.draw(st.integers(0, 3))]
         entry, run = data.draw(entries), data.draw(st.sampled_from(["", "id-1"]))
         send = [Outgoing(route, b"follows") for route in follows]
+        self.requests += 1
         for index, broker in enumerate(self.brokers):
-            done = [Done(pair[index], entry, run) for pair in pairs]
+            acts = [Acknowledge(pair[index], entry, run) for pair in pairs]
             for _ in range(times):
-                broker.acknowledge("w", done, send)
+                broker.settle("w", acts, send, self.requests)
         self.taken = [pair for pair in self.taken if pair not in pairs]
         self.look()
 
     @rule(data=st.data())
     def give_back(self, data: Any) -> None:
         pairs = data.draw(st.permutations(self.taken))[: data.draw(st.integers(0, 3))]
+        self.requests += 1
         for index, broker in enumerate(self.brokers):
-            broker.give_back("w", [pair[index] for pair in pairs])
+            acts = [GiveBack(pair[index]) for pair in pairs]
+            broker.settle("w", acts, [], self.requests)
 
     def look(self) -> None:
         memory, other = self.brokers

@@ -15,13 +15,33 @@ import pytest
 import redis
 
 from beatd.brokers import connect
-from beatd.brokers.base import ENOUGH, Broker, Done, Outcome, Outgoing
+from beatd.brokers.base import (
+    DONE,
+    ENOUGH,
+    Acknowledge,
+    Act,
+    Broker,
+    Delay,
+    GiveBack,
+    Outcome,
+    Outgoing,
+    SetAside,
+)
 from beatd.brokers.redis import RedisBroker
 from beatd.clock import SystemClock
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from beatd.instant import HOUR, MINUTE, SECOND
 from beatd.routing import Queue, Route
-from tests.brokers.making import CELERY, NOON, emission, lead, lying_in, mark, outgoing
+from tests.brokers.making import (
+    CELERY,
+    NOON,
+    emission,
+    lead,
+    lying_in,
+    mark,
+    outgoing,
+    settle,
+)
 from tests.fakes import FakeClock
 from tests.proxy import Fault, Proxy
 from tests.servers import PATIENCE, Server, emptied, eventually
@@ -142,7 +162,7 @@ def test_whatever_is_cut_a_message_is_taken_and_followed_once(
     far.join("w", MINUTE)
     # The server knows the scripts after that.
     [zero] = far.take("w", ["celery"], 1, "attempt-0")
-    far.acknowledge("w", [Done(zero)], [outgoing(b"after 0")])
+    far.settle("w", [Acknowledge(zero)], [outgoing(b"after 0")], request=1)
 
     proxy.arm(fault, b"attempt-1")
     with pytest.raises(BrokerUnavailable):
@@ -152,7 +172,7 @@ def test_whatever_is_cut_a_message_is_taken_and_followed_once(
     proxy.arm(fault, b"follows")
     for _ in range(2):
         try:
-            far.acknowledge("w", [Done(one)], [outgoing(b"follows")])
+            far.settle("w", [Acknowledge(one)], [outgoing(b"follows")], request=2)
         except BrokerUnavailable:
             continue
     far.leave("w")
@@ -324,12 +344,12 @@ def test_a_full_server_refuses_and_the_slot_is_queued_once_later(
             with pytest.raises(BrokerRefused, match="out of memory"):
                 broker.emit(term, [emission("a", NOON + 1)], MINUTE)
             with pytest.raises(BrokerRefused, match="out of memory"):
-                broker.acknowledge("w", [Done(one)], [outgoing(b"next")])
+                settle(broker, "w", Acknowledge(one), sends=[outgoing(b"next")])
         finally:
             admin.config_set("maxmemory", "0")
 
     assert broker.emit(term, [emission("a", NOON + 1)], MINUTE) == [QUEUED]
-    broker.acknowledge("w", [Done(one)], [outgoing(b"next")])
+    settle(broker, "w", Acknowledge(one), sends=[outgoing(b"next")])
     assert lying_in(broker) == [b"a@1", b"next"]
     broker.close()
 
@@ -514,14 +534,77 @@ def test_what_is_refused_in_part_is_not_sent_in_part(
 
     for _ in range(3):
         with pytest.raises(BrokerRefused, match="rename the queue"):
-            broker.acknowledge("w", [Done(one)], sends)
+            settle(broker, "w", Acknowledge(one), sends=sends)
         with pytest.raises(BrokerRefused, match="rename the queue"):
             broker.send(sends)
 
     assert broker.delayed(["celery"], 9) == []
     client.delete("taken")
-    broker.acknowledge("w", [Done(one)], sends)
+    settle(broker, "w", Acknowledge(one), sends=sends)
     assert lying_in(broker, "celery", "b", "taken") == [b"next", b"more", b"x"]
+
+
+def test_an_act_that_is_refused_holds_up_no_other(
+    broker: RedisBroker, client: Any
+) -> None:
+    broker.send([outgoing(b"1"), outgoing(b"2", "taken"), outgoing(b"3")])
+    broker.join("w", MINUTE)
+    one, three, two = broker.take("w", ["celery", "taken"], 3, "t1")
+    client.set("taken", "by another program")
+    acts: list[Act] = [GiveBack(one), GiveBack(two), Acknowledge(three)]
+
+    first = broker.settle("w", acts, [outgoing(b"next")], 1)
+    again = broker.settle("w", acts, [outgoing(b"next")], 1)
+
+    assert first == again
+    assert [answer.effect.value for answer in first] == ["done", "refused", "done"]
+    assert "rename the queue" in first[1].reason
+    client.delete("taken")
+    assert broker.settle("w", [GiveBack(two)], [], 2) == [DONE]
+    assert lying_in(broker, "celery", "taken") == [b"1", b"next", b"2"]
+
+
+def test_what_may_not_be_remembered_is_not_sent(
+    server: Server, client: Any, user: str
+) -> None:
+    broker = RedisBroker(server.url(user=user), namespace="test")
+    broker.send([outgoing(b"1")])
+    broker.join("w", MINUTE)
+    [one] = broker.take("w", ["celery"], 1, "t1")
+
+    client.execute_command("ACL", "SETUSER", "u", "-set")
+    for _ in range(3):
+        with pytest.raises(BrokerRefused, match="ACL"):
+            broker.settle("w", [Acknowledge(one)], [outgoing(b"next")], 1)
+    client.execute_command("ACL", "SETUSER", "u", "+set")
+    broker.settle("w", [Acknowledge(one)], [outgoing(b"next")], 1)
+
+    assert lying_in(broker) == [b"next"]
+    broker.close()
+
+
+@pytest.mark.parametrize("command", ["hdel", "hget", "hset", "zadd", "incr"])
+def test_what_may_not_be_done_is_not_sent_for_twice(
+    server: Server, client: Any, user: str, command: str
+) -> None:
+    broker = RedisBroker(server.url(user=user), namespace="test")
+    broker.send([outgoing(b"1"), outgoing(b"2")])
+    broker.join("w", MINUTE)
+    one, two = broker.take("w", ["celery"], 2, "t1")
+    acts: list[Act] = [Delay(one, 2**45), SetAside(two, "bad")]
+
+    client.execute_command("ACL", "SETUSER", "u", f"-{command}")
+    answers = broker.settle("w", acts, [outgoing(b"next")], 1)
+    client.execute_command("ACL", "SETUSER", "u", f"+{command}")
+    left = [act for act, answer in zip(acts, answers, strict=True) if answer != DONE]
+    broker.settle("w", left, [], 2)
+
+    assert left
+    assert all("ACL" in answer.reason for answer in answers if answer != DONE)
+    assert lying_in(broker) == [b"next"]
+    assert [late.message for late in broker.delayed(["celery"], 9)] == [b"1"]
+    assert [letter.reason for letter in broker.dead_letters()] == ["bad"]
+    broker.close()
 
 
 def test_a_full_server_lets_work_be_moved(spoilt: Server) -> None:
@@ -533,10 +616,10 @@ def test_a_full_server_lets_work_be_moved(spoilt: Server) -> None:
         admin.config_set("maxmemory", "1")
         try:
             late, one, two, three = broker.take("w", ["celery"], 4, "t1")
-            broker.acknowledge("w", [Done(late)])
-            broker.give_back("w", [one])
-            broker.bury("w", two, "why")
-            broker.delay("w", three, 2**45)
+            settle(broker, "w", Acknowledge(late))
+            settle(broker, "w", GiveBack(one))
+            settle(broker, "w", SetAside(two, "why"))
+            settle(broker, "w", Delay(three, 2**45))
             again = broker.take("w", ["celery"], 2, "t2")
             broker.leave("w")
         finally:
@@ -606,7 +689,7 @@ def test_a_delay_is_as_long_as_asked_whatever_the_server_s_clock_says(
     [one] = broker.take("w", ["celery"], 1, "t1")
     broker.send([Outgoing(CELERY, b"soon", due=clock.now() + 50)])
     broker.send([Outgoing(CELERY, b"later", due=clock.now() + MINUTE)])
-    broker.delay("w", one, clock.now() + MINUTE)
+    settle(broker, "w", Delay(one, clock.now() + MINUTE))
     waits = [one.due - clock.now() for one in broker.delayed(["celery"], 9)]
 
     [soon] = eventually(lambda: broker.take("w", ["celery"], 9, "t2"))
@@ -694,10 +777,10 @@ def test_what_celery_workers_hold_is_not_touched(
     recovered = eventually(broker.recover)
     broker.join("w", MINUTE)
     [later, back, bad, good, rest] = broker.take("w", ["celery"], 9, "t2")
-    broker.delay("w", later, NOON)  # long ago: it comes back at once
-    broker.give_back("w", [back])
-    broker.bury("w", bad, "why")
-    broker.acknowledge("w", [Done(good)], [outgoing(b"next")])
+    settle(broker, "w", Delay(later, NOON))  # long ago: it comes back at once
+    settle(broker, "w", GiveBack(back))
+    settle(broker, "w", SetAside(bad, "why"))
+    settle(broker, "w", Acknowledge(good), sends=[outgoing(b"next")])
     broker.stay("w", MINUTE)
     taken = broker.take("w", ["celery"], 9, "t3")
     broker.leave("w")
@@ -718,7 +801,7 @@ def test_nothing_of_a_worker_is_left_when_it_has_gone(
     eventually(broker.recover)
     broker.join("w", MINUTE)
     [one] = broker.take("w", ["celery"], 1, "t2")
-    broker.acknowledge("w", [Done(one)], [outgoing(b"next")])
+    settle(broker, "w", Acknowledge(one), sends=[outgoing(b"next")])
     broker.leave("w")
 
     client.delete("celery")
@@ -765,7 +848,7 @@ def test_every_key_and_channel_begins_with_the_global_prefix(
     broker.send([Outgoing(CELERY, b"2", due=2**45)])
     broker.join("w", MINUTE)
     [one, two] = broker.take("w", ["celery", "q"], 2, "t1")
-    broker.bury("w", one, "why")
+    settle(broker, "w", SetAside(one, "why"))
     with client.pubsub() as news:
         news.psubscribe("*")
         news.get_message(timeout=PATIENCE)
@@ -822,7 +905,7 @@ def test_a_dead_letter_says_everything_in_json(
     broker.join("w1", MINUTE)
     [one] = broker.take("w1", ["celery"], 1, "t1")
 
-    broker.bury("w1", one, "not a task message")
+    settle(broker, "w1", SetAside(one, "not a task message"))
 
     [(number, raw)] = client.hgetall("{beatd:test}:dead").items()
     record = json.loads(raw)

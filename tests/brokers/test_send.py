@@ -4,10 +4,10 @@ import logging
 
 import pytest
 
-from beatd.brokers.base import Broker, Outcome, Outgoing
+from beatd.brokers.base import Broker, GiveBack, Outcome, Outgoing
 from beatd.instant import MINUTE
 from beatd.routing import Queue, Route
-from tests.brokers.making import CELERY, emission, lead, lying_in, outgoing
+from tests.brokers.making import CELERY, emission, lead, lying_in, outgoing, settle
 
 
 def test_messages_lie_in_the_order_in_which_they_were_sent(
@@ -145,6 +145,6 @@ def test_a_purge_removes_what_lies_in_the_queues_whatever_its_priority(
     assert other.purge(["celery", "third", "empty"]) == 3
 
     assert other.purge(["celery", "third"]) == 0
-    broker.give_back("w1", [taken])
+    settle(broker, "w1", GiveBack(taken))
     assert lying_in(broker, "celery", "third", "other") == [b"taken", b"kept"]
     assert [one.message for one in broker.delayed(["celery"], 9)] == [b"waits"]

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from beatd.brokers.base import Broker
+from beatd.brokers.base import Broker, SetAside
 from beatd.brokers.sqlite import SQLiteBroker
 from beatd.cli import beatd, main
 from beatd.cli.output import Screen
 from beatd.instant import HOUR, MINUTE
 from beatd.service import running as service  # noqa: F401 - not for the first time at a frozen time
-from tests.brokers.making import lying_in, outgoing
+from tests.brokers.making import lying_in, outgoing, settle
 from tests.cli.conftest import NOW, Run, unsaid
 from tests.fakes import FakeClock
 
@@ -68,7 +68,7 @@ def bury(broker: Broker, queue: str, message: bytes | None, *about: str) -> None
         broker.send([outgoing(message, queue)])
     broker.join("w1", 1000 * HOUR)
     [delivery] = broker.take("w1", [queue], 1, f"{about}")
-    broker.bury("w1", delivery, *about)
+    settle(broker, "w1", SetAside(delivery, *about))
 
 
 def ids(broker: Broker) -> list[str]:

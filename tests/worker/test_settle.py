@@ -5,14 +5,22 @@ from collections.abc import Sequence
 import pytest
 
 from beatd.background import Outage
-from beatd.brokers.base import Delivery, Done
+from beatd.brokers.base import (
+    Acknowledge,
+    Act,
+    Answer,
+    Delivery,
+    Effect,
+    GiveBack,
+    Outgoing,
+)
 from beatd.brokers.memory import MemoryBroker
-from beatd.errors import ResultUnavailable
+from beatd.errors import BrokerRefused, BrokerUnavailable, ResultUnavailable
 from beatd.results.base import State
 from beatd.results.chords import Joined
 from beatd.runs.chords import Conducted, Failed
 from beatd.runs.report import Bookkeeping
-from beatd.worker.settle import Acknowledge, Settlement, Settler
+from beatd.worker.settle import Continue, Settlement, Settler
 from tests.brokers.making import outgoing
 
 FAILED = Failed(State.FAILURE, ValueError("no"), False)
@@ -57,5 +65,96 @@ def test_nothing_is_handed_on_twice_when_a_part_of_a_batch_cannot_be_kept() -> N
     assert [one.message for one in sent] == [b"after 1", b"after 2"]
 
 
+class Choosy(MemoryBroker):
+    """Refuses to take the first message back, as long as `refuses`; counts requests."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refuses = False
+        self.asked: list[tuple[int, list[bytes], int]] = []
+
+    def settle(
+        self,
+        worker: str,
+        acts: Sequence[Act],
+        sends: Sequence[Outgoing],
+        request: int,
+    ) -> list[Answer]:
+        refused = [act for act in acts if self.refuses and isinstance(act, GiveBack)]
+        done = [act for act in acts if act not in refused]
+        answers = iter(super().settle(worker, done, sends, request))
+        self.asked.append(
+            (request, [act.delivery.message for act in acts], len(sends)),
+        )
+        refusal = Answer(Effect.REFUSED, "not this one")
+        return [refusal if act in refused else next(answers) for act in acts]
+
+
+def settler_of(broker: MemoryBroker, settled: list[Settlement]) -> Settler:
+    away = Outage("the broker is away", "broker")
+    return Settler(broker, "me", None, settled.extend, away, lambda: None)
+
+
+def test_what_is_refused_is_asked_for_again_alone() -> None:
+    broker = Choosy()
+    broker.join("me", 60_000)
+    broker.send([outgoing(b"1"), outgoing(b"2")])
+    one, two = broker.take("me", ["celery"], 2, "t1")
+    settled: list[Settlement] = []
+    settler = settler_of(broker, settled)
+    settler.put(Settlement(one.token, GiveBack(one)))
+    settler.put(Settlement(two.token, Acknowledge(two), sends=[outgoing(b"next")]))
+
+    broker.refuses = True
+    for _ in range(2):
+        with pytest.raises(BrokerRefused, match="not this one"):
+            settler.settling.turn()
+    assert settled == []
+    broker.refuses = False
+    settler.settling.turn()
+
+    assert len(settled) == 2
+    asked = [(1, [b"1", b"2"], 1), (2, [b"1"], 0), (3, [b"1"], 0)]
+    assert broker.asked == asked
+    left = broker.take("me", ["celery"], 9, "t2")
+    assert [one.message for one in left] == [b"1", b"next"]
+
+
+class Away(MemoryBroker):
+    """Settles, and then gives no answer, for some times."""
+
+    lost = 2
+
+    def settle(
+        self,
+        worker: str,
+        acts: Sequence[Act],
+        sends: Sequence[Outgoing],
+        request: int,
+    ) -> list[Answer]:
+        answers = super().settle(worker, acts, sends, request)
+        if self.lost > 0:
+            self.lost -= 1
+            raise BrokerUnavailable("the answer was lost")
+        return answers
+
+
+def test_what_follows_is_sent_once_whatever_answers_are_lost() -> None:
+    broker = Away()
+    settled: list[Settlement] = []
+    settler = settler_of(broker, settled)
+    settler.put(Settlement("1", Continue(), sends=[outgoing(b"next")]))
+
+    for _ in range(2):
+        with pytest.raises(BrokerUnavailable):
+            settler.settling.turn()
+    settler.settling.turn()
+
+    broker.join("me", 60_000)
+    left = broker.take("me", ["celery"], 9, "t1")
+    assert [one.message for one in left] == [b"next"]
+    assert len(settled) == 1
+
+
 def settlement_of(delivery: Delivery) -> Settlement:
-    return Settlement(delivery.token, Acknowledge(Done(delivery)), end=FAILED)
+    return Settlement(delivery.token, Acknowledge(delivery), end=FAILED)

@@ -18,7 +18,7 @@ if held then
 end
 
 local last = tonumber(redis.call('GET', KEYS[2]) or '0')
-local number = string.format('%.0f', math.max(last, tonumber(ARGV[3])) + 1)
+local number = whole(math.max(last, tonumber(ARGV[3])) + 1)
 redis.call('SET', KEYS[2], number)
 redis.call('SET', KEYS[1], number .. ' ' .. ARGV[4] .. ' ' .. ARGV[1], 'PX', ARGV[2])
 return tonumber(number)

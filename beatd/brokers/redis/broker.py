@@ -13,14 +13,22 @@ import msgspec
 import redis
 
 from beatd.brokers.base import (
+    DONE,
     ENOUGH,
+    GONE,
+    Acknowledge,
+    Act,
+    Answer,
     DeadLetter,
+    Delay,
     Delayed,
     Delivery,
-    Done,
+    Effect,
     Emission,
+    GiveBack,
     Outcome,
     Outgoing,
+    SetAside,
     Term,
     idle,
 )
@@ -31,7 +39,7 @@ from beatd.brokers.redis.wire import Wire
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Failover
 from beatd.errors import BrokerRefused, TermOver
-from beatd.instant import DAY, HOUR, SECOND, Instant, Span
+from beatd.instant import DAY, HOUR, SECOND, Span
 from beatd.routing import Queue, Route
 from beatd.timetable.ledger import LedgerCopy, Mark
 
@@ -47,6 +55,9 @@ CHUNK = 1000
 REMEMBER_ANSWERS: Span = HOUR
 REMEMBER_DEATHS: Span = 7 * DAY
 
+NOT_REMEMBERED = 0
+"""The number of a request that may be done twice when it is made again."""
+
 CHANNEL, LIST = "channel", "0"
 """Kinds of destinations; a number above 0 is a list that lives for so many ms."""
 
@@ -55,6 +66,8 @@ _OUTCOMES = {
     ord("d"): Outcome.DROPPED,
     ord("k"): Outcome.KNOWN,
 }
+
+_ANSWERS = {b"d": DONE, b"g": GONE}
 
 
 class RedisBroker:
@@ -226,7 +239,7 @@ class RedisBroker:
         if len(commands) == 1 and commands[0][0] != "DELAY":
             self._ask(*commands[0])
         elif commands:
-            self._settle("", (), commands)
+            self._settle("", (), commands, NOT_REMEMBERED)
 
     # Consumer
 
@@ -269,21 +282,14 @@ class RedisBroker:
     def interrupt(self) -> None:
         self._messages.bell.ring()
 
-    def acknowledge(
-        self, worker: str, done: Sequence[Done], send: Sequence[Outgoing] = ()
-    ) -> None:
-        self._settle(worker, done, self._sending(send))
-
-    def give_back(self, worker: str, deliveries: Sequence[Delivery]) -> None:
-        tokens = [delivery.token for delivery in deliveries]
-        self._run("give_back", [self._in_flight(self._lease(worker))], tokens)
-
-    def delay(self, worker: str, delivery: Delivery, until: Instant) -> None:
-        in_flight = self._in_flight(self._lease(worker))
-        keys = [in_flight, self._key("delayed"), self._key("late")]
-        # Not the instant: the server's clock need not agree with ours.
-        wait = until - self._clock.now()
-        self._run("delay", keys, [delivery.token, secrets.token_hex(8), wait])
+    def settle(
+        self,
+        worker: str,
+        acts: Sequence[Act],
+        sends: Sequence[Outgoing],
+        request: int,
+    ) -> list[Answer]:
+        return self._settle(worker, acts, self._sending(sends), request)
 
     def delayed(self, queues: Collection[str], limit: int) -> list[Delayed]:
         lists = self._wire.lists(queues)
@@ -299,29 +305,6 @@ class RedisBroker:
                 if queue := lists.get(place):
                     found.append(Delayed(queue, message, int(float(moment)) - ahead))
         return found[:limit]
-
-    def bury(
-        self,
-        worker: str,
-        delivery: Delivery,
-        reason: str,
-        task: str = "",
-        task_id: str = "",
-    ) -> None:
-        record = {
-            "queue": delivery.queue,
-            "reason": reason,
-            "at": self._clock.now(),
-            "deliveries": delivery.deliveries,
-            "worker": worker,
-            "size": len(delivery.message),
-            "task": task,
-            "task_id": task_id,
-        }
-        own = ("dead", "dead_messages", "dead_serial", "deliveries")
-        keys = [self._in_flight(self._lease(worker)), *map(self._key, own)]
-        arguments = [delivery.token, msgspec.json.encode(record), _digest(delivery)]
-        self._run("bury", keys, arguments)
 
     def recover(self) -> int:
         dead = iter(self._run("dead_workers", [self._key("workers")], []))
@@ -348,12 +331,12 @@ class RedisBroker:
         return None if held is None else _unpack(held)[1]
 
     def retry_dead(self, letters: Collection[str]) -> int:
-        return self._exhume("retry_dead", letters)
+        return self._decide("retry_dead", letters)
 
     def drop_dead(self, letters: Collection[str]) -> int:
-        return self._exhume("drop_dead", letters)
+        return self._decide("drop_dead", letters)
 
-    def _exhume(self, script: str, letters: Collection[str]) -> int:
+    def _decide(self, script: str, letters: Collection[str]) -> int:
         keys = [self._key("dead"), self._key("dead_messages")]
         return sum(self._run(script, keys, some) for some in _chunks(list(letters)))
 
@@ -489,24 +472,67 @@ class RedisBroker:
                     client.execute_command(*command)
 
     def _settle(
-        self, worker: str, done: Sequence[Done], commands: Sequence[Command]
-    ) -> None:
-        arguments: list[Any] = [len(done), REMEMBER_ANSWERS]
-        for one in done:
-            arguments += one.delivery.token, one.entry, one.run, _digest(one.delivery)
-        for command in commands:
-            arguments += len(command), *command
+        self,
+        worker: str,
+        acts: Sequence[Act],
+        commands: Sequence[Command],
+        request: int,
+    ) -> list[Answer]:
+        words = [part for one in commands for part in (len(one), *one)]
+        sends = len(words)
+        for act in acts:
+            words += self._words(worker, act)
         name = self._lease(worker)
-        keys = [
-            self._in_flight(name),
-            self._key("runs"),
-            self._key("deliveries"),
-            self._answered(name),
-        ]
-        self._run("acknowledge", keys, arguments)
+        own = ("runs", "deliveries", "delayed", "late")
+        dead = ("dead", "dead_messages", "dead_serial")
+        keys = [self._in_flight(name), self._answered(name)]
+        keys += map(self._key, (*own, *dead))
+        counts = [request, REMEMBER_ANSWERS, len(acts), sends]
+        answers: bytes = self._run("settle", keys, [*counts, *words])
+        if not answers:
+            return [DONE] * len(acts)
+        return [self._answer(line) for line in answers.split(b"\n")]
+
+    def _words(self, worker: str, act: Act) -> Command:
+        """Return the words that settle.lua has for an act."""
+        token = act.delivery.token
+        match act:
+            case Acknowledge(delivery, entry, run):
+                if run or delivery.deliveries > 1:
+                    return "finish", token, entry, run, _digest(delivery)
+                return "acknowledge", token
+            case Delay(_, until):
+                # Not the instant: the server's clock need not agree with ours.
+                wait = until - self._clock.now()
+                return "delay", token, secrets.token_hex(8), wait
+            case SetAside(delivery):
+                record = self._record(worker, act)
+                return "set_aside", token, record, _digest(delivery)
+            case GiveBack():
+                return "give_back", token
+
+    def _record(self, worker: str, act: SetAside) -> bytes:
+        """Return what is known of a dead letter, in JSON."""
+        record = {
+            "queue": act.delivery.queue,
+            "reason": act.reason,
+            "at": self._clock.now(),
+            "deliveries": act.delivery.deliveries,
+            "worker": worker,
+            "size": len(act.delivery.message),
+            "task": act.task,
+            "task_id": act.task_id,
+        }
+        return msgspec.json.encode(record)
+
+    def _answer(self, line: bytes) -> Answer:
+        """Return what the server says of one act."""
+        if answer := _ANSWERS.get(line):
+            return answer
+        return Answer(Effect.REFUSED, self._server.refusal(line[1:].decode()))
 
     def _sending(self, batch: Sequence[Outgoing]) -> list[Command]:
-        """Give the commands that send the batch: acknowledge.lua says which there are.
+        """Return the commands that send the batch: settle.lua says which there are.
 
         Those for one list become one; what cannot be taken back comes last.
         """
@@ -535,10 +561,9 @@ class RedisBroker:
         return [*pushes, *delays, *lives, *published]
 
     def _delay(self, place: str, wait: Span, message: bytes) -> Command:
-        keys = self._key("delayed"), self._key("late")
         name = place.encode()
         held = b"0:%d:%b%b" % (len(name), name, message)
-        return ("DELAY", *keys, secrets.token_hex(8), wait, held)
+        return ("DELAY", secrets.token_hex(8), wait, held)
 
     def _ways(
         self, batch: Sequence[Emission]
@@ -625,7 +650,7 @@ def _mark(row: bytes) -> Mark:
 
 
 def _unpack(held: bytes) -> tuple[str, bytes]:
-    """Give list and message of a held message; take.lua says its form."""
+    """Give list and message of a held message; prelude.lua says its form."""
     _, size, rest = held.split(b":", 2)
     return rest[: int(size)].decode(errors="replace"), rest[int(size) :]
 
@@ -643,6 +668,8 @@ def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
 
 @cache
 def _script(name: str) -> tuple[str, str]:
-    """Read a script; give its text, and the digest by which the server knows it."""
-    text = resources.files(__package__).joinpath(f"{name}.lua").read_text("utf-8")
+    """Return a script's text, and the digest by which the server knows it."""
+    folder = resources.files(__package__)
+    parts = [folder.joinpath(f"{part}.lua") for part in ("prelude", name)]
+    text = "".join(part.read_text("utf-8") for part in parts)
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()

@@ -176,6 +176,11 @@ class Server:
                 self._leave(present)
             raise BrokerUnavailable(f"{present.name}: {error}") from error
 
+    def refusal(self, words: str) -> str:
+        """Return in words for people what the server says that it refuses."""
+        _, refused = _refusal(self.present, redis.ResponseError(words))
+        return str(refused)
+
     def check_version(self) -> str:
         """Say who answers, at the first address in turn that does.
 

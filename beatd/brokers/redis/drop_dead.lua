@@ -1,7 +1,7 @@
 -- Removes dead letters.
 --
 -- KEYS  1 dead      hash: id -> JSON record
---       2 messages  hash: id -> held message (take.lua)
+--       2 messages  hash: id -> held message (prelude.lua)
 -- ARGV  ids
 --
 -- Gives the number of those that were there.

@@ -21,8 +21,7 @@ local KEYS, ARGV = KEYS, ARGV -- locals are found faster
 local call, tonumber, byte, match = redis.call, tonumber, string.byte, string.match
 local CHUNK = 1000 -- Lua passes only so many arguments at once
 
-local held = call('GET', KEYS[1])
-if not held or held:sub(1, #ARGV[1]) ~= ARGV[1] then
+if not leads(KEYS[1], ARGV[1]) then
   return false
 end
 

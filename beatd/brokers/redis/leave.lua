@@ -1,22 +1,22 @@
 -- Ends a worker's lease and puts all that it holds back to the front of the lists.
 --
 -- KEYS  1 workers     sorted set: worker -> end of its lease, ms of the server's clock
---       2 in flight   hash: token -> held message (take.lua)
+--       2 in flight   hash: token -> held message (prelude.lua)
 --       3 deliveries  hash: SHA-1 of a message -> how often a worker died with it
---       4 answered    first token of the worker's last request that sent something
+--       4 answered    text: the worker's last request, and what was answered
 -- ARGV  1 worker  2 how long to remember deaths, in ms
 --       3 the lease end that ran out; absent when the worker leaves by itself
 --
 -- Gives the number of messages put back; each counts as one more death if the lease
 -- ran out. Does nothing if the lease was renewed meanwhile. What its list refuses stays
 -- in flight, and the lease that ran out with it, for others to try. A full server lets
--- it be done (take.lua).
+-- it be done.
 
 local died = ARGV[3]
 if died and redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= died then
   return 0
 end
-redis.call('HDEL', KEYS[2], '')
+pass_when_full(KEYS[2])
 
 -- Two looks at each: all of them at once may be more than fits into memory twice.
 local serials, tokens = {}, redis.call('HKEYS', KEYS[2])
@@ -26,10 +26,8 @@ end
 table.sort(tokens, function(one, other) return serials[one] > serials[other] end)
 local back = 0
 for _, token in ipairs(tokens) do
-  local held = redis.call('HGET', KEYS[2], token)
-  local size, at = held:match('^%d+:(%d+):()')
-  local message = held:sub(at + size)
-  local answer = redis.pcall('RPUSH', held:sub(at, at + size - 1), message)
+  local list, message = released(redis.call('HGET', KEYS[2], token))
+  local answer = redis.pcall('RPUSH', list, message)
   if type(answer) ~= 'table' then
     redis.call('HDEL', KEYS[2], token)
     back = back + 1

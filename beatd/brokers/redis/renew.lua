@@ -5,8 +5,7 @@
 --
 -- Gives 1, or 0 if the term is over.
 
-local held = redis.call('GET', KEYS[1])
-if not held or held:sub(1, #ARGV[1]) ~= ARGV[1] then
+if not leads(KEYS[1], ARGV[1]) then
   return 0
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])

@@ -5,8 +5,7 @@
 --
 -- Does nothing if the term is over.
 
-local held = redis.call('GET', KEYS[1])
-if held and held:sub(1, #ARGV[1]) == ARGV[1] then
+if leads(KEYS[1], ARGV[1]) then
   redis.call('DEL', KEYS[1])
   -- Last, and passed over if it is not permitted: standbys also look by themselves.
   redis.pcall('PUBLISH', ARGV[2], 'free')

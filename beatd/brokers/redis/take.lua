@@ -1,7 +1,7 @@
 -- Moves messages into a worker's in-flight set.
 --
 -- KEYS  1 workers     sorted set: worker -> end of its lease, ms of the server's clock
---       2 in flight   hash: token -> held message (below)
+--       2 in flight   hash: token -> held message (prelude.lua)
 --       3 serial      counts what was ever taken
 --       4 deliveries  hash: SHA-1 of a message -> how often a worker died with it
 --       5 delayed     sorted set: id -> when it is due, ms of the server's clock
@@ -9,11 +9,9 @@
 --       7...          lists in the order in which they are to be emptied
 -- ARGV  1 worker  2 attempt  3 limit  4 bytes after which it is enough
 --
--- A held message is "<serial>:<length of list's name>:<list's name><message>": it can
--- go back to where it lay, and in what order, whatever bytes it has.
---
 -- Gives for each message: number of the token, list, message, deaths. Nothing if the
--- worker has no lease. The same attempt again gives the same, and takes no more.
+-- worker has no lease. The same attempt again gives the same, and takes no more. A full
+-- server lets it be done.
 
 local RETRY = 10000 -- ms until a message is tried again whose list refuses it
 
@@ -21,9 +19,7 @@ if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   return {}
 end
 
--- A full server refuses the first write of a script if it may need room: this one does
--- not, and what follows only moves what is there.
-redis.call('HDEL', KEYS[2], '')
+pass_when_full(KEYS[2])
 
 local limit, given = tonumber(ARGV[3]), {}
 local own = {}
@@ -31,20 +27,21 @@ for index = 7, #KEYS do
   own[KEYS[index]] = true
 end
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = server_time()
 local over, room = {}, limit
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now, 'LIMIT', 0, 100)) do
   local held = redis.call('HGET', KEYS[6], id)
-  local size, at = (held or '0::'):match('^%d+:(%d+):()')
-  local list = held and held:sub(at, at + size - 1)
+  local list, message
+  if held then
+    list, message = released(held)
+  end
   if own[list] then
     if room == 0 then
       break -- no more than are taken: those that come due later must not pass them
     end
     room = room - 1
   end
-  over[#over + 1] = {id = id, list = list, message = held and held:sub(at + size)}
+  over[#over + 1] = {id = id, list = list, message = message}
 end
 for index = #over, 1, -1 do -- the first one due ends up in front
   local one = over[index]
@@ -70,8 +67,7 @@ end
 local number = 1
 local held = redis.call('HGET', KEYS[2], ARGV[2] .. ':' .. number)
 while held do
-  local size, at = held:match('^%d+:(%d+):()')
-  give(number, held:sub(at, at + size - 1), held:sub(at + size))
+  give(number, released(held))
   number = number + 1
   held = redis.call('HGET', KEYS[2], ARGV[2] .. ':' .. number)
 end
@@ -82,8 +78,7 @@ end
 local taken, size, enough = 0, 0, tonumber(ARGV[4])
 local function take(list, message)
   taken, size = taken + 1, size + #message
-  local serial = string.format('%.0f', redis.call('INCR', KEYS[3]))
-  local held = serial .. ':' .. #list .. ':' .. list .. message
+  local held = hold(whole(redis.call('INCR', KEYS[3])), list, message)
   redis.call('HSET', KEYS[2], ARGV[2] .. ':' .. taken, held)
   give(taken, list, message)
 end

@@ -8,8 +8,7 @@
 --
 -- Gives 1; or 0, having done nothing, if the term is over. At most some thousand rows.
 
-local held = redis.call('GET', KEYS[1])
-if not held or held:sub(1, #ARGV[1]) ~= ARGV[1] then
+if not leads(KEYS[1], ARGV[1]) then
   return 0
 end
 redis.call('SET', KEYS[3], ARGV[2])

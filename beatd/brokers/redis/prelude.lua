@@ -1,0 +1,38 @@
+-- What the scripts share: this text stands before each of them.
+
+-- Tell whether `term`, "<number> <nonce> ", is the one under which the lead is held.
+local function leads(lead, term)
+  local held = redis.call('GET', lead)
+  return held and held:sub(1, #term) == term
+end
+
+-- Return the server's time in ms.
+local function server_time()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Return a whole number as a text without an exponent.
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+-- Have a full server let a script go on that only moves what is there: a server refuses
+-- the first write of a script if it may need room, and this one does not.
+local function pass_when_full(hash)
+  return redis.call('HDEL', hash, '')
+end
+
+-- A message that lies in no list is held as
+-- "<serial>:<length of the list's name>:<list's name><message>": it can go back to where
+-- it lay, and in what order, whatever bytes it has.
+local function hold(serial, list, message)
+  return serial .. ':' .. #list .. ':' .. list .. message
+end
+
+-- Return list and message of a held message.
+local function released(held)
+  local size, at = held:match('^%d+:(%d+):()')
+  return held:sub(at, at + size - 1), held:sub(at + size)
+end
+

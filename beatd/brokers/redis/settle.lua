@@ -1,0 +1,180 @@
+-- Settles deliveries and sends what follows from them, in one step.
+--
+-- KEYS  1 in flight    hash: token -> held message (prelude.lua)
+--       2 answered     text: "<number> <answers>" of the worker's last request
+--       3 runs         hash: entry -> task id of its current run
+--       4 deliveries   hash: SHA-1 of a message -> how often a worker died with it
+--       5 delayed      sorted set: id -> when it is due, ms of the server's clock
+--       6 late         hash: id -> held message
+--       7 dead         hash: id of a dead letter -> JSON record of how it came to that
+--       8 messages     hash: the same id -> held message
+--       9 dead serial  the last such id
+-- ARGV  1 number of the request, 0: not remembered  2 how long to remember it, in ms
+--       3 number of acts  4 number of words that send
+--       5...  what to send, each as its number of words and the words: LPUSH, PEXPIRE,
+--             PUBLISH as Redis has them, and for a message that waits
+--             DELAY, id, ms to wait, held message;
+--             then acts, each as its name, the token, and:
+--               acknowledge  nothing more
+--               finish       entry, run that ended ("": none), SHA-1 of the message
+--               delay        id, ms to wait
+--               set_aside    record, SHA-1 of the message
+--               give_back    nothing more
+--             (SHA-1: "" unless a worker died with the message)
+--
+-- Gives "" when all acts are done; else a line for each: d(one), g(one) as it is not in
+-- flight, or r(efused) with the reason. The request that is remembered does nothing when
+-- it is made again, and gives the same; an earlier one does nothing. When something that
+-- is to be sent is refused nothing is sent, and no act is done; only what was published
+-- stays said. A full server refuses to send, and lets all acts be done.
+
+local ARGV, KEYS = ARGV, KEYS -- locals are found faster
+local request, acts, sends = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4])
+
+local last, known = (redis.call('GET', KEYS[2]) or ''):match('^(%d+) (.*)$')
+if request > 0 and last and request <= tonumber(last) then
+  return request == tonumber(last) and known or ('g\n'):rep(acts):sub(1, -2)
+end
+
+local function remember(answers)
+  local text = ARGV[1] .. ' ' .. answers
+  local answer = redis.pcall('SET', KEYS[2], text, 'PX', ARGV[2])
+  return answer.err and answer
+end
+
+local undo = {}
+local function push(list, ...)
+  local answer = redis.pcall('LPUSH', list, ...)
+  if type(answer) == 'number' then
+    undo[#undo + 1] = {'LPOP', list, select('#', ...)}
+  end
+  return answer
+end
+
+local function push_late(id, wait, held)
+  local answer = redis.pcall('HSET', KEYS[6], id, held)
+  if type(answer) == 'number' then
+    undo[#undo + 1] = {'HDEL', KEYS[6], id}
+    undo[#undo + 1] = {'ZREM', KEYS[5], id}
+    answer = redis.pcall('ZADD', KEYS[5], whole(server_time() + wait), id)
+  end
+  return answer
+end
+
+local function send_all(at, to)
+  while at <= to do
+    local words, command = tonumber(ARGV[at]), ARGV[at + 1]
+    local answer
+    if command == 'LPUSH' then
+      answer = push(unpack(ARGV, at + 2, at + words))
+    elseif command == 'DELAY' then
+      answer = push_late(unpack(ARGV, at + 2, at + words))
+    else
+      answer = redis.pcall(unpack(ARGV, at + 1, at + words))
+    end
+    if type(answer) == 'table' then
+      return answer
+    end
+    at = at + 1 + words
+  end
+end
+
+if sends > 0 then
+  -- First of all: a server that is full refuses the first command, nothing is done. It
+  -- is remembered before any act: whatever becomes of those, it is not sent once more.
+  local refusal = send_all(5, 4 + sends)
+  if request > 0 then
+    refusal = refusal or remember('')
+  end
+  if refusal then
+    for index = #undo, 1, -1 do
+      redis.pcall(unpack(undo[index]))
+    end
+    return refusal
+  end
+else
+  pass_when_full(KEYS[1])
+end
+
+-- Have `move` put what is held under a token somewhere else.
+local function moving(at, move)
+  local held = redis.call('HGET', KEYS[1], ARGV[at + 1])
+  if not held then
+    return 'g'
+  end
+  pass_when_full(KEYS[1]) -- and is it permitted at all?
+  move(held)
+  redis.call('HDEL', KEYS[1], ARGV[at + 1])
+  return 'd'
+end
+
+local act = {}
+
+function act.acknowledge(at)
+  return redis.call('HDEL', KEYS[1], ARGV[at + 1]) == 1 and 'd' or 'g'
+end
+
+function act.finish(at)
+  local entry, run, digest = ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  if redis.call('HDEL', KEYS[1], ARGV[at + 1]) == 0 then
+    return 'g'
+  end
+  if run ~= '' and redis.call('HGET', KEYS[3], entry) == run then
+    redis.call('HDEL', KEYS[3], entry)
+  end
+  redis.call('HDEL', KEYS[4], digest)
+  return 'd'
+end
+
+function act.delay(at)
+  return moving(at, function(held)
+    local id, wait = ARGV[at + 2], ARGV[at + 3]
+    redis.call('HSET', KEYS[6], id, held)
+    redis.call('ZADD', KEYS[5], whole(server_time() + wait), id)
+  end)
+end
+
+function act.set_aside(at)
+  return moving(at, function(held)
+    local id = redis.call('INCR', KEYS[9])
+    redis.call('HSET', KEYS[8], id, held)
+    redis.call('HSET', KEYS[7], id, ARGV[at + 2])
+    redis.call('HDEL', KEYS[4], ARGV[at + 3])
+  end)
+end
+
+function act.give_back(at)
+  return moving(at, function(held)
+    redis.call('RPUSH', released(held))
+  end)
+end
+
+local answers, all_done = {}, true
+local function try(number, at)
+  local fine, answer = pcall(act[ARGV[at]], at)
+  if not fine then
+    answer = 'r' .. (type(answer) == 'table' and answer.err or answer):gsub('\n', ' ')
+  end
+  answers[number] = answer
+  all_done = all_done and answer == 'd'
+end
+
+local WORDS = {acknowledge = 2, finish = 5, delay = 4, set_aside = 4, give_back = 2}
+local back, at = {}, 5 + sends
+for number = 1, acts do
+  if ARGV[at] == 'give_back' then
+    back[#back + 1] = {number, at}
+  else
+    try(number, at)
+  end
+  at = at + WORDS[ARGV[at]]
+end
+for index = #back, 1, -1 do -- the first one foremost
+  try(unpack(back[index]))
+end
+
+answers = all_done and '' or table.concat(answers, '\n')
+if request > 0 and not (sends > 0 and all_done) then
+  remember(answers)
+end
+return answers

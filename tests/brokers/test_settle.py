@@ -1,0 +1,157 @@
+"""One request settles many deliveries, with an answer for each."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from beatd.brokers.base import (
+    DONE,
+    GONE,
+    Acknowledge,
+    Act,
+    Broker,
+    Delay,
+    Delivery,
+    GiveBack,
+    SetAside,
+)
+from beatd.clock import SystemClock
+from beatd.instant import HOUR, MINUTE
+from tests.brokers.making import lying_in, messages, outgoing
+from tests.servers import eventually
+
+
+@pytest.fixture
+def taken(broker: Broker) -> Sequence[Delivery]:
+    broker.send([outgoing(b"%d" % number) for number in range(1, 7)])
+    broker.join("w", MINUTE)
+    return broker.take("w", ["celery"], 5, "t1")
+
+
+def later(delivery: Delivery) -> Act:
+    return Delay(delivery, SystemClock().now() + HOUR)
+
+
+def test_each_act_is_done_and_answered(
+    broker: Broker, taken: Sequence[Delivery]
+) -> None:
+    one, two, three, four, five = taken
+    acts: list[Act] = [
+        GiveBack(one),
+        SetAside(two, "bad"),
+        later(three),
+        GiveBack(four),
+    ]
+
+    answers = broker.settle("w", [*acts, Acknowledge(five)], [outgoing(b"next")], 1)
+
+    assert answers == [DONE] * 5
+    assert lying_in(broker) == [b"1", b"4", b"6", b"next"]
+    assert [letter.reason for letter in broker.dead_letters()] == ["bad"]
+    assert [one.message for one in broker.delayed(["celery"], 9)] == [b"3"]
+    broker.leave("w")
+    assert len(lying_in(broker)) == 4
+
+
+def test_what_is_not_in_flight_is_said_to_be_gone(
+    broker: Broker, taken: Sequence[Delivery]
+) -> None:
+    one, two, three, four, five = taken
+    broker.settle("w", [Acknowledge(one), later(two), SetAside(three, "bad")], [], 1)
+
+    acts: list[Act] = [
+        GiveBack(one),
+        Acknowledge(two),
+        later(three),
+        SetAside(one, "bad"),
+    ]
+    answers = broker.settle("w", [*acts, GiveBack(four), Acknowledge(five)], [], 2)
+
+    assert answers == [GONE] * 4 + [DONE] * 2
+    assert lying_in(broker) == [b"4", b"6"]
+    assert len(broker.dead_letters()) == len(broker.delayed(["celery"], 9)) == 1
+
+
+def test_a_delivery_with_two_acts_is_given_back_only_where_nothing_else_is_done(
+    broker: Broker, taken: Sequence[Delivery]
+) -> None:
+    one, two, *_ = taken
+
+    acts: list[Act] = [
+        GiveBack(one),
+        Acknowledge(one),
+        Acknowledge(two),
+        Acknowledge(two),
+    ]
+    answers = broker.settle("w", acts, [], 1)
+
+    assert answers == [GONE, DONE, DONE, GONE]
+    assert lying_in(broker) == [b"6"]
+
+
+def test_a_request_made_again_does_nothing_more_and_has_the_same_answers(
+    broker: Broker, taken: Sequence[Delivery]
+) -> None:
+    one, two, three, *_ = taken
+    broker.settle("w", [Acknowledge(one)], [outgoing(b"a")], 1)
+    acts: list[Act] = [Acknowledge(one), GiveBack(two), SetAside(three, "bad")]
+
+    first = broker.settle("w", acts, [outgoing(b"b")], 2)
+    [again] = broker.take("w", ["celery"], 1, "t2")
+    second = broker.settle("w", acts, [outgoing(b"b")], 2)
+
+    assert first == second == [GONE, DONE, DONE]
+    assert again.message == b"2"
+    assert lying_in(broker) == [b"6", b"a", b"b"]
+    assert len(broker.dead_letters()) == 1
+
+
+def test_what_only_sends_is_done_once_as_well(broker: Broker) -> None:
+    broker.join("w", MINUTE)
+
+    for _ in range(2):
+        assert broker.settle("w", [], [outgoing(b"only")], 7) == []
+
+    assert lying_in(broker) == [b"only"]
+
+
+def test_a_request_that_comes_too_late_does_nothing(
+    broker: Broker, taken: Sequence[Delivery]
+) -> None:
+    one, two, *_ = taken
+    broker.settle("w", [Acknowledge(one)], [outgoing(b"a")], 9)
+
+    late = broker.settle(
+        "w", [GiveBack(two), Acknowledge(two)], [outgoing(b"b")], 10**9
+    )
+    answers = broker.settle("w", [Acknowledge(two)], [outgoing(b"c")], 100)
+
+    assert late == [GONE, DONE]
+    assert answers == [GONE]
+    assert lying_in(broker) == [b"6", b"a", b"b"]
+
+
+def test_each_worker_counts_its_own_requests(
+    broker: Broker, other: Broker, taken: Sequence[Delivery]
+) -> None:
+    other.join("v", MINUTE)
+    [theirs] = other.take("v", ["celery"], 1, "t1")
+
+    assert broker.settle("w", [Acknowledge(taken[0])], [outgoing(b"a")], 5) == [DONE]
+    assert other.settle("v", [Acknowledge(theirs)], [outgoing(b"b")], 5) == [DONE]
+
+    assert lying_in(broker) == [b"a", b"b"]
+
+
+def test_what_others_hold_by_now_is_gone_and_what_follows_is_sent(
+    broker: Broker, other: Broker
+) -> None:
+    broker.send([outgoing(b"1")])
+    broker.join("w", 1)
+    [lost] = broker.take("w", ["celery"], 1, "t1")
+    eventually(other.recover)
+
+    assert broker.settle("w", [Acknowledge(lost)], [outgoing(b"next")], 1) == [GONE]
+
+    other.join("v", MINUTE)
+    assert messages(other.take("v", ["celery"], 9, "t1")) == [b"1", b"next"]
