@@ -1,14 +1,8 @@
-"""A broker in this process's memory: the contract in its shortest form.
-
-What it holds ends with the process. Several objects of one process, and their threads,
-may share it; that is how tests stand two schedulers before one broker.
-"""
+"""Queues, deliveries under leases and dead letters, on dicts and deques."""
 
 import logging
-import secrets
-import threading
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 
@@ -23,20 +17,15 @@ from beatd.brokers.base import (
     Delay,
     Delayed,
     Delivery,
-    Emission,
     GiveBack,
-    Outcome,
     Outgoing,
     SetAside,
-    Term,
-    idle,
     in_turn,
 )
-from beatd.clock import Clock, SystemClock
-from beatd.errors import TermOver
+from beatd.brokers.memory.lead import LeadAndLedger
+from beatd.clock import Clock
 from beatd.instant import SECOND, Instant, Span
 from beatd.routing import PRIORITY_STEPS, Queue, Route, binding_of, step_of
-from beatd.timetable.ledger import LedgerCopy, Mark
 
 logger = logging.getLogger(__name__)
 
@@ -59,42 +48,34 @@ class _Worker:
     in_flight: dict[str, _Stored] = field(default_factory=dict)
 
 
-class _Hearing:
-    """What one listener has heard and not asked for yet."""
+class _Subscription:
+    """What one listener has received and not asked for yet."""
 
     def __init__(self, queue: Queue, broker: "MemoryBroker") -> None:
         self.queue = queue
-        self.heard: deque[bytes] = deque()
+        self.received: deque[bytes] = deque()
         self.interrupted = False
         self._broker = broker
 
     def wait(self, timeout: Span) -> list[bytes]:
-        return self._broker.hear(self, timeout)
+        return self._broker.receive(self, timeout)
 
     def interrupt(self) -> None:
-        self._broker.end_hearing(self)
+        self._broker.interrupt_subscription(self)
 
     def close(self) -> None:
-        self._broker.forget_hearing(self)
+        self._broker.end_subscription(self)
 
 
-class MemoryBroker:
+class MemoryBroker(LeadAndLedger):
     """All ports of a broker, on dicts and deques under one lock."""
 
     def __init__(self, clock: Clock | None = None) -> None:
-        self._clock = clock or SystemClock()
-        self._changed = threading.Condition(threading.RLock())
-        self._term = Term(0, "")
-        self._holder = ""
-        self._lead_ends: Instant = 0
-        self._resigned = 0
-        self._ledger: dict[str, Mark] = {}
-        self._era = 0
-        self._runs: dict[str, str] = {}
+        super().__init__(clock)
         self._bindings: dict[str, list[Queue]] = {}
         self._lists: dict[tuple[int, str], deque[_Stored]] = {}
         self._delayed: list[tuple[Instant, int, _Stored]] = []
-        self._hearings: list[_Hearing] = []
+        self._subscriptions: list[_Subscription] = []
         self._workers: dict[str, _Worker] = {}
         self._answered: dict[str, tuple[int, list[Answer]]] = {}
         """By worker, its last request to settle something, and what was answered."""
@@ -102,75 +83,7 @@ class MemoryBroker:
         self._serial = count(1)
         self._interrupted = False
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
-        with self._changed:
-            if self._led():
-                return None
-            number = max(self._term.number, floor) + 1
-            self._term = Term(number, secrets.token_hex(8))
-            self._holder = holder
-            self._lead_ends = self._clock.now() + ttl
-            return self._term
-
-    def renew(self, term: Term, ttl: Span) -> bool:
-        with self._changed:
-            if not self._leads(term):
-                return False
-            self._lead_ends = self._clock.now() + ttl
-            return True
-
-    def resign(self, term: Term) -> None:
-        with self._changed:
-            if self._leads(term):
-                self._lead_ends = 0
-                self._resigned += 1
-                self._changed.notify_all()
-
-    def let_go(self) -> None:
-        """Leave the lead to run out."""
-
-    def leader(self) -> str | None:
-        with self._changed:
-            return self._holder if self._led() else None
-
-    def await_release(self, timeout: Span) -> bool:
-        with self._changed:
-            led, resigned = self._led(), self._resigned
-            return self._wait(
-                lambda: self._resigned > resigned or (led and not self._led()),
-                lambda: self._lead_ends if led else self._clock.now() + timeout,
-                timeout,
-            )
-
-    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Outcome]:
-        with self._changed:
-            self._demand(term)
-            self._lead_ends = self._clock.now() + ttl
-            return [self._emit(emission) for emission in batch]
-
-    def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
-        with self._changed:
-            return LedgerCopy(dict(self._ledger), self._era)
-
-    def write_ledger(
-        self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
-    ) -> None:
-        with self._changed:
-            self._demand(term)
-            for entry in gone:
-                self._ledger.pop(entry, None)
-            self._ledger.update(marks)
-            self._era = era
-
-    def running(self, entries: Collection[str]) -> dict[str, str]:
-        with self._changed:
-            return {name: self._runs[name] for name in entries if name in self._runs}
-
-    def end_runs(self, runs: Mapping[str, str]) -> None:
-        with self._changed:
-            for entry, run in runs.items():
-                if self._runs.get(entry) == run:
-                    del self._runs[entry]
+    # Sender
 
     def declare(self, queues: Collection[Queue]) -> None:
         with self._changed:
@@ -187,7 +100,9 @@ class MemoryBroker:
     def send(self, batch: Sequence[Outgoing]) -> None:
         with self._changed:
             for outgoing in batch:
-                self._send(outgoing)
+                self._put(outgoing)
+
+    # Consumer
 
     def join(self, worker: str, lease: Span) -> None:
         with self._changed:
@@ -287,6 +202,8 @@ class MemoryBroker:
             self._put_in_front(lost)
             return len(lost)
 
+    # Dead letters
+
     def dead_letters(self) -> list[DeadLetter]:
         with self._changed:
             return [letter for letter, _ in self._dead.values()]
@@ -309,50 +226,55 @@ class MemoryBroker:
         with self._changed:
             return len(self._remove_dead(letters))
 
-    def listen(self, queue: Queue) -> _Hearing:
-        return _Hearing(queue, self)
+    # Broadcast
 
-    def hear(self, hearing: _Hearing, timeout: Span) -> list[bytes]:
-        """Wait for what one listener hears."""
+    def listen(self, queue: Queue) -> _Subscription:
+        return _Subscription(queue, self)
+
+    def receive(self, subscription: _Subscription, timeout: Span) -> list[bytes]:
+        """Wait for what one subscription receives, and return it."""
         with self._changed:
-            if hearing not in self._hearings:
-                self._hearings.append(hearing)
+            if subscription not in self._subscriptions:
+                self._subscriptions.append(subscription)
             self._wait(
-                lambda: bool(hearing.heard) or hearing.interrupted,
+                lambda: bool(subscription.received) or subscription.interrupted,
                 lambda: self._clock.now() + timeout,
                 timeout,
             )
-            hearing.interrupted = False
-            heard = list(hearing.heard)
-            hearing.heard.clear()
-            return heard
+            subscription.interrupted = False
+            received = list(subscription.received)
+            subscription.received.clear()
+            return received
 
-    def end_hearing(self, hearing: _Hearing) -> None:
-        """End one listener's waiting."""
+    def interrupt_subscription(self, subscription: _Subscription) -> None:
+        """End the waiting of one subscription."""
         with self._changed:
-            hearing.interrupted = True
+            subscription.interrupted = True
             self._changed.notify_all()
 
-    def forget_hearing(self, hearing: _Hearing) -> None:
-        """Let one listener hear no more."""
+    def end_subscription(self, subscription: _Subscription) -> None:
+        """Let one subscription receive nothing more."""
         with self._changed:
-            self._hearings = [one for one in self._hearings if one is not hearing]
+            left = [one for one in self._subscriptions if one is not subscription]
+            self._subscriptions = left
 
     def ask(self, question: Outgoing, answers: Queue, timeout: Span) -> list[bytes]:
         with self._changed:
             self.declare([answers])
             lists = [(step, answers.name) for step in PRIORITY_STEPS]
-            heard = self._tell(question)
+            receivers = self._publish(question)
             came: list[bytes] = []
 
             def complete() -> bool:
                 while stored := self._pop(lists):
                     came.append(stored.message)
-                return len(came) >= heard
+                return len(came) >= receivers
 
             self._wait(complete, lambda: self._clock.now() + timeout, timeout)
             self._bindings[answers.exchange].remove(answers)
             return came
+
+    # All
 
     def ping(self) -> str:
         return "memory"
@@ -363,32 +285,12 @@ class MemoryBroker:
     def close(self) -> None:
         """Keep everything: others may still use it."""
 
-    def _led(self) -> bool:
-        return self._clock.now() < self._lead_ends
+    # Within
 
-    def _leads(self, term: Term) -> bool:
-        return self._led() and term == self._term
-
-    def _demand(self, term: Term) -> None:
-        if not self._leads(term):
-            raise TermOver(f"term {term.number} is over: someone else may lead")
-
-    def _emit(self, emission: Emission) -> Outcome:
-        row = self._ledger.get(emission.entry)
-        if row is not None and row.slot >= emission.mark.slot:
-            return Outcome.KNOWN
-        self._ledger[emission.entry] = emission.mark
-        if emission.run:
-            self._runs[emission.entry] = emission.run
-        if emission.route is None:
-            return Outcome.DROPPED
-        reached = self._send(Outgoing(emission.route, emission.message))
-        return Outcome.QUEUED if reached else Outcome.DROPPED
-
-    def _send(self, outgoing: Outgoing) -> bool:
-        """Put the message on every queue of its route; False if nobody has it."""
+    def _put(self, outgoing: Outgoing) -> bool:
         route = outgoing.route
-        heard = route.exchange_type == "fanout" and self._tell(outgoing) > 0
+        is_fanout = route.exchange_type == "fanout"
+        received = is_fanout and self._publish(outgoing) > 0
         names = self._targets(route)
         step = step_of(route.priority)
         for name in names:
@@ -398,23 +300,23 @@ class MemoryBroker:
             else:
                 self._delay(stored, outgoing.due)
         self._changed.notify_all()
-        if not names and route.exchange_type != "fanout":
+        if not names and not is_fanout:
             logger.warning(
                 "no queue is bound to exchange %r under %r: the message is dropped",
                 route.exchange,
                 route.routing_key,
                 extra={"event": "route.unbound"},
             )
-        return heard or bool(names)
+        return received or bool(names)
 
-    def _tell(self, outgoing: Outgoing) -> int:
-        """Let those hear it who listen; say how many do."""
+    def _publish(self, outgoing: Outgoing) -> int:
+        """Hand the message to all subscriptions it is for; return their number."""
         route = outgoing.route
-        hearings = [one for one in self._hearings if _hears(one.queue, route)]
-        for hearing in hearings:
-            hearing.heard.append(outgoing.message)
+        found = [one for one in self._subscriptions if _is_for(one.queue, route)]
+        for subscription in found:
+            subscription.received.append(outgoing.message)
         self._changed.notify_all()
-        return len(hearings)
+        return len(found)
 
     def _targets(self, route: Route) -> list[str]:
         if route.queue and route.exchange_type != "fanout":
@@ -500,25 +402,8 @@ class MemoryBroker:
         )
         self._dead[letter.id] = letter, stored
 
-    def _wait(
-        self,
-        done: Callable[[], bool],
-        look_again: Callable[[], Instant],
-        timeout: Span,
-    ) -> bool:
-        """Wait for `done`: a change calls for a look, and so does an instant."""
-        end = self._clock.elapsed() + timeout
-        with self._changed:
-            while not done():
-                left = end - self._clock.elapsed()
-                if left <= 0:
-                    return False
-                nap = min(left, max(1, look_again() - self._clock.now()))
-                self._changed.wait(nap / SECOND)
-            return True
 
-
-def _hears(queue: Queue, route: Route) -> bool:
+def _is_for(queue: Queue, route: Route) -> bool:
     binding = binding_of(replace(queue, exchange_type="topic"))
     key = route.routing_key
     return queue.exchange == route.exchange and (

@@ -1,0 +1,156 @@
+"""Who may emit, and what was emitted: the exactly-once argument in its shortest form.
+
+A message is queued, and the ledger moves, in one step under the lock; the step is only
+taken for who holds the lead, and for slots that the ledger does not know. So a request
+whose answer was lost may be made again, and a leader that was paused while another took
+over queues nothing.
+"""
+
+import secrets
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from beatd.brokers.base import Emission, Outcome, Outgoing, Term, idle
+from beatd.clock import Clock, SystemClock
+from beatd.errors import TermOver
+from beatd.instant import SECOND, Instant, Span
+from beatd.timetable.ledger import LedgerCopy, Mark
+
+
+class LeadAndLedger:
+    """The ports Lead and Emitter, under one lock that guards the queues as well."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._changed = threading.Condition(threading.RLock())
+        self._term = Term(0, "")
+        self._holder = ""
+        self._lead_ends: Instant = 0
+        self._resigned = 0
+        """How often the lead was given back."""
+        self._ledger: dict[str, Mark] = {}
+        self._era = 0
+        self._runs: dict[str, str] = {}
+
+    # Lead
+
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
+        with self._changed:
+            if self._led():
+                return None
+            number = max(self._term.number, floor) + 1
+            self._term = Term(number, secrets.token_hex(8))
+            self._holder = holder
+            self._lead_ends = self._clock.now() + ttl
+            return self._term
+
+    def renew(self, term: Term, ttl: Span) -> bool:
+        with self._changed:
+            if not self._leads(term):
+                return False
+            self._lead_ends = self._clock.now() + ttl
+            return True
+
+    def resign(self, term: Term) -> None:
+        with self._changed:
+            if self._leads(term):
+                self._lead_ends = 0
+                self._resigned += 1
+                self._changed.notify_all()
+
+    def let_go(self) -> None:
+        """Leave the lead to run out."""
+
+    def leader(self) -> str | None:
+        with self._changed:
+            return self._holder if self._led() else None
+
+    def await_release(self, timeout: Span) -> bool:
+        with self._changed:
+            led, resigned = self._led(), self._resigned
+            return self._wait(
+                lambda: self._resigned > resigned or (led and not self._led()),
+                lambda: self._lead_ends if led else self._clock.now() + timeout,
+                timeout,
+            )
+
+    def _led(self) -> bool:
+        return self._clock.now() < self._lead_ends
+
+    def _leads(self, term: Term) -> bool:
+        return self._led() and term == self._term
+
+    def _demand(self, term: Term) -> None:
+        """Raise TermOver unless the lead is held under this term."""
+        if not self._leads(term):
+            raise TermOver(f"term {term.number} is over: someone else may lead")
+
+    # Emitter
+
+    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Outcome]:
+        with self._changed:
+            self._demand(term)
+            self._lead_ends = self._clock.now() + ttl
+            return [self._emit(emission) for emission in batch]
+
+    def _emit(self, emission: Emission) -> Outcome:
+        row = self._ledger.get(emission.entry)
+        if row is not None and row.slot >= emission.mark.slot:
+            return Outcome.KNOWN
+        self._ledger[emission.entry] = emission.mark
+        if emission.run:
+            self._runs[emission.entry] = emission.run
+        if emission.route is None:
+            return Outcome.DROPPED
+        reached = self._put(Outgoing(emission.route, emission.message))
+        return Outcome.QUEUED if reached else Outcome.DROPPED
+
+    def _put(self, outgoing: Outgoing) -> bool:
+        """Put the message on every queue of its route; False if nobody has it."""
+        raise NotImplementedError("queues.py has the queues")
+
+    def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
+        with self._changed:
+            return LedgerCopy(dict(self._ledger), self._era)
+
+    def write_ledger(
+        self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
+    ) -> None:
+        with self._changed:
+            self._demand(term)
+            for entry in gone:
+                self._ledger.pop(entry, None)
+            self._ledger.update(marks)
+            self._era = era
+
+    def running(self, entries: Collection[str]) -> dict[str, str]:
+        with self._changed:
+            return {name: self._runs[name] for name in entries if name in self._runs}
+
+    def end_runs(self, runs: Mapping[str, str]) -> None:
+        with self._changed:
+            for entry, run in runs.items():
+                if self._runs.get(entry) == run:
+                    del self._runs[entry]
+
+    # Waiting
+
+    def _wait(
+        self,
+        done: Callable[[], bool],
+        look_again: Callable[[], Instant],
+        timeout: Span,
+    ) -> bool:
+        """Wait until `done` is true: each change, and an instant, call for a look.
+
+        Returns False after `timeout`.
+        """
+        end = self._clock.elapsed() + timeout
+        with self._changed:
+            while not done():
+                left = end - self._clock.elapsed()
+                if left <= 0:
+                    return False
+                nap = min(left, max(1, look_again() - self._clock.now()))
+                self._changed.wait(nap / SECOND)
+            return True
