@@ -12,8 +12,8 @@ from hashlib import sha1
 from importlib import resources
 from typing import Any
 
-from beatd.brokers.redis.connection import Server
-from beatd.brokers.redis.listening import SILENCE, Bell, Subscription
+from beatd.brokers.redis.failover import Server
+from beatd.brokers.redis.listening import SILENCE, Bell, ChannelListener
 from beatd.clock import Clock, SystemClock
 from beatd.errors import BrokerUnavailable, MessageError, ResultUnavailable
 from beatd.instant import SECOND, Span
@@ -88,7 +88,7 @@ class RedisResults:
     def wait(self, task_id: str, timeout: Span | None) -> Meta | None:
         end = None if timeout is None else self._clock.elapsed() + timeout
         bell = Bell()
-        news = Subscription(self._server, self._key(task_id), bell, self._clock)
+        news = ChannelListener(self._server, self._key(task_id), bell, self._clock)
         try:
             while True:
                 with self._answering():

@@ -10,7 +10,7 @@ import pytest
 
 from beatd.brokers.base import Broadcast, Outgoing, Subscription
 from beatd.brokers.redis import RedisBroker
-from beatd.brokers.redis.broadcast import pattern_of
+from beatd.brokers.redis.listening import pattern_of
 from beatd.brokers.redis.wire import Wire
 from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND

@@ -12,7 +12,7 @@ import redis
 from beatd.brokers import connect
 from beatd.brokers.base import Acknowledge, Delay, GiveBack, Outgoing, SetAside
 from beatd.brokers.redis import RedisBroker
-from beatd.brokers.redis.connection import Server as Addresses
+from beatd.brokers.redis.failover import Server as Addresses
 from beatd.config.settings import Failover
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from beatd.instant import MINUTE, SECOND

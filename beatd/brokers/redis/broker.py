@@ -1,13 +1,9 @@
-"""The ports of a broker, on Redis: each request is one script, or one command."""
+"""The queues of a broker on Redis: each request is one script, or one command."""
 
 import hashlib
-import logging
 import secrets
-import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import cache
-from importlib import resources
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 import redis
@@ -24,33 +20,21 @@ from beatd.brokers.base import (
     Delayed,
     Delivery,
     Effect,
-    Emission,
     GiveBack,
-    Outcome,
     Outgoing,
     SetAside,
-    Term,
-    idle,
 )
-from beatd.brokers.redis.broadcast import ChannelSubscription
-from beatd.brokers.redis.connection import Server
-from beatd.brokers.redis.listening import MessageWait, ReleaseWait
+from beatd.brokers.redis.failover import Server
+from beatd.brokers.redis.lead import LeadAndLedger
+from beatd.brokers.redis.listening import ChannelSubscription, MessageWait
+from beatd.brokers.redis.requests import CHANNEL, CHUNK, in_chunks
 from beatd.brokers.redis.wire import Wire
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Failover
-from beatd.errors import BrokerRefused, TermOver
 from beatd.instant import DAY, HOUR, SECOND, Span
-from beatd.routing import Queue, Route
-from beatd.timetable.ledger import LedgerCopy, Mark
-
-logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
+from beatd.routing import Queue
 
 Command: TypeAlias = tuple[Any, ...]
-
-CHUNK = 1000
-"""Rows or messages for one command; Redis serves no one else meanwhile."""
 
 REMEMBER_ANSWERS: Span = HOUR
 REMEMBER_DEATHS: Span = 7 * DAY
@@ -58,19 +42,10 @@ REMEMBER_DEATHS: Span = 7 * DAY
 NOT_REMEMBERED = 0
 """The number of a request that may be done twice when it is made again."""
 
-CHANNEL, LIST = "channel", "0"
-"""Kinds of destinations; a number above 0 is a list that lives for so many ms."""
-
-_OUTCOMES = {
-    ord("q"): Outcome.QUEUED,
-    ord("d"): Outcome.DROPPED,
-    ord("k"): Outcome.KNOWN,
-}
-
 _ANSWERS = {b"d": DONE, b"g": GONE}
 
 
-class RedisBroker:
+class RedisBroker(LeadAndLedger):
     """All ports of a broker, on one Redis or Valkey server.
 
     `options` are kombu's (`broker_transport_options`), `tls` is `broker_use_ssl`.
@@ -95,141 +70,14 @@ class RedisBroker:
     ) -> None:
         options = options or {}
         urls = [url] if isinstance(url, str) else url
-        self._clock = clock or SystemClock()
-        self._server = Server(urls, options, tls, failover)
-        self._wires = {
-            address: Wire.of(options, address.db)
-            for address in self._server.addresses.values()
-        }
-        self._own = f"{self._wire.prefix}{{beatd:{namespace}}}:"
-        self._nonce = secrets.token_hex(8)
-        self._expiring: dict[str, dict[str, str]] = {}
-        self._greeting = threading.Lock()
-        self._greeted = -1  # the faults before the last greeting
-        self._address = self._server.present
-        self._moves = 0
-        self._declared: dict[str, Queue] = {}
+        server = Server(urls, options, tls, failover)
+        wires = {one: Wire.of(options, one.db) for one in server.addresses.values()}
+        super().__init__(server, wires, namespace, clock or SystemClock())
         self._leases: dict[str, str] = {}
         """By worker, the name of the lease that it began."""
         self._messages = MessageWait(self._server, self._key("delayed"), self._clock)
-        self._releases = ReleaseWait(
-            self._server, self._key("released"), self._key("lead"), self._clock
-        )
-
-    # Lead
-
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
-        number = self._run(
-            "acquire",
-            [self._key("lead"), self._key("term")],
-            [holder, ttl, floor, self._nonce],
-        )
-        # Only now: had the answer been lost, the same nonce would know its own term.
-        nonce, self._nonce = self._nonce, secrets.token_hex(8)
-        return None if number is None else Term(number, nonce)
-
-    def renew(self, term: Term, ttl: Span) -> bool:
-        return bool(self._run("renew", [self._key("lead")], [_text(term), ttl]))
-
-    def resign(self, term: Term) -> None:
-        released = self._key("released")
-        self._run("resign", [self._key("lead")], [_text(term), released])
-
-    def let_go(self) -> None:
-        """Leave the lead to run out: Redis alone holds it."""
-
-    def leader(self) -> str | None:
-        held: bytes | None = self._ask("GET", self._key("lead"))
-        return held.decode().split(" ", 2)[2] if held else None
-
-    def await_release(self, timeout: Span) -> bool:
-        with self._server.answering():
-            return self._releases.wait(timeout)
-
-    # Emitter
-
-    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Outcome]:
-        places, ways, way_of = self._ways(batch)
-        outcomes: bytes | None = self._run(
-            "emit",
-            [self._key("lead"), self._key("ledger"), self._key("runs"), *places],
-            [
-                _text(term),
-                ttl,
-                len(batch),
-                way_of,
-                len(ways),
-                *[emission.entry for emission in batch],
-                *[_row(emission.mark) for emission in batch],
-                *[emission.message for emission in batch],
-                *places.values(),
-                *ways,
-                *[
-                    part
-                    for number, emission in enumerate(batch, 1)
-                    if emission.run
-                    for part in (number, emission.run)
-                ],
-            ],
-        )
-        if outcomes is None:
-            raise _over(term)
-        return [_OUTCOMES[letter] for letter in outcomes]
-
-    def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
-        marks: dict[str, Mark] = {}
-        for number, (name, row) in enumerate(self._rows_of("ledger")):
-            if number % CHUNK == 0:
-                on_part()
-            try:
-                marks[name.decode()] = _mark(row)
-            except ValueError:
-                logger.error(
-                    "the ledger's row for %r is none of ours: %r",
-                    name,
-                    row[:80],
-                    extra={"event": "ledger.unreadable"},
-                )
-        return LedgerCopy(marks, int(self._ask("GET", self._key("era")) or 0))
-
-    def write_ledger(
-        self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
-    ) -> None:
-        keys = [self._key("lead"), self._key("ledger"), self._key("era")]
-        steps: list[list[Any]] = [
-            [len(rows), *(part for name, mark in rows for part in (name, _row(mark)))]
-            for rows in _chunks(list(marks.items()))
-        ]
-        steps.extend([0, *names] for names in _chunks(list(gone)))
-        for step in steps or [[0]]:
-            if not self._run("write_ledger", keys, [_text(term), era, *step]):
-                raise _over(term)
-
-    def running(self, entries: Collection[str]) -> dict[str, str]:
-        current: dict[str, str] = {}
-        for names in _chunks(list(entries)):
-            runs = self._ask("HMGET", self._key("runs"), *names)
-            found = zip(names, runs, strict=True)
-            current.update((name, run.decode()) for name, run in found if run)
-        return current
-
-    def end_runs(self, runs: Mapping[str, str]) -> None:
-        for ended in _chunks(list(runs.items())):
-            self._run(
-                "end_runs", [self._key("runs")], [x for run in ended for x in run]
-            )
 
     # Sender
-
-    def declare(self, queues: Collection[Queue]) -> None:
-        for queue in queues:
-            if queue.expires is not None:
-                life = str(round(queue.expires * 1000))
-                family = dict.fromkeys(self._wire.lists([queue.name]), life)
-                self._expiring.update((name, family) for name in family)
-            for command in self._wire.binding(queue, self._clock.now()):
-                self._ask(*command)
-            self._declared[queue.name] = queue
 
     def purge(self, queues: Collection[str]) -> int:
         return int(self._run("purge", list(self._wire.lists(queues)), []))
@@ -338,7 +186,7 @@ class RedisBroker:
 
     def _decide(self, script: str, letters: Collection[str]) -> int:
         keys = [self._key("dead"), self._key("dead_messages")]
-        return sum(self._run(script, keys, some) for some in _chunks(list(letters)))
+        return sum(self._run(script, keys, some) for some in in_chunks(list(letters)))
 
     # Broadcast
 
@@ -389,17 +237,7 @@ class RedisBroker:
         self._releases.close()
         self._server.close()
 
-    def _rows_of(self, name: str) -> Iterator[tuple[bytes, bytes]]:
-        """Read a hash, bit by bit: what changes meanwhile may come as it was."""
-        cursor = None
-        while cursor != 0:
-            cursor, rows = self._ask(
-                "HSCAN", self._key(name), cursor or 0, "COUNT", 5 * CHUNK
-            )
-            yield from rows.items()
-
-    def _key(self, name: str) -> str:
-        return self._own + name
+    # Within
 
     def _in_flight(self, worker: str) -> str:
         return self._key(f"inflight:{worker}")
@@ -415,61 +253,10 @@ class RedisBroker:
             self._answered(worker),
         ]
 
-    @property
-    def _wire(self) -> Wire:
-        return self._wires[self._server.present]
-
     def _lease(self, worker: str) -> str:
         """Name the worker's lease at the present address."""
         self._greet()
         return _lease(worker, self._moves)
-
-    def _run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        self._greet()
-        with self._server.answering() as client:
-            return _call(client, name, keys, arguments)
-
-    def _ask(self, *command: Any) -> Any:
-        self._greet()
-        with self._server.answering() as client:
-            return client.execute_command(*command)
-
-    def _greet(self) -> None:
-        """Agree with the server that is present, unless that was done already."""
-        if self._greeted != self._server.faults:
-            with self._greeting:
-                faults = self._server.faults
-                if self._greeted != faults and self._arrive():
-                    self._greeted = faults
-
-    def _arrive(self) -> bool:
-        """Look who answers, and tell it what it may not know; False if it refuses."""
-        self._server.check_version()
-        address = self._server.present
-        moves = self._moves + (address is not self._address)
-        told = True
-        try:
-            self._introduce()
-        except BrokerRefused:
-            if self._server.present is not address:
-                raise  # it was left for the next one
-            told = False  # it is full, say, and what we are asked for makes room
-        if address is not self._address:
-            words = "going on at %s: %s failed"
-            event = {"event": "broker.moved"}
-            logger.warning(words, address.name, self._address.name, extra=event)
-        self._address, self._moves = address, moves
-        return told
-
-    def _introduce(self) -> None:
-        """Declare what was declared before.
-
-        No lease is begun: that one was lost is for `stay` to say, before another is.
-        """
-        with self._server.answering() as client:
-            for queue in [*self._declared.values()]:
-                for command in self._wire.binding(queue, self._clock.now()):
-                    client.execute_command(*command)
 
     def _settle(
         self,
@@ -551,7 +338,7 @@ class RedisBroker:
         pushes = [
             ("LPUSH", place, *some)
             for place, messages in pushed.items()
-            for some in _chunks(messages)
+            for some in in_chunks(messages)
         ]
         lives = [
             ("PEXPIRE", name, life)
@@ -565,51 +352,6 @@ class RedisBroker:
         held = b"0:%d:%b%b" % (len(name), name, message)
         return ("DELAY", secrets.token_hex(8), wait, held)
 
-    def _ways(
-        self, batch: Sequence[Emission]
-    ) -> tuple[dict[str, str], list[str], bytes]:
-        """Number the places that a batch goes to, and the ways to them.
-
-        Gives each list or channel with its kind; for each way the numbers of its
-        places; and the way of each emission, two bytes for each.
-        """
-        places: dict[str, str] = {}
-        numbers: dict[str, int] = {}
-        ways: list[str] = []
-        known: dict[int, bytes] = {}  # by identity: hashing a Route costs too much
-        way_of = []
-        for emission in batch:
-            route = emission.route
-            way = known.get(id(route))
-            if way is None:
-                destinations = self._destinations(route) if route else []
-                places.update(destinations)
-                for place, _ in destinations:
-                    numbers.setdefault(place, len(numbers) + 1)
-                ways.append(",".join(str(numbers[place]) for place, _ in destinations))
-                way = known[id(route)] = len(ways).to_bytes(2, "big")
-            way_of.append(way)
-        for place in numbers:
-            places.update(self._expiring.get(place, {}))
-        return places, ways, b"".join(way_of)
-
-    def _destinations(self, route: Route) -> list[tuple[str, str]]:
-        """Give the lists or the channel that a message goes to, with their kind."""
-        if route.exchange_type == "fanout":
-            return [(self._wire.channel(route), CHANNEL)]
-        if route.queue:
-            return [(self._wire.list_of(route.queue, route.priority), LIST)]
-        members = self._ask("SMEMBERS", self._wire.bindings(route.exchange))
-        queues = self._wire.bound(route, members)
-        if not queues:
-            logger.warning(
-                "no queue is bound to exchange %r under %r: the message is dropped",
-                route.exchange,
-                route.routing_key,
-                extra={"event": "route.unbound"},
-            )
-        return [(self._wire.list_of(name, route.priority), LIST) for name in queues]
-
 
 def _lease(worker: str, moves: int) -> str:
     """Name a worker's lease: after each move it is another one.
@@ -618,35 +360,6 @@ def _lease(worker: str, moves: int) -> str:
     vain: it must not be held for ever when the worker comes back there.
     """
     return f"{worker}/{moves}" if moves else worker
-
-
-def _call(client: Any, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-    """Run a script; a server that does not have it yet is given its text."""
-    text, digest = _script(name)
-    asked = (len(keys), *keys, *arguments)
-    try:
-        return client.execute_command("EVALSHA", digest, *asked)
-    except redis.exceptions.NoScriptError:
-        return client.execute_command("EVAL", text, *asked)
-
-
-def _text(term: Term) -> str:
-    return f"{term.number} {term.nonce} "
-
-
-def _over(term: Term) -> TermOver:
-    return TermOver(f"term {term.number} is over: someone else may lead")
-
-
-def _row(mark: Mark) -> str:
-    """Give the ledger's text for a mark; scripts read no more of it than the slot."""
-    last = "-" if mark.last is None else mark.last
-    return f"{mark.slot} {mark.runs} {last} {mark.fingerprint}"
-
-
-def _mark(row: bytes) -> Mark:
-    slot, runs, last, fingerprint = row.decode().split(" ", 3)
-    return Mark(int(slot), fingerprint, int(runs), None if last == "-" else int(last))
 
 
 def _unpack(held: bytes) -> tuple[str, bytes]:
@@ -660,16 +373,3 @@ def _digest(delivery: Delivery) -> str:
     if delivery.deliveries == 1:
         return ""
     return hashlib.sha1(delivery.message, usedforsecurity=False).hexdigest()
-
-
-def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (items[at : at + CHUNK] for at in range(0, len(items), CHUNK))
-
-
-@cache
-def _script(name: str) -> tuple[str, str]:
-    """Return a script's text, and the digest by which the server knows it."""
-    folder = resources.files(__package__)
-    parts = [folder.joinpath(f"{part}.lua") for part in ("prelude", name)]
-    text = "".join(part.read_text("utf-8") for part in parts)
-    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()

@@ -1,13 +1,8 @@
 """Connections to Redis: from a URL and options to sockets that never hang."""
 
 import inspect
-import random
 import ssl
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import chain, cycle
-from queue import Empty
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -15,49 +10,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from beatd.config.settings import Failover, did_you_mean, mask, shown
-from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
-
-OLDEST = (6, 2)
-"""The first version that can take several messages in one step."""
-
-_WAYS_OUT = {
-    "READONLY": "it is a read-only replica: point broker_url at the primary",
-    "OOM": "it is out of memory: raise its maxmemory, or make room",
-    "MISCONF": "it cannot save its data: look at its disk and its log",
-    "NOPERM": "its ACL forbids us this: permit it to the user of broker_url",
-    "NOREPLICAS": "too few of its replicas are connected: bring them back",
-    "NOAUTH": "it wants a password: put it into broker_url",
-    "WRONGPASS": "it knows no such user and password: correct broker_url",
-    "LOADING": "it is still loading its data: wait",
-    "BUSY": "a script of someone else blocks it: SCRIPT KILL ends that",
-    "MASTERDOWN": "it is a replica that has lost its primary: bring that back",
-    "WRONGTYPE": "another program uses our key: rename the queue, or set"
-    " broker_transport_options['global_keyprefix']",
-}
-
-_KINDS: dict[type[redis.RedisError], str] = {
-    redis.exceptions.ReadOnlyError: "READONLY",
-    redis.exceptions.OutOfMemoryError: "OOM",
-    redis.exceptions.NoPermissionError: "NOPERM",
-    redis.exceptions.BusyLoadingError: "LOADING",
-    redis.exceptions.MasterDownError: "MASTERDOWN",
-    redis.exceptions.AuthenticationError: "WRONGPASS",
-    redis.exceptions.AuthorizationError: "NOPERM",
-}
-"""redis-py cuts the server's word for the error off where it has a class for it."""
-
-_REFUSALS: tuple[type[redis.RedisError], ...] = (redis.ResponseError, *_KINDS)
-
-_NO_ANSWER = (
-    redis.ConnectionError,
-    redis.TimeoutError,
-    redis.InvalidResponse,  # whoever listens there speaks another protocol
-    OSError,
-)
-
-_ELSEWHERE = ("READONLY", "LOADING", "MASTERDOWN")
-"""Refusals that another address may be free of: this server cannot serve for now."""
+from beatd.config.settings import did_you_mean, mask, shown
+from beatd.errors import ConfigError
 
 
 def _seconds(value: Any) -> float | None:
@@ -119,146 +73,6 @@ class Address:
         connection = self.pool.connection_class(**self.pool.connection_kwargs | own)
         connection.connect()
         return connection
-
-
-class Server:
-    """The Redis server in use: that at the present one of some addresses.
-
-    All threads go to the present address. When it cannot be reached, or says that it
-    cannot serve for now, the next one in turn is present, until that one fails.
-    """
-
-    def __init__(
-        self,
-        urls: Sequence[str],
-        options: Mapping[str, Any],
-        tls: bool | Mapping[str, Any],
-        failover: Failover | None = None,
-    ) -> None:
-        """Raises ConfigError; does not connect."""
-        self.addresses = {url: Address(url, options, tls) for url in urls}
-        self.present = self.addresses[urls[0]]
-        self.faults = 0
-        """How many requests failed in a way that ends what was agreed with a server."""
-        self._order = _order(list(self.addresses), failover)
-        self._moving = threading.Lock()
-
-    @property
-    def name(self) -> str:
-        """Say for people where it is."""
-        return self.present.name
-
-    @property
-    def client(self) -> Any:
-        """Give a client of the present address, open to all threads."""
-        return self.present.client
-
-    @contextmanager
-    def answering(self) -> Iterator[Any]:
-        """Lend a client of the present address, and mend things after a fault.
-
-        Turns redis-py's errors into ours.
-        """
-        present = self.present
-        try:
-            yield present.client
-        except _REFUSALS as error:
-            kind, refusal = _refusal(present, error)
-            if kind in _ELSEWHERE:
-                self._leave(present)
-            raise refusal from error
-        except _NO_ANSWER as error:
-            # A pool without a free connection says nothing about the server.
-            if not isinstance(error.__context__, Empty):
-                # One socket is dead: the idle ones beside it are likely dead too, and
-                # each would cost a time-out. The failed one is closed by redis-py.
-                present.pool.disconnect(inuse_connections=False)
-                self._leave(present)
-            raise BrokerUnavailable(f"{present.name}: {error}") from error
-
-    def refusal(self, words: str) -> str:
-        """Return in words for people what the server says that it refuses."""
-        _, refused = _refusal(self.present, redis.ResponseError(words))
-        return str(refused)
-
-    def check_version(self) -> str:
-        """Say who answers, at the first address in turn that does.
-
-        Raises BrokerRefused if that server is too old.
-        """
-        # Nothing was asked before, so that nothing can be done twice.
-        for _ in range(len(self.addresses) - 1):
-            present = self.present
-            try:
-                return self._check_version()
-            except BrokerUnavailable:
-                if self.present is present:
-                    raise
-        return self._check_version()
-
-    def close(self) -> None:
-        """Close all connections that nobody uses."""
-        for address in self.addresses.values():
-            address.pool.disconnect()
-
-    def _leave(self, failed: Address) -> None:
-        """Make the next address present, unless another thread did."""
-        with self._moving:
-            self.faults += 1
-            if self.present is failed and len(self.addresses) > 1:
-                self.present = self.addresses[next(self._order)]
-
-    def _check_version(self) -> str:
-        with self.answering() as client:
-            try:
-                info = client.info("server")
-            except redis.exceptions.NoPermissionError:
-                client.ping()
-                return "redis of a version that its ACL does not let us see"
-        version = str(info.get("redis_version", "0"))
-        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
-            raise BrokerRefused(
-                f"{self.name}: this is Redis {version}, and beatd needs 6.2 or later:"
-                " upgrade it, or use another broker_url"
-            )
-        if "valkey_version" in info:
-            return f"valkey {info['valkey_version']}"
-        return f"redis {version}"
-
-
-def _order(urls: Sequence[str], failover: Failover | None) -> Iterator[str]:
-    """Give the addresses to go to, one after the other, without an end."""
-    if callable(failover):
-        order = iter(failover(list(urls)))
-    else:
-        order = _shuffled(urls) if failover == "shuffle" else cycle(urls)
-    next(order, None)  # it is the one to begin with, as kombu has it
-    rest = cycle(urls)
-    for url in chain(order, rest):
-        yield url if url in urls else next(rest)
-
-
-def _shuffled(urls: Sequence[str]) -> Iterator[str]:
-    """Give any address but the one before, again and again."""
-    last = urls[0]
-    while True:
-        yield last
-        last = random.choice([url for url in urls if url != last] or [last])
-
-
-def _refusal(address: Address, error: redis.RedisError) -> tuple[str, BrokerRefused]:
-    """Give the server's word for what is wrong, and it in words for people."""
-    words = str(error)
-    if words.startswith("Authentication required"):
-        kind = "NOAUTH"
-    else:
-        kinds = (kind for of, kind in _KINDS.items() if isinstance(error, of))
-        # Redis 6 wraps what a script was refused: "ERR ... script ...: -OOM ...".
-        said = (word.lstrip("-") for word in words.split())
-        kind = next(kinds, None) or next((w for w in said if w in _WAYS_OUT), "")
-    if kind in _WAYS_OUT:
-        words = f"{_WAYS_OUT[kind]} (it says: {words})"
-    return kind, BrokerRefused(f"{address.name} refuses: {words}")
 
 
 def _arguments(

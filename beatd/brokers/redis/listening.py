@@ -1,18 +1,21 @@
 """Waiting for Redis to say something, without asking it again and again."""
 
 import logging
+import re
 import selectors
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
 import redis
 
-from beatd.brokers.redis.connection import Server
+from beatd.brokers.redis.failover import Server
+from beatd.brokers.redis.wire import Wire
 from beatd.clock import Clock
 from beatd.instant import SECOND, Instant, Span
+from beatd.routing import Queue, Route
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +58,7 @@ class Bell:
     __del__ = close  # an app that only sends never closes its broker
 
 
-class Subscription:
+class ChannelListener:
     """One channel, heard on a connection of its own, by one thread."""
 
     def __init__(
@@ -143,7 +146,7 @@ class MessageWait:
         self._server = server
         self._delayed = delayed
         self._clock = clock
-        self._news = Subscription(server, INVALIDATIONS, self.bell, clock)
+        self._news = ChannelListener(server, INVALIDATIONS, self.bell, clock)
         self._waiting = threading.Lock()
         self._looker: Any = None
         self._address = server.present
@@ -242,7 +245,7 @@ class ReleaseWait:
         self._clock = clock
         self._waiting = threading.Lock()
         self._bell = Bell()
-        self._news = Subscription(server, channel, self._bell, clock)
+        self._news = ChannelListener(server, channel, self._bell, clock)
 
     def wait(self, timeout: Span) -> bool:
         """Return True when the lead came free; False after `timeout`."""
@@ -273,3 +276,60 @@ class ReleaseWait:
                 return False
             self._news.wait(min(left, lasts + 1) if led else left)
         return False
+
+
+class ChannelSubscription:
+    """What is said on a channel, or on all that match a queue's routing key."""
+
+    def __init__(
+        self,
+        server: Server,
+        wire: Callable[[], Wire],
+        queue: Queue,
+        declare: Callable[[Collection[Queue]], None],
+        clock: Clock,
+    ) -> None:
+        self._server = server
+        self._wire = wire
+        self._queue = queue
+        self._declare = declare
+        self._clock = clock
+        self._bell = Bell()
+        self._news = ChannelListener(server, "", self._bell, clock, is_pattern=True)
+
+    def wait(self, timeout: Span) -> list[bytes]:
+        with self._server.answering():
+            try:
+                return self._wait(self._clock.elapsed() + timeout)
+            except BaseException:
+                # Half a conversation: the next one begins on a fresh connection.
+                self._news.close()
+                raise
+
+    def interrupt(self) -> None:
+        self._bell.ring()
+
+    def close(self) -> None:
+        self._news.close()
+        self._bell.close()
+
+    def _wait(self, end: Span) -> list[bytes]:
+        while not self._bell.answer():
+            self._news.channel = pattern_of(self._wire(), self._queue)
+            if self._news.open():
+                self._declare([self._queue])
+            if came := self._news.read():
+                return [message[-1] for message in came]
+            left = end - self._clock.elapsed()
+            if left <= 0:
+                break
+            self._news.wait(min(left, SILENCE))
+        return []
+
+
+def pattern_of(wire: Wire, queue: Queue) -> str:
+    """Return the pattern of the channels that reach a queue, in Redis' own form."""
+    key = queue.routing_key.replace("#", "*")
+    channel = wire.channel(Route("", queue.exchange, key, "fanout"))
+    fixed = channel.removesuffix(key)
+    return re.sub(r"([\\*?\[\]])", r"\\\1", fixed) + channel[len(fixed) :]

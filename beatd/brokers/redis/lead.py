@@ -1,0 +1,192 @@
+"""Who may emit, and what was emitted: the ledger moves in the step that queues."""
+
+import logging
+import secrets
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from beatd.brokers.base import Emission, Outcome, Term, idle
+from beatd.brokers.redis.connection import Address
+from beatd.brokers.redis.failover import Server
+from beatd.brokers.redis.listening import ReleaseWait
+from beatd.brokers.redis.requests import CHUNK, Requests, in_chunks
+from beatd.brokers.redis.wire import Wire
+from beatd.clock import Clock
+from beatd.errors import TermOver
+from beatd.instant import Span
+from beatd.timetable.ledger import LedgerCopy, Mark
+
+logger = logging.getLogger(__name__)
+
+_OUTCOMES = {
+    ord("q"): Outcome.QUEUED,
+    ord("d"): Outcome.DROPPED,
+    ord("k"): Outcome.KNOWN,
+}
+
+
+class LeadAndLedger(Requests):
+    """The ports Lead and Emitter."""
+
+    def __init__(
+        self,
+        server: Server,
+        wires: Mapping[Address, Wire],
+        namespace: str,
+        clock: Clock,
+    ) -> None:
+        super().__init__(server, wires, namespace, clock)
+        self._nonce = secrets.token_hex(8)
+        self._releases = ReleaseWait(
+            self._server, self._key("released"), self._key("lead"), self._clock
+        )
+
+    # Lead
+
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
+        number = self._run(
+            "acquire",
+            [self._key("lead"), self._key("term")],
+            [holder, ttl, floor, self._nonce],
+        )
+        # Only now: had the answer been lost, the same nonce would know its own term.
+        nonce, self._nonce = self._nonce, secrets.token_hex(8)
+        return None if number is None else Term(number, nonce)
+
+    def renew(self, term: Term, ttl: Span) -> bool:
+        return bool(self._run("renew", [self._key("lead")], [_text(term), ttl]))
+
+    def resign(self, term: Term) -> None:
+        released = self._key("released")
+        self._run("resign", [self._key("lead")], [_text(term), released])
+
+    def let_go(self) -> None:
+        """Leave the lead to run out: Redis alone holds it."""
+
+    def leader(self) -> str | None:
+        held: bytes | None = self._ask("GET", self._key("lead"))
+        return held.decode().split(" ", 2)[2] if held else None
+
+    def await_release(self, timeout: Span) -> bool:
+        with self._server.answering():
+            return self._releases.wait(timeout)
+
+    # Emitter
+
+    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Outcome]:
+        places, ways, way_of = self._ways(batch)
+        outcomes: bytes | None = self._run(
+            "emit",
+            [self._key("lead"), self._key("ledger"), self._key("runs"), *places],
+            [
+                _text(term),
+                ttl,
+                len(batch),
+                way_of,
+                len(ways),
+                *[emission.entry for emission in batch],
+                *[_row(emission.mark) for emission in batch],
+                *[emission.message for emission in batch],
+                *places.values(),
+                *ways,
+                *[
+                    part
+                    for number, emission in enumerate(batch, 1)
+                    if emission.run
+                    for part in (number, emission.run)
+                ],
+            ],
+        )
+        if outcomes is None:
+            raise _over(term)
+        return [_OUTCOMES[letter] for letter in outcomes]
+
+    def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
+        marks: dict[str, Mark] = {}
+        for number, (name, row) in enumerate(self._rows_of("ledger")):
+            if number % CHUNK == 0:
+                on_part()
+            try:
+                marks[name.decode()] = _mark(row)
+            except ValueError:
+                logger.error(
+                    "the ledger's row for %r is none of ours: %r",
+                    name,
+                    row[:80],
+                    extra={"event": "ledger.unreadable"},
+                )
+        return LedgerCopy(marks, int(self._ask("GET", self._key("era")) or 0))
+
+    def write_ledger(
+        self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
+    ) -> None:
+        keys = [self._key("lead"), self._key("ledger"), self._key("era")]
+        steps: list[list[Any]] = [
+            [len(rows), *(part for name, mark in rows for part in (name, _row(mark)))]
+            for rows in in_chunks(list(marks.items()))
+        ]
+        steps.extend([0, *names] for names in in_chunks(list(gone)))
+        for step in steps or [[0]]:
+            if not self._run("write_ledger", keys, [_text(term), era, *step]):
+                raise _over(term)
+
+    def running(self, entries: Collection[str]) -> dict[str, str]:
+        current: dict[str, str] = {}
+        for names in in_chunks(list(entries)):
+            runs = self._ask("HMGET", self._key("runs"), *names)
+            found = zip(names, runs, strict=True)
+            current.update((name, run.decode()) for name, run in found if run)
+        return current
+
+    def end_runs(self, runs: Mapping[str, str]) -> None:
+        for ended in in_chunks(list(runs.items())):
+            self._run(
+                "end_runs", [self._key("runs")], [x for run in ended for x in run]
+            )
+
+    def _ways(
+        self, batch: Sequence[Emission]
+    ) -> tuple[dict[str, str], list[str], bytes]:
+        """Number the places that a batch goes to, and the ways to them.
+
+        Gives each list or channel with its kind; for each way the numbers of its
+        places; and the way of each emission, two bytes for each.
+        """
+        places: dict[str, str] = {}
+        numbers: dict[str, int] = {}
+        ways: list[str] = []
+        known: dict[int, bytes] = {}  # by identity: hashing a Route costs too much
+        way_of = []
+        for emission in batch:
+            route = emission.route
+            way = known.get(id(route))
+            if way is None:
+                destinations = self._destinations(route) if route else []
+                places.update(destinations)
+                for place, _ in destinations:
+                    numbers.setdefault(place, len(numbers) + 1)
+                ways.append(",".join(str(numbers[place]) for place, _ in destinations))
+                way = known[id(route)] = len(ways).to_bytes(2, "big")
+            way_of.append(way)
+        for place in numbers:
+            places.update(self._expiring.get(place, {}))
+        return places, ways, b"".join(way_of)
+
+
+def _text(term: Term) -> str:
+    return f"{term.number} {term.nonce} "
+
+
+def _over(term: Term) -> TermOver:
+    return TermOver(f"term {term.number} is over: someone else may lead")
+
+
+def _row(mark: Mark) -> str:
+    """Give the ledger's text for a mark; scripts read no more of it than the slot."""
+    last = "-" if mark.last is None else mark.last
+    return f"{mark.slot} {mark.runs} {last} {mark.fingerprint}"
+
+
+def _mark(row: bytes) -> Mark:
+    slot, runs, last, fingerprint = row.decode().split(" ", 3)
+    return Mark(int(slot), fingerprint, int(runs), None if last == "-" else int(last))

@@ -1,0 +1,164 @@
+"""What Redis is asked for: scripts and commands, at the address that is present."""
+
+import hashlib
+import logging
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from typing import Any, TypeVar
+
+import redis
+
+from beatd.brokers.redis.connection import Address
+from beatd.brokers.redis.failover import Server
+from beatd.brokers.redis.wire import Wire
+from beatd.clock import Clock
+from beatd.errors import BrokerRefused
+from beatd.routing import Queue, Route
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CHUNK = 1000
+"""Rows or messages for one command; Redis serves no one else meanwhile."""
+
+CHANNEL, LIST = "channel", "0"
+"""Kinds of destinations; a number above 0 is a list that lives for so many ms."""
+
+
+class Requests:
+    """Asks the server that is present, once it knows what it must know."""
+
+    def __init__(
+        self,
+        server: Server,
+        wires: Mapping[Address, Wire],
+        namespace: str,
+        clock: Clock,
+    ) -> None:
+        self._server = server
+        self._wires = wires
+        self._clock = clock
+        self._own = f"{self._wire.prefix}{{beatd:{namespace}}}:"
+        self._expiring: dict[str, dict[str, str]] = {}
+        self._greeting = threading.Lock()
+        self._greeted = -1  # the faults before the last greeting
+        self._address = self._server.present
+        self._moves = 0
+        self._declared: dict[str, Queue] = {}
+
+    def declare(self, queues: Collection[Queue]) -> None:
+        for queue in queues:
+            if queue.expires is not None:
+                life = str(round(queue.expires * 1000))
+                family = dict.fromkeys(self._wire.lists([queue.name]), life)
+                self._expiring.update((name, family) for name in family)
+            for command in self._wire.binding(queue, self._clock.now()):
+                self._ask(*command)
+            self._declared[queue.name] = queue
+
+    def _key(self, name: str) -> str:
+        return self._own + name
+
+    @property
+    def _wire(self) -> Wire:
+        return self._wires[self._server.present]
+
+    def _run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        self._greet()
+        with self._server.answering() as client:
+            return _call(client, name, keys, arguments)
+
+    def _ask(self, *command: Any) -> Any:
+        self._greet()
+        with self._server.answering() as client:
+            return client.execute_command(*command)
+
+    def _greet(self) -> None:
+        """Agree with the server that is present, unless that was done already."""
+        if self._greeted != self._server.faults:
+            with self._greeting:
+                faults = self._server.faults
+                if self._greeted != faults and self._arrive():
+                    self._greeted = faults
+
+    def _arrive(self) -> bool:
+        """Look who answers, and tell it what it may not know; False if it refuses."""
+        self._server.check_version()
+        address = self._server.present
+        moves = self._moves + (address is not self._address)
+        told = True
+        try:
+            self._introduce()
+        except BrokerRefused:
+            if self._server.present is not address:
+                raise  # it was left for the next one
+            told = False  # it is full, say, and what we are asked for makes room
+        if address is not self._address:
+            words = "going on at %s: %s failed"
+            event = {"event": "broker.moved"}
+            logger.warning(words, address.name, self._address.name, extra=event)
+        self._address, self._moves = address, moves
+        return told
+
+    def _introduce(self) -> None:
+        """Declare what was declared before.
+
+        No lease is begun: that one was lost is for `stay` to say, before another is.
+        """
+        with self._server.answering() as client:
+            for queue in [*self._declared.values()]:
+                for command in self._wire.binding(queue, self._clock.now()):
+                    client.execute_command(*command)
+
+    def _rows_of(self, name: str) -> Iterator[tuple[bytes, bytes]]:
+        """Read a hash, bit by bit: what changes meanwhile may come as it was."""
+        cursor = None
+        while cursor != 0:
+            cursor, rows = self._ask(
+                "HSCAN", self._key(name), cursor or 0, "COUNT", 5 * CHUNK
+            )
+            yield from rows.items()
+
+    def _destinations(self, route: Route) -> list[tuple[str, str]]:
+        """Give the lists or the channel that a message goes to, with their kind."""
+        if route.exchange_type == "fanout":
+            return [(self._wire.channel(route), CHANNEL)]
+        if route.queue:
+            return [(self._wire.list_of(route.queue, route.priority), LIST)]
+        members = self._ask("SMEMBERS", self._wire.bindings(route.exchange))
+        queues = self._wire.bound(route, members)
+        if not queues:
+            logger.warning(
+                "no queue is bound to exchange %r under %r: the message is dropped",
+                route.exchange,
+                route.routing_key,
+                extra={"event": "route.unbound"},
+            )
+        return [(self._wire.list_of(name, route.priority), LIST) for name in queues]
+
+
+def _call(client: Any, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+    """Run a script; a server that does not have it yet is given its text."""
+    text, digest = _script(name)
+    asked = (len(keys), *keys, *arguments)
+    try:
+        return client.execute_command("EVALSHA", digest, *asked)
+    except redis.exceptions.NoScriptError:
+        return client.execute_command("EVAL", text, *asked)
+
+
+def in_chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Return the items in parts that are few enough for one command."""
+    return (items[at : at + CHUNK] for at in range(0, len(items), CHUNK))
+
+
+@cache
+def _script(name: str) -> tuple[str, str]:
+    """Return a script's text, and the digest by which the server knows it."""
+    folder = resources.files(__package__)
+    parts = [folder.joinpath(f"{part}.lua") for part in ("prelude", name)]
+    text = "".join(part.read_text("utf-8") for part in parts)
+    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
