@@ -1,0 +1,10 @@
+"""The embedded default: queues, ledger and term in one SQLite file, on one host.
+
+Tables, statements and what they guarantee: statements.sql.
+"""
+
+from beatd.brokers.sqlite.file import LARGEST_WAL
+from beatd.brokers.sqlite.queues import SQLiteBroker
+from beatd.brokers.sqlite.statements import SQL
+
+__all__ = ["LARGEST_WAL", "SQL", "SQLiteBroker"]

@@ -1,0 +1,138 @@
+"""The broker's file: connections to it, and steps that are done whole or not at all."""
+
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+
+from beatd.brokers.sqlite.statements import TABLES
+from beatd.clock import Clock
+from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
+from beatd.storage.sqlite_file import BROKER, Look, State, connect, look_to_write, make
+
+LARGEST_WAL = 8 * 1024 * 1024
+"""Bytes that the WAL has at most, but while somebody reads for long."""
+
+
+class BrokerFile:
+    """Lends connections to one SQLite file, which is made when it is first used.
+
+    A connection is used by one thread at a time and goes back to the idle ones after
+    each step, unless the step failed. A forked child opens its own.
+    """
+
+    def __init__(self, path: Path, busy_timeout: float, clock: Clock) -> None:
+        """Raises ConfigError for a file that cannot be used."""
+        self._path = path
+        self._busy_timeout = busy_timeout
+        self._clock = clock
+        self._idle: deque[sqlite3.Connection] = deque()
+        self._identity: tuple[int, int] | None = None
+        self._pid = os.getpid()
+        self._calls: SimpleQueue[bool] = SimpleQueue()
+        self._waiting = False
+        if problem := self._problem(look_to_write(path, BROKER)):
+            raise ConfigError("broker_url", [problem])
+
+    def _call(self) -> None:
+        """Wake the thread that waits in this process, if one does."""
+        if self._waiting:
+            self._calls.put(True)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection for one step, which is done at the end or not at all."""
+        with self._connection() as db:
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            db.execute("COMMIT")
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection for this thread; an error closes it and rolls back."""
+        db = self._idle_connection()
+        try:
+            db = db or self._connect()
+            yield db
+        except BaseException as error:
+            if db:
+                db.close()
+            if isinstance(error, sqlite3.Error | OSError):
+                raise self._answer_to(error) from error
+            raise
+        self._idle.append(db)
+
+    def _idle_connection(self) -> sqlite3.Connection | None:
+        if os.getpid() != self._pid:
+            # SQLite forbids a child to use, or to close, what its parent opened.
+            _of_parents.append(self._idle)
+            self._idle, self._pid = deque(), os.getpid()
+        if self._identity != self._identity_now():
+            self._close_idle()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _connect(self) -> sqlite3.Connection:
+        found = look_to_write(self._path, BROKER)
+        if problem := self._problem(found):
+            raise BrokerRefused(problem)
+        if found.state is State.ABSENT:
+            make(self._path, BROKER, TABLES)
+        db = connect(self._path, self._busy_timeout)
+        db.execute("PRAGMA synchronous = FULL")
+        # What a long reader let it grow to would be kept for good.
+        db.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")
+        self._identity = self._identity_now()
+        return db
+
+    def _identity_now(self) -> tuple[int, int] | None:
+        """Which file the path names: another one, when somebody removed ours."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    def _problem(self, found: Look) -> str:
+        """Say why the file cannot be used; empty when it can."""
+        match found.state:
+            case State.REFUSED:
+                return (
+                    f"{self._path} {found.problem};"
+                    " it was left as it is, and sqlite:///PATH names another file"
+                )
+            case State.DAMAGED:
+                return (
+                    f"{self._path} is damaged ({found.problem}):"
+                    " restore it, or move it away to start with empty queues"
+                )
+            case _:
+                return ""
+
+    def _answer_to(self, error: sqlite3.Error | OSError) -> Exception:
+        """Give the error that callers know; one that is a mistake of ours stays."""
+        if isinstance(error, OSError) or type(error) in _OUTSIDE:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY:
+                return BrokerUnavailable(f"{self._path} is locked by another process")
+            return self._refused(error)
+        return error
+
+    def _refused(self, error: Exception) -> BrokerRefused:
+        return BrokerRefused(f"{self._path} cannot be used: {error}")
+
+
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_OUTSIDE = {sqlite3.OperationalError, sqlite3.DatabaseError}
+"""What SQLite raises for the disk, the file and its locks."""
+
+_of_parents: list[object] = []
+"""Connections that a parent process opened, kept so that nothing closes them."""

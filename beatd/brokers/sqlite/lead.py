@@ -1,0 +1,194 @@
+"""Who may emit, and what was emitted: the ledger moves in the step that queues."""
+
+import secrets
+import sqlite3
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from beatd.brokers.base import Emission, Outcome, Term, idle
+from beatd.brokers.sqlite.file import BrokerFile
+from beatd.brokers.sqlite.routes import Row, rows_of
+from beatd.brokers.sqlite.statements import SQL
+from beatd.clock import Clock
+from beatd.errors import TermOver
+from beatd.instant import SECOND, Span
+from beatd.storage.file_lock import FileLock
+from beatd.timetable.ledger import LedgerCopy, Mark
+
+RELEASE_LOOK: Span = 50
+"""How often a standby looks whether the kernel lock is free."""
+
+
+class LeadAndLedger(BrokerFile):
+    """The ports Lead and Emitter.
+
+    The lead is a kernel lock beside the file: it has no time to live, and a leader
+    that is only stopped keeps it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        namespace: str,
+        priority_steps: Sequence[int],
+        busy_timeout: float,
+        clock: Clock,
+    ) -> None:
+        super().__init__(path, busy_timeout, clock)
+        self._namespace = namespace
+        self._steps = sorted(priority_steps)
+        lock = f"{path.name}.{quote(namespace, safe='')}.lock"
+        self._lock = FileLock(path.with_name(lock))
+        self._led: Term | None = None
+        self._closed = threading.Event()
+
+    # Lead
+
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
+        if not self._take_lock(holder):
+            return None
+        try:
+            self._led = self._begin_term(floor)
+        except BaseException:
+            if self._led is None:
+                self._lock.unlock()
+            raise
+        return self._led
+
+    def renew(self, term: Term, ttl: Span) -> bool:
+        with self._connection() as db:
+            return self._lock.held and self._term(db) == term
+
+    def resign(self, term: Term) -> None:
+        if term != self._led:
+            return
+        try:
+            with self._transaction() as db:
+                if self._term(db) == term:
+                    self._set_term(db, Term(term.number, ""))
+        finally:
+            # Also when the database did not answer: no time to live ends this lead.
+            self.let_go()
+
+    def let_go(self) -> None:
+        self._led = None
+        self._lock.unlock()
+
+    def leader(self) -> str | None:
+        return None if self._lock_is_free() else self._lock.holder()
+
+    def await_release(self, timeout: Span) -> bool:
+        end = self._clock.elapsed() + timeout
+        while not self._lock_is_free():
+            left = end - self._clock.elapsed()
+            if left <= 0 or self._closed.wait(min(left, RELEASE_LOOK) / SECOND):
+                return False
+        return True
+
+    # Emitter
+
+    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Outcome]:
+        outcomes = []
+        messages: list[Row] = []
+        with self._transaction() as db:
+            self._demand(db, term)
+            for emission in batch:
+                row = (self._namespace, emission.entry, *emission.mark)
+                if not db.execute(SQL["advance"], row).rowcount:
+                    outcomes.append(Outcome.KNOWN)
+                    continue
+                rows = rows_of(db, self._steps, emission.route, emission.message)
+                messages += rows
+                outcomes.append(Outcome.QUEUED if rows else Outcome.DROPPED)
+                if emission.run:
+                    run = (self._namespace, emission.entry, emission.run)
+                    db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", run)
+            db.executemany(SQL["push"], messages)
+        self._call()
+        return outcomes
+
+    def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
+        with self._connection() as db:
+            db.execute("BEGIN")
+            sql = "SELECT entry, slot, fingerprint, runs, last FROM ledger"
+            rows = db.execute(f"{sql} WHERE namespace = ?", (self._namespace,))
+            marks = {entry: Mark(*mark) for entry, *mark in rows}
+            era = self._era(db)
+            db.execute("COMMIT")
+        return LedgerCopy(marks, era)
+
+    def write_ledger(
+        self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
+    ) -> None:
+        forget = "DELETE FROM ledger WHERE namespace = ? AND entry = ?"
+        set_era = "UPDATE lead SET era = ? WHERE namespace = ?"
+        with self._transaction() as db:
+            self._demand(db, term)
+            db.executemany(forget, [(self._namespace, entry) for entry in gone])
+            rows = [(self._namespace, entry, *mark) for entry, mark in marks.items()]
+            db.executemany(SQL["set_mark"], rows)
+            db.execute(set_era, (era, self._namespace))
+
+    def running(self, entries: Collection[str]) -> dict[str, str]:
+        sql = "SELECT run FROM runs WHERE namespace = ? AND entry = ?"
+        with self._connection() as db:
+            found = {
+                entry: db.execute(sql, (self._namespace, entry)).fetchone()
+                for entry in entries
+            }
+        return {entry: row[0] for entry, row in found.items() if row}
+
+    def end_runs(self, runs: Mapping[str, str]) -> None:
+        with self._transaction() as db:
+            self._end_runs(db, runs.items())
+
+    # The term and the lock
+
+    def _take_lock(self, holder: str) -> bool:
+        try:
+            return self._lock.try_lock(holder)
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _lock_is_free(self) -> bool:
+        try:
+            return self._lock.is_free()
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _begin_term(self, floor: int) -> Term:
+        with self._transaction() as db:
+            number = max(self._term(db).number, floor) + 1
+            term = Term(number, secrets.token_hex(8))
+            self._set_term(db, term)
+        return term
+
+    def _term(self, db: sqlite3.Connection) -> Term:
+        sql = "SELECT number, nonce FROM lead WHERE namespace = ?"
+        row = db.execute(sql, (self._namespace,)).fetchone()
+        return Term(*row) if row else Term(0, "")
+
+    def _set_term(self, db: sqlite3.Connection, term: Term) -> None:
+        db.execute(SQL["set_term"], (self._namespace, *term))
+
+    def _demand(self, db: sqlite3.Connection, term: Term) -> None:
+        if not term.nonce or self._term(db) != term:
+            raise TermOver(f"term {term.number} is over: someone else may lead")
+
+    def _era(self, db: sqlite3.Connection) -> int:
+        sql = "SELECT era FROM lead WHERE namespace = ?"
+        row = db.execute(sql, (self._namespace,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def _end_runs(
+        self, db: sqlite3.Connection, runs: Collection[tuple[str, str]]
+    ) -> None:
+        sql = "DELETE FROM runs WHERE namespace = ? AND entry = ? AND run = ?"
+        db.executemany(sql, [(self._namespace, *run) for run in runs])
+
+    def close(self) -> None:
+        self._closed.set()
+        self._lock.unlock()
+        self._close_idle()

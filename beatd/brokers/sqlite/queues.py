@@ -1,0 +1,328 @@
+"""Queues, deliveries under leases and dead letters, in one SQLite file."""
+
+import json
+import sqlite3
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from queue import Empty
+
+from beatd.brokers.base import (
+    DONE,
+    ENOUGH,
+    GONE,
+    Acknowledge,
+    Act,
+    Answer,
+    DeadLetter,
+    Delay,
+    Delayed,
+    Delivery,
+    GiveBack,
+    Outgoing,
+    SetAside,
+    in_turn,
+)
+from beatd.brokers.sqlite.lead import LeadAndLedger
+from beatd.brokers.sqlite.routes import Row, rows_of
+from beatd.brokers.sqlite.statements import SQL
+from beatd.clock import Clock, SystemClock
+from beatd.instant import SECOND, Span
+from beatd.routing import PRIORITY_STEPS, Queue, binding_of
+from beatd.storage.sqlite_file import BUSY_TIMEOUT
+
+FIRST_NAP, LONGEST_NAP, NAP_GROWTH = 0.004, 0.02, 1.005
+"""Seconds between two looks for what other processes sent, and the factor by which they
+grow: short for some seconds after each message, long where nothing happens."""
+
+_LETTERS = {DONE: "d", GONE: "g"}
+_ANSWERS = {letter: answer for answer, letter in _LETTERS.items()}
+
+
+class SQLiteBroker(LeadAndLedger):
+    """All ports of a broker, on one SQLite file that the processes of a host share."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        namespace: str,
+        priority_steps: Sequence[int] = PRIORITY_STEPS,
+        busy_timeout: float = BUSY_TIMEOUT,
+        clock: Clock | None = None,
+    ) -> None:
+        """Look at the file; it is made when it is first used.
+
+        `busy_timeout` is how many seconds a step waits for the steps of others. Raises
+        ConfigError for a file that is not ours, is damaged, or cannot be written.
+        """
+        clock = clock or SystemClock()
+        super().__init__(path, namespace, priority_steps, busy_timeout, clock)
+        self._nap = FIRST_NAP
+
+    # Sender
+
+    def declare(self, queues: Collection[Queue]) -> None:
+        rows = [(queue.exchange, *binding_of(queue)) for queue in queues]
+        with self._transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO bindings VALUES (?, ?, ?, ?)", rows)
+
+    def purge(self, queues: Collection[str]) -> int:
+        with self._transaction() as db:
+            gone = [db.execute(SQL["purge"], (name,)).rowcount for name in queues]
+        return sum(gone)
+
+    def send(self, batch: Sequence[Outgoing]) -> None:
+        with self._transaction() as db:
+            self._send(db, batch)
+        self._call()
+
+    # Consumer
+
+    def join(self, worker: str, lease: Span) -> None:
+        with self._transaction() as db:
+            db.execute(SQL["join"], (worker, lease, self._clock.elapsed() + lease))
+
+    def stay(self, worker: str, lease: Span) -> bool:
+        ends = self._clock.elapsed() + lease
+        with self._transaction() as db:
+            return db.execute(SQL["stay"], (lease, ends, worker)).rowcount == 1
+
+    def leave(self, worker: str) -> None:
+        with self._transaction() as db:
+            self._release(db, worker, deaths=0)
+        self._call()
+
+    def take(
+        self, worker: str, queues: Sequence[str], limit: int, attempt: str
+    ) -> list[Delivery]:
+        with self._transaction() as db:
+            if not self._joined(db, worker):
+                return []
+            rows = db.execute(SQL["taken"], (worker, attempt)).fetchall()
+            if not rows and (ready := self._ready(db, queues, limit)):
+                sql = "SELECT coalesce(max(place), 0) FROM messages WHERE worker = ?"
+                (last,) = db.execute(sql, (worker,)).fetchone()
+                places = enumerate(ready, start=last + 1)
+                flights = [(worker, attempt, place, number) for place, number in places]
+                db.executemany(SQL["take"], flights)
+                rows = db.execute(SQL["taken"], (worker, attempt)).fetchall()
+        return [
+            Delivery(f"{attempt}:{number}", queue, message, deaths + 1)
+            for number, queue, message, deaths in rows
+        ]
+
+    def await_message(self, queues: Sequence[str], timeout: Span) -> bool:
+        end = self._clock.elapsed() + timeout
+        self._waiting = True
+        try:
+            with self._connection() as db:
+                return self._await_message(db, queues, end)
+        finally:
+            self._waiting = False
+
+    def interrupt(self) -> None:
+        self._calls.put(False)
+
+    def settle(
+        self,
+        worker: str,
+        acts: Sequence[Act],
+        sends: Sequence[Outgoing],
+        request: int,
+    ) -> list[Answer]:
+        with self._transaction() as db:
+            last, answers = self._last_request(db, worker)
+            if request == last:
+                return answers
+            if request < last:
+                return [GONE] * len(acts)
+            self._send(db, sends)
+            done = {at: self._do(db, worker, acts[at]) for at in in_turn(acts)}
+            answers = [done[at] for at in range(len(acts))]
+            letters = "".join(_LETTERS[answer] for answer in answers)
+            db.execute(SQL["remember"], (f"{request} {letters}", worker))
+        if sends or not all(isinstance(act, Acknowledge) for act in acts):
+            self._call()
+        return answers
+
+    def delayed(self, queues: Collection[str], limit: int) -> list[Delayed]:
+        names = json.dumps(list(queues))
+        with self._connection() as db:
+            rows = db.execute(SQL["delayed"], (names, limit)).fetchall()
+        return [Delayed(*row) for row in rows]
+
+    def recover(self) -> int:
+        with self._transaction() as db:
+            now = self._clock.elapsed()
+            lost = db.execute(SQL["lost"], (now, now)).fetchall()
+            given = sum(self._release(db, worker, deaths=1) for (worker,) in lost)
+        self._call()
+        return given
+
+    # Dead letters
+
+    def dead_letters(self) -> list[DeadLetter]:
+        with self._connection() as db:
+            rows = db.execute(SQL["letters"]).fetchall()
+        return [DeadLetter(str(number), *about) for number, *about in rows]
+
+    def dead_message(self, letter: str) -> bytes | None:
+        sql = "SELECT message FROM dead WHERE id = ?"
+        with self._connection() as db:
+            row = db.execute(sql, (letter,)).fetchone()
+        return row[0] if row else None
+
+    def retry_dead(self, letters: Collection[str]) -> int:
+        with self._transaction() as db:
+            db.executemany(SQL["retry_dead"], [(letter,) for letter in letters])
+            found = self._forget(db, letters)
+        self._call()
+        return found
+
+    def drop_dead(self, letters: Collection[str]) -> int:
+        with self._transaction() as db:
+            return self._forget(db, letters)
+
+    def _forget(self, db: sqlite3.Connection, letters: Collection[str]) -> int:
+        rows = [(letter,) for letter in letters]
+        return db.executemany("DELETE FROM dead WHERE id = ?", rows).rowcount
+
+    # All
+
+    def ping(self) -> str:
+        with self._connection() as db:
+            self._term(db)
+        return f"sqlite {sqlite3.sqlite_version}, {self._path}"
+
+    def risks(self) -> list[str]:
+        return []
+
+    # Messages
+
+    def _send(self, db: sqlite3.Connection, batch: Sequence[Outgoing]) -> None:
+        rows: list[Row] = []
+        for outgoing in batch:
+            route, message, due = outgoing.route, outgoing.message, outgoing.due
+            rows += rows_of(db, self._steps, route, message, due)
+        db.executemany(SQL["push"], rows)
+
+    def _ready(
+        self, db: sqlite3.Connection, queues: Sequence[str], limit: int
+    ) -> list[int]:
+        """Give the ids of what is next: by step, then by the order of the queues."""
+        self._put_in_front(db, self._over(db, queues, limit), deaths=0)
+        rows: list[Row] = []
+        for queue in queues:
+            rows += db.execute(SQL["ready"], (queue, limit))
+        # The sort is stable: within a step and queue they stay as they lie.
+        rows.sort(key=lambda row: row[1])
+        chosen: list[int] = []
+        size = 0
+        for number, _, length in rows[:limit]:
+            if size >= ENOUGH:
+                break
+            chosen.append(number)
+            size += length
+        return chosen
+
+    def _over(
+        self, db: sqlite3.Connection, queues: Sequence[str], limit: int
+    ) -> list[Row]:
+        """Give what is due, the last one first: as many of these queues as are taken.
+
+        What comes due later would be put in front of those that were not.
+        """
+        over: list[Row] = []
+        for number, queue in db.execute(SQL["over"], (self._clock.now(),)):
+            if queue in queues:
+                if limit == 0:
+                    break
+                limit -= 1
+            over.append((number,))
+        return over[::-1]
+
+    def _release(self, db: sqlite3.Connection, worker: str, *, deaths: int) -> int:
+        """End a lease and put in front what was held under it; say how many."""
+        db.execute("DELETE FROM workers WHERE worker = ?", (worker,))
+        held = db.execute(SQL["held"], (worker,)).fetchall()
+        self._put_in_front(db, held, deaths=deaths)
+        return len(held)
+
+    def _put_in_front(
+        self, db: sqlite3.Connection, messages: Sequence[Row], *, deaths: int
+    ) -> None:
+        """Make these ready, one after the other before all others of their queue."""
+        rows = [(deaths, number) for (number,) in messages]
+        db.executemany(SQL["put_in_front"], rows)
+
+    def _joined(self, db: sqlite3.Connection, worker: str) -> bool:
+        sql = "SELECT 1 FROM workers WHERE worker = ?"
+        return db.execute(sql, (worker,)).fetchone() is not None
+
+    # Settling
+
+    def _last_request(
+        self, db: sqlite3.Connection, worker: str
+    ) -> tuple[int, list[Answer]]:
+        """Return the number of the worker's last request, and what was answered."""
+        sql = "SELECT sent FROM workers WHERE worker = ?"
+        row = db.execute(sql, (worker,)).fetchone()
+        number, _, letters = (row[0] if row else "").partition(" ")
+        # What earlier versions kept here is no number, and of a worker that has ended.
+        last = int(number) if number.isdecimal() else 0
+        return last, [_ANSWERS[letter] for letter in letters]
+
+    def _do(self, db: sqlite3.Connection, worker: str, act: Act) -> Answer:
+        """Do what is to become of one delivery."""
+        flight = _flight(worker, act.delivery)
+        match act:
+            case Acknowledge(_, entry, run):
+                found = db.execute(SQL["acknowledge"], flight).rowcount
+                if found and run:
+                    self._end_runs(db, [(entry, run)])
+            case Delay(_, until):
+                found = db.execute(SQL["delay"], (until, *flight)).rowcount
+            case SetAside(_, reason, task, task_id):
+                about = (reason, self._clock.now(), task, task_id)
+                db.execute(SQL["set_aside"], (*about, *flight))
+                found = db.execute(SQL["acknowledge"], flight).rowcount
+            case GiveBack():
+                rows = db.execute(SQL["in_flight"], flight).fetchall()
+                self._put_in_front(db, rows, deaths=0)
+                found = len(rows)
+        return DONE if found else GONE
+
+    # Waiting
+
+    def _await_message(
+        self, db: sqlite3.Connection, queues: Sequence[str], end: Span
+    ) -> bool:
+        # A call from this process, or SQLite's count of what other connections did.
+        seen = due = None
+        while True:
+            (version,) = db.execute("PRAGMA data_version").fetchone()
+            if version != seen:
+                if any(self._is_ready(db, queue) for queue in queues):
+                    self._nap = FIRST_NAP
+                    return True
+                seen, (due,) = version, db.execute(SQL["next_due"]).fetchone()
+            if due is not None and due <= self._clock.now():
+                return True
+            left = end - self._clock.elapsed()
+            if left <= 0:
+                return False
+            try:
+                if not self._calls.get(timeout=min(self._nap, left / SECOND)):
+                    return False
+            except Empty:
+                self._nap = min(self._nap * NAP_GROWTH, LONGEST_NAP)
+
+    def _is_ready(self, db: sqlite3.Connection, queue: str) -> bool:
+        (ready,) = db.execute(SQL["is_ready"], (queue,)).fetchone()
+        return bool(ready)
+
+
+def _flight(worker: str, delivery: Delivery) -> tuple[str, str, str]:
+    """Give id, worker and attempt: what a message in flight is known by."""
+    attempt, _, number = delivery.token.rpartition(":")
+    return number, worker, attempt

@@ -1,0 +1,44 @@
+"""Which queues a message reaches, by the bindings in the file."""
+
+import logging
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from beatd.instant import Instant
+from beatd.routing import Binding, Route, step_of
+
+logger = logging.getLogger(__name__)
+
+Row: TypeAlias = tuple[Any, ...]
+
+
+def rows_of(
+    db: sqlite3.Connection,
+    steps: Sequence[int],
+    route: Route | None,
+    message: bytes,
+    due: Instant | None = None,
+) -> list[Row]:
+    """Give a row for every queue that the route reaches."""
+    if route is None:
+        return []
+    step = step_of(route.priority, steps)
+    return [(queue, step, message, due) for queue in _queues(db, route)]
+
+
+def _queues(db: sqlite3.Connection, route: Route) -> list[str]:
+    if route.queue and route.exchange_type != "fanout":
+        return [route.queue]
+    sql = "SELECT key, pattern, queue FROM bindings WHERE exchange = ?"
+    bindings = map(Binding._make, db.execute(sql, (route.exchange,)))
+    key, kind = route.routing_key, route.exchange_type
+    queues = sorted({one.queue for one in bindings if one.matches(kind, key)})
+    if not queues:
+        logger.warning(
+            "no queue is bound to exchange %r under %r: the message is dropped",
+            route.exchange,
+            route.routing_key,
+            extra={"event": "route.unbound"},
+        )
+    return queues

@@ -1,0 +1,14 @@
+"""The statements of statements.sql, by their names."""
+
+import re
+from pathlib import Path
+
+
+def _statements() -> dict[str, str]:
+    text = Path(__file__).with_suffix(".sql").read_text()
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+SQL = _statements()
+TABLES = [sql for name, sql in SQL.items() if name.startswith("make_")]
