@@ -2,12 +2,12 @@
 
 One class may be all of these ports; each caller sees only its own:
 
-Lead         leadership.py      who may emit
+Lead         leadership.py      the right to emit
 Emitter      scheduler.py       messages and the ledger, written in one step
 Sender       app.py, worker     messages that no ledger knows
 Consumer     worker/loop.py     deliveries under a lease
 DeadLetters  cli/dead.py        what workers have set aside
-Broadcast    worker/control.py  what is said to everybody, where a broker has that
+Broadcast    worker/control.py  messages to all who listen, where a broker has that
 
 Every method may raise BrokerUnavailable: no answer came, the request may or may not
 have been done, and calling again with the same arguments is safe; not so with
@@ -192,12 +192,12 @@ def idle() -> None:
 
 
 class Lead(Protocol):
-    """Who may emit."""
+    """The right to emit: one holder at a time."""
 
     def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
         """Take the lead if nobody holds it; its number is above `floor` and all before.
 
-        `holder` says who we are, for people. None while someone else leads.
+        `holder` names the caller for people. Returns None while another one leads.
         """
         ...
 
@@ -206,7 +206,7 @@ class Lead(Protocol):
         ...
 
     def resign(self, term: Term) -> None:
-        """Give the lead back and wake those who wait for it; nothing if it is over."""
+        """Give the lead back and wake all that wait for it; nothing if it is over."""
         ...
 
     def let_go(self) -> None:
@@ -217,7 +217,7 @@ class Lead(Protocol):
         ...
 
     def leader(self) -> str | None:
-        """Give the holder's own words, None when nobody leads."""
+        """Return the words by which the holder named itself; None when nobody leads."""
         ...
 
     def await_release(self, timeout: Span) -> bool:
@@ -242,7 +242,7 @@ class Emitter(Protocol):
         ...
 
     def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
-        """Give every row, and the clock era (0 at first).
+        """Return every row, and the clock era (0 at first).
 
         Where it may take as long as a lead lives, `on_part` is called again and again.
         """
@@ -258,7 +258,7 @@ class Emitter(Protocol):
         ...
 
     def running(self, entries: Collection[str]) -> dict[str, str]:
-        """Give the current run's task id of those entries whose run has not ended."""
+        """Return the current run's task id of those entries whose run has not ended."""
         ...
 
     def end_runs(self, runs: Mapping[str, str]) -> None:
@@ -274,7 +274,7 @@ class Sender(Protocol):
         ...
 
     def purge(self, queues: Collection[str]) -> int:
-        """Remove all that lies in these queues, of any priority; say how many it was.
+        """Remove all that lies in these queues, of any priority; return the number.
 
         What is in flight, and what waits for its time, stays.
         """
@@ -370,25 +370,25 @@ class Consumer(Protocol):
         ...
 
     def delayed(self, queues: Collection[str], limit: int) -> list[Delayed]:
-        """Look at up to `limit` messages of these queues that wait, next one first.
+        """Return up to `limit` messages of these queues that wait, the next one first.
 
         For people: what is further ahead than many others may be left out.
         """
         ...
 
     def recover(self) -> int:
-        """Give back what workers whose lease ran out had in flight; say how many."""
+        """Give back what dead workers had in flight; return the number of messages."""
         ...
 
 
 class Subscription(Protocol):
-    """What is said on one exchange, heard in one thread."""
+    """Receives what is published on one exchange, in one thread."""
 
     def wait(self, timeout: Span) -> list[bytes]:
-        """Give what was said since the last call, in order; [] after `timeout`.
+        """Return the messages since the last call, in order; [] after `timeout`.
 
         The first call begins to listen, as does the next one after BrokerUnavailable:
-        what is said in between is lost.
+        what is published in between is lost.
         """
         ...
 
@@ -403,13 +403,13 @@ class Subscription(Protocol):
 
 @runtime_checkable
 class Broadcast(Sender, Protocol):
-    """What everybody hears who listens at that moment, and nobody keeps.
+    """Messages that reach all who listen at that moment, and that nobody keeps.
 
-    To say something is to `send` it to a fan-out exchange.
+    They are published by `send`, to a fan-out exchange.
     """
 
     def listen(self, queue: Queue) -> Subscription:
-        """Hear what is said on the queue's exchange under its routing key.
+        """Return a subscription to the queue's exchange under its routing key.
 
         `#` and `*` in the key stand for any text, an empty key for an empty one. The
         queue is declared each time that listening begins, and holds no messages.
@@ -417,9 +417,9 @@ class Broadcast(Sender, Protocol):
         ...
 
     def ask(self, question: Outgoing, answers: Queue, timeout: Span) -> list[bytes]:
-        """Say something, and give what comes to `answers` meanwhile.
+        """Publish a message, and return what comes to `answers` meanwhile.
 
-        Returns when all who heard it have answered, or after `timeout`. The queue is
+        Returns when all who received it have answered, or after `timeout`. The queue is
         declared before, and removed after.
         """
         ...
@@ -429,19 +429,19 @@ class DeadLetters(Protocol):
     """What workers have set aside, for people to decide about."""
 
     def dead_letters(self) -> list[DeadLetter]:
-        """Give all of them, the oldest first."""
+        """Return all of them, the oldest first."""
         ...
 
     def dead_message(self, letter: str) -> bytes | None:
-        """Give the message of the letter with this id; None if there is none."""
+        """Return the message of the letter with this id; None if there is none."""
         ...
 
     def retry_dead(self, letters: Collection[str]) -> int:
-        """Put these back at the ends of their queues, as new; say how many it were."""
+        """Put these back at the ends of their queues, as new; return their number."""
         ...
 
     def drop_dead(self, letters: Collection[str]) -> int:
-        """Remove these for ever; say how many it were."""
+        """Remove these for ever; return their number."""
         ...
 
 
@@ -449,11 +449,11 @@ class Broker(Lead, Emitter, Sender, Consumer, DeadLetters, Protocol):
     """All ports of one broker."""
 
     def ping(self) -> str:
-        """Say in a few words who answers (`valkey 9.1`), for people."""
+        """Return in a few words what server answers (`valkey 9.1`), for people."""
         ...
 
     def risks(self) -> list[str]:
-        """Say what in its own settings may break what is promised here, for people."""
+        """Return for people what in its settings may break these promises."""
         ...
 
     def close(self) -> None:

@@ -4,7 +4,7 @@
 -- ARGV[3i]         SHA-1 of the value that it may replace; empty: none
 --
 -- Writes and publishes each value whose key is absent, or holds what may be replaced.
--- Gives for each key nothing if that was done, else what the key holds. The values are
+-- Returns for each key nothing if that was done, else what the key holds. The values are
 -- not looked into here: they may be in any of Celery's serializers, and compressed.
 local kept = {}
 for i, key in ipairs(KEYS) do

@@ -1,8 +1,8 @@
 """SQLite files of beatd: looked at before they are opened, and made for one user only.
 
 A file that is not ours is never opened for writing and no file is put beside it.
-Which are ours says SQLite's `application_id`, which version of the format it is its
-`user_version`; both stand in the file's first page from the moment it is made.
+SQLite's `application_id` says which files are ours, and its `user_version` the version
+of their format; both stand in the file's first page from the moment it is made.
 """
 
 import fcntl
@@ -61,7 +61,7 @@ class Look:
 
 
 def look(path: Path, kind: Kind) -> Look:
-    """Say what lies at `path` for one who reads it, changing nothing there."""
+    """Return what lies at `path` for a reader of it, changing nothing there."""
     try:
         return _look(path, kind)
     except OSError as error:
@@ -69,7 +69,7 @@ def look(path: Path, kind: Kind) -> Look:
 
 
 def look_to_write(path: Path, kind: Kind) -> Look:
-    """Say what lies at `path` for one who makes or writes it, changing nothing."""
+    """Return what lies at `path` for a maker or writer of it, changing nothing."""
     found = look(path, kind)
     if found.state is not State.REFUSED and (problem := _write_problem(path)):
         return Look(State.REFUSED, problem)
@@ -144,7 +144,7 @@ def _remove(path: Path) -> None:
 
 
 def damage(path: Path, tables: Collection[str]) -> str:
-    """Say what is wrong inside a file of ours; empty when nothing is.
+    """Return what is wrong inside a file of ours; empty when nothing is.
 
     `tables` are those that it must have. Raises sqlite3.OperationalError when it cannot
     be told just now (a lock, the disk).
@@ -167,7 +167,7 @@ def damage(path: Path, tables: Collection[str]) -> str:
 
 
 def set_aside(path: Path, stamp: str) -> Path:
-    """Give a file of ours, and what SQLite keeps beside it, a new name; return that."""
+    """Rename a file of ours, and what SQLite keeps beside it; return the new name."""
     name = aside = f"{path.name}.damaged-{stamp}"
     number = 1
     while path.with_name(aside).exists():
@@ -305,7 +305,7 @@ def _foreign(path: Path, kind: Kind) -> str:
 
 
 def _description(path: Path) -> str:
-    """Say whose file it seems to be."""
+    """Return in words whose file it seems to be."""
     sample = _sample(path)
     if any(word in sample for word in _OF_CELERY):
         return "celery beat's own (a shelve file)"

@@ -58,7 +58,7 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class _SettleRequest:
     """What the broker is asked for a batch, under the same number until it answers."""
 
     number: int
@@ -115,7 +115,7 @@ class Settler:
         self._renew = renew
         self._conductor = conductor
         self._numbers = count(1)
-        self._request: _Request | None = None
+        self._request: _SettleRequest | None = None
         results_away = Outage("the result backend is away", "results")
         self.keeping = BatchWorker(self._keep, ResultUnavailable, results_away, backoff)
         self.settling = BatchWorker(self._settle, BrokerUnavailable, away)
@@ -178,12 +178,12 @@ class Settler:
             for joined in settlement.joined:
                 self.forgetting.put(joined)
 
-    def _request_of(self, batch: Sequence[Settlement]) -> _Request:
+    def _request_of(self, batch: Sequence[Settlement]) -> _SettleRequest:
         acts = [act for one in batch if (act := _asked_of_broker(one.act))]
         sends = [outgoing for one in batch for outgoing in one.sends]
-        return _Request(next(self._numbers), acts, sends)
+        return _SettleRequest(next(self._numbers), acts, sends)
 
-    def _ask(self, request: _Request) -> None:
+    def _ask(self, request: _SettleRequest) -> None:
         """Settle what is asked for. Raises BrokerRefused where some of it is left."""
         if not request.acts and not request.sends:
             return
@@ -198,7 +198,7 @@ class Settler:
         if refused:
             # The others are settled, and what was to be sent is sent.
             acts = [act for act, _ in refused]
-            self._request = _Request(next(self._numbers), acts, ())
+            self._request = _SettleRequest(next(self._numbers), acts, ())
             raise BrokerRefused(refused[0][1])
 
 

@@ -1,9 +1,9 @@
-"""Who may emit, and what was emitted: the exactly-once argument in its shortest form.
+"""Lead and ledger in memory: the exactly-once argument in its shortest form.
 
 A message is queued, and the ledger moves, in one step under the lock; the step is only
-taken for who holds the lead, and for slots that the ledger does not know. So a request
-whose answer was lost may be made again, and a leader that was paused while another took
-over queues nothing.
+taken for the holder of the lead, and for slots that the ledger does not know. So a
+request whose answer was lost may be made again, and a leader that was paused while
+another took over queues nothing.
 """
 
 import secrets
@@ -17,7 +17,7 @@ from beatd.instant import SECOND, Instant, Span
 from beatd.timetable.ledger import LedgerCopy, Mark
 
 
-class LeadAndLedger:
+class MemoryLead:
     """The ports Lead and Emitter, under one lock that guards the queues as well."""
 
     def __init__(self, clock: Clock | None = None) -> None:

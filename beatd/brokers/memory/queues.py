@@ -22,7 +22,7 @@ from beatd.brokers.base import (
     SetAside,
     in_turn,
 )
-from beatd.brokers.memory.lead import LeadAndLedger
+from beatd.brokers.memory.lead import MemoryLead
 from beatd.clock import Clock
 from beatd.instant import SECOND, Instant, Span
 from beatd.routing import PRIORITY_STEPS, Queue, Route, binding_of, step_of
@@ -67,7 +67,7 @@ class _Subscription:
         self._broker.end_subscription(self)
 
 
-class MemoryBroker(LeadAndLedger):
+class MemoryBroker(MemoryLead):
     """All ports of a broker, on dicts and deques under one lock."""
 
     def __init__(self, clock: Clock | None = None) -> None:

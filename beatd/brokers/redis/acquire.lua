@@ -4,7 +4,7 @@
 --       2 term  the largest number that was ever given
 -- ARGV  1 holder  2 ttl in ms  3 floor  4 nonce
 --
--- Gives the term's number, above the floor and all before; false while someone leads.
+-- Returns the term's number, above the floor and all before; false while someone leads.
 -- The same nonce again (its answer was lost) gives the term that it took.
 
 local held = redis.call('GET', KEYS[1])

@@ -25,7 +25,7 @@ from beatd.brokers.base import (
     SetAside,
 )
 from beatd.brokers.redis.failover import Server
-from beatd.brokers.redis.lead import LeadAndLedger
+from beatd.brokers.redis.lead import RedisLead
 from beatd.brokers.redis.listening import ChannelSubscription, MessageWait
 from beatd.brokers.redis.requests import CHANNEL, CHUNK, in_chunks
 from beatd.brokers.redis.wire import Wire
@@ -45,7 +45,7 @@ NOT_REMEMBERED = 0
 _ANSWERS = {b"d": DONE, b"g": GONE}
 
 
-class RedisBroker(LeadAndLedger):
+class RedisBroker(RedisLead):
     """All ports of a broker, on one Redis or Valkey server.
 
     `options` are kombu's (`broker_transport_options`), `tls` is `broker_use_ssl`.
@@ -202,8 +202,8 @@ class RedisBroker(LeadAndLedger):
         self.declare([answers])
         try:
             channel = self._wire.channel(question.route)
-            heard = self._ask("PUBLISH", channel, question.message)
-            while len(came) < heard and (left := end - self._clock.elapsed()) > 0:
+            receivers = self._ask("PUBLISH", channel, question.message)
+            while len(came) < receivers and (left := end - self._clock.elapsed()) > 0:
                 if answer := self._ask("BRPOP", place, left / SECOND):
                     came.append(answer[1])
         finally:
@@ -363,7 +363,7 @@ def _lease(worker: str, moves: int) -> str:
 
 
 def _unpack(held: bytes) -> tuple[str, bytes]:
-    """Give list and message of a held message; prelude.lua says its form."""
+    """Return list and message of a held message; prelude.lua says its form."""
     _, size, rest = held.split(b":", 2)
     return rest[: int(size)].decode(errors="replace"), rest[int(size) :]
 

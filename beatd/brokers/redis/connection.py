@@ -67,7 +67,7 @@ class Address:
         self.client: Any = redis.Redis(connection_pool=self.pool)
 
     def connect(self) -> Any:
-        """Give a connection that no one else uses; the caller disconnects it."""
+        """Return a connection that no one else uses; the caller disconnects it."""
         # What it listens for would be taken for the answer to a health check.
         own = {"health_check_interval": 0}
         connection = self.pool.connection_class(**self.pool.connection_kwargs | own)
@@ -78,7 +78,7 @@ class Address:
 def _arguments(
     url: str, options: Mapping[str, Any], tls: bool | Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """Give the kind of connection, and redis-py's arguments for it.
+    """Return the kind of connection, and redis-py's arguments for it.
 
     What the URL says wins over the options. Raises ValueError for what no server could
     be reached with.
@@ -149,7 +149,7 @@ def _address(url: str) -> tuple[Any, dict[str, Any], dict[str, str]]:
 
 
 def _tls(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Give TLS options as redis-py names them; Celery also says `CERT_REQUIRED`."""
+    """Return TLS options as redis-py names them; Celery also says `CERT_REQUIRED`."""
     tls = {n if n.startswith("ssl_") else f"ssl_{n}": options[n] for n in options}
     known = inspect.signature(redis.SSLConnection).parameters
     for name in tls:

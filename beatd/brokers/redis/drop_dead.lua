@@ -4,7 +4,7 @@
 --       2 messages  hash: id -> held message (prelude.lua)
 -- ARGV  ids
 --
--- Gives the number of those that were there.
+-- Returns the number of those that were there.
 
 redis.call('HDEL', KEYS[1], unpack(ARGV))
 return redis.call('HDEL', KEYS[2], unpack(ARGV))

@@ -12,7 +12,7 @@
 --             w ways, each the numbers of places with "," between ("": none);
 --             then runs to remember, each as the emission's number and the task id
 --
--- Gives one letter for each emission: q(ueued), d(ropped), k(nown); or false, having
+-- Returns one letter for each emission: q(ueued), d(ropped), k(nown); or false, having
 -- done nothing, if the term is over. Whatever the server refuses: the ledger has no
 -- slot whose message is not queued, and no message is queued whose slot it lacks; what
 -- was pushed by then is taken back. Only what was published stays said.

@@ -80,12 +80,12 @@ class Server:
 
     @property
     def name(self) -> str:
-        """Say for people where it is."""
+        """Return for people where the server is."""
         return self.present.name
 
     @property
     def client(self) -> Any:
-        """Give a client of the present address, open to all threads."""
+        """Return a client of the present address, open to all threads."""
         return self.present.client
 
     @contextmanager
@@ -117,7 +117,7 @@ class Server:
         return str(refused)
 
     def check_version(self) -> str:
-        """Say who answers, at the first address in turn that does.
+        """Return what server answers, at the first address in turn that does.
 
         Raises BrokerRefused if that server is too old.
         """
@@ -162,7 +162,7 @@ class Server:
 
 
 def _order(urls: Sequence[str], failover: Failover | None) -> Iterator[str]:
-    """Give the addresses to go to, one after the other, without an end."""
+    """Return the addresses to go to, one after the other, without an end."""
     if callable(failover):
         order = iter(failover(list(urls)))
     else:
@@ -174,7 +174,7 @@ def _order(urls: Sequence[str], failover: Failover | None) -> Iterator[str]:
 
 
 def _shuffled(urls: Sequence[str]) -> Iterator[str]:
-    """Give any address but the one before, again and again."""
+    """Return any address but the one before, again and again."""
     last = urls[0]
     while True:
         yield last
@@ -182,7 +182,7 @@ def _shuffled(urls: Sequence[str]) -> Iterator[str]:
 
 
 def _refusal(address: Address, error: redis.RedisError) -> tuple[str, BrokerRefused]:
-    """Give the server's word for what is wrong, and it in words for people."""
+    """Return the server's own word for its refusal, and the error for our callers."""
     words = str(error)
     if words.startswith("Authentication required"):
         kind = "NOAUTH"

@@ -1,4 +1,4 @@
-"""Who may emit, and what was emitted: the ledger moves in the step that queues."""
+"""Lead and ledger in Redis: the ledger moves in the step that queues."""
 
 import logging
 import secrets
@@ -25,7 +25,7 @@ _OUTCOMES = {
 }
 
 
-class LeadAndLedger(Requests):
+class RedisLead(Requests):
     """The ports Lead and Emitter."""
 
     def __init__(
@@ -149,7 +149,7 @@ class LeadAndLedger(Requests):
     ) -> tuple[dict[str, str], list[str], bytes]:
         """Number the places that a batch goes to, and the ways to them.
 
-        Gives each list or channel with its kind; for each way the numbers of its
+        Returns each list or channel with its kind; for each way the numbers of its
         places; and the way of each emission, two bytes for each.
         """
         places: dict[str, str] = {}
@@ -182,7 +182,7 @@ def _over(term: Term) -> TermOver:
 
 
 def _row(mark: Mark) -> str:
-    """Give the ledger's text for a mark; scripts read no more of it than the slot."""
+    """Return the ledger's text for a mark; scripts read no more of it than the slot."""
     last = "-" if mark.last is None else mark.last
     return f"{mark.slot} {mark.runs} {last} {mark.fingerprint}"
 

@@ -7,7 +7,7 @@
 -- ARGV  1 worker  2 how long to remember deaths, in ms
 --       3 the lease end that ran out; absent when the worker leaves by itself
 --
--- Gives the number of messages put back; each counts as one more death if the lease
+-- Returns the number of messages put back; each counts as one more death if the lease
 -- ran out. Does nothing if the lease was renewed meanwhile. What its list refuses stays
 -- in flight, and the lease that ran out with it, for others to try. A full server lets
 -- it be done.

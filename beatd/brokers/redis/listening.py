@@ -59,7 +59,7 @@ class Bell:
 
 
 class ChannelListener:
-    """One channel, heard on a connection of its own, by one thread."""
+    """Listens on one channel, over a connection of its own, in one thread."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class ChannelListener:
         self._clock = clock
         self._connection: Any = None
         self._address = server.present
-        self._heard: Span = 0
+        self._last_sign: Span = 0
         self._unread: list[list[Any]] = []
         self.id = 0
         """The connection's number on the server, 0 while it is closed."""
@@ -94,9 +94,9 @@ class ChannelListener:
             self.id = int(self._connection.read_response())
             self._connection.send_command(self._verb, self.channel)
             self._connection.read_response()
-            self._heard = self._clock.elapsed()
+            self._last_sign = self._clock.elapsed()
             return True
-        if self._clock.elapsed() - self._heard > SILENCE:
+        if self._clock.elapsed() - self._last_sign > SILENCE:
             self._connection.send_command("PING")
             while (message := self._read())[0] != b"pong":
                 self._unread.append(message)
@@ -107,7 +107,7 @@ class ChannelListener:
         return bool(self.read())
 
     def read(self) -> list[list[Any]]:
-        """Give what came, each as Redis says it: the content is the last part."""
+        """Return what came in Redis' own form: the last part of each is its content."""
         came, self._unread = self._unread, []
         while self._connection is not None and self._connection.can_read(0):
             came.append(self._read())
@@ -130,7 +130,7 @@ class ChannelListener:
 
     def _read(self) -> list[Any]:
         message: list[Any] = self._connection.read_response()
-        self._heard = self._clock.elapsed()
+        self._last_sign = self._clock.elapsed()
         return message
 
 
@@ -221,7 +221,7 @@ class MessageWait:
         )
 
     def _look(self, lists: Sequence[str]) -> Span:
-        """Give how long until there may be something; 0 or less is now."""
+        """Return how long it is until there may be a message; 0 or less is now."""
         if lists and self._ask("EXISTS", *lists):
             return 0
         first = self._ask("ZRANGE", self._delayed, 0, 0, "WITHSCORES")

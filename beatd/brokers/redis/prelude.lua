@@ -1,6 +1,6 @@
 -- What the scripts share: this text stands before each of them.
 
--- Tell whether `term`, "<number> <nonce> ", is the one under which the lead is held.
+-- Return whether the lead is held under `term`, "<number> <nonce> ".
 local function leads(lead, term)
   local held = redis.call('GET', lead)
   return held and held:sub(1, #term) == term

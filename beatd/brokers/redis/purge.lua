@@ -2,7 +2,7 @@
 --
 -- KEYS  lists
 --
--- Gives the number of messages that were in them.
+-- Returns the number of messages that were in them.
 
 local found = 0
 for _, list in ipairs(KEYS) do

@@ -3,7 +3,7 @@
 -- KEYS  1 lead  text "<number> <nonce> <holder>", expires with the lead
 -- ARGV  1 term as "<number> <nonce> "  2 ttl in ms
 --
--- Gives 1, or 0 if the term is over.
+-- Returns 1, or 0 if the term is over.
 
 if not leads(KEYS[1], ARGV[1]) then
   return 0

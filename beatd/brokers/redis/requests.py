@@ -85,7 +85,7 @@ class Requests:
                     self._greeted = faults
 
     def _arrive(self) -> bool:
-        """Look who answers, and tell it what it may not know; False if it refuses."""
+        """Check the version and declare our queues; False if that is refused."""
         self._server.check_version()
         address = self._server.present
         moves = self._moves + (address is not self._address)
@@ -123,7 +123,7 @@ class Requests:
             yield from rows.items()
 
     def _destinations(self, route: Route) -> list[tuple[str, str]]:
-        """Give the lists or the channel that a message goes to, with their kind."""
+        """Return the lists or the channel that a message goes to, with their kind."""
         if route.exchange_type == "fanout":
             return [(self._wire.channel(route), CHANNEL)]
         if route.queue:

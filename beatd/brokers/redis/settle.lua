@@ -22,7 +22,7 @@
 --               give_back    nothing more
 --             (SHA-1: "" unless a worker died with the message)
 --
--- Gives "" when all acts are done; else a line for each: d(one), g(one) as it is not in
+-- Returns "" when all acts are done; else a line for each: d(one), g(one) as it is not in
 -- flight, or r(efused) with the reason. The request that is remembered does nothing when
 -- it is made again, and gives the same; an earlier one does nothing. When something that
 -- is to be sent is refused nothing is sent, and no act is done; only what was published

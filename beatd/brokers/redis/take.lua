@@ -9,7 +9,7 @@
 --       7...          lists in the order in which they are to be emptied
 -- ARGV  1 worker  2 attempt  3 limit  4 bytes after which it is enough
 --
--- Gives for each message: number of the token, list, message, deaths. Nothing if the
+-- Returns for each message: number of the token, list, message, deaths. Nothing if the
 -- worker has no lease. The same attempt again gives the same, and takes no more. A full
 -- server lets it be done.
 

@@ -67,7 +67,7 @@ class Wire:
         return f"{self.prefix}_kombu.binding.{exchange}"
 
     def binding(self, queue: Queue, now: Instant) -> list[tuple[Any, ...]]:
-        """Give the commands that bind the queue to its exchange."""
+        """Return the commands that bind the queue to its exchange."""
         member = binding_of(queue).member(self.separator)
         bind = ("SADD", self.bindings(queue.exchange), member)
         if queue.expires is None:
@@ -79,7 +79,7 @@ class Wire:
         return [bind, ("ZADD", deadlines, "GT", ends, queue.exchange)]
 
     def unbinding(self, queue: Queue) -> list[tuple[Any, ...]]:
-        """Give the commands that undo `binding`, and drop what the queue holds."""
+        """Return the commands that undo `binding`, and drop what the queue holds."""
         member = binding_of(queue).member(self.separator)
         return [
             ("SREM", self.bindings(queue.exchange), member),

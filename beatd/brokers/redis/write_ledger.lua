@@ -6,7 +6,7 @@
 -- ARGV  1 term as "<number> <nonce> "  2 era  3 number n of rows to write
 --       4...  n entries, each followed by its mark; then entries to remove
 --
--- Gives 1; or 0, having done nothing, if the term is over. At most some thousand rows.
+-- Returns 1; or 0, having done nothing, if the term is over. At most some thousand rows.
 
 if not leads(KEYS[1], ARGV[1]) then
   return 0

@@ -44,7 +44,7 @@ class BrokerFile:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Give a connection for one step, which is done at the end or not at all."""
+        """Lend a connection for one step, which is done at the end or not at all."""
         with self._connection() as db:
             db.execute("BEGIN IMMEDIATE")
             yield db
@@ -52,7 +52,7 @@ class BrokerFile:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        """Give a connection for this thread; an error closes it and rolls back."""
+        """Lend a connection to this thread; an error closes it and rolls back."""
         db = self._idle_connection()
         try:
             db = db or self._connect()
@@ -91,7 +91,7 @@ class BrokerFile:
         return db
 
     def _identity_now(self) -> tuple[int, int] | None:
-        """Which file the path names: another one, when somebody removed ours."""
+        """Return which file the path names: another one, when somebody removed ours."""
         try:
             status = self._path.stat()
         except OSError:
@@ -103,7 +103,7 @@ class BrokerFile:
             self._idle.pop().close()
 
     def _problem(self, found: Look) -> str:
-        """Say why the file cannot be used; empty when it can."""
+        """Return why the file cannot be used; empty when it can."""
         match found.state:
             case State.REFUSED:
                 return (
@@ -119,7 +119,7 @@ class BrokerFile:
                 return ""
 
     def _answer_to(self, error: sqlite3.Error | OSError) -> Exception:
-        """Give the error that callers know; one that is a mistake of ours stays."""
+        """Return the error that callers know; a mistake of ours stays what it is."""
         if isinstance(error, OSError) or type(error) in _OUTSIDE:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY:
                 return BrokerUnavailable(f"{self._path} is locked by another process")

@@ -1,4 +1,4 @@
-"""Who may emit, and what was emitted: the ledger moves in the step that queues."""
+"""Lead and ledger in SQLite: the ledger moves in the step that queues."""
 
 import secrets
 import sqlite3
@@ -21,7 +21,7 @@ RELEASE_LOOK: Span = 50
 """How often a standby looks whether the kernel lock is free."""
 
 
-class LeadAndLedger(BrokerFile):
+class SQLiteLead(BrokerFile):
     """The ports Lead and Emitter.
 
     The lead is a kernel lock beside the file: it has no time to live, and a leader

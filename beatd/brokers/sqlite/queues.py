@@ -22,7 +22,7 @@ from beatd.brokers.base import (
     SetAside,
     in_turn,
 )
-from beatd.brokers.sqlite.lead import LeadAndLedger
+from beatd.brokers.sqlite.lead import SQLiteLead
 from beatd.brokers.sqlite.routes import Row, rows_of
 from beatd.brokers.sqlite.statements import SQL
 from beatd.clock import Clock, SystemClock
@@ -38,7 +38,7 @@ _LETTERS = {DONE: "d", GONE: "g"}
 _ANSWERS = {letter: answer for answer, letter in _LETTERS.items()}
 
 
-class SQLiteBroker(LeadAndLedger):
+class SQLiteBroker(SQLiteLead):
     """All ports of a broker, on one SQLite file that the processes of a host share."""
 
     def __init__(
@@ -209,7 +209,7 @@ class SQLiteBroker(LeadAndLedger):
     def _ready(
         self, db: sqlite3.Connection, queues: Sequence[str], limit: int
     ) -> list[int]:
-        """Give the ids of what is next: by step, then by the order of the queues."""
+        """Return the ids of what is next: by step, then by the order of the queues."""
         self._put_in_front(db, self._over(db, queues, limit), deaths=0)
         rows: list[Row] = []
         for queue in queues:
@@ -228,7 +228,7 @@ class SQLiteBroker(LeadAndLedger):
     def _over(
         self, db: sqlite3.Connection, queues: Sequence[str], limit: int
     ) -> list[Row]:
-        """Give what is due, the last one first: as many of these queues as are taken.
+        """Return what is due, the last one first: as many of these queues as are taken.
 
         What comes due later would be put in front of those that were not.
         """
@@ -242,7 +242,7 @@ class SQLiteBroker(LeadAndLedger):
         return over[::-1]
 
     def _release(self, db: sqlite3.Connection, worker: str, *, deaths: int) -> int:
-        """End a lease and put in front what was held under it; say how many."""
+        """End a lease and put in front what was held under it; return the number."""
         db.execute("DELETE FROM workers WHERE worker = ?", (worker,))
         held = db.execute(SQL["held"], (worker,)).fetchall()
         self._put_in_front(db, held, deaths=deaths)
@@ -323,6 +323,6 @@ class SQLiteBroker(LeadAndLedger):
 
 
 def _flight(worker: str, delivery: Delivery) -> tuple[str, str, str]:
-    """Give id, worker and attempt: what a message in flight is known by."""
+    """Return id, worker and attempt, which name a message in flight."""
     attempt, _, number = delivery.token.rpartition(":")
     return number, worker, attempt

@@ -20,7 +20,7 @@ def rows_of(
     message: bytes,
     due: Instant | None = None,
 ) -> list[Row]:
-    """Give a row for every queue that the route reaches."""
+    """Return a row for every queue that the route reaches."""
     if route is None:
         return []
     step = step_of(route.priority, steps)
