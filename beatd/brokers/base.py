@@ -128,17 +128,6 @@ Act: TypeAlias = Acknowledge | GiveBack | Delay | SetAside
 """What is to become of one delivery."""
 
 
-def in_turn(acts: Sequence[Act]) -> list[int]:
-    """Return the places of the acts in the order in which a broker does them.
-
-    Those that give back come last, and the last one of them first: each message is put
-    in front of the one before.
-    """
-    back = [at for at, act in enumerate(acts) if isinstance(act, GiveBack)]
-    other = [at for at, act in enumerate(acts) if not isinstance(act, GiveBack)]
-    return [*other, *reversed(back)]
-
-
 class Effect(Enum):
     """What became of one act."""
 
@@ -156,6 +145,15 @@ class Answer(NamedTuple):
 
 
 DONE, GONE = Answer(Effect.DONE), Answer(Effect.GONE)
+
+
+def do_in_turn(acts: Sequence[Act], do: Callable[[Act], Answer]) -> list[Answer]:
+    """Do each act, in the order that `Consumer.settle` promises; return the answers."""
+    places = range(len(acts))
+    back = [at for at in places if isinstance(acts[at], GiveBack)]
+    others = [at for at in places if not isinstance(acts[at], GiveBack)]
+    answers = {at: do(acts[at]) for at in [*others, *reversed(back)]}
+    return [answers[at] for at in places]
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,8 +354,8 @@ class Consumer(Protocol):
 
         A delivery that is not in flight any more (its lease ran out, say) is passed
         over; the messages are sent all the same. One act that is refused holds up no
-        other. They are done `in_turn`: of the messages that go back, the first one is
-        foremost then.
+        other. Those that give back are done last, the last one first: the first one
+        of them is foremost in its queue then.
 
         `request` is a number that only grows with the requests of one worker. One that
         is made again with the same number, because its answer was lost, does nothing

@@ -205,7 +205,7 @@ def test_a_lost_delivery_is_passed_over_but_what_follows_is_sent(
 
 
 @pytest.mark.parametrize("next_one", ["w1", "w2"])
-@pytest.mark.parametrize("how", ["acknowledge", "give_back", "delay", "bury"])
+@pytest.mark.parametrize("how", ["acknowledge", "give_back", "delay", "set_aside"])
 def test_what_was_lost_is_settled_by_its_new_worker_and_by_no_one_else(
     broker: Broker, other: Broker, how: str, next_one: str
 ) -> None:

@@ -15,11 +15,11 @@ def worker(broker: Broker) -> str:
     return "w1"
 
 
-def bury(broker: Broker, *batch: Outgoing) -> list[str]:
+def set_aside(broker: Broker, *batch: Outgoing) -> list[str]:
     """Send these and set them aside as they come; give the letters' ids."""
     known = {letter.id for letter in broker.dead_letters()}
     broker.send(batch)
-    for delivery in broker.take("w1", ["celery"], len(batch), f"bury {len(known)}"):
+    for delivery in broker.take("w1", ["celery"], len(batch), f"aside {len(known)}"):
         settle(broker, "w1", SetAside(delivery, "why"))
     return [one.id for one in broker.dead_letters() if one.id not in known]
 
@@ -70,7 +70,7 @@ def test_a_dead_letter_knows_how_often_it_was_delivered(
 def test_a_letter_that_is_retried_comes_back_last_and_as_new(
     broker: Broker, other: Broker
 ) -> None:
-    high, low = bury(broker, outgoing(b"low", priority=6), outgoing(b"high"))
+    high, low = set_aside(broker, outgoing(b"low", priority=6), outgoing(b"high"))
     broker.send([outgoing(b"other low", priority=6), outgoing(b"other high")])
 
     assert other.retry_dead([low, high]) == 2
@@ -84,7 +84,7 @@ def test_a_letter_that_is_retried_comes_back_last_and_as_new(
 
 @pytest.mark.usefixtures("worker")
 def test_a_letter_that_is_dropped_is_gone(broker: Broker, other: Broker) -> None:
-    one, two = bury(broker, outgoing(b"1"), outgoing(b"2"))
+    one, two = set_aside(broker, outgoing(b"1"), outgoing(b"2"))
 
     assert other.drop_dead([one, "4711"]) == 1
 
@@ -95,17 +95,17 @@ def test_a_letter_that_is_dropped_is_gone(broker: Broker, other: Broker) -> None
 
 @pytest.mark.usefixtures("worker")
 def test_no_id_is_given_twice(broker: Broker) -> None:
-    [one] = bury(broker, outgoing(b"1"))
+    [one] = set_aside(broker, outgoing(b"1"))
     broker.drop_dead([one])
 
-    [two] = bury(broker, outgoing(b"2"))
+    [two] = set_aside(broker, outgoing(b"2"))
 
     assert int(two) > int(one)
 
 
 @pytest.mark.usefixtures("worker")
 def test_ids_that_are_none_are_no_letters(broker: Broker) -> None:
-    [one] = bury(broker, outgoing(b"1"))
+    [one] = set_aside(broker, outgoing(b"1"))
 
     assert broker.retry_dead(["x", "", f"{one}x"]) == 0
     assert broker.drop_dead([]) == 0

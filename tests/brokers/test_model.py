@@ -1,5 +1,6 @@
 """Any sequence of requests has the same answers from every broker as from memory."""
 
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -15,11 +16,14 @@ from hypothesis.stateful import (
 
 from beatd.brokers.base import (
     Acknowledge,
+    Act,
     Broker,
+    Delay,
     Delivery,
     Emission,
     GiveBack,
     Outgoing,
+    SetAside,
     Term,
 )
 from beatd.brokers.memory import MemoryBroker
@@ -48,6 +52,17 @@ emissions = st.builds(
     st.none() | routes,
     st.binary(max_size=4),
     st.sampled_from(["", "id-1", "id-2"]),
+)
+
+
+acts: st.SearchStrategy[Callable[[Delivery], Act]] = st.sampled_from(
+    [
+        Acknowledge,
+        GiveBack,
+        lambda delivery: Acknowledge(delivery, "a", "id-1"),
+        lambda delivery: Delay(delivery, 2**45),
+        lambda delivery: SetAside(delivery, "why"),
+    ]
 )
 
 
@@ -169,11 +184,34 @@ class SameAnswers(RuleBasedStateMachine):
             acts = [GiveBack(pair[index]) for pair in pairs]
             broker.settle("w", acts, [], self.requests)
 
+    @rule(
+        data=st.data(),
+        follows=st.lists(routes, max_size=2),
+        times=st.sampled_from([1, 1, 2]),
+    )
+    def settle(self, data: Any, follows: list[Route], times: int) -> None:
+        pairs = data.draw(st.permutations(self.taken * 2))
+        pairs = pairs[: data.draw(st.integers(0, 4))]
+        kinds = data.draw(st.lists(acts, min_size=len(pairs), max_size=len(pairs)))
+        send = [Outgoing(route, b"follows") for route in follows]
+        self.requests += 1
+        answers = []
+        for index, broker in enumerate(self.brokers):
+            chosen = [
+                kind(pair[index]) for kind, pair in zip(kinds, pairs, strict=True)
+            ]
+            for _ in range(times if self.joined else 1):
+                answers.append(broker.settle("w", chosen, send, self.requests))
+        assert all(answer == answers[0] for answer in answers)
+        self.look()
+
     def look(self) -> None:
         memory, other = self.brokers
         assert memory.read_ledger() == other.read_ledger()
         every = ["a", "b", "c"]
         assert memory.running(every) == other.running(every)
+        assert _waiting(memory) == _waiting(other)
+        assert _dead(memory) == _dead(other)
 
     def teardown(self) -> None:
         left = []
@@ -187,6 +225,17 @@ class SameAnswers(RuleBasedStateMachine):
 
 def _plain(taken: list[Delivery]) -> list[tuple[str, bytes, int]]:
     return [(one.queue, one.message, one.deliveries) for one in taken]
+
+
+def _waiting(broker: Broker) -> list[tuple[str, bytes]]:
+    return sorted((one.queue, one.message) for one in broker.delayed(["q1", "q2"], 99))
+
+
+def _dead(broker: Broker) -> list[tuple[str, bytes | None, int]]:
+    return [
+        (one.queue, broker.dead_message(one.id), one.deliveries)
+        for one in broker.dead_letters()
+    ]
 
 
 CALM = settings(

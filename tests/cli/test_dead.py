@@ -47,7 +47,9 @@ def broker(shop: Path) -> Broker:
     clock = FakeClock(NOW)
     broker = SQLiteBroker(Path("broker.db"), namespace="default", clock=clock)
     clock.time = NOW - 24 * HOUR
-    bury(broker, "celery", b"{}", "no task is registered", "shop.tasks.old", "id-1")
+    set_aside(
+        broker, "celery", b"{}", "no task is registered", "shop.tasks.old", "id-1"
+    )
     clock.time = NOW - HOUR
     long = "delivered 5 times, each time fatal: signal 9 (SIGKILL); signal 9 (SIGKILL)"
     for name in "12345":
@@ -57,13 +59,13 @@ def broker(shop: Path) -> Broker:
         broker.take(name, ["reports"], 1, name)
         clock.passed += MINUTE
         broker.recover()
-    bury(broker, "reports", None, long, "shop.tasks.sum", "id-2")
+    set_aside(broker, "reports", None, long, "shop.tasks.sum", "id-2")
     clock.time = NOW - 10_000
-    bury(broker, "celery", b"\xff\x00", "not a message: not JSON")
+    set_aside(broker, "celery", b"\xff\x00", "not a message: not JSON")
     return broker
 
 
-def bury(broker: Broker, queue: str, message: bytes | None, *about: str) -> None:
+def set_aside(broker: Broker, queue: str, message: bytes | None, *about: str) -> None:
     if message is not None:
         broker.send([outgoing(message, queue)])
     broker.join("w1", 1000 * HOUR)

@@ -20,7 +20,7 @@ from beatd.brokers.base import (
     GiveBack,
     Outgoing,
     SetAside,
-    in_turn,
+    do_in_turn,
 )
 from beatd.brokers.memory.lead import MemoryLead
 from beatd.clock import Clock
@@ -177,10 +177,42 @@ class MemoryBroker(MemoryLead):
             if request < last:
                 return [GONE] * len(acts)
             self.send(sends)
-            done = {at: self._do(worker, acts[at]) for at in in_turn(acts)}
-            answers = [done[at] for at in range(len(acts))]
+            answers = do_in_turn(acts, lambda act: self._do(worker, act))
             self._answered[worker] = request, answers
             return answers
+
+    def _do(self, worker: str, act: Act) -> Answer:
+        """Do what is to become of one delivery."""
+        joined = self._workers.get(worker)
+        in_flight = joined.in_flight if joined else {}
+        stored = in_flight.pop(act.delivery.token, None)
+        if stored is None:
+            return GONE
+        match act:
+            case Acknowledge(_, entry, run):
+                if run:
+                    self.end_runs({entry: run})
+            case Delay(_, until):
+                self._delay(stored, until)
+            case SetAside():
+                self._set_aside(worker, act, stored)
+            case GiveBack():
+                self._put_in_front([stored])
+        return DONE
+
+    def _set_aside(self, worker: str, act: SetAside, stored: _Stored) -> None:
+        letter = DeadLetter(
+            str(next(self._serial)),
+            stored.queue,
+            act.reason,
+            self._clock.now(),
+            act.delivery.deliveries,
+            worker,
+            len(stored.message),
+            act.task,
+            act.task_id,
+        )
+        self._dead[letter.id] = letter, stored
 
     def delayed(self, queues: Collection[str], limit: int) -> list[Delayed]:
         with self._changed:
@@ -368,39 +400,6 @@ class MemoryBroker(MemoryLead):
         """Take these from the dead-letter queue."""
         found = [self._dead.pop(letter, None) for letter in letters]
         return [stored for _, stored in filter(None, found)]
-
-    def _do(self, worker: str, act: Act) -> Answer:
-        """Do what is to become of one delivery."""
-        joined = self._workers.get(worker)
-        in_flight = joined.in_flight if joined else {}
-        stored = in_flight.pop(act.delivery.token, None)
-        if stored is None:
-            return GONE
-        match act:
-            case Acknowledge(_, entry, run):
-                if run:
-                    self.end_runs({entry: run})
-            case Delay(_, until):
-                self._delay(stored, until)
-            case SetAside():
-                self._set_aside(worker, act, stored)
-            case GiveBack():
-                self._put_in_front([stored])
-        return DONE
-
-    def _set_aside(self, worker: str, act: SetAside, stored: _Stored) -> None:
-        letter = DeadLetter(
-            str(next(self._serial)),
-            stored.queue,
-            act.reason,
-            self._clock.now(),
-            act.delivery.deliveries,
-            worker,
-            len(stored.message),
-            act.task,
-            act.task_id,
-        )
-        self._dead[letter.id] = letter, stored
 
 
 def _is_for(queue: Queue, route: Route) -> bool:

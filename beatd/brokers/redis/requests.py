@@ -142,7 +142,7 @@ class Requests:
 
 def _call(client: Any, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
     """Run a script; a server that does not have it yet is given its text."""
-    text, digest = _script(name)
+    text, digest = script(name)
     asked = (len(keys), *keys, *arguments)
     try:
         return client.execute_command("EVALSHA", digest, *asked)
@@ -156,7 +156,7 @@ def in_chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 @cache
-def _script(name: str) -> tuple[str, str]:
+def script(name: str) -> tuple[str, str]:
     """Return a script's text, and the digest by which the server knows it."""
     folder = resources.files(__package__)
     parts = [folder.joinpath(f"{part}.lua") for part in ("prelude", name)]

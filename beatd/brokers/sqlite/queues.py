@@ -20,7 +20,7 @@ from beatd.brokers.base import (
     GiveBack,
     Outgoing,
     SetAside,
-    in_turn,
+    do_in_turn,
 )
 from beatd.brokers.sqlite.lead import SQLiteLead
 from beatd.brokers.sqlite.routes import Row, rows_of
@@ -137,8 +137,7 @@ class SQLiteBroker(SQLiteLead):
             if request < last:
                 return [GONE] * len(acts)
             self._send(db, sends)
-            done = {at: self._do(db, worker, acts[at]) for at in in_turn(acts)}
-            answers = [done[at] for at in range(len(acts))]
+            answers = do_in_turn(acts, lambda act: self._do(db, worker, act))
             letters = "".join(_LETTERS[answer] for answer in answers)
             db.execute(SQL["remember"], (f"{request} {letters}", worker))
         if sends or not all(isinstance(act, Acknowledge) for act in acts):
