@@ -27,8 +27,10 @@ config      * settings.problems settings.kinds switches settings.notes
 .           clock
 storage     file_lock sqlite_file
 .           background
-brokers     base memory redis.connection redis.listening redis.wire redis.broadcast
-            redis.broker redis sqlite *
+brokers     base memory.lead memory.queues memory redis.connection redis.failover
+            redis.wire redis.listening redis.requests redis.lead redis.broker redis
+            sqlite.routes sqlite.statements sqlite.file sqlite.lead sqlite.queues sqlite
+            *
 scheduler   file_view leadership schedule_file takeover loop
 results     base chords disabled exceptions encoding redis sqlite *
 events      lamport sender zone event sent
@@ -288,6 +290,53 @@ def test_only_the_clock_tells_the_time() -> None:
 
     assert by_time == {"clock"}
     assert by_date == []
+
+
+def test_no_variable_of_a_comprehension_hides_a_name_that_its_function_uses() -> None:
+    """Python 3.12.0 and 3.12.1 then take the module's name for the variable."""
+    hidden = []
+    for module, path in modules():
+        ours = names_of_module(path)
+        for function in nodes_of(path):
+            if isinstance(function, ast.FunctionDef):
+                bound, free = names_in(function)
+                hidden += [
+                    (module, function.name, name) for name in bound & free & ours
+                ]
+
+    assert hidden == []
+
+
+def names_of_module(path: Path) -> set[str]:
+    """Return the functions, classes and imports at the top of the file."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+    return names
+
+
+def names_in(tree: ast.AST) -> tuple[set[str], set[str]]:
+    """Return what comprehensions in `tree` bind, and what is read outside of these."""
+    bound: set[str] = set()
+    free: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        inner_bound, inner_free = names_in(node)
+        bound |= inner_bound
+        free |= inner_free
+    if isinstance(tree, ast.ListComp | ast.SetComp | ast.DictComp):
+        own = {
+            name.id
+            for part in tree.generators
+            for name in ast.walk(part.target)
+            if isinstance(name, ast.Name)
+        }
+        return bound | own, free - own
+    if isinstance(tree, ast.Name) and isinstance(tree.ctx, ast.Load):
+        free.add(tree.id)
+    return bound, free
 
 
 def test_every_module_has_one_line_of_the_order() -> None:
