@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from beatd import daemon, logs, printed
+from beatd import daemon, logs
 from beatd.config import Config, load
 from beatd.errors import BeatdError, ConfigError
 from beatd.nodes import path_of
 from beatd.options import Options
+from beatd.runs import stdout
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Process:
                 logger.critical(words, error, exc_info=fault, extra={"event": "failed"})
             raise
         finally:
-            printed.restore()
+            stdout.restore()
         logger.info("stopped", extra={"event": "stop"})
 
     def begin_log(self, node: str) -> logs.Log:
@@ -56,7 +57,7 @@ class Process:
         level = level_of(settings.worker_redirect_stdouts_level)
         log = self._log_of(node)
         if log.set_up() and settings.worker_redirect_stdouts:
-            printed.redirect(level)
+            stdout.redirect(level)
         return log
 
     def said(self, name: str) -> str | None:

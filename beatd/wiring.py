@@ -35,6 +35,10 @@ from beatd.pools.nursery import spawned
 from beatd.pools.tending import Life
 from beatd.results.base import READY_STATES, Keeper, Meta
 from beatd.routing import Queue, Router, worker_direct
+from beatd.runs.builtin import add_builtin_tasks
+from beatd.runs.chords import Conductor, in_a_thread
+from beatd.runs.execute import executor_for
+from beatd.runs.report import limits_of
 from beatd.schedule_file import ScheduleFile
 from beatd.scheduler import LONGEST_NAP, Scheduler, Witness
 from beatd.settings import Settings, mask
@@ -42,17 +46,13 @@ from beatd.tasks import Registry
 from beatd.timetable import Timetable
 from beatd.worker import celery_app
 from beatd.worker.autoscale import Autoscale
-from beatd.worker.builtin import add_builtin_tasks
 from beatd.worker.celery_app import CeleryConductor, CeleryResults, CeleryRunner
-from beatd.worker.conductor import Conductor, in_a_thread
 from beatd.worker.control import Pidbox
 from beatd.worker.events import Events
-from beatd.worker.execute import executor_for
 from beatd.worker.inbox import Crashed, WorkerEvent
 from beatd.worker.lamport import LamportClock
 from beatd.worker.loop import Worker
 from beatd.worker.renewal import Modules, Renewed, describe
-from beatd.worker.report import limits_of
 from beatd.worker.revoked import StateFile
 from beatd.worker.sent import Announcer
 from beatd.worker.settle import Follower

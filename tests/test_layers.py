@@ -50,9 +50,19 @@ ORDER = [
     "tasks",
     "annotations",
     "greenlets",
-    "printed",
     "pools.base",
     "pools",
+    "runs.stdout",
+    "runs.hooks",
+    "runs.coroutines",
+    "runs.report",
+    "runs.host",
+    "runs.continuations",
+    "runs.chords",
+    "runs.execute",
+    "runs.builtin",
+    "runs.eager",
+    "runs",
     "worker",
     "app",
     "options",
@@ -110,15 +120,8 @@ MAKERS = {
 scheduler and worker, and who sends or looks without being either."""
 
 SCHEDULING = {"policy", "timetable", "leadership", "schedule_file", "scheduler"}
-WORKING = {
-    "tasks",
-    "annotations",
-    "results.base",
-    "results",
-    "pools.base",
-    "pools",
-    "worker",
-}
+WORKING_ROOMS = {"tasks", "annotations", "results", "pools", "runs", "worker"}
+WORKING = {line for line in ORDER if line.partition(".")[0] in WORKING_ROOMS}
 
 SHARED = {
     *("settings", "clock", "file_lock", "sqlite_file"),

@@ -272,7 +272,7 @@ class Beatd:
         options: Mapping[str, Any],
     ) -> AsyncResult[Any]:
         """Run a call here and now, as a worker would, and what follows from it."""
-        from beatd.worker.eager import run_eagerly
+        from beatd.runs.eager import run_eagerly
 
         sending = Sending(task.name, args or (), kwargs or {}, options)
         meta = self.connections.runs.explained(run_eagerly(self, sending))

@@ -5,11 +5,11 @@ from beatd.clock import Clock
 from beatd.errors import MessageError, NotRegistered, WorkerLost
 from beatd.instant import Instant
 from beatd.message import Envelope, Limits, read_envelope
+from beatd.runs.report import option
 from beatd.settings import Settings
 from beatd.tasks import Registry
 from beatd.worker.ends import Ends
 from beatd.worker.held import Held
-from beatd.worker.report import option
 from beatd.worker.revoked import Revocations
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from beatd import greenlets, printed, signals
+from beatd import greenlets, signals
 from beatd.clock import Clock, SystemClock
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.instant import SECOND
@@ -32,11 +32,12 @@ from beatd.pools.limits import soft_limit
 from beatd.results.base import Meta, State, Stored
 from beatd.results.chords import Joined
 from beatd.results.exceptions import form_of, repr_of
+from beatd.runs import stdout
+from beatd.runs.chords import Conducted, Failed, call_of
+from beatd.runs.report import Aftermath, Fate, Report, one_line, pack_report
 from beatd.settings import Settings
 from beatd.tasks import Registry, Task, import_modules
-from beatd.worker.conductor import Conducted, Failed, call_of
 from beatd.worker.renewal import OPTIONS
-from beatd.worker.report import Aftermath, Fate, Report, one_line, pack_report
 
 logger = logging.getLogger(__name__)
 
@@ -320,7 +321,7 @@ def _limited(run: Callable[..., Any], error: type[BaseException]) -> Callable[..
             with soft_limit(seconds, error):
                 return run(*args, **kwargs)
         finally:
-            printed.flush()
+            stdout.flush()
 
     return limited
 

@@ -24,6 +24,7 @@ from beatd.message import Envelope, Limits, read_body
 from beatd.pools.base import Pool
 from beatd.results.exceptions import repr_of
 from beatd.routing import Queue, Router
+from beatd.runs.report import one_line
 from beatd.settings import Settings, mask, table
 from beatd.tasks import Registry
 from beatd.worker.autoscale import Autoscale
@@ -34,7 +35,6 @@ from beatd.worker.held import Held, stamps_of
 from beatd.worker.intake import Intake
 from beatd.worker.lamport import LamportClock
 from beatd.worker.rate import rate_of
-from beatd.worker.report import one_line
 from beatd.worker.revoked import Revocations
 
 logger = logging.getLogger(__name__)

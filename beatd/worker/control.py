@@ -26,9 +26,9 @@ from beatd.instant import SECOND, Span
 from beatd.message import Notice, read_notice, write_notice
 from beatd.results.exceptions import repr_of
 from beatd.routing import Queue, Route
+from beatd.runs.report import one_line
 from beatd.settings import Settings
 from beatd.worker.lamport import LamportClock
-from beatd.worker.report import one_line
 from beatd.worker.stage import OnCrash, Pause, Stage, Trouble, spawn
 
 logger = logging.getLogger(__name__)

@@ -11,11 +11,8 @@ from beatd.instant import Instant, span_of
 from beatd.message import Envelope, retried
 from beatd.results.base import Meta, State, Stored
 from beatd.routing import Route
-from beatd.settings import Settings
-from beatd.tasks import Task
-from beatd.worker.conductor import Failed
-from beatd.worker.held import Held
-from beatd.worker.report import (
+from beatd.runs.chords import Failed
+from beatd.runs.report import (
     Aftermath,
     Fate,
     Report,
@@ -25,6 +22,9 @@ from beatd.worker.report import (
     one_line,
     option,
 )
+from beatd.settings import Settings
+from beatd.tasks import Task
+from beatd.worker.held import Held
 from beatd.worker.settle import (
     Acknowledge,
     Bury,

@@ -15,8 +15,8 @@ from beatd.errors import BrokerUnavailable, ConfigError, MessageError
 from beatd.instant import SECOND, Span, span_of
 from beatd.message import Envelope, read_envelope
 from beatd.routing import Queue, Router
+from beatd.runs.report import limits_of
 from beatd.settings import Settings
-from beatd.worker.report import limits_of
 from beatd.worker.settle import Source
 from beatd.worker.stage import OnCrash, Pause, Trouble, spawn
 

@@ -27,6 +27,7 @@ from beatd.instant import SECOND, Span, span_of
 from beatd.pools.base import Finished, Job, Lost, Pool, Returned, Started, TimedOut
 from beatd.results.base import Keeper
 from beatd.routing import Router
+from beatd.runs.report import limits_of, option, read_report
 from beatd.settings import Settings
 from beatd.tasks import Registry
 from beatd.worker.admission import Admission
@@ -50,7 +51,6 @@ from beatd.worker.inbox import (
 from beatd.worker.intake import Intake, Room
 from beatd.worker.lamport import LamportClock
 from beatd.worker.renewal import About, Modules, Renewed, learn, understand
-from beatd.worker.report import limits_of, option, read_report
 from beatd.worker.revoked import Revocations, StateFile
 from beatd.worker.settle import (
     Begin,

@@ -13,8 +13,8 @@ from beatd.errors import BrokerUnavailable, ResultUnavailable
 from beatd.instant import Instant, Span
 from beatd.results.base import Keeper, Meta, Stored
 from beatd.results.chords import Joined
-from beatd.worker.conductor import Conducted, Failed
-from beatd.worker.report import Aftermath
+from beatd.runs.chords import Conducted, Failed
+from beatd.runs.report import Aftermath
 from beatd.worker.stage import OnCrash, Pause, Stage, Trouble
 
 
@@ -96,7 +96,7 @@ class Source(Consumer, Sender, Protocol):
 
 
 class Follower(Protocol):
-    """Keeps what follows from the ends of runs: conductor.py."""
+    """Keeps what follows from the ends of runs: runs/chords.py."""
 
     def conduct(self, message: bytes, end: Aftermath | Failed) -> Conducted:
         """Keep what follows from the end of this message's run.

@@ -11,9 +11,9 @@ from beatd.errors import MessageError, NotRegistered
 from beatd.message import Envelope
 from beatd.results.base import State
 from beatd.results.exceptions import repr_of
+from beatd.runs.report import Fate, Report, one_line
 from beatd.worker.events import Events
 from beatd.worker.held import Held
-from beatd.worker.report import Fate, Report, one_line
 
 logger = logging.getLogger(__name__)
 

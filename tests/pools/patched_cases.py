@@ -19,8 +19,8 @@ from beatd import greenlets
 from beatd.errors import SoftTimeLimitExceeded
 from beatd.pools.base import Finished, TimedOut
 from beatd.pools.green import Green
-from beatd.printed import Printed
-from beatd.worker.coroutines import run_coroutine
+from beatd.runs.coroutines import run_coroutine
+from beatd.runs.stdout import Printed
 from tests.pools import desk
 from tests.pools.desk import Desk, job
 from tests.servers import PATIENCE, eventually

@@ -20,11 +20,11 @@ from beatd.results import encoding_of
 from beatd.results.base import READY_STATES, Meta, Stored
 from beatd.results.chords import Joined, Part
 from beatd.results.encoding import Encoding
-from beatd.worker.conductor import Conductor
-from beatd.worker.execute import executor_for
+from beatd.runs.chords import Conductor
+from beatd.runs.execute import executor_for
+from beatd.runs.report import limits_of
 from beatd.worker.inbox import WorkerEvent
 from beatd.worker.loop import Worker
-from beatd.worker.report import limits_of
 from beatd.worker.revoked import StateFile
 from tests.fakes import FakeClock
 

@@ -4,9 +4,9 @@ import pytest
 
 from beatd.instant import SECOND
 from beatd.pools.base import Finished
+from beatd.runs.report import Report, pack_report
 from beatd.worker.autoscale import KEEPALIVE, Autoscale, bounds_of
 from beatd.worker.inbox import Stop, TimePassed
-from beatd.worker.report import Report, pack_report
 from tests.worker.bench import Bench, HeldPool, with_held_pool
 
 

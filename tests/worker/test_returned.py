@@ -5,9 +5,9 @@ import pytest
 from beatd.app import Beatd
 from beatd.instant import SECOND
 from beatd.pools.base import Finished, Returned, Started
+from beatd.runs.report import Report, pack_report
 from beatd.tasks import Task
 from beatd.worker.inbox import Stop, WorkerEvent
-from beatd.worker.report import Report, pack_report
 from tests.fakes import NOON
 from tests.worker.bench import Bench, HeldPool, with_held_pool
 from tests.worker.test_steering import command

@@ -9,8 +9,8 @@ from beatd.brokers.memory import MemoryBroker
 from beatd.errors import ResultUnavailable
 from beatd.results.base import State
 from beatd.results.chords import Joined
-from beatd.worker.conductor import Conducted, Failed
-from beatd.worker.report import Aftermath
+from beatd.runs.chords import Conducted, Failed
+from beatd.runs.report import Aftermath
 from beatd.worker.settle import Acknowledge, Settlement, Settler
 from beatd.worker.stage import Trouble
 from tests.brokers.making import outgoing

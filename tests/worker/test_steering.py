@@ -12,12 +12,12 @@ from beatd.errors import BrokerUnavailable
 from beatd.instant import MINUTE, SECOND
 from beatd.pools.base import Finished, Lost, Started
 from beatd.routing import Route
+from beatd.runs.report import Report, pack_report
 from beatd.tasks import Task
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.control import Command, Later
 from beatd.worker.inbox import KnownAsRevoked, Stop, TimePassed
 from beatd.worker.renewal import About, Renewed
-from beatd.worker.report import Report, pack_report
 from beatd.worker.revoked import StateFile
 from tests.fakes import NOON
 from tests.worker.bench import Bench, HeldPool, with_held_pool

@@ -11,9 +11,9 @@ from beatd.errors import SoftTimeLimitExceeded
 from beatd.pools.base import Job
 from beatd.results import encoding_of
 from beatd.results.base import State
+from beatd.runs.execute import Executor, executor_for
+from beatd.runs.report import Report, limits_of, read_report
 from beatd.tasks import Task
-from beatd.worker.execute import Executor, executor_for
-from beatd.worker.report import Report, limits_of, read_report
 from tests.worker.bench import Bench
 
 T = TypeVar("T")

@@ -16,9 +16,9 @@ from beatd.message import Chord, read_envelope
 from beatd.pools.base import Job, Lost, TimedOut
 from beatd.results.base import State
 from beatd.results.chords import Part
+from beatd.runs.chords import LARGEST, Conductor, Failed
+from beatd.runs.report import read_report
 from beatd.tasks import Task
-from beatd.worker.conductor import LARGEST, Conductor, Failed
-from beatd.worker.report import read_report
 from tests.worker.bench import Bench, Header, with_held_pool
 
 
@@ -164,13 +164,13 @@ def test_a_failure_in_the_header_is_the_bodys(
 ) -> None:
     kitchen.order("soup", "burnt", "cake")
 
-    with caplog.at_level(logging.ERROR, logger="beatd.worker.successors"):
+    with caplog.at_level(logging.ERROR, logger="beatd.runs.continuations"):
         kitchen.bench.run()
 
     assert kitchen.served == []
     told = "Dependency dish-1 raised ValueError('burnt')"
     assert kitchen.state("body") == ("FAILURE", told)
-    (record,) = (one for one in caplog.records if one.name.endswith("successors"))
+    (record,) = (one for one in caplog.records if one.name.endswith("continuations"))
     assert record.__dict__["event"] == "chord.failed"
     assert told in record.message
 
@@ -377,7 +377,7 @@ def test_an_errback_that_cannot_be_sent_or_raises_is_logged(
     wrong = {**signature("shout"), "kwargs": {"no": "such argument"}}
     kitchen.cook.apply_async(["burnt"], link_error=[bad, wrong], task_id="dish")
 
-    with caplog.at_level(logging.ERROR, logger="beatd.worker.successors"):
+    with caplog.at_level(logging.ERROR, logger="beatd.runs.continuations"):
         kitchen.bench.run()
 
     assert kitchen.state("dish") == ("FAILURE", "burnt")

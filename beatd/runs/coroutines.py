@@ -7,9 +7,10 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-from beatd import greenlets, printed
+from beatd import greenlets
 from beatd.errors import SoftTimeLimitExceeded
 from beatd.pools.limits import Interruptible, soft_limit, soft_limited
+from beatd.runs import stdout
 
 T = TypeVar("T")
 
@@ -101,7 +102,7 @@ class _Apart(Generic[T]):
         with suppress(BaseException):
             runner.close()
         # This thread goes on to others, and the greenlet cannot do it from its own.
-        printed.flush()
+        stdout.flush()
 
     def _give_up(self) -> None:
         self._given_up = True

@@ -12,8 +12,8 @@ from typing import cast
 
 import pytest
 
-from beatd import printed
-from beatd.printed import LONGEST_LINE, Printed
+from beatd.runs import stdout
+from beatd.runs.stdout import LONGEST_LINE, Printed
 
 
 class Ear(logging.Handler):
@@ -31,24 +31,24 @@ class Ear(logging.Handler):
 
 @contextmanager
 def connected(handler: logging.Handler) -> Iterator[None]:
-    printed.logger.addHandler(handler)
-    printed.logger.propagate = False  # pytest would keep all records
-    printed.logger.setLevel(logging.INFO)
+    stdout.logger.addHandler(handler)
+    stdout.logger.propagate = False  # pytest would keep all records
+    stdout.logger.setLevel(logging.INFO)
     try:
         yield
     finally:
-        printed.logger.removeHandler(handler)
-        printed.logger.propagate = True
-        printed.logger.setLevel(logging.NOTSET)
+        stdout.logger.removeHandler(handler)
+        stdout.logger.propagate = True
+        stdout.logger.setLevel(logging.NOTSET)
 
 
 @contextmanager
 def redirected() -> Iterator[None]:
-    printed.redirect(logging.INFO)
+    stdout.redirect(logging.INFO)
     try:
         yield
     finally:
-        printed.restore()
+        stdout.restore()
 
 
 @pytest.fixture
@@ -239,6 +239,6 @@ def test_a_flush_fails_for_nothing_that_a_task_did_to_the_streams() -> None:
     try:
         for stream in (closed, None, "nonsense"):
             sys.stdout = stream
-            printed.flush()
+            stdout.flush()
     finally:
         sys.stdout = before

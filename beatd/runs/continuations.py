@@ -36,10 +36,10 @@ from beatd.results.base import PROPAGATE_STATES, Meta, State
 from beatd.results.chords import Joined, Part, values_of
 from beatd.results.encoding import Encoding
 from beatd.results.exceptions import repr_of
+from beatd.runs.coroutines import run_coroutine
+from beatd.runs.host import Host
+from beatd.runs.report import Aftermath, ignores_result, one_line
 from beatd.tasks import Request, Task
-from beatd.worker.coroutines import run_coroutine
-from beatd.worker.host import Host
-from beatd.worker.report import Aftermath, ignores_result, one_line
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import pytest
 
 from beatd.errors import SoftTimeLimitExceeded
 from beatd.pools.limits import soft_limit
-from beatd.worker.coroutines import run_coroutine
+from beatd.runs.coroutines import run_coroutine
 
 WORD: contextvars.ContextVar[str] = contextvars.ContextVar("word")
 

@@ -8,9 +8,9 @@ from beatd.codec import content_types
 from beatd.message import Limits, Sending, read_envelope
 from beatd.pools.base import Job
 from beatd.results.base import PROPAGATE_STATES, Meta, State
-from beatd.worker.execute import executor_for
-from beatd.worker.host import Host
-from beatd.worker.report import read_report
+from beatd.runs.execute import executor_for
+from beatd.runs.host import Host
+from beatd.runs.report import read_report
 
 
 def run_eagerly(host: Host, sending: Sending) -> Meta:

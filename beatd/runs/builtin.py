@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from beatd.message import Signature
+from beatd.runs.coroutines import run_coroutine
 from beatd.tasks import Registry, Task
-from beatd.worker.coroutines import run_coroutine
 
 
 def add_builtin_tasks(tasks: Registry) -> None:

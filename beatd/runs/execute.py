@@ -13,7 +13,6 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from beatd import printed
 from beatd.brokers.base import Outgoing
 from beatd.clock import Clock, SystemClock
 from beatd.errors import Ignore, MessageError, Reject, Retry
@@ -25,11 +24,12 @@ from beatd.results import encoding_of
 from beatd.results.base import Meta, State, Stored
 from beatd.results.encoding import Encoding
 from beatd.results.exceptions import repr_of
-from beatd.tasks import Again, Request, Task, running
-from beatd.worker.coroutines import run_coroutine
-from beatd.worker.hooks import Hooks
-from beatd.worker.host import Host
-from beatd.worker.report import (
+from beatd.runs import stdout
+from beatd.runs.continuations import Sequel, Successors
+from beatd.runs.coroutines import run_coroutine
+from beatd.runs.hooks import Hooks
+from beatd.runs.host import Host
+from beatd.runs.report import (
     Fate,
     Report,
     keeps,
@@ -38,7 +38,7 @@ from beatd.worker.report import (
     pack_report,
     result_text,
 )
-from beatd.worker.successors import Sequel, Successors
+from beatd.tasks import Again, Request, Task, running
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ class _Run:
         except BaseException as error:  # the border, as in `_end_of`; a cancellation
             return _End(error=error)
         finally:
-            printed.flush()
+            stdout.flush()
 
     def _call(self, soft_time_limit: float | None) -> Any:
         said = self.request
@@ -350,7 +350,7 @@ def _end_of(code: Callable[[], Any]) -> _End:
     except BaseException as error:  # the border of foreign code: the task's body
         return _End(error=error)
     finally:
-        printed.flush()
+        stdout.flush()
 
 
 def _due(again: Again, now: Instant) -> Instant | None:

@@ -12,9 +12,9 @@ from beatd.errors import ChordError, MessageError
 from beatd.message import Call, Limits, Signature, read_body, read_envelope
 from beatd.results.base import Keeper, State
 from beatd.results.chords import Chords, Joined, Part
-from beatd.worker.hooks import Hooks
-from beatd.worker.report import Aftermath
-from beatd.worker.successors import Sequel, Successors, bodies_in, bodies_of
+from beatd.runs.continuations import Sequel, Successors, bodies_in, bodies_of
+from beatd.runs.hooks import Hooks
+from beatd.runs.report import Aftermath
 
 logger = logging.getLogger(__name__)
 
