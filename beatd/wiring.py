@@ -23,6 +23,8 @@ from queue import SimpleQueue
 from beatd import brokers, pools, results, signals
 from beatd.app import Beatd
 from beatd.brokers.base import Broadcast, Broker
+from beatd.celery_apps import runner
+from beatd.celery_apps.runner import CeleryConductor, CeleryResults, CeleryRunner
 from beatd.clock import SystemClock
 from beatd.config import Config
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
@@ -44,9 +46,7 @@ from beatd.scheduler import LONGEST_NAP, Scheduler, Witness
 from beatd.settings import Settings, mask
 from beatd.tasks import Registry
 from beatd.timetable import Timetable
-from beatd.worker import celery_app
 from beatd.worker.autoscale import Autoscale
-from beatd.worker.celery_app import CeleryConductor, CeleryResults, CeleryRunner
 from beatd.worker.control import Pidbox
 from beatd.worker.events import Events
 from beatd.worker.inbox import Crashed, WorkerEvent
@@ -87,7 +87,7 @@ def scheduler_of(config: Config) -> Scheduler:
     clock = SystemClock()
     app = config.source.app
     if app is not None and not isinstance(app, Beatd):
-        celery_app.pass_on_beat()
+        runner.pass_on_beat()
     file = ScheduleFile(
         Path(settings.beat_schedule_filename),
         namespace=settings.beat_namespace,
@@ -201,7 +201,7 @@ def workplace_of(config: Config, choice: WorkerChoice) -> Workplace:
         app.import_tasks(choice.include)
         add_builtin_tasks(app.tasks)
     else:
-        celery_app.prepare(app, settings, hostname, choice.include)
+        runner.prepare(app, settings, hostname, choice.include)
     return Workplace(app, hostname, own_zone)
 
 
@@ -377,7 +377,7 @@ def _celery_work_of(app: object, hostname: str, settings: Settings) -> _Work:
     runner = CeleryRunner(app, limits, hostname)
     kept = CeleryResults(app) if settings.result_url else None
     conductor = CeleryConductor(app, limits)
-    tasks = celery_app.registry_of(app)
+    tasks = runner.registry_of(app)
     return _Work(tasks, runner, kept, conductor, runner.initialise)
 
 

@@ -64,6 +64,7 @@ ORDER = [
     "runs.eager",
     "runs",
     "worker",
+    "celery_apps",
     "app",
     "options",
     "nodes",
@@ -120,7 +121,15 @@ MAKERS = {
 scheduler and worker, and who sends or looks without being either."""
 
 SCHEDULING = {"policy", "timetable", "leadership", "schedule_file", "scheduler"}
-WORKING_ROOMS = {"tasks", "annotations", "results", "pools", "runs", "worker"}
+WORKING_ROOMS = {
+    "tasks",
+    "annotations",
+    "results",
+    "pools",
+    "runs",
+    "worker",
+    "celery_apps",
+}
 WORKING = {line for line in ORDER if line.partition(".")[0] in WORKING_ROOMS}
 
 SHARED = {
