@@ -17,13 +17,13 @@ import beatd
 from beatd import Beatd
 from beatd.app.publishing import pauses
 from beatd.brokers.memory import MemoryBroker
-from beatd.current import set_current
 from beatd.errors import BeatdError, BrokerUnavailable, ConfigError, MessageError
 from beatd.instant import DAY, HOUR, SECOND
 from beatd.message import read_body, read_envelope
 from beatd.results import encoding_of
 from beatd.results.base import Meta, State
 from beatd.tasks import Task
+from beatd.tasks.current import set_current
 from tests.fakes import NOON, FakeClock
 from tests.servers import PATIENCE
 from tests.worker.bench import FakeResults

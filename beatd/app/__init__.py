@@ -6,7 +6,7 @@ application.py  `Beatd`, and tasks that belong to no application in particular
 """
 
 from beatd.app.application import Beatd, shared_task
-from beatd.current import current_app
-from beatd.results.async_result import AsyncResult
+from beatd.tasks.async_result import AsyncResult
+from beatd.tasks.current import current_app
 
 __all__ = ["AsyncResult", "Beatd", "current_app", "shared_task"]

@@ -18,12 +18,10 @@ from beatd.app.connections import Connections
 from beatd.app.publishing import after_publish, before_publish, pauses
 from beatd.brokers.base import Broadcast, Broker, Outgoing
 from beatd.clock import Clock, SystemClock
-from beatd.current import current_app, set_current, set_default
 from beatd.errors import BrokerUnavailable, ConfigError
 from beatd.ids import call_id, instant_of_id
 from beatd.instant import Instant, Span
 from beatd.message import Notice, Sending, template, write_notice
-from beatd.results.async_result import AsyncResult
 from beatd.results.base import Meta, ResultBackend, State
 from beatd.routing import Route
 from beatd.settings import Settings
@@ -37,6 +35,8 @@ from beatd.tasks import (
     name_of,
     share,
 )
+from beatd.tasks.async_result import AsyncResult
+from beatd.tasks.current import current_app, set_current, set_default
 from beatd.worker.sent import sent_with_events
 
 P = ParamSpec("P")

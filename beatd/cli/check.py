@@ -250,7 +250,7 @@ def _import_problems(config: Config) -> list[Problem]:
 def _known_tasks() -> set[str]:
     """Give the names of all tasks that were imported, Celery's too."""
     from beatd.app import Beatd
-    from beatd.current import current_app
+    from beatd.tasks.current import current_app
 
     app = current_app()
     known = set(app.tasks) if isinstance(app, Beatd) else set()

@@ -10,7 +10,6 @@ from datetime import datetime
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
-from beatd.current import Application, current_app
 from beatd.errors import (
     ConfigError,
     MaxRetriesExceeded,
@@ -20,9 +19,10 @@ from beatd.errors import (
 )
 from beatd.instant import datetime_of
 from beatd.message import Call, Signature
-from beatd.results.async_result import AsyncResult
 from beatd.results.base import Meta
 from beatd.source import Unreadable, import_module
+from beatd.tasks.async_result import AsyncResult
+from beatd.tasks.current import Application, current_app
 
 P = ParamSpec("P")
 R = TypeVar("R")

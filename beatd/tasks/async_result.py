@@ -4,10 +4,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from beatd.current import Application, current_app
 from beatd.errors import BeatdError
 from beatd.instant import span_of
 from beatd.results.base import PROPAGATE_STATES, READY_STATES, Meta, State
+from beatd.tasks.current import Application, current_app
 
 R = TypeVar("R")
 
