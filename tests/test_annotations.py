@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from beatd import settings
-from beatd.annotations import Annotations
 from beatd.app import Beatd
+from beatd.app.annotations import Annotations
 from beatd.errors import ConfigError
 from beatd.settings import Settings
 from beatd.tasks import Task

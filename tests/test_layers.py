@@ -50,7 +50,6 @@ ORDER = [
     "tasks.async_result",
     "tasks.task",
     "tasks",
-    "annotations",
     "greenlets",
     "pools.base",
     "pools",
@@ -67,6 +66,7 @@ ORDER = [
     "runs",
     "worker",
     "celery_apps",
+    "app.annotations",
     "app",
     "options",
     "nodes",
@@ -123,16 +123,12 @@ MAKERS = {
 scheduler and worker, and who sends or looks without being either."""
 
 SCHEDULING = {"policy", "timetable", "leadership", "schedule_file", "scheduler"}
-WORKING_ROOMS = {
-    "tasks",
-    "annotations",
-    "results",
-    "pools",
-    "runs",
-    "worker",
-    "celery_apps",
+WORKING_ROOMS = {"tasks", "results", "pools", "runs", "worker", "celery_apps"}
+WORKING = {
+    "app.annotations",
+    *(line for line in ORDER if line.partition(".")[0] in WORKING_ROOMS),
 }
-WORKING = {line for line in ORDER if line.partition(".")[0] in WORKING_ROOMS}
+
 
 SHARED = {
     *("settings", "clock", "file_lock", "sqlite_file"),

@@ -12,7 +12,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from beatd import settings as reading
 from beatd import source
-from beatd.annotations import Annotations
+from beatd.app.annotations import Annotations
 from beatd.app.conf import Conf, changed, is_schedule, read_object
 from beatd.app.connections import Connections
 from beatd.app.publishing import after_publish, before_publish, pauses
