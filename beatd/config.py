@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from beatd import settings, source
-from beatd.codec import content_types
 from beatd.entry import Entry
 from beatd.entry_reader import BadEntry, EntryReader
 from beatd.errors import ConfigError, MessageError
 from beatd.message import MessageFormat
+from beatd.message.codec import content_types
 from beatd.routing import Queue, Router, queue_of
 from beatd.settings import Problem, Settings
 from beatd.source import Source, Unreadable

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
-from beatd.codec import shown
 from beatd.errors import ConfigError, MessageError
+from beatd.text import shown
 
 SEPARATOR = "\x06\x16"
 """What kombu puts between the parts of a list's key and of a binding's member."""

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.utils import json as kombu_json
 
-from beatd.codec import (
+from beatd.errors import MessageError
+from beatd.message.codec import (
     JSON,
     MAX_DEPTH,
     MSGPACK,
@@ -26,9 +27,8 @@ from beatd.codec import (
     decompress,
     dumps,
     loads,
-    shown,
 )
-from beatd.errors import MessageError
+from beatd.text import shown
 
 ALL = content_types(["json", "msgpack", "yaml", "pickle"])
 SAFE = content_types(["json", "msgpack", "yaml"])

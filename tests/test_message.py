@@ -13,7 +13,6 @@ from celery.utils.saferepr import saferepr
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from beatd.codec import compress, content_types
 from beatd.errors import MessageError
 from beatd.instant import HOUR, SECOND
 from beatd.message import (
@@ -27,6 +26,7 @@ from beatd.message import (
     retry_of,
     template,
 )
+from beatd.message.codec import compress, content_types
 from beatd.message.represent import bounded_repr
 from beatd.routing import Route, Router
 from tests.wire.vectors import EVERYTHING, NOON

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from beatd import codec, signals
+from beatd import signals
 from beatd.brokers.base import Outgoing
 from beatd.errors import MessageError
+from beatd.message import codec
 from beatd.routing import Router
 from beatd.settings import Settings
 

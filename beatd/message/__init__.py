@@ -1,5 +1,6 @@
 """Celery's task message, both ways.
 
+codec.py     values as bytes, by the serializers and compressions of Celery
 template.py  out: `template` encodes a call but for what differs from slot to slot,
              `Template.complete` gives the bytes
 shape.py     what templates share: the message's text with holes

@@ -17,11 +17,11 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from beatd.codec import shown
 from beatd.errors import MessageError
 from beatd.message.envelope import Signature, is_name
 from beatd.message.options import is_signature, listed
 from beatd.message.resend import Sending
+from beatd.text import shown
 
 Result: TypeAlias = list[Any]
 """Where the value of a signature will be, as Celery writes it.

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import msgspec
 
-from beatd import codec
-from beatd.codec import shown
 from beatd.errors import MessageError
 from beatd.instant import Instant, instant_of
+from beatd.message import codec
 from beatd.message.options import is_signature
+from beatd.text import shown
 
 MAX_NAME = 1000
 """Characters in a task's name or id; real ones have a tenth of that."""

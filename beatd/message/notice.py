@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from beatd import codec
 from beatd.errors import MessageError
+from beatd.message import codec
 from beatd.routing import Route
 
 LARGEST = 4 * 1024 * 1024

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from beatd.codec import shown
 from beatd.errors import MessageError
 from beatd.instant import Instant, instant_of
+from beatd.text import shown
 
 
 def check_options(options: Mapping[str, Any]) -> None:

@@ -10,9 +10,9 @@ from json.encoder import encode_basestring_ascii as quoted
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from beatd import codec
 from beatd.errors import MessageError
 from beatd.instant import Instant, Span, datetime_of, span_of
+from beatd.message import codec
 from beatd.message.options import (
     DELIVERY_MODES,
     EMBEDDED,

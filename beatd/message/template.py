@@ -6,13 +6,13 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, NoReturn
 
-from beatd import codec
-from beatd.codec import shown
 from beatd.errors import MessageError
 from beatd.instant import Instant
+from beatd.message import codec
 from beatd.message.options import kind_of
 from beatd.message.shape import MessageFormat, Shape, Times, iso, shape_for
 from beatd.routing import Route
+from beatd.text import shown
 
 
 class Template:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from beatd.codec import compress, content_types, decompress, dumps, loads
 from beatd.errors import MessageError
+from beatd.message.codec import compress, content_types, decompress, dumps, loads
 from beatd.results.base import Meta, State, Stored
 from beatd.results.chords import Ended
 from beatd.results.exceptions import (

@@ -17,7 +17,6 @@ from typing import Any
 
 from beatd.brokers.base import Outgoing
 from beatd.clock import Clock
-from beatd.codec import shown
 from beatd.errors import ChordError, MessageError
 from beatd.ids import call_id
 from beatd.instant import datetime_of
@@ -40,6 +39,7 @@ from beatd.runs.coroutines import run_coroutine
 from beatd.runs.host import Host
 from beatd.runs.report import Aftermath, ignores_result, one_line
 from beatd.tasks import Request, Task
+from beatd.text import shown
 
 logger = logging.getLogger(__name__)
 

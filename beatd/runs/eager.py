@@ -4,8 +4,8 @@ from collections import deque
 from dataclasses import replace
 
 from beatd import results
-from beatd.codec import content_types
 from beatd.message import Limits, Sending, read_envelope
+from beatd.message.codec import content_types
 from beatd.pools.base import Job
 from beatd.results.base import PROPAGATE_STATES, Meta, State
 from beatd.runs.execute import executor_for

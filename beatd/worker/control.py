@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from beatd.brokers.base import Broadcast, Hearing, Outgoing
-from beatd.codec import shown
 from beatd.errors import BrokerUnavailable, MessageError
 from beatd.instant import SECOND, Span
 from beatd.message import Notice, read_notice, write_notice
@@ -28,6 +27,7 @@ from beatd.results.exceptions import repr_of
 from beatd.routing import Queue, Route
 from beatd.runs.report import one_line
 from beatd.settings import Settings
+from beatd.text import shown
 from beatd.worker.lamport import LamportClock
 from beatd.worker.stage import OnCrash, Pause, Stage, Trouble, spawn
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from beatd.brokers.base import Emission, Outgoing, Sender
-from beatd.codec import content_types
 from beatd.errors import BeatdError, BrokerUnavailable, MessageError
 from beatd.instant import SECOND
 from beatd.message import Envelope, Limits, read_envelope
+from beatd.message.codec import content_types
 from beatd.message.represent import bounded_repr
 from beatd.routing import Route
 from beatd.worker.stage import Stage, Trouble

@@ -6,12 +6,12 @@ from signal import Signals
 
 from beatd import signals
 from beatd.brokers.base import Delivery
-from beatd.codec import shown
 from beatd.errors import MessageError, NotRegistered
 from beatd.message import Envelope
 from beatd.results.base import State
 from beatd.results.exceptions import repr_of
 from beatd.runs.report import Fate, Report, one_line
+from beatd.text import shown
 from beatd.worker.events import Events
 from beatd.worker.held import Held
 

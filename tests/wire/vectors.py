@@ -17,9 +17,9 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from beatd.codec import content_types
 from beatd.instant import Instant, instant_of
 from beatd.message import Limits, MessageFormat
+from beatd.message.codec import content_types
 from beatd.routing import PRIORITY_STEPS, SEPARATOR, Queue, Router
 
 EVERYTHING = Limits(accept=content_types(["json", "msgpack", "yaml", "pickle"]))

@@ -13,9 +13,9 @@ import pytest
 from beatd.brokers.base import Outgoing
 from beatd.brokers.memory import MemoryBroker
 from beatd.clock import SystemClock
-from beatd.codec import loads
 from beatd.errors import BrokerUnavailable
 from beatd.message import Envelope, read_notice
+from beatd.message.codec import loads
 from beatd.settings import Settings
 from beatd.worker.events import BATCH, MOST, Events, Load
 from beatd.worker.lamport import LamportClock

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from beatd.errors import MessageError
+from beatd.text import shown
 
 MAX_SIZE = 64 * 1024 * 1024
 """Bytes that a compressed body may grow to."""
@@ -136,12 +137,6 @@ def check_depth(value: Any) -> None:
         if not level:
             return
     raise MessageError(_TOO_DEEP)
-
-
-def shown(text: object, limit: int = 80) -> str:
-    """Give foreign text for an error or a log line: quoted, escaped and short."""
-    quoted = ascii(text if not isinstance(text, str) else text[:limit])
-    return quoted if len(quoted) <= 2 * limit else quoted[: 2 * limit] + "..."
 
 
 _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
