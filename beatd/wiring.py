@@ -13,8 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import tzinfo
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from beatd.celery_apps import runner
 from beatd.celery_apps.runner import CeleryConductor, CeleryResults, CeleryRunner
 from beatd.clock import SystemClock
 from beatd.config import Config
-from beatd.errors import ConfigError, MessageError, ResultUnavailable
+from beatd.errors import ConfigError, MessageError
 from beatd.instant import span_of
 from beatd.leadership import Leadership
 from beatd.nodes import node_name, path_of
@@ -35,7 +34,8 @@ from beatd.pools.base import AsyncRunner
 from beatd.pools.child import Child
 from beatd.pools.nursery import spawned
 from beatd.pools.tending import Life
-from beatd.results.base import READY_STATES, Keeper, Meta
+from beatd.results.base import Keeper
+from beatd.results.ended import EndedRuns
 from beatd.routing import Queue, Router, worker_direct
 from beatd.runs.builtin import add_builtin_tasks
 from beatd.runs.chords import Conductor, in_a_thread
@@ -56,7 +56,6 @@ from beatd.worker.renewal import Modules, Renewed, describe
 from beatd.worker.revoked import StateFile
 from beatd.worker.sent import Announcer
 from beatd.worker.settle import Follower
-from beatd.worker.stage import Trouble
 from beatd.worker.voice import Voice
 from beatd.worker.zone import local_time, machine_zone
 
@@ -421,48 +420,4 @@ def _ended_by(settings: Settings) -> Callable[[Collection[str]], Collection[str]
     """Let results say which runs ended: foreign workers tell the broker nothing."""
     if settings.result_url is None:
         return lambda task_ids: ()
-    return _Ends(lambda: results.connect(settings)).among
-
-
-@dataclass
-class _Ends:
-    """Which runs ended, by their results; what cannot be known holds nobody else up."""
-
-    connect: Callable[[], Keeper]
-    _backend: Keeper | None = field(default=None, init=False)
-    _away: Trouble = field(
-        default_factory=lambda: Trouble("cannot ask whether runs have ended", "results")
-    )
-    _unreadable: Trouble = field(
-        default_factory=lambda: Trouble(
-            "a result cannot be read, its run counts as going on", "results.unreadable"
-        )
-    )
-
-    def among(self, task_ids: Collection[str]) -> Collection[str]:
-        """Give those of these runs that ended."""
-        try:
-            backend = self._backend = self._backend or self.connect()
-            found = self._load(backend, list(task_ids))
-        except (ResultUnavailable, ConfigError) as error:
-            # A backend of Celery's that is not one of ours is no reason to end.
-            self._away.meet(error)
-            return ()
-        self._away.end()
-        return [key for key, meta in found.items() if meta.status in READY_STATES]
-
-    def _load(self, backend: Keeper, task_ids: Sequence[str]) -> dict[str, Meta]:
-        try:
-            found = backend.load(task_ids)
-        except MessageError as error:
-            self._unreadable.meet(error)
-            return self._load_each(backend, task_ids)
-        self._unreadable.end()
-        return found
-
-    def _load_each(self, backend: Keeper, task_ids: Sequence[str]) -> dict[str, Meta]:
-        found: dict[str, Meta] = {}
-        for task_id in task_ids:
-            with suppress(MessageError):
-                found |= backend.load([task_id])
-        return found
+    return EndedRuns(lambda: results.connect(settings)).among

@@ -45,6 +45,7 @@ ORDER = [
     "schedule_file",
     "scheduler",
     "results.base",
+    "worker.stage",
     "results",
     "signals",
     "tasks.current",
