@@ -22,8 +22,10 @@ from queue import SimpleQueue
 from beatd import brokers, pools, results, signals
 from beatd.app import Beatd
 from beatd.brokers.base import Broadcast, Broker
-from beatd.celery_apps import runner
-from beatd.celery_apps.runner import CeleryConductor, CeleryResults, CeleryRunner
+from beatd.celery_apps.reading import prepare_app, registry_of
+from beatd.celery_apps.results import CeleryConductor, CeleryResults
+from beatd.celery_apps.runner import CeleryRunner
+from beatd.celery_apps.signals import pass_on_beat
 from beatd.clock import SystemClock
 from beatd.config import Config
 from beatd.errors import ConfigError, MessageError
@@ -86,7 +88,7 @@ def scheduler_of(config: Config) -> Scheduler:
     clock = SystemClock()
     app = config.source.app
     if app is not None and not isinstance(app, Beatd):
-        runner.pass_on_beat()
+        pass_on_beat()
     file = ScheduleFile(
         Path(settings.beat_schedule_filename),
         namespace=settings.beat_namespace,
@@ -200,7 +202,7 @@ def workplace_of(config: Config, choice: WorkerChoice) -> Workplace:
         app.import_tasks(choice.include)
         add_builtin_tasks(app.tasks)
     else:
-        runner.prepare(app, settings, hostname, choice.include)
+        prepare_app(app, settings, hostname, choice.include)
     return Workplace(app, hostname, own_zone)
 
 
@@ -376,7 +378,7 @@ def _celery_work_of(app: object, hostname: str, settings: Settings) -> _Work:
     runner = CeleryRunner(app, limits, hostname)
     kept = CeleryResults(app) if settings.result_url else None
     conductor = CeleryConductor(app, limits)
-    tasks = runner.registry_of(app)
+    tasks = registry_of(app)
     return _Work(tasks, runner, kept, conductor, runner.initialise)
 
 
