@@ -1,28 +1,17 @@
-"""Tasks: functions that workers run by their names, and what a run knows of itself."""
+"""A task: a function that workers run by its name."""
 
 import inspect
 import random
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
-from beatd.errors import (
-    ConfigError,
-    MaxRetriesExceeded,
-    NotRegistered,
-    Retry,
-    Verdict,
-)
-from beatd.instant import datetime_of
-from beatd.message import Call, Signature
+from beatd.errors import MaxRetriesExceeded, Retry, Verdict
 from beatd.results.base import Meta
-from beatd.source import Unreadable, import_module
 from beatd.tasks.async_result import AsyncResult
 from beatd.tasks.current import Application, current_app
+from beatd.tasks.request import Again, ExceptionInfo, Request, current_request, running
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,141 +21,7 @@ SENT_OPTIONS = (
     *("queue", "exchange", "routing_key", "priority", "expires", "serializer"),
     *("compression", "time_limit", "soft_time_limit", "delivery_mode", "ignore_result"),
 )
-"""Options of a task that go with every call of it, unless the call has its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Again:
-    """One more try, as the task asked for it; what is None stays as it was."""
-
-    args: Sequence[Any] | None
-    kwargs: Mapping[str, Any] | None
-    when: datetime | float
-    """An instant, or seconds from the end of the run."""
-    options: Mapping[str, Any]
-
-
-@dataclass(slots=True)
-class Request:
-    """What a run knows of itself; Celery's names."""
-
-    task: str = ""
-    id: str | None = None
-    args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    retries: int = 0
-    eta: str | None = None
-    expires: str | None = None
-    timelimit: tuple[float | None, float | None] = (None, None)
-    """Hard and soft."""
-    hostname: str = ""
-    delivery_info: dict[str, Any] = field(default_factory=dict)
-    headers: Mapping[str, Any] = field(default_factory=dict)
-    """The sender's own headers; each is an attribute of the request, too."""
-    root_id: str | None = None
-    parent_id: str | None = None
-    group: str | None = None
-    group_index: int | None = None
-    correlation_id: str | None = None
-    reply_to: str | None = None
-    origin: str | None = None
-    shadow: str | None = None
-    ignore_result: bool = False
-    called_directly: bool = True
-    is_eager: bool = False
-    callbacks: list[Signature] | None = None
-    errbacks: list[Signature] | None = None
-    chain: list[Signature] | None = None
-    chord: Signature | None = None
-    children: list[AsyncResult[Any]] = field(default_factory=list)
-    """The runs that this one sent."""
-    again: Again | None = None
-    """Set by `Task.retry`."""
-    on_its_way: bool = False
-    """Set until a `__call__` of the task's own class has come to the task's code."""
-
-    @classmethod
-    def of(cls, call: Call, *, hostname: str, ignore_result: bool) -> "Request":
-        """Give what the run of a call on a worker knows."""
-        said = call.envelope
-        return cls(
-            task=said.task,
-            id=said.id,
-            args=call.args,
-            kwargs=call.kwargs,
-            retries=said.retries,
-            eta=None if said.eta is None else datetime_of(said.eta).isoformat(),
-            expires=said.expires_text,
-            timelimit=(said.time_limit, said.soft_time_limit),
-            hostname=hostname,
-            delivery_info={
-                "exchange": said.exchange,
-                "routing_key": said.routing_key,
-                "priority": said.priority,
-                "redelivered": said.redelivered,
-            },
-            headers=said.custom_headers,
-            root_id=said.root_id or said.id,
-            parent_id=said.parent_id,
-            group=said.group,
-            group_index=said.group_index,
-            correlation_id=said.correlation_id,
-            reply_to=said.reply_to,
-            origin=said.origin,
-            shadow=said.shadow,
-            ignore_result=ignore_result,
-            called_directly=False,
-            callbacks=call.callbacks,
-            errbacks=call.errbacks,
-            chain=call.chain,
-            chord=call.chord,
-        )
-
-    def __getattr__(self, name: str) -> Any:
-        # Only for names that are no field. `headers` is not there yet while a copy
-        # of the request is being made.
-        if name != "headers" and name in self.headers:
-            return self.headers[name]
-        raise AttributeError(f"the request has no {name!r}, nor a header of that name")
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """Give an attribute, or `default`."""
-        return getattr(self, name, default)
-
-
-@dataclass(frozen=True, slots=True)
-class ExceptionInfo:
-    """What hooks and signals get to know of an exception; Celery's names."""
-
-    exception: BaseException
-    traceback: str
-    """As text, the exception included."""
-
-    @property
-    def type(self) -> type[BaseException]:
-        """Give the exception's class."""
-        return type(self.exception)
-
-    def __str__(self) -> str:
-        return self.traceback
-
-
-_request: ContextVar[Request | None] = ContextVar("beatd_request", default=None)
-
-
-def current_request() -> Request | None:
-    """Give the request of the task that runs in this thread or coroutine."""
-    return _request.get()
-
-
-@contextmanager
-def running(request: Request) -> Iterator[None]:
-    """Let the block be the run of `request`."""
-    token = _request.set(request)
-    try:
-        yield
-    finally:
-        _request.reset(token)
+"""Options of a task that go with its every call, unless the call has its own."""
 
 
 async def _run_as(request: Request, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -178,7 +33,7 @@ class Task(Generic[P, R]):
     """A function that workers run by its name; calling it runs it here.
 
     Made by `@app.task` and `@shared_task`. Each attribute below may be given to these
-    as an option; what is None is decided by the settings.
+    decorators as an option; the settings decide about an attribute that is None.
     """
 
     name: str = ""
@@ -190,7 +45,7 @@ class Task(Generic[P, R]):
     compression: str | None = None
     delivery_mode: int | str | None = None
     expires: datetime | float | None = None
-    """Seconds after the call, or an instant: later the task is not run any more."""
+    """Seconds after the call, or an instant; after that a worker does not run it."""
     time_limit: float | None = None
     soft_time_limit: float | None = None
     rate_limit: str | float | None = None
@@ -202,7 +57,7 @@ class Task(Generic[P, R]):
     reject_on_worker_lost: bool | None = None
     retry_on_worker_lost: bool | None = None
     max_retries: int | None = 3
-    """None: without end."""
+    """None: no limit."""
     default_retry_delay: float = 3 * 60
     autoretry_for: Sequence[type[BaseException]] = ()
     dont_autoretry_for: Sequence[type[BaseException]] = ()
@@ -211,7 +66,7 @@ class Task(Generic[P, R]):
     """Seconds before the first retry, doubled for each; True is 1."""
     retry_backoff_max: float = 600
     retry_jitter: bool = True
-    """Draw the pause between 0 and what `retry_backoff` says."""
+    """Draw the pause at random, between 0 and what `retry_backoff` says."""
     typing: bool = True
     """Check the arguments where the task is called."""
     throws: Sequence[type[BaseException]] = ()
@@ -236,10 +91,10 @@ class Task(Generic[P, R]):
             self.amend(options)
 
     def amend(self, attributes: Mapping[str, Any]) -> None:
-        """Have these attributes as if the task's own class had them.
+        """Set these attributes as if the task's own class had them.
 
-        Functions become methods. What stands under `@name` is called with the function
-        of that name, and gives what takes its place.
+        Functions become methods. The value of an attribute `@name` is called with the
+        function `name`, and returns the function that takes its place.
         """
         kind = type(self)
         own: dict[str, Any] = {}
@@ -266,7 +121,7 @@ class Task(Generic[P, R]):
         with running(request):
             value = self.run(*args, **kwargs)
         if inspect.iscoroutine(value):
-            # Its code has not begun yet: it runs where the caller awaits it.
+            # The task's code has not begun: it runs where the caller awaits it.
             return cast(R, _run_as(request, value))
         return value
 
@@ -284,11 +139,11 @@ class Task(Generic[P, R]):
 
         Options are `countdown`, `eta`, `expires`, `queue`, `priority`, `task_id`,
         `headers`, `link` and Celery's others. Raises TypeError for arguments that the
-        task does not take, MessageError for ones that cannot be encoded.
+        task does not take, MessageError for arguments that cannot be encoded.
         """
         if self.typing:
             self.parameters.bind(*(args or ()), **(kwargs or {}))
-        app = self.app  # which may have its say about the options
+        app = self.app  # asked first: it may change the task's options
         call = {**self.sent_options(), **options}
         result: AsyncResult[R] = app.call_task(self, args, kwargs, call)
         return result
@@ -313,7 +168,7 @@ class Task(Generic[P, R]):
         immutable: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
-        """Give a call of this task to put into another one, as its `link`."""
+        """Return a call of this task as another call holds it, as its `link`."""
         return {
             "task": self.name,
             "args": list(args),
@@ -324,20 +179,20 @@ class Task(Generic[P, R]):
         }
 
     def s(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Give a call that gets the result of what it is linked to in front."""
+        """Return a call whose first argument is the result of the call before it."""
         return self.signature(args, kwargs)
 
     def si(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Give a call with these arguments and no other."""
+        """Return a call with these arguments and no other."""
         return self.signature(args, kwargs, immutable=True)
 
-    # Called where the task runs, for subclasses to say what is to happen then. What
-    # they raise is logged; only what `before_start` raises makes the run fail.
+    # Hooks for subclasses, called where the task runs. What a hook raises is logged;
+    # only what `before_start` raises makes the run fail.
 
     def before_start(
         self, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> None:
-        """Do this before the task's own code."""
+        """Called before the task's own code."""
 
     def on_success(
         self,
@@ -346,7 +201,7 @@ class Task(Generic[P, R]):
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
     ) -> None:
-        """Do this when the run has succeeded."""
+        """Called when the run has succeeded."""
 
     def on_failure(
         self,
@@ -356,7 +211,7 @@ class Task(Generic[P, R]):
         kwargs: Mapping[str, Any],
         einfo: ExceptionInfo,
     ) -> None:
-        """Do this when the run has failed."""
+        """Called when the run has failed."""
 
     def on_retry(
         self,
@@ -366,7 +221,7 @@ class Task(Generic[P, R]):
         kwargs: Mapping[str, Any],
         einfo: ExceptionInfo,
     ) -> None:
-        """Do this when the task is to be tried again."""
+        """Called when the task will be tried again."""
 
     def after_return(
         self,
@@ -377,27 +232,27 @@ class Task(Generic[P, R]):
         kwargs: Mapping[str, Any],
         einfo: ExceptionInfo | None,
     ) -> None:
-        """Do this when the run has succeeded or failed."""
+        """Called when the run has succeeded or failed."""
 
     def AsyncResult(self, task_id: str) -> AsyncResult[R]:
-        """Give the run of this id."""
+        """Return the run of this id."""
         return AsyncResult(task_id, app=self.app)
 
     @property
     def is_coroutine(self) -> bool:
-        """Say whether calling it only makes a coroutine, and takes no time."""
+        """Say whether a call of the function only makes a coroutine, in no time."""
         return inspect.iscoroutinefunction(self._function or self.run)
 
     @property
     def app(self) -> Application:
-        """Give the application that the task is called through, and belongs to now."""
+        """Return the application that the task belongs to, and is called through."""
         app = self._app()
         app.adopt(self)
         return app
 
     @property
     def request(self) -> Request:
-        """Give what the present run knows of itself; an empty one outside of a run."""
+        """Return the request of the present run; outside of a run, an empty one."""
         request = current_request()
         return request if request and request.task == self.name else Request(self.name)
 
@@ -437,7 +292,7 @@ class Task(Generic[P, R]):
         return retry
 
     def retry_after(self, error: BaseException) -> None:
-        """Raise Retry if `error`, raised in this run, is to be retried by itself."""
+        """Raise Retry if the task's options say so of `error`, raised in this run."""
         if isinstance(error, (Verdict, *self.dont_autoretry_for)):
             return
         if isinstance(error, (*self.autoretry_for,)):
@@ -450,24 +305,24 @@ class Task(Generic[P, R]):
         state: str | None = None,
         meta: Any = None,
     ) -> None:
-        """Tell those who look at the run how it goes: a state of your own, and data."""
-        of = task_id or self.request.id
-        if of and state:
-            self.app.store_meta(Meta(of, state, meta))
+        """Store how a run goes, for its AsyncResult: a state of any name, and data."""
+        run = task_id or self.request.id
+        if run and state:
+            self.app.store_meta(Meta(run, state, meta))
 
     def sent_options(self) -> dict[str, Any]:
-        """Give the options of its own that go with every call."""
+        """Return the task's options that go with its every call."""
         options = ((name, getattr(self, name)) for name in SENT_OPTIONS)
         return {name: value for name, value in options if value is not None}
 
     @property
     def is_bound(self) -> bool:
-        """Say whether its function gets the task as the first argument."""
+        """Say whether the function gets the task as its first argument."""
         return self._bound
 
     @cached_property
     def parameters(self) -> inspect.Signature:
-        """Give what a call has to say."""
+        """Return the parameters that a call has to fill."""
         function = self._function or self.run
         signature = inspect.signature(function)
         if not self._bound:
@@ -475,10 +330,10 @@ class Task(Generic[P, R]):
         return signature.replace(parameters=list(signature.parameters.values())[1:])
 
     def _backoff(self, retries: int) -> float | None:
-        """Give the pause before the next try; None is `default_retry_delay`."""
+        """Return the seconds before the next try; None: `default_retry_delay`."""
         if not self.retry_backoff:
             return None
-        # Far beyond every maximum; more would only make huge numbers.
+        # 64 is far beyond every maximum; more would only make huge numbers.
         doublings = min(retries, 64)
         pause = min(
             self.retry_backoff_max, max(1, int(self.retry_backoff)) * 2**doublings
@@ -487,66 +342,3 @@ class Task(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<task {self.name}>"
-
-
-_shared: dict[str, Task[..., Any]] = {}
-"""Tasks of no application in particular: each has them."""
-
-
-def share(task: Task[..., Any]) -> None:
-    """Let every application have this task."""
-    _shared[task.name] = task
-
-
-class Registry(Mapping[str, Task[..., Any]]):
-    """The tasks of one application, by name, and those that are shared by all.
-
-    `prepare` is called with each task that is given away, each time.
-    """
-
-    def __init__(
-        self, prepare: Callable[[Task[..., Any]], object] = lambda task: None
-    ) -> None:
-        self._own: dict[str, Task[..., Any]] = {}
-        self._prepare = prepare
-
-    def register(self, task: Task[..., Any]) -> None:
-        """Add a task; a later one takes the place of one with the same name."""
-        self._own[task.name] = task
-
-    def __getitem__(self, name: str) -> Task[..., Any]:
-        task = self._own.get(name) or _shared.get(name)
-        if task is None:
-            raise NotRegistered(name)
-        self._prepare(task)
-        return task
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_shared | self._own)
-
-    def __len__(self) -> int:
-        return len(_shared | self._own)
-
-
-def name_of(function: Any, main: str) -> str:
-    """Give the name that a task gets by itself: its module's and its function's.
-
-    In a program that was started by its file the module is called `__main__`, and by
-    its name where others import it: `main` stands for it.
-    """
-    module = function.__module__
-    if module == "__main__":
-        module = main or module
-    return f"{module}.{function.__name__}"
-
-
-def import_modules(names: Iterable[str]) -> None:
-    """Import the modules that hold tasks; ConfigError names each that fails and why."""
-    problems: list[str] = []
-    for name in names:
-        try:
-            import_module(name)
-        except Unreadable as error:
-            problems.append(f"{name}: {error.problem}")
-    if problems:
-        raise ConfigError("imports", problems)
