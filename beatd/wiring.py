@@ -23,7 +23,7 @@ from beatd import brokers, pools, results, signals
 from beatd.app import Beatd
 from beatd.brokers.base import Broadcast, Broker
 from beatd.celery_apps.reading import prepare_app, registry_of
-from beatd.celery_apps.results import CeleryConductor, CeleryResults
+from beatd.celery_apps.results import CeleryChordKeeper, CeleryResults
 from beatd.celery_apps.runner import CeleryRunner
 from beatd.celery_apps.signals import pass_on_beat
 from beatd.clock import SystemClock
@@ -40,7 +40,7 @@ from beatd.results.base import Keeper
 from beatd.results.ended import EndedRuns
 from beatd.routing import Queue, Router, worker_direct
 from beatd.runs.builtin import add_builtin_tasks
-from beatd.runs.chords import Conductor, in_a_thread
+from beatd.runs.chords import ChordKeeper, in_a_thread
 from beatd.runs.execute import executor_for
 from beatd.runs.report import limits_of
 from beatd.schedule_file import ScheduleFile
@@ -368,8 +368,8 @@ def _work_of(workplace: Workplace, settings: Settings) -> _Work:
     limits = limits_of(settings)
     executor = executor_for(app, workplace.hostname, limits)
     kept = results.connect(settings) if settings.result_url else None
-    successors = replace(executor.successors, apart=in_a_thread)
-    conductor = Conductor(kept, successors, limits)
+    continuations = replace(executor.continuations, apart=in_a_thread)
+    conductor = ChordKeeper(kept, continuations, limits)
     return _Work(app.tasks, executor, kept, conductor, signals.worker_process_init.send)
 
 
@@ -377,7 +377,7 @@ def _celery_work_of(app: object, hostname: str, settings: Settings) -> _Work:
     limits = limits_of(settings)
     runner = CeleryRunner(app, limits, hostname)
     kept = CeleryResults(app) if settings.result_url else None
-    conductor = CeleryConductor(app, limits)
+    conductor = CeleryChordKeeper(app, limits)
     tasks = registry_of(app)
     return _Work(tasks, runner, kept, conductor, runner.initialise)
 

@@ -75,6 +75,7 @@ ORDER = [
     "runs.stdout",
     "runs.hooks",
     "runs.coroutines",
+    "runs.errbacks",
     "runs.report",
     "runs.host",
     "runs.continuations",

@@ -13,7 +13,7 @@ from beatd.results.base import Meta, State, Stored
 from beatd.results.chords import Joined
 from beatd.results.exceptions import form_of, repr_of
 from beatd.runs.chords import Conducted, Failed, call_of
-from beatd.runs.report import Aftermath, one_line
+from beatd.runs.report import Bookkeeping, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -70,13 +70,13 @@ class CeleryResults:
 
 
 @dataclass(frozen=True, slots=True)
-class CeleryConductor:
+class CeleryChordKeeper:
     """Has Celery follow the runs that failed outside of its tracer, or never began."""
 
     app: Any
     limits: Limits
 
-    def conduct(self, message: bytes, end: Aftermath | Failed) -> Conducted:
+    def conduct(self, message: bytes, end: Bookkeeping | Failed) -> Conducted:
         """Have errbacks called, and chords counted, by the result backend's own code.
 
         The backend tries again by itself for a while; what it then raises is logged,

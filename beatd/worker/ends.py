@@ -13,7 +13,7 @@ from beatd.results.base import Meta, State, Stored
 from beatd.routing import Route
 from beatd.runs.chords import Failed
 from beatd.runs.report import (
-    Aftermath,
+    Bookkeeping,
     Fate,
     Report,
     ignores_result,
@@ -198,7 +198,7 @@ class Ends:
         sends: Sequence[Outgoing] = (),
         *,
         over: bool = True,
-        end: Aftermath | Failed | None = None,
+        end: Bookkeeping | Failed | None = None,
     ) -> None:
         """Acknowledge the delivery, once its result is kept."""
         done = _done(held) if over else Done(held.delivery)
@@ -214,7 +214,7 @@ class Ends:
         reason: str,
         kept: Meta | Stored | None,
         sends: Sequence[Outgoing] = (),
-        end: Aftermath | Failed | None = None,
+        end: Bookkeeping | Failed | None = None,
     ) -> None:
         said = held.said
         act = Bury(held.delivery, one_line(reason), said.task, said.id)

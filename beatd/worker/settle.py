@@ -14,7 +14,7 @@ from beatd.instant import Instant, Span
 from beatd.results.base import Keeper, Meta, Stored
 from beatd.results.chords import Joined
 from beatd.runs.chords import Conducted, Failed
-from beatd.runs.report import Aftermath
+from beatd.runs.report import Bookkeeping
 from beatd.worker.stage import OnCrash, Pause, Stage, Trouble
 
 
@@ -81,7 +81,7 @@ class Settlement:
     """Entry and task id of a run that ends, where no acknowledgement tells it."""
     sends: Sequence[Outgoing] = ()
     """What follows from its run; sent once what is to be kept is kept."""
-    end: Aftermath | Failed | None = None
+    end: Bookkeeping | Failed | None = None
     """What else is to be kept, for others than the run itself."""
     joined: Sequence[Joined] = ()
     """Chords whose bodies are among what is sent."""
@@ -98,7 +98,7 @@ class Source(Consumer, Sender, Protocol):
 class Follower(Protocol):
     """Keeps what follows from the ends of runs: runs/chords.py."""
 
-    def conduct(self, message: bytes, end: Aftermath | Failed) -> Conducted:
+    def conduct(self, message: bytes, end: Bookkeeping | Failed) -> Conducted:
         """Keep what follows from the end of this message's run.
 
         Raises ResultUnavailable: called again with the same, it does no more.

@@ -16,7 +16,7 @@ from beatd.message import Chord, read_envelope
 from beatd.pools.base import Job, Lost, TimedOut
 from beatd.results.base import State
 from beatd.results.chords import Part
-from beatd.runs.chords import LARGEST, Conductor, Failed
+from beatd.runs.chords import LARGEST, ChordKeeper, Failed
 from beatd.runs.report import read_report
 from beatd.tasks import Task
 from tests.worker.bench import Bench, Header, with_held_pool
@@ -75,9 +75,9 @@ class Kitchen:
         meta = self.bench.results.metas[task_id]
         return meta.status, str(meta.result)
 
-    def conductor(self) -> Conductor:
+    def conductor(self) -> ChordKeeper:
         conductor = self.bench.worker.conductor
-        assert isinstance(conductor, Conductor)
+        assert isinstance(conductor, ChordKeeper)
         return conductor
 
 

@@ -20,7 +20,7 @@ from beatd.results import encoding_of
 from beatd.results.base import READY_STATES, Meta, Stored
 from beatd.results.chords import Joined, Part
 from beatd.results.encoding import Encoding
-from beatd.runs.chords import Conductor
+from beatd.runs.chords import ChordKeeper
 from beatd.runs.execute import executor_for
 from beatd.runs.report import limits_of
 from beatd.worker.inbox import WorkerEvent
@@ -137,7 +137,7 @@ class Bench:
             inbox=self.inbox,
             results=self.results,
             state_file=state_file,
-            conductor=Conductor(self.results, execute.successors, limits),
+            conductor=ChordKeeper(self.results, execute.continuations, limits),
             clock=self.clock,
         )
 

@@ -10,7 +10,7 @@ from beatd.errors import ResultUnavailable
 from beatd.results.base import State
 from beatd.results.chords import Joined
 from beatd.runs.chords import Conducted, Failed
-from beatd.runs.report import Aftermath
+from beatd.runs.report import Bookkeeping
 from beatd.worker.settle import Acknowledge, Settlement, Settler
 from beatd.worker.stage import Trouble
 from tests.brokers.making import outgoing
@@ -24,7 +24,7 @@ class Hesitant:
     def __init__(self) -> None:
         self.asked: list[bytes] = []
 
-    def conduct(self, message: bytes, end: Aftermath | Failed) -> Conducted:
+    def conduct(self, message: bytes, end: Bookkeeping | Failed) -> Conducted:
         self.asked.append(message)
         if len(self.asked) == 2:
             raise ResultUnavailable("nobody answers")
