@@ -1,4 +1,4 @@
-"""What one process sends and reads results through."""
+"""Connections of one process: to the broker, and to the result backend."""
 
 import os
 import threading
@@ -33,12 +33,12 @@ class Connections:
         self._lock = threading.Lock()
 
     def by(self, settings: Settings) -> "Connections":
-        """Give the same connections, used by other settings."""
+        """Return the same connections, with other settings."""
         return Connections(settings, self._broker, self._backend)
 
     @property
     def broker(self) -> Broker:
-        """Give the broker to publish to, connected when it is first asked for."""
+        """Return the broker to publish to, connected when it is first asked for."""
         with self._lock:
             if self._broker is None:
                 settings = self.settings
@@ -52,7 +52,7 @@ class Connections:
 
     @cached_property
     def voice(self) -> Voice | None:
-        """Give who tells monitors what is sent; None when they are not to know."""
+        """Return what makes events of calls for monitors; None if they get none."""
         wanted = self.settings.task_send_sent_event
         if not (wanted and isinstance(self.broker, Broadcast)):
             return None
@@ -60,7 +60,7 @@ class Connections:
 
     @property
     def backend(self) -> ResultBackend:
-        """Give the result backend, connected when it is first asked for."""
+        """Return the result backend, connected when it is first asked for."""
         with self._lock:
             if self._backend is None:
                 self._backend = results.connect(self.settings)
@@ -68,18 +68,18 @@ class Connections:
 
     @cached_property
     def runs(self) -> Runs:
-        """Give what is known of runs."""
+        """Return the results of runs."""
         return Runs(self.settings, lambda: self.backend)
 
     def declare(self, options: Mapping[str, Any]) -> None:
-        """Make the queue that `options` name known, as its first sender does."""
+        """Declare the queue that `options` name, the first time."""
         queue = self.router.declares(options)
         if queue is not None and queue.name not in self._declared:
             self.broker.declare([queue])
             self._declared.add(queue.name)
 
     def close(self) -> None:
-        """Let go of what was connected here."""
+        """Close what was connected here."""
         if self._broker is not None:
             self._broker.close()
         if self._backend is not None:

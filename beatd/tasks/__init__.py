@@ -4,11 +4,18 @@ current.py       the application that calls go through when they name none
 async_result.py  a run, for those who hold its id
 request.py       a run, for itself
 task.py          `Task`: options, calls, retries, hooks
-registry.py      the tasks of an application
+registry.py      the tasks of an application, by name
+shared.py        tasks of no application in particular
 """
 
 from beatd.tasks.async_result import AsyncResult
-from beatd.tasks.registry import Registry, import_modules, name_of, share
+from beatd.tasks.registry import (
+    Registry,
+    import_modules,
+    name_of,
+    share,
+    task_of,
+)
 from beatd.tasks.request import (
     Again,
     ExceptionInfo,
@@ -31,4 +38,5 @@ __all__ = [
     "name_of",
     "running",
     "share",
+    "task_of",
 ]

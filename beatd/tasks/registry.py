@@ -5,6 +5,7 @@ from typing import Any
 
 from beatd.errors import ConfigError, NotRegistered
 from beatd.source import Unreadable, import_module
+from beatd.tasks.current import Application
 from beatd.tasks.task import Task
 
 _shared: dict[str, Task[..., Any]] = {}
@@ -56,6 +57,22 @@ def name_of(function: Any, main: str) -> str:
     if module == "__main__":
         module = main or module
     return f"{module}.{function.__name__}"
+
+
+def task_of(
+    function: Callable[..., Any],
+    app: Callable[[], Application],
+    main: str,
+    options: Mapping[str, Any],
+) -> Task[..., Any]:
+    """Make a task of a function: `base` of these options is its class, `name` its name.
+
+    The other options are attributes of the task.
+    """
+    given = dict(options)
+    kind: type[Task[..., Any]] = given.pop("base", None) or Task
+    name = given.pop("name", None) or name_of(function, main)
+    return kind(function, app=app, name=name, **given)
 
 
 def import_modules(names: Iterable[str]) -> None:
