@@ -57,7 +57,7 @@ from beatd.worker.loop import Worker
 from beatd.worker.renewal import Modules, Renewed, describe
 from beatd.worker.revoked import StateFile
 from beatd.worker.sent import Announcer
-from beatd.worker.settle import Follower
+from beatd.worker.settle import EndRecorder
 from beatd.worker.voice import Voice
 from beatd.worker.zone import local_time, machine_zone
 
@@ -357,7 +357,7 @@ class _Work:
     tasks: Registry
     runner: AsyncRunner
     results: Keeper | None
-    conductor: Follower
+    conductor: EndRecorder
     initialise: Callable[[], object]
 
 

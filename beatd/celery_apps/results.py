@@ -12,7 +12,7 @@ from beatd.message import Call, Limits
 from beatd.results.base import Meta, State, Stored
 from beatd.results.chords import Joined
 from beatd.results.exceptions import form_of, repr_of
-from beatd.runs.chords import Conducted, Failed, call_of
+from beatd.runs.chords import Failed, Recorded, call_of
 from beatd.runs.report import Bookkeeping, one_line
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class CeleryChordKeeper:
     app: Any
     limits: Limits
 
-    def conduct(self, message: bytes, end: Bookkeeping | Failed) -> Conducted:
+    def record_end(self, message: bytes, end: Bookkeeping | Failed) -> Recorded:
         """Have errbacks called, and chords counted, by the result backend's own code.
 
         The backend tries again by itself for a while; what it then raises is logged,
@@ -90,7 +90,7 @@ class CeleryChordKeeper:
                 words = "Celery could not tell those who wait for %s"
                 task_id = one_line(call.envelope.id)
                 logger.exception(words, task_id, extra={"event": "task.unfollowed"})
-        return Conducted([], [])
+        return Recorded([], [])
 
     def forget(self, joined: Sequence[Joined]) -> None:
         """Do nothing: Celery counts its chords, and forgets them."""

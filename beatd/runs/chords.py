@@ -36,7 +36,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Conducted:
+class Recorded:
     """What follows from what was stored."""
 
     sends: list[Outgoing]
@@ -52,12 +52,12 @@ class ChordKeeper:
     continuations: Continuations
     limits: Limits
 
-    def conduct(self, message: bytes, end: Bookkeeping | Failed) -> Conducted:
+    def record_end(self, message: bytes, end: Bookkeeping | Failed) -> Recorded:
         """Store what follows from the end of this message's run; return what to send.
 
         Raises ResultUnavailable.
         """
-        done = Conducted([], [])
+        done = Recorded([], [])
         failed = None
         if isinstance(end, Failed):
             failed = call_of(message, self.limits), end
@@ -73,7 +73,7 @@ class ChordKeeper:
             self._keep(end)
         if failed:  # last: all before may raise, and be done once more
             self._tell(*failed)
-        return Conducted(self.continuations.host.made_ready(done.sends), done.joined)
+        return Recorded(self.continuations.host.made_ready(done.sends), done.joined)
 
     def forget(self, joined: Sequence[Joined]) -> None:
         """Forget chords whose bodies are sent. Raises ResultUnavailable."""
@@ -107,7 +107,7 @@ class ChordKeeper:
         parts: Sequence[Part],
         call: Callable[[], Call],
         bodies: dict[str, Signature],
-        done: Conducted,
+        done: Recorded,
     ) -> Bookkeeping:
         """Count these ends, and return what is to be stored because of that."""
         if not isinstance(self.results, Chords):
@@ -125,7 +125,7 @@ class ChordKeeper:
         return ends
 
     def _refuse(
-        self, parts: Sequence[Part], bodies: dict[str, Signature], done: Conducted
+        self, parts: Sequence[Part], bodies: dict[str, Signature], done: Recorded
     ) -> Bookkeeping:
         """Return the failures of chords' bodies, where no backend counts chords."""
         error = ChordError("chords need result_backend at redis://..., or rediss://...")

@@ -242,7 +242,7 @@ class _Run:
             state=State.SUCCESS,
             stored=self._stored(State.SUCCESS, value, children=children),
             sends=[*follow_up.sends, *self._again()],
-            aftermath=follow_up.bookkeeping,
+            bookkeeping=follow_up.bookkeeping,
             result=result_text(value),
         )
 
@@ -254,7 +254,7 @@ class _Run:
             state=State.FAILURE,
             stored=self._stored(State.FAILURE, error, text),
             sends=follow_up.sends,
-            aftermath=follow_up.bookkeeping,
+            bookkeeping=follow_up.bookkeeping,
             reason=one_line(repr_of(error)),
             exception=one_line(repr_of(error)),
             traceback=text,
@@ -293,7 +293,7 @@ class _Run:
             state=State.FAILURE,
             stored=self._stored(State.FAILURE, error),
             sends=follow_up.sends,
-            aftermath=follow_up.bookkeeping,
+            bookkeeping=follow_up.bookkeeping,
             reason=f"rejected: {error.reason}",
             exception=one_line(repr_of(error)),
             traceback=text,

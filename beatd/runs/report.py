@@ -49,7 +49,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The result to store."""
     sends: list[Outgoing] = msgspec.field(default_factory=list)
     """The retry, callbacks, the next step of a chain."""
-    aftermath: Bookkeeping = msgspec.field(default_factory=Bookkeeping)
+    bookkeeping: Bookkeeping = msgspec.field(default_factory=Bookkeeping)
     reason: str = ""
     """In one line: the exception, or why the message is buried."""
     result: str = ""

@@ -120,10 +120,10 @@ class Ends:
             self._finish(held, report.stored, [same], over=False)
         elif report.fate is Fate.BURIED or self._is_refused(held, report):
             self._set_aside(
-                held, report.reason, report.stored, report.sends, report.aftermath
+                held, report.reason, report.stored, report.sends, report.bookkeeping
             )
         else:
-            over, end = report.ends_run, report.aftermath
+            over, end = report.ends_run, report.bookkeeping
             self._finish(held, report.stored, report.sends, over=over, end=end)
 
     def timed_out(self, held: Held, limit: float) -> None:

@@ -55,7 +55,7 @@ from beatd.worker.revoked import Revocations, StateFile
 from beatd.worker.settle import (
     Begin,
     Continue,
-    Follower,
+    EndRecorder,
     Settlement,
     Settler,
     Source,
@@ -113,7 +113,7 @@ class Worker:
     lamport: LamportClock = field(default_factory=LamportClock)
     modules: Modules = field(default_factory=Modules)
     """What the pool's processes import besides what the settings name."""
-    conductor: Follower | None = None
+    conductor: EndRecorder | None = None
     """Knows what follows from ends of runs that their own processes cannot tell."""
     on_ready: Callable[[], object] = lambda: None
     on_turn: Callable[[], object] = lambda: None

@@ -13,7 +13,7 @@ from beatd.errors import BrokerUnavailable, ResultUnavailable
 from beatd.instant import Instant, Span
 from beatd.results.base import Keeper, Meta, Stored
 from beatd.results.chords import Joined
-from beatd.runs.chords import Conducted, Failed
+from beatd.runs.chords import Failed, Recorded
 from beatd.runs.report import Bookkeeping
 from beatd.worker.stage import OnCrash, Pause, Stage, Trouble
 
@@ -95,10 +95,10 @@ class Source(Consumer, Sender, Protocol):
         ...
 
 
-class Follower(Protocol):
+class EndRecorder(Protocol):
     """Keeps what follows from the ends of runs: runs/chords.py."""
 
-    def conduct(self, message: bytes, end: Bookkeeping | Failed) -> Conducted:
+    def record_end(self, message: bytes, end: Bookkeeping | Failed) -> Recorded:
         """Keep what follows from the end of this message's run.
 
         Raises ResultUnavailable: called again with the same, it does no more.
@@ -121,7 +121,7 @@ class Settler:
         settled: Callable[[Sequence[Settlement]], object],
         away: Trouble,
         renew: Callable[[], object],
-        conductor: Follower | None = None,
+        conductor: EndRecorder | None = None,
         pause: Pause | None = None,
     ) -> None:
         """`renew` tells of a lease that was lost, before it returns.
@@ -172,7 +172,7 @@ class Settler:
         act, end = settlement.act, settlement.end
         if not (self._conductor and end and isinstance(act, Acknowledge | Bury)):
             return settlement
-        more = self._conductor.conduct(act.delivery.message, end)
+        more = self._conductor.record_end(act.delivery.message, end)
         sends = [*settlement.sends, *more.sends]
         return replace(settlement, sends=sends, joined=more.joined)
 
