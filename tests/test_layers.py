@@ -97,7 +97,7 @@ ORDER = [
     "app.announcement",
     "app.conf",
     "app.publishing",
-    "app.runs",
+    "app.client_results",
     "app.connections",
     "app.sending",
     "app.remote_control",

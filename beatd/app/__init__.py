@@ -6,7 +6,7 @@ annotations.py     what settings change in its tasks
 discovery.py       modules of its tasks, found in packages
 announcement.py    events of its start
 connections.py     of one process, to the broker and the result backend
-runs.py            results, read through them
+client_results.py  results, read through them
 sending.py         calls, sent through them
 publishing.py      signals around that, and further tries
 remote_control.py  commands to workers

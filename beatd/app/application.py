@@ -237,7 +237,7 @@ class Beatd:
         from beatd.runs.eager import run_eagerly
 
         sending = Sending(task.name, args or (), kwargs or {}, options)
-        meta = self.connections.runs.explained(run_eagerly(self, sending))
+        meta = self.connections.results.explained(run_eagerly(self, sending))
         return AsyncResult.of(meta, app=self)
 
     def outgoing(
@@ -291,7 +291,7 @@ class Beatd:
 
     def meta_of(self, task_id: str) -> Meta:
         """Return what is known of a run; PENDING or EXPIRED when nothing is."""
-        found = self.connections.runs.load(task_id)
+        found = self.connections.results.load(task_id)
         if found is not None:
             return found
         ttl, sent = self.settings.result_ttl, instant_of_id(task_id)
@@ -301,15 +301,15 @@ class Beatd:
 
     def await_meta(self, task_id: str, timeout: Span | None) -> Meta | None:
         """Return the meta once the run has ended; None after `timeout`."""
-        return self.connections.runs.wait(task_id, timeout)
+        return self.connections.results.wait(task_id, timeout)
 
     def store_meta(self, meta: Meta) -> None:
         """Store this of a run that goes on."""
-        self.connections.runs.store(meta)
+        self.connections.results.store(meta)
 
     def forget(self, task_id: str) -> None:
         """Remove what is stored of a run."""
-        self.connections.runs.forget(task_id)
+        self.connections.results.forget(task_id)
 
     # Remote control
 

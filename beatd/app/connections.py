@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from beatd import brokers, config, results
-from beatd.app.runs import Runs
+from beatd.app.client_results import ClientResults
 from beatd.brokers.base import Broadcast, Broker
 from beatd.results.base import ResultBackend
 from beatd.settings import Settings
@@ -67,9 +67,9 @@ class Connections:
             return self._backend
 
     @cached_property
-    def runs(self) -> Runs:
+    def results(self) -> ClientResults:
         """Return the results of runs."""
-        return Runs(self.settings, lambda: self.backend)
+        return ClientResults(self.settings, lambda: self.backend)
 
     def declare(self, options: Mapping[str, Any]) -> None:
         """Declare the queue that `options` name, the first time."""

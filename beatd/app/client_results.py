@@ -19,7 +19,7 @@ DOUBLINGS = 32
 """Far beyond every longest pause; more would only make huge numbers."""
 
 
-class Runs:
+class ClientResults:
     """The result backend, as the settings have clients use it; for all threads.
 
     `backend` returns it, connected. `rest` waits for a number of seconds.
