@@ -33,7 +33,7 @@ _FIRM = ("group_id", "stamped_headers")
 """Options that a signature keeps, whatever it is sent with."""
 
 _ENDS = ("task_id", "group_id", "group_index", "chord")
-"""Options that belong to that call of a signature whose value is the signature's."""
+"""Options for one call of a signature: the call that has the signature's value."""
 
 _LINKS = ("link", "link_error")
 

@@ -1,4 +1,4 @@
-"""Messages of a queue into calls; they are foreign, whoever seems to have sent them.
+"""Messages of a queue into calls; all of them are foreign, and not trusted.
 
 Everything here either returns a value or raises MessageError with a short reason that
 shows nothing of the arguments.

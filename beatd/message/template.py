@@ -158,9 +158,10 @@ def template(
 ) -> Template:
     """Encode a call; `options` are `apply_async`'s, unknown ones become properties.
 
-    `registered` says that the task is known here, whose own options the caller has put
-    under `options`. Messages of an `entry` carry its name and, in the entry's `zone`,
-    the slot: as header `beatd_slot` and as keyword argument `slot_argument`.
+    `registered` says that the task is known here, and that the caller has put the
+    task's own options under `options`. Messages of an `entry` carry its name and, in
+    the entry's `zone`, the slot: as header `beatd_slot` and as keyword argument
+    `slot_argument`.
 
     Raises MessageError that names the option or the argument that cannot be sent.
     """

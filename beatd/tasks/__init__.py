@@ -1,7 +1,7 @@
 """Tasks: functions that workers run by their names, and what a run knows of itself.
 
 current.py       the application that calls go through when they name none
-async_result.py  a run, for those who hold its id
+async_result.py  a run, for clients that have its id
 request.py       a run, for itself
 task.py          `Task`: options, calls, retries, hooks
 registry.py      the tasks of an application, by name

@@ -1,4 +1,4 @@
-"""The run of a task, for those who hold its id."""
+"""The run of a task, for clients that have its id."""
 
 from collections.abc import Callable
 from datetime import datetime
