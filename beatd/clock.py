@@ -1,5 +1,9 @@
-"""The wall clock, the monotonic clock, and waiting: the only place that reads them."""
+"""The wall clock, the monotonic clock, local time, and waiting.
 
+No other module imports `time`.
+"""
+
+import os
 import time
 from enum import Enum
 from queue import Empty, SimpleQueue
@@ -50,3 +54,14 @@ class SystemClock:
             return inbox.get(timeout=left / SECOND) if left > 0 else inbox.get_nowait()
         except Empty:
             return Wake.ON_TIME
+
+
+def monotonic_microseconds() -> int:
+    """Return the monotonic clock in the unit that systemd compares with its own."""
+    return time.monotonic_ns() // 1000
+
+
+def set_local_time(zone: str) -> None:
+    """Make `zone` the local time of this process and of those it starts."""
+    os.environ["TZ"] = zone
+    time.tzset()

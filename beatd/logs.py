@@ -20,8 +20,8 @@ from typing import TextIO
 
 from beatd import signals
 from beatd.errors import ConfigError
-from beatd.nodes import is_of_one_process, path_of
-from beatd.pools import places
+from beatd.pools.prefork import places
+from beatd.service.nodes import is_of_one_process, path_of
 from beatd.tasks import current_request
 
 LINE = "%(message)s"

@@ -25,7 +25,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from beatd.settings import Place, Problem, did_you_mean, mask, spellings, table
+from beatd.config.settings import Place, Problem, did_you_mean, mask, spellings, table
 
 DEFAULT_MODULE = "celeryconfig"
 
@@ -54,7 +54,7 @@ class Source:
     """What a config says, and the text in which it says so."""
 
     name: str
-    """For people: `shop.config`, `/etc/beatd/config.py`, `shop:app`."""
+    """For people: `shop.config`, `/etc/beatd/config/loading.py`, `shop:app`."""
     written: Mapping[str, object] = field(repr=False)
     """Names and values as they stand there; not all of them need be settings."""
     file: str = ""

@@ -10,29 +10,29 @@ from typing import NoReturn
 
 import msgspec
 
+from beatd.config.options import Told
 from beatd.errors import ConfigError
-from beatd.options import Told
-from beatd.pools.nursery import answer_the_call
-from beatd.pools.tending import refuse, tend
-from beatd.service import become_nursery
+from beatd.pools.prefork.forkserver import handshake
+from beatd.pools.prefork.forkserver_main import refuse, serve
+from beatd.service.running import become_fork_server
 
 
 def main(fd: int) -> NoReturn:
     """Load the tasks of the worker at the other end of this socket, and fork."""
     try:
-        control, words = answer_the_call(fd)
+        control, words = handshake(fd)
     except ConnectionResetError:
         os._exit(os.EX_OK)  # the worker is dead: nobody is there to care
     try:
         told = msgspec.msgpack.decode(words, type=Told)
         sys.path[:] = told.path
-        life, about = become_nursery(told)
+        run_child, about = become_fork_server(told)
     except ConfigError as error:
         refuse(control, str(error), os.EX_CONFIG)
     except BaseException as error:  # whatever the user's handlers of signals may raise
         traceback.print_exc()
         refuse(control, f"it raised {error!r}", os.EX_SOFTWARE)
-    tend(control, life, about)
+    serve(control, run_child, about)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ from typing import Any
 from beatd.brokers.base import Emission, LedgerCopy, Outcome, Term, idle
 from beatd.brokers.memory import MemoryBroker
 from beatd.clock import Wake
-from beatd.entry import Entry, Mark, Policy
 from beatd.errors import BrokerUnavailable
 from beatd.instant import MINUTE, Instant, Span
 from beatd.message import MessageFormat, template
 from beatd.routing import Route
 from beatd.schedules.base import Schedule
 from beatd.schedules.interval import Every
+from beatd.timetable.entry import Entry, Mark, Policy
 
 NOON: Instant = 1_800_014_400_000
 """2027-01-15T12:00:00Z, a Friday."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from beatd import settings
 from beatd.app import Beatd
 from beatd.app.annotations import Annotations
+from beatd.config import settings
+from beatd.config.settings import Settings
 from beatd.errors import ConfigError
-from beatd.settings import Settings
 from beatd.tasks import Task
 from tests.worker.bench import Bench
 

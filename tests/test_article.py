@@ -14,7 +14,7 @@ import pytest
 
 from beatd import source
 from beatd.app import Beatd
-from beatd.settings import spellings
+from beatd.config.settings import spellings
 from tests.servers import PATIENCE, Server, eventually
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "schedules" / "article"

@@ -7,11 +7,11 @@ import pytest
 
 from beatd import AsyncResult, Beatd
 from beatd.app.client_results import ClientResults
+from beatd.config.settings import Settings
 from beatd.errors import ResultUnavailable
 from beatd.instant import SECOND, Span
 from beatd.results import encoding_of
 from beatd.results.base import Meta, State
-from beatd.settings import Settings
 from tests.fakes import NOON, FakeClock
 from tests.worker.bench import Bench, FakeResults
 

@@ -15,14 +15,14 @@ import kombu
 import pytest
 
 from beatd import schedules
-from beatd.config import Report, Wanted, examine, examine_source, load, router
-from beatd.entry import Entry, Overlap, Policy
+from beatd.config.loading import Report, Wanted, examine, examine_source, load, router
+from beatd.config.settings import Place, Settings
 from beatd.errors import ConfigError
 from beatd.instant import HOUR, MINUTE, SECOND, Instant, instant_of
 from beatd.routing import Queue
 from beatd.schedules import crontab, every
-from beatd.settings import Place, Settings
 from beatd.source import Source
+from beatd.timetable.entry import Entry, Overlap, Policy
 
 NOON = instant_of(datetime(2026, 11, 23, 12, tzinfo=UTC))
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -4,21 +4,24 @@ import grp
 import json
 import os
 import pwd
+import re
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from beatd import Beatd
-from beatd.daemon import become, pid_file, umask_of
 from beatd.errors import ConfigError
+from beatd.service.daemon import become, pid_file, umask_of
 from tests.processes import ROOT, beatd, ended, environment
-from tests.rights import as_nobody
+from tests.rights import as_nobody, umask
 from tests.servers import eventually
 
 CONFIG = """
@@ -358,9 +361,10 @@ needs_root = pytest.mark.skipif(
 
 
 def public_python() -> str:
-    """Give a Python of this version that everybody may run."""
+    """Return a Python of this version that everybody may run."""
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    for path in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
+    own = (sys.executable, os.path.realpath(sys.executable))
+    for path in (*own, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
         command = ["-c", "import sqlite3, ctypes"]
         with suppress(OSError):
             ran = subprocess.run(
@@ -373,12 +377,41 @@ def public_python() -> str:
 
 @contextmanager
 def public_folder() -> Iterator[Path]:
+    """Make a folder where everybody may write, with a config and a copy of beatd.
+
+    The clone and its virtual environment may lie where only root may enter.
+    """
     with TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o777)
-        (folder / "conf.py").write_text(CONFIG)
-        (folder / "chores.py").write_text(CHORES)
+        with umask(0o022):
+            (folder / "conf.py").write_text(CONFIG)
+            (folder / "chores.py").write_text(CHORES)
+            copy_package(folder / "packages")
         yield folder
+
+
+def copy_package(to: Path) -> None:
+    """Copy the package and all that it cannot do without."""
+    copies = {path: to / path.relative_to(ROOT) for path in ROOT.glob("beatd/**/*.*")}
+    for needed in needed_by("beatd"):
+        for file in distribution(needed).files or ():
+            copies[Path(str(file.locate()))] = to / file
+    for source, copy in copies.items():
+        if source.suffix != ".pyc" and copy.resolve().is_relative_to(to.resolve()):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
+
+
+def needed_by(name: str) -> set[str]:
+    """Return the installed distributions that this one needs, extras left out."""
+    found: set[str] = set()
+    for line in distribution(name).requires or ():
+        needed = re.split(r"[^\w.-]", line)[0]
+        if "extra ==" not in line:
+            with suppress(PackageNotFoundError):  # for other Pythons, other systems
+                found |= {needed} | needed_by(needed)
+    return found
 
 
 @needs_root
@@ -389,13 +422,11 @@ def test_root_has_the_worker_run_as_somebody_else(how: Sequence[str]) -> None:
     python = public_python()
     nobody = pwd.getpwnam("nobody")
     group = grp.getgrnam("daemon").gr_gid if "--gid" in how else nobody.pw_gid
-    packages = next(path for path in sys.path if path.endswith("site-packages"))
-    path = os.pathsep.join([str(ROOT), packages])
     with public_folder() as folder:
         worker = subprocess.Popen(
             [python, "-m", "beatd", *WORKER, "-l", "INFO", *how, "--umask", "027"],
             cwd=folder,
-            env=environment(PYTHONPATH=path),
+            env=environment(PYTHONPATH=str(folder / "packages")),
         )
         try:
             eventually(lambda: "is ready" in log_of(folder))

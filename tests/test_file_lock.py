@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from beatd.file_lock import FileLock
+from beatd.storage.file_lock import FileLock
 from tests.servers import eventually
 
 
@@ -25,7 +25,7 @@ def process(path: Path, *more: str) -> Iterator["subprocess.Popen[str]"]:
     code = [
         "import os, signal",
         "from pathlib import Path",
-        "from beatd.file_lock import FileLock",
+        "from beatd.storage.file_lock import FileLock",
         f"lock = FileLock(Path({str(path)!r}))",
         "assert lock.try_lock('the other process')",
         *more,

@@ -11,114 +11,64 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "beatd"
 
-PURE = [
+ORDER = """
+.           version errors instant text ids
+schedules   base days fields recurrence solar words zones interval local_times cron once
+            rrule clock_changes specs *
+.           routing
+message     codec notice options wire envelope represent resend canvas timing shape
+            template *
+timetable   entry policy timetable
+.           signals greenlets
+config      settings.notes settings.problems settings.kinds settings.rows
+            settings.values settings.reading settings settings.page settings.__main__
+.           source
+config      entries loading options
+.           clock
+storage     file_lock sqlite_file
+brokers     base memory redis.connection redis.listening redis.wire redis.broadcast
+            redis.broker redis sqlite *
+scheduler   file_view leadership loop schedule_file
+worker      stage
+results     base chords disabled ended exceptions encoding redis sqlite *
+events      lamport zone event
+tasks       current async_result request task registry shared *
+pools       base limits pending asyncio green prefork prefork.child_state prefork.frames
+            prefork.child prefork.places prefork.forkserver_main prefork.forkserver
+            options prefork.children prefork.dispatch prefork.forkservers
+            prefork.requests prefork.supervisor prefork.pool solo threads *
+runs        hooks host report stdout coroutines builtin errbacks continuations chords
+            execute eager
+app         annotations announcement conf discovery publishing client_results
+            connections remote_control
+worker      autoscale in_flight rate renewal revoked events reporting
+            sent settle intake backlog outcomes admission
+control     pidbox
+app         sending application *
+worker      commands inbox loop
+celery_apps signals reading runner results *
+service     daemon nodes notify wiring
+cli         usage options output dead explain schedule_view advice check list next
+.           logs
+service     process running
+cli         * worker worker_options
+.           spawned __main__ __init__
+"""
+"""A line is a room and its modules in the order in which they are read: a module
+imports only what stands before it. `.` is the top, `*` the room's own `__init__`."""
+
+PURE = {
     "version",
     "errors",
     "instant",
-    "schedules.base",
-    "schedules",
     "text",
     "ids",
     "routing",
-    "message.codec",
-    "message.options",
-    "message.represent",
-    "message.wire",
-    "message.envelope",
-    "message.timing",
-    "message.shape",
-    "message.template",
-    "message.notice",
-    "message.resend",
-    "message.canvas",
-    "message",
+    "codec",
     "entry",
     "policy",
-    "timetable",
-]
-
-ORDER = [
-    *PURE,
-    "settings",
-    "source",
-    "entry_reader",
-    "config",
-    "clock",
-    "brokers.base",
-    "file_lock",
-    "sqlite_file",
-    "brokers.memory",
-    "brokers.sqlite",
-    "brokers.redis",
-    "brokers",
-    "leadership",
-    "schedule_file",
-    "scheduler",
-    "results.base",
-    "results.chords",
-    "results.exceptions",
-    "results.encoding",
-    "results.disabled",
-    "results.redis",
-    "results.sqlite",
-    "worker.stage",
-    "results.ended",
-    "results",
-    "signals",
-    "tasks.current",
-    "tasks.async_result",
-    "tasks.request",
-    "tasks.task",
-    "tasks.registry",
-    "tasks.shared",
-    "tasks",
-    "greenlets",
-    "pools.base",
-    "pools",
-    "runs.stdout",
-    "runs.hooks",
-    "runs.coroutines",
-    "runs.errbacks",
-    "runs.report",
-    "runs.host",
-    "runs.continuations",
-    "runs.chords",
-    "runs.execute",
-    "runs.builtin",
-    "runs.eager",
-    "runs",
-    "worker",
-    "celery_apps.signals",
-    "celery_apps.reading",
-    "celery_apps.runner",
-    "celery_apps.results",
-    "celery_apps",
-    "app.annotations",
-    "app.announcement",
-    "app.conf",
-    "app.publishing",
-    "app.client_results",
-    "app.connections",
-    "app.sending",
-    "app.remote_control",
-    "app.discovery",
-    "app.application",
-    "app",
-    "options",
-    "nodes",
-    "logs",
-    "notify",
-    "daemon",
-    "process",
-    "wiring",
-    "service",
-    "spawned",
-    "cli",
-    "__main__",
-    "__init__",
-]
-"""A name stands for the module or package, and for all in it that is not named itself.
-Inside one package, siblings may import each other as its own reader sees fit."""
+}
+PURE_ROOMS = {"schedules", "message", "timetable"}
 
 NOT_PURE = {
     "asyncio", "concurrent", "ctypes", "fcntl", "getpass", "glob", "http", "io",
@@ -137,17 +87,27 @@ IMPURE = {
 }  # fmt: skip
 """What it does not call of modules that are pure else."""
 
+TODAY = {
+    f"{prefix}{call}"
+    for prefix in ("", "datetime.")
+    for call in ("date.today", "datetime.now", "datetime.today", "datetime.utcnow")
+}
+"""What else says what time it is, and what is called nowhere."""
+
+TO_BE_GIVEN_A_CLOCK = {"worker.stage"}
+"""Modules that read the monotonic clock by themselves as yet."""
+
 MAKERS = {
     # The command line asks brokers that nobody else has open: whether an address is
     # good (check), what lies there (dead), to remove it before the start (worker).
     "brokers.of_settings": {
-        *("wiring", "app.connections"),
+        *("service.wiring", "app.connections"),
         *("cli.check", "cli.dead", "cli.worker"),
     },
-    "results.connect": {"wiring", "app.connections", "cli.check"},
+    "results.connect": {"service.wiring", "app.connections", "cli.check"},
     "brokers.connect": set(),
-    "ScheduleFile": {"wiring"},
-    "StateFile": {"wiring"},
+    "ScheduleFile": {"service.wiring"},
+    "StateFile": {"service.wiring"},
     # By address, after an import that only that address needs.
     "MemoryBroker": {"brokers"},
     "RedisBroker": {"brokers"},
@@ -158,17 +118,18 @@ MAKERS = {
 """What opens files and connections, and the modules that may call it: wiring, for
 scheduler and worker, and who sends or looks without being either."""
 
-SCHEDULING = {"policy", "timetable", "leadership", "schedule_file", "scheduler"}
-WORKING_ROOMS = {"tasks", "results", "pools", "runs", "worker", "celery_apps"}
-WORKING = {
-    "app.annotations",
-    *(line for line in ORDER if line.partition(".")[0] in WORKING_ROOMS),
-}
-
+SCHEDULING = {"timetable", "scheduler", "leadership", "schedule_file", "policy"}
+WORKING = {"tasks", "results", "pools", "runs", "worker", "celery_apps"}
+"""Rooms of the two sides that never meet."""
 
 SHARED = {
-    *("settings", "clock", "file_lock", "sqlite_file"),
-    *("brokers.base", "brokers", "brokers.memory", "brokers.redis", "brokers.sqlite"),
+    "clock",
+    "settings",
+    "config",
+    "file_lock",
+    "sqlite_file",
+    "storage",
+    "brokers",
 }
 """What both sides stand on beside the pure part. Of brokers both import only the base,
 and the results in Redis its connections; the rest comes with the package."""
@@ -176,17 +137,34 @@ and the results in Redis its connections; the rest comes with the package."""
 
 def modules() -> Iterator[tuple[str, Path]]:
     for path in sorted(PACKAGE.rglob("*.py")):
+        if path.stat().st_size == 0:
+            continue  # a room that is nothing but its modules
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         yield name.removesuffix(".__init__"), path
 
 
-def place_of(module: str) -> str:
-    """Give the line of ORDER that `module` belongs to."""
-    name = module
-    while name not in ORDER:
-        assert "." in name, f"{module} has no line in ORDER: add it where it is read"
-        name = name.rpartition(".")[0]
-    return name
+def lines() -> Iterator[str]:
+    """Return the modules of ORDER, one after the other."""
+    room = ""
+    for line in ORDER.strip().splitlines():
+        first, *names = line.split()
+        if line.startswith(" "):
+            names = [first, *names]
+        else:
+            room = first
+        for name in names:
+            yield name if room == "." else f"{room}.{name}".removesuffix(".*")
+
+
+LINES = list(lines())
+
+
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def is_pure(module: str) -> bool:
+    return module in PURE or room_of(module) in PURE_ROOMS
 
 
 @cache
@@ -214,12 +192,12 @@ def calls_in(path: Path) -> set[str]:
 
 
 def ours(path: Path) -> Iterator[str]:
-    """Give the lines of ORDER that the file imports from."""
+    """Return the modules of beatd that the file imports from."""
     known = {name for name, _ in modules()}
     for name in imports_of(path):
         if name.startswith("beatd."):
             module = name.removeprefix("beatd.")
-            yield place_of(module if module in known else module.rpartition(".")[0])
+            yield module if module in known else module.rpartition(".")[0]
 
 
 def around(module: str) -> set[str]:
@@ -242,7 +220,8 @@ def graph() -> dict[str, set[str]]:
                 continue
             other = name.removeprefix("beatd.")
             other = other if other in known else other.rpartition(".")[0] or "__init__"
-            found[module] |= {other} | (around(other) - around(module) - {module})
+            packages = around(other) & known - around(module) - {module}
+            found[module] |= {other} | packages
     return found
 
 
@@ -267,16 +246,16 @@ def packaged() -> list[tuple[str, Path]]:
 
 @pytest.mark.parametrize(("module", "path"), packaged(), ids=lambda value: str(value))
 def test_a_module_imports_only_what_is_read_before_it(module: str, path: Path) -> None:
-    here = place_of(module)
+    here = LINES.index(module)
 
-    below = [name for name in ours(path) if ORDER.index(name) > ORDER.index(here)]
+    below = [name for name in ours(path) if name and LINES.index(name) > here]
 
     assert below == []
 
 
 @pytest.mark.parametrize(
     ("module", "path"),
-    [(name, path) for name, path in packaged() if place_of(name) in PURE],
+    [(name, path) for name, path in packaged() if is_pure(name)],
     ids=lambda value: str(value),
 )
 def test_pure_modules_know_no_clock_and_no_world(module: str, path: Path) -> None:
@@ -294,16 +273,15 @@ def test_scheduling_and_working_never_meet() -> None:
     """Neither imports the other, nor anything that does, however far away."""
     behind_both = {"scheduling": set[str](), "working": set[str]()}
     for module, _ in packaged():
-        places = {place_of(name) for name in behind(module)}
-        if place_of(module) in SCHEDULING:
-            assert places & WORKING == set(), module
-            behind_both["scheduling"] |= places
-        elif place_of(module) in WORKING:
-            assert places & SCHEDULING == set(), module
-            behind_both["working"] |= places
+        rooms = {room_of(name) for name in behind(module) if not is_pure(name)}
+        if room_of(module) in SCHEDULING:
+            assert rooms & WORKING == set(), module
+            behind_both["scheduling"] |= rooms
+        elif room_of(module) in WORKING:
+            assert {room_of(name) for name in behind(module)} & SCHEDULING <= PURE_ROOMS
+            behind_both["working"] |= rooms
 
-    shared = behind_both["scheduling"] & behind_both["working"]
-    assert shared - {*PURE} <= SHARED
+    assert behind_both["scheduling"] & behind_both["working"] <= SHARED
 
 
 def test_no_module_waits_for_itself_to_be_imported() -> None:
@@ -323,17 +301,19 @@ def test_only_who_composes_opens_files_and_connections(maker: str) -> None:
 
 
 def test_only_the_clock_tells_the_time() -> None:
-    for module, path in packaged():
-        if module != "clock":
-            source = path.read_text()
-            assert "time.time(" not in source, module
-            assert "datetime.now(" not in source, module
+    by_time = {
+        module
+        for module, path in packaged()
+        if any(f"{name}.".startswith("time.") for name in imports_of(path))
+    }
+    by_date = [module for module, path in packaged() if calls_in(path) & TODAY]
+
+    assert by_time == {"clock", *TO_BE_GIVEN_A_CLOCK}
+    assert by_date == []
 
 
-def test_every_line_of_the_order_exists() -> None:
-    places = {place_of(name) for name, _ in packaged()} | {"__init__"}
-
-    assert [name for name in ORDER if name not in places] == []
+def test_every_module_has_one_line_of_the_order() -> None:
+    assert sorted(LINES) == sorted(name for name, _ in modules())
 
 
 def test_what_is_installed_with_it_is_imported() -> None:

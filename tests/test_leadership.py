@@ -5,7 +5,7 @@ import pytest
 from beatd.brokers.base import Term
 from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND, Span
-from beatd.leadership import Leadership
+from beatd.scheduler.leadership import Leadership
 from tests.fakes import FakeClock, FlakyBroker
 
 TTL: Span = 6 * SECOND

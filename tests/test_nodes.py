@@ -4,7 +4,7 @@ import pytest
 from celery.utils.nodenames import default_nodename, host_format, node_format
 
 from beatd.errors import ConfigError
-from beatd.nodes import is_of_one_process, node_name, path_of
+from beatd.service.nodes import is_of_one_process, node_name, path_of
 
 
 @pytest.mark.parametrize(

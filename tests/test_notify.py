@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from beatd.instant import SECOND
-from beatd.notify import Notify
+from beatd.service.notify import Notify
 from tests.servers import PATIENCE
 
 
@@ -24,7 +24,7 @@ def test_a_manager_that_is_not_there_stops_nobody(address: str) -> None:
 def test_a_manager_that_reads_nothing_stops_nobody(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("beatd.notify.PATIENCE", SECOND // 100)
+    monkeypatch.setattr("beatd.service.notify.PATIENCE", SECOND // 100)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(address)
         notify = Notify(address)

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from beatd.entry import Due, Mark, Overlap
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant
-from beatd.policy import (
+from beatd.schedules.base import slots_between
+from beatd.schedules.interval import Every, EveryFromLast
+from beatd.timetable.entry import Due, Mark, Overlap
+from beatd.timetable.policy import (
     CATCHUP_STEP,
     HOLD,
     OVER,
@@ -15,8 +17,6 @@ from beatd.policy import (
     Reason,
     decide,
 )
-from beatd.schedules.base import slots_between
-from beatd.schedules.interval import Every, EveryFromLast
 from tests.fakes import NOON, entry
 
 EVERY_MINUTE = Every(MINUTE)

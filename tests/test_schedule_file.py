@@ -19,11 +19,12 @@ from sqlitedict import SqliteDict
 
 from beatd.brokers.sqlite import SQLiteBroker
 from beatd.clock import SystemClock
-from beatd.entry import Mark
 from beatd.errors import ScheduleFileError
 from beatd.instant import MINUTE, SECOND
-from beatd.policy import Reason
-from beatd.schedule_file import ScheduleFile, View, view
+from beatd.scheduler.file_view import View, view
+from beatd.scheduler.schedule_file import ScheduleFile
+from beatd.timetable.entry import Mark
+from beatd.timetable.policy import Reason
 from tests.fakes import NOON, FakeClock
 from tests.rights import as_nobody, full_disk, umask
 

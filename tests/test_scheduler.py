@@ -15,18 +15,18 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from beatd.brokers.base import Emission, LedgerCopy, Outcome, Term, idle
 from beatd.clock import Wake
-from beatd.entry import Entry, Mark, Overlap
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.ids import run_id
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
-from beatd.leadership import STANDBY_LOOK, Leadership
-from beatd.policy import Reason
 from beatd.routing import Queue
-from beatd.scheduler import BATCH, Scheduler, merge
+from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
+from beatd.scheduler.loop import BATCH, Scheduler, merge
 from beatd.schedules import cron
 from beatd.schedules.base import Schedule
 from beatd.schedules.interval import Every
-from beatd.timetable import Timetable
+from beatd.timetable.entry import Entry, Mark, Overlap
+from beatd.timetable.policy import Reason
+from beatd.timetable.timetable import Timetable
 from tests.fakes import NOON, CountedSchedule, FakeClock, FakeFile, FlakyBroker, entry
 
 TTL: Span = 5 * SECOND

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import pytest
 
-from beatd.notify import Notify
-from beatd.service import _Crew
+from beatd.service.notify import Notify
+from beatd.service.running import WorkerService
 from tests.processes import beatd, ended
 from tests.servers import Server, eventually
 
@@ -300,7 +300,7 @@ def test_a_worker_does_not_go_on_without_the_scheduler_in_it(
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     try:
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
-            _Crew(worker, beat, inbox, Notify()).run(lambda: None)
+            WorkerService(worker, beat, inbox, Notify()).run(lambda: None)
     finally:
         for number, handler in handlers.items():
             if signal.getsignal(number) is not handler:

@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from celery.app import defaults
 
-from beatd import settings
-from beatd.settings import Place, Settings, mask, read, table
-from beatd.settings.page import page
+from beatd.config import settings
+from beatd.config.settings import Place, Settings, mask, read, table
+from beatd.config.settings.page import page
 
 ROWS = list(table().values())
 SCHEDULER = "celery.beat:PersistentScheduler"
@@ -79,7 +79,7 @@ def test_the_table_holds_every_setting_of_celery_with_its_old_name() -> None:
 def test_the_page_of_the_documentation_is_current() -> None:
     written = Path(__file__).parent.parent / "docs" / "settings.md"
 
-    assert written.read_text() == page(), "python -m beatd.settings > docs/..."
+    assert written.read_text() == page(), "python -m beatd.config.settings > docs/..."
 
 
 # Values

@@ -11,7 +11,7 @@ from textwrap import dedent
 
 import pytest
 
-from beatd.settings import Place
+from beatd.config.settings import Place
 from beatd.source import Source, Unreadable, of_app, of_config
 from tests.rights import as_nobody
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beatd.entry import Due, Entry, Mark
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span
 from beatd.schedules.interval import Every
-from beatd.timetable import Timetable
+from beatd.timetable.entry import Due, Entry, Mark
+from beatd.timetable.timetable import Timetable
 from tests.fakes import NOON, CountedSchedule, entry
 
 LIMIT = 1000

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from beatd.config import Config, examine_source
+from beatd.config.loading import Config, examine_source
 from beatd.errors import ConfigError
 from beatd.results import connect
 from beatd.results.base import Meta, State
 from beatd.routing import Queue
-from beatd.scheduler import Scheduler
+from beatd.scheduler.loop import Scheduler
+from beatd.service.wiring import WorkerChoice, queues_of, router_of, scheduler_of
 from beatd.source import Source
-from beatd.wiring import WorkerChoice, queues_of, router_of, scheduler_of
 
 QUEUES = {"task_queues": {"fast": {}, "slow": {}}, "task_default_queue": "fast"}
 

@@ -16,11 +16,11 @@ from beatd.app.remote_control import tell_workers
 from beatd.app.sending import CallSender, new_id
 from beatd.brokers.base import Broker, Outgoing
 from beatd.clock import Clock, SystemClock
+from beatd.config.settings import Settings
 from beatd.ids import instant_of_id
 from beatd.instant import Instant, Span
 from beatd.message import Sending
 from beatd.results.base import Meta, ResultBackend, State
-from beatd.settings import Settings
 from beatd.source import Source
 from beatd.tasks import (
     Registry,

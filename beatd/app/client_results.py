@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from beatd.clock import Clock, SystemClock
+from beatd.config.settings import Settings
 from beatd.errors import ResultUnavailable
 from beatd.instant import SECOND, Span
 from beatd.results.base import Meta, ResultBackend, State
 from beatd.results.exceptions import with_traceback
-from beatd.settings import Settings
 
 T = TypeVar("T")
 

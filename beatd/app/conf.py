@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from beatd import settings as reading
 from beatd import source
+from beatd.config import settings as reading
+from beatd.config.settings import Settings
 from beatd.errors import ConfigError
-from beatd.settings import Settings
 from beatd.source import Source, Unreadable
 
 

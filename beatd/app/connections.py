@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from beatd import brokers, config, results
+from beatd import brokers, results
 from beatd.app.client_results import ClientResults
 from beatd.brokers.base import Broadcast, Broker
+from beatd.config import loading as config
+from beatd.config.settings import Settings
+from beatd.events.event import EventFactory
 from beatd.results.base import ResultBackend
-from beatd.settings import Settings
-from beatd.worker.voice import Voice
 
 
 class Connections:
@@ -51,12 +52,12 @@ class Connections:
             return self._broker
 
     @cached_property
-    def voice(self) -> Voice | None:
+    def voice(self) -> EventFactory | None:
         """Return what makes events of calls for monitors; None if they get none."""
         wanted = self.settings.task_send_sent_event
         if not (wanted and isinstance(self.broker, Broadcast)):
             return None
-        return Voice(self.format.origin, self.settings)
+        return EventFactory(self.format.origin, self.settings)
 
     @property
     def backend(self) -> ResultBackend:

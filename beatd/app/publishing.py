@@ -14,10 +14,10 @@ from typing import Any
 
 from beatd import signals
 from beatd.brokers.base import Outgoing
+from beatd.config.settings import Settings
 from beatd.errors import MessageError
 from beatd.message import codec
 from beatd.routing import Router
-from beatd.settings import Settings
 
 logger = logging.getLogger(__name__)
 

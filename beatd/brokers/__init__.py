@@ -6,9 +6,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from beatd.brokers.base import Broker
+from beatd.config.settings import Failover, Settings, mask
 from beatd.errors import ConfigError
 from beatd.routing import steps_of
-from beatd.settings import Failover, Settings, mask
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix")
 

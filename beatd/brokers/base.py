@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from beatd.entry import Mark
 from beatd.instant import Instant, Span
 from beatd.routing import Queue, Route
+from beatd.timetable.entry import Mark
 
 ENOUGH = 8 * 1024 * 1024
 """Bytes of messages after which one `take` gives no more: large ones come one by one,
@@ -335,7 +335,7 @@ class Consumer(Protocol):
         ...
 
 
-class Hearing(Protocol):
+class Subscription(Protocol):
     """What is said on one exchange, heard in one thread."""
 
     def wait(self, timeout: Span) -> list[bytes]:
@@ -362,7 +362,7 @@ class Broadcast(Sender, Protocol):
     To say something is to `send` it to a fan-out exchange.
     """
 
-    def listen(self, queue: Queue) -> Hearing:
+    def listen(self, queue: Queue) -> Subscription:
         """Hear what is said on the queue's exchange under its routing key.
 
         `#` and `*` in the key stand for any text, an empty key for an empty one. The

@@ -26,10 +26,10 @@ from beatd.brokers.base import (
     idle,
 )
 from beatd.clock import Clock, SystemClock
-from beatd.entry import Mark
 from beatd.errors import TermOver
 from beatd.instant import SECOND, Instant, Span
 from beatd.routing import PRIORITY_STEPS, Queue, Route, binding_of, step_of
+from beatd.timetable.entry import Mark
 
 logger = logging.getLogger(__name__)
 

@@ -32,12 +32,11 @@ from beatd.brokers.base import (
     idle,
 )
 from beatd.clock import Clock, SystemClock
-from beatd.entry import Mark
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError, TermOver
-from beatd.file_lock import FileLock
 from beatd.instant import SECOND, Instant, Span
 from beatd.routing import PRIORITY_STEPS, Binding, Queue, Route, binding_of, step_of
-from beatd.sqlite_file import (
+from beatd.storage.file_lock import FileLock
+from beatd.storage.sqlite_file import (
     BROKER,
     BUSY_TIMEOUT,
     Look,
@@ -46,6 +45,7 @@ from beatd.sqlite_file import (
     look_to_write,
     make,
 )
+from beatd.timetable.entry import Mark
 
 logger = logging.getLogger(__name__)
 

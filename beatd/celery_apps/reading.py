@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from beatd.celery_apps.signals import Controller, pass_on_worker
+from beatd.config.settings import Settings
 from beatd.errors import ConfigError
-from beatd.settings import Settings
 from beatd.tasks import Registry, Task, import_modules
 from beatd.worker.renewal import OPTIONS
 

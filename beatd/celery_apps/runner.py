@@ -16,9 +16,9 @@ from beatd.clock import Clock, SystemClock
 from beatd.errors import MessageError
 from beatd.instant import SECOND
 from beatd.message import Call, Limits, read_body, read_envelope
-from beatd.pools import places
 from beatd.pools.base import InThread, Job
 from beatd.pools.limits import soft_limit
+from beatd.pools.prefork import places
 from beatd.results.base import State
 from beatd.results.exceptions import repr_of
 from beatd.runs import stdout

@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from beatd import daemon
 from beatd.cli.options import DETACH, PROCESS, SOURCE, given
 from beatd.cli.usage import (
     CONFIG,
@@ -22,6 +21,7 @@ from beatd.cli.usage import (
     explained,
 )
 from beatd.errors import BeatdError, BrokerUnavailable, ConfigError, ScheduleFileError
+from beatd.service import daemon
 from beatd.version import __version__
 
 COMMANDS: Mapping[str, str] = {
@@ -83,8 +83,8 @@ class _Commands(Commands):
 def beatd(context: click.Context, /, **_: Any) -> None:
     """Run the scheduler: emit each entry's slots, exactly once."""
     if context.invoked_subcommand is None:
-        from beatd.options import Options
-        from beatd.service import run_scheduler
+        from beatd.config.options import Options
+        from beatd.service.running import run_scheduler
 
         context.exit(run_scheduler(Options(**given(context))))
 

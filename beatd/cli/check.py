@@ -13,14 +13,14 @@ import click
 
 from beatd.cli.advice import advice
 from beatd.cli.options import COLOR, CONFIG, JSON, given, wanted
-from beatd.cli.outlook import line_of
 from beatd.cli.output import Screen, counted, document, indented, printable, screen
+from beatd.cli.schedule_view import line_of
 from beatd.clock import SystemClock
-from beatd.config import Config, Report, examine
+from beatd.config.loading import Config, Report, examine
+from beatd.config.settings import Place, Problem, did_you_mean, mask, table
 from beatd.errors import BrokerUnavailable, ConfigError
 from beatd.instant import Instant
 from beatd.schedules.zones import UTC
-from beatd.settings import Place, Problem, did_you_mean, mask, table
 
 BAD, UNREADABLE = 1, 78
 """Exit statuses: something is wrong; nothing could be read."""

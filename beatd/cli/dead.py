@@ -37,9 +37,9 @@ from beatd.cli.usage import (
     exit_statuses,
 )
 from beatd.clock import SystemClock
-from beatd.config import load
+from beatd.config.loading import load
+from beatd.config.settings import Settings
 from beatd.instant import Instant
-from beatd.settings import Settings
 
 _SQUEEZED_NAME = 40  # columns that a task's name keeps on a terminal
 _TIME, _AGO = 10, 8

@@ -8,7 +8,6 @@ from zoneinfo import ZoneInfo
 import click
 
 from beatd.cli.options import COLOR, JSON, SOURCE
-from beatd.cli.outlook import Outlook, chosen, outlook, runs_of, zone_of
 from beatd.cli.output import (
     SHORTEST_NAME,
     Screen,
@@ -22,13 +21,14 @@ from beatd.cli.output import (
     stamps,
     until,
 )
+from beatd.cli.schedule_view import ScheduleView, chosen, outlook, runs_of, zone_of
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
-from beatd.entry import Entry, Mark
-from beatd.entry_reader import BadEntry
+from beatd.config.entries import BadEntry
+from beatd.config.settings import mask
 from beatd.instant import Instant
 from beatd.schedules.zones import UTC
-from beatd.settings import mask
+from beatd.timetable.entry import Entry, Mark
 
 _TIME = 10  # columns of a point in time, which a length of time follows
 _NEXT, _LAST, _STATE = 23, 18, 5
@@ -135,7 +135,7 @@ def command(
     out.say(f"source: {known.source}")
 
 
-def _line(known: Outlook, entry: Entry, now: Instant) -> Line:
+def _line(known: ScheduleView, entry: Entry, now: Instant) -> Line:
     mark = known.mark(entry)
     at = next(runs_of(entry, mark, now), None)
     note = "no more runs" if entry.policy.enabled else "paused by the config"
@@ -153,7 +153,7 @@ def _why(entry: BadEntry) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    known: Outlook
+    known: ScheduleView
     now: Instant
     zone: ZoneInfo
     screen: Screen
@@ -248,7 +248,7 @@ def _arguments(written: Mapping[str, Any]) -> str:
 
 
 def _summary(
-    known: Outlook, lines: Sequence[Line], limit: int | None, now: Instant
+    known: ScheduleView, lines: Sequence[Line], limit: int | None, now: Instant
 ) -> str:
     total = len(known.config.entries) + len(known.config.bad)
     number = counted(total, "entry")
@@ -275,7 +275,11 @@ def _summary(
 
 
 def _document(
-    known: Outlook, lines: Sequence[Line], matched: int, now: Instant, zone: ZoneInfo
+    known: ScheduleView,
+    lines: Sequence[Line],
+    matched: int,
+    now: Instant,
+    zone: ZoneInfo,
 ) -> bytes:
     return document(
         "beatd.list/1",
@@ -294,7 +298,7 @@ def _document(
 
 
 def _data(
-    known: Outlook, line: Line, now: Instant, zone: ZoneInfo
+    known: ScheduleView, line: Line, now: Instant, zone: ZoneInfo
 ) -> dict[str, object]:
     entry = line.entry
     if entry is None:

@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 import click
 
 from beatd.cli.options import COLOR, JSON, SOURCE
-from beatd.cli.outlook import Outlook, chosen, outlook, runs_of
 from beatd.cli.output import (
     SHORTEST_NAME,
     Screen,
@@ -23,11 +22,12 @@ from beatd.cli.output import (
     stamps,
     until,
 )
+from beatd.cli.schedule_view import ScheduleView, chosen, outlook, runs_of
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
-from beatd.entry import Entry, Mark
 from beatd.instant import DAY, MINUTE, Instant, datetime_of
 from beatd.schedules.once import Once, moment_of
+from beatd.timetable.entry import Entry, Mark
 
 _RELATIVE = 11  # columns: `in 24m 48s`, and `in 100d 12h` still fits
 _CLOCK = 8  # columns: `14:05:14`
@@ -154,13 +154,15 @@ def _read(option: str, text: str, zone: ZoneInfo, after: Instant) -> Instant:
 # Which runs ------------------------------------------------------------------------
 
 
-def _coming(known: Outlook, entry: Entry, window: Window) -> Iterator[Instant]:
+def _coming(known: ScheduleView, entry: Entry, window: Window) -> Iterator[Instant]:
     """Give the entry's runs from the window's beginning on, past its end too."""
     begin = None if window.begin == window.now else window.begin
     return runs_of(entry, known.mark(entry), window.now, begin)
 
 
-def _each(known: Outlook, entries: Sequence[Entry], window: Window) -> Iterator[Run]:
+def _each(
+    known: ScheduleView, entries: Sequence[Entry], window: Window
+) -> Iterator[Run]:
     def runs(entry: Entry) -> Iterator[Run]:
         for at in takewhile(window.holds, _coming(known, entry, window)):
             yield Run(at, entry)
@@ -168,7 +170,7 @@ def _each(known: Outlook, entries: Sequence[Entry], window: Window) -> Iterator[
     return merge(*map(runs, entries), key=lambda run: (run.at, run.entry.name))
 
 
-def _folded(known: Outlook, entries: Sequence[Entry], window: Window) -> list[Run]:
+def _folded(known: ScheduleView, entries: Sequence[Entry], window: Window) -> list[Run]:
     """Give one run for each entry, with the number of those that come after it."""
     numbers: dict[object, int] = {}  # of equal schedules, which are often many
     found: list[Run] = []
@@ -196,7 +198,7 @@ def _likeness(entry: Entry, mark: Mark | None, first: Instant) -> object:
 
 
 def _lines(
-    known: Outlook, runs: Sequence[Run], window: Window, out: Screen
+    known: ScheduleView, runs: Sequence[Run], window: Window, out: Screen
 ) -> Iterator[str]:
     """Give a line for each run; where it does not fit, names lose their middle."""
     whens = _times([run.at for run in runs], window)
@@ -213,7 +215,7 @@ def _lines(
         yield f"{when:{time_width}}  {relative}  {shown}  {said}".rstrip()
 
 
-def _words(known: Outlook, run: Run, window: Window) -> str:
+def _words(known: ScheduleView, run: Run, window: Window) -> str:
     if not run.more:
         return ""
     return f"{known.words(run.entry)}, {_number(run.more)} more {_until(window)}"
@@ -262,7 +264,7 @@ def _closing(runs: Sequence[Run], limit: int, window: Window) -> str:
     )
 
 
-def _nothing(known: Outlook, entries: Sequence[Entry], window: Window) -> str:
+def _nothing(known: ScheduleView, entries: Sequence[Entry], window: Window) -> str:
     """Say that nothing runs, and what runs first after that, or why nothing does."""
     text = f"nothing runs {_until_in_zone(window)}" if window.end else "nothing runs"
     firsts = [
@@ -288,7 +290,7 @@ def _until_in_zone(window: Window) -> str:
 
 
 def _document(
-    known: Outlook, runs: Sequence[Run], window: Window, *, truncated: bool
+    known: ScheduleView, runs: Sequence[Run], window: Window, *, truncated: bool
 ) -> bytes:
     return document(
         "beatd.next/1",

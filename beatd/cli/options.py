@@ -11,7 +11,7 @@ import click
 from beatd.cli.usage import Number
 
 if TYPE_CHECKING:
-    from beatd.config import Wanted
+    from beatd.config.loading import Wanted
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -147,7 +147,7 @@ def given(context: click.Context) -> dict[str, Any]:
 
 def wanted(context: click.Context) -> "Wanted":
     """Say which config is meant, by the options that were given."""
-    from beatd.options import Options
+    from beatd.config.options import Options
 
     known = {field.name for field in fields(Options)}
     said = given(context)

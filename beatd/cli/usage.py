@@ -91,7 +91,7 @@ def _options(context: click.Context | None) -> list[str]:
 
 
 def _near(word: str, known: Sequence[str]) -> str:
-    from beatd.settings import did_you_mean  # `beatd --help` has no use for it
+    from beatd.config.settings import did_you_mean  # `beatd --help` has no use for it
 
     return did_you_mean(word, known, likeness=0.6)
 

@@ -12,7 +12,7 @@ from beatd.pools import NAMES
 from beatd.worker.autoscale import bounds_of
 
 if TYPE_CHECKING:
-    from beatd.options import Options
+    from beatd.config.options import Options
 
 
 LIMIT = Number(0, min_open=True)
@@ -155,8 +155,8 @@ def _size(
 @click.pass_context
 def command(context: click.Context, /, beat: bool, purge: bool, **_: Any) -> None:
     """Run a worker: take tasks from queues and run them."""
-    from beatd.options import Options
-    from beatd.service import run_worker
+    from beatd.config.options import Options
+    from beatd.service.running import run_worker
 
     words = given(context)
     del words["beat"], words["purge"]
@@ -168,9 +168,10 @@ def command(context: click.Context, /, beat: bool, purge: bool, **_: Any) -> Non
 
 def _purge(options: "Options") -> None:
     """Remove what waits in the worker's queues, if that is really meant."""
-    from beatd import brokers, daemon, wiring
-    from beatd.config import load
-    from beatd.service import choice_of
+    from beatd import brokers
+    from beatd.config.loading import load
+    from beatd.service import daemon, wiring
+    from beatd.service.running import choice_of
 
     config = load(options.wanted())
     queues = wiring.queues_of(config, choice_of(options))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import click
 
 from beatd.cli.worker import command
-from beatd.settings import Row, table
+from beatd.config.settings import Row, table
 
 WORKS, DIFFERS, NO_EFFECT, OURS, NOT_THERE = (
     "works",
@@ -50,7 +50,7 @@ ADDED = {"--strict", "--debug", "--max-interval", "--autoscale-keepalive"}
 _INTRODUCTION = """\
 # The options and settings of `celery worker`
 
-<!-- Made from beatd/cli/worker.py and beatd/settings/rows.py by
+<!-- Made from beatd/cli/worker.py and beatd/config/settings/rows.py by
 `python -m beatd.cli.worker_options`: edit those. -->
 
 What each does for `beatd worker`. Celery's global options (`-A`, `-b`, ...) may stand

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from beatd import greenlets
 from beatd.errors import ConfigError
 from beatd.pools.base import AsyncRunner, Pool, PoolEvent
-from beatd.pools.nursery import Birth
+from beatd.pools.options import PoolOptions
 
 NAMES = ("prefork", "threads", "solo", "asyncio", *greenlets.NAMES)
 
@@ -15,36 +15,17 @@ def create(
     runner: AsyncRunner,
     on_event: Callable[[PoolEvent], object],
     *,
-    size: int,
-    initialise: Callable[[], object] | None = None,
-    max_tasks_per_child: int | None = None,
-    max_memory_per_child: int | None = None,
-    alive_timeout: float | None = None,
-    spawn: Birth | None = None,
-    fork: bool = True,
-    on_renewed: Callable[[bytes], object] = lambda about: None,
-    on_crash: Callable[[BaseException], object] | None = None,
+    options: PoolOptions,
 ) -> Pool:
-    """Make the pool that `worker_pool` names; what it cannot do it leaves out.
+    """Return a new pool of the kind that `worker_pool` names.
 
     Raises ConfigError when there is no pool of that name, or it cannot be used here.
     """
+    size, initialise = options.size, options.initialise
     if name == "prefork":
-        from beatd.pools.prefork import Prefork
+        from beatd.pools.prefork.pool import Prefork
 
-        return Prefork(
-            runner,
-            on_event,
-            size=size,
-            initialise=initialise,
-            max_tasks_per_child=max_tasks_per_child,
-            max_memory_per_child=max_memory_per_child,
-            alive_timeout=alive_timeout,
-            spawn=spawn,
-            fork=fork,
-            on_renewed=on_renewed,
-            on_crash=on_crash,
-        )
+        return Prefork(runner, on_event, options=options)
     if name == "threads":
         from beatd.pools.threads import Threads
 
@@ -54,7 +35,7 @@ def create(
 
         return Solo(runner, on_event, initialise=initialise)
     if name == "asyncio":
-        from beatd.pools.aio import Asyncio
+        from beatd.pools.asyncio import Asyncio
 
         return Asyncio(runner, on_event, size=size, initialise=initialise)
     if name in greenlets.NAMES:

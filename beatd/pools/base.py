@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The runner came to an end; `report` is what it gave."""
+    """The runner came to an end and returned `report`."""
 
     token: str
     report: bytes
@@ -39,7 +39,7 @@ class TimedOut:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The process that ran it is gone; `reason` says how (`signal 9 (SIGKILL)`)."""
+    """The job's process is gone; `reason` says how (`signal 9 (SIGKILL)`)."""
 
     token: str
     reason: str
@@ -74,7 +74,7 @@ class InThread(Protocol):
     """Runs a function that may block in a thread, while the event loop goes on."""
 
     def __call__(self, function: Callable[[], T], /) -> Awaitable[T]:
-        """Give what the function gives; raise what it raises, but no StopIteration."""
+        """Return what the function does; raise what it raises, but no StopIteration."""
         ...
 
 
@@ -107,8 +107,8 @@ class Pool(Protocol):
         ...
 
     @property
-    def appetite(self) -> int:
-        """How many jobs it is best given at a time: those that run, and may soon."""
+    def demand(self) -> int:
+        """How many jobs the pool is best given: those that run now, or may soon."""
         ...
 
     def start(self) -> None:
@@ -118,43 +118,25 @@ class Pool(Protocol):
     def submit(self, jobs: Sequence[Job]) -> None:
         """Take these jobs; each ends in one Finished, TimedOut or Lost, or is Returned.
 
-        A job is given back when it would wait here for others that take their time.
+        A job is returned when it would wait here for others that take their time.
         """
         ...
 
     def recall(self) -> None:
-        """Give back what has not begun and waits for others, if there is any."""
+        """Have the jobs returned that have not begun and wait for others."""
         ...
 
     def resize(self, size: int) -> None:
         """Run this many jobs at the same time from now on, one at least.
 
         New places are there at once. Of too many, those that are idle go first, and
-        the others when their job has ended: no job is lost. `size` says what came of
-        it: a pool that cannot change keeps its own.
+        the others when their job has ended: no job is lost. `size` says what
+        came of it: a pool that cannot change keeps its own.
         """
         ...
 
     def processes(self) -> list[int]:
-        """Give the ids of the processes in which jobs run."""
-        ...
-
-    def terminate(self, token: str, number: int) -> bool:
-        """Send a signal to the process of this job, and of this job alone.
-
-        The job ends in Lost, unless its code lives on or has just come to its end.
-        SIGTERM and what else whole groups are sent, and processes outlive, is SIGKILL.
-        False where a job has no process of its own: nothing was done.
-        """
-        ...
-
-    def renew(self, *, fresh: bool) -> bool:
-        """Have processes that know nothing of earlier jobs run all that follow.
-
-        What runs goes on to its end. `fresh`: they have the code as it is now, and are
-        there when it is loaded; if it cannot be loaded all stays as it is, and the log
-        says so. False where there are no such processes: nothing was done.
-        """
+        """Return the ids of the processes in which jobs run."""
         ...
 
     def stop(self) -> None:
@@ -163,6 +145,28 @@ class Pool(Protocol):
 
     def kill(self) -> None:
         """End at once; jobs that run end in Lost where the pool can end them."""
+        ...
+
+
+@runtime_checkable
+class ProcessPool(Pool, Protocol):
+    """A pool each of whose jobs has a process to itself while it runs."""
+
+    def terminate(self, token: str, number: int) -> None:
+        """Send a signal to the process of this job, and of this job alone.
+
+        The job ends in Lost, unless its code goes on or has just come to its end.
+        SIGTERM and what else whole groups are sent, and processes outlive, is SIGKILL.
+        """
+        ...
+
+    def renew(self, *, fresh: bool) -> bool:
+        """Have processes that know nothing of earlier jobs run all that follow.
+
+        What runs goes on to its end. `fresh`: they have the code as it is now, and are
+        there when it is loaded; if it cannot be loaded all stays as it is, and the log
+        says so. False where no process can load the code anew: nothing was done.
+        """
         ...
 
 
@@ -175,5 +179,5 @@ def run(runner: Runner, job: Job) -> Finished | Lost:
 
 
 def lost_by(job: Job, error: BaseException) -> Lost:
-    """Give the end of a job whose runner broke its promise."""
+    """Return the end of a job whose runner broke its promise."""
     return Lost(job.token, f"the runner raised {error!r}")

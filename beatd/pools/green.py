@@ -10,7 +10,7 @@ from typing import Any
 from beatd.greenlets import Greenlets
 from beatd.pools.base import Job, PoolEvent, Runner, TimedOut, run
 from beatd.pools.limits import time_limit
-from beatd.pools.open_jobs import OpenJobs
+from beatd.pools.pending import PendingJobs
 
 
 class Green:
@@ -38,13 +38,13 @@ class Green:
         self._runner = runner
         self._greenlets = greenlets
         self._initialise = initialise
-        self._open = OpenJobs(on_event)
+        self._open = PendingJobs(on_event)
         self._waiting: deque[Job] = deque()
         self._running: dict[str, Any] = {}
         self._one_ended = threading.Condition()
 
     @property
-    def appetite(self) -> int:
+    def demand(self) -> int:
         return self.size
 
     def start(self) -> None:
@@ -65,12 +65,6 @@ class Green:
 
     def processes(self) -> list[int]:
         return [os.getpid()]
-
-    def terminate(self, token: str, number: int) -> bool:
-        return False
-
-    def renew(self, *, fresh: bool) -> bool:
-        return False
 
     def stop(self) -> None:
         with self._one_ended:

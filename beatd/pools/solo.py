@@ -28,7 +28,7 @@ class Solo:
         self._initialise = initialise
 
     @property
-    def appetite(self) -> int:
+    def demand(self) -> int:
         return self.size
 
     def start(self) -> None:
@@ -48,12 +48,6 @@ class Solo:
 
     def processes(self) -> list[int]:
         return [os.getpid()]
-
-    def terminate(self, token: str, number: int) -> bool:
-        return False
-
-    def renew(self, *, fresh: bool) -> bool:
-        return False
 
     def stop(self) -> None:
         """Nothing runs when this is called."""

@@ -8,7 +8,7 @@ from queue import SimpleQueue
 
 from beatd.pools.base import Job, PoolEvent, Runner, TimedOut, run
 from beatd.pools.limits import time_limit
-from beatd.pools.open_jobs import OpenJobs
+from beatd.pools.pending import PendingJobs
 
 
 class Threads:
@@ -34,12 +34,12 @@ class Threads:
         self._runner = runner
         self._initialise = initialise
         self._line: SimpleQueue[Job | None] = SimpleQueue()
-        self._open = OpenJobs(on_event)
+        self._open = PendingJobs(on_event)
         self._serving = 0
         self._one_left = threading.Condition()
 
     @property
-    def appetite(self) -> int:
+    def demand(self) -> int:
         return self.size
 
     def start(self) -> None:
@@ -63,12 +63,6 @@ class Threads:
 
     def processes(self) -> list[int]:
         return [os.getpid()]
-
-    def terminate(self, token: str, number: int) -> bool:
-        return False
-
-    def renew(self, *, fresh: bool) -> bool:
-        return False
 
     def stop(self) -> None:
         self._let_go(self._serving)

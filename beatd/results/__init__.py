@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from beatd.config.settings import Settings, mask
 from beatd.errors import ConfigError
 from beatd.instant import Span, span_of
 from beatd.results.base import Lifetime, ResultBackend
 from beatd.results.chords import ChordTimes
 from beatd.results.encoding import Encoding
-from beatd.settings import Settings, mask
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix")
 SQLITE_SCHEMES = ("sqlite", "db+sqlite")

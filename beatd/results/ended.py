@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.results.base import READY_STATES, Keeper, Meta
-from beatd.worker.stage import Trouble
+from beatd.worker.stage import Outage
 
 
 @dataclass
@@ -19,11 +19,11 @@ class EndedRuns:
     connect: Callable[[], Keeper]
     """Called by the first question, and again until it succeeds."""
     _backend: Keeper | None = field(default=None, init=False)
-    _away: Trouble = field(
-        default_factory=lambda: Trouble("cannot ask whether runs have ended", "results")
+    _away: Outage = field(
+        default_factory=lambda: Outage("cannot ask whether runs have ended", "results")
     )
-    _unreadable: Trouble = field(
-        default_factory=lambda: Trouble(
+    _unreadable: Outage = field(
+        default_factory=lambda: Outage(
             "a result cannot be read, its run counts as going on", "results.unreadable"
         )
     )

@@ -19,7 +19,7 @@ from beatd.errors import ConfigError, ResultUnavailable
 from beatd.instant import SECOND, Span
 from beatd.results.base import READY_STATES, Lifetime, Meta, Stored
 from beatd.results.encoding import Encoding
-from beatd.sqlite_file import RESULTS, Look, State, connect, look_to_write, make
+from beatd.storage.sqlite_file import RESULTS, Look, State, connect, look_to_write, make
 
 TABLES = (
     """

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from beatd.brokers.base import Outgoing
+from beatd.config.settings import Settings
 from beatd.instant import Instant
 from beatd.message import Sending
 from beatd.results.base import Meta
-from beatd.settings import Settings
 from beatd.tasks import Registry
 
 

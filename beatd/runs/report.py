@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 
 from beatd.brokers.base import Outgoing
+from beatd.config.settings import Settings
 from beatd.instant import Instant, datetime_of
 from beatd.message import Chord, Envelope, Limits
 from beatd.message.codec import content_types
 from beatd.message.represent import bounded_repr
 from beatd.results.base import READY_STATES, Meta, State, Stored
 from beatd.results.chords import Part
-from beatd.settings import Settings
 from beatd.tasks import Task
 
 

@@ -19,8 +19,8 @@ LONGEST_LINE = 10_000
 
 def redirect(level: int) -> None:
     """Have all that this process prints logged at this level, from now on."""
-    sys.stdout = _printed(sys.stdout, level)
-    sys.stderr = _printed(sys.stderr, level)
+    sys.stdout = _logged(sys.stdout, level)
+    sys.stderr = _logged(sys.stderr, level)
 
 
 def restore() -> None:
@@ -40,17 +40,17 @@ def flush() -> None:
             stream.flush()
 
 
-def _printed(stream: TextIO, level: int) -> TextIO:
+def _logged(stream: TextIO, level: int) -> TextIO:
     if stream is None:  # closed before Python began: what is printed is gone
         return stream
-    return cast(TextIO, Printed(stream, level))
+    return cast(TextIO, LoggedStream(stream, level))
 
 
 def _real(stream: TextIO) -> TextIO:
-    return stream.real if isinstance(stream, Printed) else stream
+    return stream.real if isinstance(stream, LoggedStream) else stream
 
 
-class Printed(io.TextIOBase):
+class LoggedStream(io.TextIOBase):
     """Stands for a stream of this process: each line written to it becomes a record.
 
     A line belongs to the thread, or greenlet, that writes it: nothing of others gets
@@ -63,9 +63,9 @@ class Printed(io.TextIOBase):
         self.real = real
         self._level = level
         self._begun: dict[int, tuple[str, Callable[[], bool]]] = {}
-        """Lines without an end, by thread; and whether it is still there."""
+        """Lines without an end, by thread; and what tells whether it is still there."""
         self._logging: set[int] = set()
-        """Threads that are at it."""
+        """Threads that are logging a line now."""
 
     @property
     def encoding(self) -> str:  # type: ignore[override] # typeshed: a variable
@@ -77,11 +77,11 @@ class Printed(io.TextIOBase):
 
     @property
     def buffer(self) -> BinaryIO:
-        """Give where bytes go, past the log."""
+        """Return the real stream's buffer: bytes go past the log."""
         return self.real.buffer
 
     def fileno(self) -> int:
-        """Give the real one, for programs that a task starts."""
+        """Return the real stream's number, for programs that a task starts."""
         return self.real.fileno()
 
     def writable(self) -> bool:
@@ -98,7 +98,7 @@ class Printed(io.TextIOBase):
             if line.endswith("\n") or len(line) >= LONGEST_LINE:
                 self._log(me, line)
             else:
-                self._begun[me] = line, _life()
+                self._begun[me] = line, _liveness()
         return len(text)
 
     def flush(self) -> None:
@@ -109,8 +109,8 @@ class Printed(io.TextIOBase):
                 self.real.flush()
             return
         self._log(me, self._taken(me))
-        for one, (_, lives) in [*self._begun.items()]:
-            if not lives():
+        for one, (_, is_there) in [*self._begun.items()]:
+            if not is_there():
                 self._log(me, self._taken(one))
 
     def close(self) -> None:
@@ -132,19 +132,19 @@ class Printed(io.TextIOBase):
             self._logging.discard(me)
 
 
-def _life() -> Callable[[], bool]:
-    """Give what says whether the thread, or greenlet, that runs here is still there."""
+def _liveness() -> Callable[[], bool]:
+    """Return what tells whether this thread, or greenlet, is still there."""
     kind = greenlets.patched()
     if kind is None:
         return threading.current_thread().is_alive
     # Not by threads: they do not list greenlets, or say of all that they are alive.
     greenlet = weakref.ref(kind.current())
 
-    def lives() -> bool:
+    def is_there() -> bool:
         one = greenlet()
         return one is not None and not one.dead
 
-    return lives
+    return is_there
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -2,14 +2,14 @@
 
 from beatd.brokers.base import Delivery
 from beatd.clock import Clock
+from beatd.config.settings import Settings
 from beatd.errors import MessageError, NotRegistered, WorkerLost
 from beatd.instant import Instant
 from beatd.message import Envelope, Limits, read_envelope
 from beatd.runs.report import option
-from beatd.settings import Settings
 from beatd.tasks import Registry
-from beatd.worker.ends import Ends
-from beatd.worker.held import Held
+from beatd.worker.in_flight import InFlight
+from beatd.worker.outcomes import Outcomes
 from beatd.worker.revoked import Revocations
 
 
@@ -22,7 +22,7 @@ class Admission:
         settings: Settings,
         limits: Limits,
         revocations: Revocations,
-        ends: Ends,
+        ends: Outcomes,
         clock: Clock,
     ) -> None:
         self._tasks = tasks
@@ -32,7 +32,7 @@ class Admission:
         self._ends = ends
         self._clock = clock
 
-    def admit(self, delivery: Delivery) -> Held | None:
+    def admit(self, delivery: Delivery) -> InFlight | None:
         """Give what is to run of a new delivery; None: it is settled."""
         most = self._settings.task_max_deliveries
         if delivery.deliveries > most + 1:
@@ -54,7 +54,7 @@ class Admission:
             self._ends.buried(delivery, said, task, lost)
             return None
         early = not option(task, "acks_late", self._settings)
-        held = Held(delivery, said, task, early)
+        held = InFlight(delivery, said, task, early)
         if self.drops(held):
             return None
         if said.eta is not None and said.eta > self._clock.now():
@@ -62,14 +62,14 @@ class Admission:
             return None
         return held
 
-    def drops(self, held: Held) -> bool:
+    def drops(self, held: InFlight) -> bool:
         """Say whether it must not run, or not any more; it is settled if so."""
         if _has_expired(held.said, self._clock.now()):
             self._ends.expired(held)
             return True
         return self.drops_revoked(held)
 
-    def drops_revoked(self, held: Held) -> bool:
+    def drops_revoked(self, held: InFlight) -> bool:
         """Say whether it must not run because it is revoked; it is settled if so."""
         if held.said not in self._revocations:
             return False

@@ -5,10 +5,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from beatd.clock import Clock
-from beatd.settings import Settings
+from beatd.config.settings import Settings
 from beatd.tasks import Registry
-from beatd.worker.held import Held
-from beatd.worker.intake import Room
+from beatd.worker.in_flight import InFlight
+from beatd.worker.intake import PrefetchWindow
 from beatd.worker.rate import Turns, rate_of, sift
 
 logger = logging.getLogger(__name__)
@@ -25,21 +25,21 @@ class Backlog:
     """
 
     def __init__(
-        self, tasks: Registry, settings: Settings, room: Room, clock: Clock
+        self, tasks: Registry, settings: Settings, room: PrefetchWindow, clock: Clock
     ) -> None:
         self._tasks = tasks
         self._settings = settings
         self._room = room
         self._clock = clock
-        self._ready: deque[Held] = deque()
-        self._returned: deque[Held] = deque()
+        self._ready: deque[InFlight] = deque()
+        self._returned: deque[InFlight] = deque()
         """Their turn has come, and they are not counted again."""
-        self._turns: Turns[Held] = Turns()
+        self._turns: Turns[InFlight] = Turns()
 
     def __len__(self) -> int:
         return self.ready + len(self._turns)
 
-    def __iter__(self) -> Iterator[Held]:
+    def __iter__(self) -> Iterator[InFlight]:
         yield from self._returned
         yield from self._ready
         yield from self._turns
@@ -54,15 +54,15 @@ class Backlog:
         due = self._turns.due()
         return None if due is None else max(due - self._clock.elapsed(), 0)
 
-    def add(self, held: Held) -> None:
+    def add(self, held: InFlight) -> None:
         """Have it wait behind the others."""
         self._ready.append(held)
 
-    def put_back(self, returned: Sequence[Held]) -> None:
+    def put_back(self, returned: Sequence[InFlight]) -> None:
         """Have these wait before all others: the pool did not get to them."""
         self._returned.extendleft(reversed(returned))
 
-    def next(self, drop: Callable[[Held], bool]) -> Held | None:
+    def next(self, drop: Callable[[InFlight], bool]) -> InFlight | None:
         """Let go of the one to run next; what `drop` says yes to is passed over."""
         now = self._clock.elapsed()
         while self._returned:
@@ -87,11 +87,11 @@ class Backlog:
             self._step_aside(held)
         return None
 
-    def clear(self) -> list[Held]:
+    def clear(self) -> list[InFlight]:
         """Let nothing wait any more; give what did."""
         return self.take_out(lambda held: True)
 
-    def take_out(self, wanted: Callable[[Held], bool]) -> list[Held]:
+    def take_out(self, wanted: Callable[[InFlight], bool]) -> list[InFlight]:
         """Let these wait no more; give them."""
         late = self._turns.take_out(wanted)
         for held in late:
@@ -111,10 +111,10 @@ class Backlog:
             logger.error(words, task, error, extra={"event": "rate.bad"})
         self._turns.limit(task, rate)
 
-    def _step_aside(self, held: Held) -> None:
+    def _step_aside(self, held: InFlight) -> None:
         held.aside = len(self._turns) < MOST_ASIDE
         self._turns.wait(held.task.name, held)
         self._room.clear(int(held.aside))
 
-    def _come_back(self, held: Held) -> None:
+    def _come_back(self, held: InFlight) -> None:
         self._room.fill(int(held.aside))

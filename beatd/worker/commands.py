@@ -17,7 +17,10 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from beatd.config.settings import Settings, mask, table
+from beatd.control.pidbox import Command, Later, error_of
 from beatd.errors import MessageError
+from beatd.events.lamport import LamportClock
 from beatd.instant import SECOND
 from beatd.message import Envelope, Limits, read_body
 from beatd.message.codec import content_types
@@ -25,16 +28,13 @@ from beatd.pools.base import Pool
 from beatd.results.exceptions import repr_of
 from beatd.routing import Queue, Router
 from beatd.runs.report import one_line
-from beatd.settings import Settings, mask, table
 from beatd.tasks import Registry
 from beatd.text import shown
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.backlog import Backlog
-from beatd.worker.control import Command, Later, error_of
-from beatd.worker.events import SOFTWARE, Events, iso
-from beatd.worker.held import Held, stamps_of
+from beatd.worker.events import SOFTWARE, WorkerEvents, iso
+from beatd.worker.in_flight import InFlight, stamps_of
 from beatd.worker.intake import Intake
-from beatd.worker.lamport import LamportClock
 from beatd.worker.rate import rate_of
 from beatd.worker.revoked import Revocations
 
@@ -59,7 +59,7 @@ class Controlled(Protocol):
     router: Router
     pool: Pool
     autoscale: Autoscale | None
-    events: Events | None
+    events: WorkerEvents | None
     lamport: LamportClock
     intake: Intake
     backlog: Backlog
@@ -77,7 +77,7 @@ class Controlled(Protocol):
         """Give the seconds since its start."""
         ...
 
-    def running(self) -> list[Held]:
+    def running(self) -> list[InFlight]:
         """Give what the pool has, or is about to have."""
         ...
 
@@ -89,7 +89,7 @@ class Controlled(Protocol):
         """Let these not begin any more; give what is left to do, which takes time."""
         ...
 
-    def terminate(self, held: Held, number: int) -> None:
+    def terminate(self, held: InFlight, number: int) -> None:
         """End a run by a signal. Raises NotImplementedError if the pool cannot."""
         ...
 
@@ -116,7 +116,7 @@ class Controlled(Protocol):
 Function: TypeAlias = Callable[..., object]
 
 
-def obey(worker: Controlled, command: Command) -> None:
+def execute(worker: Controlled, command: Command) -> None:
     """Do what a command asks for, and answer; whatever it holds, nothing is raised."""
     logger.debug(
         "remote control: %s", shown(command.method), extra={"event": "control.command"}
@@ -480,11 +480,11 @@ COMMANDS: dict[str, Function] = {
 # What they share
 
 
-def _begun(worker: Controlled) -> list[Held]:
+def _begun(worker: Controlled) -> list[InFlight]:
     return [held for held in worker.running() if held.began is not None]
 
 
-def _unbegun(worker: Controlled) -> list[Held]:
+def _unbegun(worker: Controlled) -> list[InFlight]:
     about = [held for held in worker.running() if held.began is None]
     return [*about, *worker.backlog]
 
@@ -518,7 +518,9 @@ def _signal(name: object) -> int:
     return signals.Signals[word]
 
 
-def _terminate(worker: Controlled, running: Sequence[Held], number: int) -> set[str]:
+def _terminate(
+    worker: Controlled, running: Sequence[InFlight], number: int
+) -> set[str]:
     for held in running:
         worker.terminate(held, number)
     return {held.said.id for held in running}
@@ -549,7 +551,9 @@ def _resize(worker: Controlled, verb: str, change: int) -> object:
     return ok(f"pool will {verb}")
 
 
-def _info(worker: Controlled, held: Held, *, safe: bool = False) -> dict[str, object]:
+def _info(
+    worker: Controlled, held: InFlight, *, safe: bool = False
+) -> dict[str, object]:
     began = None if held.began is None else held.began / SECOND
     return {
         **_said(worker, held.said, safe=safe),

@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 
 from beatd.brokers.base import Outgoing, Sender
 from beatd.clock import Clock, SystemClock
+from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable
+from beatd.events.event import EventFactory
+from beatd.events.lamport import LamportClock
 from beatd.instant import SECOND, Span, span_of
 from beatd.message import Envelope
-from beatd.settings import Settings
 from beatd.version import __version__
-from beatd.worker.lamport import LamportClock
-from beatd.worker.stage import OnCrash, Pause, Trouble, spawn
-from beatd.worker.voice import Voice
+from beatd.worker.stage import Backoff, OnCrash, Outage, spawn
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Load(NamedTuple):
 
 
 @dataclass
-class Events:
+class WorkerEvents:
     """Says events as Celery's workers do.
 
     Worker events come one by one, task events in lists on `task.multi`.
@@ -78,10 +78,10 @@ class Events:
         self._dropped = 0
         self._announced: dict[str, int] = {}
         self._load: Callable[[], Load] = lambda: Load(0, 0)
-        self._voice = Voice(
+        self._voice = EventFactory(
             self.node, self.settings, self.lamport, self.clock, self.machine_zone
         )
-        self._trouble = Trouble("events cannot be sent", "events")
+        self._trouble = Outage("events cannot be sent", "events")
         self._thread: threading.Thread | None = None
 
     # From the worker's loop
@@ -146,7 +146,7 @@ class Events:
         return True
 
     def _run(self) -> None:
-        pause = Pause()
+        pause = Backoff()
         beat_at = self._beat_after(self.clock.elapsed())
         while not self._stopping.is_set():
             try:

@@ -6,8 +6,8 @@ from enum import Enum
 from typing import TypeAlias
 
 from beatd.brokers.base import Delivery
+from beatd.control.pidbox import Command
 from beatd.pools.base import PoolEvent
-from beatd.worker.control import Command
 from beatd.worker.renewal import Renewed
 from beatd.worker.settle import Settlement
 

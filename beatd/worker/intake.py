@@ -11,14 +11,14 @@ from typing import Any
 
 from beatd.brokers.base import Consumer, Delivery
 from beatd.clock import Clock
+from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable, ConfigError, MessageError
 from beatd.instant import SECOND, Span, span_of
 from beatd.message import Envelope, read_envelope
 from beatd.routing import Queue, Router
 from beatd.runs.report import limits_of
-from beatd.settings import Settings
 from beatd.worker.settle import Source
-from beatd.worker.stage import OnCrash, Pause, Trouble, spawn
+from beatd.worker.stage import Backoff, OnCrash, Outage, spawn
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def order_of(options: Mapping[str, Any]) -> str:
     return str(order)
 
 
-class Room:
+class PrefetchWindow:
     """How many more deliveries the worker may hold."""
 
     def __init__(self, size: int) -> None:
@@ -92,7 +92,7 @@ class Lease:
         length: Span,
         on_lost: Callable[[], object],
         on_recovered: Callable[[int], object],
-        trouble: Trouble,
+        trouble: Outage,
         clock: Clock,
     ) -> None:
         self._broker = broker
@@ -152,7 +152,7 @@ class Lease:
             self._on_recovered(recovered)
 
     def _run(self) -> None:
-        pause = Pause()
+        pause = Backoff()
         while not self._stop.is_set():
             try:
                 self.turn()
@@ -174,9 +174,9 @@ class Fetcher:
         worker: str,
         queues: Sequence[str],
         lease: Lease,
-        room: Room,
+        room: PrefetchWindow,
         deliver: Callable[[list[Delivery], int], object],
-        trouble: Trouble,
+        trouble: Outage,
         prepare: Callable[[], object] = lambda: None,
         order: str = ROUND_ROBIN,
     ) -> None:
@@ -234,7 +234,7 @@ class Fetcher:
         return bool(found)
 
     def _run(self) -> None:
-        pause = Pause()
+        pause = Backoff()
         is_held = is_prepared = False
         while not self._stop.is_set():
             try:
@@ -277,11 +277,11 @@ class Intake:
         worker: str,
         queues: Sequence[str],
         router: Router,
-        room: Room,
+        room: PrefetchWindow,
         settings: Settings,
         deliver: Callable[[list[Delivery], int], object],
         on_lost: Callable[[], object],
-        away: Trouble,
+        away: Outage,
         prepare: Callable[[], object],
         clock: Clock,
     ) -> None:

@@ -22,22 +22,31 @@ from signal import SIGTERM
 from beatd import signals
 from beatd.brokers.base import Delivery
 from beatd.clock import Clock, SystemClock
+from beatd.config.settings import Settings
+from beatd.control.pidbox import Command, Pidbox
 from beatd.errors import BrokerUnavailable
+from beatd.events.lamport import LamportClock
 from beatd.instant import SECOND, Span, span_of
-from beatd.pools.base import Finished, Job, Lost, Pool, Returned, Started, TimedOut
+from beatd.pools.base import (
+    Finished,
+    Job,
+    Lost,
+    Pool,
+    ProcessPool,
+    Returned,
+    Started,
+    TimedOut,
+)
 from beatd.results.base import Keeper
 from beatd.routing import Router
 from beatd.runs.report import limits_of, option, read_report
-from beatd.settings import Settings
 from beatd.tasks import Registry
 from beatd.worker.admission import Admission
 from beatd.worker.autoscale import LOOK, Autoscale
 from beatd.worker.backlog import Backlog
-from beatd.worker.commands import obey
-from beatd.worker.control import Command, Pidbox
-from beatd.worker.ends import Ends
-from beatd.worker.events import Events, Load
-from beatd.worker.held import Held
+from beatd.worker.commands import execute
+from beatd.worker.events import Load, WorkerEvents
+from beatd.worker.in_flight import InFlight
 from beatd.worker.inbox import (
     Crashed,
     Fetched,
@@ -48,9 +57,10 @@ from beatd.worker.inbox import (
     TimePassed,
     WorkerEvent,
 )
-from beatd.worker.intake import Intake, Room
-from beatd.worker.lamport import LamportClock
+from beatd.worker.intake import Intake, PrefetchWindow
+from beatd.worker.outcomes import Outcomes
 from beatd.worker.renewal import About, Modules, Renewed, learn, understand
+from beatd.worker.reporting import TaskReporter
 from beatd.worker.revoked import Revocations, StateFile
 from beatd.worker.settle import (
     Begin,
@@ -60,8 +70,7 @@ from beatd.worker.settle import (
     Settler,
     Source,
 )
-from beatd.worker.stage import Pause, Trouble
-from beatd.worker.telling import Telling
+from beatd.worker.stage import Backoff, Outage
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +114,7 @@ class Worker:
     """Decides the pool's size as the load changes; None: nobody does."""
     router: Router = field(default_factory=Router)
     """Knows the queues."""
-    events: Events | None = None
+    events: WorkerEvents | None = None
     pidbox: Pidbox | None = None
     """Events for monitors and remote control; None where the broker carries none."""
     state_file: StateFile | None = None
@@ -120,19 +129,19 @@ class Worker:
     """Called each time the loop has turned, once a second at least: the watchdog."""
     clock: Clock = field(default_factory=SystemClock)
 
-    _running: dict[str, Held] = field(default_factory=dict, init=False)
+    _running: dict[str, InFlight] = field(default_factory=dict, init=False)
     _stop: Stop | None = field(default=None, init=False)
     _cold_at: Span = field(default=0, init=False)
     """When a soft stop is over, by the clock that only goes forward."""
 
     def __post_init__(self) -> None:
         settings, clock, tasks = self.settings, self.clock, self.tasks
-        away = Trouble("the broker is away", "broker")
+        away = Outage("the broker is away", "broker")
         self._began = clock.elapsed()
         self.total: Counter[str] = Counter()
-        self.tell = Telling(self.events, self)
+        self.tell = TaskReporter(self.events, self)
         self.revocations = Revocations(self.state_file, self.results, settings, clock)
-        self.room = Room(self.capacity)
+        self.room = PrefetchWindow(self.capacity)
         self.intake = Intake(
             self.broker,
             self.identity,
@@ -154,12 +163,12 @@ class Worker:
             away,
             self.intake.lease.renew,
             self.conductor,
-            Pause(
+            Backoff(
                 self.settings.result_backend_base_sleep_between_retries_ms,
                 self.settings.result_backend_max_sleep_between_retries_ms,
             ),
         )
-        self.ends = Ends(self.name, settings, self.tell, self.settler.put, clock)
+        self.ends = Outcomes(self.name, settings, self.tell, self.settler.put, clock)
         self.admission = Admission(
             tasks, settings, limits_of(settings), self.revocations, self.ends, clock
         )
@@ -227,7 +236,7 @@ class Worker:
         if self._stop is Stop.SOFT:
             return max(min(self._cold_at - self.clock.elapsed(), LOOK), 0)
         due = self.backlog.due_in()
-        if due is None or len(self._running) >= self.pool.appetite:
+        if due is None or len(self._running) >= self.pool.demand:
             return LOOK
         return min(due, LOOK)
 
@@ -253,7 +262,7 @@ class Worker:
             case Settled(settlements):
                 self._settled(settlements)
             case Command():
-                obey(self, event)
+                execute(self, event)
             case KnownAsRevoked(task_ids):
                 self.revocations.learn(task_ids)
             case Stop():
@@ -308,7 +317,8 @@ class Worker:
         for held in self.running():
             if not held.early and not held.let_go:
                 held.let_go = True
-                self.pool.terminate(held.token, SIGTERM)
+                if isinstance(self.pool, ProcessPool):
+                    self.pool.terminate(held.token, SIGTERM)
 
     @property
     def _cancels(self) -> bool:
@@ -332,7 +342,7 @@ class Worker:
     def _feed(self) -> None:
         """Give the pool what it has room for."""
         jobs = []
-        while len(self._running) < self.pool.appetite and (
+        while len(self._running) < self.pool.demand and (
             held := self.backlog.next(self.admission.drops)
         ):
             self._running[held.token] = held
@@ -343,7 +353,7 @@ class Worker:
         if jobs:
             self.pool.submit(jobs)
 
-    def _job(self, held: Held) -> Job:
+    def _job(self, held: InFlight) -> Job:
         said, task = held.said, held.task
         soft = option(task, "soft_time_limit", self.settings)
         return Job(
@@ -354,12 +364,12 @@ class Worker:
             said.soft_time_limit or soft,
         )
 
-    def _started(self, held: Held, pid: int) -> None:
+    def _started(self, held: InFlight, pid: int) -> None:
         held.began, held.pid = self.clock.now(), pid
         self.total[held.said.task] += 1
         self.ends.started(held)
 
-    def _lost(self, held: Held, reason: str) -> None:
+    def _lost(self, held: InFlight, reason: str) -> None:
         if held.terminated is not None:
             self.ends.terminated(held, held.terminated)
         elif held.let_go:
@@ -372,7 +382,7 @@ class Worker:
             held.began = held.pid = None
             self.backlog.add(held)
 
-    def _take_back(self, unbegun: Sequence[Held]) -> None:
+    def _take_back(self, unbegun: Sequence[InFlight]) -> None:
         """Have these wait here, or others have them when this worker ends."""
         if self._stop:
             self._give_up(unbegun)
@@ -380,7 +390,7 @@ class Worker:
         self._give_up([held for held in unbegun if held.let_go])
         self.backlog.put_back([held for held in unbegun if not held.let_go])
 
-    def _give_up(self, unbegun: Sequence[Held]) -> None:
+    def _give_up(self, unbegun: Sequence[InFlight]) -> None:
         """Let others run these; those that nobody else will get run here."""
         for held in unbegun:
             if held.acknowledged:
@@ -388,7 +398,7 @@ class Worker:
             else:
                 self.ends.given_back(held.delivery)
 
-    def _run_acknowledged(self, held: Held) -> None:
+    def _run_acknowledged(self, held: InFlight) -> None:
         """Have it run here and now; when it is too late for that, say so."""
         self._running[held.token] = held
         if self._stop is Stop.COLD:
@@ -396,7 +406,7 @@ class Worker:
         else:
             self.pool.submit([self._job(held)])
 
-    def _lose(self, held: Held) -> None:
+    def _lose(self, held: InFlight) -> None:
         """Tell the end of one that no pool has any more."""
         reason = "the worker was stopped before it began"
         self._lost(self._running.pop(held.token), reason)
@@ -411,7 +421,7 @@ class Worker:
                 places += 1
         self.room.clear(places)
 
-    def _begin(self, held: Held) -> None:
+    def _begin(self, held: InFlight) -> None:
         """Have it run, now that it is acknowledged."""
         held.acknowledged = True
         if self.admission.drops_revoked(held):
@@ -426,7 +436,7 @@ class Worker:
         """Give the seconds since its start."""
         return (self.clock.elapsed() - self._began) // SECOND
 
-    def running(self) -> list[Held]:
+    def running(self) -> list[InFlight]:
         """Give what the pool has, or is about to have."""
         return list(self._running.values())
 
@@ -446,10 +456,11 @@ class Worker:
         if any(held.began is None for held in self.running()):
             self.pool.recall()
 
-    def terminate(self, held: Held, number: int) -> None:
+    def terminate(self, held: InFlight, number: int) -> None:
         """End a run by a signal. Raises NotImplementedError if the pool cannot."""
-        if not self.pool.terminate(held.token, number):
+        if not isinstance(self.pool, ProcessPool):
             raise NotImplementedError("this pool cannot end a run that has begun")
+        self.pool.terminate(held.token, number)
         held.terminated = number
 
     def resize(self, size: int) -> None:
@@ -461,7 +472,7 @@ class Worker:
     def renew(self, modules: Sequence[str], *, fresh: bool) -> bool:
         """Have new processes run what follows; False if the pool has none."""
         self.modules.asked = modules
-        return self.pool.renew(fresh=fresh)
+        return isinstance(self.pool, ProcessPool) and self.pool.renew(fresh=fresh)
 
     def _learn(self, about: About) -> None:
         """Go by what the pool's new processes say of their tasks."""

@@ -10,14 +10,14 @@ from typing import Generic, TypeVar
 
 from beatd import errors
 from beatd.clock import Clock
+from beatd.config.settings import Settings
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.instant import HOUR, Instant, Span, datetime_of
 from beatd.message import Envelope
 from beatd.results.base import Keeper, Meta
 from beatd.results.base import State as RunState
-from beatd.settings import Settings
-from beatd.sqlite_file import WORKER_STATE, State, connect, look_to_write, make
-from beatd.worker.held import stamps_of
+from beatd.storage.sqlite_file import WORKER_STATE, State, connect, look_to_write, make
+from beatd.worker.in_flight import stamps_of
 
 logger = logging.getLogger(__name__)
 

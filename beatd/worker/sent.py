@@ -11,13 +11,13 @@ from typing import Any
 
 from beatd.brokers.base import Emission, Outgoing, Sender
 from beatd.errors import BeatdError, BrokerUnavailable, MessageError
+from beatd.events.event import EventFactory
 from beatd.instant import SECOND
 from beatd.message import Envelope, Limits, read_envelope
 from beatd.message.codec import content_types
 from beatd.message.represent import bounded_repr
 from beatd.routing import Route
-from beatd.worker.stage import Stage, Trouble
-from beatd.worker.voice import Voice
+from beatd.worker.stage import BatchWorker, Outage
 
 logger = logging.getLogger(__name__)
 
@@ -28,14 +28,14 @@ OURS = Limits(content_types(["json", "yaml", "msgpack", "pickle"]))
 """We made these messages ourselves."""
 
 
-def sent_with_events(voice: Voice, sends: Sequence[Outgoing]) -> list[Outgoing]:
+def sent_with_events(voice: EventFactory, sends: Sequence[Outgoing]) -> list[Outgoing]:
     """Give these messages, and one that tells of each."""
     told = _events(voice, sends)
     return [*sends, *(voice.message("task.sent", event) for event in told)]
 
 
 def _events(
-    voice: Voice, sends: Sequence[Outgoing | Emission]
+    voice: EventFactory, sends: Sequence[Outgoing | Emission]
 ) -> Iterator[dict[str, Any]]:
     """Tell of each; of a message that cannot be read here no monitor hears."""
     for one in sends:
@@ -46,7 +46,7 @@ def _events(
             logger.warning(words, error, extra={"event": "events.dropped"})
 
 
-def _event(voice: Voice, sent: Outgoing | Emission) -> dict[str, Any]:
+def _event(voice: EventFactory, sent: Outgoing | Emission) -> dict[str, Any]:
     said = read_envelope(sent.message, OURS)
     fields = {
         "uuid": said.id,
@@ -77,20 +77,20 @@ def _queue(route: Route | None) -> str | None:
 
 
 @dataclass
-class Announcer:
+class TaskSentEvents:
     """Tells monitors what was emitted, in batches; never in the way of the loop."""
 
     broker: Sender
-    voice: Voice
-    _stage: Stage[Emission] = field(init=False)
+    voice: EventFactory
+    _stage: BatchWorker[Emission] = field(init=False)
     _thread_is_there: bool = field(default=False, init=False)
     _is_mute: bool = field(default=False, init=False)
     """There is no thread any more that would tell what is put in."""
-    _full: Trouble = field(init=False)
+    _full: Outage = field(init=False)
 
     def __post_init__(self) -> None:
         self._stage = self._fresh_stage()
-        self._full = Trouble("monitors do not know all", "events.dropped")
+        self._full = Outage("monitors do not know all", "events.dropped")
 
     def emitted(self, emissions: Sequence[Emission]) -> None:
         """Take note of what was put on queues."""
@@ -115,9 +115,9 @@ class Announcer:
         """Tell what lies ready, here and now; say whether there was anything."""
         return self._stage.turn()
 
-    def _fresh_stage(self) -> Stage[Emission]:
-        trouble = Trouble("events cannot be sent", "events")
-        return Stage(self._tell, BrokerUnavailable, trouble)
+    def _fresh_stage(self) -> BatchWorker[Emission]:
+        trouble = Outage("events cannot be sent", "events")
+        return BatchWorker(self._tell, BrokerUnavailable, trouble)
 
     def _start(self) -> None:
         try:

@@ -15,7 +15,7 @@ from beatd.results.base import Keeper, Meta, Stored
 from beatd.results.chords import Joined
 from beatd.runs.chords import Failed, Recorded
 from beatd.runs.report import Bookkeeping
-from beatd.worker.stage import OnCrash, Pause, Stage, Trouble
+from beatd.worker.stage import Backoff, BatchWorker, OnCrash, Outage
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +119,10 @@ class Settler:
         worker: str,
         results: Keeper | None,
         settled: Callable[[Sequence[Settlement]], object],
-        away: Trouble,
+        away: Outage,
         renew: Callable[[], object],
         conductor: EndRecorder | None = None,
-        pause: Pause | None = None,
+        pause: Backoff | None = None,
     ) -> None:
         """`renew` tells of a lease that was lost, before it returns.
 
@@ -135,10 +135,10 @@ class Settler:
         self._settled = settled
         self._renew = renew
         self._conductor = conductor
-        results_away = Trouble("the result backend is away", "results")
-        self.keeping = Stage(self._keep, ResultUnavailable, results_away, pause)
-        self.settling = Stage(self._settle, BrokerUnavailable, away)
-        self.forgetting = Stage(self._forget, ResultUnavailable, results_away)
+        results_away = Outage("the result backend is away", "results")
+        self.keeping = BatchWorker(self._keep, ResultUnavailable, results_away, pause)
+        self.settling = BatchWorker(self._settle, BrokerUnavailable, away)
+        self.forgetting = BatchWorker(self._forget, ResultUnavailable, results_away)
 
     def put(self, settlement: Settlement) -> None:
         """Have this settled; `settled` is called with it when it is."""

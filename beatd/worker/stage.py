@@ -24,7 +24,7 @@ RETRY_FIRST, RETRY_LAST = SECOND // 10, SECOND
 
 
 @dataclass
-class Trouble:
+class Outage:
     """A fault that lasts: said once when it begins, counted, and said when it ends.
 
     Several threads that meet the same fault may share one.
@@ -64,7 +64,7 @@ class Trouble:
         )
 
 
-class Pause:
+class Backoff:
     """How long to wait before the next try; a success makes it short again."""
 
     def __init__(self, first: Span = RETRY_FIRST, last: Span = RETRY_LAST) -> None:
@@ -99,7 +99,7 @@ def spawn(name: str, target: Callable[[], None], on_crash: OnCrash) -> threading
     return thread
 
 
-class Stage(Generic[T]):
+class BatchWorker(Generic[T]):
     """Hands what is put in to `work`, in order and in batches.
 
     A batch for which `work` raises one of `faults` is handed to it again, as it was.
@@ -109,8 +109,8 @@ class Stage(Generic[T]):
         self,
         work: Callable[[Sequence[T]], None],
         faults: type[BeatdError],
-        trouble: Trouble,
-        pause: Pause | None = None,
+        trouble: Outage,
+        pause: Backoff | None = None,
     ) -> None:
         self._work = work
         self._faults = faults
@@ -118,7 +118,7 @@ class Stage(Generic[T]):
         self._items: SimpleQueue[T | None] = SimpleQueue()
         self._ended = False
         self._batch: list[T] = []
-        self._pause = pause or Pause()
+        self._pause = pause or Backoff()
         self._give_up = threading.Event()
         self._thread: threading.Thread | None = None
 

@@ -1,9 +1,9 @@
 """Short ways to say what the contract's cases hand to a broker."""
 
 from beatd.brokers.base import Broker, Delivery, Emission, Outgoing, Term
-from beatd.entry import Mark
 from beatd.instant import MINUTE, Instant
 from beatd.routing import Route
+from beatd.timetable.entry import Mark
 
 NOON: Instant = 1_768_737_600_000
 

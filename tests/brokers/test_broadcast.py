@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from beatd.brokers.base import Broadcast, Hearing, Outgoing
+from beatd.brokers.base import Broadcast, Outgoing, Subscription
 from beatd.brokers.redis import RedisBroker
 from beatd.brokers.redis.broadcast import pattern_of
 from beatd.brokers.redis.wire import Wire
@@ -47,7 +47,7 @@ def other(backend: Backend) -> Broadcast:
     return broker
 
 
-def heard_by(hearing: Hearing, number: int) -> list[bytes]:
+def heard_by(hearing: Subscription, number: int) -> list[bytes]:
     """Wait until so many were heard, and give them."""
     heard: list[bytes] = []
 

@@ -13,10 +13,10 @@ from beatd.brokers import connect
 from beatd.brokers.base import Done, Outgoing
 from beatd.brokers.redis import RedisBroker
 from beatd.brokers.redis.connection import Server as Addresses
+from beatd.config.settings import Failover
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from beatd.instant import MINUTE, SECOND
 from beatd.routing import Queue, Route
-from beatd.settings import Failover
 from tests.brokers.making import messages, outgoing
 from tests.servers import PATIENCE, Server, eventually
 

@@ -15,10 +15,10 @@ from hypothesis.stateful import (
 
 from beatd.brokers.base import Broker, Delivery, Done, Emission, Outgoing, Term
 from beatd.brokers.memory import MemoryBroker
-from beatd.entry import Mark
 from beatd.errors import TermOver
 from beatd.instant import MINUTE
 from beatd.routing import Queue, Route
+from beatd.timetable.entry import Mark
 from tests.brokers.backends import Backend, Redis, SQLite
 from tests.servers import Server, emptied
 

@@ -17,7 +17,7 @@ import pytest
 from beatd.brokers.sqlite import LARGEST_WAL, SQL, SQLiteBroker
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError, TermOver
 from beatd.instant import MINUTE, SECOND
-from beatd.schedule_file import ScheduleFile
+from beatd.scheduler.schedule_file import ScheduleFile
 from tests.brokers.making import (
     NOON,
     emission,

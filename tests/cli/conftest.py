@@ -13,9 +13,9 @@ from freezegun import freeze_time
 
 from beatd.cli import beatd
 from beatd.cli.output import Screen
-from beatd.config import Wanted, load
+from beatd.config.loading import Wanted, load
 from beatd.instant import Instant, datetime_of, instant_of
-from beatd.schedule_file import ScheduleFile
+from beatd.scheduler.schedule_file import ScheduleFile
 from tests.fakes import FakeClock
 
 SHOP = """\

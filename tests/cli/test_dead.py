@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from beatd import service  # noqa: F401 - not for the first time at a frozen time
 from beatd.brokers.base import Broker
 from beatd.brokers.sqlite import SQLiteBroker
 from beatd.cli import beatd, main
 from beatd.cli.output import Screen
 from beatd.instant import HOUR, MINUTE
+from beatd.service import running as service  # noqa: F401 - not for the first time at a frozen time
 from tests.brokers.making import lying_in, outgoing
 from tests.cli.conftest import NOW, Run, unsaid
 from tests.fakes import FakeClock

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from beatd.cli.outlook import runs_of
-from beatd.config import Wanted, load
-from beatd.entry import Entry, Mark
+from beatd.cli.schedule_view import runs_of
+from beatd.config.loading import Wanted, load
 from beatd.instant import DAY, HOUR, MINUTE, SECOND
-from beatd.timetable import Timetable
+from beatd.timetable.entry import Entry, Mark
+from beatd.timetable.timetable import Timetable
 from tests.cli.conftest import NOW
 
 ENTRIES = """\

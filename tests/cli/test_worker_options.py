@@ -10,7 +10,7 @@ from celery.bin.worker import worker as celery_worker
 from beatd.cli import beatd, worker_options
 from beatd.cli.options import given
 from beatd.cli.worker import command
-from beatd.options import Options
+from beatd.config.options import Options
 
 # Sections 5.1 and 5.2 of shared/celery-settings.md, with the spellings of 4.4.
 SPELLINGS = """

@@ -22,7 +22,6 @@ from types import FrameType
 from typing import Any
 
 from beatd.errors import SoftTimeLimitExceeded
-from beatd.pools import places
 from beatd.pools.base import (
     Finished,
     InThread,
@@ -30,13 +29,15 @@ from beatd.pools.base import (
     Lost,
     Pool,
     PoolEvent,
+    ProcessPool,
     Returned,
     Started,
     TimedOut,
 )
-from beatd.pools.child import Child
-from beatd.pools.frames import Report, pack
 from beatd.pools.limits import soft_limit, soft_limited
+from beatd.pools.prefork import places
+from beatd.pools.prefork.child import ChildMain
+from beatd.pools.prefork.frames import Report, pack
 from tests.servers import PATIENCE, eventually
 
 Outcome = Finished | TimedOut | Lost
@@ -106,6 +107,11 @@ class Desk:
         self.events: list[Told] = []
         self.returned: list[str] = []
         self.pool = make(runner, self._inbox.put)
+
+    @property
+    def process_pool(self) -> ProcessPool:
+        assert isinstance(self.pool, ProcessPool)
+        return self.pool
 
     def submit(self, *jobs: Job) -> None:
         self._jobs.update({job.token: job for job in jobs})
@@ -301,7 +307,7 @@ def _channel() -> int:
     """
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        if frame.f_code is Child.live.__code__:
+        if frame.f_code is ChildMain.run.__code__:
             channel: socket.socket = frame.f_locals["channel"]
             return channel.fileno()
         frame = frame.f_back

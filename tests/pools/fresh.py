@@ -7,9 +7,9 @@ import sys
 
 import msgspec
 
-from beatd.pools.child import Child
-from beatd.pools.nursery import Birth, answer_the_call, spawned
-from beatd.pools.tending import refuse, tend
+from beatd.pools.prefork.child import ChildMain
+from beatd.pools.prefork.forkserver import Starter, handshake, spawned
+from beatd.pools.prefork.forkserver_main import refuse, serve
 from tests.pools import desk
 
 BROKEN, NEVER_READY, BUSY = "broken", "never ready", "with a program beside it"
@@ -21,12 +21,12 @@ class Code:
     def __init__(self, text: str) -> None:
         self.text = text
 
-    def birth(self) -> Birth:
+    def starter(self) -> Starter:
         return spawned([sys.executable, "-m", __name__], lambda: self.text)
 
 
 if __name__ == "__main__":
-    control, words = answer_the_call(int(sys.argv[1]))
+    control, words = handshake(int(sys.argv[1]))
     text = msgspec.msgpack.decode(words, type=str)
     if text == BROKEN:
         refuse(control, "no such luck", os.EX_CONFIG)
@@ -35,4 +35,4 @@ if __name__ == "__main__":
     if text == BUSY:
         program = subprocess.Popen(["true"])
     os.environ["CODE"] = text
-    tend(control, Child(desk.runner, None, None, None).live)
+    serve(control, ChildMain(desk.runner, None, None, None).run)

@@ -20,7 +20,7 @@ from beatd.errors import SoftTimeLimitExceeded
 from beatd.pools.base import Finished, TimedOut
 from beatd.pools.green import Green
 from beatd.runs.coroutines import run_coroutine
-from beatd.runs.stdout import Printed
+from beatd.runs.stdout import LoggedStream
 from tests.pools import desk
 from tests.pools.desk import Desk, job
 from tests.servers import PATIENCE, eventually
@@ -144,7 +144,7 @@ def test_what_a_greenlets_coroutine_raises_comes_out(
 def test_only_what_greenlets_that_are_gone_began_is_logged_for_them(
     kind: greenlets.Greenlets, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stream = Printed(cast(TextIO, io.StringIO()), logging.WARNING)
+    stream = LoggedStream(cast(TextIO, io.StringIO()), logging.WARNING)
     goes_on, said = SimpleQueue[None](), SimpleQueue[None]()
 
     def say() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from beatd.pools.aio import Asyncio
+from beatd.pools.asyncio import Asyncio
 from beatd.pools.base import Finished, Lost, TimedOut
 from tests.pools import desk
 from tests.pools.desk import Desk, job
@@ -121,7 +121,7 @@ def test_what_a_coroutine_left_on_the_loop_is_cancelled_at_the_end(
 def test_kill_does_not_wait_for_a_coroutine_that_holds_the_loop(
     pool: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("beatd.pools.aio.GRACE", 0.05)
+    monkeypatch.setattr("beatd.pools.asyncio.GRACE", 0.05)
     holds, waits = job(desk.hold_the_loop, tmp_path / "go"), job(desk.loop_thread)
     pool.submit(holds, waits)
     pool.started(holds)

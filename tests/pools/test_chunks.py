@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from beatd.pools.base import Finished, Job, Lost, Started, TimedOut
-from beatd.pools.prefork import MOST_BYTES, MOST_JOBS, Prefork
+from beatd.pools.options import PoolOptions
+from beatd.pools.prefork.children import MOST_JOBS
+from beatd.pools.prefork.dispatch import MOST_BYTES
+from beatd.pools.prefork.pool import Prefork
 from tests.pools import desk
 from tests.pools.desk import Desk, job
 from tests.servers import eventually
@@ -20,9 +23,8 @@ from tests.servers import eventually
 def at_pace(size: int = 1, max_tasks_per_child: int | None = None) -> Iterator[Desk]:
     """Give a pool whose children have been quick, and get many jobs at once."""
 
-    at = Desk(
-        lambda *args: Prefork(*args, size=size, max_tasks_per_child=max_tasks_per_child)
-    )
+    options = PoolOptions(size=size, max_tasks_per_child=max_tasks_per_child)
+    at = Desk(lambda *args: Prefork(*args, options=options))
     at.pool.start()
     try:
         quicken(at, size * MOST_JOBS)
@@ -32,12 +34,12 @@ def at_pace(size: int = 1, max_tasks_per_child: int | None = None) -> Iterator[D
         at.pool.kill()
 
 
-def quicken(at: Desk, appetite: int) -> None:
+def quicken(at: Desk, demand: int) -> None:
     """Have quick jobs run until the pool wants so many at a time."""
 
     def is_quick() -> bool:
         at.run(*(job(desk.echo, "quick") for _ in range(at.pool.size)))
-        return at.pool.appetite == appetite
+        return at.pool.demand == demand
 
     eventually(is_quick, "the pool to be quick")
 
@@ -53,11 +55,11 @@ def finished(one: Job, report: bytes) -> Finished:
 
 
 def test_a_pool_wants_more_jobs_while_they_are_quick(pool: Desk) -> None:
-    assert pool.pool.appetite == MOST_JOBS
+    assert pool.pool.demand == MOST_JOBS
 
     pool.report(desk.sleep, "0.02")
 
-    assert pool.pool.appetite == 1
+    assert pool.pool.demand == 1
 
 
 def test_what_waits_behind_a_long_job_is_given_back_in_order(
@@ -69,7 +71,7 @@ def test_what_waits_behind_a_long_job_is_given_back_in_order(
 
     tokens = [one.token for one in behind]
     eventually(lambda: pool.all_events() and pool.returned == tokens, "their return")
-    assert pool.pool.appetite == 1
+    assert pool.pool.demand == 1
     (tmp_path / "go").touch()
 
     outcomes = pool.outcomes([long, *behind])
@@ -160,7 +162,7 @@ def test_a_job_that_has_not_begun_can_be_ended_alone(
     ended, spared = job(desk.echo, "ended"), job(desk.echo, "spared")
     pool.submit(running, ended, spared)
 
-    pool.pool.terminate(ended.token, signal.SIGTERM)
+    pool.process_pool.terminate(ended.token, signal.SIGTERM)
     outcomes = pool.outcomes([ended])
     (tmp_path / "go").touch()
 
@@ -177,7 +179,7 @@ def test_to_end_the_job_that_runs_spares_those_behind_it(pool: Desk) -> None:
     pool.submit(running, *spared)
     pool.started(running)
 
-    pool.pool.terminate(running.token, signal.SIGKILL)
+    pool.process_pool.terminate(running.token, signal.SIGKILL)
 
     assert pool.outcomes([running, *spared]) == [
         Lost(running.token, "signal 9 (SIGKILL)"),
@@ -236,11 +238,13 @@ def test_whatever_is_asked_of_a_pool_each_job_ends_once(seed: int) -> None:
                 case 0:
                     pool.pool.recall()
                 case 1:
-                    pool.pool.renew(fresh=False)
+                    pool.process_pool.renew(fresh=False)
                 case 2:
                     pool.pool.resize(chance.randint(1, 3))
                 case 3:
-                    pool.pool.terminate(chance.choice(jobs).token, signal.SIGKILL)
+                    pool.process_pool.terminate(
+                        chance.choice(jobs).token, signal.SIGKILL
+                    )
             pool.all_events()
         pool.outcomes(jobs)
         pool.pool.stop()

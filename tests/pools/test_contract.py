@@ -10,6 +10,7 @@ from beatd import greenlets
 from beatd.errors import ConfigError
 from beatd.pools import create
 from beatd.pools.base import Finished, Lost, Started, TimedOut
+from beatd.pools.options import PoolOptions
 from tests.pools import desk
 from tests.pools.desk import Desk, job
 
@@ -34,7 +35,8 @@ def pool_of_two(request: pytest.FixtureRequest) -> Iterator[Desk]:
 
 
 def at_work(name: str) -> Iterator[Desk]:
-    at = Desk(lambda *args: create(name, *args, size=2, initialise=desk.initialise))
+    options = PoolOptions(size=2, initialise=desk.initialise)
+    at = Desk(lambda *args: create(name, *args, options=options))
     at.pool.start()
     yield at
     at.pool.kill()
@@ -242,11 +244,9 @@ def test_a_pool_that_grows_and_shrinks_all_the_time_loses_nothing(
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bound", ["max_tasks_per_child", "max_memory_per_child"])
-def test_bounds_of_a_childs_life_hold_where_there_are_children(
-    name: str, bound: str
-) -> None:
+def test_bounds_of_a_child_hold_where_there_are_children(name: str, bound: str) -> None:
     bounds: dict[str, Any] = {bound: 1}  # task, or KiB
-    at = Desk(lambda *args: create(name, *args, size=1, **bounds))
+    at = Desk(lambda *args: create(name, *args, options=PoolOptions(size=1, **bounds)))
     at.pool.start()
     pids = [at.report(desk.pid) for _ in range(3)]
     at.pool.stop()
@@ -256,7 +256,7 @@ def test_bounds_of_a_childs_life_hold_where_there_are_children(
 
 @pytest.mark.skipif("solo" not in NAMES, reason="nothing is left to end it by force")
 def test_solo_runs_on_past_the_time_limit() -> None:
-    at = Desk(lambda *args: create("solo", *args, size=1))
+    at = Desk(lambda *args: create("solo", *args, options=PoolOptions(size=1)))
     one = job(desk.sleep, 0.1, time_limit=0.01)
 
     assert at.run(one) == [Finished(one.token, b"slept")]
@@ -264,7 +264,7 @@ def test_solo_runs_on_past_the_time_limit() -> None:
 
 @pytest.mark.skipif("solo" not in NAMES, reason="the other pools can grow")
 def test_a_pool_that_cannot_change_keeps_its_size() -> None:
-    at = Desk(lambda *args: create("solo", *args, size=1))
+    at = Desk(lambda *args: create("solo", *args, options=PoolOptions(size=1)))
 
     at.pool.resize(4)
 
@@ -273,7 +273,7 @@ def test_a_pool_that_cannot_change_keeps_its_size() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_pool_without_jobs_stops(name: str) -> None:
-    at = Desk(lambda *args: create(name, *args, size=2))
+    at = Desk(lambda *args: create(name, *args, options=PoolOptions(size=2)))
     at.pool.start()
 
     at.pool.stop()
@@ -283,4 +283,4 @@ def test_a_pool_without_jobs_stops(name: str) -> None:
 
 def test_an_unknown_pool_is_refused_with_the_known_names() -> None:
     with pytest.raises(ConfigError, match=r"one of prefork, .*; got 'fork'"):
-        create("fork", desk.runner, print, size=1)
+        create("fork", desk.runner, print, options=PoolOptions(size=1))

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from beatd.pools.base import Finished, Lost
-from beatd.pools.prefork import Prefork
+from beatd.pools.options import PoolOptions
+from beatd.pools.prefork.pool import Prefork
 from tests.pools import desk
 from tests.pools.desk import Desk, job
 from tests.pools.fresh import BROKEN, BUSY, NEVER_READY, Code
@@ -29,9 +30,8 @@ def _at_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def at_work(code: Code, *, fork: bool, size: int = 1) -> Iterator[Desk]:
-    at = Desk(
-        lambda *args: Prefork(*args, size=size, spawn=code.birth(), fork=fork),
-    )
+    options = PoolOptions(size=size, spawn=code.starter(), fork=fork)
+    at = Desk(lambda *args: Prefork(*args, options=options))
     at.pool.start()
     try:
         yield at
@@ -81,30 +81,30 @@ def test_a_pool_that_forks_runs_new_code_after_it_was_renewed_with_it() -> None:
     code = Code("new")
     with at_work(code, fork=True, size=2) as pool:
         assert code_of(pool) == "nothing"  # as it was at the start
-        assert pool.pool.renew(fresh=True)
+        assert pool.process_pool.renew(fresh=True)
         until_it_runs(pool, "new")
 
         code.text = "newer"
-        assert pool.pool.renew(fresh=False)
+        assert pool.process_pool.renew(fresh=False)
         assert code_of(pool) == "new"
-        assert pool.pool.renew(fresh=True)
+        assert pool.process_pool.renew(fresh=True)
         until_it_runs(pool, "newer")
 
 
 def test_what_runs_when_new_code_comes_goes_on_to_its_end(tmp_path: Path) -> None:
     with at_work(Code("new"), fork=True) as pool:
-        old_nursery = int(pool.report(desk.parent))
+        old_server = int(pool.report(desk.parent))
         running = job(desk.wait_for, tmp_path / "go")
         pool.submit(running)
         pool.started(running)
-        pool.pool.renew(fresh=True)
+        pool.process_pool.renew(fresh=True)
         until_it_runs(pool, "new")
-        assert is_alive(old_nursery)
+        assert is_alive(old_server)
 
         (tmp_path / "go").touch()
 
         assert pool.outcomes([running]) == [Finished(running.token, b"seen")]
-        eventually(lambda: not is_alive(old_nursery), "the old process to end")
+        eventually(lambda: not is_alive(old_server), "the old process to end")
 
 
 def test_code_that_cannot_be_loaded_leaves_all_as_it_was(
@@ -113,24 +113,24 @@ def test_code_that_cannot_be_loaded_leaves_all_as_it_was(
     code = Code(BROKEN)
     with at_work(code, fork=True) as pool:
         child = pool.report(desk.pid)
-        pool.pool.renew(fresh=True)
+        pool.process_pool.renew(fresh=True)
         until_said(caplog, "pool.kept")
         assert "went on with the old code: no such luck" in caplog.text
         assert pool.report(desk.pid) == child
 
         code.text = "mended"
-        pool.pool.renew(fresh=True)
+        pool.process_pool.renew(fresh=True)
         until_it_runs(pool, "mended")
 
 
 def test_the_last_code_counts_if_the_one_before_is_still_being_loaded() -> None:
     code = Code(NEVER_READY)
     with at_work(code, fork=True) as pool:
-        pool.pool.renew(fresh=True)
+        pool.process_pool.renew(fresh=True)
         assert code_of(pool) == "nothing"
 
         code.text = "new"
-        pool.pool.renew(fresh=True)
+        pool.process_pool.renew(fresh=True)
         until_it_runs(pool, "new")
 
 
@@ -139,7 +139,7 @@ def test_a_pool_stops_while_code_is_being_loaded(fork: bool) -> None:
     with at_work(Code(NEVER_READY), fork=fork) as pool:
         if fork:
             assert code_of(pool) == "nothing"
-        pool.pool.renew(fresh=True)
+        pool.process_pool.renew(fresh=True)
 
         pool.pool.stop()
 
@@ -151,7 +151,7 @@ def test_an_interpreter_that_cannot_load_the_code_is_tried_again(
     with at_work(code, fork=False) as pool:
         waiting = job(desk.environment, "CODE")
         pool.submit(waiting)
-        until_said(caplog, "pool.stillborn")
+        until_said(caplog, "pool.start_failed")
         assert "no process to fork children from: no such luck" in caplog.text
         code.text = "mended"
         until_it_is_there(pool)
@@ -169,7 +169,7 @@ def test_a_new_interpreter_that_is_killed_is_replaced_by_another(
         one = job(desk.kill_the_parent)
         assert pool.run(one) == [Lost(one.token, "signal 9 (SIGKILL)")]
         until_it_runs(pool, "newer")
-    assert events_of(caplog) == ["pool.nursery"]
+    assert events_of(caplog) == ["pool.forkserver"]
 
 
 def test_the_end_of_a_program_that_a_module_has_started_harms_nobody(
@@ -177,11 +177,11 @@ def test_the_end_of_a_program_that_a_module_has_started_harms_nobody(
 ) -> None:
     with at_work(Code(BUSY), fork=False) as pool:
         until_it_is_there(pool)
-        nursery = pool.report(desk.parent)
+        server = pool.report(desk.parent)
         one = job(desk.exit_at_once, 3)
 
         assert pool.run(one) == [Lost(one.token, "exit status 3")]
-        assert pool.report(desk.parent) == nursery
+        assert pool.report(desk.parent) == server
     assert events_of(caplog) == []
 
 
@@ -191,14 +191,14 @@ def test_a_new_interpreter_outlives_a_signal_to_the_group(
 ) -> None:
     with at_work(Code("new"), fork=False) as pool:
         until_it_is_there(pool)
-        nursery = int(pool.report(desk.parent))
-        os.kill(nursery, number)
+        server = int(pool.report(desk.parent))
+        os.kill(server, number)
 
-        assert int(pool.report(desk.parent)) == nursery
+        assert int(pool.report(desk.parent)) == server
         assert pool.report(desk.outlive, int(number)) == "still here"
 
 
 def test_a_pool_without_a_way_to_a_new_interpreter_says_so() -> None:
-    at = Desk(lambda *args: Prefork(*args, size=1))
+    at = Desk(lambda *args: Prefork(*args, options=PoolOptions(size=1)))
 
-    assert at.pool.renew(fresh=True) is False
+    assert at.process_pool.renew(fresh=True) is False

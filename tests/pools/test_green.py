@@ -9,6 +9,7 @@ import pytest
 from beatd import greenlets
 from beatd.errors import ConfigError
 from beatd.pools import create
+from beatd.pools.options import PoolOptions
 from tests.pools import desk
 
 HERE = Path(__file__).parent
@@ -70,7 +71,7 @@ def test_nothing_is_patched_for_others(line: str) -> None:
 @pytest.mark.parametrize("name", greenlets.NAMES)
 def test_a_process_that_is_not_patched_is_told_how_to_be(name: str) -> None:
     with pytest.raises(ConfigError, match=f"start with `beatd worker -P {name}`"):
-        create(name, desk.runner, print, size=1)
+        create(name, desk.runner, print, options=PoolOptions(size=1))
 
 
 @pytest.mark.parametrize("name", greenlets.NAMES)
@@ -81,4 +82,4 @@ def test_what_is_not_installed_is_named_with_its_extra(
     greenlets.patch_for(["worker", "-P", name])
 
     with pytest.raises(ConfigError, match=rf"pip install beatd\[{name}\]"):
-        create(name, desk.runner, print, size=1)
+        create(name, desk.runner, print, options=PoolOptions(size=1))

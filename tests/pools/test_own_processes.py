@@ -7,14 +7,15 @@ from collections.abc import Iterator
 import pytest
 
 from beatd.pools import create
-from beatd.pools.base import Finished, Lost
+from beatd.pools.base import Finished, Lost, ProcessPool
+from beatd.pools.options import PoolOptions
 from tests.pools import desk
 from tests.pools.desk import Desk, job
 from tests.servers import eventually
 
 
 def at_work(name: str, size: int = 2) -> Iterator[Desk]:
-    at = Desk(lambda *args: create(name, *args, size=size))
+    at = Desk(lambda *args: create(name, *args, options=PoolOptions(size=size)))
     at.pool.start()
     yield at
     at.pool.kill()
@@ -45,7 +46,7 @@ def test_a_run_can_be_ended_by_a_signal_and_no_other_notices(
     pool.submit(doomed, beside)
     pool.started(doomed)
 
-    assert pool.pool.terminate(doomed.token, number)
+    pool.process_pool.terminate(doomed.token, number)
     ended, went_on = pool.outcomes([doomed, beside])
     assert ended == Lost(doomed.token, f"signal {int(ended_by)} ({ended_by.name})")
     assert isinstance(went_on, Finished)
@@ -57,13 +58,13 @@ def test_a_job_that_waits_for_a_process_is_ended_before_it_begins() -> None:
         first, second = job(desk.doze, desk.LONG), job(desk.echo, "never")
         pool.submit(first, second)
         pool.started(first)
-        pool.pool.terminate(second.token, signal.SIGTERM)
+        pool.process_pool.terminate(second.token, signal.SIGTERM)
 
         assert pool.outcomes([second]) == [Lost(second.token, "ended before it began")]
 
 
 def test_a_job_that_is_unknown_cannot_be_ended(pool: Desk) -> None:
-    pool.pool.terminate("nobody's", signal.SIGKILL)
+    pool.process_pool.terminate("nobody's", signal.SIGKILL)
 
     assert isinstance(pool.run(job(desk.echo, "next"))[0], Finished)
 
@@ -82,7 +83,7 @@ def test_a_renewed_pool_runs_jobs_in_new_processes_and_loses_none(pool: Desk) ->
     eventually(lambda: len(pool.pool.processes()) == 2)
     old |= set(pool.pool.processes())
 
-    assert pool.pool.renew(fresh=False)
+    assert pool.process_pool.renew(fresh=False)
     outcomes = pool.run(*[job(desk.pid) for _ in range(20)])
     new = {int(one.report) for one in outcomes if isinstance(one, Finished)}
     assert len(outcomes) == 20
@@ -95,7 +96,7 @@ def test_a_renewed_pool_ends_as_any_other(pool: Desk) -> None:
     running = job(desk.doze, 0.2)
     pool.submit(running)
     pool.started(running)
-    pool.pool.renew(fresh=False)
+    pool.process_pool.renew(fresh=False)
     pool.pool.stop()
 
     assert isinstance(pool.outcomes([running])[0], Finished)
@@ -108,6 +109,4 @@ def test_where_jobs_share_a_process_none_can_be_ended_or_renewed(
     pool = sharing_pool.pool
 
     assert pool.processes() == [os.getpid()]
-    assert pool.terminate("any", signal.SIGTERM) is False
-    assert pool.renew(fresh=False) is False
-    assert pool.renew(fresh=True) is False
+    assert not isinstance(pool, ProcessPool)

@@ -17,10 +17,12 @@ import pytest
 
 from beatd.clock import Clock
 from beatd.instant import SECOND, Span
-from beatd.pools import places
 from beatd.pools.base import Finished, Job, Lost, PoolEvent, Started, TimedOut
-from beatd.pools.child import resident
-from beatd.pools.prefork import GRACE, PAUSE, Prefork
+from beatd.pools.options import PoolOptions
+from beatd.pools.prefork import places
+from beatd.pools.prefork.child import resident
+from beatd.pools.prefork.pool import Prefork
+from beatd.pools.prefork.supervisor import GRACE, PAUSE
 from tests.fakes import FakeClock
 from tests.pools import desk
 from tests.pools.desk import Desk, job
@@ -40,11 +42,13 @@ def at_work(
         lambda runner, on_event: Prefork(
             runner,
             on_event,
-            size=size,
-            initialise=initialise,
-            max_tasks_per_child=max_tasks_per_child,
-            max_memory_per_child=max_memory_per_child,
-            alive_timeout=alive_timeout,
+            options=PoolOptions(
+                size=size,
+                initialise=initialise,
+                max_tasks_per_child=max_tasks_per_child,
+                max_memory_per_child=max_memory_per_child,
+                alive_timeout=alive_timeout,
+            ),
             clock=clock,
         )
     )
@@ -87,7 +91,7 @@ def assert_turns(pool: Desk) -> None:
     """See the supervising thread take another turn."""
     long_gone = job(desk.echo, "never runs")
     pool.submit(long_gone)
-    pool.pool.terminate(long_gone.token, signal.SIGKILL)
+    pool.process_pool.terminate(long_gone.token, signal.SIGKILL)
     assert pool.outcomes([long_gone]) == [
         Lost(long_gone.token, "ended before it began")
     ]
@@ -336,7 +340,7 @@ def test_a_task_that_kills_its_parent_costs_what_ran(
             Lost(other.token, "signal 9 (SIGKILL)"),
         ]
         assert_next_runs(pool)
-    assert events_of(caplog) == ["pool.nursery"]
+    assert events_of(caplog) == ["pool.forkserver"]
 
 
 def test_an_idle_child_that_dies_is_replaced(
@@ -367,7 +371,7 @@ def test_a_child_that_cannot_start_is_tried_again_and_said_once(
 
         assert pool.run(one) == [Finished(one.token, b"at last")]
     assert tries.read_text() == "xxx"
-    assert events_of(caplog) == ["pool.stillborn"]
+    assert events_of(caplog) == ["pool.start_failed"]
 
 
 def test_a_child_that_takes_too_long_to_start_is_killed_and_replaced(
@@ -386,12 +390,12 @@ def test_a_child_that_takes_too_long_to_start_is_killed_and_replaced(
     with at_work(initialise=initialise, alive_timeout=4, clock=clock) as pool:
         slow = int(eventually(pids.read_text, "a child to begin"))
         let_pass(4 * SECOND, clock, pool)
-        eventually(lambda: "pool.stillborn" in events_of(caplog), "it to be said")
+        eventually(lambda: "pool.start_failed" in events_of(caplog), "it to be said")
         assert not is_alive(slow)
 
         let_pass(PAUSE, clock, pool)
         assert pool.report(desk.pid) == pids.read_text().split()[1]
-    assert events_of(caplog) == ["pool.stillborn"]
+    assert events_of(caplog) == ["pool.start_failed"]
     assert "before it was ready: it took too long;" in caplog.text
 
 
@@ -419,7 +423,7 @@ def test_a_pool_that_runs_out_of_files_goes_on_when_there_are_more(
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard[1]))
     try:
         outcomes = pool.run(one)
-        eventually(lambda: "pool.stillborn" in events_of(caplog), "it to be said")
+        eventually(lambda: "pool.start_failed" in events_of(caplog), "it to be said")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, hard)
 
@@ -442,11 +446,11 @@ def test_stop_ends_when_no_child_can_start() -> None:
 def test_kill_ends_although_the_process_that_forks_does_not_obey() -> None:
     clock = FakeClock()
     with at_work(clock=clock) as pool:
-        nursery = int(pool.report(desk.parent))
+        server = int(pool.report(desk.parent))
         one = job(desk.sleep, desk.LONG)
         pool.submit(one)
         pid = pool.started(one).pid
-        os.kill(nursery, signal.SIGSTOP)
+        os.kill(server, signal.SIGSTOP)
         killing = threading.Thread(target=pool.pool.kill)
         killing.start()
 
@@ -465,7 +469,8 @@ def test_an_end_of_the_supervision_that_nobody_foresaw_is_told() -> None:
     def on_event(event: PoolEvent) -> None:
         raise MemoryError
 
-    pool = Prefork(desk.runner, on_event, size=1, on_crash=crashes.put)
+    options = PoolOptions(size=1, on_crash=crashes.put)
+    pool = Prefork(desk.runner, on_event, options=options)
     pool.start()
     pool.submit([job(desk.echo, "hello")])
 
@@ -501,14 +506,14 @@ def test_processes_that_a_task_starts_end_by_the_signals_that_it_outlives(
 
 
 def test_the_process_that_forks_outlives_a_signal_to_the_group(pool: Desk) -> None:
-    nursery = int(pool.report(desk.parent))
+    server = int(pool.report(desk.parent))
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        os.kill(nursery, number)
+        os.kill(server, number)
 
     one = job(desk.exit_at_once, 3)
     assert pool.run(one) == [Lost(one.token, "exit status 3")]
-    assert int(pool.report(desk.parent)) == nursery
+    assert int(pool.report(desk.parent)) == server
 
 
 def test_after_the_end_no_process_is_left(pool: Desk) -> None:
@@ -521,9 +526,10 @@ def test_after_the_end_no_process_is_left(pool: Desk) -> None:
 
 _MAIN = """
 import sys
-from beatd.pools.prefork import Prefork
+from beatd.pools.options import PoolOptions
+from beatd.pools.prefork.pool import Prefork
 from tests.pools import desk
-pool = desk.Desk(lambda *args: Prefork(*args, size=1))
+pool = desk.Desk(lambda *args: Prefork(*args, options=PoolOptions(size=1)))
 pool.pool.start()
 print(repr(pool.report(desk.read_stdin)), pool.report(desk.parent))
 one = desk.job(desk.sleep, desk.LONG)
@@ -550,8 +556,8 @@ def test_children_die_in_mid_task_when_the_main_process_is_killed(
     main: "subprocess.Popen[str]",
 ) -> None:
     assert main.stdout
-    _, nursery = main.stdout.readline().split()
-    pids = [int(nursery), int(main.stdout.readline())]
+    _, server = main.stdout.readline().split()
+    pids = [int(server), int(main.stdout.readline())]
     assert all(map(is_alive, pids))
 
     main.kill()
@@ -574,7 +580,7 @@ def test_in_a_storm_each_job_still_ends_exactly_once(seed: int) -> None:
     chance = random.Random(seed)
     jobs = [chance.choice(STORM)() for _ in range(200)]
     with at_work(size=3, max_tasks_per_child=5) as pool:
-        nursery = int(pool.report(desk.parent))
+        server = int(pool.report(desk.parent))
         pool.submit(*jobs)
         for one in jobs:
             pid = pool.started(one).pid
@@ -582,7 +588,7 @@ def test_in_a_storm_each_job_still_ends_exactly_once(seed: int) -> None:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             if one is jobs[100]:
-                os.kill(nursery, signal.SIGKILL)
+                os.kill(server, signal.SIGKILL)
 
         pool.outcomes(jobs)
         pool.pool.stop()

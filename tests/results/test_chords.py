@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from beatd import results
+from beatd.config.settings import read
 from beatd.errors import MessageError
 from beatd.message import Chord
 from beatd.results.chords import Chords, Ended, Joined, Part, values_of
 from beatd.results.encoding import Encoding
 from beatd.results.redis import RedisResults
-from beatd.settings import read
 from tests.servers import Server
 
 RECORDED = Path(__file__).parents[1] / "wire" / "chords.jsonl"

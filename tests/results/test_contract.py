@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from beatd import results
+from beatd.config.settings import read
 from beatd.errors import MessageError, ResultUnavailable
 from beatd.instant import SECOND
 from beatd.results.base import Meta, ResultBackend, State, Stored
-from beatd.settings import read
 from tests.servers import PATIENCE, Server
 
 DONE = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -9,11 +9,11 @@ from celery import Celery
 from celery.exceptions import NotRegistered
 
 from beatd import errors, results
+from beatd.config.settings import read
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.instant import SECOND
 from beatd.results.base import Meta, ResultBackend, State
 from beatd.results.redis import RedisResults
-from beatd.settings import read
 from tests.servers import PATIENCE, Server, eventually, number_of, reserved_port
 from tests.wire.clients import celery_client
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from beatd import results
+from beatd.config.settings import read
 from beatd.errors import ConfigError, ResultUnavailable
 from beatd.instant import HOUR, MINUTE
 from beatd.results.base import Lifetime, Meta, State
 from beatd.results.encoding import Encoding
 from beatd.results.sqlite import SWEPT, SQLiteResults
-from beatd.settings import read
 from tests.fakes import FakeClock
 
 

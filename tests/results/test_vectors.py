@@ -18,8 +18,8 @@ from uuid import UUID
 import pytest
 
 from beatd import errors, results
+from beatd.config.settings import read
 from beatd.results.base import Meta
-from beatd.settings import read
 from tests.results import wireapp
 from tests.servers import Server
 

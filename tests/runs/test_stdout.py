@@ -12,8 +12,8 @@ from typing import cast
 
 import pytest
 
-from beatd.runs import stdout
-from beatd.runs.stdout import LONGEST_LINE, Printed
+from beatd.runs import stdout as printed
+from beatd.runs.stdout import LONGEST_LINE, LoggedStream
 
 
 class Ear(logging.Handler):
@@ -31,24 +31,24 @@ class Ear(logging.Handler):
 
 @contextmanager
 def connected(handler: logging.Handler) -> Iterator[None]:
-    stdout.logger.addHandler(handler)
-    stdout.logger.propagate = False  # pytest would keep all records
-    stdout.logger.setLevel(logging.INFO)
+    printed.logger.addHandler(handler)
+    printed.logger.propagate = False  # pytest would keep all records
+    printed.logger.setLevel(logging.INFO)
     try:
         yield
     finally:
-        stdout.logger.removeHandler(handler)
-        stdout.logger.propagate = True
-        stdout.logger.setLevel(logging.NOTSET)
+        printed.logger.removeHandler(handler)
+        printed.logger.propagate = True
+        printed.logger.setLevel(logging.NOTSET)
 
 
 @contextmanager
 def redirected() -> Iterator[None]:
-    stdout.redirect(logging.INFO)
+    printed.redirect(logging.INFO)
     try:
         yield
     finally:
-        stdout.restore()
+        printed.restore()
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ def real() -> io.StringIO:
 
 
 @pytest.fixture
-def stream(real: io.StringIO) -> Printed:
-    return Printed(cast(io.TextIOWrapper, real), logging.WARNING)
+def stream(real: io.StringIO) -> LoggedStream:
+    return LoggedStream(cast(io.TextIOWrapper, real), logging.WARNING)
 
 
 def in_thread(*works: object) -> None:
@@ -76,7 +76,7 @@ def in_thread(*works: object) -> None:
         thread.join()
 
 
-def test_each_line_is_a_record(stream: Printed, ear: Ear) -> None:
+def test_each_line_is_a_record(stream: LoggedStream, ear: Ear) -> None:
     print("one", 1, file=stream)
     print("two\n  three\n\nfour", file=stream)
 
@@ -85,7 +85,7 @@ def test_each_line_is_a_record(stream: Printed, ear: Ear) -> None:
 
 
 def test_a_line_waits_for_its_end_unless_it_is_flushed(
-    stream: Printed, ear: Ear
+    stream: LoggedStream, ear: Ear
 ) -> None:
     print("so ", end="", file=stream)
     assert ear.lines == []
@@ -95,7 +95,9 @@ def test_a_line_waits_for_its_end_unless_it_is_flushed(
     assert ear.lines == ["so far", "done"]
 
 
-def test_threads_do_not_get_into_each_others_lines(stream: Printed, ear: Ear) -> None:
+def test_threads_do_not_get_into_each_others_lines(
+    stream: LoggedStream, ear: Ear
+) -> None:
     meeting = threading.Barrier(2)
 
     def say(words: list[str]) -> None:
@@ -110,7 +112,7 @@ def test_threads_do_not_get_into_each_others_lines(stream: Printed, ear: Ear) ->
 
 
 def test_what_a_thread_leaves_without_an_end_is_not_lost(
-    stream: Printed, ear: Ear
+    stream: LoggedStream, ear: Ear
 ) -> None:
     in_thread(lambda: print("last words", end="", file=stream))
     stream.flush()
@@ -118,7 +120,9 @@ def test_what_a_thread_leaves_without_an_end_is_not_lost(
     assert ear.lines == ["last words"]
 
 
-def test_a_flush_leaves_alone_what_others_have_begun(stream: Printed, ear: Ear) -> None:
+def test_a_flush_leaves_alone_what_others_have_begun(
+    stream: LoggedStream, ear: Ear
+) -> None:
     begun, flushed = threading.Event(), threading.Event()
 
     def say() -> None:
@@ -137,7 +141,9 @@ def test_a_flush_leaves_alone_what_others_have_begun(stream: Printed, ear: Ear) 
     assert ear.lines == ["begun"]
 
 
-def test_a_line_without_end_goes_on_in_pieces_and_is_not_kept(stream: Printed) -> None:
+def test_a_line_without_end_goes_on_in_pieces_and_is_not_kept(
+    stream: LoggedStream,
+) -> None:
     lengths: list[int] = []
 
     class Scales(logging.Handler):
@@ -160,7 +166,7 @@ def test_a_line_without_end_goes_on_in_pieces_and_is_not_kept(stream: Printed) -
 
 
 def test_of_a_line_that_writes_over_itself_its_end_is_logged(
-    stream: Printed, ear: Ear
+    stream: LoggedStream, ear: Ear
 ) -> None:
     print("\r 10%\r 50%\r100%", file=stream)
     stream.write("as in a file of Windows\r\n")
@@ -169,7 +175,7 @@ def test_of_a_line_that_writes_over_itself_its_end_is_logged(
 
 
 def test_a_log_in_trouble_says_so_on_the_real_stream(
-    stream: Printed, real: io.StringIO, ear: Ear
+    stream: LoggedStream, real: io.StringIO, ear: Ear
 ) -> None:
     class Broken(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -184,7 +190,7 @@ def test_a_log_in_trouble_says_so_on_the_real_stream(
 
 
 def test_a_real_stream_that_is_closed_is_not_missed(
-    stream: Printed, real: io.StringIO
+    stream: LoggedStream, real: io.StringIO
 ) -> None:
     class Broken(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -195,7 +201,7 @@ def test_a_real_stream_that_is_closed_is_not_missed(
         assert stream.write("words\n") == len("words\n")
 
 
-def test_nobody_closes_it_for_the_others(stream: Printed, ear: Ear) -> None:
+def test_nobody_closes_it_for_the_others(stream: LoggedStream, ear: Ear) -> None:
     print("begun", end="", file=stream)
     stream.close()
     print("and on", file=stream)
@@ -239,6 +245,6 @@ def test_a_flush_fails_for_nothing_that_a_task_did_to_the_streams() -> None:
     try:
         for stream in (closed, None, "nonsense"):
             sys.stdout = stream
-            stdout.flush()
+            printed.flush()
     finally:
         sys.stdout = before

@@ -20,10 +20,10 @@ from celery.result import AsyncResult
 
 from beatd import Beatd
 from beatd.clock import SystemClock
-from beatd.entry import Mark
 from beatd.instant import MINUTE
-from beatd.schedule_file import ScheduleFile
+from beatd.scheduler.schedule_file import ScheduleFile
 from beatd.schedules import crontab
+from beatd.timetable.entry import Mark
 from tests.processes import Running, beatd, module
 from tests.servers import PATIENCE, Server, emptied, eventually
 from tests.wire.clients import celery_client

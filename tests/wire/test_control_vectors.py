@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from beatd.brokers.base import Broadcast, Outgoing
+from beatd.control.pidbox import Pidbox
 from beatd.message import read_notice
 from beatd.pools.base import Lost, Started
 from beatd.routing import Queue, Route
-from beatd.worker.control import Pidbox
-from beatd.worker.events import Events
+from beatd.worker.events import WorkerEvents
 from beatd.worker.inbox import Stop
 from tests.worker.bench import Bench, HeldPool, with_held_pool
 
@@ -37,7 +37,7 @@ SHRUNK = {NODE: {"ok": "pool will shrink"}}
 """Celery's pool cannot shrink while all run; in ours, one that runs leaves later."""
 
 
-class Stage:
+class BatchWorker:
     """A worker with a pidbox, in the situation of a profile."""
 
     def __init__(self, profile: str) -> None:
@@ -53,7 +53,7 @@ class Stage:
         worker.name = NODE
         assert isinstance(broker, Broadcast)
         settings, inbox = self.bench.settings, self.bench.inbox
-        worker.events = Events(broker, NODE, settings, worker.lamport)
+        worker.events = WorkerEvents(broker, NODE, settings, worker.lamport)
         self.pidbox = Pidbox(broker, NODE, settings, worker.lamport, inbox.put)
         self.pidbox.turn(0)
         self._fill({one["id"]: one for one in PROFILES[profile]}, profile)
@@ -157,7 +157,7 @@ COMPARED: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_worker_answers_as_celerys_does(profile: str) -> None:
-    stage = Stage(profile)
+    stage = BatchWorker(profile)
     for vector in PROFILES[profile]:
         answers = stage.ask(vector)
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from beatd import Ignore, Reject
-from beatd.brokers.base import Broadcast, Hearing
+from beatd.brokers.base import Broadcast, Subscription
 from beatd.instant import SECOND
 from beatd.message import read_notice
 from beatd.routing import Queue
 from beatd.tasks import Task
-from beatd.worker.events import Events, Load
+from beatd.worker.events import Load, WorkerEvents
 from tests.worker.bench import Bench
 
 RECORDED = Path(__file__).with_name("events.jsonl").read_text().splitlines()
@@ -39,7 +39,7 @@ EXCEPTIONS = {
 }
 
 
-class Stage:
+class BatchWorker:
     """A worker whose events are heard."""
 
     def __init__(self) -> None:
@@ -47,13 +47,13 @@ class Stage:
         worker = self.bench.worker
         worker.name = NODE
         settings = self.bench.settings
-        self.events = Events(
+        self.events = WorkerEvents(
             self.bench.broker, NODE, settings, worker.lamport, self.bench.clock
         )
         self.events.enabled = True
         worker.tell.events = self.events
         assert isinstance(self.bench.broker, Broadcast)
-        self._hearing: Hearing = self.bench.broker.listen(
+        self._hearing: Subscription = self.bench.broker.listen(
             Queue("celeryev.me", "celeryev", "fanout", "#")
         )
         self._hearing.wait(0)
@@ -71,11 +71,11 @@ class Stage:
 
 
 @pytest.fixture
-def stage() -> Stage:
-    return Stage()
+def stage() -> BatchWorker:
+    return BatchWorker()
 
 
-def make_tasks(stage: Stage, module: str) -> None:
+def make_tasks(stage: BatchWorker, module: str) -> None:
     """Give the worker the tasks that the recorded one had."""
 
     def made(name: str, **options: Any) -> Any:
@@ -133,7 +133,7 @@ def assert_same_envelope(ours: dict[str, Any], recorded: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("vector", TASKS, ids=lambda vector: str(vector["id"]))
 def test_a_task_has_the_events_that_it_has_in_celery(
-    stage: Stage, vector: dict[str, Any]
+    stage: BatchWorker, vector: dict[str, Any]
 ) -> None:
     call = vector["call"]
     make_tasks(stage, call["name"].rpartition(".")[0])
@@ -155,7 +155,7 @@ def test_a_task_has_the_events_that_it_has_in_celery(
 
 @pytest.mark.parametrize("vector", WORKERS, ids=lambda vector: str(vector["id"]))
 def test_a_worker_says_that_it_lives_as_in_celery(
-    stage: Stage, vector: dict[str, Any]
+    stage: BatchWorker, vector: dict[str, Any]
 ) -> None:
     (recorded,) = vector["events"]
     kind = recorded["event"]["type"].removeprefix("worker-")

@@ -9,9 +9,9 @@ import pytest
 from beatd import Beatd
 from beatd.brokers.base import Emission, Outgoing
 from beatd.brokers.redis import RedisBroker
-from beatd.entry import Mark
 from beatd.instant import MINUTE
 from beatd.routing import Route
+from beatd.timetable.entry import Mark
 from tests.servers import PATIENCE, Server
 from tests.wire.clients import celery_client
 from tests.wire.vectors import NOON, Vector, python, vectors

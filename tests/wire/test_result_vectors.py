@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from beatd import Ignore, SoftTimeLimitExceeded
+from beatd.control.pidbox import Command, Later
 from beatd.pools.base import Job, Lost, Started, TimedOut
-from beatd.worker.control import Command, Later
 from tests.servers import PATIENCE
 from tests.worker.bench import Bench, HeldPool, with_held_pool
 

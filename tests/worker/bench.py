@@ -173,15 +173,16 @@ class Bench:
         return len(self.broker.take("count", ["celery"], 100, "count"))
 
 
-class HeldPool:
-    """A pool that takes jobs and leaves the end of them to the test."""
+class SharingPool:
+    """A pool that takes jobs and leaves the end of them to the test.
+
+    It has no processes for them, as with threads.
+    """
 
     def __init__(self, size: int = 2) -> None:
-        self.size = self.appetite = size
+        self.size = self.demand = size
         self.recalled = False
         self.jobs: list[Job] = []
-        self.signals: list[tuple[str, int]] = []
-        self.renewed: list[bool] = []
         self.killed = False
 
     def start(self) -> None:
@@ -194,24 +195,32 @@ class HeldPool:
         self.recalled = True
 
     def resize(self, size: int) -> None:
-        self.size = self.appetite = size
+        self.size = self.demand = size
 
     def processes(self) -> list[int]:
         return [1234]
-
-    def terminate(self, token: str, number: int) -> bool:
-        self.signals.append((token, number))
-        return True
-
-    def renew(self, *, fresh: bool) -> bool:
-        self.renewed.append(fresh)
-        return True
 
     def stop(self) -> None:
         pass
 
     def kill(self) -> None:
         self.killed = True
+
+
+class HeldPool(SharingPool):
+    """The same with processes, as prefork has."""
+
+    def __init__(self, size: int = 2) -> None:
+        super().__init__(size)
+        self.signals: list[tuple[str, int]] = []
+        self.renewed: list[bool] = []
+
+    def terminate(self, token: str, number: int) -> None:
+        self.signals.append((token, number))
+
+    def renew(self, *, fresh: bool) -> bool:
+        self.renewed.append(fresh)
+        return True
 
 
 def with_held_pool(bench: Bench, size: int = 2) -> HeldPool:

@@ -162,7 +162,7 @@ def test_what_may_run_twice_runs_on_and_what_waits_is_left_to_others() -> None:
 
 def test_what_the_pool_has_not_begun_is_called_back_for_others() -> None:
     nap, bench, pool = with_task()
-    pool.appetite = 2
+    pool.demand = 2
     nap.delay()
     nap.delay()
     bench.run()
@@ -256,11 +256,11 @@ def test_what_the_pool_did_not_get_to_goes_back_to_others_too() -> None:
 
 def test_what_is_acknowledged_runs_here_though_the_pool_did_not_get_to_it() -> None:
     nap, bench, pool = with_task(acks_late=False, cancel=True)
-    pool.appetite = 2
+    pool.demand = 2
     for _ in range(2):
         nap.delay()
     bench.run()
-    pool.appetite = 1
+    pool.demand = 1
     bench.inbox.put(Returned([pool.jobs[1].token]))
     bench.handle()
     cut_off(bench)

@@ -13,13 +13,13 @@ import pytest
 from beatd.brokers.base import Outgoing
 from beatd.brokers.memory import MemoryBroker
 from beatd.clock import SystemClock
+from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable
+from beatd.events.event import EventFactory
+from beatd.events.lamport import LamportClock
 from beatd.message import Envelope, read_notice
 from beatd.message.codec import loads
-from beatd.settings import Settings
-from beatd.worker.events import BATCH, MOST, Events, Load
-from beatd.worker.lamport import LamportClock
-from beatd.worker.voice import Voice
+from beatd.worker.events import BATCH, MOST, Load, WorkerEvents
 from tests.fakes import FakeClock
 from tests.servers import eventually
 
@@ -57,8 +57,8 @@ def ether() -> Iterator[Ether]:
 
 def events_on(
     ether: Ether, *, interval: float | None = None, zone: tzinfo = UTC
-) -> Events:
-    return Events(
+) -> WorkerEvents:
+    return WorkerEvents(
         ether, "w1@here", Settings(), LamportClock(), FakeClock(), zone, interval, True
     )
 
@@ -160,7 +160,7 @@ def test_what_is_too_much_is_dropped_counted_and_said(
 
 
 def test_a_broker_that_does_not_answer_holds_nobody_up(ether: Ether) -> None:
-    events = Events(ether, "w1@here", Settings(), LamportClock(), enabled=True)
+    events = WorkerEvents(ether, "w1@here", Settings(), LamportClock(), enabled=True)
     ether.open.clear()
     events.start(lambda: Load(0, 0), crashed)
     began = SystemClock().elapsed()
@@ -177,7 +177,7 @@ def test_a_broker_that_does_not_answer_holds_nobody_up(ether: Ether) -> None:
 
 
 def test_heartbeats_come_at_their_interval_with_the_load(ether: Ether) -> None:
-    events = Events(ether, "w1@here", Settings(), LamportClock(), interval=0.02)
+    events = WorkerEvents(ether, "w1@here", Settings(), LamportClock(), interval=0.02)
     events.start(lambda: Load(3, 8), crashed)
     eventually(lambda: ether.kinds().count("worker-heartbeat") >= 3)
     events.stop()
@@ -187,7 +187,7 @@ def test_heartbeats_come_at_their_interval_with_the_load(ether: Ether) -> None:
 
 
 def test_without_heartbeats_the_worker_says_nothing_of_itself(ether: Ether) -> None:
-    events = Events(ether, "w1@here", Settings(), LamportClock(), interval=None)
+    events = WorkerEvents(ether, "w1@here", Settings(), LamportClock(), interval=None)
     events.start(lambda: Load(0, 0), crashed)
     events.stop()
 
@@ -215,7 +215,7 @@ def test_the_offset_is_that_of_the_machine(
 def test_events_are_encoded_as_the_settings_say(
     serializer: str, content_type: str
 ) -> None:
-    voice = Voice("w1@here", Settings(event_serializer=serializer))
+    voice = EventFactory("w1@here", Settings(event_serializer=serializer))
     event = voice.event("task-started", {"uuid": "an-id"})
 
     envelope = json.loads(voice.message("task.started", event).message)

@@ -10,8 +10,8 @@ from beatd.brokers.memory import MemoryBroker
 from beatd.errors import BrokerUnavailable, ConfigError
 from beatd.instant import SECOND, Span
 from beatd.routing import Route
-from beatd.worker.intake import Fetcher, Lease, Room, order_of
-from beatd.worker.stage import Trouble
+from beatd.worker.intake import Fetcher, Lease, PrefetchWindow, order_of
+from beatd.worker.stage import Outage
 from tests.fakes import FakeClock
 from tests.servers import PATIENCE, eventually
 
@@ -53,11 +53,11 @@ class Intake:
         clock: FakeClock | None = None,
         order: str = "round_robin",
     ) -> None:
-        away = Trouble("the broker is away", "broker")
+        away = Outage("the broker is away", "broker")
         self.came: list[str] = []
         self.recovered: list[int] = []
         self.crashes: list[BaseException] = []
-        self.room = Room(room)
+        self.room = PrefetchWindow(room)
         self.lost: list[int] = []
         """The number of the lease each time that one was lost."""
         self.lease = Lease(

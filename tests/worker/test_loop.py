@@ -955,7 +955,7 @@ def test_the_end_of_a_run_is_told_to_the_scheduler(
     bench: Bench, ending: str, early: bool
 ) -> None:
     from beatd.brokers.base import Emission
-    from beatd.entry import Mark
+    from beatd.timetable.entry import Mark
 
     @bench.app.task(name="proj.ends", acks_late=not early, reject_on_worker_lost=False)
     def ends() -> None:
@@ -984,7 +984,7 @@ def test_a_retry_is_not_the_end_of_a_run(bench: Bench) -> None:
             self.retry(countdown=60)
 
     from beatd.brokers.base import Emission
-    from beatd.entry import Mark
+    from beatd.timetable.entry import Mark
 
     term = bench.broker.acquire("test", HOUR, 0)
     assert term is not None

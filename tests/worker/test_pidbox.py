@@ -9,12 +9,12 @@ import pytest
 
 from beatd.brokers.base import Outgoing
 from beatd.brokers.memory import MemoryBroker
+from beatd.config.settings import Settings
+from beatd.control.pidbox import Command, Later, Pidbox
 from beatd.errors import BrokerUnavailable, ResultUnavailable
+from beatd.events.lamport import LamportClock
 from beatd.message import Notice, read_notice, write_notice
 from beatd.routing import Queue, Route
-from beatd.settings import Settings
-from beatd.worker.control import Command, Later, Pidbox
-from beatd.worker.lamport import LamportClock
 from tests.servers import PATIENCE
 
 ROUTE = Route("", "celery.pidbox", "", "fanout")

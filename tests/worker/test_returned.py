@@ -9,7 +9,7 @@ from beatd.runs.report import Report, pack_report
 from beatd.tasks import Task
 from beatd.worker.inbox import Stop, WorkerEvent
 from tests.fakes import NOON
-from tests.worker.bench import Bench, HeldPool, with_held_pool
+from tests.worker.bench import Bench, HeldPool, SharingPool, with_held_pool
 from tests.worker.test_steering import command
 
 DONE = pack_report(Report(state="SUCCESS"))
@@ -44,7 +44,7 @@ def give_back(bench: Bench, tokens: list[str]) -> None:
 
 def test_a_pool_is_given_as_many_as_it_wants(bench: Bench) -> None:
     pool = with_held_pool(bench, size=1)
-    pool.appetite = 3
+    pool.demand = 3
     note = task_of(bench.app)
     for index in range(4):
         note.delay(index)
@@ -55,15 +55,15 @@ def test_a_pool_is_given_as_many_as_it_wants(bench: Bench) -> None:
 
 def test_what_is_returned_runs_before_all_others_in_its_order(bench: Bench) -> None:
     pool = with_held_pool(bench, size=1)
-    pool.appetite = 3
+    pool.demand = 3
     first, *others = called(bench, pool, 3)
     bench.inbox.put(Started(first, 1))
     task_of(bench.app).delay(3)
-    pool.appetite = 1
+    pool.demand = 1
     give_back(bench, others)
     assert len(pool.jobs) == 3
 
-    pool.appetite = 4
+    pool.demand = 4
     bench.inbox.put(Finished(first, DONE))
     bench.run()
 
@@ -147,7 +147,7 @@ def test_nobody_else_runs_what_was_acknowledged_so_a_stop_waits_for_it(
     begun, unbegun = called(bench, pool, 2, acks_late=False)
     bench.inbox.put(Started(begun, 1))
     give_back(bench, [unbegun])
-    pool.appetite = 1
+    pool.demand = 1
     give_back(bench, [unbegun])
     tell(bench, Stop.WARM, Finished(begun, DONE))
 
@@ -162,7 +162,7 @@ def test_a_cold_stop_tells_the_end_of_what_was_acknowledged(bench: Bench) -> Non
     result = task_of(bench.app, acks_late=False).delay(1)
     bench.run()
     (job,) = pool.jobs
-    pool.appetite = 0
+    pool.demand = 0
     give_back(bench, [job.token])
     tell(bench, Stop.COLD)
 
@@ -224,11 +224,7 @@ def test_stamps_are_asked_again_of_what_has_not_begun(bench: Bench) -> None:
 
 
 def test_where_no_run_can_be_ended_it_is_still_revoked(bench: Bench) -> None:
-    class Sharing(HeldPool):
-        def terminate(self, token: str, number: int) -> bool:
-            return False
-
-    pool = bench.worker.pool = Sharing()
+    pool = bench.worker.pool = SharingPool()
     task_of(bench.app)
     running = bench.app.send_task("proj.note", [1])
     bench.run()

@@ -9,15 +9,15 @@ import pytest
 
 from beatd.brokers.base import Broadcast, Emission, Outgoing
 from beatd.brokers.memory import MemoryBroker
-from beatd.entry import Mark
+from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable
+from beatd.events.event import EventFactory
 from beatd.instant import HOUR
 from beatd.message import MessageFormat, read_notice, template
 from beatd.routing import Queue, Route
-from beatd.settings import Settings
 from beatd.tasks import Task
-from beatd.worker.sent import MOST, Announcer
-from beatd.worker.voice import Voice
+from beatd.timetable.entry import Mark
+from beatd.worker.sent import MOST, TaskSentEvents
 from tests.fakes import NOON
 from tests.servers import eventually
 from tests.worker.bench import Bench
@@ -179,7 +179,7 @@ def emissions(number: int) -> list[Emission]:
 def test_what_is_emitted_is_told_in_one_message() -> None:
     broker = SlowBroker()
     monitor = Monitor(broker)
-    announcer = Announcer(broker, Voice(ORIGIN, Settings()))
+    announcer = TaskSentEvents(broker, EventFactory(ORIGIN, Settings()))
 
     announcer.emitted(emissions(3))
     announcer.close()
@@ -195,7 +195,7 @@ def test_a_broker_that_is_away_is_told_later() -> None:
     broker = SlowBroker()
     broker.down = True
     monitor = Monitor(broker)
-    announcer = Announcer(broker, Voice(ORIGIN, Settings()))
+    announcer = TaskSentEvents(broker, EventFactory(ORIGIN, Settings()))
     announcer.emitted(emissions(2))
     broker.down = False
 
@@ -208,7 +208,7 @@ def test_what_is_too_much_is_dropped_and_said(
 ) -> None:
     broker = SlowBroker()
     monitor = Monitor(broker)
-    announcer = Announcer(broker, Voice(ORIGIN, Settings()))
+    announcer = TaskSentEvents(broker, EventFactory(ORIGIN, Settings()))
 
     with caplog.at_level(logging.WARNING):
         announcer.emitted(emissions(1) * (MOST + 3))
@@ -233,7 +233,7 @@ class Faulty(SlowBroker):
 def test_who_crashed_is_mute_and_keeps_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    announcer = Announcer(Faulty(), Voice(ORIGIN, Settings()))
+    announcer = TaskSentEvents(Faulty(), EventFactory(ORIGIN, Settings()))
     announcer.emitted(emissions(1))
     eventually(lambda: "events are sent no more" in caplog.text)
 
@@ -251,7 +251,7 @@ def test_without_a_thread_nothing_is_told_and_emission_goes_on(
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", none_left)
-    announcer = Announcer(SlowBroker(), Voice(ORIGIN, Settings()))
+    announcer = TaskSentEvents(SlowBroker(), EventFactory(ORIGIN, Settings()))
 
     announcer.emitted(emissions(1))
     announcer.emitted(emissions(1))

@@ -12,7 +12,7 @@ from beatd.results.chords import Joined
 from beatd.runs.chords import Failed, Recorded
 from beatd.runs.report import Bookkeeping
 from beatd.worker.settle import Acknowledge, Settlement, Settler
-from beatd.worker.stage import Trouble
+from beatd.worker.stage import Outage
 from tests.brokers.making import outgoing
 
 FAILED = Failed(State.FAILURE, ValueError("no"), False)
@@ -39,7 +39,7 @@ def test_nothing_is_handed_on_twice_when_a_part_of_a_batch_cannot_be_kept() -> N
     broker.send([outgoing(b"1"), outgoing(b"2")])
     deliveries = broker.take("me", ["celery"], 2, "t1")
     settled: list[Settlement] = []
-    away = Trouble("the broker is away", "broker")
+    away = Outage("the broker is away", "broker")
     settler = Settler(
         broker, "me", None, settled.extend, away, lambda: None, Hesitant()
     )

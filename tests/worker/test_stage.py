@@ -8,7 +8,7 @@ import pytest
 
 from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND
-from beatd.worker.stage import BATCH, Pause, Stage, Trouble
+from beatd.worker.stage import BATCH, Backoff, BatchWorker, Outage
 from tests.servers import PATIENCE, eventually
 
 
@@ -30,8 +30,8 @@ class Work:
         self.done += batch
 
 
-def stage_of(work: Work) -> Stage[int]:
-    return Stage(work, BrokerUnavailable, Trouble("the broker is away", "broker"))
+def stage_of(work: Work) -> BatchWorker[int]:
+    return BatchWorker(work, BrokerUnavailable, Outage("the broker is away", "broker"))
 
 
 def crashed(error: BaseException) -> None:
@@ -92,7 +92,7 @@ def test_an_error_nobody_foresaw_is_told() -> None:
     def breaks(batch: Sequence[int]) -> None:
         raise ZeroDivisionError
 
-    stage = Stage(breaks, BrokerUnavailable, Trouble("away", "broker"))
+    stage = BatchWorker(breaks, BrokerUnavailable, Outage("away", "broker"))
     stage.put(1)
     stage.start("test", told.append)
 
@@ -105,7 +105,7 @@ def test_a_trouble_is_said_once_and_its_end_too(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    trouble = Trouble("the broker is away", "broker")
+    trouble = Outage("the broker is away", "broker")
     trouble.end()
     for _ in range(5):
         trouble.meet(BrokerUnavailable("nobody answers"))
@@ -121,7 +121,7 @@ def test_a_trouble_is_said_once_and_its_end_too(
 
 
 def test_pauses_grow_from_the_first_to_the_last_and_begin_anew() -> None:
-    pause = Pause(10, 35)
+    pause = Backoff(10, 35)
     assert [pause.lengthen() for _ in range(4)] == [0.01, 0.02, 0.035, 0.035]
 
     pause.reset()
@@ -130,4 +130,4 @@ def test_pauses_grow_from_the_first_to_the_last_and_begin_anew() -> None:
 
 
 def test_there_is_some_pause_whatever_the_settings_say() -> None:
-    assert [Pause(0, 0).lengthen(), Pause(500, 20).lengthen()] == [0.001, 0.02]
+    assert [Backoff(0, 0).lengthen(), Backoff(500, 20).lengthen()] == [0.001, 0.02]

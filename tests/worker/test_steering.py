@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from beatd.brokers.base import Outgoing
+from beatd.control.pidbox import Command, Later
 from beatd.errors import BrokerUnavailable
 from beatd.instant import MINUTE, SECOND
 from beatd.pools.base import Finished, Lost, Started
@@ -15,12 +16,11 @@ from beatd.routing import Route
 from beatd.runs.report import Report, pack_report
 from beatd.tasks import Task
 from beatd.worker.autoscale import Autoscale
-from beatd.worker.control import Command, Later
 from beatd.worker.inbox import KnownAsRevoked, Stop, TimePassed
 from beatd.worker.renewal import About, Renewed
 from beatd.worker.revoked import StateFile
 from tests.fakes import NOON
-from tests.worker.bench import Bench, HeldPool, with_held_pool
+from tests.worker.bench import Bench, HeldPool, SharingPool, with_held_pool
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def add_to(bench: Bench, **options: Any) -> Task[[int, int], int]:
     return task
 
 
-def started(bench: Bench, pool: HeldPool) -> None:
+def started(bench: Bench, pool: SharingPool) -> None:
     for job in pool.jobs:
         bench.inbox.put(Started(job.token, 77))
     bench.run()
@@ -169,11 +169,7 @@ def test_a_run_that_is_terminated_is_revoked_and_not_run_again(bench: Bench) -> 
 
 
 def test_where_no_run_can_be_ended_the_asker_is_told(bench: Bench) -> None:
-    class Sharing(HeldPool):
-        def terminate(self, token: str, number: int) -> bool:
-            return False
-
-    pool = bench.worker.pool = Sharing()
+    pool = bench.worker.pool = SharingPool()
     result = add_to(bench).delay(1, 1)
     bench.run()
     started(bench, pool)

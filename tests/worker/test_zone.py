@@ -7,7 +7,7 @@ from tests.processes import environment
 
 LOOK = """
 import time
-from beatd.worker.zone import local_time, machine_zone
+from beatd.events.zone import local_time, machine_zone
 
 local_time("Asia/Kathmandu")
 print(time.strftime("%z"), machine_zone())

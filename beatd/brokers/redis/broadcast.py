@@ -11,7 +11,7 @@ from beatd.instant import Span
 from beatd.routing import Queue, Route
 
 
-class ChannelHearing:
+class ChannelSubscription:
     """Hears a channel, or all whose names match a queue's routing key."""
 
     def __init__(

@@ -25,16 +25,16 @@ from beatd.brokers.base import (
     Term,
     idle,
 )
-from beatd.brokers.redis.broadcast import ChannelHearing
+from beatd.brokers.redis.broadcast import ChannelSubscription
 from beatd.brokers.redis.connection import Server
 from beatd.brokers.redis.listening import MessageWait, ReleaseWait
 from beatd.brokers.redis.wire import Wire
 from beatd.clock import Clock, SystemClock
-from beatd.entry import Mark
+from beatd.config.settings import Failover
 from beatd.errors import BrokerRefused, TermOver
 from beatd.instant import DAY, HOUR, SECOND, Instant, Span
 from beatd.routing import Queue, Route
-from beatd.settings import Failover
+from beatd.timetable.entry import Mark
 
 logger = logging.getLogger(__name__)
 
@@ -360,8 +360,8 @@ class RedisBroker:
 
     # Broadcast
 
-    def listen(self, queue: Queue) -> ChannelHearing:
-        return ChannelHearing(
+    def listen(self, queue: Queue) -> ChannelSubscription:
+        return ChannelSubscription(
             self._server, lambda: self._wire, queue, self.declare, self._clock
         )
 

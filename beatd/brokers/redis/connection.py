@@ -15,8 +15,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from beatd.config.settings import Failover, did_you_mean, mask, shown
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
-from beatd.settings import Failover, did_you_mean, mask, shown
 
 OLDEST = (6, 2)
 """The first version that can take several messages in one step."""

@@ -1,0 +1,197 @@
+"""Entries, what the schedule file says of them, and when they will run."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+
+from beatd.cli.options import wanted
+from beatd.cli.output import Failure
+from beatd.cli.usage import NOTHING
+from beatd.config.entries import BadEntry, spec_of
+from beatd.config.loading import Config, load
+from beatd.config.settings import Place, did_you_mean, table
+from beatd.instant import Instant
+from beatd.scheduler.file_view import View, view
+from beatd.timetable.entry import Due, Entry, Mark
+from beatd.timetable.policy import decide
+
+
+class NoEntry(Failure):
+    """No entry has a name that was given."""
+
+    exit_code = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleView:
+    """A config, and what its schedule file says."""
+
+    config: Config
+    path: Path
+    file: View | None
+    """None: there is none yet."""
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The zone in which times are shown."""
+        return self.config.settings.zone
+
+    @property
+    def source(self) -> str:
+        """Where all this is from, for people."""
+        if self.file is None:
+            return f"configuration only, no schedule file {self.path} yet"
+        return f"state file {self.path}"
+
+    def mark(self, entry: Entry) -> Mark | None:
+        """Give what the schedule file knows of an entry."""
+        return self.file.marks.get(entry.name) if self.file else None
+
+    def dropped(self, entry: Entry) -> dict[str, int]:
+        """Give how many slots of an entry were dropped, by reason."""
+        return dict(self.file.dropped.get(entry.name, {})) if self.file else {}
+
+    def written(self, name: str) -> Any:
+        """Give an entry as the config has it."""
+        return self.config.settings.beat_schedule[name]
+
+    def words(self, entry: Entry) -> str:
+        """Give an entry's schedule in a few words, with its zone if that is another."""
+        written = self.written(entry.name)
+        spec: Any = spec_of(written["schedule"], relative=bool(written.get("relative")))
+        zone = zone_of(entry, self.zone)
+        return _words(spec) if zone == self.zone else f"{_words(spec)} {zone}"
+
+
+def outlook(context: click.Context) -> ScheduleView:
+    """Read the config that is wanted, and its schedule file if it is there.
+
+    Raises ConfigError and ScheduleFileError.
+    """
+    config = load(wanted(context))
+    path = Path(config.settings.beat_schedule_filename)
+    return ScheduleView(config, path, view(path) if path.exists() else None)
+
+
+def line_of(config: Config, name: str) -> Place | None:
+    """Give the line at which an entry is written."""
+    for word in table()["beat_schedule"].spellings:
+        written = config.source.written.get(word)
+        if isinstance(written, Mapping) and name in written:
+            place = config.source.locate(word, name)
+            return Place(place.file, place.line) if place else None
+    return None
+
+
+def zone_of(entry: Entry, default: ZoneInfo) -> ZoneInfo:
+    """Give the zone in which an entry's schedule is read, if that matters to it."""
+    zone: ZoneInfo = getattr(entry.schedule, "zone", default)
+    return zone
+
+
+@lru_cache(maxsize=4096)  # entries often share a schedule
+def _words(spec: Any) -> str:
+    words: str = spec.in_words()
+    return words
+
+
+# Which entries ---------------------------------------------------------------------
+
+
+def chosen(
+    config: Config, patterns: Sequence[str]
+) -> tuple[list[Entry], list[BadEntry]]:
+    """Give the entries whose names match a pattern, all without any; and the bad ones.
+
+    Each pattern must match: one that does not is a mistake in writing.
+    """
+    names = [entry.name for entry in config.entries]
+    names += [entry.name for entry in config.bad]
+    if not patterns:
+        return config.entries, config.bad
+    matched: set[str] = set()
+    for pattern in patterns:
+        found = [pattern] if pattern in names else _matching(names, pattern)
+        if not found:
+            raise NoEntry(_no_match(pattern, names))
+        matched.update(found)
+    return (
+        [entry for entry in config.entries if entry.name in matched],
+        [entry for entry in config.bad if entry.name in matched],
+    )
+
+
+def _matching(names: Sequence[str], pattern: str) -> list[str]:
+    return [name for name in names if fnmatchcase(name, pattern)]
+
+
+def _no_match(pattern: str, names: Sequence[str]) -> str:
+    if any(sign in pattern for sign in "*?["):
+        return f"no entry matches {pattern!r}\n  all entries: beatd list"
+    hint = did_you_mean(pattern, names)
+    all_entries = "all entries: beatd list"
+    return (
+        f"no entry named {pattern!r}\n"
+        f"  {f'{hint}   {all_entries}' if hint else all_entries}"
+    )
+
+
+# When they run ---------------------------------------------------------------------
+
+
+def runs_of(
+    entry: Entry, mark: Mark | None, now: Instant, begin: Instant | None = None
+) -> Iterator[Instant]:
+    """Give the instants, from `begin` or now on, at which an entry will be emitted.
+
+    The first is `now` itself if a slot is overdue that the entry's policy still emits.
+    Nothing is said of what may hold up a run: that the one before it has not ended.
+    """
+    schedule, policy = entry.schedule, entry.policy
+    if not policy.enabled:
+        return
+    mark = entry.mark_from(mark, now)
+    done = mark.slot
+    if policy.start is not None:
+        done = max(done, policy.start - 1)
+    emitted = mark.runs
+    slot = schedule.next_after(done)
+    seen = now - entry.offset
+    if slot is not None and slot <= seen:
+        done = schedule.last_until(seen, slot) or slot
+        following = schedule.next_after(done)
+        due = Due(entry, mark, slot, latest=done, following=following)
+        decision = decide(due, now, busy=False)
+        if decision.over:
+            return
+        if decision.emit and (begin is None or begin <= now):
+            yield now
+        emitted += len(decision.emit)
+        slot = following
+    first = now if begin is None else begin
+    if begin is not None and policy.max_runs is None:
+        # One step, where going from slot to slot could take millions.
+        passed = schedule.last_until(begin - entry.offset - 1, done)
+        slot = schedule.next_after(done if passed is None else passed)
+    for coming in islice(_slots(entry, slot), _left(entry, emitted)):
+        if coming + entry.offset >= first:
+            yield coming + entry.offset
+
+
+def _slots(entry: Entry, slot: Instant | None) -> Iterator[Instant]:
+    end = entry.policy.end
+    while slot is not None and (end is None or slot <= end):
+        yield slot
+        slot = entry.schedule.next_after(slot)
+
+
+def _left(entry: Entry, emitted: int) -> int | None:
+    most = entry.policy.max_runs
+    return None if most is None else max(most - emitted, 0)

@@ -1,0 +1,383 @@
+"""From the dicts of `beat_schedule` to entries, with all that is wrong in each."""
+
+import re
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from beatd import schedules
+from beatd.config import settings
+from beatd.config.settings import Place, Problem, Settings, Unfit, did_you_mean, mask
+from beatd.errors import MessageError, ScheduleError
+from beatd.instant import SECOND, Instant, Span, instant_of, span_of
+from beatd.message import MessageFormat, Template, template
+from beatd.message.options import option_problems
+from beatd.routing import Router
+from beatd.schedules import ScheduleSpec
+from beatd.schedules.base import Schedule
+from beatd.schedules.cron import Cron
+from beatd.source import Raised, Source
+from beatd.timetable.entry import Entry, Overlap, Policy
+
+
+@dataclass(frozen=True, slots=True)
+class BadEntry:
+    """An entry that cannot be used, and why; the others can."""
+
+    name: str
+    problems: list[Problem]
+
+
+_SIMPLE_KEYS = {
+    "misfire_grace_time": settings.SECONDS,
+    "coalesce": settings.FLAG,
+    "max_catchup": settings.POSITIVE,
+    "overlap": settings.OVERLAP,
+    "max_runs": settings.POSITIVE,
+    "enabled": settings.FLAG,
+    "timezone": settings.ZONE,
+    "relative": settings.FLAG,
+    "jitter": settings.SECONDS,
+    "slot_argument": settings.TEXT,
+    "description": settings.TEXT,
+}
+"""Keys whose values are read by themselves; None is as good as leaving one out.
+
+Only in `misfire_grace_time` None says something: that no slot is too old.
+"""
+
+_CELERY_KEYS = frozenset({"task", "schedule", "args", "kwargs", "options"})
+_KEYS = _CELERY_KEYS | _SIMPLE_KEYS.keys() | {"start_time", "end_time"}
+
+_OPTIONS = frozenset(
+    {
+        *("queue", "exchange", "exchange_type", "routing_key", "priority"),
+        *("expires", "countdown", "eta", "headers", "serializer", "compression"),
+        *("shadow", "time_limit", "soft_time_limit", "ignore_result", "link"),
+        *("link_error", "retry", "retry_policy", "task_id", "reply_to"),
+        *("delivery_mode", "group_id", "group_index", "root_id", "parent_id", "chain"),
+        *("chord", "argsrepr", "kwargsrepr", "stamped_headers", "stamps", "origin"),
+        *("retries", "add_to_parent", "body_encoding"),
+    }
+)
+"""What Celery's `apply_async` knows; it makes others properties of the message."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """One entry as it is written, what was read of it, and what is wrong with it."""
+
+    name: str
+    written: Mapping[str, Any]
+    source: Source
+    zone: ZoneInfo
+    """In which its schedule is read."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """Of those simple keys that are there and well."""
+    problems: list[Problem] = field(default_factory=list)
+
+    def wrong(self, message: str, hint: str = "", path: tuple[str, ...] = ()) -> None:
+        """Note a problem with what stands at `path` inside the entry."""
+        said = f"entry {self.name!r}: {message}"
+        place = self._place(path, of_key=not path)
+        self.problems.append(Problem(said, hint, place))
+
+    def unknown(self, what: str, hint: str, path: tuple[str, ...]) -> None:
+        """Note that the key at the end of `path` is none."""
+        said = f"entry {self.name!r}: unknown {what} {path[-1]!r}"
+        self.problems.append(Problem(said, hint, self._place(path, of_key=True)))
+
+    def _place(self, path: tuple[str, ...], *, of_key: bool = False) -> Place | None:
+        locate = self.source.locate if of_key else self.source.locate_value
+        for word in settings.table()["beat_schedule"].spellings:
+            written = self.source.written.get(word)
+            if isinstance(written, Mapping) and self.name in written:
+                return locate(word, self.name, *path)
+        return None
+
+
+class EntryReader:
+    """Reads entries under one config; what many have in common is one object.
+
+    Their defaults come from the settings. `source` is where they are written.
+    """
+
+    def __init__(
+        self, chosen: Settings, format: MessageFormat, router: Router, source: Source
+    ) -> None:
+        self._settings = chosen
+        self._format = format
+        self._router = router
+        self._source = source
+        self._shortest = span_of(chosen.beat_min_interval)
+        self._policies: dict[Policy, Policy] = {}
+        self._schedules: dict[Hashable, Schedule] = {}
+        self._policy = Policy(
+            misfire_grace=_span(chosen.beat_misfire_grace_time),
+            coalesce=chosen.beat_coalesce,
+            max_catchup=chosen.beat_max_catchup,
+            overlap=Overlap(chosen.beat_overlap),
+        )
+        self._cron_policy = self._policy
+        if chosen.beat_misfire_grace_time is None:
+            deadline = _span(chosen.beat_cron_starting_deadline)
+            self._cron_policy = replace(self._policy, misfire_grace=deadline)
+
+    def read(self, name: object, written: object) -> Entry | BadEntry:
+        """Give the entry, or all that is wrong with it."""
+        line = _Line(str(name), {}, self._source, self._settings.zone)
+        entry = None
+        if not isinstance(name, str) or not name:
+            line.wrong("expected a text, not empty, as its name")
+        elif not isinstance(written, Mapping):
+            line.wrong(f"expected a dict with task and schedule, got {_kind(written)}")
+        else:
+            line.written = written
+            entry = self._entry(line)
+        if entry is None or line.problems:
+            return BadEntry(line.name, line.problems)
+        return entry
+
+    def _entry(self, line: _Line) -> Entry | None:
+        if Raised in map(type, line.written.values()):
+            _say_raised(line)
+        if not line.written.keys() <= _CELERY_KEYS:
+            _read_simple_keys(line)
+        schedule = self._schedule(line)
+        message = self._message(line)
+        policy = self._policy_of(line, schedule)
+        if schedule is None or message is None:
+            return None
+        jitter = line.values.get("jitter", self._settings.beat_jitter)
+        return Entry(
+            line.name,
+            schedule,
+            message,
+            policy,
+            _share(span_of(jitter), self._settings.beat_namespace, line.name),
+            (line.written.get("options") or {}).get("expires") == "next",
+            line.values.get("description", ""),
+        )
+
+    def _schedule(self, line: _Line) -> Schedule | None:
+        written = line.written.get("schedule")
+        if written is None:
+            line.wrong("it has no 'schedule'")
+            return None
+        try:
+            spec = spec_of(written, relative=line.values.get("relative", False))
+            schedule = self._in_zone(spec, line)
+        except ScheduleError as error:
+            problem, _, hint = error.problem.partition("; ")
+            part = "" if error.field == "schedule" else f"{error.field}: "
+            path = ("schedule", error.field.replace("-", "_"))
+            line.wrong(f"schedule: {part}{problem}", hint, path)
+            return None
+        interval = getattr(schedule, "every", self._shortest)
+        if interval < self._shortest:
+            line.wrong(
+                f"schedule: expected an interval of {self._shortest / SECOND:g} s or"
+                f" more (beat_min_interval), got {interval / SECOND:g} s",
+                path=("schedule",),
+            )
+        return schedule
+
+    def _in_zone(self, spec: ScheduleSpec, line: _Line) -> Schedule:
+        # `H` and `R` in an expression stand for numbers drawn from the entry's name.
+        drawn = isinstance(spec, schedules.cron) and _DRAWN.search(spec.expression)
+        key = (spec, line.zone.key, line.name if drawn else None)
+        schedule = self._schedules.get(key)
+        if schedule is None:
+            schedule = spec.in_zone(line.zone, hash_id=line.name)
+            self._schedules[key] = schedule
+        return schedule
+
+    def _policy_of(self, line: _Line, schedule: Schedule | None) -> Policy:
+        policy = self._cron_policy if isinstance(schedule, Cron) else self._policy
+        if line.written.keys() <= _CELERY_KEYS:
+            return policy
+        values = line.values
+        same = ("coalesce", "max_catchup", "max_runs", "enabled")
+        changes = {key: values[key] for key in same if key in values}
+        if "misfire_grace_time" in values:
+            changes["misfire_grace"] = _span(values["misfire_grace_time"])
+        if "overlap" in values:
+            changes["overlap"] = Overlap(values["overlap"])
+        start, end = _bound("start_time", line), _bound("end_time", line)
+        if start is not None and end is not None and end < start:
+            line.wrong("end_time: it lies before start_time", path=("end_time",))
+        policy = replace(policy, start=start, end=end, **changes)
+        return self._policies.setdefault(policy, policy)
+
+    def _message(self, line: _Line) -> Template | None:
+        task = line.written.get("task")
+        if not isinstance(task, str) or not task:
+            expected = f"task: expected a task's name, got {mask(repr(task))}"
+            said = "it has no 'task'" if task is None else expected
+            line.wrong(said, path=("task",))
+            return None
+        args, kwargs = line.written.get("args") or (), line.written.get("kwargs") or {}
+        default = self._settings.beat_slot_argument
+        try:
+            options = self._router.options(task, self._options(line), args, kwargs)
+            return template(
+                self._format,
+                self._router.route(task, options, args, kwargs),
+                task,
+                args,
+                kwargs,
+                options,
+                entry=line.name,
+                zone=line.zone,
+                slot_argument=line.values.get("slot_argument", default),
+            )
+        except MessageError as error:
+            path = re.findall(r"\w+", str(error).partition(":")[0])
+            line.wrong(str(error), path=tuple(path))
+            return None
+
+    def _options(self, line: _Line) -> dict[str, Any]:
+        """Give the options as a call would have them."""
+        default = self._settings.task_default_priority
+        written = line.written.get("options") or {}
+        if written == {} and default is None:
+            return {}
+        if not isinstance(written, Mapping):
+            raise MessageError(f"options: expected a dict, got {_kind(written)}")
+        options = dict(written)
+        if not options.keys() <= _OPTIONS:
+            _doubt_options(line, options)
+        if default is not None:
+            options.setdefault("priority", default)
+        if isinstance(options.get("expires"), timedelta):
+            options["expires"] = options["expires"].total_seconds()
+        elif options.get("expires") == "next":
+            del options["expires"]
+        for key in ("eta", "expires"):
+            moment = options.get(key)
+            if isinstance(moment, datetime) and moment.tzinfo is None:
+                options[key] = moment.replace(tzinfo=line.zone)
+        # Here, where one after the other can be named; the template has the first only.
+        for name, problem in [*option_problems(options)]:
+            line.wrong(problem, path=("options", str(name)))
+            del options[name]
+        return options
+
+
+_DRAWN = re.compile("[HR]", re.IGNORECASE)  # also of Thu and Mar, which does no harm
+
+
+def _say_raised(line: _Line) -> None:
+    """Name values whose making raised, and go on without them."""
+    raised = {
+        key: value.error
+        for key, value in line.written.items()
+        if isinstance(value, Raised) and key != "schedule"
+    }
+    for key, error in raised.items():
+        said = f"{key}: this raised {type(error).__name__}: {mask(str(error))}"
+        line.wrong(said, path=(key,))
+    line.written = {k: v for k, v in line.written.items() if k not in raised}
+
+
+def _read_simple_keys(line: _Line) -> None:
+    """Read the keys that stand for themselves; the zone is one of them."""
+    for key in sorted(map(str, line.written.keys() - _KEYS)):
+        hint = did_you_mean(key, _KEYS)
+        if key in _OPTIONS:
+            hint = f"it goes into 'options': {{{key!r}: ...}}"
+        line.unknown("key", hint, (key,))
+    if "misfire_grace_time" in line.written:
+        line.values["misfire_grace_time"] = None
+    for key, kind in _SIMPLE_KEYS.items():
+        value = line.written.get(key)
+        if value is None:
+            continue
+        try:
+            line.values[key] = kind.take(value)
+        except Unfit as error:
+            line.wrong(f"{key}: {error.reason}", error.hint, (key,))
+    if "timezone" in line.values:
+        line.zone = ZoneInfo(line.values["timezone"])
+
+
+def _doubt_options(line: _Line, options: Mapping[str, Any]) -> None:
+    """Refuse options that are likely meant as others, or as keys of the entry."""
+    for key in sorted(map(str, options.keys() - _OPTIONS)):
+        hint = did_you_mean(key, _OPTIONS)
+        if key in _KEYS:
+            hint = "it goes beside 'options', not inside"
+        if hint:
+            line.unknown("option", hint, ("options", key))
+
+
+def spec_of(value: object, *, relative: bool) -> ScheduleSpec:
+    """Read a schedule; Celery's own objects become ours.
+
+    They are known by the names of their classes: importing Celery takes half a second.
+    """
+    if isinstance(value, Raised):
+        raise _schedule_error(value.error)
+    theirs: Any = value
+    for kind in type(value).__mro__:
+        match kind.__module__, kind.__name__:
+            case "celery.schedules", "crontab":
+                return schedules.crontab(
+                    theirs._orig_minute,
+                    theirs._orig_hour,
+                    theirs._orig_day_of_week,
+                    theirs._orig_day_of_month,
+                    theirs._orig_month_of_year,
+                )
+            case "celery.schedules", "solar":
+                return schedules.solar(theirs.event, theirs.lat, theirs.lon)
+            case "celery.schedules", "schedule":
+                rounded = relative or theirs.relative
+                return schedules.read(theirs.run_every, relative=rounded)
+    return schedules.read(value, relative=relative)
+
+
+def _schedule_error(error: Exception) -> ScheduleError:
+    if isinstance(error, ScheduleError):
+        return error
+    return ScheduleError(
+        "schedule", f"this raised {type(error).__name__}: {mask(str(error))}"
+    )
+
+
+def _bound(key: str, line: _Line) -> Instant | None:
+    """Read a moment, which has to say its zone."""
+    moment = line.written.get(key)
+    if moment is None:
+        return None
+    if not isinstance(moment, datetime):
+        line.wrong(f"{key}: expected a datetime, got {moment!r}", path=(key,))
+        return None
+    if moment.tzinfo is None:
+        said = f"{key}: which zone is {moment.isoformat(' ')} in?"
+        hint = f"add it, as in datetime(..., tzinfo=ZoneInfo({str(line.zone)!r}))"
+        line.wrong(said, hint, (key,))
+        return None
+    return instant_of(moment)
+
+
+def _share(jitter: Span, namespace: str, name: str) -> Span:
+    """Give the entry's own part of `jitter`, the same in every process."""
+    if not jitter:
+        return 0
+    hashed = sha256(f"{namespace}\0{name}".encode()).digest()
+    return int.from_bytes(hashed[:8], "big") * jitter >> 64
+
+
+def _span(seconds: float | None) -> Span | None:
+    return None if seconds is None else span_of(seconds)
+
+
+def _kind(value: object) -> str:
+    kind = type(value).__name__
+    if value is None:
+        return "None"
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"

@@ -1,0 +1,258 @@
+"""What a config says, as settings and entries, and all that is wrong with it."""
+
+import os
+import re
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from beatd import source
+from beatd.config import settings
+from beatd.config.entries import BadEntry, EntryReader
+from beatd.config.settings import Problem, Settings
+from beatd.errors import ConfigError, MessageError
+from beatd.message import MessageFormat
+from beatd.message.codec import content_types
+from beatd.routing import Queue, Router, queue_of
+from beatd.source import Source, Unreadable
+from beatd.timetable.entry import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Settings, and the entries that are well."""
+
+    source: Source
+    settings: Settings
+    entries: list[Entry]
+    bad: list[BadEntry]
+    warnings: list[Problem]
+    unused: list[str]
+    """The settings that have no effect here, as they are spelled."""
+    format: MessageFormat
+    router: Router
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All there is to say of a config, whether it can be used or not."""
+
+    name: str
+    """For people: the module, file or app."""
+    errors: list[Problem]
+    """Why the config as a whole cannot be used."""
+    config: Config | None
+    """What could be read, with defaults for wrong settings; None if nothing could."""
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Errors, problems of entries, and warnings, in the order of the text."""
+        found = list(self.errors)
+        if self.config is not None:
+            found += _problems_of(self.config.bad)
+            found += self.config.warnings
+        return _in_order(found)
+
+
+def _problems_of(bad: Iterable[BadEntry]) -> list[Problem]:
+    return [problem for entry in bad for problem in entry.problems]
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda one: one.place.line if one.place else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which config is meant, by the command line and the environment."""
+
+    config: str | None = None
+    """A module or a file; None: $BEATD_CONFIG, else celeryconfig."""
+    app: str | None = None
+    """An app (`proj`, `proj:app`) that holds the config; goes before `config`."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    folder: Path = field(default_factory=Path.cwd)
+    """The working directory."""
+    command_line: Mapping[str, object] = field(default_factory=dict)
+    """Settings given there, by their new names."""
+
+    def read(self) -> Source:
+        """Execute the config, afresh at each call."""
+        if self.app:
+            return source.of_app(self.app, self.folder)
+        return source.of_config(self.config, self.environ, self.folder)
+
+
+def load(wanted: Wanted, *, strict: bool = False) -> Config:
+    """Give the config; ConfigError, with all that is wrong, if it cannot be used.
+
+    Entries that cannot be used are left out and listed; `strict` refuses them too.
+    """
+    report = examine(wanted)
+    errors, config = list(report.errors), report.config
+    if config is not None and strict:
+        errors += _problems_of(config.bad)
+    if errors or config is None:
+        raise ConfigError(report.name, [str(error) for error in _in_order(errors)])
+    return config
+
+
+def examine(wanted: Wanted) -> Report:
+    """Find everything that is wrong with a config."""
+    try:
+        found = wanted.read()
+    except Unreadable as error:
+        return Report(error.source, [error.problem], None)
+    return examine_source(found, wanted.environ, wanted.command_line)
+
+
+def examine_source(
+    found: Source,
+    environ: Mapping[str, str] | None = None,
+    command_line: Mapping[str, object] | None = None,
+) -> Report:
+    """Find everything that is wrong with what a source says."""
+    reading = settings.read(
+        found.written,
+        environ=environ,
+        command_line=command_line,
+        locate=found.locate_value,
+    )
+    chosen = reading.settings
+    errors = [problem for problem in reading.problems if not problem.warning]
+    warnings = [problem for problem in reading.problems if problem.warning]
+    router = _try_router(chosen, found, errors)
+    format = message_format(chosen)
+    reader = EntryReader(chosen, format, router, found)
+    entries: list[Entry] = []
+    bad: list[BadEntry] = []
+    for name, written in chosen.beat_schedule.items():
+        entry = reader.read(name, written)
+        if isinstance(entry, BadEntry):
+            bad.append(entry)
+        else:
+            entries.append(entry)
+    warnings.extend(_repeated(found))
+    warnings.extend(_accepted(chosen, found))
+    unused = reading.unused
+    config = Config(found, chosen, entries, bad, warnings, unused, format, router)
+    return Report(found.name, errors, config)
+
+
+def _accepted(chosen: Settings, found: Source) -> Iterator[Problem]:
+    """Say what is odd in the content types that are to be decoded."""
+    for name in ("accept_content", "result_accept_content"):
+        places = (found.locate_value(w) for w in settings.table()[name].spellings)
+        place = next(filter(None, places), None)
+        try:
+            accepted = content_types(getattr(chosen, name) or ())
+        except MessageError as error:
+            hint = "the scheduler needs none of them, and a worker will not start"
+            yield Problem(f"{name}: {error}", hint, place, warning=True)
+        else:
+            if accepted & content_types(["pickle"]):
+                said = f"{name}: who can write pickle to the server runs any code here"
+                hint = "leave pickle out, or let nobody else reach the server"
+                yield Problem(said, hint, place, warning=True)
+
+
+_LONGEST_TEXT = 1_000_000
+"""Characters; a longer config comes from a program, and takes seconds to parse."""
+
+
+def _repeated(found: Source) -> Iterator[Problem]:
+    if len(found.text) > _LONGEST_TEXT:
+        return
+    for word in settings.table()["beat_schedule"].spellings:
+        for key, first, second in found.repeated(word):
+            yield Problem(
+                f"{key!r} stands twice in one dict, first in line {first.line}",
+                "only the last one counts: rename or remove one",
+                second,
+                warning=True,
+            )
+
+
+# What messages have in common ------------------------------------------------------
+
+
+def message_format(chosen: Settings) -> MessageFormat:
+    """Give the form of all messages that this process sends."""
+    mode = chosen.task_default_delivery_mode
+    return MessageFormat(
+        serializer=chosen.task_serializer,
+        compression=chosen.task_compression,
+        body_encoding=chosen.broker_transport_options.get("body_encoding", "base64"),
+        protocol=chosen.task_protocol,
+        utc=chosen.enable_utc,
+        zone=chosen.zone,
+        origin=f"gen{os.getpid()}@{socket.gethostname()}",
+        delivery_mode=1 if mode in (1, "transient") else 2,
+        repr_levels=chosen.task_repr_maxlevels,
+    )
+
+
+def router(chosen: Settings) -> Router:
+    """Give what finds the way of messages; MessageError if the rules are wrong."""
+    return Router(
+        queues=_queues(chosen.task_queues),
+        default_queue=chosen.task_default_queue,
+        default_exchange=chosen.task_default_exchange or "",
+        default_exchange_type=chosen.task_default_exchange_type,
+        default_routing_key=chosen.task_default_routing_key or "",
+        routes=chosen.task_routes,
+        create_missing=chosen.task_create_missing_queues,
+        missing_exchange_type=chosen.task_create_missing_queue_exchange_type
+        or "direct",
+    )
+
+
+def _try_router(chosen: Settings, found: Source, errors: list[Problem]) -> Router:
+    try:
+        return router(chosen)
+    except MessageError as error:
+        name = re.split(r"\W", str(error))[0]
+        places = (found.locate(word) for word in settings.table()[name].spellings)
+        errors.append(Problem(str(error), place=next(filter(None, places), None)))
+        return Router()
+
+
+def _queues(declared: Any) -> list[Queue]:
+    """Read `task_queues`: a list of Queue, ours or kombu's, or a dict by name."""
+    if declared is None:
+        return []
+    if isinstance(declared, Mapping):
+        return [_queue_of(name, options) for name, options in declared.items()]
+    if isinstance(declared, list | tuple | set | frozenset):
+        return [_queue(queue) for queue in declared]
+    raise MessageError(f"task_queues: expected a list or a dict, got {declared!r}")
+
+
+def _queue(declared: Any) -> Queue:
+    queue = Queue(declared) if isinstance(declared, str) else queue_of(declared)
+    if queue is None:
+        raise MessageError(f"task_queues: expected a Queue, got {declared!r}")
+    return queue
+
+
+_QUEUE_OPTIONS = {
+    "exchange": "exchange",
+    "exchange_type": "exchange_type",
+    "routing_key": "routing_key",
+    "binding_key": "routing_key",
+    "expires": "expires",
+}
+
+
+def _queue_of(name: str, options: Any) -> Queue:
+    """Read one item of a dict of queues; what only AMQP has is passed over."""
+    if not isinstance(options, Mapping | None):
+        raise MessageError(f"task_queues[{name!r}]: expected a dict, got {options!r}")
+    given = {
+        ours: options[theirs]
+        for theirs, ours in _QUEUE_OPTIONS.items()
+        if options and options.get(theirs) is not None
+    }
+    return Queue(name, **given)

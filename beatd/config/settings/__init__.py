@@ -1,0 +1,47 @@
+"""Settings: one table of them, and all that follows it.
+
+problems.py  what is wrong with a config, where, in words without secrets
+kinds.py     what kinds of values there are, and how each is checked
+notes.py     what a row says: works, unused, beatd's own
+rows.py      the table
+values.py    `Settings`: what was read, and what is made from more than one setting
+reading.py   every spelling, merged and checked, into `Settings` and problems
+page.py      `docs/settings.md`
+
+Each imports only what stands above it.
+"""
+
+from beatd.config.settings.kinds import (
+    FLAG,
+    OVERLAP,
+    POSITIVE,
+    SECONDS,
+    TEXT,
+    ZONE,
+    Failover,
+    Unfit,
+)
+from beatd.config.settings.problems import Place, Problem, did_you_mean, mask, shown
+from beatd.config.settings.reading import Row, read, spellings, table
+from beatd.config.settings.values import Settings
+
+__all__ = [
+    "FLAG",
+    "OVERLAP",
+    "POSITIVE",
+    "SECONDS",
+    "TEXT",
+    "ZONE",
+    "Failover",
+    "Place",
+    "Problem",
+    "Row",
+    "Settings",
+    "Unfit",
+    "did_you_mean",
+    "mask",
+    "read",
+    "shown",
+    "spellings",
+    "table",
+]

@@ -1,0 +1,283 @@
+"""What kinds of values settings take, and how each is checked.
+
+A kind is named twice: by what checks it (`SECONDS`, also for the fields of an entry),
+and by the annotation of a row (`Seconds`), which says to mypy what comes out of it.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta, tzinfo
+from typing import Annotated, Any, TypeAlias
+from urllib.parse import urlsplit
+
+from beatd.config.settings.problems import did_you_mean, mask, shown
+from beatd.errors import ScheduleError
+from beatd.schedules.zones import zone_of
+
+
+class Unfit(ValueError):
+    """A value that a setting does not take."""
+
+    def __init__(self, reason: str = "", hint: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        """Says it better than that it is not what was expected; may be empty."""
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What values a setting takes: in words, and as a function that reads them."""
+
+    words: str
+    read: Callable[[Any], Any]
+
+    def take(self, value: object) -> Any:
+        """Give the value as beatd uses it; Unfit always has its reason."""
+        try:
+            return self.read(value)
+        except Unfit as error:
+            if error.reason:
+                raise
+            raise Unfit(f"expected {self.words}, got {shown('', value)}") from None
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, bool) or value in (0, 1):
+        return bool(value)
+    raise Unfit
+
+
+def _whole(least: int) -> Callable[[object], int]:
+    def read(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise Unfit
+        return value
+
+    return read
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Unfit
+    if math.isnan(value) or value < 0:
+        raise Unfit
+    return value
+
+
+def _seconds(value: object) -> float:
+    length = value.total_seconds() if isinstance(value, timedelta) else value
+    seconds = _number(length)
+    if math.isinf(seconds):
+        raise Unfit
+    return seconds
+
+
+def _some_seconds(value: object) -> float:
+    seconds = _seconds(value)
+    if seconds == 0:
+        raise Unfit
+    return seconds
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise Unfit
+    return value
+
+
+def _words(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list | tuple | set | frozenset):
+        raise Unfit
+    if not all(isinstance(item, str) for item in value):
+        raise Unfit
+    return tuple(sorted(value) if isinstance(value, set | frozenset) else value)
+
+
+def _options(value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise Unfit
+    return dict(value)
+
+
+def _mapping(value: object) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise Unfit
+    return dict(value)
+
+
+def _annotations(value: object) -> object:
+    """Take what app/annotations.py can use, which looks at it when there are tasks."""
+    for one in value if isinstance(value, list | tuple) else [value]:
+        is_table = isinstance(one, Mapping) and all(
+            isinstance(row, Mapping) for row in one.values()
+        )
+        asked = (hasattr(one, "annotate"), hasattr(one, "annotate_any"))
+        if not (is_table or isinstance(one, str) or any(asked)):
+            raise Unfit
+    return value
+
+
+def _zone(value: object) -> str:
+    """Read the name of a zone, or take it from a zone object that has one."""
+    name = str(value) if isinstance(value, tzinfo) else _text(value)
+    try:
+        return zone_of(name).key
+    except ScheduleError as error:
+        reason, _, hint = error.problem.partition("; ")
+        raise Unfit(reason, hint) from None
+
+
+def _urls(value: object) -> tuple[str, ...]:
+    """Read one address, several with `;` between them, or a list of addresses."""
+    listed = value.split(";") if isinstance(value, str) else _words(value)
+    urls = tuple(_url(url.strip()) for url in listed if url.strip())
+    if not urls:
+        raise Unfit
+    return urls
+
+
+def _url(url: str) -> str:
+    if url in SCHEMES:  # Celery takes the bare name of a transport
+        return f"{url}://"
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        raise Unfit(f"{mask(url)!r} has no scheme", f"write redis://{mask(url)}")
+    if scheme not in SCHEMES:
+        hint = did_you_mean(scheme, SCHEMES) or "beatd knows " + ", ".join(SCHEMES[:7])
+        raise Unfit(f"no broker for the scheme {scheme!r}", hint)
+    try:
+        urlsplit(url).port  # noqa: B018  (reading it checks it)
+    except ValueError:
+        raise Unfit(f"the port in {mask(url)!r} is not a number up to 65535") from None
+    return url
+
+
+SCHEMES = (
+    *("redis", "rediss", "redis+socket", "unix", "sentinel", "sqlite", "memory"),
+    *("amqp", "amqps", "pyamqp", "librabbitmq", "sqs", "SQS", "mongodb", "zookeeper"),
+    *("consul", "etcd", "filesystem", "pyro", "confluentkafka", "gcpubsub", "qpid"),
+    *("azureservicebus", "azurestoragequeues", "SLMQ", "hazelcast"),
+)
+"""Broker addresses: ours first, then those of kombu's transports."""
+
+
+def _scheduler(value: object) -> str:
+    if not isinstance(value, str):
+        raise Unfit
+    if value.replace(":", ".") in _OUR_SCHEDULERS:
+        return value
+    for word, way_out in _OTHER_SCHEDULERS.items():
+        if word in value:
+            raise Unfit(f"beatd is itself the scheduler, not {value!r}", way_out)
+    raise Unfit(f"beatd is itself the scheduler, not {value!r}", "remove this setting")
+
+
+_OUR_SCHEDULERS = {
+    "celery.beat.PersistentScheduler",
+    "celery.beat.Scheduler",
+    "beatd",
+}
+_OTHER_SCHEDULERS = {
+    "redbeat": "remove it: with a redis:// broker beatd keeps its ledger in Redis and"
+    " any number of schedulers may run; entries that were added to RedBeat at run time"
+    " go into beat_schedule",
+    "django_celery_beat": "entries in Django's database are not read: write them into"
+    " beat_schedule",
+}
+
+
+def _pool(value: object) -> str:
+    pool = {"processes": "prefork"}.get(str(value), value)
+    if pool not in _POOLS:
+        hint = did_you_mean(str(value), _POOLS) or f"one of {', '.join(_POOLS)}"
+        raise Unfit(f"no pool named {value!r}", hint)
+    return str(pool)
+
+
+_POOLS = ("prefork", "threads", "solo", "asyncio", "gevent", "eventlet")
+
+
+def _serializer(value: object) -> str:
+    if value not in _SERIALIZERS:
+        hint = did_you_mean(str(value), _SERIALIZERS)
+        hint = hint or f"one of {', '.join(_SERIALIZERS)}"
+        raise Unfit(f"no serializer named {value!r}", hint)
+    return str(value)
+
+
+_SERIALIZERS = ("json", "pickle", "yaml", "msgpack")
+
+
+def _one_of(*choices: object) -> Callable[[object], object]:
+    def read(value: object) -> object:
+        if value not in choices:
+            raise Unfit
+        return value
+
+    return read
+
+
+def _strategy(value: object) -> object:
+    if not callable(value) and value not in _STRATEGIES:
+        raise Unfit
+    return value
+
+
+_STRATEGIES = ("round-robin", "shuffle")
+
+
+FLAG = Kind("True or False", _flag)
+COUNT = Kind("a whole number from 0 up", _whole(0))
+POSITIVE = Kind("a whole number from 1 up", _whole(1))
+NUMBER = Kind("a number from 0 up", _number)
+SECONDS = Kind("seconds (a number or a timedelta)", _seconds)
+SOME_SECONDS = Kind("more than 0 seconds", _some_seconds)
+TEXT = Kind("text", _text)
+OPTIONS = Kind("a dict", _options)
+ZONE = Kind("the name of a time zone", _zone)
+SERIALIZER = Kind("the name of a serializer", _serializer)
+START_METHOD = Kind("'fork' or 'spawn'", _one_of("fork", "spawn"))
+OVERLAP = Kind("'allow', 'skip' or 'queue_one'", _one_of("allow", "skip", "queue_one"))
+DELIVERY_MODE = Kind(
+    "2, 1, 'persistent' or 'transient'", _one_of(2, 1, "persistent", "transient")
+)
+
+FAILOVER = Kind("'round-robin', 'shuffle' or a callable", _strategy)
+
+Flag: TypeAlias = Annotated[bool, FLAG]
+Count: TypeAlias = Annotated[int, COUNT]
+Positive: TypeAlias = Annotated[int, POSITIVE]
+Index: TypeAlias = Annotated[int, Kind("a whole number from -1 up", _whole(-1))]
+Number: TypeAlias = Annotated[float, NUMBER]
+Seconds: TypeAlias = Annotated[float, SECONDS]
+SomeSeconds: TypeAlias = Annotated[float, SOME_SECONDS]
+Text: TypeAlias = Annotated[str, TEXT]
+Texts: TypeAlias = Annotated[tuple[str, ...], Kind("a list of texts", _words)]
+Options: TypeAlias = Annotated[dict[str, Any], OPTIONS]
+Schedule: TypeAlias = Annotated[
+    dict[Any, Any], Kind("a dict of entries by name", _mapping)
+]
+Annotations: TypeAlias = Annotated[
+    Any, Kind("dicts of attributes by task name", _annotations)
+]
+Zone: TypeAlias = Annotated[str, ZONE]
+Urls: TypeAlias = Annotated[tuple[str, ...], Kind("an address or a list", _urls)]
+Scheduler: TypeAlias = Annotated[
+    str, Kind("celery.beat:PersistentScheduler", _scheduler)
+]
+Pool: TypeAlias = Annotated[str, Kind("the name of a pool", _pool)]
+Serializer: TypeAlias = Annotated[str, SERIALIZER]
+StartMethod: TypeAlias = Annotated[str, START_METHOD]
+Overlap: TypeAlias = Annotated[str, OVERLAP]
+ExchangeType: TypeAlias = Annotated[
+    str, Kind("'direct', 'topic' or 'fanout'", _one_of("direct", "topic", "fanout"))
+]
+Protocol: TypeAlias = Annotated[int, Kind("2 or 1", _one_of(2, 1))]
+Auto: TypeAlias = Annotated[str, Kind("'auto'", _one_of("auto"))]
+Failover: TypeAlias = Annotated[str | Callable[[list[str]], Iterable[str]], FAILOVER]
+DeliveryMode: TypeAlias = Annotated[int | str, DELIVERY_MODE]
+Anything: TypeAlias = Annotated[Any, Kind("anything", lambda value: value)]

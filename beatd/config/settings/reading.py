@@ -1,0 +1,252 @@
+"""From what is written, in whatever spelling, to settings and problems.
+
+Every setting can be written in three ways, in any mixture: by its own name
+(`task_time_limit`), by Celery's old name (`CELERYD_TASK_TIME_LIMIT`), and with the
+name-space in front (`CELERY_TASK_TIME_LIMIT`). Two spellings of one setting that say
+different things are an error.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, fields
+from functools import cache
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+from beatd.config.settings.kinds import Kind, Unfit
+from beatd.config.settings.notes import Note
+from beatd.config.settings.problems import (
+    Locate,
+    Place,
+    Problem,
+    did_you_mean,
+    nowhere,
+    shown,
+)
+from beatd.config.settings.values import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    kinds: tuple[Kind, ...]
+    optional: bool
+    default: object
+    note: Note
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """The names under which it is read, the new one first, without repetition."""
+        return tuple(
+            dict.fromkeys((self.name, self.note.old, f"CELERY_{self.name.upper()}"))
+        )
+
+    @property
+    def words(self) -> str:
+        """What values it takes, in words."""
+        words = [kind.words for kind in self.kinds]
+        return " or ".join([*words, "None"] if self.optional else words)
+
+    def read(self, value: object) -> object:
+        """Give the value as beatd uses it; Unfit says why it cannot."""
+        if value is None and self.optional:
+            return None
+        for kind in self.kinds:
+            try:
+                return kind.read(value)
+            except Unfit as error:
+                if error.reason:
+                    raise
+        raise Unfit(f"expected {self.words}, got {shown(self.name, value)}")
+
+
+def _row_of(line: "Field[Any]", hint: Any, defaults: Settings) -> Row:
+    # `Text | None` has parts, `Text` alone (an Annotated) carries its Kind itself.
+    parts = (hint,) if hasattr(hint, "__metadata__") else get_args(hint)
+    kinds = tuple(part.__metadata__[0] for part in parts if part is not NoneType)
+    default = getattr(defaults, line.name)
+    return Row(line.name, kinds, NoneType in parts, default, line.metadata["note"])
+
+
+@cache
+def table() -> Mapping[str, Row]:
+    """Every setting, by its new name."""
+    hints = get_type_hints(Settings, include_extras=True)
+    defaults = Settings()
+    return {
+        line.name: _row_of(line, hints[line.name], defaults)
+        for line in fields(Settings)
+    }
+
+
+@cache
+def spellings() -> Mapping[str, str]:
+    """Every spelling, with the new name that it means."""
+    return {word: row.name for row in table().values() for word in row.spellings}
+
+
+ENVIRONMENT = {
+    "CELERY_BROKER_URL": "broker_url",
+    "CELERY_BROKER_READ_URL": "broker_read_url",
+    "CELERY_BROKER_WRITE_URL": "broker_write_url",
+    "CELERY_RESULT_BACKEND": "result_backend",
+}
+"""Variables that win over the config."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What came out of a config; where it is wrong the defaults stand in."""
+
+    settings: Settings
+    problems: list[Problem]
+    unused: list[str]
+    """Names, as written, that are known and have no effect here."""
+
+
+def read(
+    written: Mapping[str, object],
+    *,
+    environ: Mapping[str, str] | None = None,
+    command_line: Mapping[str, object] | None = None,
+    locate: Locate = nowhere,
+) -> Reading:
+    """Read settings in any spelling; the command line wins, then the environment.
+
+    `written` may hold other names too: those that look like settings are problems,
+    the rest is left alone. `command_line` has new names, and only what was given.
+    """
+    problems: list[Problem] = []
+    values: dict[str, Any] = {}
+    for name, spelled in _by_setting(written).items():
+        values.update(_read_one(table()[name], spelled, written, locate, problems))
+    for variable, name in ENVIRONMENT.items():
+        if text := (environ or {}).get(variable):
+            values.update(_read_outside(name, text, variable, problems))
+    for name, value in (command_line or {}).items():
+        values.update(_read_outside(name, value, "command line", problems))
+    problems.extend(_unknown(written, locate))
+    idle = {
+        word for row in table().values() if row.note.unused for word in row.spellings
+    }
+    unused_words = [word for word in written if word in idle]
+    return Reading(Settings(**values), problems, unused_words)
+
+
+def _by_setting(written: Mapping[str, object]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for spelled in written:
+        if name := spellings().get(spelled):
+            found.setdefault(name, []).append(spelled)
+    return found
+
+
+def _read_one(
+    row: Row,
+    spelled: list[str],
+    written: Mapping[str, object],
+    locate: Locate,
+    problems: list[Problem],
+) -> dict[str, object]:
+    """Read every spelling of one setting; {} if none can be used."""
+    values: dict[str, object] = {}
+    for word in spelled:
+        try:
+            values[word] = row.read(written[word])
+        except Unfit as error:
+            message = f"{word}: {error.reason}"
+            problems.append(Problem(message, error.hint, locate(word)))
+    if not values:
+        return {}
+    first, *others = values
+    if row.name == "beat_schedule":
+        return {row.name: _merged(values, locate, problems)}
+    for other in others:
+        if values[other] != values[first]:
+            problems.append(_contradiction(row, first, other, written, locate))
+    return {row.name: values[first]}
+
+
+def _contradiction(
+    row: Row, first: str, other: str, written: Mapping[str, object], locate: Locate
+) -> Problem:
+    said = [
+        f"{word} = {shown(row.name, written[word])}{_at(locate(word))}"
+        for word in (first, other)
+    ]
+    return Problem(
+        f"{said[0]} contradicts {said[1]}",
+        "both spell one setting: keep one of them",
+        locate(other),
+    )
+
+
+def _at(place: Place | None) -> str:
+    return f" ({place})" if place else ""
+
+
+def _merged(
+    values: Mapping[str, Any], locate: Locate, problems: list[Problem]
+) -> dict[Any, Any]:
+    """Put the schedules of all spellings together; one name may mean one entry."""
+    merged: dict[Any, Any] = {}
+    source: dict[Any, str] = {}
+    for word, schedule in values.items():
+        for name, entry in schedule.items():
+            if name in merged and merged[name] != entry:
+                places = [_at(locate(of, name)) for of in (source[name], word)]
+                problems.append(
+                    Problem(
+                        f"entry {name!r} in {source[name]}{places[0]} contradicts"
+                        f" the one in {word}{places[1]}",
+                        "keep one of them, or give them different names",
+                        locate(word, name),
+                    )
+                )
+                continue
+            merged[name] = entry
+            source.setdefault(name, word)
+    return merged
+
+
+def _read_outside(
+    name: str, value: object, source: str, problems: list[Problem]
+) -> dict[str, object]:
+    try:
+        return {name: table()[name].read(value)}
+    except Unfit as error:
+        problems.append(Problem(f"{name} ({source}): {error.reason}", error.hint))
+        return {}
+
+
+_PREFIXES = (
+    *("beat_", "broker_", "result_", "task_", "worker_", "celery", "celerybeat_"),
+    *("celeryd_", "control_queue_", "event_queue_", "database_", "security_"),
+)
+
+
+def _unknown(written: Mapping[str, object], locate: Locate) -> Iterator[Problem]:
+    """Name what looks like a setting and is none.
+
+    A typo of a known name is an error: the setting that was meant would silently not
+    be there. Others are only warned about, as Celery lets every name pass.
+    """
+    for word in written:
+        if word in spellings():
+            continue
+        has_prefix = word.lower().startswith(_PREFIXES)
+        hint = did_you_mean(word, _alike(word))
+        if has_prefix or hint:
+            is_typo = has_prefix and did_you_mean(word, _alike(word), likeness=0.88)
+            yield Problem(
+                f"unknown setting {word!r}",
+                hint or "beatd has no such setting, it changes nothing",
+                locate(word),
+                warning=not is_typo,
+            )
+
+
+def _alike(word: str) -> list[str]:
+    """The spellings in the same style, so that a hint fits in with its neighbours."""
+    return [known for known in spellings() if known.isupper() == word.isupper()]

@@ -1,0 +1,255 @@
+"""Remote control: hears commands, has the worker obey them, and answers.
+
+    channel -> Pidbox -> inbox -> Worker -> Pidbox -> the asker's queue
+
+Two threads: one hears, one answers. Neither touches the worker: a command acts in the
+worker's own thread, and gives back what is to be answered, or what is to be done
+elsewhere because it takes time.
+"""
+
+import fnmatch
+import logging
+import re
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+
+from beatd.brokers.base import Broadcast, Outgoing, Subscription
+from beatd.config.settings import Settings
+from beatd.errors import BrokerUnavailable, MessageError
+from beatd.events.lamport import LamportClock
+from beatd.instant import SECOND, Span
+from beatd.message import Notice, read_notice, write_notice
+from beatd.results.exceptions import repr_of
+from beatd.routing import Queue, Route
+from beatd.runs.report import one_line
+from beatd.text import shown
+from beatd.worker.stage import Backoff, BatchWorker, OnCrash, Outage, spawn
+
+logger = logging.getLogger(__name__)
+
+LONGEST_WAIT: Span = 5 * SECOND
+"""The thread that hears looks at least this often whether it is to stop."""
+
+MINGLE: Span = SECOND
+"""How long other workers have to say which ids they know as revoked."""
+
+LONGEST_PATTERN = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What somebody wants of the worker."""
+
+    method: str
+    arguments: dict[str, Any]
+    answer: Callable[[object], object]
+    """Called once with the value, an `error_of`, or something to do: Later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """What gives a command's value and takes time: called in another thread."""
+
+    give: Callable[[], object]
+
+
+def error_of(error: BaseException) -> dict[str, str]:
+    """Give the answer that says what went wrong, as Celery says it."""
+    return {"error": repr_of(error)}
+
+
+class Pidbox:
+    """A worker's ear and mouth on the channel of remote control."""
+
+    def __init__(
+        self,
+        broker: Broadcast,
+        node: str,
+        settings: Settings,
+        lamport: LamportClock,
+        deliver: Callable[[Command], object],
+    ) -> None:
+        self._broker = broker
+        self._node = node
+        self._lamport = lamport
+        self._deliver = deliver
+        self._exchange = f"{settings.control_exchange}.pidbox"
+        self._expires = settings.control_queue_expires
+        self._hearing: Subscription = broker.listen(
+            Queue(
+                f"{node}.{self._exchange}", self._exchange, "fanout", "", self._expires
+            )
+        )
+        away = Outage("remote control is cut off", "control")
+        self._away = away
+        self.answering = BatchWorker(self._answer, BrokerUnavailable, away)
+        self._tried = threading.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, on_crash: OnCrash) -> None:
+        """Begin to hear and to answer, in two threads.
+
+        Returns when it hears, or when the broker turned out to be away: nothing keeps a
+        command for a worker that says that it is ready and does not hear yet.
+        """
+        self.answering.start("beatd-answers", on_crash)
+        self._thread = spawn("beatd-control", self._run, on_crash)
+        self._tried.wait()
+
+    def stop(self) -> None:
+        """Hear no more; what was answered goes out, if it can at once."""
+        self._stop.set()
+        if self._thread:
+            self._hearing.interrupt()
+            self._thread.join()
+        self._hearing.close()
+        self.answering.stop(SECOND)
+
+    def turn(self, timeout: Span) -> None:
+        """Hear once, and hand on what is meant for this worker."""
+        for raw in self._hearing.wait(timeout):
+            self._hear(raw)
+
+    def ask_for_revoked(self, known: Sequence[str]) -> list[str]:
+        """Ask all workers which ids they know as revoked, and tell them ours."""
+        oid = str(uuid.uuid4())
+        reply = f"reply.{self._exchange}"
+        body = {
+            "method": "hello",
+            "arguments": {"from_node": self._node, "revoked": list(known)},
+            "destination": None,
+            "pattern": None,
+            "matcher": None,
+            "ticket": str(uuid.uuid4()),
+            "reply_to": {"exchange": reply, "routing_key": oid},
+        }
+        route = Route("", self._exchange, "", "fanout")
+        notice = Notice({"clock": self._lamport.forward(), "expires": 0}, body)
+        message = write_notice(notice, route, tag=str(uuid.uuid4()), delivery_mode=2)
+        answers = Queue(f"{oid}.{reply}", reply, "direct", oid, self._expires)
+        came = self._broker.ask(Outgoing(route, message), answers, MINGLE)
+        return [task_id for raw in came for task_id in self._revoked_in(raw)]
+
+    def _run(self) -> None:
+        pause = Backoff()
+        timeout: Span = 0  # of the first turn, which only begins to hear
+        while not self._stop.is_set():
+            try:
+                self.turn(timeout)
+            except BrokerUnavailable as error:
+                self._away.meet(error)
+                self._stop.wait(pause.lengthen())
+            else:
+                self._away.end()
+                pause.reset()
+            finally:
+                self._tried.set()
+            timeout = LONGEST_WAIT
+
+    # What is heard
+
+    def _hear(self, raw: bytes) -> None:
+        try:
+            notice = read_notice(raw)
+            request = msgspec.convert(notice.body, _Request)
+        except (MessageError, msgspec.ValidationError, RecursionError) as error:
+            logger.warning(
+                "passed over a command that cannot be read: %s",
+                one_line(str(error)),
+                extra={"event": "control.garbage"},
+            )
+            return
+        self._lamport.hear(notice.headers.get("clock"))
+        if request.is_for(self._node):
+            answer = partial(self._take_answer, request)
+            self._deliver(Command(request.method, request.arguments, answer))
+
+    def _revoked_in(self, raw: bytes) -> list[str]:
+        try:
+            notice = read_notice(raw)
+        except MessageError:
+            return []
+        self._lamport.hear(notice.headers.get("clock"))
+        said = notice.body.values() if isinstance(notice.body, dict) else []
+        known = [one.get("revoked") for one in said if isinstance(one, dict)]
+        lists = [ids for ids in known if isinstance(ids, list)]
+        return [one for ids in lists for one in ids if isinstance(one, str)]
+
+    # What is answered
+
+    def _take_answer(self, request: "_Request", value: object) -> None:
+        self.answering.put(_Answer(request, value))
+
+    def _answer(self, batch: Sequence["_Answer"]) -> None:
+        answers = [answer for one in batch if (answer := self._message_of(one))]
+        self._broker.send(answers)
+
+    def _message_of(self, answer: "_Answer") -> Outgoing | None:
+        value = answer.value
+        if isinstance(value, Later):
+            try:
+                value = value.give()
+            except Exception as error:  # of a backend, of a file: the asker may know
+                logger.warning(
+                    "cannot do all of %s: %s",
+                    shown(answer.request.method),
+                    error,
+                    extra={"event": "control.failed"},
+                )
+                value = error_of(error)
+        to = answer.request.reply_to
+        if to is None:
+            return None
+        route = Route("", to.exchange, to.routing_key)
+        headers = {"ticket": answer.request.ticket, "clock": self._lamport.forward()}
+        try:
+            message = self._written(headers, value, route)
+        except MessageError as error:
+            message = self._written(headers, error_of(error), route)
+        return Outgoing(route, message)
+
+    def _written(self, headers: dict[str, Any], value: object, route: Route) -> bytes:
+        notice = Notice(headers, {self._node: value})
+        return write_notice(notice, route, tag=str(uuid.uuid4()))
+
+
+class _ReplyTo(msgspec.Struct):
+    exchange: str
+    routing_key: str
+
+
+class _Request(msgspec.Struct):
+    method: str
+    arguments: dict[str, Any] = {}
+    destination: list[str] | str | None = None
+    pattern: str | None = None
+    matcher: str | None = None
+    ticket: str | None = None
+    reply_to: _ReplyTo | None = None
+
+    def is_for(self, node: str) -> bool:
+        """Say whether a node of this name is to obey."""
+        if self.destination:
+            return node in self.destination
+        if not self.pattern or not self.matcher:
+            return True
+        if len(self.pattern) > LONGEST_PATTERN:
+            return False
+        if self.matcher == "glob":
+            return fnmatch.fnmatch(node, self.pattern)
+        try:
+            return self.matcher == "pcre" and bool(re.match(self.pattern, node))
+        except re.error:
+            return False
+
+
+class _Answer(NamedTuple):
+    request: _Request
+    value: object

@@ -1,0 +1,216 @@
+"""Jobs run on one event loop: the `asyncio` pool."""
+
+import asyncio
+import contextvars
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import TypeVar
+
+from beatd.pools.base import (
+    AsyncRunner,
+    Finished,
+    Job,
+    PoolEvent,
+    TimedOut,
+    lost_by,
+)
+from beatd.pools.pending import PendingJobs
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+GRACE = 5.0
+"""Seconds that what is left on the loop may take to end when it is cancelled."""
+
+
+class Asyncio:
+    """An event loop in a thread of its own, with up to `size` jobs on it.
+
+    A coroutine's job runs on the loop, a plain function's in a thread for the time of
+    its run. A job past its time limit ends in TimedOut, gives up its place and is
+    cancelled; what it does about that is dropped, and a plain function runs on until
+    it comes to an end by itself. `kill` does the same to all jobs.
+
+    Nothing can take the loop from a coroutine that does not let go of it: such a one
+    holds up all others, and their limits.
+
+    Invariant: each job whose end has not been told is in `_waiting`, or in `_running`,
+    or on its way to the loop.
+    """
+
+    def __init__(
+        self,
+        runner: AsyncRunner,
+        on_event: Callable[[PoolEvent], object],
+        *,
+        size: int,
+        initialise: Callable[[], object] | None = None,
+    ) -> None:
+        self.size = size
+        self._runner = runner
+        self._initialise = initialise
+        self._open = PendingJobs(on_event)
+        self._waiting: deque[Job] = deque()
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._hands = _Hands()
+        self._stopping = False
+        self._over = False
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._live, name="asyncio", daemon=True)
+
+    @property
+    def demand(self) -> int:
+        return self.size
+
+    def start(self) -> None:
+        if self._initialise:
+            self._initialise()
+        self._thread.start()
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        self._open.add(jobs)
+        self._do(lambda: self._waiting.extend(jobs))
+
+    def recall(self) -> None:
+        """Nothing waits for others here."""
+
+    def resize(self, size: int) -> None:
+        self.size = size
+        self._do(lambda: None)
+
+    def processes(self) -> list[int]:
+        return [os.getpid()]
+
+    def stop(self) -> None:
+        self._do(self._wind_down)
+        self._thread.join()
+
+    def kill(self) -> None:
+        self._open.lose_all("the pool was stopped")
+        self._do(self._end_now)
+        self._thread.join(GRACE)  # a coroutine that holds the loop is left behind
+
+    def _do(self, what: Callable[[], object]) -> None:
+        """Have this done on the loop, and then whatever it makes possible."""
+
+        def turn() -> None:
+            what()
+            self._fill()
+
+        with suppress(RuntimeError):  # the loop is closed: nothing is left to do
+            self._loop.call_soon_threadsafe(turn)
+
+    # All that follows runs on the loop, or around it in its thread.
+
+    def _live(self) -> None:
+        while not self._over:
+            self._outlast(self._loop.run_forever)
+        self._outlast(self._clear_up)
+        self._hands.dismiss()
+        self._loop.close()
+
+    def _outlast(self, work: Callable[[], None]) -> None:
+        """Do this part of the loop's work, whatever a task has left in there."""
+        try:
+            work()
+        except BaseException as error:  # SystemExit comes out of the loop
+            words = "something that a task left running wanted to end the worker: %r"
+            logger.error(words, error, extra={"event": "pool.loop"})
+
+    def _clear_up(self) -> None:
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        if left:
+            self._loop.run_until_complete(asyncio.wait(left, timeout=GRACE))
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+
+    def _fill(self) -> None:
+        while self._waiting and len(self._running) < self.size:
+            job = self._waiting.popleft()
+            self._running[job.token] = self._loop.create_task(self._run(job))
+        if self._stopping and not self._running and not self._over:
+            self._over = True
+            self._loop.stop()
+
+    def _wind_down(self) -> None:
+        self._stopping = True
+
+    def _end_now(self) -> None:
+        self._stopping = True
+        self._waiting.clear()
+        for task in self._running.values():
+            task.cancel()
+        self._running.clear()
+
+    async def _run(self, job: Job) -> None:
+        if self._open.begin(job):
+            limit = job.time_limit
+            timer = self._loop.call_later(limit, self._end_late, job) if limit else None
+            try:
+                report = await self._runner.run(job, self._in_thread)
+            except BaseException as error:
+                self._open.end(lost_by(job, error))
+            else:
+                self._open.end(Finished(job.token, report))
+            if timer:
+                timer.cancel()
+        self._running.pop(job.token, None)
+        self._fill()
+
+    def _end_late(self, job: Job) -> None:
+        assert job.time_limit is not None
+        if self._open.end(TimedOut(job.token, job.time_limit)):
+            self._running.pop(job.token).cancel()
+            self._fill()
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        ended: Future[T] = Future()
+        ended.set_running_or_notify_cancel()
+        context = contextvars.copy_context()
+
+        def work() -> None:
+            try:
+                ended.set_result(context.run(function))
+            except BaseException as error:
+                ended.set_exception(error)
+
+        self._hands.do(work)
+        return await asyncio.wrap_future(ended)
+
+
+class _Hands:
+    """As many threads as are needed at the same time, kept for what comes next.
+
+    They are daemons: one that never comes to an end takes no place from the others, and
+    does not hold up the process's end, as it would in an executor of the library's.
+    """
+
+    def __init__(self) -> None:
+        self._line: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._number = 0
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Have this done at once, in a thread."""
+        self._line.put(work)
+        if not self._idle.acquire(blocking=False):
+            self._number += 1
+            threading.Thread(target=self._live, name="task", daemon=True).start()
+
+    def dismiss(self) -> None:
+        """Let all threads end that have nothing to do, and the others then."""
+        for _ in range(self._number):
+            self._line.put(None)
+
+    def _live(self) -> None:
+        while work := self._line.get():
+            work()
+            self._idle.release()

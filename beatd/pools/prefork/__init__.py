@@ -1,0 +1,1 @@
+"""Jobs run in child processes: the `prefork` pool, and all that belongs to it alone."""

@@ -1,0 +1,141 @@
+"""Which child runs which job: jobs are handed out in chunks, and taken back."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+from beatd.instant import Span, span_of
+from beatd.pools.base import Job, Lost, PoolEvent, Returned, Started, TimedOut
+from beatd.pools.prefork.child_state import ChildState
+from beatd.pools.prefork.children import Child, Children
+from beatd.pools.prefork.frames import Report
+
+MOST_BYTES = 1 << 18
+"""What goes to a child in one chunk at most; one job may be larger."""
+
+
+class Dispatcher:
+    """Hands the jobs of a pool to its children, and tells what becomes of them.
+
+    A child that is idle is given a job, or several at once if its last ones were quick;
+    those that would wait behind one that is not are taken back.
+
+    Invariant: each job is in `_waiting` or among the jobs of one child until its
+    outcome is told, or its return.
+    """
+
+    def __init__(
+        self,
+        children: Children,
+        on_event: Callable[[PoolEvent], object],
+        now: Callable[[], Span],
+    ) -> None:
+        self._children = children
+        self._on_event = on_event
+        self._now = now
+        self._waiting: deque[Job] = deque()
+        self.returns = True
+        """Whether jobs are given back that there is no child for. Whoever stops a pool
+        has it run all that it was given."""
+
+    def add(self, jobs: Sequence[Job]) -> None:
+        """Take these jobs, to be run after those that wait."""
+        self._waiting.extend(jobs)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a job waits for a child."""
+        return bool(self._waiting)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a job waits or runs."""
+        return self.has_waiting or any(child.jobs for child in self._children)
+
+    def hand_out(self) -> Iterator[Child]:
+        """Give jobs to idle children; yield each child that they are to be sent to."""
+        idle = self._children.idle
+        for left, child in zip(range(len(idle), 0, -1), idle, strict=True):
+            if not self._waiting:
+                return
+            share = -(-len(self._waiting) // left)
+            child.give([*self._next_chunk(min(share, child.pace))])
+            self._begin(child)
+            yield child
+
+    def _next_chunk(self, most: int) -> Iterator[Job]:
+        room = MOST_BYTES
+        for _ in range(most):
+            room -= len(self._waiting[0].message)
+            yield self._waiting.popleft()
+            if not self._waiting or room < len(self._waiting[0].message):
+                return
+
+    def _begin(self, child: Child) -> None:
+        """Take note that the first job of the child's chunk runs now."""
+        job = child.jobs[0]
+        child.began = self._now()
+        if job.time_limit:
+            child.deadline = child.began + span_of(job.time_limit)
+        self._on_event(Started(job.token, child.pid))
+
+    def end(self, child: Child, report: Report) -> None:
+        """Tell that a job has ended, and that the next one begins if it does."""
+        child.end_job(report, self._now())
+        self._on_event(report.finished)
+        if report.goes_on:
+            self._begin(child)
+
+    def lose(self, child: Child, how: str) -> None:
+        """Tell of the job that a child ran when it ended, and keep the others."""
+        # It says what it begins before it does, so nothing but this one had begun.
+        begun = child.jobs.popleft()
+        self._waiting.extendleft(reversed(child.jobs))
+        if child.state is ChildState.OVERDUE and begun.time_limit:
+            self._on_event(TimedOut(begun.token, begun.time_limit))
+        else:
+            self._on_event(Lost(begun.token, child.fault or how))
+        self.return_surplus()
+
+    def drop(self, token: str) -> None:
+        """End this job if it waits."""
+        for job in self._waiting:
+            if job.token == token:
+                self._waiting.remove(job)
+                self._on_event(Lost(token, "ended before it began"))
+                return
+
+    def lose_waiting(self, reason: str) -> None:
+        """Tell of all jobs that wait that they are lost."""
+        for job in self._waiting:
+            self._on_event(Lost(job.token, reason))
+
+    def reclaim(self, child: Child) -> None:
+        """Take back, to the head of the line, what the child has not begun."""
+        self._waiting.extendleft(reversed(child.take_back()))
+
+    def relieve_the_slow(self) -> None:
+        """Return the jobs that wait behind ones which turn out to take their time."""
+        now = self._now()
+        children = reversed([*self._children])  # so that the oldest comes first again
+        slow = [one for one in children if one.slow_from and one.slow_from <= now]
+        for child in slow:
+            child.pace = 1
+            self.reclaim(child)
+        if slow:
+            self.return_surplus()
+
+    def return_all(self) -> None:
+        """Return all jobs that have not begun."""
+        for child in self._children:
+            self.reclaim(child)
+        self._return_behind(0)
+
+    def return_surplus(self) -> None:
+        """Return the jobs that there is no child for, now or about to be forked."""
+        busy = sum(bool(one.jobs) and one.state.stays for one in self._children)
+        self._return_behind(max(self._children.size - busy, 0))
+
+    def _return_behind(self, number: int) -> None:
+        if len(self._waiting) > number and self.returns:
+            back = [self._waiting.pop() for _ in range(len(self._waiting) - number)]
+            self._on_event(Returned([job.token for job in reversed(back)]))

@@ -1,0 +1,130 @@
+"""Jobs run in child processes, under supervision: what the worker has of the pool.
+
+What one child does is in child.py, where it is forked in forkserver.py; which of them
+there are, and which job each runs, one thread decides, in supervisor.py.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from beatd.clock import Clock, SystemClock
+from beatd.pools.base import Job, PoolEvent, Runner
+from beatd.pools.options import PoolOptions
+from beatd.pools.prefork.child import ChildMain
+from beatd.pools.prefork.children import Children
+from beatd.pools.prefork.dispatch import Dispatcher
+from beatd.pools.prefork.forkserver import forked
+from beatd.pools.prefork.forkservers import ForkServers
+from beatd.pools.prefork.requests import Requests
+from beatd.pools.prefork.supervisor import Supervisor
+
+logger = logging.getLogger(__name__)
+
+
+class Prefork:
+    """`size` child processes, each with one job at a time.
+
+    A child that is idle is given a job, or several at once if its last ones were quick;
+    those that would wait behind one that is not are taken back. The end of a child,
+    whatever brings it about, costs the one job that it runs, and another child takes
+    its place.
+
+    `start` should be called while the process has no other thread and no connection
+    yet, and all task modules are imported: the children are copies of that moment. Or
+    they are copies of a new interpreter that `options.spawn` starts: from the
+    beginning, if there is no `options.fork`, and in any case after `renew(fresh=True)`.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        on_event: Callable[[PoolEvent], object],
+        *,
+        options: PoolOptions,
+        clock: Clock | None = None,
+    ) -> None:
+        clock = clock or SystemClock()
+        main = ChildMain(
+            runner,
+            options.initialise,
+            options.max_tasks_per_child,
+            options.max_memory_per_child,
+        )
+        first = options.spawn if not options.fork else None
+        self._can_load_afresh = options.spawn is not None
+        self._on_crash = options.on_crash or _say_crash
+        self._requests = Requests()
+        self._children = Children(options.size)
+        self._dispatcher = Dispatcher(self._children, on_event, clock.elapsed)
+        self._servers = ForkServers(
+            first or forked(main.run), options.spawn, options.on_renewed
+        )
+        self._supervisor = Supervisor(
+            self._requests,
+            self._children,
+            self._dispatcher,
+            self._servers,
+            clock,
+            options.alive_timeout,
+        )
+        self._thread = threading.Thread(target=self._run, name="prefork", daemon=True)
+
+    @property
+    def size(self) -> int:
+        return self._children.size
+
+    @property
+    def demand(self) -> int:
+        return self._children.demand
+
+    def start(self) -> None:
+        self._supervisor.open()
+        self._thread.start()
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        self._requests.put(partial(self._dispatcher.add, tuple(jobs)))
+
+    def recall(self) -> None:
+        self._requests.put(self._dispatcher.return_all)
+
+    def resize(self, size: int) -> None:
+        self._children.size = size
+        self._requests.wake()
+
+    def processes(self) -> list[int]:
+        return [child.pid for child in self._children if child.pid]
+
+    def terminate(self, token: str, number: int) -> None:
+        self._requests.put(partial(self._supervisor.signal_job, token, number))
+
+    def renew(self, *, fresh: bool) -> bool:
+        if not fresh:
+            self._requests.put(self._supervisor.retire_all)
+        elif self._can_load_afresh:
+            self._requests.put(self._servers.load_afresh)
+        else:
+            return False
+        return True
+
+    def stop(self) -> None:
+        self._requests.put(self._supervisor.wind_down)
+        self._thread.join()
+
+    def kill(self) -> None:
+        self._requests.put(self._supervisor.end_now)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._supervisor.run()
+        except BaseException as error:
+            self._on_crash(error)
+        finally:
+            self._supervisor.close()
+
+
+def _say_crash(error: BaseException) -> None:
+    words = "the pool ended: nobody supervises its processes any more"
+    logger.critical(words, exc_info=error, extra={"event": "pool.crash"})

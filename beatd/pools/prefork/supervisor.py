@@ -1,0 +1,371 @@
+"""The children of a prefork pool under supervision: start, hand out, end, replace.
+
+All of it runs in one thread, which owns what is here; other threads leave it requests.
+"""
+
+import logging
+import os
+import selectors
+import signal
+import socket
+from contextlib import suppress
+from functools import partial
+from itertools import count
+
+from beatd.clock import Clock
+from beatd.instant import DAY, SECOND, Span, span_of
+from beatd.pools.prefork.child_state import Change, ChildState
+from beatd.pools.prefork.children import ChannelEnded, Child, Children
+from beatd.pools.prefork.dispatch import Dispatcher
+from beatd.pools.prefork.forkserver import ForkServer
+from beatd.pools.prefork.forkservers import ForkServers
+from beatd.pools.prefork.frames import BrokenFrame, Claims, Ready, Report
+from beatd.pools.prefork.requests import Requests
+
+logger = logging.getLogger(__name__)
+
+GRACE = 5 * SECOND
+"""How long a child may take to leave when it was asked to."""
+
+PAUSE = 1 * SECOND
+"""Between starts, while children die before they are ready."""
+
+
+class Supervisor:
+    """Keeps as many children as are wanted, and has them run the jobs there are."""
+
+    def __init__(
+        self,
+        requests: Requests,
+        children: Children,
+        dispatcher: Dispatcher,
+        servers: ForkServers,
+        clock: Clock,
+        alive_timeout: float | None,
+    ) -> None:
+        self._requests = requests
+        self._children = children
+        self._dispatcher = dispatcher
+        self._servers = servers
+        self._clock = clock
+        self._alive_timeout = alive_timeout
+        self._numbers = count(1)
+        self._failed_starts = 0
+        self._no_start_before: Span = 0
+        self._stopping = False
+        self._killed = False
+        self._patient_until: Span | None = None
+        """When those will be ended by force that did not end when they were killed."""
+
+    def open(self) -> None:
+        """Start what children are forked from; called before there is any thread."""
+        # The fork server comes first, so that it inherits nothing of what follows.
+        self._servers.open()
+        self._requests.open()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(
+            self._requests, selectors.EVENT_READ, lambda events: self._requests.answer()
+        )
+        self._servers.attach(self._selector, self)
+
+    def run(self) -> None:
+        """Supervise until the pool was stopped and all has ended."""
+        while not self._is_over():
+            self._spawn_children()
+            self._dismiss_surplus()
+            self._dismiss_retired()
+            self._servers.close_former(self._is_needed)
+            for child in self._dispatcher.hand_out():
+                self._send(child)
+            for key, events in self._selector.select(self._patience()):
+                key.data(events)
+            self._end_the_late()
+            self._dispatcher.relieve_the_slow()
+        self._dispatcher.lose_waiting("the pool was stopped before it began")
+
+    def close(self) -> None:
+        """Let go of everything, and so end what is left."""
+        for child in self._children:
+            self._children.remove(child.number).close()
+        self._servers.close()
+        self._selector.close()
+        self._requests.close()
+
+    def _is_over(self) -> bool:
+        if not self._stopping or len(self._children):
+            return False
+        if self._killed or not self._dispatcher.has_waiting:
+            return True
+        return self._no_start_before > self._now()
+
+    def _patience(self) -> float | None:
+        """Return the seconds until something is to be done that nobody will tell."""
+        now = self._now()
+        times = [child.deadline for child in self._children if child.deadline]
+        times += [child.slow_from for child in self._children if child.slow_from]
+        if self._no_start_before > now:
+            times.append(self._no_start_before)
+        if self._patient_until:
+            times.append(self._patient_until)
+        # Selectors know no time-out of more than some weeks.
+        return min(max(0, min(times) - now), DAY) / SECOND if times else None
+
+    def _now(self) -> Span:
+        return self._clock.elapsed()
+
+    # What other threads request.
+
+    def wind_down(self) -> None:
+        """Let all jobs that the pool has run to their ends, and end then."""
+        self._stopping = True
+        self._dispatcher.returns = False
+
+    def end_now(self) -> None:
+        """Kill all children, and end then."""
+        self.wind_down()
+        self._killed = True
+        self._patient_until = self._now() + GRACE
+        for child in self._children:
+            self._kill(child)
+
+    def signal_job(self, token: str, number: int) -> None:
+        """Send a signal to the child that runs this job; end the job if it waits."""
+        for child in self._children:
+            if token in [job.token for job in child.jobs]:
+                self._dispatcher.reclaim(child)
+                # The last one left is what runs, though its beginning may not be told.
+                if child.jobs and child.jobs[-1].token == token:
+                    child.change(Change.RETIRE)  # nothing else shall be hit
+                    child.server.kill(child.number, number)
+        self._dispatcher.drop(token)
+        self._dispatcher.return_surplus()
+
+    def retire_all(self) -> None:
+        """Have new children run all that has not begun."""
+        for child in self._children:
+            child.change(Change.RETIRE)
+            self._dispatcher.reclaim(child)
+        self._dispatcher.return_surplus()
+
+    # What becomes of fork servers and children.
+
+    def child_ended(self, number: int, status: int) -> None:
+        """Reap the child of this number."""
+        self._reap(number, words_of(status))
+
+    def server_died(self, server: ForkServer, *, was_ready: bool) -> None:
+        """Reap all children of this fork server."""
+        if self._killed:
+            pass  # as it should be
+        elif was_ready:
+            words = "the process that forks children died, and they with it"
+            logger.error(words, extra={"event": "pool.forkserver"})
+        else:
+            self._pause_starts(f"no process to fork children from: {server.fault}")
+        for child in self._children:
+            if child.server is server:
+                self._reap(child.number, words_of(signal.SIGKILL))
+
+    def server_replaced(self) -> None:
+        """Have children of the new fork server run all that has not begun."""
+        self.retire_all()
+
+    def _is_needed(self, server: ForkServer) -> bool:
+        return any(child.server is server for child in self._children)
+
+    # Starts.
+
+    def _spawn_children(self) -> None:
+        """Have as many children as are wanted: none any more when all work is done."""
+        if self._stopping and not self._dispatcher.has_work:
+            self._dismiss_all()
+        elif not self._killed and self._no_start_before <= self._now():
+            try:
+                self._fill_up()
+            except OSError as error:  # of processes, files or memory there are no more
+                self._pause_starts(f"cannot fork: {error}")
+
+    def _fill_up(self) -> None:
+        if server := self._servers.ready():
+            for _ in range(self._children.size - self._children.staying):
+                self._spawn_child(server)
+
+    def _spawn_child(self, server: ForkServer) -> None:
+        number, place = next(self._numbers), self._children.free_place()
+        claims = Claims()
+        try:
+            channel = server.fork(number, place, claims.reader)
+        except OSError:
+            claims.close()
+            raise
+        channel.setblocking(False)
+        child = Child(number, place, server, channel, claims)
+        self._children.add(child)
+        if self._alive_timeout:
+            child.deadline = self._now() + span_of(self._alive_timeout)
+        attend = partial(self._attend, child)
+        self._selector.register(channel, selectors.EVENT_READ, attend)
+
+    def _pause_starts(self, why: str) -> None:
+        self._no_start_before = self._now() + PAUSE
+        self._failed_starts += 1
+        if self._failed_starts == 1:
+            words = "%s; trying again every %d s"
+            event = {"event": "pool.start_failed"}
+            logger.warning(words, why, PAUSE // SECOND, extra=event)
+
+    # Ends.
+
+    def _dismiss_surplus(self) -> None:
+        """Let go of idle children while there are too many; of others once idle."""
+        surplus = self._children.staying - self._children.size
+        if surplus > 0:
+            for child in self._children.idle[:surplus]:
+                self._dismiss(child)
+
+    def _dismiss_retired(self) -> None:
+        for child in self._children:
+            retires = child.state is ChildState.RETIRING
+            if retires and child.pid and not child.jobs:
+                self._dismiss(child)
+
+    def _dismiss_all(self) -> None:
+        for child in self._children:
+            if child.state.stays:
+                self._dismiss(child)
+
+    def _dismiss(self, child: Child) -> None:
+        """Ask a child that has nothing to do to leave."""
+        self._expect_to_leave(child)
+        with suppress(OSError):
+            child.channel.shutdown(socket.SHUT_WR)
+
+    def _expect_to_leave(self, child: Child) -> None:
+        child.change(Change.LEAVE)
+        child.deadline = self._now() + GRACE
+
+    def _end_the_late(self) -> None:
+        now = self._now()
+        for child in self._children:
+            if child.deadline and child.deadline <= now:
+                if self._has_gone_on(child):
+                    continue
+                if not child.pid:
+                    self._give_up(child, "it took too long")
+                self._kill(child, Change.EXPIRE)
+        if self._patient_until and self._patient_until <= now:
+            self._patient_until = None
+            self._end_by_force()
+
+    def _has_gone_on(self, child: Child) -> bool:
+        """Return whether its late job has ended, and the word of that is on its way."""
+        self._dispatcher.reclaim(child)
+        if len(child.jobs) < 2:
+            return False
+        now = self._now()
+        limit = span_of(child.jobs[0].time_limit or 0)
+        child.deadline = now + GRACE
+        return now - child.began - limit < GRACE
+
+    def _end_by_force(self) -> None:
+        """Wait no longer for those who outlive even SIGKILL, or do not pass it on."""
+        words = "%d processes did not end when they were killed"
+        logger.error(words, len(self._children), extra={"event": "pool.forced"})
+        self._servers.kill_all()
+
+    def _give_up(self, child: Child, fault: str) -> None:
+        """Hear no more of what the child says, if it says anything."""
+        child.fault = fault
+        self._turn_away(child)
+
+    def _kill(self, child: Child, why: Change = Change.KILL) -> None:
+        """Have the child killed; what it said until then still counts."""
+        child.deadline = None
+        dies = child.state.dies
+        child.change(why)
+        if not dies:
+            # Or the blow may hit another job than the one meant.
+            self._dispatcher.reclaim(child)
+            child.server.kill(child.number)
+
+    def _reap(self, number: int, how: str) -> None:
+        """Take the child's last words, and tell what became of its job otherwise."""
+        child = self._children.remove(number)
+        while self._listen(child):
+            pass
+        self._turn_away(child)
+        child.close()
+        if child.jobs:
+            self._dispatcher.lose(child, how)
+        elif self._killed or child.state is ChildState.LEAVING:
+            pass  # as it should be
+        elif not child.pid:
+            how = child.fault or how
+            self._pause_starts(f"a child ended before it was ready: {how}")
+        else:
+            words = "an idle child ended: %s"
+            logger.warning(words, how, extra={"event": "pool.idle_end"})
+
+    # What goes to a child and what comes from it.
+
+    def _attend(self, child: Child, events: int) -> None:
+        if child not in self._children:
+            return  # reaped a moment ago
+        if events & selectors.EVENT_WRITE:
+            self._send(child)
+        if events & selectors.EVENT_READ:
+            self._listen(child)
+
+    def _send(self, child: Child) -> None:
+        """Write what the channel takes now, and the rest when it takes more."""
+        more = child.send()
+        key = self._selector.get_key(child.channel)
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if more else 0)
+        if events != key.events:
+            self._selector.modify(child.channel, events, key.data)
+
+    def _listen(self, child: Child) -> bool:
+        """Hear what the child has said; False when there is nothing, now or ever."""
+        if child.fault:
+            return False
+        try:
+            for words in child.receive():
+                self._take(child, words)
+        except BlockingIOError:
+            return False
+        except ChannelEnded:
+            fault = ""
+        except BrokenFrame as error:
+            fault = f"it sent a broken frame: {error}"
+        else:
+            return True
+        # It is dead, or cannot be talked to any more: both end it.
+        self._give_up(child, fault)
+        self._kill(child)
+        return False
+
+    def _take(self, child: Child, words: Ready | Report) -> None:
+        if isinstance(words, Ready):
+            child.become_ready(words.pid)
+            self._failed_starts = 0
+            return
+        self._dispatcher.end(child, words)
+        if words.leaving:
+            self._dispatcher.reclaim(child)
+            self._expect_to_leave(child)
+            self._dispatcher.return_surplus()
+
+    def _turn_away(self, child: Child) -> None:
+        with suppress(KeyError):  # done already
+            self._selector.unregister(child.channel)
+
+
+def words_of(status: int) -> str:
+    """Say how a process ended, from its wait status."""
+    if not os.WIFSIGNALED(status):
+        return f"exit status {os.waitstatus_to_exitcode(status)}"
+    number = os.WTERMSIG(status)
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:  # a real-time signal
+        return f"signal {number}"

@@ -1,0 +1,179 @@
+"""What a schedule file says: its rows, and reading them beside the leader's writing.
+
+It is an SQLite file as sqlitedict makes it, each value a text of JSON, so that anyone
+can look into it and opening it runs no code:
+
+ledger    entry -> {"slot", "fingerprint", "total_run_count", "last_run_at"}
+dropped   entry -> {reason: how many slots were dropped for it}
+meta      "namespace", "timezone", "term" (the largest number seen), "era"
+
+`slot` is in milliseconds since the epoch; the format's version is SQLite's
+`user_version`.
+"""
+
+import logging
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias, TypeVar
+
+import msgspec
+
+from beatd.errors import ScheduleFileError
+from beatd.instant import datetime_of, instant_of
+from beatd.storage.sqlite_file import SCHEDULE_FILE, State, look, query
+from beatd.timetable.entry import Mark
+
+logger = logging.getLogger(__name__)
+
+TABLES = ("ledger", "dropped", "meta")
+
+_NAMED = 5
+"""How many rows that cannot be read are named, at most."""
+
+_CONFIG = 78
+"""The exit status of a bad configuration (sysexits.h)."""
+
+_FIRST = instant_of(datetime.min.replace(tzinfo=UTC))
+_LAST = instant_of(datetime.max.replace(tzinfo=UTC))
+
+_Slot = Annotated[int, msgspec.Meta(ge=_FIRST, le=_LAST)]
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**48)]
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class _Row(msgspec.Struct):
+    """One entry's value in `ledger`, in the words that users know."""
+
+    slot: _Slot
+    fingerprint: str
+    total_run_count: _Count
+    last_run_at: _Moment | None
+
+
+_row = msgspec.json.Decoder(_Row)
+_counts = msgspec.json.Decoder(dict[str, _Count])
+META: dict[str, msgspec.json.Decoder[Any]] = {
+    "namespace": msgspec.json.Decoder(str),
+    "timezone": msgspec.json.Decoder(str),
+    "term": msgspec.json.Decoder(_Count),
+    "era": msgspec.json.Decoder(_Count),
+}
+
+Pair: TypeAlias = tuple[Any, Any]
+"""A row as SQLite gives it; texts are bytes, and a stranger may have put in others."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a schedule file says."""
+
+    marks: Mapping[str, Mark] = field(default_factory=dict)
+    dropped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    namespace: str = ""
+    timezone: str = ""
+    term: int = 0
+    era: int = 0
+
+
+def view(path: Path) -> View:
+    """Read the file, beside a leader that writes it; make, change and lock nothing.
+
+    A file that is not there says nothing. Rows that cannot be understood are left out
+    and named in the log. Raises ScheduleFileError.
+    """
+    seen, bad = understand(tables_of(path, TABLES))
+    if bad:
+        more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        logger.warning(
+            "%s: rows that cannot be understood are passed over: %s%s",
+            path,
+            ", ".join(bad[:_NAMED]),
+            more,
+            extra={"event": "file.bad_rows"},
+        )
+    return seen
+
+
+def tables_of(path: Path, names: Sequence[str]) -> dict[str, list[Pair]]:
+    found = look(path, SCHEDULE_FILE)
+    match found.state:
+        case State.ABSENT:
+            return {}
+        case State.REFUSED:
+            raise unusable(path, found.problem)
+        case State.DAMAGED:
+            raise unusable(path, f"is damaged: {found.problem}")
+    try:
+        tables = query(path, *(f"SELECT key, value FROM {name}" for name in names))
+    except (OSError, sqlite3.Error) as error:
+        raise unusable(path, f"cannot be read: {error}") from error
+    return dict(zip(names, tables, strict=True))
+
+
+def view_of(path: Path, table: str) -> View:
+    """Read one table only, and pass over in silence what cannot be understood."""
+    seen, _ = understand(tables_of(path, [table]))
+    return seen
+
+
+def understand(tables: Mapping[str, list[Pair]]) -> tuple[View, list[str]]:
+    """Give what the rows say, and the names of those that say nothing."""
+    bad: list[str] = []
+    marks = _understood(tables.get("ledger", []), lambda _, value: _mark_of(value), bad)
+    dropped = _understood(
+        tables.get("dropped", []), lambda _, value: _counts.decode(value), bad
+    )
+    meta = _understood(
+        tables.get("meta", []), lambda name, value: META[name].decode(value), bad
+    )
+    return View(marks, dropped, **meta), bad
+
+
+def _understood(
+    rows: list[Pair], decode: Callable[[str, Any], _T], bad: list[str]
+) -> dict[str, _T]:
+    """Decode each row; name in `bad` the ones that are not what we write."""
+    good = {}
+    for key, value in rows:
+        try:
+            name = str(key, "utf-8")
+            good[name] = decode(name, value)
+        except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError):
+            bad.append(repr(key)[:80])
+    return good
+
+
+def _mark_of(value: bytes) -> Mark:
+    row = _row.decode(value)
+    last = None if row.last_run_at is None else instant_of(row.last_run_at)
+    return Mark(row.slot, row.fingerprint, row.total_run_count, last)
+
+
+def ledger_rows(marks: Mapping[str, Mark]) -> list[tuple[str, str]]:
+    return [(entry, encode(_row_of(mark))) for entry, mark in marks.items()]
+
+
+def _row_of(mark: Mark) -> _Row:
+    last = None if mark.last is None else datetime_of(mark.last)
+    return _Row(mark.slot, mark.fingerprint, mark.runs, last)
+
+
+def encoded_rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(name, encode(value)) for name, value in values.items()]
+
+
+def encode(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def unusable(path: Path, problem: str) -> ScheduleFileError:
+    message = (
+        f"{path} {problem}\n"
+        "  it was left as it is; --schedule-filename names another file"
+    )
+    return ScheduleFileError(message, _CONFIG)

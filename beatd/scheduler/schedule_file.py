@@ -1,0 +1,401 @@
+"""The schedule file: this host's copy of the ledger, for people and for the next start.
+
+What its rows say is in file_view.py. The broker's ledger is what makes a slot run once:
+this copy is written after it, and may lag behind or be lost.
+"""
+
+import logging
+import os
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from sqlitedict import SqliteDict
+
+from beatd.brokers.base import LedgerCopy
+from beatd.clock import Clock
+from beatd.errors import ScheduleFileError
+from beatd.instant import datetime_of
+from beatd.scheduler.file_view import (
+    META,
+    TABLES,
+    Pair,
+    View,
+    encode,
+    encoded_rows,
+    ledger_rows,
+    understand,
+    unusable,
+    view,
+    view_of,
+)
+from beatd.storage.file_lock import FileLock
+from beatd.storage.sqlite_file import (
+    SCHEDULE_FILE,
+    State,
+    damage,
+    look_to_write,
+    make,
+    set_aside,
+)
+from beatd.timetable.entry import Mark
+
+logger = logging.getLogger(__name__)
+
+# It logs each failed statement, with a stack; we say once what is wrong.
+logging.getLogger("sqlitedict").setLevel(logging.CRITICAL)
+
+_MAKE = 'CREATE TABLE "{}" (key TEXT PRIMARY KEY, value BLOB)'
+"""As sqlitedict makes its tables; here in one step with the file's marks."""
+
+_ROWS = 250
+"""Rows in one statement: sqlitedict hands statements to its thread one by one."""
+
+_BUSY_TIMEOUT = 200
+"""Milliseconds that a flush waits for who else writes: the scheduler waits with it."""
+
+_T = TypeVar("_T")
+
+
+class ScheduleFile:
+    """The schedule file of one process; the one that has its lock may write it.
+
+    While it cannot be written, what was recorded stays in memory and each flush tries
+    again; `trouble` says why. All methods are for one thread.
+    """
+
+    def __init__(
+        self, path: Path, *, namespace: str, timezone: str, clock: Clock
+    ) -> None:
+        """Look at the file; it is made when it is first locked.
+
+        Raises ScheduleFileError for a file that is not ours or cannot be written, and
+        leaves it as it is. One of ours that is damaged is no error.
+        """
+        self.path = path
+        self.trouble = ""
+        self._namespace = namespace
+        self._timezone = timezone
+        self._clock = clock
+        self._words = _words(clock)
+        self._tables: _Tables | None = None
+        self._wanted = False
+        self._changes = _Changes()
+        self._read: Mapping[str, Mark] = {}
+        self._term = 0
+        found = look_to_write(path, SCHEDULE_FILE)
+        if found.state is State.REFUSED:
+            raise unusable(path, found.problem)
+        self._lock = FileLock(path.with_name(f"{path.name}.lock"))
+        if found.state is State.OURS:
+            self._check_namespace()
+
+    def try_lock(self) -> bool:
+        """Take the file for this process; False while another one has it."""
+        self._wanted = True
+        self._open()
+        return self._lock.held
+
+    def unlock(self) -> None:
+        """Let others take the file; what was not written, the broker still knows."""
+        self._wanted = False
+        self._changes = _Changes()
+        self._close_tables()
+        self._lock.unlock()
+
+    def read(self) -> LedgerCopy:
+        """Give the ledger as it was last written; an empty one if it cannot be read."""
+        try:
+            seen = view(self.path)
+        except ScheduleFileError as error:
+            self._say(str(error))
+            seen = View()
+        self._read = seen.marks
+        self._term = max(self._term, seen.term)
+        return LedgerCopy(seen.marks, seen.era)
+
+    def highest_term(self) -> int:
+        """Give the largest term number seen, by us or by who writes the file now."""
+        if not self._lock.held:
+            with suppress(ScheduleFileError):
+                self._term = max(self._term, view_of(self.path, "meta").term)
+        return self._term
+
+    def rewrite(
+        self, marks: Mapping[str, Mark], gone: Collection[str], era: int, term: int
+    ) -> None:
+        """Make the file say this ledger, era and term, at once."""
+        # Most rows are as they were read; but only under the lock are they so still.
+        same = self._read if self._tables else {}
+        self._read = {}
+        changed = {name: mark for name, mark in marks.items() if same.get(name) != mark}
+        self._term = max(self._term, term)
+        self._changes.record(changed)
+        self._changes.forget(gone)
+        self._changes.meta |= {
+            "namespace": self._namespace,
+            "timezone": self._timezone,
+            "term": self._term,
+            "era": era,
+        }
+        self.flush()
+
+    def record(
+        self, marks: Mapping[str, Mark], dropped: Mapping[tuple[str, str], int]
+    ) -> None:
+        """Keep these rows, and count what was dropped, at the next flush."""
+        self._changes.record(marks)
+        self._changes.count(dropped)
+
+    def flush(self) -> None:
+        """Write what was recorded, in one transaction."""
+        if not (self._wanted and self._changes):
+            return
+        if self._tables and not self._tables.is_at(self.path):
+            self._save_lost(self._tables)
+        tables = self._open()
+        if tables is None:
+            return
+        try:
+            tables.write(self._changes)
+        except (OSError, sqlite3.Error) as error:
+            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+                # Opened anew the next time: that finds out whether it is damaged.
+                self._close_tables()
+            self._say(f"{self.path} cannot be written: {error}")
+            return
+        self._changes = _Changes()
+        self._well()
+
+    def _check_namespace(self) -> None:
+        try:
+            theirs = view_of(self.path, "meta").namespace
+        except ScheduleFileError:
+            return  # who locks it finds out what is wrong
+        if theirs not in ("", self._namespace):
+            problem = (
+                f"belongs to the namespace {theirs!r},"
+                f" and these settings say {self._namespace!r}"
+            )
+            raise unusable(self.path, problem)
+
+    def _open(self) -> "_Tables | None":
+        """Lock and open the file, as far as that is not done; None: it cannot be."""
+        try:
+            if not self._lock.try_lock(self._words):
+                holder = self._lock.holder() or "which does not say who it is"
+                self._say(f"{self.path} is in use by another beatd ({holder})")
+                return None
+            self._tables = self._tables or self._prepare()
+        except (OSError, sqlite3.Error) as error:
+            self._say(f"{self.path} cannot be written: {error}")
+        except ScheduleFileError as error:
+            self._say(str(error))
+        return self._tables
+
+    def _prepare(self) -> "_Tables":
+        """Open the file; made if there is none, set aside first if it is damaged."""
+        found = look_to_write(self.path, SCHEDULE_FILE)
+        if found.state is State.REFUSED:
+            raise unusable(self.path, found.problem)
+        if found.state is State.OURS:
+            problem = damage(self.path, TABLES)
+        else:
+            problem = found.problem
+        if problem:
+            self._set_aside(problem)
+        if problem or found.state is State.ABSENT:
+            make(self.path, SCHEDULE_FILE, [_MAKE.format(name) for name in TABLES])
+        return _Tables(self.path, view_of(self.path, "dropped").dropped)
+
+    def _set_aside(self, problem: str) -> None:
+        stamp = f"{datetime_of(self._clock.now()):%Y%m%dT%H%M%S}"
+        aside = set_aside(self.path, stamp)
+        logger.warning(
+            "%s is damaged (%s): kept as %s, made anew from the broker's ledger",
+            self.path,
+            problem,
+            aside.name,
+            extra={"event": "file.damaged"},
+        )
+
+    def _save_lost(self, tables: "_Tables") -> None:
+        """Take over what a file held that somebody removed while we had it open."""
+        logger.warning(
+            "%s was removed or replaced while in use: it is written anew",
+            self.path,
+            extra={"event": "file.lost"},
+        )
+        with suppress(sqlite3.Error):
+            old, _ = understand(tables.read())
+            self._changes.put_under(old)
+        self._close_tables()
+
+    def _close_tables(self) -> None:
+        tables, self._tables = self._tables, None
+        if tables:
+            tables.close()
+
+    def _say(self, problem: str) -> None:
+        if problem != self.trouble:
+            logger.warning("%s", problem, extra={"event": "file.trouble"})
+        self.trouble = problem
+
+    def _well(self) -> None:
+        if self.trouble:
+            logger.warning(
+                "%s is written again", self.path, extra={"event": "file.back"}
+            )
+        self.trouble = ""
+
+
+@dataclass
+class _Changes:
+    """What the next transaction writes: the last word on each entry."""
+
+    marks: dict[str, Mark] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+    """Entries to remove; none of them is in `marks`."""
+    dropped: dict[str, dict[str, int]] = field(default_factory=dict)
+    """To be added to the counts in the file."""
+    meta: dict[str, str | int] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.marks or self.gone or self.dropped or self.meta)
+
+    def record(self, marks: Mapping[str, Mark]) -> None:
+        self.marks.update(marks)
+        self.gone -= marks.keys()
+
+    def forget(self, gone: Collection[str]) -> None:
+        self.gone.update(gone)
+        for entry in gone:
+            self.marks.pop(entry, None)
+            self.dropped.pop(entry, None)
+
+    def count(self, dropped: Mapping[tuple[str, str], int]) -> None:
+        for (entry, reason), number in dropped.items():
+            counts = self.dropped.setdefault(entry, {})
+            counts[reason] = counts.get(reason, 0) + number
+
+    def put_under(self, old: View) -> None:
+        """Add what `old` says and these changes do not."""
+        kept = old.marks.keys() - self.gone
+        self.marks = {name: old.marks[name] for name in kept} | self.marks
+        for entry, counts in old.dropped.items():
+            if entry not in self.gone:
+                self.count({(entry, reason): n for reason, n in counts.items()})
+        for name in META.keys() - self.meta.keys():
+            self.meta[name] = getattr(old, name)
+
+
+class _Tables:
+    """The file, open for its only writer.
+
+    All tables go through one connection of sqlitedict, so that a transaction spans
+    them. Beginning and commit are statements like others: an error in sqlitedict's own
+    commit() (a full disk) ends its thread, and the caller would wait for ever.
+    """
+
+    def __init__(self, path: Path, dropped: Mapping[str, Mapping[str, int]]) -> None:
+        """Open a file that has all tables; `dropped` are the counts in it."""
+        self._ledger = SqliteDict(
+            str(path),
+            tablename="ledger",
+            journal_mode="WAL",
+            encode=encode,
+            decode=msgspec.json.decode,
+            outer_stack=False,
+        )
+        self._dropped = dict(dropped)
+        self._identity = _identity(path)
+        # sqlitedict turns this off: a power cut could leave a damaged file.
+        self._run("PRAGMA synchronous = NORMAL")
+        # Its own time-out is as long as a lead lives.
+        self._run(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}")
+
+    def is_at(self, path: Path) -> bool:
+        """Whether the path still names this file."""
+        return _identity(path) == self._identity
+
+    def write(self, changes: _Changes) -> None:
+        """Write all of it or, with an sqlite3.Error, nothing."""
+        dropped = {
+            entry: _sum(self._dropped.get(entry, {}), counts)
+            for entry, counts in changes.dropped.items()
+        }
+        self._run("BEGIN IMMEDIATE")
+        try:
+            self._delete("ledger", changes.gone)
+            self._delete("dropped", changes.gone)
+            self._replace("ledger", ledger_rows(changes.marks))
+            self._replace("dropped", encoded_rows(dropped))
+            self._replace("meta", encoded_rows(changes.meta))
+            self._run("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._run("ROLLBACK")
+            raise
+        for entry in changes.gone:
+            self._dropped.pop(entry, None)
+        self._dropped |= dropped
+
+    def read(self) -> dict[str, list[Pair]]:
+        """Give all rows, also of a file that has no name any more."""
+        select = "SELECT CAST(key AS BLOB), CAST(value AS BLOB) FROM {}"
+        return {
+            name: list(self._ledger.conn.select(select.format(name))) for name in TABLES
+        }
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):
+            # Leaves an empty WAL: one that outlived its file would spoil another's.
+            self._run("PRAGMA wal_checkpoint(TRUNCATE)")
+        with suppress(sqlite3.Error):
+            self._ledger.close()
+
+    def _delete(self, table: str, keys: Collection[str]) -> None:
+        for part in _parts(list(keys)):
+            marks = ", ".join("?" * len(part))
+            self._run(f"DELETE FROM {table} WHERE key IN ({marks})", part)
+
+    def _replace(self, table: str, rows: list[tuple[str, str]]) -> None:
+        for part in _parts(rows):
+            values = ", ".join(["(?, ?)"] * len(part))
+            self._run(
+                f"REPLACE INTO {table} (key, value) VALUES {values}",
+                [text for row in part for text in row],
+            )
+
+    def _run(self, sql: str, values: Sequence[str] = ()) -> None:
+        """Run one statement in sqlitedict's thread and wait until it is done."""
+        self._ledger.conn.select_one(sql, values)
+
+
+def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {
+        key: one.get(key, 0) + other.get(key, 0) for key in one.keys() | other.keys()
+    }
+
+
+def _parts(items: list[_T]) -> Iterator[list[_T]]:
+    for start in range(0, len(items), _ROWS):
+        yield items[start : start + _ROWS]
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Say which file the path names just now."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _words(clock: Clock) -> str:
+    started = datetime_of(clock.now())
+    return f"pid {os.getpid()} on this host, started {started:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,191 @@
+"""Running as a program of the system: background, pid file, user, umask."""
+
+import grp
+import os
+import posix
+import pwd
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from beatd.errors import ConfigError
+from beatd.storage.file_lock import FileLock
+
+_TELLER = "BEATD_DETACHED"
+"""What a process in the background finds in its environment: a descriptor by which it
+tells that it has begun."""
+
+
+@dataclass(slots=True)
+class _Start:
+    """How this process came to be."""
+
+    folder: Path
+    """Where the command was given."""
+    teller: int | None = None
+
+    @classmethod
+    def from_environment(cls) -> "_Start":
+        said = os.environ.pop(_TELLER, None)  # for us, and not for what tasks start
+        if said is not None:
+            os.set_inheritable(int(said), False)
+        return cls(Path.cwd(), None if said is None else int(said))
+
+
+_start = _Start(Path())
+
+
+def remember_start() -> None:
+    """Take note of where and how the command was given, before anything changes it."""
+    global _start
+    _start = _Start.from_environment()
+
+
+def wants_detaching(detach: bool | None) -> bool:
+    """Say whether this process is still in the foreground, and is not to be."""
+    return bool(detach) and _start.teller is None
+
+
+def detach(executable: str | None) -> NoReturn:
+    """Start the same command again in the background, and end this process.
+
+    The new process has no terminal and leads no session. It starts from scratch, as
+    Celery's does: nothing that was loaded here is carried over. This process ends when
+    the new one has begun (`begun`), or with its status if it ends before that; until
+    then both write to the same place.
+    """
+    # Not by the functions of `os`, in place of which gevent may have put its own.
+    pid = posix.fork()
+    if pid:
+        _, status = posix.waitpid(pid, 0)
+        os._exit(_status_of(status))
+    os.setsid()
+    listener, teller = os.pipe()
+    pid = posix.fork()
+    if pid == 0:
+        _start_again(executable or sys.executable, teller)
+    os.close(teller)
+    if os.read(listener, 1):
+        os._exit(os.EX_OK)
+    _, status = posix.waitpid(pid, 0)
+    os._exit(_status_of(status))
+
+
+def _start_again(python: str, teller: int) -> NoReturn:
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.set_inheritable(teller, True)
+    environ = {**os.environ, _TELLER: str(teller)}
+    try:
+        os.chdir(_start.folder)  # --workdir counts from there
+        os.execvpe(python, [python, *sys.orig_argv[1:]], environ)
+    except OSError as error:
+        sys.stderr.write(f"error: cannot start {python}: {error.strerror}\n")
+        sys.stderr.flush()
+        os._exit(os.EX_CONFIG)
+
+
+def _status_of(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def begun() -> None:
+    """Let go of whoever waits for this process to be in the background.
+
+    What it prints from now on goes nowhere. Nothing to a process that is not.
+    """
+    teller, _start.teller = _start.teller, None
+    if teller is None:
+        return
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream:
+            stream.flush()
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    os.close(null)
+    with suppress(OSError):  # it did not wait
+        os.write(teller, b"\n")
+    os.close(teller)
+
+
+@contextmanager
+def pid_file(path: Path | None) -> Iterator[None]:
+    """Hold `path` with our process id in it; a stale file never blocks a start.
+
+    Held by a kernel lock, which ends with its process. Raises ConfigError while
+    another process holds it, or when it cannot be written.
+    """
+    if path is None:
+        yield
+        return
+    lock = FileLock(path, mode=0o644)
+    try:
+        taken = lock.try_lock(f"{os.getpid()}\n")
+    except OSError as error:
+        raise ConfigError(str(path), [f"--pidfile: {error.strerror}"]) from error
+    if not taken:
+        problem = f"--pidfile: process {lock.holder() or 'unknown'} runs and holds it"
+        raise ConfigError(str(path), [problem])
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # gone, or in a directory that is not ours any more
+            path.unlink()
+        lock.unlock()
+
+
+def umask_of(text: str) -> int:
+    """Read a umask as Celery does: octal with a leading 0, else decimal.
+
+    Raises ConfigError for what is none.
+    """
+    try:
+        mask = int(text, 8 if text.startswith("0") else 10)
+    except ValueError:
+        mask = -1
+    if not 0 <= mask <= 0o777:
+        expected = "expected octal with a leading 0, as 022, or decimal, as 18"
+        raise ConfigError("--umask", [f"{expected}; got {text!r}"])
+    return mask
+
+
+def become(user: str | None, group: str | None) -> None:
+    """Drop to this user and group, given by name or number.
+
+    A user comes with the groups that it is a member of. Raises ConfigError for one that
+    does not exist, and when we may not.
+    """
+    uid, gid, name = _identity(user, group)
+    if gid is None or (uid in (None, os.geteuid()) and gid == os.getegid()):
+        return
+    try:
+        os.setgid(gid)
+        os.initgroups(name, gid) if name else os.setgroups([gid])
+        if uid is not None:
+            os.setuid(uid)
+    except PermissionError as error:
+        problem = "only root can change user or group; leave them out, or start as root"
+        raise ConfigError("--uid, --gid", [problem]) from error
+
+
+def _identity(
+    user: str | None, group: str | None
+) -> tuple[int | None, int | None, str | None]:
+    """Give user, group and the user's name; a user never comes without a group."""
+    try:
+        gid = None
+        if group:
+            gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+        if not user:
+            return None, gid, None
+        entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+    except KeyError as error:
+        if user and user.isdigit() and gid is not None:
+            return int(user), gid, None  # as in a container that knows no names
+        raise ConfigError("--uid, --gid", [f"no such user or group: {error}"]) from None
+    return entry.pw_uid, entry.pw_gid if gid is None else gid, entry.pw_name

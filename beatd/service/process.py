@@ -1,0 +1,126 @@
+"""This process as the options and the settings want it: user, umask, log, pid file."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from beatd import logs
+from beatd.config.loading import Config, load
+from beatd.config.options import Options
+from beatd.errors import BeatdError, ConfigError
+from beatd.runs import stdout
+from beatd.service import daemon
+from beatd.service.nodes import path_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A scheduler's or a worker's process: what its options say, else the settings."""
+
+    options: Options
+    kind: str
+    """`beat` or `worker`: its settings are called after it."""
+    config: Config
+
+    def become(self) -> None:
+        """Have this process be whose the options want it to be.
+
+        With --detach it is a process in the background that returns from here. Raises
+        ConfigError.
+        """
+        if daemon.wants_detaching(self.options.detach):
+            daemon.detach(self.said("executable"))
+        if umask := self.said("umask"):
+            os.umask(daemon.umask_of(umask))
+        daemon.become(self.said("uid"), self.said("gid"))
+
+    @contextmanager
+    def in_service(self, node: str) -> Iterator[logs.Log]:
+        """Be the node of this name for the block's time: log for it, hold its pid file.
+
+        Raises ConfigError.
+        """
+        pid_file = self.said("pidfile")
+        path = Path(path_of(pid_file, node)) if pid_file else None
+        log = self.begin_log(node)
+        try:
+            with daemon.pid_file(path):
+                yield log
+        except Exception as error:
+            if log.file:  # or else it is about to be said there anyway
+                fault = None if isinstance(error, BeatdError) else error
+                words = "ended by an error: %s"
+                logger.critical(words, error, exc_info=fault, extra={"event": "failed"})
+            raise
+        finally:
+            stdout.restore()
+        logger.info("stopped", extra={"event": "stop"})
+
+    def begin_log(self, node: str) -> logs.Log:
+        """Log for the node of this name from now on, and what is printed, too.
+
+        Raises ConfigError.
+        """
+        settings = self.config.settings
+        level = level_of(settings.worker_redirect_stdouts_level)
+        log = self._log_of(node)
+        if log.set_up() and settings.worker_redirect_stdouts:
+            stdout.redirect(level)
+        return log
+
+    def said(self, name: str) -> str | None:
+        """Give an option, else the setting that stands for it."""
+        value = getattr(self.options, name)
+        if value is None:
+            value = getattr(self.config.settings, f"{self.kind}_{name}")
+        return None if value is None else str(value)
+
+    def _log_of(self, node: str) -> logs.Log:
+        options, settings = self.options, self.config.settings
+        return logs.Log(
+            node,
+            level=level_of(options.loglevel or "WARNING"),
+            file=self.said("logfile"),
+            line=settings.worker_log_format,
+            date=settings.worker_log_datefmt,
+            task_line=settings.worker_task_log_format,
+            task_date=settings.worker_task_log_datefmt,
+            colour=False if options.no_color else settings.worker_log_color,
+            hijack=settings.worker_hijack_root_logger,
+        )
+
+
+def load_config(options: Options, kind: str) -> Process:
+    """Load the config, and leave this process what it is otherwise.
+
+    Raises ConfigError.
+    """
+    logs.dump_stacks_to(2)
+    config = load(options.wanted(), strict=bool(options.strict))
+    return Process(options, kind, config)
+
+
+def begin(options: Options, kind: str) -> Process:
+    """Load the config, and `become` what it and the options say. Raises ConfigError."""
+    process = load_config(options, kind)
+    process.become()
+    return process
+
+
+def level_of(name: str | int) -> int:
+    """Give a level of logging by its name or number.
+
+    Raises ConfigError.
+    """
+    levels = logging.getLevelNamesMapping()
+    try:
+        return levels[name.upper()] if isinstance(name, str) else name
+    except KeyError:
+        expected = ", ".join(levels)
+        problem = f"expected one of {expected}, or a number; got {name!r}"
+        raise ConfigError("worker_redirect_stdouts_level", [problem]) from None

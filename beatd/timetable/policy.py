@@ -1,0 +1,137 @@
+"""What to do with slots that have come: emit, drop with a reason, or hold."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+
+from beatd.instant import Instant
+from beatd.schedules.base import Schedule, slots_between
+from beatd.timetable.entry import Due, Overlap
+
+CATCHUP_STEP = 100
+"""Slots of one entry that one decision emits at most, so that others get their turn."""
+
+
+class Reason(StrEnum):
+    """Why a slot was dropped on purpose."""
+
+    COALESCED = "coalesced"  # a later slot of the same entry took its place
+    MISFIRE = "misfire"  # found later than misfire_grace_time
+    OVERLAP = "overlap"  # the previous run had not ended
+    PAUSED = "paused"  # the entry is not enabled
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """All slots of one entry from `first` to `last`, dropped for one reason."""
+
+    reason: Reason
+    first: Instant
+    last: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of an entry's slots up to and including `until`."""
+
+    emit: tuple[Instant, ...] = ()
+    """Slots to emit, oldest first."""
+    dropped: tuple[Drop, ...] = ()
+    until: Instant | None = None
+    """Every slot up to here is decided; None: nothing is, look again soon."""
+    over: bool = False
+    """The entry's bounds are reached: it names no more slots."""
+
+
+HOLD = Decision()
+OVER = Decision(over=True)
+
+
+def decide(due: Due, now: Instant, busy: bool) -> Decision:
+    """Apply the entry's policy to its slots that have come.
+
+    `busy` says whether the entry's previous run has not ended.
+    """
+    policy = due.entry.policy
+    if policy.end is not None and due.slot > policy.end:
+        return OVER
+    if policy.max_runs is not None and due.mark.runs >= policy.max_runs:
+        return OVER
+    latest = due.latest
+    if policy.end is not None and latest > policy.end:
+        latest = _last_of(due.entry.schedule, due.slot, policy.end)
+    if not policy.enabled:
+        return _drop(Reason.PAUSED, due.slot, latest)
+    if busy and policy.overlap is Overlap.SKIP:
+        return _drop(Reason.OVERLAP, due.slot, latest)
+    if busy and policy.overlap is Overlap.QUEUE_ONE:
+        return HOLD
+    if policy.coalesce or due.slot == latest:
+        return _emit_latest(due, latest, now)
+    return _catch_up(due, latest, now)
+
+
+def _drop(reason: Reason, first: Instant, last: Instant) -> Decision:
+    return Decision(dropped=(Drop(reason, first, last),), until=last)
+
+
+def _emit_latest(due: Due, latest: Instant, now: Instant) -> Decision:
+    if latest <= _too_late(due, now):
+        return _drop(Reason.MISFIRE, due.slot, latest)
+    if due.slot == latest:
+        return Decision(emit=(latest,), until=latest)
+    before = _last_of(due.entry.schedule, due.slot, latest - 1)
+    coalesced = Drop(Reason.COALESCED, due.slot, before)
+    return Decision(emit=(latest,), dropped=(coalesced,), until=latest)
+
+
+def _catch_up(due: Due, latest: Instant, now: Instant) -> Decision:
+    """Emit the oldest slots that are worth it; what is beyond the bounds goes first."""
+    schedule, policy = due.entry.schedule, due.entry.policy
+    first = due.slot
+    dropped = []
+    too_late = min(_too_late(due, now), latest)
+    if first <= too_late:
+        last = _last_of(schedule, first, too_late)
+        dropped.append(Drop(Reason.MISFIRE, first, last))
+        after = schedule.next_after(last)
+        if after is None or after > latest:
+            return Decision(dropped=tuple(dropped), until=last)
+        first = after
+    slots = list(islice(slots_between(schedule, first, latest), policy.max_catchup + 1))
+    if len(slots) > policy.max_catchup:
+        kept = _newest(schedule, first, latest, policy.max_catchup)
+        last = _last_of(schedule, first, kept[0] - 1)
+        dropped.append(Drop(Reason.COALESCED, first, last))
+        slots = kept
+    # A second slot of one step would not wait for the run of the first.
+    emit = slots[: CATCHUP_STEP if policy.overlap is Overlap.ALLOW else 1]
+    if policy.max_runs is not None:
+        emit = emit[: policy.max_runs - due.mark.runs]
+    return Decision(emit=tuple(emit), dropped=tuple(dropped), until=emit[-1])
+
+
+def _newest(
+    schedule: Schedule, first: Instant, latest: Instant, count: int
+) -> list[Instant]:
+    """Give the `count` newest slots up to the slot `latest`, oldest first."""
+    newest = [latest]
+    while len(newest) < count and newest[-1] > first:
+        newest.append(_last_of(schedule, first, newest[-1] - 1))
+    return newest[::-1]
+
+
+def _last_of(schedule: Schedule, first: Instant, until: Instant) -> Instant:
+    """Give the last slot up to `until`, which is not before the slot `first`.
+
+    From `first` on, and not from just before it: some schedules count from there.
+    """
+    return schedule.last_until(until, first) or first
+
+
+def _too_late(due: Due, now: Instant) -> Instant:
+    """Give the newest instant at which a slot would be a misfire by now."""
+    grace = due.entry.policy.misfire_grace
+    if grace is None:
+        return due.slot - 1
+    return now - due.entry.offset - grace - 1

@@ -1,0 +1,246 @@
+"""All entries ordered by their next slot: what is due now, and when to look again."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count, islice
+from typing import TypeAlias
+
+from beatd.instant import Instant, Span
+from beatd.schedules.base import Schedule
+from beatd.timetable.entry import Due, Entry, Mark
+
+_Key: TypeAlias = tuple[str, Span, Instant, Instant]
+
+
+@dataclass(slots=True)
+class _Row:
+    """An entry, its mark, and the group that waits with it (None: no more slots)."""
+
+    entry: Entry
+    mark: Mark
+    group: "_Group | None" = None
+
+
+@dataclass(slots=True)
+class _Group:
+    """Entries that share a schedule, an offset and the next slot: one node."""
+
+    key: _Key
+    schedule: Schedule
+    slot: Instant
+    when: Instant
+    """At this instant the group is looked at: the slot plus the entries' offset."""
+    rows: dict[str, _Row] = field(default_factory=dict)
+    following: Instant | None = None
+    """The slot after; known once the group is due."""
+
+
+class Timetable:
+    """Entries in the order of their next slots.
+
+    Invariant: every slot of an entry up to `mark.slot` was emitted or dropped, and its
+    group's slot is the first one after. A group is in `_heap` exactly while it is in
+    `_groups` and not in `_ready` or `_late`; an empty one is passed over there.
+
+    Entries with equal schedules and offsets come to share one group, so that the work
+    of a slot is done once for all of them, and adding, moving or removing an entry
+    costs O(log n) at most.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[str, _Row] = {}
+        self._groups: dict[_Key, _Group] = {}
+        self._heap: list[tuple[Instant, int, _Group]] = []
+        self._tie = count()
+        # Groups that are due: on their newest slot, and behind it. The second kind
+        # has to wait, so that catching up does not delay what is in time.
+        self._ready: dict[_Key, _Group] = {}
+        self._late: dict[_Key, _Group] = {}
+        self._collected_at: Instant = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (row.entry for row in self._rows.values())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows
+
+    def marks(self) -> dict[str, Mark]:
+        """Give every entry's mark, by name."""
+        return {name: row.mark for name, row in self._rows.items()}
+
+    def mark(self, name: str) -> Mark:
+        """Give one entry's mark."""
+        return self._rows[name].mark
+
+    def place(
+        self, entries: Iterable[Entry], marks: Mapping[str, Mark], now: Instant
+    ) -> dict[str, Mark]:
+        """Add or replace `entries` where their marks say; give the marks that changed.
+
+        An entry without a mark, or with one of other slots, counts from `now`.
+        """
+        changed: dict[str, Mark] = {}
+        upcoming: dict[tuple[str, Instant], Instant | None] = {}
+        for entry in entries:
+            known = marks.get(entry.name)
+            mark = entry.mark_from(known, now)
+            if mark is not known:
+                changed[entry.name] = mark
+            self.remove(entry.name)
+            row = self._rows[entry.name] = _Row(entry, mark)
+            since = _since(row)
+            key = (mark.fingerprint, since)
+            if key not in upcoming:
+                upcoming[key] = entry.schedule.next_after(since)
+            self._join(row, upcoming[key])
+        return changed
+
+    def remove(self, name: str) -> None:
+        """Take an entry out; nothing if there is none."""
+        row = self._rows.pop(name, None)
+        if row is not None:
+            self._leave(row)
+
+    def due(self, now: Instant, limit: int) -> list[Due]:
+        """Look at entries with slots that have come by `now`, at most `limit`.
+
+        Looks and does not take: the same is due again until `advance`, `hold` or
+        `remove` is called. Entries that are on their newest slot come first.
+        """
+        self._collect(now)
+        batch: list[Due] = []
+        for groups in (self._ready, self._late):
+            for group in groups.values():
+                if len(batch) == limit:
+                    return batch
+                batch += _due_of(group, now, limit - len(batch))
+        return batch
+
+    def advance(self, due: Due, mark: Mark) -> None:
+        """Set the entry's mark, and let it wait for the first slot after it."""
+        row = self._rows[due.entry.name]
+        row.mark = mark
+        if mark.slot == due.latest:
+            self._move(row, due.following)
+        else:
+            self._move(row, row.entry.schedule.next_after(mark.slot))
+
+    def hold(self, due: Due, until: Instant) -> None:
+        """Leave the entry's slots undecided, and look at them again at `until`."""
+        row = self._rows[due.entry.name]
+        self._leave(row)
+        self._join(row, due.slot, when=until)
+
+    def finish(self, due: Due) -> None:
+        """Let the entry name no more slots."""
+        self._leave(self._rows[due.entry.name])
+
+    def rewind(self, now: Instant, tolerance: Span) -> dict[str, Mark]:
+        """Set back entries whose marks lie beyond `now`; give their new marks.
+
+        Fixed-time entries never repeat a slot: those that were emitted beyond `now`
+        stay where they are.
+        """
+        ahead = {
+            name: row.mark._replace(slot=now)
+            for name, row in self._rows.items()
+            if row.mark.slot > now + tolerance and _may_go_back(row, now)
+        }
+        self.place([self._rows[name].entry for name in ahead], ahead, now)
+        return ahead
+
+    def next_at(self) -> Instant | None:
+        """Say when to look again; None when no entry has a slot to come."""
+        for group in (
+            *islice(self._ready.values(), 1),
+            *islice(self._late.values(), 1),
+        ):
+            return group.when
+        while self._heap and not self._heap[0][2].rows:
+            self._drop(heappop(self._heap)[2])
+        return self._heap[0][0] if self._heap else None
+
+    def _collect(self, now: Instant) -> None:
+        """Move groups that have come due from the heap to where `due` finds them."""
+        if now < self._collected_at:
+            self._put_back(now)
+        self._collected_at = now
+        while self._heap and self._heap[0][0] <= now:
+            group = heappop(self._heap)[2]
+            if not group.rows:
+                self._drop(group)
+                continue
+            group.following = group.schedule.next_after(group.slot)
+            offset = group.key[1]
+            behind = group.following is not None and group.following + offset <= now
+            (self._late if behind else self._ready)[group.key] = group
+
+    def _put_back(self, now: Instant) -> None:
+        """Move groups to the heap that a clock set back made not due any more."""
+        for groups in (self._ready, self._late):
+            for group in [group for group in groups.values() if group.when > now]:
+                del groups[group.key]
+                heappush(self._heap, (group.when, next(self._tie), group))
+
+    def _move(self, row: _Row, slot: Instant | None) -> None:
+        self._leave(row)
+        self._join(row, slot)
+
+    def _join(
+        self, row: _Row, slot: Instant | None, *, when: Instant | None = None
+    ) -> None:
+        if slot is None:
+            return
+        offset = row.entry.offset
+        if when is None:
+            when = slot + offset
+        key = (row.mark.fingerprint, offset, slot, when)
+        group = self._groups.get(key)
+        if group is None:
+            group = _Group(key, row.entry.schedule, slot, when)
+            self._groups[key] = group
+            heappush(self._heap, (when, next(self._tie), group))
+        group.rows[row.entry.name] = row
+        row.group = group
+
+    def _leave(self, row: _Row) -> None:
+        group = row.group
+        if group is None:
+            return
+        row.group = None
+        del group.rows[row.entry.name]
+        if group.rows:
+            return
+        for groups in (self._ready, self._late):
+            if groups.pop(group.key, None) is not None:
+                self._drop(group)
+
+    def _drop(self, group: _Group) -> None:
+        del self._groups[group.key]
+
+
+def _due_of(group: _Group, now: Instant, limit: int) -> list[Due]:
+    seen = now - group.key[1]
+    latest, following = group.slot, group.following
+    if following is not None and following <= seen:
+        latest = group.schedule.last_until(seen, group.slot) or latest
+        following = group.schedule.next_after(latest)
+    return [
+        Due(row.entry, row.mark, group.slot, latest, following)
+        for row in islice(group.rows.values(), limit)
+    ]
+
+
+def _may_go_back(row: _Row, now: Instant) -> bool:
+    last = row.mark.last
+    return row.entry.schedule.wildcard or last is None or last <= now
+
+
+def _since(row: _Row) -> Instant:
+    """Give the instant after which the entry's next slot is looked for."""
+    start = row.entry.policy.start
+    return row.mark.slot if start is None else max(row.mark.slot, start - 1)

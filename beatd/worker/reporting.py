@@ -1,0 +1,161 @@
+"""What a worker says of its tasks: in the log for people, as events for monitors."""
+
+import logging
+from dataclasses import dataclass
+from signal import Signals
+
+from beatd import signals
+from beatd.brokers.base import Delivery
+from beatd.errors import MessageError, NotRegistered
+from beatd.message import Envelope
+from beatd.results.base import State
+from beatd.results.exceptions import repr_of
+from beatd.runs.report import Fate, Report, one_line
+from beatd.text import shown
+from beatd.worker.events import WorkerEvents
+from beatd.worker.in_flight import InFlight
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TaskReporter:
+    """Says what became of a task, once for each who wants to know."""
+
+    events: WorkerEvents | None = None
+    """None: no monitor can hear anything."""
+    worker: object = None
+    """The sender of signals."""
+
+    def received(self, said: Envelope) -> None:
+        self._log(logging.INFO, "received", said, "received")
+        self._event("received", said)
+        signals.task_received.send(self.worker, request=said)
+
+    def delayed(self, said: Envelope) -> None:
+        """It was received, and waits in the broker for its time."""
+        self._event("delayed", said)
+
+    def started(self, held: InFlight) -> None:
+        self._event("started", held.said)
+
+    def finished(self, held: InFlight, report: Report) -> None:
+        """Tell how a run ended, as its report says it."""
+        said = held.said
+        after = f"after {report.seconds:.3f} s"
+        if report.fate is Fate.REQUEUED:
+            words = f"goes back to its queue: {report.reason}"
+            self._log(logging.INFO, "requeued", said, words)
+            self._event("rejected", said, requeue=True)
+        elif report.fate is Fate.BURIED:
+            self._log(logging.ERROR, "buried", said, f"set aside: {report.reason}")
+            if report.state == State.FAILURE:
+                self._failed(said, report)
+        elif report.state == State.SUCCESS:
+            value = f": {one_line(report.result)}" if report.result else ""
+            self._log(logging.INFO, "succeeded", said, f"succeeded {after}{value}")
+            what = {"result": report.result, "runtime": report.seconds}
+            self._event("succeeded", said, **what)
+        elif report.state == State.RETRY:
+            self._log(logging.INFO, "retried", said, f"is tried again: {report.reason}")
+            what = {"exception": report.exception, "traceback": report.traceback}
+            self._event("retried", said, **what)
+        elif report.state == State.FAILURE:
+            self._log_failure(said, report, f"failed {after}: {report.reason}")
+            self._failed(said, report)
+        else:
+            words = f"ended {after}: {report.reason}"
+            self._log(logging.INFO, "ignored", said, words)
+
+    def timed_out(self, held: InFlight, limit: float, error: Exception) -> None:
+        words = f"ended by force after {limit:g} s"
+        self._log(logging.ERROR, "timed_out", held.said, words)
+        self._event("failed", held.said, exception=repr_of(error), traceback="")
+
+    def lost(self, held: InFlight, reason: str) -> None:
+        """Its process is gone; it may run once more."""
+        words = f"its process is gone: {reason}"
+        self._log(logging.ERROR, "lost", held.said, words)
+
+    def retried(self, held: InFlight, error: Exception) -> None:
+        """Its process is gone, and it is tried again as if it had asked for that."""
+        words = repr_of(error)
+        self._log(logging.INFO, "retried", held.said, f"is tried again: {words}")
+        self._event("retried", held.said, exception=words, traceback="")
+
+    def let_go(self, held: InFlight) -> None:
+        """Its run was ended here: others may have it."""
+        words = "ended here: the worker was cut off, and others may run it"
+        self._log(logging.WARNING, "let_go", held.said, words)
+        self._event("rejected", held.said, requeue=True)
+
+    def given_up(self, held: InFlight, error: Exception) -> None:
+        """It is not run once more."""
+        self._event("failed", held.said, exception=repr_of(error), traceback="")
+
+    def buried(self, delivery: Delivery, reason: str) -> None:
+        """Tell of a message of which nothing can be read."""
+        logger.error(
+            "set aside a message of queue %s: %s",
+            shown(delivery.queue),
+            one_line(reason),
+            extra={"event": "task.buried", "queue": delivery.queue},
+        )
+        error = MessageError(reason)
+        signals.task_rejected.send(self.worker, message=delivery.message, exc=error)
+
+    def buried_failed(self, said: Envelope, reason: str, error: Exception) -> None:
+        self._log(logging.ERROR, "buried", said, f"set aside: {reason}")
+        self._event("failed", said, exception=repr_of(error))
+        if isinstance(error, NotRegistered):
+            what = {"message": said.raw, "exc": error, "name": said.task, "id": said.id}
+            signals.task_unknown.send(self.worker, **what)
+
+    def expired(self, said: Envelope) -> None:
+        self._log(logging.INFO, "expired", said, "has expired")
+        self._revoked(said, expired=True)
+
+    def revoked(self, said: Envelope) -> None:
+        self._log(logging.INFO, "revoked", said, "is revoked, and does not begin")
+        self._revoked(said)
+
+    def terminated(self, held: InFlight, number: int) -> None:
+        words = f"is revoked, and was ended by {Signals(number).name}"
+        self._log(logging.WARNING, "terminated", held.said, words)
+        self._revoked(held.said, terminated=True, signum=int(number))
+
+    def _failed(self, said: Envelope, report: Report) -> None:
+        what = {"exception": report.exception, "traceback": report.traceback}
+        self._event("failed", said, **what)
+
+    def _revoked(
+        self,
+        said: Envelope,
+        *,
+        terminated: bool = False,
+        signum: int | None = None,
+        expired: bool = False,
+    ) -> None:
+        what = {"terminated": terminated, "signum": signum, "expired": expired}
+        self._event("revoked", said, **what)
+
+    def _event(self, event: str, said: Envelope, **fields: object) -> None:
+        if self.events:
+            self.events.task(event, said, **fields)
+
+    def _log_failure(self, said: Envelope, report: Report, words: str) -> None:
+        if report.expected:
+            self._log(logging.INFO, "failed", said, words)
+        else:
+            text = f"{words}\n{report.traceback}".rstrip()
+            self._log(logging.ERROR, "failed", said, text)
+
+    def _log(self, level: int, event: str, said: Envelope, words: str) -> None:
+        logger.log(
+            level,
+            "%s[%s] %s",
+            one_line(said.name),
+            one_line(said.id),
+            words,
+            extra={"event": f"task.{event}", "task": said.task, "id": said.id},
+        )
