@@ -24,14 +24,13 @@ config      settings.notes settings.problems settings.kinds settings.rows
             settings.values settings.reading settings settings.page settings.__main__
 .           source
 config      entries loading options
-.           clock
+.           clock background
 storage     file_lock sqlite_file
 brokers     base memory redis.connection redis.listening redis.wire redis.broadcast
             redis.broker redis sqlite *
 scheduler   file_view leadership loop schedule_file
-worker      stage
 results     base chords disabled ended exceptions encoding redis sqlite *
-events      lamport zone event
+events      lamport zone event sender sent
 tasks       current async_result request task registry shared *
 pools       base limits pending asyncio green prefork prefork.child_state prefork.frames
             prefork.child prefork.places prefork.forkserver_main prefork.forkserver
@@ -40,11 +39,10 @@ pools       base limits pending asyncio green prefork prefork.child_state prefor
 runs        hooks host report stdout coroutines builtin errbacks continuations chords
             execute eager
 app         annotations announcement conf discovery publishing client_results
-            connections remote_control
+            connections remote_control sending application *
 worker      autoscale in_flight rate renewal revoked events reporting
-            sent settle intake backlog outcomes admission
+            settle lease fetcher backlog outcomes admission
 control     pidbox
-app         sending application *
 worker      commands inbox loop
 celery_apps signals reading runner results *
 service     daemon nodes notify wiring
@@ -93,9 +91,6 @@ TODAY = {
     for call in ("date.today", "datetime.now", "datetime.today", "datetime.utcnow")
 }
 """What else says what time it is, and what is called nowhere."""
-
-TO_BE_GIVEN_A_CLOCK = {"worker.stage"}
-"""Modules that read the monotonic clock by themselves as yet."""
 
 MAKERS = {
     # The command line asks brokers that nobody else has open: whether an address is
@@ -308,7 +303,7 @@ def test_only_the_clock_tells_the_time() -> None:
     }
     by_date = [module for module, path in packaged() if calls_in(path) & TODAY]
 
-    assert by_time == {"clock", *TO_BE_GIVEN_A_CLOCK}
+    assert by_time == {"clock"}
     assert by_date == []
 
 

@@ -52,7 +52,7 @@ class Connections:
             return self._broker
 
     @cached_property
-    def voice(self) -> EventFactory | None:
+    def event_factory(self) -> EventFactory | None:
         """Return what makes events of calls for monitors; None if they get none."""
         wanted = self.settings.task_send_sent_event
         if not (wanted and isinstance(self.broker, Broadcast)):

@@ -11,10 +11,10 @@ from beatd.app.connections import Connections
 from beatd.app.publishing import after_publish, before_publish, pauses
 from beatd.brokers.base import Outgoing
 from beatd.errors import BrokerUnavailable
+from beatd.events.sent import sent_with_events
 from beatd.ids import call_id
 from beatd.instant import Instant
 from beatd.message import Sending, template
-from beatd.worker.sent import sent_with_events
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ class CallSender:
         if policy is None:
             policy = dict(connections.settings.task_publish_retry_policy)
         ready = [before_publish(one, connections.router, policy) for one in sends]
-        voice = connections.voice if ready else None
-        return sent_with_events(voice, ready) if voice else ready
+        factory = connections.event_factory if ready else None
+        return sent_with_events(factory, ready) if factory else ready
 
     def send(self, message: Outgoing, options: Mapping[str, Any]) -> None:
         """Send the message of a call; `options` of the call say how often to try.

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from beatd.background import BatchWorker, OnCrash, Outage, Service, retried
 from beatd.brokers.base import Broadcast, Outgoing, Subscription
 from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable, MessageError
@@ -29,7 +30,6 @@ from beatd.results.exceptions import repr_of
 from beatd.routing import Queue, Route
 from beatd.runs.report import one_line
 from beatd.text import shown
-from beatd.worker.stage import Backoff, BatchWorker, OnCrash, Outage, spawn
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +87,11 @@ class Pidbox:
             )
         )
         away = Outage("remote control is cut off", "control")
-        self._away = away
         self.answering = BatchWorker(self._answer, BrokerUnavailable, away)
         self._tried = threading.Event()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._service = Service(
+            retried(self._step, BrokerUnavailable, away), self._hearing.interrupt
+        )
 
     def start(self, on_crash: OnCrash) -> None:
         """Begin to hear and to answer, in two threads.
@@ -100,15 +100,12 @@ class Pidbox:
         command for a worker that says that it is ready and does not hear yet.
         """
         self.answering.start("beatd-answers", on_crash)
-        self._thread = spawn("beatd-control", self._run, on_crash)
+        self._service.start("beatd-control", on_crash)
         self._tried.wait()
 
     def stop(self) -> None:
         """Hear no more; what was answered goes out, if it can at once."""
-        self._stop.set()
-        if self._thread:
-            self._hearing.interrupt()
-            self._thread.join()
+        self._service.stop()
         self._hearing.close()
         self.answering.stop(SECOND)
 
@@ -137,21 +134,13 @@ class Pidbox:
         came = self._broker.ask(Outgoing(route, message), answers, MINGLE)
         return [task_id for raw in came for task_id in self._revoked_in(raw)]
 
-    def _run(self) -> None:
-        pause = Backoff()
-        timeout: Span = 0  # of the first turn, which only begins to hear
-        while not self._stop.is_set():
-            try:
-                self.turn(timeout)
-            except BrokerUnavailable as error:
-                self._away.meet(error)
-                self._stop.wait(pause.lengthen())
-            else:
-                self._away.end()
-                pause.reset()
-            finally:
-                self._tried.set()
-            timeout = LONGEST_WAIT
+    def _step(self) -> Span:
+        try:
+            # The first turn only begins to hear.
+            self.turn(LONGEST_WAIT if self._tried.is_set() else 0)
+        finally:
+            self._tried.set()
+        return 0
 
     # What is heard
 

@@ -1,4 +1,4 @@
-"""What one process says to monitors, in the form that they read."""
+"""The events of one process, and their messages, in the form that monitors read."""
 
 import os
 import uuid
@@ -33,7 +33,7 @@ class EventFactory:
     """
 
     def event(self, kind: str, fields: dict[str, object]) -> dict[str, Any]:
-        """Give the event that happens now: `task-started`, and what there is to say."""
+        """Return an event of this kind, `task-started`, that happens now."""
         now = self.clock.now()
         return {
             "hostname": self.node,
@@ -46,7 +46,7 @@ class EventFactory:
         }
 
     def message(self, key: str, body: object) -> Outgoing:
-        """Give the message of an event, or of a list of them."""
+        """Return the message of an event, or of a list of them."""
         route = Route("", self.settings.event_exchange, key, "fanout")
         notice = Notice({"hostname": self.node}, body)
         serializer = self.settings.event_serializer
@@ -56,6 +56,6 @@ class EventFactory:
         )
 
     def _utcoffset(self, now: Instant) -> float:
-        """Give how far UTC is from the machine's local time, in hours."""
+        """Return how far UTC is from the machine's local time, in hours."""
         offset = datetime_of(now, self.zone).utcoffset()
         return -offset.total_seconds() / 3600 if offset else 0.0

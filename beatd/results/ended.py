@@ -4,9 +4,9 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from beatd.background import Outage
 from beatd.errors import ConfigError, MessageError, ResultUnavailable
 from beatd.results.base import READY_STATES, Keeper, Meta
-from beatd.worker.stage import Outage
 
 
 @dataclass

@@ -33,6 +33,7 @@ from beatd.control.pidbox import Pidbox
 from beatd.errors import ConfigError, MessageError
 from beatd.events.event import EventFactory
 from beatd.events.lamport import LamportClock
+from beatd.events.sent import TaskSentEvents
 from beatd.events.zone import local_time, machine_zone
 from beatd.instant import span_of
 from beatd.pools.base import AsyncRunner
@@ -59,7 +60,6 @@ from beatd.worker.inbox import Crashed, WorkerEvent
 from beatd.worker.loop import Worker
 from beatd.worker.renewal import Modules, Renewed, describe
 from beatd.worker.revoked import StateFile
-from beatd.worker.sent import TaskSentEvents
 from beatd.worker.settle import EndRecorder
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from beatd.clock import Clock
 from beatd.config.settings import Settings
 from beatd.tasks import Registry
+from beatd.worker.fetcher import PrefetchWindow
 from beatd.worker.in_flight import InFlight
-from beatd.worker.intake import PrefetchWindow
 from beatd.worker.rate import Turns, rate_of, sift
 
 logger = logging.getLogger(__name__)

@@ -33,8 +33,8 @@ from beatd.text import shown
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.backlog import Backlog
 from beatd.worker.events import SOFTWARE, WorkerEvents, iso
+from beatd.worker.fetcher import Intake
 from beatd.worker.in_flight import InFlight, stamps_of
-from beatd.worker.intake import Intake
 from beatd.worker.rate import rate_of
 from beatd.worker.revoked import Revocations
 

@@ -1,38 +1,29 @@
 """Events for monitors: what becomes of tasks, and that the worker lives.
 
-The loop only takes note; a thread of its own says it to whoever listens. What cannot be
-said in time is dropped and counted: monitoring is never in the way of work.
+The loop only takes note of them; they are sent in a thread of its own (sender.py).
 """
 
 import itertools
 import logging
 import os
 import platform
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import Any, NamedTuple
 
+from beatd.background import OnCrash, Service
 from beatd.brokers.base import Outgoing, Sender
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Settings
-from beatd.errors import BrokerUnavailable
 from beatd.events.event import EventFactory
 from beatd.events.lamport import LamportClock
-from beatd.instant import SECOND, Span, span_of
+from beatd.events.sender import MOST, EventSender
+from beatd.instant import Span, span_of
 from beatd.message import Envelope
 from beatd.version import __version__
-from beatd.worker.stage import Backoff, OnCrash, Outage, spawn
 
 logger = logging.getLogger(__name__)
-
-MOST = 10_000
-"""Events that wait to be said; more are dropped."""
-
-BATCH = 500
-"""Events of tasks in one message."""
 
 LINGER: Span = 50
 """How long the first event waits for others to go with it."""
@@ -72,17 +63,13 @@ class WorkerEvents:
     """Whether events of tasks are said, too."""
 
     def __post_init__(self) -> None:
-        self._waiting: deque[dict[str, Any]] = deque()
-        self._changed = threading.Condition()
-        self._stopping = threading.Event()
-        self._dropped = 0
         self._announced: dict[str, int] = {}
         self._load: Callable[[], Load] = lambda: Load(0, 0)
-        self._voice = EventFactory(
+        self._factory = EventFactory(
             self.node, self.settings, self.lamport, self.clock, self.machine_zone
         )
-        self._trouble = Outage("events cannot be sent", "events")
-        self._thread: threading.Thread | None = None
+        self._sender = EventSender(self._send, LINGER)
+        self._heart = Service(self._beat)
 
     # From the worker's loop
 
@@ -104,82 +91,46 @@ class WorkerEvents:
         """Say now that the worker lives."""
         self._put_worker("worker-heartbeat", self.interval or 5.0)
 
-    # Its own thread
+    # Beside it
 
     def start(self, load: Callable[[], Load], on_crash: OnCrash) -> None:
-        """Begin to say events, in a thread; `load` is asked from there, too."""
+        """Begin to send events, in threads; `load` is asked from there, too."""
         self._load = load
+        self._sender.start("beatd-events", on_crash)
         if self.interval is not None:
             self._put_worker("worker-online", self.interval)
-        self._thread = spawn("beatd-events", self._run, on_crash)
+            self._heart.start("beatd-heartbeat", on_crash, rest=self._beat_rest)
 
     def stop(self) -> None:
-        """Say what is left, if it can be said at once, and that the worker ends."""
+        """Send what is left, if it can be sent at once, and that the worker ends."""
+        self._heart.stop()
         if self.interval is not None:
             self._put_worker("worker-offline", self.interval)
-        self._stopping.set()
-        with self._changed:
-            self._changed.notify_all()
-        if self._thread:
-            self._thread.join()
+        self._sender.stop()
 
     def turn(self) -> bool:
-        """Say what lies ready; say whether there was anything.
+        """Send what lies ready, here and now; say whether there was anything.
 
-        Raises BrokerUnavailable; what was to be said is tried again next time.
+        Raises BrokerUnavailable; what was to be sent is tried again the next time.
         """
-        with self._changed:
-            ready = list(itertools.islice(self._waiting, MOST))
-        if not ready:
-            return False
-        self.broker.send(list(self._messages(ready)))
-        with self._changed:
-            for _ in ready:
-                self._waiting.popleft()
-            dropped, self._dropped = self._dropped, 0
-        if dropped:
+        return self._sender.turn()
+
+    def _beat(self) -> Span:
+        self.heartbeat()
+        return self._beat_rest
+
+    @property
+    def _beat_rest(self) -> Span:
+        return max(span_of(self.interval or 0), LINGER)
+
+    def _send(self, events: Sequence[dict[str, Any]]) -> None:
+        self.broker.send(list(self._messages(events)))
+        if dropped := self._sender.take_dropped():
             logger.warning(
                 "%d events were dropped: monitors do not know all",
                 dropped,
                 extra={"event": "events.dropped"},
             )
-        return True
-
-    def _run(self) -> None:
-        pause = Backoff()
-        beat_at = self._beat_after(self.clock.elapsed())
-        while not self._stopping.is_set():
-            try:
-                self._wait(beat_at)
-                if beat_at is not None and self.clock.elapsed() >= beat_at:
-                    self.heartbeat()
-                    beat_at = self._beat_after(beat_at)
-                self.turn()
-            except BrokerUnavailable as error:
-                self._trouble.meet(error)
-                self._stopping.wait(pause.lengthen())
-            else:
-                self._trouble.end()
-                pause.reset()
-        try:
-            self.turn()
-        except BrokerUnavailable as error:
-            self._trouble.meet(error)
-
-    def _wait(self, beat_at: Span | None) -> None:
-        left = None if beat_at is None else beat_at - self.clock.elapsed()
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._waiting or self._stopping.is_set(),
-                None if left is None else max(left, 0) / SECOND,
-            )
-        self._stopping.wait(LINGER / SECOND)
-
-    def _beat_after(self, last: Span) -> Span | None:
-        if self.interval is None:
-            return None
-        # After a long pause there is nothing to catch up with.
-        return max(last + span_of(self.interval), self.clock.elapsed())
 
     # Their form
 
@@ -195,13 +146,7 @@ class WorkerEvents:
         self._put(kind, fields)
 
     def _put(self, kind: str, fields: dict[str, object]) -> None:
-        event = self._voice.event(kind, fields)
-        with self._changed:
-            if len(self._waiting) >= MOST:
-                self._dropped += 1
-                return
-            self._waiting.append(event)
-            self._changed.notify_all()
+        self._sender.put([self._factory.event(kind, fields)])
 
     def _announce(self, said: Envelope) -> None:
         self._announced[said.id] = said.retries
@@ -210,12 +155,11 @@ class WorkerEvents:
 
     def _messages(self, events: Iterable[dict[str, Any]]) -> Iterator[Outgoing]:
         for is_task, group in itertools.groupby(events, _is_task):
-            if not is_task:
-                for event in group:
-                    yield self._voice.message(event["type"].replace("-", "."), event)
+            if is_task:
+                yield self._factory.message("task.multi", list(group))
                 continue
-            while batch := list(itertools.islice(group, BATCH)):
-                yield self._voice.message("task.multi", batch)
+            for event in group:
+                yield self._factory.message(event["type"].replace("-", "."), event)
 
 
 def _is_task(event: dict[str, Any]) -> bool:
@@ -236,7 +180,7 @@ def _received(said: Envelope) -> dict[str, object]:
 
 
 def iso(text: str | None) -> str | None:
-    """Give a time of a message with its zone; a naive one is UTC."""
+    """Return a time of a message with its zone; a naive one is UTC."""
     if not text:
         return None
     moment = datetime.fromisoformat(text)

@@ -20,6 +20,7 @@ from queue import Empty, SimpleQueue
 from signal import SIGTERM
 
 from beatd import signals
+from beatd.background import Backoff, Outage
 from beatd.brokers.base import Delivery
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Settings
@@ -46,6 +47,7 @@ from beatd.worker.autoscale import LOOK, Autoscale
 from beatd.worker.backlog import Backlog
 from beatd.worker.commands import execute
 from beatd.worker.events import Load, WorkerEvents
+from beatd.worker.fetcher import Intake, PrefetchWindow
 from beatd.worker.in_flight import InFlight
 from beatd.worker.inbox import (
     Crashed,
@@ -57,7 +59,6 @@ from beatd.worker.inbox import (
     TimePassed,
     WorkerEvent,
 )
-from beatd.worker.intake import Intake, PrefetchWindow
 from beatd.worker.outcomes import Outcomes
 from beatd.worker.renewal import About, Modules, Renewed, learn, understand
 from beatd.worker.reporting import TaskReporter
@@ -70,7 +71,6 @@ from beatd.worker.settle import (
     Settler,
     Source,
 )
-from beatd.worker.stage import Backoff, Outage
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         settings, clock, tasks = self.settings, self.clock, self.tasks
-        away = Outage("the broker is away", "broker")
+        away = Outage("the broker is away", "broker", clock)
         self._began = clock.elapsed()
         self.total: Counter[str] = Counter()
         self.tell = TaskReporter(self.events, self)

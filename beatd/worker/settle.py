@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
+from beatd.background import Backoff, BatchWorker, OnCrash, Outage
 from beatd.brokers.base import Consumer, Delivery, Done, Outgoing, Sender
 from beatd.errors import BrokerUnavailable, ResultUnavailable
 from beatd.instant import Instant, Span
@@ -15,7 +16,6 @@ from beatd.results.base import Keeper, Meta, Stored
 from beatd.results.chords import Joined
 from beatd.runs.chords import Failed, Recorded
 from beatd.runs.report import Bookkeeping
-from beatd.worker.stage import Backoff, BatchWorker, OnCrash, Outage
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +122,12 @@ class Settler:
         away: Outage,
         renew: Callable[[], object],
         conductor: EndRecorder | None = None,
-        pause: Backoff | None = None,
+        backoff: Backoff | None = None,
     ) -> None:
         """`renew` tells of a lease that was lost, before it returns.
 
         Without a conductor nothing is kept for others than the runs themselves.
-        `pause` lies between tries to keep what is to be kept.
+        `backoff` says how long to rest between tries to keep what is to be kept.
         """
         self._broker = broker
         self._worker = worker
@@ -136,7 +136,7 @@ class Settler:
         self._renew = renew
         self._conductor = conductor
         results_away = Outage("the result backend is away", "results")
-        self.keeping = BatchWorker(self._keep, ResultUnavailable, results_away, pause)
+        self.keeping = BatchWorker(self._keep, ResultUnavailable, results_away, backoff)
         self.settling = BatchWorker(self._settle, BrokerUnavailable, away)
         self.forgetting = BatchWorker(self._forget, ResultUnavailable, results_away)
 

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from beatd.background import BATCH
 from beatd.brokers.base import Outgoing
 from beatd.brokers.memory import MemoryBroker
 from beatd.clock import SystemClock
@@ -17,9 +18,10 @@ from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable
 from beatd.events.event import EventFactory
 from beatd.events.lamport import LamportClock
+from beatd.events.sender import MOST
 from beatd.message import Envelope, read_notice
 from beatd.message.codec import loads
-from beatd.worker.events import BATCH, MOST, Load, WorkerEvents
+from beatd.worker.events import Load, WorkerEvents
 from tests.fakes import FakeClock
 from tests.servers import eventually
 
@@ -215,10 +217,10 @@ def test_the_offset_is_that_of_the_machine(
 def test_events_are_encoded_as_the_settings_say(
     serializer: str, content_type: str
 ) -> None:
-    voice = EventFactory("w1@here", Settings(event_serializer=serializer))
-    event = voice.event("task-started", {"uuid": "an-id"})
+    factory = EventFactory("w1@here", Settings(event_serializer=serializer))
+    event = factory.event("task-started", {"uuid": "an-id"})
 
-    envelope = json.loads(voice.message("task.started", event).message)
+    envelope = json.loads(factory.message("task.started", event).message)
 
     assert envelope["content-type"] == content_type
     body = base64.b64decode(envelope["body"])

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from beatd.background import Outage
 from beatd.brokers.base import Delivery, Done
 from beatd.brokers.memory import MemoryBroker
 from beatd.errors import ResultUnavailable
@@ -12,7 +13,6 @@ from beatd.results.chords import Joined
 from beatd.runs.chords import Failed, Recorded
 from beatd.runs.report import Bookkeeping
 from beatd.worker.settle import Acknowledge, Settlement, Settler
-from beatd.worker.stage import Outage
 from tests.brokers.making import outgoing
 
 FAILED = Failed(State.FAILURE, ValueError("no"), False)

@@ -1,4 +1,4 @@
-"""What keeps a worker supplied: room for deliveries, fetching them, and its lease."""
+"""Deliveries for a worker: how many it may hold, and taking them from its queues."""
 
 import itertools
 import logging
@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from beatd.background import OnCrash, Outage, Service, retried
 from beatd.brokers.base import Consumer, Delivery
 from beatd.clock import Clock
 from beatd.config.settings import Settings
@@ -17,8 +18,8 @@ from beatd.instant import SECOND, Span, span_of
 from beatd.message import Envelope, read_envelope
 from beatd.routing import Queue, Router
 from beatd.runs.report import limits_of
+from beatd.worker.lease import Lease
 from beatd.worker.settle import Source
-from beatd.worker.stage import Backoff, OnCrash, Outage, spawn
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +28,6 @@ LONGEST_WAIT: Span = 5 * SECOND
 
 MOST_DELAYED = 1_000
 """Messages for later that are looked at."""
-
-BEATS = 5
-"""Renewals within the length of a lease: one may wait for a dead connection to time out
-(3 s) and be made again on a new one before 6 s are over."""
-
 
 ROUND_ROBIN, SORTED, PRIORITY = "round_robin", "sorted", "priority"
 
@@ -55,114 +51,35 @@ class PrefetchWindow:
 
     def __init__(self, size: int) -> None:
         self._free = size
+        self._is_interrupted = False
         self._changed = threading.Condition()
 
     def free(self) -> int:
-        """Give the number of free places."""
+        """Return the number of free places."""
         return self._free
 
     def fill(self, places: int) -> None:
-        """Take so many places."""
+        """Occupy so many places."""
         with self._changed:
             self._free -= places
 
     def clear(self, places: int) -> None:
-        """Give so many places back."""
+        """Make so many places free, which may be new ones."""
         with self._changed:
             self._free += places
             self._changed.notify_all()
 
-    def wait(self, stop: threading.Event) -> None:
-        """Return when there is a free place, or after `stop` and a `clear`."""
+    def wait(self) -> None:
+        """Return when there is a free place; `interrupt` ends it from any thread."""
         with self._changed:
-            self._changed.wait_for(lambda: self._free > 0 or stop.is_set())
+            self._changed.wait_for(lambda: self._free > 0 or self._is_interrupted)
+            self._is_interrupted = False
 
-
-class Lease:
-    """Says to the broker that the worker lives, and gives back what dead ones held.
-
-    A worker that was cut off for too long counts as dead, too: `on_lost` is called when
-    it learns that others have what it held, before it can take anything again.
-    """
-
-    def __init__(
-        self,
-        broker: Consumer,
-        worker: str,
-        length: Span,
-        on_lost: Callable[[], object],
-        on_recovered: Callable[[int], object],
-        trouble: Outage,
-        clock: Clock,
-    ) -> None:
-        self._broker = broker
-        self._worker = worker
-        self._length = length
-        self._on_lost = on_lost
-        self._on_recovered = on_recovered
-        self._trouble = trouble
-        self._clock = clock
-        self._number = 0
-        self._is_held = False
-        self._ends: Span | None = None
-        self._one_at_a_time = threading.Lock()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self, on_crash: OnCrash) -> None:
-        """Begin to renew, in a thread."""
-        self._thread = spawn("beatd-lease", self._run, on_crash)
-
-    def stop(self) -> None:
-        """Renew no more; the lease itself is left as it is."""
-        self._stop.set()
-        if self._thread:
-            self._thread.join()
-
-    @property
-    def number(self) -> int:
-        """Which lease it is: one that was lost is followed by another number."""
-        return self._number
-
-    def has_run_out(self) -> bool:
-        """Say whether the broker has not heard of us for so long that others may act.
-
-        They may not have: then it is held again as soon as the broker hears of us.
-        """
-        return self._ends is not None and self._clock.elapsed() >= self._ends
-
-    def renew(self) -> None:
-        """Hold the lease for longer, or tell that it was lost and begin another one."""
-        with self._one_at_a_time:
-            asked = self._clock.elapsed()
-            if self._is_held and not self._broker.stay(self._worker, self._length):
-                self._is_held = False
-                self._number += 1
-                self._on_lost()
-            if not self._is_held:
-                self._broker.join(self._worker, self._length)
-                self._is_held = True
-            self._ends = asked + self._length
-
-    def turn(self) -> None:
-        """Renew the lease, and look after the others."""
-        self.renew()
-        recovered = self._broker.recover()
-        if recovered:
-            self._on_recovered(recovered)
-
-    def _run(self) -> None:
-        pause = Backoff()
-        while not self._stop.is_set():
-            try:
-                self.turn()
-            except BrokerUnavailable as error:
-                self._trouble.meet(error)
-                self._stop.wait(pause.lengthen())
-            else:
-                self._trouble.end()
-                pause.reset()
-                self._stop.wait(self._length / BEATS / SECOND)
+    def interrupt(self) -> None:
+        """End a `wait` that waits now, or the next one."""
+        with self._changed:
+            self._is_interrupted = True
+            self._changed.notify_all()
 
 
 class Fetcher:
@@ -174,9 +91,9 @@ class Fetcher:
         worker: str,
         queues: Sequence[str],
         lease: Lease,
-        room: PrefetchWindow,
+        window: PrefetchWindow,
         deliver: Callable[[list[Delivery], int], object],
-        trouble: Outage,
+        away: Outage,
         prepare: Callable[[], object] = lambda: None,
         order: str = ROUND_ROBIN,
     ) -> None:
@@ -189,18 +106,19 @@ class Fetcher:
         self._order = order
         self._queues = self._ordered(queues)
         self._lease = lease
-        self._room = room
+        self._window = window
         self._deliver = deliver
-        self._trouble = trouble
         self._prepare = prepare
+        self._is_held = self._is_prepared = False
         self._numbers = itertools.count()
         self._attempt = self._next_attempt()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._service = Service(
+            retried(self._step, BrokerUnavailable, away), self._interrupt
+        )
 
     def start(self, on_crash: OnCrash) -> None:
         """Begin to fetch, in a thread."""
-        self._thread = spawn("beatd-fetcher", self._run, on_crash)
+        self._service.start("beatd-fetcher", on_crash)
 
     def take_from(self, queues: Sequence[str]) -> None:
         """Take from these queues from now on, and from no others."""
@@ -209,15 +127,11 @@ class Fetcher:
 
     def stop(self) -> None:
         """Fetch no more; what is on its way is still delivered before this returns."""
-        self._stop.set()
-        self._room.clear(0)
-        if self._thread:
-            self._broker.interrupt()
-            self._thread.join()
+        self._service.stop()
 
     def turn(self) -> bool:
         """Take once and deliver what came; say whether anything did."""
-        limit = self._room.free()
+        limit = self._window.free()
         if limit <= 0:
             return False
         lease = self._lease.number
@@ -229,40 +143,35 @@ class Fetcher:
         if self._order == ROUND_ROBIN:
             self._queues.rotate(-1)  # so that no queue starves behind a full one
         if found:
-            self._room.fill(len(found))
+            self._window.fill(len(found))
             self._deliver(found, lease)
         return bool(found)
 
-    def _run(self) -> None:
-        pause = Backoff()
-        is_held = is_prepared = False
-        while not self._stop.is_set():
-            try:
-                if not is_held:
-                    # Without a lease nothing is given out, however much there is.
-                    self._lease.renew()
-                    is_held = True
-                elif not is_prepared:
-                    self._prepare()
-                    is_prepared = True
-                elif not self.turn():
-                    self._await()
-            except BrokerUnavailable as error:
-                is_held = False  # perhaps
-                self._trouble.meet(error)
-                self._stop.wait(pause.lengthen())
-            else:
-                self._trouble.end()
-                pause.reset()
+    def _step(self) -> Span:
+        is_held, self._is_held = self._is_held, False  # perhaps, if this step fails
+        if not is_held:
+            # Without a lease nothing is given out, however much there is.
+            self._lease.renew()
+        elif not self._is_prepared:
+            self._prepare()
+            self._is_prepared = True
+        elif not self.turn():
+            self._await()
+        self._is_held = True
+        return 0
 
     def _ordered(self, queues: Sequence[str]) -> deque[str]:
         return deque(sorted(queues) if self._order == SORTED else queues)
 
     def _await(self) -> None:
-        if self._room.free() > 0:
+        if self._window.free() > 0:
             self._broker.await_message(list(self._queues), LONGEST_WAIT)
         else:
-            self._room.wait(self._stop)
+            self._window.wait()
+
+    def _interrupt(self) -> None:
+        self._window.interrupt()
+        self._broker.interrupt()
 
     def _next_attempt(self) -> str:
         return f"{self._worker}:{next(self._numbers)}"
@@ -277,7 +186,7 @@ class Intake:
         worker: str,
         queues: Sequence[str],
         router: Router,
-        room: PrefetchWindow,
+        window: PrefetchWindow,
         settings: Settings,
         deliver: Callable[[list[Delivery], int], object],
         on_lost: Callable[[], object],
@@ -297,7 +206,7 @@ class Intake:
             worker,
             queues,
             self.lease,
-            room,
+            window,
             deliver,
             away,
             self._declare,
@@ -310,7 +219,7 @@ class Intake:
         return list(self._queues.values())
 
     def consume(self, queue: Queue) -> Callable[[], object]:
-        """Take from this queue, too; give what is left to do, which takes time."""
+        """Take from this queue, too; return what is left to do, which takes time."""
         self._queues[queue.name] = queue
         self.fetcher.take_from(list(self._queues))
         return partial(self._broker.declare, [queue])

@@ -12,12 +12,13 @@ from beatd.brokers.memory import MemoryBroker
 from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable
 from beatd.events.event import EventFactory
+from beatd.events.sender import MOST
+from beatd.events.sent import TaskSentEvents
 from beatd.instant import HOUR
 from beatd.message import MessageFormat, read_notice, template
 from beatd.routing import Queue, Route
 from beatd.tasks import Task
 from beatd.timetable.entry import Mark
-from beatd.worker.sent import MOST, TaskSentEvents
 from tests.fakes import NOON
 from tests.servers import eventually
 from tests.worker.bench import Bench
@@ -179,10 +180,10 @@ def emissions(number: int) -> list[Emission]:
 def test_what_is_emitted_is_told_in_one_message() -> None:
     broker = SlowBroker()
     monitor = Monitor(broker)
-    announcer = TaskSentEvents(broker, EventFactory(ORIGIN, Settings()))
+    sent_events = TaskSentEvents(broker, EventFactory(ORIGIN, Settings()))
 
-    announcer.emitted(emissions(3))
-    announcer.close()
+    sent_events.emitted(emissions(3))
+    sent_events.close()
 
     heard = monitor.heard()
     assert [one["uuid"] for one in heard] == ["id-0", "id-1", "id-2"]
@@ -195,12 +196,12 @@ def test_a_broker_that_is_away_is_told_later() -> None:
     broker = SlowBroker()
     broker.down = True
     monitor = Monitor(broker)
-    announcer = TaskSentEvents(broker, EventFactory(ORIGIN, Settings()))
-    announcer.emitted(emissions(2))
+    sent_events = TaskSentEvents(broker, EventFactory(ORIGIN, Settings()))
+    sent_events.emitted(emissions(2))
     broker.down = False
 
     assert len(eventually(monitor.heard)) == 2
-    announcer.close()
+    sent_events.close()
 
 
 def test_what_is_too_much_is_dropped_and_said(
@@ -208,12 +209,12 @@ def test_what_is_too_much_is_dropped_and_said(
 ) -> None:
     broker = SlowBroker()
     monitor = Monitor(broker)
-    announcer = TaskSentEvents(broker, EventFactory(ORIGIN, Settings()))
+    sent_events = TaskSentEvents(broker, EventFactory(ORIGIN, Settings()))
 
     with caplog.at_level(logging.WARNING):
-        announcer.emitted(emissions(1) * (MOST + 3))
-        announcer.emitted(emissions(1) * (MOST + 3))
-    announcer.close()
+        sent_events.emitted(emissions(1) * (MOST + 3))
+        sent_events.emitted(emissions(1) * (MOST + 3))
+    sent_events.close()
     heard = monitor.heard()
 
     assert len(heard) <= 2 * MOST
@@ -233,14 +234,14 @@ class Faulty(SlowBroker):
 def test_who_crashed_is_mute_and_keeps_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    announcer = TaskSentEvents(Faulty(), EventFactory(ORIGIN, Settings()))
-    announcer.emitted(emissions(1))
+    sent_events = TaskSentEvents(Faulty(), EventFactory(ORIGIN, Settings()))
+    sent_events.emitted(emissions(1))
     eventually(lambda: "events are sent no more" in caplog.text)
 
-    announcer.emitted(emissions(1) * (MOST + 3))
+    sent_events.emitted(emissions(1) * (MOST + 3))
 
-    assert not announcer.turn()
-    announcer.close()
+    assert not sent_events.turn()
+    sent_events.close()
     assert len(caplog.records) == 1
 
 
@@ -251,10 +252,10 @@ def test_without_a_thread_nothing_is_told_and_emission_goes_on(
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", none_left)
-    announcer = TaskSentEvents(SlowBroker(), EventFactory(ORIGIN, Settings()))
+    sent_events = TaskSentEvents(SlowBroker(), EventFactory(ORIGIN, Settings()))
 
-    announcer.emitted(emissions(1))
-    announcer.emitted(emissions(1))
+    sent_events.emitted(emissions(1))
+    sent_events.emitted(emissions(1))
 
-    assert not announcer.turn()
+    assert not sent_events.turn()
     assert len(caplog.records) == 1

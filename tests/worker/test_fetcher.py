@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 import pytest
 
+from beatd.background import Outage
 from beatd.brokers.base import Delivery, Outgoing
 from beatd.brokers.memory import MemoryBroker
 from beatd.errors import BrokerUnavailable, ConfigError
 from beatd.instant import SECOND, Span
 from beatd.routing import Route
-from beatd.worker.intake import Fetcher, Lease, PrefetchWindow, order_of
-from beatd.worker.stage import Outage
+from beatd.worker.fetcher import Fetcher, PrefetchWindow, order_of
+from beatd.worker.lease import Lease
 from tests.fakes import FakeClock
 from tests.servers import PATIENCE, eventually
 

@@ -9,44 +9,43 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from beatd.background import Outage
 from beatd.brokers.base import Emission, Outgoing, Sender
-from beatd.errors import BeatdError, BrokerUnavailable, MessageError
+from beatd.errors import BeatdError, MessageError
 from beatd.events.event import EventFactory
-from beatd.instant import SECOND
+from beatd.events.sender import EventSender
 from beatd.message import Envelope, Limits, read_envelope
 from beatd.message.codec import content_types
 from beatd.message.represent import bounded_repr
 from beatd.routing import Route
-from beatd.worker.stage import BatchWorker, Outage
 
 logger = logging.getLogger(__name__)
-
-MOST = 10_000
-"""Emissions that wait to be told; of more than these no monitor hears."""
 
 OURS = Limits(content_types(["json", "yaml", "msgpack", "pickle"]))
 """We made these messages ourselves."""
 
 
-def sent_with_events(voice: EventFactory, sends: Sequence[Outgoing]) -> list[Outgoing]:
-    """Give these messages, and one that tells of each."""
-    told = _events(voice, sends)
-    return [*sends, *(voice.message("task.sent", event) for event in told)]
+def sent_with_events(
+    factory: EventFactory, sends: Sequence[Outgoing]
+) -> list[Outgoing]:
+    """Return these messages, and one that tells of each."""
+    told = _events(factory, sends)
+    return [*sends, *(factory.message("task.sent", event) for event in told)]
 
 
 def _events(
-    voice: EventFactory, sends: Sequence[Outgoing | Emission]
+    factory: EventFactory, sends: Sequence[Outgoing | Emission]
 ) -> Iterator[dict[str, Any]]:
     """Tell of each; of a message that cannot be read here no monitor hears."""
     for one in sends:
         try:
-            yield _event(voice, one)
+            yield _event(factory, one)
         except MessageError as error:
             words = "monitors do not hear of a call that is sent: %s"
             logger.warning(words, error, extra={"event": "events.dropped"})
 
 
-def _event(voice: EventFactory, sent: Outgoing | Emission) -> dict[str, Any]:
+def _event(factory: EventFactory, sent: Outgoing | Emission) -> dict[str, Any]:
     said = read_envelope(sent.message, OURS)
     fields = {
         "uuid": said.id,
@@ -61,7 +60,7 @@ def _event(voice: EventFactory, sent: Outgoing | Emission) -> dict[str, Any]:
         "exchange": said.exchange,
         "routing_key": said.routing_key,
     }
-    return voice.event("task-sent", fields)
+    return factory.event("task-sent", fields)
 
 
 def _arguments(said: Envelope) -> dict[str, object]:
@@ -81,26 +80,24 @@ class TaskSentEvents:
     """Tells monitors what was emitted, in batches; never in the way of the loop."""
 
     broker: Sender
-    voice: EventFactory
-    _stage: BatchWorker[Emission] = field(init=False)
+    factory: EventFactory
+    _sender: EventSender[Emission] = field(init=False)
     _thread_is_there: bool = field(default=False, init=False)
     _is_mute: bool = field(default=False, init=False)
-    """There is no thread any more that would tell what is put in."""
+    """There is no thread any more that would send what is put in."""
     _full: Outage = field(init=False)
 
     def __post_init__(self) -> None:
-        self._stage = self._fresh_stage()
+        self._sender = EventSender(self._send)
         self._full = Outage("monitors do not know all", "events.dropped")
 
     def emitted(self, emissions: Sequence[Emission]) -> None:
         """Take note of what was put on queues."""
         if self._is_mute:
             return
-        room = max(MOST - self._stage.waiting, 0)
-        for emission in emissions[:room]:
-            self._stage.put(emission)
-        if dropped := emissions[room:]:
-            self._full.meet(BeatdError(f"{len(dropped)} events were dropped"))
+        self._sender.put(emissions)
+        if dropped := self._sender.take_dropped():
+            self._full.meet(BeatdError(f"{dropped} events were dropped"))
         elif emissions:
             self._full.end()
         if not self._thread_is_there:
@@ -108,20 +105,16 @@ class TaskSentEvents:
             self._start()
 
     def close(self) -> None:
-        """Tell what is left, if it can be told at once."""
-        self._stage.stop(SECOND)
+        """Send what is left, if it can be sent at once."""
+        self._sender.stop()
 
     def turn(self) -> bool:
-        """Tell what lies ready, here and now; say whether there was anything."""
-        return self._stage.turn()
-
-    def _fresh_stage(self) -> BatchWorker[Emission]:
-        trouble = Outage("events cannot be sent", "events")
-        return BatchWorker(self._tell, BrokerUnavailable, trouble)
+        """Send what lies ready, here and now; say whether there was anything."""
+        return self._sender.turn()
 
     def _start(self) -> None:
         try:
-            self._stage.start("beatd-sent", self._crashed)
+            self._sender.start("beatd-sent", self._crashed)
         except RuntimeError as error:  # no thread is to be had
             self._crashed(error)
         else:
@@ -129,11 +122,11 @@ class TaskSentEvents:
 
     def _crashed(self, error: BaseException) -> None:
         self._is_mute = True
-        self._stage = self._fresh_stage()  # without what waits for nobody
+        self._sender = EventSender(self._send)  # without what waits for nobody
         logger.error(
             "events are sent no more", exc_info=error, extra={"event": "events"}
         )
 
-    def _tell(self, batch: Sequence[Emission]) -> None:
-        events = list(_events(self.voice, batch))
-        self.broker.send([self.voice.message("task.multi", events)])
+    def _send(self, batch: Sequence[Emission]) -> None:
+        events = list(_events(self.factory, batch))
+        self.broker.send([self.factory.message("task.multi", events)])

@@ -1,0 +1,240 @@
+"""What goes on in threads beside a loop: their steps, their retries, their end."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeAlias, TypeVar
+
+from beatd.clock import Clock, SystemClock
+from beatd.errors import BeatdError
+from beatd.instant import SECOND, Span
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BATCH = 500
+"""Items in one batch, which others may have to wait for."""
+
+RETRY_FIRST, RETRY_LAST = SECOND // 10, SECOND
+"""The rest after a failed try, doubled each time."""
+
+Step: TypeAlias = Callable[[], Span | None]
+"""Does one turn of a service's work, and may wait inside for something to do.
+
+Returns how long to rest before the next step; None when there will be no more to do.
+"""
+
+OnCrash: TypeAlias = Callable[[BaseException], object]
+"""Called in a thread that ends for a reason nobody foresaw."""
+
+
+@dataclass
+class Outage:
+    """A fault that lasts: said once when it begins, counted, and said when it ends.
+
+    Several threads that meet the same fault may share one.
+    """
+
+    what: str
+    """The words before the reason: `the broker is away`."""
+    event: str
+    clock: Clock = field(default_factory=SystemClock)
+    since: Span | None = field(default=None, init=False)
+    tries: int = field(default=0, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def meet(self, error: BeatdError) -> None:
+        """Take note of one failed try."""
+        with self._lock:
+            self.tries += 1
+            if self.since is not None:
+                return
+            self.since = self.clock.elapsed()
+        logger.error("%s: %s", self.what, error, extra={"event": f"{self.event}.lost"})
+
+    def end(self) -> None:
+        """Take note of one try that succeeded."""
+        if self.since is None:
+            return
+        with self._lock:
+            if self.since is None:
+                return
+            lasted, tries = self.clock.elapsed() - self.since, self.tries
+            self.since, self.tries = None, 0
+        logger.warning(
+            "over after %.1f s and %d tries: %s",
+            lasted / SECOND,
+            tries,
+            self.what,
+            extra={"event": f"{self.event}.back"},
+        )
+
+
+class Backoff:
+    """How long to rest before the next try; a success makes the rest short again."""
+
+    def __init__(self, first: Span = RETRY_FIRST, last: Span = RETRY_LAST) -> None:
+        self._first = self._next = max(min(first, last), 1)  # never none at all
+        self._last = max(last, 1)
+
+    def lengthen(self) -> Span:
+        """Return the rest after one more failed try."""
+        rest, self._next = self._next, min(2 * self._next, self._last)
+        return rest
+
+    def reset(self) -> None:
+        """Begin again with the shortest rest."""
+        self._next = self._first
+
+
+def retried(
+    step: Step,
+    faults: type[BeatdError],
+    outage: Outage,
+    backoff: Backoff | None = None,
+) -> Step:
+    """Return a step that rests after one of `faults`, for the next one to try again."""
+    backoff = backoff or Backoff()
+
+    def one_try() -> Span | None:
+        try:
+            rest = step()
+        except faults as error:
+            outage.meet(error)
+            return backoff.lengthen()
+        if rest is not None:  # else nothing was tried
+            outage.end()
+            backoff.reset()
+        return rest
+
+    return one_try
+
+
+class Service:
+    """A thread that takes one step after another until it is stopped."""
+
+    def __init__(
+        self, step: Step, interrupt: Callable[[], object] = lambda: None
+    ) -> None:
+        """`interrupt` ends a wait inside of `step`, of this one or of the next."""
+        self._step = step
+        self._interrupt = interrupt
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, name: str, on_crash: OnCrash, rest: Span = 0) -> None:
+        """Begin, in a thread of this name, and after this rest.
+
+        An end that nobody foresaw is told to `on_crash`, for the process to end as
+        well. Raises RuntimeError when the system has no thread left.
+        """
+
+        def run() -> None:
+            try:
+                self._run(rest)
+            except BaseException as error:
+                on_crash(error)
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        self._thread = thread
+
+    def stop(self) -> None:
+        """Take no further step; return when the last one has ended."""
+        self._stopping.set()
+        if self._thread:
+            self._interrupt()
+            self._thread.join()
+
+    def join(self, patience: Span) -> bool:
+        """Wait so long for it to end by itself; return whether it has."""
+        if self._thread is None:
+            return True
+        self._thread.join(patience / SECOND)
+        return not self._thread.is_alive()
+
+    def _run(self, rest: Span | None) -> None:
+        while rest is not None and not self._stopping.wait(rest / SECOND):
+            rest = self._step()
+
+
+class BatchWorker(Generic[T]):
+    """Hands what is put in to `work`, in order and in batches.
+
+    A batch for which `work` raises one of `faults` is handed to it again, as it was.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[T]], None],
+        faults: type[BeatdError],
+        outage: Outage,
+        backoff: Backoff | None = None,
+        linger: Span = 0,
+    ) -> None:
+        """`linger` is how long the first item waits for others to go with it."""
+        self._work = work
+        self._linger = linger
+        self._items: SimpleQueue[T | None] = SimpleQueue()
+        self._batch: list[T] = []
+        self._stopping = threading.Event()
+        self._service = Service(retried(self._step, faults, outage, backoff))
+
+    def put(self, item: T) -> None:
+        """Have this done, some time soon."""
+        self._items.put(item)
+
+    @property
+    def waiting(self) -> int:
+        """How many items nobody has looked at yet."""
+        return self._items.qsize()
+
+    def start(self, name: str, on_crash: OnCrash) -> None:
+        """Begin to work, in a thread."""
+        self._service.start(name, on_crash)
+
+    def stop(self, patience: Span) -> bool:
+        """Do what was put in before, for no longer than `patience`; say if it is done.
+
+        Called when nobody puts anything in any more.
+        """
+        self._stopping.set()
+        self._items.put(None)  # for a thread that waits for an item
+        done = self._service.join(patience)
+        self._service.stop()
+        return done
+
+    def turn(self) -> bool:
+        """Do what lies ready, here and now; say whether there was anything.
+
+        What `work` raises comes out of here; the batch is kept for the next turn.
+        """
+        if not self._batch:
+            self._fill()
+        if not self._batch:
+            return False
+        self._work(self._batch)
+        self._batch = []
+        return True
+
+    def _step(self) -> Span | None:
+        if not self._batch and not self._stopping.is_set():
+            self._take(self._items.get())
+            if self._linger and self.waiting < BATCH:
+                self._stopping.wait(self._linger / SECOND)
+            self._fill()
+        return 0 if self.turn() else None
+
+    def _fill(self) -> None:
+        """Take into the batch what lies ready."""
+        with suppress(Empty):
+            while len(self._batch) < BATCH:
+                self._take(self._items.get_nowait())
+
+    def _take(self, item: T | None) -> None:
+        if item is not None:
+            self._batch.append(item)

@@ -1,0 +1,63 @@
+"""Sends what monitors are to hear, in batches; never in the way of work.
+
+What cannot be sent in time is dropped and counted.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from beatd.background import BatchWorker, OnCrash, Outage
+from beatd.errors import BrokerUnavailable
+from beatd.instant import SECOND, Span
+
+T = TypeVar("T")
+
+MOST = 10_000
+"""Items that wait to be sent; more are dropped."""
+
+
+class EventSender(Generic[T]):
+    """Hands what is put in to `send`, in a thread of its own, as far as there is room.
+
+    While the broker is away, which is said once, a batch waits and is sent again.
+    """
+
+    def __init__(self, send: Callable[[Sequence[T]], None], linger: Span = 0) -> None:
+        """`linger` is how long the first item waits for others to go with it."""
+        outage = Outage("events cannot be sent", "events")
+        self._batches = BatchWorker(send, BrokerUnavailable, outage, linger=linger)
+        self._dropped = 0
+        self._lock = threading.Lock()
+
+    def put(self, items: Sequence[T]) -> None:
+        """Have these sent, some time soon; those that find no room are dropped."""
+        with self._lock:
+            room = max(MOST - self._batches.waiting, 0)
+            for item in items[:room]:
+                self._batches.put(item)
+            self._dropped += len(items[room:])
+
+    def take_dropped(self) -> int:
+        """Return how many items were dropped since this was last asked."""
+        with self._lock:
+            dropped, self._dropped = self._dropped, 0
+        return dropped
+
+    def start(self, name: str, on_crash: OnCrash) -> None:
+        """Begin to send. Raises RuntimeError when the system has no thread left."""
+        self._batches.start(name, on_crash)
+
+    def stop(self) -> None:
+        """Send what is left, if it can be sent at once."""
+        self._batches.stop(SECOND)
+
+    def turn(self) -> bool:
+        """Send what lies ready, here and now; say whether there was anything.
+
+        Raises BrokerUnavailable; what was to be sent is tried again the next time.
+        """
+        found = False
+        while self._batches.turn():
+            found = True
+        return found
