@@ -45,12 +45,15 @@ class Outage:
     clock: Clock = field(default_factory=SystemClock)
     since: Span | None = field(default=None, init=False)
     tries: int = field(default=0, init=False)
+    reason: str = field(default="", init=False)
+    """What the last try failed for; empty while there is no fault."""
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def meet(self, error: BeatdError) -> None:
         """Take note of one failed try."""
         with self._lock:
             self.tries += 1
+            self.reason = str(error)
             if self.since is not None:
                 return
             self.since = self.clock.elapsed()
@@ -64,7 +67,7 @@ class Outage:
             if self.since is None:
                 return
             lasted, tries = self.clock.elapsed() - self.since, self.tries
-            self.since, self.tries = None, 0
+            self.since, self.tries, self.reason = None, 0, ""
         logger.warning(
             "over after %.1f s and %d tries: %s",
             lasted / SECOND,

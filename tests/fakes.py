@@ -5,16 +5,21 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from beatd.brokers.base import Emission, LedgerCopy, Outcome, Term, idle
+from beatd.brokers.base import Emission, Outcome, Term, idle
 from beatd.brokers.memory import MemoryBroker
 from beatd.clock import Wake
 from beatd.errors import BrokerUnavailable
-from beatd.instant import MINUTE, Instant, Span
+from beatd.instant import MINUTE, SECOND, Instant, Span
 from beatd.message import MessageFormat, template
 from beatd.routing import Route
+from beatd.scheduler.leadership import Leadership
+from beatd.scheduler.loop import Scheduler
+from beatd.scheduler.takeover import Takeover
 from beatd.schedules.base import Schedule
 from beatd.schedules.interval import Every
-from beatd.timetable.entry import Entry, Mark, Policy
+from beatd.timetable.entry import Entry, Policy
+from beatd.timetable.ledger import LedgerCopy, Mark
+from beatd.timetable.timetable import Timetable
 
 NOON: Instant = 1_800_014_400_000
 """2027-01-15T12:00:00Z, a Friday."""
@@ -179,3 +184,37 @@ PLAIN = template(MessageFormat(), Route("celery"), "tasks.plain")
 def entry(name: str, schedule: Schedule, *, offset: Span = 0, **policy: Any) -> Entry:
     """Build an entry whose message does not matter."""
     return Entry(name, schedule, PLAIN, policy=Policy(**policy), offset=offset)
+
+
+TTL: Span = 5 * SECOND
+"""How long the lead lives that a scheduler of a test has."""
+
+
+def scheduler_of(
+    *entries: Entry,
+    broker: FlakyBroker,
+    clock: FakeClock,
+    file: FakeFile | None = None,
+    ttl: Span = TTL,
+) -> Scheduler:
+    """Build a scheduler of these entries."""
+    file = file or FakeFile()
+    timetable = Timetable()
+    leadership = Leadership(broker, clock, "here", ttl)
+    takeover = Takeover(
+        entries={one.name: one for one in entries},
+        timetable=timetable,
+        leadership=leadership,
+        broker=broker,
+        file=file,
+        clock=clock,
+    )
+    return Scheduler(
+        takeover=takeover,
+        timetable=timetable,
+        leadership=leadership,
+        broker=broker,
+        file=file,
+        clock=clock,
+        namespace="test",
+    )

@@ -183,6 +183,18 @@ def test_what_had_nothing_to_do_ends_no_outage() -> None:
     assert outage.tries == 1
 
 
+def test_an_outage_knows_what_failed_last() -> None:
+    outage = Outage("the broker is away", "broker")
+    assert outage.reason == ""
+
+    for reason in ("nobody answers", "it is loading"):
+        outage.meet(BrokerUnavailable(reason))
+    assert outage.reason == "it is loading"
+
+    outage.end()
+    assert outage.reason == ""
+
+
 def test_an_outage_is_said_once_and_its_end_too(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -18,19 +18,20 @@ schedules   base days fields recurrence solar words zones interval local_times c
 .           routing
 message     codec notice options wire envelope represent resend canvas timing shape
             template *
-timetable   entry policy timetable
+timetable   ledger entry policy timetable preview
 .           signals greenlets
 config      settings.notes settings.problems settings.kinds settings.rows
             settings.values settings.reading settings settings.page settings.__main__
 .           source
 config      entries loading options
-.           clock background
+.           clock
 storage     file_lock sqlite_file
+.           background
 brokers     base memory redis.connection redis.listening redis.wire redis.broadcast
             redis.broker redis sqlite *
-scheduler   file_view leadership loop schedule_file
+scheduler   file_view leadership schedule_file takeover loop
 results     base chords disabled ended exceptions encoding redis sqlite *
-events      lamport zone event sender sent
+events      lamport sender zone event sent
 tasks       current async_result request task registry shared *
 pools       base limits pending asyncio green prefork prefork.child_state prefork.frames
             prefork.child prefork.places prefork.forkserver_main prefork.forkserver
@@ -38,12 +39,13 @@ pools       base limits pending asyncio green prefork prefork.child_state prefor
             prefork.requests prefork.supervisor prefork.pool solo threads *
 runs        hooks host report stdout coroutines builtin errbacks continuations chords
             execute eager
+control     pidbox
 app         annotations announcement conf discovery publishing client_results
             connections remote_control sending application *
-worker      autoscale in_flight rate renewal revoked events reporting
-            settle lease fetcher backlog outcomes admission
-control     pidbox
-worker      commands inbox loop
+worker      autoscale events in_flight commands.shapes dispatch lease rate renewal
+            reporting revoked settle fetcher backlog inbox outcomes admission
+            sizing commands.controlled commands.inspect commands.steer commands stopping
+            loop assembly
 celery_apps signals reading runner results *
 service     daemon nodes notify wiring
 cli         usage options output dead explain schedule_view advice check list next
@@ -55,17 +57,7 @@ cli         * worker worker_options
 """A line is a room and its modules in the order in which they are read: a module
 imports only what stands before it. `.` is the top, `*` the room's own `__init__`."""
 
-PURE = {
-    "version",
-    "errors",
-    "instant",
-    "text",
-    "ids",
-    "routing",
-    "codec",
-    "entry",
-    "policy",
-}
+PURE = {"version", "errors", "instant", "text", "ids", "routing"}
 PURE_ROOMS = {"schedules", "message", "timetable"}
 
 NOT_PURE = {
@@ -113,19 +105,11 @@ MAKERS = {
 """What opens files and connections, and the modules that may call it: wiring, for
 scheduler and worker, and who sends or looks without being either."""
 
-SCHEDULING = {"timetable", "scheduler", "leadership", "schedule_file", "policy"}
+SCHEDULING = {"timetable", "scheduler"}
 WORKING = {"tasks", "results", "pools", "runs", "worker", "celery_apps"}
 """Rooms of the two sides that never meet."""
 
-SHARED = {
-    "clock",
-    "settings",
-    "config",
-    "file_lock",
-    "sqlite_file",
-    "storage",
-    "brokers",
-}
+SHARED = {"clock", "config", "storage", "background", "brokers"}
 """What both sides stand on beside the pure part. Of brokers both import only the base,
 and the results in Redis its connections; the rest comes with the package."""
 

@@ -7,7 +7,8 @@ import pytest
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant
 from beatd.schedules.base import slots_between
 from beatd.schedules.interval import Every, EveryFromLast
-from beatd.timetable.entry import Due, Mark, Overlap
+from beatd.timetable.entry import Due, Overlap
+from beatd.timetable.ledger import Mark
 from beatd.timetable.policy import (
     CATCHUP_STEP,
     HOLD,
@@ -225,3 +226,14 @@ def test_slots_between_has_both_ends() -> None:
     slots = slots_between(EVERY_MINUTE, NOON - MINUTE, NOON)
 
     assert list(slots) == [NOON - MINUTE, NOON]
+
+
+def test_the_mark_after_a_decision_counts_what_was_emitted() -> None:
+    before = Mark(NOON - HOUR, "f", runs=2, last=NOON - HOUR)
+
+    assert emitted(NOON - MINUTE, NOON).mark_after(before) == Mark(
+        NOON, "f", runs=4, last=NOON
+    )
+    passed_over = dropped(Reason.PAUSED, NOON - MINUTE, NOON)
+    assert passed_over.mark_after(before) == before._replace(slot=NOON)
+    assert HOLD.mark_after(before) == before

@@ -23,7 +23,7 @@ from beatd.errors import ScheduleFileError
 from beatd.instant import MINUTE, SECOND
 from beatd.scheduler.file_view import View, view
 from beatd.scheduler.schedule_file import ScheduleFile
-from beatd.timetable.entry import Mark
+from beatd.timetable.ledger import Mark
 from beatd.timetable.policy import Reason
 from tests.fakes import NOON, FakeClock
 from tests.rights import as_nobody, full_disk, umask

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span
 from beatd.schedules.interval import Every
-from beatd.timetable.entry import Due, Entry, Mark
+from beatd.timetable.entry import Due, Entry
+from beatd.timetable.ledger import Mark
 from beatd.timetable.timetable import Timetable
 from tests.fakes import NOON, CountedSchedule, entry
 

@@ -23,7 +23,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from beatd.instant import Instant, Span
 from beatd.routing import Queue, Route
-from beatd.timetable.entry import Mark
+from beatd.timetable.ledger import LedgerCopy, Mark
 
 ENOUGH = 8 * 1024 * 1024
 """Bytes of messages after which one `take` gives no more: large ones come one by one,
@@ -74,15 +74,6 @@ class Outgoing:
 
     Only for messages that no Celery worker shares, such as the retries of our worker.
     """
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerCopy:
-    """The whole ledger, as it was read."""
-
-    marks: Mapping[str, Mark]
-    era: int
-    """The clock era: a number that a rewind raises, part of every computed task id."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from beatd.brokers.base import (
     Delivery,
     Done,
     Emission,
-    LedgerCopy,
     Outcome,
     Outgoing,
     Term,
@@ -29,7 +28,7 @@ from beatd.clock import Clock, SystemClock
 from beatd.errors import TermOver
 from beatd.instant import SECOND, Instant, Span
 from beatd.routing import PRIORITY_STEPS, Queue, Route, binding_of, step_of
-from beatd.timetable.entry import Mark
+from beatd.timetable.ledger import LedgerCopy, Mark
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,6 @@ from beatd.brokers.base import (
     Delivery,
     Done,
     Emission,
-    LedgerCopy,
     Outcome,
     Outgoing,
     Term,
@@ -45,7 +44,7 @@ from beatd.storage.sqlite_file import (
     look_to_write,
     make,
 )
-from beatd.timetable.entry import Mark
+from beatd.timetable.ledger import LedgerCopy, Mark
 
 logger = logging.getLogger(__name__)
 

@@ -21,14 +21,15 @@ from beatd.cli.output import (
     stamps,
     until,
 )
-from beatd.cli.schedule_view import ScheduleView, chosen, outlook, runs_of, zone_of
+from beatd.cli.schedule_view import ScheduleView, chosen, outlook, zone_of
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
 from beatd.config.entries import BadEntry
 from beatd.config.settings import mask
 from beatd.instant import Instant
 from beatd.schedules.zones import UTC
-from beatd.timetable.entry import Entry, Mark
+from beatd.timetable.entry import Entry
+from beatd.timetable.ledger import Mark
 
 _TIME = 10  # columns of a point in time, which a length of time follows
 _NEXT, _LAST, _STATE = 23, 18, 5
@@ -117,7 +118,8 @@ def command(
     known = outlook(context)
     now = SystemClock().now()
     usable, bad = chosen(known.config, entries)
-    lines = [_line(known, entry, now) for entry in usable]
+    coming = known.coming(usable, now)
+    lines = [_line(known, entry, coming[entry.name].first()) for entry in usable]
     lines += [Line(entry.name, note=_why(entry)) for entry in bad]
     lines.sort(key=_SORTED[sort])
     zone = UTC if utc else known.zone
@@ -135,15 +137,13 @@ def command(
     out.say(f"source: {known.source}")
 
 
-def _line(known: ScheduleView, entry: Entry, now: Instant) -> Line:
-    mark = known.mark(entry)
-    at = next(runs_of(entry, mark, now), None)
+def _line(known: ScheduleView, entry: Entry, at: Instant | None) -> Line:
     note = "no more runs" if entry.policy.enabled else "paused by the config"
-    return Line(entry.name, entry, mark, at, note)
+    return Line(entry.name, entry, known.mark(entry), at, note)
 
 
 def _why(entry: BadEntry) -> str:
-    """Say in one line what is wrong with an entry, without its name."""
+    """Return in one line what is wrong with an entry, without its name."""
     lead = f"entry {entry.name!r}: "
     return "; ".join(problem.message.removeprefix(lead) for problem in entry.problems)
 
@@ -160,7 +160,7 @@ class _Table:
     wide: bool
 
     def rows(self, lines: Sequence[Line]) -> Iterator[str]:
-        """Give the head and a row for each line.
+        """Return the head and a row for each line.
 
         Where they do not fit, long names lose their middle, then schedules go; times
         are never cut.
@@ -201,7 +201,7 @@ class _Table:
         return printable(self.known.words(line.entry)) if line.entry else ""
 
     def _runs(self, line: Line, next_width: int) -> str:
-        """Give what stands under NEXT and LAST; the reason, if it cannot run."""
+        """Return what stands under NEXT and LAST: the reason, if the entry is bad."""
         if line.entry is None:
             width = next_width + 2 + _LAST
             note = self.screen.shown(line.note)
@@ -233,13 +233,13 @@ class _Table:
 
 
 def _way(entry: Entry) -> str:
-    """Give the queue, or the exchange and key, that an entry's messages go to."""
+    """Return the queue, or the exchange and key, that an entry's messages go to."""
     route = entry.message.route
     return route.queue or f"{route.exchange} {route.routing_key}"
 
 
 def _arguments(written: Mapping[str, Any]) -> str:
-    """Give an entry's arguments as they would be written, without what is secret."""
+    """Return an entry's arguments as they would be written, with secrets masked."""
     shown = [repr(value) for value in written.get("args") or ()]
     for name, value in (written.get("kwargs") or {}).items():
         word = f"{name}={value!r}"

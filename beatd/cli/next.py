@@ -1,8 +1,9 @@
 """`beatd next`: the coming runs, in order of time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
+from functools import cache
 from heapq import merge
 from itertools import islice, takewhile
 from typing import Any
@@ -22,12 +23,13 @@ from beatd.cli.output import (
     stamps,
     until,
 )
-from beatd.cli.schedule_view import ScheduleView, chosen, outlook, runs_of
+from beatd.cli.schedule_view import ScheduleView, chosen, outlook
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
 from beatd.instant import DAY, MINUTE, Instant, datetime_of
 from beatd.schedules.once import Once, moment_of
-from beatd.timetable.entry import Entry, Mark
+from beatd.timetable.entry import Entry
+from beatd.timetable.preview import ComingRuns
 
 _RELATIVE = 11  # columns: `in 24m 48s`, and `in 100d 12h` still fits
 _CLOCK = 8  # columns: `14:05:14`
@@ -56,7 +58,7 @@ class Window:
     zone: ZoneInfo
 
     def holds(self, instant: Instant) -> bool:
-        """Whether `instant`, not before the beginning, is not after the end."""
+        """Return whether `instant`, not before the beginning, is not after the end."""
         return self.end is None or instant <= self.end
 
 
@@ -102,12 +104,13 @@ def command(
     usable, bad = chosen(known.config, entries)
     alone = bool(entries) and len(usable) == 1
     window = _window(known.zone, at, end, bounded=not alone)
+    coming = known.coming(usable, window.now)
     if each or alone:
         # One more than is shown, to know whether there are more.
-        runs = list(islice(_each(known, usable, window), limit + 1))
+        runs = list(islice(_each(usable, coming, window), limit + 1))
         closing = _closing(runs, limit, window)
     else:
-        runs = _folded(known, usable, window)
+        runs = _folded(usable, coming, window)
         closing = _closing_folded(runs, limit, window)
     if bad:
         hint = f"{counted(len(bad), 'entry')} cannot be used: beatd check"
@@ -118,7 +121,7 @@ def command(
         return
     out = screen(context)
     lines = [*_lines(known, runs[:limit], window, out)]
-    lines.append(closing if runs else _nothing(known, usable, window))
+    lines.append(closing if runs else _nothing(usable, coming, window))
     out.say("\n".join(lines))
 
 
@@ -154,44 +157,35 @@ def _read(option: str, text: str, zone: ZoneInfo, after: Instant) -> Instant:
 # Which runs ------------------------------------------------------------------------
 
 
-def _coming(known: ScheduleView, entry: Entry, window: Window) -> Iterator[Instant]:
-    """Give the entry's runs from the window's beginning on, past its end too."""
-    begin = None if window.begin == window.now else window.begin
-    return runs_of(entry, known.mark(entry), window.now, begin)
-
-
 def _each(
-    known: ScheduleView, entries: Sequence[Entry], window: Window
+    entries: Sequence[Entry], coming: Mapping[str, ComingRuns], window: Window
 ) -> Iterator[Run]:
+    """Return an iterator over all runs in the window, in order of time."""
+
     def runs(entry: Entry) -> Iterator[Run]:
-        for at in takewhile(window.holds, _coming(known, entry, window)):
+        instants = coming[entry.name].since(window.begin)
+        for at in takewhile(window.holds, instants):
             yield Run(at, entry)
 
     return merge(*map(runs, entries), key=lambda run: (run.at, run.entry.name))
 
 
-def _folded(known: ScheduleView, entries: Sequence[Entry], window: Window) -> list[Run]:
-    """Give one run for each entry, with the number of those that come after it."""
-    numbers: dict[object, int] = {}  # of equal schedules, which are often many
+def _folded(
+    entries: Sequence[Entry], coming: Mapping[str, ComingRuns], window: Window
+) -> list[Run]:
+    """Return one run for each entry, with the number of those that come after it."""
+
+    @cache  # of equal schedules, which are often many, runs are counted once
+    def count(runs: ComingRuns) -> tuple[Instant | None, int]:
+        instants = takewhile(window.holds, runs.since(window.begin))
+        return next(instants, None), sum(1 for _ in islice(instants, _COUNTED + 1))
+
     found: list[Run] = []
     for entry in entries:
-        runs = takewhile(window.holds, _coming(known, entry, window))
-        first = next(runs, None)
-        if first is None:
-            continue
-        key = _likeness(entry, known.mark(entry), first)
-        if key not in numbers:
-            numbers[key] = sum(1 for _ in islice(runs, _COUNTED + 1))
-        found.append(Run(first, entry, numbers[key]))
+        first, more = count(coming[entry.name])
+        if first is not None:
+            found.append(Run(first, entry, more))
     return sorted(found, key=lambda run: (run.at, run.entry.name))
-
-
-def _likeness(entry: Entry, mark: Mark | None, first: Instant) -> object:
-    """Give what is equal for entries that run at the same times from `first` on."""
-    runs = mark.runs if mark and entry.policy.max_runs is not None else 0
-    since = mark.slot if mark else None
-    fingerprint = entry.schedule.fingerprint
-    return fingerprint, entry.offset, entry.policy, since, runs, first
 
 
 # For people ------------------------------------------------------------------------
@@ -200,7 +194,7 @@ def _likeness(entry: Entry, mark: Mark | None, first: Instant) -> object:
 def _lines(
     known: ScheduleView, runs: Sequence[Run], window: Window, out: Screen
 ) -> Iterator[str]:
-    """Give a line for each run; where it does not fit, names lose their middle."""
+    """Return a line for each run; where it does not fit, names lose their middle."""
     whens = _times([run.at for run in runs], window)
     names = [out.shown(run.entry.name) for run in runs]
     words = [_words(known, run, window) for run in runs]
@@ -222,10 +216,10 @@ def _words(known: ScheduleView, run: Run, window: Window) -> str:
 
 
 def _times(instants: Sequence[Instant], window: Window) -> list[str]:
-    """Give times with their day, and their zone where the clock changes among them."""
+    """Return times with their day, and their zone if the clock changes among them."""
     moments = [datetime_of(instant, window.zone) for instant in instants]
     today = datetime_of(window.now, window.zone).date()
-    changes = len({moment.utcoffset() for moment in moments}) > 1
+    changes = len({at.utcoffset() for at in moments}) > 1
     return [
         (
             f"{at:%H:%M:%S}"
@@ -264,13 +258,15 @@ def _closing(runs: Sequence[Run], limit: int, window: Window) -> str:
     )
 
 
-def _nothing(known: ScheduleView, entries: Sequence[Entry], window: Window) -> str:
+def _nothing(
+    entries: Sequence[Entry], coming: Mapping[str, ComingRuns], window: Window
+) -> str:
     """Say that nothing runs, and what runs first after that, or why nothing does."""
     text = f"nothing runs {_until_in_zone(window)}" if window.end else "nothing runs"
     firsts = [
         (at, entry.name)
         for entry in entries
-        for at in islice(_coming(known, entry, window), 1)
+        for at in islice(coming[entry.name].since(window.begin), 1)
     ]
     if firsts:
         at, name = min(firsts)

@@ -1,10 +1,9 @@
 """Entries, what the schedule file says of them, and when they will run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -19,8 +18,9 @@ from beatd.config.loading import Config, load
 from beatd.config.settings import Place, did_you_mean, table
 from beatd.instant import Instant
 from beatd.scheduler.file_view import View, view
-from beatd.timetable.entry import Due, Entry, Mark
-from beatd.timetable.policy import decide
+from beatd.timetable.entry import Entry
+from beatd.timetable.ledger import Mark
+from beatd.timetable.preview import ComingRuns, preview
 
 
 class NoEntry(Failure):
@@ -51,19 +51,23 @@ class ScheduleView:
         return f"state file {self.path}"
 
     def mark(self, entry: Entry) -> Mark | None:
-        """Give what the schedule file knows of an entry."""
+        """Return what the schedule file knows of an entry."""
         return self.file.marks.get(entry.name) if self.file else None
 
+    def coming(self, entries: Sequence[Entry], now: Instant) -> dict[str, ComingRuns]:
+        """Return the coming runs of these entries, by name."""
+        return preview(entries, self.file.marks if self.file else {}, now)
+
     def dropped(self, entry: Entry) -> dict[str, int]:
-        """Give how many slots of an entry were dropped, by reason."""
+        """Return how many slots of an entry were dropped, by reason."""
         return dict(self.file.dropped.get(entry.name, {})) if self.file else {}
 
     def written(self, name: str) -> Any:
-        """Give an entry as the config has it."""
+        """Return an entry as the config has it."""
         return self.config.settings.beat_schedule[name]
 
     def words(self, entry: Entry) -> str:
-        """Give an entry's schedule in a few words, with its zone if that is another."""
+        """Return an entry's schedule in a few words, with its zone if it differs."""
         written = self.written(entry.name)
         spec: Any = spec_of(written["schedule"], relative=bool(written.get("relative")))
         zone = zone_of(entry, self.zone)
@@ -81,7 +85,7 @@ def outlook(context: click.Context) -> ScheduleView:
 
 
 def line_of(config: Config, name: str) -> Place | None:
-    """Give the line at which an entry is written."""
+    """Return the line at which an entry is written."""
     for word in table()["beat_schedule"].spellings:
         written = config.source.written.get(word)
         if isinstance(written, Mapping) and name in written:
@@ -91,7 +95,7 @@ def line_of(config: Config, name: str) -> Place | None:
 
 
 def zone_of(entry: Entry, default: ZoneInfo) -> ZoneInfo:
-    """Give the zone in which an entry's schedule is read, if that matters to it."""
+    """Return the zone in which an entry's schedule is read, if that matters to it."""
     zone: ZoneInfo = getattr(entry.schedule, "zone", default)
     return zone
 
@@ -108,9 +112,9 @@ def _words(spec: Any) -> str:
 def chosen(
     config: Config, patterns: Sequence[str]
 ) -> tuple[list[Entry], list[BadEntry]]:
-    """Give the entries whose names match a pattern, all without any; and the bad ones.
+    """Return the good and the bad entries whose names match a pattern.
 
-    Each pattern must match: one that does not is a mistake in writing.
+    Without a pattern all match. A pattern that matches none is a mistake in writing.
     """
     names = [entry.name for entry in config.entries]
     names += [entry.name for entry in config.bad]
@@ -141,57 +145,3 @@ def _no_match(pattern: str, names: Sequence[str]) -> str:
         f"no entry named {pattern!r}\n"
         f"  {f'{hint}   {all_entries}' if hint else all_entries}"
     )
-
-
-# When they run ---------------------------------------------------------------------
-
-
-def runs_of(
-    entry: Entry, mark: Mark | None, now: Instant, begin: Instant | None = None
-) -> Iterator[Instant]:
-    """Give the instants, from `begin` or now on, at which an entry will be emitted.
-
-    The first is `now` itself if a slot is overdue that the entry's policy still emits.
-    Nothing is said of what may hold up a run: that the one before it has not ended.
-    """
-    schedule, policy = entry.schedule, entry.policy
-    if not policy.enabled:
-        return
-    mark = entry.mark_from(mark, now)
-    done = mark.slot
-    if policy.start is not None:
-        done = max(done, policy.start - 1)
-    emitted = mark.runs
-    slot = schedule.next_after(done)
-    seen = now - entry.offset
-    if slot is not None and slot <= seen:
-        done = schedule.last_until(seen, slot) or slot
-        following = schedule.next_after(done)
-        due = Due(entry, mark, slot, latest=done, following=following)
-        decision = decide(due, now, busy=False)
-        if decision.over:
-            return
-        if decision.emit and (begin is None or begin <= now):
-            yield now
-        emitted += len(decision.emit)
-        slot = following
-    first = now if begin is None else begin
-    if begin is not None and policy.max_runs is None:
-        # One step, where going from slot to slot could take millions.
-        passed = schedule.last_until(begin - entry.offset - 1, done)
-        slot = schedule.next_after(done if passed is None else passed)
-    for coming in islice(_slots(entry, slot), _left(entry, emitted)):
-        if coming + entry.offset >= first:
-            yield coming + entry.offset
-
-
-def _slots(entry: Entry, slot: Instant | None) -> Iterator[Instant]:
-    end = entry.policy.end
-    while slot is not None and (end is None or slot <= end):
-        yield slot
-        slot = entry.schedule.next_after(slot)
-
-
-def _left(entry: Entry, emitted: int) -> int | None:
-    most = entry.policy.max_runs
-    return None if most is None else max(most - emitted, 0)

@@ -59,7 +59,7 @@ class Asyncio:
         self._open = PendingJobs(on_event)
         self._waiting: deque[Job] = deque()
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._hands = _Hands()
+        self._task_threads = _TaskThreads()
         self._stopping = False
         self._over = False
         self._loop = asyncio.new_event_loop()
@@ -79,7 +79,7 @@ class Asyncio:
         self._do(lambda: self._waiting.extend(jobs))
 
     def recall(self) -> None:
-        """Nothing waits for others here."""
+        """No job waits for others in this pool."""
 
     def resize(self, size: int) -> None:
         self.size = size
@@ -98,7 +98,7 @@ class Asyncio:
         self._thread.join(GRACE)  # a coroutine that holds the loop is left behind
 
     def _do(self, what: Callable[[], object]) -> None:
-        """Have this done on the loop, and then whatever it makes possible."""
+        """Call `what` on the loop, then start the jobs that there is a place for."""
 
         def turn() -> None:
             what()
@@ -113,11 +113,11 @@ class Asyncio:
         while not self._over:
             self._outlast(self._loop.run_forever)
         self._outlast(self._clear_up)
-        self._hands.dismiss()
+        self._task_threads.dismiss()
         self._loop.close()
 
     def _outlast(self, work: Callable[[], None]) -> None:
-        """Do this part of the loop's work, whatever a task has left in there."""
+        """Do this part of the loop's work, whatever tasks have left on the loop."""
         try:
             work()
         except BaseException as error:  # SystemExit comes out of the loop
@@ -182,11 +182,11 @@ class Asyncio:
             except BaseException as error:
                 ended.set_exception(error)
 
-        self._hands.do(work)
+        self._task_threads.do(work)
         return await asyncio.wrap_future(ended)
 
 
-class _Hands:
+class _TaskThreads:
     """As many threads as are needed at the same time, kept for what comes next.
 
     They are daemons: one that never comes to an end takes no place from the others, and
@@ -199,14 +199,14 @@ class _Hands:
         self._number = 0
 
     def do(self, work: Callable[[], None]) -> None:
-        """Have this done at once, in a thread."""
+        """Call `work` at once, in a thread."""
         self._line.put(work)
         if not self._idle.acquire(blocking=False):
             self._number += 1
             threading.Thread(target=self._live, name="task", daemon=True).start()
 
     def dismiss(self) -> None:
-        """Let all threads end that have nothing to do, and the others then."""
+        """Let each thread end as soon as it has nothing to do."""
         for _ in range(self._number):
             self._line.put(None)
 

@@ -57,7 +57,7 @@ class Green:
         self._fill()
 
     def recall(self) -> None:
-        """Nothing waits for others here."""
+        """No job waits for others in this pool."""
 
     def resize(self, size: int) -> None:
         self.size = size

@@ -123,7 +123,7 @@ def _leave(kind: type[BaseException], thread: int) -> None:
 
 
 class _Found(BaseException):
-    """What a thread leaves for itself."""
+    """The exception that a thread leaves for itself."""
 
 
 def _take_back() -> None:

@@ -1,4 +1,4 @@
-"""One end for each job, whoever tells it: the job, its limit or the pool."""
+"""Each job has one end, whether the job itself, its time limit or the pool tells it."""
 
 import os
 import threading
@@ -8,7 +8,7 @@ from beatd.pools.base import Finished, Job, Lost, PoolEvent, Started, TimedOut
 
 
 class PendingJobs:
-    """The jobs of a pool whose end has not been told; the first to tell it is right.
+    """The jobs of a pool whose end has not been told yet; the first to tell it counts.
 
     Invariant: of each job that was added `on_event` hears one end, and no start after.
     """
@@ -24,7 +24,7 @@ class PendingJobs:
             self._tokens.update(job.token for job in jobs)
 
     def begin(self, job: Job) -> bool:
-        """Tell that a job begins here; False if it has ended before it began."""
+        """Tell that a job begins; return False if it has ended before it began."""
         with self._lock:
             if job.token not in self._tokens:
                 return False
@@ -32,7 +32,7 @@ class PendingJobs:
         return True
 
     def end(self, outcome: Finished | TimedOut | Lost) -> bool:
-        """Tell how a job ended; False if that was told already."""
+        """Tell how a job ended; return False if that was told already."""
         with self._lock:
             if outcome.token not in self._tokens:
                 return False

@@ -41,10 +41,10 @@ class Solo:
             self._on_event(run(self._runner, job))
 
     def recall(self) -> None:
-        """Nothing waits for others here."""
+        """No job waits for others in this pool."""
 
     def resize(self, size: int) -> None:
-        """There is one thread that hands jobs in, and so one place."""
+        """Only the thread that hands jobs in runs them: the size stays 1."""
 
     def processes(self) -> list[int]:
         return [os.getpid()]

@@ -12,14 +12,14 @@ from beatd.pools.pending import PendingJobs
 
 
 class Threads:
-    """`size` threads that take jobs from one line.
+    """`size` threads that take jobs from one queue.
 
     Python cannot end a thread. A job past its time limit ends in TimedOut and another
     thread takes its place, but its code runs on until it comes to an end by itself;
-    what it then gives is dropped. `kill` leaves behind what runs in the same way.
+    what it then returns is dropped. `kill` leaves behind what runs in the same way.
 
-    Invariant: `_serving` threads take jobs from the line, or are about to; each None in
-    the line lets one of them go.
+    Invariant: `_serving` threads take jobs from the queue, or are about to; each None
+    in the queue lets one of them go.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Threads:
         self.size = size
         self._runner = runner
         self._initialise = initialise
-        self._line: SimpleQueue[Job | None] = SimpleQueue()
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._open = PendingJobs(on_event)
         self._serving = 0
         self._one_left = threading.Condition()
@@ -50,10 +50,10 @@ class Threads:
     def submit(self, jobs: Sequence[Job]) -> None:
         self._open.add(jobs)
         for job in jobs:
-            self._line.put(job)
+            self._queue.put(job)
 
     def recall(self) -> None:
-        """Nothing waits for others here."""
+        """No job waits for others in this pool."""
 
     def resize(self, size: int) -> None:
         more = size - self.size
@@ -86,10 +86,10 @@ class Threads:
     def _let_go(self, number: int) -> None:
         # Behind all jobs, so that each of them is run before a thread ends.
         for _ in range(number):
-            self._line.put(None)
+            self._queue.put(None)
 
     def _work(self) -> None:
-        while job := self._line.get():
+        while job := self._queue.get():
             if not self._open.begin(job):
                 continue
             with time_limit(job.time_limit, partial(self._give_up, job)):

@@ -24,7 +24,7 @@ import msgspec
 from beatd.errors import ScheduleFileError
 from beatd.instant import datetime_of, instant_of
 from beatd.storage.sqlite_file import SCHEDULE_FILE, State, look, query
-from beatd.timetable.entry import Mark
+from beatd.timetable.ledger import Mark
 
 logger = logging.getLogger(__name__)
 

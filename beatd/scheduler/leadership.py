@@ -1,4 +1,4 @@
-"""Who may emit: taking the lead, holding it, and giving it back in time."""
+"""Which process may emit: taking the lead, holding it, giving it back in time."""
 
 import logging
 import threading
@@ -22,7 +22,7 @@ _WATCH: Span = 5 * SECOND
 class Leadership:
     """Holds the lead of one broker for this process, while it can.
 
-    `hold` gives a term only while, by this process's own monotonic clock, the lock in
+    `hold` returns a term only while, by this process's own monotonic clock, the lock in
     the broker cannot have run out. The broker's check of the term is the second net.
     """
 
@@ -32,15 +32,15 @@ class Leadership:
     ttl: Span
     term: Term | None = field(default=None, init=False)
     _doubted: Term | None = field(default=None, init=False)
-    """Ours, and not to be led under any more; to be given back first."""
+    """A term of this process that must not be used any more, to be given back."""
     _safe_until: Span = field(default=0, init=False)
     _renew_at: Span = field(default=0, init=False)
 
     def hold(self, floor: int) -> Term | None:
-        """Give the term under which this process leads now, None while it stands by.
+        """Return the term under which this process leads; None while it stands by.
 
-        A new term's number is above `floor`. Raises BrokerUnavailable when the broker
-        does not answer and the term that we had may be over.
+        A new term's number is above `floor`. Raises BrokerUnavailable when the lead is
+        to be taken or renewed, and the broker does not answer.
         """
         asked = self.clock.elapsed()
         if self.term is None:
@@ -58,9 +58,10 @@ class Leadership:
         return self.term
 
     def keep(self, term: Term) -> None:
-        """Go on holding the lead in the midst of work that takes long.
+        """Renew the lead, if it is time, in the midst of work that takes long.
 
-        Raises TermOver when `term` is not ours any more, and BrokerUnavailable.
+        Raises TermOver when this process does not lead under `term` any more, and
+        BrokerUnavailable.
         """
         asked = self.clock.elapsed()
         if self.term == term and asked >= self._renew_at:
@@ -81,11 +82,11 @@ class Leadership:
             logger.warning("lost the lead, standing by", extra={"event": "lead.lost"})
 
     def doubt(self) -> None:
-        """Lead under a new term only: a request of this one may arrive late."""
+        """Lead under a new term only: a request of the old one may arrive late."""
         self._doubted, self.term = self.term, None
 
     def resign(self) -> None:
-        """Give the lead back; nothing if it is not ours.
+        """Give the lead back; do nothing if this process does not have it.
 
         Raises BrokerUnavailable; the lock then runs out by itself.
         """
@@ -98,6 +99,10 @@ class Leadership:
         """Give the lead up without asking the broker for it."""
         self.term = self._doubted = None
         self.lead.let_go()
+
+    def leader(self) -> str:
+        """Return the name of the process that leads, for people."""
+        return self.lead.leader() or "another"
 
     def watch(self, wake: Callable[[], None], stopped: threading.Event) -> None:
         """Call `wake` whenever the lead is given back, until `stopped`; blocks."""

@@ -16,7 +16,6 @@ from typing import TypeVar
 import msgspec
 from sqlitedict import SqliteDict
 
-from beatd.brokers.base import LedgerCopy
 from beatd.clock import Clock
 from beatd.errors import ScheduleFileError
 from beatd.instant import datetime_of
@@ -42,7 +41,7 @@ from beatd.storage.sqlite_file import (
     make,
     set_aside,
 )
-from beatd.timetable.entry import Mark
+from beatd.timetable.ledger import LedgerCopy, Mark
 
 logger = logging.getLogger(__name__)
 

@@ -74,7 +74,7 @@ def _told(options: Options, modules: Sequence[str]) -> Told:
 def become_fork_server(told: Told) -> tuple[RunChild, bytes]:
     """Make this new interpreter one from which a worker's children can be forked.
 
-    Gives what these do, and what there is to say of their tasks. User, working
+    Returns what the children do, and what there is to say of their tasks. User, working
     directory, umask and environment are the worker's already.
     """
     program = process.load_config(told.options, "worker")

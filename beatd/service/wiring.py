@@ -51,14 +51,17 @@ from beatd.runs.report import limits_of
 from beatd.scheduler.leadership import Leadership
 from beatd.scheduler.loop import LONGEST_NAP, EmissionListener, Scheduler
 from beatd.scheduler.schedule_file import ScheduleFile
+from beatd.scheduler.takeover import Takeover
 from beatd.service.nodes import node_name, path_of
 from beatd.tasks import Registry
 from beatd.timetable.timetable import Timetable
+from beatd.worker.assembly import assemble
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.events import WorkerEvents
 from beatd.worker.inbox import Crashed, WorkerEvent
 from beatd.worker.loop import Worker
 from beatd.worker.renewal import Modules, Renewed, describe
+from beatd.worker.reporting import WorkerNode
 from beatd.worker.revoked import StateFile
 from beatd.worker.settle import EndRecorder
 
@@ -98,23 +101,34 @@ def scheduler_of(config: Config) -> Scheduler:
     )
     broker = _one_broker(settings)
     nap = span_of(settings.beat_max_loop_interval) or LONGEST_NAP
-    return Scheduler(
+    timetable = Timetable()
+    leadership = Leadership(
+        broker,
+        clock,
+        holder=f"{socket.gethostname()} pid {os.getpid()}",
+        ttl=span_of(settings.beat_lock_timeout),
+    )
+    takeover = Takeover(
         entries={entry.name: entry for entry in config.entries},
-        timetable=Timetable(),
-        leadership=Leadership(
-            broker,
-            clock,
-            holder=f"{socket.gethostname()} pid {os.getpid()}",
-            ttl=span_of(settings.beat_lock_timeout),
-        ),
+        timetable=timetable,
+        leadership=leadership,
+        broker=broker,
+        file=file,
+        clock=clock,
+        keep=[bad.name for bad in config.bad],
+        queues=config.router.queues.values(),
+        declare=broker.declare,
+        on_declared=partial(_warn_of_risks, broker),
+    )
+    return Scheduler(
+        takeover=takeover,
+        timetable=timetable,
+        leadership=leadership,
         broker=broker,
         file=file,
         clock=clock,
         namespace=settings.beat_namespace,
-        keep=[bad.name for bad in config.bad],
         ended=_ended_by(settings),
-        queues=config.router.queues.values(),
-        declare=partial(_prepare, broker),
         witness=_witness_of(config, broker),
         longest_nap=min(nap, LONGEST_NAP),
     )
@@ -164,9 +178,8 @@ def _one_broker(settings: Settings) -> Broker:
     return brokers.of_settings(settings, [first])
 
 
-def _prepare(broker: Broker, queues: Collection[Queue]) -> None:
-    """Make the queues known, and say what the broker may do to them."""
-    broker.declare(queues)
+def _warn_of_risks(broker: Broker) -> None:
+    """Say what the broker may do to its queues."""
     for risk in broker.risks():
         logger.warning("broker: %s", risk, extra={"event": "broker.risk"})
 
@@ -241,24 +254,25 @@ def worker_of(
         on_crash=lambda error: inbox.put(Crashed(error)),
     )
     pool = pools.create(settings.worker_pool, work.runner, inbox.put, options=options)
-    return Worker(
+    return assemble(
         name=hostname,
         identity=f"{hostname}:{os.getpid()}:{secrets.token_hex(4)}",
         queues=queues_of(config, choice),
+        router=router_of(config, choice),
         broker=broker,
         pool=pool,
         tasks=work.tasks,
         settings=settings,
         inbox=inbox,
         results=work.results,
+        conductor=work.conductor,
         autoscale=choice.autoscale,
-        router=router_of(config, choice),
         events=_events_of(settings, choice, audience, workplace, lamport),
         pidbox=_pidbox_of(settings, audience, hostname, lamport, inbox),
         state_file=_state_file_of(settings, hostname),
         lamport=lamport,
         modules=modules,
-        conductor=work.conductor,
+        clock=SystemClock(),
     )
 
 
@@ -275,14 +289,14 @@ def run_child_of(
     modules: Sequence[str],
     begin_process: Callable[[], object],
 ) -> tuple[RunChild, bytes]:
-    """Give what children that are forked from a new interpreter do.
+    """Return what children that are forked from a new interpreter do.
 
-    And what there is to say of their tasks; these modules were asked for. What
-    `begin_process` is, is said at `worker_of`. Raises ConfigError.
+    And what there is to say of their tasks; these modules were asked for. `worker_of`
+    says what `begin_process` is. Raises ConfigError.
     """
     work = _work_of(workplace, settings)
     # What its handlers prepare in the worker's process, children are to have here too.
-    signals.worker_init.send(RemoteWorker(workplace.hostname))
+    signals.worker_init.send(WorkerNode(workplace.hostname))
     child = ChildMain(
         work.runner,
         partial(_call_all, [begin_process, work.initialise]),
@@ -290,13 +304,6 @@ def run_child_of(
         settings.worker_max_memory_per_child,
     )
     return child.run, describe(work.tasks, modules)
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteWorker:
-    """A worker whose loop is in another process, as receivers of signals see it."""
-
-    hostname: str
 
 
 def _events_of(

@@ -1,28 +1,12 @@
-"""One line of the schedule, and what the ledger knows of it."""
+"""One line of the schedule, its policy, and what is due of it."""
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
 
 from beatd.instant import Instant, Span
 from beatd.message import Template
 from beatd.schedules.base import Schedule
-
-
-class Mark(NamedTuple):
-    """The ledger's row for one entry.
-
-    Every slot up to and including `slot` was emitted, dropped with a reason, or lies
-    before the entry was first seen.
-    """
-
-    slot: Instant
-    fingerprint: str
-    """Of the slots that the entry had then: others start afresh."""
-    runs: int = 0
-    """How many slots were emitted."""
-    last: Instant | None = None
-    """The last slot that was emitted; users see it as last_run_at."""
+from beatd.timetable.ledger import Mark
 
 
 class Overlap(Enum):
@@ -74,7 +58,7 @@ class Entry:
     description: str = ""
 
     def mark_from(self, known: Mark | None, now: Instant) -> Mark:
-        """Give the mark to go on from: `known` if the ledger has one.
+        """Return the mark to go on from: `known` if the ledger has one.
 
         A new entry, and one whose schedule or bounds are not those that its mark was
         made under, counts from `now`: nobody asked for its slots of the past.

@@ -7,6 +7,7 @@ from itertools import islice
 from beatd.instant import Instant
 from beatd.schedules.base import Schedule, slots_between
 from beatd.timetable.entry import Due, Overlap
+from beatd.timetable.ledger import Mark
 
 CATCHUP_STEP = 100
 """Slots of one entry that one decision emits at most, so that others get their turn."""
@@ -42,13 +43,22 @@ class Decision:
     over: bool = False
     """The entry's bounds are reached: it names no more slots."""
 
+    def mark_after(self, mark: Mark) -> Mark:
+        """Return what the entry's mark becomes once this decision is carried out."""
+        if self.until is None:
+            return mark
+        if not self.emit:
+            return mark._replace(slot=self.until)
+        runs = mark.runs + len(self.emit)
+        return mark._replace(slot=self.until, runs=runs, last=self.emit[-1])
+
 
 HOLD = Decision()
 OVER = Decision(over=True)
 
 
 def decide(due: Due, now: Instant, busy: bool) -> Decision:
-    """Apply the entry's policy to its slots that have come.
+    """Return what the entry's policy makes of its slots that have come.
 
     `busy` says whether the entry's previous run has not ended.
     """
@@ -86,7 +96,10 @@ def _emit_latest(due: Due, latest: Instant, now: Instant) -> Decision:
 
 
 def _catch_up(due: Due, latest: Instant, now: Instant) -> Decision:
-    """Emit the oldest slots that are worth it; what is beyond the bounds goes first."""
+    """Emit the oldest slots that are still wanted, and drop those before them.
+
+    Dropped are misfires, and what goes beyond `max_catchup`.
+    """
     schedule, policy = due.entry.schedule, due.entry.policy
     first = due.slot
     dropped = []
@@ -114,7 +127,7 @@ def _catch_up(due: Due, latest: Instant, now: Instant) -> Decision:
 def _newest(
     schedule: Schedule, first: Instant, latest: Instant, count: int
 ) -> list[Instant]:
-    """Give the `count` newest slots up to the slot `latest`, oldest first."""
+    """Return the `count` newest slots up to the slot `latest`, oldest first."""
     newest = [latest]
     while len(newest) < count and newest[-1] > first:
         newest.append(_last_of(schedule, first, newest[-1] - 1))
@@ -122,15 +135,16 @@ def _newest(
 
 
 def _last_of(schedule: Schedule, first: Instant, until: Instant) -> Instant:
-    """Give the last slot up to `until`, which is not before the slot `first`.
+    """Return the last slot up to `until`, which is not before the slot `first`.
 
-    From `first` on, and not from just before it: some schedules count from there.
+    Slots are looked for from `first` on, not from just before it: some schedules count
+    from there.
     """
     return schedule.last_until(until, first) or first
 
 
 def _too_late(due: Due, now: Instant) -> Instant:
-    """Give the newest instant at which a slot would be a misfire by now."""
+    """Return the newest instant at which a slot would be a misfire by now."""
     grace = due.entry.policy.misfire_grace
     if grace is None:
         return due.slot - 1

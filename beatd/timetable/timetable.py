@@ -6,9 +6,14 @@ from heapq import heappop, heappush
 from itertools import count, islice
 from typing import TypeAlias
 
-from beatd.instant import Instant, Span
+from beatd.instant import SECOND, Instant, Span
 from beatd.schedules.base import Schedule
-from beatd.timetable.entry import Due, Entry, Mark
+from beatd.timetable.entry import Due, Entry
+from beatd.timetable.ledger import Mark
+from beatd.timetable.policy import Decision
+
+CLOCK_TOLERANCE: Span = 3 * SECOND
+"""Clocks that differ by less are the same: nothing is rewound."""
 
 _Key: TypeAlias = tuple[str, Span, Instant, Instant]
 
@@ -30,10 +35,10 @@ class _Group:
     schedule: Schedule
     slot: Instant
     when: Instant
-    """At this instant the group is looked at: the slot plus the entries' offset."""
+    """When the group is due: at its slot plus the entries' offset."""
     rows: dict[str, _Row] = field(default_factory=dict)
     following: Instant | None = None
-    """The slot after; known once the group is due."""
+    """The slot after this one; known once the group is due."""
 
 
 class Timetable:
@@ -69,17 +74,22 @@ class Timetable:
         return name in self._rows
 
     def marks(self) -> dict[str, Mark]:
-        """Give every entry's mark, by name."""
+        """Return every entry's mark, by name."""
         return {name: row.mark for name, row in self._rows.items()}
 
     def mark(self, name: str) -> Mark:
-        """Give one entry's mark."""
+        """Return one entry's mark."""
         return self._rows[name].mark
+
+    def slot(self, name: str) -> Instant | None:
+        """Return the first slot of an entry that is not decided; None without any."""
+        group = self._rows[name].group
+        return None if group is None else group.slot
 
     def place(
         self, entries: Iterable[Entry], marks: Mapping[str, Mark], now: Instant
     ) -> dict[str, Mark]:
-        """Add or replace `entries` where their marks say; give the marks that changed.
+        """Add or replace entries, each after its mark; return the marks that changed.
 
         An entry without a mark, or with one of other slots, counts from `now`.
         """
@@ -106,10 +116,10 @@ class Timetable:
             self._leave(row)
 
     def due(self, now: Instant, limit: int) -> list[Due]:
-        """Look at entries with slots that have come by `now`, at most `limit`.
+        """Return at most `limit` entries with slots that have come by `now`.
 
-        Looks and does not take: the same is due again until `advance`, `hold` or
-        `remove` is called. Entries that are on their newest slot come first.
+        They stay due until `apply`, `advance`, `hold`, `finish` or `remove` is called.
+        Entries that are on their newest slot come first.
         """
         self._collect(now)
         batch: list[Due] = []
@@ -119,6 +129,15 @@ class Timetable:
                     return batch
                 batch += _due_of(group, now, limit - len(batch))
         return batch
+
+    def apply(self, due: Due, decision: Decision, look_again: Instant) -> None:
+        """Go on from what was decided: finish, advance, or hold until `look_again`."""
+        if decision.over:
+            self.finish(due)
+        elif decision.until is None:
+            self.hold(due, look_again)
+        else:
+            self.advance(due, decision.mark_after(due.mark))
 
     def advance(self, due: Due, mark: Mark) -> None:
         """Set the entry's mark, and let it wait for the first slot after it."""
@@ -140,7 +159,7 @@ class Timetable:
         self._leave(self._rows[due.entry.name])
 
     def rewind(self, now: Instant, tolerance: Span) -> dict[str, Mark]:
-        """Set back entries whose marks lie beyond `now`; give their new marks.
+        """Set back entries whose marks lie beyond `now`; return their new marks.
 
         Fixed-time entries never repeat a slot: those that were emitted beyond `now`
         stay where they are.
@@ -154,7 +173,7 @@ class Timetable:
         return ahead
 
     def next_at(self) -> Instant | None:
-        """Say when to look again; None when no entry has a slot to come."""
+        """Return when to look again; None when no entry has a slot to come."""
         for group in (
             *islice(self._ready.values(), 1),
             *islice(self._late.values(), 1),
@@ -165,7 +184,7 @@ class Timetable:
         return self._heap[0][0] if self._heap else None
 
     def _collect(self, now: Instant) -> None:
-        """Move groups that have come due from the heap to where `due` finds them."""
+        """Move groups that have come due from the heap to `_ready` and `_late`."""
         if now < self._collected_at:
             self._put_back(now)
         self._collected_at = now
@@ -180,7 +199,7 @@ class Timetable:
             (self._late if behind else self._ready)[group.key] = group
 
     def _put_back(self, now: Instant) -> None:
-        """Move groups to the heap that a clock set back made not due any more."""
+        """Move groups back to the heap that a clock set back made not due any more."""
         for groups in (self._ready, self._late):
             for group in [group for group in groups.values() if group.when > now]:
                 del groups[group.key]
@@ -236,11 +255,12 @@ def _due_of(group: _Group, now: Instant, limit: int) -> list[Due]:
 
 
 def _may_go_back(row: _Row, now: Instant) -> bool:
+    """Return whether a rewind to `now` repeats no fixed time."""
     last = row.mark.last
     return row.entry.schedule.wildcard or last is None or last <= now
 
 
 def _since(row: _Row) -> Instant:
-    """Give the instant after which the entry's next slot is looked for."""
+    """Return the instant after which the entry's next slot is looked for."""
     start = row.entry.policy.start
     return row.mark.slot if start is None else max(row.mark.slot, start - 1)

@@ -18,62 +18,63 @@ class Admission:
 
     def __init__(
         self,
+        *,
         tasks: Registry,
         settings: Settings,
         limits: Limits,
         revocations: Revocations,
-        ends: Outcomes,
+        outcomes: Outcomes,
         clock: Clock,
     ) -> None:
         self._tasks = tasks
         self._settings = settings
         self._limits = limits
         self._revocations = revocations
-        self._ends = ends
+        self._outcomes = outcomes
         self._clock = clock
 
     def admit(self, delivery: Delivery) -> InFlight | None:
-        """Give what is to run of a new delivery; None: it is settled."""
+        """Return what is to run of a new delivery; None: it is settled."""
         most = self._settings.task_max_deliveries
         if delivery.deliveries > most + 1:
             # It ended the worker that was about to set it aside: not even look at it.
-            self._ends.unread(delivery, f"delivered {delivery.deliveries} times")
+            self._outcomes.unread(delivery, f"delivered {delivery.deliveries} times")
             return None
         try:
             said = read_envelope(delivery.message, self._limits)
         except MessageError as error:
-            self._ends.unread(delivery, str(error))
+            self._outcomes.unread(delivery, str(error))
             return None
         task = self._tasks.get(said.task)
         if task is None:
-            self._ends.buried(delivery, said, None, NotRegistered(said.task))
+            self._outcomes.buried(delivery, said, None, NotRegistered(said.task))
             return None
         if delivery.deliveries > most:
             times = f"{delivery.deliveries - 1} times"
             lost = WorkerLost(f"delivered {times}, and no worker lived to tell the end")
-            self._ends.buried(delivery, said, task, lost)
+            self._outcomes.buried(delivery, said, task, lost)
             return None
         early = not option(task, "acks_late", self._settings)
-        held = InFlight(delivery, said, task, early)
-        if self.drops(held):
+        run = InFlight(delivery, said, task, early)
+        if self.drops(run):
             return None
         if said.eta is not None and said.eta > self._clock.now():
-            self._ends.delayed(delivery, said, said.eta)
+            self._outcomes.delayed(delivery, said, said.eta)
             return None
-        return held
+        return run
 
-    def drops(self, held: InFlight) -> bool:
+    def drops(self, run: InFlight) -> bool:
         """Say whether it must not run, or not any more; it is settled if so."""
-        if _has_expired(held.said, self._clock.now()):
-            self._ends.expired(held)
+        if _has_expired(run.said, self._clock.now()):
+            self._outcomes.expired(run)
             return True
-        return self.drops_revoked(held)
+        return self.drops_revoked(run)
 
-    def drops_revoked(self, held: InFlight) -> bool:
+    def drops_revoked(self, run: InFlight) -> bool:
         """Say whether it must not run because it is revoked; it is settled if so."""
-        if held.said not in self._revocations:
+        if run.said not in self._revocations:
             return False
-        self._ends.revoked(held)
+        self._outcomes.revoked(run)
         return True
 
 

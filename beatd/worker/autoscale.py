@@ -28,7 +28,7 @@ class Autoscale:
     _peaks: deque[tuple[Span, int]] = field(default_factory=deque, init=False)
 
     def size(self, now: Span, load: int) -> int:
-        """Give the size for a load; `now` is any clock that only goes forward."""
+        """Return the size for a load; `now` is any clock that only goes forward."""
         wanted = min(max(load, self.least), self.most)
         peaks = self._peaks
         while peaks and peaks[-1][1] <= wanted:

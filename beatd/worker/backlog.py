@@ -8,7 +8,7 @@ from beatd.clock import Clock
 from beatd.config.settings import Settings
 from beatd.tasks import Registry
 from beatd.worker.fetcher import PrefetchWindow
-from beatd.worker.in_flight import InFlight
+from beatd.worker.in_flight import InFlight, State
 from beatd.worker.rate import Turns, rate_of, sift
 
 logger = logging.getLogger(__name__)
@@ -21,15 +21,20 @@ class Backlog:
     """Deliveries that wait for their runs, in order, and at their tasks' rates.
 
     What a rate limit has wait stands aside: it holds up no other task, and takes no
-    place in the room as long as there are not too many of its kind.
+    place in the window as long as there are not too many of its kind.
     """
 
     def __init__(
-        self, tasks: Registry, settings: Settings, room: PrefetchWindow, clock: Clock
+        self,
+        *,
+        tasks: Registry,
+        settings: Settings,
+        window: PrefetchWindow,
+        clock: Clock,
     ) -> None:
         self._tasks = tasks
         self._settings = settings
-        self._room = room
+        self._window = window
         self._clock = clock
         self._ready: deque[InFlight] = deque()
         self._returned: deque[InFlight] = deque()
@@ -50,13 +55,13 @@ class Backlog:
         return len(self._returned) + len(self._ready)
 
     def due_in(self) -> float | None:
-        """Give how long it is to the next turn; None when no rate has any wait."""
+        """Return how long it is to the next turn; None when no rate has any wait."""
         due = self._turns.due()
         return None if due is None else max(due - self._clock.elapsed(), 0)
 
-    def add(self, held: InFlight) -> None:
-        """Have it wait behind the others."""
-        self._ready.append(held)
+    def add(self, run: InFlight) -> None:
+        """Have a run wait behind the others."""
+        self._ready.append(run)
 
     def put_back(self, returned: Sequence[InFlight]) -> None:
         """Have these wait before all others: the pool did not get to them."""
@@ -69,33 +74,33 @@ class Backlog:
             returned = self._returned.popleft()
             if not drop(returned):
                 return returned
-        while held := self._turns.next(now):
-            self._come_back(held)
-            if not drop(held):
-                self._turns.begin(held.task.name, now)
-                return held
+        while run := self._turns.next(now):
+            self._come_back(run)
+            if not drop(run):
+                self._turns.begin(run.task.name, now)
+                return run
         while self._ready:
-            held = self._ready.popleft()
-            name = held.task.name
+            run = self._ready.popleft()
+            name = run.task.name
             if name not in self._turns:
                 self.limit_rate(name)
-            if drop(held):
+            if drop(run):
                 continue
             if not self._turns.must_wait(name, now):
                 self._turns.begin(name, now)
-                return held
-            self._step_aside(held)
+                return run
+            self._step_aside(run)
         return None
 
     def clear(self) -> list[InFlight]:
         """Let nothing wait any more; give what did."""
-        return self.take_out(lambda held: True)
+        return self.take_out(lambda run: True)
 
     def take_out(self, wanted: Callable[[InFlight], bool]) -> list[InFlight]:
         """Let these wait no more; give them."""
         late = self._turns.take_out(wanted)
-        for held in late:
-            self._come_back(held)
+        for run in late:
+            self._come_back(run)
         return [*sift(self._returned, wanted), *sift(self._ready, wanted), *late]
 
     def limit_rate(self, task: str) -> None:
@@ -111,10 +116,13 @@ class Backlog:
             logger.error(words, task, error, extra={"event": "rate.bad"})
         self._turns.limit(task, rate)
 
-    def _step_aside(self, held: InFlight) -> None:
-        held.aside = len(self._turns) < MOST_ASIDE
-        self._turns.wait(held.task.name, held)
-        self._room.clear(int(held.aside))
+    def _step_aside(self, run: InFlight) -> None:
+        if len(self._turns) < MOST_ASIDE:
+            run.become(State.ASIDE)
+            self._window.clear(1)
+        self._turns.wait(run.task.name, run)
 
-    def _come_back(self, held: InFlight) -> None:
-        self._room.fill(int(held.aside))
+    def _come_back(self, run: InFlight) -> None:
+        if run.state is State.ASIDE:
+            run.become(State.WAITING)
+            self._window.fill(1)

@@ -28,6 +28,7 @@ from beatd.worker.in_flight import InFlight
 from beatd.worker.reporting import TaskReporter
 from beatd.worker.settle import (
     Acknowledge,
+    Begin,
     Bury,
     Continue,
     Delay,
@@ -37,36 +38,37 @@ from beatd.worker.settle import (
 
 
 class Outcomes:
-    """Tells how deliveries end, and hands `settle` what is to be done about each."""
+    """Says how deliveries end, and hands `settle` what is to be done about each."""
 
     def __init__(
         self,
+        *,
         hostname: str,
         settings: Settings,
-        tell: TaskReporter,
+        reporter: TaskReporter,
         settle: Callable[[Settlement], object],
         clock: Clock,
     ) -> None:
         self._hostname = hostname
         self._settings = settings
-        self._tell = tell
+        self._reporter = reporter
         self._settle = settle
         self._clock = clock
 
     # Without a run
 
     def given_back(self, delivery: Delivery) -> None:
-        """Let others have it."""
+        """Let other workers have this delivery."""
         self._settle(Settlement(delivery.token, GiveBack(delivery)))
 
     def delayed(self, delivery: Delivery, said: Envelope, until: Instant) -> None:
-        """Let it wait in the broker for its time."""
-        self._tell.delayed(said)
+        """Let this delivery wait in the broker for its time."""
+        self._reporter.delayed(said)
         self._settle(Settlement(delivery.token, Delay(delivery, until)))
 
     def unread(self, delivery: Delivery, reason: str) -> None:
         """Set aside a message of which nothing can be read."""
-        self._tell.buried(delivery, reason)
+        self._reporter.buried(delivery, reason)
         self._settle(Settlement(delivery.token, Bury(delivery, one_line(reason))))
 
     def buried(
@@ -79,121 +81,125 @@ class Outcomes:
     ) -> None:
         """Keep a FAILURE, and set the message aside."""
         reason = one_line("; ".join([str(error), *history]))
-        self._tell.buried_failed(said, reason, error)
+        self._reporter.buried_failed(said, reason, error)
         act = Bury(delivery, reason, said.task, said.id)
         kept = self._meta(said, task, State.FAILURE, error)
         end = Failed(State.FAILURE, error, kept is not None)
         self._settle(Settlement(delivery.token, act, kept, _run_of(said), end=end))
 
-    def expired(self, held: InFlight) -> None:
-        """It is too late for its run."""
-        self._tell.expired(held.said)
-        self._never_run(held, "expired")
+    def expired(self, run: InFlight) -> None:
+        """Keep that a run came too late to begin."""
+        self._reporter.expired(run.said)
+        self._never_run(run, "expired")
 
-    def revoked(self, held: InFlight) -> None:
-        """Somebody wanted it not to run."""
-        self._tell.revoked(held.said)
-        self._never_run(held, "revoked")
+    def revoked(self, run: InFlight) -> None:
+        """Keep that a run was revoked before it began."""
+        self._reporter.revoked(run.said)
+        self._never_run(run, "revoked")
 
-    def _never_run(self, held: InFlight, why: str) -> None:
-        said = {"terminated": False, "signum": None, "expired": why == "expired"}
-        signals.task_revoked.send(held.task, request=held.said, **said)
+    def _never_run(self, run: InFlight, why: str) -> None:
+        how = {"terminated": False, "signum": None, "expired": why == "expired"}
+        signals.task_revoked.send(run.task, request=run.said, **how)
         error = Revoked(why)
-        kept = self._meta(held.said, held.task, State.REVOKED, error)
-        self._finish(held, kept, end=Failed(State.REVOKED, error, kept is not None))
+        kept = self._meta(run.said, run.task, State.REVOKED, error)
+        self._finish(run, kept, end=Failed(State.REVOKED, error, kept is not None))
 
     # Of runs
 
-    def started(self, held: InFlight) -> None:
-        """Its run goes on; that it has begun may be kept."""
-        self._tell.started(held)
-        if option(held.task, "track_started", self._settings):
-            told = {"pid": held.pid, "hostname": self._hostname}
-            kept = self._meta(held.said, held.task, State.STARTED, told)
-            self._settle(Settlement(held.token, Continue(), kept))
+    def acknowledged(self, run: InFlight) -> None:
+        """Acknowledge a delivery that runs at most once; it begins after that."""
+        self._settle(Settlement(run.token, Begin(run.delivery)))
 
-    def finished(self, held: InFlight, report: Report) -> None:
-        """Its run ended as the report says."""
-        self._tell.finished(held, report)
+    def started(self, run: InFlight) -> None:
+        """Tell that a run has begun; keep it if the task is tracked."""
+        self._reporter.started(run)
+        if option(run.task, "track_started", self._settings):
+            told = {"pid": run.pid, "hostname": self._hostname}
+            kept = self._meta(run.said, run.task, State.STARTED, told)
+            self._settle(Settlement(run.token, Continue(), kept))
+
+    def finished(self, run: InFlight, report: Report) -> None:
+        """Settle a run that ended as the report says."""
+        self._reporter.finished(run, report)
         if report.fate is Fate.REQUEUED:
-            same = Outgoing(_way_back(held), held.delivery.message)
-            self._finish(held, report.stored, [same], over=False)
-        elif report.fate is Fate.BURIED or self._is_refused(held, report):
+            same = Outgoing(_way_back(run), run.delivery.message)
+            self._finish(run, report.stored, [same], over=False)
+        elif report.fate is Fate.BURIED or self._is_refused(run, report):
             self._set_aside(
-                held, report.reason, report.stored, report.sends, report.bookkeeping
+                run, report.reason, report.stored, report.sends, report.bookkeeping
             )
         else:
             over, end = report.ends_run, report.bookkeeping
-            self._finish(held, report.stored, report.sends, over=over, end=end)
+            self._finish(run, report.stored, report.sends, over=over, end=end)
 
-    def timed_out(self, held: InFlight, limit: float) -> None:
-        """Its run was ended by force."""
+    def timed_out(self, run: InFlight, limit: float) -> None:
+        """Settle a run that its time limit ended by force."""
         error = TimeLimitExceeded(limit)
-        self._tell.timed_out(held, limit, error)
-        kept = self._meta(held.said, held.task, State.FAILURE, error)
+        self._reporter.timed_out(run, limit, error)
+        kept = self._meta(run.said, run.task, State.FAILURE, error)
         end = Failed(State.FAILURE, error, kept is not None)
-        if self._acknowledges(held, "task_acks_on_timeout"):
-            self._finish(held, kept, end=end)
+        if self._acknowledges(run, "task_acks_on_timeout"):
+            self._finish(run, kept, end=end)
         else:
-            self._set_aside(held, f"time limit of {limit:g} s", kept, end=end)
+            self._set_aside(run, f"time limit of {limit:g} s", kept, end=end)
 
-    def terminated(self, held: InFlight, number: int) -> None:
-        """Its run was ended by a signal, as somebody wanted."""
-        self._tell.terminated(held, number)
-        said = {"terminated": True, "signum": number, "expired": False}
-        signals.task_revoked.send(held.task, request=held.said, **said)
-        self._fail(held, State.REVOKED, Revoked("terminated"))
+    def terminated(self, run: InFlight, number: int) -> None:
+        """Settle a run that remote control ended by a signal."""
+        self._reporter.terminated(run, number)
+        how = {"terminated": True, "signum": number, "expired": False}
+        signals.task_revoked.send(run.task, request=run.said, **how)
+        self._fail(run, State.REVOKED, Revoked("terminated"))
 
-    def lost(self, held: InFlight, reason: str) -> bool:
-        """Its process died. Say whether it is to run once more, as the same delivery.
+    def lost(self, run: InFlight, reason: str) -> bool:
+        """Return whether a run whose process died is to run again, as this delivery.
 
-        It is, unless it was to run at most once, or killed enough, or is retried.
+        If not it is settled: it was to run at most once, killed enough, or is retried.
         """
-        held.losses.append(reason)
-        self._tell.lost(held, reason)
+        run.losses.append(reason)
+        self._reporter.lost(run, reason)
         error = WorkerLost(f"Worker exited prematurely: {reason}")
-        retries = option(held.task, "retry_on_worker_lost", self._settings)
-        again = option(held.task, "reject_on_worker_lost", self._settings)
-        deliveries = held.delivery.deliveries + len(held.losses)
-        if retries and _may_be_retried(held):
-            self._retry(held, error)
-        elif retries or held.early or again is False:
-            self._tell.given_up(held, error)
-            self._fail(held, State.FAILURE, error)
+        retries = option(run.task, "retry_on_worker_lost", self._settings)
+        again = option(run.task, "reject_on_worker_lost", self._settings)
+        deliveries = run.delivery.deliveries + len(run.losses)
+        if retries and _may_be_retried(run):
+            self._retry(run, error)
+        elif retries or run.early or again is False:
+            self._reporter.given_up(run, error)
+            self._fail(run, State.FAILURE, error)
         elif deliveries > self._settings.task_max_deliveries:
             error = WorkerLost(f"delivered {deliveries - 1} times, each time fatal")
-            self.buried(held.delivery, held.said, held.task, error, held.losses)
+            self.buried(run.delivery, run.said, run.task, error, run.losses)
         else:
             return True
         return False
 
-    def _is_refused(self, held: InFlight, report: Report) -> bool:
+    def _is_refused(self, run: InFlight, report: Report) -> bool:
         """Say whether a failed run's message is not to be acknowledged."""
         failed = report.state == State.FAILURE
-        return failed and not self._acknowledges(held, "task_acks_on_failure")
+        return failed and not self._acknowledges(run, "task_acks_on_failure")
 
-    def _acknowledges(self, held: InFlight, setting: str) -> bool:
+    def _acknowledges(self, run: InFlight, setting: str) -> bool:
         own = getattr(self._settings, setting)
-        both = option(held.task, "acks_on_failure_or_timeout", self._settings)
+        both = option(run.task, "acks_on_failure_or_timeout", self._settings)
         return bool(both if own is None else own)
 
-    def _retry(self, held: InFlight, error: Exception) -> None:
+    def _retry(self, run: InFlight, error: Exception) -> None:
         """Have it tried again when its task says, as a run does that asks for that."""
-        pause = span_of(held.task.default_retry_delay)
+        pause = span_of(run.task.default_retry_delay)
         due = self._clock.now() + pause if pause else None
-        self._tell.retried(held, error)
-        kept = self._meta(held.said, held.task, State.RETRY, error)
-        again = Outgoing(_way_back(held), retried(held.said, due), due)
-        self._finish(held, kept, [again], over=False)
+        self._reporter.retried(run, error)
+        kept = self._meta(run.said, run.task, State.RETRY, error)
+        again = Outgoing(_way_back(run), retried(run.said, due), due)
+        self._finish(run, kept, [again], over=False)
 
-    def _fail(self, held: InFlight, state: State, error: Exception) -> None:
+    def _fail(self, run: InFlight, state: State, error: Exception) -> None:
         """Acknowledge a run that came to no end of its own."""
-        kept = self._meta(held.said, held.task, state, error)
-        self._finish(held, kept, end=Failed(state, error, kept is not None))
+        kept = self._meta(run.said, run.task, state, error)
+        self._finish(run, kept, end=Failed(state, error, kept is not None))
 
     def _finish(
         self,
-        held: InFlight,
+        run: InFlight,
         kept: Meta | Stored | None,
         sends: Sequence[Outgoing] = (),
         *,
@@ -201,25 +207,25 @@ class Outcomes:
         end: Bookkeeping | Failed | None = None,
     ) -> None:
         """Acknowledge the delivery, once its result is kept."""
-        done = _done(held) if over else Done(held.delivery)
+        done = _done(run) if over else Done(run.delivery)
         # One that was acknowledged before its run is out of flight: nothing but this
         # tells that its run has ended.
-        ended = _run_of(held.said) if over and held.acknowledged else None
+        ended = _run_of(run.said) if over and run.acknowledged else None
         act = Acknowledge(done)
-        self._settle(Settlement(held.token, act, kept, ended, sends, end))
+        self._settle(Settlement(run.token, act, kept, ended, sends, end))
 
     def _set_aside(
         self,
-        held: InFlight,
+        run: InFlight,
         reason: str,
         kept: Meta | Stored | None,
         sends: Sequence[Outgoing] = (),
         end: Bookkeeping | Failed | None = None,
     ) -> None:
-        said = held.said
-        act = Bury(held.delivery, one_line(reason), said.task, said.id)
-        run = _run_of(said)
-        self._settle(Settlement(held.token, act, kept, run, sends, end))
+        said = run.said
+        act = Bury(run.delivery, one_line(reason), said.task, said.id)
+        ended = _run_of(said)
+        self._settle(Settlement(run.token, act, kept, ended, sends, end))
 
     def _meta(
         self,
@@ -228,7 +234,7 @@ class Outcomes:
         state: State,
         result: object,
     ) -> Meta | None:
-        """Give what is to be kept of a state that no run has reported, if it is."""
+        """Return what is to be kept of a state that no run has reported, if it is."""
         settings, now = self._settings, self._clock.now()
         if not keeps(state, ignores_result(said, task, settings), task, settings):
             return None
@@ -236,19 +242,19 @@ class Outcomes:
 
 
 def _run_of(said: Envelope) -> tuple[str, str] | None:
-    """Give entry and task id, if this is the run of an entry."""
+    """Return entry and task id, if this is the run of an entry."""
     return (said.beatd_entry, said.id) if said.beatd_entry else None
 
 
-def _done(held: InFlight) -> Done:
-    return Done(held.delivery, *(_run_of(held.said) or ("", "")))
+def _done(run: InFlight) -> Done:
+    return Done(run.delivery, *(_run_of(run.said) or ("", "")))
 
 
-def _may_be_retried(held: InFlight) -> bool:
-    most = held.task.max_retries
-    return most is None or held.said.retries < most
+def _may_be_retried(run: InFlight) -> bool:
+    most = run.task.max_retries
+    return most is None or run.said.retries < most
 
 
-def _way_back(held: InFlight) -> Route:
-    queue = held.delivery.queue
-    return Route(queue, routing_key=queue, priority=held.said.priority)
+def _way_back(run: InFlight) -> Route:
+    queue = run.delivery.queue
+    return Route(queue, routing_key=queue, priority=run.said.priority)

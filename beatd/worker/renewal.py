@@ -4,12 +4,13 @@ The worker's own process imports nothing anew. A new interpreter does, and says 
 tasks it has, with the options by which the worker's loop goes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from beatd.pools.base import Pool, ProcessPool
 from beatd.tasks import Registry, Task
 
 OPTIONS = (
@@ -38,7 +39,7 @@ class Renewed:
 
 
 def describe(tasks: Registry, modules: Sequence[str]) -> bytes:
-    """Give what a new interpreter is to say."""
+    """Return what a new interpreter is to say."""
     table = {
         name: {option: getattr(task, option) for option in OPTIONS}
         for name, task in tasks.items()
@@ -47,7 +48,7 @@ def describe(tasks: Registry, modules: Sequence[str]) -> bytes:
 
 
 def understand(about: bytes) -> About:
-    """Give what a new interpreter has said."""
+    """Return what a new interpreter has said."""
     return msgspec.msgpack.decode(about, type=About)
 
 
@@ -81,3 +82,35 @@ class Modules:
         names = list(dict.fromkeys([*self.loaded, *self.asked]))
         self.asked = ()
         return names
+
+
+class Renewal:
+    """Has the pool's processes replaced, and goes by what the new ones say."""
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        modules: Modules,
+        tasks: Registry,
+        on_changed: Callable[[str], object],
+    ) -> None:
+        """`on_changed` is called with the name of each task that is new or changed."""
+        self._pool = pool
+        self._modules = modules
+        self._tasks = tasks
+        self._on_changed = on_changed
+
+    def begin(self, modules: Sequence[str], *, fresh: bool) -> bool:
+        """Have new processes run what follows; False if the pool has none.
+
+        `fresh`: they have the code as it is now, and of these modules too.
+        """
+        self._modules.asked = modules
+        return isinstance(self._pool, ProcessPool) and self._pool.renew(fresh=fresh)
+
+    def end(self, about: About) -> None:
+        """Go by what the pool's new processes say of their tasks."""
+        self._modules.loaded = about.modules
+        for name in learn(self._tasks, about):
+            self._on_changed(name)

@@ -18,30 +18,43 @@ from beatd.worker.in_flight import InFlight
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class TaskReporter:
-    """Says what became of a task, once for each who wants to know."""
+@dataclass(frozen=True, slots=True)
+class WorkerNode:
+    """A worker as receivers of signals see it, in whichever of its processes."""
 
-    events: WorkerEvents | None = None
+    name: str
+    """`celery@host`: what `connect(sender=...)` asks for."""
+
+    @property
+    def hostname(self) -> str:
+        """Return its name, as receivers ask for it."""
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReporter:
+    """Says what became of a task: to log, monitors and receivers of signals."""
+
+    events: WorkerEvents | None
     """None: no monitor can hear anything."""
-    worker: object = None
+    node: WorkerNode
     """The sender of signals."""
 
     def received(self, said: Envelope) -> None:
         self._log(logging.INFO, "received", said, "received")
         self._event("received", said)
-        signals.task_received.send(self.worker, request=said)
+        signals.task_received.send(self.node, request=said)
 
     def delayed(self, said: Envelope) -> None:
-        """It was received, and waits in the broker for its time."""
+        """Tell that a task was received, and waits in the broker for its time."""
         self._event("delayed", said)
 
-    def started(self, held: InFlight) -> None:
-        self._event("started", held.said)
+    def started(self, run: InFlight) -> None:
+        self._event("started", run.said)
 
-    def finished(self, held: InFlight, report: Report) -> None:
+    def finished(self, run: InFlight, report: Report) -> None:
         """Tell how a run ended, as its report says it."""
-        said = held.said
+        said = run.said
         after = f"after {report.seconds:.3f} s"
         if report.fate is Fate.REQUEUED:
             words = f"goes back to its queue: {report.reason}"
@@ -67,31 +80,31 @@ class TaskReporter:
             words = f"ended {after}: {report.reason}"
             self._log(logging.INFO, "ignored", said, words)
 
-    def timed_out(self, held: InFlight, limit: float, error: Exception) -> None:
+    def timed_out(self, run: InFlight, limit: float, error: Exception) -> None:
         words = f"ended by force after {limit:g} s"
-        self._log(logging.ERROR, "timed_out", held.said, words)
-        self._event("failed", held.said, exception=repr_of(error), traceback="")
+        self._log(logging.ERROR, "timed_out", run.said, words)
+        self._event("failed", run.said, exception=repr_of(error), traceback="")
 
-    def lost(self, held: InFlight, reason: str) -> None:
-        """Its process is gone; it may run once more."""
+    def lost(self, run: InFlight, reason: str) -> None:
+        """Tell that the process of a run is gone; the task may run once more."""
         words = f"its process is gone: {reason}"
-        self._log(logging.ERROR, "lost", held.said, words)
+        self._log(logging.ERROR, "lost", run.said, words)
 
-    def retried(self, held: InFlight, error: Exception) -> None:
-        """Its process is gone, and it is tried again as if it had asked for that."""
+    def retried(self, run: InFlight, error: Exception) -> None:
+        """Tell that a run whose process is gone is tried again by its task's rules."""
         words = repr_of(error)
-        self._log(logging.INFO, "retried", held.said, f"is tried again: {words}")
-        self._event("retried", held.said, exception=words, traceback="")
+        self._log(logging.INFO, "retried", run.said, f"is tried again: {words}")
+        self._event("retried", run.said, exception=words, traceback="")
 
-    def let_go(self, held: InFlight) -> None:
-        """Its run was ended here: others may have it."""
+    def let_go(self, run: InFlight) -> None:
+        """Tell that a run was ended here because other workers may have it."""
         words = "ended here: the worker was cut off, and others may run it"
-        self._log(logging.WARNING, "let_go", held.said, words)
-        self._event("rejected", held.said, requeue=True)
+        self._log(logging.WARNING, "let_go", run.said, words)
+        self._event("rejected", run.said, requeue=True)
 
-    def given_up(self, held: InFlight, error: Exception) -> None:
-        """It is not run once more."""
-        self._event("failed", held.said, exception=repr_of(error), traceback="")
+    def given_up(self, run: InFlight, error: Exception) -> None:
+        """Tell that a task whose process is gone is not run once more."""
+        self._event("failed", run.said, exception=repr_of(error), traceback="")
 
     def buried(self, delivery: Delivery, reason: str) -> None:
         """Tell of a message of which nothing can be read."""
@@ -102,14 +115,14 @@ class TaskReporter:
             extra={"event": "task.buried", "queue": delivery.queue},
         )
         error = MessageError(reason)
-        signals.task_rejected.send(self.worker, message=delivery.message, exc=error)
+        signals.task_rejected.send(self.node, message=delivery.message, exc=error)
 
     def buried_failed(self, said: Envelope, reason: str, error: Exception) -> None:
         self._log(logging.ERROR, "buried", said, f"set aside: {reason}")
         self._event("failed", said, exception=repr_of(error))
         if isinstance(error, NotRegistered):
             what = {"message": said.raw, "exc": error, "name": said.task, "id": said.id}
-            signals.task_unknown.send(self.worker, **what)
+            signals.task_unknown.send(self.node, **what)
 
     def expired(self, said: Envelope) -> None:
         self._log(logging.INFO, "expired", said, "has expired")
@@ -119,10 +132,10 @@ class TaskReporter:
         self._log(logging.INFO, "revoked", said, "is revoked, and does not begin")
         self._revoked(said)
 
-    def terminated(self, held: InFlight, number: int) -> None:
+    def terminated(self, run: InFlight, number: int) -> None:
         words = f"is revoked, and was ended by {Signals(number).name}"
-        self._log(logging.WARNING, "terminated", held.said, words)
-        self._revoked(held.said, terminated=True, signum=int(number))
+        self._log(logging.WARNING, "terminated", run.said, words)
+        self._revoked(run.said, terminated=True, signum=int(number))
 
     def _failed(self, said: Envelope, report: Report) -> None:
         what = {"exception": report.exception, "traceback": report.traceback}

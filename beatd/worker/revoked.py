@@ -11,7 +11,12 @@ from typing import Generic, TypeVar
 from beatd import errors
 from beatd.clock import Clock
 from beatd.config.settings import Settings
-from beatd.errors import ConfigError, MessageError, ResultUnavailable
+from beatd.errors import (
+    BrokerUnavailable,
+    ConfigError,
+    MessageError,
+    ResultUnavailable,
+)
 from beatd.instant import HOUR, Instant, Span, datetime_of
 from beatd.message import Envelope
 from beatd.results.base import Keeper, Meta
@@ -55,7 +60,7 @@ class Revoked(Generic[K]):
         return key in self._at
 
     def keys(self, now: Instant) -> list[K]:
-        """Give all that still count."""
+        """Return all that still count."""
         self._forget(now)
         return list(self._at)
 
@@ -85,7 +90,7 @@ class StateFile:
                 raise ConfigError(str(path), [f"--statedb: {error}"]) from error
 
     def load(self, now: Instant) -> Sequence[tuple[str, Instant]]:
-        """Give id and moment of what still counts, oldest first. Forgets the rest.
+        """Return id and moment of what still counts, oldest first. Forgets the rest.
 
         Raises ConfigError when the file cannot be read.
         """
@@ -112,6 +117,7 @@ class Revocations:
 
     def __init__(
         self,
+        *,
         file: StateFile | None,
         results: Keeper | None,
         settings: Settings,
@@ -133,7 +139,7 @@ class Revocations:
         )
 
     def known(self) -> list[str]:
-        """Give all ids that still count."""
+        """Return all ids that still count."""
         return self._ids.keys(self._clock.now())
 
     def learn(self, task_ids: Iterable[str]) -> None:
@@ -177,3 +183,19 @@ class Revocations:
         done = datetime_of(self._clock.now(), self._settings.zone)
         error = errors.Revoked("revoked")
         return Meta(task_id, RunState.REVOKED, error, date_done=done)
+
+
+def mingle(
+    ask: Callable[[Sequence[str]], Sequence[str]],
+    known: Sequence[str],
+    learn: Callable[[Sequence[str]], object],
+) -> None:
+    """Ask other workers what was revoked, telling them what is known here.
+
+    A broker that is away keeps no worker from starting.
+    """
+    try:
+        learn(ask(known))
+    except BrokerUnavailable as error:
+        words = "cannot ask other workers what was revoked: %s"
+        logger.warning(words, error, extra={"event": "control.mingle"})

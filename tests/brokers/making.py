@@ -3,7 +3,7 @@
 from beatd.brokers.base import Broker, Delivery, Emission, Outgoing, Term
 from beatd.instant import MINUTE, Instant
 from beatd.routing import Route
-from beatd.timetable.entry import Mark
+from beatd.timetable.ledger import Mark
 
 NOON: Instant = 1_768_737_600_000
 

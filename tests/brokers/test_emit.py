@@ -5,7 +5,7 @@ import pytest
 from beatd.brokers.base import Broker, Done, Outcome, Term
 from beatd.errors import TermOver
 from beatd.instant import MINUTE
-from beatd.timetable.entry import Mark
+from beatd.timetable.ledger import Mark
 from tests.brokers.backends import LEASED
 from tests.brokers.making import CELERY, NOON, emission, lead, lying_in, mark
 from tests.servers import eventually

@@ -18,7 +18,7 @@ from beatd.brokers.memory import MemoryBroker
 from beatd.errors import TermOver
 from beatd.instant import MINUTE
 from beatd.routing import Queue, Route
-from beatd.timetable.entry import Mark
+from beatd.timetable.ledger import Mark
 from tests.brokers.backends import Backend, Redis, SQLite
 from tests.servers import Server, emptied
 

@@ -156,6 +156,28 @@ def test_what_is_due_now_comes_first_and_bounds_are_kept(
     assert result.stderr == "1 entry cannot be used: beatd check\n"
 
 
+def test_every_run_that_is_overdue_is_told_and_none_beyond_the_bounds(
+    run: Run, folder: Path
+) -> None:
+    (folder / "celeryconfig.py").write_text(
+        'timezone = "Europe/Berlin"\n'
+        "beat_schedule = {\n"
+        '    "late": {"task": "a", "schedule": 60, "coalesce": False,'
+        ' "max_runs": 123},\n'
+        "}\n"
+    )
+    ran(late="2026-11-23T11:35:00+01:00")  # the third of its runs
+
+    assert run("next").stdout.splitlines() == [
+        "14:05:12  due now      late            every 1 min, 119 more until Tue 14:05",
+        "1 entry runs until Tue 14:05 CET.",
+    ]
+    assert run("next", "late").stdout.splitlines()[-2:] == [
+        "14:05:12  due now      late",
+        "20 runs shown, times in Europe/Berlin: --limit N shows more.",
+    ]
+
+
 @pytest.mark.usefixtures("running_shop")
 def test_json_says_what_was_asked_and_each_run(run: Run) -> None:
     words = ("next", "--json", "--until", "15:00", "--limit", "2")

@@ -18,7 +18,7 @@ from beatd.instant import HOUR
 from beatd.message import MessageFormat, read_notice, template
 from beatd.routing import Queue, Route
 from beatd.tasks import Task
-from beatd.timetable.entry import Mark
+from beatd.timetable.ledger import Mark
 from tests.fakes import NOON
 from tests.servers import eventually
 from tests.worker.bench import Bench

@@ -118,7 +118,7 @@ class Desk:
         self.pool.submit(jobs)
 
     def run(self, *jobs: Job) -> list[Outcome]:
-        """Have these jobs run; give their outcomes in the jobs' order."""
+        """Have these jobs run; return their outcomes in the jobs' order."""
         self.submit(*jobs)
         return self.outcomes(jobs)
 
@@ -145,7 +145,7 @@ class Desk:
         return [event for event in self.all_events() if event.token == job.token]
 
     def all_events(self) -> list[Told]:
-        """Give everything that was told so far."""
+        """Return everything that was told so far."""
         while not self._inbox.empty():
             self._take(self._inbox.get())
         return self.events
@@ -183,7 +183,7 @@ def pid() -> int:
 
 
 def place() -> str:
-    """Give where this process is in its pool, and what its log calls it."""
+    """Return the place of this process in its pool, and what its log calls it."""
     return f"{places.here()} {multiprocessing.current_process().name}"
 
 

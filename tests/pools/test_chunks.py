@@ -21,7 +21,7 @@ from tests.servers import eventually
 
 @contextmanager
 def at_pace(size: int = 1, max_tasks_per_child: int | None = None) -> Iterator[Desk]:
-    """Give a pool whose children have been quick, and get many jobs at once."""
+    """Yield a pool whose children have been quick, and get many jobs at once."""
 
     options = PoolOptions(size=size, max_tasks_per_child=max_tasks_per_child)
     at = Desk(lambda *args: Prefork(*args, options=options))

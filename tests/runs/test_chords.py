@@ -76,9 +76,7 @@ class Kitchen:
         return meta.status, str(meta.result)
 
     def chord_keeper(self) -> ChordKeeper:
-        chord_keeper = self.bench.worker.conductor
-        assert isinstance(chord_keeper, ChordKeeper)
-        return chord_keeper
+        return self.bench.conductor
 
 
 @pytest.fixture
@@ -356,11 +354,11 @@ def test_whatever_follows_a_call_the_worker_lives_and_the_queue_moves(
     what: Any = {place: [signature] if place == "chain" else signature}
     kitchen.cook.apply_async([dish], task_id="dish", group_id="g", **what)
     if lost:
-        mend = kitchen.bench.worker.pool
+        mend = kitchen.bench.pool.pool
         pool = with_held_pool(kitchen.bench)
         kitchen.bench.run()
         kitchen.bench.inbox.put(Lost(pool.jobs[0].token, "SIGKILL"))
-        kitchen.bench.worker.pool = mend
+        kitchen.bench.pool.pool = mend
 
     kitchen.bench.run()
 

@@ -332,7 +332,7 @@ def test_what_expires_is_told_by_the_worker(bench: Bench, diary: Diary) -> None:
 def test_what_is_revoked_is_told_by_the_worker(bench: Bench, diary: Diary) -> None:
     with_held_pool(bench)
     sent = work(bench, diary).delay("it")
-    bench.worker.revoke([sent.id])
+    bench.worker.revocations.revoke([sent.id], ())
 
     bench.run()
 

@@ -23,7 +23,7 @@ from beatd.clock import SystemClock
 from beatd.instant import MINUTE
 from beatd.scheduler.schedule_file import ScheduleFile
 from beatd.schedules import crontab
-from beatd.timetable.entry import Mark
+from beatd.timetable.ledger import Mark
 from tests.processes import Running, beatd, module
 from tests.servers import PATIENCE, Server, emptied, eventually
 from tests.wire.clients import celery_client

@@ -21,7 +21,6 @@ from beatd.control.pidbox import Pidbox
 from beatd.message import read_notice
 from beatd.pools.base import Lost, Started
 from beatd.routing import Queue, Route
-from beatd.worker.events import WorkerEvents
 from beatd.worker.inbox import Stop
 from tests.worker.bench import Bench, HeldPool, with_held_pool
 
@@ -42,19 +41,19 @@ class BatchWorker:
 
     def __init__(self, profile: str) -> None:
         self.bench = Bench(
+            name=NODE,
+            is_monitored=True,
             broker_url="redis://:secret@nowhere:1/0",
             task_acks_late=False,  # Celery's default
             worker_pool_restarts=True,
             worker_remote_shutdown=True,
             worker_send_task_events=False,
         )
-        worker, broker = self.bench.worker, self.bench.broker
+        broker = self.bench.broker
         self.pool: HeldPool = with_held_pool(self.bench)
-        worker.name = NODE
         assert isinstance(broker, Broadcast)
         settings, inbox = self.bench.settings, self.bench.inbox
-        worker.events = WorkerEvents(broker, NODE, settings, worker.lamport)
-        self.pidbox = Pidbox(broker, NODE, settings, worker.lamport, inbox.put)
+        self.pidbox = Pidbox(broker, NODE, settings, self.bench.lamport, inbox.put)
         self.pidbox.turn(0)
         self._fill({one["id"]: one for one in PROFILES[profile]}, profile)
 
@@ -169,7 +168,7 @@ def test_a_worker_answers_as_celerys_does(profile: str) -> None:
             assert compare(read_notice(answer).body) == compare(expected), vector["id"]
             assert envelope(json.loads(answer)) == envelope(reply["envelope"])
     assert stage.bench.worker.is_stopping
-    assert stage.bench.worker._stop is Stop.WARM
+    assert stage.bench.worker.stopping.how is Stop.WARM
 
 
 def envelope(said: dict[str, Any]) -> str:

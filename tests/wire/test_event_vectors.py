@@ -16,7 +16,7 @@ from beatd.instant import SECOND
 from beatd.message import read_notice
 from beatd.routing import Queue
 from beatd.tasks import Task
-from beatd.worker.events import Load, WorkerEvents
+from beatd.worker.events import Load
 from tests.worker.bench import Bench
 
 RECORDED = Path(__file__).with_name("events.jsonl").read_text().splitlines()
@@ -43,15 +43,10 @@ class BatchWorker:
     """A worker whose events are heard."""
 
     def __init__(self) -> None:
-        self.bench = Bench()
-        worker = self.bench.worker
-        worker.name = NODE
-        settings = self.bench.settings
-        self.events = WorkerEvents(
-            self.bench.broker, NODE, settings, worker.lamport, self.bench.clock
-        )
+        self.bench = Bench(name=NODE, is_monitored=True)
+        assert self.bench.events
+        self.events = self.bench.events
         self.events.enabled = True
-        worker.tell.events = self.events
         assert isinstance(self.bench.broker, Broadcast)
         self._hearing: Subscription = self.bench.broker.listen(
             Queue("celeryev.me", "celeryev", "fanout", "#")

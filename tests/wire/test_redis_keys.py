@@ -11,7 +11,7 @@ from beatd.brokers.base import Emission, Outgoing
 from beatd.brokers.redis import RedisBroker
 from beatd.instant import MINUTE
 from beatd.routing import Route
-from beatd.timetable.entry import Mark
+from beatd.timetable.ledger import Mark
 from tests.servers import PATIENCE, Server
 from tests.wire.clients import celery_client
 from tests.wire.vectors import NOON, Vector, python, vectors

@@ -9,22 +9,26 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from beatd.app import Beatd
-from beatd.brokers.base import Broker
+from beatd.brokers.base import Broadcast, Broker
 from beatd.brokers.memory import MemoryBroker
 from beatd.errors import ResultUnavailable
+from beatd.events.lamport import LamportClock
 from beatd.instant import Span
 from beatd.message import Chord
-from beatd.pools.base import Job
+from beatd.pools.base import Job, Pool
 from beatd.pools.solo import Solo
 from beatd.results import encoding_of
 from beatd.results.base import READY_STATES, Meta, Stored
 from beatd.results.chords import Joined, Part
 from beatd.results.encoding import Encoding
+from beatd.routing import Router
 from beatd.runs.chords import ChordKeeper
 from beatd.runs.execute import executor_for
 from beatd.runs.report import limits_of
+from beatd.worker.assembly import assemble
+from beatd.worker.events import WorkerEvents
 from beatd.worker.inbox import WorkerEvent
-from beatd.worker.loop import Worker
+from beatd.worker.renewal import Modules
 from beatd.worker.revoked import StateFile
 from tests.fakes import FakeClock
 
@@ -111,10 +115,18 @@ class Bench:
     def __init__(
         self,
         *,
+        name: str = "celery@here",
         broker: Broker | None = None,
         state_file: StateFile | None = None,
+        is_monitored: bool = False,
+        pool: Pool | None = None,
         **settings: Any,
     ) -> None:
+        """`is_monitored`: the worker has events; a test sends them by a turn.
+
+        Without a `pool` runs are run at once, by one that a test may exchange.
+        """
+        self.name = name
         self.clock = FakeClock()
         self.broker = broker or MemoryBroker(self.clock)
         settings = {"result_backend": "redis://nowhere", **settings}  # never asked
@@ -124,21 +136,36 @@ class Bench:
         self.app.use(self.settings, self.broker, self.results)
         self.inbox: SimpleQueue[WorkerEvent] = SimpleQueue()
         limits = limits_of(self.settings)
-        execute = executor_for(self.app, "celery@here", limits, self.clock)
+        execute = executor_for(self.app, name, limits, self.clock)
         self.execute = execute
-        self.worker = Worker(
-            name="celery@here",
+        self.conductor = ChordKeeper(self.results, execute.continuations, limits)
+        self.pool: Any = pool or ExchangeablePool(Solo(execute, self.inbox.put))
+        self.modules = Modules()
+        self.lamport = LamportClock()
+        self.events = self._events() if is_monitored else None
+        self.worker = assemble(
+            name=name,
             identity="here-1",
             queues=["celery"],
+            router=Router(),
             broker=self.broker,
-            pool=Solo(execute, self.inbox.put),
+            pool=self.pool,
             tasks=self.app.tasks,
             settings=self.settings,
             inbox=self.inbox,
             results=self.results,
+            conductor=self.conductor,
+            events=self.events,
             state_file=state_file,
-            conductor=ChordKeeper(self.results, execute.continuations, limits),
+            lamport=self.lamport,
+            modules=self.modules,
             clock=self.clock,
+        )
+
+    def _events(self) -> WorkerEvents:
+        assert isinstance(self.broker, Broadcast)
+        return WorkerEvents(
+            self.broker, self.name, self.settings, self.lamport, self.clock
         )
 
     def run(self) -> None:
@@ -171,6 +198,23 @@ class Bench:
         self.broker.leave("here-1")
         self.broker.join("count", 1000)
         return len(self.broker.take("count", ["celery"], 100, "count"))
+
+
+class ExchangeablePool:
+    """Hands all on to a pool that a test may exchange, also for one with processes."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool: Any = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.pool, name)
+
+    def terminate(self, token: str, number: int) -> None:
+        self.pool.terminate(token, number)
+
+    def renew(self, *, fresh: bool) -> bool:
+        renewed: bool = self.pool.renew(fresh=fresh)
+        return renewed
 
 
 class SharingPool:
@@ -226,5 +270,5 @@ class HeldPool(SharingPool):
 def with_held_pool(bench: Bench, size: int = 2) -> HeldPool:
     """Put such a pool in place of the bench's; the room stays as it is."""
     pool = HeldPool(size)
-    bench.worker.pool = pool
+    bench.pool.pool = pool
     return pool

@@ -87,7 +87,7 @@ def bench() -> Bench:
     @bench.app.task(name="proj.wait")
     def wait() -> None: ...
 
-    bench.worker.autoscale = Autoscale(most=3, least=1)
+    bench.worker.sizing.autoscale = Autoscale(most=3, least=1)
     return bench
 
 
@@ -138,17 +138,17 @@ def test_a_worker_that_stops_leaves_its_pool_as_it_is(bench: Bench) -> None:
 
 def test_a_worker_that_may_grow_takes_enough_to_see_the_load() -> None:
     bench = Bench(worker_prefetch_multiplier=2)
-    bench.worker.autoscale = Autoscale(most=5, least=1)
+    bench.worker.sizing.autoscale = Autoscale(most=5, least=1)
 
-    assert bench.worker.capacity == 10
+    assert bench.worker.sizing.capacity == 10
 
 
 def test_a_worker_that_is_resized_holds_accordingly_many() -> None:
     bench = Bench(worker_prefetch_multiplier=2)
     with_held_pool(bench, size=1)
 
-    bench.worker.resize(5)
-    assert bench.worker.room.free() == 10
+    bench.worker.sizing.resize(5)
+    assert bench.worker.window.free() == 10
 
-    bench.worker.resize(2)
-    assert bench.worker.room.free() == 4
+    bench.worker.sizing.resize(2)
+    assert bench.worker.window.free() == 4

@@ -74,7 +74,7 @@ def test_a_run_that_ends_when_others_have_it_takes_nothing_from_them() -> None:
     bench.run()
 
     assert pool.signals == []
-    assert bench.worker.room.free() == bench.worker.capacity
+    assert bench.worker.window.free() == bench.worker.sizing.capacity
     assert left_with(bench, "other") == 1
 
 
@@ -93,7 +93,7 @@ def test_what_runs_at_most_once_does_not_begin_when_others_have_it(
 
     assert pool.jobs == []
     assert bench.worker.held == 0
-    assert bench.worker.room.free() == bench.worker.capacity
+    assert bench.worker.window.free() == bench.worker.sizing.capacity
     assert left_with(bench, "other") == 3
     assert "3 more that it leaves to them" in caplog.text
 
@@ -139,7 +139,7 @@ def test_what_was_taken_under_a_lease_that_is_lost_does_not_begin() -> None:
     bench.run()
 
     assert pool.jobs == []
-    assert bench.worker.room.free() == bench.worker.capacity
+    assert bench.worker.window.free() == bench.worker.sizing.capacity
 
 
 def test_what_may_run_twice_runs_on_and_what_waits_is_left_to_others() -> None:
@@ -156,7 +156,7 @@ def test_what_may_run_twice_runs_on_and_what_waits_is_left_to_others() -> None:
     bench.run()
 
     assert len(pool.jobs) == 1
-    assert bench.worker.room.free() == bench.worker.capacity
+    assert bench.worker.window.free() == bench.worker.sizing.capacity
     assert left_with(bench, "other") == 2
 
 
@@ -190,13 +190,13 @@ def test_what_was_asked_for_under_one_lease_and_came_under_the_next_goes_back() 
     bench.broker.recover()
     lease.turn()
     came = bench.broker.take("here-1", ["celery"], 9, "asked for before")
-    bench.worker.room.fill(len(came))
+    bench.worker.window.fill(len(came))
     bench.inbox.put(Fetched(came, number))
     while bench.handle() | bench.settle():
         pass
 
     assert pool.jobs == []
-    assert bench.worker.room.free() == bench.worker.capacity
+    assert bench.worker.window.free() == bench.worker.sizing.capacity
     bench.broker.join("other", HOUR)
     assert len(bench.broker.take("other", ["celery"], 9, "other")) == 1
 
@@ -237,7 +237,7 @@ def test_a_run_that_was_ended_as_others_have_it_is_not_begun_again() -> None:
     bench.run()
 
     assert len(pool.jobs) == 1
-    assert bench.worker.room.free() == bench.worker.capacity
+    assert bench.worker.window.free() == bench.worker.sizing.capacity
     assert left_with(bench, "other") == 1
 
 
@@ -251,7 +251,7 @@ def test_what_the_pool_did_not_get_to_goes_back_to_others_too() -> None:
     bench.run()
 
     assert bench.worker.held == 0
-    assert bench.worker.room.free() == bench.worker.capacity
+    assert bench.worker.window.free() == bench.worker.sizing.capacity
 
 
 def test_what_is_acknowledged_runs_here_though_the_pool_did_not_get_to_it() -> None:

@@ -49,7 +49,7 @@ class Intake:
     def __init__(
         self,
         broker: Flaky,
-        room: int = 4,
+        window: int = 4,
         queues: Sequence[str] = "a",
         clock: FakeClock | None = None,
         order: str = "round_robin",
@@ -58,7 +58,7 @@ class Intake:
         self.came: list[str] = []
         self.recovered: list[int] = []
         self.crashes: list[BaseException] = []
-        self.room = PrefetchWindow(room)
+        self.window = PrefetchWindow(window)
         self.lost: list[int] = []
         """The number of the lease each time that one was lost."""
         self.lease = Lease(
@@ -75,7 +75,7 @@ class Intake:
             "me",
             queues,
             self.lease,
-            self.room,
+            self.window,
             self._deliver,
             away,
             order=order,
@@ -91,13 +91,13 @@ def fill(broker: MemoryBroker, queue: str, *messages: str) -> None:
 
 def test_no_more_is_taken_than_there_is_room_for() -> None:
     broker = Flaky()
-    intake = Intake(broker, room=2)
+    intake = Intake(broker, window=2)
     fill(broker, "a", "1", "2", "3")
     intake.lease.turn()
 
     assert intake.fetcher.turn() is True
     assert intake.fetcher.turn() is False
-    intake.room.clear(1)
+    intake.window.clear(1)
     intake.fetcher.turn()
 
     assert intake.came == ["1", "2", "3"]
@@ -211,11 +211,11 @@ def test_a_lease_that_nobody_ended_goes_on_however_late_it_is_renewed() -> None:
 
 def test_a_fetcher_waits_for_messages_and_for_room_and_stops_at_once() -> None:
     broker = Flaky()
-    intake = Intake(broker, room=1)
+    intake = Intake(broker, window=1)
     intake.fetcher.start(intake.crashes.append)
     fill(broker, "a", "1", "2")
     eventually(lambda: intake.came == ["1"])
-    intake.room.clear(1)
+    intake.window.clear(1)
     eventually(lambda: intake.came == ["1", "2"])
 
     stopping = threading.Thread(target=intake.fetcher.stop)

@@ -76,7 +76,7 @@ def test_a_worker_holds_no_more_than_its_prefetch_allows() -> None:
     bench.worker.intake.fetcher.turn()
 
     assert bench.worker.intake.fetcher.turn() is False
-    assert bench.worker.room.free() == 0
+    assert bench.worker.window.free() == 0
 
 
 def test_an_ignored_result_is_not_kept(bench: Bench) -> None:
@@ -147,7 +147,7 @@ def test_a_countdown_waits_in_the_broker(bench: Bench) -> None:
     result = add_to(bench.app).apply_async((2, 3), countdown=60)
     bench.run()
     assert result.state == "PENDING"
-    assert bench.worker.room.free() == bench.worker.capacity
+    assert bench.worker.window.free() == bench.worker.sizing.capacity
 
     bench.clock.go_to(NOON + MINUTE)
     bench.run()
@@ -827,7 +827,7 @@ def test_at_most_once_is_not_run_again_when_its_process_dies(bench: Bench) -> No
     def once() -> None:
         pass
 
-    full = bench.worker.room.free()
+    full = bench.worker.window.free()
     pool = with_held_pool(bench)
     result = once.delay()
     bench.run()
@@ -836,7 +836,7 @@ def test_at_most_once_is_not_run_again_when_its_process_dies(bench: Bench) -> No
 
     assert len(pool.jobs) == 1
     assert isinstance(result.result, WorkerLost)
-    assert bench.worker.room.free() == full
+    assert bench.worker.window.free() == full
 
 
 def test_a_failure_is_set_aside_when_failures_are_not_acknowledged() -> None:
@@ -894,7 +894,7 @@ def test_what_is_ignored_is_ignored_when_it_is_tried_again(bench: Bench) -> None
     work.apply_async(ignore_result=True)
     bench.run()
 
-    assert bench.worker.total[work.name] == 2
+    assert bench.worker.dispatcher.total[work.name] == 2
     assert bench.results.states == []
 
 
@@ -955,7 +955,7 @@ def test_the_end_of_a_run_is_told_to_the_scheduler(
     bench: Bench, ending: str, early: bool
 ) -> None:
     from beatd.brokers.base import Emission
-    from beatd.timetable.entry import Mark
+    from beatd.timetable.ledger import Mark
 
     @bench.app.task(name="proj.ends", acks_late=not early, reject_on_worker_lost=False)
     def ends() -> None:
@@ -984,7 +984,7 @@ def test_a_retry_is_not_the_end_of_a_run(bench: Bench) -> None:
             self.retry(countdown=60)
 
     from beatd.brokers.base import Emission
-    from beatd.timetable.entry import Mark
+    from beatd.timetable.ledger import Mark
 
     term = bench.broker.acquire("test", HOUR, 0)
     assert term is not None
@@ -1133,12 +1133,12 @@ def test_a_worker_with_nothing_to_do_needs_no_soft_stop() -> None:
 def test_started_comes_before_the_outcome() -> None:
     bench = Bench(task_track_started=True)
     pool = with_held_pool(bench)
-    free = bench.worker.room.free()
+    free = bench.worker.window.free()
     result = add_to(bench.app).delay(1, 1)
     bench.run()
     bench.inbox.put(Started(pool.jobs[0].token, 4711))
     bench.run()
 
-    assert bench.worker.room.free() == free - 1
+    assert bench.worker.window.free() == free - 1
     assert result.state == "STARTED"
     assert result.result == {"pid": 4711, "hostname": "celery@here"}

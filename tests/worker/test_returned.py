@@ -223,8 +223,9 @@ def test_stamps_are_asked_again_of_what_has_not_begun(bench: Bench) -> None:
     assert pool.recalled
 
 
-def test_where_no_run_can_be_ended_it_is_still_revoked(bench: Bench) -> None:
-    pool = bench.worker.pool = SharingPool()
+def test_where_no_run_can_be_ended_it_is_still_revoked() -> None:
+    pool = SharingPool()
+    bench = Bench(pool=pool)
     task_of(bench.app)
     running = bench.app.send_task("proj.note", [1])
     bench.run()

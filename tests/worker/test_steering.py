@@ -18,7 +18,7 @@ from beatd.tasks import Task
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.inbox import KnownAsRevoked, Stop, TimePassed
 from beatd.worker.renewal import About, Renewed
-from beatd.worker.revoked import StateFile
+from beatd.worker.revoked import StateFile, mingle
 from tests.fakes import NOON
 from tests.worker.bench import Bench, HeldPool, SharingPool, with_held_pool
 
@@ -118,7 +118,7 @@ def test_a_call_that_waits_here_is_revoked_before_it_begins(bench: Bench) -> Non
 
 def test_a_call_that_is_about_to_begin_is_revoked() -> None:
     bench = Bench(task_acks_late=False)
-    pool, free = with_held_pool(bench), bench.worker.room.free()
+    pool, free = with_held_pool(bench), bench.worker.window.free()
     result = add_to(bench).delay(1, 1)
     bench.worker.intake.lease.turn()
     bench.worker.intake.fetcher.turn()
@@ -127,7 +127,7 @@ def test_a_call_that_is_about_to_begin_is_revoked() -> None:
 
     assert pool.jobs == []
     assert result.state == "REVOKED"
-    assert bench.worker.room.free() == free
+    assert bench.worker.window.free() == free
 
 
 def test_what_has_ended_stays_as_it_ended(bench: Bench) -> None:
@@ -168,8 +168,9 @@ def test_a_run_that_is_terminated_is_revoked_and_not_run_again(bench: Bench) -> 
     assert bench.left() == 0
 
 
-def test_where_no_run_can_be_ended_the_asker_is_told(bench: Bench) -> None:
-    pool = bench.worker.pool = SharingPool()
+def test_where_no_run_can_be_ended_the_asker_is_told() -> None:
+    pool = SharingPool()
+    bench = Bench(pool=pool)
     result = add_to(bench).delay(1, 1)
     bench.run()
     started(bench, pool)
@@ -306,7 +307,7 @@ def test_a_limit_can_be_set_and_taken_away_at_any_time(bench: Bench) -> None:
 
 
 def test_a_stop_gives_back_what_waits_for_its_turn(bench: Bench) -> None:
-    pool, free = with_held_pool(bench), bench.worker.room.free()
+    pool, free = with_held_pool(bench), bench.worker.window.free()
     add = add_to(bench, rate_limit="1/h")
     for number in range(5):
         add.delay(number, 0)
@@ -317,7 +318,7 @@ def test_a_stop_gives_back_what_waits_for_its_turn(bench: Bench) -> None:
 
     assert len(pool.jobs) == 1
     assert bench.left() == 5  # with the one that the pool has
-    assert bench.worker.room.free() == free - 1
+    assert bench.worker.window.free() == free - 1
 
 
 def test_what_is_revoked_while_it_waits_for_its_turn_uses_up_no_turn(
@@ -390,10 +391,10 @@ def test_the_pool_grows_and_shrinks_and_the_worker_holds_accordingly_many(
     bench: Bench,
 ) -> None:
     pool = with_held_pool(bench)
-    held = bench.worker.room.free()
+    held = bench.worker.window.free()
     command(bench, "pool_grow", n=2)
     assert pool.size == 4
-    assert bench.worker.room.free() == held + 2 * 4
+    assert bench.worker.window.free() == held + 2 * 4
 
     command(bench, "pool_shrink", n=3)
     assert pool.size == 1
@@ -408,7 +409,7 @@ def test_a_pool_that_cannot_change_says_so(bench: Bench) -> None:
 
 def test_the_bounds_of_autoscale_can_be_changed(bench: Bench) -> None:
     pool = with_held_pool(bench, size=2)
-    bench.worker.autoscale = Autoscale(4, 2)
+    bench.worker.sizing.autoscale = Autoscale(4, 2)
     assert "Adjust autoscale range" in command(bench, "pool_grow")["error"]
 
     answer = command(bench, "autoscale", max=6, min=3)
@@ -477,13 +478,10 @@ def test_whatever_a_command_says_the_worker_goes_on(
 
 
 def test_the_broker_being_away_keeps_nobody_from_starting(bench: Bench) -> None:
-    class Mute:
-        def ask_for_revoked(self, known: object) -> list[str]:
-            raise BrokerUnavailable("no permission")
+    def ask(known: object) -> list[str]:
+        raise BrokerUnavailable("no permission")
 
-    bench.worker.pidbox = Mute()  # type: ignore[assignment] # one method is asked for
-
-    bench.worker._mingle([])
+    mingle(ask, [], bench.worker.revocations.learn)
 
 
 # New code
@@ -528,18 +526,18 @@ def test_modules_are_asked_for_once_and_kept_when_they_were_loaded() -> None:
     bench = Bench(worker_pool_restarts=True)
     with_held_pool(bench)
     command(bench, "pool_restart", modules=["wrong"])
-    assert bench.worker.modules.to_load() == ["wrong"]
-    assert bench.worker.modules.to_load() == []
+    assert bench.modules.to_load() == ["wrong"]
+    assert bench.modules.to_load() == []
 
     command(bench, "pool_restart", modules=["more"])
-    bench.worker.modules.to_load()
+    bench.modules.to_load()
     renewed(bench)
 
-    assert bench.worker.modules.to_load() == ["more"]
+    assert bench.modules.to_load() == ["more"]
 
 
 def test_a_pool_without_processes_of_its_own_is_not_restarted() -> None:
-    bench = Bench(worker_pool_restarts=True)
+    bench = Bench(pool=SharingPool(), worker_pool_restarts=True)
 
     answer = command(bench, "pool_restart", modules=["more"])
 
@@ -557,7 +555,7 @@ def test_the_worker_goes_by_the_options_of_the_new_code(bench: Bench) -> None:
 
     limits = [job.time_limit for job in pool.jobs]
     assert limits == [7.5, None]  # and the third waits for its turn
-    assert bench.worker.tasks["proj.add"] is add
+    assert bench.app.tasks["proj.add"] is add
 
 
 def test_a_rate_limit_that_new_code_takes_away_no_longer_holds(bench: Bench) -> None:

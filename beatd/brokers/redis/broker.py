@@ -19,7 +19,6 @@ from beatd.brokers.base import (
     Delivery,
     Done,
     Emission,
-    LedgerCopy,
     Outcome,
     Outgoing,
     Term,
@@ -34,7 +33,7 @@ from beatd.config.settings import Failover
 from beatd.errors import BrokerRefused, TermOver
 from beatd.instant import DAY, HOUR, SECOND, Instant, Span
 from beatd.routing import Queue, Route
-from beatd.timetable.entry import Mark
+from beatd.timetable.ledger import LedgerCopy, Mark
 
 logger = logging.getLogger(__name__)
 

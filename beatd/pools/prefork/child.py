@@ -81,7 +81,7 @@ class ChildMain:
 
 
 def resident() -> int:
-    """Give the KiB that this process has in memory; where unknown, had at most."""
+    """Return the KiB that this process has in memory, or where unknown had at most."""
     statm = Path("/proc/self/statm")
     if statm.exists():
         pages = int(statm.read_text().split()[1])

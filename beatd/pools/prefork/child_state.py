@@ -27,28 +27,28 @@ class ChildState(Enum):
     """
 
     STARTING = auto()
-    """It has not said yet that it is ready."""
+    """The child has not said yet that it is ready."""
     IDLE = auto()
-    """It waits for jobs."""
+    """The child waits for jobs."""
     BUSY = auto()
-    """It runs the first job of its chunk."""
+    """The child runs the first job of its chunk."""
     RETIRING = auto()
-    """It gets no more jobs, and is asked to leave when it is ready and has none."""
+    """The child gets no more jobs. Ready and without any, it is asked to leave."""
     LEAVING = auto()
-    """It ends by itself: it said so or was asked to; killed only if that takes long."""
+    """The child ends by itself: it said so, or was asked to. Too slow, it is killed."""
     OVERDUE = auto()
-    """It is being killed because of its deadline."""
+    """The child is being killed because of its deadline."""
     KILLED = auto()
-    """It is being killed for another reason."""
+    """The child is being killed for another reason."""
 
     @property
     def stays(self) -> bool:
-        """Whether the child counts as one of those that the pool has jobs for."""
+        """Whether the child may get jobs."""
         return self in _STAYING
 
     @property
     def dies(self) -> bool:
-        """Whether the child was sent SIGKILL, with no leave to end by itself."""
+        """Whether the child is being killed, and that was not to be expected."""
         return self in _DYING
 
 
@@ -56,23 +56,23 @@ class Change(Enum):
     """What happens to a child."""
 
     READY = auto()
-    """It said that it is ready."""
+    """The child said that it is ready."""
     JOBS = auto()
-    """It was given jobs."""
+    """The child was given jobs."""
     DONE = auto()
-    """Its last job has ended."""
+    """The last job of its chunk has ended."""
     RETIRE = auto()
-    """It shall get no more jobs."""
+    """The child shall get no more jobs."""
     LEAVE = auto()
-    """It said that it leaves, or was asked to."""
+    """The child said that it leaves, or was asked to."""
     EXPIRE = auto()
-    """Its deadline has passed."""
+    """The deadline of the child has passed."""
     KILL = auto()
-    """It is to end at once."""
+    """The child is to end at once."""
 
 
-_STAYING = frozenset({ChildState.STARTING, ChildState.IDLE, ChildState.BUSY})
-_DYING = frozenset({ChildState.OVERDUE, ChildState.KILLED})
+_STAYING = ChildState.STARTING, ChildState.IDLE, ChildState.BUSY
+_DYING = ChildState.OVERDUE, ChildState.KILLED
 
 
 def after(state: ChildState, change: Change) -> ChildState:

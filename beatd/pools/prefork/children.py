@@ -41,16 +41,16 @@ class Child:
     pid: int = 0
     """0 until the child says that it is ready."""
     jobs: deque[Job] = field(default_factory=deque)
-    """Its chunk: the first one runs, the others may be taken back."""
+    """The chunk of the child: the first job runs, the others may be taken back."""
     began: Span = 0
-    """When the first one began."""
+    """When the first job began."""
     pace: int = 1
-    """How many jobs it is given at a time: more while they are quick."""
+    """How many jobs the child is given at a time: more while they are quick."""
     deadline: Span | None = None
-    """When it will be killed: its start takes too long, its job, or its leaving."""
+    """When the child will be killed: its start, job or leaving takes too long then."""
     fault: str = ""
-    """Why it had to be killed, when that says more than its wait status. A child with
-    a fault is not listened to."""
+    """Why the child had to be killed, when that says more than its wait status. A child
+    with a fault is not listened to."""
     _frames: Frames = field(default_factory=Frames)
     _unsent: bytearray = field(default_factory=bytearray)
 
@@ -60,7 +60,7 @@ class Child:
 
     @property
     def slow_from(self) -> Span | None:
-        """When its job will have run for too long to have others wait for it."""
+        """When the first job will have run for too long to have others wait for it."""
         hopeful = bool(self.jobs) and (self.pace > 1 or len(self.jobs) > 1)
         hopeful = hopeful and not self.state.dies
         return self.began + QUICK if hopeful else None
@@ -73,14 +73,14 @@ class Child:
             self.deadline = None
 
     def give(self, jobs: Sequence[Job]) -> None:
-        """Have these jobs for the child, to be sent to it."""
+        """Make these jobs the child's chunk; `send` writes it."""
         self.jobs.extend(jobs)
         self.change(Change.JOBS)
         self.claims.offer(len(self.jobs) - 1)
         self._unsent += pack(list(self.jobs))
 
     def take_back(self) -> list[Job]:
-        """Return, in their order, the jobs that it has not begun and now never will."""
+        """Return the jobs, in order, that the child has not begun, and now cannot."""
         number = self.claims.take_back()
         return [self.jobs.pop() for _ in range(number)][::-1]
 
@@ -108,7 +108,7 @@ class Child:
         return bool(self._unsent)
 
     def receive(self) -> Iterator[Ready | Report]:
-        """Yield what the child has said; all that one read gives, or nothing.
+        """Yield what the child has said, as much as one read brings.
 
         Raises BlockingIOError if nothing came, ChannelEnded if nothing will come any
         more, and BrokenFrame.
@@ -137,7 +137,7 @@ class Children:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        """How many there are to be: so many jobs run at the same time."""
+        """How many children there shall be. Other threads set it."""
         self._by_number: dict[int, Child] = {}
 
     def __iter__(self) -> Iterator[Child]:
@@ -151,26 +151,26 @@ class Children:
         return child.number in self._by_number
 
     def add(self, child: Child) -> None:
-        """Have this child among the others."""
+        """Add a child that was just started."""
         self._by_number[child.number] = child
 
     def remove(self, number: int) -> Child:
-        """Return the child of this number, which is no longer among the others."""
+        """Take out the child of this number, and return it."""
         return self._by_number.pop(number)
 
     @property
     def staying(self) -> int:
-        """How many count as children that the pool has jobs for."""
+        """How many children there are that may get jobs."""
         return sum(child.state.stays for child in self)
 
     @property
     def idle(self) -> list[Child]:
-        """Those that wait for jobs."""
+        """The children that wait for jobs."""
         return [child for child in self if child.state is ChildState.IDLE]
 
     @property
     def demand(self) -> int:
-        """How many jobs they are best given at a time."""
+        """How many jobs the children are best given at a time."""
         return max(self.size, sum(one.pace for one in self if one.state.stays))
 
     def free_place(self) -> int:

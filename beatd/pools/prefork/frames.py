@@ -13,45 +13,46 @@ import msgspec
 from beatd.pools.base import Finished
 
 LARGEST = 1 << 30
-"""Bytes in one frame. Text that strayed into the channel claims more, and is found."""
+"""Bytes in one frame at most. Text that strayed into a channel is found: as a length
+it claims more."""
 
 _LENGTH = 4
 
 
 class BrokenFrame(Exception):
-    """The other side says something that is no frame."""
+    """What came through a channel is no frame, or none that fits there."""
 
 
 class Ready(msgspec.Struct, tag=True, array_like=True, frozen=True):
-    """A child's first words: it can take jobs."""
+    """The first frame of a child: it can take jobs."""
 
     pid: int
 
 
 class Report(msgspec.Struct, tag=True, array_like=True, frozen=True):
-    """A job came to its end, and what the child does now."""
+    """Says that a job has ended, and what the child does now."""
 
     finished: Finished
     leaving: bool = False
-    """It takes no more jobs, and ends."""
+    """Whether the child takes no more jobs, and ends."""
     goes_on: bool = False
-    """It begins the next job of its chunk."""
+    """Whether the child begins the next job of its chunk."""
 
 
 def pack(words: Any) -> bytes:
-    """Give one frame."""
+    """Return one frame with this content."""
     content = msgspec.msgpack.encode(words)
     return len(content).to_bytes(_LENGTH, "big") + content
 
 
 class Frames:
-    """Bytes in as they come, whole frames out."""
+    """Cuts a stream of bytes into frames."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
 
     def feed(self, received: bytes) -> Iterator[bytes]:
-        """Give the content of each frame that is complete now."""
+        """Take these bytes; yield the content of each frame that is complete now."""
         self._bytes += received
         while len(self._bytes) >= _LENGTH:
             length = int.from_bytes(self._bytes[:_LENGTH], "big")
@@ -77,11 +78,11 @@ class Claims:
         os.set_blocking(self.reader, False)
 
     def offer(self, number: int) -> None:
-        """Let so many jobs begin, one after the other."""
+        """Let this many jobs begin, one after the other."""
         os.write(self._writer, b"." * number)
 
     def take_back(self) -> int:
-        """Let no more jobs begin; give how many will not."""
+        """Let no more jobs begin; return how many will not."""
         try:
             return len(os.read(self.reader, 4096))
         except BlockingIOError:
@@ -94,7 +95,7 @@ class Claims:
 
 
 def claim(reader: int) -> bool:
-    """Take a token, for the next job to begin; False if there is none."""
+    """Take a token for the next job; return False if there is none."""
     try:
         return bool(os.read(reader, 1))
     except BlockingIOError:

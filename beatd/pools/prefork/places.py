@@ -10,12 +10,12 @@ _taken = 0
 
 
 def here() -> int:
-    """Give the place of this process."""
+    """Return the place of this process."""
     return _taken
 
 
 def take(place: int) -> None:
-    """Have this process be a child at that place; logs call it by Celery's name."""
+    """Put this process at that place, and name it in logs as Celery would."""
     global _taken
     _taken = place
     multiprocessing.current_process().name = f"ForkPoolWorker-{place}"

@@ -1,7 +1,7 @@
-"""Jobs run in child processes, under supervision: what the worker has of the pool.
+"""Jobs run in child processes, under supervision: the worker's side of the pool.
 
-What one child does is in child.py, where it is forked in forkserver.py; which of them
-there are, and which job each runs, one thread decides, in supervisor.py.
+One thread decides which children there are and which job each runs: supervisor.py.
+What runs in a child is in child.py, and what forks children in forkserver.py.
 """
 
 import logging

@@ -55,7 +55,7 @@ class Supervisor:
         self._stopping = False
         self._killed = False
         self._patient_until: Span | None = None
-        """When those will be ended by force that did not end when they were killed."""
+        """When children are ended by force that did not end when they were killed."""
 
     def open(self) -> None:
         """Start what children are forked from; called before there is any thread."""
@@ -99,7 +99,7 @@ class Supervisor:
         return self._no_start_before > self._now()
 
     def _patience(self) -> float | None:
-        """Return the seconds until something is to be done that nobody will tell."""
+        """Return the seconds until something is to be done that no event will tell."""
         now = self._now()
         times = [child.deadline for child in self._children if child.deadline]
         times += [child.slow_from for child in self._children if child.slow_from]
@@ -176,7 +176,7 @@ class Supervisor:
     # Starts.
 
     def _spawn_children(self) -> None:
-        """Have as many children as are wanted: none any more when all work is done."""
+        """Have as many children as are wanted; none any more when all work is done."""
         if self._stopping and not self._dispatcher.has_work:
             self._dismiss_all()
         elif not self._killed and self._no_start_before <= self._now():
@@ -268,13 +268,13 @@ class Supervisor:
         return now - child.began - limit < GRACE
 
     def _end_by_force(self) -> None:
-        """Wait no longer for those who outlive even SIGKILL, or do not pass it on."""
+        """Wait no longer for processes that outlive SIGKILL, or do not pass it on."""
         words = "%d processes did not end when they were killed"
         logger.error(words, len(self._children), extra={"event": "pool.forced"})
         self._servers.kill_all()
 
     def _give_up(self, child: Child, fault: str) -> None:
-        """Hear no more of what the child says, if it says anything."""
+        """Take no more of what the child says, because of this fault."""
         child.fault = fault
         self._turn_away(child)
 
@@ -289,7 +289,7 @@ class Supervisor:
             child.server.kill(child.number)
 
     def _reap(self, number: int, how: str) -> None:
-        """Take the child's last words, and tell what became of its job otherwise."""
+        """Take what the child said last, and tell what became of the job it ran."""
         child = self._children.remove(number)
         while self._listen(child):
             pass
@@ -325,7 +325,7 @@ class Supervisor:
             self._selector.modify(child.channel, events, key.data)
 
     def _listen(self, child: Child) -> bool:
-        """Hear what the child has said; False when there is nothing, now or ever."""
+        """Take what the child said; return False if that is nothing, now or ever."""
         if child.fault:
             return False
         try:
@@ -361,7 +361,7 @@ class Supervisor:
 
 
 def words_of(status: int) -> str:
-    """Say how a process ended, from its wait status."""
+    """Return in words how a process ended, from its wait status."""
     if not os.WIFSIGNALED(status):
         return f"exit status {os.waitstatus_to_exitcode(status)}"
     number = os.WTERMSIG(status)

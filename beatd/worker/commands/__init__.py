@@ -1,0 +1,71 @@
+"""What remote control can ask of a worker: one table, name to function.
+
+Each function is called in the worker's own thread with the parts of it that it may see
+and steer. It returns the value of the answer, or `Later` where the value takes time.
+
+    inspect     to look
+    steer       to change
+    shapes      how messages, queues, pools and settings are shown, in Celery's forms
+"""
+
+import logging
+from collections.abc import Callable
+from typing import TypeAlias
+
+from beatd.control.pidbox import Command, error_of
+from beatd.results.exceptions import repr_of
+from beatd.runs.report import one_line
+from beatd.text import shown
+from beatd.worker.commands import inspect, steer
+from beatd.worker.commands.controlled import Controlled
+
+__all__ = ["COMMANDS", "Controlled", "execute"]
+
+logger = logging.getLogger(__name__)
+
+Function: TypeAlias = Callable[..., object]
+
+COMMANDS: dict[str, Function] = {
+    function.__name__: function
+    for function in (
+        *(inspect.ping, inspect.clock, inspect.hello, inspect.active),
+        *(inspect.reserved, inspect.scheduled, inspect.revoked, inspect.query_task),
+        *(inspect.registered, inspect.active_queues, inspect.stats, inspect.conf),
+        inspect.report,
+        *(steer.revoke, steer.terminate, steer.revoke_by_stamped_headers),
+        *(steer.rate_limit, steer.time_limit),
+        *(steer.add_consumer, steer.cancel_consumer),
+        *(steer.enable_events, steer.disable_events, steer.heartbeat),
+        *(steer.pool_grow, steer.pool_shrink, steer.autoscale, steer.pool_restart),
+        steer.shutdown,
+    )
+} | {
+    "dump_conf": inspect.conf,
+    "dump_active": inspect.active,
+    "dump_reserved": inspect.reserved,
+    "dump_schedule": inspect.scheduled,
+    "dump_revoked": inspect.revoked,
+    "dump_tasks": inspect.registered,
+}
+"""Every command, by Celery's names, the older ones too."""
+
+
+def execute(worker: Controlled, command: Command) -> None:
+    """Do what a command asks for, and answer; whatever it holds, nothing is raised."""
+    logger.debug(
+        "remote control: %s", shown(command.method), extra={"event": "control.command"}
+    )
+    function = COMMANDS.get(command.method)
+    try:
+        if function is None:
+            raise KeyError(command.method)
+        value = function(worker, **command.arguments)
+    except Exception as error:  # of whatever somebody sent: it is the answer
+        logger.error(
+            "cannot obey %s: %s",
+            shown(command.method),
+            one_line(repr_of(error)),
+            extra={"event": "control.failed"},
+        )
+        value = error_of(error)
+    command.answer(value)

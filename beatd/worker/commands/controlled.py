@@ -1,0 +1,48 @@
+"""What the commands of remote control work with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from beatd.clock import Clock
+from beatd.config.settings import Settings
+from beatd.events.lamport import LamportClock
+from beatd.instant import SECOND, Span
+from beatd.pools.base import Pool
+from beatd.routing import Router
+from beatd.tasks import Registry
+from beatd.worker.backlog import Backlog
+from beatd.worker.dispatch import Dispatcher
+from beatd.worker.events import WorkerEvents
+from beatd.worker.fetcher import Intake
+from beatd.worker.renewal import Renewal
+from beatd.worker.revoked import Revocations
+from beatd.worker.sizing import Sizing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Controlled:
+    """The parts of a worker that remote control sees and steers, in its own thread."""
+
+    name: str
+    tasks: Registry
+    settings: Settings
+    router: Router
+    lamport: LamportClock
+    events: WorkerEvents | None
+    intake: Intake
+    backlog: Backlog
+    dispatcher: Dispatcher
+    revocations: Revocations
+    pool: Pool
+    sizing: Sizing
+    renewal: Renewal
+    shut_down: Callable[[], object]
+    """Lets what runs end, and the worker then."""
+    clock: Clock
+    began: Span
+    """When the worker was made, by the clock that only goes forward."""
+
+    @property
+    def uptime(self) -> int:
+        """Return the seconds since its start."""
+        return (self.clock.elapsed() - self.began) // SECOND

@@ -1,0 +1,152 @@
+"""Commands of remote control that look at a worker."""
+
+import os
+import platform
+import resource
+
+from beatd.config.settings import mask
+from beatd.control.pidbox import Later
+from beatd.worker.commands.controlled import Controlled
+from beatd.worker.commands.shapes import (
+    broker_of,
+    ids_in,
+    ok,
+    pool_of,
+    queue_of,
+    request_of,
+    run_of,
+    settings_of,
+)
+from beatd.worker.events import SOFTWARE, iso
+from beatd.worker.in_flight import InFlight
+
+
+def ping(worker: Controlled, /, **_: object) -> object:
+    return ok("pong")
+
+
+def clock(worker: Controlled, /, **_: object) -> object:
+    return {"clock": worker.lamport.value}
+
+
+def hello(
+    worker: Controlled, /, from_node: str, revoked: object = None, **_: object
+) -> object:
+    if from_node == worker.name:
+        return None
+    worker.revocations.learn(ids_in(revoked))
+    known = worker.revocations.known()
+    return {"revoked": known, "clock": worker.lamport.forward()}
+
+
+def active(worker: Controlled, /, safe: object = False, **_: object) -> object:
+    begun = worker.dispatcher.begun
+    return [run_of(worker.name, run, safe=bool(safe)) for run in begun]
+
+
+def reserved(worker: Controlled, /, **_: object) -> object:
+    return [run_of(worker.name, run) for run in _unbegun(worker)]
+
+
+def scheduled(worker: Controlled, /, **_: object) -> object:
+    def give() -> object:
+        return [
+            {
+                "eta": iso(said.eta_text),
+                "priority": 6,
+                "request": request_of(worker.name, said),
+            }
+            for said in worker.intake.delayed()
+        ]
+
+    return Later(give)
+
+
+def revoked(worker: Controlled, /, **_: object) -> object:
+    return worker.revocations.known()
+
+
+def query_task(worker: Controlled, /, ids: object, **_: object) -> object:
+    wanted = set(ids_in(ids))
+    found: dict[str, tuple[str, object]] = {}
+    for state, runs in (
+        ("reserved", _unbegun(worker)),
+        ("active", worker.dispatcher.begun),
+    ):
+        for run in runs:
+            if run.said.id in wanted:
+                found[run.said.id] = state, run_of(worker.name, run)
+
+    def give() -> object:
+        later = {
+            said.id: ("scheduled", request_of(worker.name, said))
+            for said in worker.intake.delayed()
+            if said.id in wanted
+        }
+        return {**later, **found}
+
+    return Later(give)
+
+
+def registered(
+    worker: Controlled,
+    /,
+    taskinfoitems: object = None,
+    builtins: object = False,
+    **_: object,
+) -> object:
+    asked = ids_in(taskinfoitems) or ["exchange", "routing_key", "rate_limit"]
+    items = [item for item in asked if not item.startswith("_")]
+
+    def line(name: str) -> str:
+        task = worker.tasks[name]
+        values = [(item, getattr(task, item, None)) for item in items]
+        told = [f"{item}={value}" for item, value in values if value is not None]
+        return f"{name} [{' '.join(told)}]" if told else name
+
+    names = sorted(worker.tasks)
+    return [line(name) for name in names if builtins or name[:7] != "celery."]
+
+
+def active_queues(worker: Controlled, /, **_: object) -> object:
+    return [queue_of(queue) for queue in worker.intake.queues]
+
+
+def stats(worker: Controlled, /, **_: object) -> object:
+    total = worker.dispatcher.total
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    names = (name for name in dir(used) if name.startswith("ru_"))
+    return {
+        "total": dict(total),
+        "pid": os.getpid(),
+        "clock": str(worker.lamport.value),
+        "uptime": worker.uptime,
+        "pool": pool_of(worker.pool, total.total(), worker.settings),
+        "broker": broker_of(worker.settings),
+        "prefetch_count": worker.sizing.capacity,
+        "rusage": {name.removeprefix("ru_"): getattr(used, name) for name in names},
+    }
+
+
+def conf(worker: Controlled, /, with_defaults: object = False, **_: object) -> object:
+    return settings_of(worker.settings, everything=bool(with_defaults))
+
+
+def report(worker: Controlled, /, **_: object) -> object:
+    lines = [
+        "",
+        f"software -> {SOFTWARE['sw_ident']}:{SOFTWARE['sw_ver']}"
+        f" py:{platform.python_version()}",
+        f"platform -> system:{platform.system()} arch:{platform.machine()}"
+        f" imp:{platform.python_implementation()}",
+        f"settings -> broker:{mask(worker.settings.read_urls[0])}"
+        f" results:{mask(worker.settings.result_url or 'disabled')}",
+        "",
+    ]
+    told = settings_of(worker.settings, everything=False)
+    lines += [f"{name}: {value!r}" for name, value in told.items()]
+    return ok("\n".join([*lines, ""]))
+
+
+def _unbegun(worker: Controlled) -> list[InFlight]:
+    return [*worker.dispatcher.unbegun, *worker.backlog]

@@ -1,0 +1,190 @@
+"""How what a worker has is shown to who asks by remote control: in Celery's forms."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from beatd.config.settings import Settings, mask, table
+from beatd.errors import MessageError
+from beatd.instant import SECOND
+from beatd.message import Envelope, Limits, read_body
+from beatd.message.codec import content_types
+from beatd.pools.base import Pool
+from beatd.results.exceptions import repr_of
+from beatd.routing import Queue
+from beatd.worker.in_flight import InFlight
+
+LARGEST_BODY = 100_000
+"""Characters of a body that is decoded only to show its arguments."""
+
+_SHOWN = Limits(content_types(["json", "msgpack", "yaml"]))
+"""Arguments in pickle are shown as their sender wrote them: foreign code stays out."""
+
+
+def ok(text: str) -> dict[str, str]:
+    """Return the answer that all went well."""
+    return {"ok": text}
+
+
+def no(text: str) -> dict[str, str]:
+    """Return the answer that something cannot be done."""
+    return {"error": text}
+
+
+def ids_in(value: object) -> list[str]:
+    """Read one text or a list of them; what is no text is left out."""
+    listed = value if isinstance(value, list | tuple) else [value]
+    return [one for one in listed if isinstance(one, str)]
+
+
+def run_of(hostname: str, run: InFlight, *, safe: bool = False) -> dict[str, object]:
+    """Return a run that is in flight; `safe`: its arguments as they were written."""
+    return {
+        **request_of(hostname, run.said, safe=safe),
+        "time_start": None if run.began is None else run.began / SECOND,
+        "acknowledged": run.acknowledged,
+        "worker_pid": run.pid,
+    }
+
+
+def request_of(
+    hostname: str, said: Envelope, *, safe: bool = False
+) -> dict[str, object]:
+    """Return a call that no worker has begun to run."""
+    args, kwargs = _arguments(said, safe=safe)
+    return {
+        "id": said.id,
+        "name": said.name,
+        "args": args,
+        "kwargs": kwargs,
+        "type": said.task,
+        "hostname": hostname,
+        "time_start": None,
+        "acknowledged": False,
+        "delivery_info": _delivery(said),
+        "worker_pid": None,
+    }
+
+
+def _delivery(said: Envelope) -> dict[str, object]:
+    return {
+        "exchange": said.exchange,
+        "routing_key": said.routing_key,
+        "priority": said.priority,
+        "redelivered": said.redelivered,
+    }
+
+
+def _arguments(said: Envelope, *, safe: bool) -> tuple[object, object]:
+    """Return the arguments; as their sender wrote them if asked, or if need be."""
+    written = said.argsrepr, said.kwargsrepr
+    if safe or len(said.body) > LARGEST_BODY:
+        return written
+    try:
+        call = read_body(said, _SHOWN)
+    except MessageError:
+        return written
+    return call.args, call.kwargs
+
+
+def queue_of(queue: Queue) -> dict[str, object]:
+    """Return a queue in kombu's form."""
+    return {
+        "name": queue.name,
+        "exchange": {
+            "name": queue.exchange,
+            "type": queue.exchange_type,
+            "arguments": None,
+            "durable": True,
+            "passive": False,
+            "auto_delete": False,
+            "delivery_mode": None,
+            "no_declare": False,
+        },
+        "routing_key": queue.routing_key,
+        "queue_arguments": None,
+        "binding_arguments": None,
+        "consumer_arguments": None,
+        "durable": True,
+        "exclusive": False,
+        "auto_delete": False,
+        "no_ack": False,
+        "alias": None,
+        "bindings": [],
+        "no_declare": None,
+        "expires": queue.expires,
+        "message_ttl": None,
+        "max_length": None,
+        "max_length_bytes": None,
+        "max_priority": None,
+    }
+
+
+def pool_of(pool: Pool, runs: int, settings: Settings) -> dict[str, object]:
+    """Return a pool, and how many runs were begun in it, in the form of billiard's."""
+    kind = type(pool)
+    limits = settings.task_soft_time_limit, settings.task_time_limit
+    return {
+        "implementation": f"{kind.__module__}:{kind.__qualname__}",
+        "max-concurrency": pool.size,
+        "processes": pool.processes(),
+        "max-tasks-per-child": settings.worker_max_tasks_per_child or "N/A",
+        "put-guarded-by-semaphore": False,
+        "timeouts": [limit or 0 for limit in limits],
+        "writes": {"total": runs, "strategy": "fair"},
+    }
+
+
+def broker_of(settings: Settings) -> dict[str, object]:
+    """Return the address that a worker reads from, in kombu's form."""
+    url = urlsplit(settings.read_urls[0])
+    return {
+        "hostname": url.hostname,
+        "userid": url.username,
+        "virtual_host": unquote(url.path.lstrip("/")) or "0",
+        "port": url.port or 6379,
+        "insist": False,
+        "ssl": bool(settings.broker_use_ssl) or url.scheme == "rediss",
+        "transport": "redis",
+        "connect_timeout": settings.broker_transport_options.get(
+            "socket_connect_timeout", 3
+        ),
+        "transport_options": _plain("", settings.broker_transport_options),
+        "login_method": None,
+        "uri_prefix": None,
+        "heartbeat": 0,
+        "failover_strategy": _plain("", settings.broker_failover_strategy)
+        or "round-robin",
+        "alternates": [mask(other) for other in settings.read_urls[1:]],
+        "credential_provider": None,
+    }
+
+
+_SECRETS = ("pass", "secret", "token", "api", "key", "credential")
+
+
+def settings_of(settings: Settings, *, everything: bool) -> dict[str, object]:
+    """Return the settings that differ from their defaults, or all; no secrets."""
+    told = {}
+    for line in fields(settings):
+        value = getattr(settings, line.name)
+        if everything or value != table()[line.name].default:
+            told[line.name] = _plain(line.name, value)
+    return told
+
+
+def _plain(name: str, value: object) -> Any:
+    """Return what JSON can say of a setting, without what could be secret."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(str(key), part) for key, part in value.items()}
+    if name.startswith("broker_") and isinstance(value, tuple):
+        return mask(";".join(value))  # addresses, as Celery writes them
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(name, part) for part in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    # A name of beatd's own, such as `result_key_prefix`, is none of these.
+    if name not in table() and any(word in name.lower() for word in _SECRETS):
+        return "********"
+    return mask(value) if isinstance(value, str) else mask(repr_of(value))

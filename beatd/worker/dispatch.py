@@ -1,0 +1,114 @@
+"""What the pool is given to run, and what it has of that."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from beatd.clock import Clock
+from beatd.config.settings import Settings
+from beatd.pools.base import Job, Pool, ProcessPool
+from beatd.runs.report import option
+from beatd.worker.in_flight import InFlight, State
+
+
+class Dispatcher:
+    """Gives the pool what it has room for, and knows what it has not ended yet.
+
+    Invariant: each run here is ACKNOWLEDGING, GIVEN or RUNNING. The first is about to
+    go to the pool; of the others the pool tells one end, or gives them back.
+    """
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        settings: Settings,
+        acknowledge: Callable[[InFlight], object],
+        clock: Clock,
+    ) -> None:
+        """`acknowledge` has a run acknowledged that is to go to the pool after that."""
+        self._pool = pool
+        self._settings = settings
+        self._acknowledge = acknowledge
+        self._clock = clock
+        self._runs: dict[str, InFlight] = {}
+        self.total: Counter[str] = Counter()
+        """How many runs of each task were begun."""
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[InFlight]:
+        """Iterate over the runs as they are now, whatever becomes of them meanwhile."""
+        return iter(list(self._runs.values()))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the pool may be given more."""
+        return len(self._runs) < self._pool.demand
+
+    @property
+    def begun(self) -> list[InFlight]:
+        """The runs that have begun."""
+        return [run for run in self if run.has_begun]
+
+    @property
+    def unbegun(self) -> list[InFlight]:
+        """The runs that the pool is about to have, or has and did not get to."""
+        return [run for run in self if not run.has_begun]
+
+    def get(self, token: str) -> InFlight | None:
+        """Return the run of this delivery, if it is here."""
+        return self._runs.get(token)
+
+    def remove(self, token: str) -> InFlight:
+        """Forget the run of this delivery, and return it."""
+        return self._runs.pop(token)
+
+    def fill(self, next_run: Callable[[], InFlight | None]) -> None:
+        """Give the pool what it has room for, as long as `next_run` returns one."""
+        jobs = []
+        while self.has_room and (run := next_run()):
+            self._runs[run.token] = run
+            if run.early and run.state is State.WAITING:
+                run.become(State.ACKNOWLEDGING)
+                self._acknowledge(run)
+            else:
+                run.become(State.GIVEN)
+                jobs.append(self._job(run))
+        if jobs:
+            self._pool.submit(jobs)
+
+    def give(self, run: InFlight) -> None:
+        """Give the pool a run that nobody else will get, whether it has room or not."""
+        self._runs[run.token] = run
+        self._pool.submit([self._job(run)])
+
+    def started(self, token: str, pid: int) -> InFlight:
+        """Take note that a run has begun, and return it."""
+        run = self._runs[token]
+        run.begin(self._clock.now(), pid)
+        self.total[run.said.task] += 1
+        return run
+
+    def recall(self) -> None:
+        """Have the pool give back what has not begun, to be decided about again."""
+        if self.unbegun:
+            self._pool.recall()
+
+    def terminate(self, run: InFlight, number: int) -> None:
+        """End a run by a signal. Raises NotImplementedError if the pool cannot."""
+        if not isinstance(self._pool, ProcessPool):
+            raise NotImplementedError("this pool cannot end a run that has begun")
+        self._pool.terminate(run.token, number)
+        run.terminated = number
+
+    def _job(self, run: InFlight) -> Job:
+        said, task = run.said, run.task
+        soft = option(task, "soft_time_limit", self._settings)
+        return Job(
+            run.token,
+            run.delivery.message,
+            run.delivery.deliveries + len(run.losses),
+            said.time_limit or option(task, "time_limit", self._settings),
+            said.soft_time_limit or soft,
+        )
