@@ -1,4 +1,6 @@
-"""What happens to tasks and workers, for functions that want to know; Celery's names.
+"""Signals: what happens to tasks and workers, for functions that are connected.
+
+The names are Celery's.
 
     from beatd.signals import task_failure
 
@@ -74,7 +76,7 @@ class _Connection:
     receiver: Callable[..., Any]
     sender: Any
     key: object
-    """Connections with the same one are the same."""
+    """Connections with the same key are the same."""
 
     def hears(self, sender: Any) -> bool:
         wanted = self.sender
@@ -83,7 +85,7 @@ class _Connection:
 
 @dataclass(slots=True)
 class Signal:
-    """Something that happens, and who is told."""
+    """Something that happens, and the functions that are called then."""
 
     name: str
     _connections: tuple[_Connection, ...] = field(default=(), init=False)
@@ -117,9 +119,9 @@ class Signal:
     ) -> Any:
         """Call `receiver` each time, with the sender and more as keywords.
 
-        Usable as a decorator, with arguments or without. `sender` is the only one to
-        hear: a task, or its name. With `dispatch_uid` a second connection takes the
-        place of the first. What is connected stays so, `weak` or not.
+        Usable as a decorator, with arguments or without. With a `sender`, a task or its
+        name, only for that one. With a `dispatch_uid`, the connection takes the place
+        of an earlier one that has the same. Connections stay, `weak` or not.
         """
 
         def connect(receiver: Receiver) -> Receiver:
@@ -148,14 +150,14 @@ class Signal:
         """Say whether anybody is connected."""
         return bool(self._connections)
 
-    def send(self, sender: Any = None, **said: Any) -> list[Exception | None]:
-        """Call all who want to hear of it; give what each raised, which is logged."""
+    def send(self, sender: Any = None, **more: Any) -> list[Exception | None]:
+        """Call the receivers; return what each raised, which is logged, or None."""
         raised: list[Exception | None] = []
         for connection in self._connections:
             if not connection.hears(sender):
                 continue
             try:
-                connection.receiver(signal=self, sender=sender, **said)
+                connection.receiver(signal=self, sender=sender, **more)
                 raised.append(None)
             except Exception as error:  # foreign code, which must not harm a run
                 raised.append(error)

@@ -16,7 +16,8 @@ ORDER = """
 schedules   base days fields recurrence solar words zones interval local_times cron once
             rrule clock_changes specs *
 .           routing
-message     codec notice options envelope represent resend canvas shape template *
+message     codec notice options represent timing shape template wire envelope resend
+            canvas *
 timetable   ledger entry policy timetable preview
 .           signals greenlets
 config      * settings.problems settings.kinds switches settings.notes
@@ -32,21 +33,23 @@ brokers     base memory.lead memory.queues memory redis.connection redis.failove
             sqlite.routes sqlite.statements sqlite.file sqlite.lead sqlite.queues sqlite
             *
 scheduler   file_view leadership schedule_file takeover loop
-results     base chords disabled exceptions encoding redis sqlite *
+results     base chords disabled ended exceptions encoding redis sqlite *
 events      lamport sender zone event sent
-tasks       current async_result *
+tasks       current async_result request task registry * shared
 pools       base limits pending asyncio green prefork prefork.child_state prefork.frames
             prefork.child prefork.places prefork.forkserver_main prefork.forkserver
             options prefork.children prefork.dispatch prefork.forkservers
             prefork.requests prefork.supervisor prefork.pool solo threads *
-runs        hooks host report stdout coroutines builtin continuations chords execute
-            eager
+runs        hooks host report stdout coroutines builtin errbacks continuations chords
+            execute eager
 control     pidbox
-app         annotations conf publishing runs connections application *
+app         annotations announcement client_results conf connections discovery
+            publishing remote_control sending application *
 worker      autoscale events in_flight commands.shapes dispatch lease rate renewal
-            celery_app reporting revoked settle fetcher backlog inbox outcomes admission
-            sizing commands.controlled commands.inspect commands.steer commands stopping
-            loop assembly
+            reporting revoked settle fetcher backlog inbox outcomes admission sizing
+            commands.controlled commands.inspect commands.steer commands stopping loop
+            assembly
+celery_apps * runner results signals reading
 service     * daemon nodes notify wiring
 cli         usage options output dead explain findings schedule_view advice list next
             probes check

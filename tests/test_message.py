@@ -289,9 +289,9 @@ def test_templates_of_one_kind_share_what_they_have_in_common() -> None:
 def test_an_option_of_the_wrong_type_is_named(
     name: str, value: Any, expected: str
 ) -> None:
-    said = re.escape(f"options[{name!r}]: expected {expected}")
+    reason = re.escape(f"options[{name!r}]: expected {expected}")
 
-    with pytest.raises(MessageError, match=f"^{said}"):
+    with pytest.raises(MessageError, match=f"^{reason}"):
         made(None, None, {name: value})
 
 
@@ -301,7 +301,7 @@ class Broken:
 
 
 @pytest.mark.parametrize(
-    ("args", "kwargs", "options", "said"),
+    ("args", "kwargs", "options", "reason"),
     [
         ("23", None, {}, "args: expected a list or tuple, got str"),
         ([], [1], {}, "kwargs: expected a dict, got list"),
@@ -323,9 +323,9 @@ class Broken:
     ],
 )
 def test_what_cannot_be_sent_is_named(
-    args: Any, kwargs: Any, options: Any, said: str
+    args: Any, kwargs: Any, options: Any, reason: str
 ) -> None:
-    with pytest.raises(MessageError, match=f"^{re.escape(said)}"):
+    with pytest.raises(MessageError, match=f"^{re.escape(reason)}"):
         made(args, kwargs, options)
 
 
@@ -366,7 +366,7 @@ def encoded(body: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("raw", "said"),
+    ("raw", "reason"),
     [
         (b"", "not a message: not JSON"),
         (b"\xff\xfe", "not a message: not UTF-8"),
@@ -438,9 +438,9 @@ def encoded(body: Any) -> str:
     ids=lambda value: None if isinstance(value, str) else "raw",
 )
 def test_a_malformed_message_is_refused_with_a_short_reason(
-    raw: bytes, said: str
+    raw: bytes, reason: str
 ) -> None:
-    with pytest.raises(MessageError, match=re.escape(said)) as refused:
+    with pytest.raises(MessageError, match=re.escape(reason)) as refused:
         read(raw)
 
     assert len(str(refused.value)) < 200
@@ -614,15 +614,15 @@ def test_a_retry_keeps_all_but_its_count_and_its_parent() -> None:
 
     second = again(retry_of(first, eta=NOON + HOUR))
 
-    said, before = second.envelope, first.envelope
-    assert (said.retries, said.parent_id, said.eta) == (2, "mine", NOON + HOUR)
-    assert (said.routing_key, said.priority) == ("low", 4)
+    after, before = second.envelope, first.envelope
+    assert (after.retries, after.parent_id, after.eta) == (2, "mine", NOON + HOUR)
+    assert (after.routing_key, after.priority) == ("low", 4)
     for name in (
         "task", "id", "root_id", "group", "group_index", "time_limit", "shadow",
         "soft_time_limit", "custom_headers", "expires_text", "ignore_result", "stamps",
         "beatd_entry", "beatd_slot", "origin", "reply_to",
     ):  # fmt: skip
-        assert getattr(said, name) == getattr(before, name), name
+        assert getattr(after, name) == getattr(before, name), name
     assert second[1:] == first[1:]
 
 
@@ -639,13 +639,13 @@ def test_a_message_can_be_retried_without_a_look_into_its_body(raw: bytes) -> No
     first = read(raw)
     second = read(retried(first.envelope, NOON + HOUR))
 
-    said, before = second.envelope, first.envelope
-    assert (said.retries, said.parent_id) == (before.retries + 1, before.id)
-    assert said.eta == NOON + HOUR
+    after, before = second.envelope, first.envelope
+    assert (after.retries, after.parent_id) == (before.retries + 1, before.id)
+    assert after.eta == NOON + HOUR
     for name in ("task", "id", "root_id", "routing_key", "priority", "origin", "body"):
-        assert getattr(said, name) == getattr(before, name), name
+        assert getattr(after, name) == getattr(before, name), name
     assert second[1:] == first[1:]
-    assert read(retried(said)).envelope.eta is None
+    assert read(retried(after)).envelope.eta is None
 
 
 def test_a_retry_may_have_other_arguments_and_options() -> None:

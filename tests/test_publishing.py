@@ -82,8 +82,8 @@ def test_a_receiver_gets_what_celery_gives_it(
     before: Callable[[Receiver], None], after: Callable[[Receiver], None]
 ) -> None:
     heard: list[dict[str, Any]] = []
-    before(lambda **said: heard.append(said))
-    after(lambda **said: heard.append(said))
+    before(lambda **told: heard.append(told))
+    after(lambda **told: heard.append(told))
     bench = bench_with_echo()
     policy = {"max_retries": 1}
     sent = bench.app.send_task("proj.echo", [1], queue="slow", retry_policy=policy)
@@ -131,7 +131,7 @@ def test_what_a_run_sends_passes_receivers_too(
 
 def test_a_call_that_runs_here_is_not_sent(before: Callable[[Receiver], None]) -> None:
     heard: list[Any] = []
-    before(lambda **said: heard.append(said))
+    before(lambda **told: heard.append(told))
     bench = Bench(task_always_eager=True)
 
     @bench.app.task(name="proj.flaky", bind=True)
@@ -184,8 +184,8 @@ def test_a_call_that_cannot_be_opened_for_receivers_is_sent_once_as_it_is(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     heard: list[Any] = []
-    before(lambda **said: heard.append(said))
-    after(lambda **said: heard.append(said))
+    before(lambda **told: heard.append(told))
+    after(lambda **told: heard.append(told))
     bench = Bench(task_serializer="pickle", accept_content=["json", "pickle"])
 
     with caplog.at_level(logging.ERROR):

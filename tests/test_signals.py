@@ -24,8 +24,8 @@ class Ear:
     def __init__(self) -> None:
         self.heard: list[dict[str, Any]] = []
 
-    def __call__(self, **said: Any) -> None:
-        self.heard.append(said)
+    def __call__(self, **heard: Any) -> None:
+        self.heard.append(heard)
 
 
 def test_a_receiver_gets_the_sender_the_signal_and_what_happened(
@@ -65,7 +65,7 @@ def test_a_receiver_may_want_one_sender_only(signal: Signal, wanted: Any) -> Non
     signal.send(None)
     signal.send(ADD)
 
-    assert [said["sender"] for said in ear.heard] == [ADD]
+    assert [one["sender"] for one in ear.heard] == [ADD]
 
 
 def test_a_receiver_that_raises_is_logged_and_keeps_nobody_from_hearing(

@@ -84,8 +84,8 @@ def task_of(function: Any, app: FakeApp, **options: Any) -> Task[..., Any]:
     return Task(function, app=lambda: app, name="proj.it", **options)
 
 
-def in_a_run(task: Task[..., Any], **said: Any) -> Request:
-    return Request(task.name, id="the-id", called_directly=False, **said)
+def in_a_run(task: Task[..., Any], **fields: Any) -> Request:
+    return Request(task.name, id="the-id", called_directly=False, **fields)
 
 
 # Calling

@@ -1,12 +1,20 @@
 """What users hold: an application that sends tasks and reads their results.
 
-conf.py         settings, from whatever they are given in
-connections.py  what one process sends and reads results through
-application.py  `Beatd`, and tasks that belong to no application in particular
+application.py     `Beatd`
+conf.py            its settings, from whatever they are given in
+annotations.py     what settings change in its tasks
+discovery.py       modules of its tasks, found in packages
+announcement.py    events of its start
+connections.py     of one process, to the broker and the result backend
+client_results.py  results, read through them
+sending.py         calls, sent through them
+publishing.py      signals around that, and further tries
+remote_control.py  commands to workers
 """
 
-from beatd.app.application import Beatd, shared_task
-from beatd.tasks.async_result import AsyncResult
+from beatd.app.application import Beatd
+from beatd.tasks import AsyncResult
 from beatd.tasks.current import current_app
+from beatd.tasks.shared import shared_task
 
 __all__ = ["AsyncResult", "Beatd", "current_app", "shared_task"]

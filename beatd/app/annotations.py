@@ -1,7 +1,7 @@
 """`task_annotations`: what the settings change in tasks, by their names or in all.
 
 Celery's forms: a dict of attributes by task name, `*` for all tasks; an object whose
-`annotate(task)` gives a task's attributes, or whose `annotate_any()` those of all; the
+`annotate(task)` returns a task's attributes, or `annotate_any()` those of all; the
 place of such an object's class, `module:Class`; or a list of these.
 """
 
@@ -27,10 +27,10 @@ class Annotations:
         self._sources = [_source(one) for one in listed if one is not None]
 
     def of(self, task: Task[Any, Any]) -> Iterator[Attributes]:
-        """Give a task's attributes, and then those of all tasks, which win.
+        """Return a task's attributes, and then those of all tasks, which win.
 
-        Each is the answer of the first in the list that has one. Raises ConfigError
-        for what raises, and for what is no dict.
+        Each is the answer of the first form in the list that has one. Raises
+        ConfigError for an answer that is no dict, or an exception instead of one.
         """
         for ask in (lambda one: one.annotate(task), lambda one: one.annotate_any()):
             answers = (_answer(ask, one) for one in self._sources)
@@ -89,7 +89,7 @@ def _instance(place: str) -> Any:
 
 def _answer(ask: Callable[[_Source], Any], source: _Source) -> Attributes | None:
     try:
-        said = ask(source)
-        return None if said is None else dict(said)
+        answer = ask(source)
+        return None if answer is None else dict(answer)
     except Exception as error:  # the user's code, or no dict
         raise ConfigError(NAME, [f"{source!r} raised {error!r}"]) from error

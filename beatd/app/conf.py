@@ -1,12 +1,16 @@
 """An application's settings: read from whatever it was given, written by code."""
 
-from collections.abc import Iterator, Mapping, MutableMapping
+import os
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from beatd.config import modules
 from beatd.config import settings as reading
+from beatd.config.faults import Unreadable
 from beatd.config.settings import Settings
 from beatd.config.source import Source
+from beatd.errors import ConfigError
 
 
 class Owner(Protocol):
@@ -14,7 +18,7 @@ class Owner(Protocol):
 
     @property
     def settings(self) -> Settings:
-        """Give the settings."""
+        """Return the settings."""
         ...
 
     def change(self, settings: Mapping[str, Any]) -> None:
@@ -25,7 +29,7 @@ class Owner(Protocol):
 class Conf(MutableMapping[str, Any]):
     """An application's settings, read and written in every spelling.
 
-    What is written here goes before what `config_from_object` gave.
+    A setting that is written here goes before that of `config_from_object`.
     """
 
     def __init__(self, app: Owner) -> None:
@@ -61,12 +65,72 @@ class Conf(MutableMapping[str, Any]):
         self[name] = value
 
 
+class GivenConfig:
+    """What an application is given as its config: a source, changes to it, entries.
+
+    Changes that code makes go before what the source says, and entries of the source
+    before those that code adds.
+    """
+
+    def __init__(self, source: Callable[[], Source], changes: dict[str, Any]) -> None:
+        self._source = source
+        self._changes = changes
+        self._entries: dict[str, dict[str, Any]] = {}
+
+    def take(self, source: Callable[[], Source]) -> None:
+        """Read settings from this source from now on."""
+        self._source = source
+
+    def change(self, settings: Mapping[str, Any]) -> None:
+        """Set some settings, in any spelling."""
+        self._changes = changed(self._changes, settings)
+
+    def add_entry(self, name: str, entry: dict[str, Any]) -> None:
+        """Add an entry to the schedule."""
+        self._entries[name] = entry
+
+    def read(self, when_read: Callable[[], None]) -> Source:
+        """Return all that is given; the source is read afresh.
+
+        `when_read` is called once the source is read, and may change settings and add
+        entries. Raises ConfigError.
+        """
+        try:
+            found = self._source()
+        except Unreadable as error:
+            raise ConfigError(error.source, [str(error.problem)]) from error
+        when_read()
+        written = changed(found.written, self._changes)
+        if self._entries:
+            spelled = next(filter(is_schedule, written), "beat_schedule")
+            written[spelled] = {**self._entries, **dict(written.get(spelled, {}))}
+        return Source(found.name, written, found.file, found.text)
+
+
 def changed(written: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Put changes over what is written, in whatever spelling that is."""
+    """Return what is written with these changes, in whatever spelling both are."""
     spellings = reading.spellings()
     meant = {spellings.get(word, word) for word in changes}
     kept = {k: v for k, v in written.items() if spellings.get(k, k) not in meant}
     return kept | dict(changes)
+
+
+def settings_of(found: Source) -> Settings:
+    """Return the settings that a source has; ConfigError says all that is wrong."""
+    read = reading.read(found.written, environ=os.environ, locate=found.locate)
+    errors = [str(one) for one in read.problems if not one.warning]
+    if errors:
+        raise ConfigError(found.name, errors)
+    return read.settings
+
+
+def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Return the settings with some of them changed; ConfigError if they cannot be."""
+    read = reading.read(changes)
+    if read.problems:
+        raise ConfigError("the app", list(map(str, read.problems)))
+    names = {reading.spellings()[word] for word in changes}
+    return replace(settings, **{name: getattr(read.settings, name) for name in names})
 
 
 def is_schedule(word: str) -> bool:
@@ -75,7 +139,7 @@ def is_schedule(word: str) -> bool:
 
 
 def read_object(obj: Any, namespace: str | None) -> Source:
-    """Give what an object, or the module of this name, says of settings."""
+    """Return the settings that an object has, or the module of this name."""
     if isinstance(obj, str) and ":" not in obj:
         found = modules.of_module(obj)
     else:
@@ -95,7 +159,7 @@ def _of_object(obj: Any) -> Source:
 
 
 def _within(namespace: str, found: Source) -> Source:
-    """Keep the names of one name-space, without it where that makes them known."""
+    """Keep the names with this prefix, without it where that makes a known name."""
     written = {}
     for word, value in found.written.items():
         if word.startswith(f"{namespace}_"):

@@ -1,4 +1,4 @@
-"""What one process sends and reads results through."""
+"""Connections of one process: to the broker, and to the result backend."""
 
 import os
 import threading
@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from beatd import brokers, results
-from beatd.app.runs import Runs
+from beatd.app.client_results import ClientResults
 from beatd.brokers.base import Broadcast, Broker
 from beatd.config import loading as config
 from beatd.config.settings import Settings
@@ -34,12 +34,12 @@ class Connections:
         self._lock = threading.Lock()
 
     def by(self, settings: Settings) -> "Connections":
-        """Give the same connections, used by other settings."""
+        """Return the same connections, with other settings."""
         return Connections(settings, self._broker, self._backend)
 
     @property
     def broker(self) -> Broker:
-        """Give the broker to publish to, connected when it is first asked for."""
+        """Return the broker to publish to, connected when it is first asked for."""
         with self._lock:
             if self._broker is None:
                 settings = self.settings
@@ -53,7 +53,7 @@ class Connections:
 
     @cached_property
     def event_factory(self) -> EventFactory | None:
-        """Return what makes the events of calls; None when no monitor is to know."""
+        """Return what makes events of calls for monitors; None if they get none."""
         wanted = self.settings.task_send_sent_event
         if not (wanted and isinstance(self.broker, Broadcast)):
             return None
@@ -61,26 +61,26 @@ class Connections:
 
     @property
     def backend(self) -> ResultBackend:
-        """Give the result backend, connected when it is first asked for."""
+        """Return the result backend, connected when it is first asked for."""
         with self._lock:
             if self._backend is None:
                 self._backend = results.connect(self.settings)
             return self._backend
 
     @cached_property
-    def runs(self) -> Runs:
-        """Give what is known of runs."""
-        return Runs(self.settings, lambda: self.backend)
+    def results(self) -> ClientResults:
+        """Return the results of runs."""
+        return ClientResults(self.settings, lambda: self.backend)
 
     def declare(self, options: Mapping[str, Any]) -> None:
-        """Make the queue that `options` name known, as its first sender does."""
+        """Declare the queue that `options` name, the first time."""
         queue = self.router.declares(options)
         if queue is not None and queue.name not in self._declared:
             self.broker.declare([queue])
             self._declared.add(queue.name)
 
     def close(self) -> None:
-        """Let go of what was connected here."""
+        """Close what was connected here."""
         if self._broker is not None:
             self._broker.close()
         if self._backend is not None:

@@ -1,7 +1,7 @@
-"""What goes with a call that is sent: signals around it, and when it is tried again.
+"""Signals around the sending of a call, and the pauses before further tries.
 
-Receivers may change it, or only know. A call is encoded by then, and is opened for
-them: for as long as nobody is connected, they cost nothing.
+Receivers may change the call before it is sent. It is encoded by then, and is opened
+for them: while nobody is connected, that costs nothing.
 """
 
 import base64
@@ -31,10 +31,10 @@ _OURS = codec.content_types(["json", "msgpack", "yaml", "pickle"])
 
 
 def before_publish(sent: Outgoing, router: Router, policy: dict[str, Any]) -> Outgoing:
-    """Let receivers have their say about a message; give what they made of it.
+    """Let receivers change a message; return it as it is then.
 
-    What cannot be opened for them or encoded afterwards is logged, as what they raise
-    is, and changes nothing.
+    A message that cannot be opened for them, or encoded afterwards, is returned as it
+    was, and that is logged, as are exceptions of receivers.
     """
     signal = signals.before_task_publish
     if not signal.is_heard:
@@ -43,7 +43,7 @@ def before_publish(sent: Outgoing, router: Router, policy: dict[str, Any]) -> Ou
         letter = _Letter.opened(sent.message)
         properties, task = letter.properties, letter.task
     except Exception:  # unpickling runs foreign code
-        _say_failed(signal, "a call is sent as it is: it cannot be opened for %s")
+        _log_failure(signal, "a call is sent as it is: it cannot be opened for %s")
         return sent
     declare = [router.queue(sent.route.queue)] if sent.route.queue else []
     signal.send(
@@ -59,12 +59,12 @@ def before_publish(sent: Outgoing, router: Router, policy: dict[str, Any]) -> Ou
         return replace(sent, message=letter.sealed(properties))
     except Exception:  # receivers may have put anything anywhere
         words = "what %s made of a call of %s cannot be sent: it is sent as it was"
-        _say_failed(signal, words, task)
+        _log_failure(signal, words, task)
         return sent
 
 
 def after_publish(sent: Outgoing) -> None:
-    """Let receivers know that a message was sent; never raises, for it is sent."""
+    """Tell receivers that a message was sent; never raises, for it is sent."""
     signal = signals.after_task_publish
     if not signal.is_heard:
         return
@@ -72,13 +72,14 @@ def after_publish(sent: Outgoing) -> None:
         letter = _Letter.opened(sent.message)
         signal.send(letter.task, body=letter.body, headers=letter.headers, **letter.way)
     except Exception:  # unpickling runs foreign code
-        _say_failed(signal, "a call was sent, and cannot be opened for %s")
+        _log_failure(signal, "a call was sent, and cannot be opened for %s")
 
 
 def pauses(policy: Mapping[str, Any]) -> Iterator[float]:
-    """Give the seconds before each further try, as kombu's retry policies say.
+    """Return the seconds before each further try, as kombu's retry policies say.
 
-    What the policy leaves open is as usual; without a bound (None) tries never end.
+    Keys that the policy lacks have their usual values; tries without a bound (None)
+    never end.
     """
     policy = {**_USUAL, **policy}
     pause, limit = policy["interval_start"] or 0, policy["max_retries"]
@@ -90,14 +91,14 @@ def pauses(policy: Mapping[str, Any]) -> Iterator[float]:
 _USUAL = Settings().task_publish_retry_policy
 
 
-def _say_failed(signal: signals.Signal, words: str, *more: str) -> None:
+def _log_failure(signal: signals.Signal, words: str, *more: str) -> None:
     event = {"event": "signal.failed", "signal": signal.name}
     logger.exception(words, signal.name, *more, extra=event)
 
 
 @dataclass(frozen=True, slots=True)
 class _Letter:
-    """A message that is open: all that is in it may be changed."""
+    """A message that is open: all its parts may be changed."""
 
     envelope: dict[str, Any]
     body: Any
@@ -121,11 +122,11 @@ class _Letter:
 
     @property
     def task(self) -> str:
-        return str(self._said["task"])
+        return str(self._call_part["task"])
 
     @property
-    def _said(self) -> dict[str, Any]:
-        """What the message says of the call: in protocol 1 it is the body."""
+    def _call_part(self) -> dict[str, Any]:
+        """The part of the message that describes the call: in protocol 1, the body."""
         return self.body if isinstance(self.body, dict) else self.headers
 
     @property
@@ -136,16 +137,16 @@ class _Letter:
 
     @property
     def properties(self) -> dict[str, Any]:
-        """Those that are the call's."""
+        """The properties that are the call's, and not the transport's."""
         every = self.envelope["properties"]
         return {k: v for k, v in every.items() if k not in _OF_THE_TRANSPORT}
 
     def sealed(self, properties: dict[str, Any]) -> bytes:
-        """Give the message with what its parts are now, and with these properties.
+        """Return the message with its parts as they are now, and these properties.
 
-        Raises what comes of parts that make no message any more.
+        May raise anything, for receivers may have put anything into the parts.
         """
-        if "task" not in self._said:
+        if "task" not in self._call_part:
             raise MessageError("it names no task")
         envelope = self.envelope
         envelope["properties"] = {**envelope["properties"], **properties}

@@ -1,14 +1,18 @@
 """Celery's task message, both ways.
 
-template.py  out: `template` encodes a call but for what differs from slot to slot,
-             `Template.complete` gives the bytes
-shape.py     what templates share: the message's text with holes
-options.py   what `apply_async` takes
-envelope.py  in: `read_envelope` reads what is needed to decide about a message,
-             `read_body` the arguments
-resend.py    from what came in to what goes out: retries
-canvas.py    and what follows: callbacks, chains, groups and chords
-notice.py    what is no call: events, remote control
+codec.py      values as bytes, by Celery's serializers and compressions
+template.py   out: `template` encodes a call but for the parts that differ from slot to
+              slot, `Template.complete` returns the bytes
+shape.py      the message's text with holes, which templates share
+timing.py     its eta and expiry
+represent.py  the text of its arguments, for logs and monitors
+options.py    the options of `apply_async`
+envelope.py   in: `read_envelope` reads what is needed to decide about a message,
+              `read_body` the arguments
+wire.py       the JSON of both
+resend.py     from a call that came in to its retry that goes out
+canvas.py     and to the calls that follow it: callbacks, chains, groups and chords
+notice.py     messages that are no calls: events, remote control
 """
 
 from beatd.message.canvas import Canvas, Chord, awaited, doomed

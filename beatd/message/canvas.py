@@ -1,4 +1,4 @@
-"""What signatures stand for: the calls to send now, and those that go with them.
+"""The calls that signatures stand for: those to send now, and those that go with them.
 
 A signature with a `subtask_type` stands for several calls:
 
@@ -7,8 +7,8 @@ A signature with a `subtask_type` stands for several calls:
     chord   a header, all at once; when all of it has ended, the body with its results
 
 A call whose end counts for a chord has the body as its `chord`, the header's id as its
-`group_id` and its place there as `group_index`. Where a member of a header is itself a
-chain, that is its last step; where it is a chord, its body.
+`group_id` and its place there as `group_index`. Of a member of the header that is a
+chain itself, the last step counts; of one that is a chord, its body.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ from beatd.message.resend import Sending
 from beatd.text import shown
 
 Result: TypeAlias = list[Any]
-"""Where the value of a signature will be, as Celery writes it.
+"""The runs that will have the value of a signature, as Celery writes them.
 
 `[[task id, None], None]`, or `[[group id, None], [result, ...]]`.
 """
@@ -33,13 +33,13 @@ _FIRM = ("group_id", "stamped_headers")
 """Options that a signature keeps, whatever it is sent with."""
 
 _ENDS = ("task_id", "group_id", "group_index", "chord")
-"""Options that belong to that call of a signature whose value is the signature's."""
+"""Options for one call of a signature: the call that has the signature's value."""
 
 _LINKS = ("link", "link_error")
 
 
 class Chord(msgspec.Struct, frozen=True):
-    """A chord that begins; to be known before anything of its header has ended."""
+    """A chord that begins; to be stored before any call of its header has ended."""
 
     group: str
     size: int
@@ -52,21 +52,21 @@ class Canvas:
     """The calls that follow from a run."""
 
     def __init__(self, new_id: Callable[[], str], **options: Any) -> None:
-        """Begin with none; each will be sent with these `options`."""
+        """Begin with no calls; each will be sent with these `options`."""
         self.sends: list[Sending] = []
         self.chords: list[Chord] = []
         self.results: list[Result] = []
-        """One for each signature that was added: the children of the run."""
+        """One for each added signature: the children of the run."""
         self._new_id = new_id
         self._options = options
 
     def add(
         self, signature: Signature, values: Sequence[Any] = (), **options: Any
     ) -> None:
-        """Add what a signature stands for.
+        """Add the calls that a signature stands for.
 
-        `values` go in front of its arguments, unless it is immutable. Raises
-        MessageError if there is something in it that is no signature.
+        `values` go in front of the signature's arguments, unless it is immutable.
+        Raises MessageError if a part of it is no signature.
         """
         self.results.append(self._send(signature, values, {**self._options, **options}))
 
@@ -125,7 +125,7 @@ class Canvas:
         return [[group, None], results]
 
     def _frozen(self, signature: Signature, **ends: Any) -> dict[str, Any]:
-        """Give the signature with ids for all in it, and `ends` where they belong."""
+        """Return the signature with ids for its calls, and `ends` where they belong."""
         own = {**(signature.get("options") or {})}
         kwargs = signature.get("kwargs") or {}
         kind = _kind(signature)
@@ -152,7 +152,7 @@ class Canvas:
         return {**signature, "kwargs": kwargs, "options": own}
 
     def _id_of(self, *options: Mapping[str, Any]) -> str:
-        """Give the first id among the options, or a new one."""
+        """Return the first id among the options, or a new one."""
         found = (one["task_id"] for one in options if one.get("task_id"))
         task_id = next(found, None) or self._new_id()
         if not is_name(task_id):
@@ -171,7 +171,7 @@ class Canvas:
 
 
 def result_of(signature: Signature) -> Result:
-    """Say where the value of a signature with ids will be."""
+    """Return the runs that will have the value of a signature with ids."""
     match _kind(signature):
         case "chain" if steps := _tasks(signature):
             return result_of(steps[-1])
@@ -184,7 +184,7 @@ def result_of(signature: Signature) -> Result:
 
 
 def awaited(signature: Signature) -> Iterator[Signature]:
-    """Give the calls whose values together are the value of a signature."""
+    """Return the calls whose values together are the value of a signature."""
     try:
         match _kind(signature):
             case "chain":
@@ -197,13 +197,13 @@ def awaited(signature: Signature) -> Iterator[Signature]:
                 yield signature
                 return
     except MessageError:
-        return  # nobody can wait for what cannot be read
+        return  # what cannot be read cannot be waited for
     for part in parts:
         yield from awaited(part)
 
 
 def doomed(signatures: Iterable[Signature]) -> Iterator[Signature]:
-    """Give the calls of signatures that will never be sent, and are waited for."""
+    """Return the calls of signatures that will never be sent, and are waited for."""
     for signature in signatures:
         if _kind(signature) == "chain":
             with suppress(MessageError):
@@ -219,7 +219,7 @@ def _kind(signature: Signature) -> Any:
 
 
 def _tasks(signature: Signature) -> list[Signature]:
-    """Give the steps of a chain, the members of a group or of a chord's header."""
+    """Return the steps of a chain, the members of a group or of a chord's header."""
     kwargs = signature.get("kwargs") or {}
     name = "header" if _kind(signature) == "chord" else "tasks"
     found: Any = kwargs.get(name) or ()
@@ -247,7 +247,7 @@ def _body(signature: Signature) -> Signature:
 
 
 def _steps(chain: Signature) -> list[Signature]:
-    """Give the steps of a chain: no chains among them, a group only at the end."""
+    """Return the steps of a chain: no chains among them, a group only at the end."""
     steps: list[Signature] = []
     for step in reversed(list(_unchained(chain))):
         if _kind(step) == "group" and len(_tasks(step)) == 1:
@@ -282,20 +282,20 @@ def _chord_of(group: Signature, body: Signature) -> Signature:
 
 
 def _size(signature: Signature) -> int:
-    """Give how many calls of a member of a header count for the chord."""
+    """Return how many calls of a header's member count for the chord."""
     return sum(1 for _ in awaited(signature))
 
 
 def _split(
     options: Mapping[str, Any], names: Iterable[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give the options of these names, without those that are None, and the others."""
+    """Return the options of these names but for those that are None, and the others."""
     picked = {name: options[name] for name in names if options.get(name) is not None}
     return picked, {name: v for name, v in options.items() if name not in names}
 
 
 def _merged(signature: Signature, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a signature's options, with those given over them."""
+    """Return a signature's options, overridden by these."""
     own: Mapping[str, Any] = signature.get("options") or {}
     firm = {*_FIRM, *(own.get("stamped_headers") or ())}
     over = {
@@ -309,7 +309,7 @@ def _merged(signature: Signature, options: Mapping[str, Any]) -> dict[str, Any]:
 def _linked(
     signature: Signature, callbacks: Any = None, errbacks: Any = None
 ) -> dict[str, Any]:
-    """Give a signature with more callbacks and errbacks."""
+    """Return a signature with more callbacks and errbacks."""
     linked = {**signature, "options": {**(signature.get("options") or {})}}
     kwargs = signature.get("kwargs") or {}
     kind = _kind(signature)
@@ -317,7 +317,7 @@ def _linked(
         body = _linked(_body(signature), callbacks, errbacks)
         linked["kwargs"] = {**kwargs, "body": body}
     elif kind == "group":
-        # It has no value of its own to give to a callback: the first member's end
+        # A group has no value of its own for a callback: the end of its first member
         # stands for it, as in Celery.
         blind = [{**one, "immutable": True} for one in listed(callbacks) or ()]
         members = [_linked(member, None, errbacks) for member in _tasks(signature)]

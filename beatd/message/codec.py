@@ -1,7 +1,7 @@
 """Bytes from values and back: Celery's serializers and compressions, within bounds.
 
-What a message or a result carries is encoded here and nowhere else. Text in errors
-says what is wrong and never shows the data.
+Bodies of messages and results are encoded here and nowhere else. Text in errors says
+what is wrong and never shows the data.
 """
 
 import base64
@@ -85,7 +85,7 @@ def loads(data: bytes, content_type: str, accept: frozenset[str]) -> Any:
 
 
 def content_types(names: Iterable[str]) -> frozenset[str]:
-    """Give the content types that `accept_content` names, by name or in full."""
+    """Return the content types that `accept_content` names, by name or in full."""
     found = set()
     for name in names:
         if name in _SERIALIZERS:
@@ -98,13 +98,13 @@ def content_types(names: Iterable[str]) -> frozenset[str]:
 
 
 def compress(data: bytes, kind: str) -> tuple[bytes, str]:
-    """Compress `data`; also give the content type that the header names it by."""
+    """Return `data` compressed, and the name of that for the header."""
     compression = _compression(kind)
     return compression.compress(data), compression.content_type
 
 
 def decompress(data: bytes, kind: str, limit: int = MAX_SIZE) -> bytes:
-    """Undo `compress`, as far as `limit` bytes."""
+    """Undo `compress`, up to `limit` bytes."""
     engine = _compression(kind).decompressor()
     try:
         plain: bytes = engine.decompress(data, limit + 1)
@@ -120,7 +120,7 @@ def decompress(data: bytes, kind: str, limit: int = MAX_SIZE) -> bytes:
 def check_depth(value: Any) -> None:
     """Raise MessageError when lists and dicts lie deeper than MAX_DEPTH.
 
-    Each object is looked at once: YAML and pickle can hold one many times over, or
+    Each object is looked at once: YAML and pickle can have an object many times, or
     within itself.
     """
     level: list[Any] = [value]
@@ -152,7 +152,7 @@ def _children(value: Any) -> Iterable[Any]:
 
 
 def _marked(value: Any) -> Any:
-    """Give JSON's form of a value that JSON does not know."""
+    """Return JSON's form of a value that JSON does not know."""
     own_form = getattr(value, "__json__", None)
     if own_form is not None:
         return own_form()
@@ -203,7 +203,7 @@ _json_encoder = json.JSONEncoder(default=_marked)
 _json_decoder = json.JSONDecoder(object_hook=_unmarked)
 
 json_text = _json_encoder.encode
-"""Give JSON text as kombu writes it; raises what `json` raises."""
+"""Return JSON text as kombu writes it; raises what `json` raises."""
 
 
 def _dump_json(value: Any) -> bytes:
@@ -227,7 +227,7 @@ def _dump_msgpack(value: Any) -> bytes:
 
 
 def _base_form(value: Any) -> Any:
-    """Give what a subclass of text or number adds to: msgspec takes no subclasses."""
+    """Return an object of a subclass as its base class: msgspec takes no subclasses."""
     match value:
         case str():
             return str(value)
@@ -305,7 +305,7 @@ class _Compression(NamedTuple):
     content_type: str
     compress: Callable[[bytes], bytes]
     decompressor: Callable[[], Any]
-    """Its `decompress(data, max_length)` gives the plain bytes."""
+    """Its `decompress(data, max_length)` returns the plain bytes."""
 
 
 def _zstd() -> _Compression:

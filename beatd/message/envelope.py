@@ -1,12 +1,10 @@
-"""Bytes into calls: what lies in a queue is foreign, whatever it looks like.
+"""Messages of a queue into calls; all of them are foreign, and not trusted.
 
-Everything here either gives a value or raises MessageError with a short reason that
+Everything here either returns a value or raises MessageError with a short reason that
 shows nothing of the arguments.
 """
 
 import base64
-import json
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias, TypeGuard
@@ -17,13 +15,23 @@ from beatd.errors import MessageError
 from beatd.instant import Instant, instant_of
 from beatd.message import codec
 from beatd.message.options import is_signature
+from beatd.message.wire import (
+    PROTOCOL_HEADERS,
+    UNSHOWN,
+    DeliveryInfo,
+    Headers,
+    Wire,
+    convert,
+    headers_of,
+    read_wire,
+)
 from beatd.text import shown
 
 MAX_NAME = 1000
-"""Characters in a task's name or id; real ones have a tenth of that."""
+"""Characters in a task's name or id; real ones are a tenth as long."""
 
 _REST = 1024 * 1024
-"""Bytes of a message beside its body; real ones have a thousandth of that."""
+"""Bytes of a message beside its body; real messages have a thousandth of that."""
 
 MAX_SECONDS = 10**9
 MAX_COUNT = 2**31
@@ -33,7 +41,7 @@ Signature: TypeAlias = Mapping[str, Any]
 
 
 class Limits(NamedTuple):
-    """What a message may make us do."""
+    """Limits of what is decoded of a message."""
 
     accept: frozenset[str] = frozenset({codec.JSON})
     """Content types that are decoded."""
@@ -91,18 +99,18 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     body: str
     base64: bool
     decoded: Any = None
-    """The body of a message that says in it what it is: protocol 1."""
+    """The body of a message of protocol 1, which has in it what else headers have."""
 
     @property
     def name(self) -> str:
-        """The name for people: the shadow's, if there is one."""
+        """The name for people: `shadow`, if the sender has given it."""
         return self.shadow or self.task
 
     @property
     def custom_headers(self) -> dict[str, Any]:
-        """The headers that are not the protocol's."""
-        headers = _headers_of(self.raw)
-        return {k: v for k, v in headers.items() if k not in _PROTOCOL_HEADERS}
+        """The sender's own headers: those that are not the protocol's."""
+        headers = headers_of(self.raw)
+        return {k: v for k, v in headers.items() if k not in PROTOCOL_HEADERS}
 
 
 class Call(NamedTuple):
@@ -114,30 +122,30 @@ class Call(NamedTuple):
     callbacks: list[Signature]
     errbacks: list[Signature]
     chain: list[Signature] | None
-    """What is to follow, the next one last."""
+    """The steps that follow the call, the next step last."""
     chord: Signature | None
 
 
 def read_envelope(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Envelope:
     """Read what is needed to decide about a message.
 
-    The body is decoded only for protocol 1, which keeps everything in it.
+    The body is decoded only in protocol 1, which has everything in the body.
     """
     if len(raw) > limits.message:
         raise MessageError(f"{len(raw)} bytes: larger than {limits.message}")
-    wire = _read_wire(raw)
-    known = wire.headers or _Headers()
+    wire = read_wire(raw)
+    known = wire.headers or Headers()
     decoded: Any = None
     if known.task is None or known.retries is None:
         decoded = _read_data(wire, known.compression, limits)
         if isinstance(decoded, dict):
-            known = _of_body(decoded, _headers_of(raw))
+            known = _of_body(decoded, headers_of(raw))
         elif known.task is None:
             raise MessageError("no task: neither in the headers nor in the body")
         else:
             decoded = None
     properties = wire.properties
-    delivery = properties.delivery_info or _DeliveryInfo()
+    delivery = properties.delivery_info or DeliveryInfo()
     hard, soft = known.timelimit or (None, None)
     return Envelope(
         task=_name("task", known.task),
@@ -179,7 +187,7 @@ def read_envelope(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Envelope:
 
 
 def read_body(envelope: Envelope, limits: Limits = DEFAULT_LIMITS) -> Call:
-    """Decode the arguments and what is to follow the call."""
+    """Decode the arguments, and the calls that follow this call."""
     body = envelope.decoded
     if body is None:
         body = _read_data(envelope, envelope.compression, limits)
@@ -212,149 +220,16 @@ def read_body(envelope: Envelope, limits: Limits = DEFAULT_LIMITS) -> Call:
     )
 
 
-# -- the wire's own form
-
-
-class _DeliveryInfo(msgspec.Struct):
-    exchange: str | None = None
-    routing_key: str | None = None
-    redelivered: bool | None = None
-
-
-class _Properties(msgspec.Struct):
-    correlation_id: str | None = None
-    reply_to: str | None = None
-    delivery_info: _DeliveryInfo | None = None
-    priority: int | None = None
-    body_encoding: str | None = None
-
-
-_Seconds: TypeAlias = int | float | None
-
-
-class _Headers(msgspec.Struct):
-    task: str | None = None
-    id: str | None = None
-    shadow: str | None = None
-    eta: str | None = None
-    expires: str | None = None
-    group: str | None = None
-    taskset: str | None = None
-    group_index: int | None = None
-    retries: int | None = None
-    timelimit: tuple[_Seconds, _Seconds] | None = None
-    root_id: str | None = None
-    parent_id: str | None = None
-    argsrepr: str | None = None
-    kwargsrepr: str | None = None
-    origin: str | None = None
-    ignore_result: bool | None = None
-    replaced_task_nesting: int | None = None
-    stamped_headers: list[str] | None = None
-    stamps: dict[str, Any] | None = None
-    compression: str | None = None
-    beatd_entry: str | None = None
-    beatd_slot: str | None = None
-
-
-class _Wire(msgspec.Struct):
-    body: str
-    properties: _Properties
-    headers: _Headers | None = None
-    content_type: str | None = msgspec.field(name="content-type", default=None)
-
-
-_OURS = {"beatd_entry", "beatd_slot"}
-
-# `redelivered` is written by kombu when it gives a message back.
-_PROTOCOL_HEADERS = ({*_Headers.__struct_fields__, "lang", "redelivered"}) - _OURS
-
-_wire_decoder = msgspec.json.Decoder(_Wire)
-
-
-def _read_wire(raw: bytes) -> _Wire:
-    try:
-        wire = _wire_decoder.decode(raw)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        # Python's `json` takes more (NaN, lone surrogates), and says what is wrong.
-        wire = _convert(_read_json(raw), _Wire, "message")
-    if not raw.isascii():
-        _text_of(raw)  # nobody has looked yet at the names of what is passed over
-    # A message that holds no more brackets than levels allowed is not too deep.
-    if raw.count(b"{") + raw.count(b"[") > codec.MAX_DEPTH:
-        codec.check_depth(_read_json(raw))
-    return wire
-
-
-def _headers_of(raw: bytes) -> dict[str, Any]:
-    headers: dict[str, Any] = _read_json(raw).get("headers") or {}
-    return headers
-
-
-def _read_json(raw: bytes) -> Any:
-    text = _text_of(raw)
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise MessageError("not a message: nested too deeply") from error
-    except json.JSONDecodeError as error:
-        where = f"{error.msg.removesuffix(' at')} at {error.pos}"
-        raise MessageError(f"not a message: not JSON ({where})") from error
-    except ValueError as error:  # a number with too many digits
-        raise MessageError("not a message: not JSON") from error
-
-
-def _text_of(raw: bytes) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        raise MessageError("not a message: not UTF-8") from error
-
-
-def _convert(value: Any, kind: Any, place: str) -> Any:
-    try:
-        found = msgspec.convert(value, kind)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise MessageError(_explained(str(error), place)) from error
-    except UnicodeEncodeError as error:
-        raise MessageError(f"{place}: names with {_UNSHOWN}") from error
-    _check_text(found, place)
-    return found
-
-
-def _check_text(struct: msgspec.Struct, place: str) -> None:
-    """Refuse lone surrogates: no broker and no backend takes a name with one."""
-    for field in struct.__struct_fields__:
-        value = getattr(struct, field)
-        if isinstance(value, msgspec.Struct):
-            _check_text(value, f"{place}.{field}")
-        elif isinstance(value, str) and not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                reason = f"{place}.{field}: {_UNSHOWN}: {shown(value)}"
-                raise MessageError(reason) from error
-
-
-def _explained(text: str, place: str) -> str:
-    """Turn msgspec's words into ours: where, what was expected, what came."""
-    found = re.fullmatch(r"(.*?)(?: - at `\$(.*)`)?", text, re.DOTALL)
-    assert found is not None  # the expression takes any text
-    reason = found[1].replace("`", "")
-    reason = reason.replace(" | ", " or ")
-    return f"{place}{found[2] or ''}: {reason[:1].lower()}{reason[1:]}"
-
-
-def _of_body(body: dict[Any, Any], headers: dict[str, Any]) -> _Headers:
-    """Give what a body of protocol 1 says; the headers of a hybrid go before it."""
+def _of_body(body: dict[Any, Any], headers: dict[str, Any]) -> Headers:
+    """Return the headers in a body of protocol 1; a hybrid's own go before them."""
     own = {k: v for k, v in headers.items() if v is not None}
-    said = {k: v for k, v in body.items() if isinstance(k, str)}
-    merged: _Headers = _convert({**said, **own}, _Headers, "body")
+    named = {k: v for k, v in body.items() if isinstance(k, str)}
+    merged: Headers = convert({**named, **own}, Headers, "body")
     return merged
 
 
 def _read_data(
-    message: _Wire | Envelope, compression: str | None, limits: Limits
+    message: Wire | Envelope, compression: str | None, limits: Limits
 ) -> Any:
     is_base64 = (
         message.base64
@@ -377,11 +252,8 @@ def _read_data(
 
 
 def is_name(value: Any) -> TypeGuard[str]:
-    """Say whether it can be the name of a task, or an id."""
+    """Say whether a value can be the name of a task, or an id."""
     return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
-
-
-_UNSHOWN = "characters that cannot be shown"
 
 
 def _name(field: str, value: str | None) -> str:
@@ -390,7 +262,7 @@ def _name(field: str, value: str | None) -> str:
     if len(value) > MAX_NAME:
         raise MessageError(f"{field}: longer than {MAX_NAME} characters")
     if not value.isprintable():
-        raise MessageError(f"{field}: {_UNSHOWN}: {shown(value)}")
+        raise MessageError(f"{field}: {UNSHOWN}: {shown(value)}")
     return value
 
 
@@ -403,7 +275,7 @@ def _instant(field: str, text: str | None) -> Instant | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-        # A naive time is UTC, whatever zone its reader is in: as Celery's workers do.
+        # A naive time is UTC, whatever the zone of the worker: as in Celery's workers.
         return instant_of(
             moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
         )
@@ -422,7 +294,7 @@ def _count(field: str, value: int | None) -> int | None:
 
 
 def _seconds(value: int | float | None) -> int | float | None:
-    """Check a time limit; zero is none."""
+    """Check a time limit; zero: no limit."""
     if value is not None and not 0 <= value <= MAX_SECONDS:  # also refuses NaN
         raise MessageError("timelimit: expected seconds, zero or more")
     return value or None

@@ -17,7 +17,7 @@ _ACCEPT = frozenset({codec.JSON})
 
 
 class Notice(NamedTuple):
-    """What a notice says."""
+    """A message that is no call: its headers and its body, decoded."""
 
     headers: dict[str, Any]
     body: Any
@@ -31,7 +31,7 @@ def write_notice(
     delivery_mode: int = 1,
     serializer: str = "json",
 ) -> bytes:
-    """Give the message. Raises MessageError for a body that cannot be said so."""
+    """Return the message. Raises MessageError for a body that cannot be encoded."""
     encoded = codec.dumps(notice.body, serializer)
     envelope = {
         "body": base64.b64encode(encoded.data).decode(),

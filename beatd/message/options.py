@@ -1,4 +1,4 @@
-"""The options of `apply_async`: what each may be, and which become properties."""
+"""The options of `apply_async`: their values, and which of them become properties."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -11,12 +11,13 @@ from beatd.text import shown
 
 
 def check_options(options: Mapping[str, Any]) -> None:
+    """Raise MessageError for the first option that is wrong."""
     for _, problem in option_problems(options):
         raise MessageError(problem)
 
 
 def option_problems(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Give the name of each option that is wrong, and what is wrong with it."""
+    """Return the name of each option that is wrong, with the problem."""
     for name, value in options.items():
         if not isinstance(name, str):
             yield name, f"options: expected text as names, got {kind_of(name)}"
@@ -33,7 +34,7 @@ def _is(*kinds: type) -> Callable[[Any], bool]:
 
 
 def _is_seconds(value: Any) -> bool:
-    """Say whether it is a length of time that leaves dates within the calendar."""
+    """Say whether a value is a length of time that leaves dates within the calendar."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     return math.isfinite(value) and abs(value) <= _LONGEST
@@ -54,6 +55,7 @@ def _is_moment(value: Any) -> bool:
 
 
 def is_signature(value: Any) -> bool:
+    """Say whether a value is a call to be made later."""
     return (
         isinstance(value, Mapping)
         and isinstance(value.get("task"), str)
@@ -163,6 +165,7 @@ DELIVERY_MODES = {"transient": 1, "persistent": 2}
 
 
 def listed(value: Any) -> list[Any] | None:
+    """Return one value as a list of it; a list as it is, and None as None."""
     if value is None:
         return None
     return list(value) if isinstance(value, list | tuple) else [value]
@@ -178,13 +181,13 @@ _PARTS: dict[str, Any] = {
 
 
 def whole(signature: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in what a signature leaves out: Celery's workers fail without it."""
+    """Return a signature with all its fields: Celery's workers fail without one."""
     missing = {k: v for k, v in _PARTS.items() if signature.get(k) is None}
     return {**signature, **missing}
 
 
 def moment_of(value: datetime | str | None) -> Instant | None:
-    """Give a datetime or ISO text as an instant; naive ones are UTC."""
+    """Return a datetime or ISO text as an instant; a naive datetime is UTC."""
     if value is None:
         return None
     if isinstance(value, str):

@@ -9,7 +9,7 @@ _DEEPEST = 100
 
 
 def bounded_repr(value: Any, size: int, levels: int) -> str:
-    """Give what Celery shows of `value`: about `size` characters, `levels` deep.
+    """Return the text that Celery shows: about `size` characters, `levels` deep.
 
     Text that ran out of room ends in `...`, a container in `, ...` and its bracket.
     """

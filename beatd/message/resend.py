@@ -1,8 +1,8 @@
 """A call once more: its retry.
 
-One that its run asks for is a `Sending`, which goes through `Router.route` and
-`template` like any other. One after which there is nobody left to ask is the message
-itself, but for what counts retries.
+A retry that the run asks for is a `Sending`, which goes through `Router.route` and
+`template` like any other call. A retry of a run that has died is the message itself,
+but for its count of retries.
 """
 
 import json
@@ -29,67 +29,67 @@ def retry_of(
     kwargs: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Sending:
-    """Give the same call once more: same id, one retry later, its own parent.
+    """Return the same call once more: same id, one retry later, its own parent.
 
-    It goes to the queue it came from. `options` go before what the message said, such
-    as `ignore_result` where it left that to the task.
+    The retry goes to the queue that the call came from. `options` go before those of
+    the message, such as `ignore_result` where the message left that to the task.
     """
-    said = call.envelope
+    envelope = call.envelope
     again = {
-        "task_id": said.id,
-        "root_id": said.root_id,
-        "parent_id": said.id,
-        "group_id": said.group,
-        "group_index": said.group_index,
-        "shadow": said.shadow,
+        "task_id": envelope.id,
+        "root_id": envelope.root_id,
+        "parent_id": envelope.id,
+        "group_id": envelope.group,
+        "group_index": envelope.group_index,
+        "shadow": envelope.shadow,
         "chord": call.chord,
         "chain": call.chain,
         "link": call.callbacks or None,
         "link_error": call.errbacks or None,
-        "expires": said.expires_text,
-        "time_limit": said.time_limit,
-        "soft_time_limit": said.soft_time_limit,
-        "headers": said.custom_headers or None,
-        "retries": said.retries + 1,
-        "reply_to": said.reply_to or None,
-        "replaced_task_nesting": said.replaced_task_nesting,
-        "origin": said.origin or None,
-        "ignore_result": said.ignore_result,
-        "priority": said.priority,
+        "expires": envelope.expires_text,
+        "time_limit": envelope.time_limit,
+        "soft_time_limit": envelope.soft_time_limit,
+        "headers": envelope.custom_headers or None,
+        "retries": envelope.retries + 1,
+        "reply_to": envelope.reply_to or None,
+        "replaced_task_nesting": envelope.replaced_task_nesting,
+        "origin": envelope.origin or None,
+        "ignore_result": envelope.ignore_result,
+        "priority": envelope.priority,
         "eta": None if eta is None else datetime_of(eta),
-        **_stamps(said),
-        **_way_back(said),
+        **_stamps(envelope),
+        **_way_back(envelope),
         **(options or {}),
     }
     return Sending(
-        said.task,
+        envelope.task,
         tuple(call.args) if args is None else args,
         call.kwargs if kwargs is None else kwargs,
         {name: value for name, value in again.items() if value is not None},
     )
 
 
-def retried(said: Envelope, eta: Instant | None = None) -> bytes:
-    """Give the same message, one retry later; nobody looks into its body."""
-    wire = json.loads(said.raw)
+def retried(envelope: Envelope, eta: Instant | None = None) -> bytes:
+    """Return the same message, one retry later; its body is not decoded."""
+    wire = json.loads(envelope.raw)
     wire["headers"] = {
         **(wire.get("headers") or {}),
-        "retries": said.retries + 1,
-        "parent_id": said.id,
+        "retries": envelope.retries + 1,
+        "parent_id": envelope.id,
         "eta": None if eta is None else datetime_of(eta).isoformat(),
     }
     return json.dumps(wire).encode()
 
 
-def _stamps(said: Envelope) -> dict[str, Any]:
-    if not said.stamped_headers:
+def _stamps(envelope: Envelope) -> dict[str, Any]:
+    if not envelope.stamped_headers:
         return {}
-    stamps = said.stamps or {}
-    kept = [name for name in said.stamped_headers if name in stamps]
+    stamps = envelope.stamps or {}
+    kept = [name for name in envelope.stamped_headers if name in stamps]
     return {"stamped_headers": kept, **{name: stamps[name] for name in kept}}
 
 
-def _way_back(said: Envelope) -> dict[str, Any]:
-    if said.exchange:
-        return {"exchange": said.exchange, "routing_key": said.routing_key}
-    return {"queue": said.routing_key} if said.routing_key else {}
+def _way_back(envelope: Envelope) -> dict[str, Any]:
+    if envelope.exchange:
+        return {"exchange": envelope.exchange, "routing_key": envelope.routing_key}
+    return {"queue": envelope.routing_key} if envelope.routing_key else {}

@@ -3,15 +3,15 @@
 import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, tzinfo
 from enum import IntEnum
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from beatd.errors import MessageError
-from beatd.instant import Instant, Span, datetime_of, span_of
+from beatd.instant import Instant
 from beatd.message import codec
 from beatd.message.options import (
     DELIVERY_MODES,
@@ -19,10 +19,10 @@ from beatd.message.options import (
     OWN,
     check_options,
     listed,
-    moment_of,
     whole,
 )
 from beatd.message.represent import bounded_repr
+from beatd.message.timing import Times, Timing, iso, timing_of
 from beatd.routing import Route
 
 
@@ -48,7 +48,7 @@ class MessageFormat:
 
 
 class Hole(IntEnum):
-    """What differs from message to message; the order of `Shape.fill`'s values."""
+    """A part that differs in each message; the order of `Shape.fill`'s values."""
 
     BODY = 0
     ID = 1
@@ -61,68 +61,28 @@ class Hole(IntEnum):
     TAG = 8
 
 
-class Times(NamedTuple):
-    """When a message is due and when it expires, as text."""
-
-    eta: str | None
-    expires: str | None
-    expiration: str = ""
-    """The property, comma in front, or nothing."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Timing:
-    """What the options say about eta and expiry."""
-
-    eta: str | None
-    countdown: Span | None
-    expires: str | None
-    expires_at: Instant | None
-    expires_in: Span | None
-    zone: tzinfo
-
-    def at(self, now: Instant, expires: Instant | None) -> Times:
-        """Give the times of a message sent `now`; `expires` goes before the options."""
-        eta = self.eta
-        if self.countdown is not None:
-            eta = iso(now + self.countdown, self.zone)
-        if expires is not None:
-            return Times(eta, iso(expires, self.zone), _expiration(expires - now))
-        if self.expires_in is not None:
-            text = iso(now + self.expires_in, self.zone)
-            return Times(eta, text, _expiration(self.expires_in))
-        if self.expires_at is not None:
-            return Times(eta, self.expires, _expiration(self.expires_at - now))
-        return Times(eta, None)
-
-    def fixed(self) -> Times | None:
-        """Give the times if they do not depend on the moment of sending."""
-        moving = (self.countdown, self.expires_in, self.expires_at)
-        return Times(self.eta, None) if moving == (None, None, None) else None
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class BodyForm:
-    """How a body is encoded, and what it holds beside the arguments."""
+    """How a body is encoded, and its content besides the arguments."""
 
     serializer: str
     compression: str | None
     base64: bool
     embed: dict[str, Any]
     protocol_1: dict[str, Any] | None
-    """The fixed fields of a body of protocol 1, which knows no embed."""
+    """The fixed fields of a body of protocol 1, which has no embed."""
     tail: str | None
-    """What follows the arguments in a body of plain JSON; None for other bodies."""
+    """The text after the arguments in a body of plain JSON; None for other bodies."""
 
     def encode(self, body: Any) -> str:
-        """Give a body as it stands between quotes in the envelope."""
+        """Return a body as it stands between quotes in the envelope."""
         data = codec.dumps(body, self.serializer).data
         if self.compression is not None:
             data, _ = codec.compress(data, self.compression)
         return self.wrap(data)
 
     def wrap(self, data: bytes) -> str:
-        """Give a body's bytes as they stand between quotes."""
+        """Return a body's bytes as they stand between quotes."""
         if self.base64:
             return binascii.b2a_base64(data, newline=False).decode("ascii")
         try:
@@ -133,7 +93,7 @@ class BodyForm:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shape:
-    """A message but for its holes, shared by all that differ in nothing else."""
+    """A message but for its holes; messages that differ in nothing else share it."""
 
     task: str
     route: Route
@@ -145,7 +105,7 @@ class Shape:
     marks_lead: str
     argsrepr: str | None
     kwargsrepr: str | None
-    """What the options say of the arguments, for logs."""
+    """The options that describe the arguments, for logs."""
     repr_size: int
     repr_levels: int
     text: str
@@ -154,11 +114,11 @@ class Shape:
     """Puts values in the order of the holes."""
 
     def fill(self, values: tuple[str, ...]) -> bytes:
-        """Give the message with `values`, one for each Hole."""
+        """Return the message with `values`, one for each Hole."""
         return (self.text % self.pick(values)).encode("ascii")
 
     def marks(self, entry: str, slot: Instant | None) -> str:
-        """Give the headers that a slot's message has beside those of a call."""
+        """Return the headers that a slot's message has besides those of a call."""
         of_slot = ""
         if slot is not None:
             of_slot = f'"beatd_slot": "{iso(slot, self.slot_zone)}", '
@@ -168,7 +128,7 @@ class Shape:
         )
 
     def represent(self, value: Any) -> str:
-        """Give the bounded text that logs and monitors show of arguments."""
+        """Return the bounded text that logs and monitors show of arguments."""
         if not value:
             return str(value)
         return bounded_repr(value, self.repr_size, self.repr_levels)
@@ -177,14 +137,8 @@ class Shape:
 _MARKS = ("beatd_entry", "beatd_slot", "celery_beat_task")
 
 
-@lru_cache(maxsize=4096)
-def iso(instant: Instant, zone: tzinfo) -> str:
-    """Give an instant as ISO 8601; many entries share their slots."""
-    return datetime_of(instant, zone).isoformat()
-
-
 def shape_for(options: Mapping[str, Any], *common: Any) -> Shape:
-    """Give the shape of a message; `common` are the other arguments of `_shape`."""
+    """Return the shape of a message; `common` are the other arguments of `_shape`."""
     try:
         # Equal values are not always one option: True and 1, one moment in two zones.
         key = tuple((name, value, repr(value)) for name, value in options.items())
@@ -221,7 +175,7 @@ def _shape(
     headers.update({k: v for k, v in custom.items() if k not in taken})
     unknown = {k: v for k, v in options.items() if k not in OWN and k not in stamps}
     text = _envelope(given, format, route, body, headers, unknown, marked)
-    timing = _timing(given, format)
+    timing = timing_of(given, format.zone)
     return Shape(
         task=task,
         route=route,
@@ -251,20 +205,6 @@ def _stamps(given: Mapping[str, Any]) -> dict[str, Any]:
         if name not in given:
             raise MessageError(f"options['stamped_headers']: no option {name!r}")
     return {name: given[name] for name in names}
-
-
-def _timing(given: Mapping[str, Any], format: MessageFormat) -> Timing:
-    eta, expires = given.get("eta"), given.get("expires")
-    countdown = given.get("countdown") or None  # zero is none, as in Celery
-    seconds = expires if isinstance(expires, int | float) else None
-    return Timing(
-        eta=_iso_text(eta),
-        countdown=None if countdown is None else span_of(countdown),
-        expires=None if seconds is not None else _iso_text(expires),
-        expires_at=None if seconds is not None else moment_of(expires),
-        expires_in=None if seconds is None else span_of(seconds),
-        zone=format.zone,
-    )
 
 
 def _body_form(given: Mapping[str, Any], task: str, format: MessageFormat) -> BodyForm:
@@ -397,7 +337,7 @@ class _Text:
         return self
 
     def fields(self, place: str, fields: Mapping[str, Any]) -> "_Text":
-        """Put an object's inside; what cannot be encoded is blamed on `place`."""
+        """Put the fields of an object; an error of encoding names `place`."""
         lead = ""
         for key, value in fields.items():
             self.put(f"{lead}{quoted(key)}: ")
@@ -414,11 +354,3 @@ def _encoded(place: str, value: Any) -> str:
         return codec.json_text(value)
     except Exception as error:  # also `__json__` and the like, which are the user's
         raise MessageError(f"{place}: {error}") from error
-
-
-def _expiration(left: Span) -> str:
-    return f', "expiration": "{max(left, 0)}"'
-
-
-def _iso_text(moment: datetime | str | None) -> str | None:
-    return moment.isoformat() if isinstance(moment, datetime) else moment

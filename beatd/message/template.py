@@ -10,15 +10,16 @@ from beatd.errors import MessageError
 from beatd.instant import Instant
 from beatd.message import codec
 from beatd.message.options import kind_of
-from beatd.message.shape import MessageFormat, Shape, Times, iso, shape_for
+from beatd.message.shape import MessageFormat, Shape, shape_for
+from beatd.message.timing import Times, iso
 from beatd.routing import Route
 from beatd.text import shown
 
 
 class Template:
-    """A message that is encoded but for what differs from slot to slot.
+    """A message that is encoded but for the parts that differ from slot to slot.
 
-    What many entries have in common lies in a shape that they share.
+    Templates that have the other parts in common share one shape.
     """
 
     __slots__ = ("_args_text", "_body", "_kwargs_text", "_shape", "entry")
@@ -31,7 +32,7 @@ class Template:
         kwargs_text: str,
         entry: str | None,
     ) -> None:
-        """`body` is encoded already, or, if the shape has a tail, what comes first."""
+        """`body` is encoded, or, if the shape has a tail, the text before that."""
         self._shape = shape
         self._body = body
         self._args_text = args_text
@@ -62,10 +63,10 @@ class Template:
         slot: Instant | None = None,
         expires: Instant | None = None,
     ) -> bytes:
-        """Give the message for one slot, sent `now` under this task id.
+        """Return the message for one slot, sent `now` under this task id.
 
         `tag` is the delivery tag, different for each message. `expires` goes before
-        what the options say.
+        the options.
         """
         shape = self._shape
         task_id = shape.task_id or id
@@ -87,7 +88,7 @@ class Template:
         )
 
     def _encoded_body(self, task_id: str, times: Times, slot: Instant | None) -> str:
-        """Give what stands between the quotes after `"body":`."""
+        """Return the text between the quotes after `"body":`."""
         form = self._shape.body
         if form.tail is None:
             return self._body
@@ -157,9 +158,10 @@ def template(
 ) -> Template:
     """Encode a call; `options` are `apply_async`'s, unknown ones become properties.
 
-    `registered` says that the task is known here, whose own options the caller has put
-    under `options`. Messages of an `entry` carry its name and, in the entry's `zone`,
-    the slot: as header `beatd_slot` and as keyword argument `slot_argument`.
+    `registered` says that the task is known here, and that the caller has put the
+    task's own options under `options`. Messages of an `entry` carry its name and, in
+    the entry's `zone`, the slot: as header `beatd_slot` and as keyword argument
+    `slot_argument`.
 
     Raises MessageError that names the option or the argument that cannot be sent.
     """
@@ -190,7 +192,7 @@ def template(
 
 
 def _shown_as(given: str | None, value: Any, shape: Shape) -> str:
-    """Give JSON text of what logs show of `value`."""
+    """Return the text that logs show of `value`, as JSON."""
     return _shared(quoted(shape.represent(value) if given is None else given))
 
 
@@ -236,5 +238,5 @@ def _culprit(
 
 @lru_cache(maxsize=4096)
 def _shared(text: str) -> str:
-    """Give the same object for the same text: most entries have few of their own."""
+    """Return the same object for the same text: many entries have it in common."""
     return text

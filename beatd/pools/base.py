@@ -63,7 +63,7 @@ class Returned:
 PoolEvent: TypeAlias = Started | Finished | TimedOut | Lost | Returned
 
 Runner: TypeAlias = Callable[[Job], bytes]
-"""Runs one job where the pool wants it run, and never raises: worker/execute.py.
+"""Runs one job where the pool wants it run, and never raises: runs/execute.py.
 
 It wraps the task's own code, and only that, in `soft_limit(job.soft_time_limit)` of
 pools/limits.py, so that the exception cannot hit the bookkeeping around it.

@@ -17,12 +17,12 @@ SQLITE_SCHEMES = ("sqlite", "db+sqlite")
 
 
 def connect(settings: Settings) -> ResultBackend:
-    """Give the backend that the settings name; Redis is asked by the first call.
+    """Return the backend of the settings; the first call connects to Redis.
 
     Without one, reading raises ResultUnavailable. A path in `sqlite:///relative.db` is
     relative, one in `sqlite:////var/lib/x.db` is not.
 
-    Raises ConfigError when there is no backend of ours for the URL.
+    Raises ConfigError when beatd has no backend for the URL.
     """
     url = settings.result_url
     if url is None:
@@ -57,7 +57,7 @@ def connect(settings: Settings) -> ResultBackend:
 
 
 def encoding_of(settings: Settings) -> Encoding:
-    """Say how results are written and read."""
+    """Return how results are written and read."""
     return Encoding(
         settings.result_serializer,
         settings.result_compression,
@@ -66,14 +66,14 @@ def encoding_of(settings: Settings) -> Encoding:
 
 
 def lifetime_of(settings: Settings) -> Lifetime:
-    """Say how long results are kept; failures as long as others unless set apart."""
+    """Return how long results are kept; failures as long as others unless set apart."""
     failure = settings.result_failure_expires
     of_all = _span(settings.result_expires)
     return Lifetime(of_all, of_all if failure is None else _span(failure))
 
 
 def chord_times_of(settings: Settings) -> ChordTimes:
-    """Say how long what is known of a chord is kept; as long as results by itself."""
+    """Return how long parts of chords are kept; as long as results unless set apart."""
     results = int(settings.result_expires or 0)
     own = settings.result_chord_expires
     parts = results if own is None else int(own)

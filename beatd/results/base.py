@@ -1,4 +1,4 @@
-"""What a result backend promises: states and values of runs, by task id."""
+"""The port of a result backend: states and values of runs, by task id."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ class Meta:
     status: str
     """A State, or any word that a task gave to `update_state`."""
     result: Any = None
-    """The value; an exception; for other states what came with them."""
+    """The value, or the exception; for another state, the data stored with it."""
     traceback: str | None = None
     children: list[Any] = field(default_factory=list)
     date_done: datetime | str | None = None
@@ -49,7 +49,7 @@ class Meta:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A meta as it is kept, encoded where its values are: in the process that ran."""
+    """A meta as it is stored, encoded in the process that ran the task."""
 
     task_id: str
     status: str
@@ -58,47 +58,47 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """How long metas are kept; each state of a run that is stored begins it anew."""
+    """How long metas are kept, from the last state of a run that is stored."""
 
     any: Span | None = DAY
     """None: for ever."""
     failure: Span | None = DAY
 
     def of(self, status: str) -> Span | None:
-        """Give how long a meta of this state is kept."""
+        """Return how long a meta of this state is kept."""
         return self.failure if status == State.FAILURE else self.any
 
 
 class Keeper(Protocol):
-    """Where a worker keeps what becomes of runs.
+    """The result backend, as a worker uses it.
 
     Every method raises ResultUnavailable when no answer came; calling again is safe.
     """
 
     def store(self, metas: Sequence[Meta | Stored]) -> None:
-        """Keep these, in order, and wake who waits for them.
+        """Store these, in order, and wake those who wait for them.
 
-        SUCCESS is final: a run that has it keeps it, whatever comes later. Raises
-        MessageError for a Meta that cannot be encoded.
+        SUCCESS is final: a run in that state stays in it, whatever is stored later.
+        Raises MessageError for a Meta that cannot be encoded.
         """
         ...
 
     def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
-        """Give what is known; ids of which nothing is known are left out."""
+        """Return what is known of runs, by id; an unknown run is left out."""
         ...
 
 
 class ResultBackend(Keeper, Protocol):
-    """Where states and values are kept, for those who wait for them as well."""
+    """The result backend, as clients use it, who wait for the ends of runs."""
 
     def wait(self, task_id: str, timeout: Span | None) -> Meta | None:
-        """Give the meta once the run has ended; None after `timeout`."""
+        """Return the meta once the run has ended; None after `timeout`."""
         ...
 
     def forget(self, task_id: str) -> None:
-        """Remove what is known of the run."""
+        """Remove what is stored of the run."""
         ...
 
     def close(self) -> None:
-        """Let go of connections and files."""
+        """Close connections and files."""
         ...

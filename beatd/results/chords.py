@@ -1,8 +1,8 @@
-"""What a result backend promises to chords: their headers' ends are counted there.
+"""The port of a result backend for chords: the ends of their headers are counted there.
 
 A chord has a header, calls that run all at once, and a body that runs with the list of
-their values. Who ends the last call of the header sends the body: any worker, Celery's
-too. A backend without this port has no chords.
+their values. The worker that runs the last call of the header sends the body; it may be
+one of Celery's. A backend without this port has no chords.
 """
 
 from collections.abc import Sequence
@@ -21,26 +21,26 @@ class Part(msgspec.Struct, frozen=True):
     """The header's id."""
     task_id: str
     index: int | None
-    """Its place in the header."""
+    """The call's place in the header."""
     data: bytes
-    """What `Encoding.part` makes of its state and value."""
+    """The call's state and value, by `Encoding.part`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A chord whose whole header has ended, and whose body is the caller's to send."""
+    """A chord whose whole header has ended, and whose body the caller is to send."""
 
     part: Part
-    """Whose caller has the claim."""
+    """The part that came last; its caller has the claim."""
     header: Sequence[bytes]
     """The data of all parts, in order."""
     shape: bytes | None
-    """Where the values lie, as results are encoded; None: in one list."""
+    """The form of the values, encoded as a result; None: one list."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChordTimes:
-    """How long what is known of a chord is kept, each part anew; in whole seconds."""
+    """How long parts of chords are kept, from the last one on; in whole seconds."""
 
     parts: int = 86_400
     """0: for ever."""
@@ -51,7 +51,7 @@ class ChordTimes:
 
     @property
     def done(self) -> int:
-        """Give how long copies of parts of a chord that is over are recognised."""
+        """Return how long copies of a part are known as such after the chord's end."""
         return max(2 * self.claim, 300)
 
 
@@ -62,35 +62,35 @@ class Ended:
     task_id: str
     state: str
     value: Any
-    """An exception where it failed."""
+    """The exception, if the call failed."""
 
 
 @runtime_checkable
 class Chords(Protocol):
-    """Where the ends of headers are counted.
+    """Counts the ends of headers.
 
     Every method raises ResultUnavailable when no answer came; calling again is safe.
     """
 
     def begin_chords(self, chords: Sequence[Chord]) -> None:
-        """Await the ends of these headers; called before any of their calls is sent."""
+        """Expect the ends of these headers; called before their calls are sent."""
         ...
 
     def join_chords(self, parts: Sequence[Part]) -> list[Joined]:
-        """Count these ends, each once, and give the chords that are complete by that.
+        """Count these ends, each once, and return the chords that are complete by that.
 
-        A chord is given to one caller: to who came with the last part, also when that
-        comes once more, until `end_chords`.
+        A chord is returned to one caller, the one with the last part, also when that
+        part comes again, until `end_chords`.
         """
         ...
 
     def end_chords(self, joined: Sequence[Joined]) -> None:
-        """Forget these, whose bodies are sent; further copies of parts are ignored."""
+        """Forget these chords, whose bodies are sent; copies of parts are ignored."""
         ...
 
 
 def values_of(header: Sequence[Ended], shape: Any) -> list[Any]:
-    """Give what a body gets; KeyError when the shape names a call that did not end."""
+    """Return the values for a body; KeyError for a call in the shape without an end."""
     if shape is None:
         return [one.value for one in header]
     known = {one.task_id: one.value for one in header}

@@ -1,4 +1,4 @@
-"""No results: what is stored is dropped, and reading says so."""
+"""No results: what is stored is dropped, and reading raises."""
 
 from collections.abc import Sequence
 from typing import NoReturn
@@ -9,7 +9,7 @@ from beatd.results.base import Meta, Stored
 
 
 class NoResults:
-    """The backend of those who set none."""
+    """The backend where the settings have none."""
 
     def store(self, metas: Sequence[Meta | Stored]) -> None:
         """Drop these."""

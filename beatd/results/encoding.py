@@ -17,7 +17,7 @@ from beatd.results.exceptions import (
 )
 
 _COMPRESSED = b"\0celery-compressed\0"
-"""Stands before the content type of the compression, another NUL and the data."""
+"""Comes before the content type of the compression, another NUL and the data."""
 
 _FIXED = (
     *("status", "result", "traceback", "children", "date_done"),
@@ -37,21 +37,21 @@ class Encoding:
     """Names of serializers; a result in another one is not read."""
 
     def store(self, meta: Meta | Stored) -> Stored:
-        """Give what is kept of `meta`; MessageError if it cannot be encoded."""
+        """Return the form of `meta` that is stored; MessageError if it has none."""
         if isinstance(meta, Stored):
             return meta
         return Stored(meta.task_id, meta.status, self.encode(meta))
 
     def encode(self, meta: Meta) -> bytes:
-        """Give the bytes that are kept; MessageError if the value cannot be encoded."""
+        """Return the bytes that are stored; MessageError: the value has no form."""
         return self.pack(self._fields(meta))
 
     def part(self, task_id: str, state: str, value: Any) -> bytes:
-        """Give what a chord counts; MessageError if the value cannot be encoded."""
+        """Return the bytes that a chord counts; MessageError: the value has no form."""
         return self.pack([1, task_id, str(state), self._result(value)])
 
     def read_part(self, data: bytes) -> Ended:
-        """Give what a chord has counted; MessageError: no such bytes."""
+        """Return the end that a chord has counted; MessageError: not such bytes."""
         found = self.unpack(data)
         if not isinstance(found, list | tuple) or len(found) != 4:
             raise MessageError("it is no part of a chord")
@@ -59,7 +59,7 @@ class Encoding:
         return Ended(str(task_id), str(state), _value_of(str(state), value))
 
     def pack(self, value: Any) -> bytes:
-        """Give the bytes of any value; MessageError if it cannot be encoded."""
+        """Return the bytes of any value; MessageError if it cannot be encoded."""
         data = dumps(value, self.serializer).data
         if not self.compression:
             return data
@@ -67,7 +67,7 @@ class Encoding:
         return b"%s%s\0%s" % (_COMPRESSED, kind.encode(), packed)
 
     def unpack(self, data: bytes) -> Any:
-        """Undo `pack`. MessageError: no such bytes, or a serializer not accepted."""
+        """Undo `pack`. MessageError: not such bytes, or a serializer not accepted."""
         if data.startswith(_COMPRESSED):
             kind, _, data = data.removeprefix(_COMPRESSED).partition(b"\0")
             data = decompress(data, kind.decode("ascii", "replace"))
@@ -75,7 +75,7 @@ class Encoding:
         return loads(data, content_type, content_types(self.accept))
 
     def decode(self, task_id: str, data: bytes) -> Meta:
-        """Give the meta that is kept in `data`, also one that Celery wrote.
+        """Return the meta that is stored as `data`, also by Celery.
 
         Raises MessageError: not such bytes, or a serializer that is not accepted.
         """
@@ -102,8 +102,8 @@ class Encoding:
         return self._exception(value) if isinstance(value, BaseException) else value
 
     def _exception(self, error: BaseException) -> Any:
-        # Only pickle carries exceptions as they are. Those that readers without beatd
-        # know by another name go in the common form there, too.
+        # Only pickle carries exceptions as they are. Exceptions that readers without
+        # beatd know by another name go in the common form there, too.
         if self.serializer == "pickle" and not is_named_by_celery(error):
             carried = carriable(error)
             if carried:

@@ -2,8 +2,8 @@
 
     {"exc_type": qualified name, "exc_message": arguments, "exc_module": module}
 
-A reader imports nothing for it: it takes a class of a module that is there already, or
-makes one of that name.
+A reader imports nothing: it uses the class if its module is imported already, or else
+makes a class of that name.
 """
 
 import pickle
@@ -25,7 +25,7 @@ _CELERY_NAMES: dict[type[Exception], tuple[str, str]] = {
     errors.Retry: ("celery.exceptions", "Retry"),
     errors.MessageError: ("kombu.exceptions", "EncodeError"),
 }
-"""What Celery's readers know our exceptions by."""
+"""The names that Celery's readers have for our exceptions."""
 
 _OURS = {name: kind for kind, name in _CELERY_NAMES.items()}
 
@@ -34,14 +34,14 @@ _WRAPPER = ("celery.utils.serialization", "UnpickleableExceptionWrapper")
 
 
 class RemoteTraceback(Exception):
-    """Where a run elsewhere has failed: the cause of the exception that it raised."""
+    """The traceback of a run in another process, as the cause of its exception."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
 
 
 def with_traceback(error: object, text: str | None) -> None:
-    """Have an exception that came from a run bring the traceback that came with it."""
+    """Attach the traceback of a run to its exception."""
     if isinstance(error, BaseException) and text and error.__cause__ is None:
         error.__cause__ = RemoteTraceback(text)
 
@@ -52,7 +52,7 @@ def is_named_by_celery(error: BaseException) -> bool:
 
 
 def form_of(error: BaseException, can_encode: Callable[[Any], bool]) -> dict[str, Any]:
-    """Give the exception's form; arguments that cannot be encoded become their repr."""
+    """Return the exception's form, with reprs of arguments that cannot be encoded."""
     if isinstance(error, Exception) and type(error) in _CELERY_NAMES:
         module, name = _CELERY_NAMES[type(error)]
         args: list[Any] = list(error.args)
@@ -64,14 +64,14 @@ def form_of(error: BaseException, can_encode: Callable[[Any], bool]) -> dict[str
         kind = type(error)
         own = [arg if _survives(arg) else repr_of(arg) for arg in error.args]
         args = [kind.__module__, kind.__name__, own, repr_of(error)]
-    said = [arg if can_encode(arg) else repr_of(arg) for arg in args]
-    return {"exc_type": name, "exc_message": said, "exc_module": module}
+    message = [arg if can_encode(arg) else repr_of(arg) for arg in args]
+    return {"exc_type": name, "exc_message": message, "exc_module": module}
 
 
 def carriable(error: BaseException) -> BaseException | None:
-    """Give what pickle can carry of it: the exception, or as one of its base classes.
+    """Return the exception as pickle can carry it, perhaps as one of its base classes.
 
-    None if not even one of those below Exception can stand for it.
+    None if pickle can carry it as no class below Exception.
     """
     if _survives(error):
         return error
@@ -93,10 +93,10 @@ def is_form(value: Any) -> bool:
 
 
 def exception_of(form: dict[str, Any]) -> BaseException:
-    """Give the exception that a form stands for; imports nothing."""
+    """Return the exception that a form stands for; imports nothing."""
     module, name = form.get("exc_module"), form["exc_type"]
-    said = form.get("exc_message")
-    args: list[Any] = list(said) if isinstance(said, list | tuple) else [said]
+    message = form.get("exc_message")
+    args: list[Any] = [*message] if isinstance(message, list | tuple) else [message]
     if (module, name) == _WRAPPER and len(args) == 4:
         module, name, args, _ = args
     module, name = str(module), str(name)
@@ -110,7 +110,7 @@ def exception_of(form: dict[str, Any]) -> BaseException:
 
 
 def repr_of(value: Any) -> str:
-    """Give a value's repr, whatever its class makes of that."""
+    """Return a value's repr; never raises."""
     try:
         return repr(value)
     except BaseException as error:  # foreign code: SystemExit, too

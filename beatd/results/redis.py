@@ -93,7 +93,7 @@ class RedisResults:
             while True:
                 with self._answering():
                     news.open()
-                    # Before the look, which tells more than what was said earlier.
+                    # Before the look, which tells more than earlier messages.
                     news.drain()
                 meta = self.load([task_id]).get(task_id)
                 if meta and meta.status in READY_STATES:
@@ -157,7 +157,7 @@ class RedisResults:
     def _try_to_store(
         self, batch: Sequence[tuple[Stored, str]]
     ) -> list[tuple[Stored, str]]:
-        """Store where nothing is kept, or what may be replaced; give what is left.
+        """Store where nothing is kept, or what may be replaced; return what is left.
 
         With each that is left comes the SHA-1 of what it may replace. Each further try
         means that another state of the run was stored in between: it ends soon.
@@ -196,12 +196,12 @@ class RedisResults:
 
 
 def _prefix(prefix: str) -> str:
-    """Give `global_keyprefix` as Celery has it for results: set apart from the key."""
+    """Return `global_keyprefix` with the separator that Celery puts behind it."""
     return prefix if not prefix or prefix[-1] in ":_-." else f"{prefix}_"
 
 
 def _claim(part: Part) -> str:
-    """Give a claim that is the same when the same part comes again."""
+    """Return a claim that is the same each time that the same part comes."""
     return f"{part.task_id}:{part.index}"
 
 

@@ -144,7 +144,7 @@ class SQLiteResults:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        """Give a connection for this thread; an error closes it and rolls back."""
+        """Return a connection for this thread; an error closes it and rolls back."""
         db = None
         try:
             db = self._idle_connection() or self._connect()

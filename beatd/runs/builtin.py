@@ -1,7 +1,7 @@
-"""The tasks that every worker of Celery's has: senders and other workers count on them.
+"""The tasks that every worker of Celery's has, and that senders rely on.
 
 celery.map, celery.starmap  one task's code for many values, in one run
-celery.accumulate           what replaces a task by a group gives the group's values
+celery.accumulate           the values of a group that a task was replaced by
 """
 
 import inspect
@@ -14,7 +14,7 @@ from beatd.tasks import Registry, Task
 
 
 def add_builtin_tasks(tasks: Registry) -> None:
-    """Add them to the tasks of an application."""
+    """Add the built-in tasks to those of an application."""
 
     def run(signature: Signature, args: Sequence[Any]) -> Any:
         value = tasks[signature["task"]](*args)

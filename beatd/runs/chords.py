@@ -1,4 +1,4 @@
-"""What else is kept when runs end: chords are counted, and have their bodies sent."""
+"""What is stored when runs end besides their results: chords are counted."""
 
 import logging
 import threading
@@ -19,61 +19,61 @@ from beatd.runs.report import Bookkeeping
 logger = logging.getLogger(__name__)
 
 LARGEST = 4 * 1024 * 1024
-"""Bytes of a body that is decoded here after its run has failed elsewhere.
+"""Bytes of a message's body that is decoded here after its run has failed elsewhere.
 
-A larger one may be what the process died of that had it last.
+A larger body may be what ended the process that had it last.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A run that failed outside of itself, or never began."""
+    """The end of a run that its process could not report, or that never began."""
 
     state: State
     error: BaseException
     keep: bool
-    """Whether its failure is to be kept."""
+    """Whether the failure is to be stored."""
 
 
 @dataclass(frozen=True, slots=True)
-class Conducted:
-    """What follows from what was kept."""
+class Recorded:
+    """What follows from what was stored."""
 
     sends: list[Outgoing]
     joined: list[Joined]
-    """Chords to forget once that is sent."""
+    """Chords to forget once their bodies are sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChordKeeper:
-    """Keeps the aftermath of runs; called again with the same, it does no more."""
+    """Stores what follows from the ends of runs; for the same end again, no more."""
 
     results: Keeper | None
-    successors: Continuations
+    continuations: Continuations
     limits: Limits
 
-    def conduct(self, message: bytes, end: Bookkeeping | Failed) -> Conducted:
-        """Keep what follows from the end of this message's run.
+    def record_end(self, message: bytes, end: Bookkeeping | Failed) -> Recorded:
+        """Store what follows from the end of this message's run; return what to send.
 
         Raises ResultUnavailable.
         """
-        done = Conducted([], [])
+        done = Recorded([], [])
         failed = None
         if isinstance(end, Failed):
             failed = call_of(message, self.limits), end
-            sequel = self._after_failure(*failed)
-            done.sends.extend(sequel.sends)
-            end = sequel.aftermath
+            follow_up = self._after_failure(*failed)
+            done.sends.extend(follow_up.sends)
+            end = follow_up.bookkeeping
         self._keep(end)
-        # Most parts are not a header's last: nobody needs to know what was to follow.
+        # Most parts are not the last of their header: then the call is not needed.
         call = cache(partial(self._read, message))
         bodies: dict[str, Signature] = {}
         while end.parts:
             end = self._join(end.parts, call, bodies, done)
             self._keep(end)
-        if failed:  # after all that may have to be done once more
+        if failed:  # last: all before may raise, and be done once more
             self._tell(*failed)
-        return Conducted(self.successors.host.made_ready(done.sends), done.joined)
+        return Recorded(self.continuations.host.made_ready(done.sends), done.joined)
 
     def forget(self, joined: Sequence[Joined]) -> None:
         """Forget chords whose bodies are sent. Raises ResultUnavailable."""
@@ -83,15 +83,15 @@ class ChordKeeper:
     def _after_failure(self, call: Call | None, end: Failed) -> FollowUp:
         if call is None:
             return FollowUp()
-        return self.successors.of_failure(call, end.state, end.error, keep=end.keep)
+        return self.continuations.of_failure(call, end.state, end.error, keep=end.keep)
 
     def _tell(self, call: Call | None, end: Failed) -> None:
-        """Have the task's own methods, and who is connected, know of a failure."""
-        task = self.successors.host.tasks.get(call.envelope.task) if call else None
+        """Call the task's hooks, and receivers of signals, after a failure."""
+        task = self.continuations.host.tasks.get(call.envelope.task) if call else None
         if call and task and end.state == State.FAILURE:
-            hooks = Hooks(task, self.successors.request_of(call))
+            hooks = Hooks(task, self.continuations.request_of(call))
             text = "".join(traceback.format_exception_only(end.error))
-            self.successors.apart(partial(hooks.failed, end.error, text))
+            self.continuations.apart(partial(hooks.failed, end.error, text))
 
     def _keep(self, end: Bookkeeping) -> None:
         if self.results and end.stored:
@@ -107,9 +107,9 @@ class ChordKeeper:
         parts: Sequence[Part],
         call: Callable[[], Call],
         bodies: dict[str, Signature],
-        done: Conducted,
+        done: Recorded,
     ) -> Bookkeeping:
-        """Count these, and give what is to be kept because of that."""
+        """Count these ends, and return what is to be stored because of that."""
         if not isinstance(self.results, Chords):
             return self._refuse(parts, bodies_of(call()), done)
         ends = Bookkeeping()
@@ -118,28 +118,31 @@ class ChordKeeper:
             body = bodies[joined.part.task_id]
             # A body that fails may itself be part of a chord.
             bodies.update(bodies_in([body]))
-            sequel = self.successors.of_header(joined, body, call().envelope)
-            done.sends.extend(sequel.sends)
+            follow_up = self.continuations.of_header(joined, body, call().envelope)
+            done.sends.extend(follow_up.sends)
             done.joined.append(joined)
-            ends = _both(ends, sequel.aftermath)
+            ends = _both(ends, follow_up.bookkeeping)
         return ends
 
     def _refuse(
-        self, parts: Sequence[Part], bodies: dict[str, Signature], done: Conducted
+        self, parts: Sequence[Part], bodies: dict[str, Signature], done: Recorded
     ) -> Bookkeeping:
-        """Fail the bodies of chords that nobody counts."""
+        """Return the failures of chords' bodies, where no backend counts chords."""
         error = ChordError("chords need result_backend at redis://..., or rediss://...")
         stored = []
         for part in parts:
             body = bodies[part.task_id]
-            sequel = self.successors.without_body(part.group, body, error)
-            done.sends.extend(sequel.sends)
-            stored += sequel.aftermath.stored
+            follow_up = self.continuations.without_body(part.group, body, error)
+            done.sends.extend(follow_up.sends)
+            stored += follow_up.bookkeeping.stored
         return Bookkeeping(stored)
 
 
 def call_of(message: bytes, limits: Limits) -> Call | None:
-    """Decode a message whose run failed elsewhere; None, and a warning, if not."""
+    """Return the call in a message whose run failed elsewhere.
+
+    None, and a warning is logged, if it cannot be decoded.
+    """
     limits = limits._replace(size=LARGEST)
     try:
         if len(message) > 2 * LARGEST:
@@ -152,7 +155,7 @@ def call_of(message: bytes, limits: Limits) -> Call | None:
 
 
 def in_a_thread(code: Callable[[], None]) -> None:
-    """Have the user's code called where it holds up nobody."""
+    """Call the user's code in a thread of its own, where nothing waits for it."""
     threading.Thread(target=code, name="beatd-errback", daemon=True).start()
 
 

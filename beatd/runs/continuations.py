@@ -1,13 +1,11 @@
-"""What follows from the end of a run, besides a result of its own.
+"""What follows from the end of a run, besides the run's own result.
 
-After a success its callbacks are sent, and the next step of its chain. After a failure
-its errbacks are called, and what was to come after it in its chain fails as well. If it
-is in the header of a chord, its end counts there in both cases; with the last one the
-body is sent, or fails if any of the header has failed.
+After a success the run's callbacks are sent, and the next step of its chain. After a
+failure its errbacks are called, and the later steps of its chain fail as well. The end
+of a run in the header of a chord counts for the chord in both cases; with the last end
+the body is sent, or fails if any run of the header has failed.
 """
 
-import asyncio
-import inspect
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,15 +28,15 @@ from beatd.message import (
     doomed,
 )
 from beatd.message.envelope import MAX_COUNT, is_name
-from beatd.message.options import is_signature, listed
+from beatd.message.options import is_signature
 from beatd.results.base import PROPAGATE_STATES, Meta, State
 from beatd.results.chords import Joined, Part, values_of
 from beatd.results.encoding import Encoding
 from beatd.results.exceptions import repr_of
-from beatd.runs.coroutines import run_coroutine
+from beatd.runs.errbacks import call_errback, errbacks_of, wants_exception
 from beatd.runs.host import Host
 from beatd.runs.report import Bookkeeping, ignores_result, one_line
-from beatd.tasks import Request, Task
+from beatd.tasks import Request
 from beatd.text import shown
 
 logger = logging.getLogger(__name__)
@@ -49,20 +47,20 @@ class FollowUp:
     """All that follows from the end of a run."""
 
     sends: list[Outgoing] = field(default_factory=list)
-    aftermath: Bookkeeping = field(default_factory=Bookkeeping)
+    bookkeeping: Bookkeeping = field(default_factory=Bookkeeping)
     children: list[Any] = field(default_factory=list)
-    """Where the values of what is sent will be, as results have it."""
+    """The runs of what is sent, in the form that results have."""
 
     def add(self, canvas: Canvas, sends: Iterable[Outgoing]) -> None:
-        """Add what a canvas holds, made ready to be sent."""
+        """Add the calls of a canvas, encoded in `sends`, with its chords and runs."""
         self.sends.extend(sends)
-        self.aftermath.begun.extend(canvas.chords)
+        self.bookkeeping.begun.extend(canvas.chords)
         self.children.extend(canvas.results)
 
 
 @dataclass(frozen=True, slots=True)
 class Continuations:
-    """Finds out what follows from ends of runs."""
+    """Finds what follows from the ends of runs."""
 
     host: Host
     encoding: Encoding | None
@@ -70,12 +68,12 @@ class Continuations:
     hostname: str
     clock: Clock
     apart: Callable[[Callable[[], None]], object] = lambda code: code()
-    """Has the user's code called, where that may take its time."""
+    """Calls the user's code, in a place where it may take long."""
 
     def of_success(self, call: Call, value: Any) -> FollowUp:
-        """Say what follows when a call gave this value.
+        """Return what follows when a call has returned this value.
 
-        Raises MessageError if it cannot be encoded for those who are to get it.
+        Raises MessageError if the value cannot be encoded for a call that gets it.
         """
         canvas = self._canvas(call.envelope)
         for callback in call.callbacks:
@@ -83,9 +81,9 @@ class Continuations:
         if call.chain:
             *rest, step = call.chain
             canvas.add(step, (value,), chain=rest)
-        sequel = self._sequel(canvas)
-        sequel.aftermath.parts.extend(self._own_part(call, State.SUCCESS, value))
-        return sequel
+        follow_up = self._follow_up(canvas)
+        follow_up.bookkeeping.parts.extend(self._own_part(call, State.SUCCESS, value))
+        return follow_up
 
     def of_failure(
         self,
@@ -96,27 +94,27 @@ class Continuations:
         *,
         keep: bool = True,
     ) -> FollowUp:
-        """Say what follows when a call has failed, or will not run.
+        """Return what follows when a call has failed, or will not run.
 
-        With `keep`, those of its chain that will not run have their failure stored.
+        With `keep`, a failure is stored for each step of its chain that will not run.
         """
-        sequel = FollowUp()
+        follow_up = FollowUp()
         if state == State.FAILURE:
             request = self.request_of(call)
-            self._call_errbacks(sequel, call.errbacks, request, error, traceback)
-        sequel.aftermath.parts.extend(self._own_part(call, state, error))
-        self._fail(sequel, call.chain or (), state, error, traceback, keep=keep)
-        return sequel
+            self._call_errbacks(follow_up, call.errbacks, request, error, traceback)
+        follow_up.bookkeeping.parts.extend(self._own_part(call, state, error))
+        self._fail(follow_up, call.chain or (), state, error, traceback, keep=keep)
+        return follow_up
 
     def of_header(self, joined: Joined, body: Signature, last: Envelope) -> FollowUp:
-        """Say what follows when a chord's header has ended: its body, or why not.
+        """Return what follows when a chord's header has ended: its body, or a failure.
 
         `last` is the call that ended last, and so the body's parent.
         """
         canvas = self._canvas(last)
         try:
             canvas.add(body, (self._values(joined),))
-            return self._sequel(canvas)
+            return self._follow_up(canvas)
         except ChordError as error:
             return self.without_body(joined.part.group, body, error)
         except Exception as error:  # whatever others put into the backend, or sent
@@ -124,7 +122,7 @@ class Continuations:
             return self.without_body(joined.part.group, body, problem)
 
     def without_body(self, group: str, body: Signature, error: ChordError) -> FollowUp:
-        """Say what follows when the body of a chord cannot run."""
+        """Return what follows when the body of a chord cannot run."""
         logger.error(
             "the chord of group %s has no body: %s",
             one_line(group),
@@ -133,21 +131,21 @@ class Continuations:
         )
         shown: BaseException = error
         if body.get("subtask_type") == "group" and error.__cause__:
-            shown = error.__cause__  # the members of a group get to see it itself
-        sequel = FollowUp()
-        common = _errbacks_of(body)
+            shown = error.__cause__  # the members of a group get the cause itself
+        follow_up = FollowUp()
+        common = errbacks_of(body)
         for unsent in awaited(body):
-            own = _errbacks_of(unsent)
+            own = errbacks_of(unsent)
             errbacks = [*own, *(one for one in common if one not in own)]
             request = self._request_of_unsent(unsent, errbacks)
-            self._call_errbacks(sequel, errbacks, request, shown, None)
-        self._fail(sequel, [body], State.FAILURE, shown, None)
-        return sequel
+            self._call_errbacks(follow_up, errbacks, request, shown, None)
+        self._fail(follow_up, [body], State.FAILURE, shown, None)
+        return follow_up
 
     def request_of(self, call: Call) -> Request:
-        """Give what the run of a call on this worker knows."""
-        said, tasks = call.envelope, self.host.tasks
-        ignored = ignores_result(said, tasks.get(said.task), self.host.settings)
+        """Return the request of a call's run on this worker."""
+        envelope, task = call.envelope, self.host.tasks.get(call.envelope.task)
+        ignored = ignores_result(envelope, task, self.host.settings)
         return Request.of(call, hostname=self.hostname, ignore_result=ignored)
 
     def _messages(self, sendings: Iterable[Sending]) -> list[Outgoing]:
@@ -156,7 +154,7 @@ class Continuations:
         for one in made:
             route = one.route
             if not all(
-                map(_is_sayable, (route.queue, route.exchange, route.routing_key))
+                map(_is_encodable, (route.queue, route.exchange, route.routing_key))
             ):
                 raise MessageError(f"no broker has {shown(route.queue)} as a queue")
         return made
@@ -175,15 +173,15 @@ class Continuations:
         return values_of(header, shape)
 
     def _own_part(self, call: Call, state: State, value: object) -> list[Part]:
-        said = call.envelope
-        if call.chord is None or self.encoding is None or said.group is None:
+        envelope = call.envelope
+        if call.chord is None or self.encoding is None or envelope.group is None:
             return []
-        data = self.encoding.part(said.id, state, value)
-        return [Part(said.group, said.id, said.group_index, data)]
+        data = self.encoding.part(envelope.id, state, value)
+        return [Part(envelope.group, envelope.id, envelope.group_index, data)]
 
     def _fail(
         self,
-        sequel: FollowUp,
+        follow_up: FollowUp,
         signatures: Iterable[Signature],
         state: State,
         error: BaseException,
@@ -191,7 +189,7 @@ class Continuations:
         *,
         keep: bool = True,
     ) -> None:
-        """Have calls fail that will not be sent, for those who wait for them."""
+        """Store failures of calls that will not be sent: others may wait for them."""
         if self.encoding is None:
             return
         done = datetime_of(self.clock.now(), self.host.settings.zone)
@@ -202,33 +200,33 @@ class Continuations:
             )
             if task_id and keep:
                 meta = Meta(task_id, state, error, traceback, [], done, group, parent)
-                sequel.aftermath.stored.append(self.encoding.store(meta))
+                follow_up.bookkeeping.stored.append(self.encoding.store(meta))
             if task_id and group and is_signature(options.get("chord")):
                 index = options.get("group_index")
                 place = index if type(index) is int and 0 <= index < MAX_COUNT else None
                 data = self.encoding.part(task_id, state, error)
-                sequel.aftermath.parts.append(Part(group, task_id, place, data))
+                follow_up.bookkeeping.parts.append(Part(group, task_id, place, data))
 
     def _call_errbacks(
         self,
-        sequel: FollowUp,
+        follow_up: FollowUp,
         errbacks: Sequence[Signature],
         request: Request,
         error: BaseException,
         traceback: str | None,
     ) -> None:
-        """Have them called: here and now, or by a message."""
+        """Have errbacks called: here and now, or by a message."""
         for errback in errbacks:
             task = self.host.tasks.get(errback["task"])
-            if task is not None and _wants_more_than_an_id(task, errback):
+            if task is not None and wants_exception(task, errback):
                 values = (request, error, traceback)
-                self.apart(partial(_call_back, task, errback, values))
+                self.apart(partial(call_errback, task, errback, values))
                 continue
             root = request.root_id or request.id
             canvas = Canvas(self._new_id, root_id=root, parent_id=request.id)
             try:
                 canvas.add(errback, (request.id,))
-                sequel.add(canvas, self._messages(canvas.sends))
+                follow_up.add(canvas, self._messages(canvas.sends))
             except Exception:  # what its sender wrote, and the user's routes
                 words = "cannot send errback %s"
                 event = {"event": "errback.unsent"}
@@ -243,13 +241,13 @@ class Continuations:
             options["priority"] = parent.priority
         return Canvas(self._new_id, **options)
 
-    def _sequel(self, canvas: Canvas) -> FollowUp:
-        sequel = FollowUp()
-        sequel.add(canvas, self._messages(canvas.sends))
-        return sequel
+    def _follow_up(self, canvas: Canvas) -> FollowUp:
+        follow_up = FollowUp()
+        follow_up.add(canvas, self._messages(canvas.sends))
+        return follow_up
 
     def _as_known(self, sending: Sending) -> Sending:
-        """Give the call with the options that its task has for every call."""
+        """Return the call with the options that its task has for every call."""
         task = self.host.tasks.get(sending.task)
         if task is None:
             return sending
@@ -276,16 +274,16 @@ class Continuations:
 
 
 def bodies_of(call: Call) -> dict[str, Signature]:
-    """Give the bodies of the chords for which ends count that follow from a call's.
+    """Return the bodies of the chords that a call counts for, and its chain's steps.
 
-    By the ids of those calls.
+    By the ids of the call and of the steps.
     """
     own = {call.envelope.id: call.chord} if call.chord else {}
     return own | bodies_in(call.chain or ())
 
 
 def bodies_in(signatures: Iterable[Signature]) -> dict[str, Signature]:
-    """Give the bodies of the chords for which the ends of these count, by ids."""
+    """Return the bodies of the chords that these calls count for, by the calls' ids."""
     found: dict[str, Signature] = {}
     for signature in doomed(signatures):
         options = signature.get("options") or {}
@@ -294,12 +292,7 @@ def bodies_in(signatures: Iterable[Signature]) -> dict[str, Signature]:
     return found
 
 
-def _errbacks_of(signature: Signature) -> list[Signature]:
-    found = listed((signature.get("options") or {}).get("link_error"))
-    return list(filter(is_signature, found or ()))
-
-
-def _is_sayable(text: str) -> bool:
+def _is_encodable(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:  # half a character
@@ -313,64 +306,3 @@ def _id(value: Any) -> str | None:
 
 def _exception(value: Any) -> BaseException | None:
     return value if isinstance(value, BaseException) else None
-
-
-def _wants_more_than_an_id(task: Task[..., Any], errback: Signature) -> bool:
-    """Say whether an errback is to get request, exception and traceback.
-
-    As in Celery: its function has room for more than one argument besides those that
-    the errback brings, and does not get the task itself.
-    """
-    if task.is_bound:
-        return False
-    own, named = errback.get("args") or (), errback.get("kwargs") or {}
-    if errback.get("immutable"):
-        own, named = (), {}
-    parameters = task.parameters.parameters.values()
-    if any(one.kind is one.VAR_POSITIONAL for one in parameters):
-        return True
-    by_place = (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    )
-    room = [one for one in parameters if one.kind in by_place and one.name not in named]
-    return len(room) - len(own) > 1
-
-
-_under_way: set[asyncio.Task[None]] = set()
-"""Errbacks that are coroutines, for nobody else holds them."""
-
-
-def _call_back(task: Task[..., Any], errback: Signature, values: Sequence[Any]) -> None:
-    args: Sequence[Any] = errback.get("args") or ()
-    if not errback.get("immutable"):
-        args = (*values, *args)
-    try:
-        value = task(*args, **(errback.get("kwargs") or {}))
-        if inspect.iscoroutine(value):
-            _run(task, value)
-    except Exception:  # the user's code
-        _say_raised(task)
-
-
-def _run(task: Task[..., Any], coroutine: Any) -> None:
-    """Have a coroutine run: on the event loop, where this is called on one."""
-
-    async def run() -> None:
-        try:
-            await coroutine
-        except Exception:  # the user's code
-            _say_raised(task)
-
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        run_coroutine(run(), None)
-    else:
-        under_way = loop.create_task(run())
-        _under_way.add(under_way)
-        under_way.add_done_callback(_under_way.discard)
-
-
-def _say_raised(task: Task[..., Any]) -> None:
-    logger.exception("errback %s raised", task.name, extra={"event": "errback.failed"})

@@ -1,4 +1,4 @@
-"""Coroutines run to their end, in whatever thread a task runs in."""
+"""Runs coroutines to their end, in whatever thread a task runs in."""
 
 import asyncio
 import contextvars
@@ -10,12 +10,12 @@ from typing import Any, Generic, TypeVar
 from beatd import greenlets
 from beatd.errors import SoftTimeLimitExceeded
 from beatd.pools.limits import Interruptible, soft_limit, soft_limited
-from beatd.runs import stdout as printed
+from beatd.runs import stdout
 
 T = TypeVar("T")
 
 
-class _Kept:
+class _ThreadLoop:
     """An event loop that ends with its thread."""
 
     def __init__(self) -> None:
@@ -28,19 +28,19 @@ class _Kept:
 class _Threads(threading.local):
     """One event loop for each thread, kept from run to run."""
 
-    kept: _Kept | None = None
+    kept: _ThreadLoop | None = None
 
 
 _threads = _Threads()
 
 
 def run_coroutine(coroutine: Coroutine[Any, Any, T], soft: float | None = None) -> T:
-    """Run a coroutine in the present context to its end, and give its value.
+    """Run a coroutine in the present context to its end, and return its value.
 
     SoftTimeLimitExceeded is raised in it after `soft` seconds.
     """
     if kind := greenlets.patched():
-        return _Apart(soft_limited(coroutine, soft)).run(kind)
+        return _NativeThreadRun(soft_limited(coroutine, soft)).run(kind)
     if threading.current_thread() is threading.main_thread():
         with soft_limit(soft):
             return _run(coroutine)
@@ -48,7 +48,7 @@ def run_coroutine(coroutine: Coroutine[Any, Any, T], soft: float | None = None) 
 
 
 def _run(coroutine: Coroutine[Any, Any, T]) -> T:
-    kept = _threads.kept = _threads.kept or _Kept()
+    kept = _threads.kept = _threads.kept or _ThreadLoop()
     loop = kept.runner.get_loop()
     inside = Interruptible(coroutine)
     task = loop.create_task(inside, context=contextvars.copy_context())
@@ -56,19 +56,19 @@ def _run(coroutine: Coroutine[Any, Any, T]) -> T:
         try:
             return loop.run_until_complete(task)
         except SoftTimeLimitExceeded as error:
-            # A signal that rings while the loop waits raises it in the loop.
+            # The alarm of a limit, while the loop waits, raises the error in the loop.
             if task.done():
                 raise
             inside.interrupt(task, error)
             return loop.run_until_complete(task)
     except BaseException:
-        # Whatever the task has left in the loop ends with it.
+        # Whatever the task has left in the loop ends with the loop.
         _threads.kept = None
         kept.runner.close()
         raise
 
 
-class _Apart(Generic[T]):
+class _NativeThreadRun(Generic[T]):
     """A greenlet's coroutine, run in a real thread.
 
     A thread can run one event loop at a time, and all greenlets share one thread.
@@ -82,34 +82,34 @@ class _Apart(Generic[T]):
         self._given_up = False
 
     def run(self, kind: greenlets.Greenlets) -> T:
-        """Wait, as a greenlet does, for the coroutine's end; give its value."""
+        """Wait, as a greenlet does, for the coroutine's end; return its value."""
         try:
-            kind.in_native_thread(self._live)
+            kind.in_native_thread(self._run)
         except BaseException:  # the greenlet is killed
             self._give_up()
             raise
         assert self._task
         return self._task.result()
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         runner = asyncio.Runner()
         self._loop = runner.get_loop()
         self._task = self._loop.create_task(self._coroutine, context=self._context)
-        self._loop.call_soon(self._look)
-        # The task keeps what it raises; what else comes out was left in the loop.
+        self._loop.call_soon(self._cancel_if_given_up)
+        # The task holds its own exception; another comes of what was left in the loop.
         with suppress(BaseException):
             self._loop.run_until_complete(self._task)
         with suppress(BaseException):
             runner.close()
-        # This thread goes on to others, and the greenlet cannot do it from its own.
-        printed.flush()
+        # The thread goes on to other work, and what it printed only it can flush.
+        stdout.flush()
 
     def _give_up(self) -> None:
         self._given_up = True
-        if self._loop:  # otherwise it looks when it begins
+        if self._loop:  # otherwise the loop looks when it begins
             with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._look)
+                self._loop.call_soon_threadsafe(self._cancel_if_given_up)
 
-    def _look(self) -> None:
+    def _cancel_if_given_up(self) -> None:
         if self._given_up and self._task:
             self._task.cancel()

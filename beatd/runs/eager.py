@@ -14,10 +14,10 @@ from beatd.runs.report import read_report
 
 
 def run_eagerly(host: Host, sending: Sending) -> Meta:
-    """Run a call and all that follows from it, without a broker; give how it ended.
+    """Run a call and all that follows from it, without a broker; return how it ended.
 
-    A retry comes at once, whatever its countdown. With `task_eager_propagates` what
-    the task raised is raised here.
+    A retry comes at once, whatever its countdown. With `task_eager_propagates`, raises
+    what the task raised.
     """
     settings = host.settings
     encoding = results.encoding_of(settings)

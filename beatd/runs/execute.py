@@ -24,7 +24,7 @@ from beatd.results import encoding_of
 from beatd.results.base import Meta, State, Stored
 from beatd.results.encoding import Encoding
 from beatd.results.exceptions import repr_of
-from beatd.runs import stdout as printed
+from beatd.runs import stdout
 from beatd.runs.continuations import Continuations, FollowUp
 from beatd.runs.coroutines import run_coroutine
 from beatd.runs.hooks import Hooks
@@ -57,17 +57,17 @@ class Executor:
     host: Host
     limits: Limits
     encoding: Encoding | None
-    """Encodes what is to be kept; None: nothing is kept."""
+    """Encodes results; None: no results are stored."""
     hostname: str
     known_value: Callable[[str], Meta | None]
-    """Asked of a task that is delivered once more: how it succeeded, if it did."""
+    """Asked about a call that is delivered once more: its result, if it succeeded."""
     clock: Clock
     made_ready: Callable[[Sequence[Outgoing]], list[Outgoing]]
-    """Gives what is to be sent as it is sent: app.py."""
+    """Returns messages as they are sent: `Host.made_ready` in a worker."""
 
     @property
-    def successors(self) -> Continuations:
-        """Give who knows what follows from runs."""
+    def continuations(self) -> Continuations:
+        """Return what finds out what follows from runs."""
         return Continuations(self.host, self.encoding, self.hostname, self.clock)
 
     def __call__(self, job: Job) -> bytes:
@@ -84,7 +84,7 @@ class Executor:
             sends = self.made_ready(report.sends)
             return pack_report(msgspec.structs.replace(report, sends=sends))
         except BaseException as error:
-            # Not the task's doing, and not known to be harmless to try again.
+            # The task did not do this, and another try is not known to be harmless.
             logger.exception("cannot run a message", extra={"event": "task.broken"})
             reason = f"beatd could not run it: {type(error).__name__}"
             return pack_report(Report(fate=Fate.BURIED, reason=reason))
@@ -95,7 +95,7 @@ class Executor:
         except MessageError as error:
             return Report(fate=Fate.BURIED, reason=str(error))
         task = self.host.tasks[call.envelope.task]
-        run = _Run(self, task, call, self.successors.request_of(call))
+        run = _Run(self, task, call, self.continuations.request_of(call))
         if job.deliveries > 1 and (known := self.known_value(call.envelope.id)):
             return run.report_again(known.result)
         began = self.clock.elapsed()
@@ -108,7 +108,7 @@ class Executor:
 def executor_for(
     host: Host, hostname: str, limits: Limits, clock: Clock | None = None
 ) -> Executor:
-    """Make what runs an application's tasks, by its settings."""
+    """Make the executor of an application's tasks, by its settings."""
     settings = host.settings
 
     def known_value(task_id: str) -> Meta | None:
@@ -142,7 +142,7 @@ def _unknown(task_id: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """How the task's own code came to its end: what it gave, or what it raised."""
+    """How the task's own code ended: what it returned, or what it raised."""
 
     value: Any = None
     error: BaseException | None = None
@@ -162,7 +162,7 @@ class _Run:
         return Hooks(self.task, self.request)
 
     async def here(self, soft_time_limit: float | None) -> _End:
-        """Run the task's code in this thread, and never let go of it."""
+        """Run the task's code in this thread; the coroutine never waits."""
         return _end_of(partial(self._complete, soft_time_limit))
 
     async def on_loop(self, soft_time_limit: float | None, in_thread: InThread) -> _End:
@@ -176,20 +176,20 @@ class _Run:
             if not inspect.iscoroutine(end.value):
                 return end
             return _End(await soft_limited(end.value, soft_time_limit))
-        except BaseException as error:  # the border, as in `_end_of`; a cancellation
+        except BaseException as error:  # as in `_end_of`; also a cancellation
             return _End(error=error)
         finally:
-            printed.flush()
+            stdout.flush()
 
     def _call(self, soft_time_limit: float | None) -> Any:
-        said = self.request
+        request = self.request
         with soft_limit(soft_time_limit):
-            self.task.before_start(self.call.envelope.id, said.args, said.kwargs)
+            self.task.before_start(self.call.envelope.id, request.args, request.kwargs)
             if type(self.task).__call__ is Task.__call__:
-                return self.task.run(*said.args, **said.kwargs)
-            # A class of the user's, which puts something around its tasks' code.
-            said.on_its_way = True
-            return self.task(*said.args, **said.kwargs)
+                return self.task.run(*request.args, **request.kwargs)
+            # A class of the user's, whose `__call__` surrounds its tasks' code.
+            request.on_its_way = True
+            return self.task(*request.args, **request.kwargs)
 
     def _complete(self, soft_time_limit: float | None) -> Any:
         value = self._call(soft_time_limit)
@@ -198,7 +198,7 @@ class _Run:
         return value
 
     def report(self, end: _End, seconds: float) -> Report:
-        """Say how it ended; whatever the task raised, it ends here."""
+        """Return the report of the run; whatever the task raised ends here."""
         state, value = "", end.value
         try:
             value = self._value_of(end)
@@ -221,7 +221,7 @@ class _Run:
         return msgspec.structs.replace(report, seconds=seconds)
 
     def report_again(self, value: Any) -> Report:
-        """Say what follows from a success that was kept, and perhaps no more."""
+        """Report again a success that is stored, but perhaps was not followed up."""
         report = self._succeeded(value)
         return msgspec.structs.replace(report, reason="it has succeeded before")
 
@@ -235,26 +235,26 @@ class _Run:
         return end.value
 
     def _succeeded(self, value: Any) -> Report:
-        sequel = self.executor.successors.of_success(self.call, value)
+        follow_up = self.executor.continuations.of_success(self.call, value)
         children = [[[child.id, None], None] for child in self.request.children]
-        children += sequel.children
+        children += follow_up.children
         return Report(
             state=State.SUCCESS,
             stored=self._stored(State.SUCCESS, value, children=children),
-            sends=[*sequel.sends, *self._again()],
-            aftermath=sequel.aftermath,
+            sends=[*follow_up.sends, *self._again()],
+            bookkeeping=follow_up.bookkeeping,
             result=result_text(value),
         )
 
     def _failed(self, error: BaseException) -> Report:
         text = traceback_of(error)
-        sequel = self._after_failure(error, text)
+        follow_up = self._after_failure(error, text)
         self.hooks.failed(error, text)
         return Report(
             state=State.FAILURE,
             stored=self._stored(State.FAILURE, error, text),
-            sends=sequel.sends,
-            aftermath=sequel.aftermath,
+            sends=follow_up.sends,
+            bookkeeping=follow_up.bookkeeping,
             reason=one_line(repr_of(error)),
             exception=one_line(repr_of(error)),
             traceback=text,
@@ -263,8 +263,10 @@ class _Run:
 
     def _after_failure(self, error: BaseException, text: str | None = None) -> FollowUp:
         keep = self._keeps(State.FAILURE)
-        successors = self.executor.successors
-        return successors.of_failure(self.call, State.FAILURE, error, text, keep=keep)
+        continuations = self.executor.continuations
+        return continuations.of_failure(
+            self.call, State.FAILURE, error, text, keep=keep
+        )
 
     def _retried(self, retry: Retry) -> Report:
         children = [[[self.request.id, None], None]]
@@ -283,15 +285,15 @@ class _Run:
     def _rejected(self, error: Reject) -> Report:
         if error.requeue:
             return Report(fate=Fate.REQUEUED, reason=str(error.reason), ends_run=False)
-        sequel = self._after_failure(error)
+        follow_up = self._after_failure(error)
         text = traceback_of(error)
         self.hooks.rejected(error, text)
         return Report(
             fate=Fate.BURIED,
             state=State.FAILURE,
             stored=self._stored(State.FAILURE, error),
-            sends=sequel.sends,
-            aftermath=sequel.aftermath,
+            sends=follow_up.sends,
+            bookkeeping=follow_up.bookkeeping,
             reason=f"rejected: {error.reason}",
             exception=one_line(repr_of(error)),
             traceback=text,
@@ -308,7 +310,7 @@ class _Run:
         text: str | None = None,
         children: Sequence[Any] | None = None,
     ) -> Stored | None:
-        """Give what is to be kept as the run's result, if anything is."""
+        """Return what is to be stored as the run's result, if anything is."""
         executor = self.executor
         if executor.encoding is None or not self._keeps(state):
             return None
@@ -328,7 +330,7 @@ class _Run:
         return executor.encoding.store(meta)
 
     def _again(self) -> list[Outgoing]:
-        """Give the message of the next try, if the task asked for one."""
+        """Return the message of the next try, if the task has asked for one."""
         again = self.request.again
         if again is None:
             return []
@@ -340,21 +342,21 @@ class _Run:
 
 
 _Way: TypeAlias = Callable[[_Run, float | None], Awaitable[_End]]
-"""How to have the task's own code run, within its soft time limit."""
+"""Runs the task's own code, within its soft time limit."""
 
 
 def _end_of(code: Callable[[], Any]) -> _End:
-    """Run a task's own code."""
+    """Run a task's own code; whatever it raises is its end."""
     try:
         return _End(code())
     except BaseException as error:  # the border of foreign code: the task's body
         return _End(error=error)
     finally:
-        printed.flush()
+        stdout.flush()
 
 
 def _due(again: Again, now: Instant) -> Instant | None:
-    """Give the instant of the next try; None for at once. Naive datetimes are UTC."""
+    """Return the instant of the next try; None: at once. Naive datetimes are UTC."""
     if isinstance(again.when, datetime):
         aware = again.when if again.when.tzinfo else again.when.replace(tzinfo=UTC)
         due = instant_of(aware)
@@ -364,7 +366,7 @@ def _due(again: Again, now: Instant) -> Instant | None:
 
 
 def traceback_of(error: BaseException) -> str:
-    """Give the traceback as text, without the frames of ours that it begins with."""
+    """Return the traceback as text, without the frames of beatd that it begins with."""
     frames: TracebackType | None = error.__traceback__
     while frames and frames.tb_frame.f_code.co_filename.startswith(PACKAGE):
         frames = frames.tb_next

@@ -1,4 +1,4 @@
-"""Tells the task's own methods, and whoever is connected, how a run goes."""
+"""The task's own hooks, and receivers of signals, called around a run."""
 
 import logging
 from collections.abc import Callable
@@ -15,24 +15,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Calls the user's code around one run; what it raises is logged."""
+    """Calls the user's hooks around one run; what a hook raises is logged."""
 
     task: Task[..., Any]
     request: Request
 
     def begun(self) -> None:
-        """Tell that the task's code is about to run."""
-        said = self.request
+        """Tell receivers that the task's code is about to run."""
+        request = self.request
         signals.task_prerun.send(
             self.task,
-            task_id=said.id,
+            task_id=request.id,
             task=self.task,
-            args=said.args,
-            kwargs=said.kwargs,
+            args=request.args,
+            kwargs=request.kwargs,
         )
 
     def succeeded(self, value: Any, seconds: float) -> None:
-        """Tell that it gave this value."""
+        """Tell the task and receivers that the run has returned this value."""
         task, call = self.task, self._call
         self._do("on_success", lambda: task.on_success(value, *call))
         signals.task_success.send(task, result=value, runtime=seconds)
@@ -42,7 +42,7 @@ class Hooks:
         )
 
     def failed(self, error: BaseException, text: str) -> None:
-        """Tell that it raised this."""
+        """Tell the task and receivers that the run has failed with this error."""
         task, call = self.task, self._call
         info = ExceptionInfo(error, text)
         self._do("on_failure", lambda: task.on_failure(error, *call, info))
@@ -53,37 +53,37 @@ class Hooks:
         )
 
     def rejected(self, error: BaseException, text: str) -> None:
-        """Tell receivers that its message goes nowhere any more, as of a failure."""
+        """Tell receivers of a rejected message as of a run that has failed."""
         self._send_failure(ExceptionInfo(error, text))
 
     def retried(self, retry: Retry, text: str) -> None:
-        """Tell that it is to be tried again."""
+        """Tell the task and receivers that the run will be tried again."""
         task, call = self.task, self._call
         info = ExceptionInfo(retry, text)
         self._do("on_retry", lambda: task.on_retry(retry.exc or retry, *call, info))
         signals.task_retry.send(task, request=self.request, reason=retry, einfo=info)
 
     def over(self, state: str, value: Any) -> None:
-        """Tell that the run is over, however it ended."""
-        said = self.request
+        """Tell receivers that the run is over, however it ended."""
+        request = self.request
         signals.task_postrun.send(
             self.task,
-            task_id=said.id,
+            task_id=request.id,
             task=self.task,
-            args=said.args,
-            kwargs=said.kwargs,
+            args=request.args,
+            kwargs=request.kwargs,
             retval=value,
             state=state,
         )
 
     def _send_failure(self, info: ExceptionInfo) -> None:
-        said, error = self.request, info.exception
+        request, error = self.request, info.exception
         signals.task_failure.send(
             self.task,
-            task_id=said.id,
+            task_id=request.id,
             exception=error,
-            args=said.args,
-            kwargs=said.kwargs,
+            args=request.args,
+            kwargs=request.kwargs,
             traceback=error.__traceback__,
             einfo=info,
         )

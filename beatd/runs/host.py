@@ -1,4 +1,4 @@
-"""What the worker asks of the application whose tasks it runs."""
+"""The application whose tasks are run, as a port."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,32 +12,32 @@ from beatd.tasks import Registry
 
 
 class Host(Protocol):
-    """The application, as those who run its tasks need it: app.py."""
+    """The application, as what runs its tasks uses it: app/."""
 
     @property
     def settings(self) -> Settings:
-        """Give the settings."""
+        """Return the settings."""
         ...
 
     @property
     def tasks(self) -> Registry:
-        """Give the tasks."""
+        """Return the tasks."""
         ...
 
     def outgoing(
         self, sending: Sending, now: Instant, due: Instant | None = None
     ) -> Outgoing:
-        """Give the message of a call, sent at the one instant, due at the other."""
+        """Return the message of a call that is sent at `now` and due at `due`."""
         ...
 
     def made_ready(self, sends: Sequence[Outgoing]) -> list[Outgoing]:
-        """Give these messages as they are to be sent, with what is to go with them."""
+        """Return these messages as they are sent, and events of them for monitors."""
         ...
 
     def meta_of(self, task_id: str) -> Meta:
-        """Give what is known of a run."""
+        """Return what is known of a run."""
         ...
 
     def store_meta(self, meta: Meta) -> None:
-        """Keep this as a run's result."""
+        """Store this as a run's result."""
         ...

@@ -1,4 +1,4 @@
-"""What a run tells the worker's loop, and what both of them know of results."""
+"""The report of a run to the worker's loop, and what both know of results."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -26,14 +26,14 @@ class Fate(StrEnum):
 
 
 class Bookkeeping(msgspec.Struct, frozen=True, array_like=True):
-    """What else the result backend is to know when a run has ended."""
+    """What the result backend is to store when a run has ended, besides its result."""
 
     stored: list[Stored] = msgspec.field(default_factory=list)
     """Failures of calls that will never be sent."""
     begun: list[Chord] = msgspec.field(default_factory=list)
     """Chords that begin with what is sent."""
     parts: list[Part] = msgspec.field(default_factory=list)
-    """What counts for chords that have begun before."""
+    """Ends that count for chords that have begun before."""
 
     def __bool__(self) -> bool:
         return bool(self.stored or self.begun or self.parts)
@@ -44,21 +44,21 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     fate: Fate = Fate.SETTLED
     state: str = ""
-    """A state of results; empty when the task asked for none to be kept."""
+    """A state of results; empty when the task has asked that none be stored."""
     stored: Stored | None = None
-    """What is to be kept as its result."""
+    """The result to store."""
     sends: list[Outgoing] = msgspec.field(default_factory=list)
     """The retry, callbacks, the next step of a chain."""
-    aftermath: Bookkeeping = msgspec.field(default_factory=Bookkeeping)
+    bookkeeping: Bookkeeping = msgspec.field(default_factory=Bookkeeping)
     reason: str = ""
     """In one line: the exception, or why the message is buried."""
     result: str = ""
-    """The value, as people see it, not all of it if it is large."""
+    """The value as text for people, cut if it is long."""
     exception: str = ""
-    """What was raised, in one line."""
+    """The exception, in one line."""
     traceback: str = ""
     expected: bool = False
-    """Whether the task had announced that exception: it is no news."""
+    """Whether the exception is among those that the task declares in `throws`."""
     seconds: float = 0
     ends_run: bool = True
     """False when the same run goes on with another message."""
@@ -81,7 +81,7 @@ def one_line(text: str) -> str:
 
 
 def result_text(value: object) -> str:
-    """Return a run's value as monitors show it, whatever its class makes of that."""
+    """Return a run's value as monitors show it; never raises."""
     try:
         return bounded_repr(value, LONGEST_RESULT, 3)
     except BaseException as error:  # foreign code: `items`, `__iter__`
@@ -89,7 +89,7 @@ def result_text(value: object) -> str:
 
 
 def limits_of(settings: Settings) -> Limits:
-    """Say what a message may make a worker decode."""
+    """Return the limits of what a worker decodes of a message."""
     return Limits(content_types(settings.accept_content))
 
 
@@ -100,11 +100,11 @@ def option(task: Task[..., Any], name: str, settings: Settings) -> Any:
 
 
 def ignores_result(
-    said: Envelope, task: Task[..., Any] | None, settings: Settings
+    envelope: Envelope, task: Task[..., Any] | None, settings: Settings
 ) -> bool:
-    """Say whether nothing of this run is to be kept: message, task, settings."""
-    if said.ignore_result is not None:
-        return said.ignore_result
+    """Say whether no result of this run is to be stored: message, task, settings."""
+    if envelope.ignore_result is not None:
+        return envelope.ignore_result
     if task is None:
         return settings.task_ignore_result
     return bool(option(task, "ignore_result", settings))
@@ -113,7 +113,7 @@ def ignores_result(
 def keeps(
     state: State, ignored: bool, task: Task[..., Any] | None, settings: Settings
 ) -> bool:
-    """Say whether this state of a run is to be kept."""
+    """Say whether this state of a run is to be stored."""
     if not ignored:
         return True
     if state != State.FAILURE:
@@ -124,7 +124,7 @@ def keeps(
 
 
 def meta_of(
-    said: Envelope,
+    envelope: Envelope,
     state: State,
     result: object,
     settings: Settings,
@@ -135,27 +135,27 @@ def meta_of(
     children: Sequence[Any] = (),
     arguments: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
 ) -> Meta:
-    """Return what is to be kept of a run, in the form of Celery's metas."""
+    """Return what is to be stored of a run, in the form of Celery's metas."""
     ended = state in READY_STATES
     extended: dict[str, Any] = {}
     if settings.result_extended:
         args, kwargs = arguments or (None, None)
         extended = {
-            "name": said.task,
+            "name": envelope.task,
             "args": args,
             "kwargs": kwargs,
             "worker": hostname,
-            "retries": said.retries,
-            "queue": said.routing_key,
+            "retries": envelope.retries,
+            "queue": envelope.routing_key,
         }
     return Meta(
-        said.id,
+        envelope.id,
         state,
         result,
         traceback,
         list(children),
         datetime_of(now, settings.zone) if ended else None,
-        said.group,
-        said.parent_id,
+        envelope.group,
+        envelope.parent_id,
         extended,
     )

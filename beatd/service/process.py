@@ -11,7 +11,7 @@ from beatd.config.loading import Config, load
 from beatd.config.options import Options
 from beatd.config.switches import LOG_LEVEL
 from beatd.errors import BeatdError, ConfigError
-from beatd.runs import stdout as printed
+from beatd.runs import stdout
 from beatd.service import daemon
 from beatd.service.log_setup import Log, dump_stacks_to
 from beatd.service.nodes import path_of
@@ -59,7 +59,7 @@ class Process:
                 logger.critical(words, error, exc_info=fault, extra={"event": "failed"})
             raise
         finally:
-            printed.restore()
+            stdout.restore()
         logger.info("stopped", extra={"event": "stop"})
 
     def begin_log(self, node: str) -> Log:
@@ -71,7 +71,7 @@ class Process:
         level = level_of(settings.worker_redirect_stdouts_level)
         log = self._log_of(node)
         if log.set_up() and settings.worker_redirect_stdouts:
-            printed.redirect(level)
+            stdout.redirect(level)
         return log
 
     def said(self, name: str) -> str | None:

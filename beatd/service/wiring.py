@@ -13,8 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import tzinfo
 from functools import partial
 from pathlib import Path
@@ -22,14 +21,17 @@ from queue import SimpleQueue
 
 from beatd import brokers, pools, results, signals
 from beatd.app import Beatd
-from beatd.background import Outage
 from beatd.brokers.base import Broadcast, Broker
+from beatd.celery_apps.reading import prepare_app, registry_of
+from beatd.celery_apps.results import CeleryChordKeeper, CeleryResults
+from beatd.celery_apps.runner import CeleryRunner
+from beatd.celery_apps.signals import pass_on_beat
 from beatd.clock import SystemClock
 from beatd.config.loading import Config
 from beatd.config.settings import Settings, mask
 from beatd.config.switches import HEARTBEAT_INTERVAL, WORKER_NODE
 from beatd.control.pidbox import Pidbox
-from beatd.errors import ConfigError, MessageError, ResultUnavailable
+from beatd.errors import ConfigError, MessageError
 from beatd.events.event import EventFactory
 from beatd.events.lamport import LamportClock
 from beatd.events.sent import TaskSentEvents
@@ -40,7 +42,8 @@ from beatd.pools.options import PoolOptions
 from beatd.pools.prefork.child import ChildMain
 from beatd.pools.prefork.forkserver import spawned
 from beatd.pools.prefork.forkserver_main import RunChild
-from beatd.results.base import READY_STATES, Keeper, Meta
+from beatd.results.base import Keeper
+from beatd.results.ended import EndedRuns
 from beatd.routing import Queue, Router, worker_direct
 from beatd.runs.builtin import add_builtin_tasks
 from beatd.runs.chords import ChordKeeper, in_a_thread
@@ -53,17 +56,15 @@ from beatd.scheduler.takeover import Takeover
 from beatd.service.nodes import node_name, path_of
 from beatd.tasks import Registry
 from beatd.timetable.timetable import Timetable
-from beatd.worker import celery_app
 from beatd.worker.assembly import assemble
 from beatd.worker.autoscale import Autoscale
-from beatd.worker.celery_app import CeleryChordKeeper, CeleryResults, CeleryRunner
 from beatd.worker.events import WorkerEvents
 from beatd.worker.inbox import Crashed, WorkerEvent
 from beatd.worker.loop import Worker
 from beatd.worker.renewal import Modules, Renewed, describe
 from beatd.worker.reporting import WorkerNode
 from beatd.worker.revoked import StateFile
-from beatd.worker.settle import Follower
+from beatd.worker.settle import EndRecorder
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def scheduler_of(config: Config) -> Scheduler:
     clock = SystemClock()
     app = config.source.app
     if app is not None and not isinstance(app, Beatd):
-        celery_app.pass_on_beat()
+        pass_on_beat()
     file = ScheduleFile(
         Path(settings.beat_schedule_filename),
         namespace=settings.beat_namespace,
@@ -216,7 +217,7 @@ def loaded_app_of(config: Config, choice: WorkerChoice) -> LoadedApp:
         app.import_tasks(choice.include)
         add_builtin_tasks(app.tasks)
     else:
-        celery_app.prepare(app, settings, hostname, choice.include)
+        prepare_app(app, settings, hostname, choice.include)
     return LoadedApp(app, hostname, own_zone)
 
 
@@ -365,7 +366,7 @@ class Runtime:
     tasks: Registry
     runner: AsyncRunner
     results: Keeper | None
-    conductor: Follower
+    conductor: EndRecorder
     initialise: Callable[[], object]
 
 
@@ -376,8 +377,8 @@ def _runtime_of(loaded: LoadedApp, settings: Settings) -> Runtime:
     limits = limits_of(settings)
     executor = executor_for(app, loaded.hostname, limits)
     kept = results.connect(settings) if settings.result_url else None
-    successors = replace(executor.successors, apart=in_a_thread)
-    conductor = ChordKeeper(kept, successors, limits)
+    continuations = replace(executor.continuations, apart=in_a_thread)
+    conductor = ChordKeeper(kept, continuations, limits)
     return Runtime(
         app.tasks, executor, kept, conductor, signals.worker_process_init.send
     )
@@ -388,7 +389,7 @@ def _celery_runtime_of(app: object, hostname: str, settings: Settings) -> Runtim
     runner = CeleryRunner(app, limits, hostname)
     kept = CeleryResults(app) if settings.result_url else None
     conductor = CeleryChordKeeper(app, limits)
-    tasks = celery_app.registry_of(app)
+    tasks = registry_of(app)
     return Runtime(tasks, runner, kept, conductor, runner.initialise)
 
 
@@ -432,48 +433,4 @@ def _ended_by(settings: Settings) -> Callable[[Collection[str]], Collection[str]
     """Let results say which runs ended: foreign workers tell the broker nothing."""
     if settings.result_url is None:
         return lambda task_ids: ()
-    return _Ends(lambda: results.connect(settings)).among
-
-
-@dataclass
-class _Ends:
-    """Which runs ended, by their results; what cannot be known holds nobody else up."""
-
-    connect: Callable[[], Keeper]
-    _backend: Keeper | None = field(default=None, init=False)
-    _away: Outage = field(
-        default_factory=lambda: Outage("cannot ask whether runs have ended", "results")
-    )
-    _unreadable: Outage = field(
-        default_factory=lambda: Outage(
-            "a result cannot be read, its run counts as going on", "results.unreadable"
-        )
-    )
-
-    def among(self, task_ids: Collection[str]) -> Collection[str]:
-        """Return those of these runs that ended."""
-        try:
-            backend = self._backend = self._backend or self.connect()
-            found = self._load(backend, list(task_ids))
-        except (ResultUnavailable, ConfigError) as error:
-            # A backend of Celery's that is not one of ours is no reason to end.
-            self._away.meet(error)
-            return ()
-        self._away.end()
-        return [key for key, meta in found.items() if meta.status in READY_STATES]
-
-    def _load(self, backend: Keeper, task_ids: Sequence[str]) -> dict[str, Meta]:
-        try:
-            found = backend.load(task_ids)
-        except MessageError as error:
-            self._unreadable.meet(error)
-            return self._load_each(backend, task_ids)
-        self._unreadable.end()
-        return found
-
-    def _load_each(self, backend: Keeper, task_ids: Sequence[str]) -> dict[str, Meta]:
-        found: dict[str, Meta] = {}
-        for task_id in task_ids:
-            with suppress(MessageError):
-                found |= backend.load([task_id])
-        return found
+    return EndedRuns(lambda: results.connect(settings)).among

@@ -1,4 +1,4 @@
-"""The run of a task, as those see it who hold its id."""
+"""The run of a task, for clients that have its id."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 class AsyncResult(Generic[R]):
-    """One run, by its task id: built where the task was sent, or anywhere else."""
+    """One run, by its task id; made where the task was sent, or anywhere else."""
 
     def __init__(self, id: str, *, app: Application | None = None) -> None:
         self.id = id
@@ -22,7 +22,7 @@ class AsyncResult(Generic[R]):
 
     @classmethod
     def of(cls, meta: Meta, app: Application) -> "AsyncResult[Any]":
-        """Give a run of which all is known: it has ended, and was perhaps not kept."""
+        """Return a run that has ended, whose result was perhaps not stored."""
         result: AsyncResult[Any] = AsyncResult(meta.task_id, app=app)
         result._ended = meta
         return result
@@ -30,11 +30,11 @@ class AsyncResult(Generic[R]):
     def get(
         self, timeout: float | None = None, propagate: bool = True, **_unused: Any
     ) -> R:
-        """Wait for the run to end and give its value.
+        """Wait for the run to end and return its value.
 
-        A run that failed raises its exception here, unless `propagate` is false.
-        Raises TimeoutError after `timeout` seconds. Celery's other arguments
-        (`interval`, ...) are taken and have no effect: nothing is polled.
+        Raises the exception of a run that failed, unless `propagate` is false, and
+        TimeoutError after `timeout` seconds. Celery's other arguments (`interval`, ...)
+        are accepted and have no effect: nothing is polled.
         """
         if self._ended is None:
             limit = None if timeout is None else span_of(timeout)
@@ -50,10 +50,10 @@ class AsyncResult(Generic[R]):
 
     @property
     def state(self) -> str:
-        """Give the run's state: a `State`, or a word of the task's own.
+        """Return the run's state: a `State`, or a word of the task's own.
 
-        PENDING says that nothing is known yet; EXPIRED that nothing is known of a run
-        which was sent longer ago than results are kept.
+        PENDING says that nothing is known of the run yet; EXPIRED, that it was sent
+        longer ago than results are kept, and nothing is known of it any more.
         """
         return str(self._meta().status)
 
@@ -61,35 +61,35 @@ class AsyncResult(Generic[R]):
 
     @property
     def result(self) -> Any:
-        """Give the value, or the exception, or what the task told on its way."""
+        """Return the value, or the exception, or what `update_state` stored last."""
         return self._meta().result
 
     info = result
 
     @property
     def traceback(self) -> str | None:
-        """Give the traceback of a run that failed, as text."""
+        """Return the traceback of a run that failed, as text."""
         return self._meta().traceback
 
     @property
     def date_done(self) -> datetime | None:
-        """Give the moment in which the run ended."""
+        """Return when the run ended."""
         done = self._meta().date_done
         return datetime.fromisoformat(done) if isinstance(done, str) else done
 
     @property
     def children(self) -> list["AsyncResult[Any]"]:
-        """Give the runs that this run sent."""
+        """Return the runs that this run sent."""
         return [
             AsyncResult(ids[0], app=self._app()) for ids, _ in self._meta().children
         ]
 
     def ready(self) -> bool:
-        """Say whether the run has ended, well or not."""
+        """Say whether the run has ended, in whatever state."""
         return self.state in READY_STATES
 
     def successful(self) -> bool:
-        """Say whether the run has given its value."""
+        """Say whether the run has succeeded."""
         return self.state == State.SUCCESS
 
     def failed(self) -> bool:
@@ -106,14 +106,15 @@ class AsyncResult(Generic[R]):
     ) -> None:
         """Tell all workers not to begin this run any more.
 
-        With `terminate`, and where runs have a process each, it is sent `signal` if it
-        has begun. Celery's other arguments (`wait`, ...) are taken and have no effect.
+        With `terminate`, the process of a run that has begun is sent `signal`, where
+        each run has a process of its own. Celery's other arguments (`wait`, ...) are
+        accepted and have no effect.
         """
         self._app().revoke(self.id, terminate=terminate, signal=signal)
 
     @property
     def task_id(self) -> str:
-        """Give the id, by Celery's other name for it."""
+        """Return the id, by Celery's other name for it."""
         return self.id
 
     def __str__(self) -> str:

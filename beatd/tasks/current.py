@@ -8,7 +8,7 @@ from beatd.results.base import Meta
 
 
 class Application(Protocol):
-    """What tasks and results ask of the application: app.py."""
+    """The application, as tasks and their results use it: app/."""
 
     def adopt(self, task: Any) -> None:
         """Make this Task what the settings want it to be, the first time."""
@@ -21,7 +21,7 @@ class Application(Protocol):
         kwargs: Mapping[str, Any] | None,
         options: Mapping[str, Any],
     ) -> Any:
-        """Queue a call of this Task; give its AsyncResult."""
+        """Queue a call of this Task; return its AsyncResult."""
         ...
 
     def apply_task(
@@ -31,23 +31,23 @@ class Application(Protocol):
         kwargs: Mapping[str, Any] | None,
         options: Mapping[str, Any],
     ) -> Any:
-        """Run a call of this Task here and now; give its AsyncResult."""
+        """Run a call of this Task here and now; return its AsyncResult."""
         ...
 
     def meta_of(self, task_id: str) -> Meta:
-        """Give what is known of a run; PENDING or EXPIRED when nothing is."""
+        """Return what is known of a run; PENDING or EXPIRED when nothing is."""
         ...
 
     def await_meta(self, task_id: str, timeout: Span | None) -> Meta | None:
-        """Give the meta once the run has ended; None after `timeout`."""
+        """Return the meta once the run has ended; None after `timeout`."""
         ...
 
     def store_meta(self, meta: Meta) -> None:
-        """Keep this of a run that goes on."""
+        """Store this of a run that goes on."""
         ...
 
     def forget(self, task_id: str) -> None:
-        """Remove what is known of a run."""
+        """Remove what is stored of a run."""
         ...
 
     def revoke(
@@ -71,12 +71,12 @@ def set_current(app: Application) -> None:
 
 
 def set_default(make: Callable[[], Application]) -> None:
-    """Say how to make an application when one is asked for and there is none."""
+    """Set what makes the application when one is asked for and there is none."""
     _makers[:] = [make]
 
 
 def current_app() -> Application:
-    """Give the application made last; the first call makes one from the config."""
+    """Return the application made last; without one, make one from the config."""
     if not _made:
         set_current(_makers[0]())
     return _made[0]

@@ -39,7 +39,7 @@ from beatd.worker.outcomes import Outcomes
 from beatd.worker.renewal import Modules, Renewal
 from beatd.worker.reporting import TaskReporter, WorkerNode
 from beatd.worker.revoked import Revocations, StateFile, mingle
-from beatd.worker.settle import Follower, Settler, Source
+from beatd.worker.settle import EndRecorder, Settler, Source
 from beatd.worker.sizing import Sizing, capacity_of
 from beatd.worker.stopping import Stopping
 
@@ -56,7 +56,7 @@ def assemble(
     settings: Settings,
     inbox: "SimpleQueue[WorkerEvent]",
     results: Keeper | None,
-    conductor: Follower | None,
+    conductor: EndRecorder | None,
     autoscale: Autoscale | None = None,
     events: WorkerEvents | None = None,
     pidbox: Pidbox | None = None,

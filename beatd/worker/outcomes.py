@@ -125,10 +125,10 @@ class Outcomes:
             self._finish(run, report.stored, [same], over=False)
         elif report.fate is Fate.BURIED or self._is_refused(run, report):
             self._set_aside(
-                run, report.reason, report.stored, report.sends, report.aftermath
+                run, report.reason, report.stored, report.sends, report.bookkeeping
             )
         else:
-            over, end = report.ends_run, report.aftermath
+            over, end = report.ends_run, report.bookkeeping
             self._finish(run, report.stored, report.sends, over=over, end=end)
 
     def timed_out(self, run: InFlight, limit: float) -> None:

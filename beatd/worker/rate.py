@@ -1,4 +1,4 @@
-"""Rate limits: how often the runs of a task may begin, and who waits for its turn."""
+"""Rate limits: how often the runs of a task may begin, and the runs that wait."""
 
 import math
 from collections import deque
@@ -14,7 +14,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def rate_of(limit: str | float | None) -> float:
-    """Give a limit as runs a second: `10/m`, `5/s`, `100/h`, or a number. 0 is none.
+    """Return a limit as runs a second: `10/m`, `5/s`, `100/h`, or a number. 0 is none.
 
     Raises ValueError.
     """
@@ -32,7 +32,7 @@ def rate_of(limit: str | float | None) -> float:
 
 
 def sift(line: deque[T], wanted: Callable[[T], bool]) -> list[T]:
-    """Take these out of a line, whose order stays; give them."""
+    """Remove the wanted items of a line, whose order stays; return them."""
     gone = [item for item in line if wanted(item)]
     if gone:
         left = [item for item in line if not wanted(item)]
@@ -43,7 +43,7 @@ def sift(line: deque[T], wanted: Callable[[T], bool]) -> list[T]:
 
 @dataclass
 class _Line(Generic[T]):
-    """The runs of one task: a bucket with room for one token, and who waits for it."""
+    """The runs of one task: a bucket for one token, and the runs that wait for it."""
 
     pause: float
     """Between two beginnings, in milliseconds; 0: no limit any more."""
@@ -53,7 +53,7 @@ class _Line(Generic[T]):
 
 
 class Turns(Generic[T]):
-    """Who has to wait because of a rate limit, in order, task by task.
+    """The runs that wait because of a rate limit, in order, task by task.
 
     No task waits behind another one. `now` is any clock that only goes forward.
     """
@@ -72,13 +72,13 @@ class Turns(Generic[T]):
         return task in self._lines
 
     def limit(self, task: str, rate: float) -> None:
-        """Let so many runs of the task begin in a second; 0: as many as want to."""
+        """Let so many runs of the task begin in a second; 0: no limit."""
         line = self._lines.setdefault(task, _Line(0))
         line.pause = SECOND / rate if rate else 0
         line.free_at = 0
 
     def must_wait(self, task: str, now: Span) -> bool:
-        """Say whether a run of this task has to stand in line."""
+        """Say whether a run of this task has to wait."""
         line = self._lines[task]
         return bool(line.waiting) or line.free_at > now
 
@@ -88,12 +88,12 @@ class Turns(Generic[T]):
         line.free_at = now + line.pause
 
     def wait(self, task: str, item: T) -> None:
-        """Stand in line, behind those of the same task."""
+        """Add a run to those that wait, behind those of the same task."""
         self._lines[task].waiting.append(item)
         self._number += 1
 
     def next(self, now: Span) -> T | None:
-        """Let one leave whose turn has come; None when nobody's has."""
+        """Remove and return a run that may begin now; None if none may."""
         for line in self._lines.values() if self._number else ():
             if line.waiting and line.free_at <= now:
                 self._number -= 1
@@ -101,12 +101,12 @@ class Turns(Generic[T]):
         return None
 
     def due(self) -> float | None:
-        """Give when the next turn comes; None when nobody waits."""
+        """Return when the next run may begin; None if none waits."""
         lines = self._lines.values() if self._number else ()
         return min((line.free_at for line in lines if line.waiting), default=None)
 
     def take_out(self, wanted: Callable[[T], bool]) -> list[T]:
-        """Let these wait no more; give them."""
+        """Remove the wanted runs from those that wait; return them."""
         lines = self._lines.values()
         gone = [item for line in lines for item in sift(line.waiting, wanted)]
         self._number -= len(gone)

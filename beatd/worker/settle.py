@@ -24,7 +24,7 @@ from beatd.errors import BrokerRefused, BrokerUnavailable, ResultUnavailable
 from beatd.instant import Span
 from beatd.results.base import Keeper, Meta, Stored
 from beatd.results.chords import Joined
-from beatd.runs.chords import Conducted, Failed
+from beatd.runs.chords import Failed, Recorded
 from beatd.runs.report import Bookkeeping
 
 
@@ -74,10 +74,10 @@ class Source(Consumer, Sender, Protocol):
         ...
 
 
-class Follower(Protocol):
-    """Keeps what follows from the ends of runs: conductor.py."""
+class EndRecorder(Protocol):
+    """Keeps what follows from the ends of runs: runs/chords.py."""
 
-    def conduct(self, message: bytes, end: Bookkeeping | Failed) -> Conducted:
+    def record_end(self, message: bytes, end: Bookkeeping | Failed) -> Recorded:
         """Keep what follows from the end of this message's run.
 
         Raises ResultUnavailable: called again with the same, it does no more.
@@ -100,7 +100,7 @@ class Settler:
         settled: Callable[[Sequence[Settlement]], object],
         away: Outage,
         renew: Callable[[], object],
-        conductor: Follower | None = None,
+        conductor: EndRecorder | None = None,
         backoff: Backoff | None = None,
     ) -> None:
         """`renew` tells of a lease that was lost, before it returns.
@@ -153,7 +153,7 @@ class Settler:
         act, end = settlement.act, settlement.end
         if not (self._conductor and end and isinstance(act, Acknowledge | SetAside)):
             return settlement
-        more = self._conductor.conduct(act.delivery.message, end)
+        more = self._conductor.record_end(act.delivery.message, end)
         sends = [*settlement.sends, *more.sends]
         return replace(settlement, sends=sends, joined=more.joined)
 

@@ -70,10 +70,10 @@ def test_a_chord_is_counted_as_celery_counts_it(
     chords.begin_chords([Chord(group, 2)])
     parts = []
     for (_, _, _, *keys), index in ((first, 0), (second, 1)):
-        task_id, said = keys[6:8]
-        value = json.loads(said)[3]
+        task_id, data = keys[6:8]
+        value = json.loads(data)[3]
         parts.append(Part(group, task_id, index, PLAIN.part(task_id, "SUCCESS", value)))
-        assert parts[-1].data.decode() == said
+        assert parts[-1].data.decode() == data
 
     assert join_one(chords, parts[0]) is None
     joined = join_one(chords, parts[1])

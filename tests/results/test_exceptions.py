@@ -140,16 +140,16 @@ def test_no_code_of_a_module_is_run_to_find_a_class(
     assert type(found).__name__ == "E"
 
 
-@pytest.mark.parametrize("said", [["a", "b", "c"], "text", None, {"a": 1}])
+@pytest.mark.parametrize("message", [["a", "b", "c"], "text", None, {"a": 1}])
 def test_arguments_that_a_class_does_not_take_still_give_an_exception(
-    said: object,
+    message: object,
 ) -> None:
     found = exception_of(
-        {"exc_type": "Demanding", "exc_message": said, "exc_module": __name__}
+        {"exc_type": "Demanding", "exc_message": message, "exc_module": __name__}
     )
 
     assert type(found).__name__ == "Demanding"
-    assert found.args == (tuple(said) if isinstance(said, list) else (said,))
+    assert found.args == (tuple(message) if isinstance(message, list) else (message,))
 
 
 @pytest.mark.parametrize("value", [None, [], "text", {}, {"exc_type": 1}])

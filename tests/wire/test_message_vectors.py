@@ -160,10 +160,10 @@ def test_a_message_is_decoded_to_the_call_that_was_made(vector: Vector) -> None:
         assert call.envelope.id == message.id
         assert plain(call.args) == plain(sending.args or [])
         assert plain(call.kwargs) == plain(sending.kwargs or {})
-        said = vector.router().options(sending.task, sending.options)
-        for name, value in said.items():
+        options = vector.router().options(sending.task, sending.options)
+        for name, value in options.items():
             if value is not None:
-                check_option(name, value, call, said)
+                check_option(name, value, call, options)
 
 
 def plain(value: Any) -> Any:
@@ -175,9 +175,9 @@ def plain(value: Any) -> Any:
     return "NaN" if isinstance(value, float) and math.isnan(value) else value
 
 
-def check_option(name: str, value: Any, call: Call, said: Any) -> None:
+def check_option(name: str, value: Any, call: Call, options: Any) -> None:
     envelope = call.envelope
-    overridden = said.get("headers") or {}
+    overridden = options.get("headers") or {}
     match name:
         case "headers":
             expected = {
@@ -208,7 +208,7 @@ def check_option(name: str, value: Any, call: Call, said: Any) -> None:
         case "task_id":
             assert envelope.id == value
         case "stamped_headers":
-            assert envelope.stamps == {stamp: said[stamp] for stamp in value}
+            assert envelope.stamps == {stamp: options[stamp] for stamp in value}
         case (
             "shadow" | "retries" | "ignore_result" | "root_id" | "parent_id"
             | "group_index" | "reply_to" | "priority" | "argsrepr" | "kwargsrepr"
@@ -221,7 +221,7 @@ def check_option(name: str, value: Any, call: Call, said: Any) -> None:
         ):  # fmt: skip
             pass
         case _:
-            assert name in said["stamped_headers"]
+            assert name in options["stamped_headers"]
 
 
 def instant_in_utc(value: Any) -> int:
@@ -330,8 +330,8 @@ def following(vector: Vector, call: Call, recorded: Call) -> Sending:
     envelope = recorded.envelope
     if "retry" in vector.kind:
         return retry_of(call, envelope.eta, options={"ignore_result": False})
-    said = call.envelope
-    parent = {"root_id": said.root_id or said.id, "parent_id": said.id}
+    came = call.envelope
+    parent = {"root_id": came.root_id or came.id, "parent_id": came.id}
     # The worker drew the id of the callback.
     canvas = Canvas(lambda: envelope.id, **parent)
     if "link" in vector.kind:

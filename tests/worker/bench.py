@@ -138,7 +138,7 @@ class Bench:
         limits = limits_of(self.settings)
         execute = executor_for(self.app, name, limits, self.clock)
         self.execute = execute
-        self.conductor = ChordKeeper(self.results, execute.successors, limits)
+        self.conductor = ChordKeeper(self.results, execute.continuations, limits)
         self.pool: Any = pool or ExchangeablePool(Solo(execute, self.inbox.put))
         self.modules = Modules()
         self.lamport = LamportClock()

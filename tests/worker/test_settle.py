@@ -18,7 +18,7 @@ from beatd.brokers.memory import MemoryBroker
 from beatd.errors import BrokerRefused, BrokerUnavailable, ResultUnavailable
 from beatd.results.base import State
 from beatd.results.chords import Joined
-from beatd.runs.chords import Conducted, Failed
+from beatd.runs.chords import Failed, Recorded
 from beatd.runs.report import Bookkeeping
 from beatd.worker.settle import Continue, Settlement, Settler
 from tests.brokers.making import outgoing
@@ -32,11 +32,11 @@ class Hesitant:
     def __init__(self) -> None:
         self.asked: list[bytes] = []
 
-    def conduct(self, message: bytes, end: Bookkeeping | Failed) -> Conducted:
+    def record_end(self, message: bytes, end: Bookkeeping | Failed) -> Recorded:
         self.asked.append(message)
         if len(self.asked) == 2:
             raise ResultUnavailable("nobody answers")
-        return Conducted([outgoing(b"after " + message)], [])
+        return Recorded([outgoing(b"after " + message)], [])
 
     def forget(self, joined: Sequence[Joined]) -> None: ...
 

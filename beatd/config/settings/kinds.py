@@ -112,7 +112,7 @@ def _mapping(value: object) -> dict[Any, Any]:
 
 
 def _annotations(value: object) -> object:
-    """Take what annotations.py can use, which looks at it when there are tasks."""
+    """Take what app/annotations.py can use, which looks at it when there are tasks."""
     for one in value if isinstance(value, list | tuple) else [value]:
         is_table = isinstance(one, Mapping) and all(
             isinstance(row, Mapping) for row in one.values()

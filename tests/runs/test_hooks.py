@@ -26,15 +26,15 @@ class Diary:
 
     def __init__(self) -> None:
         self.entries: list[str] = []
-        self.said: dict[str, dict[str, Any]] = {}
+        self.heard: dict[str, dict[str, Any]] = {}
 
-    def __call__(self, signal: Signal, **said: Any) -> None:
+    def __call__(self, signal: Signal, **heard: Any) -> None:
         self.entries.append(signal.name)
-        self.said[signal.name] = said
+        self.heard[signal.name] = heard
 
-    def note(self, name: str, *said: Any) -> None:
+    def note(self, name: str, *heard: Any) -> None:
         self.entries.append(name)
-        self.said[name] = {"args": said}
+        self.heard[name] = {"args": heard}
 
 
 class Chatty(Task[..., Any]):
@@ -42,20 +42,20 @@ class Chatty(Task[..., Any]):
 
     diary: Diary
 
-    def before_start(self, *said: Any) -> None:
-        self.diary.note("before_start", *said)
+    def before_start(self, *heard: Any) -> None:
+        self.diary.note("before_start", *heard)
 
-    def on_success(self, *said: Any) -> None:
-        self.diary.note("on_success", *said)
+    def on_success(self, *heard: Any) -> None:
+        self.diary.note("on_success", *heard)
 
-    def on_failure(self, *said: Any) -> None:
-        self.diary.note("on_failure", *said)
+    def on_failure(self, *heard: Any) -> None:
+        self.diary.note("on_failure", *heard)
 
-    def on_retry(self, *said: Any) -> None:
-        self.diary.note("on_retry", *said)
+    def on_retry(self, *heard: Any) -> None:
+        self.diary.note("on_retry", *heard)
 
-    def after_return(self, *said: Any) -> None:
-        self.diary.note("after_return", *said)
+    def after_return(self, *heard: Any) -> None:
+        self.diary.note("after_return", *heard)
 
 
 @pytest.fixture
@@ -105,22 +105,22 @@ def test_a_success_is_told_in_order(bench: Bench, diary: Diary) -> None:
         *("task_prerun", "before_start", "code"),
         *("on_success", "task_success", "after_return", "task_postrun"),
     ]
-    said = diary.said
-    assert said["task_prerun"] == {
+    heard = diary.heard
+    assert heard["task_prerun"] == {
         "sender": task,
         "task": task,
         "task_id": sent.id,
         "args": ["it"],
         "kwargs": {},
     }
-    assert said["before_start"] == {"args": (sent.id, ["it"], {})}
-    assert said["on_success"] == {"args": ("did it", sent.id, ["it"], {})}
-    assert said["task_success"]["result"] == "did it"
-    assert said["task_success"]["runtime"] >= 0
-    assert said["after_return"] == {
+    assert heard["before_start"] == {"args": (sent.id, ["it"], {})}
+    assert heard["on_success"] == {"args": ("did it", sent.id, ["it"], {})}
+    assert heard["task_success"]["result"] == "did it"
+    assert heard["task_success"]["runtime"] >= 0
+    assert heard["after_return"] == {
         "args": ("SUCCESS", "did it", sent.id, ["it"], {}, None)
     }
-    assert (said["task_postrun"]["state"], said["task_postrun"]["retval"]) == (
+    assert (heard["task_postrun"]["state"], heard["task_postrun"]["retval"]) == (
         *("SUCCESS", "did it"),
     )
 
@@ -134,19 +134,19 @@ def test_a_failure_is_told_with_its_exception(bench: Bench, diary: Diary) -> Non
         *("task_prerun", "before_start", "code"),
         *("on_failure", "task_failure", "after_return", "task_postrun"),
     ]
-    error, task_id, args, kwargs, info = diary.said["on_failure"]["args"]
+    error, task_id, args, kwargs, info = diary.heard["on_failure"]["args"]
     assert repr(error) == "ValueError('no')"
     assert (task_id, args, kwargs) == (sent.id, ["fail"], {})
     assert info.exception is error
     assert info.type is ValueError
     assert str(info).startswith("Traceback")
     assert str(info).endswith("ValueError: no\n")
-    told = diary.said["task_failure"]
+    told = diary.heard["task_failure"]
     assert (told["exception"], told["einfo"]) == (error, info)
     assert told["traceback"] is error.__traceback__
     assert (told["task_id"], told["args"]) == (sent.id, ["fail"])
-    assert diary.said["after_return"]["args"][:2] == ("FAILURE", error)
-    assert diary.said["task_postrun"]["state"] == "FAILURE"
+    assert diary.heard["after_return"]["args"][:2] == ("FAILURE", error)
+    assert diary.heard["task_postrun"]["state"] == "FAILURE"
 
 
 def test_a_retry_is_told_and_then_its_success(bench: Bench, diary: Diary) -> None:
@@ -160,10 +160,10 @@ def test_a_retry_is_told_and_then_its_success(bench: Bench, diary: Diary) -> Non
         *("task_prerun", "before_start", "code"),
         *("on_success", "task_success", "after_return", "task_postrun"),
     ]
-    error, task_id, *_ = diary.said["on_retry"]["args"]
+    error, task_id, *_ = diary.heard["on_retry"]["args"]
     assert (repr(error), task_id) == ("OSError('busy')", sent.id)
-    assert repr(diary.said["task_retry"]["reason"].exc) == "OSError('busy')"
-    assert diary.said["task_retry"]["request"].id == sent.id
+    assert repr(diary.heard["task_retry"]["reason"].exc) == "OSError('busy')"
+    assert diary.heard["task_retry"]["request"].id == sent.id
 
 
 def test_a_run_that_decides_itself_is_only_over(bench: Bench, diary: Diary) -> None:
@@ -172,7 +172,7 @@ def test_a_run_that_decides_itself_is_only_over(bench: Bench, diary: Diary) -> N
     bench.run()
 
     assert diary.entries == ["task_prerun", "before_start", "code", "task_postrun"]
-    assert diary.said["task_postrun"]["state"] == "IGNORED"
+    assert diary.heard["task_postrun"]["state"] == "IGNORED"
 
 
 def test_a_run_that_refuses_its_message_is_a_failure_to_receivers(
@@ -183,8 +183,8 @@ def test_a_run_that_refuses_its_message_is_a_failure_to_receivers(
     bench.run()
 
     assert diary.entries[3:] == ["task_failure", "task_postrun"]
-    assert diary.said["task_postrun"]["state"] == "REJECTED"
-    assert isinstance(diary.said["task_failure"]["exception"], Reject)
+    assert diary.heard["task_postrun"]["state"] == "REJECTED"
+    assert isinstance(diary.heard["task_failure"]["exception"], Reject)
 
 
 @pytest.mark.parametrize(
@@ -208,11 +208,11 @@ def test_a_failure_that_its_process_cannot_tell_is_told_by_the_worker(
     bench.run()
 
     assert diary.entries == ["on_failure", "task_failure", "after_return"]
-    said = diary.said["task_failure"]
-    assert (said["sender"], said["task_id"], said["args"]) == (task, sent.id, ["it"])
-    assert repr(said["exception"]).startswith(shown)
-    assert said["einfo"].exception is said["exception"]
-    assert diary.said["on_failure"]["args"][:2] == (said["exception"], sent.id)
+    heard = diary.heard["task_failure"]
+    assert (heard["sender"], heard["task_id"], heard["args"]) == (task, sent.id, ["it"])
+    assert repr(heard["exception"]).startswith(shown)
+    assert heard["einfo"].exception is heard["exception"]
+    assert diary.heard["on_failure"]["args"][:2] == (heard["exception"], sent.id)
 
 
 def test_a_failure_is_told_once_though_it_was_to_be_kept_again(
@@ -245,8 +245,8 @@ def test_messages_are_told_of_by_the_worker(bench: Bench) -> None:
     for signal in told:
         signal.disconnect(diary)
 
-    received, nobody, garbage = (diary.said[signal.name] for signal in told)
-    assert {said["sender"].hostname for said in (received, nobody, garbage)} == {
+    received, nobody, garbage = (diary.heard[signal.name] for signal in told)
+    assert {heard["sender"].hostname for heard in (received, nobody, garbage)} == {
         "celery@here"
     }
     assert (received["request"].id, received["request"].name) == (known.id, "proj.work")
@@ -319,10 +319,14 @@ def test_what_expires_is_told_by_the_worker(bench: Bench, diary: Diary) -> None:
     bench.run()
 
     assert diary.entries == ["task_revoked"]
-    said = diary.said["task_revoked"]
-    assert (said["terminated"], said["signum"], said["expired"]) == (False, None, True)
-    assert said["request"].id == sent.id
-    assert said["sender"] is task
+    heard = diary.heard["task_revoked"]
+    assert (heard["terminated"], heard["signum"], heard["expired"]) == (
+        False,
+        None,
+        True,
+    )
+    assert heard["request"].id == sent.id
+    assert heard["sender"] is task
 
 
 def test_what_is_revoked_is_told_by_the_worker(bench: Bench, diary: Diary) -> None:
@@ -333,7 +337,7 @@ def test_what_is_revoked_is_told_by_the_worker(bench: Bench, diary: Diary) -> No
     bench.run()
 
     assert diary.entries == ["task_revoked"]
-    assert diary.said["task_revoked"]["expired"] is False
+    assert diary.heard["task_revoked"]["expired"] is False
 
 
 def test_a_call_of_the_tasks_own_class_is_around_its_code(bench: Bench) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from beatd import AsyncResult, Beatd
-from beatd.app.runs import Runs
+from beatd.app.client_results import ClientResults
 from beatd.config.settings import Settings
 from beatd.errors import ResultUnavailable
 from beatd.instant import SECOND, Span
@@ -47,7 +47,9 @@ class Desk:
         self.clock = FakeClock()
         self.rests: list[float] = []
         chosen = Settings(result_backend="redis://nowhere", **settings)
-        self.runs = Runs(chosen, lambda: self.results, self.clock, self._rest)
+        self.client = ClientResults(
+            chosen, lambda: self.results, self.clock, self._rest
+        )
 
     def _rest(self, seconds: float) -> None:
         self.rests.append(seconds)
@@ -61,7 +63,7 @@ def test_a_client_hears_at_once_that_nobody_answers() -> None:
     desk = Desk(away=1)
 
     with pytest.raises(ResultUnavailable):
-        desk.runs.load("done")
+        desk.client.load("done")
     assert desk.rests == []
 
 
@@ -70,7 +72,7 @@ def test_a_client_asks_again_if_it_is_told_to(method: str) -> None:
     desk = Desk(away=3, result_backend_always_retry=True)
     arguments: dict[str, tuple[Any, ...]] = {"wait": ("done", None), "store": (DONE,)}
 
-    getattr(desk.runs, method)(*arguments.get(method, ("done",)))
+    getattr(desk.client, method)(*arguments.get(method, ("done",)))
 
     assert len(desk.rests) == 3
 
@@ -79,7 +81,7 @@ def test_it_asks_no_more_often_than_it_is_told_to() -> None:
     desk = Desk(99, result_backend_always_retry=True, result_backend_max_retries=4)
 
     with pytest.raises(ResultUnavailable):
-        desk.runs.load("done")
+        desk.client.load("done")
     assert desk.results.asked == 5
 
 
@@ -90,7 +92,7 @@ def test_its_rests_grow_up_to_a_bound() -> None:
         result_backend_base_sleep_between_retries_ms=100,
         result_backend_max_sleep_between_retries_ms=800,
     )
-    desk.runs.load("done")
+    desk.client.load("done")
 
     for rest, longest in zip(desk.rests, [0.2, 0.4, *[0.8] * 198], strict=True):
         assert 0 <= rest <= longest
@@ -101,7 +103,7 @@ def test_it_waits_no_longer_than_its_caller_wants() -> None:
     desk = Desk(away=float("inf"), result_backend_always_retry=True)
 
     with pytest.raises(ResultUnavailable):
-        desk.runs.wait("done", 5 * SECOND)
+        desk.client.wait("done", 5 * SECOND)
     assert desk.clock.now() - NOON == 5 * SECOND
 
 
@@ -123,7 +125,7 @@ def test_so_many_values_are_remembered(limit: int, asked: int) -> None:
 
     for _ in range(3):
         for task_id, value in (("done", 5), ("also", 6)):
-            found = desk.runs.load(task_id)
+            found = desk.client.load(task_id)
             assert found is not None
             assert found.result == value
 
@@ -134,31 +136,31 @@ def test_what_was_asked_for_last_is_remembered_longest() -> None:
     desk = Desk(result_cache_max=2)
     desk.results.store([Meta("third", State.SUCCESS)])
     for task_id in ("done", "also", "done", "third"):
-        desk.runs.load(task_id)
+        desk.client.load(task_id)
     desk.results.asked = 0
 
-    desk.runs.load("done")
+    desk.client.load("done")
     assert desk.results.asked == 0
-    desk.runs.load("also")
+    desk.client.load("also")
     assert desk.results.asked == 1
 
 
 def test_only_what_is_final_is_remembered() -> None:
     desk = Desk(result_cache_max=0)
     desk.results.store([Meta("run", State.FAILURE, ValueError("no"))])
-    desk.runs.wait("run", None)
+    desk.client.wait("run", None)
     desk.results.store([Meta("run", State.SUCCESS, 7)])
 
-    assert desk.runs.wait("run", None) == Meta("run", State.SUCCESS, 7)
+    assert desk.client.wait("run", None) == Meta("run", State.SUCCESS, 7)
 
 
 def test_what_is_forgotten_is_not_remembered_either() -> None:
     desk = Desk(result_cache_max=0)
-    desk.runs.wait("done", None)
+    desk.client.wait("done", None)
 
-    desk.runs.forget("done")
+    desk.client.forget("done")
 
-    assert desk.runs.load("done") is None
+    assert desk.client.load("done") is None
 
 
 # Tracebacks
@@ -232,4 +234,4 @@ def test_a_wait_needs_no_answer_in_time() -> None:
     desk = Desk()
     nothing: Span = 0
 
-    assert desk.runs.wait("nobody", nothing) is None
+    assert desk.client.wait("nobody", nothing) is None

@@ -40,7 +40,7 @@ class Desk:
         self.app: Beatd = self._bench.app
 
     def run(self, task: Task[..., Any], *args: Any, soft: float | None = None) -> Any:
-        """Give the report of one call, and what was kept as its result."""
+        """Return the report of one call, and what was stored as its result."""
         task.apply_async(args)
         broker, settings = self._bench.broker, self._bench.settings
         broker.join("desk", 1000)

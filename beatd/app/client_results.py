@@ -1,4 +1,4 @@
-"""What a client sees of runs: asked for again, remembered, with their tracebacks."""
+"""Results of runs for clients: asked for again, cached, with their tracebacks."""
 
 import random
 import threading
@@ -19,10 +19,10 @@ DOUBLINGS = 32
 """Far beyond every longest pause; more would only make huge numbers."""
 
 
-class Runs:
-    """The result backend, as the settings have clients use it; open to all threads.
+class ClientResults:
+    """The result backend, as the settings have clients use it; for all threads.
 
-    `backend` gives it, connected. `rest` waits for so many seconds.
+    `backend` returns it, connected. `rest` waits for a number of seconds.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Runs:
         self._known = _Known(settings.result_cache_max)
 
     def load(self, task_id: str) -> Meta | None:
-        """Give what is known of a run, if anything is."""
+        """Return what is known of a run, if anything is."""
         known = self._known.get(task_id)
         if known is not None:
             return known
@@ -47,7 +47,7 @@ class Runs:
         return self._seen(found.get(task_id))
 
     def wait(self, task_id: str, timeout: Span | None) -> Meta | None:
-        """Give what is known of a run once it has ended; None after `timeout`."""
+        """Return what is known of a run once it has ended; None after `timeout`."""
         known = self._known.get(task_id)
         if known is not None:
             return known
@@ -60,16 +60,16 @@ class Runs:
         return self._seen(self._ask(wait, end))
 
     def store(self, meta: Meta) -> None:
-        """Keep this of a run."""
+        """Store this of a run."""
         self._ask(lambda backend: backend.store([meta]))
 
     def forget(self, task_id: str) -> None:
-        """Remove what is known of a run."""
+        """Remove what is stored of a run."""
         self._known.forget(task_id)
         self._ask(lambda backend: backend.forget(task_id))
 
     def explained(self, meta: Meta) -> Meta:
-        """Have what the run raised bring its traceback, if that is asked for."""
+        """Attach the traceback to the run's exception, if the settings ask for that."""
         if self._settings.task_remote_tracebacks:
             with_traceback(meta.result, meta.traceback)
         return meta
@@ -82,7 +82,7 @@ class Runs:
         return self.explained(meta)
 
     def _ask(self, request: Callable[[ResultBackend], T], end: Span | None = None) -> T:
-        """Ask the backend, and again as the settings say, until it is `end`."""
+        """Ask the backend, and again as the settings say, until `end`."""
         pauses = self._pauses()
         while True:
             try:
@@ -95,7 +95,7 @@ class Runs:
                 self._rest(pause if left is None else min(pause, left / SECOND))
 
     def _pauses(self) -> Iterator[float]:
-        """Give the seconds before each further try, drawn as Celery draws them."""
+        """Return the seconds before each further try, drawn as Celery draws them."""
         settings = self._settings
         if not settings.result_backend_always_retry or settings.result_url is None:
             return
@@ -111,7 +111,7 @@ class Runs:
 
 
 class _Known:
-    """The metas that were seen last: `limit` of them, with 0 all, with -1 none."""
+    """The metas that were seen last: `limit` of them; 0: all, -1: none."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -75,7 +75,7 @@ class Kitchen:
         meta = self.bench.results.metas[task_id]
         return meta.status, str(meta.result)
 
-    def conductor(self) -> ChordKeeper:
+    def chord_keeper(self) -> ChordKeeper:
         return self.bench.conductor
 
 
@@ -129,13 +129,13 @@ def test_what_is_kept_again_gives_the_same_body(kitchen: Kitchen) -> None:
     job = Job("token", delivery.message, 1, None, None)
     report = read_report(kitchen.bench.execute(job))
 
-    first = kitchen.conductor().conduct(delivery.message, report.aftermath)
-    again = kitchen.conductor().conduct(delivery.message, report.aftermath)
+    first = kitchen.chord_keeper().record_end(delivery.message, report.bookkeeping)
+    again = kitchen.chord_keeper().record_end(delivery.message, report.bookkeeping)
 
     ids = [read_envelope(one.sends[0].message).id for one in (first, again)]
     assert ids == ["body", "body"]
-    kitchen.conductor().forget(first.joined)
-    over = kitchen.conductor().conduct(delivery.message, report.aftermath)
+    kitchen.chord_keeper().forget(first.joined)
+    over = kitchen.chord_keeper().record_end(delivery.message, report.bookkeeping)
     assert (over.sends, over.joined) == ([], [])
 
 
@@ -392,8 +392,8 @@ def test_a_backend_without_chords_says_so(tmp_path: Path) -> None:
         kitchen.bench.execute(Job("token", delivery.message, 1, None, None))
     )
 
-    replace(kitchen.conductor(), results=backend).conduct(
-        delivery.message, report.aftermath
+    replace(kitchen.chord_keeper(), results=backend).record_end(
+        delivery.message, report.bookkeeping
     )
 
     body = backend.load(["body"])["body"]
@@ -412,7 +412,7 @@ def test_a_body_that_may_have_killed_its_process_is_not_decoded_again(
     delivery = take(kitchen)
     end = Failed(State.FAILURE, TimeLimitExceeded(1), keep=True)
 
-    done = kitchen.conductor().conduct(delivery.message, end)
+    done = kitchen.chord_keeper().record_end(delivery.message, end)
 
     assert (done.sends, done.joined) == ([], [])
     assert [one.__dict__["event"] for one in caplog.records] == ["task.unfollowed"]

@@ -1,0 +1,99 @@
+"""Calls as messages, sent to the broker."""
+
+import secrets
+import threading
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from beatd.app.connections import Connections
+from beatd.app.publishing import after_publish, before_publish, pauses
+from beatd.brokers.base import Outgoing
+from beatd.errors import BrokerUnavailable
+from beatd.events.sent import sent_with_events
+from beatd.ids import call_id
+from beatd.instant import Instant
+from beatd.message import Sending, template
+
+
+@dataclass(frozen=True, slots=True)
+class CallSender:
+    """Makes messages of calls and sends them, through the connections of a process."""
+
+    connections: Connections
+
+    def message(
+        self,
+        sending: Sending,
+        task_id: str,
+        now: Instant,
+        due: Instant | None = None,
+        *,
+        registered: bool,
+    ) -> Outgoing:
+        """Return the message of a call that is sent at `now` and due at `due`.
+
+        `registered` says whether the task is known here.
+        """
+        name, args, kwargs, options = sending
+        router = self.connections.router
+        options = router.options(name, options, args, kwargs)
+        route = router.route(name, options, args, kwargs)
+        made = template(
+            self.connections.format,
+            route,
+            name,
+            args,
+            kwargs,
+            options,
+            registered=registered,
+        )
+        message = made.complete(id=task_id, tag=str(uuid.uuid4()), now=now)
+        return Outgoing(route, message, due)
+
+    def made_ready(
+        self, sends: Sequence[Outgoing], policy: dict[str, Any] | None = None
+    ) -> list[Outgoing]:
+        """Return these messages as they are sent, and events of them for monitors.
+
+        Receivers of `before_task_publish` may change the messages, and `policy`.
+        """
+        connections = self.connections
+        if policy is None:
+            policy = dict(connections.settings.task_publish_retry_policy)
+        ready = [before_publish(one, connections.router, policy) for one in sends]
+        factory = connections.event_factory if ready else None
+        return sent_with_events(factory, ready) if factory else ready
+
+    def send(self, message: Outgoing, options: Mapping[str, Any]) -> None:
+        """Send the message of a call; `options` of the call say how often to try.
+
+        Raises BrokerUnavailable when all tries have failed.
+        """
+        self.connections.declare(options)
+        settings = self.connections.settings
+        policy = {
+            **settings.task_publish_retry_policy,
+            **(options.get("retry_policy") or {}),
+        }
+        again = options.get("retry", settings.task_publish_retry)
+        ready = self.made_ready([message], policy)
+        self._publish(ready, pauses(policy) if again else ())
+        after_publish(ready[0])
+
+    def _publish(self, sends: Sequence[Outgoing], pauses: Iterable[float]) -> None:
+        """Send, and try again after each of these pauses."""
+        for pause in pauses:
+            try:
+                self.connections.broker.send(sends)
+            except BrokerUnavailable:
+                threading.Event().wait(pause)
+            else:
+                return
+        self.connections.broker.send(sends)
+
+
+def new_id(now: Instant) -> str:
+    """Return the id of a call that is made at this instant."""
+    return call_id(now, secrets.token_bytes(10))

@@ -1,0 +1,149 @@
+"""What the worker's loop itself finds out of runs, kept and followed by Celery."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from beatd.celery_apps.runner import request_of
+from beatd.errors import ResultUnavailable
+from beatd.message import Call, Limits
+from beatd.results.base import Meta, State, Stored
+from beatd.results.chords import Joined
+from beatd.results.exceptions import form_of, repr_of
+from beatd.runs.chords import Failed, Recorded, call_of
+from beatd.runs.report import Bookkeeping, one_line
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CeleryResults:
+    """Keeps results of runs that the loop ends, where Celery keeps all others."""
+
+    app: Any
+
+    def store(self, metas: Sequence[Meta | Stored]) -> None:
+        """Store these results, in order. Raises ResultUnavailable."""
+        for meta in metas:
+            assert isinstance(meta, Meta)  # a report of the runner has nothing to store
+            try:
+                self._store(meta)
+            except Exception as error:  # each of Celery's backends has its own
+                raise ResultUnavailable(one_line(repr_of(error))) from error
+
+    def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        """Return what is known of runs, by id; an unknown run is left out.
+
+        Raises ResultUnavailable.
+        """
+        try:
+            found = {one: self.app.backend.get_task_meta(one) for one in task_ids}
+        except Exception as error:  # as in `store`
+            raise ResultUnavailable(one_line(repr_of(error))) from error
+        return {
+            task_id: Meta(task_id, meta["status"], meta.get("result"))
+            for task_id, meta in found.items()
+            if meta["status"] != State.PENDING
+        }
+
+    def _store(self, meta: Meta) -> None:
+        from celery.app.task import Context
+
+        extended = meta.extended
+        request = Context(
+            id=meta.task_id,
+            group=meta.group_id,
+            parent_id=meta.parent_id,
+            task=extended.get("name"),
+            retries=extended.get("retries"),
+            hostname=extended.get("worker"),
+            delivery_info={"routing_key": extended.get("queue")},
+        )
+        result = meta.result
+        if isinstance(result, BaseException):
+            result = _as_celerys(result)
+        self.app.backend.store_result(
+            meta.task_id, result, meta.status, meta.traceback, request=request
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CeleryChordKeeper:
+    """Has Celery follow the runs that failed outside of its tracer, or never began."""
+
+    app: Any
+    limits: Limits
+
+    def record_end(self, message: bytes, end: Bookkeeping | Failed) -> Recorded:
+        """Have errbacks called, and chords counted, by the result backend's own code.
+
+        The backend tries again by itself for a while; what it then raises is logged,
+        for there are errors that never go away.
+        """
+        call = call_of(message, self.limits) if isinstance(end, Failed) else None
+        if isinstance(end, Failed) and call:
+            try:
+                self._follow(call, end)
+            except Exception:  # each backend has its own, and errbacks are the user's
+                words = "Celery could not tell those who wait for %s"
+                task_id = one_line(call.envelope.id)
+                logger.exception(words, task_id, extra={"event": "task.unfollowed"})
+        return Recorded([], [])
+
+    def forget(self, joined: Sequence[Joined]) -> None:
+        """Do nothing: Celery counts its chords, and forgets them."""
+
+    def _follow(self, call: Call, end: Failed) -> None:
+        from celery.app.task import Context
+
+        backend, task_id = self.app.backend, call.envelope.id
+        fields = request_of(call, "", again=False)
+        request = Context(fields, args=call.args, kwargs=call.kwargs)
+        if end.state == State.REVOKED:
+            why = str(end.error)
+            backend.mark_as_revoked(task_id, why, request=request, store_result=False)
+        else:
+            error = _as_celerys(end.error)
+            # The later steps of its chain fail with this run.
+            backend.mark_as_failure(
+                task_id, error, request=request, store_result=end.keep
+            )
+            if task := self.app.tasks.get(call.envelope.task):
+                _tell_failed(task, call, error)
+
+
+def _tell_failed(task: Any, call: Call, error: BaseException) -> None:
+    """Call the hooks and receivers that Celery's worker calls when it ends a run.
+
+    Or when the process of a run died.
+    """
+    from billiard.einfo import ExceptionInfo
+    from celery import signals as theirs
+    from celery.exceptions import TimeLimitExceeded
+
+    args, kwargs, task_id = call.args, call.kwargs, call.envelope.id
+    try:
+        raise error
+    except BaseException:
+        info = ExceptionInfo()
+    if isinstance(error, TimeLimitExceeded):
+        task.on_failure(error, task_id, args, kwargs, info)
+        task.after_return(State.FAILURE, error, task_id, args, kwargs, info)
+    theirs.task_failure.send(
+        sender=task,
+        task_id=task_id,
+        exception=error,
+        args=args,
+        kwargs=kwargs,
+        traceback=info.traceback,
+        einfo=info,
+    )
+
+
+def _as_celerys(error: BaseException) -> Any:
+    """Return an exception of the loop's as one of the class that Celery has for it."""
+    form = form_of(error, lambda _: True)
+    kind = getattr(import_module(form["exc_module"]), form["exc_type"])
+    return kind(*form["exc_message"])

@@ -1,0 +1,227 @@
+"""Runs of a Celery app's tasks, by Celery's own tracer."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial, wraps
+from multiprocessing import util
+from typing import Any
+
+import msgspec
+
+from beatd import greenlets
+from beatd.clock import Clock, SystemClock
+from beatd.errors import MessageError
+from beatd.instant import SECOND
+from beatd.message import Call, Limits, read_body, read_envelope
+from beatd.pools.base import InThread, Job
+from beatd.pools.limits import soft_limit
+from beatd.pools.prefork import places
+from beatd.results.base import State
+from beatd.results.exceptions import repr_of
+from beatd.runs import stdout
+from beatd.runs.report import Fate, Report, one_line, pack_report
+
+logger = logging.getLogger(__name__)
+
+_soft_time_limit: ContextVar[float | None] = ContextVar("soft", default=None)
+"""Soft time limit of the task whose code is about to begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class CeleryRunner:
+    """Runs the jobs of a pool through Celery's tracer; never raises."""
+
+    app: Any
+    limits: Limits
+    hostname: str
+    clock: Clock = field(default_factory=SystemClock)
+    made_in: int = field(default_factory=os.getpid)
+    """The process in which the runner was made."""
+
+    def initialise(self) -> None:
+        """Do what Celery does in a process before its first task."""
+        from billiard.process import current_process
+        from celery import signals as theirs
+        from celery._state import _set_task_join_will_block
+        from celery.app.trace import build_tracer
+        from celery.exceptions import SoftTimeLimitExceeded
+
+        if place := places.here():
+            # By this number tasks choose one of several devices, Celery names files.
+            current_process().index = place - 1
+        if os.getpid() != self.made_in:
+            # For kombu: connections that were made before the fork belong to another
+            # process, and the pool's forks are not multiprocessing's.
+            util._run_after_forkers()  # type: ignore[attr-defined] # nothing public
+        # A task that waits for others holds a place of the pool that these may need:
+        # Celery refuses that, except in greenlets.
+        _set_task_join_will_block(not greenlets.patched())
+        self.app.loader.init_worker_process()
+        for name, task in self.app.tasks.items():
+            task.run = _limited(task.run, SoftTimeLimitExceeded)
+            # A tracer holds the process that it was made in.
+            task.__trace__ = build_tracer(
+                name, task, self.app.loader, self.hostname, app=self.app
+            )
+        theirs.worker_process_init.send(sender=self.hostname)
+
+    def __call__(self, job: Job) -> bytes:
+        """Run a job in this thread."""
+        try:
+            return pack_report(self._report(job))
+        except BaseException as error:
+            # The task did not do this, and another try is not known to be harmless.
+            logger.exception("cannot run a message", extra={"event": "task.broken"})
+            reason = f"Celery could not run it: {one_line(repr_of(error))}"
+            return pack_report(Report(fate=Fate.BURIED, reason=reason))
+
+    async def run(self, job: Job, in_thread: InThread) -> bytes:
+        """Run a job in a thread: Celery has no coroutines."""
+        return await in_thread(partial(self, job))
+
+    def _report(self, job: Job) -> Report:
+        try:
+            call = read_body(read_envelope(job.message, self.limits), self.limits)
+        except MessageError as error:
+            return Report(fate=Fate.BURIED, reason=str(error))
+        _soft_time_limit.set(job.soft_time_limit)
+        began = self.clock.elapsed()
+        report = self._trace(
+            call, request_of(call, self.hostname, again=job.deliveries > 1)
+        )
+        seconds = (self.clock.elapsed() - began) / SECOND
+        return msgspec.structs.replace(report, seconds=seconds)
+
+    def _trace(self, call: Call, request: Mapping[str, Any]) -> Report:
+        from celery.app.trace import trace_task
+        from celery.exceptions import Reject
+
+        task = self.app.tasks[call.envelope.task]
+        try:
+            value, info, _, shown = trace_task(
+                task, call.envelope.id, call.args, call.kwargs, request
+            )
+        except Reject as error:
+            return _rejected(error)
+        except BaseException as error:  # for which Celery would have the process end
+            return _ended_by(task, call, request, error)
+        if info is None:
+            return Report(state=State.SUCCESS, result=shown or "")
+        return _report_of(task, info, value)
+
+
+def request_of(call: Call, hostname: str, *, again: bool) -> dict[str, Any]:
+    """Return the request that Celery's worker would make of the message."""
+    envelope = call.envelope
+    # What the task itself decides is no part of the request.
+    ignored = envelope.ignore_result
+    known = {} if ignored is None else {"ignore_result": ignored}
+    return {
+        **envelope.custom_headers,
+        "lang": "py",
+        "task": envelope.task,
+        "id": envelope.id,
+        "shadow": envelope.shadow,
+        "eta": envelope.eta_text,
+        "expires": envelope.expires_text,
+        "group": envelope.group,
+        "group_index": envelope.group_index,
+        "retries": envelope.retries,
+        "timelimit": [envelope.time_limit, envelope.soft_time_limit],
+        "root_id": envelope.root_id,
+        "parent_id": envelope.parent_id,
+        "argsrepr": envelope.argsrepr,
+        "kwargsrepr": envelope.kwargsrepr,
+        "origin": envelope.origin,
+        "replaced_task_nesting": envelope.replaced_task_nesting,
+        "stamped_headers": envelope.stamped_headers,
+        "stamps": envelope.stamps,
+        **known,
+        "reply_to": envelope.reply_to,
+        "correlation_id": envelope.correlation_id,
+        "delivery_info": {
+            "exchange": envelope.exchange,
+            "routing_key": envelope.routing_key,
+            "priority": envelope.priority,
+            "redelivered": envelope.redelivered or again,
+        },
+        "hostname": hostname,
+        "is_eager": False,
+        "callbacks": call.callbacks,
+        "errbacks": call.errbacks,
+        "chain": call.chain,
+        "chord": call.chord,
+    }
+
+
+def _limited(run: Callable[..., Any], error: type[BaseException]) -> Callable[..., Any]:
+    """Put a task's own code under its soft time limit, not Celery's code around it."""
+
+    @wraps(run)
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        seconds = _soft_time_limit.get()
+        # Tasks that this task calls as functions run within its limit.
+        _soft_time_limit.set(None)
+        try:
+            with soft_limit(seconds, error):
+                return run(*args, **kwargs)
+        finally:
+            stdout.flush()
+
+    return limited
+
+
+def _ended_by(
+    task: Any, call: Call, request: Mapping[str, Any], error: BaseException
+) -> Report:
+    """Have the run fail: of SystemExit the run ends, not the worker."""
+    from celery.app.task import Context
+    from celery.app.trace import TraceInfo
+    from celery.exceptions import WorkerLostError
+
+    lost = WorkerLostError(f"the task raised {one_line(repr_of(error))}")
+    context = Context(
+        request, args=call.args, kwargs=call.kwargs, called_directly=False
+    )
+    try:
+        raise lost from error
+    except WorkerLostError:
+        info = TraceInfo(State.FAILURE, lost)
+        return _report_of(task, info, info.handle_error_state(task, context))
+
+
+def _report_of(task: Any, info: Any, raised: Any) -> Report:
+    """Report a run that did not succeed; its result is kept, its signals are sent."""
+    error = info.retval
+    shown = one_line(repr_of(error))
+    if info.state == "REJECTED":
+        return _rejected(error)
+    if info.state == "IGNORED":
+        return Report(reason=shown)
+    if info.state == State.RETRY:
+        return Report(
+            state=State.RETRY,
+            reason=one_line(str(error)),
+            exception=shown,
+            traceback=raised.traceback,
+            ends_run=False,
+        )
+    return Report(
+        # Nobody knows whether a fault of Celery's own goes away by itself.
+        fate=Fate.BURIED if raised.internal else Fate.SETTLED,
+        state=State.FAILURE,
+        reason=f"Celery could not run it: {shown}" if raised.internal else shown,
+        exception=shown,
+        traceback=raised.traceback,
+        expected=isinstance(error, task.throws or ()),
+    )
+
+
+def _rejected(error: Any) -> Report:
+    reason = one_line(str(error.reason))
+    if error.requeue:
+        return Report(fate=Fate.REQUEUED, reason=reason, ends_run=False)
+    return Report(fate=Fate.BURIED, reason=f"rejected: {reason}")

@@ -1,0 +1,71 @@
+"""Signals of ours, sent to the receivers of Celery's signals."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from beatd import signals
+from beatd.message import Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """Stands for Celery's worker in Celery's signals, as far as Django's fixup asks."""
+
+    app: Any
+    hostname: str
+    pool_cls: str
+
+
+def pass_on_worker(worker: Controller) -> None:
+    """Send as Celery's the signals that the worker's loop sends as ours."""
+    from celery import signals as theirs
+    from celery.app.task import Context
+
+    for name in ("worker_init", "worker_ready", "worker_shutdown"):
+        send = partial(getattr(theirs, name).send, sender=worker)
+        getattr(signals, name).connect(lambda send=send, **_: send())
+    for name in ("worker_shutting_down", "worker_process_shutdown"):
+        _connect_same(name, worker.hostname)
+    for name in ("task_unknown", "task_rejected"):
+        _connect_same(name, worker)
+
+    def received(request: Envelope, **_: Any) -> None:
+        if not theirs.task_received.receivers:
+            return
+        context = Context(
+            id=request.id,
+            task=request.task,
+            name=request.name,
+            hostname=worker.hostname,
+            argsrepr=request.argsrepr,
+            kwargsrepr=request.kwargsrepr,
+        )
+        theirs.task_received.send(sender=worker, request=context)
+
+    signals.task_received.connect(received)
+
+    def revoked(sender: Any, request: Envelope, **more: Any) -> None:
+        context = Context(id=request.id, task=request.task, hostname=worker.hostname)
+        why = {key: more[key] for key in ("terminated", "signum", "expired")}
+        # A task that was imported later is known only to the processes that run it.
+        task = worker.app.tasks.get(sender.name)
+        theirs.task_revoked.send(sender=task, request=context, **why)
+
+    signals.task_revoked.connect(revoked)
+
+
+def pass_on_beat() -> None:
+    """Send as Celery's the signals that the scheduler sends as ours."""
+    for name in ("beat_init", "beat_embedded_init"):
+        _connect_same(name)
+
+
+def _connect_same(name: str, instead: object = None) -> None:
+    """Send each signal of this name as Celery's, with the sender or with `instead`."""
+    from celery import signals as theirs
+
+    def send(signal: object, sender: object, **more: Any) -> None:
+        getattr(theirs, name).send(sender=instead or sender, **more)
+
+    getattr(signals, name).connect(send)

@@ -1,0 +1,57 @@
+"""Which runs have ended, by their results."""
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from beatd.background import Outage
+from beatd.errors import ConfigError, MessageError, ResultUnavailable
+from beatd.results.base import READY_STATES, Keeper, Meta
+
+
+@dataclass
+class EndedRuns:
+    """Asks the result backend which runs have ended; never raises.
+
+    A run whose result cannot be read, or not now, counts as going on.
+    """
+
+    connect: Callable[[], Keeper]
+    """Called by the first question, and again until it succeeds."""
+    _backend: Keeper | None = field(default=None, init=False)
+    _away: Outage = field(
+        default_factory=lambda: Outage("cannot ask whether runs have ended", "results")
+    )
+    _unreadable: Outage = field(
+        default_factory=lambda: Outage(
+            "a result cannot be read, its run counts as going on", "results.unreadable"
+        )
+    )
+
+    def among(self, task_ids: Collection[str]) -> Collection[str]:
+        """Return those of these runs that have ended."""
+        try:
+            backend = self._backend = self._backend or self.connect()
+            found = self._load(backend, list(task_ids))
+        except (ResultUnavailable, ConfigError) as error:
+            # A backend of Celery's that is not one of ours is no reason to end.
+            self._away.meet(error)
+            return ()
+        self._away.end()
+        return [key for key, meta in found.items() if meta.status in READY_STATES]
+
+    def _load(self, backend: Keeper, task_ids: Sequence[str]) -> dict[str, Meta]:
+        try:
+            found = backend.load(task_ids)
+        except MessageError as error:
+            self._unreadable.meet(error)
+            return self._load_each(backend, task_ids)
+        self._unreadable.end()
+        return found
+
+    def _load_each(self, backend: Keeper, task_ids: Sequence[str]) -> dict[str, Meta]:
+        found: dict[str, Meta] = {}
+        for task_id in task_ids:
+            with suppress(MessageError):  # one that is unreadable hides no other
+                found |= backend.load([task_id])
+        return found

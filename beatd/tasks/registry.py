@@ -1,0 +1,88 @@
+"""The tasks of an application, by their names."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from beatd.config.faults import Unreadable
+from beatd.config.modules import import_module
+from beatd.errors import ConfigError, NotRegistered
+from beatd.tasks.current import Application
+from beatd.tasks.task import Task
+
+_shared: dict[str, Task[..., Any]] = {}
+"""Tasks of no application in particular: every application has them."""
+
+
+def share(task: Task[..., Any]) -> None:
+    """Let every application have this task."""
+    _shared[task.name] = task
+
+
+class Registry(Mapping[str, Task[..., Any]]):
+    """The tasks of one application, by name, and those that are shared by all.
+
+    `prepare` is called with a task each time before the registry returns it.
+    """
+
+    def __init__(
+        self, prepare: Callable[[Task[..., Any]], object] = lambda task: None
+    ) -> None:
+        self._own: dict[str, Task[..., Any]] = {}
+        self._prepare = prepare
+
+    def register(self, task: Task[..., Any]) -> None:
+        """Add a task; it takes the place of an earlier task with the same name."""
+        self._own[task.name] = task
+
+    def __getitem__(self, name: str) -> Task[..., Any]:
+        task = self._own.get(name) or _shared.get(name)
+        if task is None:
+            raise NotRegistered(name)
+        self._prepare(task)
+        return task
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_shared | self._own)
+
+    def __len__(self) -> int:
+        return len(_shared | self._own)
+
+
+def name_of(function: Any, main: str) -> str:
+    """Return the name of a task that was given none: its module's and its function's.
+
+    In a program that was started by its file, Python calls the module `__main__`, and
+    processes that import it call it by its name: `main` stands for that name.
+    """
+    module = function.__module__
+    if module == "__main__":
+        module = main or module
+    return f"{module}.{function.__name__}"
+
+
+def task_of(
+    function: Callable[..., Any],
+    app: Callable[[], Application],
+    main: str,
+    options: Mapping[str, Any],
+) -> Task[..., Any]:
+    """Make a task of a function: `base` of these options is its class, `name` its name.
+
+    The other options are attributes of the task.
+    """
+    given = dict(options)
+    kind: type[Task[..., Any]] = given.pop("base", None) or Task
+    name = given.pop("name", None) or name_of(function, main)
+    return kind(function, app=app, name=name, **given)
+
+
+def import_modules(names: Iterable[str]) -> None:
+    """Import modules that hold tasks; ConfigError says which cannot be, and why."""
+    problems: list[str] = []
+    for name in names:
+        try:
+            import_module(name)
+        except Unreadable as error:
+            problems.append(f"{name}: {error.problem}")
+    if problems:
+        raise ConfigError("imports", problems)

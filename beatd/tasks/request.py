@@ -1,0 +1,146 @@
+"""What the run of a task knows of itself, and what hooks know of its exception."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from beatd.instant import datetime_of
+from beatd.message import Call, Signature
+from beatd.tasks.async_result import AsyncResult
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """One more try, as the task asked for it; None: as in the try before."""
+
+    args: Sequence[Any] | None
+    kwargs: Mapping[str, Any] | None
+    when: datetime | float
+    """An instant, or seconds from the end of the run."""
+    options: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Request:
+    """What a run knows of itself; Celery's names."""
+
+    task: str = ""
+    id: str | None = None
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    retries: int = 0
+    eta: str | None = None
+    expires: str | None = None
+    timelimit: tuple[float | None, float | None] = (None, None)
+    """Hard and soft."""
+    hostname: str = ""
+    delivery_info: dict[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    """The sender's own headers; each is an attribute of the request, too."""
+    root_id: str | None = None
+    parent_id: str | None = None
+    group: str | None = None
+    group_index: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    origin: str | None = None
+    shadow: str | None = None
+    ignore_result: bool = False
+    called_directly: bool = True
+    is_eager: bool = False
+    callbacks: list[Signature] | None = None
+    errbacks: list[Signature] | None = None
+    chain: list[Signature] | None = None
+    chord: Signature | None = None
+    children: list[AsyncResult[Any]] = field(default_factory=list)
+    """The runs that this run sent."""
+    again: Again | None = None
+    """Set by `Task.retry`."""
+    on_its_way: bool = False
+    """Set until a `__call__` of the task's own class has reached the task's code."""
+
+    @classmethod
+    def of(cls, call: Call, *, hostname: str, ignore_result: bool) -> "Request":
+        """Return the request of a call's run on the worker of this name."""
+        envelope = call.envelope
+        return cls(
+            task=envelope.task,
+            id=envelope.id,
+            args=call.args,
+            kwargs=call.kwargs,
+            retries=envelope.retries,
+            eta=None if envelope.eta is None else datetime_of(envelope.eta).isoformat(),
+            expires=envelope.expires_text,
+            timelimit=(envelope.time_limit, envelope.soft_time_limit),
+            hostname=hostname,
+            delivery_info={
+                "exchange": envelope.exchange,
+                "routing_key": envelope.routing_key,
+                "priority": envelope.priority,
+                "redelivered": envelope.redelivered,
+            },
+            headers=envelope.custom_headers,
+            root_id=envelope.root_id or envelope.id,
+            parent_id=envelope.parent_id,
+            group=envelope.group,
+            group_index=envelope.group_index,
+            correlation_id=envelope.correlation_id,
+            reply_to=envelope.reply_to,
+            origin=envelope.origin,
+            shadow=envelope.shadow,
+            ignore_result=ignore_result,
+            called_directly=False,
+            callbacks=call.callbacks,
+            errbacks=call.errbacks,
+            chain=call.chain,
+            chord=call.chord,
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        # Called only for names that are no field. While a copy of the request is being
+        # made, `headers` is not there yet.
+        if name != "headers" and name in self.headers:
+            return self.headers[name]
+        raise AttributeError(f"the request has no {name!r}, nor a header of that name")
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an attribute, or `default`."""
+        return getattr(self, name, default)
+
+
+@dataclass(frozen=True, slots=True)
+class ExceptionInfo:
+    """An exception, as hooks and receivers of signals get it; Celery's names."""
+
+    exception: BaseException
+    traceback: str
+    """As text, the exception included."""
+
+    @property
+    def type(self) -> type[BaseException]:
+        """Return the exception's class."""
+        return type(self.exception)
+
+    def __str__(self) -> str:
+        return self.traceback
+
+
+_request: ContextVar[Request | None] = ContextVar("beatd_request", default=None)
+
+
+def current_request() -> Request | None:
+    """Return the request of the task that runs in this thread or coroutine."""
+    return _request.get()
+
+
+@contextmanager
+def running(request: Request) -> Iterator[None]:
+    """Let the block be the run of `request`."""
+    token = _request.set(request)
+    try:
+        yield
+    finally:
+        _request.reset(token)

@@ -1,0 +1,40 @@
+"""Tasks that belong to no application in particular."""
+
+from collections.abc import Callable
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+
+from beatd.tasks.current import current_app
+from beatd.tasks.registry import share, task_of
+from beatd.tasks.task import Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@overload
+def shared_task(function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+@overload
+def shared_task(
+    *, bind: Literal[True], **options: Any
+) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+
+
+@overload
+def shared_task(**options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+
+def shared_task(function: Any = None, /, **options: Any) -> Any:
+    """Make a task that belongs to no application in particular: every one has it.
+
+    The task is called through the application that was made last, or else through one
+    that is made from the config.
+    """
+
+    def make(function: Callable[..., Any]) -> Task[..., Any]:
+        task = task_of(function, current_app, "", options)
+        share(task)
+        return task
+
+    return make(function) if function else make

@@ -1,0 +1,344 @@
+"""A task: a function that workers run by its name."""
+
+import inspect
+import random
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property, update_wrapper
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+from beatd.errors import MaxRetriesExceeded, Retry, Verdict
+from beatd.results.base import Meta
+from beatd.tasks.async_result import AsyncResult
+from beatd.tasks.current import Application, current_app
+from beatd.tasks.request import Again, ExceptionInfo, Request, current_request, running
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+SENT_OPTIONS = (
+    *("queue", "exchange", "routing_key", "priority", "expires", "serializer"),
+    *("compression", "time_limit", "soft_time_limit", "delivery_mode", "ignore_result"),
+)
+"""Options of a task that go with its every call, unless the call has its own."""
+
+
+async def _run_as(request: Request, coroutine: Coroutine[Any, Any, T]) -> T:
+    with running(request):
+        return await coroutine
+
+
+class Task(Generic[P, R]):
+    """A function that workers run by its name; calling it runs it here.
+
+    Made by `@app.task` and `@shared_task`. Each attribute below may be given to these
+    decorators as an option; the settings decide about an attribute that is None.
+    """
+
+    name: str = ""
+    queue: str | None = None
+    exchange: str | None = None
+    routing_key: str | None = None
+    priority: int | None = None
+    serializer: str | None = None
+    compression: str | None = None
+    delivery_mode: int | str | None = None
+    expires: datetime | float | None = None
+    """Seconds after the call, or an instant; after that a worker does not run it."""
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    rate_limit: str | float | None = None
+    ignore_result: bool | None = None
+    store_errors_even_if_ignored: bool | None = None
+    track_started: bool | None = None
+    acks_late: bool | None = None
+    acks_on_failure_or_timeout: bool | None = None
+    reject_on_worker_lost: bool | None = None
+    retry_on_worker_lost: bool | None = None
+    max_retries: int | None = 3
+    """None: no limit."""
+    default_retry_delay: float = 3 * 60
+    autoretry_for: Sequence[type[BaseException]] = ()
+    dont_autoretry_for: Sequence[type[BaseException]] = ()
+    retry_kwargs: Mapping[str, Any] = {}
+    retry_backoff: bool | float = False
+    """Seconds before the first retry, doubled for each; True is 1."""
+    retry_backoff_max: float = 600
+    retry_jitter: bool = True
+    """Draw the pause at random, between 0 and what `retry_backoff` says."""
+    typing: bool = True
+    """Check the arguments where the task is called."""
+    throws: Sequence[type[BaseException]] = ()
+    """Expected errors: logged without a traceback, as information."""
+
+    def __init__(
+        self,
+        function: Callable[..., R] | None = None,
+        *,
+        app: Callable[[], Application] = current_app,
+        name: str = "",
+        bind: bool = False,
+        **options: Any,
+    ) -> None:
+        self._app = app
+        self._function = function
+        self._bound = bind
+        if function is not None:
+            update_wrapper(self, function)
+        self.name = name or self.name
+        if options:
+            self.amend(options)
+
+    def amend(self, attributes: Mapping[str, Any]) -> None:
+        """Set these attributes as if the task's own class had them.
+
+        Functions become methods. The value of an attribute `@name` is called with the
+        function `name`, and returns the function that takes its place.
+        """
+        kind = type(self)
+        own: dict[str, Any] = {}
+        for name, value in attributes.items():
+            plain = name.removeprefix("@")
+            own[plain] = value if plain == name else value(getattr(kind, plain))
+            vars(self).pop(plain, None)
+        self.__class__ = type(kind.__name__, (kind,), own)
+
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the task's code; a subclass without a function has its own."""
+        if self._function is None:
+            raise NotImplementedError(f"task {self.name} needs a run method")
+        if self._bound:
+            return self._function(self, *args, **kwargs)
+        return self._function(*args, **kwargs)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        under_way = current_request()
+        if under_way and under_way.on_its_way and under_way.task == self.name:
+            under_way.on_its_way = False
+            return self.run(*args, **kwargs)
+        request = Request(self.name, args=args, kwargs=kwargs)
+        with running(request):
+            value = self.run(*args, **kwargs)
+        if inspect.iscoroutine(value):
+            # The task's code has not begun: it runs where the caller awaits it.
+            return cast(R, _run_as(request, value))
+        return value
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """Queue a call with these arguments."""
+        return self.apply_async(args, kwargs)
+
+    def apply_async(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncResult[R]:
+        """Queue a call with these arguments and options.
+
+        Options are `countdown`, `eta`, `expires`, `queue`, `priority`, `task_id`,
+        `headers`, `link` and Celery's others. Raises TypeError for arguments that the
+        task does not take, MessageError for arguments that cannot be encoded.
+        """
+        if self.typing:
+            self.parameters.bind(*(args or ()), **(kwargs or {}))
+        app = self.app  # asked first: it may change the task's options
+        call = {**self.sent_options(), **options}
+        result: AsyncResult[R] = app.call_task(self, args, kwargs, call)
+        return result
+
+    def apply(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncResult[R]:
+        """Run a call here and now as a worker would, with retries and links."""
+        app = self.app
+        call = {**self.sent_options(), **options}
+        result: AsyncResult[R] = app.apply_task(self, args, kwargs, call)
+        return result
+
+    def signature(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        immutable: bool = False,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Return a call of this task as another call holds it, as its `link`."""
+        return {
+            "task": self.name,
+            "args": list(args),
+            "kwargs": dict(kwargs or {}),
+            "options": options,
+            "subtask_type": None,
+            "immutable": immutable,
+        }
+
+    def s(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return a call whose first argument is the result of the call before it."""
+        return self.signature(args, kwargs)
+
+    def si(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return a call with these arguments and no other."""
+        return self.signature(args, kwargs, immutable=True)
+
+    # Hooks for subclasses, called where the task runs. What a hook raises is logged;
+    # only what `before_start` raises makes the run fail.
+
+    def before_start(
+        self, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> None:
+        """Called before the task's own code."""
+
+    def on_success(
+        self,
+        retval: Any,
+        task_id: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        """Called when the run has succeeded."""
+
+    def on_failure(
+        self,
+        exc: BaseException,
+        task_id: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        einfo: ExceptionInfo,
+    ) -> None:
+        """Called when the run has failed."""
+
+    def on_retry(
+        self,
+        exc: BaseException,
+        task_id: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        einfo: ExceptionInfo,
+    ) -> None:
+        """Called when the task will be tried again."""
+
+    def after_return(
+        self,
+        status: str,
+        retval: Any,
+        task_id: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        einfo: ExceptionInfo | None,
+    ) -> None:
+        """Called when the run has succeeded or failed."""
+
+    def AsyncResult(self, task_id: str) -> AsyncResult[R]:
+        """Return the run of this id."""
+        return AsyncResult(task_id, app=self.app)
+
+    @property
+    def is_coroutine(self) -> bool:
+        """Say whether a call of the function only makes a coroutine, in no time."""
+        return inspect.iscoroutinefunction(self._function or self.run)
+
+    @property
+    def app(self) -> Application:
+        """Return the application that the task belongs to, and is called through."""
+        app = self._app()
+        app.adopt(self)
+        return app
+
+    @property
+    def request(self) -> Request:
+        """Return the request of the present run; outside of a run, an empty one."""
+        request = current_request()
+        return request if request and request.task == self.name else Request(self.name)
+
+    def retry(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Retry:
+        """End this run and have the task tried again, by raising Retry.
+
+        When `max_retries` is used up, `exc` is raised, or MaxRetriesExceeded. With
+        `throw=False` the Retry is returned, for the caller to raise or not.
+        """
+        request = self.request
+        if request.called_directly:
+            raise exc or Retry("the task was called directly: nobody tries it again")
+        limit = self.max_retries if max_retries is None else max_retries
+        if limit is not None and request.retries >= limit:
+            raise exc or MaxRetriesExceeded(
+                f"Can't retry {self.name}[{request.id}] "
+                f"args:{request.args} kwargs:{request.kwargs}"
+            )
+        if eta is not None:
+            when: datetime | float = eta
+        else:
+            when = self.default_retry_delay if countdown is None else countdown
+        request.again = Again(args, kwargs, when, options)
+        retry = Retry(exc=exc, when=when)
+        if throw:
+            raise retry
+        return retry
+
+    def retry_after(self, error: BaseException) -> None:
+        """Raise Retry if the task's options say so of `error`, raised in this run."""
+        if isinstance(error, (Verdict, *self.dont_autoretry_for)):
+            return
+        if isinstance(error, (*self.autoretry_for,)):
+            countdown = self._backoff(self.request.retries)
+            self.retry(exc=error, **{"countdown": countdown, **self.retry_kwargs})
+
+    def update_state(
+        self,
+        task_id: str | None = None,
+        state: str | None = None,
+        meta: Any = None,
+    ) -> None:
+        """Store how a run goes, for its AsyncResult: a state of any name, and data."""
+        run = task_id or self.request.id
+        if run and state:
+            self.app.store_meta(Meta(run, state, meta))
+
+    def sent_options(self) -> dict[str, Any]:
+        """Return the task's options that go with its every call."""
+        options = ((name, getattr(self, name)) for name in SENT_OPTIONS)
+        return {name: value for name, value in options if value is not None}
+
+    @property
+    def is_bound(self) -> bool:
+        """Say whether the function gets the task as its first argument."""
+        return self._bound
+
+    @cached_property
+    def parameters(self) -> inspect.Signature:
+        """Return the parameters that a call has to fill."""
+        function = self._function or self.run
+        signature = inspect.signature(function)
+        if not self._bound:
+            return signature
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+    def _backoff(self, retries: int) -> float | None:
+        """Return the seconds before the next try; None: `default_retry_delay`."""
+        if not self.retry_backoff:
+            return None
+        # 64 is far beyond every maximum; more would only make huge numbers.
+        doublings = min(retries, 64)
+        pause = min(
+            self.retry_backoff_max, max(1, int(self.retry_backoff)) * 2**doublings
+        )
+        return random.randint(0, int(pause)) if self.retry_jitter else pause
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
