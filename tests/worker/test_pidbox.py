@@ -234,7 +234,7 @@ def test_it_starts_where_the_broker_is_away(
     post: Post, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Away(MemoryBroker):
-        def hear(self, *_: object) -> list[bytes]:
+        def receive(self, *_: object) -> list[bytes]:
             raise BrokerUnavailable("nobody answers")
 
     assert started(Pidbox(Away(), "w2@here", Settings(), post.lamport, print)) == []
@@ -245,7 +245,7 @@ def test_it_starts_where_the_broker_is_away(
 
 def test_a_start_that_fails_is_told_and_waits_for_nothing(post: Post) -> None:
     class Broken(MemoryBroker):
-        def hear(self, *_: object) -> list[bytes]:
+        def receive(self, *_: object) -> list[bytes]:
             raise AssertionError("a mistake of ours")
 
     (error,) = started(Pidbox(Broken(), "w2@here", Settings(), post.lamport, print))
