@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def typed(text: str, *words: str) -> Result:
 
 
 @pytest.fixture
-def broker(shop: Path) -> Broker:
+def broker(shop: Path) -> Iterator[Broker]:
     """The shop's broker, with three messages set aside over time."""
     config = shop.read_text()
     shop.write_text(f'{config}\nbroker_url = "{BROKER}"\n')
@@ -62,7 +63,8 @@ def broker(shop: Path) -> Broker:
     set_aside(broker, "reports", None, long, "shop.tasks.sum", "id-2")
     clock.time = NOW - 10_000
     set_aside(broker, "celery", b"\xff\x00", "not a message: not JSON")
-    return broker
+    yield broker
+    broker.close()
 
 
 def set_aside(broker: Broker, queue: str, message: bytes | None, *about: str) -> None:
