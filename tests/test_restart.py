@@ -17,6 +17,7 @@ from beatd.config.source import Source
 from beatd.service.process import Process
 from beatd.service.wiring import TAKEN_ONCE, needs_restart, scheduler_of
 from tests.servers import Server
+from tests.test_wiring import let_go
 
 BROKER_ADDRESS = {
     *("broker_url", "broker_write_url", "broker_transport", "broker_host"),
@@ -96,6 +97,7 @@ def emit_once(config: Config) -> None:
     scheduler.on_tick = stop_when_queued
     scheduler.run(inbox, lambda: None)
     scheduler.ended(["some-run"])
+    let_go(scheduler)
 
 
 SHOP: Mapping[str, Any] = {

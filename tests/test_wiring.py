@@ -80,6 +80,14 @@ def scheduler_with_results(tmp_path: Path, url: str) -> Scheduler:
     return scheduler_of(written)
 
 
+def let_go(scheduler: Scheduler) -> None:
+    """Close what is left to the end of a scheduler's process."""
+    broker: Any = scheduler.broker
+    broker.close()
+    ended: Any = scheduler.ended
+    ended.__self__._backend.close()
+
+
 def test_a_result_that_cannot_be_read_hides_no_other_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -95,6 +103,7 @@ def test_a_result_that_cannot_be_read_hides_no_other_one(
 
     ended = [list(scheduler.ended(["garbage", "over"])) for _ in range(2)]
 
+    let_go(scheduler)
     assert ended == [["over"], ["over"]]
     assert events(caplog) == ["results.unreadable.lost"]
     assert "garbage" in caplog.text
@@ -107,6 +116,7 @@ def test_results_that_are_away_are_said_once(
 
     ended: list[Collection[str]] = [scheduler.ended(["one"]) for _ in range(2)]
 
+    let_go(scheduler)
     assert ended == [(), ()]
     assert events(caplog) == ["results.lost"]
 
