@@ -1,6 +1,5 @@
 """Work that goes on beside a loop, in threads: its steps, its retries and its stop."""
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -10,9 +9,10 @@ from typing import Generic, TypeAlias, TypeVar
 
 from beatd.clock import Clock, SystemClock
 from beatd.errors import BeatdError
+from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class Outage:
             if self.since is not None:
                 return
             self.since = self.clock.elapsed()
-        logger.error("%s: %s", self.what, error, extra={"event": f"{self.event}.lost"})
+        tell.error(f"{self.event}.lost", "%s: %s", self.what, error)
 
     def end(self) -> None:
         """Take note of one try that succeeded."""
@@ -68,12 +68,12 @@ class Outage:
                 return
             lasted, tries = self.clock.elapsed() - self.since, self.tries
             self.since, self.tries, self.reason = None, 0, ""
-        logger.warning(
+        tell.warning(
+            f"{self.event}.back",
             "over after %.1f s and %d tries: %s",
             lasted / SECOND,
             tries,
             self.what,
-            extra={"event": f"{self.event}.back"},
         )
 
 

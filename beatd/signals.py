@@ -61,12 +61,13 @@ format and colorize:
     after_setup_task_logger logger: the one above those of tasks
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, overload
 
-logger = logging.getLogger(__name__)
+from beatd.event_log import EventLog
+
+tell = EventLog(__name__)
 
 Receiver = TypeVar("Receiver", bound=Callable[..., Any])
 
@@ -161,11 +162,12 @@ class Signal:
                 raised.append(None)
             except Exception as error:  # foreign code, which must not harm a run
                 raised.append(error)
-                logger.exception(
+                tell.exception(
+                    "signal.failed",
                     "%r, connected to %s, raised",
                     connection.receiver,
                     self.name,
-                    extra={"event": "signal.failed", "signal": self.name},
+                    signal=self.name,
                 )
         return raised
 

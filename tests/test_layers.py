@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "beatd"
 
 ORDER = """
-.           version errors instant text ids
+.           version errors instant text ids event_log
 schedules   base days fields recurrence solar words zones interval local_times cron once
             rrule clock_changes specs *
 .           routing
@@ -113,7 +113,7 @@ SCHEDULING = {"timetable", "scheduler"}
 WORKING = {"tasks", "results", "pools", "runs", "worker"}
 """Rooms of the two sides that never meet."""
 
-SHARED = {"clock", "config", "storage", "background", "brokers"}
+SHARED = {"event_log", "clock", "config", "storage", "background", "brokers"}
 """What both sides stand on beside the pure part. Of brokers both import only the base,
 and the results in Redis its connections; the rest comes with the package."""
 

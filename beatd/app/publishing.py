@@ -7,7 +7,6 @@ for them: while nobody is connected, that costs nothing.
 import base64
 import itertools
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,10 +15,11 @@ from beatd import signals
 from beatd.brokers.base import Outgoing
 from beatd.config.settings import Settings
 from beatd.errors import MessageError
+from beatd.event_log import EventLog
 from beatd.message import codec
 from beatd.routing import Router
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 _OF_THE_TRANSPORT = (
     *("delivery_mode", "delivery_info", "priority", "body_encoding"),
@@ -92,8 +92,7 @@ _USUAL = Settings().task_publish_retry_policy
 
 
 def _log_failure(signal: signals.Signal, words: str, *more: str) -> None:
-    event = {"event": "signal.failed", "signal": signal.name}
-    logger.exception(words, signal.name, *more, extra=event)
+    tell.exception("signal.failed", words, signal.name, *more, signal=signal.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """What the worker's loop itself finds out of runs, kept and followed by Celery."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -8,6 +7,7 @@ from typing import Any
 
 from beatd.celery_apps.runner import request_of
 from beatd.errors import ResultUnavailable
+from beatd.event_log import EventLog
 from beatd.message import Call, Limits
 from beatd.results.base import Meta, State, Stored
 from beatd.results.chords import Joined
@@ -15,7 +15,7 @@ from beatd.results.exceptions import form_of, repr_of
 from beatd.runs.chords import Failed, Recorded, call_of
 from beatd.runs.report import Bookkeeping, one_line
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class CeleryChordKeeper:
             except Exception:  # each backend has its own, and errbacks are the user's
                 words = "Celery could not tell those who wait for %s"
                 task_id = one_line(call.envelope.id)
-                logger.exception(words, task_id, extra={"event": "task.unfollowed"})
+                tell.exception("task.unfollowed", words, task_id)
         return Recorded([], [])
 
     def forget(self, joined: Sequence[Joined]) -> None:

@@ -1,6 +1,5 @@
 """Runs of a Celery app's tasks, by Celery's own tracer."""
 
-import logging
 import os
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -14,6 +13,7 @@ import msgspec
 from beatd import greenlets
 from beatd.clock import Clock, SystemClock
 from beatd.errors import MessageError
+from beatd.event_log import EventLog
 from beatd.instant import SECOND
 from beatd.message import Call, Limits, read_body, read_envelope
 from beatd.pools.base import InThread, Job
@@ -24,7 +24,7 @@ from beatd.results.exceptions import repr_of
 from beatd.runs import stdout
 from beatd.runs.report import Fate, Report, one_line, pack_report
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 _soft_time_limit: ContextVar[float | None] = ContextVar("soft", default=None)
 """Soft time limit of the task whose code is about to begin."""
@@ -74,7 +74,7 @@ class CeleryRunner:
             return pack_report(self._report(job))
         except BaseException as error:
             # The task did not do this, and another try is not known to be harmless.
-            logger.exception("cannot run a message", extra={"event": "task.broken"})
+            tell.exception("task.broken", "cannot run a message")
             reason = f"Celery could not run it: {one_line(repr_of(error))}"
             return pack_report(Report(fate=Fate.BURIED, reason=reason))
 

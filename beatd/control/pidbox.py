@@ -8,7 +8,6 @@ elsewhere because it takes time.
 """
 
 import fnmatch
-import logging
 import re
 import threading
 import uuid
@@ -23,6 +22,7 @@ from beatd.background import BatchWorker, OnCrash, Outage, Service, retried
 from beatd.brokers.base import Broadcast, Outgoing, Subscription
 from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable, MessageError
+from beatd.event_log import EventLog
 from beatd.events.lamport import LamportClock
 from beatd.instant import SECOND, Span
 from beatd.message import Notice, read_notice, write_notice
@@ -31,7 +31,7 @@ from beatd.routing import Queue, Route
 from beatd.runs.report import one_line
 from beatd.text import shown
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 LONGEST_WAIT: Span = 5 * SECOND
 """The thread that hears looks at least this often whether it is to stop."""
@@ -149,10 +149,10 @@ class Pidbox:
             notice = read_notice(raw)
             request = msgspec.convert(notice.body, _Request)
         except (MessageError, msgspec.ValidationError, RecursionError) as error:
-            logger.warning(
+            tell.warning(
+                "control.garbage",
                 "passed over a command that cannot be read: %s",
                 one_line(str(error)),
-                extra={"event": "control.garbage"},
             )
             return
         self._lamport.hear(notice.headers.get("clock"))
@@ -186,11 +186,11 @@ class Pidbox:
             try:
                 value = value.give()
             except Exception as error:  # of a backend, of a file: the asker may know
-                logger.warning(
+                tell.warning(
+                    "control.failed",
                     "cannot do all of %s: %s",
                     shown(answer.request.method),
                     error,
-                    extra={"event": "control.failed"},
                 )
                 value = error_of(error)
         to = answer.request.reply_to

@@ -4,7 +4,6 @@ A client and a run send it in one step with the call. What the scheduler emits i
 afterwards, from a thread of its own: emission waits for no monitor.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from beatd.background import Outage
 from beatd.brokers.base import Emission, Outgoing, Sender
 from beatd.errors import BeatdError, MessageError
+from beatd.event_log import EventLog
 from beatd.events.event import EventFactory
 from beatd.events.sender import EventSender
 from beatd.message import Envelope, Limits, read_envelope
@@ -19,7 +19,7 @@ from beatd.message.codec import content_types
 from beatd.message.represent import bounded_repr
 from beatd.routing import Route
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 OURS = Limits(content_types(["json", "yaml", "msgpack", "pickle"]))
 """We made these messages ourselves."""
@@ -42,7 +42,7 @@ def _events(
             yield _event(factory, one)
         except MessageError as error:
             words = "monitors do not hear of a call that is sent: %s"
-            logger.warning(words, error, extra={"event": "events.dropped"})
+            tell.warning("events.dropped", words, error)
 
 
 def _event(factory: EventFactory, sent: Outgoing | Emission) -> dict[str, Any]:
@@ -123,9 +123,7 @@ class TaskSentEvents:
     def _crashed(self, error: BaseException) -> None:
         self._is_mute = True
         self._sender = EventSender(self._send)  # without what waits for nobody
-        logger.error(
-            "events are sent no more", exc_info=error, extra={"event": "events"}
-        )
+        tell.error("events", "events are sent no more", exc_info=error)
 
     def _send(self, batch: Sequence[Emission]) -> None:
         events = list(_events(self.factory, batch))

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import logging
 import os
 import threading
 from collections import deque
@@ -12,6 +11,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import TypeVar
 
+from beatd.event_log import EventLog
 from beatd.pools.base import (
     AsyncRunner,
     Finished,
@@ -22,7 +22,7 @@ from beatd.pools.base import (
 )
 from beatd.pools.pending import PendingJobs
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 T = TypeVar("T")
 
@@ -122,7 +122,7 @@ class Asyncio:
             work()
         except BaseException as error:  # SystemExit comes out of the loop
             words = "something that a task left running wanted to end the worker: %r"
-            logger.error(words, error, extra={"event": "pool.loop"})
+            tell.error("pool.loop", words, error)
 
     def _clear_up(self) -> None:
         left = asyncio.all_tasks(self._loop)

@@ -1,6 +1,5 @@
 """What is stored when runs end besides their results: chords are counted."""
 
-import logging
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -9,6 +8,7 @@ from functools import cache, partial
 
 from beatd.brokers.base import Outgoing
 from beatd.errors import ChordError, MessageError
+from beatd.event_log import EventLog
 from beatd.message import Call, Limits, Signature, read_body, read_envelope
 from beatd.results.base import Keeper, State
 from beatd.results.chords import Chords, Joined, Part
@@ -16,7 +16,7 @@ from beatd.runs.continuations import Continuations, FollowUp, bodies_in, bodies_
 from beatd.runs.hooks import Hooks
 from beatd.runs.report import Bookkeeping
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 LARGEST = 4 * 1024 * 1024
 """Bytes of a message's body that is decoded here after its run has failed elsewhere.
@@ -150,7 +150,7 @@ def call_of(message: bytes, limits: Limits) -> Call | None:
         return read_body(read_envelope(message, limits), limits)
     except MessageError as error:
         words = "nobody knows what was to follow from a message: %s"
-        logger.warning(words, error, extra={"event": "task.unfollowed"})
+        tell.warning("task.unfollowed", words, error)
         return None
 
 

@@ -6,7 +6,6 @@ of a run in the header of a chord counts for the chord in both cases; with the l
 the body is sent, or fails if any run of the header has failed.
 """
 
-import logging
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 from beatd.brokers.base import Outgoing
 from beatd.clock import Clock
 from beatd.errors import ChordError, MessageError
+from beatd.event_log import EventLog
 from beatd.ids import call_id
 from beatd.instant import datetime_of
 from beatd.message import (
@@ -39,7 +39,7 @@ from beatd.runs.report import Bookkeeping, ignores_result, one_line
 from beatd.tasks import Request
 from beatd.text import shown
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +123,12 @@ class Continuations:
 
     def without_body(self, group: str, body: Signature, error: ChordError) -> FollowUp:
         """Return what follows when the body of a chord cannot run."""
-        logger.error(
+        tell.error(
+            "chord.failed",
             "the chord of group %s has no body: %s",
             one_line(group),
             one_line(str(error)),
-            extra={"event": "chord.failed", "group": group},
+            group=group,
         )
         shown: BaseException = error
         if body.get("subtask_type") == "group" and error.__cause__:
@@ -229,8 +230,7 @@ class Continuations:
                 follow_up.add(canvas, self._messages(canvas.sends))
             except Exception:  # what its sender wrote, and the user's routes
                 words = "cannot send errback %s"
-                event = {"event": "errback.unsent"}
-                logger.exception(words, one_line(errback["task"]), extra=event)
+                tell.exception("errback.unsent", words, one_line(errback["task"]))
 
     def _canvas(self, parent: Envelope) -> Canvas:
         options: dict[str, Any] = {

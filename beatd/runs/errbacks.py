@@ -6,16 +6,16 @@ its own: continuations.py.
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Sequence
 from typing import Any
 
+from beatd.event_log import EventLog
 from beatd.message import Signature
 from beatd.message.options import is_signature, listed
 from beatd.runs.coroutines import run_coroutine
 from beatd.tasks import Task
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 
 def errbacks_of(signature: Signature) -> list[Signature]:
@@ -85,4 +85,4 @@ def _run(task: Task[..., Any], coroutine: Any) -> None:
 
 
 def _log_raised(task: Task[..., Any]) -> None:
-    logger.exception("errback %s raised", task.name, extra={"event": "errback.failed"})
+    tell.exception("errback.failed", "errback %s raised", task.name)

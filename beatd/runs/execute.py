@@ -1,7 +1,6 @@
 """One delivery in, one report out: decode the call, run the task, say how it ended."""
 
 import inspect
-import logging
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import msgspec
 from beatd.brokers.base import Outgoing
 from beatd.clock import Clock, SystemClock
 from beatd.errors import Ignore, MessageError, Reject, Retry
+from beatd.event_log import EventLog
 from beatd.instant import SECOND, Instant, instant_of, span_of
 from beatd.message import Call, Limits, read_body, read_envelope, retry_of
 from beatd.pools.base import InThread, Job
@@ -40,7 +40,7 @@ from beatd.runs.report import (
 )
 from beatd.tasks import Again, Request, Task, running
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ class Executor:
             return pack_report(msgspec.structs.replace(report, sends=sends))
         except BaseException as error:
             # The task did not do this, and another try is not known to be harmless.
-            logger.exception("cannot run a message", extra={"event": "task.broken"})
+            tell.exception("task.broken", "cannot run a message")
             reason = f"beatd could not run it: {type(error).__name__}"
             return pack_report(Report(fate=Fate.BURIED, reason=reason))
 

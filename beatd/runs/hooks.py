@@ -1,16 +1,16 @@
 """The task's own hooks, and receivers of signals, called around a run."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from beatd import signals
 from beatd.errors import Retry
+from beatd.event_log import EventLog
 from beatd.results.base import State
 from beatd.tasks import ExceptionInfo, Request, Task
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +96,10 @@ class Hooks:
         try:
             hook()
         except BaseException:  # foreign code: the run has ended all the same
-            logger.exception(
+            tell.exception(
+                "hook.failed",
                 "%s of task %s raised",
                 name,
                 self.task.name,
-                extra={"event": "hook.failed", "task": self.task.name},
+                task=self.task.name,
             )

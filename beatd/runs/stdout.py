@@ -1,7 +1,6 @@
 """What tasks print, line by line into the log: standard output and error as records."""
 
 import io
-import logging
 import sys
 import threading
 import weakref
@@ -10,8 +9,9 @@ from contextlib import suppress
 from typing import BinaryIO, TextIO, cast
 
 from beatd import greenlets
+from beatd.event_log import EventLog
 
-logger = logging.getLogger("beatd.redirected")
+tell = EventLog("beatd.redirected")
 
 LONGEST_LINE = 10_000
 """Characters that wait for the end of their line; of a longer one they go on before."""
@@ -127,7 +127,7 @@ class LoggedStream(io.TextIOBase):
             return
         self._logging.add(me)
         try:
-            logger.log(self._level, "%s", shown, extra={"event": "printed"})
+            tell.log(self._level, "printed", "%s", shown)
         finally:
             self._logging.discard(me)
 

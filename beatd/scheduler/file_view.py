@@ -11,7 +11,6 @@ meta      "namespace", "timezone", "term" (the largest number seen), "era"
 `user_version`.
 """
 
-import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,11 +21,12 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 import msgspec
 
 from beatd.errors import ScheduleFileError
+from beatd.event_log import EventLog
 from beatd.instant import datetime_of, instant_of
 from beatd.storage.sqlite_file import SCHEDULE_FILE, State, look, query
 from beatd.timetable.ledger import Mark
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 TABLES = ("ledger", "dropped", "meta")
 
@@ -89,12 +89,12 @@ def view(path: Path) -> View:
     seen, bad = understand(tables_of(path, TABLES))
     if bad:
         more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-        logger.warning(
+        tell.warning(
+            "file.bad_rows",
             "%s: rows that cannot be understood are passed over: %s%s",
             path,
             ", ".join(bad[:_NAMED]),
             more,
-            extra={"event": "file.bad_rows"},
         )
     return seen
 

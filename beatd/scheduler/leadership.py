@@ -1,6 +1,5 @@
 """Which process may emit: taking the lead, holding it, giving it back in time."""
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,9 +7,10 @@ from dataclasses import dataclass, field
 from beatd.brokers.base import Lead, Term
 from beatd.clock import Clock
 from beatd.errors import BrokerUnavailable, TermOver
+from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 STANDBY_LOOK: Span = SECOND // 4
 """A standby asks this often; a lead that is given back wakes it at once."""
@@ -49,9 +49,7 @@ class Leadership:
                 self._doubted = None
             self.term = self.lead.acquire(self.holder, self.ttl, floor)
             if self.term is not None:
-                logger.info(
-                    "leading, term %d", self.term.number, extra={"event": "lead.taken"}
-                )
+                tell.info("lead.taken", "leading, term %d", self.term.number)
                 self.renewed(asked)
         elif asked >= self._renew_at:
             self._renew(self.term, asked)
@@ -79,7 +77,7 @@ class Leadership:
         """Note that the broker said the term is over."""
         if self.term is not None:
             self.term = None
-            logger.warning("lost the lead, standing by", extra={"event": "lead.lost"})
+            tell.warning("lead.lost", "lost the lead, standing by")
 
     def doubt(self) -> None:
         """Lead under a new term only: a request of the old one may arrive late."""
@@ -93,7 +91,7 @@ class Leadership:
         term, self.term, self._doubted = self.term or self._doubted, None, None
         if term is not None:
             self.lead.resign(term)
-            logger.info("gave the lead back", extra={"event": "lead.resigned"})
+            tell.info("lead.resigned", "gave the lead back")
 
     def let_go(self) -> None:
         """Give the lead up without asking the broker for it."""

@@ -11,6 +11,7 @@ from beatd.background import Backoff, Outage
 from beatd.brokers.base import Emission, Emitter, Outcome, Term
 from beatd.clock import Clock, Wake
 from beatd.errors import BrokerUnavailable, TermOver
+from beatd.event_log import EventLog
 from beatd.ids import run_id
 from beatd.instant import SECOND, Instant, Span, datetime_of
 from beatd.routing import Queue
@@ -22,7 +23,7 @@ from beatd.timetable.ledger import Mark
 from beatd.timetable.policy import Decision, Drop, decide
 from beatd.timetable.timetable import CLOCK_TOLERANCE, Timetable
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 LONGEST_NAP: Span = SECOND
 """The loop turns at least this often: to see a stepped clock, to hold the lead."""
@@ -269,9 +270,7 @@ class Scheduler:
             self._flush(idle=True)
             self.file.unlock()
             self.standing_by = self.leadership.leader()
-            logger.info(
-                "standing by: %s leads", self.standing_by, extra={"event": "standby"}
-            )
+            tell.info("standby", "standing by: %s leads", self.standing_by)
         if self.takeover.refresh_is_due:
             self.standing_by = self.leadership.leader()
             self.takeover.refresh()
@@ -307,10 +306,10 @@ class Scheduler:
         try:
             self.leadership.resign()
         except BrokerUnavailable as error:
-            logger.warning(
+            tell.warning(
+                "lead.left",
                 "could not give the lead back, it runs out by itself: %s",
                 error,
-                extra={"event": "lead.left"},
             )
 
     def _flush(self, *, idle: bool) -> None:
@@ -350,32 +349,32 @@ def _queued(
 def _log(
     emissions: Sequence[Emission], outcomes: Sequence[Outcome], now: Instant
 ) -> None:
-    if not logger.isEnabledFor(logging.INFO):
+    if not tell.is_heard(logging.INFO):
         return
     for emission, outcome in zip(emissions, outcomes, strict=True):
         if outcome is Outcome.DROPPED:
             continue
-        event = {
-            "event": f"emit.{outcome.value}",
-            "entry": emission.entry,
-            "slot": emission.mark.slot,
-            "late": now - emission.mark.slot,
-        }
-        logger.info(
+        tell.info(
+            f"emit.{outcome.value}",
             "%s %s for %s, %d ms late",
             emission.entry,
             outcome.value,
             f"{datetime_of(emission.mark.slot):%Y-%m-%dT%H:%M:%SZ}",
             now - emission.mark.slot,
-            extra=event,
+            entry=emission.entry,
+            slot=emission.mark.slot,
+            late=now - emission.mark.slot,
         )
 
 
 def _log_drop(name: str, drop: Drop, number: int) -> None:
-    event = {
-        "event": f"drop.{drop.reason}",
-        "entry": name,
-        "slot": drop.first,
-        "last": drop.last,
-    }
-    logger.info("%s dropped %d: %s", name, number, drop.reason, extra=event)
+    tell.info(
+        f"drop.{drop.reason}",
+        "%s dropped %d: %s",
+        name,
+        number,
+        drop.reason,
+        entry=name,
+        slot=drop.first,
+        last=drop.last,
+    )

@@ -18,6 +18,7 @@ from sqlitedict import SqliteDict
 
 from beatd.clock import Clock
 from beatd.errors import ScheduleFileError
+from beatd.event_log import EventLog
 from beatd.instant import datetime_of
 from beatd.scheduler.file_view import (
     META,
@@ -43,7 +44,7 @@ from beatd.storage.sqlite_file import (
 )
 from beatd.timetable.ledger import LedgerCopy, Mark
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 # It logs each failed statement, with a stack; we say once what is wrong.
 logging.getLogger("sqlitedict").setLevel(logging.CRITICAL)
@@ -214,20 +215,20 @@ class ScheduleFile:
     def _set_aside(self, problem: str) -> None:
         stamp = f"{datetime_of(self._clock.now()):%Y%m%dT%H%M%S}"
         aside = set_aside(self.path, stamp)
-        logger.warning(
+        tell.warning(
+            "file.damaged",
             "%s is damaged (%s): kept as %s, made anew from the broker's ledger",
             self.path,
             problem,
             aside.name,
-            extra={"event": "file.damaged"},
         )
 
     def _save_lost(self, tables: "_Tables") -> None:
         """Take over what a file held that somebody removed while we had it open."""
-        logger.warning(
+        tell.warning(
+            "file.lost",
             "%s was removed or replaced while in use: it is written anew",
             self.path,
-            extra={"event": "file.lost"},
         )
         with suppress(sqlite3.Error):
             old, _ = understand(tables.read())
@@ -241,14 +242,12 @@ class ScheduleFile:
 
     def _say(self, problem: str) -> None:
         if problem != self.trouble:
-            logger.warning("%s", problem, extra={"event": "file.trouble"})
+            tell.warning("file.trouble", "%s", problem)
         self.trouble = problem
 
     def _well(self) -> None:
         if self.trouble:
-            logger.warning(
-                "%s is written again", self.path, extra={"event": "file.back"}
-            )
+            tell.warning("file.back", "%s is written again", self.path)
         self.trouble = ""
 
 

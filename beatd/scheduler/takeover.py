@@ -1,6 +1,5 @@
 """How a term begins, and what a standby keeps ready for that."""
 
-import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -9,6 +8,7 @@ from typing import Protocol, TypeVar
 from beatd.brokers.base import Emitter, Term
 from beatd.clock import Clock
 from beatd.errors import BrokerUnavailable, TermOver
+from beatd.event_log import EventLog
 from beatd.instant import MINUTE, Instant, Span
 from beatd.routing import Queue
 from beatd.scheduler.leadership import Leadership
@@ -16,7 +16,7 @@ from beatd.timetable.entry import Entry
 from beatd.timetable.ledger import LedgerCopy, Mark, merge
 from beatd.timetable.timetable import CLOCK_TOLERANCE, Timetable
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 AT_ONCE = 10_000
 """Entries to place, or rows to write, in one part."""
@@ -195,9 +195,9 @@ class Takeover:
         if self._aside_until is not None:
             return
         self._aside_until = self.clock.elapsed() + self.leadership.ttl
-        logger.warning(
+        tell.warning(
+            "lead.aside",
             "the broker has lost its ledger: who led before us is to lead again",
-            extra={"event": "lead.aside"},
         )
         self.leadership.resign()
         raise TermOver("we left the lead to who had it")
@@ -246,9 +246,9 @@ def _parts(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
 
 
 def _log_rewound(number: int, era: int) -> None:
-    logger.warning(
+    tell.warning(
+        "clock.rewound",
         "the clock was set back: %d entries go on from now, clock era %d",
         number,
         era,
-        extra={"event": "clock.rewound"},
     )

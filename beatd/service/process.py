@@ -11,12 +11,13 @@ from beatd.config.loading import Config, load
 from beatd.config.options import Options
 from beatd.config.switches import LOG_LEVEL
 from beatd.errors import BeatdError, ConfigError
+from beatd.event_log import EventLog
 from beatd.runs import stdout
 from beatd.service import daemon
 from beatd.service.log_setup import Log, dump_stacks_to
 from beatd.service.nodes import path_of
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,11 @@ class Process:
             if log.file:  # or else it is about to be said there anyway
                 fault = None if isinstance(error, BeatdError) else error
                 words = "ended by an error: %s"
-                logger.critical(words, error, exc_info=fault, extra={"event": "failed"})
+                tell.critical("failed", words, error, exc_info=fault)
             raise
         finally:
             stdout.restore()
-        logger.info("stopped", extra={"event": "stop"})
+        tell.info("stop", "stopped")
 
     def begin_log(self, node: str) -> Log:
         """Log for the node of this name from now on, and what is printed, too.

@@ -1,6 +1,5 @@
 """Running as a service: options, process, signals, status, exit."""
 
-import logging
 import os
 import signal
 import socket
@@ -18,6 +17,7 @@ from beatd.config.options import Options, Told
 from beatd.config.settings import Settings, mask
 from beatd.config.switches import BEAT_NODE, HEARTBEAT_INTERVAL, WORKER_NODE
 from beatd.errors import ConfigError
+from beatd.event_log import EventLog
 from beatd.instant import Instant, datetime_of, span_of
 from beatd.pools.prefork.forkserver_main import RunChild
 from beatd.scheduler.loop import Scheduler
@@ -29,7 +29,7 @@ from beatd.worker.autoscale import Autoscale
 from beatd.worker.inbox import Stop, WorkerEvent
 from beatd.worker.loop import Worker
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 
 def run_scheduler(options: Options) -> int:
@@ -164,10 +164,8 @@ class WorkerService:
         try:
             beat.run()
         except BaseException as error:
-            logger.critical(
-                "the scheduler failed, the worker stops: %r",
-                error,
-                extra={"event": "beat.failed"},
+            tell.critical(
+                "beat.failed", "the scheduler failed, the worker stops: %r", error
             )
             self._failure = error
             self.inbox.put(Stop.WARM)
@@ -265,9 +263,7 @@ class _Beat:
         try:
             config = load(self.options.wanted(), strict=bool(self.options.strict))
         except ConfigError as error:
-            logger.error(
-                "kept the old config: %s", error, extra={"event": "config.error"}
-            )
+            tell.error("config.error", "kept the old config: %s", error)
         else:
             self._say_what_waits(config)
             self.config = config
@@ -275,18 +271,17 @@ class _Beat:
             entries = {entry.name: entry for entry in config.entries}
             bad = [bad.name for bad in config.bad]
             self.scheduler.replace(entries, bad, config.router.queues.values())
-            logger.info(
-                "reloaded: %d entries", len(entries), extra={"event": "config.reloaded"}
-            )
+            tell.info("config.reloaded", "reloaded: %d entries", len(entries))
         self.notify.ready(self.status())
 
     def _say_what_waits(self, config: Config) -> None:
         changed = wiring.needs_restart(self._began, config.settings)
         if changed:
-            logger.warning(
+            tell.warning(
+                "config.restart",
                 "changed, and in effect from the next start on only: %s",
                 ", ".join(changed),
-                extra={"event": "config.restart", "settings": changed},
+                settings=changed,
             )
 
 
@@ -294,18 +289,23 @@ def _tell_of(config: Config) -> None:
     """Name what is left out of a config, what is odd in it, and what does nothing."""
     for bad in config.bad:
         for problem in bad.problems:
-            logger.error(
+            tell.error(
+                "entry.bad",
                 "entry %r is left out: %s",
                 bad.name,
                 problem,
-                extra={"event": "entry.bad", "entry": bad.name},
+                entry=bad.name,
             )
     for problem in config.warnings:
-        logger.warning("%s", problem, extra={"event": "config.warning"})
+        tell.warning("config.warning", "%s", problem)
     if config.unused:
         words = ", ".join(config.unused)
-        event = {"event": "config.unused", "settings": config.unused}
-        logger.debug("accepted, without effect: %s", words, extra=event)
+        tell.debug(
+            "config.unused",
+            "accepted, without effect: %s",
+            words,
+            settings=config.unused,
+        )
 
 
 def _on_signals(handlers: Mapping[str, Callable[[], None]]) -> None:
@@ -321,7 +321,8 @@ def _announce(options: Options, config: Config) -> None:
     broker = mask(settings.write_urls[0])
     terminal = sys.__stderr__  # and not what tasks print to
     if options.quiet or not terminal or not terminal.isatty():
-        logger.info(
+        tell.info(
+            "start",
             "beatd %s: config %s, broker %s, %d entries, pid %d on %s",
             __version__,
             config.source.name,
@@ -329,7 +330,6 @@ def _announce(options: Options, config: Config) -> None:
             len(config.entries),
             os.getpid(),
             socket.gethostname(),
-            extra={"event": "start"},
         )
         return
     lines = [

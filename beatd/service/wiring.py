@@ -6,7 +6,6 @@ sends or reads something (app/connections.py), and commands that look at what li
 broker (cli/). A test holds the list.
 """
 
-import logging
 import os
 import secrets
 import socket
@@ -32,6 +31,7 @@ from beatd.config.settings import Settings, mask
 from beatd.config.switches import HEARTBEAT_INTERVAL, WORKER_NODE
 from beatd.control.pidbox import Pidbox
 from beatd.errors import ConfigError, MessageError
+from beatd.event_log import EventLog
 from beatd.events.event import EventFactory
 from beatd.events.lamport import LamportClock
 from beatd.events.sent import TaskSentEvents
@@ -66,7 +66,7 @@ from beatd.worker.reporting import WorkerNode
 from beatd.worker.revoked import StateFile
 from beatd.worker.settle import EndRecorder
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +170,11 @@ def _one_broker(settings: Settings) -> Broker:
     """
     first, *others = settings.write_urls
     if others:
-        logger.warning(
+        tell.warning(
+            "broker.addresses",
             "the scheduler uses only %s, the first of %d broker addresses",
             mask(first),
             1 + len(others),
-            extra={"event": "broker.addresses"},
         )
     return brokers.of_settings(settings, [first])
 
@@ -182,7 +182,7 @@ def _one_broker(settings: Settings) -> Broker:
 def _warn_of_risks(broker: Broker) -> None:
     """Say what the broker may do to its queues."""
     for risk in broker.risks():
-        logger.warning("broker: %s", risk, extra={"event": "broker.risk"})
+        tell.warning("broker.risk", "broker: %s", risk)
 
 
 def _witness_of(config: Config, broker: Broker) -> EmissionListener | None:
@@ -319,7 +319,7 @@ def _events_of(
     if audience is None:
         if settings.worker_send_task_events:
             words = "this broker carries no events: -E and monitors need Redis"
-            logger.warning(words, extra={"event": "events.none"})
+            tell.warning("events.none", words)
         return None
     beats = settings.worker_enable_heartbeat
     return WorkerEvents(

@@ -1,17 +1,17 @@
 """What waits in a worker for its run, and whose turn it is."""
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from beatd.clock import Clock
 from beatd.config.settings import Settings
+from beatd.event_log import EventLog
 from beatd.tasks import Registry
 from beatd.worker.fetcher import PrefetchWindow
 from beatd.worker.in_flight import InFlight, State
 from beatd.worker.rate import Turns, rate_of, sift
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 MOST_ASIDE = 1_000
 """Deliveries that a rate limit may have wait beside those that the worker may hold."""
@@ -113,7 +113,7 @@ class Backlog:
                 rate = rate_of(limit)
         except ValueError as error:
             words = "the runs of %s are not limited: %s"
-            logger.error(words, task, error, extra={"event": "rate.bad"})
+            tell.error("rate.bad", words, task, error)
         self._turns.limit(task, rate)
 
     def _step_aside(self, run: InFlight) -> None:

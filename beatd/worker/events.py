@@ -4,7 +4,6 @@ The loop only takes note of them; a thread sends them (events/sender.py).
 """
 
 import itertools
-import logging
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from beatd.background import OnCrash, Service
 from beatd.brokers.base import Outgoing, Sender
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Settings
+from beatd.event_log import EventLog
 from beatd.events.event import EventFactory
 from beatd.events.lamport import LamportClock
 from beatd.events.sender import MOST, EventSender
@@ -23,7 +23,7 @@ from beatd.instant import Span, span_of
 from beatd.message import Envelope
 from beatd.version import __version__
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 LINGER: Span = 50
 """How long the first event waits for others to go with it."""
@@ -126,10 +126,10 @@ class WorkerEvents:
     def _send(self, events: Sequence[dict[str, Any]]) -> None:
         self.broker.send(list(self._messages(events)))
         if dropped := self._sender.take_dropped():
-            logger.warning(
+            tell.warning(
+                "events.dropped",
                 "%d events were dropped: monitors do not know all",
                 dropped,
-                extra={"event": "events.dropped"},
             )
 
     # Their form

@@ -1,7 +1,6 @@
 """Deliveries for a worker: how many it may hold, and taking them from its queues."""
 
 import itertools
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from beatd.brokers.base import Consumer, Delivery
 from beatd.clock import Clock
 from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable, ConfigError, MessageError
+from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span, span_of
 from beatd.message import Envelope, read_envelope
 from beatd.routing import Queue, Router
@@ -21,7 +21,7 @@ from beatd.runs.report import limits_of
 from beatd.worker.lease import Lease
 from beatd.worker.settle import Source
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 LONGEST_WAIT: Span = 5 * SECOND
 """The fetcher asks the broker at least this often, whatever it is told."""
@@ -248,8 +248,6 @@ class Intake:
 
 
 def _say_recovered(number: int) -> None:
-    logger.warning(
-        "gave back %d deliveries of workers that died",
-        number,
-        extra={"event": "worker.recovered"},
+    tell.warning(
+        "worker.recovered", "gave back %d deliveries of workers that died", number
     )

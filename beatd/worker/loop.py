@@ -12,7 +12,6 @@ delivery stays in flight, under the worker's lease, until its result is kept and
 settled: a worker that dies at any moment before that has it delivered again.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +23,7 @@ from beatd.brokers.base import Delivery
 from beatd.clock import Clock
 from beatd.control.pidbox import Command, Pidbox
 from beatd.errors import BrokerUnavailable
+from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span
 from beatd.pools.base import (
     Finished,
@@ -60,7 +60,7 @@ from beatd.worker.settle import Begin, Continue, Settlement, Settler, Source
 from beatd.worker.sizing import Sizing
 from beatd.worker.stopping import Stopping
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 PATIENCE: Span = 5 * SECOND
 """How long a worker that stops waits for a broker or a result backend that is away."""
@@ -138,12 +138,12 @@ class Worker:
         signals.worker_init.send(self.node)
         self.pool.start()  # before there is any other thread: it may fork
         self._start()
-        logger.info(
+        tell.info(
+            "worker.ready",
             "%s is ready: %d at a time, from %s",
             self.name,
             self.sizing.size,
             ", ".join(self.queues),
-            extra={"event": "worker.ready"},
         )
         self.on_ready()
         signals.worker_ready.send(self.node)
@@ -237,12 +237,12 @@ class Worker:
         self.pool.recall()
         for run in unbegun:
             self.outcomes.given_back(run.delivery)
-        logger.warning(
+        tell.warning(
+            "lease.lost",
             "was cut off for longer than its lease: others may run the %d tasks that it"
             " holds, and %d more that it leaves to them",
             self.held,
             len(unbegun),
-            extra={"event": "lease.lost"},
         )
         if self.ends_runs_when_cut_off:
             self._let_go()
@@ -349,11 +349,11 @@ class Worker:
             asked, how = _SHUTDOWNS[stop]
             signals.worker_shutting_down.send(self.name, sig=asked, how=how, exitcode=0)
         self.stopping.how = stop
-        logger.info(
+        tell.info(
+            f"stop.{stop.value}",
             "stopping, %s, with %d tasks running",
             stop.value,
             len(self.dispatcher),
-            extra={"event": f"stop.{stop.value}"},
         )
         self.intake.fetcher.stop()
         if stop is Stop.COLD:
@@ -390,10 +390,10 @@ class Worker:
             self.broker.leave(self.identity)
         except BrokerUnavailable as error:
             settled = False
-            logger.warning("%s", error, extra={"event": "broker.lost"})
+            tell.warning("broker.lost", "%s", error)
         if not settled:
-            logger.warning(
+            tell.warning(
+                "stop.unsettled",
                 "not all that ended could be settled: it is delivered again when the"
                 " lease has run out",
-                extra={"event": "stop.unsettled"},
             )

@@ -7,6 +7,7 @@ from signal import Signals
 from beatd import signals
 from beatd.brokers.base import Delivery
 from beatd.errors import MessageError, NotRegistered
+from beatd.event_log import EventLog
 from beatd.message import Envelope
 from beatd.results.base import State
 from beatd.results.exceptions import repr_of
@@ -15,7 +16,7 @@ from beatd.text import shown
 from beatd.worker.events import WorkerEvents
 from beatd.worker.in_flight import InFlight
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +109,12 @@ class TaskReporter:
 
     def buried(self, delivery: Delivery, reason: str) -> None:
         """Tell of a message of which nothing can be read."""
-        logger.error(
+        tell.error(
+            "task.buried",
             "set aside a message of queue %s: %s",
             shown(delivery.queue),
             one_line(reason),
-            extra={"event": "task.buried", "queue": delivery.queue},
+            queue=delivery.queue,
         )
         error = MessageError(reason)
         signals.task_rejected.send(self.node, message=delivery.message, exc=error)
@@ -164,11 +166,13 @@ class TaskReporter:
             self._log(logging.ERROR, "failed", said, text)
 
     def _log(self, level: int, event: str, said: Envelope, words: str) -> None:
-        logger.log(
+        tell.log(
             level,
+            f"task.{event}",
             "%s[%s] %s",
             one_line(said.name),
             one_line(said.id),
             words,
-            extra={"event": f"task.{event}", "task": said.task, "id": said.id},
+            task=said.task,
+            id=said.id,
         )

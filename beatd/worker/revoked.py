@@ -1,6 +1,5 @@
 """What is not to run any more, and a file that remembers it over restarts."""
 
-import logging
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
@@ -17,6 +16,7 @@ from beatd.errors import (
     MessageError,
     ResultUnavailable,
 )
+from beatd.event_log import EventLog
 from beatd.instant import HOUR, Instant, Span, datetime_of
 from beatd.message import Envelope
 from beatd.results.base import Keeper, Meta
@@ -24,7 +24,7 @@ from beatd.results.base import State as RunState
 from beatd.storage.sqlite_file import WORKER_STATE, State, connect, look_to_write, make
 from beatd.worker.in_flight import stamps_of
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 K = TypeVar("K")
 
@@ -177,7 +177,7 @@ class Revocations:
                 )
         except (ResultUnavailable, MessageError, sqlite3.Error) as error:
             words = "revoked, but not all of it could be kept: %s"
-            logger.warning(words, error, extra={"event": "control.unkept"})
+            tell.warning("control.unkept", words, error)
 
     def _meta(self, task_id: str) -> Meta:
         done = datetime_of(self._clock.now(), self._settings.zone)
@@ -198,4 +198,4 @@ def mingle(
         learn(ask(known))
     except BrokerUnavailable as error:
         words = "cannot ask other workers what was revoked: %s"
-        logger.warning(words, error, extra={"event": "control.mingle"})
+        tell.warning("control.mingle", words, error)

@@ -1,14 +1,13 @@
 """How much a worker does at the same time, and how much it holds for that."""
 
-import logging
-
 from beatd.clock import Clock
 from beatd.config.settings import Settings
+from beatd.event_log import EventLog
 from beatd.pools.base import Pool
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.fetcher import PrefetchWindow
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 UNLIMITED = 10_000
 """Deliveries that a worker holds at most when the settings set no limit."""
@@ -80,5 +79,10 @@ class Sizing:
         if size != before:
             self.resize(size)
         if self.size != before:
-            event = {"event": "pool.resized", "size": size}
-            logger.info("runs %d at a time, no longer %d", size, before, extra=event)
+            tell.info(
+                "pool.resized",
+                "runs %d at a time, no longer %d",
+                size,
+                before,
+                size=size,
+            )

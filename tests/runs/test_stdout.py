@@ -15,6 +15,8 @@ import pytest
 from beatd.runs import stdout as printed
 from beatd.runs.stdout import LONGEST_LINE, LoggedStream
 
+REDIRECTED = logging.getLogger("beatd.redirected")
+
 
 class Ear(logging.Handler):
     """Remembers what was logged; does `also` each time."""
@@ -31,15 +33,15 @@ class Ear(logging.Handler):
 
 @contextmanager
 def connected(handler: logging.Handler) -> Iterator[None]:
-    printed.logger.addHandler(handler)
-    printed.logger.propagate = False  # pytest would keep all records
-    printed.logger.setLevel(logging.INFO)
+    REDIRECTED.addHandler(handler)
+    REDIRECTED.propagate = False  # pytest would keep all records
+    REDIRECTED.setLevel(logging.INFO)
     try:
         yield
     finally:
-        printed.logger.removeHandler(handler)
-        printed.logger.propagate = True
-        printed.logger.setLevel(logging.NOTSET)
+        REDIRECTED.removeHandler(handler)
+        REDIRECTED.propagate = True
+        REDIRECTED.setLevel(logging.NOTSET)
 
 
 @contextmanager

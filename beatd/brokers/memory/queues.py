@@ -1,6 +1,5 @@
 """Queues, deliveries under leases and dead letters, on dicts and deques."""
 
-import logging
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,10 +23,11 @@ from beatd.brokers.base import (
 )
 from beatd.brokers.memory.lead import MemoryLead
 from beatd.clock import Clock
+from beatd.event_log import EventLog
 from beatd.instant import SECOND, Instant, Span
 from beatd.routing import PRIORITY_STEPS, Queue, Route, binding_of, step_of
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,11 +333,11 @@ class MemoryBroker(MemoryLead):
                 self._delay(stored, outgoing.due)
         self._changed.notify_all()
         if not names and not is_fanout:
-            logger.warning(
+            tell.warning(
+                "route.unbound",
                 "no queue is bound to exchange %r under %r: the message is dropped",
                 route.exchange,
                 route.routing_key,
-                extra={"event": "route.unbound"},
             )
         return received or bool(names)
 

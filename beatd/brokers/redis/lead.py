@@ -1,6 +1,5 @@
 """Lead and ledger in Redis: the ledger moves in the step that queues."""
 
-import logging
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -13,10 +12,11 @@ from beatd.brokers.redis.requests import CHUNK, Requests, in_chunks
 from beatd.brokers.redis.wire import Wire
 from beatd.clock import Clock
 from beatd.errors import TermOver
+from beatd.event_log import EventLog
 from beatd.instant import Span
 from beatd.timetable.ledger import LedgerCopy, Mark
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 _OUTCOMES = {
     ord("q"): Outcome.QUEUED,
@@ -109,11 +109,11 @@ class RedisLead(Requests):
             try:
                 marks[name.decode()] = _mark(row)
             except ValueError:
-                logger.error(
+                tell.error(
+                    "ledger.unreadable",
                     "the ledger's row for %r is none of ours: %r",
                     name,
                     row[:80],
-                    extra={"event": "ledger.unreadable"},
                 )
         return LedgerCopy(marks, int(self._ask("GET", self._key("era")) or 0))
 

@@ -1,6 +1,5 @@
 """Waiting for Redis to say something, without asking it again and again."""
 
-import logging
 import re
 import selectors
 import socket
@@ -14,10 +13,11 @@ import redis
 from beatd.brokers.redis.failover import Server
 from beatd.brokers.redis.wire import Wire
 from beatd.clock import Clock
+from beatd.event_log import EventLog
 from beatd.instant import SECOND, Instant, Span
 from beatd.routing import Queue, Route
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 INVALIDATIONS = "__redis__:invalidate"
 """The channel on which Redis names keys that were read and have changed since."""
@@ -212,12 +212,12 @@ class MessageWait:
     def _poll(self, error: Exception) -> None:
         self._tracked = False
         self._news.close()
-        logger.warning(
+        tell.warning(
+            "broker.poll",
             "%s does not tell us of new messages (%s): looking every %d ms",
             self._server.name,
             error,
             POLL,
-            extra={"event": "broker.poll"},
         )
 
     def _look(self, lists: Sequence[str]) -> Span:

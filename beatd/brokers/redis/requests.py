@@ -1,7 +1,6 @@
 """What Redis is asked for: scripts and commands, at the address that is present."""
 
 import hashlib
-import logging
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
@@ -15,9 +14,10 @@ from beatd.brokers.redis.failover import Server
 from beatd.brokers.redis.wire import Wire
 from beatd.clock import Clock
 from beatd.errors import BrokerRefused
+from beatd.event_log import EventLog
 from beatd.routing import Queue, Route
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 T = TypeVar("T")
 
@@ -98,8 +98,7 @@ class Requests:
             told = False  # it is full, say, and what we are asked for makes room
         if address is not self._address:
             words = "going on at %s: %s failed"
-            event = {"event": "broker.moved"}
-            logger.warning(words, address.name, self._address.name, extra=event)
+            tell.warning("broker.moved", words, address.name, self._address.name)
         self._address, self._moves = address, moves
         return told
 
@@ -131,11 +130,11 @@ class Requests:
         members = self._ask("SMEMBERS", self._wire.bindings(route.exchange))
         queues = self._wire.bound(route, members)
         if not queues:
-            logger.warning(
+            tell.warning(
+                "route.unbound",
                 "no queue is bound to exchange %r under %r: the message is dropped",
                 route.exchange,
                 route.routing_key,
-                extra={"event": "route.unbound"},
             )
         return [(self._wire.list_of(name, route.priority), LIST) for name in queues]
 

@@ -1,14 +1,14 @@
 """Which queues a message reaches, by the bindings in the file."""
 
-import logging
 import sqlite3
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from beatd.event_log import EventLog
 from beatd.instant import Instant
 from beatd.routing import Binding, Route, step_of
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -35,10 +35,10 @@ def _queues(db: sqlite3.Connection, route: Route) -> list[str]:
     key, kind = route.routing_key, route.exchange_type
     queues = sorted({one.queue for one in bindings if one.matches(kind, key)})
     if not queues:
-        logger.warning(
+        tell.warning(
+            "route.unbound",
             "no queue is bound to exchange %r under %r: the message is dropped",
             route.exchange,
             route.routing_key,
-            extra={"event": "route.unbound"},
         )
     return queues

@@ -18,7 +18,6 @@ when they next have something to say).
 
 import ctypes
 import gc
-import logging
 import os
 import select
 import signal
@@ -29,9 +28,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn, TypeAlias
 
+from beatd.event_log import EventLog
 from beatd.pools.prefork import places
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 RunChild: TypeAlias = Callable[[socket.socket, int], object]
 """All that a child does; takes its end of the channel, and the end of its claims."""
@@ -96,7 +96,7 @@ def _run_and_end(work: Callable[[], object], ending: int = os.EX_OK) -> NoReturn
         pass  # the pool's process is dead: nobody is there to care
     except BaseException:
         words = "a process of the pool failed"
-        logger.critical(words, exc_info=True, extra={"event": "pool.failed"})
+        tell.critical("pool.failed", words, exc_info=True)
     finally:
         with suppress(Exception):
             sys.stdout.flush()

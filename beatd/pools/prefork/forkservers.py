@@ -1,14 +1,14 @@
 """The fork servers of a pool, one after the other, each with newer code."""
 
-import logging
 import selectors
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
 
+from beatd.event_log import EventLog
 from beatd.pools.prefork.forkserver import ForkServer, ForkServerDied, Starter
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 
 class Listener(Protocol):
@@ -144,8 +144,8 @@ class ForkServers:
         self._current, self._next = server, None
         self._listener.server_replaced()
         words = "new processes run what follows, with the code as it is now"
-        logger.info(words, extra={"event": "pool.renewed"})
+        tell.info("pool.renewed", words)
 
     def _keep_current(self, why: str) -> None:
         words = "went on with the old code: %s"
-        logger.error(words, why, extra={"event": "pool.kept"})
+        tell.error("pool.kept", words, why)

@@ -4,12 +4,12 @@ One thread decides which children there are and which job each runs: supervisor.
 What runs in a child is in child.py, and what forks children in forkserver.py.
 """
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from beatd.clock import Clock, SystemClock
+from beatd.event_log import EventLog
 from beatd.pools.base import Job, PoolEvent, Runner
 from beatd.pools.options import PoolOptions
 from beatd.pools.prefork.child import ChildMain
@@ -20,7 +20,7 @@ from beatd.pools.prefork.forkservers import ForkServers
 from beatd.pools.prefork.requests import Requests
 from beatd.pools.prefork.supervisor import Supervisor
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 
 class Prefork:
@@ -127,4 +127,4 @@ class Prefork:
 
 def _say_crash(error: BaseException) -> None:
     words = "the pool ended: nobody supervises its processes any more"
-    logger.critical(words, exc_info=error, extra={"event": "pool.crash"})
+    tell.critical("pool.crash", words, exc_info=error)

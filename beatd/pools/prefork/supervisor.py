@@ -3,7 +3,6 @@
 All of it runs in one thread, which owns what is here; other threads leave it requests.
 """
 
-import logging
 import os
 import selectors
 import signal
@@ -13,6 +12,7 @@ from functools import partial
 from itertools import count
 
 from beatd.clock import Clock
+from beatd.event_log import EventLog
 from beatd.instant import DAY, SECOND, Span, span_of
 from beatd.pools.prefork.child_state import Change, ChildState
 from beatd.pools.prefork.children import ChannelEnded, Child, Children
@@ -22,7 +22,7 @@ from beatd.pools.prefork.forkservers import ForkServers
 from beatd.pools.prefork.frames import BrokenFrame, Claims, Ready, Report
 from beatd.pools.prefork.requests import Requests
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 GRACE = 5 * SECOND
 """How long a child may take to leave when it was asked to."""
@@ -159,7 +159,7 @@ class Supervisor:
             pass  # as it should be
         elif was_ready:
             words = "the process that forks children died, and they with it"
-            logger.error(words, extra={"event": "pool.forkserver"})
+            tell.error("pool.forkserver", words)
         else:
             self._pause_starts(f"no process to fork children from: {server.fault}")
         for child in self._children:
@@ -211,8 +211,7 @@ class Supervisor:
         self._failed_starts += 1
         if self._failed_starts == 1:
             words = "%s; trying again every %d s"
-            event = {"event": "pool.start_failed"}
-            logger.warning(words, why, PAUSE // SECOND, extra=event)
+            tell.warning("pool.start_failed", words, why, PAUSE // SECOND)
 
     # Ends.
 
@@ -270,7 +269,7 @@ class Supervisor:
     def _end_by_force(self) -> None:
         """Wait no longer for processes that outlive SIGKILL, or do not pass it on."""
         words = "%d processes did not end when they were killed"
-        logger.error(words, len(self._children), extra={"event": "pool.forced"})
+        tell.error("pool.forced", words, len(self._children))
         self._servers.kill_all()
 
     def _give_up(self, child: Child, fault: str) -> None:
@@ -304,7 +303,7 @@ class Supervisor:
             self._pause_starts(f"a child ended before it was ready: {how}")
         else:
             words = "an idle child ended: %s"
-            logger.warning(words, how, extra={"event": "pool.idle_end"})
+            tell.warning("pool.idle_end", words, how)
 
     # What goes to a child and what comes from it.
 

@@ -8,11 +8,11 @@ and steer. It returns the value of the answer, or `Later` where the value takes 
     shapes      how messages, queues, pools and settings are shown, in Celery's forms
 """
 
-import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
 from beatd.control.pidbox import Command, error_of
+from beatd.event_log import EventLog
 from beatd.results.exceptions import repr_of
 from beatd.runs.report import one_line
 from beatd.text import shown
@@ -21,7 +21,7 @@ from beatd.worker.commands.controlled import Controlled
 
 __all__ = ["COMMANDS", "Controlled", "execute"]
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 Function: TypeAlias = Callable[..., object]
 
@@ -52,20 +52,18 @@ COMMANDS: dict[str, Function] = {
 
 def execute(worker: Controlled, command: Command) -> None:
     """Do what a command asks for, and answer; whatever it holds, nothing is raised."""
-    logger.debug(
-        "remote control: %s", shown(command.method), extra={"event": "control.command"}
-    )
+    tell.debug("control.command", "remote control: %s", shown(command.method))
     function = COMMANDS.get(command.method)
     try:
         if function is None:
             raise KeyError(command.method)
         value = function(worker, **command.arguments)
     except Exception as error:  # of whatever somebody sent: it is the answer
-        logger.error(
+        tell.error(
+            "control.failed",
             "cannot obey %s: %s",
             shown(command.method),
             one_line(repr_of(error)),
-            extra={"event": "control.failed"},
         )
         value = error_of(error)
     command.answer(value)

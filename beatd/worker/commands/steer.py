@@ -1,6 +1,5 @@
 """Commands of remote control that change what a worker does."""
 
-import logging
 import signal as signals
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import msgspec
 
 from beatd.control.pidbox import Later, error_of
+from beatd.event_log import EventLog
 from beatd.routing import Queue
 from beatd.runs.report import one_line
 from beatd.worker.commands.controlled import Controlled
@@ -15,7 +15,7 @@ from beatd.worker.commands.shapes import ids_in, no, ok
 from beatd.worker.in_flight import InFlight, stamps_of
 from beatd.worker.rate import rate_of
 
-logger = logging.getLogger(__name__)
+tell = EventLog(__name__)
 
 LARGEST_POOL = 10_000
 """Runs at the same time that a command may ask for: more is a slip of a key."""
@@ -35,7 +35,7 @@ def revoke(
     worker.dispatcher.recall()
     store = worker.revocations.revoke(task_ids, {run.said.id for run in running})
     names = ", ".join(map(one_line, sorted(task_ids)))
-    logger.info("revoked: %s", names, extra={"event": "control.revoked"})
+    tell.info("control.revoked", "revoked: %s", names)
     try:
         ended = _terminate(worker, running, number) if terminate else set()
     except NotImplementedError as error:

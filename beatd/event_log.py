@@ -1,0 +1,66 @@
+"""One way to log an event: words for people, a name and data for programs."""
+
+import logging
+from typing import Any
+
+
+class EventLog:
+    """Logs the events of one module, by the logger of that name.
+
+    Each record carries the event's name (`emit.known`) as its attribute `event`, and
+    each further keyword as an attribute of that name. `words` take their arguments as
+    those of `logging` do.
+    """
+
+    def __init__(self, module: str) -> None:
+        self._logger = logging.getLogger(module)
+
+    def is_heard(self, level: int) -> bool:
+        """Return whether anything is logged at this level, for what takes time."""
+        return self._logger.isEnabledFor(level)
+
+    def debug(self, event: str, words: str, *args: object, **data: object) -> None:
+        """Log what only somebody who looks for a fault wants to see."""
+        self._log(logging.DEBUG, event, words, args, data)
+
+    def info(self, event: str, words: str, *args: object, **data: object) -> None:
+        """Log what an operator wants to see on a calm day."""
+        self._log(logging.INFO, event, words, args, data)
+
+    def warning(self, event: str, words: str, *args: object, **data: object) -> None:
+        """Log what goes on, but not as it was meant to."""
+        self._log(logging.WARNING, event, words, args, data)
+
+    def error(self, event: str, words: str, *args: object, **data: object) -> None:
+        """Log what somebody has to look after."""
+        self._log(logging.ERROR, event, words, args, data)
+
+    def critical(self, event: str, words: str, *args: object, **data: object) -> None:
+        """Log why the process ends."""
+        self._log(logging.CRITICAL, event, words, args, data)
+
+    def exception(self, event: str, words: str, *args: object, **data: object) -> None:
+        """Log an error with the traceback of the exception that is being handled."""
+        self._log(logging.ERROR, event, words, args, {"exc_info": True, **data})
+
+    def log(
+        self, level: int, event: str, words: str, *args: object, **data: object
+    ) -> None:
+        """Log at a level that is known only now."""
+        self._log(level, event, words, args, data)
+
+    def _log(
+        self,
+        level: int,
+        event: str,
+        words: str,
+        args: tuple[object, ...],
+        data: dict[str, Any],
+    ) -> None:
+        if self.is_heard(level):
+            exc_info = data.pop("exc_info", None)
+            extra = {"event": event, **data}
+            # The line that told of it, two calls above.
+            self._logger.log(
+                level, words, *args, exc_info=exc_info, extra=extra, stacklevel=3
+            )
