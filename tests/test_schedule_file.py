@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ def test_a_rewrite_touches_only_rows_that_differ(
     file: ScheduleFile, path: Path
 ) -> None:
     def rows() -> dict[str, int]:
-        with sqlite3.connect(path) as db:
+        with closing(sqlite3.connect(path)) as db:
             return dict(db.execute("SELECT key, rowid FROM ledger"))
 
     file.rewrite({"a": A, "b": B}, [], 0, 1)
