@@ -117,7 +117,13 @@ def assemble(
         outcomes=outcomes,
         clock=clock,
     )
-    backlog = Backlog(tasks=tasks, settings=settings, window=window, clock=clock)
+    backlog = Backlog(
+        tasks=tasks,
+        settings=settings,
+        window=window,
+        drops=admission.drops,
+        clock=clock,
+    )
     dispatcher = Dispatcher(
         pool=pool, settings=settings, acknowledge=outcomes.acknowledged, clock=clock
     )

@@ -30,11 +30,14 @@ class Backlog:
         tasks: Registry,
         settings: Settings,
         window: PrefetchWindow,
+        drops: Callable[[InFlight], bool],
         clock: Clock,
     ) -> None:
+        """`drops` says of a run whose turn has come whether it must not begin."""
         self._tasks = tasks
         self._settings = settings
         self._window = window
+        self._drops = drops
         self._clock = clock
         self._ready: deque[InFlight] = deque()
         self._returned: deque[InFlight] = deque()
@@ -67,16 +70,16 @@ class Backlog:
         """Have these wait before all others: the pool did not get to them."""
         self._returned.extendleft(reversed(returned))
 
-    def next(self, drop: Callable[[InFlight], bool]) -> InFlight | None:
-        """Let go of the one to run next; what `drop` says yes to is passed over."""
+    def next(self) -> InFlight | None:
+        """Let go of the one to run next, if there is any."""
         now = self._clock.elapsed()
         while self._returned:
             returned = self._returned.popleft()
-            if not drop(returned):
+            if not self._drops(returned):
                 return returned
         while run := self._turns.next(now):
             self._come_back(run)
-            if not drop(run):
+            if not self._drops(run):
                 self._turns.begin(run.task.name, now)
                 return run
         while self._ready:
@@ -84,7 +87,7 @@ class Backlog:
             name = run.task.name
             if name not in self._turns:
                 self.limit_rate(name)
-            if drop(run):
+            if self._drops(run):
                 continue
             if not self._turns.must_wait(name, now):
                 self._turns.begin(name, now)

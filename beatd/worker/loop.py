@@ -14,7 +14,6 @@ settled: a worker that dies at any moment before that has it delivered again.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from queue import Empty, SimpleQueue
 from signal import SIGTERM
 
@@ -206,11 +205,15 @@ class Worker:
                 raise error
         if self.ends_runs_when_cut_off and self.intake.lease.has_run_out():
             self._let_go()
-        if self.stopping.has_run_out(self.clock.elapsed()):
-            self._begin_to_stop(Stop.COLD)
         if not self.is_stopping:
-            self.sizing.follow(self.backlog.ready + len(self.dispatcher))
-        self.dispatcher.fill(partial(self.backlog.next, self.admission.drops))
+            self.sizing.follow(self._load)
+        elif self.stopping.has_run_out(self.clock.elapsed()):
+            self._begin_to_stop(Stop.COLD)
+        self.dispatcher.fill(self.backlog.next)
+
+    def _load(self) -> int:
+        """Return how much there is to do for the pool, now."""
+        return self.backlog.ready + len(self.dispatcher)
 
     # Deliveries
 
@@ -260,6 +263,7 @@ class Worker:
     # Runs
 
     def _lost(self, run: InFlight, reason: str) -> None:
+        """Settle a run whose process died, or have it wait for another one."""
         if run.terminated is not None:
             self.outcomes.terminated(run, run.terminated)
         elif run.let_go:
@@ -325,13 +329,13 @@ class Worker:
             self.inbox.put(Crashed(error))
 
         if self.events:
-            self.events.start(self._load, crashed)
+            self.events.start(self._monitored_load, crashed)
         if self.pidbox:
             self.pidbox.start(crashed)
         self.settler.start(crashed)
         self.intake.start(crashed)
 
-    def _load(self) -> Load:
+    def _monitored_load(self) -> Load:
         return Load(len(self.dispatcher.begun), self.dispatcher.total.total())
 
     def _told_to_stop(self, stop: Stop) -> None:

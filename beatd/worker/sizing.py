@@ -1,5 +1,7 @@
 """How much a worker does at the same time, and how much it holds for that."""
 
+from collections.abc import Callable
+
 from beatd.clock import Clock
 from beatd.config.settings import Settings
 from beatd.event_log import EventLog
@@ -70,12 +72,12 @@ class Sizing:
         self.autoscale.most, self.autoscale.least = most, least
         self._window.clear(self.capacity - before)
 
-    def follow(self, load: int) -> None:
+    def follow(self, load: Callable[[], int]) -> None:
         """Make the pool as large as the load wants it, if that is asked for."""
         if self.autoscale is None:
             return
         before = self.size
-        size = self.autoscale.size(self._clock.elapsed(), load)
+        size = self.autoscale.size(self._clock.elapsed(), load())
         if size != before:
             self.resize(size)
         if self.size != before:
