@@ -45,7 +45,7 @@ runs        hooks host report stdout coroutines builtin errbacks continuations c
 control     pidbox
 app         annotations announcement client_results conf connections discovery
             publishing remote_control sending application *
-worker      autoscale events in_flight commands.shapes dispatch lease rate renewal
+worker      autoscale events in_flight commands.shapes workload lease rate renewal
             reporting revoked settle fetcher backlog inbox outcomes admission sizing
             commands.controlled commands.inspect commands.steer commands stopping loop
             assembly

@@ -23,7 +23,6 @@ from beatd.worker.admission import Admission
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.backlog import Backlog
 from beatd.worker.commands import Controlled, execute
-from beatd.worker.dispatch import Dispatcher
 from beatd.worker.events import WorkerEvents
 from beatd.worker.fetcher import Intake, PrefetchWindow
 from beatd.worker.inbox import (
@@ -42,6 +41,7 @@ from beatd.worker.revoked import Revocations, StateFile, mingle
 from beatd.worker.settle import EndRecorder, Settler, Source
 from beatd.worker.sizing import Sizing, capacity_of
 from beatd.worker.stopping import Stopping
+from beatd.worker.workload import Workload
 
 
 def assemble(
@@ -124,7 +124,7 @@ def assemble(
         drops=admission.drops,
         clock=clock,
     )
-    dispatcher = Dispatcher(
+    workload = Workload(
         pool=pool, settings=settings, acknowledge=outcomes.acknowledged, clock=clock
     )
     sizing = Sizing(
@@ -142,7 +142,7 @@ def assemble(
         events=events,
         intake=intake,
         backlog=backlog,
-        dispatcher=dispatcher,
+        workload=workload,
         revocations=revocations,
         pool=pool,
         sizing=sizing,
@@ -162,7 +162,7 @@ def assemble(
         intake=intake,
         admission=admission,
         backlog=backlog,
-        dispatcher=dispatcher,
+        workload=workload,
         pool=pool,
         sizing=sizing,
         renewal=renewal,

@@ -2,7 +2,7 @@
 
     broker -> Intake -> inbox -> Worker -> pool -> inbox -> Worker -> keep -> settle
 
-What waits for its run is in backlog.py, and what the pool has of it in dispatch.py;
+What waits for its run is in backlog.py, and what the pool has of it in workload.py;
 which deliveries run at all is decided in admission.py, and what becomes of each in
 outcomes.py. Here they meet.
 
@@ -37,7 +37,6 @@ from beatd.runs.report import read_report
 from beatd.worker.admission import Admission
 from beatd.worker.autoscale import LOOK
 from beatd.worker.backlog import Backlog
-from beatd.worker.dispatch import Dispatcher
 from beatd.worker.events import Load, WorkerEvents
 from beatd.worker.fetcher import Intake, PrefetchWindow
 from beatd.worker.in_flight import InFlight, State
@@ -58,6 +57,7 @@ from beatd.worker.revoked import Revocations
 from beatd.worker.settle import Begin, Continue, Settlement, Settler, Source
 from beatd.worker.sizing import Sizing
 from beatd.worker.stopping import Stopping
+from beatd.worker.workload import Workload
 
 tell = EventLog(__name__)
 
@@ -76,7 +76,7 @@ _SHUTDOWNS = {
 class Worker:
     """Takes deliveries, has the pool run them, and settles them.
 
-    Each delivery that was taken is in `backlog`, is in `dispatcher` (in the pool, or
+    Each delivery that was taken is in `backlog`, is in `workload` (in the pool, or
     about to be), or has a settlement on its way; its place in the window is cleared
     when it is settled for good, and meanwhile while a rate limit has it wait.
     """
@@ -94,7 +94,7 @@ class Worker:
     intake: Intake
     admission: Admission
     backlog: Backlog
-    dispatcher: Dispatcher
+    workload: Workload
     pool: Pool
     sizing: Sizing
     renewal: Renewal
@@ -130,7 +130,7 @@ class Worker:
     @property
     def held(self) -> int:
         """How many tasks run, or wait here for their turn."""
-        return len(self.dispatcher) + len(self.backlog)
+        return len(self.workload) + len(self.backlog)
 
     def run(self) -> None:
         """Work until told to stop."""
@@ -169,7 +169,7 @@ class Worker:
         if self.stopping.how is Stop.SOFT:
             return self.stopping.left(self.clock.elapsed(), LOOK)
         due = self.backlog.due_in()
-        if due is None or not self.dispatcher.has_room:
+        if due is None or not self.workload.has_room:
             return LOOK
         return min(due, LOOK)
 
@@ -177,16 +177,16 @@ class Worker:
         """Do what one event asks for."""
         match event:
             case Started(token, pid):
-                self.outcomes.started(self.dispatcher.started(token, pid))
+                self.outcomes.started(self.workload.started(token, pid))
             case Finished(token, report):
-                ended = self.dispatcher.remove(token)
+                ended = self.workload.remove(token)
                 self.outcomes.finished(ended, read_report(report))
             case TimedOut(token, limit):
-                self.outcomes.timed_out(self.dispatcher.remove(token), limit)
+                self.outcomes.timed_out(self.workload.remove(token), limit)
             case Lost(token, reason):
-                self._lost(self.dispatcher.remove(token), reason)
+                self._lost(self.workload.remove(token), reason)
             case Returned(tokens):
-                self._take_back([self.dispatcher.remove(token) for token in tokens])
+                self._take_back([self.workload.remove(token) for token in tokens])
             case Renewed(about):
                 self.renewal.end(understand(about))
             case Fetched(deliveries, lease):
@@ -209,11 +209,11 @@ class Worker:
             self.sizing.follow(self._load)
         elif self.stopping.has_run_out(self.clock.elapsed()):
             self._begin_to_stop(Stop.COLD)
-        self.dispatcher.fill(self.backlog.next)
+        self.workload.fill(self.backlog.next)
 
     def _load(self) -> int:
         """Return how much there is to do for the pool, now."""
-        return self.backlog.ready + len(self.dispatcher)
+        return self.backlog.ready + len(self.workload)
 
     # Deliveries
 
@@ -231,10 +231,10 @@ class Worker:
     def _lease_lost(self) -> None:
         """Begin nothing that others have: it is theirs, or goes back to them."""
         unbegun = self.backlog.take_out(lambda run: not run.acknowledged)
-        for run in self.dispatcher:
+        for run in self.workload:
             match run.state:
                 case State.ACKNOWLEDGING:
-                    unbegun.append(self.dispatcher.remove(run.token))
+                    unbegun.append(self.workload.remove(run.token))
                 case State.GIVEN:
                     run.let_go = not run.early
         self.pool.recall()
@@ -254,7 +254,7 @@ class Worker:
         """Have nothing run on, or begin, that others may run: it goes back to them."""
         for run in self.backlog.take_out(lambda run: not run.early):
             self.outcomes.given_back(run.delivery)
-        for run in self.dispatcher:
+        for run in self.workload:
             if not run.early and not run.let_go:
                 run.let_go = True
                 if isinstance(self.pool, ProcessPool):
@@ -295,7 +295,7 @@ class Worker:
                 self._lose(run)
             else:
                 run.become(State.GIVEN)
-                self.dispatcher.give(run)
+                self.workload.give(run)
 
     def _lose(self, run: InFlight) -> None:
         """Tell the end of a run that is acknowledged, and too late for any pool."""
@@ -306,7 +306,7 @@ class Worker:
         for settlement in settlements:
             match settlement.act:
                 case Begin():
-                    if run := self.dispatcher.get(settlement.token):
+                    if run := self.workload.get(settlement.token):
                         self._begin(run)
                 case Continue():
                     pass
@@ -318,9 +318,9 @@ class Worker:
         """Have a run begin that is acknowledged by now, unless it is revoked by now."""
         run.become(State.GIVEN)
         if self.admission.drops_revoked(run):
-            self.dispatcher.remove(run.token)
+            self.workload.remove(run.token)
         else:
-            self.dispatcher.give(run)
+            self.workload.give(run)
 
     # Beginning and end
 
@@ -336,11 +336,11 @@ class Worker:
         self.intake.start(crashed)
 
     def _monitored_load(self) -> Load:
-        return Load(len(self.dispatcher.begun), self.dispatcher.total.total())
+        return Load(len(self.workload.begun), self.workload.total.total())
 
     def _told_to_stop(self, stop: Stop) -> None:
         """Stop as far as that goes beyond how it stops already."""
-        now, is_busy = self.clock.elapsed(), len(self.dispatcher) > 0
+        now, is_busy = self.clock.elapsed(), len(self.workload) > 0
         if how := self.stopping.told(stop, now, is_busy=is_busy):
             self._begin_to_stop(how)
 
@@ -357,7 +357,7 @@ class Worker:
             f"stop.{stop.value}",
             "stopping, %s, with %d tasks running",
             stop.value,
-            len(self.dispatcher),
+            len(self.workload),
         )
         self.intake.fetcher.stop()
         if stop is Stop.COLD:
@@ -369,15 +369,15 @@ class Worker:
     def _kill(self) -> None:
         """End what runs, and tell the end of what will not begin any more."""
         self.pool.kill()
-        for run in self.dispatcher:
+        for run in self.workload:
             if run.state is State.ACKNOWLEDGING:
                 run.become(State.GIVEN)  # it is acknowledged soon, if not already
-                self._lose(self.dispatcher.remove(run.token))
+                self._lose(self.workload.remove(run.token))
 
     def _is_over(self) -> bool:
         if not self.is_stopping or not self.inbox.empty():
             return False
-        return self.stopping.how is Stop.COLD or not self.dispatcher
+        return self.stopping.how is Stop.COLD or not self.workload
 
     def _end(self) -> None:
         """Settle what ended, give the rest back, and end the lease."""

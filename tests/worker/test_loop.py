@@ -894,7 +894,7 @@ def test_what_is_ignored_is_ignored_when_it_is_tried_again(bench: Bench) -> None
     work.apply_async(ignore_result=True)
     bench.run()
 
-    assert bench.worker.dispatcher.total[work.name] == 2
+    assert bench.worker.workload.total[work.name] == 2
     assert bench.results.states == []
 
 

@@ -11,12 +11,12 @@ from beatd.pools.base import Pool
 from beatd.routing import Router
 from beatd.tasks import Registry
 from beatd.worker.backlog import Backlog
-from beatd.worker.dispatch import Dispatcher
 from beatd.worker.events import WorkerEvents
 from beatd.worker.fetcher import Intake
 from beatd.worker.renewal import Renewal
 from beatd.worker.revoked import Revocations
 from beatd.worker.sizing import Sizing
+from beatd.worker.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Controlled:
     events: WorkerEvents | None
     intake: Intake
     backlog: Backlog
-    dispatcher: Dispatcher
+    workload: Workload
     revocations: Revocations
     pool: Pool
     sizing: Sizing

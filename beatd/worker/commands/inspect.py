@@ -40,7 +40,7 @@ def hello(
 
 
 def active(worker: Controlled, /, safe: object = False, **_: object) -> object:
-    begun = worker.dispatcher.begun
+    begun = worker.workload.begun
     return [run_of(worker.name, run, safe=bool(safe)) for run in begun]
 
 
@@ -71,7 +71,7 @@ def query_task(worker: Controlled, /, ids: object, **_: object) -> object:
     found: dict[str, tuple[str, object]] = {}
     for state, runs in (
         ("reserved", _unbegun(worker)),
-        ("active", worker.dispatcher.begun),
+        ("active", worker.workload.begun),
     ):
         for run in runs:
             if run.said.id in wanted:
@@ -113,7 +113,7 @@ def active_queues(worker: Controlled, /, **_: object) -> object:
 
 
 def stats(worker: Controlled, /, **_: object) -> object:
-    total = worker.dispatcher.total
+    total = worker.workload.total
     used = resource.getrusage(resource.RUSAGE_SELF)
     names = (name for name in dir(used) if name.startswith("ru_"))
     return {
@@ -149,4 +149,4 @@ def report(worker: Controlled, /, **_: object) -> object:
 
 
 def _unbegun(worker: Controlled) -> list[InFlight]:
-    return [*worker.dispatcher.unbegun, *worker.backlog]
+    return [*worker.workload.unbegun, *worker.backlog]

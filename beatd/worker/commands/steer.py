@@ -31,8 +31,8 @@ def revoke(
 ) -> object:
     task_ids = set(ids_in(task_id))
     number = _signal(signal)
-    running = [run for run in worker.dispatcher if run.said.id in task_ids]
-    worker.dispatcher.recall()
+    running = [run for run in worker.workload if run.said.id in task_ids]
+    worker.workload.recall()
     store = worker.revocations.revoke(task_ids, {run.said.id for run in running})
     names = ", ".join(map(one_line, sorted(task_ids)))
     tell.info("control.revoked", "revoked: %s", names)
@@ -69,11 +69,11 @@ def revoke_by_stamped_headers(
     if not isinstance(headers, dict):
         raise ValueError("headers: expected a dict or a list of header=value")
     stamps = {(name, one) for name, values in headers.items() for one in ids_in(values)}
-    worker.dispatcher.recall()
+    worker.workload.recall()
     worker.revocations.revoke_stamps(stamps)
     if not terminate:
         return ok(f"headers {headers} flagged as revoked, but not terminated")
-    running = [run for run in worker.dispatcher if stamps & set(stamps_of(run.said))]
+    running = [run for run in worker.workload if stamps & set(stamps_of(run.said))]
     if not _terminate(worker, running, number):
         return ok(f"headers {headers} were not terminated")
     return ok(f"headers {headers} revoked")
@@ -235,7 +235,7 @@ def _terminate(
     worker: Controlled, running: Sequence[InFlight], number: int
 ) -> set[str]:
     for run in running:
-        worker.dispatcher.terminate(run, number)
+        worker.workload.terminate(run, number)
     return {run.said.id for run in running}
 
 

@@ -10,8 +10,8 @@ from beatd.runs.report import option
 from beatd.worker.in_flight import InFlight, State
 
 
-class Dispatcher:
-    """Gives the pool what it has room for, and knows what it has not ended yet.
+class Workload:
+    """The runs that were given to the pool, or are about to be, and have not ended.
 
     Invariant: each run here is ACKNOWLEDGING, GIVEN or RUNNING. The first is about to
     go to the pool; of the others the pool tells one end, or gives them back.
