@@ -56,20 +56,13 @@ from beatd.worker.reporting import TaskReporter, WorkerNode
 from beatd.worker.revoked import Revocations
 from beatd.worker.settle import Begin, Continue, Settlement, Settler, Source
 from beatd.worker.sizing import Sizing
-from beatd.worker.stopping import Stopping
+from beatd.worker.stopping import SHUTDOWNS, Stopping
 from beatd.worker.workload import Workload
 
 tell = EventLog(__name__)
 
 PATIENCE: Span = 5 * SECOND
 """How long a worker that stops waits for a broker or a result backend that is away."""
-
-_SHUTDOWNS = {
-    Stop.WARM: ("SIGTERM", "Warm"),
-    Stop.SOFT: ("SIGQUIT", "Cold"),
-    Stop.COLD: ("SIGQUIT", "Cold"),
-}
-"""The words of Celery's signal `worker_shutting_down`."""
 
 
 @dataclass(kw_only=True)
@@ -350,7 +343,7 @@ class Worker:
             return
         if not self.is_stopping:
             # By which signal of the system it is asked for, usually.
-            asked, how = _SHUTDOWNS[stop]
+            asked, how = SHUTDOWNS[stop]
             signals.worker_shutting_down.send(self.name, sig=asked, how=how, exitcode=0)
         self.stopping.how = stop
         tell.info(

@@ -5,6 +5,13 @@ from dataclasses import dataclass, field
 from beatd.instant import Span
 from beatd.worker.inbox import Stop
 
+SHUTDOWNS = {
+    Stop.WARM: ("SIGTERM", "Warm"),
+    Stop.SOFT: ("SIGQUIT", "Cold"),
+    Stop.COLD: ("SIGQUIT", "Cold"),
+}
+"""The words of Celery's signal `worker_shutting_down`."""
+
 
 @dataclass
 class Stopping:
