@@ -45,9 +45,9 @@ runs        hooks host report stdout coroutines builtin errbacks continuations c
 control     pidbox
 app         annotations announcement client_results conf connections discovery
             publishing remote_control sending application *
-worker      autoscale events in_flight commands.shapes workload lease rate renewal
-            reporting revoked settle fetcher backlog inbox outcomes admission sizing
-            commands.controlled commands.inspect commands.steer commands stopping loop
+worker      autoscale events in_flight commands.shapes lease rate renewal reporting
+            revoked settle fetcher backlog inbox outcomes admission sizing stopping
+            workload commands.controlled commands.inspect commands.steer commands loop
             assembly
 celery_apps * runner results signals reading
 service     * daemon nodes notify wiring
