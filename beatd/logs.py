@@ -67,12 +67,12 @@ class TaskFormatter(logging.Formatter):
     """Knows `%(task_id)s` and `%(task_name)s`, which are ??? where no task runs."""
 
     def format(self, record: logging.LogRecord) -> str:
-        said = vars(record)
+        fields = vars(record)
         if run := _running():
-            said["task_id"], said["task_name"] = run
+            fields["task_id"], fields["task_name"] = run
         else:
-            said.setdefault("task_id", "???")
-            said.setdefault("task_name", "???")
+            fields.setdefault("task_id", "???")
+            fields.setdefault("task_name", "???")
         return super().format(record)
 
 

@@ -58,10 +58,10 @@ def test_the_watchdog_is_pinged_in_time_and_a_status_told_when_it_changed(
             notify.alive(status)
         notify.stopping()
 
-        said: list[str] = []
-        while not said or not said[-1].startswith("STOPPING"):
-            said.append(manager.recv(4096).decode())
-    assert said == [
+        datagrams: list[str] = []
+        while not datagrams or not datagrams[-1].startswith("STOPPING"):
+            datagrams.append(manager.recv(4096).decode())
+    assert datagrams == [
         *("WATCHDOG=1", "STATUS=standby", "WATCHDOG=1"),
         *("WATCHDOG=1", "STATUS=leader"),
         "STOPPING=1\nSTATUS=stopping",

@@ -46,8 +46,8 @@ class Manager:
         eventually(lambda: any(words in one for one in self.heard), repr(words))
 
     def _hear(self) -> None:
-        while said := self._socket.recv(4096):
-            self.heard.append(said.decode())
+        while datagram := self._socket.recv(4096):
+            self.heard.append(datagram.decode())
 
 
 @pytest.fixture

@@ -44,8 +44,8 @@ def _clock_changes(config: Config, now: Instant) -> Iterator[Problem]:
     for (zone, instant, note), entries in affected.items():
         day = f"{datetime_of(instant, zone):%a %-d %b %Y}"
         verb = "falls" if len(entries) == 1 else "fall"
-        said = f"{_listed(entries)} {verb} into the clock change of {day}"
-        yield _warning(config, entries, said, note)
+        text = f"{_listed(entries)} {verb} into the clock change of {day}"
+        yield _warning(config, entries, text, note)
 
 
 def _next_effect(schedule: Cron, now: Instant) -> tuple[Instant, str] | None:
@@ -67,9 +67,9 @@ def _crowded_midnights(config: Config) -> Iterator[Problem]:
             crowds[zone_of(entry, config.settings.zone)].append(entry)
     for zone, entries in crowds.items():
         if len(entries) >= _CROWD:
-            said = f"{_listed(entries)} all run at 00:00, {zone}"
+            text = f"{_listed(entries)} all run at 00:00, {zone}"
             hint = "spread them: other minutes, or 'jitter': 600 in each (beat_jitter)"
-            yield _warning(config, entries, said, hint)
+            yield _warning(config, entries, text, hint)
 
 
 def _is_at_midnight(entry: Entry) -> bool:
@@ -84,20 +84,20 @@ def _short_intervals(config: Config) -> Iterator[Problem]:
     for entry in config.entries:
         interval = getattr(entry.schedule, "every", SECOND)
         if interval < SECOND:
-            said = f"{_listed([entry])} runs every {interval} ms"
+            text = f"{_listed([entry])} runs every {interval} ms"
             hint = f"that is {DAY // interval:,} runs a day; numbers are seconds"
-            yield _warning(config, [entry], said, hint)
+            yield _warning(config, [entry], text, hint)
 
 
 def _other_addresses(config: Config) -> Iterator[Problem]:
     addresses = config.settings.write_urls
     if config.entries and len(addresses) > 1:
-        said = f"the scheduler uses only the first of {len(addresses)} broker addresses"
+        text = f"the scheduler uses only the first of {len(addresses)} broker addresses"
         hint = (
             "workers and clients go on to the next when one cannot be reached; what is"
             " scheduled waits at the first"
         )
-        yield Problem(said, hint, warning=True)
+        yield Problem(text, hint, warning=True)
 
 
 def _warning(

@@ -191,9 +191,9 @@ class _Table:
             details,
             strict=True,
         )
-        for name, said, run, state, detail in table:
+        for name, wording, run, state, detail in table:
             entry = f"{self.screen.cut(name, name_width):{name_width}}  "
-            schedule = f"{said:{words_width}} " if words_width else ""
+            schedule = f"{wording:{words_width}} " if words_width else ""
             word = self.screen.style(state) + " " * (_STATE - len(state))
             yield f"{entry}{schedule}{run}  {word}  {detail}".rstrip()
 

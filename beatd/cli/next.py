@@ -203,10 +203,10 @@ def _lines(
     if out.width is not None:
         left = out.width - time_width - _RELATIVE - max(map(len, words), default=0) - 6
         name_width = max(min(name_width, left), SHORTEST_NAME)
-    for run, when, name, said in zip(runs, whens, names, words, strict=True):
+    for run, when, name, text in zip(runs, whens, names, words, strict=True):
         relative = f"{until(run.at, window.now):{_RELATIVE}}"
         shown = f"{out.cut(name, name_width):{name_width}}"
-        yield f"{when:{time_width}}  {relative}  {shown}  {said}".rstrip()
+        yield f"{when:{time_width}}  {relative}  {shown}  {text}".rstrip()
 
 
 def _words(known: ScheduleView, run: Run, window: Window) -> str:

@@ -39,15 +39,15 @@ def option_of(
     switch: Switch, kind: "click.ParamType[Any]" = click.STRING, default: object = None
 ) -> Callable[[Command], Command]:
     """Return the option that stands for a setting; values of it are of this kind."""
-    said = switch.help.format(default=default)
+    help_text = switch.help.format(default=default)
     if switch.says is not None:
-        return click.option(*switch.names, is_flag=True, help=said)
+        return click.option(*switch.names, is_flag=True, help=help_text)
     return click.option(
         *switch.names,
         type=kind,
         metavar=switch.metavar,
         envvar=switch.variable,
-        help=said,
+        help=help_text,
     )
 
 

@@ -86,8 +86,8 @@ def screen_of(stream: TextIO, environ: Mapping[str, str], color: str) -> Screen:
 
 def screen(context: click.Context) -> Screen:
     """Give the screen that was handed in, else standard output with what was said."""
-    said = given(context)
-    color = "never" if said.get("no_color") else said.get("color", "auto")
+    options = given(context)
+    color = "never" if options.get("no_color") else options.get("color", "auto")
     return context.find_object(Screen) or screen_of(sys.stdout, os.environ, color)
 
 

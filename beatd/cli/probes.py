@@ -81,11 +81,11 @@ def import_problems(config: Config) -> list[Problem]:
     for entry in config.entries:
         task = entry.message.task
         if task not in known:
-            said = f"entry {entry.name!r}: no task named {task!r} was imported"
+            text = f"entry {entry.name!r}: no task named {task!r} was imported"
             hint = (
                 did_you_mean(task, known) or "name its module in 'imports', or use -A"
             )
-            problems.append(Problem(said, hint, line_of(config, entry.name)))
+            problems.append(Problem(text, hint, line_of(config, entry.name)))
     return problems
 
 
@@ -126,10 +126,10 @@ def _ask_at(config: Config, url: str) -> tuple[str, list[Problem]]:
     except ConfigError as error:
         return "", [Problem(f"broker: {problem}") for problem in error.problems]
     except BrokerUnavailable as error:
-        said = str(error)
-        if mask(url) not in said:
-            said = f"{mask(url)}: {said}"
-        return "", [Problem(f"broker {said}")]
+        text = str(error)
+        if mask(url) not in text:
+            text = f"{mask(url)}: {text}"
+        return "", [Problem(f"broker {text}")]
     problems = [Problem(f"broker {mask(url)}: {risk}", warning=True) for risk in risks]
     return f"{mask(url)}: {answer}; each slot is queued exactly once", problems
 

@@ -78,16 +78,16 @@ def page() -> str:
 
 def _of_option(option: click.Option) -> tuple[str, str, str]:
     names = ", ".join(f"`{name}`" for name in option.opts)
-    said = (option.help or "").partition("  [")[0]
-    if said.startswith("Accepted; "):
-        why = said.removeprefix("Accepted; ")
+    help_text = (option.help or "").partition("  [")[0]
+    if help_text.startswith("Accepted; "):
+        why = help_text.removeprefix("Accepted; ")
         return names, NO_EFFECT, f"Why: {why}"
     if ADDED.intersection(option.opts):
-        return names, OURS, said
+        return names, OURS, help_text
     for name in option.opts:
         if name in DIFFERENCES:
-            return names, DIFFERS, f"{said} {DIFFERENCES[name]}".strip()
-    return names, WORKS, said
+            return names, DIFFERS, f"{help_text} {DIFFERENCES[name]}".strip()
+    return names, WORKS, help_text
 
 
 def _of_setting(row: Row) -> tuple[str, str, str]:

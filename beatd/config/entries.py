@@ -81,14 +81,14 @@ class _Line:
 
     def wrong(self, message: str, hint: str = "", path: tuple[str, ...] = ()) -> None:
         """Note a problem with what stands at `path` inside the entry."""
-        said = f"entry {self.name!r}: {message}"
+        text = f"entry {self.name!r}: {message}"
         place = self._place(path, of_key=not path)
-        self.problems.append(Problem(said, hint, place))
+        self.problems.append(Problem(text, hint, place))
 
     def unknown(self, what: str, hint: str, path: tuple[str, ...]) -> None:
         """Note that the key at the end of `path` is none."""
-        said = f"entry {self.name!r}: unknown {what} {path[-1]!r}"
-        self.problems.append(Problem(said, hint, self._place(path, of_key=True)))
+        text = f"entry {self.name!r}: unknown {what} {path[-1]!r}"
+        self.problems.append(Problem(text, hint, self._place(path, of_key=True)))
 
     def _place(self, path: tuple[str, ...], *, of_key: bool = False) -> Place | None:
         locate = self.source.locate if of_key else self.source.locate_value
@@ -216,8 +216,8 @@ class EntryReader:
         task = line.written.get("task")
         if not isinstance(task, str) or not task:
             expected = f"task: expected a task's name, got {mask(repr(task))}"
-            said = "it has no 'task'" if task is None else expected
-            line.wrong(said, path=("task",))
+            text = "it has no 'task'" if task is None else expected
+            line.wrong(text, path=("task",))
             return None
         args, kwargs = line.written.get("args") or (), line.written.get("kwargs") or {}
         default = self._settings.beat_slot_argument
@@ -278,8 +278,8 @@ def _say_raised(line: _Line) -> None:
         if isinstance(value, Raised) and key != "schedule"
     }
     for key, error in raised.items():
-        said = f"{key}: this raised {type(error).__name__}: {mask(str(error))}"
-        line.wrong(said, path=(key,))
+        text = f"{key}: this raised {type(error).__name__}: {mask(str(error))}"
+        line.wrong(text, path=(key,))
     line.written = {k: v for k, v in line.written.items() if k not in raised}
 
 
@@ -357,9 +357,9 @@ def _bound(key: str, line: _Line) -> Instant | None:
         line.wrong(f"{key}: expected a datetime, got {moment!r}", path=(key,))
         return None
     if moment.tzinfo is None:
-        said = f"{key}: which zone is {moment.isoformat(' ')} in?"
+        text = f"{key}: which zone is {moment.isoformat(' ')} in?"
         hint = f"add it, as in datetime(..., tzinfo=ZoneInfo({str(line.zone)!r}))"
-        line.wrong(said, hint, (key,))
+        line.wrong(text, hint, (key,))
         return None
     return instant_of(moment)
 

@@ -70,10 +70,10 @@ def raised(error: BaseException, file: str) -> Problem:
     last = frames[-1] if frames else None
     there = Place(short(last.filename), last.lineno or 1) if last else None
     what = "this line" if last else "importing it"
-    said = mask(str(error)) or "no reason given"
+    reason = mask(str(error)) or "no reason given"
     if isinstance(error, ModuleNotFoundError):
-        return Problem(f"{what} failed: {said}", place=there)
-    return Problem(f"{what} raised {type(error).__name__}: {said}", place=there)
+        return Problem(f"{what} failed: {reason}", place=there)
+    return Problem(f"{what} raised {type(error).__name__}: {reason}", place=there)
 
 
 _OUR_FOLDER = Path(__file__).parent.parent

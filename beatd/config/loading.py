@@ -153,9 +153,9 @@ def _accepted(chosen: Settings, found: Source) -> Iterator[Problem]:
             yield Problem(f"{name}: {error}", hint, place, warning=True)
         else:
             if accepted & content_types(["pickle"]):
-                said = f"{name}: who can write pickle to the server runs any code here"
+                text = f"{name}: who can write pickle to the server runs any code here"
                 hint = "leave pickle out, or let nobody else reach the server"
-                yield Problem(said, hint, place, warning=True)
+                yield Problem(text, hint, place, warning=True)
 
 
 _LONGEST_TEXT = 1_000_000

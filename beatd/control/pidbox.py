@@ -166,8 +166,8 @@ class Pidbox:
         except MessageError:
             return []
         self._lamport.hear(notice.headers.get("clock"))
-        said = notice.body.values() if isinstance(notice.body, dict) else []
-        known = [one.get("revoked") for one in said if isinstance(one, dict)]
+        answers = notice.body.values() if isinstance(notice.body, dict) else []
+        known = [one.get("revoked") for one in answers if isinstance(one, dict)]
         lists = [ids for ids in known if isinstance(ids, list)]
         return [one for ids in lists for one in ids if isinstance(one, str)]
 

@@ -46,28 +46,30 @@ def _events(
 
 
 def _event(factory: EventFactory, sent: Outgoing | Emission) -> dict[str, Any]:
-    said = read_envelope(sent.message, OURS)
+    envelope = read_envelope(sent.message, OURS)
     fields = {
-        "uuid": said.id,
-        "root_id": said.root_id,
-        "parent_id": said.parent_id,
-        "name": said.task,
-        **_arguments(said),
-        "retries": said.retries,
-        "eta": said.eta_text,
-        "expires": said.expires_text,
+        "uuid": envelope.id,
+        "root_id": envelope.root_id,
+        "parent_id": envelope.parent_id,
+        "name": envelope.task,
+        **_arguments(envelope),
+        "retries": envelope.retries,
+        "eta": envelope.eta_text,
+        "expires": envelope.expires_text,
         "queue": _queue(sent.route),
-        "exchange": said.exchange,
-        "routing_key": said.routing_key,
+        "exchange": envelope.exchange,
+        "routing_key": envelope.routing_key,
     }
     return factory.event("task-sent", fields)
 
 
-def _arguments(said: Envelope) -> dict[str, object]:
-    if said.decoded is None:
-        return {"args": said.argsrepr, "kwargs": said.kwargsrepr}
+def _arguments(envelope: Envelope) -> dict[str, object]:
+    if envelope.decoded is None:
+        return {"args": envelope.argsrepr, "kwargs": envelope.kwargsrepr}
     # Protocol 1 has no text of them.
-    shown = (bounded_repr(said.decoded[name], 1024, 3) for name in ("args", "kwargs"))
+    shown = (
+        bounded_repr(envelope.decoded[name], 1024, 3) for name in ("args", "kwargs")
+    )
     return dict(zip(("args", "kwargs"), shown, strict=True))
 
 

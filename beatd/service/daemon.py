@@ -28,10 +28,12 @@ class _Start:
 
     @classmethod
     def from_environment(cls) -> "_Start":
-        said = os.environ.pop(_TELLER, None)  # for us, and not for what tasks start
-        if said is not None:
-            os.set_inheritable(int(said), False)
-        return cls(Path.cwd(), None if said is None else int(said))
+        descriptor = os.environ.pop(
+            _TELLER, None
+        )  # for us, and not for what tasks start
+        if descriptor is not None:
+            os.set_inheritable(int(descriptor), False)
+        return cls(Path.cwd(), None if descriptor is None else int(descriptor))
 
 
 _start = _Start(Path())

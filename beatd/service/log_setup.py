@@ -147,7 +147,7 @@ class Log:
         self, name: str, loggers: Sequence[logging.Logger], line: str
     ) -> list[object]:
         """Send a signal, to Celery's receivers with a logger of Celery's."""
-        said = {
+        fields = {
             "loglevel": self.level,
             "logfile": self._path(),
             "format": line,
@@ -156,9 +156,9 @@ class Log:
         ours, theirs = (
             ({"logger": logger} for logger in loggers) if loggers else ({}, {})
         )
-        answers: list[object] = [*getattr(signals, name).send(**ours, **said)]
+        answers: list[object] = [*getattr(signals, name).send(**ours, **fields)]
         if celery := sys.modules.get("celery.signals"):
-            sent = getattr(celery, name).send(sender=None, **theirs, **said)
+            sent = getattr(celery, name).send(sender=None, **theirs, **fields)
             answers += [answer for _, answer in sent]
         return answers
 

@@ -36,10 +36,10 @@ class Process:
         ConfigError.
         """
         if daemon.wants_detaching(self.options.detach):
-            daemon.detach(self.said("executable"))
-        if umask := self.said("umask"):
+            daemon.detach(self.chosen("executable"))
+        if umask := self.chosen("umask"):
             os.umask(daemon.umask_of(umask))
-        daemon.become(self.said("uid"), self.said("gid"))
+        daemon.become(self.chosen("uid"), self.chosen("gid"))
 
     @contextmanager
     def in_service(self, node: str) -> Iterator[Log]:
@@ -47,7 +47,7 @@ class Process:
 
         Raises ConfigError.
         """
-        pid_file = self.said("pidfile")
+        pid_file = self.chosen("pidfile")
         path = Path(path_of(pid_file, node)) if pid_file else None
         log = self.begin_log(node)
         try:
@@ -75,7 +75,7 @@ class Process:
             stdout.redirect(level)
         return log
 
-    def said(self, name: str) -> str | None:
+    def chosen(self, name: str) -> str | None:
         """Return an option, else the setting that is its default."""
         value = getattr(self.options, name)
         if value is None:
@@ -87,7 +87,7 @@ class Process:
         return Log(
             node,
             level=level_of(options.loglevel or LOG_LEVEL),
-            file=self.said("logfile"),
+            file=self.chosen("logfile"),
             line=settings.worker_log_format,
             date=settings.worker_log_datefmt,
             task_line=settings.worker_task_log_format,

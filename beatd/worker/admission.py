@@ -41,42 +41,44 @@ class Admission:
             self._outcomes.unread(delivery, f"delivered {delivery.deliveries} times")
             return None
         try:
-            said = read_envelope(delivery.message, self._limits)
+            envelope = read_envelope(delivery.message, self._limits)
         except MessageError as error:
             self._outcomes.unread(delivery, str(error))
             return None
-        task = self._tasks.get(said.task)
+        task = self._tasks.get(envelope.task)
         if task is None:
-            self._outcomes.buried(delivery, said, None, NotRegistered(said.task))
+            self._outcomes.buried(
+                delivery, envelope, None, NotRegistered(envelope.task)
+            )
             return None
         if delivery.deliveries > most:
             times = f"{delivery.deliveries - 1} times"
             lost = WorkerLost(f"delivered {times}, and no worker lived to tell the end")
-            self._outcomes.buried(delivery, said, task, lost)
+            self._outcomes.buried(delivery, envelope, task, lost)
             return None
         early = not option(task, "acks_late", self._settings)
-        run = InFlight(delivery, said, task, early)
+        run = InFlight(delivery, envelope, task, early)
         if self.drops(run):
             return None
-        if said.eta is not None and said.eta > self._clock.now():
-            self._outcomes.delayed(delivery, said, said.eta)
+        if envelope.eta is not None and envelope.eta > self._clock.now():
+            self._outcomes.delayed(delivery, envelope, envelope.eta)
             return None
         return run
 
     def drops(self, run: InFlight) -> bool:
         """Say whether it must not run, or not any more; it is settled if so."""
-        if _has_expired(run.said, self._clock.now()):
+        if _has_expired(run.envelope, self._clock.now()):
             self._outcomes.expired(run)
             return True
         return self.drops_revoked(run)
 
     def drops_revoked(self, run: InFlight) -> bool:
         """Say whether it must not run because it is revoked; it is settled if so."""
-        if run.said not in self._revocations:
+        if run.envelope not in self._revocations:
             return False
         self._outcomes.revoked(run)
         return True
 
 
-def _has_expired(said: Envelope, now: Instant) -> bool:
-    return said.expires is not None and said.expires <= now
+def _has_expired(envelope: Envelope, now: Instant) -> bool:
+    return envelope.expires is not None and envelope.expires <= now

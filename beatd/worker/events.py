@@ -73,19 +73,19 @@ class WorkerEvents:
 
     # From the worker's loop
 
-    def task(self, event: str, said: Envelope, **fields: object) -> None:
+    def task(self, event: str, envelope: Envelope, **fields: object) -> None:
         """Take note of what became of a task: `succeeded`, and what there is to say."""
         if not self.enabled:
             return
         if event == "received":
-            if self._announced.pop(said.id, None) == said.retries:
+            if self._announced.pop(envelope.id, None) == envelope.retries:
                 return  # it was received before, and has waited for its time
-            fields = _received(said)
+            fields = _received(envelope)
         elif event == "delayed":
             # It comes back when it is due, perhaps to another worker.
-            self._announce(said)
-            event, fields = "received", _received(said)
-        self._put(f"task-{event}", {"uuid": said.id, **fields})
+            self._announce(envelope)
+            event, fields = "received", _received(envelope)
+        self._put(f"task-{event}", {"uuid": envelope.id, **fields})
 
     def heartbeat(self) -> None:
         """Say now that the worker lives."""
@@ -148,8 +148,8 @@ class WorkerEvents:
     def _put(self, kind: str, fields: dict[str, object]) -> None:
         self._sender.put([self._factory.event(kind, fields)])
 
-    def _announce(self, said: Envelope) -> None:
-        self._announced[said.id] = said.retries
+    def _announce(self, envelope: Envelope) -> None:
+        self._announced[envelope.id] = envelope.retries
         if len(self._announced) > MOST:
             del self._announced[next(iter(self._announced))]
 
@@ -166,16 +166,16 @@ def _is_task(event: dict[str, Any]) -> bool:
     return str(event["type"]).startswith("task-")
 
 
-def _received(said: Envelope) -> dict[str, object]:
+def _received(envelope: Envelope) -> dict[str, object]:
     return {
-        "name": said.name,
-        "args": said.argsrepr,
-        "kwargs": said.kwargsrepr,
-        "root_id": said.root_id,
-        "parent_id": said.parent_id,
-        "retries": said.retries,
-        "eta": iso(said.eta_text),
-        "expires": iso(said.expires_text),
+        "name": envelope.name,
+        "args": envelope.argsrepr,
+        "kwargs": envelope.kwargsrepr,
+        "root_id": envelope.root_id,
+        "parent_id": envelope.parent_id,
+        "retries": envelope.retries,
+        "eta": iso(envelope.eta_text),
+        "expires": iso(envelope.expires_text),
     }
 
 

@@ -57,7 +57,7 @@ class InFlight:
     """
 
     delivery: Delivery
-    said: Envelope
+    envelope: Envelope
     task: Task[..., Any]
     early: bool
     """Acknowledged before its run."""
@@ -99,10 +99,10 @@ class InFlight:
         self.began, self.pid = now, pid
 
 
-def stamps_of(said: Envelope) -> Sequence[tuple[str, str]]:
+def stamps_of(envelope: Envelope) -> Sequence[tuple[str, str]]:
     """Return header and value of each stamp that a message carries."""
     found = []
-    for header, value in (said.stamps or {}).items():
+    for header, value in (envelope.stamps or {}).items():
         values = value if isinstance(value, list | tuple) else [value]
         found += [(header, one) for one in values if isinstance(one, str)]
     return found

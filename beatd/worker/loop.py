@@ -218,7 +218,7 @@ class Worker:
             if self.is_stopping or not is_known:
                 self.outcomes.given_back(delivery)
             elif run := self.admission.admit(delivery):
-                self.reporter.received(run.said)
+                self.reporter.received(run.envelope)
                 self.backlog.add(run)
 
     def _lease_lost(self) -> None:

@@ -60,9 +60,9 @@ class Outcomes:
         """Let other workers have this delivery."""
         self._settle(Settlement(delivery.token, GiveBack(delivery)))
 
-    def delayed(self, delivery: Delivery, said: Envelope, until: Instant) -> None:
+    def delayed(self, delivery: Delivery, envelope: Envelope, until: Instant) -> None:
         """Let this delivery wait in the broker for its time."""
-        self._reporter.delayed(said)
+        self._reporter.delayed(envelope)
         self._settle(Settlement(delivery.token, Delay(delivery, until)))
 
     def unread(self, delivery: Delivery, reason: str) -> None:
@@ -73,34 +73,34 @@ class Outcomes:
     def buried(
         self,
         delivery: Delivery,
-        said: Envelope,
+        envelope: Envelope,
         task: Task[..., Any] | None,
         error: Exception,
         history: Sequence[str] = (),
     ) -> None:
         """Keep a FAILURE, and set the message aside."""
         reason = one_line("; ".join([str(error), *history]))
-        self._reporter.buried_failed(said, reason, error)
-        act = SetAside(delivery, reason, said.task, said.id)
-        kept = self._meta(said, task, State.FAILURE, error)
+        self._reporter.buried_failed(envelope, reason, error)
+        act = SetAside(delivery, reason, envelope.task, envelope.id)
+        kept = self._meta(envelope, task, State.FAILURE, error)
         end = Failed(State.FAILURE, error, kept is not None)
-        self._settle(Settlement(delivery.token, act, kept, _run_of(said), end=end))
+        self._settle(Settlement(delivery.token, act, kept, _run_of(envelope), end=end))
 
     def expired(self, run: InFlight) -> None:
         """Keep that a run came too late to begin."""
-        self._reporter.expired(run.said)
+        self._reporter.expired(run.envelope)
         self._never_run(run, "expired")
 
     def revoked(self, run: InFlight) -> None:
         """Keep that a run was revoked before it began."""
-        self._reporter.revoked(run.said)
+        self._reporter.revoked(run.envelope)
         self._never_run(run, "revoked")
 
     def _never_run(self, run: InFlight, why: str) -> None:
         how = {"terminated": False, "signum": None, "expired": why == "expired"}
-        signals.task_revoked.send(run.task, request=run.said, **how)
+        signals.task_revoked.send(run.task, request=run.envelope, **how)
         error = Revoked(why)
-        kept = self._meta(run.said, run.task, State.REVOKED, error)
+        kept = self._meta(run.envelope, run.task, State.REVOKED, error)
         self._finish(run, kept, end=Failed(State.REVOKED, error, kept is not None))
 
     # Of runs
@@ -114,7 +114,7 @@ class Outcomes:
         self._reporter.started(run)
         if option(run.task, "track_started", self._settings):
             told = {"pid": run.pid, "hostname": self._hostname}
-            kept = self._meta(run.said, run.task, State.STARTED, told)
+            kept = self._meta(run.envelope, run.task, State.STARTED, told)
             self._settle(Settlement(run.token, Continue(), kept))
 
     def finished(self, run: InFlight, report: Report) -> None:
@@ -135,7 +135,7 @@ class Outcomes:
         """Settle a run that its time limit ended by force."""
         error = TimeLimitExceeded(limit)
         self._reporter.timed_out(run, limit, error)
-        kept = self._meta(run.said, run.task, State.FAILURE, error)
+        kept = self._meta(run.envelope, run.task, State.FAILURE, error)
         end = Failed(State.FAILURE, error, kept is not None)
         if self._acknowledges(run, "task_acks_on_timeout"):
             self._finish(run, kept, end=end)
@@ -146,7 +146,7 @@ class Outcomes:
         """Settle a run that remote control ended by a signal."""
         self._reporter.terminated(run, number)
         how = {"terminated": True, "signum": number, "expired": False}
-        signals.task_revoked.send(run.task, request=run.said, **how)
+        signals.task_revoked.send(run.task, request=run.envelope, **how)
         self._fail(run, State.REVOKED, Revoked("terminated"))
 
     def lost(self, run: InFlight, reason: str) -> bool:
@@ -167,7 +167,7 @@ class Outcomes:
             self._fail(run, State.FAILURE, error)
         elif deliveries > self._settings.task_max_deliveries:
             error = WorkerLost(f"delivered {deliveries - 1} times, each time fatal")
-            self.buried(run.delivery, run.said, run.task, error, run.losses)
+            self.buried(run.delivery, run.envelope, run.task, error, run.losses)
         else:
             return True
         return False
@@ -187,13 +187,13 @@ class Outcomes:
         pause = span_of(run.task.default_retry_delay)
         due = self._clock.now() + pause if pause else None
         self._reporter.retried(run, error)
-        kept = self._meta(run.said, run.task, State.RETRY, error)
-        again = Outgoing(_way_back(run), retried(run.said, due), due)
+        kept = self._meta(run.envelope, run.task, State.RETRY, error)
+        again = Outgoing(_way_back(run), retried(run.envelope, due), due)
         self._finish(run, kept, [again], over=False)
 
     def _fail(self, run: InFlight, state: State, error: Exception) -> None:
         """Acknowledge a run that came to no end of its own."""
-        kept = self._meta(run.said, run.task, state, error)
+        kept = self._meta(run.envelope, run.task, state, error)
         self._finish(run, kept, end=Failed(state, error, kept is not None))
 
     def _finish(
@@ -208,7 +208,7 @@ class Outcomes:
         """Acknowledge the delivery, once its result is kept."""
         # One that was acknowledged before its run is out of flight: nothing but this
         # tells that its run has ended.
-        entry_run = _run_of(run.said) if over else None
+        entry_run = _run_of(run.envelope) if over else None
         ended = entry_run if run.acknowledged else None
         act = Acknowledge(run.delivery, *(entry_run or ("", "")))
         self._settle(Settlement(run.token, act, kept, ended, sends, end))
@@ -221,35 +221,37 @@ class Outcomes:
         sends: Sequence[Outgoing] = (),
         end: Bookkeeping | Failed | None = None,
     ) -> None:
-        said = run.said
-        act = SetAside(run.delivery, one_line(reason), said.task, said.id)
-        ended = _run_of(said)
+        envelope = run.envelope
+        act = SetAside(run.delivery, one_line(reason), envelope.task, envelope.id)
+        ended = _run_of(envelope)
         self._settle(Settlement(run.token, act, kept, ended, sends, end))
 
     def _meta(
         self,
-        said: Envelope,
+        envelope: Envelope,
         task: Task[..., Any] | None,
         state: State,
         result: object,
     ) -> Meta | None:
         """Return what is to be kept of a state that no run has reported, if it is."""
         settings, now = self._settings, self._clock.now()
-        if not keeps(state, ignores_result(said, task, settings), task, settings):
+        if not keeps(state, ignores_result(envelope, task, settings), task, settings):
             return None
-        return meta_of(said, state, result, settings, now=now, hostname=self._hostname)
+        return meta_of(
+            envelope, state, result, settings, now=now, hostname=self._hostname
+        )
 
 
-def _run_of(said: Envelope) -> tuple[str, str] | None:
+def _run_of(envelope: Envelope) -> tuple[str, str] | None:
     """Return entry and task id, if this is the run of an entry."""
-    return (said.beatd_entry, said.id) if said.beatd_entry else None
+    return (envelope.beatd_entry, envelope.id) if envelope.beatd_entry else None
 
 
 def _may_be_retried(run: InFlight) -> bool:
     most = run.task.max_retries
-    return most is None or run.said.retries < most
+    return most is None or run.envelope.retries < most
 
 
 def _way_back(run: InFlight) -> Route:
     queue = run.delivery.queue
-    return Route(queue, routing_key=queue, priority=run.said.priority)
+    return Route(queue, routing_key=queue, priority=run.envelope.priority)

@@ -41,71 +41,73 @@ class TaskReporter:
     node: WorkerNode
     """The sender of signals."""
 
-    def received(self, said: Envelope) -> None:
-        self._log(logging.INFO, "received", said, "received")
-        self._event("received", said)
-        signals.task_received.send(self.node, request=said)
+    def received(self, envelope: Envelope) -> None:
+        self._log(logging.INFO, "received", envelope, "received")
+        self._event("received", envelope)
+        signals.task_received.send(self.node, request=envelope)
 
-    def delayed(self, said: Envelope) -> None:
+    def delayed(self, envelope: Envelope) -> None:
         """Tell that a task was received, and waits in the broker for its time."""
-        self._event("delayed", said)
+        self._event("delayed", envelope)
 
     def started(self, run: InFlight) -> None:
-        self._event("started", run.said)
+        self._event("started", run.envelope)
 
     def finished(self, run: InFlight, report: Report) -> None:
         """Tell how a run ended, as its report says it."""
-        said = run.said
+        envelope = run.envelope
         after = f"after {report.seconds:.3f} s"
         if report.fate is Fate.REQUEUED:
             words = f"goes back to its queue: {report.reason}"
-            self._log(logging.INFO, "requeued", said, words)
-            self._event("rejected", said, requeue=True)
+            self._log(logging.INFO, "requeued", envelope, words)
+            self._event("rejected", envelope, requeue=True)
         elif report.fate is Fate.BURIED:
-            self._log(logging.ERROR, "buried", said, f"set aside: {report.reason}")
+            self._log(logging.ERROR, "buried", envelope, f"set aside: {report.reason}")
             if report.state == State.FAILURE:
-                self._failed(said, report)
+                self._failed(envelope, report)
         elif report.state == State.SUCCESS:
             value = f": {one_line(report.result)}" if report.result else ""
-            self._log(logging.INFO, "succeeded", said, f"succeeded {after}{value}")
+            self._log(logging.INFO, "succeeded", envelope, f"succeeded {after}{value}")
             what = {"result": report.result, "runtime": report.seconds}
-            self._event("succeeded", said, **what)
+            self._event("succeeded", envelope, **what)
         elif report.state == State.RETRY:
-            self._log(logging.INFO, "retried", said, f"is tried again: {report.reason}")
+            self._log(
+                logging.INFO, "retried", envelope, f"is tried again: {report.reason}"
+            )
             what = {"exception": report.exception, "traceback": report.traceback}
-            self._event("retried", said, **what)
+            self._event("retried", envelope, **what)
         elif report.state == State.FAILURE:
-            self._log_failure(said, report, f"failed {after}: {report.reason}")
-            self._failed(said, report)
+            self._log_failure(envelope, report, f"failed {after}: {report.reason}")
+            self._failed(envelope, report)
         else:
             words = f"ended {after}: {report.reason}"
-            self._log(logging.INFO, "ignored", said, words)
+            self._log(logging.INFO, "ignored", envelope, words)
 
     def timed_out(self, run: InFlight, limit: float, error: Exception) -> None:
         words = f"ended by force after {limit:g} s"
-        self._log(logging.ERROR, "timed_out", run.said, words)
-        self._event("failed", run.said, exception=repr_of(error), traceback="")
+        self._log(logging.ERROR, "timed_out", run.envelope, words)
+        self._event("failed", run.envelope, exception=repr_of(error), traceback="")
 
     def lost(self, run: InFlight, reason: str) -> None:
         """Tell that the process of a run is gone; the task may run once more."""
         words = f"its process is gone: {reason}"
-        self._log(logging.ERROR, "lost", run.said, words)
+        self._log(logging.ERROR, "lost", run.envelope, words)
 
     def retried(self, run: InFlight, error: Exception) -> None:
         """Tell that a run whose process is gone is tried again by its task's rules."""
         words = repr_of(error)
-        self._log(logging.INFO, "retried", run.said, f"is tried again: {words}")
-        self._event("retried", run.said, exception=words, traceback="")
+        self._log(logging.INFO, "retried", run.envelope, f"is tried again: {words}")
+        self._event("retried", run.envelope, exception=words, traceback="")
 
     def let_go(self, run: InFlight) -> None:
         """Tell that a run was ended here because other workers may have it."""
         words = "ended here: the worker was cut off, and others may run it"
-        self._log(logging.WARNING, "let_go", run.said, words)
-        self._event("rejected", run.said, requeue=True)
+        self._log(logging.WARNING, "let_go", run.envelope, words)
+        self._event("rejected", run.envelope, requeue=True)
 
     def given_up(self, run: InFlight, error: Exception) -> None:
         """Tell that a task whose process is gone is not run once more."""
-        self._event("failed", run.said, exception=repr_of(error), traceback="")
+        self._event("failed", run.envelope, exception=repr_of(error), traceback="")
 
     def buried(self, delivery: Delivery, reason: str) -> None:
         """Tell of a message of which nothing can be read."""
@@ -119,60 +121,65 @@ class TaskReporter:
         error = MessageError(reason)
         signals.task_rejected.send(self.node, message=delivery.message, exc=error)
 
-    def buried_failed(self, said: Envelope, reason: str, error: Exception) -> None:
-        self._log(logging.ERROR, "buried", said, f"set aside: {reason}")
-        self._event("failed", said, exception=repr_of(error))
+    def buried_failed(self, envelope: Envelope, reason: str, error: Exception) -> None:
+        self._log(logging.ERROR, "buried", envelope, f"set aside: {reason}")
+        self._event("failed", envelope, exception=repr_of(error))
         if isinstance(error, NotRegistered):
-            what = {"message": said.raw, "exc": error, "name": said.task, "id": said.id}
+            what = {
+                "message": envelope.raw,
+                "exc": error,
+                "name": envelope.task,
+                "id": envelope.id,
+            }
             signals.task_unknown.send(self.node, **what)
 
-    def expired(self, said: Envelope) -> None:
-        self._log(logging.INFO, "expired", said, "has expired")
-        self._revoked(said, expired=True)
+    def expired(self, envelope: Envelope) -> None:
+        self._log(logging.INFO, "expired", envelope, "has expired")
+        self._revoked(envelope, expired=True)
 
-    def revoked(self, said: Envelope) -> None:
-        self._log(logging.INFO, "revoked", said, "is revoked, and does not begin")
-        self._revoked(said)
+    def revoked(self, envelope: Envelope) -> None:
+        self._log(logging.INFO, "revoked", envelope, "is revoked, and does not begin")
+        self._revoked(envelope)
 
     def terminated(self, run: InFlight, number: int) -> None:
         words = f"is revoked, and was ended by {Signals(number).name}"
-        self._log(logging.WARNING, "terminated", run.said, words)
-        self._revoked(run.said, terminated=True, signum=int(number))
+        self._log(logging.WARNING, "terminated", run.envelope, words)
+        self._revoked(run.envelope, terminated=True, signum=int(number))
 
-    def _failed(self, said: Envelope, report: Report) -> None:
+    def _failed(self, envelope: Envelope, report: Report) -> None:
         what = {"exception": report.exception, "traceback": report.traceback}
-        self._event("failed", said, **what)
+        self._event("failed", envelope, **what)
 
     def _revoked(
         self,
-        said: Envelope,
+        envelope: Envelope,
         *,
         terminated: bool = False,
         signum: int | None = None,
         expired: bool = False,
     ) -> None:
         what = {"terminated": terminated, "signum": signum, "expired": expired}
-        self._event("revoked", said, **what)
+        self._event("revoked", envelope, **what)
 
-    def _event(self, event: str, said: Envelope, **fields: object) -> None:
+    def _event(self, event: str, envelope: Envelope, **fields: object) -> None:
         if self.events:
-            self.events.task(event, said, **fields)
+            self.events.task(event, envelope, **fields)
 
-    def _log_failure(self, said: Envelope, report: Report, words: str) -> None:
+    def _log_failure(self, envelope: Envelope, report: Report, words: str) -> None:
         if report.expected:
-            self._log(logging.INFO, "failed", said, words)
+            self._log(logging.INFO, "failed", envelope, words)
         else:
             text = f"{words}\n{report.traceback}".rstrip()
-            self._log(logging.ERROR, "failed", said, text)
+            self._log(logging.ERROR, "failed", envelope, text)
 
-    def _log(self, level: int, event: str, said: Envelope, words: str) -> None:
+    def _log(self, level: int, event: str, envelope: Envelope, words: str) -> None:
         tell.log(
             level,
             f"task.{event}",
             "%s[%s] %s",
-            one_line(said.name),
-            one_line(said.id),
+            one_line(envelope.name),
+            one_line(envelope.id),
             words,
-            task=said.task,
-            id=said.id,
+            task=envelope.task,
+            id=envelope.id,
         )

@@ -133,9 +133,9 @@ class Revocations:
         for task_id, at in file.load(clock.now()) if file else ():
             self._ids.add([task_id], at)
 
-    def __contains__(self, said: Envelope) -> bool:
-        return said.id in self._ids or any(
-            stamp in self._stamps for stamp in stamps_of(said)
+    def __contains__(self, envelope: Envelope) -> bool:
+        return envelope.id in self._ids or any(
+            stamp in self._stamps for stamp in stamps_of(envelope)
         )
 
     def known(self) -> list[str]:

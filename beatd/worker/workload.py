@@ -87,7 +87,7 @@ class Workload:
         """Take note that a run has begun, and return it."""
         run = self._runs[token]
         run.begin(self._clock.now(), pid)
-        self.total[run.said.task] += 1
+        self.total[run.envelope.task] += 1
         return run
 
     def recall(self) -> None:
@@ -103,12 +103,12 @@ class Workload:
         run.terminated = number
 
     def _job(self, run: InFlight) -> Job:
-        said, task = run.said, run.task
+        envelope, task = run.envelope, run.task
         soft = option(task, "soft_time_limit", self._settings)
         return Job(
             run.token,
             run.delivery.message,
             run.delivery.deliveries + len(run.losses),
-            said.time_limit or option(task, "time_limit", self._settings),
-            said.soft_time_limit or soft,
+            envelope.time_limit or option(task, "time_limit", self._settings),
+            envelope.soft_time_limit or soft,
         )

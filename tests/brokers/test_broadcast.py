@@ -59,7 +59,9 @@ def heard_by(hearing: Subscription, number: int) -> list[bytes]:
     return heard
 
 
-def said(text: str, key: str = "", exchange: str = "celery.pidbox") -> Outgoing:
+def message_for_all(
+    text: str, key: str = "", exchange: str = "celery.pidbox"
+) -> Outgoing:
     return Outgoing(Route("", exchange, key, "fanout"), text.encode())
 
 
@@ -67,7 +69,7 @@ def test_all_who_listen_hear_it_in_order(broker: Broadcast, other: Broadcast) ->
     hearings = [broker.listen(PIDBOX), other.listen(PIDBOX)]
     for hearing in hearings:
         assert hearing.wait(0) == []
-    broker.send([said("one"), said("two")])
+    broker.send([message_for_all("one"), message_for_all("two")])
 
     for hearing in hearings:
         assert heard_by(hearing, 2) == [b"one", b"two"]
@@ -75,7 +77,7 @@ def test_all_who_listen_hear_it_in_order(broker: Broadcast, other: Broadcast) ->
 
 
 def test_what_was_said_before_is_not_heard(broker: Broadcast) -> None:
-    broker.send([said("early")])
+    broker.send([message_for_all("early")])
     hearing = broker.listen(PIDBOX)
 
     assert hearing.wait(50) == []
@@ -96,9 +98,9 @@ def test_a_routing_key_chooses_what_is_heard(
 ) -> None:
     hearing = broker.listen(Queue("celeryev.me", "celeryev", "fanout", key))
     hearing.wait(0)
-    broker.send([said("not this", exchange="another")])
-    broker.send([said("online", "worker.online", "celeryev")])
-    broker.send([said("multi", "task.multi", "celeryev")])
+    broker.send([message_for_all("not this", exchange="another")])
+    broker.send([message_for_all("online", "worker.online", "celeryev")])
+    broker.send([message_for_all("multi", "task.multi", "celeryev")])
 
     assert heard_by(hearing, len(heard)) == heard
     assert hearing.wait(0) == []
@@ -131,7 +133,7 @@ def test_a_question_is_answered_by_all_who_hear_it(
     began = time.monotonic()
     with ThreadPoolExecutor() as threads:
         answering = threads.submit(answer)
-        assert broker.ask(said("there?"), ANSWERS, LONG) == [b"yes, there?"]
+        assert broker.ask(message_for_all("there?"), ANSWERS, LONG) == [b"yes, there?"]
         answering.result()
     assert time.monotonic() - began < PATIENCE / 2, "for no others"
     hearing.close()
@@ -140,7 +142,7 @@ def test_a_question_is_answered_by_all_who_hear_it(
 def test_a_question_that_nobody_hears_has_no_answers(broker: Broadcast) -> None:
     began = time.monotonic()
 
-    assert broker.ask(said("there?"), ANSWERS, LONG) == []
+    assert broker.ask(message_for_all("there?"), ANSWERS, LONG) == []
     assert time.monotonic() - began < PATIENCE / 2
 
 
@@ -150,7 +152,7 @@ def test_those_who_do_not_answer_are_not_waited_for_for_ever(
     hearing = other.listen(PIDBOX)
     hearing.wait(0)
 
-    assert broker.ask(said("there?"), ANSWERS, 50) == []
+    assert broker.ask(message_for_all("there?"), ANSWERS, 50) == []
     hearing.close()
 
 
@@ -167,7 +169,7 @@ def test_listening_goes_on_after_the_server_was_gone() -> None:
             hearing.wait(10 * SECOND)
         server.start()
         hearing.wait(0)
-        broker.send([said("again")])
+        broker.send([message_for_all("again")])
 
         assert eventually(lambda: hearing.wait(SECOND)) == [b"again"]
         hearing.close()
@@ -190,7 +192,7 @@ def test_a_node_is_bound_as_kombu_binds_it(server: Server) -> None:
 
 def test_a_question_leaves_nothing_behind(server: Server) -> None:
     broker = RedisBroker(server.url(), namespace="test")
-    broker.ask(said("there?"), ANSWERS, 0)
+    broker.ask(message_for_all("there?"), ANSWERS, 0)
     with server.client() as client:
         assert not client.exists("_kombu.binding.reply.celery.pidbox", "me.reply")
     broker.close()

@@ -64,9 +64,9 @@ def test_who_begins_while_the_first_is_away_goes_to_the_next_at_once(
         broker.send([outgoing(b"2")])
 
     assert lying_at(second) == [b"1", b"2"]
-    [said] = [record.getMessage() for record in caplog.records]
-    assert f"going on at {second.url()}" in said
-    assert first.url() in said
+    [line] = [record.getMessage() for record in caplog.records]
+    assert f"going on at {second.url()}" in line
+    assert first.url() in line
 
 
 def test_an_address_is_left_when_it_fails_and_not_before(

@@ -403,7 +403,7 @@ def test_what_was_pushed_before_a_refused_channel_is_taken_back(
 
 
 @pytest.mark.parametrize(
-    ("policy", "said"),
+    ("policy", "expected"),
     [
         ("noeviction", []),
         ("allkeys-lru", ["allkeys-lru: when it is full it throws keys away, messages"]),
@@ -414,7 +414,7 @@ def test_what_was_pushed_before_a_refused_channel_is_taken_back(
     ],
 )
 def test_a_server_that_throws_keys_away_is_a_risk(
-    spoilt: Server, policy: str, said: list[str]
+    spoilt: Server, policy: str, expected: list[str]
 ) -> None:
     broker = RedisBroker(spoilt.url(), namespace="test")
     with spoilt.client() as admin:
@@ -422,8 +422,8 @@ def test_a_server_that_throws_keys_away_is_a_risk(
         risks = broker.risks()
         admin.config_set("maxmemory-policy", "noeviction")
 
-    assert len(risks) == len(said)
-    assert all(words in risk for words, risk in zip(said, risks, strict=True))
+    assert len(risks) == len(expected)
+    assert all(words in risk for words, risk in zip(expected, risks, strict=True))
     broker.close()
 
 
@@ -943,17 +943,17 @@ def test_a_unix_socket_is_reached(tmp_path: Path, form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "expected"),
     [
         ("redis://h/mine", "expected the number of a database, got 'mine'"),
         ("amqp://me:s3cret@h", "beatd speaks redis://"),
     ],
 )
-def test_an_address_that_cannot_be_used_is_explained(url: str, said: str) -> None:
+def test_an_address_that_cannot_be_used_is_explained(url: str, expected: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         connect(url, namespace="test")
 
-    assert said in str(refusal.value)
+    assert expected in str(refusal.value)
     assert "s3cret" not in str(refusal.value)
 
 

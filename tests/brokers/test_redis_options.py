@@ -144,7 +144,7 @@ def test_who_gets_no_connection_is_told_after_the_time_to_wait_for_one(
 
 
 @pytest.mark.parametrize(
-    ("url", "options", "said"),
+    ("url", "options", "expected"),
     [
         ("redis://h/mine", {}, "expected the number of a database, got 'mine'"),
         ("redis://h?socket_timeout=soon", {}, "socket_timeout: cannot be 'soon'"),
@@ -158,9 +158,9 @@ def test_who_gets_no_connection_is_told_after_the_time_to_wait_for_one(
     ],
 )
 def test_what_cannot_be_meant_is_said_at_once(
-    url: str, options: dict[str, Any], said: str
+    url: str, options: dict[str, Any], expected: str
 ) -> None:
-    with pytest.raises(ConfigError, match=said.replace("?", r"\?")):
+    with pytest.raises(ConfigError, match=expected.replace("?", r"\?")):
         connect(url, namespace="test", options=options)
 
 
@@ -262,7 +262,7 @@ def test_tls_carries_requests_and_news(
 
 
 @pytest.mark.parametrize(
-    ("url", "options", "said"),
+    ("url", "options", "expected"),
     [
         ("rediss://localhost:{port}", False, "CERTIFICATE_VERIFY_FAILED"),
         ("redis://localhost:{port}", True, "CERTIFICATE_VERIFY_FAILED"),
@@ -271,12 +271,12 @@ def test_tls_carries_requests_and_news(
     ],
 )
 def test_a_certificate_that_nobody_vouches_for_is_refused(
-    port: int, certificates: dict[str, str], url: str, options: Any, said: str
+    port: int, certificates: dict[str, str], url: str, options: Any, expected: str
 ) -> None:
     url = url.format(port=port, **certificates)
     secure = connect(url, namespace="test", tls=options)
 
-    with pytest.raises(BrokerUnavailable, match=said):
+    with pytest.raises(BrokerUnavailable, match=expected):
         secure.ping()
     secure.close()
 

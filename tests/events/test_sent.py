@@ -86,8 +86,8 @@ def test_a_call_is_told_as_celery_tells_it() -> None:
     ]
     assert event["hostname"] == f"gen{event['pid']}@{event['hostname'].split('@')[1]}"
     assert event["root_id"] == event["uuid"]
-    said = {key: event[key] for key in ("name", "args", "kwargs", "retries")}
-    assert said == {
+    fields = {key: event[key] for key in ("name", "args", "kwargs", "retries")}
+    assert fields == {
         "name": "proj.add",
         "args": "[2, 3]",
         "kwargs": "{'z': 'four'}",

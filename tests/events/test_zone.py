@@ -15,7 +15,7 @@ print(time.strftime("%z"), machine_zone())
 
 
 def test_the_machine_s_zone_is_known_after_tasks_have_been_given_another() -> None:
-    said = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", LOOK],
         env=environment(TZ="America/New_York"),
         capture_output=True,
@@ -23,4 +23,4 @@ def test_the_machine_s_zone_is_known_after_tasks_have_been_given_another() -> No
         check=True,
     )
 
-    assert said.stdout.split() == ["+0545", "America/New_York"]
+    assert done.stdout.split() == ["+0545", "America/New_York"]

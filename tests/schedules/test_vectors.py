@@ -66,8 +66,8 @@ def _problem(vector: Vector) -> str | None:
 
 
 def _wrong_error(vector: Vector, error: ScheduleError) -> str | None:
-    said = re.sub(r"[ _]", "-", str(error))
-    if vector.get("error", "no error") in said:
+    words = re.sub(r"[ _]", "-", str(error))
+    if vector.get("error", "no error") in words:
         return None
     return f"raised {error}, expected {vector.get('error', vector.get('next'))}"
 

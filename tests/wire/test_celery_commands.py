@@ -113,13 +113,13 @@ class Proj:
 
     def inspect(self, *words: str) -> Any:
         """Give the worker's answer to `celery inspect`."""
-        said = self.celery("inspect", "--json", *ONE, *words)
-        return json.loads(said)[OURS]
+        printed = self.celery("inspect", "--json", *ONE, *words)
+        return json.loads(printed)[OURS]
 
     def control(self, *words: str) -> Any:
         """Give the worker's answer to `celery control`, good or bad."""
-        (said,) = json.loads(self.celery("control", "--json", *ONE, *words))
-        (answer,) = said[OURS].values()
+        (printed,) = json.loads(self.celery("control", "--json", *ONE, *words))
+        (answer,) = printed[OURS].values()
         return answer
 
     def call(self, task: str, *words: str) -> str:

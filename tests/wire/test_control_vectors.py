@@ -171,6 +171,8 @@ def test_a_worker_answers_as_celerys_does(profile: str) -> None:
     assert stage.bench.worker.stopping.how is Stop.WARM
 
 
-def envelope(said: dict[str, Any]) -> str:
-    said["body"] = said["properties"]["delivery_tag"] = said["headers"]["clock"] = None
-    return json.dumps(said)
+def envelope(message: dict[str, Any]) -> str:
+    message["body"] = message["properties"]["delivery_tag"] = message["headers"][
+        "clock"
+    ] = None
+    return json.dumps(message)

@@ -311,9 +311,9 @@ def packed(body: Any, how: str) -> dict[str, Any]:
     """Give the parts of a message that carry `body`."""
     data = json.dumps(body).encode()
     if how == "one":  # protocol 1 has everything in the body
-        said = {"task": "proj.echo", "id": "id-1", "args": [SECRET], "kwargs": {}}
+        message = {"task": "proj.echo", "id": "id-1", "args": [SECRET], "kwargs": {}}
         parts = body if isinstance(body, dict) else {"eta": body}
-        inner = json.dumps(said | parts)
+        inner = json.dumps(message | parts)
         return {"body": inner, "headers": {}, "properties": {}}
     compress = COMPRESS.get(how, bytes)
     return {"body": base64.b64encode(compress(data)).decode()}

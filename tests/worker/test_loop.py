@@ -733,9 +733,9 @@ def test_a_lost_run_is_retried_with_its_task_s_pause_when_it_asks_for_that(
         bench.clock.go_to(bench.clock.now() + SECOND)
         bench.run()
 
-    said = read_envelope(pool.jobs[-1].message)
-    assert (said.id, said.retries, said.priority) == (result.id, 2, 3)
-    assert read_body(said).args == [7]
+    envelope = read_envelope(pool.jobs[-1].message)
+    assert (envelope.id, envelope.retries, envelope.priority) == (result.id, 2, 3)
+    assert read_body(envelope).args == [7]
     assert pool.jobs[-1].deliveries == 1
 
     lose(bench, pool)

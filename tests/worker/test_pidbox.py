@@ -72,7 +72,7 @@ def test_who_wants_no_answer_gets_none(post: Post) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "is_heard"),
+    ("addressed", "is_heard"),
     [
         ({}, True),
         ({"destination": None}, True),
@@ -91,9 +91,9 @@ def test_who_wants_no_answer_gets_none(post: Post) -> None:
     ],
 )
 def test_a_command_is_for_some(
-    post: Post, said: dict[str, Any], is_heard: bool
+    post: Post, addressed: dict[str, Any], is_heard: bool
 ) -> None:
-    post.say(method="ping", **said)
+    post.say(method="ping", **addressed)
 
     assert bool(post.heard) is is_heard
 

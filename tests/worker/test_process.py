@@ -93,8 +93,8 @@ def test_a_pool_that_follows_the_load_replaces_its_children_all_the_same(
         for times in (1, 2):
             ran: Counter[int] = Counter()
             for table in range(4):  # one by one: nobody takes a place at the next one
-                said = [f"table {times}.{table}", 3]
-                meals = [project.app.send_task("proj.meet", said) for _ in "abc"]
+                arguments = [f"table {times}.{table}", 3]
+                meals = [project.app.send_task("proj.meet", arguments) for _ in "abc"]
                 ran.update(meal.get(timeout=PATIENCE) for meal in meals)
             worker.await_line("runs 1 at a time", times)
 

@@ -209,10 +209,10 @@ def test_tasks_see_the_zone_as_local_time(shop: Shop) -> None:
 def test_fan_out_exchanges_have_this_prefix(shop: Shop) -> None:
     with shop.raw.pubsub() as news:
         news.psubscribe("*news*")
-        said = eventually(lambda: heard(news), "a message for all")
+        published = eventually(lambda: heard(news), "a message for all")
 
-    assert said["channel"].startswith(b"shop.news")
-    assert json.loads(said["data"])["content-type"] == "application/x-yaml"
+    assert published["channel"].startswith(b"shop.news")
+    assert json.loads(published["data"])["content-type"] == "application/x-yaml"
 
 
 def heard(news: Any) -> dict[str, Any] | None:

@@ -117,8 +117,8 @@ def _read(options: Mapping[str, Any]) -> dict[str, Any]:
         try:
             value = read(options[name])
         except (TypeError, ValueError):
-            said = shown(name, options[name])
-            raise ValueError(f"{name}: cannot be {said}") from None
+            value = shown(name, options[name])
+            raise ValueError(f"{name}: cannot be {value}") from None
         if value is not None:
             found[name] = value
     return found

@@ -189,8 +189,8 @@ def _refusal(address: Address, error: redis.RedisError) -> tuple[str, BrokerRefu
     else:
         kinds = (kind for of, kind in _KINDS.items() if isinstance(error, of))
         # Redis 6 wraps what a script was refused: "ERR ... script ...: -OOM ...".
-        said = (word.lstrip("-") for word in words.split())
-        kind = next(kinds, None) or next((w for w in said if w in _WAYS_OUT), "")
+        spoken = (word.lstrip("-") for word in words.split())
+        kind = next(kinds, None) or next((w for w in spoken if w in _WAYS_OUT), "")
     if kind in _WAYS_OUT:
         words = f"{_WAYS_OUT[kind]} (it says: {words})"
     return kind, BrokerRefused(f"{address.name} refuses: {words}")

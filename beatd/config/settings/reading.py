@@ -200,12 +200,12 @@ def _read_one(
 def _contradiction(
     row: Row, first: str, other: str, written: Mapping[str, object], locate: Locate
 ) -> Problem:
-    said = [
+    lines = [
         f"{word} = {shown(row.name, written[word])}{_at(locate(word))}"
         for word in (first, other)
     ]
     return Problem(
-        f"{said[0]} contradicts {said[1]}",
+        f"{lines[0]} contradicts {lines[1]}",
         "both spell one setting: keep one of them",
         locate(other),
     )

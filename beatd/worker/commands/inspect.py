@@ -52,11 +52,11 @@ def scheduled(worker: Controlled, /, **_: object) -> object:
     def give() -> object:
         return [
             {
-                "eta": iso(said.eta_text),
+                "eta": iso(envelope.eta_text),
                 "priority": 6,
-                "request": request_of(worker.name, said),
+                "request": request_of(worker.name, envelope),
             }
-            for said in worker.intake.delayed()
+            for envelope in worker.intake.delayed()
         ]
 
     return Later(give)
@@ -74,14 +74,14 @@ def query_task(worker: Controlled, /, ids: object, **_: object) -> object:
         ("active", worker.workload.begun),
     ):
         for run in runs:
-            if run.said.id in wanted:
-                found[run.said.id] = state, run_of(worker.name, run)
+            if run.envelope.id in wanted:
+                found[run.envelope.id] = state, run_of(worker.name, run)
 
     def give() -> object:
         later = {
-            said.id: ("scheduled", request_of(worker.name, said))
-            for said in worker.intake.delayed()
-            if said.id in wanted
+            envelope.id: ("scheduled", request_of(worker.name, envelope))
+            for envelope in worker.intake.delayed()
+            if envelope.id in wanted
         }
         return {**later, **found}
 

@@ -41,7 +41,7 @@ def ids_in(value: object) -> list[str]:
 def run_of(hostname: str, run: InFlight, *, safe: bool = False) -> dict[str, object]:
     """Return a run that is in flight; `safe`: its arguments as they were written."""
     return {
-        **request_of(hostname, run.said, safe=safe),
+        **request_of(hostname, run.envelope, safe=safe),
         "time_start": None if run.began is None else run.began / SECOND,
         "acknowledged": run.acknowledged,
         "worker_pid": run.pid,
@@ -49,40 +49,40 @@ def run_of(hostname: str, run: InFlight, *, safe: bool = False) -> dict[str, obj
 
 
 def request_of(
-    hostname: str, said: Envelope, *, safe: bool = False
+    hostname: str, envelope: Envelope, *, safe: bool = False
 ) -> dict[str, object]:
     """Return a call that no worker has begun to run."""
-    args, kwargs = _arguments(said, safe=safe)
+    args, kwargs = _arguments(envelope, safe=safe)
     return {
-        "id": said.id,
-        "name": said.name,
+        "id": envelope.id,
+        "name": envelope.name,
         "args": args,
         "kwargs": kwargs,
-        "type": said.task,
+        "type": envelope.task,
         "hostname": hostname,
         "time_start": None,
         "acknowledged": False,
-        "delivery_info": _delivery(said),
+        "delivery_info": _delivery(envelope),
         "worker_pid": None,
     }
 
 
-def _delivery(said: Envelope) -> dict[str, object]:
+def _delivery(envelope: Envelope) -> dict[str, object]:
     return {
-        "exchange": said.exchange,
-        "routing_key": said.routing_key,
-        "priority": said.priority,
-        "redelivered": said.redelivered,
+        "exchange": envelope.exchange,
+        "routing_key": envelope.routing_key,
+        "priority": envelope.priority,
+        "redelivered": envelope.redelivered,
     }
 
 
-def _arguments(said: Envelope, *, safe: bool) -> tuple[object, object]:
+def _arguments(envelope: Envelope, *, safe: bool) -> tuple[object, object]:
     """Return the arguments; as their sender wrote them if asked, or if need be."""
-    written = said.argsrepr, said.kwargsrepr
-    if safe or len(said.body) > LARGEST_BODY:
+    written = envelope.argsrepr, envelope.kwargsrepr
+    if safe or len(envelope.body) > LARGEST_BODY:
         return written
     try:
-        call = read_body(said, _SHOWN)
+        call = read_body(envelope, _SHOWN)
     except MessageError:
         return written
     return call.args, call.kwargs

@@ -31,9 +31,9 @@ def revoke(
 ) -> object:
     task_ids = set(ids_in(task_id))
     number = _signal(signal)
-    running = [run for run in worker.workload if run.said.id in task_ids]
+    running = [run for run in worker.workload if run.envelope.id in task_ids]
     worker.workload.recall()
-    store = worker.revocations.revoke(task_ids, {run.said.id for run in running})
+    store = worker.revocations.revoke(task_ids, {run.envelope.id for run in running})
     names = ", ".join(map(one_line, sorted(task_ids)))
     tell.info("control.revoked", "revoked: %s", names)
     try:
@@ -73,7 +73,7 @@ def revoke_by_stamped_headers(
     worker.revocations.revoke_stamps(stamps)
     if not terminate:
         return ok(f"headers {headers} flagged as revoked, but not terminated")
-    running = [run for run in worker.workload if stamps & set(stamps_of(run.said))]
+    running = [run for run in worker.workload if stamps & set(stamps_of(run.envelope))]
     if not _terminate(worker, running, number):
         return ok(f"headers {headers} were not terminated")
     return ok(f"headers {headers} revoked")
@@ -126,10 +126,10 @@ def add_consumer(
     routing_key: str | None = None,
     **_: object,
 ) -> object:
-    said = (queue, exchange or queue, exchange_type or "direct", routing_key or queue)
-    if not all(isinstance(one, str) and one for one in said):
+    names = (queue, exchange or queue, exchange_type or "direct", routing_key or queue)
+    if not all(isinstance(one, str) and one for one in names):
         raise ValueError("expected names as text")
-    wanted = worker.router.queues.get(queue) or Queue(*said)
+    wanted = worker.router.queues.get(queue) or Queue(*names)
     return _after(worker.intake.consume(wanted), ok(f"add consumer {queue}"))
 
 
@@ -236,7 +236,7 @@ def _terminate(
 ) -> set[str]:
     for run in running:
         worker.workload.terminate(run, number)
-    return {run.said.id for run in running}
+    return {run.envelope.id for run in running}
 
 
 def _switch_events(worker: Controlled, *, on: bool) -> object:
