@@ -48,9 +48,9 @@ app         annotations announcement client_results conf connections discovery
 worker      autoscale events in_flight commands.shapes lease rate renewal reporting
             revoked settle fetcher backlog inbox outcomes admission sizing stopping
             workload commands.controlled commands.inspect commands.steer commands loop
-            assembly
 celery_apps * runner results signals reading
-service     * daemon nodes notify wiring
+service     * daemon nodes notify wiring.choice wiring.runtime wiring.scheduler
+            wiring.worker_parts wiring.worker wiring
 cli         usage options output dead explain findings schedule_view advice list next
             probes check
 .           logs
@@ -92,13 +92,16 @@ MAKERS = {
     # The command line asks brokers that nobody else has open: whether an address is
     # good (check), what lies there (dead), to remove it before the start (worker).
     "brokers.of_settings": {
-        *("service.wiring", "app.connections"),
+        *("service.wiring.scheduler", "service.wiring.worker", "app.connections"),
         *("cli.dead", "cli.probes", "cli.worker"),
     },
-    "results.connect": {"service.wiring", "app.connections", "cli.probes"},
+    "results.connect": {
+        *("service.wiring.scheduler", "service.wiring.runtime"),
+        *("app.connections", "cli.probes"),
+    },
     "brokers.connect": set(),
-    "ScheduleFile": {"service.wiring"},
-    "StateFile": {"service.wiring"},
+    "ScheduleFile": {"service.wiring.scheduler"},
+    "StateFile": {"service.wiring.worker"},
     # By address, after an import that only that address needs.
     "MemoryBroker": {"brokers"},
     "RedisBroker": {"brokers"},

@@ -56,9 +56,13 @@ def run_worker(options: Options, *, beat: bool) -> int:
     with program.in_service(loaded.hostname) as log:
         _tell_of(config)
         inbox: SimpleQueue[WorkerEvent] = SimpleQueue()
-        tell = partial(_told, options)
         worker = wiring.worker_of(
-            config, choice, loaded, inbox, tell=tell, begin_process=log.begin_child
+            config,
+            choice,
+            loaded,
+            inbox,
+            instructions=partial(_told, options),
+            begin_process=log.begin_child,
         )
         scheduler = _Beat(options, config, Notify(), SimpleQueue()) if beat else None
         WorkerService(worker, scheduler, inbox, notify).run(

@@ -25,7 +25,7 @@ from beatd.routing import Router
 from beatd.runs.chords import ChordKeeper
 from beatd.runs.execute import executor_for
 from beatd.runs.report import limits_of
-from beatd.worker.assembly import assemble
+from beatd.service.wiring.worker_parts import assemble
 from beatd.worker.events import WorkerEvents
 from beatd.worker.inbox import WorkerEvent
 from beatd.worker.renewal import Modules

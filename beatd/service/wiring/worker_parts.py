@@ -1,6 +1,6 @@
-"""What a worker consists of, and who of it works with whom: made here, and only here.
+"""What a worker consists of, and which part works with which: made here, and only here.
 
-What lies around a worker is handed in: by wiring.py as the settings want it, by tests
+What lies around a worker is handed in: by worker.py as the settings want it, by tests
 as they need it.
 """
 

@@ -1,0 +1,141 @@
+"""A scheduler of a config, in front of its broker."""
+
+import os
+import socket
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+
+from beatd import brokers, results
+from beatd.app import Beatd
+from beatd.brokers.base import Broadcast, Broker
+from beatd.celery_apps.signals import pass_on_beat
+from beatd.clock import SystemClock
+from beatd.config.loading import Config
+from beatd.config.settings import Settings, mask
+from beatd.event_log import EventLog
+from beatd.events.event import EventFactory
+from beatd.events.sent import TaskSentEvents
+from beatd.instant import span_of
+from beatd.results.ended import EndedRuns
+from beatd.scheduler.leadership import Leadership
+from beatd.scheduler.loop import LONGEST_NAP, EmissionListener, Scheduler
+from beatd.scheduler.schedule_file import ScheduleFile
+from beatd.scheduler.takeover import Takeover
+from beatd.timetable.timetable import Timetable
+
+tell = EventLog(__name__)
+
+
+def scheduler_of(config: Config) -> Scheduler:
+    """Make the scheduler of a config, in front of its broker.
+
+    Raises ConfigError, and ScheduleFileError for a schedule file that cannot be used.
+    """
+    settings = config.settings
+    clock = SystemClock()
+    app = config.source.app
+    if app is not None and not isinstance(app, Beatd):
+        pass_on_beat()
+    file = ScheduleFile(
+        Path(settings.beat_schedule_filename),
+        namespace=settings.beat_namespace,
+        timezone=str(settings.zone),
+        clock=clock,
+    )
+    broker = _one_broker(settings)
+    nap = span_of(settings.beat_max_loop_interval) or LONGEST_NAP
+    timetable = Timetable()
+    leadership = Leadership(
+        broker,
+        clock,
+        holder=f"{socket.gethostname()} pid {os.getpid()}",
+        ttl=span_of(settings.beat_lock_timeout),
+    )
+    takeover = Takeover(
+        entries={entry.name: entry for entry in config.entries},
+        timetable=timetable,
+        leadership=leadership,
+        broker=broker,
+        file=file,
+        clock=clock,
+        keep=[bad.name for bad in config.bad],
+        queues=config.router.queues.values(),
+        declare=broker.declare,
+        on_declared=partial(_warn_of_risks, broker),
+    )
+    return Scheduler(
+        takeover=takeover,
+        timetable=timetable,
+        leadership=leadership,
+        broker=broker,
+        file=file,
+        clock=clock,
+        namespace=settings.beat_namespace,
+        ended=_ended_by(settings),
+        witness=_witness_of(config, broker),
+        longest_nap=min(nap, LONGEST_NAP),
+    )
+
+
+TAKEN_ONCE = (
+    *("beat_namespace", "beat_schedule_filename", "beat_lock_timeout"),
+    *("beat_max_loop_interval", "beat_logfile", "beat_pidfile"),
+    *("beat_uid", "beat_gid", "beat_umask", "beat_executable"),
+    *("broker_transport_options", "broker_use_ssl", "broker_connection_timeout"),
+    *("task_send_sent_event", "event_exchange", "event_serializer"),
+    *("result_backend_transport_options", "redis_backend_use_ssl"),
+    *("redis_max_connections", "redis_socket_timeout", "redis_socket_connect_timeout"),
+    *("result_serializer", "result_accept_content", "accept_content"),
+    *("worker_log_format", "worker_log_datefmt", "worker_log_color"),
+    *("worker_hijack_root_logger", "worker_redirect_stdouts"),
+    "worker_redirect_stdouts_level",
+)
+"""What a scheduler's process takes from the settings when it begins, beside its
+addresses."""
+
+
+def needs_restart(began: Settings, now: Settings) -> list[str]:
+    """Name what a scheduler took once, when it began, and what differs in it now."""
+    once = {
+        "broker_url": (began.write_urls[:1], now.write_urls[:1]),
+        "result_backend": (began.result_url, now.result_url),
+    }
+    once |= {name: (getattr(began, name), getattr(now, name)) for name in TAKEN_ONCE}
+    return [name for name, (old, new) in once.items() if old != new]
+
+
+def _one_broker(settings: Settings) -> Broker:
+    """Return the broker at the first address, the only one that a scheduler uses.
+
+    That each slot is queued once takes one ledger, and one leader: two schedulers may
+    reach different addresses.
+    """
+    first, *others = settings.write_urls
+    if others:
+        tell.warning(
+            "broker.addresses",
+            "the scheduler uses only %s, the first of %d broker addresses",
+            mask(first),
+            1 + len(others),
+        )
+    return brokers.of_settings(settings, [first])
+
+
+def _warn_of_risks(broker: Broker) -> None:
+    """Say what the broker may do to its queues."""
+    for risk in broker.risks():
+        tell.warning("broker.risk", "broker: %s", risk)
+
+
+def _witness_of(config: Config, broker: Broker) -> EmissionListener | None:
+    if not (config.settings.task_send_sent_event and isinstance(broker, Broadcast)):
+        return None
+    return TaskSentEvents(broker, EventFactory(config.format.origin, config.settings))
+
+
+def _ended_by(settings: Settings) -> Callable[[Collection[str]], Collection[str]]:
+    """Let results say which runs ended: foreign workers tell the broker nothing."""
+    if settings.result_url is None:
+        return lambda task_ids: ()
+    return EndedRuns(lambda: results.connect(settings)).among
