@@ -11,6 +11,7 @@ import pytest
 from beatd.cli import beatd as command
 from tests.processes import ROOT, beatd, ended
 from tests.servers import eventually
+from tests.test_layers import LINES, ours, packaged, room_of
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -47,6 +48,64 @@ def parse(known: click.Command, words: list[str]) -> None:
         parse(named, words[1:])
     else:
         known.make_context(known.name, words)
+
+
+# For those who change it
+
+
+def test_the_table_of_rooms_says_what_each_imports() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|[^|]+\|([^|]*)\|$", page, re.MULTILINE)
+    left_out = {"errors", "instant", "text", "ids", "event_log", "clock", "version"}
+    found: dict[str, set[str]] = {}
+    for module, path in packaged():
+        imported = {room_of(name) for name in ours(path) if name}
+        mine = found.setdefault(room_of(module), set())
+        mine |= imported - {room_of(module)} - left_out
+
+    told = {room: set(re.findall(r"\w+", imports)) for room, imports in rows}
+
+    entrances = {"__main__", "spawned"}
+    assert told == {
+        room: imports
+        for room, imports in found.items()
+        if room not in left_out | entrances
+    }
+    above: set[str] = set()
+    for room in told:
+        assert told[room] <= above, room
+        above.add(room)
+
+
+def test_every_thread_has_its_line() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.compile(r"""(?:Thread\(.*name=|\.start\()"([\w-]+)""")
+    names = {
+        name
+        for path in (ROOT / "beatd").rglob("*.py")
+        for name in named.findall(path.read_text())
+    }
+
+    assert len(names) > 15
+    assert {name for name in names if f"`{name}`" not in page} == set()
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_what_a_page_names_of_the_tree_is_there(page: str) -> None:
+    """Modules as `worker/loop`, all else as it lies there."""
+    text = (ROOT / page).read_text()
+    rooms = "|".join(sorted({room_of(module) for module in LINES}))
+    modules = re.findall(rf"(?<![\w/])((?:{rooms})/[\w/]*\w)", text)
+    files = re.findall(r"(?<![\w/])((?:tests|docs|benchmarks)/[\w./-]*\w)", text)
+    there = [ROOT / name for name in files]
+    there += [_file_of(ROOT / "beatd" / name) for name in modules]
+
+    assert len(there) > 5
+    assert [path for path in there if not path.exists()] == []
+
+
+def _file_of(module: Path) -> Path:
+    return module if module.is_dir() else module.with_name(f"{module.name}.py")
 
 
 # Five minutes
