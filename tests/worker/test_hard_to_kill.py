@@ -273,7 +273,7 @@ def test_whatever_a_message_holds_the_worker_lives_and_stays_small(
         assert memory_of(worker.pid, "VmHWM") < 600 * MIB
         log = worker.log.read_text()
 
-    # The longest words first: the fewest reasons have them, in whatever order they came.
+    # The longest words first: the fewest reasons have them, in whatever order they are.
     wanted = sorted(messages.items(), key=lambda item: -len(item[1][1]))
     for name, (_, expected) in wanted:
         found = [reason for reason in reasons if expected in reason]
