@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 
 help:
 	@echo 'make demo      scheduler and worker on examples/schedules/, Ctrl-C stops'
-	@echo 'make quick     the tests of the pure part, for who changes it: under 30 s'
+	@echo 'make quick     the tests of the pure part: schedules, messages, timetable'
 	@echo 'make test      the tests'
 	@echo 'make check     ruff and mypy'
 	@echo 'make promises  the long fault suite'
@@ -28,8 +28,8 @@ demo: $(READY)
 	@$(BIN)/beatd worker -B --config examples/schedules/basic.py -l INFO \
 		--schedule-filename demo/schedule.db
 
-# What needs no clock, no file and no server. pytest refuses a path that is not there,
-# so that whoever renames one of these comes by here.
+# What needs no clock, no file and no server, some 20 s on two free cores. pytest refuses
+# a path that is not there: a file that is renamed has to be renamed here.
 QUICK := tests/test_layers.py tests/test_text.py tests/test_ids.py tests/test_routing.py \
 	tests/schedules \
 	tests/test_ledger.py tests/test_policy.py tests/test_timetable.py tests/test_preview.py \
