@@ -76,7 +76,7 @@ class CeleryRunner:
             # The task did not do this, and another try is not known to be harmless.
             tell.exception("task.broken", "cannot run a message")
             reason = f"Celery could not run it: {one_line(repr_of(error))}"
-            return pack_report(Report(fate=Fate.BURIED, reason=reason))
+            return pack_report(Report(fate=Fate.SET_ASIDE, reason=reason))
 
     async def run(self, job: Job, in_thread: InThread) -> bytes:
         """Run a job in a thread: Celery has no coroutines."""
@@ -86,7 +86,7 @@ class CeleryRunner:
         try:
             call = read_body(read_envelope(job.message, self.limits), self.limits)
         except MessageError as error:
-            return Report(fate=Fate.BURIED, reason=str(error))
+            return Report(fate=Fate.SET_ASIDE, reason=str(error))
         _soft_time_limit.set(job.soft_time_limit)
         began = self.clock.elapsed()
         report = self._trace(
@@ -211,7 +211,7 @@ def _report_of(task: Any, info: Any, raised: Any) -> Report:
         )
     return Report(
         # Nobody knows whether a fault of Celery's own goes away by itself.
-        fate=Fate.BURIED if raised.internal else Fate.SETTLED,
+        fate=Fate.SET_ASIDE if raised.internal else Fate.SETTLED,
         state=State.FAILURE,
         reason=f"Celery could not run it: {shown}" if raised.internal else shown,
         exception=shown,
@@ -224,4 +224,4 @@ def _rejected(error: Any) -> Report:
     reason = one_line(str(error.reason))
     if error.requeue:
         return Report(fate=Fate.REQUEUED, reason=reason, ends_run=False)
-    return Report(fate=Fate.BURIED, reason=f"rejected: {reason}")
+    return Report(fate=Fate.SET_ASIDE, reason=f"rejected: {reason}")

@@ -87,13 +87,13 @@ class Executor:
             # The task did not do this, and another try is not known to be harmless.
             tell.exception("task.broken", "cannot run a message")
             reason = f"beatd could not run it: {type(error).__name__}"
-            return pack_report(Report(fate=Fate.BURIED, reason=reason))
+            return pack_report(Report(fate=Fate.SET_ASIDE, reason=reason))
 
     async def _report(self, job: Job, way: "_Way") -> Report:
         try:
             call = read_body(read_envelope(job.message, self.limits), self.limits)
         except MessageError as error:
-            return Report(fate=Fate.BURIED, reason=str(error))
+            return Report(fate=Fate.SET_ASIDE, reason=str(error))
         task = self.host.tasks[call.envelope.task]
         run = _Run(self, task, call, self.continuations.request_of(call))
         if job.deliveries > 1 and (known := self.known_value(call.envelope.id)):
@@ -289,7 +289,7 @@ class _Run:
         text = traceback_of(error)
         self.hooks.rejected(error, text)
         return Report(
-            fate=Fate.BURIED,
+            fate=Fate.SET_ASIDE,
             state=State.FAILURE,
             stored=self._stored(State.FAILURE, error),
             sends=follow_up.sends,

@@ -22,7 +22,7 @@ class Fate(StrEnum):
 
     SETTLED = "settled"
     REQUEUED = "requeued"  # to the end of its queue
-    BURIED = "buried"  # to the dead-letter queue
+    SET_ASIDE = "set_aside"  # to the dead-letter queue
 
 
 class Bookkeeping(msgspec.Struct, frozen=True, array_like=True):
@@ -51,7 +51,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The retry, callbacks, the next step of a chain."""
     bookkeeping: Bookkeeping = msgspec.field(default_factory=Bookkeeping)
     reason: str = ""
-    """In one line: the exception, or why the message is buried."""
+    """In one line: the exception, or why the message is set aside."""
     result: str = ""
     """The value as text for people, cut if it is long."""
     exception: str = ""

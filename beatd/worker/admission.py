@@ -47,14 +47,14 @@ class Admission:
             return None
         task = self._tasks.get(envelope.task)
         if task is None:
-            self._outcomes.buried(
+            self._outcomes.set_aside(
                 delivery, envelope, None, NotRegistered(envelope.task)
             )
             return None
         if delivery.deliveries > most:
             times = f"{delivery.deliveries - 1} times"
             lost = WorkerLost(f"delivered {times}, and no worker lived to tell the end")
-            self._outcomes.buried(delivery, envelope, task, lost)
+            self._outcomes.set_aside(delivery, envelope, task, lost)
             return None
         early = not option(task, "acks_late", self._settings)
         run = InFlight(delivery, envelope, task, early)

@@ -67,10 +67,10 @@ class Outcomes:
 
     def unread(self, delivery: Delivery, reason: str) -> None:
         """Set aside a message of which nothing can be read."""
-        self._reporter.buried(delivery, reason)
+        self._reporter.unread(delivery, reason)
         self._settle(Settlement(delivery.token, SetAside(delivery, one_line(reason))))
 
-    def buried(
+    def set_aside(
         self,
         delivery: Delivery,
         envelope: Envelope,
@@ -80,7 +80,7 @@ class Outcomes:
     ) -> None:
         """Keep a FAILURE, and set the message aside."""
         reason = one_line("; ".join([str(error), *history]))
-        self._reporter.buried_failed(envelope, reason, error)
+        self._reporter.set_aside(envelope, reason, error)
         act = SetAside(delivery, reason, envelope.task, envelope.id)
         kept = self._meta(envelope, task, State.FAILURE, error)
         end = Failed(State.FAILURE, error, kept is not None)
@@ -123,8 +123,8 @@ class Outcomes:
         if report.fate is Fate.REQUEUED:
             same = Outgoing(_way_back(run), run.delivery.message)
             self._finish(run, report.stored, [same], over=False)
-        elif report.fate is Fate.BURIED or self._is_refused(run, report):
-            self._set_aside(
+        elif report.fate is Fate.SET_ASIDE or self._is_refused(run, report):
+            self._end_aside(
                 run, report.reason, report.stored, report.sends, report.bookkeeping
             )
         else:
@@ -140,7 +140,7 @@ class Outcomes:
         if self._acknowledges(run, "task_acks_on_timeout"):
             self._finish(run, kept, end=end)
         else:
-            self._set_aside(run, f"time limit of {limit:g} s", kept, end=end)
+            self._end_aside(run, f"time limit of {limit:g} s", kept, end=end)
 
     def terminated(self, run: InFlight, number: int) -> None:
         """Settle a run that remote control ended by a signal."""
@@ -167,7 +167,7 @@ class Outcomes:
             self._fail(run, State.FAILURE, error)
         elif deliveries > self._settings.task_max_deliveries:
             error = WorkerLost(f"delivered {deliveries - 1} times, each time fatal")
-            self.buried(run.delivery, run.envelope, run.task, error, run.losses)
+            self.set_aside(run.delivery, run.envelope, run.task, error, run.losses)
         else:
             return True
         return False
@@ -213,7 +213,7 @@ class Outcomes:
         act = Acknowledge(run.delivery, *(entry_run or ("", "")))
         self._settle(Settlement(run.token, act, kept, ended, sends, end))
 
-    def _set_aside(
+    def _end_aside(
         self,
         run: InFlight,
         reason: str,

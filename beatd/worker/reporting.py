@@ -61,8 +61,10 @@ class TaskReporter:
             words = f"goes back to its queue: {report.reason}"
             self._log(logging.INFO, "requeued", envelope, words)
             self._event("rejected", envelope, requeue=True)
-        elif report.fate is Fate.BURIED:
-            self._log(logging.ERROR, "buried", envelope, f"set aside: {report.reason}")
+        elif report.fate is Fate.SET_ASIDE:
+            self._log(
+                logging.ERROR, "set_aside", envelope, f"set aside: {report.reason}"
+            )
             if report.state == State.FAILURE:
                 self._failed(envelope, report)
         elif report.state == State.SUCCESS:
@@ -109,10 +111,10 @@ class TaskReporter:
         """Tell that a task whose process is gone is not run once more."""
         self._event("failed", run.envelope, exception=repr_of(error), traceback="")
 
-    def buried(self, delivery: Delivery, reason: str) -> None:
+    def unread(self, delivery: Delivery, reason: str) -> None:
         """Tell of a message of which nothing can be read."""
         tell.error(
-            "task.buried",
+            "task.set_aside",
             "set aside a message of queue %s: %s",
             shown(delivery.queue),
             one_line(reason),
@@ -121,8 +123,8 @@ class TaskReporter:
         error = MessageError(reason)
         signals.task_rejected.send(self.node, message=delivery.message, exc=error)
 
-    def buried_failed(self, envelope: Envelope, reason: str, error: Exception) -> None:
-        self._log(logging.ERROR, "buried", envelope, f"set aside: {reason}")
+    def set_aside(self, envelope: Envelope, reason: str, error: Exception) -> None:
+        self._log(logging.ERROR, "set_aside", envelope, f"set aside: {reason}")
         self._event("failed", envelope, exception=repr_of(error))
         if isinstance(error, NotRegistered):
             what = {

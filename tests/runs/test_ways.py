@@ -183,10 +183,10 @@ def test_a_run_whose_thread_is_given_up_says_nothing(
     assert caplog.records == []
 
 
-def test_a_message_that_cannot_be_read_is_to_be_buried() -> None:
+def test_a_message_that_cannot_be_read_is_to_be_set_aside() -> None:
     bench = Bench()
     execute = executor_for(bench.app, "celery@here", limits_of(bench.settings))
     job = Job("token", b"{", 1, None, None)
 
     assert read_report(here(execute, job)) == read_report(on_loop(execute, job))
-    assert read_report(here(execute, job)).fate == "buried"
+    assert read_report(here(execute, job)).fate == "set_aside"

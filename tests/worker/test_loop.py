@@ -505,7 +505,7 @@ def test_garbage_is_set_aside_and_the_queue_behind_it_moves(
     assert reason in dead.reason
     assert bench.broker.dead_message(dead.id) == message
     assert result.state == "SUCCESS"
-    assert events(caplog) == ["task.buried"]
+    assert events(caplog) == ["task.set_aside"]
 
 
 def message_for(bench: Bench, **changes: Any) -> bytes:
@@ -547,7 +547,7 @@ def test_an_unknown_task_is_set_aside_and_its_failure_kept(
     [dead] = bench.broker.dead_letters()
     assert "proj.nobody" in dead.reason
     assert (dead.task, dead.task_id) == ("proj.nobody", result.id)
-    assert events(caplog) == ["task.buried"]
+    assert events(caplog) == ["task.set_aside"]
 
 
 def test_a_log_line_stays_one_line_whatever_a_message_holds(
