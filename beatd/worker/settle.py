@@ -100,12 +100,12 @@ class Settler:
         settled: Callable[[Sequence[Settlement]], object],
         away: Outage,
         renew: Callable[[], object],
-        conductor: EndRecorder | None = None,
+        chord_keeper: EndRecorder | None = None,
         backoff: Backoff | None = None,
     ) -> None:
         """`renew` tells of a lease that was lost, before it returns.
 
-        Without a conductor nothing is kept for others than the runs themselves.
+        Without a chord keeper nothing is kept for others than the runs themselves.
         `backoff` says how long to rest between tries to keep what is to be kept.
         """
         self._broker = broker
@@ -113,7 +113,7 @@ class Settler:
         self._results = results
         self._settled = settled
         self._renew = renew
-        self._conductor = conductor
+        self._chord_keeper = chord_keeper
         self._numbers = count(1)
         self._request: _SettleRequest | None = None
         results_away = Outage("the result backend is away", "results")
@@ -124,7 +124,7 @@ class Settler:
     def put(self, settlement: Settlement) -> None:
         """Have this settled; `settled` is called with it when it is."""
         keeps = settlement.kept is not None and self._results is not None
-        keeps = keeps or bool(settlement.end and self._conductor)
+        keeps = keeps or bool(settlement.end and self._chord_keeper)
         (self.keeping if keeps else self.settling).put(settlement)
 
     def start(self, on_crash: OnCrash) -> None:
@@ -145,21 +145,21 @@ class Settler:
         if self._results is not None:
             self._results.store([one.kept for one in batch if one.kept is not None])
         # All of it before any is handed on: it may be kept again.
-        for settlement in [self._conducted(one) for one in batch]:
+        for settlement in [self._with_chords(one) for one in batch]:
             self.settling.put(settlement)
 
-    def _conducted(self, settlement: Settlement) -> Settlement:
-        """Keep what else is to be kept; give what follows from that, too."""
+    def _with_chords(self, settlement: Settlement) -> Settlement:
+        """Store what the run's end means for chords; return what follows, too."""
         act, end = settlement.act, settlement.end
-        if not (self._conductor and end and isinstance(act, Acknowledge | SetAside)):
+        if not (self._chord_keeper and end and isinstance(act, Acknowledge | SetAside)):
             return settlement
-        more = self._conductor.record_end(act.delivery.message, end)
+        more = self._chord_keeper.record_end(act.delivery.message, end)
         sends = [*settlement.sends, *more.sends]
         return replace(settlement, sends=sends, joined=more.joined)
 
     def _forget(self, batch: Sequence[Joined]) -> None:
-        if self._conductor:
-            self._conductor.forget(batch)
+        if self._chord_keeper:
+            self._chord_keeper.forget(batch)
 
     def _settle(self, batch: Sequence[Settlement]) -> None:
         """Tell the broker. All of it may be told again, when an answer is lost."""

@@ -76,7 +76,7 @@ class Kitchen:
         return meta.status, str(meta.result)
 
     def chord_keeper(self) -> ChordKeeper:
-        return self.bench.conductor
+        return self.bench.chord_keeper
 
 
 @pytest.fixture

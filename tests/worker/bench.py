@@ -138,7 +138,7 @@ class Bench:
         limits = limits_of(self.settings)
         execute = executor_for(self.app, name, limits, self.clock)
         self.execute = execute
-        self.conductor = ChordKeeper(self.results, execute.continuations, limits)
+        self.chord_keeper = ChordKeeper(self.results, execute.continuations, limits)
         self.pool: Any = pool or ExchangeablePool(Solo(execute, self.inbox.put))
         self.modules = Modules()
         self.lamport = LamportClock()
@@ -154,7 +154,7 @@ class Bench:
             settings=self.settings,
             inbox=self.inbox,
             results=self.results,
-            conductor=self.conductor,
+            chord_keeper=self.chord_keeper,
             events=self.events,
             state_file=state_file,
             lamport=self.lamport,

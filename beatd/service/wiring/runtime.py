@@ -61,7 +61,7 @@ class Runtime:
     tasks: Registry
     runner: AsyncRunner
     results: Keeper | None
-    conductor: EndRecorder
+    chord_keeper: EndRecorder
     initialise: Callable[[], object]
 
 
@@ -74,9 +74,9 @@ def runtime_of(loaded: LoadedApp, settings: Settings) -> Runtime:
     executor = executor_for(app, loaded.hostname, limits)
     kept = results.connect(settings) if settings.result_url else None
     continuations = replace(executor.continuations, apart=in_a_thread)
-    conductor = ChordKeeper(kept, continuations, limits)
+    chord_keeper = ChordKeeper(kept, continuations, limits)
     return Runtime(
-        app.tasks, executor, kept, conductor, signals.worker_process_init.send
+        app.tasks, executor, kept, chord_keeper, signals.worker_process_init.send
     )
 
 
@@ -84,6 +84,6 @@ def _celery_runtime_of(app: object, hostname: str, settings: Settings) -> Runtim
     limits = limits_of(settings)
     runner = CeleryRunner(app, limits, hostname)
     kept = CeleryResults(app) if settings.result_url else None
-    conductor = CeleryChordKeeper(app, limits)
+    chord_keeper = CeleryChordKeeper(app, limits)
     tasks = registry_of(app)
-    return Runtime(tasks, runner, kept, conductor, runner.initialise)
+    return Runtime(tasks, runner, kept, chord_keeper, runner.initialise)

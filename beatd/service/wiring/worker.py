@@ -82,7 +82,7 @@ def worker_of(
         settings=settings,
         inbox=inbox,
         results=runtime.results,
-        conductor=runtime.conductor,
+        chord_keeper=runtime.chord_keeper,
         autoscale=choice.autoscale,
         events=_events_of(settings, choice, audience, loaded, lamport),
         pidbox=_pidbox_of(settings, audience, hostname, lamport, inbox),

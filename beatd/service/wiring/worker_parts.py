@@ -56,7 +56,7 @@ def assemble(
     settings: Settings,
     inbox: "SimpleQueue[WorkerEvent]",
     results: Keeper | None,
-    conductor: EndRecorder | None,
+    chord_keeper: EndRecorder | None,
     autoscale: Autoscale | None = None,
     events: WorkerEvents | None = None,
     pidbox: Pidbox | None = None,
@@ -94,7 +94,7 @@ def assemble(
         settled=lambda settlements: inbox.put(Settled(settlements)),
         away=away,
         renew=intake.lease.renew,
-        conductor=conductor,
+        chord_keeper=chord_keeper,
         backoff=Backoff(
             settings.result_backend_base_sleep_between_retries_ms,
             settings.result_backend_max_sleep_between_retries_ms,
