@@ -8,7 +8,7 @@ from beatd.config.settings import Settings
 from beatd.event_log import EventLog
 from beatd.tasks import Registry
 from beatd.worker.fetcher import PrefetchWindow
-from beatd.worker.in_flight import InFlight, State
+from beatd.worker.in_flight import InFlight, InFlightState
 from beatd.worker.rate import Turns, rate_of, sift
 
 tell = EventLog(__name__)
@@ -121,11 +121,11 @@ class Backlog:
 
     def _step_aside(self, run: InFlight) -> None:
         if len(self._turns) < MOST_ASIDE:
-            run.become(State.ASIDE)
+            run.become(InFlightState.ASIDE)
             self._window.clear(1)
         self._turns.wait(run.task.name, run)
 
     def _come_back(self, run: InFlight) -> None:
-        if run.state is State.ASIDE:
-            run.become(State.WAITING)
+        if run.state is InFlightState.ASIDE:
+            run.become(InFlightState.WAITING)
             self._window.fill(1)

@@ -19,7 +19,7 @@ from beatd.message import Envelope, read_envelope
 from beatd.routing import Queue, Router
 from beatd.runs.report import limits_of
 from beatd.worker.lease import Lease
-from beatd.worker.settle import Source
+from beatd.worker.settle import WorkerBroker
 
 tell = EventLog(__name__)
 
@@ -182,7 +182,7 @@ class Intake:
 
     def __init__(
         self,
-        broker: Source,
+        broker: WorkerBroker,
         worker: str,
         queues: Sequence[str],
         router: Router,

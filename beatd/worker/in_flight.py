@@ -24,7 +24,7 @@ from beatd.message import Envelope
 from beatd.tasks import Task
 
 
-class State(Enum):
+class InFlightState(Enum):
     """How far a delivery has come on its way to its end."""
 
     WAITING = "waiting"  # in the backlog
@@ -35,13 +35,21 @@ class State(Enum):
     RUNNING = "running"
 
 
-STEPS: Mapping[State, Sequence[State]] = {
-    State.WAITING: [State.ASIDE, State.ACKNOWLEDGING, State.GIVEN],
-    State.ASIDE: [State.WAITING],
-    State.ACKNOWLEDGING: [State.GIVEN],
-    State.GIVEN: [State.RUNNING, State.RETURNED, State.WAITING],
-    State.RETURNED: [State.GIVEN],
-    State.RUNNING: [State.WAITING],
+STEPS: Mapping[InFlightState, Sequence[InFlightState]] = {
+    InFlightState.WAITING: [
+        InFlightState.ASIDE,
+        InFlightState.ACKNOWLEDGING,
+        InFlightState.GIVEN,
+    ],
+    InFlightState.ASIDE: [InFlightState.WAITING],
+    InFlightState.ACKNOWLEDGING: [InFlightState.GIVEN],
+    InFlightState.GIVEN: [
+        InFlightState.RUNNING,
+        InFlightState.RETURNED,
+        InFlightState.WAITING,
+    ],
+    InFlightState.RETURNED: [InFlightState.GIVEN],
+    InFlightState.RUNNING: [InFlightState.WAITING],
 }
 """The arrows of the picture above."""
 
@@ -61,7 +69,7 @@ class InFlight:
     task: Task[..., Any]
     early: bool
     """Acknowledged before its run."""
-    state: State = field(default=State.WAITING, init=False)
+    state: InFlightState = field(default=InFlightState.WAITING, init=False)
     losses: list[str] = field(default_factory=list)
     """How the processes ended that died with it."""
     began: Instant | None = None
@@ -75,19 +83,19 @@ class InFlight:
     @property
     def acknowledged(self) -> bool:
         """Whether it is acknowledged before its end: nobody else will run it."""
-        given = State.GIVEN, State.RETURNED, State.RUNNING
+        given = InFlightState.GIVEN, InFlightState.RETURNED, InFlightState.RUNNING
         return self.early and self.state in given
 
     @property
     def has_begun(self) -> bool:
         """Whether it runs."""
-        return self.state is State.RUNNING
+        return self.state is InFlightState.RUNNING
 
     @property
     def token(self) -> str:
         return self.delivery.token
 
-    def become(self, state: State) -> None:
+    def become(self, state: InFlightState) -> None:
         """Take a step that the picture shows."""
         assert state in STEPS[self.state], f"{self.state} -> {state}"
         self.state = state
@@ -95,14 +103,5 @@ class InFlight:
 
     def begin(self, now: Instant, pid: int) -> None:
         """Take note that its run has begun in this process."""
-        self.become(State.RUNNING)
+        self.become(InFlightState.RUNNING)
         self.began, self.pid = now, pid
-
-
-def stamps_of(envelope: Envelope) -> Sequence[tuple[str, str]]:
-    """Return header and value of each stamp that a message carries."""
-    found = []
-    for header, value in (envelope.stamps or {}).items():
-        values = value if isinstance(value, list | tuple) else [value]
-        found += [(header, one) for one in values if isinstance(one, str)]
-    return found

@@ -39,7 +39,7 @@ from beatd.worker.autoscale import LOOK
 from beatd.worker.backlog import Backlog
 from beatd.worker.events import Load, WorkerEvents
 from beatd.worker.fetcher import Intake, PrefetchWindow
-from beatd.worker.in_flight import InFlight, State
+from beatd.worker.in_flight import InFlight, InFlightState
 from beatd.worker.inbox import (
     Crashed,
     Fetched,
@@ -54,7 +54,7 @@ from beatd.worker.outcomes import Outcomes
 from beatd.worker.renewal import Renewal, Renewed, understand
 from beatd.worker.reporting import TaskReporter, WorkerNode
 from beatd.worker.revoked import Revocations
-from beatd.worker.settle import Begin, Continue, Settlement, Settler, Source
+from beatd.worker.settle import Begin, Continue, Settlement, Settler, WorkerBroker
 from beatd.worker.sizing import Sizing
 from beatd.worker.stopping import SHUTDOWNS, Stopping
 from beatd.worker.workload import Workload
@@ -82,7 +82,7 @@ class Worker:
     """Where the pool puts its events, and whoever wants the worker to stop."""
     clock: Clock
 
-    broker: Source
+    broker: WorkerBroker
     window: PrefetchWindow
     intake: Intake
     admission: Admission
@@ -226,9 +226,9 @@ class Worker:
         unbegun = self.backlog.take_out(lambda run: not run.acknowledged)
         for run in self.workload:
             match run.state:
-                case State.ACKNOWLEDGING:
+                case InFlightState.ACKNOWLEDGING:
                     unbegun.append(self.workload.remove(run.token))
-                case State.GIVEN:
+                case InFlightState.GIVEN:
                     run.let_go = not run.early
         self.pool.recall()
         for run in unbegun:
@@ -266,13 +266,13 @@ class Worker:
             self.reporter.lost(run, reason)
             self.outcomes.given_back(run.delivery)
         elif self.outcomes.lost(run, reason):
-            run.become(State.WAITING)
+            run.become(InFlightState.WAITING)
             self.backlog.add(run)
 
     def _take_back(self, unbegun: Sequence[InFlight]) -> None:
         """Have these wait here, or others have them when this worker ends."""
         for run in unbegun:
-            run.become(State.RETURNED)
+            run.become(InFlightState.RETURNED)
         if self.is_stopping:
             self._give_up(unbegun)
             return
@@ -287,7 +287,7 @@ class Worker:
             elif self.stopping.how is Stop.COLD:
                 self._lose(run)
             else:
-                run.become(State.GIVEN)
+                run.become(InFlightState.GIVEN)
                 self.workload.give(run)
 
     def _lose(self, run: InFlight) -> None:
@@ -309,7 +309,7 @@ class Worker:
 
     def _begin(self, run: InFlight) -> None:
         """Have a run begin that is acknowledged by now, unless it is revoked by now."""
-        run.become(State.GIVEN)
+        run.become(InFlightState.GIVEN)
         if self.admission.drops_revoked(run):
             self.workload.remove(run.token)
         else:
@@ -363,8 +363,10 @@ class Worker:
         """End what runs, and tell the end of what will not begin any more."""
         self.pool.kill()
         for run in self.workload:
-            if run.state is State.ACKNOWLEDGING:
-                run.become(State.GIVEN)  # it is acknowledged soon, if not already
+            if run.state is InFlightState.ACKNOWLEDGING:
+                run.become(
+                    InFlightState.GIVEN
+                )  # it is acknowledged soon, if not already
                 self._lose(self.workload.remove(run.token))
 
     def _is_over(self) -> bool:

@@ -31,18 +31,18 @@ def rate_of(limit: str | float | None) -> float:
     return runs
 
 
-def sift(line: deque[T], wanted: Callable[[T], bool]) -> list[T]:
-    """Remove the wanted items of a line, whose order stays; return them."""
-    gone = [item for item in line if wanted(item)]
+def sift(queue: deque[T], wanted: Callable[[T], bool]) -> list[T]:
+    """Remove the wanted items of a queue, whose order stays; return them."""
+    gone = [item for item in queue if wanted(item)]
     if gone:
-        left = [item for item in line if not wanted(item)]
-        line.clear()
-        line.extend(left)
+        left = [item for item in queue if not wanted(item)]
+        queue.clear()
+        queue.extend(left)
     return gone
 
 
 @dataclass
-class _Line(Generic[T]):
+class _Bucket(Generic[T]):
     """The runs of one task: a bucket for one token, and the runs that wait for it."""
 
     pause: float
@@ -59,55 +59,57 @@ class Turns(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._lines: dict[str, _Line[T]] = {}
+        self._buckets: dict[str, _Bucket[T]] = {}
         self._number = 0
 
     def __len__(self) -> int:
         return self._number
 
     def __iter__(self) -> Iterator[T]:
-        return (item for line in self._lines.values() for item in line.waiting)
+        return (item for bucket in self._buckets.values() for item in bucket.waiting)
 
     def __contains__(self, task: object) -> bool:
-        return task in self._lines
+        return task in self._buckets
 
     def limit(self, task: str, rate: float) -> None:
         """Let so many runs of the task begin in a second; 0: no limit."""
-        line = self._lines.setdefault(task, _Line(0))
-        line.pause = SECOND / rate if rate else 0
-        line.free_at = 0
+        bucket = self._buckets.setdefault(task, _Bucket(0))
+        bucket.pause = SECOND / rate if rate else 0
+        bucket.free_at = 0
 
     def must_wait(self, task: str, now: Span) -> bool:
         """Say whether a run of this task has to wait."""
-        line = self._lines[task]
-        return bool(line.waiting) or line.free_at > now
+        bucket = self._buckets[task]
+        return bool(bucket.waiting) or bucket.free_at > now
 
     def begin(self, task: str, now: Span) -> None:
         """Take note that a run of this task begins."""
-        line = self._lines[task]
-        line.free_at = now + line.pause
+        bucket = self._buckets[task]
+        bucket.free_at = now + bucket.pause
 
     def wait(self, task: str, item: T) -> None:
         """Add a run to those that wait, behind those of the same task."""
-        self._lines[task].waiting.append(item)
+        self._buckets[task].waiting.append(item)
         self._number += 1
 
     def next(self, now: Span) -> T | None:
         """Remove and return a run that may begin now; None if none may."""
-        for line in self._lines.values() if self._number else ():
-            if line.waiting and line.free_at <= now:
+        for bucket in self._buckets.values() if self._number else ():
+            if bucket.waiting and bucket.free_at <= now:
                 self._number -= 1
-                return line.waiting.popleft()
+                return bucket.waiting.popleft()
         return None
 
     def due(self) -> float | None:
         """Return when the next run may begin; None if none waits."""
-        lines = self._lines.values() if self._number else ()
-        return min((line.free_at for line in lines if line.waiting), default=None)
+        buckets = self._buckets.values() if self._number else ()
+        return min(
+            (bucket.free_at for bucket in buckets if bucket.waiting), default=None
+        )
 
     def take_out(self, wanted: Callable[[T], bool]) -> list[T]:
         """Remove the wanted runs from those that wait; return them."""
-        lines = self._lines.values()
-        gone = [item for line in lines for item in sift(line.waiting, wanted)]
+        buckets = self._buckets.values()
+        gone = [item for bucket in buckets for item in sift(bucket.waiting, wanted)]
         self._number -= len(gone)
         return gone

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from beatd import errors
 from beatd.clock import Clock
 from beatd.config.settings import Settings
 from beatd.errors import (
@@ -15,6 +14,7 @@ from beatd.errors import (
     ConfigError,
     MessageError,
     ResultUnavailable,
+    Revoked,
 )
 from beatd.event_log import EventLog
 from beatd.instant import HOUR, Instant, Span, datetime_of
@@ -22,7 +22,6 @@ from beatd.message import Envelope
 from beatd.results.base import Keeper, Meta
 from beatd.results.base import State as RunState
 from beatd.storage.sqlite_file import WORKER_STATE, State, connect, look_to_write, make
-from beatd.worker.in_flight import stamps_of
 
 tell = EventLog(__name__)
 
@@ -38,7 +37,7 @@ UNBEGUN = ("PENDING", "RECEIVED", "RETRY", "REJECTED")
 _TABLES = ["CREATE TABLE revoked (id TEXT PRIMARY KEY, at INTEGER NOT NULL)"]
 
 
-class Revoked(Generic[K]):
+class RevokedKeys(Generic[K]):
     """Keys that were revoked, oldest first; at most `most`, none older than `kept`.
 
     One that is revoked again counts from then on.
@@ -124,8 +123,8 @@ class Revocations:
         clock: Clock,
     ) -> None:
         """Go on from the file. Raises ConfigError when it cannot be read."""
-        self._ids: Revoked[str] = Revoked()
-        self._stamps: Revoked[tuple[str, str]] = Revoked()
+        self._ids: RevokedKeys[str] = RevokedKeys()
+        self._stamps: RevokedKeys[tuple[str, str]] = RevokedKeys()
         self._file = file
         self._results = results
         self._settings = settings
@@ -181,8 +180,17 @@ class Revocations:
 
     def _meta(self, task_id: str) -> Meta:
         done = datetime_of(self._clock.now(), self._settings.zone)
-        error = errors.Revoked("revoked")
+        error = Revoked("revoked")
         return Meta(task_id, RunState.REVOKED, error, date_done=done)
+
+
+def stamps_of(envelope: Envelope) -> Sequence[tuple[str, str]]:
+    """Return header and value of each stamp that a message carries."""
+    found = []
+    for header, value in (envelope.stamps or {}).items():
+        values = value if isinstance(value, list | tuple) else [value]
+        found += [(header, one) for one in values if isinstance(one, str)]
+    return found
 
 
 def mingle(

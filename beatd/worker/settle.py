@@ -66,7 +66,7 @@ class _SettleRequest:
     sends: Sequence[Outgoing]
 
 
-class Source(Consumer, Sender, Protocol):
+class WorkerBroker(Consumer, Sender, Protocol):
     """The broker, as the worker uses it."""
 
     def end_runs(self, runs: Mapping[str, str]) -> None:
@@ -94,7 +94,7 @@ class Settler:
 
     def __init__(
         self,
-        broker: Source,
+        broker: WorkerBroker,
         worker: str,
         results: Keeper | None,
         settled: Callable[[Sequence[Settlement]], object],

@@ -7,7 +7,7 @@ from beatd.clock import Clock
 from beatd.config.settings import Settings
 from beatd.pools.base import Job, Pool, ProcessPool
 from beatd.runs.report import option
-from beatd.worker.in_flight import InFlight, State
+from beatd.worker.in_flight import InFlight, InFlightState
 
 
 class Workload:
@@ -69,11 +69,11 @@ class Workload:
         jobs = []
         while self.has_room and (run := next_run()):
             self._runs[run.token] = run
-            if run.early and run.state is State.WAITING:
-                run.become(State.ACKNOWLEDGING)
+            if run.early and run.state is InFlightState.WAITING:
+                run.become(InFlightState.ACKNOWLEDGING)
                 self._acknowledge(run)
             else:
-                run.become(State.GIVEN)
+                run.become(InFlightState.GIVEN)
                 jobs.append(self._job(run))
         if jobs:
             self._pool.submit(jobs)

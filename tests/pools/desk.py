@@ -37,7 +37,7 @@ from beatd.pools.base import (
 from beatd.pools.limits import soft_limit, soft_limited
 from beatd.pools.prefork import places
 from beatd.pools.prefork.child import ChildMain
-from beatd.pools.prefork.frames import Report, pack
+from beatd.pools.prefork.frames import JobEnded, pack
 from tests.servers import PATIENCE, eventually
 
 Outcome = Finished | TimedOut | Lost
@@ -320,7 +320,7 @@ def say_to_the_pool(hexadecimal: str) -> str:
 
 
 def report_for_another(token: str) -> str:
-    os.write(_channel(), pack(Report(Finished(token, b"forged"))))
+    os.write(_channel(), pack(JobEnded(Finished(token, b"forged"))))
     return "forged"
 
 

@@ -18,7 +18,7 @@ from beatd.pools.prefork.child_state import Change, ChildState
 from beatd.pools.prefork.children import Child, Children
 from beatd.pools.prefork.dispatch import Dispatcher
 from beatd.pools.prefork.forkserver import ForkServer, forked
-from beatd.pools.prefork.frames import BrokenFrame, Claims, Report, claim
+from beatd.pools.prefork.frames import BrokenFrame, Claims, JobEnded, claim
 from tests.fakes import FakeClock
 
 
@@ -144,9 +144,9 @@ def test_the_end_of_the_last_job_makes_a_child_idle(pool: Pool) -> None:
     pool.dispatcher.add(jobs(2))
     pool.hand_out()
 
-    pool.dispatcher.end(child, Report(Finished("0", b""), goes_on=True))
+    pool.dispatcher.end(child, JobEnded(Finished("0", b""), goes_on=True))
     assert tokens(child) == ["1"]
-    pool.dispatcher.end(child, Report(Finished("1", b"")))
+    pool.dispatcher.end(child, JobEnded(Finished("1", b"")))
 
     assert child.state is ChildState.IDLE
     assert pool.events == [
@@ -163,7 +163,7 @@ def test_a_report_of_a_job_that_a_child_does_not_run_is_refused(pool: Pool) -> N
     pool.hand_out()
 
     with pytest.raises(BrokenFrame, match="does not run"):
-        pool.dispatcher.end(child, Report(Finished("another", b"")))
+        pool.dispatcher.end(child, JobEnded(Finished("another", b"")))
 
 
 def test_the_place_of_a_child_that_leaves_is_free(pool: Pool) -> None:

@@ -10,11 +10,19 @@ from beatd.brokers.base import Delivery
 from beatd.instant import Instant
 from beatd.message import read_envelope
 from beatd.tasks import Task
-from beatd.worker.in_flight import InFlight, State
+from beatd.worker.in_flight import InFlight, InFlightState
 from tests.worker.bench import Bench
 
-WAITING, ASIDE, ACKNOWLEDGING = State.WAITING, State.ASIDE, State.ACKNOWLEDGING
-GIVEN, RETURNED, RUNNING = State.GIVEN, State.RETURNED, State.RUNNING
+WAITING, ASIDE, ACKNOWLEDGING = (
+    InFlightState.WAITING,
+    InFlightState.ASIDE,
+    InFlightState.ACKNOWLEDGING,
+)
+GIVEN, RETURNED, RUNNING = (
+    InFlightState.GIVEN,
+    InFlightState.RETURNED,
+    InFlightState.RUNNING,
+)
 
 STEPS = {
     (WAITING, ASIDE): "its rate limit has it wait",
@@ -56,22 +64,26 @@ def in_flight(*, early: bool) -> InFlight:
     return InFlight(ONE, read_envelope(ONE.message), task, early)
 
 
-def reached(state: State, *, early: bool = False) -> InFlight:
+def reached(state: InFlightState, *, early: bool = False) -> InFlight:
     run = in_flight(early=early)
     for step in WAYS[state]:
         take(run, step)
     return run
 
 
-def take(run: InFlight, state: State, now: Instant = 5) -> None:
+def take(run: InFlight, state: InFlightState, now: Instant = 5) -> None:
     if state is RUNNING:
         run.begin(now, 77)
     else:
         run.become(state)
 
 
-@pytest.mark.parametrize(("state", "after"), list(product(State, State)))
-def test_only_steps_that_are_drawn_are_taken(state: State, after: State) -> None:
+@pytest.mark.parametrize(
+    ("state", "after"), list(product(InFlightState, InFlightState))
+)
+def test_only_steps_that_are_drawn_are_taken(
+    state: InFlightState, after: InFlightState
+) -> None:
     run = reached(state)
     if (state, after) in STEPS:
         take(run, after)
@@ -82,9 +94,9 @@ def test_only_steps_that_are_drawn_are_taken(state: State, after: State) -> None
         assert run.state is state
 
 
-@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("state", InFlightState)
 def test_what_is_acknowledged_early_is_so_once_the_pool_was_given_it(
-    state: State,
+    state: InFlightState,
 ) -> None:
     past = {GIVEN, RETURNED, RUNNING}
 
@@ -92,9 +104,9 @@ def test_what_is_acknowledged_early_is_so_once_the_pool_was_given_it(
     assert not reached(state).acknowledged
 
 
-@given(st.lists(st.sampled_from(State)))
+@given(st.lists(st.sampled_from(InFlightState)))
 def test_a_process_is_known_while_it_runs_and_at_no_other_time(
-    steps: list[State],
+    steps: list[InFlightState],
 ) -> None:
     run = in_flight(early=False)
     for now, state in enumerate(steps):

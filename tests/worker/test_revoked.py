@@ -9,12 +9,12 @@ import pytest
 
 from beatd.errors import ConfigError
 from beatd.instant import HOUR, MINUTE
-from beatd.worker.revoked import Revoked, StateFile
+from beatd.worker.revoked import RevokedKeys, StateFile
 from tests.fakes import NOON
 
 
 def test_what_is_revoked_is_remembered_for_a_time() -> None:
-    revoked: Revoked[str] = Revoked()
+    revoked: RevokedKeys[str] = RevokedKeys()
     revoked.add(["a"], NOON)
     revoked.add(["b"], NOON + HOUR)
 
@@ -25,14 +25,14 @@ def test_what_is_revoked_is_remembered_for_a_time() -> None:
 
 
 def test_of_too_many_the_oldest_are_forgotten() -> None:
-    revoked: Revoked[int] = Revoked(most=3)
+    revoked: RevokedKeys[int] = RevokedKeys(most=3)
     revoked.add(range(5), NOON)
 
     assert revoked.keys(NOON) == [2, 3, 4]
 
 
 def test_what_is_revoked_again_counts_from_then_on() -> None:
-    revoked: Revoked[str] = Revoked(most=2)
+    revoked: RevokedKeys[str] = RevokedKeys(most=2)
     revoked.add(["a", "b"], NOON)
     revoked.add(["a"], NOON + MINUTE)
     revoked.add(["c"], NOON + MINUTE)

@@ -11,7 +11,7 @@ import msgspec
 
 from beatd import signals
 from beatd.pools.base import Finished, Job, Runner
-from beatd.pools.prefork.frames import Frames, Ready, Report, claim, pack
+from beatd.pools.prefork.frames import Frames, JobEnded, Ready, claim, pack
 
 CHUNK = 1 << 18
 """Bytes to read at once."""
@@ -70,7 +70,7 @@ class ChildMain:
             # each job that begins before it can.
             goes_on = place < last and not self._leaving and claim(claims)
             finished = Finished(job.token, report)
-            channel.sendall(pack(Report(finished, self._leaving, goes_on)))
+            channel.sendall(pack(JobEnded(finished, self._leaving, goes_on)))
             if not goes_on:
                 return
 

@@ -13,7 +13,14 @@ from beatd.pools.base import Job
 from beatd.pools.prefork.child import CHUNK
 from beatd.pools.prefork.child_state import Change, ChildState, after
 from beatd.pools.prefork.forkserver import ForkServer
-from beatd.pools.prefork.frames import BrokenFrame, Claims, Frames, Ready, Report, pack
+from beatd.pools.prefork.frames import (
+    BrokenFrame,
+    Claims,
+    Frames,
+    JobEnded,
+    Ready,
+    pack,
+)
 
 QUICK: Span = 5
 """No job waits in a child for longer than this behind another."""
@@ -21,7 +28,7 @@ QUICK: Span = 5
 MOST_JOBS = 32
 """How many jobs go to a child in one chunk at most."""
 
-_words = msgspec.msgpack.Decoder(Ready | Report)
+_words = msgspec.msgpack.Decoder(Ready | JobEnded)
 
 
 class ChannelEnded(Exception):
@@ -84,7 +91,7 @@ class Child:
         number = self.claims.take_back()
         return [self.jobs.pop() for _ in range(number)][::-1]
 
-    def end_job(self, report: Report, now: Span) -> None:
+    def end_job(self, report: JobEnded, now: Span) -> None:
         """Take note that the first job of its chunk has ended. Raises BrokenFrame."""
         if not self.jobs or self.jobs[0].token != report.finished.token:
             raise BrokenFrame("it reports a job that it does not run")
@@ -107,7 +114,7 @@ class Child:
             self._unsent.clear()
         return bool(self._unsent)
 
-    def receive(self) -> Iterator[Ready | Report]:
+    def receive(self) -> Iterator[Ready | JobEnded]:
         """Yield what the child has said, as much as one read brings.
 
         Raises BlockingIOError if nothing came, ChannelEnded if nothing will come any

@@ -7,7 +7,7 @@ from beatd.instant import Span, span_of
 from beatd.pools.base import Job, Lost, PoolEvent, Returned, Started, TimedOut
 from beatd.pools.prefork.child_state import ChildState
 from beatd.pools.prefork.children import Child, Children
-from beatd.pools.prefork.frames import Report
+from beatd.pools.prefork.frames import JobEnded
 
 MOST_BYTES = 1 << 18
 """What goes to a child in one chunk at most; one job may be larger."""
@@ -78,7 +78,7 @@ class Dispatcher:
             child.deadline = child.began + span_of(job.time_limit)
         self._on_event(Started(job.token, child.pid))
 
-    def end(self, child: Child, report: Report) -> None:
+    def end(self, child: Child, report: JobEnded) -> None:
         """Tell that a job has ended, and that the next one begins if it does."""
         child.end_job(report, self._now())
         self._on_event(report.finished)

@@ -36,7 +36,7 @@ class ForkServerDied(Exception):
     """The fork server is gone, and its children with it."""
 
 
-class Process(Protocol):
+class ServerProcess(Protocol):
     """A process that this one has started."""
 
     pid: int
@@ -50,7 +50,7 @@ class Process(Protocol):
         ...
 
 
-Starter: TypeAlias = Callable[[socket.socket, socket.socket], Process]
+Starter: TypeAlias = Callable[[socket.socket, socket.socket], ServerProcess]
 """Starts a fork server; is given both ends of a socket, the pool's and the server's."""
 
 
@@ -169,7 +169,7 @@ class _Copy:
 def forked(run_child: RunChild) -> Starter:
     """Return what starts a fork server as a copy of this process, as it is then."""
 
-    def start(ours: socket.socket, theirs: socket.socket) -> Process:
+    def start(ours: socket.socket, theirs: socket.socket) -> ServerProcess:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # what is left in the buffer would be printed twice
         with warnings.catch_warnings():
@@ -192,7 +192,7 @@ def spawned(command: Sequence[str], words: Callable[[], object]) -> Starter:
     and is to call `handshake` first, which returns `words` as they are then.
     """
 
-    def start(ours: socket.socket, theirs: socket.socket) -> Process:
+    def start(ours: socket.socket, theirs: socket.socket) -> ServerProcess:
         fd = theirs.fileno()
         environ = {k: v for k, v in os.environ.items() if k not in OF_THE_SERVICE}
         # It inherits the mask, and takes it off when it outlives these signals.

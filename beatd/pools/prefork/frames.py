@@ -29,8 +29,8 @@ class Ready(msgspec.Struct, tag=True, array_like=True, frozen=True):
     pid: int
 
 
-class Report(msgspec.Struct, tag=True, array_like=True, frozen=True):
-    """Says that a job has ended, and what the child does now."""
+class JobEnded(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """A job of the child has ended; what the child does now."""
 
     finished: Finished
     leaving: bool = False

@@ -17,7 +17,7 @@ from beatd.pools.prefork.children import Children
 from beatd.pools.prefork.dispatch import Dispatcher
 from beatd.pools.prefork.forkserver import forked
 from beatd.pools.prefork.forkservers import ForkServers
-from beatd.pools.prefork.requests import Requests
+from beatd.pools.prefork.requests import SupervisorRequests
 from beatd.pools.prefork.supervisor import Supervisor
 
 tell = EventLog(__name__)
@@ -55,7 +55,7 @@ class Prefork:
         first = options.spawn if not options.fork else None
         self._can_load_afresh = options.spawn is not None
         self._on_crash = options.on_crash or _say_crash
-        self._requests = Requests()
+        self._requests = SupervisorRequests()
         self._children = Children(options.size)
         self._dispatcher = Dispatcher(self._children, on_event, clock.elapsed)
         self._servers = ForkServers(

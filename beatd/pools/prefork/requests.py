@@ -6,7 +6,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 
-class Requests:
+class SupervisorRequests:
     """Functions to be called in the supervising thread, which `wake` wakes up."""
 
     def __init__(self) -> None:

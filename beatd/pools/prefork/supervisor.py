@@ -19,8 +19,8 @@ from beatd.pools.prefork.children import ChannelEnded, Child, Children
 from beatd.pools.prefork.dispatch import Dispatcher
 from beatd.pools.prefork.forkserver import ForkServer
 from beatd.pools.prefork.forkservers import ForkServers
-from beatd.pools.prefork.frames import BrokenFrame, Claims, Ready, Report
-from beatd.pools.prefork.requests import Requests
+from beatd.pools.prefork.frames import BrokenFrame, Claims, JobEnded, Ready
+from beatd.pools.prefork.requests import SupervisorRequests
 
 tell = EventLog(__name__)
 
@@ -36,7 +36,7 @@ class Supervisor:
 
     def __init__(
         self,
-        requests: Requests,
+        requests: SupervisorRequests,
         children: Children,
         dispatcher: Dispatcher,
         servers: ForkServers,
@@ -343,7 +343,7 @@ class Supervisor:
         self._kill(child)
         return False
 
-    def _take(self, child: Child, words: Ready | Report) -> None:
+    def _take(self, child: Child, words: Ready | JobEnded) -> None:
         if isinstance(words, Ready):
             child.become_ready(words.pid)
             self._failed_starts = 0

@@ -38,7 +38,7 @@ from beatd.worker.outcomes import Outcomes
 from beatd.worker.renewal import Modules, Renewal
 from beatd.worker.reporting import TaskReporter, WorkerNode
 from beatd.worker.revoked import Revocations, StateFile, mingle
-from beatd.worker.settle import EndRecorder, Settler, Source
+from beatd.worker.settle import EndRecorder, Settler, WorkerBroker
 from beatd.worker.sizing import Sizing, capacity_of
 from beatd.worker.stopping import Stopping
 from beatd.worker.workload import Workload
@@ -50,7 +50,7 @@ def assemble(
     identity: str,
     queues: Sequence[str],
     router: Router,
-    broker: Source,
+    broker: WorkerBroker,
     pool: Pool,
     tasks: Registry,
     settings: Settings,

@@ -12,8 +12,9 @@ from beatd.routing import Queue
 from beatd.runs.report import one_line
 from beatd.worker.commands.controlled import Controlled
 from beatd.worker.commands.shapes import ids_in, no, ok
-from beatd.worker.in_flight import InFlight, stamps_of
+from beatd.worker.in_flight import InFlight
 from beatd.worker.rate import rate_of
+from beatd.worker.revoked import stamps_of
 
 tell = EventLog(__name__)
 
