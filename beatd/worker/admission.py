@@ -1,4 +1,4 @@
-"""Which deliveries are to run here: asked when they come, and again before they run."""
+"""Which deliveries are to run here: decided on arrival, and again before the run."""
 
 from beatd.brokers.base import Delivery
 from beatd.clock import Clock
@@ -14,7 +14,7 @@ from beatd.worker.revoked import Revocations
 
 
 class Admission:
-    """Decides about deliveries; those that are not to run here are settled."""
+    """Decides which deliveries run here, and settles those that do not."""
 
     def __init__(
         self,
@@ -34,10 +34,11 @@ class Admission:
         self._clock = clock
 
     def admit(self, delivery: Delivery) -> InFlight | None:
-        """Return what is to run of a new delivery; None: it is settled."""
+        """Return the run of a new delivery; None if there is none: it is settled."""
         most = self._settings.task_max_deliveries
         if delivery.deliveries > most + 1:
-            # It ended the worker that was about to set it aside: not even look at it.
+            # The last worker died when it was about to set this message aside: perhaps
+            # of reading it. So it is not even read.
             self._outcomes.unread(delivery, f"delivered {delivery.deliveries} times")
             return None
         try:
@@ -66,14 +67,14 @@ class Admission:
         return run
 
     def drops(self, run: InFlight) -> bool:
-        """Say whether it must not run, or not any more; it is settled if so."""
+        """Return whether a run has expired or is revoked; it is settled if so."""
         if _has_expired(run.envelope, self._clock.now()):
             self._outcomes.expired(run)
             return True
         return self.drops_revoked(run)
 
     def drops_revoked(self, run: InFlight) -> bool:
-        """Say whether it must not run because it is revoked; it is settled if so."""
+        """Return whether a run is revoked; it is settled if so."""
         if run.envelope not in self._revocations:
             return False
         self._outcomes.revoked(run)

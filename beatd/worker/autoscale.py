@@ -9,7 +9,7 @@ KEEPALIVE: Span = 30 * SECOND
 """How long the load has to stay low before the pool shrinks; Celery's."""
 
 LOOK: Span = SECOND
-"""Between two looks at the load while nothing happens."""
+"""The time between two looks at the load while nothing happens."""
 
 
 @dataclass
@@ -40,9 +40,9 @@ class Autoscale:
 
 
 def bounds_of(text: str) -> tuple[int, int]:
-    """Read `max,min`, in any order, or `max` alone; give both, the larger one first.
+    """Return the bounds in `max,min` (in any order) or `max`, the larger one first.
 
-    At least one place stays: something has to take what comes.
+    The smaller one is at least 1: one place has to take what comes.
 
     Raises ValueError.
     """

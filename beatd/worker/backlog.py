@@ -1,4 +1,4 @@
-"""What waits in a worker for its run, and whose turn it is."""
+"""The runs that wait in a worker, and which of them is next."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -14,14 +14,14 @@ from beatd.worker.rate import Turns, rate_of, sift
 tell = EventLog(__name__)
 
 MOST_ASIDE = 1_000
-"""Deliveries that a rate limit may have wait beside those that the worker may hold."""
+"""Deliveries that may wait for a rate limit without a place in the prefetch window."""
 
 
 class Backlog:
-    """Deliveries that wait for their runs, in order, and at their tasks' rates.
+    """The runs that wait, in order, each within the rate limit of its task.
 
-    What a rate limit has wait stands aside: it holds up no other task, and takes no
-    place in the window as long as there are not too many of its kind.
+    A run that waits for a rate limit stands aside: it holds up no other task, and has
+    no place in the window, unless MOST_ASIDE others have none already.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Backlog:
         drops: Callable[[InFlight], bool],
         clock: Clock,
     ) -> None:
-        """`drops` says of a run whose turn has come whether it must not begin."""
+        """`drops` returns whether a run whose turn has come must not begin."""
         self._tasks = tasks
         self._settings = settings
         self._window = window
@@ -41,7 +41,7 @@ class Backlog:
         self._clock = clock
         self._ready: deque[InFlight] = deque()
         self._returned: deque[InFlight] = deque()
-        """Their turn has come, and they are not counted again."""
+        """Runs that the pool returned: a rate limit has let them begin already."""
         self._turns: Turns[InFlight] = Turns()
 
     def __len__(self) -> int:
@@ -54,24 +54,24 @@ class Backlog:
 
     @property
     def ready(self) -> int:
-        """How many wait for nothing but a free place in the pool."""
+        """How many runs wait only for a free place in the pool."""
         return len(self._returned) + len(self._ready)
 
     def due_in(self) -> float | None:
-        """Return how long it is to the next turn; None when no rate has any wait."""
+        """Return the time until a rate limit lets a run begin; None if none waits."""
         due = self._turns.due()
         return None if due is None else max(due - self._clock.elapsed(), 0)
 
     def add(self, run: InFlight) -> None:
-        """Have a run wait behind the others."""
+        """Let a run wait behind the others."""
         self._ready.append(run)
 
     def put_back(self, returned: Sequence[InFlight]) -> None:
-        """Have these wait before all others: the pool did not get to them."""
+        """Let these wait before all others: the pool did not get to them."""
         self._returned.extendleft(reversed(returned))
 
     def next(self) -> InFlight | None:
-        """Let go of the one to run next, if there is any."""
+        """Remove and return the run that is next; None if none may begin now."""
         now = self._clock.elapsed()
         while self._returned:
             returned = self._returned.popleft()
@@ -96,18 +96,18 @@ class Backlog:
         return None
 
     def clear(self) -> list[InFlight]:
-        """Let nothing wait any more; give what did."""
+        """Remove all runs, and return them."""
         return self.take_out(lambda run: True)
 
     def take_out(self, wanted: Callable[[InFlight], bool]) -> list[InFlight]:
-        """Let these wait no more; give them."""
+        """Remove the wanted runs, and return them."""
         late = self._turns.take_out(wanted)
         for run in late:
             self._come_back(run)
         return [*sift(self._returned, wanted), *sift(self._ready, wanted), *late]
 
     def limit_rate(self, task: str) -> None:
-        """Go by the task's present rate limit."""
+        """Apply the task's present rate limit from now on."""
         own = self._tasks[task].rate_limit
         limit = self._settings.task_default_rate_limit if own is None else own
         rate = 0.0

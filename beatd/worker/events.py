@@ -1,6 +1,6 @@
-"""Events for monitors: what becomes of tasks, and that the worker lives.
+"""Events for monitors: what becomes of tasks, and that the worker is alive.
 
-The loop only takes note of them; a thread sends them (events/sender.py).
+The loop only puts them into a queue; a thread sends them (events/sender.py).
 """
 
 import itertools
@@ -36,17 +36,17 @@ SOFTWARE = {
 
 
 class Load(NamedTuple):
-    """What a worker has to do."""
+    """How much a worker does: the numbers in its heartbeats."""
 
     active: int
-    """Runs at this moment."""
+    """How many runs go on at this moment."""
     processed: int
-    """Runs that were begun since the start."""
+    """How many runs have begun since the start."""
 
 
 @dataclass
 class WorkerEvents:
-    """Says events as Celery's workers do.
+    """Sends events as Celery's workers do.
 
     Worker events come one by one, task events in lists on `task.multi`.
     """
@@ -60,7 +60,7 @@ class WorkerEvents:
     interval: float | None = 2.0
     """Seconds between heartbeats; None: no events of the worker."""
     enabled: bool = False
-    """Whether events of tasks are said, too."""
+    """Whether events of tasks are sent, too."""
 
     def __post_init__(self) -> None:
         self._announced: dict[str, int] = {}
@@ -74,27 +74,27 @@ class WorkerEvents:
     # From the worker's loop
 
     def task(self, event: str, envelope: Envelope, **fields: object) -> None:
-        """Take note of what became of a task: `succeeded`, and what there is to say."""
+        """Have an event of a task sent: `succeeded` with its fields, for example."""
         if not self.enabled:
             return
         if event == "received":
             if self._announced.pop(envelope.id, None) == envelope.retries:
-                return  # it was received before, and has waited for its time
+                return  # this was sent when the task began to wait for its time
             fields = _received(envelope)
         elif event == "delayed":
-            # It comes back when it is due, perhaps to another worker.
+            # The task comes back when it is due, perhaps to another worker.
             self._announce(envelope)
             event, fields = "received", _received(envelope)
         self._put(f"task-{event}", {"uuid": envelope.id, **fields})
 
     def heartbeat(self) -> None:
-        """Say now that the worker lives."""
+        """Have a heartbeat sent now."""
         self._put_worker("worker-heartbeat", self.interval or 5.0)
 
     # Beside it
 
     def start(self, load: Callable[[], Load], on_crash: OnCrash) -> None:
-        """Begin to send events, in threads; `load` is asked from there, too."""
+        """Begin to send events, in threads; these call `load`, too."""
         self._load = load
         self._sender.start("beatd-events", on_crash)
         if self.interval is not None:
@@ -102,16 +102,16 @@ class WorkerEvents:
             self._heartbeats.start("beatd-heartbeat", on_crash, rest=self._beat_rest)
 
     def stop(self) -> None:
-        """Send what is left, if it can be sent at once, and that the worker ends."""
+        """Send that the worker ends, and what is left, if it can be sent at once."""
         self._heartbeats.stop()
         if self.interval is not None:
             self._put_worker("worker-offline", self.interval)
         self._sender.stop()
 
     def turn(self) -> bool:
-        """Send what lies ready, here and now; say whether there was anything.
+        """Send what lies ready in this thread; return whether there was anything.
 
-        Raises BrokerUnavailable; what was to be sent is tried again the next time.
+        Raises BrokerUnavailable; the same is sent again the next time.
         """
         return self._sender.turn()
 
@@ -180,7 +180,7 @@ def _received(envelope: Envelope) -> dict[str, object]:
 
 
 def iso(text: str | None) -> str | None:
-    """Return a time of a message with its zone; a naive one is UTC."""
+    """Return a time of a message as ISO text with its zone; a naive time is UTC."""
     if not text:
         return None
     moment = datetime.fromisoformat(text)

@@ -1,4 +1,4 @@
-"""Deliveries for a worker: how many it may hold, and taking them from its queues."""
+"""Takes deliveries from a worker's queues, as many as it may hold."""
 
 import itertools
 import threading
@@ -24,19 +24,20 @@ from beatd.worker.settle import WorkerBroker
 tell = EventLog(__name__)
 
 LONGEST_WAIT: Span = 5 * SECOND
-"""The fetcher asks the broker at least this often, whatever it is told."""
+"""The fetcher asks the broker at least this often, even if nothing wakes it."""
 
 MOST_DELAYED = 1_000
-"""Messages for later that are looked at."""
+"""How many messages that wait for their time are read for remote control."""
 
 ROUND_ROBIN, SORTED, PRIORITY = "round_robin", "sorted", "priority"
 
 
 def order_of(options: Mapping[str, Any]) -> str:
-    """Read `queue_order_strategy` of `broker_transport_options`.
+    """Return the `queue_order_strategy` of `broker_transport_options`.
 
-    In turn (round_robin), by their names (sorted) or as they are given (priority): in
-    the last two a queue waits until those before it are empty. Raises ConfigError.
+    Queues are taken from in turn (round_robin), by their names (sorted) or in the order
+    given (priority): in the last two a queue waits until those before it are empty.
+    Raises ConfigError.
     """
     order = options.get("queue_order_strategy") or ROUND_ROBIN
     known = (ROUND_ROBIN, SORTED, PRIORITY)
@@ -64,26 +65,26 @@ class PrefetchWindow:
             self._free -= places
 
     def clear(self, places: int) -> None:
-        """Make so many places free, which may be new ones."""
+        """Make so many places free: of deliveries that are settled, or new ones."""
         with self._changed:
             self._free += places
             self._changed.notify_all()
 
     def wait(self) -> None:
-        """Return when there is a free place; `interrupt` ends it from any thread."""
+        """Wait until there is a free place, or until `interrupt` is called."""
         with self._changed:
             self._changed.wait_for(lambda: self._free > 0 or self._is_interrupted)
             self._is_interrupted = False
 
     def interrupt(self) -> None:
-        """End a `wait` that waits now, or the next one."""
+        """End the present `wait`, or the next one; callable from any thread."""
         with self._changed:
             self._is_interrupted = True
             self._changed.notify_all()
 
 
 class Fetcher:
-    """Takes deliveries from the broker as long as there is room for them."""
+    """Takes deliveries from the broker while the prefetch window has free places."""
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class Fetcher:
         prepare: Callable[[], object] = lambda: None,
         order: str = ROUND_ROBIN,
     ) -> None:
-        """`deliver` is called with the number of the lease that they are under, too.
+        """`deliver` is called with deliveries and the number of their lease.
 
         `prepare` is called once, before anything is taken.
         """
@@ -130,7 +131,7 @@ class Fetcher:
         self._service.stop()
 
     def turn(self) -> bool:
-        """Take once and deliver what came; say whether anything did."""
+        """Take once and deliver what came; return whether anything did."""
         limit = self._window.free()
         if limit <= 0:
             return False
@@ -148,9 +149,10 @@ class Fetcher:
         return bool(found)
 
     def _step(self) -> Span:
-        is_held, self._is_held = self._is_held, False  # perhaps, if this step fails
+        # If this step fails, the lease may be lost: it is renewed in the next one.
+        is_held, self._is_held = self._is_held, False
         if not is_held:
-            # Without a lease nothing is given out, however much there is.
+            # The broker gives nothing to a worker without a lease.
             self._lease.renew()
         elif not self._is_prepared:
             self._prepare()
@@ -178,7 +180,7 @@ class Fetcher:
 
 
 class Intake:
-    """The queues that a worker takes from, and what it takes from them with."""
+    """A worker's queues, with the lease and the fetcher that serve them."""
 
     def __init__(
         self,
@@ -215,22 +217,22 @@ class Intake:
 
     @property
     def queues(self) -> Sequence[Queue]:
-        """The queues that are taken from."""
+        """The queues that the worker takes from."""
         return list(self._queues.values())
 
     def consume(self, queue: Queue) -> Callable[[], object]:
-        """Take from this queue, too; return what is left to do, which takes time."""
+        """Take from this queue, too; return a slow function that declares it."""
         self._queues[queue.name] = queue
         self.fetcher.take_from(list(self._queues))
         return partial(self._broker.declare, [queue])
 
     def cease(self, queue: str) -> None:
-        """Take from this queue no more."""
+        """Stop taking from this queue."""
         self._queues.pop(queue, None)
         self.fetcher.take_from(list(self._queues))
 
     def delayed(self) -> list[Envelope]:
-        """Ask the broker what waits there for its time."""
+        """Return the messages that wait in the broker for their time."""
         found = []
         for late in self._broker.delayed(list(self._queues), MOST_DELAYED):
             with suppress(MessageError):

@@ -9,8 +9,8 @@
                  │   v
                  └─ RUNNING
 
-It begins in WAITING. It may end, and is forgotten then, in each of these states: what
-has expired or is revoked does not begin, what others are to have is given back.
+A delivery begins in WAITING. It may end in each of these states, and is forgotten then:
+an expired or revoked run does not begin, and a delivery may be given back at any time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,8 +28,8 @@ class InFlightState(Enum):
     """How far a delivery has come on its way to its end."""
 
     WAITING = "waiting"  # in the backlog
-    ASIDE = "aside"  # there, for its rate limit; takes no place in the window
-    ACKNOWLEDGING = "acknowledging"  # the broker is told; the run may begin after that
+    ASIDE = "aside"  # in the backlog, for its rate limit; has no place in the window
+    ACKNOWLEDGING = "acknowledging"  # the run may begin when the broker has answered
     GIVEN = "given"  # the pool has it, and has not begun it
     RETURNED = "returned"  # in the backlog again: the pool did not get to it
     RUNNING = "running"
@@ -58,37 +58,37 @@ STEPS: Mapping[InFlightState, Sequence[InFlightState]] = {
 class InFlight:
     """A delivery that is to run here, from its arrival until its run has ended.
 
-    Invariants: `began` and `pid` are known in RUNNING, and in no other state.
-    ACKNOWLEDGING is for what is acknowledged early, and what is never waits again once
-    it is given: the end of its process is the end of its run. `let_go` is true only of
-    what the pool has, and of nothing that is acknowledged early.
+    Invariants: `began` and `pid` are known in RUNNING, and in no other state. Only an
+    `early` delivery is ever ACKNOWLEDGING, and it never waits again once it is GIVEN:
+    the end of its process is the end of its run. `let_go` is true only while the pool
+    has the run, and never for an `early` delivery.
     """
 
     delivery: Delivery
     envelope: Envelope
     task: Task[..., Any]
     early: bool
-    """Acknowledged before its run."""
+    """Whether the delivery is acknowledged before its run, not after."""
     state: InFlightState = field(default=InFlightState.WAITING, init=False)
     losses: list[str] = field(default_factory=list)
-    """How the processes ended that died with it."""
+    """How each process ended that died while it ran this delivery."""
     began: Instant | None = None
     pid: int | None = None
-    """When its run began, and in which process."""
+    """When the run began, and in which process."""
     terminated: int | None = None
-    """The signal that was sent to end its run."""
+    """The signal that remote control had sent to end the run."""
     let_go: bool = False
-    """Is to end here, as others may have it."""
+    """Whether the run is to end here, because other workers may run it."""
 
     @property
     def acknowledged(self) -> bool:
-        """Whether it is acknowledged before its end: nobody else will run it."""
+        """Whether the delivery is acknowledged: no other worker will run it."""
         given = InFlightState.GIVEN, InFlightState.RETURNED, InFlightState.RUNNING
         return self.early and self.state in given
 
     @property
     def has_begun(self) -> bool:
-        """Whether it runs."""
+        """Whether the run has begun."""
         return self.state is InFlightState.RUNNING
 
     @property
@@ -96,12 +96,12 @@ class InFlight:
         return self.delivery.token
 
     def become(self, state: InFlightState) -> None:
-        """Take a step that the picture shows."""
+        """Go to this state, by an arrow of the picture."""
         assert state in STEPS[self.state], f"{self.state} -> {state}"
         self.state = state
         self.began = self.pid = None
 
     def begin(self, now: Instant, pid: int) -> None:
-        """Take note that its run has begun in this process."""
+        """Take note that the run has begun in this process."""
         self.become(InFlightState.RUNNING)
         self.began, self.pid = now, pid

@@ -1,4 +1,4 @@
-"""What comes into a worker's inbox, from its pool, its threads and the outside."""
+"""The events in a worker's inbox: from its pool, its threads and from outside."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from beatd.worker.settle import Settlement
 class Stop(Enum):
     """How the worker is to end."""
 
-    WARM = "warm"  # let the tasks that run end
-    SOFT = "soft"  # let them end for a while, and be cold then
-    COLD = "cold"  # at once: what runs is given back
+    WARM = "warm"  # when the running tasks have ended
+    SOFT = "soft"  # as WARM for a while, then as COLD
+    COLD = "cold"  # at once: running tasks are given back
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +31,19 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class LeaseLost:
-    """The worker was cut off for too long: others have all that it held before."""
+    """The worker was cut off for too long: others have the deliveries it had before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """These deliveries are done with, as far as was asked for."""
+    """The broker has done what these settlements ask for."""
 
     settlements: Sequence[Settlement]
 
 
 @dataclass(frozen=True, slots=True)
 class Crashed:
-    """A thread of the worker ended for a reason nobody foresaw."""
+    """A thread of the worker ended by an unforeseen error."""
 
     error: BaseException
 
@@ -55,7 +55,7 @@ class TimePassed:
 
 @dataclass(frozen=True, slots=True)
 class KnownAsRevoked:
-    """What other workers say must not run."""
+    """Other workers say that these runs are revoked."""
 
     task_ids: Sequence[str]
 

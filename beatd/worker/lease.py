@@ -1,4 +1,4 @@
-"""A worker's lease: while it is held, nobody else takes what the worker has."""
+"""A worker's lease: while it lasts, no other worker gets this one's deliveries."""
 
 import threading
 from collections.abc import Callable
@@ -10,15 +10,15 @@ from beatd.errors import BrokerUnavailable
 from beatd.instant import Span
 
 BEATS = 5
-"""Renewals within the length of a lease: one may wait for a dead connection to time out
-(3 s) and be made again on a new one before 6 s are over."""
+"""Renewals within the length of a lease. Before it ends one of them may wait for a dead
+connection to time out (3 s), and be made again on a new connection."""
 
 
 class Lease:
-    """Says to the broker that the worker lives, and gives back what dead ones held.
+    """Tells the broker that the worker is alive; gives back deliveries of dead workers.
 
     A worker that was cut off for too long counts as dead, too: `on_lost` is called when
-    it learns that others have what it held, before it can take anything again.
+    it learns that its deliveries were given back, before it can take any new ones.
     """
 
     def __init__(
@@ -48,23 +48,24 @@ class Lease:
         self._service.start("beatd-lease", on_crash)
 
     def stop(self) -> None:
-        """Renew no more; the lease itself is left as it is."""
+        """Stop renewing; the lease itself is left as it is."""
         self._service.stop()
 
     @property
     def number(self) -> int:
-        """Which lease it is: one that was lost is followed by another number."""
+        """The number of the present lease; it grows when a lease was lost."""
         return self._number
 
     def has_run_out(self) -> bool:
-        """Say whether the broker has not heard of us for so long that others may act.
+        """Return whether the lease has not been renewed in time.
 
-        They may not have: then it is held again as soon as the broker hears of us.
+        Other workers may give our deliveries back then. If none has done it, the lease
+        goes on with the next renewal.
         """
         return self._ends is not None and self._clock.elapsed() >= self._ends
 
     def renew(self) -> None:
-        """Hold the lease for longer, or tell that it was lost and begin another one."""
+        """Renew the lease; if it was lost, call `on_lost` and begin another one."""
         with self._one_at_a_time:
             asked = self._clock.elapsed()
             if self._is_held and not self._broker.stay(self._worker, self._length):
@@ -77,7 +78,7 @@ class Lease:
             self._ends = asked + self._length
 
     def turn(self) -> None:
-        """Renew the lease, and look after the others."""
+        """Renew the lease, and give back the deliveries of dead workers."""
         self.renew()
         recovered = self._broker.recover()
         if recovered:

@@ -2,14 +2,14 @@
 
     broker -> Intake -> inbox -> Worker -> pool -> inbox -> Worker -> keep -> settle
 
-What waits for its run is in backlog.py, and what the pool has of it in workload.py;
-which deliveries run at all is decided in admission.py, and what becomes of each in
-outcomes.py. Here they meet.
+Runs that wait are in backlog.py, runs that the pool has in workload.py. admission.py
+decides which deliveries run at all, outcomes.py what becomes of each. Here they meet.
 
-Threads beside the loop: the lease, the fetcher, and the stages of settling, so that
+Threads beside the loop: the lease, the fetcher, and the threads that settle, so that
 neither a result backend nor a broker that is away keeps the loop from the pool. A
-delivery stays in flight, under the worker's lease, until its result is kept and it is
-settled: a worker that dies at any moment before that has it delivered again.
+delivery stays in flight, under the worker's lease, until its result is stored and the
+delivery is settled: if the worker dies at any moment before that, the message is
+delivered again.
 """
 
 from collections.abc import Callable, Sequence
@@ -70,16 +70,16 @@ class Worker:
     """Takes deliveries, has the pool run them, and settles them.
 
     Each delivery that was taken is in `backlog`, is in `workload` (in the pool, or
-    about to be), or has a settlement on its way; its place in the window is cleared
-    when it is settled for good, and meanwhile while a rate limit has it wait.
+    about to be), or has a settlement on its way. It has a place in the window until it
+    is settled for good, but none while a rate limit makes it wait.
     """
 
     node: WorkerNode
     identity: str
-    """The lease's name, no other process's, now or ever."""
+    """The name of the worker's lease; no other process ever has the same."""
     queues: Sequence[str]
     inbox: "SimpleQueue[WorkerEvent]"
-    """Where the pool puts its events, and whoever wants the worker to stop."""
+    """Where the pool and the threads put their events, and signal handlers a Stop."""
     clock: Clock
 
     broker: WorkerBroker
@@ -97,27 +97,27 @@ class Worker:
 
     revocations: Revocations
     execute: Callable[[Command], object]
-    """Does what remote control asks for, and answers."""
+    """Executes a command of remote control, and answers it."""
     events: WorkerEvents | None = None
     pidbox: Pidbox | None = None
     """Events for monitors and remote control; None where the broker carries none."""
 
     stopping: Stopping
     ends_runs_when_cut_off: bool = False
-    """Whether what runs is ended when the worker was cut off for too long."""
+    """Whether running tasks are ended when the worker was cut off for too long."""
 
     on_ready: Callable[[], object] = lambda: None
     on_turn: Callable[[], object] = lambda: None
-    """Called each time the loop has turned, once a second at least: the watchdog."""
+    """Called after each turn of the loop, at least once a second: for the watchdog."""
 
     @property
     def name(self) -> str:
-        """Return its name for people, and in results: `celery@host`."""
+        """Return the worker's name for people and in results: `celery@host`."""
         return self.node.name
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it was told to stop, and waits for what runs."""
+        """Whether the worker was told to stop."""
         return self.stopping.how is not None
 
     @property
@@ -144,7 +144,7 @@ class Worker:
                 self.handle(self._next())
                 self.on_turn()
         except BaseException:
-            # Nobody foresaw it: what runs is for other workers, and at once.
+            # An unforeseen error: what runs goes to other workers, at once.
             self._begin_to_stop(Stop.COLD)
             raise
         finally:
@@ -167,7 +167,7 @@ class Worker:
         return min(due, LOOK)
 
     def handle(self, event: WorkerEvent) -> None:
-        """Do what one event asks for."""
+        """Act on one event of the inbox."""
         match event:
             case Started(token, pid):
                 self.outcomes.started(self.workload.started(token, pid))
@@ -211,8 +211,9 @@ class Worker:
     # Deliveries
 
     def _take(self, deliveries: Sequence[Delivery], lease: int) -> None:
-        # Under a lease that is over others have them; or they came under the next one,
-        # if it began while they were asked for, and nobody else can have them yet.
+        # Deliveries of a lease that is over belong to other workers by now. Or the next
+        # lease began while they were being fetched: then they are still ours, and go
+        # back.
         is_known = lease == self.intake.lease.number
         for delivery in deliveries:
             if self.is_stopping or not is_known:
@@ -222,7 +223,7 @@ class Worker:
                 self.backlog.add(run)
 
     def _lease_lost(self) -> None:
-        """Begin nothing that others have: it is theirs, or goes back to them."""
+        """Give back what has not begun: other workers may have it by now."""
         unbegun = self.backlog.take_out(lambda run: not run.acknowledged)
         for run in self.workload:
             match run.state:
@@ -244,7 +245,7 @@ class Worker:
             self._let_go()
 
     def _let_go(self) -> None:
-        """Have nothing run on, or begin, that others may run: it goes back to them."""
+        """End or give back all runs that other workers may run, too."""
         for run in self.backlog.take_out(lambda run: not run.early):
             self.outcomes.given_back(run.delivery)
         for run in self.workload:
@@ -256,7 +257,7 @@ class Worker:
     # Runs
 
     def _lost(self, run: InFlight, reason: str) -> None:
-        """Settle a run whose process died, or have it wait for another one."""
+        """Settle a run whose process died, or let it wait for another process."""
         if run.terminated is not None:
             self.outcomes.terminated(run, run.terminated)
         elif run.let_go:
@@ -270,7 +271,7 @@ class Worker:
             self.backlog.add(run)
 
     def _take_back(self, unbegun: Sequence[InFlight]) -> None:
-        """Have these wait here, or others have them when this worker ends."""
+        """Put runs that the pool returned into the backlog, or give them back."""
         for run in unbegun:
             run.become(InFlightState.RETURNED)
         if self.is_stopping:
@@ -280,7 +281,7 @@ class Worker:
         self.backlog.put_back([run for run in unbegun if not run.let_go])
 
     def _give_up(self, unbegun: Sequence[InFlight]) -> None:
-        """Let others run these; those that nobody else will get run here."""
+        """Give these runs back; run here those that are acknowledged already."""
         for run in unbegun:
             if not run.acknowledged:
                 self.outcomes.given_back(run.delivery)
@@ -291,7 +292,7 @@ class Worker:
                 self.workload.give(run)
 
     def _lose(self, run: InFlight) -> None:
-        """Tell the end of a run that is acknowledged, and too late for any pool."""
+        """End a run that is acknowledged, but that the pool will not run any more."""
         self._lost(run, "the worker was stopped before it began")
 
     def _settled(self, settlements: Sequence[Settlement]) -> None:
@@ -308,7 +309,7 @@ class Worker:
         self.window.clear(places)
 
     def _begin(self, run: InFlight) -> None:
-        """Have a run begin that is acknowledged by now, unless it is revoked by now."""
+        """Let a run begin that is now acknowledged, unless it was revoked meanwhile."""
         run.become(InFlightState.GIVEN)
         if self.admission.drops_revoked(run):
             self.workload.remove(run.token)
@@ -332,17 +333,17 @@ class Worker:
         return Load(len(self.workload.begun), self.workload.total.total())
 
     def _told_to_stop(self, stop: Stop) -> None:
-        """Stop as far as that goes beyond how it stops already."""
+        """Stop in this way, unless the worker already stops in a harder one."""
         now, is_busy = self.clock.elapsed(), len(self.workload) > 0
         if how := self.stopping.told(stop, now, is_busy=is_busy):
             self._begin_to_stop(how)
 
     def _begin_to_stop(self, stop: Stop) -> None:
-        """Take no more, give back what has not begun; COLD: have the pool end."""
+        """Fetch no more, give back what has not begun; COLD: kill the pool, too."""
         if self.stopping.how is Stop.COLD:
             return
         if not self.is_stopping:
-            # By which signal of the system it is asked for, usually.
+            # The signal of the system that usually asks for this stop.
             asked, how = SHUTDOWNS[stop]
             signals.worker_shutting_down.send(self.name, sig=asked, how=how, exitcode=0)
         self.stopping.how = stop
@@ -360,7 +361,7 @@ class Worker:
         self._give_up(self.backlog.clear())
 
     def _kill(self) -> None:
-        """End what runs, and tell the end of what will not begin any more."""
+        """Kill the pool; end the runs that it will not begin any more."""
         self.pool.kill()
         for run in self.workload:
             if run.state is InFlightState.ACKNOWLEDGING:
@@ -375,7 +376,7 @@ class Worker:
         return self.stopping.how is Stop.COLD or not self.workload
 
     def _end(self) -> None:
-        """Settle what ended, give the rest back, and end the lease."""
+        """Settle what ended, stop all threads, and end the lease."""
         self.intake.fetcher.stop()
         if self.pidbox:
             self.pidbox.stop()

@@ -1,4 +1,4 @@
-"""What becomes of deliveries: how a run's end, or that it never begins, is settled."""
+"""What becomes of deliveries, when their runs end or never begin."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -37,7 +37,7 @@ from beatd.worker.settle import Begin, Continue, Settlement
 
 
 class Outcomes:
-    """Says how deliveries end, and hands `settle` what is to be done about each."""
+    """Decides how deliveries end; reports that, and hands `settle` a settlement."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Outcomes:
         error: Exception,
         history: Sequence[str] = (),
     ) -> None:
-        """Keep a FAILURE, and set the message aside."""
+        """Store a FAILURE, and set the message aside."""
         reason = one_line("; ".join([str(error), *history]))
         self._reporter.set_aside(envelope, reason, error)
         act = SetAside(delivery, reason, envelope.task, envelope.id)
@@ -87,12 +87,12 @@ class Outcomes:
         self._settle(Settlement(delivery.token, act, kept, _run_of(envelope), end=end))
 
     def expired(self, run: InFlight) -> None:
-        """Keep that a run came too late to begin."""
+        """Settle a run that has expired before it began."""
         self._reporter.expired(run.envelope)
         self._never_run(run, "expired")
 
     def revoked(self, run: InFlight) -> None:
-        """Keep that a run was revoked before it began."""
+        """Settle a run that was revoked before it began."""
         self._reporter.revoked(run.envelope)
         self._never_run(run, "revoked")
 
@@ -110,7 +110,7 @@ class Outcomes:
         self._settle(Settlement(run.token, Begin(run.delivery)))
 
     def started(self, run: InFlight) -> None:
-        """Tell that a run has begun; keep it if the task is tracked."""
+        """Report that a run has begun; store STARTED if the task is tracked."""
         self._reporter.started(run)
         if option(run.task, "track_started", self._settings):
             told = {"pid": run.pid, "hostname": self._hostname}
@@ -152,7 +152,8 @@ class Outcomes:
     def lost(self, run: InFlight, reason: str) -> bool:
         """Return whether a run whose process died is to run again, as this delivery.
 
-        If not it is settled: it was to run at most once, killed enough, or is retried.
+        If not it is settled: it was to run at most once, was lost too often, or is
+        retried with a message of its own.
         """
         run.losses.append(reason)
         self._reporter.lost(run, reason)
@@ -173,7 +174,7 @@ class Outcomes:
         return False
 
     def _is_refused(self, run: InFlight, report: Report) -> bool:
-        """Say whether a failed run's message is not to be acknowledged."""
+        """Return whether a failed run's message is not to be acknowledged."""
         failed = report.state == State.FAILURE
         return failed and not self._acknowledges(run, "task_acks_on_failure")
 
@@ -183,7 +184,7 @@ class Outcomes:
         return bool(both if own is None else own)
 
     def _retry(self, run: InFlight, error: Exception) -> None:
-        """Have it tried again when its task says, as a run does that asks for that."""
+        """Have the task tried again, by its own options, as if the run had asked."""
         pause = span_of(run.task.default_retry_delay)
         due = self._clock.now() + pause if pause else None
         self._reporter.retried(run, error)
@@ -192,7 +193,7 @@ class Outcomes:
         self._finish(run, kept, [again], over=False)
 
     def _fail(self, run: InFlight, state: State, error: Exception) -> None:
-        """Acknowledge a run that came to no end of its own."""
+        """Acknowledge a run that did not end by itself."""
         kept = self._meta(run.envelope, run.task, state, error)
         self._finish(run, kept, end=Failed(state, error, kept is not None))
 
@@ -205,9 +206,9 @@ class Outcomes:
         over: bool = True,
         end: Bookkeeping | Failed | None = None,
     ) -> None:
-        """Acknowledge the delivery, once its result is kept."""
-        # One that was acknowledged before its run is out of flight: nothing but this
-        # tells that its run has ended.
+        """Acknowledge the delivery, once its result is stored."""
+        # A delivery that was acknowledged before its run is not in flight any more: the
+        # acknowledgement cannot tell the broker that the run has ended, `ended` does.
         entry_run = _run_of(run.envelope) if over else None
         ended = entry_run if run.acknowledged else None
         act = Acknowledge(run.delivery, *(entry_run or ("", "")))
@@ -233,7 +234,7 @@ class Outcomes:
         state: State,
         result: object,
     ) -> Meta | None:
-        """Return what is to be kept of a state that no run has reported, if it is."""
+        """Return the meta to store for a state that no run has reported, if any is."""
         settings, now = self._settings, self._clock.now()
         if not keeps(state, ignores_result(envelope, task, settings), task, settings):
             return None
@@ -243,7 +244,7 @@ class Outcomes:
 
 
 def _run_of(envelope: Envelope) -> tuple[str, str] | None:
-    """Return entry and task id, if this is the run of an entry."""
+    """Return the entry and the task id, if an entry has sent this call."""
     return (envelope.beatd_entry, envelope.id) if envelope.beatd_entry else None
 
 

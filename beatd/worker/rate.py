@@ -1,4 +1,4 @@
-"""Rate limits: how often the runs of a task may begin, and the runs that wait."""
+"""Rate limits: how often runs of a task may begin, and the runs that wait for that."""
 
 import math
 from collections import deque
@@ -14,7 +14,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def rate_of(limit: str | float | None) -> float:
-    """Return a limit as runs a second: `10/m`, `5/s`, `100/h`, or a number. 0 is none.
+    """Return a limit (`10/m`, `5/s`, `100/h` or a number) in runs a second; 0: none.
 
     Raises ValueError.
     """
@@ -46,16 +46,16 @@ class _Bucket(Generic[T]):
     """The runs of one task: a bucket for one token, and the runs that wait for it."""
 
     pause: float
-    """Between two beginnings, in milliseconds; 0: no limit any more."""
+    """Milliseconds between two beginnings; 0: no limit any more."""
     free_at: float = 0
-    """When the next token is there, by a clock that only goes forward."""
+    """When the next run may begin, by a clock that only goes forward."""
     waiting: deque[T] = field(default_factory=deque)
 
 
 class Turns(Generic[T]):
     """The runs that wait because of a rate limit, in order, task by task.
 
-    No task waits behind another one. `now` is any clock that only goes forward.
+    No task waits behind another one. `now` is of any clock that only goes forward.
     """
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class Turns(Generic[T]):
         bucket.free_at = 0
 
     def must_wait(self, task: str, now: Span) -> bool:
-        """Say whether a run of this task has to wait."""
+        """Return whether a run of this task has to wait."""
         bucket = self._buckets[task]
         return bool(bucket.waiting) or bucket.free_at > now
 
@@ -88,7 +88,7 @@ class Turns(Generic[T]):
         bucket.free_at = now + bucket.pause
 
     def wait(self, task: str, item: T) -> None:
-        """Add a run to those that wait, behind those of the same task."""
+        """Let a run wait, behind the others of its task."""
         self._buckets[task].waiting.append(item)
         self._number += 1
 

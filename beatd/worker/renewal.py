@@ -1,7 +1,7 @@
-"""New code for a worker that runs: what its processes say of it, and what it learns.
+"""New code for a running worker: its pool's processes are replaced.
 
-The worker's own process imports nothing anew. A new interpreter does, and says which
-tasks it has, with the options by which the worker's loop goes.
+The worker's own process does not import code again. A new interpreter does, and tells
+the worker which tasks it has, with the options that the worker's loop needs.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,27 +19,27 @@ OPTIONS = (
     *("max_retries", "default_retry_delay"),
     *("ignore_result", "store_errors_even_if_ignored"),
 )
-"""What the worker's loop asks of a task."""
+"""The options of a task that the worker's loop needs."""
 
 
 class About(msgspec.Struct, frozen=True):
-    """What a new interpreter says of its code."""
+    """What a new interpreter tells the worker of its code."""
 
     tasks: dict[str, dict[str, Any]]
-    """Options by the tasks' names."""
+    """The options of each task, by its name."""
     modules: list[str]
-    """Those that remote control asked for."""
+    """The modules that remote control asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """The pool has moved to processes with new code; `about` is what these say."""
+    """The pool has moved to processes with new code; `about` is an encoded About."""
 
     about: bytes
 
 
 def describe(tasks: Registry, modules: Sequence[str]) -> bytes:
-    """Return what a new interpreter is to say."""
+    """Return the encoded About of a new interpreter."""
     table = {
         name: {option: getattr(task, option) for option in OPTIONS}
         for name, task in tasks.items()
@@ -48,14 +48,14 @@ def describe(tasks: Registry, modules: Sequence[str]) -> bytes:
 
 
 def understand(about: bytes) -> About:
-    """Return what a new interpreter has said."""
+    """Return the About that a new interpreter has encoded."""
     return msgspec.msgpack.decode(about, type=About)
 
 
 def learn(tasks: Registry, about: About) -> list[str]:
-    """Let the worker know the tasks that its processes have; name the new and changed.
+    """Register the tasks that the new processes have; return the new and changed names.
 
-    One that is gone is still known: what its messages come to, these processes say.
+    A task that is gone stays registered: the new processes decide about its messages.
     """
     changed: list[str] = []
     for name, options in about.tasks.items():
@@ -75,17 +75,17 @@ class Modules:
 
     loaded: Sequence[str] = ()
     asked: Sequence[str] = ()
-    """Not tried yet."""
+    """Modules that no interpreter has tried to import yet."""
 
     def to_load(self) -> list[str]:
-        """Name all that a new interpreter is to import; what is asked is asked once."""
+        """Return all that a new interpreter is to import; forget what was asked for."""
         names = list(dict.fromkeys([*self.loaded, *self.asked]))
         self.asked = ()
         return names
 
 
 class Renewal:
-    """Has the pool's processes replaced, and goes by what the new ones say."""
+    """Has the pool's processes replaced, and updates tasks from the new ones' About."""
 
     def __init__(
         self,
@@ -102,15 +102,15 @@ class Renewal:
         self._on_changed = on_changed
 
     def begin(self, modules: Sequence[str], *, fresh: bool) -> bool:
-        """Have new processes run what follows; False if the pool has none.
+        """Have new processes run what follows; return False if the pool has none.
 
-        `fresh`: they have the code as it is now, and of these modules too.
+        `fresh`: they load the code as it is now, and these modules, too.
         """
         self._modules.asked = modules
         return isinstance(self._pool, ProcessPool) and self._pool.renew(fresh=fresh)
 
     def end(self, about: About) -> None:
-        """Go by what the pool's new processes say of their tasks."""
+        """Update tasks and modules by what the pool's new processes have."""
         self._modules.loaded = about.modules
         for name in learn(self._tasks, about):
             self._on_changed(name)

@@ -1,4 +1,4 @@
-"""What a worker says of its tasks: in the log for people, as events for monitors."""
+"""Reports of a worker's tasks: to the log, to monitors and to receivers of signals."""
 
 import logging
 from dataclasses import dataclass
@@ -21,23 +21,23 @@ tell = EventLog(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WorkerNode:
-    """A worker as receivers of signals see it, in whichever of its processes."""
+    """A worker as receivers of signals see it, in any of its processes."""
 
     name: str
-    """`celery@host`: what `connect(sender=...)` asks for."""
+    """`celery@host`: the sender that receivers may ask for."""
 
     @property
     def hostname(self) -> str:
-        """Return its name, as receivers ask for it."""
+        """Return the name, as receivers of Celery's signals call it."""
         return self.name
 
 
 @dataclass(frozen=True, slots=True)
 class TaskReporter:
-    """Says what became of a task: to log, monitors and receivers of signals."""
+    """Reports what becomes of a task to the log, monitors and receivers of signals."""
 
     events: WorkerEvents | None
-    """None: no monitor can hear anything."""
+    """None: the broker carries no events."""
     node: WorkerNode
     """The sender of signals."""
 
@@ -47,14 +47,14 @@ class TaskReporter:
         signals.task_received.send(self.node, request=envelope)
 
     def delayed(self, envelope: Envelope) -> None:
-        """Tell that a task was received, and waits in the broker for its time."""
+        """Report that a task was received, and waits in the broker for its time."""
         self._event("delayed", envelope)
 
     def started(self, run: InFlight) -> None:
         self._event("started", run.envelope)
 
     def finished(self, run: InFlight, report: Report) -> None:
-        """Tell how a run ended, as its report says it."""
+        """Report how a run ended."""
         envelope = run.envelope
         after = f"after {report.seconds:.3f} s"
         if report.fate is Fate.REQUEUED:
@@ -91,28 +91,28 @@ class TaskReporter:
         self._event("failed", run.envelope, exception=repr_of(error), traceback="")
 
     def lost(self, run: InFlight, reason: str) -> None:
-        """Tell that the process of a run is gone; the task may run once more."""
+        """Report that the process of a run is gone; the task may run once more."""
         words = f"its process is gone: {reason}"
         self._log(logging.ERROR, "lost", run.envelope, words)
 
     def retried(self, run: InFlight, error: Exception) -> None:
-        """Tell that a run whose process is gone is tried again by its task's rules."""
+        """Report that a run whose process is gone is tried again, as its task says."""
         words = repr_of(error)
         self._log(logging.INFO, "retried", run.envelope, f"is tried again: {words}")
         self._event("retried", run.envelope, exception=words, traceback="")
 
     def let_go(self, run: InFlight) -> None:
-        """Tell that a run was ended here because other workers may have it."""
+        """Report that a run was ended here because other workers may run it."""
         words = "ended here: the worker was cut off, and others may run it"
         self._log(logging.WARNING, "let_go", run.envelope, words)
         self._event("rejected", run.envelope, requeue=True)
 
     def given_up(self, run: InFlight, error: Exception) -> None:
-        """Tell that a task whose process is gone is not run once more."""
+        """Report that a task whose process is gone is not run once more."""
         self._event("failed", run.envelope, exception=repr_of(error), traceback="")
 
     def unread(self, delivery: Delivery, reason: str) -> None:
-        """Tell of a message of which nothing can be read."""
+        """Report a message of which nothing can be read."""
         tell.error(
             "task.set_aside",
             "set aside a message of queue %s: %s",

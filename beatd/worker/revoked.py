@@ -1,4 +1,4 @@
-"""What is not to run any more, and a file that remembers it over restarts."""
+"""The runs that must not begin any more, and a file that keeps them over restarts."""
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -29,10 +29,10 @@ K = TypeVar("K")
 
 MOST = 50_000
 KEPT: Span = 3 * HOUR
-"""How many are remembered, and for how long; Celery's."""
+"""How many revoked ids are kept, and for how long; Celery's numbers."""
 
 UNBEGUN = ("PENDING", "RECEIVED", "RETRY", "REJECTED")
-"""States of runs that can be revoked: no worker has them."""
+"""States of runs that no worker has begun: these can be revoked."""
 
 _TABLES = ["CREATE TABLE revoked (id TEXT PRIMARY KEY, at INTEGER NOT NULL)"]
 
@@ -40,7 +40,7 @@ _TABLES = ["CREATE TABLE revoked (id TEXT PRIMARY KEY, at INTEGER NOT NULL)"]
 class RevokedKeys(Generic[K]):
     """Keys that were revoked, oldest first; at most `most`, none older than `kept`.
 
-    One that is revoked again counts from then on.
+    The age of a key counts from the last time that it was revoked.
     """
 
     def __init__(self, most: int = MOST, kept: Span = KEPT) -> None:
@@ -49,7 +49,7 @@ class RevokedKeys(Generic[K]):
         self._at: dict[K, Instant] = {}
 
     def add(self, keys: Iterable[K], now: Instant) -> None:
-        """Take note of these."""
+        """Add these keys, as revoked at `now`."""
         for key in keys:
             self._at.pop(key, None)
             self._at[key] = now
@@ -59,7 +59,7 @@ class RevokedKeys(Generic[K]):
         return key in self._at
 
     def keys(self, now: Instant) -> list[K]:
-        """Return all that still count."""
+        """Return all keys that are not too old, oldest first."""
         self._forget(now)
         return list(self._at)
 
@@ -89,7 +89,9 @@ class StateFile:
                 raise ConfigError(str(path), [f"--statedb: {error}"]) from error
 
     def load(self, now: Instant) -> Sequence[tuple[str, Instant]]:
-        """Return id and moment of what still counts, oldest first. Forgets the rest.
+        """Return each id that is not too old, and when it was revoked; delete the rest.
+
+        The oldest one comes first.
 
         Raises ConfigError when the file cannot be read.
         """
@@ -103,7 +105,7 @@ class StateFile:
             raise ConfigError(str(self._path), [problem]) from error
 
     def add(self, ids: Iterable[str], now: Instant) -> None:
-        """Remember these. Raises sqlite3.Error."""
+        """Write these ids. Raises sqlite3.Error."""
         with closing(connect(self._path)) as db:
             db.execute("BEGIN IMMEDIATE")
             sql = "INSERT OR REPLACE INTO revoked (id, at) VALUES (?, ?)"
@@ -122,7 +124,7 @@ class Revocations:
         settings: Settings,
         clock: Clock,
     ) -> None:
-        """Go on from the file. Raises ConfigError when it cannot be read."""
+        """Begin with what the file has. Raises ConfigError when it cannot be read."""
         self._ids: RevokedKeys[str] = RevokedKeys()
         self._stamps: RevokedKeys[tuple[str, str]] = RevokedKeys()
         self._file = file
@@ -138,30 +140,30 @@ class Revocations:
         )
 
     def known(self) -> list[str]:
-        """Return all ids that still count."""
+        """Return all ids that are not too old."""
         return self._ids.keys(self._clock.now())
 
     def learn(self, task_ids: Iterable[str]) -> None:
-        """Take note of what others have revoked."""
+        """Add ids that other workers know as revoked."""
         self._ids.add(task_ids, self._clock.now())
 
     def revoke_stamps(self, stamps: Iterable[tuple[str, str]]) -> None:
-        """Let nothing that carries one of these begin any more."""
+        """Let no run begin any more that carries one of these stamps."""
         self._stamps.add(stamps, self._clock.now())
 
     def revoke(
         self, task_ids: Collection[str], running: Collection[str]
     ) -> Callable[[], object]:
-        """Let these not begin any more; give what is left to do, which takes time.
+        """Let these runs not begin any more; return a slow function that stores that.
 
-        Those that are running end as they will.
+        Those that are `running` are left alone.
         """
         self.learn(task_ids)
         waiting = [task_id for task_id in task_ids if task_id not in running]
         return partial(self._keep, task_ids, waiting)
 
     def _keep(self, task_ids: Collection[str], waiting: Sequence[str]) -> None:
-        """Remember these, and let those who wait for them know at once."""
+        """Write ids to the file, and REVOKED as the results that clients wait for."""
         try:
             if self._file:
                 self._file.add(task_ids, self._clock.now())
@@ -198,9 +200,9 @@ def mingle(
     known: Sequence[str],
     learn: Callable[[Sequence[str]], object],
 ) -> None:
-    """Ask other workers what was revoked, telling them what is known here.
+    """Exchange revoked ids with the other workers.
 
-    A broker that is away keeps no worker from starting.
+    Only logs if the broker is away: the worker starts all the same.
     """
     try:
         learn(ask(known))

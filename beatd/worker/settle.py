@@ -1,7 +1,7 @@
-"""What becomes of deliveries: results are kept first, then the broker is told.
+"""Settling: results are stored first, then the broker settles the deliveries.
 
-Two stages, each with a thread of its own: a result backend that is away holds up those
-whose results it is to keep, and no one else.
+Each step has a thread of its own: a result backend that is away holds up only the
+deliveries that have something to store.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,36 +30,36 @@ from beatd.runs.report import Bookkeeping
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """The delivery is acknowledged, and its run may begin then: at most once."""
+    """Acknowledge the delivery; its run may begin after that: at most once."""
 
     delivery: Delivery
 
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """Nothing is done: the run goes on."""
+    """Leave the delivery as it is: the run goes on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What is to be kept of a run, and what then becomes of its delivery."""
+    """What is to be stored of a run, and what then becomes of its delivery."""
 
     token: str
     act: Act | Begin | Continue
     kept: Meta | Stored | None = None
     ended: tuple[str, str] | None = None
-    """Entry and task id of a run that ends, where no acknowledgement tells it."""
+    """Entry and task id of a run that ends, if no acknowledgement ends it."""
     sends: Sequence[Outgoing] = ()
-    """What follows from its run; sent once what is to be kept is kept."""
+    """Messages that follow from the run; sent when the result is stored."""
     end: Bookkeeping | Failed | None = None
-    """What else is to be kept, for others than the run itself."""
+    """What is to be stored for other runs: chords, and calls that will not run."""
     joined: Sequence[Joined] = ()
-    """Chords whose bodies are among what is sent."""
+    """Chords whose bodies are among `sends`."""
 
 
 @dataclass(frozen=True, slots=True)
 class _SettleRequest:
-    """What the broker is asked for a batch, under the same number until it answers."""
+    """A request to the broker; it keeps its number until the broker answers."""
 
     number: int
     acts: Sequence[Act]
@@ -75,12 +75,12 @@ class WorkerBroker(Consumer, Sender, Protocol):
 
 
 class EndRecorder(Protocol):
-    """Keeps what follows from the ends of runs: runs/chords.py."""
+    """Stores what follows from the ends of runs: runs/chords.py."""
 
     def record_end(self, message: bytes, end: Bookkeeping | Failed) -> Recorded:
-        """Keep what follows from the end of this message's run.
+        """Store what follows from the end of this message's run; return what to send.
 
-        Raises ResultUnavailable: called again with the same, it does no more.
+        Raises ResultUnavailable: then it may be called again with the same arguments.
         """
         ...
 
@@ -103,10 +103,10 @@ class Settler:
         chord_keeper: EndRecorder | None = None,
         backoff: Backoff | None = None,
     ) -> None:
-        """`renew` tells of a lease that was lost, before it returns.
+        """`renew` renews the lease, and reports a lost one before it returns.
 
-        Without a chord keeper nothing is kept for others than the runs themselves.
-        `backoff` says how long to rest between tries to keep what is to be kept.
+        Without a chord keeper nothing is stored for other runs. `backoff` is for tries
+        to store.
         """
         self._broker = broker
         self._worker = worker
@@ -134,17 +134,17 @@ class Settler:
         self.forgetting.start("beatd-forget", on_crash)
 
     def stop(self, patience: Span) -> bool:
-        """Settle what was put in before, as far as `patience` goes; say if all is."""
+        """Settle what was put in, for up to `patience` each; return whether all is."""
         kept = self.keeping.stop(patience)
         settled = self.settling.stop(patience)
-        # What is not forgotten goes by itself, with time.
+        # Chords that are not forgotten here expire in the backend.
         self.forgetting.stop(patience)
         return settled and kept
 
     def _keep(self, batch: Sequence[Settlement]) -> None:
         if self._results is not None:
             self._results.store([one.kept for one in batch if one.kept is not None])
-        # All of it before any is handed on: it may be kept again.
+        # Nothing is handed on before all is stored: on a failure all is stored again.
         for settlement in [self._with_chords(one) for one in batch]:
             self.settling.put(settlement)
 
@@ -162,13 +162,13 @@ class Settler:
             self._chord_keeper.forget(batch)
 
     def _settle(self, batch: Sequence[Settlement]) -> None:
-        """Tell the broker. All of it may be told again, when an answer is lost."""
-        # Not told twice: the number, and what else names this request, stay the same.
+        """Have the broker settle a batch; the whole batch again if no answer came."""
+        # The broker does it once: a request that is repeated keeps its number.
         self._request = self._request or self._request_of(batch)
         self._ask(self._request)
         if any(isinstance(one.act, Begin) for one in batch):
-            # They were ours if they still could be now: one that others have is passed
-            # over, and must not run here as well.
+            # To acknowledge what another worker has by now does nothing, and such a run
+            # must not begin here. If our lease still lasts, all of them were ours.
             self._renew()
         if ended := dict(one.ended for one in batch if one.ended):
             self._broker.end_runs(ended)
@@ -184,7 +184,7 @@ class Settler:
         return _SettleRequest(next(self._numbers), acts, sends)
 
     def _ask(self, request: _SettleRequest) -> None:
-        """Settle what is asked for. Raises BrokerRefused where some of it is left."""
+        """Send a request to the broker. Raises BrokerRefused if some acts are left."""
         if not request.acts and not request.sends:
             return
         answers = self._broker.settle(
@@ -196,14 +196,14 @@ class Settler:
             if answer.effect is Effect.REFUSED
         ]
         if refused:
-            # The others are settled, and what was to be sent is sent.
+            # The other acts are done, and the messages are sent.
             acts = [act for act, _ in refused]
             self._request = _SettleRequest(next(self._numbers), acts, ())
             raise BrokerRefused(refused[0][1])
 
 
 def _asked_of_broker(act: Act | Begin | Continue) -> Act | None:
-    """Return what the broker is to do, if anything."""
+    """Return the act that the broker is to do, if any."""
     match act:
         case Begin(delivery):
             return Acknowledge(delivery)

@@ -1,4 +1,4 @@
-"""How much a worker does at the same time, and how much it holds for that."""
+"""How many tasks a worker runs at the same time, and how many deliveries it holds."""
 
 from collections.abc import Callable
 
@@ -12,12 +12,12 @@ from beatd.worker.fetcher import PrefetchWindow
 tell = EventLog(__name__)
 
 UNLIMITED = 10_000
-"""Deliveries that a worker holds at most when the settings set no limit."""
+"""How many deliveries a worker holds at most when the settings set no limit."""
 
 
 def capacity_of(settings: Settings, pool: Pool, autoscale: Autoscale | None) -> int:
     """Return how many deliveries a worker holds at most."""
-    # For the pool to grow there has to be more than it runs now.
+    # The pool grows only if more is waiting than it runs now.
     places = autoscale.most if autoscale else pool.size
     if settings.worker_disable_prefetch:
         return places
@@ -26,10 +26,10 @@ def capacity_of(settings: Settings, pool: Pool, autoscale: Autoscale | None) -> 
 
 
 class Sizing:
-    """Changes the size of a pool, and what the worker may hold with it.
+    """Changes the size of a pool, and with it the size of the prefetch window.
 
-    Invariant: what is in flight and what `window` has free are `capacity` together, but
-    for what stands aside.
+    Invariant: the deliveries in flight (but for those that stand aside) and the free
+    places of `window` are `capacity` together.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Sizing:
         self._settings = settings
         self._clock = clock
         self.autoscale = autoscale
-        """Decides the size as the load changes; None: nobody does."""
+        """Decides the size as the load changes; None: the size stays."""
 
     @property
     def size(self) -> int:
@@ -60,7 +60,7 @@ class Sizing:
         return capacity_of(self._settings, self._pool, self.autoscale)
 
     def resize(self, size: int) -> None:
-        """Run this many at the same time, one at least, and hold accordingly many."""
+        """Run this many tasks at the same time, at least one; adapt the window."""
         before = self.capacity
         self._pool.resize(size)
         self._window.clear(self.capacity - before)
@@ -73,7 +73,7 @@ class Sizing:
         self._window.clear(self.capacity - before)
 
     def follow(self, load: Callable[[], int]) -> None:
-        """Make the pool as large as the load wants it, if that is asked for."""
+        """Make the pool as large as the load needs it, if the pool is autoscaled."""
         if self.autoscale is None:
             return
         before = self.size

@@ -1,4 +1,4 @@
-"""How a worker ends: by and by, after a while, or at once."""
+"""How a worker ends: when its tasks have ended, after a while, or at once."""
 
 from dataclasses import dataclass, field
 
@@ -17,11 +17,11 @@ SHUTDOWNS = {
 class Stopping:
     """How a worker that was told to stop ends; it never goes back to a milder way.
 
-    Its moments are of a clock that only goes forward.
+    All times here are of a clock that only goes forward.
     """
 
     grace: Span
-    """How long a cold stop leaves what runs; 0: no time at all."""
+    """How long running tasks go on before a cold stop; 0: no time at all."""
     how: Stop | None = field(default=None, init=False)
     """None: nobody has told the worker to stop."""
     cold_at: Span = field(default=0, init=False)
@@ -30,8 +30,8 @@ class Stopping:
     def told(self, stop: Stop, now: Span, *, is_busy: bool) -> Stop | None:
         """Return the next way to stop, if `stop` asks for more than is done already.
 
-        A cold stop of a busy worker is a soft one first, where there is a grace time;
-        whoever asks again does not want to wait.
+        A cold stop of a busy worker is a soft one first, where there is a grace time; a
+        second request for a cold stop ends that.
         """
         if stop is Stop.COLD and self.grace and is_busy and self.how is not Stop.SOFT:
             self.cold_at = now + self.grace
@@ -41,7 +41,7 @@ class Stopping:
         return stop
 
     def has_run_out(self, now: Span) -> bool:
-        """Say whether a soft stop has lasted long enough."""
+        """Return whether a soft stop has lasted long enough."""
         return self.how is Stop.SOFT and now >= self.cold_at
 
     def left(self, now: Span, longest: Span) -> Span:

@@ -1,4 +1,4 @@
-"""What the pool is given to run, and what it has of that."""
+"""The runs that the pool has, or is about to have."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,8 +13,8 @@ from beatd.worker.in_flight import InFlight, InFlightState
 class Workload:
     """The runs that were given to the pool, or are about to be, and have not ended.
 
-    Invariant: each run here is ACKNOWLEDGING, GIVEN or RUNNING. The first is about to
-    go to the pool; of the others the pool tells one end, or gives them back.
+    Invariant: each run here is ACKNOWLEDGING, GIVEN or RUNNING. In the first state it
+    is about to go to the pool; in the others the pool reports its end or returns it.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class Workload:
         acknowledge: Callable[[InFlight], object],
         clock: Clock,
     ) -> None:
-        """`acknowledge` has a run acknowledged that is to go to the pool after that."""
+        """`acknowledge` has a run acknowledged; it is to go to the pool after that."""
         self._pool = pool
         self._settings = settings
         self._acknowledge = acknowledge
@@ -38,7 +38,7 @@ class Workload:
         return len(self._runs)
 
     def __iter__(self) -> Iterator[InFlight]:
-        """Iterate over the runs as they are now, whatever becomes of them meanwhile."""
+        """Iterate over a copy: runs may be removed meanwhile."""
         return iter(list(self._runs.values()))
 
     @property
@@ -53,7 +53,7 @@ class Workload:
 
     @property
     def unbegun(self) -> list[InFlight]:
-        """The runs that the pool is about to have, or has and did not get to."""
+        """The runs that the pool has not begun, or is about to get."""
         return [run for run in self if not run.has_begun]
 
     def get(self, token: str) -> InFlight | None:
@@ -65,7 +65,7 @@ class Workload:
         return self._runs.pop(token)
 
     def fill(self, next_run: Callable[[], InFlight | None]) -> None:
-        """Give the pool what it has room for, as long as `next_run` returns one."""
+        """Fill the pool with runs from `next_run`, until that returns None."""
         jobs = []
         while self.has_room and (run := next_run()):
             self._runs[run.token] = run
@@ -79,7 +79,7 @@ class Workload:
             self._pool.submit(jobs)
 
     def give(self, run: InFlight) -> None:
-        """Give the pool a run that nobody else will get, whether it has room or not."""
+        """Give the pool this run, whether there is room or not."""
         self._runs[run.token] = run
         self._pool.submit([self._job(run)])
 
@@ -91,7 +91,7 @@ class Workload:
         return run
 
     def recall(self) -> None:
-        """Have the pool give back what has not begun, to be decided about again."""
+        """Have the pool return the runs that have not begun, to be admitted again."""
         if self.unbegun:
             self._pool.recall()
 

@@ -1,11 +1,12 @@
-"""What remote control can ask of a worker: one table, name to function.
+"""The commands of remote control: one table, name to function.
 
-Each function is called in the worker's own thread with the parts of it that it may see
-and steer. It returns the value of the answer, or `Later` where the value takes time.
+Each function is called in the worker's own thread with the parts of the worker that it
+may read and change. It returns the value of the answer, or `Later` if the value takes
+time.
 
-    inspect     to look
-    steer       to change
-    shapes      how messages, queues, pools and settings are shown, in Celery's forms
+    inspect     commands that look at the worker
+    steer       commands that change something
+    shapes      messages, queues, pools and settings in the forms that Celery shows
 """
 
 from collections.abc import Callable
@@ -51,17 +52,19 @@ COMMANDS: dict[str, Function] = {
 
 
 def execute(worker: Controlled, command: Command) -> None:
-    """Do what a command asks for, and answer; whatever it holds, nothing is raised."""
+    """Execute a command and answer it; never raises, whatever the command holds."""
     tell.debug("control.command", "remote control: %s", shown(command.method))
     function = COMMANDS.get(command.method)
     try:
         if function is None:
             raise KeyError(command.method)
         value = function(worker, **command.arguments)
-    except Exception as error:  # of whatever somebody sent: it is the answer
+    except (
+        Exception
+    ) as error:  # a client may have sent anything: the error is the answer
         tell.error(
             "control.failed",
-            "cannot obey %s: %s",
+            "cannot execute %s: %s",
             shown(command.method),
             one_line(repr_of(error)),
         )

@@ -1,4 +1,4 @@
-"""What the commands of remote control work with."""
+"""The parts of a worker that the commands of remote control use."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from beatd.worker.workload import Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Controlled:
-    """The parts of a worker that remote control sees and steers, in its own thread."""
+    """The parts of a worker that commands read and change, in the worker's thread."""
 
     name: str
     tasks: Registry
@@ -37,12 +37,12 @@ class Controlled:
     sizing: Sizing
     renewal: Renewal
     shut_down: Callable[[], object]
-    """Lets what runs end, and the worker then."""
+    """Begins a warm stop of the worker."""
     clock: Clock
     began: Span
-    """When the worker was made, by the clock that only goes forward."""
+    """When the worker was made, by a clock that only goes forward."""
 
     @property
     def uptime(self) -> int:
-        """Return the seconds since its start."""
+        """Return the seconds since the worker's start."""
         return (self.clock.elapsed() - self.began) // SECOND

@@ -1,4 +1,4 @@
-"""How what a worker has is shown to who asks by remote control: in Celery's forms."""
+"""How remote control shows what a worker has: in Celery's forms."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -16,10 +16,11 @@ from beatd.routing import Queue
 from beatd.worker.in_flight import InFlight
 
 LARGEST_BODY = 100_000
-"""Characters of a body that is decoded only to show its arguments."""
+"""Characters of the largest body that is decoded only to show its arguments."""
 
 _SHOWN = Limits(content_types(["json", "msgpack", "yaml"]))
-"""Arguments in pickle are shown as their sender wrote them: foreign code stays out."""
+"""Pickle is not among them: it would run foreign code. Such arguments are shown as
+their sender wrote them."""
 
 
 def ok(text: str) -> dict[str, str]:
@@ -33,7 +34,7 @@ def no(text: str) -> dict[str, str]:
 
 
 def ids_in(value: object) -> list[str]:
-    """Read one text or a list of them; what is no text is left out."""
+    """Return the texts in a list, or one text as a list; leave out what is no text."""
     listed = value if isinstance(value, list | tuple) else [value]
     return [one for one in listed if isinstance(one, str)]
 
@@ -77,7 +78,7 @@ def _delivery(envelope: Envelope) -> dict[str, object]:
 
 
 def _arguments(envelope: Envelope, *, safe: bool) -> tuple[object, object]:
-    """Return the arguments; as their sender wrote them if asked, or if need be."""
+    """Return the arguments; the text that their sender wrote if need be, or `safe`."""
     written = envelope.argsrepr, envelope.kwargsrepr
     if safe or len(envelope.body) > LARGEST_BODY:
         return written
@@ -122,7 +123,7 @@ def queue_of(queue: Queue) -> dict[str, object]:
 
 
 def pool_of(pool: Pool, runs: int, settings: Settings) -> dict[str, object]:
-    """Return a pool, and how many runs were begun in it, in the form of billiard's."""
+    """Return a pool, and how many runs have begun in it, in billiard's form."""
     kind = type(pool)
     limits = settings.task_soft_time_limit, settings.task_time_limit
     return {
@@ -175,7 +176,7 @@ def settings_of(settings: Settings, *, everything: bool) -> dict[str, object]:
 
 
 def _plain(name: str, value: object) -> Any:
-    """Return what JSON can say of a setting, without what could be secret."""
+    """Return a setting as JSON can carry it, without what could be secret."""
     if isinstance(value, Mapping):
         return {str(key): _plain(str(key), part) for key, part in value.items()}
     if name.startswith("broker_") and isinstance(value, tuple):

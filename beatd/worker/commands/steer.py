@@ -19,7 +19,7 @@ from beatd.worker.revoked import stamps_of
 tell = EventLog(__name__)
 
 LARGEST_POOL = 10_000
-"""Runs at the same time that a command may ask for: more is a slip of a key."""
+"""The largest size of a pool that a command may ask for: more is a slip of a key."""
 
 
 def revoke(
@@ -195,7 +195,7 @@ def pool_restart(
         named = msgspec.convert(modules or [], list[str])
     except msgspec.ValidationError:
         raise ValueError(f"expected names of modules, got {modules!r}") from None
-    # That is what spawn is for: each start of its processes is one from nothing.
+    # With the start method `spawn` each new process loads its code anew.
     spawned = worker.settings.worker_pool_start_method == "spawn"
     if not worker.renewal.begin(named, fresh=bool(named or reload or spawned)):
         raise NotImplementedError("this pool has no processes that could be replaced")
@@ -210,7 +210,7 @@ def shutdown(worker: Controlled, /, **_: object) -> object:
 
 
 def _after(work: Callable[[], object], value: object) -> Later:
-    """Return a value once the work is done."""
+    """Return an answer that does the work first and then has this value."""
 
     def give() -> object:
         work()
@@ -220,7 +220,7 @@ def _after(work: Callable[[], object], value: object) -> Later:
 
 
 def _signal(name: object) -> int:
-    """Read a signal: a number, `KILL` or `SIGKILL`; none is SIGTERM."""
+    """Return the signal of a number, `KILL` or `SIGKILL`; SIGTERM if there is none."""
     if name is None or name == "":
         return signals.SIGTERM
     if isinstance(name, int):
