@@ -1,10 +1,10 @@
-"""Remote control: hears commands, has the worker obey them, and answers.
+"""Remote control: receives commands, has the worker execute them, and answers.
 
-    channel -> Pidbox -> inbox -> Worker -> Pidbox -> the asker's queue
+    channel -> Pidbox -> inbox -> Worker -> Pidbox -> the client's queue
 
-Two threads: one hears, one answers. Neither touches the worker: a command acts in the
-worker's own thread, and gives back what is to be answered, or what is to be done
-elsewhere because it takes time.
+Two threads: one receives, one answers. Neither touches the worker: a command is
+executed in the worker's own thread, and returns its answer, or a function (`Later`)
+that makes the answer in the answering thread because it takes time.
 """
 
 import fnmatch
@@ -34,38 +34,38 @@ from beatd.text import shown
 tell = EventLog(__name__)
 
 LONGEST_WAIT: Span = 5 * SECOND
-"""The thread that hears looks at least this often whether it is to stop."""
+"""The receiving thread looks at least this often whether it is to stop."""
 
 MINGLE: Span = SECOND
-"""How long other workers have to say which ids they know as revoked."""
+"""How long to wait for the revoked ids of other workers."""
 
 LONGEST_PATTERN = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What somebody wants of the worker."""
+    """A command that a client has sent to the worker."""
 
     method: str
     arguments: dict[str, Any]
     answer: Callable[[object], object]
-    """Called once with the value, an `error_of`, or something to do: Later."""
+    """To be called once: with a value, an `error_of` or a `Later`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """What gives a command's value and takes time: called in another thread."""
+    """A function that returns a command's value, slowly: called in another thread."""
 
     give: Callable[[], object]
 
 
 def error_of(error: BaseException) -> dict[str, str]:
-    """Give the answer that says what went wrong, as Celery says it."""
+    """Return the answer for an error, in Celery's form."""
     return {"error": repr_of(error)}
 
 
 class Pidbox:
-    """A worker's ear and mouth on the channel of remote control."""
+    """Receives the commands for one worker, and sends its answers."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Pidbox:
         self._deliver = deliver
         self._exchange = f"{settings.control_exchange}.pidbox"
         self._expires = settings.control_queue_expires
-        self._hearing: Subscription = broker.listen(
+        self._subscription: Subscription = broker.listen(
             Queue(
                 f"{node}.{self._exchange}", self._exchange, "fanout", "", self._expires
             )
@@ -90,29 +90,29 @@ class Pidbox:
         self.answering = BatchWorker(self._answer, BrokerUnavailable, away)
         self._tried = threading.Event()
         self._service = Service(
-            retried(self._step, BrokerUnavailable, away), self._hearing.interrupt
+            retried(self._step, BrokerUnavailable, away), self._subscription.interrupt
         )
 
     def start(self, on_crash: OnCrash) -> None:
-        """Begin to hear and to answer, in two threads.
+        """Begin to receive and to answer, in two threads.
 
-        Returns when it hears, or when the broker turned out to be away: nothing keeps a
-        command for a worker that says that it is ready and does not hear yet.
+        Returns when it is subscribed, or the broker turned out to be away: a worker
+        must not say that it is ready before, as nothing keeps commands for it.
         """
         self.answering.start("beatd-answers", on_crash)
         self._service.start("beatd-control", on_crash)
         self._tried.wait()
 
     def stop(self) -> None:
-        """Hear no more; what was answered goes out, if it can at once."""
+        """Stop receiving; send the answers that are left, if it can be done at once."""
         self._service.stop()
-        self._hearing.close()
+        self._subscription.close()
         self.answering.stop(SECOND)
 
     def turn(self, timeout: Span) -> None:
-        """Hear once, and hand on what is meant for this worker."""
-        for raw in self._hearing.wait(timeout):
-            self._hear(raw)
+        """Receive once, and deliver the commands that are for this worker."""
+        for raw in self._subscription.wait(timeout):
+            self._receive(raw)
 
     def ask_for_revoked(self, known: Sequence[str]) -> list[str]:
         """Ask all workers which ids they know as revoked, and tell them ours."""
@@ -136,15 +136,15 @@ class Pidbox:
 
     def _step(self) -> Span:
         try:
-            # The first turn only begins to hear.
+            # The first turn only subscribes.
             self.turn(LONGEST_WAIT if self._tried.is_set() else 0)
         finally:
             self._tried.set()
         return 0
 
-    # What is heard
+    # What is received
 
-    def _hear(self, raw: bytes) -> None:
+    def _receive(self, raw: bytes) -> None:
         try:
             notice = read_notice(raw)
             request = msgspec.convert(notice.body, _Request)
@@ -155,7 +155,7 @@ class Pidbox:
                 one_line(str(error)),
             )
             return
-        self._lamport.hear(notice.headers.get("clock"))
+        self._lamport.receive(notice.headers.get("clock"))
         if request.is_for(self._node):
             answer = partial(self._take_answer, request)
             self._deliver(Command(request.method, request.arguments, answer))
@@ -165,7 +165,7 @@ class Pidbox:
             notice = read_notice(raw)
         except MessageError:
             return []
-        self._lamport.hear(notice.headers.get("clock"))
+        self._lamport.receive(notice.headers.get("clock"))
         answers = notice.body.values() if isinstance(notice.body, dict) else []
         known = [one.get("revoked") for one in answers if isinstance(one, dict)]
         lists = [ids for ids in known if isinstance(ids, list)]
@@ -185,7 +185,7 @@ class Pidbox:
         if isinstance(value, Later):
             try:
                 value = value.give()
-            except Exception as error:  # of a backend, of a file: the asker may know
+            except Exception as error:  # of a backend or a file: the client gets it
                 tell.warning(
                     "control.failed",
                     "cannot do all of %s: %s",
@@ -224,7 +224,7 @@ class _Request(msgspec.Struct):
     reply_to: _ReplyTo | None = None
 
     def is_for(self, node: str) -> bool:
-        """Say whether a node of this name is to obey."""
+        """Return whether the command is for a node of this name."""
         if self.destination:
             return node in self.destination
         if not self.pattern or not self.matcher:
