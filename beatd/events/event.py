@@ -21,19 +21,19 @@ class EventFactory:
     """Makes the events of one process, and the messages that carry them."""
 
     node: str
-    """By which monitors know it: `celery@host`, or `gen<pid>@host` of no worker."""
+    """The name for monitors: `celery@host` of a worker, else `gen<pid>@host`."""
     settings: Settings
     lamport: LamportClock = field(default_factory=LamportClock)
     clock: Clock = field(default_factory=SystemClock)
     zone: tzinfo = field(default_factory=machine_zone)
     """The zone of this machine, whatever the settings say.
 
-    Monitors take the times of workers whose zone is another than theirs for shifted,
-    and would count a worker as dead.
+    Monitors misread the times of a worker in another zone than theirs, and would count
+    it as dead.
     """
 
     def event(self, kind: str, fields: dict[str, object]) -> dict[str, Any]:
-        """Return an event of this kind, `task-started`, that happens now."""
+        """Return an event of this kind (`task-started`, say) that happens now."""
         now = self.clock.now()
         return {
             "hostname": self.node,

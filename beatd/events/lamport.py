@@ -1,13 +1,13 @@
-"""A logical clock: what caused something has a smaller number than what it caused."""
+"""A logical clock: a cause always has a smaller number than its effect."""
 
 import threading
 
 LARGEST = 2**53
-"""Beyond it, not every reader of JSON tells two numbers apart."""
+"""Larger numbers are not exact for every reader of JSON."""
 
 
 class LamportClock:
-    """Counts events of this process, and never falls behind those it hears of."""
+    """Numbers the events of this process above all numbers that it has received."""
 
     def __init__(self) -> None:
         self._value = 0
@@ -15,17 +15,17 @@ class LamportClock:
 
     @property
     def value(self) -> int:
-        """Give the number of the last event."""
+        """The number of the last event."""
         return self._value
 
     def forward(self) -> int:
-        """Number one more event."""
+        """Return the number of a new event."""
         with self._lock:
             self._value += 1
             return self._value
 
-    def hear(self, other: object) -> None:
-        """Take note of a number that came with a message, if it is one."""
+    def receive(self, other: object) -> None:
+        """Go beyond a number that came with a message; ignore anything else."""
         if isinstance(other, int) and 0 < other < LARGEST:
             with self._lock:
                 self._value = max(self._value, other) + 1

@@ -1,6 +1,6 @@
-"""Sends what monitors are to hear, in batches; never in the way of work.
+"""Sends events to monitors in batches, without holding up the work.
 
-What cannot be sent in time is dropped and counted.
+Events that cannot be sent in time are dropped and counted.
 """
 
 import threading
@@ -14,13 +14,13 @@ from beatd.instant import SECOND, Span
 T = TypeVar("T")
 
 MOST = 10_000
-"""Items that wait to be sent; more are dropped."""
+"""How many items may wait to be sent; more are dropped."""
 
 
 class EventSender(Generic[T]):
-    """Hands what is put in to `send`, in a thread of its own, as far as there is room.
+    """Hands items to `send` in a thread of its own; drops them if too many wait.
 
-    While the broker is away, which is said once, a batch waits and is sent again.
+    While the broker is away, which is logged once, a batch is tried again and again.
     """
 
     def __init__(self, send: Callable[[Sequence[T]], None], linger: Span = 0) -> None:
@@ -31,7 +31,7 @@ class EventSender(Generic[T]):
         self._lock = threading.Lock()
 
     def put(self, items: Sequence[T]) -> None:
-        """Have these sent, some time soon; those that find no room are dropped."""
+        """Have these sent soon; those for which there is no room are dropped."""
         with self._lock:
             room = max(MOST - self._batches.waiting, 0)
             for item in items[:room]:
@@ -53,9 +53,9 @@ class EventSender(Generic[T]):
         self._batches.stop(SECOND)
 
     def turn(self) -> bool:
-        """Send what lies ready, here and now; say whether there was anything.
+        """Send what lies ready in this thread; return whether there was anything.
 
-        Raises BrokerUnavailable; what was to be sent is tried again the next time.
+        Raises BrokerUnavailable; the same is sent again the next time.
         """
         found = False
         while self._batches.turn():

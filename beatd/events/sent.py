@@ -1,7 +1,7 @@
-"""`task-sent`: what monitors hear of a call when it is sent, and by whom.
+"""`task-sent`: the event by which monitors know of a call that is sent.
 
-A client and a run send it in one step with the call. What the scheduler emits is told
-afterwards, from a thread of its own: emission waits for no monitor.
+A client or a run sends the event in one step with the call. The scheduler sends it
+after the emission, in a thread of its own: emission waits for no monitor.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,13 +22,13 @@ from beatd.routing import Route
 tell = EventLog(__name__)
 
 OURS = Limits(content_types(["json", "yaml", "msgpack", "pickle"]))
-"""We made these messages ourselves."""
+"""All serializers are read: the messages are beatd's own."""
 
 
 def sent_with_events(
     factory: EventFactory, sends: Sequence[Outgoing]
 ) -> list[Outgoing]:
-    """Return these messages, and one that tells of each."""
+    """Return these messages, and a `task-sent` event for each."""
     told = _events(factory, sends)
     return [*sends, *(factory.message("task.sent", event) for event in told)]
 
@@ -36,12 +36,12 @@ def sent_with_events(
 def _events(
     factory: EventFactory, sends: Sequence[Outgoing | Emission]
 ) -> Iterator[dict[str, Any]]:
-    """Tell of each; of a message that cannot be read here no monitor hears."""
+    """Yield the event of each message; a message that cannot be read has none."""
     for one in sends:
         try:
             yield _event(factory, one)
         except MessageError as error:
-            words = "monitors do not hear of a call that is sent: %s"
+            words = "monitors are not told of a call that is sent: %s"
             tell.warning("events.dropped", words, error)
 
 
@@ -79,14 +79,14 @@ def _queue(route: Route | None) -> str | None:
 
 @dataclass
 class TaskSentEvents:
-    """Tells monitors what was emitted, in batches; never in the way of the loop."""
+    """Tells monitors what was emitted, in batches, without holding up the loop."""
 
     broker: Sender
     factory: EventFactory
     _sender: EventSender[Emission] = field(init=False)
     _thread_is_there: bool = field(default=False, init=False)
     _is_mute: bool = field(default=False, init=False)
-    """There is no thread any more that would send what is put in."""
+    """Whether the thread has crashed: nothing is sent any more."""
     _full: Outage = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ class TaskSentEvents:
         self._full = Outage("monitors do not know all", "events.dropped")
 
     def emitted(self, emissions: Sequence[Emission]) -> None:
-        """Take note of what was put on queues."""
+        """Have the events sent of what was put on queues."""
         if self._is_mute:
             return
         self._sender.put(emissions)
@@ -103,7 +103,7 @@ class TaskSentEvents:
         elif emissions:
             self._full.end()
         if not self._thread_is_there:
-            # Not before: a worker's pool forks in the process of its scheduler.
+            # Not earlier: a worker's pool may still fork in this process.
             self._start()
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ class TaskSentEvents:
         self._sender.stop()
 
     def turn(self) -> bool:
-        """Send what lies ready, here and now; say whether there was anything."""
+        """Send what lies ready in this thread; return whether there was anything."""
         return self._sender.turn()
 
     def _start(self) -> None:
@@ -124,7 +124,7 @@ class TaskSentEvents:
 
     def _crashed(self, error: BaseException) -> None:
         self._is_mute = True
-        self._sender = EventSender(self._send)  # without what waits for nobody
+        self._sender = EventSender(self._send)  # drops what waits
         tell.error("events", "events are sent no more", exc_info=error)
 
     def _send(self, batch: Sequence[Emission]) -> None:

@@ -11,7 +11,7 @@ from beatd.clock import set_local_time
 
 @cache
 def machine_zone() -> tzinfo:
-    """Give the machine's own zone, whatever `local_time` made of it."""
+    """Return the machine's own zone, even after `local_time` has set another."""
     name = os.environ.get("TZ", "").removeprefix(":")
     try:
         if name:
@@ -27,5 +27,5 @@ def local_time(zone: str) -> None:
 
     Called before any thread is started and before the pool forks.
     """
-    machine_zone()  # while the environment still says it
+    machine_zone()  # cached while the environment still has it
     set_local_time(zone)
