@@ -1,4 +1,4 @@
-"""Where jobs run: `create` is the only place that knows all pools."""
+"""Pools, in which jobs run: `create` is the only place that knows them all."""
 
 from collections.abc import Callable
 

@@ -27,7 +27,7 @@ tell = EventLog(__name__)
 T = TypeVar("T")
 
 GRACE = 5.0
-"""Seconds that what is left on the loop may take to end when it is cancelled."""
+"""Seconds that tasks left on the loop may take to end when they are cancelled."""
 
 
 class Asyncio:
@@ -35,11 +35,11 @@ class Asyncio:
 
     A coroutine's job runs on the loop, a plain function's in a thread for the time of
     its run. A job past its time limit ends in TimedOut, gives up its place and is
-    cancelled; what it does about that is dropped, and a plain function runs on until
-    it comes to an end by itself. `kill` does the same to all jobs.
+    cancelled; what it then returns or raises is dropped. A plain function runs on until
+    it ends by itself. `kill` does the same to all jobs.
 
-    Nothing can take the loop from a coroutine that does not let go of it: such a one
-    holds up all others, and their limits.
+    A coroutine that never awaits anything holds up all others, and their limits:
+    nothing can take the loop from it.
 
     Invariant: each job whose end has not been told is in `_waiting`, or in `_running`,
     or on its way to the loop.
@@ -56,7 +56,7 @@ class Asyncio:
         self.size = size
         self._runner = runner
         self._initialise = initialise
-        self._open = PendingJobs(on_event)
+        self._pending = PendingJobs(on_event)
         self._waiting: deque[Job] = deque()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._task_threads = _TaskThreads()
@@ -75,7 +75,7 @@ class Asyncio:
         self._thread.start()
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        self._open.add(jobs)
+        self._pending.add(jobs)
         self._do(lambda: self._waiting.extend(jobs))
 
     def recall(self) -> None:
@@ -93,7 +93,7 @@ class Asyncio:
         self._thread.join()
 
     def kill(self) -> None:
-        self._open.lose_all("the pool was stopped")
+        self._pending.lose_all("the pool was stopped")
         self._do(self._end_now)
         self._thread.join(GRACE)  # a coroutine that holds the loop is left behind
 
@@ -117,7 +117,7 @@ class Asyncio:
         self._loop.close()
 
     def _outlast(self, work: Callable[[], None]) -> None:
-        """Do this part of the loop's work, whatever tasks have left on the loop."""
+        """Do this part of the loop's work; survive what tasks have left on the loop."""
         try:
             work()
         except BaseException as error:  # SystemExit comes out of the loop
@@ -151,15 +151,15 @@ class Asyncio:
         self._running.clear()
 
     async def _run(self, job: Job) -> None:
-        if self._open.begin(job):
+        if self._pending.begin(job):
             limit = job.time_limit
             timer = self._loop.call_later(limit, self._end_late, job) if limit else None
             try:
                 report = await self._runner.run(job, self._in_thread)
             except BaseException as error:
-                self._open.end(lost_by(job, error))
+                self._pending.end(lost_by(job, error))
             else:
-                self._open.end(Finished(job.token, report))
+                self._pending.end(Finished(job.token, report))
             if timer:
                 timer.cancel()
         self._running.pop(job.token, None)
@@ -167,7 +167,7 @@ class Asyncio:
 
     def _end_late(self, job: Job) -> None:
         assert job.time_limit is not None
-        if self._open.end(TimedOut(job.token, job.time_limit)):
+        if self._pending.end(TimedOut(job.token, job.time_limit)):
             self._running.pop(job.token).cancel()
             self._fill()
 
@@ -187,10 +187,10 @@ class Asyncio:
 
 
 class _TaskThreads:
-    """As many threads as are needed at the same time, kept for what comes next.
+    """As many threads as are needed at the same time, kept for later work.
 
-    They are daemons: one that never comes to an end takes no place from the others, and
-    does not hold up the process's end, as it would in an executor of the library's.
+    They are daemons: unlike those of a ThreadPoolExecutor, a thread that never ends
+    takes no place from the others, and does not hold up the end of the process.
     """
 
     def __init__(self) -> None:

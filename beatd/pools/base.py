@@ -1,4 +1,4 @@
-"""What a pool promises: one outcome for each job, and to stop in time."""
+"""The port of a pool: it promises one outcome for each job, and to stop in time."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One delivery to run: bytes in, so that it can go to another process as it is."""
+    """One delivery to run; undecoded, so that it can go to another process as it is."""
 
     token: str
-    """The delivery's token; names the job in its outcome."""
+    """The delivery's token, by which outcomes name the job."""
     message: bytes
     deliveries: int
     time_limit: float | None
@@ -47,7 +47,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The run has begun in process `pid`; comes before the other outcomes."""
+    """The run has begun in process `pid`; comes before the outcome."""
 
     token: str
     pid: int
@@ -55,7 +55,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """These jobs, in their order, have not begun, and the pool does not have them."""
+    """The pool gives back these jobs, in their order: they have not begun."""
 
     tokens: Sequence[str]
 
@@ -63,18 +63,18 @@ class Returned:
 PoolEvent: TypeAlias = Started | Finished | TimedOut | Lost | Returned
 
 Runner: TypeAlias = Callable[[Job], bytes]
-"""Runs one job where the pool wants it run, and never raises: runs/execute.py.
+"""Runs one job in the process and thread that the pool chooses; never raises.
 
-It wraps the task's own code, and only that, in `soft_limit(job.soft_time_limit)` of
-pools/limits.py, so that the exception cannot hit the bookkeeping around it.
+The runner (runs/execute.py) wraps only the task's own code in `soft_limit` of
+pools/limits.py, so that its exception cannot hit the bookkeeping around that code.
 """
 
 
 class InThread(Protocol):
-    """Runs a function that may block in a thread, while the event loop goes on."""
+    """Runs a function in a thread: it may block while the event loop goes on."""
 
     def __call__(self, function: Callable[[], T], /) -> Awaitable[T]:
-        """Return what the function does; raise what it raises, but no StopIteration."""
+        """Return or raise what the function does; it must not raise StopIteration."""
         ...
 
 
@@ -96,9 +96,9 @@ class AsyncRunner(Protocol):
 class Pool(Protocol):
     """Runs jobs.
 
-    A pool is made of a runner, `on_event`, which it calls from any thread and which
-    only takes note (puts the event into an inbox), and keywords: `size`, and
-    `initialise`, called before the first job wherever jobs run.
+    A pool is made of a runner, of `on_event`, which it calls from any thread and which
+    only puts the event into an inbox, and of keywords: `size`, and `initialise`, called
+    before the first job in each process in which jobs run.
     """
 
     @property
@@ -108,7 +108,7 @@ class Pool(Protocol):
 
     @property
     def demand(self) -> int:
-        """How many jobs the pool is best given: those that run now, or may soon."""
+        """How many jobs the pool should be given: those that run now, or may soon."""
         ...
 
     def start(self) -> None:
@@ -118,20 +118,19 @@ class Pool(Protocol):
     def submit(self, jobs: Sequence[Job]) -> None:
         """Take these jobs; each ends in one Finished, TimedOut or Lost, or is Returned.
 
-        A job is returned when it would wait here for others that take their time.
+        A job is returned if it would wait here behind others that take long.
         """
         ...
 
     def recall(self) -> None:
-        """Have the jobs returned that have not begun and wait for others."""
+        """Have the jobs returned that wait behind others."""
         ...
 
     def resize(self, size: int) -> None:
-        """Run this many jobs at the same time from now on, one at least.
+        """Run this many jobs at the same time from now on, at least one.
 
-        New places are there at once. Of too many, those that are idle go first, and
-        the others when their job has ended: no job is lost. `size` says what
-        came of it: a pool that cannot change keeps its own.
+        New places are there at once. Surplus places go when they are idle: no job is
+        lost. A pool that cannot change its size keeps it, as `size` shows.
         """
         ...
 
@@ -140,11 +139,11 @@ class Pool(Protocol):
         ...
 
     def stop(self) -> None:
-        """Let the jobs that run end, then let go of everything; returns when done."""
+        """Wait until the running jobs have ended, then release everything."""
         ...
 
     def kill(self) -> None:
-        """End at once; jobs that run end in Lost where the pool can end them."""
+        """End at once; running jobs end in Lost where the pool can end them."""
         ...
 
 
@@ -155,23 +154,24 @@ class ProcessPool(Pool, Protocol):
     def terminate(self, token: str, number: int) -> None:
         """Send a signal to the process of this job, and of this job alone.
 
-        The job ends in Lost, unless its code goes on or has just come to its end.
-        SIGTERM and what else whole groups are sent, and processes outlive, is SIGKILL.
+        The job ends in Lost, unless its code survives the signal or has just ended.
+        SIGTERM, SIGINT and SIGHUP are sent as SIGKILL: processes of a pool outlive
+        them, as these signals are often sent to the whole process group.
         """
         ...
 
     def renew(self, *, fresh: bool) -> bool:
-        """Have processes that know nothing of earlier jobs run all that follow.
+        """Have new processes run all jobs that have not begun; let the others end.
 
-        What runs goes on to its end. `fresh`: they have the code as it is now, and are
-        there when it is loaded; if it cannot be loaded all stays as it is, and the log
-        says so. False where no process can load the code anew: nothing was done.
+        `fresh`: the new processes load the code as it is now, and take over when it is
+        loaded; if it cannot be loaded all stays as it is, and the log says so. Return
+        False, having done nothing, if this pool cannot load code anew.
         """
         ...
 
 
 def run(runner: Runner, job: Job) -> Finished | Lost:
-    """Run one job here; a runner that breaks its promise costs this job only."""
+    """Run one job in this thread; if the runner raises, only this job is lost."""
     try:
         return Finished(job.token, runner(job))
     except BaseException as error:
@@ -179,5 +179,5 @@ def run(runner: Runner, job: Job) -> Finished | Lost:
 
 
 def lost_by(job: Job, error: BaseException) -> Lost:
-    """Return the end of a job whose runner broke its promise."""
+    """Return the outcome of a job whose runner raised, which it should not."""
     return Lost(job.token, f"the runner raised {error!r}")

@@ -38,7 +38,7 @@ class Green:
         self._runner = runner
         self._greenlets = greenlets
         self._initialise = initialise
-        self._open = PendingJobs(on_event)
+        self._pending = PendingJobs(on_event)
         self._waiting: deque[Job] = deque()
         self._running: dict[str, Any] = {}
         self._one_ended = threading.Condition()
@@ -52,7 +52,7 @@ class Green:
             self._initialise()
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        self._open.add(jobs)
+        self._pending.add(jobs)
         self._waiting.extend(jobs)
         self._fill()
 
@@ -72,7 +72,7 @@ class Green:
 
     def kill(self) -> None:
         self._waiting.clear()
-        self._open.lose_all("the pool was stopped")
+        self._pending.lose_all("the pool was stopped")
         running, self._running = self._running, {}
         for greenlet in running.values():
             self._greenlets.kill(greenlet)
@@ -86,15 +86,15 @@ class Green:
             self._running[job.token] = self._greenlets.spawn(run_it)
 
     def _run(self, job: Job) -> None:
-        if self._open.begin(job):
+        if self._pending.begin(job):
             with time_limit(job.time_limit, partial(self._end_late, job)):
                 outcome = run(self._runner, job)
-            self._open.end(outcome)
+            self._pending.end(outcome)
         self._leave(job)
 
     def _end_late(self, job: Job) -> None:
         assert job.time_limit is not None
-        if self._open.end(TimedOut(job.token, job.time_limit)):
+        if self._pending.end(TimedOut(job.token, job.time_limit)):
             greenlet = self._running[job.token]
             self._leave(job)
             self._greenlets.kill(greenlet)

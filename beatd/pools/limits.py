@@ -1,10 +1,10 @@
 """Time limits: what is done about code that runs too long.
 
-The soft one raises SoftTimeLimitExceeded inside of it. In a process's main thread a
-timer's signal does so, even out of a system call. In any other thread Python can only
-leave the exception for the thread to find before its next instruction of Python: a
-thread that waits inside C code finds it when it comes back. A greenlet and a coroutine
-find it where they let go of their thread, and only there.
+The soft limit raises SoftTimeLimitExceeded inside the code. In the main thread of a
+process a timer's signal does so, even out of a system call. In any other thread Python
+can only leave the exception there, and the thread raises it before its next Python
+instruction: a thread that waits inside C code raises it when it comes back. In a
+greenlet and in a coroutine it is raised where they wait, and only there.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ def _by_signal(seconds: float, error: type[BaseException]) -> Iterator[None]:
 
     def ring(number: int, frame: FrameType | None) -> None:
         nonlocal inside
-        # A signal that was on its way when the block ended hits nobody.
+        # A signal that was on its way when the block ended does nothing.
         if inside:
             inside = False
             raise error
@@ -102,7 +102,7 @@ def _by_thread(seconds: float, error: type[BaseException]) -> Iterator[None]:
     timer.start()
     try:
         with lock:
-            # Not before: the exception would strike amid the timer's own start.
+            # Not earlier: the exception would be raised amid the start of the timer.
             inside = True
             if due:
                 strike()
@@ -116,22 +116,22 @@ def _by_thread(seconds: float, error: type[BaseException]) -> Iterator[None]:
 
 
 def _leave(kind: type[BaseException], thread: int) -> None:
-    """Leave an exception for a thread, in the place of one that it has not found."""
+    """Leave an exception for a thread; it replaces one that was not raised yet."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread), ctypes.py_object(kind)
     )
 
 
 class _Found(BaseException):
-    """The exception that a thread leaves for itself."""
+    """The exception that a thread leaves for itself, and then catches."""
 
 
 def _take_back() -> None:
     """Make sure that no exception is left for this thread.
 
-    Another one is put in its place and found at once. To clear the place would not do:
-    the interpreter (CPython 3.11, ceval.c) goes on looking until a thread finds one,
-    at every call and jump, and under a profiler it never gets beyond the first.
+    The exception is replaced by another one, which is raised at once and caught. Just
+    to remove it would not do: the interpreter (CPython 3.11, ceval.c) goes on looking
+    for one at every call and jump, and under a profiler never gets beyond the first.
     """
     with suppress(_Found):
         _leave(_Found, threading.get_ident())
@@ -168,19 +168,19 @@ class Interruptible(Coroutine[Any, Any, T]):
         self._instead: BaseException | None = None
 
     def interrupt(self, task: asyncio.Task[Any], error: BaseException) -> None:
-        """Raise `error` in the coroutine, which waits as (a part of) this task."""
+        """Raise `error` in the coroutine, which this task runs or awaits."""
         self._task, self._instead = task, error
         task.cancel()
 
     def send(self, value: Any) -> Any:
-        if self._instead:  # what it waited for was cancelled, and did not end of it
+        if self._instead:  # what it awaited was cancelled, and returned all the same
             return self.throw(asyncio.CancelledError)
         return self._inner.send(value)
 
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
         error, self._instead = self._instead, None
         if error and self._task:
-            self._task.uncancel()  # for those inside who look whether they are
+            self._task.uncancel()  # for code inside that asks whether it is cancelled
         return self._inner.throw(error or value or kind)
 
     def close(self) -> None:

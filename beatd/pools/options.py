@@ -1,4 +1,4 @@
-"""What a pool is made with, besides the runner and who hears of its events."""
+"""The options of a pool: all it is made with but the runner and `on_event`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,27 +8,27 @@ from beatd.pools.prefork.forkserver import Starter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOptions:
-    """What may be asked of any pool; a pool leaves out what it cannot do.
+    """The options of any pool; a pool ignores those that it cannot fulfil.
 
-    Those below `initialise` are for pools whose jobs have processes of their own.
+    Options below `initialise` are for pools whose jobs have processes of their own.
     """
 
     size: int
     """How many jobs run at the same time."""
     initialise: Callable[[], object] | None = None
-    """Called before the first job wherever jobs run."""
+    """Called before the first job in each process in which jobs run."""
     max_tasks_per_child: int | None = None
     max_memory_per_child: int | None = None
-    """In KiB, looked at after each job."""
+    """In KiB; checked after each job."""
     alive_timeout: float | None = None
-    """A child that is not ready so many seconds after it was asked for, what
-    `initialise` takes included, is killed, and another takes its place."""
+    """Seconds that the start of a child may take, with `initialise`. A child that is
+    not ready then is killed and replaced."""
     spawn: Starter | None = None
     """Starts a fork server that is a new interpreter."""
     fork: bool = True
-    """Whether the first fork server is a copy of this process all the same."""
+    """Whether the first fork server is a copy of this process, even with `spawn`."""
     on_renewed: Callable[[bytes], object] = lambda about: None
-    """Told what a new interpreter says of its code, before its children run any job.
-    Called in the pool's thread: it only takes note."""
+    """Called with what a new interpreter tells of its code, before its children run any
+    job; in the pool's thread, so it must not take long."""
     on_crash: Callable[[BaseException], object] | None = None
-    """Told of an end of the pool that nobody foresaw; it only takes note."""
+    """Called, in the pool's thread, when the pool ends by an unforeseen error."""

@@ -1,4 +1,4 @@
-"""Each job has one end, whether the job itself, its time limit or the pool tells it."""
+"""Jobs that have not ended yet: each gets one outcome, whatever else happens."""
 
 import os
 import threading
@@ -8,9 +8,10 @@ from beatd.pools.base import Finished, Job, Lost, PoolEvent, Started, TimedOut
 
 
 class PendingJobs:
-    """The jobs of a pool whose end has not been told yet; the first to tell it counts.
+    """The jobs of a pool that have no outcome yet; only the first outcome counts.
 
-    Invariant: of each job that was added `on_event` hears one end, and no start after.
+    Invariant: for each job that was added `on_event` is called with one outcome, and
+    not with Started after that.
     """
 
     def __init__(self, on_event: Callable[[PoolEvent], object]) -> None:
@@ -19,12 +20,12 @@ class PendingJobs:
         self._lock = threading.Lock()
 
     def add(self, jobs: Iterable[Job]) -> None:
-        """Take note of these jobs."""
+        """Add these jobs."""
         with self._lock:
             self._tokens.update(job.token for job in jobs)
 
     def begin(self, job: Job) -> bool:
-        """Tell that a job begins; return False if it has ended before it began."""
+        """Report that a job begins; return False if it has an outcome already."""
         with self._lock:
             if job.token not in self._tokens:
                 return False
@@ -32,7 +33,7 @@ class PendingJobs:
         return True
 
     def end(self, outcome: Finished | TimedOut | Lost) -> bool:
-        """Tell how a job ended; return False if that was told already."""
+        """Report the outcome of a job; return False if it has one already."""
         with self._lock:
             if outcome.token not in self._tokens:
                 return False
@@ -41,6 +42,6 @@ class PendingJobs:
         return True
 
     def lose_all(self, reason: str) -> None:
-        """Tell of every job that it is lost."""
+        """Report every job as lost."""
         for token in list(self._tokens):
             self.end(Lost(token, reason))

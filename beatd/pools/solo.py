@@ -9,9 +9,9 @@ from beatd.pools.base import Job, PoolEvent, Runner, Started, run
 class Solo:
     """The shortest pool, for debugging and for one task at a time.
 
-    `submit` returns when the jobs have ended. Nothing is left to end a job by force, so
-    the time limit has no effect, nor has `kill` while a job runs; the soft time limit
-    holds.
+    `submit` returns when the jobs have ended. No other thread could end a job by force,
+    so the time limit has no effect, nor has `kill` while a job runs; the soft time
+    limit has.
     """
 
     size = 1

@@ -15,8 +15,8 @@ class Threads:
     """`size` threads that take jobs from one queue.
 
     Python cannot end a thread. A job past its time limit ends in TimedOut and another
-    thread takes its place, but its code runs on until it comes to an end by itself;
-    what it then returns is dropped. `kill` leaves behind what runs in the same way.
+    thread takes its place, but its code runs on until it ends by itself; what it then
+    returns is dropped. `kill` leaves running jobs behind in the same way.
 
     Invariant: `_serving` threads take jobs from the queue, or are about to; each None
     in the queue lets one of them go.
@@ -34,7 +34,7 @@ class Threads:
         self._runner = runner
         self._initialise = initialise
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
-        self._open = PendingJobs(on_event)
+        self._pending = PendingJobs(on_event)
         self._serving = 0
         self._one_left = threading.Condition()
 
@@ -48,7 +48,7 @@ class Threads:
         self._hire(self.size)
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        self._open.add(jobs)
+        self._pending.add(jobs)
         for job in jobs:
             self._queue.put(job)
 
@@ -70,7 +70,7 @@ class Threads:
             self._one_left.wait_for(lambda: not self._serving)
 
     def kill(self) -> None:
-        self._open.lose_all("the pool was stopped and left its thread behind")
+        self._pending.lose_all("the pool was stopped and left its thread behind")
         self._let_go(self._serving)
 
     def _hire(self, number: int) -> None:
@@ -90,12 +90,12 @@ class Threads:
 
     def _work(self) -> None:
         while job := self._queue.get():
-            if not self._open.begin(job):
+            if not self._pending.begin(job):
                 continue
             with time_limit(job.time_limit, partial(self._give_up, job)):
                 outcome = run(self._runner, job)
-            if not self._open.end(outcome):
-                # Somebody else told how it ended: this thread has been given up.
+            if not self._pending.end(outcome):
+                # The job has an outcome already: this thread has been given up.
                 return
         with self._one_left:
             self._serving -= 1
@@ -103,5 +103,5 @@ class Threads:
 
     def _give_up(self, job: Job) -> None:
         assert job.time_limit is not None
-        if self._open.end(TimedOut(job.token, job.time_limit)):
-            self._start_thread()  # which takes the place of the one that goes on
+        if self._pending.end(TimedOut(job.token, job.time_limit)):
+            self._start_thread()  # in the place of the one that goes on

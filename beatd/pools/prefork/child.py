@@ -1,4 +1,4 @@
-"""What runs in a child of the prefork pool."""
+"""The code that runs in a child of the prefork pool."""
 
 import os
 import resource
@@ -37,7 +37,7 @@ class ChildMain:
         self._leaving = False
 
     def run(self, channel: socket.socket, claims: int) -> None:
-        """Run jobs until the channel ends, or this child has reached a bound."""
+        """Run jobs until the channel ends, or this child has reached a maximum."""
         if self._initialise:
             self._initialise()
         self._pid = os.getpid()
@@ -55,19 +55,19 @@ class ChildMain:
     def _run_chunk(
         self, jobs: Sequence[Job], channel: socket.socket, claims: int
     ) -> None:
-        """Run these jobs, as long as the pool does not take back what is left."""
+        """Run these jobs, until the pool takes back the rest."""
         last = len(jobs) - 1
         for place, job in enumerate(jobs):
             report = self._runner(job)
             if os.getpid() != self._pid:
-                # The task forked, and its copy came back here as well: it is no child
-                # of the pool, and has nothing to say.
+                # The task forked, and its copy came back here as well. The copy is no
+                # child of the pool, and must not send anything.
                 self._leaving = True
                 return
             self._tasks += 1
             self._leaving = self._has_had_enough()
-            # Claimed before the end of this one is told, so that the pool knows of
-            # each job that begins before it can.
+            # The next job is claimed before the end of this one is sent: so the pool
+            # knows of each job before it begins.
             goes_on = place < last and not self._leaving and claim(claims)
             finished = Finished(job.token, report)
             channel.sendall(pack(JobEnded(finished, self._leaving, goes_on)))
@@ -81,10 +81,10 @@ class ChildMain:
 
 
 def resident() -> int:
-    """Return the KiB that this process has in memory, or where unknown had at most."""
+    """Return the KiB that this process has in memory; if unknown, the most it had."""
     statm = Path("/proc/self/statm")
     if statm.exists():
         pages = int(statm.read_text().split()[1])
         return pages * resource.getpagesize() // 1024
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most // 1024 if sys.platform == "darwin" else most  # there it is in bytes
+    return most // 1024 if sys.platform == "darwin" else most  # macOS: in bytes

@@ -13,8 +13,8 @@
     any but LEAVING     -- kill ---->  KILLED
     any but LEAVING     -- expire -->  OVERDUE, which stays that when it is killed, too
 
-A change for which a state has no arrow leaves the state as it is: what a child says may
-cross what is done to it. A child that has ended has no state: the pool reaps it.
+A change without an arrow leaves the state as it is: a message of the child may come
+while the pool kills it. A child that has ended has no state: the pool reaps it.
 """
 
 from enum import Enum, auto
@@ -23,19 +23,19 @@ from enum import Enum, auto
 class ChildState(Enum):
     """What the pool can expect of a child.
 
-    Invariant: a child that is IDLE has no job, and one that is BUSY has one at least.
+    Invariant: an IDLE child has no job, a BUSY child has at least one.
     """
 
     STARTING = auto()
-    """The child has not said yet that it is ready."""
+    """The child has not reported that it is ready."""
     IDLE = auto()
     """The child waits for jobs."""
     BUSY = auto()
     """The child runs the first job of its chunk."""
     RETIRING = auto()
-    """The child gets no more jobs. Ready and without any, it is asked to leave."""
+    """The child gets no more jobs. When it has none, it is asked to leave."""
     LEAVING = auto()
-    """The child ends by itself: it said so, or was asked to. Too slow, it is killed."""
+    """The child ends by itself, as it reported or was asked to; killed if too slow."""
     OVERDUE = auto()
     """The child is being killed because of its deadline."""
     KILLED = auto()
@@ -48,7 +48,7 @@ class ChildState(Enum):
 
     @property
     def dies(self) -> bool:
-        """Whether the child is being killed, and that was not to be expected."""
+        """Whether the child is being killed without having been about to leave."""
         return self in _DYING
 
 
@@ -56,15 +56,15 @@ class Change(Enum):
     """What happens to a child."""
 
     READY = auto()
-    """The child said that it is ready."""
+    """The child reported that it is ready."""
     JOBS = auto()
     """The child was given jobs."""
     DONE = auto()
     """The last job of its chunk has ended."""
     RETIRE = auto()
-    """The child shall get no more jobs."""
+    """The child is to get no more jobs."""
     LEAVE = auto()
-    """The child said that it leaves, or was asked to."""
+    """The child reported that it leaves, or was asked to leave."""
     EXPIRE = auto()
     """The deadline of the child has passed."""
     KILL = auto()
@@ -88,7 +88,7 @@ def after(state: ChildState, change: Change) -> ChildState:
             return ChildState.RETIRING
         case Change.LEAVE:
             return ChildState.LEAVING
-        # The end of a child that leaves is as it should be, even if it is hurried.
+        # A child that leaves ends as it should, even if it has to be killed for that.
         case Change.EXPIRE if state is not ChildState.LEAVING:
             return ChildState.OVERDUE
         case Change.KILL if state.stays or state is ChildState.RETIRING:

@@ -23,7 +23,7 @@ from beatd.pools.prefork.frames import (
 )
 
 QUICK: Span = 5
-"""No job waits in a child for longer than this behind another."""
+"""A job waits no longer than this in a child behind another job."""
 
 MOST_JOBS = 32
 """How many jobs go to a child in one chunk at most."""
@@ -32,7 +32,7 @@ _words = msgspec.msgpack.Decoder(Ready | JobEnded)
 
 
 class ChannelEnded(Exception):
-    """A child says nothing any more: it is dead, or closed its end of the channel."""
+    """A child sends nothing any more: it is dead, or closed its end of the channel."""
 
 
 @dataclass(eq=False)
@@ -46,18 +46,18 @@ class Child:
     claims: Claims
     state: ChildState = ChildState.STARTING
     pid: int = 0
-    """0 until the child says that it is ready."""
+    """0 until the child is ready."""
     jobs: deque[Job] = field(default_factory=deque)
     """The chunk of the child: the first job runs, the others may be taken back."""
     began: Span = 0
     """When the first job began."""
     pace: int = 1
-    """How many jobs the child is given at a time: more while they are quick."""
+    """How many jobs the child is given at once: more while its jobs are quick."""
     deadline: Span | None = None
-    """When the child will be killed: its start, job or leaving takes too long then."""
+    """When the child will be killed, as its start, job or leaving takes too long."""
     fault: str = ""
-    """Why the child had to be killed, when that says more than its wait status. A child
-    with a fault is not listened to."""
+    """Why the child had to be killed, if its wait status does not tell. Nothing more is
+    read from a child with a fault."""
     _frames: Frames = field(default_factory=Frames)
     _unsent: bytearray = field(default_factory=bytearray)
 
@@ -67,7 +67,7 @@ class Child:
 
     @property
     def slow_from(self) -> Span | None:
-        """When the first job will have run for too long to have others wait for it."""
+        """When the first job will have run too long for others to wait behind it."""
         hopeful = bool(self.jobs) and (self.pace > 1 or len(self.jobs) > 1)
         hopeful = hopeful and not self.state.dies
         return self.began + QUICK if hopeful else None
@@ -110,12 +110,12 @@ class Child:
             del self._unsent[: self.channel.send(self._unsent)]
         except BlockingIOError:
             pass
-        except OSError:  # it is dead, and its end about to be told
+        except OSError:  # it is dead, as the fork server is about to report
             self._unsent.clear()
         return bool(self._unsent)
 
     def receive(self) -> Iterator[Ready | JobEnded]:
-        """Yield what the child has said, as much as one read brings.
+        """Yield the frames of the child, as many as one read brings.
 
         Raises BlockingIOError if nothing came, ChannelEnded if nothing will come any
         more, and BrokenFrame.
@@ -134,7 +134,7 @@ class Child:
             yield words
 
     def close(self) -> None:
-        """Let go of the channel and the claims."""
+        """Close the channel and the claims."""
         self.channel.close()
         self.claims.close()
 
@@ -144,7 +144,7 @@ class Children:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        """How many children there shall be. Other threads set it."""
+        """How many children there are to be. Other threads set it."""
         self._by_number: dict[int, Child] = {}
 
     def __iter__(self) -> Iterator[Child]:
@@ -162,12 +162,12 @@ class Children:
         self._by_number[child.number] = child
 
     def remove(self, number: int) -> Child:
-        """Take out the child of this number, and return it."""
+        """Remove and return the child of this number."""
         return self._by_number.pop(number)
 
     @property
     def staying(self) -> int:
-        """How many children there are that may get jobs."""
+        """How many children may get jobs."""
         return sum(child.state.stays for child in self)
 
     @property
@@ -177,12 +177,13 @@ class Children:
 
     @property
     def demand(self) -> int:
-        """How many jobs the children are best given at a time."""
+        """How many jobs the children should be given together."""
         return max(self.size, sum(one.pace for one in self if one.state.stays))
 
     def free_place(self) -> int:
-        """Return the first place of the pool at which there is no child."""
-        # One that leaves has no job any more, or a last one: whoever counts on places
-        # (one device for each) would rather share one than see a number beyond them.
+        """Return the lowest number of a place that has no child."""
+        # The place of a child that leaves counts as free, though it may run a last job:
+        # tasks that use one device for each place would rather share one for a moment
+        # than meet a place for which there is no device.
         taken = {child.place for child in self if child.state.stays}
         return next(place for place in count(1) if place not in taken)

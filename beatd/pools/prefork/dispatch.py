@@ -1,4 +1,4 @@
-"""Which child runs which job: jobs are handed out in chunks, and taken back."""
+"""Decides which child runs which job: hands jobs out in chunks, takes them back."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -10,17 +10,17 @@ from beatd.pools.prefork.children import Child, Children
 from beatd.pools.prefork.frames import JobEnded
 
 MOST_BYTES = 1 << 18
-"""What goes to a child in one chunk at most; one job may be larger."""
+"""Bytes in the largest chunk; a single job may be larger."""
 
 
 class Dispatcher:
-    """Hands the jobs of a pool to its children, and tells what becomes of them.
+    """Hands the jobs of a pool to its children, and reports what becomes of them.
 
-    A child that is idle is given a job, or several at once if its last ones were quick;
-    those that would wait behind one that is not are taken back.
+    An idle child is given a job, or several at once if its last jobs were quick; jobs
+    that would wait behind a slow one are taken back.
 
-    Invariant: each job is in `_waiting` or among the jobs of one child until its
-    outcome is told, or its return.
+    Invariant: each job is in `_waiting` or among the jobs of one child, until its
+    outcome or its return is reported.
     """
 
     def __init__(
@@ -34,11 +34,11 @@ class Dispatcher:
         self._now = now
         self._waiting: deque[Job] = deque()
         self.returns = True
-        """Whether jobs are given back that there is no child for. Whoever stops a pool
-        has it run all that it was given."""
+        """Whether jobs for which there is no child are returned. A pool that is stopped
+        runs all jobs that it was given."""
 
     def add(self, jobs: Sequence[Job]) -> None:
-        """Take these jobs, to be run after those that wait."""
+        """Add these jobs behind those that wait."""
         self._waiting.extend(jobs)
 
     @property
@@ -52,7 +52,7 @@ class Dispatcher:
         return self.has_waiting or any(child.jobs for child in self._children)
 
     def hand_out(self) -> Iterator[Child]:
-        """Give jobs to idle children; yield each child that they are to be sent to."""
+        """Give jobs to idle children; yield each child that has something to send."""
         idle = self._children.idle
         for left, child in zip(range(len(idle), 0, -1), idle, strict=True):
             if not self._waiting:
@@ -71,7 +71,7 @@ class Dispatcher:
                 return
 
     def _begin(self, child: Child) -> None:
-        """Take note that the first job of the child's chunk runs now."""
+        """Report that the first job of the child's chunk runs now."""
         job = child.jobs[0]
         child.began = self._now()
         if job.time_limit:
@@ -79,15 +79,15 @@ class Dispatcher:
         self._on_event(Started(job.token, child.pid))
 
     def end(self, child: Child, report: JobEnded) -> None:
-        """Tell that a job has ended, and that the next one begins if it does."""
+        """Report that a job has ended, and that the next one begins if it does."""
         child.end_job(report, self._now())
         self._on_event(report.finished)
         if report.goes_on:
             self._begin(child)
 
     def lose(self, child: Child, how: str) -> None:
-        """Tell of the job that a child ran when it ended, and keep the others."""
-        # It says what it begins before it does, so nothing but this one had begun.
+        """Report the job that a child ran when it ended as lost; keep its others."""
+        # A child reports each job before it begins it: no other job had begun.
         begun = child.jobs.popleft()
         self._waiting.extendleft(reversed(child.jobs))
         if child.state is ChildState.OVERDUE and begun.time_limit:
@@ -97,7 +97,7 @@ class Dispatcher:
         self.return_surplus()
 
     def drop(self, token: str) -> None:
-        """End this job if it waits."""
+        """Report this job as lost if it waits."""
         for job in self._waiting:
             if job.token == token:
                 self._waiting.remove(job)
@@ -105,16 +105,16 @@ class Dispatcher:
                 return
 
     def lose_waiting(self, reason: str) -> None:
-        """Tell of all jobs that wait that they are lost."""
+        """Report all jobs that wait as lost."""
         for job in self._waiting:
             self._on_event(Lost(job.token, reason))
 
     def reclaim(self, child: Child) -> None:
-        """Take back, to the head of the line, what the child has not begun."""
+        """Put the jobs that the child has not begun back, before those that wait."""
         self._waiting.extendleft(reversed(child.take_back()))
 
     def relieve_the_slow(self) -> None:
-        """Return the jobs that wait behind ones which turn out to take their time."""
+        """Return the jobs that wait behind jobs that turn out to be slow."""
         now = self._now()
         children = reversed([*self._children])  # so that the oldest comes first again
         slow = [one for one in children if one.slow_from and one.slow_from <= now]
@@ -131,7 +131,7 @@ class Dispatcher:
         self._return_behind(0)
 
     def return_surplus(self) -> None:
-        """Return the jobs that there is no child for, now or about to be forked."""
+        """Return the jobs for which there is no child, nor one about to be forked."""
         busy = sum(bool(one.jobs) and one.state.stays for one in self._children)
         self._return_behind(max(self._children.size - busy, 0))
 

@@ -1,10 +1,9 @@
 """The fork server, the process that forks all children of a pool: the pool's side.
 
-Forking a process that has threads copies locks that nobody will ever release. So there
-is one process that has none: a copy of the pool's own, forked early, before there are
-threads and connections, with all task modules imported; or a new interpreter, which
-imports them itself and has nothing of the pool's process. What that process does is in
-forkserver_main.py.
+To fork a process that has threads copies locks that nobody will ever release. So there
+is one process without threads: either a copy of the pool's own process, forked early,
+before there are threads and connections, with all task modules imported; or a new
+interpreter, which imports them itself. Its code is in forkserver_main.py.
 """
 
 import os
@@ -37,33 +36,33 @@ class ForkServerDied(Exception):
 
 
 class ServerProcess(Protocol):
-    """A process that this one has started."""
+    """The process of a fork server, started by this one."""
 
     pid: int
 
     def kill(self) -> object:
-        """End it at once."""
+        """Kill the process."""
         ...
 
     def wait(self) -> object:
-        """Wait until it has ended."""
+        """Wait until the process has ended."""
         ...
 
 
 Starter: TypeAlias = Callable[[socket.socket, socket.socket], ServerProcess]
-"""Starts a fork server; is given both ends of a socket, the pool's and the server's."""
+"""Starts a fork server, given both ends of a socket: the pool's and the server's."""
 
 
 class ForkServer:
-    """The fork server, as the pool sees it: it forks children, and tells their ends."""
+    """The fork server, as the pool sees it: forks children, and reports their ends."""
 
     def __init__(self, start: Starter) -> None:
         self._start = start
         self.alive = False
         self.ready = False
-        """Whether the process has said that it can fork children."""
+        """Whether the process has reported that it can fork children."""
         self.about = b""
-        """What the process said of its code when it was ready."""
+        """What the process told of its code when it was ready."""
         self.fault = "it ended before it was ready"
         """Why the process died before it was ready, if it did."""
 
@@ -76,17 +75,17 @@ class ForkServer:
         except OSError:
             self._control.close()
             raise
-        self._heard = bytearray()
+        self._received = bytearray()
         self.alive = True
 
     def fileno(self) -> int:
-        """Return the socket that is readable when `gone` has something to return."""
+        """Return the socket that is readable when `gone` has something to yield."""
         return self._control.fileno()
 
     def fork(self, number: int, place: int, claims: int) -> socket.socket:
         """Have a child forked for a place of the pool; return our end of its channel.
 
-        OSError if it cannot be forked.
+        Raises OSError if the request cannot be sent.
         """
         ours, theirs = socket.socketpair()
         record = RECORD.pack(FORK, number, place)
@@ -106,13 +105,13 @@ class ForkServer:
             self._control.sendall(RECORD.pack(KILL, number, signum))
 
     def kill_all(self) -> None:
-        """Kill the fork server, and by that its children; `gone` finds that."""
+        """Kill the fork server, and by that its children; `gone` will raise."""
         self._process.kill()
 
     def gone(self) -> Iterator[tuple[int, int]]:
-        """Return number and wait status of children that ended; does not wait for any.
+        """Yield number and wait status of each child that has ended; do not wait.
 
-        Takes note when the process is ready. Raises ForkServerDied.
+        Also reads whether the process is ready. Raises ForkServerDied.
         """
         try:
             received = self._control.recv(4096, socket.MSG_DONTWAIT)
@@ -123,20 +122,20 @@ class ForkServer:
         if not received:
             self.close()
             raise ForkServerDied
-        self._heard += received
-        while len(self._heard) >= RECORD.size:
-            verb, number, status = RECORD.unpack(self._heard[: RECORD.size])
+        self._received += received
+        while len(self._received) >= RECORD.size:
+            verb, number, status = RECORD.unpack(self._received[: RECORD.size])
             end = RECORD.size
             if verb != GONE:
                 end += number
-                if len(self._heard) < end:
+                if len(self._received) < end:
                     return
-                self._hear(verb, bytes(self._heard[RECORD.size : end]))
-            del self._heard[:end]
+                self._take_words(verb, bytes(self._received[RECORD.size : end]))
+            del self._received[:end]
             if verb == GONE:
                 yield number, status
 
-    def _hear(self, verb: bytes, words: bytes) -> None:
+    def _take_words(self, verb: bytes, words: bytes) -> None:
         if verb == READY:
             self.about, self.ready = words, True
         else:
@@ -152,7 +151,7 @@ class ForkServer:
 
 
 class _Copy:
-    """A process that was forked."""
+    """A fork server that was forked from this process."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -162,19 +161,19 @@ class _Copy:
             os.kill(self.pid, signal.SIGKILL)
 
     def wait(self) -> None:
-        with suppress(ChildProcessError):  # somebody waited for any process
+        with suppress(ChildProcessError):  # other code has waited for any process
             os.waitpid(self.pid, 0)
 
 
 def forked(run_child: RunChild) -> Starter:
-    """Return what starts a fork server as a copy of this process, as it is then."""
+    """Return a starter that forks this process, as it is at that time."""
 
     def start(ours: socket.socket, theirs: socket.socket) -> ServerProcess:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # what is left in the buffer would be printed twice
         with warnings.catch_warnings():
             # A process with threads forks only when a fork server was killed and has to
-            # be replaced, or when whoever started the pool had no choice.
+            # be replaced, or when the pool could not be started earlier.
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if pid == 0:
@@ -186,16 +185,16 @@ def forked(run_child: RunChild) -> Starter:
 
 
 def spawned(command: Sequence[str], words: Callable[[], object]) -> Starter:
-    """Return what starts a fork server as a new interpreter, which runs this command.
+    """Return a starter of a new interpreter that runs this command.
 
     The command gets the number of the server's end of the socket as its last argument,
-    and is to call `handshake` first, which returns `words` as they are then.
+    and calls `handshake` first, which returns what `words` returns at that time.
     """
 
     def start(ours: socket.socket, theirs: socket.socket) -> ServerProcess:
         fd = theirs.fileno()
         environ = {k: v for k, v in os.environ.items() if k not in OF_THE_SERVICE}
-        # It inherits the mask, and takes it off when it outlives these signals.
+        # The new process inherits the mask, and `handshake` takes it off again.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
         try:
             process = subprocess.Popen(
@@ -206,7 +205,7 @@ def spawned(command: Sequence[str], words: Callable[[], object]) -> Starter:
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        with suppress(OSError):  # it is dead already: `gone` finds that out
+        with suppress(OSError):  # it is dead already, which `gone` finds
             ours.sendall(pack(words()))
         return process
 
@@ -214,7 +213,7 @@ def spawned(command: Sequence[str], words: Callable[[], object]) -> Starter:
 
 
 def handshake(fd: int) -> tuple[socket.socket, bytes]:
-    """Return the fork server's end of the socket, and what the pool told this process.
+    """Return the fork server's end of the socket, and the words of the pool.
 
     For a process that was started by `spawned`. Raises ConnectionResetError when the
     pool's process is dead.
@@ -224,7 +223,7 @@ def handshake(fd: int) -> tuple[socket.socket, bytes]:
     control = socket.socket(fileno=fd)
     control.set_inheritable(False)
     frames = Frames()
-    while received := control.recv(1):  # and none of what comes behind the frame
+    while received := control.recv(1):  # never reads beyond the frame
         for words in frames.feed(received):
             return control, words
     raise ConnectionResetError

@@ -1,19 +1,20 @@
-"""What runs in the process of a fork server, from which a pool's children are forked.
+"""The code of a fork server, the process from which a pool's children are forked.
 
-It forks children when it is asked to, ends them, and tells how they ended; nothing else
-happens in it. What goes over the socket that joins it to the pool are fixed records:
+It forks children on request, sends them signals, and reports how they ended; nothing
+else happens in it. Records of fixed length go over the socket between it and the pool:
 
-    from the server  b"r" length 0         it is ready to fork children; in so many
-                                           bytes behind it, what it says of its code
-                     b"x" length 0         it cannot be: why, in so many bytes
-    to the server    b"f" number place     fork child `number`; carries its channel
-                                           and the reading end of its claims
+    from the server  b"r" length 0         it is ready to fork children; so many bytes
+                                           follow, with what it tells of its code
+                     b"x" length 0         it cannot load the code; so many bytes
+                                           follow, with the reason
+    to the server    b"f" number place     fork child `number`; its channel and the
+                                           reading end of its claims come along
                      b"k" number signal    send child `number` this signal
     from the server  b"g" number status    child `number` ended, with this wait status
 
 When the socket ends, the pool's process is dead: the fork server kills its children and
-ends. When the fork server dies, the kernel kills them (on Linux; elsewhere they end
-when they next have something to say).
+ends. When the fork server dies, the kernel kills them (on Linux; on other systems they
+end when they next send something).
 """
 
 import ctypes
@@ -34,7 +35,7 @@ from beatd.pools.prefork import places
 tell = EventLog(__name__)
 
 RunChild: TypeAlias = Callable[[socket.socket, int], object]
-"""All that a child does; takes its end of the channel, and the end of its claims."""
+"""Runs a child, given its end of the channel and the reading end of its claims."""
 
 RECORD = struct.Struct("!cIi")
 READY, UNFIT, FORK, KILL, GONE = b"r", b"x", b"f", b"k", b"g"
@@ -43,34 +44,34 @@ GROUP_SIGNALS = (
     signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM,
     signal.SIGUSR1, signal.SIGUSR2,
 )  # fmt: skip
-"""What people, terminals and service managers send, often to all processes at once."""
+"""Signals of people, terminals and service managers, often sent to many processes."""
 
 _TO_GROUPS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
-"""What terminals, `timeout` and service managers send to a whole group: it is meant for
-the worker's main process, which lets its children finish. So a child that is to end by
-one of them alone is killed."""
+"""Signals that terminals, `timeout` and service managers send to a whole group. They
+are meant for the worker's main process, which lets its children finish, so children
+outlive them. A child that is to end by one of them is sent SIGKILL instead."""
 
 OF_THE_SERVICE = (
     "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC",
     "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES",
 )  # fmt: skip
-"""What systemd says to the main process, and to no other."""
+"""The variables by which systemd speaks to the main process, and to no other."""
 
 _PR_SET_PDEATHSIG = 1
 
 
 def serve(control: socket.socket, run_child: RunChild, about: bytes = b"") -> NoReturn:
-    """Be the fork server at this end of the socket, then end this process.
+    """Run the fork server at this end of the socket, then end this process.
 
-    `about` is what there is to say of the code that children run.
+    `about` is what to tell the pool of the code that children run.
     """
     _run_and_end(lambda: _Server(control, run_child, about).run())
 
 
 def refuse(control: socket.socket, why: str, status: int) -> NoReturn:
-    """Say why there can be no fork server at this end, and end this process.
+    """Tell the pool why there can be no fork server, and end this process.
 
-    At once, whatever threads the modules have started that were to be its code.
+    It ends at once, even if the modules that it imported have started threads.
     """
 
     def say() -> None:
@@ -81,19 +82,19 @@ def refuse(control: socket.socket, why: str, status: int) -> NoReturn:
 
 
 def outlive_group_signals() -> None:
-    """Outlive what is sent to a whole group."""
+    """Ignore the signals that are often sent to a whole group."""
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _run_and_end(work: Callable[[], object], ending: int = os.EX_OK) -> NoReturn:
-    """Do `work` and end the process, whatever happens: the stack above is a copy."""
+    """Do `work` and end the process, whatever happens: never return to the caller."""
     status = os.EX_SOFTWARE
     try:
         work()
         status = ending
     except (BrokenPipeError, ConnectionResetError):
-        pass  # the pool's process is dead: nobody is there to care
+        pass  # the pool's process is dead
     except BaseException:
         words = "a process of the pool failed"
         tell.critical("pool.failed", words, exc_info=True)
@@ -146,7 +147,7 @@ class _Server:
                 os.kill(pid, signal.SIGKILL)
 
     def _attend_to_signals(self) -> None:
-        """Outlive what is sent to a whole group; wake up when a child ends."""
+        """Ignore signals to the whole group; wake up when a child ends."""
         outlive_group_signals()
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
@@ -156,13 +157,13 @@ class _Server:
         with suppress(ChildProcessError):  # none is left
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = ended
-                # A program that a module has started is no child of the pool.
+                # Not found: a program that a module has started, no child of the pool.
                 number = self._numbers.pop(pid, None)
                 if number is not None:
                     self._tell_gone(number, status)
 
     def _execute(self) -> bool:
-        """Do one thing that the pool asks for; False when the pool is gone."""
+        """Execute one request of the pool; return False when the pool is gone."""
         record, fds, _, _ = socket.recv_fds(
             self._control, RECORD.size, 2, socket.MSG_WAITALL
         )
@@ -215,8 +216,8 @@ class _Server:
     def _send(self) -> None:
         """Write what the socket takes now, and the rest when it takes more.
 
-        The pool does not listen while it asks for something: if neither did, both would
-        wait for ever.
+        The pool does not read while it sends a request: if this process waited to send,
+        both could wait for ever.
         """
         with suppress(BlockingIOError):
             while self._unsent:
@@ -233,7 +234,7 @@ def _reset_signals() -> None:
     child = os.getpid()
 
     def outlive(number: int, frame: object) -> None:
-        if os.getpid() != child:  # the process of a task's own, which forked
+        if os.getpid() != child:  # a process that a task has forked
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
@@ -244,7 +245,7 @@ def _reset_signals() -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when `parent` dies, in whatever it is doing."""
+    """Have the kernel kill this process when `parent` dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the kernel knew

@@ -1,4 +1,4 @@
-"""The fork servers of a pool, one after the other, each with newer code."""
+"""The fork servers of a pool: one after the other, each with newer code."""
 
 import selectors
 from collections.abc import Callable, Iterator
@@ -12,27 +12,27 @@ tell = EventLog(__name__)
 
 
 class Listener(Protocol):
-    """Told what becomes of fork servers and of their children."""
+    """Is told what becomes of fork servers and of their children."""
 
     def child_ended(self, number: int, status: int) -> None:
-        """A child ended, with this wait status."""
+        """Act on the end of a child, with this wait status."""
         ...
 
     def server_died(self, server: ForkServer, *, was_ready: bool) -> None:
-        """A fork server ended, and with it all of its children."""
+        """Act on the end of a fork server, and with it of all of its children."""
         ...
 
     def server_replaced(self) -> None:
-        """All new children come from another fork server now, with newer code."""
+        """Act on a new fork server, with newer code, from which children come now."""
         ...
 
 
 class ForkServers:
     """The fork server that new children come from, the next one, and former ones.
 
-    The next one loads the code as it is now, and takes the place of the current one
-    when it is ready; if it cannot load the code all stays as it is. A former one is
-    there until its last child has ended.
+    The next fork server loads the code as it is now, and takes the place of the current
+    one when it is ready; if it cannot load the code all stays as it is. A former fork
+    server stays until its last child has ended.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ForkServers:
         fresh: Starter | None,
         on_renewed: Callable[[bytes], object],
     ) -> None:
-        """`fresh` starts the ones that load the code anew."""
+        """`fresh` starts the fork servers that load the code anew."""
         self._current = ForkServer(first)
         self._next: ForkServer | None = None
         self._former: list[ForkServer] = []
@@ -49,11 +49,11 @@ class ForkServers:
         self._on_renewed = on_renewed
 
     def open(self) -> None:
-        """Start the first one."""
+        """Start the first fork server."""
         self._current.open()
 
     def attach(self, selector: selectors.BaseSelector, listener: Listener) -> None:
-        """Have the selector watch over them; this listener is told what happens."""
+        """Have the selector watch all fork servers, and tell this listener."""
         self._selector = selector
         self._listener = listener
         self._watch(self._current)
@@ -61,7 +61,7 @@ class ForkServers:
     def ready(self) -> ForkServer | None:
         """Return the fork server that new children come from, if it is ready.
 
-        If it died another one is started. Raises OSError if that cannot be.
+        A fork server that died is started again. Raises OSError if that fails.
         """
         if not self._current.alive:
             self._current.open()
@@ -83,19 +83,19 @@ class ForkServers:
             self._watch(self._next)
 
     def close_former(self, needed: Callable[[ForkServer], bool]) -> None:
-        """End the former ones that are no longer needed."""
+        """End the former fork servers that are no longer needed."""
         for server in self._former:
             if server.alive and not needed(server):
                 self._close(server)
         self._former = [server for server in self._former if server.alive]
 
     def kill_all(self) -> None:
-        """Kill all of them, and by that their children."""
+        """Kill all fork servers, and by that their children."""
         for server in self._alive():
             server.kill_all()
 
     def close(self) -> None:
-        """End all of them, and let go of everything."""
+        """End all fork servers."""
         for server in self._alive():
             server.close()
 
@@ -104,14 +104,14 @@ class ForkServers:
         return (server for server in known if server and server.alive)
 
     def _watch(self, server: ForkServer) -> None:
-        hear = partial(self._hear, server)
-        self._selector.register(server, selectors.EVENT_READ, hear)
+        receive = partial(self._receive, server)
+        self._selector.register(server, selectors.EVENT_READ, receive)
 
     def _close(self, server: ForkServer) -> None:
         self._selector.unregister(server)
         server.close()
 
-    def _hear(self, server: ForkServer, events: int) -> None:
+    def _receive(self, server: ForkServer, events: int) -> None:
         if not server.alive:
             return  # closed a moment ago
         was_ready = server.ready
@@ -139,7 +139,7 @@ class ForkServers:
             self._on_renewed(server.about)
 
     def _move_to(self, server: ForkServer) -> None:
-        """Have this fork server's children do all that has not begun."""
+        """Have this fork server's children run all jobs that have not begun."""
         self._former.append(self._current)
         self._current, self._next = server, None
         self._listener.server_replaced()

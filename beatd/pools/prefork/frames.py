@@ -1,7 +1,7 @@
-"""What a pool and its children say to each other: length-prefixed msgpack.
+"""The frames between a pool and its children: length-prefixed msgpack.
 
-A child is given jobs in chunks, and begins one after the other. Which of them may begin
-is settled by `Claims`, without asking.
+A child is given jobs in chunks, and begins one after the other. `Claims` decide which
+of them it may begin, without a message.
 """
 
 import os
@@ -13,14 +13,14 @@ import msgspec
 from beatd.pools.base import Finished
 
 LARGEST = 1 << 30
-"""Bytes in one frame at most. Text that strayed into a channel is found: as a length
-it claims more."""
+"""Bytes in the largest frame. So text that got into a channel by mistake is found: read
+as a length it is larger."""
 
 _LENGTH = 4
 
 
 class BrokenFrame(Exception):
-    """What came through a channel is no frame, or none that fits there."""
+    """The bytes in a channel are no frame, or not one that is expected there."""
 
 
 class Ready(msgspec.Struct, tag=True, array_like=True, frozen=True):
@@ -30,7 +30,7 @@ class Ready(msgspec.Struct, tag=True, array_like=True, frozen=True):
 
 
 class JobEnded(msgspec.Struct, tag=True, array_like=True, frozen=True):
-    """A job of the child has ended; what the child does now."""
+    """Tells the pool that a job has ended, and what the child does now."""
 
     finished: Finished
     leaving: bool = False
@@ -69,8 +69,8 @@ class Frames:
 class Claims:
     """A pipe with a token for each job of a chunk that may begin, besides the first.
 
-    A child takes one before it begins the next job; the pool takes all that are left
-    to have those jobs back. Each token goes to one of the two: the kernel sees to it.
+    A child takes a token before it begins the next job; the pool takes all tokens that
+    are left to take back those jobs. The kernel gives each token to only one of them.
     """
 
     def __init__(self) -> None:
@@ -82,14 +82,14 @@ class Claims:
         os.write(self._writer, b"." * number)
 
     def take_back(self) -> int:
-        """Let no more jobs begin; return how many will not."""
+        """Let no more jobs begin; return how many of them will not."""
         try:
             return len(os.read(self.reader, 4096))
         except BlockingIOError:
             return 0
 
     def close(self) -> None:
-        """Let go of the pipe."""
+        """Close the pipe."""
         os.close(self.reader)
         os.close(self._writer)
 

@@ -1,7 +1,7 @@
-"""The place of this process in its pool: from 1 up, and 0 in the main process.
+"""The place of this process in its pool: from 1 up; 0 in the main process.
 
-A child that is replaced leaves its place to the one that follows, so that what is named
-after places (files of the log) does not grow in number.
+A child leaves its place to the child that replaces it, so that things named after
+places (log files) do not grow in number.
 """
 
 import multiprocessing

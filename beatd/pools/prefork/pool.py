@@ -1,7 +1,7 @@
 """Jobs run in child processes, under supervision: the worker's side of the pool.
 
-One thread decides which children there are and which job each runs: supervisor.py.
-What runs in a child is in child.py, and what forks children in forkserver.py.
+One thread decides which children there are and which job each runs: supervisor.py. The
+code of a child is in child.py, the process that forks children in forkserver.py.
 """
 
 import threading
@@ -26,15 +26,14 @@ tell = EventLog(__name__)
 class Prefork:
     """`size` child processes, each with one job at a time.
 
-    A child that is idle is given a job, or several at once if its last ones were quick;
-    those that would wait behind one that is not are taken back. The end of a child,
-    whatever brings it about, costs the one job that it runs, and another child takes
-    its place.
+    An idle child is given a job, or several at once if its last jobs were quick; jobs
+    that would wait behind a slow one are taken back. When a child ends, for whatever
+    reason, only the job that it ran is lost, and another child takes its place.
 
     `start` should be called while the process has no other thread and no connection
-    yet, and all task modules are imported: the children are copies of that moment. Or
-    they are copies of a new interpreter that `options.spawn` starts: from the
-    beginning, if there is no `options.fork`, and in any case after `renew(fresh=True)`.
+    yet, and all task modules are imported: children are copies of that moment. Without
+    `options.fork`, and in any case after `renew(fresh=True)`, they are copies of a new
+    interpreter that `options.spawn` starts.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What other threads ask of the thread that supervises a pool's children."""
+"""Requests of other threads to the thread that supervises a pool's children."""
 
 import socket
 from collections.abc import Callable
@@ -7,13 +7,13 @@ from queue import Empty, SimpleQueue
 
 
 class SupervisorRequests:
-    """Functions to be called in the supervising thread, which `wake` wakes up."""
+    """Functions that are to be called in the supervising thread."""
 
     def __init__(self) -> None:
         self._functions: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
     def open(self) -> None:
-        """Make the pair of sockets that wakes the thread up."""
+        """Make the pair of sockets by which the thread is woken."""
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
         self._waker.setblocking(False)
@@ -23,23 +23,25 @@ class SupervisorRequests:
         return self._woken.fileno()
 
     def put(self, function: Callable[[], None]) -> None:
-        """Have this called in the supervising thread."""
+        """Have this function called in the supervising thread."""
         self._functions.put(function)
         self.wake()
 
     def wake(self) -> None:
         """Have the supervising thread take another turn."""
-        with suppress(OSError):  # full: it wakes up anyway; closed: nobody is there
+        with suppress(
+            OSError
+        ):  # full: the thread wakes up anyway; closed: it has ended
             self._waker.send(b"!")
 
     def answer(self) -> None:
-        """Do all that was asked for; called in the supervising thread."""
+        """Call all functions that were put; for the supervising thread."""
         self._woken.recv(4096)
         with suppress(Empty):
             while True:
                 self._functions.get_nowait()()
 
     def close(self) -> None:
-        """Let go of the sockets; what is asked for from now on is not done."""
+        """Close the sockets; functions that are put from now on are not called."""
         self._woken.close()
         self._waker.close()

@@ -1,6 +1,6 @@
-"""The children of a prefork pool under supervision: start, hand out, end, replace.
+"""Supervises the children of a prefork pool: starts, ends and replaces them.
 
-All of it runs in one thread, which owns what is here; other threads leave it requests.
+All of it runs in one thread; other threads only put requests for it.
 """
 
 import os
@@ -25,14 +25,14 @@ from beatd.pools.prefork.requests import SupervisorRequests
 tell = EventLog(__name__)
 
 GRACE = 5 * SECOND
-"""How long a child may take to leave when it was asked to."""
+"""How long a child may take to leave when it was asked to leave."""
 
 PAUSE = 1 * SECOND
-"""Between starts, while children die before they are ready."""
+"""The time between starts, while children die before they are ready."""
 
 
 class Supervisor:
-    """Keeps as many children as are wanted, and has them run the jobs there are."""
+    """Keeps as many children as the pool is to have, and has them run its jobs."""
 
     def __init__(
         self,
@@ -55,10 +55,10 @@ class Supervisor:
         self._stopping = False
         self._killed = False
         self._patient_until: Span | None = None
-        """When children are ended by force that did not end when they were killed."""
+        """When the fork servers are killed, too, as children outlived their SIGKILL."""
 
     def open(self) -> None:
-        """Start what children are forked from; called before there is any thread."""
+        """Start the fork server; called before there is any thread."""
         # The fork server comes first, so that it inherits nothing of what follows.
         self._servers.open()
         self._requests.open()
@@ -69,7 +69,7 @@ class Supervisor:
         self._servers.attach(self._selector, self)
 
     def run(self) -> None:
-        """Supervise until the pool was stopped and all has ended."""
+        """Supervise until the pool was stopped and all children have ended."""
         while not self._is_over():
             self._spawn_children()
             self._dismiss_surplus()
@@ -84,7 +84,7 @@ class Supervisor:
         self._dispatcher.lose_waiting("the pool was stopped before it began")
 
     def close(self) -> None:
-        """Let go of everything, and so end what is left."""
+        """Close everything, which ends all processes that are left."""
         for child in self._children:
             self._children.remove(child.number).close()
         self._servers.close()
@@ -99,7 +99,7 @@ class Supervisor:
         return self._no_start_before > self._now()
 
     def _patience(self) -> float | None:
-        """Return the seconds until something is to be done that no event will tell."""
+        """Return the seconds until something is due that no event will announce."""
         now = self._now()
         times = [child.deadline for child in self._children if child.deadline]
         times += [child.slow_from for child in self._children if child.slow_from]
@@ -113,10 +113,10 @@ class Supervisor:
     def _now(self) -> Span:
         return self._clock.elapsed()
 
-    # What other threads request.
+    # Requests of other threads.
 
     def wind_down(self) -> None:
-        """Let all jobs that the pool has run to their ends, and end then."""
+        """Run all jobs that the pool has, and end then."""
         self._stopping = True
         self._dispatcher.returns = False
 
@@ -133,21 +133,22 @@ class Supervisor:
         for child in self._children:
             if token in [job.token for job in child.jobs]:
                 self._dispatcher.reclaim(child)
-                # The last one left is what runs, though its beginning may not be told.
+                # The last job that is left is the one that runs, though the child may
+                # not have reported it yet.
                 if child.jobs and child.jobs[-1].token == token:
-                    child.change(Change.RETIRE)  # nothing else shall be hit
+                    child.change(Change.RETIRE)  # the signal must not hit another job
                     child.server.kill(child.number, number)
         self._dispatcher.drop(token)
         self._dispatcher.return_surplus()
 
     def retire_all(self) -> None:
-        """Have new children run all that has not begun."""
+        """Have new children run all jobs that have not begun."""
         for child in self._children:
             child.change(Change.RETIRE)
             self._dispatcher.reclaim(child)
         self._dispatcher.return_surplus()
 
-    # What becomes of fork servers and children.
+    # Ends of fork servers and children.
 
     def child_ended(self, number: int, status: int) -> None:
         """Reap the child of this number."""
@@ -167,22 +168,24 @@ class Supervisor:
                 self._reap(child.number, words_of(signal.SIGKILL))
 
     def server_replaced(self) -> None:
-        """Have children of the new fork server run all that has not begun."""
+        """Have children of the new fork server run all jobs that have not begun."""
         self.retire_all()
 
     def _is_needed(self, server: ForkServer) -> bool:
         return any(child.server is server for child in self._children)
 
-    # Starts.
+    # Starting children.
 
     def _spawn_children(self) -> None:
-        """Have as many children as are wanted; none any more when all work is done."""
+        """Fork the children that are missing; dismiss all when all work is done."""
         if self._stopping and not self._dispatcher.has_work:
             self._dismiss_all()
         elif not self._killed and self._no_start_before <= self._now():
             try:
                 self._fill_up()
-            except OSError as error:  # of processes, files or memory there are no more
+            except (
+                OSError
+            ) as error:  # the system has no more processes, files or memory
                 self._pause_starts(f"cannot fork: {error}")
 
     def _fill_up(self) -> None:
@@ -213,10 +216,10 @@ class Supervisor:
             words = "%s; trying again every %d s"
             tell.warning("pool.start_failed", words, why, PAUSE // SECOND)
 
-    # Ends.
+    # Dismissing and killing children.
 
     def _dismiss_surplus(self) -> None:
-        """Let go of idle children while there are too many; of others once idle."""
+        """Dismiss idle children while there are too many; others when they are idle."""
         surplus = self._children.staying - self._children.size
         if surplus > 0:
             for child in self._children.idle[:surplus]:
@@ -257,7 +260,7 @@ class Supervisor:
             self._end_by_force()
 
     def _has_gone_on(self, child: Child) -> bool:
-        """Return whether its late job has ended, and the word of that is on its way."""
+        """Return whether the late job has ended, and its report is still on its way."""
         self._dispatcher.reclaim(child)
         if len(child.jobs) < 2:
             return False
@@ -267,28 +270,28 @@ class Supervisor:
         return now - child.began - limit < GRACE
 
     def _end_by_force(self) -> None:
-        """Wait no longer for processes that outlive SIGKILL, or do not pass it on."""
+        """Kill fork servers, too: a child outlived SIGKILL, or was not sent it."""
         words = "%d processes did not end when they were killed"
         tell.error("pool.forced", words, len(self._children))
         self._servers.kill_all()
 
     def _give_up(self, child: Child, fault: str) -> None:
-        """Take no more of what the child says, because of this fault."""
+        """Read no more from the child, because of this fault."""
         child.fault = fault
         self._turn_away(child)
 
     def _kill(self, child: Child, why: Change = Change.KILL) -> None:
-        """Have the child killed; what it said until then still counts."""
+        """Have the child killed; what it reported until then still counts."""
         child.deadline = None
         dies = child.state.dies
         child.change(why)
         if not dies:
-            # Or the blow may hit another job than the one meant.
+            # Otherwise the signal might hit another job than the one meant.
             self._dispatcher.reclaim(child)
             child.server.kill(child.number)
 
     def _reap(self, number: int, how: str) -> None:
-        """Take what the child said last, and tell what became of the job it ran."""
+        """Read the child's last reports; report what became of the job that it ran."""
         child = self._children.remove(number)
         while self._listen(child):
             pass
@@ -305,7 +308,7 @@ class Supervisor:
             words = "an idle child ended: %s"
             tell.warning("pool.idle_end", words, how)
 
-    # What goes to a child and what comes from it.
+    # Frames to and from a child.
 
     def _attend(self, child: Child, events: int) -> None:
         if child not in self._children:
@@ -324,7 +327,7 @@ class Supervisor:
             self._selector.modify(child.channel, events, key.data)
 
     def _listen(self, child: Child) -> bool:
-        """Take what the child said; return False if that is nothing, now or ever."""
+        """Read the child's reports; return False if there are none, now or ever."""
         if child.fault:
             return False
         try:
@@ -338,7 +341,7 @@ class Supervisor:
             fault = f"it sent a broken frame: {error}"
         else:
             return True
-        # It is dead, or cannot be talked to any more: both end it.
+        # The child is dead or broken: in both cases it is killed.
         self._give_up(child, fault)
         self._kill(child)
         return False
@@ -360,7 +363,7 @@ class Supervisor:
 
 
 def words_of(status: int) -> str:
-    """Return in words how a process ended, from its wait status."""
+    """Return a text that says how a process ended, from its wait status."""
     if not os.WIFSIGNALED(status):
         return f"exit status {os.waitstatus_to_exitcode(status)}"
     number = os.WTERMSIG(status)
