@@ -1,4 +1,4 @@
-"""Result backends by their URL: the only place that knows them all."""
+"""Result backends, chosen by their URL: only `connect` knows them all."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ from beatd.results.encoding import Encoding
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix")
 SQLITE_SCHEMES = ("sqlite", "db+sqlite")
-"""`db+sqlite:` is how Celery spells it; the file is one of our own all the same."""
+"""`db+sqlite:` is Celery's spelling; the file is in beatd's own form all the same."""
 
 
 def connect(settings: Settings) -> ResultBackend:
-    """Return the backend of the settings; the first call connects to Redis.
+    """Return the backend of the settings; its first request connects to Redis.
 
-    Without one, reading raises ResultUnavailable. A path in `sqlite:///relative.db` is
-    relative, one in `sqlite:////var/lib/x.db` is not.
+    Without a backend, reading raises ResultUnavailable. The path in
+    `sqlite:///relative.db` is relative, the one in `sqlite:////var/lib/x.db` is not.
 
     Raises ConfigError when beatd has no backend for the URL.
     """
@@ -57,7 +57,7 @@ def connect(settings: Settings) -> ResultBackend:
 
 
 def encoding_of(settings: Settings) -> Encoding:
-    """Return how results are written and read."""
+    """Return the encoding of results by these settings."""
     return Encoding(
         settings.result_serializer,
         settings.result_compression,
@@ -66,14 +66,14 @@ def encoding_of(settings: Settings) -> Encoding:
 
 
 def lifetime_of(settings: Settings) -> Lifetime:
-    """Return how long results are kept; failures as long as others unless set apart."""
+    """Return how long results are kept; failures have a setting of their own."""
     failure = settings.result_failure_expires
     of_all = _span(settings.result_expires)
     return Lifetime(of_all, of_all if failure is None else _span(failure))
 
 
 def chord_times_of(settings: Settings) -> ChordTimes:
-    """Return how long parts of chords are kept; as long as results unless set apart."""
+    """Return how long parts of chords are kept: as results, or by an own setting."""
     results = int(settings.result_expires or 0)
     own = settings.result_chord_expires
     parts = results if own is None else int(own)

@@ -10,7 +10,7 @@ from beatd.instant import DAY, Span
 
 
 class State(StrEnum):
-    """States of a run; the words are Celery's, EXPIRED is ours."""
+    """States of a run: Celery's, and EXPIRED, which is beatd's own."""
 
     PENDING = "PENDING"
     RECEIVED = "RECEIVED"
@@ -76,7 +76,7 @@ class Keeper(Protocol):
     """
 
     def store(self, metas: Sequence[Meta | Stored]) -> None:
-        """Store these, in order, and wake those who wait for them.
+        """Store these, in order, and wake the clients that wait for them.
 
         SUCCESS is final: a run in that state stays in it, whatever is stored later.
         Raises MessageError for a Meta that cannot be encoded.
@@ -84,12 +84,12 @@ class Keeper(Protocol):
         ...
 
     def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
-        """Return what is known of runs, by id; an unknown run is left out."""
+        """Return the metas of runs, by id; a run that is not known is left out."""
         ...
 
 
 class ResultBackend(Keeper, Protocol):
-    """The result backend, as clients use it, who wait for the ends of runs."""
+    """The result backend, as clients use it: they wait for the ends of runs."""
 
     def wait(self, task_id: str, timeout: Span | None) -> Meta | None:
         """Return the meta once the run has ended; None after `timeout`."""

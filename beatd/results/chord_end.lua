@@ -2,7 +2,7 @@
 -- KEYS[2..5]  .j .t .s .d, as in chord_join.lua
 -- ARGV        our claim, the seconds for which late copies are ignored
 --
--- Forgets a chord whose claim is ours, and marks it as done.
+-- Deletes a chord if its claim is ours, and marks it as done.
 if redis.call('GET', KEYS[1]) == ARGV[1] then
     redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
     redis.call('SET', KEYS[1], 'done', 'EX', ARGV[2])

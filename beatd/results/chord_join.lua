@@ -3,15 +3,16 @@
 -- KEYS[3]  .s   how many calls the header has
 -- KEYS[4]  .d   <task id>:<index> of what was counted
 -- KEYS[5]       no suffix: the header's shape, where it is not flat
--- KEYS[6]  .c   who sends the body; `done` when it is sent
+-- KEYS[6]  .c   the claim of the worker that sends the body; `done` when it is sent
 -- ARGV     task id, value, index, `set` or `list`,
---          seconds that the first four live, and the fifth; 0: they are left alone,
---          the claim, the seconds that it holds
+--          seconds after which the first four keys expire, and the fifth; 0: unchanged,
+--          our claim, the seconds after which it expires
 --
--- Counts a value, once for each member of .d. Gives nothing, or, if that makes the
--- header complete and the claim is ours, the shape and all values. The claim is taken
--- and is ours as well when we had taken it before: no answer that is lost loses it.
--- Keys and values are Celery's, whose workers count in the same chord.
+-- Counts a value, once for each member of .d. If that completes the header and nobody
+-- else has the claim, takes the claim and returns the shape and all values; if not,
+-- returns nothing. With a claim that is ours already it returns the same again, so an
+-- answer may be lost. Keys and values are in Celery's form: its workers count in the
+-- same chord.
 local counted, added, size, known, shape, claim = unpack(KEYS)
 local task_id, value, index, form, seconds, shape_seconds, ours, holds = unpack(ARGV)
 

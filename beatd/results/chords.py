@@ -1,4 +1,4 @@
-"""The port of a result backend for chords: the ends of their headers are counted there.
+"""The port of a result backend that counts chords.
 
 A chord has a header, calls that run all at once, and a body that runs with the list of
 their values. The worker that runs the last call of the header sends the body; it may be
@@ -28,10 +28,10 @@ class Part(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A chord whose whole header has ended, and whose body the caller is to send."""
+    """A chord whose whole header has ended; the caller is to send its body."""
 
     part: Part
-    """The part that came last; its caller has the claim."""
+    """The part that came last; its caller alone sends the body."""
     header: Sequence[bytes]
     """The data of all parts, in order."""
     shape: bytes | None
@@ -51,7 +51,7 @@ class ChordTimes:
 
     @property
     def done(self) -> int:
-        """Return how long copies of a part are known as such after the chord's end."""
+        """How long after a chord's end copies of its parts are still recognised."""
         return max(2 * self.claim, 300)
 
 
@@ -77,20 +77,20 @@ class Chords(Protocol):
         ...
 
     def join_chords(self, parts: Sequence[Part]) -> list[Joined]:
-        """Count these ends, each once, and return the chords that are complete by that.
+        """Count these ends, each once; return the chords that they complete.
 
-        A chord is returned to one caller, the one with the last part, also when that
-        part comes again, until `end_chords`.
+        A chord is returned to one caller: the one with the last part. If that part
+        comes again before `end_chords`, the chord is returned again.
         """
         ...
 
     def end_chords(self, joined: Sequence[Joined]) -> None:
-        """Forget these chords, whose bodies are sent; copies of parts are ignored."""
+        """Forget these chords: their bodies are sent. Ignore later copies of parts."""
         ...
 
 
 def values_of(header: Sequence[Ended], shape: Any) -> list[Any]:
-    """Return the values for a body; KeyError for a call in the shape without an end."""
+    """Return the values for a body; KeyError if a call in the shape has no end."""
     if shape is None:
         return [one.value for one in header]
     known = {one.task_id: one.value for one in header}

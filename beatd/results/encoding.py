@@ -1,4 +1,4 @@
-"""A run's meta as bytes and back, in the form that Celery's backends keep."""
+"""Encodes and decodes the metas of runs, in the form that Celery's backends store."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ from beatd.results.exceptions import (
 )
 
 _COMPRESSED = b"\0celery-compressed\0"
-"""Comes before the content type of the compression, another NUL and the data."""
+"""Precedes the content type of the compression, another NUL and the data."""
 
 _FIXED = (
     *("status", "result", "traceback", "children", "date_done"),
@@ -29,7 +29,7 @@ _RAISED = (State.FAILURE, State.REVOKED, State.RETRY)
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How results are written and read: Celery's `result_serializer` and its kin."""
+    """How results are written and read, by `result_serializer` and other settings."""
 
     serializer: str = "json"
     compression: str | None = None
@@ -37,21 +37,21 @@ class Encoding:
     """Names of serializers; a result in another one is not read."""
 
     def store(self, meta: Meta | Stored) -> Stored:
-        """Return the form of `meta` that is stored; MessageError if it has none."""
+        """Return a meta as it is stored; MessageError if it cannot be encoded."""
         if isinstance(meta, Stored):
             return meta
         return Stored(meta.task_id, meta.status, self.encode(meta))
 
     def encode(self, meta: Meta) -> bytes:
-        """Return the bytes that are stored; MessageError: the value has no form."""
+        """Return the bytes of a meta; MessageError if the value cannot be encoded."""
         return self.pack(self._fields(meta))
 
     def part(self, task_id: str, state: str, value: Any) -> bytes:
-        """Return the bytes that a chord counts; MessageError: the value has no form."""
+        """Return the bytes of a chord's part; MessageError as in `encode`."""
         return self.pack([1, task_id, str(state), self._result(value)])
 
     def read_part(self, data: bytes) -> Ended:
-        """Return the end that a chord has counted; MessageError: not such bytes."""
+        """Undo `part`. Raises MessageError if that is not possible."""
         found = self.unpack(data)
         if not isinstance(found, list | tuple) or len(found) != 4:
             raise MessageError("it is no part of a chord")
@@ -67,7 +67,7 @@ class Encoding:
         return b"%s%s\0%s" % (_COMPRESSED, kind.encode(), packed)
 
     def unpack(self, data: bytes) -> Any:
-        """Undo `pack`. MessageError: not such bytes, or a serializer not accepted."""
+        """Undo `pack`. Raises MessageError if that is not possible or not accepted."""
         if data.startswith(_COMPRESSED):
             kind, _, data = data.removeprefix(_COMPRESSED).partition(b"\0")
             data = decompress(data, kind.decode("ascii", "replace"))
@@ -75,9 +75,9 @@ class Encoding:
         return loads(data, content_type, content_types(self.accept))
 
     def decode(self, task_id: str, data: bytes) -> Meta:
-        """Return the meta that is stored as `data`, also by Celery.
+        """Return the meta that beatd or Celery has stored as `data`.
 
-        Raises MessageError: not such bytes, or a serializer that is not accepted.
+        Raises MessageError if `data` is no meta, or its serializer is not accepted.
         """
         try:
             return _meta(task_id, self.unpack(data))
@@ -102,8 +102,8 @@ class Encoding:
         return self._exception(value) if isinstance(value, BaseException) else value
 
     def _exception(self, error: BaseException) -> Any:
-        # Only pickle carries exceptions as they are. Exceptions that readers without
-        # beatd know by another name go in the common form there, too.
+        # Only pickle carries exceptions as they are. Exceptions for which Celery has a
+        # class of its own go in the common form even then: its readers have no beatd.
         if self.serializer == "pickle" and not is_named_by_celery(error):
             carried = carriable(error)
             if carried:

@@ -1,4 +1,4 @@
-"""Which runs have ended, by their results."""
+"""Finds out which runs have ended, by their results."""
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -13,7 +13,7 @@ from beatd.results.base import READY_STATES, Keeper, Meta
 class EndedRuns:
     """Asks the result backend which runs have ended; never raises.
 
-    A run whose result cannot be read, or not now, counts as going on.
+    A run counts as going on while its result cannot be read.
     """
 
     connect: Callable[[], Keeper]
@@ -29,12 +29,12 @@ class EndedRuns:
     )
 
     def among(self, task_ids: Collection[str]) -> Collection[str]:
-        """Return those of these runs that have ended."""
+        """Return the ids among these of runs that have ended."""
         try:
             backend = self._backend = self._backend or self.connect()
             found = self._load(backend, list(task_ids))
         except (ResultUnavailable, ConfigError) as error:
-            # A backend of Celery's that is not one of ours is no reason to end.
+            # ConfigError: a backend that only Celery has. That must not end beatd.
             self._away.meet(error)
             return ()
         self._away.end()

@@ -1,4 +1,4 @@
-"""Exceptions in Celery's form: written so that any reader knows them, read safely.
+"""Exceptions in Celery's form: readable without beatd, and safe to read.
 
     {"exc_type": qualified name, "exc_message": arguments, "exc_module": module}
 
@@ -25,7 +25,7 @@ _CELERY_NAMES: dict[type[Exception], tuple[str, str]] = {
     errors.Retry: ("celery.exceptions", "Retry"),
     errors.MessageError: ("kombu.exceptions", "EncodeError"),
 }
-"""The names that Celery's readers have for our exceptions."""
+"""Celery's names for beatd's exceptions."""
 
 _OURS = {name: kind for kind, name in _CELERY_NAMES.items()}
 
@@ -47,12 +47,12 @@ def with_traceback(error: object, text: str | None) -> None:
 
 
 def is_named_by_celery(error: BaseException) -> bool:
-    """Say whether Celery's readers know this exception by a name of their own."""
+    """Return whether Celery has an exception of its own for this one."""
     return type(error) in _CELERY_NAMES
 
 
 def form_of(error: BaseException, can_encode: Callable[[Any], bool]) -> dict[str, Any]:
-    """Return the exception's form, with reprs of arguments that cannot be encoded."""
+    """Return the form of an exception; reprs stand for arguments with no encoding."""
     if isinstance(error, Exception) and type(error) in _CELERY_NAMES:
         module, name = _CELERY_NAMES[type(error)]
         args: list[Any] = list(error.args)
@@ -71,7 +71,7 @@ def form_of(error: BaseException, can_encode: Callable[[Any], bool]) -> dict[str
 def carriable(error: BaseException) -> BaseException | None:
     """Return the exception as pickle can carry it, perhaps as one of its base classes.
 
-    None if pickle can carry it as no class below Exception.
+    None if pickle can carry neither it nor a base class of it below Exception.
     """
     if _survives(error):
         return error
@@ -80,7 +80,7 @@ def carriable(error: BaseException) -> BaseException | None:
             return None
         try:
             plainer: Any = kind(*error.args)
-        except Exception:  # a constructor of someone else
+        except Exception:  # a foreign constructor
             continue
         if _survives(plainer):
             return plainer  # type: ignore[no-any-return] # a class between error's and Exception
@@ -88,7 +88,7 @@ def carriable(error: BaseException) -> BaseException | None:
 
 
 def is_form(value: Any) -> bool:
-    """Say whether a result's value is an exception in Celery's form."""
+    """Return whether a result's value is an exception in Celery's form."""
     return isinstance(value, dict) and isinstance(value.get("exc_type"), str)
 
 
@@ -104,7 +104,7 @@ def exception_of(form: dict[str, Any]) -> BaseException:
     if kind:
         try:
             return kind(*args)
-        except Exception:  # it takes other arguments than it keeps
+        except Exception:  # its constructor takes other arguments than `args` has
             pass
     return _made(module, name)(*args)
 
@@ -124,7 +124,7 @@ def _known(module: str, name: str) -> type[Exception] | None:
     for part in name.split("."):
         # Not by getattr: a module may have code that answers it, with an import even.
         found = getattr(found, "__dict__", {}).get(part)
-    # Whoever can write results must not have other things called than exceptions, nor
+    # A result that somebody forged must not have anything called but an exception, nor
     # SystemExit raised.
     if isinstance(found, type) and issubclass(found, Exception):
         return found
@@ -141,6 +141,6 @@ def _made(module: str, name: str) -> type[Exception]:
 def _survives(value: Any) -> bool:
     try:
         pickle.loads(pickle.dumps(value))
-    except BaseException:  # `__reduce__` and constructors of someone else
+    except BaseException:  # foreign code: `__reduce__`, constructors
         return False
     return True

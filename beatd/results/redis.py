@@ -1,8 +1,8 @@
 """Results in Redis, under Celery's keys and in its form.
 
 `celery-task-meta-<task id>` is the key of a run's meta, and also the channel on which
-each of its states is published: waiting is listening there. What is counted for a chord
-lies under `celery-taskset-meta-<group id>` and suffixes: chord_join.lua.
+each of its states is published; clients wait there. The keys of a chord begin with
+`celery-taskset-meta-<group id>`: chord_join.lua.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,15 +26,14 @@ KEY = "celery-task-meta-"
 GROUP_KEY = "celery-taskset-meta-"
 
 BATCH = 500
-"""Values in one step; Redis serves no one else meanwhile."""
+"""Values that are stored in one step; Redis serves no other client meanwhile."""
 
 
 class RedisResults:
-    """Results on one Redis or Valkey server, open to all threads.
+    """Results on one Redis or Valkey server; any thread may use them.
 
-    `options` are `result_backend_transport_options` and what else is known of the
-    connections; `tls` is `redis_backend_use_ssl`. Nothing is connected before the first
-    request.
+    `options` are those of `result_backend_transport_options` and of connections; `tls`
+    is `redis_backend_use_ssl`. It connects with the first request.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class RedisResults:
             while True:
                 with self._answering():
                     news.open()
-                    # Before the look, which tells more than earlier messages.
+                    # Earlier messages say no more than the value that is read next.
                     news.drain()
                 meta = self.load([task_id]).get(task_id)
                 if meta and meta.status in READY_STATES:
@@ -118,7 +117,7 @@ class RedisResults:
         with self._answering(), self._server.client.pipeline() as pipe:
             for chord in chords:
                 keys = self._group_keys(chord.group)
-                # The claim of an earlier run under the same id.
+                # This is the claim of an earlier run under the same id.
                 pipe.delete(keys[".c"])
                 pipe.set(keys[".s"], chord.size, ex=seconds)
                 if chord.shape is not None:
@@ -157,10 +156,10 @@ class RedisResults:
     def _try_to_store(
         self, batch: Sequence[tuple[Stored, str]]
     ) -> list[tuple[Stored, str]]:
-        """Store where nothing is kept, or what may be replaced; return what is left.
+        """Store each value unless its key has another one; return those that are left.
 
-        With each that is left comes the SHA-1 of what it may replace. Each further try
-        means that another state of the run was stored in between: it ends soon.
+        Each is left with the SHA-1 of the value that it may replace in the next try.
+        Further tries are needed only while other states of the run are being stored.
         """
         keys = [self._key(one.task_id) for one, _ in batch]
         arguments = [
@@ -179,7 +178,7 @@ class RedisResults:
     def _is_final(self, task_id: str, data: bytes) -> bool:
         try:
             return self._encoding.decode(task_id, data).status == State.SUCCESS
-        except MessageError:  # whatever it is, nobody will read it
+        except MessageError:  # nobody can read it
             return False
 
     def _seconds(self, status: str) -> int:
@@ -201,7 +200,7 @@ def _prefix(prefix: str) -> str:
 
 
 def _claim(part: Part) -> str:
-    """Return a claim that is the same each time that the same part comes."""
+    """Return the claim of a part; for copies of the part it is the same."""
     return f"{part.task_id}:{part.index}"
 
 

@@ -1,8 +1,8 @@
-"""Results in an SQLite file, for all processes of one host.
+"""Results in an SQLite file, shared by all processes of one host.
 
     results   task_id (key), status, data, expires
 
-`data` is the encoded meta, `expires` the instant after which it counts as gone (NULL:
+`data` is the encoded meta, `expires` the instant from which it is ignored (NULL:
 never). Rows that have expired are removed a few at a time, whenever others are stored.
 """
 
@@ -47,14 +47,14 @@ _SWEEP = """
 """
 
 SWEPT = 100
-"""Expired rows that are removed with each step, besides one for each that is stored."""
+"""Expired rows that are removed with each step, besides one for each row stored."""
 
 FIRST_NAP, LONGEST_NAP = 0.002, 0.02
-"""Seconds between two looks for what other processes stored; longer as time goes by."""
+"""Seconds between two looks at what other processes stored; they grow with time."""
 
 
 class SQLiteResults:
-    """Results in one file, open to all threads; a forked child opens its own."""
+    """Results in one file; any thread may use them, and a forked child reopens it."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class SQLiteResults:
         nap, seen = FIRST_NAP, None
         with self._connection() as db:
             while True:
-                # SQLite's count of what others committed: cheaper than a look.
+                # SQLite's count of others' commits: cheaper to read than the row.
                 (version,) = db.execute("PRAGMA data_version").fetchone()
                 if version != seen:
                     seen = version
@@ -144,7 +144,7 @@ class SQLiteResults:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        """Return a connection for this thread; an error closes it and rolls back."""
+        """Yield a connection for this thread; an error closes it and rolls back."""
         db = None
         try:
             db = self._idle_connection() or self._connect()
@@ -159,7 +159,7 @@ class SQLiteResults:
 
     def _idle_connection(self) -> sqlite3.Connection | None:
         if os.getpid() != self._pid:
-            # SQLite forbids a child to use, or to close, what its parent opened.
+            # SQLite forbids a child to use, or to close, its parent's connections.
             _of_parents.append(self._idle)
             self._idle, self._pid = deque(), os.getpid()
         try:
@@ -176,7 +176,7 @@ class SQLiteResults:
         return connect(self._path)
 
     def _problem(self, found: Look) -> str:
-        """Say why the file cannot be used; empty when it can."""
+        """Return why the file cannot be used; an empty text if it can."""
         if found.state is State.DAMAGED:
             return (
                 f"{self._path} is damaged ({found.problem}):"
@@ -186,4 +186,4 @@ class SQLiteResults:
 
 
 _of_parents: list[deque[sqlite3.Connection]] = []
-"""Never used and never freed."""
+"""Connections of parent processes: never used and never freed."""

@@ -1,11 +1,11 @@
 -- KEYS[i]          celery-task-meta-<task id>, which is also the channel's name
 -- ARGV[3i - 2]     the value to keep
--- ARGV[3i - 1]     the seconds it lives; 0: for ever
+-- ARGV[3i - 1]     the seconds after which it expires; 0: never
 -- ARGV[3i]         SHA-1 of the value that it may replace; empty: none
 --
--- Writes and publishes each value whose key is absent, or holds what may be replaced.
--- Returns for each key nothing if that was done, else what the key holds. The values are
--- not looked into here: they may be in any of Celery's serializers, and compressed.
+-- Writes and publishes each value if its key is absent, or has the value that may be
+-- replaced. Returns nothing for each key that was written, else the key's value. Values
+-- are not decoded here: they may be in any of Celery's serializers, and compressed.
 local kept = {}
 for i, key in ipairs(KEYS) do
     local value, ttl, old = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
