@@ -1,7 +1,7 @@
-"""The tasks that every worker of Celery's has, and that senders rely on.
+"""The tasks that every worker of Celery's has, and that clients rely on.
 
-celery.map, celery.starmap  one task's code for many values, in one run
-celery.accumulate           the values of a group that a task was replaced by
+celery.map, celery.starmap  runs one task's code for many values, in one run
+celery.accumulate           returns the values of a group that has replaced a task
 """
 
 import inspect

@@ -1,4 +1,4 @@
-"""What is stored when runs end besides their results: chords are counted."""
+"""Stores what follows from the ends of runs besides their results: counts chords."""
 
 import threading
 import traceback
@@ -19,15 +19,15 @@ from beatd.runs.report import Bookkeeping
 tell = EventLog(__name__)
 
 LARGEST = 4 * 1024 * 1024
-"""Bytes of a message's body that is decoded here after its run has failed elsewhere.
+"""Bytes of the largest body that is decoded here after the run has failed.
 
-A larger body may be what ended the process that had it last.
+A larger body may be the reason why the process of the run ended.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The end of a run that its process could not report, or that never began."""
+    """The end of a run that never began, or that its process could not report."""
 
     state: State
     error: BaseException
@@ -37,7 +37,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What follows from what was stored."""
+    """What is to be done after the storing."""
 
     sends: list[Outgoing]
     joined: list[Joined]
@@ -46,7 +46,7 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class ChordKeeper:
-    """Stores what follows from the ends of runs; for the same end again, no more."""
+    """Stores what follows from the ends of runs; the same end may come again."""
 
     results: Keeper | None
     continuations: Continuations
@@ -65,13 +65,13 @@ class ChordKeeper:
             done.sends.extend(follow_up.sends)
             end = follow_up.bookkeeping
         self._keep(end)
-        # Most parts are not the last of their header: then the call is not needed.
+        # Read only when needed: most parts are not the last of their header.
         call = cache(partial(self._read, message))
         bodies: dict[str, Signature] = {}
         while end.parts:
             end = self._join(end.parts, call, bodies, done)
             self._keep(end)
-        if failed:  # last: all before may raise, and be done once more
+        if failed:  # last, as all before may raise, and is then done once more
             self._tell(*failed)
         return Recorded(self.continuations.host.made_ready(done.sends), done.joined)
 
@@ -139,9 +139,9 @@ class ChordKeeper:
 
 
 def call_of(message: bytes, limits: Limits) -> Call | None:
-    """Return the call in a message whose run failed elsewhere.
+    """Return the call in the message of a run that failed; not in its process.
 
-    None, and a warning is logged, if it cannot be decoded.
+    Return None, and log a warning, if it cannot be decoded.
     """
     limits = limits._replace(size=LARGEST)
     try:

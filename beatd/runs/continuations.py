@@ -60,7 +60,7 @@ class FollowUp:
 
 @dataclass(frozen=True, slots=True)
 class Continuations:
-    """Finds what follows from the ends of runs."""
+    """Finds out what follows from the ends of runs."""
 
     host: Host
     encoding: Encoding | None
@@ -68,12 +68,12 @@ class Continuations:
     hostname: str
     clock: Clock
     apart: Callable[[Callable[[], None]], object] = lambda code: code()
-    """Calls the user's code, in a place where it may take long."""
+    """Calls code of the user, where it may take long."""
 
     def of_success(self, call: Call, value: Any) -> FollowUp:
         """Return what follows when a call has returned this value.
 
-        Raises MessageError if the value cannot be encoded for a call that gets it.
+        Raises MessageError if a call that is to get the value cannot be encoded.
         """
         canvas = self._canvas(call.envelope)
         for callback in call.callbacks:
@@ -117,7 +117,7 @@ class Continuations:
             return self._follow_up(canvas)
         except ChordError as error:
             return self.without_body(joined.part.group, body, error)
-        except Exception as error:  # whatever others put into the backend, or sent
+        except Exception as error:  # foreign values, from the backend or a message
             problem = ChordError(f"Join error: {repr_of(error)}")
             return self.without_body(joined.part.group, body, problem)
 
@@ -216,7 +216,7 @@ class Continuations:
         error: BaseException,
         traceback: str | None,
     ) -> None:
-        """Have errbacks called: here and now, or by a message."""
+        """Call errbacks in this process, or add messages that call them."""
         for errback in errbacks:
             task = self.host.tasks.get(errback["task"])
             if task is not None and wants_exception(task, errback):
@@ -228,7 +228,9 @@ class Continuations:
             try:
                 canvas.add(errback, (request.id,))
                 follow_up.add(canvas, self._messages(canvas.sends))
-            except Exception:  # what its sender wrote, and the user's routes
+            except (
+                Exception
+            ):  # foreign: the errback is from a message, routes are the user's
                 words = "cannot send errback %s"
                 tell.exception("errback.unsent", words, one_line(errback["task"]))
 
@@ -247,7 +249,7 @@ class Continuations:
         return follow_up
 
     def _as_known(self, sending: Sending) -> Sending:
-        """Return the call with the options that its task has for every call."""
+        """Return the call with its task's own options added."""
         task = self.host.tasks.get(sending.task)
         if task is None:
             return sending
@@ -274,16 +276,16 @@ class Continuations:
 
 
 def bodies_of(call: Call) -> dict[str, Signature]:
-    """Return the bodies of the chords that a call counts for, and its chain's steps.
+    """Return the bodies of the chords for which a call and its chain's steps count.
 
-    By the ids of the call and of the steps.
+    Each is under the id of the call or step.
     """
     own = {call.envelope.id: call.chord} if call.chord else {}
     return own | bodies_in(call.chain or ())
 
 
 def bodies_in(signatures: Iterable[Signature]) -> dict[str, Signature]:
-    """Return the bodies of the chords that these calls count for, by the calls' ids."""
+    """Return the bodies of the chords for which these calls count, by call id."""
     found: dict[str, Signature] = {}
     for signature in doomed(signatures):
         options = signature.get("options") or {}

@@ -1,4 +1,4 @@
-"""Runs coroutines to their end, in whatever thread a task runs in."""
+"""Runs coroutines to their end, in the thread in which the task runs."""
 
 import asyncio
 import contextvars
@@ -56,13 +56,14 @@ def _run(coroutine: Coroutine[Any, Any, T]) -> T:
         try:
             return loop.run_until_complete(task)
         except SoftTimeLimitExceeded as error:
-            # The alarm of a limit, while the loop waits, raises the error in the loop.
+            # The signal of the soft limit came while the loop waited: the error was
+            # raised in the loop, and is to be raised in the coroutine.
             if task.done():
                 raise
             inside.interrupt(task, error)
             return loop.run_until_complete(task)
     except BaseException:
-        # Whatever the task has left in the loop ends with the loop.
+        # What the task has left in the loop ends with the loop.
         _threads.kept = None
         kept.runner.close()
         raise
@@ -96,17 +97,17 @@ class _NativeThreadRun(Generic[T]):
         self._loop = runner.get_loop()
         self._task = self._loop.create_task(self._coroutine, context=self._context)
         self._loop.call_soon(self._cancel_if_given_up)
-        # The task holds its own exception; another comes of what was left in the loop.
+        # The task keeps its own exception; any other is of what is left in the loop.
         with suppress(BaseException):
             self._loop.run_until_complete(self._task)
         with suppress(BaseException):
             runner.close()
-        # The thread goes on to other work, and what it printed only it can flush.
+        # Only this thread can flush what it has printed, and it goes on to other work.
         stdout.flush()
 
     def _give_up(self) -> None:
         self._given_up = True
-        if self._loop:  # otherwise the loop looks when it begins
+        if self._loop:  # without a loop yet, `_run` asks when it begins
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._cancel_if_given_up)
 

@@ -25,10 +25,10 @@ def errbacks_of(signature: Signature) -> list[Signature]:
 
 
 def wants_exception(task: Task[..., Any], errback: Signature) -> bool:
-    """Say whether an errback is to get request, exception and traceback.
+    """Return whether an errback is to get request, exception and traceback.
 
-    As in Celery: the errback's function takes more than one argument besides those that
-    the signature has, and does not get the task itself.
+    As in Celery, if the errback's function takes more than one argument besides those
+    of the signature, and does not get the task itself.
     """
     if task.is_bound:
         return False
@@ -47,7 +47,7 @@ def wants_exception(task: Task[..., Any], errback: Signature) -> bool:
 
 
 _under_way: set[asyncio.Task[None]] = set()
-"""Errbacks that are coroutines: an event loop alone does not keep its tasks alive."""
+"""Running errbacks that are coroutines: an event loop does not keep its tasks alive."""
 
 
 def call_errback(
@@ -66,7 +66,7 @@ def call_errback(
 
 
 def _run(task: Task[..., Any], coroutine: Any) -> None:
-    """Run a coroutine: on the running event loop, if there is one, or to its end."""
+    """Start a coroutine on the running event loop; without one, run it to its end."""
 
     async def run() -> None:
         try:

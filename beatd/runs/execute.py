@@ -1,4 +1,4 @@
-"""One delivery in, one report out: decode the call, run the task, say how it ended."""
+"""Runs deliveries: decodes the call, runs the task, reports how it ended."""
 
 import inspect
 import traceback
@@ -52,7 +52,7 @@ PACKAGE = str(Path(__file__).parent.parent)
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """Runs the jobs of a pool, wherever the pool wants them run; never raises."""
+    """Runs the jobs of a pool, in the thread that calls it; never raises."""
 
     host: Host
     limits: Limits
@@ -60,14 +60,14 @@ class Executor:
     """Encodes results; None: no results are stored."""
     hostname: str
     known_value: Callable[[str], Meta | None]
-    """Asked about a call that is delivered once more: its result, if it succeeded."""
+    """Returns the result of a call that is delivered once more, if it has succeeded."""
     clock: Clock
     made_ready: Callable[[Sequence[Outgoing]], list[Outgoing]]
     """Returns messages as they are sent: `Host.made_ready` in a worker."""
 
     @property
     def continuations(self) -> Continuations:
-        """Return what finds out what follows from runs."""
+        """Return the continuations of the runs."""
         return Continuations(self.host, self.encoding, self.hostname, self.clock)
 
     def __call__(self, job: Job) -> bytes:
@@ -84,7 +84,7 @@ class Executor:
             sends = self.made_ready(report.sends)
             return pack_report(msgspec.structs.replace(report, sends=sends))
         except BaseException as error:
-            # The task did not do this, and another try is not known to be harmless.
+            # This is no fault of the task, and another try may do harm.
             tell.exception("task.broken", "cannot run a message")
             reason = f"beatd could not run it: {type(error).__name__}"
             return pack_report(Report(fate=Fate.SET_ASIDE, reason=reason))
@@ -187,7 +187,7 @@ class _Run:
             self.task.before_start(self.call.envelope.id, request.args, request.kwargs)
             if type(self.task).__call__ is Task.__call__:
                 return self.task.run(*request.args, **request.kwargs)
-            # A class of the user's, whose `__call__` surrounds its tasks' code.
+            # The user's own task class has a `__call__` around its tasks' code.
             request.on_its_way = True
             return self.task(*request.args, **request.kwargs)
 
@@ -198,7 +198,7 @@ class _Run:
         return value
 
     def report(self, end: _End, seconds: float) -> Report:
-        """Return the report of the run; whatever the task raised ends here."""
+        """Return the report of the run; what the task raised is handled here."""
         state, value = "", end.value
         try:
             value = self._value_of(end)
@@ -221,7 +221,7 @@ class _Run:
         return msgspec.structs.replace(report, seconds=seconds)
 
     def report_again(self, value: Any) -> Report:
-        """Report again a success that is stored, but perhaps was not followed up."""
+        """Return the report of a stored success: what follows was perhaps not sent."""
         report = self._succeeded(value)
         return msgspec.structs.replace(report, reason="it has succeeded before")
 
@@ -346,7 +346,7 @@ _Way: TypeAlias = Callable[[_Run, float | None], Awaitable[_End]]
 
 
 def _end_of(code: Callable[[], Any]) -> _End:
-    """Run a task's own code; whatever it raises is its end."""
+    """Run a task's own code; return its end, even if it raises."""
     try:
         return _End(code())
     except BaseException as error:  # the border of foreign code: the task's body
@@ -356,7 +356,7 @@ def _end_of(code: Callable[[], Any]) -> _End:
 
 
 def _due(again: Again, now: Instant) -> Instant | None:
-    """Return the instant of the next try; None: at once. Naive datetimes are UTC."""
+    """Return the instant of the next try; None: at once. A naive datetime is UTC."""
     if isinstance(again.when, datetime):
         aware = again.when if again.when.tzinfo else again.when.replace(tzinfo=UTC)
         due = instant_of(aware)

@@ -53,7 +53,7 @@ class Hooks:
         )
 
     def rejected(self, error: BaseException, text: str) -> None:
-        """Tell receivers of a rejected message as of a run that has failed."""
+        """Tell receivers that the run has failed, as its message is rejected."""
         self._send_failure(ExceptionInfo(error, text))
 
     def retried(self, retry: Retry, text: str) -> None:

@@ -12,7 +12,7 @@ from beatd.tasks import Registry
 
 
 class Host(Protocol):
-    """The application, as what runs its tasks uses it: app/."""
+    """The application, as the code that runs its tasks uses it: app/."""
 
     @property
     def settings(self) -> Settings:
@@ -31,13 +31,13 @@ class Host(Protocol):
         ...
 
     def made_ready(self, sends: Sequence[Outgoing]) -> list[Outgoing]:
-        """Return these messages as they are sent, and events of them for monitors."""
+        """Return these messages as they are sent, and their events for monitors."""
         ...
 
     def meta_of(self, task_id: str) -> Meta:
-        """Return what is known of a run."""
+        """Return the meta of a run; PENDING or EXPIRED when nothing is known of it."""
         ...
 
     def store_meta(self, meta: Meta) -> None:
-        """Store this as a run's result."""
+        """Store this meta."""
         ...

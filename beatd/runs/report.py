@@ -1,4 +1,4 @@
-"""The report of a run to the worker's loop, and what both know of results."""
+"""The report of a run to the worker's loop; options and results, as both see them."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -18,7 +18,7 @@ from beatd.tasks import Task
 
 
 class Fate(StrEnum):
-    """What becomes of the message."""
+    """What is to become of the message."""
 
     SETTLED = "settled"
     REQUEUED = "requeued"  # to the end of its queue
@@ -33,22 +33,22 @@ class Bookkeeping(msgspec.Struct, frozen=True, array_like=True):
     begun: list[Chord] = msgspec.field(default_factory=list)
     """Chords that begin with what is sent."""
     parts: list[Part] = msgspec.field(default_factory=list)
-    """Ends that count for chords that have begun before."""
+    """Ends that count for chords which have begun earlier."""
 
     def __bool__(self) -> bool:
         return bool(self.stored or self.begun or self.parts)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """One run, as it ended."""
+    """How one run ended."""
 
     fate: Fate = Fate.SETTLED
     state: str = ""
-    """A state of results; empty when the task has asked that none be stored."""
+    """A state of results; empty when the task has asked for no result to be stored."""
     stored: Stored | None = None
     """The result to store."""
     sends: list[Outgoing] = msgspec.field(default_factory=list)
-    """The retry, callbacks, the next step of a chain."""
+    """Messages that follow: a retry, callbacks, the next step of a chain."""
     bookkeeping: Bookkeeping = msgspec.field(default_factory=Bookkeeping)
     reason: str = ""
     """In one line: the exception, or why the message is set aside."""
@@ -61,7 +61,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Whether the exception is among those that the task declares in `throws`."""
     seconds: float = 0
     ends_run: bool = True
-    """False when the same run goes on with another message."""
+    """Whether the run has ended; False: it goes on with another message."""
 
 
 pack_report = msgspec.msgpack.Encoder().encode
@@ -89,12 +89,12 @@ def result_text(value: object) -> str:
 
 
 def limits_of(settings: Settings) -> Limits:
-    """Return the limits of what a worker decodes of a message."""
+    """Return the limits within which a worker decodes messages."""
     return Limits(content_types(settings.accept_content))
 
 
 def option(task: Task[..., Any], name: str, settings: Settings) -> Any:
-    """Return an option as the task has it, or else as the settings do."""
+    """Return an option of the task, or that of the settings if the task has none."""
     own = getattr(task, name)
     return getattr(settings, f"task_{name}") if own is None else own
 
@@ -102,7 +102,7 @@ def option(task: Task[..., Any], name: str, settings: Settings) -> Any:
 def ignores_result(
     envelope: Envelope, task: Task[..., Any] | None, settings: Settings
 ) -> bool:
-    """Say whether no result of this run is to be stored: message, task, settings."""
+    """Return whether to store no result: by the message, the task or the settings."""
     if envelope.ignore_result is not None:
         return envelope.ignore_result
     if task is None:
@@ -113,7 +113,7 @@ def ignores_result(
 def keeps(
     state: State, ignored: bool, task: Task[..., Any] | None, settings: Settings
 ) -> bool:
-    """Say whether this state of a run is to be stored."""
+    """Return whether this state of a run is to be stored."""
     if not ignored:
         return True
     if state != State.FAILURE:
@@ -135,7 +135,7 @@ def meta_of(
     children: Sequence[Any] = (),
     arguments: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
 ) -> Meta:
-    """Return what is to be stored of a run, in the form of Celery's metas."""
+    """Return the meta to store of a run."""
     ended = state in READY_STATES
     extended: dict[str, Any] = {}
     if settings.result_extended:

@@ -1,4 +1,4 @@
-"""What tasks print, line by line into the log: standard output and error as records."""
+"""Logs what tasks print to standard output and error, line by line."""
 
 import io
 import sys
@@ -14,26 +14,26 @@ from beatd.event_log import EventLog
 tell = EventLog("beatd.redirected")
 
 LONGEST_LINE = 10_000
-"""Characters that wait for the end of their line; of a longer one they go on before."""
+"""Characters that wait for the end of their line; a longer line is logged in pieces."""
 
 
 def redirect(level: int) -> None:
-    """Have all that this process prints logged at this level, from now on."""
+    """From now on, log at this level all that this process prints."""
     sys.stdout = _logged(sys.stdout, level)
     sys.stderr = _logged(sys.stderr, level)
 
 
 def restore() -> None:
-    """Undo `redirect`, if that was done."""
+    """Undo `redirect`, if it was called."""
     flush()
     sys.stdout = _real(sys.stdout)
     sys.stderr = _real(sys.stderr)
 
 
 def flush() -> None:
-    """Let go of what this thread printed: a task ends, and perhaps its process.
+    """Log what this thread has printed: a task ends, and perhaps its process.
 
-    Never raises, whatever a task made of the streams.
+    Never raises, whatever a task has done to the streams.
     """
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
@@ -41,7 +41,7 @@ def flush() -> None:
 
 
 def _logged(stream: TextIO, level: int) -> TextIO:
-    if stream is None:  # closed before Python began: what is printed is gone
+    if stream is None:  # closed before Python began: prints are lost
         return stream
     return cast(TextIO, LoggedStream(stream, level))
 
@@ -53,17 +53,17 @@ def _real(stream: TextIO) -> TextIO:
 class LoggedStream(io.TextIOBase):
     """Stands for a stream of this process: each line written to it becomes a record.
 
-    A line belongs to the thread, or greenlet, that writes it: nothing of others gets
-    into it. It is logged when it ends, is flushed, or grows too long. What is written
-    while a record is being handled comes from a log in trouble, and goes to the real
-    stream. Nobody can close it: it is the process's own, and others print too.
+    A line belongs to the thread, or greenlet, that writes it: no other text gets into
+    it. It is logged when it ends, is flushed, or grows too long. Text that is written
+    while a record is being handled comes from a log that fails, and goes to the real
+    stream. The stream cannot be closed: all code of the process shares it.
     """
 
     def __init__(self, real: TextIO, level: int) -> None:
         self.real = real
         self._level = level
         self._begun: dict[int, tuple[str, Callable[[], bool]]] = {}
-        """Lines without an end, by thread; and what tells whether it is still there."""
+        """Lines without an end, by thread; and whether that thread is still there."""
         self._logging: set[int] = set()
         """Threads that are logging a line now."""
 
@@ -77,11 +77,11 @@ class LoggedStream(io.TextIOBase):
 
     @property
     def buffer(self) -> BinaryIO:
-        """Return the real stream's buffer: bytes go past the log."""
+        """Return the real stream's buffer: bytes are not logged."""
         return self.real.buffer
 
     def fileno(self) -> int:
-        """Return the real stream's number, for programs that a task starts."""
+        """Return the real stream's descriptor, for programs that a task starts."""
         return self.real.fileno()
 
     def writable(self) -> bool:
@@ -102,7 +102,7 @@ class LoggedStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Log what this thread began, and what threads that are gone left behind."""
+        """Log the line that this thread began, and those of threads that have ended."""
         me = threading.get_ident()
         if me in self._logging:
             with suppress(OSError, ValueError):
@@ -121,7 +121,7 @@ class LoggedStream(io.TextIOBase):
         return line
 
     def _log(self, me: int, line: str) -> None:
-        # Of a line that writes over itself, what is to be seen at its end.
+        # Of a line that is written over (a progress bar), only the last state.
         shown = line.rstrip("\r\n").rpartition("\r")[2]
         if not shown:
             return
@@ -133,11 +133,11 @@ class LoggedStream(io.TextIOBase):
 
 
 def _liveness() -> Callable[[], bool]:
-    """Return what tells whether this thread, or greenlet, is still there."""
+    """Return a function: is this thread, or greenlet, still there?"""
     kind = greenlets.patched()
     if kind is None:
         return threading.current_thread().is_alive
-    # Not by threads: they do not list greenlets, or say of all that they are alive.
+    # Thread objects do not tell: they list no greenlets, or call all of them alive.
     greenlet = weakref.ref(kind.current())
 
     def is_there() -> bool:
