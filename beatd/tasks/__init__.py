@@ -1,8 +1,8 @@
 """Tasks: functions that workers run by their names, and what a run knows of itself.
 
-current.py       the application that calls go through when they name none
-async_result.py  a run, for clients that have its id
-request.py       a run, for itself
+current.py       the application of calls that name no application
+async_result.py  a run, as clients see it, by its id
+request.py       a run, as its own code sees it
 task.py          `Task`: options, calls, retries, hooks
 registry.py      the tasks of an application, by name
 shared.py        tasks of no application in particular

@@ -1,4 +1,4 @@
-"""The run of a task, for clients that have its id."""
+"""The run of a task, as clients see it, by its id."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 class AsyncResult(Generic[R]):
-    """One run, by its task id; made where the task was sent, or anywhere else."""
+    """One run, by its task id; any process may make an AsyncResult of it."""
 
     def __init__(self, id: str, *, app: Application | None = None) -> None:
         self.id = id
@@ -22,7 +22,7 @@ class AsyncResult(Generic[R]):
 
     @classmethod
     def of(cls, meta: Meta, app: Application) -> "AsyncResult[Any]":
-        """Return a run that has ended, whose result was perhaps not stored."""
+        """Return the AsyncResult of an ended run; it need not be stored."""
         result: AsyncResult[Any] = AsyncResult(meta.task_id, app=app)
         result._ended = meta
         return result
@@ -52,8 +52,8 @@ class AsyncResult(Generic[R]):
     def state(self) -> str:
         """Return the run's state: a `State`, or a word of the task's own.
 
-        PENDING says that nothing is known of the run yet; EXPIRED, that it was sent
-        longer ago than results are kept, and nothing is known of it any more.
+        PENDING: nothing is known of the run yet. EXPIRED: nothing is known of it any
+        more, as it was sent longer ago than results are kept.
         """
         return str(self._meta().status)
 
@@ -85,15 +85,15 @@ class AsyncResult(Generic[R]):
         ]
 
     def ready(self) -> bool:
-        """Say whether the run has ended, in whatever state."""
+        """Return whether the run has ended, in whatever state."""
         return self.state in READY_STATES
 
     def successful(self) -> bool:
-        """Say whether the run has succeeded."""
+        """Return whether the run has succeeded."""
         return self.state == State.SUCCESS
 
     def failed(self) -> bool:
-        """Say whether the run has failed."""
+        """Return whether the run has failed."""
         return self.state == State.FAILURE
 
     def forget(self) -> None:

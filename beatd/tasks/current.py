@@ -1,4 +1,4 @@
-"""The application that calls go through when they name none."""
+"""The current application: for calls that name no application."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ class Application(Protocol):
     """The application, as tasks and their results use it: app/."""
 
     def adopt(self, task: Any) -> None:
-        """Make this Task what the settings want it to be, the first time."""
+        """Apply the settings (annotations) to this Task, if that was not done."""
         ...
 
     def call_task(
@@ -31,7 +31,7 @@ class Application(Protocol):
         kwargs: Mapping[str, Any] | None,
         options: Mapping[str, Any],
     ) -> Any:
-        """Run a call of this Task here and now; return its AsyncResult."""
+        """Run a call of this Task in this thread; return its AsyncResult."""
         ...
 
     def meta_of(self, task_id: str) -> Meta:
@@ -43,7 +43,7 @@ class Application(Protocol):
         ...
 
     def store_meta(self, meta: Meta) -> None:
-        """Store this of a run that goes on."""
+        """Store the meta of a run that goes on."""
         ...
 
     def forget(self, task_id: str) -> None:
@@ -66,12 +66,12 @@ _makers: list[Callable[[], Application]] = []
 
 
 def set_current(app: Application) -> None:
-    """Let calls that name no application go through this one from now on."""
+    """Make this the application of calls that name no application."""
     _made[:] = [app]
 
 
 def set_default(make: Callable[[], Application]) -> None:
-    """Set what makes the application when one is asked for and there is none."""
+    """Set the function that makes an application if `current_app` finds none."""
     _makers[:] = [make]
 
 

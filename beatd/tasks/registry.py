@@ -19,7 +19,7 @@ def share(task: Task[..., Any]) -> None:
 
 
 class Registry(Mapping[str, Task[..., Any]]):
-    """The tasks of one application, by name, and those that are shared by all.
+    """The tasks of one application, by name, and the tasks shared by all applications.
 
     `prepare` is called with a task each time before the registry returns it.
     """
@@ -49,7 +49,7 @@ class Registry(Mapping[str, Task[..., Any]]):
 
 
 def name_of(function: Any, main: str) -> str:
-    """Return the name of a task that was given none: its module's and its function's.
+    """Return the default name of a task: that of its module and its function.
 
     In a program that was started by its file, Python calls the module `__main__`, and
     processes that import it call it by its name: `main` stands for that name.
@@ -66,9 +66,9 @@ def task_of(
     main: str,
     options: Mapping[str, Any],
 ) -> Task[..., Any]:
-    """Make a task of a function: `base` of these options is its class, `name` its name.
+    """Make a task of a function.
 
-    The other options are attributes of the task.
+    The option `base` is its class, `name` its name; the others are its attributes.
     """
     given = dict(options)
     kind: type[Task[..., Any]] = given.pop("base", None) or Task
@@ -77,7 +77,7 @@ def task_of(
 
 
 def import_modules(names: Iterable[str]) -> None:
-    """Import modules that hold tasks; ConfigError says which cannot be, and why."""
+    """Import modules that hold tasks; raise ConfigError for all that cannot be."""
     problems: list[str] = []
     for name in names:
         try:

@@ -1,4 +1,4 @@
-"""What the run of a task knows of itself, and what hooks know of its exception."""
+"""What the run of a task knows of itself, and of its exception."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from beatd.tasks.async_result import AsyncResult
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """One more try, as the task asked for it; None: as in the try before."""
+    """One more try, as the task asked for it; None: the same as in this try."""
 
     args: Sequence[Any] | None
     kwargs: Mapping[str, Any] | None
@@ -35,7 +35,7 @@ class Request:
     eta: str | None = None
     expires: str | None = None
     timelimit: tuple[float | None, float | None] = (None, None)
-    """Hard and soft."""
+    """The hard limit and the soft limit, in seconds."""
     hostname: str = ""
     delivery_info: dict[str, Any] = field(default_factory=dict)
     headers: Mapping[str, Any] = field(default_factory=dict)
@@ -100,8 +100,8 @@ class Request:
         )
 
     def __getattr__(self, name: str) -> Any:
-        # Called only for names that are no field. While a copy of the request is being
-        # made, `headers` is not there yet.
+        # Called only for names that are not fields. A copy of the request that is being
+        # made has no fields yet, not even `headers`.
         if name != "headers" and name in self.headers:
             return self.headers[name]
         raise AttributeError(f"the request has no {name!r}, nor a header of that name")

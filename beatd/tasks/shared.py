@@ -28,8 +28,8 @@ def shared_task(**options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def shared_task(function: Any = None, /, **options: Any) -> Any:
     """Make a task that belongs to no application in particular: every one has it.
 
-    The task is called through the application that was made last, or else through one
-    that is made from the config.
+    Its calls go through the application that was made last; without one, an application
+    is made from the config.
     """
 
     def make(function: Callable[..., Any]) -> Task[..., Any]:

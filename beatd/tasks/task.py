@@ -21,7 +21,7 @@ SENT_OPTIONS = (
     *("queue", "exchange", "routing_key", "priority", "expires", "serializer"),
     *("compression", "time_limit", "soft_time_limit", "delivery_mode", "ignore_result"),
 )
-"""Options of a task that go with its every call, unless the call has its own."""
+"""Options that each call takes from its task, unless the call has its own."""
 
 
 async def _run_as(request: Request, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -66,7 +66,7 @@ class Task(Generic[P, R]):
     """Seconds before the first retry, doubled for each; True is 1."""
     retry_backoff_max: float = 600
     retry_jitter: bool = True
-    """Draw the pause at random, between 0 and what `retry_backoff` says."""
+    """Draw the pause at random, between 0 and the pause of `retry_backoff`."""
     typing: bool = True
     """Check the arguments where the task is called."""
     throws: Sequence[type[BaseException]] = ()
@@ -154,7 +154,7 @@ class Task(Generic[P, R]):
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> AsyncResult[R]:
-        """Run a call here and now as a worker would, with retries and links."""
+        """Run a call in this thread as a worker would, with retries and links."""
         app = self.app
         call = {**self.sent_options(), **options}
         result: AsyncResult[R] = app.apply_task(self, args, kwargs, call)
@@ -168,7 +168,7 @@ class Task(Generic[P, R]):
         immutable: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
-        """Return a call of this task as another call holds it, as its `link`."""
+        """Return a call of this task in the form that `link` of another call takes."""
         return {
             "task": self.name,
             "args": list(args),
@@ -240,7 +240,7 @@ class Task(Generic[P, R]):
 
     @property
     def is_coroutine(self) -> bool:
-        """Say whether a call of the function only makes a coroutine, in no time."""
+        """Whether a call of the function only returns a coroutine, at once."""
         return inspect.iscoroutinefunction(self._function or self.run)
 
     @property
@@ -292,7 +292,7 @@ class Task(Generic[P, R]):
         return retry
 
     def retry_after(self, error: BaseException) -> None:
-        """Raise Retry if the task's options say so of `error`, raised in this run."""
+        """Raise Retry if the task's options ask for one after `error` in this run."""
         if isinstance(error, (Verdict, *self.dont_autoretry_for)):
             return
         if isinstance(error, (*self.autoretry_for,)):
@@ -311,13 +311,13 @@ class Task(Generic[P, R]):
             self.app.store_meta(Meta(run, state, meta))
 
     def sent_options(self) -> dict[str, Any]:
-        """Return the task's options that go with its every call."""
+        """Return the options that each call takes from this task."""
         options = ((name, getattr(self, name)) for name in SENT_OPTIONS)
         return {name: value for name, value in options if value is not None}
 
     @property
     def is_bound(self) -> bool:
-        """Say whether the function gets the task as its first argument."""
+        """Whether the function gets the task as its first argument."""
         return self._bound
 
     @cached_property
@@ -333,7 +333,7 @@ class Task(Generic[P, R]):
         """Return the seconds before the next try; None: `default_retry_delay`."""
         if not self.retry_backoff:
             return None
-        # 64 is far beyond every maximum; more would only make huge numbers.
+        # 2**64 is beyond every maximum; more doublings only make huge numbers.
         doublings = min(retries, 64)
         pause = min(
             self.retry_backoff_max, max(1, int(self.retry_backoff)) * 2**doublings
