@@ -1,4 +1,4 @@
-"""A Celery app before its first run: made ready for a worker, and its tasks read."""
+"""Prepares a Celery app for a worker, and reads its tasks."""
 
 import logging
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from beatd.worker.renewal import OPTIONS
 def prepare_app(
     app: Any, settings: Settings, hostname: str, include: Sequence[str]
 ) -> None:
-    """Make the app ready to be run by a worker of these settings, and of this name.
+    """Prepare the app for a worker with these settings, called `hostname`.
 
-    The modules that the app itself names are imported already: source.py.
+    The modules that the app itself names are imported already: config/source.py.
     Raises ConfigError.
     """
     from celery.app.trace import setup_worker_optimizations
 
     _connect(app, settings)
     import_modules(include)
-    # Threads without an app of their own get this one, and a task class whose
-    # `__call__` calls that of its base class runs as one task, not as two.
+    # Threads without an app of their own get this one. And a task whose own `__call__`
+    # calls that of its base class counts as one task, not as two.
     setup_worker_optimizations(app, hostname)
     # The worker's loop logs how each run ended; once is enough.
     logging.getLogger("celery.app.trace").addFilter(_says_more_than_how_a_run_ended)
@@ -34,7 +34,7 @@ def prepare_app(
 def _connect(app: Any, settings: Settings) -> None:
     """Have the app send to the broker and the backend of the worker's settings.
 
-    The command line may have named others than the app did.
+    The command line may have named others than the app itself.
     """
     if not all("redis" in url.partition(":")[0] for url in settings.write_urls):
         problem = (
@@ -48,36 +48,36 @@ def _connect(app: Any, settings: Settings) -> None:
 
 
 def _says_more_than_how_a_run_ended(record: logging.LogRecord) -> bool:
-    """Say whether a record of Celery's tracer is of a fault of the tracer itself."""
+    """Return whether a record of Celery's tracer is of a fault of the tracer itself."""
     return record.levelno >= logging.CRITICAL or not hasattr(record, "data")
 
 
 def registry_of(app: Any) -> Registry:
-    """Return the app's tasks as the loop knows tasks: their names and options."""
+    """Return the app's tasks in the form for the worker's loop: names and options."""
     registry = Registry()
     for name, task in app.tasks.items():
         own = {option: _own(task, option) for option in OPTIONS}
-        # Celery itself keeps STARTED, before any other state of the run.
+        # Celery itself stores STARTED, before any other state of the run.
         registry.register(Task(name=name, **own, track_started=False))
     return registry
 
 
 def _own(task: Any, option: str) -> Any:
-    """Return an option that somebody gave to the task; None: the settings decide.
+    """Return an option if it was given to the task itself; None: the settings decide.
 
-    A task that is bound to its app gets what it lacks from the app's settings and,
-    where these say nothing, from Celery's defaults, which are not always ours.
+    Celery, when it binds a task to its app, sets the options that it lacks: from the
+    app's settings or Celery's defaults, which are not always those of beatd.
     """
     from celery.app.annotations import resolve_all
 
-    value = getattr(task, option, None)  # older ones lack the newest
+    value = getattr(task, option, None)  # an older Celery lacks the newest
     setting = dict(task.from_config).get(option)
     if setting is None or value != task.app.conf[setting]:
         return value
     if any(option in one for one in resolve_all(task.app.annotations, task)):
         return value
-    # The option may have been written all the same: what binding adds to the task's
-    # class stands behind the mark that binding sets first.
+    # The option may have been given with the same value as the setting. Options that
+    # binding has set come behind `__bound__` in the class, which binding sets first.
     kind = next(kind for kind in type(task).__mro__ if option in vars(kind))
     names = list(vars(kind))
     added = names[names.index("__bound__") :] if "__bound__" in names else []

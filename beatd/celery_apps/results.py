@@ -1,4 +1,4 @@
-"""What the worker's loop itself finds out of runs, kept and followed by Celery."""
+"""Has Celery store the ends of runs that only the worker's loop knows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ tell = EventLog(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CeleryResults:
-    """Keeps results of runs that the loop ends, where Celery keeps all others."""
+    """Stores the results of runs that the loop ends, in Celery's own backend."""
 
     app: Any
 
@@ -34,7 +34,7 @@ class CeleryResults:
                 raise ResultUnavailable(one_line(repr_of(error))) from error
 
     def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
-        """Return what is known of runs, by id; an unknown run is left out.
+        """Return the metas of runs, by id; a run that is not known is left out.
 
         Raises ResultUnavailable.
         """
@@ -71,7 +71,7 @@ class CeleryResults:
 
 @dataclass(frozen=True, slots=True)
 class CeleryChordKeeper:
-    """Has Celery follow the runs that failed outside of its tracer, or never began."""
+    """Has Celery act on runs that failed outside of its tracer, or never began."""
 
     app: Any
     limits: Limits
@@ -79,21 +79,21 @@ class CeleryChordKeeper:
     def record_end(self, message: bytes, end: Bookkeeping | Failed) -> Recorded:
         """Have errbacks called, and chords counted, by the result backend's own code.
 
-        The backend tries again by itself for a while; what it then raises is logged,
-        for there are errors that never go away.
+        The backend itself retries for a while. What it raises then is only logged: some
+        errors never go away.
         """
         call = call_of(message, self.limits) if isinstance(end, Failed) else None
         if isinstance(end, Failed) and call:
             try:
                 self._follow(call, end)
-            except Exception:  # each backend has its own, and errbacks are the user's
+            except Exception:  # of the backend, or of the user's errbacks
                 words = "Celery could not tell those who wait for %s"
                 task_id = one_line(call.envelope.id)
                 tell.exception("task.unfollowed", words, task_id)
         return Recorded([], [])
 
     def forget(self, joined: Sequence[Joined]) -> None:
-        """Do nothing: Celery counts its chords, and forgets them."""
+        """Do nothing: Celery itself counts chords and forgets them."""
 
     def _follow(self, call: Call, end: Failed) -> None:
         from celery.app.task import Context
@@ -117,7 +117,7 @@ class CeleryChordKeeper:
 def _tell_failed(task: Any, call: Call, error: BaseException) -> None:
     """Call the hooks and receivers that Celery's worker calls when it ends a run.
 
-    Or when the process of a run died.
+    It calls the same when the process of a run has died.
     """
     from billiard.einfo import ExceptionInfo
     from celery import signals as theirs
@@ -143,7 +143,7 @@ def _tell_failed(task: Any, call: Call, error: BaseException) -> None:
 
 
 def _as_celerys(error: BaseException) -> Any:
-    """Return an exception of the loop's as one of the class that Celery has for it."""
+    """Return Celery's exception for one of the worker's loop."""
     form = form_of(error, lambda _: True)
     kind = getattr(import_module(form["exc_module"]), form["exc_type"])
     return kind(*form["exc_message"])

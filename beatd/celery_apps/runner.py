@@ -1,4 +1,4 @@
-"""Runs of a Celery app's tasks, by Celery's own tracer."""
+"""Runs a Celery app's tasks, by Celery's own tracer."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ from beatd.runs.report import Fate, Report, one_line, pack_report
 tell = EventLog(__name__)
 
 _soft_time_limit: ContextVar[float | None] = ContextVar("soft", default=None)
-"""Soft time limit of the task whose code is about to begin."""
+"""The soft time limit of the task whose code is about to begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +50,19 @@ class CeleryRunner:
         from celery.exceptions import SoftTimeLimitExceeded
 
         if place := places.here():
-            # By this number tasks choose one of several devices, Celery names files.
+            # By this number tasks choose one of several devices, Celery a file name.
             current_process().index = place - 1
         if os.getpid() != self.made_in:
-            # For kombu: connections that were made before the fork belong to another
-            # process, and the pool's forks are not multiprocessing's.
+            # kombu drops here the connections that were made before the fork. Only
+            # multiprocessing calls this by itself, and the pool forks without it.
             util._run_after_forkers()  # type: ignore[attr-defined] # nothing public
-        # A task that waits for others holds a place of the pool that these may need:
-        # Celery refuses that, except in greenlets.
+        # A task that waits for other tasks occupies a place of the pool that these may
+        # need: Celery refuses to wait, except in greenlets.
         _set_task_join_will_block(not greenlets.patched())
         self.app.loader.init_worker_process()
         for name, task in self.app.tasks.items():
             task.run = _limited(task.run, SoftTimeLimitExceeded)
-            # A tracer holds the process that it was made in.
+            # A tracer keeps the id of the process in which it was made.
             task.__trace__ = build_tracer(
                 name, task, self.app.loader, self.hostname, app=self.app
             )
@@ -73,7 +73,7 @@ class CeleryRunner:
         try:
             return pack_report(self._report(job))
         except BaseException as error:
-            # The task did not do this, and another try is not known to be harmless.
+            # This is no fault of the task, and another try may do harm.
             tell.exception("task.broken", "cannot run a message")
             reason = f"Celery could not run it: {one_line(repr_of(error))}"
             return pack_report(Report(fate=Fate.SET_ASIDE, reason=reason))
@@ -106,7 +106,7 @@ class CeleryRunner:
             )
         except Reject as error:
             return _rejected(error)
-        except BaseException as error:  # for which Celery would have the process end
+        except BaseException as error:  # with Celery it would end the process
             return _ended_by(task, call, request, error)
         if info is None:
             return Report(state=State.SUCCESS, result=shown or "")
@@ -116,7 +116,7 @@ class CeleryRunner:
 def request_of(call: Call, hostname: str, *, again: bool) -> dict[str, Any]:
     """Return the request that Celery's worker would make of the message."""
     envelope = call.envelope
-    # What the task itself decides is no part of the request.
+    # The request has the option only if the message has it: else the task decides.
     ignored = envelope.ignore_result
     known = {} if ignored is None else {"ignore_result": ignored}
     return {
@@ -158,7 +158,7 @@ def request_of(call: Call, hostname: str, *, again: bool) -> dict[str, Any]:
 
 
 def _limited(run: Callable[..., Any], error: type[BaseException]) -> Callable[..., Any]:
-    """Put a task's own code under its soft time limit, not Celery's code around it."""
+    """Limit the time of a task's own code, but not of Celery's code around it."""
 
     @wraps(run)
     def limited(*args: Any, **kwargs: Any) -> Any:
@@ -177,7 +177,7 @@ def _limited(run: Callable[..., Any], error: type[BaseException]) -> Callable[..
 def _ended_by(
     task: Any, call: Call, request: Mapping[str, Any], error: BaseException
 ) -> Report:
-    """Have the run fail: of SystemExit the run ends, not the worker."""
+    """Return the report of a failure: SystemExit ends the run, not the worker."""
     from celery.app.task import Context
     from celery.app.trace import TraceInfo
     from celery.exceptions import WorkerLostError
@@ -194,7 +194,7 @@ def _ended_by(
 
 
 def _report_of(task: Any, info: Any, raised: Any) -> Report:
-    """Report a run that did not succeed; its result is kept, its signals are sent."""
+    """Return the report of a run that did not succeed; Celery has stored its result."""
     error = info.retval
     shown = one_line(repr_of(error))
     if info.state == "REJECTED":
@@ -210,7 +210,7 @@ def _report_of(task: Any, info: Any, raised: Any) -> Report:
             ends_run=False,
         )
     return Report(
-        # Nobody knows whether a fault of Celery's own goes away by itself.
+        # A fault of Celery itself may come again, so its message is set aside.
         fate=Fate.SET_ASIDE if raised.internal else Fate.SETTLED,
         state=State.FAILURE,
         reason=f"Celery could not run it: {shown}" if raised.internal else shown,

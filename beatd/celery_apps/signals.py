@@ -1,4 +1,4 @@
-"""Signals of ours, sent to the receivers of Celery's signals."""
+"""Sends beatd's signals to the receivers of Celery's signals."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +10,7 @@ from beatd.message import Envelope
 
 @dataclass(frozen=True, slots=True)
 class Controller:
-    """Stands for Celery's worker in Celery's signals, as far as Django's fixup asks."""
+    """The sender of Celery's worker signals, with what Django's fixup reads of it."""
 
     app: Any
     hostname: str
@@ -18,7 +18,7 @@ class Controller:
 
 
 def pass_on_worker(worker: Controller) -> None:
-    """Send as Celery's the signals that the worker's loop sends as ours."""
+    """Send the signals of the worker's loop as Celery's, too."""
     from celery import signals as theirs
     from celery.app.task import Context
 
@@ -48,7 +48,7 @@ def pass_on_worker(worker: Controller) -> None:
     def revoked(sender: Any, request: Envelope, **more: Any) -> None:
         context = Context(id=request.id, task=request.task, hostname=worker.hostname)
         why = {key: more[key] for key in ("terminated", "signum", "expired")}
-        # A task that was imported later is known only to the processes that run it.
+        # None for a task that was imported later: only the pool's processes know it.
         task = worker.app.tasks.get(sender.name)
         theirs.task_revoked.send(sender=task, request=context, **why)
 
@@ -56,13 +56,13 @@ def pass_on_worker(worker: Controller) -> None:
 
 
 def pass_on_beat() -> None:
-    """Send as Celery's the signals that the scheduler sends as ours."""
+    """Send the signals of the scheduler as Celery's, too."""
     for name in ("beat_init", "beat_embedded_init"):
         _connect_same(name)
 
 
 def _connect_same(name: str, instead: object = None) -> None:
-    """Send each signal of this name as Celery's, with the sender or with `instead`."""
+    """Send each signal of this name as Celery's, too, from its sender or `instead`."""
     from celery import signals as theirs
 
     def send(signal: object, sender: object, **more: Any) -> None:
