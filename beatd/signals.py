@@ -1,4 +1,4 @@
-"""Signals: what happens to tasks and workers, for functions that are connected.
+"""Signals: events of tasks and workers, by which connected functions are called.
 
 The names are Celery's.
 
@@ -11,9 +11,9 @@ The names are Celery's.
 Where a call is sent, by a client or by a run, with the name of its task as sender:
 
     before_task_publish     body, exchange, routing_key, headers, properties, declare,
-                            retry_policy; what is changed in body, headers and
-                            properties is sent, by the policy as it is then; the
-                            queue in declare is to look at only
+                            retry_policy; changes of body, headers, properties and
+                            retry_policy take effect; the queue in declare is only
+                            for reading
     after_task_publish      body, exchange, routing_key, headers; of clients only
 
 In the process that runs the task, with the task as sender:
@@ -24,41 +24,42 @@ In the process that runs the task, with the task as sender:
     task_failure            task_id, exception, args, kwargs, traceback, einfo
     task_retry              request, reason, einfo
 
-In the worker's own process, where runs end that have no process any more:
+In the worker's own process, for runs whose process is gone or that never begin:
 
     task_failure            the same, of a time limit or of a process that died
     task_revoked            request, terminated, signum, expired; the sender is the task
 
 and of messages, with the worker as sender:
 
-    task_received           request: the message but for its arguments
+    task_received           request: the message without its arguments
     task_unknown            message (bytes), exc, name, id
     task_rejected           message (bytes), exc; it cannot be read
 
-and of itself, with the worker as sender:
+and of the worker itself, which is the sender:
 
     worker_init             before its pool starts; also in a new interpreter that the
                             pool's processes are forked from
     worker_ready            it takes tasks from now on
-    worker_shutting_down    sig, how, exitcode; it takes no more: the sender is its name
+    worker_shutting_down    sig, how, exitcode; it takes no more tasks; here the sender
+                            is its name
     worker_shutdown         it has ended
 
 In each process of a pool, without a sender:
 
     worker_process_init     before its first task
-    worker_process_shutdown pid, exitcode; after its last one, if it ends by itself
+    worker_process_shutdown pid, exitcode; after its last task, if it ends by itself
 
 In the scheduler, which is the sender:
 
     beat_init               before its first tick
     beat_embedded_init      the same, when it runs in a worker
 
-When the log is set up, the modules of tasks being imported; with loglevel, logfile,
+When the log is set up, after the modules of tasks are imported; with loglevel, logfile,
 format and colorize:
 
-    setup_logging           whoever is connected sees to the log instead of beatd
+    setup_logging           if a receiver is connected, it sets up the log, not beatd
     after_setup_logger      logger: the root logger, with its handlers
-    after_setup_task_logger logger: the one above those of tasks
+    after_setup_task_logger logger: the parent of the loggers of tasks
 """
 
 from collections.abc import Callable
@@ -79,14 +80,14 @@ class _Connection:
     key: object
     """Connections with the same key are the same."""
 
-    def hears(self, sender: Any) -> bool:
+    def accepts(self, sender: Any) -> bool:
         wanted = self.sender
         return wanted is None or wanted is sender or wanted == _name_of(sender)
 
 
 @dataclass(slots=True)
 class Signal:
-    """Something that happens, and the functions that are called then."""
+    """One kind of event, and the functions that are called when it happens."""
 
     name: str
     _connections: tuple[_Connection, ...] = field(default=(), init=False)
@@ -141,21 +142,21 @@ class Signal:
         weak: bool = False,
         dispatch_uid: object = None,
     ) -> bool:
-        """Undo `connect` with the same arguments; say whether there was anything."""
+        """Undo `connect` with the same arguments; return whether it was connected."""
         before = self._connections
         self._forget((dispatch_uid or receiver, _name_of(sender)))
         return self._connections != before
 
     @property
-    def is_heard(self) -> bool:
-        """Say whether anybody is connected."""
+    def has_receivers(self) -> bool:
+        """Whether any function is connected."""
         return bool(self._connections)
 
     def send(self, sender: Any = None, **more: Any) -> list[Exception | None]:
         """Call the receivers; return what each raised, which is logged, or None."""
         raised: list[Exception | None] = []
         for connection in self._connections:
-            if not connection.hears(sender):
+            if not connection.accepts(sender):
                 continue
             try:
                 connection.receiver(signal=self, sender=sender, **more)

@@ -37,7 +37,7 @@ def before_publish(sent: Outgoing, router: Router, policy: dict[str, Any]) -> Ou
     was, and that is logged, as are exceptions of receivers.
     """
     signal = signals.before_task_publish
-    if not signal.is_heard:
+    if not signal.has_receivers:
         return sent
     try:
         letter = _Letter.opened(sent.message)
@@ -66,7 +66,7 @@ def before_publish(sent: Outgoing, router: Router, policy: dict[str, Any]) -> Ou
 def after_publish(sent: Outgoing) -> None:
     """Tell receivers that a message was sent; never raises, for it is sent."""
     signal = signals.after_task_publish
-    if not signal.is_heard:
+    if not signal.has_receivers:
         return
     try:
         letter = _Letter.opened(sent.message)
