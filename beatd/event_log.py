@@ -15,12 +15,12 @@ class EventLog:
     def __init__(self, module: str) -> None:
         self._logger = logging.getLogger(module)
 
-    def is_heard(self, level: int) -> bool:
-        """Return whether anything is logged at this level, for what takes time."""
+    def logs_at(self, level: int) -> bool:
+        """Return whether this level is logged; asked before work for the log alone."""
         return self._logger.isEnabledFor(level)
 
     def debug(self, event: str, words: str, *args: object, **data: object) -> None:
-        """Log what only somebody who looks for a fault wants to see."""
+        """Log what is of use only in the search for a fault."""
         self._log(logging.DEBUG, event, words, args, data)
 
     def info(self, event: str, words: str, *args: object, **data: object) -> None:
@@ -28,11 +28,11 @@ class EventLog:
         self._log(logging.INFO, event, words, args, data)
 
     def warning(self, event: str, words: str, *args: object, **data: object) -> None:
-        """Log what goes on, but not as it was meant to."""
+        """Log what works, but not as it should."""
         self._log(logging.WARNING, event, words, args, data)
 
     def error(self, event: str, words: str, *args: object, **data: object) -> None:
-        """Log what somebody has to look after."""
+        """Log what an operator has to look after."""
         self._log(logging.ERROR, event, words, args, data)
 
     def critical(self, event: str, words: str, *args: object, **data: object) -> None:
@@ -57,10 +57,10 @@ class EventLog:
         args: tuple[object, ...],
         data: dict[str, Any],
     ) -> None:
-        if self.is_heard(level):
+        if self.logs_at(level):
             exc_info = data.pop("exc_info", None)
             extra = {"event": event, **data}
-            # The line that told of it, two calls above.
+            # The record names the line of the caller, two calls above.
             self._logger.log(
                 level, words, *args, exc_info=exc_info, extra=extra, stacklevel=3
             )

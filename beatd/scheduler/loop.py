@@ -349,7 +349,7 @@ def _queued(
 def _log(
     emissions: Sequence[Emission], outcomes: Sequence[Outcome], now: Instant
 ) -> None:
-    if not tell.is_heard(logging.INFO):
+    if not tell.logs_at(logging.INFO):
         return
     for emission, outcome in zip(emissions, outcomes, strict=True):
         if outcome is Outcome.DROPPED:
