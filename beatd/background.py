@@ -1,4 +1,4 @@
-"""Work that goes on beside a loop, in threads: its steps, its retries and its stop."""
+"""Work in threads beside a loop: its steps, its retries and its stop."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -17,10 +17,10 @@ tell = EventLog(__name__)
 T = TypeVar("T")
 
 BATCH = 500
-"""Items in one batch, which others may have to wait for."""
+"""Items in the largest batch: others may have to wait until it is done."""
 
 RETRY_FIRST, RETRY_LAST = SECOND // 10, SECOND
-"""The rest after a failed try, doubled each time."""
+"""The shortest and the longest rest after a failed try; it is doubled each time."""
 
 Step: TypeAlias = Callable[[], Span | None]
 """Does one turn of a service's work, and may wait inside for something to do.
@@ -29,24 +29,24 @@ Returns how long to rest before the next step; None when there will be no more t
 """
 
 OnCrash: TypeAlias = Callable[[BaseException], object]
-"""Called in a thread that ends for a reason nobody foresaw."""
+"""Called in a thread that ends by an unforeseen error."""
 
 
 @dataclass
 class Outage:
-    """A fault that lasts: said once when it begins, counted, and said when it ends.
+    """A fault that lasts: logged when it begins and when it ends, counted in between.
 
-    Several threads that meet the same fault may share one.
+    Several threads that meet the same fault may share an Outage.
     """
 
     what: str
-    """The words before the reason: `the broker is away`."""
+    """What is logged before the reason: `the broker is away`."""
     event: str
     clock: Clock = field(default_factory=SystemClock)
     since: Span | None = field(default=None, init=False)
     tries: int = field(default=0, init=False)
     reason: str = field(default="", init=False)
-    """What the last try failed for; empty while there is no fault."""
+    """Why the last try failed; empty while there is no fault."""
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def meet(self, error: BeatdError) -> None:
@@ -81,7 +81,7 @@ class Backoff:
     """How long to rest before the next try; a success makes the rest short again."""
 
     def __init__(self, first: Span = RETRY_FIRST, last: Span = RETRY_LAST) -> None:
-        self._first = self._next = max(min(first, last), 1)  # never none at all
+        self._first = self._next = max(min(first, last), 1)  # never 0
         self._last = max(last, 1)
 
     def lengthen(self) -> Span:
@@ -100,7 +100,7 @@ def retried(
     outage: Outage,
     backoff: Backoff | None = None,
 ) -> Step:
-    """Return a step that rests after one of `faults`, for the next one to try again."""
+    """Return a step that, after one of `faults`, rests; the next step tries again."""
     backoff = backoff or Backoff()
 
     def one_try() -> Span | None:
@@ -123,7 +123,7 @@ class Service:
     def __init__(
         self, step: Step, interrupt: Callable[[], object] = lambda: None
     ) -> None:
-        """`interrupt` ends a wait inside of `step`, of this one or of the next."""
+        """`interrupt` ends a wait inside the present step, or the next one."""
         self._step = step
         self._interrupt = interrupt
         self._stopping = threading.Event()
@@ -132,8 +132,8 @@ class Service:
     def start(self, name: str, on_crash: OnCrash, rest: Span = 0) -> None:
         """Begin, in a thread of this name, and after this rest.
 
-        An end that nobody foresaw is told to `on_crash`, for the process to end as
-        well. Raises RuntimeError when the system has no thread left.
+        `on_crash` is called with an unforeseen error, and is to end the process, too.
+        Raises RuntimeError when the system has no thread left.
         """
 
         def run() -> None:
@@ -147,14 +147,14 @@ class Service:
         self._thread = thread
 
     def stop(self) -> None:
-        """Take no further step; return when the last one has ended."""
+        """Take no further step; wait until the present one has ended."""
         self._stopping.set()
         if self._thread:
             self._interrupt()
             self._thread.join()
 
     def join(self, patience: Span) -> bool:
-        """Wait so long for it to end by itself; return whether it has."""
+        """Wait up to `patience` until the thread has ended; return whether it has."""
         if self._thread is None:
             return True
         self._thread.join(patience / SECOND)
@@ -166,9 +166,9 @@ class Service:
 
 
 class BatchWorker(Generic[T]):
-    """Hands what is put in to `work`, in order and in batches.
+    """Hands items to `work`, in order and in batches, in a thread.
 
-    A batch for which `work` raises one of `faults` is handed to it again, as it was.
+    A batch for which `work` raises one of `faults` is handed to it again, unchanged.
     """
 
     def __init__(
@@ -188,12 +188,12 @@ class BatchWorker(Generic[T]):
         self._service = Service(retried(self._step, faults, outage, backoff))
 
     def put(self, item: T) -> None:
-        """Have this done, some time soon."""
+        """Have this item handed to `work` soon."""
         self._items.put(item)
 
     @property
     def waiting(self) -> int:
-        """How many items nobody has looked at yet."""
+        """How many items are not in a batch yet."""
         return self._items.qsize()
 
     def start(self, name: str, on_crash: OnCrash) -> None:
@@ -201,9 +201,9 @@ class BatchWorker(Generic[T]):
         self._service.start(name, on_crash)
 
     def stop(self, patience: Span) -> bool:
-        """Do what was put in before, for no longer than `patience`; say if it is done.
+        """Work off what was put in, for up to `patience`; return whether all is done.
 
-        Called when nobody puts anything in any more.
+        Called when nothing is put in any more.
         """
         self._stopping.set()
         self._items.put(None)  # for a thread that waits for an item
@@ -212,9 +212,9 @@ class BatchWorker(Generic[T]):
         return done
 
     def turn(self) -> bool:
-        """Do what lies ready, here and now; say whether there was anything.
+        """Work off one batch in this thread; return whether there was any.
 
-        What `work` raises comes out of here; the batch is kept for the next turn.
+        Raises what `work` raises; the batch is kept for the next turn.
         """
         if not self._batch:
             self._fill()
@@ -233,7 +233,7 @@ class BatchWorker(Generic[T]):
         return 0 if self.turn() else None
 
     def _fill(self) -> None:
-        """Take into the batch what lies ready."""
+        """Add to the batch the items that lie ready."""
         with suppress(Empty):
             while len(self._batch) < BATCH:
                 self._take(self._items.get_nowait())

@@ -1,7 +1,7 @@
 """gevent and eventlet: many greenlets in one thread, in a process patched for them.
 
-Both replace the parts of the standard library that wait, and have to do so before
-anybody has taken a name from there. `beatd/__main__.py` calls `patch_for` before it
+Both replace those parts of the standard library that wait, and have to do so before any
+other module imports a name from there. `beatd/__main__.py` calls `patch_for` before it
 imports anything else; so this module imports next to nothing itself.
 """
 
@@ -18,12 +18,12 @@ T = TypeVar("T")
 
 
 class Greenlets(Protocol):
-    """What the two have to offer."""
+    """The functions that pools need of gevent or eventlet."""
 
     name: str
 
     def spawn(self, function: Callable[[], object]) -> Any:
-        """Start a greenlet; give what `kill` takes."""
+        """Start a greenlet, and return it."""
         ...
 
     def kill(self, greenlet: Any) -> None:
@@ -37,19 +37,19 @@ class Greenlets(Protocol):
         ...
 
     def current(self) -> Any:
-        """Give the greenlet that runs here; it is `dead` once it has ended."""
+        """Return the greenlet that runs now; it is `dead` once it has ended."""
         ...
 
     def in_native_thread(self, function: Callable[[], T]) -> T:
-        """Run a function that raises nothing worse than an Exception in a real thread.
+        """Run a function in a real thread; it must raise nothing worse than Exception.
 
-        Other greenlets go on. There are few such threads: it waits until one is free.
+        Other greenlets go on. There are few such threads: wait until one is free.
         """
         ...
 
 
 class Gevent:
-    """What gevent has to offer."""
+    """The functions of gevent."""
 
     name = "gevent"
 
@@ -72,7 +72,7 @@ class Gevent:
 
 
 class Eventlet:
-    """What eventlet has to offer."""
+    """The functions of eventlet."""
 
     name = "eventlet"
 
@@ -96,9 +96,9 @@ class Eventlet:
         return value
 
     def _wake_for_signals(self) -> None:
-        """Have signals end the hub's wait; by itself it does not hear of them.
+        """Have signals end the hub's wait: by itself it goes on until the next timer.
 
-        What a handler does would otherwise come to nothing until the next timer.
+        Until then nothing would act on what a signal handler has done.
         """
         import signal
         import socket
@@ -120,12 +120,12 @@ _patched: Greenlets | None = None
 
 
 def patched() -> Greenlets | None:
-    """Give the greenlets for which this process is patched; None if it is not."""
+    """Return the greenlets for which this process is patched; None if it is not."""
     return _patched
 
 
 def named(name: str) -> Greenlets:
-    """Give the greenlets of this name.
+    """Return the greenlets of this name.
 
     Raises ConfigError when they are not installed, or the process not patched for them.
     """
@@ -160,7 +160,7 @@ def patch(name: str) -> None:
 def patch_for(words: Sequence[str]) -> None:
     """Patch this process if the command line asks for a worker with such a pool.
 
-    What is not installed is left for `named` to say.
+    Do nothing if the pool is not installed: `named` reports that later.
     """
     name = _pool_in(words)
     if "worker" in words and name in NAMES:

@@ -1,6 +1,6 @@
-"""Log lines for whoever reads them: a person at a terminal, a file, the journal.
+"""Forms of log lines: for a terminal, a file, the journal; and the loggers of tasks.
 
-A task's own lines say which run they are of, when its module has
+The log lines of a task name its run if its module has
 
     from beatd.logs import get_task_logger
 
@@ -15,14 +15,14 @@ from beatd.tasks import current_request
 LINE = "%(message)s"
 TASK_LINE = "%(task_name)s[%(task_id)s]: %(message)s"
 BEFORE = "%(asctime)s %(levelname)-7s "
-"""What every line begins with, where the journal does not say it."""
+"""The beginning of each line; not in the journal, which has time and level itself."""
 SECONDS = "%Y-%m-%d %H:%M:%S"
 
 TASKS = logging.getLogger("beatd.task")
-"""Stands above the loggers of tasks."""
+"""The parent of the loggers of tasks."""
 
 ABOVE_TASKS = (TASKS, logging.getLogger("celery.task"))
-"""The same, and what stands above those of Celery's own `get_task_logger`."""
+"""The parents of the loggers of tasks: also of Celery's own `get_task_logger`."""
 
 _NO_MODULE = ("", "root", "beatd", TASKS.name)
 
@@ -35,7 +35,7 @@ _PRIORITY = {
     logging.CRITICAL: "<2>",
 }
 
-# Blue, orange, bold red: apart from each other for every eye; the word says it anyway.
+# Colours that colour-blind readers can tell apart; each line names its level, too.
 _COLOUR = {
     logging.WARNING: "\x1b[33m",
     logging.ERROR: "\x1b[1;31m",
@@ -47,10 +47,10 @@ _COLOUR = {
 
 
 def get_task_logger(name: str) -> logging.Logger:
-    """Return the logger `name`, whose lines say which run of which task they are of.
+    """Return the logger `name`; its lines name the run and the task that log them.
 
-    They look as `worker_task_log_format` says. Raises ValueError for a name that no
-    module of yours can have.
+    Their form is `worker_task_log_format`. Raises ValueError for a name that no module
+    of yours can have.
     """
     if name in _NO_MODULE:
         raise ValueError(f"expected the __name__ of a module, got {name!r}")
@@ -64,7 +64,7 @@ def get_task_logger(name: str) -> logging.Logger:
 
 
 class TaskFormatter(logging.Formatter):
-    """Knows `%(task_id)s` and `%(task_name)s`, which are ??? where no task runs."""
+    """Fills in `%(task_id)s` and `%(task_name)s`; with ??? where no task runs."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = vars(record)
@@ -77,7 +77,7 @@ class TaskFormatter(logging.Formatter):
 
 
 def _running() -> tuple[str | None, str] | None:
-    """Return id and name of the task that runs here, beatd's or a Celery app's."""
+    """Return id and name of the task that runs in this thread, also of a Celery app."""
     if request := current_request():
         return request.id, request.task
     state = sys.modules.get("celery._state")
@@ -89,7 +89,7 @@ def _running() -> tuple[str | None, str] | None:
 
 
 class JournalFormatter(logging.Formatter):
-    """One line with its priority; the journal knows the time itself."""
+    """Puts the priority before each line; the journal itself adds the time."""
 
     def __init__(self, plain: logging.Formatter) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class JournalFormatter(logging.Formatter):
 
 
 class ColourFormatter(logging.Formatter):
-    """Plain lines, those that ask for attention in colour."""
+    """Colours the lines of warnings and errors."""
 
     def __init__(self, plain: logging.Formatter) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """A new interpreter from which the children of a worker's pool are forked.
 
-`python -m beatd.spawned FD` is what a worker starts for it; nobody else does.
+Only a worker starts it, as `python -m beatd.spawned FD`.
 """
 
 import os
@@ -18,11 +18,11 @@ from beatd.service.running import become_fork_server
 
 
 def main(fd: int) -> NoReturn:
-    """Load the tasks of the worker at the other end of this socket, and fork."""
+    """Load the tasks of the worker at the other end of this socket; fork children."""
     try:
         control, words = handshake(fd)
     except ConnectionResetError:
-        os._exit(os.EX_OK)  # the worker is dead: nobody is there to care
+        os._exit(os.EX_OK)  # the worker is dead
     try:
         told = msgspec.msgpack.decode(words, type=Told)
         sys.path[:] = told.path
