@@ -36,7 +36,7 @@ class Policy:
 
     @property
     def bounds(self) -> str:
-        """A short text that is equal exactly for equal bounds; empty without any."""
+        """The bounds as a text: equal exactly for equal bounds, empty without any."""
         bounds = (self.start, self.end, self.max_runs)
         if bounds == (None, None, None):
             return ""
@@ -52,7 +52,7 @@ class Entry:
     message: Template
     policy: Policy = field(default=Policy())
     offset: Span = 0
-    """The entry's own share of its jitter: emitted that much after each slot."""
+    """The entry's own share of its jitter: each slot is emitted that much later."""
     expires_next: bool = False
     """The message expires at the entry's next slot."""
     description: str = ""
@@ -60,8 +60,8 @@ class Entry:
     def mark_from(self, known: Mark | None, now: Instant) -> Mark:
         """Return the mark to go on from: `known` if the ledger has one.
 
-        A new entry, and one whose schedule or bounds are not those that its mark was
-        made under, counts from `now`: nobody asked for its slots of the past.
+        A new entry counts from `now`, and so does one whose schedule or bounds have
+        changed since its mark was made: nobody asked for its slots of the past.
         """
         fingerprint = self.schedule.fingerprint + self.policy.bounds
         if known is None:
@@ -73,13 +73,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """An entry with at least one slot that has come and was not decided yet."""
+    """An entry with at least one slot that has come and is not decided yet."""
 
     entry: Entry
     mark: Mark
     slot: Instant
     """The oldest such slot."""
     latest: Instant
-    """The newest such slot; equal to `slot` on a calm day."""
+    """The newest such slot; equal to `slot` unless the scheduler is late."""
     following: Instant | None
     """The first slot that is still to come."""

@@ -16,7 +16,7 @@ class Mark(NamedTuple):
 
     slot: Instant
     fingerprint: str
-    """Of the slots that the entry had then: others start afresh."""
+    """Stands for the entry's schedule and bounds: when they change, it counts anew."""
     runs: int = 0
     """How many slots were emitted."""
     last: Instant | None = None

@@ -1,4 +1,4 @@
-"""What to do with slots that have come: emit, drop with a reason, or hold."""
+"""What to do with slots that have come: emit, drop for a reason, or hold."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +10,7 @@ from beatd.timetable.entry import Due, Overlap
 from beatd.timetable.ledger import Mark
 
 CATCHUP_STEP = 100
-"""Slots of one entry that one decision emits at most, so that others get their turn."""
+"""The most slots of one entry in one decision, so that other entries get their turn."""
 
 
 class Reason(StrEnum):
@@ -39,12 +39,12 @@ class Decision:
     """Slots to emit, oldest first."""
     dropped: tuple[Drop, ...] = ()
     until: Instant | None = None
-    """Every slot up to here is decided; None: nothing is, look again soon."""
+    """Every slot up to this one is decided; None: none is, the entry is held."""
     over: bool = False
     """The entry's bounds are reached: it names no more slots."""
 
     def mark_after(self, mark: Mark) -> Mark:
-        """Return what the entry's mark becomes once this decision is carried out."""
+        """Return the entry's mark once this decision is carried out."""
         if self.until is None:
             return mark
         if not self.emit:
@@ -58,9 +58,9 @@ OVER = Decision(over=True)
 
 
 def decide(due: Due, now: Instant, busy: bool) -> Decision:
-    """Return what the entry's policy makes of its slots that have come.
+    """Return what becomes of the entry's due slots under its policy.
 
-    `busy` says whether the entry's previous run has not ended.
+    `busy` is true while the entry's previous run has not ended.
     """
     policy = due.entry.policy
     if policy.end is not None and due.slot > policy.end:
@@ -98,7 +98,7 @@ def _emit_latest(due: Due, latest: Instant, now: Instant) -> Decision:
 def _catch_up(due: Due, latest: Instant, now: Instant) -> Decision:
     """Emit the oldest slots that are still wanted, and drop those before them.
 
-    Dropped are misfires, and what goes beyond `max_catchup`.
+    Dropped are misfires, and the oldest slots beyond the number of `max_catchup`.
     """
     schedule, policy = due.entry.schedule, due.entry.policy
     first = due.slot
@@ -117,7 +117,7 @@ def _catch_up(due: Due, latest: Instant, now: Instant) -> Decision:
         last = _last_of(schedule, first, kept[0] - 1)
         dropped.append(Drop(Reason.COALESCED, first, last))
         slots = kept
-    # A second slot of one step would not wait for the run of the first.
+    # Under an overlap rule, a second slot must wait for the run of the first.
     emit = slots[: CATCHUP_STEP if policy.overlap is Overlap.ALLOW else 1]
     if policy.max_runs is not None:
         emit = emit[: policy.max_runs - due.mark.runs]
@@ -135,16 +135,19 @@ def _newest(
 
 
 def _last_of(schedule: Schedule, first: Instant, until: Instant) -> Instant:
-    """Return the last slot up to `until`, which is not before the slot `first`.
+    """Return the last slot up to `until`; `until` is not before the slot `first`.
 
-    Slots are looked for from `first` on, not from just before it: some schedules count
-    from there.
+    The search begins at `first`, not just before it: some schedules count their slots
+    from where the search begins.
     """
     return schedule.last_until(until, first) or first
 
 
 def _too_late(due: Due, now: Instant) -> Instant:
-    """Return the newest instant at which a slot would be a misfire by now."""
+    """Return the instant up to which slots are misfires at `now`.
+
+    Without a grace time it lies before all slots that are due.
+    """
     grace = due.entry.policy.misfire_grace
     if grace is None:
         return due.slot - 1

@@ -19,7 +19,8 @@ _BATCH = 1000
 class ComingRuns:
     """The coming runs of an entry; equal values stand for equal runs.
 
-    What may hold up a run is left out: that the run before it has not ended.
+    They are told as if each run ended before the next one is due: an overlap rule
+    may still hold or drop some.
     """
 
     schedule: Schedule
@@ -32,10 +33,10 @@ class ComingRuns:
     end: Instant | None
     """No slot after this instant runs."""
     left: int | None
-    """How many runs may follow those that are overdue; None: any number."""
+    """How many runs may follow the overdue ones; None: any number."""
 
     def since(self, begin: Instant) -> Iterator[Instant]:
-        """Return the instants, from `begin` on, at which the entry will be emitted."""
+        """Yield the instants, from `begin` on, at which the entry will be emitted."""
         if begin <= self.now:
             yield from repeat(self.now, self.overdue)
         for slot in islice(self._slots(begin - self.offset), self.left):
@@ -43,14 +44,14 @@ class ComingRuns:
                 yield slot + self.offset
 
     def first(self) -> Instant | None:
-        """Return the first of these instants; None when the entry runs no more."""
+        """Return the instant of the first run; None when the entry runs no more."""
         return next(self.since(self.now), None)
 
     def _slots(self, begin: Instant) -> Iterator[Instant]:
-        """Return the slots to come, without those before `begin` if nobody counts."""
+        """Yield the slots to come; where `left` sets no limit, only from `begin` on."""
         slot = self.slot
         if slot is not None and slot < begin and self.left is None:
-            # One step, where going from slot to slot could take millions.
+            # One step, where going from slot to slot could take millions of steps.
             passed = self.schedule.last_until(begin - 1, slot) or slot
             slot = self.schedule.next_after(passed)
         while slot is not None and (self.end is None or slot <= self.end):
@@ -63,8 +64,8 @@ def preview(
 ) -> dict[str, ComingRuns]:
     """Return the coming runs of each entry, by its name.
 
-    They are what a scheduler emits that takes the lead at `now`, with these marks in
-    its ledger, and is never late after that.
+    They are the runs of a scheduler that takes the lead at `now`, finds these marks in
+    the ledger, and is never late from then on.
     """
     timetable = Timetable()
     timetable.place(entries, marks, now)
@@ -77,7 +78,7 @@ def preview(
 
 
 def _catch_up(timetable: Timetable, now: Instant) -> Counter[str]:
-    """Decide all that is due, as a scheduler does; return how much each entry emits."""
+    """Decide all that is due, as a scheduler does; return the emissions by entry."""
     emitted: Counter[str] = Counter()
     while batch := timetable.due(now, _BATCH):
         for due in batch:
@@ -90,7 +91,7 @@ def _catch_up(timetable: Timetable, now: Instant) -> Counter[str]:
 def _coming(
     entry: Entry, timetable: Timetable, now: Instant, overdue: int
 ) -> ComingRuns:
-    """Return what follows once nothing is due: each slot alone, in time, is emitted."""
+    """Return an entry's runs once nothing is due: each slot is then emitted in time."""
     policy = entry.policy
     left = None
     if policy.max_runs is not None:

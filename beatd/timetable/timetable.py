@@ -13,14 +13,14 @@ from beatd.timetable.ledger import Mark
 from beatd.timetable.policy import Decision
 
 CLOCK_TOLERANCE: Span = 3 * SECOND
-"""Clocks that differ by less are the same: nothing is rewound."""
+"""Clocks that differ by no more than this count as equal: nothing is rewound."""
 
 _Key: TypeAlias = tuple[str, Span, Instant, Instant]
 
 
 @dataclass(slots=True)
 class _Row:
-    """An entry, its mark, and the group that waits with it (None: no more slots)."""
+    """An entry, its mark, and the group in which it waits (None: no more slots)."""
 
     entry: Entry
     mark: Mark
@@ -29,7 +29,7 @@ class _Row:
 
 @dataclass(slots=True)
 class _Group:
-    """Entries that share a schedule, an offset and the next slot: one node."""
+    """Entries that share a schedule, an offset and the next slot: one in the heap."""
 
     key: _Key
     schedule: Schedule
@@ -44,9 +44,10 @@ class _Group:
 class Timetable:
     """Entries in the order of their next slots.
 
-    Invariant: every slot of an entry up to `mark.slot` was emitted or dropped, and its
-    group's slot is the first one after. A group is in `_heap` exactly while it is in
-    `_groups` and not in `_ready` or `_late`; an empty one is passed over there.
+    Invariant: every slot of an entry up to `mark.slot` was emitted or dropped, and the
+    slot of the entry's group is the first one after `mark.slot`. Each group of
+    `_groups` is either in `_heap` or, once it is due, in `_ready` or `_late`. A group
+    in the heap may be empty: it is passed over when its turn comes.
 
     Entries with equal schedules and offsets come to share one group, so that the work
     of a slot is done once for all of them, and adding, moving or removing an entry
@@ -58,8 +59,8 @@ class Timetable:
         self._groups: dict[_Key, _Group] = {}
         self._heap: list[tuple[Instant, int, _Group]] = []
         self._tie = count()
-        # Groups that are due: on their newest slot, and behind it. The second kind
-        # has to wait, so that catching up does not delay what is in time.
+        # Groups that are due. A late one has more than one slot that has come, and
+        # waits for the ready ones: catching up must not delay what is in time.
         self._ready: dict[_Key, _Group] = {}
         self._late: dict[_Key, _Group] = {}
         self._collected_at: Instant = 0
@@ -82,7 +83,7 @@ class Timetable:
         return self._rows[name].mark
 
     def slot(self, name: str) -> Instant | None:
-        """Return the first slot of an entry that is not decided; None without any."""
+        """Return the entry's first slot that is not decided; None without any."""
         group = self._rows[name].group
         return None if group is None else group.slot
 
@@ -91,7 +92,7 @@ class Timetable:
     ) -> dict[str, Mark]:
         """Add or replace entries, each after its mark; return the marks that changed.
 
-        An entry without a mark, or with one of other slots, counts from `now`.
+        An entry counts from `now` when it has no mark, or one of another schedule.
         """
         changed: dict[str, Mark] = {}
         upcoming: dict[tuple[str, Instant], Instant | None] = {}
@@ -110,7 +111,7 @@ class Timetable:
         return changed
 
     def remove(self, name: str) -> None:
-        """Take an entry out; nothing if there is none."""
+        """Remove an entry; do nothing if there is none of this name."""
         row = self._rows.pop(name, None)
         if row is not None:
             self._leave(row)
@@ -119,7 +120,7 @@ class Timetable:
         """Return at most `limit` entries with slots that have come by `now`.
 
         They stay due until `apply`, `advance`, `hold`, `finish` or `remove` is called.
-        Entries that are on their newest slot come first.
+        Entries with one such slot come before those with several.
         """
         self._collect(now)
         batch: list[Due] = []
@@ -131,7 +132,7 @@ class Timetable:
         return batch
 
     def apply(self, due: Due, decision: Decision, look_again: Instant) -> None:
-        """Go on from what was decided: finish, advance, or hold until `look_again`."""
+        """Do as was decided: finish the entry, advance it, or hold it for a while."""
         if decision.over:
             self.finish(due)
         elif decision.until is None:
@@ -140,7 +141,7 @@ class Timetable:
             self.advance(due, decision.mark_after(due.mark))
 
     def advance(self, due: Due, mark: Mark) -> None:
-        """Set the entry's mark, and let it wait for the first slot after it."""
+        """Set the entry's mark, and let it wait for the first slot after the mark."""
         row = self._rows[due.entry.name]
         row.mark = mark
         if mark.slot == due.latest:
@@ -155,7 +156,7 @@ class Timetable:
         self._join(row, due.slot, when=until)
 
     def finish(self, due: Due) -> None:
-        """Let the entry name no more slots."""
+        """Let the entry have no more slots."""
         self._leave(self._rows[due.entry.name])
 
     def rewind(self, now: Instant, tolerance: Span) -> dict[str, Mark]:
@@ -173,7 +174,7 @@ class Timetable:
         return ahead
 
     def next_at(self) -> Instant | None:
-        """Return when to look again; None when no entry has a slot to come."""
+        """Return when the next slot is due; None when no entry has one to come."""
         for group in (
             *islice(self._ready.values(), 1),
             *islice(self._late.values(), 1),
@@ -199,7 +200,7 @@ class Timetable:
             (self._late if behind else self._ready)[group.key] = group
 
     def _put_back(self, now: Instant) -> None:
-        """Move groups back to the heap that a clock set back made not due any more."""
+        """Move back to the heap all groups that a clock set back has made not due."""
         for groups in (self._ready, self._late):
             for group in [group for group in groups.values() if group.when > now]:
                 del groups[group.key]
@@ -255,7 +256,7 @@ def _due_of(group: _Group, now: Instant, limit: int) -> list[Due]:
 
 
 def _may_go_back(row: _Row, now: Instant) -> bool:
-    """Return whether a rewind to `now` repeats no fixed time."""
+    """Return whether the entry can go back to `now` without repeating a fixed time."""
     last = row.mark.last
     return row.entry.schedule.wildcard or last is None or last <= now
 
