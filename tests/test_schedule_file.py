@@ -233,8 +233,8 @@ def test_only_one_has_the_file_and_the_other_is_told_who(
     assert not second.try_lock()
 
     words = f"pid {os.getpid()} on this host, started 2027-01-15 12:00:00 UTC"
-    assert second.trouble == f"{path} is in use by another beatd ({words})"
-    assert events(caplog) == ["file.trouble"]
+    assert second.outage == f"{path} is in use by another beatd ({words})"
+    assert events(caplog) == ["file.outage"]
 
 
 def test_who_leads_without_the_file_writes_it_once_it_is_free(
@@ -254,8 +254,8 @@ def test_who_leads_without_the_file_writes_it_once_it_is_free(
     second.flush()
 
     assert view(path).marks == {"a": A, "b": B}
-    assert second.trouble == ""
-    assert events(caplog) == ["file.trouble", "file.back"]
+    assert second.outage == ""
+    assert events(caplog) == ["file.outage", "file.back"]
     second.unlock()
 
 
@@ -712,14 +712,14 @@ def test_what_a_full_disk_refuses_is_written_when_there_is_room(
         for round_ in range(3):
             file.record(many(200 + round_), {("a", Reason.PAUSED): 1})
             file.flush()
-    assert "cannot be" in file.trouble
+    assert "cannot be" in file.outage
 
     file.flush()
 
     assert file.read().marks == {"a": A} | many(202)
     assert view(file.path).dropped == {"a": {"paused": 3}}
-    assert file.trouble == ""
-    assert events(caplog) == ["file.trouble", "file.back"]
+    assert file.outage == ""
+    assert events(caplog) == ["file.outage", "file.back"]
 
 
 def test_who_else_writes_to_the_file_keeps_nobody_waiting(
@@ -733,14 +733,14 @@ def test_who_else_writes_to_the_file_keeps_nobody_waiting(
         file.record(many(round_), {("a", Reason.PAUSED): 1})
         file.flush()
     assert clock.elapsed() - began < 2 * SECOND
-    assert "locked" in file.trouble
+    assert "locked" in file.outage
     db.close()
 
     file.flush()
 
     assert view(path).marks == many(3)
     assert view(path).dropped == {"a": {"paused": 2}}
-    assert events(caplog) == ["file.trouble", "file.back"]
+    assert events(caplog) == ["file.outage", "file.back"]
 
 
 def test_a_file_that_cannot_be_made_yet_is_made_when_there_is_room(
@@ -750,7 +750,7 @@ def test_a_file_that_cannot_be_made_yet_is_made_when_there_is_room(
     with full_disk():
         file.try_lock()
         file.rewrite({"a": A}, [], 0, 3)
-    assert file.trouble
+    assert file.outage
 
     file.flush()
 
@@ -808,12 +808,12 @@ def test_a_foreign_file_put_in_its_place_is_left_as_it_was(
     file.flush()
     file.flush()
     assert path.read_bytes() == foreign
-    assert "a text file" in file.trouble
+    assert "a text file" in file.outage
     path.unlink()
     file.flush()
 
     assert view(path).marks == {"a": A, "b": B}
-    assert events(caplog) == ["file.lost", "file.trouble", "file.back"]
+    assert events(caplog) == ["file.lost", "file.outage", "file.back"]
 
 
 def test_damage_in_use_is_found_and_the_file_made_anew(
@@ -830,4 +830,4 @@ def test_damage_in_use_is_found_and_the_file_made_anew(
         file.flush()
 
     assert view(path).marks == many(1000)
-    assert events(caplog) == ["file.trouble", "file.damaged", "file.back"]
+    assert events(caplog) == ["file.outage", "file.damaged", "file.back"]

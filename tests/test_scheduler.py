@@ -855,7 +855,7 @@ def test_a_stop_while_the_broker_is_away_asks_it_nothing_and_lets_go(
     broker.__class__ = Held
     broker.down = True
     at(scheduler, NOON + MINUTE)
-    assert scheduler.trouble
+    assert scheduler.outage
 
     scheduler.stop()
 
@@ -1168,7 +1168,7 @@ Faults.TestCase.settings = settings(
 TestFaults = Faults.TestCase
 
 
-class FakeWitness:
+class FakeListener:
     """Remembers what it was told."""
 
     def __init__(self) -> None:
@@ -1182,10 +1182,10 @@ class FakeWitness:
         self.is_closed = True
 
 
-def test_a_witness_is_told_what_was_queued_and_nothing_else(
+def test_a_listener_is_told_what_was_queued_and_nothing_else(
     scheduler: Scheduler, broker: FlakyBroker
 ) -> None:
-    witness = scheduler.witness = FakeWitness()
+    listener = scheduler.listener = FakeListener()
     at(scheduler, NOON + MINUTE)
     broker.loses_answers = True
     at(scheduler, NOON + 2 * MINUTE)  # queued, and nobody knows
@@ -1193,5 +1193,6 @@ def test_a_witness_is_told_what_was_queued_and_nothing_else(
     at(scheduler, NOON + 3 * MINUTE)
     scheduler.stop()
 
-    assert [one.mark.slot for one in witness.told] == [NOON + MINUTE, NOON + 3 * MINUTE]
-    assert witness.is_closed
+    told = [emission.mark.slot for emission in listener.told]
+    assert told == [NOON + MINUTE, NOON + 3 * MINUTE]
+    assert listener.is_closed

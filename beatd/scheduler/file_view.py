@@ -1,7 +1,7 @@
-"""What a schedule file says: its rows, and reading them beside the leader's writing.
+"""What a schedule file says: its rows, read even while the leader writes them.
 
-It is an SQLite file as sqlitedict makes it, each value a text of JSON, so that anyone
-can look into it and opening it runs no code:
+It is an SQLite file as sqlitedict makes it, with values in JSON: anybody can look into
+it, and opening it runs no code:
 
 ledger    entry -> {"slot", "fingerprint", "total_run_count", "last_run_at"}
 dropped   entry -> {reason: how many slots were dropped for it}
@@ -63,7 +63,7 @@ META: dict[str, msgspec.json.Decoder[Any]] = {
 }
 
 Pair: TypeAlias = tuple[Any, Any]
-"""A row as SQLite gives it; texts are bytes, and a stranger may have put in others."""
+"""A row as SQLite returns it: texts as bytes, and whatever other programs wrote."""
 
 _T = TypeVar("_T")
 
@@ -81,10 +81,10 @@ class View:
 
 
 def view(path: Path) -> View:
-    """Read the file, beside a leader that writes it; make, change and lock nothing.
+    """Read the file, even while a leader writes it; make, change and lock nothing.
 
-    A file that is not there says nothing. Rows that cannot be understood are left out
-    and named in the log. Raises ScheduleFileError.
+    Without a file, the view is empty. Rows that cannot be understood are left out and
+    named in the log. Raises ScheduleFileError.
     """
     seen, bad = understand(tables_of(path, TABLES))
     if bad:
@@ -116,13 +116,13 @@ def tables_of(path: Path, names: Sequence[str]) -> dict[str, list[Pair]]:
 
 
 def view_of(path: Path, table: str) -> View:
-    """Read one table only, and pass over in silence what cannot be understood."""
+    """Read one table only, and pass over rows that cannot be understood, unlogged."""
     seen, _ = understand(tables_of(path, [table]))
     return seen
 
 
 def understand(tables: Mapping[str, list[Pair]]) -> tuple[View, list[str]]:
-    """Give what the rows say, and the names of those that say nothing."""
+    """Return what the rows say, and the names of those that cannot be understood."""
     bad: list[str] = []
     marks = _understood(tables.get("ledger", []), lambda _, value: _mark_of(value), bad)
     dropped = _understood(
@@ -137,7 +137,7 @@ def understand(tables: Mapping[str, list[Pair]]) -> tuple[View, list[str]]:
 def _understood(
     rows: list[Pair], decode: Callable[[str, Any], _T], bad: list[str]
 ) -> dict[str, _T]:
-    """Decode each row; name in `bad` the ones that are not what we write."""
+    """Decode each row; add to `bad` the names of those that cannot be decoded."""
     good = {}
     for key, value in rows:
         try:

@@ -13,7 +13,7 @@ from beatd.instant import SECOND, Span
 tell = EventLog(__name__)
 
 STANDBY_LOOK: Span = SECOND // 4
-"""A standby asks this often; a lead that is given back wakes it at once."""
+"""How often a standby asks for the lead; one that is given back wakes it at once."""
 
 _WATCH: Span = 5 * SECOND
 
@@ -23,7 +23,7 @@ class Leadership:
     """Holds the lead of one broker for this process, while it can.
 
     `hold` returns a term only while, by this process's own monotonic clock, the lock in
-    the broker cannot have run out. The broker's check of the term is the second net.
+    the broker cannot have run out. The broker checks the term of each request as well.
     """
 
     lead: Lead
@@ -70,11 +70,11 @@ class Leadership:
     def renewed(self, asked: Span) -> None:
         """Note that a request made at `asked` renewed the lead."""
         self._renew_at = asked + self.ttl // 3
-        # What the broker counts from is later than `asked`: this errs on the safe side.
+        # The broker counts from a later instant than `asked`: this is the safe side.
         self._safe_until = asked + self.ttl
 
     def lose(self) -> None:
-        """Note that the broker said the term is over."""
+        """Note that the term is over, or may be."""
         if self.term is not None:
             self.term = None
             tell.warning("lead.lost", "lost the lead, standing by")
@@ -94,7 +94,7 @@ class Leadership:
             tell.info("lead.resigned", "gave the lead back")
 
     def let_go(self) -> None:
-        """Give the lead up without asking the broker for it."""
+        """Give the lead up without a request to the broker."""
         self.term = self._doubted = None
         self.lead.let_go()
 
@@ -109,7 +109,7 @@ class Leadership:
                 if self.lead.await_release(_WATCH):
                     wake()
             except BrokerUnavailable:
-                # The scheduler says so; asking again at once would only be noise.
+                # The scheduler logs that; asking again at once would be of no use.
                 stopped.wait(1)
 
     def _renew(self, term: Term, asked: Span) -> None:

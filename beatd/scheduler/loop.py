@@ -29,14 +29,14 @@ LONGEST_NAP: Span = SECOND
 """The loop turns at least this often: to see a stepped clock, to hold the lead."""
 
 BATCH = 1000
-"""Emissions in one step of the broker, which nobody else can use meanwhile."""
+"""The most emissions in one request: the broker serves no other client meanwhile."""
 
 HOLD_LOOK: Span = SECOND // 2
-"""How often a held slot asks whether the run before it has ended."""
+"""How often to ask whether the run before a held slot has ended."""
 
 
 class EmissionListener(Protocol):
-    """Hears of what was emitted, and never makes the scheduler wait."""
+    """Is told what was emitted, and never makes the scheduler wait."""
 
     def emitted(self, emissions: Sequence[Emission]) -> None:
         """Take note of emissions whose messages were just put on queues."""
@@ -64,10 +64,10 @@ class Scheduler:
     """Emits each slot of the timetable once, for as long as this process leads.
 
     Why once: the broker writes a message and the ledger's new row in one step, under a
-    term, and never queues a slot that its ledger has. A slot that was emitted and not
+    term, and never queues a slot that its ledger has. A slot that was emitted but not
     noted here, because an answer was lost or a process died, is sent again, and the
-    broker knows it. Nothing is emitted under a term that has not begun: before that,
-    the timetable may not agree with the ledger.
+    broker passes over it. Nothing is emitted under a term that has not begun: before
+    that, the timetable may not agree with the ledger.
     """
 
     takeover: Takeover
@@ -78,8 +78,9 @@ class Scheduler:
     clock: Clock
     namespace: str
     ended: Callable[[Collection[str]], Collection[str]] = lambda task_ids: ()
-    """Returns which of these runs have a result: workers of Celery tell no broker."""
-    witness: EmissionListener | None = None
+    """Returns those of these runs that have a result: with Celery's workers, the
+    broker is not told that a run has ended."""
+    listener: EmissionListener | None = None
     on_tick: Callable[["Scheduler"], None] = lambda scheduler: None
     """Called at the end of each turn of the loop: watchdog, status."""
     longest_nap: Span = LONGEST_NAP
@@ -87,7 +88,7 @@ class Scheduler:
     standing_by: str = field(default="", init=False)
     """The name of the process that leads instead; empty while none is known."""
     _term: Term | None = field(default=None, init=False)
-    """The term that has begun; None while there is none, or it has to begin anew."""
+    """The term that has begun; None without one, and when it has to begin anew."""
     _unanswered: _Step | None = field(default=None, init=False)
     """The step under way, kept until the broker has answered for all of it."""
     _offset: Span = field(default=0, init=False)
@@ -100,7 +101,7 @@ class Scheduler:
         self._outage = Outage("stopped emitting", "broker", self.clock)
 
     @property
-    def trouble(self) -> str:
+    def outage(self) -> str:
         """Why nothing can be emitted just now; empty when all is well."""
         return self._outage.reason
 
@@ -139,7 +140,7 @@ class Scheduler:
 
     def _turn(self, now: Instant) -> Instant:
         """Do what `tick` does, with every error of the broker let through."""
-        # Of the same moment as `now`: to begin a term may take long.
+        # Read at the same moment as `now`: beginning a term may take long.
         offset = now - self.clock.elapsed()
         term = self._lead()
         if term is None:
@@ -165,8 +166,8 @@ class Scheduler:
             self.leadership.renewed(asked)
             step.sent += len(part)
             _log(part, outcomes, now)
-            if self.witness:
-                self.witness.emitted(_queued(part, outcomes))
+            if self.listener:
+                self.listener.emitted(_queued(part, outcomes))
         # Only now, after the broker answered: a crash before this line emits the
         # batch again, and the broker's ledger knows it.
         self._unanswered = None
@@ -200,7 +201,8 @@ class Scheduler:
         if not decision.emit:
             if decision.until is None:
                 return []
-            # Dropped on purpose: the ledger has to know, or a restart finds it again.
+            # Dropped on purpose: the ledger has to know, or the slots are due again
+            # after a restart.
             return [Emission(due.entry.name, decision.mark_after(due.mark), route=None)]
         runs = due.mark.runs
         return [
@@ -224,7 +226,7 @@ class Scheduler:
         return Emission(entry.name, mark, entry.message.route, message, run)
 
     def _busy(self, batch: Sequence[Due]) -> Collection[str]:
-        """Return the names of entries with an overlap rule whose last run goes on."""
+        """Return the entries with an overlap rule whose last run has not ended."""
         asking = [
             due.entry.name
             for due in batch
@@ -239,7 +241,7 @@ class Scheduler:
             self.broker.end_runs(over)
         return runs.keys() - over.keys()
 
-    # Who leads
+    # Leadership
 
     def _lead(self) -> Term | None:
         """Return the term under which this process leads; None while it stands by."""
@@ -254,7 +256,7 @@ class Scheduler:
 
     def _begin(self, term: Term, now: Instant) -> None:
         """Begin a term, renewing the lead between the parts of the work."""
-        # What fails half-way is begun anew.
+        # A beginning that fails half-way is done anew.
         self._term = None
         self.standing_by, self._unanswered = "", None
         keep = partial(self.leadership.keep, term)
@@ -266,7 +268,7 @@ class Scheduler:
         """Leave the file to the process that leads, and keep a copy of its ledger."""
         self._term = None
         if not self.standing_by:
-            # Also after a term that ended while it began: the file was locked by then.
+            # The file is locked even after a term that ended before it had begun.
             self._flush(idle=True)
             self.file.unlock()
             self.standing_by = self.leadership.leader()
@@ -294,13 +296,13 @@ class Scheduler:
         try:
             self._flush(idle=True)
         finally:
-            # A broker that is away would only cost us the time to give up on it.
-            if not self.trouble:
+            # If the broker is away, asking it would only last until the time-out.
+            if not self.outage:
                 self._resign()
             self.leadership.let_go()
             self.file.unlock()
-            if self.witness:
-                self.witness.close()
+            if self.listener:
+                self.listener.close()
 
     def _resign(self) -> None:
         try:

@@ -1,7 +1,7 @@
 """The schedule file: this host's copy of the ledger, for people and for the next start.
 
-What its rows say is in file_view.py. The broker's ledger is what makes a slot run once:
-this copy is written after it, and may lag behind or be lost.
+`file_view` has the meaning of its rows. The broker's ledger is what makes a slot run
+once: this copy is written after it, and may lag behind or be lost.
 """
 
 import logging
@@ -46,17 +46,17 @@ from beatd.timetable.ledger import LedgerCopy, Mark
 
 tell = EventLog(__name__)
 
-# It logs each failed statement, with a stack; we say once what is wrong.
+# It logs each failed statement, with a stack; beatd logs once what is wrong.
 logging.getLogger("sqlitedict").setLevel(logging.CRITICAL)
 
 _MAKE = 'CREATE TABLE "{}" (key TEXT PRIMARY KEY, value BLOB)'
-"""As sqlitedict makes its tables; here in one step with the file's marks."""
+"""As sqlitedict makes its tables; here in one transaction with the file's header."""
 
 _ROWS = 250
 """Rows in one statement: sqlitedict hands statements to its thread one by one."""
 
 _BUSY_TIMEOUT = 200
-"""Milliseconds that a flush waits for who else writes: the scheduler waits with it."""
+"""Milliseconds to wait for another process that is writing: the scheduler waits too."""
 
 _T = TypeVar("_T")
 
@@ -65,7 +65,7 @@ class ScheduleFile:
     """The schedule file of one process; the one that has its lock may write it.
 
     While it cannot be written, what was recorded stays in memory and each flush tries
-    again; `trouble` says why. All methods are for one thread.
+    again; `outage` says why. All methods are for one thread.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class ScheduleFile:
         leaves it as it is. One of ours that is damaged is no error.
         """
         self.path = path
-        self.trouble = ""
+        self.outage = ""
         self._namespace = namespace
         self._timezone = timezone
         self._clock = clock
-        self._words = _words(clock)
+        self._holder = _holder(clock)
         self._tables: _Tables | None = None
         self._wanted = False
         self._changes = _Changes()
@@ -101,25 +101,25 @@ class ScheduleFile:
         return self._lock.held
 
     def unlock(self) -> None:
-        """Let others take the file; what was not written, the broker still knows."""
+        """Let other processes take the file; the broker has what was not written."""
         self._wanted = False
         self._changes = _Changes()
         self._close_tables()
         self._lock.unlock()
 
     def read(self) -> LedgerCopy:
-        """Give the ledger as it was last written; an empty one if it cannot be read."""
+        """Return the ledger as last written; an empty one if it cannot be read."""
         try:
             seen = view(self.path)
         except ScheduleFileError as error:
-            self._say(str(error))
+            self._meet(str(error))
             seen = View()
         self._read = seen.marks
         self._term = max(self._term, seen.term)
         return LedgerCopy(seen.marks, seen.era)
 
     def highest_term(self) -> int:
-        """Give the largest term number seen, by us or by who writes the file now."""
+        """Return the largest term number, here or in the file if another writes it."""
         if not self._lock.held:
             with suppress(ScheduleFileError):
                 self._term = max(self._term, view_of(self.path, "meta").term)
@@ -128,8 +128,8 @@ class ScheduleFile:
     def rewrite(
         self, marks: Mapping[str, Mark], gone: Collection[str], era: int, term: int
     ) -> None:
-        """Make the file say this ledger, era and term, at once."""
-        # Most rows are as they were read; but only under the lock are they so still.
+        """Write what makes the file agree with this ledger, era and term, at once."""
+        # Under the lock, the rows are still as they were read, and most need no change.
         same = self._read if self._tables else {}
         self._read = {}
         changed = {name: mark for name, mark in marks.items() if same.get(name) != mark}
@@ -147,7 +147,7 @@ class ScheduleFile:
     def record(
         self, marks: Mapping[str, Mark], dropped: Mapping[tuple[str, str], int]
     ) -> None:
-        """Keep these rows, and count what was dropped, at the next flush."""
+        """Have the next flush write these rows, and add to the counts of drops."""
         self._changes.record(marks)
         self._changes.count(dropped)
 
@@ -164,18 +164,18 @@ class ScheduleFile:
             tables.write(self._changes)
         except (OSError, sqlite3.Error) as error:
             if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
-                # Opened anew the next time: that finds out whether it is damaged.
+                # To be opened anew, which finds out whether the file is damaged.
                 self._close_tables()
-            self._say(f"{self.path} cannot be written: {error}")
+            self._meet(f"{self.path} cannot be written: {error}")
             return
         self._changes = _Changes()
-        self._well()
+        self._recover()
 
     def _check_namespace(self) -> None:
         try:
             theirs = view_of(self.path, "meta").namespace
         except ScheduleFileError:
-            return  # who locks it finds out what is wrong
+            return  # locking it will find out what is wrong
         if theirs not in ("", self._namespace):
             problem = (
                 f"belongs to the namespace {theirs!r},"
@@ -184,21 +184,21 @@ class ScheduleFile:
             raise unusable(self.path, problem)
 
     def _open(self) -> "_Tables | None":
-        """Lock and open the file, as far as that is not done; None: it cannot be."""
+        """Lock and open the file, if that is not done yet; None when it cannot be."""
         try:
-            if not self._lock.try_lock(self._words):
+            if not self._lock.try_lock(self._holder):
                 holder = self._lock.holder() or "which does not say who it is"
-                self._say(f"{self.path} is in use by another beatd ({holder})")
+                self._meet(f"{self.path} is in use by another beatd ({holder})")
                 return None
             self._tables = self._tables or self._prepare()
         except (OSError, sqlite3.Error) as error:
-            self._say(f"{self.path} cannot be written: {error}")
+            self._meet(f"{self.path} cannot be written: {error}")
         except ScheduleFileError as error:
-            self._say(str(error))
+            self._meet(str(error))
         return self._tables
 
     def _prepare(self) -> "_Tables":
-        """Open the file; made if there is none, set aside first if it is damaged."""
+        """Open the file; make one if there is none, set a damaged one aside first."""
         found = look_to_write(self.path, SCHEDULE_FILE)
         if found.state is State.REFUSED:
             raise unusable(self.path, found.problem)
@@ -224,7 +224,7 @@ class ScheduleFile:
         )
 
     def _save_lost(self, tables: "_Tables") -> None:
-        """Take over what a file held that somebody removed while we had it open."""
+        """Take over the rows of a file that somebody removed while it was open here."""
         tell.warning(
             "file.lost",
             "%s was removed or replaced while in use: it is written anew",
@@ -240,26 +240,26 @@ class ScheduleFile:
         if tables:
             tables.close()
 
-    def _say(self, problem: str) -> None:
-        if problem != self.trouble:
-            tell.warning("file.trouble", "%s", problem)
-        self.trouble = problem
+    def _meet(self, problem: str) -> None:
+        if problem != self.outage:
+            tell.warning("file.outage", "%s", problem)
+        self.outage = problem
 
-    def _well(self) -> None:
-        if self.trouble:
+    def _recover(self) -> None:
+        if self.outage:
             tell.warning("file.back", "%s is written again", self.path)
-        self.trouble = ""
+        self.outage = ""
 
 
 @dataclass
 class _Changes:
-    """What the next transaction writes: the last word on each entry."""
+    """What the next transaction writes, with the newest mark of each entry."""
 
     marks: dict[str, Mark] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     """Entries to remove; none of them is in `marks`."""
     dropped: dict[str, dict[str, int]] = field(default_factory=dict)
-    """To be added to the counts in the file."""
+    """By entry and reason: numbers to add to the counts in the file."""
     meta: dict[str, str | int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
@@ -281,7 +281,7 @@ class _Changes:
             counts[reason] = counts.get(reason, 0) + number
 
     def put_under(self, old: View) -> None:
-        """Add what `old` says and these changes do not."""
+        """Add what `old` says where these changes say nothing."""
         kept = old.marks.keys() - self.gone
         self.marks = {name: old.marks[name] for name in kept} | self.marks
         for entry, counts in old.dropped.items():
@@ -295,7 +295,7 @@ class _Tables:
     """The file, open for its only writer.
 
     All tables go through one connection of sqlitedict, so that a transaction spans
-    them. Beginning and commit are statements like others: an error in sqlitedict's own
+    them. BEGIN and COMMIT are run as plain statements: an error in sqlitedict's own
     commit() (a full disk) ends its thread, and the caller would wait for ever.
     """
 
@@ -313,7 +313,7 @@ class _Tables:
         self._identity = _identity(path)
         # sqlitedict turns this off: a power cut could leave a damaged file.
         self._run("PRAGMA synchronous = NORMAL")
-        # Its own time-out is as long as a lead lives.
+        # sqlitedict's time-out is as long as a lead lives.
         self._run(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}")
 
     def is_at(self, path: Path) -> bool:
@@ -321,7 +321,7 @@ class _Tables:
         return _identity(path) == self._identity
 
     def write(self, changes: _Changes) -> None:
-        """Write all of it or, with an sqlite3.Error, nothing."""
+        """Write all changes, or none of them and raise sqlite3.Error."""
         dropped = {
             entry: _sum(self._dropped.get(entry, {}), counts)
             for entry, counts in changes.dropped.items()
@@ -343,7 +343,7 @@ class _Tables:
         self._dropped |= dropped
 
     def read(self) -> dict[str, list[Pair]]:
-        """Give all rows, also of a file that has no name any more."""
+        """Return all rows, even of a file that was deleted while it was open."""
         select = "SELECT CAST(key AS BLOB), CAST(value AS BLOB) FROM {}"
         return {
             name: list(self._ledger.conn.select(select.format(name))) for name in TABLES
@@ -351,7 +351,7 @@ class _Tables:
 
     def close(self) -> None:
         with suppress(sqlite3.Error):
-            # Leaves an empty WAL: one that outlived its file would spoil another's.
+            # Empties the WAL: left behind with rows, it could spoil a later file.
             self._run("PRAGMA wal_checkpoint(TRUNCATE)")
         with suppress(sqlite3.Error):
             self._ledger.close()
@@ -386,7 +386,7 @@ def _parts(items: list[_T]) -> Iterator[list[_T]]:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Say which file the path names just now."""
+    """Return device and inode of the file that the path names just now, if any."""
     try:
         status = path.stat()
     except OSError:
@@ -394,6 +394,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _words(clock: Clock) -> str:
+def _holder(clock: Clock) -> str:
+    """Return the text by which the lock names this process to people."""
     started = datetime_of(clock.now())
     return f"pid {os.getpid()} on this host, started {started:%Y-%m-%d %H:%M:%S} UTC"

@@ -22,22 +22,22 @@ AT_ONCE = 10_000
 """Entries to place, or rows to write, in one part."""
 
 DECLARED_AT_ONCE = 10
-"""Queues in one part: each may cost a question to the broker and back."""
+"""Queues in one part: each may cost a round trip to the broker."""
 
 REFRESH: Span = MINUTE
 """How often a standby reads the leader's ledger, in case the broker loses it."""
 
 REFRESH_SHARE = 100
-"""A standby spends at most one part of so many of its time on that."""
+"""A standby spends at most one part in this many of its time on that reading."""
 
 _T = TypeVar("_T")
 
 
 class LedgerFile(Protocol):
-    """The schedule file as the scheduler uses it: schedule_file.py.
+    """The schedule file as the scheduler uses it.
 
-    No method raises for a file that cannot be used just now: it says so once, keeps
-    what was recorded in memory, and tries again.
+    No method raises for a file that cannot be used just now: the file logs that once,
+    keeps in memory what was recorded, and tries again.
     """
 
     def try_lock(self) -> bool:
@@ -45,7 +45,7 @@ class LedgerFile(Protocol):
         ...
 
     def unlock(self) -> None:
-        """Let others take the file."""
+        """Let other processes take the file."""
         ...
 
     def read(self) -> LedgerCopy:
@@ -59,13 +59,13 @@ class LedgerFile(Protocol):
     def rewrite(
         self, marks: Mapping[str, Mark], gone: Collection[str], era: int, term: int
     ) -> None:
-        """Make the file say this ledger, era and term, at once."""
+        """Write what makes the file agree with this ledger, era and term, at once."""
         ...
 
     def record(
         self, marks: Mapping[str, Mark], dropped: Mapping[tuple[str, str], int]
     ) -> None:
-        """Keep these rows, and count what was dropped, at the next flush."""
+        """Have the next flush write these rows, and add to the counts of drops."""
         ...
 
     def flush(self) -> None:
@@ -79,11 +79,11 @@ class Takeover:
 
     The copies are the broker's, the schedule file's, and one in memory: what this
     process emitted itself, or saw of another leader's ledger while it stood by. The
-    last one counts when the broker lost its data with the leader.
+    copy in memory is needed when the broker loses its data as the leader dies.
 
-    The timetable only ever holds marks that stand in the broker's ledger or are about
-    to be written there, so that an earlier term's timetable may be merged into a later
-    one's.
+    The timetable only ever holds marks that are in the broker's ledger or are about to
+    be written there, so that what an earlier term left in the timetable may be merged
+    in a later one.
     """
 
     entries: Mapping[str, Entry]
@@ -93,11 +93,11 @@ class Takeover:
     file: LedgerFile
     clock: Clock
     keep: Collection[str] = ()
-    """Names whose ledger rows stay although they have no entry: the bad ones."""
+    """Names of entries that cannot be read now: their ledger rows stay."""
     queues: Collection[Queue] = ()
     """The queues that the config declares."""
     declare: Callable[[Collection[Queue]], object] = lambda queues: None
-    """Makes queues known to the broker; called for a part of them at a time."""
+    """Makes queues known to the broker; called with a part of them at a time."""
     on_declared: Callable[[], object] = lambda: None
     """Called when the broker knows all queues."""
 
@@ -107,7 +107,7 @@ class Takeover:
     """The ledger of another leader, as this process read it last while standing by."""
     _refresh_at: Span = field(default=0, init=False)
     _aside_until: Span | None = field(default=None, init=False)
-    """Until then the lead of an emptied broker, which was given back, is not taken."""
+    """While it lasts, the lead of an emptied broker is left to the former leader."""
 
     def replace(
         self,
@@ -115,7 +115,7 @@ class Takeover:
         keep: Collection[str],
         queues: Collection[Queue],
     ) -> None:
-        """Take another config: for the next term that begins."""
+        """Use another config from the next term on."""
         self.entries, self.keep, self.queues = entries, keep, queues
 
     # While another process leads
@@ -126,12 +126,12 @@ class Takeover:
         return self.clock.elapsed() >= self._refresh_at
 
     def refresh(self) -> None:
-        """Copy the leader's ledger: the broker may lose it as the leader dies."""
+        """Copy the leader's ledger: the broker may lose it when the leader dies."""
         asked = self.clock.elapsed()
         seen = self.broker.read_ledger()
         took = self.clock.elapsed() - asked
         self._refresh_at = asked + max(REFRESH, REFRESH_SHARE * took)
-        # An empty one was lost just now: what was seen before is what is left of it.
+        # If it is empty, the broker has lost it: the earlier copy is what is left.
         if seen.marks:
             self._seen, self._aside_until = seen, None
 
@@ -149,9 +149,9 @@ class Takeover:
         """Merge all ledgers, place every entry, write what differs, declare the queues.
 
         With large ledgers this takes longer than a lead lives. After each part the
-        generator yields, for the caller to renew the lead, and to go on only while it
-        has it; within a part, the broker calls `on_part` for the same purpose. Nothing
-        may be emitted before the end: what is left half-way has to be begun anew.
+        generator yields, so that the caller can renew the lead, and goes on only while
+        it has the lead; within a part, the broker calls `on_part` for the same purpose.
+        Nothing may be emitted before the end: a term left half-way must begin anew.
 
         Raises TermOver and BrokerUnavailable.
         """
@@ -162,7 +162,8 @@ class Takeover:
         yield
         if self._seen and not broker.marks:
             self._step_aside()
-        # What was seen of another's term is newer than what is left of an own one.
+        # What was seen of another leader's term is newer than what an earlier term of
+        # this process left.
         ours = self._seen or LedgerCopy(self.timetable.marks(), self.era)
         merged = merge(broker, file, ours)
         yield
@@ -176,8 +177,8 @@ class Takeover:
         }
         gone = {*broker.marks, *file.marks} - marks.keys() - set(self.keep)
         yield from self._write_ledger(term, changed, gone, era)
-        # Not before: an era that the broker never heard of would hide what others
-        # emit after this process.
+        # Only now that the broker has it: with an era that the broker does not know,
+        # a later merge would leave out what other processes emit after this one.
         self.era = era
         self._seen = self._aside_until = None
         if rewound:
@@ -189,18 +190,19 @@ class Takeover:
     def _step_aside(self) -> None:
         """Give the lead of an emptied broker back, once, for as long as a lead lives.
 
-        The former leader knows all that it emitted, this process only what it saw. If
-        the former leader is gone, the term begins after that. Raises TermOver.
+        The former leader knows all that it emitted, this process only what it saw of
+        that. If the former leader is gone, this process takes the lead again after that
+        time. Raises TermOver.
         """
         if self._aside_until is not None:
             return
         self._aside_until = self.clock.elapsed() + self.leadership.ttl
         tell.warning(
             "lead.aside",
-            "the broker has lost its ledger: who led before us is to lead again",
+            "the broker has lost its ledger: the former leader is to lead again",
         )
         self.leadership.resign()
-        raise TermOver("we left the lead to who had it")
+        raise TermOver("the lead was left to the former leader")
 
     def _place(self, marks: Mapping[str, Mark], now: Instant) -> Iterator[None]:
         """Make the timetable hold every entry, each where its mark says."""
@@ -226,8 +228,8 @@ class Takeover:
         try:
             self.broker.write_ledger(term, changed, gone, era)
         except BrokerUnavailable:
-            # Held in the network and let through later, it would set back the rows of
-            # what is emitted meanwhile under this term.
+            # The request may yet arrive. It would then set back the rows of what is
+            # emitted meanwhile under this term.
             self.leadership.doubt()
             raise
 

@@ -249,8 +249,8 @@ class _Beat:
         number = f"{len(self.config.entries)} entries"
         if self.config.bad:
             number += f", {len(self.config.bad)} bad"
-        if scheduler.trouble:
-            return f"{number}; {scheduler.trouble}"
+        if scheduler.outage:
+            return f"{number}; {scheduler.outage}"
         if scheduler.standing_by:
             return f"standby (leader: {scheduler.standing_by}); {number}"
         if scheduler.leadership.term is None:

@@ -73,7 +73,7 @@ def scheduler_of(config: Config) -> Scheduler:
         clock=clock,
         namespace=settings.beat_namespace,
         ended=_ended_by(settings),
-        witness=_witness_of(config, broker),
+        listener=_listener_of(config, broker),
         longest_nap=min(nap, LONGEST_NAP),
     )
 
@@ -128,7 +128,7 @@ def _warn_of_risks(broker: Broker) -> None:
         tell.warning("broker.risk", "broker: %s", risk)
 
 
-def _witness_of(config: Config, broker: Broker) -> EmissionListener | None:
+def _listener_of(config: Config, broker: Broker) -> EmissionListener | None:
     if not (config.settings.task_send_sent_event and isinstance(broker, Broadcast)):
         return None
     return TaskSentEvents(broker, EventFactory(config.format.origin, config.settings))
