@@ -16,10 +16,10 @@ REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix")
 def of_settings(
     settings: Settings, urls: Sequence[str], options: Mapping[str, Any] | None = None
 ) -> Broker:
-    """Return the broker at `urls`, with what the settings say of it.
+    """Return the broker at `urls`, with the options that the settings have for it.
 
-    Of several, Redis goes on to the next one when one cannot be reached. What
-    `broker_transport_options` says wins over `options`.
+    Of several Redis servers, the next one is used when one cannot be reached. Values
+    of `broker_transport_options` win over `options`.
     """
     return connect(
         urls,
@@ -42,7 +42,7 @@ def connect(
     tls: bool | Mapping[str, Any] = False,
     failover: Failover | None = None,
 ) -> Broker:
-    """Return the broker at `url`; Redis is first asked for anything by the first call.
+    """Return the broker at `url`; Redis is not connected to before the first call.
 
     `options` and `tls` are `broker_transport_options` and `broker_use_ssl`. A path in
     `sqlite:///relative.db` is relative, one in `sqlite:////var/lib/x.db` is not.

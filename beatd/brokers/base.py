@@ -1,19 +1,19 @@
-"""What a broker promises to those who call it.
+"""What a broker promises to its callers.
 
 One class may be all of these ports; each caller sees only its own:
 
-Lead         leadership.py      the right to emit
-Emitter      scheduler.py       messages and the ledger, written in one step
-Sender       app.py, worker     messages that no ledger knows
-Consumer     worker/loop.py     deliveries under a lease
-DeadLetters  cli/dead.py        what workers have set aside
-Broadcast    worker/control.py  messages to all who listen, where a broker has that
+Lead         scheduler/leadership  the right to emit
+Emitter      scheduler/loop        messages and the ledger, written in one step
+Sender       app, worker           messages that are in no ledger
+Consumer     worker                deliveries under a lease
+DeadLetters  cli/dead              what workers have set aside
+Broadcast    control/pidbox        messages to all listeners, where a broker has that
 
-Every method may raise BrokerUnavailable: no answer came, the request may or may not
-have been done, and calling again with the same arguments is safe; not so with
-`Sender.send`, which may then send twice. Its subclass BrokerRefused means that the
-broker answered, and that someone has to mend it first (read-only, out of memory, no
-permission). No socket waits longer than its time-out.
+Every method may raise BrokerUnavailable: no answer came, and the request may or may not
+have been done. Calling again with the same arguments is safe, except for `Sender.send`,
+which may then send twice. Its subclass BrokerRefused means that the broker answered,
+and that somebody has to mend it first (read-only, out of memory, no permission). No
+socket waits longer than its time-out.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,23 +26,23 @@ from beatd.routing import Queue, Route
 from beatd.timetable.ledger import LedgerCopy, Mark
 
 ENOUGH = 8 * 1024 * 1024
-"""Bytes of messages after which one `take` gives no more: large ones come one by one,
-and do not lie in a worker's memory all at once."""
+"""Bytes of messages after which one `take` returns no more: large messages come one by
+one, and do not lie in a worker's memory all at once."""
 
 
 class Outcome(Enum):
     """What became of one emission."""
 
     QUEUED = "queued"
-    DROPPED = "dropped"  # the ledger moved, and nothing was to be queued
+    DROPPED = "dropped"  # the ledger moved on, and there was nothing to queue
     KNOWN = "known"  # the ledger has this slot already: all is well
 
 
 class Term(NamedTuple):
     """One period of leadership: the fencing token.
 
-    `number` only grows. `nonce` is drawn anew, so that no two terms are ever equal,
-    even when the broker forgot its data.
+    `number` only grows. `nonce` is random, so that no two terms are ever equal, even
+    when the broker has lost its data.
     """
 
     number: int
@@ -57,10 +57,10 @@ class Emission:
     mark: Mark
     """The ledger's row once this is done; `mark.slot` is the slot."""
     route: Route | None
-    """None when the slot is dropped on purpose: only the ledger moves."""
+    """None when the slot is dropped on purpose: only the ledger moves on."""
     message: bytes = b""
     run: str = ""
-    """The task id to remember as the entry's current run, when an overlap rule asks."""
+    """The task id to remember as the entry's current run, if it has an overlap rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,9 @@ class Outgoing:
     route: Route
     message: bytes
     due: Instant | None = None
-    """Not before this instant: the message waits in the broker. None: at once.
+    """Until this instant the message waits in the broker; None: it does not wait.
 
-    Only for messages that no Celery worker shares, such as the retries of our worker.
+    Only for messages that no worker of Celery's may take, such as our worker's retries.
     """
 
 
@@ -81,17 +81,17 @@ class Delivery:
     """One message handed to one worker, under that worker's lease."""
 
     token: str
-    """Names the delivery in the worker's in-flight set; unique, the broker's own."""
+    """Names the delivery in the worker's in-flight set; the broker chooses it."""
     queue: str
     message: bytes
     """The raw bytes as they lay in the queue, malformed or not."""
     deliveries: int = 1
-    """How often this message was handed out, this time included."""
+    """How often this message was delivered, this time included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledge:
-    """The delivery is done with, and so is the run that ended with it, if one did."""
+    """The delivery is done, and so is the entry's run, if one ended with it."""
 
     delivery: Delivery
     entry: str = ""
@@ -100,7 +100,7 @@ class Acknowledge:
 
 @dataclass(frozen=True, slots=True)
 class GiveBack:
-    """The message goes to the front of its queue, not counted as once more."""
+    """The message goes to the front of its queue; the delivery is not counted."""
 
     delivery: Delivery
 
@@ -121,7 +121,7 @@ class SetAside:
     reason: str
     task: str = ""
     task_id: str = ""
-    """Task and id, where they could be read."""
+    """The task's name and id, where they could be read."""
 
 
 Act: TypeAlias = Acknowledge | GiveBack | Delay | SetAside
@@ -163,39 +163,40 @@ class Delayed:
     queue: str
     message: bytes
     due: Instant
-    """By this process's clock; the broker's own may differ, and is asked how far."""
+    """By this process's clock, whatever the broker's clock shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message on the dead-letter queue, and how it came there."""
+    """A message that a worker has set aside, and how that came."""
 
     id: str
-    """A number, small for people to type; the next one gets a larger one."""
+    """A number, short to type; each later dead letter gets a larger one."""
     queue: str
     reason: str
     at: Instant
     deliveries: int
-    """How often it had been handed out."""
+    """How often it had been delivered."""
     worker: str
     size: int
     """Bytes of the message."""
     task: str = ""
     task_id: str = ""
-    """Task and id as far as they could be read."""
+    """The task's name and id, where they could be read."""
 
 
 def idle() -> None:
-    """Do nothing, between two parts of what takes long."""
+    """Do nothing between two parts of a long request."""
 
 
 class Lead(Protocol):
     """The right to emit: one holder at a time."""
 
     def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
-        """Take the lead if nobody holds it; its number is above `floor` and all before.
+        """Take the lead if nobody holds it; return None while another process leads.
 
-        `holder` names the caller for people. Returns None while another one leads.
+        The term's number is above `floor` and above those of all terms before.
+        `holder` names the caller for people.
         """
         ...
 
@@ -204,18 +205,18 @@ class Lead(Protocol):
         ...
 
     def resign(self, term: Term) -> None:
-        """Give the lead back and wake all that wait for it; nothing if it is over."""
+        """Give the lead back and wake all who wait for it; do nothing if it is over."""
         ...
 
     def let_go(self) -> None:
-        """Let go of the lead as far as that asks no broker, nor fails.
+        """Let go of the lead without a request to the broker, and without an error.
 
         A lock with a time to live then runs out by itself.
         """
         ...
 
     def leader(self) -> str | None:
-        """Return the words by which the holder named itself; None when nobody leads."""
+        """Return the holder's name, as given to `acquire`; None when nobody leads."""
         ...
 
     def await_release(self, timeout: Span) -> bool:
@@ -242,21 +243,21 @@ class Emitter(Protocol):
     def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
         """Return every row, and the clock era (0 at first).
 
-        Where it may take as long as a lead lives, `on_part` is called again and again.
+        Calls `on_part` again and again, where reading may take as long as a lead lives.
         """
         ...
 
     def write_ledger(
         self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
     ) -> None:
-        """Set these rows whatever they were, remove the `gone` ones, set the era.
+        """Set these rows whatever they were, remove those of `gone`, set the era.
 
         Raises TermOver, having written nothing more, if `term` is not the leader's.
         """
         ...
 
     def running(self, entries: Collection[str]) -> dict[str, str]:
-        """Return the current run's task id of those entries whose run has not ended."""
+        """Return by entry the task id of its current run, if that has not ended."""
         ...
 
     def end_runs(self, runs: Mapping[str, str]) -> None:
@@ -265,24 +266,24 @@ class Emitter(Protocol):
 
 
 class Sender(Protocol):
-    """Messages that no ledger knows: calls by users, retries, call-backs."""
+    """Messages that are in no ledger: calls by users, retries, call-backs."""
 
     def declare(self, queues: Collection[Queue]) -> None:
         """Make the queues and their bindings known, as Celery's producers do."""
         ...
 
     def purge(self, queues: Collection[str]) -> int:
-        """Remove all that lies in these queues, of any priority; return the number.
+        """Remove all messages in these queues, of any priority; return their number.
 
-        What is in flight, and what waits for its time, stays.
+        Messages in flight, and those that wait for their time, stay.
         """
         ...
 
     def send(self, batch: Sequence[Outgoing]) -> None:
         """Put all of them on their queues, in order, in one step.
 
-        Called again after a lost answer it may put them there twice: nothing tells a
-        message that is sent again from another one like it.
+        Called again after a lost answer, it may put them there twice: a message that is
+        sent again looks like another one of the same content.
         """
         ...
 
@@ -290,31 +291,31 @@ class Sender(Protocol):
 class Consumer(Protocol):
     """Deliveries to one worker, under its lease.
 
-    What is taken stays in the worker's in-flight set until it is settled. A worker
-    whose lease ran out is dead: `recover`, called by any other, gives its deliveries
-    back to their queues, in front, counted once more.
+    A message that is taken stays in the worker's in-flight set until it is settled. A
+    worker whose lease ran out is dead: `recover`, called by any other worker, puts the
+    dead worker's messages back to the fronts of their queues, and counts the delivery.
     """
 
     def join(self, worker: str, lease: Span) -> None:
-        """Begin to take under this name, unique to the process, for `lease` at first.
+        """Begin a lease under this name, which is unique to the process.
 
         Called again it makes the lease longer, as `stay` does.
         """
         ...
 
     def stay(self, worker: str, lease: Span) -> bool:
-        """Hold the lease for so long from now on: the heartbeat. False if it is over.
+        """Hold the lease for `lease` from now on (the heartbeat); False if it is over.
 
-        Over is a lease that somebody found to have run out, and gave back what was held
-        under it; while nobody did, it can be made longer, however late that is. Called
-        several times within `lease`, from a thread of its own.
+        A lease is over once `recover` found that it had run out, and gave the worker's
+        messages back. Before that it can be made longer, however late. Called several
+        times within `lease`, from a thread of its own.
         """
         ...
 
     def leave(self, worker: str) -> None:
-        """End the lease and give everything in flight back to the queues' fronts.
+        """End the lease and put everything in flight back to the queues' fronts.
 
-        What a graceful stop does. The deliveries do not count as once more.
+        For a graceful stop: the deliveries are not counted.
         """
         ...
 
@@ -324,10 +325,10 @@ class Consumer(Protocol):
         """Move up to `limit` messages into the worker's in-flight set; never wait.
 
         Order: priority steps first, then `queues` in the order given. Messages whose
-        delay is over come back first, the one that was due first foremost. `attempt`
-        names the request: one that is made again with the same `attempt`, because its
-        answer was lost, gives the same deliveries, whatever the limit is by now, and
-        takes no more. Less is given once it has ENOUGH bytes.
+        delay is over go to the fronts of their queues first, the earliest in front.
+        `attempt` names the request: one that is made again with the same `attempt`,
+        because its answer was lost, returns the same deliveries, whatever the limit is
+        by now, and takes no more. After ENOUGH bytes, no further message is taken.
         """
         ...
 
@@ -353,11 +354,11 @@ class Consumer(Protocol):
         """Send these messages and do these acts in one step; return an answer for each.
 
         A delivery that is not in flight any more (its lease ran out, say) is passed
-        over; the messages are sent all the same. One act that is refused holds up no
-        other. Those that give back are done last, the last one first: the first one
-        of them is foremost in its queue then.
+        over; the messages are sent all the same. An act that is refused holds up no
+        other act. GiveBack acts are done last and in reverse order, so that the first
+        of them ends up in front of its queue.
 
-        `request` is a number that only grows with the requests of one worker. One that
+        `request` is a number that grows with each request of one worker. A request that
         is made again with the same number, because its answer was lost, does nothing
         more and has the same answers; one with a smaller number comes too late, and
         does nothing.
@@ -368,25 +369,25 @@ class Consumer(Protocol):
         ...
 
     def delayed(self, queues: Collection[str], limit: int) -> list[Delayed]:
-        """Return up to `limit` messages of these queues that wait, the next one first.
+        """Return up to `limit` delayed messages of these queues, the next one first.
 
-        For people: what is further ahead than many others may be left out.
+        For people: where very many wait, those due later may be left out.
         """
         ...
 
     def recover(self) -> int:
-        """Give back what dead workers had in flight; return the number of messages."""
+        """Put back what dead workers had in flight; return the number of messages."""
         ...
 
 
 class Subscription(Protocol):
-    """Receives what is published on one exchange, in one thread."""
+    """Receives the messages that are published on one exchange, in one thread."""
 
     def wait(self, timeout: Span) -> list[bytes]:
         """Return the messages since the last call, in order; [] after `timeout`.
 
-        The first call begins to listen, as does the next one after BrokerUnavailable:
-        what is published in between is lost.
+        Listening begins with the first call, and again with the next call after
+        BrokerUnavailable: what is published in between is lost.
         """
         ...
 
@@ -395,13 +396,13 @@ class Subscription(Protocol):
         ...
 
     def close(self) -> None:
-        """Listen no more; called when nobody waits."""
+        """Stop listening; called when no thread is in `wait`."""
         ...
 
 
 @runtime_checkable
 class Broadcast(Sender, Protocol):
-    """Messages that reach all who listen at that moment, and that nobody keeps.
+    """Messages that reach all who listen at that moment, and are kept for nobody.
 
     They are published by `send`, to a fan-out exchange.
     """
@@ -415,16 +416,16 @@ class Broadcast(Sender, Protocol):
         ...
 
     def ask(self, question: Outgoing, answers: Queue, timeout: Span) -> list[bytes]:
-        """Publish a message, and return what comes to `answers` meanwhile.
+        """Publish a message, and return the messages that come to `answers`.
 
-        Returns when all who received it have answered, or after `timeout`. The queue is
-        declared before, and removed after.
+        Returns when all receivers have answered, or after `timeout`. The queue is
+        declared before that, and removed after it.
         """
         ...
 
 
 class DeadLetters(Protocol):
-    """What workers have set aside, for people to decide about."""
+    """The messages that workers have set aside, for people to decide about."""
 
     def dead_letters(self) -> list[DeadLetter]:
         """Return all of them, the oldest first."""
@@ -435,7 +436,7 @@ class DeadLetters(Protocol):
         ...
 
     def retry_dead(self, letters: Collection[str]) -> int:
-        """Put these back at the ends of their queues, as new; return their number."""
+        """Put these at the ends of their queues, as new ones; return their number."""
         ...
 
     def drop_dead(self, letters: Collection[str]) -> int:

@@ -1,7 +1,7 @@
 """A broker in this process's memory: the contract in its shortest form.
 
-What it holds ends with the process. Several objects of one process, and their threads,
-may share it; that is how tests stand two schedulers before one broker.
+Its messages are gone when the process ends. Several objects of one process, and their
+threads, may share it: tests run two schedulers on one such broker.
 """
 
 from beatd.brokers.memory.queues import MemoryBroker

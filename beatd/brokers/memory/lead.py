@@ -1,9 +1,9 @@
 """Lead and ledger in memory: the exactly-once argument in its shortest form.
 
-A message is queued, and the ledger moves, in one step under the lock; the step is only
-taken for the holder of the lead, and for slots that the ledger does not know. So a
-request whose answer was lost may be made again, and a leader that was paused while
-another took over queues nothing.
+A message is queued, and the ledger moves on, in one step under the lock. The step is
+only done for the holder of the lead, and only for slots that the ledger does not know.
+So a request whose answer was lost may be made again; and a leader that stood still
+while another process took over queues nothing.
 """
 
 import secrets
@@ -36,7 +36,7 @@ class MemoryLead:
 
     def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
         with self._changed:
-            if self._led():
+            if self._is_held():
                 return None
             number = max(self._term.number, floor) + 1
             self._term = Term(number, secrets.token_hex(8))
@@ -46,14 +46,14 @@ class MemoryLead:
 
     def renew(self, term: Term, ttl: Span) -> bool:
         with self._changed:
-            if not self._leads(term):
+            if not self._is_held_under(term):
                 return False
             self._lead_ends = self._clock.now() + ttl
             return True
 
     def resign(self, term: Term) -> None:
         with self._changed:
-            if self._leads(term):
+            if self._is_held_under(term):
                 self._lead_ends = 0
                 self._resigned += 1
                 self._changed.notify_all()
@@ -63,33 +63,33 @@ class MemoryLead:
 
     def leader(self) -> str | None:
         with self._changed:
-            return self._holder if self._led() else None
+            return self._holder if self._is_held() else None
 
     def await_release(self, timeout: Span) -> bool:
         with self._changed:
-            led, resigned = self._led(), self._resigned
+            held, resigned = self._is_held(), self._resigned
             return self._wait(
-                lambda: self._resigned > resigned or (led and not self._led()),
-                lambda: self._lead_ends if led else self._clock.now() + timeout,
+                lambda: self._resigned > resigned or (held and not self._is_held()),
+                lambda: self._lead_ends if held else self._clock.now() + timeout,
                 timeout,
             )
 
-    def _led(self) -> bool:
+    def _is_held(self) -> bool:
         return self._clock.now() < self._lead_ends
 
-    def _leads(self, term: Term) -> bool:
-        return self._led() and term == self._term
+    def _is_held_under(self, term: Term) -> bool:
+        return self._is_held() and term == self._term
 
-    def _demand(self, term: Term) -> None:
+    def _check_term(self, term: Term) -> None:
         """Raise TermOver unless the lead is held under this term."""
-        if not self._leads(term):
+        if not self._is_held_under(term):
             raise TermOver(f"term {term.number} is over: someone else may lead")
 
     # Emitter
 
     def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Outcome]:
         with self._changed:
-            self._demand(term)
+            self._check_term(term)
             self._lead_ends = self._clock.now() + ttl
             return [self._emit(emission) for emission in batch]
 
@@ -106,8 +106,8 @@ class MemoryLead:
         return Outcome.QUEUED if reached else Outcome.DROPPED
 
     def _put(self, outgoing: Outgoing) -> bool:
-        """Put the message on every queue of its route; False if nobody has it."""
-        raise NotImplementedError("queues.py has the queues")
+        """Put the message on every queue of its route; False if it reached none."""
+        raise NotImplementedError("MemoryBroker has the queues")
 
     def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
         with self._changed:
@@ -117,7 +117,7 @@ class MemoryLead:
         self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
     ) -> None:
         with self._changed:
-            self._demand(term)
+            self._check_term(term)
             for entry in gone:
                 self._ledger.pop(entry, None)
             self._ledger.update(marks)
@@ -141,9 +141,9 @@ class MemoryLead:
         look_again: Callable[[], Instant],
         timeout: Span,
     ) -> bool:
-        """Wait until `done` is true: each change, and an instant, call for a look.
+        """Wait until `done` is true; return False after `timeout`.
 
-        Returns False after `timeout`.
+        `done` is called after each change, and at the instants that `look_again` gives.
         """
         end = self._clock.elapsed() + timeout
         with self._changed:

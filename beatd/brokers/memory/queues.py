@@ -32,7 +32,7 @@ tell = EventLog(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """A message where it lies, or where it is to go back to."""
+    """A message, and the queue in which it lies or to which it may go back."""
 
     queue: str
     step: int
@@ -42,14 +42,14 @@ class _Stored:
 
 @dataclass(slots=True)
 class _Worker:
-    """One worker's lease and what it holds, in the order in which it was taken."""
+    """One worker's lease and its messages in flight, in the order of taking."""
 
     lease_ends: Instant
     in_flight: dict[str, _Stored] = field(default_factory=dict)
 
 
 class _Subscription:
-    """What one listener has received and not asked for yet."""
+    """The messages that one listener has received and not fetched yet."""
 
     def __init__(self, queue: Queue, broker: "MemoryBroker") -> None:
         self.queue = queue
@@ -78,7 +78,7 @@ class MemoryBroker(MemoryLead):
         self._subscriptions: list[_Subscription] = []
         self._workers: dict[str, _Worker] = {}
         self._answered: dict[str, tuple[int, list[Answer]]] = {}
-        """By worker, its last request to settle something, and what was answered."""
+        """By worker, the number of its last `settle` request, and the answers."""
         self._dead: dict[str, tuple[DeadLetter, _Stored]] = {}
         self._serial = count(1)
         self._interrupted = False
@@ -182,7 +182,7 @@ class MemoryBroker(MemoryLead):
             return answers
 
     def _do(self, worker: str, act: Act) -> Answer:
-        """Do what is to become of one delivery."""
+        """Do one act; return what became of it."""
         joined = self._workers.get(worker)
         in_flight = joined.in_flight if joined else {}
         stored = in_flight.pop(act.delivery.token, None)
@@ -264,7 +264,7 @@ class MemoryBroker(MemoryLead):
         return _Subscription(queue, self)
 
     def receive(self, subscription: _Subscription, timeout: Span) -> list[bytes]:
-        """Wait for what one subscription receives, and return it."""
+        """Wait for the messages of one subscription, and return them."""
         with self._changed:
             if subscription not in self._subscriptions:
                 self._subscriptions.append(subscription)
@@ -342,7 +342,7 @@ class MemoryBroker(MemoryLead):
         return received or bool(names)
 
     def _publish(self, outgoing: Outgoing) -> int:
-        """Hand the message to all subscriptions it is for; return their number."""
+        """Hand the message to all subscriptions that it is for; return their number."""
         route = outgoing.route
         found = [one for one in self._subscriptions if _is_for(one.queue, route)]
         for subscription in found:
@@ -365,9 +365,10 @@ class MemoryBroker(MemoryLead):
         self._changed.notify_all()
 
     def _end_delays(self, queues: Collection[str], limit: int) -> None:
-        """Put back what is due: of these queues no more than are taken next.
+        """Put back delayed messages that are due: from these queues at most `limit`.
 
-        What comes due later would be put in front of those that were not.
+        If more were put back than are taken next, those that come due later would be
+        put in front of them.
         """
         now = self._clock.now()
         over, left = [], []
@@ -397,7 +398,7 @@ class MemoryBroker(MemoryLead):
         return first.popleft() if first else None
 
     def _remove_dead(self, letters: Collection[str]) -> list[_Stored]:
-        """Take these from the dead-letter queue."""
+        """Remove these dead letters; return their messages."""
         found = [self._dead.pop(letter, None) for letter in letters]
         return [stored for _, stored in filter(None, found)]
 

@@ -10,19 +10,20 @@ era              number    the clock era
 runs             hash      entry -> task id of its current run
 workers          sorted    worker -> end of its lease, ms of the server's clock; a
                            worker that moved here is "<worker>/<number of moves>"
-inflight:<w>     hash      token -> held message (prelude.lua says its form)
+inflight:<w>     hash      token -> held message (prelude.lua has its form)
 answered:<w>     text      the number of the worker's last request to settle
-                           something, and what was answered
-serial           number    counts what was ever taken
+                           something, and the answers
+serial           number    counts all messages that were ever taken
 deliveries       hash      SHA-1 of a message -> how often a worker died with it
-delayed, late    sorted, hash   id -> when it is due, by the same; id -> held message
-dead             hash      id of a dead letter -> how it came to that, in JSON
-dead_messages    hash      the same -> held message
-dead_serial      number    the last id
-released         channel   someone gave the lead back
+delayed          sorted    id of a delayed message -> when it is due, by that clock
+late             hash      id of a delayed message -> held message
+dead             hash      id of a dead letter -> JSON record of how it came to that
+dead_messages    hash      id of a dead letter -> held message
+dead_serial      number    the last id of a dead letter
+released         channel   tells that the lead was given back
 
-Each script says what it guarantees; prelude.lua is what they share. None decodes a
-message: Lua would change numbers and empty lists in it.
+Each script begins with what it guarantees; prelude.lua stands before each of them. None
+decodes a message: Lua would change numbers and empty lists in it.
 """
 
 from beatd.brokers.redis.broker import RedisBroker

@@ -52,10 +52,11 @@ class RedisBroker(RedisLead):
     Nothing is connected before the first request. One thread at a time may wait for
     messages and one for the lead; everything else is open to all threads.
 
-    Of several URLs the next one is gone to, in the order that `failover` gives, when
-    the present one cannot be reached. Each server keeps what it has: what was taken at
-    one and is settled at another is delivered again where it came from, once the lease
-    there has run out. So the lead, which has to be one, is only for a single URL.
+    With several URLs the broker moves to the next one, in the order that `failover`
+    gives, when the present one cannot be reached. Each server keeps its messages: one
+    that was taken at the first server and settled at the second is delivered again by
+    the first, once the lease there has run out. The lead has to be one, so that it can
+    only be used with a single URL.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class RedisBroker(RedisLead):
     def stay(self, worker: str, lease: Span) -> bool:
         name = self._lease(worker)
         if self._leases.get(worker) != name:
-            return False  # what it holds is at an address that was left
+            return False  # its messages are at an address that was left
         return bool(self._run("stay", [self._key("workers")], [name, lease]))
 
     def leave(self, worker: str) -> None:
@@ -148,7 +149,7 @@ class RedisBroker(RedisLead):
         ahead = int(seconds) * SECOND + int(micros) // 1000 - self._clock.now()
         found = []
         for moment, late in zip(due.values(), held, strict=True):
-            if late is not None:  # it came due meanwhile
+            if late is not None:  # else it came due meanwhile
                 place, message = _unpack(late)
                 if queue := lists.get(place):
                     found.append(Delayed(queue, message, int(float(moment)) - ahead))
@@ -223,7 +224,7 @@ class RedisBroker(RedisLead):
             try:
                 policy = client.info("memory").get("maxmemory_policy", "noeviction")
             except redis.exceptions.NoPermissionError:
-                return []  # nor may we change it
+                return []  # the user may not change it either
         if policy == "noeviction":
             return []
         lost = "the lead and results" if policy.startswith("volatile") else "messages"
@@ -254,7 +255,7 @@ class RedisBroker(RedisLead):
         ]
 
     def _lease(self, worker: str) -> str:
-        """Name the worker's lease at the present address."""
+        """Return the name of the worker's lease at the present address."""
         self._greet()
         return _lease(worker, self._moves)
 
@@ -281,7 +282,7 @@ class RedisBroker(RedisLead):
         return [self._answer(line) for line in answers.split(b"\n")]
 
     def _words(self, worker: str, act: Act) -> Command:
-        """Return the words that settle.lua has for an act."""
+        """Return an act as the words that settle.lua reads."""
         token = act.delivery.token
         match act:
             case Acknowledge(delivery, entry, run):
@@ -313,15 +314,16 @@ class RedisBroker(RedisLead):
         return msgspec.json.encode(record)
 
     def _answer(self, line: bytes) -> Answer:
-        """Return what the server says of one act."""
+        """Return the server's answer to one act."""
         if answer := _ANSWERS.get(line):
             return answer
         return Answer(Effect.REFUSED, self._server.refusal(line[1:].decode()))
 
     def _sending(self, batch: Sequence[Outgoing]) -> list[Command]:
-        """Return the commands that send the batch: settle.lua says which there are.
+        """Return the commands that send the batch; settle.lua has their forms.
 
-        Those for one list become one; what cannot be taken back comes last.
+        Messages for one list share a command. Publishing, which cannot be undone, comes
+        last.
         """
         pushed: dict[str, list[bytes]] = {}
         delays: list[Command] = []
@@ -354,22 +356,22 @@ class RedisBroker(RedisLead):
 
 
 def _lease(worker: str, moves: int) -> str:
-    """Name a worker's lease: after each move it is another one.
+    """Return the name of a worker's lease; after each move it is another one.
 
-    What is in flight at an address that was left may have been settled elsewhere, in
-    vain: it must not be held for ever when the worker comes back there.
+    The worker may have settled, at another address, messages that are in flight at one
+    that it left. They must not be held for ever when the worker comes back there.
     """
     return f"{worker}/{moves}" if moves else worker
 
 
 def _unpack(held: bytes) -> tuple[str, bytes]:
-    """Return list and message of a held message; prelude.lua says its form."""
+    """Return list and message of a held message; prelude.lua has its form."""
     _, size, rest = held.split(b":", 2)
     return rest[: int(size)].decode(errors="replace"), rest[int(size) :]
 
 
 def _digest(delivery: Delivery) -> str:
-    """Name the message among those that a worker died with; "" if it is not one."""
+    """Return the SHA-1 of a message that a worker died with; "" for other messages."""
     if delivery.deliveries == 1:
         return ""
     return hashlib.sha1(delivery.message, usedforsecurity=False).hexdigest()

@@ -15,7 +15,7 @@ from beatd.errors import ConfigError
 
 
 def _seconds(value: Any) -> float | None:
-    return float(value) or None  # to wait for nothing is what nobody means
+    return float(value) or None  # 0 stands for no time-out
 
 
 def _flag(value: Any) -> bool:
@@ -32,10 +32,10 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "max_connections": int,
     "client_name": str,
 }
-"""What of kombu's options concerns connections; `timeout` is how long to wait for one
-of `max_connections`."""
+"""Those of kombu's options that concern connections; `timeout` is how long to wait for
+one of `max_connections`."""
 
-_DEMANDS = {
+_REQUIREMENTS = {
     "none": ssl.CERT_NONE,
     "optional": ssl.CERT_OPTIONAL,
     "required": ssl.CERT_REQUIRED,
@@ -63,12 +63,12 @@ class Address:
             arguments.pop("timeout", None)
             pool = redis.ConnectionPool
         self.pool = pool(connection_class=kind, **arguments)
-        # Its answers have types too vague to be of use.
+        # Any: the types of its answers are too vague to be of use.
         self.client: Any = redis.Redis(connection_pool=self.pool)
 
     def connect(self) -> Any:
         """Return a connection that no one else uses; the caller disconnects it."""
-        # What it listens for would be taken for the answer to a health check.
+        # A message for a listener would be taken for the answer to a health check.
         own = {"health_check_interval": 0}
         connection = self.pool.connection_class(**self.pool.connection_kwargs | own)
         connection.connect()
@@ -80,8 +80,8 @@ def _arguments(
 ) -> tuple[Any, dict[str, Any]]:
     """Return the kind of connection, and redis-py's arguments for it.
 
-    What the URL says wins over the options. Raises ValueError for what no server could
-    be reached with.
+    Values in the URL win over the options. Raises ValueError for values with which no
+    server can be reached.
     """
     kind, address, query = _address(url)
     arguments: dict[str, Any] = {
@@ -89,7 +89,7 @@ def _arguments(
         "socket_connect_timeout": 3.0,
         "socket_keepalive": True,
         "max_connections": None,
-        # After a lost answer only the caller knows what may be asked again.
+        # After a lost answer only the caller knows which requests may be made again.
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
         **address,
@@ -109,7 +109,7 @@ def _arguments(
 
 
 def _read(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Read those options that concern connections and are set."""
+    """Return those options that concern connections and are set, as their types."""
     found = {}
     for name, read in _OPTIONS.items():
         if options.get(name) is None:
@@ -125,7 +125,10 @@ def _read(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _address(url: str) -> tuple[Any, dict[str, Any], dict[str, str]]:
-    """Read where the server is, in Celery's forms of URLs and redis-py's."""
+    """Return the connection's kind, its address and the URL's query.
+
+    Celery's forms of URLs are understood, and redis-py's.
+    """
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
     address: dict[str, Any] = {}
@@ -149,7 +152,7 @@ def _address(url: str) -> tuple[Any, dict[str, Any], dict[str, str]]:
 
 
 def _tls(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return TLS options as redis-py names them; Celery also says `CERT_REQUIRED`."""
+    """Return TLS options under redis-py's names, from these or from Celery's."""
     tls = {n if n.startswith("ssl_") else f"ssl_{n}": options[n] for n in options}
     known = inspect.signature(redis.SSLConnection).parameters
     for name in tls:
@@ -159,15 +162,15 @@ def _tls(options: Mapping[str, Any]) -> dict[str, Any]:
     if "ssl_check_hostname" in tls:
         tls["ssl_check_hostname"] = _flag(tls["ssl_check_hostname"])
     if "ssl_cert_reqs" in tls:
-        tls["ssl_cert_reqs"] = _demand(tls["ssl_cert_reqs"])
+        tls["ssl_cert_reqs"] = _requirement(tls["ssl_cert_reqs"])
     return tls
 
 
-def _demand(asked: object) -> ssl.VerifyMode:
-    """Read what is demanded of a certificate; None means nothing, as in Celery."""
+def _requirement(asked: object) -> ssl.VerifyMode:
+    """Return what a certificate must prove; None means nothing, as in Celery."""
     if isinstance(asked, int):
         return ssl.VerifyMode(asked)
     word = str(asked).lower().removeprefix("cert_")
-    if word not in _DEMANDS:
-        raise ValueError(f"ssl_cert_reqs: expected one of {', '.join(_DEMANDS)}")
-    return _DEMANDS[word]
+    if word not in _REQUIREMENTS:
+        raise ValueError(f"ssl_cert_reqs: expected one of {', '.join(_REQUIREMENTS)}")
+    return _REQUIREMENTS[word]

@@ -5,7 +5,7 @@
 --       3 runs    hash: entry -> task id of its current run
 --       4...      places: lists and channels
 -- ARGV  1 term as "<number> <nonce> "  2 ttl in ms  3 number n of emissions
---       4 the way of each emission, two bytes for each, the higher one first
+--       4 for each emission the number of its way, in two bytes, the higher one first
 --       5 number w of ways
 --       6...  n entries, n marks, n messages;
 --             for each place "channel", or the life of the list in ms ("0": for ever);
@@ -14,8 +14,9 @@
 --
 -- Returns one letter for each emission: q(ueued), d(ropped), k(nown); or false, having
 -- done nothing, if the term is over. Whatever the server refuses: the ledger has no
--- slot whose message is not queued, and no message is queued whose slot it lacks; what
--- was pushed by then is taken back. Only what was published stays said.
+-- slot whose message is not queued, and no message is queued whose slot is not in the
+-- ledger; messages pushed before a refusal are removed again. Only a message that was
+-- published cannot be taken back.
 
 local KEYS, ARGV = KEYS, ARGV -- locals are found faster
 local call, tonumber, byte, match = redis.call, tonumber, string.byte, string.match
@@ -92,8 +93,8 @@ local function in_chunks(command, key, values)
 end
 
 -- The ledger first: a server that is full or read-only refuses here, at the first
--- write. A refusal after it can only be a missing permission; all goes back then. What
--- is published cannot be taken back: it comes last.
+-- write. A later refusal can only be a missing permission; then all is undone.
+-- Publishing cannot be undone, and comes last.
 local refusal = in_chunks('HSET', KEYS[2], news)
 if refusal then
   return refusal

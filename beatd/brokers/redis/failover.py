@@ -1,4 +1,4 @@
-"""The server in use, of those that are known: what it answers, and where to go next."""
+"""The server in use: what its errors mean, and which one to use when it fails."""
 
 import random
 import threading
@@ -41,26 +41,26 @@ _KINDS: dict[type[redis.RedisError], str] = {
     redis.exceptions.AuthenticationError: "WRONGPASS",
     redis.exceptions.AuthorizationError: "NOPERM",
 }
-"""redis-py cuts the server's word for the error off where it has a class for it."""
+"""redis-py cuts off the server's word for an error for which it has a class."""
 
 _REFUSALS: tuple[type[redis.RedisError], ...] = (redis.ResponseError, *_KINDS)
 
 _NO_ANSWER = (
     redis.ConnectionError,
     redis.TimeoutError,
-    redis.InvalidResponse,  # whoever listens there speaks another protocol
+    redis.InvalidResponse,  # the program that listens there speaks another protocol
     OSError,
 )
 
-_ELSEWHERE = ("READONLY", "LOADING", "MASTERDOWN")
-"""Refusals that another address may be free of: this server cannot serve for now."""
+_CANNOT_SERVE = ("READONLY", "LOADING", "MASTERDOWN")
+"""Refusals after which to try the next address: this server cannot serve for now."""
 
 
 class Server:
-    """The Redis server in use: that at the present one of some addresses.
+    """The Redis server in use: the one at the present one of some addresses.
 
-    All threads go to the present address. When it cannot be reached, or says that it
-    cannot serve for now, the next one in turn is present, until that one fails.
+    All threads use the present address. When the server there cannot be reached, or
+    says that it cannot serve for now, the next address becomes the present one.
     """
 
     def __init__(
@@ -74,32 +74,32 @@ class Server:
         self.addresses = {url: Address(url, options, tls) for url in urls}
         self.present = self.addresses[urls[0]]
         self.faults = 0
-        """How many requests failed in a way that ends what was agreed with a server."""
+        """How many requests failed so that the next server has to be greeted anew."""
         self._order = _order(list(self.addresses), failover)
         self._moving = threading.Lock()
 
     @property
     def name(self) -> str:
-        """Return for people where the server is."""
+        """Where the server is, for people."""
         return self.present.name
 
     @property
     def client(self) -> Any:
-        """Return a client of the present address, open to all threads."""
+        """A client of the present address, open to all threads."""
         return self.present.client
 
     @contextmanager
     def answering(self) -> Iterator[Any]:
-        """Lend a client of the present address, and mend things after a fault.
+        """Lend a client of the present address, and move on when the server fails.
 
-        Turns redis-py's errors into ours.
+        Turns redis-py's errors into those that the ports raise.
         """
         present = self.present
         try:
             yield present.client
         except _REFUSALS as error:
             kind, refusal = _refusal(present, error)
-            if kind in _ELSEWHERE:
+            if kind in _CANNOT_SERVE:
                 self._leave(present)
             raise refusal from error
         except _NO_ANSWER as error:
@@ -112,16 +112,16 @@ class Server:
             raise BrokerUnavailable(f"{present.name}: {error}") from error
 
     def refusal(self, words: str) -> str:
-        """Return in words for people what the server says that it refuses."""
+        """Return for people why the server refuses, from its own words."""
         _, refused = _refusal(self.present, redis.ResponseError(words))
         return str(refused)
 
     def check_version(self) -> str:
-        """Return what server answers, at the first address in turn that does.
+        """Return the version of the first server in turn that answers.
 
         Raises BrokerRefused if that server is too old.
         """
-        # Nothing was asked before, so that nothing can be done twice.
+        # To ask again is safe: this request changes nothing.
         for _ in range(len(self.addresses) - 1):
             present = self.present
             try:
@@ -162,19 +162,19 @@ class Server:
 
 
 def _order(urls: Sequence[str], failover: Failover | None) -> Iterator[str]:
-    """Return the addresses to go to, one after the other, without an end."""
+    """Yield the addresses to use one after the other, without an end."""
     if callable(failover):
         order = iter(failover(list(urls)))
     else:
         order = _shuffled(urls) if failover == "shuffle" else cycle(urls)
-    next(order, None)  # it is the one to begin with, as kombu has it
+    next(order, None)  # the address in use at first, as in kombu
     rest = cycle(urls)
     for url in chain(order, rest):
         yield url if url in urls else next(rest)
 
 
 def _shuffled(urls: Sequence[str]) -> Iterator[str]:
-    """Return any address but the one before, again and again."""
+    """Yield addresses at random, none twice in a row."""
     last = urls[0]
     while True:
         yield last

@@ -1,4 +1,4 @@
-"""Lead and ledger in Redis: the ledger moves in the step that queues."""
+"""Lead and ledger in Redis: one step queues messages and moves the ledger on."""
 
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -49,7 +49,7 @@ class RedisLead(Requests):
             [self._key("lead"), self._key("term")],
             [holder, ttl, floor, self._nonce],
         )
-        # Only now: had the answer been lost, the same nonce would know its own term.
+        # Only now: after a lost answer, the same nonce finds the term that it took.
         nonce, self._nonce = self._nonce, secrets.token_hex(8)
         return None if number is None else Term(number, nonce)
 
@@ -61,7 +61,7 @@ class RedisLead(Requests):
         self._run("resign", [self._key("lead")], [_text(term), released])
 
     def let_go(self) -> None:
-        """Leave the lead to run out: Redis alone holds it."""
+        """Leave the lead to run out: only Redis has the lock."""
 
     def leader(self) -> str | None:
         held: bytes | None = self._ask("GET", self._key("lead"))
@@ -150,7 +150,7 @@ class RedisLead(Requests):
         """Number the places that a batch goes to, and the ways to them.
 
         Returns each list or channel with its kind; for each way the numbers of its
-        places; and the way of each emission, two bytes for each.
+        places; and for each emission the number of its way, in two bytes.
         """
         places: dict[str, str] = {}
         numbers: dict[str, int] = {}
@@ -182,7 +182,7 @@ def _over(term: Term) -> TermOver:
 
 
 def _row(mark: Mark) -> str:
-    """Return the ledger's text for a mark; scripts read no more of it than the slot."""
+    """Return the ledger's text for a mark; scripts read only the slot in it."""
     last = "-" if mark.last is None else mark.last
     return f"{mark.slot} {mark.runs} {last} {mark.fingerprint}"
 

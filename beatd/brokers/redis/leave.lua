@@ -1,16 +1,17 @@
--- Ends a worker's lease and puts all that it holds back to the front of the lists.
+-- Ends a worker's lease and puts its messages in flight back to the fronts of their
+-- lists.
 --
 -- KEYS  1 workers     sorted set: worker -> end of its lease, ms of the server's clock
 --       2 in flight   hash: token -> held message (prelude.lua)
 --       3 deliveries  hash: SHA-1 of a message -> how often a worker died with it
---       4 answered    text: the worker's last request, and what was answered
+--       4 answered    text: the worker's last request, and the answers
 -- ARGV  1 worker  2 how long to remember deaths, in ms
 --       3 the lease end that ran out; absent when the worker leaves by itself
 --
 -- Returns the number of messages put back; each counts as one more death if the lease
--- ran out. Does nothing if the lease was renewed meanwhile. What its list refuses stays
--- in flight, and the lease that ran out with it, for others to try. A full server lets
--- it be done.
+-- ran out. Does nothing if the lease was renewed meanwhile. A message that its list
+-- refuses stays in flight, and the lease that ran out stays with it, for other workers
+-- to try again. A full server lets the script run.
 
 local died = ARGV[3]
 if died and redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= died then
@@ -18,7 +19,7 @@ if died and redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= died then
 end
 pass_when_full(KEYS[2])
 
--- Two looks at each: all of them at once may be more than fits into memory twice.
+-- Each message is read twice: all of them at once may be too much for the memory.
 local serials, tokens = {}, redis.call('HKEYS', KEYS[2])
 for _, token in ipairs(tokens) do
   serials[token] = tonumber(redis.call('HGET', KEYS[2], token):match('^%d+'))
@@ -39,7 +40,7 @@ end
 if died and back > 0 then
   redis.call('PEXPIRE', KEYS[3], ARGV[2])
 end
-if not died then -- a worker that lost its lease may still be asking again
+if not died then -- a worker that lost its lease may yet make its request again
   redis.call('DEL', KEYS[4])
 end
 if back == #tokens then

@@ -1,4 +1,4 @@
-"""Waiting for Redis to say something, without asking it again and again."""
+"""Waiting for messages and changes in Redis, without asking again and again."""
 
 import re
 import selectors
@@ -20,17 +20,17 @@ from beatd.routing import Queue, Route
 tell = EventLog(__name__)
 
 INVALIDATIONS = "__redis__:invalidate"
-"""The channel on which Redis names keys that were read and have changed since."""
+"""The channel on which Redis tells the keys that have changed since they were read."""
 
 POLL: Span = 100
 """How often to look where Redis does not tell us of changes."""
 
 SILENCE: Span = 5 * SECOND
-"""A subscription that was quiet for so long is asked whether it is still alive."""
+"""A subscription that was quiet for so long is checked with a PING."""
 
 
 class Bell:
-    """Wakes a thread that waits on sockets; it rings until it is answered."""
+    """Wakes a thread that waits on sockets; the bell rings until it is answered."""
 
     def __init__(self) -> None:
         self._here, self._there = socket.socketpair()
@@ -38,11 +38,11 @@ class Bell:
         self._there.setblocking(False)
 
     def ring(self) -> None:
-        with suppress(OSError):  # it has been ringing for long, or is closed
+        with suppress(OSError):  # it rings already and its buffer is full, or is closed
             self._there.send(b"!")
 
     def answer(self) -> bool:
-        """Silence it; True if it rang."""
+        """Silence the bell; return True if it rang."""
         try:
             return bool(self._here.recv(4096))
         except BlockingIOError:
@@ -72,7 +72,7 @@ class ChannelListener:
     ) -> None:
         self._server = server
         self.channel = channel
-        """Another one counts when it is opened anew."""
+        """A change of it takes effect when the listener is opened anew."""
         self._verb = "PSUBSCRIBE" if is_pattern else "SUBSCRIBE"
         self._bell = bell
         self._clock = clock
@@ -84,7 +84,7 @@ class ChannelListener:
         """The connection's number on the server, 0 while it is closed."""
 
     def open(self) -> bool:
-        """Subscribe, or make sure that the subscription is alive; True if it is new."""
+        """Subscribe, or check the subscription; return True if it is a new one."""
         if self._address is not self._server.present:
             self.close()
         if self._connection is None:
@@ -103,21 +103,21 @@ class ChannelListener:
         return False
 
     def drain(self) -> bool:
-        """Read what came; True if anything did."""
+        """Read and drop what has come; return True if there was anything."""
         return bool(self.read())
 
     def read(self) -> list[list[Any]]:
-        """Return what came in Redis' own form: the last part of each is its content."""
+        """Return the messages that have come; the last part of each is its content."""
         came, self._unread = self._unread, []
         while self._connection is not None and self._connection.can_read(0):
             came.append(self._read())
         return came
 
     def wait(self, timeout: Span) -> None:
-        """Return when something came, when the bell rings, or after `timeout`."""
+        """Return when a message comes, when the bell rings, or after `timeout`."""
         with selectors.DefaultSelector() as selector:
             if self._connection is not None:
-                # redis-py has no other way to wait on its socket and ours together.
+                # redis-py has no other way to wait on its socket and the bell's.
                 selector.register(self._connection._sock, selectors.EVENT_READ)
             selector.register(self._bell, selectors.EVENT_READ)
             selector.select(timeout / SECOND)
@@ -135,10 +135,10 @@ class ChannelListener:
 
 
 class MessageWait:
-    """Waits for messages on lists: Redis says when a list that was empty has changed.
+    """Waits for messages on lists: Redis tells when a list that was empty has changed.
 
-    One connection looks at the lists, and is tracked; what Redis says of the keys that
-    it looked at comes on a second one (RESP 2 cannot carry both on one).
+    One connection looks at the lists, and Redis tracks the keys that it looks at; news
+    of these keys comes on a second connection (RESP 2 cannot carry both on one).
     """
 
     def __init__(self, server: Server, delayed: str, clock: Clock) -> None:
@@ -171,7 +171,7 @@ class MessageWait:
     def _wait(self, lists: Sequence[str], end: Span) -> bool:
         while not self.bell.answer():
             self._listen()
-            # Before the look: what was said of earlier looks is old.
+            # Before the look: the news so far is of earlier looks.
             self._news.drain()
             due_in = self._look(lists)
             left = end - self._clock.elapsed()
@@ -182,7 +182,7 @@ class MessageWait:
             nap = min(left, due_in)
             self._news.wait(nap if self._tracked else min(nap, POLL))
             if self._news.drain():
-                return True  # likely; to look first would only cost time
+                return True  # likely there is a message; a look would only cost time
         return False
 
     def _disconnect(self) -> None:
@@ -221,7 +221,7 @@ class MessageWait:
         )
 
     def _look(self, lists: Sequence[str]) -> Span:
-        """Return how long it is until there may be a message; 0 or less is now."""
+        """Return the time until there may be a message; 0 or less if there is now."""
         if lists and self._ask("EXISTS", *lists):
             return 0
         first = self._ask("ZRANGE", self._delayed, 0, 0, "WITHSCORES")
@@ -248,7 +248,7 @@ class ReleaseWait:
         self._news = ChannelListener(server, channel, self._bell, clock)
 
     def wait(self, timeout: Span) -> bool:
-        """Return True when the lead came free; False after `timeout`."""
+        """Return True when the lead has become free; False after `timeout`."""
         with self._waiting:
             try:
                 return self._wait(self._clock.elapsed() + timeout)
@@ -267,7 +267,7 @@ class ReleaseWait:
         while not self._bell.answer():
             self._news.open()
             lasts = int(self._server.client.pttl(self._lead))
-            # What was said since the last time counts: someone resigned meanwhile.
+            # News from before this call count, too: the leader resigned meanwhile.
             if self._news.drain() or (led and lasts < 0):
                 return True
             led = lasts >= 0
@@ -279,7 +279,7 @@ class ReleaseWait:
 
 
 class ChannelSubscription:
-    """What is said on a channel, or on all that match a queue's routing key."""
+    """Receives the messages of all channels that match a queue's routing key."""
 
     def __init__(
         self,
@@ -328,7 +328,7 @@ class ChannelSubscription:
 
 
 def pattern_of(wire: Wire, queue: Queue) -> str:
-    """Return the pattern of the channels that reach a queue, in Redis' own form."""
+    """Return the pattern, as Redis has it, of the channels that reach a queue."""
     key = queue.routing_key.replace("#", "*")
     channel = wire.channel(Route("", queue.exchange, key, "fanout"))
     fixed = channel.removesuffix(key)

@@ -17,15 +17,15 @@ local function whole(number)
   return string.format('%.0f', number)
 end
 
--- Have a full server let a script go on that only moves what is there: a server refuses
--- the first write of a script if it may need room, and this one does not.
+-- Have a full server let a script run that only moves what is there. A full server
+-- refuses a script whose first write may need memory; this write needs none.
 local function pass_when_full(hash)
   return redis.call('HDEL', hash, '')
 end
 
 -- A message that lies in no list is held as
--- "<serial>:<length of the list's name>:<list's name><message>": it can go back to where
--- it lay, and in what order, whatever bytes it has.
+-- "<serial>:<length of the list's name>:<list's name><message>": it can go back to the
+-- list in which it lay, and in the order of taking, whatever bytes it has.
 local function hold(serial, list, message)
   return serial .. ':' .. #list .. ':' .. list .. message
 end

@@ -1,4 +1,4 @@
-"""What Redis is asked for: scripts and commands, at the address that is present."""
+"""Requests to Redis: scripts and commands, at the present address."""
 
 import hashlib
 import threading
@@ -22,14 +22,14 @@ tell = EventLog(__name__)
 T = TypeVar("T")
 
 CHUNK = 1000
-"""Rows or messages for one command; Redis serves no one else meanwhile."""
+"""The most rows or messages in one command; Redis serves no one else meanwhile."""
 
 CHANNEL, LIST = "channel", "0"
-"""Kinds of destinations; a number above 0 is a list that lives for so many ms."""
+"""Kinds of destinations; a number above 0 is a list that expires after so many ms."""
 
 
 class Requests:
-    """Asks the server that is present, once it knows what it must know."""
+    """Makes requests to the present server, and first declares the queues there."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Requests:
         self._own = f"{self._wire.prefix}{{beatd:{namespace}}}:"
         self._expiring: dict[str, dict[str, str]] = {}
         self._greeting = threading.Lock()
-        self._greeted = -1  # the faults before the last greeting
+        self._greeted = -1  # the server's count of faults at the last greeting
         self._address = self._server.present
         self._moves = 0
         self._declared: dict[str, Queue] = {}
@@ -77,7 +77,7 @@ class Requests:
             return client.execute_command(*command)
 
     def _greet(self) -> None:
-        """Agree with the server that is present, unless that was done already."""
+        """Check the present server and declare the queues, if that is not done yet."""
         if self._greeted != self._server.faults:
             with self._greeting:
                 faults = self._server.faults
@@ -85,7 +85,7 @@ class Requests:
                     self._greeted = faults
 
     def _arrive(self) -> bool:
-        """Check the version and declare our queues; False if that is refused."""
+        """Check the version and declare the queues; False if the latter is refused."""
         self._server.check_version()
         address = self._server.present
         moves = self._moves + (address is not self._address)
@@ -94,8 +94,8 @@ class Requests:
             self._introduce()
         except BrokerRefused:
             if self._server.present is not address:
-                raise  # it was left for the next one
-            told = False  # it is full, say, and what we are asked for makes room
+                raise  # that address was left for the next one
+            told = False  # the server is full, say; the request itself may make room
         if address is not self._address:
             words = "going on at %s: %s failed"
             tell.warning("broker.moved", words, address.name, self._address.name)
@@ -103,9 +103,9 @@ class Requests:
         return told
 
     def _introduce(self) -> None:
-        """Declare what was declared before.
+        """Declare all queues that were declared before.
 
-        No lease is begun: that one was lost is for `stay` to say, before another is.
+        No lease is begun here: first `stay` has to report that the old one is lost.
         """
         with self._server.answering() as client:
             for queue in [*self._declared.values()]:
@@ -113,7 +113,7 @@ class Requests:
                     client.execute_command(*command)
 
     def _rows_of(self, name: str) -> Iterator[tuple[bytes, bytes]]:
-        """Read a hash, bit by bit: what changes meanwhile may come as it was."""
+        """Yield the rows of a hash, read in parts: one that changes may be old."""
         cursor = None
         while cursor != 0:
             cursor, rows = self._ask(
@@ -140,7 +140,7 @@ class Requests:
 
 
 def _call(client: Any, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-    """Run a script; a server that does not have it yet is given its text."""
+    """Run a script; a server that does not have it yet gets its text."""
     text, digest = script(name)
     asked = (len(keys), *keys, *arguments)
     try:

@@ -1,4 +1,4 @@
--- Gives the lead back and wakes those who wait for it.
+-- Gives the lead back and wakes the standbys that wait for it.
 --
 -- KEYS  1 lead  text "<number> <nonce> <holder>", expires with the lead
 -- ARGV  1 term as "<number> <nonce> "  2 channel on which standbys listen

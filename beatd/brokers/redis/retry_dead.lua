@@ -4,7 +4,7 @@
 --       2 messages  hash: id -> held message (prelude.lua)
 -- ARGV  ids
 --
--- Returns the number of those that were there. A full server lets it be done.
+-- Returns the number of those that were there. A full server lets the script run.
 
 pass_when_full(KEYS[2])
 local found = 0

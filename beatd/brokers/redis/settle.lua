@@ -24,9 +24,10 @@
 --
 -- Returns "" when all acts are done; else a line for each: d(one), g(one) as it is not in
 -- flight, or r(efused) with the reason. The request that is remembered does nothing when
--- it is made again, and gives the same; an earlier one does nothing. When something that
--- is to be sent is refused nothing is sent, and no act is done; only what was published
--- stays said. A full server refuses to send, and lets all acts be done.
+-- it is made again, and has the same answer; an earlier request does nothing. If the
+-- server refuses anything that is to be sent, nothing is sent, and no act is done; only
+-- a message that was published cannot be taken back. A full server refuses to send, and
+-- lets all acts be done.
 
 local ARGV, KEYS = ARGV, KEYS -- locals are found faster
 local request, acts, sends = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -80,8 +81,9 @@ local function send_all(at, to)
 end
 
 if sends > 0 then
-  -- First of all: a server that is full refuses the first command, nothing is done. It
-  -- is remembered before any act: whatever becomes of those, it is not sent once more.
+  -- First of all: a full server refuses the first command, and nothing is done. The
+  -- request is remembered before any act: whatever becomes of the acts, its messages
+  -- are not sent once more.
   local refusal = send_all(5, 4 + sends)
   if request > 0 then
     refusal = refusal or remember('')
@@ -102,7 +104,7 @@ local function moving(at, move)
   if not held then
     return 'g'
   end
-  pass_when_full(KEYS[1]) -- and is it permitted at all?
+  pass_when_full(KEYS[1]) -- fails here if writing is not permitted at all
   move(held)
   redis.call('HDEL', KEYS[1], ARGV[at + 1])
   return 'd'
@@ -169,7 +171,7 @@ for number = 1, acts do
   end
   at = at + WORDS[ARGV[at]]
 end
-for index = #back, 1, -1 do -- the first one foremost
+for index = #back, 1, -1 do -- so that the first one ends up in front
   try(unpack(back[index]))
 end
 

@@ -3,7 +3,7 @@
 -- KEYS  1 workers  sorted set: worker -> end of its lease, ms of the server's clock
 -- ARGV  1 worker  2 lease in ms
 --
--- Returns 1; 0 if there is no lease any more, and none is begun.
+-- Returns 1; 0 if there is no lease any more: none is begun here.
 
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   return 0

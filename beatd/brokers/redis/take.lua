@@ -2,7 +2,7 @@
 --
 -- KEYS  1 workers     sorted set: worker -> end of its lease, ms of the server's clock
 --       2 in flight   hash: token -> held message (prelude.lua)
---       3 serial      counts what was ever taken
+--       3 serial      counts all messages that were ever taken
 --       4 deliveries  hash: SHA-1 of a message -> how often a worker died with it
 --       5 delayed     sorted set: id -> when it is due, ms of the server's clock
 --       6 late        hash: id -> held message
@@ -10,10 +10,10 @@
 -- ARGV  1 worker  2 attempt  3 limit  4 bytes after which it is enough
 --
 -- Returns for each message: number of the token, list, message, deaths. Nothing if the
--- worker has no lease. The same attempt again gives the same, and takes no more. A full
--- server lets it be done.
+-- worker has no lease. The same attempt again returns the same, and takes no more. A
+-- full server lets the script run.
 
-local RETRY = 10000 -- ms until a message is tried again whose list refuses it
+local RETRY = 10000 -- ms until the next try with a message that its list refuses
 
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   return {}
@@ -37,7 +37,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now, 'LIMIT', 0
   end
   if own[list] then
     if room == 0 then
-      break -- no more than are taken: those that come due later must not pass them
+      break -- put back no more than are taken: later ones must not get in front
     end
     room = room - 1
   end
@@ -46,7 +46,7 @@ end
 for index = #over, 1, -1 do -- the first one due ends up in front
   local one = over[index]
   local answer = one.list and redis.pcall('RPUSH', one.list, one.message)
-  if type(answer) == 'table' then -- it may not go there: that holds up no other
+  if type(answer) == 'table' then -- refused: that must hold up no other message
     redis.call('ZADD', KEYS[5], now + RETRY, one.id)
   else
     redis.call('ZREM', KEYS[5], one.id)
@@ -62,8 +62,8 @@ local function give(number, list, message)
   given[size + 3], given[size + 4] = message, tonumber(deaths or 0)
 end
 
--- All that the attempt took, whatever its limit is by now. Its tokens have no gap: none
--- is settled before the answer arrived, and then the next attempt has another name.
+-- All that the attempt took, whatever its limit is by now. Its tokens have no gap: a
+-- worker settles none before it has the answer, and its next attempt has another name.
 local number = 1
 local held = redis.call('HGET', KEYS[2], ARGV[2] .. ':' .. number)
 while held do
@@ -85,7 +85,7 @@ end
 
 local index = 7
 while index <= #KEYS and taken < limit and size < enough do
-  -- A few, and one at first: what is too much has to go back.
+  -- A few at a time, and one at first: messages beyond the limit have to go back.
   local list, some = KEYS[index], math.min(limit - taken, taken + 1, 16)
   local found = redis.call('RPOP', list, some) or {}
   local number = 1

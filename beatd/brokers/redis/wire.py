@@ -32,7 +32,7 @@ class Wire:
 
     @classmethod
     def of(cls, options: Mapping[str, Any], db: int) -> "Wire":
-        """Read them from `broker_transport_options`. Raises ConfigError."""
+        """Read `broker_transport_options`. Raises ConfigError."""
         return cls(
             db,
             options.get("global_keyprefix") or "",
@@ -43,16 +43,19 @@ class Wire:
         )
 
     def lists(self, queues: Iterable[str]) -> dict[str, str]:
-        """Name all lists of these queues, in the order to empty them; and whose."""
+        """Return the lists of these queues, in the order to empty them.
+
+        Each has the name of its queue.
+        """
         names = list(queues)
         return {self._list(name, step): name for step in self.steps for name in names}
 
     def list_of(self, queue: str, priority: int) -> str:
-        """Name the list for a message of this priority."""
+        """Return the name of the list for a message of this priority."""
         return self._list(queue, step_of(priority, self.steps))
 
     def channel(self, route: Route) -> str:
-        """Name the channel of a fan-out exchange."""
+        """Return the name of a fan-out exchange's channel."""
         name = fanout_channel(
             route.exchange,
             route.routing_key,
@@ -63,7 +66,7 @@ class Wire:
         return self.prefix + name
 
     def bindings(self, exchange: str) -> str:
-        """Name the set of an exchange's bindings."""
+        """Return the name of the set of an exchange's bindings."""
         return f"{self.prefix}_kombu.binding.{exchange}"
 
     def binding(self, queue: Queue, now: Instant) -> list[tuple[Any, ...]]:
@@ -79,7 +82,7 @@ class Wire:
         return [bind, ("ZADD", deadlines, "GT", ends, queue.exchange)]
 
     def unbinding(self, queue: Queue) -> list[tuple[Any, ...]]:
-        """Return the commands that undo `binding`, and drop what the queue holds."""
+        """Return the commands that undo `binding`, and drop the queue's messages."""
         member = binding_of(queue).member(self.separator)
         return [
             ("SREM", self.bindings(queue.exchange), member),
@@ -87,7 +90,7 @@ class Wire:
         ]
 
     def bound(self, route: Route, members: Iterable[bytes]) -> list[str]:
-        """Name the queues that a message reaches through these bindings."""
+        """Return the queues that a message reaches through these bindings."""
         texts = (member.decode(errors="replace") for member in members)
         return bound_queues(
             texts, route.exchange_type, route.routing_key, self.separator

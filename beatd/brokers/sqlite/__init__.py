@@ -1,6 +1,6 @@
 """The embedded default: queues, ledger and term in one SQLite file, on one host.
 
-Tables, statements and what they guarantee: statements.sql.
+statements.sql has the tables, the statements and what they guarantee.
 """
 
 from beatd.brokers.sqlite.file import LARGEST_WAL

@@ -14,7 +14,7 @@ from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from beatd.storage.sqlite_file import BROKER, Look, State, connect, look_to_write, make
 
 LARGEST_WAL = 8 * 1024 * 1024
-"""Bytes that the WAL has at most, but while somebody reads for long."""
+"""The most bytes that the WAL has, except while some reader takes long."""
 
 
 class BrokerFile:
@@ -85,13 +85,13 @@ class BrokerFile:
             make(self._path, BROKER, TABLES)
         db = connect(self._path, self._busy_timeout)
         db.execute("PRAGMA synchronous = FULL")
-        # What a long reader let it grow to would be kept for good.
+        # Without a limit, the WAL would keep the size that a long reader lets it have.
         db.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")
         self._identity = self._identity_now()
         return db
 
     def _identity_now(self) -> tuple[int, int] | None:
-        """Return which file the path names: another one, when somebody removed ours."""
+        """Return device and inode of the file that the path names just now, if any."""
         try:
             status = self._path.stat()
         except OSError:
@@ -119,7 +119,7 @@ class BrokerFile:
                 return ""
 
     def _answer_to(self, error: sqlite3.Error | OSError) -> Exception:
-        """Return the error that callers know; a mistake of ours stays what it is."""
+        """Return the error for callers; an error in our own code stays what it is."""
         if isinstance(error, OSError) or type(error) in _OUTSIDE:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY:
                 return BrokerUnavailable(f"{self._path} is locked by another process")

@@ -1,4 +1,4 @@
-"""Lead and ledger in SQLite: the ledger moves in the step that queues."""
+"""Lead and ledger in SQLite: one step queues messages and moves the ledger on."""
 
 import secrets
 import sqlite3
@@ -69,7 +69,7 @@ class SQLiteLead(BrokerFile):
                 if self._term(db) == term:
                     self._set_term(db, Term(term.number, ""))
         finally:
-            # Also when the database did not answer: no time to live ends this lead.
+            # Also after an error of the database: this lock has no time to live.
             self.let_go()
 
     def let_go(self) -> None:
@@ -93,7 +93,7 @@ class SQLiteLead(BrokerFile):
         outcomes = []
         messages: list[Row] = []
         with self._transaction() as db:
-            self._demand(db, term)
+            self._check_term(db, term)
             for emission in batch:
                 row = (self._namespace, emission.entry, *emission.mark)
                 if not db.execute(SQL["advance"], row).rowcount:
@@ -125,7 +125,7 @@ class SQLiteLead(BrokerFile):
         forget = "DELETE FROM ledger WHERE namespace = ? AND entry = ?"
         set_era = "UPDATE lead SET era = ? WHERE namespace = ?"
         with self._transaction() as db:
-            self._demand(db, term)
+            self._check_term(db, term)
             db.executemany(forget, [(self._namespace, entry) for entry in gone])
             rows = [(self._namespace, entry, *mark) for entry, mark in marks.items()]
             db.executemany(SQL["set_mark"], rows)
@@ -173,7 +173,7 @@ class SQLiteLead(BrokerFile):
     def _set_term(self, db: sqlite3.Connection, term: Term) -> None:
         db.execute(SQL["set_term"], (self._namespace, *term))
 
-    def _demand(self, db: sqlite3.Connection, term: Term) -> None:
+    def _check_term(self, db: sqlite3.Connection, term: Term) -> None:
         if not term.nonce or self._term(db) != term:
             raise TermOver(f"term {term.number} is over: someone else may lead")
 

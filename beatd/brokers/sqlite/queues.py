@@ -31,8 +31,8 @@ from beatd.routing import PRIORITY_STEPS, Queue, binding_of
 from beatd.storage.sqlite_file import BUSY_TIMEOUT
 
 FIRST_NAP, LONGEST_NAP, NAP_GROWTH = 0.004, 0.02, 1.005
-"""Seconds between two looks for what other processes sent, and the factor by which they
-grow: short for some seconds after each message, long where nothing happens."""
+"""Seconds between two looks for messages of other processes, and the factor by which
+they grow: short for some seconds after each message, long while nothing happens."""
 
 _LETTERS = {DONE: "d", GONE: "g"}
 _ANSWERS = {letter: answer for answer, letter in _LETTERS.items()}
@@ -52,8 +52,9 @@ class SQLiteBroker(SQLiteLead):
     ) -> None:
         """Look at the file; it is made when it is first used.
 
-        `busy_timeout` is how many seconds a step waits for the steps of others. Raises
-        ConfigError for a file that is not ours, is damaged, or cannot be written.
+        `busy_timeout` is how many seconds a step waits for the steps of other
+        processes. Raises ConfigError for a file that is not ours, is damaged, or cannot
+        be written.
         """
         clock = clock or SystemClock()
         super().__init__(path, namespace, priority_steps, busy_timeout, clock)
@@ -208,7 +209,7 @@ class SQLiteBroker(SQLiteLead):
     def _ready(
         self, db: sqlite3.Connection, queues: Sequence[str], limit: int
     ) -> list[int]:
-        """Return the ids of what is next: by step, then by the order of the queues."""
+        """Return the ids of the next messages: by step, then by the order of queues."""
         self._put_in_front(db, self._over(db, queues, limit), deaths=0)
         rows: list[Row] = []
         for queue in queues:
@@ -227,9 +228,10 @@ class SQLiteBroker(SQLiteLead):
     def _over(
         self, db: sqlite3.Connection, queues: Sequence[str], limit: int
     ) -> list[Row]:
-        """Return what is due, the last one first: as many of these queues as are taken.
+        """Return delayed messages that are due, the last one first.
 
-        What comes due later would be put in front of those that were not.
+        Of these queues there are at most `limit`: if more were put back than are taken
+        next, those that come due later would be put in front of them.
         """
         over: list[Row] = []
         for number, queue in db.execute(SQL["over"], (self._clock.now(),)):
@@ -241,7 +243,7 @@ class SQLiteBroker(SQLiteLead):
         return over[::-1]
 
     def _release(self, db: sqlite3.Connection, worker: str, *, deaths: int) -> int:
-        """End a lease and put in front what was held under it; return the number."""
+        """End a lease, put back the messages under it, and return their number."""
         db.execute("DELETE FROM workers WHERE worker = ?", (worker,))
         held = db.execute(SQL["held"], (worker,)).fetchall()
         self._put_in_front(db, held, deaths=deaths)
@@ -250,7 +252,7 @@ class SQLiteBroker(SQLiteLead):
     def _put_in_front(
         self, db: sqlite3.Connection, messages: Sequence[Row], *, deaths: int
     ) -> None:
-        """Make these ready, one after the other before all others of their queue."""
+        """Put these, one after the other, to the fronts of their queues."""
         rows = [(deaths, number) for (number,) in messages]
         db.executemany(SQL["put_in_front"], rows)
 
@@ -263,16 +265,16 @@ class SQLiteBroker(SQLiteLead):
     def _last_request(
         self, db: sqlite3.Connection, worker: str
     ) -> tuple[int, list[Answer]]:
-        """Return the number of the worker's last request, and what was answered."""
+        """Return the number of the worker's last request, and the answers to it."""
         sql = "SELECT sent FROM workers WHERE worker = ?"
         row = db.execute(sql, (worker,)).fetchone()
         number, _, letters = (row[0] if row else "").partition(" ")
-        # What earlier versions kept here is no number, and of a worker that has ended.
+        # Earlier versions kept a text here; the worker that it was for has ended.
         last = int(number) if number.isdecimal() else 0
         return last, [_ANSWERS[letter] for letter in letters]
 
     def _do(self, db: sqlite3.Connection, worker: str, act: Act) -> Answer:
-        """Do what is to become of one delivery."""
+        """Do one act; return what became of it."""
         flight = _flight(worker, act.delivery)
         match act:
             case Acknowledge(_, entry, run):
@@ -296,7 +298,8 @@ class SQLiteBroker(SQLiteLead):
     def _await_message(
         self, db: sqlite3.Connection, queues: Sequence[str], end: Span
     ) -> bool:
-        # A call from this process, or SQLite's count of what other connections did.
+        # Looks again after a call from this process, and when SQLite's data_version
+        # tells that another connection wrote.
         seen = due = None
         while True:
             (version,) = db.execute("PRAGMA data_version").fetchone()

@@ -8,13 +8,13 @@
 -- runs      the current run of each entry that has an overlap rule.
 -- bindings  which queue an exchange reaches, as declared.
 -- messages  all that are not settled. A message is ready, delayed (`due`) or in flight
---           (`worker`, `attempt`), and keeps its row through all of these. What is
---           ready is taken in the order of step, place, id: a place is 0, or below for
---           what was put in front. In flight, `place` is the order of taking.
---           `deaths` counts the workers that died with it.
--- workers   leases, on the machine's monotonic clock. `sent` is the number of the last
---           request to settle something, and a letter for each answer.
--- dead      the dead-letter queue; AUTOINCREMENT, so that no number comes twice.
+--           (`worker`, `attempt`), and keeps its row through all of these. Ready ones
+--           are taken in the order of step, place, id: `place` is 0, or less for a
+--           message that was put in front. In flight, `place` is the order of taking.
+--           `deaths` counts the workers that died with the message.
+-- workers   leases, on the machine's monotonic clock. `sent` has the number of the last
+--           request to settle something, and a letter for each answer to it.
+-- dead      the dead-letter queue; AUTOINCREMENT, so that no id is used twice.
 --
 -- Each method of the broker is one transaction, BEGIN IMMEDIATE to COMMIT, durable when
 -- it returns (synchronous FULL).
