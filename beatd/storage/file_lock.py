@@ -10,12 +10,12 @@ _all: "WeakSet[FileLock]" = WeakSet()
 
 
 class FileLock:
-    """An flock on a file of its own, whose text says for people who holds it.
+    """An flock on a file of its own, with a text that names the holder to people.
 
-    The file that is guarded cannot carry the lock itself: SQLite locks it too, and on
+    The guarded file cannot carry the lock itself: SQLite locks that file, too, and on
     some file systems (NFS) the two kinds of lock are one. A stopped process keeps its
-    lock, a killed one has none. The lock's file stays when nobody holds it: removing
-    it would let two processes lock two files of one name.
+    lock, a killed one has none. The lock's file stays when nobody has the lock:
+    removing it would let two processes lock two files of one name.
     """
 
     def __init__(self, path: Path, *, mode: int = 0o600) -> None:
@@ -30,7 +30,7 @@ class FileLock:
         return self._descriptor is not None
 
     def try_lock(self, words: str) -> bool:
-        """Take the lock and leave `words` for people; False while another has it.
+        """Take the lock, with `words` in its file; False while another one has it.
 
         Raises OSError when the lock's file cannot be opened.
         """
@@ -40,24 +40,24 @@ class FileLock:
         if descriptor is None:
             return False
         self._descriptor = descriptor
-        # A full disk takes away the words and leaves the lock.
+        # On a full disk the lock holds without the words.
         with suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, words.encode(), 0)
         return True
 
     def unlock(self) -> None:
-        """Let others take the lock; nothing if this object does not have it."""
+        """Let others take the lock; do nothing if this object does not have it."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with suppress(OSError):
                 os.ftruncate(descriptor, 0)
-            # Not only closed: a child that was just forked may have a copy still.
+            # Closing is not enough: a child just forked may still have a copy.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     def is_free(self) -> bool:
-        """Say whether nobody has the lock, this object included.
+        """Return whether nobody has the lock, this object included.
 
         Raises OSError when the lock's file cannot be opened.
         """
@@ -66,14 +66,14 @@ class FileLock:
         except FileNotFoundError:
             return True
         try:
-            # Shared: several who ask at once are not in each other's way.
+            # Shared: several processes that ask at once do not block each other.
             free = self._lock(descriptor, fcntl.LOCK_SH)
             return free and self._is_current(descriptor)
         finally:
             os.close(descriptor)
 
     def holder(self) -> str:
-        """Give the words of who has the lock, as far as they can be read."""
+        """Return the words that the holder left; empty if they cannot be read."""
         try:
             return self.path.read_text(errors="replace").strip()
         except OSError:
@@ -87,7 +87,7 @@ class FileLock:
                 return None
             if self._is_current(descriptor):
                 return descriptor
-            os.close(descriptor)  # somebody removed it: another one has the name
+            os.close(descriptor)  # somebody removed the file: the path names another
 
     def _lock(self, descriptor: int, how: int) -> bool:
         try:
@@ -97,7 +97,7 @@ class FileLock:
         return True
 
     def _is_current(self, descriptor: int) -> bool:
-        """Whether the path still names this file: someone may have removed it."""
+        """Return whether the path still names this file: it may have been removed."""
         try:
             return os.path.samestat(os.fstat(descriptor), self.path.stat())
         except FileNotFoundError:
@@ -105,13 +105,13 @@ class FileLock:
 
     def _leave_to_parent(self) -> None:
         if self._descriptor is not None:
-            # Closed and not unlocked: the lock belongs to both copies.
+            # Closed but not unlocked: unlocking would end the parent's lock as well.
             os.close(self._descriptor)
             self._descriptor = None
 
 
 def _after_fork_in_child() -> None:
-    # A child that kept the descriptor would keep the lock of a parent that is dead.
+    # A child that kept the descriptor would keep the lock when the parent dies.
     for lock in list(_all):
         lock._leave_to_parent()
 

@@ -1,8 +1,8 @@
 """SQLite files of beatd: looked at before they are opened, and made for one user only.
 
-A file that is not ours is never opened for writing and no file is put beside it.
-SQLite's `application_id` says which files are ours, and its `user_version` the version
-of their format; both stand in the file's first page from the moment it is made.
+A file that is not beatd's is never opened for writing, and no file is put beside it.
+"Ours" are files with an `application_id` of beatd; SQLite's `user_version` is the
+version of their format. Both are in the first page from the moment a file is made.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 BUSY_TIMEOUT = 3.0
-"""Seconds for which a connection waits for the locks of others."""
+"""Seconds for which a connection waits for locks of other connections."""
 
 _MAGIC = b"SQLite format 3\0"
 _APPLICATION_ID_AT = 68
@@ -33,7 +33,7 @@ class Kind(NamedTuple):
     name: str
     application_id: int
     version: int
-    """Of the format; files of a later version are left alone."""
+    """The version of the format; files of a later version are left alone."""
 
 
 SCHEDULE_FILE = Kind("schedule file", int.from_bytes(b"bdSF"), 1)
@@ -54,14 +54,14 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look found; `problem` says for people why it cannot be used."""
+    """What lies at a path; `problem` says for people why it cannot be used."""
 
     state: State
     problem: str = ""
 
 
 def look(path: Path, kind: Kind) -> Look:
-    """Return what lies at `path` for a reader of it, changing nothing there."""
+    """Return what lies at `path`, for reading it; change nothing there."""
     try:
         return _look(path, kind)
     except OSError as error:
@@ -69,7 +69,7 @@ def look(path: Path, kind: Kind) -> Look:
 
 
 def look_to_write(path: Path, kind: Kind) -> Look:
-    """Return what lies at `path` for a maker or writer of it, changing nothing."""
+    """Return what lies at `path`, for making or writing it; change nothing there."""
     found = look(path, kind)
     if found.state is not State.REFUSED and (problem := _write_problem(path)):
         return Look(State.REFUSED, problem)
@@ -77,11 +77,12 @@ def look_to_write(path: Path, kind: Kind) -> Look:
 
 
 def make(path: Path, kind: Kind, tables: Sequence[str]) -> None:
-    """Make the file with these tables in one step, unless another just did.
+    """Make the file with these tables in one step, unless another process just did.
 
-    It is made under another name and moved into place: nobody ever looks at half a
-    file, and a maker that is killed leaves none. Raises OSError and sqlite3.Error. The
-    mode is 0600 whatever the umask; SQLite gives the files beside it the same one.
+    It is made under another name and moved into place: nobody ever sees half a file,
+    and a process that is killed while it makes one leaves none. Raises OSError and
+    sqlite3.Error. The mode is 0600 whatever the umask; SQLite gives the files beside it
+    the same mode.
     """
     with _alone_in(path.parent):
         if path.exists() and path.stat().st_size > 0:
@@ -89,7 +90,7 @@ def make(path: Path, kind: Kind, tables: Sequence[str]) -> None:
         draft = path.with_name(f"{path.name}.new")
         try:
             _fill(draft, kind, tables)
-            # A WAL that outlived its file would be taken for the new one's.
+            # A WAL left by an earlier file would be taken for the new file's.
             _remove(path)
             draft.replace(path)
         finally:
@@ -97,9 +98,9 @@ def make(path: Path, kind: Kind, tables: Sequence[str]) -> None:
 
 
 def connect(path: Path, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
-    """Open a file of ours for any one thread at a time.
+    """Open a file of ours, for one thread at a time.
 
-    Transactions are the caller's own. Raises sqlite3.Error.
+    The caller begins and ends transactions. Raises sqlite3.Error.
     """
     return sqlite3.connect(
         path, timeout=busy_timeout, isolation_level=None, check_same_thread=False
@@ -108,7 +109,7 @@ def connect(path: Path, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connectio
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Let no other process, nor thread, make a file there meanwhile."""
+    """Let no other process or thread make a file in the folder meanwhile."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -124,7 +125,7 @@ def _fill(path: Path, kind: Kind, tables: Sequence[str]) -> None:
     os.close(descriptor)
     db = connect(path)
     try:
-        # A property of the file from now on, for whoever opens it.
+        # The file keeps this mode: it holds for every later connection.
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("BEGIN EXCLUSIVE")
         db.execute(f"PRAGMA application_id = {kind.application_id}")
@@ -133,12 +134,12 @@ def _fill(path: Path, kind: Kind, tables: Sequence[str]) -> None:
             db.execute(table)
         db.execute("COMMIT")
     finally:
-        # The last connection: SQLite moves the WAL into the file and removes it.
+        # When the last connection closes, SQLite moves the WAL into the file.
         db.close()
 
 
 def _remove(path: Path) -> None:
-    """Remove a file without content, a draft say, and what SQLite kept beside it."""
+    """Remove a draft or an empty file, and the files that SQLite kept beside it."""
     for end in ("", "-wal", "-shm", "-journal"):
         path.with_name(f"{path.name}{end}").unlink(missing_ok=True)
 
@@ -146,8 +147,8 @@ def _remove(path: Path) -> None:
 def damage(path: Path, tables: Collection[str]) -> str:
     """Return what is wrong inside a file of ours; empty when nothing is.
 
-    `tables` are those that it must have. Raises sqlite3.OperationalError when it cannot
-    be told just now (a lock, the disk).
+    `tables` are those that the file must have. Raises sqlite3.OperationalError when the
+    file cannot be checked just now (a lock, the disk).
     """
     try:
         db = connect(path)
@@ -167,13 +168,13 @@ def damage(path: Path, tables: Collection[str]) -> str:
 
 
 def set_aside(path: Path, stamp: str) -> Path:
-    """Rename a file of ours, and what SQLite keeps beside it; return the new name."""
+    """Rename a file of ours, and SQLite's files beside it; return the new path."""
     name = aside = f"{path.name}.damaged-{stamp}"
     number = 1
     while path.with_name(aside).exists():
         number += 1
         aside = f"{name}-{number}"
-    # What is beside it first: after a crash here the file is found again as it was.
+    # The file itself last: after a crash before that, it is found under its old name.
     for end in ("-wal", "-shm", "-journal", ""):
         with suppress(FileNotFoundError):
             path.with_name(path.name + end).rename(path.with_name(aside + end))
@@ -190,7 +191,7 @@ def query(path: Path, *queries: str) -> list[list[tuple[Any, ...]]]:
         rows = _query(connect_unlocked(path), queries)
         if _written(path) == before:
             return rows
-    # Somebody writes, or was killed while writing: what counts is in the WAL, too.
+    # Somebody writes, or was killed while writing: some rows are only in the WAL.
     db = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT
     )
@@ -200,8 +201,8 @@ def query(path: Path, *queries: str) -> list[list[tuple[Any, ...]]]:
 def connect_unlocked(path: Path) -> sqlite3.Connection:
     """Open the file for reading as if nobody ever wrote to it: no locks, no files.
 
-    Through SQLite all the same, and not with open(): closing any other descriptor of
-    the file would end the locks that this process's connections hold (POSIX).
+    Not with open(): closing any other descriptor of the file would end the locks that
+    this process's connections hold on it (POSIX).
     """
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
 
@@ -224,7 +225,7 @@ def _written(path: Path) -> _Written:
 def _query(
     db: sqlite3.Connection, queries: Sequence[str]
 ) -> list[list[tuple[Any, ...]]]:
-    # A text that is not UTF-8 would end the whole query: it is the caller's to judge.
+    # As str, a text that is not UTF-8 would end the whole query; callers decode texts.
     db.text_factory = bytes
     try:
         db.execute("BEGIN")
@@ -280,7 +281,7 @@ def _write_problem(path: Path) -> str:
 
 
 def _may(path: Path, what: int) -> bool:
-    # Asked of the kernel, and not tried by opening: see connect_unlocked.
+    # The file is not opened to find out, for the reason that connect_unlocked gives.
     return os.access(path, what, effective_ids=os.access in os.supports_effective_ids)
 
 
@@ -305,7 +306,7 @@ def _foreign(path: Path, kind: Kind) -> str:
 
 
 def _description(path: Path) -> str:
-    """Return in words whose file it seems to be."""
+    """Return in words what program's file it seems to be."""
     sample = _sample(path)
     if any(word in sample for word in _OF_CELERY):
         return "celery beat's own (a shelve file)"
