@@ -1,4 +1,4 @@
-"""What every schedule can say."""
+"""The questions that every schedule answers."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -7,7 +7,7 @@ from typing import Protocol
 from beatd.instant import Instant
 
 STEPS = 1000
-"""Slots that are counted one by one are counted up to here."""
+"""The largest number up to which slots are counted one by one."""
 
 
 class Schedule(Protocol):
@@ -27,7 +27,7 @@ class Schedule(Protocol):
 
     @property
     def wildcard(self) -> bool:
-        """Whether slots follow the clock's hands, so that a step back repeats them.
+        """Whether slots follow the clock's hands, so that setting it back repeats them.
 
         True for intervals and for wildcard cron jobs, false for fixed times (cronie).
         """
@@ -36,7 +36,7 @@ class Schedule(Protocol):
     def __hash__(self) -> int: ...
 
     def next_after(self, instant: Instant) -> Instant | None:
-        """Give the first slot later than `instant`; None when there is none.
+        """Return the first slot later than `instant`; None when there is none.
 
         Where slots count from the previous run (`every(..., align=False)`, Celery's
         `relative`), `instant` is that run.
@@ -44,7 +44,7 @@ class Schedule(Protocol):
         ...
 
     def last_until(self, instant: Instant, since: Instant) -> Instant | None:
-        """Give the last slot in `(since, instant]`; None when there is none.
+        """Return the last slot in `(since, instant]`; None when there is none.
 
         Where slots count from the previous run, `since` is that run.
         """
@@ -53,7 +53,7 @@ class Schedule(Protocol):
     def count(self, first: Instant, last: Instant) -> int:
         """Count the slots from the slot `first` to the slot `last`, both included.
 
-        Schedules that can only step from one to the next stop after STEPS.
+        Schedules that can only go from slot to slot stop after STEPS of them.
         """
         ...
 
@@ -61,7 +61,7 @@ class Schedule(Protocol):
 def slots_between(
     schedule: Schedule, first: Instant, last: Instant
 ) -> Iterator[Instant]:
-    """Give the slots from the slot `first` to the slot `last`, both included."""
+    """Yield the slots from the slot `first` to the slot `last`, both included."""
     slot: Instant | None = first
     while slot is not None and slot <= last:
         yield slot
@@ -69,5 +69,5 @@ def slots_between(
 
 
 def step_count(schedule: Schedule, first: Instant, last: Instant) -> int:
-    """Count as `Schedule.count` does, by stepping."""
+    """Count as `Schedule.count` does, by going from slot to slot."""
     return sum(1 for _ in islice(slots_between(schedule, first, last), STEPS))

@@ -24,7 +24,7 @@ class ClockChange:
 
     instant: Instant
     is_gap: bool
-    """The clock goes forward and leaves times out; otherwise it shows them twice."""
+    """Whether the clock goes forward and leaves times out; else it repeats them."""
     first: datetime
     """The first local time that is left out or comes twice; naive."""
     end: datetime
@@ -37,7 +37,7 @@ class ClockChange:
 def clock_change_note(
     schedule: Schedule, zone: ZoneInfo, after: Instant
 ) -> ClockChange | None:
-    """Say what `schedule` does at the next clock change, if one comes within a year."""
+    """Return what `schedule` does at the next clock change; None without any in a year."""
     change = local_clock(zone).next_change(after, after + _LOOK_AHEAD)
     if change is None:
         return None
@@ -72,7 +72,7 @@ def clock_change_note(
 
 
 def _named(schedule: Cron, first: Local, end: Local) -> list[Local]:
-    """Give the first few local times in `[first, end)` that the schedule names."""
+    """Return the first few local times in `[first, end)` that the schedule names."""
     named: list[Local] = []
     local = schedule.times.at_or_after(first)
     while local is not None and local < end and len(named) < 4:
@@ -99,7 +99,7 @@ def _gap_note(schedule: Cron, named: list[Local]) -> str:
 
 def _repeat_note(schedule: Cron, named: list[Local]) -> str:
     slot = local_clock(schedule.zone).run_at(named[0])
-    assert slot is not None  # what comes twice exists
+    assert slot is not None  # a time that comes twice exists
     runs = f"{datetime_of(slot, schedule.zone):%H:%M %Z}"
     if len(named) == 1:
         return (
@@ -113,7 +113,7 @@ def _repeat_note(schedule: Cron, named: list[Local]) -> str:
 
 
 def _why_not(schedule: Cron, first: Local, end: Local) -> str:
-    """Say why the schedule names no time from `first` to `end`."""
+    """Return why the schedule names no time from `first` to `end`."""
     day, rule = first // DAY, schedule.fields.dates
     if Days(rule, schedule.fields.years).from_day(day) == day:
         return f"no run from {_clock(first)} to {_clock(end)}"

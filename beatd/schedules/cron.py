@@ -82,7 +82,7 @@ class Cron:
         return number
 
     def _makes_up(self, stretch: Stretch, at: Instant) -> bool:
-        """Whether there is a slot at `at` for times that the clock skipped, only."""
+        """Return whether the slot at `at` only stands for times the clock skipped."""
         reading = at + stretch.offset
         return (
             at == stretch.start
@@ -92,7 +92,7 @@ class Cron:
         )
 
     def _first_run(self, local: Local | None) -> Instant | None:
-        """Give the slot of the first matching time from `local` on that has one."""
+        """Return the slot of the first matching time from `local` on that has one."""
         while local is not None:
             slot = self._clock.run_at(local)
             if slot is not None:
@@ -101,7 +101,7 @@ class Cron:
         return None
 
     def _next_reading(self, instant: Instant) -> Instant | None:
-        """Give the first instant after `instant` at which the clock shows a match."""
+        """Return the first instant after `instant` at which the clock shows a match."""
         at = instant + 1
         while True:
             stretch = self._clock.stretch(at)
@@ -115,7 +115,7 @@ class Cron:
             at = max(stretch.end, local - DAY)
 
     def _last_reading(self, instant: Instant, since: Instant) -> Instant | None:
-        """Give the last instant in `(since, instant]` that shows a match."""
+        """Return the last instant in `(since, instant]` at which it shows a match."""
         at = instant
         while at > since:
             stretch = self._clock.stretch(at)

@@ -27,13 +27,13 @@ _FIVE_WEEKS: Bits = sum(1 << 7 * week for week in range(5))
 
 @dataclass(frozen=True, slots=True)
 class DayRule:
-    """What the day and month fields say; Sunday is weekday 0."""
+    """The day and month fields of an expression; Sunday is weekday 0."""
 
     months: Bits = 0b1_1111_1111_1110
     days: Bits = (1 << 32) - 2
     last_day: bool = False
     nearest_to: int | None = None
-    """The Monday to Friday nearest to this day of the month."""
+    """A day of the month: names the day, Monday to Friday, that is nearest to it."""
     weekdays: Bits = 0b111_1111
     nth_weekdays: tuple[tuple[int, int], ...] = ()
     """(n, weekday): the n-th of that weekday in the month."""
@@ -56,7 +56,7 @@ class Days:
         return any(self.key())
 
     def key(self) -> tuple[int, ...]:
-        """Give numbers that are equal exactly for equal sets of days."""
+        """Return numbers that are equal exactly for equal sets of days."""
         if self.years == ANY_YEAR:
             return self.calendars
         days = {year: self.of_year(year) for year in members(self.years)}
@@ -66,7 +66,7 @@ class Days:
         return self.calendars[_year(year)[1]]
 
     def from_day(self, day: Day) -> Day | None:
-        """Give the first day that is not before `day`."""
+        """Return the first day that is not before `day`."""
         try:
             year = _year_of(day)
         except (ValueError, OverflowError):  # outside of the years 1 to 9999
@@ -82,7 +82,7 @@ class Days:
         return None
 
     def until_day(self, day: Day) -> Day | None:
-        """Give the last day that is not after `day`."""
+        """Return the last day that is not after `day`."""
         try:
             year = _year_of(day)
         except (ValueError, OverflowError):
@@ -118,17 +118,17 @@ class Days:
 
 
 def lowest(bits: Bits) -> int:
-    """Give the smallest member of a set that is not empty."""
+    """Return the smallest member of a set that is not empty."""
     return (bits & -bits).bit_length() - 1
 
 
 def highest(bits: Bits) -> int:
-    """Give the largest member of a set that is not empty."""
+    """Return the largest member of a set that is not empty."""
     return bits.bit_length() - 1
 
 
 def members(bits: Bits) -> list[int]:
-    """Give the members of a finite set, the smallest first."""
+    """Return the members of a finite set, the smallest first."""
     return [n for n in range(bits.bit_length()) if bits >> n & 1]
 
 
@@ -145,18 +145,18 @@ def _year_of(day: Day) -> int:
 
 @lru_cache(maxsize=1024)
 def _year(year: int) -> tuple[Day, int]:
-    """Give the first day of `year`, and which of the 14 calendars it has."""
+    """Return the first day of `year`, and which of the 14 calendars it has."""
     first = date(year, 1, 1)
     return first.toordinal() - _EPOCH, first.isoweekday() % 7 * 2 + isleap(year)
 
 
-@lru_cache(maxsize=1024)  # few day fields are ever different
+@lru_cache(maxsize=1024)  # most expressions share their day fields
 def _calendars(rule: DayRule) -> tuple[Bits, ...]:
     return tuple(_calendar(rule, kind // 2, kind % 2) for kind in range(14))
 
 
 def _calendar(rule: DayRule, weekday: int, leap: int) -> Bits:
-    """Give the days of a year that begins on `weekday`; bit 0 is 1 January."""
+    """Return the days of a year that begins on `weekday`; bit 0 is 1 January."""
     year = begin = 0
     for month, length in enumerate(_LENGTHS, 1):
         length += leap if month == 2 else 0
@@ -167,7 +167,7 @@ def _calendar(rule: DayRule, weekday: int, leap: int) -> Bits:
 
 
 def _month(rule: DayRule, weekday: int, length: int) -> Bits:
-    """Give the days of a month that begins on `weekday`; bit 0 is the first."""
+    """Return the days of a month that begins on `weekday`; bit 0 is the first."""
     days = rule.days >> 1
     if rule.last_day:
         days |= 1 << (length - 1)
@@ -183,12 +183,12 @@ def _month(rule: DayRule, weekday: int, length: int) -> Bits:
 
 
 def _first_week(weekdays: Bits, weekday: int) -> Bits:
-    """Give `weekdays` as days of a week that begins on `weekday`."""
+    """Return `weekdays` as days of a week that begins on `weekday`."""
     return (weekdays >> weekday | weekdays << 7 - weekday) & 0b111_1111
 
 
 def _working_day(day: int, weekday: int, length: int) -> int:
-    """Give the day nearest to `day`, Monday to Friday and inside the month, from 0."""
+    """Return the month's working day nearest to `day`, as a number from 0."""
     day = min(day, length) - 1
     match (weekday + day) % 7:
         case 6:  # Saturday: Friday, or Monday when that is the month before

@@ -1,8 +1,9 @@
 """Reading cron expressions and Celery's crontab arguments into bit sets.
 
-croniter expands each field: names, lists, steps, hashes. What it reads otherwise than
-cron does is rewritten for it first (ranges that wrap, equal bounds, 7 as Sunday, `5L`,
-`15W`, `R`, aliases), and each field is asked about alone, so that an error names it.
+croniter expands each field: names, lists, steps, hashes. Forms that croniter reads
+otherwise than cron does are rewritten first (ranges that wrap, equal bounds, 7 as
+Sunday, `5L`, `15W`, `R`, aliases). It gets one field at a time, so that an error can
+name the field.
 """
 
 import re
@@ -23,7 +24,7 @@ from beatd.schedules.days import (
 )
 
 CrontabValue: TypeAlias = int | str | Iterable[int]
-"""What Celery's crontab takes for each of its arguments."""
+"""The values that Celery's crontab takes for each of its arguments."""
 
 MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
@@ -53,7 +54,7 @@ _CRONTAB_ITEM = re.compile(r"\*(?:/\d+)?|(\w+)(?:-(\w+)(?:/\d+)?)?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """What a cron expression says, field by field."""
+    """The values that a cron expression names, field by field."""
 
     minutes: Bits
     hours: Bits
@@ -61,21 +62,21 @@ class Fields:
     seconds: Bits
     years: Bits
     wildcard: bool
-    """Its minute, hour or seconds field is written with a star in front."""
+    """Whether the minute, hour or seconds field is written with a star in front."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Field:
     name: str
     index: int
-    """Its place in croniter's order: the minute first, seconds and year last."""
+    """The field's place in croniter's order: minute first, seconds and year last."""
     low: int
     high: int
     names: tuple[str, ...] = ()
-    """Of the values from `low` on."""
+    """The names of the values from `low` on."""
 
     def number(self, text: str) -> int | None:
-        """Give the value of a number, or of a name's first three letters."""
+        """Return the value of a number, or of a name's first three letters."""
         if text.isdigit():
             return int(text[:9])
         short = [name[:3].lower() for name in self.names]
@@ -98,14 +99,14 @@ _WEEKDAY = _Field("day-of-week", 4, 0, 6, WEEKDAYS)
 _SECOND = _Field("second", 5, 0, 59)
 _YEAR = _Field("year", 6, 1970, 2099)
 
-# Under the names that the arguments of a crontab have.
+# The same fields under the names of a crontab's arguments.
 _CRONTAB_DAY = replace(_DAY, name="day_of_month")
 _CRONTAB_MONTH = replace(_MONTH, name="month_of_year")
 _CRONTAB_WEEKDAY = replace(_WEEKDAY, name="day_of_week")
 
 
 class _Values(NamedTuple):
-    """What croniter makes of one field."""
+    """The values of one field, as croniter expands it."""
 
     numbers: Bits
     last_day: bool = False
@@ -116,7 +117,7 @@ class _Values(NamedTuple):
 def read_cron(
     expression: str, *, hash_id: str | None = None, second_at_beginning: bool = False
 ) -> Fields:
-    """Read a cron expression of 5, 6 or 7 fields, or an alias such as `@daily`.
+    """Return the fields of a cron expression of 5, 6 or 7, or of an alias (`@daily`).
 
     `hash_id` decides what `H` and `R` stand for; without one, `H` is an error.
     Raises ScheduleError, naming the field, also when no date would ever match.
@@ -130,12 +131,12 @@ def read_cron(
 
 
 def check_drawn(expression: str, *, second_at_beginning: bool = False) -> None:
-    """Check what can be checked of `H` and `R` before the id is known."""
+    """Check an expression with `H` or `R`, as far as is possible without the id."""
     _read(_split(expression, second_at_beginning), hash_id="")
 
 
 def is_drawn(expression: str) -> bool:
-    """Whether an expression holds `H` or `R`: what it means depends on an id."""
+    """Return whether an expression has `H` or `R`, drawn from an id."""
     return any(text[0] in "hHrR" for text in expression.split())
 
 
@@ -146,7 +147,7 @@ def read_crontab(
     day_of_month: CrontabValue,
     month_of_year: CrontabValue,
 ) -> Fields:
-    """Read what Celery's crontab takes; day, weekday and month must all match.
+    """Return the fields of Celery's crontab: day, weekday and month must all match.
 
     Raises ScheduleError, naming the argument, also when no date would ever match.
     """
@@ -160,7 +161,7 @@ def read_crontab(
 
 
 def _split(expression: str, second_at_beginning: bool) -> tuple[str, ...]:
-    """Give the fields in croniter's order, in small letters."""
+    """Return the fields' texts in croniter's order, in small letters."""
     text = expression.strip().lower()
     if text.startswith("@"):
         if text not in _ALIASES:
@@ -215,7 +216,7 @@ def _read(texts: tuple[str, ...], hash_id: str | None) -> Fields:
 def _expand(
     field: _Field, text: str, *, hash_id: str | None = None, draw_id: str = ""
 ) -> _Values:
-    """Read one field, rewritten where croniter would read it otherwise than cron."""
+    """Return the values of one field, rewritten where croniter differs from cron."""
     if text[0] == "h" and hash_id is None:
         raise ScheduleError(field.name, f"{text!r} needs an id that it is drawn from")
     try:
@@ -229,7 +230,7 @@ def _expand(
 
 @lru_cache(maxsize=4096)
 def _ask_croniter(field: _Field, text: str, hash_id: str | None) -> _Values:
-    from croniter import croniter  # takes 60 ms, which `beatd --help` has no use for
+    from croniter import croniter  # takes 60 ms, and `beatd --help` does not need it
 
     texts = ["*"] * 7
     texts[field.index] = text
@@ -250,7 +251,7 @@ def _ask_croniter(field: _Field, text: str, hash_id: str | None) -> _Values:
 
 
 def _plain(field: _Field, item: str) -> str:
-    """Write one item of a list so that croniter reads it as cron does."""
+    """Return one item of a list so that croniter reads it as cron does."""
     weekday = field.index == _WEEKDAY.index
     if weekday and (last := _LAST_WEEKDAY.fullmatch(item)):
         return f"l{last[1]}"
@@ -275,14 +276,14 @@ def _plain(field: _Field, item: str) -> str:
 
 
 def _plain_value(field: _Field, value: CrontabValue) -> int | str:
-    """Give an argument of Celery's crontab as something that can be looked up."""
+    """Return an argument of Celery's crontab in a form that can be hashed."""
     if type(value) is int or type(value) is str:
         return value
     return _crontab_text(field, value)
 
 
 def _crontab_text(field: _Field, value: CrontabValue) -> str:
-    """Write an argument of Celery's crontab as the text of a cron field."""
+    """Return an argument of Celery's crontab as the text of a cron field."""
     if isinstance(value, str):
         return ",".join(_crontab_item(field, item) for item in value.split(","))
     if isinstance(value, Mapping | bool):
@@ -295,7 +296,7 @@ def _crontab_text(field: _Field, value: CrontabValue) -> str:
 
 
 def _crontab_item(field: _Field, item: str) -> str:
-    """Check an item against Celery's narrower grammar, and shorten its names."""
+    """Return an item with short names; check it against Celery's narrower grammar."""
     bounds = _CRONTAB_ITEM.fullmatch(item.strip().lower())
     if bounds is None:
         raise field.error(item)
@@ -310,7 +311,7 @@ def _crontab_item(field: _Field, item: str) -> str:
     return re.sub(r"([a-z]{3})[a-z]+", r"\1", bounds[0])
 
 
-# Entries often share a crontab, which is written anew for each.
+# Many entries have equal crontabs, each written anew.
 @lru_cache(maxsize=4096)
 def _read_crontab_shared(
     minute: int | str,
@@ -339,7 +340,7 @@ def _expand_crontab(field: _Field, value: int | str) -> Bits:
 
 
 def _possible(fields: Fields, day_field: _Field = _DAY) -> Fields:
-    """Give `fields` back; refuse those that no day of any calendar matches."""
+    """Return `fields`; raise ScheduleError if no day of any calendar matches them."""
     if Days(fields.dates, fields.years):
         return fields
     if fields.dates.days == DayRule().days:

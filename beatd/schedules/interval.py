@@ -49,7 +49,7 @@ class Every:
 
 @dataclass(frozen=True, slots=True)
 class EveryFromLast:
-    """A slot so long after the previous run, whatever the clocks do in between."""
+    """A slot `every` after the previous run, whatever the clocks do in between."""
 
     every: Span
 
@@ -77,10 +77,10 @@ class EveryFromLast:
 
 @dataclass(frozen=True, slots=True)
 class EveryRounded:
-    """Celery's `relative`: so long after the previous run, rounded down.
+    """Celery's `relative`: `every` after the previous run, rounded down.
 
-    Under a day to the local hour, minute or second, whichever the interval is at least
-    as long as; from one day on to local midnight.
+    The instant is rounded to the largest unit that is no longer than the interval: to
+    local midnight, or to the local hour, minute or second.
     """
 
     every: Span
@@ -118,7 +118,7 @@ class EveryRounded:
         return step_count(self, first, last)
 
     def _last_on_grid(self, slot: Instant, instant: Instant) -> Instant:
-        """Go from `slot` as far towards `instant` as all slots are one step apart."""
+        """Return the last slot up to `instant` that even steps from `slot` reach."""
         unit = _unit(self.every)
         stretch = self._clock.stretch(slot)
         if unit == DAY or (slot + stretch.offset) % unit:
@@ -136,7 +136,7 @@ class EveryRounded:
 
 
 def _unit(every: Span) -> Span:
-    """Give what Celery rounds down to."""
+    """Return the unit to which Celery rounds down."""
     return next((unit for unit in (DAY, HOUR, MINUTE, SECOND) if every >= unit), 1)
 
 

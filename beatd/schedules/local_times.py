@@ -1,4 +1,4 @@
-"""Which readings of a local clock a cron expression names; it knows no time zone."""
+"""The readings of a local clock that a cron expression names, in no time zone."""
 
 from hashlib import blake2b
 
@@ -31,7 +31,7 @@ class LocalTimes:
         return blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
     def at_or_after(self, local: Local) -> Local | None:
-        """Give the first matching local time that is not before `local`."""
+        """Return the first matching local time that is not before `local`."""
         day, rest = divmod(local, DAY)
         found = self._days.from_day(day)
         if found is None:
@@ -55,7 +55,7 @@ class LocalTimes:
         )
 
     def at_or_before(self, local: Local) -> Local | None:
-        """Give the last matching local time that is not after `local`."""
+        """Return the last matching local time that is not after `local`."""
         day, rest = divmod(local, DAY)
         found = self._days.until_day(day)
         if found is None:
@@ -89,7 +89,7 @@ class LocalTimes:
         return whole - self._before(begin) + self._before(end)
 
     def _before(self, local: Local) -> int:
-        """Count those before `local` on its day."""
+        """Count the matching local times before `local` on its day."""
         day, rest = divmod(local, DAY)
         if self._days.from_day(day) != day:
             return 0

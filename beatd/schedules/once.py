@@ -13,8 +13,8 @@ from beatd.schedules.zones import local_clock, local_of
 class Once:
     """One slot, at a moment or at a local time.
 
-    A local time that comes twice means the first, one that is skipped the end of the
-    gap, as for a cron job with a fixed time.
+    A local time that comes twice means its first pass; one that is skipped means the
+    end of the gap, as for a cron job with a fixed time.
     """
 
     at: datetime = field(compare=False)
@@ -47,7 +47,7 @@ class Once:
 
 
 def moment_of(field_name: str, value: datetime | str) -> datetime:
-    """Read an ISO 8601 date and time; ScheduleError names `field_name`."""
+    """Return an ISO 8601 date and time; ScheduleError names `field_name`."""
     if isinstance(value, datetime):
         return value
     try:

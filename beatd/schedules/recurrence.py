@@ -46,12 +46,12 @@ class Recurrence:
     until: datetime | None
     """Inclusive; naive when it is a local time."""
     week_start: int
-    """As the weekdays: Monday is 0."""
+    """The weekday on which weeks begin: Monday is 0."""
     seconds: tuple[int, ...]
     minutes: tuple[int, ...]
     hours: tuple[int, ...]
     weekdays: tuple[tuple[int, int], ...]
-    """(weekday, n): the n-th of the month or year, counted from its end below 0."""
+    """(weekday, n): the n-th in the month or year, from its end if n is negative."""
     month_days: tuple[int, ...]
     year_days: tuple[int, ...]
     weeks: tuple[int, ...]
@@ -60,7 +60,7 @@ class Recurrence:
 
 
 def read_recurrence(text: str) -> Recurrence:
-    """Read a rule; ScheduleError says which part cannot be used."""
+    """Return the rule that `text` is; ScheduleError names a part that is wrong."""
     parts = _parts(text)
     freq = parts.get("FREQ", "")
     if freq not in _FREQUENCIES:

@@ -1,8 +1,9 @@
 """Recurrence rules of RFC 5545, in local time from a first instance on.
 
-From days upwards, the local times of one period (day, week, month, year) are listed at
-a time, and local times that do not exist are no instances. Hours and shorter steps are
-counted in elapsed time, and the rule's other parts filter what the clock reads.
+For days and longer steps, the local times of one period (day, week, month, year) are
+listed at a time; local times that do not exist are no instances. Hours and shorter
+steps are counted in elapsed time, and the rule's other parts filter the local times at
+which these steps end.
 """
 
 from bisect import bisect_right
@@ -38,7 +39,7 @@ class _Instances(Protocol):
     """All instances of a rule, without its count and its end."""
 
     def after(self, instant: Instant, until: Instant) -> Instant | None:
-        """Give the first instance after `instant`; the search may stop at `until`."""
+        """Return the first instance after `instant`; the search may stop at `until`."""
         ...
 
 
@@ -86,7 +87,7 @@ class RRule:
     def last_until(self, instant: Instant, since: Instant) -> Instant | None:
         end = min(instant, self._end)
         last = self._first_between(since, end)
-        # A slot at `last`, none after `end`: halve what lies between them.
+        # There is a slot at `last` and none after `end`: halve the time between them.
         while last is not None and last < end:
             middle = (last + end) // 2
             slot = self._first_between(middle, end)
@@ -100,7 +101,7 @@ class RRule:
         return step_count(self, first, last)
 
     def _first_between(self, instant: Instant, until: Instant) -> Instant | None:
-        """Give the first slot in `(instant, until]`."""
+        """Return the first slot in `(instant, until]`."""
         after = max(instant, self._start - 1)
         if after >= until:
             return None
@@ -108,7 +109,7 @@ class RRule:
         return slot if slot is not None and slot <= until else None
 
     def _nth(self, n: int) -> Instant:
-        """Give the n-th instance, or the last if there are fewer."""
+        """Return the n-th instance, or the last if there are fewer."""
         slot = self._start - 1
         for _ in range(n):
             following = self.next_after(slot)
@@ -125,10 +126,10 @@ class _Elapsed:
     rule: Recurrence
     clock: LocalClock
     origin: Instant
-    """Where the first period begins: a full hour, minute or second on the clock."""
+    """The instant at which the first period begins, a full unit on the clock."""
     step: Span
     ticks: tuple[Span, ...]
-    """The instances of each period, counted from its beginning."""
+    """The instances in each period, as times from its beginning."""
 
     @classmethod
     def of(cls, rule: Recurrence, start: datetime, clock: LocalClock) -> "_Elapsed":
@@ -162,7 +163,7 @@ class _Elapsed:
         return period + self.step + self.ticks[0]
 
     def _barred_until(self, slot: Instant) -> Instant | None:
-        """Give when to look again if the rule bars `slot`; None if it does not."""
+        """Return when to look again if the rule bars `slot`; None if it allows it."""
         stretch = self.clock.stretch(slot)
         local = slot + stretch.offset
         barred = self._barred(local)
@@ -171,7 +172,7 @@ class _Elapsed:
         return min(slot + barred - local % barred, stretch.end)
 
     def _barred(self, local: Local) -> Span | None:
-        """Give which unit of the local time the rule's parts bar: day, hour, ..."""
+        """Return the largest unit of `local` that the rule bars: day, hour, ..."""
         rule, unit = self.rule, _STEPS[self.rule.freq]
         if not _on_date(rule, datetime_of(local).date()):
             return DAY
@@ -195,7 +196,7 @@ class _Listed:
     def after(self, instant: Instant, until: Instant) -> Instant | None:
         today = datetime_of(self.clock.local(instant)).date()
         last = datetime_of(until + DAY).date()
-        # The clock may have gone back since the period before.
+        # One period earlier: the clock may have gone back since then.
         for n in count(max(self._period_of(today) - 1, 0)):
             begin = self._begin(n)
             if begin is None or begin > last:
@@ -234,7 +235,7 @@ class _Listed:
                 return day.replace(month=1, day=1)
 
     def _begin(self, n: int) -> date | None:
-        """Give the first day of the n-th period; None when dates end before it."""
+        """Return the first day of the n-th period; None if it is beyond all dates."""
         first, units = self._first_period(), n * self.rule.interval
         try:
             match self.rule.freq:
@@ -308,7 +309,7 @@ _STEPS = {"SECONDLY": SECOND, "MINUTELY": MINUTE, "HOURLY": HOUR}
 
 
 def _on_date(rule: Recurrence, day: date) -> bool:
-    """Whether the parts of `rule` that speak of dates let `day` pass."""
+    """Return whether the parts of `rule` that concern dates allow `day`."""
     if rule.months and day.month not in rule.months:
         return False
     if rule.weekdays and (day.weekday(), 0) not in rule.weekdays:
@@ -331,7 +332,7 @@ def _end_of(rule: Recurrence, clock: LocalClock) -> Instant:
     if rule.until.tzinfo is not None:
         return instant_of(rule.until)
     reading = clock.first_at(local_of(rule.until))
-    # In a gap: what runs at its end is later than the rule's end.
+    # In a gap: an instance at the end of the gap is later than the rule's end.
     return reading.instant - (reading.local != local_of(rule.until))
 
 

@@ -1,4 +1,4 @@
-"""Sunrise and its kin: slots at which the sun passes a height, or stands highest."""
+"""Sunrise, sunset, noon and the like: slots at which the sun passes a height."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +14,7 @@ _RISING = {
     "dawn_astronomical": -18.0,
     "dawn_nautical": -12.0,
     "dawn_civil": -6.0,
-    "sunrise": -34 / 60,  # the air lifts the sun by so many degrees at the horizon
+    "sunrise": -34 / 60,  # degrees by which the air lifts the sun at the horizon
 }
 _SETTING = {
     "sunset": -34 / 60,
@@ -62,7 +62,7 @@ class Solar:
         if not _FIRST <= instant <= _LAST:
             return None
         today = self._solar_day(instant)
-        # The sun's noon strays from the mean by a quarter of an hour: look a day back.
+        # True noon is up to a quarter of an hour off mean noon: begin a day earlier.
         for day in range(today - 1, today + _LONGEST_WAIT):
             slot = _event(self.event, self.lat, self.lon, day)
             if slot is not None and slot > instant:
@@ -89,7 +89,7 @@ class Solar:
 
 @lru_cache(maxsize=4096)  # a search asks for the same days again and again
 def _event(event: str, lat: float, lon: float, day: int) -> Instant | None:
-    """Give the instant of the event on one solar day; None when it does not happen."""
+    """Return the instant of the event on one solar day; None if it does not happen."""
     ephem = _ephem()
     place, sun = ephem.Observer(), ephem.Sun()
     place.lat, place.lon, place.elevation, place.pressure = str(lat), str(lon), 0, 0

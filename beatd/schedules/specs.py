@@ -1,7 +1,7 @@
-"""What users write in a config module: a schedule that does not know its zone yet.
+"""What users write in a config module: a schedule that has no zone yet.
 
-The zone comes from the entry or the settings. What can be wrong without a zone is found
-where it is written: `crontab(minute=61)` raises on its own line.
+The zone comes from the entry or the settings. Errors that do not depend on it are
+raised where the schedule is written: `crontab(minute=61)` raises on its own line.
 """
 
 from collections.abc import Iterable
@@ -41,15 +41,15 @@ class ScheduleSpec(Protocol):
     """A schedule without its zone."""
 
     def in_zone(self, zone: ZoneInfo, *, hash_id: str | None = None) -> Schedule:
-        """Give the schedule in `zone`; `hash_id`, the entry's name, decides `H`."""
+        """Return the schedule in `zone`; `hash_id`, the entry's name, decides `H`."""
         ...
 
     def in_words(self) -> str:
-        """Say it in a few words if there are any, else as it is written."""
+        """Return the schedule in a few words if there are any, else as written."""
         ...
 
     def describe(self) -> str:
-        """Say it in a sentence."""
+        """Return the schedule in a sentence."""
         ...
 
 
@@ -154,11 +154,11 @@ class cron:
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
 class every:
-    """A slot every so often: `every(30)`, `every(timedelta(days=1))`, `every(hours=2)`.
+    """An interval: `every(30)`, `every(timedelta(days=1))`, `every(hours=2)`.
 
-    Counted from the Unix epoch plus `offset`, so that all processes agree; with
-    `align=False` from the previous run, and with `relative=True` from the previous run
-    and rounded down, as Celery does both.
+    Slots are counted from the Unix epoch plus `offset`, so that all processes agree;
+    with `align=False` from the previous run; with `relative=True` from the previous run
+    and rounded down. Celery has the last two.
     """
 
     every: Span
@@ -299,10 +299,10 @@ class rrule:
 
 
 def read(value: object, *, relative: bool = False) -> ScheduleSpec:
-    """Read what stands under `schedule` in an entry.
+    """Return the schedule that stands under `schedule` in an entry.
 
-    Text is a cron expression; a number of seconds or a timedelta is an interval, which
-    `relative` has rounded as Celery does.
+    Text is a cron expression; a number of seconds or a timedelta is an interval, and
+    `relative` rounds its slots as Celery does.
     """
     if isinstance(value, crontab | cron | every | once | solar | rrule):
         return value
@@ -315,7 +315,7 @@ def read(value: object, *, relative: bool = False) -> ScheduleSpec:
     )
 
 
-# Entries often share a schedule: it need not be read twice, nor be in memory twice.
+# Many entries have equal schedules: each is read once, and is in memory once.
 @lru_cache(maxsize=4096)
 def _cron_of(expression: str) -> cron:
     return cron(expression)

@@ -1,4 +1,4 @@
-"""Cron fields and lengths of time in words."""
+"""Cron fields and lengths of time, in words for people."""
 
 from collections.abc import Callable
 
@@ -7,11 +7,11 @@ from beatd.schedules.days import ANY_YEAR, Bits, DayRule, members
 from beatd.schedules.fields import MONTHS, WEEKDAYS, Fields
 
 _ALWAYS = DayRule()
-_MOST_TIMES = 4  # that are said one by one
+_MOST_TIMES = 4  # times of day that are listed one by one
 
 
 def length(span: Span) -> str:
-    """Give a length of time in its largest whole unit: `5 min`, `90 s`, `250 ms`."""
+    """Return a length of time in its largest whole unit: `5 min`, `90 s`, `250 ms`."""
     for unit, name in (DAY, "d"), (HOUR, "h"), (MINUTE, "min"), (SECOND, "s"):
         if span % unit == 0:
             return f"{span // unit} {name}"
@@ -19,7 +19,7 @@ def length(span: Span) -> str:
 
 
 def in_words(fields: Fields) -> str | None:
-    """Give a few words for common schedules: `daily 02:30`, `hourly at :30`."""
+    """Return a few words for common schedules: `daily 02:30`, `hourly at :30`."""
     if fields.seconds != 1 or fields.years != ANY_YEAR:
         return None
     if often := _often(fields):
@@ -31,7 +31,7 @@ def in_words(fields: Fields) -> str | None:
 
 
 def describe(fields: Fields) -> str:
-    """Say in a sentence when the schedule is due."""
+    """Return in a sentence when the schedule is due."""
     time, dates = _time(fields), _dates(fields.dates)
     if not dates and _times(fields):
         dates = "every day"
@@ -40,7 +40,7 @@ def describe(fields: Fields) -> str:
 
 
 def _often(fields: Fields) -> str | None:
-    """Say what comes in even steps all day long."""
+    """Return words for fields that come in even steps all day long, None for others."""
     minutes, hours = _step(fields.minutes, 60), _step(fields.hours, 24)
     if hours == 1 and minutes:
         return "every minute" if minutes == 1 else f"every {minutes} min"
@@ -70,7 +70,7 @@ def _days_in_words(rule: DayRule) -> str | None:
 
 
 def _times(fields: Fields) -> list[str]:
-    """Give the times of day if they are few."""
+    """Return the times of day if they are few, else nothing."""
     minutes, hours = members(fields.minutes), members(fields.hours)
     seconds = members(fields.seconds)
     if len(minutes) * len(hours) > _MOST_TIMES or len(seconds) > 1:
@@ -105,7 +105,7 @@ def _unit(name: str, bits: Bits, size: int) -> str:
 
 def _dates(rule: DayRule) -> str:
     days, weekdays, months = _days(rule), _weekdays(rule), ""
-    if not (rule.both or (days and weekdays)):  # either, and one is always true
+    if not (rule.both or (days and weekdays)):  # either is enough, and one always holds
         days = weekdays = ""
     if rule.months != _ALWAYS.months:
         months = _listed(_runs(rule.months, lambda month: MONTHS[month - 1]))
@@ -147,7 +147,7 @@ def _each(weekdays: str) -> str:
 
 
 def _step(bits: Bits, size: int) -> int | None:
-    """Give n when `bits` are 0, n, 2n, ... and n divides `size`."""
+    """Return n when `bits` are 0, n, 2n, ... and n divides `size`."""
     for step in range(1, size):
         if size % step == 0 and bits == sum(1 << n for n in range(0, size, step)):
             return step
@@ -159,7 +159,7 @@ def _full(size: int) -> Bits:
 
 
 def _runs(bits: Bits, name: Callable[[int], str]) -> list[str]:
-    """Name the members; three and more in a row become `first to last`."""
+    """Return the members' names; three or more in a row become `first to last`."""
     texts: list[str] = []
     row: list[int] = []
     for number in [*members(bits), None]:

@@ -28,7 +28,7 @@ _MOST_ERAS = 1024  # 280 years; a search by hand through all time may not fill m
 
 
 def zone_of(name: str) -> ZoneInfo:
-    """Give the zone called `name`; ScheduleError says which name may be meant."""
+    """Return the zone called `name`; ScheduleError says which name may be meant."""
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError, TypeError) as error:
@@ -69,8 +69,8 @@ class Reading(NamedTuple):
 class LocalClock:
     """The clock on the wall of one time zone.
 
-    Asking zoneinfo costs more than a whole search, so each era of 99 days is asked
-    about once. Holds nothing else: all clocks of a zone give the same answers.
+    Asking zoneinfo costs more than a whole search, so that the offsets of each era of
+    99 days are asked for once. There is no other state: all clocks of a zone agree.
     """
 
     __slots__ = ("_eras", "zone")
@@ -83,21 +83,21 @@ class LocalClock:
         return local_clock, (self.zone,)
 
     def stretch(self, instant: Instant) -> Stretch:
-        """Give the stretch that holds `instant`."""
+        """Return the stretch that holds `instant`."""
         stretches = self._eras.get(instant // _ERA) or self._learn(instant // _ERA)
         if len(stretches) == 1:
             return stretches[0]
         return stretches[bisect_right(stretches, instant, key=_start) - 1]
 
     def local(self, instant: Instant) -> Local:
-        """Give what the clock reads at `instant`."""
+        """Return what the clock reads at `instant`."""
         return instant + self.stretch(instant).offset
 
     def first_at(self, local: Local) -> Reading:
-        """Give the first instant at which the clock reads `local`.
+        """Return the first instant at which the clock reads `local`.
 
-        Where it never does, give the instant at which it passes over `local`, with
-        what it reads then.
+        If it never does, return the instant at which it passes over `local`, with its
+        reading then.
         """
         stretch = self.stretch(local - DAY)
         while local >= stretch.end + stretch.offset:
@@ -106,10 +106,10 @@ class LocalClock:
         return Reading(instant, instant + stretch.offset)
 
     def run_at(self, local: Local) -> Instant | None:
-        """Give the instant at which what is fixed at `local` happens, once.
+        """Return the instant at which a run fixed at `local` happens, once.
 
-        The first of two passes; the end of the gap for a time that is skipped; None on
-        a date that the zone left out.
+        It is in the first of two passes, or at the end of the gap for a time that is
+        skipped; None on a date that the zone left out.
         """
         reading = self.first_at(local)
         date = local // DAY
@@ -121,7 +121,7 @@ class LocalClock:
         return reading.instant
 
     def next_change(self, instant: Instant, until: Instant) -> Stretch | None:
-        """Give the stretch that begins with the first change in `(instant, until)`."""
+        """Return the stretch that the first change in `(instant, until)` begins."""
         before = self.stretch(instant)
         while before.end < until:
             after = self.stretch(before.end)
@@ -132,7 +132,7 @@ class LocalClock:
 
     def _learn(self, era: int) -> list[Stretch]:
         begin, end = era * _ERA, (era + 1) * _ERA
-        # A change shortly before the era decides which of its readings are repeats.
+        # After a change shortly before the era, its first readings may be repeats.
         start = begin - _LONGEST_CHANGE
         offset = self._offset(start)
         unread = start + offset
@@ -151,7 +151,7 @@ class LocalClock:
         return stretches
 
     def _change_after(self, start: Instant, offset: Span, end: Instant) -> Instant:
-        """Give the first instant after `start` with another offset, at most `end`."""
+        """Return the first instant after `start` with another offset, at most `end`."""
         while start < end:
             probe = min(start + _PROBE, end)
             if self._offset(probe) != offset:
@@ -180,7 +180,7 @@ def _start(stretch: Stretch) -> Instant:
 
 
 def _from(begin: Instant, stretch: Stretch) -> Stretch:
-    """Give the part of `stretch` from `begin` on."""
+    """Return the part of `stretch` from `begin` on."""
     if stretch.start >= begin:
         return stretch
     unread = max(stretch.unread, begin + stretch.offset)
@@ -189,10 +189,10 @@ def _from(begin: Instant, stretch: Stretch) -> Stretch:
 
 @lru_cache(maxsize=1024)  # there are some 600 zones
 def local_clock(zone: ZoneInfo) -> LocalClock:
-    """Give the one clock that all schedules of `zone` share."""
+    """Return the one clock that all schedules of `zone` share."""
     return LocalClock(zone)
 
 
 def local_of(moment: datetime) -> Local:
-    """Give what a clock reads at a naive `moment`."""
+    """Return what a clock reads at a naive `moment`."""
     return instant_of(moment.replace(tzinfo=UTC))
