@@ -15,7 +15,14 @@ import kombu
 import pytest
 
 from beatd import schedules
-from beatd.config.loading import Report, Wanted, examine, examine_source, load, router
+from beatd.config.loading import (
+    ConfigReport,
+    Wanted,
+    examine,
+    examine_source,
+    load,
+    router,
+)
 from beatd.config.settings import Place, Settings
 from beatd.config.source import Source
 from beatd.errors import ConfigError
@@ -29,7 +36,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 IN_BERLIN = {"timezone": "Europe/Berlin"}
 
 
-def examined(schedule: Any = None, **written: Any) -> Report:
+def examined(schedule: Any = None, **written: Any) -> ConfigReport:
     """Examine a config that no text shows."""
     return examine_source(Source("conf", {"beat_schedule": schedule or {}, **written}))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beatd.cli.output import Screen, counted, document, indented, printable
-from beatd.config.loading import Report
+from beatd.config.loading import ConfigReport
 from beatd.config.settings import Place, Problem, mask
 from beatd.instant import Instant
 from beatd.schedules.zones import UTC
@@ -20,7 +20,7 @@ BAD, UNREADABLE = 1, 78
 class Findings:
     """What was found out about a config."""
 
-    report: Report
+    report: ConfigReport
     problems: list[Problem]
     refused: bool = False
     """Whether beatd does not start at all."""

@@ -36,7 +36,7 @@ class Config:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ConfigReport:
     """All there is to say of a config, whether it can be used or not."""
 
     name: str
@@ -99,12 +99,12 @@ def load(wanted: Wanted, *, strict: bool = False) -> Config:
     return config
 
 
-def examine(wanted: Wanted) -> Report:
+def examine(wanted: Wanted) -> ConfigReport:
     """Find everything that is wrong with a config."""
     try:
         found = wanted.read()
     except Unreadable as error:
-        return Report(error.source, [error.problem], None)
+        return ConfigReport(error.source, [error.problem], None)
     return examine_source(found, wanted.environ, wanted.command_line)
 
 
@@ -112,7 +112,7 @@ def examine_source(
     found: Source,
     environ: Mapping[str, str] | None = None,
     command_line: Mapping[str, object] | None = None,
-) -> Report:
+) -> ConfigReport:
     """Find everything that is wrong with what a source says."""
     reading = settings.read(
         found.written,
@@ -138,7 +138,7 @@ def examine_source(
     warnings.extend(_accepted(chosen, found))
     unused = reading.unused
     config = Config(found, chosen, entries, bad, warnings, unused, format, router)
-    return Report(found.name, errors, config)
+    return ConfigReport(found.name, errors, config)
 
 
 def _accepted(chosen: Settings, found: Source) -> Iterator[Problem]:

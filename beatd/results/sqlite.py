@@ -19,7 +19,14 @@ from beatd.errors import ConfigError, ResultUnavailable
 from beatd.instant import SECOND, Span
 from beatd.results.base import READY_STATES, Lifetime, Meta, Stored
 from beatd.results.encoding import Encoding
-from beatd.storage.sqlite_file import RESULTS, Look, State, connect, look_to_write, make
+from beatd.storage.sqlite_file import (
+    RESULTS,
+    FileState,
+    Look,
+    connect,
+    look_to_write,
+    make,
+)
 
 TABLES = (
     """
@@ -171,13 +178,13 @@ class SQLiteResults:
         found = look_to_write(self._path, RESULTS)
         if problem := self._problem(found):
             raise ResultUnavailable(f"results: {problem}")
-        if found.state is State.ABSENT:
+        if found.state is FileState.ABSENT:
             make(self._path, RESULTS, TABLES)
         return connect(self._path)
 
     def _problem(self, found: Look) -> str:
         """Return why the file cannot be used; an empty text if it can."""
-        if found.state is State.DAMAGED:
+        if found.state is FileState.DAMAGED:
             return (
                 f"{self._path} is damaged ({found.problem}):"
                 " restore it, or move it away to start without results"

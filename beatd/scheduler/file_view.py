@@ -23,7 +23,7 @@ import msgspec
 from beatd.errors import ScheduleFileError
 from beatd.event_log import EventLog
 from beatd.instant import datetime_of, instant_of
-from beatd.storage.sqlite_file import SCHEDULE_FILE, State, look, query
+from beatd.storage.sqlite_file import SCHEDULE_FILE, FileState, look, query
 from beatd.timetable.ledger import Mark
 
 tell = EventLog(__name__)
@@ -102,11 +102,11 @@ def view(path: Path) -> View:
 def tables_of(path: Path, names: Sequence[str]) -> dict[str, list[Pair]]:
     found = look(path, SCHEDULE_FILE)
     match found.state:
-        case State.ABSENT:
+        case FileState.ABSENT:
             return {}
-        case State.REFUSED:
+        case FileState.REFUSED:
             raise unusable(path, found.problem)
-        case State.DAMAGED:
+        case FileState.DAMAGED:
             raise unusable(path, f"is damaged: {found.problem}")
     try:
         tables = query(path, *(f"SELECT key, value FROM {name}" for name in names))

@@ -36,7 +36,7 @@ from beatd.scheduler.file_view import (
 from beatd.storage.file_lock import FileLock
 from beatd.storage.sqlite_file import (
     SCHEDULE_FILE,
-    State,
+    FileState,
     damage,
     look_to_write,
     make,
@@ -88,10 +88,10 @@ class ScheduleFile:
         self._read: Mapping[str, Mark] = {}
         self._term = 0
         found = look_to_write(path, SCHEDULE_FILE)
-        if found.state is State.REFUSED:
+        if found.state is FileState.REFUSED:
             raise unusable(path, found.problem)
         self._lock = FileLock(path.with_name(f"{path.name}.lock"))
-        if found.state is State.OURS:
+        if found.state is FileState.OURS:
             self._check_namespace()
 
     def try_lock(self) -> bool:
@@ -200,15 +200,15 @@ class ScheduleFile:
     def _prepare(self) -> "_Tables":
         """Open the file; make one if there is none, set a damaged one aside first."""
         found = look_to_write(self.path, SCHEDULE_FILE)
-        if found.state is State.REFUSED:
+        if found.state is FileState.REFUSED:
             raise unusable(self.path, found.problem)
-        if found.state is State.OURS:
+        if found.state is FileState.OURS:
             problem = damage(self.path, TABLES)
         else:
             problem = found.problem
         if problem:
             self._set_aside(problem)
-        if problem or found.state is State.ABSENT:
+        if problem or found.state is FileState.ABSENT:
             make(self.path, SCHEDULE_FILE, [_MAKE.format(name) for name in TABLES])
         return _Tables(self.path, view_of(self.path, "dropped").dropped)
 

@@ -37,7 +37,7 @@ class ClockChange:
 def clock_change_note(
     schedule: Schedule, zone: ZoneInfo, after: Instant
 ) -> ClockChange | None:
-    """Return what `schedule` does at the next clock change; None without any in a year."""
+    """Return what `schedule` does at the next clock change within a year, if any."""
     change = local_clock(zone).next_change(after, after + _LOOK_AHEAD)
     if change is None:
         return None

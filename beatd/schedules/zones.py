@@ -59,7 +59,7 @@ class Stretch(NamedTuple):
     """
 
 
-class Reading(NamedTuple):
+class ClockReading(NamedTuple):
     """What the clock shows at an instant."""
 
     instant: Instant
@@ -93,7 +93,7 @@ class LocalClock:
         """Return what the clock reads at `instant`."""
         return instant + self.stretch(instant).offset
 
-    def first_at(self, local: Local) -> Reading:
+    def first_at(self, local: Local) -> ClockReading:
         """Return the first instant at which the clock reads `local`.
 
         If it never does, return the instant at which it passes over `local`, with its
@@ -103,7 +103,7 @@ class LocalClock:
         while local >= stretch.end + stretch.offset:
             stretch = self.stretch(stretch.end)
         instant = max(local - stretch.offset, stretch.start)
-        return Reading(instant, instant + stretch.offset)
+        return ClockReading(instant, instant + stretch.offset)
 
     def run_at(self, local: Local) -> Instant | None:
         """Return the instant at which a run fixed at `local` happens, once.

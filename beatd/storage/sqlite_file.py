@@ -27,7 +27,7 @@ _OF_CELERY = (b"utc_enabled", b"celery.beat")
 _SAMPLE = 1 << 20
 
 
-class Kind(NamedTuple):
+class FileKind(NamedTuple):
     """A sort of file that beatd makes."""
 
     name: str
@@ -36,14 +36,14 @@ class Kind(NamedTuple):
     """The version of the format; files of a later version are left alone."""
 
 
-SCHEDULE_FILE = Kind("schedule file", int.from_bytes(b"bdSF"), 1)
-BROKER = Kind("broker database", int.from_bytes(b"bdBR"), 1)
-RESULTS = Kind("result database", int.from_bytes(b"bdRS"), 1)
-WORKER_STATE = Kind("worker state file", int.from_bytes(b"bdWS"), 1)
+SCHEDULE_FILE = FileKind("schedule file", int.from_bytes(b"bdSF"), 1)
+BROKER = FileKind("broker database", int.from_bytes(b"bdBR"), 1)
+RESULTS = FileKind("result database", int.from_bytes(b"bdRS"), 1)
+WORKER_STATE = FileKind("worker state file", int.from_bytes(b"bdWS"), 1)
 KINDS = (SCHEDULE_FILE, BROKER, RESULTS, WORKER_STATE)
 
 
-class State(Enum):
+class FileState(Enum):
     """What lies at a path."""
 
     ABSENT = "absent"  # nothing, or a file without a single byte
@@ -56,27 +56,27 @@ class State(Enum):
 class Look:
     """What lies at a path; `problem` says for people why it cannot be used."""
 
-    state: State
+    state: FileState
     problem: str = ""
 
 
-def look(path: Path, kind: Kind) -> Look:
+def look(path: Path, kind: FileKind) -> Look:
     """Return what lies at `path`, for reading it; change nothing there."""
     try:
         return _look(path, kind)
     except OSError as error:
-        return Look(State.REFUSED, f"cannot be looked at: {error.strerror}")
+        return Look(FileState.REFUSED, f"cannot be looked at: {error.strerror}")
 
 
-def look_to_write(path: Path, kind: Kind) -> Look:
+def look_to_write(path: Path, kind: FileKind) -> Look:
     """Return what lies at `path`, for making or writing it; change nothing there."""
     found = look(path, kind)
-    if found.state is not State.REFUSED and (problem := _write_problem(path)):
-        return Look(State.REFUSED, problem)
+    if found.state is not FileState.REFUSED and (problem := _write_problem(path)):
+        return Look(FileState.REFUSED, problem)
     return found
 
 
-def make(path: Path, kind: Kind, tables: Sequence[str]) -> None:
+def make(path: Path, kind: FileKind, tables: Sequence[str]) -> None:
     """Make the file with these tables in one step, unless another process just did.
 
     It is made under another name and moved into place: nobody ever sees half a file,
@@ -118,7 +118,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _fill(path: Path, kind: Kind, tables: Sequence[str]) -> None:
+def _fill(path: Path, kind: FileKind, tables: Sequence[str]) -> None:
     _remove(path)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     os.fchmod(descriptor, 0o600)
@@ -234,38 +234,38 @@ def _query(
         db.close()
 
 
-def _look(path: Path, kind: Kind) -> Look:
+def _look(path: Path, kind: FileKind) -> Look:
     try:
         status = path.stat()
     except FileNotFoundError:
-        return Look(State.ABSENT)
+        return Look(FileState.ABSENT)
     if stat.S_ISDIR(status.st_mode):
-        return Look(State.REFUSED, "is a directory; a file is needed")
+        return Look(FileState.REFUSED, "is a directory; a file is needed")
     if not stat.S_ISREG(status.st_mode):
-        return Look(State.REFUSED, "is not a plain file")
+        return Look(FileState.REFUSED, "is not a plain file")
     if not _may(path, os.R_OK):
-        return Look(State.REFUSED, "cannot be read: no permission")
+        return Look(FileState.REFUSED, "cannot be read: no permission")
     if status.st_size == 0:
-        return Look(State.ABSENT)
+        return Look(FileState.ABSENT)
     return _look_inside(path, kind)
 
 
-def _look_inside(path: Path, kind: Kind) -> Look:
+def _look_inside(path: Path, kind: FileKind) -> Look:
     try:
         application_id, version = _first_page(path)
     except sqlite3.DatabaseError as error:
         if _marked(path, kind):
-            return Look(State.DAMAGED, str(error))
-        return Look(State.REFUSED, _foreign(path, kind))
+            return Look(FileState.DAMAGED, str(error))
+        return Look(FileState.REFUSED, _foreign(path, kind))
     if application_id != kind.application_id:
-        return Look(State.REFUSED, _foreign(path, kind))
+        return Look(FileState.REFUSED, _foreign(path, kind))
     if version > kind.version:
         problem = (
             f"was written by a later beatd: its format is {version},"
             f" and this beatd knows formats up to {kind.version}"
         )
-        return Look(State.REFUSED, problem)
-    return Look(State.OURS)
+        return Look(FileState.REFUSED, problem)
+    return Look(FileState.OURS)
 
 
 def _write_problem(path: Path) -> str:
@@ -295,13 +295,13 @@ def _first_page(path: Path) -> tuple[int, int]:
     return application_id, version
 
 
-def _marked(path: Path, kind: Kind) -> bool:
+def _marked(path: Path, kind: FileKind) -> bool:
     head = _sample(path)[: _APPLICATION_ID_AT + 4]
     mark = kind.application_id.to_bytes(4)
     return head.startswith(_MAGIC) and head[_APPLICATION_ID_AT:] == mark
 
 
-def _foreign(path: Path, kind: Kind) -> str:
+def _foreign(path: Path, kind: FileKind) -> str:
     return f"is not a {kind.name} of beatd but {_description(path)}"
 
 

@@ -21,7 +21,14 @@ from beatd.instant import HOUR, Instant, Span, datetime_of
 from beatd.message import Envelope
 from beatd.results.base import Keeper, Meta
 from beatd.results.base import State as RunState
-from beatd.storage.sqlite_file import WORKER_STATE, State, connect, look_to_write, make
+from beatd.storage.sqlite_file import (
+    WORKER_STATE,
+    FileState,
+    connect,
+    look_to_write,
+    make,
+)
+from beatd.worker.in_flight import stamps_of
 
 tell = EventLog(__name__)
 
@@ -80,9 +87,9 @@ class StateFile:
         """
         self._path = path
         found = look_to_write(path, WORKER_STATE)
-        if found.state in (State.REFUSED, State.DAMAGED):
+        if found.state in (FileState.REFUSED, FileState.DAMAGED):
             raise ConfigError(str(path), [f"--statedb: {found.problem}"])
-        if found.state is State.ABSENT:
+        if found.state is FileState.ABSENT:
             try:
                 make(path, WORKER_STATE, _TABLES)
             except (OSError, sqlite3.Error) as error:

@@ -11,7 +11,7 @@ import pytest
 from beatd.brokers.base import Broadcast, Outgoing, Subscription
 from beatd.brokers.redis import RedisBroker
 from beatd.brokers.redis.listening import pattern_of
-from beatd.brokers.redis.wire import Wire
+from beatd.brokers.redis.wire import WireNames
 from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND
 from beatd.routing import Queue, Route
@@ -214,4 +214,4 @@ def test_patterns_take_only_the_key_for_one(
 ) -> None:
     queue = Queue("celeryev.me", "celeryev", "fanout", key)
 
-    assert pattern_of(Wire.of(options, 3), queue) == pattern
+    assert pattern_of(WireNames.of(options, 3), queue) == pattern

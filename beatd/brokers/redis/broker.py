@@ -28,7 +28,7 @@ from beatd.brokers.redis.failover import Server
 from beatd.brokers.redis.lead import RedisLead
 from beatd.brokers.redis.listening import ChannelSubscription, MessageWait
 from beatd.brokers.redis.requests import CHANNEL, CHUNK, in_chunks
-from beatd.brokers.redis.wire import Wire
+from beatd.brokers.redis.wire import WireNames
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Failover
 from beatd.instant import DAY, HOUR, SECOND, Span
@@ -72,7 +72,9 @@ class RedisBroker(RedisLead):
         options = options or {}
         urls = [url] if isinstance(url, str) else url
         server = Server(urls, options, tls, failover)
-        wires = {one: Wire.of(options, one.db) for one in server.addresses.values()}
+        wires = {
+            one: WireNames.of(options, one.db) for one in server.addresses.values()
+        }
         super().__init__(server, wires, namespace, clock or SystemClock())
         self._leases: dict[str, str] = {}
         """By worker, the name of the lease that it began."""

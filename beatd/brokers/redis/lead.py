@@ -8,8 +8,8 @@ from beatd.brokers.base import Emission, Outcome, Term, idle
 from beatd.brokers.redis.connection import Address
 from beatd.brokers.redis.failover import Server
 from beatd.brokers.redis.listening import ReleaseWait
-from beatd.brokers.redis.requests import CHUNK, Requests, in_chunks
-from beatd.brokers.redis.wire import Wire
+from beatd.brokers.redis.requests import CHUNK, RedisRequests, in_chunks
+from beatd.brokers.redis.wire import WireNames
 from beatd.clock import Clock
 from beatd.errors import TermOver
 from beatd.event_log import EventLog
@@ -25,13 +25,13 @@ _OUTCOMES = {
 }
 
 
-class RedisLead(Requests):
+class RedisLead(RedisRequests):
     """The ports Lead and Emitter."""
 
     def __init__(
         self,
         server: Server,
-        wires: Mapping[Address, Wire],
+        wires: Mapping[Address, WireNames],
         namespace: str,
         clock: Clock,
     ) -> None:

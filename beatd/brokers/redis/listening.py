@@ -11,7 +11,7 @@ from typing import Any
 import redis
 
 from beatd.brokers.redis.failover import Server
-from beatd.brokers.redis.wire import Wire
+from beatd.brokers.redis.wire import WireNames
 from beatd.clock import Clock
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Instant, Span
@@ -284,7 +284,7 @@ class ChannelSubscription:
     def __init__(
         self,
         server: Server,
-        wire: Callable[[], Wire],
+        wire: Callable[[], WireNames],
         queue: Queue,
         declare: Callable[[Collection[Queue]], None],
         clock: Clock,
@@ -327,7 +327,7 @@ class ChannelSubscription:
         return []
 
 
-def pattern_of(wire: Wire, queue: Queue) -> str:
+def pattern_of(wire: WireNames, queue: Queue) -> str:
     """Return the pattern, as Redis has it, of the channels that reach a queue."""
     key = queue.routing_key.replace("#", "*")
     channel = wire.channel(Route("", queue.exchange, key, "fanout"))

@@ -11,7 +11,7 @@ import redis
 
 from beatd.brokers.redis.connection import Address
 from beatd.brokers.redis.failover import Server
-from beatd.brokers.redis.wire import Wire
+from beatd.brokers.redis.wire import WireNames
 from beatd.clock import Clock
 from beatd.errors import BrokerRefused
 from beatd.event_log import EventLog
@@ -28,13 +28,13 @@ CHANNEL, LIST = "channel", "0"
 """Kinds of destinations; a number above 0 is a list that expires after so many ms."""
 
 
-class Requests:
+class RedisRequests:
     """Makes requests to the present server, and first declares the queues there."""
 
     def __init__(
         self,
         server: Server,
-        wires: Mapping[Address, Wire],
+        wires: Mapping[Address, WireNames],
         namespace: str,
         clock: Clock,
     ) -> None:
@@ -63,7 +63,7 @@ class Requests:
         return self._own + name
 
     @property
-    def _wire(self) -> Wire:
+    def _wire(self) -> WireNames:
         return self._wires[self._server.present]
 
     def _run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:

@@ -20,7 +20,7 @@ from beatd.routing import (
 
 
 @dataclass(frozen=True)
-class Wire:
+class WireNames:
     """The options of kombu's transport that decide about names."""
 
     db: int
@@ -31,7 +31,7 @@ class Wire:
     fanout_patterns: bool = True
 
     @classmethod
-    def of(cls, options: Mapping[str, Any], db: int) -> "Wire":
+    def of(cls, options: Mapping[str, Any], db: int) -> "WireNames":
         """Read `broker_transport_options`. Raises ConfigError."""
         return cls(
             db,

@@ -11,7 +11,14 @@ from queue import SimpleQueue
 from beatd.brokers.sqlite.statements import TABLES
 from beatd.clock import Clock
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
-from beatd.storage.sqlite_file import BROKER, Look, State, connect, look_to_write, make
+from beatd.storage.sqlite_file import (
+    BROKER,
+    FileState,
+    Look,
+    connect,
+    look_to_write,
+    make,
+)
 
 LARGEST_WAL = 8 * 1024 * 1024
 """The most bytes that the WAL has, except while some reader takes long."""
@@ -81,7 +88,7 @@ class BrokerFile:
         found = look_to_write(self._path, BROKER)
         if problem := self._problem(found):
             raise BrokerRefused(problem)
-        if found.state is State.ABSENT:
+        if found.state is FileState.ABSENT:
             make(self._path, BROKER, TABLES)
         db = connect(self._path, self._busy_timeout)
         db.execute("PRAGMA synchronous = FULL")
@@ -105,12 +112,12 @@ class BrokerFile:
     def _problem(self, found: Look) -> str:
         """Return why the file cannot be used; empty when it can."""
         match found.state:
-            case State.REFUSED:
+            case FileState.REFUSED:
                 return (
                     f"{self._path} {found.problem};"
                     " it was left as it is, and sqlite:///PATH names another file"
                 )
-            case State.DAMAGED:
+            case FileState.DAMAGED:
                 return (
                     f"{self._path} is damaged ({found.problem}):"
                     " restore it, or move it away to start with empty queues"
