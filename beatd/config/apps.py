@@ -1,4 +1,4 @@
-"""An app that holds a config: beatd's own, or one of Celery's."""
+"""An app that has a config: beatd's own, or one of Celery's."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +15,7 @@ from beatd.config.source import Source
 
 @runtime_checkable
 class App(Protocol):
-    """An app object of beatd's, as `-A` looks for it."""
+    """An app of beatd's, by the method that the config is read with."""
 
     def beatd_config(self) -> Source:
         """Return the app's config, read afresh at each call."""
@@ -62,7 +62,7 @@ def _find_app(target: str) -> Any:
 
 
 def _candidates(found: Any) -> Iterator[Any]:
-    """Yield what may be the app, in Celery's order."""
+    """Yield the objects that may be the app, in Celery's order."""
     yield found
     if not isinstance(found, ModuleType):
         return
@@ -84,7 +84,7 @@ def _is_app(value: object) -> bool:
 
 
 def _celery_config(app: Any) -> dict[str, object]:
-    """Return what was set in a Celery app, by new names.
+    """Return the settings of a Celery app, by new names.
 
     Its task modules are imported first, as `celery beat` does, for they may add
     periodic tasks. The layers of `conf` are: changes by code, the config, defaults.

@@ -25,7 +25,7 @@ from beatd.timetable.entry import Entry, Overlap, Policy
 
 @dataclass(frozen=True, slots=True)
 class BadEntry:
-    """An entry that cannot be used, and why; the others can."""
+    """An entry that cannot be used, and why."""
 
     name: str
     problems: list[Problem]
@@ -74,19 +74,19 @@ class _Line:
     written: Mapping[str, Any]
     source: Source
     zone: ZoneInfo
-    """In which its schedule is read."""
+    """The zone in which its schedule is read."""
     values: dict[str, Any] = field(default_factory=dict)
     """Of those simple keys that are there and well."""
     problems: list[Problem] = field(default_factory=list)
 
     def wrong(self, message: str, hint: str = "", path: tuple[str, ...] = ()) -> None:
-        """Note a problem with what stands at `path` inside the entry."""
+        """Note a problem with the value at `path` inside the entry."""
         text = f"entry {self.name!r}: {message}"
         place = self._place(path, of_key=not path)
         self.problems.append(Problem(text, hint, place))
 
     def unknown(self, what: str, hint: str, path: tuple[str, ...]) -> None:
-        """Note that the key at the end of `path` is none."""
+        """Note that the key at the end of `path` is not known."""
         text = f"entry {self.name!r}: unknown {what} {path[-1]!r}"
         self.problems.append(Problem(text, hint, self._place(path, of_key=True)))
 
@@ -100,7 +100,7 @@ class _Line:
 
 
 class EntryReader:
-    """Reads entries under one config; what many have in common is one object.
+    """Reads the entries of one config; entries share equal schedules and policies.
 
     Their defaults come from the settings. `source` is where they are written.
     """
@@ -260,7 +260,7 @@ class EntryReader:
             moment = options.get(key)
             if isinstance(moment, datetime) and moment.tzinfo is None:
                 options[key] = moment.replace(tzinfo=line.zone)
-        # Here, where one after the other can be named; the template has the first only.
+        # Checked here to name every wrong option; the template names only the first.
         for name, problem in [*option_problems(options)]:
             line.wrong(problem, path=("options", str(name)))
             del options[name]
@@ -271,7 +271,7 @@ _DRAWN = re.compile("[HR]", re.IGNORECASE)  # also of Thu and Mar, which does no
 
 
 def _say_raised(line: _Line) -> None:
-    """Name values whose making raised, and go on without them."""
+    """Note the values that could not be made, and leave them out."""
     raised = {
         key: value.error
         for key, value in line.written.items()
@@ -305,7 +305,7 @@ def _read_simple_keys(line: _Line) -> None:
 
 
 def _doubt_options(line: _Line, options: Mapping[str, Any]) -> None:
-    """Refuse options that are likely meant as others, or as keys of the entry."""
+    """Refuse options that were likely meant as other ones, or as keys of the entry."""
     for key in sorted(map(str, options.keys() - _OPTIONS)):
         hint = did_you_mean(key, _OPTIONS)
         if key in _KEYS:
@@ -315,9 +315,9 @@ def _doubt_options(line: _Line, options: Mapping[str, Any]) -> None:
 
 
 def spec_of(value: object, *, relative: bool) -> ScheduleSpec:
-    """Read a schedule; Celery's own objects become ours.
+    """Return a schedule; Celery's own objects become those of beatd.
 
-    They are known by the names of their classes: importing Celery takes half a second.
+    They are told by the names of their classes: importing Celery takes half a second.
     """
     if isinstance(value, Raised):
         raise _schedule_error(value.error)
@@ -349,7 +349,7 @@ def _schedule_error(error: Exception) -> ScheduleError:
 
 
 def _bound(key: str, line: _Line) -> Instant | None:
-    """Read a moment, which has to say its zone."""
+    """Return a moment, which must have a zone."""
     moment = line.written.get(key)
     if moment is None:
         return None

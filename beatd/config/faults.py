@@ -1,4 +1,4 @@
-"""Why there is no config to be had: what was looked for where, and what it raised."""
+"""Why a config cannot be read: what was looked for where, and what it raised."""
 
 import sys
 import sysconfig
@@ -11,7 +11,7 @@ from beatd.config.settings import Place, Problem, did_you_mean, mask
 
 
 class Unreadable(Exception):
-    """There is no config to be had from `source`, because of `problem`."""
+    """The config `source` cannot be read, because of `problem`."""
 
     def __init__(self, source: str, problem: Problem) -> None:
         super().__init__(f"{source}: {problem}")
@@ -20,7 +20,7 @@ class Unreadable(Exception):
 
 
 def no_module(name: str) -> Problem:
-    """Return the problem that no module has that name; what is near to it is named."""
+    """Return the problem that no module has that name, with a similar name if any."""
     package, _, last = name.rpartition(".")
     folders = (
         list(sys.modules[package].__path__) if package in sys.modules else sys.path
@@ -34,7 +34,7 @@ def no_module(name: str) -> Problem:
 
 
 def _theirs(folders: Iterable[str]) -> list[str]:
-    """Leave out what Python itself has put on the path, and what is not there."""
+    """Return the folders that exist and are not Python's own."""
     paths = sysconfig.get_paths()
     ours = (paths["stdlib"], paths["platstdlib"], f"{paths['stdlib']}/lib-dynload")
     return [
@@ -45,7 +45,7 @@ def _theirs(folders: Iterable[str]) -> list[str]:
 
 
 def no_file(path: Path) -> Problem:
-    """Return the problem that there is no such file; what is near to it is named."""
+    """Return the problem that there is no such file, with a similar name if any."""
     if path.is_dir():
         return Problem(f"{path} is a directory", "name a Python file in it")
     if not path.parent.is_dir():
@@ -55,7 +55,7 @@ def no_file(path: Path) -> Problem:
 
 
 def raised(error: BaseException, file: str) -> Problem:
-    """Return what importing raised, and at which line of `file` (if empty: of any)."""
+    """Return what importing raised, and at which line of `file` (empty: of any)."""
     if isinstance(error, SyntaxError) and error.filename:
         start = max(error.offset or 1, 1) - 1
         end = max((error.end_offset or 0) - 1, start + 1)
@@ -77,7 +77,7 @@ def raised(error: BaseException, file: str) -> Problem:
 
 
 _OUR_FOLDER = Path(__file__).parent.parent
-"""All of beatd: no line of it is to blame for what a config raises."""
+"""All of beatd: a config's error is never shown at a line in here."""
 
 
 def short(file: str) -> str:

@@ -22,7 +22,7 @@ from beatd.timetable.entry import Entry
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Settings, and the entries that are well."""
+    """Settings, and the entries: those that can be used, and the bad ones."""
 
     source: Source
     settings: Settings
@@ -37,7 +37,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class ConfigReport:
-    """All there is to say of a config, whether it can be used or not."""
+    """A config and all that is wrong with it, whether it can be used or not."""
 
     name: str
     """For people: the module, file or app."""
@@ -71,12 +71,12 @@ class Wanted:
     config: str | None = None
     """A module or a file; None: $BEATD_CONFIG, else celeryconfig."""
     app: str | None = None
-    """An app (`proj`, `proj:app`) that holds the config; goes before `config`."""
+    """An app (`proj`, `proj:app`) that has the config; wins over `config`."""
     environ: Mapping[str, str] = field(default_factory=dict)
     folder: Path = field(default_factory=Path.cwd)
     """The working directory."""
     command_line: Mapping[str, object] = field(default_factory=dict)
-    """Settings given there, by their new names."""
+    """Settings given on the command line, by their new names."""
 
     def read(self) -> Source:
         """Execute the config, afresh at each call."""
@@ -100,7 +100,7 @@ def load(wanted: Wanted, *, strict: bool = False) -> Config:
 
 
 def examine(wanted: Wanted) -> ConfigReport:
-    """Find everything that is wrong with a config."""
+    """Return the config that is wanted, and everything that is wrong with it."""
     try:
         found = wanted.read()
     except Unreadable as error:
@@ -113,7 +113,7 @@ def examine_source(
     environ: Mapping[str, str] | None = None,
     command_line: Mapping[str, object] | None = None,
 ) -> ConfigReport:
-    """Find everything that is wrong with what a source says."""
+    """Return the config in a source, and everything that is wrong with it."""
     reading = settings.read(
         found.written,
         environ=environ,
@@ -142,7 +142,7 @@ def examine_source(
 
 
 def _accepted(chosen: Settings, found: Source) -> Iterator[Problem]:
-    """Yield what is odd in the content types that are to be decoded."""
+    """Yield problems with the content types that are to be decoded."""
     for name in ("accept_content", "result_accept_content"):
         places = (found.locate_value(w) for w in settings.table()[name].spellings)
         place = next(filter(None, places), None)
@@ -159,7 +159,7 @@ def _accepted(chosen: Settings, found: Source) -> Iterator[Problem]:
 
 
 _LONGEST_TEXT = 1_000_000
-"""Characters; a longer config comes from a program, and takes seconds to parse."""
+"""Characters; a longer config was made by a program, and takes seconds to parse."""
 
 
 def _repeated(found: Source) -> Iterator[Problem]:
@@ -220,7 +220,7 @@ def _try_router(chosen: Settings, found: Source, errors: list[Problem]) -> Route
 
 
 def _queues(declared: Any) -> list[Queue]:
-    """Read `task_queues`: a list of Queue, ours or kombu's, or a dict by name."""
+    """Return the queues of `task_queues`: a list of Queue, or a dict by name."""
     if declared is None:
         return []
     if isinstance(declared, Mapping):
@@ -247,7 +247,7 @@ _QUEUE_OPTIONS = {
 
 
 def _queue_of(name: str, options: Any) -> Queue:
-    """Read one item of a dict of queues; what only AMQP has is passed over."""
+    """Return one queue of a dict; options that only AMQP has are passed over."""
     if not isinstance(options, Mapping | None):
         raise MessageError(f"task_queues[{name!r}]: expected a dict, got {options!r}")
     given = {

@@ -1,7 +1,7 @@
 """Modules and files of a config, executed or imported.
 
-A config module is executed afresh each time, from the text as it is now: not from
-`sys.modules`, and not from a `.pyc` that a quick second save would leave out of date.
+A config module is executed afresh each time, from its text as it is now: not from
+`sys.modules`, and not from a `.pyc`, which may be out of date after two quick saves.
 """
 
 import ast
@@ -35,11 +35,11 @@ def of_module(name: str) -> Source:
     except Unreadable:
         raise
     except ModuleNotFoundError as error:
-        # Of the packages that `name` lies in, or one that these import.
+        # Missing is a package in which `name` lies, or a module that one imports.
         if error.name and f"{name}.".startswith(f"{error.name}."):
             raise Unreadable(name, no_module(error.name)) from error
         raise Unreadable(name, raised(error, "")) from error
-    except (Exception, SystemExit) as error:  # whatever a package of theirs may raise
+    except (Exception, SystemExit) as error:  # whatever the user's package may raise
         raise Unreadable(name, raised(error, "")) from error
     finally:
         if name not in sys.modules and before is not None:
@@ -69,7 +69,7 @@ def of_file(name: str, folder: Path) -> Source:
 
 
 def _execute(name: str, spec: ModuleSpec) -> Source:
-    """Run a module's text as it is now; on failure it is in `sys.modules` no more."""
+    """Run a module's text as it is now; on failure, remove it from `sys.modules`."""
     module = module_from_spec(spec)
     file = spec.origin or ""
     text = ""
@@ -92,8 +92,8 @@ def _execute(name: str, spec: ModuleSpec) -> Source:
 def _run(text: str, file: str, names: dict[str, Any]) -> None:
     """Execute a config's text.
 
-    A value in an entry that raises, `crontab(minute=61)` say, spoils its own entry and
-    no other: it is replaced by a Raised, and the text executed once more.
+    A value that raises, `crontab(minute=61)` say, makes its own entry unusable and no
+    other: the value is replaced by a Raised, and the text is executed once more.
     """
     tree = None
     code = compile(text, file, "exec", dont_inherit=True)
@@ -118,7 +118,7 @@ _Position: TypeAlias = tuple[int | None, int | None, int | None, int | None]
 
 
 def _position(error: Exception, file: str) -> _Position | None:
-    """Return where in the module's own code the error came up."""
+    """Return where in the module's own code the error was raised."""
     trace = error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
@@ -129,7 +129,7 @@ def _position(error: Exception, file: str) -> _Position | None:
 
 
 def _replace_value(tree: ast.Module, place: _Position | None, name: str) -> bool:
-    """Put `name` in place of the value, in one entry, whose text holds `place`."""
+    """Put `name` in place of the entry's value in whose text `place` lies."""
     schedules = table()["beat_schedule"].spellings
     for path, (_, value) in assignments(tree).items():
         if path[0] not in schedules or value is None:
@@ -164,7 +164,10 @@ def _swap(entry: Node, key: Node, old: Node, new: ast.expr) -> None:
 
 
 def _public(module: ModuleType) -> dict[str, object]:
-    """Leave out what is no setting: private names, modules, functions, classes."""
+    """Return a module's names and values without private ones, modules and callables.
+
+    Names of settings stay in any case.
+    """
     return {
         name: value
         for name, value in vars(module).items()
@@ -176,7 +179,7 @@ def _public(module: ModuleType) -> dict[str, object]:
 
 
 def import_module(name: str) -> ModuleType:
-    """Import a module as any other; Unreadable says in which line it fails, and why."""
+    """Import a module as any other; Unreadable says at which line it fails, and why."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

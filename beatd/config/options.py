@@ -1,4 +1,4 @@
-"""What the command line and the environment said."""
+"""The options of the command line and the environment."""
 
 import os
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from beatd.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line said; None where it said nothing."""
+    """The options of the command line; None where one is not given."""
 
     settings: Mapping[str, object] = field(default_factory=dict)
     """Settings given there, by their new names."""

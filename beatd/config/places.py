@@ -16,8 +16,8 @@ DEFAULT_MODULE = "celeryconfig"
 def of_config(target: str | None, environ: Mapping[str, str], folder: Path) -> Source:
     """Return the config named `target`, else by `$BEATD_CONFIG`, else celeryconfig.
 
-    `target` is a module or a file; its folder, or for modules `folder`, the working
-    directory, is put on `sys.path`, so that the config can import its neighbours.
+    `target` is a module or a file. The file's folder, or for modules `folder` (the
+    working directory), is put on `sys.path`, so that the config can import from there.
     """
     named = target or environ.get("BEATD_CONFIG") or environ.get("CELERY_CONFIG_MODULE")
     if named and (named.endswith(".py") or os.sep in named):

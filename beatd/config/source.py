@@ -1,4 +1,4 @@
-"""What a config says, and the lines of its text that say it."""
+"""What a config says, and where in its text."""
 
 import ast
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from beatd.config.settings import Place
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """Stands in an entry for a value whose making raised `error`."""
+    """Stands in an entry for a value that could not be made: it raised `error`."""
 
     error: Exception
 
@@ -21,22 +21,22 @@ Node: TypeAlias = ast.expr | ast.keyword
 
 @dataclass(frozen=True)
 class Source:
-    """What a config says, and the text in which it says so."""
+    """What a config says, and its text."""
 
     name: str
     """For people: `shop.config`, `/etc/beatd/config.py`, `shop:app`."""
     written: Mapping[str, object] = field(repr=False)
-    """Names and values as they stand there; not all of them need be settings."""
+    """Names and values as they are written; some may be no settings."""
     file: str = ""
     text: str = field(default="", repr=False)
     app: object = field(default=None, repr=False)
-    """The app that it was read from, if it was one."""
+    """The app that has the config, if it was read from one."""
 
     def locate(self, *path: str) -> Place | None:
         """Return the place of a setting, or of a key (of a key ...) in its value.
 
-        What the text does not show, as an entry that a loop makes, is said to be where
-        the last part of `path` is that it does show. None without any text.
+        For a key that is not in the text, as one that a loop makes, it is the place of
+        the last part of `path` that is in the text. None without any text.
         """
         found = self._find(path)
         return self._place(found[0]) if found else None
@@ -139,7 +139,7 @@ def items(node: ast.AST) -> Iterator[tuple[str, Node, Node]]:
 def _descend(
     key: Node, value: Node | None, path: tuple[str, ...]
 ) -> tuple[Node, Node | None]:
-    """Follow `path` into the dicts of `value` as far as they are shown."""
+    """Follow `path` into the dicts of `value` as far as the text has them."""
     for part in path:
         shown = {word: (key, inner) for word, key, inner in items(value or key)}
         if part not in shown:

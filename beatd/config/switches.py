@@ -34,7 +34,7 @@ class Switch:
     variable: str | None = None
     """Variable of the environment, beside `$CELERY_` and the option's own name."""
     says: bool | None = None
-    """What it says without a value; None: it takes one."""
+    """The value that a flag stands for; None: the option takes a value."""
 
     @property
     def name(self) -> str:
@@ -43,7 +43,7 @@ class Switch:
         return long.removeprefix("--").replace("-", "_")
 
     def meant_by(self, value: object) -> object:
-        """Return the setting that a value of the option means; None if it means none.
+        """Return the setting that a value of the option means; None if it sets nothing.
 
         A flag that is not given has the value False.
         """

@@ -1,4 +1,4 @@
-"""Settings: one table of them, and all that follows it.
+"""Settings: one table of them, and all that is made from it.
 
 problems.py  what is wrong with a config, where, in words without secrets
 kinds.py     what kinds of values there are, and how each is checked

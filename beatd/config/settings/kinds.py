@@ -1,7 +1,8 @@
-"""What kinds of values settings take, and how each is checked.
+"""The kinds of values that settings take, and how each is checked.
 
-A kind is named twice: by what checks it (`SECONDS`, also for the fields of an entry),
-and by the annotation of a row (`Seconds`), which says to mypy what comes out of it.
+A kind has two names: one for the object that checks it (`SECONDS`, also for the fields
+of an entry), and one for the annotation of a row (`Seconds`), which tells mypy the type
+of the checked value.
 """
 
 import math
@@ -22,7 +23,7 @@ class Unfit(ValueError):
     def __init__(self, reason: str = "", hint: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
-        """Why the value is not taken, if more can be said than what was expected."""
+        """Why the value is not taken, beyond the words for what was expected."""
         self.hint = hint
 
 
@@ -112,7 +113,7 @@ def _mapping(value: object) -> dict[Any, Any]:
 
 
 def _annotations(value: object) -> object:
-    """Take what app/annotations.py can use, which looks at it when there are tasks."""
+    """Return annotations of tasks; `app.annotations` checks them with the tasks."""
     for one in value if isinstance(value, list | tuple) else [value]:
         is_table = isinstance(one, Mapping) and all(
             isinstance(row, Mapping) for row in one.values()
@@ -124,7 +125,7 @@ def _annotations(value: object) -> object:
 
 
 def _zone(value: object) -> str:
-    """Read the name of a zone, or take it from a zone object that has one."""
+    """Return the name of a zone, given by name or as a zone object that has one."""
     name = str(value) if isinstance(value, tzinfo) else _text(value)
     try:
         return zone_of(name).key
@@ -134,7 +135,7 @@ def _zone(value: object) -> str:
 
 
 def _urls(value: object) -> tuple[str, ...]:
-    """Read one address, several with `;` between them, or a list of addresses."""
+    """Return addresses, from one, several with `;` between them, or a list."""
     listed = value.split(";") if isinstance(value, str) else _words(value)
     urls = tuple(_url(url.strip()) for url in listed if url.strip())
     if not urls:

@@ -41,7 +41,7 @@ Locate: TypeAlias = Callable[..., Place | None]
 
 
 def nowhere(*path: str) -> None:
-    """Locate for settings that come from no file."""
+    """Return no place: the `Locate` of settings that come from no file."""
 
 
 def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.75) -> str:

@@ -1,9 +1,9 @@
-"""From what is written, in whatever spelling, to settings and problems.
+"""From settings as they are written, in any spelling, to settings and problems.
 
 Every setting can be written in three ways, in any mixture: by its own name
 (`task_time_limit`), by Celery's old name (`CELERYD_TASK_TIME_LIMIT`), and with the
-name-space in front (`CELERY_TASK_TIME_LIMIT`). Two spellings of one setting that say
-different things are an error.
+name-space in front (`CELERY_TASK_TIME_LIMIT`). Two spellings of one setting with
+different values are an error.
 """
 
 from collections.abc import Iterator, Mapping
@@ -126,12 +126,12 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What came out of a config; where it is wrong the defaults stand in."""
+    """Settings that were read, with defaults for wrong ones, and the problems."""
 
     settings: Settings
     problems: list[Problem]
     unused: list[str]
-    """Names, as written, that are known and have no effect here."""
+    """Known names, as written, that have no effect here."""
 
 
 def read(
@@ -143,8 +143,8 @@ def read(
 ) -> Reading:
     """Read settings in any spelling; the command line wins, then the environment.
 
-    `written` may hold other names too: those that look like settings are problems,
-    the rest is left alone. `command_line` has new names, and only what was given.
+    `written` may have other names, too: those that look like settings are problems,
+    others are left alone. `command_line` has only the options given, by new names.
     """
     problems: list[Problem] = []
     values: dict[str, Any] = {}
@@ -218,7 +218,7 @@ def _at(place: Place | None) -> str:
 def _merged(
     values: Mapping[str, Any], locate: Locate, problems: list[Problem]
 ) -> dict[Any, Any]:
-    """Put the schedules of all spellings together; one name may mean one entry."""
+    """Return the schedules of all spellings as one; no entry may be in two of them."""
     merged: dict[Any, Any] = {}
     source: dict[Any, str] = {}
     for word, schedule in values.items():
@@ -256,10 +256,10 @@ _PREFIXES = (
 
 
 def _unknown(written: Mapping[str, object], locate: Locate) -> Iterator[Problem]:
-    """Name what looks like a setting and is none.
+    """Yield a problem for each name that looks like a setting and is none.
 
-    A typo of a known name is an error: the setting that was meant would silently not
-    be there. Others are only warned about, as Celery lets every name pass.
+    A typo of a known name is an error: the setting that was meant would silently be
+    missing. Others are only warned about, as Celery lets every name pass.
     """
     for word in written:
         if word in spellings():

@@ -11,8 +11,7 @@ from beatd.config.settings.rows import Rows
 from beatd.instant import Span, span_of
 
 
-# It adds no field, and `__init__` is that of `Rows`; without this line attributes that
-# are no fields could be set.
+# Adds no field to `Rows`; without it, attributes that are no fields could be set.
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class Settings(Rows):
     """Every setting, read and checked. Lengths of time are seconds, as in Celery.
@@ -54,7 +53,7 @@ class Settings(Rows):
         )
 
     def _completed(self, urls: Sequence[str] | None) -> tuple[str, ...]:
-        """Put in the parts that addresses lack, as Celery does."""
+        """Return addresses, completed by the parts that they lack, as Celery does."""
         parts = (
             self.broker_port,
             self.broker_user,
@@ -114,7 +113,7 @@ def _assemble(
     password: str | None,
     path: str | int | None,
 ) -> str:
-    """Put an address together from its parts."""
+    """Return an address made of its parts."""
     login = quote(user or "", safe="")
     if password:
         login += ":" + quote(password, safe="")
@@ -130,7 +129,7 @@ def _completed(
     password: str | None,
     path: str | int | None,
 ) -> str:
-    """Put those parts into an address of a server that it does not have itself."""
+    """Return a server's address, completed by those parts that it does not have."""
     own = urlsplit(url)
     if not own.scheme.startswith(("redis", "amqp")) or "+" in own.scheme:
         return url  # a file, or a socket

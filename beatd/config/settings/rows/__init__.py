@@ -23,4 +23,4 @@ from beatd.config.settings.rows.worker import WorkerRows
 # The fields of the last base come first: what has no effect stands at the end.
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Rows(UnusedRows, WorkerRows, TaskRows, ResultRows, BrokerRows, SchedulerRows):
-    """A field for each setting; `Settings` in `values.py` is what others use."""
+    """A field for each setting; other modules use `Settings` of `values.py`."""

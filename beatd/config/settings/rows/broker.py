@@ -25,9 +25,9 @@ class BrokerRows:
         "Address of the broker. The environment's `CELERY_BROKER_URL` wins.",
         differs="Unset means an SQLite file beside the schedule file. Of several"
         " addresses of Redis servers, in a list or with `;` between them, workers and"
-        " clients go on to the next when one cannot be reached; what lies at the one"
-        " that was left waits there. The scheduler stays with the first: that each slot"
-        " is queued once takes one ledger.",
+        " clients go on to the next when one cannot be reached; messages at the address"
+        " that was left wait there. The scheduler stays with the first: to queue each"
+        " slot once it needs one ledger.",
         switch=switches.BROKER,
     )
     broker_read_url: Urls | None = works(
@@ -39,9 +39,9 @@ class BrokerRows:
         None,
         "Another address to publish to. The environment's"
         " `CELERY_BROKER_WRITE_URL` wins.",
-        differs="What a worker itself sends (retries, what follows from a run, events)"
-        " goes to the address that it consumes from: it is sent in the step that"
-        " settles the delivery.",
+        differs="Messages that a worker itself sends (retries, calls that follow from a"
+        " run, events) go to the address that it consumes from: they are sent in the"
+        " step that settles the delivery.",
     )
     broker_transport: Text | None = works(
         None, "The scheme, when the address is given in parts."
@@ -64,7 +64,7 @@ class BrokerRows:
         " connections are not bounded or checked unless set (Celery: 10, every 25 s)."
         " These have no effect: `visibility_timeout`, `ack_emulation` and `unacked_…`,"
         " since workers renew their leases and their own keys hold what they have;"
-        " `retry_on_timeout`, since whoever asks knows whether to ask again;"
+        " `retry_on_timeout`, since only the caller knows whether to ask again;"
         " `master_name`, `sentinel_kwargs` and `min_other_sentinels`, since beatd does"
         " not speak to Sentinel.",
     )
@@ -95,6 +95,6 @@ class BrokerRows:
     )
     broker_pool_acquire_timeout: Seconds | None = works(
         None,
-        "Seconds to wait for one of them.",
+        "Seconds to wait for one of these connections.",
         differs="Unset means `socket_timeout`, 3 seconds by itself.",
     )

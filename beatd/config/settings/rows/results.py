@@ -63,7 +63,7 @@ class ResultRows:
         old="CELERY_MAX_CACHED_RESULTS",
     )
     result_chord_expires: Seconds | None = works(
-        None, "How long what is known of a chord is kept; unset: as long as results."
+        None, "How long the state of a chord is kept; unset: as long as results."
     )
     result_chord_join_timeout: Seconds | None = works(
         3.0,
@@ -85,8 +85,8 @@ class ResultRows:
     result_backend_max_sleep_between_retries_ms: Count = works(
         1000,
         "Longest pause between them.",
-        differs="1000 and not 10000 by default: what waits is kept as soon as the"
-        " backend is back.",
+        differs="1000 and not 10000 by default: results that wait are stored as soon as"
+        " the backend is back.",
     )
     redis_max_connections: Positive | None = works(
         None,

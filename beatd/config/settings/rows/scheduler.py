@@ -90,8 +90,8 @@ class SchedulerRows:
     )
     beat_overlap: Overlap = own(
         "allow",
-        "What a slot does whose entry still runs: `allow`, `skip` or `queue_one`."
-        " An entry's `overlap` wins.",
+        "What to do with a slot while the entry's previous run goes on: `allow`,"
+        " `skip` or `queue_one`. An entry's `overlap` wins.",
     )
     beat_jitter: Seconds = own(
         0,

@@ -18,8 +18,8 @@ from beatd.config.switches import Switch
 AMQP = "only AMQP has it"
 RABBIT = "only RabbitMQ has it"
 NO_TIMER = "they wait in the broker, which gives them out at their time"
-MONITORS = "it is for those who listen to events, and beatd only sends them"
-BY_SENDERS = "it is for those who send chords, and beatd only runs them"
+MONITORS = "it is for programs that listen to events, and beatd only sends them"
+BY_SENDERS = "it is for programs that send chords, and beatd only runs them"
 OTHER_STORE = "beatd keeps results in Redis or SQLite"
 NO_SIGNING = "beatd does not sign messages"
 
@@ -121,8 +121,8 @@ class UnusedRows:
     worker_enable_prefetch_count_reduction: Flag = unused(
         True,
         "Hold fewer messages after a new connection, as long as old tasks run.",
-        "it is always so: what still runs keeps its place in the prefetch, whatever"
-        " became of the connection",
+        "it is always so: a task that still runs keeps its place in the prefetch,"
+        " whatever became of the connection",
     )
     worker_detect_quorum_queues: Flag = unused(True, "Detect quorum queues.", RABBIT)
     worker_lost_wait: Seconds = unused(
@@ -165,8 +165,8 @@ class UnusedRows:
     control_queue_ttl: Seconds = unused(
         300.0,
         "How long control messages live.",
-        "a command is heard at once or not at all, and the queue of its answers goes"
-        " as a whole: `control_queue_expires`",
+        "a command is received at once or not at all, and the queue of its answers"
+        " expires as a whole: `control_queue_expires`",
     )
     control_queue_exclusive: Flag = unused(
         True, "Whether control queues are exclusive.", AMQP
