@@ -1,4 +1,4 @@
-"""The command line: options in, one call to what does the work out.
+"""The command line: options in, one call out to the code that does the work.
 
 Each command's module is imported when the command is run: `--help` costs little. From
 then on `list` and `next` are these modules here, not the functions of Python.

@@ -1,4 +1,4 @@
-"""What is allowed in a config and yet seldom meant: warnings of `beatd check`."""
+"""Warnings of `beatd check` about things that are allowed and yet seldom meant."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from beatd.schedules.cron import Cron
 from beatd.timetable.entry import Entry
 
 _YEAR = 366 * DAY
-_CROWD = 5  # entries at one moment that are worth a word
+_CROWD = 5  # entries at one moment from which on to warn
 _NAMED = 3  # entries that a warning names, at most
 _MIDNIGHT = 1  # the first bit of a set of minutes, or of hours
 

@@ -1,4 +1,4 @@
-"""`beatd dead`: what workers have set aside; back to its queue, or away."""
+"""`beatd dead`: messages that workers have set aside; to retry or to drop."""
 
 import base64
 import sys
@@ -49,7 +49,7 @@ LETTERS = click.argument("letters", nargs=-1, metavar="ID|GLOB...", required=Tru
 
 
 class NoLetter(Failure):
-    """No dead letter is named so."""
+    """No dead letter has the id or the name that was given."""
 
     exit_code = NOTHING
 
@@ -170,7 +170,7 @@ def drop_letters(
 
 @contextmanager
 def _broker(context: click.Context) -> Iterator[tuple[Settings, Broker]]:
-    """Give the config's settings, and the broker that its workers take from."""
+    """Yield the config's settings, and the broker that its workers take from."""
     from beatd import brokers
 
     settings = load(wanted(context)).settings
@@ -182,7 +182,7 @@ def _broker(context: click.Context) -> Iterator[tuple[Settings, Broker]]:
 
 
 def _chosen(found: Sequence[DeadLetter], patterns: Sequence[str]) -> list[DeadLetter]:
-    """Give those that any of the patterns names; each pattern must name some."""
+    """Return the dead letters that match a pattern; each pattern must match some."""
     matched: set[str] = set()
     for pattern in patterns:
         named = {one.id for one in found if _is_named(one, pattern)}
@@ -205,7 +205,7 @@ def _is_named(letter: DeadLetter, pattern: str) -> bool:
 def _table(
     letters: Sequence[DeadLetter], now: Instant, zone: ZoneInfo, out: Screen
 ) -> Iterator[str]:
-    """Give the head and a line for each; what does not fit is cut from the reason."""
+    """Yield the head and a line for each letter; reasons are cut where too long."""
     head = ("ID", f"SET ASIDE ({zone})", "QUEUE", "TASK", "TRIES", "REASON")
     rows = [head, *(_row(letter, now, zone, out) for letter in letters)]
     for line in columns_of(rows):
@@ -281,7 +281,7 @@ def _data(letter: DeadLetter, zone: ZoneInfo) -> dict[str, object]:
 
 
 def _text_of(message: bytes) -> dict[str, str]:
-    """Give a message as JSON can have it: as text, or else in base64."""
+    """Return a message for JSON: as text if it is text, else in base64."""
     try:
         return {"text": message.decode()}
     except UnicodeDecodeError:

@@ -28,7 +28,7 @@ from beatd.schedules.zones import zone_of
 
 
 class NoSchedule(Failure):
-    """What was given is no schedule, or no zone."""
+    """The words on the command line are no schedule, or no zone."""
 
     exit_code = USAGE
 

@@ -18,14 +18,14 @@ BAD, UNREADABLE = 1, 78
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was found out about a config."""
+    """Everything that `beatd check` found out about a config."""
 
     report: ConfigReport
     problems: list[Problem]
     refused: bool = False
     """Whether beatd does not start at all."""
     broker: str = ""
-    """What the broker said, if it was asked and answered."""
+    """The broker's answer, if it was asked and has answered."""
 
     @property
     def errors(self) -> int:
@@ -34,7 +34,7 @@ class Findings:
 
     @property
     def warnings(self) -> int:
-        """How many are not."""
+        """How many problems are warnings."""
         return len(self.problems) - self.errors
 
     @property
@@ -56,7 +56,7 @@ class Findings:
         return BAD if self.errors or (strict and self.warnings) else 0
 
     def document(self, now: Instant) -> bytes:
-        """Return all of it for programs; lines and columns count from 1."""
+        """Return the findings for programs; lines and columns count from 1."""
         return document(
             "beatd.check/1",
             now,
@@ -83,7 +83,7 @@ class Findings:
 
 
 def print_findings(found: Findings, out: Screen) -> None:
-    """Say on a screen what was found."""
+    """Print the findings on a screen."""
     out.say(_headline(found))
     if found.broker:
         out.say(f"broker {found.broker}")
@@ -121,9 +121,10 @@ def _lines(problem: Problem, out: Screen) -> Iterator[str]:
 
 
 def _excerpt(place: Place, out: Screen) -> str:
-    """Return the line with carets below; nothing for a name, which the message has.
+    """Return the line with carets below it.
 
-    Nothing either for a line that seems to hold a secret.
+    Return nothing for a name, which is in the message already, and nothing for a line
+    that seems to have a secret in it.
     """
     linecache.checkcache(place.file)
     line = linecache.getline(place.file, place.line).rstrip().replace("\t", " ")
@@ -180,7 +181,7 @@ def _escaped(text: str, more: str = "") -> str:
 
 
 def _columns(place: Place | None) -> dict[str, Any]:
-    """Return a place with all that is known of it, counted from 1."""
+    """Return the line and the columns of a place, as far as known, counted from 1."""
     has_columns = place is not None and place.end_column > place.column
     return {
         "file": place.file if place else None,

@@ -21,7 +21,7 @@ from beatd.cli.output import (
     stamps,
     until,
 )
-from beatd.cli.schedule_view import ScheduleView, chosen, outlook, zone_of
+from beatd.cli.schedule_view import ScheduleView, chosen, schedule_view, zone_of
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
 from beatd.config.entries import BadEntry
@@ -45,7 +45,7 @@ no entries in {source}.  One that runs every 30 seconds:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What is shown of one entry."""
+    """An entry as it is shown."""
 
     name: str
     entry: Entry | None = None
@@ -53,7 +53,7 @@ class Line:
     mark: Mark | None = None
     next: Instant | None = None
     note: str = ""
-    """Stands where there is no next run."""
+    """The text to show where there is no next run."""
 
     @property
     def last(self) -> Instant | None:
@@ -62,7 +62,7 @@ class Line:
 
     @property
     def state(self) -> str:
-        """One word; what was emitted is not known to have gone well."""
+        """The entry's state in one word; whether a run went well is not known."""
         if self.entry is None:
             return "bad"
         if not self.entry.policy.enabled:
@@ -115,7 +115,7 @@ def command(
     NEXT is the moment at which an entry will be emitted, LAST the one at which it was;
     'sent' does not say that a worker ran it.
     """
-    known = outlook(context)
+    known = schedule_view(context)
     now = SystemClock().now()
     usable, bad = chosen(known.config, entries)
     coming = known.coming(usable, now)
@@ -201,7 +201,7 @@ class _Table:
         return printable(self.known.words(line.entry)) if line.entry else ""
 
     def _runs(self, line: Line, next_width: int) -> str:
-        """Return what stands under NEXT and LAST: the reason, if the entry is bad."""
+        """Return the text under NEXT and LAST; for a bad entry, the reason."""
         if line.entry is None:
             width = next_width + 2 + _LAST
             note = self.screen.shown(line.note)

@@ -23,7 +23,7 @@ from beatd.cli.output import (
     stamps,
     until,
 )
-from beatd.cli.schedule_view import ScheduleView, chosen, outlook
+from beatd.cli.schedule_view import ScheduleView, chosen, schedule_view
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
 from beatd.instant import DAY, MINUTE, Instant, datetime_of
@@ -49,7 +49,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The stretch of time that is asked about, both ends included."""
+    """The stretch of time whose runs are shown, both ends included."""
 
     now: Instant
     begin: Instant
@@ -100,7 +100,7 @@ def command(
     line for each run, however far ahead. TIME is '15:00', '2027-03-28' or
     '2027-03-28 02:30', in the config's time zone.
     """
-    known = outlook(context)
+    known = schedule_view(context)
     usable, bad = chosen(known.config, entries)
     alone = bool(entries) and len(usable) == 1
     window = _window(known.zone, at, end, bounded=not alone)
@@ -261,7 +261,7 @@ def _closing(runs: Sequence[Run], limit: int, window: Window) -> str:
 def _nothing(
     entries: Sequence[Entry], coming: Mapping[str, ComingRuns], window: Window
 ) -> str:
-    """Say that nothing runs, and what runs first after that, or why nothing does."""
+    """Return that nothing runs, and which run comes next, or why none does."""
     text = f"nothing runs {_until_in_zone(window)}" if window.end else "nothing runs"
     firsts = [
         (at, entry.name)

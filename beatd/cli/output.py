@@ -19,7 +19,7 @@ NARROWEST = 80
 SHORTEST_NAME = 14
 """Columns that names have at least, so that most lists look alike."""
 
-_ORANGE = 208  # of the 256; unlike red and green also to those who see these as one
+_ORANGE = 208  # of the 256 colours; not confused with red or green when colour-blind
 
 STYLES: Mapping[str, Mapping[str, Any]] = {
     "bad": {"fg": "red", "bold": True},
@@ -33,19 +33,19 @@ STYLES: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """What the output goes to."""
+    """The place where output goes, and what it can show."""
 
     width: int | None = None
-    """Columns; None where lines may be as long as they are, as in a pipe."""
+    """Columns; None where lines may have any length, as in a pipe."""
     color: bool = False
     utf8: bool = False
 
     def say(self, text: str = "") -> None:
-        """Print lines; what the output cannot show is escaped."""
+        """Print lines; characters that the output cannot show are escaped."""
         click.echo(self._escaped(text), color=self.color)
 
     def shown(self, text: str) -> str:
-        """Give a text of others as one line, as wide as it will be in a table."""
+        """Return foreign text as one line, as wide as it will be in a table."""
         return self._escaped(printable(text))
 
     def _escaped(self, text: str) -> str:
@@ -54,16 +54,16 @@ class Screen:
         return text.encode("ascii", "backslashreplace").decode()
 
     def style(self, text: str, like: str = "") -> str:
-        """Give `text` the looks of the word `like`, by default of itself."""
+        """Return `text` in the style of the word `like`, by default its own."""
         looks = STYLES.get(like or text)
         return click.style(text, **looks) if looks else text
 
     def cut(self, text: str, width: int) -> str:
-        """Take out the middle of a text that is longer than `width`."""
+        """Return a text that is longer than `width` without its middle."""
         return _cut(text, width, at=1 / 2, mark=self._mark)
 
     def cut_end(self, text: str, width: int) -> str:
-        """Take off the end of a text that is longer than `width`."""
+        """Return a text that is longer than `width` without its end."""
         return _cut(text, width, at=1, mark=self._mark)
 
     @property
@@ -72,7 +72,7 @@ class Screen:
 
 
 def screen_of(stream: TextIO, environ: Mapping[str, str], color: str) -> Screen:
-    """Find out what `stream` can show; `color` is `auto`, `always` or `never`."""
+    """Return what `stream` can show; `color` is `auto`, `always` or `never`."""
     terminal = stream.isatty()
     if color == "auto":
         color = _color(environ, terminal)
@@ -85,7 +85,7 @@ def screen_of(stream: TextIO, environ: Mapping[str, str], color: str) -> Screen:
 
 
 def screen(context: click.Context) -> Screen:
-    """Give the screen that was handed in, else standard output with what was said."""
+    """Return the screen that was handed in, else that of standard output."""
     options = given(context)
     color = "never" if options.get("no_color") else options.get("color", "auto")
     return context.find_object(Screen) or screen_of(sys.stdout, os.environ, color)
@@ -99,7 +99,7 @@ class Failure(click.ClickException):
 
 
 def confirmed(question: str) -> bool:
-    """Ask the person at the terminal; where nobody sits the answer is no."""
+    """Ask the person at the terminal; without a terminal the answer is no."""
     return sys.stdin.isatty() and click.confirm(question, err=True)
 
 
@@ -131,14 +131,14 @@ def _cut(text: str, width: int, at: float, mark: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Give a text as one line that moves no cursor."""
+    """Return a text as one line that moves no cursor."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def counted(number: int, noun: str) -> str:
-    """Give a number and what it counts: `1 entry`, `2 entries`."""
+    """Return a number and what it counts: `1 entry`, `2 entries`."""
     if number != 1:
         noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{number} {noun}"
@@ -150,7 +150,7 @@ _UNITS = ((DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s"))
 
 
 def duration(span: Span) -> str:
-    """Give a length of time in two units at most: `3h 12m`, `22d`, `12 s`, `850 ms`."""
+    """Return a span in two units at most: `3h 12m`, `22d`, `12 s`, `850 ms`."""
     if 0 < span < SECOND:
         return f"{span} ms"
     if span < MINUTE:
@@ -162,12 +162,12 @@ def duration(span: Span) -> str:
 
 
 def until(instant: Instant, now: Instant) -> str:
-    """Say how far `instant` lies ahead: `in 4m 48s`, `due now`."""
+    """Return how far `instant` lies ahead: `in 4m 48s`, `due now`."""
     return f"in {duration(instant - now)}" if instant > now else "due now"
 
 
 def since(instant: Instant, now: Instant) -> str:
-    """Say how long ago `instant` was: `35m 12s`; from one day on in whole days."""
+    """Return how long ago `instant` was: `35m 12s`; from one day on in whole days."""
     ago = max(now - instant, 0)
     return duration(ago - ago % (DAY if ago >= DAY else SECOND))
 
@@ -176,7 +176,7 @@ def since(instant: Instant, now: Instant) -> str:
 
 
 def day_word(instant: Instant, now: Instant, zone: ZoneInfo) -> str:
-    """Name a day: nothing for today, `Tue` within a week, `Tue  1 Dec`, with a year."""
+    """Return a day: "" for today, `Tue` within a week, `Tue  1 Dec`, with a year."""
     day, today = datetime_of(instant, zone), datetime_of(now, zone)
     distance = abs((day.date() - today.date()).days)
     if distance < 7:
@@ -186,19 +186,19 @@ def day_word(instant: Instant, now: Instant, zone: ZoneInfo) -> str:
 
 
 def clock_time(instant: Instant, zone: ZoneInfo) -> str:
-    """Give the time of day, with seconds if there are any: `02:30`, `14:05:12`."""
+    """Return the time of day, with seconds if there are any: `02:30`, `14:05:12`."""
     moment = datetime_of(instant, zone)
     return f"{moment:%H:%M:%S}" if moment.second else f"{moment:%H:%M}"
 
 
 def moment(instant: Instant, now: Instant, zone: ZoneInfo) -> str:
-    """Give day and time in full: `15:00`, `Tue 02:30`, `Tue  1 Dec 06:00`."""
+    """Return day and time in full: `15:00`, `Tue 02:30`, `Tue  1 Dec 06:00`."""
     word, time = day_word(instant, now, zone), clock_time(instant, zone)
     return f"{word} {time}" if word else time
 
 
 def short_moment(instant: Instant, now: Instant, zone: ZoneInfo) -> str:
-    """Give a point in time in ten columns: `14:05:12`, `Tue 02:30`, `Tue  1 Dec`."""
+    """Return a point in time in ten columns: `14:05:12`, `Tue 02:30`, `Tue  1 Dec`."""
     day = datetime_of(instant, zone)
     word = day_word(instant, now, zone)
     if not word:
@@ -212,7 +212,7 @@ def short_moment(instant: Instant, now: Instant, zone: ZoneInfo) -> str:
 
 
 def columns_of(rows: Sequence[Sequence[str]], gap: int = 2) -> list[str]:
-    """Line up the cells of `rows`, each column as wide as its widest cell."""
+    """Return `rows` as lines, each column as wide as its widest cell."""
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     gaps = " " * gap
     return [
@@ -224,7 +224,7 @@ def columns_of(rows: Sequence[Sequence[str]], gap: int = 2) -> list[str]:
 
 
 def indented(text: str) -> str:
-    """Set lines four columns in."""
+    """Return lines, indented by four columns."""
     return textwrap.indent(text, "    ")
 
 
@@ -232,15 +232,15 @@ def indented(text: str) -> str:
 
 
 def document(schema: str, now: Instant, zone: ZoneInfo, /, **parts: object) -> bytes:
-    """Give a JSON document; its schema says its name and version."""
-    import msgspec  # `beatd --help` has no use for it
+    """Return a JSON document; its schema says its name and version."""
+    import msgspec  # `beatd --help` does not need it
 
     whole = {"schema": schema, **stamps("generated", now, zone), **parts}
     return msgspec.json.format(msgspec.json.encode(whole), indent=2)
 
 
 def stamps(name: str, instant: Instant | None, zone: ZoneInfo) -> dict[str, object]:
-    """Give an instant as RFC 3339 text under `name`, and in seconds beside it."""
+    """Return an instant as RFC 3339 text under `name`, and in seconds beside it."""
     if instant is None:
         return {name: None, f"{name}_ts": None}
     timespec = "milliseconds" if instant % SECOND else "seconds"

@@ -1,4 +1,4 @@
-"""What `beatd check` asks of others than the config: addresses, tasks, the broker."""
+"""Checks of `beatd check` outside of the config: addresses, tasks, the broker."""
 
 import sys
 from dataclasses import replace
@@ -12,7 +12,7 @@ from beatd.errors import BrokerUnavailable, ConfigError
 
 
 def strange_brokers(config: Config) -> list[Problem]:
-    """Name brokers that Celery knows and beatd does not speak to."""
+    """Return a problem for each broker that Celery knows and beatd does not."""
     from beatd import brokers
 
     settings = config.settings
@@ -20,7 +20,7 @@ def strange_brokers(config: Config) -> list[Problem]:
     problems = []
     for url in urls:
         if _is_file(url):
-            continue  # there a look would make one
+            continue  # asking would make the file
         try:
             brokers.of_settings(settings, [url]).close()
         except ConfigError as error:
@@ -32,9 +32,9 @@ def strange_brokers(config: Config) -> list[Problem]:
 
 
 def strange_results(config: Config) -> list[Problem]:
-    """Name a result backend that only Celery's workers write to.
+    """Return a problem for a result backend that only Celery's workers write to.
 
-    A worker of beatd's does so too for the tasks of a Celery app.
+    A worker of beatd's writes to it, too, for the tasks of a Celery app.
     """
     from beatd import results
     from beatd.app import Beatd
@@ -69,7 +69,7 @@ def _place_of(config: Config, setting: str) -> Place | None:
 
 
 def import_problems(config: Config) -> list[Problem]:
-    """Import the modules of tasks, and look for each entry's task."""
+    """Import the modules of tasks; return what failed, and entries without a task."""
     from beatd.tasks import import_modules
 
     try:
@@ -102,7 +102,7 @@ def _known_tasks() -> set[str]:
 
 
 def ask_broker(config: Config) -> tuple[str, list[Problem]]:
-    """Return which broker answers, and what goes wrong where none does."""
+    """Return the answer of the first broker that answers, and problems with others."""
     first, *others = config.settings.write_urls
     answer, problems = _ask_at(config, first)
     for url in others:
@@ -135,6 +135,6 @@ def _ask_at(config: Config, url: str) -> tuple[str, list[Problem]]:
 
 
 def _is_made_later(url: str) -> bool:
-    """Whether asking would make a file, which may then belong to the wrong user."""
+    """Return whether asking would make a file, which might belong to the wrong user."""
     path = Path(unquote(urlsplit(url).path[1:]))
     return _is_file(url) and not path.exists() and path.parent.is_dir()

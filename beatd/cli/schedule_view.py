@@ -45,13 +45,13 @@ class ScheduleView:
 
     @property
     def source(self) -> str:
-        """Where all this is from, for people."""
+        """The config's and the schedule file's names, for people."""
         if self.file is None:
             return f"configuration only, no schedule file {self.path} yet"
         return f"state file {self.path}"
 
     def mark(self, entry: Entry) -> Mark | None:
-        """Return what the schedule file knows of an entry."""
+        """Return an entry's mark in the schedule file."""
         return self.file.marks.get(entry.name) if self.file else None
 
     def coming(self, entries: Sequence[Entry], now: Instant) -> dict[str, ComingRuns]:
@@ -74,8 +74,8 @@ class ScheduleView:
         return _words(spec) if zone == self.zone else f"{_words(spec)} {zone}"
 
 
-def outlook(context: click.Context) -> ScheduleView:
-    """Read the config that is wanted, and its schedule file if it is there.
+def schedule_view(context: click.Context) -> ScheduleView:
+    """Return the config that is wanted, with its schedule file if there is one.
 
     Raises ConfigError and ScheduleFileError.
     """
@@ -114,7 +114,8 @@ def chosen(
 ) -> tuple[list[Entry], list[BadEntry]]:
     """Return the good and the bad entries whose names match a pattern.
 
-    Without a pattern all match. A pattern that matches none is a mistake in writing.
+    Without a pattern, all match. A pattern that matches none raises NoEntry: it is
+    likely a typo.
     """
     names = [entry.name for entry in config.entries]
     names += [entry.name for entry in config.bad]

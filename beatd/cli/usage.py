@@ -1,4 +1,4 @@
-"""What the command line says to wrong words: what, and the way out."""
+"""Errors of usage on the command line: what is wrong, and the way out."""
 
 from collections.abc import Sequence
 
@@ -24,13 +24,13 @@ def exit_statuses(*codes: int) -> str:
 
 
 class Whole(click.IntRange):
-    """A whole number, called so where the value is none."""
+    """A whole number, called so in the error for a value that is none."""
 
     name = "whole number"
 
 
 class Number(click.FloatRange):
-    """A number, called so where the value is none."""
+    """A number, called so in the error for a value that is none."""
 
     name = "number"
 
@@ -45,7 +45,7 @@ class UnknownCommand(click.UsageError):
 
 
 class Commands(click.Group):
-    """Commands, in the order they were made; a name that is none has a near one."""
+    """Commands in the order of their making; for a wrong name, the near one is told."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*self.commands]
@@ -60,9 +60,9 @@ class Commands(click.Group):
 
 
 def explained(error: click.UsageError) -> str:
-    """Return in our words what is wrong with the command line.
+    """Return in beatd's words what is wrong with the command line.
 
-    One line for the cause, and one for the way out, as every error of beatd's has.
+    One line has the cause and one the way out, as in every error of beatd's.
     """
     context = error.ctx
     called = context.command_path if context else "beatd"
@@ -91,11 +91,11 @@ def _options(context: click.Context | None) -> list[str]:
 
 
 def _near(word: str, known: Sequence[str]) -> str:
-    from beatd.config.settings import did_you_mean  # `beatd --help` has no use for it
+    from beatd.config.settings import did_you_mean  # `beatd --help` does not need it
 
     return did_you_mean(word, known, likeness=0.6)
 
 
 def _ours(message: str) -> str:
-    """Return a sentence of click's as messages of beatd are written: not as one."""
+    """Return a sentence of click's in beatd's style: no capital, no full stop."""
     return f"{message[:1].lower()}{message[1:].rstrip('.')}"

@@ -25,7 +25,7 @@ from beatd.worker.autoscale import KEEPALIVE, bounds_of
 
 
 def setting(name: str) -> Callable[[Command], Command]:
-    """Return the option that stands for a setting: its row says all of it."""
+    """Return the option that stands for a setting, made from the setting's row."""
     row = table()[name]
     assert row.switch is not None, f"{name} has no option in its row"
     return option_of(row.switch, _type_of(row), row.default)
@@ -40,7 +40,7 @@ _NUMBERS: Mapping[Kind, Whole | Number] = {
 
 
 def _type_of(row: Row) -> "click.ParamType[Any]":
-    """Return what click makes of a value: a number, a choice, either, or text."""
+    """Return click's type for a setting: a number, a choice, either, or text."""
     numbers = [_NUMBERS[kind] for kind in row.kinds if kind in _NUMBERS]
     choices = [word for kind in row.kinds for word in kind.choices]
     match numbers, choices:
@@ -155,7 +155,7 @@ def command(context: click.Context, /, beat: bool, purge: bool, **_: Any) -> Non
 
 
 def _purge(options: Options) -> None:
-    """Remove what waits in the worker's queues, if that is really meant."""
+    """Remove the messages in the worker's queues, once that is confirmed."""
     from beatd import brokers
     from beatd.config.loading import load
     from beatd.service import daemon, wiring
@@ -168,7 +168,7 @@ def _purge(options: Options) -> None:
         if not confirmed(f"remove all messages that wait in {named}?"):
             raise Failure("nothing was removed, and no worker started")
     if daemon.wants_detaching(options.detach):
-        return  # the process in the background does it, and nobody is asked there
+        return  # the process in the background purges, and asks nobody
     broker = brokers.of_settings(config.settings, config.settings.read_urls)
     try:
         number = broker.purge(queues)

@@ -1,4 +1,4 @@
-"""What became of each option and setting of `celery worker`, as a page.
+"""A page about what each option and setting of `celery worker` does in beatd.
 
 `python -m beatd.cli.worker_options` prints `docs/worker-options.md`, from the command's
 own parameters and from the table of settings: only what neither knows stands here.
