@@ -30,7 +30,7 @@ Result: TypeAlias = list[Any]
 """
 
 _FIRM = ("group_id", "stamped_headers")
-"""Options that a signature keeps, whatever it is sent with."""
+"""Options that a signature keeps, whatever options it is sent with."""
 
 _ENDS = ("task_id", "group_id", "group_index", "chord")
 """Options for one call of a signature: the call that has the signature's value."""
@@ -39,7 +39,7 @@ _LINKS = ("link", "link_error")
 
 
 class Chord(msgspec.Struct, frozen=True):
-    """A chord that begins; to be stored before any call of its header has ended."""
+    """A chord that begins; it must be stored before any call of its header ends."""
 
     group: str
     size: int
@@ -184,7 +184,7 @@ def result_of(signature: Signature) -> Result:
 
 
 def awaited(signature: Signature) -> Iterator[Signature]:
-    """Return the calls whose values together are the value of a signature."""
+    """Yield the calls whose values together are the value of a signature."""
     try:
         match _kind(signature):
             case "chain":
@@ -197,13 +197,13 @@ def awaited(signature: Signature) -> Iterator[Signature]:
                 yield signature
                 return
     except MessageError:
-        return  # what cannot be read cannot be waited for
+        return  # a signature that cannot be read cannot be waited for
     for part in parts:
         yield from awaited(part)
 
 
 def doomed(signatures: Iterable[Signature]) -> Iterator[Signature]:
-    """Return the calls of signatures that will never be sent, and are waited for."""
+    """Yield the calls that others wait for, of signatures that will never be sent."""
     for signature in signatures:
         if _kind(signature) == "chain":
             with suppress(MessageError):
@@ -289,7 +289,7 @@ def _size(signature: Signature) -> int:
 def _split(
     options: Mapping[str, Any], names: Iterable[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the options of these names but for those that are None, and the others."""
+    """Return the options of these names that are not None, and all other options."""
     picked = {name: options[name] for name in names if options.get(name) is not None}
     return picked, {name: v for name, v in options.items() if name not in names}
 

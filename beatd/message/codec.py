@@ -35,7 +35,7 @@ PICKLE = "application/x-python-serialize"
 
 
 class Encoded(NamedTuple):
-    """A value as bytes, and what the message says about them."""
+    """A value as bytes, with their content type and encoding."""
 
     content_type: str
     content_encoding: str
@@ -43,7 +43,7 @@ class Encoded(NamedTuple):
 
 
 def dumps(value: Any, serializer: str) -> Encoded:
-    """Encode `value` as kombu's serializer of that name does."""
+    """Return `value` encoded as kombu's serializer of that name does."""
     kind = _SERIALIZERS.get(serializer)
     if kind is None:
         raise MessageError(f"no serializer named {serializer!r}; known: {_NAMES}")
@@ -59,7 +59,7 @@ def dumps(value: Any, serializer: str) -> Encoded:
 
 
 def loads(data: bytes, content_type: str, accept: frozenset[str]) -> Any:
-    """Decode `data` if `accept`, a set of content types, has its type."""
+    """Return `data` decoded, if `accept`, a set of content types, has its type."""
     kind = _BY_CONTENT_TYPE.get(content_type)
     if kind is None:
         raise MessageError(f"no serializer for content type {shown(content_type)}")
@@ -98,13 +98,13 @@ def content_types(names: Iterable[str]) -> frozenset[str]:
 
 
 def compress(data: bytes, kind: str) -> tuple[bytes, str]:
-    """Return `data` compressed, and the name of that for the header."""
+    """Return `data` compressed, and the compression's name for the header."""
     compression = _compression(kind)
     return compression.compress(data), compression.content_type
 
 
 def decompress(data: bytes, kind: str, limit: int = MAX_SIZE) -> bytes:
-    """Undo `compress`, up to `limit` bytes."""
+    """Return `data` decompressed; raise MessageError beyond `limit` bytes."""
     engine = _compression(kind).decompressor()
     try:
         plain: bytes = engine.decompress(data, limit + 1)
@@ -120,8 +120,8 @@ def decompress(data: bytes, kind: str, limit: int = MAX_SIZE) -> bytes:
 def check_depth(value: Any) -> None:
     """Raise MessageError when lists and dicts lie deeper than MAX_DEPTH.
 
-    Each object is looked at once: YAML and pickle can have an object many times, or
-    within itself.
+    Each object is checked once: with YAML and pickle, an object can occur many times,
+    or within itself.
     """
     level: list[Any] = [value]
     seen: set[int] = set()
@@ -294,7 +294,7 @@ _BY_CONTENT_TYPE = {kind.content_type: kind for kind in _SERIALIZERS.values()}
 
 
 def name_of(content_type: str) -> str:
-    """Name the serializer of a content type; the type itself if there is none."""
+    """Return the name of a content type's serializer; the type if there is none."""
     for name, kind in _SERIALIZERS.items():
         if kind.content_type == content_type:
             return name
@@ -318,7 +318,7 @@ def _zstd() -> _Compression:
     raise MessageError("zstd needs Python 3.14 or the package backports.zstd")
 
 
-# What kombu calls gzip is the zlib format.
+# kombu's gzip is in fact the zlib format.
 _ZLIB = _Compression("application/x-gzip", zlib.compress, zlib.decompressobj)
 _BZ2 = _Compression("application/x-bz2", bz2.compress, bz2.BZ2Decompressor)
 _LZMA = _Compression(

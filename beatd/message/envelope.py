@@ -37,11 +37,11 @@ MAX_SECONDS = 10**9
 MAX_COUNT = 2**31
 
 Signature: TypeAlias = Mapping[str, Any]
-"""A call that is to be made later: `task, args, kwargs, options, immutable`."""
+"""A call to make later: `task`, `args`, `kwargs`, `options`, `immutable`."""
 
 
 class Limits(NamedTuple):
-    """Limits of what is decoded of a message."""
+    """Limits for decoding a message."""
 
     accept: frozenset[str] = frozenset({codec.JSON})
     """Content types that are decoded."""
@@ -50,7 +50,7 @@ class Limits(NamedTuple):
 
     @property
     def message(self) -> int:
-        """Bytes of a whole message: base64 makes four of three, the rest is small."""
+        """Bytes of a whole message: base64 makes four bytes of three."""
         return self.size // 3 * 4 + _REST
 
 
@@ -75,7 +75,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     group: str | None = None
     group_index: int | None = None
     ignore_result: bool | None = None
-    """None: as the task has it."""
+    """None: the task's own `ignore_result` holds."""
     replaced_task_nesting: int = 0
     stamped_headers: list[str] | None = None
     stamps: dict[str, Any] | None = None
@@ -99,7 +99,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     body: str
     base64: bool
     decoded: Any = None
-    """The body of a message of protocol 1, which has in it what else headers have."""
+    """The body of a message of protocol 1, which has the fields of headers in it."""
 
     @property
     def name(self) -> str:
@@ -127,7 +127,7 @@ class Call(NamedTuple):
 
 
 def read_envelope(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Envelope:
-    """Read what is needed to decide about a message.
+    """Return the envelope of a message: all that is needed to decide about it.
 
     The body is decoded only in protocol 1, which has everything in the body.
     """
@@ -187,7 +187,7 @@ def read_envelope(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Envelope:
 
 
 def read_body(envelope: Envelope, limits: Limits = DEFAULT_LIMITS) -> Call:
-    """Decode the arguments, and the calls that follow this call."""
+    """Return the message in full: decode the arguments, and the calls that follow."""
     body = envelope.decoded
     if body is None:
         body = _read_data(envelope, envelope.compression, limits)
@@ -221,7 +221,7 @@ def read_body(envelope: Envelope, limits: Limits = DEFAULT_LIMITS) -> Call:
 
 
 def _of_body(body: dict[Any, Any], headers: dict[str, Any]) -> Headers:
-    """Return the headers in a body of protocol 1; a hybrid's own go before them."""
+    """Return the headers in a body of protocol 1; a hybrid's own headers win."""
     own = {k: v for k, v in headers.items() if v is not None}
     named = {k: v for k, v in body.items() if isinstance(k, str)}
     merged: Headers = convert({**named, **own}, Headers, "body")
@@ -252,7 +252,7 @@ def _read_data(
 
 
 def is_name(value: Any) -> TypeGuard[str]:
-    """Say whether a value can be the name of a task, or an id."""
+    """Return whether a value can be the name of a task, or an id."""
     return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
 
 
@@ -294,7 +294,7 @@ def _count(field: str, value: int | None) -> int | None:
 
 
 def _seconds(value: int | float | None) -> int | float | None:
-    """Check a time limit; zero: no limit."""
+    """Return a time limit, checked; None for zero, which means no limit."""
     if value is not None and not 0 <= value <= MAX_SECONDS:  # also refuses NaN
         raise MessageError("timelimit: expected seconds, zero or more")
     return value or None

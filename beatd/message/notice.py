@@ -53,7 +53,7 @@ def write_notice(
 
 
 def read_notice(raw: bytes) -> Notice:
-    """Read a message that anybody may have sent; MessageError says what is wrong."""
+    """Return a message that anybody may have sent; MessageError says what is wrong."""
     if len(raw) > LARGEST:
         raise MessageError(f"larger than {LARGEST} bytes")
     envelope = codec.loads(raw, codec.JSON, _ACCEPT)

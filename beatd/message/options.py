@@ -17,7 +17,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def option_problems(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Return the name of each option that is wrong, with the problem."""
+    """Yield the name of each option that is wrong, with the problem."""
     for name, value in options.items():
         if not isinstance(name, str):
             yield name, f"options: expected text as names, got {kind_of(name)}"
@@ -34,7 +34,7 @@ def _is(*kinds: type) -> Callable[[Any], bool]:
 
 
 def _is_seconds(value: Any) -> bool:
-    """Say whether a value is a length of time that leaves dates within the calendar."""
+    """Return whether a value is a length of time that datetime can add to a date."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     return math.isfinite(value) and abs(value) <= _LONGEST
@@ -55,7 +55,7 @@ def _is_moment(value: Any) -> bool:
 
 
 def is_signature(value: Any) -> bool:
-    """Say whether a value is a call to be made later."""
+    """Return whether a value is a signature: a call to make later."""
     return (
         isinstance(value, Mapping)
         and isinstance(value.get("task"), str)
@@ -130,7 +130,7 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 EMBEDDED = ("link", "link_error", "chain", "chord")
 
-# As in Celery, these three are properties too when the caller gives them.
+# As in Celery, these three are properties as well if the caller gives them.
 _PROPERTIES_TOO = {"argsrepr", "kwargsrepr", "origin"}
 
 OWN = (_EXPECTED.keys() - _PROPERTIES_TOO) | {

@@ -11,7 +11,7 @@ _DEEPEST = 100
 def bounded_repr(value: Any, size: int, levels: int) -> str:
     """Return the text that Celery shows: about `size` characters, `levels` deep.
 
-    Text that ran out of room ends in `...`, a container in `, ...` and its bracket.
+    Text that is cut ends in `...`, a container that is cut in `, ...` and its bracket.
     """
     writer = _Writer(size, min(levels or _DEEPEST, _DEEPEST))
     writer.write(value, 0)
@@ -19,7 +19,7 @@ def bounded_repr(value: Any, size: int, levels: int) -> str:
 
 
 class _Writer:
-    """Writes values until the room is used up; open brackets are always closed."""
+    """Writes values until the room is used up; closes all brackets that it opened."""
 
     def __init__(self, room: int, levels: int) -> None:
         self.parts: list[str] = []
@@ -28,7 +28,7 @@ class _Writer:
         self.full = False
 
     def put(self, text: str) -> bool:
-        """Put a piece if there is room left; the piece itself may take more."""
+        """Write a piece if any room is left, even if the piece takes more than that."""
         if self.full:
             return False
         if self.room <= 0:

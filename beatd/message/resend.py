@@ -1,4 +1,4 @@
-"""A call once more: its retry.
+"""The retry of a call: the same call once more.
 
 A retry that the run asks for is a `Sending`, which goes through `Router.route` and
 `template` like any other call. A retry of a run that has died is the message itself,
@@ -31,8 +31,8 @@ def retry_of(
 ) -> Sending:
     """Return the same call once more: same id, one retry later, its own parent.
 
-    The retry goes to the queue that the call came from. `options` go before those of
-    the message, such as `ignore_result` where the message left that to the task.
+    The retry goes to the queue that the call came from. `options` win over those of
+    the message: `ignore_result`, say, if the message left that to the task.
     """
     envelope = call.envelope
     again = {

@@ -1,4 +1,4 @@
-"""What messages with the same task and options have in common, encoded once."""
+"""The parts that messages of the same task and options share, encoded once."""
 
 import binascii
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ from beatd.routing import Route
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MessageFormat:
-    """What all messages of one process have in common, from its settings."""
+    """The form of all messages of one process, by its settings."""
 
     serializer: str = "json"
     compression: str | None = None
@@ -93,7 +93,7 @@ class BodyForm:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shape:
-    """A message but for its holes; messages that differ in nothing else share it."""
+    """A message without the parts that go into its holes; many messages share it."""
 
     task: str
     route: Route
@@ -118,7 +118,7 @@ class Shape:
         return (self.text % self.pick(values)).encode("ascii")
 
     def marks(self, entry: str, slot: Instant | None) -> str:
-        """Return the headers that a slot's message has besides those of a call."""
+        """Return the additional headers of a slot's message, beyond those of a call."""
         of_slot = ""
         if slot is not None:
             of_slot = f'"beatd_slot": "{iso(slot, self.slot_zone)}", '
@@ -128,7 +128,7 @@ class Shape:
         )
 
     def represent(self, value: Any) -> str:
-        """Return the bounded text that logs and monitors show of arguments."""
+        """Return the bounded text of arguments for logs and monitors."""
         if not value:
             return str(value)
         return bounded_repr(value, self.repr_size, self.repr_levels)
@@ -140,7 +140,7 @@ _MARKS = ("beatd_entry", "beatd_slot", "celery_beat_task")
 def shape_for(options: Mapping[str, Any], *common: Any) -> Shape:
     """Return the shape of a message; `common` are the other arguments of `_shape`."""
     try:
-        # Equal values are not always one option: True and 1, one moment in two zones.
+        # Equal values may be different options: True and 1, a moment in two zones.
         key = tuple((name, value, repr(value)) for name, value in options.items())
         return _shared_shape(key, *common)
     except TypeError:  # some option is a list or a dict

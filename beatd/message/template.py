@@ -17,9 +17,9 @@ from beatd.text import shown
 
 
 class Template:
-    """A message that is encoded but for the parts that differ from slot to slot.
+    """A message that is encoded except for the parts that differ from slot to slot.
 
-    Templates that have the other parts in common share one shape.
+    Templates that are equal in the other parts share one shape.
     """
 
     __slots__ = ("_args_text", "_body", "_kwargs_text", "_shape", "entry")
@@ -156,7 +156,9 @@ def template(
     zone: tzinfo = UTC,
     slot_argument: str | None = None,
 ) -> Template:
-    """Encode a call; `options` are `apply_async`'s, unknown ones become properties.
+    """Return the template of a call; `options` are those of `apply_async`.
+
+    Unknown options become properties of the message.
 
     `registered` says that the task is known here, and that the caller has put the
     task's own options under `options`. Messages of an `entry` carry its name and, in
@@ -192,7 +194,7 @@ def template(
 
 
 def _shown_as(given: str | None, value: Any, shape: Shape) -> str:
-    """Return the text that logs show of `value`, as JSON."""
+    """Return the text for `value` in logs, as JSON."""
     return _shared(quoted(shape.represent(value) if given is None else given))
 
 
@@ -217,7 +219,7 @@ def _blame(error: Exception, args: Any, kwargs: Any, serializer: str) -> NoRetur
 def _culprit(
     place: str, value: Any, serializer: str, levels: int
 ) -> tuple[str, MessageError | None]:
-    """Find the innermost part that cannot be encoded on its own."""
+    """Return the innermost part that cannot be encoded on its own, and why."""
     try:
         codec.dumps(value, serializer)
     except MessageError as error:
@@ -238,5 +240,5 @@ def _culprit(
 
 @lru_cache(maxsize=4096)
 def _shared(text: str) -> str:
-    """Return the same object for the same text: many entries have it in common."""
+    """Return the same object for equal texts: many entries have equal ones."""
     return text

@@ -51,7 +51,7 @@ class Timing:
 
 
 def timing_of(given: Mapping[str, Any], zone: tzinfo) -> Timing:
-    """Return what these options say about eta and expiry; `zone` is for texts."""
+    """Return the eta and the expiry in these options; texts are written in `zone`."""
     eta, expires = given.get("eta"), given.get("expires")
     countdown = given.get("countdown") or None  # zero is none, as in Celery
     seconds = expires if isinstance(expires, int | float) else None

@@ -1,4 +1,4 @@
-"""Bytes of a queue into the parts of a message, checked by type but not by sense.
+"""From the bytes of a queue to the parts of a message, with types checked, not values.
 
 Everything here either returns a value or raises MessageError with a short reason that
 shows nothing of the arguments.
@@ -142,7 +142,7 @@ def _check_text(struct: msgspec.Struct, place: str) -> None:
 
 
 def _explained(text: str, place: str) -> str:
-    """Return msgspec's reason in our words: where, what was expected, what came."""
+    """Return msgspec's reason in beatd's words: where, what was expected, what came."""
     found = re.fullmatch(r"(.*?)(?: - at `\$(.*)`)?", text, re.DOTALL)
     assert found is not None  # the expression takes any text
     reason = found[1].replace("`", "")
