@@ -1,4 +1,4 @@
-"""`task_annotations`: what the settings change in tasks, by their names or in all.
+"""`task_annotations`: changes that the settings make to tasks, by name or to all.
 
 Celery's forms: a dict of attributes by task name, `*` for all tasks; an object whose
 `annotate(task)` returns a task's attributes, or `annotate_any()` those of all; the
@@ -20,7 +20,7 @@ NAME = "task_annotations"
 
 
 class Annotations:
-    """What `task_annotations` says of tasks."""
+    """The changes that `task_annotations` makes to tasks."""
 
     def __init__(self, written: Any) -> None:
         listed = written if isinstance(written, list | tuple) else [written]
@@ -41,7 +41,7 @@ class Annotations:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """Attributes by name of the task."""
+    """Attributes by the task's name."""
 
     rows: Mapping[str, Any]
 
@@ -54,7 +54,7 @@ class _Table:
 
 @dataclass(frozen=True, slots=True)
 class _Foreign:
-    """An object of the user's, which may have but one of the two methods."""
+    """An object of the user's, which may have only one of the two methods."""
 
     made: Any
 

@@ -207,7 +207,7 @@ class Beatd:
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> AsyncResult[Any]:
-        """Queue a call of the task of this name, which need not be known here."""
+        """Queue a call of the task of this name, even if no such task is known here."""
         return self._call(name, args, kwargs, options, registered=False)
 
     def call_task(
@@ -277,7 +277,7 @@ class Beatd:
         return result
 
     def _inherit(self, parent: Request, call: dict[str, Any]) -> None:
-        """Add to a call that a task makes what it takes from the task's own call."""
+        """Add to a task's call what it inherits from the call that runs the task."""
         call.setdefault("root_id", parent.root_id)
         call.setdefault("parent_id", parent.id)
         if self.settings.task_inherit_parent_priority:

@@ -16,7 +16,7 @@ from beatd.results.exceptions import with_traceback
 T = TypeVar("T")
 
 DOUBLINGS = 32
-"""Far beyond every longest pause; more would only make huge numbers."""
+"""Doublings far beyond any longest pause; more would only make huge numbers."""
 
 
 class ClientResults:
@@ -95,7 +95,7 @@ class ClientResults:
                 self._rest(pause if left is None else min(pause, left / SECOND))
 
     def _pauses(self) -> Iterator[float]:
-        """Return the seconds before each further try, drawn as Celery draws them."""
+        """Yield the seconds before each further try, drawn as Celery draws them."""
         settings = self._settings
         if not settings.result_backend_always_retry or settings.result_url is None:
             return
@@ -111,7 +111,7 @@ class ClientResults:
 
 
 class _Known:
-    """The metas that were seen last: `limit` of them; 0: all, -1: none."""
+    """The metas that were seen last, at most `limit` of them (0: all, -1: none)."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -1,4 +1,4 @@
-"""An application's settings: read from whatever it was given, written by code."""
+"""An application's settings: read from a config, changed by code."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -29,7 +29,7 @@ class Owner(Protocol):
 class Conf(MutableMapping[str, Any]):
     """An application's settings, read and written in every spelling.
 
-    A setting that is written here goes before that of `config_from_object`.
+    A setting that is written here wins over that of `config_from_object`.
     """
 
     def __init__(self, app: Owner) -> None:
@@ -66,10 +66,9 @@ class Conf(MutableMapping[str, Any]):
 
 
 class GivenConfig:
-    """What an application is given as its config: a source, changes to it, entries.
+    """The config that an application is given: a source, changes to it, and entries.
 
-    Changes that code makes go before what the source says, and entries of the source
-    before those that code adds.
+    Changes by code win over the source; entries of the source win over those by code.
     """
 
     def __init__(self, source: Callable[[], Source], changes: dict[str, Any]) -> None:
@@ -90,7 +89,7 @@ class GivenConfig:
         self._entries[name] = entry
 
     def read(self, when_read: Callable[[], None]) -> Source:
-        """Return all that is given; the source is read afresh.
+        """Return the source with the changes and entries; it is read afresh.
 
         `when_read` is called once the source is read, and may change settings and add
         entries. Raises ConfigError.
@@ -108,7 +107,7 @@ class GivenConfig:
 
 
 def changed(written: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is written with these changes, in whatever spelling both are."""
+    """Return the written settings with these changes, in any spelling of both."""
     spellings = reading.spellings()
     meant = {spellings.get(word, word) for word in changes}
     kept = {k: v for k, v in written.items() if spellings.get(k, k) not in meant}
@@ -134,7 +133,7 @@ def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
 
 
 def is_schedule(word: str) -> bool:
-    """Say whether a setting of this spelling is the schedule."""
+    """Return whether a setting of this spelling is the schedule."""
     return reading.spellings().get(word) == "beat_schedule"
 
 
@@ -159,7 +158,7 @@ def _of_object(obj: Any) -> Source:
 
 
 def _within(namespace: str, found: Source) -> Source:
-    """Keep the names with this prefix, without it where that makes a known name."""
+    """Return the settings with this prefix, without it where that is a known name."""
     written = {}
     for word, value in found.written.items():
         if word.startswith(f"{namespace}_"):

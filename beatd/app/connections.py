@@ -53,7 +53,7 @@ class Connections:
 
     @cached_property
     def event_factory(self) -> EventFactory | None:
-        """Return what makes events of calls for monitors; None if they get none."""
+        """Return the factory of events for monitors; None if the settings want none."""
         wanted = self.settings.task_send_sent_event
         if not (wanted and isinstance(self.broker, Broadcast)):
             return None
@@ -80,7 +80,7 @@ class Connections:
             self._declared.add(queue.name)
 
     def close(self) -> None:
-        """Close what was connected here."""
+        """Close the connections that were made here."""
         if self._broker is not None:
             self._broker.close()
         if self._backend is not None:

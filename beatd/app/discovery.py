@@ -17,7 +17,7 @@ class Discovery:
         self._wanted.append((packages, module))
 
     def modules(self) -> Iterator[str]:
-        """Name the modules that are there, without importing them."""
+        """Yield the names of the modules that exist, without importing them."""
         for packages, module in self._wanted:
             for package in packages if packages is not None else _django_apps():
                 if find_spec(package) and find_spec(f"{package}.{module}"):

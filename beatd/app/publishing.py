@@ -27,11 +27,11 @@ _OF_THE_TRANSPORT = (
 )
 
 _OURS = codec.content_types(["json", "msgpack", "yaml", "pickle"])
-"""We made these messages ourselves."""
+"""No limits: these messages are beatd's own."""
 
 
 def before_publish(sent: Outgoing, router: Router, policy: dict[str, Any]) -> Outgoing:
-    """Let receivers change a message; return it as it is then.
+    """Let receivers change a message; return the message after that.
 
     A message that cannot be opened for them, or encoded afterwards, is returned as it
     was, and that is logged, as are exceptions of receivers.
@@ -64,7 +64,7 @@ def before_publish(sent: Outgoing, router: Router, policy: dict[str, Any]) -> Ou
 
 
 def after_publish(sent: Outgoing) -> None:
-    """Tell receivers that a message was sent; never raises, for it is sent."""
+    """Tell receivers that a message was sent; never raise, for it is sent already."""
     signal = signals.after_task_publish
     if not signal.has_receivers:
         return
@@ -76,7 +76,7 @@ def after_publish(sent: Outgoing) -> None:
 
 
 def pauses(policy: Mapping[str, Any]) -> Iterator[float]:
-    """Return the seconds before each further try, as kombu's retry policies say.
+    """Yield the seconds before each further try, as kombu's retry policies say.
 
     Keys that the policy lacks have their usual values; tries without a bound (None)
     never end.

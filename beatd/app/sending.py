@@ -67,7 +67,7 @@ class CallSender:
         return sent_with_events(factory, ready) if factory else ready
 
     def send(self, message: Outgoing, options: Mapping[str, Any]) -> None:
-        """Send the message of a call; `options` of the call say how often to try.
+        """Send the message of a call; the call's `options` say how often to try.
 
         Raises BrokerUnavailable when all tries have failed.
         """
