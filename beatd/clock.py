@@ -18,11 +18,11 @@ class Wake(Enum):
     ON_TIME = "on time"
     STOP = "stop"
     RELOAD = "reload"
-    LOOK = "look"  # something changed elsewhere: the lead is free, an entry came
+    LOOK = "look"  # look again: the lead is free, say, or an entry was added
 
 
 class Clock(Protocol):
-    """What time it is, how much has passed, and waiting."""
+    """The time of day, the time that has passed, and waiting."""
 
     def now(self) -> Instant:
         """Read the wall clock, which people and other clocks may step."""
@@ -47,8 +47,8 @@ class SystemClock:
         return time.monotonic_ns() // 1_000_000
 
     def wait(self, inbox: SimpleQueue[Wake], until: Instant) -> Wake:
-        # The clock has ended a millisecond when it shows the next one: wait that
-        # long, or a wake-up a hair too early would find nothing due and spin.
+        # `now` cuts fractions off: wait one millisecond more, or a wake-up that is a
+        # little too early would find nothing due and spin.
         left = until - time.time_ns() / 1_000_000
         try:
             return inbox.get(timeout=left / SECOND) if left > 0 else inbox.get_nowait()

@@ -11,7 +11,7 @@ BeatdError
 ├── ResultUnavailable      the result backend did not answer
 ├── SoftTimeLimitExceeded  raised inside a task that runs too long: clean up and end
 ├── TimeLimitExceeded      what a run that was ended by force leaves as its result
-├── WorkerLost             what a run leaves whose process died under it
+├── WorkerLost             the result of a run whose process died
 ├── NotRegistered          no task of this name was imported (also a KeyError)
 ├── MaxRetriesExceeded     what a run leaves that may not be tried again
 ├── Revoked                what a run leaves that was never to begin
@@ -26,13 +26,13 @@ from datetime import datetime
 
 
 class BeatdError(Exception):
-    """What beatd raises on purpose; its text is for people."""
+    """An error that beatd raises on purpose; its text is for people."""
 
 
 class ConfigError(BeatdError):
     """Settings that cannot be used, all of them at once.
 
-    `source` is what has them: a config, or the one setting or option that is wrong.
+    `source` is where they are: a config, or the one setting or option that is wrong.
     """
 
     def __init__(self, source: str, problems: list[str]) -> None:
@@ -55,11 +55,11 @@ class MessageError(BeatdError, ValueError):
 
 
 class BrokerUnavailable(BeatdError):
-    """No answer, or none that arrived: whether it was done is unknown."""
+    """No answer arrived: whether the request was done is unknown."""
 
 
 class BrokerRefused(BrokerUnavailable):
-    """The broker said no for now: read-only, out of memory, no permission."""
+    """The broker refuses for now: read-only, out of memory, no permission."""
 
 
 class TermOver(BeatdError):
@@ -118,7 +118,7 @@ class ChordError(BeatdError):
 
 
 class Verdict(BeatdError):
-    """What a task raises to say itself what becomes of its run: no failure."""
+    """Raised by a task to decide itself what becomes of its run; not a failure."""
 
 
 class Ignore(Verdict):

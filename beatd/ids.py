@@ -12,23 +12,23 @@ _pack = struct.Struct(">qq").pack
 
 
 def run_id(namespace: str, entry: str, era: int, slot: Instant) -> str:
-    """Give the task id of one slot of `entry`, in about a microsecond.
+    """Return the task id of one slot of `entry`, in about a microsecond.
 
     It is a UUID of version 8: the slot's milliseconds, then a hash of namespace, entry,
     clock era and slot. The same slot has the same id everywhere.
     """
-    # What comes before the name has a fixed length, so that no two slots look alike.
+    # The parts before the name have a fixed length, so that no two slots look alike.
     named = _prefix(namespace) + _pack(era, slot) + _bytes(entry)
     return _uuid(slot, "8", blake2b(named, digest_size=9).hexdigest())
 
 
 def call_id(now: Instant, entropy: bytes) -> str:
-    """Give an id for a call made `now`: version 7, from 9 random bytes."""
+    """Return an id for a call made `now`: version 7, from 9 random bytes."""
     return _uuid(now, "7", entropy.hex())
 
 
 def instant_of_id(task_id: str) -> Instant | None:
-    """Give the slot of a computed id, the moment of a call's; None for other ids."""
+    """Return the slot of a computed id, the moment of a call's; None for other ids."""
     try:
         number = uuid.UUID(task_id)
     except ValueError:
@@ -37,7 +37,7 @@ def instant_of_id(task_id: str) -> Instant | None:
 
 
 def _uuid(instant: Instant, version: str, rest: str) -> str:
-    """Write a UUID (RFC 9562) of an instant and 18 hexadecimal digits."""
+    """Return a UUID (RFC 9562) of an instant and 18 hexadecimal digits."""
     if not 0 <= instant <= _LATEST:
         # Before 1970 or after the year 10889: the digits still tell such slots apart.
         instant = min(max(instant, 0), _LATEST)

@@ -19,9 +19,9 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 def instant_of(moment: datetime) -> Instant:
-    """Give the instant of an aware `moment`; what is below a millisecond is cut off.
+    """Return the instant of an aware `moment`, rounded down to a millisecond.
 
-    Raises ValueError for a naive datetime: which zone it means is not ours to guess.
+    Raises ValueError for a naive datetime: its zone cannot be guessed.
     """
     if moment.tzinfo is None:
         raise ValueError(f"{moment!r} has no time zone")
@@ -29,12 +29,12 @@ def instant_of(moment: datetime) -> Instant:
 
 
 def datetime_of(instant: Instant, zone: tzinfo = UTC) -> datetime:
-    """Give `instant` as an aware datetime in `zone`."""
+    """Return `instant` as an aware datetime in `zone`."""
     return (_EPOCH + instant * _MILLISECOND).astimezone(zone)
 
 
 def span_of(length: timedelta | float) -> Span:
-    """Give a `timedelta`, or a number of seconds, in milliseconds, rounded."""
+    """Return a `timedelta`, or a number of seconds, in milliseconds, rounded."""
     if isinstance(length, timedelta):
         return round(length / _MILLISECOND)
     return round(length * SECOND)

@@ -35,12 +35,12 @@ class Queue:
 
 
 def worker_direct(node: str) -> Queue:
-    """Give the queue of this worker alone, which it has with `worker_direct` set."""
+    """Return the queue of one worker alone: it takes from it under `worker_direct`."""
     return Queue(f"{node}.dq2", "C.dq2", "direct", node)
 
 
 def queue_of(declared: Any) -> Queue | None:
-    """Read a queue, ours or kombu's; None: it is neither."""
+    """Return a queue, declared as beatd's or kombu's; None if it is neither."""
     if isinstance(declared, Queue):
         return declared
     if type(declared).__module__.partition(".")[0] != "kombu":
@@ -82,11 +82,11 @@ class Binding(NamedTuple):
     queue: str
 
     def member(self, separator: str = SEPARATOR) -> str:
-        """Give the set's member."""
+        """Return the binding as a member of that set."""
         return separator.join(self)
 
     def matches(self, exchange_type: str, routing_key: str) -> bool:
-        """Say whether a message under `routing_key` reaches the queue."""
+        """Return whether a message under `routing_key` reaches the queue."""
         if exchange_type == "topic":
             # The stored pattern is foreign text: the key says the same.
             return _topic_regex(self.key).match(routing_key) is not None
@@ -94,7 +94,7 @@ class Binding(NamedTuple):
 
 
 def binding_of(queue: Queue) -> Binding:
-    """Give the binding of a queue that `Router.queue` gave."""
+    """Return the binding of a queue that `Router.queue` has returned."""
     pattern = topic_pattern(queue.routing_key) if queue.exchange_type == "topic" else ""
     return Binding(queue.routing_key, pattern, queue.name)
 
@@ -105,7 +105,7 @@ def bound_queues(
     routing_key: str,
     separator: str = SEPARATOR,
 ) -> list[str]:
-    """Give the queues that a message reaches through an exchange with these bindings.
+    """Return the queues that a message reaches through an exchange with these bindings.
 
     Members that are no bindings are passed over; a queue is named once.
     """
@@ -118,7 +118,7 @@ def bound_queues(
 
 
 def topic_pattern(key: str) -> str:
-    """Give the regular expression of a topic key: `*` one word, `#` any number."""
+    """Return the regular expression of a topic key: `*` one word, `#` any number."""
     words = (_WILDCARDS.get(word) or _escaped(word) for word in key.split("."))
     return "^" + r"\.".join(words) + "$"
 
@@ -149,12 +149,12 @@ def steps_of(options: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def step_of(priority: int, steps: Sequence[int] = PRIORITY_STEPS) -> int:
-    """Give the step whose list takes messages of this priority; 0 is popped first."""
+    """Return the step of the list for messages of this priority; 0 is taken first."""
     return steps[bisect(steps, min(max(priority, 0), 9)) - 1]
 
 
 def list_key(queue: str, step: int, separator: str = SEPARATOR) -> str:
-    """Give the key of a queue's list for one priority step."""
+    """Return the key of a queue's list for one priority step."""
     return f"{queue}{separator}{step}" if step else queue
 
 
@@ -165,7 +165,7 @@ def fanout_channel(
     prefix: bool | str = True,
     patterns: bool = True,
 ) -> str:
-    """Give the channel on which a fan-out exchange publishes.
+    """Return the channel on which a fan-out exchange publishes.
 
     `prefix` and `patterns` are the transport options `fanout_prefix` and
     `fanout_patterns`.
@@ -178,7 +178,7 @@ def fanout_channel(
 
 
 Rule: TypeAlias = Mapping[str, Any]
-"""What a routing rule says: options, such as queue and priority."""
+"""The options in a routing rule, such as queue and priority."""
 
 Lookup: TypeAlias = Callable[..., Any]
 """A router function: (name, args, kwargs, options, task=None) -> rule, queue or None"""
@@ -218,7 +218,7 @@ class Router:
         self._routes: dict[Route, Route] = {}
 
     def queue(self, name: str) -> Queue:
-        """Give the queue of that name, made up as Celery does when it is missing."""
+        """Return the queue of that name; one that is missing is made as Celery does."""
         if name in self.queues:
             return self.queues[name]
         if not self._create_missing:
@@ -229,7 +229,7 @@ class Router:
         return Queue(name, name, self._missing_type, name)
 
     def including(self, queue: Queue) -> "Router":
-        """Give a router that knows this queue, too."""
+        """Return a router that knows this queue, too."""
         router = copy(self)
         router.queues = {**self.queues, queue.name: self._filled(queue)}
         return router
@@ -241,7 +241,7 @@ class Router:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Mapping[str, Any]:
-        """Give `options` with what `task_routes` adds to them for this task."""
+        """Return `options` with what `task_routes` adds to them for this task."""
         for lookup in self._lookups:
             rule = _rule(lookup, task, args, kwargs or {}, options)
             if rule is not None:
@@ -256,7 +256,7 @@ class Router:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Route:
-        """Give the way of one message. Equal routes are one object."""
+        """Return the route of one message. Equal routes are one object."""
         options = self.options(task, options, args, kwargs)
         queue = self.declares(options)
         priority = _option(options, "priority", int, "an integer") or 0
@@ -275,7 +275,7 @@ class Router:
         return self._routes.setdefault(route, route)
 
     def declares(self, options: Mapping[str, Any]) -> Queue:
-        """Give the queue that Celery's producers declare: the named or default one."""
+        """Return the queue that Celery's producers declare: named, or the default."""
         name = options.get("queue")
         if queue := queue_of(name):
             return self._filled(queue)
@@ -341,7 +341,7 @@ class _Table:
                 self._patterns.append((re.compile(fnmatch.translate(key)), rule))
             else:
                 self._names[key] = rule
-        # Names come from messages too: what is remembered has a bound.
+        # Names come from messages, too: the number of remembered ones has a bound.
         self._find = lru_cache(maxsize=4096)(self._first)
 
     def __call__(self, name: str, *_: Any, **__: Any) -> Any:

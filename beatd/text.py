@@ -1,4 +1,4 @@
-"""Text of others, made safe to show: nothing in it moves a cursor or begins a line."""
+"""Foreign text, made safe to show: nothing in it moves a cursor or begins a line."""
 
 
 def shown(text: object, limit: int = 80) -> str:

@@ -28,7 +28,6 @@ from beatd.storage.sqlite_file import (
     look_to_write,
     make,
 )
-from beatd.worker.in_flight import stamps_of
 
 tell = EventLog(__name__)
 
