@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 from beatd.errors import ConfigError, MessageError
-from beatd.text import shown
+from beatd.text import quoted
 
 SEPARATOR = "\x06\x16"
 """What kombu puts between the parts of a list's key and of a binding's member."""
@@ -143,7 +143,7 @@ def steps_of(options: Mapping[str, Any]) -> tuple[int, ...]:
     if not isinstance(given, list | tuple | set | range) or not all(
         isinstance(step, int) for step in given
     ):
-        problem = f"priority_steps: expected a list of numbers, got {shown(given)}"
+        problem = f"priority_steps: expected a list of numbers, got {quoted(given)}"
         raise ConfigError("broker_transport_options", [problem])
     return tuple(sorted(given))
 
@@ -280,7 +280,7 @@ class Router:
         if queue := queue_of(name):
             return self._filled(queue)
         if name is not None and not isinstance(name, str):
-            raise MessageError(f"options['queue']: expected a name, got {shown(name)}")
+            raise MessageError(f"options['queue']: expected a name, got {quoted(name)}")
         return self.queue(name or self.default_queue)
 
     def _filled(self, queue: Queue) -> Queue:
@@ -295,7 +295,7 @@ def _option(options: Mapping[str, Any], name: str, kind: type, expected: str) ->
     value = options.get(name)
     if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
         return value
-    raise MessageError(f"options[{name!r}]: expected {expected}, got {shown(value)}")
+    raise MessageError(f"options[{name!r}]: expected {expected}, got {quoted(value)}")
 
 
 def _lookups(routes: Any) -> list[Lookup]:

@@ -13,7 +13,8 @@ from beatd.results.base import Meta, State, Stored
 from beatd.results.chords import Joined
 from beatd.results.exceptions import form_of, repr_of
 from beatd.runs.chords import Failed, Recorded, call_of
-from beatd.runs.report import Bookkeeping, one_line
+from beatd.runs.report import Bookkeeping
+from beatd.text import one_line
 
 tell = EventLog(__name__)
 

@@ -22,7 +22,8 @@ from beatd.pools.prefork import places
 from beatd.results.base import State
 from beatd.results.exceptions import repr_of
 from beatd.runs import stdout
-from beatd.runs.report import Fate, Report, one_line, pack_report
+from beatd.runs.report import Fate, Report, pack_report
+from beatd.text import one_line
 
 tell = EventLog(__name__)
 

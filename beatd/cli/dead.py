@@ -21,7 +21,6 @@ from beatd.cli.output import (
     counted,
     document,
     moment,
-    printable,
     screen,
     short_moment,
     since,
@@ -40,6 +39,7 @@ from beatd.clock import SystemClock
 from beatd.config.loading import load
 from beatd.config.settings import Settings
 from beatd.instant import Instant
+from beatd.text import escaped
 
 _SQUEEZED_NAME = 40  # columns that a task's name keeps on a terminal
 _TIME, _AGO = 10, 8
@@ -141,7 +141,7 @@ def retry_letters(context: click.Context, /, letters: Sequence[str], **_: Any) -
     with _broker(context) as (_settings, broker):
         chosen = _chosen(broker.dead_letters(), letters)
         number = broker.retry_dead([letter.id for letter in chosen])
-    queues = Counter(printable(letter.queue) for letter in chosen)
+    queues = Counter(escaped(letter.queue) for letter in chosen)
     where = ", ".join(f"{name} {count}" for name, count in sorted(queues.items()))
     screen(context).say(f"put back {counted(number, 'message')}: {where}")
 
@@ -239,11 +239,11 @@ def _summary(letters: Sequence[DeadLetter], total: int) -> str:
 def _description(letter: DeadLetter, now: Instant, zone: ZoneInfo) -> Iterator[str]:
     ago = f"{moment(letter.at, now, zone)}, {since(letter.at, now)} ago"
     yield f"dead letter {letter.id}"
-    yield f"  reason      {printable(letter.reason)}"
-    yield f"  task        {printable(letter.task) or 'unknown'}"
-    yield f"  task id     {printable(letter.task_id) or 'unknown'}"
-    yield f"  queue       {printable(letter.queue)}"
-    yield f"  set aside   {ago} ({zone}), by {printable(letter.worker)}"
+    yield f"  reason      {escaped(letter.reason)}"
+    yield f"  task        {escaped(letter.task) or 'unknown'}"
+    yield f"  task id     {escaped(letter.task_id) or 'unknown'}"
+    yield f"  queue       {escaped(letter.queue)}"
+    yield f"  set aside   {ago} ({zone}), by {escaped(letter.worker)}"
     yield f"  deliveries  {letter.deliveries}"
     yield f"  message     {letter.size:,} bytes: beatd dead show {letter.id} --raw"
     yield ""

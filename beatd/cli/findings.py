@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from beatd.cli.output import Screen, counted, document, indented, printable
+from beatd.cli.output import Screen, counted, document, indented
 from beatd.config.loading import ConfigReport
 from beatd.config.settings import Place, Problem, mask
 from beatd.instant import Instant
 from beatd.schedules.zones import UTC
+from beatd.text import escaped
 
 BAD, UNREADABLE = 1, 78
 """Exit statuses: something is wrong; nothing could be read."""
@@ -97,7 +98,7 @@ def print_findings(found: Findings, out: Screen) -> None:
 
 
 def _headline(found: Findings) -> str:
-    name = printable(found.report.name)
+    name = escaped(found.report.name)
     if found.report.config is None:
         return f"{name}: cannot be read"
     if not found.problems:
@@ -113,11 +114,11 @@ def _headline(found: Findings) -> str:
 def _lines(problem: Problem, out: Screen) -> Iterator[str]:
     where = f"{problem.place}: " if problem.place else ""
     kind = out.style(_severity(problem))
-    yield f"{printable(where)}{kind}: {printable(problem.message)}"
+    yield f"{escaped(where)}{kind}: {escaped(problem.message)}"
     if problem.place and (excerpt := _excerpt(problem.place, out)):
         yield indented(excerpt)
     if problem.hint:
-        yield indented(printable(problem.hint))
+        yield indented(escaped(problem.hint))
 
 
 def _excerpt(place: Place, out: Screen) -> str:
@@ -136,7 +137,7 @@ def _excerpt(place: Place, out: Screen) -> str:
     end = min(max(place.end_column, place.column + 1), len(line))
     carets = " " * place.column + "^" * (end - place.column)
     bar = " " * (len(lead) - 2) + "|"
-    return f"{lead}{printable(line)}\n{bar} {carets}".rstrip()
+    return f"{lead}{escaped(line)}\n{bar} {carets}".rstrip()
 
 
 _INDENT = 4

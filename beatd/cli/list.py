@@ -14,7 +14,6 @@ from beatd.cli.output import (
     columns_of,
     counted,
     document,
-    printable,
     screen,
     short_moment,
     since,
@@ -28,6 +27,7 @@ from beatd.config.entries import BadEntry
 from beatd.config.settings import mask
 from beatd.instant import Instant
 from beatd.schedules.zones import UTC
+from beatd.text import escaped
 from beatd.timetable.entry import Entry
 from beatd.timetable.ledger import Mark
 
@@ -198,7 +198,7 @@ class _Table:
             yield f"{entry}{schedule}{run}  {word}  {detail}".rstrip()
 
     def _words(self, line: Line) -> str:
-        return printable(self.known.words(line.entry)) if line.entry else ""
+        return escaped(self.known.words(line.entry)) if line.entry else ""
 
     def _runs(self, line: Line, next_width: int) -> str:
         """Return the text under NEXT and LAST; for a bad entry, the reason."""
@@ -263,7 +263,7 @@ def _summary(
     if coming:
         first = min(coming, key=_by_next)
         at = first.next or now
-        text += f"  Next: {printable(first.name)} {until(at, now)}."
+        text += f"  Next: {escaped(first.name)} {until(at, now)}."
     if limit is not None and limit < len(lines):
         text += f"  Showing {limit}: --limit {len(lines)} shows all."
     if known.config.bad:

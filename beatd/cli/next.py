@@ -18,7 +18,6 @@ from beatd.cli.output import (
     counted,
     document,
     moment,
-    printable,
     screen,
     stamps,
     until,
@@ -28,6 +27,7 @@ from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
 from beatd.instant import DAY, MINUTE, Instant, datetime_of
 from beatd.schedules.once import Once, moment_of
+from beatd.text import escaped
 from beatd.timetable.entry import Entry
 from beatd.timetable.preview import ComingRuns
 
@@ -271,7 +271,7 @@ def _nothing(
     if firsts:
         at, name = min(firsts)
         then = moment(at, window.now, window.zone)
-        return f"{text}; then {printable(name)}, {then}, {until(at, window.now)}."
+        return f"{text}; then {escaped(name)}, {then}, {until(at, window.now)}."
     if entries and not any(entry.policy.enabled for entry in entries):
         return f"{text}: paused by the config."
     return f"{text}, nor later."

@@ -12,6 +12,7 @@ import click
 
 from beatd.cli.options import given
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
+from beatd.text import escaped
 
 NARROWEST = 80
 """Columns that every terminal is taken to have."""
@@ -46,7 +47,7 @@ class Screen:
 
     def shown(self, text: str) -> str:
         """Return foreign text as one line, as wide as it will be in a table."""
-        return self._escaped(printable(text))
+        return self._escaped(escaped(text))
 
     def _escaped(self, text: str) -> str:
         if self.utf8:
@@ -128,13 +129,6 @@ def _cut(text: str, width: int, at: float, mark: str) -> str:
     kept = max(width - len(mark), 1)
     head = -int(-kept * at // 1)
     return text[:head] + mark + text[len(text) - kept + head :]
-
-
-def printable(text: str) -> str:
-    """Return a text as one line that moves no cursor."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def counted(number: int, noun: str) -> str:

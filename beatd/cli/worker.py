@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from beatd.cli.options import DETACH, PROCESS, SOURCE, Command, given, option_of
-from beatd.cli.output import Failure, confirmed, counted, printable
+from beatd.cli.output import Failure, confirmed, counted
 from beatd.cli.usage import CONFIG, USAGE, Number, Whole, exit_statuses
 from beatd.config.options import Options
 from beatd.config.settings import (
@@ -21,6 +21,7 @@ from beatd.config.settings import (
 )
 from beatd.config.switches import HEARTBEAT_INTERVAL, WORKER_NODE
 from beatd.instant import SECOND
+from beatd.text import escaped
 from beatd.worker.autoscale import KEEPALIVE, bounds_of
 
 
@@ -164,7 +165,7 @@ def _purge(options: Options) -> None:
     config = load(options.wanted())
     queues = wiring.queues_of(config, choice_of(options))
     if sys.stdin.isatty():
-        named = ", ".join(map(printable, queues))
+        named = ", ".join(map(escaped, queues))
         if not confirmed(f"remove all messages that wait in {named}?"):
             raise Failure("nothing was removed, and no worker started")
     if daemon.wants_detaching(options.detach):

@@ -28,8 +28,7 @@ from beatd.instant import SECOND, Span
 from beatd.message import Notice, read_notice, write_notice
 from beatd.results.exceptions import repr_of
 from beatd.routing import Queue, Route
-from beatd.runs.report import one_line
-from beatd.text import shown
+from beatd.text import one_line, quoted
 
 tell = EventLog(__name__)
 
@@ -189,7 +188,7 @@ class Pidbox:
                 tell.warning(
                     "control.failed",
                     "cannot do all of %s: %s",
-                    shown(answer.request.method),
+                    quoted(answer.request.method),
                     error,
                 )
                 value = error_of(error)

@@ -21,7 +21,7 @@ from beatd.errors import MessageError
 from beatd.message.envelope import Signature, is_name
 from beatd.message.options import is_signature, listed
 from beatd.message.resend import Sending
-from beatd.text import shown
+from beatd.text import quoted
 
 Result: TypeAlias = list[Any]
 """The runs that will have the value of a signature, as Celery writes them.
@@ -157,7 +157,7 @@ class Canvas:
         task_id = next(found, None) or self._new_id()
         if not is_name(task_id):
             raise MessageError(
-                f"options['task_id']: expected an id, got {shown(task_id)}"
+                f"options['task_id']: expected an id, got {quoted(task_id)}"
             )
         return task_id
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from beatd.errors import MessageError
-from beatd.text import shown
+from beatd.text import quoted
 
 MAX_SIZE = 64 * 1024 * 1024
 """Bytes that a compressed body may grow to."""
@@ -62,7 +62,7 @@ def loads(data: bytes, content_type: str, accept: frozenset[str]) -> Any:
     """Return `data` decoded, if `accept`, a set of content types, has its type."""
     kind = _BY_CONTENT_TYPE.get(content_type)
     if kind is None:
-        raise MessageError(f"no serializer for content type {shown(content_type)}")
+        raise MessageError(f"no serializer for content type {quoted(content_type)}")
     if content_type not in accept:
         allowed = ", ".join(sorted(map(name_of, accept))) or "nothing"
         raise MessageError(
@@ -109,11 +109,11 @@ def decompress(data: bytes, kind: str, limit: int = MAX_SIZE) -> bytes:
     try:
         plain: bytes = engine.decompress(data, limit + 1)
     except Exception as error:  # each module has its own kind
-        raise MessageError(f"not {shown(kind)}: {type(error).__name__}") from error
+        raise MessageError(f"not {quoted(kind)}: {type(error).__name__}") from error
     if len(plain) > limit:
         raise MessageError(f"grows beyond {limit} bytes when decompressed")
     if not engine.eof:
-        raise MessageError(f"not {shown(kind)}: it ends early")
+        raise MessageError(f"not {quoted(kind)}: it ends early")
     return plain
 
 
@@ -195,7 +195,7 @@ def _unmarked(fields: dict[str, Any]) -> Any:
         return fields
     kind = fields["__type__"]
     if not isinstance(kind, str) or kind not in _UNMARK:
-        raise MessageError(f"no type is marked {shown(kind)}")
+        raise MessageError(f"no type is marked {quoted(kind)}")
     return _UNMARK[kind](fields["__value__"])
 
 
@@ -338,6 +338,6 @@ _COMPRESSIONS: dict[str, Callable[[], _Compression]] = {
 def _compression(kind: str) -> _Compression:
     if kind not in _COMPRESSIONS:
         raise MessageError(
-            f"no compression named {shown(kind)}; known: gzip, bzip2, lzma, zstd"
+            f"no compression named {quoted(kind)}; known: gzip, bzip2, lzma, zstd"
         )
     return _COMPRESSIONS[kind]()

@@ -25,7 +25,7 @@ from beatd.message.wire import (
     headers_of,
     read_wire,
 )
-from beatd.text import shown
+from beatd.text import quoted
 
 MAX_NAME = 1000
 """Characters in a task's name or id; real ones are a tenth as long."""
@@ -262,7 +262,7 @@ def _name(field: str, value: str | None) -> str:
     if len(value) > MAX_NAME:
         raise MessageError(f"{field}: longer than {MAX_NAME} characters")
     if not value.isprintable():
-        raise MessageError(f"{field}: {UNSHOWN}: {shown(value)}")
+        raise MessageError(f"{field}: {UNSHOWN}: {quoted(value)}")
     return value
 
 
@@ -280,16 +280,16 @@ def _instant(field: str, text: str | None) -> Instant | None:
             moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
         )
     except ValueError as error:
-        reason = f"{field}: not ISO 8601: {shown(text, 40)}"
+        reason = f"{field}: not ISO 8601: {quoted(text, 40)}"
         raise MessageError(reason) from error
     except OverflowError as error:
-        reason = f"{field}: outside of the years 1 to 9999: {shown(text, 40)}"
+        reason = f"{field}: outside of the years 1 to 9999: {quoted(text, 40)}"
         raise MessageError(reason) from error
 
 
 def _count(field: str, value: int | None) -> int | None:
     if value is not None and not 0 <= value < MAX_COUNT:
-        raise MessageError(f"{field}: expected a small count, got {shown(value, 20)}")
+        raise MessageError(f"{field}: expected a small count, got {quoted(value, 20)}")
     return value
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from beatd.errors import MessageError
 from beatd.instant import Instant, instant_of
-from beatd.text import shown
+from beatd.text import quoted
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -26,7 +26,7 @@ def option_problems(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             continue
         fits, expected = _EXPECTED[name]
         if not fits(value):
-            yield name, f"options[{name!r}]: expected {expected}, got {shown(value)}"
+            yield name, f"options[{name!r}]: expected {expected}, got {quoted(value)}"
 
 
 def _is(*kinds: type) -> Callable[[Any], bool]:

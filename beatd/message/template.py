@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, tzinfo
 from functools import lru_cache
-from json.encoder import encode_basestring_ascii as quoted
+from json.encoder import encode_basestring_ascii as json_string
 from typing import Any, NoReturn
 
 from beatd.errors import MessageError
@@ -13,7 +13,7 @@ from beatd.message.options import kind_of
 from beatd.message.shape import MessageFormat, Shape, shape_for
 from beatd.message.timing import Times, iso
 from beatd.routing import Route
-from beatd.text import shown
+from beatd.text import quoted
 
 
 class Template:
@@ -76,14 +76,14 @@ class Template:
         return shape.fill(
             (
                 self._encoded_body(task_id, times, slot),
-                quoted(task_id),
-                "null" if times.eta is None else quoted(times.eta),
-                "null" if times.expires is None else quoted(times.expires),
+                json_string(task_id),
+                "null" if times.eta is None else json_string(times.eta),
+                "null" if times.expires is None else json_string(times.expires),
                 self._args_text,
                 self._kwargs_repr(slot),
                 "" if self.entry is None else shape.marks(self.entry, slot),
                 times.expiration,
-                quoted(tag),
+                json_string(tag),
             )
         )
 
@@ -135,7 +135,7 @@ class _Rebuilt(Template):
     def _kwargs_repr(self, slot: Instant | None) -> str:
         if self._slot_argument is None or self._shape.kwargsrepr is not None:
             return self._kwargs_text
-        return quoted(self._shape.represent(self._with_slot(slot)))
+        return json_string(self._shape.represent(self._with_slot(slot)))
 
     def _with_slot(self, slot: Instant | None) -> dict[str, Any]:
         if self._slot_argument is None or slot is None:
@@ -195,7 +195,7 @@ def template(
 
 def _shown_as(given: str | None, value: Any, shape: Shape) -> str:
     """Return the text for `value` in logs, as JSON."""
-    return _shared(quoted(shape.represent(value) if given is None else given))
+    return _shared(json_string(shape.represent(value) if given is None else given))
 
 
 def _checked_kwargs(kwargs: Any) -> dict[str, Any]:
@@ -232,7 +232,7 @@ def _culprit(
     elif isinstance(value, list | tuple):
         parts = enumerate(value)
     for key, part in parts if levels else ():
-        inner = _culprit(f"{place}[{shown(key)}]", part, serializer, levels - 1)
+        inner = _culprit(f"{place}[{quoted(key)}]", part, serializer, levels - 1)
         if inner[1] is not None:
             return inner
     return place, reason

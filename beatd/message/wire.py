@@ -12,7 +12,7 @@ import msgspec
 
 from beatd.errors import MessageError
 from beatd.message import codec
-from beatd.text import shown
+from beatd.text import quoted
 
 UNSHOWN = "characters that cannot be shown"
 
@@ -137,7 +137,7 @@ def _check_text(struct: msgspec.Struct, place: str) -> None:
             try:
                 value.encode()
             except UnicodeEncodeError as error:
-                reason = f"{place}.{field}: {UNSHOWN}: {shown(value)}"
+                reason = f"{place}.{field}: {UNSHOWN}: {quoted(value)}"
                 raise MessageError(reason) from error
 
 

@@ -35,9 +35,9 @@ from beatd.results.encoding import Encoding
 from beatd.results.exceptions import repr_of
 from beatd.runs.errbacks import call_errback, errbacks_of, wants_exception
 from beatd.runs.host import Host
-from beatd.runs.report import Bookkeeping, ignores_result, one_line
+from beatd.runs.report import Bookkeeping, ignores_result
 from beatd.tasks import Request
-from beatd.text import shown
+from beatd.text import one_line, quoted
 
 tell = EventLog(__name__)
 
@@ -157,7 +157,7 @@ class Continuations:
             if not all(
                 map(_is_encodable, (route.queue, route.exchange, route.routing_key))
             ):
-                raise MessageError(f"no broker has {shown(route.queue)} as a queue")
+                raise MessageError(f"no broker has {quoted(route.queue)} as a queue")
         return made
 
     def _values(self, joined: Joined) -> list[Any]:

@@ -34,11 +34,11 @@ from beatd.runs.report import (
     Report,
     keeps,
     meta_of,
-    one_line,
     pack_report,
     result_text,
 )
 from beatd.tasks import Again, Request, Task, running
+from beatd.text import one_line
 
 tell = EventLog(__name__)
 

@@ -68,16 +68,8 @@ pack_report = msgspec.msgpack.Encoder().encode
 read_report = msgspec.msgpack.Decoder(Report).decode
 
 
-LONGEST_LINE = 1000
-
 LONGEST_RESULT = 1024
 """Characters; Celery's."""
-
-
-def one_line(text: str) -> str:
-    """Return foreign text for a line of log: no line breaks, no control characters."""
-    head = text[:LONGEST_LINE]
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in head)
 
 
 def result_text(value: object) -> str:

@@ -27,10 +27,10 @@ from beatd.runs.report import (
     ignores_result,
     keeps,
     meta_of,
-    one_line,
     option,
 )
 from beatd.tasks import Task
+from beatd.text import one_line
 from beatd.worker.in_flight import InFlight
 from beatd.worker.reporting import TaskReporter
 from beatd.worker.settle import Begin, Continue, Settlement

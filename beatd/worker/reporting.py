@@ -11,8 +11,8 @@ from beatd.event_log import EventLog
 from beatd.message import Envelope
 from beatd.results.base import State
 from beatd.results.exceptions import repr_of
-from beatd.runs.report import Fate, Report, one_line
-from beatd.text import shown
+from beatd.runs.report import Fate, Report
+from beatd.text import one_line, quoted
 from beatd.worker.events import WorkerEvents
 from beatd.worker.in_flight import InFlight
 
@@ -116,7 +116,7 @@ class TaskReporter:
         tell.error(
             "task.set_aside",
             "set aside a message of queue %s: %s",
-            shown(delivery.queue),
+            quoted(delivery.queue),
             one_line(reason),
             queue=delivery.queue,
         )

@@ -10,7 +10,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from beatd.config.settings import did_you_mean, mask, shown
+from beatd.config.settings import did_you_mean, mask, safe_value
 from beatd.errors import ConfigError
 
 
@@ -117,7 +117,7 @@ def _read(options: Mapping[str, Any]) -> dict[str, Any]:
         try:
             value = read(options[name])
         except (TypeError, ValueError):
-            value = shown(name, options[name])
+            value = safe_value(name, options[name])
             raise ValueError(f"{name}: cannot be {value}") from None
         if value is not None:
             found[name] = value

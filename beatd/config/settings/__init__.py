@@ -24,7 +24,13 @@ from beatd.config.settings.kinds import (
     Kind,
     Unfit,
 )
-from beatd.config.settings.problems import Place, Problem, did_you_mean, mask, shown
+from beatd.config.settings.problems import (
+    Place,
+    Problem,
+    did_you_mean,
+    mask,
+    safe_value,
+)
 from beatd.config.settings.reading import Row, read, spellings, table
 from beatd.config.settings.values import Settings
 
@@ -47,7 +53,7 @@ __all__ = [
     "did_you_mean",
     "mask",
     "read",
-    "shown",
+    "safe_value",
     "spellings",
     "table",
 ]

@@ -12,7 +12,7 @@ from datetime import timedelta, tzinfo
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from beatd.config.settings.problems import did_you_mean, mask, shown
+from beatd.config.settings.problems import did_you_mean, mask, safe_value
 from beatd.errors import ScheduleError
 from beatd.schedules.zones import zone_of
 
@@ -43,7 +43,7 @@ class Kind:
         except Unfit as error:
             if error.reason:
                 raise
-            raise Unfit(f"expected {self.words}, got {shown('', value)}") from None
+            raise Unfit(f"expected {self.words}, got {safe_value('', value)}") from None
 
 
 def _flag(value: object) -> bool:

@@ -62,7 +62,7 @@ def mask(text: str) -> str:
     return _SECRET.sub(r"\1***", _LOGIN.sub(r"\1:***@", text))
 
 
-def shown(name: str, value: object) -> str:
+def safe_value(name: str, value: object) -> str:
     """Return a value as a message may show it: no part of it that could be secret."""
     kind = type(value).__name__
     if "password" in name or name.startswith("security"):

@@ -20,7 +20,7 @@ from beatd.config.settings.problems import (
     Problem,
     did_you_mean,
     nowhere,
-    shown,
+    safe_value,
 )
 from beatd.config.settings.values import Settings
 from beatd.config.switches import Switch
@@ -67,7 +67,7 @@ class Row:
             except Unfit as error:
                 if error.reason:
                     raise
-        raise Unfit(f"expected {self.words}, got {shown(self.name, value)}")
+        raise Unfit(f"expected {self.words}, got {safe_value(self.name, value)}")
 
 
 _OLD_PREFIXES = {
@@ -201,7 +201,7 @@ def _contradiction(
     row: Row, first: str, other: str, written: Mapping[str, object], locate: Locate
 ) -> Problem:
     lines = [
-        f"{word} = {shown(row.name, written[word])}{_at(locate(word))}"
+        f"{word} = {safe_value(row.name, written[word])}{_at(locate(word))}"
         for word in (first, other)
     ]
     return Problem(

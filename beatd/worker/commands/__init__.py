@@ -15,8 +15,7 @@ from typing import TypeAlias
 from beatd.control.pidbox import Command, error_of
 from beatd.event_log import EventLog
 from beatd.results.exceptions import repr_of
-from beatd.runs.report import one_line
-from beatd.text import shown
+from beatd.text import one_line, quoted
 from beatd.worker.commands import inspect, steer
 from beatd.worker.commands.controlled import Controlled
 
@@ -53,7 +52,7 @@ COMMANDS: dict[str, Function] = {
 
 def execute(worker: Controlled, command: Command) -> None:
     """Execute a command and answer it; never raises, whatever the command holds."""
-    tell.debug("control.command", "remote control: %s", shown(command.method))
+    tell.debug("control.command", "remote control: %s", quoted(command.method))
     function = COMMANDS.get(command.method)
     try:
         if function is None:
@@ -65,7 +64,7 @@ def execute(worker: Controlled, command: Command) -> None:
         tell.error(
             "control.failed",
             "cannot execute %s: %s",
-            shown(command.method),
+            quoted(command.method),
             one_line(repr_of(error)),
         )
         value = error_of(error)

@@ -9,7 +9,7 @@ import msgspec
 from beatd.control.pidbox import Later, error_of
 from beatd.event_log import EventLog
 from beatd.routing import Queue
-from beatd.runs.report import one_line
+from beatd.text import one_line
 from beatd.worker.commands.controlled import Controlled
 from beatd.worker.commands.shapes import ids_in, no, ok
 from beatd.worker.in_flight import InFlight
