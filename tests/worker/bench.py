@@ -25,7 +25,7 @@ from beatd.routing import Router
 from beatd.runs.chords import ChordKeeper
 from beatd.runs.execute import executor_for
 from beatd.runs.report import limits_of
-from beatd.service.wiring.worker_parts import assemble
+from beatd.service.wiring.worker_parts import Surroundings, assemble
 from beatd.worker.events import WorkerEvents
 from beatd.worker.inbox import WorkerEvent
 from beatd.worker.renewal import Modules
@@ -143,7 +143,7 @@ class Bench:
         self.modules = Modules()
         self.lamport = LamportClock()
         self.events = self._events() if is_monitored else None
-        self.worker = assemble(
+        around = Surroundings(
             name=name,
             identity="here-1",
             queues=["celery"],
@@ -161,6 +161,7 @@ class Bench:
             modules=self.modules,
             clock=self.clock,
         )
+        self.worker = assemble(around)
 
     def _events(self) -> WorkerEvents:
         assert isinstance(self.broker, Broadcast)

@@ -24,7 +24,7 @@ from beatd.pools.prefork.forkserver_main import RunChild
 from beatd.service.nodes import path_of
 from beatd.service.wiring.choice import WorkerChoice, queues_of, router_of
 from beatd.service.wiring.runtime import LoadedApp, runtime_of
-from beatd.service.wiring.worker_parts import assemble
+from beatd.service.wiring.worker_parts import Surroundings, assemble
 from beatd.worker.events import WorkerEvents
 from beatd.worker.inbox import Crashed, WorkerEvent
 from beatd.worker.loop import Worker
@@ -71,7 +71,7 @@ def worker_of(
     pool = pools.create(
         settings.worker_pool, runtime.runner, inbox.put, options=options
     )
-    return assemble(
+    around = Surroundings(
         name=hostname,
         identity=f"{hostname}:{os.getpid()}:{secrets.token_hex(4)}",
         queues=queues_of(config, choice),
@@ -91,6 +91,7 @@ def worker_of(
         modules=modules,
         clock=SystemClock(),
     )
+    return assemble(around)
 
 
 def _interpreter() -> Sequence[str]:

@@ -5,6 +5,7 @@ as they need it.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 
@@ -44,73 +45,57 @@ from beatd.worker.stopping import Stopping
 from beatd.worker.workload import Workload
 
 
-def assemble(
-    *,
-    name: str,
-    identity: str,
-    queues: Sequence[str],
-    router: Router,
-    broker: WorkerBroker,
-    pool: Pool,
-    tasks: Registry,
-    settings: Settings,
-    inbox: "SimpleQueue[WorkerEvent]",
-    results: Keeper | None,
-    chord_keeper: EndRecorder | None,
-    autoscale: Autoscale | None = None,
-    events: WorkerEvents | None = None,
-    pidbox: Pidbox | None = None,
-    state_file: StateFile | None = None,
-    lamport: LamportClock,
-    modules: Modules,
-    clock: Clock,
-) -> Worker:
-    """Return a worker that is made of what lies around it: broker, pool, results.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surroundings:
+    """What lies around a worker, and what it is to know of itself."""
 
-    No two workers have the same `identity`, now or ever: it is the name of a lease.
-    """
-    revocations = Revocations(
-        file=state_file, results=results, settings=settings, clock=clock
-    )
+    name: str
+    """For people, and in results: `celery@host`."""
+    identity: str
+    """The name of the lease: no other worker has had it, or ever will."""
+    queues: Sequence[str]
+    router: Router
+    broker: WorkerBroker
+    pool: Pool
+    tasks: Registry
+    settings: Settings
+    inbox: "SimpleQueue[WorkerEvent]"
+    """Where the pool puts its events."""
+    results: Keeper | None
+    """None: nothing is kept."""
+    chord_keeper: EndRecorder | None
+    autoscale: Autoscale | None = None
+    """None: the pool keeps its size."""
+    events: WorkerEvents | None = None
+    pidbox: Pidbox | None = None
+    """Events and remote control; None where the broker carries none."""
+    state_file: StateFile | None = None
+    lamport: LamportClock
+    modules: Modules
+    clock: Clock
+
+
+def assemble(around: Surroundings) -> Worker:
+    """Return a worker that is made of what lies around it: broker, pool, results."""
+    settings, pool, clock = around.settings, around.pool, around.clock
     away = Outage("the broker is away", "broker", clock)
-    window = PrefetchWindow(capacity_of(settings, pool, autoscale))
-    intake = Intake(
-        broker=broker,
-        worker=identity,
-        queues=queues,
-        router=router,
-        window=window,
-        settings=settings,
-        deliver=lambda deliveries, lease: inbox.put(Fetched(deliveries, lease)),
-        on_lost=lambda: inbox.put(LeaseLost()),
-        away=away,
-        prepare=_mingling(settings, pidbox, revocations.known(), inbox),
-        clock=clock,
+    window = PrefetchWindow(capacity_of(settings, pool, around.autoscale))
+    revocations = Revocations(
+        file=around.state_file, results=around.results, settings=settings, clock=clock
     )
-    settler = Settler(
-        broker=broker,
-        worker=identity,
-        results=results,
-        settled=lambda settlements: inbox.put(Settled(settlements)),
-        away=away,
-        renew=intake.lease.renew,
-        chord_keeper=chord_keeper,
-        backoff=Backoff(
-            settings.result_backend_base_sleep_between_retries_ms,
-            settings.result_backend_max_sleep_between_retries_ms,
-        ),
-    )
-    node = WorkerNode(name)
-    reporter = TaskReporter(events, node)
+    intake = _intake(around, window, away, revocations)
+    settler = _settler(around, intake, away)
+    node = WorkerNode(around.name)
+    reporter = TaskReporter(around.events, node)
     outcomes = Outcomes(
-        hostname=name,
+        hostname=around.name,
         settings=settings,
         reporter=reporter,
         settle=settler.put,
         clock=clock,
     )
     admission = Admission(
-        tasks=tasks,
+        tasks=around.tasks,
         settings=settings,
         limits=limits_of(settings),
         revocations=revocations,
@@ -118,7 +103,7 @@ def assemble(
         clock=clock,
     )
     backlog = Backlog(
-        tasks=tasks,
+        tasks=around.tasks,
         settings=settings,
         window=window,
         drops=admission.drops,
@@ -128,36 +113,28 @@ def assemble(
         pool=pool, settings=settings, acknowledge=outcomes.acknowledged, clock=clock
     )
     sizing = Sizing(
-        pool=pool, window=window, autoscale=autoscale, settings=settings, clock=clock
+        pool=pool,
+        window=window,
+        autoscale=around.autoscale,
+        settings=settings,
+        clock=clock,
     )
     renewal = Renewal(
-        pool=pool, modules=modules, tasks=tasks, on_changed=backlog.limit_rate
-    )
-    controlled = Controlled(
-        name=name,
-        tasks=tasks,
-        settings=settings,
-        router=router,
-        lamport=lamport,
-        events=events,
-        intake=intake,
-        backlog=backlog,
-        workload=workload,
-        revocations=revocations,
         pool=pool,
-        sizing=sizing,
-        renewal=renewal,
-        shut_down=partial(inbox.put, Stop.WARM),
-        clock=clock,
-        began=clock.elapsed(),
+        modules=around.modules,
+        tasks=around.tasks,
+        on_changed=backlog.limit_rate,
+    )
+    controlled = _controlled(
+        around, intake, backlog, workload, revocations, sizing, renewal
     )
     return Worker(
         node=node,
-        identity=identity,
-        queues=queues,
-        inbox=inbox,
+        identity=around.identity,
+        queues=around.queues,
+        inbox=around.inbox,
         clock=clock,
-        broker=broker,
+        broker=around.broker,
         window=window,
         intake=intake,
         admission=admission,
@@ -171,12 +148,79 @@ def assemble(
         settler=settler,
         revocations=revocations,
         execute=partial(execute, controlled),
-        events=events,
-        pidbox=pidbox,
+        events=around.events,
+        pidbox=around.pidbox,
         stopping=Stopping(span_of(settings.worker_soft_shutdown_timeout)),
         ends_runs_when_cut_off=(
             settings.worker_cancel_long_running_tasks_on_connection_loss
         ),
+    )
+
+
+def _intake(
+    around: Surroundings,
+    window: PrefetchWindow,
+    away: Outage,
+    revocations: Revocations,
+) -> Intake:
+    inbox = around.inbox
+    return Intake(
+        broker=around.broker,
+        worker=around.identity,
+        queues=around.queues,
+        router=around.router,
+        window=window,
+        settings=around.settings,
+        deliver=lambda deliveries, lease: inbox.put(Fetched(deliveries, lease)),
+        on_lost=lambda: inbox.put(LeaseLost()),
+        away=away,
+        prepare=_mingling(around.settings, around.pidbox, revocations.known(), inbox),
+        clock=around.clock,
+    )
+
+
+def _settler(around: Surroundings, intake: Intake, away: Outage) -> Settler:
+    return Settler(
+        broker=around.broker,
+        worker=around.identity,
+        results=around.results,
+        settled=lambda settlements: around.inbox.put(Settled(settlements)),
+        away=away,
+        renew=intake.lease.renew,
+        chord_keeper=around.chord_keeper,
+        backoff=Backoff(
+            around.settings.result_backend_base_sleep_between_retries_ms,
+            around.settings.result_backend_max_sleep_between_retries_ms,
+        ),
+    )
+
+
+def _controlled(
+    around: Surroundings,
+    intake: Intake,
+    backlog: Backlog,
+    workload: Workload,
+    revocations: Revocations,
+    sizing: Sizing,
+    renewal: Renewal,
+) -> Controlled:
+    return Controlled(
+        name=around.name,
+        tasks=around.tasks,
+        settings=around.settings,
+        router=around.router,
+        lamport=around.lamport,
+        events=around.events,
+        intake=intake,
+        backlog=backlog,
+        workload=workload,
+        revocations=revocations,
+        pool=around.pool,
+        sizing=sizing,
+        renewal=renewal,
+        shut_down=partial(around.inbox.put, Stop.WARM),
+        clock=around.clock,
+        began=around.clock.elapsed(),
     )
 
 
