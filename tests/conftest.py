@@ -15,7 +15,7 @@ settings.load_profile("beatd")
 
 @pytest.fixture(autouse=True)
 def _same_logging() -> Iterator[None]:
-    """Put back what a command that ran in this process made of its logging."""
+    """Restore the logging of this process after a command that ran in it."""
     root, ours = logging.getLogger(), logging.getLogger("beatd")
     level, handlers, our_level = root.level, root.handlers[:], ours.level
     yield
@@ -33,6 +33,6 @@ def _server() -> Iterator[Server]:
 
 @pytest.fixture
 def server(_server: Server) -> Iterator[Server]:
-    """A real Valkey server, empty; do not stop it, others use it after you."""
+    """A real Valkey server, empty; do not stop it: other tests use it, too."""
     with emptied(_server) as server:
         yield server

@@ -1,4 +1,4 @@
-"""Hand-written stand-ins, and builders that say only what a test is about."""
+"""Hand-written stand-ins, and builders that need only what a test is about."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +60,7 @@ class FakeClock:
 
 
 class FlakyBroker(MemoryBroker):
-    """A broker in memory that can be away, or answer into the void."""
+    """A broker in memory that can be down, or lose its answers."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock)
@@ -99,11 +99,11 @@ class FlakyBroker(MemoryBroker):
         return outcomes
 
     def lose_all(self) -> None:
-        """Forget everything, as a server does that comes back without its data."""
+        """Forget everything, like a server that comes back without its data."""
         self.__dict__.update(vars(MemoryBroker(self._clock)))
 
     def slots(self, entry: str | None = None) -> list[Instant]:
-        """Give the slots that were queued, in order."""
+        """Return the slots that were queued, in order."""
         return [
             emission.mark.slot
             for emission in self.emitted
@@ -187,7 +187,7 @@ def entry(name: str, schedule: Schedule, *, offset: Span = 0, **policy: Any) -> 
 
 
 TTL: Span = 5 * SECOND
-"""How long the lead lives that a scheduler of a test has."""
+"""How long the lead of a test's scheduler lives."""
 
 
 def scheduler_of(

@@ -1,4 +1,4 @@
-"""`beatd`, and others beside it, as users run them: output, signals, exit status."""
+"""`beatd` and other programs, as users run them: output, signals, exit status."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Give this process's environment, without what would configure beatd."""
+    """Return this process's environment, without variables that configure beatd."""
     ours = ("BEATD_", "CELERY_")
     plain = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     return plain | {"PYTHONPATH": str(ROOT)} | more
@@ -45,12 +45,12 @@ class Running:
         self.process.send_signal(number)
 
     def interrupt(self) -> int:
-        """As Ctrl-C does: its children hear it too. Give its exit status."""
+        """Interrupt the process and its children, as Ctrl-C does; return its status."""
         os.killpg(self.process.pid, signal.SIGINT)
         return self.process.wait(timeout=PATIENCE)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Ask it to stop; give its exit status."""
+        """Ask the process to stop; return its exit status."""
         self.send(number)
         return self.process.wait(timeout=PATIENCE)
 

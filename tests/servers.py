@@ -30,9 +30,9 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.03
 
 
 def reserved_port() -> socket.socket:
-    """Keep a port of 127.0.0.1 from all who ask for any, until this is closed.
+    """Keep a port of 127.0.0.1 from processes that ask for any, until it is closed.
 
-    It is bound and nobody listens on it: who names it may listen on it as well, if it
+    It is bound and nobody listens on it: a process that names it may listen, too, if it
     sets SO_REUSEADDR as servers do. Nobody is given it by chance, not even while the
     server that listens on it is down.
     """
@@ -52,7 +52,7 @@ def eventually(
     what: str = "it to happen",
     patience: float = PATIENCE,
 ) -> T:
-    """Look again and again until it gives something true, and give that."""
+    """Call `look` until it returns something true, and return that."""
     deadline = time.monotonic() + patience
     never, pause = threading.Event(), SHORTEST_PAUSE
     while not (found := look()):
@@ -85,7 +85,7 @@ class Server:
         return f"redis://{at}127.0.0.1:{self.port}/{db}"
 
     def client(self) -> "redis.Redis":
-        """Give a client of the test's own, to look at keys; it asks everything once."""
+        """Return a client of the test's own, to look at keys; it never asks twice."""
         once = Retry(NoBackoff(), 0)
         return redis.Redis(port=self.port, socket_timeout=PATIENCE, retry=once)
 
@@ -95,7 +95,7 @@ class Server:
             self._pid = int(client.info("server")["process_id"])
 
     def kill(self) -> None:
-        """As `kill -9` does; what was not saved is gone."""
+        """Kill the server as `kill -9` does; unsaved data is lost."""
         process = self._valkey._process  # it waits for a second only
         self._valkey.terminate()
         if process:

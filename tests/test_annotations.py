@@ -17,7 +17,7 @@ from tests.worker.bench import Bench
 
 
 def annotated(annotations: Any, name: str = "proj.add", **options: Any) -> Any:
-    """Give a task as an app with these annotations has it."""
+    """Return a task as an app with these annotations has it."""
     app = Beatd("proj", set_as_current=False, task_annotations=annotations)
     app.register_task(Task(lambda x, y: x + y, app=lambda: app, name=name, **options))
     return app.tasks[name]
@@ -77,10 +77,10 @@ def test_the_first_of_a_list_that_has_an_answer_decides(
 
 
 def test_a_function_becomes_the_tasks_method() -> None:
-    mourned: list[tuple[Any, ...]] = []
+    failed: list[tuple[Any, ...]] = []
 
     def on_failure(self: Any, exc: BaseException, task_id: str, *_: Any) -> None:
-        mourned.append((self.name, repr(exc), task_id))
+        failed.append((self.name, repr(exc), task_id))
 
     bench = Bench(task_annotations={"*": {"on_failure": on_failure}})
 
@@ -91,7 +91,7 @@ def test_a_function_becomes_the_tasks_method() -> None:
     sent = fail.delay()
     bench.run()
 
-    assert mourned == [("proj.fail", "ValueError('no')", sent.id)]
+    assert failed == [("proj.fail", "ValueError('no')", sent.id)]
 
 
 def test_a_method_given_as_an_option_gets_the_task_too() -> None:

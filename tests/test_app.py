@@ -41,7 +41,7 @@ class Wired:
         self._attempts = itertools.count()
 
     def sent(self, queue: str = "celery") -> Any:
-        """Give the one message of the queue."""
+        """Return the one message of the queue."""
         self.broker.join("reader", HOUR)
         attempt = f"read-{next(self._attempts)}"
         (delivery,) = self.broker.take("reader", [queue], 9, attempt)

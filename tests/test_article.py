@@ -74,7 +74,7 @@ class Article:
 
 
 def succeeded(log: Path, task_id: str) -> bool:
-    """Say whether a run with an id like this ended well."""
+    """Return whether a run with an id like this ended well."""
     words = rf"article\.tasks\.add\[{task_id}\] succeeded"
     return re.search(words, log.read_text()) is not None
 

@@ -38,7 +38,7 @@ def chord(header: list[Any], body: Any, **options: Any) -> dict[str, Any]:
 
 
 def sent(signature: Mapping[str, Any], *values: Any, **options: Any) -> Canvas:
-    """Give the canvas with this on it; ids are drawn in order."""
+    """Return the canvas with this on it; ids are drawn in order."""
     numbers = itertools.count(1)
     canvas = Canvas(lambda: f"id-{next(numbers)}", root_id="root", parent_id="parent")
     canvas.add(signature, values, **options)

@@ -167,7 +167,7 @@ def test_what_is_forgotten_is_not_remembered_either() -> None:
 
 
 def raised_by(result: AsyncResult[Any]) -> str:
-    """Give what a program shows that ends of the exception."""
+    """Return what a program shows that ends of the exception."""
     try:
         result.get(timeout=0)
     except ValueError as error:

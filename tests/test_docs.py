@@ -17,7 +17,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def typed() -> Iterator[tuple[str, str]]:
-    """Give each line of `beatd` that a page has among its code, and the page's name."""
+    """Yield each line of `beatd` in the code of a page, with the name of the page."""
     for page in PAGES:
         for line in re.findall(r"^ *beatd(?: .*)?$", page.read_text(), re.MULTILINE):
             if line.startswith("    ") or f"\n{line}\n" in _fenced(page.read_text()):

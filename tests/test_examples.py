@@ -52,7 +52,7 @@ def test_scheduler_and_worker_run_a_config(
 
 
 def succeeded(running: Running, task: str) -> bool:
-    """Say whether the log tells of a run that ended well."""
+    """Return whether the log tells of a run that ended well."""
     return any(
         task in line and "succeeded" in line for line in running.output.splitlines()
     )
@@ -62,7 +62,7 @@ def succeeded(running: Running, task: str) -> bool:
 
 
 def runs(cwd: Path, entry: str, start: str, end: str) -> list[str]:
-    """Give when the entry of timezones.py runs, as `beatd next` says it."""
+    """Return when the entry of timezones.py runs, as `beatd next` says it."""
     said = ended(
         *("next", "--config", str(FOLDER / "timezones.py"), entry, "--json"),
         *("--at", start, "--until", end, "--limit", "100"),
@@ -138,7 +138,7 @@ def test_an_office_opens_at_nine_of_its_own_clock(
 
 
 def demo() -> list[str]:
-    """Give the arguments of the command that `make demo` ends with."""
+    """Return the arguments of the command that `make demo` ends with."""
     said = subprocess.run(
         ["make", "--no-print-directory", "-n", "demo"],
         cwd=ROOT,

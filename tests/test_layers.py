@@ -159,7 +159,7 @@ def nodes_of(path: Path) -> list[ast.AST]:
 
 
 def imports_of(path: Path) -> Iterator[str]:
-    """Give all modules that are imported anywhere in the file, `beatd.` cut off."""
+    """Yield all modules that are imported anywhere in the file, `beatd.` cut off."""
     for node in nodes_of(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -172,7 +172,7 @@ def imports_of(path: Path) -> Iterator[str]:
 
 @cache
 def calls_in(path: Path) -> set[str]:
-    """Give the names of all that is called anywhere in the file."""
+    """Return the names of all that is called anywhere in the file."""
     calls = (node for node in nodes_of(path) if isinstance(node, ast.Call))
     return {ast.unparse(call.func) for call in calls}
 
@@ -187,13 +187,13 @@ def ours(path: Path) -> Iterator[str]:
 
 
 def around(module: str) -> set[str]:
-    """Give the packages that a module is in."""
+    """Return the packages that a module is in."""
     parts = module.split(".")
     return {".".join(parts[:end]) for end in range(1, len(parts))}
 
 
 def graph() -> dict[str, set[str]]:
-    """Give the modules that each imports, and the packages that this imports, too.
+    """Return the modules that each imports, and the packages that this imports, too.
 
     Those that it is in itself are imported before it: they count when it names them.
     """
@@ -215,7 +215,7 @@ GRAPH = graph()
 
 
 def behind(module: str) -> set[str]:
-    """Give all that a module imports, by way of others as well."""
+    """Return all that a module imports, by way of others as well."""
     found: set[str] = set()
     waiting = [module]
     while waiting:

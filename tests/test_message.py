@@ -349,7 +349,7 @@ GOOD: dict[str, Any] = json.loads(
 
 
 def changed(path: str, value: Any) -> bytes:
-    """Give the good message with one part replaced, or left out (...)."""
+    """Return the good message with one part replaced, or left out (...)."""
     message = json.loads(json.dumps(GOOD))
     inner = message
     *parents, last = path.split(".")

@@ -26,7 +26,7 @@ EVERY_MINUTE = Every(MINUTE)
 def due(
     slots: int = 1, *, mark: Mark | None = None, offset: int = 0, **policy: Any
 ) -> Due:
-    """Give an entry of which `slots` minutely slots came, the newest at noon."""
+    """Return an entry of which `slots` minutely slots came, the newest at noon."""
     return Due(
         entry("report", EVERY_MINUTE, offset=offset, **policy),
         mark or Mark(NOON - slots * MINUTE, EVERY_MINUTE.fingerprint),

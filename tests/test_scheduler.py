@@ -59,14 +59,14 @@ def scheduler(broker: FlakyBroker, clock: FakeClock) -> Scheduler:
 
 
 def run_until(scheduler: Scheduler, end: Instant) -> None:
-    """Run as `beatd` does, until the clock shows `end`."""
+    """Run the scheduler as `beatd` does, until the clock shows `end`."""
     assert isinstance(scheduler.clock, FakeClock)
     scheduler.clock.end = end
     scheduler.run(SimpleQueue(), reload=lambda: None)
 
 
 def at(scheduler: Scheduler, instant: Instant) -> None:
-    """Let the loop turn as time passes, the last time at `instant`."""
+    """Let time pass until `instant`, with a tick whenever the loop asked for one."""
     assert isinstance(scheduler.clock, FakeClock)
     wake_at = scheduler.tick(scheduler.clock.now())
     while scheduler.clock.now() < instant:
@@ -75,7 +75,7 @@ def at(scheduler: Scheduler, instant: Instant) -> None:
 
 
 def stall_until(scheduler: Scheduler, instant: Instant) -> None:
-    """Let the process stand still until `instant`, the lead run out, and go on."""
+    """Let the process stand still until `instant`, past the lead's end, and go on."""
     assert isinstance(scheduler.clock, FakeClock)
     scheduler.clock.go_to(instant)
     at(scheduler, instant + SECOND)
@@ -128,7 +128,7 @@ def test_a_crash_after_the_emission_emits_nothing_twice(
     scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
 ) -> None:
     at(scheduler, NOON + MINUTE)
-    # The process is gone before it wrote its schedule file; the lead runs out.
+    # The process dies before it has written its schedule file; the lead runs out.
     clock.go_to(NOON + MINUTE + TTL)
     run_until(scheduler_of(TICK, broker=broker, clock=clock), NOON + 2 * MINUTE + 1)
 
@@ -158,7 +158,7 @@ def test_a_broker_that_comes_back_empty_gets_the_ledger_of_the_file(
     assert emptied.read_ledger().marks["tick"].slot == NOON + HOUR
 
 
-def test_a_broker_that_comes_back_empty_gets_the_ledger_of_who_leads(
+def test_a_broker_that_comes_back_empty_gets_the_ledger_of_the_leader(
     broker: FlakyBroker, clock: FakeClock
 ) -> None:
     each = entry("each", Every(MINUTE), coalesce=False)
@@ -230,7 +230,9 @@ def test_what_a_standby_saw_outlives_the_leader_and_the_brokers_data(
     assert broker.slots() == [NOON + HOUR, NOON + 2 * HOUR]
 
 
-def test_a_standby_names_who_leads_now(broker: FlakyBroker, clock: FakeClock) -> None:
+def test_a_standby_names_the_present_leader(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
     first = broker.acquire("the first", DAY, 0)
     assert first is not None
     standby = scheduler_of(TICK, broker=broker, clock=clock)
@@ -262,7 +264,7 @@ def test_an_emptied_ledger_does_not_take_the_place_of_what_a_standby_saw(
     assert broker.slots() == [NOON + HOUR]
 
 
-def test_an_emptied_broker_goes_back_to_who_led_and_knows_what_it_emitted(
+def test_an_emptied_broker_goes_back_to_the_former_leader_and_its_ledger(
     broker: FlakyBroker, clock: FakeClock
 ) -> None:
     each = entry("each", Every(10 * SECOND), coalesce=False)
@@ -285,7 +287,7 @@ def test_an_emptied_broker_goes_back_to_who_led_and_knows_what_it_emitted(
 def test_what_another_leader_removed_counts_as_new_when_it_comes_back(
     broker: FlakyBroker, clock: FakeClock
 ) -> None:
-    file = FakeFile()  # of the one host that both are on
+    file = FakeFile()  # on the one host of both schedulers
     standby = scheduler_of(TICK, broker=broker, clock=clock, file=file)
     standby.tick(clock.now())
     clock.go_to(NOON + TTL)
@@ -1188,7 +1190,7 @@ def test_a_listener_is_told_what_was_queued_and_nothing_else(
     listener = scheduler.listener = FakeListener()
     at(scheduler, NOON + MINUTE)
     broker.loses_answers = True
-    at(scheduler, NOON + 2 * MINUTE)  # queued, and nobody knows
+    at(scheduler, NOON + 2 * MINUTE)  # queued, but the answer is lost
     broker.loses_answers = False
     at(scheduler, NOON + 3 * MINUTE)
     scheduler.stop()

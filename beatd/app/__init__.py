@@ -1,7 +1,7 @@
 """What users hold: an application that sends tasks and reads their results.
 
 application.py     `Beatd`
-conf.py            its settings, from whatever they are given in
+conf.py            its settings, from a config and from code
 annotations.py     what settings change in its tasks
 discovery.py       modules of its tasks, found in packages
 announcement.py    events of its start

@@ -205,7 +205,7 @@ class Lead(Protocol):
         ...
 
     def resign(self, term: Term) -> None:
-        """Give the lead back and wake all who wait for it; do nothing if it is over."""
+        """Give the lead back and wake all standbys; do nothing if the term is over."""
         ...
 
     def let_go(self) -> None:
@@ -402,7 +402,7 @@ class Subscription(Protocol):
 
 @runtime_checkable
 class Broadcast(Sender, Protocol):
-    """Messages that reach all who listen at that moment, and are kept for nobody.
+    """Messages that reach all listeners of that moment, and are kept for no others.
 
     They are published by `send`, to a fan-out exchange.
     """

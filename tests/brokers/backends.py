@@ -17,7 +17,7 @@ class Backend(Protocol):
     """Data that survives the objects that look at it."""
 
     def connect(self) -> Broker:
-        """Give one more broker object on the same data, as another process would."""
+        """Return one more broker object on the same data, as another process would."""
         ...
 
     def close(self) -> None: ...

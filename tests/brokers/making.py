@@ -42,7 +42,7 @@ def emission(
     message: bytes = b"",
     run: str = "",
 ) -> Emission:
-    """Give an emission whose message names the entry and slot unless it is given."""
+    """Return an emission whose message names the entry and slot unless it is given."""
     text = message or f"{entry}@{slot - NOON}".encode()
     return Emission(entry, mark(slot), route, text, run)
 

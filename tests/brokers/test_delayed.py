@@ -12,7 +12,7 @@ from tests.brokers.making import CELERY, outgoing, settle
 def looked_at(
     broker: Broker, queues: Collection[str], limit: int, now: Instant
 ) -> list[tuple[str, bytes, int]]:
-    """Give queue, message and the minutes, seen from `now`, until it is due."""
+    """Return queue, message and the minutes, seen from `now`, until it is due."""
     found = broker.delayed(queues, limit)
     return [(one.queue, one.message, round((one.due - now) / MINUTE)) for one in found]
 

@@ -92,7 +92,7 @@ def impatient(proxy: Proxy) -> Iterator[RedisBroker]:
 
 
 def waiting(seconds: float) -> dict[str, object]:
-    """Give the options of a broker that waits for so long."""
+    """Return the options of a broker that waits for so long."""
     return {"socket_timeout": seconds, "socket_connect_timeout": seconds}
 
 
@@ -958,7 +958,7 @@ def test_an_address_that_cannot_be_used_is_explained(url: str, expected: str) ->
 
 
 def _asked(client: Any, seconds: float) -> int:
-    """Give how many commands the server hears within so many seconds."""
+    """Return how many commands the server hears within so many seconds."""
     before = client.info("stats")["total_commands_processed"]
     threading.Event().wait(seconds)
     return int(client.info("stats")["total_commands_processed"]) - int(before)

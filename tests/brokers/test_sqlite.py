@@ -43,7 +43,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def connect(path: Path) -> Iterator[Connect]:
-    """Give one more broker object on the file, as another process would have."""
+    """Yield one more broker object on the file, as another process would have."""
     made: list[SQLiteBroker] = []
 
     def connect(namespace: str = "test", **options: object) -> SQLiteBroker:
@@ -366,7 +366,7 @@ def test_ledger_and_messages_agree_after_a_kill(
 
 
 def lying_in_full(broker: SQLiteBroker) -> list[tuple[str, int]]:
-    """Give entry and slot of every message, without limit."""
+    """Return entry and slot of every message, without limit."""
     broker.join("looker", MINUTE)
     taken = broker.take("looker", ["celery"], 10**6, "look")
     broker.leave("looker")

@@ -57,7 +57,7 @@ LAST_RUNS = {
 
 
 def at(text: str) -> Instant:
-    """Give an instant that is written with its offset."""
+    """Return an instant that is written with its offset."""
     return instant_of(datetime.fromisoformat(text))
 
 
@@ -67,7 +67,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
 
 
 def unsaid(document: Any) -> set[str]:
-    """Give the names in a JSON document that its section of the page does not have.
+    """Return the names in a JSON document that its section of the page does not have.
 
     The names that end in `_ts` are said there once for all.
     """

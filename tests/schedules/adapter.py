@@ -11,7 +11,7 @@ from beatd.schedules.zones import zone_of
 def next_runs(
     kind: str, spec: dict[str, Any], tz: str, after_iso: str, n: int
 ) -> list[str]:
-    """Give the first `n` slots after `after_iso`, as ISO 8601 in UTC."""
+    """Return the first `n` slots after `after_iso`, as ISO 8601 in UTC."""
     schedule = _read(kind, spec).in_zone(zone_of(tz), hash_id=spec.get("hash_id"))
     slots: list[str] = []
     slot = schedule.next_after(instant_of(datetime.fromisoformat(after_iso)))
