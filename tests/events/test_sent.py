@@ -1,4 +1,4 @@
-"""`task-sent`: monitors hear of calls, whoever sends them."""
+"""`task-sent`: monitors are told of each call, by client, run and scheduler alike."""
 
 import logging
 import threading
@@ -27,14 +27,14 @@ ORIGIN = "gen7@host.example"
 
 
 class Monitor:
-    """Hears all events that are said through a broker from now on."""
+    """Receives all events that are sent through a broker from now on."""
 
     def __init__(self, broker: Any) -> None:
         assert isinstance(broker, Broadcast)
         self._hearing = broker.listen(Queue("celeryev.me", "celeryev", "fanout", "#"))
         self._hearing.wait(0)
 
-    def heard(self) -> list[dict[str, Any]]:
+    def received(self) -> list[dict[str, Any]]:
         bodies = [read_notice(raw).body for raw in self._hearing.wait(0)]
         return [
             event
@@ -70,7 +70,7 @@ def test_a_call_that_cannot_be_read_here_is_sent_though_nobody_is_told(
 
     bench.broker.join("reader", HOUR)
     assert len(bench.broker.take("reader", ["celery"], 9, "x")) == 1
-    assert monitor.heard() == []
+    assert monitor.received() == []
     assert [r.__dict__["event"] for r in caplog.records] == ["events.dropped"]
 
 
@@ -78,7 +78,7 @@ def test_a_call_is_told_as_celery_tells_it() -> None:
     bench, monitor = bench_with_monitor()
     bench.app.send_task("proj.add", [2, 3], {"z": "four"}, queue="slow", expires=60)
 
-    (event,) = monitor.heard()
+    (event,) = monitor.received()
     assert list(event) == [
         *("hostname", "utcoffset", "pid", "clock", "uuid", "root_id", "parent_id"),
         *("name", "args", "kwargs", "retries", "eta", "expires"),
@@ -102,7 +102,7 @@ def test_a_call_in_protocol_1_has_the_same_texts() -> None:
     bench, monitor = bench_with_monitor(task_protocol=1)
     bench.app.send_task("proj.add", [2], {"y": 3})
 
-    (event,) = monitor.heard()
+    (event,) = monitor.received()
     assert (event["args"], event["kwargs"]) == ("[2]", "{'y': 3}")
 
 
@@ -114,7 +114,7 @@ def test_nothing_is_told_that_nobody_wants_or_sends(settings: dict[str, Any]) ->
     bench.app.task(name="proj.work", bind=True)(fail_first).delay()
     bench.run()
 
-    assert monitor.heard() == []
+    assert monitor.received() == []
 
 
 def fail_first(self: Task[..., Any]) -> str:
@@ -130,18 +130,21 @@ def test_what_a_run_has_sent_is_told_too() -> None:
     first = task.apply_async(link={"task": "proj.after"})
     bench.run()
 
-    told = [(one["name"], one["retries"]) for one in monitor.heard()]
+    told = [(one["name"], one["retries"]) for one in monitor.received()]
     assert told == [("proj.work", 0), ("proj.work", 1), ("proj.after", 0)]
     assert first.get(timeout=0) == "done"
 
 
 def test_an_errback_of_a_run_that_never_began_is_told() -> None:
     bench, monitor = bench_with_monitor()
-    bench.app.task(name="proj.mourn")(lambda task_id: None)
-    bench.app.send_task("proj.nobody", link_error={"task": "proj.mourn"})
+    bench.app.task(name="proj.errback")(lambda task_id: None)
+    bench.app.send_task("proj.nobody", link_error={"task": "proj.errback"})
     bench.run()
 
-    assert [one["name"] for one in monitor.heard()] == ["proj.nobody", "proj.mourn"]
+    assert [one["name"] for one in monitor.received()] == [
+        "proj.nobody",
+        "proj.errback",
+    ]
 
 
 # The scheduler
@@ -185,10 +188,10 @@ def test_what_is_emitted_is_told_in_one_message() -> None:
     sent_events.emitted(emissions(3))
     sent_events.close()
 
-    heard = monitor.heard()
-    assert [one["uuid"] for one in heard] == ["id-0", "id-1", "id-2"]
-    assert {one["hostname"] for one in heard} == {ORIGIN}
-    assert {one["queue"] for one in heard} == {"celery"}
+    received = monitor.received()
+    assert [one["uuid"] for one in received] == ["id-0", "id-1", "id-2"]
+    assert {one["hostname"] for one in received} == {ORIGIN}
+    assert {one["queue"] for one in received} == {"celery"}
     assert broker.requests == 1
 
 
@@ -200,7 +203,7 @@ def test_a_broker_that_is_away_is_told_later() -> None:
     sent_events.emitted(emissions(2))
     broker.down = False
 
-    assert len(eventually(monitor.heard)) == 2
+    assert len(eventually(monitor.received)) == 2
     sent_events.close()
 
 
@@ -215,9 +218,9 @@ def test_what_is_too_much_is_dropped_and_said(
         sent_events.emitted(emissions(1) * (MOST + 3))
         sent_events.emitted(emissions(1) * (MOST + 3))
     sent_events.close()
-    heard = monitor.heard()
+    received = monitor.received()
 
-    assert len(heard) <= 2 * MOST
+    assert len(received) <= 2 * MOST
 
     assert [one.getMessage() for one in caplog.records] == [
         "monitors do not know all: 3 events were dropped"

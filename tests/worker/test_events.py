@@ -27,11 +27,11 @@ from tests.servers import eventually
 
 
 class Ether(MemoryBroker):
-    """Keeps what is said; it can be away, or take its time."""
+    """A broker that keeps what is sent; it can be away, or slow."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.said: list[tuple[str, Any]] = []
+        self.sent: list[tuple[str, Any]] = []
         self.down = False
         self.open = threading.Event()
         self.open.set()
@@ -42,11 +42,11 @@ class Ether(MemoryBroker):
             raise BrokerUnavailable("nobody answers")
         for one in batch:
             body = read_notice(one.message).body
-            self.said.append((one.route.routing_key, body))
+            self.sent.append((one.route.routing_key, body))
 
     def kinds(self) -> list[str]:
         """Give the types of all events, in order."""
-        listed = [body if isinstance(body, list) else [body] for _, body in self.said]
+        listed = [body if isinstance(body, list) else [body] for _, body in self.sent]
         return [event["type"] for events in listed for event in events]
 
 
@@ -86,12 +86,12 @@ def test_events_of_tasks_go_together_and_those_of_the_worker_alone(
     events.task("started", task(3))
     events.turn()
 
-    assert [(key, type(body)) for key, body in ether.said] == [
+    assert [(key, type(body)) for key, body in ether.sent] == [
         ("task.multi", list),
         ("worker.heartbeat", dict),
         ("task.multi", list),
     ]
-    assert len(ether.said[0][1]) == 2
+    assert len(ether.sent[0][1]) == 2
 
 
 def test_one_message_holds_a_bounded_number_of_events(ether: Ether) -> None:
@@ -100,7 +100,7 @@ def test_one_message_holds_a_bounded_number_of_events(ether: Ether) -> None:
         events.task("started", task(number))
     events.turn()
 
-    assert [len(body) for _, body in ether.said] == [BATCH, 1]
+    assert [len(body) for _, body in ether.sent] == [BATCH, 1]
 
 
 def test_events_are_numbered_in_order(ether: Ether) -> None:
@@ -109,7 +109,7 @@ def test_events_are_numbered_in_order(ether: Ether) -> None:
         events.task("started", task(number))
     events.turn()
 
-    assert [event["clock"] for event in ether.said[0][1]] == [1, 2, 3]
+    assert [event["clock"] for event in ether.sent[0][1]] == [1, 2, 3]
 
 
 def test_nothing_is_said_of_tasks_unless_asked_for(ether: Ether) -> None:
@@ -129,7 +129,7 @@ def test_what_is_for_later_is_received_once(ether: Ether) -> None:
     events.task("received", task(retries=1))
     events.turn()
 
-    received = ether.said[0][1]
+    received = ether.sent[0][1]
     assert [event["type"] for event in received] == ["task-received"] * 3
     assert received[0]["eta"] == "2027-01-15T12:00:00+00:00"
 
@@ -184,7 +184,7 @@ def test_heartbeats_come_at_their_interval_with_the_load(ether: Ether) -> None:
     eventually(lambda: ether.kinds().count("worker-heartbeat") >= 3)
     events.stop()
 
-    _, beat = ether.said[1]
+    _, beat = ether.sent[1]
     assert (beat["freq"], beat["active"], beat["processed"]) == (0.02, 3, 8)
 
 
@@ -193,7 +193,7 @@ def test_without_heartbeats_the_worker_says_nothing_of_itself(ether: Ether) -> N
     events.start(lambda: Load(0, 0), crashed)
     events.stop()
 
-    assert ether.said == []
+    assert ether.sent == []
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_the_offset_is_that_of_the_machine(
     events.heartbeat()
     events.turn()
 
-    assert ether.said[0][1]["utcoffset"] == hours
+    assert ether.sent[0][1]["utcoffset"] == hours
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a pidbox hears, whom it is for, and what becomes of the rest."""
+"""Which commands a pidbox receives and delivers, and how it answers them."""
 
 import json
 from collections.abc import Callable
@@ -27,9 +27,9 @@ class Post:
     def __init__(self) -> None:
         self.broker = MemoryBroker()
         self.lamport = LamportClock()
-        self.heard: list[Command] = []
+        self.received: list[Command] = []
         self.box = Pidbox(
-            self.broker, "w1@here", Settings(), self.lamport, self.heard.append
+            self.broker, "w1@here", Settings(), self.lamport, self.received.append
         )
         self.box.turn(0)
         self.broker.declare([Queue("me.reply", "reply.celery.pidbox", "direct", "me")])
@@ -44,7 +44,7 @@ class Post:
 
     def answers(self) -> list[Notice]:
         self.box.answering.turn()
-        taken = self.broker.take("me", ["me.reply"], 10, f"a{len(self.heard)}")
+        taken = self.broker.take("me", ["me.reply"], 10, f"a{len(self.received)}")
         return [read_notice(one.message) for one in taken]
 
 
@@ -55,10 +55,10 @@ def post() -> Post:
 
 def test_a_command_is_handed_on_and_its_answer_goes_to_the_asker(post: Post) -> None:
     post.say(method="ping", arguments={"a": 1}, ticket="7", reply_to=REPLY)
-    (heard,) = post.heard
-    assert (heard.method, heard.arguments) == ("ping", {"a": 1})
+    (command,) = post.received
+    assert (command.method, command.arguments) == ("ping", {"a": 1})
 
-    heard.answer({"ok": "pong"})
+    command.answer({"ok": "pong"})
     (answer,) = post.answers()
     assert answer.body == {"w1@here": {"ok": "pong"}}
     assert answer.headers["ticket"] == "7"
@@ -66,13 +66,13 @@ def test_a_command_is_handed_on_and_its_answer_goes_to_the_asker(post: Post) -> 
 
 def test_who_wants_no_answer_gets_none(post: Post) -> None:
     post.say(method="ping")
-    post.heard[0].answer({"ok": "pong"})
+    post.received[0].answer({"ok": "pong"})
 
     assert post.answers() == []
 
 
 @pytest.mark.parametrize(
-    ("addressed", "is_heard"),
+    ("addressed", "is_delivered"),
     [
         ({}, True),
         ({"destination": None}, True),
@@ -91,11 +91,11 @@ def test_who_wants_no_answer_gets_none(post: Post) -> None:
     ],
 )
 def test_a_command_is_for_some(
-    post: Post, addressed: dict[str, Any], is_heard: bool
+    post: Post, addressed: dict[str, Any], is_delivered: bool
 ) -> None:
     post.say(method="ping", **addressed)
 
-    assert bool(post.heard) is is_heard
+    assert bool(post.received) is is_delivered
 
 
 @pytest.mark.parametrize(
@@ -123,12 +123,12 @@ def test_garbage_is_passed_over_and_said(
     post.send(raw)
     post.say(method="ping")
 
-    assert [command.method for command in post.heard] == ["ping"]
+    assert [command.method for command in post.received] == ["ping"]
     events = [getattr(record, "event", "") for record in caplog.records]
     assert events == ["control.garbage"]
 
 
-def test_the_logical_clock_follows_what_is_heard(post: Post) -> None:
+def test_the_logical_clock_follows_what_is_received(post: Post) -> None:
     post.say(method="ping", clock=41)
     assert post.lamport.value == 42
 
@@ -145,7 +145,7 @@ def test_what_takes_time_is_done_when_the_answer_is_made(post: Post) -> None:
         return ["found"]
 
     post.say(method="scheduled", ticket="7", reply_to=REPLY)
-    post.heard[0].answer(Later(look))
+    post.received[0].answer(Later(look))
     assert done == []
 
     assert post.answers()[0].body == {"w1@here": ["found"]}
@@ -164,7 +164,7 @@ def test_an_answer_that_cannot_be_given_is_an_error_for_the_asker(
     post: Post, answer: object, words: str
 ) -> None:
     post.say(method="ping", ticket="7", reply_to=REPLY)
-    post.heard[0].answer(answer)
+    post.received[0].answer(answer)
 
     assert words in post.answers()[0].body["w1@here"]["error"]
 
@@ -173,7 +173,7 @@ def test_an_asker_who_is_gone_harms_nobody(post: Post) -> None:
     gone = {**REPLY, "routing_key": "gone"}
     post.say(method="ping", ticket="7", reply_to=gone)
     post.say(method="ping", ticket="8", reply_to=REPLY)
-    for command in post.heard:
+    for command in post.received:
         command.answer({"ok": "pong"})
 
     assert [answer.headers["ticket"] for answer in post.answers()] == ["8"]
@@ -201,7 +201,7 @@ def test_others_are_asked_what_they_know_as_revoked() -> None:
                 ["nonsense"],
             )()
 
-    box = Pidbox(Asking(), "w1@here", Settings(), post.lamport, post.heard.append)
+    box = Pidbox(Asking(), "w1@here", Settings(), post.lamport, post.received.append)
 
     assert box.ask_for_revoked(["mine"]) == ["a", "b", "c"]
     body = read_notice(json.dumps(asked[0]).encode()).body

@@ -119,7 +119,7 @@ def test_a_run_that_has_begun_is_not_called_back(bench: Bench) -> None:
 
 
 def tell(bench: Bench, *events: WorkerEvent) -> None:
-    """Have the worker hear these, and settle what follows; it takes no more."""
+    """Have the worker handle these, and settle what follows; it takes no more."""
     for event in events:
         bench.inbox.put(event)
         bench.handle()

@@ -29,7 +29,7 @@ def bench() -> Bench:
 
 
 def command(bench: Bench, method: str, **arguments: Any) -> Any:
-    """Have the worker obey, and give its answer."""
+    """Have the worker execute a command; return its answer."""
     answers: list[object] = []
     bench.inbox.put(Command(method, arguments, answers.append))
     bench.run()
