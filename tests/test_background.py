@@ -1,4 +1,4 @@
-"""Batches that are done until they succeed, and what is said of outages."""
+"""Batches that are worked off until they succeed, and what is logged of outages."""
 
 import logging
 import threading

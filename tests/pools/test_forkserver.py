@@ -19,9 +19,9 @@ class Line:
         self.pid = pid
         control.settimeout(PATIENCE)
 
-    def hear(self) -> tuple[bytes, int, int]:
-        said = self._control.recv(RECORD.size, socket.MSG_WAITALL)
-        verb, number, status = RECORD.unpack(said)
+    def receive(self) -> tuple[bytes, int, int]:
+        record = self._control.recv(RECORD.size, socket.MSG_WAITALL)
+        verb, number, status = RECORD.unpack(record)
         return verb, number, status
 
     def ask_for(self, number: int) -> None:
@@ -40,7 +40,7 @@ def fork_server(run: Callable[[socket.socket, int], object]) -> Iterator[Line]:
     with theirs:
         process = forked(run)(ours, theirs)
     line = Line(ours, process.pid)
-    assert line.hear() == (READY, 0, 0)
+    assert line.receive() == (READY, 0, 0)
     try:
         yield line
     finally:
@@ -54,9 +54,9 @@ def test_ends_that_nobody_hears_yet_keep_no_child_from_being_forked() -> None:
         for number in range(100):
             line.ask_for(number)
 
-        heard = [line.hear() for _ in range(100)]
+        received = [line.receive() for _ in range(100)]
 
-    assert sorted(heard) == [(GONE, number, 3 << 8) for number in range(100)]
+    assert sorted(received) == [(GONE, number, 3 << 8) for number in range(100)]
 
 
 def test_a_fork_server_that_runs_out_of_files_says_that_there_is_no_child() -> None:
@@ -64,8 +64,8 @@ def test_a_fork_server_that_runs_out_of_files_says_that_there_is_no_child() -> N
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.prlimit(line.pid, resource.RLIMIT_NOFILE, (3, hard))
         line.ask_for(1)
-        assert line.hear() == (GONE, 1, os.EX_OSERR << 8)
+        assert line.receive() == (GONE, 1, os.EX_OSERR << 8)
 
         resource.prlimit(line.pid, resource.RLIMIT_NOFILE, (100, hard))
         line.ask_for(2)
-        assert line.hear() == (GONE, 2, 3 << 8)
+        assert line.receive() == (GONE, 2, 3 << 8)
