@@ -16,7 +16,7 @@ def prepare_app(
 ) -> None:
     """Prepare the app for a worker with these settings, called `hostname`.
 
-    The modules that the app itself names are imported already: config/source.py.
+    The modules that the app itself names are imported already: config/apps.py.
     Raises ConfigError.
     """
     from celery.app.trace import setup_worker_optimizations

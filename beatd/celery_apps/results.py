@@ -88,7 +88,7 @@ class CeleryChordKeeper:
             try:
                 self._follow(call, end)
             except Exception:  # of the backend, or of the user's errbacks
-                words = "Celery could not tell those who wait for %s"
+                words = "Celery could not tell the clients that wait for %s"
                 task_id = one_line(call.envelope.id)
                 tell.exception("task.unfollowed", words, task_id)
         return Recorded([], [])

@@ -187,7 +187,7 @@ class ScheduleFile:
         """Lock and open the file, if that is not done yet; None when it cannot be."""
         try:
             if not self._lock.try_lock(self._holder):
-                holder = self._lock.holder() or "which does not say who it is"
+                holder = self._lock.holder() or "which does not name itself"
                 self._meet(f"{self.path} is in use by another beatd ({holder})")
                 return None
             self._tables = self._tables or self._prepare()

@@ -139,7 +139,7 @@ class Log:
         answers = self._tell("setup_logging", (), self.line or BEFORE + LINE)
         for answer in answers:
             if isinstance(answer, Exception):
-                problem = f"who is connected to it raised {answer!r}"
+                problem = f"a function that is connected to it raised {answer!r}"
                 raise ConfigError("setup_logging", [problem]) from answer
         return bool(answers)
 

@@ -1,4 +1,4 @@
-"""Telling systemd how we are: sd_notify(3), one datagram a message.
+"""What systemd is told of this process: sd_notify(3), one datagram a message.
 
 All of it does nothing where `$NOTIFY_SOCKET` is not set.
 """
@@ -20,7 +20,7 @@ PATIENCE: Span = SECOND
 
 @dataclass
 class Notify:
-    """The service manager's socket, and when the watchdog wants to hear from us."""
+    """The service manager's socket, and how often its watchdog expects a message."""
 
     address: str = ""
     watchdog: Span | None = None

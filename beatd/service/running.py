@@ -79,7 +79,7 @@ def _told(options: Options, modules: Sequence[str]) -> Told:
 def become_fork_server(told: Told) -> tuple[RunChild, bytes]:
     """Make this new interpreter one from which a worker's children can be forked.
 
-    Returns what the children do, and what is to be said of their tasks. User, working
+    Returns what the children do, and the bytes that describe their tasks. User, working
     directory, umask and environment are the worker's already.
     """
     program = process.load_config(told.options, "worker")

@@ -109,7 +109,7 @@ def run_child_of(
 ) -> tuple[RunChild, bytes]:
     """Return what children that are forked from a new interpreter do.
 
-    And what is to be said of their tasks; `modules` were asked for. `worker_of` says
+    And the bytes that describe their tasks; `modules` were asked for. `worker_of` says
     what `begin_process` is. Raises ConfigError.
     """
     runtime = runtime_of(loaded, settings)
