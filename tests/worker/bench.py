@@ -207,8 +207,37 @@ class ExchangeablePool:
     def __init__(self, pool: Pool) -> None:
         self.pool: Any = pool
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.pool, name)
+    @property
+    def size(self) -> int:
+        size: int = self.pool.size
+        return size
+
+    @property
+    def demand(self) -> int:
+        demand: int = self.pool.demand
+        return demand
+
+    def start(self) -> None:
+        self.pool.start()
+
+    def submit(self, jobs: Any) -> None:
+        self.pool.submit(jobs)
+
+    def recall(self) -> None:
+        self.pool.recall()
+
+    def resize(self, size: int) -> None:
+        self.pool.resize(size)
+
+    def processes(self) -> list[int]:
+        processes: list[int] = self.pool.processes()
+        return processes
+
+    def stop(self) -> None:
+        self.pool.stop()
+
+    def kill(self) -> None:
+        self.pool.kill()
 
     def terminate(self, token: str, number: int) -> None:
         self.pool.terminate(token, number)
