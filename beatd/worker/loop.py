@@ -365,9 +365,8 @@ class Worker:
         self.pool.kill()
         for run in self.workload:
             if run.state is InFlightState.ACKNOWLEDGING:
-                run.become(
-                    InFlightState.GIVEN
-                )  # it is acknowledged soon, if not already
+                # It is acknowledged soon, if not already.
+                run.become(InFlightState.GIVEN)
                 self._lose(self.workload.remove(run.token))
 
     def _is_over(self) -> bool:
