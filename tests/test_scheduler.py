@@ -138,7 +138,7 @@ def test_a_crash_after_the_emission_emits_nothing_twice(
 def test_a_crash_before_the_first_slot_of_a_new_entry_loses_nothing(
     scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
 ) -> None:
-    del scheduler
+    del scheduler  # it dies; its term had begun, and the ledger has the entry's mark
     clock.go_to(NOON + MINUTE + TTL)
     at(scheduler_of(TICK, broker=broker, clock=clock), NOON + MINUTE + TTL)
 

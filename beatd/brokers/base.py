@@ -34,12 +34,12 @@ class Outcome(Enum):
     """What became of one emission."""
 
     QUEUED = "queued"
-    DROPPED = "dropped"  # the ledger moved on, and there was nothing to queue
+    DROPPED = "dropped"  # the ledger moved on; no message, or no queue for it
     KNOWN = "known"  # the ledger has this slot already: all is well
 
 
 class Term(NamedTuple):
-    """One period of leadership: the fencing token.
+    """One period of leadership; the broker emits nothing under one that is over.
 
     `number` only grows. `nonce` is random, so that no two terms are ever equal, even
     when the broker has lost its data.
@@ -60,7 +60,7 @@ class Emission:
     """None when the slot is dropped on purpose: only the ledger moves on."""
     message: bytes = b""
     run: str = ""
-    """The task id to remember as the entry's current run, if it has an overlap rule."""
+    """The task id to remember as the current run of an entry with an overlap rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +261,10 @@ class Emitter(Protocol):
         ...
 
     def end_runs(self, runs: Mapping[str, str]) -> None:
-        """Forget these runs (entry to task id) where they are still current."""
+        """Forget these runs (entry to task id), each if it is the entry's current one.
+
+        Until then an overlap rule holds or drops the entry's slots.
+        """
         ...
 
 

@@ -78,8 +78,8 @@ class Scheduler:
     clock: Clock
     namespace: str
     ended: Callable[[Collection[str]], Collection[str]] = lambda task_ids: ()
-    """Returns those of these runs that have a result: with Celery's workers, the
-    broker is not told that a run has ended."""
+    """Returns the given task ids that have a result: Celery's workers do not tell the
+    broker that a run has ended."""
     listener: EmissionListener | None = None
     on_tick: Callable[["Scheduler"], None] = lambda scheduler: None
     """Called at the end of each turn of the loop: watchdog, status."""
@@ -258,6 +258,8 @@ class Scheduler:
         """Begin a term, renewing the lead between the parts of the work."""
         # A beginning that fails half-way is done anew.
         self._term = None
+        # A step without an answer is forgotten: the ledger, which is read now, has what
+        # got through of it, and the rest is due again.
         self.standing_by, self._unanswered = "", None
         keep = partial(self.leadership.keep, term)
         for _ in self.takeover.begin(term, now, on_part=keep):
@@ -268,7 +270,7 @@ class Scheduler:
         """Leave the file to the process that leads, and keep a copy of its ledger."""
         self._term = None
         if not self.standing_by:
-            # The file is locked even after a term that ended before it had begun.
+            # `Takeover.begin` locks the file first of all, even if it then fails.
             self._flush(idle=True)
             self.file.unlock()
             self.standing_by = self.leadership.leader()

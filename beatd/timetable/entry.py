@@ -25,14 +25,14 @@ class Policy:
     the same policy.
     """
 
-    misfire_grace: Span | None = None
-    coalesce: bool = True
-    max_catchup: int = 1000
+    misfire_grace: Span | None = None  # a slot found later than this is dropped
+    coalesce: bool = True  # of several late slots, only the newest is emitted
+    max_catchup: int = 1000  # without coalesce: the most late slots to emit
     overlap: Overlap = Overlap.ALLOW
-    start: Instant | None = None
-    end: Instant | None = None
-    max_runs: int | None = None
-    enabled: bool = True
+    start: Instant | None = None  # slots before it do not count
+    end: Instant | None = None  # nor do slots after it
+    max_runs: int | None = None  # the most slots that are ever emitted
+    enabled: bool = True  # False: the entry is paused, its slots are dropped
 
     @property
     def bounds(self) -> str:

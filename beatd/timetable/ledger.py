@@ -16,7 +16,7 @@ class Mark(NamedTuple):
 
     slot: Instant
     fingerprint: str
-    """Stands for the entry's schedule and bounds: when they change, it counts anew."""
+    """Stands for schedule and bounds: when these change, the entry counts from then."""
     runs: int = 0
     """How many slots were emitted."""
     last: Instant | None = None
@@ -29,7 +29,10 @@ class LedgerCopy:
 
     marks: Mapping[str, Mark]
     era: int
-    """The clock era: a number that a rewind raises, part of every computed task id."""
+    """The clock era, part of every computed task id: grows with each rewind.
+
+    A rewind moves marks that lie in the future back to now: the clock was set back.
+    """
 
 
 def merge(*copies: LedgerCopy) -> LedgerCopy:

@@ -39,7 +39,7 @@ class Decision:
     """Slots to emit, oldest first."""
     dropped: tuple[Drop, ...] = ()
     until: Instant | None = None
-    """Every slot up to this one is decided; None: none is, the entry is held."""
+    """Every slot up to this one is decided; None: none is, as in HOLD and OVER."""
     over: bool = False
     """The entry's bounds are reached: it names no more slots."""
 
@@ -86,6 +86,7 @@ def _drop(reason: Reason, first: Instant, last: Instant) -> Decision:
 
 
 def _emit_latest(due: Due, latest: Instant, now: Instant) -> Decision:
+    """Emit the newest slot only; drop that one, too, if it is a misfire."""
     if latest <= _too_late(due, now):
         return _drop(Reason.MISFIRE, due.slot, latest)
     if due.slot == latest:
@@ -138,7 +139,8 @@ def _last_of(schedule: Schedule, first: Instant, until: Instant) -> Instant:
     """Return the last slot up to `until`; `until` is not before the slot `first`.
 
     The search begins at `first`, not just before it: some schedules count their slots
-    from where the search begins.
+    from where the search begins. It finds only slots after `first`; if there is none,
+    `first` is the last one.
     """
     return schedule.last_until(until, first) or first
 
@@ -146,7 +148,8 @@ def _last_of(schedule: Schedule, first: Instant, until: Instant) -> Instant:
 def _too_late(due: Due, now: Instant) -> Instant:
     """Return the instant up to which slots are misfires at `now`.
 
-    Without a grace time it lies before all slots that are due.
+    A slot that is late by exactly the grace time is no misfire. Without a grace time no
+    slot is one: the instant lies before all slots that are due.
     """
     grace = due.entry.policy.misfire_grace
     if grace is None:

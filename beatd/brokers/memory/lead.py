@@ -2,7 +2,7 @@
 
 A message is queued, and the ledger moves on, in one step under the lock. The step is
 only done for the holder of the lead, and only for slots that the ledger does not know.
-So a request whose answer was lost may be made again; and a leader that stood still
+So a request whose answer was lost may be made again; and a leader that was paused
 while another process took over queues nothing.
 """
 
@@ -31,6 +31,7 @@ class MemoryLead:
         self._ledger: dict[str, Mark] = {}
         self._era = 0
         self._runs: dict[str, str] = {}
+        """By entry with an overlap rule, the task id of its current run."""
 
     # Lead
 
