@@ -100,7 +100,9 @@ class WorkerRows:
         "Format of what tasks log through `get_task_logger`, with `%(task_name)s` and"
         " `%(task_id)s`; unset: as `worker_log_format`'s, with both.",
     )
-    worker_task_log_datefmt: Text | None = works(None, "Format of the time in them.")
+    worker_task_log_datefmt: Text | None = works(
+        None, "Format of the time in what tasks log through `get_task_logger`."
+    )
     worker_hijack_root_logger: Flag = works(
         True, "Replace the handlers of the root logger."
     )
@@ -111,7 +113,9 @@ class WorkerRows:
         differs="By lines, and not by what `write` is called with.",
     )
     worker_redirect_stdouts_level: Text | Count = works(
-        "WARNING", "At this level.", old="CELERY_REDIRECT_STDOUTS_LEVEL"
+        "WARNING",
+        "Level at which what tasks print is logged.",
+        old="CELERY_REDIRECT_STDOUTS_LEVEL",
     )
     worker_soft_shutdown_timeout: Seconds = works(
         0.0,
@@ -145,8 +149,8 @@ class WorkerRows:
     )
     worker_direct: Flag = works(
         False,
-        "Take from a queue of the worker alone, too: `<node>.dq2`. Celery's"
-        " `worker_direct(node)`, or that of `beatd.routing`, is it.",
+        "Take from the worker's own queue, too: `<node>.dq2`. `worker_direct(node)`, of"
+        " Celery or of `beatd.routing`, returns that queue.",
         old="CELERY_WORKER_DIRECT",
     )
     worker_disable_prefetch: Flag = works(
