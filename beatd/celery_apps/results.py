@@ -118,7 +118,7 @@ class CeleryChordKeeper:
 def _tell_failed(task: Any, call: Call, error: BaseException) -> None:
     """Call the hooks and receivers that Celery's worker calls when it ends a run.
 
-    It calls the same when the process of a run has died.
+    Celery's worker calls the same ones when the process of a run has died.
     """
     from billiard.einfo import ExceptionInfo
     from celery import signals as theirs
@@ -144,7 +144,7 @@ def _tell_failed(task: Any, call: Call, error: BaseException) -> None:
 
 
 def _as_celerys(error: BaseException) -> Any:
-    """Return Celery's exception for one of the worker's loop."""
+    """Return Celery's exception that stands for an exception of beatd's own."""
     form = form_of(error, lambda _: True)
     kind = getattr(import_module(form["exc_module"]), form["exc_type"])
     return kind(*form["exc_message"])

@@ -55,7 +55,7 @@ class Screen:
         return text.encode("ascii", "backslashreplace").decode()
 
     def style(self, text: str, like: str = "") -> str:
-        """Return `text` in the style of the word `like`, by default its own."""
+        """Return `text` in the style of the word `like`; empty: of `text` itself."""
         looks = STYLES.get(like or text)
         return click.style(text, **looks) if looks else text
 

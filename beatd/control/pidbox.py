@@ -39,6 +39,7 @@ MINGLE: Span = SECOND
 """How long to wait for the revoked ids of other workers."""
 
 LONGEST_PATTERN = 1000
+"""Characters of a pattern of node names; a longer one matches no node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,8 @@ class Pidbox:
     def start(self, on_crash: OnCrash) -> None:
         """Begin to receive and to answer, in two threads.
 
-        Returns when it is subscribed, or the broker turned out to be away: a worker
-        must not say that it is ready before, as nothing keeps commands for it.
+        Returns when it is subscribed, or the broker turned out to be away. A worker
+        must not say before that it is ready: commands sent until then are lost.
         """
         self.answering.start("beatd-answers", on_crash)
         self._service.start("beatd-control", on_crash)

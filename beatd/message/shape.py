@@ -103,6 +103,7 @@ class Shape:
     body: BodyForm
     slot_zone: tzinfo
     marks_lead: str
+    """What separates the marks from the headers before them; empty without any."""
     argsrepr: str | None
     kwargsrepr: str | None
     """The options that describe the arguments, for logs."""

@@ -156,9 +156,10 @@ class RedisResults:
     def _try_to_store(
         self, batch: Sequence[tuple[Stored, str]]
     ) -> list[tuple[Stored, str]]:
-        """Store each value unless its key has another one; return those that are left.
+        """Store values whose keys are free or may be overwritten; return the others.
 
-        Each is left with the SHA-1 of the value that it may replace in the next try.
+        With each value comes the SHA-1 of the value that it may overwrite: returned is
+        that of what its key has now, for the next try. A key with a success is final.
         Further tries are needed only while other states of the run are being stored.
         """
         keys = [self._key(one.task_id) for one, _ in batch]

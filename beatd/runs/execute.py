@@ -221,7 +221,7 @@ class _Run:
         return msgspec.structs.replace(report, seconds=seconds)
 
     def report_again(self, value: Any) -> Report:
-        """Return the report of a stored success: what follows was perhaps not sent."""
+        """Report an earlier success again: what follows from it may be unsent."""
         report = self._succeeded(value)
         return msgspec.structs.replace(report, reason="it has succeeded before")
 

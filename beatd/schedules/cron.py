@@ -115,7 +115,7 @@ class Cron:
             at = max(stretch.end, local - DAY)
 
     def _last_reading(self, instant: Instant, since: Instant) -> Instant | None:
-        """Return the last instant in `(since, instant]` at which it shows a match."""
+        """Return the last instant in `(since, instant]` with a match on the clock."""
         at = instant
         while at > since:
             stretch = self._clock.stretch(at)

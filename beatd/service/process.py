@@ -26,13 +26,13 @@ class Process:
 
     options: Options
     kind: str
-    """`beat` or `worker`: its settings are called after it."""
+    """`beat` or `worker`: the names of its settings begin so (`worker_uid`)."""
     config: Config
 
     def become(self) -> None:
-        """Have this process be whose the options want it to be.
+        """Set umask, user and group of this process as the options want them.
 
-        With --detach it is a process in the background that returns from here. Raises
+        With --detach only a new process, in the background, returns from here. Raises
         ConfigError.
         """
         if daemon.wants_detaching(self.options.detach):
@@ -54,7 +54,8 @@ class Process:
             with daemon.pid_file(path):
                 yield log
         except Exception as error:
-            if log.file:  # or else it is about to be said there anyway
+            # Without a file the log is standard error, where the error is shown anyway.
+            if log.file:
                 fault = None if isinstance(error, BeatdError) else error
                 words = "ended by an error: %s"
                 tell.critical("failed", words, error, exc_info=fault)
@@ -64,7 +65,7 @@ class Process:
         tell.info("stop", "stopped")
 
     def begin_log(self, node: str) -> Log:
-        """Log for the node of this name from now on, and what is printed, too.
+        """Log for the node of this name from now on; what is printed, too, if so set.
 
         Raises ConfigError.
         """
@@ -98,7 +99,7 @@ class Process:
 
 
 def load_config(options: Options, kind: str) -> Process:
-    """Load the config, and leave this process what it is otherwise.
+    """Load the config; leave umask and user of this process as they are.
 
     Raises ConfigError.
     """

@@ -22,9 +22,10 @@ BUSY_TIMEOUT = 3.0
 _MAGIC = b"SQLite format 3\0"
 _APPLICATION_ID_AT = 68
 _OF_CELERY = (b"utc_enabled", b"celery.beat")
-"""A key, and a class in a value, of celery beat's shelve, whichever dbm keeps it."""
+"""Bytes in each shelve of celery beat: a key, and the module of a stored class."""
 
 _SAMPLE = 1 << 20
+"""Bytes of a file that are searched to tell whose it is."""
 
 
 class FileKind(NamedTuple):

@@ -115,6 +115,7 @@ class Task(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         under_way = current_request()
         if under_way and under_way.on_its_way and under_way.task == self.name:
+            # A subclass's own `__call__`, called by a worker, has called this one.
             under_way.on_its_way = False
             return self.run(*args, **kwargs)
         request = Request(self.name, args=args, kwargs=kwargs)

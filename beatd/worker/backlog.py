@@ -58,7 +58,7 @@ class Backlog:
         return len(self._returned) + len(self._ready)
 
     def due_in(self) -> float | None:
-        """Return the time until a rate limit lets a run begin; None if none waits."""
+        """Return the milliseconds until a rate limit lets a run begin, if one waits."""
         due = self._turns.due()
         return None if due is None else max(due - self._clock.elapsed(), 0)
 

@@ -65,7 +65,7 @@ class PrefetchWindow:
             self._free -= places
 
     def clear(self, places: int) -> None:
-        """Make so many places free: of deliveries that are settled, or new ones."""
+        """Make so many places free: of settled deliveries, or added to the window."""
         with self._changed:
             self._free += places
             self._changed.notify_all()

@@ -211,9 +211,9 @@ class Worker:
     # Deliveries
 
     def _take(self, deliveries: Sequence[Delivery], lease: int) -> None:
-        # Deliveries of a lease that is over belong to other workers by now. Or the next
-        # lease began while they were being fetched: then they are still ours, and go
-        # back.
+        # If another lease began meanwhile, these deliveries belong to the one before,
+        # and other workers have them by now; or to the new one, and are still ours. To
+        # give them back is right in both cases.
         is_known = lease == self.intake.lease.number
         for delivery in deliveries:
             if self.is_stopping or not is_known:

@@ -152,7 +152,7 @@ class Outcomes:
     def lost(self, run: InFlight, reason: str) -> bool:
         """Return whether a run whose process died is to run again, as this delivery.
 
-        If not it is settled: it was to run at most once, was lost too often, or is
+        Otherwise it is settled: it was to run at most once, was lost too often, or is
         retried with a message of its own.
         """
         run.losses.append(reason)

@@ -48,7 +48,7 @@ class Settlement:
     act: Act | Begin | Continue
     kept: Meta | Stored | None = None
     ended: tuple[str, str] | None = None
-    """Entry and task id of a run that ends, if no acknowledgement ends it."""
+    """Entry and task id of a run that ended, if no `Acknowledge` tells the broker."""
     sends: Sequence[Outgoing] = ()
     """Messages that follow from the run; sent when the result is stored."""
     end: Bookkeeping | Failed | None = None
@@ -70,7 +70,7 @@ class WorkerBroker(Consumer, Sender, Protocol):
     """The broker, as the worker uses it."""
 
     def end_runs(self, runs: Mapping[str, str]) -> None:
-        """Forget these runs (entry to task id) where they are still current."""
+        """Forget these runs (entry to task id), as `Emitter.end_runs` does."""
         ...
 
 
@@ -149,7 +149,10 @@ class Settler:
             self.settling.put(settlement)
 
     def _with_chords(self, settlement: Settlement) -> Settlement:
-        """Store what the run's end means for chords; return what follows, too."""
+        """Store what a run's end means for chords; add the messages that follow.
+
+        Only with Acknowledge or SetAside has the run ended for good.
+        """
         act, end = settlement.act, settlement.end
         if not (self._chord_keeper and end and isinstance(act, Acknowledge | SetAside)):
             return settlement

@@ -367,8 +367,8 @@ class MemoryBroker(MemoryLead):
     def _end_delays(self, queues: Collection[str], limit: int) -> None:
         """Put back delayed messages that are due: from these queues at most `limit`.
 
-        If more were put back than are taken next, those that come due later would be
-        put in front of them.
+        A message that is put back and not taken at once would wait longer than those
+        that come due later: they are put in front of it.
         """
         now = self._clock.now()
         over, left = [], []
