@@ -12,7 +12,9 @@ from celery.app import defaults
 
 from beatd.config import settings
 from beatd.config.settings import Place, Settings, mask, read, table
+from beatd.config.settings.notes import own
 from beatd.config.settings.page import page
+from beatd.config.switches import Switch
 
 ROWS = list(table().values())
 SCHEDULER = "celery.beat:PersistentScheduler"
@@ -44,6 +46,14 @@ def test_no_two_settings_share_a_spelling() -> None:
     spelled = [word for row in ROWS for word in row.spellings]
 
     assert len(spelled) == len(set(spelled))
+
+
+def test_a_setting_of_our_own_may_have_an_option() -> None:
+    switch = Switch(("--queue-limit",), "Runs of one queue at the same time.")
+
+    note = own(1, "Runs of one queue.", switch=switch).metadata["note"]
+
+    assert (note.own, note.switch) == (True, switch)
 
 
 def test_a_default_is_what_reading_it_gives() -> None:

@@ -74,7 +74,8 @@ class Beatd:
         self._settings: Settings | None = None
         self._used = False
         """Whether the settings came by `use`, and not from the given config."""
-        self._connections: Connections | None = None
+        self._connections: dict[int, Connections] = {}
+        """The connections of this process, by its id: a forked process has others."""
         if config_source is not None:
             self.config_from_object(config_source, namespace=namespace)
         if set_as_current:
@@ -116,14 +117,14 @@ class Beatd:
         """
         self._settings = settings
         self._used = True
-        self._connections = Connections(settings, broker, backend)
+        self._connections = {os.getpid(): Connections(settings, broker, backend)}
 
     def change(self, settings: Mapping[str, Any]) -> None:
         """Set some settings, in any spelling."""
         self._given.change(settings)
         if self._used:
             self._settings = with_changes(self.settings, settings)
-            self._connections = self.connections.by(self._settings)
+            self._connections = {os.getpid(): self.connections.by(self._settings)}
         else:
             self._forget_settings()
 
@@ -334,10 +335,11 @@ class Beatd:
     @property
     def connections(self) -> Connections:
         """Return the connections of this process."""
-        held = self._connections
-        if held is None or held.pid != os.getpid():
-            held = self._connections = Connections(self.settings)
-        return held
+        pid = os.getpid()
+        # In one step: threads that ask at the same time get the same ones.
+        return self._connections.get(pid) or self._connections.setdefault(
+            pid, Connections(self.settings)
+        )
 
     def AsyncResult(self, task_id: str) -> AsyncResult[Any]:
         """Return the run of this id."""
@@ -364,9 +366,9 @@ class Beatd:
 
     def close(self) -> None:
         """Close the connections of this process."""
-        if self._connections is not None and self._connections.pid == os.getpid():
-            self._connections.close()
-        self._connections = None
+        if opened := self._connections.get(os.getpid()):
+            opened.close()
+        self._connections = {}
 
     def __repr__(self) -> str:
         return f"<Beatd {self._label}>"

@@ -1,6 +1,5 @@
 """Connections of one process: to the broker, and to the result backend."""
 
-import os
 import threading
 from collections.abc import Mapping
 from functools import cached_property
@@ -24,7 +23,6 @@ class Connections:
         broker: Broker | None = None,
         backend: ResultBackend | None = None,
     ) -> None:
-        self.pid = os.getpid()
         self.settings = settings
         self.format = config.message_format(settings)
         self.router = config.router(settings)

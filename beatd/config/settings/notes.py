@@ -46,9 +46,9 @@ def unused(
     return _row(default, Note(meaning, old, unused=why, switch=switch))
 
 
-def own(default: object, meaning: str) -> Any:
+def own(default: object, meaning: str, *, switch: Switch | None = None) -> Any:
     """A setting of beatd's own."""
-    return _row(default, Note(meaning, own=True))
+    return _row(default, Note(meaning, own=True, switch=switch))
 
 
 def _row(default: object, note: Note) -> Any:
