@@ -946,6 +946,7 @@ def test_a_unix_socket_is_reached(tmp_path: Path, form: str) -> None:
     ("url", "expected"),
     [
         ("redis://h/mine", "expected the number of a database, got 'mine'"),
+        ("redis:me:s3cret@h/0", "expected the number of a database, got 'me:***@h/0'"),
         ("amqp://me:s3cret@h", "beatd speaks redis://"),
     ],
 )

@@ -146,7 +146,8 @@ def _address(url: str) -> tuple[Any, dict[str, Any], dict[str, str]]:
         database = query.get("db") or unquote(parts.path)
     database = database.strip("/")
     if database and not database.isdecimal():
-        raise ValueError(f"expected the number of a database, got {database!r}")
+        # The whole address lies in the path when the slashes of its scheme are missing.
+        raise ValueError(f"expected the number of a database, got {mask(database)!r}")
     address["db"] = int(database or 0)
     return kind, address, query
 

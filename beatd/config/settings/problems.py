@@ -51,7 +51,11 @@ def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.75) -> str
     return f"did you mean {folded[near[0]]!r}?" if near else ""
 
 
-_LOGIN = re.compile(r"""((?:[\w+.-]+://|(?<![^\s;,'"(]))[^:@/\s;]*):(?!//)[^\s;]*@""")
+_LOGIN = re.compile(
+    # `redis//` and `redis/` are a scheme written wrongly. Bounded: a search that begins
+    # anew at each letter of a long word takes seconds.
+    r"""((?:[\w+.-]{1,20}(?:://|//?)|(?<![^\s;,'"(]))[^:@/\s;]*):(?!//)[^\s;]*@"""
+)
 _SECRET = re.compile(
     r"(?i)\b([\w.-]*(?:passw(?:or)?d|passphrase|secret|token|api_?key)[\w.-]*=)[^&;\s]*"
 )
