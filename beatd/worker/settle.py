@@ -169,6 +169,9 @@ class Settler:
         # The broker does it once: a request that is repeated keeps its number.
         self._request = self._request or self._request_of(batch)
         self._ask(self._request)
+        # If what follows fails, the broker is not asked again: it could be another
+        # server by then, or have forgotten a worker whose lease it took for over.
+        self._request = _SettleRequest(self._request.number, (), ())
         if any(isinstance(one.act, Begin) for one in batch):
             # To acknowledge what another worker has by now does nothing, and such a run
             # must not begin here. If our lease still lasts, all of them were ours.

@@ -1,6 +1,6 @@
 """What is handed on to the broker, and how often, when a backend answers late."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -154,6 +154,39 @@ def test_what_follows_is_sent_once_whatever_answers_are_lost() -> None:
     left = broker.take("me", ["celery"], 9, "t1")
     assert [one.message for one in left] == [b"next"]
     assert len(settled) == 1
+
+
+class Frozen(MemoryBroker):
+    """Takes the worker for dead after it has settled, and is away for a moment."""
+
+    away = True
+
+    def end_runs(self, runs: Mapping[str, str]) -> None:
+        if self.away:
+            self.away = False
+            self.leave("me")  # with the last answers, as on another server
+            raise BrokerUnavailable("nobody answers")
+        super().end_runs(runs)
+
+
+def test_what_follows_is_sent_once_when_a_run_cannot_be_ended_at_first() -> None:
+    broker = Frozen()
+    broker.join("me", 60_000)
+    settled: list[Settlement] = []
+    settler = settler_of(broker, settled)
+    settlement = Settlement(
+        "1", Continue(), ended=("entry", "run"), sends=[outgoing(b"next")]
+    )
+    settler.put(settlement)
+
+    with pytest.raises(BrokerUnavailable):
+        settler.settling.turn()
+    settler.settling.turn()
+
+    broker.join("me", 60_000)
+    left = broker.take("me", ["celery"], 9, "t1")
+    assert [one.message for one in left] == [b"next"]
+    assert settled == [settlement]
 
 
 def settlement_of(delivery: Delivery) -> Settlement:
