@@ -278,6 +278,16 @@ def test_skipping_ahead_takes_one_step_however_far() -> None:
 # What is overdue --------------------------------------------------------------------
 
 
+def test_overdue_runs_are_counted_in_one_pass() -> None:
+    schedule = CountedSchedule()
+    late = entry("late", schedule, coalesce=False, overlap=Overlap.SKIP)
+
+    runs = preview([late], {"late": Mark(NOON - 900 * MINUTE, "counted")}, NOON)
+
+    assert runs["late"].overdue == 900
+    assert len(schedule.asked) < 2 * 900
+
+
 def test_equal_schedules_share_one_computation() -> None:
     counted = CountedSchedule()
     many = [entry(f"e{n}", counted) for n in range(500)]

@@ -57,10 +57,11 @@ HOLD = Decision()
 OVER = Decision(over=True)
 
 
-def decide(due: Due, now: Instant, busy: bool) -> Decision:
+def decide(due: Due, now: Instant, busy: bool, at_most: int | None = None) -> Decision:
     """Return what becomes of the entry's due slots under its policy.
 
-    `busy` is true while the entry's previous run has not ended.
+    `busy` is true while the entry's previous run has not ended. At most `at_most` slots
+    are emitted; by default as many as leave other entries their turn.
     """
     policy = due.entry.policy
     if policy.end is not None and due.slot > policy.end:
@@ -78,7 +79,7 @@ def decide(due: Due, now: Instant, busy: bool) -> Decision:
         return HOLD
     if policy.coalesce or due.slot == latest:
         return _emit_latest(due, latest, now)
-    return _catch_up(due, latest, now)
+    return _catch_up(due, latest, now, at_most)
 
 
 def _drop(reason: Reason, first: Instant, last: Instant) -> Decision:
@@ -96,7 +97,7 @@ def _emit_latest(due: Due, latest: Instant, now: Instant) -> Decision:
     return Decision(emit=(latest,), dropped=(coalesced,), until=latest)
 
 
-def _catch_up(due: Due, latest: Instant, now: Instant) -> Decision:
+def _catch_up(due: Due, latest: Instant, now: Instant, at_most: int | None) -> Decision:
     """Emit the oldest slots that are still wanted, and drop those before them.
 
     Dropped are misfires, and the oldest slots beyond the number of `max_catchup`.
@@ -118,8 +119,10 @@ def _catch_up(due: Due, latest: Instant, now: Instant) -> Decision:
         last = _last_of(schedule, first, kept[0] - 1)
         dropped.append(Drop(Reason.COALESCED, first, last))
         slots = kept
-    # Under an overlap rule, a second slot must wait for the run of the first.
-    emit = slots[: CATCHUP_STEP if policy.overlap is Overlap.ALLOW else 1]
+    if at_most is None:
+        # Under an overlap rule, a second slot must wait for the run of the first.
+        at_most = CATCHUP_STEP if policy.overlap is Overlap.ALLOW else 1
+    emit = slots[:at_most]
     if policy.max_runs is not None:
         emit = emit[: policy.max_runs - due.mark.runs]
     return Decision(emit=tuple(emit), dropped=tuple(dropped), until=emit[-1])

@@ -82,7 +82,9 @@ def _catch_up(timetable: Timetable, now: Instant) -> Counter[str]:
     emitted: Counter[str] = Counter()
     while batch := timetable.due(now, _BATCH):
         for due in batch:
-            decision = decide(due, now, busy=False)
+            # All at once: each decision looks at every slot that is overdue.
+            most = due.entry.policy.max_catchup
+            decision = decide(due, now, busy=False, at_most=most)
             emitted[due.entry.name] += len(decision.emit)
             timetable.apply(due, decision, look_again=now)
     return emitted
