@@ -1,6 +1,7 @@
 """The runs that must not begin any more, and a file that keeps them over restarts."""
 
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
 from functools import partial
@@ -52,13 +53,14 @@ class RevokedKeys(Generic[K]):
     def __init__(self, most: int = MOST, kept: Span = KEPT) -> None:
         self._most = most
         self._kept = kept
-        self._at: dict[K, Instant] = {}
+        # Unlike a dict's, its first key is found at once after many were removed there.
+        self._at: OrderedDict[K, Instant] = OrderedDict()
 
     def add(self, keys: Iterable[K], now: Instant) -> None:
         """Add these keys, as revoked at `now`."""
         for key in keys:
-            self._at.pop(key, None)
             self._at[key] = now
+            self._at.move_to_end(key)
         self._forget(now)
 
     def __contains__(self, key: K) -> bool:
@@ -70,10 +72,11 @@ class RevokedKeys(Generic[K]):
         return list(self._at)
 
     def _forget(self, now: Instant) -> None:
-        for key, at in list(self._at.items()):
-            if len(self._at) <= self._most and at > now - self._kept:
+        while self._at:
+            oldest = next(iter(self._at.values()))
+            if len(self._at) <= self._most and oldest > now - self._kept:
                 return
-            del self._at[key]
+            self._at.popitem(last=False)
 
 
 class StateFile:

@@ -2,6 +2,7 @@
 
 import shelve
 import sqlite3
+import tracemalloc
 from contextlib import closing
 from pathlib import Path
 
@@ -38,6 +39,21 @@ def test_what_is_revoked_again_counts_from_then_on() -> None:
     revoked.add(["c"], NOON + MINUTE)
 
     assert revoked.keys(NOON + MINUTE) == ["a", "c"]
+
+
+def test_one_more_id_copies_none_of_those_that_are_known() -> None:
+    revoked: RevokedKeys[int] = RevokedKeys(most=20_000)
+    revoked.add(range(20_000), NOON)
+    revoked.add([20_000], NOON)
+
+    tracemalloc.start()
+    try:
+        revoked.add([20_001], NOON)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 10_000  # a copy of the ids takes more than a million bytes
 
 
 def test_a_state_file_outlives_its_worker(tmp_path: Path) -> None:
