@@ -1,5 +1,6 @@
 """Running as a program of the system: background, pid file, user and umask."""
 
+import fcntl
 import grp
 import json
 import os
@@ -316,6 +317,76 @@ def test_a_pid_file_that_was_removed_is_made_anew(tmp_path: Path) -> None:
         path.unlink()
         with pid_file(path):
             assert path.exists()
+
+
+def test_the_pid_file_of_another_process_is_not_removed(tmp_path: Path) -> None:
+    path = tmp_path / "w.pid"
+    first = pid_file(path)
+    first.__enter__()
+    path.unlink()
+
+    with pid_file(path):
+        first.__exit__(None, None, None)
+        assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "links"), [("a diary\n", False), ("", True), ("17\n", True)]
+)
+def test_what_is_not_a_pid_file_is_refused_and_left_as_it_is(
+    tmp_path: Path, text: str, links: bool
+) -> None:
+    path, kept = tmp_path / "w.pid", tmp_path / "kept"
+    kept.write_text(text)
+    path.symlink_to(kept) if links else kept.rename(path)
+
+    with (
+        pytest.raises(ConfigError, match=r"w\.pid.*\n.*--pidfile: .*left as it is"),
+        pid_file(path),
+    ):
+        pass
+
+    assert path.read_text() == text
+    assert path.is_symlink() is links
+
+
+def test_a_device_is_no_pid_file_and_is_left_as_it_is() -> None:
+    before = Path(os.devnull).stat()
+
+    with (
+        pytest.raises(ConfigError, match="--pidfile: is not a plain file"),
+        pid_file(Path(os.devnull)),
+    ):
+        pass
+
+    assert os.path.samestat(Path(os.devnull).stat(), before)
+
+
+def pid_of_none() -> int:
+    """Return the number of a process that has ended."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return pid
+
+
+def test_a_left_over_pid_file_that_somebody_else_locks_blocks_no_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "w.pid"
+    path.write_text(f"{pid_of_none()}\n")
+    path.chmod(0o644)
+    with path.open() as theirs:  # to read it is enough to lock it
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+
+        with pid_file(path):
+            assert path.read_text() == f"{os.getpid()}\n"
+            with pytest.raises(ConfigError, match=f"process {os.getpid()} runs"):
+                pid_file(path).__enter__()
+
+    assert [record.event for record in caplog.records] == ["pidfile.left"]  # type: ignore[attr-defined]  # of EventLog
+    assert list(tmp_path.iterdir()) == []
 
 
 # User, group, umask

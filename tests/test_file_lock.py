@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from beatd.storage.file_lock import FileLock
+from beatd.storage.file_lock import FileLock, NotALock
 from tests.servers import eventually
 
 
@@ -115,3 +115,107 @@ def test_who_holds_a_lock_file_that_was_removed_is_not_in_the_way(path: Path) ->
     assert theirs.holder() == "they"
     mine.unlock()
     theirs.unlock()
+
+
+def test_who_holds_a_lock_file_that_was_removed_notices_it(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine, theirs = FileLock(path), FileLock(path)
+    mine.try_lock("me")
+    path.unlink()
+    theirs.try_lock("they")
+
+    assert not mine.holds()
+    assert not mine.try_lock("me")
+    assert [record.event for record in caplog.records] == ["lock.lost"]  # type: ignore[attr-defined]  # of EventLog
+    assert (theirs.holds(), theirs.holder()) == (True, "they")
+
+    theirs.unlock()
+    assert mine.try_lock("me")
+    assert mine.holds()
+    mine.unlock()
+
+
+def test_a_lock_file_that_was_removed_is_locked_anew(path: Path) -> None:
+    mine, theirs = FileLock(path), FileLock(path)
+    mine.try_lock("me")
+    path.unlink()
+
+    assert mine.try_lock("me")
+
+    assert not theirs.try_lock("they")
+    mine.unlock()
+
+
+def make_link(path: Path, precious: Path) -> None:
+    path.symlink_to(precious)
+
+
+def make_second_name(path: Path, precious: Path) -> None:
+    path.hardlink_to(precious)
+
+
+def make_pipe(path: Path, precious: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_folder(path: Path, precious: Path) -> None:
+    path.mkdir()
+
+
+def make_other_file(path: Path, precious: Path) -> None:
+    path.write_text("something\nof value\n")
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (make_link, "is a symbolic link"),
+        (make_second_name, "has 2 names"),
+        (make_pipe, "is not a plain file"),
+        (make_folder, "is not a plain file"),
+        (make_other_file, "has something else in it"),
+    ],
+)
+def test_what_is_not_a_lock_file_of_ours_is_refused_and_left_as_it_is(
+    path: Path, make: Callable[[Path, Path], None], problem: str
+) -> None:
+    precious = path.with_name("precious")
+    precious.write_text("something\nof value\n")
+    make(path, precious)
+    before = path.lstat()
+    lock = FileLock(path)
+
+    with pytest.raises(NotALock, match=f"{path} {problem}.*left as it is"):
+        lock.try_lock("we")
+    lock.unlock()
+
+    now = path.lstat()
+    assert (now.st_ino, now.st_size) == (before.st_ino, before.st_size)
+    assert precious.read_text() == "something\nof value\n"
+    assert not lock.held
+
+
+def test_a_link_to_nothing_makes_no_file_elsewhere(path: Path) -> None:
+    target = path.with_name("elsewhere")
+    path.symlink_to(target)
+
+    with pytest.raises(NotALock):
+        FileLock(path).try_lock("we")
+    with pytest.raises(NotALock):
+        FileLock(path).is_free()
+
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "left", ["", "host-a pid 17", "pid 17 on this host, started 2027-01-15 12:00 UTC"]
+)
+def test_a_lock_file_that_an_earlier_beatd_left_is_taken(path: Path, left: str) -> None:
+    path.write_text(left)
+    lock = FileLock(path)
+
+    assert lock.try_lock("we")
+
+    assert lock.holder() == "we"
+    lock.unlock()

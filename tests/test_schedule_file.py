@@ -237,6 +237,23 @@ def test_only_one_has_the_file_and_the_other_is_told_who(
     assert events(caplog) == ["file.outage"]
 
 
+def test_who_lost_the_lock_file_does_not_write_beside_its_new_holder(
+    file: ScheduleFile, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.with_name(f"{path.name}.lock").unlink()
+    second = schedule_file(path)
+    assert second.try_lock()
+
+    file.record({"a": B}, {})
+    file.flush()
+    assert view(path).marks == {}
+    second.unlock()
+    file.flush()
+
+    assert view(path).marks == {"a": B}
+    assert events(caplog) == ["lock.lost", "file.outage", "file.back"]
+
+
 def test_who_leads_without_the_file_writes_it_once_it_is_free(
     file: ScheduleFile, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -186,6 +186,8 @@ class ScheduleFile:
     def _open(self) -> "_Tables | None":
         """Lock and open the file, if that is not done yet; None when it cannot be."""
         try:
+            if not self._lock.holds():
+                self._close_tables()  # open still, if the lock's file was removed
             if not self._lock.try_lock(self._holder):
                 holder = self._lock.holder() or "which does not name itself"
                 self._meet(f"{self.path} is in use by another beatd ({holder})")

@@ -4,14 +4,21 @@ import grp
 import os
 import posix
 import pwd
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from beatd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from beatd.storage.file_lock import FileLock
+
+_PID = re.compile(r"\d{1,20}\s*", re.ASCII)
+"""What is in a pid file."""
 
 _TELLER = "BEATD_DETACHED"
 """What a process in the background finds in its environment: a descriptor by which it
@@ -119,27 +126,77 @@ def pid_file(path: Path | None) -> Iterator[None]:
     """Hold `path` with our process id in it; a stale file never blocks a start.
 
     Held by a kernel lock, which ends with its process. Raises ConfigError while
-    another process holds it, or when it cannot be written.
+    another process holds it, when it cannot be written, and for what is not a pid
+    file, which is left as it is.
     """
     if path is None:
         yield
         return
-    from beatd.storage.file_lock import FileLock  # `beatd --help` has no use for it
-
-    lock = FileLock(path, mode=0o644)
-    try:
-        taken = lock.try_lock(f"{os.getpid()}\n")
-    except OSError as error:
-        raise ConfigError(str(path), [f"--pidfile: {error.strerror}"]) from error
-    if not taken:
-        problem = f"--pidfile: process {lock.holder() or 'unknown'} runs and holds it"
-        raise ConfigError(str(path), [problem])
+    lock = _taken(path)
     try:
         yield
     finally:
-        with suppress(OSError):  # gone, or in a directory that is not ours any more
-            path.unlink()
-        lock.unlock()
+        lock.remove()
+
+
+def _taken(path: Path) -> "FileLock":
+    """Return the lock of a pid file that is ours now. Raises ConfigError."""
+    # `beatd --help` has no use for these.
+    from beatd.event_log import EventLog
+    from beatd.storage.file_lock import FileLock
+
+    lock = FileLock(path, mode=0o644, before="", ours=_PID)
+    words = f"{os.getpid()}\n"
+    try:
+        if lock.try_lock(words):
+            return lock
+        # Whoever may read a file may lock it: only who is named in it is in the way.
+        if not _may_live(lock.holder()):
+            guard = FileLock(path.with_name(f".{path.name}.start"))
+            if _made_anew(lock, guard, words):
+                EventLog(__name__).warning(
+                    "pidfile.left",
+                    "%s was left over, and locked by a process that did not write it:"
+                    " it was made anew",
+                    path,
+                )
+                return lock
+    except OSError as error:
+        raise ConfigError(str(path), [f"--pidfile: {error.strerror}"]) from error
+    problem = f"--pidfile: process {lock.holder() or 'unknown'} runs and holds it"
+    raise ConfigError(str(path), [problem])
+
+
+def _made_anew(lock: "FileLock", guard: "FileLock", words: str) -> bool:
+    """Take a left-over pid file that somebody else locks; False if another start did.
+
+    Raises OSError.
+    """
+    if not guard.try_lock(words):
+        return False
+    try:
+        # Asked again, under the guard: another start may have been quicker.
+        if lock.try_lock(words):
+            return True
+        if _may_live(lock.holder()):
+            return False
+        lock.path.unlink()
+        return lock.try_lock(words)
+    finally:
+        guard.remove()
+
+
+def _may_live(pid: str) -> bool:
+    """Return whether the process with this number may run; True for what is none."""
+    if not pid.isdecimal():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def umask_of(text: str) -> int:

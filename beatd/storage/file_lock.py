@@ -1,10 +1,39 @@
 """A kernel lock on a file: one process has it, and it is gone with its process."""
 
+import errno
 import fcntl
 import os
+import re
+import stat
 from contextlib import suppress
 from pathlib import Path
 from weakref import WeakSet
+
+from beatd.event_log import EventLog
+
+tell = EventLog(__name__)
+
+_BEFORE = "locked by "
+_OURS = re.compile(rf"{_BEFORE}[^\n]*|[^\n]*\bpid \d+\b[^\n]*")
+"""What is in a lock's file: the holder's words, as they are and were written."""
+
+_LONGEST = 1000
+"""The most bytes that are read of a lock's file."""
+
+_CAREFULLY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+"""Open no link's target, wait for nobody, and take no terminal."""
+
+
+class NotALock(OSError):
+    """What lies at a lock's path is not a lock's file of beatd; it is left as it is."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        words = f"{problem}: it was left as it is; move it away, or name another file"
+        super().__init__(errno.EINVAL, words, str(path))
+
+    def __str__(self) -> str:
+        return f"{self.filename} {self.strerror}"
+
 
 _all: "WeakSet[FileLock]" = WeakSet()
 
@@ -14,36 +43,62 @@ class FileLock:
 
     The guarded file cannot carry the lock itself: SQLite locks that file, too, and on
     some file systems (NFS) the two kinds of lock are one. A stopped process keeps its
-    lock, a killed one has none. The lock's file stays when nobody has the lock:
-    removing it would let two processes lock two files of one name.
+    lock, a killed one has none. The lock's file stays when nobody has the lock.
+
+    The file is a plain one with one name, and no link leads to it. It has nothing in
+    it, or what `ours` matches: anything else is refused, and left as it is. Who holds
+    the lock of a file that was removed or replaced does not hold it any more.
     """
 
-    def __init__(self, path: Path, *, mode: int = 0o600) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        mode: int = 0o600,
+        before: str = _BEFORE,
+        ours: re.Pattern[str] = _OURS,
+    ) -> None:
+        """Words are written after `before`; `ours` matches what may be overwritten."""
         self.path = path
         self._mode = mode
+        self._before = before
+        self._ours = ours
         self._descriptor: int | None = None
         _all.add(self)
 
     @property
     def held(self) -> bool:
-        """Whether this object has the lock."""
+        """Whether this object took the lock; see `holds`."""
         return self._descriptor is not None
+
+    def holds(self) -> bool:
+        """Return whether this object has the lock, and the path still names its file.
+
+        Raises OSError when that cannot be found out.
+        """
+        return self._descriptor is not None and self._is_current(self._descriptor)
 
     def try_lock(self, words: str) -> bool:
         """Take the lock, with `words` in its file; False while another one has it.
 
-        Raises OSError when the lock's file cannot be opened.
+        A lock whose file was removed or replaced is taken anew. Raises OSError when the
+        lock's file cannot be opened; NotALock when it is none of ours.
         """
-        if self.held:
+        if self.holds():
             return True
+        if self.held:
+            lost = "%s was removed or replaced while it was locked: to be locked anew"
+            tell.warning("lock.lost", lost, self.path)
+            self.unlock()
         descriptor = self._open_locked()
         if descriptor is None:
             return False
         self._descriptor = descriptor
+        text = f"{self._before}{words}".encode()
         # On a full disk the lock holds without the words.
         with suppress(OSError):
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, words.encode(), 0)
+            os.pwrite(descriptor, text, 0)
+            os.ftruncate(descriptor, len(text))
         return True
 
     def unlock(self) -> None:
@@ -56,13 +111,20 @@ class FileLock:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
+    def remove(self) -> None:
+        """Remove the file, unless the path names another one by now, and unlock."""
+        with suppress(OSError):  # gone, or in a directory that is not ours any more
+            if self.holds():
+                self.path.unlink()
+        self.unlock()
+
     def is_free(self) -> bool:
         """Return whether nobody has the lock, this object included.
 
         Raises OSError when the lock's file cannot be opened.
         """
         try:
-            descriptor = os.open(self.path, os.O_RDONLY)
+            descriptor = self._open(os.O_RDONLY)
         except FileNotFoundError:
             return True
         try:
@@ -75,19 +137,61 @@ class FileLock:
     def holder(self) -> str:
         """Return the words that the holder left; empty if they cannot be read."""
         try:
-            return self.path.read_text(errors="replace").strip()
+            descriptor = self._open(os.O_RDONLY)
         except OSError:
             return ""
+        try:
+            return self._text(descriptor).removeprefix(self._before).strip()
+        except OSError:
+            return ""
+        finally:
+            os.close(descriptor)
 
     def _open_locked(self) -> int | None:
         while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, self._mode)
-            if not self._lock(descriptor, fcntl.LOCK_EX):
+            descriptor = self._open(os.O_RDWR | os.O_CREAT)
+            try:
+                if not self._lock(descriptor, fcntl.LOCK_EX):
+                    break
+                if self._is_current(descriptor):
+                    self._check_content(descriptor)
+                    return descriptor
+            except BaseException:
                 os.close(descriptor)
-                return None
-            if self._is_current(descriptor):
-                return descriptor
+                raise
             os.close(descriptor)  # somebody removed the file: the path names another
+        os.close(descriptor)
+        return None
+
+    def _open(self, how: int) -> int:
+        """Open the file, if it is a plain one with one name, and no link to one."""
+        with suppress(FileNotFoundError):
+            self._check(self.path.lstat())  # before: to open a device may change it
+        descriptor = os.open(self.path, how | _CAREFULLY, self._mode)
+        try:
+            self._check(os.fstat(descriptor))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _check(self, status: os.stat_result) -> None:
+        if stat.S_ISLNK(status.st_mode):
+            raise NotALock(self.path, "is a symbolic link")
+        if not stat.S_ISREG(status.st_mode):
+            raise NotALock(self.path, "is not a plain file")
+        if status.st_nlink > 1:
+            raise NotALock(self.path, f"has {status.st_nlink} names (hard links)")
+
+    def _check_content(self, descriptor: int) -> None:
+        text = self._text(descriptor)
+        if text and not self._ours.fullmatch(text):
+            raise NotALock(
+                self.path, "has something else in it than beatd writes there"
+            )
+
+    def _text(self, descriptor: int) -> str:
+        return os.pread(descriptor, _LONGEST, 0).decode(errors="replace")
 
     def _lock(self, descriptor: int, how: int) -> bool:
         try:
@@ -99,7 +203,7 @@ class FileLock:
     def _is_current(self, descriptor: int) -> bool:
         """Return whether the path still names this file: it may have been removed."""
         try:
-            return os.path.samestat(os.fstat(descriptor), self.path.stat())
+            return os.path.samestat(os.fstat(descriptor), self.path.lstat())
         except FileNotFoundError:
             return False
 

@@ -5,7 +5,7 @@ A file that is not beatd's is never opened for writing, and no file is put besid
 version of their format. Both are in the first page from the moment a file is made.
 """
 
-import fcntl
+import errno
 import os
 import sqlite3
 import stat
@@ -14,10 +14,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
+
+from beatd.storage.file_lock import FileLock
 
 BUSY_TIMEOUT = 3.0
 """Seconds for which a connection waits for locks of other connections."""
+
+_LOOK = 0.02
+"""Seconds between two looks whether another process has made the file."""
 
 _MAGIC = b"SQLite format 3\0"
 _APPLICATION_ID_AT = 68
@@ -85,7 +91,7 @@ def make(path: Path, kind: FileKind, tables: Sequence[str]) -> None:
     sqlite3.Error. The mode is 0600 whatever the umask; SQLite gives the files beside it
     the same mode.
     """
-    with _alone_in(path.parent):
+    with _alone_at(path):
         if path.exists() and path.stat().st_size > 0:
             return
         draft = path.with_name(f"{path.name}.new")
@@ -109,14 +115,24 @@ def connect(path: Path, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connectio
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Let no other process or thread make a file in the folder meanwhile."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _alone_at(path: Path) -> Iterator[None]:
+    """Let no other process or thread make this file meanwhile.
+
+    Not by a lock of the folder: any user who may read that could hold it for ever.
+    Raises OSError when another one takes longer than BUSY_TIMEOUT.
+    """
+    guard = FileLock(path.with_name(f"{path.name}.new.lock"))
+    for _ in range(round(BUSY_TIMEOUT / _LOOK)):
+        if guard.try_lock(f"pid {os.getpid()}"):
+            break
+        Event().wait(_LOOK)
+    else:
+        problem = f"{guard.holder() or 'another process'} is making it, and holds"
+        raise TimeoutError(errno.ETIMEDOUT, problem, str(guard.path))
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        guard.remove()
 
 
 def _fill(path: Path, kind: FileKind, tables: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """What only the SQLite broker does: files, locks, processes of one host."""
 
+import fcntl
 import os
 import signal
 import sqlite3
@@ -290,6 +291,57 @@ def test_a_leader_whose_lock_file_was_removed_is_fenced_off_by_the_term(
     with pytest.raises(TermOver):
         old.emit(old_term, [emission("a")], MINUTE)
     assert new.emit(new_term, [emission("a")], MINUTE)
+
+
+def test_two_do_not_take_the_lead_from_each_other_once_the_lock_file_was_removed(
+    connect: Connect, path: Path
+) -> None:
+    old, new = connect(), connect()
+    lead(old)
+    path.with_name("broker.db.test.lock").unlink()
+    new_term = lead(new)
+
+    assert old.acquire("the old one", MINUTE, 0) is None
+
+    assert new.renew(new_term, MINUTE)
+    assert new.emit(new_term, [emission("a")], MINUTE)
+
+
+def test_a_leader_whose_lock_file_was_removed_locks_anew(
+    connect: Connect, path: Path
+) -> None:
+    old, new = connect(), connect()
+    term = lead(old)
+    path.with_name("broker.db.test.lock").unlink()
+
+    assert not old.renew(term, MINUTE)
+    assert lead(old).number == term.number + 1
+
+    assert new.acquire("the new one", MINUTE, 0) is None
+
+
+def test_a_lock_file_that_is_a_link_is_refused_with_its_path(
+    broker: SQLiteBroker, path: Path
+) -> None:
+    lock = path.with_name("broker.db.test.lock")
+    lock.symlink_to(path.with_name("elsewhere"))
+
+    with pytest.raises(BrokerRefused, match=rf"{lock} is a symbolic link"):
+        broker.acquire("we", MINUTE, 0)
+
+    assert not lock.exists()
+
+
+def test_who_may_read_the_folder_cannot_keep_the_file_from_being_made(
+    broker: SQLiteBroker, path: Path
+) -> None:
+    folder = os.open(path.parent, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+
+    try:
+        assert lead(broker)
+    finally:
+        os.close(folder)
 
 
 def test_a_leader_that_lost_sight_of_its_term_may_begin_another(

@@ -59,7 +59,7 @@ class SQLiteLead(BrokerFile):
 
     def renew(self, term: Term, ttl: Span) -> bool:
         with self._connection() as db:
-            return self._lock.held and self._term(db) == term
+            return self._lock.holds() and self._term(db) == term
 
     def resign(self, term: Term) -> None:
         if term != self._led:
