@@ -28,9 +28,21 @@ def instant_of(moment: datetime) -> Instant:
     return (moment - _EPOCH) // _MILLISECOND
 
 
+EARLIEST: Instant = instant_of(datetime.min.replace(tzinfo=UTC))
+LATEST: Instant = instant_of(datetime.max.replace(tzinfo=UTC))
+"""The first and the last instant that has a date."""
+
+
 def datetime_of(instant: Instant, zone: tzinfo = UTC) -> datetime:
-    """Return `instant` as an aware datetime in `zone`."""
-    return (_EPOCH + instant * _MILLISECOND).astimezone(zone)
+    """Return `instant` as an aware datetime in `zone`.
+
+    At the edges of the years 1 and 9999, where the zone has no date for it, in UTC.
+    """
+    moment = _EPOCH + instant * _MILLISECOND
+    try:
+        return moment.astimezone(zone)
+    except OverflowError:
+        return moment
 
 
 def span_of(length: timedelta | float) -> Span:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlitedict import SqliteDict
@@ -21,7 +22,15 @@ from sqlitedict import SqliteDict
 from beatd.brokers.sqlite import SQLiteBroker
 from beatd.clock import SystemClock
 from beatd.errors import ScheduleFileError
-from beatd.instant import MINUTE, SECOND
+from beatd.instant import (
+    EARLIEST,
+    LATEST,
+    MINUTE,
+    SECOND,
+    Instant,
+    datetime_of,
+    instant_of,
+)
 from beatd.scheduler.file_view import View, view
 from beatd.scheduler.schedule_file import ScheduleFile
 from beatd.timetable.ledger import Mark
@@ -627,6 +636,12 @@ def row(**changes: object) -> str:
         row(total_run_count=2**63),
         row(last_run_at="2027-01-15T12:00:00"),
         row(last_run_at="yesterday"),
+        row(slot=LATEST + 1),
+        row(slot=EARLIEST - 1),
+        row(last_run_at="0001-01-01T00:00:00+14:00"),
+        row(last_run_at="9999-12-31T23:59:59-14:00"),
+        row(more=None).replace("null", "[" * 100_000 + "]" * 100_000),
+        "[" * 100_000,
         pickle.dumps("text"),
     ],
 )
@@ -643,8 +658,68 @@ def test_a_tampered_row_is_passed_over_and_named(
     assert "b'bad'" in caplog.text
 
 
+@pytest.mark.parametrize("slot", [EARLIEST, LATEST])
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/New_York", "UTC"])
+def test_at_the_edge_of_the_years_a_mark_has_a_date_in_each_zone(
+    path: Path, slot: Instant, zone: str
+) -> None:
+    mark = Mark(slot, "every 60", 1, slot)
+    written(path, {"good": mark})
+
+    assert view(path).marks == {"good": mark}
+    assert instant_of(datetime_of(slot, ZoneInfo(zone))) == slot
+
+
+def test_a_row_that_cannot_be_understood_is_named_once_and_kept(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    written(path, {"good": A, "bad": A})
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE ledger SET value = '[]' WHERE key = 'bad'")
+    file = schedule_file(path)
+    file.try_lock()
+
+    for term in (8, 9):
+        assert list(file.read().marks) == ["good"]
+        file.rewrite({"good": B}, [], 0, term)
+    file.unlock()
+
+    assert events(caplog) == ["file.bad_rows"]
+    with closing(sqlite3.connect(path)) as db:
+        sql = "SELECT value FROM ledger WHERE key = 'bad'"
+        assert db.execute(sql).fetchone() == ("[]",)
+
+
+ENDLESS = """
+CREATE VIEW ledger AS
+WITH RECURSIVE n(key) AS (SELECT 1 UNION ALL SELECT key + 1 FROM n)
+SELECT key, '{}' AS value FROM n
+"""
+
+
+@pytest.mark.parametrize("view_of_rows", [ENDLESS, "CREATE VIEW ledger AS SELECT 1"])
+def test_a_view_in_place_of_the_ledger_is_damage_and_is_not_read(
+    path: Path, view_of_rows: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    written(path, {"good": A})
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("DROP TABLE ledger")
+        db.execute(view_of_rows)
+
+    with pytest.raises(ScheduleFileError, match="is damaged: no table ledger"):
+        view(path)
+    file = schedule_file(path)
+    assert file.try_lock()
+
+    file.rewrite({"good": B}, [], 0, 9)
+    file.unlock()
+    assert view(path).marks == {"good": B}
+    assert events(caplog) == ["file.damaged"]
+    assert len(list(path.parent.glob("*.damaged-*"))) == 1
+
+
 @pytest.mark.parametrize(
-    "value", ["text", None, b"\xff", "-1", "1.5", "[]", '{"a":-1}']
+    "value", ["text", None, b"\xff", "-1", "1.5", "[]", '{"a":-1}', "[" * 100_000]
 )
 def test_tampered_counts_and_meta_are_passed_over_and_named(
     path: Path, value: object, caplog: pytest.LogCaptureFixture

@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-from beatd.instant import Instant, Span
+import msgspec
+
+from beatd.instant import EARLIEST, LATEST, Instant, Span
 from beatd.routing import Queue, Route
 from beatd.timetable.ledger import LedgerCopy, Mark
 
@@ -183,6 +185,17 @@ class DeadLetter:
     task: str = ""
     task_id: str = ""
     """The task's name and id, where they could be read."""
+
+
+def letter_of(record: Mapping[str, object]) -> DeadLetter:
+    """Return the dead letter that a stored record means.
+
+    Raises ValueError for what is none.
+    """
+    letter = msgspec.convert(record, DeadLetter)
+    if not EARLIEST <= letter.at <= LATEST:
+        raise ValueError(f"no instant of a date: {letter.at}")
+    return letter
 
 
 def idle() -> None:

@@ -14,7 +14,7 @@ meta      "namespace", "timezone", "term" (the largest number seen), "era"
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
@@ -22,9 +22,15 @@ import msgspec
 
 from beatd.errors import ScheduleFileError
 from beatd.event_log import EventLog
-from beatd.instant import datetime_of, instant_of
-from beatd.storage.sqlite_file import SCHEDULE_FILE, FileState, look, query
-from beatd.timetable.ledger import Mark
+from beatd.instant import EARLIEST, LATEST, datetime_of, instant_of
+from beatd.storage.sqlite_file import (
+    SCHEDULE_FILE,
+    FileState,
+    look,
+    missing_tables,
+    query,
+)
+from beatd.timetable.ledger import LARGEST, Mark, mark_of
 
 tell = EventLog(__name__)
 
@@ -36,11 +42,8 @@ _NAMED = 5
 _CONFIG = 78
 """The exit status of a bad configuration (sysexits.h)."""
 
-_FIRST = instant_of(datetime.min.replace(tzinfo=UTC))
-_LAST = instant_of(datetime.max.replace(tzinfo=UTC))
-
-_Slot = Annotated[int, msgspec.Meta(ge=_FIRST, le=_LAST)]
-_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**48)]
+_Slot = Annotated[int, msgspec.Meta(ge=EARLIEST, le=LATEST)]
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=LARGEST)]
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -80,13 +83,17 @@ class View:
     era: int = 0
 
 
-def view(path: Path) -> View:
+def view(path: Path, named: set[str] | None = None) -> View:
     """Read the file, even while a leader writes it; make, change and lock nothing.
 
     Without a file, the view is empty. Rows that cannot be understood are left out and
-    named in the log. Raises ScheduleFileError.
+    named in the log, unless they are among those `named` already, to which they are
+    added. Raises ScheduleFileError.
     """
-    seen, bad = understand(tables_of(path, TABLES))
+    seen, unreadable = understand(tables_of(path, TABLES))
+    named = set() if named is None else named
+    bad = [name for name in unreadable if name not in named]
+    named.update(bad)
     if bad:
         more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
         tell.warning(
@@ -109,6 +116,9 @@ def tables_of(path: Path, names: Sequence[str]) -> dict[str, list[Pair]]:
         case FileState.DAMAGED:
             raise unusable(path, f"is damaged: {found.problem}")
     try:
+        # A view of that name may have rows without an end.
+        if missing := missing_tables(path, names):
+            raise unusable(path, f"is damaged: {missing}")
         tables = query(path, *(f"SELECT key, value FROM {name}" for name in names))
     except (OSError, sqlite3.Error) as error:
         raise unusable(path, f"cannot be read: {error}") from error
@@ -143,7 +153,7 @@ def _understood(
         try:
             name = str(key, "utf-8")
             good[name] = decode(name, value)
-        except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             bad.append(repr(key)[:80])
     return good
 
@@ -151,7 +161,7 @@ def _understood(
 def _mark_of(value: bytes) -> Mark:
     row = _row.decode(value)
     last = None if row.last_run_at is None else instant_of(row.last_run_at)
-    return Mark(row.slot, row.fingerprint, row.total_run_count, last)
+    return mark_of(row.slot, row.fingerprint, row.total_run_count, last)
 
 
 def ledger_rows(marks: Mapping[str, Mark]) -> list[tuple[str, str]]:

@@ -86,6 +86,7 @@ class ScheduleFile:
         self._wanted = False
         self._changes = _Changes()
         self._read: Mapping[str, Mark] = {}
+        self._named: set[str] = set()
         self._term = 0
         found = look_to_write(path, SCHEDULE_FILE)
         if found.state is FileState.REFUSED:
@@ -110,7 +111,7 @@ class ScheduleFile:
     def read(self) -> LedgerCopy:
         """Return the ledger as last written; an empty one if it cannot be read."""
         try:
-            seen = view(self.path)
+            seen = view(self.path, self._named)
         except ScheduleFileError as error:
             self._meet(str(error))
             seen = View()

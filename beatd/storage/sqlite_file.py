@@ -171,7 +171,7 @@ def damage(path: Path, tables: Collection[str]) -> str:
         db = connect(path)
         try:
             (answer,) = db.execute("PRAGMA quick_check(1)").fetchone()
-            names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+            names = {name for (name,) in db.execute(_NAMES)}
         finally:
             db.close()
     except sqlite3.OperationalError:
@@ -180,7 +180,23 @@ def damage(path: Path, tables: Collection[str]) -> str:
         return str(error)
     if answer != "ok":
         return str(answer)
-    missing = sorted(set(tables) - names)
+    return _missing(tables, names)
+
+
+def missing_tables(path: Path, tables: Collection[str]) -> str:
+    """Return which of these tables a file of ours does not have; empty if it has all.
+
+    A view is no table. Raises OSError and sqlite3.Error.
+    """
+    [rows] = query(path, _NAMES)
+    return _missing(tables, {str(name, "utf-8", "replace") for (name,) in rows})
+
+
+_NAMES = "SELECT name FROM sqlite_master WHERE type = 'table'"
+
+
+def _missing(tables: Collection[str], there: Collection[str]) -> str:
+    missing = sorted(set(tables) - set(there))
     return f"no table {', '.join(missing)}" if missing else ""
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
-from beatd.instant import Instant
+from beatd.instant import EARLIEST, LATEST, Instant
 
 
 class Mark(NamedTuple):
@@ -23,6 +23,32 @@ class Mark(NamedTuple):
     """The last slot that was emitted; users see it as last_run_at."""
 
 
+LARGEST = 2**48
+"""No count, no clock era and no number of a term is as large as this."""
+
+
+def mark_of(slot: object, fingerprint: object, runs: object, last: object) -> Mark:
+    """Return the mark that a stored row means. Raises ValueError for what is none."""
+    if (
+        isinstance(slot, int)
+        and EARLIEST <= slot <= LATEST
+        and isinstance(fingerprint, str)
+        and is_count(runs)
+        and (last is None or (isinstance(last, int) and EARLIEST <= last <= LATEST))
+    ):
+        return Mark(slot, fingerprint, runs, last)
+    raise ValueError(f"no mark: {slot!r}, {fingerprint!r}, {runs!r}, {last!r}")
+
+
+def is_count(stored: object) -> TypeGuard[int]:
+    """Return whether a stored value is a number that may count something."""
+    return isinstance(stored, int) and 0 <= stored < LARGEST
+
+
+ERA_UNKNOWN = -1
+"""Stands for a clock era that is stored, and cannot be understood."""
+
+
 @dataclass(frozen=True, slots=True)
 class LedgerCopy:
     """The whole ledger, as it was read."""
@@ -38,12 +64,13 @@ class LedgerCopy:
 def merge(*copies: LedgerCopy) -> LedgerCopy:
     """Return one ledger made of several: the larger slot wins, entry by entry.
 
-    A copy of an older clock era is left out: its slots may lie beyond a rewind.
+    A copy of an older clock era is left out: its slots may lie beyond a rewind. One
+    whose era is not known counts as one of the latest.
     """
     era = max(copy.era for copy in copies)
     marks: dict[str, Mark] = {}
     for copy in copies:
-        if copy.era == era:
+        if copy.era in (era, ERA_UNKNOWN):
             for name, mark in copy.marks.items():
                 if name not in marks or mark.slot > marks[name].slot:
                     marks[name] = mark

@@ -32,6 +32,7 @@ from beatd.clock import SystemClock
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from beatd.instant import HOUR, MINUTE, SECOND
 from beatd.routing import Queue, Route
+from beatd.timetable.ledger import LedgerCopy, merge
 from tests.brokers.making import (
     CELERY,
     NOON,
@@ -466,12 +467,27 @@ def test_who_reads_a_large_ledger_can_do_something_in_between(
     assert parts == [True] * 3
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        "scribble",
+        "",
+        "9" * 5000 + " 1 - f",
+        "9" * 18 + " 1 - f",
+        f"-{'9' * 18} 1 - f",
+        f"{NOON - 1} one - f",
+        f"{NOON - 1} -1 - f",
+        f"{NOON - 1} 1 {'9' * 18} f",
+        b"1 1 - \xff",
+    ],
+)
 def test_a_row_of_the_ledger_that_is_no_mark_is_passed_over(
-    broker: RedisBroker, client: Any, caplog: pytest.LogCaptureFixture
+    broker: RedisBroker, client: Any, caplog: pytest.LogCaptureFixture, row: str
 ) -> None:
     term = lead(broker)
-    client.hset("{beatd:test}:ledger", "a", "scribble")
+    client.hset("{beatd:test}:ledger", "a", row)
 
+    assert broker.read_ledger().marks == {}
     assert broker.read_ledger().marks == {}
     assert [r.__dict__["event"] for r in caplog.records] == ["ledger.unreadable"]
     assert broker.emit(term, [emission("a")], MINUTE) == [QUEUED]
@@ -896,6 +912,96 @@ def test_the_lists_of_an_expiring_queue_expire_after_each_push(
     assert client.ttl("celery") == -2
     assert client.zscore("_kombu.binding_deadlines", "media") > time.time() * 1000
     assert client.exists("_kombu.binding_permanent.media") == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "record"),
+    [
+        ("two", "{}"),
+        (b"\xff", "{}"),
+        ("2", "scribble"),
+        ("2", "{}"),
+        ("2", "[1]"),
+        ("2", "[" * 100_000),
+        ("2", b"\xff"),
+        ("2", '{"at":"now"}'),
+        ("2", '{"at":1e30}'),
+        ("2", '{"at":999999999999999999}'),
+    ],
+)
+def test_a_dead_letter_that_is_none_is_passed_over_and_kept(
+    broker: RedisBroker,
+    client: Any,
+    caplog: pytest.LogCaptureFixture,
+    number: str,
+    record: str,
+) -> None:
+    broker.send([outgoing(b"1")])
+    broker.join("w1", MINUTE)
+    settle(broker, "w1", SetAside(*broker.take("w1", ["celery"], 1, "t1"), "why"))
+    key = "{beatd:test}:dead"
+    if isinstance(record, str) and "at" in record:
+        known = json.loads(client.hget(key, "1"))
+        record = json.dumps(known | json.loads(record))
+    client.hset(key, number, record)
+
+    assert [letter.id for letter in broker.dead_letters()] == ["1"]
+    assert [letter.id for letter in broker.dead_letters()] == ["1"]
+
+    assert [r.__dict__["event"] for r in caplog.records] == ["dead.unreadable"]
+    assert client.hexists(key, number)
+
+
+def test_a_dead_letter_without_a_message_of_ours_is_shown_and_holds_up_no_other(
+    broker: RedisBroker, client: Any
+) -> None:
+    broker.send([outgoing(b"1"), outgoing(b"2")])
+    broker.join("w1", MINUTE)
+    for one in broker.take("w1", ["celery"], 2, "t1"):
+        settle(broker, "w1", SetAside(one, "why"))
+    client.hset("{beatd:test}:dead_messages", "1", "scribble")
+
+    assert broker.dead_message("1") == b"scribble"
+    assert broker.retry_dead(["1", "2"]) == 1
+
+    assert [letter.id for letter in broker.dead_letters()] == ["1"]
+    assert lying_in(broker) == [b"2"]
+
+
+@pytest.mark.parametrize("stored", ["scribble", "", "1.5", "-3", "9" * 30, b"\xff"])
+def test_an_era_that_is_no_number_is_passed_over(
+    broker: RedisBroker, client: Any, caplog: pytest.LogCaptureFixture, stored: str
+) -> None:
+    term = lead(broker)
+    broker.write_ledger(term, {"a": mark(NOON)}, (), 0)
+    client.set("{beatd:test}:era", stored)
+
+    ledger = broker.read_ledger()
+    broker.read_ledger()
+
+    file = LedgerCopy({"a": mark(NOON - MINUTE), "b": mark(NOON)}, 3)
+    assert merge(ledger, file) == LedgerCopy({"a": mark(NOON), "b": mark(NOON)}, 3)
+    assert [r.__dict__["event"] for r in caplog.records] == ["era.unreadable"]
+
+
+@pytest.mark.parametrize("stored", ["scribble", "", "9" * 30, b"\xff"])
+def test_a_lead_and_a_term_that_are_none_hold_up_nobody_and_are_kept(
+    broker: RedisBroker, client: Any, caplog: pytest.LogCaptureFixture, stored: str
+) -> None:
+    client.set("{beatd:test}:lead", stored)
+    client.set("{beatd:test}:term", stored)
+
+    assert broker.leader() != "nobody"
+    term = broker.acquire("we", MINUTE, 41)
+
+    assert term is not None
+    assert term.number == 42
+    assert broker.renew(term, MINUTE)
+    events = [r.__dict__["event"] for r in caplog.records]
+    assert events == ["lead.unreadable", "term.unreadable"]
+    kept = client.keys("{beatd:test}:unreadable:*")
+    expected = stored if isinstance(stored, bytes) else stored.encode()
+    assert [client.get(key) for key in kept] == [expected] * 2
 
 
 def test_a_dead_letter_says_everything_in_json(

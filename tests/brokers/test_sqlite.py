@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from beatd.brokers.base import SetAside
 from beatd.brokers.sqlite import LARGEST_WAL, SQL, SQLiteBroker
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError, TermOver
 from beatd.instant import MINUTE, SECOND
 from beatd.scheduler.schedule_file import ScheduleFile
+from beatd.timetable.ledger import ERA_UNKNOWN, LedgerCopy
 from tests.brokers.making import (
     NOON,
     emission,
@@ -27,6 +29,7 @@ from tests.brokers.making import (
     mark,
     messages,
     outgoing,
+    settle,
 )
 from tests.fakes import FakeClock
 from tests.rights import full_disk, umask
@@ -253,6 +256,93 @@ def test_the_wal_that_a_long_reader_let_grow_is_cut_again(
 
     assert while_reading > LARGEST_WAL
     assert wal.stat().st_size <= LARGEST_WAL
+
+
+# Rows that are none of ours
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("entry", "CAST(x'ff' AS TEXT)"),
+        ("slot", "'noon'"),
+        ("slot", str(10**18)),
+        ("slot", str(-(10**18))),
+        ("fingerprint", "17.5"),
+        ("fingerprint", "CAST(x'ff' AS TEXT)"),
+        ("runs", "'many'"),
+        ("runs", "-1"),
+        ("last", "x'00'"),
+        ("last", str(10**18)),
+    ],
+)
+def test_a_row_of_the_ledger_that_is_no_mark_is_passed_over(
+    broker: SQLiteBroker,
+    path: Path,
+    caplog: pytest.LogCaptureFixture,
+    column: str,
+    value: str,
+) -> None:
+    marks = {"a": mark(NOON), "b": mark(NOON)}
+    broker.write_ledger(lead(broker), marks, (), 0)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"UPDATE ledger SET {column} = {value} WHERE entry = 'a'")
+        if column == "fingerprint" and value == "17.5":
+            db.execute("UPDATE ledger SET slot = 1.5 WHERE entry = 'a'")
+
+    assert broker.read_ledger().marks == {"b": mark(NOON)}
+    assert broker.read_ledger().marks == {"b": mark(NOON)}
+
+    assert [r.__dict__["event"] for r in caplog.records] == ["ledger.unreadable"]
+
+
+@pytest.mark.parametrize("value", ["'text'", "x'ff'", "-1", str(2**60), "1.5"])
+def test_a_term_and_an_era_that_are_no_numbers_are_passed_over(
+    broker: SQLiteBroker, path: Path, caplog: pytest.LogCaptureFixture, value: str
+) -> None:
+    broker.write_ledger(lead(broker), {"a": mark(NOON)}, (), 3)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"UPDATE lead SET era = {value}, number = {value}")
+
+    assert broker.read_ledger() == LedgerCopy({"a": mark(NOON)}, ERA_UNKNOWN)
+    term = broker.acquire("we", MINUTE, 41)
+
+    assert term is not None
+    assert term.number == 42
+    assert broker.renew(term, MINUTE)
+    events = [r.__dict__["event"] for r in caplog.records]
+    assert events == ["era.unreadable", "term.unreadable"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("buried", "'today'"),
+        ("buried", str(10**18)),
+        ("deliveries", "x'ff'"),
+        ("task", "CAST(x'ff' AS TEXT)"),
+        ("size", "1.5"),
+    ],
+)
+def test_a_dead_letter_that_is_none_is_passed_over_and_kept(
+    broker: SQLiteBroker,
+    path: Path,
+    caplog: pytest.LogCaptureFixture,
+    column: str,
+    value: str,
+) -> None:
+    broker.send([outgoing(b"1"), outgoing(b"2")])
+    broker.join("w1", MINUTE)
+    for one in broker.take("w1", ["celery"], 2, "t1"):
+        settle(broker, "w1", SetAside(one, "why"))
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"UPDATE dead SET {column} = {value} WHERE id = 1")
+
+    assert [letter.id for letter in broker.dead_letters()] == ["2"]
+    assert [letter.id for letter in broker.dead_letters()] == ["2"]
+
+    assert [r.__dict__["event"] for r in caplog.records] == ["dead.unreadable"]
+    assert broker.dead_message("1") == b"1"
 
 
 # Leading

@@ -2,23 +2,41 @@
 --
 -- KEYS  1 lead  text "<number> <nonce> <holder>", expires with the lead
 --       2 term  the largest number that was ever given
+--       3 4     where a lead, and a term, that are none of ours are kept
 -- ARGV  1 holder  2 ttl in ms  3 floor  4 nonce
 --
--- Returns the term's number, above the floor and all before; false while someone leads.
+-- Returns the term's number, above the floor and all before, or 0 while someone leads;
+-- then "lead" and "term" if they were none of ours, and are kept under other names.
 -- The same nonce again (its answer was lost) gives the term that it took.
 
+local answer = {0}
 local held = redis.call('GET', KEYS[1])
 if held then
   local number, nonce = held:match('^(%d+) (%S+) ')
-  if nonce ~= ARGV[4] then
-    return false
+  if nonce == ARGV[4] then
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+    return {tonumber(number)}
   end
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
-  return tonumber(number)
+  if redis.call('PTTL', KEYS[1]) >= 0 then
+    return answer
+  end
+  -- Every lead expires: for this one all would wait for ever.
+  redis.call('RENAME', KEYS[1], KEYS[3])
+  table.insert(answer, 'lead')
 end
 
-local last = tonumber(redis.call('GET', KEYS[2]) or '0')
+local stored = redis.call('GET', KEYS[2])
+local last = 0
+if stored then
+  if stored:match('^%d+$') and #stored < 16 then
+    last = tonumber(stored)
+  else
+    redis.call('RENAME', KEYS[2], KEYS[4])
+    table.insert(answer, 'term')
+  end
+end
 local number = whole(math.max(last, tonumber(ARGV[3])) + 1)
 redis.call('SET', KEYS[2], number)
 redis.call('SET', KEYS[1], number .. ' ' .. ARGV[4] .. ' ' .. ARGV[1], 'PX', ARGV[2])
-return tonumber(number)
+answer[1] = tonumber(number)
+return answer

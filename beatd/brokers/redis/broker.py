@@ -23,6 +23,7 @@ from beatd.brokers.base import (
     GiveBack,
     Outgoing,
     SetAside,
+    letter_of,
 )
 from beatd.brokers.redis.failover import Server
 from beatd.brokers.redis.lead import RedisLead
@@ -42,6 +43,7 @@ REMEMBER_DEATHS: Span = 7 * DAY
 NOT_REMEMBERED = 0
 """The number of a request that may be done twice when it is made again."""
 
+_record = msgspec.json.Decoder(dict[str, Any])
 _ANSWERS = {b"d": DONE, b"g": GONE}
 
 
@@ -171,15 +173,25 @@ class RedisBroker(RedisLead):
     # Dead letters
 
     def dead_letters(self) -> list[DeadLetter]:
-        letters = {
-            int(number): DeadLetter(number.decode(), **msgspec.json.decode(record))
-            for number, record in self._rows_of("dead")
-        }
+        letters: dict[int, DeadLetter] = {}
+        for number, record in self._rows_of("dead"):
+            try:
+                letters[int(number)] = letter_of(
+                    {**_record.decode(record), "id": number.decode()}
+                )
+            except (ValueError, RecursionError):
+                words = "the dead letter %r is none of ours, and passed over: %r"
+                self._tell_odd("dead.unreadable", words, number, record[:80])
         return [letters[number] for number in sorted(letters)]
 
     def dead_message(self, letter: str) -> bytes | None:
         held = self._ask("HGET", self._key("dead_messages"), letter)
-        return None if held is None else _unpack(held)[1]
+        if held is None:
+            return None
+        try:
+            return _unpack(held)[1]
+        except ValueError:
+            return bytes(held)  # none of ours: people are to see what is there
 
     def retry_dead(self, letters: Collection[str]) -> int:
         return self._decide("retry_dead", letters)

@@ -21,6 +21,7 @@
 local KEYS, ARGV = KEYS, ARGV -- locals are found faster
 local call, tonumber, byte, match = redis.call, tonumber, string.byte, string.match
 local CHUNK = 1000 -- Lua passes only so many arguments at once
+local LATEST = 253402300799999 -- the last ms of the year 9999: no slot is later
 
 if not leads(KEYS[1], ARGV[1]) then
   return false
@@ -61,7 +62,7 @@ for from = 1, count, CHUNK do
     rows[index] = row
     row = latest[entry] or row
     local last = row and tonumber(match(row, '^%-?%d+') or '')
-    if last and last >= tonumber(match(mark, '^%-?%d+')) then
+    if last and last >= tonumber(match(mark, '^%-?%d+')) and last <= LATEST then
       outcomes[index] = 'k'
     else
       latest[entry] = mark

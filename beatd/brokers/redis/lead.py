@@ -14,7 +14,7 @@ from beatd.clock import Clock
 from beatd.errors import TermOver
 from beatd.event_log import EventLog
 from beatd.instant import Span
-from beatd.timetable.ledger import LedgerCopy, Mark
+from beatd.timetable.ledger import ERA_UNKNOWN, LedgerCopy, Mark, is_count, mark_of
 
 tell = EventLog(__name__)
 
@@ -37,6 +37,7 @@ class RedisLead(RedisRequests):
     ) -> None:
         super().__init__(server, wires, namespace, clock)
         self._nonce = secrets.token_hex(8)
+        self._told: set[str | bytes] = set()
         self._releases = ReleaseWait(
             self._server, self._key("released"), self._key("lead"), self._clock
         )
@@ -44,14 +45,23 @@ class RedisLead(RedisRequests):
     # Lead
 
     def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
-        number = self._run(
+        aside = f"unreadable:{self._nonce}:"
+        own = ("lead", "term", f"{aside}lead", f"{aside}term")
+        number, *odd = self._run(
             "acquire",
-            [self._key("lead"), self._key("term")],
+            [self._key(name) for name in own],
             [holder, ttl, floor, self._nonce],
         )
         # Only now: after a lost answer, the same nonce finds the term that it took.
         nonce, self._nonce = self._nonce, secrets.token_hex(8)
-        return None if number is None else Term(number, nonce)
+        for name in odd:
+            self._tell_odd(
+                f"{name.decode()}.unreadable",
+                "the key %s was none that beatd writes: it is kept as %s",
+                self._key(name.decode()),
+                self._key(aside + name.decode()),
+            )
+        return Term(number, nonce) if number else None
 
     def renew(self, term: Term, ttl: Span) -> bool:
         return bool(self._run("renew", [self._key("lead")], [_text(term), ttl]))
@@ -65,7 +75,7 @@ class RedisLead(RedisRequests):
 
     def leader(self) -> str | None:
         held: bytes | None = self._ask("GET", self._key("lead"))
-        return held.decode().split(" ", 2)[2] if held else None
+        return held.decode(errors="replace").split(" ", 2)[-1] if held else None
 
     def await_release(self, timeout: Span) -> bool:
         with self._server.answering():
@@ -109,13 +119,35 @@ class RedisLead(RedisRequests):
             try:
                 marks[name.decode()] = _mark(row)
             except ValueError:
-                tell.error(
+                self._tell_odd(
                     "ledger.unreadable",
-                    "the ledger's row for %r is none of ours: %r",
+                    "the ledger's row for %r is none of ours, and passed over: %r",
                     name,
                     row[:80],
                 )
-        return LedgerCopy(marks, int(self._ask("GET", self._key("era")) or 0))
+        return LedgerCopy(marks, self._era())
+
+    def _era(self) -> int:
+        stored: bytes | None = self._ask("GET", self._key("era"))
+        if stored is None:
+            return 0
+        try:
+            era = int(stored)
+        except ValueError:
+            era = ERA_UNKNOWN
+        if is_count(era):
+            return era
+        words = "the key %s is no clock era, and passed over: %r"
+        self._tell_odd("era.unreadable", words, self._key("era"), stored[:80])
+        return ERA_UNKNOWN
+
+    def _tell_odd(
+        self, event: str, words: str, name: str | bytes, what: object
+    ) -> None:
+        """Log once what is stored under a name, and cannot be understood."""
+        if name not in self._told:
+            self._told.add(name)
+            tell.error(event, words, name, what)
 
     def write_ledger(
         self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
@@ -189,4 +221,5 @@ def _row(mark: Mark) -> str:
 
 def _mark(row: bytes) -> Mark:
     slot, runs, last, fingerprint = row.decode().split(" ", 3)
-    return Mark(int(slot), fingerprint, int(runs), None if last == "-" else int(last))
+    emitted = None if last == "-" else int(last)
+    return mark_of(int(slot), fingerprint, int(runs), emitted)

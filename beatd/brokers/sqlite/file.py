@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 from beatd.brokers.sqlite.statements import TABLES
 from beatd.clock import Clock
@@ -135,6 +136,21 @@ class BrokerFile:
 
     def _refused(self, error: Exception) -> BrokerRefused:
         return BrokerRefused(f"{self._path} cannot be used: {error}")
+
+
+@contextmanager
+def texts_as_bytes(db: sqlite3.Connection) -> Iterator[None]:
+    """Have queries return texts as bytes: one that is not UTF-8 would end them."""
+    before, db.text_factory = db.text_factory, bytes
+    try:
+        yield
+    finally:
+        db.text_factory = before
+
+
+def text(stored: Any) -> Any:
+    """Return a text that came as bytes; all else as it is. Raises ValueError."""
+    return stored.decode() if isinstance(stored, bytes) else stored
 
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}

@@ -3,19 +3,30 @@
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from beatd.brokers.base import Emission, Outcome, Term, idle
-from beatd.brokers.sqlite.file import BrokerFile
+from beatd.brokers.sqlite.file import BrokerFile, text, texts_as_bytes
 from beatd.brokers.sqlite.routes import Row, rows_of
 from beatd.brokers.sqlite.statements import SQL
 from beatd.clock import Clock
 from beatd.errors import TermOver
+from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span
 from beatd.storage.file_lock import FileLock
-from beatd.timetable.ledger import LedgerCopy, Mark
+from beatd.timetable.ledger import ERA_UNKNOWN, LedgerCopy, Mark, is_count, mark_of
+
+tell = EventLog(__name__)
 
 RELEASE_LOOK: Span = 50
 """How often a standby looks whether the kernel lock is free."""
@@ -42,6 +53,7 @@ class SQLiteLead(BrokerFile):
         lock = f"{path.name}.{quote(namespace, safe='')}.lock"
         self._lock = FileLock(path.with_name(lock))
         self._led: Term | None = None
+        self._told: set[tuple[str, object]] = set()
         self._closed = threading.Event()
 
     # Lead
@@ -113,11 +125,27 @@ class SQLiteLead(BrokerFile):
         with self._connection() as db:
             db.execute("BEGIN")
             sql = "SELECT entry, slot, fingerprint, runs, last FROM ledger"
-            rows = db.execute(f"{sql} WHERE namespace = ?", (self._namespace,))
-            marks = {entry: Mark(*mark) for entry, *mark in rows}
+            with texts_as_bytes(db):
+                rows = db.execute(f"{sql} WHERE namespace = ?", (self._namespace,))
+                marks = dict(self._marks(rows))
             era = self._era(db)
             db.execute("COMMIT")
         return LedgerCopy(marks, era)
+
+    def _marks(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[str, Mark]]:
+        """Yield the rows that can be understood."""
+        for entry, slot, fingerprint, runs, last in rows:
+            try:
+                yield str(entry, "utf-8"), mark_of(slot, text(fingerprint), runs, last)
+            except (ValueError, TypeError):
+                words = "the ledger's row for %r is none of ours, and passed over: %r"
+                self._tell_odd("ledger.unreadable", words, entry, slot)
+
+    def _tell_odd(self, event: str, words: str, name: object, what: object) -> None:
+        """Log once what is stored under a name, and cannot be understood."""
+        if (event, name) not in self._told:
+            self._told.add((event, name))
+            tell.error(event, words, name, what)
 
     def write_ledger(
         self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
@@ -168,7 +196,13 @@ class SQLiteLead(BrokerFile):
     def _term(self, db: sqlite3.Connection) -> Term:
         sql = "SELECT number, nonce FROM lead WHERE namespace = ?"
         row = db.execute(sql, (self._namespace,)).fetchone()
-        return Term(*row) if row else Term(0, "")
+        if not row:
+            return Term(0, "")
+        if is_count(row[0]):
+            return Term(*row)
+        words = "the term of the namespace %r is no number, and passed over: %r"
+        self._tell_odd("term.unreadable", words, self._namespace, row[0])
+        return Term(0, "")
 
     def _set_term(self, db: sqlite3.Connection, term: Term) -> None:
         db.execute(SQL["set_term"], (self._namespace, *term))
@@ -180,7 +214,13 @@ class SQLiteLead(BrokerFile):
     def _era(self, db: sqlite3.Connection) -> int:
         sql = "SELECT era FROM lead WHERE namespace = ?"
         row = db.execute(sql, (self._namespace,)).fetchone()
-        return int(row[0]) if row else 0
+        if not row:
+            return 0
+        if is_count(row[0]):
+            return row[0]
+        words = "the clock era of the namespace %r is no number, and passed over: %r"
+        self._tell_odd("era.unreadable", words, self._namespace, row[0])
+        return ERA_UNKNOWN
 
     def _end_runs(
         self, db: sqlite3.Connection, runs: Collection[tuple[str, str]]

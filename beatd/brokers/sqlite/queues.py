@@ -21,7 +21,9 @@ from beatd.brokers.base import (
     Outgoing,
     SetAside,
     do_in_turn,
+    letter_of,
 )
+from beatd.brokers.sqlite.file import text, texts_as_bytes
 from beatd.brokers.sqlite.lead import SQLiteLead
 from beatd.brokers.sqlite.routes import Row, rows_of
 from beatd.brokers.sqlite.statements import SQL
@@ -33,6 +35,18 @@ from beatd.storage.sqlite_file import BUSY_TIMEOUT
 FIRST_NAP, LONGEST_NAP, NAP_GROWTH = 0.004, 0.02, 1.005
 """Seconds between two looks for messages of other processes, and the factor by which
 they grow: short for some seconds after each message, long while nothing happens."""
+
+_LETTER = (
+    "queue",
+    "reason",
+    "at",
+    "deliveries",
+    "worker",
+    "size",
+    "task",
+    "task_id",
+)
+"""The fields of a dead letter after its id, as the statement `letters` returns them."""
 
 _LETTERS = {DONE: "d", GONE: "g"}
 _ANSWERS = {letter: answer for answer, letter in _LETTERS.items()}
@@ -162,9 +176,17 @@ class SQLiteBroker(SQLiteLead):
     # Dead letters
 
     def dead_letters(self) -> list[DeadLetter]:
-        with self._connection() as db:
+        with self._connection() as db, texts_as_bytes(db):
             rows = db.execute(SQL["letters"]).fetchall()
-        return [DeadLetter(str(number), *about) for number, *about in rows]
+        letters = []
+        for number, *about in rows:
+            try:
+                record = dict(zip(_LETTER, map(text, about), strict=True))
+                letters.append(letter_of({**record, "id": str(number)}))
+            except ValueError:
+                words = "the dead letter %r is none of ours, and passed over: %r"
+                self._tell_odd("dead.unreadable", words, number, about)
+        return letters
 
     def dead_message(self, letter: str) -> bytes | None:
         sql = "SELECT message FROM dead WHERE id = ?"
