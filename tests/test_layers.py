@@ -42,7 +42,7 @@ pools       base limits pending asyncio green prefork prefork.child_state prefor
             prefork.requests prefork.supervisor prefork.pool solo threads *
 runs        hooks host report stdout coroutines builtin errbacks continuations chords
             execute eager
-control     pidbox
+control     patterns pidbox
 app         annotations announcement client_results conf connections discovery
             publishing remote_control sending application *
 worker      autoscale events in_flight commands.shapes lease rate renewal reporting

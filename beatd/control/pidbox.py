@@ -7,20 +7,19 @@ executed in the worker's own thread, and returns its answer, or a function (`Lat
 that makes the answer in the answering thread because it takes time.
 """
 
-import fnmatch
-import re
 import threading
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 
 from beatd.background import BatchWorker, OnCrash, Outage, Service, retried
 from beatd.brokers.base import Broadcast, Outgoing, Subscription
 from beatd.config.settings import Settings
+from beatd.control.patterns import matches
 from beatd.errors import BrokerUnavailable, MessageError
 from beatd.event_log import EventLog
 from beatd.events.lamport import LamportClock
@@ -38,8 +37,11 @@ LONGEST_WAIT: Span = 5 * SECOND
 MINGLE: Span = SECOND
 """How long to wait for the revoked ids of other workers."""
 
-LONGEST_PATTERN = 1000
-"""Characters of a pattern of node names; a longer one matches no node."""
+Name: TypeAlias = Annotated[
+    str, msgspec.Meta(max_length=255, pattern="^[^\ud800-\udfff]*$")
+]
+"""A name of a queue, an exchange or a key: no longer than AMQP allows, and without
+halves of characters, which no broker can be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,18 @@ class Pidbox:
             )
             return
         self._lamport.receive(notice.headers.get("clock"))
-        if request.is_for(self._node):
+        try:
+            is_ours = request.is_for(self._node)
+        except ValueError as error:
+            tell.warning(
+                "control.pattern",
+                "passed over %s: its pattern %s is refused: %s",
+                quoted(request.method),
+                quoted(request.pattern),
+                error,
+            )
+            return
+        if is_ours:
             answer = partial(self._take_answer, request)
             self._deliver(Command(request.method, request.arguments, answer))
 
@@ -210,8 +223,8 @@ class Pidbox:
 
 
 class _ReplyTo(msgspec.Struct):
-    exchange: str
-    routing_key: str
+    exchange: Name
+    routing_key: Name
 
 
 class _Request(msgspec.Struct):
@@ -224,19 +237,15 @@ class _Request(msgspec.Struct):
     reply_to: _ReplyTo | None = None
 
     def is_for(self, node: str) -> bool:
-        """Return whether the command is for a node of this name."""
+        """Return whether the command is for a node of this name.
+
+        Raises ValueError for a pattern that is refused, in words for people.
+        """
         if self.destination:
             return node in self.destination
         if not self.pattern or not self.matcher:
             return True
-        if len(self.pattern) > LONGEST_PATTERN:
-            return False
-        if self.matcher == "glob":
-            return fnmatch.fnmatch(node, self.pattern)
-        try:
-            return self.matcher == "pcre" and bool(re.match(self.pattern, node))
-        except re.error:
-            return False
+        return matches(node, self.pattern, self.matcher)
 
 
 class _Answer(NamedTuple):

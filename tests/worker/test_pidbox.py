@@ -99,6 +99,48 @@ def test_a_command_is_for_some(
 
 
 @pytest.mark.parametrize(
+    "addressed",
+    [
+        {"pattern": "(a?){999}" * 100, "matcher": "pcre"},
+        {"pattern": "(" * 300 + "w" + ")" * 300, "matcher": "pcre"},
+        {"pattern": "w(?=1)", "matcher": "pcre"},
+        {"pattern": "(", "matcher": "pcre"},
+        {"pattern": "w*", "matcher": "unheard"},
+        {"pattern": "w*" * 1000, "matcher": "glob"},
+    ],
+    ids=lambda addressed: addressed["pattern"][:9],
+)
+def test_a_pattern_that_is_refused_is_said_and_costs_nothing(
+    post: Post, addressed: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    post.say(method="ping", **addressed)
+    post.say(method="clock")
+
+    assert [command.method for command in post.received] == ["clock"]
+    events = [getattr(record, "event", "") for record in caplog.records]
+    assert events == ["control.pattern"]
+
+
+@pytest.mark.parametrize(
+    "reply_to",
+    [
+        {"exchange": "\ud800", "routing_key": "me"},
+        {"exchange": "reply.celery.pidbox", "routing_key": "\udfff"},
+        {"exchange": "x" * 256, "routing_key": "me"},
+    ],
+    ids=["exchange", "key", "length"],
+)
+def test_an_asker_whose_address_cannot_be_written_to_is_passed_over(
+    post: Post, reply_to: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    post.say(method="ping", reply_to=reply_to)
+
+    assert post.received == []
+    events = [getattr(record, "event", "") for record in caplog.records]
+    assert events == ["control.garbage"]
+
+
+@pytest.mark.parametrize(
     "raw",
     [
         b"",
