@@ -47,7 +47,8 @@ app         annotations announcement client_results conf connections discovery
             publishing remote_control sending application *
 worker      autoscale events in_flight commands.shapes lease rate renewal reporting
             revoked settle fetcher backlog inbox outcomes admission sizing stopping
-            workload commands.controlled commands.inspect commands.steer commands loop
+            workload commands.controlled commands.arguments commands.inspect
+            commands.steer commands loop
 celery_apps * runner results signals reading
 service     * daemon nodes notify wiring.choice wiring.runtime wiring.scheduler
             wiring.worker_parts wiring.worker wiring

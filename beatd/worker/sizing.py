@@ -15,6 +15,11 @@ UNLIMITED = 10_000
 """How many deliveries a worker holds at most when the settings set no limit."""
 
 
+MOST_BESIDE = 100
+"""What remote control may make of a pool that began smaller. Whoever wants more starts
+the worker with it: a message must not start thousands of processes."""
+
+
 def capacity_of(settings: Settings, pool: Pool, autoscale: Autoscale | None) -> int:
     """Return how many deliveries a worker holds at most."""
     # The pool grows only if more is waiting than it runs now.
@@ -46,6 +51,8 @@ class Sizing:
         self._window = window
         self._settings = settings
         self._clock = clock
+        self.ceiling = max(MOST_BESIDE, pool.size, autoscale.most if autoscale else 0)
+        """The largest size that remote control may ask for."""
         self.autoscale = autoscale
         """Decides the size as the load changes; None: the size stays."""
 

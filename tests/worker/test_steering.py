@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 import pytest
@@ -16,6 +16,7 @@ from beatd.routing import Route
 from beatd.runs.report import Report, pack_report
 from beatd.tasks import Task
 from beatd.worker.autoscale import Autoscale
+from beatd.worker.commands import COMMANDS
 from beatd.worker.inbox import KnownAsRevoked, Stop, TimePassed
 from beatd.worker.renewal import About, Renewed
 from beatd.worker.revoked import StateFile, mingle
@@ -398,7 +399,7 @@ def test_the_pool_grows_and_shrinks_and_the_worker_holds_accordingly_many(
 
     command(bench, "pool_shrink", n=3)
     assert pool.size == 1
-    assert "1 to 10000 at a time, not 0" in command(bench, "pool_shrink", n=1)["error"]
+    assert "1 to 100 at a time, not 0" in command(bench, "pool_shrink", n=1)["error"]
 
 
 def test_a_pool_that_cannot_change_says_so(bench: Bench) -> None:
@@ -430,6 +431,73 @@ def test_a_shutdown_is_refused_unless_the_settings_allow_it(bench: Bench) -> Non
 
 
 # Whatever is asked
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "words"),
+    [
+        ("time_limit", {"task_name": "proj.add", "hard": 1e308}, "hard: Expected"),
+        ("time_limit", {"task_name": "proj.add", "soft": -1}, "soft: Expected"),
+        ("time_limit", {"task_name": "proj.add", "hard": True}, "hard: Expected"),
+        ("pool_grow", {"n": 0.5}, "n: Expected `int`, got `float`; got 0.5"),
+        ("pool_grow", {"n": 9_999}, "1 to 100 at a time, not 10001"),
+        ("pool_shrink", {"n": -1}, "n: Expected `int` >= 0"),
+        ("autoscale", {"max": 9_999, "min": 1}, "min <= max <= 100"),
+        ("add_consumer", {"queue": "q\ud800"}, "queue"),
+        ("add_consumer", {"queue": "q", "exchange": "\udc00"}, "exchange"),
+        ("add_consumer", {"queue": ""}, "queue: expected a name"),
+        ("add_consumer", {"queue": "q" * 256}, "queue: Expected `str` of length <="),
+        ("add_consumer", {"queue": "q", "exchange_type": "x"}, "exchange_type"),
+        ("cancel_consumer", {"queue": "\ud800"}, "queue"),
+        ("revoke", {"task_id": ["a", "\ud800"]}, "half a character"),
+        ("revoke", {"task_id": "a", "terminate": "perhaps"}, "terminate: Expected"),
+        ("revoke", {"task_id": "a", "signal": [9]}, "signal: Expected"),
+        ("revoke_by_stamped_headers", {"headers": {"a": {}}}, "headers: Expected"),
+        ("hello", {"from_node": "w2@here", "revoked": {"a": 1}}, "revoked: Expected"),
+        ("query_task", {"ids": 7}, "ids: Expected"),
+        ("registered", {"taskinfoitems": [7]}, "taskinfoitems: Expected"),
+        ("conf", {"with_defaults": []}, "with_defaults: Expected"),
+    ],
+)
+def test_a_command_reaches_the_worker_only_as_it_is_declared(
+    bench: Bench, method: str, arguments: Mapping[str, Any], words: str
+) -> None:
+    pool = with_held_pool(bench, size=2)
+    bench.worker.sizing.autoscale = Autoscale(4, 2) if method == "autoscale" else None
+    add = add_to(bench)
+    queues = list(bench.worker.intake.queues)
+    error = command(bench, method, **arguments)["error"]
+
+    assert words in error
+    assert error.startswith("ValueError(")
+    assert (add.time_limit, add.soft_time_limit, pool.size) == (None, None, 2)
+    assert bench.worker.intake.queues == queues
+    assert command(bench, "revoked") == []
+
+
+def test_numbers_may_be_sent_as_text(bench: Bench) -> None:
+    pool = with_held_pool(bench)
+    add = add_to(bench)
+    command(bench, "pool_grow", n="2")
+    command(bench, "time_limit", task_name="proj.add", hard="30", soft=None)
+
+    assert pool.size == 4
+    assert (add.time_limit, add.soft_time_limit) == (30, None)
+
+
+def test_a_pool_that_began_large_can_become_so_again() -> None:
+    bench = Bench(pool=SharingPool(size=150))
+    sizing = bench.worker.sizing
+
+    assert sizing.ceiling == 150
+
+
+@pytest.mark.parametrize("method", sorted(COMMANDS))
+def test_each_command_declares_all_that_it_takes(method: str) -> None:
+    hints = get_type_hints(COMMANDS[method])
+    assert object not in [
+        kind for name, kind in hints.items() if name not in ("return", "_")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Each function is called in the worker's own thread with the parts of the worker 
 may read and change. It returns the value of the answer, or `Later` if the value takes
 time.
 
+    arguments   what a client has sent, as the types that a command declares
     inspect     commands that look at the worker
     steer       commands that change something
     shapes      messages, queues, pools and settings in the forms that Celery shows
@@ -17,6 +18,7 @@ from beatd.event_log import EventLog
 from beatd.results.exceptions import repr_of
 from beatd.text import one_line, quoted
 from beatd.worker.commands import inspect, steer
+from beatd.worker.commands.arguments import read
 from beatd.worker.commands.controlled import Controlled
 
 __all__ = ["COMMANDS", "Controlled", "execute"]
@@ -57,7 +59,7 @@ def execute(worker: Controlled, command: Command) -> None:
     try:
         if function is None:
             raise KeyError(command.method)
-        value = function(worker, **command.arguments)
+        value = function(worker, **read(function, command.arguments))
     except (
         Exception
     ) as error:  # a client may have sent anything: the error is the answer

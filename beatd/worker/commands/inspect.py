@@ -6,6 +6,7 @@ import resource
 
 from beatd.config.settings import mask
 from beatd.control.pidbox import Later
+from beatd.worker.commands.arguments import Names
 from beatd.worker.commands.controlled import Controlled
 from beatd.worker.commands.shapes import (
     broker_of,
@@ -30,7 +31,7 @@ def clock(worker: Controlled, /, **_: object) -> object:
 
 
 def hello(
-    worker: Controlled, /, from_node: str, revoked: object = None, **_: object
+    worker: Controlled, /, from_node: str, revoked: Names | None = None, **_: object
 ) -> object:
     if from_node == worker.name:
         return None
@@ -39,7 +40,7 @@ def hello(
     return {"revoked": known, "clock": worker.lamport.forward()}
 
 
-def active(worker: Controlled, /, safe: object = False, **_: object) -> object:
+def active(worker: Controlled, /, safe: bool | None = False, **_: object) -> object:
     begun = worker.workload.begun
     return [run_of(worker.name, run, safe=bool(safe)) for run in begun]
 
@@ -66,7 +67,7 @@ def revoked(worker: Controlled, /, **_: object) -> object:
     return worker.revocations.known()
 
 
-def query_task(worker: Controlled, /, ids: object, **_: object) -> object:
+def query_task(worker: Controlled, /, ids: Names, **_: object) -> object:
     wanted = set(ids_in(ids))
     found: dict[str, tuple[str, object]] = {}
     for state, runs in (
@@ -91,8 +92,8 @@ def query_task(worker: Controlled, /, ids: object, **_: object) -> object:
 def registered(
     worker: Controlled,
     /,
-    taskinfoitems: object = None,
-    builtins: object = False,
+    taskinfoitems: Names | None = None,
+    builtins: bool | None = False,
     **_: object,
 ) -> object:
     asked = ids_in(taskinfoitems) or ["exchange", "routing_key", "rate_limit"]
@@ -128,7 +129,9 @@ def stats(worker: Controlled, /, **_: object) -> object:
     }
 
 
-def conf(worker: Controlled, /, with_defaults: object = False, **_: object) -> object:
+def conf(
+    worker: Controlled, /, with_defaults: bool | None = False, **_: object
+) -> object:
     return settings_of(worker.settings, everything=bool(with_defaults))
 
 

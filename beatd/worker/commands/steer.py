@@ -4,12 +4,18 @@ import signal as signals
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
 from beatd.control.pidbox import Later, error_of
 from beatd.event_log import EventLog
 from beatd.routing import Queue
 from beatd.text import one_line
+from beatd.worker.commands.arguments import (
+    ExchangeType,
+    Limit,
+    Name,
+    Names,
+    Number,
+    Stamps,
+)
 from beatd.worker.commands.controlled import Controlled
 from beatd.worker.commands.shapes import ids_in, no, ok
 from beatd.worker.in_flight import InFlight
@@ -18,16 +24,13 @@ from beatd.worker.revoked import stamps_of
 
 tell = EventLog(__name__)
 
-LARGEST_POOL = 10_000
-"""The largest size of a pool that a command may ask for: more is a slip of a key."""
-
 
 def revoke(
     worker: Controlled,
     /,
-    task_id: object,
-    terminate: object = False,
-    signal: object = None,
+    task_id: Names,
+    terminate: bool | None = False,
+    signal: str | int | None = None,
     **_: object,
 ) -> object:
     task_ids = set(ids_in(task_id))
@@ -35,8 +38,7 @@ def revoke(
     running = [run for run in worker.workload if run.envelope.id in task_ids]
     worker.workload.recall()
     store = worker.revocations.revoke(task_ids, {run.envelope.id for run in running})
-    names = ", ".join(map(one_line, sorted(task_ids)))
-    tell.info("control.revoked", "revoked: %s", names)
+    tell.info("control.revoked", "revoked: %s", one_line(", ".join(sorted(task_ids))))
     try:
         ended = _terminate(worker, running, number) if terminate else set()
     except NotImplementedError as error:
@@ -51,7 +53,7 @@ def revoke(
 
 
 def terminate(
-    worker: Controlled, /, signal: object, task_id: object, **_: object
+    worker: Controlled, /, signal: str | int | None, task_id: Names, **_: object
 ) -> object:
     return revoke(worker, task_id=task_id, terminate=True, signal=signal)
 
@@ -59,16 +61,16 @@ def terminate(
 def revoke_by_stamped_headers(
     worker: Controlled,
     /,
-    headers: object,
-    terminate: object = False,
-    signal: object = None,
+    headers: Stamps,
+    terminate: bool | None = False,
+    signal: str | int | None = None,
     **_: object,
 ) -> object:
     number = _signal(signal)
     if isinstance(headers, list):
-        headers = dict(str(pair).split("=", 1) for pair in headers)
-    if not isinstance(headers, dict):
-        raise ValueError("headers: expected a dict or a list of header=value")
+        if not all("=" in pair for pair in headers):
+            raise ValueError("headers: expected a dict or a list of header=value")
+        headers = {name: one for name, _, one in (p.partition("=") for p in headers)}
     stamps = {(name, one) for name, values in headers.items() for one in ids_in(values)}
     worker.workload.recall()
     worker.revocations.revoke_stamps(stamps)
@@ -81,7 +83,11 @@ def revoke_by_stamped_headers(
 
 
 def rate_limit(
-    worker: Controlled, /, task_name: str, rate_limit: Any, **_: object
+    worker: Controlled,
+    /,
+    task_name: str,
+    rate_limit: int | float | str | None,
+    **_: object,
 ) -> object:
     try:
         rate_of(rate_limit)
@@ -103,38 +109,35 @@ def time_limit(
     worker: Controlled,
     /,
     task_name: str = "",
-    hard: float | None = None,
-    soft: float | None = None,
+    hard: Limit | None = None,
+    soft: Limit | None = None,
     **_: object,
 ) -> object:
     task = worker.tasks.get(task_name)
     if task is None:
         return no("unknown task")
-    for limit in (hard, soft):
-        if limit is not None and not float(limit) >= 0:
-            raise ValueError(f"expected seconds, got {limit!r}")
-    task.time_limit = None if hard is None else float(hard)
-    task.soft_time_limit = None if soft is None else float(soft)
+    task.time_limit = hard
+    task.soft_time_limit = soft
     return ok("time limits set successfully")
 
 
 def add_consumer(
     worker: Controlled,
     /,
-    queue: str,
-    exchange: str | None = None,
-    exchange_type: str | None = None,
-    routing_key: str | None = None,
+    queue: Name,
+    exchange: Name | None = None,
+    exchange_type: ExchangeType | None = None,
+    routing_key: Name | None = None,
     **_: object,
 ) -> object:
+    if not queue:
+        raise ValueError("queue: expected a name")
     names = (queue, exchange or queue, exchange_type or "direct", routing_key or queue)
-    if not all(isinstance(one, str) and one for one in names):
-        raise ValueError("expected names as text")
     wanted = worker.router.queues.get(queue) or Queue(*names)
     return _after(worker.intake.consume(wanted), ok(f"add consumer {queue}"))
 
 
-def cancel_consumer(worker: Controlled, /, queue: str, **_: object) -> object:
+def cancel_consumer(worker: Controlled, /, queue: Name, **_: object) -> object:
     worker.intake.cease(queue)
     return ok(f"no longer consuming from {queue}")
 
@@ -153,28 +156,31 @@ def heartbeat(worker: Controlled, /, **_: object) -> object:
     return None
 
 
-def pool_grow(worker: Controlled, /, n: int = 1, **_: object) -> object:
+def pool_grow(worker: Controlled, /, n: Number = 1, **_: object) -> object:
     return _resize(worker, "grow", n)
 
 
-def pool_shrink(worker: Controlled, /, n: int = 1, **_: object) -> object:
+def pool_shrink(worker: Controlled, /, n: Number = 1, **_: object) -> object:
     return _resize(worker, "shrink", -n)
 
 
 def autoscale(
     worker: Controlled,
     /,
-    max: int | None = None,
-    min: int | None = None,
+    max: Number | None = None,
+    min: Number | None = None,
     **_: object,
 ) -> object:
     scale = worker.sizing.autoscale
     if scale is None:
         raise ValueError("Autoscale not enabled")
-    most = scale.most if max is None else int(max)
-    least = scale.least if min is None else int(min)
-    if not 1 <= least <= most <= LARGEST_POOL:
-        raise ValueError(f"expected 1 <= min <= max, got max={most} min={least}")
+    most = scale.most if max is None else max
+    least = scale.least if min is None else min
+    ceiling = worker.sizing.ceiling
+    if not 1 <= least <= most <= ceiling:
+        raise ValueError(
+            f"expected 1 <= min <= max <= {ceiling}, got max={most} min={least}"
+        )
     worker.sizing.scale_between(most, least)
     return ok(f"autoscale now max={most} min={least}")
 
@@ -182,22 +188,19 @@ def autoscale(
 def pool_restart(
     worker: Controlled,
     /,
-    modules: object = None,
-    reload: object = False,
-    reloader: object = None,
+    modules: list[str] | None = None,
+    reload: bool | None = False,
+    reloader: Any = None,
     **_: object,
 ) -> object:
     if not worker.settings.worker_pool_restarts:
         raise ValueError("Pool restarts not enabled")
     if reloader is not None:
         raise TypeError("a reloader is a function, and no message carries one")
-    try:
-        named = msgspec.convert(modules or [], list[str])
-    except msgspec.ValidationError:
-        raise ValueError(f"expected names of modules, got {modules!r}") from None
     # With the start method `spawn` each new process loads its code anew.
     spawned = worker.settings.worker_pool_start_method == "spawn"
-    if not worker.renewal.begin(named, fresh=bool(named or reload or spawned)):
+    fresh = bool(modules or reload or spawned)
+    if not worker.renewal.begin(modules or [], fresh=fresh):
         raise NotImplementedError("this pool has no processes that could be replaced")
     return ok("reload started")
 
@@ -219,13 +222,13 @@ def _after(work: Callable[[], object], value: object) -> Later:
     return Later(give)
 
 
-def _signal(name: object) -> int:
+def _signal(name: str | int | None) -> int:
     """Return the signal of a number, `KILL` or `SIGKILL`; SIGTERM if there is none."""
     if name is None or name == "":
         return signals.SIGTERM
     if isinstance(name, int):
         return signals.Signals(name)
-    word = str(name).upper()
+    word = name.upper()
     word = word if word.startswith("SIG") else f"SIG{word}"
     if word not in signals.Signals.__members__:
         raise ValueError(f"no signal is called {name!r}")
@@ -257,8 +260,12 @@ def _resize(worker: Controlled, verb: str, change: int) -> object:
             " Adjust autoscale range instead."
         )
     size = worker.sizing.size + change
-    if not 1 <= size <= LARGEST_POOL:
-        raise ValueError(f"a pool runs 1 to {LARGEST_POOL} at a time, not {size}")
+    ceiling = worker.sizing.ceiling
+    if not 1 <= size <= ceiling:
+        raise ValueError(
+            f"this pool runs 1 to {ceiling} at a time, not {size}: a larger one begins"
+            " with a larger concurrency"
+        )
     worker.sizing.resize(size)
     if worker.sizing.size != size:
         raise NotImplementedError("this pool cannot change its size")
