@@ -20,7 +20,7 @@ message     codec notice options represent timing shape template wire envelope r
             canvas *
 timetable   ledger entry policy timetable preview
 .           signals greenlets
-config      * settings.problems settings.kinds switches settings.notes
+config      * settings.problems settings.secrets settings.kinds switches settings.notes
             settings.rows.broker settings.rows.results settings.rows.scheduler
             settings.rows.tasks settings.rows.unused settings.rows.worker settings.rows
             settings.values settings.reading settings faults settings.page

@@ -11,7 +11,7 @@ import pytest
 from celery.app import defaults
 
 from beatd.config import settings
-from beatd.config.settings import Place, Settings, mask, read, table
+from beatd.config.settings import Place, Settings, mask, mask_url, read, safe, table
 from beatd.config.settings.notes import own
 from beatd.config.settings.page import page
 from beatd.config.switches import Switch
@@ -516,10 +516,88 @@ def test_modules_are_imported_once_and_in_order() -> None:
         ("lost redis://:secret@host: refused", "lost redis://:***@host: refused"),
         ("redis://host:6379/0", "redis://host:6379/0"),
         ("sqlite:////var/lib/beatd/broker.db", "sqlite:////var/lib/beatd/broker.db"),
+        ("lost redis://:sec ret@host/0: no", "lost redis://:***@host/0: no"),
+        ("lost redis://:a@b:c/d@host/0: no", "lost redis://:***@host/0: no"),
+        ("redis://h?pwd=secret&db=1", "redis://h?pwd=***&db=1"),
+        ("redis://h?pass=a;b&credential=c", "redis://h?pass=***&credential=***"),
+        ("sqs://h?access_key=secret", "sqs://h?access_key=***"),
+        ("dial(password='a b', port=1)", "dial(password=***, port=1)"),
+        ("KeyError({'api_key': 'a b', 'n': 1})", "KeyError({'api_key': ***, 'n': 1})"),
+        ("{'credentials': {'a': 'b', 'c': 'd'}}", "{'credentials': ***"),
+        ("broker_password: expected text", "broker_password: expected text"),
+        ("compass=north bypass: no", "compass=north bypass: no"),
     ],
 )
 def test_masked_addresses_hold_no_password(text: str, masked: str) -> None:
     assert mask(text) == masked
+
+
+@pytest.mark.parametrize(
+    ("address", "masked"),
+    [
+        ("redis://:sec ret@host/0", "redis://:***@host/0"),
+        ("redis://:sec;ret@host/0", "redis://:***@host/0"),
+        ("redis://:sec@ret@host/0", "redis://:***@host/0"),
+        ("redis://:sec/ret@host/0", "redis://:***@host/0"),
+        ("redis://:sec?ret@host/0", "redis://:***@host/0"),
+        ("redis://:sec#ret@host/0", "redis://:***@host/0"),
+        ("redis://:sec[ret@host/0", "redis://:***@host/0"),
+        ("redis://:secret", "redis://:***"),
+        ("redis://:sec?re=t@host/0", "redis://***"),
+        ("redis://host/0?password=sec@ret", "redis://***"),
+        ("redis://host/0?password=sec#ret", "redis://host/0?password=***#***"),
+        ("redis://h/0?pwd=secret&x=1", "redis://h/0?pwd=***&x=1"),
+        ("ret@host:6379", "***@host:6379"),
+        (
+            "sentinel://:secret@h:1/0;sentinel://:secret@i:1/0",
+            "sentinel://:***@h:1/0;sentinel://:***@i:1/0",
+        ),
+        ("db+postgresql://u:secret@h/d", "db+postgresql://u:***@h/d"),
+        ("sqlite:///data/me@here.db", "sqlite:///data/me@here.db"),
+        ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
+        (
+            "redis+socket:///s.sock?virtual_host=1",
+            "redis+socket:///s.sock?virtual_host=1",
+        ),
+    ],
+)
+def test_an_address_is_shown_without_its_password(address: str, masked: str) -> None:
+    assert mask_url(address) == masked
+
+
+@pytest.mark.parametrize("name", ["broker_url", "broker_read_url", "result_backend"])
+@pytest.mark.parametrize("character", "/?#[")
+def test_a_password_that_has_to_be_encoded_is_told_so_and_not_shown(
+    name: str, character: str
+) -> None:
+    (problem,) = problems({name: f"redis://anna:hush{character}word@host:6379/0"})
+
+    assert "password has a character that has to be encoded" in problem
+    assert "/ as %2F" in problem
+    assert "hush" not in problem
+    assert "word@" not in problem
+
+
+def test_a_password_with_the_character_between_addresses_is_not_shown() -> None:
+    (problem,) = problems({"broker_url": "redis://:hush;word@host:6379/0"})
+
+    assert "; as %3B" in problem
+    assert "hush" not in problem
+    assert "word@" not in problem
+
+
+def test_values_are_written_without_their_secrets_however_deep() -> None:
+    value = {
+        "to": [{"api_key": "hush", "at": ("redis://:hu sh@host",)}],
+        "db_pass": 12345,
+        "token": None,
+        "login": {"credentials": {"name": "hush"}},
+    }
+
+    assert safe(value) == (
+        "{'to': [{'api_key': ***, 'at': ('redis://:***@host',)}], 'db_pass': ***,"
+        " 'token': None, 'login': {'credentials': ***}}"
+    )
 
 
 def test_settings_do_not_show_secrets_when_printed() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from beatd.brokers.base import Broker
-from beatd.config.settings import Failover, Settings, mask
+from beatd.config.settings import Failover, Settings, mask_url
 from beatd.errors import ConfigError
 from beatd.routing import steps_of
 
@@ -65,7 +65,7 @@ def connect(
         raise ConfigError(
             "broker_url",
             [
-                f"{mask(one)!r}: beatd speaks redis://, rediss://, redis+socket://,"
+                f"{mask_url(one)!r}: beatd speaks redis://, rediss://, redis+socket://,"
                 " unix://, sqlite:// and memory://"
                 for one in unknown
             ],

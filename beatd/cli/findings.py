@@ -1,14 +1,13 @@
 """Findings of `beatd check`, for people and for programs."""
 
 import linecache
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from beatd.cli.output import Screen, counted, document, indented
 from beatd.config.loading import ConfigReport
-from beatd.config.settings import Place, Problem, mask
+from beatd.config.settings import Place, Problem, is_secret, mask
 from beatd.instant import Instant
 from beatd.schedules.zones import UTC
 from beatd.text import escaped
@@ -129,7 +128,7 @@ def _excerpt(place: Place, out: Screen) -> str:
     """
     linecache.checkcache(place.file)
     line = linecache.getline(place.file, place.line).rstrip().replace("\t", " ")
-    if not place.column or not line or mask(line) != line or _SECRET.search(line):
+    if not place.column or not line or mask(line) != line or is_secret(line):
         return ""
     lead = f"{place.line} | "
     if out.width is not None:
@@ -141,7 +140,6 @@ def _excerpt(place: Place, out: Screen) -> str:
 
 
 _INDENT = 4
-_SECRET = re.compile(r"passw|secret|token|api_?key", re.IGNORECASE)
 
 
 def _closing(found: Findings) -> str:

@@ -24,7 +24,7 @@ from beatd.cli.schedule_view import ScheduleView, chosen, schedule_view, zone_of
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
 from beatd.config.entries import BadEntry
-from beatd.config.settings import mask
+from beatd.config.settings import safe, safe_items
 from beatd.instant import Instant
 from beatd.schedules.zones import UTC
 from beatd.text import escaped
@@ -240,11 +240,8 @@ def _way(entry: Entry) -> str:
 
 def _arguments(written: Mapping[str, Any]) -> str:
     """Return an entry's arguments as they would be written, with secrets masked."""
-    shown = [repr(value) for value in written.get("args") or ()]
-    for name, value in (written.get("kwargs") or {}).items():
-        word = f"{name}={value!r}"
-        shown.append(word if mask(f"{name}=x") == f"{name}=x" else f"{name}=***")
-    return mask(", ".join(shown))
+    args, kwargs = written.get("args") or (), written.get("kwargs") or {}
+    return ", ".join([*map(safe, args), *safe_items(kwargs)])
 
 
 def _summary(

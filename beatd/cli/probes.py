@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from beatd.cli.schedule_view import line_of
 from beatd.config.loading import Config
-from beatd.config.settings import Place, Problem, did_you_mean, mask, table
+from beatd.config.settings import Place, Problem, did_you_mean, mask_url, table
 from beatd.errors import BrokerUnavailable, ConfigError
 
 
@@ -114,8 +114,9 @@ def ask_broker(config: Config) -> tuple[str, list[Problem]]:
 def _ask_at(config: Config, url: str) -> tuple[str, list[Problem]]:
     from beatd import brokers
 
+    name = mask_url(url)
     if _is_made_later(url):
-        return f"{url}: it will be made when it is first used", []
+        return f"{name}: it will be made when it is first used", []
     try:
         broker = brokers.of_settings(config.settings, [url])
         try:
@@ -127,11 +128,11 @@ def _ask_at(config: Config, url: str) -> tuple[str, list[Problem]]:
         return "", [Problem(f"broker: {problem}") for problem in error.problems]
     except BrokerUnavailable as error:
         text = str(error)
-        if mask(url) not in text:
-            text = f"{mask(url)}: {text}"
+        if name not in text:
+            text = f"{name}: {text}"
         return "", [Problem(f"broker {text}")]
-    problems = [Problem(f"broker {mask(url)}: {risk}", warning=True) for risk in risks]
-    return f"{mask(url)}: {answer}; each slot is queued exactly once", problems
+    problems = [Problem(f"broker {name}: {risk}", warning=True) for risk in risks]
+    return f"{name}: {answer}; each slot is queued exactly once", problems
 
 
 def _is_made_later(url: str) -> bool:

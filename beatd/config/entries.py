@@ -10,7 +10,15 @@ from zoneinfo import ZoneInfo
 
 from beatd import schedules
 from beatd.config import settings
-from beatd.config.settings import Place, Problem, Settings, Unfit, did_you_mean, mask
+from beatd.config.settings import (
+    Place,
+    Problem,
+    Settings,
+    Unfit,
+    did_you_mean,
+    mask,
+    safe,
+)
 from beatd.config.source import Raised, Source
 from beatd.errors import MessageError, ScheduleError
 from beatd.instant import SECOND, Instant, Span, instant_of, span_of
@@ -215,7 +223,7 @@ class EntryReader:
     def _message(self, line: _Line) -> Template | None:
         task = line.written.get("task")
         if not isinstance(task, str) or not task:
-            expected = f"task: expected a task's name, got {mask(repr(task))}"
+            expected = f"task: expected a task's name, got {safe(task)}"
             text = "it has no 'task'" if task is None else expected
             line.wrong(text, path=("task",))
             return None

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from beatd.config.settings import Settings, mask
+from beatd.config.settings import Settings, mask_url
 from beatd.errors import ConfigError
 from beatd.instant import Span, span_of
 from beatd.results.base import Lifetime, ResultBackend
@@ -50,7 +50,7 @@ def connect(settings: Settings) -> ResultBackend:
     raise ConfigError(
         "result_backend",
         [
-            f"{mask(url)!r}: beatd keeps results in redis://, rediss://,"
+            f"{mask_url(url)!r}: beatd keeps results in redis://, rediss://,"
             " redis+socket://, unix:// and sqlite://"
         ],
     )

@@ -14,7 +14,7 @@ from beatd import signals
 from beatd.clock import Wake
 from beatd.config.loading import Config, load
 from beatd.config.options import Options, Told
-from beatd.config.settings import Settings, mask
+from beatd.config.settings import Settings, mask_url
 from beatd.config.switches import BEAT_NODE, HEARTBEAT_INTERVAL, WORKER_NODE
 from beatd.errors import ConfigError
 from beatd.event_log import EventLog
@@ -322,7 +322,7 @@ def _announce(options: Options, config: Config) -> None:
     """Say on a terminal what runs; elsewhere one line of the log says it."""
     daemon.begun()
     settings = config.settings
-    broker = mask(settings.write_urls[0])
+    broker = mask_url(settings.write_urls[0])
     terminal = sys.__stderr__  # and not what tasks print to
     if options.quiet or not terminal or not terminal.isatty():
         tell.info(

@@ -938,7 +938,8 @@ def test_a_dead_letter_that_is_none_is_passed_over_and_kept(
 ) -> None:
     broker.send([outgoing(b"1")])
     broker.join("w1", MINUTE)
-    settle(broker, "w1", SetAside(*broker.take("w1", ["celery"], 1, "t1"), "why"))
+    (delivery,) = broker.take("w1", ["celery"], 1, "t1")
+    settle(broker, "w1", SetAside(delivery, "why"))
     key = "{beatd:test}:dead"
     if isinstance(record, str) and "at" in record:
         known = json.loads(client.hget(key, "1"))

@@ -55,6 +55,15 @@ def test_options_come_from_the_url_or_from_the_settings(
     assert address.db == 1
 
 
+@pytest.mark.parametrize("url", ["redis://:hush", "redis://hush:hush/0"])
+def test_a_port_that_may_be_a_password_is_not_shown(url: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        Address(url, {}, False)
+
+    assert "the port is not a number" in str(raised.value)
+    assert "hush" not in str(raised.value).replace("redis://hush:***", "")
+
+
 def test_keep_alive_is_on_with_the_options_given(server: Server) -> None:
     options = {socket.TCP_KEEPIDLE: 17}
 

@@ -81,6 +81,20 @@ def test_wide_adds_task_queue_and_arguments_and_hides_what_is_secret(run: Run) -
         assert "hush" not in output
 
 
+def test_wide_hides_what_is_secret_however_deep(run: Run, shop: Path) -> None:
+    shop.write_text(
+        """beat_schedule = {"a": {
+            "task": "t", "schedule": 5.0,
+            "args": ({"login": {"passwd": "hu sh"}, "at": "https://a:hu sh@h"}, 7),
+            "kwargs": {"o": [{"access_key": "hush", "n": 1}], "pwd": "hu sh"},
+        }}"""
+    )
+    output = run("list", "--wide").stdout
+
+    assert "{'login': {'passwd': ***}, 'at': 'https://a:***@h'}, 7" in output
+    assert "o=[{'access_key': ***, 'n': 1}], pwd=***" in output
+
+
 @pytest.mark.usefixtures("running_shop")
 def test_a_glob_chooses_entries_and_the_summary_counts_them(run: Run) -> None:
     lines = run("list", "*-backup", "tick").stdout.splitlines()

@@ -79,6 +79,11 @@ def test_no_secret_is_told_to_who_asks_for_the_settings(method: str) -> None:
             "sentinel_kwargs": {"password": "hush-4", "socket_timeout": 1.5},
         },
         redis_backend_use_ssl={"ssl_keyfile": "/key.pem"},
+        broker_password="hush-5",
+        redis_password="hush-6",
+        security_key_password="hush-7",
+        broker_read_url="redis://:hush 8@nowhere/0?pwd=hush-9",
+        result_backend_transport_options={"credentials": {"name": "hush-10"}},
     )
 
     told = str(command(bench, method))

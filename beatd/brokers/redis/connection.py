@@ -4,13 +4,13 @@ import inspect
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from beatd.config.settings import did_you_mean, mask, safe_value
+from beatd.config.settings import did_you_mean, mask, mask_url, safe_value
 from beatd.errors import ConfigError
 
 
@@ -50,7 +50,7 @@ class Address:
     ) -> None:
         """Raises ConfigError; does not connect."""
         self.url = url
-        self.name = mask(url)
+        self.name = mask_url(url)
         try:
             kind, arguments = _arguments(url, options, tls)
         except ValueError as error:
@@ -141,7 +141,7 @@ def _address(url: str) -> tuple[Any, dict[str, Any], dict[str, str]]:
         database = query.get("virtual_host") or query.get("db", "")
     else:
         address["host"] = unquote(parts.hostname or "localhost")
-        address["port"] = parts.port or 6379
+        address["port"] = _port(parts)
         kind = redis.SSLConnection if parts.scheme == "rediss" else redis.Connection
         database = query.get("db") or unquote(parts.path)
     database = database.strip("/")
@@ -150,6 +150,13 @@ def _address(url: str) -> tuple[Any, dict[str, Any], dict[str, str]]:
         raise ValueError(f"expected the number of a database, got {mask(database)!r}")
     address["db"] = int(database or 0)
     return kind, address, query
+
+
+def _port(parts: SplitResult) -> int:
+    try:
+        return parts.port or 6379
+    except ValueError:  # its text shows what may be a password
+        raise ValueError("the port is not a number up to 65535") from None
 
 
 def _tls(options: Mapping[str, Any]) -> dict[str, Any]:

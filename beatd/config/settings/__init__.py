@@ -1,5 +1,6 @@
 """Settings: one table of them, and all that is made from it.
 
+secrets.py   what is not to be shown: in addresses, in values, in texts of others
 problems.py  what is wrong with a config, where, in words without secrets
 kinds.py     what kinds of values there are, and how each is checked
 notes.py     what a row says: works, unused, beatd's own
@@ -28,10 +29,16 @@ from beatd.config.settings.problems import (
     Place,
     Problem,
     did_you_mean,
-    mask,
-    safe_value,
 )
 from beatd.config.settings.reading import Row, read, spellings, table
+from beatd.config.settings.secrets import (
+    is_secret,
+    mask,
+    mask_url,
+    safe,
+    safe_items,
+    safe_value,
+)
 from beatd.config.settings.values import Settings
 
 __all__ = [
@@ -51,8 +58,12 @@ __all__ = [
     "Settings",
     "Unfit",
     "did_you_mean",
+    "is_secret",
     "mask",
+    "mask_url",
     "read",
+    "safe",
+    "safe_items",
     "safe_value",
     "spellings",
     "table",

@@ -12,7 +12,13 @@ from datetime import timedelta, tzinfo
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from beatd.config.settings.problems import did_you_mean, mask, safe_value
+from beatd.config.settings.problems import did_you_mean
+from beatd.config.settings.secrets import (
+    ENCODE,
+    is_unreadable,
+    mask_url,
+    safe_value,
+)
 from beatd.errors import ScheduleError
 from beatd.schedules.zones import zone_of
 
@@ -137,6 +143,8 @@ def _zone(value: object) -> str:
 def _urls(value: object) -> tuple[str, ...]:
     """Return addresses, from one, several with `;` between them, or a list."""
     listed = value.split(";") if isinstance(value, str) else _words(value)
+    if any("@" in url and "://" not in url for url in listed[1:]):
+        raise _unencoded()  # a `;` in a password: no part of it is shown
     urls = tuple(_url(url.strip()) for url in listed if url.strip())
     if not urls:
         raise Unfit
@@ -148,15 +156,30 @@ def _url(url: str) -> str:
         return f"{url}://"
     scheme, separator, _ = url.partition("://")
     if not separator:
-        raise Unfit(f"{mask(url)!r} has no scheme", f"write redis://{mask(url)}")
+        shown = mask_url(url)
+        raise Unfit(f"{shown!r} has no scheme", f"write redis://{shown}")
     if scheme not in SCHEMES:
         hint = did_you_mean(scheme, SCHEMES) or "beatd knows " + ", ".join(SCHEMES[:7])
         raise Unfit(f"no broker for the scheme {scheme!r}", hint)
+    _readable(url)
     try:
         urlsplit(url).port  # noqa: B018  (reading it checks it)
     except ValueError:
-        raise Unfit(f"the port in {mask(url)!r} is not a number up to 65535") from None
+        shown = mask_url(url)
+        raise Unfit(f"the port in {shown!r} is not a number up to 65535") from None
     return url
+
+
+def _readable(value: object) -> str:
+    """Return an address of which it can be told where it has its password."""
+    url = _text(value)
+    if is_unreadable(url):
+        raise _unencoded()
+    return url
+
+
+def _unencoded() -> Unfit:
+    return Unfit("its password has a character that has to be encoded", ENCODE)
 
 
 SCHEMES = (
@@ -259,6 +282,7 @@ Number: TypeAlias = Annotated[float, NUMBER]
 Seconds: TypeAlias = Annotated[float, SECONDS]
 SomeSeconds: TypeAlias = Annotated[float, SOME_SECONDS]
 Text: TypeAlias = Annotated[str, TEXT]
+Url: TypeAlias = Annotated[str, Kind("text", _readable)]
 Texts: TypeAlias = Annotated[tuple[str, ...], Kind("a list of texts", _words)]
 Options: TypeAlias = Annotated[dict[str, Any], OPTIONS]
 Schedule: TypeAlias = Annotated[

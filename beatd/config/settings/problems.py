@@ -1,8 +1,7 @@
 """What is wrong with a config: where, in words for people, without its secrets."""
 
 import difflib
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -49,30 +48,3 @@ def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.75) -> str
     folded = {name.casefold(): name for name in known}
     near = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=likeness)
     return f"did you mean {folded[near[0]]!r}?" if near else ""
-
-
-_LOGIN = re.compile(
-    # `redis//` and `redis/` are a scheme written wrongly. Bounded: a search that begins
-    # anew at each letter of a long word takes seconds.
-    r"""((?:[\w+.-]{1,20}(?:://|//?)|(?<![^\s;,'"(]))[^:@/\s;]*):(?!//)[^\s;]*@"""
-)
-_SECRET = re.compile(
-    r"(?i)\b([\w.-]*(?:passw(?:or)?d|passphrase|secret|token|api_?key)[\w.-]*=)[^&;\s]*"
-)
-
-
-def mask(text: str) -> str:
-    """Return one or more URLs, or a text that holds them, without their passwords."""
-    return _SECRET.sub(r"\1***", _LOGIN.sub(r"\1:***@", text))
-
-
-def safe_value(name: str, value: object) -> str:
-    """Return a value as a message may show it: no part of it that could be secret."""
-    kind = type(value).__name__
-    if "password" in name or name.startswith("security"):
-        return f"a secret of type {kind}"
-    if isinstance(value, Mapping | list | tuple | set):
-        return f"a {kind}"
-    text = mask(value) if isinstance(value, str) else value
-    shown = repr(text)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."

@@ -20,8 +20,8 @@ from beatd.config.settings.problems import (
     Problem,
     did_you_mean,
     nowhere,
-    safe_value,
 )
+from beatd.config.settings.secrets import safe_value
 from beatd.config.settings.values import Settings
 from beatd.config.switches import Switch
 

@@ -12,7 +12,7 @@ from beatd.brokers.base import Broadcast, Broker
 from beatd.celery_apps.signals import pass_on_beat
 from beatd.clock import SystemClock
 from beatd.config.loading import Config
-from beatd.config.settings import Settings, mask
+from beatd.config.settings import Settings, mask_url
 from beatd.event_log import EventLog
 from beatd.events.event import EventFactory
 from beatd.events.sent import TaskSentEvents
@@ -116,7 +116,7 @@ def _one_broker(settings: Settings) -> Broker:
         tell.warning(
             "broker.addresses",
             "the scheduler uses only %s, the first of %d broker addresses",
-            mask(first),
+            mask_url(first),
             1 + len(others),
         )
     return brokers.of_settings(settings, [first])

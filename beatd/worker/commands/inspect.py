@@ -4,7 +4,7 @@ import os
 import platform
 import resource
 
-from beatd.config.settings import mask
+from beatd.config.settings import mask_url
 from beatd.control.pidbox import Later
 from beatd.worker.commands.arguments import Names
 from beatd.worker.commands.controlled import Controlled
@@ -142,8 +142,8 @@ def report(worker: Controlled, /, **_: object) -> object:
         f" py:{platform.python_version()}",
         f"platform -> system:{platform.system()} arch:{platform.machine()}"
         f" imp:{platform.python_implementation()}",
-        f"settings -> broker:{mask(worker.settings.read_urls[0])}"
-        f" results:{mask(worker.settings.result_url or 'disabled')}",
+        f"settings -> broker:{mask_url(worker.settings.read_urls[0])}"
+        f" results:{mask_url(worker.settings.result_url or 'disabled')}",
         "",
     ]
     told = settings_of(worker.settings, everything=False)

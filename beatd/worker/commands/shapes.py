@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from beatd.config.settings import Settings, mask, table
+from beatd.config.settings import Settings, is_secret, mask, mask_url, table
 from beatd.errors import MessageError
 from beatd.instant import SECOND
 from beatd.message import Envelope, Limits, read_body
@@ -157,12 +157,13 @@ def broker_of(settings: Settings) -> dict[str, object]:
         "heartbeat": 0,
         "failover_strategy": _plain("", settings.broker_failover_strategy)
         or "round-robin",
-        "alternates": [mask(other) for other in settings.read_urls[1:]],
+        "alternates": [mask_url(other) for other in settings.read_urls[1:]],
         "credential_provider": None,
     }
 
 
-_SECRETS = ("pass", "secret", "token", "api", "key", "credential")
+_SECRETS = ("pass", "api", "key")
+"""Words in the names of options, as Celery hides them, beside those of `is_secret`."""
 
 
 def settings_of(settings: Settings, *, everything: bool) -> dict[str, object]:
@@ -177,15 +178,21 @@ def settings_of(settings: Settings, *, everything: bool) -> dict[str, object]:
 
 def _plain(name: str, value: object) -> Any:
     """Return a setting as JSON can carry it, without what could be secret."""
+    if value is None or isinstance(value, bool):
+        return value
+    if is_secret(name) or (_seems_secret(name) and not isinstance(value, Mapping)):
+        return "********"
     if isinstance(value, Mapping):
         return {str(key): _plain(str(key), part) for key, part in value.items()}
     if name.startswith("broker_") and isinstance(value, tuple):
-        return mask(";".join(value))  # addresses, as Celery writes them
+        return mask_url(";".join(value))  # addresses, as Celery writes them
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(name, part) for part in value]
-    if value is None or isinstance(value, bool | int | float):
+    if isinstance(value, int | float):
         return value
-    # A name of beatd's own, such as `result_key_prefix`, is none of these.
-    if name not in table() and any(word in name.lower() for word in _SECRETS):
-        return "********"
     return mask(value) if isinstance(value, str) else mask(repr_of(value))
+
+
+def _seems_secret(name: str) -> bool:
+    # A name of beatd's own, such as `result_key_prefix`, is none of these.
+    return name not in table() and any(word in name.lower() for word in _SECRETS)

@@ -17,6 +17,7 @@ from beatd.config.settings.kinds import (
     SomeSeconds,
     Text,
     Texts,
+    Url,
 )
 from beatd.config.settings.notes import works
 
@@ -25,7 +26,7 @@ from beatd.config.settings.notes import works
 class ResultRows:
     """Settings of results, and of Redis as the place that keeps them."""
 
-    result_backend: Text | None = works(
+    result_backend: Url | None = works(
         None,
         "Where states and results are kept; unset means nowhere. The environment's"
         " `CELERY_RESULT_BACKEND` wins.",

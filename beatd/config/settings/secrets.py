@@ -1,0 +1,165 @@
+"""What must not be shown: passwords in addresses, in named values and in free text.
+
+An address is taken apart, a value is judged by the name that it has, and only a text of
+others' (an error, a line of a file) is searched for words. What cannot be told apart is
+hidden as a whole.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+HIDDEN = "***"
+
+ENCODE = (
+    "write such a character as % and its code (/ as %2F, ? as %3F, # as %23, [ as %5B,"
+    " ; as %3B, @ as %40): urllib.parse.quote(password, safe='') does it"
+)
+"""The way out for an address with a password as it is spoken."""
+
+_WORDS = (
+    r"passw(?:or)?d|passphrase|passwd|pwd|secret|token|credential"
+    r"|(?:api|access|private)[_-]?key|(?<![a-z])pass(?![a-z])|pass(?=[_-]|$)"
+)
+_NAME = re.compile(_WORDS, re.IGNORECASE)
+
+
+def is_secret(name: str) -> bool:
+    """Return whether a value of this name is not to be shown."""
+    return _NAME.search(name) is not None
+
+
+# Addresses
+
+
+def is_unreadable(url: str) -> bool:
+    """Return whether it cannot be told where an address has its password.
+
+    A `/`, `?`, `#` or bracket in it, not encoded, ends what the login stands in.
+    """
+    parts = _parts(url)
+    return parts is None or (
+        bool(parts.netloc) and "@" not in parts.netloc and "@" in _before_values(parts)
+    )
+
+
+def mask_url(text: str) -> str:
+    """Return an address, or several with `;` between them, without passwords."""
+    return ";".join(map(_masked, re.split(r";(?=[\w+.-]+://)", text)))
+
+
+def _masked(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return f"{HIDDEN}@{url.rpartition('@')[2]}" if "@" in url else url
+    parts = _parts(url)
+    if parts is None or (parts.netloc and "@" not in parts.netloc and "@" in rest):
+        user, colon, _ = rest.partition(":")
+        if not colon or "=" in rest or "/" in user:
+            return f"{scheme}://{HIDDEN}"
+        return f"{scheme}://{user}:{HIDDEN}@{rest.rpartition('@')[2]}"
+    login, at, place = parts.netloc.rpartition("@")
+    user, colon, password = login.partition(":")
+    shown = f"{user}{colon}{HIDDEN if password else ''}{at}{_place(place, at)}"
+    path = parts.path
+    if (parts.netloc and "@" in path) or "://" in path:
+        path = f"/{HIDDEN}"
+    query = "&".join(map(_masked_value, parts.query.split("&")))
+    hidden = f"#{HIDDEN}" if parts.fragment else ""
+    return f"{scheme}://{shown}{path}{'?' if query else ''}{query}{hidden}"
+
+
+def _place(place: str, at: str) -> str:
+    """Return host and port; what seems a port may be a password without its host."""
+    host, colon, port = place.rpartition(":")
+    if at or not colon or port.isdecimal() or port.endswith("]"):
+        return place
+    return f"{host}:{HIDDEN}"
+
+
+def _masked_value(pair: str) -> str:
+    name, equals, value = pair.partition("=")
+    hide = (not equals and "@" in name) or (value and (is_secret(name) or "@" in value))
+    return f"{name}={HIDDEN}" if hide and equals else HIDDEN if hide else pair
+
+
+def _parts(url: str) -> SplitResult | None:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None
+
+
+def _before_values(parts: SplitResult) -> str:
+    """Return what follows the server's name, but for named values of the query."""
+    query = "" if re.match(r"[\w.-]+=", parts.query) else parts.query
+    return f"{parts.path}{query}{'' if parts.query else parts.fragment}"
+
+
+# Values
+
+
+def safe(value: object, name: str = "") -> str:
+    """Return how a value is written, without what is secret in it, however deep."""
+    is_told = value is None or value == "" or isinstance(value, bool)
+    if name and is_secret(name) and not is_told:
+        return HIDDEN
+    match value:
+        case dict():
+            pairs = (f"{key!r}: {safe(one, str(key))}" for key, one in value.items())
+            return f"{{{', '.join(pairs)}}}"
+        case list():
+            return f"[{', '.join(map(safe, value))}]"
+        case tuple():
+            return f"({', '.join(map(safe, value))}{',' if len(value) == 1 else ''})"
+        case str():
+            return repr(mask(value))
+    return mask(repr(value))
+
+
+def safe_value(name: str, value: object) -> str:
+    """Return a value as a message may show it: no part of it that could be secret."""
+    kind = type(value).__name__
+    if is_secret(name) or name.startswith("security"):
+        return f"a secret of type {kind}"
+    if isinstance(value, Mapping | list | tuple | set):
+        return f"a {kind}"
+    shown = safe(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+# Free text
+
+_LOGIN = re.compile(
+    # `redis//` and `redis/` are a scheme written wrongly. Bounded: a search that begins
+    # anew at each letter of a long word takes seconds.
+    r"([\w+.-]{1,20}(?:://|//?)[^:@/\s;]*):"
+    r"(?:(?!://).)*?@(?:(?:(?!://)[^\s@])*@)*"
+    r"""|((?<![^\s;,'"(])[^:@/\s;]*):(?!//)[^\s;]*@"""
+)
+_VALUE = r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[\[({].*|[^&\s]*"""
+_SECRET = re.compile(
+    rf"\b([\w.-]*(?:{_WORDS})[\w.-]*=)(?:{_VALUE})"
+    rf"|((['\"])[\w.-]*(?:{_WORDS})[\w.-]*\3\s*:\s*)(?:{_VALUE})",
+    re.IGNORECASE,
+)
+
+
+def mask(text: str) -> str:
+    """Return a text of others' without what looks like a password in it.
+
+    A text that is an address is masked as one.
+    """
+    if _ADDRESS.match(text):
+        return mask_url(text)
+    logins = _LOGIN.sub(lambda one: f"{one[1] or one[2] or ''}:{HIDDEN}@", text)
+    return _SECRET.sub(lambda one: f"{one[1] or one[2]}{HIDDEN}", logins)
+
+
+_ADDRESS = re.compile(r"[\w+.-]+://\S*$")
+
+
+def safe_items(values: Mapping[str, Any]) -> list[str]:
+    """Return named values as arguments are written, without what is secret in them."""
+    return [f"{name}={safe(value, str(name))}" for name, value in values.items()]
