@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from beatd.brokers.base import Emission, Outcome, Term, idle
+from beatd.brokers.base import Emission, Emitted, Outcome, Term, idle
 from beatd.brokers.memory import MemoryBroker
 from beatd.clock import Wake
 from beatd.errors import BrokerUnavailable
@@ -86,7 +86,7 @@ class FlakyBroker(MemoryBroker):
         self._answer()
         super().write_ledger(term, marks, gone, era)
 
-    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Outcome]:
+    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Emitted]:
         self._answer()
         outcomes = super().emit(term, batch, ttl)
         self.emitted += [

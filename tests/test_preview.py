@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from beatd.brokers.base import Emission, Outcome, Term
+from beatd.brokers.base import Emission, Emitted, Outcome, Term
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.schedules import cron
 from beatd.schedules.base import Schedule, slots_between
@@ -46,7 +46,7 @@ class NotingBroker(FlakyBroker):
         super().__init__(clock)
         self.came: list[tuple[str, Instant]] = []
 
-    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Outcome]:
+    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Emitted]:
         outcomes = super().emit(term, batch, ttl)
         self.came += [
             (emission.entry, self._clock.now())

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from beatd.brokers.base import Emission, Outcome, Term, idle
+from beatd.brokers.base import Emission, Emitted, Term, idle
 from beatd.clock import Wake
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.ids import run_id
@@ -965,7 +965,7 @@ def test_a_term_that_is_over_between_two_parts_of_a_step_doubles_nothing(
     class Fickle(FlakyBroker):
         def emit(
             self, term: Term, batch: Sequence[Emission], ttl: Span
-        ) -> list[Outcome]:
+        ) -> list[Emitted]:
             outcomes = super().emit(term, batch, ttl)
             self.resign(term)  # as if the lock had run out just now
             return outcomes

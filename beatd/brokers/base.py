@@ -40,6 +40,21 @@ class Outcome(Enum):
     KNOWN = "known"  # the ledger has this slot already: all is well
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The broker refuses this one emission: nothing was queued, its row is as it was.
+
+    One of its places is of a wrong type or is forbidden, or the message is too large.
+    """
+
+    reason: str
+    """Why, and the way out, for people."""
+
+
+Emitted: TypeAlias = Outcome | Refused
+"""What a broker answers to one emission."""
+
+
 class Term(NamedTuple):
     """One period of leadership; the broker emits nothing under one that is over.
 
@@ -243,11 +258,14 @@ class Lead(Protocol):
 class Emitter(Protocol):
     """Messages and the ledger, written in one step under a term."""
 
-    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Outcome]:
+    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Emitted]:
         """Queue each emission that the ledger does not know, in one atomic step.
 
-        An emission is known when the ledger's row has its slot or a later one. The
-        batch is bounded by the caller. Renews the lead for `ttl` in the same step.
+        An emission is known when the ledger's row has its slot or a later one. One that
+        is refused holds up no other but the later ones of its entry, which are refused
+        with it: the row must not pass its slot. A message that is refused by one of its
+        places lies in none of them. The batch is bounded by the caller. Renews the lead
+        for `ttl` in the same step.
 
         Raises TermOver, having queued nothing, if `term` is not the leader's.
         """

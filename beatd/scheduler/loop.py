@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from beatd.background import Backoff, Outage
-from beatd.brokers.base import Emission, Emitter, Outcome, Term
+from beatd.brokers.base import Emission, Emitted, Emitter, Outcome, Refused, Term
 from beatd.clock import Clock, Wake
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.event_log import EventLog
@@ -16,6 +16,7 @@ from beatd.ids import run_id
 from beatd.instant import SECOND, Instant, Span, datetime_of
 from beatd.routing import Queue
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
+from beatd.scheduler.refusals import Refusals
 from beatd.scheduler.takeover import LedgerFile, Takeover
 from beatd.schedules.base import Schedule
 from beatd.timetable.entry import Due, Entry, Overlap
@@ -57,6 +58,21 @@ class _Step:
     decided: Sequence[tuple[Due, Decision]]
     emissions: Sequence[Emission]
     sent: int = 0
+    refused: dict[str, tuple[Instant, str]] = field(default_factory=dict)
+    """By entry, the first slot that the broker refused, and why: later ones of the
+    entry are not done either."""
+
+    def note(self, emissions: Sequence[Emission], outcomes: Sequence[Emitted]) -> None:
+        """Note which of these the broker refused."""
+        for emission, outcome in zip(emissions, outcomes, strict=True):
+            if isinstance(outcome, Refused):
+                refusal = emission.mark.slot, outcome.reason
+                self.refused.setdefault(emission.entry, refusal)
+
+    def is_open(self, emission: Emission) -> bool:
+        """Return whether neither this emission nor one before it was refused."""
+        refusal = self.refused.get(emission.entry)
+        return refusal is None or emission.mark.slot < refusal[0]
 
 
 @dataclass
@@ -67,7 +83,8 @@ class Scheduler:
     term, and never queues a slot that its ledger has. A slot that was emitted but not
     noted here, because an answer was lost or a process died, is sent again, and the
     broker passes over it. Nothing is emitted under a term that has not begun: before
-    that, the timetable may not agree with the ledger.
+    that, the timetable may not agree with the ledger. A slot that the broker refuses is
+    in no ledger, and stays due here with all later ones of its entry.
     """
 
     takeover: Takeover
@@ -96,14 +113,21 @@ class Scheduler:
     _flushed_at: Span = field(default=0, init=False)
     _outage: Outage = field(init=False)
     _backoff: Backoff = field(default_factory=Backoff, init=False)
+    _refusals: Refusals = field(init=False)
 
     def __post_init__(self) -> None:
+        self._refusals = Refusals(self.clock)
         self._outage = Outage("stopped emitting", "broker", self.clock)
 
     @property
     def outage(self) -> str:
         """Why nothing can be emitted just now; empty when all is well."""
         return self._outage.reason
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """By entry, why the broker refuses its emission."""
+        return self._refusals.reasons()
 
     @property
     def era(self) -> int:
@@ -161,10 +185,14 @@ class Scheduler:
         # known to the broker's ledger, and counted once.
         step = self._unanswered = self._unanswered or self._decide(now)
         while part := step.emissions[step.sent : step.sent + BATCH]:
+            sent = step.sent + len(part)
+            if step.refused:
+                part = [emission for emission in part if step.is_open(emission)]
             asked = self.clock.elapsed()
             outcomes = self.broker.emit(term, part, self.leadership.ttl)
             self.leadership.renewed(asked)
-            step.sent += len(part)
+            step.sent = sent
+            step.note(part, outcomes)
             _log(part, outcomes, now)
             if self.listener:
                 self.listener.emitted(_queued(part, outcomes))
@@ -185,16 +213,37 @@ class Scheduler:
 
     def _advance(self, step: _Step, now: Instant) -> None:
         """Note a step that the broker has done: timetable, schedule file, log."""
-        marks = {emission.entry: emission.mark for emission in step.emissions}
+        done = filter(step.is_open, step.emissions) if step.refused else step.emissions
+        marks = {emission.entry: emission.mark for emission in done}
         dropped: dict[tuple[str, str], int] = {}
         for due, decision in step.decided:
             name = due.entry.name
-            self.timetable.apply(due, decision, look_again=now + HOLD_LOOK)
+            if name in step.refused:
+                self._put_off(due, marks.get(name), now, *step.refused[name])
+                if name not in marks:
+                    continue  # no slot is decided: those to be dropped neither
+            else:
+                self.timetable.apply(due, decision, look_again=now + HOLD_LOOK)
+                if decision.emit and self._refusals:
+                    self._refusals.end(name)
             for drop in decision.dropped:
                 number = _count(due.entry.schedule, drop.first, drop.last)
                 dropped[name, drop.reason] = number
                 _log_drop(name, drop, number)
         self.file.record(marks, dropped)
+
+    def _put_off(
+        self, due: Due, mark: Mark | None, now: Instant, slot: Instant, reason: str
+    ) -> None:
+        """Let an entry rest that was refused at `slot`; `mark` is of those before it.
+
+        The policies decide anew when it is tried again.
+        """
+        if mark is not None:
+            self.timetable.advance(due, mark)
+            self._refusals.end(due.entry.name)
+        rest = self._refusals.meet(due.entry.name, slot, reason)
+        self.timetable.hold(due, now + rest)
 
     def _emissions(self, due: Due, decision: Decision, now: Instant) -> list[Emission]:
         """Return a decision's emissions, oldest first, each with the mark after it."""
@@ -264,11 +313,13 @@ class Scheduler:
         keep = partial(self.leadership.keep, term)
         for _ in self.takeover.begin(term, now, on_part=keep):
             keep()
+        self._refusals.keep(self.timetable)
         self._term = term
 
     def _stand_by(self) -> None:
         """Leave the file to the process that leads, and keep a copy of its ledger."""
         self._term = None
+        self._refusals.keep(())
         if not self.standing_by:
             # `Takeover.begin` locks the file first of all, even if it then fails.
             self._flush(idle=True)
@@ -343,7 +394,7 @@ def _count(schedule: Schedule, first: Instant, last: Instant) -> int:
 
 
 def _queued(
-    emissions: Sequence[Emission], outcomes: Sequence[Outcome]
+    emissions: Sequence[Emission], outcomes: Sequence[Emitted]
 ) -> list[Emission]:
     """Return those emissions that put a message on a queue."""
     pairs = zip(emissions, outcomes, strict=True)
@@ -351,12 +402,12 @@ def _queued(
 
 
 def _log(
-    emissions: Sequence[Emission], outcomes: Sequence[Outcome], now: Instant
+    emissions: Sequence[Emission], outcomes: Sequence[Emitted], now: Instant
 ) -> None:
     if not tell.logs_at(logging.INFO):
         return
     for emission, outcome in zip(emissions, outcomes, strict=True):
-        if outcome is Outcome.DROPPED:
+        if isinstance(outcome, Refused) or outcome is Outcome.DROPPED:
             continue
         tell.info(
             f"emit.{outcome.value}",

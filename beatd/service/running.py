@@ -249,6 +249,8 @@ class _Beat:
         number = f"{len(self.config.entries)} entries"
         if self.config.bad:
             number += f", {len(self.config.bad)} bad"
+        if scheduler.refused:
+            number += f", {len(scheduler.refused)} refused"
         if scheduler.outage:
             return f"{number}; {scheduler.outage}"
         if scheduler.standing_by:

@@ -150,10 +150,11 @@ class Timetable:
             self._move(row, row.entry.schedule.next_after(mark.slot))
 
     def hold(self, due: Due, until: Instant) -> None:
-        """Leave the entry's slots undecided, and look at them again at `until`."""
+        """Leave what is left of the entry's slots, and look at it again at `until`."""
         row = self._rows[due.entry.name]
+        slot = self.slot(due.entry.name)
         self._leave(row)
-        self._join(row, due.slot, when=until)
+        self._join(row, slot, when=until)
 
     def finish(self, due: Due) -> None:
         """Let the entry have no more slots."""

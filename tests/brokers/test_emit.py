@@ -2,15 +2,19 @@
 
 import pytest
 
-from beatd.brokers.base import Acknowledge, Broker, Outcome, Term
+from beatd.brokers.base import Acknowledge, Broker, Outcome, Refused, Term
 from beatd.errors import TermOver
 from beatd.instant import MINUTE
+from beatd.routing import Queue, Route
 from beatd.timetable.ledger import Mark
-from tests.brokers.backends import LEASED
+from tests.brokers.backends import LEASED, Backend
 from tests.brokers.making import CELERY, NOON, emission, lead, lying_in, mark, settle
 from tests.servers import eventually
 
 QUEUED, DROPPED, KNOWN = Outcome.QUEUED, Outcome.DROPPED, Outcome.KNOWN
+
+TAKEN = Route("taken", routing_key="taken")
+"""To the queue that some cases have the broker refuse."""
 
 
 def test_an_emission_is_queued_and_in_the_ledger(broker: Broker, other: Broker) -> None:
@@ -220,3 +224,106 @@ def test_only_the_current_run_can_be_ended(broker: Broker) -> None:
 
     broker.end_runs({"a": "id-2"})
     assert broker.running(["a"]) == {}
+
+
+def test_an_emission_that_is_refused_holds_up_no_other(
+    backend: Backend, broker: Broker
+) -> None:
+    term = lead(broker)
+    broker.emit(term, [emission("b", NOON - 1, route=None)], MINUTE)
+    backend.refuse("taken")
+    batch = [emission("a"), emission("b", route=TAKEN, run="id"), emission("c")]
+
+    first, refused, last = broker.emit(term, batch, MINUTE)
+
+    assert (first, last) == (QUEUED, QUEUED)
+    assert isinstance(refused, Refused)
+    assert "taken" in refused.reason
+    assert lying_in(broker) == [b"a@0", b"c@0"]
+    assert broker.read_ledger().marks == {
+        "a": mark(NOON),
+        "b": mark(NOON - 1),
+        "c": mark(NOON),
+    }
+    assert broker.running(["b"]) == {}
+
+
+def test_what_was_refused_is_queued_once_when_it_is_accepted(
+    backend: Backend, broker: Broker
+) -> None:
+    term = lead(broker)
+    backend.refuse("taken")
+    batch = [emission("a"), emission("b", route=TAKEN)]
+    for _ in range(3):
+        broker.emit(term, batch, MINUTE)
+    assert broker.read_ledger().marks == {"a": mark(NOON)}
+
+    backend.admit("taken")
+
+    assert broker.emit(term, batch, MINUTE) == [KNOWN, QUEUED]
+    assert broker.emit(term, batch, MINUTE) == [KNOWN, KNOWN]
+    assert lying_in(broker, "celery", "taken") == [b"a@0", b"b@0"]
+
+
+def test_a_message_to_several_queues_lies_in_all_of_them_or_in_none(
+    backend: Backend, broker: Broker
+) -> None:
+    term = lead(broker)
+    for name in ("first", "taken", "third"):
+        broker.declare([Queue(name, "news", "topic", "sports")])
+    backend.refuse("taken")
+    to_all = emission("b", route=Route("", "news", "sports", "topic"))
+
+    outcomes = broker.emit(term, [emission("a"), to_all, emission("c")], MINUTE)
+
+    assert [isinstance(one, Refused) for one in outcomes] == [False, True, False]
+    assert lying_in(broker, "celery", "first", "third") == [b"a@0", b"c@0"]
+    assert broker.read_ledger().marks == {"a": mark(NOON), "c": mark(NOON)}
+    backend.admit("taken")
+    assert broker.emit(term, [to_all], MINUTE) == [QUEUED]
+    assert lying_in(broker, "first", "taken", "third") == [b"b@0"] * 3
+
+
+def test_no_later_slot_of_an_entry_passes_one_that_is_refused(
+    backend: Backend, broker: Broker
+) -> None:
+    term = lead(broker)
+    backend.refuse("taken")
+    batch = [
+        emission("a", NOON + 1),
+        emission("a", NOON + 2, route=TAKEN),
+        emission("a", NOON + 3),
+        emission("a", NOON + 4, route=None),
+        emission("a", NOON + 1),
+        emission("b"),
+    ]
+
+    outcomes = broker.emit(term, batch, MINUTE)
+
+    assert [one for one in outcomes if not isinstance(one, Refused)] == [
+        QUEUED,
+        KNOWN,
+        QUEUED,
+    ]
+    assert broker.read_ledger().marks == {"a": mark(NOON + 1), "b": mark(NOON)}
+    assert lying_in(broker) == [b"a@1", b"b@0"]
+
+
+def test_a_slot_that_is_known_is_not_refused(backend: Backend, broker: Broker) -> None:
+    term = lead(broker)
+    broker.emit(term, [emission("a")], MINUTE)
+    backend.refuse("taken")
+
+    assert broker.emit(term, [emission("a", route=TAKEN)], MINUTE) == [KNOWN]
+
+
+def test_a_batch_that_is_refused_whole_renews_the_lead(
+    backend: Backend, broker: Broker
+) -> None:
+    term = lead(broker)
+    backend.refuse("taken")
+
+    [refused] = broker.emit(term, [emission("a", route=TAKEN)], MINUTE)
+
+    assert isinstance(refused, Refused)
+    assert broker.renew(term, MINUTE)

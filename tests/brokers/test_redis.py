@@ -25,6 +25,7 @@ from beatd.brokers.base import (
     GiveBack,
     Outcome,
     Outgoing,
+    Refused,
     SetAside,
 )
 from beatd.brokers.redis import RedisBroker
@@ -375,7 +376,88 @@ def test_a_missing_permission_neither_loses_nor_doubles(
     broker.close()
 
 
-def test_what_was_pushed_before_a_refused_channel_is_taken_back(
+@pytest.mark.parametrize(
+    "rights",
+    [
+        ["resetkeys", "~{beatd:test}:*", "~celery*"],
+        ["resetkeys", "~{beatd:test}:*", "~celery*", "%R~private*"],
+    ],
+)
+def test_a_queue_that_the_acl_forbids_holds_up_no_other(
+    server: Server, client: Any, user: str, rights: list[str]
+) -> None:
+    broker = RedisBroker(server.url(user=user), namespace="test")
+    client.execute_command("ACL", "SETUSER", "u", *rights)
+    term = lead(broker)
+    private = emission("b", route=Route("private"))
+
+    first, refused = broker.emit(term, [emission("a"), private], MINUTE)
+    alone = broker.emit(term, [private], MINUTE)
+
+    assert first is QUEUED
+    assert isinstance(refused, Refused)
+    assert "private: " in refused.reason
+    assert "its ACL forbids us this: permit it" in refused.reason
+    assert alone == [refused]
+    assert broker.read_ledger().marks == {"a": mark(NOON)}
+    client.execute_command("ACL", "SETUSER", "u", "~*")
+    assert broker.emit(term, [private], MINUTE) == [QUEUED]
+    assert client.lrange("private", 0, -1) == [b"b@0"]
+    broker.close()
+
+
+def test_a_user_who_may_not_touch_the_ledger_is_refused_as_a_whole(
+    server: Server, client: Any, user: str
+) -> None:
+    broker = RedisBroker(server.url(user=user), namespace="test")
+    term = lead(broker)
+    client.execute_command("ACL", "SETUSER", "u", "resetkeys", "~celery*")
+
+    with pytest.raises(BrokerRefused, match="ACL"):
+        broker.emit(term, [emission("a")], MINUTE)
+    with pytest.raises(BrokerRefused, match="ACL"):
+        broker.emit(term, [emission("b", route=Route("private"))], MINUTE)
+
+    assert client.llen("celery") == 0
+    broker.close()
+
+
+def test_bindings_of_a_wrong_type_hold_up_no_other_emission(
+    broker: RedisBroker, client: Any
+) -> None:
+    term = lead(broker)
+    client.set("_kombu.binding.news", "of another program")
+    to_news = emission("b", route=Route("", "news", "sports", "topic"))
+    to_bindings = emission("c", route=Route("_kombu.binding.media"))
+    client.sadd("_kombu.binding.media", "x")
+
+    first, *refused = broker.emit(
+        term, [emission("a"), to_news, to_bindings, emission("d", NOON)], MINUTE
+    )
+
+    assert first is QUEUED
+    assert refused.pop() is QUEUED
+    for one, key in zip(refused, ("news", "media"), strict=True):
+        assert isinstance(one, Refused)
+        assert f"_kombu.binding.{key}" in one.reason
+        assert "another program uses our key" in one.reason
+    assert broker.read_ledger().marks.keys() == {"a", "d"}
+
+
+def test_a_key_of_another_program_does_not_expire_with_our_queue(
+    broker: RedisBroker, client: Any
+) -> None:
+    term = lead(broker)
+    broker.declare([Queue("taken", expires=60)])
+    client.set("taken", "by another program")
+
+    [refused] = broker.emit(term, [emission("a", route=Route("taken"))], MINUTE)
+
+    assert isinstance(refused, Refused)
+    assert client.ttl("taken") == -1
+
+
+def test_a_channel_that_is_refused_holds_up_no_other_emission(
     server: Server, client: Any, user: str
 ) -> None:
     broker = RedisBroker(server.url(user=user), namespace="test")
@@ -390,15 +472,19 @@ def test_what_was_pushed_before_a_refused_channel_is_taken_back(
     ]
 
     client.execute_command("ACL", "SETUSER", "u", "resetchannels")
-    for _ in range(3):
-        with pytest.raises(BrokerRefused, match="channel"):
-            broker.emit(term, batch, MINUTE)
-    before = client.llen("celery"), client.llen("other"), broker.read_ledger().marks
+    first = broker.emit(term, batch, MINUTE)
+    again = [broker.emit(term, batch, MINUTE) for _ in range(2)]
+    refused = first[1500]
+    before = broker.read_ledger().marks
     client.execute_command("ACL", "SETUSER", "u", "allchannels")
     outcomes = broker.emit(term, batch, MINUTE)
 
-    assert before == (1, 0, {"known": mark(NOON)})
-    assert outcomes == [QUEUED] * 1502
+    assert isinstance(refused, Refused)
+    assert "channel" in refused.reason
+    assert first == [QUEUED] * 1500 + [refused, QUEUED]
+    assert again == [[KNOWN] * 1500 + [refused, KNOWN]] * 2
+    assert "news" not in before
+    assert outcomes == [KNOWN] * 1500 + [QUEUED, KNOWN]
     assert (client.llen("celery"), client.llen("other")) == (1501, 1)
     broker.close()
 
@@ -438,18 +524,22 @@ def test_what_the_server_does_not_let_us_see_is_no_risk(
     broker.close()
 
 
-def test_a_queue_name_that_is_no_list_is_refused_before_anything_is_done(
+def test_a_queue_name_that_is_no_list_is_refused_with_the_way_out(
     broker: RedisBroker, client: Any
 ) -> None:
     term = lead(broker)
     client.set("taken", "by another program")
     to_taken = emission("b", route=Route("taken"))
 
-    with pytest.raises(BrokerRefused, match="taken is a string"):
-        broker.emit(term, [emission("a"), to_taken], MINUTE)
+    first, refused = broker.emit(term, [emission("a"), to_taken], MINUTE)
 
-    assert broker.read_ledger().marks == {}
-    assert lying_in(broker) == []
+    assert first is QUEUED
+    assert isinstance(refused, Refused)
+    assert "taken is a string" in refused.reason
+    assert "rename the queue" in refused.reason
+    assert broker.read_ledger().marks == {"a": mark(NOON)}
+    assert lying_in(broker) == [b"a@0"]
+    assert client.get("taken") == b"by another program"
 
 
 def test_who_reads_a_large_ledger_can_do_something_in_between(

@@ -10,7 +10,15 @@ import secrets
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from beatd.brokers.base import Emission, Outcome, Outgoing, Term, idle
+from beatd.brokers.base import (
+    Emission,
+    Emitted,
+    Outcome,
+    Outgoing,
+    Refused,
+    Term,
+    idle,
+)
 from beatd.clock import Clock, SystemClock
 from beatd.errors import TermOver
 from beatd.instant import SECOND, Instant, Span
@@ -88,16 +96,24 @@ class MemoryLead:
 
     # Emitter
 
-    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Outcome]:
+    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Emitted]:
         with self._changed:
             self._check_term(term)
             self._lead_ends = self._clock.now() + ttl
-            return [self._emit(emission) for emission in batch]
+            refused: dict[str, Refused] = {}
+            return [self._emit(emission, refused) for emission in batch]
 
-    def _emit(self, emission: Emission) -> Outcome:
+    def _emit(self, emission: Emission, refused: dict[str, Refused]) -> Emitted:
+        """Do one emission; `refused` has the entries that may not go on."""
         row = self._ledger.get(emission.entry)
         if row is not None and row.slot >= emission.mark.slot:
             return Outcome.KNOWN
+        if emission.entry in refused:
+            return refused[emission.entry]
+        if emission.route is not None:
+            outgoing = Outgoing(emission.route, emission.message)
+            if reason := self._refusal(outgoing):
+                return refused.setdefault(emission.entry, Refused(reason))
         self._ledger[emission.entry] = emission.mark
         if emission.run:
             self._runs[emission.entry] = emission.run
@@ -105,6 +121,10 @@ class MemoryLead:
             return Outcome.DROPPED
         reached = self._put(Outgoing(emission.route, emission.message))
         return Outcome.QUEUED if reached else Outcome.DROPPED
+
+    def _refusal(self, outgoing: Outgoing) -> str:
+        """Return why a queue of the route refuses the message; empty if none does."""
+        raise NotImplementedError("MemoryBroker has the queues")
 
     def _put(self, outgoing: Outgoing) -> bool:
         """Put the message on every queue of its route; False if it reached none."""

@@ -82,6 +82,8 @@ class MemoryBroker(MemoryLead):
         self._dead: dict[str, tuple[DeadLetter, _Stored]] = {}
         self._serial = count(1)
         self._interrupted = False
+        self.closed: dict[str, str] = {}
+        """By queue, why it takes no emission: what only a server has reasons for."""
 
     # Sender
 
@@ -318,6 +320,12 @@ class MemoryBroker(MemoryLead):
         """Keep everything: others may still use it."""
 
     # Within
+
+    def _refusal(self, outgoing: Outgoing) -> str:
+        if not self.closed:
+            return ""
+        closed = [one for one in self._targets(outgoing.route) if one in self.closed]
+        return "; ".join(f"the queue {one}: {self.closed[one]}" for one in closed)
 
     def _put(self, outgoing: Outgoing) -> bool:
         route = outgoing.route

@@ -8,15 +8,19 @@
 --       4 for each emission the number of its way, in two bytes, the higher one first
 --       5 number w of ways
 --       6...  n entries, n marks, n messages;
---             for each place "channel", or the life of the list in ms ("0": for ever);
+--             for each place "channel", or the life of the list in ms ("0": for ever),
+--             or "!" and why it is refused (its key is then the ledger's);
 --             w ways, each the numbers of places with "," between ("": none);
 --             then runs to remember, each as the emission's number and the task id
 --
--- Returns one letter for each emission: q(ueued), d(ropped), k(nown); or false, having
--- done nothing, if the term is over. Whatever the server refuses: the ledger has no
--- slot whose message is not queued, and no message is queued whose slot is not in the
--- ledger; messages pushed before a refusal are removed again. Only a message that was
--- published cannot be taken back.
+-- Returns one letter for each emission: q(ueued), d(ropped), k(nown), r(efused); with
+-- refused ones a list of those letters and, for each "r", the reason; or false, having
+-- done nothing, if the term is over. Refused are emissions with a place that is refused
+-- or of a wrong type, and later ones of the same entry: their rows and all their places
+-- stay as they are. Whatever else the server refuses: the ledger has no slot whose
+-- message is not queued, and no message is queued whose slot is not in the ledger;
+-- messages pushed before a refusal are removed again. Only a message that was published
+-- cannot be taken back.
 
 local KEYS, ARGV = KEYS, ARGV -- locals are found faster
 local call, tonumber, byte, match = redis.call, tonumber, string.byte, string.match
@@ -34,25 +38,34 @@ local ways = kinds + places
 local runs = ways + tonumber(ARGV[5])
 
 local batches = {} -- what is to be put on each place
+local refused = {} -- why nothing may be
 for place = 1, places do
+  local kind = ARGV[kinds + place]
   batches[place] = {}
-  if ARGV[kinds + place] ~= 'channel' then
-    local kind = call('TYPE', KEYS[3 + place]).ok
-    if kind ~= 'list' and kind ~= 'none' then
-      return redis.error_reply('WRONGTYPE ' .. KEYS[3 + place] .. ' is a ' .. kind)
+  if byte(kind) == 33 then -- "!"
+    refused[place] = kind:sub(2)
+  elseif kind ~= 'channel' then
+    local found = call('TYPE', KEYS[3 + place]).ok
+    if found ~= 'list' and found ~= 'none' then
+      refused[place] = 'WRONGTYPE ' .. KEYS[3 + place] .. ' is a ' .. found
     end
   end
 end
-local batches_of = {} -- the same for each way
+local batches_of, closed = {}, {} -- the same for each way
 for way = 1, runs - ways do
   batches_of[way] = {}
   for place in ARGV[ways + way]:gmatch('%d+') do
-    table.insert(batches_of[way], batches[tonumber(place)])
+    place = tonumber(place)
+    table.insert(batches_of[way], batches[place])
+    closed[way] = closed[way] or refused[place]
   end
 end
+local all_open = next(closed) == nil
 
--- What is new? A row that this batch writes counts for what follows in it.
+-- What is new? A row that this batch writes counts for what follows in it, and so does
+-- a refusal: the row must not pass a slot that is not queued.
 local rows, outcomes, latest, news, size = {}, {}, {}, {}, 0
+local stopped, reasons = {}, {}
 for from = 1, count, CHUNK do
   local to = math.min(from + CHUNK - 1, count)
   local found = call('HMGET', KEYS[2], unpack(ARGV, 5 + from, 5 + to))
@@ -62,14 +75,19 @@ for from = 1, count, CHUNK do
     rows[index] = row
     row = latest[entry] or row
     local last = row and tonumber(match(row, '^%-?%d+') or '')
+    local high, low = byte(way_of, 2 * index - 1, 2 * index)
+    local way = high * 256 + low
     if last and last >= tonumber(match(mark, '^%-?%d+')) and last <= LATEST then
       outcomes[index] = 'k'
+    elseif not all_open and (stopped[entry] or closed[way]) then
+      outcomes[index] = 'r'
+      stopped[entry] = stopped[entry] or closed[way]
+      reasons[#reasons + 1] = stopped[entry]
     else
       latest[entry] = mark
       news[size + 1], news[size + 2] = entry, mark
       size = size + 2
-      local high, low = byte(way_of, 2 * index - 1, 2 * index)
-      local reached = batches_of[high * 256 + low]
+      local reached = batches_of[way]
       for number = 1, #reached do
         local batch = reached[number]
         batch[#batch + 1] = ARGV[messages + index]
@@ -128,15 +146,19 @@ end
 
 for place = 1, places do
   local life = tonumber(ARGV[kinds + place])
-  if life and life > 0 then
+  if life and life > 0 and not refused[place] then
     call('PEXPIRE', KEYS[3 + place], life)
   end
 end
 for at = runs + 1, #ARGV, 2 do
   local index = tonumber(ARGV[at])
-  if outcomes[index] ~= 'k' then
+  if outcomes[index] == 'q' or outcomes[index] == 'd' then
     call('HSET', KEYS[3], ARGV[5 + index], ARGV[at + 1])
   end
 end
 call('PEXPIRE', KEYS[1], ARGV[2])
+if #reasons > 0 then
+  table.insert(reasons, 1, table.concat(outcomes))
+  return reasons
+end
 return table.concat(outcomes)

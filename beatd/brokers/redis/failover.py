@@ -52,6 +52,15 @@ _NO_ANSWER = (
     OSError,
 )
 
+_FIRST_WORDS = {
+    "Authentication required": "NOAUTH",
+    "ACL failure in script": "NOPERM",
+    "The user executing the script can't": "NOPERM",
+}
+"""First words of refusals that come without the server's word for them."""
+
+_OF_ONE_KEY = ("NOPERM", "WRONGTYPE")
+
 _CANNOT_SERVE = ("READONLY", "LOADING", "MASTERDOWN")
 """Refusals after which to try the next address: this server cannot serve for now."""
 
@@ -161,6 +170,12 @@ class Server:
         return f"redis {version}"
 
 
+def is_about_a_key(refusal: BrokerRefused) -> bool:
+    """Return whether one key may be at fault, and not the whole server."""
+    cause = refusal.__cause__
+    return isinstance(cause, redis.RedisError) and _kind(cause) in _OF_ONE_KEY
+
+
 def _order(urls: Sequence[str], failover: Failover | None) -> Iterator[str]:
     """Yield the addresses to use one after the other, without an end."""
     if callable(failover):
@@ -183,14 +198,19 @@ def _shuffled(urls: Sequence[str]) -> Iterator[str]:
 
 def _refusal(address: Address, error: redis.RedisError) -> tuple[str, BrokerRefused]:
     """Return the server's own word for its refusal, and the error for our callers."""
-    words = str(error)
-    if words.startswith("Authentication required"):
-        kind = "NOAUTH"
-    else:
-        kinds = (kind for of, kind in _KINDS.items() if isinstance(error, of))
-        # Redis 6 wraps what a script was refused: "ERR ... script ...: -OOM ...".
-        spoken = (word.lstrip("-") for word in words.split())
-        kind = next(kinds, None) or next((w for w in spoken if w in _WAYS_OUT), "")
+    words, kind = str(error), _kind(error)
     if kind in _WAYS_OUT:
         words = f"{_WAYS_OUT[kind]} (it says: {words})"
     return kind, BrokerRefused(f"{address.name} refuses: {words}")
+
+
+def _kind(error: redis.RedisError) -> str:
+    """Return the server's own word for its refusal; empty if it is none we know."""
+    words = str(error)
+    for beginning, kind in _FIRST_WORDS.items():
+        if words.startswith(beginning):
+            return kind
+    kinds = (kind for of, kind in _KINDS.items() if isinstance(error, of))
+    # Redis 6 wraps what a script was refused: "ERR ... script ...: -OOM ...".
+    spoken = (word.lstrip("-") for word in words.split())
+    return next(kinds, None) or next((w for w in spoken if w in _WAYS_OUT), "")

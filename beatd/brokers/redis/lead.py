@@ -4,16 +4,17 @@ import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from beatd.brokers.base import Emission, Outcome, Term, idle
+from beatd.brokers.base import Emission, Emitted, Outcome, Refused, Term, idle
 from beatd.brokers.redis.connection import Address
-from beatd.brokers.redis.failover import Server
+from beatd.brokers.redis.failover import Server, is_about_a_key
 from beatd.brokers.redis.listening import ReleaseWait
 from beatd.brokers.redis.requests import CHUNK, RedisRequests, in_chunks
 from beatd.brokers.redis.wire import WireNames
 from beatd.clock import Clock
-from beatd.errors import TermOver
+from beatd.errors import BrokerRefused, TermOver
 from beatd.event_log import EventLog
 from beatd.instant import Span
+from beatd.routing import Route
 from beatd.timetable.ledger import ERA_UNKNOWN, LedgerCopy, Mark, is_count, mark_of
 
 tell = EventLog(__name__)
@@ -83,11 +84,31 @@ class RedisLead(RedisRequests):
 
     # Emitter
 
-    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Outcome]:
+    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Emitted]:
         places, ways, way_of = self._ways(batch)
-        outcomes: bytes | None = self._run(
+        try:
+            return self._emit(term, batch, ttl, places, ways, way_of)
+        except BrokerRefused as refusal:
+            forbidden = self._forbidden(places) if is_about_a_key(refusal) else {}
+            if not forbidden:
+                raise
+        return self._emit(term, batch, ttl, places | forbidden, ways, way_of)
+
+    def _emit(
+        self,
+        term: Term,
+        batch: Sequence[Emission],
+        ttl: Span,
+        places: Mapping[str, str],
+        ways: Sequence[str],
+        way_of: bytes,
+    ) -> list[Emitted]:
+        lead, ledger, runs = map(self._key, ("lead", "ledger", "runs"))
+        # A script that only names a forbidden key is refused as a whole.
+        keys = [ledger if _is_refused(kind) else key for key, kind in places.items()]
+        answer: bytes | list[bytes] | None = self._run(
             "emit",
-            [self._key("lead"), self._key("ledger"), self._key("runs"), *places],
+            [lead, ledger, runs, *keys],
             [
                 _text(term),
                 ttl,
@@ -107,9 +128,31 @@ class RedisLead(RedisRequests):
                 ],
             ],
         )
-        if outcomes is None:
+        if answer is None:
             raise _over(term)
-        return [_OUTCOMES[letter] for letter in outcomes]
+        if isinstance(answer, bytes):
+            return [_OUTCOMES[letter] for letter in answer]
+        letters, *reasons = answer
+        given = (self._reason(reason.decode()) for reason in reasons)
+        return [_OUTCOMES.get(letter) or next(given) for letter in letters]
+
+    def _forbidden(self, places: Mapping[str, str]) -> dict[str, str]:
+        """Return, with the reason as its kind, each place that our user may not use."""
+        forbidden = {}
+        for place, kind in places.items():
+            try:
+                if not _is_refused(kind):
+                    self._run("may", [place], [kind])
+            except BrokerRefused as refusal:
+                if not is_about_a_key(refusal):
+                    raise
+                forbidden[place] = _refused(place, refusal)
+        return forbidden
+
+    def _reason(self, words: str) -> Refused:
+        """Return for people what the server says, or what was made of it before."""
+        known = words.removeprefix(_KNOWN)
+        return Refused(known if known != words else self._server.refusal(words))
 
     def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
         marks: dict[str, Mark] = {}
@@ -193,7 +236,7 @@ class RedisLead(RedisRequests):
             route = emission.route
             way = known.get(id(route))
             if way is None:
-                destinations = self._destinations(route) if route else []
+                destinations = self._places(route) if route else []
                 places.update(destinations)
                 for place, _ in destinations:
                     numbers.setdefault(place, len(numbers) + 1)
@@ -201,8 +244,32 @@ class RedisLead(RedisRequests):
                 way = known[id(route)] = len(ways).to_bytes(2, "big")
             way_of.append(way)
         for place in numbers:
-            places.update(self._expiring.get(place, {}))
+            if not _is_refused(places[place]):
+                places.update(self._expiring.get(place, {}))
         return places, ways, b"".join(way_of)
+
+    def _places(self, route: Route) -> list[tuple[str, str]]:
+        """Return the places of a route, with their kinds; one may be refused."""
+        try:
+            return self._destinations(route)
+        except BrokerRefused as refusal:
+            if not is_about_a_key(refusal):
+                raise
+            bindings = self._wire.bindings(route.exchange)
+            return [(bindings, _refused(bindings, refusal))]
+
+
+_KNOWN = "beatd: "
+"""Before a reason that is already in words for people."""
+
+
+def _refused(place: str, refusal: BrokerRefused) -> str:
+    """Return the kind of a place that is refused, as emit.lua reads it."""
+    return f"!{_KNOWN}{place}: {refusal}"
+
+
+def _is_refused(kind: str) -> bool:
+    return kind.startswith("!")
 
 
 def _text(term: Term) -> str:

@@ -11,11 +11,12 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from beatd.brokers.base import Emission, Outcome, Term, idle
+from beatd.brokers.base import Emission, Emitted, Outcome, Refused, Term, idle
 from beatd.brokers.sqlite.file import BrokerFile, text, texts_as_bytes
 from beatd.brokers.sqlite.routes import Row, rows_of
 from beatd.brokers.sqlite.statements import SQL
@@ -101,25 +102,67 @@ class SQLiteLead(BrokerFile):
 
     # Emitter
 
-    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Outcome]:
-        outcomes = []
-        messages: list[Row] = []
+    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Emitted]:
         with self._transaction() as db:
             self._check_term(db, term)
-            for emission in batch:
-                row = (self._namespace, emission.entry, *emission.mark)
-                if not db.execute(SQL["advance"], row).rowcount:
-                    outcomes.append(Outcome.KNOWN)
-                    continue
-                rows = rows_of(db, self._steps, emission.route, emission.message)
-                messages += rows
-                outcomes.append(Outcome.QUEUED if rows else Outcome.DROPPED)
-                if emission.run:
-                    run = (self._namespace, emission.entry, emission.run)
-                    db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", run)
-            db.executemany(SQL["push"], messages)
+            outcomes: list[Emitted]
+            try:
+                with _savepoint(db):
+                    outcomes = [*self._emit_all(db, batch)]
+            except _REFUSALS:
+                # Something in it is refused: each emission stands alone.
+                outcomes = self._emit_each(db, batch)
         self._call()
         return outcomes
+
+    def _emit_all(
+        self, db: sqlite3.Connection, batch: Sequence[Emission]
+    ) -> list[Outcome]:
+        outcomes = []
+        messages: list[Row] = []
+        for emission in batch:
+            row = (self._namespace, emission.entry, *emission.mark)
+            if not db.execute(SQL["advance"], row).rowcount:
+                outcomes.append(Outcome.KNOWN)
+                continue
+            rows = rows_of(db, self._steps, emission.route, emission.message)
+            messages += rows
+            outcomes.append(Outcome.QUEUED if rows else Outcome.DROPPED)
+            if emission.run:
+                run = (self._namespace, emission.entry, emission.run)
+                db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", run)
+        db.executemany(SQL["push"], messages)
+        return outcomes
+
+    def _emit_each(
+        self, db: sqlite3.Connection, batch: Sequence[Emission]
+    ) -> list[Emitted]:
+        """Do one emission after the other, and undo alone what is refused."""
+        refused: dict[str, Refused] = {}
+        outcomes: list[Emitted] = []
+        for emission in batch:
+            name = emission.entry
+            if name in refused and not self._knows(db, emission):
+                outcomes.append(refused[name])
+                continue
+            try:
+                with _savepoint(db):
+                    outcomes += self._emit_all(db, [emission])
+            except _REFUSALS as error:
+                refused[name] = Refused(self._reason(emission, error))
+                outcomes.append(refused[name])
+        return outcomes
+
+    def _knows(self, db: sqlite3.Connection, emission: Emission) -> bool:
+        """Return whether the ledger has the emission's slot or a later one."""
+        sql = "SELECT 1 FROM ledger WHERE namespace = ? AND entry = ? AND slot >= ?"
+        asked = (self._namespace, emission.entry, emission.mark.slot)
+        return db.execute(sql, asked).fetchone() is not None
+
+    def _reason(self, emission: Emission, error: Exception) -> str:
+        route, size = emission.route, len(emission.message)
+        where = repr(route.queue or route.exchange) if route else "no queue"
+        return f"{self._path} refuses {size} bytes for {where}: {error}"
 
     def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
         with self._connection() as db:
@@ -232,3 +275,21 @@ class SQLiteLead(BrokerFile):
         self._closed.set()
         self._lock.unlock()
         self._close_idle()
+
+
+_REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
+"""What SQLite raises for one row: a rule of the table, or a message too large."""
+
+
+@contextmanager
+def _savepoint(db: sqlite3.Connection) -> Iterator[None]:
+    """Undo, within the transaction, what was done in here if one row is refused."""
+    db.execute("SAVEPOINT part")
+    try:
+        yield
+    except _REFUSALS:
+        db.execute("ROLLBACK TO part")
+        raise
+    finally:
+        if db.in_transaction:  # SQLite itself may have rolled all of it back
+            db.execute("RELEASE part")

@@ -1,0 +1,81 @@
+"""Entries whose emission the broker refuses: said once, tried again and again."""
+
+from collections.abc import Container
+from dataclasses import dataclass, field
+
+from beatd.background import Backoff
+from beatd.clock import Clock
+from beatd.event_log import EventLog
+from beatd.instant import MINUTE, SECOND, Instant, Span, datetime_of
+
+tell = EventLog(__name__)
+
+FIRST, LAST = SECOND, MINUTE
+"""The shortest and the longest rest before an entry is tried again."""
+
+
+@dataclass(slots=True)
+class _Refusal:
+    """One entry's refusals since its last emission that was accepted."""
+
+    reason: str
+    since: Span
+    tries: int = 0
+    backoff: Backoff = field(default_factory=lambda: Backoff(FIRST, LAST))
+
+
+class Refusals:
+    """The entries that are refused just now; nothing is refused for ever.
+
+    They are kept in memory only: whoever leads next finds them anew.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._refusals: dict[str, _Refusal] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._refusals)
+
+    def reasons(self) -> dict[str, str]:
+        """Return by entry why its emission is refused."""
+        return {name: refusal.reason for name, refusal in self._refusals.items()}
+
+    def meet(self, entry: str, slot: Instant, reason: str) -> Span:
+        """Take note of a refusal; return how long to rest before the next try."""
+        refusal = self._refusals.get(entry)
+        if refusal is None:
+            refusal = _Refusal(reason, self._clock.elapsed())
+            self._refusals[entry] = refusal
+            tell.error(
+                "emit.refused",
+                "%s is refused for %s: %s; its slots stay due and are tried again"
+                " until that is mended there, or the entry goes to another queue",
+                entry,
+                f"{datetime_of(slot):%Y-%m-%dT%H:%M:%SZ}",
+                reason,
+                entry=entry,
+                slot=slot,
+            )
+        refusal.tries += 1
+        refusal.reason = reason
+        return refusal.backoff.lengthen()
+
+    def end(self, entry: str) -> None:
+        """Take note that the broker accepts the entry; do nothing if it did before."""
+        refusal = self._refusals.pop(entry, None)
+        if refusal is not None:
+            tell.warning(
+                "emit.accepted",
+                "%s is accepted again, after %.1f s and %d tries",
+                entry,
+                (self._clock.elapsed() - refusal.since) / SECOND,
+                refusal.tries,
+                entry=entry,
+            )
+
+    def keep(self, entries: Container[str]) -> None:
+        """Forget all but these entries."""
+        self._refusals = {
+            name: one for name, one in self._refusals.items() if name in entries
+        }

@@ -1,0 +1,282 @@
+"""Entries that the broker refuses: said once, tried again, and in nobody's way."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from beatd.brokers.base import Emission, Emitted, Refused, Term
+from beatd.instant import HOUR, MINUTE, SECOND, Instant, Span
+from beatd.message import MessageFormat, template
+from beatd.routing import Route
+from beatd.scheduler.loop import BATCH, Scheduler
+from beatd.scheduler.refusals import LAST
+from beatd.schedules.base import Schedule
+from beatd.schedules.interval import Every
+from beatd.timetable.entry import Entry
+from beatd.timetable.policy import Reason
+from tests.fakes import NOON, FakeClock, FakeFile, FlakyBroker, entry, scheduler_of
+
+TICK = entry("tick", Every(MINUTE))
+TO_TAKEN = template(MessageFormat(), Route("taken"), "tasks.plain")
+
+
+def to_taken(name: str, schedule: Schedule, **policy: Any) -> Entry:
+    """Build an entry for the queue that is refused."""
+    return replace(entry(name, schedule, **policy), message=TO_TAKEN)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+class CountingBroker(FlakyBroker):
+    """A broker that notes how often it was asked to emit an entry."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.asked: list[str] = []
+
+    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Emitted]:
+        self.asked += [emission.entry for emission in batch]
+        return super().emit(term, batch, ttl)
+
+
+@pytest.fixture
+def broker(clock: FakeClock) -> CountingBroker:
+    broker = CountingBroker(clock)
+    broker.closed["taken"] = "it is closed"
+    return broker
+
+
+def ticks(scheduler: Scheduler, until: Instant) -> Iterator[Instant]:
+    """Tick whenever the loop asks for it; yield the instants, and end at `until`."""
+    clock = scheduler.clock
+    assert isinstance(clock, FakeClock)
+    while True:
+        now = clock.now()
+        wake_at = scheduler.tick(now)
+        yield now
+        if now >= until:
+            return
+        clock.go_to(min(wake_at, until))
+
+
+def run(scheduler: Scheduler, until: Instant) -> int:
+    """Run until the clock shows `until`; return how many ticks that took."""
+    return sum(1 for _ in ticks(scheduler, until))
+
+
+def events(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [getattr(record, "event", "") for record in caplog.records]
+
+
+def test_an_entry_that_is_refused_holds_up_no_other(
+    broker: CountingBroker, clock: FakeClock
+) -> None:
+    scheduler = scheduler_of(
+        to_taken("bad", Every(MINUTE)), TICK, broker=broker, clock=clock
+    )
+
+    run(scheduler, NOON + HOUR)
+
+    assert broker.slots() == [NOON + n * MINUTE for n in range(1, 61)]
+    assert scheduler.outage == ""
+    assert scheduler.refused.keys() == {"bad"}
+
+
+def test_a_refused_slot_is_recorded_neither_as_emitted_nor_as_dropped(
+    broker: CountingBroker, clock: FakeClock
+) -> None:
+    file = FakeFile()
+    bad = to_taken("bad", Every(MINUTE))
+    scheduler = scheduler_of(bad, TICK, broker=broker, clock=clock, file=file)
+
+    run(scheduler, NOON + 10 * MINUTE)
+
+    assert file.marks["bad"].slot == broker.read_ledger().marks["bad"].slot == NOON
+    assert scheduler.timetable.mark("bad").slot == NOON
+    assert file.dropped == {}
+
+
+def test_a_refusal_is_said_once_with_the_reason_and_so_is_its_end(
+    broker: CountingBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    bad = to_taken("bad", Every(MINUTE))
+    scheduler = scheduler_of(bad, broker=broker, clock=clock)
+    run(scheduler, NOON + 10 * MINUTE)
+
+    [said] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert getattr(said, "event", "") == "emit.refused"
+    assert said.getMessage() == (
+        "bad is refused for 2027-01-15T12:01:00Z: the queue taken: it is closed;"
+        " its slots stay due and are tried again until that is mended there,"
+        " or the entry goes to another queue"
+    )
+    assert "emit.accepted" not in events(caplog)
+
+    broker.closed.clear()
+    run(scheduler, NOON + 20 * MINUTE)
+    assert events(caplog).count("emit.accepted") == 1
+    assert events(caplog).count("emit.refused") == 1
+    assert scheduler.refused == {}
+
+
+def test_what_was_refused_is_emitted_under_its_policies_when_it_is_accepted(
+    broker: CountingBroker, clock: FakeClock
+) -> None:
+    file = FakeFile()
+    scheduler = scheduler_of(
+        to_taken("latest", Every(MINUTE)),
+        to_taken("each", Every(MINUTE), coalesce=False),
+        to_taken("fresh", Every(HOUR), misfire_grace=MINUTE),
+        broker=broker,
+        clock=clock,
+        file=file,
+    )
+    run(scheduler, NOON + HOUR + 5 * MINUTE + SECOND)
+
+    broker.closed.clear()
+    run(scheduler, NOON + HOUR + 10 * MINUTE)
+
+    each = broker.slots("each")
+    assert each == [NOON + n * MINUTE for n in range(1, 71)]
+    latest = broker.slots("latest")
+    assert latest == [NOON + n * MINUTE for n in range(71 - len(latest), 71)]
+    assert file.dropped["latest", Reason.COALESCED] == 70 - len(latest)
+    assert broker.slots("fresh") == []
+    assert file.dropped["fresh", Reason.MISFIRE] == 1
+
+
+def test_a_refused_entry_is_tried_again_with_a_bounded_back_off(
+    broker: CountingBroker, clock: FakeClock
+) -> None:
+    scheduler = scheduler_of(to_taken("bad", Every(SECOND)), broker=broker, clock=clock)
+
+    turns = run(scheduler, NOON + HOUR)
+
+    tries = broker.asked.count("bad")
+    assert HOUR // LAST <= tries < HOUR // LAST + 10
+    assert turns <= HOUR // SECOND + tries + 1  # the loop does not spin
+
+
+def test_an_answer_that_is_lost_does_not_let_a_later_slot_pass(
+    broker: CountingBroker, clock: FakeClock
+) -> None:
+    bad = to_taken("bad", Every(SECOND), coalesce=False)
+    scheduler = scheduler_of(bad, TICK, broker=broker, clock=clock)
+    scheduler.tick(NOON)
+    broker.loses_answers = True
+    run(scheduler, NOON + 10 * SECOND)
+    broker.loses_answers = False
+    run(scheduler, NOON + 20 * SECOND)
+    broker.closed.clear()
+
+    run(scheduler, NOON + MINUTE)
+
+    assert broker.slots("bad") == [NOON + n * SECOND for n in range(1, 61)]
+    assert broker.read_ledger().marks["bad"].runs == 60
+
+
+def test_slots_after_a_refused_one_wait_even_in_a_later_part_of_the_step(
+    clock: FakeClock,
+) -> None:
+    class Fickle(CountingBroker):
+        """Refuses one message, and takes the next."""
+
+        refuses = False
+
+        def emit(
+            self, term: Term, batch: Sequence[Emission], ttl: Span
+        ) -> list[Emitted]:
+            if self.refuses:
+                self.refuses = False
+                self.closed["taken"] = "it is closed"
+            outcomes = super().emit(term, batch, ttl)
+            self.closed.clear()
+            return outcomes
+
+    broker = Fickle(clock)
+    each = [to_taken(f"e{n}", Every(MINUTE), coalesce=False) for n in range(15)]
+    scheduler = scheduler_of(*each, broker=broker, clock=clock)
+    scheduler.tick(NOON)
+    clock.go_to(NOON + 2 * HOUR)
+    scheduler.tick(clock.now())  # the lead is taken anew
+    broker.refuses = True
+    scheduler.tick(clock.now())
+    assert len(broker.asked) > BATCH
+
+    run(scheduler, NOON + 2 * HOUR + MINUTE - 1)
+
+    for one in each:
+        assert broker.slots(one.name) == [NOON + n * MINUTE for n in range(1, 121)]
+
+
+def test_slots_before_the_refused_one_of_a_step_are_recorded(
+    clock: FakeClock,
+) -> None:
+    class Narrow(CountingBroker):
+        """Takes each entry's first message only."""
+
+        def emit(
+            self, term: Term, batch: Sequence[Emission], ttl: Span
+        ) -> list[Emitted]:
+            outcomes = super().emit(term, batch[:1], ttl)
+            return [*outcomes, *[Refused("it is full") for _ in batch[1:]]]
+
+    broker, file = Narrow(clock), FakeFile()
+    each = entry("each", Every(MINUTE), coalesce=False, max_catchup=3)
+    scheduler = scheduler_of(each, broker=broker, clock=clock, file=file)
+    scheduler.tick(NOON)
+    clock.go_to(NOON + 5 * MINUTE)
+
+    scheduler.tick(clock.now())
+    scheduler.tick(clock.now())
+
+    assert broker.slots() == [NOON + 3 * MINUTE]
+    assert file.marks["each"].slot == NOON + 3 * MINUTE
+    assert file.marks["each"].runs == 1
+    assert file.dropped == {("each", Reason.COALESCED): 2}
+    assert scheduler.refused == {"each": "it is full"}
+
+
+def test_an_entry_that_is_removed_is_refused_no_more(
+    broker: CountingBroker, clock: FakeClock
+) -> None:
+    bad = to_taken("bad", Every(MINUTE))
+    scheduler = scheduler_of(bad, TICK, broker=broker, clock=clock)
+    run(scheduler, NOON + MINUTE)
+
+    scheduler.replace({"tick": TICK}, keep=(), queues=())
+    scheduler.tick(clock.now())
+
+    assert scheduler.refused == {}
+
+
+def test_an_entry_that_goes_to_another_queue_is_accepted_at_once(
+    broker: CountingBroker, clock: FakeClock
+) -> None:
+    scheduler = scheduler_of(to_taken("moved", Every(HOUR)), broker=broker, clock=clock)
+    run(scheduler, NOON + HOUR + 10 * MINUTE)
+
+    scheduler.replace({"moved": entry("moved", Every(HOUR))}, keep=(), queues=())
+    run(scheduler, clock.now() + SECOND)
+
+    assert broker.slots() == [NOON + HOUR]
+
+
+def test_a_restart_forgets_no_slot_that_was_refused(
+    broker: CountingBroker, clock: FakeClock
+) -> None:
+    each = to_taken("each", Every(MINUTE), coalesce=False)
+    first = scheduler_of(each, broker=broker, clock=clock)
+    run(first, NOON + 5 * MINUTE)
+    first.stop()
+    broker.closed.clear()
+
+    run(scheduler_of(each, broker=broker, clock=clock), NOON + 6 * MINUTE)
+
+    assert broker.slots() == [NOON + n * MINUTE for n in range(1, 7)]
