@@ -121,6 +121,7 @@ class FakeFile:
     def __init__(self) -> None:
         self.marks: dict[str, Mark] = {}
         self.dropped: dict[tuple[str, str], int] = {}
+        self.refused: dict[str, str] = {}
         self.era = 0
         self.term = 0
         self.locked = False
@@ -144,7 +145,7 @@ class FakeFile:
         self.marks.update(marks)
         for name in gone:
             self.marks.pop(name, None)
-        self.era, self.term = era, term
+        self.era, self.term, self.refused = era, term, {}
 
     def record(
         self, marks: Mapping[str, Mark], dropped: Mapping[tuple[str, str], int]
@@ -152,6 +153,9 @@ class FakeFile:
         self.marks.update(marks)
         for key, number in dropped.items():
             self.dropped[key] = self.dropped.get(key, 0) + number
+
+    def note_refused(self, refused: Mapping[str, str]) -> None:
+        self.refused = dict(refused)
 
     def flush(self) -> None:
         pass

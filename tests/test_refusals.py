@@ -85,6 +85,8 @@ def test_an_entry_that_is_refused_holds_up_no_other(
     assert broker.slots() == [NOON + n * MINUTE for n in range(1, 61)]
     assert scheduler.outage == ""
     assert scheduler.refused.keys() == {"bad"}
+    assert isinstance(scheduler.file, FakeFile)
+    assert scheduler.file.refused == scheduler.refused
 
 
 def test_a_refused_slot_is_recorded_neither_as_emitted_nor_as_dropped(
@@ -123,6 +125,8 @@ def test_a_refusal_is_said_once_with_the_reason_and_so_is_its_end(
     assert events(caplog).count("emit.accepted") == 1
     assert events(caplog).count("emit.refused") == 1
     assert scheduler.refused == {}
+    assert isinstance(scheduler.file, FakeFile)
+    assert scheduler.file.refused == {}
 
 
 def test_what_was_refused_is_emitted_under_its_policies_when_it_is_accepted(

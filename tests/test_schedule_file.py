@@ -194,6 +194,33 @@ def test_a_rewrite_touches_only_rows_that_differ(
     assert file.read().marks == {"a": A, "b": B._replace(runs=9)}
 
 
+def test_refused_entries_are_named_until_the_next_term_begins(
+    file: ScheduleFile, path: Path
+) -> None:
+    file.rewrite({"a": A}, [], 0, 1)
+    file.note_refused({"a": "it is closed"})
+    file.flush()
+    assert view(path).refused == {"a": "it is closed"}
+    file.unlock()
+
+    again = schedule_file(path)
+    assert again.try_lock()
+    again.read()
+    again.rewrite({"a": A}, [], 0, 2)
+
+    assert view(path).refused == {}
+    again.unlock()
+
+
+def test_of_very_many_refused_entries_only_some_are_named(
+    file: ScheduleFile, path: Path
+) -> None:
+    file.note_refused({f"e{n}": "it is closed" for n in range(5000)})
+    file.flush()
+
+    assert len(view(path).refused) == 1000
+
+
 def test_the_highest_term_is_known_to_standbys_and_after_a_restart(
     file: ScheduleFile, path: Path
 ) -> None:

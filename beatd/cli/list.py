@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -33,6 +34,7 @@ from beatd.timetable.ledger import Mark
 
 _TIME = 10  # columns of a point in time, which a length of time follows
 _NEXT, _LAST, _STATE = 23, 18, 5
+_REASONS = 3  # refused entries whose reasons are shown; all are in the document
 _SQUEEZED_NAME = 24  # columns that names keep before the schedules have to go
 
 EMPTY = """\
@@ -54,6 +56,8 @@ class Line:
     next: Instant | None = None
     note: str = ""
     """The text to show where there is no next run."""
+    refused: str = ""
+    """Why the broker refuses the entry's emission; empty if it does not."""
 
     @property
     def last(self) -> Instant | None:
@@ -67,6 +71,8 @@ class Line:
             return "bad"
         if not self.entry.policy.enabled:
             return "paus"
+        if self.refused:
+            return "refused"
         return "" if self.last is None else "sent"
 
 
@@ -133,13 +139,20 @@ def command(
     table = _Table(known, now, zone, out, wide)
     out.say("\n".join(table.rows(lines[:limit])))
     out.say()
+    for line in islice(filter(_is_refused, lines), _REASONS):
+        out.say(f"{out.shown(line.name)} is refused: {escaped(line.refused)}")
     out.say(_summary(known, lines, limit, now))
     out.say(f"source: {known.source}")
 
 
 def _line(known: ScheduleView, entry: Entry, at: Instant | None) -> Line:
     note = "no more runs" if entry.policy.enabled else "paused by the config"
-    return Line(entry.name, entry, known.mark(entry), at, note)
+    refused = known.refused(entry)
+    return Line(entry.name, entry, known.mark(entry), at, note, refused)
+
+
+def _is_refused(line: Line) -> bool:
+    return line.state == "refused"
 
 
 def _why(entry: BadEntry) -> str:
@@ -171,8 +184,9 @@ class _Table:
         next_width = max(_NEXT, len(head))
         name_width = max(SHORTEST_NAME, *map(len, names))
         words_width = max(len("SCHEDULE"), *map(len, words))
+        state_width = max(_STATE, *(len(line.state) for line in lines))
         if self.screen.width is not None and not self.wide:
-            left = self.screen.width - next_width - _LAST - _STATE - 6
+            left = self.screen.width - next_width - _LAST - state_width - 6
             if left - words_width - 1 < min(name_width, _SQUEEZED_NAME):
                 words_width = 0
             else:
@@ -194,7 +208,7 @@ class _Table:
         for name, wording, run, state, detail in table:
             entry = f"{self.screen.cut(name, name_width):{name_width}}  "
             schedule = f"{wording:{words_width}} " if words_width else ""
-            word = self.screen.style(state) + " " * (_STATE - len(state))
+            word = self.screen.style(state) + " " * (state_width - len(state))
             yield f"{entry}{schedule}{run}  {word}  {detail}".rstrip()
 
     def _words(self, line: Line) -> str:
@@ -252,7 +266,7 @@ def _summary(
     if len(lines) < total:
         number = f"{len(lines)} of {number}"
     parts = [number]
-    for state, word in ("bad", "bad"), ("paus", "paused"):
+    for state, word in ("bad", "bad"), ("refused", "refused"), ("paus", "paused"):
         if found := sum(line.state == state for line in lines):
             parts.append(f"{found} {word}")
     text = f"{', '.join(parts)}."
@@ -316,4 +330,5 @@ def _data(
         **stamps("last_run_at", line.last, zone),
         "total_run_count": line.mark.runs if line.mark else 0,
         "dropped": known.dropped(entry),
+        **({"reason": line.refused} if line.refused else {}),
     }

@@ -27,6 +27,7 @@ STYLES: Mapping[str, Mapping[str, Any]] = {
     "error": {"fg": "red", "bold": True},
     "warning": {"fg": _ORANGE},
     "due now": {"fg": _ORANGE},
+    "refused": {"fg": "red"},
     "paus": {"fg": "bright_black"},
 }
 """How words that matter look, where there are colours."""

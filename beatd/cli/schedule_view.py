@@ -62,6 +62,10 @@ class ScheduleView:
         """Return how many slots of an entry were dropped, by reason."""
         return dict(self.file.dropped.get(entry.name, {})) if self.file else {}
 
+    def refused(self, entry: Entry) -> str:
+        """Return why the broker refuses an entry's emission; empty if it does not."""
+        return self.file.refused.get(entry.name, "") if self.file else ""
+
     def written(self, name: str) -> Any:
         """Return an entry as the config has it."""
         return self.config.settings.beat_schedule[name]

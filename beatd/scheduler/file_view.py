@@ -5,7 +5,8 @@ it, and opening it runs no code:
 
 ledger    entry -> {"slot", "fingerprint", "total_run_count", "last_run_at"}
 dropped   entry -> {reason: how many slots were dropped for it}
-meta      "namespace", "timezone", "term" (the largest number seen), "era"
+meta      "namespace", "timezone", "term" (the largest number seen), "era", "refused"
+          (entry -> why the broker refuses its emission, of some of them if very many)
 
 `slot` is in milliseconds since the epoch; the format's version is SQLite's
 `user_version`.
@@ -63,6 +64,7 @@ META: dict[str, msgspec.json.Decoder[Any]] = {
     "timezone": msgspec.json.Decoder(str),
     "term": msgspec.json.Decoder(_Count),
     "era": msgspec.json.Decoder(_Count),
+    "refused": msgspec.json.Decoder(dict[str, str]),
 }
 
 Pair: TypeAlias = tuple[Any, Any]
@@ -81,6 +83,7 @@ class View:
     timezone: str = ""
     term: int = 0
     era: int = 0
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def view(path: Path, named: set[str] | None = None) -> View:

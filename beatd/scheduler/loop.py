@@ -64,6 +64,8 @@ class _Step:
 
     def note(self, emissions: Sequence[Emission], outcomes: Sequence[Emitted]) -> None:
         """Note which of these the broker refused."""
+        if Refused not in map(type, outcomes):
+            return
         for emission, outcome in zip(emissions, outcomes, strict=True):
             if isinstance(outcome, Refused):
                 refusal = emission.mark.slot, outcome.reason
@@ -231,6 +233,9 @@ class Scheduler:
                 dropped[name, drop.reason] = number
                 _log_drop(name, drop, number)
         self.file.record(marks, dropped)
+        if self._refusals.changed:
+            self.file.note_refused(self.refused)
+            self._refusals.changed = False
 
     def _put_off(
         self, due: Due, mark: Mark | None, now: Instant, slot: Instant, reason: str

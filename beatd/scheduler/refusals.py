@@ -32,6 +32,8 @@ class Refusals:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.changed = False
+        """Whether entries came or went since this was last set to False."""
         self._refusals: dict[str, _Refusal] = {}
 
     def __bool__(self) -> bool:
@@ -47,6 +49,7 @@ class Refusals:
         if refusal is None:
             refusal = _Refusal(reason, self._clock.elapsed())
             self._refusals[entry] = refusal
+            self.changed = True
             tell.error(
                 "emit.refused",
                 "%s is refused for %s: %s; its slots stay due and are tried again"
@@ -65,6 +68,7 @@ class Refusals:
         """Take note that the broker accepts the entry; do nothing if it did before."""
         refusal = self._refusals.pop(entry, None)
         if refusal is not None:
+            self.changed = True
             tell.warning(
                 "emit.accepted",
                 "%s is accepted again, after %.1f s and %d tries",
@@ -76,6 +80,7 @@ class Refusals:
 
     def keep(self, entries: Container[str]) -> None:
         """Forget all but these entries."""
+        self.changed = bool(self._refusals)  # a term began, or ended, without a word
         self._refusals = {
             name: one for name, one in self._refusals.items() if name in entries
         }

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -55,6 +56,9 @@ _MAKE = 'CREATE TABLE "{}" (key TEXT PRIMARY KEY, value BLOB)'
 _ROWS = 250
 """Rows in one statement: sqlitedict hands statements to its thread one by one."""
 
+_MOST_REFUSED = 1000
+"""Refused entries that are named, at most: they share one row."""
+
 _BUSY_TIMEOUT = 200
 """Milliseconds to wait for another process that is writing: the scheduler waits too."""
 
@@ -87,6 +91,7 @@ class ScheduleFile:
         self._changes = _Changes()
         self._read: Mapping[str, Mark] = {}
         self._named: set[str] = set()
+        self._names_refused = False
         self._term = 0
         found = look_to_write(path, SCHEDULE_FILE)
         if found.state is FileState.REFUSED:
@@ -116,6 +121,7 @@ class ScheduleFile:
             self._meet(str(error))
             seen = View()
         self._read = seen.marks
+        self._names_refused = bool(seen.refused)
         self._term = max(self._term, seen.term)
         return LedgerCopy(seen.marks, seen.era)
 
@@ -143,6 +149,8 @@ class ScheduleFile:
             "term": self._term,
             "era": era,
         }
+        if self._names_refused:
+            self.note_refused({})
         self.flush()
 
     def record(
@@ -151,6 +159,12 @@ class ScheduleFile:
         """Have the next flush write these rows, and add to the counts of drops."""
         self._changes.record(marks)
         self._changes.count(dropped)
+
+    def note_refused(self, refused: Mapping[str, str]) -> None:
+        """Have the next flush write which entries the broker refuses, and why."""
+        some = islice(refused.items(), _MOST_REFUSED)
+        self._names_refused = bool(refused)
+        self._changes.meta["refused"] = dict(some)
 
     def flush(self) -> None:
         """Write what was recorded, in one transaction."""
@@ -263,7 +277,7 @@ class _Changes:
     """Entries to remove; none of them is in `marks`."""
     dropped: dict[str, dict[str, int]] = field(default_factory=dict)
     """By entry and reason: numbers to add to the counts in the file."""
-    meta: dict[str, str | int] = field(default_factory=dict)
+    meta: dict[str, str | int | Mapping[str, str]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.marks or self.gone or self.dropped or self.meta)

@@ -68,6 +68,10 @@ class LedgerFile(Protocol):
         """Have the next flush write these rows, and add to the counts of drops."""
         ...
 
+    def note_refused(self, refused: Mapping[str, str]) -> None:
+        """Have the next flush write which entries the broker refuses, and why."""
+        ...
+
     def flush(self) -> None:
         """Write what was recorded, in one transaction."""
         ...

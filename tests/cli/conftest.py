@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -127,8 +127,11 @@ def shop(folder: Path) -> Path:
     return path
 
 
-def ran(**last_runs: str) -> None:
-    """Let the schedule file say when these entries, `_` for `-`, ran last."""
+def ran(refused: Mapping[str, str] | None = None, /, **last_runs: str) -> None:
+    """Let the schedule file say when these entries, `_` for `-`, ran last.
+
+    `refused` has the reasons of entries that the broker refuses.
+    """
     entries = {entry.name: entry for entry in load(Wanted()).entries}
     marks = {}
     for word, last in last_runs.items():
@@ -143,6 +146,8 @@ def ran(**last_runs: str) -> None:
     )
     assert file.try_lock()
     file.rewrite(marks, gone=(), era=0, term=1)
+    file.note_refused(refused or {})
+    file.flush()
     file.unlock()
 
 

@@ -167,6 +167,24 @@ def test_a_bad_entry_is_listed_with_the_reason(run: Run, folder: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("shop")
+def test_an_entry_that_the_broker_refuses_is_listed_with_the_reason(run: Run) -> None:
+    reason = "redis://here/0 refuses: another program uses our key: rename the queue"
+    last = "2026-11-23T14:05:00+01:00"
+    ran({"sync-crm": reason}, sync_crm=last, tick=last)
+
+    lines = run("list", screen=Screen(width=80, utf8=True)).stdout.splitlines()
+    shown = json.loads(run("list", "--json", "sync-crm", "tick").stdout)["entries"]
+
+    [row] = [line for line in lines if line.startswith("sync-crm  ")]
+    assert row.split()[-1] == "refused"
+    assert max(map(len, lines[:7])) <= 80
+    assert f"sync-crm is refused: {reason}" in lines
+    assert any(line.startswith("6 entries, 1 refused, 1 paused.") for line in lines)
+    states = {one["name"]: (one["state"], one.get("reason")) for one in shown}
+    assert states == {"sync-crm": ("refused", reason), "tick": ("sent", None)}
+
+
 def test_an_overdue_slot_is_due_now_unless_its_policy_drops_it(
     run: Run, folder: Path
 ) -> None:
