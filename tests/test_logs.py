@@ -3,8 +3,10 @@
 A worker is started for each way to configure it, and told apart by its own output.
 """
 
+import io
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +18,14 @@ import pytest
 from celery import Celery
 
 from beatd import Beatd
+from beatd.instant import MINUTE
 from beatd.logs import TASKS, TaskFormatter, get_task_logger
 from beatd.pools import NAMES
+from beatd.service.log_setup import LogFile, LogStream
 from beatd.tasks import Request, running
+from tests.fakes import FakeClock
 from tests.processes import Running, beatd, ended
+from tests.rights import full_disk
 from tests.servers import Server, eventually
 
 WAIT = 15.0
@@ -265,6 +271,111 @@ def test_a_celery_apps_own_loggers_of_tasks_go_the_same_way(
     assert " WARNING printed something\n" in worker.output
     assert "printed no-one" not in worker.output
     assert "task logger celery.task, T %(task_name)s" in worker.output
+
+
+# Lines that cannot be written
+
+
+@pytest.fixture
+def log_file(tmp_path: Path) -> Iterator[LogFile]:
+    handler = LogFile(str(tmp_path / "w.log"), TaskFormatter("%(message)s"), CLOCK)
+    yield handler
+    handler.close()
+
+
+CLOCK = FakeClock()
+
+
+def write(handler: logging.Handler, *lines: str, **fields: object) -> None:
+    for line in lines:
+        handler.handle(logging.makeLogRecord({"msg": line, **fields}))
+
+
+def test_lines_that_a_full_disk_refuses_are_counted_and_said_once_a_minute(
+    log_file: LogFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = io.StringIO()
+    monkeypatch.setattr(sys, "__stderr__", told)
+    write(log_file, "before")
+
+    with full_disk(room=7):
+        write(log_file, *["lost"] * 1000)
+        assert told.getvalue().count("\n") == 1
+        assert "cannot write log lines: File too large; 1 lost" in told.getvalue()
+        CLOCK.go_to(CLOCK.now() + MINUTE)
+        write(log_file, "lost", "lost")
+    write(log_file, "after", "after that")
+
+    assert told.getvalue().count("\n") == 2
+    assert "1000 lost so far" in told.getvalue()
+    assert (tmp_path / "w.log").read_text().splitlines() == [
+        "before",
+        "1002 log lines before this one could not be written",
+        "after",
+        "after that",
+    ]
+
+
+def test_a_log_whose_folder_is_gone_stops_nobody_and_goes_on_where_it_is_back(
+    log_file: LogFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    handler = LogFile(str(folder / "w.log"), TaskFormatter("%(message)s"), CLOCK)
+    write(handler, "before")
+    shutil.rmtree(folder)
+    write(handler, "lost", "lost")
+    folder.mkdir()
+
+    write(handler, "after")
+    handler.close()
+
+    notice = "2 log lines before this one could not be written"
+    assert (folder / "w.log").read_text() == f"{notice}\nafter\n"
+
+
+def test_a_format_with_an_unknown_field_loses_no_line_and_is_said_once_a_minute(
+    log_file: LogFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_file.setFormatter(logging.Formatter("%(nope)s %(message)s"))
+
+    write(log_file, *["kept"] * 1000)
+    CLOCK.go_to(CLOCK.now() + MINUTE)
+    write(log_file, "kept")
+    write(log_file, "filled", nope="yes")
+
+    lines = (tmp_path / "w.log").read_text().splitlines()
+    notices = [line for line in lines if "cannot be filled in" in line]
+    assert len(notices) == 2
+    assert "not found in record: 'nope'): 1 so far" in notices[0]
+    assert "1000 so far" in notices[1]
+    assert lines.count("kept") == 1001
+    assert lines[-1] == "yes filled"
+    assert capsys.readouterr().err == ""
+
+
+def test_a_stream_that_breaks_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    handler = LogStream(stream, TaskFormatter("%(message)s"), CLOCK)
+    monkeypatch.setattr(sys, "__stderr__", stream)
+    stream.close()
+
+    write(handler, "lost", "lost")
+
+    handler.setStream(again := io.StringIO())
+    write(handler, "after")
+    notice = "2 log lines before this one could not be written"
+    assert again.getvalue() == f"{notice}\nafter\n"
+
+
+def test_a_worker_goes_on_whatever_its_format_lacks(shop: Shop) -> None:
+    shop.write("worker_log_format = '%(nope)s %(message)s'")
+    with shop.worker("-l", "INFO") as worker:
+        shop.run("say", "something")
+        worker.until("is ready")
+
+    assert len(lines_with("cannot be filled in", worker.output)) == 1
+    assert "Traceback" not in worker.output
 
 
 # Whose handlers

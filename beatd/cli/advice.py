@@ -1,5 +1,6 @@
 """Warnings of `beatd check` about things that are allowed and yet seldom meant."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from zoneinfo import ZoneInfo
@@ -26,6 +27,7 @@ def advice(config: Config, now: Instant) -> list[Problem]:
         *_crowded_midnights(config),
         *_short_intervals(config),
         *_other_addresses(config),
+        *_log_formats(config),
     ]
 
 
@@ -98,6 +100,30 @@ def _other_addresses(config: Config) -> Iterator[Problem]:
             " scheduled waits at the first"
         )
         yield Problem(text, hint, warning=True)
+
+
+def _log_formats(config: Config) -> Iterator[Problem]:
+    """Try the formats of log lines on a line as a task's."""
+    for words in ("worker", "worker_task"):
+        name = f"{words}_log_format"
+        line = getattr(config.settings, name)
+        date = getattr(config.settings, f"{words}_log_datefmt")
+        record = logging.makeLogRecord({"task_id": "an-id", "task_name": "a task"})
+        form: logging.Formatter | None = None
+        try:
+            form = logging.Formatter(line, date)
+            form.format(record)
+        except (LookupError, TypeError, ValueError) as error:
+            text = f"{name}: {line!r} is no format of log lines: {error}"
+            place = config.source.locate(name)
+            # What is none at all keeps beatd from starting.
+            yield Problem(text, _FIELDS, place, warning=form is not None)
+
+
+_FIELDS = (
+    "fields are written as %(message)s or %(task_name)s; lines have the plain form"
+    " while one is missing that no filter of yours provides"
+)
 
 
 def _warning(

@@ -9,13 +9,16 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
 from typing import TextIO
 
 from beatd import signals
+from beatd.clock import Clock, SystemClock
 from beatd.errors import ConfigError
+from beatd.instant import MINUTE, Span
 from beatd.logs import (
     ABOVE_TASKS,
     BEFORE,
@@ -45,6 +48,7 @@ class Log:
     colour: bool | None = None
     hijack: bool = True
     """Whether handlers that the root logger has already give way."""
+    clock: Clock = field(default_factory=SystemClock)
 
     def set_up(self) -> bool:
         """Have the records of this process go there; False where others see to it.
@@ -84,7 +88,7 @@ class Log:
                 if self.hijack or handler in _ours:
                     logger.removeHandler(handler)
         for handler in _ours:
-            if isinstance(handler, _File):  # others write where all may write
+            if isinstance(handler, LogFile):  # others write where all may write
                 handler.close()
         _ours.clear()
 
@@ -109,8 +113,13 @@ class Log:
         self, line: str | None, usual: str, date: str | None
     ) -> logging.Handler:
         path = self._path()
+        plain = TaskFormatter(BEFORE + usual, SECONDS)
         try:
-            handler = _File(path) if path else logging.StreamHandler()
+            handler: logging.Handler
+            if path:
+                handler = LogFile(path, plain, self.clock)
+            else:
+                handler = LogStream(sys.stderr, plain, self.clock)
         except OSError as error:
             problem = f"--logfile: {error.strerror}"
             raise ConfigError(str(path), [problem]) from error
@@ -171,11 +180,128 @@ def _is_bare(logger: logging.Logger) -> bool:
     return all(isinstance(one, logging.NullHandler) for one in logger.handlers)
 
 
-class _File(WatchedFileHandler):
+@dataclass
+class _Faults:
+    """Faults of one kind: each is counted, and at most one a minute is said."""
+
+    clock: Clock
+    unsaid: int = 0
+    _said_at: Span | None = None
+
+    def meet(self) -> int:
+        """Count one more; return how many are to be said now, 0 for none."""
+        self.unsaid += 1
+        now = self.clock.elapsed()
+        if self._said_at is not None and now < self._said_at + MINUTE:
+            return 0
+        self._said_at = now
+        number, self.unsaid = self.unsaid, 0
+        return number
+
+
+class _Careful(logging.StreamHandler[TextIO]):
+    """Goes on, and is not silent, when a line cannot be formatted or written.
+
+    A format that cannot be filled in gives way to the plain one: no line is lost. Lines
+    that cannot be written are counted: standard error is told, if it is another place,
+    and so is whoever reads the next line that can be written.
+    """
+
+    _plain: logging.Formatter
+    _misfits: _Faults
+    _unwritten: _Faults
+    _lost = 0
+    """Lines that could not be written since the last one that could."""
+    _failed = False
+
+    def take_care(self, plain: logging.Formatter, clock: Clock) -> None:
+        """Begin with this formatter, which can format every record that is sound."""
+        self._plain = plain
+        self._misfits = _Faults(clock)
+        self._unwritten = _Faults(clock)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._failed = False
+        try:
+            super().emit(record)
+        except OSError:  # the file cannot be opened anew, say
+            self.handleError(record)
+        if not self._failed:
+            self._lost = 0
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = [self._formatted(record)]
+        if self._lost:
+            words = f"{self._lost} log lines before this one could not be written"
+            lines.insert(0, self._notice(words))
+        return "\n".join(lines)
+
+    def _formatted(self, record: logging.LogRecord) -> str:
+        try:
+            return super().format(record)
+        except (LookupError, TypeError, ValueError) as error:
+            line = self._plain.format(record)  # or else the record itself is wrong
+            if not (number := self._misfits.meet()):
+                return line
+            words = (
+                f"the format of log lines cannot be filled in ({_reason(error)}):"
+                f" {number} so far in the plain form"
+            )
+            return f"{self._notice(words)}\n{line}"
+
+    def _notice(self, words: str) -> str:
+        fields = {"msg": words, "levelno": logging.WARNING, "levelname": "WARNING"}
+        return self._plain.format(logging.makeLogRecord(fields))
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Count a line that is lost, and say so in a line, but not each time."""
+        error = sys.exc_info()[1]
+        self._failed = True
+        self._lost += 1
+        number = self._unwritten.meet()
+        if not number:
+            return
+        where = f"{record.pathname}:{record.lineno}"
+        words = self._notice(
+            f"cannot write log lines: {_reason(error)}; {number} lost so far,"
+            f" the last one from {where}"
+        )
+        with suppress(Exception):  # then the next line that can be written says it
+            if sys.__stderr__ and self.stream is not sys.__stderr__:
+                sys.__stderr__.write(f"{words}\n")
+                sys.__stderr__.flush()
+
+
+def _reason(error: BaseException | None) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {error}"
+
+
+class LogStream(_Careful):
+    """A stream that is there already: standard error."""
+
+    def __init__(self, stream: TextIO, plain: logging.Formatter, clock: Clock) -> None:
+        super().__init__(stream)
+        self.take_care(plain, clock)
+
+
+class LogFile(_Careful, WatchedFileHandler):
     """The file at a path, opened anew when it was rotated; stacks go there as well."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+    def __init__(self, path: str, plain: logging.Formatter, clock: Clock) -> None:
+        self.take_care(plain, clock)
+        WatchedFileHandler.__init__(
+            self, path, encoding="utf-8", errors="backslashreplace"
+        )
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        super().handleError(record)
+        # What is left in the buffer would be written later, in pieces.
+        stream, self.stream = self.stream, None  # opened by the next line
+        with suppress(OSError, ValueError):
+            if stream:
+                stream.close()
 
     def _open(self) -> TextIOWrapper:
         stream = super()._open()

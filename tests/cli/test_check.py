@@ -117,6 +117,36 @@ def test_quiet_leaves_the_answer_to_the_exit_status(run: Run, config: Path) -> N
     assert run("-q", "check", status=1).output == ""
 
 
+@pytest.mark.parametrize(
+    ("line", "reason", "grave"),
+    [
+        ("%(nope)s %(message)s", "not found in record: 'nope'", "warning"),
+        ("%(message)d", "%d format: a real number is required", "warning"),
+        ("{message}", "nvalid format '{message}' for '%' style", "error"),
+    ],
+)
+@pytest.mark.parametrize("name", ["worker_log_format", "worker_task_log_format"])
+def test_the_formats_of_log_lines_are_tried(
+    run: Run, config: Path, name: str, line: str, reason: str, grave: str
+) -> None:
+    config.write_text(f"enable_utc = True\n{name} = {line!r}\n")
+
+    output = run("check", status=int(grave == "error")).stdout
+
+    assert f"celeryconfig.py:2: {grave}: {name}: {line!r} is no format" in output
+    assert reason in " ".join(output.split())
+
+
+def test_formats_with_the_fields_of_tasks_are_well(run: Run, config: Path) -> None:
+    config.write_text(
+        "worker_log_format = '%(asctime)s %(processName)s %(message)s'\n"
+        "worker_task_log_format = '%(task_name)s %(task_id)s %(message)s'\n"
+        "worker_task_log_datefmt = '%Y!'\n"
+    )
+
+    assert "all is well" in run("check").stdout
+
+
 def test_what_is_seldom_meant_is_warned_of_once(run: Run, config: Path) -> None:
     config.write_text(
         'timezone = "Europe/Berlin"\n'
