@@ -217,6 +217,10 @@ def idle() -> None:
     """Do nothing between two parts of a long request."""
 
 
+def pass_over(queue: str, reason: str) -> None:
+    """Take no note of a queue that is refused."""
+
+
 class Lead(Protocol):
     """The right to emit: one holder at a time."""
 
@@ -354,7 +358,12 @@ class Consumer(Protocol):
         ...
 
     def take(
-        self, worker: str, queues: Sequence[str], limit: int, attempt: str
+        self,
+        worker: str,
+        queues: Sequence[str],
+        limit: int,
+        attempt: str,
+        on_refused: Callable[[str, str], object] = pass_over,
     ) -> list[Delivery]:
         """Move up to `limit` messages into the worker's in-flight set; never wait.
 
@@ -363,13 +372,17 @@ class Consumer(Protocol):
         `attempt` names the request: one that is made again with the same `attempt`,
         because its answer was lost, returns the same deliveries, whatever the limit is
         by now, and takes no more. After ENOUGH bytes, no further message is taken.
+
+        A queue that the broker refuses (it is of a wrong type, or forbidden) is passed
+        over and holds up no other: `on_refused` is called with its name and the reason.
         """
         ...
 
     def await_message(self, queues: Sequence[str], timeout: Span) -> bool:
         """Return True when `take` may find something, False after `timeout`.
 
-        Returns early for a delayed message that comes due. Called from the thread that
+        Returns early for a delayed message that comes due; and, where the broker cannot
+        tell, at once for a queue that it refuses. Called from the thread that
         takes; `interrupt` ends it from any other.
         """
         ...

@@ -5,16 +5,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from beatd.background import OnCrash, Outage, Service, retried
+from beatd.background import Backoff, OnCrash, Outage, Service, retried
 from beatd.brokers.base import Consumer, Delivery
-from beatd.clock import Clock
+from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable, ConfigError, MessageError
 from beatd.event_log import EventLog
-from beatd.instant import SECOND, Span, span_of
+from beatd.instant import MINUTE, SECOND, Span, span_of
 from beatd.message import Envelope, read_envelope
 from beatd.routing import Queue, Router
 from beatd.runs.report import limits_of
@@ -83,6 +84,61 @@ class PrefetchWindow:
             self._changed.notify_all()
 
 
+@dataclass(slots=True)
+class _Rest:
+    """How long a queue that the broker refused is left alone."""
+
+    until: Span = 0
+    backoff: Backoff = field(default_factory=lambda: Backoff(SECOND, MINUTE))
+
+
+class RestingQueues:
+    """Queues that the broker refuses: said once, and tried again with a back-off."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._rests: dict[str, _Rest] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._rests)
+
+    def without(self, queues: Sequence[str]) -> list[str]:
+        """Return the queues that are to be tried now; forget all that are not here."""
+        if not self._rests:
+            return list(queues)
+        kept = {name: rest for name, rest in self._rests.items() if name in queues}
+        self._rests, now = kept, self._clock.elapsed()
+        return [name for name in queues if name not in kept or kept[name].until <= now]
+
+    def longest_wait(self, wait: Span) -> Span:
+        """Return how long to wait, at most `wait`, until a queue is to be tried."""
+        now = self._clock.elapsed()
+        ends = [rest.until - now for rest in self._rests.values()]
+        return max(1, min([wait, *ends]))
+
+    def meet(self, queue: str, reason: str) -> None:
+        """Take note that the broker refuses a queue."""
+        if queue not in self._rests:
+            self._rests[queue] = _Rest()
+            tell.error(
+                "queue.refused",
+                "nothing is taken from queue %s: %s; the other queues go on, and it is"
+                " tried again until that is mended",
+                queue,
+                reason,
+                queue=queue,
+            )
+        rest = self._rests[queue]
+        rest.until = self._clock.elapsed() + rest.backoff.lengthen()
+
+    def end(self, queue: str) -> None:
+        """Take note that a queue was not refused; do nothing if it was not before."""
+        if self._rests.pop(queue, None):
+            tell.warning(
+                "queue.accepted", "queue %s is taken from again", queue, queue=queue
+            )
+
+
 class Fetcher:
     """Takes deliveries from the broker while the prefetch window has free places."""
 
@@ -97,6 +153,7 @@ class Fetcher:
         away: Outage,
         prepare: Callable[[], object] = lambda: None,
         order: str = ROUND_ROBIN,
+        clock: Clock | None = None,
     ) -> None:
         """`deliver` is called with deliveries and the number of their lease.
 
@@ -106,6 +163,7 @@ class Fetcher:
         self._worker = worker
         self._order = order
         self._queues = self._ordered(queues)
+        self._resting = RestingQueues(clock or SystemClock())
         self._lease = lease
         self._window = window
         self._deliver = deliver
@@ -136,13 +194,17 @@ class Fetcher:
         if limit <= 0:
             return False
         lease = self._lease.number
+        queues = self._resting.without(self._queues)
+        refused: dict[str, str] = {}
         found = self._broker.take(
-            self._worker, list(self._queues), limit, self._attempt
+            self._worker, queues, limit, self._attempt, refused.__setitem__
         )
         # Only after an answer: a request whose answer was lost keeps its name.
         self._attempt = self._next_attempt()
         if self._order == ROUND_ROBIN:
             self._queues.rotate(-1)  # so that no queue starves behind a full one
+        if refused or self._resting:
+            self._note(queues, refused, found)
         if found:
             self._window.fill(len(found))
             self._deliver(found, lease)
@@ -162,12 +224,26 @@ class Fetcher:
         self._is_held = True
         return 0
 
+    def _note(
+        self, asked: Sequence[str], refused: Mapping[str, str], found: list[Delivery]
+    ) -> None:
+        """Note which queues are refused, and which are not any more."""
+        for queue, reason in refused.items():
+            self._resting.meet(queue, reason)
+        # With messages of some queues, the others may not have been looked at.
+        looked_at = {one.queue for one in found} if found else set(asked)
+        for queue in looked_at - refused.keys():
+            self._resting.end(queue)
+
     def _ordered(self, queues: Sequence[str]) -> deque[str]:
         return deque(sorted(queues) if self._order == SORTED else queues)
 
     def _await(self) -> None:
         if self._window.free() > 0:
-            self._broker.await_message(list(self._queues), LONGEST_WAIT)
+            # Without those that rest: the broker cannot wait for a queue it refuses.
+            queues = self._resting.without(self._queues)
+            wait = self._resting.longest_wait(LONGEST_WAIT)
+            self._broker.await_message(queues, wait)
         else:
             self._window.wait()
 
@@ -213,6 +289,7 @@ class Intake:
             away,
             self._declare,
             order_of(settings.broker_transport_options),
+            clock,
         )
 
     @property

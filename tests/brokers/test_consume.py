@@ -19,6 +19,7 @@ from beatd.brokers.base import (
 from beatd.clock import SystemClock
 from beatd.instant import MINUTE, SECOND, Instant
 from beatd.routing import Route
+from tests.brokers.backends import LEASED, Backend
 from tests.brokers.making import (
     CELERY,
     NOON,
@@ -46,6 +47,31 @@ def fill(broker: Broker, *texts: bytes) -> None:
 
 def now() -> Instant:
     return SystemClock().now()
+
+
+@pytest.mark.parametrize("backend", LEASED, indirect=True)
+def test_a_queue_that_is_refused_holds_up_no_other(
+    backend: Backend, broker: Broker, worker: str
+) -> None:
+    fill(broker, b"1", b"2")
+    broker.send([outgoing(b"3", "third")])
+    backend.refuse("taken")
+    refused: dict[str, str] = {}
+    queues = ["taken", "celery", "third"]
+
+    taken = broker.take(worker, queues, 10, "t1", refused.__setitem__)
+    nothing = broker.take(worker, queues, 10, "t2")
+
+    assert messages(taken) == [b"1", b"2", b"3"]
+    assert refused.keys() == {"taken"}
+    assert refused["taken"]
+    assert nothing == []
+    backend.admit("taken")
+    refused.clear()
+    broker.send([outgoing(b"4", "taken")])
+    again = broker.take(worker, queues, 10, "t3", refused.__setitem__)
+    assert messages(again) == [b"4"]
+    assert refused == {}
 
 
 def test_what_one_takes_another_does_not_get(

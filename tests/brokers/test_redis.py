@@ -406,6 +406,44 @@ def test_a_queue_that_the_acl_forbids_holds_up_no_other(
     broker.close()
 
 
+def test_a_queue_that_a_worker_may_not_take_from_holds_up_no_other(
+    server: Server, client: Any, user: str
+) -> None:
+    broker = RedisBroker(server.url(user=user), namespace="test")
+    rights = ["resetkeys", "~{beatd:test}:*", "~celery*"]
+    client.execute_command("ACL", "SETUSER", "u", *rights)
+    broker.send([outgoing(b"1")])
+    broker.join("w", MINUTE)
+    refused: dict[str, str] = {}
+
+    queues = ["private", "celery"]
+    [taken] = broker.take("w", queues, 10, "t1", refused.__setitem__)
+    again = broker.take("w", queues, 10, "t1", refused.__setitem__)
+
+    assert again == [taken]
+    assert refused.keys() == {"private"}
+    assert "its ACL forbids us this: permit it" in refused["private"]
+    client.execute_command("ACL", "SETUSER", "u", "resetkeys", "~celery*")
+    with pytest.raises(BrokerRefused, match="ACL"):
+        broker.take("w", ["celery"], 10, "t2")
+    broker.close()
+
+
+def test_a_list_of_one_priority_that_is_refused_names_its_queue(
+    broker: RedisBroker, client: Any
+) -> None:
+    client.set("celery\x06\x163", "by another program")
+    broker.send([outgoing(b"1"), outgoing(b"2", priority=9)])
+    broker.join("w", MINUTE)
+    refused: dict[str, str] = {}
+
+    taken = broker.take("w", ["celery"], 10, "t1", refused.__setitem__)
+
+    assert [one.message for one in taken] == [b"1", b"2"]
+    assert refused.keys() == {"celery"}
+    assert "another program uses our key" in refused["celery"]
+
+
 def test_a_user_who_may_not_touch_the_ledger_is_refused_as_a_whole(
     server: Server, client: Any, user: str
 ) -> None:

@@ -1,17 +1,17 @@
 """Fetching: as much as there is room for, from all queues, through faults."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from beatd.background import Outage
-from beatd.brokers.base import Delivery, Outgoing
+from beatd.brokers.base import Delivery, Outgoing, pass_over
 from beatd.brokers.memory import MemoryBroker
 from beatd.errors import BrokerUnavailable, ConfigError
-from beatd.instant import SECOND, Span
+from beatd.instant import MINUTE, SECOND, Span
 from beatd.routing import Route
-from beatd.worker.fetcher import Fetcher, PrefetchWindow, order_of
+from beatd.worker.fetcher import LONGEST_WAIT, Fetcher, PrefetchWindow, order_of
 from beatd.worker.lease import Lease
 from tests.fakes import FakeClock
 from tests.servers import PATIENCE, eventually
@@ -33,10 +33,15 @@ class Flaky(MemoryBroker):
         super().join(worker, lease)
 
     def take(
-        self, worker: str, queues: Sequence[str], limit: int, attempt: str
+        self,
+        worker: str,
+        queues: Sequence[str],
+        limit: int,
+        attempt: str,
+        on_refused: Callable[[str, str], object] = pass_over,
     ) -> list[Delivery]:
         self.asked.append(list(queues))
-        found = super().take(worker, queues, limit, attempt)
+        found = super().take(worker, queues, limit, attempt, on_refused)
         if self.lost_answers:
             self.lost_answers -= 1
             raise BrokerUnavailable("the connection was cut")
@@ -79,6 +84,7 @@ class Intake:
             self._deliver,
             away,
             order=order,
+            clock=clock,
         )
 
     def _deliver(self, deliveries: list[Delivery], lease: int) -> None:
@@ -148,6 +154,83 @@ def test_the_queue_order_strategy_says_which_queue_is_first(
 
     assert [queues[0] for queues in broker.asked] == [*before, *after]
     assert order_of({"queue_order_strategy": order}) == order
+
+
+def test_a_queue_that_is_refused_holds_up_no_other_and_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = FakeClock()
+    broker = Flaky(clock)
+    broker.closed["b"] = "it is closed"
+    intake = Intake(broker, queues=["a", "b", "c"], clock=clock, window=100)
+    intake.lease.turn()
+
+    for number in range(60):
+        fill(broker, "a", f"a{number}")
+        fill(broker, "c", f"c{number}")
+        intake.fetcher.turn()
+        intake.fetcher.turn()
+        intake.window.clear(2)
+        clock.go_to(clock.now() + SECOND)
+
+    assert len(intake.came) == 120
+    [said] = caplog.records
+    assert getattr(said, "event", "") == "queue.refused"
+    assert said.getMessage() == (
+        "nothing is taken from queue b: it is closed; the other queues go on, and it"
+        " is tried again until that is mended"
+    )
+    tries = sum("b" in queues for queues in broker.asked)
+    assert 5 <= tries <= 10  # a back-off: after 1, 2, 4, ... seconds
+
+
+def test_a_queue_that_was_refused_is_taken_from_when_that_is_mended(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = FakeClock()
+    broker = Flaky(clock)
+    broker.closed["b"] = "it is closed"
+    intake = Intake(broker, queues=["a", "b"], clock=clock)
+    intake.lease.turn()
+    intake.fetcher.turn()
+    fill(broker, "b", "1")
+    broker.closed.clear()
+    intake.fetcher.turn()
+    assert intake.came == []
+
+    clock.go_to(clock.now() + MINUTE)
+    intake.fetcher.turn()
+
+    assert intake.came == ["1"]
+    said = [getattr(record, "event", "") for record in caplog.records]
+    assert said == ["queue.refused", "queue.accepted"]
+
+
+def test_the_wait_leaves_out_a_refused_queue_until_it_is_tried_again() -> None:
+    clock = FakeClock()
+    waits: list[tuple[list[str], Span]] = []
+    enough = threading.Event()
+
+    class Waited(Flaky):
+        """A broker that notes what it was to wait for; waiting takes no time."""
+
+        def await_message(self, queues: Sequence[str], timeout: Span) -> bool:
+            waits.append((sorted(queues), timeout))
+            clock.go_to(clock.now() + timeout)
+            if len(waits) >= 4:
+                enough.set()
+                return super().await_message(queues, LONGEST_WAIT)
+            return False
+
+    broker = Waited(clock)
+    broker.closed["b"] = "it is closed"
+    intake = Intake(broker, queues=["a", "b"], clock=clock)
+    intake.fetcher.start(intake.crashes.append)
+    assert enough.wait(PATIENCE)
+    intake.fetcher.stop()
+
+    assert intake.crashes == []
+    assert waits[:3] == [(["a"], SECOND), (["a"], 2 * SECOND), (["a"], 4 * SECOND)]
 
 
 def test_an_order_that_nobody_knows_is_refused() -> None:

@@ -1,7 +1,7 @@
 """Queues, deliveries under leases and dead letters, on dicts and deques."""
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 
@@ -20,6 +20,7 @@ from beatd.brokers.base import (
     Outgoing,
     SetAside,
     do_in_turn,
+    pass_over,
 )
 from beatd.brokers.memory.lead import MemoryLead
 from beatd.clock import Clock
@@ -83,7 +84,8 @@ class MemoryBroker(MemoryLead):
         self._serial = count(1)
         self._interrupted = False
         self.closed: dict[str, str] = {}
-        """By queue, why it takes no emission: what only a server has reasons for."""
+        """By queue, why it takes no emission and gives no message: what only a server
+        has reasons for."""
 
     # Sender
 
@@ -125,12 +127,20 @@ class MemoryBroker(MemoryLead):
                 self._put_in_front(list(gone.in_flight.values()))
 
     def take(
-        self, worker: str, queues: Sequence[str], limit: int, attempt: str
+        self,
+        worker: str,
+        queues: Sequence[str],
+        limit: int,
+        attempt: str,
+        on_refused: Callable[[str, str], object] = pass_over,
     ) -> list[Delivery]:
         with self._changed:
             joined = self._workers.get(worker)
             if joined is None:
                 return []
+            for name in self.closed.keys() & set(queues):
+                on_refused(name, self.closed[name])
+            queues = [name for name in queues if name not in self.closed]
             self._end_delays(queues, limit)
             lists = [(step, name) for step in PRIORITY_STEPS for name in queues]
             tokens = (f"{attempt}:{index}" for index in count())

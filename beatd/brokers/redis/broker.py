@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -24,14 +24,16 @@ from beatd.brokers.base import (
     Outgoing,
     SetAside,
     letter_of,
+    pass_over,
 )
-from beatd.brokers.redis.failover import Server
+from beatd.brokers.redis.failover import Server, is_about_a_key
 from beatd.brokers.redis.lead import RedisLead
 from beatd.brokers.redis.listening import ChannelSubscription, MessageWait
-from beatd.brokers.redis.requests import CHANNEL, CHUNK, in_chunks
+from beatd.brokers.redis.requests import CHANNEL, CHUNK, LIST, in_chunks
 from beatd.brokers.redis.wire import WireNames
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Failover
+from beatd.errors import BrokerRefused
 from beatd.instant import DAY, HOUR, SECOND, Span
 from beatd.routing import Queue
 
@@ -113,20 +115,52 @@ class RedisBroker(RedisLead):
         self._run("leave", self._keys_of(name), [name, REMEMBER_DEATHS])
 
     def take(
-        self, worker: str, queues: Sequence[str], limit: int, attempt: str
+        self,
+        worker: str,
+        queues: Sequence[str],
+        limit: int,
+        attempt: str,
+        on_refused: Callable[[str, str], object] = pass_over,
     ) -> list[Delivery]:
         lists = self._wire.lists(queues)
+        refused: dict[str, str] = {}
+        try:
+            given = self._take(worker, list(lists), limit, attempt)
+        except BrokerRefused as refusal:
+            kinds = dict.fromkeys(lists, LIST)
+            found = self._forbidden(kinds) if is_about_a_key(refusal) else {}
+            if not found:
+                raise
+            for place, reason in found.items():
+                refused.setdefault(lists[place], reason)
+            others = [name for name in lists if name not in found]
+            given = self._take(worker, others, limit, attempt)
+        deliveries = []
+        parts = iter(given)
+        for number, name, content, deaths in zip(
+            parts, parts, parts, parts, strict=True
+        ):
+            queue = lists[name.decode()]
+            if number:
+                token = f"{attempt}:{number}"
+                deliveries.append(Delivery(token, queue, content, deaths + 1))
+            else:
+                reason = self._server.refusal(content.decode())
+                refused.setdefault(queue, f"{name.decode()}: {reason}")
+        for queue, reason in refused.items():
+            on_refused(queue, reason)
+        return deliveries
+
+    def _take(
+        self, worker: str, lists: Sequence[str], limit: int, attempt: str
+    ) -> list[Any]:
         own = ("serial", "deliveries", "delayed", "late")
         name = self._lease(worker)
         keys = [self._key("workers"), self._in_flight(name), *map(self._key, own)]
-        given = self._run("take", [*keys, *lists], [name, attempt, limit, ENOUGH])
-        parts = iter(given)
-        return [
-            Delivery(f"{attempt}:{number}", lists[name.decode()], message, deaths + 1)
-            for number, name, message, deaths in zip(
-                parts, parts, parts, parts, strict=True
-            )
-        ]
+        given: list[Any] = self._run(
+            "take", [*keys, *lists], [name, attempt, limit, ENOUGH]
+        )
+        return given
 
     def await_message(self, queues: Sequence[str], timeout: Span) -> bool:
         with self._server.answering():

@@ -92,7 +92,8 @@ class RedisLead(RedisRequests):
             forbidden = self._forbidden(places) if is_about_a_key(refusal) else {}
             if not forbidden:
                 raise
-        return self._emit(term, batch, ttl, places | forbidden, ways, way_of)
+        refused = {place: _refused(reason) for place, reason in forbidden.items()}
+        return self._emit(term, batch, ttl, places | refused, ways, way_of)
 
     def _emit(
         self,
@@ -137,7 +138,7 @@ class RedisLead(RedisRequests):
         return [_OUTCOMES.get(letter) or next(given) for letter in letters]
 
     def _forbidden(self, places: Mapping[str, str]) -> dict[str, str]:
-        """Return, with the reason as its kind, each place that our user may not use."""
+        """Return the places that our user may not use, with the reason."""
         forbidden = {}
         for place, kind in places.items():
             try:
@@ -146,7 +147,7 @@ class RedisLead(RedisRequests):
             except BrokerRefused as refusal:
                 if not is_about_a_key(refusal):
                     raise
-                forbidden[place] = _refused(place, refusal)
+                forbidden[place] = f"{place}: {refusal}"
         return forbidden
 
     def _reason(self, words: str) -> Refused:
@@ -256,16 +257,16 @@ class RedisLead(RedisRequests):
             if not is_about_a_key(refusal):
                 raise
             bindings = self._wire.bindings(route.exchange)
-            return [(bindings, _refused(bindings, refusal))]
+            return [(bindings, _refused(f"{bindings}: {refusal}"))]
 
 
 _KNOWN = "beatd: "
 """Before a reason that is already in words for people."""
 
 
-def _refused(place: str, refusal: BrokerRefused) -> str:
+def _refused(reason: str) -> str:
     """Return the kind of a place that is refused, as emit.lua reads it."""
-    return f"!{_KNOWN}{place}: {refusal}"
+    return f"!{_KNOWN}{reason}"
 
 
 def _is_refused(kind: str) -> bool:

@@ -9,9 +9,10 @@
 --       7...          lists in the order in which they are to be emptied
 -- ARGV  1 worker  2 attempt  3 limit  4 bytes after which it is enough
 --
--- Returns for each message: number of the token, list, message, deaths. Nothing if the
--- worker has no lease. The same attempt again returns the same, and takes no more. A
--- full server lets the script run.
+-- Returns for each message: number of the token, list, message, deaths; and for each list
+-- that is no list or is forbidden, and was passed over: 0, list, reason, 0. Nothing if
+-- the worker has no lease. The same attempt again returns the same messages, and takes no
+-- more. A full server lets the script run.
 
 local RETRY = 10000 -- ms until the next try with a message that its list refuses
 
@@ -21,7 +22,7 @@ end
 
 pass_when_full(KEYS[2])
 
-local limit, given = tonumber(ARGV[3]), {}
+local limit = tonumber(ARGV[3])
 local own = {}
 for index = 7, #KEYS do
   own[KEYS[index]] = true
@@ -54,6 +55,7 @@ for index = #over, 1, -1 do -- the first one due ends up in front
   end
 end
 
+local given = {}
 local died = redis.call('HLEN', KEYS[4]) > 0
 local function give(number, list, message)
   local deaths = died and redis.call('HGET', KEYS[4], redis.sha1hex(message))
@@ -87,7 +89,13 @@ local index = 7
 while index <= #KEYS and taken < limit and size < enough do
   -- A few at a time, and one at first: messages beyond the limit have to go back.
   local list, some = KEYS[index], math.min(limit - taken, taken + 1, 16)
-  local found = redis.call('RPOP', list, some) or {}
+  local found = redis.pcall('RPOP', list, some) or {}
+  if found.err then -- of this list alone: writing as such was permitted above
+    for _, part in ipairs({0, list, found.err, 0}) do
+      given[#given + 1] = part
+    end
+    found = {}
+  end
   local number = 1
   while number <= #found and size < enough do
     take(list, found[number])

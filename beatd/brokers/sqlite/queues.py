@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from queue import Empty
 
@@ -22,6 +22,7 @@ from beatd.brokers.base import (
     SetAside,
     do_in_turn,
     letter_of,
+    pass_over,
 )
 from beatd.brokers.sqlite.file import text, texts_as_bytes
 from beatd.brokers.sqlite.lead import SQLiteLead
@@ -108,7 +109,12 @@ class SQLiteBroker(SQLiteLead):
         self._call()
 
     def take(
-        self, worker: str, queues: Sequence[str], limit: int, attempt: str
+        self,
+        worker: str,
+        queues: Sequence[str],
+        limit: int,
+        attempt: str,
+        on_refused: Callable[[str, str], object] = pass_over,
     ) -> list[Delivery]:
         with self._transaction() as db:
             if not self._joined(db, worker):
