@@ -18,5 +18,16 @@ def one_line(text: str) -> str:
 
 def quoted(text: object, limit: int = 80) -> str:
     """Return foreign text for an error or a log line: quoted, escaped and short."""
-    shown = ascii(text if not isinstance(text, str) else text[:limit])
+    try:
+        shown = ascii(text if not isinstance(text, str) else text[:limit])
+    except Exception:  # foreign code, or a number of too many digits to print
+        shown = f"a value of type {type(text).__name__}"
     return shown if len(shown) <= 2 * limit else shown[: 2 * limit] + "..."
+
+
+def is_encodable(text: str) -> bool:
+    """Return whether a text is Unicode: no lone surrogate is in it.
+
+    No broker, no database and no JSON takes a text with one.
+    """
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)

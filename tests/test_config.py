@@ -509,6 +509,9 @@ def test_a_module_that_cannot_be_executed_is_refused_in_one_text(folder: Path) -
         ("CELERY_QUEUES = 5", "conf.py:1: task_queues: expected a list or a dict, got 5"),
         ("task_queues = [5]", "conf.py:1: task_queues: expected a Queue, got 5"),
         ("task_queues = {'a': 5}", "conf.py:1: task_queues['a']: expected a dict, got 5"),
+        ("task_queues = {'a': {'expires': 1e308}}", "conf.py:1: task_queues['a']: expires: expected at most 3155760000 seconds (a hundred years), got 1e+308"),
+        ("task_queues = {'a\\ud800': {}}", "conf.py:1: task_queues['a\\ud800']: name: expected text, got 'a\\ud800'"),
+        ("task_queues = {5: {}}", "conf.py:1: task_queues[5]: name: expected text, got 5"),
     ],
 )  # fmt: skip
 def test_wrong_queues_and_routes_are_refused(

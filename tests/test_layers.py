@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "beatd"
 
 ORDER = """
-.           version errors instant text ids event_log
+.           version errors instant text bounds ids event_log
 schedules   base days fields recurrence solar words zones interval local_times cron once
             rrule clock_changes specs *
 .           routing
@@ -45,10 +45,10 @@ runs        hooks host report stdout coroutines builtin errbacks continuations c
 control     patterns pidbox
 app         annotations announcement client_results conf connections discovery
             publishing remote_control sending application *
-worker      autoscale events in_flight commands.shapes lease rate renewal reporting
-            revoked settle fetcher backlog inbox outcomes admission sizing stopping
-            workload commands.controlled commands.arguments commands.inspect
-            commands.steer commands loop
+worker      autoscale commands.arguments events in_flight commands.shapes lease rate
+            renewal reporting revoked settle fetcher backlog inbox outcomes admission
+            sizing stopping workload commands.controlled commands.inspect commands.steer
+            commands loop
 celery_apps * runner results signals reading
 service     * daemon nodes notify wiring.choice wiring.runtime wiring.scheduler
             wiring.worker_parts wiring.worker wiring
@@ -62,7 +62,7 @@ cli         * worker worker_options
 """A line is a room and its modules in the order in which they are read: a module
 imports only what stands before it. `.` is the top, `*` the room's own `__init__`."""
 
-PURE = {"version", "errors", "instant", "text", "ids", "routing"}
+PURE = {"version", "errors", "instant", "text", "bounds", "ids", "routing"}
 PURE_ROOMS = {"schedules", "message", "timetable"}
 
 NOT_PURE = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from beatd.cli.usage import Number
+from beatd.cli.usage import Seconds
 from beatd.config import switches
 from beatd.config.switches import Switch
 
@@ -114,7 +114,7 @@ PROCESS = _all_of(
         "--strict", is_flag=True, default=None, help="Refuse to start on a bad entry."
     ),
     option_of(switches.SCHEDULER),
-    option_of(switches.MAX_INTERVAL, Number(0)),
+    option_of(switches.MAX_INTERVAL, Seconds(0)),
 )
 
 DETACH = click.option(

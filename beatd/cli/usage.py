@@ -1,8 +1,11 @@
 """Errors of usage on the command line: what is wrong, and the way out."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import click
+
+from beatd.bounds import count_of, seconds_of
 
 USAGE, NOTHING, UNAVAILABLE, CONFIG = 2, 3, 75, 78
 """Exit statuses; two are of `sysexits.h`: EX_TEMPFAIL, EX_CONFIG."""
@@ -28,11 +31,29 @@ class Whole(click.IntRange):
 
     name = "whole number"
 
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        number = super().convert(value, param, ctx)
+        try:
+            return count_of(number)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
-class Number(click.FloatRange):
-    """A number, called so in the error for a value that is none."""
+
+class Seconds(click.FloatRange):
+    """A number of seconds; the bound below is the option's, that above is of all."""
 
     name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        number = super().convert(value, param, ctx)
+        try:
+            return seconds_of(number)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class UnknownCommand(click.UsageError):

@@ -8,7 +8,7 @@ import click
 
 from beatd.cli.options import DETACH, PROCESS, SOURCE, Command, given, option_of
 from beatd.cli.output import Failure, confirmed, counted
-from beatd.cli.usage import CONFIG, USAGE, Number, Whole, exit_statuses
+from beatd.cli.usage import CONFIG, USAGE, Seconds, Whole, exit_statuses
 from beatd.config.options import Options
 from beatd.config.settings import (
     COUNT,
@@ -32,11 +32,11 @@ def setting(name: str) -> Callable[[Command], Command]:
     return option_of(row.switch, _type_of(row), row.default)
 
 
-_NUMBERS: Mapping[Kind, Whole | Number] = {
+_NUMBERS: Mapping[Kind, Whole | Seconds] = {
     COUNT: Whole(0),
     POSITIVE: Whole(1),
-    SECONDS: Number(0),
-    SOME_SECONDS: Number(0, min_open=True),
+    SECONDS: Seconds(0),
+    SOME_SECONDS: Seconds(0, min_open=True),
 }
 
 
@@ -57,7 +57,7 @@ def _type_of(row: Row) -> "click.ParamType[Any]":
 class _NumberOr(click.types.StringParamType):
     """A number, or one of a few words."""
 
-    def __init__(self, number: Whole | Number, words: Sequence[str]) -> None:
+    def __init__(self, number: Whole | Seconds, words: Sequence[str]) -> None:
         self._number = number
         self._words = words
 
@@ -104,7 +104,7 @@ def _bounds(
 )
 @click.option(
     "--autoscale-keepalive",
-    type=Number(0),
+    type=Seconds(0),
     envvar="AUTOSCALE_KEEPALIVE",
     metavar="SECONDS",
     help=f"Instead of these {KEEPALIVE // SECOND} s.",
@@ -138,7 +138,7 @@ def _bounds(
 @setting("worker_enable_heartbeat")
 @click.option(
     "--heartbeat-interval",
-    type=Number(0, min_open=True),
+    type=Seconds(0, min_open=True),
     metavar="SECONDS",
     help=f"Between two heartbeats.  [default: {HEARTBEAT_INTERVAL:g}]",
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from beatd.bounds import seconds_of
 from beatd.config import apps, places, settings
 from beatd.config.entries import BadEntry, EntryReader
 from beatd.config.faults import Unreadable
@@ -17,6 +18,7 @@ from beatd.errors import ConfigError, MessageError
 from beatd.message import MessageFormat
 from beatd.message.codec import content_types
 from beatd.routing import Queue, Router, queue_of
+from beatd.text import is_encodable, quoted
 from beatd.timetable.entry import Entry
 
 
@@ -224,16 +226,33 @@ def _queues(declared: Any) -> list[Queue]:
     if declared is None:
         return []
     if isinstance(declared, Mapping):
-        return [_queue_of(name, options) for name, options in declared.items()]
-    if isinstance(declared, list | tuple | set | frozenset):
-        return [_queue(queue) for queue in declared]
-    raise MessageError(f"task_queues: expected a list or a dict, got {declared!r}")
+        queues = [_queue_of(name, options) for name, options in declared.items()]
+    elif isinstance(declared, list | tuple | set | frozenset):
+        queues = [_queue(queue) for queue in declared]
+    else:
+        problem = f"expected a list or a dict, got {quoted(declared)}"
+        raise MessageError(f"task_queues: {problem}")
+    for queue in queues:
+        _check_queue(queue)
+    return queues
+
+
+def _check_queue(queue: Queue) -> None:
+    where = f"task_queues[{quoted(queue.name)}]"
+    for name in ("name", "exchange", "exchange_type", "routing_key"):
+        value = getattr(queue, name)
+        if not isinstance(value, str) or not is_encodable(value):
+            raise MessageError(f"{where}: {name}: expected text, got {quoted(value)}")
+    try:
+        seconds_of(0 if queue.expires is None else queue.expires)
+    except ValueError as error:
+        raise MessageError(f"{where}: expires: {error}") from None
 
 
 def _queue(declared: Any) -> Queue:
     queue = Queue(declared) if isinstance(declared, str) else queue_of(declared)
     if queue is None:
-        raise MessageError(f"task_queues: expected a Queue, got {declared!r}")
+        raise MessageError(f"task_queues: expected a Queue, got {quoted(declared)}")
     return queue
 
 
@@ -249,7 +268,8 @@ _QUEUE_OPTIONS = {
 def _queue_of(name: str, options: Any) -> Queue:
     """Return one queue of a dict; options that only AMQP has are passed over."""
     if not isinstance(options, Mapping | None):
-        raise MessageError(f"task_queues[{name!r}]: expected a dict, got {options!r}")
+        where = f"task_queues[{quoted(name)}]"
+        raise MessageError(f"{where}: expected a dict, got {quoted(options)}")
     given = {
         ours: options[theirs]
         for theirs, ours in _QUEUE_OPTIONS.items()

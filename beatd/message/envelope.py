@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import msgspec
 
+from beatd.bounds import count_of, seconds_of
 from beatd.errors import MessageError
 from beatd.instant import Instant, instant_of
 from beatd.message import codec
@@ -33,8 +34,6 @@ MAX_NAME = 1000
 _REST = 1024 * 1024
 """Bytes of a message beside its body; real messages have a thousandth of that."""
 
-MAX_SECONDS = 10**9
-MAX_COUNT = 2**31
 
 Signature: TypeAlias = Mapping[str, Any]
 """A call to make later: `task`, `args`, `kwargs`, `options`, `immutable`."""
@@ -288,16 +287,22 @@ def _instant(field: str, text: str | None) -> Instant | None:
 
 
 def _count(field: str, value: int | None) -> int | None:
-    if value is not None and not 0 <= value < MAX_COUNT:
-        raise MessageError(f"{field}: expected a small count, got {quoted(value, 20)}")
-    return value
+    if value is None:
+        return None
+    try:
+        return count_of(value)
+    except ValueError as error:
+        raise MessageError(f"{field}: {error}") from None
 
 
 def _seconds(value: int | float | None) -> int | float | None:
     """Return a time limit, checked; None for zero, which means no limit."""
-    if value is not None and not 0 <= value <= MAX_SECONDS:  # also refuses NaN
-        raise MessageError("timelimit: expected seconds, zero or more")
-    return value or None
+    if value is None:
+        return None
+    try:
+        return seconds_of(value) or None
+    except ValueError as error:
+        raise MessageError(f"timelimit: {error}") from None
 
 
 def _signatures(embed: dict[Any, Any], field: str) -> list[Signature] | None:

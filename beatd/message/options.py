@@ -1,13 +1,13 @@
 """The options of `apply_async`: their values, and which of them become properties."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from beatd.bounds import LARGEST, LONGEST, count_of, seconds_of
 from beatd.errors import MessageError
 from beatd.instant import Instant, instant_of
-from beatd.text import quoted
+from beatd.text import is_encodable, quoted
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -29,19 +29,30 @@ def option_problems(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, f"options[{name!r}]: expected {expected}, got {quoted(value)}"
 
 
-def _is(*kinds: type) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, kinds) and not isinstance(value, bool)
-
-
-def _is_seconds(value: Any) -> bool:
-    """Return whether a value is a length of time that datetime can add to a date."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
+def _is_seconds(value: Any, least: float = -LONGEST) -> bool:
+    """Return whether a value is a number of seconds; JSON has no timedelta."""
+    try:
+        seconds_of(value, least)
+    except ValueError:
         return False
-    return math.isfinite(value) and abs(value) <= _LONGEST
+    return not isinstance(value, timedelta)
 
 
 def _is_limit(value: Any) -> bool:
-    return _is_seconds(value) and value >= 0
+    return _is_seconds(value, 0)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and is_encodable(value)
+
+
+def _is_integer(value: Any) -> bool:
+    """Return whether a value is a whole number of 32 bits, as envelopes have them."""
+    try:
+        count_of(value, -LARGEST)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_moment(value: Any) -> bool:
@@ -70,18 +81,15 @@ def _are_signatures(value: Any) -> bool:
 
 
 def _are_names(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+    return isinstance(value, list | tuple) and all(map(_is_text, value))
 
 
 def _has_names(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+    return isinstance(value, Mapping) and all(map(_is_text, value))
 
 
-_LONGEST = 1e10
-"""Seconds, more than 300 years."""
-
-_TEXT = (_is(str), "text")
-_INTEGER = (_is(int), "an integer")
+_TEXT = (_is_text, "text")
+_INTEGER = (_is_integer, "an integer")
 _FLAG = (lambda value: isinstance(value, bool), "True or False")
 _LIMIT = (_is_limit, "seconds, zero or more")
 _SIGNATURES = (_are_signatures, "a signature or a list of them")

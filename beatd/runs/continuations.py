@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from beatd.bounds import LARGEST
 from beatd.brokers.base import Outgoing
 from beatd.clock import Clock
 from beatd.errors import ChordError, MessageError
@@ -27,7 +28,7 @@ from beatd.message import (
     awaited,
     doomed,
 )
-from beatd.message.envelope import MAX_COUNT, is_name
+from beatd.message.envelope import is_name
 from beatd.message.options import is_signature
 from beatd.results.base import PROPAGATE_STATES, Meta, State
 from beatd.results.chords import Joined, Part, values_of
@@ -204,7 +205,7 @@ class Continuations:
                 follow_up.bookkeeping.stored.append(self.encoding.store(meta))
             if task_id and group and is_signature(options.get("chord")):
                 index = options.get("group_index")
-                place = index if type(index) is int and 0 <= index < MAX_COUNT else None
+                place = index if type(index) is int and 0 <= index <= LARGEST else None
                 data = self.encoding.part(task_id, state, error)
                 follow_up.bookkeeping.parts.append(Part(group, task_id, place, data))
 

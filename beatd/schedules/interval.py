@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
+from beatd.bounds import LONGEST
 from beatd.errors import ScheduleError
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span
 from beatd.schedules.base import step_count
@@ -144,4 +145,10 @@ def _check(every: Span) -> None:
     if every <= 0:
         raise ScheduleError(
             "every", f"expected more than 0 seconds, got {every / SECOND:g}"
+        )
+    if every > LONGEST * SECOND:
+        raise ScheduleError(
+            "every",
+            f"expected at most {LONGEST} seconds (a hundred years),"
+            f" got {every / SECOND:g}",
         )

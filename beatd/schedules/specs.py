@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import InitVar, dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
-from math import isfinite
 from typing import Protocol, TypeAlias
 from zoneinfo import ZoneInfo
 
+from beatd.bounds import LONGEST, seconds_of
 from beatd.errors import ScheduleError
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Span, span_of
 from beatd.schedules import words
@@ -30,6 +30,7 @@ from beatd.schedules.once import Once, moment_of
 from beatd.schedules.recurrence import Recurrence, read_recurrence
 from beatd.schedules.rrule import RRule
 from beatd.schedules.solar import Solar
+from beatd.text import quoted
 
 Length: TypeAlias = float | timedelta
 """A length of time as users write it."""
@@ -311,7 +312,7 @@ def read(value: object, *, relative: bool = False) -> ScheduleSpec:
     if isinstance(value, int | float | timedelta) and not isinstance(value, bool):
         return every(value, relative=relative)
     raise ScheduleError(
-        "schedule", f"expected crontab, timedelta or seconds, got {value!r}"
+        "schedule", f"expected crontab, timedelta or seconds, got {quoted(value)}"
     )
 
 
@@ -327,12 +328,11 @@ def _cron_in_zone(fields: Fields, zone: ZoneInfo) -> Cron:
 
 
 def _span(name: str, value: Length) -> Span:
-    if isinstance(value, timedelta):
-        return span_of(value)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not isfinite(value):
-        raise ScheduleError(name, f"expected seconds or a timedelta, got {value!r}")
-    return span_of(value)
+    # Negative numbers are refused where it is known what they add up to.
+    try:
+        return span_of(seconds_of(value, -LONGEST))
+    except ValueError as error:
+        raise ScheduleError(name, str(error)) from None
 
 
 def _number(span: Span, unit: Span) -> float:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+from beatd.bounds import LONGEST, seconds_of
 from beatd.errors import BeatdError
 from beatd.instant import span_of
 from beatd.results.base import PROPAGATE_STATES, READY_STATES, Meta, State
@@ -33,11 +34,14 @@ class AsyncResult(Generic[R]):
         """Wait for the run to end and return its value.
 
         Raises the exception of a run that failed, unless `propagate` is false, and
-        TimeoutError after `timeout` seconds. Celery's other arguments (`interval`, ...)
+        TimeoutError after `timeout` seconds, ValueError if these are no number from
+        zero to a hundred years. Celery's other arguments (`interval`, ...)
         are accepted and have no effect: nothing is polled.
         """
         if self._ended is None:
-            limit = None if timeout is None else span_of(timeout)
+            # Below zero is past already: TimeoutError, as for zero.
+            seconds = None if timeout is None else seconds_of(timeout, -LONGEST)
+            limit = None if seconds is None else span_of(seconds)
             self._ended = self._app().await_meta(self.id, limit)
         if self._ended is None:
             raise TimeoutError(f"task {self.id} has not ended after {timeout} seconds")

@@ -3,13 +3,14 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
+from beatd.bounds import rate_of
 from beatd.clock import Clock
 from beatd.config.settings import Settings
 from beatd.event_log import EventLog
 from beatd.tasks import Registry
 from beatd.worker.fetcher import PrefetchWindow
 from beatd.worker.in_flight import InFlight, InFlightState
-from beatd.worker.rate import Turns, rate_of, sift
+from beatd.worker.rate import Turns, sift
 
 tell = EventLog(__name__)
 

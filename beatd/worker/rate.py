@@ -1,6 +1,5 @@
 """Rate limits: how often runs of a task may begin, and the runs that wait for that."""
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -9,26 +8,6 @@ from typing import Generic, TypeVar
 from beatd.instant import SECOND, Span
 
 T = TypeVar("T")
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
-
-
-def rate_of(limit: str | float | None) -> float:
-    """Return a limit (`10/m`, `5/s`, `100/h` or a number) in runs a second; 0: none.
-
-    Raises ValueError.
-    """
-    if isinstance(limit, str):
-        number, _, unit = limit.strip().partition("/")
-        runs = float(number or 0)
-        if (unit or "s") not in _SECONDS:
-            raise ValueError(f"expected a rate such as 10/s, 10/m or 10/h: {limit!r}")
-        runs /= _SECONDS[unit or "s"]
-    else:
-        runs = limit or 0
-    if not 0 <= runs < math.inf:  # also refuses NaN
-        raise ValueError(f"expected a rate of 0 or more: {limit!r}")
-    return runs
 
 
 def sift(queue: deque[T], wanted: Callable[[T], bool]) -> list[T]:

@@ -192,7 +192,7 @@ BAD: dict[str, tuple[bytes, str]] = {
         for name in ("eta", "expires")
         for text in ("-1", "NaN", "1e999", "0001-01-01T00:00:00+23:59")
     },
-    "negative retries": (changed("retries", -1), "retries: expected a small count"),
+    "negative retries": (changed("retries", -1), "retries: expected a whole"),
     "huge retries": (changed("retries", 10**30), "retries: "),
     "NaN for a time limit": (changed("timelimit", [float("nan"), None]), "timelimit"),
     "a NUL in a name": (changed("task", "proj.\0"), "cannot be shown: 'proj.\\x00'"),

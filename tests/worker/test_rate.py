@@ -2,8 +2,9 @@
 
 import pytest
 
+from beatd.bounds import rate_of
 from beatd.instant import MINUTE, SECOND
-from beatd.worker.rate import Turns, rate_of
+from beatd.worker.rate import Turns
 
 
 @pytest.mark.parametrize(

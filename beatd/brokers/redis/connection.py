@@ -10,12 +10,20 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from beatd.bounds import LARGEST, TooLarge, seconds_of
 from beatd.config.settings import did_you_mean, mask, mask_url, safe_value
 from beatd.errors import ConfigError
+from beatd.instant import SECOND
+
+LONGEST_WAIT = LARGEST // SECOND
+"""Seconds that a socket waits at most: its milliseconds have 32 bits."""
 
 
 def _seconds(value: Any) -> float | None:
-    return float(value) or None  # 0 stands for no time-out
+    seconds = seconds_of(float(value) if isinstance(value, str) else value)
+    if seconds > LONGEST_WAIT:
+        raise TooLarge(f"expected at most {LONGEST_WAIT} seconds for a socket")
+    return seconds or None  # 0 stands for no time-out
 
 
 def _flag(value: Any) -> bool:
@@ -116,6 +124,8 @@ def _read(options: Mapping[str, Any]) -> dict[str, Any]:
             continue
         try:
             value = read(options[name])
+        except TooLarge as error:
+            raise ValueError(f"{name}: {error}") from None
         except (TypeError, ValueError):
             value = safe_value(name, options[name])
             raise ValueError(f"{name}: cannot be {value}") from None

@@ -8,10 +8,11 @@ of the checked value.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta, tzinfo
-from typing import Annotated, Any, TypeAlias
+from datetime import tzinfo
+from typing import Annotated, Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
+from beatd.bounds import LARGEST, TooLarge, count_of, rate_of, seconds_of
 from beatd.config.settings.problems import did_you_mean
 from beatd.config.settings.secrets import (
     ENCODE,
@@ -21,6 +22,9 @@ from beatd.config.settings.secrets import (
 )
 from beatd.errors import ScheduleError
 from beatd.schedules.zones import zone_of
+from beatd.text import is_encodable
+
+T = TypeVar("T")
 
 
 class Unfit(ValueError):
@@ -50,6 +54,8 @@ class Kind:
             if error.reason:
                 raise
             raise Unfit(f"expected {self.words}, got {safe_value('', value)}") from None
+        except Exception as error:  # foreign code: the value is the user's object
+            raise Unfit(f"reading it raised {type(error).__name__}") from error
 
 
 def _flag(value: object) -> bool:
@@ -60,27 +66,40 @@ def _flag(value: object) -> bool:
 
 def _whole(least: int) -> Callable[[object], int]:
     def read(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise Unfit
-        return value
+        return _within_bounds(count_of, value, least)
 
     return read
 
 
 def _number(value: object) -> float:
+    """Return a number; one that is infinite says that there is no limit."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Unfit
-    if math.isnan(value) or value < 0:
+    if not 0 <= value <= LARGEST and value != math.inf:  # also refuses NaN
         raise Unfit
     return value
 
 
+def _rate(value: object) -> object:
+    try:
+        rate_of(value)
+    except ValueError as error:
+        raise Unfit(str(error)) from None
+    return value
+
+
 def _seconds(value: object) -> float:
-    length = value.total_seconds() if isinstance(value, timedelta) else value
-    seconds = _number(length)
-    if math.isinf(seconds):
-        raise Unfit
-    return seconds
+    return _within_bounds(seconds_of, value, 0)
+
+
+def _within_bounds(read: Callable[[object, int], T], value: object, least: int) -> T:
+    """Return what `read` makes of a value; the words of the kind say what it takes."""
+    try:
+        return read(value, least)
+    except TooLarge as error:
+        raise Unfit(str(error)) from None
+    except ValueError:
+        raise Unfit from None
 
 
 def _some_seconds(value: object) -> float:
@@ -93,16 +112,18 @@ def _some_seconds(value: object) -> float:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise Unfit
+    if not is_encodable(value):
+        raise Unfit("expected Unicode text, got one with a lone surrogate")
     return value
 
 
 def _words(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
-        return (value,)
+        return (_text(value),)
     if not isinstance(value, list | tuple | set | frozenset):
         raise Unfit
-    if not all(isinstance(item, str) for item in value):
-        raise Unfit
+    for item in value:
+        _text(item)
     return tuple(sorted(value) if isinstance(value, set | frozenset) else value)
 
 
@@ -260,6 +281,7 @@ FLAG = Kind("True or False", _flag)
 COUNT = Kind("a whole number from 0 up", _whole(0))
 POSITIVE = Kind("a whole number from 1 up", _whole(1))
 NUMBER = Kind("a number from 0 up", _number)
+RATE = Kind("a rate such as 10/m, or a number", _rate)
 SECONDS = Kind("seconds (a number or a timedelta)", _seconds)
 SOME_SECONDS = Kind("more than 0 seconds", _some_seconds)
 TEXT = Kind("text", _text)
@@ -279,6 +301,7 @@ Count: TypeAlias = Annotated[int, COUNT]
 Positive: TypeAlias = Annotated[int, POSITIVE]
 Index: TypeAlias = Annotated[int, Kind("a whole number from -1 up", _whole(-1))]
 Number: TypeAlias = Annotated[float, NUMBER]
+Rate: TypeAlias = Annotated[str | float, RATE]
 Seconds: TypeAlias = Annotated[float, SECONDS]
 SomeSeconds: TypeAlias = Annotated[float, SOME_SECONDS]
 Text: TypeAlias = Annotated[str, TEXT]

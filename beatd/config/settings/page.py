@@ -29,7 +29,8 @@ contradict each other are an error. The command line wins over the environment
 `CELERY_RESULT_BACKEND`), the environment over the config, the config over the defaults.
 
 **beatd** marks settings that Celery does not have. Lengths of time are seconds or a
-`timedelta`.
+`timedelta`, a hundred years (3155760000 seconds) at most. No whole number is larger
+than 2147483647.
 """
 
 

@@ -67,6 +67,8 @@ class Row:
             except Unfit as error:
                 if error.reason:
                     raise
+            except Exception as error:  # foreign code: the value is the user's object
+                raise Unfit(f"reading it raised {type(error).__name__}") from error
         raise Unfit(f"expected {self.words}, got {safe_value(self.name, value)}")
 
 

@@ -125,7 +125,10 @@ def safe_value(name: str, value: object) -> str:
         return f"a secret of type {kind}"
     if isinstance(value, Mapping | list | tuple | set):
         return f"a {kind}"
-    shown = safe(value)
+    try:
+        shown = safe(value)
+    except Exception:  # foreign code, or a number of too many digits to print
+        return f"a value of type {kind}"
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 

@@ -12,15 +12,15 @@ from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
 import msgspec
 
+from beatd.bounds import LONGEST
 from beatd.control.pidbox import Name
-from beatd.message.envelope import MAX_SECONDS
 from beatd.text import quoted
 
 LARGEST_POOL = 10_000
 """The largest number of runs at the same time that any command may speak of."""
 
 Names: TypeAlias = str | list[str]
-Limit: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=MAX_SECONDS)]
+Limit: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_POOL)]
 Stamps: TypeAlias = dict[str, Names] | list[str]
 ExchangeType: TypeAlias = Literal["direct", "topic", "fanout"]

@@ -4,6 +4,7 @@ import signal as signals
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from beatd.bounds import rate_of
 from beatd.control.pidbox import Later, error_of
 from beatd.event_log import EventLog
 from beatd.routing import Queue
@@ -19,7 +20,6 @@ from beatd.worker.commands.arguments import (
 from beatd.worker.commands.controlled import Controlled
 from beatd.worker.commands.shapes import ids_in, no, ok
 from beatd.worker.in_flight import InFlight
-from beatd.worker.rate import rate_of
 from beatd.worker.revoked import stamps_of
 
 tell = EventLog(__name__)

@@ -10,10 +10,10 @@ from beatd.config.settings.kinds import (
     DeliveryMode,
     ExchangeType,
     Flag,
-    Number,
     Options,
     Positive,
     Protocol,
+    Rate,
     Serializer,
     SomeSeconds,
     Text,
@@ -126,7 +126,7 @@ class TaskRows:
         differs="A `shared_task` is one task for all apps of a process, and has the"
         " changes of each.",
     )
-    task_default_rate_limit: Text | Number | None = works(
+    task_default_rate_limit: Rate | None = works(
         None,
         "Rate for each task and worker, such as `10/m`; the task's own goes before.",
     )
