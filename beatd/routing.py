@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 from beatd.errors import ConfigError, MessageError
-from beatd.text import quoted
+from beatd.text import is_encodable, quoted
 
 SEPARATOR = "\x06\x16"
 """What kombu puts between the parts of a list's key and of a binding's member."""
@@ -279,7 +279,7 @@ class Router:
         name = options.get("queue")
         if queue := queue_of(name):
             return self._filled(queue)
-        if name is not None and not isinstance(name, str):
+        if name is not None and not (isinstance(name, str) and is_encodable(name)):
             raise MessageError(f"options['queue']: expected a name, got {quoted(name)}")
         return self.queue(name or self.default_queue)
 
@@ -293,7 +293,11 @@ class Router:
 
 def _option(options: Mapping[str, Any], name: str, kind: type, expected: str) -> Any:
     value = options.get(name)
-    if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
+    if value is None:
+        return None
+    if isinstance(value, str) and not is_encodable(value):
+        expected = f"{expected} in Unicode, without lone surrogates"
+    elif isinstance(value, kind) and not isinstance(value, bool):
         return value
     raise MessageError(f"options[{name!r}]: expected {expected}, got {quoted(value)}")
 
@@ -317,9 +321,8 @@ def _lookup(route: Any) -> Lookup:
     if callable(route):
         function: Lookup = route
         return function
-    raise MessageError(
-        f"task_routes: expected a dict, a list of pairs or a function, got {route!r}"
-    )
+    expected = "expected a dict, a list of pairs or a function"
+    raise MessageError(f"task_routes: {expected}, got {quoted(route)}")
 
 
 class _Table:
@@ -332,11 +335,13 @@ class _Table:
             try:
                 key, rule = pair
             except (TypeError, ValueError):
-                raise MessageError(
-                    f"task_routes: expected a pair of name and rule, got {pair!r}"
-                ) from None
+                problem = f"expected a pair of name and rule, got {quoted(pair)}"
+                raise MessageError(f"task_routes: {problem}") from None
             if isinstance(key, re.Pattern):
                 self._patterns.append((key, rule))
+            elif not isinstance(key, str):
+                expected = "expected names, globs or compiled patterns as keys"
+                raise MessageError(f"task_routes: {expected}, got {quoted(key)}")
             elif "*" in key:
                 self._patterns.append((re.compile(fnmatch.translate(key)), rule))
             else:

@@ -320,3 +320,85 @@ def test_systemd_hears_how_a_worker_is(here: Path) -> None:
         manager.until("STOPPING=1")
 
     assert "READY=1" in manager.heard[0]
+
+
+BAD_ENTRIES = """
+beat_schedule["huge"] = {"task": "t", "schedule": 1e308}
+beat_schedule["digits"] = {"task": "t", "schedule": 10**400}
+beat_schedule["jitter"] = {"task": "t", "schedule": 5, "jitter": 1e308}
+beat_schedule["limit"] = {
+    "task": "t", "schedule": 5, "options": {"time_limit": 10**400}
+}
+beat_schedule["name" + chr(0xD800)] = {"task": "t", "schedule": 5}
+beat_schedule["task"] = {"task": chr(0xD800), "schedule": 5}
+beat_schedule["queue"] = {
+    "task": "t", "schedule": 5, "options": {"queue": chr(0xD800)}
+}
+"""
+"""Entries that ended the scheduler, each by another sum or another encoding."""
+
+
+def test_bad_entries_are_named_at_start_and_others_run(here: Path) -> None:
+    (here / "shop.py").write_text(TICK + BAD_ENTRIES)
+    with beatd("--config", "shop", "-l", "INFO", cwd=here) as running:
+        running.until("tick queued", times=2)
+
+        assert running.output.count("is left out") == 7
+        assert "Traceback" not in running.output
+
+
+def test_a_reload_of_bad_entries_goes_on_with_the_others(here: Path) -> None:
+    with beatd("--config", "shop", "-l", "INFO", cwd=here) as running:
+        running.until("tick queued")
+        (here / "shop.py").write_text(TICK.replace('"tick"', '"tock"') + BAD_ENTRIES)
+        running.send(signal.SIGHUP)
+        running.until("reloaded: 1 entries")
+        running.until("tock queued", times=2)
+
+        assert running.output.count("is left out") == 7
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("task_time_limit = 10**400", "task_time_limit: expected at most"),
+        ("task_routes = {1: 'q'}", "task_routes: expected names, globs or"),
+        ("task_default_queue = chr(0xD800)", "task_default_queue: expected Unicode"),
+        ("raise SystemExit(0)", "raised SystemExit"),
+        ("raise KeyboardInterrupt", "raised KeyboardInterrupt"),
+        ("class Mine(BaseException): pass\nraise Mine('own')", "raised Mine: own"),
+        ("import sys; sys.exit('no license')", "no license"),
+    ],
+)
+def test_a_reload_keeps_the_old_config_whatever_the_new_one_raises(
+    here: Path, line: str, said: str
+) -> None:
+    with beatd("--config", "shop", "-l", "INFO", cwd=here) as running:
+        running.until("tick queued")
+        (here / "shop.py").write_text(f"{TICK}\n{line}\n")
+        running.send(signal.SIGHUP)
+        running.until("kept the old config")
+        running.until(said)
+        running.until("tick queued", times=running.output.count("tick queued") + 2)
+
+        assert running.stop() == 0
+        assert "Traceback" not in running.output
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("task_time_limit = 10**400", "task_time_limit: expected at most"),
+        ("task_routes = {1: 'q'}", "task_routes: expected names, globs or"),
+        ("raise SystemExit(0)", "raised SystemExit"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_refuses_the_start_in_one_message(
+    here: Path, line: str, said: str
+) -> None:
+    (here / "shop.py").write_text(f"{TICK}\n{line}\n")
+    run = ended("--config", "shop", cwd=here)
+
+    assert run.returncode == 78
+    assert said in run.stderr
+    assert "Traceback" not in run.stderr

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from beatd import schedules
 from beatd.config import settings
+from beatd.config.faults import raised_by_reading
 from beatd.config.settings import (
     Place,
     Problem,
@@ -28,6 +29,7 @@ from beatd.routing import Router
 from beatd.schedules import ScheduleSpec
 from beatd.schedules.base import Schedule
 from beatd.schedules.cron import Cron
+from beatd.text import escaped, is_encodable, one_line, quoted
 from beatd.timetable.entry import Entry, Overlap, Policy
 
 
@@ -136,15 +138,20 @@ class EntryReader:
 
     def read(self, name: object, written: object) -> Entry | BadEntry:
         """Return the entry, or all that is wrong with it."""
-        line = _Line(str(name), {}, self._source, self._settings.zone)
+        line = _Line(_shown_name(name), {}, self._source, self._settings.zone)
         entry = None
         if not isinstance(name, str) or not name:
             line.wrong("expected a text, not empty, as its name")
+        elif not is_encodable(name):
+            line.wrong("expected Unicode text as its name, without lone surrogates")
         elif not isinstance(written, Mapping):
             line.wrong(f"expected a dict with task and schedule, got {_kind(written)}")
         else:
             line.written = written
-            entry = self._entry(line)
+            try:
+                entry = self._entry(line)
+            except Exception as error:  # foreign code: the values are the user's
+                line.wrong(raised_by_reading(error))
         if entry is None or line.problems:
             return BadEntry(line.name, line.problems)
         return entry
@@ -225,6 +232,10 @@ class EntryReader:
         if not isinstance(task, str) or not task:
             expected = f"task: expected a task's name, got {safe(task)}"
             text = "it has no 'task'" if task is None else expected
+            line.wrong(text, path=("task",))
+            return None
+        if not is_encodable(task):
+            text = "task: expected Unicode text, without lone surrogates"
             line.wrong(text, path=("task",))
             return None
         args, kwargs = line.written.get("args") or (), line.written.get("kwargs") or {}
@@ -362,7 +373,7 @@ def _bound(key: str, line: _Line) -> Instant | None:
     if moment is None:
         return None
     if not isinstance(moment, datetime):
-        line.wrong(f"{key}: expected a datetime, got {moment!r}", path=(key,))
+        line.wrong(f"{key}: expected a datetime, got {quoted(moment)}", path=(key,))
         return None
     if moment.tzinfo is None:
         text = f"{key}: which zone is {moment.isoformat(' ')} in?"
@@ -382,6 +393,16 @@ def _share(jitter: Span, namespace: str, name: str) -> Span:
 
 def _span(seconds: float | None) -> Span | None:
     return None if seconds is None else span_of(seconds)
+
+
+def _shown_name(name: object) -> str:
+    """Return an entry's name as it is shown, whatever stands in its place."""
+    if isinstance(name, str):
+        return name if is_encodable(name) else escaped(name)
+    try:
+        return one_line(str(name))
+    except Exception:  # foreign code, or a number of too many digits to print
+        return f"a name of type {type(name).__name__}"
 
 
 def _kind(value: object) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 from beatd.config.settings import Place, Problem, did_you_mean, mask
+from beatd.text import one_line
 
 
 class Unreadable(Exception):
@@ -70,10 +71,23 @@ def raised(error: BaseException, file: str) -> Problem:
     last = frames[-1] if frames else None
     there = Place(short(last.filename), last.lineno or 1) if last else None
     what = "this line" if last else "importing it"
-    reason = mask(str(error)) or "no reason given"
+    reason = mask(_text_of(error)) or "no reason given"
     if isinstance(error, ModuleNotFoundError):
         return Problem(f"{what} failed: {reason}", place=there)
     return Problem(f"{what} raised {type(error).__name__}: {reason}", place=there)
+
+
+def raised_by_reading(error: BaseException) -> str:
+    """Return what reading a value has raised: code of the value's own class, say."""
+    reason = mask(one_line(_text_of(error))) or "no reason given"
+    return f"reading it raised {type(error).__name__}: {reason}"
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # foreign code again
+        return ""
 
 
 _OUR_FOLDER = Path(__file__).parent.parent

@@ -11,7 +11,7 @@ from typing import Any
 from beatd.bounds import seconds_of
 from beatd.config import apps, places, settings
 from beatd.config.entries import BadEntry, EntryReader
-from beatd.config.faults import Unreadable
+from beatd.config.faults import Unreadable, raised, raised_by_reading
 from beatd.config.settings import Problem, Settings
 from beatd.config.source import Source
 from beatd.errors import ConfigError, MessageError
@@ -107,7 +107,13 @@ def examine(wanted: Wanted) -> ConfigReport:
         found = wanted.read()
     except Unreadable as error:
         return ConfigReport(error.source, [error.problem], None)
-    return examine_source(found, wanted.environ, wanted.command_line)
+    except (Exception, SystemExit) as error:  # foreign code, in an app say
+        name = wanted.app or wanted.config or "the config"
+        return ConfigReport(name, [raised(error, "")], None)
+    try:
+        return examine_source(found, wanted.environ, wanted.command_line)
+    except Exception as error:  # foreign code: the values are the user's objects
+        return ConfigReport(found.name, [Problem(raised_by_reading(error))], None)
 
 
 def examine_source(
@@ -214,10 +220,14 @@ def router(chosen: Settings) -> Router:
 def _try_router(chosen: Settings, found: Source, errors: list[Problem]) -> Router:
     try:
         return router(chosen)
-    except MessageError as error:
-        name = re.split(r"\W", str(error))[0]
+    except Exception as error:
+        # Beside MessageError also what foreign code raises: rules are user's objects.
+        text = str(error) if isinstance(error, MessageError) else ""
+        if not text:
+            text = f"task_routes: {raised_by_reading(error)}"
+        name = re.split(r"\W", text)[0]
         places = (found.locate(word) for word in settings.table()[name].spellings)
-        errors.append(Problem(str(error), place=next(filter(None, places), None)))
+        errors.append(Problem(text, place=next(filter(None, places), None)))
         return Router()
 
 

@@ -12,6 +12,7 @@ from queue import SimpleQueue
 
 from beatd import signals
 from beatd.clock import Wake
+from beatd.config.faults import raised
 from beatd.config.loading import Config, load
 from beatd.config.options import Options, Told
 from beatd.config.settings import Settings, mask_url
@@ -268,27 +269,32 @@ class _Beat:
         self.notify.reloading()
         try:
             config = load(self.options.wanted(), strict=bool(self.options.strict))
+            waits = wiring.needs_restart(self._began, config.settings)
         except ConfigError as error:
             tell.error("config.error", "kept the old config: %s", error)
+        except BaseException as error:
+            # Foreign code, which may raise anything; Ctrl-C comes as a signal's Wake.
+            problem = raised(error, "")
+            tell.error("config.error", "kept the old config: %s", problem)
         else:
-            self._say_what_waits(config)
-            self.config = config
-            _tell_of(config)
-            entries = {entry.name: entry for entry in config.entries}
-            bad = [bad.name for bad in config.bad]
-            self.scheduler.replace(entries, bad, config.router.queues.values())
-            tell.info("config.reloaded", "reloaded: %d entries", len(entries))
+            self._use(config, waits)
         self.notify.ready(self.status())
 
-    def _say_what_waits(self, config: Config) -> None:
-        changed = wiring.needs_restart(self._began, config.settings)
-        if changed:
+    def _use(self, config: Config, waits: Sequence[str]) -> None:
+        """Schedule by this config; `waits` are settings that wait for a restart."""
+        if waits:
             tell.warning(
                 "config.restart",
                 "changed, and in effect from the next start on only: %s",
-                ", ".join(changed),
-                settings=changed,
+                ", ".join(waits),
+                settings=waits,
             )
+        self.config = config
+        _tell_of(config)
+        entries = {entry.name: entry for entry in config.entries}
+        bad = [bad.name for bad in config.bad]
+        self.scheduler.replace(entries, bad, config.router.queues.values())
+        tell.info("config.reloaded", "reloaded: %d entries", len(entries))
 
 
 def _tell_of(config: Config) -> None:

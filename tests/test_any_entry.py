@@ -1,0 +1,211 @@
+"""Whatever stands in an entry or a setting: it is used, or it is named as bad."""
+
+import math
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from beatd.bounds import LARGEST, LONGEST
+from beatd.config.loading import ConfigReport, examine_source
+from beatd.config.settings import table
+from beatd.config.source import Source
+from beatd.instant import DAY, HOUR, Instant, instant_of
+from beatd.schedules import cron, crontab, every, once, rrule, solar
+from beatd.timetable.entry import Entry
+from beatd.timetable.policy import decide
+from beatd.timetable.preview import preview
+from beatd.timetable.timetable import Timetable
+
+NOW = instant_of(datetime(2026, 11, 23, 12, tzinfo=UTC))
+
+GOOD = {"task": "t", "schedule": 60}
+
+
+class Spiteful:
+    """An object of which every question raises."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("asked for " + name)
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("compared")
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        raise RuntimeError("tested")
+
+
+odd_numbers = st.sampled_from(
+    [
+        *(1e308, -1e308, math.inf, -math.inf, math.nan, 5e-324, 10**400, -(10**400)),
+        *(LONGEST, LONGEST + 1, LARGEST, LARGEST + 1, 2**63, 2**64, True),
+    ]
+)
+texts = st.text(st.characters(exclude_categories=()), max_size=5)
+moments = st.datetimes(timezones=st.none() | st.just(UTC)) | st.sampled_from(
+    [
+        *(datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59)),  # noqa: DTZ001
+        datetime.max.replace(tzinfo=UTC),
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
+        datetime.max.replace(tzinfo=timezone(timedelta(hours=-14))),
+    ]
+)
+plain = (
+    st.none()
+    | odd_numbers
+    | st.integers()
+    | st.floats()
+    | texts
+    | st.sampled_from(["next", "\ud800", "a\udfffb", "* * * * *", "H H * * *", "5/m"])
+    | st.timedeltas()
+    | moments
+    | st.binary(max_size=3)
+    | st.builds(Spiteful)
+)
+values = st.recursive(
+    plain,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def _made(kind: Any, *arguments: Any, **named: Any) -> Any:
+    """Return a schedule; what it raises where it is written, a config passes over."""
+    try:
+        return kind(*arguments, **named)
+    except Exception:
+        return 60
+
+
+numbers = odd_numbers | st.floats() | st.integers()
+schedules = (
+    st.builds(_made, st.just(every), numbers, offset=numbers | st.just(0))
+    | st.builds(_made, st.just(every), weeks=numbers, minutes=numbers)
+    | st.builds(_made, st.just(every), st.timedeltas(), relative=st.booleans())
+    | st.builds(_made, st.just(every), st.timedeltas(), align=st.just(False))
+    | st.builds(_made, st.just(once), moments)
+    | st.builds(
+        _made, st.just(rrule), st.just("FREQ=DAILY;INTERVAL=3"), dtstart=moments
+    )
+    | st.builds(_made, st.just(solar), st.just("sunset"), numbers, numbers)
+    | st.builds(_made, st.just(cron), st.just("0 0 29 2 * 0 2096-2099"))
+    | st.builds(_made, st.just(crontab), values)
+)
+KEYS = [
+    *("task", "schedule", "args", "kwargs", "options", "jitter", "misfire_grace_time"),
+    *("coalesce", "max_catchup", "max_runs", "overlap", "enabled", "timezone"),
+    *("relative", "slot_argument", "description", "start_time", "end_time"),
+]
+OPTIONS = [
+    *("queue", "exchange", "exchange_type", "routing_key", "priority", "expires"),
+    *("countdown", "eta", "headers", "serializer", "shadow", "time_limit", "task_id"),
+    *("soft_time_limit", "ignore_result", "link", "chain", "chord", "retries"),
+    *("group_index", "argsrepr", "stamped_headers", "delivery_mode", "mine"),
+]
+entries = st.builds(
+    lambda good, odd, options: {**good, **odd, **options},
+    st.just(GOOD),
+    st.dictionaries(st.sampled_from(KEYS), values | schedules, max_size=3)
+    | st.fixed_dictionaries({"schedule": values | schedules}),
+    st.just({})
+    | st.fixed_dictionaries(
+        {"options": st.dictionaries(st.sampled_from(OPTIONS), values, max_size=3)}
+    ),
+)
+
+
+def examined(schedule: dict[Any, Any], **written: Any) -> ConfigReport:
+    return examine_source(Source("conf", {"beat_schedule": schedule, **written}))
+
+
+def emit(entry: Entry, now: Instant) -> None:
+    """Do with an entry what a scheduler does, at `now` and for as long after."""
+    timetable = Timetable()
+    timetable.place([entry], {}, now)
+    for later in (now, now + HOUR, now + 400 * DAY):
+        for due in timetable.due(later, 10):
+            decision = decide(due, later, busy=False)
+            for slot in decision.emit[:3]:
+                entry.message.complete(id="i", tag="t", now=later, slot=slot)
+            timetable.apply(due, decision, look_again=later)
+    preview([entry], {}, now)[entry.name].first()
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(entries)
+@example({**GOOD, "schedule": 1e308})
+@example({**GOOD, "schedule": 10**400})
+@example({**GOOD, "jitter": 1e308})
+@example({**GOOD, "options": {"time_limit": 10**400}})
+@example({**GOOD, "task": "\ud800"})
+@example({**GOOD, "options": {"queue": "\ud800"}})
+@example({**GOOD, "options": {"mine": 10**400}})
+@example({**GOOD, "options": Spiteful()})
+def test_an_entry_of_any_values_is_used_or_named_and_others_run(
+    written: dict[str, Any],
+) -> None:
+    report = examined({"odd": written, "even": GOOD})
+
+    assert report.config is not None
+    assert report.errors == []
+    names = {entry.name: entry for entry in report.config.entries}
+    assert "even" in names
+    bad = {one.name: one.problems for one in report.config.bad}
+    if "odd" in names:
+        emit(names["odd"], NOW)
+    else:
+        assert all(str(problem).isprintable() for problem in bad["odd"])
+        assert bad["odd"]
+
+
+class Unshown:
+    """An object that cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("shown")
+
+    __str__ = __repr__
+
+
+def test_an_entry_with_values_that_cannot_be_shown_is_a_bad_entry() -> None:
+    keys = {key: {**GOOD, key: Unshown()} for key in KEYS}
+    options = {key: {**GOOD, "options": {key: Unshown()}} for key in OPTIONS}
+    report = examined({**keys, **options, "even": GOOD, Unshown(): GOOD, "a": 10**5000})
+
+    assert report.config is not None
+    assert report.errors == []
+    assert "even" in [entry.name for entry in report.config.entries]
+    assert {"task", "schedule", "queue"} <= {one.name for one in report.config.bad}
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(st.sampled_from(sorted(table())), values, max_size=3))
+@example({"task_time_limit": 10**400})
+@example({"task_routes": {1: "q"}})
+@example({"task_routes": {"t": {"priority": 10**400}}})
+@example({"task_routes": Spiteful()})
+@example({"task_queues": {"q\ud800": None}})
+@example({"task_default_queue": "\ud800"})
+def test_settings_of_any_values_are_used_or_refused_in_words(
+    written: dict[str, Any],
+) -> None:
+    written.pop("beat_schedule", None)
+    report = examined({"even": GOOD}, **written)
+
+    assert report.config is not None
+    assert all(str(problem).isprintable() for problem in report.errors)
+    if not report.errors:
+        for entry in report.config.entries:
+            emit(entry, NOW)
+
+
+def test_a_setting_that_cannot_be_shown_is_refused() -> None:
+    for name in table().keys() - {"beat_schedule"}:
+        report = examined({}, **{name: Unshown()})
+
+        assert report.config is not None, name
