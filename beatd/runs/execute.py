@@ -38,6 +38,7 @@ from beatd.runs.report import (
     result_text,
 )
 from beatd.tasks import Again, Request, Task, running
+from beatd.tasks.task import classes_in
 from beatd.text import one_line
 
 tell = EventLog(__name__)
@@ -199,26 +200,30 @@ class _Run:
 
     def report(self, end: _End, seconds: float) -> Report:
         """Return the report of the run; what the task raised is handled here."""
-        state, value = "", end.value
+        try:
+            state, value, report = self._ended(end, seconds)
+        except BaseException as error:
+            # What the task has asked for cannot be done: a retry whose arguments have
+            # no form in a message, say. The run has failed, and is not tried again.
+            self.request.again = None
+            state, value, report = State.FAILURE, error, self._failed(error)
+        self.hooks.over(state, value)
+        return msgspec.structs.replace(report, seconds=seconds)
+
+    def _ended(self, end: _End, seconds: float) -> tuple[str, Any, Report]:
         try:
             value = self._value_of(end)
             report = self._succeeded(value)
             self.hooks.succeeded(value, seconds)
-            state = report.state
+            return report.state, value, report
         except Ignore as error:
-            state, value = "IGNORED", error
-            report = Report(state="", reason=one_line(repr_of(error)))
+            return "IGNORED", error, Report(reason=one_line(repr_of(error)))
         except Reject as error:
-            state, value = "REJECTED", error
-            report = self._rejected(error)
+            return "REJECTED", error, self._rejected(error)
         except Retry as error:
-            state, value = State.RETRY, error
-            report = self._retried(error)
+            return State.RETRY, error, self._retried(error)
         except BaseException as error:
-            state, value = State.FAILURE, error
-            report = self._failed(error)
-        self.hooks.over(state, value)
-        return msgspec.structs.replace(report, seconds=seconds)
+            return State.FAILURE, error, self._failed(error)
 
     def report_again(self, value: Any) -> Report:
         """Report an earlier success again: what follows from it may be unsent."""
@@ -258,7 +263,7 @@ class _Run:
             reason=one_line(repr_of(error)),
             exception=one_line(repr_of(error)),
             traceback=text,
-            expected=isinstance(error, tuple(self.task.throws)),
+            expected=isinstance(error, classes_in(self.task.throws)),
         )
 
     def _after_failure(self, error: BaseException, text: str | None = None) -> FollowUp:
@@ -271,8 +276,7 @@ class _Run:
     def _retried(self, retry: Retry) -> Report:
         children = [[[self.request.id, None], None]]
         text = traceback_of(retry)
-        self.hooks.retried(retry, text)
-        return Report(
+        report = Report(
             state=State.RETRY,
             stored=self._stored(State.RETRY, retry.exc, text, children),
             sends=self._again(),
@@ -281,6 +285,8 @@ class _Run:
             traceback=text,
             ends_run=self.request.again is None,
         )
+        self.hooks.retried(retry, text)
+        return report
 
     def _rejected(self, error: Reject) -> Report:
         if error.requeue:

@@ -7,7 +7,9 @@ from datetime import datetime
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
-from beatd.errors import MaxRetriesExceeded, Retry, Verdict
+from beatd.bounds import LONGEST, seconds_of
+from beatd.errors import MaxRetriesExceeded, MessageError, Retry, Verdict
+from beatd.message.options import check_options
 from beatd.results.base import Meta
 from beatd.tasks.async_result import AsyncResult
 from beatd.tasks.current import Application, current_app
@@ -22,6 +24,21 @@ SENT_OPTIONS = (
     *("compression", "time_limit", "soft_time_limit", "delivery_mode", "ignore_result"),
 )
 """Options that each call takes from its task, unless the call has its own."""
+
+
+def classes_in(listed: Any) -> tuple[type[BaseException], ...]:
+    """Return those classes of exceptions that an option lists, or is, as in Celery."""
+    found = listed if isinstance(listed, list | tuple | set | frozenset) else [listed]
+    return tuple(
+        one for one in found if isinstance(one, type) and issubclass(one, BaseException)
+    )
+
+
+def _pause(name: str, value: object) -> float:
+    try:
+        return seconds_of(value, -LONGEST)
+    except ValueError as error:
+        raise MessageError(f"{name}: {error}") from None
 
 
 async def _run_as(request: Request, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -271,7 +288,9 @@ class Task(Generic[P, R]):
         """End this run and have the task tried again, by raising Retry.
 
         When `max_retries` is used up, `exc` is raised, or MaxRetriesExceeded. With
-        `throw=False` the Retry is returned, for the caller to raise or not.
+        `throw=False` the Retry is returned, for the caller to raise or not. Raises
+        MessageError for a `countdown` that is no number of seconds, or other options
+        that no message can have: the run fails.
         """
         request = self.request
         if request.called_directly:
@@ -282,10 +301,14 @@ class Task(Generic[P, R]):
                 f"Can't retry {self.name}[{request.id}] "
                 f"args:{request.args} kwargs:{request.kwargs}"
             )
-        if eta is not None:
-            when: datetime | float = eta
+        check_options({**options, "eta": eta})
+        when: datetime | float
+        if isinstance(eta, datetime):
+            when = eta
+        elif countdown is not None:
+            when = _pause("countdown", countdown)
         else:
-            when = self.default_retry_delay if countdown is None else countdown
+            when = _pause("default_retry_delay", self.default_retry_delay)
         request.again = Again(args, kwargs, when, options)
         retry = Retry(exc=exc, when=when)
         if throw:
@@ -294,9 +317,9 @@ class Task(Generic[P, R]):
 
     def retry_after(self, error: BaseException) -> None:
         """Raise Retry if the task's options ask for one after `error` in this run."""
-        if isinstance(error, (Verdict, *self.dont_autoretry_for)):
+        if isinstance(error, (Verdict, *classes_in(self.dont_autoretry_for))):
             return
-        if isinstance(error, (*self.autoretry_for,)):
+        if isinstance(error, classes_in(self.autoretry_for)):
             countdown = self._backoff(self.request.retries)
             self.retry(exc=error, **{"countdown": countdown, **self.retry_kwargs})
 

@@ -14,7 +14,7 @@ from beatd.brokers.base import (
 )
 from beatd.clock import Clock
 from beatd.config.settings import Settings
-from beatd.errors import Revoked, TimeLimitExceeded, WorkerLost
+from beatd.errors import BeatdError, Revoked, TimeLimitExceeded, WorkerLost
 from beatd.instant import Instant, span_of
 from beatd.message import Envelope, retried
 from beatd.results.base import Meta, State, Stored
@@ -119,6 +119,12 @@ class Outcomes:
 
     def finished(self, run: InFlight, report: Report) -> None:
         """Settle a run that ended as the report says."""
+        if report.fate is Fate.SET_ASIDE and not report.state:
+            # Its process could not run it, or not say how it ended: nobody else tells
+            # those who wait for it.
+            error = BeatdError(report.reason)
+            self.set_aside(run.delivery, run.envelope, run.task, error, run.losses)
+            return
         self._reporter.finished(run, report)
         if report.fate is Fate.REQUEUED:
             same = Outgoing(_way_back(run), run.delivery.message)

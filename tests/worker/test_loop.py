@@ -2,7 +2,9 @@
 
 import json
 import logging
+import math
 import os
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -270,6 +272,92 @@ def test_a_retry_may_change_its_arguments(bench: Bench) -> None:
     assert result.get(timeout=0) == 3
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *({"countdown": value} for value in (1e308, 1e12, "x", math.nan, [1], True)),
+        {"eta": "soon"},
+        {"eta": datetime.max.replace(tzinfo=timezone(timedelta(hours=-14)))},
+        {"args": (object(),)},
+        {"queue": "\ud800"},
+        {"queue": 5},
+        {"priority": 10**400},
+        {"time_limit": "5"},
+        {"headers": {"a": object()}},
+    ],
+    ids=repr,
+)
+def test_a_retry_that_cannot_be_sent_fails_the_run(
+    bench: Bench, asked: dict[str, Any]
+) -> None:
+    heard: list[Any] = []
+
+    @bench.app.task(bind=True)
+    def flaky(self: Task[..., Any]) -> None:
+        raise self.retry(**asked)
+
+    @bench.app.task
+    def errback(task_id: str) -> None:
+        heard.append(task_id)
+
+    result = flaky.apply_async(link_error=errback.s())
+    bench.run()
+
+    assert result.state == "FAILURE"
+    assert heard == [result.id]
+    assert bench.left() == 0
+    assert bench.broker.dead_letters() == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"default_retry_delay": "5"},
+        {"throws": (5,)},
+        {"throws": 5},
+        {"autoretry_for": 5, "dont_autoretry_for": (5,)},
+        {"autoretry_for": (OSError,), "retry_backoff": math.inf},
+        {"autoretry_for": (OSError,), "retry_backoff_max": "x", "retry_backoff": 1},
+        {"autoretry_for": (OSError,), "retry_kwargs": {"countdown": 1e308}},
+        {"autoretry_for": (OSError,), "retry_kwargs": 5},
+    ],
+    ids=repr,
+)
+def test_an_option_of_a_wrong_value_fails_the_run_that_needs_it(
+    bench: Bench, options: dict[str, Any]
+) -> None:
+    heard: list[Any] = []
+
+    @bench.app.task(bind=True, **options)
+    def flaky(self: Task[..., Any]) -> None:
+        if "default_retry_delay" in options:
+            raise self.retry()
+        raise OSError("not yet")
+
+    @bench.app.task
+    def errback(task_id: str) -> None:
+        heard.append(task_id)
+
+    result = flaky.apply_async(link_error=errback.s())
+    bench.run()
+
+    assert result.state == "FAILURE"
+    assert heard == [result.id]
+
+
+def test_throws_may_be_a_single_class_as_in_celery(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    @bench.app.task(throws=OSError)
+    def flaky() -> None:
+        raise OSError("as announced")
+
+    flaky.delay()
+    bench.run()
+
+    assert "Traceback" not in caplog.text
+
+
 def test_reject_sets_the_message_aside(bench: Bench) -> None:
     from beatd import Reject
 
@@ -525,7 +613,7 @@ def message_for(bench: Bench, **changes: Any) -> bytes:
         ({"content-type": "text/plain"}, "text/plain"),
     ],
 )
-def test_a_body_that_cannot_be_read_is_set_aside_and_nothing_is_kept(
+def test_a_body_that_cannot_be_read_is_set_aside_and_its_failure_kept(
     bench: Bench, changes: dict[str, Any], reason: str
 ) -> None:
     add_to(bench.app)
@@ -534,7 +622,7 @@ def test_a_body_that_cannot_be_read_is_set_aside_and_nothing_is_kept(
 
     assert [dead.queue for dead in bench.broker.dead_letters()] == ["celery"]
     assert reason in bench.broker.dead_letters()[0].reason
-    assert bench.results.states == []
+    assert bench.results.states == ["FAILURE"]
 
 
 def test_an_unknown_task_is_set_aside_and_its_failure_kept(
@@ -624,6 +712,7 @@ def test_what_beatd_itself_cannot_run_is_set_aside_and_not_tried_again(
     assert "task.broken" in events(caplog)
     (dead,) = bench.broker.dead_letters()
     assert dead.reason.startswith("beatd could not run it")
+    assert bench.results.states == ["FAILURE"]
 
 
 # Death and delay
