@@ -35,7 +35,7 @@ brokers     base memory.lead memory.queues memory redis.connection redis.failove
 scheduler   file_view leadership refusals schedule_file takeover loop
 results     base chords disabled ended exceptions encoding redis sqlite *
 events      lamport sender zone event sent
-tasks       current async_result request task registry * shared
+tasks       current async_result request task options registry * shared
 pools       base limits pending asyncio green prefork prefork.child_state prefork.frames
             prefork.child prefork.places prefork.forkserver_main prefork.forkserver
             options prefork.children prefork.dispatch prefork.forkservers

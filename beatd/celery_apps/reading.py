@@ -58,7 +58,9 @@ def registry_of(app: Any) -> Registry:
     for name, task in app.tasks.items():
         own = {option: _own(task, option) for option in OPTIONS}
         # Celery itself stores STARTED, before any other state of the run.
-        registry.register(Task(name=name, **own, track_started=False))
+        made: Task[..., Any] = Task(name=name, **own, track_started=False)
+        made.__module__ = task.__module__
+        registry.register(made)
     return registry
 
 

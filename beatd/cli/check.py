@@ -14,6 +14,7 @@ from beatd.cli.probes import (
     import_problems,
     strange_brokers,
     strange_results,
+    task_problems,
 )
 from beatd.clock import SystemClock
 from beatd.config.loading import examine
@@ -82,6 +83,8 @@ def _examine(context: click.Context, imports: bool, ask: bool) -> Findings:
     answer = ""
     if imports:
         problems += import_problems(config)
+    if imports or config.source.app is not None:
+        problems += task_problems(config)
     if ask and not refused:
         answer, unreachable = ask_broker(config)
         problems += unreachable

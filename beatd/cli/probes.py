@@ -77,7 +77,7 @@ def import_problems(config: Config) -> list[Problem]:
     except ConfigError as error:
         return [Problem(f"cannot import {problem}") for problem in error.problems]
     known = _known_tasks()
-    problems = []
+    problems: list[Problem] = []
     for entry in config.entries:
         task = entry.message.task
         if task not in known:
@@ -87,6 +87,23 @@ def import_problems(config: Config) -> list[Problem]:
             )
             problems.append(Problem(text, hint, line_of(config, entry.name)))
     return problems
+
+
+def task_problems(config: Config) -> list[Problem]:
+    """Return what is wrong with the options of those tasks that are imported."""
+    from beatd.app import Beatd
+    from beatd.service.wiring.runtime import tasks_of
+    from beatd.tasks import problems_of
+    from beatd.tasks.current import current_app
+
+    app = config.source.app or current_app()
+    if isinstance(app, Beatd) and config.source.app is None:
+        app.use(config.settings)
+    try:
+        tasks = list(tasks_of(app).values())
+    except ConfigError as error:
+        return [Problem(f"{error.source}: {problem}") for problem in error.problems]
+    return [Problem(problem) for task in tasks for problem in problems_of(task)]
 
 
 def _known_tasks() -> set[str]:

@@ -9,6 +9,7 @@ shared.py        tasks of no application in particular
 """
 
 from beatd.tasks.async_result import AsyncResult
+from beatd.tasks.options import check_tasks, problems_of
 from beatd.tasks.registry import (
     Registry,
     import_modules,
@@ -33,9 +34,11 @@ __all__ = [
     "Registry",
     "Request",
     "Task",
+    "check_tasks",
     "current_request",
     "import_modules",
     "name_of",
+    "problems_of",
     "running",
     "share",
     "task_of",

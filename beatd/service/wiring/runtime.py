@@ -20,7 +20,7 @@ from beatd.runs.execute import executor_for
 from beatd.runs.report import limits_of
 from beatd.service.nodes import node_name
 from beatd.service.wiring.choice import WorkerChoice
-from beatd.tasks import Registry
+from beatd.tasks import Registry, check_tasks
 from beatd.worker.settle import EndRecorder
 
 
@@ -68,6 +68,7 @@ class Runtime:
 def runtime_of(loaded: LoadedApp, settings: Settings) -> Runtime:
     """Make what the tasks of a loaded app are run with. Raises ConfigError."""
     app = loaded.app
+    check_tasks(tasks_of(app).values())
     if not isinstance(app, Beatd):
         return _celery_runtime_of(app, loaded.hostname, settings)
     limits = limits_of(settings)
@@ -80,10 +81,15 @@ def runtime_of(loaded: LoadedApp, settings: Settings) -> Runtime:
     )
 
 
+def tasks_of(app: object) -> Registry:
+    """Return the tasks of an app of beatd's or of Celery's."""
+    return app.tasks if isinstance(app, Beatd) else registry_of(app)
+
+
 def _celery_runtime_of(app: object, hostname: str, settings: Settings) -> Runtime:
     limits = limits_of(settings)
     runner = CeleryRunner(app, limits, hostname)
     kept = CeleryResults(app) if settings.result_url else None
     chord_keeper = CeleryChordKeeper(app, limits)
-    tasks = registry_of(app)
+    tasks = tasks_of(app)
     return Runtime(tasks, runner, kept, chord_keeper, runner.initialise)
