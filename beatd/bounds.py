@@ -65,7 +65,7 @@ def rate_of(limit: object) -> float:
     number, unit = 0 if limit is None else limit, ""
     if isinstance(limit, str):
         text, _, unit = limit.strip().partition("/")
-        number = _float_of(text or "0")
+        number = float(text or "0")  # raises in the words that Celery's clients know
     is_number = isinstance(number, int | float) and not isinstance(limit, bool)
     if not is_number or unit not in _UNITS:
         raise ValueError(
@@ -79,13 +79,6 @@ def rate_of(limit: object) -> float:
             f" got {quoted(limit)}"
         )
     return number / _UNITS[unit]
-
-
-def _float_of(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def _from(least: float) -> str:

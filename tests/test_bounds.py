@@ -68,12 +68,17 @@ def test_a_count_has_a_bound(value: int) -> None:
 
 @pytest.mark.parametrize(
     "limit",
-    [[1], {}, True, "1e308/h", "1e-300/s", 1e-320, 10**400, float("inf"), "x", "5/d"],
+    [[1], {}, True, "1e308/h", "1e-300/s", 1e-320, 10**400, float("inf"), "5/d"],
     ids=str,
 )
 def test_what_is_no_rate_is_refused(limit: object) -> None:
     with pytest.raises(ValueError, match="expected a rate"):
         rate_of(limit)
+
+
+def test_a_rate_without_a_number_is_refused_in_the_words_of_celery() -> None:
+    with pytest.raises(ValueError, match="could not convert string to float: 'x'"):
+        rate_of("x")
 
 
 # What is read by it -----------------------------------------------------------------
