@@ -4,9 +4,9 @@ Settings, entries, options of the command line, of tasks and of calls, and envel
 all read by it: what one of them takes, the others take.
 """
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
-from beatd.instant import DAY, SECOND
+from beatd.instant import DAY, SECOND, Instant, instant_of
 from beatd.text import quoted
 
 LONGEST = 36_525 * DAY // SECOND
@@ -19,6 +19,13 @@ the year 9999, its milliseconds fit the 64 bits of databases and are exact in a 
 
 LARGEST = 2**31 - 1
 """The largest count: it fits 32 bits wherever it goes."""
+
+FIRST_YEAR, LAST_YEAR = 2, 8999
+"""Dates of entries lie in these years: in each zone, and with each length of time added
+that they may have, they are dates for Python."""
+
+EARLIEST: Instant = instant_of(datetime(FIRST_YEAR, 1, 1, tzinfo=UTC))
+LATEST: Instant = instant_of(datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC)) - 1
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -79,6 +86,11 @@ def rate_of(limit: object) -> float:
             f" got {quoted(limit)}"
         )
     return number / _UNITS[unit]
+
+
+def is_in_bounds(moment: datetime) -> bool:
+    """Return whether a date can be worked with in every zone, and in sums."""
+    return FIRST_YEAR <= moment.year <= LAST_YEAR
 
 
 def _from(least: float) -> str:

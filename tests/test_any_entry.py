@@ -2,15 +2,19 @@
 
 import math
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from beatd.bounds import LARGEST, LONGEST
+from beatd.cli import main
 from beatd.config.loading import ConfigReport, examine_source
 from beatd.config.settings import table
 from beatd.config.source import Source
+from beatd.errors import ScheduleError
 from beatd.instant import DAY, HOUR, Instant, instant_of
 from beatd.schedules import cron, crontab, every, once, rrule, solar
 from beatd.timetable.entry import Entry
@@ -21,6 +25,12 @@ from beatd.timetable.timetable import Timetable
 NOW = instant_of(datetime(2026, 11, 23, 12, tzinfo=UTC))
 
 GOOD = {"task": "t", "schedule": 60}
+
+WEST = timezone(timedelta(hours=-14))
+
+
+def moment_at(year: int) -> datetime:
+    return datetime(year, 12, 31, 23, 59, tzinfo=UTC)
 
 
 class Spiteful:
@@ -209,3 +219,64 @@ def test_a_setting_that_cannot_be_shown_is_refused() -> None:
         report = examined({}, **{name: Unshown()})
 
         assert report.config is not None, name
+
+
+@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["next"], ["check"]])
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"schedule": LONGEST, "jitter": LONGEST},
+        {"schedule": once("8999-12-31T23:59"), "jitter": LONGEST},
+        {"schedule": once("0002-01-01")},
+        {"schedule": rrule("FREQ=YEARLY;INTERVAL=6979", "2020-12-31T23:00")},
+        {"schedule": 60, "start_time": moment_at(1), "end_time": moment_at(9999)},
+        {"schedule": 60, "start_time": moment_at(8998), "end_time": moment_at(9999)},
+        {"schedule": 60, "options": {"countdown": LONGEST, "expires": LONGEST}},
+        {"schedule": 60, "options": {"eta": moment_at(9999)}},
+    ],
+    ids=ascii,
+)
+def test_what_is_within_all_bounds_is_shown(
+    written: dict[str, Any],
+    command: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "celeryconfig.py").write_text(
+        "from tests.test_any_entry import shown\n"
+        "beat_schedule, timezone = {'odd': shown[0]}, 'Pacific/Kiritimati'\n"
+    )
+    shown[:] = [{"task": "t", **written}]
+
+    assert main(command) == 0
+    assert "odd" in capsys.readouterr().out or command[0] in ("check", "next")
+    emit(examined({"odd": shown[0]}).config.entries[0], NOW)  # type: ignore[union-attr] # there
+
+
+shown: list[dict[str, Any]] = []
+"""The entry of the config that a test shows."""
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ({"start_time": moment_at(9999)}, "start_time: expected a date before"),
+        ({"options": {"eta": datetime.max.replace(tzinfo=WEST)}}, "options['eta']: "),
+    ],
+)
+def test_a_date_that_is_none_in_another_zone_is_refused(
+    written: dict[str, Any], said: str
+) -> None:
+    report = examined({"odd": {**GOOD, **written}})
+
+    assert report.config is not None
+    (bad,) = report.config.bad
+    assert said in str(bad.problems[0])
+
+
+@pytest.mark.parametrize("year", [1, 9000, 9999])
+def test_a_schedule_ends_before_the_dates_do(year: int) -> None:
+    with pytest.raises(ScheduleError, match="expected a date in the years 2 to 8999"):
+        once(datetime(year, 1, 1))  # noqa: DTZ001

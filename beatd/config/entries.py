@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from beatd import schedules
+from beatd.bounds import EARLIEST, LAST_YEAR, LATEST
 from beatd.config import settings
 from beatd.config.faults import raised_by_reading
 from beatd.config.settings import (
@@ -380,7 +381,13 @@ def _bound(key: str, line: _Line) -> Instant | None:
         hint = f"add it, as in datetime(..., tzinfo=ZoneInfo({str(line.zone)!r}))"
         line.wrong(text, hint, (key,))
         return None
-    return instant_of(moment)
+    # Beyond these no slot lies: `datetime.min` and `datetime.max` say "without bound".
+    instant = min(max(instant_of(moment), EARLIEST), LATEST)
+    if key == "start_time" and instant == LATEST:
+        text = f"{key}: expected a date before the year {LAST_YEAR + 1}"
+        line.wrong(text, path=(key,))
+        return None
+    return instant
 
 
 def _share(jitter: Span, namespace: str, name: str) -> Span:

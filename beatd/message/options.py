@@ -56,13 +56,13 @@ def _is_integer(value: Any) -> bool:
 
 
 def _is_moment(value: Any) -> bool:
-    if isinstance(value, str):
-        try:
-            datetime.fromisoformat(value)
-        except ValueError:
-            return False
-        return True
-    return isinstance(value, datetime)
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if isinstance(moment, datetime) and moment.tzinfo is not None:
+            moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # at the edge of the years, in another zone
+        return False
+    return isinstance(moment, datetime)
 
 
 def is_signature(value: Any) -> bool:

@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from beatd.bounds import FIRST_YEAR, LAST_YEAR, is_in_bounds
 from beatd.errors import ScheduleError
 from beatd.instant import Instant, instant_of
 from beatd.schedules.zones import local_clock, local_of
+from beatd.text import quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +50,19 @@ class Once:
 
 def moment_of(field_name: str, value: datetime | str) -> datetime:
     """Return an ISO 8601 date and time; ScheduleError names `field_name`."""
-    if isinstance(value, datetime):
-        return value
     try:
-        return datetime.fromisoformat(value)
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     except (TypeError, ValueError) as error:
         raise ScheduleError(
             field_name,
-            f"expected a date and time such as '2027-01-31T06:00', got {value!r}",
+            f"expected a date and time such as '2027-01-31T06:00', got {quoted(value)}",
         ) from error
+    if not is_in_bounds(moment):
+        raise ScheduleError(
+            field_name,
+            f"expected a date in the years {FIRST_YEAR} to {LAST_YEAR}, got {moment}",
+        )
+    return moment
 
 
 def _slot_of(moment: datetime, zone: ZoneInfo) -> Instant:

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
+from beatd.bounds import LATEST
 from beatd.errors import ScheduleError
 from beatd.instant import (
     DAY,
@@ -30,7 +31,6 @@ from beatd.schedules.recurrence import Recurrence
 from beatd.schedules.zones import Local, LocalClock, local_clock, local_of
 
 _HORIZON: Span = 130 * 366 * DAY
-_LAST: Instant = 253_370_764_800_000  # the year 9999: dates end
 _MONTHS_EVER = 12 * 10_000  # a step so wide that dateutil expands one month and stops
 _YEARS_EVER = 10_000
 
@@ -69,7 +69,7 @@ class RRule:
             _dateutil()
         put = object.__setattr__
         put(self, "_start", clock.first_at(local_of(start)).instant)
-        put(self, "_end", min(_end_of(rule, clock), _LAST))
+        put(self, "_end", min(_end_of(rule, clock), LATEST))
         put(self, "_instances", instances)
         put(self, "fingerprint", f"rrule {start.isoformat()} {rule.text} {self.zone}")
         if rule.count is not None:
@@ -328,7 +328,7 @@ def _on_date(rule: Recurrence, day: date) -> bool:
 
 def _end_of(rule: Recurrence, clock: LocalClock) -> Instant:
     if rule.until is None:
-        return _LAST
+        return LATEST
     if rule.until.tzinfo is not None:
         return instant_of(rule.until)
     reading = clock.first_at(local_of(rule.until))
