@@ -541,6 +541,14 @@ def test_apply_runs_what_is_linked_too(wired: Wired) -> None:
 # Processes
 
 
+def test_a_call_that_cannot_be_run_here_has_failed() -> None:
+    strange = Beatd("other").task(add)
+    result = Beatd("proj").apply_task(strange, (2, 3), None, {})
+
+    assert result.state == "FAILURE"
+    assert "NotRegistered" in str(result.result)
+
+
 def test_a_forked_process_opens_its_own_connections(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/broker.db"
     app = Beatd("proj", broker=url, set_as_current=False)

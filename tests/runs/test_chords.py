@@ -13,7 +13,7 @@ from beatd import results
 from beatd.brokers.base import Delivery
 from beatd.errors import ResultUnavailable, TimeLimitExceeded
 from beatd.message import Chord, read_envelope
-from beatd.pools.base import Job, Lost, TimedOut
+from beatd.pools.base import Finished, Job, Lost, TimedOut
 from beatd.results.base import State
 from beatd.results.chords import Part
 from beatd.runs.chords import LARGEST, ChordKeeper, Failed
@@ -112,6 +112,35 @@ def test_a_header_whose_results_are_ignored_counts_too(kitchen: Kitchen) -> None
 
     assert kitchen.served == [["soup", "fish"]]
     assert "dish-0" not in kitchen.bench.results.metas
+
+
+def test_a_retry_that_cannot_be_sent_fails_the_body(kitchen: Kitchen) -> None:
+    @kitchen.bench.app.task(bind=True)
+    def stir(self: Task[..., Any], dish: str) -> None:
+        self.retry(countdown=1e308)
+
+    kitchen.cook = stir
+    kitchen.order("soup", "fish")
+    kitchen.bench.run()
+
+    assert kitchen.state("dish-0")[0] == "FAILURE"
+    assert "countdown: expected at most" in kitchen.state("dish-0")[1]
+    assert kitchen.state("body")[0] == "FAILURE"
+    assert kitchen.bench.left() == 0
+
+
+def test_a_run_that_its_process_cannot_report_fails_the_body(kitchen: Kitchen) -> None:
+    pool = with_held_pool(kitchen.bench)
+    kitchen.order("soup")
+    kitchen.bench.run()
+    (job,) = pool.jobs
+
+    without_the_task = Bench().execute
+    kitchen.bench.inbox.put(Finished(job.token, without_the_task(job)))
+    kitchen.bench.run()
+
+    assert kitchen.state("dish-0")[0] == "FAILURE"
+    assert kitchen.state("body")[0] == "FAILURE"
 
 
 def test_a_call_that_is_delivered_twice_counts_once(kitchen: Kitchen) -> None:
