@@ -130,3 +130,14 @@ def test_an_option_of_the_command_line_has_the_bounds(
 
     assert status == 2
     assert f"'{option}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["9" * 400, "9" * 5000, "2147483648", "-1", "1.5"])
+@pytest.mark.parametrize("option", ["-c", "--autoscale", "--max-tasks-per-child"])
+def test_a_count_of_the_command_line_has_the_bounds(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["worker", option, value])
+
+    assert status == 2
+    assert option in capsys.readouterr().err

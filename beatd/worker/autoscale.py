@@ -3,6 +3,7 @@
 from collections import deque
 from dataclasses import dataclass, field
 
+from beatd.bounds import count_of
 from beatd.instant import SECOND, Span
 
 KEEPALIVE: Span = 30 * SECOND
@@ -46,7 +47,7 @@ def bounds_of(text: str) -> tuple[int, int]:
 
     Raises ValueError.
     """
-    numbers = sorted((int(word) for word in text.split(",")), reverse=True)
-    if len(numbers) > 2 or numbers[0] < 1 or numbers[-1] < 0:
+    numbers = sorted((count_of(int(word)) for word in text.split(",")), reverse=True)
+    if len(numbers) > 2 or numbers[0] < 1:
         raise ValueError(text)
     return numbers[0], max(1, numbers[1] if len(numbers) == 2 else 1)
