@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -284,3 +284,30 @@ def test_a_restart_forgets_no_slot_that_was_refused(
     run(scheduler_of(each, broker=broker, clock=clock), NOON + 6 * MINUTE)
 
     assert broker.slots() == [NOON + n * MINUTE for n in range(1, 7)]
+
+
+def test_a_request_is_bounded_in_bytes_but_holds_one_message(clock: FakeClock) -> None:
+    class Weighing(FlakyBroker):
+        """A broker that notes the sizes of requests."""
+
+        sizes: ClassVar[list[list[int]]] = []
+
+        def emit(
+            self, term: Term, batch: Sequence[Emission], ttl: Span
+        ) -> list[Emitted]:
+            self.sizes.append([len(emission.message) for emission in batch])
+            return super().emit(term, batch, ttl)
+
+    heavy = template(MessageFormat(), Route("celery"), "tasks.plain", ["x" * 3_000_000])
+    huge = template(MessageFormat(), Route("celery"), "tasks.plain", ["x" * 9_000_000])
+    entries = [
+        replace(entry(f"e{n}", Every(MINUTE)), message=heavy if n else huge)
+        for n in range(6)
+    ]
+    broker = Weighing(clock)
+    scheduler = scheduler_of(*entries, broker=broker, clock=clock)
+
+    run(scheduler, NOON + MINUTE)
+
+    assert len(broker.slots()) == 6
+    assert [len(sizes) for sizes in broker.sizes if sizes] == [1, 2, 2, 1]

@@ -28,8 +28,9 @@ from beatd.routing import Queue, Route
 from beatd.timetable.ledger import LedgerCopy, Mark
 
 ENOUGH = 8 * 1024 * 1024
-"""Bytes of messages after which one `take` returns no more: large messages come one by
-one, and do not lie in a worker's memory all at once."""
+"""Bytes of messages after which one `take` returns no more, and that one batch of
+emissions has at most: large messages come one by one, and do not lie in a worker's or a
+server's memory all at once."""
 
 
 class Outcome(Enum):

@@ -4,11 +4,20 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from itertools import accumulate
 from queue import SimpleQueue
 from typing import Protocol
 
 from beatd.background import Backoff, Outage
-from beatd.brokers.base import Emission, Emitted, Emitter, Outcome, Refused, Term
+from beatd.brokers.base import (
+    ENOUGH,
+    Emission,
+    Emitted,
+    Emitter,
+    Outcome,
+    Refused,
+    Term,
+)
 from beatd.clock import Clock, Wake
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.event_log import EventLog
@@ -186,7 +195,7 @@ class Scheduler:
         # A step whose answer is lost is sent again as it was: what got through is
         # known to the broker's ledger, and counted once.
         step = self._unanswered = self._unanswered or self._decide(now)
-        while part := step.emissions[step.sent : step.sent + BATCH]:
+        while part := _next_part(step):
             sent = step.sent + len(part)
             if step.refused:
                 part = [emission for emission in part if step.is_open(emission)]
@@ -378,6 +387,16 @@ class Scheduler:
         if idle or elapsed - self._flushed_at >= SECOND:
             self.file.flush()
             self._flushed_at = elapsed
+
+
+def _next_part(step: _Step) -> Sequence[Emission]:
+    """Return the emissions of the next request, bounded in number and in bytes."""
+    part = step.emissions[step.sent : step.sent + BATCH]
+    if sum(len(emission.message) for emission in part) <= ENOUGH:
+        return part
+    sizes = accumulate(len(emission.message) for emission in part)
+    fitting = sum(1 for size in sizes if size <= ENOUGH)
+    return part[: max(fitting, 1)]
 
 
 def _expiry(due: Due, slot: Instant, runs: int) -> Instant | None:

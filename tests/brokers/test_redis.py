@@ -460,6 +460,29 @@ def test_a_user_who_may_not_touch_the_ledger_is_refused_as_a_whole(
     broker.close()
 
 
+def test_a_message_that_is_too_large_holds_up_no_other(spoilt: Server) -> None:
+    broker = RedisBroker(spoilt.url(), namespace="test")
+    with spoilt.client() as admin:
+        usual = admin.config_get("proto-max-bulk-len")["proto-max-bulk-len"]
+        term = lead(broker)
+        large = emission("b", message=b"x" * (2 * 1024 * 1024))
+        batch = [emission("a"), large, emission("c")]
+        admin.config_set("proto-max-bulk-len", 1024 * 1024)
+        try:
+            first, refused, last = broker.emit(term, batch, MINUTE)
+            again = broker.emit(term, batch, MINUTE)
+        finally:
+            admin.config_set("proto-max-bulk-len", usual)
+
+        assert (first, last) == (QUEUED, QUEUED)
+        assert isinstance(refused, Refused)
+        assert "2097152 bytes is too large, its server takes 1048576" in refused.reason
+        assert again == [KNOWN, refused, KNOWN]
+        assert broker.emit(term, batch, MINUTE) == [KNOWN, QUEUED, KNOWN]
+        assert admin.llen("celery") == 3
+    broker.close()
+
+
 def test_bindings_of_a_wrong_type_hold_up_no_other_emission(
     broker: RedisBroker, client: Any
 ) -> None:

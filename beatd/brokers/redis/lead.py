@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from beatd.brokers.base import Emission, Emitted, Outcome, Refused, Term, idle
 from beatd.brokers.redis.connection import Address
@@ -85,25 +85,21 @@ class RedisLead(RedisRequests):
     # Emitter
 
     def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Emitted]:
-        places, ways, way_of = self._ways(batch)
+        asked = self._ways(batch)
         try:
-            return self._emit(term, batch, ttl, places, ways, way_of)
+            return self._emit(term, batch, ttl, asked)
         except BrokerRefused as refusal:
-            forbidden = self._forbidden(places) if is_about_a_key(refusal) else {}
+            forbidden = self._forbidden(asked.places) if is_about_a_key(refusal) else {}
             if not forbidden:
                 raise
         refused = {place: _refused(reason) for place, reason in forbidden.items()}
-        return self._emit(term, batch, ttl, places | refused, ways, way_of)
+        asked = asked._replace(places=asked.places | refused)
+        return self._emit(term, batch, ttl, asked)
 
     def _emit(
-        self,
-        term: Term,
-        batch: Sequence[Emission],
-        ttl: Span,
-        places: Mapping[str, str],
-        ways: Sequence[str],
-        way_of: bytes,
+        self, term: Term, batch: Sequence[Emission], ttl: Span, asked: "_Ways"
     ) -> list[Emitted]:
+        places, ways, way_of, messages = asked
         lead, ledger, runs = map(self._key, ("lead", "ledger", "runs"))
         # A script that only names a forbidden key is refused as a whole.
         keys = [ledger if _is_refused(kind) else key for key, kind in places.items()]
@@ -118,7 +114,7 @@ class RedisLead(RedisRequests):
                 len(ways),
                 *[emission.entry for emission in batch],
                 *[_row(emission.mark) for emission in batch],
-                *[emission.message for emission in batch],
+                *messages,
                 *places.values(),
                 *ways,
                 *[
@@ -220,34 +216,45 @@ class RedisLead(RedisRequests):
                 "end_runs", [self._key("runs")], [x for run in ended for x in run]
             )
 
-    def _ways(
-        self, batch: Sequence[Emission]
-    ) -> tuple[dict[str, str], list[str], bytes]:
-        """Number the places that a batch goes to, and the ways to them.
-
-        Returns each list or channel with its kind; for each way the numbers of its
-        places; and for each emission the number of its way, in two bytes.
-        """
+    def _ways(self, batch: Sequence[Emission]) -> "_Ways":
+        """Number the places that a batch goes to, and the ways to them."""
+        messages = [emission.message for emission in batch]
+        size = max(map(len, messages), default=0)
+        largest = self._largest_text() if size > _SMALLEST_LARGEST else size
         places: dict[str, str] = {}
         numbers: dict[str, int] = {}
         ways: list[str] = []
         known: dict[int, bytes] = {}  # by identity: hashing a Route costs too much
         way_of = []
-        for emission in batch:
-            route = emission.route
-            way = known.get(id(route))
+        for index, emission in enumerate(batch):
+            route, size = emission.route, len(emission.message)
+            key = id(route) if size <= largest else -size
+            if key < 0:
+                messages[index] = b""  # the server would close the connection
+            way = known.get(key)
             if way is None:
-                destinations = self._places(route) if route else []
+                if key < 0:
+                    destinations = [_too_large(size, largest)]
+                else:
+                    destinations = self._places(route) if route else []
                 places.update(destinations)
                 for place, _ in destinations:
                     numbers.setdefault(place, len(numbers) + 1)
                 ways.append(",".join(str(numbers[place]) for place, _ in destinations))
-                way = known[id(route)] = len(ways).to_bytes(2, "big")
+                way = known[key] = len(ways).to_bytes(2, "big")
             way_of.append(way)
         for place in numbers:
             if not _is_refused(places[place]):
                 places.update(self._expiring.get(place, {}))
-        return places, ways, b"".join(way_of)
+        return _Ways(places, ways, b"".join(way_of), messages)
+
+    def _largest_text(self) -> int:
+        """Return the most bytes that the server takes as one text."""
+        name = "proto-max-bulk-len"
+        try:
+            return int(self._ask("CONFIG GET", name)[name])
+        except (BrokerRefused, KeyError, TypeError, ValueError):
+            return _USUAL_LARGEST  # it does not tell everybody
 
     def _places(self, route: Route) -> list[tuple[str, str]]:
         """Return the places of a route, with their kinds; one may be refused."""
@@ -258,6 +265,33 @@ class RedisLead(RedisRequests):
                 raise
             bindings = self._wire.bindings(route.exchange)
             return [(bindings, _refused(f"{bindings}: {refusal}"))]
+
+
+_SMALLEST_LARGEST = 1024 * 1024
+"""Every server takes a text of so many bytes."""
+
+_USUAL_LARGEST = 512 * 1024 * 1024
+
+
+class _Ways(NamedTuple):
+    """Where the messages of a batch go, as emit.lua reads it."""
+
+    places: dict[str, str]
+    """Each list or channel with its kind."""
+    ways: list[str]
+    """For each way the numbers of its places."""
+    way_of: bytes
+    """For each emission the number of its way, in two bytes."""
+    messages: list[bytes]
+
+
+def _too_large(size: int, largest: int) -> tuple[str, str]:
+    """Return a place that is refused, as its only message is too large."""
+    name = f"{size} bytes"
+    return name, _refused(
+        f"a message of {size} bytes is too large, its server takes {largest}: hand over"
+        " where its data lie instead, or raise the server's proto-max-bulk-len"
+    )
 
 
 _KNOWN = "beatd: "
