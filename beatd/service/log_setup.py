@@ -230,11 +230,11 @@ class _Careful(logging.StreamHandler[TextIO]):
             self._lost = 0
 
     def format(self, record: logging.LogRecord) -> str:
-        lines = [self._formatted(record)]
-        if self._lost:
-            words = f"{self._lost} log lines before this one could not be written"
-            lines.insert(0, self._notice(words))
-        return "\n".join(lines)
+        line = self._formatted(record)
+        if not self._lost:
+            return line
+        words = f"{self._lost} log lines before this one could not be written"
+        return f"{self._notice(words)}\n{line}"
 
     def _formatted(self, record: logging.LogRecord) -> str:
         try:

@@ -83,15 +83,22 @@ def look_to_write(path: Path, kind: FileKind) -> Look:
     return found
 
 
-def make(path: Path, kind: FileKind, tables: Sequence[str]) -> None:
+def make(
+    path: Path,
+    kind: FileKind,
+    tables: Sequence[str],
+    *,
+    patience: float = BUSY_TIMEOUT,
+) -> None:
     """Make the file with these tables in one step, unless another process just did.
 
     It is made under another name and moved into place: nobody ever sees half a file,
-    and a process that is killed while it makes one leaves none. Raises OSError and
-    sqlite3.Error. The mode is 0600 whatever the umask; SQLite gives the files beside it
-    the same mode.
+    and a process that is killed while it makes one leaves none. The mode is 0600
+    whatever the umask; SQLite gives the files beside it the same mode. Raises
+    sqlite3.Error, and OSError, also when another process has been making it for
+    `patience` seconds.
     """
-    with _alone_at(path):
+    with _alone_at(path, patience):
         if path.exists() and path.stat().st_size > 0:
             return
         draft = path.with_name(f"{path.name}.new")
@@ -115,14 +122,14 @@ def connect(path: Path, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connectio
 
 
 @contextmanager
-def _alone_at(path: Path) -> Iterator[None]:
+def _alone_at(path: Path, patience: float) -> Iterator[None]:
     """Let no other process or thread make this file meanwhile.
 
     Not by a lock of the folder: any user who may read that could hold it for ever.
-    Raises OSError when another one takes longer than BUSY_TIMEOUT.
+    Raises OSError when another one takes longer than `patience`.
     """
     guard = FileLock(path.with_name(f"{path.name}.new.lock"))
-    for _ in range(round(BUSY_TIMEOUT / _LOOK)):
+    for _ in range(round(patience / _LOOK)):
         if guard.try_lock(f"pid {os.getpid()}"):
             break
         Event().wait(_LOOK)

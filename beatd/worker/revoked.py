@@ -18,7 +18,7 @@ from beatd.errors import (
     Revoked,
 )
 from beatd.event_log import EventLog
-from beatd.instant import HOUR, Instant, Span, datetime_of
+from beatd.instant import HOUR, LATEST, Instant, Span, datetime_of
 from beatd.message import Envelope
 from beatd.results.base import Keeper, Meta
 from beatd.results.base import State as RunState
@@ -28,6 +28,7 @@ from beatd.storage.sqlite_file import (
     connect,
     look_to_write,
     make,
+    missing_tables,
 )
 
 tell = EventLog(__name__)
@@ -42,6 +43,14 @@ UNBEGUN = ("PENDING", "RECEIVED", "RETRY", "REJECTED")
 """States of runs that no worker has begun: these can be revoked."""
 
 _TABLES = ["CREATE TABLE revoked (id TEXT PRIMARY KEY, at INTEGER NOT NULL)"]
+
+
+_ODD = """FROM revoked
+WHERE typeof(at) != 'integer' OR typeof(id) != 'text' OR at > ?"""
+
+_NEWEST = """SELECT CAST(id AS BLOB), at FROM revoked
+WHERE typeof(at) = 'integer' AND typeof(id) = 'text' AND at <= ?
+ORDER BY at DESC LIMIT ?"""
 
 
 class RevokedKeys(Generic[K]):
@@ -105,11 +114,20 @@ class StateFile:
         Raises ConfigError when the file cannot be read.
         """
         try:
+            # A view of that name may have rows without an end.
+            if missing_tables(self._path, ["revoked"]):
+                raise sqlite3.OperationalError("no such table: revoked")
             with closing(connect(self._path)) as db:
                 db.execute("DELETE FROM revoked WHERE at <= ?", (now - KEPT,))
-                sql = "SELECT id, at FROM revoked ORDER BY at DESC LIMIT ?"
-                return db.execute(sql, (MOST,)).fetchall()[::-1]
-        except sqlite3.Error as error:
+                (odd,) = db.execute(f"SELECT count(*) {_ODD}", [LATEST]).fetchone()
+                if odd:
+                    words = "%s: %d rows that cannot be understood are passed over"
+                    tell.warning("control.bad_rows", words, self._path, odd)
+                rows = db.execute(_NEWEST, (LATEST, MOST)).fetchall()
+                return [
+                    (str(task_id, "utf-8", "replace"), at) for task_id, at in rows[::-1]
+                ]
+        except (OSError, sqlite3.Error) as error:
             problem = f"--statedb: {error}; a new file is made where there is none"
             raise ConfigError(str(self._path), [problem]) from error
 

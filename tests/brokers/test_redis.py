@@ -1120,6 +1120,26 @@ def test_a_dead_letter_without_a_message_of_ours_is_shown_and_holds_up_no_other(
     assert lying_in(broker) == [b"2"]
 
 
+def test_what_is_delayed_and_none_of_ours_holds_up_no_other(
+    broker: RedisBroker, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    due = SystemClock().now() + HOUR
+    broker.send([Outgoing(CELERY, b"1", due)])
+    client.zadd("{beatd:test}:delayed", {"odd": due - MINUTE})
+    client.hset("{beatd:test}:late", "odd", "scribble")
+
+    for _ in range(2):
+        assert [one.message for one in broker.delayed(["celery"], 9)] == [b"1"]
+
+    assert [r.__dict__["event"] for r in caplog.records] == ["delayed.unreadable"]
+
+
+def test_a_run_whose_id_is_no_text_is_read(broker: RedisBroker, client: Any) -> None:
+    client.hset("{beatd:test}:runs", "a", b"\xff")
+
+    assert broker.running(["a"]) == {"a": "\ufffd"}
+
+
 @pytest.mark.parametrize("stored", ["scribble", "", "1.5", "-3", "9" * 30, b"\xff"])
 def test_an_era_that_is_no_number_is_passed_over(
     broker: RedisBroker, client: Any, caplog: pytest.LogCaptureFixture, stored: str

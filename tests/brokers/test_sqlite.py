@@ -20,6 +20,8 @@ from beatd.brokers.sqlite import LARGEST_WAL, SQL, SQLiteBroker
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError, TermOver
 from beatd.instant import MINUTE, SECOND
 from beatd.scheduler.schedule_file import ScheduleFile
+from beatd.storage.file_lock import FileLock
+from beatd.storage.sqlite_file import BROKER, make
 from beatd.timetable.ledger import ERA_UNKNOWN, LedgerCopy
 from tests.brokers.making import (
     NOON,
@@ -296,6 +298,21 @@ def test_a_row_of_the_ledger_that_is_no_mark_is_passed_over(
     assert [r.__dict__["event"] for r in caplog.records] == ["ledger.unreadable"]
 
 
+def test_a_run_and_a_message_that_are_no_text_and_no_bytes_are_read(
+    broker: SQLiteBroker, path: Path
+) -> None:
+    lead(broker)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("INSERT INTO runs VALUES ('test', 'a', CAST(x'ff' AS TEXT))")
+        db.execute("INSERT INTO runs VALUES ('test', 'b', 17)")
+        db.execute(
+            "INSERT INTO dead VALUES (1, 'q', 1, 'why', 1, 1, 'w', '', '', 1, 'text')"
+        )
+
+    assert broker.running(["a", "b"]) == {"a": "\ufffd", "b": "17"}
+    assert broker.dead_message("1") == b"text"
+
+
 @pytest.mark.parametrize("value", ["'text'", "x'ff'", "-1", str(2**60), "1.5"])
 def test_a_term_and_an_era_that_are_no_numbers_are_passed_over(
     broker: SQLiteBroker, path: Path, caplog: pytest.LogCaptureFixture, value: str
@@ -420,6 +437,21 @@ def test_a_lock_file_that_is_a_link_is_refused_with_its_path(
         broker.acquire("we", MINUTE, 0)
 
     assert not lock.exists()
+
+
+def test_who_waits_for_the_file_to_be_made_says_for_whom_and_not_for_ever(
+    path: Path,
+) -> None:
+    guard = FileLock(path.with_name("broker.db.new.lock"))
+    guard.try_lock("pid 17")
+
+    with pytest.raises(TimeoutError, match=r"pid 17 is making it.*broker\.db"):
+        make(path, BROKER, [], patience=0.04)
+
+    assert not path.exists()
+    guard.remove()
+    make(path, BROKER, [])
+    assert [file.name for file in path.parent.iterdir()] == ["broker.db"]
 
 
 def test_who_may_read_the_folder_cannot_keep_the_file_from_being_made(

@@ -90,6 +90,40 @@ def test_a_state_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         file.load(NOON)
 
 
+def test_damaged_rows_are_passed_over_counted_and_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "worker.db"
+    StateFile(path).add(["a"], NOON)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("INSERT INTO revoked VALUES ('b', 'today')")
+        db.execute("INSERT INTO revoked VALUES ('c', ?)", (2**62,))
+        db.execute("INSERT INTO revoked VALUES (x'ff', ?)", (NOON,))
+        db.execute("INSERT INTO revoked VALUES (CAST(x'ff' AS TEXT), ?)", (NOON,))
+
+    known = StateFile(path).load(NOON)
+
+    assert ("a", NOON) in known
+    assert len(known) == 2
+    assert "3 rows that cannot be understood are passed over" in caplog.text
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT count(*) FROM revoked").fetchone() == (5,)
+
+
+def test_a_view_in_place_of_the_ids_is_refused_and_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "worker.db"
+    file = StateFile(path)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("DROP TABLE revoked")
+        db.execute(
+            "CREATE VIEW revoked AS WITH RECURSIVE n(at) AS"
+            " (SELECT 1 UNION ALL SELECT at + 1 FROM n) SELECT 'a' AS id, at FROM n"
+        )
+
+    with pytest.raises(ConfigError, match="no such table"):
+        file.load(NOON)
+
+
 def test_a_state_file_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no directory"):
         StateFile(tmp_path / "nowhere" / "worker.db")

@@ -188,7 +188,12 @@ class RedisBroker(RedisLead):
         found = []
         for moment, late in zip(due.values(), held, strict=True):
             if late is not None:  # else it came due meanwhile
-                place, message = _unpack(late)
+                try:
+                    place, message = _unpack(late)
+                except ValueError:
+                    words = "what is delayed until %r is none of ours: %r"
+                    self._tell_odd("delayed.unreadable", words, moment, late[:80])
+                    continue
                 if queue := lists.get(place):
                     found.append(Delayed(queue, message, int(float(moment)) - ahead))
         return found[:limit]

@@ -207,7 +207,9 @@ class RedisLead(RedisRequests):
         for names in in_chunks(list(entries)):
             runs = self._ask("HMGET", self._key("runs"), *names)
             found = zip(names, runs, strict=True)
-            current.update((name, run.decode()) for name, run in found if run)
+            current.update(
+                (name, run.decode(errors="replace")) for name, run in found if run
+            )
         return current
 
     def end_runs(self, runs: Mapping[str, str]) -> None:

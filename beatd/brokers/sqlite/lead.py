@@ -203,13 +203,17 @@ class SQLiteLead(BrokerFile):
             db.execute(set_era, (era, self._namespace))
 
     def running(self, entries: Collection[str]) -> dict[str, str]:
-        sql = "SELECT run FROM runs WHERE namespace = ? AND entry = ?"
+        sql = "SELECT CAST(run AS BLOB) FROM runs WHERE namespace = ? AND entry = ?"
         with self._connection() as db:
             found = {
                 entry: db.execute(sql, (self._namespace, entry)).fetchone()
                 for entry in entries
             }
-        return {entry: row[0] for entry, row in found.items() if row}
+        return {
+            entry: str(row[0], "utf-8", "replace")
+            for entry, row in found.items()
+            if row
+        }
 
     def end_runs(self, runs: Mapping[str, str]) -> None:
         with self._transaction() as db:

@@ -195,7 +195,7 @@ class SQLiteBroker(SQLiteLead):
         return letters
 
     def dead_message(self, letter: str) -> bytes | None:
-        sql = "SELECT message FROM dead WHERE id = ?"
+        sql = "SELECT CAST(message AS BLOB) FROM dead WHERE id = ?"
         with self._connection() as db:
             row = db.execute(sql, (letter,)).fetchone()
         return row[0] if row else None
