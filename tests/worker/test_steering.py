@@ -92,6 +92,60 @@ def test_no_secret_is_told_to_who_asks_for_the_settings(method: str) -> None:
     assert method == "report" or "1.5" in told
 
 
+@pytest.mark.parametrize(
+    ("options", "accept"),
+    [
+        ({"serializer": "yaml"}, ["json"]),
+        ({"serializer": "yaml"}, ["json", "yaml"]),  # its aliases could be a bomb
+        ({"serializer": "pickle"}, ["json", "pickle"]),
+        ({"serializer": "msgpack"}, ["json"]),
+    ],
+)
+def test_only_what_the_worker_accepts_is_decoded_to_be_shown(
+    options: dict[str, Any], accept: list[str]
+) -> None:
+    bench = Bench(accept_content=accept)
+    pool = with_held_pool(bench, size=1)
+    bench.app.task(name="proj.add")(lambda *_: None)
+    for _ in range(3):
+        bench.app.send_task("proj.add", [1, {"a": 2}], **options)
+    bench.app.send_task("proj.add", [1, {"a": 2}], countdown=60, **options)
+    bench.run()
+    started(bench, pool)
+    shown = [
+        *command(bench, "active"),
+        *command(bench, "reserved"),
+        *(one["request"] for one in command(bench, "scheduled")),
+    ]
+
+    assert [one["args"] for one in shown] == ["[1, {'a': 2}]"] * 4
+
+
+def test_what_grows_when_it_is_unpacked_is_not_shown_decoded(bench: Bench) -> None:
+    with_held_pool(bench)
+    add_to(bench).apply_async((["x"] * 2_000_000, 1), compression="zlib")
+    bench.run()
+    (run,) = command(bench, "reserved")
+
+    assert isinstance(run["args"], str)
+    assert len(run["args"]) < 10_001
+
+
+def test_one_answer_decodes_only_so_much() -> None:
+    bench = Bench(worker_prefetch_multiplier=100)
+    with_held_pool(bench, size=1)
+    add = add_to(bench)
+    for _ in range(20):
+        add.delay("x" * 60_000, 1)  # type: ignore[arg-type] # never run
+    bench.run()
+    shown = command(bench, "reserved")
+    kinds = [type(one["args"]) for one in shown]
+
+    assert len(kinds) == 20
+    assert kinds.count(list) == 12  # of 80,000 bytes each, in base64
+    assert kinds.count(str) == 8
+
+
 # Revoked
 
 

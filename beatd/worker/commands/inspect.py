@@ -9,6 +9,7 @@ from beatd.control.pidbox import Later
 from beatd.worker.commands.arguments import Names
 from beatd.worker.commands.controlled import Controlled
 from beatd.worker.commands.shapes import (
+    Excerpts,
     broker_of,
     ids_in,
     ok,
@@ -42,20 +43,23 @@ def hello(
 
 def active(worker: Controlled, /, safe: bool | None = False, **_: object) -> object:
     begun = worker.workload.begun
-    return [run_of(worker.name, run, safe=bool(safe)) for run in begun]
+    shown = Excerpts(worker.settings)
+    return [run_of(worker.name, run, shown, safe=bool(safe)) for run in begun]
 
 
 def reserved(worker: Controlled, /, **_: object) -> object:
-    return [run_of(worker.name, run) for run in _unbegun(worker)]
+    shown = Excerpts(worker.settings)
+    return [run_of(worker.name, run, shown) for run in _unbegun(worker)]
 
 
 def scheduled(worker: Controlled, /, **_: object) -> object:
     def give() -> object:
+        shown = Excerpts(worker.settings)
         return [
             {
                 "eta": iso(envelope.eta_text),
                 "priority": 6,
-                "request": request_of(worker.name, envelope),
+                "request": request_of(worker.name, envelope, shown),
             }
             for envelope in worker.intake.delayed()
         ]
@@ -69,6 +73,7 @@ def revoked(worker: Controlled, /, **_: object) -> object:
 
 def query_task(worker: Controlled, /, ids: Names, **_: object) -> object:
     wanted = set(ids_in(ids))
+    shown = Excerpts(worker.settings)
     found: dict[str, tuple[str, object]] = {}
     for state, runs in (
         ("reserved", _unbegun(worker)),
@@ -76,11 +81,11 @@ def query_task(worker: Controlled, /, ids: Names, **_: object) -> object:
     ):
         for run in runs:
             if run.envelope.id in wanted:
-                found[run.envelope.id] = state, run_of(worker.name, run)
+                found[run.envelope.id] = state, run_of(worker.name, run, shown)
 
     def give() -> object:
         later = {
-            envelope.id: ("scheduled", request_of(worker.name, envelope))
+            envelope.id: ("scheduled", request_of(worker.name, envelope, shown))
             for envelope in worker.intake.delayed()
             if envelope.id in wanted
         }

@@ -16,11 +16,49 @@ from beatd.routing import Queue
 from beatd.worker.in_flight import InFlight
 
 LARGEST_BODY = 100_000
-"""Characters of the largest body that is decoded only to show its arguments."""
+"""Bytes of the largest body that is decoded only to show its arguments."""
 
-_SHOWN = Limits(content_types(["json", "msgpack", "yaml"]))
-"""Pickle is not among them: it would run foreign code. Such arguments are shown as
-their sender wrote them."""
+LARGEST_ANSWER = 1_000_000
+"""Bytes of all bodies that are decoded for one answer."""
+
+LONGEST_WRITTEN = 10_000
+"""Characters that are shown of arguments as their sender wrote them."""
+
+_TREES = content_types(["json", "msgpack"])
+"""Pickle is not among them: it would run foreign code. Nor is YAML: a few lines can
+stand for more than any memory holds, when they are written out in an answer."""
+
+
+class Excerpts:
+    """Shows the arguments of the calls in one answer.
+
+    Only what the worker would decode is decoded, and no more than an answer may hold;
+    other arguments are shown as their sender wrote them.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._accept = content_types(settings.accept_content) & _TREES
+        self._left = LARGEST_ANSWER
+
+    def of(self, envelope: Envelope, *, safe: bool) -> tuple[object, object]:
+        """Return args and kwargs; `safe`: as they were written in any case."""
+        written = (
+            envelope.argsrepr[:LONGEST_WRITTEN],
+            envelope.kwargsrepr[:LONGEST_WRITTEN],
+        )
+        # Nobody knows what a compressed body grows to.
+        size = LARGEST_BODY if envelope.compression else len(envelope.body)
+        was_decoded_whole = envelope.decoded is not None and envelope.compression
+        if safe or size > min(self._left, LARGEST_BODY) or was_decoded_whole:
+            return written
+        if envelope.content_type not in self._accept:
+            return written
+        self._left -= size
+        try:
+            call = read_body(envelope, Limits(self._accept, LARGEST_BODY))
+        except MessageError:
+            return written
+        return call.args, call.kwargs
 
 
 def ok(text: str) -> dict[str, str]:
@@ -39,10 +77,12 @@ def ids_in(value: object) -> list[str]:
     return [one for one in listed if isinstance(one, str)]
 
 
-def run_of(hostname: str, run: InFlight, *, safe: bool = False) -> dict[str, object]:
+def run_of(
+    hostname: str, run: InFlight, excerpts: Excerpts, *, safe: bool = False
+) -> dict[str, object]:
     """Return a run that is in flight; `safe`: its arguments as they were written."""
     return {
-        **request_of(hostname, run.envelope, safe=safe),
+        **request_of(hostname, run.envelope, excerpts, safe=safe),
         "time_start": None if run.began is None else run.began / SECOND,
         "acknowledged": run.acknowledged,
         "worker_pid": run.pid,
@@ -50,10 +90,10 @@ def run_of(hostname: str, run: InFlight, *, safe: bool = False) -> dict[str, obj
 
 
 def request_of(
-    hostname: str, envelope: Envelope, *, safe: bool = False
+    hostname: str, envelope: Envelope, excerpts: Excerpts, *, safe: bool = False
 ) -> dict[str, object]:
     """Return a call that no worker has begun to run."""
-    args, kwargs = _arguments(envelope, safe=safe)
+    args, kwargs = excerpts.of(envelope, safe=safe)
     return {
         "id": envelope.id,
         "name": envelope.name,
@@ -75,18 +115,6 @@ def _delivery(envelope: Envelope) -> dict[str, object]:
         "priority": envelope.priority,
         "redelivered": envelope.redelivered,
     }
-
-
-def _arguments(envelope: Envelope, *, safe: bool) -> tuple[object, object]:
-    """Return the arguments; the text that their sender wrote if need be, or `safe`."""
-    written = envelope.argsrepr, envelope.kwargsrepr
-    if safe or len(envelope.body) > LARGEST_BODY:
-        return written
-    try:
-        call = read_body(envelope, _SHOWN)
-    except MessageError:
-        return written
-    return call.args, call.kwargs
 
 
 def queue_of(queue: Queue) -> dict[str, object]:
