@@ -483,6 +483,24 @@ def test_a_message_that_is_too_large_holds_up_no_other(spoilt: Server) -> None:
     broker.close()
 
 
+def test_a_queue_that_cannot_be_declared_holds_up_no_other(
+    broker: RedisBroker, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.set("_kombu.binding.media", "of another program")
+    queues = [Queue("q", "media", "topic", "#"), Queue("other", "news", "topic", "#")]
+
+    broker.declare(queues)
+    broker.declare(queues)
+
+    [said] = caplog.records
+    assert getattr(said, "event", "") == "declare.refused"
+    assert "queue q cannot be bound" in said.getMessage()
+    assert "_kombu.binding.media" in said.getMessage()
+    assert "another program uses our key" in said.getMessage()
+    assert client.scard("_kombu.binding.news") == 1
+    assert client.get("_kombu.binding.media") == b"of another program"
+
+
 def test_bindings_of_a_wrong_type_hold_up_no_other_emission(
     broker: RedisBroker, client: Any
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import redis
 
 from beatd.brokers.redis.connection import Address
-from beatd.brokers.redis.failover import Server
+from beatd.brokers.redis.failover import Server, is_about_a_key
 from beatd.brokers.redis.wire import WireNames
 from beatd.clock import Clock
 from beatd.errors import BrokerRefused
@@ -48,6 +48,8 @@ class RedisRequests:
         self._address = self._server.present
         self._moves = 0
         self._declared: dict[str, Queue] = {}
+        self._undeclared: set[str] = set()
+        """Queues of which it was said that they cannot be declared."""
 
     def declare(self, queues: Collection[Queue]) -> None:
         for queue in queues:
@@ -55,9 +57,34 @@ class RedisRequests:
                 life = str(round(queue.expires * 1000))
                 family = dict.fromkeys(self._wire.lists([queue.name]), life)
                 self._expiring.update((name, family) for name in family)
-            for command in self._wire.binding(queue, self._clock.now()):
-                self._ask(*command)
+            self._greet()
+            self._bind(queue)
             self._declared[queue.name] = queue
+
+    def _bind(self, queue: Queue) -> None:
+        """Declare one queue; one that is refused holds up no other."""
+        try:
+            for command in self._wire.binding(queue, self._clock.now()):
+                with self._server.answering() as client:
+                    client.execute_command(*command)
+        except BrokerRefused as refusal:
+            if not is_about_a_key(refusal):
+                raise
+            self._say_undeclared(queue, refusal)
+
+    def _say_undeclared(self, queue: Queue, refusal: BrokerRefused) -> None:
+        if queue.name not in self._undeclared:
+            self._undeclared.add(queue.name)
+            tell.error(
+                "declare.refused",
+                "queue %s cannot be bound to exchange %r (key %s): %s; what is sent to"
+                " that exchange may not reach it; mend it and start beatd again",
+                queue.name,
+                queue.exchange,
+                self._wire.bindings(queue.exchange),
+                refusal,
+                queue=queue.name,
+            )
 
     def _key(self, name: str) -> str:
         return self._own + name
@@ -107,10 +134,8 @@ class RedisRequests:
 
         No lease is begun here: first `stay` has to report that the old one is lost.
         """
-        with self._server.answering() as client:
-            for queue in [*self._declared.values()]:
-                for command in self._wire.binding(queue, self._clock.now()):
-                    client.execute_command(*command)
+        for queue in [*self._declared.values()]:
+            self._bind(queue)
 
     def _rows_of(self, name: str) -> Iterator[tuple[bytes, bytes]]:
         """Yield the rows of a hash, read in parts: one that changes may be old."""
