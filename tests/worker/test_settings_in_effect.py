@@ -13,6 +13,7 @@ import redis
 import yaml
 
 from beatd import AsyncResult, Beatd, TimeLimitExceeded
+from beatd.errors import BeatdError
 from tests.processes import Running, beatd
 from tests.servers import PATIENCE, Server, emptied, eventually
 
@@ -209,7 +210,8 @@ def test_messages_are_in_this_form_and_no_other_is_accepted(shop: Shop) -> None:
     refused = shop.send("where", serializer="json")
     shop.worker.until(f"chores.where[{refused.id}] set aside: json is refused")
 
-    assert refused.state == "PENDING"
+    with pytest.raises(BeatdError, match="json is refused"):
+        refused.get(timeout=PATIENCE)
 
 
 def test_tasks_see_the_zone_as_local_time(shop: Shop) -> None:
