@@ -72,7 +72,7 @@ def rate_of(limit: object) -> float:
     number, unit = 0 if limit is None else limit, ""
     if isinstance(limit, str):
         text, _, unit = limit.strip().partition("/")
-        number = float(text or "0")  # raises in the words that Celery's clients know
+        number = float(text or 0)  # what it raises is told to Celery's clients
     is_number = isinstance(number, int | float) and not isinstance(limit, bool)
     if not is_number or unit not in _UNITS:
         raise ValueError(

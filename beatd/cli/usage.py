@@ -5,8 +5,6 @@ from typing import Any
 
 import click
 
-from beatd.bounds import count_of, seconds_of
-
 USAGE, NOTHING, UNAVAILABLE, CONFIG = 2, 3, 75, 78
 """Exit statuses; two are of `sysexits.h`: EX_TEMPFAIL, EX_CONFIG."""
 
@@ -34,6 +32,8 @@ class Whole(click.IntRange):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Any:
+        from beatd.bounds import count_of  # `beatd --help` does not need it
+
         number = super().convert(value, param, ctx)
         try:
             return count_of(number)
@@ -49,6 +49,8 @@ class Seconds(click.FloatRange):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Any:
+        from beatd.bounds import seconds_of
+
         number = super().convert(value, param, ctx)
         try:
             return seconds_of(number)

@@ -55,6 +55,14 @@ def _limit(value: object) -> float:
     return seconds_of(value)
 
 
+def _rate(value: object) -> float:
+    try:
+        return rate_of(value)
+    except ValueError:
+        expected = "expected a rate such as 10/s, 10/m, 10/h or a number"
+        raise ValueError(f"{expected}, got {quoted(value)}") from None
+
+
 def _tries(value: object) -> object:
     """Return how often a task is tried again; infinity says the same as None."""
     return value if value == math.inf else count_of(value, -LARGEST)
@@ -83,7 +91,7 @@ def _exceptions(value: object) -> None:
 _CHECKS: Mapping[str, _Check] = {
     "time_limit": _optional(_limit),
     "soft_time_limit": _optional(_limit),
-    "rate_limit": rate_of,
+    "rate_limit": _rate,
     "max_retries": _optional(_tries),
     "default_retry_delay": seconds_of,
     "retry_backoff": _backoff,

@@ -83,8 +83,8 @@ def _number(value: object) -> float:
 def _rate(value: object) -> object:
     try:
         rate_of(value)
-    except ValueError as error:
-        raise Unfit(str(error)) from None
+    except ValueError:
+        raise Unfit from None
     return value
 
 
