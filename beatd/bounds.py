@@ -24,8 +24,8 @@ FIRST_YEAR, LAST_YEAR = 2, 8999
 """Dates of entries lie in these years: in each zone, and with each length of time added
 that they may have, they are dates for Python."""
 
-EARLIEST: Instant = instant_of(datetime(FIRST_YEAR, 1, 1, tzinfo=UTC))
-LATEST: Instant = instant_of(datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC)) - 1
+FIRST_DATE: Instant = instant_of(datetime(FIRST_YEAR, 1, 1, tzinfo=UTC))
+LAST_DATE: Instant = instant_of(datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC)) - 1
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 

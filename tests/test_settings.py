@@ -4,6 +4,7 @@ import math
 from dataclasses import fields
 from datetime import UTC, timedelta
 from pathlib import Path
+from time import process_time
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -584,6 +585,16 @@ def test_a_password_with_the_character_between_addresses_is_not_shown() -> None:
     assert "; as %3B" in problem
     assert "hush" not in problem
     assert "word@" not in problem
+
+
+@pytest.mark.parametrize(
+    "piece", ["x", "x.y-", "passw", "a:", "x://a:", "'", "(a,", "'pass': '", "pwd="]
+)
+def test_no_text_takes_long_to_mask(piece: str) -> None:
+    began = process_time()
+    mask(f"say {piece * 20_000}")
+
+    assert process_time() - began < 5
 
 
 def test_values_are_written_without_their_secrets_however_deep() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from beatd import schedules
-from beatd.bounds import EARLIEST, LAST_YEAR, LATEST
+from beatd.bounds import FIRST_DATE, LAST_DATE, LAST_YEAR
 from beatd.config import settings
 from beatd.config.faults import raised_by_reading
 from beatd.config.settings import (
@@ -382,8 +382,8 @@ def _bound(key: str, line: _Line) -> Instant | None:
         line.wrong(text, hint, (key,))
         return None
     # Beyond these no slot lies: `datetime.min` and `datetime.max` say "without bound".
-    instant = min(max(instant_of(moment), EARLIEST), LATEST)
-    if key == "start_time" and instant == LATEST:
+    instant = min(max(instant_of(moment), FIRST_DATE), LAST_DATE)
+    if key == "start_time" and instant == LAST_DATE:
         text = f"{key}: expected a date before the year {LAST_YEAR + 1}"
         line.wrong(text, path=(key,))
         return None

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-from beatd.bounds import LATEST
+from beatd.bounds import LAST_DATE
 from beatd.errors import ScheduleError
 from beatd.instant import (
     DAY,
@@ -69,7 +69,7 @@ class RRule:
             _dateutil()
         put = object.__setattr__
         put(self, "_start", clock.first_at(local_of(start)).instant)
-        put(self, "_end", min(_end_of(rule, clock), LATEST))
+        put(self, "_end", min(_end_of(rule, clock), LAST_DATE))
         put(self, "_instances", instances)
         put(self, "fingerprint", f"rrule {start.isoformat()} {rule.text} {self.zone}")
         if rule.count is not None:
@@ -328,7 +328,7 @@ def _on_date(rule: Recurrence, day: date) -> bool:
 
 def _end_of(rule: Recurrence, clock: LocalClock) -> Instant:
     if rule.until is None:
-        return LATEST
+        return LAST_DATE
     if rule.until.tzinfo is not None:
         return instant_of(rule.until)
     reading = clock.first_at(local_of(rule.until))

@@ -135,18 +135,12 @@ def safe_value(name: str, value: object) -> str:
 # Free text
 
 _LOGIN = re.compile(
-    # `redis//` and `redis/` are a scheme written wrongly. Bounded: a search that begins
-    # anew at each letter of a long word takes seconds.
-    r"([\w+.-]{1,20}(?:://|//?)[^:@/\s;]*):"
+    r"(?<![\w+.-])([\w+.-]+(?:://|//?)[^:@/\s;]*):(?!//)"  # also `redis//`, `redis/`
     r"(?:(?!://).)*?@(?:(?:(?!://)[^\s@])*@)*"
-    r"""|((?<![^\s;,'"(])[^:@/\s;]*):(?!//)[^\s;]*@"""
+    r"""|((?<![^\s;,'"(])[^:@/\s;]{0,255}):(?!//)[^\s;]{0,1000}@"""
 )
-_VALUE = r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[\[({].*|[^&\s]*"""
-_SECRET = re.compile(
-    rf"\b([\w.-]*(?:{_WORDS})[\w.-]*=)(?:{_VALUE})"
-    rf"|((['\"])[\w.-]*(?:{_WORDS})[\w.-]*\3\s*:\s*)(?:{_VALUE})",
-    re.IGNORECASE,
-)
+_NAMED = re.compile(r"""(?<![\w.-])[\w.-]+=|(['"])[\w.-]+\1\s*:\s*""")
+_VALUE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[\[({].*|[^&\s]*""")
 
 
 def mask(text: str) -> str:
@@ -157,7 +151,19 @@ def mask(text: str) -> str:
     if _ADDRESS.match(text):
         return mask_url(text)
     logins = _LOGIN.sub(lambda one: f"{one[1] or one[2] or ''}:{HIDDEN}@", text)
-    return _SECRET.sub(lambda one: f"{one[1] or one[2]}{HIDDEN}", logins)
+    return _without_values(logins)
+
+
+def _without_values(text: str) -> str:
+    """Return a text without what follows the name of a secret in it."""
+    shown, at = [], 0
+    for named in _NAMED.finditer(text):
+        if named.start() < at or not is_secret(named[0]):
+            continue
+        value = _VALUE.match(text, named.end())
+        shown += [text[at : named.end()], HIDDEN]
+        at = value.end() if value else named.end()
+    return "".join([*shown, text[at:]])
 
 
 _ADDRESS = re.compile(r"[\w+.-]+://\S*$")
