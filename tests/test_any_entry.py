@@ -1,6 +1,7 @@
 """Whatever stands in an entry or a setting: it is used, or it is named as bad."""
 
 import math
+import sys
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,8 @@ def test_what_is_within_all_bounds_is_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "modules", {**sys.modules})
     (tmp_path / "celeryconfig.py").write_text(
         "from tests.test_any_entry import shown\n"
         "beat_schedule, timezone = {'odd': shown[0]}, 'Pacific/Kiritimati'\n"

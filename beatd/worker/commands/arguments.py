@@ -8,7 +8,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_type_hints
 
 import msgspec
 
@@ -20,12 +20,22 @@ LARGEST_POOL = 10_000
 """The largest number of runs at the same time that any command may speak of."""
 
 Names: TypeAlias = str | list[str]
+Modules: TypeAlias = Annotated[list[str], msgspec.Meta(description="names of modules")]
 Limit: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_POOL)]
 Stamps: TypeAlias = dict[str, Names] | list[str]
 ExchangeType: TypeAlias = Literal["direct", "topic", "fanout"]
 
-__all__ = ["ExchangeType", "Limit", "Name", "Names", "Number", "Stamps", "read"]
+__all__ = [
+    "ExchangeType",
+    "Limit",
+    "Modules",
+    "Name",
+    "Names",
+    "Number",
+    "Stamps",
+    "read",
+]
 
 
 def read(function: Callable[..., object], sent: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,8 +54,19 @@ def read(function: Callable[..., object], sent: Mapping[str, Any]) -> dict[str, 
         except UnicodeEncodeError:
             raise ValueError(f"{quoted(name)}: half a character: no UTF-8") from None
         except msgspec.ValidationError as error:
-            raise ValueError(f"{name}: {error}; got {quoted(value)}") from None
+            words = _words_of(declared[name])
+            expected = f"expected {words}" if words else error
+            raise ValueError(f"{name}: {expected}; got {quoted(value)}") from None
     return found
+
+
+def _words_of(kind: object) -> str:
+    """Return how a declared type is called; empty if it has no words of its own."""
+    for one in (kind, *get_args(kind)):
+        for part in getattr(one, "__metadata__", ()):
+            if isinstance(part, msgspec.Meta) and part.description:
+                return part.description
+    return ""
 
 
 @cache

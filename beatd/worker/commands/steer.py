@@ -12,6 +12,7 @@ from beatd.text import one_line
 from beatd.worker.commands.arguments import (
     ExchangeType,
     Limit,
+    Modules,
     Name,
     Names,
     Number,
@@ -188,7 +189,7 @@ def autoscale(
 def pool_restart(
     worker: Controlled,
     /,
-    modules: list[str] | None = None,
+    modules: Modules | None = None,
     reload: bool | None = False,
     reloader: Any = None,
     **_: object,
