@@ -536,6 +536,32 @@ def test_a_key_of_another_program_does_not_expire_with_our_queue(
     assert client.ttl("taken") == -1
 
 
+def test_beside_a_channel_that_is_refused_another_one_gets_its_message_once(
+    server: Server, client: Any, user: str
+) -> None:
+    broker = RedisBroker(server.url(user=user), namespace="test")
+    term = lead(broker)
+    batch = [
+        emission("news", route=Route("", "news", "", "fanout")),
+        emission("secrets", route=Route("", "secrets", "", "fanout")),
+    ]
+
+    client.execute_command("ACL", "SETUSER", "u", "resetchannels", "&*news*")
+    with client.pubsub() as listener:
+        listener.psubscribe("*")
+        listener.get_message(timeout=PATIENCE)
+        outcomes = broker.emit(term, batch, MINUTE)
+        heard = listener.get_message(timeout=PATIENCE)
+        again = listener.get_message(timeout=0.05)
+
+    assert outcomes[0] is QUEUED
+    assert isinstance(outcomes[1], Refused)
+    assert "its ACL forbids us this: permit it" in outcomes[1].reason
+    assert heard["data"] == b"news@0"
+    assert again is None
+    broker.close()
+
+
 def test_a_channel_that_is_refused_holds_up_no_other_emission(
     server: Server, client: Any, user: str
 ) -> None:

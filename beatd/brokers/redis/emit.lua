@@ -44,7 +44,13 @@ for place = 1, places do
   batches[place] = {}
   if byte(kind) == 33 then -- "!"
     refused[place] = kind:sub(2)
-  elseif kind ~= 'channel' then
+  elseif kind == 'channel' then
+    -- Asked before anything is published: that could not be taken back.
+    local may = redis.acl_check_cmd -- since 7.0
+    if may and not may('PUBLISH', KEYS[3 + place], '') then
+      refused[place] = 'NOPERM no permission to publish on channel ' .. KEYS[3 + place]
+    end
+  else
     local found = call('TYPE', KEYS[3 + place]).ok
     if found ~= 'list' and found ~= 'none' then
       refused[place] = 'WRONGTYPE ' .. KEYS[3 + place] .. ' is a ' .. found
