@@ -110,6 +110,10 @@ class RestingQueues:
         self._rests, now = kept, self._clock.elapsed()
         return [name for name in queues if name not in kept or kept[name].until <= now]
 
+    def not_refused(self, queues: Sequence[str]) -> list[str]:
+        """Return the queues that may be waited for: none that is still to be tried."""
+        return [name for name in queues if name not in self._rests]
+
     def longest_wait(self, wait: Span) -> Span:
         """Return how long to wait, at most `wait`, until a queue is to be tried."""
         now = self._clock.elapsed()
@@ -240,8 +244,9 @@ class Fetcher:
 
     def _await(self) -> None:
         if self._window.free() > 0:
-            # Without those that rest: the broker cannot wait for a queue it refuses.
-            queues = self._resting.without(self._queues)
+            # The broker cannot wait for a queue that it refuses. Also when the rest of
+            # one has just ended: first comes a try.
+            queues = self._resting.not_refused(self._queues)
             wait = self._resting.longest_wait(LONGEST_WAIT)
             self._broker.await_message(queues, wait)
         else:

@@ -233,6 +233,45 @@ def test_the_wait_leaves_out_a_refused_queue_until_it_is_tried_again() -> None:
     assert waits[:3] == [(["a"], SECOND), (["a"], 2 * SECOND), (["a"], 4 * SECOND)]
 
 
+def test_a_refused_queue_is_tried_before_it_is_waited_for() -> None:
+    clock = FakeClock()
+    waits: list[list[str]] = []
+    enough = threading.Event()
+
+    class Slow(Flaky):
+        """A broker that answers after the rest of the refused queue has ended."""
+
+        def take(
+            self,
+            worker: str,
+            queues: Sequence[str],
+            limit: int,
+            attempt: str,
+            on_refused: Callable[[str, str], object] = pass_over,
+        ) -> list[Delivery]:
+            found = super().take(worker, queues, limit, attempt, on_refused)
+            if "b" not in queues:
+                clock.go_to(clock.now() + MINUTE)
+            return found
+
+        def await_message(self, queues: Sequence[str], timeout: Span) -> bool:
+            waits.append([*queues])
+            if len(waits) >= 4:
+                enough.set()
+                return super().await_message(["a"], LONGEST_WAIT)
+            return False
+
+    broker = Slow(clock)
+    broker.closed["b"] = "it is closed"
+    intake = Intake(broker, queues=["a", "b"], clock=clock)
+    intake.fetcher.start(intake.crashes.append)
+    assert enough.wait(PATIENCE)
+    intake.fetcher.stop()
+
+    assert intake.crashes == []
+    assert waits[:4] == [["a"]] * 4
+
+
 def test_an_order_that_nobody_knows_is_refused() -> None:
     assert order_of({}) == "round_robin"
     with pytest.raises(ConfigError, match="one of round_robin, sorted, priority"):
