@@ -1,5 +1,6 @@
 """The kernel lock: one has it, and it is gone with its process."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -218,4 +219,20 @@ def test_a_lock_file_that_an_earlier_beatd_left_is_taken(path: Path, left: str) 
     assert lock.try_lock("we")
 
     assert lock.holder() == "we"
+    lock.unlock()
+
+
+def test_on_a_full_disk_no_former_holder_is_named(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_text("locked by a former one")
+
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    lock = FileLock(path)
+
+    assert lock.try_lock("me") is True
+    assert lock.holder() == ""
     lock.unlock()

@@ -95,10 +95,11 @@ class FileLock:
             return False
         self._descriptor = descriptor
         text = f"{self._before}{words}".encode()
-        # On a full disk the lock holds without the words.
+        # On a full disk the lock holds without the words: those of a former holder are
+        # gone first of all.
         with suppress(OSError):
+            os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, text, 0)
-            os.ftruncate(descriptor, len(text))
         return True
 
     def unlock(self) -> None:
