@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Timer
 
 import pytest
 
@@ -387,6 +388,24 @@ def test_a_left_over_pid_file_that_somebody_else_locks_blocks_no_start(
 
     assert [record.event for record in caplog.records] == ["pidfile.left"]  # type: ignore[attr-defined]  # of EventLog
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_start_that_has_locked_a_left_over_pid_file_is_given_time_to_write_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "w.pid"
+    path.write_text(f"{pid_of_none()}\n")
+    with path.open("r+") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        words = f"{os.getppid():<20}\n".encode()  # nothing is left of what was there
+        writing = Timer(0.1, os.pwrite, [other.fileno(), words, 0])
+        writing.start()
+
+        with pytest.raises(ConfigError, match=f"process {os.getppid()} runs"):
+            pid_file(path).__enter__()
+        writing.join()
+
+        assert os.path.samestat(os.fstat(other.fileno()), path.stat())
 
 
 # User, group, umask

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _PID = re.compile(r"\d{1,20}\s*", re.ASCII)
 """What is in a pid file."""
 
+_PATIENCE = 20, 0.05
+"""How often, and with how many seconds between, to look who holds a left-over pid file:
+who has just locked it writes its own number a moment later."""
+
 _TELLER = "BEATD_DETACHED"
 """What a process in the background finds in its environment: a descriptor by which it
 tells that it has begun."""
@@ -172,14 +176,19 @@ def _made_anew(lock: "FileLock", guard: "FileLock", words: str) -> bool:
 
     Raises OSError.
     """
+    from threading import Event  # `beatd --help` has no use for it
+
     if not guard.try_lock(words):
         return False
+    looks, pause = _PATIENCE
     try:
         # Asked again, under the guard: another start may have been quicker.
-        if lock.try_lock(words):
-            return True
-        if _may_live(lock.holder()):
-            return False
+        for _ in range(looks):
+            if lock.try_lock(words):
+                return True
+            if _may_live(lock.holder()):
+                return False
+            Event().wait(pause)
         lock.path.unlink()
         return lock.try_lock(words)
     finally:
