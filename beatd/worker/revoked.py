@@ -124,8 +124,11 @@ class StateFile:
                     words = "%s: %d rows that cannot be understood are passed over"
                     tell.warning("control.bad_rows", words, self._path, odd)
                 rows = db.execute(_NEWEST, (LATEST, MOST)).fetchall()
+                # What a wrong clock wrote counts from now on: it must not make all
+                # others look old.
                 return [
-                    (str(task_id, "utf-8", "replace"), at) for task_id, at in rows[::-1]
+                    (str(task_id, "utf-8", "replace"), min(at, now))
+                    for task_id, at in rows[::-1]
                 ]
         except (OSError, sqlite3.Error) as error:
             problem = f"--statedb: {error}; a new file is made where there is none"

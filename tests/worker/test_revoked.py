@@ -110,6 +110,18 @@ def test_damaged_rows_are_passed_over_counted_and_kept(
         assert db.execute("SELECT count(*) FROM revoked").fetchone() == (5,)
 
 
+def test_an_id_that_was_revoked_in_the_future_ends_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "worker.db"
+    StateFile(path).add(["a", "b"], NOON)
+    StateFile(path).add(["ahead"], NOON + 10_000 * HOUR)
+    revoked: RevokedKeys[str] = RevokedKeys()
+
+    for task_id, at in StateFile(path).load(NOON + HOUR):
+        revoked.add([task_id], at)
+
+    assert sorted(revoked.keys(NOON + HOUR)) == ["a", "ahead", "b"]
+
+
 def test_a_view_in_place_of_the_ids_is_refused_and_not_read(tmp_path: Path) -> None:
     path = tmp_path / "worker.db"
     file = StateFile(path)
