@@ -260,6 +260,23 @@ def test_an_entry_that_is_removed_is_refused_no_more(
     assert scheduler.refused == {}
 
 
+@pytest.mark.parametrize("policy", [{"enabled": False}, {"end": NOON}])
+def test_an_entry_that_is_paused_or_over_is_refused_no_more(
+    broker: CountingBroker, clock: FakeClock, policy: dict[str, Any]
+) -> None:
+    bad = to_taken("bad", Every(MINUTE))
+    scheduler = scheduler_of(bad, TICK, broker=broker, clock=clock)
+    run(scheduler, NOON + MINUTE)
+
+    after = to_taken("bad", Every(MINUTE), **policy)
+    scheduler.replace({"bad": after, "tick": TICK}, keep=(), queues=())
+    run(scheduler, NOON + 2 * MINUTE)
+
+    assert scheduler.refused == {}
+    assert isinstance(scheduler.file, FakeFile)
+    assert scheduler.file.refused == {}
+
+
 def test_an_entry_that_goes_to_another_queue_is_accepted_at_once(
     broker: CountingBroker, clock: FakeClock
 ) -> None:

@@ -235,8 +235,8 @@ class Scheduler:
                     continue  # no slot is decided: those to be dropped neither
             else:
                 self.timetable.apply(due, decision, look_again=now + HOLD_LOOK)
-                if decision.emit and self._refusals:
-                    self._refusals.end(name)
+                if self._refusals:
+                    self._end_refusal(due.entry, decision)
             for drop in decision.dropped:
                 number = _count(due.entry.schedule, drop.first, drop.last)
                 dropped[name, drop.reason] = number
@@ -245,6 +245,13 @@ class Scheduler:
         if self._refusals.changed:
             self.file.note_refused(self.refused)
             self._refusals.changed = False
+
+    def _end_refusal(self, entry: Entry, decision: Decision) -> None:
+        """Note that the broker accepted what was decided of an entry, if it did."""
+        if decision.emit:
+            self._refusals.end(entry.name)
+        elif decision.over or not entry.policy.enabled:
+            self._refusals.forget(entry.name)
 
     def _put_off(
         self, due: Due, mark: Mark | None, now: Instant, slot: Instant, reason: str

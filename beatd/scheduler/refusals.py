@@ -78,6 +78,11 @@ class Refusals:
                 entry=entry,
             )
 
+    def forget(self, entry: str) -> None:
+        """Forget an entry that is not to be emitted any more."""
+        if self._refusals.pop(entry, None):
+            self.changed = True
+
     def keep(self, entries: Container[str]) -> None:
         """Forget all but these entries."""
         self.changed = bool(self._refusals)  # a term began, or ended, without a word
