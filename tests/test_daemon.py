@@ -408,6 +408,33 @@ def test_a_start_that_has_locked_a_left_over_pid_file_is_given_time_to_write_it(
         assert os.path.samestat(os.fstat(other.fileno()), path.stat())
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes process namespaces")
+def test_a_pid_file_of_another_container_is_not_left_over(tmp_path: Path) -> None:
+    path = tmp_path / "w.pid"
+    with pid_file(path):
+        # A number that the other container does not have.
+        path.write_text(f"{pid_of_none()}\n")
+        code = f"""
+from pathlib import Path
+from beatd.service.daemon import pid_file
+with pid_file(Path({str(path)!r})):
+    pass
+"""
+        apart = ["unshare", "--pid", "--fork", "--mount-proc"]
+        if subprocess.run([*apart, "true"], check=False).returncode:
+            pytest.skip("this system makes no process namespaces")
+        started = subprocess.run(
+            [*apart, sys.executable, "-c", code],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+        assert "runs and holds it" in started.stderr
+        assert path.exists()
+
+
 # User, group, umask
 
 

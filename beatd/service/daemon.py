@@ -189,10 +189,26 @@ def _made_anew(lock: "FileLock", guard: "FileLock", words: str) -> bool:
             if _may_live(lock.holder()):
                 return False
             Event().wait(pause)
+        if not _is_locked_by_one_we_see(lock.path):
+            return False
         lock.path.unlink()
         return lock.try_lock(words)
     finally:
         guard.remove()
+
+
+def _is_locked_by_one_we_see(path: Path) -> bool:
+    """Return whether Linux shows us a process that locks the file.
+
+    A process of another container or host is not shown, and its number says nothing
+    here: it may be the one that is named in the file. Raises OSError.
+    """
+    # Not by the device as well: Btrfs has another number there than stat().
+    inode = f":{path.stat().st_ino} "
+    try:
+        return inode in Path("/proc/locks").read_text(encoding="ascii")
+    except FileNotFoundError:
+        return False
 
 
 def _may_live(pid: str) -> bool:
