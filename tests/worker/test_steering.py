@@ -269,6 +269,22 @@ def test_ids_that_other_workers_know_are_not_run(bench: Bench) -> None:
     assert answer["revoked"] == ["known", "theirs"]
 
 
+@pytest.mark.parametrize("theirs", [{}, {"theirs": [1700000000.5, "theirs"]}])
+def test_a_table_of_ids_as_workers_of_celery_5_4_send_it_is_understood(
+    bench: Bench, theirs: dict[str, object]
+) -> None:
+    answer = command(bench, "hello", from_node="w2@there", revoked=theirs)
+
+    assert answer["revoked"] == list(theirs)
+    assert "clock" in answer
+
+
+def test_an_id_that_is_none_keeps_no_other_from_being_revoked(bench: Bench) -> None:
+    command(bench, "revoke", task_id=[None, "a", 7])
+
+    assert command(bench, "revoked") == ["a"]
+
+
 def test_a_result_backend_that_is_away_does_not_keep_from_revoking(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -512,7 +528,7 @@ def test_a_shutdown_is_refused_unless_the_settings_allow_it(bench: Bench) -> Non
         ("revoke", {"task_id": "a", "terminate": "perhaps"}, "terminate: Expected"),
         ("revoke", {"task_id": "a", "signal": [9]}, "signal: Expected"),
         ("revoke_by_stamped_headers", {"headers": {"a": {}}}, "headers: Expected"),
-        ("hello", {"from_node": "w2@here", "revoked": {"a": 1}}, "revoked: Expected"),
+        ("hello", {"from_node": "w2@here", "revoked": 1}, "revoked: Expected"),
         ("query_task", {"ids": 7}, "ids: Expected"),
         ("registered", {"taskinfoitems": [7]}, "taskinfoitems: Expected"),
         ("conf", {"with_defaults": []}, "with_defaults: Expected"),

@@ -21,6 +21,12 @@ LARGEST_POOL = 10_000
 
 Names: TypeAlias = str | list[str]
 Modules: TypeAlias = Annotated[list[str], msgspec.Meta(description="names of modules")]
+Ids: TypeAlias = str | list[str | int | None]
+"""Ids of runs; what is no text among them is the id of none."""
+
+Revoked: TypeAlias = Ids | dict[str, Any]
+"""Ids, or a table of them, which is what workers of Celery 5.4 send."""
+
 Limit: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_POOL)]
 Stamps: TypeAlias = dict[str, Names] | list[str]
@@ -28,11 +34,13 @@ ExchangeType: TypeAlias = Literal["direct", "topic", "fanout"]
 
 __all__ = [
     "ExchangeType",
+    "Ids",
     "Limit",
     "Modules",
     "Name",
     "Names",
     "Number",
+    "Revoked",
     "Stamps",
     "read",
 ]

@@ -6,7 +6,7 @@ import resource
 
 from beatd.config.settings import mask_url
 from beatd.control.pidbox import Later
-from beatd.worker.commands.arguments import Names
+from beatd.worker.commands.arguments import Ids, Names, Revoked
 from beatd.worker.commands.controlled import Controlled
 from beatd.worker.commands.shapes import (
     Excerpts,
@@ -32,11 +32,12 @@ def clock(worker: Controlled, /, **_: object) -> object:
 
 
 def hello(
-    worker: Controlled, /, from_node: str, revoked: Names | None = None, **_: object
+    worker: Controlled, /, from_node: str, revoked: Revoked | None = None, **_: object
 ) -> object:
     if from_node == worker.name:
         return None
-    worker.revocations.learn(ids_in(revoked))
+    theirs = list(revoked) if isinstance(revoked, dict) else revoked
+    worker.revocations.learn(ids_in(theirs))
     known = worker.revocations.known()
     return {"revoked": known, "clock": worker.lamport.forward()}
 
@@ -71,7 +72,7 @@ def revoked(worker: Controlled, /, **_: object) -> object:
     return worker.revocations.known()
 
 
-def query_task(worker: Controlled, /, ids: Names, **_: object) -> object:
+def query_task(worker: Controlled, /, ids: Ids, **_: object) -> object:
     wanted = set(ids_in(ids))
     shown = Excerpts(worker.settings)
     found: dict[str, tuple[str, object]] = {}

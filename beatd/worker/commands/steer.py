@@ -11,10 +11,10 @@ from beatd.routing import Queue
 from beatd.text import one_line
 from beatd.worker.commands.arguments import (
     ExchangeType,
+    Ids,
     Limit,
     Modules,
     Name,
-    Names,
     Number,
     Stamps,
 )
@@ -29,7 +29,7 @@ tell = EventLog(__name__)
 def revoke(
     worker: Controlled,
     /,
-    task_id: Names,
+    task_id: Ids,
     terminate: bool | None = False,
     signal: str | int | None = None,
     **_: object,
@@ -54,7 +54,7 @@ def revoke(
 
 
 def terminate(
-    worker: Controlled, /, signal: str | int | None, task_id: Names, **_: object
+    worker: Controlled, /, signal: str | int | None, task_id: Ids, **_: object
 ) -> object:
     return revoke(worker, task_id=task_id, terminate=True, signal=signal)
 
