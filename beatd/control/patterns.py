@@ -95,6 +95,7 @@ class _Reader:
             parts.append(self._repeated(self._one()))
 
         def follow(places: Places) -> Places:
+            self._step()  # also where nothing stands: `()`, or between two `|`
             for part in parts:
                 if not places:
                     break
