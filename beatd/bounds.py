@@ -67,13 +67,15 @@ def count_of(value: object, least: int = 0) -> int:
 def rate_of(limit: object) -> float:
     """Return a limit (`10/m`, `5/s`, `100/h` or a number) in runs a second; 0: none.
 
+    None and False say that there is none, as in Celery.
+
     Raises ValueError.
     """
-    number, unit = 0 if limit is None else limit, ""
+    number, unit = 0 if limit is None or limit is False else limit, ""
     if isinstance(limit, str):
         text, _, unit = limit.strip().partition("/")
         number = float(text or 0)  # what it raises is told to Celery's clients
-    is_number = isinstance(number, int | float) and not isinstance(limit, bool)
+    is_number = isinstance(number, int | float) and limit is not True
     if not is_number or unit not in _UNITS:
         raise ValueError(
             f"expected a rate such as 10/s, 10/m, 10/h or a number, got {quoted(limit)}"

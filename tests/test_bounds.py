@@ -76,6 +76,11 @@ def test_what_is_no_rate_is_refused(limit: object) -> None:
         rate_of(limit)
 
 
+@pytest.mark.parametrize("limit", [None, False, 0, "", "0", "0/m"])
+def test_no_rate_can_be_said_in_several_ways(limit: object) -> None:
+    assert rate_of(limit) == 0
+
+
 def test_a_rate_without_a_number_is_refused_in_the_words_of_celery() -> None:
     with pytest.raises(ValueError, match="could not convert string to float: 'x'"):
         rate_of("x")

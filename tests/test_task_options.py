@@ -1,6 +1,7 @@
 """Options of tasks: a worker refuses wrong ones at its start, and names the task."""
 
 import math
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ import celery
 import pytest
 
 from beatd.app import Beatd
-from beatd.bounds import LARGEST, LONGEST
+from beatd.bounds import LONGEST
 from beatd.errors import ConfigError
 from beatd.service.wiring.runtime import tasks_of
 from beatd.tasks import check_tasks, problems_of
+from beatd.tasks.task import classes_in
 from tests.processes import ended
 
 WRONG = [
@@ -20,8 +22,8 @@ WRONG = [
     {"time_limit": timedelta(seconds=5)},
     *({"soft_time_limit": value} for value in (LONGEST + 1, [5])),
     *({"rate_limit": value} for value in ([1], "5/d", math.inf, "1e-300/s", True)),
-    *({"default_retry_delay": value} for value in ("5", None, math.inf)),
-    *({"max_retries": value} for value in ("3", math.nan, LARGEST + 1)),
+    *({"default_retry_delay": value} for value in ("5", math.inf)),
+    *({"max_retries": value} for value in ("3", math.nan, 10**400)),
     *({"retry_backoff": value} for value in (math.inf, "1")),
     {"retry_backoff_max": None},
     *({"retry_kwargs": value} for value in (5, {"countdown": 1e308})),
@@ -32,7 +34,12 @@ WRONG = [
     *({"expires": value} for value in (1e308, "soon")),
     {"priority": 10**400},
     {"serializer": 5},
+    {"ignore_result": 2},
 ]
+
+
+class Expected:
+    """A class that exceptions of a project have beside their own."""
 
 
 def task_with(**options: Any) -> Any:
@@ -69,6 +76,11 @@ def test_a_wrong_option_is_named_with_its_task_and_module(
         {"throws": OSError, "autoretry_for": [OSError], "dont_autoretry_for": ()},
         {"retry_kwargs": {"max_retries": 5, "countdown": 2}},
         {"queue": "slow", "priority": 3, "expires": 60, "serializer": "json"},
+        {"rate_limit": False, "ignore_result": 1},
+        {"max_retries": sys.maxsize, "default_retry_delay": None},
+        {"max_retries": 3.0, "retry_kwargs": None},
+        {"throws": (Expected, (OSError, (KeyError,)))},
+        {"throws": None, "autoretry_for": (OSError, (KeyError,))},
     ],
     ids=lambda one: ascii(one)[:40],
 )
@@ -138,3 +150,14 @@ def test_check_finds_them_in_the_modules_that_a_config_names(tmp_path: Path) -> 
 
     assert run.returncode == 1
     assert "task 'shop_tasks.pay' (module shop_tasks): time_limit: " in run.stdout
+
+
+def test_a_number_for_ignore_result_is_sent_as_a_flag() -> None:
+    assert task_with(ignore_result=1).sent_options() == {"ignore_result": True}
+    assert task_with(ignore_result=0).sent_options() == {"ignore_result": False}
+
+
+def test_lists_of_classes_may_hold_lists_and_classes_of_a_project() -> None:
+    listed = (Expected, [OSError, (KeyError,)])
+
+    assert classes_in(listed) == (Expected, OSError, KeyError)

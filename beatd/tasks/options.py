@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, TypeAlias
 
-from beatd.bounds import LARGEST, count_of, rate_of, seconds_of
+from beatd.bounds import rate_of, seconds_of
 from beatd.errors import ConfigError
 from beatd.message.options import option_problems
-from beatd.tasks.task import SENT_OPTIONS, Task
+from beatd.tasks.task import SENT_OPTIONS, Task, flat
 from beatd.text import one_line, quoted
 
 
@@ -64,12 +64,22 @@ def _rate(value: object) -> float:
 
 
 def _tries(value: object) -> object:
-    """Return how often a task is tried again; infinity says the same as None."""
-    return value if value == math.inf else count_of(value, -LARGEST)
+    """Return how often a task is tried again; infinity says the same as None.
+
+    It is only compared with, so that any number does that can be told to others.
+    """
+    if isinstance(value, int | float) and (abs(value) < 2**63 or value == math.inf):
+        return value
+    raise ValueError(f"expected a number, got {quoted(value)}")
 
 
 def _backoff(value: object) -> object:
     return value if isinstance(value, bool) else seconds_of(value)
+
+
+def _flag(value: object) -> None:
+    if not isinstance(value, bool) and value not in (0, 1):
+        raise ValueError(f"expected True or False, got {quoted(value)}")
 
 
 def _retry_kwargs(value: object) -> None:
@@ -82,9 +92,15 @@ def _retry_kwargs(value: object) -> None:
 
 
 def _exceptions(value: object) -> None:
-    listed = value if isinstance(value, list | tuple | set | frozenset) else [value]
-    for one in listed:
+    for one in flat(value):
         if not (isinstance(one, type) and issubclass(one, BaseException)):
+            raise ValueError(f"expected classes of exceptions, got {quoted(one)}")
+
+
+def _throws(value: object) -> None:
+    """Check what `isinstance` is asked: also classes that exceptions have beside."""
+    for one in flat(value):
+        if not isinstance(one, type):
             raise ValueError(f"expected classes of exceptions, got {quoted(one)}")
 
 
@@ -93,11 +109,12 @@ _CHECKS: Mapping[str, _Check] = {
     "soft_time_limit": _optional(_limit),
     "rate_limit": _rate,
     "max_retries": _optional(_tries),
-    "default_retry_delay": seconds_of,
+    "default_retry_delay": _optional(seconds_of),
     "retry_backoff": _backoff,
     "retry_backoff_max": seconds_of,
-    "retry_kwargs": _retry_kwargs,
+    "retry_kwargs": _optional(_retry_kwargs),
     "autoretry_for": _exceptions,
     "dont_autoretry_for": _exceptions,
-    "throws": _exceptions,
+    "throws": _optional(_throws),
+    "ignore_result": _optional(_flag),
 }

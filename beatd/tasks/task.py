@@ -2,7 +2,7 @@
 
 import inspect
 import random
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, cast
@@ -26,12 +26,18 @@ SENT_OPTIONS = (
 """Options that each call takes from its task, unless the call has its own."""
 
 
-def classes_in(listed: Any) -> tuple[type[BaseException], ...]:
-    """Return those classes of exceptions that an option lists, or is, as in Celery."""
-    found = listed if isinstance(listed, list | tuple | set | frozenset) else [listed]
-    return tuple(
-        one for one in found if isinstance(one, type) and issubclass(one, BaseException)
-    )
+def flat(listed: Any) -> Iterator[Any]:
+    """Yield what an option lists, or is; a list may hold others, as in `except`."""
+    if isinstance(listed, list | tuple | set | frozenset):
+        for one in listed:
+            yield from flat(one)
+    else:
+        yield listed
+
+
+def classes_in(listed: Any) -> tuple[type, ...]:
+    """Return those classes that an option lists, or is, as in Celery."""
+    return tuple(one for one in flat(listed) if isinstance(one, type))
 
 
 def _pause(name: str, value: object) -> float:
@@ -308,7 +314,7 @@ class Task(Generic[P, R]):
         elif countdown is not None:
             when = _pause("countdown", countdown)
         else:
-            when = _pause("default_retry_delay", self.default_retry_delay)
+            when = _pause("default_retry_delay", self.default_retry_delay or 0)
         request.again = Again(args, kwargs, when, options)
         retry = Retry(exc=exc, when=when)
         if throw:
@@ -321,7 +327,9 @@ class Task(Generic[P, R]):
             return
         if isinstance(error, classes_in(self.autoretry_for)):
             countdown = self._backoff(self.request.retries)
-            self.retry(exc=error, **{"countdown": countdown, **self.retry_kwargs})
+            self.retry(
+                exc=error, **{"countdown": countdown, **(self.retry_kwargs or {})}
+            )
 
     def update_state(
         self,
@@ -337,7 +345,10 @@ class Task(Generic[P, R]):
     def sent_options(self) -> dict[str, Any]:
         """Return the options that each call takes from this task."""
         options = ((name, getattr(self, name)) for name in SENT_OPTIONS)
-        return {name: value for name, value in options if value is not None}
+        sent = {name: value for name, value in options if value is not None}
+        if sent.get("ignore_result") in (0, 1):  # Celery takes these, messages do not
+            sent["ignore_result"] = bool(sent["ignore_result"])
+        return sent
 
     @property
     def is_bound(self) -> bool:
