@@ -3,6 +3,7 @@
 import math
 import sys
 from datetime import UTC, datetime, timedelta, timezone
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,32 @@ def test_an_entry_with_values_that_cannot_be_shown_is_a_bad_entry() -> None:
     assert report.errors == []
     assert "even" in [entry.name for entry in report.config.entries]
     assert {"task", "schedule", "queue"} <= {one.name for one in report.config.bad}
+
+
+class Job(str, Enum):  # noqa: UP042  (its `str` is not its value)
+    """Names of entries, as projects that like constants have them."""
+
+    SYNC = "sync"
+
+
+def test_a_name_from_an_enumeration_is_plain_text_and_stays_as_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = examined({Job.SYNC: GOOD})
+
+    assert report.config is not None
+    (entry,) = report.config.entries
+    assert (type(entry.name), entry.name) == (str, "Job.SYNC")
+
+    config = tmp_path / "conf.py"
+    config.write_text(
+        "from enum import Enum\n"
+        "class Job(str, Enum):\n    SYNC = 'sync'\n"
+        "beat_schedule = {Job.SYNC: {'task': 'a.b', 'schedule': 60}}\n"
+        f"beat_schedule_filename = {str(tmp_path / 'file')!r}\n"
+    )
+    assert main(["list", "--config", str(config)]) == 0
+    assert "Job.SYNC every 1 min" in " ".join(capsys.readouterr().out.split())
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -68,7 +68,11 @@ class ScheduleView:
 
     def written(self, name: str) -> Any:
         """Return an entry as the config has it."""
-        return self.config.settings.beat_schedule[name]
+        schedule = self.config.settings.beat_schedule
+        if name in schedule:
+            return schedule[name]
+        # A member of an enumeration of texts: it is called by what `str` makes of it.
+        return next(one for key, one in schedule.items() if str(key) == name)
 
     def words(self, entry: Entry) -> str:
         """Return an entry's schedule in a few words, with its zone if it differs."""

@@ -404,12 +404,13 @@ def _span(seconds: float | None) -> Span | None:
 
 def _shown_name(name: object) -> str:
     """Return an entry's name as it is shown, whatever stands in its place."""
-    if isinstance(name, str):
-        return name if is_encodable(name) else escaped(name)
     try:
-        return one_line(str(name))
+        text = str(name)  # plain, also where it is a member of an enumeration of texts
     except Exception:  # foreign code, or a number of too many digits to print
         return f"a name of type {type(name).__name__}"
+    if isinstance(name, str):
+        return text if is_encodable(text) else escaped(text)
+    return one_line(text)
 
 
 def _kind(value: object) -> str:
