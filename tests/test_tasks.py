@@ -282,6 +282,22 @@ def test_a_retry_that_does_not_throw_is_returned_and_noted(app: FakeApp) -> None
     assert (request.again.args, request.again.options) == ((1, 2), {"queue": "slow"})
 
 
+def test_a_retry_may_have_its_time_as_text(app: FakeApp) -> None:
+    task = task_of(add, app)
+    with running(in_a_run(task)), pytest.raises(Retry) as raised:
+        task.retry(eta="2027-01-01T00:00:00+00:00")
+
+    assert raised.value.when == datetime(2027, 1, 1, tzinfo=UTC)
+
+
+def test_a_task_without_a_delay_is_tried_again_at_once(app: FakeApp) -> None:
+    task = task_of(add, app, default_retry_delay=None)
+    with running(in_a_run(task)), pytest.raises(Retry) as raised:
+        task.retry()
+
+    assert raised.value.when == 0
+
+
 @pytest.mark.parametrize(
     ("retries", "own", "of_call", "may"),
     [

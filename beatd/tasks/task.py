@@ -286,7 +286,7 @@ class Task(Generic[P, R]):
         kwargs: Mapping[str, Any] | None = None,
         exc: BaseException | None = None,
         throw: bool = True,
-        eta: datetime | None = None,
+        eta: datetime | str | None = None,
         countdown: float | None = None,
         max_retries: int | None = None,
         **options: Any,
@@ -309,8 +309,8 @@ class Task(Generic[P, R]):
             )
         check_options({**options, "eta": eta})
         when: datetime | float
-        if isinstance(eta, datetime):
-            when = eta
+        if eta:  # may be ISO text: messages have it so, and Celery takes it
+            when = datetime.fromisoformat(eta) if isinstance(eta, str) else eta
         elif countdown is not None:
             when = _pause("countdown", countdown)
         else:
