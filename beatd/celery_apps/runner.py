@@ -225,4 +225,6 @@ def _rejected(error: Any) -> Report:
     reason = one_line(str(error.reason))
     if error.requeue:
         return Report(fate=Fate.REQUEUED, reason=reason, ends_run=False)
-    return Report(fate=Fate.SET_ASIDE, reason=f"rejected: {reason}")
+    # Celery keeps no result of it: what the task has stored itself stays.
+    shown = one_line(repr_of(error))
+    return Report(fate=Fate.SET_ASIDE, reason=f"rejected: {reason}", exception=shown)

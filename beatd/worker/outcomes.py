@@ -119,7 +119,8 @@ class Outcomes:
 
     def finished(self, run: InFlight, report: Report) -> None:
         """Settle a run that ended as the report says."""
-        if report.fate is Fate.SET_ASIDE and not report.state:
+        is_unsaid = not report.state and not report.exception
+        if report.fate is Fate.SET_ASIDE and is_unsaid:
             # Its process could not run it, or not say how it ended: nobody else tells
             # those who wait for it.
             error = BeatdError(report.reason)

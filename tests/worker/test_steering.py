@@ -12,8 +12,9 @@ from beatd.control.pidbox import Command, Later
 from beatd.errors import BrokerUnavailable
 from beatd.instant import MINUTE, SECOND
 from beatd.pools.base import Finished, Lost, Started
+from beatd.results.base import Meta
 from beatd.routing import Route
-from beatd.runs.report import Report, pack_report
+from beatd.runs.report import Fate, Report, pack_report
 from beatd.tasks import Task
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.commands import COMMANDS
@@ -294,6 +295,27 @@ def test_a_result_backend_that_is_away_does_not_keep_from_revoking(
     assert answer == {"ok": "tasks {'a'} flagged as revoked"}
     assert "control.unkept" in [getattr(one, "event", "") for one in caplog.records]
     assert command(bench, "revoked") == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("exception", "state"), [("Reject('no')", "MINE"), ("", "FAILURE")]
+)
+def test_what_a_rejected_task_has_stored_stays(
+    bench: Bench, exception: str, state: str
+) -> None:
+    pool = with_held_pool(bench)
+    result = add_to(bench).apply_async((1, 1))
+    bench.run()
+    bench.app.store_meta(Meta(result.id, "MINE", None))
+    (job,) = pool.jobs
+    pool.jobs = []
+    report = Report(fate=Fate.SET_ASIDE, reason="why", exception=exception)
+    bench.inbox.put(Started(job.token, 77))
+    bench.inbox.put(Finished(job.token, pack_report(report)))
+    bench.run()
+
+    assert result.state == state
+    assert len(bench.broker.dead_letters()) == 1
 
 
 def test_a_state_file_knows_what_was_revoked_before_a_restart(tmp_path: Path) -> None:
