@@ -1,6 +1,7 @@
 """Settings: every spelling, every kind of value, and what is said when one is wrong."""
 
 import math
+import sys
 from dataclasses import fields
 from datetime import UTC, timedelta
 from pathlib import Path
@@ -123,6 +124,16 @@ def test_the_page_of_the_documentation_is_current() -> None:
         ({"task_acks_late": 0}, "task_acks_late", False),
         (
             {"result_backend_max_retries": math.inf},
+            "result_backend_max_retries",
+            math.inf,
+        ),
+        (
+            {"worker_max_tasks_per_child": sys.maxsize},
+            "worker_max_tasks_per_child",
+            2**31 - 1,
+        ),
+        (
+            {"result_backend_max_retries": sys.maxsize},
             "result_backend_max_retries",
             math.inf,
         ),

@@ -64,8 +64,14 @@ def _flag(value: object) -> bool:
     raise Unfit
 
 
+_NO_LIMIT = range(LARGEST + 1, 2**63)
+"""Whole numbers that people write for "no limit", `sys.maxsize` among them."""
+
+
 def _whole(least: int) -> Callable[[object], int]:
     def read(value: object) -> int:
+        if type(value) is int and value in _NO_LIMIT:
+            return LARGEST
         return _within_bounds(count_of, value, least)
 
     return read
@@ -75,6 +81,8 @@ def _number(value: object) -> float:
     """Return a number; one that is infinite says that there is no limit."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Unfit
+    if type(value) is int and value in _NO_LIMIT:
+        return math.inf
     if not 0 <= value <= LARGEST and value != math.inf:  # also refuses NaN
         raise Unfit
     return value
