@@ -161,8 +161,12 @@ class Service:
         return not self._thread.is_alive()
 
     def _run(self, rest: Span | None) -> None:
-        while rest is not None and not self._stopping.wait(rest / SECOND):
+        while rest is not None and not self._must_stop_after(rest):
             rest = self._step()
+
+    def _must_stop_after(self, rest: Span) -> bool:
+        # A wait of no length costs as much as the step of a quick task.
+        return self._stopping.wait(rest / SECOND) if rest else self._stopping.is_set()
 
 
 class BatchWorker(Generic[T]):

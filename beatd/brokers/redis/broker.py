@@ -82,6 +82,7 @@ class RedisBroker(RedisLead):
         super().__init__(server, wires, namespace, clock or SystemClock())
         self._leases: dict[str, str] = {}
         """By worker, the name of the lease that it began."""
+        self._settling: dict[str, list[str]] = {}
         self._messages = MessageWait(self._server, self._key("delayed"), self._clock)
 
     # Sender
@@ -323,16 +324,21 @@ class RedisBroker(RedisLead):
         sends = len(words)
         for act in acts:
             words += self._words(worker, act)
-        name = self._lease(worker)
-        own = ("runs", "deliveries", "delayed", "late")
-        dead = ("dead", "dead_messages", "dead_serial")
-        keys = [self._in_flight(name), self._answered(name)]
-        keys += map(self._key, (*own, *dead))
+        keys = self._keys_to_settle(self._lease(worker))
         counts = [request, REMEMBER_ANSWERS, len(acts), sends]
         answers: bytes = self._run("settle", keys, [*counts, *words])
         if not answers:
             return [DONE] * len(acts)
         return [self._answer(line) for line in answers.split(b"\n")]
+
+    def _keys_to_settle(self, name: str) -> list[str]:
+        """Return the keys of settle.lua for a lease; made once, used for each task."""
+        if name not in self._settling:
+            own = ("runs", "deliveries", "delayed", "late")
+            dead = ("dead", "dead_messages", "dead_serial")
+            keys = map(self._key, (*own, *dead))
+            self._settling[name] = [self._in_flight(name), self._answered(name), *keys]
+        return self._settling[name]
 
     def _words(self, worker: str, act: Act) -> Command:
         """Return an act as the words that settle.lua reads."""

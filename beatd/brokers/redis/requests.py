@@ -1,6 +1,7 @@
 """Requests to Redis: scripts and commands, at the present address."""
 
 import hashlib
+import re
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
@@ -183,6 +184,21 @@ def in_chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
 def script(name: str) -> tuple[str, str]:
     """Return a script's text, and the digest by which the server knows it."""
     folder = resources.files(__package__)
-    parts = [folder.joinpath(f"{part}.lua") for part in ("prelude", name)]
-    text = "".join(part.read_text("utf-8") for part in parts)
+    own = folder.joinpath(f"{name}.lua").read_text("utf-8")
+    text = _shared(folder.joinpath("prelude.lua").read_text("utf-8"), own) + own
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _shared(prelude: str, own: str) -> str:
+    """Return the functions of the prelude that a script calls.
+
+    The server makes all functions of a script anew each time that it runs.
+    """
+    blocks = prelude.split("\n\n")
+    names = [re.search(r"^local function (\w+)", block, re.M) for block in blocks]
+    used = [
+        block.strip()
+        for block, name in zip(blocks, names, strict=True)
+        if name and re.search(rf"\b{name[1]}\(", own)
+    ]
+    return "".join(f"{block}\n\n" for block in used)
