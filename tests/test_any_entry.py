@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
 from pathlib import Path
@@ -23,6 +24,17 @@ from beatd.timetable.entry import Entry
 from beatd.timetable.policy import decide
 from beatd.timetable.preview import preview
 from beatd.timetable.timetable import Timetable
+
+
+@pytest.fixture(autouse=True)
+def _no_config_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let no module and no folder of a test be found by the next one."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    for name, module in [*sys.modules.items()]:
+        if str(tmp_path) in (getattr(module, "__file__", None) or ""):
+            del sys.modules[name]
+
 
 NOW = instant_of(datetime(2026, 11, 23, 12, tzinfo=UTC))
 
@@ -272,8 +284,6 @@ def test_what_is_within_all_bounds_is_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "modules", {**sys.modules})
     (tmp_path / "celeryconfig.py").write_text(
         "from tests.test_any_entry import shown\n"
         "beat_schedule, timezone = {'odd': shown[0]}, 'Pacific/Kiritimati'\n"

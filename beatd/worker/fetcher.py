@@ -302,6 +302,10 @@ class Intake:
         """The queues that the worker takes from."""
         return list(self._queues.values())
 
+    def takes_from(self, queue: str) -> bool:
+        """Return whether the worker takes from this queue."""
+        return queue in self._queues
+
     def consume(self, queue: Queue) -> Callable[[], object]:
         """Take from this queue, too; return a slow function that declares it."""
         self._queues[queue.name] = queue

@@ -216,7 +216,9 @@ class Worker:
         # give them back is right in both cases.
         is_known = lease == self.intake.lease.number
         for delivery in deliveries:
-            if self.is_stopping or not is_known:
+            # A queue may have been cancelled while it was being asked.
+            is_wanted = is_known and self.intake.takes_from(delivery.queue)
+            if self.is_stopping or not is_wanted:
                 self.outcomes.given_back(delivery)
             elif run := self.admission.admit(delivery):
                 self.reporter.received(run.envelope)

@@ -390,6 +390,20 @@ def test_a_limit_that_cannot_be_read_is_said_and_limits_nothing(
     assert "could not convert string to float: 'often'" in caplog.text
 
 
+def test_what_was_asked_for_while_its_queue_was_cancelled_goes_back(
+    bench: Bench,
+) -> None:
+    result = add_to(bench).delay(1, 1)
+    bench.worker.intake.lease.turn()
+    bench.worker.intake.fetcher.turn()
+
+    bench.worker.intake.cease("celery")  # what was asked for is on its way
+    bench.run()
+
+    assert result.state == "PENDING"
+    assert bench.left() == 1
+
+
 def test_a_limit_can_be_set_and_taken_away_at_any_time(bench: Bench) -> None:
     pool = with_held_pool(bench, size=4)
     add = add_to(bench)
