@@ -28,7 +28,7 @@ demo: $(READY)
 	@$(BIN)/beatd worker -B --config examples/schedules/basic.py -l INFO \
 		--schedule-filename demo/schedule.db
 
-# What needs no clock, no file and no server, some 20 s on two free cores. pytest refuses
+# What needs no clock, no file and no server, in under 30 s. pytest refuses
 # a path that is not there: a file that is renamed has to be renamed here.
 QUICK := tests/test_layers.py tests/test_text.py tests/test_ids.py tests/test_routing.py \
 	tests/schedules \
