@@ -32,7 +32,7 @@ brokers     base memory.lead memory.queues memory redis.connection redis.failove
             redis.wire redis.listening redis.requests redis.lead redis.broker redis
             sqlite.routes sqlite.statements sqlite.file sqlite.lead sqlite.queues sqlite
             *
-scheduler   file_view leadership refusals schedule_file takeover loop
+scheduler   file_view leadership refusals schedule_file takeover step loop
 results     base chords disabled ended exceptions encoding redis sqlite *
 events      lamport sender zone event sent
 tasks       current async_result request task options registry * shared

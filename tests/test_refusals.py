@@ -10,8 +10,9 @@ from beatd.brokers.base import Emission, Emitted, Refused, Term
 from beatd.instant import HOUR, MINUTE, SECOND, Instant, Span
 from beatd.message import MessageFormat, template
 from beatd.routing import Route
-from beatd.scheduler.loop import BATCH, Scheduler
+from beatd.scheduler.loop import Scheduler
 from beatd.scheduler.refusals import LAST
+from beatd.scheduler.step import BATCH
 from beatd.schedules.base import Schedule
 from beatd.schedules.interval import Every
 from beatd.timetable.entry import Entry

@@ -20,7 +20,8 @@ from beatd.ids import run_id
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.routing import Queue
 from beatd.scheduler.leadership import STANDBY_LOOK
-from beatd.scheduler.loop import BATCH, Scheduler
+from beatd.scheduler.loop import Scheduler
+from beatd.scheduler.step import BATCH
 from beatd.schedules import cron
 from beatd.schedules.base import Schedule
 from beatd.schedules.interval import Every

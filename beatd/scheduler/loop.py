@@ -4,13 +4,11 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from itertools import accumulate
 from queue import SimpleQueue
 from typing import Protocol
 
 from beatd.background import Backoff, Outage
 from beatd.brokers.base import (
-    ENOUGH,
     Emission,
     Emitted,
     Emitter,
@@ -26,6 +24,7 @@ from beatd.instant import SECOND, Instant, Span, datetime_of
 from beatd.routing import Queue
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
 from beatd.scheduler.refusals import Refusals
+from beatd.scheduler.step import BATCH, Step
 from beatd.scheduler.takeover import LedgerFile, Takeover
 from beatd.schedules.base import Schedule
 from beatd.timetable.entry import Due, Entry, Overlap
@@ -37,9 +36,6 @@ tell = EventLog(__name__)
 
 LONGEST_NAP: Span = SECOND
 """The loop turns at least this often: to see a stepped clock, to hold the lead."""
-
-BATCH = 1000
-"""The most emissions in one request: the broker serves no other client meanwhile."""
 
 HOLD_LOOK: Span = SECOND // 2
 """How often to ask whether the run before a held slot has ended."""
@@ -55,35 +51,6 @@ class EmissionListener(Protocol):
     def close(self) -> None:
         """Take no more notes: nothing will be emitted."""
         ...
-
-
-@dataclass
-class _Step:
-    """Decisions, and the emissions they ask for.
-
-    The broker has answered for the first `sent` emissions.
-    """
-
-    decided: Sequence[tuple[Due, Decision]]
-    emissions: Sequence[Emission]
-    sent: int = 0
-    refused: dict[str, tuple[Instant, str]] = field(default_factory=dict)
-    """By entry, the first slot that the broker refused, and why: later ones of the
-    entry are not done either."""
-
-    def note(self, emissions: Sequence[Emission], outcomes: Sequence[Emitted]) -> None:
-        """Note which of these the broker refused."""
-        if Refused not in map(type, outcomes):
-            return
-        for emission, outcome in zip(emissions, outcomes, strict=True):
-            if isinstance(outcome, Refused):
-                refusal = emission.mark.slot, outcome.reason
-                self.refused.setdefault(emission.entry, refusal)
-
-    def is_open(self, emission: Emission) -> bool:
-        """Return whether neither this emission nor one before it was refused."""
-        refusal = self.refused.get(emission.entry)
-        return refusal is None or emission.mark.slot < refusal[0]
 
 
 @dataclass
@@ -117,7 +84,7 @@ class Scheduler:
     """The name of the process that leads instead; empty while none is known."""
     _term: Term | None = field(default=None, init=False)
     """The term that has begun; None without one, and when it has to begin anew."""
-    _unanswered: _Step | None = field(default=None, init=False)
+    _unanswered: Step | None = field(default=None, init=False)
     """The step under way, kept until the broker has answered for all of it."""
     _offset: Span = field(default=0, init=False)
     """The most that the wall clock was ahead of the monotonic one in this term."""
@@ -195,7 +162,7 @@ class Scheduler:
         # A step whose answer is lost is sent again as it was: what got through is
         # known to the broker's ledger, and counted once.
         step = self._unanswered = self._unanswered or self._decide(now)
-        while part := _next_part(step):
+        while part := step.next_part():
             sent = step.sent + len(part)
             if step.refused:
                 part = [emission for emission in part if step.is_open(emission)]
@@ -212,7 +179,7 @@ class Scheduler:
         self._unanswered = None
         self._advance(step, now)
 
-    def _decide(self, now: Instant) -> _Step:
+    def _decide(self, now: Instant) -> Step:
         """Apply the policies to one batch of what is due; nothing has changed yet."""
         batch = self.timetable.due(now, BATCH)
         busy = self._busy(batch)
@@ -220,9 +187,9 @@ class Scheduler:
         emissions: list[Emission] = []
         for due, decision in decided:
             emissions += self._emissions(due, decision, now)
-        return _Step(decided, emissions)
+        return Step(decided, emissions)
 
-    def _advance(self, step: _Step, now: Instant) -> None:
+    def _advance(self, step: Step, now: Instant) -> None:
         """Note a step that the broker has done: timetable, schedule file, log."""
         done = filter(step.is_open, step.emissions) if step.refused else step.emissions
         marks = {emission.entry: emission.mark for emission in done}
@@ -394,16 +361,6 @@ class Scheduler:
         if idle or elapsed - self._flushed_at >= SECOND:
             self.file.flush()
             self._flushed_at = elapsed
-
-
-def _next_part(step: _Step) -> Sequence[Emission]:
-    """Return the emissions of the next request, bounded in number and in bytes."""
-    part = step.emissions[step.sent : step.sent + BATCH]
-    if sum(len(emission.message) for emission in part) <= ENOUGH:
-        return part
-    sizes = accumulate(len(emission.message) for emission in part)
-    fitting = sum(1 for size in sizes if size <= ENOUGH)
-    return part[: max(fitting, 1)]
 
 
 def _expiry(due: Due, slot: Instant, runs: int) -> Instant | None:

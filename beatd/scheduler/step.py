@@ -1,0 +1,51 @@
+"""What one turn of the scheduler's loop does, and how far the broker has done it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from beatd.brokers.base import ENOUGH, Emission, Emitted, Refused
+from beatd.instant import Instant
+from beatd.timetable.entry import Due
+from beatd.timetable.policy import Decision
+
+BATCH = 1000
+"""The most emissions in one request: the broker serves no other client meanwhile."""
+
+
+@dataclass
+class Step:
+    """Decisions, and the emissions they ask for.
+
+    The broker has answered for the first `sent` emissions.
+    """
+
+    decided: Sequence[tuple[Due, Decision]]
+    emissions: Sequence[Emission]
+    sent: int = 0
+    refused: dict[str, tuple[Instant, str]] = field(default_factory=dict)
+    """By entry, the first slot that the broker refused, and why: later ones of the
+    entry are not done either."""
+
+    def next_part(self) -> Sequence[Emission]:
+        """Return the emissions of the next request, bounded in number and in bytes."""
+        part = self.emissions[self.sent : self.sent + BATCH]
+        if sum(len(emission.message) for emission in part) <= ENOUGH:
+            return part
+        sizes = accumulate(len(emission.message) for emission in part)
+        fitting = sum(1 for size in sizes if size <= ENOUGH)
+        return part[: max(fitting, 1)]
+
+    def note(self, emissions: Sequence[Emission], outcomes: Sequence[Emitted]) -> None:
+        """Note which of these the broker refused."""
+        if Refused not in map(type, outcomes):
+            return
+        for emission, outcome in zip(emissions, outcomes, strict=True):
+            if isinstance(outcome, Refused):
+                refusal = emission.mark.slot, outcome.reason
+                self.refused.setdefault(emission.entry, refusal)
+
+    def is_open(self, emission: Emission) -> bool:
+        """Return whether neither this emission nor one before it was refused."""
+        refusal = self.refused.get(emission.entry)
+        return refusal is None or emission.mark.slot < refusal[0]
