@@ -162,7 +162,7 @@ class Worker:
         if self.stopping.how is Stop.SOFT:
             return self.stopping.left(self.clock.elapsed(), LOOK)
         due = self.backlog.due_in()
-        if due is None or not self.workload.has_room:
+        if due is None or self.workload.room <= 0:
             return LOOK
         return min(due, LOOK)
 

@@ -42,9 +42,9 @@ class Workload:
         return iter(list(self._runs.values()))
 
     @property
-    def has_room(self) -> bool:
-        """Whether the pool may be given more."""
-        return len(self._runs) < self._pool.demand
+    def room(self) -> int:
+        """How many more runs the pool may be given; 0 or less: none."""
+        return self._pool.demand - len(self._runs)
 
     @property
     def begun(self) -> list[InFlight]:
@@ -67,7 +67,10 @@ class Workload:
     def fill(self, next_run: Callable[[], InFlight | None]) -> None:
         """Fill the pool with runs from `next_run`, until that returns None."""
         jobs = []
-        while self.has_room and (run := next_run()):
+        for _ in range(self.room):  # asked once: it costs a look at each child
+            run = next_run()
+            if run is None:
+                break
             self._runs[run.token] = run
             if run.early and run.state is InFlightState.WAITING:
                 run.become(InFlightState.ACKNOWLEDGING)
