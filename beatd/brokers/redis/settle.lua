@@ -24,7 +24,8 @@
 --
 -- Returns "" when all acts are done; else a line for each: d(one), g(one) as it is not in
 -- flight, or r(efused) with the reason. The request that is remembered does nothing when
--- it is made again, and has the same answer; an earlier request does nothing. If the
+-- it is made again, and has the same answer; an earlier request does nothing. One with
+-- nothing but acknowledgements is not remembered: made again, it has nothing to do. If the
 -- server refuses anything that is to be sent, nothing is sent, and no act is done; only
 -- a message that was published cannot be taken back. A full server refuses to send, and
 -- lets all acts be done.
@@ -32,18 +33,8 @@
 local ARGV, KEYS = ARGV, KEYS -- locals are found faster
 local request, acts, sends = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
-local last, known = (redis.call('GET', KEYS[2]) or ''):match('^(%d+) (.*)$')
-if request > 0 and last and request <= tonumber(last) then
-  return request == tonumber(last) and known or ('g\n'):rep(acts):sub(1, -2)
-end
-
-local function remember(answers)
-  local text = ARGV[1] .. ' ' .. answers
-  local answer = redis.pcall('SET', KEYS[2], text, 'PX', ARGV[2])
-  return answer.err and answer
-end
-
 -- The most frequent request first, without what the others need: acknowledgements only.
+-- It is not remembered: made again, or late, it finds that they are done.
 local only = sends == 0 and #ARGV == 4 + 2 * acts
 for at = 5, only and #ARGV or 0, 2 do
   only = only and ARGV[at] == 'acknowledge'
@@ -59,11 +50,18 @@ if only then
     answers[number] = answer
     all_done = all_done and answer == 'd'
   end
-  answers = all_done and '' or table.concat(answers, '\n')
-  if request > 0 then
-    remember(answers)
-  end
-  return answers
+  return all_done and '' or table.concat(answers, '\n')
+end
+
+local last, known = (redis.call('GET', KEYS[2]) or ''):match('^(%d+) (.*)$')
+if request > 0 and last and request <= tonumber(last) then
+  return request == tonumber(last) and known or ('g\n'):rep(acts):sub(1, -2)
+end
+
+local function remember(answers)
+  local text = ARGV[1] .. ' ' .. answers
+  local answer = redis.pcall('SET', KEYS[2], text, 'PX', ARGV[2])
+  return answer.err and answer
 end
 
 local undo = {}
