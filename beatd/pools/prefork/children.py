@@ -146,10 +146,15 @@ class Children:
         self.size = size
         """How many children there are to be. Other threads set it."""
         self._by_number: dict[int, Child] = {}
+        # Made anew when children come and go, so that each look at all of them, from
+        # whatever thread, goes through a value that stays as it is.
+        self._all: tuple[Child, ...] = ()
 
     def __iter__(self) -> Iterator[Child]:
-        # Over a copy: other threads ask for the demand while children come and go.
-        return iter([*self._by_number.values()])
+        return iter(self._all)
+
+    def __reversed__(self) -> Iterator[Child]:
+        return reversed(self._all)
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -160,25 +165,28 @@ class Children:
     def add(self, child: Child) -> None:
         """Add a child that was just started."""
         self._by_number[child.number] = child
+        self._all = (*self._by_number.values(),)
 
     def remove(self, number: int) -> Child:
         """Remove and return the child of this number."""
-        return self._by_number.pop(number)
+        child = self._by_number.pop(number)
+        self._all = (*self._by_number.values(),)
+        return child
 
     @property
     def staying(self) -> int:
         """How many children may get jobs."""
-        return sum(child.state.stays for child in self)
+        return sum(child.state.stays for child in self._all)
 
     @property
     def idle(self) -> list[Child]:
         """The children that wait for jobs."""
-        return [child for child in self if child.state is ChildState.IDLE]
+        return [child for child in self._all if child.state is ChildState.IDLE]
 
     @property
     def demand(self) -> int:
         """How many jobs the children should be given together."""
-        return max(self.size, sum(one.pace for one in self if one.state.stays))
+        return max(self.size, sum(one.pace for one in self._all if one.state.stays))
 
     def free_place(self) -> int:
         """Return the lowest number of a place that has no child."""

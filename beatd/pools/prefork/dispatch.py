@@ -53,6 +53,8 @@ class Dispatcher:
 
     def hand_out(self) -> Iterator[Child]:
         """Give jobs to idle children; yield each child that has something to send."""
+        if not self._waiting:
+            return
         idle = self._children.idle
         for left, child in zip(range(len(idle), 0, -1), idle, strict=True):
             if not self._waiting:
@@ -116,8 +118,11 @@ class Dispatcher:
     def relieve_the_slow(self) -> None:
         """Return the jobs that wait behind jobs that turn out to be slow."""
         now = self._now()
-        children = reversed([*self._children])  # so that the oldest comes first again
-        slow = [one for one in children if one.slow_from and one.slow_from <= now]
+        slow = [
+            child
+            for child in reversed(self._children)  # so that the oldest job comes first
+            if (since := child.slow_from) and since <= now
+        ]
         for child in slow:
             child.pace = 1
             self.reclaim(child)

@@ -101,8 +101,12 @@ class Supervisor:
     def _patience(self) -> float | None:
         """Return the seconds until something is due that no event will announce."""
         now = self._now()
-        times = [child.deadline for child in self._children if child.deadline]
-        times += [child.slow_from for child in self._children if child.slow_from]
+        times = [
+            time
+            for child in self._children
+            for time in (child.deadline, child.slow_from)
+            if time
+        ]
         if self._no_start_before > now:
             times.append(self._no_start_before)
         if self._patient_until:
