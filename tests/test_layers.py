@@ -28,10 +28,10 @@ config      * settings.problems settings.secrets settings.kinds switches setting
 .           clock
 storage     file_lock sqlite_file
 .           background
-brokers     base memory.lead memory.queues memory redis.connection redis.failover
-            redis.wire redis.listening redis.requests redis.lead redis.broker redis
-            sqlite.routes sqlite.statements sqlite.file sqlite.lead sqlite.queues sqlite
-            *
+brokers     base current_runs memory.lead memory.queues memory redis.connection
+            redis.failover redis.wire redis.listening redis.requests redis.lead
+            redis.broker redis sqlite.routes sqlite.statements sqlite.file sqlite.lead
+            sqlite.queues sqlite *
 scheduler   file_view leadership refusals schedule_file takeover step loop
 results     base chords disabled ended exceptions encoding redis sqlite *
 events      lamport sender zone event sent

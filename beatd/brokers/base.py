@@ -108,12 +108,27 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class Begin:
+    """The delivery is done before its run begins: that runs at most once.
+
+    The entry's current run, if it is this one, lasts until `Acknowledge`, and no longer
+    than the worker's lease.
+    """
+
+    delivery: Delivery
+    entry: str = ""
+    run: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Acknowledge:
     """The delivery is done, and so is the entry's run, if one ended with it."""
 
     delivery: Delivery
     entry: str = ""
     run: str = ""
+    goes_on: bool = False
+    """The run does not end: a message that is sent in the same request goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +148,7 @@ class Delay:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """The message becomes a dead letter, with what is known of it."""
+    """The message becomes a dead letter, with what is known of it; its run ends."""
 
     delivery: Delivery
     reason: str
@@ -142,7 +157,7 @@ class SetAside:
     """The task's name and id, where they could be read."""
 
 
-Act: TypeAlias = Acknowledge | GiveBack | Delay | SetAside
+Act: TypeAlias = Begin | Acknowledge | GiveBack | Delay | SetAside
 """What is to become of one delivery."""
 
 
@@ -288,7 +303,8 @@ class Emitter(Protocol):
     ) -> None:
         """Set these rows whatever they were, remove those of `gone`, set the era.
 
-        Raises TermOver, having written nothing more, if `term` is not the leader's.
+        The current runs of `gone` are forgotten, too. Raises TermOver, having written
+        nothing more, if `term` is not the leader's.
         """
         ...
 
@@ -303,6 +319,14 @@ class Emitter(Protocol):
         """
         ...
 
+    def held_runs(self, runs: Collection[str]) -> set[str]:
+        """Return those of these task ids that a worker holds under its lease.
+
+        They are in flight, or were acknowledged by `Begin`. All that is in flight is
+        looked through: this is to be asked seldom.
+        """
+        ...
+
 
 class Sender(Protocol):
     """Messages that are in no ledger: calls by users, retries, call-backs."""
@@ -314,7 +338,8 @@ class Sender(Protocol):
     def purge(self, queues: Collection[str]) -> int:
         """Remove all messages in these queues, of any priority; return their number.
 
-        Messages in flight, and those that wait for their time, stay.
+        The runs of the messages that are removed end. Messages in flight, and those
+        that wait for their time, stay.
         """
         ...
 
@@ -333,6 +358,7 @@ class Consumer(Protocol):
     A message that is taken stays in the worker's in-flight set until it is settled. A
     worker whose lease ran out is dead: `recover`, called by any other worker, puts the
     dead worker's messages back to the fronts of their queues, and counts the delivery.
+    Runs that the dead worker had begun (`Begin`) are over.
     """
 
     def join(self, worker: str, lease: Span) -> None:

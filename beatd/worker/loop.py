@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from signal import SIGTERM
 
 from beatd import signals
-from beatd.brokers.base import Delivery
+from beatd.brokers.base import Begin, Delivery
 from beatd.clock import Clock
 from beatd.control.pidbox import Command, Pidbox
 from beatd.errors import BrokerUnavailable
@@ -54,7 +54,7 @@ from beatd.worker.outcomes import Outcomes
 from beatd.worker.renewal import Renewal, Renewed, understand
 from beatd.worker.reporting import TaskReporter, WorkerNode
 from beatd.worker.revoked import Revocations
-from beatd.worker.settle import Begin, Continue, Settlement, Settler, WorkerBroker
+from beatd.worker.settle import Continue, Settlement, Settler, WorkerBroker
 from beatd.worker.sizing import Sizing
 from beatd.worker.stopping import SHUTDOWNS, Stopping
 from beatd.worker.workload import Workload

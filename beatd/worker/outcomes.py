@@ -6,6 +6,7 @@ from typing import Any
 from beatd import signals
 from beatd.brokers.base import (
     Acknowledge,
+    Begin,
     Delay,
     Delivery,
     GiveBack,
@@ -33,7 +34,7 @@ from beatd.tasks import Task
 from beatd.text import one_line
 from beatd.worker.in_flight import InFlight
 from beatd.worker.reporting import TaskReporter
-from beatd.worker.settle import Begin, Continue, Settlement
+from beatd.worker.settle import Continue, Settlement
 
 
 class Outcomes:
@@ -84,7 +85,7 @@ class Outcomes:
         act = SetAside(delivery, reason, envelope.task, envelope.id)
         kept = self._meta(envelope, task, State.FAILURE, error)
         end = Failed(State.FAILURE, error, kept is not None)
-        self._settle(Settlement(delivery.token, act, kept, _run_of(envelope), end=end))
+        self._settle(Settlement(delivery.token, act, kept, end=end))
 
     def expired(self, run: InFlight) -> None:
         """Settle a run that has expired before it began."""
@@ -107,7 +108,8 @@ class Outcomes:
 
     def acknowledged(self, run: InFlight) -> None:
         """Acknowledge a delivery that runs at most once; it begins after that."""
-        self._settle(Settlement(run.token, Begin(run.delivery)))
+        begin = Begin(run.delivery, *_run_of(run.envelope))
+        self._settle(Settlement(run.token, begin))
 
     def started(self, run: InFlight) -> None:
         """Report that a run has begun; store STARTED if the task is tracked."""
@@ -214,12 +216,14 @@ class Outcomes:
         end: Bookkeeping | Failed | None = None,
     ) -> None:
         """Acknowledge the delivery, once its result is stored."""
-        # A delivery that was acknowledged before its run is not in flight any more: the
-        # acknowledgement cannot tell the broker that the run has ended, `ended` does.
-        entry_run = _run_of(run.envelope) if over else None
-        ended = entry_run if run.acknowledged else None
-        act = Acknowledge(run.delivery, *(entry_run or ("", "")))
-        self._settle(Settlement(run.token, act, kept, ended, sends, end))
+        entry, task_id = _run_of(run.envelope)
+        if over:
+            act = Acknowledge(run.delivery, entry, task_id)
+        else:
+            # Its lease holds a run that was acknowledged before, until it is passed on.
+            goes_on = bool(entry) and run.acknowledged
+            act = Acknowledge(run.delivery, goes_on=goes_on)
+        self._settle(Settlement(run.token, act, kept, sends, end))
 
     def _end_aside(
         self,
@@ -231,8 +235,7 @@ class Outcomes:
     ) -> None:
         envelope = run.envelope
         act = SetAside(run.delivery, one_line(reason), envelope.task, envelope.id)
-        ended = _run_of(envelope)
-        self._settle(Settlement(run.token, act, kept, ended, sends, end))
+        self._settle(Settlement(run.token, act, kept, sends, end))
 
     def _meta(
         self,
@@ -250,9 +253,9 @@ class Outcomes:
         )
 
 
-def _run_of(envelope: Envelope) -> tuple[str, str] | None:
-    """Return the entry and the task id, if an entry has sent this call."""
-    return (envelope.beatd_entry, envelope.id) if envelope.beatd_entry else None
+def _run_of(envelope: Envelope) -> tuple[str, str]:
+    """Return the entry and the task id; empty if no entry has sent this call."""
+    return (envelope.beatd_entry, envelope.id) if envelope.beatd_entry else ("", "")
 
 
 def _may_be_retried(run: InFlight) -> bool:

@@ -4,7 +4,7 @@ Each step has a thread of its own: a result backend that is away holds up only t
 deliveries that have something to store.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Protocol
@@ -13,8 +13,8 @@ from beatd.background import Backoff, BatchWorker, OnCrash, Outage
 from beatd.brokers.base import (
     Acknowledge,
     Act,
+    Begin,
     Consumer,
-    Delivery,
     Effect,
     Outgoing,
     Sender,
@@ -29,13 +29,6 @@ from beatd.runs.report import Bookkeeping
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
-    """Acknowledge the delivery; its run may begin after that: at most once."""
-
-    delivery: Delivery
-
-
-@dataclass(frozen=True, slots=True)
 class Continue:
     """Leave the delivery as it is: the run goes on."""
 
@@ -45,10 +38,8 @@ class Settlement:
     """What is to be stored of a run, and what then becomes of its delivery."""
 
     token: str
-    act: Act | Begin | Continue
+    act: Act | Continue
     kept: Meta | Stored | None = None
-    ended: tuple[str, str] | None = None
-    """Entry and task id of a run that ended, if no `Acknowledge` tells the broker."""
     sends: Sequence[Outgoing] = ()
     """Messages that follow from the run; sent when the result is stored."""
     end: Bookkeeping | Failed | None = None
@@ -68,10 +59,6 @@ class _SettleRequest:
 
 class WorkerBroker(Consumer, Sender, Protocol):
     """The broker, as the worker uses it."""
-
-    def end_runs(self, runs: Mapping[str, str]) -> None:
-        """Forget these runs (entry to task id), as `Emitter.end_runs` does."""
-        ...
 
 
 class EndRecorder(Protocol):
@@ -176,8 +163,6 @@ class Settler:
             # To acknowledge what another worker has by now does nothing, and such a run
             # must not begin here. If our lease still lasts, all of them were ours.
             self._renew()
-        if ended := dict(one.ended for one in batch if one.ended):
-            self._broker.end_runs(ended)
         self._request = None
         self._settled(batch)
         for settlement in batch:
@@ -185,7 +170,7 @@ class Settler:
                 self.forgetting.put(joined)
 
     def _request_of(self, batch: Sequence[Settlement]) -> _SettleRequest:
-        acts = [act for one in batch if (act := _asked_of_broker(one.act))]
+        acts = [one.act for one in batch if not isinstance(one.act, Continue)]
         sends = [outgoing for one in batch for outgoing in one.sends]
         return _SettleRequest(next(self._numbers), acts, sends)
 
@@ -206,14 +191,3 @@ class Settler:
             acts = [act for act, _ in refused]
             self._request = _SettleRequest(next(self._numbers), acts, ())
             raise BrokerRefused(refused[0][1])
-
-
-def _asked_of_broker(act: Act | Begin | Continue) -> Act | None:
-    """Return the act that the broker is to do, if any."""
-    match act:
-        case Begin(delivery):
-            return Acknowledge(delivery)
-        case Continue():
-            return None
-        case _:
-            return act

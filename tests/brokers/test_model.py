@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 from beatd.brokers.base import (
     Acknowledge,
     Act,
+    Begin,
     Broker,
     Delay,
     Delivery,
@@ -50,7 +51,9 @@ emissions = st.builds(
     entries,
     rows,
     st.none() | routes,
-    st.binary(max_size=4),
+    st.binary(max_size=4)
+    | st.just(b'{"headers": {"beatd_entry": "a", "id": "id-1"}}')
+    | st.just(b'{"headers": ["beatd_entry"]}'),
     st.sampled_from(["", "id-1", "id-2"]),
 )
 
@@ -60,6 +63,8 @@ acts: st.SearchStrategy[Callable[[Delivery], Act]] = st.sampled_from(
         Acknowledge,
         GiveBack,
         lambda delivery: Acknowledge(delivery, "a", "id-1"),
+        lambda delivery: Begin(delivery, "a", "id-1"),
+        lambda delivery: Acknowledge(delivery, "a", "id-1", goes_on=True),
         lambda delivery: Delay(delivery, 2**45),
         lambda delivery: SetAside(delivery, "why"),
     ]
@@ -149,6 +154,14 @@ class SameAnswers(RuleBasedStateMachine):
         self.taken.clear()
         for broker in self.brokers:
             broker.leave("w")
+        self.look()
+
+    @rule(data=st.data())
+    def purge(self, data: Any) -> None:
+        names = data.draw(st.sets(queues))
+        one, other = (broker.purge(names) for broker in self.brokers)
+        assert one == other
+        self.look()
 
     @rule(order=st.permutations(["q1", "q2"]), limit=st.integers(0, 4))
     def take(self, order: list[str], limit: int) -> None:
@@ -210,6 +223,8 @@ class SameAnswers(RuleBasedStateMachine):
         assert memory.read_ledger() == other.read_ledger()
         every = ["a", "b", "c"]
         assert memory.running(every) == other.running(every)
+        ids = ["id-1", "id-2"]
+        assert memory.held_runs(ids) == other.held_runs(ids)
         assert _waiting(memory) == _waiting(other)
         assert _dead(memory) == _dead(other)
 

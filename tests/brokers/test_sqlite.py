@@ -658,6 +658,9 @@ def test_no_statement_looks_at_more_than_it_gives(
     assert {step for step in steps if "SCAN" in step or "TEMP" in step} == {
         # One row for each live worker.
         "lost: SCAN workers",
+        "leased: SCAN workers",
+        # Whether there is a first one.
+        "runs_to_purge: SCAN runs",
         # All are asked for.
         "letters: SCAN dead",
         # One row for each queue that is asked for.

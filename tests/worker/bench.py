@@ -9,11 +9,11 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from beatd.app import Beatd
-from beatd.brokers.base import Broadcast, Broker
+from beatd.brokers.base import Broadcast, Broker, Emission
 from beatd.brokers.memory import MemoryBroker
 from beatd.errors import ResultUnavailable
 from beatd.events.lamport import LamportClock
-from beatd.instant import Span
+from beatd.instant import HOUR, Span
 from beatd.message import Chord
 from beatd.pools.base import Job, Pool
 from beatd.pools.solo import Solo
@@ -21,11 +21,12 @@ from beatd.results import encoding_of
 from beatd.results.base import READY_STATES, Meta, Stored
 from beatd.results.chords import Joined, Part
 from beatd.results.encoding import Encoding
-from beatd.routing import Router
+from beatd.routing import Route, Router
 from beatd.runs.chords import ChordKeeper
 from beatd.runs.execute import executor_for
 from beatd.runs.report import limits_of
 from beatd.service.wiring.worker_parts import Surroundings, assemble
+from beatd.timetable.ledger import Mark
 from beatd.worker.events import WorkerEvents
 from beatd.worker.inbox import WorkerEvent
 from beatd.worker.renewal import Modules
@@ -193,6 +194,14 @@ class Bench:
         return (
             settler.keeping.turn() | settler.settling.turn() | settler.forgetting.turn()
         )
+
+    def remember_run(self, entry: str, task_id: str) -> None:
+        """Have the broker know this as the current run of an entry."""
+        term = self.broker.acquire("test", HOUR, 0)
+        assert term is not None
+        mark = Mark(self.clock.now(), "")
+        run = Emission(entry, mark, Route("elsewhere"), b"", task_id)
+        self.broker.emit(term, [run], HOUR)
 
     def left(self) -> int:
         """Give the number of messages that are in the queue or in flight."""

@@ -12,16 +12,17 @@ import pytest
 
 from beatd.app import Beatd
 from beatd.brokers.base import Outgoing
-from beatd.errors import ResultUnavailable, WorkerLost
+from beatd.errors import Reject, ResultUnavailable, WorkerLost
 from beatd.instant import HOUR, MINUTE, SECOND, datetime_of
 from beatd.message import read_body, read_envelope
 from beatd.pools.base import Finished, Lost, Started, TimedOut
 from beatd.routing import Route
 from beatd.runs.execute import LONGEST_TRACEBACK
-from beatd.tasks import Task
+from beatd.tasks import AsyncResult, Task
 from beatd.worker.inbox import Stop, TimePassed
 from tests.fakes import NOON
 from tests.worker.bench import Bench, HeldPool, with_held_pool
+from tests.worker.test_steering import command
 
 
 @pytest.fixture
@@ -1031,58 +1032,83 @@ def test_a_delivery_stays_in_flight_until_its_result_is_kept(bench: Bench) -> No
 # The end of an entry's run
 
 
-def entry_message(bench: Bench, name: str) -> bytes:
+def sent_by_an_entry(bench: Bench, name: str, **options: Any) -> AsyncResult[Any]:
+    """Send a call as the current run of the entry `nightly`."""
     headers = {"beatd_entry": "nightly", "beatd_slot": "2027-01-15T12:00:00+00:00"}
-    bench.app.send_task(name, task_id="the-run", headers=headers)
-    bench.broker.join("thief", HOUR)
-    (taken,) = bench.broker.take("thief", ["celery"], 1, "theft")
-    return taken.message
+    sent = bench.app.send_task(name, headers=headers, **options)
+    bench.remember_run("nightly", sent.id)
+    return sent
 
 
 @pytest.mark.parametrize("early", [False, True])
-@pytest.mark.parametrize("ending", ["well", "badly", "unknown", "lost"])
+@pytest.mark.parametrize(
+    "ending", ["well", "badly", "unknown", "lost", "rejected", "expired", "revoked"]
+)
 def test_the_end_of_a_run_is_told_to_the_scheduler(
     bench: Bench, ending: str, early: bool
 ) -> None:
-    from beatd.brokers.base import Emission
-    from beatd.timetable.ledger import Mark
-
     @bench.app.task(name="proj.ends", acks_late=not early, reject_on_worker_lost=False)
     def ends() -> None:
         if ending == "badly":
             raise ValueError
+        if ending == "rejected":
+            raise Reject("not now", requeue=False)
 
-    message = entry_message(bench, "proj.x" if ending == "unknown" else "proj.ends")
-    term = bench.broker.acquire("test", HOUR, 0)
-    assert term is not None
-    emission = Emission("nightly", Mark(NOON, ""), Route("celery"), message, "the-run")
-    bench.broker.emit(term, [emission], HOUR)
+    name = "proj.x" if ending == "unknown" else "proj.ends"
+    expires = -1 if ending == "expired" else None
+    sent = sent_by_an_entry(bench, name, expires=expires)
+    if ending == "revoked":
+        command(bench, "revoke", task_id=sent.id)
     if ending == "lost":
         pool = with_held_pool(bench)
         bench.run()
-        assert bench.broker.running(["nightly"]) == {"nightly": "the-run"}
+        assert bench.broker.running(["nightly"]) == {"nightly": sent.id}
         bench.inbox.put(Lost(pool.jobs[0].token, "exit 1"))
     bench.run()
 
     assert bench.broker.running(["nightly"]) == {}
 
 
-def test_a_retry_is_not_the_end_of_a_run(bench: Bench) -> None:
-    @bench.app.task(name="proj.again", bind=True)
+def test_a_run_that_nobody_can_read_has_ended(bench: Bench) -> None:
+    sent = bench.app.send_task(
+        "proj.x", headers={"beatd_entry": "nightly"}, serializer="yaml"
+    )
+    bench.remember_run("nightly", sent.id)
+
+    bench.run()
+
+    assert len(bench.broker.dead_letters()) == 1
+    assert bench.broker.running(["nightly"]) == {}
+
+
+def test_a_run_whose_workers_all_die_has_ended_when_it_is_set_aside(
+    bench: Bench,
+) -> None:
+    sent = sent_by_an_entry(bench, "proj.x")
+    for number in range(bench.settings.task_max_deliveries + 1):
+        bench.broker.join(f"dies{number}", 1)
+        assert bench.broker.take(f"dies{number}", ["celery"], 1, "t")
+        bench.clock.go_to(bench.clock.now() + SECOND)
+        bench.broker.recover()
+    assert bench.broker.running(["nightly"]) == {"nightly": sent.id}
+
+    bench.run()
+
+    assert len(bench.broker.dead_letters()) == 1
+    assert bench.broker.running(["nightly"]) == {}
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_retry_is_not_the_end_of_a_run(bench: Bench, early: bool) -> None:
+    @bench.app.task(name="proj.again", bind=True, acks_late=not early)
     def again(self: Task[..., Any]) -> None:
         if not self.request.retries:
             self.retry(countdown=60)
 
-    from beatd.brokers.base import Emission
-    from beatd.timetable.ledger import Mark
-
-    term = bench.broker.acquire("test", HOUR, 0)
-    assert term is not None
-    message = entry_message(bench, "proj.again")
-    emission = Emission("nightly", Mark(NOON, ""), Route("celery"), message, "the-run")
-    bench.broker.emit(term, [emission], HOUR)
+    sent = sent_by_an_entry(bench, "proj.again")
     bench.run()
-    assert bench.broker.running(["nightly"]) == {"nightly": "the-run"}
+    assert bench.broker.running(["nightly"]) == {"nightly": sent.id}
+    assert bench.broker.held_runs([sent.id]) == set()
 
     bench.clock.go_to(NOON + MINUTE)
     bench.run()

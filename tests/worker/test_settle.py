@@ -1,6 +1,6 @@
 """What is handed on to the broker, and how often, when a backend answers late."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -9,6 +9,7 @@ from beatd.brokers.base import (
     Acknowledge,
     Act,
     Answer,
+    Begin,
     Delivery,
     Effect,
     GiveBack,
@@ -156,27 +157,22 @@ def test_what_follows_is_sent_once_whatever_answers_are_lost() -> None:
     assert len(settled) == 1
 
 
-class Frozen(MemoryBroker):
-    """Takes the worker for dead after it has settled, and is away for a moment."""
-
-    away = True
-
-    def end_runs(self, runs: Mapping[str, str]) -> None:
-        if self.away:
-            self.away = False
-            self.leave("me")  # with the last answers, as on another server
-            raise BrokerUnavailable("nobody answers")
-        super().end_runs(runs)
-
-
-def test_what_follows_is_sent_once_when_a_run_cannot_be_ended_at_first() -> None:
-    broker = Frozen()
+def test_what_follows_is_sent_once_when_the_lease_cannot_be_renewed_at_first() -> None:
+    broker = MemoryBroker()
     broker.join("me", 60_000)
+    broker.send([outgoing(b"early")])
+    [early] = broker.take("me", ["celery"], 1, "t1")
     settled: list[Settlement] = []
-    settler = settler_of(broker, settled)
-    settlement = Settlement(
-        "1", Continue(), ended=("entry", "run"), sends=[outgoing(b"next")]
-    )
+    refusals = iter([True, False])
+
+    def renew() -> None:
+        if next(refusals):
+            broker.leave("me")  # with the last answers, as on another server
+            raise BrokerUnavailable("nobody answers")
+
+    away = Outage("the broker is away", "broker")
+    settler = Settler(broker, "me", None, settled.extend, away, renew)
+    settlement = Settlement(early.token, Begin(early), sends=[outgoing(b"next")])
     settler.put(settlement)
 
     with pytest.raises(BrokerUnavailable):

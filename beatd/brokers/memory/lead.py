@@ -8,7 +8,7 @@ while another process took over queues nothing.
 
 import secrets
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from beatd.brokers.base import (
     Emission,
@@ -19,6 +19,7 @@ from beatd.brokers.base import (
     Term,
     idle,
 )
+from beatd.brokers.current_runs import run_of
 from beatd.clock import Clock, SystemClock
 from beatd.errors import TermOver
 from beatd.instant import SECOND, Instant, Span
@@ -115,12 +116,13 @@ class MemoryLead:
             if reason := self._refusal(outgoing):
                 return refused.setdefault(emission.entry, Refused(reason))
         self._ledger[emission.entry] = emission.mark
-        if emission.run:
-            self._runs[emission.entry] = emission.run
         if emission.route is None:
             return Outcome.DROPPED
-        reached = self._put(Outgoing(emission.route, emission.message))
-        return Outcome.QUEUED if reached else Outcome.DROPPED
+        if not self._put(Outgoing(emission.route, emission.message)):
+            return Outcome.DROPPED
+        if emission.run:
+            self._runs[emission.entry] = emission.run
+        return Outcome.QUEUED
 
     def _refusal(self, outgoing: Outgoing) -> str:
         """Return why a queue of the route refuses the message; empty if none does."""
@@ -141,6 +143,7 @@ class MemoryLead:
             self._check_term(term)
             for entry in gone:
                 self._ledger.pop(entry, None)
+                self._runs.pop(entry, None)
             self._ledger.update(marks)
             self._era = era
 
@@ -153,6 +156,12 @@ class MemoryLead:
             for entry, run in runs.items():
                 if self._runs.get(entry) == run:
                     del self._runs[entry]
+
+    def _end_runs_of(self, messages: Iterable[bytes]) -> None:
+        """Forget the runs that these messages are for."""
+        for message in messages:
+            if self._runs and (run := run_of(message)):
+                self.end_runs(dict([run]))
 
     # Waiting
 

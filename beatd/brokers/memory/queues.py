@@ -12,6 +12,7 @@ from beatd.brokers.base import (
     Acknowledge,
     Act,
     Answer,
+    Begin,
     DeadLetter,
     Delay,
     Delayed,
@@ -22,6 +23,7 @@ from beatd.brokers.base import (
     do_in_turn,
     pass_over,
 )
+from beatd.brokers.current_runs import run_of
 from beatd.brokers.memory.lead import MemoryLead
 from beatd.clock import Clock
 from beatd.event_log import EventLog
@@ -47,6 +49,8 @@ class _Worker:
 
     lease_ends: Instant
     in_flight: dict[str, _Stored] = field(default_factory=dict)
+    begun: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By delivery, entry and task id of a current run that `Begin` was for."""
 
 
 class _Subscription:
@@ -99,6 +103,7 @@ class MemoryBroker(MemoryLead):
     def purge(self, queues: Collection[str]) -> int:
         with self._changed:
             lists = [self._lists.pop(key) for key in [*self._lists] if key[1] in queues]
+            self._end_runs_of(stored.message for one in lists for stored in one)
             return sum(map(len, lists))
 
     def send(self, batch: Sequence[Outgoing]) -> None:
@@ -124,6 +129,7 @@ class MemoryBroker(MemoryLead):
         with self._changed:
             self._answered.pop(worker, None)
             if gone := self._workers.pop(worker, None):
+                self.end_runs(dict(gone.begun.values()))
                 self._put_in_front(list(gone.in_flight.values()))
 
     def take(
@@ -196,20 +202,38 @@ class MemoryBroker(MemoryLead):
     def _do(self, worker: str, act: Act) -> Answer:
         """Do one act; return what became of it."""
         joined = self._workers.get(worker)
-        in_flight = joined.in_flight if joined else {}
-        stored = in_flight.pop(act.delivery.token, None)
-        if stored is None:
+        if joined is None:
             return GONE
+        stored = joined.in_flight.pop(act.delivery.token, None)
+        if stored is None:
+            return self._end_begun(joined, act)
         match act:
-            case Acknowledge(_, entry, run):
-                if run:
+            case Begin(delivery, entry, run):
+                if run and self._runs.get(entry) == run:
+                    joined.begun[delivery.token] = entry, run
+            case Acknowledge(_, entry, run, goes_on):
+                if run and not goes_on:
                     self.end_runs({entry: run})
             case Delay(_, until):
                 self._delay(stored, until)
             case SetAside():
+                self._end_runs_of([stored.message])
                 self._set_aside(worker, act, stored)
             case GiveBack():
                 self._put_in_front([stored])
+        return DONE
+
+    def _end_begun(self, joined: _Worker, act: Act) -> Answer:
+        """End the run of a delivery that is out of flight since `Begin`."""
+        begun = joined.begun.get(act.delivery.token)
+        if begun is None or not isinstance(act, Acknowledge | SetAside):
+            return GONE
+        del joined.begun[act.delivery.token]
+        if isinstance(act, SetAside):
+            self.end_runs(dict([begun]))
+            return GONE  # there is no message any more
+        if not act.goes_on:
+            self.end_runs(dict([begun]))
         return DONE
 
     def _set_aside(self, worker: str, act: SetAside, stored: _Stored) -> None:
@@ -237,14 +261,25 @@ class MemoryBroker(MemoryLead):
     def recover(self) -> int:
         with self._changed:
             now = self._clock.now()
-            dead = [name for name, w in self._workers.items() if w.lease_ends <= now]
+            names = [name for name, w in self._workers.items() if w.lease_ends <= now]
+            dead = [self._workers.pop(name) for name in names]
             lost = [
                 replace(stored, deliveries=stored.deliveries + 1)
-                for name in dead
-                for stored in self._workers.pop(name).in_flight.values()
+                for one in dead
+                for stored in one.in_flight.values()
             ]
+            for one in dead:
+                self.end_runs(dict(one.begun.values()))
             self._put_in_front(lost)
             return len(lost)
+
+    def held_runs(self, runs: Collection[str]) -> set[str]:
+        with self._changed:
+            now = self._clock.now()
+            living = [one for one in self._workers.values() if one.lease_ends > now]
+            taken = [run_of(x.message) for w in living for x in w.in_flight.values()]
+            begun = [run for w in living for run in w.begun.values()]
+            return {run for _, run in filter(None, [*taken, *begun])} & set(runs)
 
     # Dead letters
 

@@ -15,6 +15,7 @@ from beatd.brokers.base import (
     Acknowledge,
     Act,
     Answer,
+    Begin,
     DeadLetter,
     Delay,
     Delayed,
@@ -88,7 +89,12 @@ class RedisBroker(RedisLead):
     # Sender
 
     def purge(self, queues: Collection[str]) -> int:
-        return int(self._run("purge", list(self._wire.lists(queues)), []))
+        keys = [self._key("runs"), *self._wire.lists(queues)]
+        total, are_left = 0, 1
+        while are_left:
+            removed, are_left = self._run("purge", keys, [])
+            total += removed
+        return total
 
     def send(self, batch: Sequence[Outgoing]) -> None:
         commands = self._sending(batch)
@@ -306,6 +312,7 @@ class RedisBroker(RedisLead):
             self._in_flight(worker),
             self._key("deliveries"),
             self._answered(worker),
+            self._key("runs"),
         ]
 
     def _lease(self, worker: str) -> str:
@@ -344,6 +351,12 @@ class RedisBroker(RedisLead):
         """Return an act as the words that settle.lua reads."""
         token = act.delivery.token
         match act:
+            case Begin(delivery, entry, run):
+                if run:
+                    return "begin", token, entry, run, _digest(delivery)
+                return self._words(worker, Acknowledge(delivery))
+            case Acknowledge(goes_on=True):
+                return "pass_on", token
             case Acknowledge(delivery, entry, run):
                 if run or delivery.deliveries > 1:
                     return "finish", token, entry, run, _digest(delivery)

@@ -11,7 +11,8 @@
 --             for each place "channel", or the life of the list in ms ("0": for ever),
 --             or "!" and why it is refused (its key is then the ledger's);
 --             w ways, each the numbers of places with "," between ("": none);
---             then runs to remember, each as the emission's number and the task id
+--             then runs to remember of what is queued, each as the emission's number
+--             and the task id
 --
 -- Returns one letter for each emission: q(ueued), d(ropped), k(nown), r(efused); with
 -- refused ones a list of those letters and, for each "r", the reason; or false, having
@@ -158,7 +159,7 @@ for place = 1, places do
 end
 for at = runs + 1, #ARGV, 2 do
   local index = tonumber(ARGV[at])
-  if outcomes[index] == 'q' or outcomes[index] == 'd' then
+  if outcomes[index] == 'q' then
     call('HSET', KEYS[3], ARGV[5 + index], ARGV[at + 1])
   end
 end

@@ -192,7 +192,7 @@ class RedisLead(RedisRequests):
     def write_ledger(
         self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
     ) -> None:
-        keys = [self._key("lead"), self._key("ledger"), self._key("era")]
+        keys = [self._key(name) for name in ("lead", "ledger", "era", "runs")]
         steps: list[list[Any]] = [
             [len(rows), *(part for name, mark in rows for part in (name, _row(mark)))]
             for rows in in_chunks(list(marks.items()))
@@ -217,6 +217,14 @@ class RedisLead(RedisRequests):
             self._run(
                 "end_runs", [self._key("runs")], [x for run in ended for x in run]
             )
+
+    def held_runs(self, runs: Collection[str]) -> set[str]:
+        found: set[str] = set()
+        if runs:
+            for worker in self._run("living_workers", [self._key("workers")], []):
+                key = self._key(f"inflight:{worker.decode()}")
+                found.update(map(bytes.decode, self._run("held_runs", [key], [*runs])))
+        return found
 
     def _ways(self, batch: Sequence[Emission]) -> "_Ways":
         """Number the places that a batch goes to, and the ways to them."""

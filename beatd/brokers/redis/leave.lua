@@ -5,11 +5,12 @@
 --       2 in flight   hash: token -> held message (prelude.lua)
 --       3 deliveries  hash: SHA-1 of a message -> how often a worker died with it
 --       4 answered    text: the worker's last request, and the answers
+--       5 runs        hash: entry -> task id of its current run
 -- ARGV  1 worker  2 how long to remember deaths, in ms
 --       3 the lease end that ran out; absent when the worker leaves by itself
 --
 -- Returns the number of messages put back; each counts as one more death if the lease
--- ran out. Does nothing if the lease was renewed meanwhile. A message that its list
+-- ran out. Runs that the worker has begun are over. Does nothing if the lease was renewed meanwhile. A message that its list
 -- refuses stays in flight, and the lease that ran out stays with it, for other workers
 -- to try again. A full server lets the script run.
 
@@ -20,9 +21,16 @@ end
 pass_when_full(KEYS[2])
 
 -- Each message is read twice: all of them at once may be too much for the memory.
-local serials, tokens = {}, redis.call('HKEYS', KEYS[2])
-for _, token in ipairs(tokens) do
-  serials[token] = tonumber(redis.call('HGET', KEYS[2], token):match('^%d+'))
+local serials, tokens = {}, {}
+for _, token in ipairs(redis.call('HKEYS', KEYS[2])) do
+  local held = redis.call('HGET', KEYS[2], token)
+  if token:find('^begun:') then
+    end_run(KEYS[5], released(held))
+    redis.call('HDEL', KEYS[2], token)
+  else
+    tokens[#tokens + 1] = token
+    serials[token] = tonumber(held:match('^%d+'))
+  end
 end
 table.sort(tokens, function(one, other) return serials[one] > serials[other] end)
 local back = 0

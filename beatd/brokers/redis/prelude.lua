@@ -36,3 +36,31 @@ local function released(held)
   return held:sub(at, at + size - 1), held:sub(at + size)
 end
 
+-- Forget an entry's run if it is the current one.
+local function end_run(runs, entry, run)
+  if run ~= '' and redis.call('HGET', runs, entry) == run then
+    redis.call('HDEL', runs, entry)
+  end
+end
+
+-- Return entry and task id of a message that the scheduler emitted; for others an empty
+-- task id.
+local function run_of(message)
+  local fine, read = false, nil
+  if message:find('"beatd_entry"', 1, true) then
+    fine, read = pcall(cjson.decode, message)
+  end
+  local headers = fine and type(read) == 'table' and read.headers
+  local entry = type(headers) == 'table' and headers.beatd_entry
+  if type(entry) == 'string' and type(headers.id) == 'string' then
+    return entry, headers.id
+  end
+  return '', ''
+end
+
+-- The current run of a delivery that was acknowledged before it began is held beside
+-- what is in flight, as the entry and the task id, under this name.
+local function begun(token)
+  return 'begun:' .. token
+end
+

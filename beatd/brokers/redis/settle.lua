@@ -16,7 +16,9 @@
 --             DELAY, id, ms to wait, held message;
 --             then acts, each as its name, the token, and:
 --               acknowledge  nothing more
+--               begin        entry, run that begins now, SHA-1 of the message
 --               finish       entry, run that ended ("": none), SHA-1 of the message
+--               pass_on      nothing more: the run goes on with another message
 --               delay        id, ms to wait
 --               set_aside    record, SHA-1 of the message
 --               give_back    nothing more
@@ -137,18 +139,35 @@ function act.acknowledge(at)
   return redis.call('HDEL', KEYS[1], ARGV[at + 1]) == 1 and 'd' or 'g'
 end
 
-function act.finish(at)
-  local entry, run, digest = ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-  if redis.call('HDEL', KEYS[1], ARGV[at + 1]) == 0 then
+function act.begin(at)
+  local token, entry, run, digest = unpack(ARGV, at + 1, at + 4)
+  if redis.call('HDEL', KEYS[1], token) == 0 then
     return 'g'
   end
   if run ~= '' and redis.call('HGET', KEYS[3], entry) == run then
-    redis.call('HDEL', KEYS[3], entry)
+    redis.call('HSET', KEYS[1], begun(token), hold(0, entry, run))
   end
   if digest ~= '' then
     redis.call('HDEL', KEYS[4], digest)
   end
   return 'd'
+end
+
+function act.finish(at)
+  local token, entry, run, digest = unpack(ARGV, at + 1, at + 4)
+  if redis.call('HDEL', KEYS[1], token, begun(token)) == 0 then
+    return 'g'
+  end
+  end_run(KEYS[3], entry, run)
+  if digest ~= '' then
+    redis.call('HDEL', KEYS[4], digest)
+  end
+  return 'd'
+end
+
+function act.pass_on(at)
+  local token = ARGV[at + 1]
+  return redis.call('HDEL', KEYS[1], token, begun(token)) == 1 and 'd' or 'g'
 end
 
 function act.delay(at)
@@ -160,7 +179,15 @@ function act.delay(at)
 end
 
 function act.set_aside(at)
+  local kept = redis.call('HGET', KEYS[1], begun(ARGV[at + 1]))
+  if kept then -- there is no message any more
+    end_run(KEYS[3], released(kept))
+    redis.call('HDEL', KEYS[1], begun(ARGV[at + 1]))
+    return 'g'
+  end
   return moving(at, function(held)
+    local _, message = released(held)
+    end_run(KEYS[3], run_of(message))
     local id = redis.call('INCR', KEYS[9])
     redis.call('HSET', KEYS[8], id, held)
     redis.call('HSET', KEYS[7], id, ARGV[at + 2])
@@ -184,7 +211,10 @@ local function try(number, at)
   all_done = all_done and answer == 'd'
 end
 
-local WORDS = {acknowledge = 2, finish = 5, delay = 4, set_aside = 4, give_back = 2}
+local WORDS = {
+  acknowledge = 2, begin = 5, finish = 5, pass_on = 2,
+  delay = 4, set_aside = 4, give_back = 2,
+}
 local back, at = {}, 5 + sends
 for number = 1, acts do
   if ARGV[at] == 'give_back' then

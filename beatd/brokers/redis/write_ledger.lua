@@ -3,6 +3,7 @@
 -- KEYS  1 lead    text "<number> <nonce> <holder>", expires with the lead
 --       2 ledger  hash: entry -> mark
 --       3 era     the clock era
+--       4 runs    hash: entry -> task id of its current run
 -- ARGV  1 term as "<number> <nonce> "  2 era  3 number n of rows to write
 --       4...  n entries, each followed by its mark; then entries to remove
 --
@@ -18,5 +19,6 @@ if gone > 4 then
 end
 if #ARGV >= gone then
   redis.call('HDEL', KEYS[2], unpack(ARGV, gone))
+  redis.call('HDEL', KEYS[4], unpack(ARGV, gone))
 end
 return 1

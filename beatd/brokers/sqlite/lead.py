@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from beatd.brokers.base import Emission, Emitted, Outcome, Refused, Term, idle
+from beatd.brokers.current_runs import run_of
 from beatd.brokers.sqlite.file import BrokerFile, text, texts_as_bytes
 from beatd.brokers.sqlite.routes import Row, rows_of
 from beatd.brokers.sqlite.statements import SQL
@@ -128,7 +129,7 @@ class SQLiteLead(BrokerFile):
             rows = rows_of(db, self._steps, emission.route, emission.message)
             messages += rows
             outcomes.append(Outcome.QUEUED if rows else Outcome.DROPPED)
-            if emission.run:
+            if emission.run and rows:
                 run = (self._namespace, emission.entry, emission.run)
                 db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", run)
         db.executemany(SQL["push"], messages)
@@ -193,11 +194,13 @@ class SQLiteLead(BrokerFile):
     def write_ledger(
         self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
     ) -> None:
-        forget = "DELETE FROM ledger WHERE namespace = ? AND entry = ?"
+        forget = "DELETE FROM {} WHERE namespace = ? AND entry = ?"
         set_era = "UPDATE lead SET era = ? WHERE namespace = ?"
         with self._transaction() as db:
             self._check_term(db, term)
-            db.executemany(forget, [(self._namespace, entry) for entry in gone])
+            removed = [(self._namespace, entry) for entry in gone]
+            for table in ("ledger", "runs"):
+                db.executemany(forget.format(table), removed)
             rows = [(self._namespace, entry, *mark) for entry, mark in marks.items()]
             db.executemany(SQL["set_mark"], rows)
             db.execute(set_era, (era, self._namespace))
@@ -218,6 +221,12 @@ class SQLiteLead(BrokerFile):
     def end_runs(self, runs: Mapping[str, str]) -> None:
         with self._transaction() as db:
             self._end_runs(db, runs.items())
+
+    def held_runs(self, runs: Collection[str]) -> set[str]:
+        now = self._clock.elapsed()
+        with self._connection() as db:
+            held = {run for _, run in _runs_of(db.execute(SQL["leased"], (now, now)))}
+        return held & set(runs)
 
     # The term and the lock
 
@@ -269,6 +278,10 @@ class SQLiteLead(BrokerFile):
         self._tell_odd("era.unreadable", words, self._namespace, row[0])
         return ERA_UNKNOWN
 
+    def _end_runs_of(self, db: sqlite3.Connection, messages: Iterable[Row]) -> None:
+        """Forget the runs that these messages are for."""
+        self._end_runs(db, _runs_of(messages))
+
     def _end_runs(
         self, db: sqlite3.Connection, runs: Collection[tuple[str, str]]
     ) -> None:
@@ -283,6 +296,11 @@ class SQLiteLead(BrokerFile):
 
 _REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
 """What SQLite raises for one row: a rule of the table, or a message too large."""
+
+
+def _runs_of(messages: Iterable[Row]) -> list[tuple[str, str]]:
+    """Return entry and task id of each message that an entry sent."""
+    return [run for (message,) in messages if (run := run_of(message))]
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from beatd.brokers.base import (
     Acknowledge,
     Act,
     Answer,
+    Begin,
     DeadLetter,
     Delay,
     Delayed,
@@ -84,6 +85,8 @@ class SQLiteBroker(SQLiteLead):
 
     def purge(self, queues: Collection[str]) -> int:
         with self._transaction() as db:
+            for name in queues:
+                self._end_runs_of(db, db.execute(SQL["runs_to_purge"], (name,)))
             gone = [db.execute(SQL["purge"], (name,)).rowcount for name in queues]
         return sum(gone)
 
@@ -273,6 +276,8 @@ class SQLiteBroker(SQLiteLead):
     def _release(self, db: sqlite3.Connection, worker: str, *, deaths: int) -> int:
         """End a lease, put back the messages under it, and return their number."""
         db.execute("DELETE FROM workers WHERE worker = ?", (worker,))
+        self._end_runs_of(db, db.execute(SQL["begun_by"], (worker,)))
+        db.execute(SQL["forget_begun_by"], (worker,))
         held = db.execute(SQL["held"], (worker,)).fetchall()
         self._put_in_front(db, held, deaths=deaths)
         return len(held)
@@ -305,16 +310,25 @@ class SQLiteBroker(SQLiteLead):
         """Do one act; return what became of it."""
         flight = _flight(worker, act.delivery)
         match act:
-            case Acknowledge(_, entry, run):
+            case Begin(_, entry, run):
+                current = (self._namespace, entry, run)
+                found = run and db.execute(SQL["begin"], (*flight, *current)).rowcount
+                found = found or db.execute(SQL["acknowledge"], flight).rowcount
+            case Acknowledge(_, entry, run, goes_on):
                 found = db.execute(SQL["acknowledge"], flight).rowcount
-                if found and run:
+                if run and not found:
+                    found = db.execute(SQL["acknowledge"], _begun(flight)).rowcount
+                if found and run and not goes_on:
                     self._end_runs(db, [(entry, run)])
             case Delay(_, until):
                 found = db.execute(SQL["delay"], (until, *flight)).rowcount
             case SetAside(_, reason, task, task_id):
                 about = (reason, self._clock.now(), task, task_id)
+                for one in (flight, _begun(flight)):
+                    self._end_runs_of(db, db.execute(SQL["message"], one))
                 db.execute(SQL["set_aside"], (*about, *flight))
                 found = db.execute(SQL["acknowledge"], flight).rowcount
+                db.execute(SQL["acknowledge"], _begun(flight))
             case GiveBack():
                 rows = db.execute(SQL["in_flight"], flight).fetchall()
                 self._put_in_front(db, rows, deaths=0)
@@ -356,3 +370,8 @@ def _flight(worker: str, delivery: Delivery) -> tuple[str, str, str]:
     """Return id, worker and attempt, which name a message in flight."""
     attempt, _, number = delivery.token.rpartition(":")
     return number, worker, attempt
+
+
+def _begun(flight: tuple[str, str, str]) -> tuple[str, str, str]:
+    """Return the same for a delivery that is out of flight since `Begin`."""
+    return *flight[:2], ""

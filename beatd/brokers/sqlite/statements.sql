@@ -11,6 +11,9 @@
 --           (`worker`, `attempt`), and keeps its row through all of these. Ready ones
 --           are taken in the order of step, place, id: `place` is 0, or less for a
 --           message that was put in front. In flight, `place` is the order of taking.
+--           A message that is acknowledged, while its run is its entry's current one
+--           and goes on, is kept under its worker with an empty `attempt`: the run ends
+--           with the lease.
 --           `deaths` counts the workers that died with the message.
 -- workers   leases, on the machine's monotonic clock. `sent` has the number of the last
 --           request to settle something, and a letter for each answer to it.
@@ -186,8 +189,32 @@ UPDATE workers SET sent = ? WHERE worker = ?
 UPDATE messages SET worker = NULL, attempt = NULL, due = ?
 WHERE id = ? AND worker = ? AND attempt = ?
 
+-- name: begin
+UPDATE messages SET attempt = '' WHERE id = ? AND worker = ? AND attempt = ?
+    AND EXISTS (SELECT 1 FROM runs WHERE namespace = ? AND entry = ? AND run = ?)
+
+-- name: begun_by
+SELECT CAST(message AS BLOB) FROM messages WHERE worker = ? AND attempt = ''
+
+-- name: forget_begun_by
+DELETE FROM messages WHERE worker = ? AND attempt = ''
+
+-- name: message
+SELECT CAST(message AS BLOB) FROM messages WHERE id = ? AND worker = ? AND attempt = ?
+
+-- name: leased
+SELECT CAST(message AS BLOB) FROM messages
+WHERE worker IN (SELECT worker FROM workers WHERE ends > ? AND ends - lease <= ?)
+
 -- name: acknowledge
 DELETE FROM messages WHERE id = ? AND worker = ? AND attempt = ?
+
+-- name: runs_to_purge
+-- Nothing is looked through when no run is remembered.
+SELECT CAST(message AS BLOB) FROM messages
+WHERE queue = ? AND worker IS NULL AND due IS NULL
+    AND EXISTS (SELECT 1 FROM runs)
+    AND instr(message, CAST('"beatd_entry"' AS BLOB))
 
 -- name: purge
 DELETE FROM messages WHERE queue = ? AND worker IS NULL AND due IS NULL

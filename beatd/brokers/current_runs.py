@@ -1,0 +1,31 @@
+"""Which run a message is for, as far as brokers have to know it."""
+
+import msgspec
+
+
+class _Headers(msgspec.Struct):
+    beatd_entry: str | None = None
+    id: str | None = None
+
+
+class _Message(msgspec.Struct):
+    headers: _Headers
+
+
+_decoder = msgspec.json.Decoder(_Message)
+
+
+def run_of(message: bytes) -> tuple[str, str] | None:
+    """Return the entry and the task id of a message that the scheduler emitted.
+
+    None for other messages, and for what is none.
+    """
+    if b'"beatd_entry"' not in message:
+        return None
+    try:
+        headers = _decoder.decode(message).headers
+    except (ValueError, RecursionError):  # msgspec's own errors are ValueErrors
+        return None
+    if headers.beatd_entry is None or headers.id is None:
+        return None
+    return headers.beatd_entry, headers.id
