@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo quick test check promises bench clean
+.PHONY: help demo quick test check promises simulate bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo 'make test      the tests'
 	@echo 'make check     ruff and mypy'
 	@echo 'make promises  the long fault suite'
+	@echo 'make simulate  histories of faults under simulated time (HOURS=50 SEEDS=1-100)'
 	@echo 'make bench     what is claimed about speed (PEERS=python-that-has-the-others)'
 
 $(READY): pyproject.toml
@@ -50,6 +51,9 @@ check: $(READY)
 
 promises: $(READY)
 	$(BIN)/python -m pytest -m promise tests/promises
+
+simulate: $(READY)
+	$(BIN)/python -m tests.simulation --hours $(or $(HOURS),50) --seeds $(or $(SEEDS),1-100)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/next_run.py

@@ -79,6 +79,7 @@ class Scheduler:
     on_tick: Callable[["Scheduler"], None] = lambda scheduler: None
     """Called at the end of each turn of the loop: watchdog, status."""
     longest_nap: Span = LONGEST_NAP
+    standby_look: Span = STANDBY_LOOK
 
     standing_by: str = field(default="", init=False)
     """The name of the process that leads instead; empty while none is known."""
@@ -131,7 +132,7 @@ class Scheduler:
             wake_at = self._turn(now)
         except TermOver:
             self.leadership.lose()
-            return now + STANDBY_LOOK
+            return now + self.standby_look
         except BrokerUnavailable as error:
             # What was not emitted is still due, here or with the next leader.
             self._outage.meet(error)
@@ -147,7 +148,7 @@ class Scheduler:
         term = self._lead()
         if term is None:
             self._stand_by()
-            return now + STANDBY_LOOK
+            return now + self.standby_look
         if term != self._term or self._clock_was_set_back(offset):
             self._begin(term, now)
             self._offset = offset
