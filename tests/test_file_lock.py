@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +60,25 @@ def test_one_has_the_lock_and_its_words_can_be_read(path: Path) -> None:
     assert not theirs.is_free()
     assert theirs.holder() == "a long line about me"
     mine.unlock()
+
+
+def test_who_only_looks_whether_a_lock_is_free_keeps_nobody_from_it(path: Path) -> None:
+    lock, onlooker = FileLock(path), FileLock(path)
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            onlooker.is_free()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        for _ in range(2000):
+            assert lock.try_lock("mine")
+            lock.unlock()
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_an_unlocked_lock_is_free_and_says_nothing(path: Path) -> None:

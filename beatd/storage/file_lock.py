@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import stat
+import threading
 from contextlib import suppress
 from pathlib import Path
 from weakref import WeakSet
@@ -19,6 +20,9 @@ _OURS = re.compile(rf"{_BEFORE}[^\n]*|[^\n]*\bpid \d+\b[^\n]*")
 
 _LONGEST = 1000
 """The most bytes that are read of a lock's file."""
+
+_TRIES = 1000
+"""How often to try while others only look; one of them may have been stopped."""
 
 _CAREFULLY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 """Open no link's target, wait for nobody, and take no terminal."""
@@ -36,6 +40,9 @@ class NotALock(OSError):
 
 
 _all: "WeakSet[FileLock]" = WeakSet()
+
+_one_at_a_time = threading.Lock()
+"""A thread that looks at a lock is not to keep another thread from taking it."""
 
 
 class FileLock:
@@ -128,12 +135,13 @@ class FileLock:
             descriptor = self._open(os.O_RDONLY)
         except FileNotFoundError:
             return True
-        try:
-            # Shared: several processes that ask at once do not block each other.
-            free = self._lock(descriptor, fcntl.LOCK_SH)
-            return free and self._is_current(descriptor)
-        finally:
-            os.close(descriptor)
+        # Shared: several processes that ask at once do not block each other.
+        with _one_at_a_time:
+            try:
+                free = self._lock(descriptor, fcntl.LOCK_SH)
+                return free and self._is_current(descriptor)
+            finally:
+                os.close(descriptor)
 
     def holder(self) -> str:
         """Return the words that the holder left; empty if they cannot be read."""
@@ -149,19 +157,27 @@ class FileLock:
             os.close(descriptor)
 
     def _open_locked(self) -> int | None:
-        while True:
+        with _one_at_a_time:
+            return self._try_to_open_locked()
+
+    def _try_to_open_locked(self) -> int | None:
+        for _ in range(_TRIES):
             descriptor = self._open(os.O_RDWR | os.O_CREAT)
             try:
                 if not self._lock(descriptor, fcntl.LOCK_EX):
-                    break
-                if self._is_current(descriptor):
+                    # Who only looks whether it is free (`is_free`) shares it for a
+                    # moment, and must not be taken for a holder.
+                    if not self._lock(descriptor, fcntl.LOCK_SH):
+                        os.close(descriptor)
+                        return None
+                elif self._is_current(descriptor):
                     self._check_content(descriptor)
                     return descriptor
             except BaseException:
                 os.close(descriptor)
                 raise
-            os.close(descriptor)  # somebody removed the file: the path names another
-        os.close(descriptor)
+            # Try again: the path names another file by now, or others only looked.
+            os.close(descriptor)
         return None
 
     def _open(self, how: int) -> int:
@@ -216,6 +232,8 @@ class FileLock:
 
 
 def _after_fork_in_child() -> None:
+    global _one_at_a_time
+    _one_at_a_time = threading.Lock()  # a thread that is not here may have had it
     # A child that kept the descriptor would keep the lock when the parent dies.
     for lock in list(_all):
         lock._leave_to_parent()
