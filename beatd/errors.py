@@ -7,6 +7,7 @@ BeatdError
 ├── BrokerUnavailable      the answer is lost: the same request may be sent again
 ├── BrokerRefused          the broker answered, and will not until someone mends it
 ├── TermOver               someone else leads: nothing of the request was done
+├── LedgerMoved            the ledger is not as it was left: nothing was done
 ├── ScheduleFileError      a schedule file that cannot be used, and was left as it was
 ├── ResultUnavailable      the result backend did not answer
 ├── SoftTimeLimitExceeded  raised inside a task that runs too long: clean up and end
@@ -64,6 +65,13 @@ class BrokerRefused(BrokerUnavailable):
 
 class TermOver(BeatdError):
     """The term is not the leader's any more; nothing was queued."""
+
+
+class LedgerMoved(BeatdError):
+    """The ledger is not as this process left it; nothing was queued.
+
+    The broker's data were set back, or replaced: the term has to begin anew.
+    """
 
 
 class ScheduleFileError(BeatdError):

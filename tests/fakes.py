@@ -18,7 +18,7 @@ from beatd.scheduler.takeover import Takeover
 from beatd.schedules.base import Schedule
 from beatd.schedules.interval import Every
 from beatd.timetable.entry import Entry, Policy
-from beatd.timetable.ledger import LedgerCopy, Mark
+from beatd.timetable.ledger import NO_EDITION, Edition, LedgerCopy, Mark
 from beatd.timetable.timetable import Timetable
 
 NOON: Instant = 1_800_014_400_000
@@ -67,8 +67,10 @@ class FlakyBroker(MemoryBroker):
         self.down = False
         self.loses_answers = False
         self.emitted: list[Emission] = []
+        # As in use: at one that is new, a first leader waits for a former one.
+        self._edition = Edition("before", 1)
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Edition:
         self._answer()
         return super().acquire(holder, ttl, floor)
 
@@ -81,14 +83,25 @@ class FlakyBroker(MemoryBroker):
         return super().read_ledger(on_part)
 
     def write_ledger(
-        self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
+        self,
+        term: Term,
+        marks: Mapping[str, Mark],
+        gone: Collection[str],
+        era: int,
+        edition: Edition | None = None,
     ) -> None:
         self._answer()
-        super().write_ledger(term, marks, gone, era)
+        super().write_ledger(term, marks, gone, era, edition)
 
-    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Emitted]:
+    def emit(
+        self,
+        term: Term,
+        batch: Sequence[Emission],
+        ttl: Span,
+        edition: Edition | None = None,
+    ) -> list[Emitted]:
         self._answer()
-        outcomes = super().emit(term, batch, ttl)
+        outcomes = super().emit(term, batch, ttl, edition)
         self.emitted += [
             emission
             for emission, outcome in zip(batch, outcomes, strict=True)
@@ -101,6 +114,18 @@ class FlakyBroker(MemoryBroker):
     def lose_all(self) -> None:
         """Forget everything, like a server that comes back without its data."""
         self.__dict__.update(vars(MemoryBroker(self._clock)))
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what a server would write to its disk; the messages lie elsewhere."""
+        kept = ("_term", "_holder", "_lead_ends", "_era", "_edition")
+        return {
+            "_ledger": dict(self._ledger),
+            **{name: getattr(self, name) for name in kept},
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Be as the server was when it wrote the snapshot."""
+        self.__dict__.update(snapshot | {"_ledger": dict(snapshot["_ledger"])})
 
     def slots(self, entry: str | None = None) -> list[Instant]:
         """Return the slots that were queued, in order."""
@@ -123,6 +148,10 @@ class FakeFile:
         self.dropped: dict[tuple[str, str], int] = {}
         self.refused: dict[str, str] = {}
         self.era = 0
+        self.edition = NO_EDITION
+        self.uncertain: list[tuple[str, Instant]] = []
+        self.kept: dict[str, dict[str, Mark]] = {}
+        """By lineage, the rows of files that were kept under its name."""
         self.term = 0
         self.locked = False
 
@@ -134,25 +163,44 @@ class FakeFile:
         self.locked = False
 
     def read(self) -> LedgerCopy:
-        return LedgerCopy(dict(self.marks), self.era)
+        return LedgerCopy(dict(self.marks), self.era, self.edition)
+
+    def keep_as(self, lineage: str) -> None:
+        self.kept[lineage] = self.marks
+        self.marks, self.era, self.edition = {}, 0, NO_EDITION
 
     def highest_term(self) -> int:
         return self.term
 
     def rewrite(
-        self, marks: Mapping[str, Mark], gone: Collection[str], era: int, term: int
+        self,
+        marks: Mapping[str, Mark],
+        gone: Collection[str],
+        era: int,
+        term: int,
+        edition: Edition = NO_EDITION,
     ) -> None:
         self.marks.update(marks)
         for name in gone:
             self.marks.pop(name, None)
-        self.era, self.term, self.refused = era, term, {}
+        self.era, self.edition = era, edition
+        self.term, self.refused = term, {}
 
     def record(
-        self, marks: Mapping[str, Mark], dropped: Mapping[tuple[str, str], int]
+        self,
+        marks: Mapping[str, Mark],
+        dropped: Mapping[tuple[str, str], int],
+        version: int | None = None,
     ) -> None:
         self.marks.update(marks)
+        if version is not None:
+            self.edition = self.edition._replace(version=version)
         for key, number in dropped.items():
             self.dropped[key] = self.dropped.get(key, 0) + number
+
+    def note_uncertain(self, slots: Mapping[str, Sequence[Instant]]) -> None:
+        for name, some in slots.items():
+            self.uncertain += [(name, slot) for slot in some]
 
     def note_refused(self, refused: Mapping[str, str]) -> None:
         self.refused = dict(refused)
@@ -200,6 +248,7 @@ def scheduler_of(
     clock: FakeClock,
     file: FakeFile | None = None,
     ttl: Span = TTL,
+    resend: bool = False,
 ) -> Scheduler:
     """Build a scheduler of these entries."""
     file = file or FakeFile()
@@ -212,6 +261,7 @@ def scheduler_of(
         broker=broker,
         file=file,
         clock=clock,
+        resend=resend,
     )
     return Scheduler(
         takeover=takeover,

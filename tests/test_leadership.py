@@ -6,6 +6,7 @@ from beatd.brokers.base import Term
 from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND, Span
 from beatd.scheduler.leadership import Leadership
+from beatd.timetable.ledger import Edition
 from tests.fakes import FakeClock, FlakyBroker
 
 TTL: Span = 6 * SECOND
@@ -42,7 +43,7 @@ def test_the_lead_is_renewed_at_a_third_of_its_time(
     for _ in range(10):
         wait(clock, TTL // 3)
         assert leadership.hold(0) == term
-    assert broker.acquire("there", TTL, 0) is None
+    assert not isinstance(broker.acquire("there", TTL, 0), Term)
 
 
 def test_a_lead_is_kept_until_it_may_have_run_out_and_no_longer(
@@ -66,7 +67,7 @@ def test_the_lead_counts_from_the_question_and_not_from_its_answer(
     clock: FakeClock,
 ) -> None:
     class Slow(FlakyBroker):
-        def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
+        def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Edition:
             term = super().acquire(holder, ttl, floor)
             wait(clock, TTL // 2)  # the answer was so long on its way
             return term
@@ -89,7 +90,7 @@ def test_a_renewal_that_is_refused_ends_the_term(
     assert first is not None
     broker.resign(first)
     other = broker.acquire("there", TTL, 0)
-    assert other is not None
+    assert isinstance(other, Term)
     wait(clock, TTL // 3)
 
     assert leadership.hold(0) is None
@@ -102,7 +103,7 @@ def test_a_renewal_that_is_refused_ends_the_term(
 def test_who_stands_by_gives_nothing_back(
     leadership: Leadership, broker: FlakyBroker
 ) -> None:
-    assert broker.acquire("there", TTL, 0)
+    assert isinstance(broker.acquire("there", TTL, 0), Term)
     assert leadership.hold(0) is None
 
     leadership.resign()

@@ -1,26 +1,96 @@
-"""The ledger: how copies of it become one."""
+"""The ledger: which of several copies is right."""
+
+import pytest
 
 from beatd.instant import HOUR
-from beatd.timetable.ledger import LedgerCopy, Mark, merge
+from beatd.timetable.ledger import (
+    NO_EDITION,
+    Edition,
+    Finding,
+    LedgerCopy,
+    Mark,
+    edition_of,
+    finding,
+    newest,
+    settled,
+)
 from tests.fakes import NOON
 
-
-def test_of_two_ledgers_the_larger_slot_wins_entry_by_entry() -> None:
-    one = {"a": Mark(NOON, "f"), "b": Mark(NOON + 1, "f")}
-    other = {"a": Mark(NOON + 1, "f"), "b": Mark(NOON, "f"), "c": Mark(NOON, "f")}
-
-    assert merge(LedgerCopy(one, 2), LedgerCopy(other, 2)) == LedgerCopy(
-        {"a": Mark(NOON + 1, "f"), "b": Mark(NOON + 1, "f"), "c": Mark(NOON, "f")}, 2
-    )
-    # What was written before the clock was set back lies in a future that is no more.
-    assert merge(LedgerCopy(one, 2), LedgerCopy(other, 1)) == LedgerCopy(one, 2)
+ROWS = {"a": Mark(NOON, "f")}
+OURS = Edition("ours", 7)
 
 
-def test_of_ledgers_the_larger_slot_wins_and_of_clock_eras_the_later_one() -> None:
-    first, ahead = Mark(NOON, "f"), Mark(NOON + HOUR, "f")
-    before = LedgerCopy({"a": ahead, "b": first}, era=0)
-    rewound = LedgerCopy({"a": first}, era=1)
-    also_rewound = LedgerCopy({"a": ahead, "c": first}, era=1)
+@pytest.mark.parametrize(
+    ("found", "ours", "told", "expected"),
+    [
+        (OURS, OURS, NO_EDITION, Finding.RIGHT),
+        (Edition("ours", 8), OURS, Edition("ours", 6), Finding.RIGHT),
+        (Edition("ours", 6), OURS, NO_EDITION, Finding.SET_BACK),
+        (OURS, OURS, Edition("ours", 8), Finding.SET_BACK),
+        (OURS, NO_EDITION, Edition("ours", 8), Finding.SET_BACK),
+        (Edition("theirs", 9), OURS, NO_EDITION, Finding.OTHER),
+        (Edition("theirs", 9), NO_EDITION, NO_EDITION, Finding.RIGHT),
+        # Made by an earlier build: version 0 of whatever is there.
+        (NO_EDITION, OURS, NO_EDITION, Finding.SET_BACK),
+        (NO_EDITION, NO_EDITION, NO_EDITION, Finding.RIGHT),
+    ],
+)
+def test_the_edition_says_whether_the_brokers_ledger_is_right(
+    found: Edition, ours: Edition, told: Edition, expected: Finding
+) -> None:
+    there, copy = LedgerCopy(ROWS, 0, found), LedgerCopy(ROWS, 9, ours)
 
-    assert merge(before, rewound) == merge(rewound, before) == rewound
-    assert merge(rewound, also_rewound, before) == also_rewound
+    assert finding(there, copy, told) is expected
+
+
+def test_a_ledger_without_lineage_and_rows_is_missing() -> None:
+    empty = LedgerCopy({}, 0)
+
+    assert finding(empty, LedgerCopy(ROWS, 0, OURS), OURS) is Finding.MISSING
+    assert finding(empty, empty, NO_EDITION) is Finding.MISSING
+    kept = LedgerCopy({}, 0, OURS)
+    assert finding(kept, LedgerCopy(ROWS, 0, OURS), OURS) is Finding.RIGHT
+
+
+def test_copies_are_compared_by_version_and_never_by_era() -> None:
+    memory, file = LedgerCopy(ROWS, 1, OURS), LedgerCopy({}, 9, Edition("ours", 6))
+
+    assert newest(memory, file) is memory
+    assert newest(file, memory) is memory
+    other = LedgerCopy({}, 9, Edition("theirs", 99))
+    assert newest(memory, other) is memory
+    assert newest(LedgerCopy({}, 0), file) is file
+
+
+def test_the_broker_alone_is_right_but_for_rows_that_it_cannot_read() -> None:
+    found = LedgerCopy(ROWS, 0, OURS, ("b", "c"))
+    file = {name: Mark(NOON + HOUR, "f") for name in "abd"}
+
+    right = settled(found, LedgerCopy(file, 5, OURS), Finding.RIGHT)
+
+    assert right.marks == {"a": ROWS["a"], "b": Mark(NOON + HOUR, "f")}
+    assert right.era == 0
+
+
+def test_what_was_set_back_is_only_written_forward() -> None:
+    found = LedgerCopy({"a": Mark(NOON + HOUR, "f"), "b": Mark(NOON, "f")}, 0)
+    ours = LedgerCopy({"a": Mark(NOON, "f"), "c": Mark(NOON, "f")}, 0, OURS)
+
+    right = settled(found, ours, Finding.SET_BACK)
+
+    assert right.marks == {
+        "a": Mark(NOON + HOUR, "f"),
+        "b": Mark(NOON, "f"),
+        "c": Mark(NOON, "f"),
+    }
+    # Marks of an earlier clock era lie in a future that is no more.
+    rewound = LedgerCopy({"a": Mark(NOON, "f")}, 1, OURS)
+    assert settled(found, rewound, Finding.SET_BACK) == rewound
+
+
+@pytest.mark.parametrize(
+    ("lineage", "version"), [("../x", 1), ("a b", 1), ("a", -1), (b"a", 1), ("a", "1")]
+)
+def test_what_is_no_edition_is_refused(lineage: object, version: object) -> None:
+    with pytest.raises(ValueError, match="no edition"):
+        edition_of(lineage, version)

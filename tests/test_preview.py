@@ -24,7 +24,6 @@ from tests.fakes import (
     NOON,
     CountedSchedule,
     FakeClock,
-    FakeFile,
     FlakyBroker,
     entry,
     scheduler_of,
@@ -46,8 +45,8 @@ class NotingBroker(FlakyBroker):
         super().__init__(clock)
         self.came: list[tuple[str, Instant]] = []
 
-    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Emitted]:
-        outcomes = super().emit(term, batch, ttl)
+    def emit(self, term: Term, batch: Sequence[Emission], *rest: Any) -> list[Emitted]:
+        outcomes = super().emit(term, batch, *rest)
         self.came += [
             (emission.entry, self._clock.now())
             for emission, outcome in zip(batch, outcomes, strict=True)
@@ -61,11 +60,12 @@ def emitted(
 ) -> list[tuple[str, Instant]]:
     """Return what a scheduler that starts at `now` emits until `end`, and when."""
     clock = FakeClock(now, end + 1)
-    broker, file = NotingBroker(clock), FakeFile()
-    file.marks.update(marks)
-    scheduler = scheduler_of(
-        *entries, broker=broker, clock=clock, file=file, ttl=FOR_EVER
-    )
+    broker = NotingBroker(clock)
+    term = broker.acquire("who led before", FOR_EVER, 0)
+    assert isinstance(term, Term)
+    broker.write_ledger(term, marks, [], 0)
+    broker.resign(term)
+    scheduler = scheduler_of(*entries, broker=broker, clock=clock, ttl=FOR_EVER)
     scheduler.ended = lambda task_ids: task_ids
     scheduler.longest_nap = FOR_EVER
     scheduler.run(SimpleQueue(), reload=lambda: None)

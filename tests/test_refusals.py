@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytest
 
 from beatd.brokers.base import Emission, Emitted, Refused, Term
-from beatd.instant import HOUR, MINUTE, SECOND, Instant, Span
+from beatd.instant import HOUR, MINUTE, SECOND, Instant
 from beatd.message import MessageFormat, template
 from beatd.routing import Route
 from beatd.scheduler.loop import Scheduler
@@ -40,9 +40,9 @@ class CountingBroker(FlakyBroker):
         super().__init__(clock)
         self.asked: list[str] = []
 
-    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Emitted]:
+    def emit(self, term: Term, batch: Sequence[Emission], *rest: Any) -> list[Emitted]:
         self.asked += [emission.entry for emission in batch]
-        return super().emit(term, batch, ttl)
+        return super().emit(term, batch, *rest)
 
 
 @pytest.fixture
@@ -195,12 +195,12 @@ def test_slots_after_a_refused_one_wait_even_in_a_later_part_of_the_step(
         refuses = False
 
         def emit(
-            self, term: Term, batch: Sequence[Emission], ttl: Span
+            self, term: Term, batch: Sequence[Emission], *rest: Any
         ) -> list[Emitted]:
             if self.refuses:
                 self.refuses = False
                 self.closed["taken"] = "it is closed"
-            outcomes = super().emit(term, batch, ttl)
+            outcomes = super().emit(term, batch, *rest)
             self.closed.clear()
             return outcomes
 
@@ -227,9 +227,9 @@ def test_slots_before_the_refused_one_of_a_step_are_recorded(
         """Takes each entry's first message only."""
 
         def emit(
-            self, term: Term, batch: Sequence[Emission], ttl: Span
+            self, term: Term, batch: Sequence[Emission], *rest: Any
         ) -> list[Emitted]:
-            outcomes = super().emit(term, batch[:1], ttl)
+            outcomes = super().emit(term, batch[:1], *rest)
             return [*outcomes, *[Refused("it is full") for _ in batch[1:]]]
 
     broker, file = Narrow(clock), FakeFile()
@@ -311,10 +311,10 @@ def test_a_request_is_bounded_in_bytes_but_holds_one_message(clock: FakeClock) -
         sizes: ClassVar[list[list[int]]] = []
 
         def emit(
-            self, term: Term, batch: Sequence[Emission], ttl: Span
+            self, term: Term, batch: Sequence[Emission], *rest: Any
         ) -> list[Emitted]:
             self.sizes.append([len(emission.message) for emission in batch])
-            return super().emit(term, batch, ttl)
+            return super().emit(term, batch, *rest)
 
     heavy = template(MessageFormat(), Route("celery"), "tasks.plain", ["x" * 3_000_000])
     huge = template(MessageFormat(), Route("celery"), "tasks.plain", ["x" * 9_000_000])

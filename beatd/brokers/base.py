@@ -23,9 +23,10 @@ from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
+from beatd.errors import LedgerMoved
 from beatd.instant import EARLIEST, LATEST, Instant, Span
 from beatd.routing import Queue, Route
-from beatd.timetable.ledger import LedgerCopy, Mark
+from beatd.timetable.ledger import Edition, LedgerCopy, Mark
 
 ENOUGH = 8 * 1024 * 1024
 """Bytes of messages after which one `take` returns no more, and that one batch of
@@ -229,6 +230,14 @@ def letter_of(record: Mapping[str, object]) -> DeadLetter:
     return letter
 
 
+def ledger_moved(edition: Edition) -> LedgerMoved:
+    """Return the error for a ledger that cannot be made `edition`."""
+    return LedgerMoved(
+        f"the ledger is not at version {edition.version - 1}, where it was left:"
+        " the broker's data were set back, or replaced"
+    )
+
+
 def idle() -> None:
     """Do nothing between two parts of a long request."""
 
@@ -240,11 +249,16 @@ def pass_over(queue: str, reason: str) -> None:
 class Lead(Protocol):
     """The right to emit: one holder at a time."""
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
-        """Take the lead if nobody holds it; return None while another process leads.
+    lead_outlives_data: bool
+    """Whether who leads is still known when the broker has lost its data: then whoever
+    has the lead is alone, and otherwise a former leader may not know yet."""
 
-        The term's number is above `floor` and above those of all terms before.
-        `holder` names the caller for people.
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Edition:
+        """Take the lead if nobody holds it; return the term.
+
+        While another process leads, return what its ledger is at: so a standby knows
+        how far its copy is behind. The term's number is above `floor` and above those
+        of all terms before. `holder` names the caller for people.
         """
         ...
 
@@ -278,8 +292,16 @@ class Lead(Protocol):
 class Emitter(Protocol):
     """Messages and the ledger, written in one step under a term."""
 
-    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Emitted]:
+    def emit(
+        self,
+        term: Term,
+        batch: Sequence[Emission],
+        ttl: Span,
+        edition: Edition | None = None,
+    ) -> list[Emitted]:
         """Queue each emission that the ledger does not know, in one atomic step.
+
+        It makes the ledger `edition`; the next emission is to make the following one.
 
         An emission is known when the ledger's row has its slot or a later one. One that
         is refused holds up no other but the later ones of its entry, which are refused
@@ -287,21 +309,33 @@ class Emitter(Protocol):
         places lies in none of them. The batch is bounded by the caller. Renews the lead
         for `ttl` in the same step.
 
-        Raises TermOver, having queued nothing, if `term` is not the leader's.
+        Raises TermOver, having queued nothing, if `term` is not the leader's, and
+        LedgerMoved if the ledger is neither one version below `edition` nor, after a
+        lost answer, at it: set back, or another one. Without `edition` it may be any.
         """
         ...
 
     def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
-        """Return every row, and the clock era (0 at first).
+        """Return every row, the clock era (0 at first), and the edition.
+
+        The rows are at least as new as the edition.
 
         Calls `on_part` again and again, where reading may take as long as a lead lives.
         """
         ...
 
     def write_ledger(
-        self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
+        self,
+        term: Term,
+        marks: Mapping[str, Mark],
+        gone: Collection[str],
+        era: int,
+        edition: Edition | None = None,
     ) -> None:
         """Set these rows whatever they were, remove those of `gone`, set the era.
+
+        Then makes the ledger `edition`, whatever it was. None leaves it as it is: what
+        is written in several parts is whole only with the last one.
 
         The current runs of `gone` are forgotten, too. Raises TermOver, having written
         nothing more, if `term` is not the leader's.

@@ -5,8 +5,10 @@ it, and opening it runs no code:
 
 ledger    entry -> {"slot", "fingerprint", "total_run_count", "last_run_at"}
 dropped   entry -> {reason: how many slots were dropped for it}
-meta      "namespace", "timezone", "term" (the largest number seen), "era", "refused"
-          (entry -> why the broker refuses its emission, of some of them if very many)
+meta      "namespace", "timezone", "term" (the largest number seen), "era", "lineage"
+          and "version" of the ledger, "refused" (entry -> why the broker refuses its
+          emission, of some of them if very many), "uncertain" (entry and slot of the
+          last emissions that the broker may have lost)
 
 `slot` is in milliseconds since the epoch; the format's version is SQLite's
 `user_version`.
@@ -23,7 +25,7 @@ import msgspec
 
 from beatd.errors import ScheduleFileError
 from beatd.event_log import EventLog
-from beatd.instant import EARLIEST, LATEST, datetime_of, instant_of
+from beatd.instant import EARLIEST, LATEST, Instant, datetime_of, instant_of
 from beatd.storage.sqlite_file import (
     SCHEDULE_FILE,
     FileState,
@@ -31,7 +33,7 @@ from beatd.storage.sqlite_file import (
     missing_tables,
     query,
 )
-from beatd.timetable.ledger import LARGEST, Mark, mark_of
+from beatd.timetable.ledger import LARGEST, LINEAGE, NO_EDITION, Edition, Mark, mark_of
 
 tell = EventLog(__name__)
 
@@ -45,6 +47,7 @@ _CONFIG = 78
 
 _Slot = Annotated[int, msgspec.Meta(ge=EARLIEST, le=LATEST)]
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=LARGEST)]
+_Lineage = Annotated[str, msgspec.Meta(pattern=f"^{LINEAGE.pattern}$")]
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -64,7 +67,10 @@ META: dict[str, msgspec.json.Decoder[Any]] = {
     "timezone": msgspec.json.Decoder(str),
     "term": msgspec.json.Decoder(_Count),
     "era": msgspec.json.Decoder(_Count),
+    "lineage": msgspec.json.Decoder(_Lineage),
+    "version": msgspec.json.Decoder(_Count),
     "refused": msgspec.json.Decoder(dict[str, str]),
+    "uncertain": msgspec.json.Decoder(tuple[tuple[str, _Slot], ...]),
 }
 
 Pair: TypeAlias = tuple[Any, Any]
@@ -83,7 +89,15 @@ class View:
     timezone: str = ""
     term: int = 0
     era: int = 0
+    lineage: str = ""
+    version: int = 0
     refused: Mapping[str, str] = field(default_factory=dict)
+    uncertain: tuple[tuple[str, Instant], ...] = ()
+
+    @property
+    def edition(self) -> Edition:
+        """What the ledger was at when the rows were written."""
+        return Edition(self.lineage, self.version) if self.lineage else NO_EDITION
 
 
 def view(path: Path, named: set[str] | None = None) -> View:

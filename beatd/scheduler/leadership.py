@@ -9,6 +9,7 @@ from beatd.clock import Clock
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span
+from beatd.timetable.ledger import NO_EDITION, Edition
 
 tell = EventLog(__name__)
 
@@ -31,6 +32,8 @@ class Leadership:
     holder: str
     ttl: Span
     term: Term | None = field(default=None, init=False)
+    told: Edition = field(default=NO_EDITION, init=False)
+    """What the ledger of the process that leads instead was at, when last asked."""
     _doubted: Term | None = field(default=None, init=False)
     """A term of this process that must not be used any more, to be given back."""
     _safe_until: Span = field(default=0, init=False)
@@ -47,10 +50,13 @@ class Leadership:
             if self._doubted is not None:
                 self.lead.resign(self._doubted)
                 self._doubted = None
-            self.term = self.lead.acquire(self.holder, self.ttl, floor)
-            if self.term is not None:
-                tell.info("lead.taken", "leading, term %d", self.term.number)
+            answer = self.lead.acquire(self.holder, self.ttl, floor)
+            if isinstance(answer, Term):
+                self.term = answer
+                tell.info("lead.taken", "leading, term %d", answer.number)
                 self.renewed(asked)
+            else:
+                self.told = answer
         elif asked >= self._renew_at:
             self._renew(self.term, asked)
         return self.term

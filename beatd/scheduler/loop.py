@@ -17,15 +17,16 @@ from beatd.brokers.base import (
     Term,
 )
 from beatd.clock import Clock, Wake
-from beatd.errors import BrokerUnavailable, TermOver
+from beatd.errors import BrokerUnavailable, LedgerMoved, TermOver
 from beatd.event_log import EventLog
 from beatd.ids import run_id
 from beatd.instant import SECOND, Instant, Span, datetime_of
 from beatd.routing import Queue
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
+from beatd.scheduler.ledger_file import LedgerFile
 from beatd.scheduler.refusals import Refusals
 from beatd.scheduler.step import BATCH, Step
-from beatd.scheduler.takeover import LedgerFile, Takeover
+from beatd.scheduler.takeover import Takeover
 from beatd.schedules.base import Schedule
 from beatd.timetable.entry import Due, Entry, Overlap
 from beatd.timetable.ledger import Mark
@@ -133,6 +134,10 @@ class Scheduler:
         except TermOver:
             self.leadership.lose()
             return now + self.standby_look
+        except LedgerMoved as error:
+            tell.warning("ledger.moved", "%s; the term begins anew", error)
+            self._term = None
+            return now
         except BrokerUnavailable as error:
             # What was not emitted is still due, here or with the next leader.
             self._outage.meet(error)
@@ -167,8 +172,9 @@ class Scheduler:
             sent = step.sent + len(part)
             if step.refused:
                 part = [emission for emission in part if step.is_open(emission)]
-            asked = self.clock.elapsed()
-            outcomes = self.broker.emit(term, part, self.leadership.ttl)
+            asked, edition = self.clock.elapsed(), self.takeover.edition.following
+            outcomes = self.broker.emit(term, part, self.leadership.ttl, edition)
+            self.takeover.edition = edition
             self.leadership.renewed(asked)
             step.sent = sent
             step.note(part, outcomes)
@@ -209,7 +215,7 @@ class Scheduler:
                 number = _count(due.entry.schedule, drop.first, drop.last)
                 dropped[name, drop.reason] = number
                 _log_drop(name, drop, number)
-        self.file.record(marks, dropped)
+        self.file.record(marks, dropped, self.takeover.edition.version)
         if self._refusals.changed:
             self.file.note_refused(self.refused)
             self._refusals.changed = False
@@ -303,7 +309,20 @@ class Scheduler:
         for _ in self.takeover.begin(term, now, on_part=keep):
             keep()
         self._refusals.keep(self.timetable)
+        self._unanswered = self._lost_again(now)
         self._term = term
+
+    def _lost_again(self, now: Instant) -> Step | None:
+        """Return what sends again, under the same ids, what was lost."""
+        lost, self.takeover.lost = self.takeover.lost, []
+        emissions = []
+        for entry, mark, slots, _ in lost:
+            first = mark.runs - len(slots) + 1
+            for runs, slot in enumerate(slots, first):
+                due = Due(entry, mark, slot, slot, entry.schedule.next_after(slot))
+                emissions.append(self._emission(due, slot, runs, now))
+        emissions.sort(key=lambda emission: emission.mark.slot)
+        return Step([], emissions) if emissions else None
 
     def _stand_by(self) -> None:
         """Leave the file to the process that leads, and keep a copy of its ledger."""

@@ -20,7 +20,7 @@ from sqlitedict import SqliteDict
 from beatd.clock import Clock
 from beatd.errors import ScheduleFileError
 from beatd.event_log import EventLog
-from beatd.instant import datetime_of
+from beatd.instant import Instant, datetime_of
 from beatd.scheduler.file_view import (
     META,
     TABLES,
@@ -43,7 +43,7 @@ from beatd.storage.sqlite_file import (
     make,
     set_aside,
 )
-from beatd.timetable.ledger import LedgerCopy, Mark
+from beatd.timetable.ledger import NO_EDITION, Edition, LedgerCopy, Mark
 
 tell = EventLog(__name__)
 
@@ -58,6 +58,9 @@ _ROWS = 250
 
 _MOST_REFUSED = 1000
 """Refused entries that are named, at most: they share one row."""
+
+_MOST_UNCERTAIN = 1000
+"""Slots in doubt that are kept, at most: the last ones."""
 
 _BUSY_TIMEOUT = 200
 """Milliseconds to wait for another process that is writing: the scheduler waits too."""
@@ -90,6 +93,7 @@ class ScheduleFile:
         self._wanted = False
         self._changes = _Changes()
         self._read: Mapping[str, Mark] = {}
+        self._uncertain: Sequence[tuple[str, Instant]] = ()
         self._named: set[str] = set()
         self._names_refused = False
         self._term = 0
@@ -123,7 +127,26 @@ class ScheduleFile:
         self._read = seen.marks
         self._names_refused = bool(seen.refused)
         self._term = max(self._term, seen.term)
-        return LedgerCopy(seen.marks, seen.era)
+        self._uncertain = seen.uncertain
+        return LedgerCopy(seen.marks, seen.era, seen.edition)
+
+    def keep_as(self, lineage: str) -> None:
+        """Keep the file under the name of a lineage, and begin a new one."""
+        self._read = {}
+        if not self._lock.held:
+            return  # another process writes it
+        self._close_tables()
+        try:
+            aside = set_aside(self.path, f"of-{lineage}")
+        except OSError as error:
+            self._meet(f"{self.path} cannot be renamed: {error}")
+            return
+        tell.warning(
+            "file.other",
+            "%s has the ledger of another broker: kept as %s, a new one is begun",
+            self.path,
+            aside.name,
+        )
 
     def highest_term(self) -> int:
         """Return the largest term number, here or in the file if another writes it."""
@@ -133,9 +156,14 @@ class ScheduleFile:
         return self._term
 
     def rewrite(
-        self, marks: Mapping[str, Mark], gone: Collection[str], era: int, term: int
+        self,
+        marks: Mapping[str, Mark],
+        gone: Collection[str],
+        era: int,
+        term: int,
+        edition: Edition = NO_EDITION,
     ) -> None:
-        """Write what makes the file agree with this ledger, era and term, at once."""
+        """Write what makes the file agree with this ledger and term, at once."""
         # Under the lock, the rows are still as they were read, and most need no change.
         same = self._read if self._tables else {}
         self._read = {}
@@ -148,17 +176,32 @@ class ScheduleFile:
             "timezone": self._timezone,
             "term": self._term,
             "era": era,
+            **edition._asdict(),
         }
         if self._names_refused:
             self.note_refused({})
         self.flush()
 
     def record(
-        self, marks: Mapping[str, Mark], dropped: Mapping[tuple[str, str], int]
+        self,
+        marks: Mapping[str, Mark],
+        dropped: Mapping[tuple[str, str], int],
+        version: int | None = None,
     ) -> None:
-        """Have the next flush write these rows, and add to the counts of drops."""
+        """Have the next flush write these rows, and add to the counts of drops.
+
+        `version` is that of the ledger with these rows; None if that has not changed.
+        """
         self._changes.record(marks)
         self._changes.count(dropped)
+        if version is not None:
+            self._changes.meta["version"] = version
+
+    def note_uncertain(self, slots: Mapping[str, Sequence[Instant]]) -> None:
+        """Have the next flush write slots of which it is not known whether they ran."""
+        new = [(name, slot) for name, some in slots.items() for slot in some]
+        self._uncertain = [*self._uncertain, *new][-_MOST_UNCERTAIN:]
+        self._changes.meta["uncertain"] = self._uncertain
 
     def note_refused(self, refused: Mapping[str, str]) -> None:
         """Have the next flush write which entries the broker refuses, and why."""
@@ -230,8 +273,10 @@ class ScheduleFile:
         return _Tables(self.path, view_of(self.path, "dropped").dropped)
 
     def _set_aside(self, problem: str) -> None:
+        # What is recorded from now on is not the whole ledger, until it is rewritten.
+        self._changes.meta.pop("lineage", None)
         stamp = f"{datetime_of(self._clock.now()):%Y%m%dT%H%M%S}"
-        aside = set_aside(self.path, stamp)
+        aside = set_aside(self.path, f"damaged-{stamp}")
         tell.warning(
             "file.damaged",
             "%s is damaged (%s): kept as %s, made anew from the broker's ledger",
@@ -277,7 +322,7 @@ class _Changes:
     """Entries to remove; none of them is in `marks`."""
     dropped: dict[str, dict[str, int]] = field(default_factory=dict)
     """By entry and reason: numbers to add to the counts in the file."""
-    meta: dict[str, str | int | Mapping[str, str]] = field(default_factory=dict)
+    meta: dict[str, object] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.marks or self.gone or self.dropped or self.meta)

@@ -1,19 +1,39 @@
 """How a term begins, and what a standby keeps ready for that."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import secrets
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from beatd.brokers.base import Emitter, Term
 from beatd.clock import Clock
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.event_log import EventLog
-from beatd.instant import MINUTE, Instant, Span
+from beatd.instant import MINUTE, SECOND, Instant, Span
 from beatd.routing import Queue
-from beatd.scheduler.leadership import Leadership
+from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
+from beatd.scheduler.ledger_file import LedgerFile
+from beatd.scheduler.lost_writes import Lost, lost_between, say_uncertain
 from beatd.timetable.entry import Entry
-from beatd.timetable.ledger import LedgerCopy, Mark, merge
+from beatd.timetable.ledger import (
+    NO_EDITION,
+    Edition,
+    Finding,
+    LedgerCopy,
+    Mark,
+    finding,
+    latest,
+    newest,
+    settled,
+)
+from beatd.timetable.policy import Reason
 from beatd.timetable.timetable import CLOCK_TOLERANCE, Timetable
 
 tell = EventLog(__name__)
@@ -33,57 +53,13 @@ REFRESH_SHARE = 100
 _T = TypeVar("_T")
 
 
-class LedgerFile(Protocol):
-    """The schedule file as the scheduler uses it.
-
-    No method raises for a file that cannot be used just now: the file logs that once,
-    keeps in memory what was recorded, and tries again.
-    """
-
-    def try_lock(self) -> bool:
-        """Lock the file for this process; return False while another one has it."""
-        ...
-
-    def unlock(self) -> None:
-        """Let other processes take the file."""
-        ...
-
-    def read(self) -> LedgerCopy:
-        """Return the ledger as it was last written."""
-        ...
-
-    def highest_term(self) -> int:
-        """Return the largest term number seen."""
-        ...
-
-    def rewrite(
-        self, marks: Mapping[str, Mark], gone: Collection[str], era: int, term: int
-    ) -> None:
-        """Write what makes the file agree with this ledger, era and term, at once."""
-        ...
-
-    def record(
-        self, marks: Mapping[str, Mark], dropped: Mapping[tuple[str, str], int]
-    ) -> None:
-        """Have the next flush write these rows, and add to the counts of drops."""
-        ...
-
-    def note_refused(self, refused: Mapping[str, str]) -> None:
-        """Have the next flush write which entries the broker refuses, and why."""
-        ...
-
-    def flush(self) -> None:
-        """Write what was recorded, in one transaction."""
-        ...
-
-
 @dataclass
 class Takeover:
-    """Begins terms: makes one ledger of all copies, and places every entry by it.
+    """Begins terms: finds out which ledger is right, and places every entry by it.
 
-    The copies are the broker's, the schedule file's, and one in memory: what this
-    process emitted itself, or saw of another leader's ledger while it stood by. The
-    copy in memory is needed when the broker loses its data as the leader dies.
+    The broker's is, alone, unless its edition says that it has lost writes. Then the
+    newest copy is: the schedule file, or what this process emitted itself, or saw of
+    another leader's ledger while it stood by.
 
     The timetable only ever holds marks that are in the broker's ledger or are about to
     be written there, so that what an earlier term left in the timetable may be merged
@@ -105,13 +81,30 @@ class Takeover:
     on_declared: Callable[[], object] = lambda: None
     """Called when the broker knows all queues."""
 
+    resend: bool = False
+    """Whether slots are sent again that the broker may have lost."""
+
     era: int = field(default=0, init=False)
     """The clock era: part of the ids of all that is emitted."""
-    _seen: LedgerCopy | None = field(default=None, init=False)
-    """The ledger of another leader, as this process read it last while standing by."""
+    edition: Edition = field(default=NO_EDITION, init=False)
+    """What the broker's ledger is at, by this process's last write in a term."""
+    lost: list[Lost] = field(default_factory=list, init=False)
+    """What is to be sent again before anything else, once a term has begun."""
+    _copy: LedgerCopy | None = field(default=None, init=False)
+    """The newest ledger of another leader that this process read, or the one from which
+    it was beginning a term; None once a term has begun: the timetable has it then."""
+    _kept: Mapping[str, Mark] = field(default_factory=dict, init=False)
+    """The rows of `keep`."""
+    _led_last: bool = field(default=False, init=False)
+    """Whether no other process is known to have written to the ledger since."""
     _refresh_at: Span = field(default=0, init=False)
     _aside_until: Span | None = field(default=None, init=False)
-    """While it lasts, the lead of an emptied broker is left to the former leader."""
+    """While it lasts, the lead is left to the former leader: it knows best what the
+    broker has lost. None once the broker's ledger was seen to be whole."""
+    _aside_told: Edition = field(default=NO_EDITION, init=False)
+    _doubtful: dict[str, Lost] | None = field(default=None, init=False)
+    """What was found to be uncertain, by entry, until a term has begun; None if the
+    broker was not set back."""
 
     def replace(
         self,
@@ -132,12 +125,15 @@ class Takeover:
     def refresh(self) -> None:
         """Copy the leader's ledger: the broker may lose it when the leader dies."""
         asked = self.clock.elapsed()
-        seen = self.broker.read_ledger()
+        found = self.broker.read_ledger()
         took = self.clock.elapsed() - asked
-        self._refresh_at = asked + max(REFRESH, REFRESH_SHARE * took)
-        # If it is empty, the broker has lost it: the earlier copy is what is left.
-        if seen.marks:
-            self._seen, self._aside_until = seen, None
+        pause = STANDBY_LOOK if self.is_aside else REFRESH
+        self._refresh_at = asked + max(pause, REFRESH_SHARE * took)
+        ours = self._memory()
+        # If the broker has lost some of it, the earlier copy is what is left.
+        if finding(found, ours, self.leadership.told) in (Finding.RIGHT, Finding.OTHER):
+            self._led_last = self._led_last and found.edition == ours.edition
+            self._copy, self._aside_until = found, None
 
     @property
     def is_aside(self) -> bool:
@@ -145,12 +141,19 @@ class Takeover:
         until = self._aside_until
         return until is not None and self.clock.elapsed() < until
 
+    def _memory(self) -> LedgerCopy:
+        """Return the newest ledger that this process knows itself."""
+        if self._copy is not None:
+            return self._copy
+        marks = {**self.timetable.marks(), **self._kept}
+        return LedgerCopy(marks, self.era, self.edition)
+
     # When a term begins
 
     def begin(
         self, term: Term, now: Instant, on_part: Callable[[], object]
     ) -> Iterator[None]:
-        """Merge all ledgers, place every entry, write what differs, declare the queues.
+        """Find out which ledger is right, place every entry by it, and write it.
 
         With large ledgers this takes longer than a lead lives. After each part the
         generator yields, so that the caller can renew the lead, and goes on only while
@@ -162,51 +165,141 @@ class Takeover:
         self.file.try_lock()
         file = self.file.read()
         yield
-        broker = self.broker.read_ledger(on_part)
+        found = self.broker.read_ledger(on_part)
         yield
-        if self._seen and not broker.marks:
-            self._step_aside()
-        # What was seen of another leader's term is newer than what an earlier term of
-        # this process left.
-        ours = self._seen or LedgerCopy(self.timetable.marks(), self.era)
-        merged = merge(broker, file, ours)
+        ours, told = newest(self._memory(), file), self.leadership.told
+        what = finding(found, ours, told)
+        self._leave_to_former_leader(what, ours)
+        base = settled(found, ours, what)
+        edition = _after(found, ours, told, what)
+        self._say(what, found, ours, edition)
+        if file.edition.lineage not in ("", edition.lineage):
+            self.file.keep_as(file.edition.lineage)
+        if what is Finding.SET_BACK:
+            lost_now = lost_between(found, base, self.entries)
+            self._doubtful = lost_now | (self._doubtful or {})
+        # A term that is left half-way begins anew from this, too.
+        self._copy = base
         yield
-        yield from self._place(merged.marks, now)
+        yield from self._place(base.marks, now)
         rewound = len(self.timetable.rewind(now, CLOCK_TOLERANCE))
         yield
-        era = merged.era + bool(rewound)
+        era = base.era + bool(rewound)
         marks = self.timetable.marks()
+        kept = {name: base.marks[name] for name in self.keep if name in base.marks}
+        ledger = LedgerCopy({**kept, **marks}, era, edition)
+        lost = [] if rewound or not self.resend else [*(self._doubtful or {}).values()]
+        to_be_sent = {one.entry.name for one in lost}
         changed = {
-            name: mark for name, mark in marks.items() if broker.marks.get(name) != mark
+            name: mark
+            for name, mark in ledger.marks.items()
+            if found.marks.get(name) != mark and name not in to_be_sent
         }
-        gone = {*broker.marks, *file.marks} - marks.keys() - set(self.keep)
-        yield from self._write_ledger(term, changed, gone, era)
+        gone = {*found.marks, *file.marks} - ledger.marks.keys() - set(self.keep)
+        yield from self._write_ledger(term, changed, gone, ledger)
         # Only now that the broker has it: with an era that the broker does not know,
-        # a later merge would leave out what other processes emit after this one.
-        self.era = era
-        self._seen = self._aside_until = None
+        # ids of this process would not be those of others.
+        self.era, self.edition, self._kept, self.lost = era, edition, kept, lost
+        self._copy = self._aside_until = None
+        self._led_last = True
         if rewound:
             _log_rewound(rewound, era)
         yield from self._declare()
-        self.file.rewrite(marks, gone, era, term.number)
+        self.file.rewrite(ledger.marks, gone, era, term.number, edition)
+        self._note_uncertain()
         yield
 
-    def _step_aside(self) -> None:
-        """Give the lead of an emptied broker back, once, for as long as a lead lives.
+    def _leave_to_former_leader(self, what: Finding, ours: LedgerCopy) -> None:
+        """Give back the lead of a broker that has lost data, until a leader renewed.
 
         The former leader knows all that it emitted, this process only what it saw of
-        that. If the former leader is gone, this process takes the lead again after that
+        that. If no former leader lives, this process takes the lead again after that
         time. Raises TermOver.
         """
-        if self._aside_until is not None:
+        if what in (Finding.RIGHT, Finding.OTHER):
             return
-        self._aside_until = self.clock.elapsed() + self.leadership.ttl
-        tell.warning(
-            "lead.aside",
-            "the broker has lost its ledger: the former leader is to lead again",
-        )
+        told = self.leadership.told
+        if self._led_last and latest(told, self.edition) == self.edition:
+            return
+        if self.leadership.lead.lead_outlives_data:
+            return  # nobody else leads
+        whole_again = told != self._aside_told and told.version >= ours.edition.version
+        if self._aside_until is not None and not whole_again:
+            return  # it has waited for this one
+        self._copy = ours  # what is read meanwhile is compared with this
+        wait = 2 * self.leadership.ttl // 3
+        self._refresh_at = self.clock.elapsed()
+        self._aside_until, self._aside_told = self._refresh_at + wait, told
+        if ours.marks or ours.edition.lineage:
+            tell.warning(
+                "lead.aside",
+                "the broker has lost data: the former leader is to lead again,"
+                " this process waits %.1f s for it",
+                wait / SECOND,
+            )
+        else:
+            tell.info(
+                "lead.aside",
+                "the broker has no ledger yet: waiting %.1f s, in case that it has"
+                " lost one and the scheduler that leads comes back",
+                wait / SECOND,
+            )
         self.leadership.resign()
         raise TermOver("the lead was left to the former leader")
+
+    def _say(
+        self,
+        what: Finding,
+        found: LedgerCopy,
+        ours: LedgerCopy,
+        edition: Edition,
+    ) -> None:
+        """Log which ledger is right, if it is not the broker's alone."""
+        if what is Finding.MISSING and ours.marks:
+            tell.warning(
+                "ledger.founded",
+                "the broker has lost its ledger: it is made anew from version %d, %s",
+                ours.edition.version,
+                "which this process led with itself"
+                if self._led_last
+                else "a copy: what was emitted after that may be emitted once more",
+                entries=len(ours.marks),
+            )
+        if (
+            what is Finding.SET_BACK
+            and (
+                unknown := edition.version
+                - 1
+                - max(found.edition.version, ours.edition.version)
+            )
+            > 0
+        ):
+            tell.warning(
+                "ledger.gap",
+                "the broker has lost %d writes to its ledger of which there is no copy"
+                " here: what was emitted in them may be emitted once more",
+                unknown,
+            )
+        if what is Finding.OTHER:
+            tell.warning(
+                "ledger.other",
+                "the broker has another ledger (%s) than the one that is known here"
+                " (%s): the broker's is right, what is known here is not used",
+                found.edition.lineage,
+                latest(ours.edition, self.leadership.told).lineage,
+            )
+
+    def _note_uncertain(self) -> None:
+        """Log, count and keep the slots that the broker may have lost."""
+        doubtful, self._doubtful = self._doubtful, None
+        if doubtful is not None:
+            say_uncertain(doubtful, sent_again=bool(self.lost))
+        if doubtful:
+            reason = str(Reason.UNCERTAIN)
+            counts = {(name, reason): one.number for name, one in doubtful.items()}
+            self.file.record({}, counts)
+            slots = {name: one.slots for name, one in doubtful.items()}
+            self.file.note_uncertain(slots)
 
     def _place(self, marks: Mapping[str, Mark], now: Instant) -> Iterator[None]:
         """Make the timetable hold every entry, each where its mark says."""
@@ -217,20 +310,33 @@ class Takeover:
             yield
 
     def _write_ledger(
-        self, term: Term, changed: Mapping[str, Mark], gone: Collection[str], era: int
+        self,
+        term: Term,
+        changed: Mapping[str, Mark],
+        gone: Collection[str],
+        ledger: LedgerCopy,
     ) -> Iterator[None]:
         """Make the broker's ledger agree with the timetable."""
-        self._write(term, {}, gone, era)
+        if gone:
+            self._write(term, {}, gone, ledger.era)
         for part in _parts(changed.items(), AT_ONCE):
             yield
-            self._write(term, dict(part), (), era)
+            self._write(term, dict(part), (), ledger.era)
+        yield
+        # Last of all: a ledger of this edition is whole.
+        self._write(term, {}, (), ledger.era, ledger.edition)
         yield
 
     def _write(
-        self, term: Term, changed: Mapping[str, Mark], gone: Collection[str], era: int
+        self,
+        term: Term,
+        changed: Mapping[str, Mark],
+        gone: Collection[str],
+        era: int,
+        edition: Edition | None = None,
     ) -> None:
         try:
-            self.broker.write_ledger(term, changed, gone, era)
+            self.broker.write_ledger(term, changed, gone, era, edition)
         except BrokerUnavailable:
             # The request may yet arrive. It would then set back the rows of what is
             # emitted meanwhile under this term.
@@ -243,6 +349,16 @@ class Takeover:
             yield
         self.on_declared()
         yield
+
+
+def _after(
+    found: LedgerCopy, ours: LedgerCopy, told: Edition, what: Finding
+) -> Edition:
+    """Return the edition above all that is known, for the ledger to go on from."""
+    if what is Finding.OTHER:
+        return found.edition.following
+    highest = latest(ours.edition, found.edition, told).following
+    return highest if highest.lineage else Edition(secrets.token_hex(8), 1)
 
 
 def _parts(items: Iterable[_T], size: int) -> Iterator[list[_T]]:

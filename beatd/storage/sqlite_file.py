@@ -207,9 +207,12 @@ def _missing(tables: Collection[str], there: Collection[str]) -> str:
     return f"no table {', '.join(missing)}" if missing else ""
 
 
-def set_aside(path: Path, stamp: str) -> Path:
-    """Rename a file of ours, and SQLite's files beside it; return the new path."""
-    name = aside = f"{path.name}.damaged-{stamp}"
+def set_aside(path: Path, why: str) -> Path:
+    """Rename a file of ours, and SQLite's files beside it; return the new path.
+
+    The new name is the old one with `why` after it, and a number if that is taken.
+    """
+    name = aside = f"{path.name}.{why}"
     number = 1
     while path.with_name(aside).exists():
         number += 1

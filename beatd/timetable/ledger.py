@@ -1,7 +1,9 @@
 """The ledger: which slot of each entry was emitted last, and how copies of it agree."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple, TypeGuard
 
 from beatd.instant import EARLIEST, LATEST, Instant
@@ -45,6 +47,36 @@ def is_count(stored: object) -> TypeGuard[int]:
     return isinstance(stored, int) and 0 <= stored < LARGEST
 
 
+class Edition(NamedTuple):
+    """Which ledger a copy is of, and how many writes that ledger has seen.
+
+    A ledger that has no lineage yet, or is of a build without them, is at NO_EDITION.
+    """
+
+    lineage: str
+    """Random text, drawn by whoever makes a ledger and knows no earlier one."""
+    version: int
+    """Raised by every write; of two copies of one lineage the higher is the newer."""
+
+    @property
+    def following(self) -> "Edition":
+        """The edition that the next write makes."""
+        return Edition(self.lineage, self.version + 1)
+
+
+NO_EDITION = Edition("", 0)
+
+LINEAGE = re.compile("[0-9A-Za-z]{0,64}")
+"""What a lineage looks like: it becomes part of a file's name."""
+
+
+def edition_of(lineage: object, version: object) -> Edition:
+    """Return the edition that stored values mean. Raises ValueError if they do not."""
+    if isinstance(lineage, str) and LINEAGE.fullmatch(lineage) and is_count(version):
+        return Edition(lineage, version)
+    raise ValueError(f"no edition: {lineage!r}, {version!r}")
+
+
 ERA_UNKNOWN = -1
 """Stands for a clock era that is stored, and cannot be understood."""
 
@@ -59,19 +91,74 @@ class LedgerCopy:
 
     A rewind moves marks that lie in the future back to now: the clock was set back.
     """
+    edition: Edition = NO_EDITION
+    unreadable: tuple[str, ...] = ()
+    """Names of rows that are there, and cannot be understood."""
 
 
-def merge(*copies: LedgerCopy) -> LedgerCopy:
-    """Return one ledger made of several: the larger slot wins, entry by entry.
+class Finding(Enum):
+    """What the broker's ledger is, by all that is known of it otherwise."""
 
-    A copy of an older clock era is left out: its slots may lie beyond a rewind. One
-    whose era is not known counts as one of the latest.
+    RIGHT = "right"  # ours, and not older than any copy: it alone is right
+    SET_BACK = "set back"  # ours, without the last writes
+    MISSING = "missing"  # emptied, or new
+    OTHER = "another"  # of another lineage than every copy
+
+
+def finding(found: LedgerCopy, ours: LedgerCopy, told: Edition) -> Finding:
+    """Return what a broker's ledger is beside our newest copy, and what we were told.
+
+    A ledger, or a copy, without a lineage counts as version 0 of whatever is there.
     """
-    era = max(copy.era for copy in copies)
-    marks: dict[str, Mark] = {}
-    for copy in copies:
-        if copy.era in (era, ERA_UNKNOWN):
-            for name, mark in copy.marks.items():
-                if name not in marks or mark.slot > marks[name].slot:
+    known = latest(ours.edition, told)
+    if not found.edition.lineage and not found.marks:
+        return Finding.MISSING
+    if found.edition.lineage and known.lineage not in ("", found.edition.lineage):
+        return Finding.OTHER
+    behind = found.edition.version < known.version
+    return Finding.SET_BACK if behind else Finding.RIGHT
+
+
+def latest(first: Edition, *others: Edition) -> Edition:
+    """Return the highest edition of the first lineage that any of these has."""
+    editions = (first, *others)
+    lineage = next((one.lineage for one in editions if one.lineage), "")
+    return max(
+        (one for one in editions if one.lineage == lineage),
+        key=lambda one: one.version,
+    )
+
+
+def newest(memory: LedgerCopy, file: LedgerCopy) -> LedgerCopy:
+    """Return the newer of two copies of ours; what is in memory has the lineage."""
+    if latest(memory.edition, file.edition) != memory.edition:
+        return file
+    return memory if memory.marks or memory.edition.lineage else file
+
+
+def settled(found: LedgerCopy, ours: LedgerCopy, what: Finding) -> LedgerCopy:
+    """Return the ledger to go on from; its edition is that of the newer one.
+
+    `what` is the finding about the broker's ledger beside our copy. Rows that cannot be
+    read there are taken from the copy.
+    """
+    match what:
+        case Finding.MISSING:
+            return ours
+        case Finding.OTHER:
+            return found
+    if what is Finding.RIGHT or ours.edition.version <= found.edition.version:
+        unread = set(found.unreadable) & ours.marks.keys()
+        marks = {**found.marks, **{name: ours.marks[name] for name in unread}}
+        era = max(ours.era, 0) if found.era == ERA_UNKNOWN else found.era
+        return LedgerCopy(marks, era, found.edition)
+    # Ours is newer, but for parts of it that somebody has written forward already.
+    marks = dict(ours.marks)
+    if found.era in (ours.era, ERA_UNKNOWN):
+        for name, mark in found.marks.items():
+            if name not in marks:
+                if not found.edition.lineage:
                     marks[name] = mark
-    return LedgerCopy(marks, era)
+            elif mark.slot > marks[name].slot:
+                marks[name] = mark
+    return LedgerCopy(marks, ours.era, ours.edition)

@@ -20,6 +20,7 @@ class Reason(StrEnum):
     MISFIRE = "misfire"  # found later than misfire_grace_time
     OVERLAP = "overlap"  # the previous run had not ended
     PAUSED = "paused"  # the entry is not enabled
+    UNCERTAIN = "uncertain"  # emitted, and the broker lost the writes: run or not
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,14 @@ _requests = count(1)
 def lead(broker: Broker) -> Term:
     """Make `broker` the leader for a minute."""
     term = broker.acquire("the test", MINUTE, 0)
-    assert term is not None
+    assert isinstance(term, Term)
     return term
+
+
+def taken(broker: Broker, holder: str) -> Term | None:
+    """Return the term if `holder` could take the lead for a minute."""
+    answer = broker.acquire(holder, MINUTE, 0)
+    return answer if isinstance(answer, Term) else None
 
 
 def mark(slot: Instant, runs: int = 1) -> Mark:

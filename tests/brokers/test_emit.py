@@ -8,7 +8,16 @@ from beatd.instant import MINUTE
 from beatd.routing import Queue, Route
 from beatd.timetable.ledger import Mark
 from tests.brokers.backends import LEASED, Backend
-from tests.brokers.making import CELERY, NOON, emission, lead, lying_in, mark, settle
+from tests.brokers.making import (
+    CELERY,
+    NOON,
+    emission,
+    lead,
+    lying_in,
+    mark,
+    settle,
+    taken,
+)
 from tests.servers import eventually
 
 QUEUED, DROPPED, KNOWN = Outcome.QUEUED, Outcome.DROPPED, Outcome.KNOWN
@@ -132,11 +141,11 @@ def test_a_term_that_only_looks_like_the_leaders_is_refused(broker: Broker) -> N
 @pytest.mark.parametrize("backend", LEASED, indirect=True)
 def test_emitting_renews_the_lead(broker: Broker, other: Broker) -> None:
     term = broker.acquire("a", 2000, 0)
-    assert term is not None
+    assert isinstance(term, Term)
 
     broker.emit(term, [], 40)
 
-    assert eventually(lambda: other.acquire("b", MINUTE, 0)).number > term.number
+    assert eventually(lambda: taken(other, "b")).number > term.number
 
 
 def test_a_mark_comes_back_as_it_was_written(broker: Broker) -> None:

@@ -28,10 +28,10 @@ from beatd.brokers.base import (
     Term,
 )
 from beatd.brokers.memory import MemoryBroker
-from beatd.errors import TermOver
+from beatd.errors import LedgerMoved, TermOver
 from beatd.instant import MINUTE
 from beatd.routing import Queue, Route
-from beatd.timetable.ledger import Mark
+from beatd.timetable.ledger import Edition, Mark
 from tests.brokers.backends import Backend, Redis, SQLite
 from tests.servers import Server, emptied
 
@@ -57,6 +57,8 @@ emissions = st.builds(
     st.sampled_from(["", "id-1", "id-2"]),
 )
 
+
+editions = st.none() | st.builds(Edition, st.sampled_from("xy"), st.integers(1, 4))
 
 acts: st.SearchStrategy[Callable[[Delivery], Act]] = st.sampled_from(
     [
@@ -96,7 +98,7 @@ class SameAnswers(RuleBasedStateMachine):
         self.terms = []
         for broker in self.brokers:
             term = broker.acquire("someone", MINUTE, floor)
-            assert term is not None
+            assert isinstance(term, Term)
             self.terms.append(term)
         self.leads = True
         assert self.terms[0].number == self.terms[1].number
@@ -109,14 +111,14 @@ class SameAnswers(RuleBasedStateMachine):
         self.leads = False
 
     @precondition(lambda self: self.terms)
-    @rule(batch=st.lists(emissions, max_size=6))
-    def emit(self, batch: list[Emission]) -> None:
+    @rule(batch=st.lists(emissions, max_size=6), edition=editions)
+    def emit(self, batch: list[Emission], edition: Edition | None) -> None:
         answers: list[Any] = []
         for broker, term in zip(self.brokers, self.terms, strict=True):
             try:
-                answers.append(broker.emit(term, batch, MINUTE))
-            except TermOver:
-                answers.append(TermOver)
+                answers.append(broker.emit(term, batch, MINUTE, edition))
+            except (TermOver, LedgerMoved) as error:
+                answers.append(type(error))
         assert answers[0] == answers[1]
         self.look()
 
@@ -125,11 +127,18 @@ class SameAnswers(RuleBasedStateMachine):
         marks=st.dictionaries(entries, rows, max_size=2),
         gone=st.sets(entries, max_size=1),
         era=st.integers(0, 5),
+        edition=editions,
     )
-    def rewind(self, marks: dict[str, Mark], gone: set[str], era: int) -> None:
+    def rewind(
+        self,
+        marks: dict[str, Mark],
+        gone: set[str],
+        era: int,
+        edition: Edition | None,
+    ) -> None:
         gone -= marks.keys()
         for broker, term in zip(self.brokers, self.terms, strict=True):
-            broker.write_ledger(term, marks, gone, era)
+            broker.write_ledger(term, marks, gone, era, edition)
         self.look()
 
     @rule(batch=st.lists(st.builds(Outgoing, routes, st.binary(max_size=4))))

@@ -27,13 +27,14 @@ from beatd.brokers.base import (
     Outgoing,
     Refused,
     SetAside,
+    Term,
 )
 from beatd.brokers.redis import RedisBroker
 from beatd.clock import SystemClock
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from beatd.instant import HOUR, MINUTE, SECOND
 from beatd.routing import Queue, Route
-from beatd.timetable.ledger import LedgerCopy, merge
+from beatd.timetable.ledger import Finding, LedgerCopy, settled
 from tests.brokers.making import (
     CELERY,
     NOON,
@@ -1015,7 +1016,7 @@ def test_nothing_of_a_worker_is_left_when_it_has_gone(
     settle(broker, "w", Acknowledge(one), sends=[outgoing(b"next")])
     broker.leave("w")
 
-    client.delete("celery")
+    client.delete("celery", "{beatd:default}:ledger")
     assert set(client.keys()) == {b"{beatd:test}:serial"}
 
 
@@ -1072,6 +1073,7 @@ def test_every_key_and_channel_begins_with_the_global_prefix(
     assert heard["channel"] == b"app1:/0.news/k"
     assert heard["data"] == b"heard"
     assert free["channel"] == b"app1:{beatd:n}:released"
+    client.delete("{beatd:default}:ledger")
     keys = client.keys()
     assert [key for key in keys if not key.startswith(b"app1:")] == []
     assert len(keys) >= 8
@@ -1196,7 +1198,8 @@ def test_an_era_that_is_no_number_is_passed_over(
     broker.read_ledger()
 
     file = LedgerCopy({"a": mark(NOON - MINUTE), "b": mark(NOON)}, 3)
-    assert merge(ledger, file) == LedgerCopy({"a": mark(NOON), "b": mark(NOON)}, 3)
+    right = settled(ledger, file, Finding.RIGHT)
+    assert right == LedgerCopy({"a": mark(NOON)}, 3)
     assert [r.__dict__["event"] for r in caplog.records] == ["era.unreadable"]
 
 
@@ -1210,7 +1213,7 @@ def test_a_lead_and_a_term_that_are_none_hold_up_nobody_and_are_kept(
     assert broker.leader() != "nobody"
     term = broker.acquire("we", MINUTE, 41)
 
-    assert term is not None
+    assert isinstance(term, Term)
     assert term.number == 42
     assert broker.renew(term, MINUTE)
     events = [r.__dict__["event"] for r in caplog.records]

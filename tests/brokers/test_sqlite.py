@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from beatd.brokers.base import SetAside
+from beatd.brokers.base import SetAside, Term
 from beatd.brokers.sqlite import LARGEST_WAL, SQL, SQLiteBroker
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError, TermOver
 from beatd.instant import MINUTE, SECOND
@@ -324,7 +324,7 @@ def test_a_term_and_an_era_that_are_no_numbers_are_passed_over(
     assert broker.read_ledger() == LedgerCopy({"a": mark(NOON)}, ERA_UNKNOWN)
     term = broker.acquire("we", MINUTE, 41)
 
-    assert term is not None
+    assert isinstance(term, Term)
     assert term.number == 42
     assert broker.renew(term, MINUTE)
     events = [r.__dict__["event"] for r in caplog.records]
@@ -372,7 +372,7 @@ def test_a_stopped_leader_keeps_the_lead_and_a_killed_one_does_not(
     with process(path, *lines, "signal.pause()") as running:
         assert line_of(running) == "8"
         running.send_signal(signal.SIGSTOP)
-        assert broker.acquire("we", MINUTE, 0) is None
+        assert not isinstance(broker.acquire("we", MINUTE, 0), Term)
         assert broker.leader() == "the other"
 
         with ThreadPoolExecutor() as threads:
@@ -381,7 +381,7 @@ def test_a_stopped_leader_keeps_the_lead_and_a_killed_one_does_not(
             assert released.result() is True
 
     term = broker.acquire("we", MINUTE, 0)
-    assert term is not None
+    assert isinstance(term, Term)
     assert term.number == 9
 
 
@@ -408,7 +408,7 @@ def test_two_do_not_take_the_lead_from_each_other_once_the_lock_file_was_removed
     path.with_name("broker.db.test.lock").unlink()
     new_term = lead(new)
 
-    assert old.acquire("the old one", MINUTE, 0) is None
+    assert not isinstance(old.acquire("the old one", MINUTE, 0), Term)
 
     assert new.renew(new_term, MINUTE)
     assert new.emit(new_term, [emission("a")], MINUTE)
@@ -424,7 +424,7 @@ def test_a_leader_whose_lock_file_was_removed_locks_anew(
     assert not old.renew(term, MINUTE)
     assert lead(old).number == term.number + 1
 
-    assert new.acquire("the new one", MINUTE, 0) is None
+    assert not isinstance(new.acquire("the new one", MINUTE, 0), Term)
 
 
 def test_a_lock_file_that_is_a_link_is_refused_with_its_path(

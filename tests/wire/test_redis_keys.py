@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from beatd import Beatd
-from beatd.brokers.base import Emission, Outgoing
+from beatd.brokers.base import Emission, Outgoing, Term
 from beatd.brokers.redis import RedisBroker
 from beatd.instant import MINUTE
 from beatd.routing import Route
@@ -32,7 +32,7 @@ def send(broker: RedisBroker, route: Route, raw: bytes) -> None:
 
 def emit(broker: RedisBroker, route: Route, raw: bytes) -> None:
     term = broker.acquire("the test", MINUTE, 0)
-    assert term is not None
+    assert isinstance(term, Term)
     broker.emit(term, [Emission("entry", Mark(NOON, ""), route, raw)], MINUTE)
 
 

@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from beatd.app import Beatd
-from beatd.brokers.base import Broadcast, Broker, Emission
+from beatd.brokers.base import Broadcast, Broker, Emission, Term
 from beatd.brokers.memory import MemoryBroker
 from beatd.errors import ResultUnavailable
 from beatd.events.lamport import LamportClock
@@ -198,7 +198,7 @@ class Bench:
     def remember_run(self, entry: str, task_id: str) -> None:
         """Have the broker know this as the current run of an entry."""
         term = self.broker.acquire("test", HOUR, 0)
-        assert term is not None
+        assert isinstance(term, Term)
         mark = Mark(self.clock.now(), "")
         run = Emission(entry, mark, Route("elsewhere"), b"", task_id)
         self.broker.emit(term, [run], HOUR)

@@ -18,16 +18,19 @@ from beatd.brokers.base import (
     Refused,
     Term,
     idle,
+    ledger_moved,
 )
 from beatd.brokers.current_runs import run_of
 from beatd.clock import Clock, SystemClock
 from beatd.errors import TermOver
 from beatd.instant import SECOND, Instant, Span
-from beatd.timetable.ledger import LedgerCopy, Mark
+from beatd.timetable.ledger import NO_EDITION, Edition, LedgerCopy, Mark
 
 
 class MemoryLead:
     """The ports Lead and Emitter, under one lock that guards the queues as well."""
+
+    lead_outlives_data = False
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
@@ -39,15 +42,16 @@ class MemoryLead:
         """How often the lead was given back."""
         self._ledger: dict[str, Mark] = {}
         self._era = 0
+        self._edition = NO_EDITION
         self._runs: dict[str, str] = {}
         """By entry with an overlap rule, the task id of its current run."""
 
     # Lead
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Edition:
         with self._changed:
             if self._is_held():
-                return None
+                return self._edition
             number = max(self._term.number, floor) + 1
             self._term = Term(number, secrets.token_hex(8))
             self._holder = holder
@@ -97,9 +101,19 @@ class MemoryLead:
 
     # Emitter
 
-    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Emitted]:
+    def emit(
+        self,
+        term: Term,
+        batch: Sequence[Emission],
+        ttl: Span,
+        edition: Edition | None = None,
+    ) -> list[Emitted]:
         with self._changed:
             self._check_term(term)
+            if edition is not None:
+                if edition not in (self._edition, self._edition.following):
+                    raise ledger_moved(edition)
+                self._edition = edition
             self._lead_ends = self._clock.now() + ttl
             refused: dict[str, Refused] = {}
             return [self._emit(emission, refused) for emission in batch]
@@ -134,10 +148,15 @@ class MemoryLead:
 
     def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
         with self._changed:
-            return LedgerCopy(dict(self._ledger), self._era)
+            return LedgerCopy(dict(self._ledger), self._era, self._edition)
 
     def write_ledger(
-        self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
+        self,
+        term: Term,
+        marks: Mapping[str, Mark],
+        gone: Collection[str],
+        era: int,
+        edition: Edition | None = None,
     ) -> None:
         with self._changed:
             self._check_term(term)
@@ -146,6 +165,7 @@ class MemoryLead:
                 self._runs.pop(entry, None)
             self._ledger.update(marks)
             self._era = era
+            self._edition = edition or self._edition
 
     def running(self, entries: Collection[str]) -> dict[str, str]:
         with self._changed:

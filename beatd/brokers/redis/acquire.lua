@@ -3,10 +3,12 @@
 -- KEYS  1 lead  text "<number> <nonce> <holder>", expires with the lead
 --       2 term  the largest number that was ever given
 --       3 4     where a lead, and a term, that are none of ours are kept
+--       5 ledger  hash: entry -> mark; field "\255": "<lineage> <version>"
 -- ARGV  1 holder  2 ttl in ms  3 floor  4 nonce
 --
--- Returns the term's number, above the floor and all before, or 0 while someone leads;
--- then "lead" and "term" if they were none of ours, and are kept under other names.
+-- Returns the term's number, above the floor and all before; then "lead" and "term" if
+-- they were none of ours, and are kept under other names. While someone leads: 0, and the
+-- ledger's edition, empty if it has none.
 -- The same nonce again (its answer was lost) gives the term that it took.
 
 local answer = {0}
@@ -18,7 +20,9 @@ if held then
     return {tonumber(number)}
   end
   if redis.call('PTTL', KEYS[1]) >= 0 then
-    return answer
+    -- A ledger of a wrong type is the leader's trouble.
+    local edition = redis.pcall('HGET', KEYS[5], '\255')
+    return {0, type(edition) == 'string' and edition or ''}
   end
   -- Every lead expires: for this one all would wait for ever.
   redis.call('RENAME', KEYS[1], KEYS[3])

@@ -1,13 +1,15 @@
 -- Queues each emission that the ledger does not know, in one step.
 --
 -- KEYS  1 lead    text "<number> <nonce> <holder>", expires with the lead
---       2 ledger  hash: entry -> mark, a text that begins with the slot
+--       2 ledger  hash: entry -> mark, a text that begins with the slot; field "\255":
+--                 the edition as "<lineage> <version>"
 --       3 runs    hash: entry -> task id of its current run
 --       4...      places: lists and channels
 -- ARGV  1 term as "<number> <nonce> "  2 ttl in ms  3 number n of emissions
 --       4 for each emission the number of its way, in two bytes, the higher one first
 --       5 number w of ways
---       6...  n entries, n marks, n messages;
+--       6 7   the edition before and after this; both "" for whatever it is
+--       8...  n entries, n marks, n messages;
 --             for each place "channel", or the life of the list in ms ("0": for ever),
 --             or "!" and why it is refused (its key is then the ledger's);
 --             w ways, each the numbers of places with "," between ("": none);
@@ -15,25 +17,33 @@
 --             and the task id
 --
 -- Returns one letter for each emission: q(ueued), d(ropped), k(nown), r(efused); with
--- refused ones a list of those letters and, for each "r", the reason; or false, having
--- done nothing, if the term is over. Refused are emissions with a place that is refused
--- or of a wrong type, and later ones of the same entry: their rows and all their places
--- stay as they are. Whatever else the server refuses: the ledger has no slot whose
+-- refused ones a list of those letters and, for each "r", the reason; or, having done
+-- nothing, false if the term is over, and 0 if the ledger has another edition. Refused
+-- are emissions with a place that is refused or of a wrong type, and later ones of the
+-- same entry: their rows and all their places stay as they are. Whatever else the server refuses: the ledger has no slot whose
 -- message is not queued, and no message is queued whose slot is not in the ledger;
 -- messages pushed before a refusal are removed again. Only a message that was published
 -- cannot be taken back.
 
 local KEYS, ARGV = KEYS, ARGV -- locals are found faster
 local call, tonumber, byte, match = redis.call, tonumber, string.byte, string.match
+local EDITION = '\255'
 local CHUNK = 1000 -- Lua passes only so many arguments at once
 local LATEST = 253402300799999 -- the last ms of the year 9999: no slot is later
 
 if not leads(KEYS[1], ARGV[1]) then
   return false
 end
+local edition, before, after = false, ARGV[6], ARGV[7]
+if after ~= '' then
+  edition = call('HGET', KEYS[2], EDITION)
+  if edition ~= before and edition ~= after then
+    return 0
+  end
+end
 
 local count, way_of = tonumber(ARGV[3]), ARGV[4]
-local marks, messages, kinds = 5 + count, 5 + 2 * count, 5 + 3 * count
+local marks, messages, kinds = 7 + count, 7 + 2 * count, 7 + 3 * count
 local places = #KEYS - 3
 local ways = kinds + places
 local runs = ways + tonumber(ARGV[5])
@@ -73,11 +83,14 @@ local all_open = next(closed) == nil
 -- a refusal: the row must not pass a slot that is not queued.
 local rows, outcomes, latest, news, size = {}, {}, {}, {}, 0
 local stopped, reasons = {}, {}
+if after ~= '' then
+  news, size = {EDITION, after}, 2
+end
 for from = 1, count, CHUNK do
   local to = math.min(from + CHUNK - 1, count)
-  local found = call('HMGET', KEYS[2], unpack(ARGV, 5 + from, 5 + to))
+  local found = call('HMGET', KEYS[2], unpack(ARGV, 7 + from, 7 + to))
   for index = from, to do
-    local entry, mark = ARGV[5 + index], ARGV[marks + index]
+    local entry, mark = ARGV[7 + index], ARGV[marks + index]
     local row = found[index - from + 1]
     rows[index] = row
     row = latest[entry] or row
@@ -143,10 +156,13 @@ if refusal then
   end
   for index = 1, count do
     if rows[index] then
-      call('HSET', KEYS[2], ARGV[5 + index], rows[index])
+      call('HSET', KEYS[2], ARGV[7 + index], rows[index])
     else
-      call('HDEL', KEYS[2], ARGV[5 + index])
+      call('HDEL', KEYS[2], ARGV[7 + index])
     end
+  end
+  if edition then
+    call('HSET', KEYS[2], EDITION, edition)
   end
   return refusal
 end
@@ -160,7 +176,7 @@ end
 for at = runs + 1, #ARGV, 2 do
   local index = tonumber(ARGV[at])
   if outcomes[index] == 'q' then
-    call('HSET', KEYS[3], ARGV[5 + index], ARGV[at + 1])
+    call('HSET', KEYS[3], ARGV[7 + index], ARGV[at + 1])
   end
 end
 call('PEXPIRE', KEYS[1], ARGV[2])

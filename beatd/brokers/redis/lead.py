@@ -4,7 +4,15 @@ import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from beatd.brokers.base import Emission, Emitted, Outcome, Refused, Term, idle
+from beatd.brokers.base import (
+    Emission,
+    Emitted,
+    Outcome,
+    Refused,
+    Term,
+    idle,
+    ledger_moved,
+)
 from beatd.brokers.redis.connection import Address
 from beatd.brokers.redis.failover import Server, is_about_a_key
 from beatd.brokers.redis.listening import ReleaseWait
@@ -15,7 +23,16 @@ from beatd.errors import BrokerRefused, TermOver
 from beatd.event_log import EventLog
 from beatd.instant import Span
 from beatd.routing import Route
-from beatd.timetable.ledger import ERA_UNKNOWN, LedgerCopy, Mark, is_count, mark_of
+from beatd.timetable.ledger import (
+    ERA_UNKNOWN,
+    NO_EDITION,
+    Edition,
+    LedgerCopy,
+    Mark,
+    edition_of,
+    is_count,
+    mark_of,
+)
 
 tell = EventLog(__name__)
 
@@ -28,6 +45,8 @@ _OUTCOMES = {
 
 class RedisLead(RedisRequests):
     """The ports Lead and Emitter."""
+
+    lead_outlives_data = False
 
     def __init__(
         self,
@@ -45,14 +64,16 @@ class RedisLead(RedisRequests):
 
     # Lead
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Edition:
         aside = f"unreadable:{self._nonce}:"
-        own = ("lead", "term", f"{aside}lead", f"{aside}term")
+        own = ("lead", "term", f"{aside}lead", f"{aside}term", "ledger")
         number, *odd = self._run(
             "acquire",
             [self._key(name) for name in own],
             [holder, ttl, floor, self._nonce],
         )
+        if not number:
+            return self._edition(odd[0])
         # Only now: after a lost answer, the same nonce finds the term that it took.
         nonce, self._nonce = self._nonce, secrets.token_hex(8)
         for name in odd:
@@ -62,7 +83,7 @@ class RedisLead(RedisRequests):
                 self._key(name.decode()),
                 self._key(aside + name.decode()),
             )
-        return Term(number, nonce) if number else None
+        return Term(number, nonce)
 
     def renew(self, term: Term, ttl: Span) -> bool:
         return bool(self._run("renew", [self._key("lead")], [_text(term), ttl]))
@@ -84,26 +105,37 @@ class RedisLead(RedisRequests):
 
     # Emitter
 
-    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Emitted]:
+    def emit(
+        self,
+        term: Term,
+        batch: Sequence[Emission],
+        ttl: Span,
+        edition: Edition | None = None,
+    ) -> list[Emitted]:
         asked = self._ways(batch)
         try:
-            return self._emit(term, batch, ttl, asked)
+            return self._emit(term, batch, ttl, edition, asked)
         except BrokerRefused as refusal:
             forbidden = self._forbidden(asked.places) if is_about_a_key(refusal) else {}
             if not forbidden:
                 raise
         refused = {place: _refused(reason) for place, reason in forbidden.items()}
         asked = asked._replace(places=asked.places | refused)
-        return self._emit(term, batch, ttl, asked)
+        return self._emit(term, batch, ttl, edition, asked)
 
     def _emit(
-        self, term: Term, batch: Sequence[Emission], ttl: Span, asked: "_Ways"
+        self,
+        term: Term,
+        batch: Sequence[Emission],
+        ttl: Span,
+        edition: Edition | None,
+        asked: "_Ways",
     ) -> list[Emitted]:
         places, ways, way_of, messages = asked
         lead, ledger, runs = map(self._key, ("lead", "ledger", "runs"))
         # A script that only names a forbidden key is refused as a whole.
         keys = [ledger if _is_refused(kind) else key for key, kind in places.items()]
-        answer: bytes | list[bytes] | None = self._run(
+        answer: bytes | list[bytes] | int | None = self._run(
             "emit",
             [lead, ledger, runs, *keys],
             [
@@ -112,6 +144,7 @@ class RedisLead(RedisRequests):
                 len(batch),
                 way_of,
                 len(ways),
+                *(_before_and_after(edition) if edition else ("", "")),
                 *[emission.entry for emission in batch],
                 *[_row(emission.mark) for emission in batch],
                 *messages,
@@ -127,6 +160,9 @@ class RedisLead(RedisRequests):
         )
         if answer is None:
             raise _over(term)
+        if isinstance(answer, int):
+            assert edition is not None
+            raise ledger_moved(edition)
         if isinstance(answer, bytes):
             return [_OUTCOMES[letter] for letter in answer]
         letters, *reasons = answer
@@ -152,20 +188,34 @@ class RedisLead(RedisRequests):
         return Refused(known if known != words else self._server.refusal(words))
 
     def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
+        # First of all: the rows, read in parts, are as new as this or newer.
+        edition = self._edition(self._ask("HGET", self._key("ledger"), _EDITION))
         marks: dict[str, Mark] = {}
+        unreadable = []
         for number, (name, row) in enumerate(self._rows_of("ledger")):
             if number % CHUNK == 0:
                 on_part()
+            if name == _EDITION:
+                continue
             try:
                 marks[name.decode()] = _mark(row)
             except ValueError:
+                unreadable.append(name.decode(errors="replace"))
                 self._tell_odd(
                     "ledger.unreadable",
                     "the ledger's row for %r is none of ours, and passed over: %r",
                     name,
                     row[:80],
                 )
-        return LedgerCopy(marks, self._era())
+        return LedgerCopy(marks, self._era(), edition, tuple(unreadable))
+
+    def _edition(self, stored: bytes | None) -> Edition:
+        try:
+            return _edition_in(stored) if stored else NO_EDITION
+        except ValueError:
+            words = "the ledger %s says no edition, and counts as one without: %r"
+            self._tell_odd("edition.unreadable", words, self._key("ledger"), stored)
+            return NO_EDITION
 
     def _era(self) -> int:
         stored: bytes | None = self._ask("GET", self._key("era"))
@@ -190,7 +240,12 @@ class RedisLead(RedisRequests):
             tell.error(event, words, name, what)
 
     def write_ledger(
-        self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
+        self,
+        term: Term,
+        marks: Mapping[str, Mark],
+        gone: Collection[str],
+        era: int,
+        edition: Edition | None = None,
     ) -> None:
         keys = [self._key(name) for name in ("lead", "ledger", "era", "runs")]
         steps: list[list[Any]] = [
@@ -198,8 +253,10 @@ class RedisLead(RedisRequests):
             for rows in in_chunks(list(marks.items()))
         ]
         steps.extend([0, *names] for names in in_chunks(list(gone)))
-        for step in steps or [[0]]:
-            if not self._run("write_ledger", keys, [_text(term), era, *step]):
+        steps = steps or [[0]]
+        for left, step in zip(range(len(steps) - 1, -1, -1), steps, strict=True):
+            made = _edition_text(edition) if edition and not left else ""
+            if not self._run("write_ledger", keys, [_text(term), era, made, *step]):
                 raise _over(term)
 
     def running(self, entries: Collection[str]) -> dict[str, str]:
@@ -323,6 +380,25 @@ def _text(term: Term) -> str:
 
 def _over(term: Term) -> TermOver:
     return TermOver(f"term {term.number} is over: someone else may lead")
+
+
+_EDITION = b"\xff"
+"""The ledger's field for its edition: no entry's name in UTF-8 is this."""
+
+
+def _edition_text(edition: Edition) -> str:
+    return f"{edition.lineage} {edition.version}"
+
+
+def _before_and_after(edition: Edition) -> tuple[str, str]:
+    """Return what the ledger's edition is to be before a write, and after it."""
+    before = edition._replace(version=edition.version - 1)
+    return _edition_text(before), _edition_text(edition)
+
+
+def _edition_in(stored: bytes) -> Edition:
+    lineage, version = stored.decode().split(" ")
+    return edition_of(lineage, int(version))
 
 
 def _row(mark: Mark) -> str:

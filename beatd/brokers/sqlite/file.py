@@ -9,7 +9,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from beatd.brokers.sqlite.statements import TABLES
+from beatd.brokers.sqlite.statements import LATER_COLUMNS, TABLES
 from beatd.clock import Clock
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from beatd.storage.sqlite_file import (
@@ -92,6 +92,7 @@ class BrokerFile:
         if found.state is FileState.ABSENT:
             make(self._path, BROKER, TABLES)
         db = connect(self._path, self._busy_timeout)
+        _add_later_columns(db)
         db.execute("PRAGMA synchronous = FULL")
         # Without a limit, the WAL would keep the size that a long reader lets it have.
         db.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")
@@ -136,6 +137,22 @@ class BrokerFile:
 
     def _refused(self, error: Exception) -> BrokerRefused:
         return BrokerRefused(f"{self._path} cannot be used: {error}")
+
+
+def _add_later_columns(db: sqlite3.Connection) -> None:
+    """Give a file that an earlier build made the columns that it lacks."""
+    there = {
+        (table, column)
+        for table in {table for table, _ in LATER_COLUMNS}
+        for _, column, *_ in db.execute(f"PRAGMA table_info({table})")
+    }
+    for table, column in LATER_COLUMNS.keys() - there:
+        kind = LATER_COLUMNS[table, column]
+        try:
+            db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+        except sqlite3.OperationalError as error:
+            if "duplicate column" not in str(error):  # another process was faster
+                raise
 
 
 @contextmanager

@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from beatd.brokers.base import Emission, Emitted, Outcome, Refused, Term, idle
+from beatd.brokers.base import (
+    Emission,
+    Emitted,
+    Outcome,
+    Refused,
+    Term,
+    idle,
+    ledger_moved,
+)
 from beatd.brokers.current_runs import run_of
 from beatd.brokers.sqlite.file import BrokerFile, text, texts_as_bytes
 from beatd.brokers.sqlite.routes import Row, rows_of
@@ -26,7 +34,16 @@ from beatd.errors import TermOver
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span
 from beatd.storage.file_lock import FileLock
-from beatd.timetable.ledger import ERA_UNKNOWN, LedgerCopy, Mark, is_count, mark_of
+from beatd.timetable.ledger import (
+    ERA_UNKNOWN,
+    NO_EDITION,
+    Edition,
+    LedgerCopy,
+    Mark,
+    edition_of,
+    is_count,
+    mark_of,
+)
 
 tell = EventLog(__name__)
 
@@ -40,6 +57,8 @@ class SQLiteLead(BrokerFile):
     The lead is a kernel lock beside the file: it has no time to live, and a leader
     that is only stopped keeps it.
     """
+
+    lead_outlives_data = True
 
     def __init__(
         self,
@@ -60,9 +79,10 @@ class SQLiteLead(BrokerFile):
 
     # Lead
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | None:
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Edition:
         if not self._take_lock(holder):
-            return None
+            with self._connection() as db:
+                return self._edition(db)
         try:
             self._led = self._begin_term(floor)
         except BaseException:
@@ -103,9 +123,20 @@ class SQLiteLead(BrokerFile):
 
     # Emitter
 
-    def emit(self, term: Term, batch: Sequence[Emission], ttl: Span) -> list[Emitted]:
+    def emit(
+        self,
+        term: Term,
+        batch: Sequence[Emission],
+        ttl: Span,
+        edition: Edition | None = None,
+    ) -> list[Emitted]:
         with self._transaction() as db:
             self._check_term(db, term)
+            if edition is not None:
+                found = self._edition(db)
+                if edition not in (found, found.following):
+                    raise ledger_moved(edition)
+                db.execute(SQL["set_edition"], (*edition, self._namespace))
             outcomes: list[Emitted]
             try:
                 with _savepoint(db):
@@ -171,17 +202,22 @@ class SQLiteLead(BrokerFile):
             sql = "SELECT entry, slot, fingerprint, runs, last FROM ledger"
             with texts_as_bytes(db):
                 rows = db.execute(f"{sql} WHERE namespace = ?", (self._namespace,))
-                marks = dict(self._marks(rows))
-            era = self._era(db)
+                unreadable: list[str] = []
+                marks = dict(self._marks(rows, unreadable))
+            era, edition = self._era(db), self._edition(db)
             db.execute("COMMIT")
-        return LedgerCopy(marks, era)
+        return LedgerCopy(marks, era, edition, tuple(unreadable))
 
-    def _marks(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[str, Mark]]:
-        """Yield the rows that can be understood."""
+    def _marks(
+        self, rows: Iterable[tuple[Any, ...]], unreadable: list[str]
+    ) -> Iterator[tuple[str, Mark]]:
+        """Yield the rows that can be understood; add the others to `unreadable`."""
         for entry, slot, fingerprint, runs, last in rows:
             try:
                 yield str(entry, "utf-8"), mark_of(slot, text(fingerprint), runs, last)
             except (ValueError, TypeError):
+                if isinstance(entry, bytes):
+                    unreadable.append(str(entry, "utf-8", "replace"))
                 words = "the ledger's row for %r is none of ours, and passed over: %r"
                 self._tell_odd("ledger.unreadable", words, entry, slot)
 
@@ -192,7 +228,12 @@ class SQLiteLead(BrokerFile):
             tell.error(event, words, name, what)
 
     def write_ledger(
-        self, term: Term, marks: Mapping[str, Mark], gone: Collection[str], era: int
+        self,
+        term: Term,
+        marks: Mapping[str, Mark],
+        gone: Collection[str],
+        era: int,
+        edition: Edition | None = None,
     ) -> None:
         forget = "DELETE FROM {} WHERE namespace = ? AND entry = ?"
         set_era = "UPDATE lead SET era = ? WHERE namespace = ?"
@@ -204,6 +245,8 @@ class SQLiteLead(BrokerFile):
             rows = [(self._namespace, entry, *mark) for entry, mark in marks.items()]
             db.executemany(SQL["set_mark"], rows)
             db.execute(set_era, (era, self._namespace))
+            if edition is not None:
+                db.execute(SQL["set_edition"], (*edition, self._namespace))
 
     def running(self, entries: Collection[str]) -> dict[str, str]:
         sql = "SELECT CAST(run AS BLOB) FROM runs WHERE namespace = ? AND entry = ?"
@@ -277,6 +320,15 @@ class SQLiteLead(BrokerFile):
         words = "the clock era of the namespace %r is no number, and passed over: %r"
         self._tell_odd("era.unreadable", words, self._namespace, row[0])
         return ERA_UNKNOWN
+
+    def _edition(self, db: sqlite3.Connection) -> Edition:
+        row = db.execute(SQL["edition"], (self._namespace,)).fetchone()
+        try:
+            return edition_of(*row) if row else NO_EDITION
+        except ValueError:
+            words = "the edition of the namespace %r counts as none, it is none: %r"
+            self._tell_odd("edition.unreadable", words, self._namespace, row)
+            return NO_EDITION
 
     def _end_runs_of(self, db: sqlite3.Connection, messages: Iterable[Row]) -> None:
         """Forget the runs that these messages are for."""

@@ -11,4 +11,10 @@ def _statements() -> dict[str, str]:
 
 
 SQL = _statements()
+LATER_COLUMNS = {
+    ("lead", "lineage"): "TEXT NOT NULL DEFAULT ''",
+    ("lead", "version"): "INTEGER NOT NULL DEFAULT 0",
+}
+"""Columns that files of earlier builds lack; to those builds they do no harm."""
+
 TABLES = [sql for name, sql in SQL.items() if name.startswith("make_")]

@@ -1,7 +1,7 @@
 -- Tables of the broker's database, and every statement longer than a line or two.
 --
--- lead      one row a namespace: the current term and the clock era. `nonce` is empty
---           when the lead was given back. The lead itself is a kernel lock on a file
+-- lead      one row a namespace: the current term, the clock era and the ledger's
+--           edition. `nonce` is empty when the lead was given back. The lead itself is a kernel lock on a file
 --           beside the database; the term in here makes a former leader's emission fail.
 -- ledger    last slot of each entry. Written in the transaction that inserts the
 --           messages, so that both are there or neither is.
@@ -27,7 +27,9 @@ CREATE TABLE lead (
     namespace TEXT PRIMARY KEY,
     number INTEGER NOT NULL,
     nonce TEXT NOT NULL,
-    era INTEGER NOT NULL
+    era INTEGER NOT NULL,
+    lineage TEXT NOT NULL DEFAULT '',
+    version INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID
 
 -- name: make_ledger
@@ -107,6 +109,12 @@ CREATE TABLE dead (
 -- name: set_term
 INSERT INTO lead (namespace, number, nonce, era) VALUES (?, ?, ?, 0)
 ON CONFLICT (namespace) DO UPDATE SET number = excluded.number, nonce = excluded.nonce
+
+-- name: edition
+SELECT lineage, version FROM lead WHERE namespace = ?
+
+-- name: set_edition
+UPDATE lead SET lineage = ?, version = ? WHERE namespace = ?
 
 -- name: advance
 -- Changes no row exactly when the ledger has this slot or a later one.

@@ -333,6 +333,9 @@ Pool: TypeAlias = Annotated[
 Serializer: TypeAlias = Annotated[str, SERIALIZER]
 StartMethod: TypeAlias = Annotated[str, START_METHOD]
 Overlap: TypeAlias = Annotated[str, OVERLAP]
+LostWrites: TypeAlias = Annotated[
+    str, Kind("'keep' or 'resend'", _one_of("keep", "resend"))
+]
 ExchangeType: TypeAlias = Annotated[
     str, Kind("'direct', 'topic' or 'fanout'", _one_of("direct", "topic", "fanout"))
 ]

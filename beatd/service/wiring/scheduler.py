@@ -63,6 +63,7 @@ def scheduler_of(config: Config) -> Scheduler:
         queues=config.router.queues.values(),
         declare=broker.declare,
         on_declared=partial(_warn_of_risks, broker),
+        resend=settings.beat_lost_writes == "resend",
     )
     return Scheduler(
         takeover=takeover,
@@ -80,7 +81,7 @@ def scheduler_of(config: Config) -> Scheduler:
 
 TAKEN_ONCE = (
     *("beat_namespace", "beat_schedule_filename", "beat_lock_timeout"),
-    *("beat_max_loop_interval", "beat_logfile", "beat_pidfile"),
+    *("beat_max_loop_interval", "beat_lost_writes", "beat_logfile", "beat_pidfile"),
     *("beat_uid", "beat_gid", "beat_umask", "beat_executable"),
     *("broker_transport_options", "broker_use_ssl", "broker_connection_timeout"),
     *("task_send_sent_event", "event_exchange", "event_serializer"),

@@ -7,6 +7,7 @@ from beatd.config import switches
 from beatd.config.settings.kinds import (
     Count,
     Flag,
+    LostWrites,
     Overlap,
     Positive,
     Schedule,
@@ -113,6 +114,12 @@ class SchedulerRows:
     )
     beat_lock_timeout: SomeSeconds = own(
         5, "Seconds after which a leader that fell silent may be replaced."
+    )
+    beat_lost_writes: LostWrites = own(
+        "keep",
+        "What to do with slots that were emitted and that the broker lost, as its data"
+        " were set back: it is uncertain whether they ran. `keep` names and counts"
+        " them; `resend` also sends them again, under the same ids.",
     )
     beat_logfile: Text | None = works(
         None, "Default of the scheduler's `--logfile`.", old="CELERY_BEAT_LOGFILE"
