@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from beatd.brokers.base import idle
+from beatd.brokers.base import Emitted, idle
+from beatd.errors import BrokerUnavailable, TermOver
 from beatd.instant import DAY, HOUR, SECOND, Instant, Span
 from beatd.scheduler.leadership import STANDBY_LOOK
 from beatd.scheduler.loop import Scheduler
@@ -350,3 +351,69 @@ def test_rows_of_entries_that_cannot_be_read_now_outlive_an_emptied_broker(
     live(NOON + 25 * SECOND, scheduler)
 
     assert broker.read_ledger().marks["each"].slot == NOON + 10 * SECOND
+
+
+def test_a_first_sending_that_the_broker_knows_is_said_and_begins_a_term_anew(
+    broker: FlakyBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    leader = fresh(broker)
+    live(NOON + 15 * SECOND, leader)
+    number = leader.leadership.term
+    ahead = broker._ledger["each"]._replace(slot=NOON + 20 * SECOND)
+    broker._ledger["each"] = ahead  # by whatever came past the term
+
+    live(NOON + 25 * SECOND, leader)
+    live(NOON + 45 * SECOND, leader)
+
+    assert broker.slots() == [NOON + n * SECOND for n in (10, 30, 40)]
+    assert events(caplog).count("emit.known_at_first") == 1
+    assert number is not None
+    assert leader.leadership.term is not None
+    assert leader.leadership.term.number > number.number
+
+
+def test_a_repeated_sending_that_the_broker_knows_is_ordinary(
+    broker: FlakyBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    leader = fresh(broker)
+    live(NOON + 15 * SECOND, leader)
+    term = leader.leadership.term
+    broker.loses_answers = True
+    live(NOON + 21 * SECOND, leader)
+    broker.loses_answers = False
+    live(NOON + 35 * SECOND, leader)
+
+    assert broker.slots() == every_ten_seconds(NOON + 35 * SECOND)
+    assert "emit.known_at_first" not in events(caplog)
+    assert leader.leadership.term == term
+
+
+@pytest.mark.parametrize("doubt", ["a clock set back", "a reload"])
+def test_an_emission_that_arrives_after_a_term_began_anew_finds_another_term(
+    clock: FakeClock, doubt: str
+) -> None:
+    class Holding(FlakyBroker):
+        held: tuple[Any, ...] | None = None
+        holds = False
+
+        def emit(self, *request: Any) -> list[Emitted]:
+            if self.holds:
+                self.held = request
+                raise BrokerUnavailable("no answer")
+            return super().emit(*request)
+
+    broker = Holding(clock)
+    leader = fresh(broker)
+    live(NOON + 15 * SECOND, leader)
+    broker.holds = True
+    live(NOON + 21 * SECOND, leader)
+    broker.holds = False
+    assert broker.held is not None
+    if doubt == "a reload":
+        leader.replace({"each": EACH}, keep=(), queues=())
+    else:
+        clock.step(-5 * SECOND)
+    live(clock.now() + SECOND, leader)
+
+    with pytest.raises(TermOver):
+        broker.emit(*broker.held)

@@ -173,7 +173,11 @@ class Scheduler:
             if step.refused:
                 part = [emission for emission in part if step.is_open(emission)]
             asked, edition = self.clock.elapsed(), self.takeover.edition.following
-            outcomes = self.broker.emit(term, part, self.leadership.ttl, edition)
+            try:
+                outcomes = self.broker.emit(term, part, self.leadership.ttl, edition)
+            except BrokerUnavailable:
+                step.asked_under = term
+                raise
             self.takeover.edition = edition
             self.leadership.renewed(asked)
             step.sent = sent
@@ -185,6 +189,26 @@ class Scheduler:
         # batch again, and the broker's ledger knows it.
         self._unanswered = None
         self._advance(step, now)
+        if step.surprises:
+            self._meet_another_emitter(step.surprises)
+
+    def _meet_another_emitter(self, known: Sequence[Emission]) -> None:
+        """Say that the ledger had slots that this term did not emit; lead anew.
+
+        Raises TermOver.
+        """
+        tell.warning(
+            "emit.known_at_first",
+            "the broker's ledger has %d slots already that this scheduler sent for the"
+            " first time, of %s first of all: something else writes to it; a new term"
+            " begins, from what the ledger says",
+            len(known),
+            known[0].entry,
+            entry=known[0].entry,
+            slot=known[0].mark.slot,
+        )
+        self.leadership.doubt()
+        raise TermOver("the ledger has slots that this term did not emit")
 
     def _decide(self, now: Instant) -> Step:
         """Apply the policies to one batch of what is due; nothing has changed yet."""
@@ -302,6 +326,11 @@ class Scheduler:
         """Begin a term, renewing the lead between the parts of the work."""
         # A beginning that fails half-way is done anew.
         self._term = None
+        if self._unanswered and self._unanswered.asked_under == term:
+            # The request may yet arrive, after marks were set back or rows written.
+            self._unanswered = None
+            self.leadership.doubt()
+            raise TermOver("an emission may arrive late: a new term begins")
         # A step without an answer is forgotten: the ledger, which is read now, has what
         # got through of it, and the rest is due again.
         self.standing_by, self._unanswered = "", None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from beatd.brokers.base import ENOUGH, Emission, Emitted, Refused
+from beatd.brokers.base import ENOUGH, Emission, Emitted, Outcome, Refused, Term
 from beatd.instant import Instant
 from beatd.timetable.entry import Due
 from beatd.timetable.policy import Decision
@@ -23,6 +23,10 @@ class Step:
     decided: Sequence[tuple[Due, Decision]]
     emissions: Sequence[Emission]
     sent: int = 0
+    asked_under: Term | None = None
+    """The term of a request whose answer was lost: it may yet arrive."""
+    surprises: list[Emission] = field(default_factory=list)
+    """First sendings that the broker knew: somebody else has emitted them."""
     refused: dict[str, tuple[Instant, str]] = field(default_factory=dict)
     """By entry, the first slot that the broker refused, and why: later ones of the
     entry are not done either."""
@@ -37,7 +41,13 @@ class Step:
         return part[: max(fitting, 1)]
 
     def note(self, emissions: Sequence[Emission], outcomes: Sequence[Emitted]) -> None:
-        """Note which of these the broker refused."""
+        """Note what the broker answered for these, of what was not expected."""
+        first, self.asked_under = self.asked_under is None, None
+        if first and Outcome.KNOWN in outcomes:
+            pairs = zip(emissions, outcomes, strict=True)
+            self.surprises += [
+                one for one, outcome in pairs if outcome is Outcome.KNOWN
+            ]
         if Refused not in map(type, outcomes):
             return
         for emission, outcome in zip(emissions, outcomes, strict=True):
