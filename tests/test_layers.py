@@ -33,7 +33,7 @@ brokers     base current_runs memory.lead memory.queues memory redis.connection
             redis.broker redis sqlite.routes sqlite.statements sqlite.file sqlite.lead
             sqlite.queues sqlite *
 scheduler   file_view leadership ledger_file lost_writes refusals schedule_file
-            takeover step loop
+            reload takeover step loop
 results     base chords disabled ended exceptions encoding redis sqlite *
 events      lamport sender zone event sent
 tasks       current async_result request task options registry * shared

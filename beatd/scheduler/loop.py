@@ -25,6 +25,7 @@ from beatd.routing import Queue
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
 from beatd.scheduler.ledger_file import LedgerFile
 from beatd.scheduler.refusals import Refusals
+from beatd.scheduler.reload import NewConfig
 from beatd.scheduler.step import BATCH, Step
 from beatd.scheduler.takeover import Takeover
 from beatd.schedules.base import Schedule
@@ -158,8 +159,12 @@ class Scheduler:
             self._begin(term, now)
             self._offset = offset
         self._emit(term, now)
+        if self.takeover.changes:
+            self._go_over(term, now)
         nap = min(self.longest_nap, self.leadership.ttl // 3)
         wake_at = min(self.timetable.next_at() or now + nap, now + nap)
+        if self.takeover.changes:
+            wake_at = now
         self._flush(idle=wake_at > now)
         return wake_at
 
@@ -212,9 +217,13 @@ class Scheduler:
 
     def _decide(self, now: Instant) -> Step:
         """Apply the policies to one batch of what is due; nothing has changed yet."""
-        batch = self.timetable.due(now, BATCH)
+        batch = self.timetable.due(self._due_by(now), BATCH)
         busy = self._busy(batch)
         decided = [(due, decide(due, now, due.entry.name in busy)) for due in batch]
+        return self._step(decided, now)
+
+    def _step(self, decided: Sequence[tuple[Due, Decision]], now: Instant) -> Step:
+        """Return the step that carries out these decisions."""
         emissions: list[Emission] = []
         for due, decision in decided:
             emissions += self._emissions(due, decision, now)
@@ -337,7 +346,8 @@ class Scheduler:
         keep = partial(self.leadership.keep, term)
         for _ in self.takeover.begin(term, now, on_part=keep):
             keep()
-        self._refusals.keep(self.timetable)
+        runs_on = [name for name in self.refused if not self.timetable.is_over(name)]
+        self._refusals.keep(runs_on)
         self._unanswered = self._lost_again(now)
         self._term = term
 
@@ -356,6 +366,7 @@ class Scheduler:
     def _stand_by(self) -> None:
         """Leave the file to the process that leads, and keep a copy of its ledger."""
         self._term = None
+        self.takeover.leave_changes(self.clock.now())
         self._refusals.keep(())
         if not self.standing_by:
             # `Takeover.begin` locks the file first of all, even if it then fails.
@@ -367,6 +378,30 @@ class Scheduler:
             self.standing_by = self.leadership.leader()
             self.takeover.refresh()
 
+    # A reload
+
+    def _due_by(self, now: Instant) -> Instant:
+        """Return the instant up to which slots are those of the present config."""
+        changes = self.takeover.changes
+        return min(now, changes[0].at) if changes else now
+
+    def _go_over(self, term: Term, now: Instant) -> None:
+        """Go over to the next config, if all that was due by the present one is done.
+
+        Slots that an overlap rule or the broker holds up are not waited for: they stay
+        due if they are slots of the next config, too, and else are dropped.
+        """
+        at = self._due_by(now)
+        if self.timetable.due(at, 1):
+            return
+        new = self.takeover.changes[0]
+        decided = [*new.last_decisions(self.timetable, at)]
+        if decided:
+            self._unanswered = self._step(decided, now)
+            self._emit(term, now)
+        self.takeover.go_over()
+        self._begin(term, now)
+
     # From outside of the loop
 
     def replace(
@@ -375,11 +410,23 @@ class Scheduler:
         keep: Collection[str],
         queues: Collection[Queue],
     ) -> None:
-        """Schedule these entries from now on; unchanged ones keep their place."""
-        self.takeover.replace(entries, keep, queues)
-        # The term is begun once more: that places all entries by their ledger rows,
-        # and declares the queues.
-        self._term = None
+        """Schedule these entries from now on; unchanged ones keep their place.
+
+        What is due by now by the earlier ones is emitted or dropped first. Without the
+        lead or a broker that waits until there are both.
+        """
+        new = NewConfig(entries, keep, queues, self.clock.now())
+        self.takeover.changes.append(new)
+        if not (self.timetable or self.standing_by):
+            # Nothing is due by what was there before.
+            self.takeover.go_over()
+            self._term = None
+        if self.outage:
+            tell.warning(
+                "reload.waits",
+                "the new config waits until the broker answers: what is due by now is"
+                " emitted by the earlier one first",
+            )
 
     def stop(self) -> None:
         """Write the file, and give the lead back without waiting for a lost broker."""

@@ -1,6 +1,7 @@
 """How a term begins, and what a standby keeps ready for that."""
 
 import secrets
+from collections import deque
 from collections.abc import (
     Callable,
     Collection,
@@ -21,6 +22,7 @@ from beatd.routing import Queue
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
 from beatd.scheduler.ledger_file import LedgerFile
 from beatd.scheduler.lost_writes import Lost, lost_between, say_uncertain
+from beatd.scheduler.reload import NewConfig
 from beatd.timetable.entry import Entry
 from beatd.timetable.ledger import (
     NO_EDITION,
@@ -84,6 +86,8 @@ class Takeover:
     resend: bool = False
     """Whether slots are sent again that the broker may have lost."""
 
+    changes: deque[NewConfig] = field(default_factory=deque, init=False)
+    """The configs to go over to, one after another."""
     era: int = field(default=0, init=False)
     """The clock era: part of the ids of all that is emitted."""
     edition: Edition = field(default=NO_EDITION, init=False)
@@ -97,6 +101,8 @@ class Takeover:
     """The rows of `keep`."""
     _led_last: bool = field(default=False, init=False)
     """Whether no other process is known to have written to the ledger since."""
+    _since: Instant | None = field(default=None, init=False)
+    """From when the config holds, while no term has begun with it."""
     _refresh_at: Span = field(default=0, init=False)
     _aside_until: Span | None = field(default=None, init=False)
     """While it lasts, the lead is left to the former leader: it knows best what the
@@ -106,14 +112,26 @@ class Takeover:
     """What was found to be uncertain, by entry, until a term has begun; None if the
     broker was not set back."""
 
-    def replace(
-        self,
-        entries: Mapping[str, Entry],
-        keep: Collection[str],
-        queues: Collection[Queue],
-    ) -> None:
-        """Use another config from the next term on."""
-        self.entries, self.keep, self.queues = entries, keep, queues
+    def go_over(self) -> None:
+        """Use the next config from the next beginning on."""
+        new = self.changes.popleft()
+        self.entries, self.keep, self.queues = new.entries, new.keep, new.queues
+        self._since = new.at
+
+    def leave_changes(self, now: Instant) -> None:
+        """Go over to the last config once this process leads: another one leads now.
+
+        Of the configs before, the latest is needed: the leader may still go by it.
+        """
+        while len(self.changes) > 1:
+            self.go_over()
+        self._since = None
+        self.changes = deque(new.left_until(now) for new in self.changes)
+
+    def _entries_of(self, marks: Mapping[str, Mark]) -> Iterable[Entry]:
+        if self.changes:
+            return self.changes[0].until_it_holds(self.entries, marks).values()
+        return self.entries.values()
 
     # While another process leads
 
@@ -162,6 +180,8 @@ class Takeover:
 
         Raises TermOver and BrokerUnavailable.
         """
+        if self.changes and self.changes[0].led_elsewhere:
+            self.changes[0] = self.changes[0].left_until(now)
         self.file.try_lock()
         file = self.file.read()
         yield
@@ -186,7 +206,12 @@ class Takeover:
         yield
         era = base.era + bool(rewound)
         marks = self.timetable.marks()
-        kept = {name: base.marks[name] for name in self.keep if name in base.marks}
+        keep = set(self.keep).union(*(new.keep for new in self.changes))
+        kept = {
+            name: base.marks[name]
+            for name in keep
+            if name in base.marks and name not in marks
+        }
         ledger = LedgerCopy({**kept, **marks}, era, edition)
         lost = [] if rewound or not self.resend else [*(self._doubtful or {}).values()]
         to_be_sent = {one.entry.name for one in lost}
@@ -195,12 +220,12 @@ class Takeover:
             for name, mark in ledger.marks.items()
             if found.marks.get(name) != mark and name not in to_be_sent
         }
-        gone = {*found.marks, *file.marks} - ledger.marks.keys() - set(self.keep)
+        gone = {*found.marks, *file.marks} - ledger.marks.keys() - keep
         yield from self._write_ledger(term, changed, gone, ledger)
         # Only now that the broker has it: with an era that the broker does not know,
         # ids of this process would not be those of others.
         self.era, self.edition, self._kept, self.lost = era, edition, kept, lost
-        self._copy = self._aside_until = None
+        self._copy = self._aside_until = self._since = None
         self._led_last = True
         if rewound:
             _log_rewound(rewound, era)
@@ -303,10 +328,12 @@ class Takeover:
 
     def _place(self, marks: Mapping[str, Mark], now: Instant) -> Iterator[None]:
         """Make the timetable hold every entry, each where its mark says."""
-        for name in self.timetable.marks().keys() - self.entries.keys():
+        entries = [*self._entries_of(marks)]
+        for name in self.timetable.marks().keys() - {one.name for one in entries}:
             self.timetable.remove(name)
-        for part in _parts(self.entries.values(), AT_ONCE):
-            self.timetable.place(part, marks, now)
+        since = now if self._since is None else min(now, self._since)
+        for part in _parts(entries, AT_ONCE):
+            self.timetable.place(part, marks, since)
             yield
 
     def _write_ledger(

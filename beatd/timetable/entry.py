@@ -35,12 +35,21 @@ class Policy:
     enabled: bool = True  # False: the entry is paused, its slots are dropped
 
     @property
-    def bounds(self) -> str:
-        """The bounds as a text: equal exactly for equal bounds, empty without any."""
-        bounds = (self.start, self.end, self.max_runs)
-        if bounds == (None, None, None):
-            return ""
-        return " from {} to {} at most {}".format(*bounds)
+    def bounds(self) -> tuple[Instant | None, Instant | None, int | None]:
+        """What limits the slots that count: none does in (None, None, None)."""
+        return self.start, self.end, self.max_runs
+
+    def admits(self, slot: Instant, runs: int) -> bool:
+        """Return whether `slot` is within the bounds, after so many runs."""
+        started = self.start is None or slot >= self.start
+        return started and not self.is_over(slot, runs)
+
+    def is_over(self, slot: Instant, runs: int) -> bool:
+        """Return whether the bounds admit neither `slot`, after so many runs, nor later
+        ones."""
+        return (self.end is not None and slot > self.end) or (
+            self.max_runs is not None and runs >= self.max_runs
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +66,26 @@ class Entry:
     """The message expires at the entry's next slot."""
     description: str = ""
 
+    def first_after(self, mark: Mark) -> Instant | None:
+        """Return the first slot after a mark that the bounds admit; None without."""
+        start = self.policy.start
+        since = mark.slot if start is None else max(mark.slot, start - 1)
+        slot = self.schedule.next_after(since)
+        if slot is None or self.policy.is_over(slot, mark.runs):
+            return None
+        return slot
+
     def mark_from(self, known: Mark | None, now: Instant) -> Mark:
         """Return the mark to go on from: `known` if the ledger has one.
 
-        A new entry counts from `now`, and so does one whose schedule or bounds have
-        changed since its mark was made: nobody asked for its slots of the past.
+        A new entry counts from `now`, and so does one whose schedule has changed since
+        its mark was made: nobody asked for its slots of the past. Its runs count anew.
         """
-        fingerprint = self.schedule.fingerprint + self.policy.bounds
+        fingerprint = self.schedule.fingerprint
         if known is None:
             return Mark(now, fingerprint)
         if known.fingerprint != fingerprint:
-            return known._replace(slot=now, fingerprint=fingerprint)
+            return known._replace(slot=now, fingerprint=fingerprint, runs=0)
         return known
 
 

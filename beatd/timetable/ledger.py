@@ -18,9 +18,9 @@ class Mark(NamedTuple):
 
     slot: Instant
     fingerprint: str
-    """Stands for schedule and bounds: when these change, the entry counts from then."""
+    """Stands for the schedule: when that changes, the entry counts from then."""
     runs: int = 0
-    """How many slots were emitted."""
+    """How many slots of this schedule were emitted."""
     last: Instant | None = None
     """The last slot that was emitted; users see it as last_run_at."""
 

@@ -21,6 +21,7 @@ class Reason(StrEnum):
     OVERLAP = "overlap"  # the previous run had not ended
     PAUSED = "paused"  # the entry is not enabled
     UNCERTAIN = "uncertain"  # emitted, and the broker lost the writes: run or not
+    REPLACED = "replaced"  # the entry was changed or removed while the slot was held
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,7 @@ def decide(due: Due, now: Instant, busy: bool, at_most: int | None = None) -> De
     are emitted; by default as many as leave other entries their turn.
     """
     policy = due.entry.policy
-    if policy.end is not None and due.slot > policy.end:
-        return OVER
-    if policy.max_runs is not None and due.mark.runs >= policy.max_runs:
+    if policy.is_over(due.slot, due.mark.runs):
         return OVER
     latest = due.latest
     if policy.end is not None and latest > policy.end:

@@ -87,6 +87,11 @@ class Timetable:
         group = self._rows[name].group
         return None if group is None else group.slot
 
+    def is_over(self, name: str) -> bool:
+        """Return whether no slot of the entry is to come, or there is no such entry."""
+        row = self._rows.get(name)
+        return row is None or row.group is None
+
     def place(
         self, entries: Iterable[Entry], marks: Mapping[str, Mark], now: Instant
     ) -> dict[str, Mark]:
@@ -214,7 +219,7 @@ class Timetable:
     def _join(
         self, row: _Row, slot: Instant | None, *, when: Instant | None = None
     ) -> None:
-        if slot is None:
+        if slot is None or row.entry.policy.is_over(slot, row.mark.runs):
             return
         offset = row.entry.offset
         if when is None:

@@ -1,0 +1,280 @@
+"""A reload: what was due by the earlier config comes first, and no slot is lost."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, datetime_of
+from beatd.scheduler.loop import Scheduler
+from beatd.schedules.interval import Every
+from beatd.schedules.once import Once
+from beatd.schedules.zones import UTC
+from beatd.timetable.entry import Entry, Overlap
+from beatd.timetable.policy import Reason
+from tests.fakes import NOON, TTL, FakeClock, FakeFile, FlakyBroker, entry, scheduler_of
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def broker(clock: FakeClock) -> FlakyBroker:
+    return FlakyBroker(clock)
+
+
+def begun(
+    *entries: Entry, broker: FlakyBroker, clock: FakeClock, file: FakeFile | None = None
+) -> Scheduler:
+    """Return a scheduler that leads, with these entries."""
+    scheduler = scheduler_of(*entries, broker=broker, clock=clock, file=file)
+    scheduler.tick(clock.now())
+    return scheduler
+
+
+def go_on(scheduler: Scheduler, instant: Instant) -> None:
+    """Let time pass until `instant`, with a tick whenever the loop asked for one."""
+    assert isinstance(scheduler.clock, FakeClock)
+    wake_at = scheduler.tick(scheduler.clock.now())
+    while scheduler.clock.now() < instant or wake_at <= instant:
+        scheduler.clock.go_to(min(wake_at, instant))
+        wake_at = scheduler.tick(scheduler.clock.now())
+
+
+def reload(scheduler: Scheduler, *entries: Entry, keep: Sequence[str] = ()) -> None:
+    scheduler.replace({one.name: one for one in entries}, keep=keep, queues=())
+
+
+EACH = entry("each", Every(MINUTE), coalesce=False)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        entry("each", Every(MINUTE), coalesce=False, end=NOON + 30 * SECOND),
+        entry("each", Every(HOUR)),
+        entry("other", Every(HOUR)),
+    ],
+    ids=["it ends now", "another schedule", "it is removed"],
+)
+def test_what_was_due_is_emitted_by_the_earlier_config(
+    broker: FlakyBroker, clock: FakeClock, after: Entry
+) -> None:
+    scheduler = begun(EACH, broker=broker, clock=clock)
+    clock.go_to(NOON + 2 * MINUTE)
+
+    reload(scheduler, after)
+    go_on(scheduler, NOON + 30 * MINUTE)
+
+    assert broker.slots() == [NOON + MINUTE, NOON + 2 * MINUTE]
+
+
+def test_what_was_due_waits_for_the_broker_and_so_does_the_new_config(
+    broker: FlakyBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduler = begun(EACH, broker=broker, clock=clock)
+    broker.down = True
+    clock.go_to(NOON + 2 * MINUTE)
+    scheduler.tick(clock.now())
+    reload(scheduler, entry("each", Every(20 * SECOND), coalesce=False))
+    go_on(scheduler, NOON + 3 * MINUTE)
+    broker.down = False
+    go_on(scheduler, NOON + 3 * MINUTE + 10 * SECOND)
+
+    expected = [NOON + n * 20 * SECOND for n in (3, 6, 7, 8, 9)]
+    assert broker.slots() == expected
+    assert [one for one in caplog.records if "waits until" in one.getMessage()]
+
+
+def test_each_of_several_configs_that_wait_has_its_own_slots(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    scheduler = begun(EACH, broker=broker, clock=clock)
+    broker.down = True
+    for minute, length in (1, 20 * SECOND), (2, 15 * SECOND), (3, HOUR):
+        clock.go_to(NOON + minute * MINUTE)
+        scheduler.tick(clock.now())
+        reload(scheduler, entry("each", Every(length), coalesce=False))
+    broker.down = False
+    go_on(scheduler, NOON + 4 * MINUTE)
+
+    seconds = (60, 80, 100, 120, 135, 150, 165, 180)
+    assert broker.slots() == [NOON + second * SECOND for second in seconds]
+
+
+def test_many_batches_of_what_was_due_come_first(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    many = [entry(f"e{n}", Every(MINUTE), coalesce=False) for n in range(2500)]
+    scheduler = begun(*many, broker=broker, clock=clock)
+    clock.go_to(NOON + 2 * MINUTE)
+
+    reload(scheduler, entry("other", Every(HOUR)))
+    go_on(scheduler, NOON + 2 * MINUTE + SECOND)
+
+    assert len(broker.slots()) == 5000
+    assert broker.read_ledger().marks.keys() == {"other"}
+
+
+def test_a_held_slot_of_an_entry_that_changes_is_recorded_as_dropped(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    held = entry("held", Every(MINUTE), overlap=Overlap.QUEUE_ONE)
+    file = FakeFile()
+    scheduler = begun(held, broker=broker, clock=clock, file=file)
+    go_on(scheduler, NOON + 3 * MINUTE)
+    assert broker.slots() == [NOON + MINUTE]
+
+    reload(scheduler, entry("held", Every(HOUR), overlap=Overlap.QUEUE_ONE))
+    go_on(scheduler, NOON + 4 * MINUTE)
+
+    assert file.dropped == {("held", Reason.REPLACED): 2}
+    assert broker.slots() == [NOON + MINUTE]
+
+
+def test_a_held_slot_of_an_entry_that_goes_on_stays_held(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    held = entry("held", Every(MINUTE), overlap=Overlap.QUEUE_ONE)
+    scheduler = begun(held, broker=broker, clock=clock)
+    go_on(scheduler, NOON + 2 * MINUTE)
+
+    reload(scheduler, entry("held", Every(MINUTE), end=NOON + DAY))
+    go_on(scheduler, NOON + 2 * MINUTE + SECOND)
+
+    assert broker.slots() == [NOON + MINUTE, NOON + 2 * MINUTE]
+
+
+def test_who_reloaded_while_standing_by_does_what_the_dead_leader_left(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    leader = begun(EACH, broker=broker, clock=clock)
+    standby = begun(EACH, broker=broker, clock=clock)
+    go_on(leader, NOON + MINUTE)
+    reload(standby, entry("new", Every(HOUR)))
+    go_on(standby, NOON + MINUTE + SECOND)
+    clock.go_to(NOON + 3 * MINUTE)  # and the leader is dead
+    go_on(standby, NOON + 4 * MINUTE + SECOND)
+
+    assert broker.slots() == [NOON + n * MINUTE for n in (1, 2, 3)]
+    assert broker.read_ledger().marks.keys() == {"new"}
+
+
+def test_who_reloaded_while_standing_by_follows_a_leader_that_did_so_before(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    leader = begun(EACH, broker=broker, clock=clock)
+    standby = begun(EACH, broker=broker, clock=clock)
+    new = entry("new", Every(MINUTE), coalesce=False)
+    for scheduler in (leader, standby):
+        reload(scheduler, new)
+        go_on(scheduler, NOON + SECOND)
+    go_on(leader, NOON + MINUTE + SECOND)
+    standby.tick(clock.now())  # it looks at the leader's ledger
+    clock.go_to(NOON + MINUTE + SECOND + TTL)
+    go_on(standby, NOON + 3 * MINUTE)
+
+    assert broker.slots("new") == [NOON + n * MINUTE for n in (1, 2, 3)]
+    assert broker.slots("each") == []
+
+
+def test_a_restart_after_a_reload_of_a_standby_keeps_to_its_last_config(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    leader = begun(EACH, broker=broker, clock=clock)
+    standby = begun(EACH, broker=broker, clock=clock)
+    for length in (20 * SECOND, 30 * SECOND):
+        reload(standby, entry("each", Every(length), coalesce=False))
+        go_on(standby, clock.now() + SECOND)
+    go_on(leader, NOON + MINUTE)
+    leader.stop()
+    go_on(standby, NOON + 2 * MINUTE)
+
+    seconds = (60, 90, 120)
+    assert broker.slots() == [NOON + second * SECOND for second in seconds]
+
+
+# Bounds ------------------------------------------------------------------------------
+
+
+def test_more_runs_are_counted_on(broker: FlakyBroker, clock: FakeClock) -> None:
+    scheduler = begun(
+        entry("few", Every(MINUTE), max_runs=2), broker=broker, clock=clock
+    )
+    go_on(scheduler, NOON + 10 * MINUTE)
+
+    reload(scheduler, entry("few", Every(MINUTE), max_runs=3))
+    go_on(scheduler, NOON + 20 * MINUTE)
+
+    assert broker.slots() == [NOON + n * MINUTE for n in (1, 2, 11)]
+    assert broker.read_ledger().marks["few"].runs == 3
+
+
+def test_more_runs_are_counted_on_after_a_restart(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    first = begun(entry("few", Every(HOUR), max_runs=2), broker=broker, clock=clock)
+    go_on(first, NOON + 2 * HOUR)
+    first.stop()
+
+    second = begun(entry("few", Every(HOUR), max_runs=3), broker=broker, clock=clock)
+    go_on(second, NOON + 9 * HOUR)
+
+    assert broker.slots() == [NOON + n * HOUR for n in (1, 2, 3)]
+
+
+def test_a_changed_schedule_counts_its_runs_anew(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    scheduler = begun(
+        entry("few", Every(MINUTE), max_runs=2), broker=broker, clock=clock
+    )
+    go_on(scheduler, NOON + 3 * MINUTE)
+
+    reload(scheduler, entry("few", Every(HOUR), max_runs=2))
+    go_on(scheduler, NOON + 9 * HOUR)
+
+    slots = [NOON + MINUTE, NOON + 2 * MINUTE, NOON + HOUR, NOON + 2 * HOUR]
+    assert broker.slots() == slots
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"end": NOON + HOUR}),
+        ({"end": NOON + HOUR}, {}),
+        ({"start": NOON}, {"max_runs": 99}),
+        ({"max_runs": 5}, {"start": NOON}),
+    ],
+)
+def test_bounds_that_change_over_a_restart_lose_and_repeat_nothing(
+    broker: FlakyBroker, clock: FakeClock, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    old = entry("each", Every(MINUTE), coalesce=False, **before)
+    first = begun(old, broker=broker, clock=clock)
+    go_on(first, NOON + MINUTE)
+    first.stop()
+    clock.go_to(NOON + 3 * MINUTE)
+    new = entry("each", Every(MINUTE), coalesce=False, **after)
+    go_on(begun(new, broker=broker, clock=clock), NOON + 4 * MINUTE)
+
+    assert broker.slots() == [NOON + n * MINUTE for n in (1, 2, 3, 4)]
+
+
+def test_a_once_that_is_moved_runs_again_at_the_new_date(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    scheduler = begun(once_at(NOON + MINUTE), broker=broker, clock=clock)
+    go_on(scheduler, NOON + HOUR)
+
+    reload(scheduler, once_at(NOON + DAY))
+    go_on(scheduler, NOON + 2 * DAY)
+
+    assert broker.slots() == [NOON + MINUTE, NOON + DAY]
+
+
+def once_at(instant: Instant) -> Entry:
+    """Return an entry with that slot alone, and with one run at most."""
+    return entry("once", Once(datetime_of(instant), UTC), max_runs=1)
