@@ -278,3 +278,80 @@ def test_a_once_that_is_moved_runs_again_at_the_new_date(
 def once_at(instant: Instant) -> Entry:
     """Return an entry with that slot alone, and with one run at most."""
     return entry("once", Once(datetime_of(instant), UTC), max_runs=1)
+
+
+# Entries that are over ---------------------------------------------------------------
+
+
+def said_over(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was said of entries that are over, since this was last asked."""
+    said = [
+        record.getMessage()
+        for record in caplog.records
+        if getattr(record, "event", "") == "entry.over"
+    ]
+    caplog.clear()
+    return said
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        (entry("few", Every(MINUTE), max_runs=1), "max_runs is reached: 1"),
+        (
+            entry("few", Every(MINUTE), end=NOON + MINUTE),
+            "it has no later slot before its end_time",
+        ),
+        (
+            entry("few", Once(datetime_of(NOON + MINUTE), UTC)),
+            "its schedule has no later slot",
+        ),
+    ],
+    ids=["max_runs", "end_time", "once"],
+)
+def test_an_entry_that_is_over_is_said_once(
+    broker: FlakyBroker,
+    clock: FakeClock,
+    caplog: pytest.LogCaptureFixture,
+    entry: Entry,
+    reason: str,
+) -> None:
+    caplog.set_level("INFO")
+    scheduler = begun(entry, broker=broker, clock=clock)
+    assert said_over(caplog) == []
+    go_on(scheduler, NOON + MINUTE)
+    assert said_over(caplog) == [f"few is over: {reason}"]
+
+    go_on(scheduler, NOON + HOUR)
+    reload(scheduler, entry)
+    go_on(scheduler, NOON + 2 * HOUR)
+    scheduler.stop()
+    go_on(begun(entry, broker=broker, clock=clock), NOON + 3 * HOUR)
+    assert said_over(caplog) == []
+    assert broker.slots() == [NOON + MINUTE]
+
+
+def test_an_entry_that_is_over_from_the_beginning_is_said_once(
+    broker: FlakyBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    begun(once_at(NOON - DAY), broker=broker, clock=clock).stop()
+    assert said_over(caplog) == ["once is over: its schedule has no later slot"]
+
+    begun(once_at(NOON - DAY), broker=broker, clock=clock)
+    assert said_over(caplog) == []
+
+
+def test_an_entry_that_a_reload_ends_is_said_once(
+    broker: FlakyBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    scheduler = begun(EACH, broker=broker, clock=clock)
+    go_on(scheduler, NOON + MINUTE)
+    for _ in range(2):
+        reload(scheduler, entry("each", Every(MINUTE), end=NOON))
+        go_on(scheduler, clock.now() + MINUTE)
+
+    assert said_over(caplog) == [
+        "each is over: it has no later slot before its end_time"
+    ]

@@ -73,6 +73,8 @@ class Line:
             return "paus"
         if self.refused:
             return "refused"
+        if self.next is None:
+            return "over"
         return "" if self.last is None else "sent"
 
 
@@ -266,7 +268,8 @@ def _summary(
     if len(lines) < total:
         number = f"{len(lines)} of {number}"
     parts = [number]
-    for state, word in ("bad", "bad"), ("refused", "refused"), ("paus", "paused"):
+    words = {"bad": "bad", "refused": "refused", "paus": "paused", "over": "over"}
+    for state, word in words.items():
         if found := sum(line.state == state for line in lines):
             parts.append(f"{found} {word}")
     text = f"{', '.join(parts)}."

@@ -29,6 +29,7 @@ STYLES: Mapping[str, Mapping[str, Any]] = {
     "due now": {"fg": _ORANGE},
     "refused": {"fg": "red"},
     "paus": {"fg": "bright_black"},
+    "over": {"fg": "bright_black"},
 }
 """How words that matter look, where there are colours."""
 

@@ -27,7 +27,7 @@ from beatd.scheduler.ledger_file import LedgerFile
 from beatd.scheduler.refusals import Refusals
 from beatd.scheduler.reload import NewConfig
 from beatd.scheduler.step import BATCH, Step
-from beatd.scheduler.takeover import Takeover
+from beatd.scheduler.takeover import Takeover, tell_over
 from beatd.schedules.base import Schedule
 from beatd.timetable.entry import Due, Entry, Overlap
 from beatd.timetable.ledger import Mark
@@ -242,6 +242,8 @@ class Scheduler:
                     continue  # no slot is decided: those to be dropped neither
             else:
                 self.timetable.apply(due, decision, look_again=now + HOLD_LOOK)
+                if self.timetable.is_over(name):
+                    tell_over(due.entry, self.timetable.mark(name))
                 if self._refusals:
                     self._end_refusal(due.entry, decision)
             for drop in decision.dropped:

@@ -49,6 +49,17 @@ class NewConfig:
         }
         return {**self.entries, **still_old}
 
+    def ended_early(self, timetable: Timetable) -> set[str]:
+        """Return the entries that would go on, and do not by their new bounds."""
+        return {
+            entry.name
+            for entry in timetable
+            if (new := self.entries.get(entry.name)) is not None
+            and new.policy.bounds != entry.policy.bounds
+            and not timetable.is_over(entry.name)
+            and new.first_after(timetable.mark(entry.name)) is None
+        }
+
     def last_decisions(
         self, timetable: Timetable, at: Instant
     ) -> Iterator[tuple[Due, Decision]]:

@@ -103,6 +103,8 @@ class Takeover:
     """Whether no other process is known to have written to the ledger since."""
     _since: Instant | None = field(default=None, init=False)
     """From when the config holds, while no term has begun with it."""
+    _over: set[str] = field(default_factory=set, init=False)
+    """Entries that this config, or its beginning, finds to be over: to be said."""
     _refresh_at: Span = field(default=0, init=False)
     _aside_until: Span | None = field(default=None, init=False)
     """While it lasts, the lead is left to the former leader: it knows best what the
@@ -115,6 +117,7 @@ class Takeover:
     def go_over(self) -> None:
         """Use the next config from the next beginning on."""
         new = self.changes.popleft()
+        self._over |= new.ended_early(self.timetable)
         self.entries, self.keep, self.queues = new.entries, new.keep, new.queues
         self._since = new.at
 
@@ -229,6 +232,9 @@ class Takeover:
         self._led_last = True
         if rewound:
             _log_rewound(rewound, era)
+        for name in self._over & self.timetable.marks().keys():
+            tell_over(self.entries[name], self.timetable.mark(name))
+        self._over = set()
         yield from self._declare()
         self.file.rewrite(ledger.marks, gone, era, term.number, edition)
         self._note_uncertain()
@@ -333,7 +339,8 @@ class Takeover:
             self.timetable.remove(name)
         since = now if self._since is None else min(now, self._since)
         for part in _parts(entries, AT_ONCE):
-            self.timetable.place(part, marks, since)
+            changed = self.timetable.place(part, marks, since)
+            self._over |= {name for name in changed if self.timetable.is_over(name)}
             yield
 
     def _write_ledger(
@@ -392,6 +399,12 @@ def _parts(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
     left = iter(items)
     while part := list(islice(left, size)):
         yield part
+
+
+def tell_over(entry: Entry, mark: Mark) -> None:
+    """Log, when it comes to that and at no later start, that an entry is over."""
+    why = entry.end_after(mark)
+    tell.info("entry.over", "%s is over: %s", entry.name, why, entry=entry.name)
 
 
 def _log_rewound(number: int, era: int) -> None:

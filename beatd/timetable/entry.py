@@ -75,6 +75,14 @@ class Entry:
             return None
         return slot
 
+    def end_after(self, mark: Mark) -> str:
+        """Return why no slot follows a mark, for people."""
+        if self.policy.max_runs is not None and mark.runs >= self.policy.max_runs:
+            return f"max_runs is reached: {self.policy.max_runs}"
+        if self.schedule.next_after(mark.slot) is None:
+            return "its schedule has no later slot"
+        return "it has no later slot before its end_time"
+
     def mark_from(self, known: Mark | None, now: Instant) -> Mark:
         """Return the mark to go on from: `known` if the ledger has one.
 

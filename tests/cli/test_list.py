@@ -205,6 +205,9 @@ def test_an_overdue_slot_is_due_now_unless_its_policy_drops_it(
         "hourly   15:00:00     in 54m 48s",
         "hourly   no more runs",
     ]
+    assert "3 entries, 1 over." in run("list").stdout
+    [spent] = json.loads(run("list", "--json", "spent").stdout)["entries"]
+    assert (spent["state"], spent["next"]) == ("over", None)
 
 
 def test_what_ascii_has_no_sign_for_keeps_its_column(run: Run, folder: Path) -> None:
