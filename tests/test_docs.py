@@ -113,6 +113,21 @@ def test_what_a_page_names_of_the_tree_is_there(page: str) -> None:
     assert [path for path in there if not path.exists()] == []
 
 
+def test_each_promise_has_a_test_that_is_there() -> None:
+    text = (ROOT / "docs" / "promises.md").read_text()
+    promises = re.findall(r"^\| (?!what |the rule |---).*\|$", text, re.MULTILINE)
+    promises = [line for line in promises if not line.startswith("|---")]
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+
+    assert len(promises) > 40
+    assert [line for line in promises if ".py::test_" not in line] == []
+    assert [
+        f"{path}::{name}"
+        for path, name in named
+        if f"def {name}(" not in (ROOT / path).read_text()
+    ] == []
+
+
 def _file_of(module: Path) -> Path:
     return module if module.is_dir() else module.with_name(f"{module.name}.py")
 
