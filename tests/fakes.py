@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from beatd.brokers.base import Emission, Emitted, Outcome, Term, idle
+from beatd.brokers.base import Broker, Emission, Emitted, Outcome, Term, idle
 from beatd.brokers.memory import MemoryBroker
 from beatd.clock import Wake
 from beatd.errors import BrokerUnavailable
@@ -244,7 +244,7 @@ TTL: Span = 5 * SECOND
 
 def scheduler_of(
     *entries: Entry,
-    broker: FlakyBroker,
+    broker: Broker,
     clock: FakeClock,
     file: FakeFile | None = None,
     ttl: Span = TTL,

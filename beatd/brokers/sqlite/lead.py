@@ -71,8 +71,11 @@ class SQLiteLead(BrokerFile):
         super().__init__(path, busy_timeout, clock)
         self._namespace = namespace
         self._steps = sorted(priority_steps)
-        lock = f"{path.name}.{quote(namespace, safe='')}.lock"
-        self._lock = FileLock(path.with_name(lock))
+        # Beside the file itself: each link to it would have a lock of its own, and
+        # their holders would take the lead from each other for ever.
+        file = path.resolve()
+        lock = f"{file.name}.{quote(namespace, safe='')}.lock"
+        self._lock = FileLock(file.with_name(lock))
         self._led: Term | None = None
         self._told: set[tuple[str, object]] = set()
         self._closed = threading.Event()
