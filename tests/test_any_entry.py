@@ -122,8 +122,8 @@ schedules = (
 )
 KEYS = [
     *("task", "schedule", "args", "kwargs", "options", "jitter", "misfire_grace_time"),
-    *("coalesce", "max_catchup", "max_runs", "overlap", "enabled", "timezone"),
-    *("relative", "slot_argument", "description", "start_time", "end_time"),
+    *("coalesce", "max_catchup", "max_runs", "overlap", "overlap_timeout", "enabled"),
+    *("timezone", "relative", "slot_argument", "description", "start_time", "end_time"),
 ]
 OPTIONS = [
     *("queue", "exchange", "exchange_type", "routing_key", "priority", "expires"),

@@ -200,6 +200,7 @@ def test_the_slot_can_be_an_argument() -> None:
         ({"misfire_grace_time": timedelta(minutes=1)}, Policy(misfire_grace=MINUTE)),
         ({"coalesce": False, "max_catchup": 5}, Policy(coalesce=False, max_catchup=5)),
         ({"overlap": "queue_one"}, Policy(overlap=Overlap.QUEUE_ONE)),
+        ({"overlap_timeout": timedelta(minutes=1)}, Policy(overlap_timeout=MINUTE)),
         ({"max_runs": 3, "enabled": False}, Policy(max_runs=3, enabled=False)),
         ({"start_time": datetime(2026, 11, 23, 12, tzinfo=UTC)}, Policy(start=NOON)),
         ({"end_time": datetime(2026, 11, 23, 12, tzinfo=UTC)}, Policy(end=NOON)),
@@ -218,14 +219,16 @@ def test_settings_say_it_for_all_entries_that_do_not() -> None:
         "beat_coalesce": False,
         "beat_max_catchup": 5,
         "beat_overlap": "skip",
+        "beat_overlap_timeout": 60,
     }
 
     common = entry(10, under).policy
     own = entry(10, under, misfire_grace_time=3600, overlap="allow").policy
 
-    assert common == Policy(MINUTE, False, 5, Overlap.SKIP)
-    assert own == Policy(HOUR, False, 5, Overlap.ALLOW)
-    assert entry(10, under, misfire_grace_time=None).policy.misfire_grace is None
+    assert common == Policy(MINUTE, False, 5, Overlap.SKIP, MINUTE)
+    assert own == Policy(HOUR, False, 5, Overlap.ALLOW, MINUTE)
+    unlimited = entry(10, under, misfire_grace_time=None, overlap_timeout=None).policy
+    assert unlimited == Policy(None, False, 5, Overlap.SKIP, None)
 
 
 def test_the_starting_deadline_of_celery_concerns_cron_entries_alone() -> None:

@@ -47,6 +47,7 @@ _SIMPLE_KEYS = {
     "coalesce": settings.FLAG,
     "max_catchup": settings.POSITIVE,
     "overlap": settings.OVERLAP,
+    "overlap_timeout": settings.SECONDS,
     "max_runs": settings.POSITIVE,
     "enabled": settings.FLAG,
     "timezone": settings.ZONE,
@@ -57,8 +58,14 @@ _SIMPLE_KEYS = {
 }
 """Keys whose values are read by themselves; None is as good as leaving one out.
 
-Only in `misfire_grace_time` None says something: that no slot is too old.
+In two None says something: `misfire_grace_time` and `overlap_timeout` have no limit.
 """
+
+_OR_UNLIMITED = {
+    "misfire_grace_time": "misfire_grace",
+    "overlap_timeout": "overlap_timeout",
+}
+"""Those two, with the fields of a policy that they become."""
 
 _CELERY_KEYS = frozenset({"task", "schedule", "args", "kwargs", "options"})
 _KEYS = _CELERY_KEYS | _SIMPLE_KEYS.keys() | {"start_time", "end_time"}
@@ -131,6 +138,7 @@ class EntryReader:
             coalesce=chosen.beat_coalesce,
             max_catchup=chosen.beat_max_catchup,
             overlap=Overlap(chosen.beat_overlap),
+            overlap_timeout=_span(chosen.beat_overlap_timeout),
         )
         self._cron_policy = self._policy
         if chosen.beat_misfire_grace_time is None:
@@ -218,8 +226,9 @@ class EntryReader:
         values = line.values
         same = ("coalesce", "max_catchup", "max_runs", "enabled")
         changes = {key: values[key] for key in same if key in values}
-        if "misfire_grace_time" in values:
-            changes["misfire_grace"] = _span(values["misfire_grace_time"])
+        for key, field_name in _OR_UNLIMITED.items():
+            if key in values:
+                changes[field_name] = _span(values[key])
         if "overlap" in values:
             changes["overlap"] = Overlap(values["overlap"])
         start, end = _bound("start_time", line), _bound("end_time", line)
@@ -310,8 +319,7 @@ def _read_simple_keys(line: _Line) -> None:
         if key in _OPTIONS:
             hint = f"it goes into 'options': {{{key!r}: ...}}"
         line.unknown("key", hint, (key,))
-    if "misfire_grace_time" in line.written:
-        line.values["misfire_grace_time"] = None
+    line.values |= {key: None for key in _OR_UNLIMITED if key in line.written}
     for key, kind in _SIMPLE_KEYS.items():
         value = line.written.get(key)
         if value is None:

@@ -54,6 +54,13 @@ class Template:
         """The id that the options set for every message; None if each has its own."""
         return self._shape.task_id
 
+    def expires_of(self, sent: Instant) -> Instant | None:
+        """Return when a message that was `sent` then expires, by the options."""
+        timing = self._shape.timing
+        return (
+            timing.expires_at if timing.expires_in is None else sent + timing.expires_in
+        )
+
     def complete(
         self,
         *,

@@ -26,12 +26,13 @@ from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
 from beatd.scheduler.ledger_file import LedgerFile
 from beatd.scheduler.refusals import Refusals
 from beatd.scheduler.reload import NewConfig
+from beatd.scheduler.run_ends import Busy, RunEnds
 from beatd.scheduler.step import BATCH, Step
 from beatd.scheduler.takeover import Takeover, tell_over
 from beatd.schedules.base import Schedule
 from beatd.timetable.entry import Due, Entry, Overlap
 from beatd.timetable.ledger import Mark
-from beatd.timetable.policy import Decision, Drop, decide
+from beatd.timetable.policy import HOLD, Decision, Drop, Reason, decide
 from beatd.timetable.timetable import CLOCK_TOLERANCE, Timetable
 
 tell = EventLog(__name__)
@@ -76,7 +77,13 @@ class Scheduler:
     namespace: str
     ended: Callable[[Collection[str]], Collection[str]] = lambda task_ids: ()
     """Returns the given task ids that have a result: Celery's workers do not tell the
-    broker that a run has ended."""
+    broker that a run has ended. The service has it answer at once, with what was heard
+    last (`AskedAside`)."""
+    unanswered: Callable[[Collection[str]], Collection[str]] = lambda task_ids: ()
+    """Returns the given task ids about which nothing was heard yet, and soon will be:
+    slots that depend on that are held for so long."""
+    result_ttl: Span | None = None
+    """How long results are kept: nobody else tells of runs of Celery's workers."""
     listener: EmissionListener | None = None
     on_tick: Callable[["Scheduler"], None] = lambda scheduler: None
     """Called at the end of each turn of the loop: watchdog, status."""
@@ -95,9 +102,11 @@ class Scheduler:
     _outage: Outage = field(init=False)
     _backoff: Backoff = field(default_factory=Backoff, init=False)
     _refusals: Refusals = field(init=False)
+    _run_ends: RunEnds = field(init=False)
 
     def __post_init__(self) -> None:
         self._refusals = Refusals(self.clock)
+        self._run_ends = RunEnds(self.broker, self.clock, self.result_ttl)
         self._outage = Outage("stopped emitting", "broker", self.clock)
 
     @property
@@ -218,8 +227,8 @@ class Scheduler:
     def _decide(self, now: Instant) -> Step:
         """Apply the policies to one batch of what is due; nothing has changed yet."""
         batch = self.timetable.due(self._due_by(now), BATCH)
-        busy = self._busy(batch)
-        decided = [(due, decide(due, now, due.entry.name in busy)) for due in batch]
+        busy = self._run_ends.busy(batch, now, self.ended, self.unanswered)
+        decided = [(due, self._decision(due, now, busy)) for due in batch]
         return self._step(decided, now)
 
     def _step(self, decided: Sequence[tuple[Due, Decision]], now: Instant) -> Step:
@@ -228,6 +237,14 @@ class Scheduler:
         for due, decision in decided:
             emissions += self._emissions(due, decision, now)
         return Step(decided, emissions)
+
+    def _decision(self, due: Due, now: Instant, busy: Busy) -> Decision:
+        """Apply the policies to one entry; hold it while it is not known to be busy."""
+        name = due.entry.name
+        decision = decide(due, now, name in busy.runs)
+        if name in busy.unsure and decision.drops(Reason.OVERLAP):
+            return HOLD
+        return decision
 
     def _advance(self, step: Step, now: Instant) -> None:
         """Note a step that the broker has done: timetable, schedule file, log."""
@@ -300,25 +317,11 @@ class Scheduler:
             expires=_expiry(due, slot, runs) if entry.expires_next else None,
         )
         mark = Mark(slot, due.mark.fingerprint, runs, last=slot)
-        tracked = entry.policy.overlap is not Overlap.ALLOW
-        run = (entry.message.task_id or task_id) if tracked else ""
+        run = ""
+        if entry.policy.overlap is not Overlap.ALLOW:
+            run = entry.message.task_id or task_id
+            self._run_ends.sent(entry.name, run, now)
         return Emission(entry.name, mark, entry.message.route, message, run)
-
-    def _busy(self, batch: Sequence[Due]) -> Collection[str]:
-        """Return the entries with an overlap rule whose last run has not ended."""
-        asking = [
-            due.entry.name
-            for due in batch
-            if due.entry.policy.overlap is not Overlap.ALLOW
-        ]
-        if not asking:
-            return ()
-        runs = self.broker.running(asking)
-        ended = set(self.ended(runs.values())) if runs else set()
-        over = {name: run for name, run in runs.items() if run in ended}
-        if over:
-            self.broker.end_runs(over)
-        return runs.keys() - over.keys()
 
     # Leadership
 
@@ -350,6 +353,7 @@ class Scheduler:
             keep()
         runs_on = [name for name in self.refused if not self.timetable.is_over(name)]
         self._refusals.keep(runs_on)
+        self._run_ends.keep(self.timetable)
         self._unanswered = self._lost_again(now)
         self._term = term
 

@@ -231,12 +231,17 @@ class _Beat:
         wake = partial(self.inbox.put, Wake.LOOK)
         watch = partial(self.scheduler.leadership.watch, wake, stopped)
         threading.Thread(target=watch, name="lead", daemon=True).start()
+        aside = None
+        if self._began.result_url is not None:
+            aside = wiring.ask_results_aside(self.scheduler, wake)
         self.notify.ready(self.status())
         signals.beat_init.send(self.scheduler)
         try:
             self.scheduler.run(self.inbox, self._reload)
         finally:
             stopped.set()
+            if aside:
+                aside.close()
 
     def stop(self) -> None:
         self.inbox.put(Wake.STOP)

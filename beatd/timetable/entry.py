@@ -29,6 +29,7 @@ class Policy:
     coalesce: bool = True  # of several late slots, only the newest is emitted
     max_catchup: int = 1000  # without coalesce: the most late slots to emit
     overlap: Overlap = Overlap.ALLOW
+    overlap_timeout: Span | None = None  # a run older than this counts as ended
     start: Instant | None = None  # slots before it do not count
     end: Instant | None = None  # nor do slots after it
     max_runs: int | None = None  # the most slots that are ever emitted

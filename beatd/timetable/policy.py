@@ -45,6 +45,10 @@ class Decision:
     over: bool = False
     """The entry's bounds are reached: it names no more slots."""
 
+    def drops(self, reason: Reason) -> bool:
+        """Return whether any slot is dropped for this reason."""
+        return any(drop.reason is reason for drop in self.dropped)
+
     def mark_after(self, mark: Mark) -> Mark:
         """Return the entry's mark once this decision is carried out."""
         if self.until is None:

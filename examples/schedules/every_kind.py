@@ -68,7 +68,8 @@ beat_schedule |= {
         "task": "tasks.slow",
         "schedule": 2,
         "overlap": "skip",
-        "description": "left out while the run before it goes on",
+        "overlap_timeout": 3600,
+        "description": "left out while the run before it goes on, for an hour at most",
     },
     "one-behind": {
         "task": "tasks.slow",

@@ -14,12 +14,18 @@ A test holds the list.
 
 from beatd.service.wiring.choice import WorkerChoice, queues_of, router_of
 from beatd.service.wiring.runtime import loaded_app_of
-from beatd.service.wiring.scheduler import TAKEN_ONCE, needs_restart, scheduler_of
+from beatd.service.wiring.scheduler import (
+    TAKEN_ONCE,
+    ask_results_aside,
+    needs_restart,
+    scheduler_of,
+)
 from beatd.service.wiring.worker import run_child_of, worker_of
 
 __all__ = [
     "TAKEN_ONCE",
     "WorkerChoice",
+    "ask_results_aside",
     "loaded_app_of",
     "needs_restart",
     "queues_of",

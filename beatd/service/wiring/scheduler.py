@@ -18,6 +18,7 @@ from beatd.events.event import EventFactory
 from beatd.events.sent import TaskSentEvents
 from beatd.instant import span_of
 from beatd.results.ended import EndedRuns
+from beatd.scheduler.asked import AskedAside
 from beatd.scheduler.leadership import Leadership
 from beatd.scheduler.loop import LONGEST_NAP, EmissionListener, Scheduler
 from beatd.scheduler.schedule_file import ScheduleFile
@@ -74,9 +75,20 @@ def scheduler_of(config: Config) -> Scheduler:
         clock=clock,
         namespace=settings.beat_namespace,
         ended=_ended_by(settings),
+        result_ttl=settings.result_ttl,
         listener=_listener_of(config, broker),
         longest_nap=min(nap, LONGEST_NAP),
     )
+
+
+def ask_results_aside(scheduler: Scheduler, wake: Callable[[], object]) -> AskedAside:
+    """Have a thread ask the results which runs have ended; `wake` comes after news.
+
+    The thread begins with the first question, and ends by `close`.
+    """
+    aside = AskedAside(scheduler.ended, wake, scheduler.clock)
+    scheduler.ended, scheduler.unanswered = aside.ended, aside.unanswered
+    return aside
 
 
 TAKEN_ONCE = (

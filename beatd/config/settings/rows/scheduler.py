@@ -94,6 +94,12 @@ class SchedulerRows:
         "What to do with a slot while the entry's previous run goes on: `allow`,"
         " `skip` or `queue_one`. An entry's `overlap` wins.",
     )
+    beat_overlap_timeout: Seconds | None = own(
+        None,
+        "With `beat_overlap` other than `allow`: a run that is older than this many"
+        " seconds counts as ended; unset means that none is too old. An entry's"
+        " `overlap_timeout` wins.",
+    )
     beat_jitter: Seconds = own(
         0,
         "Each entry is shifted by its own fixed share of this many seconds. An entry's"
