@@ -147,6 +147,7 @@ class FakeFile:
         self.marks: dict[str, Mark] = {}
         self.dropped: dict[tuple[str, str], int] = {}
         self.refused: dict[str, str] = {}
+        self.held: dict[str, str] = {}
         self.era = 0
         self.edition = NO_EDITION
         self.uncertain: list[tuple[str, Instant]] = []
@@ -183,8 +184,8 @@ class FakeFile:
         self.marks.update(marks)
         for name in gone:
             self.marks.pop(name, None)
-        self.era, self.edition = era, edition
-        self.term, self.refused = term, {}
+        self.era, self.edition, self.term = era, edition, term
+        self.refused, self.held = {}, {}
 
     def record(
         self,
@@ -204,6 +205,9 @@ class FakeFile:
 
     def note_refused(self, refused: Mapping[str, str]) -> None:
         self.refused = dict(refused)
+
+    def note_held(self, held: Mapping[str, str]) -> None:
+        self.held = dict(held)
 
     def flush(self) -> None:
         pass

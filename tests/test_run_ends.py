@@ -351,3 +351,73 @@ def test_a_slot_waits_for_the_first_answer_about_the_run_before_it(
     at(scheduler, NOON + 2 * MINUTE + SECOND)
 
     assert broker.slots() == [NOON + MINUTE, NOON + 2 * MINUTE]
+
+
+# Said
+
+
+def test_ten_slots_dropped_in_a_row_are_a_problem_until_one_is_emitted(
+    broker: FlakyBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduler = first_run(alone(Overlap.SKIP), broker, clock)
+    file: Any = scheduler.file
+    for minute in range(2, 11):
+        at(scheduler, NOON + minute * MINUTE)
+    assert scheduler.held == {}
+    assert file.held == {}
+
+    for minute in (11, 12):
+        at(scheduler, NOON + minute * MINUTE)
+
+    assert scheduler.held.keys() == {"alone"}
+    assert scheduler.held["alone"].startswith("11 slots in a row were dropped, as its")
+    assert "overlap_timeout" in scheduler.held["alone"]
+    assert file.held.keys() == {"alone"}
+    assert names(caplog).count("hold.lasts") == 1
+    broker.purge(["celery"])
+    at(scheduler, NOON + 13 * MINUTE)
+    assert scheduler.held == file.held == {}
+    assert "hold.end" in names(caplog)
+
+
+def test_a_hold_is_said_once_and_after_ten_periods_is_a_problem(
+    broker: FlakyBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    scheduler = first_run(alone(Overlap.QUEUE_ONE), broker, clock)
+    for half in range(4, 25):
+        at(scheduler, NOON + half * MINUTE // 2)
+    assert names(caplog).count("hold.begin") == 1
+    assert scheduler.held == {}
+
+    at(scheduler, NOON + 12 * MINUTE + SECOND)
+
+    assert scheduler.held["alone"].startswith("held for more than 10 of its periods")
+    assert names(caplog).count("hold.lasts") == 1
+    broker.purge(["celery"])
+    at(scheduler, NOON + 12 * MINUTE + 2 * SECOND)
+    assert scheduler.held == {}
+    at(scheduler, NOON + 13 * MINUTE)
+    assert names(caplog).count("hold.begin") == 2
+
+
+def test_what_is_paused_or_only_awaited_is_not_held(
+    broker: FlakyBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    one = alone(Overlap.QUEUE_ONE)
+    scheduler = first_run(one, broker, clock)
+    scheduler.unanswered = lambda runs: runs
+    at(scheduler, NOON + HOUR)
+    assert "hold.begin" not in names(caplog)
+
+    scheduler.unanswered = lambda runs: ()
+    at(scheduler, NOON + HOUR + MINUTE)
+    at(scheduler, NOON + 2 * HOUR)
+    assert scheduler.held
+    paused = replace(one, policy=replace(one.policy, enabled=False))
+    scheduler.replace({"alone": paused}, (), ())
+    for minute in (1, 2):
+        at(scheduler, NOON + 2 * HOUR + minute * MINUTE)
+
+    assert scheduler.held == {}

@@ -212,6 +212,20 @@ def test_refused_entries_are_named_until_the_next_term_begins(
     again.unlock()
 
 
+def test_held_entries_are_named_until_the_next_term_begins(
+    file: ScheduleFile, path: Path
+) -> None:
+    file.rewrite({"a": A}, [], 0, 1)
+    file.note_held({"a": "its run goes on"})
+    file.flush()
+    assert view(path).held == {"a": "its run goes on"}
+    assert view(path).refused == {}
+
+    file.rewrite({"a": A}, [], 0, 2)
+
+    assert view(path).held == {}
+
+
 def test_of_very_many_refused_entries_only_some_are_named(
     file: ScheduleFile, path: Path
 ) -> None:

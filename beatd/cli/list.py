@@ -34,8 +34,10 @@ from beatd.timetable.ledger import Mark
 
 _TIME = 10  # columns of a point in time, which a length of time follows
 _NEXT, _LAST, _STATE = 23, 18, 5
-_REASONS = 3  # refused entries whose reasons are shown; all are in the document
+_REASONS = 3  # entries in trouble whose reasons are shown; all are in the document
 _SQUEEZED_NAME = 24  # columns that names keep before the schedules have to go
+
+_IN_WORDS = {"paus": "paused"}
 
 EMPTY = """\
 no entries in {source}.  One that runs every 30 seconds:
@@ -58,6 +60,8 @@ class Line:
     """The text to show where there is no next run."""
     refused: str = ""
     """Why the broker refuses the entry's emission; empty if it does not."""
+    held: str = ""
+    """Why the entry waits for its run for too long; empty if it does not."""
 
     @property
     def last(self) -> Instant | None:
@@ -75,6 +79,8 @@ class Line:
             return "refused"
         if self.next is None:
             return "over"
+        if self.held:
+            return "held"
         return "" if self.last is None else "sent"
 
 
@@ -141,20 +147,21 @@ def command(
     table = _Table(known, now, zone, out, wide)
     out.say("\n".join(table.rows(lines[:limit])))
     out.say()
-    for line in islice(filter(_is_refused, lines), _REASONS):
-        out.say(f"{out.shown(line.name)} is refused: {escaped(line.refused)}")
+    for line in islice(filter(_has_reason, lines), _REASONS):
+        why = line.refused or line.held
+        out.say(f"{out.shown(line.name)} is {line.state}: {escaped(why)}")
     out.say(_summary(known, lines, limit, now))
     out.say(f"source: {known.source}")
 
 
 def _line(known: ScheduleView, entry: Entry, at: Instant | None) -> Line:
     note = "no more runs" if entry.policy.enabled else "paused by the config"
-    refused = known.refused(entry)
-    return Line(entry.name, entry, known.mark(entry), at, note, refused)
+    refused, held = known.refused(entry), known.held(entry)
+    return Line(entry.name, entry, known.mark(entry), at, note, refused, held)
 
 
-def _is_refused(line: Line) -> bool:
-    return line.state == "refused"
+def _has_reason(line: Line) -> bool:
+    return line.state in ("refused", "held")
 
 
 def _why(entry: BadEntry) -> str:
@@ -268,10 +275,9 @@ def _summary(
     if len(lines) < total:
         number = f"{len(lines)} of {number}"
     parts = [number]
-    words = {"bad": "bad", "refused": "refused", "paus": "paused", "over": "over"}
-    for state, word in words.items():
+    for state in ("bad", "refused", "held", "paus", "over"):
         if found := sum(line.state == state for line in lines):
-            parts.append(f"{found} {word}")
+            parts.append(f"{found} {_IN_WORDS.get(state, state)}")
     text = f"{', '.join(parts)}."
     coming = [line for line in lines if line.next is not None]
     if coming:
@@ -333,5 +339,5 @@ def _data(
         **stamps("last_run_at", line.last, zone),
         "total_run_count": line.mark.runs if line.mark else 0,
         "dropped": known.dropped(entry),
-        **({"reason": line.refused} if line.refused else {}),
+        **({"reason": why} if (why := line.refused or line.held) else {}),
     }

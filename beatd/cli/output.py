@@ -28,6 +28,7 @@ STYLES: Mapping[str, Mapping[str, Any]] = {
     "warning": {"fg": _ORANGE},
     "due now": {"fg": _ORANGE},
     "refused": {"fg": "red"},
+    "held": {"fg": "red"},
     "paus": {"fg": "bright_black"},
     "over": {"fg": "bright_black"},
 }

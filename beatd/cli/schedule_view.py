@@ -66,6 +66,10 @@ class ScheduleView:
         """Return why the broker refuses an entry's emission; empty if it does not."""
         return self.file.refused.get(entry.name, "") if self.file else ""
 
+    def held(self, entry: Entry) -> str:
+        """Return why an entry waits for its run for too long; empty if it does not."""
+        return self.file.held.get(entry.name, "") if self.file else ""
+
     def written(self, name: str) -> Any:
         """Return an entry as the config has it."""
         schedule = self.config.settings.beat_schedule

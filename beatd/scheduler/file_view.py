@@ -7,8 +7,9 @@ ledger    entry -> {"slot", "fingerprint", "total_run_count", "last_run_at"}
 dropped   entry -> {reason: how many slots were dropped for it}
 meta      "namespace", "timezone", "term" (the largest number seen), "era", "lineage"
           and "version" of the ledger, "refused" (entry -> why the broker refuses its
-          emission, of some of them if very many), "uncertain" (entry and slot of the
-          last emissions that the broker may have lost)
+          emission) and "held" (entry -> why it waits for its run for too long), of some
+          of them if very many, "uncertain" (entry and slot of the last emissions that
+          the broker may have lost)
 
 `slot` is in milliseconds since the epoch; the format's version is SQLite's
 `user_version`.
@@ -70,6 +71,7 @@ META: dict[str, msgspec.json.Decoder[Any]] = {
     "lineage": msgspec.json.Decoder(_Lineage),
     "version": msgspec.json.Decoder(_Count),
     "refused": msgspec.json.Decoder(dict[str, str]),
+    "held": msgspec.json.Decoder(dict[str, str]),
     "uncertain": msgspec.json.Decoder(tuple[tuple[str, _Slot], ...]),
 }
 
@@ -92,6 +94,7 @@ class View:
     lineage: str = ""
     version: int = 0
     refused: Mapping[str, str] = field(default_factory=dict)
+    held: Mapping[str, str] = field(default_factory=dict)
     uncertain: tuple[tuple[str, Instant], ...] = ()
 
     @property

@@ -65,6 +65,10 @@ class LedgerFile(Protocol):
         """Have the next flush write which entries the broker refuses, and why."""
         ...
 
+    def note_held(self, held: Mapping[str, str]) -> None:
+        """Have the next flush write which entries wait for their runs for too long."""
+        ...
+
     def flush(self) -> None:
         """Write what was recorded, in one transaction."""
         ...

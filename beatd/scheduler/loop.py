@@ -22,11 +22,12 @@ from beatd.event_log import EventLog
 from beatd.ids import run_id
 from beatd.instant import SECOND, Instant, Span, datetime_of
 from beatd.routing import Queue
+from beatd.scheduler.holds import Holds
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
 from beatd.scheduler.ledger_file import LedgerFile
 from beatd.scheduler.refusals import Refusals
 from beatd.scheduler.reload import NewConfig
-from beatd.scheduler.run_ends import Busy, RunEnds
+from beatd.scheduler.run_ends import IDLE, Busy, RunEnds
 from beatd.scheduler.step import BATCH, Step
 from beatd.scheduler.takeover import Takeover, tell_over
 from beatd.schedules.base import Schedule
@@ -103,9 +104,11 @@ class Scheduler:
     _backoff: Backoff = field(default_factory=Backoff, init=False)
     _refusals: Refusals = field(init=False)
     _run_ends: RunEnds = field(init=False)
+    _holds: Holds = field(init=False)
 
     def __post_init__(self) -> None:
         self._refusals = Refusals(self.clock)
+        self._holds = Holds(self.clock)
         self._run_ends = RunEnds(self.broker, self.clock, self.result_ttl)
         self._outage = Outage("stopped emitting", "broker", self.clock)
 
@@ -118,6 +121,11 @@ class Scheduler:
     def refused(self) -> Mapping[str, str]:
         """By entry, why the broker refuses its emission."""
         return self._refusals.reasons()
+
+    @property
+    def held(self) -> Mapping[str, str]:
+        """By entry, why an overlap rule has let none of its slots through for long."""
+        return self._holds.problems()
 
     @property
     def era(self) -> int:
@@ -229,14 +237,19 @@ class Scheduler:
         batch = self.timetable.due(self._due_by(now), BATCH)
         busy = self._run_ends.busy(batch, now, self.ended, self.unanswered)
         decided = [(due, self._decision(due, now, busy)) for due in batch]
-        return self._step(decided, now)
+        return self._step(decided, now, busy)
 
-    def _step(self, decided: Sequence[tuple[Due, Decision]], now: Instant) -> Step:
+    def _step(
+        self,
+        decided: Sequence[tuple[Due, Decision]],
+        now: Instant,
+        busy: Busy = IDLE,
+    ) -> Step:
         """Return the step that carries out these decisions."""
         emissions: list[Emission] = []
         for due, decision in decided:
             emissions += self._emissions(due, decision, now)
-        return Step(decided, emissions)
+        return Step(decided, emissions, busy)
 
     def _decision(self, due: Due, now: Instant, busy: Busy) -> Decision:
         """Apply the policies to one entry; hold it while it is not known to be busy."""
@@ -263,14 +276,21 @@ class Scheduler:
                     tell_over(due.entry, self.timetable.mark(name))
                 if self._refusals:
                     self._end_refusal(due.entry, decision)
+                if self._holds or step.busy.runs:
+                    self._holds.note(due, decision, step.busy, now)
             for drop in decision.dropped:
                 number = _count(due.entry.schedule, drop.first, drop.last)
                 dropped[name, drop.reason] = number
+                if drop.reason is Reason.OVERLAP:
+                    self._holds.dropped(name, number)
                 _log_drop(name, drop, number)
         self.file.record(marks, dropped, self.takeover.edition.version)
         if self._refusals.changed:
             self.file.note_refused(self.refused)
             self._refusals.changed = False
+        if self._holds.changed:
+            self.file.note_held(self.held)
+            self._holds.changed = False
 
     def _end_refusal(self, entry: Entry, decision: Decision) -> None:
         """Note that the broker accepted what was decided of an entry, if it did."""
@@ -354,6 +374,7 @@ class Scheduler:
         runs_on = [name for name in self.refused if not self.timetable.is_over(name)]
         self._refusals.keep(runs_on)
         self._run_ends.keep(self.timetable)
+        self._holds.keep(self.timetable)
         self._unanswered = self._lost_again(now)
         self._term = term
 
@@ -374,6 +395,7 @@ class Scheduler:
         self._term = None
         self.takeover.leave_changes(self.clock.now())
         self._refusals.keep(())
+        self._holds.keep(())
         if not self.standing_by:
             # `Takeover.begin` locks the file first of all, even if it then fails.
             self._flush(idle=True)

@@ -56,8 +56,11 @@ _MAKE = 'CREATE TABLE "{}" (key TEXT PRIMARY KEY, value BLOB)'
 _ROWS = 250
 """Rows in one statement: sqlitedict hands statements to its thread one by one."""
 
-_MOST_REFUSED = 1000
-"""Refused entries that are named, at most: they share one row."""
+_TROUBLES = ("refused", "held")
+"""The rows of `meta` that say by entry what is wrong."""
+
+_MOST_IN_TROUBLE = 1000
+"""Entries that are named in one of these rows, at most."""
 
 _MOST_UNCERTAIN = 1000
 """Slots in doubt that are kept, at most: the last ones."""
@@ -95,7 +98,8 @@ class ScheduleFile:
         self._read: Mapping[str, Mark] = {}
         self._uncertain: Sequence[tuple[str, Instant]] = ()
         self._named: set[str] = set()
-        self._names_refused = False
+        self._troubles: set[str] = set()
+        """Those of these rows that are not empty."""
         self._term = 0
         found = look_to_write(path, SCHEDULE_FILE)
         if found.state is FileState.REFUSED:
@@ -125,7 +129,7 @@ class ScheduleFile:
             self._meet(str(error))
             seen = View()
         self._read = seen.marks
-        self._names_refused = bool(seen.refused)
+        self._troubles = {name for name in _TROUBLES if getattr(seen, name)}
         self._term = max(self._term, seen.term)
         self._uncertain = seen.uncertain
         return LedgerCopy(seen.marks, seen.era, seen.edition)
@@ -178,8 +182,8 @@ class ScheduleFile:
             "era": era,
             **edition._asdict(),
         }
-        if self._names_refused:
-            self.note_refused({})
+        for name in [*self._troubles]:
+            self._note(name, {})
         self.flush()
 
     def record(
@@ -205,9 +209,11 @@ class ScheduleFile:
 
     def note_refused(self, refused: Mapping[str, str]) -> None:
         """Have the next flush write which entries the broker refuses, and why."""
-        some = islice(refused.items(), _MOST_REFUSED)
-        self._names_refused = bool(refused)
-        self._changes.meta["refused"] = dict(some)
+        self._note("refused", refused)
+
+    def note_held(self, held: Mapping[str, str]) -> None:
+        """Have the next flush write which entries wait for their runs for too long."""
+        self._note("held", held)
 
     def flush(self) -> None:
         """Write what was recorded, in one transaction."""
@@ -228,6 +234,13 @@ class ScheduleFile:
             return
         self._changes = _Changes()
         self._recover()
+
+    def _note(self, name: str, entries: Mapping[str, str]) -> None:
+        """Have the next flush write this row of `meta`."""
+        self._troubles.add(name)
+        if not entries:
+            self._troubles.remove(name)
+        self._changes.meta[name] = dict(islice(entries.items(), _MOST_IN_TROUBLE))
 
     def _check_namespace(self) -> None:
         try:

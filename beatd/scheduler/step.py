@@ -6,6 +6,7 @@ from itertools import accumulate
 
 from beatd.brokers.base import ENOUGH, Emission, Emitted, Outcome, Refused, Term
 from beatd.instant import Instant
+from beatd.scheduler.run_ends import IDLE, Busy
 from beatd.timetable.entry import Due
 from beatd.timetable.policy import Decision
 
@@ -22,6 +23,7 @@ class Step:
 
     decided: Sequence[tuple[Due, Decision]]
     emissions: Sequence[Emission]
+    busy: Busy = IDLE
     sent: int = 0
     asked_under: Term | None = None
     """The term of a request whose answer was lost: it may yet arrive."""

@@ -257,6 +257,8 @@ class _Beat:
             number += f", {len(self.config.bad)} bad"
         if scheduler.refused:
             number += f", {len(scheduler.refused)} refused"
+        if scheduler.held:
+            number += f", {len(scheduler.held)} held"
         if scheduler.outage:
             return f"{number}; {scheduler.outage}"
         if scheduler.standing_by:

@@ -127,10 +127,16 @@ def shop(folder: Path) -> Path:
     return path
 
 
-def ran(refused: Mapping[str, str] | None = None, /, **last_runs: str) -> None:
+def ran(
+    refused: Mapping[str, str] | None = None,
+    held: Mapping[str, str] | None = None,
+    /,
+    **last_runs: str,
+) -> None:
     """Let the schedule file say when these entries, `_` for `-`, ran last.
 
-    `refused` has the reasons of entries that the broker refuses.
+    `refused` has the reasons of entries that the broker refuses, `held` of those that
+    wait for their runs.
     """
     entries = {entry.name: entry for entry in load(Wanted()).entries}
     marks = {}
@@ -147,6 +153,7 @@ def ran(refused: Mapping[str, str] | None = None, /, **last_runs: str) -> None:
     assert file.try_lock()
     file.rewrite(marks, gone=(), era=0, term=1)
     file.note_refused(refused or {})
+    file.note_held(held or {})
     file.flush()
     file.unlock()
 

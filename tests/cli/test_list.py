@@ -185,6 +185,22 @@ def test_an_entry_that_the_broker_refuses_is_listed_with_the_reason(run: Run) ->
     assert states == {"sync-crm": ("refused", reason), "tick": ("sent", None)}
 
 
+@pytest.mark.usefixtures("shop")
+def test_an_entry_that_waits_for_its_run_is_listed_with_the_reason(run: Run) -> None:
+    reason = "12 slots in a row were dropped, as its run 1 has not ended"
+    last = "2026-11-23T14:05:00+01:00"
+    ran({}, {"sync-crm": reason}, sync_crm=last, tick=last)
+
+    lines = run("list", screen=Screen(width=80, utf8=True)).stdout.splitlines()
+    shown = json.loads(run("list", "--json", "sync-crm").stdout)["entries"]
+
+    [row] = [line for line in lines if line.startswith("sync-crm  ")]
+    assert row.split()[-1] == "held"
+    assert f"sync-crm is held: {reason}" in lines
+    assert any(line.startswith("6 entries, 1 held, 1 paused.") for line in lines)
+    assert [(one["state"], one["reason"]) for one in shown] == [("held", reason)]
+
+
 def test_an_overdue_slot_is_due_now_unless_its_policy_drops_it(
     run: Run, folder: Path
 ) -> None:

@@ -1,0 +1,126 @@
+"""Entries whose slots wait for a run, or are dropped for it: said when that lasts."""
+
+from collections.abc import Container
+from dataclasses import dataclass
+
+from beatd.clock import Clock
+from beatd.event_log import EventLog
+from beatd.instant import SECOND, Instant, Span
+from beatd.scheduler.run_ends import Busy
+from beatd.schedules.base import Schedule
+from beatd.timetable.entry import Due
+from beatd.timetable.policy import Decision
+
+tell = EventLog(__name__)
+
+LASTING = 10
+"""Slots in a row that are dropped, and periods of a hold, after which something is
+wrong with the run."""
+
+
+@dataclass(slots=True)
+class _Hold:
+    """What happened to one entry since its run was first found to go on."""
+
+    run: str
+    since: Span
+    latest: Instant | None
+    """The slot up to which it is no problem; None if the entry has no such slot."""
+    is_said: bool = False
+    dropped: int = 0
+    problem: str = ""
+
+
+class Holds:
+    """The entries that wait for their runs just now.
+
+    They are kept in memory only: whoever leads next finds them anew.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.changed = False
+        """Whether problems came or went since this was last set to False."""
+        self._holds: dict[str, _Hold] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._holds)
+
+    def problems(self) -> dict[str, str]:
+        """Return by entry what is wrong, for those that have waited for too long."""
+        return {name: one.problem for name, one in self._holds.items() if one.problem}
+
+    def note(self, due: Due, decision: Decision, busy: Busy, now: Instant) -> None:
+        """Take note of what was decided of an entry."""
+        name = due.entry.name
+        run = busy.runs.get(name)
+        if run is None or decision.over or not due.entry.policy.enabled:
+            self._end(name)
+        elif name not in busy.unsure:
+            hold = self._holds.get(name)
+            if hold is None:
+                latest = _slot_after(due.entry.schedule, due.slot, LASTING)
+                hold = self._holds[name] = _Hold(run, self._clock.elapsed(), latest)
+            if decision.until is None:
+                self._held(name, hold, now)
+
+    def dropped(self, entry: str, number: int) -> None:
+        """Take note of so many slots that were dropped for the overlap rule."""
+        if hold := self._holds.get(entry):
+            hold.dropped += number
+            if hold.dropped >= LASTING:
+                what = f"{hold.dropped} slots in a row were dropped"
+                self._meet(entry, hold, what)
+
+    def keep(self, entries: Container[str]) -> None:
+        """Forget all but these entries."""
+        self.changed = bool(self.problems())  # a term began, or ended, without a word
+        self._holds = {
+            name: one for name, one in self._holds.items() if name in entries
+        }
+
+    def _held(self, entry: str, hold: _Hold, now: Instant) -> None:
+        if not hold.is_said:
+            hold.is_said = True
+            words = "%s is held until its run %s has ended"
+            tell.info("hold.begin", words, entry, hold.run, entry=entry, run=hold.run)
+        if hold.latest is not None and now > hold.latest:
+            self._meet(entry, hold, f"held for more than {LASTING} of its periods")
+
+    def _meet(self, entry: str, hold: _Hold, what: str) -> None:
+        """Take note of a problem; say it once."""
+        is_new = not hold.problem
+        hold.problem = (
+            f"{what}, as its run {hold.run} has not ended; look what became of that"
+            " run, or give the entry an overlap_timeout"
+        )
+        if is_new:
+            self.changed = True
+            words = "%s: %s"
+            tell.warning(
+                "hold.lasts", words, entry, hold.problem, entry=entry, run=hold.run
+            )
+
+    def _end(self, entry: str) -> None:
+        hold = self._holds.pop(entry, None)
+        if hold is not None and hold.problem:
+            self.changed = True
+            tell.warning(
+                "hold.end",
+                "%s goes on: it had waited for %.1f s for its run %s, and %d slots were"
+                " dropped",
+                entry,
+                (self._clock.elapsed() - hold.since) / SECOND,
+                hold.run,
+                hold.dropped,
+                entry=entry,
+                run=hold.run,
+            )
+
+
+def _slot_after(schedule: Schedule, slot: Instant, number: int) -> Instant | None:
+    """Return the slot that comes so many after this one, if there are so many."""
+    at: Instant | None = slot
+    for _ in range(number):
+        at = None if at is None else schedule.next_after(at)
+    return at
