@@ -18,7 +18,8 @@ from beatd.clock import Wake
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.ids import run_id
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
-from beatd.routing import Queue
+from beatd.message import MessageFormat, template
+from beatd.routing import Queue, Route
 from beatd.scheduler.leadership import STANDBY_LOOK
 from beatd.scheduler.loop import Scheduler
 from beatd.scheduler.step import BATCH
@@ -424,6 +425,44 @@ def test_a_message_that_expires_next_lives_until_the_next_one_is_emitted(
     headers = json.loads(broker.emitted[0].message)["headers"]
     ends = None if expected is None else datetime_of(NOON + expected).isoformat()
     assert headers["expires"] == ends
+
+
+@pytest.mark.parametrize("coalesce", [True, False])
+def test_a_slot_whose_message_reaches_no_queue_is_dropped_and_is_no_run(
+    broker: FlakyBroker,
+    clock: FakeClock,
+    caplog: pytest.LogCaptureFixture,
+    coalesce: bool,
+) -> None:
+    caplog.set_level("INFO")
+    message = template(MessageFormat(), Route("", "media", "video"), "t")
+    rules: dict[str, Any] = {
+        "max_runs": 2,
+        "overlap": Overlap.SKIP,
+        "coalesce": coalesce,
+    }
+    lost = replace(entry("lost", Every(MINUTE), **rules), message=message)
+    file = FakeFile()
+    scheduler = scheduler_of(lost, broker=broker, clock=clock, file=file)
+    scheduler.tick(NOON)
+    for minute in (1, 2, 3):
+        at(scheduler, NOON + minute * MINUTE)
+
+    mark = scheduler.timetable.mark("lost")
+    assert (mark.slot, mark.runs, mark.last) == (NOON + 3 * MINUTE, 0, None)
+    assert file.marks["lost"] == broker.read_ledger().marks["lost"] == mark
+    assert file.dropped == {("lost", "unroutable"): 3}
+    said = [getattr(record, "event", "") for record in caplog.records]
+    assert said.count("drop.unroutable") == 3
+    assert broker.running(["lost"]) == {}
+
+    broker.declare([Queue("q", "media", "direct", "video")])
+    at(scheduler, NOON + 4 * MINUTE)
+
+    assert broker.slots() == [NOON + 4 * MINUTE]
+    mark = scheduler.timetable.mark("lost")
+    assert (mark.runs, mark.last) == (1, NOON + 4 * MINUTE)
+    assert file.marks["lost"] == broker.read_ledger().marks["lost"] == mark
 
 
 def test_an_entry_with_overlap_skip_waits_for_the_run_before_it(

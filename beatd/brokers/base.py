@@ -38,7 +38,7 @@ class Outcome(Enum):
     """What became of one emission."""
 
     QUEUED = "queued"
-    DROPPED = "dropped"  # the ledger moved on; no message, or no queue for it
+    DROPPED = "dropped"  # the slot moved on; no message, or no queue for it: no run
     KNOWN = "known"  # the ledger has this slot already: all is well
 
 
@@ -306,8 +306,9 @@ class Emitter(Protocol):
         An emission is known when the ledger's row has its slot or a later one. One that
         is refused holds up no other but the later ones of its entry, which are refused
         with it: the row must not pass its slot. A message that is refused by one of its
-        places lies in none of them. The batch is bounded by the caller. Renews the lead
-        for `ttl` in the same step.
+        places lies in none of them. What has a route that reaches no queue is no run:
+        the row's runs and last slot stay as they were. The batch is bounded by the
+        caller. Renews the lead for `ttl` in the same step.
 
         Raises TermOver, having queued nothing, if `term` is not the leader's, and
         LedgerMoved if the ledger is neither one version below `edition` nor, after a

@@ -264,8 +264,11 @@ class Scheduler:
         done = filter(step.is_open, step.emissions) if step.refused else step.emissions
         marks = {emission.entry: emission.mark for emission in done}
         dropped: dict[tuple[str, str], int] = {}
-        for due, decision in step.decided:
-            name = due.entry.name
+        for due, decided in step.decided:
+            name, decision = due.entry.name, decided
+            if name in step.unrouted and name not in step.refused:
+                decision = decided.without_route(step.unrouted[name])
+                marks[name] = decision.mark_after(due.mark)
             if name in step.refused:
                 self._put_off(due, marks.get(name), now, *step.refused[name])
                 if name not in marks:

@@ -33,6 +33,9 @@ class Step:
     """By entry, the first slot that the broker refused, and why: later ones of the
     entry are not done either."""
 
+    unrouted: dict[str, list[Instant]] = field(default_factory=dict)
+    """By entry, the slots whose messages reached no queue: they are dropped."""
+
     def next_part(self) -> Sequence[Emission]:
         """Return the emissions of the next request, bounded in number and in bytes."""
         part = self.emissions[self.sent : self.sent + BATCH]
@@ -50,12 +53,14 @@ class Step:
             self.surprises += [
                 one for one, outcome in pairs if outcome is Outcome.KNOWN
             ]
-        if Refused not in map(type, outcomes):
+        if Refused not in map(type, outcomes) and Outcome.DROPPED not in outcomes:
             return
         for emission, outcome in zip(emissions, outcomes, strict=True):
+            slot = emission.mark.slot
             if isinstance(outcome, Refused):
-                refusal = emission.mark.slot, outcome.reason
-                self.refused.setdefault(emission.entry, refusal)
+                self.refused.setdefault(emission.entry, (slot, outcome.reason))
+            elif outcome is Outcome.DROPPED and emission.route is not None:
+                self.unrouted.setdefault(emission.entry, []).append(slot)
 
     def is_open(self, emission: Emission) -> bool:
         """Return whether neither this emission nor one before it was refused."""

@@ -96,6 +96,12 @@ class LedgerCopy:
     """Names of rows that are there, and cannot be understood."""
 
 
+def without_run(mark: Mark, before: Mark | None) -> Mark:
+    """Return the row after `before` when the slot of `mark` is dropped, not emitted."""
+    runs, last = (before.runs, before.last) if before else (0, None)
+    return mark._replace(runs=runs, last=last)
+
+
 class Finding(Enum):
     """What the broker's ledger is, by all that is known of it otherwise."""
 

@@ -1,6 +1,7 @@
 """What to do with slots that have come: emit, drop for a reason, or hold."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
 
@@ -22,6 +23,7 @@ class Reason(StrEnum):
     PAUSED = "paused"  # the entry is not enabled
     UNCERTAIN = "uncertain"  # emitted, and the broker lost the writes: run or not
     REPLACED = "replaced"  # the entry was changed or removed while the slot was held
+    UNROUTABLE = "unroutable"  # no queue is bound to where the message went
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,16 @@ class Decision:
     """Every slot up to this one is decided; None: none is, as in HOLD and OVER."""
     over: bool = False
     """The entry's bounds are reached: it names no more slots."""
+
+    def without_route(self, slots: Collection[Instant]) -> "Decision":
+        """Return what became of the slots when the messages of these reached no queue.
+
+        A broker is the first to know that.
+        """
+        lost = [slot for slot in self.emit if slot in slots]
+        drops = [Drop(Reason.UNROUTABLE, slot, slot) for slot in lost]
+        emit = tuple(slot for slot in self.emit if slot not in slots)
+        return replace(self, emit=emit, dropped=(*self.dropped, *drops))
 
     def drops(self, reason: Reason) -> bool:
         """Return whether any slot is dropped for this reason."""

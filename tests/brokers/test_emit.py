@@ -2,7 +2,14 @@
 
 import pytest
 
-from beatd.brokers.base import Acknowledge, Broker, Outcome, Refused, Term
+from beatd.brokers.base import (
+    Acknowledge,
+    Broker,
+    Emission,
+    Outcome,
+    Refused,
+    Term,
+)
 from beatd.errors import TermOver
 from beatd.instant import MINUTE
 from beatd.routing import Queue, Route
@@ -24,6 +31,9 @@ QUEUED, DROPPED, KNOWN = Outcome.QUEUED, Outcome.DROPPED, Outcome.KNOWN
 
 TAKEN = Route("taken", routing_key="taken")
 """To the queue that some cases have the broker refuse."""
+
+NOWHERE = Route("", "media", "nowhere")
+"""To an exchange to which no queue is bound."""
 
 
 def test_an_emission_is_queued_and_in_the_ledger(broker: Broker, other: Broker) -> None:
@@ -233,6 +243,24 @@ def test_only_the_current_run_can_be_ended(broker: Broker) -> None:
 
     broker.end_runs({"a": "id-2"})
     assert broker.running(["a"]) == {}
+
+
+def test_what_reaches_no_queue_moves_only_the_slot_on(broker: Broker) -> None:
+    term = lead(broker)
+    broker.emit(term, [emission("a", NOON)], MINUTE)
+    later = [
+        Emission("a", mark(NOON + 1, runs=2), NOWHERE, b"1"),
+        Emission("a", mark(NOON + 2, runs=3), NOWHERE, b"2"),
+        Emission("new", mark(NOON + 1), NOWHERE, b"3"),
+    ]
+
+    assert broker.emit(term, later, MINUTE) == [DROPPED] * 3
+    assert broker.emit(term, later, MINUTE) == [KNOWN] * 3
+
+    assert broker.read_ledger().marks == {
+        "a": mark(NOON)._replace(slot=NOON + 2),
+        "new": mark(NOON + 1)._replace(runs=0, last=None),
+    }
 
 
 def test_an_emission_that_is_refused_holds_up_no_other(

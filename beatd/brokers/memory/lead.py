@@ -24,7 +24,7 @@ from beatd.brokers.current_runs import run_of
 from beatd.clock import Clock, SystemClock
 from beatd.errors import TermOver
 from beatd.instant import SECOND, Instant, Span
-from beatd.timetable.ledger import NO_EDITION, Edition, LedgerCopy, Mark
+from beatd.timetable.ledger import NO_EDITION, Edition, LedgerCopy, Mark, without_run
 
 
 class MemoryLead:
@@ -133,6 +133,7 @@ class MemoryLead:
         if emission.route is None:
             return Outcome.DROPPED
         if not self._put(Outgoing(emission.route, emission.message)):
+            self._ledger[emission.entry] = without_run(emission.mark, row)
             return Outcome.DROPPED
         if emission.run:
             self._runs[emission.entry] = emission.run

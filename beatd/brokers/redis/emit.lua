@@ -12,9 +12,13 @@
 --       8...  n entries, n marks, n messages;
 --             for each place "channel", or the life of the list in ms ("0": for ever),
 --             or "!" and why it is refused (its key is then the ledger's);
---             w ways, each the numbers of places with "," between ("": none);
+--             w ways, each the numbers of places with "," between ("": none wanted,
+--             "-": none was found);
 --             then runs to remember of what is queued, each as the emission's number
 --             and the task id
+--
+-- A mark is "<slot> <runs> <last> <fingerprint>". What has a way to no place is no run:
+-- of its mark, only slot and fingerprint count.
 --
 -- Returns one letter for each emission: q(ueued), d(ropped), k(nown), r(efused); with
 -- refused ones a list of those letters and, for each "r", the reason; or, having done
@@ -69,8 +73,10 @@ for place = 1, places do
   end
 end
 local batches_of, closed = {}, {} -- the same for each way
+local unrouted = {} -- whether it should have led somewhere
 for way = 1, runs - ways do
   batches_of[way] = {}
+  unrouted[way] = ARGV[ways + way] == '-'
   for place in ARGV[ways + way]:gmatch('%d+') do
     place = tonumber(place)
     table.insert(batches_of[way], batches[place])
@@ -78,6 +84,13 @@ for way = 1, runs - ways do
   end
 end
 local all_open = next(closed) == nil
+
+-- Return the row when the slot of `mark` is dropped: with the runs of the row before.
+local function without_run(mark, row)
+  local slot, fingerprint = match(mark, '^(%S+) %S+ %S+ (.*)$')
+  local counts = match(row or '', '^%S+ (%d+ %S+) ') or '0 -'
+  return slot .. ' ' .. counts .. ' ' .. fingerprint
+end
 
 -- What is new? A row that this batch writes counts for what follows in it, and so does
 -- a refusal: the row must not pass a slot that is not queued.
@@ -104,6 +117,9 @@ for from = 1, count, CHUNK do
       stopped[entry] = stopped[entry] or closed[way]
       reasons[#reasons + 1] = stopped[entry]
     else
+      if unrouted[way] then
+        mark = without_run(mark, row)
+      end
       latest[entry] = mark
       news[size + 1], news[size + 2] = entry, mark
       size = size + 2

@@ -307,7 +307,8 @@ class RedisLead(RedisRequests):
                 places.update(destinations)
                 for place, _ in destinations:
                     numbers.setdefault(place, len(numbers) + 1)
-                ways.append(",".join(str(numbers[place]) for place, _ in destinations))
+                reached = ",".join(str(numbers[place]) for place, _ in destinations)
+                ways.append(reached or ("-" if route else ""))
                 way = known[key] = len(ways).to_bytes(2, "big")
             way_of.append(way)
         for place in numbers:

@@ -43,6 +43,7 @@ from beatd.timetable.ledger import (
     edition_of,
     is_count,
     mark_of,
+    without_run,
 )
 
 tell = EventLog(__name__)
@@ -156,11 +157,14 @@ class SQLiteLead(BrokerFile):
         outcomes = []
         messages: list[Row] = []
         for emission in batch:
-            row = (self._namespace, emission.entry, *emission.mark)
+            rows = rows_of(db, self._steps, emission.route, emission.message)
+            mark = emission.mark
+            if emission.route and not rows:
+                mark = without_run(mark, self._mark_of(db, emission.entry))
+            row = (self._namespace, emission.entry, *mark)
             if not db.execute(SQL["advance"], row).rowcount:
                 outcomes.append(Outcome.KNOWN)
                 continue
-            rows = rows_of(db, self._steps, emission.route, emission.message)
             messages += rows
             outcomes.append(Outcome.QUEUED if rows else Outcome.DROPPED)
             if emission.run and rows:
@@ -210,6 +214,14 @@ class SQLiteLead(BrokerFile):
             era, edition = self._era(db), self._edition(db)
             db.execute("COMMIT")
         return LedgerCopy(marks, era, edition, tuple(unreadable))
+
+    def _mark_of(self, db: sqlite3.Connection, entry: str) -> Mark | None:
+        """Return an entry's row, if it can be understood."""
+        sql = "SELECT entry, slot, fingerprint, runs, last FROM ledger"
+        with texts_as_bytes(db):
+            asked = (self._namespace, entry)
+            rows = db.execute(f"{sql} WHERE namespace = ? AND entry = ?", asked)
+            return dict(self._marks(rows, [])).get(entry)
 
     def _marks(
         self, rows: Iterable[tuple[Any, ...]], unreadable: list[str]
