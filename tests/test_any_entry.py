@@ -124,6 +124,7 @@ KEYS = [
     *("task", "schedule", "args", "kwargs", "options", "jitter", "misfire_grace_time"),
     *("coalesce", "max_catchup", "max_runs", "overlap", "overlap_timeout", "enabled"),
     *("timezone", "relative", "slot_argument", "description", "start_time", "end_time"),
+    "run_on_start",
 ]
 OPTIONS = [
     *("queue", "exchange", "exchange_type", "routing_key", "priority", "expires"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from beatd.brokers.base import Emitted, idle
-from beatd.errors import BrokerUnavailable, TermOver
+from beatd.errors import BrokerUnavailable, LedgerMoved, TermOver
 from beatd.instant import DAY, HOUR, SECOND, Instant, Span
 from beatd.scheduler.leadership import STANDBY_LOOK
 from beatd.scheduler.loop import Scheduler
@@ -388,9 +388,13 @@ def test_a_repeated_sending_that_the_broker_knows_is_ordinary(
     assert leader.leadership.term == term
 
 
-@pytest.mark.parametrize("doubt", ["a clock set back", "a reload"])
-def test_an_emission_that_arrives_after_a_term_began_anew_finds_another_term(
-    clock: FakeClock, doubt: str
+@pytest.mark.parametrize(
+    ("doubt", "refusal"),
+    # A reload has the same request answered first: the late one finds a later ledger.
+    [("a clock set back", TermOver), ("a reload", LedgerMoved)],
+)
+def test_an_emission_that_arrives_after_a_term_began_anew_is_refused(
+    clock: FakeClock, doubt: str, refusal: type[Exception]
 ) -> None:
     class Holding(FlakyBroker):
         held: tuple[Any, ...] | None = None
@@ -415,5 +419,5 @@ def test_an_emission_that_arrives_after_a_term_began_anew_finds_another_term(
         clock.step(-5 * SECOND)
     live(clock.now() + SECOND, leader)
 
-    with pytest.raises(TermOver):
+    with pytest.raises(refusal):
         broker.emit(*broker.held)

@@ -50,6 +50,7 @@ _SIMPLE_KEYS = {
     "overlap_timeout": settings.SECONDS,
     "max_runs": settings.POSITIVE,
     "enabled": settings.FLAG,
+    "run_on_start": settings.FLAG,
     "timezone": settings.ZONE,
     "relative": settings.FLAG,
     "jitter": settings.SECONDS,
@@ -139,6 +140,7 @@ class EntryReader:
             max_catchup=chosen.beat_max_catchup,
             overlap=Overlap(chosen.beat_overlap),
             overlap_timeout=_span(chosen.beat_overlap_timeout),
+            run_on_start=chosen.beat_run_on_start,
         )
         self._cron_policy = self._policy
         if chosen.beat_misfire_grace_time is None:
@@ -224,7 +226,7 @@ class EntryReader:
         if line.written.keys() <= _CELERY_KEYS:
             return policy
         values = line.values
-        same = ("coalesce", "max_catchup", "max_runs", "enabled")
+        same = ("coalesce", "max_catchup", "max_runs", "enabled", "run_on_start")
         changes = {key: values[key] for key in same if key in values}
         for key, field_name in _OR_UNLIMITED.items():
             if key in values:

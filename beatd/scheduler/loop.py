@@ -505,7 +505,11 @@ def _expiry(due: Due, slot: Instant, runs: int) -> Instant | None:
 
 @lru_cache(maxsize=4096)  # after downtime, many entries miss the same slots
 def _count(schedule: Schedule, first: Instant, last: Instant) -> int:
-    return schedule.count(first, last)
+    # The first one may be beside the schedule: that of `run_on_start`.
+    second = schedule.next_after(first)
+    if second is None or second > last:
+        return 1
+    return 1 + schedule.count(second, last)
 
 
 def _queued(

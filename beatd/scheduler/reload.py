@@ -45,7 +45,7 @@ class NewConfig:
             name: entry
             for name, entry in old.items()
             if (mark := marks.get(name)) is not None
-            and mark.fingerprint == entry.schedule.fingerprint
+            and mark.schedule == entry.schedule.fingerprint
         }
         return {**self.entries, **still_old}
 
@@ -69,7 +69,7 @@ class NewConfig:
                 continue
             mark, slot = timetable.mark(entry.name), timetable.slot(entry.name)
             new, seen = self.entries.get(entry.name), at - entry.offset
-            goes_on = new is not None and new.schedule.fingerprint == mark.fingerprint
+            goes_on = new is not None and new.schedule.fingerprint == mark.schedule
             if slot is not None and slot <= seen:  # held, or refused by the broker
                 if not goes_on or (new and not new.policy.admits(slot, mark.runs)):
                     yield _drop(entry, mark, slot, seen)

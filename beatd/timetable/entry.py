@@ -6,7 +6,7 @@ from enum import Enum
 from beatd.instant import Instant, Span
 from beatd.message import Template
 from beatd.schedules.base import Schedule
-from beatd.timetable.ledger import Mark
+from beatd.timetable.ledger import AT_START, Mark
 
 
 class Overlap(Enum):
@@ -34,6 +34,7 @@ class Policy:
     end: Instant | None = None  # nor do slots after it
     max_runs: int | None = None  # the most slots that are ever emitted
     enabled: bool = True  # False: the entry is paused, its slots are dropped
+    run_on_start: bool = False  # a new entry has a slot at once, beside its schedule's
 
     @property
     def bounds(self) -> tuple[Instant | None, Instant | None, int | None]:
@@ -69,6 +70,8 @@ class Entry:
 
     def first_after(self, mark: Mark) -> Instant | None:
         """Return the first slot after a mark that the bounds admit; None without."""
+        if mark.is_at_start:
+            return mark.slot + 1
         start = self.policy.start
         since = mark.slot if start is None else max(mark.slot, start - 1)
         slot = self.schedule.next_after(since)
@@ -92,9 +95,13 @@ class Entry:
         """
         fingerprint = self.schedule.fingerprint
         if known is None:
+            if self.policy.run_on_start and self.policy.admits(now, runs=0):
+                return Mark(now - 1, fingerprint + AT_START)
             return Mark(now, fingerprint)
-        if known.fingerprint != fingerprint:
+        if known.schedule != fingerprint:
             return known._replace(slot=now, fingerprint=fingerprint, runs=0)
+        if known.is_at_start and not self.policy.run_on_start:
+            return known._replace(fingerprint=fingerprint)
         return known
 
 

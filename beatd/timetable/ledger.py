@@ -8,6 +8,9 @@ from typing import NamedTuple, TypeGuard
 
 from beatd.instant import EARLIEST, LATEST, Instant
 
+AT_START = " at start"
+"""The end of a fingerprint: the instant after the mark's slot is a slot, too."""
+
 
 class Mark(NamedTuple):
     """The ledger's row for one entry.
@@ -18,11 +21,24 @@ class Mark(NamedTuple):
 
     slot: Instant
     fingerprint: str
-    """Stands for the schedule: when that changes, the entry counts from then."""
+    """Stands for the schedule: when that changes, the entry counts from then.
+
+    It ends with AT_START while the entry's run at its first start is to come.
+    """
     runs: int = 0
     """How many slots of this schedule were emitted."""
     last: Instant | None = None
     """The last slot that was emitted; users see it as last_run_at."""
+
+    @property
+    def schedule(self) -> str:
+        """The fingerprint of the schedule alone."""
+        return self.fingerprint.removesuffix(AT_START)
+
+    @property
+    def is_at_start(self) -> bool:
+        """Whether the entry's run at its first start is to come."""
+        return self.fingerprint.endswith(AT_START)
 
 
 LARGEST = 2**48

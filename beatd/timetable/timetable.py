@@ -9,7 +9,7 @@ from typing import TypeAlias
 from beatd.instant import SECOND, Instant, Span
 from beatd.schedules.base import Schedule
 from beatd.timetable.entry import Due, Entry
-from beatd.timetable.ledger import Mark
+from beatd.timetable.ledger import AT_START, Mark
 from beatd.timetable.policy import Decision
 
 CLOCK_TOLERANCE: Span = 3 * SECOND
@@ -111,7 +111,8 @@ class Timetable:
             since = _since(row)
             key = (mark.fingerprint, since)
             if key not in upcoming:
-                upcoming[key] = entry.schedule.next_after(since)
+                at_start = mark.slot + 1 if mark.is_at_start else None
+                upcoming[key] = at_start or entry.schedule.next_after(since)
             self._join(row, upcoming[key])
         return changed
 
@@ -255,10 +256,18 @@ def _due_of(group: _Group, now: Instant, limit: int) -> list[Due]:
     if following is not None and following <= seen:
         latest = group.schedule.last_until(seen, group.slot) or latest
         following = group.schedule.next_after(latest)
-    return [
-        Due(row.entry, row.mark, group.slot, latest, following)
-        for row in islice(group.rows.values(), limit)
-    ]
+    rows = islice(group.rows.values(), limit)
+    if group.key[0].endswith(AT_START):
+        # The mark after this slot is one like all others.
+        return [
+            Due(
+                row.entry,
+                row.mark._replace(fingerprint=row.mark.schedule),
+                *(group.slot, latest, following),
+            )
+            for row in rows
+        ]
+    return [Due(row.entry, row.mark, group.slot, latest, following) for row in rows]
 
 
 def _may_go_back(row: _Row, now: Instant) -> bool:

@@ -100,6 +100,12 @@ class SchedulerRows:
         " seconds counts as ended; unset means that none is too old. An entry's"
         " `overlap_timeout` wins.",
     )
+    beat_run_on_start: Flag = own(
+        False,
+        "Whether each entry runs once when a scheduler first sees it, and not only"
+        " at its next slot; a restart is no first time. An entry's `run_on_start`"
+        " wins.",
+    )
     beat_jitter: Seconds = own(
         0,
         "Each entry is shifted by its own fixed share of this many seconds. An entry's"
