@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from beatd.brokers.base import Begin, Delivery
-from beatd.clock import SystemClock
+from beatd.clock import SystemClock, Wake
 from beatd.ids import run_id
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant
 from beatd.message import MessageFormat, template
@@ -351,6 +351,24 @@ def test_a_slot_waits_for_the_first_answer_about_the_run_before_it(
     at(scheduler, NOON + 2 * MINUTE + SECOND)
 
     assert broker.slots() == [NOON + MINUTE, NOON + 2 * MINUTE]
+
+
+def test_news_of_a_run_end_the_hold_at_once(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    scheduler = first_run(alone(Overlap.QUEUE_ONE), broker, clock)
+    at(scheduler, NOON + 2 * MINUTE)
+    assert broker.slots() == [NOON + MINUTE]
+    broker.purge(["celery"])
+    clock.go_to(NOON + 2 * MINUTE + 10)
+    inbox = SimpleQueue[Wake]()
+    for wake in (Wake.LOOK, Wake.STOP):
+        inbox.put(wake)
+
+    scheduler.run(inbox, lambda: None)
+
+    assert broker.slots() == [NOON + MINUTE, NOON + 2 * MINUTE]
+    assert clock.now() == NOON + 2 * MINUTE + 10
 
 
 # Said

@@ -105,6 +105,8 @@ class Scheduler:
     _refusals: Refusals = field(init=False)
     _run_ends: RunEnds = field(init=False)
     _holds: Holds = field(init=False)
+    _waiting: set[str] = field(default_factory=set, init=False)
+    """Entries that are held, or were, since the loop was last told to look."""
 
     def __post_init__(self) -> None:
         self._refusals = Refusals(self.clock)
@@ -139,6 +141,8 @@ class Scheduler:
             while (wake := self.clock.wait(inbox, until=wake_at)) is not Wake.STOP:
                 if wake is Wake.RELOAD:
                     reload()
+                elif wake is Wake.LOOK:
+                    self._end_holds(self.clock.now())
                 wake_at = self.tick(self.clock.now())
                 self.on_tick(self)
         finally:
@@ -236,7 +240,10 @@ class Scheduler:
         """Apply the policies to one batch of what is due; nothing has changed yet."""
         batch = self.timetable.due(self._due_by(now), BATCH)
         busy = self._run_ends.busy(batch, now, self.ended, self.unanswered)
-        decided = [(due, self._decision(due, now, busy)) for due in batch]
+        if busy.runs:
+            decided = [(due, _decision(due, now, busy)) for due in batch]
+        else:
+            decided = [(due, decide(due, now, busy=False)) for due in batch]
         return self._step(decided, now, busy)
 
     def _step(
@@ -250,14 +257,6 @@ class Scheduler:
         for due, decision in decided:
             emissions += self._emissions(due, decision, now)
         return Step(decided, emissions, busy)
-
-    def _decision(self, due: Due, now: Instant, busy: Busy) -> Decision:
-        """Apply the policies to one entry; hold it while it is not known to be busy."""
-        name = due.entry.name
-        decision = decide(due, now, name in busy.runs)
-        if name in busy.unsure and decision.drops(Reason.OVERLAP):
-            return HOLD
-        return decision
 
     def _advance(self, step: Step, now: Instant) -> None:
         """Note a step that the broker has done: timetable, schedule file, log."""
@@ -279,6 +278,8 @@ class Scheduler:
                     tell_over(due.entry, self.timetable.mark(name))
                 if self._refusals:
                     self._end_refusal(due.entry, decision)
+                if decision is HOLD:
+                    self._waiting.add(name)
                 if self._holds or step.busy.runs:
                     self._holds.note(due, decision, step.busy, now)
             for drop in decision.dropped:
@@ -301,6 +302,12 @@ class Scheduler:
             self._refusals.end(entry.name)
         elif decision.over or not entry.policy.enabled:
             self._refusals.forget(entry.name)
+
+    def _end_holds(self, now: Instant) -> None:
+        """Decide anew about all held entries: there may be news of their runs."""
+        waiting, self._waiting = self._waiting, set()
+        for name in waiting:
+            self.timetable.end_hold(name, now)
 
     def _put_off(
         self, due: Due, mark: Mark | None, now: Instant, slot: Instant, reason: str
@@ -488,6 +495,15 @@ class Scheduler:
         if idle or elapsed - self._flushed_at >= SECOND:
             self.file.flush()
             self._flushed_at = elapsed
+
+
+def _decision(due: Due, now: Instant, busy: Busy) -> Decision:
+    """Apply the policies to one entry; hold it while it is not known to be busy."""
+    name = due.entry.name
+    decision = decide(due, now, name in busy.runs)
+    if name in busy.unsure and decision.drops(Reason.OVERLAP):
+        return HOLD
+    return decision
 
 
 def _expiry(due: Due, slot: Instant, runs: int) -> Instant | None:

@@ -162,6 +162,16 @@ class Timetable:
         self._leave(row)
         self._join(row, slot, when=until)
 
+    def end_hold(self, name: str, now: Instant) -> None:
+        """Let an entry that is held be due now; do nothing if it is not held."""
+        row = self._rows.get(name)
+        if row is None or row.group is None:
+            return
+        slot = row.group.slot
+        if slot + row.entry.offset <= now < row.group.when:
+            self._leave(row)
+            self._join(row, slot, when=now)
+
     def finish(self, due: Due) -> None:
         """Let the entry have no more slots."""
         self._leave(self._rows[due.entry.name])
