@@ -7,7 +7,7 @@ from typing import Any
 
 from beatd.brokers.base import Broker, Emission, Emitted, Outcome, Term, idle
 from beatd.brokers.memory import MemoryBroker
-from beatd.clock import Wake
+from beatd.clock import Clock, Wake
 from beatd.errors import BrokerUnavailable
 from beatd.instant import MINUTE, SECOND, Instant, Span
 from beatd.message import MessageFormat, template
@@ -249,7 +249,7 @@ TTL: Span = 5 * SECOND
 def scheduler_of(
     *entries: Entry,
     broker: Broker,
-    clock: FakeClock,
+    clock: Clock,
     file: FakeFile | None = None,
     ttl: Span = TTL,
     resend: bool = False,

@@ -27,6 +27,8 @@ class Proxy:
         self._threads: list[threading.Thread] = []
         self._flowing = threading.Event()
         self._flowing.set()
+        self.latency = 0.0
+        """Seconds that each piece of a request is under way."""
         self._fault: tuple[Fault, bytes] | None = None
         self._lock = threading.Lock()
 
@@ -104,6 +106,8 @@ class Proxy:
                 if here in self._dead:
                     continue
                 self._flowing.wait()
+                if self.latency:
+                    threading.Event().wait(self.latency)
                 match self._fault_for(piece):
                     case None:
                         there.sendall(piece)

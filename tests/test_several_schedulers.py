@@ -1,17 +1,22 @@
-"""Several schedulers on one broker: one leads, steadily, and each slot is queued once."""
+"""Several schedulers on one broker: one leads, steadily; each slot is queued once."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from beatd.brokers.redis import RedisBroker
 from beatd.brokers.sqlite import SQLiteBroker
+from beatd.clock import SystemClock
 from beatd.instant import MINUTE, SECOND
+from beatd.routing import Queue
 from beatd.scheduler.leadership import STANDBY_LOOK
 from beatd.scheduler.loop import Scheduler
 from beatd.schedules.interval import Every
 from tests.brokers.making import messages
 from tests.fakes import NOON, FakeClock, entry, scheduler_of
+from tests.proxy import Fault, Proxy
+from tests.servers import Server, eventually
 
 TICK = entry("tick", Every(SECOND))
 
@@ -95,3 +100,34 @@ def test_two_names_of_one_database_have_one_lock(
     led = run(both, clock, 20)
 
     assert {tuple(terms) for terms in led} == {(1,)}
+
+
+def test_many_queues_behind_a_slow_line_do_not_cost_the_lead(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    queues = [Queue(f"q{number}", "media", "topic", "a.*") for number in range(300)]
+    with Proxy(server.port) as proxy:
+        proxy.latency = 0.01
+        broker, clock = RedisBroker(proxy.url(), namespace="test"), SystemClock()
+        scheduler = scheduler_of(TICK, broker=broker, clock=clock, ttl=SECOND)
+        scheduler.takeover.queues = queues
+        scheduler.takeover.declare = broker.declare
+
+        def leads() -> bool:
+            scheduler.tick(clock.now())
+            return bool(scheduler.leadership.term) and not scheduler.outage
+
+        def is_cut_off() -> bool:
+            scheduler.tick(clock.now())
+            return bool(scheduler.outage)
+
+        eventually(leads)
+        term = scheduler.leadership.term
+        proxy.arm(Fault.LOSE_REPLY, b"EVALSHA")
+        eventually(is_cut_off)
+        eventually(leads)
+
+        assert scheduler.leadership.term == term
+        assert not [one for one in caplog.messages if "lost the lead" in one]
+        scheduler.stop()
+        broker.close()

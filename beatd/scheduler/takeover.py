@@ -43,8 +43,8 @@ tell = EventLog(__name__)
 AT_ONCE = 10_000
 """Entries to place, or rows to write, in one part."""
 
-DECLARED_AT_ONCE = 10
-"""Queues in one part: each may cost a round trip to the broker."""
+DECLARED_AT_ONCE = 30
+"""Queues in one part: few, should a broker need a round trip for each."""
 
 REFRESH: Span = MINUTE
 """How often a standby reads the leader's ledger, in case the broker loses it."""
@@ -351,8 +351,9 @@ class Takeover:
         ledger: LedgerCopy,
     ) -> Iterator[None]:
         """Make the broker's ledger agree with the timetable."""
-        if gone:
-            self._write(term, {}, gone, ledger.era)
+        for names in _parts(gone, AT_ONCE):
+            yield
+            self._write(term, {}, names, ledger.era)
         for part in _parts(changed.items(), AT_ONCE):
             yield
             self._write(term, dict(part), (), ledger.era)

@@ -58,16 +58,33 @@ class RedisRequests:
                 life = str(round(queue.expires * 1000))
                 family = dict.fromkeys(self._wire.lists([queue.name]), life)
                 self._expiring.update((name, family) for name in family)
-            self._greet()
-            self._bind(queue)
-            self._declared[queue.name] = queue
+        self._greet()
+        self._bind(queues)
+        self._declared.update((queue.name, queue) for queue in queues)
 
-    def _bind(self, queue: Queue) -> None:
-        """Declare one queue; one that is refused holds up no other."""
+    def _bind(self, queues: Collection[Queue]) -> None:
+        """Declare queues, in few round trips; one that is refused holds up no other."""
+        now = self._clock.now()
+        commands = [
+            (queue, command)
+            for queue in queues
+            for command in self._wire.binding(queue, now)
+        ]
+        for part in in_chunks(commands):
+            with self._server.answering() as client:
+                pipe = client.pipeline(transaction=False)
+                for _, command in part:
+                    pipe.execute_command(*command)
+                answers = pipe.execute(raise_on_error=False)
+            for (queue, _), answer in zip(part, answers, strict=True):
+                if isinstance(answer, Exception):
+                    self._meet_undeclared(queue, answer)
+
+    def _meet_undeclared(self, queue: Queue, answer: Exception) -> None:
+        """Say that a queue is refused; raise what concerns the whole server."""
         try:
-            for command in self._wire.binding(queue, self._clock.now()):
-                with self._server.answering() as client:
-                    client.execute_command(*command)
+            with self._server.answering():
+                raise answer
         except BrokerRefused as refusal:
             if not is_about_a_key(refusal):
                 raise
@@ -135,8 +152,7 @@ class RedisRequests:
 
         No lease is begun here: first `stay` has to report that the old one is lost.
         """
-        for queue in [*self._declared.values()]:
-            self._bind(queue)
+        self._bind([*self._declared.values()])
 
     def _rows_of(self, name: str) -> Iterator[tuple[bytes, bytes]]:
         """Yield the rows of a hash, read in parts: one that changes may be old."""
