@@ -1,11 +1,15 @@
 """A reload: what was due by the earlier config comes first, and no slot is lost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, datetime_of
+from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.scheduler.loop import Scheduler
 from beatd.schedules.interval import Every
 from beatd.schedules.once import Once
@@ -194,6 +198,130 @@ def test_a_restart_after_a_reload_of_a_standby_keeps_to_its_last_config(
 
     seconds = (60, 90, 120)
     assert broker.slots() == [NOON + second * SECOND for second in seconds]
+
+
+# Whatever comes, in any order --------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What one config says of the entry, from `at` on."""
+
+    at: Instant
+    length: Span | None
+    """How often it runs; None: there is no such entry."""
+    start: Instant | None = None
+    end: Instant | None = None
+    max_runs: int | None = None
+
+    def entries(self) -> dict[str, Entry]:
+        if self.length is None:
+            return {}
+        one = entry(
+            "each",
+            Every(self.length),
+            coalesce=False,
+            max_catchup=10**6,
+            start=self.start,
+            end=self.end,
+            max_runs=self.max_runs,
+        )
+        return {"each": one}
+
+    def slots(self, until: Instant, runs: int) -> Iterator[Instant]:
+        """Yield the slots up to `until`, after so many runs, one after another."""
+        if self.length is None:
+            return
+        first = self.at + self.length - self.at % self.length
+        for slot in range(first, until + 1, self.length):
+            if self.max_runs is not None and runs >= self.max_runs:
+                return
+            if (self.start or 0) <= slot <= (self.end or slot):
+                runs += 1
+                yield slot
+
+
+def brute_force(configs: Sequence[Wanted], now: Instant) -> list[Instant]:
+    """Return the slots that these configs name, each for as long as it held."""
+    slots: list[Instant] = []
+    runs, length = 0, None
+    for config, following in zip(configs, [*configs[1:], None], strict=True):
+        if config.length != length:
+            runs, length = 0, config.length
+        until = now if following is None else following.at
+        named = [*config.slots(until, runs)]
+        slots += named
+        runs += len(named)
+    return slots
+
+
+class Reloads(RuleBasedStateMachine):
+    """Configs and ticks in any order, while the broker comes and goes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock()
+        self.broker = FlakyBroker(self.clock)
+        self.configs = [Wanted(NOON, SECOND)]
+        first = self.configs[0].entries().values()
+        self.scheduler = begun(*first, broker=self.broker, clock=self.clock)
+
+    @rule(pause=st.integers(1, 9_000))
+    def tick(self, pause: Span) -> None:
+        self.clock.go_to(self.clock.now() + pause)
+        self.scheduler.tick(self.clock.now())
+
+    @rule(down=st.booleans())
+    def cut(self, down: bool) -> None:
+        self.broker.down = down
+
+    @rule(lost=st.booleans())
+    def lose_answers(self, lost: bool) -> None:
+        self.broker.loses_answers = lost
+
+    @rule(
+        pause=st.integers(0, 5_000),
+        length=st.sampled_from([None, SECOND, 1_500, 4 * SECOND]),
+        start=st.none() | st.integers(-5_000, 5_000),
+        end=st.none() | st.integers(-5_000, 9_000),
+        max_runs=st.none() | st.integers(1, 9),
+    )
+    def reload(
+        self,
+        pause: Span,
+        length: Span | None,
+        start: Span | None,
+        end: Span | None,
+        max_runs: int | None,
+    ) -> None:
+        self.clock.go_to(self.clock.now() + pause)
+        now = self.clock.now()
+        begin = None if start is None else now + start
+        last = None if end is None else now + end
+        self.configs.append(Wanted(now, length, begin, last, max_runs))
+        reload(self.scheduler, *self.configs[-1].entries().values())
+
+    @invariant()
+    def slots_are_those_of_the_configs_in_their_order(self) -> None:
+        slots = self.broker.slots()
+        assert slots == brute_force(self.configs, self.clock.now())[: len(slots)]
+
+    def teardown(self) -> None:
+        """All is well again: every slot of every config has come, once."""
+        self.broker.down = self.broker.loses_answers = False
+        for _ in range(5 * len(self.configs) + 20):
+            self.clock.go_to(self.clock.now() + SECOND)
+            self.scheduler.tick(self.clock.now())
+        assert not self.scheduler.takeover.changes
+        expected = brute_force(self.configs, self.clock.now())
+        assert self.broker.slots() == expected
+        assert self.scheduler.file.dropped == {}  # type: ignore[attr-defined] # a fake
+
+
+Reloads.TestCase.settings = settings(
+    max_examples=100, stateful_step_count=30, deadline=None
+)
+TestReloads = Reloads.TestCase
 
 
 # Bounds ------------------------------------------------------------------------------

@@ -403,7 +403,7 @@ class Scheduler:
     def _stand_by(self) -> None:
         """Leave the file to the process that leads, and keep a copy of its ledger."""
         self._term = None
-        self.takeover.leave_changes(self.clock.now())
+        self.takeover.leave_changes(self.leadership.told, self.clock.now())
         self._refusals.keep(())
         self._holds.keep(())
         if not self.standing_by:
@@ -455,8 +455,8 @@ class Scheduler:
         """
         new = NewConfig(entries, keep, queues, self.clock.now())
         self.takeover.changes.append(new)
-        if not (self.timetable or self.standing_by):
-            # Nothing is due by what was there before.
+        if not (self.takeover.has_begun or self.standing_by):
+            # No config holds yet.
             self.takeover.go_over()
             self._term = None
         if self.outage:

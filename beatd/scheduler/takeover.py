@@ -121,14 +121,25 @@ class Takeover:
         self.entries, self.keep, self.queues = new.entries, new.keep, new.queues
         self._since = new.at
 
-    def leave_changes(self, now: Instant) -> None:
-        """Go over to the last config once this process leads: another one leads now.
+    @property
+    def has_begun(self) -> bool:
+        """Whether a term of this process ever began."""
+        return self.edition != NO_EDITION
 
-        Of the configs before, the latest is needed: the leader may still go by it.
+    def leave_changes(self, ledger: Edition, now: Instant) -> None:
+        """If others have led, and made this ledger, go over only to the last config.
+
+        That holds once this process leads. Of those before, the latest is needed: the
+        others may go by it still.
         """
+        ours = self.edition
+        if not ledger.lineage or (
+            ledger.lineage == ours.lineage and ledger.version <= ours.version + 1
+        ):
+            return  # the version after ours may be a write without an answer
         while len(self.changes) > 1:
             self.go_over()
-        self._since = None
+            self._since = None
         self.changes = deque(new.left_until(now) for new in self.changes)
 
     def _entries_of(self, marks: Mapping[str, Mark]) -> Iterable[Entry]:
@@ -183,13 +194,12 @@ class Takeover:
 
         Raises TermOver and BrokerUnavailable.
         """
-        if self.changes and self.changes[0].led_elsewhere:
-            self.changes[0] = self.changes[0].left_until(now)
         self.file.try_lock()
         file = self.file.read()
         yield
         found = self.broker.read_ledger(on_part)
         yield
+        self.leave_changes(found.edition, now)
         ours, told = newest(self._memory(), file), self.leadership.told
         what = finding(found, ours, told)
         self._leave_to_former_leader(what, ours)
@@ -233,7 +243,7 @@ class Takeover:
         if rewound:
             _log_rewound(rewound, era)
         for name in self._over & self.timetable.marks().keys():
-            tell_over(self.entries[name], self.timetable.mark(name))
+            tell_over(self.timetable.entry(name), self.timetable.mark(name))
         self._over = set()
         yield from self._declare()
         self.file.rewrite(ledger.marks, gone, era, term.number, edition)

@@ -78,6 +78,10 @@ class Timetable:
         """Return every entry's mark, by name."""
         return {name: row.mark for name, row in self._rows.items()}
 
+    def entry(self, name: str) -> Entry:
+        """Return the entry of this name."""
+        return self._rows[name].entry
+
     def mark(self, name: str) -> Mark:
         """Return one entry's mark."""
         return self._rows[name].mark
