@@ -10,7 +10,9 @@ era              number    the clock era
 runs             hash      entry -> task id of its current run
 workers          sorted    worker -> end of its lease, ms of the server's clock; a
                            worker that moved here is "<worker>/<number of moves>"
-inflight:<w>     hash      token -> held message (prelude.lua has its form)
+inflight:<w>     hash      token -> held message (prelude.lua has its form); and of
+                           deliveries that were acknowledged before their runs,
+                           "begun:<token>" -> entry and task id of a current run
 answered:<w>     text      the number of the worker's last request to settle
                            something, and the answers
 serial           number    counts all messages that were ever taken
@@ -23,7 +25,7 @@ dead_serial      number    the last id of a dead letter
 released         channel   tells that the lead was given back
 
 Each script begins with what it guarantees; prelude.lua stands before each of them. None
-decodes a message: Lua would change numbers and empty lists in it.
+encodes a message anew: Lua would change numbers and empty lists in it.
 """
 
 from beatd.brokers.redis.broker import RedisBroker
