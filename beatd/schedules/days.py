@@ -31,9 +31,12 @@ class DayRule:
 
     months: Bits = 0b1_1111_1111_1110
     days: Bits = (1 << 32) - 2
-    last_day: bool = False
+    before_last: Bits = 0
+    """Bit n: the day that is n days before the last one of the month."""
     nearest_to: int | None = None
     """A day of the month: names the day, Monday to Friday, that is nearest to it."""
+    nearest_before_last: int | None = None
+    """The same for the day so many days before the last one of the month."""
     weekdays: Bits = 0b111_1111
     nth_weekdays: tuple[tuple[int, int], ...] = ()
     """(n, weekday): the n-th of that weekday in the month."""
@@ -169,10 +172,13 @@ def _calendar(rule: DayRule, weekday: int, leap: int) -> Bits:
 def _month(rule: DayRule, weekday: int, length: int) -> Bits:
     """Return the days of a month that begins on `weekday`; bit 0 is the first."""
     days = rule.days >> 1
-    if rule.last_day:
-        days |= 1 << (length - 1)
-    if rule.nearest_to:
-        days |= 1 << _working_day(rule.nearest_to, weekday, length)
+    for back in members(rule.before_last):
+        days |= 1 << length >> (back + 1)
+    nearest = rule.nearest_to or 0
+    if rule.nearest_before_last is not None:
+        nearest = length - rule.nearest_before_last
+    if 1 <= nearest <= length:  # a month that lacks the day has none that is near
+        days |= 1 << _working_day(nearest, weekday, length)
     weekdays = _first_week(rule.weekdays, weekday) * _FIVE_WEEKS
     for n, nth_weekday in rule.nth_weekdays:
         weekdays |= _first_week(1 << nth_weekday, weekday) << 7 * (n - 1)
@@ -189,7 +195,7 @@ def _first_week(weekdays: Bits, weekday: int) -> Bits:
 
 def _working_day(day: int, weekday: int, length: int) -> int:
     """Return the month's working day nearest to `day`, as a number from 0."""
-    day = min(day, length) - 1
+    day -= 1
     match (weekday + day) % 7:
         case 6:  # Saturday: Friday, or Monday when that is the month before
             return day - 1 if day else 2

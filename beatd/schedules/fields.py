@@ -7,7 +7,7 @@ name the field.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import NamedTuple, TypeAlias
@@ -48,7 +48,8 @@ _LENGTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 _RANGE = re.compile(r"(\w+)-(\w+)(?:/(\d+))?", re.ASCII)
 _NEAREST_WEEKDAY = re.compile(r"(\d+)w|w(\d+)", re.ASCII)
-_LAST_WEEKDAY = re.compile(r"(\d)l", re.ASCII)
+_BEFORE_LAST = re.compile(r"l(?:-(\d{1,2}))?", re.ASCII)
+_LAST_WEEKDAY = re.compile(r"(\w+)(?:-(\w+))?#l|(\w+)l", re.ASCII)
 _CRONTAB_ITEM = re.compile(r"\*(?:/\d+)?|(\w+)(?:-(\w+)(?:/\d+)?)?", re.ASCII)
 
 
@@ -109,7 +110,6 @@ class _Values(NamedTuple):
     """The values of one field, as croniter expands it."""
 
     numbers: Bits
-    last_day: bool = False
     nth_weekdays: tuple[tuple[int, int], ...] = ()
     last_weekdays: Bits = 0
 
@@ -190,14 +190,10 @@ def _read(texts: tuple[str, ...], hash_id: str | None) -> Fields:
     second = texts[5] if len(texts) > 5 else "0"
     year = texts[6] if len(texts) > 6 else "*"
 
-    nearest = _NEAREST_WEEKDAY.fullmatch(day)
-    days = expand(_DAY, nearest[1] or nearest[2] if nearest else day)
     weekdays = expand(_WEEKDAY, weekday)
-    dates = DayRule(
+    dates = replace(
+        _read_days(day, expand),
         months=expand(_MONTH, month).numbers,
-        days=0 if nearest else days.numbers,
-        last_day=days.last_day,
-        nearest_to=lowest(days.numbers) if nearest else None,
         weekdays=weekdays.numbers,
         nth_weekdays=weekdays.nth_weekdays,
         last_weekdays=weekdays.last_weekdays,
@@ -211,6 +207,31 @@ def _read(texts: tuple[str, ...], hash_id: str | None) -> Fields:
         years=ANY_YEAR if year == "*" else expand(_YEAR, year).numbers,
         wildcard="*" in (minute[0], hour[0], second[0]),
     )
+
+
+def _read_days(text: str, expand: Callable[[_Field, str], _Values]) -> DayRule:
+    """Return what a day-of-month field names."""
+    if nearest := _NEAREST_WEEKDAY.fullmatch(text):
+        number = expand(_DAY, nearest[1] or nearest[2]).numbers
+        return DayRule(days=0, nearest_to=lowest(number))
+    if text.endswith("w") and (nearest := _BEFORE_LAST.fullmatch(text[:-1])):
+        return DayRule(days=0, nearest_before_last=_before_last(text, nearest))
+    plain, before_last = [], []
+    for item in text.split(","):
+        if last := _BEFORE_LAST.fullmatch(item):
+            before_last.append(_before_last(text, last))
+        else:
+            plain.append(item)
+    days = expand(_DAY, ",".join(plain)).numbers if plain else 0
+    return DayRule(days=days, before_last=bits_of(before_last))
+
+
+def _before_last(text: str, match: re.Match[str]) -> int:
+    """Return the number of days before the last one that `l` or `l-n` means."""
+    number = int(match[1] or 0)
+    if number >= _DAY.high:
+        raise _DAY.error(text)
+    return number
 
 
 def _expand(
@@ -241,8 +262,7 @@ def _ask_croniter(field: _Field, text: str, hash_id: str | None) -> _Values:
     if values == ["*"]:
         values = range(field.low, field.high + 1)
     return _Values(
-        numbers=bits_of(n for n in values if n not in ("l", *nth)),
-        last_day="l" in values,
+        numbers=bits_of(n for n in values if n not in nth),
         nth_weekdays=tuple(
             (n, day) for day in sorted(nth) for n in sorted(nth[day] - {"l"})
         ),
@@ -254,7 +274,7 @@ def _plain(field: _Field, item: str) -> str:
     """Return one item of a list so that croniter reads it as cron does."""
     weekday = field.index == _WEEKDAY.index
     if weekday and (last := _LAST_WEEKDAY.fullmatch(item)):
-        return f"l{last[1]}"
+        return _last_weekdays(field, last)
     bounds = _RANGE.fullmatch(item)
     if bounds is None:
         return item
@@ -273,6 +293,14 @@ def _plain(field: _Field, item: str) -> str:
     end = (high if high >= first else high + size) + 1
     numbers = range(first, end, int(bounds[3] or 1))
     return ",".join(str((n - field.low) % size + field.low) for n in numbers)
+
+
+def _last_weekdays(field: _Field, match: re.Match[str]) -> str:
+    """Return `5l`, `fril`, `fri#l` or `mon-fri#l` as croniter reads it: `l5`."""
+    low, high = match[1] or match[3], match[2]
+    named = _plain(field, f"{low}-{high or low}")
+    numbers = _ask_croniter(field, named, None).numbers
+    return ",".join(f"l{number}" for number in members(numbers))
 
 
 def _plain_value(field: _Field, value: CrontabValue) -> int | str:

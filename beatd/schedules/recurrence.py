@@ -27,10 +27,9 @@ _BOUNDS = {
 }
 _FROM_THE_END = {"BYMONTHDAY", "BYYEARDAY", "BYWEEKNO", "BYSETPOS"}  # and never 0
 _ONLY_WITH = {
-    "BYWEEKNO": {"YEARLY"},
     "BYYEARDAY": {"SECONDLY", "MINUTELY", "HOURLY", "YEARLY"},
     "BYMONTHDAY": {*_FREQUENCIES} - {"WEEKLY"},
-    "BYSETPOS": {"DAILY", "WEEKLY", "MONTHLY", "YEARLY"},
+    "BYSETPOS": {*_FREQUENCIES} - {"SECONDLY"},
 }
 
 
@@ -100,7 +99,8 @@ def _parts(text: str) -> dict[str, str]:
         raise _error(f"expected text such as 'FREQ=DAILY', got {text!r}")
     known = {"FREQ", "UNTIL", "BYDAY", "WKST", *_BOUNDS}
     parts: dict[str, str] = {}
-    for part in text.strip().upper().removeprefix("RRULE:").split(";"):
+    rule = text.strip().upper().removeprefix("RRULE:").removesuffix(";")
+    for part in rule.split(";"):
         name, is_there, value = part.partition("=")
         if not is_there or name not in known or name in parts:
             raise _error(f"cannot read {part!r} in {text!r}; expected 'FREQ=DAILY;...'")

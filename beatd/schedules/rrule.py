@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from itertools import count, product
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 from beatd.bounds import LAST_DATE
@@ -29,6 +29,8 @@ from beatd.instant import (
 from beatd.schedules.base import step_count
 from beatd.schedules.recurrence import Recurrence
 from beatd.schedules.zones import Local, LocalClock, local_clock, local_of
+
+_T = TypeVar("_T")
 
 _HORIZON: Span = 130 * 366 * DAY
 _MONTHS_EVER = 12 * 10_000  # a step so wide that dateutil expands one month and stops
@@ -137,12 +139,17 @@ class _Elapsed:
         first = clock.first_at(local_of(start))
         minutes = (rule.minutes or (start.minute,)) if unit == HOUR else (0,)
         seconds = (rule.seconds or (start.second,)) if unit >= MINUTE else (0,)
+        ticks = [m * MINUTE + s * SECOND for m in minutes for s in seconds]
+        if rule.positions:
+            ticks = _at_positions(ticks, rule.positions)
+        if not ticks:
+            raise ScheduleError("rrule", f"{rule.text} never occurs")
         return cls(
             rule=rule,
             clock=clock,
             origin=first.instant - first.local % unit,
             step=rule.interval * unit,
-            ticks=tuple(m * MINUTE + s * SECOND for m in minutes for s in seconds),
+            ticks=tuple(ticks),
         )
 
     def after(self, instant: Instant, until: Instant) -> Instant | None:
@@ -258,17 +265,17 @@ class _Listed:
             return self._moments_by_dateutil(begin)
         days = 1 if rule.freq == "DAILY" else 7
         weekdays = rule.weekdays or ((self.start.weekday(), 0),)
+        every_day = rule.freq == "DAILY" or (rule.weeks and not rule.weekdays)
         moments = [
             datetime.combine(day, at)
             for day in (begin + timedelta(n) for n in range(days))
             if _on_date(rule, day)
-            if rule.freq == "DAILY" or (day.weekday(), 0) in weekdays
+            if every_day or (day.weekday(), 0) in weekdays
             for at in self._times()
         ]
         if not rule.positions:
             return moments
-        chosen = {n - 1 if n > 0 else len(moments) + n for n in rule.positions}
-        return [moment for n, moment in enumerate(moments) if n in chosen]
+        return _at_positions(moments, rule.positions)
 
     def _times(self) -> list[time]:
         rule, start = self.rule, self.start
@@ -280,8 +287,10 @@ class _Listed:
     def _moments_by_dateutil(self, begin: date) -> list[datetime]:
         rule, start, dateutil = self.rule, self.start, _dateutil()
         monthly = rule.freq == "MONTHLY"
-        months, month_days = rule.months, rule.month_days
-        if not (rule.weekdays or month_days or rule.year_days or rule.weeks):
+        months, month_days, weekdays = rule.months, rule.month_days, rule.weekdays
+        if rule.weeks and not (monthly or weekdays or month_days or rule.year_days):
+            weekdays = ((start.weekday(), 0),)
+        if not (weekdays or month_days or rule.year_days or rule.weeks):
             month_days = (start.day,)
             if not monthly:
                 months = months or (start.month,)
@@ -296,7 +305,7 @@ class _Listed:
                 bymonthday=month_days or None,
                 byyearday=rule.year_days or None,
                 byweekno=rule.weeks or None,
-                byweekday=[dateutil.weekday(day, n or None) for day, n in rule.weekdays]
+                byweekday=[dateutil.weekday(day, n or None) for day, n in weekdays]
                 or None,
                 byhour=rule.hours or start.hour,
                 byminute=rule.minutes or start.minute,
@@ -306,6 +315,21 @@ class _Listed:
 
 
 _STEPS = {"SECONDLY": SECOND, "MINUTELY": MINUTE, "HOURLY": HOUR}
+
+
+def _at_positions(items: list[_T], positions: tuple[int, ...]) -> list[_T]:
+    """Return the items at BYSETPOS: 1 is the first, -1 the last."""
+    chosen = {n - 1 if n > 0 else len(items) + n for n in positions}
+    return [item for n, item in enumerate(items) if n in chosen]
+
+
+def _week_of(day: date, week_start: int) -> tuple[int, int]:
+    """Return the year that a day's week belongs to, and the week's number in it.
+
+    A week belongs to the year in which its fourth day lies (RFC 5545, ISO 8601).
+    """
+    fourth = day + timedelta(3 - (day.weekday() - week_start) % 7)
+    return fourth.year, (fourth.timetuple().tm_yday - 1) // 7 + 1
 
 
 def _on_date(rule: Recurrence, day: date) -> bool:
@@ -318,6 +342,11 @@ def _on_date(rule: Recurrence, day: date) -> bool:
         following = (day.replace(day=28) + timedelta(4)).replace(day=1)
         from_end = -(following - day).days
         if day.day not in rule.month_days and from_end not in rule.month_days:
+            return False
+    if rule.weeks:
+        year, week = _week_of(day, rule.week_start)
+        weeks = _week_of(date(year, 12, 28), rule.week_start)[1]
+        if week not in rule.weeks and week - weeks - 1 not in rule.weeks:
             return False
     if rule.year_days:
         from_start = (day - day.replace(month=1, day=1)).days + 1

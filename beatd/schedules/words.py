@@ -60,7 +60,7 @@ def _days_in_words(rule: DayRule) -> str | None:
         if rule.weekdays == 0b011_1110:
             return "Mon-Fri"
         return f"weekly {names[0]}" if len(names) == 1 else ", ".join(names)
-    if rule == DayRule(days=0, last_day=True):
+    if rule == DayRule(days=0, before_last=1):
         return "monthly last day"
     if len(day) == 1 and rule == DayRule(days=rule.days):
         return f"monthly {_nth(day[0])}"
@@ -123,11 +123,19 @@ def _days(rule: DayRule) -> str:
     if rule.days == _ALWAYS.days:
         return ""
     days = _runs(rule.days, _nth)
-    if rule.last_day:
-        days.append("last day")
+    days += map(_before_last, members(rule.before_last))
     if rule.nearest_to:
         days.append(f"weekday nearest to the {_nth(rule.nearest_to)}")
+    if rule.nearest_before_last == 0:
+        days.append("last weekday")
+    elif rule.nearest_before_last:
+        day = _before_last(rule.nearest_before_last)
+        days.append(f"weekday nearest to the {day}")
     return f"on the {_listed(days)}"
+
+
+def _before_last(back: int) -> str:
+    return f"{_nth(back + 1)} last day" if back else "last day"
 
 
 def _weekdays(rule: DayRule) -> str:

@@ -1,4 +1,9 @@
-"""All vectors; vectors.jsonl is a copy of shared/schedules/vectors.jsonl."""
+"""All vectors: which slots a schedule names.
+
+`vectors.jsonl` holds those of all schedules, `spellings.jsonl` those of later spellings
+in cron expressions (`LW`, `L-3`, `FRI#L`) and recurrence rules. A line is one vector:
+kind and spec of the schedule, zone, the instant to begin after, and the next slots.
+"""
 
 import json
 import re
@@ -18,8 +23,8 @@ Vector = dict[str, Any]
 
 def _by_category() -> dict[str, list[Vector]]:
     categories = defaultdict(list)
-    with (Path(__file__).parent / "vectors.jsonl").open() as lines:
-        for line in lines:
+    for name in ("vectors.jsonl", "spellings.jsonl"):
+        for line in (Path(__file__).parent / name).read_text().splitlines():
             vector = json.loads(line)
             categories[vector["cat"]].append(vector)
     return categories
@@ -29,7 +34,7 @@ CATEGORIES = _by_category()
 
 
 def test_no_vector_is_missing() -> None:
-    assert sum(map(len, CATEGORIES.values())) == 5255
+    assert sum(map(len, CATEGORIES.values())) == 5255 + 87
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
