@@ -105,7 +105,7 @@ _SORTED: Mapping[str, Callable[[Line], tuple[Any, ...]]] = {
 @SOURCE
 @click.argument("entries", nargs=-1, metavar="[ENTRY|GLOB]...")
 @click.option("--utc", is_flag=True, help="Times in UTC.")
-@click.option("--wide", is_flag=True, help="Also task, queue and arguments.")
+@click.option("--wide", is_flag=True, help="Also task, queue, arguments, description.")
 @click.option("--limit", type=Whole(1), metavar="N", help="At most N entries.")
 @click.option(
     "--sort", type=click.Choice(list(_SORTED)), default="next", show_default=True
@@ -203,8 +203,11 @@ class _Table:
             name_width = min(name_width, left)
         details = [""] * (len(lines) + 1)
         if self.wide:
-            heads = ("TASK", "QUEUE", "ARGS")
-            details = columns_of([heads, *map(self._details, lines)])
+            heads = ("TASK", "QUEUE", "ARGS", "DESCRIPTION")
+            shown = [heads, *map(self._details, lines)]
+            if not any(description for *_, description in shown[1:]):
+                shown = [columns[:-1] for columns in shown]
+            details = columns_of(shown)
         runs = [self._runs(line, next_width) for line in lines]
         table = zip(
             ["ENTRY", *names],
@@ -249,10 +252,11 @@ class _Table:
 
     def _details(self, line: Line) -> tuple[str, ...]:
         if line.entry is None:
-            return "", "", ""
+            return "", "", "", ""
         args = _arguments(self.known.written(line.name))
         way = _way(line.entry)
-        return tuple(map(self.screen.shown, (line.entry.message.task, way, args)))
+        texts = (line.entry.message.task, way, args, line.entry.description)
+        return tuple(map(self.screen.shown, texts))
 
 
 def _way(entry: Entry) -> str:

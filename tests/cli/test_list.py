@@ -335,3 +335,17 @@ def test_a_name_with_a_line_break_stays_on_its_line(run: Run, folder: Path) -> N
     )
 
     assert run("list").stdout.splitlines()[1].startswith("two\\nlines ")
+
+
+def test_wide_shows_what_entries_are_for(run: Run, folder: Path) -> None:
+    (folder / "celeryconfig.py").write_text(
+        "beat_schedule = {\n"
+        '    "report": {"task": "a", "schedule": 60, "description": "for\\nAnn"},\n'
+        '    "tick": {"task": "a", "schedule": 60},\n'
+        "}\n"
+    )
+    head, report, tick = run("list", "--wide").stdout.splitlines()[:3]
+
+    assert head.endswith("ARGS  DESCRIPTION")
+    assert report.endswith("for\\nAnn")
+    assert tick.rstrip().endswith("celery")
