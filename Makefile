@@ -14,7 +14,7 @@ help:
 	@echo 'make test      the tests'
 	@echo 'make check     ruff and mypy'
 	@echo 'make promises  the long fault suite'
-	@echo 'make simulate  histories of faults under simulated time (HOURS=50 SEEDS=1-100)'
+	@echo 'make simulate  hours of faults under simulated time (HOURS=2000, or SEEDS=0-1999)'
 	@echo 'make bench     what is claimed about speed (PEERS=python-that-has-the-others)'
 
 $(READY): pyproject.toml
@@ -53,7 +53,7 @@ promises: $(READY)
 	$(BIN)/python -m pytest -m promise tests/promises
 
 simulate: $(READY)
-	$(BIN)/python -m tests.simulation --hours $(or $(HOURS),50) --seeds $(or $(SEEDS),1-100)
+	$(BIN)/python -m tests.simulation --hours $(or $(HOURS),300) $(if $(SEEDS),--seeds $(SEEDS))
 
 bench: $(READY)
 	$(BIN)/python benchmarks/next_run.py

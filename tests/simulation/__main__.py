@@ -1,92 +1,93 @@
-"""Simulate histories:  python -m tests.simulation [--hours 50] [--seeds 1-20]
-
-Prints a line for each seed that fails, with what is wrong and the command that runs it
-again, and at the end what was done. All cores are used. Exit status: 1 if one failed.
-"""
+"""`python -m tests.simulation`: simulate many hours, on all cores; see --help."""
 
 import argparse
-import logging
 import os
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from itertools import count, islice
 
-from tests.simulation.plan import Fault, Run
-from tests.simulation.verdict import Verdict, verdict_of
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one seed."""
-
-    seed: int
-    verdict: Verdict
-    drawn: Counter[str]
-    command: str
+from beatd.instant import HOUR
+from tests.simulation.faults import Kind
+from tests.simulation.run import ALL, Result, simulate
 
 
-def simulate(
-    seed: int, hours: float, faults: Sequence[Fault] = tuple(Fault)
-) -> Outcome:
-    """Simulate one history and judge it."""
-    memory = Path("/dev/shm")
-    place = memory if os.access(memory, os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=place) as folder:
-        run = Run(seed, Path(folder), hours, faults)
-        run.go()
-        drawn = Counter({fault.value: n for fault, n in run.drawn.items()})
-        drawn.update({f"request {f.value}": n for f, n in run.network.met.items()})
-        names = ",".join(fault.name for fault in faults)
-        command = (
-            f"python -m tests.simulation --hours {hours:g} --seeds {seed}"
-            f" --faults {names}"
-        )
-        return Outcome(seed, verdict_of(run), drawn, command)
+def main(arguments: Sequence[str]) -> int:
+    """Simulate as the arguments say; return 1 if any seed broke the promise."""
+    options = _options(arguments)
+    span = round(options.span * HOUR)
+    number = len(options.seeds) or max(1, round(options.hours / options.span))
+    seeds = options.seeds or list(islice(count(options.first), number))
+    one = partial(simulate, span=span, kinds=options.kinds, verbose=options.verbose)
+    began = time.monotonic()
+    results = []
+    for result in _results(one, seeds, options.jobs):
+        results.append(result)
+        if result.verdict.wrong:
+            print(result, flush=True)
+    print(_summary(results, time.monotonic() - began))
+    return int(any(result.verdict.wrong for result in results))
 
 
-def _seeds(text: str) -> range:
-    first, _, last = text.partition("-")
-    return range(int(first), int(last or first) + 1)
+def _results(
+    one: "partial[Result]", seeds: Sequence[int], jobs: int
+) -> Iterator[Result]:
+    if len(seeds) == 1 or jobs == 1:
+        yield from map(one, seeds)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(one, seeds, chunksize=min(10, 1 + len(seeds) // jobs))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--hours", type=float, default=50, help="of each seed")
-    parser.add_argument("--seeds", type=_seeds, default=range(1, 21))
+def _summary(results: Sequence[Result], seconds: float) -> str:
+    verdicts = [result.verdict for result in results]
+    drawn = sum((result.drawn for result in results), Counter[str]())
+    hours = sum(result.span for result in results) / HOUR
+    faults = ", ".join(f"{kind} {number}" for kind, number in sorted(drawn.items()))
+    return (
+        f"{len(results)} seeds, {hours:g} hours in {seconds:.0f} s,"
+        f" {sum(one.slots for one in verdicts)} slots\n"
+        f"faults: {faults}\n"
+        f"lost {sum(len(one.lost) for one in verdicts)},"
+        f" doubled {sum(len(one.doubled) for one in verdicts)},"
+        f" foreign {sum(len(one.foreign) for one in verdicts)},"
+        f" late {sum(len(one.late) for one in verdicts)},"
+        f" uncertain {sum(len(one.uncertain) for one in verdicts)}"
+    )
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation", description=__doc__
+    )
+    parser.add_argument("--hours", type=float, default=20, help="simulated, in all")
+    parser.add_argument("--span", type=float, default=1, help="hours of one seed")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument(
-        "--faults",
-        type=lambda text: [Fault[name] for name in text.split(",")],
-        default=list(Fault),
-        help="names of Fault, with commas; default: all",
+        "--seeds", type=_seeds, default=[], help="1,2,10-20: these only"
     )
-    given = parser.parse_args()
-    # What the schedulers say of all that is done to them is of no use here.
-    logging.getLogger("beatd").addHandler(logging.NullHandler())
-    began, slots, failed = time.monotonic(), 0, 0
-    drawn: Counter[str] = Counter()
-    with ProcessPoolExecutor() as pool:
-        waiting = [
-            pool.submit(simulate, seed, given.hours, given.faults)
-            for seed in given.seeds
-        ]
-        for one in waiting:
-            outcome = one.result()
-            slots += outcome.verdict.slots
-            drawn += outcome.drawn
-            if not outcome.verdict.is_good:
-                failed += 1
-                print(f"seed {outcome.seed}: {outcome.verdict}\n  {outcome.command}")
-    print(
-        f"{len(given.seeds)} seeds of {given.hours:g} h: {slots} slots, {failed} seeds"
-        f" failed, {time.monotonic() - began:.0f} s\n{dict(drawn)}"
-    )
-    return 1 if failed else 0
+    parser.add_argument("--kinds", type=_kinds, default=ALL, help="faults: a,b or all")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--verbose", action="store_true", help="show the log")
+    return parser.parse_args(arguments)
+
+
+def _seeds(text: str) -> list[int]:
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
+
+
+def _kinds(text: str) -> frozenset[Kind]:
+    if text == "all":
+        return frozenset(Kind)
+    return frozenset(Kind(part) for part in text.split(",") if part)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,105 +1,162 @@
-"""A broker as a node reaches it over a network that fails."""
+"""The broker's server, and the lines on which the processes of the service reach it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from copy import deepcopy
 from enum import Enum
 from typing import Any
 
+from beatd.brokers.base import Outgoing
+from beatd.brokers.memory import MemoryBroker
+from beatd.clock import Wake
 from beatd.errors import BeatdError, BrokerUnavailable
-from beatd.instant import SECOND, Instant
+from beatd.instant import SECOND, Instant, Span
 from tests.simulation.world import Process, World
 
-TIMEOUT = 3 * SECOND
-"""After which a node gives an answer up."""
+TIMEOUT: Span = 3 * SECOND
+"""How long a request waits for its answer, as the sockets of the real brokers do."""
 
-LONGEST_HOLD = 40 * SECOND
-"""How much later than its time-out a request may still be carried out."""
+LONGEST_HELD: Span = 40 * SECOND
+"""A proxy may hold a request for so long, and then deliver it all the same."""
+
+_NOT_DATA = ("_changed", "_clock", "_serial", "_nonces", "world", "queued", "closed")
+"""What of the broker is not lost, or set back, with its data."""
 
 
 class Fate(Enum):
     """What becomes of one request."""
 
-    DONE = "done"
-    LOST = "lost"  # it never arrives
-    UNANSWERED = "unanswered"  # it is carried out, and nobody hears of it
-    HELD = "held"  # it is carried out long after its sender gave up
+    ANSWERED = "answered"
+    LOST = "lost"
+    UNANSWERED = "unanswered"
+    HELD = "held"
 
 
-class Network:
-    """What lies between the nodes and the broker; it is whole but for some times."""
+class ServerClock:
+    """The clock of the broker's host, which is the world's."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.down_until: Instant = 0
-        """Until then nobody reaches the broker."""
-        self.bad_until: Instant = 0
-        """Until then requests meet all fates."""
-        self.met: dict[Fate, int] = dict.fromkeys(Fate, 0)
 
-    def fate(self) -> Fate:
-        """Draw what becomes of a request made now."""
-        rng = self._world.rng
-        bad = self._world.now < self.bad_until and rng.random() < 0.3
-        fate = rng.choice(list(Fate)) if bad else Fate.DONE
-        self.met[fate] += 1
-        return fate
+    def now(self) -> Instant:
+        return self._world.now
 
-    @property
-    def is_down(self) -> bool:
-        return self._world.now < self.down_until
+    def elapsed(self) -> Span:
+        return self._world.now
+
+    def wait(self, inbox: object, until: Instant) -> Wake:
+        raise NotImplementedError("nobody waits in the server")
 
 
-class Remote:
-    """The broker for one process: each call takes time, and meets its fate.
+class Server(MemoryBroker):
+    """The broker in memory, with a record of all that was ever queued."""
 
-    Stands for whatever port the broker has: names and arguments are passed on.
-    """
+    def __init__(self, world: World) -> None:
+        super().__init__(ServerClock(world), world.nonce)
+        self.world = world
+        self.queued: list[tuple[Instant, bytes]] = []
 
-    def __init__(
-        self,
-        broker: Any,
-        network: Network,
-        world: World,
-        process: Callable[[], Process],
-    ) -> None:
-        self._broker = broker
+    def _put(self, outgoing: Outgoing) -> bool:
+        self.queued.append((self.world.now, outgoing.message))
+        return super()._put(outgoing)
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """Return all data as they are now, to be set back to."""
+        data = vars(self).items()
+        return deepcopy({key: value for key, value in data if key not in _NOT_DATA})
+
+    def set_back(self, data: Mapping[str, Any]) -> None:
+        """Go on from these data."""
+        self.__dict__.update(deepcopy(dict(data)))
+
+    def lose_all(self) -> None:
+        """Forget everything, like a server that comes back without its data."""
+        self.set_back(Server(self.world).snapshot())
+
+
+class Network:
+    """Carries requests to the server, as well as the faults of the moment allow."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.server = Server(world)
+        self.is_down = False
+        self.latency: Span = 2
+        self.draw: Callable[[], Fate] = lambda: Fate.ANSWERED
+        """Returns what becomes of the next request."""
+
+    def request(self, process: Process, name: str, *args: Any) -> Any:
+        """Make one request of a process, and return or raise what comes of it."""
+        process.check()
+        fate = self.draw()
+        process.sleep(self._latency())
+        if self.is_down:
+            raise BrokerUnavailable("the connection is refused")
+        match fate:
+            case Fate.LOST:
+                process.sleep(TIMEOUT)
+            case Fate.UNANSWERED:
+                self._execute_unheard(name, args)
+                process.sleep(TIMEOUT)
+            case Fate.HELD:
+                held = self.world.random.randrange(TIMEOUT, LONGEST_HELD)
+                self.world.after(held, lambda: self._execute_unheard(name, args))
+                process.sleep(TIMEOUT)
+            case Fate.ANSWERED:
+                return self._answer(process, name, args)
+        raise BrokerUnavailable(f"no answer: {fate.value}")
+
+    def _answer(self, process: Process, name: str, args: tuple[Any, ...]) -> Any:
+        try:
+            answer = getattr(self.server, name)(*args)
+        except BeatdError as error:
+            process.sleep(self._latency())
+            raise error
+        process.sleep(self._latency())
+        return answer
+
+    def _execute_unheard(self, name: str, args: tuple[Any, ...]) -> None:
+        """Execute a request whose answer nobody hears."""
+        if self.is_down:
+            return
+        with suppress(BeatdError):
+            getattr(self.server, name)(*args)
+
+    def _latency(self) -> Span:
+        return self.world.random.randrange(self.latency)
+
+
+class Line:
+    """All ports of the broker, as one process calls them over the network."""
+
+    lead_outlives_data = False
+
+    def __init__(self, network: Network, process: Process) -> None:
         self._network = network
-        self._world = world
         self._process = process
 
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._broker, name)
-        if not callable(method):
-            return method
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def request(*args: Any) -> Any:
+            return self._network.request(self._process, name, *args)
 
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return self._call(lambda: method(*args, **kwargs))
-
-        return call
+        return request
 
     def let_go(self) -> None:
-        """Do nothing, as the broker in memory: no request is made."""
+        """Leave the lead to run out."""
+        self._process.check()
 
-    def _call(self, request: Callable[[], Any]) -> Any:
-        rng, process = self._world.rng, self._process()
-        process.sleep(self._world.now + rng.randint(1, 5))
-        if self._network.is_down:
-            raise BrokerUnavailable("the broker is down")
-        fate = self._network.fate()
-        if fate is Fate.DONE:
-            answer = request()
-            process.sleep(self._world.now + rng.randint(1, 5))
-            return answer
-        if fate is Fate.UNANSWERED:
-            _try(request)
-        elif fate is Fate.HELD:
-            later = self._world.now + rng.randint(1, TIMEOUT + LONGEST_HOLD)
-            self._world.at(later, lambda: _try(request))
-        process.sleep(self._world.now + TIMEOUT)
-        raise BrokerUnavailable(f"no answer: the request was {fate.value}")
+    def await_message(self, queues: Any, timeout: Span) -> bool:
+        """Wait as a blocking request does: ask now and then, at no cost."""
+        end = self._process.world.now + timeout
+        while not self._request("await_message", queues, 0):
+            if self._process.world.now >= end:
+                return False
+            self._process.sleep(SECOND // 4, may_be_woken=True)
+        return True
 
+    def interrupt(self) -> None:
+        """End an `await_message` that waits."""
+        self._process.wake()
 
-def _try(request: Callable[[], Any]) -> None:
-    """Carry a request out that nobody waits for."""
-    with suppress(BeatdError):  # the answer that nobody hears
-        request()
+    def _request(self, name: str, *args: Any) -> Any:
+        return self._network.request(self._process, name, *args)

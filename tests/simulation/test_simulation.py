@@ -1,23 +1,87 @@
-"""Histories of crashes, pauses, lost answers and lost disks: each slot once."""
+"""Histories of faults, an hour each: every slot comes to the queues once."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pytest
 
-from tests.simulation.__main__ import simulate
+from beatd.instant import HOUR, MINUTE
+from tests.simulation.checker import Evidence, judge, slots_of
+from tests.simulation.plan import Fact
+from tests.simulation.run import ALL, Result, simulate
 
-HOURS = 50
+HOURS = 300
+PART = 50
+"""Hours in one test, so that all processes of a run of the tests have their share."""
 
-
-@pytest.mark.parametrize("seed", range(1, 7))
-def test_each_slot_comes_once_whatever_the_seed_draws(seed: int) -> None:
-    outcome = simulate(seed, HOURS)
-
-    assert outcome.verdict.is_good, f"{outcome.verdict}\nagain: {outcome.command}"
-    assert outcome.verdict.slots > 1000
-    assert outcome.drawn.total() > 100
+BEGIN = 1_800_000_000_000
 
 
-def test_a_seed_has_one_history() -> None:
-    one, other = simulate(7, 5), simulate(7, 5)
+@pytest.mark.parametrize("first", range(0, HOURS, PART))
+def test_each_slot_comes_once_whatever_the_seed_draws(first: int) -> None:
+    # Without another process, for an error of the simulation shows here as it is.
+    results = [simulate(seed) for seed in range(first, first + PART)]
 
-    assert one == other
-    assert one != simulate(8, 5)
+    wrong = [result for result in results if result.verdict.wrong]
+    assert not wrong, "\n".join(map(str, wrong))
+    assert sum(result.verdict.slots for result in results) > PART * 500
+    assert {kind for result in results for kind in result.drawn} >= set(ALL)
+
+
+def test_a_seed_always_has_the_same_history() -> None:
+    once, again, other = simulate(7), simulate(7), simulate(8)
+
+    assert _trace(once) == _trace(again)
+    assert _trace(once) != _trace(other)
+
+
+def _trace(result: Result) -> object:
+    return result.drawn, result.verdict
+
+
+def verdict_on(queued: Sequence[int], *, coalesce: bool = False) -> Sequence[str]:
+    """Return what is wrong when these minutes of ten were queued, each in time."""
+    slots = [BEGIN + minute * MINUTE for minute in queued]
+    fact = Fact("tick", every=MINUTE, coalesce=coalesce)
+    came = [(slot, message(slot)) for slot in slots]
+    found = judge(Evidence(BEGIN, BEGIN + 10 * MINUTE, [fact], came, ()))
+    return [words.partition(":")[0] for words in found.wrong]
+
+
+def message(slot: int) -> bytes:
+    named = datetime.fromtimestamp(slot / 1000, UTC).isoformat()
+    headers = {"beatd_entry": "tick", "beatd_slot": named}
+    return json.dumps({"headers": headers}).encode()
+
+
+def test_the_checker_sees_what_is_wrong() -> None:
+    assert verdict_on(range(1, 10)) == []
+    assert verdict_on([1, 2, 3, 5, 6, 7, 8]) == ["lost"]
+    # Nothing was wrong that could have made it late.
+    assert verdict_on([1, 2, 3, 5, 6, 7, 8], coalesce=True) == ["lost"]
+    assert verdict_on([*range(1, 10), 4]) == ["doubled"]
+
+
+@pytest.mark.parametrize(
+    ("fact", "day", "minutes"),
+    [
+        # At 01:00 UTC Paris goes from 02:00 to 03:00, in autumn from 03:00 to 02:00.
+        (Fact("x", minutes=[30], hour=2, zone="Europe/Paris"), "2027-03-28", [60]),
+        (Fact("x", minutes=[30], hour=2, zone="Europe/Paris"), "2027-10-31", [30]),
+        (
+            Fact("x", minutes=[0, 30], zone="Europe/Paris"),
+            "2027-10-31",
+            [0, 30, 60, 90],
+        ),
+        (Fact("x", every=40 * MINUTE, offset=MINUTE), "2027-10-31", [1, 41, 81]),
+    ],
+)
+def test_the_checker_knows_what_clock_changes_do(
+    fact: Fact, day: str, minutes: list[int]
+) -> None:
+    begin = round(datetime.fromisoformat(f"{day}T00:00Z").timestamp() * 1000)
+
+    assert slots_of(fact, begin, begin + 2 * HOUR) == [
+        begin + minute * MINUTE for minute in minutes
+    ]

@@ -1,129 +1,151 @@
-"""The one true time, and the processes that wait in it."""
+"""Simulated time: what happens next, in an order that the seed alone decides.
+
+Everything runs in one thread. A process of the simulated service is a greenlet; where
+the real one would wait (for time, or for an answer), it hands control back to the world
+and goes on when the world's clock shows that instant.
+"""
 
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
+from queue import Empty, SimpleQueue
 from random import Random
+from typing import TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from beatd.clock import Wake
 from beatd.instant import Instant, Span
 
+T = TypeVar("T")
+
 
 class World:
-    """Runs one event after another; time passes only between them."""
+    """The heap of events. Events of one instant come in an order drawn by the seed."""
 
-    def __init__(self, seed: int, start: Instant) -> None:
-        self.rng = Random(seed)
-        self.start = self.now = start
-        self._events: list[tuple[Instant, int, Callable[[], object]]] = []
-        self._ties = count()
-        self._hub = getcurrent()
+    def __init__(self, seed: int, begin: Instant) -> None:
+        self.seed = seed
+        self.random = Random(seed)
+        self.begin = self.now = begin
+        self.hub = getcurrent()
+        self._events: list[tuple[Instant, float, int, Callable[[], object]]] = []
+        self._number = count()
 
-    def at(self, instant: Instant, event: Callable[[], object]) -> None:
-        """Have `event` happen at this instant, or now if that has passed."""
-        heappush(self._events, (max(instant, self.now), next(self._ties), event))
+    def at(self, instant: Instant, action: Callable[[], object]) -> None:
+        """Have `action` called, in the hub, when the clock shows `instant`."""
+        place = max(instant, self.now), self.random.random(), next(self._number)
+        heappush(self._events, (*place, action))
+
+    def after(self, span: Span, action: Callable[[], object]) -> None:
+        """Have `action` called, in the hub, after so much time."""
+        self.at(self.now + span, action)
 
     def run(self, until: Instant) -> None:
         """Let everything happen up to this instant."""
         while self._events and self._events[0][0] <= until:
-            self.now, _, event = heappop(self._events)
-            event()
+            self.now, _, _, action = heappop(self._events)
+            action()
         self.now = until
 
-    def hand_over(self) -> None:
-        """Let the other processes run; returns when somebody resumes this one."""
-        self._hub.switch()
+    def nonce(self) -> str:
+        """Return what a process would draw at random."""
+        return f"{self.random.getrandbits(64):016x}"
+
+    def chance(self, probability: float) -> bool:
+        """Return True as often as that."""
+        return self.random.random() < probability
 
 
 class Process:
-    """What runs on a node: it lives until it ends or crashes, and may be paused."""
+    """Greenlets that end, stand still and go on together, as threads of one process."""
 
-    def __init__(self, world: World, run: Callable[[], object]) -> None:
-        self._world = world
-        self._greenlet = greenlet(run)
-        self._waits = 0
-        """Numbers the waits: an event that is to end an earlier one does nothing."""
-        self._wakes = False
-        self._paused_until: Instant = 0
-        self.is_alive = True
-        self._wake_at(world.now)
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.alive = True
+        self.began = world.now
+        self._stands_until: Instant = 0
+        self._greenlets: list[greenlet] = []
+        self._naps: list[_Nap] = []
 
-    def pause(self, until: Instant) -> None:
-        """Let the process do nothing until then, as SIGSTOP and SIGCONT do."""
-        self._paused_until = max(self._paused_until, until)
+    def spawn(self, main: Callable[[], object]) -> None:
+        """Begin `main` in a greenlet of this process, now."""
+        one = greenlet(main, parent=self.world.hub)
+        self._greenlets.append(one)
+        self.world.at(self.world.now, lambda: self._go_on(_Nap(one)))
 
-    def crash(self) -> None:
-        """Let the process do nothing any more, not even its clean-up."""
-        self.is_alive = False
-
-    def sleep(self, until: Instant, *, wakes: bool = False) -> None:
-        """Wait, in the process itself, until this instant of true time.
-
-        With `wakes`, a call of `wake` ends it sooner.
-        """
-        self._waits += 1
-        self._wakes = wakes
-        self._wake_at(until)
-        if self.is_alive:
-            self._world.hand_over()
-        if not self.is_alive:
-            # Only met when Python clears the greenlet of a crashed process away.
-            raise GreenletExit
+    def sleep(self, span: Span, *, may_be_woken: bool = False) -> None:
+        """Let so much time pass for this greenlet, or more if the process is paused."""
+        self.check()
+        nap = _Nap(getcurrent())
+        if may_be_woken:
+            self._naps.append(nap)
+        self.world.after(span, lambda: self._go_on(nap))
+        self.world.hub.switch()
+        self.check()
 
     def wake(self) -> None:
-        """End the present sleep now, if it is one that wakes."""
-        if self._wakes:
-            self._wake_at(self._world.now)
+        """End the sleep of those greenlets that may be woken."""
+        naps, self._naps = self._naps, []
+        for nap in naps:
+            self.world.after(0, lambda nap=nap: self._go_on(nap))  # type: ignore[misc]
 
-    def _wake_at(self, instant: Instant) -> None:
-        number = self._waits
-        self._world.at(instant, lambda: self._resume(number))
+    def check(self) -> None:
+        """Let nothing more be done by a process that has died, not even its ends."""
+        if not self.alive:
+            raise GreenletExit
 
-    def _resume(self, number: int) -> None:
-        if not self.is_alive or number != self._waits:
+    def pause(self, span: Span) -> None:
+        """Stand still for so long, as after SIGSTOP; the clocks go on."""
+        self._stands_until = max(self._stands_until, self.world.now + span)
+
+    def kill(self) -> None:
+        """Die, as by SIGKILL: no greenlet does anything more."""
+        self.alive = False
+        greenlets, self._greenlets = self._greenlets, []
+        for one in greenlets:
+            one.throw(GreenletExit)
+
+    def _go_on(self, nap: "_Nap") -> None:
+        if nap.is_over or not self.alive:
             return
-        if self._paused_until > self._world.now:
-            self._wake_at(self._paused_until)
+        if self.world.now < self._stands_until:
+            self.world.at(self._stands_until, lambda: self._go_on(nap))
             return
-        self._waits += 1
-        self._greenlet.switch()
-        if self._greenlet.dead:
-            self.is_alive = False
+        nap.is_over = True
+        self._naps = [one for one in self._naps if not one.is_over]
+        nap.sleeper.switch()
 
 
-class Inbox:
-    """The inbox of a process: a SimpleQueue whose `put` wakes it."""
-
-    def __init__(self) -> None:
-        self.items: list[object] = []
-        self.on_put: Callable[[], object] = lambda: None
-
-    def put(self, item: object) -> None:
-        self.items.append(item)
-        self.on_put()
+class _Nap:
+    def __init__(self, sleeper: greenlet) -> None:
+        self.sleeper = sleeper
+        self.is_over = False
 
 
-class NodeClock:
-    """The clocks of one node: its wall clock may be wrong, and may be stepped."""
+class HostClock:
+    """The clocks of one host, as one of its processes reads them."""
 
-    def __init__(self, world: World, off: Span = 0) -> None:
-        self._world = world
-        self.off = off
-        """How far the wall clock is ahead of the true time."""
-        self.process: Process | None = None
+    def __init__(self, process: Process, skew: Callable[[], Span]) -> None:
+        """`skew` is how far the host's wall clock is ahead of the world's."""
+        self._process = process
+        self._skew = skew
 
     def now(self) -> Instant:
-        return self._world.now + self.off
+        return self._process.world.now + self._skew()
 
     def elapsed(self) -> Span:
-        return self._world.now - self._world.start
+        return self._process.world.now - self._process.began
 
-    def wait(self, inbox: Inbox, until: Instant) -> object:
-        """Return what the inbox holds, or ON_TIME when so much time has passed."""
-        assert self.process
-        end = self._world.now + until - self.now()
-        while not inbox.items and self._world.now < end:
-            self.process.sleep(end, wakes=True)
-        return inbox.items.pop(0) if inbox.items else Wake.ON_TIME
+    def wait(self, inbox: SimpleQueue[Wake], until: Instant) -> Wake:
+        return self.wait_for(inbox, until - self.now(), Wake.ON_TIME)
+
+    def wait_for(self, inbox: SimpleQueue[T], span: Span, otherwise: T) -> T:
+        """Return what comes into the inbox within `span`, else `otherwise`."""
+        try:
+            return inbox.get_nowait()
+        except Empty:
+            self._process.sleep(max(span, 0), may_be_woken=True)
+        try:
+            return inbox.get_nowait()
+        except Empty:
+            return otherwise

@@ -32,8 +32,14 @@ class MemoryLead:
 
     lead_outlives_data = False
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        nonces: Callable[[], str] = lambda: secrets.token_hex(8),
+    ) -> None:
+        """`nonces` draws the random part of each term."""
         self._clock = clock or SystemClock()
+        self._nonces = nonces
         self._changed = threading.Condition(threading.RLock())
         self._term = Term(0, "")
         self._holder = ""
@@ -53,7 +59,7 @@ class MemoryLead:
             if self._is_held():
                 return self._edition
             number = max(self._term.number, floor) + 1
-            self._term = Term(number, secrets.token_hex(8))
+            self._term = Term(number, self._nonces())
             self._holder = holder
             self._lead_ends = self._clock.now() + ttl
             return self._term

@@ -1,5 +1,6 @@
 """Queues, deliveries under leases and dead letters, on dicts and deques."""
 
+import secrets
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -75,8 +76,12 @@ class _Subscription:
 class MemoryBroker(MemoryLead):
     """All ports of a broker, on dicts and deques under one lock."""
 
-    def __init__(self, clock: Clock | None = None) -> None:
-        super().__init__(clock)
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        nonces: Callable[[], str] = lambda: secrets.token_hex(8),
+    ) -> None:
+        super().__init__(clock, nonces)
         self._bindings: dict[str, list[Queue]] = {}
         self._lists: dict[tuple[int, str], deque[_Stored]] = {}
         self._delayed: list[tuple[Instant, int, _Stored]] = []

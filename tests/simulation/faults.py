@@ -1,0 +1,203 @@
+"""What goes wrong in a simulation, when, and for how long: drawn by the seed."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from enum import StrEnum
+
+from beatd.clock import Wake
+from beatd.instant import MINUTE, SECOND, Instant, Span
+from tests.simulation.hosts import SchedulerHost
+from tests.simulation.network import Fate, Network
+from tests.simulation.world import World
+
+RECOVERY: Span = 30 * SECOND
+"""How long after a fault everything is as it should be."""
+
+QUIET: Span = 4 * MINUTE
+"""At the end nothing goes wrong for so long: what is late then is lost."""
+
+
+class Kind(StrEnum):
+    """Each kind of fault is a switch of its own."""
+
+    CRASH = "crash"
+    POWER_CUT = "power-cut"
+    PAUSE = "pause"
+    ROLLING = "rolling-restart"
+    SLOW = "slow-network"
+    FLAKY = "lost-and-held-requests"
+    DOWN = "broker-down"
+    OLD_FILE = "older-file"
+    NO_FILE = "no-file"
+    EMPTIED = "broker-emptied"
+    SET_BACK = "broker-set-back"
+    SKEW = "clocks-differ"
+    RELOAD = "reload"
+
+
+class Faults:
+    """Draws one fault after another, and remembers when something was wrong."""
+
+    def __init__(
+        self,
+        world: World,
+        network: Network,
+        hosts: Sequence[SchedulerHost],
+        kinds: Collection[Kind],
+    ) -> None:
+        self.world = world
+        self.network = network
+        self.hosts = hosts
+        self.kinds = [kind for kind in Kind if kind in kinds]
+        self.drawn: Counter[Kind] = Counter()
+        self.fates: Counter[str] = Counter()
+        self.troubles: list[tuple[Instant, Instant]] = []
+        self._gap = world.random.choice([15, 60, 180]) * SECOND
+        self._flaky_until: Instant = 0
+        self._share = 0.0
+        self._until: Instant = 0
+        self._actions: dict[Kind, Callable[[], Span]] = {
+            Kind.CRASH: self._crash,
+            Kind.POWER_CUT: self._power_cut,
+            Kind.PAUSE: self._pause,
+            Kind.ROLLING: self._restart,
+            Kind.SLOW: self._slow,
+            Kind.FLAKY: self._flaky,
+            Kind.DOWN: self._down,
+            Kind.OLD_FILE: self._old_file,
+            Kind.NO_FILE: self._no_file,
+            Kind.EMPTIED: self._empty,
+            Kind.SET_BACK: self._set_back,
+            Kind.SKEW: self._skew,
+            Kind.RELOAD: self._reload,
+        }
+        self._snapshot = network.server.snapshot()
+        network.draw = self._fate
+
+    def begin(self, until: Instant) -> None:
+        """Let things go wrong until a while before `until`."""
+        self._until = until - QUIET
+        self._plan_next()
+        if Kind.SET_BACK in self.kinds:
+            self._keep_snapshot()
+
+    # When
+
+    def _plan_next(self) -> None:
+        wait = round(self.world.random.expovariate(1 / self._gap))
+        if self.kinds and self.world.now + wait < self._until:
+            self.world.after(wait, self._strike)
+
+    def _strike(self) -> None:
+        kind = self.world.random.choice(self.kinds)
+        self.drawn[kind] += 1
+        lasts = self._actions[kind]()
+        self.troubles.append((self.world.now, self.world.now + lasts + RECOVERY))
+        self._plan_next()
+
+    def _keep_snapshot(self) -> None:
+        if self.world.chance(0.5):
+            self._snapshot = self.network.server.snapshot()
+        self.world.after(20 * SECOND, self._keep_snapshot)
+
+    def _length(self, *choices: Span) -> Span:
+        """Draw a length up to one of these."""
+        longest = self.world.random.choice(choices)
+        return self.world.random.randrange(longest // 10, longest)
+
+    # Processes
+
+    def _host(self) -> SchedulerHost:
+        return self.world.random.choice(self.hosts)
+
+    def _down_for(self, host: SchedulerHost, kept: int = -1) -> Span:
+        """Have a host that is down start again after a while."""
+        rest = self._length(SECOND, 10 * SECOND, MINUTE)
+
+        def start() -> None:
+            if not host.is_up:
+                host.start(kept)
+
+        self.world.after(rest, start)
+        return rest
+
+    def _crash(self) -> Span:
+        host = self._host()
+        host.crash()
+        return self._down_for(host)
+
+    def _power_cut(self) -> Span:
+        host = self._host()
+        host.crash(power_cut=True)
+        return self._down_for(host)
+
+    def _old_file(self) -> Span:
+        host = self._host()
+        host.crash()
+        return self._down_for(host, self.world.random.randrange(len(host.disk.kept)))
+
+    def _no_file(self) -> Span:
+        host = self._host()
+        host.crash()
+        return self._down_for(host, 0)
+
+    def _restart(self) -> Span:
+        for number, host in enumerate(self.hosts):
+            at = self.world.now + number * 5 * SECOND
+            self.world.at(at, lambda host=host: host.tell(Wake.STOP))  # type: ignore[misc]
+
+            def again(host: SchedulerHost = host) -> None:
+                host.crash()
+                host.start()
+
+            self.world.at(at + 4 * SECOND, again)
+        return 5 * SECOND * len(self.hosts) + 4 * SECOND
+
+    def _pause(self) -> Span:
+        host, length = self._host(), self._length(2 * SECOND, 10 * SECOND, MINUTE)
+        if host.process is not None:
+            host.process.pause(length)
+        return length
+
+    def _reload(self) -> Span:
+        self._host().tell(Wake.RELOAD)
+        return 0
+
+    def _skew(self) -> Span:
+        self._host().skew = self.world.random.randrange(-1000, 1000)
+        return 0
+
+    # The broker and the way to it
+
+    def _slow(self) -> Span:
+        self.network.latency = self._length(SECOND, 4 * SECOND)
+        length = self._length(10 * SECOND, MINUTE)
+        self.world.after(length, lambda: setattr(self.network, "latency", 2))
+        return length
+
+    def _flaky(self) -> Span:
+        self._share = self.world.random.choice([0.05, 0.3, 0.8])
+        length = self._length(5 * SECOND, 20 * SECOND, MINUTE)
+        self._flaky_until = self.world.now + length
+        return length + 40 * SECOND
+
+    def _fate(self) -> Fate:
+        if self.world.now >= self._flaky_until or not self.world.chance(self._share):
+            return Fate.ANSWERED
+        fate = self.world.random.choice([Fate.LOST, Fate.UNANSWERED, Fate.HELD])
+        self.fates[fate.value] += 1
+        return fate
+
+    def _down(self) -> Span:
+        length = self._length(2 * SECOND, 10 * SECOND, MINUTE)
+        self.network.is_down = True
+        self.world.after(length, lambda: setattr(self.network, "is_down", False))
+        return length
+
+    def _empty(self) -> Span:
+        self.network.server.lose_all()
+        return 10 * SECOND
+
+    def _set_back(self) -> Span:
+        self.network.server.set_back(self._snapshot)
+        return 10 * SECOND

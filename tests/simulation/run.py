@@ -1,0 +1,146 @@
+"""One simulation: some hosts, a broker, a few hours, and the verdict on them."""
+
+import logging
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from beatd.instant import HOUR, SECOND, Instant, Span
+from tests.simulation.checker import Evidence, Verdict, judge
+from tests.simulation.faults import Faults, Kind
+from tests.simulation.hosts import SchedulerHost
+from tests.simulation.network import Network
+from tests.simulation.plan import entry_of, plan_of
+from tests.simulation.world import World
+
+COMMAND = "python -m tests.simulation"
+
+NOT_YET: frozenset[Kind] = frozenset({Kind.EMPTIED, Kind.SET_BACK})
+"""Faults that are only drawn when they are asked for: their mends are on the way."""
+
+ALL = frozenset(Kind) - NOT_YET
+
+
+@dataclass
+class Result:
+    """What one seed showed."""
+
+    seed: int
+    span: Span
+    verdict: Verdict
+    drawn: Counter[str] = field(default_factory=Counter)
+    command: str = ""
+    """Replays this simulation."""
+
+    def __str__(self) -> str:
+        lines = [f"seed {self.seed}: {len(self.verdict.wrong)} wrong"]
+        lines += [f"  {one}" for one in self.verdict.wrong[:20]]
+        return "\n".join([*lines, f"  again: {self.command}"])
+
+
+def simulate(
+    seed: int,
+    span: Span = HOUR,
+    kinds: Collection[Kind] = ALL,
+    *,
+    verbose: bool = False,
+) -> Result:
+    """Let so much time pass in a world of this seed, and judge what was queued."""
+    with _directory() as root:
+        return _simulate(seed, span, kinds, root, verbose=verbose)
+
+
+def _simulate(
+    seed: int, span: Span, kinds: Collection[Kind], root: Path, *, verbose: bool
+) -> Result:
+    world = World(seed, 0)
+    plan = plan_of(world.random, span)
+    world.begin = world.now = plan.begin
+    network = Network(world)
+    entries = [entry_of(fact) for fact in plan.facts]
+    hosts = [
+        SchedulerHost(f"host{number}", world, network, root, entries)
+        for number in range(world.random.choice([1, 2, 2, 3]))
+    ]
+    for host in hosts:
+        world.after(world.random.randrange(3 * SECOND), host.start)
+    faults = Faults(world, network, hosts, kinds)
+    end = plan.begin + span
+    world.after(60 * SECOND, lambda: faults.begin(end))
+    with _logged(world, show=verbose) as log:
+        world.run(end)
+        for host in hosts:
+            host.crash()
+    evidence = Evidence(
+        plan.begin,
+        end,
+        plan.facts,
+        network.server.queued,
+        faults.troubles,
+        uncertain=set().union(*(host.disk.uncertain for host in hosts)),
+        from_a_copy=log.from_a_copy,
+    )
+    return Result(
+        seed,
+        span,
+        judge(evidence),
+        Counter({kind.value: number for kind, number in faults.drawn.items()})
+        + faults.fates,
+        _command(seed, span, kinds),
+    )
+
+
+def _command(seed: int, span: Span, kinds: Collection[Kind]) -> str:
+    words = f"{COMMAND} --seeds {seed} --span {span / HOUR:g} --verbose"
+    if set(kinds) != ALL:
+        words += f" --kinds {','.join(kind.value for kind in Kind if kind in kinds)}"
+    return words
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
+    """Give a directory in memory, where the system has one."""
+    memory = Path("/dev/shm")
+    place = memory if memory.is_dir() else None
+    root = Path(tempfile.mkdtemp(prefix="beatd-simulation-", dir=place))
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+class _Log(logging.Handler):
+    """Notes when a scheduler goes on from a copy; shows all, if that is wanted."""
+
+    def __init__(self, world: World, *, show: bool) -> None:
+        super().__init__()
+        self._world = world
+        self._show = show
+        self.from_a_copy: list[Instant] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "event", "") in ("ledger.founded", "ledger.gap"):
+            self.from_a_copy.append(self._world.now)
+        if self._show:
+            since = (self._world.now - self._world.begin) / SECOND
+            print(f"{since:9.3f} {record.levelname:7} {record.getMessage()}")
+
+
+@contextmanager
+def _logged(world: World, *, show: bool) -> Iterator[_Log]:
+    logger = logging.getLogger("beatd")
+    before = logger.level, logger.propagate
+    handler = _Log(world, show=show)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if show else logging.WARNING)
+    logger.propagate = False
+    try:
+        yield handler
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
