@@ -582,7 +582,8 @@ def test_a_rewind_that_was_cut_off_gives_no_id_to_two_emissions(
     at(scheduler, NOON + 2 * MINUTE)
 
     ids = [json.loads(one.message)["headers"]["id"] for one in broker.emitted]
-    assert len(ids) == len(set(ids)) == 3
+    assert len(ids) == len(set(ids)) == 2
+    assert broker.slots() == [NOON + MINUTE, NOON + 2 * MINUTE]
 
 
 @pytest.mark.parametrize("ahead", [SECOND, 2 * DAY], ids=["new", "paused"])

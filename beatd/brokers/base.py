@@ -277,6 +277,10 @@ class Lead(Protocol):
         """
         ...
 
+    def time(self) -> Instant:
+        """Return what the broker's clock shows."""
+        ...
+
     def leader(self) -> str | None:
         """Return the holder's name, as given to `acquire`; None when nobody leads."""
         ...

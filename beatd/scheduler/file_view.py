@@ -3,7 +3,8 @@
 It is an SQLite file as sqlitedict makes it, with values in JSON: anybody can look into
 it, and opening it runs no code:
 
-ledger    entry -> {"slot", "fingerprint", "total_run_count", "last_run_at"}
+ledger    entry -> {"slot", "fingerprint", "total_run_count", "last_run_at", "high" (how
+          far it was before a clock was set back)}
 dropped   entry -> {reason: how many slots were dropped for it}
 meta      "namespace", "timezone", "term" (the largest number seen), "era", "lineage"
           and "version" of the ledger, "refused" (entry -> why the broker refuses its
@@ -52,13 +53,14 @@ _Lineage = Annotated[str, msgspec.Meta(pattern=f"^{LINEAGE.pattern}$")]
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
-class _Row(msgspec.Struct):
+class _Row(msgspec.Struct, omit_defaults=True):
     """One entry's value in `ledger`, in the words that users know."""
 
     slot: _Slot
     fingerprint: str
     total_run_count: _Count
     last_run_at: _Moment | None
+    high: _Slot | None = None
 
 
 _row = msgspec.json.Decoder(_Row)
@@ -181,7 +183,7 @@ def _understood(
 def _mark_of(value: bytes) -> Mark:
     row = _row.decode(value)
     last = None if row.last_run_at is None else instant_of(row.last_run_at)
-    return mark_of(row.slot, row.fingerprint, row.total_run_count, last)
+    return mark_of(row.slot, row.fingerprint, row.total_run_count, last, row.high)
 
 
 def ledger_rows(marks: Mapping[str, Mark]) -> list[tuple[str, str]]:
@@ -190,7 +192,7 @@ def ledger_rows(marks: Mapping[str, Mark]) -> list[tuple[str, str]]:
 
 def _row_of(mark: Mark) -> _Row:
     last = None if mark.last is None else datetime_of(mark.last)
-    return _Row(mark.slot, mark.fingerprint, mark.runs, last)
+    return _Row(mark.slot, mark.fingerprint, mark.runs, last, mark.high)
 
 
 def encoded_rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -179,6 +179,8 @@ class Scheduler:
         if term != self._term or self._clock_was_set_back(offset):
             self._begin(term, now)
             self._offset = offset
+        elif self._clock_jumped(offset):
+            self.timetable.catch_up(now)
         self._emit(term, now)
         if self.takeover.changes:
             self._go_over(term, now)
@@ -346,7 +348,7 @@ class Scheduler:
             slot=slot,
             expires=_expiry(due, slot, runs) if entry.expires_next else None,
         )
-        mark = Mark(slot, due.mark.fingerprint, runs, last=slot)
+        mark = due.mark.emitted(slot, runs)
         run = ""
         if entry.policy.overlap is not Overlap.ALLOW:
             run = entry.message.task_id or task_id
@@ -363,8 +365,12 @@ class Scheduler:
 
     def _clock_was_set_back(self, offset: Span) -> bool:
         """Return whether the wall clock lost time against the monotonic clock."""
-        self._offset = max(self._offset, offset)
         return offset < self._offset - CLOCK_TOLERANCE
+
+    def _clock_jumped(self, offset: Span) -> bool:
+        """Return whether the wall clock gained time against the monotonic clock."""
+        before, self._offset = self._offset, max(self._offset, offset)
+        return offset > before + CLOCK_TOLERANCE
 
     def _begin(self, term: Term, now: Instant) -> None:
         """Begin a term, renewing the lead between the parts of the work."""

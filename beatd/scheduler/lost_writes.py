@@ -72,12 +72,13 @@ def _lost(entry: Entry, before: Mark | None, mark: Mark) -> Lost | None:
     An entry's mark says how many there were, and which was the last: that is exact
     unless slots between them were dropped.
     """
-    number = 1 if before is None else mark.runs - before.runs
+    same = before is not None and before.fingerprint == mark.fingerprint
+    # A changed schedule counts its runs anew.
+    number = mark.runs - before.runs if before and same else min(mark.runs, 1)
     since = EARLIEST if before is None else before.slot
     if number < 1 or mark.last is None or mark.last <= since:
         return None
     slots = [mark.last]
-    same = before is not None and before.fingerprint == mark.fingerprint
     while same and len(slots) < min(number, MOST_IN_DOUBT):
         earlier = entry.schedule.last_until(slots[-1] - 1, since)
         if earlier is None or earlier <= since:

@@ -215,7 +215,10 @@ class Takeover:
         self._copy = base
         yield
         yield from self._place(base.marks, now)
-        rewound = len(self.timetable.rewind(now, CLOCK_TOLERANCE))
+        rewound = self.timetable.rewind(now, CLOCK_TOLERANCE)
+        ahead = max((mark.high or now for mark in rewound.values()), default=now) - now
+        # Asked before anything is written: if there is no answer, nothing was done.
+        off = self.clock.now() - self.leadership.lead.time() if rewound else 0
         yield
         era = base.era + bool(rewound)
         marks = self.timetable.marks()
@@ -241,7 +244,7 @@ class Takeover:
         self._copy = self._aside_until = self._since = None
         self._led_last = True
         if rewound:
-            _log_rewound(rewound, era)
+            _log_rewound(len(rewound), era, ahead, off)
         for name in self._over & self.timetable.marks().keys():
             tell_over(self.timetable.entry(name), self.timetable.mark(name))
         self._over = set()
@@ -418,10 +421,30 @@ def tell_over(entry: Entry, mark: Mark) -> None:
     tell.info("entry.over", "%s is over: %s", entry.name, why, entry=entry.name)
 
 
-def _log_rewound(number: int, era: int) -> None:
+def _log_rewound(number: int, era: int, ahead: Span, off: Span) -> None:
+    """Log a rewind, and which clock is off.
+
+    The ledger was `ahead` of this host's clock, which is `off` from the broker's.
+    """
+    if abs(off) <= CLOCK_TOLERANCE:
+        which = (
+            "this host's clock agrees with the broker's: it was set back, or the clock"
+            " of the host that led before ran ahead"
+        )
+    else:
+        way = "behind" if off < 0 else "ahead of"
+        which = (
+            f"this host's clock is {abs(off) / SECOND:.1f} s {way} the broker's: one of"
+            " the two is wrong, set it right (NTP)"
+        )
     tell.warning(
         "clock.rewound",
-        "the clock was set back: %d entries go on from now, clock era %d",
+        "the ledger was up to %.1f s ahead of this host's clock; %s; %d entries go on"
+        " from now, clock era %d",
+        ahead / SECOND,
+        which,
         number,
         era,
+        ahead=ahead,
+        off=off,
     )

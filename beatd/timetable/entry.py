@@ -92,6 +92,7 @@ class Entry:
 
         A new entry counts from `now`, and so does one whose schedule has changed since
         its mark was made: nobody asked for its slots of the past. Its runs count anew.
+        Slots are not of the past that were emitted before a clock was set back.
         """
         fingerprint = self.schedule.fingerprint
         if known is None:
@@ -99,10 +100,10 @@ class Entry:
                 return Mark(now - 1, fingerprint + AT_START)
             return Mark(now, fingerprint)
         if known.schedule != fingerprint:
-            return known._replace(slot=now, fingerprint=fingerprint, runs=0)
+            return known._replace(slot=now, fingerprint=fingerprint, runs=0, high=None)
         if known.is_at_start and not self.policy.run_on_start:
             return known._replace(fingerprint=fingerprint)
-        return known
+        return known.caught_up(now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,32 @@ class Mark(NamedTuple):
     """How many slots of this schedule were emitted."""
     last: Instant | None = None
     """The last slot that was emitted; users see it as last_run_at."""
+    high: Instant | None = None
+    """How far the mark was before it was set back, as a clock was; None once `slot` is
+    there again. A clock that jumps there finds these slots emitted, not overdue."""
+
+    def moved(self, slot: Instant) -> "Mark":
+        """Return the mark once all slots up to this one are decided."""
+        passed = self.high is not None and self.high <= slot
+        return self._replace(slot=slot, high=None if passed else self.high)
+
+    def emitted(self, slot: Instant, runs: int) -> "Mark":
+        """Return the mark after the emission of a slot, one of so many runs."""
+        return self.moved(slot)._replace(runs=runs, last=slot)
+
+    def set_back(self, now: Instant) -> "Mark":
+        """Return the mark for a clock that was set back to `now`."""
+        return self._replace(slot=now, high=max(self.slot, self.high or self.slot))
+
+    def caught_up(self, now: Instant) -> "Mark":
+        """Return the mark for a clock that has jumped to `now`, or did before a start.
+
+        While `now` lies below the old mark, that says nothing: a clock may have shown
+        the year 2098 for a moment.
+        """
+        if self.high is None or now < self.high:
+            return self
+        return self.moved(max(self.slot, self.high))
 
     @property
     def schedule(self) -> str:
@@ -45,17 +71,29 @@ LARGEST = 2**48
 """No count, no clock era and no number of a term is as large as this."""
 
 
-def mark_of(slot: object, fingerprint: object, runs: object, last: object) -> Mark:
+def mark_of(
+    slot: object,
+    fingerprint: object,
+    runs: object,
+    last: object,
+    high: object = None,
+) -> Mark:
     """Return the mark that a stored row means. Raises ValueError for what is none."""
     if (
-        isinstance(slot, int)
-        and EARLIEST <= slot <= LATEST
+        _is_instant(slot)
         and isinstance(fingerprint, str)
         and is_count(runs)
-        and (last is None or (isinstance(last, int) and EARLIEST <= last <= LATEST))
+        and (last is None or _is_instant(last))
+        and (high is None or _is_instant(high))
     ):
-        return Mark(slot, fingerprint, runs, last)
-    raise ValueError(f"no mark: {slot!r}, {fingerprint!r}, {runs!r}, {last!r}")
+        return Mark(slot, fingerprint, runs, last, high)
+    raise ValueError(
+        f"no mark: {slot!r}, {fingerprint!r}, {runs!r}, {last!r}, {high!r}"
+    )
+
+
+def _is_instant(stored: object) -> TypeGuard[Instant]:
+    return isinstance(stored, int) and EARLIEST <= stored <= LATEST
 
 
 def is_count(stored: object) -> TypeGuard[int]:

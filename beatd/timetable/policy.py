@@ -66,9 +66,9 @@ class Decision:
         if self.until is None:
             return mark
         if not self.emit:
-            return mark._replace(slot=self.until)
+            return mark.moved(self.until)
         runs = mark.runs + len(self.emit)
-        return mark._replace(slot=self.until, runs=runs, last=self.emit[-1])
+        return mark.emitted(self.emit[-1], runs).moved(self.until)
 
 
 HOLD = Decision()

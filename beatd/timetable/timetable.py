@@ -6,7 +6,7 @@ from heapq import heappop, heappush
 from itertools import count, islice
 from typing import TypeAlias
 
-from beatd.instant import SECOND, Instant, Span
+from beatd.instant import HOUR, SECOND, Instant, Span
 from beatd.schedules.base import Schedule
 from beatd.timetable.entry import Due, Entry
 from beatd.timetable.ledger import AT_START, Mark
@@ -14,6 +14,10 @@ from beatd.timetable.policy import Decision
 
 CLOCK_TOLERANCE: Span = 3 * SECOND
 """Clocks that differ by no more than this count as equal: nothing is rewound."""
+
+LONGEST_STEP: Span = 3 * HOUR
+"""A fixed time that was emitted further ahead than this was emitted by a wrong clock;
+nearer ones may be a local hour that comes twice, and are not emitted again."""
 
 _Key: TypeAlias = tuple[str, Span, Instant, Instant]
 
@@ -183,16 +187,32 @@ class Timetable:
     def rewind(self, now: Instant, tolerance: Span) -> dict[str, Mark]:
         """Set back entries whose marks lie beyond `now`; return their new marks.
 
-        Fixed-time entries never repeat a slot: those that were emitted beyond `now`
-        stay where they are.
+        Fixed-time entries stay where they are if their slot was emitted no more than
+        three hours beyond `now`, and all whose next slot was emitted already.
         """
-        ahead = {
-            name: row.mark._replace(slot=now)
-            for name, row in self._rows.items()
-            if row.mark.slot > now + tolerance and _may_go_back(row, now)
-        }
+        upcoming: dict[str, Instant | None] = {}
+        ahead = {}
+        for name, row in self._rows.items():
+            if row.mark.slot > now + tolerance and _may_go_back(row, now):
+                schedule, key = row.entry.schedule, row.mark.fingerprint
+                if key not in upcoming:
+                    upcoming[key] = schedule.next_after(now)
+                if upcoming[key] not in (row.mark.slot, row.mark.last):
+                    ahead[name] = row.mark.set_back(now)
         self.place([self._rows[name].entry for name in ahead], ahead, now)
         return ahead
+
+    def catch_up(self, now: Instant) -> None:
+        """Pass over slots that were emitted before a clock was set back.
+
+        For a clock that has jumped forward to `now`, over slots that it named before.
+        """
+        passed = {
+            name: row.mark
+            for name, row in self._rows.items()
+            if row.mark.high is not None and row.mark.high <= now
+        }
+        self.place([self._rows[name].entry for name in passed], passed, now)
 
     def next_at(self) -> Instant | None:
         """Return when the next slot is due; None when no entry has one to come."""
@@ -287,7 +307,9 @@ def _due_of(group: _Group, now: Instant, limit: int) -> list[Due]:
 def _may_go_back(row: _Row, now: Instant) -> bool:
     """Return whether the entry can go back to `now` without repeating a fixed time."""
     last = row.mark.last
-    return row.entry.schedule.wildcard or last is None or last <= now
+    if row.entry.schedule.wildcard or last is None or last <= now:
+        return True
+    return row.mark.slot > now + LONGEST_STEP
 
 
 def _since(row: _Row) -> Instant:

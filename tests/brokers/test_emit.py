@@ -165,6 +165,8 @@ def test_a_mark_comes_back_as_it_was_written(broker: Broker) -> None:
         "täglich um zwölf\n": Mark(NOON, "0 12 * * *; Europe/Berlin; größer", 7, 3),
         "before the epoch": Mark(-62_135_596_800_000, "a b  c ", 0, -1),
         "a\x00b": Mark(NOON, "-", 2**40, None),
+        "set back": Mark(NOON, "f ^9 -", 1, NOON - 1, NOON + MINUTE),
+        "set back, new": Mark(NOON, "f", 0, None, -5),
     }
 
     broker.write_ledger(term, marks, [], 3)

@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from beatd.brokers.base import Broker, Term
+from beatd.clock import SystemClock
 from beatd.errors import TermOver
 from beatd.instant import MINUTE, SECOND
 from tests.brokers.backends import LEASED
@@ -143,3 +144,12 @@ def test_waiting_for_a_release_that_does_not_come_ends(
     assert isinstance(broker.acquire("a", MINUTE, 0), Term)
 
     assert other.await_release(20) is False
+
+
+def test_a_broker_tells_what_its_clock_shows(broker: Broker) -> None:
+    before = SystemClock().now()
+
+    told = broker.time()
+
+    # It is this machine's clock; a server counts in steps of its own.
+    assert before - SECOND <= told <= SystemClock().now() + SECOND

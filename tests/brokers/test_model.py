@@ -44,7 +44,12 @@ routes = st.one_of(
     st.just(Route("", "media", "nowhere")),
 )
 rows = st.builds(
-    Mark, slots, st.sampled_from(["f1", "f2"]), st.integers(0, 3), st.none() | slots
+    Mark,
+    slots,
+    st.sampled_from(["f1", "f2"]),
+    st.integers(0, 3),
+    st.none() | slots,
+    st.none() | slots,
 )
 emissions = st.builds(
     Emission,

@@ -17,12 +17,13 @@ import pytest
 
 from beatd.brokers.base import SetAside, Term
 from beatd.brokers.sqlite import LARGEST_WAL, SQL, SQLiteBroker
+from beatd.brokers.sqlite.statements import LATER_COLUMNS
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError, TermOver
 from beatd.instant import MINUTE, SECOND
 from beatd.scheduler.schedule_file import ScheduleFile
 from beatd.storage.file_lock import FileLock
 from beatd.storage.sqlite_file import BROKER, make
-from beatd.timetable.ledger import ERA_UNKNOWN, LedgerCopy
+from beatd.timetable.ledger import ERA_UNKNOWN, Edition, LedgerCopy
 from tests.brokers.making import (
     NOON,
     emission,
@@ -667,3 +668,22 @@ def test_no_statement_looks_at_more_than_it_gives(
         "delayed: SCAN json_each VIRTUAL TABLE INDEX 1:",
         "is_ready: SCAN CONSTANT ROW",
     }
+
+
+def test_a_file_of_an_earlier_build_gets_the_columns_that_it_lacks(
+    broker: SQLiteBroker, path: Path
+) -> None:
+    term = lead(broker)
+    broker.write_ledger(term, {"a": mark(NOON)}, (), 3)
+    broker.close()
+    with closing(sqlite3.connect(path)) as db, db:
+        for table, column in LATER_COLUMNS:
+            db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+
+    later = SQLiteBroker(path, namespace="test")
+    ledger = later.read_ledger()
+    later.write_ledger(lead(later), {}, (), 3, Edition("lineage", 1))
+
+    assert ledger == LedgerCopy({"a": mark(NOON)}, 3)
+    assert later.read_ledger().edition == Edition("lineage", 1)
+    later.close()

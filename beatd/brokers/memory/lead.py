@@ -81,6 +81,9 @@ class MemoryLead:
     def let_go(self) -> None:
         """Leave the lead to run out."""
 
+    def time(self) -> Instant:
+        return self._clock.now()
+
     def leader(self) -> str | None:
         with self._changed:
             return self._holder if self._is_held() else None

@@ -17,7 +17,8 @@
 --             then runs to remember of what is queued, each as the emission's number
 --             and the task id
 --
--- A mark is "<slot> <runs> <last> <fingerprint>". What has a way to no place is no run:
+-- A mark is "<slot> <runs> <last>[^<high>] <fingerprint>".
+-- What has a way to no place is no run:
 -- of its mark, only slot and fingerprint count.
 --
 -- Returns one letter for each emission: q(ueued), d(ropped), k(nown), r(efused); with
@@ -87,9 +88,9 @@ local all_open = next(closed) == nil
 
 -- Return the row when the slot of `mark` is dropped: with the runs of the row before.
 local function without_run(mark, row)
-  local slot, fingerprint = match(mark, '^(%S+) %S+ %S+ (.*)$')
-  local counts = match(row or '', '^%S+ (%d+ %S+) ') or '0 -'
-  return slot .. ' ' .. counts .. ' ' .. fingerprint
+  local slot, high, fingerprint = match(mark, '^(%S+) %S+ [^ ^]+(%S*) (.*)$')
+  local counts = match(row or '', '^%S+ (%d+ [^ ^]+)') or '0 -'
+  return slot .. ' ' .. counts .. high .. ' ' .. fingerprint
 end
 
 -- What is new? A row that this batch writes counts for what follows in it, and so does

@@ -21,7 +21,7 @@ from beatd.brokers.redis.wire import WireNames
 from beatd.clock import Clock
 from beatd.errors import BrokerRefused, TermOver
 from beatd.event_log import EventLog
-from beatd.instant import Span
+from beatd.instant import SECOND, Instant, Span
 from beatd.routing import Route
 from beatd.timetable.ledger import (
     ERA_UNKNOWN,
@@ -94,6 +94,10 @@ class RedisLead(RedisRequests):
 
     def let_go(self) -> None:
         """Leave the lead to run out: only Redis has the lock."""
+
+    def time(self) -> Instant:
+        seconds, micros = self._ask("TIME")
+        return int(seconds) * SECOND + int(micros) // 1000
 
     def leader(self) -> str | None:
         held: bytes | None = self._ask("GET", self._key("lead"))
@@ -405,10 +409,13 @@ def _edition_in(stored: bytes) -> Edition:
 def _row(mark: Mark) -> str:
     """Return the ledger's text for a mark; scripts read only the slot in it."""
     last = "-" if mark.last is None else mark.last
-    return f"{mark.slot} {mark.runs} {last} {mark.fingerprint}"
+    high = "" if mark.high is None else f"^{mark.high}"
+    return f"{mark.slot} {mark.runs} {last}{high} {mark.fingerprint}"
 
 
 def _mark(row: bytes) -> Mark:
     slot, runs, last, fingerprint = row.decode().split(" ", 3)
+    last, _, high = last.partition("^")
     emitted = None if last == "-" else int(last)
-    return mark_of(int(slot), fingerprint, int(runs), emitted)
+    before = int(high) if high else None
+    return mark_of(int(slot), fingerprint, int(runs), emitted, before)

@@ -32,7 +32,7 @@ from beatd.brokers.sqlite.statements import SQL
 from beatd.clock import Clock
 from beatd.errors import TermOver
 from beatd.event_log import EventLog
-from beatd.instant import SECOND, Span
+from beatd.instant import SECOND, Instant, Span
 from beatd.storage.file_lock import FileLock
 from beatd.timetable.ledger import (
     ERA_UNKNOWN,
@@ -113,6 +113,9 @@ class SQLiteLead(BrokerFile):
     def let_go(self) -> None:
         self._led = None
         self._lock.unlock()
+
+    def time(self) -> Instant:
+        return self._clock.now()
 
     def leader(self) -> str | None:
         return None if self._lock_is_free() else self._lock.holder()
@@ -206,7 +209,7 @@ class SQLiteLead(BrokerFile):
     def read_ledger(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
         with self._connection() as db:
             db.execute("BEGIN")
-            sql = "SELECT entry, slot, fingerprint, runs, last FROM ledger"
+            sql = "SELECT entry, slot, fingerprint, runs, last, high FROM ledger"
             with texts_as_bytes(db):
                 rows = db.execute(f"{sql} WHERE namespace = ?", (self._namespace,))
                 unreadable: list[str] = []
@@ -227,9 +230,9 @@ class SQLiteLead(BrokerFile):
         self, rows: Iterable[tuple[Any, ...]], unreadable: list[str]
     ) -> Iterator[tuple[str, Mark]]:
         """Yield the rows that can be understood; add the others to `unreadable`."""
-        for entry, slot, fingerprint, runs, last in rows:
+        for entry, slot, fingerprint, *rest in rows:
             try:
-                yield str(entry, "utf-8"), mark_of(slot, text(fingerprint), runs, last)
+                yield str(entry, "utf-8"), mark_of(slot, text(fingerprint), *rest)
             except (ValueError, TypeError):
                 if isinstance(entry, bytes):
                     unreadable.append(str(entry, "utf-8", "replace"))

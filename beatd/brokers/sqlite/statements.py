@@ -14,6 +14,7 @@ SQL = _statements()
 LATER_COLUMNS = {
     ("lead", "lineage"): "TEXT NOT NULL DEFAULT ''",
     ("lead", "version"): "INTEGER NOT NULL DEFAULT 0",
+    ("ledger", "high"): "INTEGER",
 }
 """Columns that files of earlier builds lack; to those builds they do no harm."""
 

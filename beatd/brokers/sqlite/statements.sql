@@ -40,6 +40,7 @@ CREATE TABLE ledger (
     fingerprint TEXT NOT NULL,
     runs INTEGER NOT NULL,
     last INTEGER,
+    high INTEGER,
     PRIMARY KEY (namespace, entry)
 ) WITHOUT ROWID
 
@@ -118,18 +119,19 @@ UPDATE lead SET lineage = ?, version = ? WHERE namespace = ?
 
 -- name: advance
 -- Changes no row exactly when the ledger has this slot or a later one.
-INSERT INTO ledger (namespace, entry, slot, fingerprint, runs, last)
-VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO ledger (namespace, entry, slot, fingerprint, runs, last, high)
+VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (namespace, entry) DO UPDATE SET
     slot = excluded.slot,
     fingerprint = excluded.fingerprint,
     runs = excluded.runs,
-    last = excluded.last
+    last = excluded.last,
+    high = excluded.high
 WHERE excluded.slot > ledger.slot
 
 -- name: set_mark
-INSERT OR REPLACE INTO ledger (namespace, entry, slot, fingerprint, runs, last)
-VALUES (?, ?, ?, ?, ?, ?)
+INSERT OR REPLACE INTO ledger (namespace, entry, slot, fingerprint, runs, last, high)
+VALUES (?, ?, ?, ?, ?, ?, ?)
 
 -- name: push
 INSERT INTO messages (queue, step, message, due) VALUES (?, ?, ?, ?)

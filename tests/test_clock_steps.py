@@ -1,0 +1,224 @@
+"""Clocks that step, or differ: no slot has two ids, and nothing waits for 2098."""
+
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span
+from beatd.scheduler.loop import Scheduler
+from beatd.schedules import cron
+from beatd.schedules.base import Schedule
+from beatd.schedules.interval import Every
+from beatd.timetable.ledger import Mark
+from tests.fakes import (
+    NOON,
+    TTL,
+    FakeClock,
+    FakeFile,
+    FlakyBroker,
+    entry,
+    scheduler_of,
+)
+
+YEAR = 365 * DAY
+
+EACH = entry("each", Every(MINUTE), coalesce=False)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def broker(clock: FakeClock) -> FlakyBroker:
+    return FlakyBroker(clock)
+
+
+def daily(text: str) -> Schedule:
+    return cron(text).in_zone(ZoneInfo("UTC"))
+
+
+def pass_time(scheduler: Scheduler, length: Span) -> None:
+    """Let time pass, with a tick whenever the loop asks for one."""
+    clock = scheduler.clock
+    assert isinstance(clock, FakeClock)
+    end = clock.now() + length
+    wake_at = scheduler.tick(clock.now())
+    while clock.now() < end:
+        clock.go_to(min(max(wake_at, clock.now() + 1), end))
+        wake_at = scheduler.tick(clock.now())
+
+
+def test_one_tick_that_shows_the_year_2098_stops_no_daily_entry(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    one = entry("daily", daily("30 12 * * *"))
+    scheduler = scheduler_of(one, broker=broker, clock=clock)
+    scheduler.tick(NOON)
+    clock.step(71 * YEAR)
+    scheduler.tick(clock.now())  # its lead has run out, by that clock
+    scheduler.tick(clock.now())
+    clock.step(-71 * YEAR)
+    ahead = broker.slots()
+
+    pass_time(scheduler, 2 * DAY)
+
+    half_past = NOON + 30 * MINUTE
+    assert len(ahead) == 1
+    assert broker.slots() == [*ahead, half_past, half_past + DAY]
+
+
+@pytest.mark.parametrize(
+    ("back", "again"), [(3 * HOUR - MINUTE, False), (4 * HOUR, True)]
+)
+def test_a_fixed_time_waits_for_three_hours_and_not_longer(
+    broker: FlakyBroker, clock: FakeClock, back: Span, again: bool
+) -> None:
+    one = entry("daily", daily("30 10,12 * * *"))
+    scheduler = scheduler_of(one, broker=broker, clock=clock)
+    pass_time(scheduler, HOUR)
+    half_past = NOON + 30 * MINUTE
+    clock.step(half_past - back - clock.now())
+
+    pass_time(scheduler, 5 * HOUR)
+
+    repeated = [half_past - 2 * HOUR, half_past] if again else []
+    assert broker.slots() == [half_past, *repeated]
+
+
+def test_two_hosts_ten_seconds_apart_name_no_slot_twice(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    fast = FakeClock(NOON + 10 * SECOND)
+    ahead = scheduler_of(EACH, broker=broker, clock=fast)
+    pass_time(ahead, 50 * SECOND)  # it is 12:01:00 there
+    ahead.stop()
+    clock.go_to(NOON + 51 * SECOND)
+
+    pass_time(scheduler_of(EACH, broker=broker, clock=clock), 5 * MINUTE)
+
+    assert broker.slots() == [NOON + n * MINUTE for n in range(1, 6)]
+
+
+def test_a_paused_entry_whose_next_slot_was_dropped_ahead_is_not_rewound(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    paused = entry("each", Every(MINUTE), enabled=False)
+    ahead = scheduler_of(paused, broker=broker, clock=FakeClock(NOON + 10 * SECOND))
+    pass_time(ahead, 50 * SECOND)
+    ahead.stop()
+    clock.go_to(NOON + 51 * SECOND)
+
+    scheduler = scheduler_of(EACH, broker=broker, clock=clock)
+    scheduler.tick(clock.now())
+
+    assert scheduler.era == 0
+    assert scheduler.timetable.mark("each").slot == NOON + MINUTE
+
+
+def test_slots_that_a_clock_jumps_over_twice_are_emitted_once(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    scheduler = scheduler_of(EACH, broker=broker, clock=clock)
+    pass_time(scheduler, 30 * MINUTE)
+    clock.step(-20 * MINUTE)
+    pass_time(scheduler, 90 * SECOND)
+    clock.step(20 * MINUTE)
+    pass_time(scheduler, 10 * MINUTE)
+
+    slots = [(slot - NOON) // MINUTE for slot in broker.slots()]
+    again = 11  # the clock showed 12:11 in truth: a new run
+    assert slots == [*range(1, 31), again, *range(31, 42)]
+
+
+def test_a_boot_a_year_behind_and_then_the_right_time_emits_no_slot_twice(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    file = FakeFile()
+    first = scheduler_of(EACH, broker=broker, clock=clock, file=file)
+    pass_time(first, 10 * MINUTE)
+    first.stop()
+    known = broker.slots()
+
+    booted = FakeClock(NOON - YEAR)
+    second = scheduler_of(EACH, broker=broker, clock=booted, file=file)
+    pass_time(second, 30 * SECOND)
+    booted.step(YEAR + 11 * MINUTE)
+    pass_time(second, 2 * MINUTE)
+
+    assert known == [NOON + n * MINUTE for n in range(1, 11)]
+    assert broker.slots() == [NOON + n * MINUTE for n in range(1, 14)]
+
+
+def test_a_boot_a_year_behind_and_a_later_start_emits_no_slot_twice(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    first = scheduler_of(EACH, broker=broker, clock=clock)
+    pass_time(first, 10 * MINUTE)
+    first.stop()
+
+    second = scheduler_of(EACH, broker=broker, clock=FakeClock(NOON - YEAR))
+    second.tick(NOON - YEAR)
+    second.tick(NOON - YEAR + SECOND)
+    second.stop()
+    third = scheduler_of(EACH, broker=broker, clock=clock)
+    pass_time(third, 2 * MINUTE)
+
+    assert broker.slots() == [NOON + n * MINUTE for n in range(1, 13)]
+
+
+def test_a_high_mark_in_2098_hides_no_catching_up(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    scheduler = scheduler_of(EACH, broker=broker, clock=clock)
+    scheduler.tick(NOON)
+    clock.step(71 * YEAR)
+    scheduler.tick(clock.now())
+    scheduler.tick(clock.now())
+    clock.step(-71 * YEAR)
+    pass_time(scheduler, SECOND)
+    ahead = len(broker.slots())
+
+    clock.go_to(NOON + HOUR)  # it was away for an hour
+    pass_time(scheduler, 5 * SECOND)
+
+    assert broker.slots()[ahead:] == [NOON + n * MINUTE for n in range(1, 61)]
+
+
+def test_a_high_mark_goes_once_it_is_passed() -> None:
+    mark = Mark(NOON, "f", 1, NOON).set_back(NOON - HOUR)
+
+    assert mark == Mark(NOON - HOUR, "f", 1, NOON, NOON)
+    assert mark.emitted(NOON - MINUTE, 2).high == NOON
+    assert mark.emitted(NOON, 2).high is None
+    assert mark.set_back(NOON - DAY).high == NOON
+    assert mark.caught_up(NOON - 1) is mark
+    assert mark.caught_up(NOON + HOUR) == Mark(NOON, "f", 1, NOON)
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        (NOON, "this host's clock agrees with the broker's"),
+        (NOON - 5 * MINUTE, "this host's clock is 300.0 s behind the broker's"),
+        (NOON + 5 * MINUTE, "this host's clock is 300.0 s ahead of the broker's"),
+    ],
+)
+def test_a_rewind_says_which_clock_is_off(
+    broker: FlakyBroker,
+    clock: FakeClock,
+    caplog: pytest.LogCaptureFixture,
+    host: Instant,
+    words: str,
+) -> None:
+    ahead = scheduler_of(EACH, broker=broker, clock=FakeClock(NOON + HOUR))
+    ahead.tick(NOON + HOUR)
+    ahead.stop()
+
+    clock.step(host - NOON)
+    broker._clock = FakeClock(NOON)
+    scheduler_of(EACH, broker=broker, clock=clock, ttl=TTL).tick(host)
+
+    said = [r for r in caplog.records if r.__dict__.get("event") == "clock.rewound"]
+    assert [words in record.message for record in said] == [True]
