@@ -18,7 +18,7 @@ schedules   base days fields recurrence solar words zones interval local_times c
 .           routing
 message     codec notice options represent timing shape template wire envelope resend
             canvas *
-timetable   ledger entry policy timetable preview
+timetable   ledger entry imprint policy timetable preview
 .           signals greenlets
 config      * settings.problems settings.secrets settings.kinds switches settings.notes
             settings.rows.broker settings.rows.results settings.rows.scheduler
@@ -32,7 +32,7 @@ brokers     base current_runs memory.lead memory.queues memory redis.connection
             redis.failover redis.wire redis.listening redis.requests redis.lead
             redis.broker redis sqlite.routes sqlite.statements sqlite.file sqlite.lead
             sqlite.queues sqlite *
-scheduler   file_view leadership ledger_file lost_writes refusals run_ends holds
+scheduler   file_view leadership configs ledger_file lost_writes refusals run_ends holds
             schedule_file reload takeover step asked loop
 results     base chords disabled ended exceptions encoding redis sqlite *
 events      lamport sender zone event sent

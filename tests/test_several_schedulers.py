@@ -14,7 +14,8 @@ from beatd.scheduler.leadership import STANDBY_LOOK
 from beatd.scheduler.loop import Scheduler
 from beatd.schedules.interval import Every
 from tests.brokers.making import messages
-from tests.fakes import NOON, FakeClock, entry, scheduler_of
+from tests.fakes import NOON, FakeClock, FlakyBroker, entry, scheduler_of
+from tests.processes import beatd, ended
 from tests.proxy import Fault, Proxy
 from tests.servers import Server, eventually
 
@@ -131,3 +132,91 @@ def test_many_queues_behind_a_slow_line_do_not_cost_the_lead(
         assert not [one for one in caplog.messages if "lost the lead" in one]
         scheduler.stop()
         broker.close()
+
+
+# Several configs
+
+TOCK = entry("tock", Every(SECOND))
+
+
+def said(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
+    return [
+        one.getMessage() for one in caplog.records if getattr(one, "event", "") == event
+    ]
+
+
+def test_a_standby_with_another_config_says_once_what_nobody_emits(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = FlakyBroker(clock)
+    leader = scheduler_of(TICK, broker=broker, clock=clock)
+    standby = scheduler_of(TICK, TOCK, broker=broker, clock=clock)
+
+    run([leader, standby], clock, 120)
+
+    [words] = said(caplog, "configs.differ")
+    assert "nobody emits 'tock'" in words
+    assert "beat_namespace" in words
+    assert "here" in words
+    assert standby.differs == "nobody emits 'tock'"
+    assert leader.differs == ""
+
+
+def test_the_end_of_a_rolling_deploy_is_said(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = FlakyBroker(clock)
+    old = scheduler_of(TICK, broker=broker, clock=clock)
+    new, newer = (scheduler_of(TICK, TOCK, broker=broker, clock=clock) for _ in "ab")
+    run([old, new, newer], clock, 10)
+    assert len(said(caplog, "configs.differ")) == 2
+
+    old.stop()
+    run([new, newer], clock, 10)
+
+    assert len(said(caplog, "configs.agree")) == 2
+    assert (new.differs, newer.differs) == ("", "")
+
+
+def test_a_leader_that_reloads_is_compared_anew(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = FlakyBroker(clock)
+    leader, standby = (scheduler_of(TICK, broker=broker, clock=clock) for _ in "ab")
+    run([leader, standby], clock, 10)
+    assert said(caplog, "configs.differ") == []
+
+    leader.replace({"tock": TOCK}, keep=(), queues=())
+    run([leader, standby], clock, 10)
+    assert (
+        standby.differs == "nobody emits 'tick'; 1 more that are not here are emitted"
+    )
+
+    standby.replace({"tock": TOCK}, keep=(), queues=())
+    run([leader, standby], clock, 10)
+
+    assert standby.differs == ""
+    assert len(said(caplog, "configs.agree")) == 1
+
+
+def test_two_projects_on_one_server_see_it_at_once(
+    server: Server, tmp_path: Path
+) -> None:
+    for name in "one", "two":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "celeryconfig.py").write_text(
+            f'broker_url = "{server.url()}"\nbeat_schedule = {{'
+            f' "{name}": {{"task": "tasks.{name}", "schedule": 3600}},'
+            ' "both": {"task": "tasks.both", "schedule": 3600, "args": [1]} }\n'
+        )
+    with beatd("-l", "info", cwd=tmp_path / "one") as one:
+        one.until("leading, term")
+        with beatd("-l", "info", cwd=tmp_path / "two") as two:
+            two.until("goes by other entries: nobody emits 'two'; 1 more")
+            assert "beat_namespace" in two.output
+            assert "'both'" not in two.output
+        checked = ended("check", "--broker", cwd=tmp_path / "two")
+        assert checked.returncode == 1
+        assert "nobody emits 'two'" in checked.stdout
+        assert ended("check", "--broker", cwd=tmp_path / "one").returncode == 0
+    assert "differ" not in one.output

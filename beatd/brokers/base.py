@@ -26,6 +26,7 @@ import msgspec
 from beatd.errors import LedgerMoved
 from beatd.instant import EARLIEST, LATEST, Instant, Span
 from beatd.routing import Queue, Route
+from beatd.timetable.imprint import Imprint
 from beatd.timetable.ledger import Edition, LedgerCopy, Mark
 
 ENOUGH = 8 * 1024 * 1024
@@ -283,6 +284,21 @@ class Lead(Protocol):
 
     def leader(self) -> str | None:
         """Return the holder's name, as given to `acquire`; None when nobody leads."""
+        ...
+
+    def announce(self, term: Term, imprint: Imprint) -> None:
+        """Let other schedulers know what the leader emits, for as long as it leads.
+
+        Raises TermOver, having done nothing, if `term` is not the leader's.
+        """
+        ...
+
+    def announced(self, unless: str = "") -> Imprint | None:
+        """Return what the process that leads has announced under its term.
+
+        None when nobody leads, when it has not announced anything, and when that has
+        the digest `unless`.
+        """
         ...
 
     def await_release(self, timeout: Span) -> bool:

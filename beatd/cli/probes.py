@@ -3,12 +3,16 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from beatd.cli.schedule_view import line_of
 from beatd.config.loading import Config
 from beatd.config.settings import Place, Problem, did_you_mean, mask_url, table
 from beatd.errors import BrokerUnavailable, ConfigError
+
+if TYPE_CHECKING:
+    from beatd.brokers.base import Broker
 
 
 def strange_brokers(config: Config) -> list[Problem]:
@@ -139,6 +143,7 @@ def _ask_at(config: Config, url: str) -> tuple[str, list[Problem]]:
         try:
             answer = broker.ping()
             risks = broker.risks()
+            differs = _difference(config, broker)
         finally:
             broker.close()
     except ConfigError as error:
@@ -149,7 +154,23 @@ def _ask_at(config: Config, url: str) -> tuple[str, list[Problem]]:
             text = f"{name}: {text}"
         return "", [Problem(f"broker {text}")]
     problems = [Problem(f"broker {name}: {risk}", warning=True) for risk in risks]
+    problems += differs
     return f"{name}: {answer}; each slot is queued exactly once", problems
+
+
+def _difference(config: Config, broker: "Broker") -> list[Problem]:
+    """Return a problem if the scheduler that leads goes by other entries."""
+    from beatd.timetable.imprint import compare, imprint_of, in_words, trace_of
+
+    theirs = broker.announced()
+    entries = {entry.name: entry for entry in config.entries}
+    own = imprint_of(map(trace_of, config.entries))
+    if theirs is None or theirs.digest == own.digest:
+        return []
+    leader = broker.leader() or "another"
+    text = f"the scheduler that leads ({leader}) goes by other entries"
+    hint = "if these are two projects, give each a beat_namespace of its own"
+    return [Problem(f"{text}: {in_words(compare(entries, theirs))}", hint)]
 
 
 def _is_made_later(url: str) -> bool:

@@ -113,6 +113,8 @@ class Shape:
     """The envelope, a %s for each hole."""
     pick: Callable[[tuple[str, ...]], tuple[str, ...]]
     """Puts values in the order of the holes."""
+    origin: str
+    """How the envelope names the process; the one part that others do not share."""
 
     def fill(self, values: tuple[str, ...]) -> bytes:
         """Return the message with `values`, one for each Hole."""
@@ -192,6 +194,7 @@ def _shape(
         repr_levels=format.repr_levels,
         text="".join(text.parts),
         pick=itemgetter(*text.holes),
+        origin=quoted(format.origin),
     )
 
 

@@ -94,6 +94,11 @@ class Template:
             )
         )
 
+    def essence(self) -> bytes:
+        """Return what stands for all that is sent, whatever process sends it."""
+        message = self.complete(id="", tag="", now=0, slot=0)
+        return message.replace(self._shape.origin.encode("ascii"), b'""')
+
     def _encoded_body(self, task_id: str, times: Times, slot: Instant | None) -> str:
         """Return the text between the quotes after `"body":`."""
         form = self._shape.body

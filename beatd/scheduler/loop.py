@@ -22,6 +22,7 @@ from beatd.event_log import EventLog
 from beatd.ids import run_id
 from beatd.instant import SECOND, Instant, Span, datetime_of
 from beatd.routing import Queue
+from beatd.scheduler.configs import Configs
 from beatd.scheduler.holds import Holds
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
 from beatd.scheduler.ledger_file import LedgerFile
@@ -105,12 +106,14 @@ class Scheduler:
     _refusals: Refusals = field(init=False)
     _run_ends: RunEnds = field(init=False)
     _holds: Holds = field(init=False)
+    _configs: Configs = field(init=False)
     _waiting: set[str] = field(default_factory=set, init=False)
     """Entries that are held, or were, since the loop was last told to look."""
 
     def __post_init__(self) -> None:
         self._refusals = Refusals(self.clock)
         self._holds = Holds(self.clock)
+        self._configs = Configs(self.leadership.lead, self.clock)
         self._run_ends = RunEnds(self.broker, self.clock, self.result_ttl)
         self._outage = Outage("stopped emitting", "broker", self.clock)
 
@@ -128,6 +131,11 @@ class Scheduler:
     def held(self) -> Mapping[str, str]:
         """By entry, why an overlap rule has let none of its slots through for long."""
         return self._holds.problems()
+
+    @property
+    def differs(self) -> str:
+        """What nobody emits, as a scheduler with another config leads."""
+        return self._configs.problem
 
     @property
     def era(self) -> int:
@@ -387,6 +395,8 @@ class Scheduler:
         keep = partial(self.leadership.keep, term)
         for _ in self.takeover.begin(term, now, on_part=keep):
             keep()
+        for _ in self._configs.announce(term, self.takeover.entries):
+            keep()
         runs_on = [name for name in self.refused if not self.timetable.is_over(name)]
         self._refusals.keep(runs_on)
         self._run_ends.keep(self.timetable)
@@ -421,6 +431,7 @@ class Scheduler:
         if self.takeover.refresh_is_due:
             self.standing_by = self.leadership.leader()
             self.takeover.refresh()
+        self._configs.compare(self.takeover.to_lead_with)
 
     # A reload
 

@@ -150,6 +150,11 @@ class Takeover:
     # While another process leads
 
     @property
+    def to_lead_with(self) -> Mapping[str, Entry]:
+        """The entries that this process would emit if it led."""
+        return self.changes[-1].entries if self.changes else self.entries
+
+    @property
     def refresh_is_due(self) -> bool:
         """Whether the copy of the leader's ledger is missing, or has become old."""
         return self.clock.elapsed() >= self._refresh_at

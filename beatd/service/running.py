@@ -262,6 +262,8 @@ class _Beat:
         if scheduler.outage:
             return f"{number}; {scheduler.outage}"
         if scheduler.standing_by:
+            if scheduler.differs:
+                number += f"; degraded: {scheduler.differs}"
             return f"standby (leader: {scheduler.standing_by}); {number}"
         if scheduler.leadership.term is None:
             return f"starting; {number}"

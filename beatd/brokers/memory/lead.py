@@ -24,6 +24,7 @@ from beatd.brokers.current_runs import run_of
 from beatd.clock import Clock, SystemClock
 from beatd.errors import TermOver
 from beatd.instant import SECOND, Instant, Span
+from beatd.timetable.imprint import Imprint
 from beatd.timetable.ledger import NO_EDITION, Edition, LedgerCopy, Mark, without_run
 
 
@@ -43,6 +44,7 @@ class MemoryLead:
         self._changed = threading.Condition(threading.RLock())
         self._term = Term(0, "")
         self._holder = ""
+        self._announced = self._term, Imprint("")
         self._lead_ends: Instant = 0
         self._resigned = 0
         """How often the lead was given back."""
@@ -87,6 +89,17 @@ class MemoryLead:
     def leader(self) -> str | None:
         with self._changed:
             return self._holder if self._is_held() else None
+
+    def announce(self, term: Term, imprint: Imprint) -> None:
+        with self._changed:
+            self._check_term(term)
+            self._announced = term, imprint
+
+    def announced(self, unless: str = "") -> Imprint | None:
+        with self._changed:
+            term, imprint = self._announced
+            is_new = self._is_held_under(term) and imprint.digest != unless
+            return imprint if is_new else None
 
     def await_release(self, timeout: Span) -> bool:
         with self._changed:

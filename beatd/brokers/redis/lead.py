@@ -23,6 +23,7 @@ from beatd.errors import BrokerRefused, TermOver
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Instant, Span
 from beatd.routing import Route
+from beatd.timetable.imprint import Imprint
 from beatd.timetable.ledger import (
     ERA_UNKNOWN,
     NO_EDITION,
@@ -102,6 +103,19 @@ class RedisLead(RedisRequests):
     def leader(self) -> str | None:
         held: bytes | None = self._ask("GET", self._key("lead"))
         return held.decode(errors="replace").split(" ", 2)[-1] if held else None
+
+    def announce(self, term: Term, imprint: Imprint) -> None:
+        keys = [self._key("lead"), self._key("config")]
+        if not self._run("announce", keys, [_text(term), *imprint]):
+            raise _over(term)
+
+    def announced(self, unless: str = "") -> Imprint | None:
+        keys = [self._key("lead"), self._key("config")]
+        answer = self._run("announced", keys, [unless])
+        if not answer:
+            return None
+        digest, entries = answer
+        return Imprint(digest.decode(errors="replace"), entries)
 
     def await_release(self, timeout: Span) -> bool:
         with self._server.answering():

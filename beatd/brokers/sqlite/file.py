@@ -9,7 +9,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from beatd.brokers.sqlite.statements import LATER_COLUMNS, TABLES
+from beatd.brokers.sqlite.statements import LATER_COLUMNS, LATER_TABLE, TABLES
 from beatd.clock import Clock
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from beatd.storage.sqlite_file import (
@@ -93,6 +93,7 @@ class BrokerFile:
             make(self._path, BROKER, TABLES)
         db = connect(self._path, self._busy_timeout)
         _add_later_columns(db)
+        db.execute(LATER_TABLE)
         db.execute("PRAGMA synchronous = FULL")
         # Without a limit, the WAL would keep the size that a long reader lets it have.
         db.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")

@@ -34,6 +34,7 @@ from beatd.errors import TermOver
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Instant, Span
 from beatd.storage.file_lock import FileLock
+from beatd.timetable.imprint import Imprint
 from beatd.timetable.ledger import (
     ERA_UNKNOWN,
     NO_EDITION,
@@ -119,6 +120,19 @@ class SQLiteLead(BrokerFile):
 
     def leader(self) -> str | None:
         return None if self._lock_is_free() else self._lock.holder()
+
+    def announce(self, term: Term, imprint: Imprint) -> None:
+        with self._transaction() as db:
+            self._check_term(db, term)
+            db.execute(SQL["announce"], (self._namespace, term.nonce, *imprint))
+
+    def announced(self, unless: str = "") -> Imprint | None:
+        if self._lock_is_free():
+            return None
+        with self._connection() as db:
+            asked = (self._namespace, self._term(db).nonce, unless)
+            row = db.execute(SQL["announced"], asked).fetchone()
+        return Imprint(*row) if row else None
 
     def await_release(self, timeout: Span) -> bool:
         end = self._clock.elapsed() + timeout

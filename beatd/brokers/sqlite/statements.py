@@ -18,4 +18,7 @@ LATER_COLUMNS = {
 }
 """Columns that files of earlier builds lack; to those builds they do no harm."""
 
+LATER_TABLE = SQL["make_configs"]
+"""A table that files of earlier builds lack."""
+
 TABLES = [sql for name, sql in SQL.items() if name.startswith("make_")]

@@ -3,6 +3,8 @@
 -- lead      one row a namespace: the current term, the clock era and the ledger's
 --           edition. `nonce` is empty when the lead was given back. The lead itself is a kernel lock on a file
 --           beside the database; the term in here makes a former leader's emission fail.
+-- configs   what the leader of a namespace emits, in short, for other schedulers to
+--           compare; it holds while `nonce` is that of the term.
 -- ledger    last slot of each entry. Written in the transaction that inserts the
 --           messages, so that both are there or neither is.
 -- runs      the current run of each entry that has an overlap rule.
@@ -31,6 +33,14 @@ CREATE TABLE lead (
     lineage TEXT NOT NULL DEFAULT '',
     version INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID
+
+-- name: make_configs
+CREATE TABLE IF NOT EXISTS configs (
+    namespace TEXT PRIMARY KEY,
+    nonce TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    entries BLOB NOT NULL
+)
 
 -- name: make_ledger
 CREATE TABLE ledger (
@@ -116,6 +126,12 @@ SELECT lineage, version FROM lead WHERE namespace = ?
 
 -- name: set_edition
 UPDATE lead SET lineage = ?, version = ? WHERE namespace = ?
+
+-- name: announce
+INSERT OR REPLACE INTO configs (namespace, nonce, digest, entries) VALUES (?, ?, ?, ?)
+
+-- name: announced
+SELECT digest, entries FROM configs WHERE namespace = ? AND nonce = ? AND digest <> ?
 
 -- name: advance
 -- Changes no row exactly when the ledger has this slot or a later one.
