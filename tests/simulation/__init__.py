@@ -8,6 +8,7 @@ plan        the entries, as plain facts
 faults      what goes wrong, drawn by the seed; each kind is a switch
 checker     reads what came to the queues: lost, doubled, foreign, late
 run         one simulation from its seed to its verdict
+mutations   parts of beatd that are taken out, so that a seed shows what they are for
 __main__    many of them, from the command line
 
 All of it is one thread, and whatever happens follows from the seed: a seed that fails

@@ -98,8 +98,10 @@ def _judge_one(
         if is_calm and at > slot + 5_000 and fact.overlap == "allow":
             verdict.late.append(words)
     runs = sum(map(len, found.values()))
-    if fact.max_runs is not None and runs > fact.max_runs:
-        verdict.doubled.append(f"{fact.name} ran {runs} times of {fact.max_runs}")
+    if fact.max_runs is not None and len(found) > fact.max_runs:
+        words = f"{fact.name} has {len(found)} slots of {fact.max_runs}"
+        # A count of runs is in a copy of the ledger, too.
+        (verdict.uncertain if evidence.from_a_copy else verdict.doubled).append(words)
     verdict.slots += runs
     wanted = [
         slot

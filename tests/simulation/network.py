@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from beatd.brokers.base import Outgoing
@@ -85,8 +86,9 @@ class Network:
         self.draw: Callable[[], Fate] = lambda: Fate.ANSWERED
         """Returns what becomes of the next request."""
 
-    def request(self, process: Process, name: str, *args: Any) -> Any:
+    def request(self, process: Process, name: str, *args: Any, **named: Any) -> Any:
         """Make one request of a process, and return or raise what comes of it."""
+        execute = partial(getattr(self.server, name), *args, **named)
         process.check()
         fate = self.draw()
         process.sleep(self._latency())
@@ -96,31 +98,31 @@ class Network:
             case Fate.LOST:
                 process.sleep(TIMEOUT)
             case Fate.UNANSWERED:
-                self._execute_unheard(name, args)
+                self._execute_unheard(execute)
                 process.sleep(TIMEOUT)
             case Fate.HELD:
                 held = self.world.random.randrange(TIMEOUT, LONGEST_HELD)
-                self.world.after(held, lambda: self._execute_unheard(name, args))
+                self.world.after(held, lambda: self._execute_unheard(execute))
                 process.sleep(TIMEOUT)
             case Fate.ANSWERED:
-                return self._answer(process, name, args)
+                return self._answer(process, execute)
         raise BrokerUnavailable(f"no answer: {fate.value}")
 
-    def _answer(self, process: Process, name: str, args: tuple[Any, ...]) -> Any:
+    def _answer(self, process: Process, execute: Callable[[], Any]) -> Any:
         try:
-            answer = getattr(self.server, name)(*args)
+            answer = execute()
         except BeatdError as error:
             process.sleep(self._latency())
             raise error
         process.sleep(self._latency())
         return answer
 
-    def _execute_unheard(self, name: str, args: tuple[Any, ...]) -> None:
+    def _execute_unheard(self, execute: Callable[[], Any]) -> None:
         """Execute a request whose answer nobody hears."""
         if self.is_down:
             return
         with suppress(BeatdError):
-            getattr(self.server, name)(*args)
+            execute()
 
     def _latency(self) -> Span:
         return self.world.random.randrange(self.latency)
@@ -136,8 +138,8 @@ class Line:
         self._process = process
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        def request(*args: Any) -> Any:
-            return self._network.request(self._process, name, *args)
+        def request(*args: Any, **named: Any) -> Any:
+            return self._network.request(self._process, name, *args, **named)
 
         return request
 

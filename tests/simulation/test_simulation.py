@@ -8,6 +8,8 @@ import pytest
 
 from beatd.instant import HOUR, MINUTE
 from tests.simulation.checker import Evidence, judge, slots_of
+from tests.simulation.faults import Kind
+from tests.simulation.mutations import MUTATIONS, without
 from tests.simulation.plan import Fact
 from tests.simulation.run import ALL, Result, simulate
 
@@ -27,6 +29,32 @@ def test_each_slot_comes_once_whatever_the_seed_draws(first: int) -> None:
     assert not wrong, "\n".join(map(str, wrong))
     assert sum(result.verdict.slots for result in results) > PART * 500
     assert {kind for result in results for kind in result.drawn} >= set(ALL)
+
+
+WITH_EMPTIED = ALL - {Kind.OLD_FILE, Kind.NO_FILE, Kind.POWER_CUT} | {Kind.EMPTIED}
+"""A broker that is emptied, and hosts that keep what they know: without both, nobody
+knows any more what was due."""
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_an_emptied_broker_loses_is_named(seed: int) -> None:
+    result = simulate(seed, HOUR // 2, WITH_EMPTIED)
+
+    assert not result.verdict.wrong, result
+
+
+@pytest.mark.parametrize("part", MUTATIONS)
+def test_a_part_that_is_taken_out_is_missed(part: str) -> None:
+    # Which seed finds it changes with every request more or less that a tick makes.
+    with without(part):
+        found = next((seed for seed in range(60) if wrong_of(seed)), None)
+
+    assert found is not None
+    assert not wrong_of(found)
+
+
+def wrong_of(seed: int) -> Sequence[str]:
+    return simulate(seed, HOUR // 4).verdict.wrong
 
 
 def test_a_seed_always_has_the_same_history() -> None:
