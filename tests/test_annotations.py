@@ -122,7 +122,7 @@ def test_the_options_of_a_call_are_the_changed_ones() -> None:
     add.delay()
 
     bench.broker.join("reader", 1000)
-    (delivery,) = bench.broker.take("reader", ["slow"], 9, "once")
+    (delivery,) = bench.broker.take("reader", ["slow"], 9, 1)
     assert b'"priority": 6' in delivery.message
 
 

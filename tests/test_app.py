@@ -38,13 +38,13 @@ class Wired:
         self.app = Beatd("proj", clock=self.clock, set_as_current=False, **settings)
         self.results = FakeResults(encoding_of(self.app.settings))
         self.app.use(self.app.settings, self.broker, self.results)
-        self._attempts = itertools.count()
+        self._requests = itertools.count(1)
 
     def sent(self, queue: str = "celery") -> Any:
         """Return the one message of the queue."""
         self.broker.join("reader", HOUR)
-        attempt = f"read-{next(self._attempts)}"
-        (delivery,) = self.broker.take("reader", [queue], 9, attempt)
+        request = next(self._requests)
+        (delivery,) = self.broker.take("reader", [queue], 9, request)
         return read_envelope(delivery.message)
 
 
@@ -377,7 +377,7 @@ def test_a_broker_that_is_away_is_asked_again_a_few_times(
     app.send_task("a", **options)
     broker.join("reader", HOUR)
 
-    assert len(broker.take("reader", ["celery"], 9, "x")) == 1
+    assert len(broker.take("reader", ["celery"], 9, 1)) == 1
 
 
 @pytest.mark.parametrize(
@@ -567,7 +567,7 @@ def test_a_forked_process_opens_its_own_connections(tmp_path: Path) -> None:
     os.close(write)
     broker = app.connections.broker
     broker.join("reader", HOUR)
-    messages = broker.take("reader", ["celery"], 9, "x")
+    messages = broker.take("reader", ["celery"], 9, 1)
     assert len(messages) == 2
     app.close()
 

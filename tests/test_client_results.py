@@ -226,7 +226,7 @@ def test_so_many_levels_of_arguments_are_shown(levels: int, expected: str) -> No
     bench.app.send_task("proj.add", [[[[[[1]]]]]])
 
     bench.broker.join("reader", SECOND)
-    (delivery,) = bench.broker.take("reader", ["celery"], 1, "once")
+    (delivery,) = bench.broker.take("reader", ["celery"], 1, 1)
     assert f'"argsrepr": "{expected}"'.encode() in delivery.message
 
 

@@ -72,7 +72,7 @@ def first_run(one: Entry, broker: FlakyBroker, clock: FakeClock) -> Scheduler:
 
 def taken(broker: FlakyBroker, worker: str, lease: int = HOUR) -> Delivery:
     broker.join(worker, lease)
-    [delivery] = broker.take(worker, ["celery"], 1, f"of {worker}")
+    [delivery] = broker.take(worker, ["celery"], 1, 1)
     return delivery
 
 

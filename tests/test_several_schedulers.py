@@ -59,7 +59,7 @@ def run(schedulers: list[Scheduler], clock: FakeClock, seconds: int) -> list[lis
 def queued(path: Path) -> int:
     broker = SQLiteBroker(path, namespace="test")
     broker.join("w", MINUTE)
-    number = len(messages(broker.take("w", ["celery"], 1000, "a1")))
+    number = len(messages(broker.take("w", ["celery"], 1000, 1)))
     broker.close()
     return number
 

@@ -444,16 +444,18 @@ class Consumer(Protocol):
         worker: str,
         queues: Sequence[str],
         limit: int,
-        attempt: str,
+        request: int,
         on_refused: Callable[[str, str], object] = pass_over,
     ) -> list[Delivery]:
         """Move up to `limit` messages into the worker's in-flight set; never wait.
 
         Order: priority steps first, then `queues` in the order given. Messages whose
         delay is over go to the fronts of their queues first, the earliest in front.
-        `attempt` names the request: one that is made again with the same `attempt`,
-        because its answer was lost, returns the same deliveries, whatever the limit is
-        by now, and takes no more. After ENOUGH bytes, no further message is taken.
+        `request` is a number above 0 that grows with each of these requests of one
+        worker. A request that is made again with the same number, because its answer
+        was lost, returns the same deliveries, whatever the limit is by now, and takes
+        no more; one with a smaller number comes too late, and takes nothing. After
+        ENOUGH bytes, no further message is taken.
 
         A queue that the broker refuses (it is of a wrong type, or forbidden) is passed
         over and holds up no other: `on_refused` is called with its name and the reason.

@@ -173,8 +173,8 @@ class Fetcher:
         self._deliver = deliver
         self._prepare = prepare
         self._is_held = self._is_prepared = False
-        self._numbers = itertools.count()
-        self._attempt = self._next_attempt()
+        self._numbers = itertools.count(1)
+        self._request = next(self._numbers)
         self._service = Service(
             retried(self._step, BrokerUnavailable, away), self._interrupt
         )
@@ -201,10 +201,10 @@ class Fetcher:
         queues = self._resting.without(self._queues)
         refused: dict[str, str] = {}
         found = self._broker.take(
-            self._worker, queues, limit, self._attempt, refused.__setitem__
+            self._worker, queues, limit, self._request, refused.__setitem__
         )
-        # Only after an answer: a request whose answer was lost keeps its name.
-        self._attempt = self._next_attempt()
+        # Only after an answer: a request whose answer was lost keeps its number.
+        self._request = next(self._numbers)
         if self._order == ROUND_ROBIN:
             self._queues.rotate(-1)  # so that no queue starves behind a full one
         if refused or self._resting:
@@ -255,9 +255,6 @@ class Fetcher:
     def _interrupt(self) -> None:
         self._window.interrupt()
         self._broker.interrupt()
-
-    def _next_attempt(self) -> str:
-        return f"{self._worker}:{next(self._numbers)}"
 
 
 class Intake:

@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import pytest
 
@@ -59,8 +60,8 @@ def test_a_queue_that_is_refused_holds_up_no_other(
     refused: dict[str, str] = {}
     queues = ["taken", "celery", "third"]
 
-    taken = broker.take(worker, queues, 10, "t1", refused.__setitem__)
-    nothing = broker.take(worker, queues, 10, "t2")
+    taken = broker.take(worker, queues, 10, 1, refused.__setitem__)
+    nothing = broker.take(worker, queues, 10, 2)
 
     assert messages(taken) == [b"1", b"2", b"3"]
     assert refused.keys() == {"taken"}
@@ -69,7 +70,7 @@ def test_a_queue_that_is_refused_holds_up_no_other(
     backend.admit("taken")
     refused.clear()
     broker.send([outgoing(b"4", "taken")])
-    again = broker.take(worker, queues, 10, "t3", refused.__setitem__)
+    again = broker.take(worker, queues, 10, 3, refused.__setitem__)
     assert messages(again) == [b"4"]
     assert refused == {}
 
@@ -80,8 +81,8 @@ def test_what_one_takes_another_does_not_get(
     fill(broker, b"1", b"2", b"3")
     other.join("w2", MINUTE)
 
-    mine = broker.take(worker, ["celery"], 2, "t1")
-    theirs = other.take("w2", ["celery"], 2, "t1")
+    mine = broker.take(worker, ["celery"], 2, 1)
+    theirs = other.take("w2", ["celery"], 2, 1)
 
     assert [(d.queue, d.message, d.deliveries) for d in mine] == [
         ("celery", b"1", 1),
@@ -101,15 +102,31 @@ def test_priority_comes_before_the_order_of_queues(broker: Broker, worker: str) 
         ]
     )
 
-    taken = broker.take(worker, ["b", "a"], 3, "t1")
+    taken = broker.take(worker, ["b", "a"], 3, 1)
 
     assert messages(taken) == [b"b0", b"a0", b"b6"]
     assert [delivery.queue for delivery in taken] == ["b", "a", "b"]
 
 
 def test_nothing_to_take_is_an_empty_list(broker: Broker, worker: str) -> None:
-    assert broker.take(worker, ["celery"], 5, "t1") == []
-    assert broker.take(worker, [], 5, "t2") == []
+    assert broker.take(worker, ["celery"], 5, 1) == []
+    assert broker.take(worker, [], 5, 2) == []
+
+
+def test_a_request_that_comes_late_takes_nothing(
+    broker: Broker, other: Broker, worker: str
+) -> None:
+    nothing = broker.take(worker, ["celery"], 2, 1)
+    fill(broker, b"1", b"2")
+
+    # Held on its way: the worker has asked again meanwhile, and later for more.
+    again = other.take(worker, ["celery"], 2, 1)
+    [one] = broker.take(worker, ["celery"], 1, 2)
+    late = other.take(worker, ["celery"], 2, 1)
+
+    assert nothing == again == late == []
+    assert messages([one]) == [b"1"]
+    assert lying_in(broker) == [b"2"]
 
 
 def test_a_request_made_again_gives_the_same_and_takes_no_more(
@@ -117,8 +134,8 @@ def test_a_request_made_again_gives_the_same_and_takes_no_more(
 ) -> None:
     fill(broker, b"1", b"2", b"3")
 
-    first = broker.take(worker, ["celery"], 2, "t1")
-    again = broker.take(worker, ["celery"], 2, "t1")
+    first = broker.take(worker, ["celery"], 2, 1)
+    again = broker.take(worker, ["celery"], 2, 1)
 
     assert again == first
     assert lying_in(broker) == [b"3"]
@@ -128,27 +145,27 @@ def test_a_request_that_found_less_than_asked_takes_no_more_when_made_again(
     broker: Broker, worker: str
 ) -> None:
     fill(broker, b"1")
-    first = broker.take(worker, ["celery"], 2, "t1")
+    first = broker.take(worker, ["celery"], 2, 1)
     fill(broker, b"2")
 
-    assert broker.take(worker, ["celery"], 2, "t1") == first
-    assert messages(broker.take(worker, ["celery"], 2, "t2")) == [b"2"]
+    assert broker.take(worker, ["celery"], 2, 1) == first
+    assert messages(broker.take(worker, ["celery"], 2, 2)) == [b"2"]
 
 
 def test_a_request_made_again_with_less_room_gives_the_same(
     broker: Broker, worker: str
 ) -> None:
     fill(broker, b"1", b"2", b"3")
-    first = broker.take(worker, ["celery"], 3, "t1")
+    first = broker.take(worker, ["celery"], 3, 1)
 
-    assert broker.take(worker, ["celery"], 1, "t1") == first
+    assert broker.take(worker, ["celery"], 1, 1) == first
 
 
 def test_large_messages_come_one_by_one(broker: Broker, worker: str) -> None:
     large = b"x" * ENOUGH
     fill(broker, b"1", large, b"2", large, *(b"%d" % i for i in range(3, 40)))
 
-    taken = [messages(broker.take(worker, ["celery"], 99, f"t{n}")) for n in range(4)]
+    taken = [messages(broker.take(worker, ["celery"], 99, n)) for n in (1, 2, 3, 4)]
 
     assert taken[0] == [b"1", large]
     assert taken[1] == [b"2", large]
@@ -159,14 +176,14 @@ def test_large_messages_come_one_by_one(broker: Broker, worker: str) -> None:
 def test_who_has_no_lease_takes_nothing(broker: Broker) -> None:
     fill(broker, b"1")
 
-    assert broker.take("stranger", ["celery"], 1, "t1") == []
+    assert broker.take("stranger", ["celery"], 1, 1) == []
 
     assert lying_in(broker) == [b"1"]
 
 
 def test_what_is_acknowledged_is_gone(broker: Broker, worker: str) -> None:
     fill(broker, b"1", b"2")
-    one, two = broker.take(worker, ["celery"], 2, "t1")
+    one, two = broker.take(worker, ["celery"], 2, 1)
 
     settle(broker, worker, Acknowledge(one), Acknowledge(two))
     settle(broker, worker, Acknowledge(one))
@@ -177,7 +194,7 @@ def test_what_is_acknowledged_is_gone(broker: Broker, worker: str) -> None:
 
 def test_what_follows_is_sent_in_the_same_step(broker: Broker, worker: str) -> None:
     fill(broker, b"1")
-    [one] = broker.take(worker, ["celery"], 1, "t1")
+    [one] = broker.take(worker, ["celery"], 1, 1)
 
     settle(
         broker, worker, Acknowledge(one), sends=[outgoing(b"retry"), outgoing(b"next")]
@@ -190,7 +207,7 @@ def test_an_acknowledgement_made_again_sends_nothing_twice(
     broker: Broker, worker: str
 ) -> None:
     fill(broker, b"1", b"2")
-    one, two = broker.take(worker, ["celery"], 2, "t1")
+    one, two = broker.take(worker, ["celery"], 2, 1)
 
     for _ in range(2):
         broker.settle(worker, [Acknowledge(one)], [outgoing(b"after 1")], request=1)
@@ -203,7 +220,7 @@ def test_an_acknowledgement_made_again_sends_nothing_twice(
 def test_acknowledging_ends_the_current_run_only(broker: Broker, worker: str) -> None:
     term = lead(broker)
     broker.emit(term, [emission("a", run="id-1"), emission("b", run="id-2")], MINUTE)
-    first, second = broker.take(worker, ["celery"], 2, "t1")
+    first, second = broker.take(worker, ["celery"], 2, 1)
     broker.emit(term, [emission("b", NOON + 1, run="id-3")], MINUTE)
 
     settle(
@@ -221,7 +238,7 @@ def test_a_lost_delivery_is_passed_over_but_what_follows_is_sent(
 ) -> None:
     broker.emit(lead(broker), [emission("a", run="id-1")], MINUTE)
     broker.join("w1", 1)
-    [lost] = broker.take("w1", ["celery"], 1, "t1")
+    [lost] = broker.take("w1", ["celery"], 1, 1)
     eventually(other.recover)
 
     settle(broker, "w1", Acknowledge(lost, "a", "id-1"), sends=[outgoing(b"next")])
@@ -237,10 +254,10 @@ def test_what_was_lost_is_settled_by_its_new_worker_and_by_no_one_else(
 ) -> None:
     fill(broker, b"1")
     broker.join("w1", 1)
-    [lost] = broker.take("w1", ["celery"], 1, "t1")
+    [lost] = broker.take("w1", ["celery"], 1, 1)
     eventually(other.recover)
     other.join(next_one, MINUTE)
-    [held] = other.take(next_one, ["celery"], 1, "t2")
+    [held] = other.take(next_one, ["celery"], 1, 2)
 
     if how == "acknowledge":
         settle(broker, "w1", Acknowledge(lost))
@@ -253,28 +270,28 @@ def test_what_was_lost_is_settled_by_its_new_worker_and_by_no_one_else(
 
     assert broker.dead_letters() == []
     other.join("w3", MINUTE)
-    assert other.take("w3", ["celery"], 9, "t3") == []
+    assert other.take("w3", ["celery"], 9, 3) == []
     settle(other, next_one, GiveBack(held))
-    assert messages(other.take("w3", ["celery"], 9, "t4")) == [b"1"]
+    assert messages(other.take("w3", ["celery"], 9, 4)) == [b"1"]
 
 
 def test_given_back_deliveries_are_next_again_and_not_counted(
     broker: Broker, worker: str
 ) -> None:
     fill(broker, b"1", b"2", b"3", b"4")
-    one, two, three = broker.take(worker, ["celery"], 3, "t1")
+    one, two, three = broker.take(worker, ["celery"], 3, 1)
 
     settle(broker, worker, Acknowledge(two))
     settle(broker, worker, GiveBack(one), GiveBack(two), GiveBack(three))
 
-    again = broker.take(worker, ["celery"], 5, "t2")
+    again = broker.take(worker, ["celery"], 5, 2)
     assert messages(again) == [b"1", b"3", b"4"]
     assert {delivery.deliveries for delivery in again} == {1}
 
 
 def test_given_back_deliveries_keep_their_priority(broker: Broker, worker: str) -> None:
     broker.send([outgoing(b"low", priority=6), outgoing(b"high")])
-    taken = broker.take(worker, ["celery"], 2, "t1")
+    taken = broker.take(worker, ["celery"], 2, 1)
 
     settle(broker, worker, *map(GiveBack, taken))
 
@@ -285,16 +302,16 @@ def test_who_leaves_gives_everything_back_in_order(
     broker: Broker, other: Broker, worker: str
 ) -> None:
     fill(broker, *(b"%d" % i for i in range(9)))
-    for attempt in ("t9", "t1", "t5"):
-        broker.take(worker, ["celery"], 2, attempt)
+    for request in (2, 9, 10):
+        broker.take(worker, ["celery"], 2, request)
 
     broker.leave(worker)
 
     other.join("w2", MINUTE)
-    taken = other.take("w2", ["celery"], 9, "t1")
+    taken = other.take("w2", ["celery"], 9, 1)
     assert messages(taken) == [b"%d" % i for i in range(9)]
     assert {delivery.deliveries for delivery in taken} == {1}
-    assert broker.take(worker, ["celery"], 1, "t2") == []
+    assert broker.take(worker, ["celery"], 1, 2) == []
 
 
 def test_a_dead_workers_deliveries_come_back_first_and_counted(
@@ -302,13 +319,13 @@ def test_a_dead_workers_deliveries_come_back_first_and_counted(
 ) -> None:
     fill(broker, b"1", b"2", b"3")
     broker.join("dies", 20)
-    taken = broker.take("dies", ["celery"], 2, "t1")
+    taken = broker.take("dies", ["celery"], 2, 1)
 
     assert eventually(other.recover) == 2
 
     assert other.recover() == 0
     other.join("lives", MINUTE)
-    again = other.take("lives", ["celery"], 3, "t1")
+    again = other.take("lives", ["celery"], 3, 1)
     assert [(d.message, d.deliveries) for d in again] == [
         (b"1", 2),
         (b"2", 2),
@@ -322,14 +339,14 @@ def test_each_death_counts(broker: Broker) -> None:
     fill(broker, b"1")
     for attempt in range(3):
         broker.join(f"w{attempt}", 1)
-        [delivery] = broker.take(f"w{attempt}", ["celery"], 1, "t1")
+        [delivery] = broker.take(f"w{attempt}", ["celery"], 1, 1)
         assert delivery.deliveries == attempt + 1
         eventually(broker.recover)
 
     broker.join("last", MINUTE)
-    [delivery] = broker.take("last", ["celery"], 1, "t1")
+    [delivery] = broker.take("last", ["celery"], 1, 1)
     settle(broker, "last", GiveBack(delivery))
-    [delivery] = broker.take("last", ["celery"], 1, "t2")
+    [delivery] = broker.take("last", ["celery"], 1, 2)
     assert delivery.deliveries == 4
 
 
@@ -337,7 +354,7 @@ def test_a_heartbeat_keeps_the_deliveries(broker: Broker, other: Broker) -> None
     broker.join("w1", 1)
     broker.join("w1", MINUTE)
     fill(broker, b"1")
-    broker.take("w1", ["celery"], 1, "t1")
+    broker.take("w1", ["celery"], 1, 1)
 
     threading.Event().wait(0.02)
 
@@ -349,17 +366,17 @@ def test_a_lease_is_held_until_somebody_finds_it_run_out(
 ) -> None:
     fill(broker, b"1")
     broker.join("w1", 1)
-    [taken] = broker.take("w1", ["celery"], 1, "t1")
+    [taken] = broker.take("w1", ["celery"], 1, 1)
     assert broker.stay("w1", 1)
 
     eventually(other.recover)
     assert not broker.stay("w1", MINUTE)
-    assert broker.take("w1", ["celery"], 1, "t2") == []
+    assert broker.take("w1", ["celery"], 1, 2) == []
 
     broker.join("w1", 1)
     assert broker.stay("w1", MINUTE)
     assert other.recover() == 0
-    [again] = broker.take("w1", ["celery"], 1, "t3")
+    [again] = broker.take("w1", ["celery"], 1, 3)
     assert again.token != taken.token
 
 
@@ -372,12 +389,12 @@ def test_who_left_has_no_lease_to_hold(broker: Broker, worker: str) -> None:
 def test_a_recovered_worker_takes_again_once_it_joins(broker: Broker) -> None:
     fill(broker, b"1")
     broker.join("w1", 1)
-    broker.take("w1", ["celery"], 1, "t1")
+    broker.take("w1", ["celery"], 1, 1)
     eventually(broker.recover)
 
-    assert broker.take("w1", ["celery"], 1, "t2") == []
+    assert broker.take("w1", ["celery"], 1, 2) == []
     broker.join("w1", MINUTE)
-    assert messages(broker.take("w1", ["celery"], 1, "t3")) == [b"1"]
+    assert messages(broker.take("w1", ["celery"], 1, 3)) == [b"1"]
 
 
 def test_delayed_messages_wait_until_they_are_due(broker: Broker, worker: str) -> None:
@@ -387,7 +404,7 @@ def test_delayed_messages_wait_until_they_are_due(broker: Broker, worker: str) -
     broker.send([Outgoing(CELERY, b"second", due=before - 1)])
     broker.send([Outgoing(CELERY, b"first", due=before - 2)])
 
-    taken = broker.take(worker, ["celery"], 9, "t1")
+    taken = broker.take(worker, ["celery"], 9, 1)
 
     assert messages(taken) == [b"first", b"second", b"there"]
 
@@ -397,10 +414,10 @@ def test_what_came_due_earlier_is_not_passed_by_what_comes_due_later(
 ) -> None:
     # Apart by more than what a request may take: Redis is told how long, not when.
     broker.send([Outgoing(CELERY, b"%d" % n, due=n * MINUTE) for n in (2, 1)])
-    taken = broker.take(worker, ["celery"], 1, "t1")
+    taken = broker.take(worker, ["celery"], 1, 1)
     broker.send([Outgoing(CELERY, b"%d" % n, due=n * MINUTE) for n in (4, 3)])
-    for attempt in ("t2", "t3", "t4"):
-        taken += broker.take(worker, ["celery"], 1, attempt)
+    for request in (2, 3, 4):
+        taken += broker.take(worker, ["celery"], 1, request)
 
     assert messages(taken) == [b"1", b"2", b"3", b"4"]
 
@@ -411,24 +428,27 @@ def test_what_comes_due_for_others_goes_back_to_its_queue(
     broker.send([Outgoing(Route("b", routing_key="b"), b"theirs", due=1)])
     broker.send([Outgoing(CELERY, b"mine", due=2)])
 
-    assert messages(broker.take(worker, ["celery"], 1, "t1")) == [b"mine"]
+    assert messages(broker.take(worker, ["celery"], 1, 1)) == [b"mine"]
     assert broker.await_message(["celery"], 1) is False
     other.join("w2", MINUTE)
-    assert messages(other.take("w2", ["b"], 1, "t1")) == [b"theirs"]
+    assert messages(other.take("w2", ["b"], 1, 1)) == [b"theirs"]
 
 
 def test_a_delayed_delivery_leaves_the_flight_and_comes_back(
     broker: Broker, other: Broker, worker: str
 ) -> None:
     fill(broker, b"1")
-    [one] = broker.take(worker, ["celery"], 1, "t1")
+    [one] = broker.take(worker, ["celery"], 1, 1)
 
     settle(broker, worker, Delay(one, now() + 30))
     settle(broker, worker, Delay(one, now() + 30))
     broker.leave(worker)
 
     other.join("w2", MINUTE)
-    again: list[Delivery] = eventually(lambda: other.take("w2", ["celery"], 9, "t1"))
+    numbers = count(1)
+    again: list[Delivery] = eventually(
+        lambda: other.take("w2", ["celery"], 9, next(numbers))
+    )
     assert messages(again) == [b"1"]
     assert again[0].deliveries == 1
 
@@ -452,7 +472,7 @@ def test_a_message_ends_the_waiting(broker: Broker, other: Broker, worker: str) 
             threading.Event().wait(0.02)
             other.send([outgoing(b"1", priority=3)])
         assert waiting.result() is True
-        assert broker.take(worker, ["celery"], 9, f"t{time.monotonic_ns()}")
+        assert broker.take(worker, ["celery"], 9, time.monotonic_ns())
 
 
 def test_a_delayed_message_ends_the_waiting_when_it_is_due(

@@ -46,7 +46,7 @@ def emit(broker: Broker, *runs: tuple[str, str], route: Route = CELERY) -> Term:
 
 
 def take(broker: Broker, worker: str) -> list[Delivery]:
-    return broker.take(worker, ["celery"], 9, "t1")
+    return broker.take(worker, ["celery"], 9, 1)
 
 
 def test_a_run_that_is_purged_has_ended(broker: Broker, other: Broker) -> None:

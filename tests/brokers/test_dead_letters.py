@@ -1,5 +1,7 @@
 """Dead letters: set aside with what is known of them, put back or dropped by people."""
 
+from itertools import count
+
 import pytest
 
 from beatd.brokers.base import Broker, DeadLetter, GiveBack, Outgoing, SetAside
@@ -15,11 +17,14 @@ def worker(broker: Broker) -> str:
     return "w1"
 
 
+REQUESTS = count(1)
+
+
 def set_aside(broker: Broker, *batch: Outgoing) -> list[str]:
     """Send these and set them aside as they come; give the letters' ids."""
     known = {letter.id for letter in broker.dead_letters()}
     broker.send(batch)
-    for delivery in broker.take("w1", ["celery"], len(batch), f"aside {len(known)}"):
+    for delivery in broker.take("w1", ["celery"], len(batch), next(REQUESTS)):
         settle(broker, "w1", SetAside(delivery, "why"))
     return [one.id for one in broker.dead_letters() if one.id not in known]
 
@@ -28,7 +33,7 @@ def test_a_dead_letter_says_where_why_and_when(
     broker: Broker, other: Broker, worker: str
 ) -> None:
     broker.send([outgoing(b"\xff\x00 garbage", "reports"), outgoing(b"2", "reports")])
-    garbage, two = broker.take(worker, ["reports"], 2, "t1")
+    garbage, two = broker.take(worker, ["reports"], 2, 1)
 
     settle(broker, worker, SetAside(garbage, "not a message"))
     settle(broker, worker, SetAside(garbage, "not a message"))
@@ -51,9 +56,9 @@ def test_a_dead_letter_knows_how_often_it_was_delivered(
 ) -> None:
     broker.send([outgoing(b"1")])
     broker.join("dies", 1)
-    broker.take("dies", ["celery"], 1, "t1")
+    broker.take("dies", ["celery"], 1, 1)
     eventually(broker.recover)
-    [one] = broker.take(worker, ["celery"], 1, "t1")
+    [one] = broker.take(worker, ["celery"], 1, 1)
 
     settle(broker, worker, SetAside(one, "enough"))
 
@@ -62,7 +67,7 @@ def test_a_dead_letter_knows_how_often_it_was_delivered(
 
     # Put back, it has all of its tries again.
     broker.retry_dead([letter.id])
-    [again] = broker.take(worker, ["celery"], 1, "t2")
+    [again] = broker.take(worker, ["celery"], 1, 2)
     assert again.deliveries == 1
 
 
@@ -77,7 +82,7 @@ def test_a_letter_that_is_retried_comes_back_last_and_as_new(
 
     assert other.retry_dead([low, high]) == 0
     assert broker.dead_letters() == []
-    taken = broker.take("w1", ["celery"], 9, "t1")
+    taken = broker.take("w1", ["celery"], 9, 99)
     assert messages(taken) == [b"other high", b"high", b"other low", b"low"]
     assert {delivery.deliveries for delivery in taken} == {1}
 

@@ -36,7 +36,7 @@ def test_a_delivery_that_was_put_off_can_be_looked_at(broker: Broker) -> None:
     now = SystemClock().now()
     broker.send([outgoing(b"not yet", priority=6)])
     broker.join("w1", MINUTE)
-    (delivery,) = broker.take("w1", ["celery"], 1, "a1")
+    (delivery,) = broker.take("w1", ["celery"], 1, 1)
     settle(broker, "w1", Delay(delivery, now + HOUR))
 
     assert looked_at(broker, ["celery"], 10, now) == [("celery", b"not yet", 60)]

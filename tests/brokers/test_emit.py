@@ -59,7 +59,7 @@ def test_a_slot_whose_message_was_run_and_is_gone_is_known(broker: Broker) -> No
     term = lead(broker)
     broker.emit(term, [emission("report")], MINUTE)
     broker.join("w1", MINUTE)
-    [taken] = broker.take("w1", [CELERY.queue], 10, "t1")
+    [taken] = broker.take("w1", [CELERY.queue], 10, 1)
     settle(broker, "w1", Acknowledge(taken))
 
     assert broker.emit(term, [emission("report")], MINUTE) == [KNOWN]

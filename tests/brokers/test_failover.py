@@ -194,7 +194,7 @@ def test_what_was_settled_elsewhere_is_delivered_again_where_it_came_from(
     first, second = pair
     broker.send([outgoing(b"1"), outgoing(b"2"), outgoing(b"3"), outgoing(b"4")])
     broker.join("w", 500)
-    one, two, three, four = broker.take("w", ["celery"], 4, "a1")
+    one, two, three, four = broker.take("w", ["celery"], 4, 1)
     first.freeze()
     lose(broker)
 
@@ -213,7 +213,7 @@ def test_what_was_settled_elsewhere_is_delivered_again_where_it_came_from(
     # The worker that took them lives, and is back: they are not its own any more.
     broker.join("w", MINUTE)
     assert eventually(broker.recover) == 4
-    again = broker.take("w", ["celery"], 9, "a2")
+    again = broker.take("w", ["celery"], 9, 2)
     assert messages(again) == [b"1", b"2", b"3", b"4"]
     assert {delivery.deliveries for delivery in again} == {2}
     second.thaw()
@@ -241,7 +241,7 @@ def test_a_fault_does_not_begin_a_lease_again_that_is_lost(
     other = RedisBroker(first.url(), namespace="test")
     broker.send([outgoing(b"1")])
     broker.join("w", 1)
-    broker.take("w", ["celery"], 1, "a1")
+    broker.take("w", ["celery"], 1, 1)
     eventually(other.recover)
     first.freeze()
     lose(broker)
@@ -260,12 +260,12 @@ def test_a_take_that_is_made_again_elsewhere_loses_nothing(
         one.lpush("celery", b"here")
         other.lpush("celery", b"there")
     broker.join("w", 300)
-    broker.take("w", ["celery"], 1, "a1")  # let its answer be lost
+    broker.take("w", ["celery"], 1, 1)  # let its answer be lost
     first.freeze()
     lose(broker)
 
     broker.join("w", MINUTE)
-    [there] = broker.take("w", ["celery"], 1, "a1")
+    [there] = broker.take("w", ["celery"], 1, 1)
     settle(broker, "w", Acknowledge(there))
     second.freeze()
     first.thaw()
@@ -274,7 +274,7 @@ def test_a_take_that_is_made_again_elsewhere_loses_nothing(
     eventually(broker.recover)
 
     assert there.message == b"there"
-    assert messages(broker.take("w", ["celery"], 1, "a2")) == [b"here"]
+    assert messages(broker.take("w", ["celery"], 1, 2)) == [b"here"]
     second.thaw()
     broker.close()
 
@@ -286,7 +286,7 @@ def test_a_short_fault_costs_nothing_while_the_other_address_is_away(
     second.kill()
     broker.send([outgoing(b"1")])
     broker.join("w", MINUTE)
-    [one] = broker.take("w", ["celery"], 1, "a1")
+    [one] = broker.take("w", ["celery"], 1, 1)
     first.freeze()
     lose(broker)
     lose(broker)
@@ -312,7 +312,7 @@ def test_what_was_declared_is_known_where_it_goes_on(
     broker.send([Outgoing(Route("", "media", "a.pdf", "topic"), b"1")])
 
     broker.join("w", MINUTE)
-    assert messages(broker.take("w", ["reports"], 1, "a1")) == [b"1"]
+    assert messages(broker.take("w", ["reports"], 1, 1)) == [b"1"]
     assert second.url()
 
 
@@ -329,7 +329,7 @@ def test_what_was_declared_is_known_to_a_server_that_came_back_empty(
     broker.send([Outgoing(Route("", "media", "a.pdf", "topic"), b"1")])
 
     broker.join("w", MINUTE)
-    assert messages(broker.take("w", ["reports"], 1, "a1")) == [b"1"]
+    assert messages(broker.take("w", ["reports"], 1, 1)) == [b"1"]
     broker.close()
 
 
@@ -341,7 +341,7 @@ def test_a_server_that_is_full_after_a_fault_lets_work_be_settled(
     broker.declare([Queue("reports", "media", "topic", "*.pdf")])
     broker.send([outgoing(b"1")])
     broker.join("w", MINUTE)
-    [one] = broker.take("w", ["celery"], 1, "a1")
+    [one] = broker.take("w", ["celery"], 1, 1)
     first.freeze()
     lose(broker)
     first.thaw()

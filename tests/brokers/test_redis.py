@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -164,13 +165,13 @@ def test_whatever_is_cut_a_message_is_taken_and_followed_once(
     broker.send([outgoing(b"0"), outgoing(b"1"), outgoing(b"2")])
     far.join("w", MINUTE)
     # The server knows the scripts after that.
-    [zero] = far.take("w", ["celery"], 1, "attempt-0")
+    [zero] = far.take("w", ["celery"], 1, 1)
     far.settle("w", [Acknowledge(zero)], [outgoing(b"after 0")], request=1)
 
-    proxy.arm(fault, b"attempt-1")
+    proxy.arm(fault, b"7654321")
     with pytest.raises(BrokerUnavailable):
-        far.take("w", ["celery"], 1, "attempt-1")
-    [one] = far.take("w", ["celery"], 1, "attempt-1")
+        far.take("w", ["celery"], 1, 7654321)
+    [one] = far.take("w", ["celery"], 1, 7654321)
 
     proxy.arm(fault, b"follows")
     for _ in range(2):
@@ -182,6 +183,20 @@ def test_whatever_is_cut_a_message_is_taken_and_followed_once(
 
     assert not proxy.armed
     assert lying_in(broker) == [b"2", b"after 0", b"follows"]
+
+
+def test_a_late_request_takes_nothing_under_a_later_lease_either(
+    broker: RedisBroker, far: RedisBroker
+) -> None:
+    broker.join("w1", 20)
+    assert broker.take("w1", ["celery"], 1, 5) == []
+    eventually(lambda: (far.recover(), not far.stay("w1", 0))[1])
+    broker.join("w1", MINUTE)
+    broker.send([outgoing(b"1")])
+
+    assert far.take("w1", ["celery"], 1, 4) == []
+    [one] = broker.take("w1", ["celery"], 1, 6)
+    assert one.message == b"1"
 
 
 def test_a_late_answer_is_not_taken_for_that_of_another_request(
@@ -341,7 +356,7 @@ def test_a_full_server_refuses_and_the_slot_is_queued_once_later(
         term = lead(broker)
         broker.emit(term, [emission("a")], MINUTE)
         broker.join("w", MINUTE)
-        [one] = broker.take("w", ["celery"], 1, "t1")
+        [one] = broker.take("w", ["celery"], 1, 1)
         admin.config_set("maxmemory", "1")
         try:
             with pytest.raises(BrokerRefused, match="out of memory"):
@@ -418,15 +433,15 @@ def test_a_queue_that_a_worker_may_not_take_from_holds_up_no_other(
     refused: dict[str, str] = {}
 
     queues = ["private", "celery"]
-    [taken] = broker.take("w", queues, 10, "t1", refused.__setitem__)
-    again = broker.take("w", queues, 10, "t1", refused.__setitem__)
+    [taken] = broker.take("w", queues, 10, 1, refused.__setitem__)
+    again = broker.take("w", queues, 10, 1, refused.__setitem__)
 
     assert again == [taken]
     assert refused.keys() == {"private"}
     assert "its ACL forbids us this: permit it" in refused["private"]
     client.execute_command("ACL", "SETUSER", "u", "resetkeys", "~celery*")
     with pytest.raises(BrokerRefused, match="ACL"):
-        broker.take("w", ["celery"], 10, "t2")
+        broker.take("w", ["celery"], 10, 2)
     broker.close()
 
 
@@ -438,7 +453,7 @@ def test_a_list_of_one_priority_that_is_refused_names_its_queue(
     broker.join("w", MINUTE)
     refused: dict[str, str] = {}
 
-    taken = broker.take("w", ["celery"], 10, "t1", refused.__setitem__)
+    taken = broker.take("w", ["celery"], 10, 1, refused.__setitem__)
 
     assert [one.message for one in taken] == [b"1", b"2"]
     assert refused.keys() == {"celery"}
@@ -713,7 +728,7 @@ def test_whatever_a_server_says_is_no_reason_to_end(answer: str) -> None:
         url = f"redis://127.0.0.1:{port}/0"
         broker = RedisBroker(url, namespace="test", options=patience)
         for ask in (
-            lambda: broker.take("w", ["celery"], 1, "t1"),
+            lambda: broker.take("w", ["celery"], 1, 1),
             lambda: broker.send([outgoing(b"1")]),
             lambda: broker.await_message(["celery"], 1),
             lambda: broker.leave("w"),
@@ -740,7 +755,7 @@ def test_what_is_refused_in_part_is_not_sent_in_part(
     client.set("taken", "by another program")
     broker.send([outgoing(b"1")])
     broker.join("w", MINUTE)
-    [one] = broker.take("w", ["celery"], 1, "t1")
+    [one] = broker.take("w", ["celery"], 1, 1)
     late = Outgoing(CELERY, b"late", due=2**45)
     sends = [outgoing(b"next"), outgoing(b"more", "b"), late, outgoing(b"x", "taken")]
 
@@ -761,7 +776,7 @@ def test_an_act_that_is_refused_holds_up_no_other(
 ) -> None:
     broker.send([outgoing(b"1"), outgoing(b"2", "taken"), outgoing(b"3")])
     broker.join("w", MINUTE)
-    one, three, two = broker.take("w", ["celery", "taken"], 3, "t1")
+    one, three, two = broker.take("w", ["celery", "taken"], 3, 1)
     client.set("taken", "by another program")
     acts: list[Act] = [GiveBack(one), GiveBack(two), Acknowledge(three)]
 
@@ -782,7 +797,7 @@ def test_what_may_not_be_remembered_is_not_sent(
     broker = RedisBroker(server.url(user=user), namespace="test")
     broker.send([outgoing(b"1")])
     broker.join("w", MINUTE)
-    [one] = broker.take("w", ["celery"], 1, "t1")
+    [one] = broker.take("w", ["celery"], 1, 1)
 
     client.execute_command("ACL", "SETUSER", "u", "-set")
     for _ in range(3):
@@ -802,7 +817,7 @@ def test_what_may_not_be_done_is_not_sent_for_twice(
     broker = RedisBroker(server.url(user=user), namespace="test")
     broker.send([outgoing(b"1"), outgoing(b"2")])
     broker.join("w", MINUTE)
-    one, two = broker.take("w", ["celery"], 2, "t1")
+    one, two = broker.take("w", ["celery"], 2, 1)
     acts: list[Act] = [Delay(one, 2**45), SetAside(two, "bad")]
 
     client.execute_command("ACL", "SETUSER", "u", f"-{command}")
@@ -827,12 +842,12 @@ def test_a_full_server_lets_work_be_moved(spoilt: Server) -> None:
     with spoilt.client() as admin:
         admin.config_set("maxmemory", "1")
         try:
-            late, one, two, three = broker.take("w", ["celery"], 4, "t1")
+            late, one, two, three = broker.take("w", ["celery"], 4, 1)
             settle(broker, "w", Acknowledge(late))
             settle(broker, "w", GiveBack(one))
             settle(broker, "w", SetAside(two, "why"))
             settle(broker, "w", Delay(three, 2**45))
-            again = broker.take("w", ["celery"], 2, "t2")
+            again = broker.take("w", ["celery"], 2, 2)
             broker.leave("w")
         finally:
             admin.config_set("maxmemory", "0")
@@ -854,7 +869,7 @@ def test_of_large_messages_no_more_are_looked_at_than_taken(
     broker.join("w", MINUTE)
     client.config_resetstat()
 
-    assert len(broker.take("w", ["celery"], 9, "t1")) == 1
+    assert len(broker.take("w", ["celery"], 9, 1)) == 1
 
     assert "cmdstat_rpush" not in client.info("commandstats")  # nothing went back
 
@@ -864,7 +879,7 @@ def test_a_dead_worker_s_message_that_cannot_go_back_is_kept_and_the_others_do(
 ) -> None:
     broker.send([outgoing(b"1"), outgoing(b"2"), outgoing(b"3", "taken")])
     broker.join("w", 1)
-    broker.take("w", ["celery", "taken"], 3, "t1")
+    broker.take("w", ["celery", "taken"], 3, 1)
     client.set("taken", "by another program")
 
     assert eventually(broker.recover) == 2
@@ -883,7 +898,7 @@ def test_a_delayed_message_that_cannot_go_back_holds_up_nobody(
     broker.send([Outgoing(CELERY, b"2", due=2)])
     broker.join("w", MINUTE)
 
-    taken = broker.take("w", ["celery"], 9, "t1")
+    taken = broker.take("w", ["celery"], 9, 1)
 
     assert [delivery.message for delivery in taken] == [b"2", b"1"]
     assert broker.await_message(["celery"], 1) is False
@@ -898,13 +913,14 @@ def test_a_delay_is_as_long_as_asked_whatever_the_server_s_clock_says(
     broker = RedisBroker(server.url(), namespace="test", clock=clock)
     broker.send([outgoing(b"1")])
     broker.join("w", MINUTE)
-    [one] = broker.take("w", ["celery"], 1, "t1")
+    [one] = broker.take("w", ["celery"], 1, 1)
     broker.send([Outgoing(CELERY, b"soon", due=clock.now() + 50)])
     broker.send([Outgoing(CELERY, b"later", due=clock.now() + MINUTE)])
     settle(broker, "w", Delay(one, clock.now() + MINUTE))
     waits = [one.due - clock.now() for one in broker.delayed(["celery"], 9)]
 
-    [soon] = eventually(lambda: broker.take("w", ["celery"], 9, "t2"))
+    requests = count(2)
+    [soon] = eventually(lambda: broker.take("w", ["celery"], 9, next(requests)))
 
     assert soon.message == b"soon"
     assert [round(wait / MINUTE) for wait in waits] == [0, 1, 1]
@@ -985,16 +1001,16 @@ def test_what_celery_workers_hold_is_not_touched(
 
     broker.send([outgoing(b"%d" % n) for n in range(5)])
     broker.join("dead", 1)
-    broker.take("dead", ["celery"], 1, "t1")
+    broker.take("dead", ["celery"], 1, 1)
     recovered = eventually(broker.recover)
     broker.join("w", MINUTE)
-    [later, back, bad, good, rest] = broker.take("w", ["celery"], 9, "t2")
+    [later, back, bad, good, rest] = broker.take("w", ["celery"], 9, 2)
     settle(broker, "w", Delay(later, NOON))  # long ago: it comes back at once
     settle(broker, "w", GiveBack(back))
     settle(broker, "w", SetAside(bad, "why"))
     settle(broker, "w", Acknowledge(good), sends=[outgoing(b"next")])
     broker.stay("w", MINUTE)
-    taken = broker.take("w", ["celery"], 9, "t3")
+    taken = broker.take("w", ["celery"], 9, 3)
     broker.leave("w")
     purged = broker.purge(["celery"])
 
@@ -1009,10 +1025,10 @@ def test_nothing_of_a_worker_is_left_when_it_has_gone(
 ) -> None:
     broker.send([outgoing(b"1")])
     broker.join("w", 1)
-    broker.take("w", ["celery"], 1, "t1")
+    broker.take("w", ["celery"], 1, 1)
     eventually(broker.recover)
     broker.join("w", MINUTE)
-    [one] = broker.take("w", ["celery"], 1, "t2")
+    [one] = broker.take("w", ["celery"], 1, 2)
     settle(broker, "w", Acknowledge(one), sends=[outgoing(b"next")])
     broker.leave("w")
 
@@ -1036,7 +1052,7 @@ def test_a_worker_that_renewed_its_lease_meanwhile_keeps_what_it_holds(
 
     broker.send([outgoing(b"1")])
     broker.join("w", 1)
-    [one] = broker.take("w", ["celery"], 1, "t1")
+    [one] = broker.take("w", ["celery"], 1, 1)
     late = Late(server.url(), namespace="test")
 
     given_back = 0
@@ -1045,7 +1061,7 @@ def test_a_worker_that_renewed_its_lease_meanwhile_keeps_what_it_holds(
     late.close()
 
     assert given_back == 0
-    assert broker.take("w", ["celery"], 1, "t1") == [one]
+    assert broker.take("w", ["celery"], 1, 1) == [one]
 
 
 def test_every_key_and_channel_begins_with_the_global_prefix(
@@ -1059,7 +1075,7 @@ def test_every_key_and_channel_begins_with_the_global_prefix(
     broker.send([Outgoing(Route("", "x", "k.v", "topic"), b"1")])
     broker.send([Outgoing(CELERY, b"2", due=2**45)])
     broker.join("w", MINUTE)
-    [one, two] = broker.take("w", ["celery", "q"], 2, "t1")
+    [one, two] = broker.take("w", ["celery", "q"], 2, 1)
     settle(broker, "w", SetAside(one, "why"))
     with client.pubsub() as news:
         news.psubscribe("*")
@@ -1135,7 +1151,7 @@ def test_a_dead_letter_that_is_none_is_passed_over_and_kept(
 ) -> None:
     broker.send([outgoing(b"1")])
     broker.join("w1", MINUTE)
-    (delivery,) = broker.take("w1", ["celery"], 1, "t1")
+    (delivery,) = broker.take("w1", ["celery"], 1, 1)
     settle(broker, "w1", SetAside(delivery, "why"))
     key = "{beatd:test}:dead"
     if isinstance(record, str) and "at" in record:
@@ -1155,7 +1171,7 @@ def test_a_dead_letter_without_a_message_of_ours_is_shown_and_holds_up_no_other(
 ) -> None:
     broker.send([outgoing(b"1"), outgoing(b"2")])
     broker.join("w1", MINUTE)
-    for one in broker.take("w1", ["celery"], 2, "t1"):
+    for one in broker.take("w1", ["celery"], 2, 1):
         settle(broker, "w1", SetAside(one, "why"))
     client.hset("{beatd:test}:dead_messages", "1", "scribble")
 
@@ -1228,7 +1244,7 @@ def test_a_dead_letter_says_everything_in_json(
 ) -> None:
     broker.send([outgoing(b"\xff")])
     broker.join("w1", MINUTE)
-    [one] = broker.take("w1", ["celery"], 1, "t1")
+    [one] = broker.take("w1", ["celery"], 1, 1)
 
     settle(broker, "w1", SetAside(one, "not a task message"))
 

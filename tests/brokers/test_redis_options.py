@@ -182,9 +182,9 @@ def test_priority_steps_count_in_sqlite_too(tmp_path: Path) -> None:
     made.send([outgoing(b"6", priority=6), outgoing(b"4", priority=4)])
     made.join("w", LONG)
 
-    assert [one.message for one in made.take("w", ["celery"], 2, "a")] == [b"4", b"6"]
+    assert [one.message for one in made.take("w", ["celery"], 2, 1)] == [b"4", b"6"]
     made.send([outgoing(b"9", priority=9), outgoing(b"5", priority=5)])
-    assert [one.message for one in made.take("w", ["celery"], 2, "b")] == [b"9", b"5"]
+    assert [one.message for one in made.take("w", ["celery"], 2, 2)] == [b"9", b"5"]
     made.close()
 
 

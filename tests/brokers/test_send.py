@@ -140,7 +140,7 @@ def test_a_purge_removes_what_lies_in_the_queues_whatever_its_priority(
     broker.send([outgoing(b"taken"), outgoing(b"1"), outgoing(b"2", priority=9)])
     broker.send([outgoing(b"kept", "other"), outgoing(b"3", "third", 3)])
     broker.send([Outgoing(CELERY, b"waits", due=2**45)])
-    [taken] = broker.take("w1", ["celery"], 1, "t1")
+    [taken] = broker.take("w1", ["celery"], 1, 1)
 
     assert other.purge(["celery", "third", "empty"]) == 3
 

@@ -25,7 +25,7 @@ from tests.servers import eventually
 def taken(broker: Broker) -> Sequence[Delivery]:
     broker.send([outgoing(b"%d" % number) for number in range(1, 7)])
     broker.join("w", MINUTE)
-    return broker.take("w", ["celery"], 5, "t1")
+    return broker.take("w", ["celery"], 5, 1)
 
 
 def later(delivery: Delivery) -> Act:
@@ -97,7 +97,7 @@ def test_a_request_made_again_does_nothing_more_and_has_the_same_answers(
     acts: list[Act] = [Acknowledge(one), GiveBack(two), SetAside(three, "bad")]
 
     first = broker.settle("w", acts, [outgoing(b"b")], 2)
-    [again] = broker.take("w", ["celery"], 1, "t2")
+    [again] = broker.take("w", ["celery"], 1, 2)
     second = broker.settle("w", acts, [outgoing(b"b")], 2)
 
     assert first == second == [GONE, DONE, DONE]
@@ -135,7 +135,7 @@ def test_each_worker_counts_its_own_requests(
     broker: Broker, other: Broker, taken: Sequence[Delivery]
 ) -> None:
     other.join("v", MINUTE)
-    [theirs] = other.take("v", ["celery"], 1, "t1")
+    [theirs] = other.take("v", ["celery"], 1, 1)
 
     assert broker.settle("w", [Acknowledge(taken[0])], [outgoing(b"a")], 5) == [DONE]
     assert other.settle("v", [Acknowledge(theirs)], [outgoing(b"b")], 5) == [DONE]
@@ -148,10 +148,10 @@ def test_what_others_hold_by_now_is_gone_and_what_follows_is_sent(
 ) -> None:
     broker.send([outgoing(b"1")])
     broker.join("w", 1)
-    [lost] = broker.take("w", ["celery"], 1, "t1")
+    [lost] = broker.take("w", ["celery"], 1, 1)
     eventually(other.recover)
 
     assert broker.settle("w", [Acknowledge(lost)], [outgoing(b"next")], 1) == [GONE]
 
     other.join("v", MINUTE)
-    assert messages(other.take("v", ["celery"], 9, "t1")) == [b"1", b"next"]
+    assert messages(other.take("v", ["celery"], 9, 1)) == [b"1", b"next"]

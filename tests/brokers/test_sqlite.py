@@ -351,7 +351,7 @@ def test_a_dead_letter_that_is_none_is_passed_over_and_kept(
 ) -> None:
     broker.send([outgoing(b"1"), outgoing(b"2")])
     broker.join("w1", MINUTE)
-    for one in broker.take("w1", ["celery"], 2, "t1"):
+    for one in broker.take("w1", ["celery"], 2, 1):
         settle(broker, "w1", SetAside(one, "why"))
     with closing(sqlite3.connect(path)) as db, db:
         db.execute(f"UPDATE dead SET {column} = {value} WHERE id = 1")
@@ -543,7 +543,7 @@ def test_ledger_and_messages_agree_after_a_kill(
 def lying_in_full(broker: SQLiteBroker) -> list[tuple[str, int]]:
     """Return entry and slot of every message, without limit."""
     broker.join("looker", MINUTE)
-    taken = broker.take("looker", ["celery"], 10**6, "look")
+    taken = broker.take("looker", ["celery"], 10**6, 1)
     broker.leave("looker")
     parts = [one.message.decode().split("@") for one in taken]
     return [(name, NOON + int(slot)) for name, slot in parts]
@@ -573,7 +573,7 @@ def test_a_lease_from_before_the_machines_start_has_run_out(connect: Connect) ->
     worker = connect(clock=before)
     worker.join("w1", MINUTE)
     worker.send([outgoing(b"1")])
-    worker.take("w1", ["celery"], 1, "t1")
+    worker.take("w1", ["celery"], 1, 1)
     after.passed = MINUTE  # just started
 
     assert connect(clock=after).recover() == 1
@@ -584,7 +584,7 @@ def test_a_step_of_the_wall_clock_ends_no_lease(connect: Connect) -> None:
     broker = connect(clock=clock)
     broker.join("w1", MINUTE)
     broker.send([outgoing(b"1")])
-    broker.take("w1", ["celery"], 1, "t1")
+    broker.take("w1", ["celery"], 1, 1)
 
     clock.step(120 * MINUTE)
 
@@ -633,7 +633,7 @@ def test_many_threads_send_and_take_without_losing_a_message(
         broker.join(f"w{number}", MINUTE)
         taken: list[bytes] = []
         for attempt in range(40):
-            taken += messages(broker.take(f"w{number}", ["celery"], 3, f"t{attempt}"))
+            taken += messages(broker.take(f"w{number}", ["celery"], 3, attempt))
         return taken
 
     with ThreadPoolExecutor(6) as threads:

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def broker(shop: Path) -> Iterator[Broker]:
         broker.join(name, 1)
         if name == "1":
             broker.send([outgoing(b'{"headers": {}}', "reports")])
-        broker.take(name, ["reports"], 1, name)
+        broker.take(name, ["reports"], 1, 1)
         clock.passed += MINUTE
         broker.recover()
     set_aside(broker, "reports", None, long, "shop.tasks.sum", "id-2")
@@ -67,11 +68,14 @@ def broker(shop: Path) -> Iterator[Broker]:
     broker.close()
 
 
+REQUESTS = count(1)
+
+
 def set_aside(broker: Broker, queue: str, message: bytes | None, *about: str) -> None:
     if message is not None:
         broker.send([outgoing(message, queue)])
     broker.join("w1", 1000 * HOUR)
-    [delivery] = broker.take("w1", [queue], 1, f"{about}")
+    [delivery] = broker.take("w1", [queue], 1, next(REQUESTS))
     settle(broker, "w1", SetAside(delivery, *about))
 
 

@@ -69,7 +69,7 @@ def test_a_call_that_cannot_be_read_here_is_sent_though_nobody_is_told(
         bench.app.send_task("proj.add", [Shut()])
 
     bench.broker.join("reader", HOUR)
-    assert len(bench.broker.take("reader", ["celery"], 9, "x")) == 1
+    assert len(bench.broker.take("reader", ["celery"], 9, 1)) == 1
     assert monitor.received() == []
     assert [r.__dict__["event"] for r in caplog.records] == ["events.dropped"]
 

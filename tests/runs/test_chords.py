@@ -87,7 +87,7 @@ def kitchen() -> Kitchen:
 def take(kitchen: Kitchen) -> Delivery:
     """Take one message away from the worker."""
     kitchen.bench.broker.join("thief", 1000)
-    (delivery,) = kitchen.bench.broker.take("thief", ["celery"], 1, "one")
+    (delivery,) = kitchen.bench.broker.take("thief", ["celery"], 1, 1)
     return delivery
 
 
@@ -175,7 +175,7 @@ def test_a_backend_that_is_away_holds_up_the_chord_and_loses_nothing(
     kitchen.bench.results.away = True
     with pytest.raises(ResultUnavailable):
         kitchen.bench.run()
-    assert kitchen.bench.broker.take("other", ["celery"], 9, "all") == []
+    assert kitchen.bench.broker.take("other", ["celery"], 9, 1) == []
 
     kitchen.bench.results.away = False
     kitchen.bench.run()

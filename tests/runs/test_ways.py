@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import count
 from typing import Any, TypeVar
 
 import pytest
@@ -38,13 +39,14 @@ class Desk:
         self._bench = Bench()
         self._way = way
         self.app: Beatd = self._bench.app
+        self._requests = count(1)
 
     def run(self, task: Task[..., Any], *args: Any, soft: float | None = None) -> Any:
         """Return the report of one call, and what was stored as its result."""
         task.apply_async(args)
         broker, settings = self._bench.broker, self._bench.settings
         broker.join("desk", 1000)
-        (delivery,) = broker.take("desk", ["celery"], 1, f"take {task.name}")
+        (delivery,) = broker.take("desk", ["celery"], 1, next(self._requests))
         execute = executor_for(
             self.app, "celery@here", limits_of(settings), self._bench.clock
         )
@@ -165,7 +167,7 @@ def test_a_run_whose_thread_is_given_up_says_nothing(
 
     wait.delay()
     bench.broker.join("desk", 1000)
-    (delivery,) = bench.broker.take("desk", ["celery"], 1, "one")
+    (delivery,) = bench.broker.take("desk", ["celery"], 1, 1)
     execute = executor_for(bench.app, "celery@here", limits_of(bench.settings))
     job = Job("token", delivery.message, 1, None, None)
 

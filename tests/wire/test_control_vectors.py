@@ -11,6 +11,7 @@ import ast
 import json
 from collections.abc import Callable
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class BatchWorker:
     """A worker with a pidbox, in the situation of a profile."""
 
     def __init__(self, profile: str) -> None:
+        self._requests = count(1)
         self.bench = Bench(
             name=NODE,
             is_monitored=True,
@@ -101,7 +103,7 @@ class BatchWorker:
         if not queues:
             return []
         self.bench.broker.join("asker", 1000)
-        taken = self.bench.broker.take("asker", queues, 9, vector["id"])
+        taken = self.bench.broker.take("asker", queues, 9, next(self._requests))
         return [one.message for one in taken]
 
     def _end_what_was_terminated(self) -> None:

@@ -207,7 +207,7 @@ class Bench:
         """Give the number of messages that are in the queue or in flight."""
         self.broker.leave("here-1")
         self.broker.join("count", 1000)
-        return len(self.broker.take("count", ["celery"], 100, "count"))
+        return len(self.broker.take("count", ["celery"], 100, 1))
 
 
 class ExchangeablePool:

@@ -53,15 +53,15 @@ def cut_off(bench: Bench) -> list[Delivery]:
     bench.clock.go_to(bench.clock.now() + LEASE)
     bench.broker.recover()
     bench.broker.join("other", HOUR)
-    return bench.broker.take("other", ["celery"], 9, "other")
+    return bench.broker.take("other", ["celery"], 9, 1)
 
 
 def left_with(bench: Bench, worker: str) -> int:
     """Give how many deliveries a worker still has in flight."""
-    before = len(bench.broker.take("count", ["celery"], 9, "before"))
+    before = len(bench.broker.take("count", ["celery"], 9, 1))
     bench.broker.leave(worker)
     bench.broker.join("count", HOUR)
-    return len(bench.broker.take("count", ["celery"], 9, "after")) - before
+    return len(bench.broker.take("count", ["celery"], 9, 2)) - before
 
 
 def test_a_run_that_ends_when_others_have_it_takes_nothing_from_them() -> None:
@@ -189,7 +189,7 @@ def test_what_was_asked_for_under_one_lease_and_came_under_the_next_goes_back() 
     bench.clock.go_to(NOON + LEASE)
     bench.broker.recover()
     lease.turn()
-    came = bench.broker.take("here-1", ["celery"], 9, "asked for before")
+    came = bench.broker.take("here-1", ["celery"], 9, 99)
     bench.worker.window.fill(len(came))
     bench.inbox.put(Fetched(came, number))
     while bench.handle() | bench.settle():
@@ -198,7 +198,7 @@ def test_what_was_asked_for_under_one_lease_and_came_under_the_next_goes_back() 
     assert pool.jobs == []
     assert bench.worker.window.free() == bench.worker.sizing.capacity
     bench.broker.join("other", HOUR)
-    assert len(bench.broker.take("other", ["celery"], 9, "other")) == 1
+    assert len(bench.broker.take("other", ["celery"], 9, 1)) == 1
 
 
 def test_runs_that_others_may_have_are_ended_when_the_settings_ask() -> None:
@@ -222,7 +222,7 @@ def test_runs_that_others_may_have_are_ended_when_the_settings_ask() -> None:
 
     assert len(pool.jobs) == 1
     bench.broker.join("other", HOUR)
-    again = bench.broker.take("other", ["celery"], 9, "other")
+    again = bench.broker.take("other", ["celery"], 9, 1)
     assert [delivery.deliveries for delivery in again] == [1, 1]
     assert bench.results.states == []
 

@@ -1,5 +1,6 @@
 """Fetching: as much as there is room for, from all queues, through faults."""
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 
@@ -37,11 +38,11 @@ class Flaky(MemoryBroker):
         worker: str,
         queues: Sequence[str],
         limit: int,
-        attempt: str,
+        request: int,
         on_refused: Callable[[str, str], object] = pass_over,
     ) -> list[Delivery]:
         self.asked.append(list(queues))
-        found = super().take(worker, queues, limit, attempt, on_refused)
+        found = super().take(worker, queues, limit, request, on_refused)
         if self.lost_answers:
             self.lost_answers -= 1
             raise BrokerUnavailable("the connection was cut")
@@ -246,10 +247,10 @@ def test_a_refused_queue_is_tried_before_it_is_waited_for() -> None:
             worker: str,
             queues: Sequence[str],
             limit: int,
-            attempt: str,
+            request: int,
             on_refused: Callable[[str, str], object] = pass_over,
         ) -> list[Delivery]:
-            found = super().take(worker, queues, limit, attempt, on_refused)
+            found = super().take(worker, queues, limit, request, on_refused)
             if "b" not in queues:
                 clock.go_to(clock.now() + MINUTE)
             return found
@@ -283,7 +284,7 @@ def test_the_lease_gives_back_what_dead_workers_held() -> None:
     broker = Flaky(clock)
     fill(broker, "a", "1")
     broker.join("dead", SECOND)
-    broker.take("dead", ["a"], 1, "x")
+    broker.take("dead", ["a"], 1, 1)
     intake = Intake(broker)
     intake.lease.turn()
     assert intake.recovered == []
@@ -367,7 +368,8 @@ def test_a_lease_is_renewed_until_it_is_stopped() -> None:
     intake = Intake(broker)
     intake.lease.start(intake.crashes.append)
     fill(broker, "a", "1")
-    eventually(lambda: broker.take("me", ["a"], 1, "x"))
+    numbers = itertools.count(1)
+    eventually(lambda: broker.take("me", ["a"], 1, next(numbers)))
     intake.lease.stop()
 
     assert intake.crashes == []

@@ -52,7 +52,7 @@ def delivery() -> Delivery:
     bench = Bench()
     bench.app.send_task("proj.task", task_id="one")
     bench.broker.join("w", 1000)
-    (taken,) = bench.broker.take("w", ["celery"], 1, "w")
+    (taken,) = bench.broker.take("w", ["celery"], 1, 1)
     return taken
 
 

@@ -602,7 +602,7 @@ def message_for(bench: Bench, **changes: Any) -> bytes:
     """Give a message for proj.add with other envelope fields."""
     bench.app.send_task("proj.add", [1, 2], task_id="the-id")
     bench.broker.join("thief", HOUR)
-    (taken,) = bench.broker.take("thief", ["celery"], 1, "theft")
+    (taken,) = bench.broker.take("thief", ["celery"], 1, 1)
     return json.dumps({**json.loads(taken.message), **changes}).encode()
 
 
@@ -753,7 +753,7 @@ def test_a_message_that_outlived_too_many_workers_is_not_tried_again() -> None:
     result = add_to(bench.app).delay(1, 1)
     for name in ("dead-1", "dead-2"):
         bench.broker.join(name, 1)
-        bench.broker.take(name, ["celery"], 1, name)
+        bench.broker.take(name, ["celery"], 1, 1)
         bench.clock.go_to(bench.clock.now() + SECOND)
         bench.broker.recover()
     bench.run()
@@ -767,7 +767,7 @@ def test_a_message_that_ends_whoever_reads_it_is_set_aside_unread() -> None:
     put(bench, b"poison")
     for name in ("dead-1", "dead-2"):
         bench.broker.join(name, 1)
-        bench.broker.take(name, ["celery"], 1, name)
+        bench.broker.take(name, ["celery"], 1, 1)
         bench.clock.go_to(bench.clock.now() + SECOND)
         bench.broker.recover()
     bench.run()
@@ -1087,7 +1087,7 @@ def test_a_run_whose_workers_all_die_has_ended_when_it_is_set_aside(
     sent = sent_by_an_entry(bench, "proj.x")
     for number in range(bench.settings.task_max_deliveries + 1):
         bench.broker.join(f"dies{number}", 1)
-        assert bench.broker.take(f"dies{number}", ["celery"], 1, "t")
+        assert bench.broker.take(f"dies{number}", ["celery"], 1, 1)
         bench.clock.go_to(bench.clock.now() + SECOND)
         bench.broker.recover()
     assert bench.broker.running(["nightly"]) == {"nightly": sent.id}
@@ -1130,7 +1130,7 @@ def test_a_warm_stop_lets_runs_end_and_gives_the_rest_back(bench: Bench) -> None
 
     assert not pool.killed
     bench.broker.join("other", HOUR)
-    (delivery,) = bench.broker.take("other", ["celery"], 9, "other")
+    (delivery,) = bench.broker.take("other", ["celery"], 9, 1)
     assert second.id.encode() in delivery.message
     assert delivery.deliveries == 1
 
@@ -1155,7 +1155,7 @@ def test_a_run_whose_process_dies_while_the_worker_stops_is_another_workers(
 
     assert len(pool.jobs) == 1
     bench.broker.join("other", HOUR)
-    assert len(bench.broker.take("other", ["celery"], 9, "other")) == 1
+    assert len(bench.broker.take("other", ["celery"], 9, 1)) == 1
 
 
 def test_a_cold_stop_kills_the_pool_and_gives_everything_back(bench: Bench) -> None:
@@ -1197,7 +1197,7 @@ def test_a_soft_stop_gives_back_what_has_not_begun_and_waits_for_the_rest() -> N
 
     assert not pool.killed
     bench.broker.join("other", HOUR)
-    assert len(bench.broker.take("other", ["celery"], 9, "other")) == 1
+    assert len(bench.broker.take("other", ["celery"], 9, 1)) == 1
 
 
 def test_a_soft_stop_is_cold_when_its_time_is_over() -> None:

@@ -44,7 +44,7 @@ class Post:
 
     def answers(self) -> list[Notice]:
         self.box.answering.turn()
-        taken = self.broker.take("me", ["me.reply"], 10, f"a{len(self.received)}")
+        taken = self.broker.take("me", ["me.reply"], 10, len(self.received) + 1)
         return [read_notice(one.message) for one in taken]
 
 

@@ -46,7 +46,7 @@ def test_nothing_is_handed_on_twice_when_a_part_of_a_batch_cannot_be_kept() -> N
     broker = MemoryBroker()
     broker.join("me", 60_000)
     broker.send([outgoing(b"1"), outgoing(b"2")])
-    deliveries = broker.take("me", ["celery"], 2, "t1")
+    deliveries = broker.take("me", ["celery"], 2, 1)
     settled: list[Settlement] = []
     away = Outage("the broker is away", "broker")
     settler = Settler(
@@ -62,7 +62,7 @@ def test_nothing_is_handed_on_twice_when_a_part_of_a_batch_cannot_be_kept() -> N
     settler.settling.turn()
 
     assert [one.token for one in settled] == [one.token for one in deliveries]
-    sent = broker.take("me", ["celery"], 9, "t2")
+    sent = broker.take("me", ["celery"], 9, 2)
     assert [one.message for one in sent] == [b"after 1", b"after 2"]
 
 
@@ -100,7 +100,7 @@ def test_what_is_refused_is_asked_for_again_alone() -> None:
     broker = Choosy()
     broker.join("me", 60_000)
     broker.send([outgoing(b"1"), outgoing(b"2")])
-    one, two = broker.take("me", ["celery"], 2, "t1")
+    one, two = broker.take("me", ["celery"], 2, 1)
     settled: list[Settlement] = []
     settler = settler_of(broker, settled)
     settler.put(Settlement(one.token, GiveBack(one)))
@@ -117,7 +117,7 @@ def test_what_is_refused_is_asked_for_again_alone() -> None:
     assert len(settled) == 2
     asked = [(1, [b"1", b"2"], 1), (2, [b"1"], 0), (3, [b"1"], 0)]
     assert broker.asked == asked
-    left = broker.take("me", ["celery"], 9, "t2")
+    left = broker.take("me", ["celery"], 9, 2)
     assert [one.message for one in left] == [b"1", b"next"]
 
 
@@ -152,7 +152,7 @@ def test_what_follows_is_sent_once_whatever_answers_are_lost() -> None:
     settler.settling.turn()
 
     broker.join("me", 60_000)
-    left = broker.take("me", ["celery"], 9, "t1")
+    left = broker.take("me", ["celery"], 9, 1)
     assert [one.message for one in left] == [b"next"]
     assert len(settled) == 1
 
@@ -161,7 +161,7 @@ def test_what_follows_is_sent_once_when_the_lease_cannot_be_renewed_at_first() -
     broker = MemoryBroker()
     broker.join("me", 60_000)
     broker.send([outgoing(b"early")])
-    [early] = broker.take("me", ["celery"], 1, "t1")
+    [early] = broker.take("me", ["celery"], 1, 1)
     settled: list[Settlement] = []
     refusals = iter([True, False])
 
@@ -180,7 +180,7 @@ def test_what_follows_is_sent_once_when_the_lease_cannot_be_renewed_at_first() -
     settler.settling.turn()
 
     broker.join("me", 60_000)
-    left = broker.take("me", ["celery"], 9, "t1")
+    left = broker.take("me", ["celery"], 9, 1)
     assert [one.message for one in left] == [b"next"]
     assert settled == [settlement]
 

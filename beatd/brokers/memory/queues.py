@@ -89,6 +89,8 @@ class MemoryBroker(MemoryLead):
         self._workers: dict[str, _Worker] = {}
         self._answered: dict[str, tuple[int, list[Answer]]] = {}
         """By worker, the number of its last `settle` request, and the answers."""
+        self._took: dict[str, int] = {}
+        """By worker, the number of its last `take` request."""
         self._dead: dict[str, tuple[DeadLetter, _Stored]] = {}
         self._serial = count(1)
         self._interrupted = False
@@ -133,6 +135,7 @@ class MemoryBroker(MemoryLead):
     def leave(self, worker: str) -> None:
         with self._changed:
             self._answered.pop(worker, None)
+            self._took.pop(worker, None)
             if gone := self._workers.pop(worker, None):
                 self.end_runs(dict(gone.begun.values()))
                 self._put_in_front(list(gone.in_flight.values()))
@@ -142,20 +145,22 @@ class MemoryBroker(MemoryLead):
         worker: str,
         queues: Sequence[str],
         limit: int,
-        attempt: str,
+        request: int,
         on_refused: Callable[[str, str], object] = pass_over,
     ) -> list[Delivery]:
         with self._changed:
             joined = self._workers.get(worker)
-            if joined is None:
+            last = self._took.get(worker, 0)
+            if joined is None or request < last:
                 return []
+            self._took[worker] = request
             for name in self.closed.keys() & set(queues):
                 on_refused(name, self.closed[name])
             queues = [name for name in queues if name not in self.closed]
             self._end_delays(queues, limit)
             lists = [(step, name) for step in PRIORITY_STEPS for name in queues]
-            tokens = (f"{attempt}:{index}" for index in count())
-            if f"{attempt}:0" not in joined.in_flight:
+            tokens = (f"{request}:{index}" for index in count())
+            if request > last:
                 size = 0
                 for token in islice(tokens, limit):
                     if size >= ENOUGH or (stored := self._pop(lists)) is None:
@@ -165,7 +170,7 @@ class MemoryBroker(MemoryLead):
             return [
                 Delivery(token, stored.queue, stored.message, stored.deliveries + 1)
                 for token, stored in joined.in_flight.items()
-                if token.rpartition(":")[0] == attempt
+                if token.rpartition(":")[0] == str(request)
             ]
 
     def await_message(self, queues: Sequence[str], timeout: Span) -> bool:

@@ -126,13 +126,13 @@ class RedisBroker(RedisLead):
         worker: str,
         queues: Sequence[str],
         limit: int,
-        attempt: str,
+        request: int,
         on_refused: Callable[[str, str], object] = pass_over,
     ) -> list[Delivery]:
         lists = self._wire.lists(queues)
         refused: dict[str, str] = {}
         try:
-            given = self._take(worker, list(lists), limit, attempt)
+            given = self._take(worker, list(lists), limit, request)
         except BrokerRefused as refusal:
             kinds = dict.fromkeys(lists, LIST)
             found = self._forbidden(kinds) if is_about_a_key(refusal) else {}
@@ -141,7 +141,7 @@ class RedisBroker(RedisLead):
             for place, reason in found.items():
                 refused.setdefault(lists[place], reason)
             others = [name for name in lists if name not in found]
-            given = self._take(worker, others, limit, attempt)
+            given = self._take(worker, others, limit, request)
         deliveries = []
         parts = iter(given)
         for number, name, content, deaths in zip(
@@ -149,7 +149,7 @@ class RedisBroker(RedisLead):
         ):
             queue = lists[name.decode()]
             if number:
-                token = f"{attempt}:{number}"
+                token = f"{request}:{number}"
                 deliveries.append(Delivery(token, queue, content, deaths + 1))
             else:
                 reason = self._server.refusal(content.decode())
@@ -159,14 +159,18 @@ class RedisBroker(RedisLead):
         return deliveries
 
     def _take(
-        self, worker: str, lists: Sequence[str], limit: int, attempt: str
+        self, worker: str, lists: Sequence[str], limit: int, request: int
     ) -> list[Any]:
         own = ("serial", "deliveries", "delayed", "late")
         name = self._lease(worker)
-        keys = [self._key("workers"), self._in_flight(name), *map(self._key, own)]
-        given: list[Any] = self._run(
-            "take", [*keys, *lists], [name, attempt, limit, ENOUGH]
-        )
+        keys = [
+            self._key("workers"),
+            self._in_flight(name),
+            *map(self._key, own),
+            self._took(name),
+        ]
+        about = [name, request, limit, ENOUGH, REMEMBER_ANSWERS]
+        given: list[Any] = self._run("take", [*keys, *lists], about)
         return given
 
     def await_message(self, queues: Sequence[str], timeout: Span) -> bool:
@@ -303,6 +307,9 @@ class RedisBroker(RedisLead):
     def _in_flight(self, worker: str) -> str:
         return self._key(f"inflight:{worker}")
 
+    def _took(self, worker: str) -> str:
+        return self._key(f"took:{worker}")
+
     def _answered(self, worker: str) -> str:
         return self._key(f"answered:{worker}")
 
@@ -313,6 +320,7 @@ class RedisBroker(RedisLead):
             self._key("deliveries"),
             self._answered(worker),
             self._key("runs"),
+            self._took(worker),
         ]
 
     def _lease(self, worker: str) -> str:

@@ -6,13 +6,15 @@
 --       4 deliveries  hash: SHA-1 of a message -> how often a worker died with it
 --       5 delayed     sorted set: id -> when it is due, ms of the server's clock
 --       6 late        hash: id -> held message
---       7...          lists in the order in which they are to be emptied
--- ARGV  1 worker  2 attempt  3 limit  4 bytes after which it is enough
+--       7 took        the number of the worker's last such request
+--       8...          lists in the order in which they are to be emptied
+-- ARGV  1 worker  2 number of the request  3 limit  4 bytes after which it is enough
+--       5 how long to remember the number, in ms
 --
 -- Returns for each message: number of the token, list, message, deaths; and for each list
 -- that is no list or is forbidden, and was passed over: 0, list, reason, 0. Nothing if
--- the worker has no lease. The same attempt again returns the same messages, and takes no
--- more. A full server lets the script run.
+-- the worker has no lease. The same request again returns the same messages, and takes no
+-- more; an earlier one takes nothing. A full server lets the script run.
 
 local RETRY = 10000 -- ms until the next try with a message that its list refuses
 
@@ -22,9 +24,16 @@ end
 
 pass_when_full(KEYS[2])
 
+local request, last = tonumber(ARGV[2]), tonumber(redis.call('GET', KEYS[7]) or 0)
+if request < last then
+  return {}
+elseif request > last then
+  redis.call('SET', KEYS[7], ARGV[2], 'PX', ARGV[5])
+end
+
 local limit = tonumber(ARGV[3])
 local own = {}
-for index = 7, #KEYS do
+for index = 8, #KEYS do
   own[KEYS[index]] = true
 end
 
@@ -64,16 +73,15 @@ local function give(number, list, message)
   given[size + 3], given[size + 4] = message, tonumber(deaths or 0)
 end
 
--- All that the attempt took, whatever its limit is by now. Its tokens have no gap: a
--- worker settles none before it has the answer, and its next attempt has another name.
-local number = 1
-local held = redis.call('HGET', KEYS[2], ARGV[2] .. ':' .. number)
-while held do
-  give(number, released(held))
-  number = number + 1
-  held = redis.call('HGET', KEYS[2], ARGV[2] .. ':' .. number)
-end
-if #given > 0 then
+if request == last then -- what it took, whatever its limit is by now
+  -- Its tokens have no gap: a worker settles none before it has the answer.
+  local number = 1
+  local held = redis.call('HGET', KEYS[2], ARGV[2] .. ':' .. number)
+  while held do
+    give(number, released(held))
+    number = number + 1
+    held = redis.call('HGET', KEYS[2], ARGV[2] .. ':' .. number)
+  end
   return given
 end
 
@@ -85,7 +93,7 @@ local function take(list, message)
   give(taken, list, message)
 end
 
-local index = 7
+local index = 8
 while index <= #KEYS and taken < limit and size < enough do
   -- A few at a time, and one at first: messages beyond the limit have to go back.
   local list, some = KEYS[index], math.min(limit - taken, taken + 1, 16)

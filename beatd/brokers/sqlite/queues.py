@@ -116,20 +116,23 @@ class SQLiteBroker(SQLiteLead):
         worker: str,
         queues: Sequence[str],
         limit: int,
-        attempt: str,
+        request: int,
         on_refused: Callable[[str, str], object] = pass_over,
     ) -> list[Delivery]:
         with self._transaction() as db:
-            if not self._joined(db, worker):
+            last = self._last_take(db, worker)
+            if last is None or request < last:
                 return []
-            rows = db.execute(SQL["taken"], (worker, attempt)).fetchall()
-            if not rows and (ready := self._ready(db, queues, limit)):
+            attempt = str(request)
+            if request > last:
+                db.execute(SQL["note_take"], (request, worker))
+            if request > last and (ready := self._ready(db, queues, limit)):
                 sql = "SELECT coalesce(max(place), 0) FROM messages WHERE worker = ?"
                 (last,) = db.execute(sql, (worker,)).fetchone()
                 places = enumerate(ready, start=last + 1)
                 flights = [(worker, attempt, place, number) for place, number in places]
                 db.executemany(SQL["take"], flights)
-                rows = db.execute(SQL["taken"], (worker, attempt)).fetchall()
+            rows = db.execute(SQL["taken"], (worker, attempt)).fetchall()
         return [
             Delivery(f"{attempt}:{number}", queue, message, deaths + 1)
             for number, queue, message, deaths in rows
@@ -289,9 +292,11 @@ class SQLiteBroker(SQLiteLead):
         rows = [(deaths, number) for (number,) in messages]
         db.executemany(SQL["put_in_front"], rows)
 
-    def _joined(self, db: sqlite3.Connection, worker: str) -> bool:
-        sql = "SELECT 1 FROM workers WHERE worker = ?"
-        return db.execute(sql, (worker,)).fetchone() is not None
+    def _last_take(self, db: sqlite3.Connection, worker: str) -> int | None:
+        """Return the number of the worker's last `take`; None if it has no lease."""
+        sql = "SELECT took FROM workers WHERE worker = ?"
+        row = db.execute(sql, (worker,)).fetchone()
+        return int(row[0]) if row else None
 
     # Settling
 

@@ -15,6 +15,7 @@ LATER_COLUMNS = {
     ("lead", "lineage"): "TEXT NOT NULL DEFAULT ''",
     ("lead", "version"): "INTEGER NOT NULL DEFAULT 0",
     ("ledger", "high"): "INTEGER",
+    ("workers", "took"): "INTEGER NOT NULL DEFAULT 0",
 }
 """Columns that files of earlier builds lack; to those builds they do no harm."""
 

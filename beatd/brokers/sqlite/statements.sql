@@ -99,7 +99,8 @@ CREATE TABLE workers (
     worker TEXT PRIMARY KEY,
     lease INTEGER NOT NULL,
     ends INTEGER NOT NULL,
-    sent TEXT NOT NULL DEFAULT ''
+    sent TEXT NOT NULL DEFAULT '',
+    took INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID
 
 -- name: make_dead
@@ -207,6 +208,9 @@ WHERE id = ?
 
 -- name: in_flight
 SELECT id FROM messages WHERE id = ? AND worker = ? AND attempt = ?
+
+-- name: note_take
+UPDATE workers SET took = ? WHERE worker = ?
 
 -- name: remember
 UPDATE workers SET sent = ? WHERE worker = ?
