@@ -6,6 +6,7 @@ BeatdError
 ├── MessageError           a call that cannot be encoded, or bytes that are no message
 ├── BrokerUnavailable      the answer is lost: the same request may be sent again
 ├── BrokerRefused          the broker answered, and will not until someone mends it
+├── ItemRefused            the broker answered, and refuses this one request alone
 ├── TermOver               someone else leads: nothing of the request was done
 ├── LedgerMoved            the ledger is not as it was left: nothing was done
 ├── ScheduleFileError      a schedule file that cannot be used, and was left as it was
@@ -61,6 +62,13 @@ class BrokerUnavailable(BeatdError):
 
 class BrokerRefused(BrokerUnavailable):
     """The broker refuses for now: read-only, out of memory, no permission."""
+
+
+class ItemRefused(BrokerRefused):
+    """The broker refuses this one request, and may take others.
+
+    A key of another type, no permission for it, or a message that is too large.
+    """
 
 
 class TermOver(BeatdError):

@@ -30,6 +30,7 @@ PUBLIC = {
     "beatd.app": "AsyncResult Beatd current_app shared_task",
     "beatd.errors": """
         BeatdError BrokerRefused BrokerUnavailable ChordError ConfigError Ignore
+        ItemRefused LedgerMoved
         MaxRetriesExceeded MessageError NotRegistered Reject ResultUnavailable Retry
         Revoked ScheduleError ScheduleFileError SoftTimeLimitExceeded TermOver
         TimeLimitExceeded Verdict WorkerLost
@@ -249,6 +250,8 @@ STORED: list[tuple[Exception, str]] = [
     (errors.BrokerUnavailable("text"), "beatd.errors.BrokerUnavailable"),
     (errors.Ignore(), "beatd.errors.Ignore"),
     (errors.ResultUnavailable("text"), "beatd.errors.ResultUnavailable"),
+    (errors.ItemRefused("text"), "beatd.errors.ItemRefused"),
+    (errors.LedgerMoved("text"), "beatd.errors.LedgerMoved"),
     (errors.TermOver("text"), "beatd.errors.TermOver"),
     (errors.Verdict("text"), "beatd.errors.Verdict"),
     # Not made from their text alone, and so carried as what they are besides.

@@ -12,7 +12,7 @@ from beatd.message import Call, Limits
 from beatd.results.base import Meta, State, Stored
 from beatd.results.chords import Joined
 from beatd.results.exceptions import form_of, repr_of
-from beatd.runs.chords import Failed, Recorded, call_of
+from beatd.runs.chords import Failed, Recorded, Unsent, call_of
 from beatd.runs.report import Bookkeeping
 from beatd.text import one_line
 
@@ -33,6 +33,10 @@ class CeleryResults:
                 self._store(meta)
             except Exception as error:  # each of Celery's backends has its own
                 raise ResultUnavailable(one_line(repr_of(error))) from error
+
+    def correct(self, metas: Sequence[Meta | Stored]) -> None:
+        """Store these; what Celery's backend takes for final stays."""
+        self.store(metas)
 
     def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         """Return the metas of runs, by id; a run that is not known is left out.
@@ -77,7 +81,9 @@ class CeleryChordKeeper:
     app: Any
     limits: Limits
 
-    def record_end(self, message: bytes, end: Bookkeeping | Failed) -> Recorded:
+    def record_end(
+        self, message: bytes, end: Bookkeeping | Failed | Unsent
+    ) -> Recorded:
         """Have errbacks called, and chords counted, by the result backend's own code.
 
         The backend itself retries for a while. What it raises then is only logged: some

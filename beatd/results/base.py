@@ -83,6 +83,13 @@ class Keeper(Protocol):
         """
         ...
 
+    def correct(self, metas: Sequence[Meta | Stored]) -> None:
+        """Store these like `store`, and in place of a SUCCESS, too.
+
+        For runs whose success could not be passed on.
+        """
+        ...
+
     def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         """Return the metas of runs, by id; a run that is not known is left out."""
         ...

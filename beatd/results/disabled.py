@@ -14,6 +14,9 @@ class NoResults:
     def store(self, metas: Sequence[Meta | Stored]) -> None:
         """Drop these."""
 
+    def correct(self, metas: Sequence[Meta | Stored]) -> None:
+        """Drop these."""
+
     def load(self, task_ids: Sequence[str]) -> NoReturn:
         raise _refusal()
 

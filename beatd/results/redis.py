@@ -5,7 +5,7 @@ each of its states is published; clients wait there. The keys of a chord begin w
 `celery-taskset-meta-<group id>`: chord_join.lua.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from hashlib import sha1
@@ -64,12 +64,22 @@ class RedisResults:
         self._end_chord = register(_script("chord_end"))
 
     def store(self, metas: Sequence[Meta | Stored]) -> None:
+        self._store_all(metas, self._is_final)
+
+    def correct(self, metas: Sequence[Meta | Stored]) -> None:
+        self._store_all(metas, lambda *_: False)
+
+    def _store_all(
+        self,
+        metas: Sequence[Meta | Stored],
+        is_final: Callable[[str, bytes], bool],
+    ) -> None:
         left = [(self._encoding.store(meta), "") for meta in metas]
         while left:
             left = [
                 again
                 for start in range(0, len(left), BATCH)
-                for again in self._try_to_store(left[start : start + BATCH])
+                for again in self._try_to_store(left[start : start + BATCH], is_final)
             ]
 
     def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
@@ -154,12 +164,14 @@ class RedisResults:
         return self._prefix + task_id
 
     def _try_to_store(
-        self, batch: Sequence[tuple[Stored, str]]
+        self,
+        batch: Sequence[tuple[Stored, str]],
+        is_final: Callable[[str, bytes], bool],
     ) -> list[tuple[Stored, str]]:
         """Store values whose keys are free or may be overwritten; return the others.
 
         With each value comes the SHA-1 of the value that it may overwrite: returned is
-        that of what its key has now, for the next try. A key with a success is final.
+        that of what its key has now, for the next try, unless that is final.
         Further tries are needed only while other states of the run are being stored.
         """
         keys = [self._key(one.task_id) for one, _ in batch]
@@ -173,7 +185,7 @@ class RedisResults:
         return [
             (one, sha1(data, usedforsecurity=False).hexdigest())
             for (one, _), data in zip(batch, kept, strict=True)
-            if data is not None and not self._is_final(one.task_id, data)
+            if data is not None and not is_final(one.task_id, data)
         ]
 
     def _is_final(self, task_id: str, data: bytes) -> bool:

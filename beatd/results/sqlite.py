@@ -40,10 +40,13 @@ TABLES = (
     "CREATE INDEX results_expire ON results (expires) WHERE expires IS NOT NULL",
 )
 
-_KEEP = """
+_REPLACE = """
     INSERT INTO results VALUES (:task_id, :status, :data, :expires)
     ON CONFLICT (task_id) DO UPDATE
     SET status = excluded.status, data = excluded.data, expires = excluded.expires
+"""
+
+_KEEP = f"""{_REPLACE}
     WHERE results.status <> 'SUCCESS' OR results.expires <= :now
 """
 
@@ -86,6 +89,12 @@ class SQLiteResults:
             raise ConfigError("result_backend", [problem])
 
     def store(self, metas: Sequence[Meta | Stored]) -> None:
+        self._store(metas, _KEEP)
+
+    def correct(self, metas: Sequence[Meta | Stored]) -> None:
+        self._store(metas, _REPLACE)
+
+    def _store(self, metas: Sequence[Meta | Stored], statement: str) -> None:
         now = self._clock.now()
         rows = []
         for one in map(self._encoding.store, metas):
@@ -102,7 +111,7 @@ class SQLiteResults:
         with self._connection() as db:
             db.execute("BEGIN IMMEDIATE")
             db.execute(_SWEEP, (now, SWEPT + len(rows)))
-            db.executemany(_KEEP, rows)
+            db.executemany(statement, rows)
             db.execute("COMMIT")
 
     def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:

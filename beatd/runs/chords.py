@@ -33,6 +33,16 @@ class Failed:
     error: BaseException
     keep: bool
     """Whether the failure is to be stored."""
+    is_counted: bool = False
+    """Whether the chord of which the run is a part has counted its end already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """Chords whose headers have ended, and whose bodies the broker refuses."""
+
+    joined: Sequence[Joined]
+    error: Exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +62,9 @@ class ChordKeeper:
     continuations: Continuations
     limits: Limits
 
-    def record_end(self, message: bytes, end: Bookkeeping | Failed) -> Recorded:
+    def record_end(
+        self, message: bytes, end: Bookkeeping | Failed | Unsent
+    ) -> Recorded:
         """Store what follows from the end of this message's run; return what to send.
 
         Raises ResultUnavailable.
@@ -64,10 +76,12 @@ class ChordKeeper:
             follow_up = self._after_failure(*failed)
             done.sends.extend(follow_up.sends)
             end = follow_up.bookkeeping
-        self._keep(end)
         # Read only when needed: most parts are not the last of their header.
         call = cache(partial(self._read, message))
         bodies: dict[str, Signature] = {}
+        if isinstance(end, Unsent):
+            end = self._without_bodies(end, call, bodies, done)
+        self._keep(end)
         while end.parts:
             end = self._join(end.parts, call, bodies, done)
             self._keep(end)
@@ -83,7 +97,35 @@ class ChordKeeper:
     def _after_failure(self, call: Call | None, end: Failed) -> FollowUp:
         if call is None:
             return FollowUp()
-        return self.continuations.of_failure(call, end.state, end.error, keep=end.keep)
+        follow_up = self.continuations.of_failure(
+            call, end.state, end.error, keep=end.keep
+        )
+        if end.is_counted:
+            parts = follow_up.bookkeeping.parts
+            parts[:] = [one for one in parts if one.task_id != call.envelope.id]
+        return follow_up
+
+    def _without_bodies(
+        self,
+        end: Unsent,
+        call: Callable[[], Call],
+        bodies: dict[str, Signature],
+        done: Recorded,
+    ) -> Bookkeeping:
+        """Return what is to be stored where the bodies of chords are refused."""
+        bodies.update(bodies_of(call()))
+        ends = Bookkeeping()
+        for joined in end.joined:
+            body = bodies.get(joined.part.task_id)
+            if body is None:
+                continue
+            bodies.update(bodies_in([body]))
+            error = ChordError(str(end.error))
+            follow_up = self.continuations.without_body(joined.part.group, body, error)
+            done.sends.extend(follow_up.sends)
+            done.joined.append(joined)
+            ends = _both(ends, follow_up.bookkeeping)
+        return ends
 
     def _tell(self, call: Call | None, end: Failed) -> None:
         """Call the task's hooks, and receivers of signals, after a failure."""

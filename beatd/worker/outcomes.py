@@ -1,6 +1,7 @@
 """What becomes of deliveries, when their runs end or never begin."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from beatd import signals
@@ -15,7 +16,13 @@ from beatd.brokers.base import (
 )
 from beatd.clock import Clock
 from beatd.config.settings import Settings
-from beatd.errors import BeatdError, Revoked, TimeLimitExceeded, WorkerLost
+from beatd.errors import (
+    BeatdError,
+    ItemRefused,
+    Revoked,
+    TimeLimitExceeded,
+    WorkerLost,
+)
 from beatd.instant import Instant, span_of
 from beatd.message import Envelope, retried
 from beatd.results.base import Meta, State, Stored
@@ -137,8 +144,26 @@ class Outcomes:
                 run, report.reason, report.stored, report.sends, report.bookkeeping
             )
         else:
-            over, end = report.ends_run, report.bookkeeping
-            self._finish(run, report.stored, report.sends, over=over, end=end)
+            self._finish(
+                run,
+                report.stored,
+                report.sends,
+                over=report.ends_run,
+                failed=report.state == State.FAILURE,
+                end=report.bookkeeping,
+            )
+
+    def refused(
+        self, run: InFlight, is_counted: bool, refusal: ItemRefused
+    ) -> Settlement:
+        """Return the end of a run from which follows what the broker refuses."""
+        error = BeatdError(f"what was to follow cannot be sent: {refusal}")
+        reason = one_line(str(error))
+        self._reporter.set_aside(run.envelope, reason, error)
+        act = SetAside(run.delivery, reason, run.envelope.task, run.envelope.id)
+        kept = self._meta(run.envelope, run.task, State.FAILURE, error)
+        end = Failed(State.FAILURE, error, kept is not None, is_counted)
+        return Settlement(run.token, act, kept, end=end, is_correction=True)
 
     def timed_out(self, run: InFlight, limit: float) -> None:
         """Settle a run that its time limit ended by force."""
@@ -213,6 +238,7 @@ class Outcomes:
         sends: Sequence[Outgoing] = (),
         *,
         over: bool = True,
+        failed: bool = False,
         end: Bookkeeping | Failed | None = None,
     ) -> None:
         """Acknowledge the delivery, once its result is stored."""
@@ -223,7 +249,11 @@ class Outcomes:
             # Its lease holds a run that was acknowledged before, until it is passed on.
             goes_on = bool(entry) and run.acknowledged
             act = Acknowledge(run.delivery, goes_on=goes_on)
-        self._settle(Settlement(run.token, act, kept, sends, end))
+        fail = None
+        if sends and not failed:  # errbacks are no reason to fail again
+            is_counted = isinstance(end, Bookkeeping) and bool(end.parts)
+            fail = partial(self.refused, run, is_counted)
+        self._settle(Settlement(run.token, act, kept, sends, end, fail=fail))
 
     def _end_aside(
         self,

@@ -4,7 +4,7 @@ Each step has a thread of its own: a result backend that is away holds up only t
 deliveries that have something to store.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Protocol
@@ -15,22 +15,36 @@ from beatd.brokers.base import (
     Act,
     Begin,
     Consumer,
+    Delivery,
     Effect,
     Outgoing,
     Sender,
     SetAside,
 )
-from beatd.errors import BrokerRefused, BrokerUnavailable, ResultUnavailable
-from beatd.instant import Span
+from beatd.errors import BrokerUnavailable, ItemRefused, ResultUnavailable
+from beatd.event_log import EventLog
+from beatd.instant import SECOND, Span
 from beatd.results.base import Keeper, Meta, Stored
 from beatd.results.chords import Joined
-from beatd.runs.chords import Failed, Recorded
+from beatd.runs.chords import Failed, Recorded, Unsent
 from beatd.runs.report import Bookkeeping
+from beatd.text import quoted
+
+tell = EventLog(__name__)
+
+TRIES = 5
+"""How often an act that the broker refuses is tried again."""
+
+REST: Span = SECOND
+"""How long such an act rests between two tries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Continue:
     """Leave the delivery as it is: the run goes on."""
+
+    delivery: Delivery | None = None
+    """Only where something else follows from its end: what is settled separately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +56,23 @@ class Settlement:
     kept: Meta | Stored | None = None
     sends: Sequence[Outgoing] = ()
     """Messages that follow from the run; sent when the result is stored."""
-    end: Bookkeeping | Failed | None = None
+    end: Bookkeeping | Failed | Unsent | None = None
     """What is to be stored for other runs: chords, and calls that will not run."""
+    after: Sequence[Outgoing] = ()
+    """Messages that follow from `end`; sent when all is stored."""
     joined: Sequence[Joined] = ()
-    """Chords whose bodies are among `sends`."""
+    """Chords whose bodies are among `after`."""
+    fail: "Callable[[ItemRefused], Settlement] | None" = None
+    """Return the settlement to have instead if one of `sends` is refused."""
+    is_correction: bool = False
+    """Whether `kept` is stored in place of a success, too."""
+    tries: int = 0
+    """How often the broker has refused the act."""
+
+    @property
+    def all_sends(self) -> Sequence[Outgoing]:
+        """Return all messages that are sent with the act."""
+        return [*self.sends, *self.after] if self.after else self.sends
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +91,9 @@ class WorkerBroker(Consumer, Sender, Protocol):
 class EndRecorder(Protocol):
     """Stores what follows from the ends of runs: runs/chords.py."""
 
-    def record_end(self, message: bytes, end: Bookkeeping | Failed) -> Recorded:
+    def record_end(
+        self, message: bytes, end: Bookkeeping | Failed | Unsent
+    ) -> Recorded:
         """Store what follows from the end of this message's run; return what to send.
 
         Raises ResultUnavailable: then it may be called again with the same arguments.
@@ -103,9 +132,14 @@ class Settler:
         self._chord_keeper = chord_keeper
         self._numbers = count(1)
         self._request: _SettleRequest | None = None
+        self._parts: list[Sequence[Settlement]] = []
         results_away = Outage("the result backend is away", "results")
         self.keeping = BatchWorker(self._keep, ResultUnavailable, results_away, backoff)
         self.settling = BatchWorker(self._settle, BrokerUnavailable, away)
+        self.refused = BatchWorker(
+            self._try_again, BrokerUnavailable, away, linger=REST
+        )
+        """Acts that are refused rest here, then they are tried again."""
         self.forgetting = BatchWorker(self._forget, ResultUnavailable, results_away)
 
     def put(self, settlement: Settlement) -> None:
@@ -115,14 +149,16 @@ class Settler:
         (self.keeping if keeps else self.settling).put(settlement)
 
     def start(self, on_crash: OnCrash) -> None:
-        """Begin to settle, in three threads."""
+        """Begin to settle, in threads."""
         self.keeping.start("beatd-keep", on_crash)
         self.settling.start("beatd-settle", on_crash)
+        self.refused.start("beatd-refused", on_crash)
         self.forgetting.start("beatd-forget", on_crash)
 
     def stop(self, patience: Span) -> bool:
         """Settle what was put in, for up to `patience` each; return whether all is."""
         kept = self.keeping.stop(patience)
+        self.refused.stop(patience)
         settled = self.settling.stop(patience)
         # Chords that are not forgotten here expire in the backend.
         self.forgetting.stop(patience)
@@ -130,7 +166,10 @@ class Settler:
 
     def _keep(self, batch: Sequence[Settlement]) -> None:
         if self._results is not None:
-            self._results.store([one.kept for one in batch if one.kept is not None])
+            kept = [(one.is_correction, one.kept) for one in batch if one.kept]
+            self._results.store([meta for corrects, meta in kept if not corrects])
+            if wrong := [meta for corrects, meta in kept if corrects]:
+                self._results.correct(wrong)
         # Nothing is handed on before all is stored: on a failure all is stored again.
         for settlement in [self._with_chords(one) for one in batch]:
             self.settling.put(settlement)
@@ -140,54 +179,142 @@ class Settler:
 
         Only with Acknowledge or SetAside has the run ended for good.
         """
-        act, end = settlement.act, settlement.end
-        if not (self._chord_keeper and end and isinstance(act, Acknowledge | SetAside)):
+        end, message = settlement.end, b""
+        match settlement.act:
+            case Acknowledge(delivery) | SetAside(delivery):
+                message = delivery.message
+            case Continue(Delivery() as delivery):
+                message = delivery.message
+        if not (self._chord_keeper and end and message):
             return settlement
-        more = self._chord_keeper.record_end(act.delivery.message, end)
-        sends = [*settlement.sends, *more.sends]
-        return replace(settlement, sends=sends, joined=more.joined)
+        more = self._chord_keeper.record_end(message, end)
+        return replace(settlement, after=more.sends, joined=more.joined)
 
     def _forget(self, batch: Sequence[Joined]) -> None:
         if self._chord_keeper:
             self._chord_keeper.forget(batch)
 
     def _settle(self, batch: Sequence[Settlement]) -> None:
-        """Have the broker settle a batch; the whole batch again if no answer came."""
+        """Have the broker settle a batch; what is refused holds up nothing else."""
+        # One part, unless something is refused: then it is split until that is alone.
+        self._parts = self._parts or [batch]
+        while self._parts:
+            self._parts[:1] = self._settle_part(self._parts[0])
+
+    def _settle_part(self, part: Sequence[Settlement]) -> list[Sequence[Settlement]]:
+        """Settle a part; return the parts that are to be settled in its place.
+
+        Raises BrokerUnavailable: then it is called again with the same part.
+        """
         # The broker does it once: a request that is repeated keeps its number.
-        self._request = self._request or self._request_of(batch)
-        self._ask(self._request)
+        self._request = self._request or self._request_of(part)
+        try:
+            refused = self._ask(self._request)
+        except ItemRefused as refusal:
+            if not self._request.sends:
+                raise  # no message is at fault
+            self._request = None
+            return self._split(part, refusal)
         # If what follows fails, the broker is not asked again: it could be another
         # server by then, or have forgotten a worker whose lease it took for over.
         self._request = _SettleRequest(self._request.number, (), ())
-        if any(isinstance(one.act, Begin) for one in batch):
+        if any(isinstance(one.act, Begin) for one in part):
             # To acknowledge what another worker has by now does nothing, and such a run
             # must not begin here. If our lease still lasts, all of them were ours.
             self._renew()
         self._request = None
-        self._settled(batch)
-        for settlement in batch:
+        if refused:
+            part = self._without(part, refused)
+        self._settled(part)
+        for settlement in part:
             for joined in settlement.joined:
                 self.forgetting.put(joined)
+        return []
 
-    def _request_of(self, batch: Sequence[Settlement]) -> _SettleRequest:
-        acts = [one.act for one in batch if not isinstance(one.act, Continue)]
-        sends = [outgoing for one in batch for outgoing in one.sends]
+    def _request_of(self, part: Sequence[Settlement]) -> _SettleRequest:
+        acts = [one.act for one in part if not isinstance(one.act, Continue)]
+        sends = [outgoing for one in part for outgoing in one.all_sends]
         return _SettleRequest(next(self._numbers), acts, sends)
 
-    def _ask(self, request: _SettleRequest) -> None:
-        """Send a request to the broker. Raises BrokerRefused if some acts are left."""
+    def _ask(self, request: _SettleRequest) -> dict[str, str]:
+        """Send a request to the broker; return, by token, why acts were refused."""
         if not request.acts and not request.sends:
-            return
+            return {}
         answers = self._broker.settle(
             self._worker, request.acts, request.sends, request.number
         )
-        refused = [
-            (act, answer.reason)
+        return {
+            act.delivery.token: answer.reason
             for act, answer in zip(request.acts, answers, strict=True)
             if answer.effect is Effect.REFUSED
-        ]
-        if refused:
-            # The other acts are done, and the messages are sent.
-            acts = [act for act, _ in refused]
-            self._request = _SettleRequest(next(self._numbers), acts, ())
-            raise BrokerRefused(refused[0][1])
+        }
+
+    # What is refused
+
+    def _split(
+        self, part: Sequence[Settlement], refusal: ItemRefused
+    ) -> list[Sequence[Settlement]]:
+        """Return smaller parts of one in which a message is refused."""
+        if half := len(part) // 2:
+            return [part[:half], part[half:]]
+        # If nothing is permitted at all, this raises: no message is at fault then.
+        self._broker.settle(self._worker, (), (), next(self._numbers))
+        [one] = part
+        if one.sends and one.after:
+            delivery = one.act.delivery
+            after = replace(one, act=Continue(delivery), sends=(), fail=None)
+            return [[after], [replace(one, after=(), joined=())]]
+        if one.joined:
+            without = Unsent(one.joined, refusal)
+            self.put(replace(one, kept=None, after=(), joined=(), end=without))
+        elif one.fail:
+            self.put(one.fail(refusal))
+        elif one.all_sends[1:] or not isinstance(one.act, Continue):
+            alone = Settlement(one.token, Continue())
+            singles = [replace(alone, sends=[message]) for message in one.all_sends]
+            act = replace(one, kept=None, sends=(), after=(), end=None)
+            return [*([single] for single in singles), [act]]
+        else:
+            self._on_dropped(one.all_sends[0], refusal)
+        return []
+
+    def _without(
+        self, part: Sequence[Settlement], refused: Mapping[str, str]
+    ) -> Sequence[Settlement]:
+        """Return the settlements whose acts are done; have the others tried again."""
+        settled = []
+        for one in part:
+            reason = refused.get(one.token) if not isinstance(one.act, Continue) else ""
+            if not reason:
+                settled.append(one)
+            elif one.tries < TRIES:
+                again = replace(
+                    one, kept=None, sends=(), after=(), end=None, tries=one.tries + 1
+                )
+                self.refused.put(again)
+            else:
+                self._say_left(one, reason)
+                settled.append(one)
+        return settled
+
+    def _try_again(self, batch: Sequence[Settlement]) -> None:
+        for settlement in batch:
+            self.settling.put(settlement)
+
+    def _say_left(self, one: Settlement, reason: str) -> None:
+        tell.error(
+            "settle.refused",
+            "a delivery (%s) cannot be settled: %s; it stays in flight, and is"
+            " delivered again when the worker has ended",
+            one.token,
+            reason,
+        )
+
+    def _on_dropped(self, message: Outgoing, refusal: ItemRefused) -> None:
+        route = message.route
+        tell.error(
+            "follow_up.refused",
+            "a message to %s that was to follow from a run is dropped: %s",
+            quoted(route.queue or route.exchange),
+            refusal,
+        )

@@ -95,6 +95,16 @@ def test_success_is_final(backend: ResultBackend, later: Meta) -> None:
     assert backend.load(["a"])["a"].result == 42
 
 
+def test_a_success_that_could_not_be_passed_on_is_corrected(
+    backend: ResultBackend,
+) -> None:
+    backend.store([success("a", 42)])
+
+    backend.correct([failure("a")])
+
+    assert backend.load(["a"])["a"].status == State.FAILURE
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -63,6 +63,9 @@ class FakeResults:
             self.kept[read.task_id] = stored.data
             self.states.append(read.status)
 
+    def correct(self, metas: Sequence[Meta | Stored]) -> None:
+        self.store(metas)
+
     def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         self._answer()
         return {key: self.metas[key] for key in task_ids if key in self.metas}
@@ -191,9 +194,14 @@ class Bench:
     def settle(self) -> bool:
         """Let all stages do what lies ready."""
         settler = self.worker.settler
-        return (
-            settler.keeping.turn() | settler.settling.turn() | settler.forgetting.turn()
+        stages = (
+            settler.keeping,
+            settler.settling,
+            settler.refused,
+            settler.forgetting,
         )
+        turned = [stage.turn() for stage in stages]
+        return any(turned)
 
     def remember_run(self, entry: str, task_id: str) -> None:
         """Have the broker know this as the current run of an entry."""

@@ -16,10 +16,10 @@ from beatd.brokers.base import (
     Outgoing,
 )
 from beatd.brokers.memory import MemoryBroker
-from beatd.errors import BrokerRefused, BrokerUnavailable, ResultUnavailable
+from beatd.errors import BrokerUnavailable, ResultUnavailable
 from beatd.results.base import State
 from beatd.results.chords import Joined
-from beatd.runs.chords import Failed, Recorded
+from beatd.runs.chords import Failed, Recorded, Unsent
 from beatd.runs.report import Bookkeeping
 from beatd.worker.settle import Continue, Settlement, Settler
 from tests.brokers.making import outgoing
@@ -33,7 +33,9 @@ class Hesitant:
     def __init__(self) -> None:
         self.asked: list[bytes] = []
 
-    def record_end(self, message: bytes, end: Bookkeeping | Failed) -> Recorded:
+    def record_end(
+        self, message: bytes, end: Bookkeeping | Failed | Unsent
+    ) -> Recorded:
         self.asked.append(message)
         if len(self.asked) == 2:
             raise ResultUnavailable("nobody answers")
@@ -96,7 +98,7 @@ def settler_of(broker: MemoryBroker, settled: list[Settlement]) -> Settler:
     return Settler(broker, "me", None, settled.extend, away, lambda: None)
 
 
-def test_what_is_refused_is_asked_for_again_alone() -> None:
+def test_what_is_refused_is_asked_for_again_alone_and_holds_up_no_other() -> None:
     broker = Choosy()
     broker.join("me", 60_000)
     broker.send([outgoing(b"1"), outgoing(b"2")])
@@ -108,17 +110,37 @@ def test_what_is_refused_is_asked_for_again_alone() -> None:
 
     broker.refuses = True
     for _ in range(2):
-        with pytest.raises(BrokerRefused, match="not this one"):
-            settler.settling.turn()
-    assert settled == []
+        settler.settling.turn()
+        settler.refused.turn()
+    assert [one.token for one in settled] == [two.token]
     broker.refuses = False
     settler.settling.turn()
 
-    assert len(settled) == 2
+    assert [one.token for one in settled] == [two.token, one.token]
     asked = [(1, [b"1", b"2"], 1), (2, [b"1"], 0), (3, [b"1"], 0)]
     assert broker.asked == asked
     left = broker.take("me", ["celery"], 9, 2)
     assert [one.message for one in left] == [b"1", b"next"]
+
+
+def test_what_is_refused_for_ever_is_said_and_left_in_flight(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = Choosy()
+    broker.join("me", 60_000)
+    broker.send([outgoing(b"1")])
+    [one] = broker.take("me", ["celery"], 1, 1)
+    settled: list[Settlement] = []
+    settler = settler_of(broker, settled)
+    settler.put(Settlement(one.token, GiveBack(one)))
+
+    broker.refuses = True
+    while settler.settling.turn() | settler.refused.turn():
+        pass
+
+    assert [getattr(said, "event", "") for said in caplog.records] == ["settle.refused"]
+    assert "not this one" in caplog.text
+    assert [one.token for one in settled] == [one.token]
 
 
 class Away(MemoryBroker):

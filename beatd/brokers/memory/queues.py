@@ -27,6 +27,7 @@ from beatd.brokers.base import (
 from beatd.brokers.current_runs import run_of
 from beatd.brokers.memory.lead import MemoryLead
 from beatd.clock import Clock
+from beatd.errors import ItemRefused
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Instant, Span
 from beatd.routing import PRIORITY_STEPS, Queue, Route, binding_of, step_of
@@ -95,7 +96,7 @@ class MemoryBroker(MemoryLead):
         self._serial = count(1)
         self._interrupted = False
         self.closed: dict[str, str] = {}
-        """By queue, why it takes no emission and gives no message: what only a server
+        """By queue, why it takes and gives no message: what only a server
         has reasons for."""
 
     # Sender
@@ -115,6 +116,9 @@ class MemoryBroker(MemoryLead):
 
     def send(self, batch: Sequence[Outgoing]) -> None:
         with self._changed:
+            for outgoing in batch:
+                if refusal := self._refusal(outgoing):
+                    raise ItemRefused(refusal)
             for outgoing in batch:
                 self._put(outgoing)
 

@@ -28,13 +28,13 @@ from beatd.brokers.base import (
     pass_over,
 )
 from beatd.brokers.redis.failover import Server, is_about_a_key
-from beatd.brokers.redis.lead import RedisLead
+from beatd.brokers.redis.lead import SMALLEST_LARGEST, RedisLead, too_large
 from beatd.brokers.redis.listening import ChannelSubscription, MessageWait
 from beatd.brokers.redis.requests import CHANNEL, CHUNK, LIST, in_chunks
 from beatd.brokers.redis.wire import WireNames
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Failover
-from beatd.errors import BrokerRefused
+from beatd.errors import BrokerRefused, ItemRefused
 from beatd.instant import DAY, HOUR, SECOND, Span
 from beatd.routing import Queue
 
@@ -409,6 +409,7 @@ class RedisBroker(RedisLead):
         delays: list[Command] = []
         published: list[Command] = []
         for outgoing in batch:
+            self._check_size(len(outgoing.message))
             for place, kind in self._destinations(outgoing.route):
                 if kind == CHANNEL:
                     published.append(("PUBLISH", place, outgoing.message))
@@ -428,6 +429,13 @@ class RedisBroker(RedisLead):
             for name, life in self._expiring.get(place, {}).items()
         ]
         return [*pushes, *delays, *lives, *published]
+
+    def _check_size(self, size: int) -> None:
+        """Raise ItemRefused for what is so large that the server hangs up."""
+        if size > SMALLEST_LARGEST and size > (largest := self._largest_text()):
+            raise ItemRefused(
+                f"{self._server.name} refuses: {too_large(size, largest)}"
+            )
 
     def _delay(self, place: str, wait: Span, message: bytes) -> Command:
         name = place.encode()

@@ -12,7 +12,7 @@ import redis
 
 from beatd.brokers.redis.connection import Address
 from beatd.config.settings import Failover
-from beatd.errors import BrokerRefused, BrokerUnavailable
+from beatd.errors import BrokerRefused, BrokerUnavailable, ItemRefused
 
 OLDEST = (6, 2)
 """The first version that can take several messages in one step."""
@@ -201,7 +201,8 @@ def _refusal(address: Address, error: redis.RedisError) -> tuple[str, BrokerRefu
     words, kind = str(error), _kind(error)
     if kind in _WAYS_OUT:
         words = f"{_WAYS_OUT[kind]} (it says: {words})"
-    return kind, BrokerRefused(f"{address.name} refuses: {words}")
+    error_of = ItemRefused if kind in _OF_ONE_KEY else BrokerRefused
+    return kind, error_of(f"{address.name} refuses: {words}")
 
 
 def _kind(error: redis.RedisError) -> str:

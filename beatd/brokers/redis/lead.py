@@ -305,7 +305,7 @@ class RedisLead(RedisRequests):
         """Number the places that a batch goes to, and the ways to them."""
         messages = [emission.message for emission in batch]
         size = max(map(len, messages), default=0)
-        largest = self._largest_text() if size > _SMALLEST_LARGEST else size
+        largest = self._largest_text() if size > SMALLEST_LARGEST else size
         places: dict[str, str] = {}
         numbers: dict[str, int] = {}
         ways: list[str] = []
@@ -319,7 +319,8 @@ class RedisLead(RedisRequests):
             way = known.get(key)
             if way is None:
                 if key < 0:
-                    destinations = [_too_large(size, largest)]
+                    refusal = _refused(too_large(size, largest))
+                    destinations = [(f"{size} bytes", refusal)]
                 else:
                     destinations = self._places(route) if route else []
                 places.update(destinations)
@@ -353,7 +354,7 @@ class RedisLead(RedisRequests):
             return [(bindings, _refused(f"{bindings}: {refusal}"))]
 
 
-_SMALLEST_LARGEST = 1024 * 1024
+SMALLEST_LARGEST = 1024 * 1024
 """Every server takes a text of so many bytes."""
 
 _USUAL_LARGEST = 512 * 1024 * 1024
@@ -371,10 +372,9 @@ class _Ways(NamedTuple):
     messages: list[bytes]
 
 
-def _too_large(size: int, largest: int) -> tuple[str, str]:
-    """Return a place that is refused, as its only message is too large."""
-    name = f"{size} bytes"
-    return name, _refused(
+def too_large(size: int, largest: int) -> str:
+    """Return for people why a server cannot be sent a message of this size."""
+    return (
         f"a message of {size} bytes is too large, its server takes {largest}: hand over"
         " where its data lie instead, or raise the server's proto-max-bulk-len"
     )

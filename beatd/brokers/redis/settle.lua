@@ -44,11 +44,8 @@ end
 if only then
   local answers, all_done = {}, true
   for number = 1, acts do
-    local found = redis.pcall('HDEL', KEYS[1], ARGV[4 + 2 * number])
-    local answer = found == 1 and 'd' or 'g'
-    if type(found) == 'table' then
-      answer = 'r' .. found.err:gsub('\n', ' ')
-    end
+    -- All are in one key: what is refused to one of them is refused to all.
+    local answer = redis.call('HDEL', KEYS[1], ARGV[4 + 2 * number]) == 1 and 'd' or 'g'
     answers[number] = answer
     all_done = all_done and answer == 'd'
   end
