@@ -4,12 +4,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from beatd.brokers.base import Term
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span
 from beatd.scheduler.loop import Scheduler
 from beatd.schedules import cron
 from beatd.schedules.base import Schedule
 from beatd.schedules.interval import Every
-from beatd.timetable.ledger import Mark
+from beatd.timetable.ledger import Edition, Mark
 from tests.fakes import (
     NOON,
     TTL,
@@ -222,3 +223,36 @@ def test_a_rewind_says_which_clock_is_off(
 
     said = [r for r in caplog.records if r.__dict__.get("event") == "clock.rewound"]
     assert [words in record.message for record in said] == [True]
+
+
+def test_what_another_emitted_while_the_lead_was_asked_for_is_not_ahead() -> None:
+    clock = FakeClock()
+    broker = SlowToLead(clock)
+    quick = entry("quick", Every(10 * SECOND))
+    broker.former = scheduler_of(quick, broker=broker, clock=clock)
+    broker.former.tick(clock.now())
+    broker.is_slow = True
+
+    scheduler_of(quick, broker=broker, clock=clock).tick(clock.now())
+
+    assert broker.slots() == [NOON + 10 * SECOND * n for n in range(1, 5)]
+    assert broker.read_ledger().era == 0
+
+
+class SlowToLead(FlakyBroker):
+    """A broker whose lead is given back only 40 s after it was asked for."""
+
+    former: Scheduler
+    is_slow = False
+
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Edition:
+        if self.is_slow:
+            self.is_slow = False
+            end = self._clock.now() + 40 * SECOND
+            while self._clock.now() < end:
+                clock = self.former.clock
+                assert isinstance(clock, FakeClock)
+                clock.go_to(clock.now() + SECOND)
+                self.former.tick(clock.now())
+            self.former.stop()
+        return super().acquire(holder, ttl, floor)

@@ -459,6 +459,13 @@ def test_a_user_that_does_not_exist_is_said(
         become(user, group)
 
 
+@pytest.mark.parametrize("odd", ["", "99999999999999999999", "4294967295", "٣", "\0"])
+def test_an_odd_user_or_group_is_refused_and_never_taken_for_none(odd: str) -> None:
+    for user, group in ((odd, None), (None, odd)):
+        with pytest.raises(ConfigError, match="--uid, --gid"):
+            become(user, group)
+
+
 def test_one_may_become_who_one_is() -> None:
     before = os.getuid(), os.getgid(), os.getgroups()
 

@@ -185,6 +185,9 @@ class Scheduler:
             self._stand_by()
             return now + self.standby_look
         if term != self._term or self._clock_was_set_back(offset):
+            # Read anew: the lead may have been long in coming, and what another process
+            # emitted meanwhile is not ahead of the clock.
+            now = self.clock.now()
             self._begin(term, now)
             self._offset = offset
         elif self._clock_jumped(offset):

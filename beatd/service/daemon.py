@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from beatd.errors import ConfigError
+from beatd.text import quoted
 
 if TYPE_CHECKING:
     from beatd.storage.file_lock import FileLock
@@ -258,19 +259,36 @@ def become(user: str | None, group: str | None) -> None:
         raise ConfigError("--uid, --gid", [problem]) from error
 
 
+_LARGEST = 2**32 - 2
+"""The largest number of a user or a group: the next one stands for none (chown(2))."""
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
 def _identity(
     user: str | None, group: str | None
 ) -> tuple[int | None, int | None, str | None]:
     """Return user, group and the user's name; a user never comes without a group."""
+    named = " and ".join(quoted(one) for one in (user, group) if one is not None)
+    if "" in (user, group):
+        # Not as good as none: who asks for a user must not go on as root.
+        problem = "expected a name or a number, got an empty text"
+        raise ConfigError("--uid, --gid", [problem])
+    if any(one and _is_number(one) and int(one) > _LARGEST for one in (user, group)):
+        problem = f"expected numbers up to {_LARGEST}, got {named}"
+        raise ConfigError("--uid, --gid", [problem])
     try:
         gid = None
         if group:
-            gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+            gid = int(group) if _is_number(group) else grp.getgrnam(group).gr_gid
         if not user:
             return None, gid, None
-        entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
-    except KeyError as error:
-        if user and user.isdigit() and gid is not None:
+        entry = pwd.getpwuid(int(user)) if _is_number(user) else pwd.getpwnam(user)
+    except (KeyError, ValueError):  # ValueError: what no name can be
+        if user and _is_number(user) and gid is not None:
             return int(user), gid, None  # as in a container that knows no names
-        raise ConfigError("--uid, --gid", [f"no such user or group: {error}"]) from None
+        problem = f"no such user or group: {named}"
+        raise ConfigError("--uid, --gid", [problem]) from None
     return entry.pw_uid, entry.pw_gid if gid is None else gid, entry.pw_name

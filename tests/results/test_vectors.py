@@ -157,6 +157,8 @@ def test_a_result_is_stored_as_celery_stores_it(
 ) -> None:
     conf = {**vector["conf"], "result_backend": server.url()}
     backend = results.connect(read(conf).settings)
+    with server.client() as client:
+        client.flushall()  # also what a scheduler would have left
 
     backend.store([meta_of(vector)])
     backend.close()

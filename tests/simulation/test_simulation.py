@@ -13,8 +13,8 @@ from tests.simulation.mutations import MUTATIONS, without
 from tests.simulation.plan import Fact
 from tests.simulation.run import ALL, Result, simulate
 
-HOURS = 300
-PART = 50
+HOURS = 120
+PART = 20
 """Hours in one test, so that all processes of a run of the tests have their share."""
 
 BEGIN = 1_800_000_000_000

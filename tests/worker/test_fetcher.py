@@ -190,11 +190,11 @@ def test_a_queue_that_was_refused_is_taken_from_when_that_is_mended(
 ) -> None:
     clock = FakeClock()
     broker = Flaky(clock)
+    fill(broker, "b", "1")
     broker.closed["b"] = "it is closed"
     intake = Intake(broker, queues=["a", "b"], clock=clock)
     intake.lease.turn()
     intake.fetcher.turn()
-    fill(broker, "b", "1")
     broker.closed.clear()
     intake.fetcher.turn()
     assert intake.came == []

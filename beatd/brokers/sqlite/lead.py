@@ -394,7 +394,8 @@ def _savepoint(db: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except _REFUSALS:
-        db.execute("ROLLBACK TO part")
+        if db.in_transaction:  # a trigger may have rolled all of it back
+            db.execute("ROLLBACK TO part")
         raise
     finally:
         if db.in_transaction:  # SQLite itself may have rolled all of it back
