@@ -326,3 +326,15 @@ def _clients(client: Any, name: str) -> list[dict[str, str]]:
 def _connections(server: Server, name: str) -> int:
     with server.client() as client:
         return len(eventually(lambda: _clients(client, name)))
+
+
+@pytest.mark.parametrize(
+    ("query", "checks"),
+    [("", True), ("?ssl_cert_reqs=required", True), ("?ssl_cert_reqs=none", None)],
+)
+def test_host_names_are_checked_whatever_redis_py_does_by_default(
+    query: str, checks: bool | None
+) -> None:
+    address = Address(f"rediss://127.0.0.1:1{query}", {}, False)
+
+    assert address.pool.connection_kwargs.get("ssl_check_hostname") is checks

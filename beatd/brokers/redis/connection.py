@@ -181,6 +181,9 @@ def _tls(options: Mapping[str, Any]) -> dict[str, Any]:
         tls["ssl_check_hostname"] = _flag(tls["ssl_check_hostname"])
     if "ssl_cert_reqs" in tls:
         tls["ssl_cert_reqs"] = _requirement(tls["ssl_cert_reqs"])
+    if tls.get("ssl_cert_reqs") != ssl.CERT_NONE:
+        # A certificate for another host proves nothing: redis-py before 6 let it pass.
+        tls.setdefault("ssl_check_hostname", True)
     return tls
 
 
