@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from beatd.errors import ConfigError
-from beatd.text import quoted
 
 if TYPE_CHECKING:
     from beatd.storage.file_lock import FileLock
@@ -271,7 +270,7 @@ def _identity(
     user: str | None, group: str | None
 ) -> tuple[int | None, int | None, str | None]:
     """Return user, group and the user's name; a user never comes without a group."""
-    named = " and ".join(quoted(one) for one in (user, group) if one is not None)
+    named = " and ".join(ascii(one) for one in (user, group) if one is not None)
     if "" in (user, group):
         # Not as good as none: who asks for a user must not go on as root.
         problem = "expected a name or a number, got an empty text"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from beatd.instant import Span, span_of
 from beatd.pools.base import Job, Lost, PoolEvent, Returned, Started, TimedOut
 from beatd.pools.prefork.child_state import ChildState
-from beatd.pools.prefork.children import Child, Children
+from beatd.pools.prefork.children import MOST_JOBS, Child, Children
 from beatd.pools.prefork.frames import JobEnded
 
 MOST_BYTES = 1 << 18
@@ -55,22 +55,31 @@ class Dispatcher:
         """Give jobs to idle children; yield each child that has something to send."""
         if not self._waiting:
             return
-        idle = self._children.idle
-        for left, child in zip(range(len(idle), 0, -1), idle, strict=True):
-            if not self._waiting:
-                return
-            share = -(-len(self._waiting) // left)
-            child.give([*self._next_chunk(min(share, child.pace))])
+        for child, chunk in self._dealt(self._children.idle):
+            child.give(chunk)
             self._begin(child)
             yield child
 
-    def _next_chunk(self, most: int) -> Iterator[Job]:
-        room = MOST_BYTES
-        for _ in range(most):
-            room -= len(self._waiting[0].message)
-            yield self._waiting.popleft()
-            if not self._waiting or room < len(self._waiting[0].message):
-                return
+    def _dealt(self, idle: Sequence[Child]) -> list[tuple[Child, list[Job]]]:
+        """Take jobs for these children, one each in turn, as cards are dealt.
+
+        So the first jobs begin first, however many a child may be given at once; no
+        child gets more than its share.
+        """
+        hands: list[tuple[Child, list[Job]]] = [(child, []) for child in idle]
+        share = -(-len(self._waiting) // max(len(idle), 1))
+        for turn in range(min(share, MOST_JOBS)):
+            for child, chunk in hands:
+                if turn < child.pace and self._fits_into(chunk):
+                    chunk.append(self._waiting.popleft())
+        return [(child, chunk) for child, chunk in hands if chunk]
+
+    def _fits_into(self, chunk: Sequence[Job]) -> bool:
+        """Return whether a job waits that may still be added to this chunk."""
+        if not (self._waiting and chunk):
+            return bool(self._waiting)
+        size = sum(len(job.message) for job in (*chunk, self._waiting[0]))
+        return size <= MOST_BYTES
 
     def _begin(self, child: Child) -> None:
         """Report that the first job of the child's chunk runs now."""
