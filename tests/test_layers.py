@@ -33,7 +33,8 @@ brokers     base current_runs memory.lead memory.queues memory redis.connection
             redis.broker redis sqlite.routes sqlite.statements sqlite.file sqlite.lead
             sqlite.queues sqlite *
 scheduler   file_view leadership configs ledger_file lost_writes refusals run_ends holds
-            schedule_file reload takeover step asked loop
+            schedule_file reload takeover step planner progress asked
+            loop
 results     base chords disabled ended exceptions encoding redis sqlite *
 events      lamport sender zone event sent
 tasks       current async_result request task options registry * shared

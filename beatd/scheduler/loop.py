@@ -3,47 +3,33 @@
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from queue import SimpleQueue
 from typing import Protocol
 
 from beatd.background import Backoff, Outage
-from beatd.brokers.base import (
-    Emission,
-    Emitted,
-    Emitter,
-    Outcome,
-    Refused,
-    Term,
-)
+from beatd.brokers.base import Emission, Emitted, Emitter, Outcome, Refused, Term
 from beatd.clock import Clock, Wake
 from beatd.errors import BrokerUnavailable, LedgerMoved, TermOver
 from beatd.event_log import EventLog
-from beatd.ids import run_id
 from beatd.instant import SECOND, Instant, Span, datetime_of
 from beatd.routing import Queue
 from beatd.scheduler.configs import Configs
-from beatd.scheduler.holds import Holds
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
 from beatd.scheduler.ledger_file import LedgerFile
-from beatd.scheduler.refusals import Refusals
+from beatd.scheduler.planner import Planner
+from beatd.scheduler.progress import Progress
 from beatd.scheduler.reload import NewConfig
-from beatd.scheduler.run_ends import IDLE, Busy, RunEnds
+from beatd.scheduler.run_ends import RunEnds
 from beatd.scheduler.step import BATCH, Step
-from beatd.scheduler.takeover import Takeover, tell_over
-from beatd.schedules.base import Schedule
-from beatd.timetable.entry import Due, Entry, Overlap
-from beatd.timetable.ledger import Mark
-from beatd.timetable.policy import HOLD, Decision, Drop, Reason, decide
+from beatd.scheduler.takeover import Takeover
+from beatd.timetable.entry import Entry
 from beatd.timetable.timetable import CLOCK_TOLERANCE, Timetable
 
 tell = EventLog(__name__)
 
 LONGEST_NAP: Span = SECOND
 """The loop turns at least this often: to see a stepped clock, to hold the lead."""
-
-HOLD_LOOK: Span = SECOND // 2
-"""How often to ask whether the run before a held slot has ended."""
 
 
 class EmissionListener(Protocol):
@@ -103,18 +89,16 @@ class Scheduler:
     _flushed_at: Span = field(default=0, init=False)
     _outage: Outage = field(init=False)
     _backoff: Backoff = field(default_factory=Backoff, init=False)
-    _refusals: Refusals = field(init=False)
+    _planner: Planner = field(init=False)
+    _progress: Progress = field(init=False)
     _run_ends: RunEnds = field(init=False)
-    _holds: Holds = field(init=False)
     _configs: Configs = field(init=False)
-    _waiting: set[str] = field(default_factory=set, init=False)
-    """Entries that are held, or were, since the loop was last told to look."""
 
     def __post_init__(self) -> None:
-        self._refusals = Refusals(self.clock)
-        self._holds = Holds(self.clock)
         self._configs = Configs(self.leadership.lead, self.clock)
         self._run_ends = RunEnds(self.broker, self.clock, self.result_ttl)
+        self._planner = Planner(self.namespace, self.takeover, self._run_ends)
+        self._progress = Progress(self.timetable, self.file, self.clock)
         self._outage = Outage("stopped emitting", "broker", self.clock)
 
     @property
@@ -125,12 +109,12 @@ class Scheduler:
     @property
     def refused(self) -> Mapping[str, str]:
         """By entry, why the broker refuses its emission."""
-        return self._refusals.reasons()
+        return self._progress.refused
 
     @property
     def held(self) -> Mapping[str, str]:
         """By entry, why an overlap rule has let none of its slots through for long."""
-        return self._holds.problems()
+        return self._progress.held
 
     @property
     def differs(self) -> str:
@@ -150,7 +134,7 @@ class Scheduler:
                 if wake is Wake.RELOAD:
                     reload()
                 elif wake is Wake.LOOK:
-                    self._end_holds(self.clock.now())
+                    self._progress.end_holds(self.clock.now())
                 wake_at = self.tick(self.clock.now())
                 self.on_tick(self)
         finally:
@@ -227,7 +211,7 @@ class Scheduler:
         # Only now, after the broker answered: a crash before this line emits the
         # batch again, and the broker's ledger knows it.
         self._unanswered = None
-        self._advance(step, now)
+        self._progress.note(step, now, self.takeover.edition.version)
         if step.surprises:
             self._meet_another_emitter(step.surprises)
 
@@ -253,118 +237,7 @@ class Scheduler:
         """Apply the policies to one batch of what is due; nothing has changed yet."""
         batch = self.timetable.due(self._due_by(now), BATCH)
         busy = self._run_ends.busy(batch, now, self.ended, self.unanswered)
-        if busy.runs:
-            decided = [(due, _decision(due, now, busy)) for due in batch]
-        else:
-            decided = [(due, decide(due, now, busy=False)) for due in batch]
-        return self._step(decided, now, busy)
-
-    def _step(
-        self,
-        decided: Sequence[tuple[Due, Decision]],
-        now: Instant,
-        busy: Busy = IDLE,
-    ) -> Step:
-        """Return the step that carries out these decisions."""
-        emissions: list[Emission] = []
-        for due, decision in decided:
-            emissions += self._emissions(due, decision, now)
-        return Step(decided, emissions, busy)
-
-    def _advance(self, step: Step, now: Instant) -> None:
-        """Note a step that the broker has done: timetable, schedule file, log."""
-        done = filter(step.is_open, step.emissions) if step.refused else step.emissions
-        marks = {emission.entry: emission.mark for emission in done}
-        dropped: dict[tuple[str, str], int] = {}
-        for due, decided in step.decided:
-            name, decision = due.entry.name, decided
-            if name in step.unrouted and name not in step.refused:
-                decision = decided.without_route(step.unrouted[name])
-                marks[name] = decision.mark_after(due.mark)
-            if name in step.refused:
-                self._put_off(due, marks.get(name), now, *step.refused[name])
-                if name not in marks:
-                    continue  # no slot is decided: those to be dropped neither
-            else:
-                self.timetable.apply(due, decision, look_again=now + HOLD_LOOK)
-                if self.timetable.is_over(name):
-                    tell_over(due.entry, self.timetable.mark(name))
-                if self._refusals:
-                    self._end_refusal(due.entry, decision)
-                if decision is HOLD:
-                    self._waiting.add(name)
-                if self._holds or step.busy.runs:
-                    self._holds.note(due, decision, step.busy, now)
-            for drop in decision.dropped:
-                number = _count(due.entry.schedule, drop.first, drop.last)
-                dropped[name, drop.reason] = number
-                if drop.reason is Reason.OVERLAP:
-                    self._holds.dropped(name, number)
-                _log_drop(name, drop, number)
-        self.file.record(marks, dropped, self.takeover.edition.version)
-        if self._refusals.changed:
-            self.file.note_refused(self.refused)
-            self._refusals.changed = False
-        if self._holds.changed:
-            self.file.note_held(self.held)
-            self._holds.changed = False
-
-    def _end_refusal(self, entry: Entry, decision: Decision) -> None:
-        """Note that the broker accepted what was decided of an entry, if it did."""
-        if decision.emit:
-            self._refusals.end(entry.name)
-        elif decision.over or not entry.policy.enabled:
-            self._refusals.forget(entry.name)
-
-    def _end_holds(self, now: Instant) -> None:
-        """Decide anew about all held entries: there may be news of their runs."""
-        waiting, self._waiting = self._waiting, set()
-        for name in waiting:
-            self.timetable.end_hold(name, now)
-
-    def _put_off(
-        self, due: Due, mark: Mark | None, now: Instant, slot: Instant, reason: str
-    ) -> None:
-        """Let an entry rest that was refused at `slot`; `mark` is of those before it.
-
-        The policies decide anew when it is tried again.
-        """
-        if mark is not None:
-            self.timetable.advance(due, mark)
-            self._refusals.end(due.entry.name)
-        rest = self._refusals.meet(due.entry.name, slot, reason)
-        self.timetable.hold(due, now + rest)
-
-    def _emissions(self, due: Due, decision: Decision, now: Instant) -> list[Emission]:
-        """Return a decision's emissions, oldest first, each with the mark after it."""
-        if not decision.emit:
-            if decision.until is None:
-                return []
-            # Dropped on purpose: the ledger has to know, or the slots are due again
-            # after a restart.
-            return [Emission(due.entry.name, decision.mark_after(due.mark), route=None)]
-        runs = due.mark.runs
-        return [
-            self._emission(due, slot, runs + number, now)
-            for number, slot in enumerate(decision.emit, start=1)
-        ]
-
-    def _emission(self, due: Due, slot: Instant, runs: int, now: Instant) -> Emission:
-        entry = due.entry
-        task_id = run_id(self.namespace, entry.name, self.era, slot)
-        message = entry.message.complete(
-            id=task_id,
-            tag=task_id,
-            now=now,
-            slot=slot,
-            expires=_expiry(due, slot, runs) if entry.expires_next else None,
-        )
-        mark = due.mark.emitted(slot, runs)
-        run = ""
-        if entry.policy.overlap is not Overlap.ALLOW:
-            run = entry.message.task_id or task_id
-            self._run_ends.sent(entry.name, run, now)
-        return Emission(entry.name, mark, entry.message.route, message, run)
+        return self._planner.plan(batch, busy, now)
 
     # Leadership
 
@@ -400,31 +273,17 @@ class Scheduler:
             keep()
         for _ in self._configs.announce(term, self.takeover.entries):
             keep()
-        runs_on = [name for name in self.refused if not self.timetable.is_over(name)]
-        self._refusals.keep(runs_on)
+        self._progress.begin_term()
         self._run_ends.keep(self.timetable)
-        self._holds.keep(self.timetable)
-        self._unanswered = self._lost_again(now)
-        self._term = term
-
-    def _lost_again(self, now: Instant) -> Step | None:
-        """Return what sends again, under the same ids, what was lost."""
         lost, self.takeover.lost = self.takeover.lost, []
-        emissions = []
-        for entry, mark, slots, _ in lost:
-            first = mark.runs - len(slots) + 1
-            for runs, slot in enumerate(slots, first):
-                due = Due(entry, mark, slot, slot, entry.schedule.next_after(slot))
-                emissions.append(self._emission(due, slot, runs, now))
-        emissions.sort(key=lambda emission: emission.mark.slot)
-        return Step([], emissions) if emissions else None
+        self._unanswered = self._planner.again(lost, now)
+        self._term = term
 
     def _stand_by(self) -> None:
         """Leave the file to the process that leads, and keep a copy of its ledger."""
         self._term = None
         self.takeover.leave_changes(self.leadership.told, self.clock.now())
-        self._refusals.keep(())
-        self._holds.keep(())
+        self._progress.end_term()
         if not self.standing_by:
             # `Takeover.begin` locks the file first of all, even if it then fails.
             self._flush(idle=True)
@@ -455,7 +314,7 @@ class Scheduler:
         new = self.takeover.changes[0]
         decided = [*new.last_decisions(self.timetable, at)]
         if decided:
-            self._unanswered = self._step(decided, now)
+            self._unanswered = self._planner.step(decided, now)
             self._emit(term, now)
         self.takeover.go_over()
         self._begin(term, now)
@@ -517,37 +376,6 @@ class Scheduler:
             self._flushed_at = elapsed
 
 
-def _decision(due: Due, now: Instant, busy: Busy) -> Decision:
-    """Apply the policies to one entry; hold it while it is not known to be busy."""
-    name = due.entry.name
-    decision = decide(due, now, name in busy.runs)
-    if name in busy.unsure and decision.drops(Reason.OVERLAP):
-        return HOLD
-    return decision
-
-
-def _expiry(due: Due, slot: Instant, runs: int) -> Instant | None:
-    """Return when the entry's next slot is emitted; None if `slot` is its last one."""
-    entry, policy = due.entry, due.entry.policy
-    following = due.following
-    if slot != due.latest:
-        following = entry.schedule.next_after(slot)
-    if following is None or runs == policy.max_runs:
-        return None
-    if policy.end is not None and following > policy.end:
-        return None
-    return following + entry.offset
-
-
-@lru_cache(maxsize=4096)  # after downtime, many entries miss the same slots
-def _count(schedule: Schedule, first: Instant, last: Instant) -> int:
-    # The first one may be beside the schedule: that of `run_on_start`.
-    second = schedule.next_after(first)
-    if second is None or second > last:
-        return 1
-    return 1 + schedule.count(second, last)
-
-
 def _queued(
     emissions: Sequence[Emission], outcomes: Sequence[Emitted]
 ) -> list[Emission]:
@@ -575,16 +403,3 @@ def _log(
             slot=emission.mark.slot,
             late=now - emission.mark.slot,
         )
-
-
-def _log_drop(name: str, drop: Drop, number: int) -> None:
-    tell.info(
-        f"drop.{drop.reason}",
-        "%s dropped %d: %s",
-        name,
-        number,
-        drop.reason,
-        entry=name,
-        slot=drop.first,
-        last=drop.last,
-    )

@@ -1,0 +1,155 @@
+"""What becomes of the timetable and the schedule file once a step is done."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from beatd.clock import Clock
+from beatd.event_log import EventLog
+from beatd.instant import SECOND, Instant, Span
+from beatd.scheduler.holds import Holds
+from beatd.scheduler.ledger_file import LedgerFile
+from beatd.scheduler.refusals import Refusals
+from beatd.scheduler.step import Step
+from beatd.scheduler.takeover import tell_over
+from beatd.schedules.base import Schedule
+from beatd.timetable.entry import Due, Entry
+from beatd.timetable.ledger import Mark
+from beatd.timetable.policy import HOLD, Decision, Drop, Reason
+from beatd.timetable.timetable import Timetable
+
+tell = EventLog(__name__)
+
+HOLD_LOOK: Span = SECOND // 2
+"""How often to ask whether the run before a held slot has ended."""
+
+
+class Progress:
+    """Moves each entry on to where the broker's answers leave it, and says so.
+
+    An entry that the broker refuses rests, and stays due; one that is held is looked at
+    again soon.
+    """
+
+    def __init__(self, timetable: Timetable, file: LedgerFile, clock: Clock) -> None:
+        self._timetable = timetable
+        self._file = file
+        self._refusals = Refusals(clock)
+        self._holds = Holds(clock)
+        self._waiting: set[str] = set()
+        """Entries that are held, or were, since `end_holds` was called last."""
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """By entry, why the broker refuses its emission."""
+        return self._refusals.reasons()
+
+    @property
+    def held(self) -> Mapping[str, str]:
+        """By entry, why an overlap rule has let none of its slots through for long."""
+        return self._holds.problems()
+
+    def note(self, step: Step, now: Instant, version: int) -> None:
+        """Note a step that the broker has done, with `version` in its ledger now."""
+        done = filter(step.is_open, step.emissions) if step.refused else step.emissions
+        marks = {emission.entry: emission.mark for emission in done}
+        dropped: dict[tuple[str, str], int] = {}
+        for due, decided in step.decided:
+            name, decision = due.entry.name, decided
+            if name in step.unrouted and name not in step.refused:
+                decision = decided.without_route(step.unrouted[name])
+                marks[name] = decision.mark_after(due.mark)
+            if name in step.refused:
+                self._put_off(due, marks.get(name), now, *step.refused[name])
+                if name not in marks:
+                    continue  # no slot is decided: those to be dropped neither
+            else:
+                self._move_on(due, decision, step, now)
+            for drop in decision.dropped:
+                number = _count(due.entry.schedule, drop.first, drop.last)
+                dropped[name, drop.reason] = number
+                if drop.reason is Reason.OVERLAP:
+                    self._holds.dropped(name, number)
+                _log_drop(name, drop, number)
+        self._file.record(marks, dropped, version)
+        self._note_problems()
+
+    def end_holds(self, now: Instant) -> None:
+        """Decide anew about all held entries: there may be news of their runs."""
+        waiting, self._waiting = self._waiting, set()
+        for name in waiting:
+            self._timetable.end_hold(name, now)
+
+    def begin_term(self) -> None:
+        """Forget what is wrong with entries that are over, or gone."""
+        runs_on = [name for name in self.refused if not self._timetable.is_over(name)]
+        self._refusals.keep(runs_on)
+        self._holds.keep(self._timetable)
+
+    def end_term(self) -> None:
+        """Forget what is wrong with entries: whoever leads next finds it anew."""
+        self._refusals.keep(())
+        self._holds.keep(())
+
+    def _move_on(self, due: Due, decision: Decision, step: Step, now: Instant) -> None:
+        """Move an entry on to its next slot, or hold it."""
+        name = due.entry.name
+        self._timetable.apply(due, decision, look_again=now + HOLD_LOOK)
+        if self._timetable.is_over(name):
+            tell_over(due.entry, self._timetable.mark(name))
+        if self._refusals:
+            self._end_refusal(due.entry, decision)
+        if decision is HOLD:
+            self._waiting.add(name)
+        if self._holds or step.busy.runs:
+            self._holds.note(due, decision, step.busy, now)
+
+    def _put_off(
+        self, due: Due, mark: Mark | None, now: Instant, slot: Instant, reason: str
+    ) -> None:
+        """Let an entry rest that was refused at `slot`; `mark` is of those before it.
+
+        The policies decide anew when it is tried again.
+        """
+        if mark is not None:
+            self._timetable.advance(due, mark)
+            self._refusals.end(due.entry.name)
+        rest = self._refusals.meet(due.entry.name, slot, reason)
+        self._timetable.hold(due, now + rest)
+
+    def _end_refusal(self, entry: Entry, decision: Decision) -> None:
+        """Note that the broker accepted what was decided of an entry, if it did."""
+        if decision.emit:
+            self._refusals.end(entry.name)
+        elif decision.over or not entry.policy.enabled:
+            self._refusals.forget(entry.name)
+
+    def _note_problems(self) -> None:
+        """Keep in the file which entries are refused or held, if that changed."""
+        if self._refusals.changed:
+            self._file.note_refused(self.refused)
+            self._refusals.changed = False
+        if self._holds.changed:
+            self._file.note_held(self.held)
+            self._holds.changed = False
+
+
+@lru_cache(maxsize=4096)  # after downtime, many entries miss the same slots
+def _count(schedule: Schedule, first: Instant, last: Instant) -> int:
+    # The first one may be beside the schedule: that of `run_on_start`.
+    second = schedule.next_after(first)
+    if second is None or second > last:
+        return 1
+    return 1 + schedule.count(second, last)
+
+
+def _log_drop(name: str, drop: Drop, number: int) -> None:
+    tell.info(
+        f"drop.{drop.reason}",
+        "%s dropped %d: %s",
+        name,
+        number,
+        drop.reason,
+        entry=name,
+        slot=drop.first,
+        last=drop.last,
+    )
