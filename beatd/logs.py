@@ -11,6 +11,7 @@ import logging
 import sys
 
 from beatd.tasks import current_request
+from beatd.text import indented_lines
 
 LINE = "%(message)s"
 TASK_LINE = "%(task_name)s[%(task_id)s]: %(message)s"
@@ -64,7 +65,11 @@ def get_task_logger(name: str) -> logging.Logger:
 
 
 class TaskFormatter(logging.Formatter):
-    """Fills in `%(task_id)s` and `%(task_name)s`; with ??? where no task runs."""
+    """Fills in `%(task_id)s` and `%(task_name)s`; with ??? where no task runs.
+
+    Whatever tasks, messages and clients call themselves and say, no record can look
+    like several, and none of it moves a terminal's cursor.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         fields = vars(record)
@@ -73,7 +78,7 @@ class TaskFormatter(logging.Formatter):
         else:
             fields.setdefault("task_id", "???")
             fields.setdefault("task_name", "???")
-        return super().format(record)
+        return indented_lines(super().format(record))
 
 
 def _running() -> tuple[str | None, str] | None:
@@ -96,7 +101,7 @@ class JournalFormatter(logging.Formatter):
         self._plain = plain
 
     def format(self, record: logging.LogRecord) -> str:
-        text = self._plain.format(record).replace("\n", "\n  ")
+        text = self._plain.format(record)
         return _PRIORITY.get(record.levelno, "<6>") + text
 
 

@@ -1,5 +1,7 @@
 """Foreign text, made safe to show: nothing in it moves a cursor or begins a line."""
 
+import unicodedata
+
 LONGEST_LINE = 1000
 """Characters of a foreign text that a line of the log shows at most."""
 
@@ -8,12 +10,35 @@ def escaped(text: str) -> str:
     """Return a text as one line: no line breaks, no control characters."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or _is_space(c) else _code(c) for c in text)
+
+
+def indented_lines(text: str, indent: str = "  ") -> str:
+    """Return foreign text of several lines: those after the first are indented.
+
+    None of them can be taken for the beginning of another text of its kind. Line breaks
+    are line feeds alone; tabs stay, other control characters are escaped.
+    """
+    if text.isprintable():
+        return text
+    lines = text.rstrip("\n").split("\n")
+    return f"\n{indent}".join(
+        "\t".join(map(escaped, line.split("\t"))) for line in lines
+    )
 
 
 def one_line(text: str) -> str:
     """Return foreign text for a line of the log: escaped, and not all of a long one."""
     return escaped(text[:LONGEST_LINE])
+
+
+def _is_space(character: str) -> bool:
+    """Return whether it is a blank: to Python only the one of ASCII is printable."""
+    return unicodedata.category(character) == "Zs"
+
+
+def _code(character: str) -> str:
+    return ascii(character)[1:-1]
 
 
 def quoted(text: object, limit: int = 80) -> str:

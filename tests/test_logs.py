@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -19,7 +19,13 @@ from celery import Celery
 
 from beatd import Beatd
 from beatd.instant import MINUTE
-from beatd.logs import TASKS, TaskFormatter, get_task_logger
+from beatd.logs import (
+    TASKS,
+    ColourFormatter,
+    JournalFormatter,
+    TaskFormatter,
+    get_task_logger,
+)
 from beatd.pools import NAMES
 from beatd.service.log_setup import LogFile, LogStream
 from beatd.tasks import Request, running
@@ -154,6 +160,74 @@ def test_a_line_says_which_run_it_is_of_where_there_is_one() -> None:
     assert shown() == "???[???]: words"
     with running(Request(task="shop.add", id="an-id")):
         assert shown() == "shop.add[an-id]: words"
+
+
+# Records that pretend to be others
+
+FORGERY = "2026-11-30 08:00:00 ERROR   all is lost"
+
+BREAKS = {
+    "line feed": "\n",
+    "carriage return": "\r",
+    "both": "\r\n",
+    "erase the line": "\x1b[2K\x1b[G",
+    "control sequence of C1": "\x9b2K\x9bG",
+    "next line": "\x85",
+    "vertical tab": "\v",
+    "form feed": "\f",
+    "line separator": "\u2028",
+    "paragraph separator": "\u2029",
+    "right to left": "\u202e",
+    "bell": "\a",
+    "backspaces": "\b" * 80,
+    "NUL": "\0",
+    "lone surrogates": "\ud83d\udfff",
+}
+
+
+def record_of(words: str, error: BaseException | None = None) -> logging.LogRecord:
+    info = (type(error), error, error.__traceback__) if error else None
+    fields = {"levelno": logging.ERROR, "levelname": "ERROR", "exc_info": info}
+    return logging.makeLogRecord({"msg": "it says %s", "args": (words,), **fields})
+
+
+def forged(formatter: logging.Formatter, broken: str) -> Iterator[str]:
+    """Return what is logged when each foreign text of a record holds `broken`."""
+    yield formatter.format(record_of(broken))
+    yield formatter.format(record_of("hello", ValueError(broken)))
+    with running(Request(task=broken, id=broken)):
+        yield formatter.format(record_of("hello"))
+
+
+@pytest.mark.parametrize("broken", BREAKS.values(), ids=BREAKS)
+@pytest.mark.parametrize("kind", [None, ColourFormatter, JournalFormatter])
+def test_no_text_begins_a_line_of_the_log_or_moves_a_cursor(
+    broken: str, kind: Callable[[logging.Formatter], logging.Formatter] | None
+) -> None:
+    plain = TaskFormatter("%(levelname)s %(task_name)s[%(task_id)s]: %(message)s")
+    for text in forged(kind(plain) if kind else plain, f"hello{broken}{FORGERY}"):
+        shown = text.removeprefix("\x1b[1;31m").removesuffix("\x1b[0m")
+        _, *further = shown.splitlines()
+        assert all(line.startswith("  ") for line in further)
+        assert shown.replace("\n", "").isprintable()
+        assert "all is lost" in shown
+        shown.encode()
+
+
+def test_what_is_no_forgery_stays_readable() -> None:
+    formatter = TaskFormatter("%(levelname)s\t%(message)s")
+
+    def failed() -> str:
+        try:
+            raise ValueError("caf\xe9\n\N{ROCKET}, and\tso\xa0on")
+        except ValueError as error:
+            return formatter.format(record_of("why:\n", error))
+
+    first, *lines = failed().splitlines()
+    assert first == "ERROR\tit says why:"
+    assert lines[0] == "  Traceback (most recent call last):"
+    assert lines[1].startswith('    File "')
+    assert lines[-2:] == ["  ValueError: caf\xe9", "  \N{ROCKET}, and\tso\xa0on"]
 
 
 # Formats
