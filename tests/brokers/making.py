@@ -60,7 +60,7 @@ def outgoing(message: bytes, queue: str = "celery", priority: int = 0) -> Outgoi
 def lying_in(broker: Broker, *queues: str) -> list[bytes]:
     """Take everything, see what it was, and put it back as it lay."""
     broker.join("looker", MINUTE)
-    taken = broker.take("looker", queues or ("celery",), 1000, 1)
+    taken = broker.take("looker", queues or ("celery",), 1000, next(_requests))
     broker.leave("looker")
     return messages(taken)
 

@@ -1020,7 +1020,7 @@ def test_what_celery_workers_hold_is_not_touched(
     assert [client.dump(key) for key in celerys] == before
 
 
-def test_nothing_of_a_worker_is_left_when_it_has_gone(
+def test_of_a_worker_that_has_gone_is_left_only_what_expires(
     broker: RedisBroker, client: Any
 ) -> None:
     broker.send([outgoing(b"1")])
@@ -1033,7 +1033,10 @@ def test_nothing_of_a_worker_is_left_when_it_has_gone(
     broker.leave("w")
 
     client.delete("celery", "{beatd:default}:ledger")
-    assert set(client.keys()) == {b"{beatd:test}:serial"}
+    lives = {key: client.pttl(key) for key in client.scan_iter()}
+    assert lives.pop(b"{beatd:test}:serial") == -1
+    assert lives.keys() == {b"{beatd:test}:answered:w", b"{beatd:test}:took:w"}
+    assert all(0 < life <= HOUR for life in lives.values())
 
 
 def test_a_worker_that_renewed_its_lease_meanwhile_keeps_what_it_holds(

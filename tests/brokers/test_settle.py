@@ -131,6 +131,48 @@ def test_a_request_that_comes_too_late_does_nothing(
     assert lying_in(broker) == [b"6", b"a", b"b"]
 
 
+@pytest.mark.parametrize("how", ["leaves", "loses its lease"])
+def test_a_copy_that_comes_after_the_lease_has_ended_sends_nothing(
+    broker: Broker, other: Broker, how: str
+) -> None:
+    broker.send([outgoing(b"1"), outgoing(b"2")])
+    broker.join("w", MINUTE if how == "leaves" else 1)
+    one, two = broker.take("w", ["celery"], 2, 1)
+    broker.settle("w", [Acknowledge(one)], [outgoing(b"a")], 1)
+    done = broker.settle("w", [Acknowledge(two)], [outgoing(b"b")], 2)
+
+    # Both were made again meanwhile, and copies of them are still under way.
+    if how == "leaves":
+        broker.leave("w")
+    else:
+        eventually(lambda: not (other.recover() or broker.stay("w", 1)))
+    answers = [
+        broker.settle("w", [Acknowledge(one)], [outgoing(b"a")], 1),
+        broker.settle("w", [Acknowledge(two)], [outgoing(b"b")], 2),
+    ]
+
+    assert answers == [[GONE], done]
+    assert lying_in(broker) == [b"a", b"b"]
+
+
+def test_a_worker_that_begins_another_lease_goes_on_counting(
+    broker: Broker, other: Broker
+) -> None:
+    broker.send([outgoing(b"1")])
+    broker.join("w", 1)
+    [one] = broker.take("w", ["celery"], 1, 5)
+    broker.settle("w", [Acknowledge(one)], [outgoing(b"a")], 5)
+    eventually(lambda: not (other.recover() or broker.stay("w", 1)))
+    broker.join("w", MINUTE)
+
+    taken = broker.take("w", ["celery"], 9, 4)
+    answers = broker.settle("w", [Acknowledge(one)], [outgoing(b"b")], 4)
+
+    assert taken == []
+    assert answers == [GONE]
+    assert lying_in(broker) == [b"a"]
+
+
 def test_each_worker_counts_its_own_requests(
     broker: Broker, other: Broker, taken: Sequence[Delivery]
 ) -> None:

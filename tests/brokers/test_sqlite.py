@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -540,10 +541,13 @@ def test_ledger_and_messages_agree_after_a_kill(
         assert in_last_round == set(range(NOON + 2 * 10**6 + 1, last + 1))
 
 
+_looks = count(1)
+
+
 def lying_in_full(broker: SQLiteBroker) -> list[tuple[str, int]]:
     """Return entry and slot of every message, without limit."""
     broker.join("looker", MINUTE)
-    taken = broker.take("looker", ["celery"], 10**6, 1)
+    taken = broker.take("looker", ["celery"], 10**6, next(_looks))
     broker.leave("looker")
     parts = [one.message.decode().split("@") for one in taken]
     return [(name, NOON + int(slot)) for name, slot in parts]
@@ -577,6 +581,21 @@ def test_a_lease_from_before_the_machines_start_has_run_out(connect: Connect) ->
     after.passed = MINUTE  # just started
 
     assert connect(clock=after).recover() == 1
+
+
+def test_a_worker_that_has_gone_is_forgotten_after_an_hour(
+    connect: Connect, path: Path
+) -> None:
+    clock = FakeClock()
+    broker = connect(clock=clock)
+    for name in ("w1", "w2"):
+        broker.join(name, MINUTE)
+        broker.leave(name)
+        clock.go_to(clock.now() + 61 * MINUTE)
+    broker.join("w3", MINUTE)
+
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT worker FROM workers").fetchall() == [("w3",)]
 
 
 def test_a_step_of_the_wall_clock_ends_no_lease(connect: Connect) -> None:
@@ -657,7 +676,8 @@ def test_no_statement_looks_at_more_than_it_gives(
     db.close()
 
     assert {step for step in steps if "SCAN" in step or "TEMP" in step} == {
-        # One row for each live worker.
+        # One row for each worker that has lived within the last hour.
+        "forget_workers: SCAN workers",
         "lost: SCAN workers",
         "leased: SCAN workers",
         # Whether there is a first one.

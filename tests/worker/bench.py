@@ -5,6 +5,7 @@ Nothing here waits: `run` does what lies ready, turn by turn, until nothing does
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -113,6 +114,9 @@ class FakeResults:
             raise ResultUnavailable("nobody answers")
 
 
+_counts = count(1)
+
+
 class Bench:
     """What a worker's test is done on; `settings` are those of the application."""
 
@@ -215,7 +219,7 @@ class Bench:
         """Give the number of messages that are in the queue or in flight."""
         self.broker.leave("here-1")
         self.broker.join("count", 1000)
-        return len(self.broker.take("count", ["celery"], 100, 1))
+        return len(self.broker.take("count", ["celery"], 100, next(_counts)))
 
 
 class ExchangeablePool:

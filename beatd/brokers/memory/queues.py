@@ -138,8 +138,7 @@ class MemoryBroker(MemoryLead):
 
     def leave(self, worker: str) -> None:
         with self._changed:
-            self._answered.pop(worker, None)
-            self._took.pop(worker, None)
+            # What it asked is still known: copies of its requests may be under way.
             if gone := self._workers.pop(worker, None):
                 self.end_runs(dict(gone.begun.values()))
                 self._put_in_front(list(gone.in_flight.values()))

@@ -318,9 +318,7 @@ class RedisBroker(RedisLead):
             self._key("workers"),
             self._in_flight(worker),
             self._key("deliveries"),
-            self._answered(worker),
             self._key("runs"),
-            self._took(worker),
         ]
 
     def _lease(self, worker: str) -> str:

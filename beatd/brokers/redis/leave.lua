@@ -4,16 +4,16 @@
 -- KEYS  1 workers     sorted set: worker -> end of its lease, ms of the server's clock
 --       2 in flight   hash: token -> held message (prelude.lua)
 --       3 deliveries  hash: SHA-1 of a message -> how often a worker died with it
---       4 answered    text: the worker's last request, and the answers
---       5 runs        hash: entry -> task id of its current run
---       6 took        the number of the worker's last request to take
+--       4 runs        hash: entry -> task id of its current run
 -- ARGV  1 worker  2 how long to remember deaths, in ms
 --       3 the lease end that ran out; absent when the worker leaves by itself
 --
 -- Returns the number of messages put back; each counts as one more death if the lease
 -- ran out. Runs that the worker has begun are over. Does nothing if the lease was renewed
 -- meanwhile. A message that its list refuses stays in flight, and the lease that ran out
--- stays with it, for other workers to try again. A full server lets the script run.
+-- stays with it, for other workers to try again. What is remembered of the worker's
+-- requests is left until it expires: copies of them may still be under way. A full server
+-- lets the script run.
 
 local died = ARGV[3]
 if died and redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= died then
@@ -26,7 +26,7 @@ local serials, tokens = {}, {}
 for _, token in ipairs(redis.call('HKEYS', KEYS[2])) do
   local held = redis.call('HGET', KEYS[2], token)
   if token:find('^begun:') then
-    end_run(KEYS[5], released(held))
+    end_run(KEYS[4], released(held))
     redis.call('HDEL', KEYS[2], token)
   else
     tokens[#tokens + 1] = token
@@ -48,9 +48,6 @@ for _, token in ipairs(tokens) do
 end
 if died and back > 0 then
   redis.call('PEXPIRE', KEYS[3], ARGV[2])
-end
-if not died then -- a worker that lost its lease may yet make its request again
-  redis.call('DEL', KEYS[4], KEYS[6])
 end
 if back == #tokens then
   redis.call('ZREM', KEYS[1], ARGV[1])

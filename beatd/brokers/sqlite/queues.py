@@ -30,13 +30,16 @@ from beatd.brokers.sqlite.lead import SQLiteLead
 from beatd.brokers.sqlite.routes import Row, rows_of
 from beatd.brokers.sqlite.statements import SQL
 from beatd.clock import Clock, SystemClock
-from beatd.instant import SECOND, Span
+from beatd.instant import HOUR, SECOND, Span
 from beatd.routing import PRIORITY_STEPS, Queue, binding_of
 from beatd.storage.sqlite_file import BUSY_TIMEOUT
 
 FIRST_NAP, LONGEST_NAP, NAP_GROWTH = 0.004, 0.02, 1.005
 """Seconds between two looks for messages of other processes, and the factor by which
 they grow: short for some seconds after each message, long while nothing happens."""
+
+REMEMBER_REQUESTS: Span = HOUR
+"""How long after the end of a worker's lease its last requests are known."""
 
 _LETTER = (
     "queue",
@@ -98,8 +101,10 @@ class SQLiteBroker(SQLiteLead):
     # Consumer
 
     def join(self, worker: str, lease: Span) -> None:
+        now = self._clock.elapsed()
         with self._transaction() as db:
-            db.execute(SQL["join"], (worker, lease, self._clock.elapsed() + lease))
+            db.execute(SQL["forget_workers"], (now, now + REMEMBER_REQUESTS))
+            db.execute(SQL["join"], (worker, lease, now + lease))
 
     def stay(self, worker: str, lease: Span) -> bool:
         ends = self._clock.elapsed() + lease
@@ -278,7 +283,8 @@ class SQLiteBroker(SQLiteLead):
 
     def _release(self, db: sqlite3.Connection, worker: str, *, deaths: int) -> int:
         """End a lease, put back the messages under it, and return their number."""
-        db.execute("DELETE FROM workers WHERE worker = ?", (worker,))
+        until = self._clock.elapsed() + REMEMBER_REQUESTS
+        db.execute(SQL["end_lease"], (until, worker))
         self._end_runs_of(db, db.execute(SQL["begun_by"], (worker,)))
         db.execute(SQL["forget_begun_by"], (worker,))
         held = db.execute(SQL["held"], (worker,)).fetchall()
@@ -294,8 +300,7 @@ class SQLiteBroker(SQLiteLead):
 
     def _last_take(self, db: sqlite3.Connection, worker: str) -> int | None:
         """Return the number of the worker's last `take`; None if it has no lease."""
-        sql = "SELECT took FROM workers WHERE worker = ?"
-        row = db.execute(sql, (worker,)).fetchone()
+        row = db.execute(SQL["last_take"], (worker,)).fetchone()
         return int(row[0]) if row else None
 
     # Settling

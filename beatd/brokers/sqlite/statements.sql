@@ -18,7 +18,9 @@
 --           with the lease.
 --           `deaths` counts the workers that died with the message.
 -- workers   leases, on the machine's monotonic clock. `sent` has the number of the last
---           request to settle something, and a letter for each answer to it.
+--           request to settle something, and a letter for each answer to it; `took` that
+--           of the last request to take. A lease that is over stays with a `lease` of 0
+--           until `ends`: copies of the worker's requests may still be under way.
 -- dead      the dead-letter queue; AUTOINCREMENT, so that no id is used twice.
 --
 -- Each method of the broker is one transaction, BEGIN IMMEDIATE to COMMIT, durable when
@@ -158,7 +160,17 @@ INSERT INTO workers (worker, lease, ends) VALUES (?, ?, ?)
 ON CONFLICT (worker) DO UPDATE SET lease = excluded.lease, ends = excluded.ends
 
 -- name: stay
-UPDATE workers SET lease = ?, ends = ? WHERE worker = ?
+UPDATE workers SET lease = ?, ends = ? WHERE worker = ? AND lease > 0
+
+-- name: end_lease
+UPDATE workers SET lease = 0, ends = ? WHERE worker = ?
+
+-- name: forget_workers
+-- What ends later than is ever remembered is from before the machine's start.
+DELETE FROM workers WHERE lease = 0 AND (ends <= ? OR ends > ?)
+
+-- name: last_take
+SELECT took FROM workers WHERE worker = ? AND lease > 0
 
 -- name: taken
 SELECT id, queue, message, deaths
@@ -266,4 +278,4 @@ SELECT queue, step, message FROM dead WHERE id = ?
 
 -- name: lost
 -- A lease that ends later than its length allows is from before the machine's start.
-SELECT worker FROM workers WHERE ends <= ? OR ends - lease > ?
+SELECT worker FROM workers WHERE lease > 0 AND (ends <= ? OR ends - lease > ?)
