@@ -43,8 +43,7 @@ class Outcome(Enum):
     KNOWN = "known"  # the ledger has this slot already: all is well
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """The broker refuses this one emission: nothing was queued, its row is as it was.
 
     One of its places is of a wrong type or is forbidden, or the message is too large.
@@ -69,8 +68,7 @@ class Term(NamedTuple):
     nonce: str
 
 
-@dataclass(frozen=True, slots=True)
-class Emission:
+class Emission(msgspec.Struct, frozen=True):
     """One slot of one entry: the ledger's new row and the message that goes with it."""
 
     entry: str
@@ -83,8 +81,7 @@ class Emission:
     """The task id to remember as the current run of an entry with an overlap rule."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True):
     """A message on its way to a queue, outside of any ledger."""
 
     route: Route
@@ -96,8 +93,7 @@ class Outgoing:
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """One message handed to one worker, under that worker's lease."""
 
     token: str
@@ -109,8 +105,7 @@ class Delivery:
     """How often this message was delivered, this time included."""
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(msgspec.Struct, frozen=True):
     """The delivery is done before its run begins: that runs at most once.
 
     The entry's current run, if it is this one, lasts until `Acknowledge`, and no longer
@@ -122,8 +117,7 @@ class Begin:
     run: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledge:
+class Acknowledge(msgspec.Struct, frozen=True):
     """The delivery is done, and so is the entry's run, if one ended with it."""
 
     delivery: Delivery
@@ -133,23 +127,20 @@ class Acknowledge:
     """The run does not end: a message that is sent in the same request goes on."""
 
 
-@dataclass(frozen=True, slots=True)
-class GiveBack:
+class GiveBack(msgspec.Struct, frozen=True):
     """The message goes to the front of its queue; the delivery is not counted."""
 
     delivery: Delivery
 
 
-@dataclass(frozen=True, slots=True)
-class Delay:
+class Delay(msgspec.Struct, frozen=True):
     """The message waits in the broker, out of flight, until that instant."""
 
     delivery: Delivery
     until: Instant
 
 
-@dataclass(frozen=True, slots=True)
-class SetAside:
+class SetAside(msgspec.Struct, frozen=True):
     """The message becomes a dead letter, with what is known of it; its run ends."""
 
     delivery: Delivery

@@ -1,14 +1,14 @@
 """The port of a pool: it promises one outcome for each job, and to stop in time."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
+
+import msgspec
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """One delivery to run; undecoded, so that it can go to another process as it is."""
 
     token: str
@@ -21,40 +21,35 @@ class Job:
     """Seconds after which the runner has SoftTimeLimitExceeded raised in the task."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True):
     """The runner came to an end and returned `report`."""
 
     token: str
     report: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class TimedOut:
+class TimedOut(msgspec.Struct, frozen=True):
     """The time limit passed and the run was ended by force."""
 
     token: str
     time_limit: float
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(msgspec.Struct, frozen=True):
     """The job's process is gone; `reason` says how (`signal 9 (SIGKILL)`)."""
 
     token: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(msgspec.Struct, frozen=True):
     """The run has begun in process `pid`; comes before the outcome."""
 
     token: str
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
+class Returned(msgspec.Struct, frozen=True):
     """The pool gives back these jobs, in their order: they have not begun."""
 
     tokens: Sequence[str]

@@ -1,10 +1,12 @@
 """The port of a result backend: states and values of runs, by task id."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
+
+import msgspec
 
 from beatd.instant import DAY, Span
 
@@ -29,8 +31,7 @@ PROPAGATE_STATES = frozenset({State.FAILURE, State.REVOKED})
 """`AsyncResult.get` raises for these."""
 
 
-@dataclass(frozen=True, slots=True)
-class Meta:
+class Meta(msgspec.Struct, frozen=True):
     """What is stored of one run: Celery's result meta, in its order of keys."""
 
     task_id: str
@@ -39,16 +40,15 @@ class Meta:
     result: Any = None
     """The value, or the exception; for another state, the data stored with it."""
     traceback: str | None = None
-    children: list[Any] = field(default_factory=list)
+    children: list[Any] = msgspec.field(default_factory=list)
     date_done: datetime | str | None = None
     group_id: str | None = None
     parent_id: str | None = None
-    extended: dict[str, Any] = field(default_factory=dict)
+    extended: dict[str, Any] = msgspec.field(default_factory=dict)
     """`name, args, kwargs, worker, retries, queue` with `result_extended`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True):
     """A meta as it is stored, encoded in the process that ran the task."""
 
     task_id: str

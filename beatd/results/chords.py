@@ -26,8 +26,7 @@ class Part(msgspec.Struct, frozen=True):
     """The call's state and value, by `Encoding.part`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(msgspec.Struct, frozen=True):
     """A chord whose whole header has ended; the caller is to send its body."""
 
     part: Part

@@ -8,9 +8,10 @@ the body is sent, or fails if any run of the header has failed.
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+
+import msgspec
 
 from beatd.bounds import LARGEST
 from beatd.brokers.base import Outgoing
@@ -43,13 +44,12 @@ from beatd.text import one_line, quoted
 tell = EventLog(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class FollowUp:
+class FollowUp(msgspec.Struct, frozen=True):
     """All that follows from the end of a run."""
 
-    sends: list[Outgoing] = field(default_factory=list)
-    bookkeeping: Bookkeeping = field(default_factory=Bookkeeping)
-    children: list[Any] = field(default_factory=list)
+    sends: list[Outgoing] = msgspec.field(default_factory=list)
+    bookkeeping: Bookkeeping = msgspec.field(default_factory=Bookkeeping)
+    children: list[Any] = msgspec.field(default_factory=list)
     """The runs of what is sent, in the form that results have."""
 
     def add(self, canvas: Canvas, sends: Iterable[Outgoing]) -> None:
@@ -59,8 +59,7 @@ class FollowUp:
         self.children.extend(canvas.results)
 
 
-@dataclass(frozen=True, slots=True)
-class Continuations:
+class Continuations(msgspec.Struct, frozen=True):
     """Finds out what follows from the ends of runs."""
 
     host: Host

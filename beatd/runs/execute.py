@@ -141,16 +141,14 @@ def _unknown(task_id: str) -> None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
+class _End(msgspec.Struct, frozen=True):
     """How the task's own code ended: what it returned, or what it raised."""
 
     value: Any = None
     error: BaseException | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
+class _Run(msgspec.Struct, frozen=True):
     """One run of one task, from its first line to its report."""
 
     executor: Executor

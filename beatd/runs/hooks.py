@@ -1,8 +1,9 @@
 """The task's own hooks, and receivers of signals, called around a run."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from beatd import signals
 from beatd.errors import Retry
@@ -13,8 +14,7 @@ from beatd.tasks import ExceptionInfo, Request, Task
 tell = EventLog(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Hooks:
+class Hooks(msgspec.Struct, frozen=True):
     """Calls the user's hooks around one run; what a hook raises is logged."""
 
     task: Task[..., Any]

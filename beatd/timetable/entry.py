@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
+import msgspec
+
 from beatd.instant import Instant, Span
 from beatd.message import Template
 from beatd.schedules.base import Schedule
@@ -106,8 +108,7 @@ class Entry:
         return known.caught_up(now)
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(msgspec.Struct, frozen=True):
     """An entry with at least one slot that has come and is not decided yet."""
 
     entry: Entry

@@ -1,9 +1,11 @@
 """What to do with slots that have come: emit, drop for a reason, or hold."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
+
+import msgspec
+from msgspec.structs import replace
 
 from beatd.instant import Instant
 from beatd.schedules.base import Schedule, slots_between
@@ -26,8 +28,7 @@ class Reason(StrEnum):
     UNROUTABLE = "unroutable"  # no queue is bound to where the message went
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(msgspec.Struct, frozen=True):
     """All slots of one entry from `first` to `last`, dropped for one reason."""
 
     reason: Reason
@@ -35,8 +36,7 @@ class Drop:
     last: Instant
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """What becomes of an entry's slots up to and including `until`."""
 
     emit: tuple[Instant, ...] = ()

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
+import msgspec
+
 from beatd.brokers.base import Delivery
 from beatd.control.pidbox import Command
 from beatd.pools.base import PoolEvent
@@ -20,8 +22,7 @@ class Stop(Enum):
     COLD = "cold"  # at once: running tasks are given back
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True):
     """New deliveries."""
 
     deliveries: Sequence[Delivery]
@@ -29,13 +30,11 @@ class Fetched:
     """The number of the lease that they are under."""
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseLost:
+class LeaseLost(msgspec.Struct, frozen=True):
     """The worker was cut off for too long: others have the deliveries it had before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """The broker has done what these settlements ask for."""
 
     settlements: Sequence[Settlement]
@@ -48,13 +47,11 @@ class Crashed:
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class TimePassed:
+class TimePassed(msgspec.Struct, frozen=True):
     """Nothing came for a while."""
 
 
-@dataclass(frozen=True, slots=True)
-class KnownAsRevoked:
+class KnownAsRevoked(msgspec.Struct, frozen=True):
     """Other workers say that these runs are revoked."""
 
     task_ids: Sequence[str]

@@ -5,9 +5,11 @@ deliveries that have something to store.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import count
 from typing import Protocol
+
+import msgspec
+from msgspec.structs import replace
 
 from beatd.background import Backoff, BatchWorker, OnCrash, Outage
 from beatd.brokers.base import (
@@ -39,16 +41,14 @@ REST: Span = SECOND
 """How long such an act rests between two tries."""
 
 
-@dataclass(frozen=True, slots=True)
-class Continue:
+class Continue(msgspec.Struct, frozen=True):
     """Leave the delivery as it is: the run goes on."""
 
     delivery: Delivery | None = None
     """Only where something else follows from its end: what is settled separately."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     """What is to be stored of a run, and what then becomes of its delivery."""
 
     token: str
@@ -75,8 +75,7 @@ class Settlement:
         return [*self.sends, *self.after] if self.after else self.sends
 
 
-@dataclass(frozen=True, slots=True)
-class _SettleRequest:
+class _SettleRequest(msgspec.Struct, frozen=True):
     """A request to the broker; it keeps its number until the broker answers."""
 
     number: int
