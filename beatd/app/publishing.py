@@ -8,8 +8,10 @@ import base64
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from beatd import signals
 from beatd.brokers.base import Outgoing
@@ -56,7 +58,7 @@ def before_publish(sent: Outgoing, router: Router, policy: dict[str, Any]) -> Ou
         retry_policy=policy,
     )
     try:
-        return replace(sent, message=letter.sealed(properties))
+        return msgspec.structs.replace(sent, message=letter.sealed(properties))
     except Exception:  # receivers may have put anything anywhere
         words = "what %s made of a call of %s cannot be sent: it is sent as it was"
         _log_failure(signal, words, task)

@@ -1,8 +1,10 @@
 """What a worker runs: an app with its tasks, and all that its runs need."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import tzinfo
+
+import msgspec
 
 from beatd import results, signals
 from beatd.app import Beatd
@@ -74,7 +76,7 @@ def runtime_of(loaded: LoadedApp, settings: Settings) -> Runtime:
     limits = limits_of(settings)
     executor = executor_for(app, loaded.hostname, limits)
     kept = results.connect(settings) if settings.result_url else None
-    continuations = replace(executor.continuations, apart=in_a_thread)
+    continuations = msgspec.structs.replace(executor.continuations, apart=in_a_thread)
     chord_keeper = ChordKeeper(kept, continuations, limits)
     return Runtime(
         app.tasks, executor, kept, chord_keeper, signals.worker_process_init.send
