@@ -2,6 +2,7 @@
 # ruff: noqa: E501  (tables of text have one case in a line)
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -559,6 +560,48 @@ def test_content_that_runs_no_code_is_not_warned_of(folder: Path) -> None:
     written = "accept_content = result_accept_content = ['json', 'yaml', 'msgpack']"
 
     assert examine(wanted(folder, written)).problems == []
+
+
+SECURE = "broker_url = 'rediss://:pw@h'; result_backend = 'rediss://:pw@r'"
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("broker_url = 'rediss://:pw@h?ssl_cert_reqs=CERT_NONE'", ["broker_url: h"]),
+        ("broker_url = 'rediss://:pw@h?ssl_cert_reqs=none'", ["broker_url: h"]),
+        ("BROKER_URL = 'rediss://:pw@h?ssl_cert_reqs=None'", ["broker_url: h"]),
+        (f"{SECURE}; broker_use_ssl = {{'ssl_cert_reqs': 0}}", ["broker_use_ssl: h"]),
+        (f"{SECURE}; BROKER_USE_SSL = {{'cert_reqs': None}}", ["broker_use_ssl: h"]),
+        (
+            "import ssl; broker_url = 'redis://h;redis://i'\n"
+            "broker_use_ssl = {'ssl_cert_reqs': ssl.CERT_NONE}",
+            ["broker_use_ssl: h", "broker_use_ssl: i"],
+        ),
+        (
+            f"{SECURE}; redis_backend_use_ssl = {{'ssl_cert_reqs': 'none'}}",
+            ["redis_backend_use_ssl: r"],
+        ),
+        (
+            "result_backend = 'rediss://:pw@r?ssl_cert_reqs=CERT_NONE'",
+            ["result_backend: r"],
+        ),
+        ("broker_url = 'redis://h?ssl_cert_reqs=none'", []),  # no TLS, and no promise
+        (f"{SECURE}; broker_use_ssl = {{'ssl_cert_reqs': 'required'}}", []),
+        (f"{SECURE}; broker_use_ssl = True", []),
+    ],
+)
+def test_a_server_that_need_not_prove_who_it_is_is_warned_of(
+    folder: Path, written: str, said: list[str]
+) -> None:
+    problems = examine(wanted(folder, written)).problems
+
+    assert all(problem.warning and problem.place for problem in problems)
+    words = [problem.message for problem in problems]
+    assert all("with ssl_cert_reqs none, whoever is on the way" in one for one in words)
+    assert not any("pw" in str(problem) for problem in problems)
+    hosts = [re.sub(r": .*://(:\*\*\*@)?(\w).*", r": \2", one) for one in words]
+    assert hosts == said
 
 
 # Queues

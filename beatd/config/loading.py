@@ -12,8 +12,9 @@ from beatd.bounds import seconds_of
 from beatd.config import apps, places, settings
 from beatd.config.entries import BadEntry, EntryReader
 from beatd.config.faults import Unreadable, raised, raised_by_reading
-from beatd.config.settings import Problem, Settings
+from beatd.config.settings import Place, Problem, Settings, mask_url
 from beatd.config.source import Source
+from beatd.config.tls import is_unproven
 from beatd.errors import ConfigError, MessageError
 from beatd.message import MessageFormat
 from beatd.message.codec import content_types
@@ -144,6 +145,7 @@ def examine_source(
             entries.append(entry)
     warnings.extend(_repeated(found))
     warnings.extend(_accepted(chosen, found))
+    warnings.extend(_unproven(chosen, found))
     unused = reading.unused
     config = Config(found, chosen, entries, bad, warnings, unused, format, router)
     return ConfigReport(found.name, errors, config)
@@ -152,8 +154,7 @@ def examine_source(
 def _accepted(chosen: Settings, found: Source) -> Iterator[Problem]:
     """Yield problems with the content types that are to be decoded."""
     for name in ("accept_content", "result_accept_content"):
-        places = (found.locate_value(w) for w in settings.table()[name].spellings)
-        place = next(filter(None, places), None)
+        place = _place_of(name, found)
         try:
             accepted = content_types(getattr(chosen, name) or ())
         except MessageError as error:
@@ -164,6 +165,34 @@ def _accepted(chosen: Settings, found: Source) -> Iterator[Problem]:
                 text = f"{name}: who can write pickle to the server runs any code here"
                 hint = "leave pickle out, or let nobody else reach the server"
                 yield Problem(text, hint, place, warning=True)
+
+
+def _unproven(chosen: Settings, found: Source) -> Iterator[Problem]:
+    """Yield a problem for each server that need not prove who it is."""
+    broker, results = chosen.broker_use_ssl, chosen.redis_backend_use_ssl
+    servers: dict[tuple[str, str], object] = {
+        (url, "broker_use_ssl" if broker else "broker_url"): broker
+        for url in (*chosen.write_urls, *chosen.read_urls)
+    }
+    if url := chosen.result_url:
+        name = "redis_backend_use_ssl" if results else "result_backend"
+        servers[url, name] = results
+    for (url, name), use_ssl in servers.items():
+        if is_unproven(url, use_ssl):
+            place = _place_of(name, found)
+            yield Problem(f"{name}: {_ANYBODY} {mask_url(url)}", _PROOF, place, True)
+
+
+_ANYBODY = "with ssl_cert_reqs none, whoever is on the way there can pass for"
+_PROOF = (
+    "let it be required, and name the file of who signed the server's certificate in"
+    " ssl_ca_certs"
+)
+
+
+def _place_of(name: str, found: Source) -> Place | None:
+    places = (found.locate_value(word) for word in settings.table()[name].spellings)
+    return next(filter(None, places), None)
 
 
 _LONGEST_TEXT = 1_000_000

@@ -12,6 +12,7 @@ from redis.retry import Retry
 
 from beatd.bounds import LARGEST, TooLarge, seconds_of
 from beatd.config.settings import did_you_mean, mask, mask_url, safe_value
+from beatd.config.tls import options_of, requirement
 from beatd.errors import ConfigError
 from beatd.instant import SECOND
 
@@ -42,12 +43,6 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
 }
 """Those of kombu's options that concern connections; `timeout` is how long to wait for
 one of `max_connections`."""
-
-_REQUIREMENTS = {
-    "none": ssl.CERT_NONE,
-    "optional": ssl.CERT_OPTIONAL,
-    "required": ssl.CERT_REQUIRED,
-}
 
 
 class Address:
@@ -104,7 +99,6 @@ def _arguments(
         **_read(options),
         **_read(query),
     }
-    secure = {name: query[name] for name in query if name.startswith("ssl_")}
     if kind is redis.UnixDomainSocketConnection:
         if tls:
             raise ValueError("broker_use_ssl: a unix socket has no TLS")
@@ -112,7 +106,7 @@ def _arguments(
         arguments.pop("socket_keepalive_options", None)
     elif tls or kind is redis.SSLConnection:
         kind = redis.SSLConnection
-        arguments |= _tls(secure | dict(tls if isinstance(tls, Mapping) else {}))
+        arguments |= _tls(options_of(query, tls))
     return kind, arguments
 
 
@@ -169,9 +163,8 @@ def _port(parts: SplitResult) -> int:
         raise ValueError("the port is not a number up to 65535") from None
 
 
-def _tls(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return TLS options under redis-py's names, from these or from Celery's."""
-    tls = {n if n.startswith("ssl_") else f"ssl_{n}": options[n] for n in options}
+def _tls(tls: dict[str, Any]) -> dict[str, Any]:
+    """Return TLS options with their values as redis-py wants them."""
     known = inspect.signature(redis.SSLConnection).parameters
     for name in tls:
         if name not in known:
@@ -180,18 +173,8 @@ def _tls(options: Mapping[str, Any]) -> dict[str, Any]:
     if "ssl_check_hostname" in tls:
         tls["ssl_check_hostname"] = _flag(tls["ssl_check_hostname"])
     if "ssl_cert_reqs" in tls:
-        tls["ssl_cert_reqs"] = _requirement(tls["ssl_cert_reqs"])
+        tls["ssl_cert_reqs"] = requirement(tls["ssl_cert_reqs"])
     if tls.get("ssl_cert_reqs") != ssl.CERT_NONE:
         # A certificate for another host proves nothing: redis-py before 6 let it pass.
         tls.setdefault("ssl_check_hostname", True)
     return tls
-
-
-def _requirement(asked: object) -> ssl.VerifyMode:
-    """Return what a certificate must prove; None means nothing, as in Celery."""
-    if isinstance(asked, int):
-        return ssl.VerifyMode(asked)
-    word = str(asked).lower().removeprefix("cert_")
-    if word not in _REQUIREMENTS:
-        raise ValueError(f"ssl_cert_reqs: expected one of {', '.join(_REQUIREMENTS)}")
-    return _REQUIREMENTS[word]
