@@ -112,11 +112,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory of the test's own, at the time of the mock-ups."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "modules", {**sys.modules})
     for name in ("NO_COLOR", "CLICOLOR_FORCE", "BEATD_CONFIG"):
         monkeypatch.delenv(name, raising=False)
     with freeze_time(datetime_of(NOW), ignore=["_pytest.timing"]):
         yield tmp_path
+    for name, module in [*sys.modules.items()]:
+        if str(tmp_path) in (getattr(module, "__file__", None) or ""):
+            del sys.modules[name]
 
 
 @pytest.fixture
