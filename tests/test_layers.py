@@ -29,9 +29,9 @@ config      * settings.problems settings.secrets settings.kinds switches setting
 storage     file_lock sqlite_file
 .           background
 brokers     base current_runs memory.lead memory.queues memory redis.connection
-            redis.failover redis.wire redis.listening redis.requests redis.lead
-            redis.broker redis sqlite.routes sqlite.statements sqlite.file sqlite.lead
-            sqlite.queues sqlite *
+            redis.failover redis.wire redis.leases redis.listening redis.requests
+            redis.lead redis.broker redis sqlite.routes sqlite.statements sqlite.file
+            sqlite.lead sqlite.queues sqlite *
 scheduler   file_view leadership configs ledger_file lost_writes refusals run_ends holds
             schedule_file reload takeover step planner progress asked
             loop

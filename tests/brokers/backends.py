@@ -1,14 +1,18 @@
 """The brokers that the contract is asked of, each behind the same few handles."""
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from beatd.brokers.base import Broker
 from beatd.brokers.memory import MemoryBroker
 from beatd.brokers.redis import RedisBroker
+from beatd.brokers.redis.requests import script
 from beatd.brokers.sqlite import SQLiteBroker
+from beatd.clock import SystemClock
+from beatd.instant import Instant, Span
 from tests.servers import Server
 
 LEASED = ["memory", "redis"]
@@ -30,12 +34,45 @@ class Backend(Protocol):
         """Have the broker take messages to this queue again."""
         ...
 
+    def step(self, length: Span) -> None:
+        """Set the clock by which the broker tells the time of day."""
+        ...
+
     def close(self) -> None: ...
+
+
+class SteppedClock(SystemClock):
+    """The clocks of this machine, of which the wall clock was set."""
+
+    def __init__(self) -> None:
+        self.ahead: Span = 0
+
+    def now(self) -> Instant:
+        return super().now() + self.ahead
+
+
+class SteppedRedis(RedisBroker):
+    """On a server whose clock was set: a script that asks for the time is changed."""
+
+    clock = SteppedClock()
+
+    def _run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        if not self.clock.ahead:
+            return super()._run(name, keys, arguments)
+        self._greet()
+        text, _ = script(name)
+        text = text.replace(_SECONDS, f"{_SECONDS} + {self.clock.ahead}")
+        with self._server.answering() as client:
+            return client.eval(text, len(keys), *keys, *arguments)
+
+
+_SECONDS = "return time[1] * 1000"
 
 
 class Memory:
     def __init__(self) -> None:
-        self.broker = MemoryBroker()
+        self._clock = SteppedClock()
+        self.broker = MemoryBroker(self._clock)
 
     def connect(self) -> Broker:
         return self.broker
@@ -46,16 +83,20 @@ class Memory:
     def admit(self, queue: str) -> None:
         del self.broker.closed[queue]
 
+    def step(self, length: Span) -> None:
+        self._clock.ahead += length
+
     def close(self) -> None: ...
 
 
 class SQLite:
     def __init__(self, directory: Path) -> None:
         self._path = directory / "broker.db"
+        self._clock = SteppedClock()
         self._open: list[Broker] = []
 
     def connect(self) -> Broker:
-        self._open.append(SQLiteBroker(self._path, namespace="test"))
+        self._open.append(SQLiteBroker(self._path, namespace="test", clock=self._clock))
         return self._open[-1]
 
     def refuse(self, queue: str) -> None:
@@ -67,6 +108,9 @@ class SQLite:
 
     def admit(self, queue: str) -> None:
         self._execute("DROP TRIGGER closed")
+
+    def step(self, length: Span) -> None:
+        self._clock.ahead += length
 
     def _execute(self, sql: str) -> None:
         with closing(sqlite3.connect(self._path)) as db:
@@ -80,11 +124,14 @@ class SQLite:
 class Redis:
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._clock = SteppedClock()
         self._open: list[Broker] = []
 
     def connect(self) -> Broker:
-        self._open.append(RedisBroker(self._server.url(), namespace="test"))
-        return self._open[-1]
+        broker = SteppedRedis(self._server.url(), namespace="test")
+        broker.clock = self._clock
+        self._open.append(broker)
+        return broker
 
     def refuse(self, queue: str) -> None:
         with self._server.client() as client:
@@ -93,6 +140,9 @@ class Redis:
     def admit(self, queue: str) -> None:
         with self._server.client() as client:
             client.delete(queue)
+
+    def step(self, length: Span) -> None:
+        self._clock.ahead += length
 
     def close(self) -> None:
         for broker in self._open:

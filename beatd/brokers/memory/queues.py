@@ -49,7 +49,8 @@ class _Stored:
 class _Worker:
     """One worker's lease and its messages in flight, in the order of taking."""
 
-    lease_ends: Instant
+    lease_ends: Span
+    """By the monotonic clock."""
     in_flight: dict[str, _Stored] = field(default_factory=dict)
     begun: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By delivery, entry and task id of a current run that `Begin` was for."""
@@ -126,7 +127,7 @@ class MemoryBroker(MemoryLead):
 
     def join(self, worker: str, lease: Span) -> None:
         with self._changed:
-            ends = self._clock.now() + lease
+            ends = self._clock.elapsed() + lease
             self._workers.setdefault(worker, _Worker(ends)).lease_ends = ends
 
     def stay(self, worker: str, lease: Span) -> bool:
@@ -273,7 +274,7 @@ class MemoryBroker(MemoryLead):
 
     def recover(self) -> int:
         with self._changed:
-            now = self._clock.now()
+            now = self._clock.elapsed()
             names = [name for name, w in self._workers.items() if w.lease_ends <= now]
             dead = [self._workers.pop(name) for name in names]
             lost = [
@@ -288,7 +289,7 @@ class MemoryBroker(MemoryLead):
 
     def held_runs(self, runs: Collection[str]) -> set[str]:
         with self._changed:
-            now = self._clock.now()
+            now = self._clock.elapsed()
             living = [one for one in self._workers.values() if one.lease_ends > now]
             taken = [run_of(x.message) for w in living for x in w.in_flight.values()]
             begun = [run for w in living for run in w.begun.values()]

@@ -81,7 +81,7 @@ class RedisBroker(RedisLead):
             one: WireNames.of(options, one.db) for one in server.addresses.values()
         }
         super().__init__(server, wires, namespace, clock or SystemClock())
-        self._leases: dict[str, str] = {}
+        self._joined: dict[str, str] = {}
         """By worker, the name of the lease that it began."""
         self._settling: dict[str, list[str]] = {}
         self._messages = MessageWait(self._server, self._key("delayed"), self._clock)
@@ -107,17 +107,18 @@ class RedisBroker(RedisLead):
 
     def join(self, worker: str, lease: Span) -> None:
         name = self._lease(worker)
-        self._run("join", [self._key("workers")], [name, lease])
-        self._leases[worker] = name
+        self._longest_lease = max(lease, self._longest_lease)
+        self._run("join", self._workers, [name, lease])
+        self._joined[worker] = name
 
     def stay(self, worker: str, lease: Span) -> bool:
         name = self._lease(worker)
-        if self._leases.get(worker) != name:
+        if self._joined.get(worker) != name:
             return False  # its messages are at an address that was left
-        return bool(self._run("stay", [self._key("workers")], [name, lease]))
+        return bool(self._run("stay", self._workers, [name, lease]))
 
     def leave(self, worker: str) -> None:
-        self._leases.pop(worker, None)
+        self._joined.pop(worker, None)
         name = self._lease(worker)
         self._run("leave", self._keys_of(name), [name, REMEMBER_DEATHS])
 
@@ -210,14 +211,13 @@ class RedisBroker(RedisLead):
         return found[:limit]
 
     def recover(self) -> int:
-        dead = iter(self._run("dead_workers", [self._key("workers")], []))
         return sum(
             self._run(
                 "leave",
-                self._keys_of(worker.decode()),
-                [worker, REMEMBER_DEATHS, lease_end],
+                self._keys_of(dead.worker),
+                [dead.worker, REMEMBER_DEATHS, dead.ends],
             )
-            for worker, lease_end in zip(dead, dead, strict=True)
+            for dead in self._leases_run_out()
         )
 
     # Dead letters
@@ -315,7 +315,7 @@ class RedisBroker(RedisLead):
 
     def _keys_of(self, worker: str) -> list[str]:
         return [
-            self._key("workers"),
+            *self._workers,
             self._in_flight(worker),
             self._key("deliveries"),
             self._key("runs"),

@@ -15,6 +15,7 @@ from beatd.brokers.base import (
 )
 from beatd.brokers.redis.connection import Address
 from beatd.brokers.redis.failover import Server, is_about_a_key
+from beatd.brokers.redis.leases import LeaseWatch, WorkerLease
 from beatd.brokers.redis.listening import ReleaseWait
 from beatd.brokers.redis.requests import CHUNK, RedisRequests, in_chunks
 from beatd.brokers.redis.wire import WireNames
@@ -58,6 +59,9 @@ class RedisLead(RedisRequests):
     ) -> None:
         super().__init__(server, wires, namespace, clock)
         self._nonce = secrets.token_hex(8)
+        self._leases = LeaseWatch()
+        self._longest_lease: Span = 0
+        """The longest one that was asked for here."""
         self._told: set[str | bytes] = set()
         self._releases = ReleaseWait(
             self._server, self._key("released"), self._key("lead"), self._clock
@@ -296,10 +300,31 @@ class RedisLead(RedisRequests):
     def held_runs(self, runs: Collection[str]) -> set[str]:
         found: set[str] = set()
         if runs:
-            for worker in self._run("living_workers", [self._key("workers")], []):
-                key = self._key(f"inflight:{worker.decode()}")
+            dead = {one.worker for one in self._leases_run_out()}
+            workers = map(
+                bytes.decode, self._ask("ZRANGE", self._key("workers"), 0, -1)
+            )
+            for worker in set(workers) - dead:
+                key = self._key(f"inflight:{worker}")
                 found.update(map(bytes.decode, self._run("held_runs", [key], [*runs])))
         return found
+
+    @property
+    def _workers(self) -> list[str]:
+        """The keys of all workers' leases: their ends, their lengths."""
+        return [self._key("workers"), self._key("leases")]
+
+    def _leases_run_out(self) -> list[WorkerLease]:
+        """Return the leases of workers that are dead by now."""
+        asked, longest = self._clock.elapsed(), [self._longest_lease]
+        server, *about = self._run("doubtful_leases", self._workers, longest)
+        rows = [iter(about)] * 3
+        leases = [
+            WorkerLease(name.decode(), int(float(ends)), int(length))
+            for name, ends, length in zip(*rows, strict=True)
+        ]
+        answered, faults = self._clock.elapsed(), self._server.faults
+        return self._leases.run_out(leases, server, asked, answered, faults)
 
     def _ways(self, batch: Sequence[Emission]) -> "_Ways":
         """Number the places that a batch goes to, and the ways to them."""

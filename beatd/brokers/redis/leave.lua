@@ -2,9 +2,10 @@
 -- lists.
 --
 -- KEYS  1 workers     sorted set: worker -> end of its lease, ms of the server's clock
---       2 in flight   hash: token -> held message (prelude.lua)
---       3 deliveries  hash: SHA-1 of a message -> how often a worker died with it
---       4 runs        hash: entry -> task id of its current run
+--       2 lengths     hash: worker -> length of its lease, ms
+--       3 in flight   hash: token -> held message (prelude.lua)
+--       4 deliveries  hash: SHA-1 of a message -> how often a worker died with it
+--       5 runs        hash: entry -> task id of its current run
 -- ARGV  1 worker  2 how long to remember deaths, in ms
 --       3 the lease end that ran out; absent when the worker leaves by itself
 --
@@ -16,18 +17,19 @@
 -- lets the script run.
 
 local died = ARGV[3]
-if died and redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= died then
+local ends = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if died and (not ends or tonumber(ends) ~= tonumber(died)) then
   return 0
 end
-pass_when_full(KEYS[2])
+pass_when_full(KEYS[3])
 
 -- Each message is read twice: all of them at once may be too much for the memory.
 local serials, tokens = {}, {}
-for _, token in ipairs(redis.call('HKEYS', KEYS[2])) do
-  local held = redis.call('HGET', KEYS[2], token)
+for _, token in ipairs(redis.call('HKEYS', KEYS[3])) do
+  local held = redis.call('HGET', KEYS[3], token)
   if token:find('^begun:') then
-    end_run(KEYS[4], released(held))
-    redis.call('HDEL', KEYS[2], token)
+    end_run(KEYS[5], released(held))
+    redis.call('HDEL', KEYS[3], token)
   else
     tokens[#tokens + 1] = token
     serials[token] = tonumber(held:match('^%d+'))
@@ -36,20 +38,21 @@ end
 table.sort(tokens, function(one, other) return serials[one] > serials[other] end)
 local back = 0
 for _, token in ipairs(tokens) do
-  local list, message = released(redis.call('HGET', KEYS[2], token))
+  local list, message = released(redis.call('HGET', KEYS[3], token))
   local answer = redis.pcall('RPUSH', list, message)
   if type(answer) ~= 'table' then
-    redis.call('HDEL', KEYS[2], token)
+    redis.call('HDEL', KEYS[3], token)
     back = back + 1
     if died then
-      redis.call('HINCRBY', KEYS[3], redis.sha1hex(message), 1)
+      redis.call('HINCRBY', KEYS[4], redis.sha1hex(message), 1)
     end
   end
 end
 if died and back > 0 then
-  redis.call('PEXPIRE', KEYS[3], ARGV[2])
+  redis.call('PEXPIRE', KEYS[4], ARGV[2])
 end
 if back == #tokens then
   redis.call('ZREM', KEYS[1], ARGV[1])
+  redis.call('HDEL', KEYS[2], ARGV[1])
 end
 return back
