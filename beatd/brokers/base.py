@@ -16,7 +16,7 @@ and that somebody has to mend it first (read-only, out of memory, no permission)
 socket waits longer than its time-out.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -152,6 +152,29 @@ class SetAside(msgspec.Struct, frozen=True):
 
 Act: TypeAlias = Begin | Acknowledge | GiveBack | Delay | SetAside
 """What is to become of one delivery."""
+
+
+class Suspects(Enum):
+    """How `take` is to treat suspects: messages with which a worker has died."""
+
+    ALONE = "alone"  # one is taken by a worker that has nothing else in flight
+    IN_COMPANY = "in company"  # one is taken, whatever the worker has in flight
+    PASSED_OVER = "passed over"  # they stay where they are; what lies behind is taken
+
+
+def number_together(lying: Iterable[tuple[int, int]]) -> int:
+    """Return how many of the next messages are taken together.
+
+    Each is given as the number of workers that died with it, and its bytes.
+    """
+    number = size = 0
+    for deaths, length in lying:
+        if size >= ENOUGH or (deaths and number):
+            break
+        number, size = number + 1, size + length
+        if deaths:
+            break
+    return number
 
 
 class Effect(Enum):
@@ -437,6 +460,8 @@ class Consumer(Protocol):
         limit: int,
         request: int,
         on_refused: Callable[[str, str], object] = pass_over,
+        suspects: Suspects = Suspects.ALONE,
+        on_held_back: Callable[[], object] = idle,
     ) -> list[Delivery]:
         """Move up to `limit` messages into the worker's in-flight set; never wait.
 
@@ -450,6 +475,12 @@ class Consumer(Protocol):
 
         A queue that the broker refuses (it is of a wrong type, or forbidden) is passed
         over and holds up no other: `on_refused` is called with its name and the reason.
+
+        A message that a worker died with (`Delivery.deliveries` is above 1) is a
+        suspect, and is never taken together with another message: so nothing that is
+        taken with it is counted with it when it kills again. Unless they are passed
+        over, the one that is next ends what is taken. `on_held_back` is called when
+        nothing is taken because of suspects: `await_message` would not wait then.
         """
         ...
 

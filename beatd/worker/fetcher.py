@@ -19,6 +19,7 @@ from beatd.instant import MINUTE, SECOND, Span, span_of
 from beatd.message import Envelope, read_envelope
 from beatd.routing import Queue, Router
 from beatd.runs.report import limits_of
+from beatd.worker.isolation import Isolation
 from beatd.worker.lease import Lease
 from beatd.worker.settle import WorkerBroker
 
@@ -55,6 +56,8 @@ class PrefetchWindow:
         self._free = size
         self._is_interrupted = False
         self._changed = threading.Condition()
+        self.clearings = 0
+        """How often places were made free."""
 
     def free(self) -> int:
         """Return the number of free places."""
@@ -69,6 +72,7 @@ class PrefetchWindow:
         """Make so many places free: of settled deliveries, or added to the window."""
         with self._changed:
             self._free += places
+            self.clearings += 1
             self._changed.notify_all()
 
     def wait(self) -> None:
@@ -77,8 +81,16 @@ class PrefetchWindow:
             self._changed.wait_for(lambda: self._free > 0 or self._is_interrupted)
             self._is_interrupted = False
 
+    def wait_for_clearing(self, last: int, timeout: Span) -> None:
+        """Wait until `clearings` is not `last` any more, or until `interrupt`."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self.clearings != last or self._is_interrupted, timeout / SECOND
+            )
+            self._is_interrupted = False
+
     def interrupt(self) -> None:
-        """End the present `wait`, or the next one; callable from any thread."""
+        """End the present wait, or the next one; callable from any thread."""
         with self._changed:
             self._is_interrupted = True
             self._changed.notify_all()
@@ -167,12 +179,16 @@ class Fetcher:
         self._worker = worker
         self._order = order
         self._queues = self._ordered(queues)
-        self._resting = RestingQueues(clock or SystemClock())
+        clock = clock or SystemClock()
+        self._resting = RestingQueues(clock)
+        self.isolation = Isolation(clock)
         self._lease = lease
         self._window = window
         self._deliver = deliver
         self._prepare = prepare
         self._is_held = self._is_prepared = False
+        self._is_held_back = False
+        self._clearings = 0
         self._numbers = itertools.count(1)
         self._request = next(self._numbers)
         self._service = Service(
@@ -194,14 +210,22 @@ class Fetcher:
 
     def turn(self) -> bool:
         """Take once and deliver what came; return whether anything did."""
-        limit = self._window.free()
-        if limit <= 0:
+        self._clearings = self._window.clearings
+        limit, suspects = self._window.free(), self.isolation.rule()
+        self._is_held_back = suspects is None
+        if limit <= 0 or suspects is None:
             return False
         lease = self._lease.number
         queues = self._resting.without(self._queues)
         refused: dict[str, str] = {}
         found = self._broker.take(
-            self._worker, queues, limit, self._request, refused.__setitem__
+            self._worker,
+            queues,
+            limit,
+            self._request,
+            refused.__setitem__,
+            suspects,
+            self._hold_back,
         )
         # Only after an answer: a request whose answer was lost keeps its number.
         self._request = next(self._numbers)
@@ -209,6 +233,7 @@ class Fetcher:
             self._queues.rotate(-1)  # so that no queue starves behind a full one
         if refused or self._resting:
             self._note(queues, refused, found)
+        self.isolation.took(found, self._is_held_back)
         if found:
             self._window.fill(len(found))
             self._deliver(found, lease)
@@ -243,7 +268,10 @@ class Fetcher:
         return deque(sorted(queues) if self._order == SORTED else queues)
 
     def _await(self) -> None:
-        if self._window.free() > 0:
+        if self._is_held_back:
+            wait = self.isolation.longest_wait()
+            self._window.wait_for_clearing(self._clearings, wait)
+        elif self._window.free() > 0:
             # The broker cannot wait for a queue that it refuses. Also when the rest of
             # one has just ended: first comes a try.
             queues = self._resting.not_refused(self._queues)
@@ -251,6 +279,9 @@ class Fetcher:
             self._broker.await_message(queues, wait)
         else:
             self._window.wait()
+
+    def _hold_back(self) -> None:
+        self._is_held_back = True
 
     def _interrupt(self) -> None:
         self._window.interrupt()

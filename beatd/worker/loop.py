@@ -308,6 +308,7 @@ class Worker:
                     pass
                 case _:
                     places += 1
+                    self.intake.fetcher.isolation.settled(settlement.token)
         self.window.clear(places)
 
     def _begin(self, run: InFlight) -> None:

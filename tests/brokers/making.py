@@ -10,6 +10,7 @@ from beatd.brokers.base import (
     Delivery,
     Emission,
     Outgoing,
+    Suspects,
     Term,
 )
 from beatd.instant import MINUTE, Instant
@@ -60,9 +61,19 @@ def outgoing(message: bytes, queue: str = "celery", priority: int = 0) -> Outgoi
 def lying_in(broker: Broker, *queues: str) -> list[bytes]:
     """Take everything, see what it was, and put it back as it lay."""
     broker.join("looker", MINUTE)
-    taken = broker.take("looker", queues or ("celery",), 1000, next(_requests))
+    taken = take_all(broker, "looker", queues or ("celery",))
     broker.leave("looker")
     return messages(taken)
+
+
+def take_all(broker: Broker, worker: str, queues: Sequence[str]) -> list[Delivery]:
+    """Take everything, in order, also what is otherwise taken alone."""
+
+    def some() -> list[Delivery]:
+        request, how = next(_requests), Suspects.IN_COMPANY
+        return broker.take(worker, queues, 1000, request, suspects=how)
+
+    return [delivery for part in iter(some, []) for delivery in part]
 
 
 def messages(deliveries: list[Delivery]) -> list[bytes]:

@@ -10,12 +10,14 @@ import pytest
 from beatd.brokers.base import (
     ENOUGH,
     Acknowledge,
+    Begin,
     Broker,
     Delay,
     Delivery,
     GiveBack,
     Outgoing,
     SetAside,
+    Suspects,
 )
 from beatd.clock import SystemClock
 from beatd.instant import MINUTE, SECOND, Instant
@@ -30,6 +32,7 @@ from tests.brokers.making import (
     messages,
     outgoing,
     settle,
+    take_all,
 )
 from tests.servers import PATIENCE, eventually
 
@@ -325,7 +328,7 @@ def test_a_dead_workers_deliveries_come_back_first_and_counted(
 
     assert other.recover() == 0
     other.join("lives", MINUTE)
-    again = other.take("lives", ["celery"], 3, 1)
+    again = take_all(other, "lives", ["celery"])
     assert [(d.message, d.deliveries) for d in again] == [
         (b"1", 2),
         (b"2", 2),
@@ -333,6 +336,142 @@ def test_a_dead_workers_deliveries_come_back_first_and_counted(
     ]
     settle(broker, "dies", *map(GiveBack, taken))
     assert lying_in(broker) == []
+
+
+class Suspicious:
+    """A queue whose first messages were in flight when their worker died."""
+
+    def __init__(
+        self, broker: Broker, suspects: int, others: int, since: int = 1
+    ) -> None:
+        """`since` is the number of the worker's next request to take."""
+        self.broker = broker
+        fill(broker, *(b"s%d" % number for number in range(suspects)))
+        self.kill_with(suspects)
+        fill(broker, *(b"o%d" % number for number in range(others)))
+        broker.join("w", MINUTE)
+        self.held_back = 0
+        self._requests = count(since)
+
+    def kill_with(self, number: int) -> None:
+        """Have a worker die that has taken so many of the next messages."""
+        self.broker.join("dies", 1)
+        assert len(self.broker.take("dies", ["celery"], number, 1)) == number
+        assert eventually(self.broker.recover) == number
+
+    def take(
+        self, suspects: Suspects = Suspects.ALONE, limit: int = 100
+    ) -> list[Delivery]:
+        return self.broker.take(
+            "w",
+            ["celery"],
+            limit,
+            next(self._requests),
+            suspects=suspects,
+            on_held_back=self._hold_back,
+        )
+
+    def _hold_back(self) -> None:
+        self.held_back += 1
+
+
+def test_a_message_that_a_worker_died_with_is_taken_alone(broker: Broker) -> None:
+    queue = Suspicious(broker, suspects=2, others=3)
+
+    first = queue.take()
+    nothing = queue.take()
+    settle(broker, "w", *map(Acknowledge, first))
+    second = queue.take()
+    settle(broker, "w", *map(Acknowledge, second))
+    others = queue.take()
+
+    assert messages(first) == [b"s0"]
+    assert nothing == []
+    assert messages(second) == [b"s1"]
+    assert messages(others) == [b"o0", b"o1", b"o2"]
+    assert queue.held_back == 1
+
+
+def test_a_message_that_a_worker_died_with_ends_what_is_taken_before_it(
+    broker: Broker,
+) -> None:
+    queue = Suspicious(broker, suspects=1, others=2)
+    [suspect] = queue.take()
+    fill(broker, b"o2")
+    first, second, third = [queue.take(Suspects.PASSED_OVER, 1)[0] for _ in range(3)]
+    settle(broker, "w", Acknowledge(third))
+    # In front: an ordinary message, the suspect, another one.
+    settle(broker, "w", GiveBack(first), GiveBack(suspect), GiveBack(second))
+
+    before = queue.take()
+    held_back = queue.take()
+    assert queue.held_back == 1
+    settle(broker, "w", *map(Acknowledge, before))
+    alone = queue.take()
+
+    assert messages(before) == [b"o0"]
+    assert held_back == []
+    assert messages(alone) == [b"s0"]
+
+
+def test_a_message_that_a_worker_died_with_may_be_taken_in_company(
+    broker: Broker,
+) -> None:
+    queue = Suspicious(broker, suspects=1, others=2)
+    ordinary = queue.take(Suspects.PASSED_OVER, 1)
+
+    suspect = queue.take(Suspects.IN_COMPANY)
+    rest = queue.take(Suspects.IN_COMPANY)
+
+    assert [messages(some) for some in (ordinary, suspect, rest)] == [
+        [b"o0"],
+        [b"s0"],
+        [b"o1"],
+    ]
+    assert queue.held_back == 0
+
+
+def test_messages_that_a_worker_died_with_may_be_passed_over(broker: Broker) -> None:
+    queue = Suspicious(broker, suspects=3, others=4)
+
+    others = queue.take(Suspects.PASSED_OVER, 2)
+    all_others = queue.take(Suspects.PASSED_OVER)
+    none = queue.take(Suspects.PASSED_OVER)
+    settle(broker, "w", *map(Acknowledge, [*others, *all_others]))
+
+    assert messages(others) == [b"o0", b"o1"]
+    assert messages(all_others) == [b"o2", b"o3"]
+    assert none == []
+    assert queue.held_back == 1
+    assert [messages(queue.take(Suspects.IN_COMPANY)) for _ in range(3)] == [
+        [b"s0"],
+        [b"s1"],
+        [b"s2"],
+    ]
+
+
+def test_a_run_that_was_acknowledged_before_it_began_is_no_company(
+    broker: Broker,
+) -> None:
+    term = lead(broker)
+    broker.emit(term, [emission("e", run="id-1")], MINUTE)
+    broker.join("w", MINUTE)
+    [early] = broker.take("w", ["celery"], 1, 1)
+    settle(broker, "w", Begin(early, "e", "id-1"))
+    queue = Suspicious(broker, suspects=1, others=0, since=2)
+
+    assert messages(queue.take()) == [b"s0"]
+    assert queue.held_back == 0
+
+
+def test_a_take_made_again_gives_the_same_suspect(broker: Broker) -> None:
+    queue = Suspicious(broker, suspects=2, others=0)
+    first = broker.take("w", ["celery"], 9, 1)
+    again = broker.take("w", ["celery"], 9, 1)
+
+    assert first == again
+    assert messages(first) == [b"s0"]
+    assert queue.held_back == 0
 
 
 def test_each_death_counts(broker: Broker) -> None:

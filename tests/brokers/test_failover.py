@@ -17,7 +17,7 @@ from beatd.config.settings import Failover
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from beatd.instant import MINUTE, SECOND
 from beatd.routing import Queue, Route
-from tests.brokers.making import messages, outgoing, settle
+from tests.brokers.making import messages, outgoing, settle, take_all
 from tests.servers import PATIENCE, Server, eventually
 
 LONG = int(PATIENCE) * SECOND
@@ -213,7 +213,7 @@ def test_what_was_settled_elsewhere_is_delivered_again_where_it_came_from(
     # The worker that took them lives, and is back: they are not its own any more.
     broker.join("w", MINUTE)
     assert eventually(broker.recover) == 4
-    again = broker.take("w", ["celery"], 9, 2)
+    again = take_all(broker, "w", ["celery"])
     assert messages(again) == [b"1", b"2", b"3", b"4"]
     assert {delivery.deliveries for delivery in again} == {2}
     second.thaw()

@@ -45,6 +45,7 @@ from tests.brokers.making import (
     mark,
     outgoing,
     settle,
+    take_all,
 )
 from tests.fakes import FakeClock
 from tests.proxy import Fault, Proxy
@@ -1004,13 +1005,13 @@ def test_what_celery_workers_hold_is_not_touched(
     broker.take("dead", ["celery"], 1, 1)
     recovered = eventually(broker.recover)
     broker.join("w", MINUTE)
-    [later, back, bad, good, rest] = broker.take("w", ["celery"], 9, 2)
+    [later, back, bad, good, rest] = take_all(broker, "w", ["celery"])
     settle(broker, "w", Delay(later, NOON))  # long ago: it comes back at once
     settle(broker, "w", GiveBack(back))
     settle(broker, "w", SetAside(bad, "why"))
     settle(broker, "w", Acknowledge(good), sends=[outgoing(b"next")])
     broker.stay("w", MINUTE)
-    taken = broker.take("w", ["celery"], 9, 3)
+    taken = take_all(broker, "w", ["celery"])
     broker.leave("w")
     purged = broker.purge(["celery"])
 

@@ -219,6 +219,10 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
     def await_line(self, words: str, times: int = 1) -> None:
         """Wait until the log has these words so many times."""
 

@@ -14,6 +14,7 @@ from beatd.instant import HOUR, SECOND, Span
 from beatd.pools.base import Lost, Returned, Started, TimedOut
 from beatd.tasks import Task
 from beatd.worker.inbox import Fetched, TimePassed
+from tests.brokers.making import take_all
 from tests.fakes import NOON
 from tests.servers import PATIENCE, Server, eventually
 from tests.worker.bench import Bench, HeldPool, with_held_pool
@@ -53,15 +54,15 @@ def cut_off(bench: Bench) -> list[Delivery]:
     bench.clock.go_to(bench.clock.now() + LEASE)
     bench.broker.recover()
     bench.broker.join("other", HOUR)
-    return bench.broker.take("other", ["celery"], 9, 1)
+    return take_all(bench.broker, "other", ["celery"])
 
 
 def left_with(bench: Bench, worker: str) -> int:
     """Give how many deliveries a worker still has in flight."""
-    before = len(bench.broker.take("count", ["celery"], 9, 1))
+    before = len(take_all(bench.broker, "count", ["celery"]))
     bench.broker.leave(worker)
     bench.broker.join("count", HOUR)
-    return len(bench.broker.take("count", ["celery"], 9, 2)) - before
+    return len(take_all(bench.broker, "count", ["celery"])) - before
 
 
 def test_a_run_that_ends_when_others_have_it_takes_nothing_from_them() -> None:

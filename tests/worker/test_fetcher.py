@@ -7,12 +7,20 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from beatd.background import Outage
-from beatd.brokers.base import Delivery, Outgoing, pass_over
+from beatd.brokers.base import (
+    Acknowledge,
+    Delivery,
+    Outgoing,
+    Suspects,
+    idle,
+    pass_over,
+)
 from beatd.brokers.memory import MemoryBroker
 from beatd.errors import BrokerUnavailable, ConfigError
 from beatd.instant import MINUTE, SECOND, Span
 from beatd.routing import Route
 from beatd.worker.fetcher import LONGEST_WAIT, Fetcher, PrefetchWindow, order_of
+from beatd.worker.isolation import PATIENCE as PATIENCE_WITH_SUSPECTS
 from beatd.worker.lease import Lease
 from tests.fakes import FakeClock
 from tests.servers import PATIENCE, eventually
@@ -40,9 +48,13 @@ class Flaky(MemoryBroker):
         limit: int,
         request: int,
         on_refused: Callable[[str, str], object] = pass_over,
+        suspects: Suspects = Suspects.ALONE,
+        on_held_back: Callable[[], object] = idle,
     ) -> list[Delivery]:
         self.asked.append(list(queues))
-        found = super().take(worker, queues, limit, request, on_refused)
+        found = super().take(
+            worker, queues, limit, request, on_refused, suspects, on_held_back
+        )
         if self.lost_answers:
             self.lost_answers -= 1
             raise BrokerUnavailable("the connection was cut")
@@ -62,6 +74,7 @@ class Intake:
     ) -> None:
         away = Outage("the broker is away", "broker")
         self.came: list[str] = []
+        self.deliveries: list[Delivery] = []
         self.recovered: list[int] = []
         self.crashes: list[BaseException] = []
         self.window = PrefetchWindow(window)
@@ -90,6 +103,7 @@ class Intake:
 
     def _deliver(self, deliveries: list[Delivery], lease: int) -> None:
         self.came += [delivery.message.decode() for delivery in deliveries]
+        self.deliveries += deliveries
 
 
 def fill(broker: MemoryBroker, queue: str, *messages: str) -> None:
@@ -249,8 +263,12 @@ def test_a_refused_queue_is_tried_before_it_is_waited_for() -> None:
             limit: int,
             request: int,
             on_refused: Callable[[str, str], object] = pass_over,
+            suspects: Suspects = Suspects.ALONE,
+            on_held_back: Callable[[], object] = idle,
         ) -> list[Delivery]:
-            found = super().take(worker, queues, limit, request, on_refused)
+            found = super().take(
+                worker, queues, limit, request, on_refused, suspects, on_held_back
+            )
             if "b" not in queues:
                 clock.go_to(clock.now() + MINUTE)
             return found
@@ -373,3 +391,119 @@ def test_a_lease_is_renewed_until_it_is_stopped() -> None:
     intake.lease.stop()
 
     assert intake.crashes == []
+
+
+def suspects(broker: Flaky, clock: FakeClock, queue: str, *names: str) -> None:
+    """Have a worker die that has taken these messages."""
+    fill(broker, queue, *names)
+    broker.join(f"dies with {names}", SECOND)
+    taken = broker.take(f"dies with {names}", [queue], len(names), 1)
+    assert len(taken) == len(names)
+    clock.go_to(clock.now() + SECOND)
+    broker.recover()
+
+
+class Isolated:
+    """A fetcher that may hold four deliveries, after a worker has died."""
+
+    def __init__(self, *died: str) -> None:
+        self.clock = FakeClock()
+        self.broker = Flaky(self.clock)
+        self.intake = Intake(self.broker, clock=self.clock)
+        self.intake.lease.turn()
+        self._number = itertools.count(1)
+        suspects(self.broker, self.clock, "a", *died)
+
+    def fetch(self) -> list[str]:
+        """Give what comes within a few turns."""
+        self.intake.lease.turn()
+        before = len(self.intake.came)
+        for _ in range(3):
+            self.intake.fetcher.turn()
+        return self.intake.came[before:]
+
+    def pass_time(self, span: Span) -> None:
+        for _ in range(span // SECOND):
+            self.clock.go_to(self.clock.now() + SECOND)
+            self.intake.lease.turn()
+
+    def settle(self, message: str) -> None:
+        """Settle a delivery as the loop does."""
+        [one] = [d for d in self.intake.deliveries if d.message == message.encode()]
+        self.broker.settle("me", [Acknowledge(one)], [], next(self._number))
+        self.intake.fetcher.isolation.settled(one.token)
+        self.intake.window.clear(1)
+
+
+def test_nothing_is_taken_beside_a_message_that_a_worker_died_with() -> None:
+    isolated = Isolated("s1", "s2")
+    fill(isolated.broker, "a", "1", "2")
+
+    assert isolated.fetch() == ["s1"]
+    assert isolated.fetch() == []
+    isolated.settle("s1")
+    assert isolated.fetch() == ["s2"]
+    isolated.settle("s2")
+    assert isolated.fetch() == ["1", "2"]
+
+
+def test_a_message_that_a_worker_died_with_waits_until_nothing_else_is_held() -> None:
+    isolated = Isolated()
+    fill(isolated.broker, "a", "1", "2")
+    assert isolated.fetch() == ["1", "2"]
+    suspects(isolated.broker, isolated.clock, "a", "s1")
+    fill(isolated.broker, "a", "3")
+
+    isolated.settle("1")
+    assert isolated.fetch() == []
+    isolated.settle("2")
+    assert isolated.fetch() == ["s1"]
+
+
+def test_a_task_of_hours_holds_up_no_message_that_a_worker_died_with() -> None:
+    isolated = Isolated()
+    fill(isolated.broker, "a", "for hours")
+    assert isolated.fetch() == ["for hours"]
+    suspects(isolated.broker, isolated.clock, "a", "s1", "s2")
+    fill(isolated.broker, "a", "1")
+    assert isolated.fetch() == []
+
+    isolated.pass_time(PATIENCE_WITH_SUSPECTS)
+
+    assert isolated.fetch() == ["s1"]
+    isolated.settle("s1")
+    assert isolated.fetch() == []
+
+
+def test_a_message_that_a_worker_died_with_holds_up_others_for_a_while_only() -> None:
+    isolated = Isolated("for hours", "s2")
+    fill(isolated.broker, "a", "1", "2", "3", "4")
+    assert isolated.fetch() == ["for hours"]
+
+    isolated.pass_time(PATIENCE_WITH_SUSPECTS - SECOND)
+    assert isolated.fetch() == []
+    isolated.pass_time(SECOND)
+
+    assert isolated.fetch() == ["1", "2", "3"]  # never another one like it
+    isolated.settle("for hours")
+    for message in "123":
+        isolated.settle(message)
+    assert isolated.fetch() == ["s2"]
+
+
+def test_a_fetcher_waits_for_what_it_holds_while_a_suspect_waits() -> None:
+    isolated = Isolated()
+    fill(isolated.broker, "a", "1")
+    assert isolated.fetch() == ["1"]
+    suspects(isolated.broker, isolated.clock, "a", "s1")
+    asked = len(isolated.broker.asked)
+    fetcher = isolated.intake.fetcher
+    fetcher.start(isolated.intake.crashes.append)
+    eventually(lambda: len(isolated.broker.asked) > asked)
+
+    isolated.settle("1")
+    eventually(lambda: isolated.intake.came == ["1", "s1"])
+    fetcher.stop()
+
+    assert isolated.intake.crashes == []
+    assert len(isolated.broker.asked) < asked + 10

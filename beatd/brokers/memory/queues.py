@@ -2,13 +2,12 @@
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 
 from beatd.brokers.base import (
     DONE,
-    ENOUGH,
     GONE,
     Acknowledge,
     Act,
@@ -21,7 +20,10 @@ from beatd.brokers.base import (
     GiveBack,
     Outgoing,
     SetAside,
+    Suspects,
     do_in_turn,
+    idle,
+    number_together,
     pass_over,
 )
 from beatd.brokers.current_runs import run_of
@@ -151,6 +153,8 @@ class MemoryBroker(MemoryLead):
         limit: int,
         request: int,
         on_refused: Callable[[str, str], object] = pass_over,
+        suspects: Suspects = Suspects.ALONE,
+        on_held_back: Callable[[], object] = idle,
     ) -> list[Delivery]:
         with self._changed:
             joined = self._workers.get(worker)
@@ -162,15 +166,20 @@ class MemoryBroker(MemoryLead):
                 on_refused(name, self.closed[name])
             queues = [name for name in queues if name not in self.closed]
             self._end_delays(queues, limit)
-            lists = [(step, name) for step in PRIORITY_STEPS for name in queues]
-            tokens = (f"{request}:{index}" for index in count())
             if request > last:
-                size = 0
-                for token in islice(tokens, limit):
-                    if size >= ENOUGH or (stored := self._pop(lists)) is None:
-                        break
-                    joined.in_flight[token] = stored
-                    size += len(stored.message)
+                lying = list(islice(self._lying(queues), limit))
+                is_led = bool(lying and lying[0].deliveries)
+                if suspects is Suspects.PASSED_OVER:
+                    fresh = (one for one in self._lying(queues) if not one.deliveries)
+                    lying = list(islice(fresh, limit))
+                elif suspects is Suspects.ALONE and is_led and joined.in_flight:
+                    lying = []
+                if is_led and not lying:
+                    on_held_back()
+                sizes = [(stored.deliveries, len(stored.message)) for stored in lying]
+                for index, stored in enumerate(lying[: number_together(sizes)]):
+                    self._lists[stored.step, stored.queue].remove(stored)
+                    joined.in_flight[f"{request}:{index}"] = stored
             return [
                 Delivery(token, stored.queue, stored.message, stored.deliveries + 1)
                 for token, stored in joined.in_flight.items()
@@ -463,6 +472,12 @@ class MemoryBroker(MemoryLead):
         filled = (self._lists[key] for key in lists if self._lists.get(key))
         first = next(filled, None)
         return first.popleft() if first else None
+
+    def _lying(self, queues: Sequence[str]) -> Iterator[_Stored]:
+        """Return the messages that may be taken, in order."""
+        for step in PRIORITY_STEPS:
+            for name in queues:
+                yield from self._lists.get((step, name), ())
 
     def _remove_dead(self, letters: Collection[str]) -> list[_Stored]:
         """Remove these dead letters; return their messages."""

@@ -24,6 +24,8 @@ from beatd.brokers.base import (
     GiveBack,
     Outgoing,
     SetAside,
+    Suspects,
+    idle,
     letter_of,
     pass_over,
 )
@@ -42,6 +44,9 @@ Command: TypeAlias = tuple[Any, ...]
 
 REMEMBER_ANSWERS: Span = HOUR
 REMEMBER_DEATHS: Span = 7 * DAY
+
+MOST_PASSED_OVER = 1_000
+"""So many suspects are passed over by one `take`, which then returns no more."""
 
 NOT_REMEMBERED = 0
 """The number of a request that may be done twice when it is made again."""
@@ -129,11 +134,13 @@ class RedisBroker(RedisLead):
         limit: int,
         request: int,
         on_refused: Callable[[str, str], object] = pass_over,
+        suspects: Suspects = Suspects.ALONE,
+        on_held_back: Callable[[], object] = idle,
     ) -> list[Delivery]:
         lists = self._wire.lists(queues)
         refused: dict[str, str] = {}
         try:
-            given = self._take(worker, list(lists), limit, request)
+            given = self._take(worker, list(lists), limit, request, suspects)
         except BrokerRefused as refusal:
             kinds = dict.fromkeys(lists, LIST)
             found = self._forbidden(kinds) if is_about_a_key(refusal) else {}
@@ -142,16 +149,18 @@ class RedisBroker(RedisLead):
             for place, reason in found.items():
                 refused.setdefault(lists[place], reason)
             others = [name for name in lists if name not in found]
-            given = self._take(worker, others, limit, request)
+            given = self._take(worker, others, limit, request, suspects)
         deliveries = []
         parts = iter(given)
         for number, name, content, deaths in zip(
             parts, parts, parts, parts, strict=True
         ):
             queue = lists[name.decode()]
-            if number:
+            if number > 0:
                 token = f"{request}:{number}"
                 deliveries.append(Delivery(token, queue, content, deaths + 1))
+            elif number < 0:
+                on_held_back()
             else:
                 reason = self._server.refusal(content.decode())
                 refused.setdefault(queue, f"{name.decode()}: {reason}")
@@ -160,7 +169,12 @@ class RedisBroker(RedisLead):
         return deliveries
 
     def _take(
-        self, worker: str, lists: Sequence[str], limit: int, request: int
+        self,
+        worker: str,
+        lists: Sequence[str],
+        limit: int,
+        request: int,
+        suspects: Suspects,
     ) -> list[Any]:
         own = ("serial", "deliveries", "delayed", "late")
         name = self._lease(worker)
@@ -170,7 +184,8 @@ class RedisBroker(RedisLead):
             *map(self._key, own),
             self._took(name),
         ]
-        about = [name, request, limit, ENOUGH, REMEMBER_ANSWERS]
+        how = (suspects.value, MOST_PASSED_OVER)
+        about = [name, request, limit, ENOUGH, REMEMBER_ANSWERS, *how]
         given: list[Any] = self._run("take", [*keys, *lists], about)
         return given
 

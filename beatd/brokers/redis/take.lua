@@ -10,9 +10,12 @@
 --       8...          lists in the order in which they are to be emptied
 -- ARGV  1 worker  2 number of the request  3 limit  4 bytes after which it is enough
 --       5 how long to remember the number, in ms
+--       6 how to treat messages that a worker died with: 'alone', 'in company' (of what
+--         the worker has in flight), 'passed over'  7 how many of them to pass over
 --
 -- Returns for each message: number of the token, list, message, deaths; and for each list
--- that is no list or is forbidden, and was passed over: 0, list, reason, 0. Nothing if
+-- that is no list or is forbidden, and was passed over: 0, list, reason, 0; and -1, list,
+-- '', 0 if nothing was taken because of messages there that a worker died with. Nothing if
 -- the worker has no lease. The same request again returns the same messages, and takes no
 -- more; an earlier one takes nothing. A full server lets the script run.
 
@@ -66,11 +69,17 @@ end
 
 local given = {}
 local died = redis.call('HLEN', KEYS[4]) > 0
-local function give(number, list, message)
-  local deaths = died and redis.call('HGET', KEYS[4], redis.sha1hex(message))
+local function give(number, list, text, deaths)
   local size = #given
   given[size + 1], given[size + 2] = number, list
-  given[size + 3], given[size + 4] = message, tonumber(deaths or 0)
+  given[size + 3], given[size + 4] = text, deaths
+end
+
+local function deaths_with(message)
+  if not died then
+    return 0
+  end
+  return tonumber(redis.call('HGET', KEYS[4], redis.sha1hex(message)) or 0)
 end
 
 if request == last then -- what it took, whatever its limit is by now
@@ -78,7 +87,8 @@ if request == last then -- what it took, whatever its limit is by now
   local number = 1
   local held = redis.call('HGET', KEYS[2], ARGV[2] .. ':' .. number)
   while held do
-    give(number, released(held))
+    local list, message = released(held)
+    give(number, list, message, deaths_with(message))
     number = number + 1
     held = redis.call('HGET', KEYS[2], ARGV[2] .. ':' .. number)
   end
@@ -86,27 +96,59 @@ if request == last then -- what it took, whatever its limit is by now
 end
 
 local taken, size, enough = 0, 0, tonumber(ARGV[4])
-local function take(list, message)
+local function take(list, message, deaths)
   taken, size = taken + 1, size + #message
   local held = hold(whole(redis.call('INCR', KEYS[3])), list, message)
   redis.call('HSET', KEYS[2], ARGV[2] .. ':' .. taken, held)
-  give(taken, list, message)
+  give(taken, list, message, deaths)
+end
+
+local function holds_any()
+  for _, token in ipairs(redis.call('HKEYS', KEYS[2])) do
+    if not token:find('^begun:') then
+      return true
+    end
+  end
+  return false
+end
+
+local suspects, most, passed, is_over = ARGV[6], tonumber(ARGV[7]), {}, false
+
+-- Take a message or pass it over; return false if it stays in front of its list.
+local function meet(list, message)
+  local deaths = deaths_with(message)
+  if deaths == 0 then
+    take(list, message, 0)
+  elseif suspects == 'passed over' then
+    passed[#passed + 1] = {list, message}
+    is_over = #passed >= most
+  else
+    is_over = true
+    if taken > 0 then
+      return false
+    elseif suspects == 'alone' and holds_any() then
+      give(-1, list, '', 0)
+      return false
+    end
+    take(list, message, deaths)
+  end
+  return true
 end
 
 local index = 8
-while index <= #KEYS and taken < limit and size < enough do
+while index <= #KEYS and taken < limit and size < enough and not is_over do
   -- A few at a time, and one at first: messages beyond the limit have to go back.
-  local list, some = KEYS[index], math.min(limit - taken, taken + 1, 16)
+  local list, some = KEYS[index], math.min(limit - taken, taken + #passed + 1, 16)
   local found = redis.pcall('RPOP', list, some) or {}
   if found.err then -- of this list alone: writing as such was permitted above
-    for _, part in ipairs({0, list, found.err, 0}) do
-      given[#given + 1] = part
-    end
+    give(0, list, found.err, 0)
     found = {}
   end
   local number = 1
-  while number <= #found and size < enough do
-    take(list, found[number])
+  while number <= #found and size < enough and not is_over do
+    if not meet(list, found[number]) then
+      break
+    end
     number = number + 1
   end
   for surplus = #found, number, -1 do
@@ -115,5 +157,11 @@ while index <= #KEYS and taken < limit and size < enough do
   if #found < some then
     index = index + 1
   end
+end
+for number = #passed, 1, -1 do -- back to the front, in their order
+  redis.call('RPUSH', unpack(passed[number]))
+end
+if taken == 0 and #passed > 0 then
+  give(-1, passed[1][1], '', 0)
 end
 return given

@@ -8,7 +8,6 @@ from queue import Empty
 
 from beatd.brokers.base import (
     DONE,
-    ENOUGH,
     GONE,
     Acknowledge,
     Act,
@@ -21,8 +20,11 @@ from beatd.brokers.base import (
     GiveBack,
     Outgoing,
     SetAside,
+    Suspects,
     do_in_turn,
+    idle,
     letter_of,
+    number_together,
     pass_over,
 )
 from beatd.brokers.sqlite.file import text, texts_as_bytes
@@ -40,6 +42,9 @@ they grow: short for some seconds after each message, long while nothing happens
 
 REMEMBER_REQUESTS: Span = HOUR
 """How long after the end of a worker's lease its last requests are known."""
+
+LARGEST = 2**63 - 1
+"""The largest number in SQLite."""
 
 _LETTER = (
     "queue",
@@ -123,21 +128,38 @@ class SQLiteBroker(SQLiteLead):
         limit: int,
         request: int,
         on_refused: Callable[[str, str], object] = pass_over,
+        suspects: Suspects = Suspects.ALONE,
+        on_held_back: Callable[[], object] = idle,
     ) -> list[Delivery]:
         with self._transaction() as db:
+            held_back = False
             last = self._last_take(db, worker)
             if last is None or request < last:
                 return []
             attempt = str(request)
             if request > last:
                 db.execute(SQL["note_take"], (request, worker))
-            if request > last and (ready := self._ready(db, queues, limit)):
+            ready: Sequence[Row] = []
+            if request > last:
+                self._put_in_front(db, self._over(db, queues, limit), deaths=0)
+                lying = self._lying(db, queues, limit)
+                is_led = bool(lying and lying[0][3])
+                if suspects is Suspects.PASSED_OVER:
+                    lying = self._lying(db, queues, limit, most_deaths=0)
+                elif suspects is Suspects.ALONE and is_led and self._holds(db, worker):
+                    lying = []
+                held_back = is_led and not lying
+                sizes = [(deaths, length) for _, _, length, deaths in lying]
+                ready = lying[: number_together(sizes)]
+            if ready:
                 sql = "SELECT coalesce(max(place), 0) FROM messages WHERE worker = ?"
                 (last,) = db.execute(sql, (worker,)).fetchone()
                 places = enumerate(ready, start=last + 1)
-                flights = [(worker, attempt, place, number) for place, number in places]
+                flights = [(worker, attempt, place, row[0]) for place, row in places]
                 db.executemany(SQL["take"], flights)
             rows = db.execute(SQL["taken"], (worker, attempt)).fetchall()
+        if held_back:
+            on_held_back()
         return [
             Delivery(f"{attempt}:{number}", queue, message, deaths + 1)
             for number, queue, message, deaths in rows
@@ -245,24 +267,24 @@ class SQLiteBroker(SQLiteLead):
             rows += rows_of(db, self._steps, route, message, due)
         db.executemany(SQL["push"], rows)
 
-    def _ready(
-        self, db: sqlite3.Connection, queues: Sequence[str], limit: int
-    ) -> list[int]:
-        """Return the ids of the next messages: by step, then by the order of queues."""
-        self._put_in_front(db, self._over(db, queues, limit), deaths=0)
+    def _lying(
+        self,
+        db: sqlite3.Connection,
+        queues: Sequence[str],
+        limit: int,
+        most_deaths: int = LARGEST,
+    ) -> list[Row]:
+        """Return the next messages: by step, then by the order of queues."""
         rows: list[Row] = []
         for queue in queues:
-            rows += db.execute(SQL["ready"], (queue, limit))
+            rows += db.execute(SQL["ready"], (queue, most_deaths, limit))
         # The sort is stable: within a step and queue they stay as they lie.
         rows.sort(key=lambda row: row[1])
-        chosen: list[int] = []
-        size = 0
-        for number, _, length in rows[:limit]:
-            if size >= ENOUGH:
-                break
-            chosen.append(number)
-            size += length
-        return chosen
+        return rows[:limit]
+
+    def _holds(self, db: sqlite3.Connection, worker: str) -> bool:
+        """Return whether the worker has anything in flight."""
+        return db.execute(SQL["holds"], (worker,)).fetchone() is not None
 
     def _over(
         self, db: sqlite3.Connection, queues: Sequence[str], limit: int

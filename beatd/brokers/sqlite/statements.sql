@@ -177,10 +177,13 @@ SELECT id, queue, message, deaths
 FROM messages WHERE worker = ? AND attempt = ? ORDER BY place
 
 -- name: ready
-SELECT id, step, length(message)
+SELECT id, step, length(message), deaths
 FROM messages
-WHERE queue = ? AND worker IS NULL AND due IS NULL
+WHERE queue = ? AND worker IS NULL AND due IS NULL AND deaths <= ?
 ORDER BY step, place, id LIMIT ?
+
+-- name: holds
+SELECT 1 FROM messages WHERE worker = ? AND attempt != '' LIMIT 1
 
 -- name: take
 UPDATE messages SET worker = ?, attempt = ?, place = ? WHERE id = ?

@@ -78,7 +78,7 @@ class TaskRows:
         None, "With late acknowledgement: give the message back when its process dies."
     )
     task_max_deliveries: Positive = own(
-        5,
+        3,
         "Deliveries that may end in a dead process before the message goes to the"
         " dead-letter queue.",
     )

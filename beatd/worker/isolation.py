@@ -1,0 +1,72 @@
+"""How a worker keeps a suspect apart: a message with which a worker has died."""
+
+from collections.abc import Sequence
+
+from beatd.brokers.base import Delivery, Suspects
+from beatd.clock import Clock
+from beatd.event_log import EventLog
+from beatd.instant import MINUTE, SECOND, Span
+
+tell = EventLog(__name__)
+
+PATIENCE: Span = MINUTE
+"""How long a suspect waits until the worker holds nothing else, and how long, once it
+is taken, nothing else is. A task of hours must not hold up the queue, nor a suspect."""
+
+LONGEST_LOOK: Span = SECOND
+"""How long to wait, at most, before the broker is asked for others than suspects."""
+
+
+class Isolation:
+    """Decides how suspects are taken, and what may be taken beside one.
+
+    A worker never holds two suspects. It takes one when it holds nothing, or after
+    PATIENCE, and then takes nothing else until that has ended, or for PATIENCE.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._token: str | None = None
+        """The suspect that the worker holds."""
+        self._since: Span = 0
+        """Since when it holds that, or since when one waits."""
+        self._is_awaited = False
+
+    def rule(self) -> Suspects | None:
+        """Return how suspects are to be treated now; None if nothing may be taken."""
+        is_over = self._clock.elapsed() - self._since >= PATIENCE
+        if self._token is not None:
+            return Suspects.PASSED_OVER if is_over else None
+        if self._is_awaited and is_over:
+            return Suspects.IN_COMPANY
+        return Suspects.ALONE
+
+    def took(self, deliveries: Sequence[Delivery], held_back: bool) -> None:
+        """Take note of what the broker gave, or held back, by the present rule."""
+        if self._token is not None:
+            return
+        suspect = next((one for one in deliveries if one.deliveries > 1), None)
+        if suspect or (held_back and not self._is_awaited):
+            self._since = self._clock.elapsed()
+        self._is_awaited = held_back
+        if suspect:
+            self._token = suspect.token
+            tell.info(
+                "suspect.taken",
+                "took a message from queue %s that %d deliveries have not survived:"
+                " nothing else is taken until it has ended, for %d s at most",
+                suspect.queue,
+                suspect.deliveries - 1,
+                PATIENCE // SECOND,
+                queue=suspect.queue,
+            )
+
+    def settled(self, token: str) -> None:
+        """Take note that a delivery has been settled."""
+        if token == self._token:
+            self._token = None
+
+    def longest_wait(self) -> Span:
+        """Return how long to wait, at most, for what the worker holds to be settled."""
+        left = self._since + PATIENCE - self._clock.elapsed()
+        return max(1, left) if self.rule() is None else LONGEST_LOOK
