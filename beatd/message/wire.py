@@ -74,6 +74,13 @@ PROTOCOL_HEADERS = ({*Headers.__struct_fields__, "lang", "redelivered"}) - _OURS
 _wire_decoder = msgspec.json.Decoder(Wire)
 
 
+class _AllHeaders(msgspec.Struct):
+    headers: dict[str, Any] | None = None
+
+
+_headers_decoder = msgspec.json.Decoder(_AllHeaders)
+
+
 def read_wire(raw: bytes) -> Wire:
     """Read the JSON of a message."""
     try:
@@ -91,8 +98,12 @@ def read_wire(raw: bytes) -> Wire:
 
 def headers_of(raw: bytes) -> dict[str, Any]:
     """Return all headers of a message that `read_wire` has read."""
-    headers: dict[str, Any] = _read_json(raw).get("headers") or {}
-    return headers
+    try:
+        return _headers_decoder.decode(raw).headers or {}
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        # As in `read_wire`: Python's `json` takes more.
+        headers: dict[str, Any] = _read_json(raw).get("headers") or {}
+        return headers
 
 
 def _read_json(raw: bytes) -> Any:

@@ -82,8 +82,10 @@ class Executor:
     async def _run(self, job: Job, way: "_Way") -> bytes:
         try:
             report = await self._report(job, way)
-            sends = self.made_ready(report.sends)
-            return pack_report(msgspec.structs.replace(report, sends=sends))
+            if report.sends:
+                ready = self.made_ready(report.sends)
+                report = msgspec.structs.replace(report, sends=ready)
+            return pack_report(report)
         except BaseException as error:
             # This is no fault of the task, and another try may do harm.
             tell.exception("task.broken", "cannot run a message")

@@ -182,6 +182,8 @@ class WorkerService:
         return f"{'draining' if worker.is_stopping else worker.name}: {doing}"
 
     def _tell(self) -> None:
+        if not self.notify.address:
+            return  # a status for nobody is no work for each turn
         if self.worker.is_stopping:
             # Tasks may take longer than the manager would wait.
             self.notify.extend(5)

@@ -141,7 +141,7 @@ class Worker:
         signals.worker_ready.send(self.node)
         try:
             while not self._is_over():
-                self.handle(self._next())
+                self.handle(*self._next())
                 self.on_turn()
         except BaseException:
             # An unforeseen error: what runs goes to other workers, at once.
@@ -151,11 +151,14 @@ class Worker:
             self._end()
             signals.worker_shutdown.send(self.node)
 
-    def _next(self) -> WorkerEvent:
+    def _next(self) -> list[WorkerEvent]:
+        """Wait for an event; return it, and all others that lie ready."""
         try:
-            return self.inbox.get(timeout=self._patience() / SECOND)
+            first = self.inbox.get(timeout=self._patience() / SECOND)
         except Empty:
-            return TimePassed()
+            return [TimePassed()]
+        # Nobody else takes events out.
+        return [first, *(self.inbox.get() for _ in range(self.inbox.qsize()))]
 
     def _patience(self) -> float:
         """Return how long to wait for something to happen."""
@@ -166,8 +169,19 @@ class Worker:
             return LOOK
         return min(due, LOOK)
 
-    def handle(self, event: WorkerEvent) -> None:
-        """Act on one event of the inbox."""
+    def handle(self, *events: WorkerEvent) -> None:
+        """Act on events of the inbox, then on what they leave to be done."""
+        for event in events:
+            self._act_on(event)
+        if self.ends_runs_when_cut_off and self.intake.lease.has_run_out():
+            self._let_go()
+        if not self.is_stopping:
+            self.sizing.follow(self._load)
+        elif self.stopping.has_run_out(self.clock.elapsed()):
+            self._begin_to_stop(Stop.COLD)
+        self.workload.fill(self.backlog.next)
+
+    def _act_on(self, event: WorkerEvent) -> None:
         match event:
             case Started(token, pid):
                 self.outcomes.started(self.workload.started(token, pid))
@@ -196,13 +210,6 @@ class Worker:
                 self._told_to_stop(event)
             case Crashed(error):
                 raise error
-        if self.ends_runs_when_cut_off and self.intake.lease.has_run_out():
-            self._let_go()
-        if not self.is_stopping:
-            self.sizing.follow(self._load)
-        elif self.stopping.has_run_out(self.clock.elapsed()):
-            self._begin_to_stop(Stop.COLD)
-        self.workload.fill(self.backlog.next)
 
     def _load(self) -> int:
         """Return how much there is to do for the pool, now."""

@@ -81,9 +81,10 @@ class Turns(Generic[T]):
 
     def due(self) -> float | None:
         """Return when the next run may begin; None if none waits."""
-        buckets = self._buckets.values() if self._number else ()
+        if not self._number:
+            return None
         return min(
-            (bucket.free_at for bucket in buckets if bucket.waiting), default=None
+            bucket.free_at for bucket in self._buckets.values() if bucket.waiting
         )
 
     def take_out(self, wanted: Callable[[T], bool]) -> list[T]:
