@@ -144,7 +144,8 @@ class Ignore(Verdict):
 class Reject(Verdict):
     """The message is refused: to the end of its queue with `requeue`, else set aside.
 
-    A message that is set aside lies on the dead-letter queue.
+    A message that is set aside lies on the dead-letter queue. One that goes back is
+    marked as redelivered, and set aside after `task_max_deliveries` deliveries.
     """
 
     def __init__(self, reason: object = None, requeue: bool = False) -> None:

@@ -25,7 +25,7 @@ from beatd.message.envelope import (
     read_envelope,
 )
 from beatd.message.notice import Notice, read_notice, write_notice
-from beatd.message.resend import Sending, retried, retry_of
+from beatd.message.resend import Sending, requeued, retried, retry_of
 from beatd.message.shape import MessageFormat
 from beatd.message.template import Template, template
 
@@ -45,6 +45,7 @@ __all__ = [
     "read_body",
     "read_envelope",
     "read_notice",
+    "requeued",
     "retried",
     "retry_of",
     "template",

@@ -91,6 +91,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """The entry whose slot this run is for."""
     beatd_slot: str | None = None
     """The slot, in the entry's zone."""
+    requeues: int = 0
+    """How many deliveries ended with `Reject(requeue=True)`."""
     eta_text: str | None = None
     expires_text: str | None = None
     content_type: str
@@ -175,6 +177,7 @@ def read_envelope(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Envelope:
         redelivered=bool(delivery.redelivered),
         beatd_entry=known.beatd_entry,
         beatd_slot=known.beatd_slot,
+        requeues=_count("beatd_requeues", known.beatd_requeues) or 0,
         eta_text=known.eta,
         expires_text=known.expires,
         content_type=wire.content_type or "",

@@ -81,6 +81,23 @@ def retried(envelope: Envelope, eta: Instant | None = None) -> bytes:
     return json.dumps(wire).encode()
 
 
+def requeued(envelope: Envelope) -> bytes:
+    """Return the same message, marked as redelivered; its body is not decoded.
+
+    What is in flight counts its deaths by its bytes; here, where these change anyway,
+    the message itself carries the count.
+    """
+    wire = json.loads(envelope.raw)
+    wire["headers"] = {
+        **(wire.get("headers") or {}),
+        "redelivered": True,
+        "beatd_requeues": envelope.requeues + 1,
+    }
+    delivery_info = wire["properties"].get("delivery_info") or {}
+    wire["properties"]["delivery_info"] = {**delivery_info, "redelivered": True}
+    return json.dumps(wire).encode()
+
+
 def _stamps(envelope: Envelope) -> dict[str, Any]:
     if not envelope.stamped_headers:
         return {}

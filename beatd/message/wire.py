@@ -57,6 +57,7 @@ class Headers(msgspec.Struct):
     compression: str | None = None
     beatd_entry: str | None = None
     beatd_slot: str | None = None
+    beatd_requeues: int | None = None
 
 
 class Wire(msgspec.Struct):
@@ -68,7 +69,7 @@ class Wire(msgspec.Struct):
 
 _OURS = {"beatd_entry", "beatd_slot"}
 
-# `redelivered` is written by kombu when it gives a message back.
+# `redelivered` is written when a message is given back, by kombu and by `requeued`.
 PROTOCOL_HEADERS = ({*Headers.__struct_fields__, "lang", "redelivered"}) - _OURS
 
 _wire_decoder = msgspec.json.Decoder(Wire)

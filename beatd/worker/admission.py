@@ -52,8 +52,8 @@ class Admission:
                 delivery, envelope, None, NotRegistered(envelope.task)
             )
             return None
-        if delivery.deliveries > most:
-            times = f"{delivery.deliveries - 1} times"
+        if (deliveries := delivery.deliveries + envelope.requeues) > most:
+            times = f"{deliveries - 1} times"
             lost = WorkerLost(f"delivered {times}, and no worker lived to tell the end")
             self._outcomes.set_aside(delivery, envelope, task, lost)
             return None

@@ -87,6 +87,12 @@ class InFlight:
         return self.early and self.state in given
 
     @property
+    def deliveries(self) -> int:
+        """How often the message was delivered or begun again, this time included."""
+        before = self.envelope.requeues + len(self.losses)
+        return self.delivery.deliveries + before
+
+    @property
     def has_begun(self) -> bool:
         """Whether the run has begun."""
         return self.state is InFlightState.RUNNING

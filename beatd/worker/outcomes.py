@@ -24,7 +24,7 @@ from beatd.errors import (
     WorkerLost,
 )
 from beatd.instant import Instant, span_of
-from beatd.message import Envelope, retried
+from beatd.message import Envelope, requeued, retried
 from beatd.results.base import Meta, State, Stored
 from beatd.routing import Route
 from beatd.runs.chords import Failed
@@ -135,10 +135,16 @@ class Outcomes:
             error = BeatdError(report.reason)
             self.set_aside(run.delivery, run.envelope, run.task, error, run.losses)
             return
+        is_requeued = report.fate is Fate.REQUEUED
+        if is_requeued and run.deliveries >= self._settings.task_max_deliveries:
+            words = f"requeued after each of {run.deliveries} deliveries"
+            error = BeatdError(f"{words}: {report.reason}" if report.reason else words)
+            self.set_aside(run.delivery, run.envelope, run.task, error, run.losses)
+            return
         self._reporter.finished(run, report)
-        if report.fate is Fate.REQUEUED:
-            same = Outgoing(_way_back(run), run.delivery.message)
-            self._finish(run, report.stored, [same], over=False)
+        if is_requeued:
+            again = Outgoing(_way_back(run), requeued(run.envelope))
+            self._finish(run, report.stored, [again], over=False)
         elif report.fate is Fate.SET_ASIDE or self._is_refused(run, report):
             self._end_aside(
                 run, report.reason, report.stored, report.sends, report.bookkeeping
@@ -194,14 +200,14 @@ class Outcomes:
         error = WorkerLost(f"Worker exited prematurely: {reason}")
         retries = option(run.task, "retry_on_worker_lost", self._settings)
         again = option(run.task, "reject_on_worker_lost", self._settings)
-        deliveries = run.delivery.deliveries + len(run.losses)
         if retries and _may_be_retried(run):
             self._retry(run, error)
         elif retries or run.early or again is False:
             self._reporter.given_up(run, error)
             self._fail(run, State.FAILURE, error)
-        elif deliveries > self._settings.task_max_deliveries:
-            error = WorkerLost(f"delivered {deliveries - 1} times, each time fatal")
+        elif run.deliveries > self._settings.task_max_deliveries:
+            times = run.deliveries - 1
+            error = WorkerLost(f"delivered {times} times, each time fatal")
             self.set_aside(run.delivery, run.envelope, run.task, error, run.losses)
         else:
             return True

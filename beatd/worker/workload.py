@@ -111,7 +111,7 @@ class Workload:
         return Job(
             run.token,
             run.delivery.message,
-            run.delivery.deliveries + len(run.losses),
+            run.deliveries,
             envelope.time_limit or option(task, "time_limit", self._settings),
             envelope.soft_time_limit or soft,
         )

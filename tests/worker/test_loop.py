@@ -394,6 +394,62 @@ def test_reject_with_requeue_goes_to_the_end_of_the_queue(bench: Bench) -> None:
     assert seen == ["a", "b", "a"]
 
 
+def test_reject_with_requeue_counts_as_a_delivery_and_is_marked(bench: Bench) -> None:
+    seen: list[bool] = []
+
+    @bench.app.task(bind=True)
+    def picky(self: Task[..., Any]) -> None:
+        seen.append(self.request.delivery_info["redelivered"])
+        raise Reject("not yet", requeue=True)
+
+    result = picky.delay()
+    bench.run()
+
+    assert bench.settings.task_max_deliveries == 3
+    assert seen == [False, True, True]
+    [dead] = bench.broker.dead_letters()
+    assert dead.reason == "requeued after each of 3 deliveries: not yet"
+    assert dead.task_id == result.id
+    assert result.state == "FAILURE"
+    message = json.loads(bench.broker.dead_message(dead.id) or b"")
+    assert message["headers"]["redelivered"] is True  # as kombu marks it
+    assert message["properties"]["delivery_info"]["redelivered"] is True
+    assert bench.left() == 0
+
+
+def test_reject_with_requeue_and_deaths_are_counted_together(bench: Bench) -> None:
+    @bench.app.task
+    def picky() -> None:
+        raise Reject("not yet", requeue=True)
+
+    picky.delay()
+    for name in ("dead-1", "dead-2"):
+        bench.broker.join(name, 1)
+        bench.broker.take(name, ["celery"], 1, 1)
+        bench.clock.go_to(bench.clock.now() + SECOND)
+        bench.broker.recover()
+    bench.run()
+
+    [dead] = bench.broker.dead_letters()
+    assert dead.reason == "requeued after each of 3 deliveries: not yet"
+
+
+def test_a_retry_of_what_was_requeued_is_a_new_message(bench: Bench) -> None:
+    seen: list[tuple[int, int]] = []
+
+    @bench.app.task(bind=True, max_retries=1)
+    def picky(self: Task[..., Any]) -> None:
+        seen.append((self.request.retries, len(seen)))
+        if len(seen) == 3:
+            raise self.retry(countdown=0)
+        raise Reject("not yet", requeue=True)
+
+    picky.delay()
+    bench.run()
+
+    assert [retries for retries, _ in seen] == [0, 0, 0, 1, 1, 1]
+
+
 def test_ignore_keeps_nothing(bench: Bench) -> None:
     from beatd import Ignore
 

@@ -79,8 +79,8 @@ class TaskRows:
     )
     task_max_deliveries: Positive = own(
         3,
-        "Deliveries that may end in a dead process before the message goes to the"
-        " dead-letter queue.",
+        "Deliveries that may end in a dead process, or with `Reject(requeue=True)`,"
+        " before the message goes to the dead-letter queue.",
     )
     task_ignore_result: Flag = works(
         False, "Keep neither states nor results; a task's own `ignore_result` wins."
