@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeAlias, TypeVar
 
 from beatd.clock import Clock, SystemClock
-from beatd.errors import BeatdError
+from beatd.errors import BeatdError, ItemRefused
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span
 
@@ -115,6 +115,26 @@ def retried(
         return rest
 
     return one_try
+
+
+def do_in_halves(
+    work: Callable[[Sequence[T]], object],
+    batch: Sequence[T],
+    on_refused: Callable[[T, ItemRefused], object],
+) -> None:
+    """Do a batch; one that is refused is halved until the item at fault stands alone.
+
+    `work` raises ItemRefused, having done nothing, for a batch with such an item.
+    """
+    try:
+        work(batch)
+    except ItemRefused as refusal:
+        half = len(batch) // 2
+        if not half:
+            on_refused(batch[0], refusal)
+            return
+        do_in_halves(work, batch[:half], on_refused)
+        do_in_halves(work, batch[half:], on_refused)
 
 
 class Service:

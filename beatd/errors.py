@@ -11,6 +11,7 @@ BeatdError
 ├── LedgerMoved            the ledger is not as it was left: nothing was done
 ├── ScheduleFileError      a schedule file that cannot be used, and was left as it was
 ├── ResultUnavailable      the result backend did not answer
+├── ResultRefused          the result backend answered, and refuses some of the items
 ├── SoftTimeLimitExceeded  raised inside a task that runs too long: clean up and end
 ├── TimeLimitExceeded      what a run that was ended by force leaves as its result
 ├── WorkerLost             the result of a run whose process died
@@ -24,6 +25,7 @@ BeatdError
     └── Retry              it is tried again later
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 
 
@@ -92,6 +94,18 @@ class ScheduleFileError(BeatdError):
 
 class ResultUnavailable(BeatdError):
     """The result backend gave no answer."""
+
+
+class ResultRefused(ResultUnavailable):
+    """The result backend refuses some of what it was to store, and has stored the rest.
+
+    A key of another type, no permission for it, or a value that is too large.
+    """
+
+    def __init__(self, reasons: Mapping[int, str]) -> None:
+        super().__init__("; ".join(reasons.values()))
+        self.reasons = reasons
+        """By place in what was to be stored, for people."""
 
 
 class SoftTimeLimitExceeded(BeatdError):

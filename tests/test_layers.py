@@ -35,7 +35,7 @@ brokers     base current_runs memory.lead memory.queues memory redis.connection
 scheduler   file_view leadership configs ledger_file lost_writes refusals run_ends holds
             schedule_file reload takeover step planner progress asked
             loop
-results     base chords disabled ended exceptions encoding redis sqlite *
+results     base chords disabled ended exceptions encoding refusals redis sqlite *
 events      lamport sender zone event sent
 tasks       current async_result request task options registry * shared
 pools       base limits pending asyncio green prefork prefork.child_state prefork.frames

@@ -31,9 +31,9 @@ PUBLIC = {
     "beatd.errors": """
         BeatdError BrokerRefused BrokerUnavailable ChordError ConfigError Ignore
         ItemRefused LedgerMoved
-        MaxRetriesExceeded MessageError NotRegistered Reject ResultUnavailable Retry
-        Revoked ScheduleError ScheduleFileError SoftTimeLimitExceeded TermOver
-        TimeLimitExceeded Verdict WorkerLost
+        MaxRetriesExceeded MessageError NotRegistered Reject ResultRefused
+        ResultUnavailable Retry Revoked ScheduleError ScheduleFileError
+        SoftTimeLimitExceeded TermOver TimeLimitExceeded Verdict WorkerLost
     """,
     "beatd.greenlets": "patch patched",
     "beatd.logs": "TaskFormatter get_task_logger",
@@ -256,6 +256,7 @@ STORED: list[tuple[Exception, str]] = [
     (errors.Verdict("text"), "beatd.errors.Verdict"),
     # Not made from their text alone, and so carried as what they are besides.
     (errors.ConfigError("shop.py", ["text"]), "beatd.errors.BeatdError"),
+    (errors.ResultRefused({0: "text"}), "beatd.errors.ResultUnavailable"),
     (errors.ScheduleError("minute", "text"), "beatd.errors.BeatdError"),
     (errors.ScheduleFileError("text", 78), "beatd.errors.BeatdError"),
     # As Celery's readers know them.

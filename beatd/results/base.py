@@ -73,6 +73,7 @@ class Keeper(Protocol):
     """The result backend, as a worker uses it.
 
     Every method raises ResultUnavailable when no answer came; calling again is safe.
+    Storing raises ResultRefused, once all others are stored, if some are refused.
     """
 
     def store(self, metas: Sequence[Meta | Stored]) -> None:

@@ -69,6 +69,7 @@ class Chords(Protocol):
     """Counts the ends of headers.
 
     Every method raises ResultUnavailable when no answer came; calling again is safe.
+    It raises ResultRefused, once all others are done, if some are refused.
     """
 
     def begin_chords(self, chords: Sequence[Chord]) -> None:
@@ -79,7 +80,8 @@ class Chords(Protocol):
         """Count these ends, each once; return the chords that they complete.
 
         A chord is returned to one caller: the one with the last part. If that part
-        comes again before `end_chords`, the chord is returned again.
+        comes again before `end_chords`, the chord is returned again. If some are
+        refused, ask again for each of the others.
         """
         ...
 

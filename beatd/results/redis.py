@@ -7,15 +7,22 @@ each of its states is published; clients wait there. The keys of a chord begin w
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from hashlib import sha1
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
-from beatd.brokers.redis.failover import Server
+from beatd.background import do_in_halves
+from beatd.brokers.redis.failover import SMALLEST_LARGEST, Server, too_large
 from beatd.brokers.redis.listening import SILENCE, Bell, ChannelListener
 from beatd.clock import Clock, SystemClock
-from beatd.errors import BrokerUnavailable, MessageError, ResultUnavailable
+from beatd.errors import (
+    BrokerUnavailable,
+    ItemRefused,
+    MessageError,
+    ResultRefused,
+    ResultUnavailable,
+)
 from beatd.instant import SECOND, Span
 from beatd.message import Chord
 from beatd.results.base import READY_STATES, Lifetime, Meta, State, Stored
@@ -27,6 +34,10 @@ GROUP_KEY = "celery-taskset-meta-"
 
 BATCH = 500
 """Values that are stored in one step; Redis serves no other client meanwhile."""
+
+
+LARGEST_BATCH = 16 * 1024 * 1024
+"""Bytes of such values, where there is more than one."""
 
 
 class RedisResults:
@@ -74,13 +85,17 @@ class RedisResults:
         metas: Sequence[Meta | Stored],
         is_final: Callable[[str, bytes], bool],
     ) -> None:
-        left = [(self._encoding.store(meta), "") for meta in metas]
-        while left:
-            left = [
-                again
-                for start in range(0, len(left), BATCH)
-                for again in self._try_to_store(left[start : start + BATCH], is_final)
-            ]
+        left = [_Try(at, self._encoding.store(one)) for at, one in enumerate(metas)]
+        with self._storing() as refuse:
+            while left:
+                again: list[_Try] = []
+
+                def store(some: Sequence[_Try], again: list[_Try] = again) -> None:
+                    again += self._try_to_store(some, is_final, refuse)
+
+                for some in _in_parts(left):
+                    do_in_halves(store, some, refuse)
+                left = again
 
     def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         if not task_ids:
@@ -123,37 +138,53 @@ class RedisResults:
         self._server.close()
 
     def begin_chords(self, chords: Sequence[Chord]) -> None:
+        with self._storing() as refuse:
+            do_in_halves(self._begin, list(enumerate(chords)), refuse)
+
+    def _begin(self, chords: Sequence[tuple[int, Chord]]) -> None:
         seconds = self._chord_times.parts or None
-        with self._answering(), self._server.client.pipeline() as pipe:
-            for chord in chords:
+        with self._server.answering() as client, client.pipeline() as pipe:
+            for _, chord in chords:
                 keys = self._group_keys(chord.group)
                 # This is the claim of an earlier run under the same id.
                 pipe.delete(keys[".c"])
                 pipe.set(keys[".s"], chord.size, ex=seconds)
                 if chord.shape is not None:
                     shape = self._encoding.pack({"result": chord.shape})
+                    self._check_size(shape, "the shape of a chord's header")
                     pipe.set(keys[""], shape, ex=seconds)
             pipe.execute()
 
     def join_chords(self, parts: Sequence[Part]) -> list[Joined]:
+        found: list[Joined] = []
+        with self._storing() as refuse:
+            for one in enumerate(parts):
+                do_in_halves(lambda some: found.extend(self._join(some)), [one], refuse)
+        return found
+
+    def _join(self, parts: Sequence[tuple[int, Part]]) -> Iterator[Joined]:
         times = self._chord_times
-        found = []
-        for part in parts:
+        for _, part in parts:
+            self._check_size(part.data, "a part of a chord")
             index = "+inf" if part.index is None else part.index
             of_part = [part.task_id, part.data, index, self._chord_form]
             of_times = [times.parts, times.shape, _claim(part), times.claim]
             keys = list(self._group_keys(part.group).values())
-            with self._answering():
+            with self._server.answering():
                 answer = self._join_chord(keys, [*of_part, *of_times])
             if answer is not None:
-                found.append(Joined(part, answer[1], answer[0]))
-        return found
+                yield Joined(part, answer[1], answer[0])
 
     def end_chords(self, joined: Sequence[Joined]) -> None:
-        for one in joined:
+        with self._storing() as refuse:
+            for one in enumerate(joined):
+                do_in_halves(self._end, [one], refuse)
+
+    def _end(self, joined: Sequence[tuple[int, Joined]]) -> None:
+        for _, one in joined:
             keys = self._group_keys(one.part.group)
             named = [keys[suffix] for suffix in (".c", ".j", ".t", ".s", ".d")]
-            with self._answering():
+            with self._server.answering():
                 self._end_chord(named, [_claim(one.part), self._chord_times.done])
 
     def _group_keys(self, group: str) -> dict[str, str]:
@@ -165,28 +196,50 @@ class RedisResults:
 
     def _try_to_store(
         self,
-        batch: Sequence[tuple[Stored, str]],
+        batch: Sequence["_Try"],
         is_final: Callable[[str, bytes], bool],
-    ) -> list[tuple[Stored, str]]:
+        on_refused: Callable[["_Try", ItemRefused], object],
+    ) -> list["_Try"]:
         """Store values whose keys are free or may be overwritten; return the others.
 
-        With each value comes the SHA-1 of the value that it may overwrite: returned is
-        that of what its key has now, for the next try, unless that is final.
         Further tries are needed only while other states of the run are being stored.
+        Raises ItemRefused, having done nothing, if a key of the batch is forbidden, or
+        a value too large.
         """
-        keys = [self._key(one.task_id) for one, _ in batch]
+        for one in batch:
+            self._check_size(one.stored.data, "a result")
+        keys = [self._key(one.stored.task_id) for one in batch]
         arguments = [
             argument
-            for one, old in batch
-            for argument in (one.data, self._seconds(one.status), old)
+            for one in batch
+            for argument in (one.stored.data, self._seconds(one.stored), one.old)
         ]
-        with self._answering():
+        with self._server.answering():
             kept = self._store(keys=keys, args=arguments)
-        return [
-            (one, sha1(data, usedforsecurity=False).hexdigest())
-            for (one, _), data in zip(batch, kept, strict=True)
-            if data is not None and not is_final(one.task_id, data)
-        ]
+        again = []
+        for one, data in zip(batch, kept, strict=True):
+            if isinstance(data, Exception):
+                self._meet(data, partial(on_refused, one))
+            elif data is not None and not is_final(one.stored.task_id, data):
+                old = sha1(data, usedforsecurity=False).hexdigest()
+                again.append(one._replace(old=old))
+        return again
+
+    def _meet(
+        self, answer: Exception, on_refused: Callable[[ItemRefused], object]
+    ) -> None:
+        """Meet a refusal of one key; raise what concerns the whole server."""
+        try:
+            with self._server.answering():
+                raise answer
+        except ItemRefused as refusal:
+            on_refused(refusal)
+
+    def _check_size(self, data: bytes, what: str) -> None:
+        """Raise ItemRefused for what is so large that the server hangs up."""
+        size = len(data)
+        if size > SMALLEST_LARGEST and size > (largest := self._server.largest_text()):
+            raise ItemRefused(too_large(size, largest, what))
 
     def _is_final(self, task_id: str, data: bytes) -> bool:
         try:
@@ -194,9 +247,25 @@ class RedisResults:
         except MessageError:  # nobody can read it
             return False
 
-    def _seconds(self, status: str) -> int:
-        ttl = self._lifetime.of(status)
+    def _seconds(self, stored: Stored) -> int:
+        ttl = self._lifetime.of(stored.status)
         return 0 if ttl is None else max(1, ttl // SECOND)
+
+    @contextmanager
+    def _storing(self) -> Iterator[Callable[[tuple[Any, ...], ItemRefused], None]]:
+        """Lend a function that notes a refusal by the place of the item at fault.
+
+        What was noted is raised at the end.
+        """
+        refused: dict[int, str] = {}
+
+        def refuse(one: tuple[Any, ...], refusal: ItemRefused) -> None:
+            refused[one[0]] = str(refusal)
+
+        with self._answering():
+            yield refuse
+        if refused:
+            raise ResultRefused(refused)
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
@@ -205,6 +274,28 @@ class RedisResults:
                 yield
         except BrokerUnavailable as error:
             raise ResultUnavailable(f"results: {error}") from error
+
+
+class _Try(NamedTuple):
+    """A value to store."""
+
+    place: int
+    """Its place among those that are to be stored."""
+    stored: Stored
+    old: str = ""
+    """The SHA-1 of the value that it may overwrite; empty: none."""
+
+
+def _in_parts(tries: Sequence[_Try]) -> Iterator[Sequence[_Try]]:
+    """Yield the values in parts that are small enough for one request."""
+    first = size = 0
+    for at, one in enumerate(tries):
+        length = len(one.stored.data)
+        if at - first == BATCH or (at > first and size + length > LARGEST_BATCH):
+            yield tries[first:at]
+            first, size = at, 0
+        size += length
+    yield tries[first:]
 
 
 def _prefix(prefix: str) -> str:

@@ -13,14 +13,17 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from beatd.background import do_in_halves
 from beatd.clock import Clock, SystemClock
-from beatd.errors import ConfigError, ResultUnavailable
+from beatd.errors import ConfigError, ItemRefused, ResultRefused, ResultUnavailable
 from beatd.instant import SECOND, Span
 from beatd.results.base import READY_STATES, Lifetime, Meta, Stored
 from beatd.results.encoding import Encoding
 from beatd.storage.sqlite_file import (
     RESULTS,
+    ROW_REFUSALS,
     FileState,
     Look,
     connect,
@@ -108,11 +111,29 @@ class SQLiteResults:
                     "now": now,
                 }
             )
+        refused: dict[int, str] = {}
         with self._connection() as db:
-            db.execute("BEGIN IMMEDIATE")
-            db.execute(_SWEEP, (now, SWEPT + len(rows)))
+            do_in_halves(
+                lambda some: self._write(db, statement, [row for _, row in some]),
+                list(enumerate(rows)),
+                lambda one, refusal: refused.update({one[0]: str(refusal)}),
+            )
+        if refused:
+            raise ResultRefused(refused)
+
+    def _write(
+        self, db: sqlite3.Connection, statement: str, rows: Sequence[dict[str, Any]]
+    ) -> None:
+        """Write rows in one step; ItemRefused, and nothing is done, if one is bad."""
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            db.execute(_SWEEP, (self._clock.now(), SWEPT + len(rows)))
             db.executemany(statement, rows)
-            db.execute("COMMIT")
+        except ROW_REFUSALS as error:
+            if db.in_transaction:  # a trigger may have rolled it back
+                db.execute("ROLLBACK")
+            raise ItemRefused(f"{self._path} refuses a result: {error}") from error
+        db.execute("COMMIT")
 
     def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         with self._connection() as db:

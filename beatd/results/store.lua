@@ -4,22 +4,31 @@
 -- ARGV[3i]         SHA-1 of the value that it may replace; empty: none
 --
 -- Writes and publishes each value if its key is absent, or has the value that may be
--- replaced. Returns nothing for each key that was written, else the key's value. Values
--- are not decoded here: they may be in any of Celery's serializers, and compressed.
+-- replaced. Returns nothing for each key that was written, else the key's value, or the
+-- server's refusal. Values are not decoded here: they may be in any of Celery's
+-- serializers, and compressed.
+local function write(key, value, ttl)
+    local answer
+    if ttl == '0' then
+        answer = redis.pcall('SET', key, value)
+    else
+        answer = redis.pcall('SETEX', key, ttl, value)
+    end
+    if not answer.err then
+        answer = redis.pcall('PUBLISH', key, value)
+    end
+    return type(answer) == 'table' and answer
+end
+
 local kept = {}
 for i, key in ipairs(KEYS) do
     local value, ttl, old = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
-    local found = redis.call('GET', key)
-    if found and redis.sha1hex(found) ~= old then
+    local found = redis.pcall('GET', key)
+    local is_other = type(found) == 'string' and redis.sha1hex(found) ~= old
+    if type(found) == 'table' or is_other then
         kept[i] = found
     else
-        kept[i] = false
-        if ttl == '0' then
-            redis.call('SET', key, value)
-        else
-            redis.call('SETEX', key, ttl, value)
-        end
-        redis.call('PUBLISH', key, value)
+        kept[i] = write(key, value, ttl)
     end
 end
 return kept

@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
+import msgspec
+
 from beatd.brokers.base import Outgoing
-from beatd.errors import ChordError, MessageError
+from beatd.errors import ChordError, MessageError, ResultRefused
 from beatd.event_log import EventLog
-from beatd.message import Call, Limits, Signature, read_body, read_envelope
-from beatd.results.base import Keeper, State
+from beatd.message import Call, Chord, Limits, Signature, read_body, read_envelope
+from beatd.results.base import Keeper, State, Stored
 from beatd.results.chords import Chords, Joined, Part
+from beatd.results.refusals import store_in_short, store_what_is_taken
 from beatd.runs.continuations import Continuations, FollowUp, bodies_in, bodies_of
 from beatd.runs.hooks import Hooks
 from beatd.runs.report import Bookkeeping
@@ -67,7 +70,8 @@ class ChordKeeper:
     ) -> Recorded:
         """Store what follows from the end of this message's run; return what to send.
 
-        Raises ResultUnavailable.
+        Raises ResultUnavailable; and ResultRefused, having counted nothing, if a chord
+        that the run begins is refused.
         """
         done = Recorded([], [])
         failed = None
@@ -75,24 +79,34 @@ class ChordKeeper:
             failed = call_of(message, self.limits), end
             follow_up = self._after_failure(*failed)
             done.sends.extend(follow_up.sends)
-            end = follow_up.bookkeeping
+            self._begin_or_say(follow_up.bookkeeping.begun)
+            end = msgspec.structs.replace(follow_up.bookkeeping, begun=[])
         # Read only when needed: most parts are not the last of their header.
         call = cache(partial(self._read, message))
         bodies: dict[str, Signature] = {}
         if isinstance(end, Unsent):
-            end = self._without_bodies(end, call, bodies, done)
-        self._keep(end)
+            parts = [joined.part for joined in end.joined]
+            done.joined.extend(end.joined)
+            error = ChordError(str(end.error))
+            end = self._without_bodies(parts, error, call, bodies, done)
+        self._store(end.stored)
+        self._begin(end.begun)
         while end.parts:
             end = self._join(end.parts, call, bodies, done)
-            self._keep(end)
+            self._store(end.stored)
         if failed:  # last, as all before may raise, and is then done once more
             self._tell(*failed)
         return Recorded(self.continuations.host.made_ready(done.sends), done.joined)
 
     def forget(self, joined: Sequence[Joined]) -> None:
         """Forget chords whose bodies are sent. Raises ResultUnavailable."""
-        if isinstance(self.results, Chords):
+        if not isinstance(self.results, Chords):
+            return
+        try:
             self.results.end_chords(joined)
+        except ResultRefused as refusal:
+            words = "chords that have ended stay in the back end until they expire: %s"
+            tell.warning("chord.left", words, refusal)
 
     def _after_failure(self, call: Call | None, end: Failed) -> FollowUp:
         if call is None:
@@ -105,28 +119,6 @@ class ChordKeeper:
             parts[:] = [one for one in parts if one.task_id != call.envelope.id]
         return follow_up
 
-    def _without_bodies(
-        self,
-        end: Unsent,
-        call: Callable[[], Call],
-        bodies: dict[str, Signature],
-        done: Recorded,
-    ) -> Bookkeeping:
-        """Return what is to be stored where the bodies of chords are refused."""
-        bodies.update(bodies_of(call()))
-        ends = Bookkeeping()
-        for joined in end.joined:
-            body = bodies.get(joined.part.task_id)
-            if body is None:
-                continue
-            bodies.update(bodies_in([body]))
-            error = ChordError(str(end.error))
-            follow_up = self.continuations.without_body(joined.part.group, body, error)
-            done.sends.extend(follow_up.sends)
-            done.joined.append(joined)
-            ends = _both(ends, follow_up.bookkeeping)
-        return ends
-
     def _tell(self, call: Call | None, end: Failed) -> None:
         """Call the task's hooks, and receivers of signals, after a failure."""
         task = self.continuations.host.tasks.get(call.envelope.task) if call else None
@@ -135,11 +127,24 @@ class ChordKeeper:
             text = "".join(traceback.format_exception_only(end.error))
             self.continuations.apart(partial(hooks.failed, end.error, text))
 
-    def _keep(self, end: Bookkeeping) -> None:
-        if self.results and end.stored:
-            self.results.store(end.stored)
-        if isinstance(self.results, Chords) and end.begun:
-            self.results.begin_chords(end.begun)
+    def _store(self, stored: Sequence[Stored]) -> None:
+        if self.results and stored:
+            refused = store_what_is_taken(self.results.store, stored)
+            for place, reason in refused.items():
+                store_in_short(self.results.store, stored[place], reason)
+
+    def _begin(self, chords: Sequence[Chord]) -> None:
+        """Begin chords. Raises ResultRefused, a ResultUnavailable."""
+        if isinstance(self.results, Chords) and chords:
+            self.results.begin_chords(chords)
+
+    def _begin_or_say(self, chords: Sequence[Chord]) -> None:
+        """Begin chords whose calls are sent in any case: nothing is left to fail."""
+        try:
+            self._begin(chords)
+        except ResultRefused as refusal:
+            words = "chords of errbacks cannot begin, and their bodies do not run: %s"
+            tell.error("chord.refused", words, refusal)
 
     def _read(self, message: bytes) -> Call:
         return read_body(read_envelope(message, self.limits), self.limits)
@@ -153,31 +158,67 @@ class ChordKeeper:
     ) -> Bookkeeping:
         """Count these ends, and return what is to be stored because of that."""
         if not isinstance(self.results, Chords):
-            return self._refuse(parts, bodies_of(call()), done)
+            return self._without_bodies(parts, NO_CHORDS, call, bodies, done)
         ends = Bookkeeping()
-        for joined in self.results.join_chords(parts):
-            bodies.update(bodies or bodies_of(call()))
-            body = bodies[joined.part.task_id]
-            # A body that fails may itself be part of a chord.
-            bodies.update(bodies_in([body]))
-            follow_up = self.continuations.of_header(joined, body, call().envelope)
-            done.sends.extend(follow_up.sends)
-            done.joined.append(joined)
-            ends = _both(ends, follow_up.bookkeeping)
+        for part in parts:
+            try:
+                found = self.results.join_chords([part])
+            except ResultRefused as refusal:
+                error = ChordError(f"its header cannot be counted: {refusal}")
+                more = self._without_bodies([part], error, call, bodies, done)
+                ends = _both(ends, more)
+                continue
+            for joined in found:
+                done.joined.append(joined)
+                ends = _both(ends, self._after_header(joined, call, bodies, done))
         return ends
 
-    def _refuse(
-        self, parts: Sequence[Part], bodies: dict[str, Signature], done: Recorded
+    def _after_header(
+        self,
+        joined: Joined,
+        call: Callable[[], Call],
+        bodies: dict[str, Signature],
+        done: Recorded,
     ) -> Bookkeeping:
-        """Return the failures of chords' bodies, where no backend counts chords."""
-        error = ChordError("chords need result_backend at redis://..., or rediss://...")
-        stored = []
+        """Add the body of a chord whose header has ended; it may begin other chords."""
+        bodies.update(bodies or bodies_of(call()))
+        body = bodies[joined.part.task_id]
+        # A body that fails may itself be part of a chord.
+        bodies.update(bodies_in([body]))
+        follow_up = self.continuations.of_header(joined, body, call().envelope)
+        ends = follow_up.bookkeeping
+        try:
+            self._begin(ends.begun)
+        except ResultRefused as refusal:
+            error = ChordError(f"the chord that it begins is refused: {refusal}")
+            return self._without_bodies([joined.part], error, call, bodies, done)
+        done.sends.extend(follow_up.sends)
+        return Bookkeeping(ends.stored, [], ends.parts)
+
+    def _without_bodies(
+        self,
+        parts: Sequence[Part],
+        error: ChordError,
+        call: Callable[[], Call],
+        bodies: dict[str, Signature],
+        done: Recorded,
+    ) -> Bookkeeping:
+        """Return what is to be stored where bodies cannot run; `parts` names them."""
+        bodies.update(bodies or bodies_of(call()))
+        ends = Bookkeeping()
         for part in parts:
-            body = bodies[part.task_id]
+            body = bodies.get(part.task_id)
+            if body is None:
+                continue
+            bodies.update(bodies_in([body]))
             follow_up = self.continuations.without_body(part.group, body, error)
             done.sends.extend(follow_up.sends)
-            stored += follow_up.bookkeeping.stored
-        return Bookkeeping(stored)
+            self._begin_or_say(follow_up.bookkeeping.begun)
+            ends = _both(ends, follow_up.bookkeeping)
+        return Bookkeeping(ends.stored, [], ends.parts)
+
+
+NO_CHORDS = ChordError("chords need result_backend at redis://..., or rediss://...")
 
 
 def call_of(message: bytes, limits: Limits) -> Call | None:

@@ -18,7 +18,6 @@ from beatd.clock import Clock
 from beatd.config.settings import Settings
 from beatd.errors import (
     BeatdError,
-    ItemRefused,
     Revoked,
     TimeLimitExceeded,
     WorkerLost,
@@ -144,7 +143,7 @@ class Outcomes:
         self._reporter.finished(run, report)
         if is_requeued:
             again = Outgoing(_way_back(run), requeued(run.envelope))
-            self._finish(run, report.stored, [again], over=False)
+            self._finish(run, report.stored, [again], over=False, can_fail=True)
         elif report.fate is Fate.SET_ASIDE or self._is_refused(run, report):
             self._end_aside(
                 run, report.reason, report.stored, report.sends, report.bookkeeping
@@ -155,15 +154,15 @@ class Outcomes:
                 report.stored,
                 report.sends,
                 over=report.ends_run,
-                failed=report.state == State.FAILURE,
+                can_fail=report.state != State.FAILURE,
                 end=report.bookkeeping,
             )
 
-    def refused(
-        self, run: InFlight, is_counted: bool, refusal: ItemRefused
-    ) -> Settlement:
-        """Return the end of a run from which follows what the broker refuses."""
-        error = BeatdError(f"what was to follow cannot be sent: {refusal}")
+    def refused(self, run: InFlight, error: BeatdError, is_counted: bool) -> Settlement:
+        """Return the end of a run of which something is refused.
+
+        Its result, or what follows; by the back end or the broker.
+        """
         reason = one_line(str(error))
         self._reporter.set_aside(run.envelope, reason, error)
         act = SetAside(run.delivery, reason, run.envelope.task, run.envelope.id)
@@ -230,7 +229,7 @@ class Outcomes:
         self._reporter.retried(run, error)
         kept = self._meta(run.envelope, run.task, State.RETRY, error)
         again = Outgoing(_way_back(run), retried(run.envelope, due), due)
-        self._finish(run, kept, [again], over=False)
+        self._finish(run, kept, [again], over=False, can_fail=True)
 
     def _fail(self, run: InFlight, state: State, error: Exception) -> None:
         """Acknowledge a run that did not end by itself."""
@@ -244,10 +243,13 @@ class Outcomes:
         sends: Sequence[Outgoing] = (),
         *,
         over: bool = True,
-        failed: bool = False,
+        can_fail: bool = False,
         end: Bookkeeping | Failed | None = None,
     ) -> None:
-        """Acknowledge the delivery, once its result is stored."""
+        """Acknowledge the delivery, once its result is stored.
+
+        With `can_fail` the run fails if something of it is refused.
+        """
         entry, task_id = _run_of(run.envelope)
         if over:
             act = Acknowledge(run.delivery, entry, task_id)
@@ -255,10 +257,7 @@ class Outcomes:
             # Its lease holds a run that was acknowledged before, until it is passed on.
             goes_on = bool(entry) and run.acknowledged
             act = Acknowledge(run.delivery, goes_on=goes_on)
-        fail = None
-        if sends and not failed:  # errbacks are no reason to fail again
-            is_counted = isinstance(end, Bookkeeping) and bool(end.parts)
-            fail = partial(self.refused, run, is_counted)
+        fail = partial(self.refused, run) if can_fail else None
         self._settle(Settlement(run.token, act, kept, sends, end, fail=fail))
 
     def _end_aside(

@@ -23,11 +23,18 @@ from beatd.brokers.base import (
     Sender,
     SetAside,
 )
-from beatd.errors import BrokerUnavailable, ItemRefused, ResultUnavailable
+from beatd.errors import (
+    BeatdError,
+    BrokerUnavailable,
+    ItemRefused,
+    ResultRefused,
+    ResultUnavailable,
+)
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span
-from beatd.results.base import Keeper, Meta, Stored
+from beatd.results.base import Keeper, Meta, State, Stored
 from beatd.results.chords import Joined
+from beatd.results.refusals import Store, store_in_short, store_what_is_taken
 from beatd.runs.chords import Failed, Recorded, Unsent
 from beatd.runs.report import Bookkeeping
 from beatd.text import quoted
@@ -62,8 +69,11 @@ class Settlement(msgspec.Struct, frozen=True):
     """Messages that follow from `end`; sent when all is stored."""
     joined: Sequence[Joined] = ()
     """Chords whose bodies are among `after`."""
-    fail: "Callable[[ItemRefused], Settlement] | None" = None
-    """Return the settlement to have instead if one of `sends` is refused."""
+    fail: "Callable[[BeatdError, bool], Settlement] | None" = None
+    """Return the settlement to have instead, for this reason, if something is refused.
+
+    The second argument: whether a chord has counted the run already.
+    """
     is_correction: bool = False
     """Whether `kept` is stored in place of a success, too."""
     tries: int = 0
@@ -164,14 +174,55 @@ class Settler:
         return settled and kept
 
     def _keep(self, batch: Sequence[Settlement]) -> None:
-        if self._results is not None:
-            kept = [(one.is_correction, one.kept) for one in batch if one.kept]
-            self._results.store([meta for corrects, meta in kept if not corrects])
-            if wrong := [meta for corrects, meta in kept if corrects]:
-                self._results.correct(wrong)
+        refused = self._store(batch)
+        kept = [self._keep_one(one, refused.get(at)) for at, one in enumerate(batch)]
         # Nothing is handed on before all is stored: on a failure all is stored again.
-        for settlement in [self._with_chords(one) for one in batch]:
-            self.settling.put(settlement)
+        for one, end in zip(batch, kept, strict=True):
+            if isinstance(end, Settlement):
+                self.settling.put(end)
+            elif one.fail:
+                self.put(one.fail(end, False))
+
+    def _store(self, batch: Sequence[Settlement]) -> dict[int, str]:
+        """Store results; return, by place in the batch, why some are refused."""
+        refused: dict[int, str] = {}
+        for corrects in (False, True):
+            kept = {
+                at: one.kept
+                for at, one in enumerate(batch)
+                if one.kept and one.is_correction is corrects
+            }
+            if self._results and kept:
+                places, store = list(kept), self._way_to_store(corrects)
+                reasons = store_what_is_taken(store, list(kept.values()))
+                refused |= {places[at]: reason for at, reason in reasons.items()}
+        return refused
+
+    def _keep_one(
+        self, one: Settlement, refused: str | None
+    ) -> Settlement | BeatdError:
+        """Store what else is to be stored; return what to settle, or why it must fail.
+
+        `refused` is why the result is not stored, if it is not.
+        """
+        if one.kept and refused:
+            if one.fail and one.kept.status == State.SUCCESS:
+                return BeatdError(f"its result cannot be stored: {refused}")
+            store_in_short(self._way_to_store(one.is_correction), one.kept, refused)
+        try:
+            return self._with_chords(one)
+        except ResultRefused as refusal:
+            if one.fail:
+                return BeatdError(f"the chord to follow cannot begin: {refusal}")
+            words = "chords of errbacks cannot begin, and their bodies do not run: %s"
+            tell.error("chord.refused", words, refusal)
+            assert isinstance(one.end, Bookkeeping)  # which alone begins chords
+            end = replace(one.end, begun=[])
+            return self._with_chords(replace(one, end=end))
+
+    def _way_to_store(self, corrects: bool) -> Store:
+        assert self._results
+        return self._results.correct if corrects else self._results.store
 
     def _with_chords(self, settlement: Settlement) -> Settlement:
         """Store what a run's end means for chords; add the messages that follow.
@@ -266,8 +317,10 @@ class Settler:
         if one.joined:
             without = Unsent(one.joined, refusal)
             self.put(replace(one, kept=None, after=(), joined=(), end=without))
-        elif one.fail:
-            self.put(one.fail(refusal))
+        elif one.fail and one.sends:
+            error = BeatdError(f"what was to follow cannot be sent: {refusal}")
+            is_counted = isinstance(one.end, Bookkeeping) and bool(one.end.parts)
+            self.put(one.fail(error, is_counted))
         elif one.all_sends[1:] or not isinstance(one.act, Continue):
             alone = Settlement(one.token, Continue())
             singles = [replace(alone, sends=[message]) for message in one.all_sends]

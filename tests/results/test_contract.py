@@ -1,7 +1,9 @@
 """What every result backend promises."""
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from beatd import results
 from beatd.config.settings import read
-from beatd.errors import MessageError, ResultUnavailable
+from beatd.errors import MessageError, ResultRefused, ResultUnavailable
 from beatd.instant import SECOND
 from beatd.results.base import Meta, ResultBackend, State, Stored
 from tests.servers import PATIENCE, Server
@@ -42,6 +44,32 @@ def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Connect]
 @pytest.fixture
 def backend(connect: Connect) -> ResultBackend:
     return connect()
+
+
+@pytest.fixture
+def refuse(
+    request: pytest.FixtureRequest, connect: Connect, tmp_path: Path
+) -> Callable[[str], object]:
+    """Have the backend refuse to store results of some runs, and of no other."""
+    if request.node.callspec.params["connect"] == "redis":
+        server: Server = request.getfixturevalue("server")
+
+        def take_key(task_id: str) -> None:
+            with server.client() as client:
+                client.sadd(f"celery-task-meta-{task_id}", "another program's")
+
+        return take_key
+    connect().store([success("first")])  # it makes the file
+
+    def forbid(task_id: str) -> None:
+        with closing(sqlite3.connect(tmp_path / "results.db")) as db:
+            db.execute(
+                f"CREATE TRIGGER no_{task_id} BEFORE INSERT ON results"
+                f" WHEN NEW.task_id = '{task_id}'"
+                " BEGIN SELECT RAISE(ROLLBACK, 'it is not to be'); END"
+            )
+
+    return forbid
 
 
 def success(task_id: str, value: object = 42) -> Meta:
@@ -155,6 +183,32 @@ def test_many_results_are_stored_at_once(backend: ResultBackend) -> None:
 
     found = backend.load([meta.task_id for meta in metas])
     assert [meta.result for meta in found.values()] == list(range(1200))
+
+
+@pytest.mark.parametrize("correct", [False, True])
+def test_what_is_refused_is_named_and_all_others_are_stored(
+    backend: ResultBackend, refuse: Callable[[str], object], correct: bool
+) -> None:
+    refuse("b")
+    refuse("d")
+    store = backend.correct if correct else backend.store
+
+    with pytest.raises(ResultRefused) as refused:
+        store([success(name) for name in "abcdefg"])
+
+    assert list(refused.value.reasons) == [1, 3]
+    found = backend.load([*"acefg"])
+    assert [meta.status for meta in found.values()] == [State.SUCCESS] * 5
+
+
+def test_what_is_refused_is_refused_again_and_waits_for_nothing(
+    backend: ResultBackend, refuse: Callable[[str], object]
+) -> None:
+    refuse("b")
+
+    for _ in range(2):
+        with pytest.raises(ResultRefused, match=r"not to be|another program"):
+            backend.store([failure("b")])
 
 
 def test_a_result_encoded_elsewhere_is_kept_as_it_is(backend: ResultBackend) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 from beatd.app import Beatd
 from beatd.brokers.base import Broadcast, Broker, Emission, Term
 from beatd.brokers.memory import MemoryBroker
-from beatd.errors import ResultUnavailable
+from beatd.errors import ResultRefused, ResultUnavailable
 from beatd.events.lamport import LamportClock
 from beatd.instant import HOUR, Span
 from beatd.message import Chord
 from beatd.pools.base import Job, Pool
 from beatd.pools.solo import Solo
 from beatd.results import encoding_of
-from beatd.results.base import READY_STATES, Meta, Stored
+from beatd.results.base import READY_STATES, Meta, ResultBackend, Stored
 from beatd.results.chords import Joined, Part
 from beatd.results.encoding import Encoding
 from beatd.routing import Route, Router
@@ -54,15 +54,26 @@ class FakeResults:
         self.kept: dict[str, bytes] = {}
         self.states: list[str] = []
         self._encoding = encoding
+        self._refused: set[str] = set()
+
+    def refuse(self, name: str) -> None:
+        """Refuse the results of this task, and the parts of this group."""
+        self._refused.add(name)
 
     def store(self, metas: Sequence[Meta | Stored]) -> None:
         self._answer()
-        for meta in metas:
+        refused: dict[int, str] = {}
+        for place, meta in enumerate(metas):
+            if meta.task_id in self._refused:
+                refused[place] = "it is another program's"
+                continue
             stored = self._encoding.store(meta)
             read = self._encoding.decode(stored.task_id, stored.data)
             self.metas[read.task_id] = read
             self.kept[read.task_id] = stored.data
             self.states.append(read.status)
+        if refused:
+            raise ResultRefused(refused)
 
     def correct(self, metas: Sequence[Meta | Stored]) -> None:
         self.store(metas)
@@ -83,10 +94,16 @@ class FakeResults:
 
     def begin_chords(self, chords: Sequence[Chord]) -> None:
         self._answer()
+        if "begin" in self._refused:
+            raise ResultRefused(dict.fromkeys(range(len(chords)), "none may begin"))
         self.chords.update({chord.group: Header(chord) for chord in chords})
 
     def join_chords(self, parts: Sequence[Part]) -> list[Joined]:
         self._answer()
+        if refused := [
+            at for at, one in enumerate(parts) if one.group in self._refused
+        ]:
+            raise ResultRefused(dict.fromkeys(refused, "it is another program's"))
         return [joined for part in parts if (joined := self._join(part))]
 
     def end_chords(self, joined: Sequence[Joined]) -> None:
@@ -128,11 +145,13 @@ class Bench:
         state_file: StateFile | None = None,
         is_monitored: bool = False,
         pool: Pool | None = None,
+        results: ResultBackend | None = None,
         **settings: Any,
     ) -> None:
         """`is_monitored`: the worker has events; a test sends them by a turn.
 
-        Without a `pool` runs are run at once, by one that a test may exchange.
+        Without a `pool` runs are run at once, by one that a test may exchange. With
+        `results` the worker has these; `Bench.results` is what it has without.
         """
         self.name = name
         self.clock = FakeClock()
@@ -141,12 +160,13 @@ class Bench:
         self.app = Beatd("proj", clock=self.clock, set_as_current=False, **settings)
         self.settings = self.app.settings
         self.results = FakeResults(encoding_of(self.settings))
-        self.app.use(self.settings, self.broker, self.results)
+        used = results or self.results
+        self.app.use(self.settings, self.broker, used)
         self.inbox: SimpleQueue[WorkerEvent] = SimpleQueue()
         limits = limits_of(self.settings)
         execute = executor_for(self.app, name, limits, self.clock)
         self.execute = execute
-        self.chord_keeper = ChordKeeper(self.results, execute.continuations, limits)
+        self.chord_keeper = ChordKeeper(used, execute.continuations, limits)
         self.pool: Any = pool or ExchangeablePool(Solo(execute, self.inbox.put))
         self.modules = Modules()
         self.lamport = LamportClock()
@@ -161,7 +181,7 @@ class Bench:
             tasks=self.app.tasks,
             settings=self.settings,
             inbox=self.inbox,
-            results=self.results,
+            results=used,
             chord_keeper=self.chord_keeper,
             events=self.events,
             state_file=state_file,

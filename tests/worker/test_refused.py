@@ -1,13 +1,17 @@
 """What follows from a run may be refused: that run fails, and all others go on."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from beatd.brokers.memory import MemoryBroker
 from beatd.brokers.redis import RedisBroker
+from beatd.config.settings import read
 from beatd.message import Chord
+from beatd.results import connect
 from beatd.results.base import State
 from tests.servers import Server
 from tests.worker.bench import Bench
@@ -171,3 +175,155 @@ def test_a_follow_up_that_is_too_large_for_the_server_is_refused_alone(
 
     assert "is too large" in str(bench.results.metas[result.id].result)
     assert bench.results.metas[other.id].status == State.SUCCESS
+
+
+# What the back end refuses
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """Takes keys of the result back end for another program; reads what is stored."""
+
+    take: Callable[[str], object]
+    bench: Bench
+
+    def state_of(self, task_id: str) -> str:
+        return self.bench.app.meta_of(task_id).status
+
+
+@pytest.fixture(params=["memory", "redis"])
+def stranger(request: pytest.FixtureRequest) -> Iterator[Stranger]:
+    """A worker, and a stranger beside it: in memory, and on a server."""
+    if request.param == "memory":
+        bench = Bench()
+        yield Stranger(bench.results.refuse, bench)
+        return
+    server: Server = request.getfixturevalue("server")
+    with server.client() as client:
+        client.config_set("proto-max-bulk-len", 1024 * 1024)
+        settings = read({"result_backend": server.url()}).settings
+        results = connect(settings)
+        bench = Bench(
+            broker=RedisBroker(server.url(), namespace="test"), results=results
+        )
+
+        def take(name: str) -> None:
+            client.sadd(f"celery-task-meta-{name}", "a")
+            client.sadd(f"celery-taskset-meta-{name}.j", "a")
+
+        yield Stranger(take, bench)
+        results.close()
+
+
+def declare(bench: Bench) -> list[Any]:
+    """Declare the tasks; return the arguments with which `note` ran."""
+    ran: list[Any] = []
+
+    @bench.app.task(name="proj.note")
+    def note(*values: Any) -> Any:
+        ran.append(values[-1])
+        return values[-1]
+
+    @bench.app.task(name="proj.large")
+    def large() -> str:
+        return "x" * 2 * 1024 * 1024
+
+    @bench.app.task(name="proj.large_failure")
+    def large_failure() -> None:
+        raise ValueError("x" * 2 * 1024 * 1024)
+
+    return ran
+
+
+def test_a_result_that_is_refused_fails_its_run_and_no_other(
+    stranger: Stranger, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = stranger.bench
+    ran = declare(bench)
+    note = bench.app.tasks["proj.note"]
+    stranger.take("bad")
+    note.apply_async((100,), task_id="bad", link=note.si(77), link_error=note.si(88))
+    others = [note.delay(n) for n in range(OTHERS)]
+
+    bench.run()
+
+    assert sorted(ran) == [*range(OTHERS), 88, 100], "it counts as failed"
+    assert {stranger.state_of(one.id) for one in others} == {State.SUCCESS}
+    [letter] = bench.broker.dead_letters()
+    assert letter.task_id == "bad"
+    assert "its result cannot be stored" in letter.reason
+    [said] = [one for one in caplog.records if event_of(one) == "result.refused"]
+    assert said.levelname == "ERROR"
+    assert "task bad" in said.getMessage()
+    assert bench.left() == 0
+
+
+@pytest.mark.parametrize("name", ["large", "large_failure"])
+def test_a_result_that_is_too_large_leaves_a_short_reason(
+    server: Server, name: str
+) -> None:
+    with server.client() as client:
+        client.config_set("proto-max-bulk-len", 1024 * 1024)
+    results = connect(read({"result_backend": server.url()}).settings)
+    bench = Bench(results=results)
+    ran = declare(bench)
+    note = bench.app.tasks["proj.note"]
+    bench.app.tasks[f"proj.{name}"].apply_async(task_id="bad", link_error=note.si(88))
+    other = note.delay(1)
+
+    bench.run()
+
+    found = results.load(["bad", other.id])
+    assert found["bad"].status == State.FAILURE
+    assert "a result of 2" in str(found["bad"].result)
+    assert "is too large" in str(found["bad"].result)
+    assert found[other.id].status == State.SUCCESS
+    assert sorted(ran) == [1, 88]
+    results.close()
+
+
+def test_a_chord_that_cannot_be_counted_fails_its_body_and_holds_up_nothing(
+    stranger: Stranger,
+) -> None:
+    bench = stranger.bench
+    ran = declare(bench)
+    note = bench.app.tasks["proj.note"]
+    stranger.take("g")
+    body = note.signature(task_id="body")
+    for index in range(2):
+        options: dict[str, Any] = {"group_id": "g", "group_index": index, "chord": body}
+        note.apply_async((100 + index,), task_id=f"part-{index}", **options)
+    others = [note.delay(n) for n in range(OTHERS)]
+
+    bench.run()
+
+    assert sorted(ran) == [*range(OTHERS), 100, 101]
+    assert stranger.state_of("body") == State.FAILURE
+    assert stranger.state_of("part-1") == State.SUCCESS
+    assert {stranger.state_of(one.id) for one in others} == {State.SUCCESS}
+    assert bench.left() == 0
+
+
+def test_a_run_whose_chord_cannot_begin_fails() -> None:
+    bench = Bench()
+    ran = declare(bench)
+    note = bench.app.tasks["proj.note"]
+    bench.results.refuse("begin")
+    chord = {
+        "task": "celery.chord",
+        "subtask_type": "chord",
+        "kwargs": {"header": [note.si(1), note.si(2)], "body": note.s()},
+    }
+    note.apply_async((100,), task_id="bad", link=chord)
+    other = note.delay(3)
+
+    bench.run()
+
+    assert sorted(ran) == [3, 100]
+    assert bench.results.metas["bad"].status == State.FAILURE
+    assert "cannot begin" in str(bench.results.metas["bad"].result)
+    assert bench.results.metas[other.id].status == State.SUCCESS
+
+
+def event_of(record: logging.LogRecord) -> str:
+    return str(getattr(record, "event", ""))

@@ -29,8 +29,13 @@ from beatd.brokers.base import (
     letter_of,
     pass_over,
 )
-from beatd.brokers.redis.failover import Server, is_about_a_key
-from beatd.brokers.redis.lead import SMALLEST_LARGEST, RedisLead, too_large
+from beatd.brokers.redis.failover import (
+    SMALLEST_LARGEST,
+    Server,
+    is_about_a_key,
+    too_large,
+)
+from beatd.brokers.redis.lead import RedisLead
 from beatd.brokers.redis.listening import ChannelSubscription, MessageWait
 from beatd.brokers.redis.requests import CHANNEL, CHUNK, LIST, in_chunks
 from beatd.brokers.redis.wire import WireNames
@@ -445,7 +450,7 @@ class RedisBroker(RedisLead):
 
     def _check_size(self, size: int) -> None:
         """Raise ItemRefused for what is so large that the server hangs up."""
-        if size > SMALLEST_LARGEST and size > (largest := self._largest_text()):
+        if size > SMALLEST_LARGEST and size > (largest := self._server.largest_text()):
             raise ItemRefused(
                 f"{self._server.name} refuses: {too_large(size, largest)}"
             )

@@ -65,6 +65,12 @@ _CANNOT_SERVE = ("READONLY", "LOADING", "MASTERDOWN")
 """Refusals after which to try the next address: this server cannot serve for now."""
 
 
+SMALLEST_LARGEST = 1024 * 1024
+"""Every server takes a text of so many bytes."""
+
+_USUAL_LARGEST = 512 * 1024 * 1024
+
+
 class Server:
     """The Redis server in use: the one at the present one of some addresses.
 
@@ -125,6 +131,18 @@ class Server:
         _, refused = _refusal(self.present, redis.ResponseError(words))
         return str(refused)
 
+    def largest_text(self) -> int:
+        """Return the most bytes that the server takes as one text; it hangs up on more.
+
+        Raises BrokerUnavailable.
+        """
+        name = "proto-max-bulk-len"
+        try:
+            with self.answering() as client:
+                return int(client.execute_command("CONFIG GET", name)[name])
+        except (BrokerRefused, KeyError, TypeError, ValueError):
+            return _USUAL_LARGEST  # it does not tell everybody
+
     def check_version(self) -> str:
         """Return the version of the first server in turn that answers.
 
@@ -174,6 +192,14 @@ def is_about_a_key(refusal: BrokerRefused) -> bool:
     """Return whether one key may be at fault, and not the whole server."""
     cause = refusal.__cause__
     return isinstance(cause, redis.RedisError) and _kind(cause) in _OF_ONE_KEY
+
+
+def too_large(size: int, largest: int, what: str = "a message") -> str:
+    """Return for people why a server cannot be sent a text of this size."""
+    return (
+        f"{what} of {size} bytes is too large, its server takes {largest}: hand over"
+        " where its data lie instead, or raise the server's proto-max-bulk-len"
+    )
 
 
 def _order(urls: Sequence[str], failover: Failover | None) -> Iterator[str]:

@@ -14,7 +14,12 @@ from beatd.brokers.base import (
     ledger_moved,
 )
 from beatd.brokers.redis.connection import Address
-from beatd.brokers.redis.failover import Server, is_about_a_key
+from beatd.brokers.redis.failover import (
+    SMALLEST_LARGEST,
+    Server,
+    is_about_a_key,
+    too_large,
+)
 from beatd.brokers.redis.leases import LeaseWatch, WorkerLease
 from beatd.brokers.redis.listening import ReleaseWait
 from beatd.brokers.redis.requests import CHUNK, RedisRequests, in_chunks
@@ -330,7 +335,7 @@ class RedisLead(RedisRequests):
         """Number the places that a batch goes to, and the ways to them."""
         messages = [emission.message for emission in batch]
         size = max(map(len, messages), default=0)
-        largest = self._largest_text() if size > SMALLEST_LARGEST else size
+        largest = self._server.largest_text() if size > SMALLEST_LARGEST else size
         places: dict[str, str] = {}
         numbers: dict[str, int] = {}
         ways: list[str] = []
@@ -360,14 +365,6 @@ class RedisLead(RedisRequests):
                 places.update(self._expiring.get(place, {}))
         return _Ways(places, ways, b"".join(way_of), messages)
 
-    def _largest_text(self) -> int:
-        """Return the most bytes that the server takes as one text."""
-        name = "proto-max-bulk-len"
-        try:
-            return int(self._ask("CONFIG GET", name)[name])
-        except (BrokerRefused, KeyError, TypeError, ValueError):
-            return _USUAL_LARGEST  # it does not tell everybody
-
     def _places(self, route: Route) -> list[tuple[str, str]]:
         """Return the places of a route, with their kinds; one may be refused."""
         try:
@@ -377,12 +374,6 @@ class RedisLead(RedisRequests):
                 raise
             bindings = self._wire.bindings(route.exchange)
             return [(bindings, _refused(f"{bindings}: {refusal}"))]
-
-
-SMALLEST_LARGEST = 1024 * 1024
-"""Every server takes a text of so many bytes."""
-
-_USUAL_LARGEST = 512 * 1024 * 1024
 
 
 class _Ways(NamedTuple):
@@ -395,14 +386,6 @@ class _Ways(NamedTuple):
     way_of: bytes
     """For each emission the number of its way, in two bytes."""
     messages: list[bytes]
-
-
-def too_large(size: int, largest: int) -> str:
-    """Return for people why a server cannot be sent a message of this size."""
-    return (
-        f"a message of {size} bytes is too large, its server takes {largest}: hand over"
-        " where its data lie instead, or raise the server's proto-max-bulk-len"
-    )
 
 
 _KNOWN = "beatd: "

@@ -34,6 +34,7 @@ from beatd.errors import TermOver
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Instant, Span
 from beatd.storage.file_lock import FileLock
+from beatd.storage.sqlite_file import ROW_REFUSALS
 from beatd.timetable.imprint import Imprint
 from beatd.timetable.ledger import (
     ERA_UNKNOWN,
@@ -162,7 +163,7 @@ class SQLiteLead(BrokerFile):
             try:
                 with _savepoint(db):
                     outcomes = [*self._emit_all(db, batch)]
-            except _REFUSALS:
+            except ROW_REFUSALS:
                 # Something in it is refused: each emission stands alone.
                 outcomes = self._emit_each(db, batch)
         self._call()
@@ -204,7 +205,7 @@ class SQLiteLead(BrokerFile):
             try:
                 with _savepoint(db):
                     outcomes += self._emit_all(db, [emission])
-            except _REFUSALS as error:
+            except ROW_REFUSALS as error:
                 refused[name] = Refused(self._reason(emission, error))
                 outcomes.append(refused[name])
         return outcomes
@@ -378,10 +379,6 @@ class SQLiteLead(BrokerFile):
         self._close_idle()
 
 
-_REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
-"""What SQLite raises for one row: a rule of the table, or a message too large."""
-
-
 def _runs_of(messages: Iterable[Row]) -> list[tuple[str, str]]:
     """Return entry and task id of each message that an entry sent."""
     return [run for (message,) in messages if (run := run_of(message))]
@@ -393,7 +390,7 @@ def _savepoint(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("SAVEPOINT part")
     try:
         yield
-    except _REFUSALS:
+    except ROW_REFUSALS:
         if db.in_transaction:  # a trigger may have rolled all of it back
             db.execute("ROLLBACK TO part")
         raise
