@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from beatd.brokers.base import Broker, Emission, Emitted, Outcome, Term, idle
+from beatd.brokers.base import Broker, Emission, Emitted, Held, Outcome, Term, idle
 from beatd.brokers.memory import MemoryBroker
 from beatd.clock import Clock, Wake
 from beatd.errors import BrokerUnavailable
@@ -70,7 +70,7 @@ class FlakyBroker(MemoryBroker):
         # As in use: at one that is new, a first leader waits for a former one.
         self._edition = Edition("before", 1)
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Edition:
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
         self._answer()
         return super().acquire(holder, ttl, floor)
 

@@ -4,13 +4,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from beatd.brokers.base import Term
+from beatd.brokers.base import Held, Term
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span
 from beatd.scheduler.loop import Scheduler
 from beatd.schedules import cron
 from beatd.schedules.base import Schedule
 from beatd.schedules.interval import Every
-from beatd.timetable.ledger import Edition, Mark
+from beatd.timetable.ledger import Mark
 from tests.fakes import (
     NOON,
     TTL,
@@ -245,7 +245,7 @@ class SlowToLead(FlakyBroker):
     former: Scheduler
     is_slow = False
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Edition:
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
         if self.is_slow:
             self.is_slow = False
             end = self._clock.now() + 40 * SECOND

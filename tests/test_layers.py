@@ -32,8 +32,8 @@ brokers     base current_runs memory.lead memory.queues memory redis.connection
             redis.failover redis.wire redis.leases redis.listening redis.requests
             redis.lead redis.broker redis sqlite.routes sqlite.statements sqlite.file
             sqlite.lead sqlite.queues sqlite *
-scheduler   file_view leadership configs ledger_file lost_writes refusals run_ends holds
-            schedule_file reload takeover step planner progress asked
+scheduler   file_view leadership configs ledger_file lost_writes findings refusals
+            run_ends holds schedule_file reload takeover step planner progress asked
             loop
 results     base chords disabled ended exceptions encoding refusals redis sqlite *
 events      lamport sender zone event sent

@@ -2,11 +2,10 @@
 
 import pytest
 
-from beatd.brokers.base import Term
+from beatd.brokers.base import Held, Term
 from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND, Span
 from beatd.scheduler.leadership import Leadership
-from beatd.timetable.ledger import Edition
 from tests.fakes import FakeClock, FlakyBroker
 
 TTL: Span = 6 * SECOND
@@ -67,7 +66,7 @@ def test_the_lead_counts_from_the_question_and_not_from_its_answer(
     clock: FakeClock,
 ) -> None:
     class Slow(FlakyBroker):
-        def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Edition:
+        def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
             term = super().acquire(holder, ttl, floor)
             wait(clock, TTL // 2)  # the answer was so long on its way
             return term

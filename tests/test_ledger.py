@@ -1,9 +1,12 @@
 """The ledger: which of several copies is right."""
 
+from functools import reduce
+
 import pytest
 
 from beatd.instant import HOUR
 from beatd.timetable.ledger import (
+    MOST_TERMS,
     NO_EDITION,
     Edition,
     Finding,
@@ -94,3 +97,47 @@ def test_what_was_set_back_is_only_written_forward() -> None:
 def test_what_is_no_edition_is_refused(lineage: object, version: object) -> None:
     with pytest.raises(ValueError, match="no edition"):
         edition_of(lineage, version)
+
+
+TRUNK = "1:aa,4:bb"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared", "parts"),
+    [
+        (Edition("x", 9, TRUNK), Edition("x", 9, TRUNK), 9, False),
+        (Edition("x", 7, TRUNK), Edition("x", 9, TRUNK), 7, False),
+        (Edition("x", 7, TRUNK), Edition("x", 9, f"{TRUNK},8:cc"), 7, False),
+        # Set back to version 6 or 3, and written again by another term.
+        (Edition("x", 7, TRUNK), Edition("x", 9, f"{TRUNK},7:cc"), 6, True),
+        (Edition("x", 9, TRUNK), Edition("x", 7, f"{TRUNK},7:cc"), 6, True),
+        (Edition("x", 9, TRUNK), Edition("x", 9, "1:aa,4:cc"), 3, True),
+        # A term whose copy lacked the last writes goes on above all versions.
+        (Edition("x", 9, TRUNK), Edition("x", 20, f"{TRUNK},7:cc"), 6, True),
+        # Nobody knows who wrote them.
+        (Edition("x", 7), Edition("x", 9, TRUNK), 7, False),
+        # So many terms ago that the other one has forgotten it.
+        (Edition("x", 7, TRUNK), Edition("x", 99, "80:dd,90:ee"), 7, False),
+        (Edition("x", 9, TRUNK), Edition("y", 9, "1:dd"), 0, False),
+    ],
+)
+def test_terms_tell_how_far_two_ledgers_have_the_same_writes(
+    one: Edition, other: Edition, shared: int, parts: bool
+) -> None:
+    assert one.shared(other) == other.shared(one) == shared
+    assert one.parts_from(other) is other.parts_from(one) is parts
+
+
+def test_a_term_goes_on_from_the_edition_that_it_begins_with() -> None:
+    first = Edition("x", 3, "1:aa").begun("bb", 9)
+    again = first.following.begun("bb", 11)
+    many = reduce(
+        lambda edition, n: edition.begun(f"{n:x}", edition.version + 1),
+        range(99),
+        again,
+    )
+
+    assert first == Edition("x", 9, "1:aa,4:bb")
+    assert again == Edition("x", 11, "1:aa,4:bb")
+    assert len(many.terms.split(",")) == MOST_TERMS
+    assert edition_of(*many) == many

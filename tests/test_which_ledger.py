@@ -130,6 +130,75 @@ def test_a_snapshot_that_is_restored_with_another_lead_doubles_nothing(
     assert events(caplog).count("ledger.set_back") == 1
 
 
+def test_a_standby_that_was_not_told_the_last_version_leaves_the_lead_to_who_knows(
+    broker: FlakyBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    leader, standby = fresh(broker), fresh(broker)
+    live(NOON + 30 * SECOND, leader, standby)
+    snapshot = broker.snapshot()
+    leader.tick(NOON + 30 * SECOND)  # the standby has not asked since
+
+    broker.restore(snapshot | {"_lead_ends": 0})
+    live(NOON + 65 * SECOND, standby, leader)
+
+    assert leader.leadership.term is not None
+    assert broker.slots() == every_ten_seconds(NOON + 65 * SECOND)
+    assert events(caplog).count("lead.aside") == 1
+    assert events(caplog).count("ledger.set_back") == 1
+
+
+def test_a_leader_that_comes_back_too_late_names_what_may_run_twice(
+    broker: FlakyBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = FakeFile()
+    leader, standby = fresh(broker, file), fresh(broker)
+    live(NOON + 30 * SECOND, leader, standby)
+    snapshot = broker.snapshot()
+    leader.tick(NOON + 30 * SECOND)
+
+    broker.restore(snapshot | {"_lead_ends": 0})
+    live(NOON + 45 * SECOND, standby)  # the leader stands still meanwhile
+    live(NOON + 65 * SECOND, standby, leader)
+
+    said = [r for r in caplog.records if r.levelname == "WARNING"]
+    assert [r.__dict__["event"] for r in said if "ledger" in r.__dict__["event"]] == [
+        "ledger.gap",
+        "ledger.parted",
+    ]
+    assert "each 2027-01-15T12:00:30Z" in said[-1].message
+    assert file.uncertain == [("each", NOON + 30 * SECOND)]
+    assert file.dropped == {("each", "uncertain"): 1}
+    doubled = [NOON + 30 * SECOND]
+    assert sorted(broker.slots()) == sorted(
+        [*every_ten_seconds(NOON + 65 * SECOND), *doubled]
+    )
+
+
+def test_a_lead_that_ran_out_under_the_eyes_of_a_standby_is_taken_at_once(
+    broker: FlakyBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    leader, standby = fresh(broker), fresh(broker)
+    live(NOON + 25 * SECOND, leader, standby)
+
+    live(NOON + 45 * SECOND, standby)
+
+    assert broker.slots() == every_ten_seconds(NOON + 45 * SECOND)
+    assert "lead.aside" not in events(caplog)
+
+
+def test_a_lead_that_is_given_back_is_taken_at_once(
+    broker: FlakyBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    leader, standby = fresh(broker), fresh(broker)
+    live(NOON + 25 * SECOND, leader, standby)
+
+    leader.stop()
+    standby.tick(NOON + 25 * SECOND)
+
+    assert standby.leadership.term is not None
+    assert "lead.aside" not in events(caplog)
+
+
 def test_a_replica_that_lacks_the_last_write_doubles_nothing(
     broker: FlakyBroker, clock: FakeClock
 ) -> None:
@@ -192,10 +261,10 @@ def test_who_led_last_founds_an_emptied_ledger_anew_at_once_above_all_versions(
     broker.lose_all()
     live(NOON + 48 * SECOND, leader)
 
-    lineage, version = broker.read_ledger().edition
-    assert lineage == before.lineage
-    assert version > before.version
-    assert file.edition == (lineage, version)
+    edition = broker.read_ledger().edition
+    assert edition.lineage == before.lineage
+    assert edition.version > before.version
+    assert file.edition == edition
     assert "lead.aside" not in events(caplog)
 
 

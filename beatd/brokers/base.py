@@ -67,6 +67,23 @@ class Term(NamedTuple):
     number: int
     nonce: str
 
+    @property
+    def mark(self) -> str:
+        """Names the term in the editions of the ledger that it makes."""
+        return self.nonce[:8]
+
+
+class Held(NamedTuple):
+    """What a process is told that asks for the lead while another one has it."""
+
+    edition: Edition
+    """What the ledger is at: so the process knows how far its copy is behind."""
+    term: Term
+    """The term under which the other one leads."""
+    left: Span
+    """How long that lead lives at least, unless it is given back; 0: for no time that
+    is known."""
+
 
 class Emission(msgspec.Struct, frozen=True):
     """One slot of one entry: the ledger's new row and the message that goes with it."""
@@ -268,13 +285,16 @@ class Lead(Protocol):
     """Whether who leads is still known when the broker has lost its data: then whoever
     has the lead is alone, and otherwise a former leader may not know yet."""
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Edition:
-        """Take the lead if nobody holds it; return the term.
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
+        """Take the lead if nobody holds it; return the term, or who holds it.
 
-        While another process leads, return what its ledger is at: so a standby knows
-        how far its copy is behind. The term's number is above `floor` and above those
-        of all terms before. `holder` names the caller for people.
+        The term's number is above `floor` and above those of all terms before.
+        `holder` names the caller for people.
         """
+        ...
+
+    def last_resigned(self) -> Term | None:
+        """Return the last term that was given back; None if that is not known."""
         ...
 
     def renew(self, term: Term, ttl: Span) -> bool:

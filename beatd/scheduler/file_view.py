@@ -35,7 +35,15 @@ from beatd.storage.sqlite_file import (
     missing_tables,
     query,
 )
-from beatd.timetable.ledger import LARGEST, LINEAGE, NO_EDITION, Edition, Mark, mark_of
+from beatd.timetable.ledger import (
+    LARGEST,
+    LINEAGE,
+    NO_EDITION,
+    TERMS,
+    Edition,
+    Mark,
+    mark_of,
+)
 
 tell = EventLog(__name__)
 
@@ -50,6 +58,7 @@ _CONFIG = 78
 _Slot = Annotated[int, msgspec.Meta(ge=EARLIEST, le=LATEST)]
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=LARGEST)]
 _Lineage = Annotated[str, msgspec.Meta(pattern=f"^{LINEAGE.pattern}$")]
+_Terms = Annotated[str, msgspec.Meta(pattern=f"^{TERMS.pattern}$")]
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -72,6 +81,7 @@ META: dict[str, msgspec.json.Decoder[Any]] = {
     "era": msgspec.json.Decoder(_Count),
     "lineage": msgspec.json.Decoder(_Lineage),
     "version": msgspec.json.Decoder(_Count),
+    "terms": msgspec.json.Decoder(_Terms),
     "refused": msgspec.json.Decoder(dict[str, str]),
     "held": msgspec.json.Decoder(dict[str, str]),
     "uncertain": msgspec.json.Decoder(tuple[tuple[str, _Slot], ...]),
@@ -95,6 +105,7 @@ class View:
     era: int = 0
     lineage: str = ""
     version: int = 0
+    terms: str = ""
     refused: Mapping[str, str] = field(default_factory=dict)
     held: Mapping[str, str] = field(default_factory=dict)
     uncertain: tuple[tuple[str, Instant], ...] = ()
@@ -102,7 +113,9 @@ class View:
     @property
     def edition(self) -> Edition:
         """What the ledger was at when the rows were written."""
-        return Edition(self.lineage, self.version) if self.lineage else NO_EDITION
+        if not self.lineage:
+            return NO_EDITION
+        return Edition(self.lineage, self.version, self.terms)
 
 
 def view(path: Path, named: set[str] | None = None) -> View:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from beatd.brokers.base import Lead, Term
+from beatd.brokers.base import Held, Lead, Term
 from beatd.clock import Clock
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.event_log import EventLog
@@ -33,11 +33,19 @@ class Leadership:
     ttl: Span
     term: Term | None = field(default=None, init=False)
     told: Edition = field(default=NO_EDITION, init=False)
-    """What the ledger of the process that leads instead was at, when last asked."""
+    """What the ledger of the process that leads instead is at, or was at the most."""
+    heard: Edition = field(default=NO_EDITION, init=False)
+    """What that ledger was at when last asked: lower, if data were set back."""
     _doubted: Term | None = field(default=None, init=False)
     """A term of this process that must not be used any more, to be given back."""
     _safe_until: Span = field(default=0, init=False)
     _renew_at: Span = field(default=0, init=False)
+    _other: Term | None = field(default=None, init=False)
+    """The last term of another process that this one was told of."""
+    _other_until: Span = field(default=0, init=False)
+    """How long that term was to last at least."""
+    _cut_short: Term | None = field(default=None, init=False)
+    """That term, if it was not to end yet when this process took the lead."""
 
     def hold(self, floor: int) -> Term | None:
         """Return the term under which this process leads; None while it stands by.
@@ -55,8 +63,9 @@ class Leadership:
                 self.term = answer
                 tell.info("lead.taken", "leading, term %d", answer.number)
                 self.renewed(asked)
+                self._cut_short = self._other if asked < self._other_until else None
             else:
-                self.told = answer
+                self._hear(answer, asked)
         elif asked >= self._renew_at:
             self._renew(self.term, asked)
         return self.term
@@ -117,6 +126,26 @@ class Leadership:
             except BrokerUnavailable:
                 # The scheduler logs that; asking again at once would be of no use.
                 stopped.wait(1)
+
+    def came_early(self) -> bool:
+        """Return whether the lead before this one ended sooner than it could.
+
+        It was neither given back nor has it run out: the broker's data were set back.
+        Raises BrokerUnavailable.
+        """
+        other = self._cut_short
+        return other is not None and self.lead.last_resigned() != other
+
+    def _hear(self, held: Held, asked: Span) -> None:
+        """Note what is known of the process that leads."""
+        self.heard = held.edition
+        is_later = self.told.version <= held.edition.version
+        if is_later or held.edition.lineage not in ("", self.told.lineage):
+            self.told = held.edition
+        if held.term != self._other:
+            self._other, self._other_until = held.term, 0
+        # The broker counts from a later instant than `asked`.
+        self._other_until = max(self._other_until, asked + held.left)
 
     def _renew(self, term: Term, asked: Span) -> None:
         try:

@@ -199,6 +199,8 @@ class Scheduler:
             try:
                 outcomes = self.broker.emit(term, part, self.leadership.ttl, edition)
             except BrokerUnavailable:
+                if step.asked_under is None:
+                    self.takeover.recent.add(edition.version, step.decided)
                 step.asked_under = term
                 raise
             self.takeover.edition = edition
@@ -211,7 +213,10 @@ class Scheduler:
         # Only now, after the broker answered: a crash before this line emits the
         # batch again, and the broker's ledger knows it.
         self._unanswered = None
-        self._progress.note(step, now, self.takeover.edition.version)
+        version = self.takeover.edition.version
+        if step.emissions:
+            self.takeover.recent.add(version, step.carried_out())
+        self._progress.note(step, now, version)
         if step.surprises:
             self._meet_another_emitter(step.surprises)
 

@@ -1,13 +1,15 @@
 """Emissions of which it is uncertain whether they ran: the broker was set back."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 from beatd.event_log import EventLog
 from beatd.instant import EARLIEST, Instant, datetime_of
-from beatd.timetable.entry import Entry
+from beatd.timetable.entry import Due, Entry
 from beatd.timetable.ledger import LedgerCopy, Mark
+from beatd.timetable.policy import Decision
 
 tell = EventLog(__name__)
 
@@ -16,6 +18,36 @@ NAMED = 10
 
 MOST_IN_DOUBT = 1000
 """The most slots in doubt that are found of one entry; the others are only counted."""
+
+
+MOST_RECENT = 10_000
+"""The most decisions that a process remembers, to name their slots if it must."""
+
+
+class Recent:
+    """What this process emitted last, and which version of the ledger has it."""
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[int, Sequence[tuple[Due, Decision]]]] = deque()
+        self._size = 0
+
+    def add(self, version: int, decided: Sequence[tuple[Due, Decision]]) -> None:
+        """Remember decisions that the broker has carried out, or may have."""
+        self._steps.append((version, decided))
+        self._size += len(decided)
+        while self._size > MOST_RECENT:
+            self._size -= len(self._steps.popleft()[1])
+
+    def after(self, version: int) -> dict[str, list[Instant]]:
+        """Return by entry the slots that only later versions have; forget them."""
+        found: dict[str, set[Instant]] = {}
+        while self._steps and self._steps[-1][0] > version:
+            _, decided = self._steps.pop()
+            self._size -= len(decided)
+            for due, decision in decided:
+                if decision.emit:
+                    found.setdefault(due.entry.name, set()).update(decision.emit)
+        return {name: sorted(slots) for name, slots in found.items()}
 
 
 class Lost(NamedTuple):
@@ -43,27 +75,51 @@ def lost_between(
     return found
 
 
-def say_uncertain(doubtful: Mapping[str, Lost], *, sent_again: bool) -> None:
-    """Log which slots the broker may have lost."""
-    number = sum(lost.number for lost in doubtful.values())
-    slots = ((name, slot) for name, lost in doubtful.items() for slot in lost.slots)
-    named = [
-        f"{name} {datetime_of(slot):%Y-%m-%dT%H:%M:%SZ}"
-        for name, slot in islice(slots, NAMED)
-    ]
+def say_uncertain(
+    slots: Mapping[str, Sequence[Instant]], number: int, *, sent_again: bool
+) -> None:
+    """Log which slots the broker may have lost; there may be more than are known."""
     tell.warning(
         "ledger.set_back",
         "the broker's data were set back: of %d slots of %d entries that were"
         " emitted after that it is uncertain whether they ran; they are %s"
-        " (beat_lost_writes): %s%s",
+        " (beat_lost_writes): %s",
         number,
-        len(doubtful),
+        len(slots),
         "sent again" if sent_again else "not sent again",
-        ", ".join(named) or "none",
-        f" and {number - len(named)} more" if number > len(named) else "",
+        _named(slots, number),
         slots=number,
-        entries=len(doubtful),
+        entries=len(slots),
     )
+
+
+def say_parted(slots: Mapping[str, Sequence[Instant]], writes: int) -> None:
+    """Log which slots of this process another one may have emitted once more."""
+    number = sum(map(len, slots.values()))
+    tell.warning(
+        "ledger.parted",
+        "the broker's data were set back, and another scheduler went on from there:"
+        " %d writes to its ledger that are known here are lost; of %d slots of %d"
+        " entries that this process emitted in them it is uncertain whether they ran,"
+        " and whether once or twice: %s",
+        writes,
+        number,
+        len(slots),
+        _named(slots, number),
+        slots=number,
+        entries=len(slots),
+    )
+
+
+def _named(slots: Mapping[str, Sequence[Instant]], number: int) -> str:
+    """Return the first of so many slots in words."""
+    pairs = ((name, slot) for name in slots for slot in slots[name])
+    named = [
+        f"{name} {datetime_of(slot):%Y-%m-%dT%H:%M:%SZ}"
+        for name, slot in islice(pairs, NAMED)
+    ]
+    more = f" and {number - len(named)} more" if number > len(named) else ""
+    return (", ".join(named) or "none") + more
 
 
 def _lost(entry: Entry, before: Mark | None, mark: Mark) -> Lost | None:

@@ -62,6 +62,13 @@ class Step:
             elif outcome is Outcome.DROPPED and emission.route is not None:
                 self.unrouted.setdefault(emission.entry, []).append(slot)
 
+    def carried_out(self) -> Sequence[tuple[Due, Decision]]:
+        """Return the decisions that the broker has carried out as they were."""
+        if not self.refused and not self.unrouted:
+            return self.decided
+        names = self.refused.keys() | self.unrouted.keys()
+        return [pair for pair in self.decided if pair[0].entry.name not in names]
+
     def is_open(self, emission: Emission) -> bool:
         """Return whether neither this emission nor one before it was refused."""
         refusal = self.refused.get(emission.entry)

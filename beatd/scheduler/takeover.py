@@ -8,6 +8,7 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
+    Sequence,
 )
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,12 +20,20 @@ from beatd.errors import BrokerUnavailable, TermOver
 from beatd.event_log import EventLog
 from beatd.instant import MINUTE, SECOND, Instant, Span
 from beatd.routing import Queue
+from beatd.scheduler.findings import say_finding, say_rewound
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
 from beatd.scheduler.ledger_file import LedgerFile
-from beatd.scheduler.lost_writes import Lost, lost_between, say_uncertain
+from beatd.scheduler.lost_writes import (
+    Lost,
+    Recent,
+    lost_between,
+    say_parted,
+    say_uncertain,
+)
 from beatd.scheduler.reload import NewConfig
 from beatd.timetable.entry import Entry
 from beatd.timetable.ledger import (
+    LARGEST,
     NO_EDITION,
     Edition,
     Finding,
@@ -92,6 +101,7 @@ class Takeover:
     """The clock era: part of the ids of all that is emitted."""
     edition: Edition = field(default=NO_EDITION, init=False)
     """What the broker's ledger is at, by this process's last write in a term."""
+    recent: Recent = field(default_factory=Recent, init=False)
     lost: list[Lost] = field(default_factory=list, init=False)
     """What is to be sent again before anything else, once a term has begun."""
     _copy: LedgerCopy | None = field(default=None, init=False)
@@ -110,6 +120,9 @@ class Takeover:
     """While it lasts, the lead is left to the former leader: it knows best what the
     broker has lost. None once the broker's ledger was seen to be whole."""
     _aside_told: Edition = field(default=NO_EDITION, init=False)
+    _aside_found: Edition = field(default=NO_EDITION, init=False)
+    _back_to: int = field(default=LARGEST, init=False)
+    """The version to which the broker was set back, until a term has begun."""
     _doubtful: dict[str, Lost] | None = field(default=None, init=False)
     """What was found to be uncertain, by entry, until a term has begun; None if the
     broker was not set back."""
@@ -156,8 +169,15 @@ class Takeover:
 
     @property
     def refresh_is_due(self) -> bool:
-        """Whether the copy of the leader's ledger is missing, or has become old."""
-        return self.clock.elapsed() >= self._refresh_at
+        """Whether the copy of the leader's ledger is missing, or has become old.
+
+        Or it has writes that the leader's has lost, and that has others instead.
+        """
+        known = self._copy.edition if self._copy else self.edition
+        return (
+            self.clock.elapsed() >= self._refresh_at
+            or self.leadership.heard.parts_from(known)
+        )
 
     def refresh(self) -> None:
         """Copy the leader's ledger: the broker may lose it when the leader dies."""
@@ -167,10 +187,14 @@ class Takeover:
         pause = STANDBY_LOOK if self.is_aside else REFRESH
         self._refresh_at = asked + max(pause, REFRESH_SHARE * took)
         ours = self._memory()
+        what = finding(found, ours, self.leadership.told)
+        has_parted = self._note_parted(found.edition, ours.edition)
         # If the broker has lost some of it, the earlier copy is what is left.
-        if finding(found, ours, self.leadership.told) in (Finding.RIGHT, Finding.OTHER):
+        if has_parted or what in (Finding.RIGHT, Finding.OTHER):
             self._led_last = self._led_last and found.edition == ours.edition
-            self._copy, self._aside_until = found, None
+            self._copy = found
+            if found.edition != self._aside_found:
+                self._aside_until = None  # somebody leads, and has written to it
 
     @property
     def is_aside(self) -> bool:
@@ -207,15 +231,23 @@ class Takeover:
         self.leave_changes(found.edition, now)
         ours, told = newest(self._memory(), file), self.leadership.told
         what = finding(found, ours, told)
-        self._leave_to_former_leader(what, ours)
+        knows_most = self._knows_most(what, found.edition)
+        if not knows_most:
+            # Of several that wait, those with a newer file of their own go first.
+            wait = self.leadership.ttl * 2 // 3 if ours is file else self.leadership.ttl
+            self._leave_to_former_leader(what, ours, found.edition, wait)
         base = settled(found, ours, what)
-        edition = _after(found, ours, told, what)
-        self._say(what, found, ours, edition)
+        edition = _after(term, base, what, ours.edition, found.edition, told)
+        say_finding(
+            what, found, ours, told, led_last=self._led_last, knows_most=knows_most
+        )
+        self._note_parted(found.edition, ours.edition)
         if file.edition.lineage not in ("", edition.lineage):
             self.file.keep_as(file.edition.lineage)
         if what is Finding.SET_BACK:
             lost_now = lost_between(found, base, self.entries)
             self._doubtful = lost_now | (self._doubtful or {})
+            self._back_to = min(self._back_to, found.edition.version)
         # A term that is left half-way begins anew from this, too.
         self._copy = base
         yield
@@ -249,7 +281,7 @@ class Takeover:
         self._copy = self._aside_until = self._since = None
         self._led_last = True
         if rewound:
-            _log_rewound(len(rewound), era, ahead, off)
+            say_rewound(len(rewound), era, ahead, off)
         for name in self._over & self.timetable.marks().keys():
             tell_over(self.timetable.entry(name), self.timetable.mark(name))
         self._over = set()
@@ -258,32 +290,46 @@ class Takeover:
         self._note_uncertain()
         yield
 
-    def _leave_to_former_leader(self, what: Finding, ours: LedgerCopy) -> None:
+    def _knows_most(self, what: Finding, found: Edition) -> bool:
+        """Return whether nobody else can know more of what the broker has lost.
+
+        The former leader knows all that it emitted, others only what they saw of that:
+        too little to tell whether a lead that came early has lost data with it. Raises
+        BrokerUnavailable.
+        """
+        if what is Finding.OTHER or self.leadership.lead.lead_outlives_data:
+            return True
+        if what is Finding.RIGHT:
+            is_doubted = self._aside_until is not None and found == self._aside_found
+            if not (is_doubted or self.leadership.came_early()):
+                return True
+        told = self.leadership.told
+        return self._led_last and latest(told, self.edition) == self.edition
+
+    def _leave_to_former_leader(
+        self, what: Finding, ours: LedgerCopy, found: Edition, wait: Span
+    ) -> None:
         """Give back the lead of a broker that has lost data, until a leader renewed.
 
-        The former leader knows all that it emitted, this process only what it saw of
-        that. If no former leader lives, this process takes the lead again after that
-        time. Raises TermOver.
+        If no former leader lives, this process takes the lead again after that time.
+        Raises TermOver.
         """
-        if what in (Finding.RIGHT, Finding.OTHER):
-            return
         told = self.leadership.told
-        if self._led_last and latest(told, self.edition) == self.edition:
-            return
-        if self.leadership.lead.lead_outlives_data:
-            return  # nobody else leads
         whole_again = told != self._aside_told and told.version >= ours.edition.version
         if self._aside_until is not None and not whole_again:
             return  # it has waited for this one
         self._copy = ours  # what is read meanwhile is compared with this
-        wait = 2 * self.leadership.ttl // 3
         self._refresh_at = self.clock.elapsed()
         self._aside_until, self._aside_told = self._refresh_at + wait, told
+        self._aside_found = found
         if ours.marks or ours.edition.lineage:
             tell.warning(
                 "lead.aside",
-                "the broker has lost data: the former leader is to lead again,"
+                "the broker has lost data%s: the former leader is to lead again,"
                 " this process waits %.1f s for it",
+                ", as the lead came free before its time"
+                if what is Finding.RIGHT
+                else "",
                 wait / SECOND,
             )
         else:
@@ -296,58 +342,44 @@ class Takeover:
         self.leadership.resign()
         raise TermOver("the lead was left to the former leader")
 
-    def _say(
-        self,
-        what: Finding,
-        found: LedgerCopy,
-        ours: LedgerCopy,
-        edition: Edition,
-    ) -> None:
-        """Log which ledger is right, if it is not the broker's alone."""
-        if what is Finding.MISSING and ours.marks:
-            tell.warning(
-                "ledger.founded",
-                "the broker has lost its ledger: it is made anew from version %d, %s",
-                ours.edition.version,
-                "which this process led with itself"
-                if self._led_last
-                else "a copy: what was emitted after that may be emitted once more",
-                entries=len(ours.marks),
-            )
-        if (
-            what is Finding.SET_BACK
-            and (
-                unknown := edition.version
-                - 1
-                - max(found.edition.version, ours.edition.version)
-            )
-            > 0
-        ):
-            tell.warning(
-                "ledger.gap",
-                "the broker has lost %d writes to its ledger of which there is no copy"
-                " here: what was emitted in them may be emitted once more",
-                unknown,
-            )
-        if what is Finding.OTHER:
-            tell.warning(
-                "ledger.other",
-                "the broker has another ledger (%s) than the one that is known here"
-                " (%s): the broker's is right, what is known here is not used",
-                found.edition.lineage,
-                latest(ours.edition, self.leadership.told).lineage,
-            )
-
     def _note_uncertain(self) -> None:
         """Log, count and keep the slots that the broker may have lost."""
         doubtful, self._doubtful = self._doubtful, None
-        if doubtful is not None:
-            say_uncertain(doubtful, sent_again=bool(self.lost))
-        if doubtful:
+        if doubtful is None:
+            return
+        # What was sent and had no answer may have been emitted, and lost, as well.
+        slots = self.recent.after(self._back_to)
+        for name, one in doubtful.items():
+            slots[name] = sorted({*slots.get(name, ()), *one.slots})
+        numbers = {name: len(some) for name, some in slots.items()}
+        numbers |= {
+            name: max(one.number, numbers[name]) for name, one in doubtful.items()
+        }
+        say_uncertain(slots, sum(numbers.values()), sent_again=bool(self.lost))
+        self._keep(numbers, slots)
+        self._back_to = LARGEST
+
+    def _note_parted(self, found: Edition, ours: Edition) -> bool:
+        """Log, count and keep what others may have emitted a second time.
+
+        That is so if the broker has lost writes of ours, and has others instead. Return
+        whether it has.
+        """
+        if not found.parts_from(ours):
+            return False
+        slots = self.recent.after(found.shared(ours))
+        say_parted(slots, ours.version - found.shared(ours))
+        self._keep({name: len(some) for name, some in slots.items()}, slots)
+        return True
+
+    def _keep(
+        self, numbers: Mapping[str, int], slots: Mapping[str, Sequence[Instant]]
+    ) -> None:
+        """Count and keep slots of which it is uncertain whether they ran."""
+        if slots:
             reason = str(Reason.UNCERTAIN)
-            counts = {(name, reason): one.number for name, one in doubtful.items()}
+            counts = {(name, reason): number for name, number in numbers.items()}
             self.file.record({}, counts)
-            slots = {name: one.slots for name, one in doubtful.items()}
             self.file.note_uncertain(slots)
 
     def _place(self, marks: Mapping[str, Mark], now: Instant) -> Iterator[None]:
@@ -404,14 +436,12 @@ class Takeover:
         yield
 
 
-def _after(
-    found: LedgerCopy, ours: LedgerCopy, told: Edition, what: Finding
-) -> Edition:
-    """Return the edition above all that is known, for the ledger to go on from."""
-    if what is Finding.OTHER:
-        return found.edition.following
-    highest = latest(ours.edition, found.edition, told).following
-    return highest if highest.lineage else Edition(secrets.token_hex(8), 1)
+def _after(term: Term, base: LedgerCopy, what: Finding, *known: Edition) -> Edition:
+    """Return the edition above all that are known, for the ledger to go on from."""
+    lineage, version, _ = base.edition if what is Finding.OTHER else latest(*known)
+    if not lineage:
+        lineage = secrets.token_hex(8)
+    return base.edition._replace(lineage=lineage).begun(term.mark, version + 1)
 
 
 def _parts(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
@@ -424,32 +454,3 @@ def tell_over(entry: Entry, mark: Mark) -> None:
     """Log, when it comes to that and at no later start, that an entry is over."""
     why = entry.end_after(mark)
     tell.info("entry.over", "%s is over: %s", entry.name, why, entry=entry.name)
-
-
-def _log_rewound(number: int, era: int, ahead: Span, off: Span) -> None:
-    """Log a rewind, and which clock is off.
-
-    The ledger was `ahead` of this host's clock, which is `off` from the broker's.
-    """
-    if abs(off) <= CLOCK_TOLERANCE:
-        which = (
-            "this host's clock agrees with the broker's: it was set back, or the clock"
-            " of the host that led before ran ahead"
-        )
-    else:
-        way = "behind" if off < 0 else "ahead of"
-        which = (
-            f"this host's clock is {abs(off) / SECOND:.1f} s {way} the broker's: one of"
-            " the two is wrong, set it right (NTP)"
-        )
-    tell.warning(
-        "clock.rewound",
-        "the ledger was up to %.1f s ahead of this host's clock; %s; %d entries go on"
-        " from now, clock era %d",
-        ahead / SECOND,
-        which,
-        number,
-        era,
-        ahead=ahead,
-        off=off,
-    )

@@ -102,7 +102,7 @@ def is_count(stored: object) -> TypeGuard[int]:
 
 
 class Edition(NamedTuple):
-    """Which ledger a copy is of, and how many writes that ledger has seen.
+    """Which ledger a copy is of, and which writes that ledger has seen.
 
     A ledger that has no lineage yet, or is of a build without them, is at NO_EDITION.
     """
@@ -111,11 +111,62 @@ class Edition(NamedTuple):
     """Random text, drawn by whoever makes a ledger and knows no earlier one."""
     version: int
     """Raised by every write; of two copies of one lineage the higher is the newer."""
+    terms: str = ""
+    """Who wrote the last versions: for each term, the latest last, its first version
+    and its mark, as "17:c0ffee,23:beef". Empty: not known, as in earlier builds.
+
+    Where data were set back and written again, two ledgers of one lineage have equal
+    versions with other contents: of these, the terms differ."""
 
     @property
     def following(self) -> "Edition":
         """The edition that the next write makes."""
-        return Edition(self.lineage, self.version + 1)
+        return self._replace(version=self.version + 1)
+
+    def begun(self, mark: str, version: int) -> "Edition":
+        """Return the edition that a term makes which goes on from this one."""
+        terms = _terms(self)
+        if not terms or terms[-1][1] != mark:
+            terms.append((self.version + 1, mark))
+        kept = ",".join(f"{first}:{one}" for first, one in terms[-MOST_TERMS:])
+        return self._replace(version=version, terms=kept)
+
+    def shared(self, other: "Edition") -> int:
+        """Return the last version up to which both have the same writes.
+
+        As far as the terms tell: without them, the lower version is in both.
+        """
+        lower = min(self.version, other.version)
+        ours, theirs = _terms(self), _terms(other)
+        if not ours or not theirs:
+            return lower
+        common = [term for term in ours if term in theirs]
+        if not common:
+            # They part before the terms that both remember.
+            return min(lower, max(ours[0][0], theirs[0][0]) - 1)
+        ends = (_end(self, common[-1]), _end(other, common[-1]))
+        return min(ends)
+
+    def parts_from(self, other: "Edition") -> bool:
+        """Return whether each of them has writes that the other has not."""
+        lower = min(self.version, other.version)
+        return self.lineage == other.lineage and self.shared(other) < lower
+
+
+MOST_TERMS = 16
+"""How many terms an edition remembers."""
+
+
+def _terms(edition: Edition) -> list[tuple[int, str]]:
+    parts = [one.split(":") for one in edition.terms.split(",") if one]
+    return [(int(first), mark) for first, mark in parts]
+
+
+def _end(edition: Edition, term: tuple[int, str]) -> int:
+    """Return the last version that the term wrote."""
+    terms = _terms(edition)
+    later = terms[terms.index(term) + 1 :]
+    return later[0][0] - 1 if later else edition.version
 
 
 NO_EDITION = Edition("", 0)
@@ -123,12 +174,22 @@ NO_EDITION = Edition("", 0)
 LINEAGE = re.compile("[0-9A-Za-z]{0,64}")
 """What a lineage looks like: it becomes part of a file's name."""
 
+_TERM = "[0-9]{1,15}:[0-9A-Za-z]{1,16}"
 
-def edition_of(lineage: object, version: object) -> Edition:
+TERMS = re.compile(f"({_TERM}(,{_TERM}){{0,{MOST_TERMS - 1}}})?")
+
+
+def edition_of(lineage: object, version: object, terms: object = "") -> Edition:
     """Return the edition that stored values mean. Raises ValueError if they do not."""
-    if isinstance(lineage, str) and LINEAGE.fullmatch(lineage) and is_count(version):
-        return Edition(lineage, version)
-    raise ValueError(f"no edition: {lineage!r}, {version!r}")
+    if (
+        isinstance(lineage, str)
+        and LINEAGE.fullmatch(lineage)
+        and is_count(version)
+        and isinstance(terms, str)
+        and TERMS.fullmatch(terms)
+    ):
+        return Edition(lineage, version, terms)
+    raise ValueError(f"no edition: {lineage!r}, {version!r}, {terms!r}")
 
 
 ERA_UNKNOWN = -1

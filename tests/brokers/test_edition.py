@@ -2,7 +2,7 @@
 
 import pytest
 
-from beatd.brokers.base import Broker, Outcome, Refused, Term
+from beatd.brokers.base import Broker, Held, Outcome, Refused, Term
 from beatd.brokers.redis import RedisBroker
 from beatd.errors import LedgerMoved, TermOver
 from beatd.instant import MINUTE
@@ -22,6 +22,13 @@ def founded(broker: Broker) -> Term:
     term = lead(broker)
     broker.write_ledger(term, {}, [], 0, FIRST)
     return term
+
+
+def told(broker: Broker) -> Edition:
+    """Return the edition of which a broker tells who is refused the lead."""
+    answer = broker.acquire("b", MINUTE, 0)
+    assert isinstance(answer, Held)
+    return answer.edition
 
 
 def test_a_ledger_has_no_edition_until_one_is_written(broker: Broker) -> None:
@@ -107,12 +114,35 @@ def test_who_is_refused_the_lead_is_told_the_edition(
     broker: Broker, other: Broker
 ) -> None:
     term = lead(broker)
-    assert other.acquire("b", MINUTE, 0) == NO_EDITION
+    assert told(other) == NO_EDITION
 
     broker.write_ledger(term, {}, [], 0, FIRST)
     broker.emit(term, [emission("a")], MINUTE, Edition("lineage", 2))
 
-    assert other.acquire("b", MINUTE, 0) == Edition("lineage", 2)
+    assert told(other) == Edition("lineage", 2)
+
+
+def test_an_edition_tells_of_the_terms_that_made_it(
+    broker: Broker, other: Broker
+) -> None:
+    term, first = lead(broker), Edition("lineage", 9, "1:beef,9:c0ffee")
+    broker.write_ledger(term, {}, [], 0, first)
+    broker.emit(term, [emission("a")], MINUTE, first.following)
+
+    assert other.read_ledger().edition == told(other) == first.following
+    assert first.following.terms == first.terms
+
+
+def test_a_version_of_another_term_is_not_the_one_that_was_left(
+    broker: Broker,
+) -> None:
+    term = lead(broker)
+    broker.write_ledger(term, {}, [], 0, Edition("lineage", 9, "1:beef,9:c0ffee"))
+
+    with pytest.raises(LedgerMoved):
+        broker.emit(
+            term, [emission("a")], MINUTE, Edition("lineage", 10, "1:beef,8:f00d")
+        )
 
 
 def test_the_edition_outlives_all_rows_and_a_large_write(broker: Broker) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from beatd.brokers.base import Broker, Term
+from beatd.brokers.base import Broker, Held, Term
 from beatd.clock import SystemClock
 from beatd.errors import TermOver
 from beatd.instant import MINUTE, SECOND
@@ -60,6 +60,34 @@ def test_a_lead_that_is_not_renewed_runs_out(broker: Broker, other: Broker) -> N
     assert second.number > first.number
     assert not broker.renew(first, MINUTE)
     assert other.leader() == "b"
+
+
+@pytest.mark.parametrize("backend", LEASED, indirect=True)
+def test_who_is_refused_is_told_how_long_the_lead_lives(
+    broker: Broker, other: Broker
+) -> None:
+    term = broker.acquire("a", MINUTE, 0)
+
+    answer = other.acquire("b", MINUTE, 0)
+
+    assert isinstance(answer, Held)
+    assert answer.term == term
+    assert 0 < answer.left <= MINUTE
+
+
+@pytest.mark.parametrize("backend", LEASED, indirect=True)
+def test_a_lead_that_ran_out_was_not_given_back(broker: Broker, other: Broker) -> None:
+    assert broker.last_resigned() is None
+    first = broker.acquire("a", MINUTE, 0)
+    assert isinstance(first, Term)
+    broker.resign(first)
+    assert other.last_resigned() == first
+
+    second = broker.acquire("a", 50, 0)
+    assert isinstance(second, Term)
+    eventually(lambda: taken(other, "b"))
+
+    assert other.last_resigned() == first
 
 
 @pytest.mark.parametrize("backend", LEASED, indirect=True)

@@ -63,7 +63,12 @@ emissions = st.builds(
 )
 
 
-editions = st.none() | st.builds(Edition, st.sampled_from("xy"), st.integers(1, 4))
+editions = st.none() | st.builds(
+    Edition,
+    st.sampled_from("xy"),
+    st.integers(1, 4),
+    st.sampled_from(["", "1:aa", "1:aa,3:bb"]),
+)
 
 acts: st.SearchStrategy[Callable[[Delivery], Act]] = st.sampled_from(
     [

@@ -55,7 +55,8 @@ def _summary(results: Sequence[Result], seconds: float) -> str:
         f" doubled {sum(len(one.doubled) for one in verdicts)},"
         f" foreign {sum(len(one.foreign) for one in verdicts)},"
         f" late {sum(len(one.late) for one in verdicts)},"
-        f" uncertain {sum(len(one.uncertain) for one in verdicts)}"
+        f" uncertain {sum(len(one.uncertain) for one in verdicts)},"
+        f" unknowable {sum(len(one.unknowable) for one in verdicts)}"
     )
 
 

@@ -7,14 +7,18 @@ minute of the time, local times by the standard library alone.
 import json
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 from tests.simulation.plan import Fact
 
 MINUTE = 60_000
+
+ASKED_AGAIN = 5_000
+"""In this time a process has asked the broker again, and waited for the answer."""
 
 
 @dataclass
@@ -29,6 +33,9 @@ class Verdict:
     """Slots that were queued late although nothing was wrong."""
     uncertain: list[str] = field(default_factory=list)
     """Slots that are missing or doubled, and that the scheduler had named as such."""
+    unknowable: list[str] = field(default_factory=list)
+    """Slots that are doubled because the broker's data and the process that had emitted
+    them were both lost before: nothing that lives knows of them."""
     slots: int = 0
 
     @property
@@ -50,8 +57,8 @@ class Evidence:
     begin: int
     end: int
     facts: Sequence[Fact]
-    queued: Sequence[tuple[int, bytes]]
-    """When each message was queued, and the message."""
+    queued: Sequence[tuple[int, bytes, int | None]]
+    """When each message was queued, the message, and when its sender died, if so."""
     troubles: Sequence[tuple[int, int]]
     """From when to when something was wrong, the time of recovery included."""
     rewound: Sequence[tuple[int, int]] = ()
@@ -61,6 +68,8 @@ class Evidence:
     from_a_copy: Sequence[int] = ()
     """When a scheduler said that it goes on from a copy, and may emit once more what
     it had not seen: the one case that is left."""
+    losses: Sequence[int] = ()
+    """When the broker's data were emptied or set back."""
     settled_after: int = 2 * MINUTE
     """How long after the beginning everything runs."""
 
@@ -69,16 +78,22 @@ def judge(evidence: Evidence) -> Verdict:
     """Compare what was queued with what the schedules name."""
     verdict = Verdict()
     found: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for when, message in evidence.queued:
+    died: dict[tuple[str, int, int], int | None] = {}
+    for when, message, sender_died in evidence.queued:
         entry, slot = _slot_of(message)
         found[entry][slot].append(when)
+        died[entry, slot, when] = sender_died
     for fact in evidence.facts:
-        _judge_one(evidence, fact, found[fact.name], verdict)
+        _judge_one(evidence, fact, found[fact.name], died, verdict)
     return verdict
 
 
 def _judge_one(
-    evidence: Evidence, fact: Fact, found: dict[int, list[int]], verdict: Verdict
+    evidence: Evidence,
+    fact: Fact,
+    found: dict[int, list[int]],
+    died: Mapping[tuple[str, int, int], int | None],
+    verdict: Verdict,
 ) -> None:
     named = slots_of(fact, evidence.begin - 10 * MINUTE, evidence.end + 10 * MINUTE)
     allowed = set(named)
@@ -89,8 +104,11 @@ def _judge_one(
         again = sum(first <= slot <= last for first, last in evidence.rewound)
         if len(times) > 1 + again:
             is_said = any(times[0] < at <= times[-1] for at in evidence.from_a_copy)
+            senders_died = [died[fact.name, slot, at] for at in times]
             if is_said and len(times) == 2:
                 verdict.uncertain.append(words)
+            elif _was_forgotten(evidence, times, senders_died):
+                verdict.unknowable.append(words)
             else:
                 _sort(verdict.doubled, verdict, evidence, fact, slot, words)
         at = min(times)
@@ -101,7 +119,8 @@ def _judge_one(
     if fact.max_runs is not None and len(found) > fact.max_runs:
         words = f"{fact.name} has {len(found)} slots of {fact.max_runs}"
         # A count of runs is in a copy of the ledger, too.
-        (verdict.uncertain if evidence.from_a_copy else verdict.doubled).append(words)
+        is_known = not (evidence.from_a_copy or verdict.unknowable)
+        (verdict.doubled if is_known else verdict.uncertain).append(words)
     verdict.slots += runs
     wanted = [
         slot
@@ -122,6 +141,21 @@ def _judge_one(
         if not is_given_way:
             words = f"{fact.name} {_text(slot)}, next queued {_texts(later[:1])}"
             _sort(verdict.lost, verdict, evidence, fact, slot, words)
+
+
+def _was_forgotten(
+    evidence: Evidence, times: Sequence[int], died: Sequence[int | None]
+) -> bool:
+    """Return whether at each time nothing that lived knew of the times before it.
+
+    Or it ended before it had asked the broker again, and could have told.
+    """
+    return all(
+        end is not None
+        and end < after + ASKED_AGAIN
+        and any(at < loss <= after for loss in evidence.losses)
+        for (at, after), end in zip(pairwise(times), died, strict=False)
+    )
 
 
 def _is_held(fact: Fact, slot: int, emitted: Sequence[int]) -> bool:

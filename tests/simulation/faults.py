@@ -52,6 +52,7 @@ class Faults:
         self.drawn: Counter[Kind] = Counter()
         self.fates: Counter[str] = Counter()
         self.troubles: list[tuple[Instant, Instant]] = []
+        self.losses: list[Instant] = []
         self._gap = world.random.choice([15, 60, 180]) * SECOND
         self._flaky_until: Instant = 0
         self._share = 0.0
@@ -195,9 +196,11 @@ class Faults:
         return length
 
     def _empty(self) -> Span:
+        self.losses.append(self.world.now)
         self.network.server.lose_all()
         return 10 * SECOND
 
     def _set_back(self) -> Span:
+        self.losses.append(self.world.now)
         self.network.server.set_back(self._snapshot)
         return 10 * SECOND

@@ -77,7 +77,12 @@ class SchedulerHost:
             standby_look=self.look,
         )
         inbox = self._inbox = SimpleQueue()
-        process.spawn(lambda: scheduler.run(inbox, self._reload))
+
+        def main() -> None:
+            scheduler.run(inbox, self._reload)
+            process.end()
+
+        process.spawn(main)
 
     def crash(self, *, power_cut: bool = False) -> None:
         """Kill the process; a power cut also takes what the disk had not written."""

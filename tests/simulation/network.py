@@ -20,7 +20,7 @@ TIMEOUT: Span = 3 * SECOND
 LONGEST_HELD: Span = 40 * SECOND
 """A proxy may hold a request for so long, and then deliver it all the same."""
 
-_NOT_DATA = ("_changed", "_clock", "_serial", "_nonces", "world", "queued", "closed")
+_NOT_DATA = ("_changed", "_clock", "_serial", "_nonces", "world", "queued", "asking")
 """What of the broker is not lost, or set back, with its data."""
 
 
@@ -55,10 +55,13 @@ class Server(MemoryBroker):
     def __init__(self, world: World) -> None:
         super().__init__(ServerClock(world), world.nonce)
         self.world = world
-        self.queued: list[tuple[Instant, bytes]] = []
+        self.queued: list[tuple[Instant, bytes, Process]] = []
+        self.asking: Process | None = None
+        """Whose request is executed."""
 
     def _put(self, outgoing: Outgoing) -> bool:
-        self.queued.append((self.world.now, outgoing.message))
+        assert self.asking is not None
+        self.queued.append((self.world.now, outgoing.message, self.asking))
         return super()._put(outgoing)
 
     def snapshot(self) -> Mapping[str, Any]:
@@ -88,7 +91,7 @@ class Network:
 
     def request(self, process: Process, name: str, *args: Any, **named: Any) -> Any:
         """Make one request of a process, and return or raise what comes of it."""
-        execute = partial(getattr(self.server, name), *args, **named)
+        execute = partial(self._execute, process, name, *args, **named)
         process.check()
         fate = self.draw()
         process.sleep(self._latency())
@@ -107,6 +110,10 @@ class Network:
             case Fate.ANSWERED:
                 return self._answer(process, execute)
         raise BrokerUnavailable(f"no answer: {fate.value}")
+
+    def _execute(self, process: Process, name: str, *args: Any, **named: Any) -> Any:
+        self.server.asking = process
+        return getattr(self.server, name)(*args, **named)
 
     def _answer(self, process: Process, execute: Callable[[], Any]) -> Any:
         try:

@@ -79,8 +79,9 @@ def _simulate(
         plan.begin,
         end,
         plan.facts,
-        network.server.queued,
+        [(at, message, by.died) for at, message, by in network.server.queued],
         faults.troubles,
+        losses=faults.losses,
         uncertain=set().union(*(host.disk.uncertain for host in hosts)),
         from_a_copy=log.from_a_copy,
     )

@@ -72,7 +72,7 @@ def verdict_on(queued: Sequence[int], *, coalesce: bool = False) -> Sequence[str
     """Return what is wrong when these minutes of ten were queued, each in time."""
     slots = [BEGIN + minute * MINUTE for minute in queued]
     fact = Fact("tick", every=MINUTE, coalesce=coalesce)
-    came = [(slot, message(slot)) for slot in slots]
+    came = [(slot, message(slot), None) for slot in slots]
     found = judge(Evidence(BEGIN, BEGIN + 10 * MINUTE, [fact], came, ()))
     return [words.partition(":")[0] for words in found.wrong]
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from beatd.brokers.base import (
     Emission,
     Emitted,
+    Held,
     Outcome,
     Outgoing,
     Refused,
@@ -46,6 +47,7 @@ class MemoryLead:
         self._holder = ""
         self._announced = self._term, Imprint("")
         self._lead_ends: Instant = 0
+        self._last_resigned: Term | None = None
         self._resigned = 0
         """How often the lead was given back."""
         self._ledger: dict[str, Mark] = {}
@@ -56,10 +58,11 @@ class MemoryLead:
 
     # Lead
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Edition:
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
         with self._changed:
             if self._is_held():
-                return self._edition
+                left = self._lead_ends - self._clock.now()
+                return Held(self._edition, self._term, left)
             number = max(self._term.number, floor) + 1
             self._term = Term(number, self._nonces())
             self._holder = holder
@@ -77,8 +80,13 @@ class MemoryLead:
         with self._changed:
             if self._is_held_under(term):
                 self._lead_ends = 0
+                self._last_resigned = term
                 self._resigned += 1
                 self._changed.notify_all()
+
+    def last_resigned(self) -> Term | None:
+        with self._changed:
+            return self._last_resigned
 
     def let_go(self) -> None:
         """Leave the lead to run out."""

@@ -22,6 +22,7 @@ late             hash      id of a delayed message -> held message
 dead             hash      id of a dead letter -> JSON record of how it came to that
 dead_messages    hash      id of a dead letter -> held message
 dead_serial      number    the last id of a dead letter
+resigned         text      the last term that was given back, "<number> <nonce> "
 released         channel   tells that the lead was given back
 
 Each script begins with what it guarantees; prelude.lua stands before each of them. None

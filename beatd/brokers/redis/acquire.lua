@@ -3,12 +3,13 @@
 -- KEYS  1 lead  text "<number> <nonce> <holder>", expires with the lead
 --       2 term  the largest number that was ever given
 --       3 4     where a lead, and a term, that are none of ours are kept
---       5 ledger  hash: entry -> mark; field "\255": "<lineage> <version>"
+--       5 ledger  hash: entry -> mark; field "\255": "<lineage> <version> <terms>"
 -- ARGV  1 holder  2 ttl in ms  3 floor  4 nonce
 --
 -- Returns the term's number, above the floor and all before; then "lead" and "term" if
--- they were none of ours, and are kept under other names. While someone leads: 0, and the
--- ledger's edition, empty if it has none.
+-- they were none of ours, and are kept under other names. While someone leads: 0, the
+-- ledger's edition, empty if it has none, number and nonce of the term, and the ms that
+-- it has left.
 -- The same nonce again (its answer was lost) gives the term that it took.
 
 local answer = {0}
@@ -19,10 +20,11 @@ if held then
     redis.call('PEXPIRE', KEYS[1], ARGV[2])
     return {tonumber(number)}
   end
-  if redis.call('PTTL', KEYS[1]) >= 0 then
+  local left = redis.call('PTTL', KEYS[1])
+  if left >= 0 then
     -- A ledger of a wrong type is the leader's trouble.
     local edition = redis.pcall('HGET', KEYS[5], '\255')
-    return {0, type(edition) == 'string' and edition or ''}
+    return {0, type(edition) == 'string' and edition or '', number or 0, nonce or '', left}
   end
   -- Every lead expires: for this one all would wait for ever.
   redis.call('RENAME', KEYS[1], KEYS[3])

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 lead    text "<number> <nonce> <holder>", expires with the lead
 --       2 ledger  hash: entry -> mark, a text that begins with the slot; field "\255":
---                 the edition as "<lineage> <version>"
+--                 the edition as "<lineage> <version> <terms>"
 --       3 runs    hash: entry -> task id of its current run
 --       4...      places: lists and channels
 -- ARGV  1 term as "<number> <nonce> "  2 ttl in ms  3 number n of emissions

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from beatd.brokers.base import (
     Emission,
     Emitted,
+    Held,
     Outcome,
     Refused,
     Term,
@@ -74,7 +75,7 @@ class RedisLead(RedisRequests):
 
     # Lead
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Edition:
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
         aside = f"unreadable:{self._nonce}:"
         own = ("lead", "term", f"{aside}lead", f"{aside}term", "ledger")
         number, *odd = self._run(
@@ -83,7 +84,9 @@ class RedisLead(RedisRequests):
             [holder, ttl, floor, self._nonce],
         )
         if not number:
-            return self._edition(odd[0])
+            edition, held, by, left = odd
+            term = Term(int(held), by.decode(errors="replace"))
+            return Held(self._edition(edition), term, left)
         # Only now: after a lost answer, the same nonce finds the term that it took.
         nonce, self._nonce = self._nonce, secrets.token_hex(8)
         for name in odd:
@@ -99,8 +102,13 @@ class RedisLead(RedisRequests):
         return bool(self._run("renew", [self._key("lead")], [_text(term), ttl]))
 
     def resign(self, term: Term) -> None:
-        released = self._key("released")
-        self._run("resign", [self._key("lead")], [_text(term), released])
+        keys = [self._key("lead"), self._key("resigned")]
+        self._run("resign", keys, [_text(term), self._key("released")])
+
+    def last_resigned(self) -> Term | None:
+        last: bytes | None = self._ask("GET", self._key("resigned"))
+        number, _, nonce = (last or b"").decode(errors="replace").partition(" ")
+        return Term(int(number), nonce.rstrip()) if number.isdecimal() else None
 
     def let_go(self) -> None:
         """Leave the lead to run out: only Redis has the lock."""
@@ -414,7 +422,7 @@ _EDITION = b"\xff"
 
 
 def _edition_text(edition: Edition) -> str:
-    return f"{edition.lineage} {edition.version}"
+    return f"{edition.lineage} {edition.version} {edition.terms}"
 
 
 def _before_and_after(edition: Edition) -> tuple[str, str]:
@@ -424,8 +432,8 @@ def _before_and_after(edition: Edition) -> tuple[str, str]:
 
 
 def _edition_in(stored: bytes) -> Edition:
-    lineage, version = stored.decode().split(" ")
-    return edition_of(lineage, int(version))
+    lineage, version, *terms = stored.decode().split(" ")
+    return edition_of(lineage, int(version), " ".join(terms))
 
 
 def _row(mark: Mark) -> str:

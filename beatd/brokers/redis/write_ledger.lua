@@ -1,7 +1,7 @@
 -- Writes rows of the ledger whatever they were.
 --
 -- KEYS  1 lead    text "<number> <nonce> <holder>", expires with the lead
---       2 ledger  hash: entry -> mark; field "\255": "<lineage> <version>"
+--       2 ledger  hash: entry -> mark; field "\255": "<lineage> <version> <terms>"
 --       3 era     the clock era
 --       4 runs    hash: entry -> task id of its current run
 -- ARGV  1 term as "<number> <nonce> "  2 era  3 the edition, "" to leave it as it is

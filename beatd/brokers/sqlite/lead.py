@@ -19,6 +19,7 @@ from urllib.parse import quote
 from beatd.brokers.base import (
     Emission,
     Emitted,
+    Held,
     Outcome,
     Refused,
     Term,
@@ -85,10 +86,10 @@ class SQLiteLead(BrokerFile):
 
     # Lead
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Edition:
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
         if not self._take_lock(holder):
             with self._connection() as db:
-                return self._edition(db)
+                return Held(self._edition(db), self._term(db), left=0)
         try:
             self._led = self._begin_term(floor)
         except BaseException:
@@ -111,6 +112,9 @@ class SQLiteLead(BrokerFile):
         finally:
             # Also after an error of the database: this lock has no time to live.
             self.let_go()
+
+    def last_resigned(self) -> Term | None:
+        return None  # nobody needs it: the lock outlives the data
 
     def let_go(self) -> None:
         self._led = None

@@ -14,6 +14,7 @@ SQL = _statements()
 LATER_COLUMNS = {
     ("lead", "lineage"): "TEXT NOT NULL DEFAULT ''",
     ("lead", "version"): "INTEGER NOT NULL DEFAULT 0",
+    ("lead", "terms"): "TEXT NOT NULL DEFAULT ''",
     ("ledger", "high"): "INTEGER",
     ("workers", "took"): "INTEGER NOT NULL DEFAULT 0",
 }

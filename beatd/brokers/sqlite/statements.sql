@@ -33,7 +33,8 @@ CREATE TABLE lead (
     nonce TEXT NOT NULL,
     era INTEGER NOT NULL,
     lineage TEXT NOT NULL DEFAULT '',
-    version INTEGER NOT NULL DEFAULT 0
+    version INTEGER NOT NULL DEFAULT 0,
+    terms TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID
 
 -- name: make_configs
@@ -125,10 +126,10 @@ INSERT INTO lead (namespace, number, nonce, era) VALUES (?, ?, ?, 0)
 ON CONFLICT (namespace) DO UPDATE SET number = excluded.number, nonce = excluded.nonce
 
 -- name: edition
-SELECT lineage, version FROM lead WHERE namespace = ?
+SELECT lineage, version, terms FROM lead WHERE namespace = ?
 
 -- name: set_edition
-UPDATE lead SET lineage = ?, version = ? WHERE namespace = ?
+UPDATE lead SET lineage = ?, version = ?, terms = ? WHERE namespace = ?
 
 -- name: announce
 INSERT OR REPLACE INTO configs (namespace, nonce, digest, entries) VALUES (?, ?, ?, ?)
