@@ -13,7 +13,17 @@ import pytest
 from celery.app import defaults
 
 from beatd.config import settings
-from beatd.config.settings import Place, Settings, mask, mask_url, read, safe, table
+from beatd.config.settings import (
+    Place,
+    Settings,
+    is_secret,
+    mask,
+    mask_url,
+    mentions_secret,
+    read,
+    safe,
+    table,
+)
 from beatd.config.settings.notes import own
 from beatd.config.settings.page import page
 from beatd.config.switches import Switch
@@ -538,6 +548,8 @@ def test_modules_are_imported_once_and_in_order() -> None:
         ("{'credentials': {'a': 'b', 'c': 'd'}}", "{'credentials': ***"),
         ("broker_password: expected text", "broker_password: expected text"),
         ("compass=north bypass: no", "compass=north bypass: no"),
+        ("db_password = 'a b'", "db_password = ***"),
+        ("max_tokens=5 token_count=7 token=9", "max_tokens=5 token_count=7 token=***"),
     ],
 )
 def test_masked_addresses_hold_no_password(text: str, masked: str) -> None:
@@ -599,6 +611,53 @@ def test_a_password_with_the_character_between_addresses_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "password",
+            "PASSWORD",
+            "db_password2",
+            "redispassword",
+            "passwd",
+            "Passwort",
+        ),
+        *(
+            "Passwort",
+            "pwd",
+            "userpwd",
+            "pass",
+            "db_pass",
+            "dbpass",
+            "smtp-pass",
+            "PASS",
+        ),
+        *("passphrase", "secret", "secrets", "client_secret", "clientSecret"),
+        *("token", "tokens", "auth_token", "authtoken", "accessToken", "token_id"),
+        *("credential", "credentials", "aws_credentials", "credential_provider"),
+        *("api_key", "apiKey", "APIKEY", "APIKey", "x-api-key", "access_key"),
+        *("aws_secret_access_key", "privatekey", "private_keys", "account_password"),
+    ],
+)
+def test_the_parts_of_a_name_tell_that_it_is_a_secrets(name: str) -> None:
+    assert is_secret(name)
+    assert mentions_secret(f'    max=5, compass="n", "{name}": "hush",')
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("compass", "bypass", "bypass_cache", "passenger", "passes", "overpass"),
+        *("max_tokens", "maxTokens", "token_count", "tokens_per_minute", "tokenizer"),
+        *("token_ttl", "password_length", "secretary", "key", "keys", "routing_key"),
+        *("monkey", "api", "access", "private", "public_key", "keyword", ""),
+    ],
+)
+def test_a_name_that_only_sounds_like_a_secrets_is_none(name: str) -> None:
+    assert not is_secret(name)
+    assert safe({name: 5}) == f"{{{name!r}: 5}}"
+
+
+@pytest.mark.parametrize(
     "piece", ["x", "x.y-", "passw", "a:", "x://a:", "'", "(a,", "'pass': '", "pwd="]
 )
 def test_no_text_takes_long_to_mask(piece: str) -> None:
@@ -618,7 +677,7 @@ def test_values_are_written_without_their_secrets_however_deep() -> None:
 
     assert safe(value) == (
         "{'to': [{'api_key': ***, 'at': ('redis://:***@host',)}], 'db_pass': ***,"
-        " 'token': None, 'login': {'credentials': ***}}"
+        " 'token': None, 'login': {'credentials': {'name': ***}}}"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from beatd.cli.output import Screen, counted, document, indented
 from beatd.config.loading import ConfigReport
-from beatd.config.settings import Place, Problem, is_secret, mask
+from beatd.config.settings import Place, Problem, mask, mentions_secret
 from beatd.instant import Instant
 from beatd.schedules.zones import UTC
 from beatd.text import escaped
@@ -128,7 +128,7 @@ def _excerpt(place: Place, out: Screen) -> str:
     """
     linecache.checkcache(place.file)
     line = linecache.getline(place.file, place.line).rstrip().replace("\t", " ")
-    if not place.column or not line or mask(line) != line or is_secret(line):
+    if not place.column or not line or mask(line) != line or mentions_secret(line):
         return ""
     lead = f"{place.line} | "
     if out.width is not None:

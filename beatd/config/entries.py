@@ -100,7 +100,8 @@ class _Line:
 
     def wrong(self, message: str, hint: str = "", path: tuple[str, ...] = ()) -> None:
         """Note a problem with the value at `path` inside the entry."""
-        text = f"entry {self.name!r}: {message}"
+        # A value that stands in the place of another may be a password, or an address.
+        text = f"entry {self.name!r}: {mask(message)}"
         place = self._place(path, of_key=not path)
         self.problems.append(Problem(text, hint, place))
 
@@ -309,7 +310,7 @@ def _say_raised(line: _Line) -> None:
         if isinstance(value, Raised) and key != "schedule"
     }
     for key, error in raised.items():
-        text = f"{key}: this raised {type(error).__name__}: {mask(str(error))}"
+        text = f"{key}: this raised {type(error).__name__}: {error}"
         line.wrong(text, path=(key,))
     line.written = {k: v for k, v in line.written.items() if k not in raised}
 
@@ -373,9 +374,7 @@ def spec_of(value: object, *, relative: bool) -> ScheduleSpec:
 def _schedule_error(error: Exception) -> ScheduleError:
     if isinstance(error, ScheduleError):
         return error
-    return ScheduleError(
-        "schedule", f"this raised {type(error).__name__}: {mask(str(error))}"
-    )
+    return ScheduleError("schedule", f"this raised {type(error).__name__}: {error}")
 
 
 def _bound(key: str, line: _Line) -> Instant | None:

@@ -7,6 +7,7 @@ hidden as a whole.
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -18,16 +19,52 @@ ENCODE = (
 )
 """The way out for an address with a password as it is spoken."""
 
-_WORDS = (
-    r"passw(?:or)?d|passphrase|passwd|pwd|secret|token|credential"
-    r"|(?:api|access|private)[_-]?key|(?<![a-z])pass(?![a-z])|pass(?=[_-]|$)"
+_PASSWORDS = re.compile(r"passw(or)?[dt]|passphrase|pwd|credential")
+"""What stands in no other word."""
+
+_SECRETS = re.compile(r"(secret|token|(api|access|private)key|pass)s?$")
+"""How a part of a name ends that names a secret."""
+
+_KEYS = frozenset({"api", "access", "private", "secret"})
+"""What a key is called that is a secret."""
+
+_OTHERS = re.compile(r"(com|encom|by|sur|tres|over|under|low|high|band|all)pass")
+
+_MEASURES = re.compile(
+    r"age|count|expir(es|y)|length|lifetime|limit|max|min|number|per|size|total|ttl"
+    r"|used?|usage"
 )
-_NAME = re.compile(_WORDS, re.IGNORECASE)
+"""Parts of the names of what can be counted or has a length: `max_tokens`."""
+
+_PARTS = re.compile(r"[A-Z]*[a-z]+|[A-Z]+")
 
 
 def is_secret(name: str) -> bool:
-    """Return whether a value of this name is not to be shown."""
-    return _NAME.search(name) is not None
+    """Return whether a value of this name is not to be shown.
+
+    The parts of the name decide, in whichever spelling: `api_key`, `apiKey`, `APIKEY`.
+    """
+    parts = [part.lower() for part in _PARTS.findall(name)]
+    if any(map(_MEASURES.fullmatch, parts)):
+        return False
+    keys = pairwise(parts)
+    return any(map(_names_secret, parts)) or any(
+        key in ("key", "keys") and kind in _KEYS for kind, key in keys
+    )
+
+
+def _names_secret(part: str) -> bool:
+    if _OTHERS.fullmatch(part):
+        return False
+    return bool(_PASSWORDS.search(part) or _SECRETS.search(part))
+
+
+def mentions_secret(text: str) -> bool:
+    """Return whether a word of a text is the name of what is not to be shown."""
+    return any(map(is_secret, _WORD.findall(text)))
+
+
+_WORD = re.compile(r"[\w-]+")
 
 
 # Addresses
@@ -102,20 +139,24 @@ def _before_values(parts: SplitResult) -> str:
 
 def safe(value: object, name: str = "") -> str:
     """Return how a value is written, without what is secret in it, however deep."""
-    is_told = value is None or value == "" or isinstance(value, bool)
-    if name and is_secret(name) and not is_told:
-        return HIDDEN
+    inherited = name if is_secret(name) else ""
     match value:
         case dict():
-            pairs = (f"{key!r}: {safe(one, str(key))}" for key, one in value.items())
+            pairs = (
+                f"{key!r}: {safe(one, inherited or str(key))}"
+                for key, one in value.items()
+            )
             return f"{{{', '.join(pairs)}}}"
         case list():
-            return f"[{', '.join(map(safe, value))}]"
+            return f"[{', '.join(safe(one, inherited) for one in value)}]"
         case tuple():
-            return f"({', '.join(map(safe, value))}{',' if len(value) == 1 else ''})"
-        case str():
-            return repr(mask(value))
-    return mask(repr(value))
+            end = "," if len(value) == 1 else ""
+            return f"({', '.join(safe(one, inherited) for one in value)}{end})"
+        case None | bool() | "":
+            return repr(value)
+    if inherited:
+        return HIDDEN
+    return repr(mask(value)) if isinstance(value, str) else mask(repr(value))
 
 
 def safe_value(name: str, value: object) -> str:
@@ -139,7 +180,7 @@ _LOGIN = re.compile(
     r"(?:(?!://).)*?@(?:(?:(?!://)[^\s@])*@)*"
     r"""|((?<![^\s;,'"(])[^:@/\s;]{0,255}):(?!//)[^\s;]{0,1000}@"""
 )
-_NAMED = re.compile(r"""(?<![\w.-])[\w.-]+=|(['"])[\w.-]+\1\s*:\s*""")
+_NAMED = re.compile(r"""(?<![\w.-])[\w.-]+[ ]{0,2}=[ ]{0,2}|(['"])[\w.-]+\1\s*:\s*""")
 _VALUE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[\[({].*|[^&\s]*""")
 
 

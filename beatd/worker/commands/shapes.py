@@ -1,5 +1,6 @@
 """How remote control shows what a worker has: in Celery's forms."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -190,8 +191,8 @@ def broker_of(settings: Settings) -> dict[str, object]:
     }
 
 
-_SECRETS = ("pass", "api", "key")
-"""Words in the names of options, as Celery hides them, beside those of `is_secret`."""
+_KEY = re.compile(r"(?<![a-z])(api|key)s?(?![a-z])", re.IGNORECASE)
+"""Words in the names of options that Celery hides, beside those of `is_secret`."""
 
 
 def settings_of(settings: Settings, *, everything: bool) -> dict[str, object]:
@@ -208,10 +209,12 @@ def _plain(name: str, value: object) -> Any:
     """Return a setting as JSON can carry it, without what could be secret."""
     if value is None or isinstance(value, bool):
         return value
-    if is_secret(name) or (_seems_secret(name) and not isinstance(value, Mapping)):
-        return "********"
+    is_hidden = is_secret(name) or _seems_secret(name)
     if isinstance(value, Mapping):
-        return {str(key): _plain(str(key), part) for key, part in value.items()}
+        above = name if is_hidden else ""
+        return {str(key): _plain(above or str(key), one) for key, one in value.items()}
+    if is_hidden:
+        return "********"
     if name.startswith("broker_") and isinstance(value, tuple):
         return mask_url(";".join(value))  # addresses, as Celery writes them
     if isinstance(value, list | tuple | set | frozenset):
@@ -223,4 +226,4 @@ def _plain(name: str, value: object) -> Any:
 
 def _seems_secret(name: str) -> bool:
     # A name of beatd's own, such as `result_key_prefix`, is none of these.
-    return name not in table() and any(word in name.lower() for word in _SECRETS)
+    return name not in table() and _KEY.search(name) is not None
