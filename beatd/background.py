@@ -10,7 +10,7 @@ from typing import Generic, TypeAlias, TypeVar
 from beatd.clock import Clock, SystemClock
 from beatd.errors import BeatdError, ItemRefused
 from beatd.event_log import EventLog
-from beatd.instant import SECOND, Span
+from beatd.instant import MINUTE, SECOND, Span
 
 tell = EventLog(__name__)
 
@@ -75,6 +75,25 @@ class Outage:
             tries,
             self.what,
         )
+
+
+@dataclass
+class Faults:
+    """Faults of one kind: each is counted, and at most one a minute is said."""
+
+    clock: Clock = field(default_factory=SystemClock)
+    unsaid: int = field(default=0, init=False)
+    _said_at: Span | None = field(default=None, init=False)
+
+    def meet(self) -> int:
+        """Count one more; return how many are to be said now, 0 for none."""
+        self.unsaid += 1
+        now = self.clock.elapsed()
+        if self._said_at is not None and now < self._said_at + MINUTE:
+            return 0
+        self._said_at = now
+        number, self.unsaid = self.unsaid, 0
+        return number
 
 
 class Backoff:

@@ -16,11 +16,19 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from beatd.background import BatchWorker, OnCrash, Outage, Service, retried
+from beatd.background import (
+    BatchWorker,
+    Faults,
+    OnCrash,
+    Outage,
+    Service,
+    do_in_halves,
+    retried,
+)
 from beatd.brokers.base import Broadcast, Outgoing, Subscription
 from beatd.config.settings import Settings
 from beatd.control.patterns import matches
-from beatd.errors import BrokerUnavailable, MessageError
+from beatd.errors import BrokerUnavailable, ItemRefused, MessageError
 from beatd.event_log import EventLog
 from beatd.events.lamport import LamportClock
 from beatd.instant import SECOND, Span
@@ -89,6 +97,7 @@ class Pidbox:
             )
         )
         away = Outage("remote control is cut off", "control")
+        self._refused = Faults()
         self.answering = BatchWorker(self._answer, BrokerUnavailable, away)
         self._tried = threading.Event()
         self._service = Service(
@@ -191,7 +200,18 @@ class Pidbox:
 
     def _answer(self, batch: Sequence["_Answer"]) -> None:
         answers = [answer for one in batch if (answer := self._message_of(one))]
-        self._broker.send(answers)
+        do_in_halves(self._broker.send, answers, self._drop)
+
+    def _drop(self, answer: Outgoing, refusal: ItemRefused) -> None:
+        """Give up an answer: the queue is the client's, and so is the harm."""
+        if number := self._refused.meet():
+            tell.warning(
+                "control.refused",
+                "answers to commands are dropped (%d), the last one to %s: %s",
+                number,
+                quoted(f"{answer.route.exchange}/{answer.route.routing_key}"),
+                refusal,
+            )
 
     def _message_of(self, answer: "_Answer") -> Outgoing | None:
         value = answer.value

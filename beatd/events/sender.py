@@ -7,14 +7,34 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from beatd.background import BatchWorker, OnCrash, Outage
-from beatd.errors import BrokerUnavailable
+from beatd.background import BatchWorker, Faults, OnCrash, Outage, do_in_halves
+from beatd.brokers.base import Outgoing, Sender
+from beatd.errors import BrokerUnavailable, ItemRefused
+from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span
 
 T = TypeVar("T")
 
+tell = EventLog(__name__)
+
 MOST = 10_000
 """How many items may wait to be sent; more are dropped."""
+
+
+def send_what_is_taken(
+    broker: Sender, messages: Sequence[Outgoing], dropped: Faults
+) -> None:
+    """Send messages with events; those that the broker refuses are dropped.
+
+    Raises BrokerUnavailable.
+    """
+
+    def drop(_: Outgoing, refusal: ItemRefused) -> None:
+        if number := dropped.meet():
+            words = "events are dropped (%d messages), monitors do not know all: %s"
+            tell.warning("events.refused", words, number, refusal)
+
+    do_in_halves(broker.send, messages, drop)
 
 
 class EventSender(Generic[T]):

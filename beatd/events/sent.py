@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from beatd.background import Outage
+from beatd.background import Faults, Outage
 from beatd.brokers.base import Emission, Outgoing, Sender
 from beatd.errors import BeatdError, MessageError
 from beatd.event_log import EventLog
 from beatd.events.event import EventFactory
-from beatd.events.sender import EventSender
+from beatd.events.sender import EventSender, send_what_is_taken
 from beatd.message import Envelope, Limits, read_envelope
 from beatd.message.codec import content_types
 from beatd.message.represent import bounded_repr
@@ -88,6 +88,7 @@ class TaskSentEvents:
     _is_mute: bool = field(default=False, init=False)
     """Whether the thread has crashed: nothing is sent any more."""
     _full: Outage = field(init=False)
+    _refused: Faults = field(init=False, default_factory=Faults)
 
     def __post_init__(self) -> None:
         self._sender = EventSender(self._send)
@@ -129,4 +130,5 @@ class TaskSentEvents:
 
     def _send(self, batch: Sequence[Emission]) -> None:
         events = list(_events(self.factory, batch))
-        self.broker.send([self.factory.message("task.multi", events)])
+        message = self.factory.message("task.multi", events)
+        send_what_is_taken(self.broker, [message], self._refused)

@@ -16,9 +16,9 @@ from logging.handlers import WatchedFileHandler
 from typing import TextIO
 
 from beatd import signals
+from beatd.background import Faults
 from beatd.clock import Clock, SystemClock
 from beatd.errors import ConfigError
-from beatd.instant import MINUTE, Span
 from beatd.logs import (
     ABOVE_TASKS,
     BEFORE,
@@ -180,25 +180,6 @@ def _is_bare(logger: logging.Logger) -> bool:
     return all(isinstance(one, logging.NullHandler) for one in logger.handlers)
 
 
-@dataclass
-class _Faults:
-    """Faults of one kind: each is counted, and at most one a minute is said."""
-
-    clock: Clock
-    unsaid: int = 0
-    _said_at: Span | None = None
-
-    def meet(self) -> int:
-        """Count one more; return how many are to be said now, 0 for none."""
-        self.unsaid += 1
-        now = self.clock.elapsed()
-        if self._said_at is not None and now < self._said_at + MINUTE:
-            return 0
-        self._said_at = now
-        number, self.unsaid = self.unsaid, 0
-        return number
-
-
 class _Careful(logging.StreamHandler[TextIO]):
     """Goes on, and is not silent, when a line cannot be formatted or written.
 
@@ -208,8 +189,8 @@ class _Careful(logging.StreamHandler[TextIO]):
     """
 
     _plain: logging.Formatter
-    _misfits: _Faults
-    _unwritten: _Faults
+    _misfits: Faults
+    _unwritten: Faults
     _lost = 0
     """Lines that could not be written since the last one that could."""
     _failed = False
@@ -217,8 +198,8 @@ class _Careful(logging.StreamHandler[TextIO]):
     def take_care(self, plain: logging.Formatter, clock: Clock) -> None:
         """Begin with this formatter, which can format every record that is sound."""
         self._plain = plain
-        self._misfits = _Faults(clock)
-        self._unwritten = _Faults(clock)
+        self._misfits = Faults(clock)
+        self._unwritten = Faults(clock)
 
     def emit(self, record: logging.LogRecord) -> None:
         self._failed = False

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import Any, NamedTuple
 
-from beatd.background import OnCrash, Service
+from beatd.background import Faults, OnCrash, Service
 from beatd.brokers.base import Outgoing, Sender
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Settings
 from beatd.event_log import EventLog
 from beatd.events.event import EventFactory
 from beatd.events.lamport import LamportClock
-from beatd.events.sender import MOST, EventSender
+from beatd.events.sender import MOST, EventSender, send_what_is_taken
 from beatd.instant import Span, span_of
 from beatd.message import Envelope
 from beatd.version import __version__
@@ -69,6 +69,7 @@ class WorkerEvents:
             self.node, self.settings, self.lamport, self.clock, self.machine_zone
         )
         self._sender = EventSender(self._send, LINGER)
+        self._refused = Faults(self.clock)
         self._heartbeats = Service(self._beat)
 
     # From the worker's loop
@@ -124,7 +125,7 @@ class WorkerEvents:
         return max(span_of(self.interval or 0), LINGER)
 
     def _send(self, events: Sequence[dict[str, Any]]) -> None:
-        self.broker.send(list(self._messages(events)))
+        send_what_is_taken(self.broker, list(self._messages(events)), self._refused)
         if dropped := self._sender.take_dropped():
             tell.warning(
                 "events.dropped",

@@ -15,7 +15,7 @@ from beatd.brokers.base import Outgoing
 from beatd.brokers.memory import MemoryBroker
 from beatd.clock import SystemClock
 from beatd.config.settings import Settings
-from beatd.errors import BrokerUnavailable
+from beatd.errors import BrokerUnavailable, ItemRefused
 from beatd.events.event import EventFactory
 from beatd.events.lamport import LamportClock
 from beatd.events.sender import MOST
@@ -33,6 +33,7 @@ class Ether(MemoryBroker):
         super().__init__()
         self.sent: list[tuple[str, Any]] = []
         self.down = False
+        self.refused: set[str] = set()
         self.open = threading.Event()
         self.open.set()
 
@@ -40,6 +41,8 @@ class Ether(MemoryBroker):
         self.open.wait()
         if self.down:
             raise BrokerUnavailable("nobody answers")
+        if self.refused & {one.route.routing_key for one in batch}:
+            raise ItemRefused("no permission")
         for one in batch:
             body = read_notice(one.message).body
             self.sent.append((one.route.routing_key, body))
@@ -225,3 +228,21 @@ def test_events_are_encoded_as_the_settings_say(
     assert envelope["content-type"] == content_type
     body = base64.b64decode(envelope["body"])
     assert loads(body, content_type, frozenset({content_type})) == event
+
+
+def test_events_that_are_refused_are_dropped_and_said_once_a_minute(
+    ether: Ether, caplog: pytest.LogCaptureFixture
+) -> None:
+    events = events_on(ether, interval=2.0)
+    ether.refused = {"task.multi"}
+
+    for number in range(3):
+        events.task("started", task(number))
+        events.heartbeat()
+        events.turn()
+
+    assert ether.kinds() == ["worker-heartbeat"] * 3
+    said = [r for r in caplog.records if r.__dict__["event"] == "events.refused"]
+    assert [one.getMessage() for one in said] == [
+        "events are dropped (1 messages), monitors do not know all: no permission"
+    ]

@@ -9,13 +9,14 @@ import pytest
 
 from beatd.brokers.base import Outgoing
 from beatd.brokers.memory import MemoryBroker
+from beatd.brokers.redis import RedisBroker
 from beatd.config.settings import Settings
 from beatd.control.pidbox import Command, Later, Pidbox
 from beatd.errors import BrokerUnavailable, ResultUnavailable
 from beatd.events.lamport import LamportClock
 from beatd.message import Notice, read_notice, write_notice
 from beatd.routing import Queue, Route
-from tests.servers import PATIENCE
+from tests.servers import PATIENCE, Server
 
 ROUTE = Route("", "celery.pidbox", "", "fanout")
 REPLY = {"exchange": "reply.celery.pidbox", "routing_key": "me"}
@@ -292,3 +293,45 @@ def test_a_start_that_fails_is_told_and_waits_for_nothing(post: Post) -> None:
 
     (error,) = started(Pidbox(Broken(), "w2@here", Settings(), post.lamport, print))
     assert isinstance(error, AssertionError)
+
+
+def test_an_answer_that_is_refused_is_dropped_and_holds_up_no_other(
+    post: Post, caplog: pytest.LogCaptureFixture
+) -> None:
+    post.broker.declare([Queue("taken", "theirs", "direct", "me")])
+    post.broker.closed["taken"] = "it is another program's"
+    theirs = {"exchange": "theirs", "routing_key": "me"}
+    for reply_to in (REPLY, theirs, theirs, REPLY, theirs):
+        post.say(method="ping", reply_to=reply_to)
+    for command in post.received:
+        command.answer({"ok": "pong"})
+
+    assert [one.body for one in post.answers()] == [{"w1@here": {"ok": "pong"}}] * 2
+    assert not post.box.answering.turn(), "nothing is tried again"
+    [said] = [r for r in caplog.records if r.__dict__["event"] == "control.refused"]
+    assert "theirs" in said.getMessage()
+    assert "another program" in said.getMessage()
+
+
+def test_an_answer_is_refused_where_a_key_is_of_another_type(server: Server) -> None:
+    broker = RedisBroker(server.url(), namespace="test")
+    received: list[Command] = []
+    box = Pidbox(broker, "w1@here", Settings(), LamportClock(), received.append)
+    box.turn(0)
+    broker.declare([Queue("good", "replies", "direct", "good")])
+    broker.declare([Queue("taken", "replies", "direct", "taken")])
+    with server.client() as client:
+        client.sadd("taken", "a")
+        for key in ("taken", "good"):
+            reply = {"exchange": "replies", "routing_key": key}
+            notice = Notice({}, {"method": "ping", "reply_to": reply})
+            broker.send([Outgoing(ROUTE, write_notice(notice, ROUTE, tag="t"))])
+        while len(received) < 2:
+            box.turn(1000)
+        for command in received:
+            command.answer({"ok": "pong"})
+
+        box.answering.turn()
+
+        assert client.llen("good") == 1
+    broker.close()
