@@ -307,6 +307,33 @@ def test_at_a_new_broker_a_first_scheduler_waits_and_draws_a_lineage(
     }
 
 
+def test_who_waits_alone_at_a_new_broker_does_not_say_that_another_leads(
+    broker: FlakyBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    broker.lose_all()
+    alone = fresh(broker)
+
+    live(NOON + 2 * TTL, alone)
+
+    assert alone.leadership.term is not None
+    assert "lead.aside" in events(caplog)
+    assert "standby" not in events(caplog)
+
+
+def test_who_waited_for_a_leader_names_it_when_it_leads(
+    broker: FlakyBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    broker.lose_all()
+    two = fresh(broker), fresh(broker)
+
+    live(NOON + 3 * TTL, *two)
+
+    assert [one.leadership.term for one in two].count(None) == 1
+    assert events(caplog).count("standby") == 1
+
+
 def test_a_lead_that_outlives_the_data_needs_no_waiting(broker: FlakyBroker) -> None:
     broker.lose_all()
     broker.lead_outlives_data = True

@@ -293,12 +293,17 @@ class Scheduler:
             # `Takeover.begin` locks the file first of all, even if it then fails.
             self._flush(idle=True)
             self.file.unlock()
-            self.standing_by = self.leadership.leader()
-            tell.info("standby", "standing by: %s leads", self.standing_by)
+            self._note_leader(is_known=not self.takeover.is_aside)
         if self.takeover.refresh_is_due:
-            self.standing_by = self.leadership.leader()
+            self._note_leader(is_known=True)
             self.takeover.refresh()
         self._configs.compare(self.takeover.to_lead_with)
+
+    def _note_leader(self, *, is_known: bool) -> None:
+        """Note who leads; say so if that changed, and if there is one for certain."""
+        before, self.standing_by = self.standing_by, self.leadership.leader()
+        if is_known and self.standing_by != before:
+            tell.info("standby", "standing by: %s leads", self.standing_by)
 
     # A reload
 
