@@ -237,6 +237,27 @@ def test_lost_writes_are_sent_again_under_the_same_ids_if_wanted(
     assert broker.read_ledger().marks["each"].runs == 6
 
 
+def test_lost_writes_that_are_refused_when_sent_again_are_named(
+    broker: FlakyBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    leader = fresh(broker, resend=True)
+    live(NOON + 15 * SECOND, leader)
+    snapshot = broker.snapshot()
+    live(NOON + 45 * SECOND, leader)
+
+    broker.restore(snapshot)
+    broker.closed["celery"] = "it is closed"
+    live(NOON + 49 * SECOND, leader)
+    del broker.closed["celery"]
+    live(NOON + 65 * SECOND, leader)
+
+    tens = [(slot - NOON) // SECOND for slot in broker.slots()]
+    assert tens == [10, 20, 30, 40, 50, 60]
+    [said] = [r for r in caplog.records if r.levelname == "ERROR"]
+    assert said.__dict__["event"] == "emit.not_sent_again"
+    assert "12:00:20Z on is refused" in said.message
+
+
 def test_an_emptied_broker_at_which_a_new_scheduler_comes_first_waits_for_the_leader(
     broker: FlakyBroker,
 ) -> None:

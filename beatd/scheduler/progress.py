@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from beatd.clock import Clock
 from beatd.event_log import EventLog
-from beatd.instant import SECOND, Instant, Span
+from beatd.instant import SECOND, Instant, Span, datetime_of
 from beatd.scheduler.holds import Holds
 from beatd.scheduler.ledger_file import LedgerFile
 from beatd.scheduler.refusals import Refusals
@@ -72,6 +72,8 @@ class Progress:
                 _log_drop(name, drop, number)
         self._file.record(marks, dropped, version)
         self._note_problems()
+        if step.refused and not step.decided:
+            _say_not_sent_again(step.refused)
 
     def end_holds(self, now: Instant) -> None:
         """Decide anew about all held entries: there may be news of their runs."""
@@ -140,6 +142,20 @@ def _count(schedule: Schedule, first: Instant, last: Instant) -> int:
     if second is None or second > last:
         return 1
     return 1 + schedule.count(second, last)
+
+
+def _say_not_sent_again(refused: Mapping[str, tuple[Instant, str]]) -> None:
+    """Log which lost slots stay lost: they are uncertain, and counted so already."""
+    for name, (slot, reason) in refused.items():
+        tell.error(
+            "emit.not_sent_again",
+            "%s: what the broker lost from %s on is refused, and not sent again: %s",
+            name,
+            f"{datetime_of(slot):%Y-%m-%dT%H:%M:%SZ}",
+            reason,
+            entry=name,
+            slot=slot,
+        )
 
 
 def _log_drop(name: str, drop: Drop, number: int) -> None:
