@@ -109,6 +109,12 @@ class SQLite:
     def admit(self, queue: str) -> None:
         self._execute("DROP TRIGGER closed")
 
+    def refuse_dead_letters(self) -> None:
+        self._execute(
+            "CREATE TRIGGER no_dead BEFORE INSERT ON dead"
+            " BEGIN SELECT RAISE(ABORT, 'it is closed'); END"
+        )
+
     def step(self, length: Span) -> None:
         self._clock.ahead += length
 
@@ -140,6 +146,10 @@ class Redis:
     def admit(self, queue: str) -> None:
         with self._server.client() as client:
             client.delete(queue)
+
+    def refuse_dead_letters(self) -> None:
+        with self._server.client() as client:
+            client.set("{beatd:test}:dead", "of another program")
 
     def step(self, length: Span) -> None:
         self._clock.ahead += length

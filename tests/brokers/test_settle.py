@@ -12,11 +12,14 @@ from beatd.brokers.base import (
     Broker,
     Delay,
     Delivery,
+    Effect,
     GiveBack,
     SetAside,
 )
 from beatd.clock import SystemClock
+from beatd.errors import ItemRefused
 from beatd.instant import HOUR, MINUTE
+from tests.brokers.backends import Backend, Redis, SQLite
 from tests.brokers.making import lying_in, messages, outgoing, take_all
 from tests.servers import eventually
 
@@ -197,3 +200,39 @@ def test_what_others_hold_by_now_is_gone_and_what_follows_is_sent(
 
     other.join("v", MINUTE)
     assert messages(take_all(other, "v", ["celery"])) == [b"1", b"next"]
+
+
+def test_nothing_is_done_with_a_message_that_is_refused(
+    backend: Backend, broker: Broker, taken: Sequence[Delivery]
+) -> None:
+    backend.refuse("taken")
+    one, *_ = taken
+    refused = outgoing(b"no", "taken")
+
+    with pytest.raises(ItemRefused):
+        broker.settle("w", [Acknowledge(one)], [outgoing(b"a"), refused], 1)
+    with pytest.raises(ItemRefused):
+        broker.send([outgoing(b"b"), refused])
+
+    assert broker.settle("w", [Acknowledge(one)], [outgoing(b"c")], 2) == [DONE]
+    assert lying_in(broker) == [b"6", b"c"]
+
+
+def test_an_act_that_is_refused_holds_up_no_other(
+    backend: Backend, broker: Broker, taken: Sequence[Delivery]
+) -> None:
+    if not isinstance(backend, SQLite | Redis):
+        pytest.skip("memory refuses no act")
+    backend.refuse_dead_letters()
+    one, two, three, *_ = taken
+    acts: list[Act] = [Acknowledge(one), SetAside(two, "bad"), GiveBack(three)]
+
+    answers = [broker.settle("w", acts, [outgoing(b"a")], 1) for _ in range(2)]
+
+    for done, refused, given in answers:
+        assert done == given == DONE
+        assert refused.effect is Effect.REFUSED
+        assert refused.reason
+    assert lying_in(broker) == [b"3", b"6", b"a"]
+    broker.leave("w")
+    assert b"2" in lying_in(broker), "it stayed in flight"

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from beatd.config.settings import read
 from beatd.message import Chord
 from beatd.results import connect
 from beatd.results.base import State
+from tests.brokers.backends import SQLite
 from tests.servers import Server
 from tests.worker.bench import Bench
 
@@ -22,19 +24,30 @@ TAKEN = "_kombu.binding.celery"
 OTHERS = 20
 
 
-@pytest.fixture(params=["memory", "redis"])
-def bench(request: pytest.FixtureRequest) -> Bench:
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     if request.param == "memory":
         bench = Bench()
         assert isinstance(bench.broker, MemoryBroker)
         bench.broker.closed[TAKEN] = "it is closed"
-        return bench
+        yield bench
+        return
+    if request.param == "sqlite":
+        backend = SQLite(tmp_path)
+        bench = Bench(broker=backend.connect())
+        bench.broker.declare([])  # it makes the file
+        backend.refuse(TAKEN)
+        yield bench
+        backend.close()
+        return
     server: Server = request.getfixturevalue("server")
     with server.client() as client:
         client.flushall()
         client.sadd(TAKEN, "a")
         client.config_set("proto-max-bulk-len", 1024 * 1024)
-    return Bench(broker=RedisBroker(server.url(), namespace="test"))
+    broker = RedisBroker(server.url(), namespace="test")
+    yield Bench(broker=broker)
+    broker.close()
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ class SQLiteLead(BrokerFile):
                 db.execute(SQL["set_edition"], (*edition, self._namespace))
             outcomes: list[Emitted]
             try:
-                with _savepoint(db):
+                with savepoint(db):
                     outcomes = [*self._emit_all(db, batch)]
             except ROW_REFUSALS:
                 # Something in it is refused: each emission stands alone.
@@ -207,7 +207,7 @@ class SQLiteLead(BrokerFile):
                 outcomes.append(refused[name])
                 continue
             try:
-                with _savepoint(db):
+                with savepoint(db):
                     outcomes += self._emit_all(db, [emission])
             except ROW_REFUSALS as error:
                 refused[name] = Refused(self._reason(emission, error))
@@ -389,7 +389,7 @@ def _runs_of(messages: Iterable[Row]) -> list[tuple[str, str]]:
 
 
 @contextmanager
-def _savepoint(db: sqlite3.Connection) -> Iterator[None]:
+def savepoint(db: sqlite3.Connection) -> Iterator[None]:
     """Undo, within the transaction, what was done in here if one row is refused."""
     db.execute("SAVEPOINT part")
     try:

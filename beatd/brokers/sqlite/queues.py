@@ -17,6 +17,7 @@ from beatd.brokers.base import (
     Delay,
     Delayed,
     Delivery,
+    Effect,
     GiveBack,
     Outgoing,
     SetAside,
@@ -28,13 +29,14 @@ from beatd.brokers.base import (
     pass_over,
 )
 from beatd.brokers.sqlite.file import text, texts_as_bytes
-from beatd.brokers.sqlite.lead import SQLiteLead
+from beatd.brokers.sqlite.lead import SQLiteLead, savepoint
 from beatd.brokers.sqlite.routes import Row, rows_of
 from beatd.brokers.sqlite.statements import SQL
 from beatd.clock import Clock, SystemClock
+from beatd.errors import ItemRefused
 from beatd.instant import HOUR, SECOND, Span
 from beatd.routing import PRIORITY_STEPS, Queue, binding_of
-from beatd.storage.sqlite_file import BUSY_TIMEOUT
+from beatd.storage.sqlite_file import BUSY_TIMEOUT, ROW_REFUSALS
 
 FIRST_NAP, LONGEST_NAP, NAP_GROWTH = 0.004, 0.02, 1.005
 """Seconds between two looks for messages of other processes, and the factor by which
@@ -59,7 +61,10 @@ _LETTER = (
 """The fields of a dead letter after its id, as the statement `letters` returns them."""
 
 _LETTERS = {DONE: "d", GONE: "g"}
-_ANSWERS = {letter: answer for answer, letter in _LETTERS.items()}
+_REFUSED = "r"
+_ANSWERS = {letter: answer for answer, letter in _LETTERS.items()} | {
+    _REFUSED: Answer(Effect.REFUSED, "it was refused when it was asked for first")
+}
 
 
 class SQLiteBroker(SQLiteLead):
@@ -191,8 +196,8 @@ class SQLiteBroker(SQLiteLead):
             if request < last:
                 return [GONE] * len(acts)
             self._send(db, sends)
-            answers = do_in_turn(acts, lambda act: self._do(db, worker, act))
-            letters = "".join(_LETTERS[answer] for answer in answers)
+            answers = self._do_all(db, worker, acts)
+            letters = "".join(_LETTERS.get(answer, _REFUSED) for answer in answers)
             db.execute(SQL["remember"], (f"{request} {letters}", worker))
         if sends or not all(isinstance(act, Acknowledge) for act in acts):
             self._call()
@@ -265,7 +270,12 @@ class SQLiteBroker(SQLiteLead):
         for outgoing in batch:
             route, message, due = outgoing.route, outgoing.message, outgoing.due
             rows += rows_of(db, self._steps, route, message, due)
-        db.executemany(SQL["push"], rows)
+        try:
+            db.executemany(SQL["push"], rows)
+        except ROW_REFUSALS as error:
+            largest = max(len(outgoing.message) for outgoing in batch)
+            words = f"{len(batch)} messages of up to {largest} bytes: {error}"
+            raise ItemRefused(f"{self._path} refuses {words}") from error
 
     def _lying(
         self,
@@ -337,6 +347,23 @@ class SQLiteBroker(SQLiteLead):
         # Earlier versions kept a text here; the worker that it was for has ended.
         last = int(number) if number.isdecimal() else 0
         return last, [_ANSWERS[letter] for letter in letters]
+
+    def _do_all(
+        self, db: sqlite3.Connection, worker: str, acts: Sequence[Act]
+    ) -> list[Answer]:
+        try:
+            with savepoint(db):
+                return do_in_turn(acts, lambda act: self._do(db, worker, act))
+        except ROW_REFUSALS:
+            # Something in it is refused: each act stands alone.
+            return do_in_turn(acts, lambda act: self._try(db, worker, act))
+
+    def _try(self, db: sqlite3.Connection, worker: str, act: Act) -> Answer:
+        try:
+            with savepoint(db):
+                return self._do(db, worker, act)
+        except ROW_REFUSALS as error:
+            return Answer(Effect.REFUSED, f"{self._path} refuses: {error}")
 
     def _do(self, db: sqlite3.Connection, worker: str, act: Act) -> Answer:
         """Do one act; return what became of it."""
