@@ -48,9 +48,9 @@ control     patterns pidbox
 app         annotations announcement client_results conf connections discovery
             publishing remote_control sending application *
 worker      autoscale commands.arguments events in_flight commands.shapes isolation
-            lease rate renewal reporting revoked settle fetcher backlog inbox outcomes
-            admission sizing stopping workload commands.controlled commands.inspect
-            commands.steer commands loop
+            holdings lease rate renewal reporting revoked settle fetcher backlog inbox
+            outcomes admission sizing stopping workload commands.controlled
+            commands.inspect commands.steer commands loop
 celery_apps * runner results signals reading
 service     * daemon nodes notify wiring.choice wiring.runtime wiring.scheduler
             wiring.worker_parts wiring.worker wiring

@@ -466,6 +466,16 @@ class Consumer(Protocol):
         """
         ...
 
+    def reclaim(self, worker: str, held: Collection[str], request: int) -> int:
+        """Put back what lies in flight under a worker that does not know of it.
+
+        That is what was taken by its requests before `request`, and is not among the
+        tokens `held`: from a broker that was set back to a snapshot, say. It goes to
+        the fronts of the queues and is not counted as a delivery; runs that were begun
+        (`Begin`) are over. Returns the number of messages. Called with each heartbeat.
+        """
+        ...
+
     def leave(self, worker: str) -> None:
         """End the lease and put everything in flight back to the queues' fronts.
 

@@ -1,6 +1,5 @@
 """Takes deliveries from a worker's queues, as many as it may hold."""
 
-import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from beatd.instant import MINUTE, SECOND, Span, span_of
 from beatd.message import Envelope, read_envelope
 from beatd.routing import Queue, Router
 from beatd.runs.report import limits_of
+from beatd.worker.holdings import Holdings
 from beatd.worker.isolation import Isolation
 from beatd.worker.lease import Lease
 from beatd.worker.settle import WorkerBroker
@@ -164,6 +164,7 @@ class Fetcher:
         worker: str,
         queues: Sequence[str],
         lease: Lease,
+        holdings: Holdings,
         window: PrefetchWindow,
         deliver: Callable[[list[Delivery], int], object],
         away: Outage,
@@ -183,14 +184,13 @@ class Fetcher:
         self._resting = RestingQueues(clock)
         self.isolation = Isolation(clock)
         self._lease = lease
+        self._holdings = holdings
         self._window = window
         self._deliver = deliver
         self._prepare = prepare
         self._is_held = self._is_prepared = False
         self._is_held_back = False
         self._clearings = 0
-        self._numbers = itertools.count(1)
-        self._request = next(self._numbers)
         self._service = Service(
             retried(self._step, BrokerUnavailable, away), self._interrupt
         )
@@ -207,6 +207,9 @@ class Fetcher:
     def stop(self) -> None:
         """Fetch no more; what is on its way is still delivered before this returns."""
         self._service.stop()
+        self._holdings.taken(
+            ()
+        )  # what a request took whose answer was lost is not ours
 
     def turn(self) -> bool:
         """Take once and deliver what came; return whether anything did."""
@@ -222,13 +225,12 @@ class Fetcher:
             self._worker,
             queues,
             limit,
-            self._request,
+            self._holdings.request,
             refused.__setitem__,
             suspects,
             self._hold_back,
         )
-        # Only after an answer: a request whose answer was lost keeps its number.
-        self._request = next(self._numbers)
+        self._holdings.taken(found)
         if self._order == ROUND_ROBIN:
             self._queues.rotate(-1)  # so that no queue starves behind a full one
         if refused or self._resting:
@@ -311,12 +313,23 @@ class Intake:
         self._prepare = prepare
         self._queues = {name: router.queue(name) for name in queues}
         length = span_of(settings.worker_lease_timeout)
-        self.lease = Lease(broker, worker, length, on_lost, _say_recovered, away, clock)
+        self._holdings = Holdings()
+        self.lease = Lease(
+            broker,
+            worker,
+            length,
+            self._holdings,
+            on_lost,
+            _say_recovered,
+            away,
+            clock,
+        )
         self.fetcher = Fetcher(
             broker,
             worker,
             queues,
             self.lease,
+            self._holdings,
             window,
             deliver,
             away,
@@ -333,6 +346,15 @@ class Intake:
     def takes_from(self, queue: str) -> bool:
         """Return whether the worker takes from this queue."""
         return queue in self._queues
+
+    def settled(self, tokens: Sequence[str]) -> None:
+        """Take note that these deliveries have been settled."""
+        self._holdings.settled(tokens)
+        self.fetcher.isolation.settled(tokens)
+
+    def leave_in_flight(self, token: str) -> None:
+        """Take note that this delivery cannot be settled."""
+        self._holdings.left(token)
 
     def consume(self, queue: Queue) -> Callable[[], object]:
         """Take from this queue, too; return a slow function that declares it."""

@@ -61,9 +61,9 @@ class Isolation:
                 queue=suspect.queue,
             )
 
-    def settled(self, token: str) -> None:
-        """Take note that a delivery has been settled."""
-        if token == self._token:
+    def settled(self, tokens: Sequence[str]) -> None:
+        """Take note that these deliveries have been settled."""
+        if self._token in tokens:
             self._token = None
 
     def longest_wait(self) -> Span:

@@ -7,7 +7,11 @@ from beatd.background import OnCrash, Outage, Service, retried
 from beatd.brokers.base import Consumer
 from beatd.clock import Clock
 from beatd.errors import BrokerUnavailable
+from beatd.event_log import EventLog
 from beatd.instant import Span
+from beatd.worker.holdings import Holdings
+
+tell = EventLog(__name__)
 
 BEATS = 5
 """Renewals within the length of a lease. Before it ends one of them may wait for a dead
@@ -15,7 +19,10 @@ connection to time out (3 s), and be made again on a new connection."""
 
 
 class Lease:
-    """Tells the broker that the worker is alive; gives back deliveries of dead workers.
+    """Tells the broker that the worker is alive, and which deliveries it has.
+
+    What the broker has under the worker's name beside these goes back to its queue; so
+    do the deliveries of dead workers.
 
     A worker that was cut off for too long counts as dead, too: `on_lost` is called when
     it learns that its deliveries were given back, before it can take any new ones.
@@ -26,6 +33,7 @@ class Lease:
         broker: Consumer,
         worker: str,
         length: Span,
+        holdings: Holdings,
         on_lost: Callable[[], object],
         on_recovered: Callable[[int], object],
         away: Outage,
@@ -34,6 +42,7 @@ class Lease:
         self._broker = broker
         self._worker = worker
         self._length = length
+        self._holdings = holdings
         self._on_lost = on_lost
         self._on_recovered = on_recovered
         self._clock = clock
@@ -78,8 +87,17 @@ class Lease:
             self._ends = asked + self._length
 
     def turn(self) -> None:
-        """Renew the lease, and give back the deliveries of dead workers."""
+        """Renew the lease; give back what no worker has, and what dead workers had."""
         self.renew()
+        request, held = self._holdings.known()
+        if unknown := self._broker.reclaim(self._worker, held, request):
+            tell.warning(
+                "delivery.unknown",
+                "gave back %d deliveries that this worker does not have, although the"
+                " broker counted them as its own: the broker was set back to an earlier"
+                " state, or an answer of its was lost; tasks among them may run again",
+                unknown,
+            )
         recovered = self._broker.recover()
         if recovered:
             self._on_recovered(recovered)

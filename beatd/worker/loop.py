@@ -305,7 +305,7 @@ class Worker:
         self._lost(run, "the worker was stopped before it began")
 
     def _settled(self, settlements: Sequence[Settlement]) -> None:
-        places = 0
+        ended = []
         for settlement in settlements:
             match settlement.act:
                 case Begin():
@@ -314,9 +314,9 @@ class Worker:
                 case Continue():
                     pass
                 case _:
-                    places += 1
-                    self.intake.fetcher.isolation.settled(settlement.token)
-        self.window.clear(places)
+                    ended.append(settlement.token)
+        self.intake.settled(ended)
+        self.window.clear(len(ended))
 
     def _begin(self, run: InFlight) -> None:
         """Let a run begin that is now acknowledged, unless it was revoked meanwhile."""

@@ -127,17 +127,20 @@ class Settler:
         renew: Callable[[], object],
         chord_keeper: EndRecorder | None = None,
         backoff: Backoff | None = None,
+        left: Callable[[str], object] = lambda token: None,
     ) -> None:
         """`renew` renews the lease, and reports a lost one before it returns.
 
         Without a chord keeper nothing is stored for other runs. `backoff` is for tries
-        to store.
+        to store. `left` is called with the token of what cannot be settled: it is to
+        stay in flight.
         """
         self._broker = broker
         self._worker = worker
         self._results = results
         self._settled = settled
         self._renew = renew
+        self._left = left
         self._chord_keeper = chord_keeper
         self._numbers = count(1)
         self._request: _SettleRequest | None = None
@@ -345,6 +348,7 @@ class Settler:
                 )
                 self.refused.put(again)
             else:
+                self._left(one.token)
                 self._say_left(one, reason)
                 settled.append(one)
         return settled

@@ -20,6 +20,7 @@ from beatd.errors import BrokerUnavailable, ConfigError
 from beatd.instant import MINUTE, SECOND, Span
 from beatd.routing import Route
 from beatd.worker.fetcher import LONGEST_WAIT, Fetcher, PrefetchWindow, order_of
+from beatd.worker.holdings import Holdings
 from beatd.worker.isolation import PATIENCE as PATIENCE_WITH_SUSPECTS
 from beatd.worker.lease import Lease
 from tests.fakes import FakeClock
@@ -80,10 +81,12 @@ class Intake:
         self.window = PrefetchWindow(window)
         self.lost: list[int] = []
         """The number of the lease each time that one was lost."""
+        self.holdings = Holdings()
         self.lease = Lease(
             broker,
             "me",
             10 * SECOND,
+            self.holdings,
             lambda: self.lost.append(self.lease.number),
             self.recovered.append,
             away,
@@ -94,6 +97,7 @@ class Intake:
             "me",
             queues,
             self.lease,
+            self.holdings,
             self.window,
             self._deliver,
             away,
@@ -431,7 +435,7 @@ class Isolated:
         """Settle a delivery as the loop does."""
         [one] = [d for d in self.intake.deliveries if d.message == message.encode()]
         self.broker.settle("me", [Acknowledge(one)], [], next(self._number))
-        self.intake.fetcher.isolation.settled(one.token)
+        self.intake.fetcher.isolation.settled([one.token])
         self.intake.window.clear(1)
 
 

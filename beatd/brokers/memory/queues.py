@@ -139,6 +139,21 @@ class MemoryBroker(MemoryLead):
                 self.join(worker, lease)
             return joined
 
+    def reclaim(self, worker: str, held: Collection[str], request: int) -> int:
+        with self._changed:
+            joined = self._workers.get(worker)
+            if joined is None:
+                return 0
+
+            def is_unknown(token: str) -> bool:
+                return token not in held and int(token.partition(":")[0]) < request
+
+            for token in filter(is_unknown, [*joined.begun]):
+                self.end_runs(dict([joined.begun.pop(token)]))
+            strays = [*filter(is_unknown, joined.in_flight)]
+            self._put_in_front([joined.in_flight.pop(token) for token in strays])
+            return len(strays)
+
     def leave(self, worker: str) -> None:
         with self._changed:
             # What it asked is still known: copies of its requests may be under way.

@@ -127,6 +127,10 @@ class RedisBroker(RedisLead):
             return False  # its messages are at an address that was left
         return bool(self._run("stay", self._workers, [name, lease]))
 
+    def reclaim(self, worker: str, held: Collection[str], request: int) -> int:
+        keys = [self._in_flight(self._lease(worker)), self._key("runs")]
+        return int(self._run("reclaim", keys, [" ".join(held), request]))
+
     def leave(self, worker: str) -> None:
         self._joined.pop(worker, None)
         name = self._lease(worker)

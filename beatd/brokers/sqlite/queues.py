@@ -121,6 +121,33 @@ class SQLiteBroker(SQLiteLead):
         with self._transaction() as db:
             return db.execute(SQL["stay"], (lease, ends, worker)).rowcount == 1
 
+    def reclaim(self, worker: str, held: Collection[str], request: int) -> int:
+        begun = {token.rpartition(":")[2] for token in held}
+
+        def is_known(number: int, attempt: str) -> bool:
+            if not attempt:
+                return str(number) in begun
+            return f"{attempt}:{number}" in held or int(attempt) >= request
+
+        def unknown(db: sqlite3.Connection) -> list[tuple[int, str]]:
+            """Return ids and attempts, the last one taken first."""
+            rows = db.execute(SQL["under"], (worker,)).fetchall()
+            return [row for row in rows if not is_known(*row)]
+
+        with self._connection() as db:
+            if not unknown(db):
+                return 0  # as nearly always: without a lock on the file
+        with self._transaction() as db:
+            found = unknown(db)
+            for number in [number for number, attempt in found if not attempt]:
+                row = (number, worker, "")
+                self._end_runs_of(db, db.execute(SQL["message"], row))
+                db.execute(SQL["acknowledge"], row)
+            strays = [(number,) for number, attempt in found if attempt]
+            self._put_in_front(db, strays, deaths=0)
+        self._call()
+        return len(strays)
+
     def leave(self, worker: str) -> None:
         with self._transaction() as db:
             self._release(db, worker, deaths=0)

@@ -209,6 +209,9 @@ ORDER BY due, id LIMIT 100
 -- name: held
 SELECT id FROM messages WHERE worker = ? ORDER BY place DESC
 
+-- name: under
+SELECT id, attempt FROM messages WHERE worker = ? ORDER BY place DESC
+
 -- name: put_in_front
 UPDATE messages SET
     worker = NULL,

@@ -192,6 +192,7 @@ def _settler(around: Surroundings, intake: Intake, away: Outage) -> Settler:
             around.settings.result_backend_base_sleep_between_retries_ms,
             around.settings.result_backend_max_sleep_between_retries_ms,
         ),
+        left=intake.leave_in_flight,
     )
 
 

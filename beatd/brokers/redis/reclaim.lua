@@ -1,0 +1,47 @@
+-- Puts back what lies in flight under a worker that does not know of it.
+--
+-- KEYS  1 in flight  hash: token -> held message (prelude.lua)
+--       2 runs       hash: entry -> task id of its current run
+-- ARGV  1 the tokens that the worker holds, with spaces between them
+--       2 number of the worker's first request that may not have been answered
+--
+-- Returns the number of messages put back; none counts as a death. Runs that the worker
+-- does not know to have begun are over. A message that its list refuses stays in flight.
+-- A full server lets the script run.
+
+local there = redis.call('HKEYS', KEYS[1])
+local held = {}
+for token in (#there > 0 and ARGV[1] or ''):gmatch('%S+') do
+  held[token] = true
+end
+
+local serials, strays = {}, {}
+for _, name in ipairs(there) do
+  local token = name:match('^begun:(.+)') or name
+  local request = tonumber(token:match('^(%d+):%d+$'))
+  if request and request < tonumber(ARGV[2]) and not held[token] then
+    local message = redis.call('HGET', KEYS[1], name)
+    if name == token then
+      strays[#strays + 1] = token
+      serials[token] = tonumber(message:match('^%d+')) or 0
+    else
+      end_run(KEYS[2], released(message))
+      redis.call('HDEL', KEYS[1], name)
+    end
+  end
+end
+if #strays == 0 then
+  return 0
+end
+
+pass_when_full(KEYS[1])
+table.sort(strays, function(one, other) return serials[one] > serials[other] end)
+local back = 0
+for _, token in ipairs(strays) do
+  local answer = redis.pcall('RPUSH', released(redis.call('HGET', KEYS[1], token)))
+  if type(answer) ~= 'table' then
+    redis.call('HDEL', KEYS[1], token)
+    back = back + 1
+  end
+end
+return back

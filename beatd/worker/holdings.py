@@ -1,0 +1,39 @@
+"""What a worker holds: the deliveries that it has taken, and not settled for good."""
+
+from collections.abc import Collection, Sequence
+
+from beatd.brokers.base import Delivery
+
+
+class Holdings:
+    """The deliveries of one worker, as its threads take and settle them.
+
+    Invariant: what the broker has in flight for the worker, taken by a request before
+    `request`, is here; all else is unknown to the worker, which will never settle it.
+    """
+
+    def __init__(self) -> None:
+        self.request = 1
+        """The number of the request to take that has no answer yet, or is the next."""
+        self._tokens: set[str] = set()
+        self._left: set[str] = set()
+
+    def taken(self, deliveries: Sequence[Delivery]) -> None:
+        """Take note of the answer to the present request to take."""
+        self._tokens.update([one.token for one in deliveries])
+        # Only after an answer: a request whose answer was lost keeps its number. And
+        # only now: before it is raised, what the request took is in doubt.
+        self.request += 1
+
+    def settled(self, tokens: Sequence[str]) -> None:
+        """Forget deliveries that the broker has settled."""
+        self._tokens.difference_update(tokens)
+
+    def left(self, token: str) -> None:
+        """Leave in flight, for as long as the worker lives, what cannot be settled."""
+        self._left.add(token)
+
+    def known(self) -> tuple[int, Collection[str]]:
+        """Return the number of the present request, and the tokens from before it."""
+        request = self.request  # first: what is taken meanwhile is no harm then
+        return request, self._tokens | self._left
