@@ -29,9 +29,9 @@ config      * settings.problems settings.secrets settings.kinds switches setting
 storage     file_lock sqlite_file
 .           background
 brokers     base current_runs memory.lead memory.queues memory redis.connection
-            redis.failover redis.wire redis.leases redis.listening redis.requests
-            redis.lead redis.broker redis sqlite.routes sqlite.statements sqlite.file
-            sqlite.lead sqlite.queues sqlite *
+            redis.failover redis.wire redis.unacked redis.leases redis.listening
+            redis.requests redis.lead redis.broker redis sqlite.routes sqlite.statements
+            sqlite.file sqlite.lead sqlite.queues sqlite *
 scheduler   file_view leadership configs ledger_file lost_writes findings refusals
             run_ends holds schedule_file reload takeover step planner progress asked
             loop
@@ -48,9 +48,9 @@ control     patterns pidbox
 app         annotations announcement client_results conf connections discovery
             publishing remote_control sending application *
 worker      autoscale commands.arguments events in_flight commands.shapes isolation
-            holdings lease rate renewal reporting revoked settle fetcher backlog inbox
-            outcomes admission sizing stopping workload commands.controlled
-            commands.inspect commands.steer commands loop
+            holdings lease rate renewal reporting restoring revoked settle fetcher
+            backlog inbox outcomes admission sizing stopping workload
+            commands.controlled commands.inspect commands.steer commands loop
 celery_apps * runner results signals reading
 service     * daemon nodes notify wiring.choice wiring.runtime wiring.scheduler
             wiring.worker_parts wiring.worker wiring

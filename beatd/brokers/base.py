@@ -8,6 +8,7 @@ Sender       app, worker           messages that are in no ledger
 Consumer     worker                deliveries under a lease
 DeadLetters  cli/dead              what workers have set aside
 Broadcast    control/pidbox        messages to all listeners, where a broker has that
+Restorer     worker/restoring      what Celery's workers left, where they share it
 
 Every method may raise BrokerUnavailable: no answer came, and the request may or may not
 have been done. Calling again with the same arguments is safe, except for `Sender.send`,
@@ -605,6 +606,22 @@ class Broadcast(Sender, Protocol):
 
         Returns when all receivers have answered, or after `timeout`. The queue is
         declared before that, and removed after it.
+        """
+        ...
+
+
+@runtime_checkable
+class Restorer(Protocol):
+    """What Celery's workers hold, in a broker that they share with beatd's."""
+
+    restore_interval: Span
+    """How often to call `restore_unacked`."""
+
+    def restore_unacked(self) -> int:
+        """Put back what Celery's workers have held for too long; return the number.
+
+        There may be more until it returns 0. What cannot be put back is said once, is
+        left as it is, and holds up nothing else. Several workers may call it.
         """
         ...
 

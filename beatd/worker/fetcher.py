@@ -21,6 +21,7 @@ from beatd.runs.report import limits_of
 from beatd.worker.holdings import Holdings
 from beatd.worker.isolation import Isolation
 from beatd.worker.lease import Lease
+from beatd.worker.restoring import Restoring
 from beatd.worker.settle import WorkerBroker
 
 tell = EventLog(__name__)
@@ -324,6 +325,7 @@ class Intake:
             away,
             clock,
         )
+        self.restoring = Restoring(broker, away)
         self.fetcher = Fetcher(
             broker,
             worker,
@@ -376,8 +378,9 @@ class Intake:
         return found
 
     def start(self, on_crash: OnCrash) -> None:
-        """Begin to take, under a lease, in two threads."""
+        """Begin to take, under a lease, in threads."""
         self.lease.start(on_crash)
+        self.restoring.start(on_crash)
         self.fetcher.start(on_crash)
 
     def _declare(self) -> None:

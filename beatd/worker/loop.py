@@ -392,6 +392,7 @@ class Worker:
         settled = self.settler.stop(PATIENCE)
         if self.stopping.how is not Stop.COLD:
             self.pool.stop()
+        self.intake.restoring.stop()
         self.intake.lease.stop()
         if self.events:
             self.events.stop()

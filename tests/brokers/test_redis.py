@@ -990,7 +990,7 @@ def test_what_a_celery_client_pushes_is_delivered(
     assert lying_in(broker) == [b'{"n": 1.0}', b'{"args": []}']
 
 
-def test_what_celery_workers_hold_is_not_touched(
+def test_what_celery_workers_hold_is_restored_by_nothing_but_the_timer(
     broker: RedisBroker, client: Any
 ) -> None:
     held = json.dumps([{"body": "", "properties": {"delivery_tag": "t"}}, "", "celery"])

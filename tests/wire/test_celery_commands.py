@@ -290,8 +290,6 @@ def test_what_a_worker_holds_is_not_taken_by_a_celery_worker(
 ) -> None:
     """Celery's takes back what was held for a second; ours holds one for longer."""
     written(tmp_path, server)
-    with (tmp_path / "proj" / "settings.py").open("a") as settings:
-        settings.write(SOON)
     options = ("-c", "1", "-l", "INFO", "-n")
     theirs = ("worker", *options, "theirs@%h", "-Q", "celery,theirs")
     runs = tmp_path / "runs"
@@ -304,6 +302,9 @@ def test_what_a_worker_holds_is_not_taken_by_a_celery_worker(
         until(ours, "is ready")
         held = client.send_task("proj.tasks.hold", [str(runs)])
         eventually(runs.exists, "the run")
+        # From here on: ours would put back what is due, too.
+        with (tmp_path / "proj" / "settings.py").open("a") as settings:
+            settings.write(SOON)
         # This was taken later, and left there by a Celery worker that was killed.
         left = client.send_task("proj.tasks.add", [1, 2], queue="theirs")
         message = json.loads(raw.rpop("theirs"))

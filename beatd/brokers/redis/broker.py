@@ -38,6 +38,7 @@ from beatd.brokers.redis.failover import (
 from beatd.brokers.redis.lead import RedisLead
 from beatd.brokers.redis.listening import ChannelSubscription, MessageWait
 from beatd.brokers.redis.requests import CHANNEL, CHUNK, LIST, in_chunks
+from beatd.brokers.redis.unacked import Unacked
 from beatd.brokers.redis.wire import WireNames
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Failover
@@ -94,6 +95,10 @@ class RedisBroker(RedisLead):
         self._joined: dict[str, str] = {}
         """By worker, the name of the lease that it began."""
         self._settling: dict[str, list[str]] = {}
+        self._unacked = Unacked(
+            self._ask, self._run, lambda: self._wire, options, self._clock
+        )
+        self.restore_interval = self._unacked.interval
         self._messages = MessageWait(self._server, self._key("delayed"), self._clock)
 
     # Sender
@@ -243,6 +248,9 @@ class RedisBroker(RedisLead):
             )
             for dead in self._leases_run_out()
         )
+
+    def restore_unacked(self) -> int:
+        return self._unacked.restore()
 
     # Dead letters
 
