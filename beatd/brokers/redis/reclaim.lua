@@ -16,18 +16,25 @@ for token in (#there > 0 and ARGV[1] or ''):gmatch('%S+') do
 end
 
 local serials, strays = {}, {}
-for _, name in ipairs(there) do
+local function look_at(name)
   local token = name:match('^begun:(.+)') or name
   local request = tonumber(token:match('^(%d+):%d+$'))
-  if request and request < tonumber(ARGV[2]) and not held[token] then
-    local message = redis.call('HGET', KEYS[1], name)
-    if name == token then
-      strays[#strays + 1] = token
-      serials[token] = tonumber(message:match('^%d+')) or 0
-    else
-      end_run(KEYS[2], released(message))
-      redis.call('HDEL', KEYS[1], name)
-    end
+  if not request or request >= tonumber(ARGV[2]) or held[token] then
+    return
+  end
+  local message = redis.call('HGET', KEYS[1], name)
+  if name == token then
+    strays[#strays + 1] = token
+    serials[token] = tonumber(message:match('^%d+')) or 0
+  else
+    end_run(KEYS[2], released(message))
+    redis.call('HDEL', KEYS[1], name)
+  end
+end
+
+for _, name in ipairs(there) do
+  if not held[name] then -- nearly always all are
+    look_at(name)
   end
 end
 if #strays == 0 then
