@@ -174,7 +174,7 @@ def test_whatever_a_task_does_the_worker_lives(
     assert failed == dict.fromkeys(FATAL, "WorkerLostError") | FAILING
     assert {name: metas[name]["result"] for name in HARMLESS} == HARMLESS
     runs = {name: project.runs(name) for name in names}
-    assert runs == {name: 5 if name in FATAL else 1 for name in names}
+    assert runs == {name: 3 if name in FATAL else 1 for name in names}
 
 
 class ReadAway:
