@@ -8,7 +8,7 @@ import msgspec
 T = TypeVar("T")
 
 
-class Job(msgspec.Struct, frozen=True):
+class Job(msgspec.Struct, frozen=True, array_like=True):
     """One delivery to run; undecoded, so that it can go to another process as it is."""
 
     token: str
@@ -21,7 +21,7 @@ class Job(msgspec.Struct, frozen=True):
     """Seconds after which the runner has SoftTimeLimitExceeded raised in the task."""
 
 
-class Finished(msgspec.Struct, frozen=True):
+class Finished(msgspec.Struct, frozen=True, array_like=True):
     """The runner came to an end and returned `report`."""
 
     token: str
