@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from beatd.brokers.base import Act, Answer, Broker, Effect, SetAside
 from beatd.brokers.memory import MemoryBroker
+from beatd.brokers.redis import RedisBroker
 from beatd.errors import BrokerUnavailable
 from beatd.pools.base import Started
+from tests.servers import Server
 from tests.worker.bench import Bench, with_held_pool
 
 HEARTBEATS = 5
@@ -84,6 +87,33 @@ def test_what_a_broker_that_was_set_back_has_in_flight_runs_again(
     assert in_flight(broker) == 0
     assert events(caplog) == ["delivery.unknown"]
     assert "gave back 1 deliveries" in caplog.text
+
+
+def test_what_a_redis_that_was_set_back_has_in_flight_runs_again(
+    tmp_path: Path,
+) -> None:
+    with Server(save='""', dir=tmp_path) as server:
+        broker = RedisBroker(server.url(), namespace="test")
+        bench = Bench(broker=broker)
+        runs = []
+
+        @bench.app.task(name="proj.nap")
+        def nap() -> None:
+            runs.append("run")
+            if len(runs) == 1:
+                with server.client() as client:
+                    client.save()
+
+        nap.delay()
+        bench.run()
+        server.kill()
+        server.start()
+
+        bench.run()
+
+        assert len(runs) == 2
+        assert broker.reclaim("here-1", [], 99) == 0
+        broker.close()
 
 
 @pytest.mark.parametrize("early", [False, True])
