@@ -20,6 +20,7 @@ from beatd.message import (
     Limits,
     MessageFormat,
     Template,
+    named_in,
     read_body,
     read_envelope,
     retried,
@@ -738,3 +739,25 @@ def test_arguments_are_shown_as_celery_shows_them(
 
 def test_accepting_all_is_what_the_vectors_need() -> None:
     assert EVERYTHING.accept == content_types(["json", "msgpack", "yaml", "pickle"])
+
+
+@pytest.mark.parametrize(
+    ("raw", "found"),
+    [
+        (b'{"headers": {"task": "a.b", "id": "1"}, "body": 5}', ("a.b", "1")),
+        (b'{"headers": {"task":"a.b","id":"1"', ("a.b", "1")),
+        (rb'{"body": "{\"id\": \"2\"}", "headers": {"id": "1"}}', ("", "1")),
+        (b'"id": "1", "id": "2"', ("", "1")),
+        (b'"id": ""', ("", "")),
+        (b'"id": 5', ("", "")),
+        (b'"id": "a\nb"', ("", "")),
+        (b'"id": "\xff\xfe"', ("", "\ufffd\ufffd")),
+        (b'"id": "' + b"x" * 1001 + b'"', ("", "")),
+        (b'"id": "' * 100_000, ("", "")),
+        (b"", ("", "")),
+    ],
+)
+def test_a_message_that_cannot_be_read_may_name_its_run(
+    raw: bytes, found: tuple[str, str]
+) -> None:
+    assert named_in(raw) == found

@@ -21,6 +21,7 @@ from beatd.message.envelope import (
     Envelope,
     Limits,
     Signature,
+    named_in,
     read_body,
     read_envelope,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "Template",
     "awaited",
     "doomed",
+    "named_in",
     "read_body",
     "read_envelope",
     "read_notice",

@@ -5,6 +5,7 @@ shows nothing of the arguments.
 """
 
 import base64
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias, TypeGuard
@@ -186,6 +187,23 @@ def read_envelope(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Envelope:
         base64=properties.body_encoding == "base64",
         decoded=decoded,
     )
+
+
+_NAMED = re.compile(rb'"(task|id)": ?"([^"\\]{1,%d})"' % MAX_NAME)
+"""A header as it is written: in a body that is text each quote follows a backslash."""
+
+
+def named_in(raw: bytes) -> tuple[str, str]:
+    """Return the task and the id that an unreadable message names in its headers.
+
+    Each is empty where it is not found. Nothing is decoded, whatever the size.
+    """
+    found: dict[bytes, str] = {}
+    for name, value in _NAMED.findall(raw):
+        text = value.decode(errors="replace")
+        if name not in found and is_name(text):
+            found[name] = text
+    return found.get(b"task", ""), found.get(b"id", "")
 
 
 def read_body(envelope: Envelope, limits: Limits = DEFAULT_LIMITS) -> Call:

@@ -39,12 +39,13 @@ class Admission:
         if delivery.deliveries > most + 1:
             # The last worker died when it was about to set this message aside: perhaps
             # of reading it. So it is not even read.
-            self._outcomes.unread(delivery, f"delivered {delivery.deliveries} times")
+            times = f"delivered {delivery.deliveries} times"
+            self._outcomes.unread(delivery, WorkerLost(times))
             return None
         try:
             envelope = read_envelope(delivery.message, self._limits)
         except MessageError as error:
-            self._outcomes.unread(delivery, str(error))
+            self._outcomes.unread(delivery, error)
             return None
         task = self._tasks.get(envelope.task)
         if task is None:

@@ -22,8 +22,8 @@ from beatd.errors import (
     TimeLimitExceeded,
     WorkerLost,
 )
-from beatd.instant import Instant, span_of
-from beatd.message import Envelope, requeued, retried
+from beatd.instant import Instant, datetime_of, span_of
+from beatd.message import Envelope, named_in, requeued, retried
 from beatd.results.base import Meta, State, Stored
 from beatd.routing import Route
 from beatd.runs.chords import Failed
@@ -72,10 +72,18 @@ class Outcomes:
         self._reporter.delayed(envelope)
         self._settle(Settlement(delivery.token, Delay(delivery, until)))
 
-    def unread(self, delivery: Delivery, reason: str) -> None:
-        """Set aside a message of which nothing can be read."""
+    def unread(self, delivery: Delivery, error: BeatdError) -> None:
+        """Set aside a message that is not read; store a FAILURE if it names its run.
+
+        What was to follow from the run is not known.
+        """
+        task, task_id = named_in(delivery.message)
+        reason = one_line(str(error))
         self._reporter.unread(delivery, reason)
-        self._settle(Settlement(delivery.token, SetAside(delivery, one_line(reason))))
+        act = SetAside(delivery, reason, task, task_id)
+        done = datetime_of(self._clock.now(), self._settings.zone)
+        kept = Meta(task_id, State.FAILURE, error, date_done=done) if task_id else None
+        self._settle(Settlement(delivery.token, act, kept))
 
     def set_aside(
         self,
