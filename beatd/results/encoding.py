@@ -12,6 +12,7 @@ from beatd.results.exceptions import (
     carriable,
     exception_of,
     form_of,
+    harmless,
     is_form,
     is_named_by_celery,
 )
@@ -136,5 +137,7 @@ def _meta(task_id: str, value: Any) -> Meta:
 
 
 def _value_of(status: str, result: Any) -> Any:
-    raised = status in _RAISED and is_form(result)
-    return exception_of(result) if raised else result
+    if status in _RAISED and is_form(result):
+        return exception_of(result)
+    # Only pickle carries exceptions as they are.
+    return harmless(result) if isinstance(result, BaseException) else result

@@ -33,6 +33,9 @@ _WRAPPER = ("celery.utils.serialization", "UnpickleableExceptionWrapper")
 """Celery's form of an exception that pickle cannot carry: module, name, args, repr."""
 
 
+_PREDICATE = ("celery.exceptions", "TaskPredicate")
+
+
 class RemoteTraceback(Exception):
     """The traceback of a run in another process, as the cause of its exception."""
 
@@ -101,12 +104,24 @@ def exception_of(form: dict[str, Any]) -> BaseException:
         module, name, args, _ = args
     module, name = str(module), str(name)
     kind = _known(module, name)
-    if kind:
+    if kind and not _decides(kind):
         try:
             return kind(*args)
         except Exception:  # its constructor takes other arguments than `args` has
             pass
     return _made(module, name)(*args)
+
+
+def harmless(error: BaseException) -> BaseException:
+    """Return the exception, or a plain one of the same name for one that decides.
+
+    Raised by a task that asks for the result, such a one would decide about its own
+    run: whoever stored it could have that run retried, or set aside.
+    """
+    kind = type(error)
+    if not _decides(kind):
+        return error
+    return _made(kind.__module__, kind.__qualname__)(*error.args)
 
 
 def repr_of(value: Any) -> str:
@@ -129,6 +144,13 @@ def _known(module: str, name: str) -> type[Exception] | None:
     if isinstance(found, type) and issubclass(found, Exception):
         return found
     return None
+
+
+def _decides(kind: type[BaseException]) -> bool:
+    """Return whether a run ends by raising this in another way than by failing."""
+    # Celery's Ignore, Reject and Retry have this base; it need not be installed.
+    names = {(one.__module__, one.__name__) for one in kind.__mro__}
+    return issubclass(kind, errors.Verdict) or _PREDICATE in names
 
 
 def _made(module: str, name: str) -> type[Exception]:

@@ -5,13 +5,19 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import celery.exceptions  # noqa: F401 # it is imported where the classes are sought
 import pytest
 
 from beatd import errors
+from beatd.results.encoding import Encoding
 from beatd.results.exceptions import exception_of, form_of, is_form
 
 
 class Plain(ValueError):
+    pass
+
+
+class OwnRetry(errors.Retry):
     pass
 
 
@@ -75,7 +81,6 @@ def test_even_an_argument_without_a_repr_is_told() -> None:
         errors.NotRegistered("shop.add"),
         errors.MaxRetriesExceeded("text"),
         errors.Revoked("expired"),
-        errors.Reject("reason", False),
         errors.MessageError("text"),
         Plain("a", 1),
         KeyError("k"),
@@ -87,6 +92,29 @@ def test_an_exception_is_read_as_what_was_written(error: Exception) -> None:
 
     assert type(found) is type(error)
     assert found.args == error.args
+
+
+@pytest.mark.parametrize("name", ["Ignore", "Reject", "Retry", "TaskPredicate"])
+@pytest.mark.parametrize("module", ["celery.exceptions", "beatd.errors"])
+def test_a_result_never_decides_about_the_run_that_asks_for_it(
+    module: str, name: str
+) -> None:
+    found = exception_of({"exc_type": name, "exc_message": ["a"], "exc_module": module})
+
+    assert type(found).__name__ == name
+    assert type(found).__mro__[1] is Exception
+    assert found.args == ("a",)
+
+
+@pytest.mark.parametrize("verdict", [errors.Reject("a", True), OwnRetry("a")])
+def test_nor_does_one_that_pickle_has_carried(verdict: Exception) -> None:
+    encoding = Encoding("pickle", accept=("pickle",))
+    data = encoding.pack({"status": "FAILURE", "result": verdict})
+
+    found = encoding.decode("id", data).result
+
+    assert type(found).__mro__[1] is Exception
+    assert found.args == verdict.args
 
 
 def test_one_of_an_unknown_module_is_made_under_its_name() -> None:

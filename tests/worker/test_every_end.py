@@ -12,7 +12,7 @@ from beatd.errors import Ignore, Reject
 from beatd.instant import SECOND
 from beatd.message import Chord
 from beatd.pools.base import Lost, TimedOut
-from beatd.results.base import State
+from beatd.results.base import State, Stored
 from beatd.routing import Route
 from beatd.worker.inbox import KnownAsRevoked
 from tests.worker.bench import Bench, HeldPool, with_held_pool
@@ -261,6 +261,22 @@ def test_a_message_that_even_kills_who_sets_it_aside_fails_its_run(
     assert waiting.states() == {"run": State.FAILURE}
     [letter] = waiting.bench.broker.dead_letters()
     assert (letter.task, letter.task_id) == ("proj.run", "run")
+
+
+@pytest.mark.parametrize("name", ["Ignore", "Reject", "Retry"])
+def test_a_run_fails_by_a_result_that_pretends_to_be_its_own_verdict(
+    waiting: Waiting, name: str
+) -> None:
+    form = {"exc_type": name, "exc_message": [], "exc_module": "celery.exceptions"}
+    forged = json.dumps({"status": "FAILURE", "result": form}).encode()
+    waiting.bench.results.store([Stored("forged", State.FAILURE, forged)])
+    waiting.declare(lambda self: self.AsyncResult("forged").get(timeout=0))
+    waiting.send()
+
+    waiting.bench.run()
+
+    assert waiting.states() == dict.fromkeys(("run", "step", "body"), State.FAILURE)
+    assert waiting.bench.broker.dead_letters() == []
 
 
 def test_what_is_ignored_stays_as_it_is(waiting: Waiting) -> None:
