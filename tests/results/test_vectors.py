@@ -208,7 +208,9 @@ def assert_same_value(found: Any, written: Any) -> None:
         return
     # A class that nobody else can have is made anew, under its name.
     assert type(found).__name__ == type(written).__name__
-    if not isinstance(written, Verdict):  # it would decide about the reader's own run
+    if not isinstance(
+        written, errors.Verdict
+    ):  # it would decide about the reader's own run
         assert type(found).__module__ == type(written).__module__
     assert [str(arg) for arg in found.args] == [str(arg) for arg in written.args]
 
