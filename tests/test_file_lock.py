@@ -188,6 +188,14 @@ def make_other_file(path: Path, precious: Path) -> None:
     path.write_text("something\nof value\n")
 
 
+def make_other_file_of_nuls(path: Path, precious: Path) -> None:
+    path.write_bytes(bytes(100_000))
+
+
+def make_nuls_and_more(path: Path, precious: Path) -> None:
+    path.write_bytes(bytes(100) + b"of value")
+
+
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
@@ -196,6 +204,8 @@ def make_other_file(path: Path, precious: Path) -> None:
         (make_pipe, "is not a plain file"),
         (make_folder, "is not a plain file"),
         (make_other_file, "has something else in it"),
+        (make_other_file_of_nuls, "has something else in it"),
+        (make_nuls_and_more, "has something else in it"),
     ],
 )
 def test_what_is_not_a_lock_file_of_ours_is_refused_and_left_as_it_is(
@@ -230,9 +240,15 @@ def test_a_link_to_nothing_makes_no_file_elsewhere(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "left", ["", "host-a pid 17", "pid 17 on this host, started 2027-01-15 12:00 UTC"]
+    "left",
+    [
+        *("", "host-a pid 17", "pid 17 on this host, started 2027-01-15 12:00 UTC"),
+        *("\0" * 40, "locked by host-a pid 17\0\0", "\0\0pid 17 on this host"),
+    ],
 )
-def test_a_lock_file_that_an_earlier_beatd_left_is_taken(path: Path, left: str) -> None:
+def test_a_lock_file_that_a_beatd_or_a_crash_left_is_taken(
+    path: Path, left: str
+) -> None:
     path.write_text(left)
     lock = FileLock(path)
 

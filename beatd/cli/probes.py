@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from beatd.cli.schedule_view import line_of
+from beatd.config.faults import raised
 from beatd.config.loading import Config
 from beatd.config.settings import Place, Problem, did_you_mean, mask_url, table
 from beatd.errors import BrokerUnavailable, ConfigError
@@ -80,7 +81,10 @@ def import_problems(config: Config) -> list[Problem]:
         import_modules(config.settings.modules)
     except ConfigError as error:
         return [Problem(f"cannot import {problem}") for problem in error.problems]
-    known = _known_tasks()
+    try:
+        known = _known_tasks()
+    except Exception as error:  # Celery reads the config of an app when it is asked
+        return [Problem(f"cannot ask Celery for its tasks: {raised(error, '')}")]
     problems: list[Problem] = []
     for entry in config.entries:
         task = entry.message.task
@@ -107,6 +111,8 @@ def task_problems(config: Config) -> list[Problem]:
         tasks = list(tasks_of(app).values())
     except ConfigError as error:
         return [Problem(f"{error.source}: {problem}") for problem in error.problems]
+    except Exception as error:  # the code of an app of Celery's, as above
+        return [Problem(f"cannot read the tasks of the app: {raised(error, '')}")]
     return [Problem(problem) for task in tasks for problem in problems_of(task)]
 
 

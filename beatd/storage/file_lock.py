@@ -202,13 +202,16 @@ class FileLock:
 
     def _check_content(self, descriptor: int) -> None:
         text = self._text(descriptor)
-        if text and not self._ours.fullmatch(text):
+        is_empty = not text and os.fstat(descriptor).st_size <= _LONGEST
+        if not is_empty and not self._ours.fullmatch(text):
             raise NotALock(
                 self.path, "has something else in it than beatd writes there"
             )
 
     def _text(self, descriptor: int) -> str:
-        return os.pread(descriptor, _LONGEST, 0).decode(errors="replace")
+        text = os.pread(descriptor, _LONGEST, 0).decode(errors="replace")
+        # A machine that crashed may leave NULs where words were to be.
+        return text.strip("\0")
 
     def _lock(self, descriptor: int, how: int) -> bool:
         try:

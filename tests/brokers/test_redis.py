@@ -1221,6 +1221,9 @@ def test_an_era_that_is_no_number_is_passed_over(
     right = settled(ledger, file, Finding.RIGHT)
     assert right == LedgerCopy({"a": mark(NOON)}, 3)
     assert [r.__dict__["event"] for r in caplog.records] == ["era.unreadable"]
+    client.set("{beatd:test}:era", "another scribble")
+    broker.read_ledger()
+    assert "another scribble" in caplog.records[-1].getMessage()
 
 
 @pytest.mark.parametrize("stored", ["scribble", "", "9" * 30, b"\xff"])

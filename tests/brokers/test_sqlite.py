@@ -298,6 +298,10 @@ def test_a_row_of_the_ledger_that_is_no_mark_is_passed_over(
     assert broker.read_ledger().marks == {"b": mark(NOON)}
 
     assert [r.__dict__["event"] for r in caplog.records] == ["ledger.unreadable"]
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE ledger SET slot = 'another scribble'")
+    broker.read_ledger()
+    assert "another scribble" in caplog.records[-1].getMessage()
 
 
 def test_a_run_and_a_message_that_are_no_text_and_no_bytes_are_read(

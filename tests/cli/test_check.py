@@ -326,6 +326,26 @@ def test_import_says_why_a_module_cannot_be_imported(run: Run, config: Path) -> 
     assert "error: cannot import no_such_module: no module named" in output
 
 
+def test_import_says_what_celery_raises_when_it_is_asked_for_tasks(
+    folder: Path,
+) -> None:
+    (folder / "shop_tasks.py").write_text(
+        "from celery import Celery\n"
+        "app = Celery('shop')\n"
+        "app.config_from_object('nowhere_at_all')\n"  # read when it is needed
+    )
+    (folder / "celeryconfig.py").write_text(
+        'imports = ["shop_tasks"]\n'
+        'beat_schedule = {"a": {"task": "shop_tasks.report", "schedule": 60}}\n'
+    )
+
+    result = ended("check", "--import", cwd=folder)
+
+    assert "Traceback" not in result.stdout + result.stderr
+    assert "cannot ask Celery for its tasks: " in result.stdout
+    assert "No module named 'nowhere_at_all'" in result.stdout
+
+
 def test_import_finds_the_tasks_of_an_app(run: Run, folder: Path) -> None:
     (folder / "proj.py").write_text(
         "from beatd import Beatd\n"

@@ -68,7 +68,7 @@ class RedisLead(RedisRequests):
         self._leases = LeaseWatch()
         self._longest_lease: Span = 0
         """The longest one that was asked for here."""
-        self._told: set[str | bytes] = set()
+        self._told: dict[tuple[str, str | bytes], object] = {}
         self._releases = ReleaseWait(
             self._server, self._key("released"), self._key("lead"), self._clock
         )
@@ -269,9 +269,9 @@ class RedisLead(RedisRequests):
     def _tell_odd(
         self, event: str, words: str, name: str | bytes, what: object
     ) -> None:
-        """Log once what is stored under a name, and cannot be understood."""
-        if name not in self._told:
-            self._told.add(name)
+        """Log what is stored under a name and cannot be understood, each value once."""
+        if self._told.get((event, name)) != what:
+            self._told[event, name] = what
             tell.error(event, words, name, what)
 
     def write_ledger(

@@ -81,7 +81,7 @@ class SQLiteLead(BrokerFile):
         lock = f"{file.name}.{quote(namespace, safe='')}.lock"
         self._lock = FileLock(file.with_name(lock))
         self._led: Term | None = None
-        self._told: set[tuple[str, object]] = set()
+        self._told: dict[tuple[str, object], object] = {}
         self._closed = threading.Event()
 
     # Lead
@@ -259,9 +259,9 @@ class SQLiteLead(BrokerFile):
                 self._tell_odd("ledger.unreadable", words, entry, slot)
 
     def _tell_odd(self, event: str, words: str, name: object, what: object) -> None:
-        """Log once what is stored under a name, and cannot be understood."""
-        if (event, name) not in self._told:
-            self._told.add((event, name))
+        """Log what is stored under a name and cannot be understood, each value once."""
+        if self._told.get((event, name)) != what:
+            self._told[event, name] = what
             tell.error(event, words, name, what)
 
     def write_ledger(
