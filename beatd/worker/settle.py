@@ -91,6 +91,8 @@ class _SettleRequest(msgspec.Struct, frozen=True):
     number: int
     acts: Sequence[Act]
     sends: Sequence[Outgoing]
+    refused: Mapping[str, str] | None = None
+    """Why acts were refused, by token; None until the broker has answered."""
 
 
 class WorkerBroker(Consumer, Sender, Protocol):
@@ -262,7 +264,7 @@ class Settler:
         # The broker does it once: a request that is repeated keeps its number.
         self._request = self._request or self._request_of(part)
         try:
-            refused = self._ask(self._request)
+            refused = self._answer_to(self._request)
         except ItemRefused as refusal:
             if not self._request.sends:
                 raise  # no message is at fault
@@ -270,7 +272,7 @@ class Settler:
             return self._split(part, refusal)
         # If what follows fails, the broker is not asked again: it could be another
         # server by then, or have forgotten a worker whose lease it took for over.
-        self._request = _SettleRequest(self._request.number, (), ())
+        self._request = replace(self._request, refused=refused)
         if any(isinstance(one.act, Begin) for one in part):
             # To acknowledge what another worker has by now does nothing, and such a run
             # must not begin here. If our lease still lasts, all of them were ours.
@@ -289,8 +291,10 @@ class Settler:
         sends = [outgoing for one in part for outgoing in one.all_sends]
         return _SettleRequest(next(self._numbers), acts, sends)
 
-    def _ask(self, request: _SettleRequest) -> dict[str, str]:
-        """Send a request to the broker; return, by token, why acts were refused."""
+    def _answer_to(self, request: _SettleRequest) -> Mapping[str, str]:
+        """Return why acts were refused, by token; ask the broker, but only once."""
+        if request.refused is not None:
+            return request.refused
         if not request.acts and not request.sends:
             return {}
         answers = self._broker.settle(

@@ -143,6 +143,37 @@ def test_what_is_refused_for_ever_is_said_and_left_in_flight(
     assert [one.token for one in settled] == [one.token]
 
 
+def test_what_is_refused_stays_refused_when_the_lease_cannot_be_renewed_at_first() -> (
+    None
+):
+    broker = Choosy()
+    broker.join("me", 60_000)
+    broker.send([outgoing(b"1"), outgoing(b"2")])
+    one, two = broker.take("me", ["celery"], 2, 1)
+    settled: list[Settlement] = []
+    refusals = iter([True, False])
+
+    def renew() -> None:
+        if next(refusals):
+            raise BrokerUnavailable("nobody answers")
+
+    away = Outage("the broker is away", "broker")
+    settler = Settler(broker, "me", None, settled.extend, away, renew)
+    settler.put(Settlement(one.token, GiveBack(one)))
+    settler.put(Settlement(two.token, Begin(two)))
+
+    broker.refuses = True
+    with pytest.raises(BrokerUnavailable):
+        settler.settling.turn()
+    settler.settling.turn()
+    assert [one.token for one in settled] == [two.token]
+    broker.refuses = False
+    settler.refused.turn()
+    settler.settling.turn()
+
+    assert [one.token for one in settled] == [two.token, one.token]
+
+
 class Away(MemoryBroker):
     """Settles, and then gives no answer, for some times."""
 
