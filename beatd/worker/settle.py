@@ -176,7 +176,9 @@ class Settler:
         settled = self.settling.stop(patience)
         # Chords that are not forgotten here expire in the backend.
         self.forgetting.stop(patience)
-        return settled and kept
+        # What is refused to the last is put where nobody works any more.
+        left = self.keeping.waiting + self.refused.waiting
+        return settled and kept and not left
 
     def _keep(self, batch: Sequence[Settlement]) -> None:
         refused = self._store(batch)

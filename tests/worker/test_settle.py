@@ -17,6 +17,7 @@ from beatd.brokers.base import (
 )
 from beatd.brokers.memory import MemoryBroker
 from beatd.errors import BrokerUnavailable, ResultUnavailable
+from beatd.instant import SECOND
 from beatd.results.base import State
 from beatd.results.chords import Joined
 from beatd.runs.chords import Failed, Recorded, Unsent
@@ -172,6 +173,22 @@ def test_what_is_refused_stays_refused_when_the_lease_cannot_be_renewed_at_first
     settler.settling.turn()
 
     assert [one.token for one in settled] == [two.token, one.token]
+
+
+def test_a_stop_says_so_when_what_is_refused_rests_on() -> None:
+    broker = Choosy()
+    broker.join("me", 60_000)
+    broker.send([outgoing(b"1")])
+    [one] = broker.take("me", ["celery"], 1, 1)
+    settler = settler_of(broker, [])
+    settler.put(Settlement(one.token, GiveBack(one)))
+
+    broker.refuses = True
+    crashes: list[BaseException] = []
+    settler.start(crashes.append)
+
+    assert not settler.stop(SECOND)
+    assert crashes == []
 
 
 class Away(MemoryBroker):
