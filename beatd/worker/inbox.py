@@ -35,7 +35,7 @@ class LeaseLost(msgspec.Struct, frozen=True):
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """The broker has done what these settlements ask for."""
+    """The broker has done what these settlements ask for, or refuses it for good."""
 
     settlements: Sequence[Settlement]
 

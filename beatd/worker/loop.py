@@ -309,7 +309,11 @@ class Worker:
         for settlement in settlements:
             match settlement.act:
                 case Begin():
-                    if run := self.workload.get(settlement.token):
+                    run = self.workload.get(settlement.token)
+                    if run and settlement.is_left:
+                        # It is not acknowledged, and others may run it.
+                        ended.append(self.workload.remove(run.token).token)
+                    elif run:
                         self._begin(run)
                 case Continue():
                     pass

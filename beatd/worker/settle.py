@@ -78,6 +78,8 @@ class Settlement(msgspec.Struct, frozen=True):
     """Whether `kept` is stored in place of a success, too."""
     tries: int = 0
     """How often the broker has refused the act."""
+    is_left: bool = False
+    """Whether the broker refuses the act for good: the delivery stays in flight."""
 
     @property
     def all_sends(self) -> Sequence[Outgoing]:
@@ -356,7 +358,7 @@ class Settler:
             else:
                 self._left(one.token)
                 self._say_left(one, reason)
-                settled.append(one)
+                settled.append(replace(one, is_left=True))
         return settled
 
     def _try_again(self, batch: Sequence[Settlement]) -> None:

@@ -5,13 +5,15 @@ import logging
 import math
 import os
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
 from beatd.app import Beatd
-from beatd.brokers.base import Outgoing
+from beatd.brokers.base import Act, Answer, Begin, Effect, Outgoing
+from beatd.brokers.memory import MemoryBroker
 from beatd.errors import Reject, ResultUnavailable, WorkerLost
 from beatd.instant import HOUR, MINUTE, SECOND, datetime_of
 from beatd.message import read_body, read_envelope
@@ -967,6 +969,39 @@ def test_at_most_once_is_acknowledged_before_it_runs(bench: Bench) -> None:
 
     assert in_flight_at_run == [0]
     assert result.state == "SUCCESS"
+
+
+class NeverBegins(MemoryBroker):
+    """Refuses to acknowledge what is about to begin."""
+
+    def settle(
+        self,
+        worker: str,
+        acts: Sequence[Act],
+        sends: Sequence[Outgoing],
+        request: int,
+    ) -> list[Answer]:
+        if not any(isinstance(act, Begin) for act in acts):
+            return super().settle(worker, acts, sends, request)
+        return [Answer(Effect.REFUSED, "not this one")] * len(acts)
+
+
+def test_at_most_once_does_not_run_what_cannot_be_acknowledged() -> None:
+    bench = Bench(broker=NeverBegins())
+    ran: list[int] = []
+
+    @bench.app.task(acks_late=False)
+    def once() -> None:
+        ran.append(1)
+
+    full = bench.worker.window.free()
+    once.delay()
+    bench.run()
+
+    assert ran == []
+    assert bench.worker.held == 0
+    assert bench.worker.window.free() == full
+    assert bench.left() == 1, "another worker may run it"
 
 
 def test_at_most_once_is_not_run_again_when_its_process_dies(bench: Bench) -> None:
