@@ -465,6 +465,21 @@ def test_a_slot_whose_message_reaches_no_queue_is_dropped_and_is_no_run(
     assert file.marks["lost"] == broker.read_ledger().marks["lost"] == mark
 
 
+def test_late_slots_that_reach_no_queue_are_all_counted(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    message = template(MessageFormat(), Route("", "media", "video"), "t")
+    lost = replace(entry("lost", Every(MINUTE), coalesce=False), message=message)
+    file = FakeFile()
+    scheduler = scheduler_of(lost, broker=broker, clock=clock, file=file)
+    scheduler.tick(NOON)
+
+    stall_until(scheduler, NOON + 5 * MINUTE)
+
+    assert scheduler.timetable.mark("lost").slot == NOON + 5 * MINUTE
+    assert file.dropped == {("lost", "unroutable"): 5}
+
+
 def test_an_entry_with_overlap_skip_waits_for_the_run_before_it(
     broker: FlakyBroker, clock: FakeClock
 ) -> None:

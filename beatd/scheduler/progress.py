@@ -1,5 +1,6 @@
 """What becomes of the timetable and the schedule file once a step is done."""
 
+from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -52,7 +53,7 @@ class Progress:
         """Note a step that the broker has done, with `version` in its ledger now."""
         done = filter(step.is_open, step.emissions) if step.refused else step.emissions
         marks = {emission.entry: emission.mark for emission in done}
-        dropped: dict[tuple[str, str], int] = {}
+        dropped: Counter[tuple[str, str]] = Counter()
         for due, decided in step.decided:
             name, decision = due.entry.name, decided
             if name in step.unrouted and name not in step.refused:
@@ -66,7 +67,7 @@ class Progress:
                 self._move_on(due, decision, step, now)
             for drop in decision.dropped:
                 number = _count(due.entry.schedule, drop.first, drop.last)
-                dropped[name, drop.reason] = number
+                dropped[name, drop.reason] += number
                 if drop.reason is Reason.OVERLAP:
                     self._holds.dropped(name, number)
                 _log_drop(name, drop, number)
