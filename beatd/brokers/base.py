@@ -339,7 +339,8 @@ class Lead(Protocol):
     def await_release(self, timeout: Span) -> bool:
         """Return True as soon as the lead was given back, False after `timeout`.
 
-        Called from a thread of its own, beside the other methods.
+        A lead that was free all the time was not given back. Called from a thread of
+        its own, beside the other methods.
         """
         ...
 

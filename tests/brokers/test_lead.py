@@ -174,6 +174,11 @@ def test_waiting_for_a_release_that_does_not_come_ends(
     assert other.await_release(20) is False
 
 
+def test_a_lead_that_stays_free_wakes_nobody(broker: Broker) -> None:
+    # Where it cannot be taken (a full disk), they would ask again without a pause.
+    assert broker.await_release(20) is False
+
+
 def test_a_broker_tells_what_its_clock_shows(broker: Broker) -> None:
     before = SystemClock().now()
 

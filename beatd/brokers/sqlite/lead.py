@@ -82,12 +82,15 @@ class SQLiteLead(BrokerFile):
         self._lock = FileLock(file.with_name(lock))
         self._led: Term | None = None
         self._told: dict[tuple[str, object], object] = {}
+        self._was_held = False
+        """Whether somebody held the lock when it was last looked at."""
         self._closed = threading.Event()
 
     # Lead
 
     def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
         if not self._take_lock(holder):
+            self._was_held = True
             with self._connection() as db:
                 return Held(self._edition(db), self._term(db), left=0)
         try:
@@ -141,11 +144,13 @@ class SQLiteLead(BrokerFile):
 
     def await_release(self, timeout: Span) -> bool:
         end = self._clock.elapsed() + timeout
-        while not self._lock_is_free():
+        while True:
+            was_held, self._was_held = self._was_held, not self._lock_is_free()
+            if was_held and not self._was_held:
+                return True
             left = end - self._clock.elapsed()
             if left <= 0 or self._closed.wait(min(left, RELEASE_LOOK) / SECOND):
                 return False
-        return True
 
     # Emitter
 
