@@ -22,6 +22,8 @@ late             hash      id of a delayed message -> held message
 dead             hash      id of a dead letter -> JSON record of how it came to that
 dead_messages    hash      id of a dead letter -> held message
 dead_serial      number    the last id of a dead letter
+unreadable:held  hash      what was held and is no held message, by key and field
+unreadable:<...> any       a key of beatd's own that was of another type
 resigned         text      the last term that was given back, "<number> <nonce> "
 released         channel   tells that the lead was given back
 

@@ -54,6 +54,9 @@ REMEMBER_DEATHS: Span = 7 * DAY
 MOST_PASSED_OVER = 1_000
 """So many suspects are passed over by one `take`, which then returns no more."""
 
+HELD_BACK, KEPT_APART = -1, -2
+"""What take.lua answers in the place of a token's number."""
+
 NOT_REMEMBERED = 0
 """The number of a request that may be done twice when it is made again."""
 
@@ -139,7 +142,7 @@ class RedisBroker(RedisLead):
     def leave(self, worker: str) -> None:
         self._joined.pop(worker, None)
         name = self._lease(worker)
-        self._run("leave", self._keys_of(name), [name, REMEMBER_DEATHS])
+        self._end_lease(name, [name, REMEMBER_DEATHS])
 
     def take(
         self,
@@ -169,11 +172,14 @@ class RedisBroker(RedisLead):
         for number, name, content, deaths in zip(
             parts, parts, parts, parts, strict=True
         ):
+            if number == KEPT_APART:
+                self._say_apart(self._key("late"), name)
+                continue
             queue = lists[name.decode()]
             if number > 0:
                 token = f"{request}:{number}"
                 deliveries.append(Delivery(token, queue, content, deaths + 1))
-            elif number < 0:
+            elif number == HELD_BACK:
                 on_held_back()
             else:
                 reason = self._server.refusal(content.decode())
@@ -197,6 +203,7 @@ class RedisBroker(RedisLead):
             self._in_flight(name),
             *map(self._key, own),
             self._took(name),
+            self._apart,
         ]
         how = (suspects.value, MOST_PASSED_OVER)
         about = [name, request, limit, ENOUGH, REMEMBER_ANSWERS, *how]
@@ -240,13 +247,22 @@ class RedisBroker(RedisLead):
         return found[:limit]
 
     def recover(self) -> int:
+        dead = [(one.worker, one.ends) for one in self._leases_run_out()]
         return sum(
-            self._run(
-                "leave",
-                self._keys_of(dead.worker),
-                [dead.worker, REMEMBER_DEATHS, dead.ends],
-            )
-            for dead in self._leases_run_out()
+            self._end_lease(name, [name, REMEMBER_DEATHS, ends]) for name, ends in dead
+        )
+
+    def _end_lease(self, name: str, about: Sequence[Any]) -> int:
+        """Put back what is in flight under a lease; return the number of messages."""
+        number, *odd = self._run("leave", self._keys_of(name), about)
+        for token in odd:
+            self._say_apart(self._in_flight(name), token)
+        return int(number)
+
+    def _say_apart(self, key: str, field: bytes) -> None:
+        words = "what was held under %r is no message that beatd put there: it is kept"
+        self._tell_odd(
+            "held.unreadable", f"{words} in %s", f"{key} {field!r}", self._apart
         )
 
     def restore_unacked(self) -> int:
@@ -351,7 +367,12 @@ class RedisBroker(RedisLead):
             self._in_flight(worker),
             self._key("deliveries"),
             self._key("runs"),
+            self._apart,
         ]
+
+    @property
+    def _apart(self) -> str:
+        return self._key("unreadable:held")
 
     def _lease(self, worker: str) -> str:
         """Return the name of the worker's lease at the present address."""
@@ -374,6 +395,8 @@ class RedisBroker(RedisLead):
         answers: bytes = self._run("settle", keys, [*counts, *words])
         if not answers:
             return [DONE] * len(acts)
+        if b"WRONGTYPE" in answers:
+            self._set_aside_odd(keys)  # for the next try
         return [self._answer(line) for line in answers.split(b"\n")]
 
     def _keys_to_settle(self, name: str) -> list[str]:

@@ -202,6 +202,12 @@ def too_large(size: int, largest: int, what: str = "a message") -> str:
     )
 
 
+def may_be_odd(refusal: BrokerRefused) -> bool:
+    """Return whether what lies under a key may be what no script of ours expects."""
+    cause = refusal.__cause__
+    return isinstance(cause, redis.ResponseError) and _kind(cause) in ("WRONGTYPE", "")
+
+
 def _order(urls: Sequence[str], failover: Failover | None) -> Iterator[str]:
     """Yield the addresses to use one after the other, without an end."""
     if callable(failover):

@@ -11,11 +11,11 @@ for _, run in ipairs(ARGV) do
 end
 for _, token in ipairs(redis.call('HKEYS', KEYS[1])) do
   local _, content = released(redis.call('HGET', KEYS[1], token))
-  local _, run = run_of(content)
-  if token:find('^begun:') then
-    run = content
+  local run = content
+  if content and not token:find('^begun:') then
+    _, run = run_of(content)
   end
-  if asked[run] then
+  if run and asked[run] then
     found[#found + 1] = run
   end
 end

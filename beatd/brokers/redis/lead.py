@@ -314,10 +314,9 @@ class RedisLead(RedisRequests):
         found: set[str] = set()
         if runs:
             dead = {one.worker for one in self._leases_run_out()}
-            workers = map(
-                bytes.decode, self._ask("ZRANGE", self._key("workers"), 0, -1)
-            )
-            for worker in set(workers) - dead:
+            names = self._ask("ZRANGE", self._key("workers"), 0, -1)
+            workers = set(filter(None, map(self._worker, names)))
+            for worker in workers - dead:
                 key = self._key(f"inflight:{worker}")
                 found.update(map(bytes.decode, self._run("held_runs", [key], [*runs])))
         return found
@@ -332,12 +331,34 @@ class RedisLead(RedisRequests):
         asked, longest = self._clock.elapsed(), [self._longest_lease]
         server, *about = self._run("doubtful_leases", self._workers, longest)
         rows = [iter(about)] * 3
-        leases = [
-            WorkerLease(name.decode(), int(float(ends)), int(length))
-            for name, ends, length in zip(*rows, strict=True)
-        ]
+        read = (self._lease_of(*row) for row in zip(*rows, strict=True))
+        leases = [lease for lease in read if lease]
         answered, faults = self._clock.elapsed(), self._server.faults
         return self._leases.run_out(leases, server, asked, answered, faults)
+
+    def _lease_of(self, name: bytes, ends: bytes, length: bytes) -> WorkerLease | None:
+        """Return a worker's lease; None for a row that no worker of ours has written.
+
+        A length that is none is 0.
+        """
+        worker = self._worker(name)
+        try:
+            instant = int(float(ends))
+        except OverflowError:  # infinite
+            words = "the lease of worker %r is none of ours, and passed over: %r"
+            self._tell_odd("lease.unreadable", words, name, ends)
+            return None
+        span = int(length) if length.isdigit() else 0
+        return WorkerLease(worker, instant, span) if worker else None
+
+    def _worker(self, name: bytes) -> str | None:
+        """Return a worker's name; None for what is no text."""
+        try:
+            return name.decode()
+        except UnicodeDecodeError:
+            words = "a worker's name under %s is none of ours, and passed over: %r"
+            self._tell_odd("worker.unreadable", words, self._key("workers"), name)
+            return None
 
     def _ways(self, batch: Sequence[Emission]) -> "_Ways":
         """Number the places that a batch goes to, and the ways to them."""

@@ -6,10 +6,12 @@
 --       3 in flight   hash: token -> held message (prelude.lua)
 --       4 deliveries  hash: SHA-1 of a message -> how often a worker died with it
 --       5 runs        hash: entry -> task id of its current run
+--       6 apart       hash: key and field of what was held, and no held message -> that
 -- ARGV  1 worker  2 how long to remember deaths, in ms
 --       3 the lease end that ran out; absent when the worker leaves by itself
 --
--- Returns the number of messages put back; each counts as one more death if the lease
+-- Returns the number of messages put back, then the fields of what was no held message,
+-- and is kept apart. Each message counts as one more death if the lease
 -- ran out. Runs that the worker has begun are over. Does nothing if the lease was renewed
 -- meanwhile. A message that its list refuses stays in flight, and the lease that ran out
 -- stays with it, for other workers to try again. What is remembered of the worker's
@@ -19,16 +21,20 @@
 local died = ARGV[3]
 local ends = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if died and (not ends or tonumber(ends) ~= tonumber(died)) then
-  return 0
+  return {0}
 end
 pass_when_full(KEYS[3])
 
 -- Each message is read twice: all of them at once may be too much for the memory.
-local serials, tokens = {}, {}
+local serials, tokens, answer = {}, {}, {0}
 for _, token in ipairs(redis.call('HKEYS', KEYS[3])) do
   local held = redis.call('HGET', KEYS[3], token)
-  if token:find('^begun:') then
-    end_run(KEYS[5], released(held))
+  local list, content = released(held)
+  if not list then
+    keep_apart(KEYS[6], KEYS[3], token, held)
+    answer[#answer + 1] = token
+  elseif token:find('^begun:') then
+    end_run(KEYS[5], list, content)
     redis.call('HDEL', KEYS[3], token)
   else
     tokens[#tokens + 1] = token
@@ -39,12 +45,12 @@ table.sort(tokens, function(one, other) return serials[one] > serials[other] end
 local back = 0
 for _, token in ipairs(tokens) do
   local list, message = released(redis.call('HGET', KEYS[3], token))
-  local answer = redis.pcall('RPUSH', list, message)
-  if type(answer) ~= 'table' then
+  if type(redis.pcall('RPUSH', list, message)) ~= 'table' then
     redis.call('HDEL', KEYS[3], token)
     back = back + 1
-    if died then
-      redis.call('HINCRBY', KEYS[4], redis.sha1hex(message), 1)
+    local digest = redis.sha1hex(message)
+    if died and type(redis.pcall('HINCRBY', KEYS[4], digest, 1)) == 'table' then
+      redis.call('HSET', KEYS[4], digest, 1) -- it was no number
     end
   end
 end
@@ -55,4 +61,5 @@ if back == #tokens then
   redis.call('ZREM', KEYS[1], ARGV[1])
   redis.call('HDEL', KEYS[2], ARGV[1])
 end
-return back
+answer[1] = back
+return answer

@@ -30,15 +30,23 @@ local function hold(serial, list, message)
   return serial .. ':' .. #list .. ':' .. list .. message
 end
 
--- Return list and message of a held message.
+-- Return list and message of a held message; nil for what is none.
 local function released(held)
   local size, at = held:match('^%d+:(%d+):()')
-  return held:sub(at, at + size - 1), held:sub(at + size)
+  if at and at + size - 1 <= #held then
+    return held:sub(at, at + size - 1), held:sub(at + size)
+  end
+end
+
+-- Keep elsewhere what is held and is no held message: nobody can put it back.
+local function keep_apart(apart, hash, field, held)
+  redis.call('HSET', apart, hash .. ' ' .. field, held)
+  redis.call('HDEL', hash, field)
 end
 
 -- Forget an entry's run if it is the current one.
 local function end_run(runs, entry, run)
-  if run ~= '' and redis.call('HGET', runs, entry) == run then
+  if run and run ~= '' and redis.call('HGET', runs, entry) == run then
     redis.call('HDEL', runs, entry)
   end
 end

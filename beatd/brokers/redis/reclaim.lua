@@ -6,7 +6,8 @@
 --       2 number of the worker's first request that may not have been answered
 --
 -- Returns the number of messages put back; none counts as a death. Runs that the worker
--- does not know to have begun are over. A message that its list refuses stays in flight.
+-- does not know to have begun are over. A message that its list refuses stays in flight,
+-- as does what is no held message.
 -- A full server lets the script run.
 
 local there = redis.call('HKEYS', KEYS[1])
@@ -27,8 +28,11 @@ local function look_at(name)
     strays[#strays + 1] = token
     serials[token] = tonumber(message:match('^%d+')) or 0
   else
-    end_run(KEYS[2], released(message))
-    redis.call('HDEL', KEYS[1], name)
+    local entry, run = released(message)
+    if entry then -- else leave.lua keeps it apart
+      end_run(KEYS[2], entry, run)
+      redis.call('HDEL', KEYS[1], name)
+    end
   end
 end
 
@@ -45,8 +49,8 @@ pass_when_full(KEYS[1])
 table.sort(strays, function(one, other) return serials[one] > serials[other] end)
 local back = 0
 for _, token in ipairs(strays) do
-  local answer = redis.pcall('RPUSH', released(redis.call('HGET', KEYS[1], token)))
-  if type(answer) ~= 'table' then
+  local list, message = released(redis.call('HGET', KEYS[1], token))
+  if list and type(redis.pcall('RPUSH', list, message)) ~= 'table' then
     redis.call('HDEL', KEYS[1], token)
     back = back + 1
   end

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import secrets
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 import redis
 
 from beatd.brokers.redis.connection import Address
-from beatd.brokers.redis.failover import Server, is_about_a_key
+from beatd.brokers.redis.failover import Server, is_about_a_key, may_be_odd
 from beatd.brokers.redis.wire import WireNames
 from beatd.clock import Clock
 from beatd.errors import BrokerRefused
@@ -21,6 +22,21 @@ from beatd.routing import Queue, Route
 tell = EventLog(__name__)
 
 T = TypeVar("T")
+
+_KINDS = {
+    "workers": "zset",
+    "leases": "hash",
+    "inflight": "hash",
+    "answered": "string",
+    "took": "string",
+    "serial": "number",
+    "deliveries": "hash",
+    "delayed": "zset",
+    "late": "hash",
+    "runs": "hash",
+}
+"""The types of those keys of beatd's own without which no worker can go on. What they
+hold can be made anew, but for the messages in them, which are kept."""
 
 CHUNK = 1000
 """The most rows or messages in one command; Redis serves no one else meanwhile."""
@@ -113,8 +129,37 @@ class RedisRequests:
 
     def _run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         self._greet()
+        try:
+            with self._server.answering() as client:
+                return _call(client, name, keys, arguments)
+        except BrokerRefused as refusal:
+            if not may_be_odd(refusal) or not self._set_aside_odd(keys):
+                raise
         with self._server.answering() as client:
             return _call(client, name, keys, arguments)
+
+    def _set_aside_odd(self, keys: Sequence[str]) -> bool:
+        """Keep own keys of a wrong type under other names; return whether any was."""
+        kinds = {key: self._kind(key) for key in keys}
+        own = {key: kind for key, kind in kinds.items() if kind}
+        apart = f"{self._own}unreadable:{secrets.token_hex(8)}:"
+        pairs = [(key, apart + key.removeprefix(self._own)) for key in own]
+        flat = [name for pair in pairs for name in pair]
+        with self._server.answering() as client:
+            odd = _call(client, "set_aside", flat, [*own.values()])
+        for key in odd:
+            tell.error(
+                "key.unreadable",
+                "the key %s was none that beatd writes: it is kept as %s",
+                key.decode(),
+                dict(pairs)[key.decode()],
+            )
+        return bool(odd)
+
+    def _kind(self, key: str) -> str | None:
+        """Return the type that a key of the deliveries' has; None for other keys."""
+        name = key.removeprefix(self._own) if key.startswith(self._own) else ""
+        return _KINDS.get(name.partition(":")[0])
 
     def _ask(self, *command: Any) -> Any:
         self._greet()

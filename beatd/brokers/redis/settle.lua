@@ -124,6 +124,9 @@ local function moving(at, move)
   if not held then
     return 'g'
   end
+  if not released(held) then
+    return 'rwhat is in flight under this token is no message that beatd put there'
+  end
   pass_when_full(KEYS[1]) -- fails here if writing is not permitted at all
   move(held)
   redis.call('HDEL', KEYS[1], ARGV[at + 1])

@@ -7,7 +7,8 @@
 --       5 delayed     sorted set: id -> when it is due, ms of the server's clock
 --       6 late        hash: id -> held message
 --       7 took        the number of the worker's last such request
---       8...          lists in the order in which they are to be emptied
+--       8 apart       hash: key and field of what was held, and no held message -> that
+--       9...          lists in the order in which they are to be emptied
 -- ARGV  1 worker  2 number of the request  3 limit  4 bytes after which it is enough
 --       5 how long to remember the number, in ms
 --       6 how to treat messages that a worker died with: 'alone', 'in company' (of what
@@ -15,8 +16,9 @@
 --
 -- Returns for each message: number of the token, list, message, deaths; and for each list
 -- that is no list or is forbidden, and was passed over: 0, list, reason, 0; and -1, list,
--- '', 0 if nothing was taken because of messages there that a worker died with. Nothing if
--- the worker has no lease. The same request again returns the same messages, and takes no
+-- '', 0 if nothing was taken because of messages there that a worker died with; and -2, id,
+-- '', 0 for what was delayed, is no held message and is kept apart. Nothing if the worker
+-- has no lease. The same request again returns the same messages, and takes no
 -- more; an earlier one takes nothing. A full server lets the script run.
 
 local RETRY = 10000 -- ms until the next try with a message that its list refuses
@@ -27,17 +29,22 @@ end
 
 pass_when_full(KEYS[2])
 
-local request, last = tonumber(ARGV[2]), tonumber(redis.call('GET', KEYS[7]) or 0)
+local request, last = tonumber(ARGV[2]), tonumber(redis.call('GET', KEYS[7]) or 0) or 0
 if request < last then
   return {}
-elseif request > last then
-  redis.call('SET', KEYS[7], ARGV[2], 'PX', ARGV[5])
 end
 
 local limit = tonumber(ARGV[3])
 local own = {}
-for index = 8, #KEYS do
+for index = 9, #KEYS do
   own[KEYS[index]] = true
+end
+
+local given = {}
+local function give(number, list, text, deaths)
+  local size = #given
+  given[size + 1], given[size + 2] = number, list
+  given[size + 3], given[size + 4] = text, deaths
 end
 
 local now = server_time()
@@ -47,6 +54,10 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now, 'LIMIT', 0
   local list, message
   if held then
     list, message = released(held)
+    if not list then
+      keep_apart(KEYS[8], KEYS[6], id, held)
+      give(-2, id, '', 0)
+    end
   end
   if own[list] then
     if room == 0 then
@@ -67,19 +78,12 @@ for index = #over, 1, -1 do -- the first one due ends up in front
   end
 end
 
-local given = {}
 local died = redis.call('HLEN', KEYS[4]) > 0
-local function give(number, list, text, deaths)
-  local size = #given
-  given[size + 1], given[size + 2] = number, list
-  given[size + 3], given[size + 4] = text, deaths
-end
-
 local function deaths_with(message)
   if not died then
     return 0
   end
-  return tonumber(redis.call('HGET', KEYS[4], redis.sha1hex(message)) or 0)
+  return tonumber(redis.call('HGET', KEYS[4], redis.sha1hex(message)) or 0) or 0
 end
 
 if request == last then -- what it took, whatever its limit is by now
@@ -88,17 +92,22 @@ if request == last then -- what it took, whatever its limit is by now
   local held = redis.call('HGET', KEYS[2], ARGV[2] .. ':' .. number)
   while held do
     local list, message = released(held)
-    give(number, list, message, deaths_with(message))
+    if list then -- else leave.lua keeps it apart
+      give(number, list, message, deaths_with(message))
+    end
     number = number + 1
     held = redis.call('HGET', KEYS[2], ARGV[2] .. ':' .. number)
   end
   return given
 end
 
+-- So many serials at once, and before anything is popped: if it fails, nothing is lost.
+local serial = redis.call('INCRBY', KEYS[3], limit) - limit
+redis.call('SET', KEYS[7], ARGV[2], 'PX', ARGV[5])
 local taken, size, enough = 0, 0, tonumber(ARGV[4])
 local function take(list, message, deaths)
   taken, size = taken + 1, size + #message
-  local held = hold(whole(redis.call('INCR', KEYS[3])), list, message)
+  local held = hold(whole(serial + taken), list, message)
   redis.call('HSET', KEYS[2], ARGV[2] .. ':' .. taken, held)
   give(taken, list, message, deaths)
 end
@@ -135,7 +144,7 @@ local function meet(list, message)
   return true
 end
 
-local index = 8
+local index = 9
 while index <= #KEYS and taken < limit and size < enough and not is_over do
   -- A few at a time, and one at first: messages beyond the limit have to go back.
   local list, some = KEYS[index], math.min(limit - taken, taken + #passed + 1, 16)
