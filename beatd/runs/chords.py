@@ -3,7 +3,7 @@
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import msgspec
@@ -71,15 +71,23 @@ class ChordKeeper:
         """Store what follows from the end of this message's run; return what to send.
 
         Raises ResultUnavailable; and ResultRefused, having counted nothing, if a chord
-        that the run begins is refused.
+        that the run begins is refused. The user's code is called only after that.
         """
+        calls: list[Callable[[], None]] = []
+        later = msgspec.structs.replace(self.continuations, apart=calls.append)
+        recorded = replace(self, continuations=later)._record(message, end)
+        for code in calls:
+            self.continuations.apart(code)
+        return recorded
+
+    def _record(self, message: bytes, end: Bookkeeping | Failed | Unsent) -> Recorded:
         done = Recorded([], [])
-        failed = None
         if isinstance(end, Failed):
-            failed = call_of(message, self.limits), end
-            follow_up = self._after_failure(*failed)
+            failed = call_of(message, self.limits)
+            follow_up = self._after_failure(failed, end)
             done.sends.extend(follow_up.sends)
             self._begin_or_say(follow_up.bookkeeping.begun)
+            self._tell(failed, end)
             end = msgspec.structs.replace(follow_up.bookkeeping, begun=[])
         # Read only when needed: most parts are not the last of their header.
         call = cache(partial(self._read, message))
@@ -94,8 +102,6 @@ class ChordKeeper:
         while end.parts:
             end = self._join(end.parts, call, bodies, done)
             self._store(end.stored)
-        if failed:  # last, as all before may raise, and is then done once more
-            self._tell(*failed)
         return Recorded(self.continuations.host.made_ready(done.sends), done.joined)
 
     def forget(self, joined: Sequence[Joined]) -> None:

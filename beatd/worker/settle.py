@@ -148,6 +148,8 @@ class Settler:
         self._chord_keeper = chord_keeper
         self._numbers = count(1)
         self._request: _SettleRequest | None = None
+        self._kept = 0
+        """How many settlements of the batch that is being kept are handed on."""
         self._parts: list[Sequence[Settlement]] = []
         results_away = Outage("the result backend is away", "results")
         self.keeping = BatchWorker(self._keep, ResultUnavailable, results_away, backoff)
@@ -184,13 +186,19 @@ class Settler:
 
     def _keep(self, batch: Sequence[Settlement]) -> None:
         refused = self._store(batch)
-        kept = [self._keep_one(one, refused.get(at)) for at, one in enumerate(batch)]
-        # Nothing is handed on before all is stored: on a failure all is stored again.
-        for one, end in zip(batch, kept, strict=True):
-            if isinstance(end, Settlement):
-                self.settling.put(end)
-            elif one.fail:
-                self.put(one.fail(end, False))
+        # After a failure it goes on where it was: each is handed on once, and errbacks
+        # are not called again.
+        for at in range(self._kept, len(batch)):
+            self._hand_on(batch[at], refused.get(at))
+            self._kept = at + 1
+        self._kept = 0
+
+    def _hand_on(self, one: Settlement, refused: str | None) -> None:
+        end = self._keep_one(one, refused)
+        if isinstance(end, Settlement):
+            self.settling.put(end)
+        elif one.fail:
+            self.put(one.fail(end, False))
 
     def _store(self, batch: Sequence[Settlement]) -> dict[int, str]:
         """Store results; return, by place in the batch, why some are refused."""

@@ -217,6 +217,29 @@ def test_errbacks_of_a_body_are_told_once(kitchen: Kitchen) -> None:
     ]
 
 
+def test_errbacks_and_hooks_are_called_once_however_long_the_backend_is_away(
+    kitchen: Kitchen,
+) -> None:
+    kitchen.order("soup", ignore_result=True, link_error=[signature("shout")])
+    kitchen.cook.reject_on_worker_lost = False
+    told: list[str] = []
+    hook = {"on_failure": lambda task, error, task_id, *_: told.append(task_id)}
+    kitchen.cook.amend(hook)
+    pool = with_held_pool(kitchen.bench)
+    kitchen.bench.run()
+    (job,) = pool.jobs
+    kitchen.bench.inbox.put(Lost(job.token, "SIGKILL"))
+    kitchen.bench.results.away = True
+    for _ in range(3):
+        with pytest.raises(ResultUnavailable):
+            kitchen.bench.run()
+    kitchen.bench.results.away = False
+    kitchen.bench.run()
+
+    assert [one[0] for one in kitchen.complaints] == ["dish-0"]
+    assert told == ["dish-0"]
+
+
 @pytest.mark.parametrize("end", ["timed out", "lost"])
 def test_a_run_that_could_not_tell_its_end_fails_the_chord(
     kitchen: Kitchen, end: str

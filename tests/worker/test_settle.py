@@ -53,7 +53,7 @@ def test_nothing_is_handed_on_twice_when_a_part_of_a_batch_cannot_be_kept() -> N
     settled: list[Settlement] = []
     away = Outage("the broker is away", "broker")
     settler = Settler(
-        broker, "me", None, settled.extend, away, lambda: None, Hesitant()
+        broker, "me", None, settled.extend, away, lambda: None, keeper := Hesitant()
     )
     for one in deliveries:
         settler.put(settlement_of(one))
@@ -67,6 +67,7 @@ def test_nothing_is_handed_on_twice_when_a_part_of_a_batch_cannot_be_kept() -> N
     assert [one.token for one in settled] == [one.token for one in deliveries]
     sent = broker.take("me", ["celery"], 9, 2)
     assert [one.message for one in sent] == [b"after 1", b"after 2"]
+    assert keeper.asked == [b"1", b"2", b"2"], "errbacks are called there"
 
 
 class Choosy(MemoryBroker):
