@@ -63,14 +63,19 @@ class AskedAside:
         """Return those of these runs that are known to have ended."""
         now = self._clock.elapsed()
         with self._lock:
-            for run in runs:
-                question = self._questions.setdefault(run, _Question(now, now))
+            questions = {
+                run: self._questions.setdefault(run, _Question(now, now))
+                for run in runs
+            }
+            for question in questions.values():
                 question.wanted = now
                 if not question.answered:
                     self._bell.set()
         if runs and self._service is None and not self._closed:
             self._start()
-        return [run for run in runs if self._questions[run].ended]
+        # Not looked up again: after a pause of the process, the thread may have
+        # forgotten them by now.
+        return [run for run, question in questions.items() if question.ended]
 
     def unanswered(self, runs: Collection[str]) -> Collection[str]:
         """Return those of these runs of which nothing was heard yet, for a moment."""
