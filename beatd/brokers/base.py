@@ -275,8 +275,8 @@ def idle() -> None:
     """Do nothing between two parts of a long request."""
 
 
-def pass_over(queue: str, reason: str) -> None:
-    """Take no note of a queue that is refused."""
+def pass_over(name: str, reason: str) -> None:
+    """Take no note of what is refused."""
 
 
 class Lead(Protocol):
@@ -638,8 +638,16 @@ class DeadLetters(Protocol):
         """Return the message of the letter with this id; None if there is none."""
         ...
 
-    def retry_dead(self, letters: Collection[str]) -> int:
-        """Put these at the ends of their queues, as new ones; return their number."""
+    def retry_dead(
+        self,
+        letters: Collection[str],
+        on_refused: Callable[[str, str], object] = pass_over,
+    ) -> int:
+        """Put these at the ends of their queues, as new ones; return their number.
+
+        One that its queue refuses stays, and holds up no other: `on_refused` is called
+        with its id and the reason.
+        """
         ...
 
     def drop_dead(self, letters: Collection[str]) -> int:

@@ -3,7 +3,7 @@
 import base64
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
@@ -138,12 +138,21 @@ def show_letter(
 @click.pass_context
 def retry_letters(context: click.Context, /, letters: Sequence[str], **_: Any) -> None:
     """Put messages back at the ends of their queues, as if they were new."""
+    refused: dict[str, str] = {}
     with _broker(context) as (_settings, broker):
         chosen = _chosen(broker.dead_letters(), letters)
-        number = broker.retry_dead([letter.id for letter in chosen])
-    queues = Counter(escaped(letter.queue) for letter in chosen)
-    where = ", ".join(f"{name} {count}" for name, count in sorted(queues.items()))
-    screen(context).say(f"put back {counted(number, 'message')}: {where}")
+        ids = [letter.id for letter in chosen]
+        number = broker.retry_dead(ids, refused.__setitem__)
+    if number:
+        back = [letter for letter in chosen if letter.id not in refused]
+        queues = Counter(escaped(letter.queue) for letter in back)
+        where = ", ".join(f"{name} {count}" for name, count in sorted(queues.items()))
+        screen(context).say(f"put back {counted(number, 'message')}: {where}")
+    if refused:
+        left = [letter for letter in chosen if letter.id in refused]
+        why = "\n".join(_why_not(letter, refused) for letter in left)
+        what = f"{counted(len(left), 'message')} not put back, still set aside"
+        raise Failure(f"{what}\n{why}")
 
 
 @command.command("drop", epilog=EPILOG)
@@ -166,6 +175,10 @@ def drop_letters(
                 raise Failure(f"{what} not dropped\n  without a question:  --yes")
         number = broker.drop_dead([letter.id for letter in chosen])
     screen(context).say(f"dropped {counted(number, 'message')}")
+
+
+def _why_not(letter: DeadLetter, refused: Mapping[str, str]) -> str:
+    return f"  {letter.id} to {escaped(letter.queue)}: {escaped(refused[letter.id])}"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import pytest
 from beatd.brokers.base import Broker, DeadLetter, GiveBack, Outgoing, SetAside
 from beatd.clock import SystemClock
 from beatd.instant import MINUTE
+from tests.brokers.backends import Backend
 from tests.brokers.making import lying_in, messages, outgoing, settle
 from tests.servers import PATIENCE, eventually
 
@@ -85,6 +86,27 @@ def test_a_letter_that_is_retried_comes_back_last_and_as_new(
     taken = broker.take("w1", ["celery"], 9, 99)
     assert messages(taken) == [b"other high", b"high", b"other low", b"low"]
     assert {delivery.deliveries for delivery in taken} == {1}
+
+
+def test_a_letter_that_its_queue_refuses_stays_and_holds_up_no_other(
+    broker: Broker, worker: str, backend: Backend
+) -> None:
+    queues = ["taken", "celery"]
+    broker.send([outgoing(b"1", "taken"), outgoing(b"2")])
+    for delivery in broker.take(worker, queues, 2, 1):
+        settle(broker, worker, SetAside(delivery, "why"))
+    first, second = (letter.id for letter in broker.dead_letters())
+    backend.refuse("taken")
+    refused: dict[str, str] = {}
+
+    assert broker.retry_dead([first, second], refused.__setitem__) == 1
+
+    assert refused.keys() == {first}
+    assert refused[first]
+    assert [letter.id for letter in broker.dead_letters()] == [first]
+    backend.admit("taken")
+    assert broker.retry_dead([first, second], refused.__setitem__) == 1
+    assert messages(broker.take(worker, queues, 2, 2)) == [b"1", b"2"]
 
 
 @pytest.mark.usefixtures("worker")

@@ -1180,8 +1180,11 @@ def test_a_dead_letter_without_a_message_of_ours_is_shown_and_holds_up_no_other(
     client.hset("{beatd:test}:dead_messages", "1", "scribble")
 
     assert broker.dead_message("1") == b"scribble"
-    assert broker.retry_dead(["1", "2"]) == 1
+    refused: dict[str, str] = {}
+    assert broker.retry_dead(["1", "2"], refused.__setitem__) == 1
 
+    assert refused.keys() == {"1"}
+    assert "no message that beatd kept" in refused["1"]
     assert [letter.id for letter in broker.dead_letters()] == ["1"]
     assert lying_in(broker) == [b"2"]
 

@@ -2,7 +2,9 @@
 
 import io
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -177,6 +179,25 @@ def test_retry_puts_messages_back(run: Run, broker: Broker) -> None:
     assert output == "put back 2 messages: celery 1, reports 1\n"
     assert ids(broker) == ["3"]
     assert lying_in(broker, "reports") == [b'{"headers": {}}']
+
+
+def test_retry_says_which_messages_a_queue_refuses(
+    run: Run, broker: Broker, shop: Path
+) -> None:
+    with closing(sqlite3.connect(shop.with_name("broker.db"))) as db:
+        db.execute(
+            "CREATE TRIGGER closed BEFORE INSERT ON messages WHEN NEW.queue = 'reports'"
+            " BEGIN SELECT RAISE(ABORT, 'it is closed'); END"
+        )
+
+    result = run("dead", "retry", "*", status=1)
+
+    assert result.stdout == "put back 2 messages: celery 2\n"
+    assert result.stderr == (
+        "error: 1 message not put back, still set aside\n"
+        "  2 to reports: broker.db refuses: it is closed\n"
+    )
+    assert ids(broker) == ["2"]
 
 
 @pytest.mark.usefixtures("broker")

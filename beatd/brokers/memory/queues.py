@@ -329,9 +329,18 @@ class MemoryBroker(MemoryLead):
         with self._changed:
             return self._dead[letter][1].message if letter in self._dead else None
 
-    def retry_dead(self, letters: Collection[str]) -> int:
+    def retry_dead(
+        self,
+        letters: Collection[str],
+        on_refused: Callable[[str, str], object] = pass_over,
+    ) -> int:
         with self._changed:
-            found = self._remove_dead(letters)
+            known = [one for one in letters if one in self._dead]
+            places = {one: self._dead[one][1].queue for one in known}
+            refused = [one for one in known if places[one] in self.closed]
+            for one in refused:
+                on_refused(one, self.closed[places[one]])
+            found = self._remove_dead([one for one in known if one not in refused])
             for stored in found:
                 fresh = replace(stored, deliveries=0)
                 key = stored.step, stored.queue

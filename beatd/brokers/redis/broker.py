@@ -291,15 +291,28 @@ class RedisBroker(RedisLead):
         except ValueError:
             return bytes(held)  # none of ours: people are to see what is there
 
-    def retry_dead(self, letters: Collection[str]) -> int:
-        return self._decide("retry_dead", letters)
+    def retry_dead(
+        self,
+        letters: Collection[str],
+        on_refused: Callable[[str, str], object] = pass_over,
+    ) -> int:
+        total = 0
+        for some in in_chunks(list(letters)):
+            number, *refused = self._run("retry_dead", self._dead, some)
+            total += number
+            parts = iter(refused)
+            for letter, reason in zip(parts, parts, strict=True):
+                on_refused(letter.decode(), self._server.refusal(reason.decode()))
+        return total
 
     def drop_dead(self, letters: Collection[str]) -> int:
-        return self._decide("drop_dead", letters)
+        chunks = in_chunks(list(letters))
+        return sum(self._run("drop_dead", self._dead, some) for some in chunks)
 
-    def _decide(self, script: str, letters: Collection[str]) -> int:
-        keys = [self._key("dead"), self._key("dead_messages")]
-        return sum(self._run(script, keys, some) for some in in_chunks(list(letters)))
+    @property
+    def _dead(self) -> list[str]:
+        """The keys of dead letters: their records, their messages."""
+        return [self._key("dead"), self._key("dead_messages")]
 
     # Broadcast
 

@@ -4,17 +4,25 @@
 --       2 messages  hash: id -> held message (prelude.lua)
 -- ARGV  ids
 --
--- Returns the number of those that were there; what is no held message stays there. A full server lets the script run.
+-- Returns the number of those that were put back; then the id of each that stays, and why:
+-- its list refuses it, or it is no held message. A full server lets the script run.
 
 pass_when_full(KEYS[2])
-local found = 0
+local answer = {0}
 for _, id in ipairs(ARGV) do
   local held = redis.call('HGET', KEYS[2], id)
-  if held and held:match('^%d+:%d+:') then
-    redis.call('LPUSH', released(held))
+  local list, message
+  if held then
+    list, message = released(held)
+  end
+  local pushed = list and redis.pcall('LPUSH', list, message)
+  if type(pushed) == 'number' then
     redis.call('HDEL', KEYS[2], id)
     redis.call('HDEL', KEYS[1], id)
-    found = found + 1
+    answer[1] = answer[1] + 1
+  elseif held then
+    answer[#answer + 1] = id
+    answer[#answer + 1] = pushed and pushed.err or 'it is no message that beatd kept'
   end
 end
-return found
+return answer

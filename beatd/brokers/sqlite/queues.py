@@ -265,11 +265,23 @@ class SQLiteBroker(SQLiteLead):
             row = db.execute(sql, (letter,)).fetchone()
         return row[0] if row else None
 
-    def retry_dead(self, letters: Collection[str]) -> int:
+    def retry_dead(
+        self,
+        letters: Collection[str],
+        on_refused: Callable[[str, str], object] = pass_over,
+    ) -> int:
+        refused: dict[str, str] = {}
         with self._transaction() as db:
-            db.executemany(SQL["retry_dead"], [(letter,) for letter in letters])
-            found = self._forget(db, letters)
+            for letter in letters:
+                try:
+                    with savepoint(db):
+                        db.execute(SQL["retry_dead"], (letter,))
+                except ROW_REFUSALS as error:
+                    refused[letter] = f"{self._path} refuses: {error}"
+            found = self._forget(db, [one for one in letters if one not in refused])
         self._call()
+        for letter, reason in refused.items():
+            on_refused(letter, reason)
         return found
 
     def drop_dead(self, letters: Collection[str]) -> int:
