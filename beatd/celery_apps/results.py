@@ -1,17 +1,19 @@
 """Has Celery store the ends of runs that only the worker's loop knows."""
 
+import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from beatd.celery_apps.runner import request_of
-from beatd.errors import ResultUnavailable
+from beatd.errors import ResultRefused, ResultUnavailable
 from beatd.event_log import EventLog
 from beatd.message import Call, Limits
 from beatd.results.base import Meta, State, Stored
 from beatd.results.chords import Joined
-from beatd.results.exceptions import form_of, repr_of
+from beatd.results.exceptions import form_of
 from beatd.runs.chords import Failed, Recorded, Unsent, call_of
 from beatd.runs.report import Bookkeeping
 from beatd.text import one_line
@@ -26,13 +28,18 @@ class CeleryResults:
     app: Any
 
     def store(self, metas: Sequence[Meta | Stored]) -> None:
-        """Store these results, in order. Raises ResultUnavailable."""
-        for meta in metas:
+        """Store these results, in order.
+
+        Raises ResultUnavailable; and ResultRefused, once all others are stored, if the
+        backend refuses some of them.
+        """
+        refused: dict[int, str] = {}
+        for place, meta in enumerate(metas):
             assert isinstance(meta, Meta)  # a report of the runner has nothing to store
-            try:
-                self._store(meta)
-            except Exception as error:  # each of Celery's backends has its own
-                raise ResultUnavailable(one_line(repr_of(error))) from error
+            if reason := self._refusal(meta):
+                refused[place] = reason
+        if refused:
+            raise ResultRefused(refused)
 
     def correct(self, metas: Sequence[Meta | Stored]) -> None:
         """Store these; what Celery's backend takes for final stays."""
@@ -45,13 +52,40 @@ class CeleryResults:
         """
         try:
             found = {one: self.app.backend.get_task_meta(one) for one in task_ids}
-        except Exception as error:  # as in `store`
-            raise ResultUnavailable(one_line(repr_of(error))) from error
+        except Exception as error:  # as in `_try_to_store`
+            raise ResultUnavailable(_words_of(error)) from error
         return {
             task_id: Meta(task_id, meta["status"], meta.get("result"))
             for task_id, meta in found.items()
             if meta["status"] != State.PENDING
         }
+
+    def _refusal(self, meta: Meta) -> str:
+        """Store a result; return why it is refused while others are not, else "".
+
+        The errors of Celery's backends do not tell: that of no run is stored, too.
+        """
+        if not self._try_to_store(meta):
+            return ""
+        probe = Meta(str(uuid.uuid4()), State.STARTED)
+        if fault := self._try_to_store(probe):
+            raise ResultUnavailable(fault)
+        with suppress(Exception):  # not all backends can: it expires there
+            self.app.backend.forget(probe.task_id)
+        return self._try_to_store(meta)
+
+    def _try_to_store(self, meta: Meta) -> str:
+        """Return why the backend did not store a result, empty if it did.
+
+        Raises ResultUnavailable when Celery itself takes the backend for away.
+        """
+        try:
+            self._store(meta)
+        except Exception as error:  # each of Celery's backends has its own
+            if self.app.backend.exception_safe_to_retry(error):
+                raise ResultUnavailable(_words_of(error)) from error
+            return _words_of(error)
+        return ""
 
     def _store(self, meta: Meta) -> None:
         from celery.app.task import Context
@@ -154,3 +188,8 @@ def _as_celerys(error: BaseException) -> Any:
     form = form_of(error, lambda _: True)
     kind = getattr(import_module(form["exc_module"]), form["exc_type"])
     return kind(*form["exc_message"])
+
+
+def _words_of(error: Exception) -> str:
+    """Return an error with its text, which redis-py leaves out of its repr."""
+    return one_line(f"{type(error).__name__}: {error}")
