@@ -128,3 +128,10 @@ def test_the_entry_wins_over_the_setting(
 
     assert report.config is not None
     assert [one.policy.run_on_start for one in report.config.entries] == [expected]
+
+
+def test_new_bounds_end_a_run_that_has_not_come_as_they_end_a_slot() -> None:
+    mark = eager().mark_from(None, NOON)
+
+    assert eager().first_after(mark) == NOON
+    assert eager(end=NOON - 1).first_after(mark) is None

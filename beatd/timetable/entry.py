@@ -70,13 +70,20 @@ class Entry:
     """The message expires at the entry's next slot."""
     description: str = ""
 
-    def first_after(self, mark: Mark) -> Instant | None:
-        """Return the first slot after a mark that the bounds admit; None without."""
+    def since(self, mark: Mark) -> Instant:
+        """Return the instant after which the slot that follows a mark is looked for."""
+        start = self.policy.start
+        return mark.slot if start is None else max(mark.slot, start - 1)
+
+    def slot_after(self, mark: Mark) -> Instant | None:
+        """Return the slot that follows a mark; the entry may be over by then."""
         if mark.is_at_start:
             return mark.slot + 1
-        start = self.policy.start
-        since = mark.slot if start is None else max(mark.slot, start - 1)
-        slot = self.schedule.next_after(since)
+        return self.schedule.next_after(self.since(mark))
+
+    def first_after(self, mark: Mark) -> Instant | None:
+        """Return the first slot after a mark that the bounds admit; None without."""
+        slot = self.slot_after(mark)
         if slot is None or self.policy.is_over(slot, mark.runs):
             return None
         return slot

@@ -116,11 +116,9 @@ class Timetable:
                 changed[entry.name] = mark
             self.remove(entry.name)
             row = self._rows[entry.name] = _Row(entry, mark)
-            since = _since(row)
-            key = (mark.fingerprint, since)
+            key = (mark.fingerprint, entry.since(mark))
             if key not in upcoming:
-                at_start = mark.slot + 1 if mark.is_at_start else None
-                upcoming[key] = at_start or entry.schedule.next_after(since)
+                upcoming[key] = entry.slot_after(mark)
             self._join(row, upcoming[key])
         return changed
 
@@ -310,9 +308,3 @@ def _may_go_back(row: _Row, now: Instant) -> bool:
     if row.entry.schedule.wildcard or last is None or last <= now:
         return True
     return row.mark.slot > now + LONGEST_STEP
-
-
-def _since(row: _Row) -> Instant:
-    """Return the instant after which the entry's next slot is looked for."""
-    start = row.entry.policy.start
-    return row.mark.slot if start is None else max(row.mark.slot, start - 1)
