@@ -6,11 +6,11 @@ it, and opening it runs no code:
 ledger    entry -> {"slot", "fingerprint", "total_run_count", "last_run_at", "high" (how
           far it was before a clock was set back)}
 dropped   entry -> {reason: how many slots were dropped for it}
-meta      "namespace", "timezone", "term" (the largest number seen), "era", "lineage"
-          and "version" of the ledger, "refused" (entry -> why the broker refuses its
-          emission) and "held" (entry -> why it waits for its run for too long), of some
-          of them if very many, "uncertain" (entry and slot of the last emissions that
-          the broker may have lost)
+meta      "namespace", "timezone", "term" (the largest number seen), "era"; "lineage",
+          "version" and "terms" of the ledger (its edition); "refused" (entry -> why the
+          broker refuses its emission) and "held" (entry -> why it waits for its run for
+          too long), of some of them if very many; "uncertain" (entry and slot of the
+          last emissions that the broker may have lost)
 
 `slot` is in milliseconds since the epoch; the format's version is SQLite's
 `user_version`.
@@ -142,6 +142,10 @@ def view(path: Path, named: set[str] | None = None) -> View:
 
 
 def tables_of(path: Path, names: Sequence[str]) -> dict[str, list[Pair]]:
+    """Return the rows of these tables; none without a file.
+
+    Raises ScheduleFileError.
+    """
     found = look(path, SCHEDULE_FILE)
     match found.state:
         case FileState.ABSENT:

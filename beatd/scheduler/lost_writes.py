@@ -19,7 +19,6 @@ NAMED = 10
 MOST_IN_DOUBT = 1000
 """The most slots in doubt that are found of one entry; the others are only counted."""
 
-
 MOST_RECENT = 10_000
 """The most decisions that a process remembers, to name their slots if it must."""
 

@@ -392,7 +392,7 @@ class _Tables:
         self._run(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}")
 
     def is_at(self, path: Path) -> bool:
-        """Whether the path still names this file."""
+        """Return whether the path still names this file."""
         return _identity(path) == self._identity
 
     def write(self, changes: _Changes) -> None:

@@ -32,7 +32,6 @@ class Step:
     refused: dict[str, tuple[Instant, str]] = field(default_factory=dict)
     """By entry, the first slot that the broker refused, and why: later ones of the
     entry are not done either."""
-
     unrouted: dict[str, list[Instant]] = field(default_factory=dict)
     """By entry, the slots whose messages reached no queue: they are dropped."""
 

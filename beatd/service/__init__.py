@@ -5,6 +5,6 @@ log_setup.py  where the log of a node goes
 notify.py     what systemd is told
 daemon.py     background, pid file, user, umask
 process.py    the process as options and settings want it
-wiring/      the only composer
+wiring/       the only composer
 running.py    `beatd` and `beatd worker`, from start to end
 """

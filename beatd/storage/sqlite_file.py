@@ -47,10 +47,10 @@ SCHEDULE_FILE = FileKind("schedule file", int.from_bytes(b"bdSF"), 1)
 BROKER = FileKind("broker database", int.from_bytes(b"bdBR"), 1)
 RESULTS = FileKind("result database", int.from_bytes(b"bdRS"), 1)
 WORKER_STATE = FileKind("worker state file", int.from_bytes(b"bdWS"), 1)
+KINDS = (SCHEDULE_FILE, BROKER, RESULTS, WORKER_STATE)
+
 ROW_REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
 """What SQLite raises for one row: a rule of the table, or a value too large."""
-
-KINDS = (SCHEDULE_FILE, BROKER, RESULTS, WORKER_STATE)
 
 
 class FileState(Enum):

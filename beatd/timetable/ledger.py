@@ -251,7 +251,10 @@ def latest(first: Edition, *others: Edition) -> Edition:
 
 
 def newest(memory: LedgerCopy, file: LedgerCopy) -> LedgerCopy:
-    """Return the newer of two copies of ours; what is in memory has the lineage."""
+    """Return the newer of two copies of ours.
+
+    A file of another lineage than the copy in memory is older, whatever its version.
+    """
     if latest(memory.edition, file.edition) != memory.edition:
         return file
     return memory if memory.marks or memory.edition.lineage else file

@@ -5,16 +5,21 @@ Queues, bindings and channels have Celery's names. What is beatd's own lies unde
 
 lead             text      "<number> <nonce> <holder>", expires with the lead
 term             number    the largest number of a term
-ledger           hash      entry -> mark, "<slot> <runs> <last or -> <fingerprint>"
+config           hash      the leader's term, and in short what it emits
+ledger           hash      entry -> mark, "<slot> <runs> <last or ->[^<high>]
+                           <fingerprint>"; and under "\\xff" the ledger's edition,
+                           "<lineage> <version> <terms>"
 era              number    the clock era
 runs             hash      entry -> task id of its current run
 workers          sorted    worker -> end of its lease, ms of the server's clock; a
                            worker that moved here is "<worker>/<number of moves>"
+leases           hash      worker -> length of its lease, ms
 inflight:<w>     hash      token -> held message (prelude.lua has its form); and of
                            deliveries that were acknowledged before their runs,
                            "begun:<token>" -> entry and task id of a current run
 answered:<w>     text      the number of the worker's last request to settle
                            something, and the answers
+took:<w>         number    that of its last request to take
 serial           number    counts all messages that were ever taken
 deliveries       hash      SHA-1 of a message -> how often a worker died with it
 delayed          sorted    id of a delayed message -> when it is due, by that clock

@@ -18,17 +18,17 @@
 --             and the task id
 --
 -- A mark is "<slot> <runs> <last>[^<high>] <fingerprint>".
--- What has a way to no place is no run:
--- of its mark, only slot and fingerprint count.
+-- What has a way to no place is no run: the runs and the last slot of its mark do not
+-- count.
 --
 -- Returns one letter for each emission: q(ueued), d(ropped), k(nown), r(efused); with
 -- refused ones a list of those letters and, for each "r", the reason; or, having done
 -- nothing, false if the term is over, and 0 if the ledger has another edition. Refused
 -- are emissions with a place that is refused or of a wrong type, and later ones of the
--- same entry: their rows and all their places stay as they are. Whatever else the server refuses: the ledger has no slot whose
--- message is not queued, and no message is queued whose slot is not in the ledger;
--- messages pushed before a refusal are removed again. Only a message that was published
--- cannot be taken back.
+-- same entry: their rows and all their places stay as they are. Whatever else the server
+-- refuses: the ledger has no slot whose message is not queued, and no message is queued
+-- whose slot is not in the ledger; messages pushed before a refusal are removed again.
+-- Only a message that was published cannot be taken back.
 
 local KEYS, ARGV = KEYS, ARGV -- locals are found faster
 local call, tonumber, byte, match = redis.call, tonumber, string.byte, string.match

@@ -64,7 +64,6 @@ _OF_ONE_KEY = ("NOPERM", "WRONGTYPE")
 _CANNOT_SERVE = ("READONLY", "LOADING", "MASTERDOWN")
 """Refusals after which to try the next address: this server cannot serve for now."""
 
-
 SMALLEST_LARGEST = 1024 * 1024
 """Every server takes a text of so many bytes."""
 

@@ -1,8 +1,9 @@
 -- Tables of the broker's database, and every statement longer than a line or two.
 --
 -- lead      one row a namespace: the current term, the clock era and the ledger's
---           edition. `nonce` is empty when the lead was given back. The lead itself is a kernel lock on a file
---           beside the database; the term in here makes a former leader's emission fail.
+--           edition. `nonce` is empty when the lead was given back. The lead itself is
+--           a kernel lock on a file beside the database; the term in here makes a
+--           former leader's emission fail.
 -- configs   what the leader of a namespace emits, in short, for other schedulers to
 --           compare; it holds while `nonce` is that of the term.
 -- ledger    last slot of each entry. Written in the transaction that inserts the
