@@ -38,7 +38,8 @@ end
 
 local number = redis.call(form == 'set' and 'ZCARD' or 'LLEN', counted)
 local wanted = tonumber(redis.call('GET', size))
-if not wanted or number ~= wanted + tonumber(redis.call('GET', added) or 0) then
+local more = tonumber(redis.call('GET', added)) or 0
+if not wanted or number ~= wanted + more then
     return false
 end
 if holder and holder ~= ours then

@@ -6,6 +6,7 @@ Celery's workers had Redis do for one chord.
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from beatd import results
 from beatd.config.settings import read
-from beatd.errors import MessageError
+from beatd.errors import MessageError, ResultRefused
 from beatd.message import Chord
 from beatd.results.chords import Chords, Ended, Joined, Part, values_of
 from beatd.results.encoding import Encoding
@@ -170,6 +171,28 @@ def test_who_lost_the_claim_ends_nothing(chords: RedisResults, server: Server) -
 
         assert set(redis.keys()) == before
         assert redis.get("celery-taskset-meta-g.c") == b"another's"
+
+
+@pytest.mark.parametrize("suffix", [".j", ".t", ".s", ".d", "", ".c"])
+@pytest.mark.parametrize("is_text", [True, False])
+def test_a_key_of_another_program_is_met_or_refused_and_nothing_else(
+    chords: RedisResults, server: Server, suffix: str, is_text: bool
+) -> None:
+    chords.begin_chords([Chord("g", 1)])
+    with server.client() as redis:
+        key = f"celery-taskset-meta-g{suffix}"
+        redis.delete(key)
+        if is_text:
+            redis.set(key, "another's")
+        else:
+            redis.zadd(key, {"another's": 1})
+
+    joined = Joined(part("a", 0), [], None)
+    with suppress(ResultRefused):
+        joined = join_one(chords, part("a", 0)) or joined
+    with suppress(ResultRefused):
+        chords.end_chords([joined])
+    chords.begin_chords([Chord("g", 1)])
 
 
 def test_a_chord_that_begins_again_is_counted_anew(chords: RedisResults) -> None:
