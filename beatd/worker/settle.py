@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from beatd.background import Backoff, BatchWorker, OnCrash, Outage
 from beatd.brokers.base import (
+    ENOUGH,
     Acknowledge,
     Act,
     Begin,
@@ -95,6 +96,11 @@ class _SettleRequest(msgspec.Struct, frozen=True):
     sends: Sequence[Outgoing]
     refused: Mapping[str, str] | None = None
     """Why acts were refused, by token; None until the broker has answered."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all messages."""
+        return sum(len(outgoing.message) for outgoing in self.sends)
 
 
 class WorkerBroker(Consumer, Sender, Protocol):
@@ -263,7 +269,7 @@ class Settler:
 
     def _settle(self, batch: Sequence[Settlement]) -> None:
         """Have the broker settle a batch; what is refused holds up nothing else."""
-        # One part, unless something is refused: then it is split until that is alone.
+        # One part, unless it is large or something is refused: then it is halved.
         self._parts = self._parts or [batch]
         while self._parts:
             self._parts[:1] = self._settle_part(self._parts[0])
@@ -274,7 +280,11 @@ class Settler:
         Raises BrokerUnavailable: then it is called again with the same part.
         """
         # The broker does it once: a request that is repeated keeps its number.
-        self._request = self._request or self._request_of(part)
+        if self._request is None:
+            request = self._request_of(part)
+            if len(part) > 1 and request.size > ENOUGH:
+                return _halves(part)
+            self._request = request
         try:
             refused = self._answer_to(self._request)
         except ItemRefused as refusal:
@@ -324,8 +334,8 @@ class Settler:
         self, part: Sequence[Settlement], refusal: ItemRefused
     ) -> list[Sequence[Settlement]]:
         """Return smaller parts of one in which a message is refused."""
-        if half := len(part) // 2:
-            return [part[:half], part[half:]]
+        if len(part) > 1:
+            return _halves(part)
         # If nothing is permitted at all, this raises: no message is at fault then.
         self._broker.settle(self._worker, (), (), next(self._numbers))
         [one] = part
@@ -390,3 +400,8 @@ class Settler:
             quoted(route.queue or route.exchange),
             refusal,
         )
+
+
+def _halves(part: Sequence[Settlement]) -> list[Sequence[Settlement]]:
+    half = len(part) // 2
+    return [part[:half], part[half:]]

@@ -6,6 +6,7 @@ import pytest
 
 from beatd.background import Outage
 from beatd.brokers.base import (
+    ENOUGH,
     Acknowledge,
     Act,
     Answer,
@@ -190,6 +191,21 @@ def test_a_stop_says_so_when_what_is_refused_rests_on() -> None:
 
     assert not settler.stop(SECOND)
     assert crashes == []
+
+
+def test_a_request_is_bounded_by_the_bytes_of_its_messages() -> None:
+    broker = Choosy()
+    settled: list[Settlement] = []
+    settler = settler_of(broker, settled)
+    large = outgoing(b"x" * (ENOUGH // 2))
+    for token in "abcd":
+        settler.put(Settlement(token, Continue(), sends=[large]))
+    settler.put(Settlement("e", Continue(), sends=[large, large, large]))
+
+    settler.settling.turn()
+
+    assert [one.token for one in settled] == [*"abcde"]
+    assert [sends for _, _, sends in broker.asked] == [2, 1, 1, 3]
 
 
 class Away(MemoryBroker):
