@@ -8,7 +8,7 @@ import pytest
 from beatd import AsyncResult, Beatd
 from beatd.app.client_results import ClientResults
 from beatd.config.settings import Settings
-from beatd.errors import ResultUnavailable
+from beatd.errors import ResultRefused, ResultUnavailable
 from beatd.instant import SECOND, Span
 from beatd.results import encoding_of
 from beatd.results.base import Meta, State
@@ -57,6 +57,16 @@ class Desk:
 
 
 # Trying again
+
+
+def test_what_is_refused_is_not_stored_again() -> None:
+    desk = Desk(result_backend_always_retry=True)
+    desk.results.refuse("theirs")
+
+    with pytest.raises(ResultRefused, match="another program"):
+        desk.client.store(Meta("theirs", "HALFWAY"))
+
+    assert desk.rests == []
 
 
 def test_a_client_hears_at_once_that_nobody_answers() -> None:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Settings
-from beatd.errors import ResultUnavailable
+from beatd.errors import ResultRefused, ResultUnavailable
 from beatd.instant import SECOND, Span
 from beatd.results.base import Meta, ResultBackend, State
 from beatd.results.exceptions import with_traceback
@@ -60,7 +60,7 @@ class ClientResults:
         return self._seen(self._ask(wait, end))
 
     def store(self, meta: Meta) -> None:
-        """Store this of a run."""
+        """Store this of a run. Raises ResultUnavailable, or ResultRefused at once."""
         self._ask(lambda backend: backend.store([meta]))
 
     def forget(self, task_id: str) -> None:
@@ -87,6 +87,8 @@ class ClientResults:
         while True:
             try:
                 return request(self._backend())
+            except ResultRefused:
+                raise  # it would be refused again
             except ResultUnavailable:
                 pause = next(pauses, None)
                 left = None if end is None else end - self._clock.elapsed()
