@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+import msgspec
+
 from beatd.brokers.base import Delivery
 from beatd.instant import Instant
 from beatd.message import Envelope
@@ -91,6 +93,11 @@ class InFlight:
         """How often the message was delivered or begun again, this time included."""
         before = self.envelope.requeues + len(self.losses)
         return self.delivery.deliveries + before
+
+    @property
+    def counted(self) -> Delivery:
+        """The delivery, with the number of all that there were."""
+        return msgspec.structs.replace(self.delivery, deliveries=self.deliveries)
 
     @property
     def has_begun(self) -> bool:

@@ -140,13 +140,13 @@ class Outcomes:
             # Its process could not run it, or not say how it ended: nobody else tells
             # those who wait for it.
             error = BeatdError(report.reason)
-            self.set_aside(run.delivery, run.envelope, run.task, error, run.losses)
+            self.set_aside(run.counted, run.envelope, run.task, error, run.losses)
             return
         is_requeued = report.fate is Fate.REQUEUED
         if is_requeued and run.deliveries >= self._settings.task_max_deliveries:
             words = f"requeued after each of {run.deliveries} deliveries"
             error = BeatdError(f"{words}: {report.reason}" if report.reason else words)
-            self.set_aside(run.delivery, run.envelope, run.task, error, run.losses)
+            self.set_aside(run.counted, run.envelope, run.task, error, run.losses)
             return
         self._reporter.finished(run, report)
         if is_requeued:
@@ -173,7 +173,7 @@ class Outcomes:
         """
         reason = one_line(str(error))
         self._reporter.set_aside(run.envelope, reason, error)
-        act = SetAside(run.delivery, reason, run.envelope.task, run.envelope.id)
+        act = SetAside(run.counted, reason, run.envelope.task, run.envelope.id)
         kept = self._meta(run.envelope, run.task, State.FAILURE, error)
         end = Failed(State.FAILURE, error, kept is not None, is_counted)
         return Settlement(run.token, act, kept, end=end, is_correction=True)
@@ -215,7 +215,7 @@ class Outcomes:
         elif run.deliveries > self._settings.task_max_deliveries:
             times = run.deliveries - 1
             error = WorkerLost(f"delivered {times} times, each time fatal")
-            self.set_aside(run.delivery, run.envelope, run.task, error, run.losses)
+            self.set_aside(run.counted, run.envelope, run.task, error, run.losses)
         else:
             return True
         return False
@@ -277,7 +277,7 @@ class Outcomes:
         end: Bookkeeping | Failed | None = None,
     ) -> None:
         envelope = run.envelope
-        act = SetAside(run.delivery, one_line(reason), envelope.task, envelope.id)
+        act = SetAside(run.counted, one_line(reason), envelope.task, envelope.id)
         self._settle(Settlement(run.token, act, kept, sends, end))
 
     def _meta(

@@ -411,6 +411,7 @@ def test_reject_with_requeue_counts_as_a_delivery_and_is_marked(bench: Bench) ->
     assert seen == [False, True, True]
     [dead] = bench.broker.dead_letters()
     assert dead.reason == "requeued after each of 3 deliveries: not yet"
+    assert dead.deliveries == 3
     assert dead.task_id == result.id
     assert result.state == "FAILURE"
     message = json.loads(bench.broker.dead_message(dead.id) or b"")
@@ -803,6 +804,7 @@ def test_a_message_that_kills_its_process_each_time_is_set_aside_with_its_histor
     assert len(pool.jobs) == 3
     (dead,) = bench.broker.dead_letters()
     assert dead.reason.endswith("exit 1; exit 2; exit 3")
+    assert dead.deliveries == 4  # the last one is not begun any more
     assert isinstance(result.result, WorkerLost)
 
 

@@ -420,8 +420,9 @@ class SQLiteBroker(SQLiteLead):
                     self._end_runs(db, [(entry, run)])
             case Delay(_, until):
                 found = db.execute(SQL["delay"], (until, *flight)).rowcount
-            case SetAside(_, reason, task, task_id):
-                about = (reason, self._clock.now(), task, task_id)
+            case SetAside(delivery, reason, task, task_id):
+                number = delivery.deliveries
+                about = (reason, self._clock.now(), number, task, task_id)
                 for one in (flight, _begun(flight)):
                     self._end_runs_of(db, db.execute(SQL["message"], one))
                 db.execute(SQL["set_aside"], (*about, *flight))

@@ -273,7 +273,7 @@ DELETE FROM messages WHERE queue = ? AND worker IS NULL AND due IS NULL
 INSERT INTO dead (
     queue, step, reason, buried, deliveries, worker, task, task_id, size, message
 )
-SELECT queue, step, ?, ?, deaths + 1, worker, ?, ?, length(message), message
+SELECT queue, step, ?, ?, ?, worker, ?, ?, length(message), message
 FROM messages WHERE id = ? AND worker = ? AND attempt = ?
 
 -- name: letters
