@@ -176,6 +176,17 @@ def test_listening_goes_on_after_the_server_was_gone() -> None:
         broker.close()
 
 
+def test_a_question_may_wait_for_longer_than_a_socket(server: Server) -> None:
+    options = {"socket_timeout": 0.2}
+    broker = RedisBroker(server.url(), namespace="test", options=options)
+    hearing = broker.listen(PIDBOX)
+    hearing.wait(0)
+
+    assert broker.ask(message_for_all("there?"), ANSWERS, SECOND // 2) == []
+    hearing.close()
+    broker.close()
+
+
 def test_a_node_is_bound_as_kombu_binds_it(server: Server) -> None:
     broker = RedisBroker(server.url(), namespace="test")
     hearing = broker.listen(PIDBOX)

@@ -57,6 +57,9 @@ MOST_PASSED_OVER = 1_000
 HELD_BACK, KEPT_APART = -1, -2
 """What take.lua answers in the place of a token's number."""
 
+ANSWER_NAP: Span = SECOND // 10
+"""How long one request waits for an answer: any socket's time-out is longer."""
+
 NOT_REMEMBERED = 0
 """The number of a request that may be done twice when it is made again."""
 
@@ -330,7 +333,8 @@ class RedisBroker(RedisLead):
             channel = self._wire.channel(question.route)
             receivers = self._ask("PUBLISH", channel, question.message)
             while len(came) < receivers and (left := end - self._clock.elapsed()) > 0:
-                if answer := self._ask("BRPOP", place, left / SECOND):
+                nap = min(left, ANSWER_NAP) / SECOND
+                if answer := self._ask("BRPOP", place, nap):
                     came.append(answer[1])
         finally:
             self._declared.pop(answers.name, None)
