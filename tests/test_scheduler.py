@@ -465,6 +465,20 @@ def test_a_slot_whose_message_reaches_no_queue_is_dropped_and_is_no_run(
     assert file.marks["lost"] == broker.read_ledger().marks["lost"] == mark
 
 
+def test_an_emission_is_late_by_what_is_beyond_its_jitter(
+    broker: FlakyBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    spread = entry("spread", Every(MINUTE), offset=20 * SECOND)
+    scheduler = scheduler_of(spread, broker=broker, clock=clock)
+
+    at(scheduler, NOON + MINUTE + 20 * SECOND)
+
+    said = {record.__dict__["event"]: record for record in caplog.records}
+    assert said["emit.queued"].__dict__["late"] == 0
+    assert "spread queued for 2027-01-15T12:01:00Z, 0 ms late" in caplog.messages
+
+
 def test_late_slots_that_reach_no_queue_are_all_counted(
     broker: FlakyBroker, clock: FakeClock
 ) -> None:

@@ -207,7 +207,7 @@ class Scheduler:
             self.leadership.renewed(asked)
             step.sent = sent
             step.note(part, outcomes)
-            _log(part, outcomes, now)
+            self._log(part, outcomes, now)
             if self.listener:
                 self.listener.emitted(_queued(part, outcomes))
         # Only now, after the broker answered: a crash before this line emits the
@@ -219,6 +219,28 @@ class Scheduler:
         self._progress.note(step, now, version)
         if step.surprises:
             self._meet_another_emitter(step.surprises)
+
+    def _log(
+        self, emissions: Sequence[Emission], outcomes: Sequence[Emitted], now: Instant
+    ) -> None:
+        if not tell.logs_at(logging.INFO):
+            return
+        for emission, outcome in zip(emissions, outcomes, strict=True):
+            if isinstance(outcome, Refused) or outcome is Outcome.DROPPED:
+                continue
+            slot = emission.mark.slot
+            late = now - slot - self.timetable.offset(emission.entry)
+            tell.info(
+                f"emit.{outcome.value}",
+                "%s %s for %s, %d ms late",
+                emission.entry,
+                outcome.value,
+                f"{datetime_of(slot):%Y-%m-%dT%H:%M:%SZ}",
+                late,
+                entry=emission.entry,
+                slot=slot,
+                late=late,
+            )
 
     def _meet_another_emitter(self, known: Sequence[Emission]) -> None:
         """Say that the ledger had slots that this term did not emit; lead anew.
@@ -392,24 +414,3 @@ def _queued(
     """Return those emissions that put a message on a queue."""
     pairs = zip(emissions, outcomes, strict=True)
     return [emission for emission, outcome in pairs if outcome is Outcome.QUEUED]
-
-
-def _log(
-    emissions: Sequence[Emission], outcomes: Sequence[Emitted], now: Instant
-) -> None:
-    if not tell.logs_at(logging.INFO):
-        return
-    for emission, outcome in zip(emissions, outcomes, strict=True):
-        if isinstance(outcome, Refused) or outcome is Outcome.DROPPED:
-            continue
-        tell.info(
-            f"emit.{outcome.value}",
-            "%s %s for %s, %d ms late",
-            emission.entry,
-            outcome.value,
-            f"{datetime_of(emission.mark.slot):%Y-%m-%dT%H:%M:%SZ}",
-            now - emission.mark.slot,
-            entry=emission.entry,
-            slot=emission.mark.slot,
-            late=now - emission.mark.slot,
-        )

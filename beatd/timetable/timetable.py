@@ -95,6 +95,11 @@ class Timetable:
         group = self._rows[name].group
         return None if group is None else group.slot
 
+    def offset(self, name: str) -> Span:
+        """Return how long after its slots an entry is emitted; 0 if there is none."""
+        row = self._rows.get(name)
+        return 0 if row is None else row.entry.offset
+
     def is_over(self, name: str) -> bool:
         """Return whether no slot of the entry is to come, or there is no such entry."""
         row = self._rows.get(name)
