@@ -98,10 +98,9 @@ def is_form(value: Any) -> bool:
 def exception_of(form: dict[str, Any]) -> BaseException:
     """Return the exception that a form stands for; imports nothing."""
     module, name = form.get("exc_module"), form["exc_type"]
-    message = form.get("exc_message")
-    args: list[Any] = [*message] if isinstance(message, list | tuple) else [message]
+    args = _listed(form.get("exc_message"))
     if (module, name) == _WRAPPER and len(args) == 4:
-        module, name, args, _ = args
+        module, name, args = args[0], args[1], _listed(args[2])
     module, name = str(module), str(name)
     kind = _known(module, name)
     if kind and not _decides(kind):
@@ -130,6 +129,10 @@ def repr_of(value: Any) -> str:
         return repr(value)
     except BaseException as error:  # foreign code: SystemExit, too
         return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
+
+
+def _listed(value: Any) -> list[Any]:
+    return [*value] if isinstance(value, list | tuple) else [value]
 
 
 def _known(module: str, name: str) -> type[Exception] | None:

@@ -7,6 +7,8 @@ from types import ModuleType
 
 import celery.exceptions  # noqa: F401 # it is imported where the classes are sought
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from beatd import errors
 from beatd.results.encoding import Encoding
@@ -183,3 +185,26 @@ def test_arguments_that_a_class_does_not_take_still_give_an_exception(
 @pytest.mark.parametrize("value", [None, [], "text", {}, {"exc_type": 1}])
 def test_other_values_are_no_exceptions(value: object) -> None:
     assert not is_form(value)
+
+
+names = st.sampled_from(
+    ["ValueError", "UnpickleableExceptionWrapper", "Retry", "a.b", "", "\0", "\ud800"]
+)
+modules = st.sampled_from(
+    ["builtins", "celery.utils.serialization", "celery.exceptions", "beatd.errors", ""]
+)
+anything_else = st.recursive(
+    st.none() | st.integers() | st.text(max_size=3) | names | modules,
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(names, inner),
+    max_leaves=10,
+)
+
+
+@given(names, modules | anything_else, anything_else)
+@example("UnpickleableExceptionWrapper", "celery.utils.serialization", [1, 2, 3, 4])
+def test_whatever_a_form_holds_an_exception_comes_of_it(
+    name: str, module: object, message: object
+) -> None:
+    form = {"exc_type": name, "exc_module": module, "exc_message": message}
+
+    assert isinstance(exception_of(form), Exception)
