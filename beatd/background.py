@@ -11,6 +11,7 @@ from beatd.clock import Clock, SystemClock
 from beatd.errors import BeatdError, ItemRefused
 from beatd.event_log import EventLog
 from beatd.instant import MINUTE, SECOND, Span
+from beatd.text import counted
 
 tell = EventLog(__name__)
 
@@ -70,9 +71,9 @@ class Outage:
             self.since, self.tries, self.reason = None, 0, ""
         tell.warning(
             f"{self.event}.back",
-            "over after %.1f s and %d tries: %s",
+            "over after %.1f s and %s: %s",
             lasted / SECOND,
-            tries,
+            counted(tries, "try"),
             self.what,
         )
 

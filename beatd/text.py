@@ -50,6 +50,15 @@ def quoted(text: object, limit: int = 80) -> str:
     return shown if len(shown) <= 2 * limit else shown[: 2 * limit] + "..."
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number and what it counts: `1 entry`, `2 entries`."""
+    if number == 1:
+        return f"1 {noun}"
+    if noun.endswith("y"):
+        return f"{number} {noun[:-1]}ies"
+    return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
 def is_encodable(text: str) -> bool:
     """Return whether a text is Unicode: no lone surrogate is in it.
 

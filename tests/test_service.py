@@ -99,7 +99,7 @@ def test_a_reload_takes_new_entries(here: Path) -> None:
         (here / "shop.py").write_text(TICK.replace('"tick"', '"tock"'))
         running.send(signal.SIGHUP)
 
-        running.until("reloaded: 1 entries")
+        running.until("reloaded: 1 entry")
         running.until("tock queued")
 
 
@@ -110,7 +110,7 @@ def test_a_reload_says_which_settings_need_a_restart(here: Path) -> None:
         running.send(signal.SIGHUP)
 
         running.until("in effect from the next start on only: beat_lock_timeout")
-        running.until("reloaded: 1 entries")
+        running.until("reloaded: 1 entry")
         for times, added in enumerate(("", "\nevent_exchange = 'seen'"), 2):
             (here / "shop.py").write_text(f"{TICK}\nbeat_lock_timeout = 9{added}")
             running.send(signal.SIGHUP)
@@ -119,7 +119,7 @@ def test_a_reload_says_which_settings_need_a_restart(here: Path) -> None:
         running.until("beat_lock_timeout, event_exchange")
         (here / "shop.py").write_text(TICK)
         running.send(signal.SIGHUP)
-        running.until("reloaded: 1 entries", times=4)
+        running.until("reloaded: 1 entry", times=4)
 
     assert running.output.count("from the next start on only") == 3
 
@@ -228,7 +228,7 @@ def test_systemd_hears_how_it_is(here: Path) -> None:
         Manager(here / "notify") as manager,
         beatd("--config", "shop", cwd=here, **manager.env) as running,
     ):
-        for words in ("READY=1", "WATCHDOG=1", "STATUS=leader; 1 entries"):
+        for words in ("READY=1", "WATCHDOG=1", "STATUS=leader; 1 entry"):
             manager.until(words)
         running.send(signal.SIGHUP)
         manager.until("RELOADING=1")
@@ -352,7 +352,7 @@ def test_a_reload_of_bad_entries_goes_on_with_the_others(here: Path) -> None:
         running.until("tick queued")
         (here / "shop.py").write_text(TICK.replace('"tick"', '"tock"') + BAD_ENTRIES)
         running.send(signal.SIGHUP)
-        running.until("reloaded: 1 entries")
+        running.until("reloaded: 1 entry")
         running.until("tock queued", times=2)
 
         assert running.output.count("is left out") == 7

@@ -5,13 +5,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from zoneinfo import ZoneInfo
 
-from beatd.cli.output import counted
 from beatd.cli.schedule_view import line_of, zone_of
 from beatd.config.loading import Config
 from beatd.config.settings import Problem
 from beatd.instant import DAY, SECOND, Instant, datetime_of
 from beatd.schedules.clock_changes import clock_change_note
 from beatd.schedules.cron import Cron
+from beatd.text import counted
 from beatd.timetable.entry import Entry
 
 _YEAR = 366 * DAY

@@ -18,7 +18,6 @@ from beatd.cli.output import (
     Screen,
     columns_of,
     confirmed,
-    counted,
     document,
     moment,
     screen,
@@ -39,7 +38,7 @@ from beatd.clock import SystemClock
 from beatd.config.loading import load
 from beatd.config.settings import Settings
 from beatd.instant import Instant
-from beatd.text import escaped
+from beatd.text import counted, escaped
 
 _SQUEEZED_NAME = 40  # columns that a task's name keeps on a terminal
 _TIME, _AGO = 10, 8

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from beatd.cli.output import Screen, counted, document, indented
+from beatd.cli.output import Screen, document, indented
 from beatd.config.loading import ConfigReport
 from beatd.config.settings import Place, Problem, mask, mentions_secret
 from beatd.instant import Instant
 from beatd.schedules.zones import UTC
-from beatd.text import escaped
+from beatd.text import counted, escaped
 
 BAD, UNREADABLE = 1, 78
 """Exit statuses: something is wrong; nothing could be read."""

@@ -13,7 +13,6 @@ from beatd.cli.output import (
     SHORTEST_NAME,
     Screen,
     columns_of,
-    counted,
     document,
     screen,
     short_moment,
@@ -28,7 +27,7 @@ from beatd.config.entries import BadEntry
 from beatd.config.settings import safe, safe_items
 from beatd.instant import Instant
 from beatd.schedules.zones import UTC
-from beatd.text import escaped
+from beatd.text import counted, escaped
 from beatd.timetable.entry import Entry
 from beatd.timetable.ledger import Mark
 

@@ -15,7 +15,6 @@ from beatd.cli.options import COLOR, JSON, SOURCE
 from beatd.cli.output import (
     SHORTEST_NAME,
     Screen,
-    counted,
     document,
     moment,
     screen,
@@ -27,7 +26,7 @@ from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
 from beatd.instant import DAY, MINUTE, Instant, datetime_of
 from beatd.schedules.once import Once, moment_of
-from beatd.text import escaped
+from beatd.text import counted, escaped
 from beatd.timetable.entry import Entry
 from beatd.timetable.preview import ComingRuns
 

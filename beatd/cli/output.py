@@ -134,13 +134,6 @@ def _cut(text: str, width: int, at: float, mark: str) -> str:
     return text[:head] + mark + text[len(text) - kept + head :]
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number and what it counts: `1 entry`, `2 entries`."""
-    if number != 1:
-        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
-    return f"{number} {noun}"
-
-
 # Lengths of time -------------------------------------------------------------------
 
 _UNITS = ((DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s"))

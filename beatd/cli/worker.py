@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from beatd.cli.options import DETACH, PROCESS, SOURCE, Command, given, option_of
-from beatd.cli.output import Failure, confirmed, counted
+from beatd.cli.output import Failure, confirmed
 from beatd.cli.usage import CONFIG, USAGE, Seconds, Whole, exit_statuses
 from beatd.config.options import Options
 from beatd.config.settings import (
@@ -21,7 +21,7 @@ from beatd.config.settings import (
 )
 from beatd.config.switches import HEARTBEAT_INTERVAL, WORKER_NODE
 from beatd.instant import SECOND
-from beatd.text import escaped
+from beatd.text import counted, escaped
 from beatd.worker.autoscale import KEEPALIVE, bounds_of
 
 

@@ -2,6 +2,7 @@
 
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span
+from beatd.text import counted
 from beatd.timetable.ledger import Edition, Finding, LedgerCopy, latest
 from beatd.timetable.timetable import CLOCK_TOLERANCE
 
@@ -64,11 +65,11 @@ def say_rewound(number: int, era: int, ahead: Span, off: Span) -> None:
         )
     tell.warning(
         "clock.rewound",
-        "the ledger was up to %.1f s ahead of this host's clock; %s; %d entries go on"
-        " from now, clock era %d",
+        "the ledger was up to %.1f s ahead of this host's clock; %s; %s"
+        " go on from now, clock era %d",
         ahead / SECOND,
         which,
-        number,
+        counted(number, "entry"),
         era,
         ahead=ahead,
         off=off,

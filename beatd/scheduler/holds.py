@@ -8,6 +8,7 @@ from beatd.event_log import EventLog
 from beatd.instant import SECOND, Instant, Span
 from beatd.scheduler.run_ends import Busy
 from beatd.schedules.base import Schedule
+from beatd.text import counted
 from beatd.timetable.entry import Due
 from beatd.timetable.policy import Decision
 
@@ -107,12 +108,12 @@ class Holds:
             self.changed = True
             tell.warning(
                 "hold.end",
-                "%s goes on: it had waited for %.1f s for its run %s, and %d slots were"
-                " dropped",
+                "%s goes on: it had waited for %.1f s for its run %s; dropped"
+                " meanwhile: %s",
                 entry,
                 (self._clock.elapsed() - hold.since) / SECOND,
                 hold.run,
-                hold.dropped,
+                counted(hold.dropped, "slot"),
                 entry=entry,
                 run=hold.run,
             )

@@ -23,6 +23,7 @@ from beatd.scheduler.reload import NewConfig
 from beatd.scheduler.run_ends import RunEnds
 from beatd.scheduler.step import BATCH, Step
 from beatd.scheduler.takeover import Takeover
+from beatd.text import counted
 from beatd.timetable.entry import Entry
 from beatd.timetable.timetable import CLOCK_TOLERANCE, Timetable
 
@@ -249,10 +250,10 @@ class Scheduler:
         """
         tell.warning(
             "emit.known_at_first",
-            "the broker's ledger has %d slots already that this scheduler sent for the"
+            "the broker's ledger has %s already that this scheduler sent for the"
             " first time, of %s first of all: something else writes to it; a new term"
             " begins, from what the ledger says",
-            len(known),
+            counted(len(known), "slot"),
             known[0].entry,
             entry=known[0].entry,
             slot=known[0].mark.slot,

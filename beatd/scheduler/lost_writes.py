@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from beatd.event_log import EventLog
 from beatd.instant import EARLIEST, Instant, datetime_of
+from beatd.text import counted
 from beatd.timetable.entry import Due, Entry
 from beatd.timetable.ledger import LedgerCopy, Mark
 from beatd.timetable.policy import Decision
@@ -80,11 +81,11 @@ def say_uncertain(
     """Log which slots the broker may have lost; there may be more than are known."""
     tell.warning(
         "ledger.set_back",
-        "the broker's data were set back: of %d slots of %d entries that were"
+        "the broker's data were set back: of %s of %s that were"
         " emitted after that it is uncertain whether they ran; they are %s"
         " (beat_lost_writes): %s",
-        number,
-        len(slots),
+        counted(number, "slot"),
+        counted(len(slots), "entry"),
         "sent again" if sent_again else "not sent again",
         _named(slots, number),
         slots=number,
@@ -98,12 +99,12 @@ def say_parted(slots: Mapping[str, Sequence[Instant]], writes: int) -> None:
     tell.warning(
         "ledger.parted",
         "the broker's data were set back, and another scheduler went on from there:"
-        " %d writes to its ledger that are known here are lost; of %d slots of %d"
-        " entries that this process emitted in them it is uncertain whether they ran,"
-        " and whether once or twice: %s",
-        writes,
-        number,
-        len(slots),
+        " lost are %s to its ledger that are known here; of %s of %s that this process"
+        " emitted in them it is uncertain whether they ran, and whether once or twice:"
+        " %s",
+        counted(writes, "write"),
+        counted(number, "slot"),
+        counted(len(slots), "entry"),
         _named(slots, number),
         slots=number,
         entries=len(slots),

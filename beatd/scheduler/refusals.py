@@ -7,6 +7,7 @@ from beatd.background import Backoff
 from beatd.clock import Clock
 from beatd.event_log import EventLog
 from beatd.instant import MINUTE, SECOND, Instant, Span, datetime_of
+from beatd.text import counted
 
 tell = EventLog(__name__)
 
@@ -71,10 +72,10 @@ class Refusals:
             self.changed = True
             tell.warning(
                 "emit.accepted",
-                "%s is accepted again, after %.1f s and %d tries",
+                "%s is accepted again, after %.1f s and %s",
                 entry,
                 (self._clock.elapsed() - refusal.since) / SECOND,
-                refusal.tries,
+                counted(refusal.tries, "try"),
                 entry=entry,
             )
 

@@ -25,6 +25,7 @@ from beatd.scheduler.loop import Scheduler
 from beatd.service import daemon, process, wiring
 from beatd.service.nodes import node_name
 from beatd.service.notify import Notify
+from beatd.text import counted
 from beatd.version import __version__
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.inbox import Stop, WorkerEvent
@@ -178,7 +179,9 @@ class WorkerService:
     def _status(self) -> str:
         """Return how the worker is: the second line of `systemctl status`."""
         worker = self.worker
-        doing = f"{worker.held} tasks in hand, from {', '.join(worker.queues)}"
+        doing = (
+            f"{counted(worker.held, 'task')} in hand, from {', '.join(worker.queues)}"
+        )
         return f"{'draining' if worker.is_stopping else worker.name}: {doing}"
 
     def _tell(self) -> None:
@@ -254,7 +257,7 @@ class _Beat:
     def status(self) -> str:
         """Return how the scheduler is: the second line of `systemctl status`."""
         scheduler = self.scheduler
-        number = f"{len(self.config.entries)} entries"
+        number = counted(len(self.config.entries), "entry")
         if self.config.bad:
             number += f", {len(self.config.bad)} bad"
         if scheduler.refused:
@@ -305,7 +308,7 @@ class _Beat:
         entries = {entry.name: entry for entry in config.entries}
         bad = [bad.name for bad in config.bad]
         self.scheduler.replace(entries, bad, config.router.queues.values())
-        tell.info("config.reloaded", "reloaded: %d entries", len(entries))
+        tell.info("config.reloaded", "reloaded: %s", counted(len(entries), "entry"))
 
 
 def _tell_of(config: Config) -> None:
@@ -342,15 +345,16 @@ def _announce(options: Options, config: Config) -> None:
     daemon.begun()
     settings = config.settings
     broker = mask_url(settings.write_urls[0])
+    number = counted(len(config.entries), "entry")
     terminal = sys.__stderr__  # and not what tasks print to
     if options.quiet or not terminal or not terminal.isatty():
         tell.info(
             "start",
-            "beatd %s: config %s, broker %s, %d entries, pid %d on %s",
+            "beatd %s: config %s, broker %s, %s, pid %d on %s",
             __version__,
             config.source.name,
             broker,
-            len(config.entries),
+            number,
             os.getpid(),
             socket.gethostname(),
         )
@@ -358,7 +362,7 @@ def _announce(options: Options, config: Config) -> None:
     lines = [
         f"beatd {__version__}   config {config.source.name}"
         f"   state {settings.beat_schedule_filename}",
-        f"broker {broker}   zone {settings.zone}   {len(config.entries)} entries",
+        f"broker {broker}   zone {settings.zone}   {number}",
         "stop: Ctrl-C",
     ]
     terminal.write("\n".join(lines) + "\n")

@@ -21,6 +21,7 @@ from beatd.events.lamport import LamportClock
 from beatd.events.sender import MOST, EventSender, send_what_is_taken
 from beatd.instant import Span, span_of
 from beatd.message import Envelope
+from beatd.text import counted
 from beatd.version import __version__
 
 tell = EventLog(__name__)
@@ -129,8 +130,8 @@ class WorkerEvents:
         if dropped := self._sender.take_dropped():
             tell.warning(
                 "events.dropped",
-                "%d events were dropped: monitors do not know all",
-                dropped,
+                "dropped %s: monitors do not know all",
+                counted(dropped, "event"),
             )
 
     # Their form

@@ -18,6 +18,7 @@ from beatd.instant import MINUTE, SECOND, Span, span_of
 from beatd.message import Envelope, read_envelope
 from beatd.routing import Queue, Router
 from beatd.runs.report import limits_of
+from beatd.text import counted
 from beatd.worker.holdings import Holdings
 from beatd.worker.isolation import Isolation
 from beatd.worker.lease import Lease
@@ -389,6 +390,5 @@ class Intake:
 
 
 def _say_recovered(number: int) -> None:
-    tell.warning(
-        "worker.recovered", "gave back %d deliveries of workers that died", number
-    )
+    words = "gave back %s of workers that died"
+    tell.warning("worker.recovered", words, counted(number, "delivery"))

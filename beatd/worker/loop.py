@@ -34,6 +34,7 @@ from beatd.pools.base import (
     TimedOut,
 )
 from beatd.runs.report import read_report
+from beatd.text import counted
 from beatd.worker.admission import Admission
 from beatd.worker.autoscale import LOOK
 from beatd.worker.backlog import Backlog
@@ -245,9 +246,9 @@ class Worker:
             self.outcomes.given_back(run.delivery)
         tell.warning(
             "lease.lost",
-            "was cut off for longer than its lease: others may run the %d tasks that it"
+            "was cut off for longer than its lease: others may run the %s that it"
             " holds, and %d more that it leaves to them",
-            self.held,
+            counted(self.held, "task"),
             len(unbegun),
         )
         if self.ends_runs_when_cut_off:
@@ -363,9 +364,9 @@ class Worker:
         self.stopping.how = stop
         tell.info(
             f"stop.{stop.value}",
-            "stopping, %s, with %d tasks running",
+            "stopping, %s, with %s running",
             stop.value,
-            len(self.workload),
+            counted(len(self.workload), "task"),
         )
         self.intake.fetcher.stop()
         if stop is Stop.COLD:

@@ -30,6 +30,7 @@ from beatd.storage.sqlite_file import (
     make,
     missing_tables,
 )
+from beatd.text import counted
 
 tell = EventLog(__name__)
 
@@ -121,8 +122,9 @@ class StateFile:
                 db.execute("DELETE FROM revoked WHERE at <= ?", (now - KEPT,))
                 (odd,) = db.execute(f"SELECT count(*) {_ODD}", [LATEST]).fetchone()
                 if odd:
-                    words = "%s: %d rows that cannot be understood are passed over"
-                    tell.warning("control.bad_rows", words, self._path, odd)
+                    words = "%s: %s that cannot be understood: passed over"
+                    told = counted(odd, "row")
+                    tell.warning("control.bad_rows", words, self._path, told)
                 rows = db.execute(_NEWEST, (LATEST, MOST)).fetchall()
                 # What a wrong clock wrote counts from now on: it must not make all
                 # others look old.

@@ -84,7 +84,7 @@ def test_the_scheduler_stays_with_the_first_address(
     first.kill()
     scheduler.until("stopped emitting")
     first.start()
-    scheduler.until("tries: stopped emitting")
+    scheduler.until(": stopped emitting")
     scene.close()
 
     with second.client() as client:

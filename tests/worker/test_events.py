@@ -160,7 +160,7 @@ def test_what_is_too_much_is_dropped_counted_and_said(
 
     assert len(ether.kinds()) == MOST
     assert [record.getMessage() for record in caplog.records] == [
-        "7 events were dropped: monitors do not know all"
+        "dropped 7 events: monitors do not know all"
     ]
 
 

@@ -105,7 +105,7 @@ def test_damaged_rows_are_passed_over_counted_and_kept(
 
     assert ("a", NOON) in known
     assert len(known) == 2
-    assert "3 rows that cannot be understood are passed over" in caplog.text
+    assert "3 rows that cannot be understood: passed over" in caplog.text
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT count(*) FROM revoked").fetchone() == (5,)
 

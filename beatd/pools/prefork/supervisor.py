@@ -21,6 +21,7 @@ from beatd.pools.prefork.forkserver import ForkServer
 from beatd.pools.prefork.forkservers import ForkServers
 from beatd.pools.prefork.frames import BrokenFrame, Claims, JobEnded, Ready
 from beatd.pools.prefork.requests import SupervisorRequests
+from beatd.text import counted
 
 tell = EventLog(__name__)
 
@@ -275,8 +276,8 @@ class Supervisor:
 
     def _end_by_force(self) -> None:
         """Kill fork servers, too: a child outlived SIGKILL, or was not sent it."""
-        words = "%d processes did not end when they were killed"
-        tell.error("pool.forced", words, len(self._children))
+        words = "killed, and did not end: %s"
+        tell.error("pool.forced", words, counted(len(self._children), "process"))
         self._servers.kill_all()
 
     def _give_up(self, child: Child, fault: str) -> None:
