@@ -17,7 +17,13 @@ import beatd
 from beatd import Beatd
 from beatd.app.publishing import pauses
 from beatd.brokers.memory import MemoryBroker
-from beatd.errors import BeatdError, BrokerUnavailable, ConfigError, MessageError
+from beatd.errors import (
+    BeatdError,
+    BrokerUnavailable,
+    ConfigError,
+    ItemRefused,
+    MessageError,
+)
 from beatd.instant import DAY, HOUR, SECOND
 from beatd.message import read_body, read_envelope
 from beatd.results import encoding_of
@@ -378,6 +384,27 @@ def test_a_broker_that_is_away_is_asked_again_a_few_times(
     broker.join("reader", HOUR)
 
     assert len(broker.take("reader", ["celery"], 9, 1)) == 1
+
+
+def test_a_call_that_the_broker_refuses_is_not_tried_again() -> None:
+    app = Beatd(set_as_current=False)
+    broker = Refusing()
+    app.use(app.settings, broker)
+
+    with pytest.raises(ItemRefused):
+        app.send_task("a", retry_policy=AT_ONCE)
+
+    assert broker.asked == 1
+
+
+class Refusing(MemoryBroker):
+    """Refuses all calls, and counts them."""
+
+    asked = 0
+
+    def send(self, batch: Any) -> None:
+        self.asked += 1
+        raise ItemRefused("the queue is no list")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 from beatd import brokers, results
 from beatd.app.client_results import ClientResults
+from beatd.background import Faults
 from beatd.brokers.base import Broadcast, Broker
 from beatd.config import loading as config
 from beatd.config.settings import Settings
@@ -28,6 +29,7 @@ class Connections:
         self.router = config.router(settings)
         self._broker = broker
         self._backend = backend
+        self.refused_events = Faults()
         self._declared: set[str] = set()
         self._lock = threading.Lock()
 

@@ -10,7 +10,8 @@ from typing import Any
 from beatd.app.connections import Connections
 from beatd.app.publishing import after_publish, before_publish, pauses
 from beatd.brokers.base import Outgoing
-from beatd.errors import BrokerUnavailable
+from beatd.errors import BrokerUnavailable, ItemRefused
+from beatd.events.sender import say_refused
 from beatd.events.sent import sent_with_events
 from beatd.ids import call_id
 from beatd.instant import Instant
@@ -86,12 +87,26 @@ class CallSender:
         """Send, and try again after each of these pauses."""
         for pause in pauses:
             try:
-                self.connections.broker.send(sends)
+                self._send(sends)
+            except ItemRefused:
+                raise  # it would be refused again
             except BrokerUnavailable:
                 threading.Event().wait(pause)
             else:
                 return
-        self.connections.broker.send(sends)
+        self._send(sends)
+
+    def _send(self, sends: Sequence[Outgoing]) -> None:
+        """Send these once, without their events if the broker refuses those."""
+        broker = self.connections.broker
+        try:
+            broker.send(sends)
+        except ItemRefused as refusal:
+            calls = [one for one in sends if not one.is_event]
+            if len(calls) == len(sends):
+                raise
+            broker.send(calls)
+            say_refused(self.connections.refused_events, refusal)
 
 
 def new_id(now: Instant) -> str:

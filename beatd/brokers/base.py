@@ -99,7 +99,7 @@ class Emission(msgspec.Struct, frozen=True):
     """The task id to remember as the current run of an entry with an overlap rule."""
 
 
-class Outgoing(msgspec.Struct, frozen=True):
+class Outgoing(msgspec.Struct, frozen=True, omit_defaults=True):
     """A message on its way to a queue, outside of any ledger."""
 
     route: Route
@@ -109,6 +109,8 @@ class Outgoing(msgspec.Struct, frozen=True):
 
     Only for messages that no worker of Celery's may take, such as our worker's retries.
     """
+    is_event: bool = False
+    """Whether it only tells monitors: where it is refused, the others go without it."""
 
 
 class Delivery(msgspec.Struct, frozen=True):

@@ -51,9 +51,8 @@ class EventFactory:
         notice = Notice({"hostname": self.node}, body)
         serializer = self.settings.event_serializer
         tag = str(uuid.uuid4())
-        return Outgoing(
-            route, write_notice(notice, route, tag=tag, serializer=serializer)
-        )
+        message = write_notice(notice, route, tag=tag, serializer=serializer)
+        return Outgoing(route, message, is_event=True)
 
     def _utcoffset(self, now: Instant) -> float:
         """Return how far UTC is from the machine's local time, in hours."""

@@ -29,12 +29,16 @@ def send_what_is_taken(
     Raises BrokerUnavailable.
     """
 
-    def drop(_: Outgoing, refusal: ItemRefused) -> None:
-        if number := dropped.meet():
-            words = "events are dropped (%d messages), monitors do not know all: %s"
-            tell.warning("events.refused", words, number, refusal)
+    do_in_halves(
+        broker.send, messages, lambda _, refusal: say_refused(dropped, refusal)
+    )
 
-    do_in_halves(broker.send, messages, drop)
+
+def say_refused(dropped: Faults, refusal: ItemRefused) -> None:
+    """Say that events are dropped because the broker refuses them, if it is time to."""
+    if number := dropped.meet():
+        words = "events are dropped (%d messages), monitors do not know all: %s"
+        tell.warning("events.refused", words, number, refusal)
 
 
 class EventSender(Generic[T]):

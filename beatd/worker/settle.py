@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 from msgspec.structs import replace
 
-from beatd.background import Backoff, BatchWorker, OnCrash, Outage
+from beatd.background import Backoff, BatchWorker, Faults, OnCrash, Outage
 from beatd.brokers.base import (
     ENOUGH,
     Acknowledge,
@@ -32,6 +32,7 @@ from beatd.errors import (
     ResultUnavailable,
 )
 from beatd.event_log import EventLog
+from beatd.events.sender import say_refused
 from beatd.instant import SECOND, Span
 from beatd.results.base import Keeper, Meta, State, Stored
 from beatd.results.chords import Joined
@@ -157,6 +158,7 @@ class Settler:
         self._kept = 0
         """How many settlements of the batch that is being kept are handed on."""
         self._parts: list[Sequence[Settlement]] = []
+        self._refused_events = Faults()
         results_away = Outage("the result backend is away", "results")
         self.keeping = BatchWorker(self._keep, ResultUnavailable, results_away, backoff)
         self.settling = BatchWorker(self._settle, BrokerUnavailable, away)
@@ -339,6 +341,11 @@ class Settler:
         # If nothing is permitted at all, this raises: no message is at fault then.
         self._broker.settle(self._worker, (), (), next(self._numbers))
         [one] = part
+        if any(message.is_event for message in one.all_sends):
+            # Perhaps only these are refused; if not, what is left is refused again.
+            say_refused(self._refused_events, refusal)
+            calls = {"sends": _calls(one.sends), "after": _calls(one.after)}
+            return [[replace(one, **calls)]]
         if one.sends and one.after:
             delivery = one.act.delivery
             after = replace(one, act=Continue(delivery), sends=(), fail=None)
@@ -405,3 +412,8 @@ class Settler:
 def _halves(part: Sequence[Settlement]) -> list[Sequence[Settlement]]:
     half = len(part) // 2
     return [part[:half], part[half:]]
+
+
+def _calls(sends: Sequence[Outgoing]) -> list[Outgoing]:
+    """Return these messages without the events among them."""
+    return [one for one in sends if not one.is_event]

@@ -74,6 +74,47 @@ def test_a_call_that_cannot_be_read_here_is_sent_though_nobody_is_told(
     assert [r.__dict__["event"] for r in caplog.records] == ["events.dropped"]
 
 
+def test_a_call_is_sent_without_its_event_where_events_are_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench, monitor = bench_with_monitor()
+    refuse_events(bench)
+
+    bench.app.send_task("proj.add", [2, 3])
+
+    bench.broker.join("reader", HOUR)
+    assert len(bench.broker.take("reader", ["celery"], 9, 1)) == 1
+    assert monitor.received() == []
+    assert [r.__dict__["event"] for r in caplog.records] == ["events.refused"]
+    assert "no permission" in caplog.text
+
+
+def test_what_follows_from_a_run_is_sent_without_its_event_where_these_are_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench, monitor = bench_with_monitor()
+    ran: list[int] = []
+    note = bench.app.task(name="proj.note")(ran.append)
+    note.apply_async((1,), task_id="first", link=note.si(2))
+    monitor.received()
+    refuse_events(bench)
+
+    bench.run()
+
+    assert ran == [1, 2]
+    assert bench.results.metas["first"].status == "SUCCESS"
+    assert monitor.received() == []
+    warned = [r.__dict__["event"] for r in caplog.records if r.levelname != "INFO"]
+    assert warned == ["events.refused"]
+
+
+def refuse_events(bench: Bench) -> None:
+    """Let the broker refuse all events from now on."""
+    assert isinstance(bench.broker, MemoryBroker)
+    bench.broker.declare([Queue("monitors", "celeryev", "fanout", "")])
+    bench.broker.closed["monitors"] = "no permission to publish"
+
+
 def test_a_call_is_told_as_celery_tells_it() -> None:
     bench, monitor = bench_with_monitor()
     bench.app.send_task("proj.add", [2, 3], {"z": "four"}, queue="slow", expires=60)
