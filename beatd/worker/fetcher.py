@@ -233,8 +233,10 @@ class Fetcher:
             self._hold_back,
         )
         self._holdings.taken(found)
-        if self._order == ROUND_ROBIN:
-            self._queues.rotate(-1)  # so that no queue starves behind a full one
+        if self._order == ROUND_ROBIN and not self._is_held_back:
+            # So that no queue starves behind a full one. But where a suspect waits for
+            # the worker to hold nothing else, no other queue is first meanwhile.
+            self._queues.rotate(-1)
         if refused or self._resting:
             self._note(queues, refused, found)
         self.isolation.took(found, self._is_held_back)
@@ -263,8 +265,10 @@ class Fetcher:
         """Note which queues are refused, and which are not any more."""
         for queue, reason in refused.items():
             self._resting.meet(queue, reason)
-        # With messages of some queues, the others may not have been looked at.
-        looked_at = {one.queue for one in found} if found else set(asked)
+        # With messages of some queues, the others may not have been looked at; nor
+        # behind a suspect that waits.
+        is_part = found or self._is_held_back
+        looked_at = {one.queue for one in found} if is_part else set(asked)
         for queue in looked_at - refused.keys():
             self._resting.end(queue)
 

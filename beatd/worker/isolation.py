@@ -21,36 +21,38 @@ class Isolation:
     """Decides how suspects are taken, and what may be taken beside one.
 
     A worker never holds two suspects. It takes one when it holds nothing, or after
-    PATIENCE, and then takes nothing else until that has ended, or for PATIENCE.
+    PATIENCE, and then takes nothing else until that has ended, or for PATIENCE. Those
+    that follow it do not wait again for what still runs.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._token: str | None = None
         """The suspect that the worker holds."""
-        self._since: Span = 0
-        """Since when it holds that, or since when one waits."""
-        self._is_awaited = False
+        self._taken: Span = 0
+        """When that was taken."""
+        self._waiting_since: Span | None = None
+        """Since when suspects wait, and the worker has taken nothing but suspects."""
 
     def rule(self) -> Suspects | None:
         """Return how suspects are to be treated now; None if nothing may be taken."""
-        is_over = self._clock.elapsed() - self._since >= PATIENCE
+        now = self._clock.elapsed()
         if self._token is not None:
+            is_over = now - self._taken >= PATIENCE
             return Suspects.PASSED_OVER if is_over else None
-        if self._is_awaited and is_over:
+        if self._waiting_since is not None and now - self._waiting_since >= PATIENCE:
             return Suspects.IN_COMPANY
         return Suspects.ALONE
 
     def took(self, deliveries: Sequence[Delivery], held_back: bool) -> None:
         """Take note of what the broker gave, or held back, by the present rule."""
-        if self._token is not None:
-            return
         suspect = next((one for one in deliveries if one.deliveries > 1), None)
-        if suspect or (held_back and not self._is_awaited):
-            self._since = self._clock.elapsed()
-        self._is_awaited = held_back
+        if suspect is None and (deliveries or not held_back):
+            self._waiting_since = None
+        elif suspect is None and self._waiting_since is None:
+            self._waiting_since = self._clock.elapsed()
         if suspect:
-            self._token = suspect.token
+            self._token, self._taken = suspect.token, self._clock.elapsed()
             tell.info(
                 "suspect.taken",
                 "took a message from queue %s that %d deliveries have not survived:"
@@ -68,5 +70,5 @@ class Isolation:
 
     def longest_wait(self) -> Span:
         """Return how long to wait, at most, for what the worker holds to be settled."""
-        left = self._since + PATIENCE - self._clock.elapsed()
+        left = self._taken + PATIENCE - self._clock.elapsed()
         return max(1, left) if self.rule() is None else LONGEST_LOOK

@@ -410,10 +410,12 @@ def suspects(broker: Flaky, clock: FakeClock, queue: str, *names: str) -> None:
 class Isolated:
     """A fetcher that may hold four deliveries, after a worker has died."""
 
-    def __init__(self, *died: str) -> None:
+    def __init__(
+        self, *died: str, queues: str = "a", kind: type[Flaky] = Flaky
+    ) -> None:
         self.clock = FakeClock()
-        self.broker = Flaky(self.clock)
-        self.intake = Intake(self.broker, clock=self.clock)
+        self.broker = kind(self.clock)
+        self.intake = Intake(self.broker, queues=queues, clock=self.clock)
         self.intake.lease.turn()
         self._number = itertools.count(1)
         suspects(self.broker, self.clock, "a", *died)
@@ -476,7 +478,79 @@ def test_a_task_of_hours_holds_up_no_message_that_a_worker_died_with() -> None:
 
     assert isolated.fetch() == ["s1"]
     isolated.settle("s1")
+    assert isolated.fetch() == ["s2"]  # it does not wait for the same once more
+    isolated.settle("s2")
+    assert isolated.fetch() == ["1"]
+    suspects(isolated.broker, isolated.clock, "a", "s3")
     assert isolated.fetch() == []
+
+
+def test_other_queues_do_not_keep_a_suspect_waiting() -> None:
+    isolated = Isolated(queues="ab")
+    fill(isolated.broker, "b", "1", "2")
+    held = isolated.fetch()
+    suspects(isolated.broker, isolated.clock, "a", "s1")
+
+    for number in range(3, 9):
+        fill(isolated.broker, "b", str(number))
+        came = isolated.fetch()
+        held += came
+        if "s1" in came:
+            break
+        isolated.settle(held.pop(0))
+
+    assert held == ["s1"]
+
+
+class LooksInOrder(Flaky):
+    """A broker that says nothing of queues behind a suspect that waits."""
+
+    def take(
+        self,
+        worker: str,
+        queues: Sequence[str],
+        limit: int,
+        request: int,
+        on_refused: Callable[[str, str], object] = pass_over,
+        suspects: Suspects = Suspects.ALONE,
+        on_held_back: Callable[[], object] = idle,
+    ) -> list[Delivery]:
+        refused: list[tuple[str, str]] = []
+
+        def hold_back() -> None:
+            refused.clear()
+            on_held_back()
+
+        found = super().take(
+            worker,
+            queues,
+            limit,
+            request,
+            lambda queue, reason: refused.append((queue, reason)),
+            suspects,
+            hold_back,
+        )
+        for queue, reason in refused:
+            on_refused(queue, reason)
+        return found
+
+
+def test_a_queue_behind_a_suspect_that_waits_does_not_count_as_accepted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    isolated = Isolated(queues="ab", kind=LooksInOrder)
+    isolated.broker.closed["b"] = "it is closed"
+    fill(isolated.broker, "a", "1")
+    assert isolated.fetch() == ["1"]
+    suspects(isolated.broker, isolated.clock, "a", "s1")
+
+    for _ in range(5):
+        assert isolated.fetch() == []
+        isolated.pass_time(SECOND)
+
+    said = [getattr(record, "event", "") for record in caplog.records]
+    assert "queue.refused" in said
+    assert "queue.accepted" not in said
 
 
 def test_a_message_that_a_worker_died_with_holds_up_others_for_a_while_only() -> None:
