@@ -11,7 +11,7 @@ from beatd.pools.base import Job
 from beatd.results.base import PROPAGATE_STATES, Meta, State
 from beatd.runs.execute import executor_for
 from beatd.runs.host import Host
-from beatd.runs.report import Fate, read_report
+from beatd.runs.report import read_report
 
 
 def run_eagerly(host: Host, sending: Sending) -> Meta:
@@ -35,9 +35,7 @@ def run_eagerly(host: Host, sending: Sending) -> Meta:
         job = Job("", left.popleft().message, 1, None, None)
         report = read_report(execute(job))
         left += report.sends
-        is_unsaid = report.fate is Fate.SET_ASIDE and not report.state
-        if is_unsaid and read_envelope(job.message, limits).id == task_id:
-            # It could not run at all: nobody else says so to the caller.
+        if report.is_unsaid and read_envelope(job.message, limits).id == task_id:
             meta = Meta(task_id, State.FAILURE, BeatdError(report.reason))
         if report.stored and report.stored.task_id == task_id:
             meta = encoding.decode(task_id, report.stored.data)

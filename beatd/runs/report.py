@@ -63,6 +63,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     ends_run: bool = True
     """Whether the run has ended; False: it goes on with another message."""
 
+    @property
+    def is_unsaid(self) -> bool:
+        """Whether its process could not run it: nobody else tells those who wait."""
+        return self.fate is Fate.SET_ASIDE and not (self.state or self.exception)
+
 
 pack_report = msgspec.msgpack.Encoder().encode
 read_report = msgspec.msgpack.Decoder(Report).decode

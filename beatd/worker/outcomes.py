@@ -135,10 +135,7 @@ class Outcomes:
 
     def finished(self, run: InFlight, report: Report) -> None:
         """Settle a run that ended as the report says."""
-        is_unsaid = not report.state and not report.exception
-        if report.fate is Fate.SET_ASIDE and is_unsaid:
-            # Its process could not run it, or not say how it ended: nobody else tells
-            # those who wait for it.
+        if report.is_unsaid:
             error = BeatdError(report.reason)
             self.set_aside(run.counted, run.envelope, run.task, error, run.losses)
             return
