@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from enum import IntEnum
 from functools import lru_cache
-from json.encoder import encode_basestring_ascii as quoted
+from json.encoder import encode_basestring_ascii as json_string
 from operator import itemgetter
 from typing import Any
 
@@ -86,7 +86,7 @@ class BodyForm:
         if self.base64:
             return binascii.b2a_base64(data, newline=False).decode("ascii")
         try:
-            return quoted(data.decode())[1:-1]
+            return json_string(data.decode())[1:-1]
         except UnicodeDecodeError as error:
             raise MessageError("body_encoding utf-8: the body is not text") from error
 
@@ -126,7 +126,7 @@ class Shape:
         if slot is not None:
             of_slot = f'"beatd_slot": "{iso(slot, self.slot_zone)}", '
         return (
-            f'{self.marks_lead}"beatd_entry": {quoted(entry)}, '
+            f'{self.marks_lead}"beatd_entry": {json_string(entry)}, '
             f'{of_slot}"celery_beat_task": true'
         )
 
@@ -194,7 +194,7 @@ def _shape(
         repr_levels=format.repr_levels,
         text="".join(text.parts),
         pick=itemgetter(*text.holes),
-        origin=quoted(format.origin),
+        origin=json_string(format.origin),
     )
 
 
@@ -344,7 +344,7 @@ class _Text:
         """Put the fields of an object; an error of encoding names `place`."""
         lead = ""
         for key, value in fields.items():
-            self.put(f"{lead}{quoted(key)}: ")
+            self.put(f"{lead}{json_string(key)}: ")
             if isinstance(value, Hole):
                 self.hole(value)
             else:
