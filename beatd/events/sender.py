@@ -28,7 +28,6 @@ def send_what_is_taken(
 
     Raises BrokerUnavailable.
     """
-
     do_in_halves(
         broker.send, messages, lambda _, refusal: say_refused(dropped, refusal)
     )

@@ -209,9 +209,8 @@ class Fetcher:
     def stop(self) -> None:
         """Fetch no more; what is on its way is still delivered before this returns."""
         self._service.stop()
-        self._holdings.taken(
-            ()
-        )  # what a request took whose answer was lost is not ours
+        # What a request took whose answer was lost is not ours.
+        self._holdings.taken(())
 
     def turn(self) -> bool:
         """Take once and deliver what came; return whether anything did."""

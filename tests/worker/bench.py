@@ -236,7 +236,7 @@ class Bench:
         self.broker.emit(term, [run], HOUR)
 
     def left(self) -> int:
-        """Give the number of messages that are in the queue or in flight."""
+        """Return the number of messages that are in the queue or in flight."""
         self.broker.leave("here-1")
         self.broker.join("count", 1000)
         return len(self.broker.take("count", ["celery"], 100, next(_counts)))
