@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from datetime import timedelta
 from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -20,7 +19,7 @@ from beatd.cli.output import (
 from beatd.cli.usage import USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
 from beatd.errors import ScheduleError
-from beatd.instant import MINUTE, Instant, datetime_of
+from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, datetime_of
 from beatd.schedules import ScheduleSpec, cron, crontab, every
 from beatd.schedules.base import Schedule
 from beatd.schedules.clock_changes import ClockChange, clock_change_note
@@ -37,13 +36,7 @@ _INTERVAL = re.compile(
     r"(?:every\s+)?(\d+(?:\.\d+)?)\s*(ms|s|sec|seconds?|m|min|minutes?|h|hours?|d|days?)?",
     re.ASCII,
 )
-_UNITS = {
-    "ms": timedelta(milliseconds=1),
-    "s": timedelta(seconds=1),
-    "m": timedelta(minutes=1),
-    "h": timedelta(hours=1),
-    "d": timedelta(days=1),
-}
+_UNITS = {"ms": 1, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
 
 
 @click.command(
@@ -112,7 +105,7 @@ def _spec(expression: str, celery: bool) -> ScheduleSpec:
     if interval:
         number, unit = interval.groups()
         size = _UNITS["ms" if unit == "ms" else (unit or "s")[0]]
-        return every(float(number) * size)
+        return every(float(number) * size / SECOND)
     return crontab.from_string(expression) if celery else cron(expression)
 
 

@@ -88,6 +88,10 @@ def test_a_schedule_that_ends_says_so(run: Run) -> None:
             " got 3 in 'every other day'\n  an interval is written 30, '30 s' or ",
         ),
         (["0 s"], "error: cannot use '0 s'\n  every: expected more than 0 seconds"),
+        (
+            ["99999999999999999999 d"],
+            "error: cannot use '99999999999999999999 d'\n  every: expected at most",
+        ),
     ],
 )
 def test_what_is_no_schedule_is_one_error_that_names_the_field(
