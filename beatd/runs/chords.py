@@ -245,7 +245,11 @@ def call_of(message: bytes, limits: Limits) -> Call | None:
 
 def in_a_thread(code: Callable[[], None]) -> None:
     """Call the user's code in a thread of its own, where nothing waits for it."""
-    threading.Thread(target=code, name="beatd-errback", daemon=True).start()
+    try:
+        threading.Thread(target=code, name="beatd-errback", daemon=True).start()
+    except RuntimeError as error:  # no thread is to be had
+        words = "an errback, or a hook after a failure, is not called: %s"
+        tell.error("errback.uncalled", words, error)
 
 
 def _both(one: Bookkeeping, other: Bookkeeping) -> Bookkeeping:

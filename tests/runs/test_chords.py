@@ -1,6 +1,7 @@
 """Chords on one worker: each body once, whatever is told twice, lost, or away."""
 
 import logging
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from beatd.message import Chord, read_envelope
 from beatd.pools.base import Finished, Job, Lost, TimedOut
 from beatd.results.base import State
 from beatd.results.chords import Part
-from beatd.runs.chords import LARGEST, ChordKeeper, Failed
+from beatd.runs.chords import LARGEST, ChordKeeper, Failed, in_a_thread
 from beatd.runs.report import read_report
 from beatd.tasks import Task
 from tests.worker.bench import Bench, Header, with_held_pool
@@ -433,6 +434,18 @@ def test_an_errback_that_cannot_be_sent_or_raises_is_logged(
     assert kitchen.state("dish") == ("FAILURE", "burnt")
     events = [one.__dict__["event"] for one in caplog.records]
     assert events[:2] == ["errback.unsent", "errback.failed"]
+
+
+def test_an_errback_for_which_there_is_no_thread_is_passed_over_and_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    before = threading.stack_size(1 << 46)  # no machine has memory for that
+    try:
+        in_a_thread(lambda: None)
+    finally:
+        threading.stack_size(before)
+
+    assert [one.__dict__["event"] for one in caplog.records] == ["errback.uncalled"]
 
 
 def test_a_backend_without_chords_says_so(tmp_path: Path) -> None:
