@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from beatd.instant import Span, span_of
 from beatd.pools.base import Job, Lost, PoolEvent, Returned, Started, TimedOut
@@ -11,6 +12,25 @@ from beatd.pools.prefork.frames import JobEnded
 
 MOST_BYTES = 1 << 18
 """Bytes in the largest chunk; a single job may be larger."""
+
+
+@dataclass(slots=True)
+class _Hand:
+    """The jobs that are dealt to one child."""
+
+    child: Child
+    jobs: list[Job] = field(default_factory=list)
+    size: int = 0
+    """Bytes of the messages."""
+
+    def has_room_for(self, job: Job) -> bool:
+        """Return whether this job may be added; an empty hand takes any."""
+        return not self.jobs or self.size + len(job.message) <= MOST_BYTES
+
+    def take(self, job: Job) -> None:
+        """Add this job."""
+        self.jobs.append(job)
+        self.size += len(job.message)
 
 
 class Dispatcher:
@@ -55,31 +75,24 @@ class Dispatcher:
         """Give jobs to idle children; yield each child that has something to send."""
         if not self._waiting:
             return
-        for child, chunk in self._dealt(self._children.idle):
-            child.give(chunk)
-            self._begin(child)
-            yield child
+        for hand in self._dealt(self._children.idle):
+            hand.child.give(hand.jobs)
+            self._begin(hand.child)
+            yield hand.child
 
-    def _dealt(self, idle: Sequence[Child]) -> list[tuple[Child, list[Job]]]:
+    def _dealt(self, idle: Sequence[Child]) -> list["_Hand"]:
         """Take jobs for these children, one each in turn, as cards are dealt.
 
         So the first jobs begin first, however many a child may be given at once; no
         child gets more than its share.
         """
-        hands: list[tuple[Child, list[Job]]] = [(child, []) for child in idle]
-        share = -(-len(self._waiting) // max(len(idle), 1))
+        hands, waiting = [_Hand(child) for child in idle], self._waiting
+        share = -(-len(waiting) // max(len(idle), 1))
         for turn in range(min(share, MOST_JOBS)):
-            for child, chunk in hands:
-                if turn < child.pace and self._fits_into(chunk):
-                    chunk.append(self._waiting.popleft())
-        return [(child, chunk) for child, chunk in hands if chunk]
-
-    def _fits_into(self, chunk: Sequence[Job]) -> bool:
-        """Return whether a job waits that may still be added to this chunk."""
-        if not (self._waiting and chunk):
-            return bool(self._waiting)
-        size = sum(len(job.message) for job in (*chunk, self._waiting[0]))
-        return size <= MOST_BYTES
+            for hand in hands:
+                if waiting and turn < hand.child.pace and hand.has_room_for(waiting[0]):
+                    hand.take(waiting.popleft())
+        return [hand for hand in hands if hand.jobs]
 
     def _begin(self, child: Child) -> None:
         """Report that the first job of the child's chunk runs now."""
