@@ -711,3 +711,15 @@ def test_a_file_of_an_earlier_build_gets_the_columns_that_it_lacks(
     assert ledger == LedgerCopy({"a": mark(NOON)}, 3)
     assert later.read_ledger().edition == Edition("lineage", 1)
     later.close()
+
+
+def test_who_only_looks_or_empties_queues_makes_no_file(
+    connect: Connect, path: Path
+) -> None:
+    # It might belong to the wrong user: root, who is not the one that runs beatd.
+    broker = connect()
+
+    assert broker.dead_letters() == []
+    assert broker.purge(["celery"]) == 0
+
+    assert not path.exists()

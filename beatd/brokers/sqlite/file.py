@@ -108,6 +108,13 @@ class BrokerFile:
             return None
         return status.st_dev, status.st_ino
 
+    def _is_there(self) -> bool:
+        """Return whether there is a file: who only looks is not to make one.
+
+        It would belong to that user, who need not be the one that runs beatd.
+        """
+        return self._identity_now() is not None
+
     def _close_idle(self) -> None:
         while self._idle:
             self._idle.pop().close()

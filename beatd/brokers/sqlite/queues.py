@@ -97,6 +97,8 @@ class SQLiteBroker(SQLiteLead):
             db.executemany("INSERT OR IGNORE INTO bindings VALUES (?, ?, ?, ?)", rows)
 
     def purge(self, queues: Collection[str]) -> int:
+        if not self._is_there():
+            return 0
         with self._transaction() as db:
             for name in queues:
                 self._end_runs_of(db, db.execute(SQL["runs_to_purge"], (name,)))
@@ -247,6 +249,8 @@ class SQLiteBroker(SQLiteLead):
     # Dead letters
 
     def dead_letters(self) -> list[DeadLetter]:
+        if not self._is_there():
+            return []
         with self._connection() as db, texts_as_bytes(db):
             rows = db.execute(SQL["letters"]).fetchall()
         letters = []
