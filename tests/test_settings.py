@@ -237,6 +237,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "broker_url: no broker for the scheme 'redsi'; did you mean 'redis'?",
     ),
     (
+        {"broker_url": "http://host"},
+        "broker_url: no broker for the scheme 'http'; beatd knows redis, rediss,"
+        " redis+socket, unix, sqlite, memory",
+    ),
+    (
         {"broker_url": "redis://:secret@host:port/0"},
         "broker_url: the port in 'redis://:***@host:port/0' is not a number up to"
         " 65535",

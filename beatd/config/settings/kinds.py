@@ -188,7 +188,7 @@ def _url(url: str) -> str:
         shown = mask_url(url)
         raise Unfit(f"{shown!r} has no scheme", f"write redis://{shown}")
     if scheme not in SCHEMES:
-        hint = did_you_mean(scheme, SCHEMES) or "beatd knows " + ", ".join(SCHEMES[:7])
+        hint = did_you_mean(scheme, SCHEMES) or "beatd knows " + ", ".join(_OURS)
         raise Unfit(f"no broker for the scheme {scheme!r}", hint)
     _readable(url)
     try:
@@ -211,11 +211,12 @@ def _unencoded() -> Unfit:
     return Unfit("its password has a character that has to be encoded", ENCODE)
 
 
+_OURS = ("redis", "rediss", "redis+socket", "unix", "sqlite", "memory")
 SCHEMES = (
-    *("redis", "rediss", "redis+socket", "unix", "sentinel", "sqlite", "memory"),
+    *_OURS,
     *("amqp", "amqps", "pyamqp", "librabbitmq", "sqs", "SQS", "mongodb", "zookeeper"),
     *("consul", "etcd", "filesystem", "pyro", "confluentkafka", "gcpubsub", "qpid"),
-    *("azureservicebus", "azurestoragequeues", "SLMQ", "hazelcast"),
+    *("azureservicebus", "azurestoragequeues", "SLMQ", "hazelcast", "sentinel"),
 )
 """Broker addresses: ours first, then those of kombu's transports."""
 
