@@ -17,6 +17,7 @@ and that somebody has to mend it first (read-only, out of memory, no permission)
 socket waits longer than its time-out.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -263,6 +264,14 @@ def letter_of(record: Mapping[str, object]) -> DeadLetter:
     if not EARLIEST <= letter.at <= LATEST:
         raise ValueError(f"no instant of a date: {letter.at}")
     return letter
+
+
+def as_new(message: bytes) -> bytes:
+    """Return a message of a dead letter with none of its requeues counted.
+
+    `requeued` in message/resend.py has written that count, in this form.
+    """
+    return re.sub(rb'"beatd_requeues": \d+', b'"beatd_requeues": 0', message, count=1)
 
 
 def ledger_moved(edition: Edition) -> LedgerMoved:

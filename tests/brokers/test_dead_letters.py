@@ -7,6 +7,7 @@ import pytest
 from beatd.brokers.base import Broker, DeadLetter, GiveBack, Outgoing, SetAside
 from beatd.clock import SystemClock
 from beatd.instant import MINUTE
+from beatd.message import read_envelope, requeued
 from tests.brokers.backends import Backend
 from tests.brokers.making import lying_in, messages, outgoing, settle
 from tests.servers import PATIENCE, eventually
@@ -70,6 +71,26 @@ def test_a_dead_letter_knows_how_often_it_was_delivered(
     broker.retry_dead([letter.id])
     [again] = broker.take(worker, ["celery"], 1, 2)
     assert again.deliveries == 1
+
+
+def test_what_was_requeued_too_often_has_all_of_its_tries_again(
+    broker: Broker, worker: str
+) -> None:
+    headers = b'{"task": "proj.x", "id": "i", "retries": 0}'
+    message = b'{"body": "", "properties": {}, "headers": %b}' % headers
+    for _ in range(3):
+        message = requeued(read_envelope(message))
+    broker.send([outgoing(message)])
+    [one] = broker.take(worker, ["celery"], 1, 1)
+    settle(broker, worker, SetAside(one, "enough"))
+    [letter] = broker.dead_letters()
+
+    assert broker.retry_dead([letter.id]) == 1
+
+    [again] = broker.take(worker, ["celery"], 1, 2)
+    assert read_envelope(message).requeues == 3
+    assert read_envelope(again.message).requeues == 0
+    assert read_envelope(again.message).redelivered
 
 
 @pytest.mark.usefixtures("worker")

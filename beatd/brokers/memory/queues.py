@@ -21,6 +21,7 @@ from beatd.brokers.base import (
     Outgoing,
     SetAside,
     Suspects,
+    as_new,
     do_in_turn,
     idle,
     number_together,
@@ -342,7 +343,7 @@ class MemoryBroker(MemoryLead):
                 on_refused(one, self.closed[places[one]])
             found = self._remove_dead([one for one in known if one not in refused])
             for stored in found:
-                fresh = replace(stored, deliveries=0)
+                fresh = replace(stored, deliveries=0, message=as_new(stored.message))
                 key = stored.step, stored.queue
                 self._lists.setdefault(key, deque()).append(fresh)
             self._changed.notify_all()

@@ -15,6 +15,9 @@ for _, id in ipairs(ARGV) do
   if held then
     list, message = released(held)
   end
+  if list then -- as `as_new` in base.py
+    message = message:gsub('"beatd_requeues": %d+', '"beatd_requeues": 0', 1)
+  end
   local pushed = list and redis.pcall('LPUSH', list, message)
   if type(pushed) == 'number' then
     redis.call('HDEL', KEYS[2], id)

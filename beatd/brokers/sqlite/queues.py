@@ -22,6 +22,7 @@ from beatd.brokers.base import (
     Outgoing,
     SetAside,
     Suspects,
+    as_new,
     do_in_turn,
     idle,
     letter_of,
@@ -264,9 +265,8 @@ class SQLiteBroker(SQLiteLead):
         return letters
 
     def dead_message(self, letter: str) -> bytes | None:
-        sql = "SELECT CAST(message AS BLOB) FROM dead WHERE id = ?"
         with self._connection() as db:
-            row = db.execute(sql, (letter,)).fetchone()
+            row = db.execute(SQL["dead_message"], (letter,)).fetchone()
         return row[0] if row else None
 
     def retry_dead(
@@ -279,7 +279,7 @@ class SQLiteBroker(SQLiteLead):
             for letter in letters:
                 try:
                     with savepoint(db):
-                        db.execute(SQL["retry_dead"], (letter,))
+                        self._retry_dead(db, letter)
                 except ROW_REFUSALS as error:
                     refused[letter] = f"{self._path} refuses: {error}"
             found = self._forget(db, [one for one in letters if one not in refused])
@@ -287,6 +287,10 @@ class SQLiteBroker(SQLiteLead):
         for letter, reason in refused.items():
             on_refused(letter, reason)
         return found
+
+    def _retry_dead(self, db: sqlite3.Connection, letter: str) -> None:
+        for (message,) in db.execute(SQL["dead_message"], (letter,)).fetchall():
+            db.execute(SQL["retry_dead"], (as_new(message), letter))
 
     def drop_dead(self, letters: Collection[str]) -> int:
         with self._transaction() as db:

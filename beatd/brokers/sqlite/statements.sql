@@ -280,9 +280,12 @@ FROM messages WHERE id = ? AND worker = ? AND attempt = ?
 SELECT id, queue, reason, buried, deliveries, worker, size, task, task_id
 FROM dead ORDER BY id
 
+-- name: dead_message
+SELECT CAST(message AS BLOB) FROM dead WHERE id = ?
+
 -- name: retry_dead
 INSERT INTO messages (queue, step, message)
-SELECT queue, step, message FROM dead WHERE id = ?
+SELECT queue, step, ? FROM dead WHERE id = ?
 
 -- name: lost
 -- A lease that ends later than its length allows is from before the machine's start.
