@@ -69,6 +69,8 @@ def test_what_is_refused_before_and_after_a_crash_holds_up_no_other_task(
     with project.worker("-c", "2") as worker:
         send_what_is_refused(project, broker, server)
         await_refusals(worker)
+        # It is said first, and settled then: killed in between it runs again.
+        eventually(lambda: len(broker.dead_letters()) == 2, "two dead letters")
         worker.signal(signal.SIGKILL)
         worker.wait()
 
