@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
 
-from beatd.pools.base import Job, PoolEvent, Runner, TimedOut, run
+from beatd.pools.base import Finished, Job, Lost, PoolEvent, Runner, TimedOut, run
 from beatd.pools.limits import time_limit
 from beatd.pools.pending import PendingJobs
 
@@ -92,14 +92,19 @@ class Threads:
         while job := self._queue.get():
             if not self._pending.begin(job):
                 continue
-            with time_limit(job.time_limit, partial(self._give_up, job)):
-                outcome = run(self._runner, job)
-            if not self._pending.end(outcome):
+            if not self._pending.end(self._run(job)):
                 # The job has an outcome already: this thread has been given up.
                 return
         with self._one_left:
             self._serving -= 1
             self._one_left.notify_all()
+
+    def _run(self, job: Job) -> Finished | Lost:
+        try:
+            with time_limit(job.time_limit, partial(self._give_up, job)):
+                return run(self._runner, job)
+        except RuntimeError as error:  # no thread is to be had for the limit
+            return Lost(job.token, f"nobody could limit its time: {error}")
 
     def _give_up(self, job: Job) -> None:
         assert job.time_limit is not None
