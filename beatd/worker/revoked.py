@@ -196,21 +196,28 @@ class Revocations:
 
     def _keep(self, task_ids: Collection[str], waiting: Sequence[str]) -> None:
         """Write ids to the file, and REVOKED as the results that clients wait for."""
-        try:
-            if self._file:
-                self._file.add(task_ids, self._clock.now())
-            if self._results and waiting:
-                known = self._results.load(waiting)
-                self._results.store(
-                    [
-                        self._meta(task_id)
-                        for task_id in waiting
-                        if task_id not in known or known[task_id].status in UNBEGUN
-                    ]
-                )
-        except (ResultUnavailable, MessageError, sqlite3.Error) as error:
-            words = "revoked, but not all of it could be kept: %s"
-            tell.warning("control.unkept", words, error)
+        # One is of use without the other.
+        for keep, ids in ((self._write, task_ids), (self._store, waiting)):
+            try:
+                keep(ids)
+            except (ResultUnavailable, MessageError, sqlite3.Error) as error:
+                words = "revoked, but not all of it could be kept: %s"
+                tell.warning("control.unkept", words, error)
+
+    def _write(self, task_ids: Collection[str]) -> None:
+        if self._file:
+            self._file.add(task_ids, self._clock.now())
+
+    def _store(self, waiting: Collection[str]) -> None:
+        if self._results and waiting:
+            known = self._results.load([*waiting])
+            self._results.store(
+                [
+                    self._meta(task_id)
+                    for task_id in waiting
+                    if task_id not in known or known[task_id].status in UNBEGUN
+                ]
+            )
 
     def _meta(self, task_id: str) -> Meta:
         done = datetime_of(self._clock.now(), self._settings.zone)

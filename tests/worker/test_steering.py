@@ -1,6 +1,8 @@
 """A worker that is steered: what is revoked, limited, taken from other queues."""
 
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -284,6 +286,20 @@ def test_an_id_that_is_none_keeps_no_other_from_being_revoked(bench: Bench) -> N
     command(bench, "revoke", task_id=[None, "a", 7])
 
     assert command(bench, "revoked") == ["a"]
+
+
+def test_a_state_file_that_fails_keeps_no_client_waiting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "state.db"
+    bench = Bench(state_file=StateFile(path))
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TABLE revoked")
+
+    command(bench, "revoke", task_id="a")
+
+    assert "control.unkept" in [getattr(one, "event", "") for one in caplog.records]
+    assert bench.results.metas["a"].status == "REVOKED"
 
 
 def test_a_result_backend_that_is_away_does_not_keep_from_revoking(
