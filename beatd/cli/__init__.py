@@ -23,6 +23,7 @@ from beatd.cli.usage import (
 from beatd.config.switches import BEAT_NODE
 from beatd.errors import BeatdError, BrokerUnavailable, ConfigError, ScheduleFileError
 from beatd.service import daemon
+from beatd.text import indented_lines
 from beatd.version import __version__
 
 COMMANDS: Mapping[str, str] = {
@@ -94,6 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     daemon.remember_start()
     words = [*(sys.argv[1:] if arguments is None else arguments)]
+    if any("\0" in word for word in words):  # not from a shell: no system lets it pass
+        _say("no word of a command line can have a NUL in it")
+        return USAGE
     try:
         status = beatd.main(
             args=words,
@@ -102,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             auto_envvar_prefix="CELERY",  # $CELERY_WORKER_CONCURRENCY, as there
         )
     except click.UsageError as error:
-        click.echo(f"error: {explained(error)}", err=True)
+        _say(explained(error))
         return USAGE
     except click.ClickException as error:
         error.show()
@@ -112,9 +116,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BeatdError as error:
         if "--debug" in words:
             raise
-        click.echo(f"error: {error}", err=True)
+        _say(str(error))
         return _status_of(error)
     return int(status or 0)
+
+
+def _say(problem: str) -> None:
+    click.echo(f"error: {indented_lines(problem, indent='')}", err=True)
 
 
 def _status_of(error: BeatdError) -> int:

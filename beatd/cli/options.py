@@ -31,8 +31,13 @@ def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
 def _change_directory(
     context: click.Context, parameter: click.Parameter, value: Path | None
 ) -> None:
-    if value is not None:
+    if value is None:
+        return
+    try:
         os.chdir(value)
+    except OSError as error:
+        problem = f"cannot change to {str(value)!r}: {error.strerror}"
+        raise click.BadParameter(problem) from error
 
 
 def option_of(

@@ -12,7 +12,7 @@ import click
 
 from beatd.cli.options import given
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
-from beatd.text import escaped
+from beatd.text import escaped, indented_lines
 
 NARROWEST = 80
 """Columns that every terminal is taken to have."""
@@ -99,7 +99,8 @@ class Failure(click.ClickException):
     """What went wrong, and in the lines after the first the way out."""
 
     def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"error: {self.message}", file=file, err=True)
+        shown = indented_lines(self.message, indent="")
+        click.echo(f"error: {shown}", file=file, err=True)
 
 
 def confirmed(question: str) -> bool:

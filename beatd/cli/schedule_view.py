@@ -93,7 +93,14 @@ def schedule_view(context: click.Context) -> ScheduleView:
     """
     config = load(wanted(context))
     path = Path(config.settings.beat_schedule_filename)
-    return ScheduleView(config, path, view(path) if path.exists() else None)
+    return ScheduleView(config, path, view(path) if _is_there(path) else None)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # it cannot be looked at: `view` says why
+        return True
 
 
 def line_of(config: Config, name: str) -> Place | None:

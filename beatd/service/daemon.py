@@ -266,6 +266,13 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
+def _is_too_large(text: str) -> bool:
+    # Not to be read at all: Python makes no numbers of thousands of digits.
+    digits = text.lstrip("0")
+    is_long = len(digits) > len(str(_LARGEST))
+    return _is_number(text) and (is_long or int(digits or "0") > _LARGEST)
+
+
 def _identity(
     user: str | None, group: str | None
 ) -> tuple[int | None, int | None, str | None]:
@@ -275,7 +282,7 @@ def _identity(
         # Not as good as none: who asks for a user must not go on as root.
         problem = "expected a name or a number, got an empty text"
         raise ConfigError("--uid, --gid", [problem])
-    if any(one and _is_number(one) and int(one) > _LARGEST for one in (user, group)):
+    if any(one and _is_too_large(one) for one in (user, group)):
         problem = f"expected numbers up to {_LARGEST}, got {named}"
         raise ConfigError("--uid, --gid", [problem])
     try:

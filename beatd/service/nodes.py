@@ -5,6 +5,7 @@ import socket
 from collections.abc import Mapping
 
 from beatd.errors import ConfigError
+from beatd.text import is_encodable, quoted
 
 
 def node_name(pattern: str, here: str | None = None) -> str:
@@ -13,6 +14,9 @@ def node_name(pattern: str, here: str | None = None) -> str:
     What stands for the node alone, or for the host alone, is completed as Celery does:
     `w1` is `celery@w1`, and `w1@` lies on this host. Raises ConfigError.
     """
+    if not is_encodable(pattern):
+        problem = "expected a name that is text, for brokers and files"
+        raise ConfigError(f"--hostname {quoted(pattern)}", [problem])
     here = here or socket.gethostname()
     first, at, second = pattern.partition("@")
     name, host = (first, second) if at else ("", first)
