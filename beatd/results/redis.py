@@ -12,7 +12,7 @@ from hashlib import sha1
 from importlib import resources
 from typing import Any, NamedTuple
 
-from beatd.background import do_in_halves
+from beatd.background import Faults, do_in_halves
 from beatd.brokers.redis.failover import SMALLEST_LARGEST, Server, too_large
 from beatd.brokers.redis.listening import SILENCE, Bell, ChannelListener
 from beatd.clock import Clock, SystemClock
@@ -23,18 +23,20 @@ from beatd.errors import (
     ResultRefused,
     ResultUnavailable,
 )
+from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span
 from beatd.message import Chord
 from beatd.results.base import READY_STATES, Lifetime, Meta, State, Stored
 from beatd.results.chords import ChordTimes, Joined, Part
 from beatd.results.encoding import Encoding
 
+tell = EventLog(__name__)
+
 KEY = "celery-task-meta-"
 GROUP_KEY = "celery-taskset-meta-"
 
 BATCH = 500
 """Values that are stored in one step; Redis serves no other client meanwhile."""
-
 
 LARGEST_BATCH = 16 * 1024 * 1024
 """Bytes of such values, where there is more than one."""
@@ -60,6 +62,7 @@ class RedisResults:
     ) -> None:
         options = options or {}
         self._server = Server([url], options, tls)
+        self._unheard = Faults()
         self._encoding = encoding
         self._lifetime = lifetime
         self._clock = clock or SystemClock()
@@ -220,6 +223,8 @@ class RedisResults:
         for one, data in zip(batch, kept, strict=True):
             if isinstance(data, Exception):
                 self._meet(data, partial(on_refused, one))
+            elif isinstance(data, list):
+                self._meet_unheard(data[0])
             elif data is not None and not is_final(one.stored.task_id, data):
                 old = sha1(data, usedforsecurity=False).hexdigest()
                 again.append(one._replace(old=old))
@@ -234,6 +239,16 @@ class RedisResults:
                 raise answer
         except ItemRefused as refusal:
             on_refused(refusal)
+
+    def _meet_unheard(self, words: bytes) -> None:
+        """Say that a result is stored, and that those who wait for it are not woken."""
+        if number := self._unheard.meet():
+            tell.warning(
+                "results.unheard",
+                "clients that wait are not woken (%d results, which are stored): %s",
+                number,
+                self._server.refusal(words.decode()),
+            )
 
     def _check_size(self, data: bytes, what: str) -> None:
         """Raise ItemRefused for what is so large that the server hangs up."""

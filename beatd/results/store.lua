@@ -4,7 +4,8 @@
 -- ARGV[3i]         SHA-1 of the value that it may replace; empty: none
 --
 -- Writes and publishes each value if its key is absent, or has the value that may be
--- replaced. Returns nothing for each key that was written, else the key's value, or the
+-- replaced. Returns nothing for each key that was written, or a list with the server's
+-- words where it was written and may not be published; else the key's value, or the
 -- server's refusal. Values are not decoded here: they may be in any of Celery's
 -- serializers, and compressed.
 local function write(key, value, ttl)
@@ -14,10 +15,11 @@ local function write(key, value, ttl)
     else
         answer = redis.pcall('SETEX', key, ttl, value)
     end
-    if not answer.err then
-        answer = redis.pcall('PUBLISH', key, value)
+    if answer.err then
+        return answer
     end
-    return type(answer) == 'table' and answer
+    local heard = redis.pcall('PUBLISH', key, value)
+    return type(heard) == 'table' and {heard.err}
 end
 
 local kept = {}

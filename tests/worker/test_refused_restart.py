@@ -12,7 +12,7 @@ from beatd.brokers.redis import RedisBroker
 from beatd.config.settings import read
 from beatd.message import Notice, write_notice
 from beatd.results import connect
-from beatd.results.base import State
+from beatd.results.base import Meta, State
 from beatd.routing import Queue, Route
 from tests.servers import PATIENCE, Server, eventually
 from tests.worker.bench import Bench
@@ -141,3 +141,20 @@ def test_what_the_acl_forbids_fails_one_run_and_no_other(
     assert bench.left() == 0
     results.close()
     broker.close()
+
+
+def test_a_result_is_kept_where_the_acl_forbids_to_wake_who_waits(
+    server: Server, user: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "few", "resetchannels", "~*")
+    results = connect(read({"result_backend": server.url(user=user)}).settings)
+
+    for name in ("a", "b"):
+        results.store([Meta(name, State.STARTED), Meta(name, State.SUCCESS, 5)])
+
+    found = results.load(["a", "b"])
+    assert [meta.status for meta in found.values()] == [State.SUCCESS] * 2
+    [said] = [r for r in caplog.records if r.__dict__["event"] == "results.unheard"]
+    assert "its ACL forbids us this" in said.getMessage()
+    results.close()

@@ -127,6 +127,8 @@ class Server:
 
     def refusal(self, words: str) -> str:
         """Return for people why the server refuses, from its own words."""
+        # Outside of scripts redis-py cuts off a word that says no more than the rest.
+        words = words.removeprefix("ERR ")
         _, refused = _refusal(self.present, redis.ResponseError(words))
         return str(refused)
 
