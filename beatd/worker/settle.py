@@ -193,12 +193,13 @@ class Settler:
         return settled and kept and not left
 
     def _keep(self, batch: Sequence[Settlement]) -> None:
-        refused = self._store(batch)
-        # After a failure it goes on where it was: each is handed on once, and errbacks
-        # are not called again.
-        for at in range(self._kept, len(batch)):
-            self._hand_on(batch[at], refused.get(at))
-            self._kept = at + 1
+        # After a failure it goes on where it was: errbacks are not called again, and of
+        # what is handed on, others may store the next states by now.
+        left = batch[self._kept :]
+        refused = self._store(left)
+        for at, one in enumerate(left):
+            self._hand_on(one, refused.get(at))
+            self._kept += 1
         self._kept = 0
 
     def _hand_on(self, one: Settlement, refused: str | None) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from beatd.background import Outage
 from beatd.brokers.base import (
@@ -19,8 +20,9 @@ from beatd.brokers.base import (
 from beatd.brokers.memory import MemoryBroker
 from beatd.errors import BrokerUnavailable, ResultUnavailable
 from beatd.instant import SECOND
-from beatd.results.base import State
+from beatd.results.base import Meta, State, Stored
 from beatd.results.chords import Joined
+from beatd.results.disabled import NoResults
 from beatd.runs.chords import Failed, Recorded, Unsent
 from beatd.runs.report import Bookkeeping
 from beatd.worker.settle import Continue, Settlement, Settler
@@ -69,6 +71,37 @@ def test_nothing_is_handed_on_twice_when_a_part_of_a_batch_cannot_be_kept() -> N
     sent = broker.take("me", ["celery"], 9, 2)
     assert [one.message for one in sent] == [b"after 1", b"after 2"]
     assert keeper.asked == [b"1", b"2", b"2"], "errbacks are called there"
+
+
+class Storing(NoResults):
+    """Remembers of which runs it was to store anything, again and again."""
+
+    def __init__(self) -> None:
+        self.stored: list[str] = []
+
+    def store(self, metas: Sequence[Meta | Stored]) -> None:
+        self.stored += [one.task_id for one in metas]
+
+
+def test_a_state_is_not_stored_again_once_its_run_is_handed_on() -> None:
+    broker = MemoryBroker()
+    broker.join("me", 60_000)
+    broker.send([outgoing(b"1"), outgoing(b"2")])
+    deliveries = broker.take("me", ["celery"], 2, 1)
+    results, away = Storing(), Outage("the broker is away", "broker")
+    settler = Settler(
+        broker, "me", results, lambda _: None, away, lambda: None, Hesitant()
+    )
+    for one in deliveries:
+        kept = Meta(one.message.decode(), State.RETRY)
+        settler.put(replace(settlement_of(one), kept=kept))
+
+    with pytest.raises(ResultUnavailable):
+        settler.keeping.turn()
+    settler.settling.turn()  # now others may run it, and store how it goes on
+    settler.keeping.turn()
+
+    assert results.stored == ["1", "2", "2"]
 
 
 class Choosy(MemoryBroker):
