@@ -163,7 +163,7 @@ class FakeFile:
     def unlock(self) -> None:
         self.locked = False
 
-    def read(self) -> LedgerCopy:
+    def read(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
         return LedgerCopy(dict(self.marks), self.era, self.edition)
 
     def keep_as(self, lineage: str) -> None:

@@ -103,6 +103,16 @@ def test_marks_come_back_as_they_were_recorded(file: ScheduleFile) -> None:
     assert file.read().marks == marks
 
 
+def test_a_large_file_is_read_in_parts(file: ScheduleFile) -> None:
+    file.record(many(3000), {})
+    file.flush()
+    parts: list[None] = []
+
+    assert file.read(on_part=lambda: parts.append(None)).marks == many(3000)
+
+    assert len(parts) >= 3
+
+
 def test_nothing_is_written_before_the_flush(file: ScheduleFile) -> None:
     file.record({"a": A}, {})
     assert file.read().marks == {}

@@ -972,8 +972,10 @@ def test_beginning_with_a_slow_file_keeps_the_lead(
     broker: FlakyBroker, clock: FakeClock
 ) -> None:
     class Slow(FakeFile):
-        def read(self) -> LedgerCopy:
-            clock.go_to(clock.now() + TTL - SECOND)
+        def read(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
+            for _ in range(5):
+                clock.go_to(clock.now() + TTL - SECOND)
+                on_part()
             return super().read()
 
         def rewrite(self, *ledger: Any) -> None:

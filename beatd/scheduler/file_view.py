@@ -17,7 +17,7 @@ meta      "namespace", "timezone", "term" (the largest number seen), "era"; "lin
 """
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 
+from beatd.brokers.base import idle
 from beatd.errors import ScheduleFileError
 from beatd.event_log import EventLog
 from beatd.instant import EARLIEST, LATEST, Instant, datetime_of, instant_of
@@ -51,6 +52,9 @@ TABLES = ("ledger", "dropped", "meta")
 
 _NAMED = 5
 """How many rows that cannot be read are named, at most."""
+
+_PART = 1000
+"""Rows that are read before a leader looks whether it has to renew its lead."""
 
 _CONFIG = 78
 """The exit status of a bad configuration (sysexits.h)."""
@@ -118,14 +122,18 @@ class View:
         return Edition(self.lineage, self.version, self.terms)
 
 
-def view(path: Path, named: set[str] | None = None) -> View:
+def view(
+    path: Path,
+    named: set[str] | None = None,
+    on_part: Callable[[], object] = idle,
+) -> View:
     """Read the file, even while a leader writes it; make, change and lock nothing.
 
     Without a file, the view is empty. Rows that cannot be understood are left out and
     named in the log, unless they are among those `named` already, to which they are
-    added. Raises ScheduleFileError.
+    added. `on_part` is called after each part of the rows. Raises ScheduleFileError.
     """
-    seen, unreadable = understand(tables_of(path, TABLES))
+    seen, unreadable = understand(tables_of(path, TABLES), on_part)
     named = set() if named is None else named
     bad = [name for name in unreadable if name not in named]
     named.update(bad)
@@ -170,10 +178,13 @@ def view_of(path: Path, table: str) -> View:
     return seen
 
 
-def understand(tables: Mapping[str, list[Pair]]) -> tuple[View, list[str]]:
+def understand(
+    tables: Mapping[str, list[Pair]], on_part: Callable[[], object] = idle
+) -> tuple[View, list[str]]:
     """Return what the rows say, and the names of those that cannot be understood."""
     bad: list[str] = []
-    marks = _understood(tables.get("ledger", []), lambda _, value: _mark_of(value), bad)
+    ledger = _calling(on_part, tables.get("ledger", []))
+    marks = _understood(ledger, lambda _, value: _mark_of(value), bad)
     dropped = _understood(
         tables.get("dropped", []), lambda _, value: _counts.decode(value), bad
     )
@@ -183,8 +194,16 @@ def understand(tables: Mapping[str, list[Pair]]) -> tuple[View, list[str]]:
     return View(marks, dropped, **meta), bad
 
 
+def _calling(on_part: Callable[[], object], rows: list[Pair]) -> Iterator[Pair]:
+    """Yield the rows, and call `on_part` now and then."""
+    for number, row in enumerate(rows):
+        if number % _PART == 0:
+            on_part()
+        yield row
+
+
 def _understood(
-    rows: list[Pair], decode: Callable[[str, Any], _T], bad: list[str]
+    rows: Iterable[Pair], decode: Callable[[str, Any], _T], bad: list[str]
 ) -> dict[str, _T]:
     """Decode each row; add to `bad` the names of those that cannot be decoded."""
     good = {}

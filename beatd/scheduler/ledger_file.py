@@ -1,8 +1,9 @@
 """What the scheduler asks of its schedule file."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
+from beatd.brokers.base import idle
 from beatd.instant import Instant
 from beatd.timetable.ledger import NO_EDITION, Edition, LedgerCopy, Mark
 
@@ -22,8 +23,11 @@ class LedgerFile(Protocol):
         """Let other processes take the file."""
         ...
 
-    def read(self) -> LedgerCopy:
-        """Return the ledger as it was last written."""
+    def read(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
+        """Return the ledger as it was last written.
+
+        Calls `on_part` again and again, where reading may take as long as a lead lives.
+        """
         ...
 
     def highest_term(self) -> int:

@@ -7,7 +7,7 @@ once: this copy is written after it, and may lag behind or be lost.
 import logging
 import os
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,6 +17,7 @@ from typing import TypeVar
 import msgspec
 from sqlitedict import SqliteDict
 
+from beatd.brokers.base import idle
 from beatd.clock import Clock
 from beatd.errors import ScheduleFileError
 from beatd.event_log import EventLog
@@ -121,10 +122,10 @@ class ScheduleFile:
         self._close_tables()
         self._lock.unlock()
 
-    def read(self) -> LedgerCopy:
+    def read(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
         """Return the ledger as last written; an empty one if it cannot be read."""
         try:
-            seen = view(self.path, self._named)
+            seen = view(self.path, self._named, on_part)
         except ScheduleFileError as error:
             self._meet(str(error))
             seen = View()

@@ -218,13 +218,13 @@ class Takeover:
 
         With large ledgers this takes longer than a lead lives. After each part the
         generator yields, so that the caller can renew the lead, and goes on only while
-        it has the lead; within a part, the broker calls `on_part` for the same purpose.
+        it has the lead; within a part, `on_part` is called for the same purpose.
         Nothing may be emitted before the end: a term left half-way must begin anew.
 
         Raises TermOver and BrokerUnavailable.
         """
         self.file.try_lock()
-        file = self.file.read()
+        file = self.file.read(on_part)
         yield
         found = self.broker.read_ledger(on_part)
         yield
