@@ -126,7 +126,7 @@ class TaskSentEvents:
     def _crashed(self, error: BaseException) -> None:
         self._is_mute = True
         self._sender = EventSender(self._send)  # drops what waits
-        tell.error("events", "events are sent no more", exc_info=error)
+        tell.error("events.crashed", "events are sent no more", exc_info=error)
 
     def _send(self, batch: Sequence[Emission]) -> None:
         events = list(_events(self.factory, batch))
