@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo quick test check promises simulate bench clean
+.PHONY: help demo quick test check promises simulate fuzz bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo 'make test      the tests'
 	@echo 'make check     ruff and mypy'
 	@echo 'make promises  the long fault suite'
+	@echo 'make fuzz      bad input of all kinds (MINUTES=10)'
 	@echo 'make simulate  hours of faults under simulated time (HOURS=2000, or SEEDS=0-1999)'
 	@echo 'make bench     what is claimed about speed (PEERS=python-that-has-the-others)'
 
@@ -54,6 +55,9 @@ promises: $(READY)
 
 simulate: $(READY)
 	$(BIN)/python -m tests.simulation --hours $(or $(HOURS),300) $(if $(SEEDS),--seeds $(SEEDS))
+
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/next_run.py

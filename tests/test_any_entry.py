@@ -242,6 +242,8 @@ def test_a_name_from_an_enumeration_is_plain_text_and_stays_as_it_was(
 @example({"task_routes": Spiteful()})
 @example({"task_queues": {"q\ud800": None}})
 @example({"task_default_queue": "\ud800"})
+@example({"broker_write_url": "\ud7fc"})
+@example({"broker_url": "redis://[\x1b"})
 def test_settings_of_any_values_are_used_or_refused_in_words(
     written: dict[str, Any],
 ) -> None:

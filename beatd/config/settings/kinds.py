@@ -22,7 +22,7 @@ from beatd.config.settings.secrets import (
 )
 from beatd.errors import ScheduleError
 from beatd.schedules.zones import zone_of
-from beatd.text import is_encodable
+from beatd.text import escaped, is_encodable
 
 T = TypeVar("T")
 
@@ -185,8 +185,8 @@ def _url(url: str) -> str:
         return f"{url}://"
     scheme, separator, _ = url.partition("://")
     if not separator:
-        shown = mask_url(url)
-        raise Unfit(f"{shown!r} has no scheme", f"write redis://{shown}")
+        shown = escaped(mask_url(url))
+        raise Unfit(f"'{shown}' has no scheme", f"write redis://{shown}")
     if scheme not in SCHEMES:
         hint = did_you_mean(scheme, SCHEMES) or "beatd knows " + ", ".join(_OURS)
         raise Unfit(f"no broker for the scheme {scheme!r}", hint)
@@ -194,8 +194,8 @@ def _url(url: str) -> str:
     try:
         urlsplit(url).port  # noqa: B018  (reading it checks it)
     except ValueError:
-        shown = mask_url(url)
-        raise Unfit(f"the port in {shown!r} is not a number up to 65535") from None
+        shown = escaped(mask_url(url))
+        raise Unfit(f"the port in '{shown}' is not a number up to 65535") from None
     return url
 
 
