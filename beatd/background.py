@@ -179,7 +179,7 @@ class Service:
         def run() -> None:
             try:
                 self._run(rest)
-            except BaseException as error:
+            except BaseException as error:  # no thread ends in silence
                 on_crash(error)
 
         thread = threading.Thread(target=run, name=name, daemon=True)

@@ -167,7 +167,7 @@ def _tell_failed(task: Any, call: Call, error: BaseException) -> None:
     args, kwargs, task_id = call.args, call.kwargs, call.envelope.id
     try:
         raise error
-    except BaseException:
+    except BaseException:  # ExceptionInfo reads what is being handled
         info = ExceptionInfo()
     if isinstance(error, TimeLimitExceeded):
         task.on_failure(error, task_id, args, kwargs, info)

@@ -101,7 +101,7 @@ def _run(text: str, file: str, names: dict[str, Any]) -> None:
     while True:
         try:
             exec(code, names)
-        except Exception as error:
+        except Exception as error:  # the config's own code
             tree = tree or ast.parse(text)
             stand_in = f"_raised_{spoiled}"
             if not _replace_value(tree, _position(error, file), stand_in):

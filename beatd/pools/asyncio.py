@@ -156,7 +156,7 @@ class Asyncio:
             timer = self._loop.call_later(limit, self._end_late, job) if limit else None
             try:
                 report = await self._runner.run(job, self._in_thread)
-            except BaseException as error:
+            except BaseException as error:  # the task's loop is not to end
                 self._pending.end(lost_by(job, error))
             else:
                 self._pending.end(Finished(job.token, report))
@@ -179,7 +179,7 @@ class Asyncio:
         def work() -> None:
             try:
                 ended.set_result(context.run(function))
-            except BaseException as error:
+            except BaseException as error:  # the task's own code
                 ended.set_exception(error)
 
         self._task_threads.do(work)

@@ -169,7 +169,7 @@ def run(runner: Runner, job: Job) -> Finished | Lost:
     """Run one job in this thread; if the runner raises, only this job is lost."""
     try:
         return Finished(job.token, runner(job))
-    except BaseException as error:
+    except BaseException as error:  # the task's process is not to end
         return lost_by(job, error)
 
 

@@ -186,7 +186,7 @@ class SQLiteResults:
         try:
             db = self._idle_connection() or self._connect()
             yield db
-        except BaseException as error:
+        except BaseException as error:  # whatever it is, it goes on up
             if db:
                 db.close()
             if isinstance(error, sqlite3.Error | OSError):

@@ -100,7 +100,7 @@ class _NativeThreadRun(Generic[T]):
         # The task keeps its own exception; any other is of what is left in the loop.
         with suppress(BaseException):
             self._loop.run_until_complete(self._task)
-        with suppress(BaseException):
+        with suppress(BaseException):  # from coroutines that the task has left
             runner.close()
         # Only this thread can flush what it has printed, and it goes on to other work.
         stdout.flush()

@@ -222,7 +222,7 @@ class _Run(msgspec.Struct, frozen=True):
             return "REJECTED", error, self._rejected(error)
         except Retry as error:
             return State.RETRY, error, self._retried(error)
-        except BaseException as error:
+        except BaseException as error:  # the task's own code
             return State.FAILURE, error, self._failed(error)
 
     def report_again(self, value: Any) -> Report:
@@ -234,7 +234,7 @@ class _Run(msgspec.Struct, frozen=True):
         try:
             if end.error is not None:
                 raise end.error
-        except BaseException as error:
+        except BaseException as error:  # the task's own, and goes on up
             self.task.retry_after(error)
             raise
         return end.value

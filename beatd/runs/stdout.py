@@ -36,7 +36,7 @@ def flush() -> None:
     Never raises, whatever a task has done to the streams.
     """
     for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
+        with suppress(Exception):  # a task may have put anything there
             stream.flush()
 
 

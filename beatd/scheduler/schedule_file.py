@@ -410,7 +410,7 @@ class _Tables:
             self._replace("dropped", encoded_rows(dropped))
             self._replace("meta", encoded_rows(changes.meta))
             self._run("COMMIT")
-        except BaseException:
+        except BaseException:  # whatever it is, it goes on up
             with suppress(sqlite3.Error):
                 self._run("ROLLBACK")
             raise

@@ -169,7 +169,7 @@ class WorkerService:
     def _schedule(self, beat: "_Beat") -> None:
         try:
             beat.run()
-        except BaseException as error:
+        except BaseException as error:  # raised again by `run`, in the main thread
             tell.critical(
                 "beat.failed", "the scheduler failed, the worker stops: %r", error
             )

@@ -173,7 +173,7 @@ class FileLock:
                 elif self._is_current(descriptor):
                     self._check_content(descriptor)
                     return descriptor
-            except BaseException:
+            except BaseException:  # whatever it is, it goes on up
                 os.close(descriptor)
                 raise
             # Try again: the path names another file by now, or others only looked.
@@ -187,7 +187,7 @@ class FileLock:
         descriptor = os.open(self.path, how | _CAREFULLY, self._mode)
         try:
             self._check(os.fstat(descriptor))
-        except BaseException:
+        except BaseException:  # whatever it is, it goes on up
             os.close(descriptor)
             raise
         return descriptor

@@ -157,7 +157,7 @@ class MessageWait:
         with self._waiting:
             try:
                 return self._wait(lists, self._clock.elapsed() + timeout)
-            except BaseException:
+            except BaseException:  # whatever it is, it goes on up
                 # Half a conversation: the next one begins on fresh connections.
                 self._disconnect()
                 raise
@@ -252,7 +252,7 @@ class ReleaseWait:
         with self._waiting:
             try:
                 return self._wait(self._clock.elapsed() + timeout)
-            except BaseException:
+            except BaseException:  # whatever it is, it goes on up
                 self._news.close()
                 raise
 
@@ -301,7 +301,7 @@ class ChannelSubscription:
         with self._server.answering():
             try:
                 return self._wait(self._clock.elapsed() + timeout)
-            except BaseException:
+            except BaseException:  # whatever it is, it goes on up
                 # Half a conversation: the next one begins on a fresh connection.
                 self._news.close()
                 raise

@@ -65,7 +65,7 @@ class BrokerFile:
         try:
             db = db or self._connect()
             yield db
-        except BaseException as error:
+        except BaseException as error:  # whatever it is, it goes on up
             if db:
                 db.close()
             if isinstance(error, sqlite3.Error | OSError):

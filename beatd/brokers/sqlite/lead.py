@@ -95,7 +95,7 @@ class SQLiteLead(BrokerFile):
                 return Held(self._edition(db), self._term(db), left=0)
         try:
             self._led = self._begin_term(floor)
-        except BaseException:
+        except BaseException:  # whatever it is, it goes on up
             if self._led is None:
                 self._lock.unlock()
             raise

@@ -95,11 +95,11 @@ def _run_and_end(work: Callable[[], object], ending: int = os.EX_OK) -> NoReturn
         status = ending
     except (BrokenPipeError, ConnectionResetError):
         pass  # the pool's process is dead
-    except BaseException:
+    except BaseException:  # with the log, and not with a traceback
         words = "a process of the pool failed"
         tell.critical("pool.failed", words, exc_info=True)
     finally:
-        with suppress(Exception):
+        with suppress(Exception):  # a task may have put anything there
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)

@@ -118,7 +118,7 @@ class Prefork:
     def _run(self) -> None:
         try:
             self._supervisor.run()
-        except BaseException as error:
+        except BaseException as error:  # no thread ends in silence
             self._on_crash(error)
         finally:
             self._supervisor.close()
