@@ -1,7 +1,9 @@
 """Fixtures that several parts of the suite share."""
 
 import logging
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -23,6 +25,16 @@ def _same_logging() -> Iterator[None]:
     root.setLevel(level)
     assert ours.level == our_level, "the test left another level behind"
     logging.captureWarnings(False)
+
+
+@pytest.fixture
+def forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let no module and no folder of a test be found by the next one."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    for name, module in [*sys.modules.items()]:
+        if str(tmp_path) in (getattr(module, "__file__", None) or ""):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,6 @@
 """Whatever stands in an entry or a setting: it is used, or it is named as bad."""
 
 import math
-import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
 from pathlib import Path
@@ -25,16 +23,7 @@ from beatd.timetable.policy import decide
 from beatd.timetable.preview import preview
 from beatd.timetable.timetable import Timetable
 
-
-@pytest.fixture(autouse=True)
-def _no_config_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let no module and no folder of a test be found by the next one."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield
-    for name, module in [*sys.modules.items()]:
-        if str(tmp_path) in (getattr(module, "__file__", None) or ""):
-            del sys.modules[name]
-
+pytestmark = pytest.mark.usefixtures("forgotten")
 
 NOW = instant_of(datetime(2026, 11, 23, 12, tzinfo=UTC))
 

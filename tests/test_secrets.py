@@ -13,6 +13,8 @@ from beatd.config.settings import read
 from beatd.worker.commands.shapes import broker_of, settings_of
 from tests.processes import beatd
 
+pytestmark = pytest.mark.usefixtures("forgotten")
+
 PIECES = ("HUSH", "WORD")
 
 ADDRESSES = {

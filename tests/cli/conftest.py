@@ -1,7 +1,6 @@
 """The shop of the mock-ups: its config, its schedule file, and the time there."""
 
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -108,17 +107,15 @@ def run() -> Run:
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(
+    forgotten: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """A working directory of the test's own, at the time of the mock-ups."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
     for name in ("NO_COLOR", "CLICOLOR_FORCE", "BEATD_CONFIG"):
         monkeypatch.delenv(name, raising=False)
     with freeze_time(datetime_of(NOW), ignore=["_pytest.timing"]):
         yield tmp_path
-    for name, module in [*sys.modules.items()]:
-        if str(tmp_path) in (getattr(module, "__file__", None) or ""):
-            del sys.modules[name]
 
 
 @pytest.fixture
