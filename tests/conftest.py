@@ -47,4 +47,6 @@ def _server() -> Iterator[Server]:
 def server(_server: Server) -> Iterator[Server]:
     """A real Valkey server, empty; do not stop it: other tests use it, too."""
     with emptied(_server) as server:
+        config = server.config()
         yield server
+        assert server.config() == config, "the test left another configuration behind"

@@ -89,6 +89,22 @@ class Server:
         once = Retry(NoBackoff(), 0)
         return redis.Redis(port=self.port, socket_timeout=PATIENCE, retry=once)
 
+    def config(self) -> dict[str, str]:
+        """Return all settings of the server."""
+        with self.client() as client:
+            return dict(client.config_get("*"))
+
+    @contextmanager
+    def configured(self, name: str, value: str) -> Iterator[None]:
+        """Change a setting for a while."""
+        with self.client() as client:
+            usual = client.config_get(name)[name]
+            client.config_set(name, value)
+            try:
+                yield
+            finally:
+                client.config_set(name, usual)
+
     def start(self) -> None:
         self._valkey.start(timeout=PATIENCE)
         with self.client() as client:

@@ -392,10 +392,8 @@ def test_broker_warns_of_a_server_that_throws_keys_away(
     run: Run, config: Path, server: Server
 ) -> None:
     config.write_text(f'broker_url = "{server.url()}"\n')
-    with server.client() as client:
-        client.config_set("maxmemory-policy", "allkeys-lru")
+    with server.configured("maxmemory-policy", "allkeys-lru"):
         output = run("check", "--broker").stdout
-        client.config_set("maxmemory-policy", "noeviction")
 
     warning = f"warning: broker {server.url()}: its maxmemory-policy is allkeys-lru"
     assert warning in output

@@ -24,6 +24,13 @@ TAKEN = "_kombu.binding.celery"
 OTHERS = 20
 
 
+@pytest.fixture
+def server(server: Server) -> Iterator[Server]:
+    """A server that refuses messages and results of more than 1 MiB."""
+    with server.configured("proto-max-bulk-len", str(1024 * 1024)):
+        yield server
+
+
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     if request.param == "memory":
@@ -44,7 +51,6 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     with server.client() as client:
         client.flushall()
         client.sadd(TAKEN, "a")
-        client.config_set("proto-max-bulk-len", 1024 * 1024)
     broker = RedisBroker(server.url(), namespace="test")
     yield Bench(broker=broker)
     broker.close()
@@ -171,7 +177,6 @@ def test_a_follow_up_that_is_too_large_for_the_server_is_refused_alone(
 ) -> None:
     with server.client() as client:
         client.flushall()
-        client.config_set("proto-max-bulk-len", 1024 * 1024)
     bench = Bench(broker=RedisBroker(server.url(), namespace="test"))
 
     @bench.app.task(name="proj.large")
@@ -213,7 +218,6 @@ def stranger(request: pytest.FixtureRequest) -> Iterator[Stranger]:
         return
     server: Server = request.getfixturevalue("server")
     with server.client() as client:
-        client.config_set("proto-max-bulk-len", 1024 * 1024)
         settings = read({"result_backend": server.url()}).settings
         results = connect(settings)
         bench = Bench(
@@ -275,8 +279,6 @@ def test_a_result_that_is_refused_fails_its_run_and_no_other(
 def test_a_result_that_is_too_large_leaves_a_short_reason(
     server: Server, name: str
 ) -> None:
-    with server.client() as client:
-        client.config_set("proto-max-bulk-len", 1024 * 1024)
     results = connect(read({"result_backend": server.url()}).settings)
     bench = Bench(results=results)
     ran = declare(bench)
