@@ -37,6 +37,10 @@ def call(task: str, **options: Any) -> dict[str, Any]:
 
 def send_what_is_refused(project: Project, broker: RedisBroker, server: Server) -> None:
     """Send one message of each kind from which follows what is refused."""
+    with server.client() as client:
+        client.select(1)
+        client.sadd("celery-task-meta-kept", "a")
+        client.sadd("celery-taskset-meta-g.j", "a")
     send = project.app.send_task
     link = call("proj.add", queue=TAKEN)
     send("proj.mark", ["linked"], task_id="linked", link=[link])
@@ -47,10 +51,6 @@ def send_what_is_refused(project: Project, broker: RedisBroker, server: Server) 
     reply = {"exchange": "theirs", "routing_key": TAKEN}
     ping = Notice({}, {"method": "ping", "reply_to": reply})
     broker.send([Outgoing(PIDBOX, write_notice(ping, PIDBOX, tag="t"))])
-    with server.client() as client:
-        client.select(1)
-        client.sadd("celery-task-meta-kept", "a")
-        client.sadd("celery-taskset-meta-g.j", "a")
 
 
 def await_refusals(worker: WorkerProcess) -> None:
