@@ -362,3 +362,19 @@ def test_what_is_installed_with_it_is_imported() -> None:
     }
 
     assert names - imported == {"tzdata"}
+
+
+BROAD = re.compile(r"except (Base)?Exception\b|except:|suppress\((Base)?Exception\)")
+
+
+def test_what_catches_everything_says_why() -> None:
+    """The border of foreign code, the end of a thread, or what goes on up."""
+    unsaid = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        lines = path.read_text().splitlines()
+        for number, line in enumerate(lines):
+            near = lines[max(number - 1, 0) : number + 2]
+            if BROAD.search(line) and not any("# " in one for one in near):
+                unsaid.append(f"{path.relative_to(PACKAGE)}:{number + 1}")
+
+    assert unsaid == []
