@@ -56,12 +56,18 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 
 
 def places() -> Iterator[tuple[str, str]]:
-    """Yield each command with each of its options that take a value, and arguments."""
+    """Yield each command with each of its options that take a value, and arguments.
+
+    A worker's options that the scheduler has, too, are the same ones.
+    """
+    shared = {option for one in beatd.params for option in one.opts}
     for name, command in commands():
         for one in command.params:
             if isinstance(one, click.Argument):
                 yield name, ""
-            elif isinstance(one, click.Option) and not one.is_flag and not one.count:
+            elif not isinstance(one, click.Option) or one.is_flag or one.count:
+                continue
+            elif name != "worker" or one.opts[-1] not in shared:
                 yield name, one.opts[-1]
 
 
