@@ -23,7 +23,6 @@ from beatd.cli.usage import (
 from beatd.config.switches import BEAT_NODE
 from beatd.errors import BeatdError, BrokerUnavailable, ConfigError, ScheduleFileError
 from beatd.service import daemon
-from beatd.text import indented_lines
 from beatd.version import __version__
 
 COMMANDS: Mapping[str, str] = {
@@ -122,6 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(problem: str) -> None:
+    from beatd.text import indented_lines  # only where something is wrong
+
     click.echo(f"error: {indented_lines(problem, indent='')}", err=True)
 
 
