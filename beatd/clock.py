@@ -32,8 +32,11 @@ class Clock(Protocol):
         """Read the monotonic clock; only differences mean anything."""
         ...
 
-    def wait(self, inbox: SimpleQueue[Wake], until: Instant) -> Wake:
-        """Return ON_TIME at `until`, or sooner with what `inbox` holds."""
+    def wait(self, inbox: SimpleQueue[Wake], until: Instant, at_most: Span) -> Wake:
+        """Return ON_TIME at `until`, or sooner with what `inbox` holds.
+
+        Also after `at_most`, wherever the wall clock is set meanwhile.
+        """
         ...
 
 
@@ -46,10 +49,10 @@ class SystemClock:
     def elapsed(self) -> Span:
         return time.monotonic_ns() // 1_000_000
 
-    def wait(self, inbox: SimpleQueue[Wake], until: Instant) -> Wake:
+    def wait(self, inbox: SimpleQueue[Wake], until: Instant, at_most: Span) -> Wake:
         # `now` cuts fractions off: wait one millisecond more, or a wake-up that is a
         # little too early would find nothing due and spin.
-        left = until - time.time_ns() / 1_000_000
+        left = min(until - time.time_ns() / 1_000_000, at_most + 1)
         try:
             return inbox.get(timeout=left / SECOND) if left > 0 else inbox.get_nowait()
         except Empty:

@@ -48,10 +48,11 @@ class FakeClock:
         """Set the wall clock, as an administrator does; no time passes."""
         self.time += length
 
-    def wait(self, inbox: SimpleQueue[Wake], until: Instant) -> Wake:
+    def wait(self, inbox: SimpleQueue[Wake], until: Instant, at_most: Span) -> Wake:
         try:
             return inbox.get_nowait()
         except Empty:
+            until = min(until, self.time + max(at_most, 0))
             if self.end is not None and max(until, self.time) >= self.end:
                 self.go_to(self.end)
                 return Wake.STOP

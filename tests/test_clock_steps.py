@@ -1,10 +1,12 @@
 """Clocks that step, or differ: no slot has two ids, and nothing waits for 2098."""
 
+from queue import SimpleQueue
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from beatd.brokers.base import Held, Term
+from beatd.clock import SystemClock, Wake
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span
 from beatd.scheduler.loop import Scheduler
 from beatd.schedules import cron
@@ -256,3 +258,31 @@ class SlowToLead(FlakyBroker):
                 self.former.tick(clock.now())
             self.former.stop()
         return super().acquire(holder, ttl, floor)
+
+
+def test_a_clock_that_is_wrong_for_one_tick_makes_no_longer_nap() -> None:
+    class WrongOnce(FakeClock):
+        readings = 0
+
+        def now(self) -> Instant:
+            self.readings += 1
+            return self.time + (71 * YEAR if self.readings == 100 else 0)
+
+    clock = WrongOnce(end=NOON + 5 * MINUTE)
+    broker = FlakyBroker(clock)
+    scheduler = scheduler_of(entry("each", Every(MINUTE)), broker=broker, clock=clock)
+
+    scheduler.run(SimpleQueue(), reload=lambda: None)
+
+    assert clock.readings > 200
+    assert {NOON + minute * MINUTE for minute in (1, 2, 3, 4)} <= {*broker.slots()}
+
+
+def test_the_wait_ends_in_time_wherever_the_wall_clock_is() -> None:
+    clock = SystemClock()
+    begin = clock.elapsed()
+
+    wake = clock.wait(SimpleQueue(), clock.now() + DAY, at_most=10)
+
+    assert wake is Wake.ON_TIME
+    assert 10 <= clock.elapsed() - begin < MINUTE

@@ -129,14 +129,18 @@ class Scheduler:
 
     def run(self, inbox: SimpleQueue[Wake], reload: Callable[[], None]) -> None:
         """Tick until told to stop; call `reload` when told to reload."""
-        wake_at = self.clock.now()
+        now = wake_at = self.clock.now()
         try:
-            while (wake := self.clock.wait(inbox, until=wake_at)) is not Wake.STOP:
+            # A clock that is set back within a tick must not make the nap longer.
+            while (
+                wake := self.clock.wait(inbox, wake_at, at_most=wake_at - now)
+            ) is not Wake.STOP:
                 if wake is Wake.RELOAD:
                     reload()
                 elif wake is Wake.LOOK:
                     self._progress.end_holds(self.clock.now())
-                wake_at = self.tick(self.clock.now())
+                now = self.clock.now()
+                wake_at = self.tick(now)
                 self.on_tick(self)
         finally:
             # Also after a fault of ours: the process may live on, as a worker.

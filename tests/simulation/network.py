@@ -45,7 +45,7 @@ class ServerClock:
     def elapsed(self) -> Span:
         return self._world.now
 
-    def wait(self, inbox: object, until: Instant) -> Wake:
+    def wait(self, inbox: object, until: Instant, at_most: Span) -> Wake:
         raise NotImplementedError("nobody waits in the server")
 
 

@@ -142,8 +142,8 @@ class HostClock:
     def elapsed(self) -> Span:
         return self._process.world.now - self._process.began
 
-    def wait(self, inbox: SimpleQueue[Wake], until: Instant) -> Wake:
-        return self.wait_for(inbox, until - self.now(), Wake.ON_TIME)
+    def wait(self, inbox: SimpleQueue[Wake], until: Instant, at_most: Span) -> Wake:
+        return self.wait_for(inbox, min(until - self.now(), at_most), Wake.ON_TIME)
 
     def wait_for(self, inbox: SimpleQueue[T], span: Span, otherwise: T) -> T:
         """Return what comes into the inbox within `span`, else `otherwise`."""
