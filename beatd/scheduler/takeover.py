@@ -274,14 +274,15 @@ class Takeover:
             if found.marks.get(name) != mark and name not in to_be_sent
         }
         gone = {*found.marks, *file.marks} - ledger.marks.keys() - keep
+        if rewound:
+            # Said before: a request whose answer is lost may set it back all the same.
+            say_rewound(len(rewound), era, ahead, off)
         yield from self._write_ledger(term, changed, gone, ledger)
         # Only now that the broker has it: with an era that the broker does not know,
         # ids of this process would not be those of others.
         self.era, self.edition, self._kept, self.lost = era, edition, kept, lost
         self._copy = self._aside_until = self._since = None
         self._led_last = True
-        if rewound:
-            say_rewound(len(rewound), era, ahead, off)
         for name in self._over & self.timetable.marks().keys():
             tell_over(self.timetable.entry(name), self.timetable.mark(name))
         self._over = set()
