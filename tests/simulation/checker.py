@@ -7,7 +7,7 @@ minute of the time, local times by the standard library alone.
 import json
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -34,8 +34,8 @@ class Verdict:
     uncertain: list[str] = field(default_factory=list)
     """Slots that are missing or doubled, and that the scheduler had named as such."""
     unknowable: list[str] = field(default_factory=list)
-    """Slots that are doubled because the broker's data and the process that had emitted
-    them were both lost before: nothing that lives knows of them."""
+    """Slots that are doubled because the broker's data were lost, and so was, for good,
+    the process that had emitted them: nothing that lives knows of them."""
     slots: int = 0
 
     @property
@@ -57,79 +57,119 @@ class Evidence:
     begin: int
     end: int
     facts: Sequence[Fact]
-    queued: Sequence[tuple[int, bytes, int | None]]
-    """When each message was queued, the message, and when its sender died, if so."""
+    queued: Sequence[tuple[int, bytes, int]]
+    """When each message was queued, the message, and when its sender last heard an
+    answer: not even to this, perhaps."""
     troubles: Sequence[tuple[int, int]]
     """From when to when something was wrong, the time of recovery included."""
     rewound: Sequence[tuple[int, int]] = ()
-    """Which wall times some scheduler's clock has shown twice: from when to when."""
+    """Wall times that come again, as a scheduler said when it set the ledger back: from
+    when to when. With right clocks there are none."""
     uncertain: Set[tuple[str, int]] = frozenset()
     """Entries and slots that schedulers have named as uncertain."""
     from_a_copy: Sequence[int] = ()
     """When a scheduler said that it goes on from a copy, and may emit once more what
     it had not seen: the one case that is left."""
+    far: Sequence[tuple[int, int]] = ()
+    """When a clock showed a far year: so many slots are overdue that those of these
+    seconds are dropped with them, by `max_catchup`."""
+    deployed: Sequence[int] = ()
+    """When the other one of the two configs was given out."""
     losses: Sequence[int] = ()
     """When the broker's data were emptied or set back."""
     settled_after: int = 2 * MINUTE
     """How long after the beginning everything runs."""
 
 
+@dataclass(frozen=True)
+class Queued:
+    """One message that came to the queue."""
+
+    at: int
+    id: str
+    heard: int
+    """When its sender last heard from the broker."""
+
+
 def judge(evidence: Evidence) -> Verdict:
     """Compare what was queued with what the schedules name."""
     verdict = Verdict()
-    found: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-    died: dict[tuple[str, int, int], int | None] = {}
-    for when, message, sender_died in evidence.queued:
-        entry, slot = _slot_of(message)
-        found[entry][slot].append(when)
-        died[entry, slot, when] = sender_died
+    found: dict[str, dict[int, list[Queued]]] = defaultdict(lambda: defaultdict(list))
+    for when, message, heard in evidence.queued:
+        entry, slot, task_id = _read(message)
+        found[entry][slot].append(Queued(when, task_id, heard))
+    facts = defaultdict(list)
     for fact in evidence.facts:
-        _judge_one(evidence, fact, found[fact.name], died, verdict)
+        facts[fact.name].append(fact)
+    for name, some in facts.items():
+        _judge_found(evidence, some, found[name], verdict)
+        for fact in some:
+            _judge_wanted(evidence, fact, found[name], verdict)
     return verdict
 
 
-def _judge_one(
+def _judge_found(
     evidence: Evidence,
-    fact: Fact,
-    found: dict[int, list[int]],
-    died: Mapping[tuple[str, int, int], int | None],
+    facts: Sequence[Fact],
+    found: dict[int, list[Queued]],
     verdict: Verdict,
 ) -> None:
-    named = slots_of(fact, evidence.begin - 10 * MINUTE, evidence.end + 10 * MINUTE)
-    allowed = set(named)
-    for slot, times in sorted(found.items()):
-        words = f"{fact.name} {_text(slot)} queued at {_texts(times)}"
-        if slot not in allowed:
-            verdict.foreign.append(words)
+    """Look at all that was queued under one name."""
+    begin, end = evidence.begin - 10 * MINUTE, evidence.end + 10 * MINUTE
+    allowed = {
+        slot
+        for fact in facts
+        for slot in slots_of(fact, begin, end)
+        if _may_hold(evidence, fact, slot)
+    }
+    for slot, queued in sorted(found.items()):
+        times = [one.at for one in queued]
+        words = f"{facts[0].name} {_text(slot)} queued at {_texts(times)}"
         again = sum(first <= slot <= last for first, last in evidence.rewound)
-        if len(times) > 1 + again:
-            is_said = any(times[0] < at <= times[-1] for at in evidence.from_a_copy)
-            senders_died = [died[fact.name, slot, at] for at in times]
-            if is_said and len(times) == 2:
+        if slot not in allowed and not (slot > end and evidence.far):
+            verdict.foreign.append(words)
+        runs = len({one.id for one in queued})
+        # A clock that was set back has the same slot run again, under another id.
+        doubled = len(queued) - runs + max(0, runs - 1 - again)
+        if doubled:
+            pairs = list(pairwise(queued))
+            said = sum(_is_said(evidence, *pair) for pair in pairs)
+            forgotten = sum(_was_forgotten(evidence, *pair) for pair in pairs)
+            if doubled <= said:
                 verdict.uncertain.append(words)
-            elif _was_forgotten(evidence, times, senders_died):
+            elif doubled <= said + forgotten:
                 verdict.unknowable.append(words)
             else:
-                _sort(verdict.doubled, verdict, evidence, fact, slot, words)
+                _sort(verdict.doubled, verdict, evidence, facts[0], slot, words)
         at = min(times)
         is_calm = not _is_troubled(evidence, slot, slot + 5_000)
-        if is_calm and at > slot + 5_000 and fact.overlap == "allow":
+        is_sure = any(_must_hold(evidence, fact, slot) for fact in facts)
+        is_held = facts[0].overlap != "allow"
+        if is_calm and is_sure and at > slot + 5_000 and not is_held:
             verdict.late.append(words)
-    runs = sum(map(len, found.values()))
+    verdict.slots += sum(map(len, found.values()))
+
+
+def _judge_wanted(
+    evidence: Evidence, fact: Fact, found: Collection[int], verdict: Verdict
+) -> None:
+    """Look for what should have been queued."""
     if fact.max_runs is not None and len(found) > fact.max_runs:
         words = f"{fact.name} has {len(found)} slots of {fact.max_runs}"
         # A count of runs is in a copy of the ledger, too.
-        is_known = not (evidence.from_a_copy or verdict.unknowable)
+        is_known = not (evidence.from_a_copy or verdict.unknowable or evidence.rewound)
         (verdict.doubled if is_known else verdict.uncertain).append(words)
-    verdict.slots += runs
+    settled = evidence.begin + evidence.settled_after
     wanted = [
         slot
-        for slot in named
-        if evidence.begin + evidence.settled_after < slot < evidence.end - MINUTE
+        for slot in slots_of(fact, evidence.begin, evidence.end + 10 * MINUTE)
+        if settled < slot < evidence.end - MINUTE and _must_hold(evidence, fact, slot)
     ]
     if fact.max_runs is not None:
-        before = sum(slot <= evidence.begin + evidence.settled_after for slot in found)
-        wanted = wanted[: max(0, fact.max_runs - before)]
+        before = sum(slot <= settled for slot in found)
+        # A slot that comes again after a clock was set back is one more run.
+        runs = fact.max_runs - before - len(evidence.rewound)
+        wanted = wanted[: 0 if evidence.far else max(0, runs)]
     emitted = sorted(found)
     for slot in wanted:
         if slot in found or (fact.overlap != "allow" and _is_held(fact, slot, emitted)):
@@ -138,24 +178,69 @@ def _judge_one(
         is_given_way = (
             fact.coalesce and later and _is_troubled(evidence, slot, later[0] + 1)
         )
-        if not is_given_way:
+        if not (is_given_way or _is_far(evidence, slot)):
             words = f"{fact.name} {_text(slot)}, next queued {_texts(later[:1])}"
             _sort(verdict.lost, verdict, evidence, fact, slot, words)
 
 
-def _was_forgotten(
-    evidence: Evidence, times: Sequence[int], died: Sequence[int | None]
-) -> bool:
-    """Return whether at each time nothing that lived knew of the times before it.
+OVERDUE = 3 * MINUTE
+"""So old are slots, when things go wrong, that are dropped with those of many years."""
 
-    Or it ended before it had asked the broker again, and could have told.
+
+def _is_far(evidence: Evidence, slot: int) -> bool:
+    """Return whether slots were dropped with those of many years.
+
+    That lasts until a scheduler sets the ledger back, and goes on from then: longer, if
+    the one whose clock was wrong dies at once.
     """
-    return all(
-        end is not None
-        and end < after + ASKED_AGAIN
-        and any(at < loss <= after for loss in evidence.losses)
-        for (at, after), end in zip(pairwise(times), died, strict=False)
-    )
+    for at, last in evidence.far:
+        first = at - OVERDUE
+        ends = [begin for begin, _ in evidence.rewound if begin >= at]
+        if first <= slot <= max(last, min(ends, default=last) + 2_000):
+            return True
+    return False
+
+
+NEWS = 3 * MINUTE
+"""How long after it was given out a config holds everywhere, whatever goes wrong."""
+
+WRONG = 10 * MINUTE
+"""By how much clocks may be wrong, and the slots of a config come early or late."""
+
+
+def _config_at(evidence: Evidence, instant: int) -> int:
+    return bisect_right(evidence.deployed, instant) % 2
+
+
+def _may_hold(evidence: Evidence, fact: Fact, slot: int) -> bool:
+    """Return whether a config with the entry may have held when the slot came."""
+    if fact.config is None:
+        return True
+    times = [at for at in evidence.deployed if abs(at - slot) <= WRONG + NEWS]
+    return bool(times) or _config_at(evidence, slot) == fact.config
+
+
+def _must_hold(evidence: Evidence, fact: Fact, slot: int) -> bool:
+    """Return whether a config with the entry held when the slot came, for sure."""
+    if fact.config is None:
+        return True
+    margin = WRONG if evidence.rewound else MINUTE
+    near = any(-margin <= slot - at <= NEWS + margin for at in evidence.deployed)
+    return not near and _config_at(evidence, slot) == fact.config
+
+
+def _is_said(evidence: Evidence, one: Queued, again: Queued) -> bool:
+    """Return whether a scheduler said in between that some may be emitted again."""
+    return any(one.at < at <= again.at for at in evidence.from_a_copy)
+
+
+def _was_forgotten(evidence: Evidence, one: Queued, again: Queued) -> bool:
+    """Return whether nothing that lived could tell of the first message any more.
+
+    Its sender has died, or stands still, or never heard the answer.
+    """
+    is_gone = one.heard < again.at + ASKED_AGAIN
+    return is_gone and any(one.at < loss <= again.at for loss in evidence.losses)
 
 
 def _is_held(fact: Fact, slot: int, emitted: Sequence[int]) -> bool:
@@ -232,11 +317,11 @@ def _daily(fact: Fact, begin: int, end: int) -> list[int]:
 _STEP = timedelta(minutes=1)
 
 
-def _slot_of(message: bytes) -> tuple[str, int]:
-    """Return the entry and the slot of a message, by its headers."""
+def _read(message: bytes) -> tuple[str, int, str]:
+    """Return the entry, the slot and the id of a message, by its headers."""
     headers = json.loads(message)["headers"]
     slot = datetime.fromisoformat(headers["beatd_slot"])
-    return headers["beatd_entry"], round(slot.timestamp() * 1000)
+    return headers["beatd_entry"], round(slot.timestamp() * 1000), headers["id"]
 
 
 def _text(instant: int) -> str:

@@ -13,6 +13,8 @@ from tests.simulation.world import World
 RECOVERY: Span = 30 * SECOND
 """How long after a fault everything is as it should be."""
 
+YEAR: Span = 365 * 24 * 60 * MINUTE
+
 QUIET: Span = 4 * MINUTE
 """At the end nothing goes wrong for so long: what is late then is lost."""
 
@@ -32,7 +34,11 @@ class Kind(StrEnum):
     EMPTIED = "broker-emptied"
     SET_BACK = "broker-set-back"
     SKEW = "clocks-differ"
+    STEP = "clock-steps"
+    AHEAD = "clock-runs-ahead"
+    FAR = "one-tick-shows-2098"
     RELOAD = "reload"
+    DEPLOY = "new-config"
 
 
 class Faults:
@@ -53,6 +59,10 @@ class Faults:
         self.fates: Counter[str] = Counter()
         self.troubles: list[tuple[Instant, Instant]] = []
         self.losses: list[Instant] = []
+        self.far: list[tuple[Instant, Instant]] = []
+        """From when to when some clock showed a far year."""
+        self.deployed: list[Instant] = []
+        """When all hosts were given the next config."""
         self._gap = world.random.choice([15, 60, 180]) * SECOND
         self._flaky_until: Instant = 0
         self._share = 0.0
@@ -70,7 +80,11 @@ class Faults:
             Kind.EMPTIED: self._empty,
             Kind.SET_BACK: self._set_back,
             Kind.SKEW: self._skew,
+            Kind.STEP: self._step,
+            Kind.AHEAD: self._ahead,
+            Kind.FAR: self._far,
             Kind.RELOAD: self._reload,
+            Kind.DEPLOY: self._deploy,
         }
         self._snapshot = network.server.snapshot()
         network.draw = self._fate
@@ -167,6 +181,42 @@ class Faults:
     def _skew(self) -> Span:
         self._host().skew = self.world.random.randrange(-1000, 1000)
         return 0
+
+    def _deploy(self) -> Span:
+        """Give all hosts the next config, some seconds apart, in whatever they do."""
+        self.deployed.append(self.world.now)
+        for host in self.hosts:
+            later = self.world.random.randrange(5 * SECOND)
+            host.config += 1
+            self.world.after(later, lambda host=host: host.tell(Wake.RELOAD))  # type: ignore[misc]
+        return 5 * SECOND
+
+    def _step(self) -> Span:
+        """Have a clock stepped for a while, forward or back, as by a bad NTP server."""
+        longest = self.world.random.choice([5 * SECOND, MINUTE, 5 * MINUTE])
+        by = self.world.random.randrange(-longest, longest)
+        return self._set_wrong(by, self._length(20 * SECOND, 3 * MINUTE))
+
+    def _ahead(self) -> Span:
+        """Have a host that is some seconds ahead of all others, for minutes."""
+        by = self.world.random.randrange(3 * SECOND, 20 * SECOND)
+        return self._set_wrong(by, self._length(2 * MINUTE, 10 * MINUTE))
+
+    def _far(self) -> Span:
+        length = self.world.random.randrange(1, 3 * SECOND)
+        self.far.append((self.world.now - SECOND, self.world.now + length + 2 * SECOND))
+        return self._set_wrong(70 * YEAR, length)
+
+    def _set_wrong(self, by: Span, length: Span) -> Span:
+        """Have a host's clock wrong for so long; return until when that matters."""
+        host = self._host()
+        if host.wrong:
+            return 0
+        host.wrong = by
+        self.world.after(length, lambda: setattr(host, "wrong", 0))
+        felt = min(abs(by), 10 * MINUTE)
+        self.troubles.append((self.world.now - felt, self.world.now))
+        return length + felt
 
     # The broker and the way to it
 

@@ -1,6 +1,6 @@
 """A host with a scheduler: its disk, its clock, its config, and the running process."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -29,19 +29,28 @@ class SchedulerHost:
         world: World,
         network: Network,
         root: Path,
-        entries: Sequence[Entry],
+        configs: Sequence[Sequence[Entry]],
     ) -> None:
+        """`configs` are those that this host gets one after another, in a circle."""
         self.name = name
         self.world = world
         self.network = network
         self.disk = Disk(root / name)
-        self.entries = {entry.name: entry for entry in entries}
+        self._configs = [{entry.name: entry for entry in one} for one in configs]
+        self.config = 0
         self.skew: Span = 0
+        self.wrong: Span = 0
+        """How far the clock is off beside that, while it is wrong."""
         # Hosts that look less often have quicker simulations, and other races.
         self.look = world.random.choice([STANDBY_LOOK, SECOND, 2 * SECOND])
         self.process: Process | None = None
         self.scheduler: Scheduler | None = None
         self._inbox: SimpleQueue[Wake] = SimpleQueue()
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """What the config on this host's disk says."""
+        return self._configs[self.config % len(self._configs)]
 
     @property
     def is_up(self) -> bool:
@@ -51,7 +60,7 @@ class SchedulerHost:
     def start(self, kept: int = -1) -> None:
         """Start a scheduler with what the disk has; `kept` counts its states."""
         process = self.process = Process(self.world)
-        clock = HostClock(process, lambda: self.skew)
+        clock = HostClock(process, lambda: self.skew + self.wrong)
         file = self.disk.open(self.disk.kept[kept], process, clock)
         broker = Line(self.network, process)
         timetable = Timetable()
@@ -77,12 +86,7 @@ class SchedulerHost:
             standby_look=self.look,
         )
         inbox = self._inbox = SimpleQueue()
-
-        def main() -> None:
-            scheduler.run(inbox, self._reload)
-            process.end()
-
-        process.spawn(main)
+        process.spawn(lambda: scheduler.run(inbox, self._reload))
 
     def crash(self, *, power_cut: bool = False) -> None:
         """Kill the process; a power cut also takes what the disk had not written."""

@@ -55,12 +55,11 @@ class Server(MemoryBroker):
     def __init__(self, world: World) -> None:
         super().__init__(ServerClock(world), world.nonce)
         self.world = world
-        self.queued: list[tuple[Instant, bytes, Process]] = []
+        self.queued: list[tuple[Instant, bytes, Process | None]] = []
         self.asking: Process | None = None
-        """Whose request is executed."""
+        """Whose request is executed; None if nobody hears the answer."""
 
     def _put(self, outgoing: Outgoing) -> bool:
-        assert self.asking is not None
         self.queued.append((self.world.now, outgoing.message, self.asking))
         return super()._put(outgoing)
 
@@ -91,7 +90,7 @@ class Network:
 
     def request(self, process: Process, name: str, *args: Any, **named: Any) -> Any:
         """Make one request of a process, and return or raise what comes of it."""
-        execute = partial(self._execute, process, name, *args, **named)
+        execute = partial(getattr(self.server, name), *args, **named)
         process.check()
         fate = self.draw()
         process.sleep(self._latency())
@@ -111,23 +110,23 @@ class Network:
                 return self._answer(process, execute)
         raise BrokerUnavailable(f"no answer: {fate.value}")
 
-    def _execute(self, process: Process, name: str, *args: Any, **named: Any) -> Any:
-        self.server.asking = process
-        return getattr(self.server, name)(*args, **named)
-
     def _answer(self, process: Process, execute: Callable[[], Any]) -> Any:
+        self.server.asking = process
         try:
             answer = execute()
         except BeatdError as error:
             process.sleep(self._latency())
+            process.heard = self.world.now
             raise error
         process.sleep(self._latency())
+        process.heard = self.world.now
         return answer
 
     def _execute_unheard(self, execute: Callable[[], Any]) -> None:
         """Execute a request whose answer nobody hears."""
         if self.is_down:
             return
+        self.server.asking = None
         with suppress(BeatdError):
             execute()
 

@@ -20,6 +20,9 @@ from beatd.timetable.entry import Entry, Overlap, Policy
 
 TASK = "sim.run"
 
+MAX_CATCHUP = 100
+"""More than are ever overdue, but for a clock that shows a far year."""
+
 CLOCK_CHANGES = [
     ("Europe/Paris", datetime(2027, 3, 28, 1, tzinfo=UTC)),
     ("Europe/Paris", datetime(2027, 10, 31, 1, tzinfo=UTC)),
@@ -47,6 +50,8 @@ class Fact:
     end: Instant | None = None
     max_runs: int | None = None
     overlap: str = "allow"
+    config: int | None = None
+    """In which of the two configs, that take turns, the entry is; None: in both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,12 @@ def plan_of(random: Random, length: Span) -> Plan:
         Fact("from", every=MINUTE, start=soon, coalesce=False),
         Fact("till", every=20 * SECOND, end=soon, coalesce=False),
     ]
+    facts += [
+        # Another schedule under the same name, and an entry that comes and goes.
+        Fact("moves", every=20 * SECOND, coalesce=False, config=0),
+        Fact("moves", every=30 * SECOND, offset=5 * SECOND, coalesce=False, config=1),
+        Fact("comes", every=15 * SECOND, offset=SECOND, coalesce=False, config=1),
+    ]
     local = change.astimezone(ZoneInfo(zone)).hour
     for number in range(3):
         hour = (local - random.randrange(-1, 2)) % 24
@@ -81,6 +92,14 @@ def plan_of(random: Random, length: Span) -> Plan:
         name = f"fixed{number}"
         facts.append(Fact(name, minutes=minutes, hour=hour, zone=zone, coalesce=False))
     return Plan(begin, facts)
+
+
+def configs_of(plan: Plan) -> list[list[Entry]]:
+    """Return the entries of the two configs."""
+    return [
+        [entry_of(fact) for fact in plan.facts if fact.config in (None, config)]
+        for config in (0, 1)
+    ]
 
 
 def entry_of(fact: Fact) -> Entry:
@@ -91,6 +110,7 @@ def entry_of(fact: Fact) -> Entry:
     )
     policy = Policy(
         coalesce=fact.coalesce,
+        max_catchup=MAX_CATCHUP,
         start=fact.start,
         end=fact.end,
         max_runs=fact.max_runs,

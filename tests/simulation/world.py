@@ -63,7 +63,8 @@ class Process:
         self.world = world
         self.alive = True
         self.began = world.now
-        self.died: Instant | None = None
+        self.heard: Instant = world.now
+        """When it was last answered, and knows what had happened by then."""
         self._stands_until: Instant = 0
         self._greenlets: list[greenlet] = []
         self._naps: list[_Nap] = []
@@ -99,14 +100,9 @@ class Process:
         """Stand still for so long, as after SIGSTOP; the clocks go on."""
         self._stands_until = max(self._stands_until, self.world.now + span)
 
-    def end(self) -> None:
-        """Note that the process has stopped by itself, and forgotten all it knew."""
-        self.died = self.world.now
-
     def kill(self) -> None:
         """Die, as by SIGKILL: no greenlet does anything more."""
         self.alive = False
-        self.died = self.died or self.world.now
         greenlets, self._greenlets = self._greenlets, []
         for one in greenlets:
             one.throw(GreenletExit)
