@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from beatd.brokers.base import SetAside, Term
+from beatd.brokers.base import Acknowledge, SetAside, Term
 from beatd.brokers.sqlite import LARGEST_WAL, SQL, SQLiteBroker
 from beatd.brokers.sqlite.statements import LATER_COLUMNS
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError, TermOver
@@ -34,6 +34,7 @@ from tests.brokers.making import (
     messages,
     outgoing,
     settle,
+    take_all,
 )
 from tests.fakes import FakeClock
 from tests.rights import full_disk, umask
@@ -240,6 +241,34 @@ def test_a_full_disk_refuses_the_whole_batch_and_nothing_is_lost(
 
     assert len(broker.emit(term, batch, MINUTE)) == 500
     assert len(lying_in(broker)) == 500
+
+
+def test_a_trigger_that_undoes_the_whole_step_refuses_it_and_nothing_is_done(
+    broker: SQLiteBroker, path: Path
+) -> None:
+    term = lead(broker)
+    broker.join("w", LONG)
+    broker.send([outgoing(b"taken"), outgoing(b"\x1b")])
+    one, two = take_all(broker, "w", ["celery"])
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(
+            "CREATE TRIGGER one BEFORE INSERT ON messages WHEN NEW.message = x'bad0'"
+            " BEGIN SELECT RAISE(ROLLBACK, 'not this'); END"
+        )
+        db.execute(
+            "CREATE TRIGGER two BEFORE DELETE ON messages WHEN OLD.message = x'1b'"
+            " BEGIN SELECT RAISE(ROLLBACK, 'not this'); END"
+        )
+    batch = [emission("bad", message=b"\xba\xd0"), emission("good")]
+
+    with pytest.raises(BrokerRefused, match=r"broker\.db .*ABORT.*not this"):
+        broker.emit(term, batch, LONG)
+    with pytest.raises(BrokerRefused, match="not this"):
+        settle(broker, "w", Acknowledge(one), Acknowledge(two))
+
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT count(*) FROM ledger").fetchone() == (0,)
+        assert db.execute("SELECT count(*) FROM messages").fetchone() == (2,)
 
 
 def test_the_wal_that_a_long_reader_let_grow_is_cut_again(

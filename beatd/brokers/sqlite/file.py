@@ -14,6 +14,7 @@ from beatd.clock import Clock
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from beatd.storage.sqlite_file import (
     BROKER,
+    ROW_REFUSALS,
     FileState,
     Look,
     connect,
@@ -57,6 +58,29 @@ class BrokerFile:
             db.execute("BEGIN IMMEDIATE")
             yield db
             db.execute("COMMIT")
+
+    @contextmanager
+    def _savepoint(self, db: sqlite3.Connection) -> Iterator[None]:
+        """Undo, within the transaction, what was done in here if one row is refused.
+
+        Raises BrokerRefused if all of the transaction was undone: what the caller did
+        next would be done outside of one, without what was checked at its beginning.
+        """
+        db.execute("SAVEPOINT part")
+        try:
+            yield
+        except ROW_REFUSALS as error:
+            if not db.in_transaction:
+                raise BrokerRefused(
+                    f"{self._path} cannot be used: a trigger or a constraint that is"
+                    " none of beatd's undoes all of a step for one row (ROLLBACK, where"
+                    f" ABORT would refuse only the row): {error}"
+                ) from error
+            db.execute("ROLLBACK TO part")
+            raise
+        finally:
+            if db.in_transaction:  # SQLite itself may have rolled all of it back
+                db.execute("RELEASE part")
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:

@@ -11,7 +11,6 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -170,7 +169,7 @@ class SQLiteLead(BrokerFile):
                 db.execute(SQL["set_edition"], (*edition, self._namespace))
             outcomes: list[Emitted]
             try:
-                with savepoint(db):
+                with self._savepoint(db):
                     outcomes = [*self._emit_all(db, batch)]
             except ROW_REFUSALS:
                 # Something in it is refused: each emission stands alone.
@@ -212,7 +211,7 @@ class SQLiteLead(BrokerFile):
                 outcomes.append(refused[name])
                 continue
             try:
-                with savepoint(db):
+                with self._savepoint(db):
                     outcomes += self._emit_all(db, [emission])
             except ROW_REFUSALS as error:
                 refused[name] = Refused(self._reason(emission, error))
@@ -391,18 +390,3 @@ class SQLiteLead(BrokerFile):
 def _runs_of(messages: Iterable[Row]) -> list[tuple[str, str]]:
     """Return entry and task id of each message that an entry sent."""
     return [run for (message,) in messages if (run := run_of(message))]
-
-
-@contextmanager
-def savepoint(db: sqlite3.Connection) -> Iterator[None]:
-    """Undo, within the transaction, what was done in here if one row is refused."""
-    db.execute("SAVEPOINT part")
-    try:
-        yield
-    except ROW_REFUSALS:
-        if db.in_transaction:  # a trigger may have rolled all of it back
-            db.execute("ROLLBACK TO part")
-        raise
-    finally:
-        if db.in_transaction:  # SQLite itself may have rolled all of it back
-            db.execute("RELEASE part")

@@ -30,7 +30,7 @@ from beatd.brokers.base import (
     pass_over,
 )
 from beatd.brokers.sqlite.file import text, texts_as_bytes
-from beatd.brokers.sqlite.lead import SQLiteLead, savepoint
+from beatd.brokers.sqlite.lead import SQLiteLead
 from beatd.brokers.sqlite.routes import Row, rows_of
 from beatd.brokers.sqlite.statements import SQL
 from beatd.clock import Clock, SystemClock
@@ -278,7 +278,7 @@ class SQLiteBroker(SQLiteLead):
         with self._transaction() as db:
             for letter in letters:
                 try:
-                    with savepoint(db):
+                    with self._savepoint(db):
                         self._retry_dead(db, letter)
                 except ROW_REFUSALS as error:
                     refused[letter] = f"{self._path} refuses: {error}"
@@ -399,7 +399,7 @@ class SQLiteBroker(SQLiteLead):
         self, db: sqlite3.Connection, worker: str, acts: Sequence[Act]
     ) -> list[Answer]:
         try:
-            with savepoint(db):
+            with self._savepoint(db):
                 return do_in_turn(acts, lambda act: self._do(db, worker, act))
         except ROW_REFUSALS:
             # Something in it is refused: each act stands alone.
@@ -407,7 +407,7 @@ class SQLiteBroker(SQLiteLead):
 
     def _try(self, db: sqlite3.Connection, worker: str, act: Act) -> Answer:
         try:
-            with savepoint(db):
+            with self._savepoint(db):
                 return self._do(db, worker, act)
         except ROW_REFUSALS as error:
             return Answer(Effect.REFUSED, f"{self._path} refuses: {error}")
