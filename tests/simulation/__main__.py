@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import count, islice
+from typing import Any
 
 from beatd.instant import HOUR
 from tests.simulation.faults import Kind
+from tests.simulation.mutations import MUTATIONS, without
 from tests.simulation.run import ALL, Result, simulate
 
 
@@ -21,7 +23,13 @@ def main(arguments: Sequence[str]) -> int:
     span = round(options.span * HOUR)
     number = len(options.seeds) or max(1, round(options.hours / options.span))
     seeds = options.seeds or list(islice(count(options.first), number))
-    one = partial(simulate, span=span, kinds=options.kinds, verbose=options.verbose)
+    one = partial(
+        _simulate,
+        mutation=options.mutation,
+        span=span,
+        kinds=options.kinds,
+        verbose=options.verbose,
+    )
     began = time.monotonic()
     results = []
     for result in _results(one, seeds, options.jobs):
@@ -30,6 +38,11 @@ def main(arguments: Sequence[str]) -> int:
             print(result, flush=True)
     print(_summary(results, time.monotonic() - began))
     return int(any(result.verdict.wrong for result in results))
+
+
+def _simulate(seed: int, mutation: str, **options: Any) -> Result:
+    with without(mutation):
+        return simulate(seed, **options)
 
 
 def _results(
@@ -71,6 +84,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         "--seeds", type=_seeds, default=[], help="1,2,10-20: these only"
     )
     parser.add_argument("--kinds", type=_kinds, default=ALL, help="faults: a,b or all")
+    parser.add_argument(
+        "--mutation", choices=MUTATIONS, default="", help="take this part out of beatd"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--verbose", action="store_true", help="show the log")
     return parser.parse_args(arguments)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from beatd.brokers.memory.lead import MemoryLead
 from beatd.scheduler import takeover
-from beatd.timetable.ledger import LedgerCopy
+from beatd.timetable.ledger import Edition, Finding, LedgerCopy
+from tests.simulation.faults import Kind
+from tests.simulation.world import HostClock
 
 
 def _forget_slot(emit: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,15 +23,68 @@ def _without_rows(found: LedgerCopy, ours: LedgerCopy, what: object) -> LedgerCo
     return LedgerCopy({}, found.era, found.edition)
 
 
-MUTATIONS: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
-    # The broker puts a slot on the queue that its ledger has already.
-    "known-slots": (MemoryLead, "_emit", _forget_slot),
-    # A term goes on from a copy, although the broker's ledger is newer.
-    "broker-is-right": (takeover, "settled", lambda _: lambda found, ours, what: ours),
-    # A term goes on as if the broker had no ledger.
-    "ledger-is-read": (takeover, "settled", lambda _: _without_rows),
+def _deaf(wait: Callable[..., Any]) -> Callable[..., Any]:
+    def wait_until(clock: Any, inbox: Any, until: int, at_most: int) -> Any:
+        return wait(clock, inbox, until, at_most=until - clock.now())
+
+    return wait_until
+
+
+class Mutation(NamedTuple):
+    """One part that is taken out, and the history that misses it."""
+
+    place: Any
+    attribute: str
+    change: Callable[[Any], Any]
+    kinds: frozenset[Kind]
+    seed: int
+    """With these kinds of faults, a quarter of an hour of this seed shows it."""
+
+
+RIGHT_CLOCKS = frozenset(Kind) - {
+    Kind.EMPTIED,
+    Kind.SET_BACK,
+    Kind.STEP,
+    Kind.AHEAD,
+    Kind.FAR,
 }
-"""By name of what is taken out: where it is, and what takes its place."""
+"""Without the others no slot is doubled, or given up, for any reason."""
+
+MUTATIONS = {
+    # The broker puts a slot on the queue that its ledger has already.
+    "known-slots": Mutation(MemoryLead, "_emit", _forget_slot, RIGHT_CLOCKS, 18),
+    # A term goes on from a copy, although the broker's ledger is newer.
+    "broker-is-right": Mutation(
+        takeover,
+        "settled",
+        lambda _: lambda found, ours, what: ours,
+        RIGHT_CLOCKS,
+        1,
+    ),
+    # A term goes on as if the broker had no ledger.
+    "ledger-is-read": Mutation(
+        takeover, "settled", lambda _: _without_rows, RIGHT_CLOCKS, 0
+    ),
+    # Nobody finds out that the broker's ledger is older than what is known.
+    "versions": Mutation(
+        takeover,
+        "finding",
+        lambda _: lambda found, ours, told: Finding.RIGHT,
+        frozenset([Kind.SET_BACK]),
+        0,
+    ),
+    # A scheduler whose writes were lost, and replaced, does not find that out.
+    "terms-in-versions": Mutation(
+        Edition,
+        "parts_from",
+        lambda _: lambda edition, other: False,
+        frozenset([Kind.SET_BACK, Kind.PAUSE]),
+        16,
+    ),
+    # The nap is as long as a clock says that is set back meanwhile.
+    "bounded-nap": Mutation(HostClock, "wait", _deaf, frozenset([Kind.FAR]), 4),
+}
+"""By name of what is taken out."""
 
 
 @contextmanager
@@ -38,7 +93,7 @@ def without(name: str) -> Iterator[None]:
     if not name:
         yield
         return
-    place, attribute, change = MUTATIONS[name]
+    place, attribute, change, *_ = MUTATIONS[name]
     before = getattr(place, attribute)
     setattr(place, attribute, change(before))
     try:
