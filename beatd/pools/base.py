@@ -125,7 +125,8 @@ class Pool(Protocol):
         """Run this many jobs at the same time from now on, at least one.
 
         New places are there at once. Surplus places go when they are idle: no job is
-        lost. A pool that cannot change its size keeps it, as `size` shows.
+        lost. A pool that cannot change its size keeps it, and one for which the system
+        has no more threads says so: `size` shows what it is.
         """
         ...
 

@@ -6,9 +6,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
 
+from beatd.background import Faults
+from beatd.event_log import EventLog
 from beatd.pools.base import Finished, Job, Lost, PoolEvent, Runner, TimedOut, run
 from beatd.pools.limits import time_limit
 from beatd.pools.pending import PendingJobs
+from beatd.text import counted
+
+tell = EventLog(__name__)
 
 
 class Threads:
@@ -16,7 +21,8 @@ class Threads:
 
     Python cannot end a thread. A job past its time limit ends in TimedOut and another
     thread takes its place, but its code runs on until it ends by itself; what it then
-    returns is dropped. `kill` leaves running jobs behind in the same way.
+    returns is dropped. `kill` leaves running jobs behind in the same way. If no other
+    thread can start, `size` is smaller until that code ends, and its thread goes on.
 
     Invariant: `_serving` threads take jobs from the queue, or are about to; each None
     in the queue lets one of them go.
@@ -36,6 +42,9 @@ class Threads:
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._pending = PendingJobs(on_event)
         self._serving = 0
+        self._unreplaced: set[str] = set()
+        """Tokens of jobs that were given up, and whose threads nobody replaces."""
+        self._short = Faults()
         self._one_left = threading.Condition()
 
     @property
@@ -45,7 +54,9 @@ class Threads:
     def start(self) -> None:
         if self._initialise:
             self._initialise()
-        self._hire(self.size)
+        for _ in range(self.size):
+            with self._one_left:
+                self._hire()
 
     def submit(self, jobs: Sequence[Job]) -> None:
         self._pending.add(jobs)
@@ -56,32 +67,44 @@ class Threads:
         """No job waits for others in this pool."""
 
     def resize(self, size: int) -> None:
-        more = size - self.size
-        self.size = size
-        self._hire(more)
-        self._let_go(-more)
+        with self._one_left:
+            try:
+                while self.size < size:
+                    self._hire()
+                    self.size += 1
+            except RuntimeError as error:
+                self._say_short(size, error)
+                return
+            self._let_go(self.size - size)
+            self.size = size
 
     def processes(self) -> list[int]:
         return [os.getpid()]
 
     def stop(self) -> None:
-        self._let_go(self._serving)
         with self._one_left:
+            self._unreplaced.clear()  # these threads are waited for no more
+            self._let_go(self._serving)
             self._one_left.wait_for(lambda: not self._serving)
 
     def kill(self) -> None:
         self._pending.lose_all("the pool was stopped and left its thread behind")
-        self._let_go(self._serving)
+        with self._one_left:
+            self._unreplaced.clear()
+            self._let_go(self._serving)
 
-    def _hire(self, number: int) -> None:
-        for _ in range(number):
-            with self._one_left:
-                self._serving += 1
-            self._start_thread()
+    # The three below are called under the lock.
 
-    def _start_thread(self) -> None:
+    def _hire(self) -> None:
+        """Start a thread. Raises RuntimeError when the system has none left."""
         # A daemon: a thread that was left behind does not hold up the process's end.
         threading.Thread(target=self._work, name="task", daemon=True).start()
+        self._serving += 1
+
+    def _say_short(self, wanted: int, error: RuntimeError) -> None:
+        if self._short.meet():
+            words = "the pool runs %s at a time, not %d: %s"
+            tell.error("pool.short", words, counted(self.size, "task"), wanted, error)
 
     def _let_go(self, number: int) -> None:
         # Behind all jobs, so that each of them is run before a thread ends.
@@ -92,8 +115,7 @@ class Threads:
         while job := self._queue.get():
             if not self._pending.begin(job):
                 continue
-            if not self._pending.end(self._run(job)):
-                # The job has an outcome already: this thread has been given up.
+            if not self._pending.end(self._run(job)) and not self._resume(job):
                 return
         with self._one_left:
             self._serving -= 1
@@ -108,5 +130,24 @@ class Threads:
 
     def _give_up(self, job: Job) -> None:
         assert job.time_limit is not None
-        if self._pending.end(TimedOut(job.token, job.time_limit)):
-            self._start_thread()  # in the place of the one that goes on
+        with self._one_left:
+            if not self._pending.end(TimedOut(job.token, job.time_limit)):
+                return
+            self._serving -= 1
+            try:
+                self._hire()  # in the place of the one that goes on
+            except RuntimeError as error:
+                self._unreplaced.add(job.token)
+                self.size -= 1
+                self._say_short(self.size + 1, error)
+                self._one_left.notify_all()
+
+    def _resume(self, job: Job) -> bool:
+        """Return whether this thread, which was given up, is to take jobs again."""
+        with self._one_left:
+            if job.token not in self._unreplaced:
+                return False
+            self._unreplaced.remove(job.token)
+            self._serving += 1
+            self.size += 1
+            return True

@@ -91,7 +91,7 @@ class Sizing:
             tell.info(
                 "pool.resized",
                 "runs %d at a time, no longer %d",
-                size,
+                self.size,
                 before,
-                size=size,
+                size=self.size,
             )

@@ -269,5 +269,8 @@ def _resize(worker: Controlled, verb: str, change: int) -> object:
         )
     worker.sizing.resize(size)
     if worker.sizing.size != size:
-        raise NotImplementedError("this pool cannot change its size")
+        raise NotImplementedError(
+            f"the pool runs {worker.sizing.size} at a time: this pool cannot change its"
+            " size, or the system has no more threads"
+        )
     return ok(f"pool will {verb}")
