@@ -71,11 +71,17 @@ class ChordKeeper:
         """Store what follows from the end of this message's run; return what to send.
 
         Raises ResultUnavailable; and ResultRefused, having counted nothing, if a chord
-        that the run begins is refused. The user's code is called only after that.
+        that the run begins is refused. Only after that the user's code is called, and
+        what is odd is logged.
         """
         calls: list[Callable[[], None]] = []
-        later = msgspec.structs.replace(self.continuations, apart=calls.append)
+        lines: list[Callable[[], object]] = []
+        later = msgspec.structs.replace(
+            self.continuations, apart=calls.append, say=lines.append
+        )
         recorded = replace(self, continuations=later)._record(message, end)
+        for line in lines:
+            line()
         for code in calls:
             self.continuations.apart(code)
         return recorded
@@ -83,7 +89,7 @@ class ChordKeeper:
     def _record(self, message: bytes, end: Bookkeeping | Failed | Unsent) -> Recorded:
         done = Recorded([], [])
         if isinstance(end, Failed):
-            failed = call_of(message, self.limits)
+            failed = call_of(message, self.limits, self.continuations.say)
             follow_up = self._after_failure(failed, end)
             done.sends.extend(follow_up.sends)
             self._begin_or_say(follow_up.bookkeeping.begun)
@@ -150,7 +156,7 @@ class ChordKeeper:
             self._begin(chords)
         except ResultRefused as refusal:
             words = "chords of errbacks cannot begin, and their bodies do not run: %s"
-            tell.error("chord.refused", words, refusal)
+            self.continuations.say(partial(tell.error, "chord.refused", words, refusal))
 
     def _read(self, message: bytes) -> Call:
         return read_body(read_envelope(message, self.limits), self.limits)
@@ -227,7 +233,11 @@ class ChordKeeper:
 NO_CHORDS = ChordError("chords need result_backend at redis://..., or rediss://...")
 
 
-def call_of(message: bytes, limits: Limits) -> Call | None:
+def call_of(
+    message: bytes,
+    limits: Limits,
+    say: Callable[[Callable[[], object]], object] = lambda line: line(),
+) -> Call | None:
     """Return the call in the message of a run that failed; not in its process.
 
     Return None, and log a warning, if it cannot be decoded.
@@ -239,7 +249,7 @@ def call_of(message: bytes, limits: Limits) -> Call | None:
         return read_body(read_envelope(message, limits), limits)
     except MessageError as error:
         words = "nobody knows what was to follow from a message: %s"
-        tell.warning("task.unfollowed", words, error)
+        say(partial(tell.warning, "task.unfollowed", words, error))
         return None
 
 

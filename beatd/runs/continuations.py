@@ -69,6 +69,8 @@ class Continuations(msgspec.Struct, frozen=True):
     clock: Clock
     apart: Callable[[Callable[[], None]], object] = lambda code: code()
     """Calls code of the user, where it may take long."""
+    say: Callable[[Callable[[], object]], object] = lambda line: line()
+    """Logs a line about what follows: at once, or when all of it is stored."""
 
     def of_success(self, call: Call, value: Any) -> FollowUp:
         """Return what follows when a call has returned this value.
@@ -123,13 +125,9 @@ class Continuations(msgspec.Struct, frozen=True):
 
     def without_body(self, group: str, body: Signature, error: ChordError) -> FollowUp:
         """Return what follows when the body of a chord cannot run."""
-        tell.error(
-            "chord.failed",
-            "the chord of group %s has no body: %s",
-            one_line(group),
-            one_line(str(error)),
-            group=group,
-        )
+        words = "the chord of group %s has no body: %s"
+        told = one_line(group), one_line(str(error))
+        self.say(partial(tell.error, "chord.failed", words, *told, group=group))
         shown: BaseException = error
         if body.get("subtask_type") == "group" and error.__cause__:
             shown = error.__cause__  # the members of a group get the cause itself
@@ -228,11 +226,11 @@ class Continuations(msgspec.Struct, frozen=True):
             try:
                 canvas.add(errback, (request.id,))
                 follow_up.add(canvas, self._messages(canvas.sends))
-            except (
-                Exception
-            ):  # foreign: the errback is from a message, routes are the user's
-                words = "cannot send errback %s"
-                tell.exception("errback.unsent", words, one_line(errback["task"]))
+            # Foreign: the errback is from a message, routes are the user's.
+            except Exception as problem:
+                words, name = "cannot send errback %s", one_line(errback["task"])
+                line = partial(tell.error, "errback.unsent", words, name)
+                self.say(partial(line, exc_info=problem))
 
     def _canvas(self, parent: Envelope) -> Canvas:
         options: dict[str, Any] = {

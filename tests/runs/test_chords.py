@@ -16,8 +16,8 @@ from beatd.errors import ResultUnavailable, TimeLimitExceeded
 from beatd.message import Chord, read_envelope
 from beatd.pools.base import Finished, Job, Lost, TimedOut
 from beatd.results.base import State
-from beatd.results.chords import Part
-from beatd.runs.chords import LARGEST, ChordKeeper, Failed, in_a_thread
+from beatd.results.chords import Joined, Part
+from beatd.runs.chords import LARGEST, ChordKeeper, Failed, Unsent, in_a_thread
 from beatd.runs.report import read_report
 from beatd.tasks import Task
 from tests.worker.bench import Bench, Header, with_held_pool
@@ -239,6 +239,29 @@ def test_errbacks_and_hooks_are_called_once_however_long_the_backend_is_away(
 
     assert [one[0] for one in kitchen.complaints] == ["dish-0"]
     assert told == ["dish-0"]
+
+
+def test_a_chord_that_fails_is_said_once_however_long_the_backend_is_away(
+    kitchen: Kitchen, caplog: pytest.LogCaptureFixture
+) -> None:
+    kitchen.body["options"] |= {"link_error": signature("complain", priority="high")}
+    kitchen.order("soup")
+    message = take(kitchen).message
+    joined = Joined(Part("g", "dish-0", 0, b""), [], None)
+    end = Unsent([joined], ValueError("no room"))
+    kitchen.bench.results.away = True
+    for _ in range(3):
+        with pytest.raises(ResultUnavailable):
+            kitchen.chord_keeper().record_end(message, end)
+    said_while_away = [*caplog.records]
+    kitchen.bench.results.away = False
+    kitchen.chord_keeper().record_end(message, end)
+
+    assert said_while_away == []
+    events = [vars(one)["event"] for one in caplog.records]
+    assert events == ["chord.failed", "errback.unsent"]
+    assert "no room" in caplog.messages[0]
+    assert caplog.records[1].exc_info
 
 
 @pytest.mark.parametrize("end", ["timed out", "lost"])
