@@ -149,8 +149,9 @@ class Edition(NamedTuple):
 
     def parts_from(self, other: "Edition") -> bool:
         """Return whether each of them has writes that the other has not."""
-        lower = min(self.version, other.version)
-        return self.lineage == other.lineage and self.shared(other) < lower
+        if self.terms == other.terms or self.lineage != other.lineage:
+            return False  # asked at each look of a standby, and nearly always so
+        return self.shared(other) < min(self.version, other.version)
 
 
 MOST_TERMS = 16
