@@ -505,6 +505,31 @@ def test_a_repeated_sending_that_the_broker_knows_is_ordinary(
     assert leader.leadership.term == term
 
 
+def test_a_second_writer_under_the_same_term_does_not_make_the_loop_run_hot(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Shared(FlakyBroker):
+        moves = True
+
+        def emit(self, *request: Any) -> list[Emitted]:
+            if self.moves:
+                self._edition = self._edition._replace(version=99 + clock.now())
+            return super().emit(*request)
+
+    broker = Shared(clock)
+    leader = fresh(broker)
+    live(NOON + 10 * SECOND, leader)
+    for _ in range(12):
+        clock.go_to(leader.tick(clock.now()))
+    passed = clock.now() - NOON
+    broker.moves = False
+    live(NOON + 35 * SECOND, leader)
+
+    assert events(caplog).count("ledger.moved") == 12
+    assert 19 * SECOND < passed < 20 * SECOND
+    assert broker.slots() == [NOON + n * SECOND for n in (10, 20, 30)]
+
+
 @pytest.mark.parametrize(
     ("doubt", "refusal"),
     # A reload has the same request answered first: the late one finds a later ledger.

@@ -156,7 +156,8 @@ class Scheduler:
         except LedgerMoved as error:
             tell.warning("ledger.moved", "%s; the term begins anew", error)
             self._term = None
-            return now
+            # A second writer under this term would move it again and again.
+            return now + self._backoff.lengthen()
         except BrokerUnavailable as error:
             # What was not emitted is still due, here or with the next leader.
             self._outage.meet(error)
