@@ -212,7 +212,8 @@ class Service:
 class BatchWorker(Generic[T]):
     """Hands items to `work`, in order and in batches, in a thread.
 
-    A batch for which `work` raises one of `faults` is handed to it again, unchanged.
+    A batch for which `work` raises one of `faults` is handed to it again: unchanged, or
+    with others behind, after `gather`.
     """
 
     def __init__(
@@ -228,6 +229,7 @@ class BatchWorker(Generic[T]):
         self._linger = linger
         self._items: SimpleQueue[T | None] = SimpleQueue()
         self._batch: list[T] = []
+        """What was taken out of `_items`; more than BATCH only after `gather`."""
         self._stopping = threading.Event()
         self._service = Service(retried(self._step, faults, outage, backoff))
 
@@ -239,6 +241,15 @@ class BatchWorker(Generic[T]):
     def waiting(self) -> int:
         """How many items are not in a batch yet."""
         return self._items.qsize()
+
+    def gather(self) -> Sequence[T]:
+        """Return all items that `work` has not worked off, those in hand first.
+
+        Only for `work` itself to call.
+        """
+        for _ in range(self._items.qsize()):  # nobody else takes items out
+            self._take(self._items.get_nowait())
+        return self._batch
 
     def start(self, name: str, on_crash: OnCrash) -> None:
         """Begin to work, in a thread."""
@@ -264,8 +275,9 @@ class BatchWorker(Generic[T]):
             self._fill()
         if not self._batch:
             return False
-        self._work(self._batch)
-        self._batch = []
+        batch = self._batch[:BATCH]
+        self._work(batch)
+        del self._batch[: len(batch)]
         return True
 
     def _step(self) -> Span | None:

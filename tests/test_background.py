@@ -53,6 +53,32 @@ def test_what_is_put_in_is_done_in_order_and_in_batches() -> None:
     assert [len(batch) for batch in work.tried] == [BATCH, 5]
 
 
+def test_what_was_gathered_is_done_in_order_and_in_batches() -> None:
+    tried: list[list[int]] = []
+    gathered: list[int] = []
+
+    def work(batch: Sequence[int]) -> None:
+        tried.append(list(batch))
+        if len(tried) == 1:
+            for number in range(1, BATCH + 5):
+                worker.put(number)
+            gathered.extend(worker.gather())
+            raise BrokerUnavailable("nobody answers")
+
+    away = Outage("the broker is away", "broker")
+    worker = BatchWorker(work, BrokerUnavailable, away)
+    worker.put(0)
+    with pytest.raises(BrokerUnavailable):
+        worker.turn()
+
+    while worker.turn():
+        pass
+
+    everything = list(range(BATCH + 5))
+    assert gathered == everything
+    assert tried == [[0], everything[:BATCH], everything[BATCH:]]
+
+
 def test_a_batch_that_failed_is_done_again_as_it_was() -> None:
     work = Work(failures=2)
     worker = worker_of(work)

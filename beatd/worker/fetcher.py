@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -314,6 +314,7 @@ class Intake:
     ) -> None:
         """`prepare` is called once, by the fetcher, before anything is taken."""
         self._broker = broker
+        self._window = window
         self._limits = limits_of(settings)
         self._prepare = prepare
         self._queues = {name: router.queue(name) for name in queues}
@@ -357,6 +358,14 @@ class Intake:
         """Take note that these deliveries have been settled."""
         self._holdings.settled(tokens)
         self.fetcher.isolation.settled(tokens)
+
+    def have_run(self, tokens: Collection[str]) -> None:
+        """Take note that these have run, and wait for a result backend that is away.
+
+        They stay in flight, and keep the worker from nothing else.
+        """
+        self.fetcher.isolation.settled(tokens)
+        self._window.clear(len(tokens))
 
     def leave_in_flight(self, token: str) -> None:
         """Take note that this delivery cannot be settled."""

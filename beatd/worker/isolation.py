@@ -1,6 +1,6 @@
 """How a worker keeps a suspect apart: a message with which a worker has died."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from beatd.brokers.base import Delivery, Suspects
 from beatd.clock import Clock
@@ -63,7 +63,7 @@ class Isolation:
                 queue=suspect.queue,
             )
 
-    def settled(self, tokens: Sequence[str]) -> None:
+    def settled(self, tokens: Collection[str]) -> None:
         """Take note that these deliveries have been settled."""
         if self._token in tokens:
             self._token = None

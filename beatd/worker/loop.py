@@ -58,6 +58,7 @@ from beatd.worker.revoked import Revocations
 from beatd.worker.settle import Continue, Settlement, Settler, WorkerBroker
 from beatd.worker.sizing import Sizing
 from beatd.worker.stopping import SHUTDOWNS, Stopping
+from beatd.worker.unkept import Unkept
 from beatd.worker.workload import Workload
 
 tell = EventLog(__name__)
@@ -72,7 +73,8 @@ class Worker:
 
     Each delivery that was taken is in `backlog`, is in `workload` (in the pool, or
     about to be), or has a settlement on its way. It has a place in the window until it
-    is settled for good, but none while a rate limit makes it wait.
+    is settled for good, but none while a rate limit makes it wait, and none once it is
+    in `unkept`.
     """
 
     node: WorkerNode
@@ -95,6 +97,7 @@ class Worker:
     reporter: TaskReporter
     outcomes: Outcomes
     settler: Settler
+    unkept: Unkept
 
     revocations: Revocations
     execute: Callable[[Command], object]
@@ -321,7 +324,7 @@ class Worker:
                 case _:
                     ended.append(settlement.token)
         self.intake.settled(ended)
-        self.window.clear(len(ended))
+        self.window.clear(len(ended) - self.unkept.settled(ended))
 
     def _begin(self, run: InFlight) -> None:
         """Let a run begin that is now acknowledged, unless it was revoked meanwhile."""

@@ -139,12 +139,14 @@ class Settler:
         chord_keeper: EndRecorder | None = None,
         backoff: Backoff | None = None,
         left: Callable[[str], object] = lambda token: None,
+        unkept: Callable[[Sequence[Settlement]], object] = lambda settlements: None,
     ) -> None:
         """`renew` renews the lease, and reports a lost one before it returns.
 
         Without a chord keeper nothing is stored for other runs. `backoff` is for tries
         to store. `left` is called with the token of what cannot be settled: it is to
-        stay in flight.
+        stay in flight. `unkept` is called, also repeatedly, with what waits for a
+        backend that is away.
         """
         self._broker = broker
         self._worker = worker
@@ -152,6 +154,9 @@ class Settler:
         self._settled = settled
         self._renew = renew
         self._left = left
+        self._unkept = unkept
+        self._is_away = False
+        """Whether the backend did not answer when it was asked last."""
         self._chord_keeper = chord_keeper
         self._numbers = count(1)
         self._request: _SettleRequest | None = None
@@ -172,6 +177,8 @@ class Settler:
         """Have this settled; `settled` is called with it when it is."""
         keeps = settlement.kept is not None and self._results is not None
         keeps = keeps or bool(settlement.end and self._chord_keeper)
+        if keeps and self._is_away:
+            self._unkept([settlement])  # first: it is not settled yet
         (self.keeping if keeps else self.settling).put(settlement)
 
     def start(self, on_crash: OnCrash) -> None:
@@ -195,12 +202,19 @@ class Settler:
     def _keep(self, batch: Sequence[Settlement]) -> None:
         # After a failure it goes on where it was: errbacks are not called again, and of
         # what is handed on, others may store the next states by now.
-        left = batch[self._kept :]
+        try:
+            self._keep_rest(batch[self._kept :])
+        except ResultUnavailable:
+            self._is_away = True  # first: what is put from now on is not gathered
+            self._unkept(self.keeping.gather()[self._kept :])
+            raise
+        self._is_away, self._kept = False, 0
+
+    def _keep_rest(self, left: Sequence[Settlement]) -> None:
         refused = self._store(left)
         for at, one in enumerate(left):
             self._hand_on(one, refused.get(at))
             self._kept += 1
-        self._kept = 0
 
     def _hand_on(self, one: Settlement, refused: str | None) -> None:
         end = self._keep_one(one, refused)

@@ -33,8 +33,9 @@ def capacity_of(settings: Settings, pool: Pool, autoscale: Autoscale | None) -> 
 class Sizing:
     """Changes the size of a pool, and with it the size of the prefetch window.
 
-    Invariant: the deliveries in flight (but for those that stand aside) and the free
-    places of `window` are `capacity` together.
+    Invariant: the deliveries in flight (but for those that stand aside, or wait for a
+    result backend that is away) and the free places of `window` are together
+    `capacity`.
     """
 
     def __init__(

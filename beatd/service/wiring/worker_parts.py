@@ -42,6 +42,7 @@ from beatd.worker.revoked import Revocations, StateFile, mingle
 from beatd.worker.settle import EndRecorder, Settler, WorkerBroker
 from beatd.worker.sizing import Sizing, capacity_of
 from beatd.worker.stopping import Stopping
+from beatd.worker.unkept import Unkept
 from beatd.worker.workload import Workload
 
 
@@ -84,7 +85,8 @@ def assemble(around: Surroundings) -> Worker:
         file=around.state_file, results=around.results, settings=settings, clock=clock
     )
     intake = _intake(around, window, away, revocations)
-    settler = _settler(around, intake, away)
+    unkept = Unkept(free=intake.have_run)
+    settler = _settler(around, intake, unkept, away)
     node = WorkerNode(around.name)
     reporter = TaskReporter(around.events, node)
     outcomes = Outcomes(
@@ -146,6 +148,7 @@ def assemble(around: Surroundings) -> Worker:
         reporter=reporter,
         outcomes=outcomes,
         settler=settler,
+        unkept=unkept,
         revocations=revocations,
         execute=partial(execute, controlled),
         events=around.events,
@@ -179,7 +182,9 @@ def _intake(
     )
 
 
-def _settler(around: Surroundings, intake: Intake, away: Outage) -> Settler:
+def _settler(
+    around: Surroundings, intake: Intake, unkept: Unkept, away: Outage
+) -> Settler:
     return Settler(
         broker=around.broker,
         worker=around.identity,
@@ -193,6 +198,7 @@ def _settler(around: Surroundings, intake: Intake, away: Outage) -> Settler:
             around.settings.result_backend_max_sleep_between_retries_ms,
         ),
         left=intake.leave_in_flight,
+        unkept=unkept.add,
     )
 
 
