@@ -215,6 +215,19 @@ def test_a_tag_without_a_message_is_forgotten(broker: RedisBroker, client: Any) 
     assert not client.exists("unacked_index")
 
 
+def test_tags_without_a_message_hide_none_of_the_others(
+    broker: RedisBroker, client: Any
+) -> None:
+    for number in range(250):
+        client.zadd("unacked_index", {f"none{number}": 1000 - number})
+    for number in range(50):
+        hold(client, [message("m"), "", "celery"], f"t{number}")
+        client.zadd("unacked_index", {f"t{number}": 870 + number / 100})
+
+    assert broker.restore_unacked() == 50
+    assert not client.exists("unacked_index")
+
+
 def test_keys_of_another_type_are_refused(broker: RedisBroker, client: Any) -> None:
     client.set("unacked_index", "text")
 

@@ -6,8 +6,8 @@
 -- ARGV  1 delivery tag  2 the row as it was read  3 when it was taken at the latest
 --       4 the message
 --
--- Returns 1; 0, having done nothing, if it was acknowledged, put back or taken anew
--- meanwhile. If one of the lists refuses it, it stays where it is. A full server lets the
+-- Returns 1; having done nothing, 0 if it was acknowledged, put back or taken anew
+-- meanwhile, and 2 if its row is another one than was read. If one of the lists refuses it, it stays where it is. A full server lets the
 -- script run.
 
 local taken = redis.call('ZSCORE', KEYS[2], ARGV[1])
@@ -15,7 +15,7 @@ if not taken or tonumber(taken) > tonumber(ARGV[3]) then
   return 0
 end
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then
-  return 0
+  return 2
 end
 pass_when_full(KEYS[1])
 for index = 3, #KEYS do

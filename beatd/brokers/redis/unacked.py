@@ -8,6 +8,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from enum import Enum
 from itertools import islice
 from typing import Any
 
@@ -86,26 +87,26 @@ class Unacked:
             *("ZREVRANGEBYSCORE", index, latest, "-inf", "LIMIT", left, PAGE)
         ):
             for tag in tags:
-                is_restored = self._restore(tag, latest)
-                left += not is_restored
-                yield is_restored
+                row = self._restore(tag, latest)
+                left += row is _Row.LEFT
+                yield row is _Row.RESTORED
 
-    def _restore(self, tag: bytes, latest: str) -> bool:
+    def _restore(self, tag: bytes, latest: str) -> "_Row":
         row = self._ask("HGET", self._key("unacked"), tag)
         if row is None:  # acknowledged, or there is no message to the tag at all
             self._ask("ZREM", self._key("unacked_index"), tag)
-            return False
+            return _Row.GONE
         try:
             message, places = self._read(row)
             keys = [self._key("unacked"), self._key("unacked_index"), *places]
-            return bool(self._run("unacked", keys, [tag, row, latest, message]))
+            return _Row(self._run("unacked", keys, [tag, row, latest, message]))
         except MessageError as error:
             self._say_left(tag, str(error))
         except BrokerRefused as refusal:
             if not is_about_a_key(refusal):
                 raise
             self._say_left(tag, str(refusal))
-        return False
+        return _Row.LEFT
 
     def _read(self, row: bytes) -> tuple[bytes, list[str]]:
         """Return the message, marked as redelivered, and the lists that it goes to."""
@@ -151,6 +152,14 @@ class Unacked:
                 self._key("unacked"),
                 reason,
             )
+
+
+class _Row(Enum):
+    """What became of a row that was old enough; the numbers are the script's."""
+
+    GONE = 0  # no longer among them
+    RESTORED = 1  # nor is this
+    LEFT = 2
 
 
 def _marked(message: dict[str, Any]) -> Mapping[str, Any]:
