@@ -137,24 +137,51 @@ def retried(
     return one_try
 
 
+class Halves(Generic[T]):
+    """Does batches; one that is refused is halved until the item at fault stands alone.
+
+    `work` raises ItemRefused, having done nothing, for a batch with such an item.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[T]], object],
+        on_refused: Callable[[T, ItemRefused], object],
+    ) -> None:
+        self._work = work
+        self._on_refused = on_refused
+        self._parts: list[Sequence[T]] = []
+        """What is left to do of the batch that has begun."""
+
+    def do(self, batch: Callable[[], Sequence[T]]) -> None:
+        """Do the batch that `batch` returns.
+
+        If `work` raises another error, the next call goes on with what is left, without
+        another question for the batch: nothing is done or made twice.
+        """
+        if not self._parts and (items := batch()):
+            self._parts = [items]
+        while self._parts:
+            self._parts[:1] = self._halves_after(self._parts[0])
+
+    def _halves_after(self, part: Sequence[T]) -> list[Sequence[T]]:
+        """Do a part; return the parts that are to be done in its place."""
+        try:
+            self._work(part)
+        except ItemRefused as refusal:
+            if half := len(part) // 2:
+                return [part[:half], part[half:]]
+            self._on_refused(part[0], refusal)
+        return []
+
+
 def do_in_halves(
     work: Callable[[Sequence[T]], object],
     batch: Sequence[T],
     on_refused: Callable[[T, ItemRefused], object],
 ) -> None:
-    """Do a batch; one that is refused is halved until the item at fault stands alone.
-
-    `work` raises ItemRefused, having done nothing, for a batch with such an item.
-    """
-    try:
-        work(batch)
-    except ItemRefused as refusal:
-        half = len(batch) // 2
-        if not half:
-            on_refused(batch[0], refusal)
-            return
-        do_in_halves(work, batch[:half], on_refused)
-        do_in_halves(work, batch[half:], on_refused)
+    """Do one batch as `Halves` does; after an error it is begun anew."""
+    Halves(work, on_refused).do(lambda: batch)
 
 
 class Service:

@@ -6,8 +6,16 @@ from collections.abc import Sequence
 
 import pytest
 
-from beatd.background import BATCH, Backoff, BatchWorker, Outage, Service, retried
-from beatd.errors import BrokerUnavailable
+from beatd.background import (
+    BATCH,
+    Backoff,
+    BatchWorker,
+    Halves,
+    Outage,
+    Service,
+    retried,
+)
+from beatd.errors import BrokerUnavailable, ItemRefused
 from beatd.instant import HOUR, SECOND, Span
 from tests.fakes import FakeClock
 from tests.servers import PATIENCE, eventually
@@ -253,3 +261,29 @@ def test_there_is_some_rest_whatever_the_settings_say() -> None:
     rests = [Backoff(0, 0).lengthen(), Backoff(500, 20).lengthen()]
 
     assert [rest / SECOND for rest in rests] == [0.001, 0.02]
+
+
+def test_after_a_fault_amid_its_halves_a_batch_goes_on_where_it_was() -> None:
+    done: list[int] = []
+    refused: list[int] = []
+    faults = [BrokerUnavailable("nobody answers")]
+
+    def work(part: Sequence[int]) -> None:
+        if 3 in part:
+            raise ItemRefused("no")
+        if 4 in part and faults:
+            raise faults.pop()
+        done.extend(part)
+
+    def made() -> list[int]:
+        batches.append([1, 2, 3, 4])
+        return batches[-1]
+
+    batches: list[list[int]] = []
+    halves = Halves(work, lambda item, _: refused.append(item))
+    with pytest.raises(BrokerUnavailable):
+        halves.do(made)
+    halves.do(made)
+    halves.do(lambda: [])
+
+    assert (done, refused, len(batches)) == ([1, 2, 4], [3], 1)

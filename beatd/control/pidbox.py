@@ -19,10 +19,10 @@ import msgspec
 from beatd.background import (
     BatchWorker,
     Faults,
+    Halves,
     OnCrash,
     Outage,
     Service,
-    do_in_halves,
     retried,
 )
 from beatd.brokers.base import Broadcast, Outgoing, Subscription
@@ -98,6 +98,7 @@ class Pidbox:
         )
         away = Outage("remote control is cut off", "control")
         self._refused = Faults()
+        self._post = Halves(broker.send, self._drop)
         self.answering = BatchWorker(self._answer, BrokerUnavailable, away)
         self._tried = threading.Event()
         self._service = Service(
@@ -199,8 +200,10 @@ class Pidbox:
         self.answering.put(_Answer(request, value))
 
     def _answer(self, batch: Sequence["_Answer"]) -> None:
-        answers = [answer for one in batch if (answer := self._message_of(one))]
-        do_in_halves(self._broker.send, answers, self._drop)
+        # The same batch comes again while the broker is away.
+        self._post.do(
+            lambda: [answer for one in batch if (answer := self._message_of(one))]
+        )
 
     def _drop(self, answer: Outgoing, refusal: ItemRefused) -> None:
         """Give up an answer: the queue is the client's, and so is the harm."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from beatd.background import BatchWorker, Faults, OnCrash, Outage, do_in_halves
+from beatd.background import BatchWorker, Faults, Halves, OnCrash, Outage
 from beatd.brokers.base import Outgoing, Sender
 from beatd.errors import BrokerUnavailable, ItemRefused
 from beatd.event_log import EventLog
@@ -21,16 +21,9 @@ MOST = 10_000
 """How many items may wait to be sent; more are dropped."""
 
 
-def send_what_is_taken(
-    broker: Sender, messages: Sequence[Outgoing], dropped: Faults
-) -> None:
-    """Send messages with events; those that the broker refuses are dropped.
-
-    Raises BrokerUnavailable.
-    """
-    do_in_halves(
-        broker.send, messages, lambda _, refusal: say_refused(dropped, refusal)
-    )
+def post_of(broker: Sender, dropped: Faults) -> Halves[Outgoing]:
+    """Return what sends messages with events; those that are refused are dropped."""
+    return Halves(broker.send, lambda _, refusal: say_refused(dropped, refusal))
 
 
 def say_refused(dropped: Faults, refusal: ItemRefused) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from beatd.background import Faults, Outage
+from beatd.background import Faults, Halves, Outage
 from beatd.brokers.base import Emission, Outgoing, Sender
 from beatd.errors import BeatdError, MessageError
 from beatd.event_log import EventLog
 from beatd.events.event import EventFactory
-from beatd.events.sender import EventSender, send_what_is_taken
+from beatd.events.sender import EventSender, post_of
 from beatd.message import Envelope, Limits, read_envelope
 from beatd.message.codec import content_types
 from beatd.message.represent import bounded_repr
@@ -88,10 +88,11 @@ class TaskSentEvents:
     _is_mute: bool = field(default=False, init=False)
     """Whether the thread has crashed: nothing is sent any more."""
     _full: Outage = field(init=False)
-    _refused: Faults = field(init=False, default_factory=Faults)
+    _post: Halves[Outgoing] = field(init=False)
 
     def __post_init__(self) -> None:
         self._sender = EventSender(self._send)
+        self._post = post_of(self.broker, Faults())
         self._full = Outage("monitors do not know all", "events.dropped")
 
     def emitted(self, emissions: Sequence[Emission]) -> None:
@@ -129,6 +130,8 @@ class TaskSentEvents:
         tell.error("events.crashed", "events are sent no more", exc_info=error)
 
     def _send(self, batch: Sequence[Emission]) -> None:
+        self._post.do(lambda: [self._message(batch)])
+
+    def _message(self, batch: Sequence[Emission]) -> Outgoing:
         events = list(_events(self.factory, batch))
-        message = self.factory.message("task.multi", events)
-        send_what_is_taken(self.broker, [message], self._refused)
+        return self.factory.message("task.multi", events)

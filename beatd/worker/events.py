@@ -18,7 +18,7 @@ from beatd.config.settings import Settings
 from beatd.event_log import EventLog
 from beatd.events.event import EventFactory
 from beatd.events.lamport import LamportClock
-from beatd.events.sender import MOST, EventSender, send_what_is_taken
+from beatd.events.sender import MOST, EventSender, post_of
 from beatd.instant import Span, span_of
 from beatd.message import Envelope
 from beatd.text import counted
@@ -70,7 +70,7 @@ class WorkerEvents:
             self.node, self.settings, self.lamport, self.clock, self.machine_zone
         )
         self._sender = EventSender(self._send, LINGER)
-        self._refused = Faults(self.clock)
+        self._post = post_of(self.broker, Faults(self.clock))
         self._heartbeats = Service(self._beat)
 
     # From the worker's loop
@@ -126,7 +126,7 @@ class WorkerEvents:
         return max(span_of(self.interval or 0), LINGER)
 
     def _send(self, events: Sequence[dict[str, Any]]) -> None:
-        send_what_is_taken(self.broker, list(self._messages(events)), self._refused)
+        self._post.do(lambda: list(self._messages(events)))
         if dropped := self._sender.take_dropped():
             tell.warning(
                 "events.dropped",

@@ -34,12 +34,15 @@ class Ether(MemoryBroker):
         self.sent: list[tuple[str, Any]] = []
         self.down = False
         self.refused: set[str] = set()
+        self.requests = 1_000_000
+        """After how many requests it goes away, for the last of them."""
         self.open = threading.Event()
         self.open.set()
 
     def send(self, batch: Sequence[Outgoing]) -> None:
         self.open.wait()
-        if self.down:
+        self.requests -= 1
+        if self.down or not self.requests:
             raise BrokerUnavailable("nobody answers")
         if self.refused & {one.route.routing_key for one in batch}:
             raise ItemRefused("no permission")
@@ -246,3 +249,19 @@ def test_events_that_are_refused_are_dropped_and_said_once_a_minute(
     assert [one.getMessage() for one in said] == [
         "events are dropped (1 messages), monitors do not know all: no permission"
     ]
+
+
+def test_an_event_goes_once_when_the_broker_goes_away_after_a_refusal(
+    ether: Ether,
+) -> None:
+    events = events_on(ether, interval=2.0)
+    ether.refused = {"task.multi"}
+    events.heartbeat()
+    events.task("started", task(1))
+
+    ether.requests = 3  # the batch, its first half, and then the second
+    with pytest.raises(BrokerUnavailable):
+        events.turn()
+    events.turn()
+
+    assert ether.kinds() == ["worker-heartbeat"]

@@ -1,7 +1,7 @@
 """Which commands a pidbox receives and delivers, and how it answers them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -25,8 +25,8 @@ REPLY = {"exchange": "reply.celery.pidbox", "routing_key": "me"}
 class Post:
     """A pidbox, and somebody who writes to it."""
 
-    def __init__(self) -> None:
-        self.broker = MemoryBroker()
+    def __init__(self, broker: MemoryBroker | None = None) -> None:
+        self.broker = broker or MemoryBroker()
         self.lamport = LamportClock()
         self.received: list[Command] = []
         self.box = Pidbox(
@@ -335,3 +335,29 @@ def test_an_answer_is_refused_where_a_key_is_of_another_type(server: Server) -> 
 
         assert client.llen("good") == 1
     broker.close()
+
+
+def test_an_answer_goes_once_when_the_broker_goes_away_after_a_refusal() -> None:
+    class Cut(MemoryBroker):
+        requests = 99
+
+        def send(self, batch: Sequence[Outgoing]) -> None:
+            self.requests -= 1
+            if not self.requests:
+                raise BrokerUnavailable("nobody answers")
+            super().send(batch)
+
+    broker = Cut()
+    broker.declare([Queue("taken", "theirs", "direct", "me")])
+    broker.closed["taken"] = "it is another program's"
+    post, given = Post(broker), []
+    for reply_to in (REPLY, {"exchange": "theirs", "routing_key": "me"}):
+        post.say(method="ping", reply_to=reply_to)
+    for command in post.received:
+        command.answer(Later(lambda: given.append(1)))
+
+    broker.requests = 3  # the batch, its first half, and then the second
+    with pytest.raises(BrokerUnavailable):
+        post.answers()
+    assert len(post.answers()) == 1
+    assert len(given) == 2
