@@ -35,7 +35,8 @@ brokers     base current_runs memory.lead memory.queues memory redis.connection
 scheduler   file_view leadership configs ledger_file lost_writes findings refusals
             run_ends holds schedule_file reload takeover step planner progress asked
             loop
-results     base chords disabled ended exceptions encoding refusals redis sqlite *
+results     base chords disabled readable ended exceptions encoding refusals redis
+            sqlite *
 events      lamport sender zone event sent
 tasks       current async_result request task options registry * shared
 pools       base limits pending asyncio green prefork prefork.child_state prefork.frames

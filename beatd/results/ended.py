@@ -1,12 +1,12 @@
 """Finds out which runs have ended, by their results."""
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from beatd.background import Outage
-from beatd.errors import ConfigError, MessageError, ResultUnavailable
+from beatd.errors import ConfigError, ResultUnavailable
 from beatd.results.base import READY_STATES, Keeper, Meta
+from beatd.results.readable import load_readable
 
 
 @dataclass
@@ -41,17 +41,9 @@ class EndedRuns:
         return [key for key, meta in found.items() if meta.status in READY_STATES]
 
     def _load(self, backend: Keeper, task_ids: Sequence[str]) -> dict[str, Meta]:
-        try:
-            found = backend.load(task_ids)
-        except MessageError as error:
-            self._unreadable.meet(error)
-            return self._load_each(backend, task_ids)
-        self._unreadable.end()
-        return found
-
-    def _load_each(self, backend: Keeper, task_ids: Sequence[str]) -> dict[str, Meta]:
-        found: dict[str, Meta] = {}
-        for task_id in task_ids:
-            with suppress(MessageError):  # one that is unreadable hides no other
-                found |= backend.load([task_id])
+        found, unreadable = load_readable(backend, task_ids)
+        if unreadable:
+            self._unreadable.meet(next(iter(unreadable.values())))
+        else:
+            self._unreadable.end()
         return found

@@ -22,6 +22,7 @@ from beatd.instant import HOUR, LATEST, Instant, Span, datetime_of
 from beatd.message import Envelope
 from beatd.results.base import Keeper, Meta
 from beatd.results.base import State as RunState
+from beatd.results.readable import load_readable
 from beatd.storage.sqlite_file import (
     WORKER_STATE,
     FileState,
@@ -197,9 +198,9 @@ class Revocations:
     def _keep(self, task_ids: Collection[str], waiting: Sequence[str]) -> None:
         """Write ids to the file, and REVOKED as the results that clients wait for."""
         # One is of use without the other.
-        for keep, ids in ((self._write, task_ids), (self._store, waiting)):
+        for keep in (partial(self._write, task_ids), partial(self._store, waiting)):
             try:
-                keep(ids)
+                keep()
             except (ResultUnavailable, MessageError, sqlite3.Error) as error:
                 words = "revoked, but not all of it could be kept: %s"
                 tell.warning("control.unkept", words, error)
@@ -208,16 +209,14 @@ class Revocations:
         if self._file:
             self._file.add(task_ids, self._clock.now())
 
-    def _store(self, waiting: Collection[str]) -> None:
+    def _store(self, waiting: Sequence[str]) -> None:
         if self._results and waiting:
-            known = self._results.load([*waiting])
-            self._results.store(
-                [
-                    self._meta(task_id)
-                    for task_id in waiting
-                    if task_id not in known or known[task_id].status in UNBEGUN
-                ]
-            )
+            known, unreadable = load_readable(self._results, waiting)
+            kept = {key for key, one in known.items() if one.status not in UNBEGUN}
+            kept |= unreadable.keys()  # it may be the end of a run
+            self._results.store([self._meta(one) for one in waiting if one not in kept])
+            if unreadable:
+                raise next(iter(unreadable.values()))
 
     def _meta(self, task_id: str) -> Meta:
         done = datetime_of(self._clock.now(), self._settings.zone)

@@ -12,7 +12,7 @@ from typing import Any
 from beatd.app import Beatd
 from beatd.brokers.base import Broadcast, Broker, Emission, Term
 from beatd.brokers.memory import MemoryBroker
-from beatd.errors import ResultRefused, ResultUnavailable
+from beatd.errors import MessageError, ResultRefused, ResultUnavailable
 from beatd.events.lamport import LamportClock
 from beatd.instant import HOUR, Span
 from beatd.message import Chord
@@ -49,6 +49,8 @@ class FakeResults:
 
     def __init__(self, encoding: Encoding) -> None:
         self.away = False
+        self.unreadable: set[str] = set()
+        """Ids of runs whose results cannot be decoded."""
         self.chords: dict[str, Header] = {}
         self.metas: dict[str, Meta] = {}
         self.kept: dict[str, bytes] = {}
@@ -80,6 +82,8 @@ class FakeResults:
 
     def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         self._answer()
+        for key in self.unreadable.intersection(task_ids):
+            raise MessageError(f"the result of {key} cannot be read")
         return {key: self.metas[key] for key in task_ids if key in self.metas}
 
     def wait(self, task_id: str, timeout: Span | None) -> Meta | None:

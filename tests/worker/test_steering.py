@@ -313,6 +313,20 @@ def test_a_result_backend_that_is_away_does_not_keep_from_revoking(
     assert command(bench, "revoked") == ["a"]
 
 
+def test_a_result_that_cannot_be_read_keeps_no_other_run_from_being_revoked(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.results.unreadable = {"odd"}
+    command(bench, "revoke", task_id=["a", "odd", "b"])
+
+    assert {key: one.status for key, one in bench.results.metas.items()} == {
+        "a": "REVOKED",
+        "b": "REVOKED",
+    }, "what cannot be read stays as it is"
+    [said] = [one for one in caplog.records if vars(one)["event"] == "control.unkept"]
+    assert "the result of odd cannot be read" in said.getMessage()
+
+
 @pytest.mark.parametrize(
     ("exception", "state"), [("Reject('no')", "MINE"), ("", "FAILURE")]
 )
