@@ -248,3 +248,26 @@ def test_an_odd_worker_keeps_no_other_from_being_recovered(
     broker.recover()
 
     assert said(caplog) == ([event] if event else [])
+
+
+@pytest.mark.parametrize("name", ["runs", "deliveries"])
+@pytest.mark.parametrize("act", [Begin, Acknowledge])
+def test_an_act_that_is_refused_for_a_key_of_a_wrong_type_is_done_by_the_next_try(
+    broker: RedisBroker, client: Any, act: type[Begin | Acknowledge], name: str
+) -> None:
+    broker.send([outgoing(b"1")])
+    broker.join("dies", 1)
+    broker.take("dies", ["celery"], 1, 1)
+    eventually(broker.recover)  # the message counts one death
+    broker.join("w", MINUTE)
+    [one] = broker.take("w", ["celery"], 1, 1)
+    client.delete(f"{KEY}{name}")
+    client.sadd(f"{KEY}{name}", "another program's")
+
+    [refused] = settle(broker, "w", act(one, "e", "r"))
+    held = client.hlen(f"{KEY}inflight:w")
+    [done] = settle(broker, "w", act(one, "e", "r"))
+
+    assert refused.effect is Effect.REFUSED
+    assert held == 1, "nothing of it was done"
+    assert done.effect is Effect.DONE

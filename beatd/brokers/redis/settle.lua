@@ -139,15 +139,25 @@ function act.acknowledge(at)
   return redis.call('HDEL', KEYS[1], ARGV[at + 1]) == 1 and 'd' or 'g'
 end
 
+-- Both are asked before anything is done: they fail where a key is of a wrong type.
+local function is_current(entry, run)
+  return run ~= '' and redis.call('HGET', KEYS[3], entry) == run
+end
+
+local function is_suspect(digest)
+  return digest ~= '' and redis.call('HEXISTS', KEYS[4], digest) == 1
+end
+
 function act.begin(at)
   local token, entry, run, digest = unpack(ARGV, at + 1, at + 4)
+  local current, suspect = is_current(entry, run), is_suspect(digest)
   if redis.call('HDEL', KEYS[1], token) == 0 then
     return 'g'
   end
-  if run ~= '' and redis.call('HGET', KEYS[3], entry) == run then
+  if current then
     redis.call('HSET', KEYS[1], begun(token), hold(0, entry, run))
   end
-  if digest ~= '' then
+  if suspect then
     redis.call('HDEL', KEYS[4], digest)
   end
   return 'd'
@@ -155,11 +165,14 @@ end
 
 function act.finish(at)
   local token, entry, run, digest = unpack(ARGV, at + 1, at + 4)
+  local current, suspect = is_current(entry, run), is_suspect(digest)
   if redis.call('HDEL', KEYS[1], token, begun(token)) == 0 then
     return 'g'
   end
-  end_run(KEYS[3], entry, run)
-  if digest ~= '' then
+  if current then
+    redis.call('HDEL', KEYS[3], entry)
+  end
+  if suspect then
     redis.call('HDEL', KEYS[4], digest)
   end
   return 'd'
