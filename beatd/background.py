@@ -215,10 +215,15 @@ class Service:
 
     def stop(self) -> None:
         """Take no further step; wait until the present one has ended."""
+        self.leave()
+        if self._thread:
+            self._thread.join()
+
+    def leave(self) -> None:
+        """Take no further step; the present one goes on for as long as it takes."""
         self._stopping.set()
         if self._thread:
             self._interrupt()
-            self._thread.join()
 
     def join(self, patience: Span) -> bool:
         """Wait up to `patience` until the thread has ended; return whether it has."""
@@ -285,12 +290,13 @@ class BatchWorker(Generic[T]):
     def stop(self, patience: Span) -> bool:
         """Work off what was put in, for up to `patience`; return whether all is done.
 
-        Called when nothing is put in any more.
+        Called when nothing is put in any more. If not all is done, the batch in hand is
+        the last one, and `work` may be at it still.
         """
         self._stopping.set()
         self._items.put(None)  # for a thread that waits for an item
         done = self._service.join(patience)
-        self._service.stop()
+        self._service.leave()  # not stop: a result backend may take its time
         return done
 
     def turn(self) -> bool:

@@ -122,6 +122,23 @@ def test_a_stop_gives_up_after_its_patience() -> None:
     assert work.done == []
 
 
+def test_a_stop_waits_no_longer_for_work_that_does_not_come_back() -> None:
+    work = Work()
+    work.gate.clear()
+    worker = worker_of(work)
+    for number in range(BATCH + 1):
+        worker.put(number)
+    worker.start("test", crashed)
+    eventually(lambda: worker.waiting == 1)
+
+    assert worker.stop(SECOND // 20) is False
+    assert work.tried == [], "it is at work still"
+
+    work.gate.set()
+    assert worker.stop(10 * SECOND) is True
+    assert len(work.tried) == 1, "it begins nothing more"
+
+
 def test_the_first_item_waits_for_others_until_a_stop() -> None:
     work = Work()
     worker = worker_of(work, linger=HOUR)
