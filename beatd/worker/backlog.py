@@ -8,9 +8,9 @@ from beatd.clock import Clock
 from beatd.config.settings import Settings
 from beatd.event_log import EventLog
 from beatd.tasks import Registry
-from beatd.worker.fetcher import PrefetchWindow
 from beatd.worker.in_flight import InFlight, InFlightState
 from beatd.worker.rate import Turns, sift
+from beatd.worker.window import PrefetchWindow
 
 tell = EventLog(__name__)
 

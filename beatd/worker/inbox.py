@@ -11,7 +11,7 @@ from beatd.brokers.base import Delivery
 from beatd.control.pidbox import Command
 from beatd.pools.base import PoolEvent
 from beatd.worker.renewal import Renewed
-from beatd.worker.settle import Settlement
+from beatd.worker.settlement import Settlement
 
 
 class Stop(Enum):

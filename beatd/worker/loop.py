@@ -39,7 +39,7 @@ from beatd.worker.admission import Admission
 from beatd.worker.autoscale import LOOK
 from beatd.worker.backlog import Backlog
 from beatd.worker.events import Load, WorkerEvents
-from beatd.worker.fetcher import Intake, PrefetchWindow
+from beatd.worker.fetcher import Intake
 from beatd.worker.in_flight import InFlight, InFlightState
 from beatd.worker.inbox import (
     Crashed,
@@ -55,10 +55,12 @@ from beatd.worker.outcomes import Outcomes
 from beatd.worker.renewal import Renewal, Renewed, understand
 from beatd.worker.reporting import TaskReporter, WorkerNode
 from beatd.worker.revoked import Revocations
-from beatd.worker.settle import Continue, Settlement, Settler, WorkerBroker
+from beatd.worker.settle import Settler, WorkerBroker
+from beatd.worker.settlement import Continue, Settlement
 from beatd.worker.sizing import Sizing
 from beatd.worker.stopping import SHUTDOWNS, Stopping
 from beatd.worker.unkept import Unkept
+from beatd.worker.window import PrefetchWindow
 from beatd.worker.workload import Workload
 
 tell = EventLog(__name__)

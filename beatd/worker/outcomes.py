@@ -40,7 +40,7 @@ from beatd.tasks import Task
 from beatd.text import one_line
 from beatd.worker.in_flight import InFlight
 from beatd.worker.reporting import TaskReporter
-from beatd.worker.settle import Continue, Settlement
+from beatd.worker.settlement import Continue, Settlement
 
 
 class Outcomes:

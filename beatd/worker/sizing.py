@@ -7,7 +7,7 @@ from beatd.config.settings import Settings
 from beatd.event_log import EventLog
 from beatd.pools.base import Pool
 from beatd.worker.autoscale import Autoscale
-from beatd.worker.fetcher import PrefetchWindow
+from beatd.worker.window import PrefetchWindow
 
 tell = EventLog(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from beatd.event_log import EventLog
 from beatd.results.base import Stored
 from beatd.runs.report import Bookkeeping
-from beatd.worker.settle import Continue, Settlement
+from beatd.worker.settlement import Continue, Settlement
 
 tell = EventLog(__name__)
 

@@ -19,10 +19,11 @@ from beatd.brokers.memory import MemoryBroker
 from beatd.errors import BrokerUnavailable, ConfigError
 from beatd.instant import MINUTE, SECOND, Span
 from beatd.routing import Route
-from beatd.worker.fetcher import LONGEST_WAIT, Fetcher, PrefetchWindow, order_of
+from beatd.worker.fetcher import LONGEST_WAIT, Fetcher, order_of
 from beatd.worker.holdings import Holdings
 from beatd.worker.isolation import PATIENCE as PATIENCE_WITH_SUSPECTS
 from beatd.worker.lease import Lease
+from beatd.worker.window import PrefetchWindow
 from tests.fakes import FakeClock
 from tests.servers import PATIENCE, eventually
 

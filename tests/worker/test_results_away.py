@@ -16,7 +16,7 @@ from beatd.results import encoding_of
 from beatd.results.base import State, Stored
 from beatd.results.chords import Joined, Part
 from beatd.tasks import Task
-from beatd.worker.settle import Settlement
+from beatd.worker.settlement import Settlement
 from beatd.worker.unkept import MOST_BYTES, MOST_RUNS, Unkept
 from tests.fakes import NOON
 from tests.servers import PATIENCE, Server, eventually

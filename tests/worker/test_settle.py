@@ -25,7 +25,8 @@ from beatd.results.chords import Joined
 from beatd.results.disabled import NoResults
 from beatd.runs.chords import Failed, Recorded, Unsent
 from beatd.runs.report import Bookkeeping
-from beatd.worker.settle import Continue, Settlement, Settler
+from beatd.worker.settle import Settler
+from beatd.worker.settlement import Continue, Settlement
 from tests.brokers.making import outgoing
 
 FAILED = Failed(State.FAILURE, ValueError("no"), False)

@@ -25,7 +25,7 @@ from beatd.worker.autoscale import Autoscale
 from beatd.worker.backlog import Backlog
 from beatd.worker.commands import Controlled, execute
 from beatd.worker.events import WorkerEvents
-from beatd.worker.fetcher import Intake, PrefetchWindow
+from beatd.worker.fetcher import Intake
 from beatd.worker.inbox import (
     Fetched,
     KnownAsRevoked,
@@ -43,6 +43,7 @@ from beatd.worker.settle import EndRecorder, Settler, WorkerBroker
 from beatd.worker.sizing import Sizing, capacity_of
 from beatd.worker.stopping import Stopping
 from beatd.worker.unkept import Unkept
+from beatd.worker.window import PrefetchWindow
 from beatd.worker.workload import Workload
 
 
