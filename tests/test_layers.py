@@ -50,8 +50,8 @@ app         annotations announcement client_results conf connections discovery
             publishing remote_control sending application *
 worker      autoscale commands.arguments events in_flight commands.shapes isolation
             holdings lease rate renewal reporting restoring revoked settlement settle
-            unkept window fetcher backlog inbox outcomes admission sizing stopping workload
-            commands.controlled commands.inspect commands.steer commands loop
+            unkept window fetcher backlog inbox outcomes admission sizing stopping
+            workload commands.controlled commands.inspect commands.steer commands loop
 celery_apps * runner results signals reading
 service     * daemon nodes notify wiring.choice wiring.runtime wiring.scheduler
             wiring.worker_parts wiring.worker wiring
