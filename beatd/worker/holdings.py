@@ -30,8 +30,12 @@ class Holdings:
         self._tokens.difference_update(tokens)
 
     def left(self, token: str) -> None:
-        """Leave in flight, for as long as the worker lives, what cannot be settled."""
+        """Leave in flight, for as long as the lease lasts, what cannot be settled."""
         self._left.add(token)
+
+    def lost(self) -> None:
+        """Forget what was left in flight: with the lease the broker gave it back."""
+        self._left = set()
 
     def known(self) -> tuple[int, Collection[str]]:
         """Return the number of the present request, and the tokens from before it."""

@@ -80,6 +80,7 @@ class Lease:
             if self._is_held and not self._broker.stay(self._worker, self._length):
                 self._is_held = False
                 self._number += 1
+                self._holdings.lost()
                 self._on_lost()
             if not self._is_held:
                 self._broker.join(self._worker, self._length)

@@ -340,6 +340,28 @@ def test_a_lease_that_others_ended_is_told_of_before_anything_else_is_taken() ->
     assert intake.fetcher.turn() is True
 
 
+def test_what_was_left_in_flight_is_forgotten_with_its_lease() -> None:
+    clock = FakeClock()
+    broker = Flaky(clock)
+    intake = Intake(broker, clock=clock)
+    fill(broker, "a", "1")
+    intake.lease.turn()
+    intake.fetcher.turn()
+    [left] = intake.deliveries
+    intake.holdings.left(left.token)
+    intake.holdings.settled([left.token])
+    intake.lease.turn()
+    assert [*intake.holdings.known()[1]] == [left.token]
+
+    clock.go_to(clock.now() + 10 * SECOND)
+    broker.recover()
+    intake.lease.turn()
+
+    assert [*intake.holdings.known()[1]] == []
+    intake.fetcher.turn()
+    assert intake.came == ["1", "1"]
+
+
 def test_a_lease_that_nobody_ended_goes_on_however_late_it_is_renewed() -> None:
     clock = FakeClock()
     broker = Flaky(clock)
