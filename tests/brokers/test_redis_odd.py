@@ -271,3 +271,27 @@ def test_an_act_that_is_refused_for_a_key_of_a_wrong_type_is_done_by_the_next_tr
     assert refused.effect is Effect.REFUSED
     assert held == 1, "nothing of it was done"
     assert done.effect is Effect.DONE
+
+
+@pytest.mark.parametrize(
+    "name", ["delayed", "late", "dead", "dead_messages", "dead_serial", "deliveries"]
+)
+def test_a_message_whose_move_is_refused_is_moved_once_when_it_can_be(
+    broker: RedisBroker, client: Any, name: str
+) -> None:
+    broker.send([outgoing(b"1"), outgoing(b"2")])
+    broker.join("w", MINUTE)
+    one, two = broker.take("w", ["celery"], 2, 1)
+    client.delete(f"{KEY}{name}")
+    client.sadd(f"{KEY}{name}", "another program's")
+    acts = Delay(one, NOON), SetAside(two, "why")
+
+    answers = settle(broker, "w", *acts)
+    settle(broker, "w", *acts)
+    if client.type(f"{KEY}{name}") == b"set":  # else beatd has set it aside
+        client.delete(f"{KEY}{name}")
+    settle(broker, "w", *acts)
+
+    assert Effect.REFUSED in [one.effect for one in answers]
+    assert client.hlen(f"{KEY}late") == client.zcard(f"{KEY}delayed") == 1
+    assert client.hlen(f"{KEY}dead_messages") == client.hlen(f"{KEY}dead") == 1

@@ -118,7 +118,8 @@ else
   pass_when_full(KEYS[1])
 end
 
--- Have `move` put what is held under a token somewhere else.
+-- Have `move` put what is held under a token somewhere else. It first reads the keys to
+-- be written, which fails where one is of a wrong type: no message is there twice.
 local function moving(at, move)
   local held = redis.call('HGET', KEYS[1], ARGV[at + 1])
   if not held then
@@ -186,6 +187,7 @@ end
 function act.delay(at)
   return moving(at, function(held)
     local id, wait = ARGV[at + 2], ARGV[at + 3]
+    redis.call('ZSCORE', KEYS[5], id)
     redis.call('HSET', KEYS[6], id, held)
     redis.call('ZADD', KEYS[5], whole(server_time() + wait), id)
   end)
@@ -200,8 +202,11 @@ function act.set_aside(at)
   end
   return moving(at, function(held)
     local _, message = released(held)
-    end_run(KEYS[3], run_of(message))
+    for _, hash in ipairs({KEYS[4], KEYS[7], KEYS[8]}) do
+      redis.call('HLEN', hash)
+    end
     local id = redis.call('INCR', KEYS[9])
+    end_run(KEYS[3], run_of(message))
     redis.call('HSET', KEYS[8], id, held)
     redis.call('HSET', KEYS[7], id, ARGV[at + 2])
     redis.call('HDEL', KEYS[4], ARGV[at + 3])
