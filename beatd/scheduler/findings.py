@@ -1,7 +1,7 @@
 """What a scheduler says of the ledger with which it begins a term."""
 
 from beatd.event_log import EventLog
-from beatd.instant import SECOND, Span
+from beatd.instant import SECOND, Instant, Span, datetime_of
 from beatd.text import counted
 from beatd.timetable.ledger import Edition, Finding, LedgerCopy, latest
 from beatd.timetable.timetable import CLOCK_TOLERANCE
@@ -47,10 +47,11 @@ def say_finding(
         )
 
 
-def say_rewound(number: int, era: int, ahead: Span, off: Span) -> None:
+def say_rewound(number: int, to: Instant, era: int, ahead: Span, off: Span) -> None:
     """Log a rewind, and which clock is off.
 
-    The ledger was `ahead` of this host's clock, which is `off` from the broker's.
+    The ledger was `ahead` of this host's clock, which showed `to`, and is `off` from
+    the broker's.
     """
     if abs(off) <= CLOCK_TOLERANCE:
         which = (
@@ -66,11 +67,13 @@ def say_rewound(number: int, era: int, ahead: Span, off: Span) -> None:
     tell.warning(
         "clock.rewound",
         "the ledger was up to %.1f s ahead of this host's clock; %s; %s"
-        " go on from now, clock era %d",
+        " go on from %s, clock era %d",
         ahead / SECOND,
         which,
         counted(number, "entry"),
+        f"{datetime_of(to):%Y-%m-%dT%H:%M:%SZ}",
         era,
+        to=to,
         ahead=ahead,
         off=off,
     )

@@ -276,7 +276,7 @@ class Takeover:
         gone = {*found.marks, *file.marks} - ledger.marks.keys() - keep
         if rewound:
             # Said before: a request whose answer is lost may set it back all the same.
-            say_rewound(len(rewound), era, ahead, off)
+            say_rewound(len(rewound), now, era, ahead, off)
         yield from self._write_ledger(term, changed, gone, ledger)
         # Only now that the broker has it: with an era that the broker does not know,
         # ids of this process would not be those of others.

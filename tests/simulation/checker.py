@@ -7,7 +7,7 @@ minute of the time, local times by the standard library alone.
 import json
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -62,9 +62,8 @@ class Evidence:
     answer: not even to this, perhaps."""
     troubles: Sequence[tuple[int, int]]
     """From when to when something was wrong, the time of recovery included."""
-    rewound: Sequence[tuple[int, int]] = ()
-    """Wall times that come again, as a scheduler said when it set the ledger back: from
-    when to when. With right clocks there are none."""
+    rewound: Sequence["Rewind"] = ()
+    """What schedulers set back. With right clocks there is nothing."""
     uncertain: Set[tuple[str, int]] = frozenset()
     """Entries and slots that schedulers have named as uncertain."""
     from_a_copy: Sequence[int] = ()
@@ -79,6 +78,18 @@ class Evidence:
     """When the broker's data were emptied or set back."""
     settled_after: int = 2 * MINUTE
     """How long after the beginning everything runs."""
+
+
+@dataclass(frozen=True)
+class Rewind:
+    """The ledger was set back, for a clock that was, as a scheduler said before."""
+
+    at: int
+    """When it was said."""
+    to: int
+    """What the clock showed: entries go on after this."""
+    high: int
+    """How far the ledger was; slots up to this come again."""
 
 
 @dataclass(frozen=True)
@@ -125,19 +136,16 @@ def _judge_found(
     for slot, queued in sorted(found.items()):
         times = [one.at for one in queued]
         words = f"{facts[0].name} {_text(slot)} queued at {_texts(times)}"
-        again = sum(first <= slot <= last for first, last in evidence.rewound)
         if slot not in allowed and not (slot > end and evidence.far):
             verdict.foreign.append(words)
-        runs = len({one.id for one in queued})
-        # A clock that was set back has the same slot run again, under another id.
-        doubled = len(queued) - runs + max(0, runs - 1 - again)
+        doubled = [
+            pair for pair in pairwise(queued) if not _is_anew(evidence, slot, *pair)
+        ]
         if doubled:
-            pairs = list(pairwise(queued))
-            said = sum(_is_said(evidence, *pair) for pair in pairs)
-            forgotten = sum(_was_forgotten(evidence, *pair) for pair in pairs)
-            if doubled <= said:
+            unsaid = [pair for pair in doubled if not _is_said(evidence, *pair)]
+            if not unsaid:
                 verdict.uncertain.append(words)
-            elif doubled <= said + forgotten:
+            elif all(_was_forgotten(evidence, *pair) for pair in unsaid):
                 verdict.unknowable.append(words)
             else:
                 _sort(verdict.doubled, verdict, evidence, facts[0], slot, words)
@@ -151,7 +159,10 @@ def _judge_found(
 
 
 def _judge_wanted(
-    evidence: Evidence, fact: Fact, found: Collection[int], verdict: Verdict
+    evidence: Evidence,
+    fact: Fact,
+    found: Mapping[int, Sequence[Queued]],
+    verdict: Verdict,
 ) -> None:
     """Look for what should have been queued."""
     if fact.max_runs is not None and len(found) > fact.max_runs:
@@ -178,27 +189,32 @@ def _judge_wanted(
         is_given_way = (
             fact.coalesce and later and _is_troubled(evidence, slot, later[0] + 1)
         )
-        if not (is_given_way or _is_far(evidence, slot)):
+        if not (is_given_way or _is_far(evidence, slot, found)):
             words = f"{fact.name} {_text(slot)}, next queued {_texts(later[:1])}"
             _sort(verdict.lost, verdict, evidence, fact, slot, words)
 
 
-OVERDUE = 3 * MINUTE
-"""So old are slots, when things go wrong, that are dropped with those of many years."""
+def _is_far(
+    evidence: Evidence, slot: int, found: Mapping[int, Sequence[Queued]]
+) -> bool:
+    """Return whether the slot was dropped with those of many years.
 
-
-def _is_far(evidence: Evidence, slot: int) -> bool:
-    """Return whether slots were dropped with those of many years.
-
-    That lasts until a scheduler sets the ledger back, and goes on from then: longer, if
-    the one whose clock was wrong dies at once.
+    It was overdue when a clock showed a far year, and the ledger was set back to an
+    instant after it before the entry went on. Had a later slot come before that clock,
+    this one had to come, too.
     """
-    for at, last in evidence.far:
-        first = at - OVERDUE
-        ends = [begin for begin, _ in evidence.rewound if begin >= at]
-        if first <= slot <= max(last, min(ends, default=last) + 2_000):
-            return True
-    return False
+    later = [
+        one.at
+        for other, queued in found.items()
+        if slot < other <= evidence.end + 10 * MINUTE
+        for one in queued
+    ]
+    goes_on = min(later, default=evidence.end)
+    return any(
+        far <= rewind.at <= goes_on and slot <= rewind.to
+        for far, _ in evidence.far
+        for rewind in evidence.rewound
+    )
 
 
 NEWS = 3 * MINUTE
@@ -227,6 +243,17 @@ def _must_hold(evidence: Evidence, fact: Fact, slot: int) -> bool:
     margin = WRONG if evidence.rewound else MINUTE
     near = any(-margin <= slot - at <= NEWS + margin for at in evidence.deployed)
     return not near and _config_at(evidence, slot) == fact.config
+
+
+def _is_anew(evidence: Evidence, slot: int, one: Queued, again: Queued) -> bool:
+    """Return whether the slot came again, as a new run, for a clock that was set back.
+
+    Each time the ledger has to be set back in between.
+    """
+    return one.id != again.id and any(
+        one.at <= rewind.at <= again.at and rewind.to < slot <= rewind.high
+        for rewind in evidence.rewound
+    )
 
 
 def _is_said(evidence: Evidence, one: Queued, again: Queued) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from beatd.instant import HOUR, SECOND, Instant, Span
-from tests.simulation.checker import Evidence, Verdict, judge
+from tests.simulation.checker import Evidence, Rewind, Verdict, judge
 from tests.simulation.faults import Faults, Kind
 from tests.simulation.hosts import SchedulerHost
 from tests.simulation.network import Network
@@ -133,16 +133,15 @@ class _Log(logging.Handler):
         self._world = world
         self._show = show
         self.from_a_copy: list[Instant] = []
-        self.rewound: list[tuple[Instant, Instant]] = []
+        self.rewound: list[Rewind] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, "event", "") in ("ledger.founded", "ledger.gap"):
             self.from_a_copy.append(self._world.now)
         if getattr(record, "event", "") == "clock.rewound":
-            now = self._world.now + record.__dict__["off"]
-            # The clock was read some slow requests ago.
-            begin = now - 15 * SECOND
-            self.rewound.append((begin, now + record.__dict__["ahead"]))
+            to = record.__dict__["to"]
+            high = to + record.__dict__["ahead"]
+            self.rewound.append(Rewind(self._world.now, to, high))
         if self._show:
             since = (self._world.now - self._world.begin) / SECOND
             print(f"{since:9.3f} {record.levelname:7} {record.getMessage()}")

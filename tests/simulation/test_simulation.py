@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from beatd.instant import HOUR, MINUTE
-from tests.simulation.checker import Evidence, judge, slots_of
+from tests.simulation.checker import Evidence, Rewind, judge, slots_of
 from tests.simulation.faults import Kind
 from tests.simulation.mutations import MUTATIONS, RIGHT_CLOCKS, without
 from tests.simulation.plan import Fact
@@ -81,14 +81,18 @@ def verdict_on(queued: Sequence[int], *, coalesce: bool = False) -> Sequence[str
     """Return what is wrong when these minutes of ten were queued, each in time."""
     slots = [BEGIN + minute * MINUTE for minute in queued]
     fact = Fact("tick", every=MINUTE, coalesce=coalesce)
-    came = [(slot, message(slot), slot) for slot in slots]
+    came = [(slot, message(slot, "one"), slot) for slot in slots]
     found = judge(Evidence(BEGIN, BEGIN + 10 * MINUTE, [fact], came, ()))
     return [words.partition(":")[0] for words in found.wrong]
 
 
-def message(slot: int) -> bytes:
+def instant(minute: float) -> int:
+    return BEGIN + round(minute * MINUTE)
+
+
+def message(slot: int, task_id: str) -> bytes:
     named = datetime.fromtimestamp(slot / 1000, UTC).isoformat()
-    headers = {"beatd_entry": "tick", "beatd_slot": named, "id": named}
+    headers = {"beatd_entry": "tick", "beatd_slot": named, "id": task_id}
     return json.dumps({"headers": headers}).encode()
 
 
@@ -98,6 +102,64 @@ def test_the_checker_sees_what_is_wrong() -> None:
     # Nothing was wrong that could have made it late.
     assert verdict_on([1, 2, 3, 5, 6, 7, 8], coalesce=True) == ["lost"]
     assert verdict_on([*range(1, 10), 4]) == ["doubled"]
+
+
+def verdict_of_clocks(
+    queued: Sequence[tuple[float, int]],
+    *,
+    rewound: Sequence[tuple[float, float, float]],
+    far: Sequence[tuple[float, float]] = (),
+) -> Sequence[str]:
+    """Return what is wrong with slots that came at these minutes, each time anew.
+
+    The ledger was set back at a minute, to a minute, from a minute.
+    """
+    came = [
+        (instant(at), message(instant(slot), f"{number}"), instant(at))
+        for number, (at, slot) in enumerate(queued)
+    ]
+    evidence = Evidence(
+        BEGIN,
+        instant(10),
+        [Fact("tick", every=MINUTE, coalesce=False)],
+        came,
+        troubles=[(BEGIN, instant(10))],
+        rewound=[Rewind(*map(instant, one)) for one in rewound],
+        far=[(instant(first), instant(last)) for first, last in far],
+    )
+    return judge(evidence).wrong
+
+
+def test_the_checker_excuses_what_a_far_year_made_overdue_and_nothing_else() -> None:
+    in_time = [(slot, slot) for slot in (1, 2, 3, 4, 7, 8)]
+    far = [(4.5, 4.6)]
+
+    assert verdict_of_clocks(in_time, far=far, rewound=[(6.2, 6.1, 999)]) == []
+    # Set back to an instant before the slot, it is to come.
+    for to in (5.5, 4.5):
+        lost = verdict_of_clocks(in_time, far=far, rewound=[(6.2, to, 999)])
+        assert [words.partition(",")[0] for words in lost][-1:] == [
+            "lost: tick 01-15T08:06:00.000Z"
+        ]
+        assert len(lost) == (1 if to == 5.5 else 2)
+    # One that another slot came after was not overdue any more.
+    earlier = [(slot, slot) for slot in (1, 2, 4, 7, 8)]
+    assert len(verdict_of_clocks(earlier, far=far, rewound=[(6.2, 6.1, 999)])) == 1
+    # It had gone on already when the ledger was set back.
+    assert len(verdict_of_clocks(in_time, far=far, rewound=[(7.2, 7.1, 999)])) == 2
+
+
+def test_the_checker_wants_a_rewind_for_each_time_that_a_slot_comes_again() -> None:
+    first = [(slot, slot) for slot in (1, 2, 3, 4, 5)]
+    rest = [(slot, slot) for slot in (6, 7, 8)]
+    again = [*first, (5.5, 4), (5.6, 5), *rest]
+
+    assert verdict_of_clocks(again, rewound=[(5.4, 3.5, 5)]) == []
+    # Said too early, too late, to another instant, or once for two times.
+    for wrong in ((3.5, 3.5, 5), (5.55, 3.5, 5), (5.4, 4.5, 5), (5.4, 3.5, 4)):
+        assert len(verdict_of_clocks(again, rewound=[wrong])) == 1 + (wrong[0] < 4)
+    thrice = [*first, (5.5, 5), (5.6, 5), *rest]
+    assert len(verdict_of_clocks(thrice, rewound=[(5.4, 4.5, 5)])) == 1
 
 
 @pytest.mark.parametrize(
