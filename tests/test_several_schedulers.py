@@ -174,8 +174,28 @@ def test_the_end_of_a_rolling_deploy_is_said(
     old.stop()
     run([new, newer], clock, 10)
 
-    assert len(said(caplog, "configs.agree")) == 2
+    assert sorted(said(caplog, "configs.agree")) == [
+        "the scheduler that leads (here) goes by the same entries again",
+        "this scheduler leads now: what differed is emitted by its entries",
+    ]
     assert (new.differs, newer.differs) == ("", "")
+
+
+def test_a_standby_with_another_config_that_takes_the_lead_says_no_more_than_that(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = FlakyBroker(clock)
+    old = scheduler_of(TICK, broker=broker, clock=clock)
+    new = scheduler_of(TICK, TOCK, broker=broker, clock=clock)
+    run([old, new], clock, 10)
+
+    old.stop()
+    run([new], clock, 10)
+
+    [words] = said(caplog, "configs.agree")
+    assert "same entries" not in words
+    assert "this scheduler leads now" in words
+    assert new.differs == ""
 
 
 def test_a_leader_that_reloads_is_compared_anew(

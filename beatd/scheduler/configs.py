@@ -47,7 +47,10 @@ class Configs:
             # It is for people only: what it may keep from being emitted is nothing.
             words = "other schedulers cannot tell whether theirs are the same entries"
             tell.warning("configs.untold", f"{words}: %s", refusal)
-        self._note("")
+        if self.problem:
+            self.problem = ""
+            words = "this scheduler leads now: what differed is emitted by its entries"
+            tell.warning("configs.agree", words)
         self._compared = ""
 
     def compare(self, entries: Mapping[str, Entry]) -> None:
