@@ -750,6 +750,33 @@ def test_a_server_that_is_too_old_is_named() -> None:
         broker.close()
 
 
+@pytest.mark.parametrize(
+    ("version", "is_too_old"),
+    [
+        ("7.rc1", False),
+        ("8", False),
+        ("6.2-rc3", False),
+        ("6.rc1", True),
+        ("5.unstable", True),
+        ("unstable", False),
+        ("1" * 5000, False),
+        ("", False),
+    ],
+)
+def test_a_version_is_read_as_far_as_it_has_numbers(
+    version: str, is_too_old: bool
+) -> None:
+    with _FakeServer(version, "$-1") as port:
+        broker = RedisBroker(f"redis://127.0.0.1:{port}/0", namespace="test")
+
+        if is_too_old:
+            with pytest.raises(BrokerRefused, match=f"Redis {version}.*6.2 or later"):
+                broker.ping()
+        else:
+            assert broker.ping().startswith(f"redis {version}"[:40])
+        broker.close()
+
+
 def test_what_is_refused_in_part_is_not_sent_in_part(
     broker: RedisBroker, client: Any
 ) -> None:

@@ -1,6 +1,7 @@
 """The server in use: what its errors mean, and which one to use when it fails."""
 
 import random
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -179,7 +180,7 @@ class Server:
                 client.ping()
                 return "redis of a version that its ACL does not let us see"
         version = str(info.get("redis_version", "0"))
-        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+        if _is_too_old(version):
             raise BrokerRefused(
                 f"{self.name}: this is Redis {version}, and beatd needs 6.2 or later:"
                 " upgrade it, or use another broker_url"
@@ -187,6 +188,16 @@ class Server:
         if "valkey_version" in info:
             return f"valkey {info['valkey_version']}"
         return f"redis {version}"
+
+
+def _is_too_old(version: str) -> bool:
+    """Return whether a version is below the oldest one, as far as it has numbers.
+
+    Builds from source have others, as `7.rc1`; one without a number is not refused.
+    """
+    found = re.match(r"([0-9]{1,9})(?:\.([0-9]{1,9}))?", version)
+    numbers = [int(part) for part in found.groups() if part] if found else [*OLDEST]
+    return tuple(numbers) < OLDEST
 
 
 def is_about_a_key(refusal: BrokerRefused) -> bool:

@@ -7,8 +7,8 @@
 --       4 the message
 --
 -- Returns 1; having done nothing, 0 if it was acknowledged, put back or taken anew
--- meanwhile, and 2 if its row is another one than was read. If one of the lists refuses it, it stays where it is. A full server lets the
--- script run.
+-- meanwhile, and 2 if its row is another one than was read. If one of
+-- the lists refuses it, it stays where it is. A full server lets the script run.
 
 local taken = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if not taken or tonumber(taken) > tonumber(ARGV[3]) then
