@@ -406,14 +406,12 @@ class Worker:
         self.intake.lease.stop()
         if self.events:
             self.events.stop()
+        when = "now"
         try:
             self.broker.leave(self.identity)
         except BrokerUnavailable as error:
-            settled = False
+            settled, when = False, "when the lease has run out"
             tell.warning("broker.lost", "%s", error)
         if not settled:
-            tell.warning(
-                "stop.unsettled",
-                "not all that ended could be settled: it is delivered again when the"
-                " lease has run out",
-            )
+            words = "not all that ended could be settled: it is delivered again %s"
+            tell.warning("stop.unsettled", words, when)

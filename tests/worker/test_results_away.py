@@ -1,5 +1,6 @@
 """A result back end that is away: the pool goes on, nothing is lost or run twice."""
 
+import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -309,3 +310,21 @@ def test_all_tasks_run_while_the_server_of_the_results_is_away(
             worker.await_line("over after")
         assert [project.runs(f"run-{number}") for number in range(60)] == [1] * 60
         assert "could be settled" not in worker.log.read_text()
+
+
+def test_a_worker_that_stops_meanwhile_gives_back_what_it_has_run_and_says_so(
+    server: Server, tmp_path: Path
+) -> None:
+    with Server(save='""', dir=tmp_path) as results:
+        project = Project(tmp_path, server.url(), results.url())
+        with project.worker("-c", "2") as worker:
+            results.kill()
+            call = project.app.send_task("proj.mark", ["run"])
+            worker.await_line("the result backend is away")
+            worker.signal(signal.SIGTERM)
+            assert worker.wait() == 0
+            worker.await_line("could be settled: it is delivered again now")
+        results.start()
+        with project.worker("-c", "2"):
+            assert call.get(timeout=PATIENCE) == "run"
+        assert project.runs("run") == 2
