@@ -186,7 +186,7 @@ class WorkerService:
 
     def _tell(self) -> None:
         if not self.notify.address:
-            return  # a status for nobody is no work for each turn
+            return  # nobody listens: no status is made for each turn
         if self.worker.is_stopping:
             # Tasks may take longer than the manager would wait.
             self.notify.extend(5)
@@ -277,7 +277,8 @@ class _Beat:
         return f"leader; {number}{when}"
 
     def _tell(self, scheduler: Scheduler) -> None:
-        self.notify.alive(self.status())
+        if self.notify.address:
+            self.notify.alive(self.status())
 
     def _reload(self) -> None:
         self.notify.reloading()
