@@ -4,9 +4,12 @@ world       simulated time, a heap of events, and the greenlets that wait in it
 network     the broker's server, and lines to it that are slow, cut, or hold requests
 disk        the real schedule file, on a disk that may lose what was not flushed
 hosts       a scheduler with its clock and its disk; it crashes, pauses and restarts
+threads     what the worker takes from `threading`, on greenlets
+workers     the real worker, with a pool whose tasks take simulated time
 plan        the entries, as plain facts
 faults      what goes wrong, drawn by the seed; each kind is a switch
 checker     reads what came to the queues: lost, doubled, foreign, late
+work        reads what ran: not run, run twice, at the same time, followed wrongly
 run         one simulation from its seed to its verdict
 mutations   parts of beatd that are taken out, so that a seed shows what they are for
 __main__    many of them, from the command line

@@ -69,7 +69,15 @@ def _summary(results: Sequence[Result], seconds: float) -> str:
         f" foreign {sum(len(one.foreign) for one in verdicts)},"
         f" late {sum(len(one.late) for one in verdicts)},"
         f" uncertain {sum(len(one.uncertain) for one in verdicts)},"
-        f" unknowable {sum(len(one.unknowable) for one in verdicts)}"
+        f" unknowable {sum(len(one.unknowable) for one in verdicts)}\n"
+        f"{sum(one.runs for one in verdicts)} runs by workers:"
+        f" not run {sum(len(one.unrun) for one in verdicts)},"
+        f" run again {sum(len(one.rerun) for one in verdicts)},"
+        f" followed wrongly {sum(len(one.following) for one in verdicts)},"
+        f" together {sum(len(one.together) for one in verdicts)},"
+        f" held for ever {sum(len(one.held) for one in verdicts)},"
+        f" gone with the broker's data {sum(one.gone for one in verdicts)},"
+        f" cut by a worker's end {sum(one.cut for one in verdicts)}"
     )
 
 

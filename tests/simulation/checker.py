@@ -36,7 +36,23 @@ class Verdict:
     unknowable: list[str] = field(default_factory=list)
     """Slots that are doubled because the broker's data were lost, and so was, for good,
     the process that had emitted them: nothing that lives knows of them."""
+    unrun: list[str] = field(default_factory=list)
+    """Messages that no worker ran to the end, although the broker kept them."""
+    rerun: list[str] = field(default_factory=list)
+    """Messages that ran again, although they were acknowledged before."""
+    following: list[str] = field(default_factory=list)
+    """Runs from which not one message follows, but none or several."""
+    together: list[str] = field(default_factory=list)
+    """Runs at the same time, against the overlap rule of their entry."""
+    held: list[str] = field(default_factory=list)
+    """Runs that hold up their entries for ever."""
+    gone: int = 0
+    """Messages that were not run because the broker's data were lost."""
+    cut: int = 0
+    """Messages that were not run because their worker ended between acknowledging them
+    early and running them."""
     slots: int = 0
+    runs: int = 0
 
     @property
     def wrong(self) -> list[str]:
@@ -46,6 +62,11 @@ class Verdict:
             "doubled": self.doubled,
             "foreign": self.foreign,
             "late": self.late,
+            "not run": self.unrun,
+            "run again": self.rerun,
+            "followed": self.following,
+            "together": self.together,
+            "held": self.held,
         }
         return [f"{kind}: {one}" for kind, found in kinds.items() for one in found]
 

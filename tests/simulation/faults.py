@@ -8,7 +8,8 @@ from beatd.clock import Wake
 from beatd.instant import MINUTE, SECOND, Instant, Span
 from tests.simulation.hosts import SchedulerHost
 from tests.simulation.network import Fate, Network
-from tests.simulation.world import World
+from tests.simulation.workers import WorkerHost
+from tests.simulation.world import Process, World
 
 RECOVERY: Span = 30 * SECOND
 """How long after a fault everything is as it should be."""
@@ -39,6 +40,21 @@ class Kind(StrEnum):
     FAR = "one-tick-shows-2098"
     RELOAD = "reload"
     DEPLOY = "new-config"
+    WORKER_DIES = "worker-dies"
+    WORKER_RESTARTS = "worker-restarts"
+    WORKER_PAUSED = "worker-paused"
+    WORKER_REQUESTS = "worker-requests"
+
+
+OF_WORKERS = frozenset(
+    {
+        Kind.WORKER_DIES,
+        Kind.WORKER_RESTARTS,
+        Kind.WORKER_PAUSED,
+        Kind.WORKER_REQUESTS,
+    }
+)
+"""With any of these the simulation has workers."""
 
 
 class Faults:
@@ -49,11 +65,13 @@ class Faults:
         world: World,
         network: Network,
         hosts: Sequence[SchedulerHost],
+        workers: Sequence[WorkerHost],
         kinds: Collection[Kind],
     ) -> None:
         self.world = world
         self.network = network
         self.hosts = hosts
+        self.workers = workers
         self.kinds = [kind for kind in Kind if kind in kinds]
         self.drawn: Counter[Kind] = Counter()
         self.fates: Counter[str] = Counter()
@@ -65,6 +83,7 @@ class Faults:
         """When all hosts were given the next config."""
         self._gap = world.random.choice([15, 60, 180]) * SECOND
         self._flaky_until: Instant = 0
+        self._workers_flaky_until: Instant = 0
         self._share = 0.0
         self._until: Instant = 0
         self._actions: dict[Kind, Callable[[], Span]] = {
@@ -85,6 +104,10 @@ class Faults:
             Kind.FAR: self._far,
             Kind.RELOAD: self._reload,
             Kind.DEPLOY: self._deploy,
+            Kind.WORKER_DIES: self._worker_dies,
+            Kind.WORKER_RESTARTS: self._worker_restarts,
+            Kind.WORKER_PAUSED: self._worker_paused,
+            Kind.WORKER_REQUESTS: self._worker_requests,
         }
         self._snapshot = network.server.snapshot()
         network.draw = self._fate
@@ -218,6 +241,49 @@ class Faults:
         self.troubles.append((self.world.now - felt, self.world.now))
         return length + felt
 
+    # Workers
+
+    def _worker_dies(self) -> Span:
+        worker = self.world.random.choice(self.workers)
+        worker.crash()
+        return self._starts_again(worker)
+
+    def _worker_restarts(self) -> Span:
+        worker = self.world.random.choice(self.workers)
+        worker.stop()
+        rest = self.world.random.randrange(MINUTE)
+
+        def end() -> None:
+            worker.crash()
+            self._starts_again(worker)
+
+        self.world.after(rest, end)
+        return rest + MINUTE
+
+    def _starts_again(self, worker: WorkerHost) -> Span:
+        rest = self._length(SECOND, 10 * SECOND, MINUTE)
+
+        def start() -> None:
+            if not worker.is_up:
+                worker.start()
+
+        self.world.after(rest, start)
+        return rest
+
+    def _worker_paused(self) -> Span:
+        worker = self.world.random.choice(self.workers)
+        length = self._length(6 * SECOND, 20 * SECOND, MINUTE)
+        if worker.process is not None:
+            worker.process.pause(length)
+        return length
+
+    def _worker_requests(self) -> Span:
+        """Have workers' requests lost, unanswered or held, and nobody else's."""
+        self._share = self.world.random.choice([0.05, 0.3, 0.8])
+        length = self._length(5 * SECOND, 20 * SECOND, MINUTE)
+        self._workers_flaky_until = self.world.now + length
+        return length + 40 * SECOND
+
     # The broker and the way to it
 
     def _slow(self) -> Span:
@@ -232,8 +298,10 @@ class Faults:
         self._flaky_until = self.world.now + length
         return length + 40 * SECOND
 
-    def _fate(self) -> Fate:
-        if self.world.now >= self._flaky_until or not self.world.chance(self._share):
+    def _fate(self, process: Process) -> Fate:
+        is_workers = any(process is worker.process for worker in self.workers)
+        until = max(self._flaky_until, is_workers * self._workers_flaky_until)
+        if self.world.now >= until or not self.world.chance(self._share):
             return Fate.ANSWERED
         fate = self.world.random.choice([Fate.LOST, Fate.UNANSWERED, Fate.HELD])
         self.fates[fate.value] += 1

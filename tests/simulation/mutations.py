@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from beatd.brokers.memory import MemoryBroker
 from beatd.brokers.memory.lead import MemoryLead
 from beatd.scheduler import takeover
 from beatd.timetable.ledger import Edition, Finding, LedgerCopy
-from tests.simulation.faults import Kind
+from beatd.worker.settle import Settler
+from tests.simulation.faults import OF_WORKERS, Kind
 from tests.simulation.world import HostClock
 
 
@@ -30,6 +32,28 @@ def _deaf(wait: Callable[..., Any]) -> Callable[..., Any]:
     return wait_until
 
 
+def _without_numbers(settle: Callable[..., Any]) -> Callable[..., Any]:
+    def settle_again(broker: Any, worker: str, *more: Any) -> Any:
+        broker._answered.pop(worker, None)
+        return settle(broker, worker, *more)
+
+    return settle_again
+
+
+def _no_dead(recover: object) -> Callable[..., int]:
+    def recover_nothing(broker: object) -> int:
+        return 0
+
+    return recover_nothing
+
+
+def _not_renewed(make: Callable[..., None]) -> Callable[..., None]:
+    def make_unsure(settler: Any, **named: Any) -> None:
+        make(settler, **{**named, "renew": lambda: None})
+
+    return make_unsure
+
+
 class Mutation(NamedTuple):
     """One part that is taken out, and the history that misses it."""
 
@@ -41,13 +65,17 @@ class Mutation(NamedTuple):
     """With these kinds of faults, a quarter of an hour of this seed shows it."""
 
 
-RIGHT_CLOCKS = frozenset(Kind) - {
-    Kind.EMPTIED,
-    Kind.SET_BACK,
-    Kind.STEP,
-    Kind.AHEAD,
-    Kind.FAR,
-}
+RIGHT_CLOCKS = (
+    frozenset(Kind)
+    - OF_WORKERS
+    - {
+        Kind.EMPTIED,
+        Kind.SET_BACK,
+        Kind.STEP,
+        Kind.AHEAD,
+        Kind.FAR,
+    }
+)
 """Without the others no slot is doubled, or given up, for any reason."""
 
 MUTATIONS = {
@@ -83,6 +111,26 @@ MUTATIONS = {
     ),
     # The nap is as long as a clock says that is set back meanwhile.
     "bounded-nap": Mutation(HostClock, "wait", _deaf, frozenset([Kind.FAR]), 4),
+    # The broker does again what a worker asked before.
+    "settled-once": Mutation(
+        MemoryBroker,
+        "settle",
+        _without_numbers,
+        frozenset([Kind.WORKER_REQUESTS]),
+        0,
+    ),
+    # Nobody gives back what dead workers had.
+    "dead-workers": Mutation(
+        MemoryBroker, "recover", _no_dead, frozenset([Kind.WORKER_DIES]), 0
+    ),
+    # A run begins, acknowledged early, although others may have it by now.
+    "renewed-before-begin": Mutation(
+        Settler,
+        "__init__",
+        _not_renewed,
+        frozenset([Kind.WORKER_PAUSED, Kind.WORKER_REQUESTS]),
+        0,
+    ),
 }
 """By name of what is taken out."""
 

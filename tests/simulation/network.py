@@ -7,7 +7,7 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
-from beatd.brokers.base import Outgoing
+from beatd.brokers.base import DONE, Act, Answer, Outgoing
 from beatd.brokers.memory import MemoryBroker
 from beatd.clock import Wake
 from beatd.errors import BeatdError, BrokerUnavailable
@@ -20,8 +20,15 @@ TIMEOUT: Span = 3 * SECOND
 LONGEST_HELD: Span = 40 * SECOND
 """A proxy may hold a request for so long, and then deliver it all the same."""
 
-_NOT_DATA = ("_changed", "_clock", "_serial", "_nonces", "world", "queued", "asking")
+_NOT_DATA = (
+    *("_changed", "_clock", "_serial", "_nonces", "world"),
+    *("queued", "asking", "followed", "done", "leases_ended"),
+)
 """What of the broker is not lost, or set back, with its data."""
+
+
+FOLLOWING = "following"
+"""The queue of what follows from runs."""
 
 
 class Fate(Enum):
@@ -59,9 +66,34 @@ class Server(MemoryBroker):
         self.asking: Process | None = None
         """Whose request is executed; None if nobody hears the answer."""
 
+        self.followed: list[tuple[Instant, bytes]] = []
+        """Each message that followed from a run, and when it was sent."""
+        self.done: list[tuple[Instant, str, bytes]] = []
+        """When each act was done, which kind of act, and on which message."""
+        self.leases_ended: list[tuple[Instant, str]] = []
+        """When it was found that a worker's lease had run out."""
+
     def _put(self, outgoing: Outgoing) -> bool:
+        if outgoing.route.queue == FOLLOWING:
+            # Nobody takes it.
+            self.followed.append((self.world.now, outgoing.message))
+            return True
         self.queued.append((self.world.now, outgoing.message, self.asking))
         return super()._put(outgoing)
+
+    def _do(self, worker: str, act: Act) -> Answer:
+        answer = super()._do(worker, act)
+        if answer == DONE:
+            kind, message = type(act).__name__, act.delivery.message
+            self.done.append((self.world.now, kind, message))
+        return answer
+
+    def recover(self) -> int:
+        before = [*self._workers]
+        number = super().recover()
+        ended = [name for name in before if name not in self._workers]
+        self.leases_ended += [(self.world.now, name) for name in ended]
+        return number
 
     def snapshot(self) -> Mapping[str, Any]:
         """Return all data as they are now, to be set back to."""
@@ -85,14 +117,14 @@ class Network:
         self.server = Server(world)
         self.is_down = False
         self.latency: Span = 2
-        self.draw: Callable[[], Fate] = lambda: Fate.ANSWERED
-        """Returns what becomes of the next request."""
+        self.draw: Callable[[Process], Fate] = lambda process: Fate.ANSWERED
+        """Returns what becomes of the next request of a process."""
 
     def request(self, process: Process, name: str, *args: Any, **named: Any) -> Any:
         """Make one request of a process, and return or raise what comes of it."""
         execute = partial(getattr(self.server, name), *args, **named)
         process.check()
-        fate = self.draw()
+        fate = self.draw(process)
         process.sleep(self._latency())
         if self.is_down:
             raise BrokerUnavailable("the connection is refused")

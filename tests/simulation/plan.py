@@ -20,6 +20,9 @@ from beatd.timetable.entry import Entry, Overlap, Policy
 
 TASK = "sim.run"
 
+EARLY_TASK = "sim.early"
+"""Its messages are acknowledged before it runs."""
+
 MAX_CATCHUP = 100
 """More than are ever overdue, but for a clock that shows a far year."""
 
@@ -50,6 +53,8 @@ class Fact:
     end: Instant | None = None
     max_runs: int | None = None
     overlap: str = "allow"
+    early: bool = False
+    """Whether a message is acknowledged before its run."""
     config: int | None = None
     """In which of the two configs, that take turns, the entry is; None: in both."""
 
@@ -62,8 +67,11 @@ class Plan:
     facts: Sequence[Fact] = field(default_factory=list)
 
 
-def plan_of(random: Random, length: Span) -> Plan:
-    """Draw a plan whose hours have a clock change in them."""
+def plan_of(random: Random, length: Span, *, has_workers: bool) -> Plan:
+    """Draw a plan whose hours have a clock change in them.
+
+    Overlap rules are only drawn where workers end the runs.
+    """
     zone, change = random.choice(CLOCK_CHANGES)
     begin = instant_of(change) - random.randrange(length * 3 // 4)
     begin -= begin % MINUTE
@@ -91,6 +99,13 @@ def plan_of(random: Random, length: Span) -> Plan:
         minutes = sorted(random.sample(range(60), 3))
         name = f"fixed{number}"
         facts.append(Fact(name, minutes=minutes, hour=hour, zone=zone, coalesce=False))
+    if has_workers:
+        facts += [
+            Fact("early", every=15 * SECOND, coalesce=False, early=True),
+            Fact("skip", every=20 * SECOND, overlap="skip"),
+            Fact("skips", every=10 * SECOND, overlap="skip", early=True),
+            Fact("queue", every=20 * SECOND, overlap="queue_one"),
+        ]
     return Plan(begin, facts)
 
 
@@ -105,8 +120,9 @@ def configs_of(plan: Plan) -> list[list[Entry]]:
 def entry_of(fact: Fact) -> Entry:
     """Return the entry of a fact, as a config would have it."""
     zone = ZoneInfo(fact.zone)
+    task = EARLY_TASK if fact.early else TASK
     message = template(
-        MessageFormat(), Route("celery"), TASK, [fact.name], entry=fact.name, zone=zone
+        MessageFormat(), Route("celery"), task, [fact.name], entry=fact.name, zone=zone
     )
     policy = Policy(
         coalesce=fact.coalesce,

@@ -4,22 +4,26 @@ import logging
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from beatd.instant import HOUR, SECOND, Instant, Span
 from tests.simulation.checker import Evidence, Rewind, Verdict, judge
-from tests.simulation.faults import Faults, Kind
+from tests.simulation.faults import OF_WORKERS, Faults, Kind
 from tests.simulation.hosts import SchedulerHost
 from tests.simulation.network import Network
-from tests.simulation.plan import configs_of, plan_of
+from tests.simulation.plan import Plan, configs_of, plan_of
+from tests.simulation.threads import greenlets_for_threads
+from tests.simulation.work import Work, judge_work
+from tests.simulation.workers import WorkerHost
 from tests.simulation.world import World
 
 COMMAND = "python -m tests.simulation"
 
-ALL = frozenset(Kind)
+ALL = frozenset(Kind) - OF_WORKERS
+"""What goes wrong unless other kinds are asked for; `--kinds all` adds workers."""
 
 FORGETTING = frozenset({Kind.OLD_FILE, Kind.NO_FILE, Kind.POWER_CUT})
 """A host that forgets. With a broker that is emptied nobody would know what was due:
@@ -59,7 +63,7 @@ def _simulate(
     seed: int, span: Span, kinds: Collection[Kind], root: Path, *, verbose: bool
 ) -> Result:
     world = World(seed, 0)
-    plan = plan_of(world.random, span)
+    plan = plan_of(world.random, span, has_workers=bool(OF_WORKERS & set(kinds)))
     world.begin = world.now = plan.begin
     network = Network(world)
     configs = configs_of(plan)
@@ -69,17 +73,25 @@ def _simulate(
     ]
     for host in hosts:
         world.after(world.random.randrange(3 * SECOND), host.start)
+    workers = []
+    if OF_WORKERS & set(kinds):
+        number = world.random.choice([1, 2, 3])
+        workers = [WorkerHost(f"worker{n}", world, network) for n in range(number)]
+    for worker in workers:
+        world.after(world.random.randrange(3 * SECOND), worker.start)
     left_out = world.random.choice([FORGETTING, frozenset([Kind.EMPTIED])])
     drawn = frozenset(kinds)
     if Kind.EMPTIED in drawn and drawn & FORGETTING:
         drawn -= left_out
-    faults = Faults(world, network, hosts, drawn)
+    faults = Faults(world, network, hosts, workers, drawn)
     end = plan.begin + span
     world.after(60 * SECOND, lambda: faults.begin(end))
-    with _logged(world, show=verbose) as log:
+    with _logged(world, show=verbose) as log, greenlets_for_threads():
         world.run(end)
         for host in hosts:
             host.crash()
+        for worker in workers:
+            worker.crash()
     evidence = Evidence(
         plan.begin,
         end,
@@ -96,13 +108,39 @@ def _simulate(
         uncertain=set().union(*(host.disk.uncertain for host in hosts)),
         from_a_copy=log.from_a_copy,
     )
+    verdict = judge(evidence)
+    if workers:
+        judge_work(_work(network, workers, plan, faults, end), verdict)
     return Result(
         seed,
         span,
-        judge(evidence),
+        verdict,
         Counter({kind.value: number for kind, number in faults.drawn.items()})
         + faults.fates,
         _command(seed, span, kinds),
+    )
+
+
+def _work(
+    network: Network,
+    workers: Sequence[WorkerHost],
+    plan: Plan,
+    faults: Faults,
+    end: Instant,
+) -> Work:
+    server = network.server
+    return Work(
+        end=end,
+        queued=[(at, message) for at, message, _ in server.queued],
+        runs=[run for worker in workers for run in worker.runs],
+        followed=server.followed,
+        done=server.done,
+        leases_ended=server.leases_ended,
+        ends=[end for worker in workers for end in worker.ends],
+        losses=faults.losses,
+        early={fact.name for fact in plan.facts if fact.early},
+        alone={fact.name for fact in plan.facts if fact.overlap != "allow"},
+        current=server.running([fact.name for fact in plan.facts]),
     )
 
 

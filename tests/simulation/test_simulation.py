@@ -8,7 +8,7 @@ import pytest
 
 from beatd.instant import HOUR, MINUTE
 from tests.simulation.checker import Evidence, Rewind, judge, slots_of
-from tests.simulation.faults import Kind
+from tests.simulation.faults import OF_WORKERS, Kind
 from tests.simulation.mutations import MUTATIONS, RIGHT_CLOCKS, without
 from tests.simulation.plan import Fact
 from tests.simulation.run import Result, simulate
@@ -33,6 +33,28 @@ def test_each_slot_comes_once_whatever_the_seed_draws(first: int) -> None:
     assert not wrong, "\n".join(map(str, wrong))
     assert sum(result.verdict.slots for result in results) > PART * 500
     assert {kind for result in results for kind in result.drawn} >= RIGHT_CLOCKS
+
+
+@pytest.mark.parametrize("first", range(0, 8, 4))
+def test_each_message_runs_whatever_befalls_workers(first: int) -> None:
+    kinds = RIGHT_CLOCKS | OF_WORKERS
+    results = [simulate(seed, HOUR // 2, kinds) for seed in range(first, first + 4)]
+
+    wrong = [result for result in results if result.verdict.wrong]
+    assert not wrong, "\n".join(map(str, wrong))
+    assert all(result.verdict.runs > 500 for result in results)
+    assert {kind for result in results for kind in result.drawn} >= OF_WORKERS
+    # The broker lost nothing.
+    assert not any(result.verdict.gone for result in results)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_workers_outlive_a_broker_that_loses_its_data(seed: int) -> None:
+    kinds = OF_WORKERS | {Kind.EMPTIED, Kind.SET_BACK}
+
+    result = simulate(seed, HOUR // 2, kinds)
+
+    assert not result.verdict.wrong, result
 
 
 CLOCKS_AND_LOSSES = CLOCKS | {

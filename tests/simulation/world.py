@@ -11,6 +11,7 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from random import Random
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -18,6 +19,9 @@ from beatd.clock import Wake
 from beatd.instant import Instant, Span
 
 T = TypeVar("T")
+
+_processes: "WeakKeyDictionary[greenlet, Process]" = WeakKeyDictionary()
+"""Whose greenlet each is."""
 
 
 class World:
@@ -67,29 +71,38 @@ class Process:
         """When it was last answered, and knows what had happened by then."""
         self._stands_until: Instant = 0
         self._greenlets: list[greenlet] = []
-        self._naps: list[_Nap] = []
+        self._naps: list[Nap] = []
 
     def spawn(self, main: Callable[[], object]) -> None:
         """Begin `main` in a greenlet of this process, now."""
         one = greenlet(main, parent=self.world.hub)
-        self._greenlets.append(one)
-        self.world.at(self.world.now, lambda: self._go_on(_Nap(one)))
+        _processes[one] = self
+        self._greenlets = [*(old for old in self._greenlets if not old.dead), one]
+        self.world.at(self.world.now, lambda: self._go_on(Nap(one)))
 
     def sleep(self, span: Span, *, may_be_woken: bool = False) -> None:
         """Let so much time pass for this greenlet, or more if the process is paused."""
+        self.rest(self._naps if may_be_woken else [], span)
+
+    def rest(self, sleepers: "list[Nap]", span: Span | None) -> None:
+        """Sleep among those that `rouse` wakes together; None: until it does."""
         self.check()
-        nap = _Nap(getcurrent())
-        if may_be_woken:
-            self._naps.append(nap)
-        self.world.after(span, lambda: self._go_on(nap))
+        nap = Nap(getcurrent())
+        sleepers[:] = [*(one for one in sleepers if not one.is_over), nap]
+        if span is not None:
+            self.world.after(span, lambda: self._go_on(nap))
         self.world.hub.switch()
         self.check()
 
     def wake(self) -> None:
         """End the sleep of those greenlets that may be woken."""
-        naps, self._naps = self._naps, []
-        for nap in naps:
+        self.rouse(self._naps)
+
+    def rouse(self, sleepers: "list[Nap]") -> None:
+        """End the sleep of these."""
+        for nap in sleepers:
             self.world.after(0, lambda nap=nap: self._go_on(nap))  # type: ignore[misc]
+        sleepers.clear()
 
     def check(self) -> None:
         """Let nothing more be done by a process that has died, not even its ends."""
@@ -107,21 +120,27 @@ class Process:
         for one in greenlets:
             one.throw(GreenletExit)
 
-    def _go_on(self, nap: "_Nap") -> None:
+    def _go_on(self, nap: "Nap") -> None:
         if nap.is_over or not self.alive:
             return
         if self.world.now < self._stands_until:
             self.world.at(self._stands_until, lambda: self._go_on(nap))
             return
         nap.is_over = True
-        self._naps = [one for one in self._naps if not one.is_over]
         nap.sleeper.switch()
 
 
-class _Nap:
+class Nap:
+    """A greenlet that sleeps."""
+
     def __init__(self, sleeper: greenlet) -> None:
         self.sleeper = sleeper
         self.is_over = False
+
+
+def present_process() -> Process:
+    """Return the process whose greenlet asks."""
+    return _processes[getcurrent()]
 
 
 class HostClock:
