@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from operator import itemgetter
 from zoneinfo import ZoneInfo
 
 from tests.simulation.plan import Fact
@@ -90,7 +91,7 @@ class Evidence:
     from_a_copy: Sequence[int] = ()
     """When a scheduler said that it goes on from a copy, and may emit once more what
     it had not seen: the one case that is left."""
-    far: Sequence[tuple[int, int]] = ()
+    far: Sequence["Far"] = ()
     """When a clock showed a far year: so many slots are overdue that those of these
     seconds are dropped with them, by `max_catchup`."""
     deployed: Sequence[int] = ()
@@ -99,6 +100,16 @@ class Evidence:
     """When the broker's data were emptied or set back."""
     settled_after: int = 2 * MINUTE
     """How long after the beginning everything runs."""
+
+
+@dataclass(frozen=True)
+class Far:
+    """A clock showed a far year."""
+
+    begin: int
+    end: int
+    year: int
+    """How far ahead it was, in milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -154,13 +165,22 @@ def _judge_found(
         for slot in slots_of(fact, begin, end)
         if _may_hold(evidence, fact, slot)
     }
+    named = sorted(allowed)
+    came = sorted((one.at, slot) for slot, some in found.items() for one in some)
     for slot, queued in sorted(found.items()):
         times = [one.at for one in queued]
         words = f"{facts[0].name} {_text(slot)} queued at {_texts(times)}"
-        if slot not in allowed and not (slot > end and evidence.far):
+        if slot not in allowed and not _is_of_a_far_year(evidence, slot, times):
             verdict.foreign.append(words)
         doubled = [
-            pair for pair in pairwise(queued) if not _is_anew(evidence, slot, *pair)
+            (one, again)
+            for one, again in pairwise(queued)
+            if one.id == again.id
+            or not any(
+                _has_set_back(rewind, slot, named, came)
+                for rewind in evidence.rewound
+                if one.at <= rewind.at <= again.at
+            )
         ]
         if doubled:
             unsaid = [pair for pair in doubled if not _is_said(evidence, *pair)]
@@ -186,10 +206,11 @@ def _judge_wanted(
     verdict: Verdict,
 ) -> None:
     """Look for what should have been queued."""
-    if fact.max_runs is not None and len(found) > fact.max_runs:
-        words = f"{fact.name} has {len(found)} slots of {fact.max_runs}"
+    runs = sum(map(len, found.values()))
+    if fact.max_runs is not None and runs > fact.max_runs:
+        words = f"{fact.name} has {runs} runs of {fact.max_runs}"
         # A count of runs is in a copy of the ledger, too.
-        is_known = not (evidence.from_a_copy or verdict.unknowable or evidence.rewound)
+        is_known = not (evidence.from_a_copy or verdict.unknowable)
         (verdict.doubled if is_known else verdict.uncertain).append(words)
     settled = evidence.begin + evidence.settled_after
     wanted = [
@@ -199,9 +220,10 @@ def _judge_wanted(
     ]
     if fact.max_runs is not None:
         before = sum(slot <= settled for slot in found)
-        # A slot that comes again after a clock was set back is one more run.
-        runs = fact.max_runs - before - len(evidence.rewound)
-        wanted = wanted[: 0 if evidence.far else max(0, runs)]
+        # Slots of a far year are runs, and one that comes again is one more run.
+        far = sum(slot > evidence.end + 10 * MINUTE for slot in found)
+        again = sum(len(queued) - 1 for queued in found.values())
+        wanted = wanted[: max(0, fact.max_runs - before - far - again)]
     emitted = sorted(found)
     for slot in wanted:
         if slot in found or (fact.overlap != "allow" and _is_held(fact, slot, emitted)):
@@ -232,9 +254,16 @@ def _is_far(
     ]
     goes_on = min(later, default=evidence.end)
     return any(
-        far <= rewind.at <= goes_on and slot <= rewind.to
-        for far, _ in evidence.far
+        far.begin <= rewind.at <= goes_on and slot <= rewind.to
+        for far in evidence.far
         for rewind in evidence.rewound
+    )
+
+
+def _is_of_a_far_year(evidence: Evidence, slot: int, queued: Sequence[int]) -> bool:
+    """Return whether a clock that showed a far year had named the slot by then."""
+    return slot > evidence.end + 10 * MINUTE and any(
+        far.begin <= min(queued) and slot <= far.end + far.year for far in evidence.far
     )
 
 
@@ -266,15 +295,18 @@ def _must_hold(evidence: Evidence, fact: Fact, slot: int) -> bool:
     return not near and _config_at(evidence, slot) == fact.config
 
 
-def _is_anew(evidence: Evidence, slot: int, one: Queued, again: Queued) -> bool:
-    """Return whether the slot came again, as a new run, for a clock that was set back.
+def _has_set_back(
+    rewind: Rewind, slot: int, named: Sequence[int], came: Sequence[tuple[int, int]]
+) -> bool:
+    """Return whether a slot that had come may come again, as a new run.
 
-    Each time the ledger has to be set back in between.
+    Not if the entry has nothing to do before it: then it waits for the slot after.
     """
-    return one.id != again.id and any(
-        one.at <= rewind.at <= again.at and rewind.to < slot <= rewind.high
-        for rewind in evidence.rewound
-    )
+    if not rewind.to < slot <= rewind.high:
+        return False
+    before = bisect_right(came, rewind.at, key=itemgetter(0))
+    following = named[bisect_right(named, rewind.to) :][:1]
+    return not (following == [slot] and came[before - 1][1] == slot)
 
 
 def _is_said(evidence: Evidence, one: Queued, again: Queued) -> bool:

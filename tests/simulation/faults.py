@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from beatd.clock import Wake
 from beatd.instant import MINUTE, SECOND, Instant, Span
+from tests.simulation.checker import Far
 from tests.simulation.hosts import SchedulerHost
 from tests.simulation.network import Fate, Network
 from tests.simulation.workers import WorkerHost
@@ -77,8 +78,7 @@ class Faults:
         self.fates: Counter[str] = Counter()
         self.troubles: list[tuple[Instant, Instant]] = []
         self.losses: list[Instant] = []
-        self.far: list[tuple[Instant, Instant]] = []
-        """From when to when some clock showed a far year."""
+        self.far: list[Far] = []
         self.deployed: list[Instant] = []
         """When all hosts were given the next config."""
         self._gap = world.random.choice([15, 60, 180]) * SECOND
@@ -227,7 +227,8 @@ class Faults:
 
     def _far(self) -> Span:
         length = self.world.random.randrange(1, 3 * SECOND)
-        self.far.append((self.world.now - SECOND, self.world.now + length + 2 * SECOND))
+        now = self.world.now
+        self.far.append(Far(now, now + length + SECOND, 70 * YEAR))
         return self._set_wrong(70 * YEAR, length)
 
     def _set_wrong(self, by: Span, length: Span) -> Span:
@@ -238,7 +239,8 @@ class Faults:
         host.wrong = by
         self.world.after(length, lambda: setattr(host, "wrong", 0))
         felt = min(abs(by), 10 * MINUTE)
-        self.troubles.append((self.world.now - felt, self.world.now))
+        if by < 0:
+            self.troubles.append((self.world.now - felt, self.world.now))
         return length + felt
 
     # Workers

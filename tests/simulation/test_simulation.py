@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from beatd.instant import HOUR, MINUTE
-from tests.simulation.checker import Evidence, Rewind, judge, slots_of
-from tests.simulation.faults import OF_WORKERS, Kind
+from tests.simulation.checker import Evidence, Far, Rewind, judge, slots_of
+from tests.simulation.faults import OF_WORKERS, YEAR, Kind
 from tests.simulation.mutations import MUTATIONS, RIGHT_CLOCKS, without
 from tests.simulation.plan import Fact
 from tests.simulation.run import Result, simulate
@@ -147,7 +147,7 @@ def verdict_of_clocks(
         came,
         troubles=[(BEGIN, instant(10))],
         rewound=[Rewind(*map(instant, one)) for one in rewound],
-        far=[(instant(first), instant(last)) for first, last in far],
+        far=[Far(instant(first), instant(last), 70 * YEAR) for first, last in far],
     )
     return judge(evidence).wrong
 
@@ -177,11 +177,24 @@ def test_the_checker_wants_a_rewind_for_each_time_that_a_slot_comes_again() -> N
     again = [*first, (5.5, 4), (5.6, 5), *rest]
 
     assert verdict_of_clocks(again, rewound=[(5.4, 3.5, 5)]) == []
-    # Said too early, too late, to another instant, or once for two times.
-    for wrong in ((3.5, 3.5, 5), (5.55, 3.5, 5), (5.4, 4.5, 5), (5.4, 3.5, 4)):
-        assert len(verdict_of_clocks(again, rewound=[wrong])) == 1 + (wrong[0] < 4)
-    thrice = [*first, (5.5, 5), (5.6, 5), *rest]
-    assert len(verdict_of_clocks(thrice, rewound=[(5.4, 4.5, 5)])) == 1
+    for rewind, doubled in {
+        (3.5, 3.5, 5): 2,  # said before both had come
+        (5.55, 3.5, 5): 1,  # said after one had come again
+        (5.4, 3.5, 4): 1,  # not from the last one
+        (5.4, 4.5, 5): 2,  # to where nothing is to do before the one that came last
+    }.items():
+        assert len(verdict_of_clocks(again, rewound=[rewind])) == doubled
+    thrice = [*first, (5.5, 4), (5.6, 5), (5.7, 5), *rest]
+    assert len(verdict_of_clocks(thrice, rewound=[(5.4, 3.5, 5)])) == 1
+
+
+def test_the_checker_knows_what_a_far_year_names() -> None:
+    in_time = [(slot, slot) for slot in (1, 2, 3, 4, 5, 6, 7, 8)]
+    far, named = [(4.5, 4.6)], 70 * YEAR // MINUTE + 4
+
+    assert verdict_of_clocks([*in_time, (4.55, named)], far=far, rewound=[]) == []
+    for wrong in ((4.4, named), (4.55, named + 1)):
+        assert len(verdict_of_clocks([*in_time, wrong], far=far, rewound=[])) == 1
 
 
 @pytest.mark.parametrize(
