@@ -80,10 +80,17 @@ class ScheduleFile:
     """
 
     def __init__(
-        self, path: Path, *, namespace: str, timezone: str, clock: Clock
+        self,
+        path: Path,
+        *,
+        namespace: str,
+        timezone: str,
+        clock: Clock,
+        open_dict: Callable[..., SqliteDict] = SqliteDict,
     ) -> None:
         """Look at the file; it is made when it is first locked.
 
+        `open_dict` opens it as sqlitedict does: simulations do so without a thread.
         Raises ScheduleFileError for a file that is not ours or cannot be written, and
         leaves it as it is. One of ours that is damaged is no error.
         """
@@ -92,6 +99,7 @@ class ScheduleFile:
         self._namespace = namespace
         self._timezone = timezone
         self._clock = clock
+        self._open_dict = open_dict
         self._holder = _holder(clock)
         self._tables: _Tables | None = None
         self._wanted = False
@@ -284,7 +292,8 @@ class ScheduleFile:
             self._set_aside(problem)
         if problem or found.state is FileState.ABSENT:
             make(self.path, SCHEDULE_FILE, [_MAKE.format(name) for name in TABLES])
-        return _Tables(self.path, view_of(self.path, "dropped").dropped)
+        dropped = view_of(self.path, "dropped").dropped
+        return _Tables(self._open_dict, self.path, dropped)
 
     def _set_aside(self, problem: str) -> None:
         # What is recorded from now on is not the whole ledger, until it is rewritten.
@@ -375,9 +384,14 @@ class _Tables:
     commit() (a full disk) ends its thread, and the caller would wait for ever.
     """
 
-    def __init__(self, path: Path, dropped: Mapping[str, Mapping[str, int]]) -> None:
+    def __init__(
+        self,
+        open_dict: Callable[..., SqliteDict],
+        path: Path,
+        dropped: Mapping[str, Mapping[str, int]],
+    ) -> None:
         """Open a file that has all tables; `dropped` are the counts in it."""
-        self._ledger = SqliteDict(
+        self._ledger = open_dict(
             str(path),
             tablename="ledger",
             journal_mode="WAL",

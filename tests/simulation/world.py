@@ -34,6 +34,7 @@ class World:
         self.hub = getcurrent()
         self._events: list[tuple[Instant, float, int, Callable[[], object]]] = []
         self._number = count()
+        self._until = begin
 
     def at(self, instant: Instant, action: Callable[[], object]) -> None:
         """Have `action` called, in the hub, when the clock shows `instant`."""
@@ -46,10 +47,20 @@ class World:
 
     def run(self, until: Instant) -> None:
         """Let everything happen up to this instant."""
+        self._until = until
         while self._events and self._events[0][0] <= until:
             self.now, _, _, action = heappop(self._events)
             action()
         self.now = until
+
+    def skip(self, span: Span) -> bool:
+        """Let so much time pass at once, if nothing is to happen within it."""
+        instant = self.now + span
+        if instant > self._until or (self._events and self._events[0][0] <= instant):
+            return False
+        self.random.random()  # as `at` does: most seeds keep their history
+        self.now = instant
+        return True
 
     def nonce(self) -> str:
         """Return what a process would draw at random."""
@@ -87,6 +98,10 @@ class Process:
     def rest(self, sleepers: "list[Nap]", span: Span | None) -> None:
         """Sleep among those that `rouse` wakes together; None: until it does."""
         self.check()
+        # Most naps are short, and the others sleep: no need to switch to them and back.
+        awake = self._stands_until <= self.world.now
+        if span is not None and awake and self.world.skip(span):
+            return
         nap = Nap(getcurrent())
         sleepers[:] = [*(one for one in sleepers if not one.is_over), nap]
         if span is not None:
