@@ -76,7 +76,11 @@ def _simulate(
     workers = []
     if OF_WORKERS & set(kinds):
         number = world.random.choice([1, 2, 3])
-        workers = [WorkerHost(f"worker{n}", world, network) for n in range(number)]
+        # After a tick of a far year hundreds of slots come at once.
+        size = 16 if Kind.FAR in kinds else 4
+        workers = [
+            WorkerHost(f"worker{n}", world, network, size) for n in range(number)
+        ]
     for worker in workers:
         world.after(world.random.randrange(3 * SECOND), worker.start)
     left_out = world.random.choice([FORGETTING, frozenset([Kind.EMPTIED])])

@@ -8,7 +8,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Protocol
 
 from tests.simulation.checker import Verdict
@@ -66,7 +66,7 @@ def judge_work(work: Work, verdict: Verdict) -> None:
 
 def _judge_messages(work: Work, verdict: Verdict) -> None:
     runs: dict[str, list[Run]] = defaultdict(list)
-    for run in work.runs:
+    for run in sorted(work.runs, key=lambda run: run.began):
         runs[_read(run.message)[1]].append(run)
     done: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for at, kind, message in work.done:
@@ -77,10 +77,12 @@ def _judge_messages(work: Work, verdict: Verdict) -> None:
         words = f"{entry} {key} queued at {at}"
         if at < work.end - 2 * MINUTE:
             _judge_end(work, runs[key], done[key], at, entry in work.early, verdict)
-        if entry in work.early and len(runs[key]) > times[key]:
-            first, *_, last = runs[key]
-            if not work.is_lost(first.began, last.began):
-                verdict.rerun.append(words)
+        again = sum(
+            not work.is_lost(one.began, other.began)
+            for one, other in pairwise(runs[key])
+        )
+        if entry in work.early and again >= times[key]:
+            verdict.rerun.append(words)
     for entry, key in work.current.items():
         ends = [at for at, kind in done[key] if kind in ("Acknowledge", "SetAside")]
         if ends and not work.is_lost(ends[0], work.end):

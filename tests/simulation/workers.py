@@ -37,10 +37,12 @@ class Run:
 class WorkerHost:
     """A host on which a worker is started, each time under a new name."""
 
-    def __init__(self, name: str, world: World, network: Network) -> None:
+    def __init__(self, name: str, world: World, network: Network, size: int) -> None:
+        """`size` is that of its pool."""
         self.name = name
         self.world = world
         self.network = network
+        self.size = size
         self.process: Process | None = None
         self.runs: list[Run] = []
         self.ends: list[tuple[Instant, str]] = []
@@ -84,7 +86,7 @@ class WorkerHost:
             queues=["celery"],
             router=Router(),
             broker=WorkerLine(self.network, process),
-            pool=SlowPool(process, identity, self.runs, inbox.put),
+            pool=SlowPool(process, identity, self.size, self.runs, inbox.put),
             tasks=app.tasks,
             settings=app.settings,
             inbox=inbox,
@@ -115,17 +117,17 @@ def _app() -> Beatd:
 class SlowPool:
     """A pool whose runs take a drawn time; a message follows from each of them."""
 
-    size = demand = 4
-
     def __init__(
         self,
         process: Process,
         worker: str,
+        size: int,
         runs: list[Run],
         on_event: Callable[[PoolEvent], object],
     ) -> None:
         self._process = process
         self._worker = worker
+        self.size = self.demand = size
         self._runs = runs
         self._on_event = on_event
 
