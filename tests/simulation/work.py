@@ -8,7 +8,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import Protocol
 
 from tests.simulation.checker import Verdict
@@ -77,10 +77,8 @@ def _judge_messages(work: Work, verdict: Verdict) -> None:
         words = f"{entry} {key} queued at {at}"
         if at < work.end - 2 * MINUTE:
             _judge_end(work, runs[key], done[key], at, entry in work.early, verdict)
-        again = sum(
-            not work.is_lost(one.began, other.began)
-            for one, other in pairwise(runs[key])
-        )
+        # Of what was taken before a loss, a worker may have it once more after that.
+        again = sum(not work.is_lost(at, run.began) for run in runs[key][1:])
         if entry in work.early and again >= times[key]:
             verdict.rerun.append(words)
     for entry, key in work.current.items():
