@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from beatd.brokers.base import Broker, Emission, Emitted, Held, Outcome, Term, idle
+from beatd.brokers.base import Broker
+from beatd.brokers.items import Emission, Emitted, Held, Outcome, Term, idle
 from beatd.brokers.memory import MemoryBroker
 from beatd.clock import Clock, Wake
 from beatd.errors import BrokerUnavailable

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from beatd.brokers.base import Held, Term
+from beatd.brokers.items import Held, Term
 from beatd.clock import SystemClock, Wake
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span
 from beatd.scheduler.loop import Scheduler

@@ -28,7 +28,7 @@ config      * settings.problems settings.secrets settings.kinds switches setting
 .           clock
 storage     file_lock sqlite_file
 .           background
-brokers     base current_runs memory.lead memory.queues memory redis.connection
+brokers     items base current_runs memory.lead memory.queues memory redis.connection
             redis.failover redis.wire redis.unacked redis.leases redis.listening
             redis.requests redis.lead redis.broker redis sqlite.routes sqlite.statements
             sqlite.file sqlite.lead sqlite.queues sqlite *

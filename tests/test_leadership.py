@@ -2,7 +2,7 @@
 
 import pytest
 
-from beatd.brokers.base import Held, Term
+from beatd.brokers.items import Held, Term
 from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND, Span
 from beatd.scheduler.leadership import Leadership

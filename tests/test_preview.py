@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from beatd.brokers.base import Emission, Emitted, Outcome, Term
+from beatd.brokers.items import Emission, Emitted, Outcome, Term
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.schedules import cron
 from beatd.schedules.base import Schedule, slots_between

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from beatd.brokers.base import Emission, Emitted, Refused, Term
+from beatd.brokers.items import Emission, Emitted, Refused, Term
 from beatd.instant import HOUR, MINUTE, SECOND, Instant
 from beatd.message import MessageFormat, template
 from beatd.routing import Route

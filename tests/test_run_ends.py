@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from beatd.brokers.base import Begin, Delivery
+from beatd.brokers.items import Begin, Delivery
 from beatd.clock import SystemClock, Wake
 from beatd.ids import run_id
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from beatd.brokers.base import Emitted
+from beatd.brokers.items import Emitted
 from beatd.config.loading import examine_source
 from beatd.config.source import Source
 from beatd.errors import BrokerUnavailable

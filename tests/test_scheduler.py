@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from beatd.brokers.base import Emission, Emitted, Term, idle
+from beatd.brokers.items import Emission, Emitted, Term, idle
 from beatd.clock import Wake
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.ids import run_id

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from beatd.brokers.base import Emitted, idle
+from beatd.brokers.items import Emitted, idle
 from beatd.errors import BrokerUnavailable, LedgerMoved, TermOver
 from beatd.instant import DAY, HOUR, SECOND, Instant, Span
 from beatd.scheduler.leadership import STANDBY_LOOK

@@ -13,7 +13,8 @@ from beatd.app.connections import Connections
 from beatd.app.discovery import Discovery
 from beatd.app.remote_control import tell_workers
 from beatd.app.sending import CallSender, new_id
-from beatd.brokers.base import Broker, Outgoing
+from beatd.brokers.base import Broker
+from beatd.brokers.items import Outgoing
 from beatd.clock import Clock, SystemClock
 from beatd.config import places
 from beatd.config.settings import Settings

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from beatd import signals
-from beatd.brokers.base import Outgoing
+from beatd.brokers.items import Outgoing
 from beatd.config.settings import Settings
 from beatd.errors import MessageError
 from beatd.event_log import EventLog

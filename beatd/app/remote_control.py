@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from beatd.app.connections import Connections
-from beatd.brokers.base import Broadcast, Outgoing
+from beatd.brokers.base import Broadcast
+from beatd.brokers.items import Outgoing
 from beatd.errors import ConfigError
 from beatd.message import Notice, write_notice
 from beatd.routing import Route

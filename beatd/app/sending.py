@@ -9,7 +9,7 @@ from typing import Any
 
 from beatd.app.connections import Connections
 from beatd.app.publishing import after_publish, before_publish, pauses
-from beatd.brokers.base import Outgoing
+from beatd.brokers.items import Outgoing
 from beatd.errors import BrokerUnavailable, ItemRefused
 from beatd.events.sender import say_refused
 from beatd.events.sent import sent_with_events

@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from beatd.brokers.base import Broker, DeadLetter
+from beatd.brokers.base import Broker
+from beatd.brokers.items import DeadLetter
 from beatd.cli.options import COLOR, JSON, SOURCE, wanted
 from beatd.cli.output import (
     Failure,

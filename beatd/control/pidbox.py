@@ -25,7 +25,8 @@ from beatd.background import (
     Service,
     retried,
 )
-from beatd.brokers.base import Broadcast, Outgoing, Subscription
+from beatd.brokers.base import Broadcast, Subscription
+from beatd.brokers.items import Outgoing
 from beatd.config.settings import Settings
 from beatd.control.patterns import matches
 from beatd.errors import BrokerUnavailable, ItemRefused, MessageError

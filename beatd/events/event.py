@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Any
 
-from beatd.brokers.base import Outgoing
+from beatd.brokers.items import Outgoing
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Settings
 from beatd.events.lamport import LamportClock

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from beatd.background import BatchWorker, Faults, Halves, OnCrash, Outage
-from beatd.brokers.base import Outgoing, Sender
+from beatd.brokers.base import Sender
+from beatd.brokers.items import Outgoing
 from beatd.errors import BrokerUnavailable, ItemRefused
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from beatd.background import Faults, Halves, Outage
-from beatd.brokers.base import Emission, Outgoing, Sender
+from beatd.brokers.base import Sender
+from beatd.brokers.items import Emission, Outgoing
 from beatd.errors import BeatdError, MessageError
 from beatd.event_log import EventLog
 from beatd.events.event import EventFactory

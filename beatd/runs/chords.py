@@ -8,7 +8,7 @@ from functools import cache, partial
 
 import msgspec
 
-from beatd.brokers.base import Outgoing
+from beatd.brokers.items import Outgoing
 from beatd.errors import ChordError, MessageError, ResultRefused
 from beatd.event_log import EventLog
 from beatd.message import Call, Chord, Limits, Signature, read_body, read_envelope

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from beatd.bounds import LARGEST
-from beatd.brokers.base import Outgoing
+from beatd.brokers.items import Outgoing
 from beatd.clock import Clock
 from beatd.errors import ChordError, MessageError
 from beatd.event_log import EventLog

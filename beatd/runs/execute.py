@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from beatd.brokers.base import Outgoing
+from beatd.brokers.items import Outgoing
 from beatd.clock import Clock, SystemClock
 from beatd.errors import Ignore, MessageError, Reject, Retry
 from beatd.event_log import EventLog

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from beatd.brokers.base import Outgoing
+from beatd.brokers.items import Outgoing
 from beatd.config.settings import Settings
 from beatd.instant import Instant, datetime_of
 from beatd.message import Chord, Envelope, Limits

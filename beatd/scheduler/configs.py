@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from beatd.brokers.base import Lead, Term
+from beatd.brokers.base import Lead
+from beatd.brokers.items import Term
 from beatd.clock import Clock
 from beatd.errors import BrokerRefused
 from beatd.event_log import EventLog

@@ -25,7 +25,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 
-from beatd.brokers.base import idle
+from beatd.brokers.items import idle
 from beatd.errors import ScheduleFileError
 from beatd.event_log import EventLog
 from beatd.instant import EARLIEST, LATEST, Instant, datetime_of, instant_of

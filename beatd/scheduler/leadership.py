@@ -4,7 +4,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from beatd.brokers.base import Held, Lead, Term
+from beatd.brokers.base import Lead
+from beatd.brokers.items import Held, Term
 from beatd.clock import Clock
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.event_log import EventLog

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
-from beatd.brokers.base import idle
+from beatd.brokers.items import idle
 from beatd.instant import Instant
 from beatd.timetable.ledger import NO_EDITION, Edition, LedgerCopy, Mark
 

@@ -8,7 +8,8 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from beatd.background import Backoff, Outage
-from beatd.brokers.base import Emission, Emitted, Emitter, Outcome, Refused, Term
+from beatd.brokers.base import Emitter
+from beatd.brokers.items import Emission, Emitted, Outcome, Refused, Term
 from beatd.clock import Clock, Wake
 from beatd.errors import BrokerUnavailable, LedgerMoved, TermOver
 from beatd.event_log import EventLog

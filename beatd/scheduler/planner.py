@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from beatd.brokers.base import Emission
+from beatd.brokers.items import Emission
 from beatd.ids import run_id
 from beatd.instant import Instant
 from beatd.scheduler.lost_writes import Lost

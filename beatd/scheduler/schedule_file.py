@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 from sqlitedict import SqliteDict
 
-from beatd.brokers.base import idle
+from beatd.brokers.items import idle
 from beatd.clock import Clock
 from beatd.errors import ScheduleFileError
 from beatd.event_log import EventLog

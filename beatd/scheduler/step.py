@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from beatd.brokers.base import ENOUGH, Emission, Emitted, Outcome, Refused, Term
+from beatd.brokers.items import ENOUGH, Emission, Emitted, Outcome, Refused, Term
 from beatd.instant import Instant
 from beatd.scheduler.run_ends import IDLE, Busy
 from beatd.timetable.entry import Due

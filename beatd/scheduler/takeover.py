@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
-from beatd.brokers.base import Emitter, Term
+from beatd.brokers.base import Emitter
+from beatd.brokers.items import Term
 from beatd.clock import Clock
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.event_log import EventLog

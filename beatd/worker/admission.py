@@ -1,6 +1,6 @@
 """Which deliveries are to run here: decided on arrival, and again before the run."""
 
-from beatd.brokers.base import Delivery
+from beatd.brokers.items import Delivery
 from beatd.clock import Clock
 from beatd.config.settings import Settings
 from beatd.errors import MessageError, NotRegistered, WorkerLost

@@ -12,7 +12,8 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any, NamedTuple
 
 from beatd.background import Faults, OnCrash, Service
-from beatd.brokers.base import Outgoing, Sender
+from beatd.brokers.base import Sender
+from beatd.brokers.items import Outgoing
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Settings
 from beatd.event_log import EventLog

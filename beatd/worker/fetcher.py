@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from beatd.background import Backoff, OnCrash, Outage, Service, retried
-from beatd.brokers.base import Consumer, Delivery
+from beatd.brokers.base import Consumer
+from beatd.brokers.items import Delivery
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable, ConfigError, MessageError

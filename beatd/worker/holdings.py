@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from beatd.brokers.base import Delivery
+from beatd.brokers.items import Delivery
 
 
 class Holdings:

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from beatd.brokers.base import Delivery
+from beatd.brokers.items import Delivery
 from beatd.instant import Instant
 from beatd.message import Envelope
 from beatd.tasks import Task

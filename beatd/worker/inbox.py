@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from beatd.brokers.base import Delivery
+from beatd.brokers.items import Delivery
 from beatd.control.pidbox import Command
 from beatd.pools.base import PoolEvent
 from beatd.worker.renewal import Renewed

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from beatd.brokers.base import Delivery, Suspects
+from beatd.brokers.items import Delivery, Suspects
 from beatd.clock import Clock
 from beatd.event_log import EventLog
 from beatd.instant import MINUTE, SECOND, Span

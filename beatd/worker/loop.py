@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from signal import SIGTERM
 
 from beatd import signals
-from beatd.brokers.base import Begin, Delivery
+from beatd.brokers.items import Begin, Delivery
 from beatd.clock import Clock
 from beatd.control.pidbox import Command, Pidbox
 from beatd.errors import BrokerUnavailable

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from beatd import signals
-from beatd.brokers.base import (
+from beatd.brokers.items import (
     Acknowledge,
     Begin,
     Delay,

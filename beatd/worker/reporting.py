@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from signal import Signals
 
 from beatd import signals
-from beatd.brokers.base import Delivery
+from beatd.brokers.items import Delivery
 from beatd.errors import MessageError, NotRegistered
 from beatd.event_log import EventLog
 from beatd.message import Envelope

@@ -12,16 +12,15 @@ import msgspec
 from msgspec.structs import replace
 
 from beatd.background import Backoff, BatchWorker, Faults, OnCrash, Outage
-from beatd.brokers.base import (
+from beatd.brokers.base import Consumer, Sender
+from beatd.brokers.items import (
     ENOUGH,
     Acknowledge,
     Act,
     Begin,
-    Consumer,
     Delivery,
     Effect,
     Outgoing,
-    Sender,
     SetAside,
 )
 from beatd.errors import (

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from beatd.brokers.base import Act, Delivery, Outgoing
+from beatd.brokers.items import Act, Delivery, Outgoing
 from beatd.errors import BeatdError
 from beatd.results.base import Meta, Stored
 from beatd.results.chords import Joined

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from itertools import count
 
-from beatd.brokers.base import (
+from beatd.brokers.base import Broker
+from beatd.brokers.items import (
     Act,
     Answer,
-    Broker,
     Delivery,
     Emission,
     Outgoing,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from beatd.brokers.base import Broker, Term
+from beatd.brokers.base import Broker
+from beatd.brokers.items import Term
 from beatd.errors import TermOver
 from beatd.instant import MINUTE
 from beatd.timetable.imprint import Imprint

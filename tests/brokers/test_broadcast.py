@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from beatd.brokers.base import Broadcast, Outgoing, Subscription
+from beatd.brokers.base import Broadcast, Subscription
+from beatd.brokers.items import Outgoing
 from beatd.brokers.redis import RedisBroker
 from beatd.brokers.redis.listening import pattern_of
 from beatd.brokers.redis.wire import WireNames

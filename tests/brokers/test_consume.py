@@ -7,11 +7,11 @@ from itertools import count
 
 import pytest
 
-from beatd.brokers.base import (
+from beatd.brokers.base import Broker
+from beatd.brokers.items import (
     ENOUGH,
     Acknowledge,
     Begin,
-    Broker,
     Delay,
     Delivery,
     GiveBack,

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from beatd.brokers.base import (
+from beatd.brokers.base import Broker
+from beatd.brokers.items import (
     DONE,
     GONE,
     Acknowledge,
     Begin,
-    Broker,
     Delivery,
     GiveBack,
     Outcome,

@@ -4,7 +4,8 @@ from itertools import count
 
 import pytest
 
-from beatd.brokers.base import Broker, DeadLetter, GiveBack, Outgoing, SetAside
+from beatd.brokers.base import Broker
+from beatd.brokers.items import DeadLetter, GiveBack, Outgoing, SetAside
 from beatd.clock import SystemClock
 from beatd.instant import MINUTE
 from beatd.message import read_envelope, requeued

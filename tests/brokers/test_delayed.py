@@ -2,7 +2,8 @@
 
 from collections.abc import Collection
 
-from beatd.brokers.base import Broker, Delay, Outgoing
+from beatd.brokers.base import Broker
+from beatd.brokers.items import Delay, Outgoing
 from beatd.clock import SystemClock
 from beatd.instant import HOUR, MINUTE, Instant
 from beatd.routing import Route

@@ -2,7 +2,8 @@
 
 import pytest
 
-from beatd.brokers.base import Broker, Held, Outcome, Refused, Term
+from beatd.brokers.base import Broker
+from beatd.brokers.items import Held, Outcome, Refused, Term
 from beatd.brokers.redis import RedisBroker
 from beatd.errors import LedgerMoved, TermOver
 from beatd.instant import MINUTE

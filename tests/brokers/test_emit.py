@@ -2,14 +2,8 @@
 
 import pytest
 
-from beatd.brokers.base import (
-    Acknowledge,
-    Broker,
-    Emission,
-    Outcome,
-    Refused,
-    Term,
-)
+from beatd.brokers.base import Broker
+from beatd.brokers.items import Acknowledge, Emission, Outcome, Refused, Term
 from beatd.errors import TermOver
 from beatd.instant import MINUTE
 from beatd.routing import Queue, Route

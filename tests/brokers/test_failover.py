@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from beatd.brokers import connect
-from beatd.brokers.base import Acknowledge, Delay, GiveBack, Outgoing, SetAside
+from beatd.brokers.items import Acknowledge, Delay, GiveBack, Outgoing, SetAside
 from beatd.brokers.redis import RedisBroker
 from beatd.brokers.redis.failover import Server as Addresses
 from beatd.config.settings import Failover

@@ -7,7 +7,8 @@ from contextlib import suppress
 
 import pytest
 
-from beatd.brokers.base import Broker, Held, Term
+from beatd.brokers.base import Broker
+from beatd.brokers.items import Held, Term
 from beatd.clock import SystemClock
 from beatd.errors import TermOver
 from beatd.instant import MINUTE, SECOND

@@ -2,7 +2,8 @@
 
 import pytest
 
-from beatd.brokers.base import Broker, Outgoing
+from beatd.brokers.base import Broker
+from beatd.brokers.items import Outgoing
 from beatd.brokers.redis.leases import LeaseWatch, WorkerLease
 from beatd.clock import SystemClock
 from beatd.instant import HOUR, MINUTE, SECOND, Span

@@ -14,11 +14,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from beatd.brokers.base import (
+from beatd.brokers.base import Broker
+from beatd.brokers.items import (
     Acknowledge,
     Act,
     Begin,
-    Broker,
     Delay,
     Delivery,
     Emission,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from beatd.brokers.base import Begin, Broker, Delivery
+from beatd.brokers.base import Broker
+from beatd.brokers.items import Begin, Delivery
 from beatd.brokers.redis import RedisBroker
 from beatd.instant import MINUTE
 from tests.brokers.making import lying_in, messages, outgoing, settle

@@ -16,12 +16,12 @@ import pytest
 import redis
 
 from beatd.brokers import connect
-from beatd.brokers.base import (
+from beatd.brokers.base import Broker
+from beatd.brokers.items import (
     DONE,
     ENOUGH,
     Acknowledge,
     Act,
-    Broker,
     Delay,
     GiveBack,
     Outcome,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from beatd.brokers.base import (
+from beatd.brokers.items import (
     Acknowledge,
     Act,
     Begin,

@@ -4,7 +4,8 @@ import logging
 
 import pytest
 
-from beatd.brokers.base import Broker, GiveBack, Outcome, Outgoing
+from beatd.brokers.base import Broker
+from beatd.brokers.items import GiveBack, Outcome, Outgoing
 from beatd.instant import MINUTE
 from beatd.routing import Queue, Route
 from tests.brokers.making import CELERY, emission, lead, lying_in, outgoing, settle

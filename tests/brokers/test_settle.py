@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from beatd.brokers.base import (
+from beatd.brokers.base import Broker
+from beatd.brokers.items import (
     DONE,
     GONE,
     Acknowledge,
     Act,
-    Broker,
     Delay,
     Delivery,
     Effect,

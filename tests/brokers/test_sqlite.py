@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from beatd.brokers.base import Acknowledge, SetAside, Term
+from beatd.brokers.items import Acknowledge, SetAside, Term
 from beatd.brokers.sqlite import LARGEST_WAL, SQL, SQLiteBroker
 from beatd.brokers.sqlite.statements import LATER_COLUMNS
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError, TermOver

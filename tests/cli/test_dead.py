@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from beatd.brokers.base import Broker, SetAside
+from beatd.brokers.base import Broker
+from beatd.brokers.items import SetAside
 from beatd.brokers.sqlite import SQLiteBroker
 from beatd.cli import beatd, main
 from beatd.cli.output import Screen

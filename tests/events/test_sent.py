@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from beatd.brokers.base import Broadcast, Emission, Outgoing
+from beatd.brokers.base import Broadcast
+from beatd.brokers.items import Emission, Outgoing
 from beatd.brokers.memory import MemoryBroker
 from beatd.config.settings import Settings
 from beatd.errors import BrokerUnavailable

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beatd import results
-from beatd.brokers.base import Delivery
+from beatd.brokers.items import Delivery
 from beatd.errors import ResultUnavailable, TimeLimitExceeded
 from beatd.message import Chord, read_envelope
 from beatd.pools.base import Finished, Job, Lost, TimedOut

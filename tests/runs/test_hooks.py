@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from beatd import signals
-from beatd.brokers.base import Outgoing
+from beatd.brokers.items import Outgoing
 from beatd.errors import Ignore, NotRegistered, Reject, ResultUnavailable
 from beatd.pools.base import Lost, PoolEvent, TimedOut
 from beatd.routing import Route

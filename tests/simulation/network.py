@@ -7,7 +7,7 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
-from beatd.brokers.base import DONE, Act, Answer, Outgoing
+from beatd.brokers.items import DONE, Act, Answer, Outgoing
 from beatd.brokers.memory import MemoryBroker
 from beatd.clock import Wake
 from beatd.errors import BeatdError, BrokerUnavailable

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from beatd.app import Beatd
-from beatd.brokers.base import Delivery, Outgoing, Suspects, idle, pass_over
+from beatd.brokers.items import Delivery, Outgoing, Suspects, idle, pass_over
 from beatd.events.lamport import LamportClock
 from beatd.instant import SECOND, Instant, Span
 from beatd.pools.base import Finished, Job, PoolEvent, Started

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from beatd.brokers.base import Broadcast, Outgoing
+from beatd.brokers.base import Broadcast
+from beatd.brokers.items import Outgoing
 from beatd.control.pidbox import Pidbox
 from beatd.message import read_notice
 from beatd.pools.base import Lost, Started

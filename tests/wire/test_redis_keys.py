@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from beatd import Beatd
-from beatd.brokers.base import Emission, Outgoing, Term
+from beatd.brokers.items import Emission, Outgoing, Term
 from beatd.brokers.redis import RedisBroker
 from beatd.instant import MINUTE
 from beatd.routing import Route

@@ -10,7 +10,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from beatd.app import Beatd
-from beatd.brokers.base import Broadcast, Broker, Emission, Term
+from beatd.brokers.base import Broadcast, Broker
+from beatd.brokers.items import Emission, Term
 from beatd.brokers.memory import MemoryBroker
 from beatd.errors import MessageError, ResultRefused, ResultUnavailable
 from beatd.events.lamport import LamportClock

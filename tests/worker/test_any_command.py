@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beatd.brokers.base import Outgoing
+from beatd.brokers.items import Outgoing
 from beatd.control.pidbox import Command, Later
 from beatd.errors import BeatdError
 from beatd.routing import Route

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from beatd.brokers.base import Broker, Delivery
+from beatd.brokers.base import Broker
+from beatd.brokers.items import Delivery
 from beatd.brokers.memory import MemoryBroker
 from beatd.errors import BrokerUnavailable
 from beatd.instant import HOUR, SECOND, Span

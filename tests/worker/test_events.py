@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from beatd.background import BATCH
-from beatd.brokers.base import Outgoing
+from beatd.brokers.items import Outgoing
 from beatd.brokers.memory import MemoryBroker
 from beatd.clock import SystemClock
 from beatd.config.settings import Settings

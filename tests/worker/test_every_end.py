@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from beatd.brokers.base import Outgoing
+from beatd.brokers.items import Outgoing
 from beatd.errors import Ignore, Reject
 from beatd.instant import SECOND
 from beatd.message import Chord

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from beatd.background import Outage
-from beatd.brokers.base import (
+from beatd.brokers.items import (
     Acknowledge,
     Delivery,
     Outgoing,

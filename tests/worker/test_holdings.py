@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from beatd.brokers.base import Act, Answer, Broker, Effect, SetAside
+from beatd.brokers.base import Broker
+from beatd.brokers.items import Act, Answer, Effect, SetAside
 from beatd.brokers.memory import MemoryBroker
 from beatd.brokers.redis import RedisBroker
 from beatd.errors import BrokerUnavailable

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beatd.brokers.base import Delivery
+from beatd.brokers.items import Delivery
 from beatd.instant import Instant
 from beatd.message import read_envelope
 from beatd.tasks import Task

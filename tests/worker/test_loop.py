@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from beatd.app import Beatd
-from beatd.brokers.base import Act, Answer, Begin, Effect, Outgoing
+from beatd.brokers.items import Act, Answer, Begin, Effect, Outgoing
 from beatd.brokers.memory import MemoryBroker
 from beatd.errors import Reject, ResultUnavailable, WorkerLost
 from beatd.instant import HOUR, MINUTE, SECOND, datetime_of

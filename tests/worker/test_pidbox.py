@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from beatd.brokers.base import Outgoing
+from beatd.brokers.items import Outgoing
 from beatd.brokers.memory import MemoryBroker
 from beatd.brokers.redis import RedisBroker
 from beatd.config.settings import Settings

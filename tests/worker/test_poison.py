@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from beatd.brokers.base import Broker, DeadLetter
+from beatd.brokers.base import Broker
+from beatd.brokers.items import DeadLetter
 from beatd.brokers.redis import RedisBroker
 from tests.servers import Server, eventually
 from tests.worker.project import Project, WorkerProcess

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from beatd.brokers.base import Outgoing
+from beatd.brokers.items import Outgoing
 from beatd.brokers.redis import RedisBroker
 from beatd.config.settings import read
 from beatd.message import Notice, write_notice

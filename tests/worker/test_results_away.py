@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from beatd.brokers.base import Acknowledge, Delivery
+from beatd.brokers.items import Acknowledge, Delivery
 from beatd.errors import ResultUnavailable
 from beatd.instant import MINUTE
 from beatd.message import Chord

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from beatd.background import Outage
-from beatd.brokers.base import (
+from beatd.brokers.items import (
     ENOUGH,
     Acknowledge,
     Act,

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import msgspec
 import pytest
 
-from beatd.brokers.base import Outgoing
+from beatd.brokers.items import Outgoing
 from beatd.control.pidbox import Command, Later
 from beatd.errors import BrokerUnavailable
 from beatd.instant import MINUTE, SECOND

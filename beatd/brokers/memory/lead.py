@@ -10,7 +10,8 @@ import secrets
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from beatd.brokers.base import (
+from beatd.brokers.current_runs import run_of
+from beatd.brokers.items import (
     Emission,
     Emitted,
     Held,
@@ -21,7 +22,6 @@ from beatd.brokers.base import (
     idle,
     ledger_moved,
 )
-from beatd.brokers.current_runs import run_of
 from beatd.clock import Clock, SystemClock
 from beatd.errors import TermOver
 from beatd.instant import SECOND, Instant, Span

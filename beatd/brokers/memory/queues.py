@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 
-from beatd.brokers.base import (
+from beatd.brokers.current_runs import run_of
+from beatd.brokers.items import (
     DONE,
     GONE,
     Acknowledge,
@@ -27,7 +28,6 @@ from beatd.brokers.base import (
     number_together,
     pass_over,
 )
-from beatd.brokers.current_runs import run_of
 from beatd.brokers.memory.lead import MemoryLead
 from beatd.clock import Clock
 from beatd.errors import ItemRefused

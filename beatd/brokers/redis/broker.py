@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import msgspec
 import redis
 
-from beatd.brokers.base import (
+from beatd.brokers.items import (
     DONE,
     ENOUGH,
     GONE,

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from beatd.brokers.base import (
+from beatd.brokers.items import (
     Emission,
     Emitted,
     Held,

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from beatd.brokers.base import (
+from beatd.brokers.current_runs import run_of
+from beatd.brokers.items import (
     Emission,
     Emitted,
     Held,
@@ -25,7 +26,6 @@ from beatd.brokers.base import (
     idle,
     ledger_moved,
 )
-from beatd.brokers.current_runs import run_of
 from beatd.brokers.sqlite.file import BrokerFile, text, texts_as_bytes
 from beatd.brokers.sqlite.routes import Row, rows_of
 from beatd.brokers.sqlite.statements import SQL

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from queue import Empty
 
-from beatd.brokers.base import (
+from beatd.brokers.items import (
     DONE,
     GONE,
     Acknowledge,

@@ -1,0 +1,272 @@
+"""What goes into a broker and comes out of it: messages, acts, terms, answers."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+
+from beatd.errors import LedgerMoved
+from beatd.instant import EARLIEST, LATEST, Instant, Span
+from beatd.routing import Route
+from beatd.timetable.ledger import Edition, Mark
+
+ENOUGH = 8 * 1024 * 1024
+"""Bytes of messages after which one `take` returns no more, and that one batch of
+emissions has at most: large messages come one by one, and do not lie in a worker's or a
+server's memory all at once."""
+
+
+class Outcome(Enum):
+    """What became of one emission."""
+
+    QUEUED = "queued"
+    DROPPED = "dropped"  # the slot moved on; no message, or no queue for it: no run
+    KNOWN = "known"  # the ledger has this slot already: all is well
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """The broker refuses this one emission: nothing was queued, its row is as it was.
+
+    One of its places is of a wrong type or is forbidden, or the message is too large.
+    """
+
+    reason: str
+    """Why, and the way out, for people."""
+
+
+Emitted: TypeAlias = Outcome | Refused
+"""What a broker answers to one emission."""
+
+
+class Term(NamedTuple):
+    """One period of leadership; the broker emits nothing under one that is over.
+
+    `number` only grows. `nonce` is random, so that no two terms are ever equal, even
+    when the broker has lost its data.
+    """
+
+    number: int
+    nonce: str
+
+    @property
+    def mark(self) -> str:
+        """Names the term in the editions of the ledger that it makes."""
+        return self.nonce[:8]
+
+
+class Held(NamedTuple):
+    """What a process is told that asks for the lead while another one has it."""
+
+    edition: Edition
+    """What the ledger is at: so the process knows how far its copy is behind."""
+    term: Term
+    """The term under which the other one leads."""
+    left: Span
+    """How long that lead lives at least, unless it is given back; 0: for no time that
+    is known."""
+
+
+class Emission(msgspec.Struct, frozen=True):
+    """One slot of one entry: the ledger's new row and the message that goes with it."""
+
+    entry: str
+    mark: Mark
+    """The ledger's row once this is done; `mark.slot` is the slot."""
+    route: Route | None
+    """None when the slot is dropped on purpose: only the ledger moves on."""
+    message: bytes = b""
+    run: str = ""
+    """The task id to remember as the current run of an entry with an overlap rule."""
+
+
+class Outgoing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A message on its way to a queue, outside of any ledger."""
+
+    route: Route
+    message: bytes
+    due: Instant | None = None
+    """Until this instant the message waits in the broker; None: it does not wait.
+
+    Only for messages that no worker of Celery's may take, such as our worker's retries.
+    """
+    is_event: bool = False
+    """Whether it only tells monitors: where it is refused, the others go without it."""
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One message handed to one worker, under that worker's lease."""
+
+    token: str
+    """Names the delivery in the worker's in-flight set; the broker chooses it."""
+    queue: str
+    message: bytes
+    """The raw bytes as they lay in the queue, malformed or not."""
+    deliveries: int = 1
+    """How often this message was delivered, this time included."""
+
+
+class Begin(msgspec.Struct, frozen=True):
+    """The delivery is done before its run begins: that runs at most once.
+
+    The entry's current run, if it is this one, lasts until `Acknowledge`, and no longer
+    than the worker's lease.
+    """
+
+    delivery: Delivery
+    entry: str = ""
+    run: str = ""
+
+
+class Acknowledge(msgspec.Struct, frozen=True):
+    """The delivery is done, and so is the entry's run, if one ended with it."""
+
+    delivery: Delivery
+    entry: str = ""
+    run: str = ""
+    goes_on: bool = False
+    """The run does not end: a message that is sent in the same request goes on."""
+
+
+class GiveBack(msgspec.Struct, frozen=True):
+    """The message goes to the front of its queue; the delivery is not counted."""
+
+    delivery: Delivery
+
+
+class Delay(msgspec.Struct, frozen=True):
+    """The message waits in the broker, out of flight, until that instant."""
+
+    delivery: Delivery
+    until: Instant
+
+
+class SetAside(msgspec.Struct, frozen=True):
+    """The message becomes a dead letter, with what is known of it; its run ends."""
+
+    delivery: Delivery
+    reason: str
+    task: str = ""
+    task_id: str = ""
+    """The task's name and id, where they could be read."""
+
+
+Act: TypeAlias = Begin | Acknowledge | GiveBack | Delay | SetAside
+"""What is to become of one delivery."""
+
+
+class Suspects(Enum):
+    """How `take` is to treat suspects: messages with which a worker has died."""
+
+    ALONE = "alone"  # one is taken by a worker that has nothing else in flight
+    IN_COMPANY = "in company"  # one is taken, whatever the worker has in flight
+    PASSED_OVER = "passed over"  # they stay where they are; what lies behind is taken
+
+
+def number_together(lying: Iterable[tuple[int, int]]) -> int:
+    """Return how many of the next messages are taken together.
+
+    Each is given as the number of workers that died with it, and its bytes.
+    """
+    number = size = 0
+    for deaths, length in lying:
+        if size >= ENOUGH or (deaths and number):
+            break
+        number, size = number + 1, size + length
+        if deaths:
+            break
+    return number
+
+
+class Effect(Enum):
+    """What became of one act."""
+
+    DONE = "done"
+    GONE = "gone"  # the delivery is not in flight any more: nothing was done
+    REFUSED = "refused"  # the delivery stays in flight; the act may be tried again
+
+
+class Answer(NamedTuple):
+    """What a broker answers to one act."""
+
+    effect: Effect
+    reason: str = ""
+    """Why the act was refused, for people."""
+
+
+DONE, GONE = Answer(Effect.DONE), Answer(Effect.GONE)
+
+
+def do_in_turn(acts: Sequence[Act], do: Callable[[Act], Answer]) -> list[Answer]:
+    """Do each act, in the order that `Consumer.settle` promises; return the answers."""
+    places = range(len(acts))
+    back = [at for at in places if isinstance(acts[at], GiveBack)]
+    others = [at for at in places if not isinstance(acts[at], GiveBack)]
+    answers = {at: do(acts[at]) for at in [*others, *reversed(back)]}
+    return [answers[at] for at in places]
+
+
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """A message that waits in the broker for its time."""
+
+    queue: str
+    message: bytes
+    due: Instant
+    """By this process's clock, whatever the broker's clock shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that a worker has set aside, and how that came."""
+
+    id: str
+    """A number, short to type; each later dead letter gets a larger one."""
+    queue: str
+    reason: str
+    at: Instant
+    deliveries: int
+    """How often it had been delivered."""
+    worker: str
+    size: int
+    """Bytes of the message."""
+    task: str = ""
+    task_id: str = ""
+    """The task's name and id, where they could be read."""
+
+
+def letter_of(record: Mapping[str, object]) -> DeadLetter:
+    """Return the dead letter that a stored record means.
+
+    Raises ValueError for what is none.
+    """
+    letter = msgspec.convert(record, DeadLetter)
+    if not EARLIEST <= letter.at <= LATEST:
+        raise ValueError(f"no instant of a date: {letter.at}")
+    return letter
+
+
+def as_new(message: bytes) -> bytes:
+    """Return a message of a dead letter with none of its requeues counted.
+
+    `requeued` in message/resend.py has written that count, in this form.
+    """
+    return re.sub(rb'"beatd_requeues": \d+', b'"beatd_requeues": 0', message, count=1)
+
+
+def ledger_moved(edition: Edition) -> LedgerMoved:
+    """Return the error for a ledger that cannot be made `edition`."""
+    return LedgerMoved(
+        f"the ledger is not at version {edition.version - 1}, where it was left:"
+        " the broker's data were set back, or replaced"
+    )
+
+
+def idle() -> None:
+    """Do nothing between two parts of a long request."""
+
+
+def pass_over(name: str, reason: str) -> None:
+    """Take no note of what is refused."""
