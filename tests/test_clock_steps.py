@@ -104,6 +104,38 @@ def test_two_hosts_ten_seconds_apart_name_no_slot_twice(
     assert broker.slots() == [NOON + n * MINUTE for n in range(1, 6)]
 
 
+def test_a_schedule_that_changes_and_changes_back_names_no_slot_twice(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    fast = FakeClock(NOON + 10 * SECOND)
+    ahead = scheduler_of(EACH, broker=broker, clock=fast)
+    pass_time(ahead, 50 * SECOND)  # it is 12:01:00 there
+    ahead.stop()
+    other = scheduler_of(entry("each", Every(HOUR)), broker=broker, clock=fast)
+    other.tick(fast.now())
+    other.stop()
+    clock.go_to(NOON + 51 * SECOND)
+
+    pass_time(scheduler_of(EACH, broker=broker, clock=clock), 5 * MINUTE)
+
+    assert broker.slots() == [NOON + n * MINUTE for n in range(1, 6)]
+
+
+def test_an_entry_with_a_start_names_no_slot_twice_either(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    starts = NOON + 3 * MINUTE
+    late = entry("late", Every(MINUTE), coalesce=False, start=starts)
+    ahead = scheduler_of(late, broker=broker, clock=FakeClock(NOON + 2 * MINUTE))
+    pass_time(ahead, MINUTE)  # it is 12:03:00 there
+    ahead.stop()
+    assert broker.slots() == [starts]
+
+    pass_time(scheduler_of(late, broker=broker, clock=clock), 5 * MINUTE)
+
+    assert broker.slots() == [NOON + n * MINUTE for n in range(3, 6)]
+
+
 def test_a_paused_entry_whose_next_slot_was_dropped_ahead_is_not_rewound(
     broker: FlakyBroker, clock: FakeClock
 ) -> None:

@@ -109,7 +109,11 @@ class Entry:
                 return Mark(now - 1, fingerprint + AT_START)
             return Mark(now, fingerprint)
         if known.schedule != fingerprint:
-            return known._replace(slot=now, fingerprint=fingerprint, runs=0, high=None)
+            mark = known._replace(slot=now, fingerprint=fingerprint, runs=0, high=None)
+            if mark.last is None or mark.last <= now:
+                return mark
+            # A clock that was ahead may have emitted the next slot by this schedule.
+            return mark.moved(mark.last) if self.slot_after(mark) == mark.last else mark
         if known.is_at_start and not self.policy.run_on_start:
             return known._replace(fingerprint=fingerprint)
         return known.caught_up(now)

@@ -193,15 +193,18 @@ class Timetable:
         Fixed-time entries stay where they are if their slot was emitted no more than
         three hours beyond `now`, and all whose next slot was emitted already.
         """
-        upcoming: dict[str, Instant | None] = {}
+        upcoming: dict[tuple[str, Instant], Instant | None] = {}
         ahead = {}
         for name, row in self._rows.items():
-            if row.mark.slot > now + tolerance and _may_go_back(row, now):
-                schedule, key = row.entry.schedule, row.mark.fingerprint
-                if key not in upcoming:
-                    upcoming[key] = schedule.next_after(now)
-                if upcoming[key] not in (row.mark.slot, row.mark.last):
-                    ahead[name] = row.mark.set_back(now)
+            entry, mark = row.entry, row.mark
+            if mark.slot <= now + tolerance or not _may_go_back(row, now):
+                continue
+            back = mark.set_back(now)
+            key = (back.fingerprint, entry.since(back))
+            if key not in upcoming:
+                upcoming[key] = entry.slot_after(back)
+            if upcoming[key] not in (mark.slot, mark.last):
+                ahead[name] = back
         self.place([self._rows[name].entry for name in ahead], ahead, now)
         return ahead
 
