@@ -147,7 +147,7 @@ class Scene:
         return beatd
 
     def slots(self, entry: str) -> list[datetime]:
-        """Give the slots of the entry's messages, in order of time."""
+        """Return the slots of the entry's messages, in order of time."""
         headers = [json.loads(raw)["headers"] for raw in self.queue.messages()]
         return sorted(
             datetime.fromisoformat(header["beatd_slot"])

@@ -46,7 +46,7 @@ class Runs:
     path: Path
 
     def messages(self) -> list[bytes]:
-        """Give what lies behind the runs: one that ran again is still one message."""
+        """Return what lies behind the runs: one that ran again is still one message."""
         return list(dict.fromkeys(self.all()))
 
     def all(self) -> list[bytes]:

@@ -29,7 +29,7 @@ def behind_proxy(tmp_path: Path, server: Server, proxy: Proxy) -> Iterator[Shop]
 
 
 def begin_late(shop: Shop, names: list[str], sent: float) -> dict[str, float]:
-    """Give how long after `sent` those began that took longer than ten seconds."""
+    """Return how long after `sent` those began that took longer than ten seconds."""
     first = {name: shop.runs()[name][0].begin - sent for name in names}
     return {name: seconds for name, seconds in first.items() if seconds > 10}
 

@@ -166,7 +166,7 @@ def shop(folder: Path, broker: str, backend: str, through: str = "") -> Iterator
 
 
 def descendants(pid: int) -> set[int]:
-    """Give all processes that a process has started, and those that they have."""
+    """Return all processes that a process has started, and those that they have."""
     children = defaultdict(set)
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it is gone

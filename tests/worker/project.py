@@ -179,7 +179,7 @@ class Project:
         (self.folder / name).touch()
 
     def runs(self, name: str) -> int:
-        """Give how often `mark` began with this name."""
+        """Return how often `mark` began with this name."""
         path = self.folder / name
         return len(path.read_text().splitlines()) if path.exists() else 0
 

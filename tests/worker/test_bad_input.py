@@ -70,7 +70,7 @@ class Log(logging.Handler):
 
 
 def valid() -> dict[str, Any]:
-    """Give a message as a Celery client sends it."""
+    """Return a message as a Celery client sends it."""
     body = json.dumps([[SECRET], {"key": SECRET}, {}])
     return {
         "body": base64.b64encode(body.encode()).decode(),
@@ -308,7 +308,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def packed(body: Any, how: str) -> dict[str, Any]:
-    """Give the parts of a message that carry `body`."""
+    """Return the parts of a message that carry `body`."""
     data = json.dumps(body).encode()
     if how == "one":  # protocol 1 has everything in the body
         message = {"task": "proj.echo", "id": "id-1", "args": [SECRET], "kwargs": {}}

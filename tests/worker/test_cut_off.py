@@ -39,7 +39,7 @@ class Cut(MemoryBroker):
 def with_task(
     *, cancel: bool = False, broker: Broker | None = None, **options: Any
 ) -> tuple[Task[..., None], Bench, HeldPool]:
-    """Give a task, and a worker whose pool has one place for it."""
+    """Return a task, and a worker whose pool has one place for it."""
     settings: dict[str, Any] = {CANCEL: cancel}
     bench = Bench(broker=broker, **settings)
 
@@ -59,7 +59,7 @@ def cut_off(bench: Bench) -> list[Delivery]:
 
 
 def left_with(bench: Bench, worker: str) -> int:
-    """Give how many deliveries a worker still has in flight."""
+    """Return how many deliveries a worker still has in flight."""
     before = len(take_all(bench.broker, "count", ["celery"]))
     bench.broker.leave(worker)
     bench.broker.join("count", HOUR)

@@ -51,7 +51,7 @@ class Ether(MemoryBroker):
             self.sent.append((one.route.routing_key, body))
 
     def kinds(self) -> list[str]:
-        """Give the types of all events, in order."""
+        """Return the types of all events, in order."""
         listed = [body if isinstance(body, list) else [body] for _, body in self.sent]
         return [event["type"] for events in listed for event in events]
 

@@ -444,7 +444,7 @@ class Isolated:
         suspects(self.broker, self.clock, "a", *died)
 
     def fetch(self) -> list[str]:
-        """Give what comes within a few turns."""
+        """Return what comes within a few turns."""
         self.intake.lease.turn()
         before = len(self.intake.came)
         for _ in range(3):

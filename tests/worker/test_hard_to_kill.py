@@ -136,7 +136,7 @@ def project(server: Server, tmp_path: Path) -> Iterator[Project]:
 
 
 def memory_of(pid: int, kind: str) -> int:
-    """Give what /proc/PID/status says, in bytes: VmRSS now, VmHWM at most."""
+    """Return what /proc/PID/status says, in bytes: VmRSS now, VmHWM at most."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     [found] = [line.split()[1] for line in lines if line.startswith(f"{kind}:")]
     return int(found) * 1024

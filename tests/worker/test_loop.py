@@ -658,7 +658,7 @@ def test_garbage_is_set_aside_and_the_queue_behind_it_moves(
 
 
 def message_for(bench: Bench, **changes: Any) -> bytes:
-    """Give a message for proj.add with other envelope fields."""
+    """Return a message for proj.add with other envelope fields."""
     bench.app.send_task("proj.add", [1, 2], task_id="the-id")
     bench.broker.join("thief", HOUR)
     (taken,) = bench.broker.take("thief", ["celery"], 1, 1)
@@ -1269,7 +1269,7 @@ def test_a_cold_stop_kills_the_pool_and_gives_everything_back(bench: Bench) -> N
 
 
 def stopping_softly() -> tuple[Bench, HeldPool]:
-    """Give a worker of which one run is left ten seconds, and its pool."""
+    """Return a worker of which one run is left ten seconds, and its pool."""
     bench = Bench(worker_soft_shutdown_timeout=10)
     pool = with_held_pool(bench, size=1)
     add = add_to(bench.app)

@@ -42,7 +42,7 @@ def bench_with(**options: Any) -> Bench:
 
 
 def counting(bench: Bench, **options: Any) -> tuple[list[int], Task[..., Any]]:
-    """Give a task, and the list in which each run of it leaves its argument."""
+    """Return a task, and the list in which each run of it leaves its argument."""
     runs: list[int] = []
 
     @bench.app.task(**options)

@@ -137,7 +137,7 @@ class Shop:
 
 @pytest.fixture(scope="module")
 def shop(_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """Give a worker with a scheduler in it, and a client of theirs."""
+    """Yield a worker with a scheduler in it, and a client of theirs."""
     folder = tmp_path_factory.mktemp("shop")
     with ExitStack() as stack:
         server = stack.enter_context(emptied(_server))
