@@ -25,7 +25,7 @@ from beatd.scheduler.loop import Scheduler
 from beatd.service import daemon, process, wiring
 from beatd.service.nodes import node_name
 from beatd.service.notify import Notify
-from beatd.text import counted
+from beatd.text import counted, is_encodable
 from beatd.version import __version__
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.inbox import Stop, WorkerEvent
@@ -97,9 +97,9 @@ def choice_of(options: Options) -> wiring.WorkerChoice:
     """Return what only this worker is told."""
     return wiring.WorkerChoice(
         hostname=options.hostname or WORKER_NODE,
-        queues=_listed(options.queues),
-        exclude=_listed(options.exclude_queues),
-        include=_listed(options.include),
+        queues=_listed("--queues", options.queues),
+        exclude=_listed("--exclude-queues", options.exclude_queues),
+        include=_listed("--include", options.include),
         autoscale=_autoscale(options),
         heartbeat_interval=options.heartbeat_interval or HEARTBEAT_INTERVAL,
     )
@@ -113,7 +113,10 @@ def _autoscale(options: Options) -> Autoscale | None:
     return Autoscale(*options.autoscale, span_of(options.autoscale_keepalive))
 
 
-def _listed(text: str | None) -> list[str]:
+def _listed(option: str, text: str | None) -> list[str]:
+    """Return the names that an option lists. Raises ConfigError."""
+    if not is_encodable(text or ""):
+        raise ConfigError(option, ["expected Unicode, without lone surrogates"])
     return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
