@@ -61,8 +61,13 @@ class Mutation(NamedTuple):
     attribute: str
     change: Callable[[Any], Any]
     kinds: frozenset[Kind]
-    seed: int
-    """With these kinds of faults, a quarter of an hour of this seed shows it."""
+    hint: int
+    """With these kinds of faults, a quarter of an hour of this seed shows it, or of one
+    of the next: each request more or less in a tick gives seeds other histories."""
+
+
+SEARCHED = 40
+"""So many seeds are tried, from the hint on, until a part is said not to be missed."""
 
 
 RIGHT_CLOCKS = (
@@ -80,7 +85,7 @@ RIGHT_CLOCKS = (
 
 MUTATIONS = {
     # The broker puts a slot on the queue that its ledger has already.
-    "known-slots": Mutation(MemoryLead, "_emit", _forget_slot, RIGHT_CLOCKS, 18),
+    "known-slots": Mutation(MemoryLead, "_emit", _forget_slot, RIGHT_CLOCKS, 24),
     # A term goes on from a copy, although the broker's ledger is newer.
     "broker-is-right": Mutation(
         takeover,
