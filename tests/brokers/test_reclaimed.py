@@ -77,6 +77,21 @@ def test_a_run_ends_that_the_worker_does_not_know_to_have_begun(broker: Broker) 
     assert lying_in(broker) == []
 
 
+def test_a_run_goes_on_that_began_while_the_heartbeat_was_under_way(
+    broker: Broker,
+) -> None:
+    emit(broker, ("a", "id-1"))
+    broker.join("w", MINUTE)
+    [one] = broker.take("w", ["celery"], 9, 7)
+    settle(broker, "w", Begin(one, "a", "id-1"))
+
+    # What the worker held before request 7 was answered.
+    assert broker.reclaim("w", [], 7) == 0
+
+    assert broker.running(["a"]) == {"a": "id-1"}
+    assert broker.held_runs(["id-1"]) == {"id-1"}
+
+
 def test_a_queue_that_is_refused_keeps_no_other_message_from_going_back(
     server: Server,
 ) -> None:

@@ -125,28 +125,28 @@ class SQLiteBroker(SQLiteLead):
             return db.execute(SQL["stay"], (lease, ends, worker)).rowcount == 1
 
     def reclaim(self, worker: str, held: Collection[str], request: int) -> int:
-        begun = {token.rpartition(":")[2] for token in held}
-
         def is_known(number: int, attempt: str) -> bool:
-            if not attempt:
-                return str(number) in begun
             return f"{attempt}:{number}" in held or int(attempt) >= request
 
-        def unknown(db: sqlite3.Connection) -> list[tuple[int, str]]:
-            """Return ids and attempts, the last one taken first."""
+        def unknown(db: sqlite3.Connection) -> list[tuple[int, bool]]:
+            """Return ids, and whether the run has begun; the last one taken first."""
             rows = db.execute(SQL["under"], (worker,)).fetchall()
-            return [row for row in rows if not is_known(*row)]
+            return [
+                (number, not attempt)
+                for number, attempt, place in rows
+                if not is_known(number, attempt or place)
+            ]
 
         with self._connection() as db:
             if not unknown(db):
                 return 0  # as nearly always: without a lock on the file
         with self._transaction() as db:
             found = unknown(db)
-            for number in [number for number, attempt in found if not attempt]:
+            for number in [number for number, has_begun in found if has_begun]:
                 row = (number, worker, "")
                 self._end_runs_of(db, db.execute(SQL["message"], row))
                 db.execute(SQL["acknowledge"], row)
-            strays = [(number,) for number, attempt in found if attempt]
+            strays = [(number,) for number, has_begun in found if not has_begun]
             self._put_in_front(db, strays, deaths=0)
         self._call()
         return len(strays)

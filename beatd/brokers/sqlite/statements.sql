@@ -15,8 +15,8 @@
 --           are taken in the order of step, place, id: `place` is 0, or less for a
 --           message that was put in front. In flight, `place` is the order of taking.
 --           A message that is acknowledged, while its run is its entry's current one
---           and goes on, is kept under its worker with an empty `attempt`: the run ends
---           with the lease.
+--           and goes on, is kept under its worker with an empty `attempt`, which is in
+--           `place` then: the run ends with the lease.
 --           `deaths` counts the workers that died with the message.
 -- workers   leases, on the machine's monotonic clock. `sent` has the number of the last
 --           request to settle something, and a letter for each answer to it; `took` that
@@ -211,7 +211,7 @@ ORDER BY due, id LIMIT 100
 SELECT id FROM messages WHERE worker = ? ORDER BY place DESC
 
 -- name: under
-SELECT id, attempt FROM messages WHERE worker = ? ORDER BY place DESC
+SELECT id, attempt, place FROM messages WHERE worker = ? ORDER BY place DESC
 
 -- name: put_in_front
 UPDATE messages SET
@@ -240,7 +240,8 @@ UPDATE messages SET worker = NULL, attempt = NULL, due = ?
 WHERE id = ? AND worker = ? AND attempt = ?
 
 -- name: begin
-UPDATE messages SET attempt = '' WHERE id = ? AND worker = ? AND attempt = ?
+UPDATE messages SET attempt = '', place = CAST(attempt AS INTEGER)
+WHERE id = ? AND worker = ? AND attempt = ?
     AND EXISTS (SELECT 1 FROM runs WHERE namespace = ? AND entry = ? AND run = ?)
 
 -- name: begun_by
