@@ -220,7 +220,7 @@ def test_a_missing_file_is_named_with_the_nearest(tmp_path: Path) -> None:
         ("x = 1\ny = (2\n", "conf.py:2: syntax error: '(' was never closed"),
         ("x = 1\ny = 1 / 0\n", "conf.py:2: this line raised ZeroDivisionError: division by zero"),
         ("\nimport nosuchpackage\n", "conf.py:2: this line failed: No module named 'nosuchpackage'"),
-        ("from broken import x\n", "conf.py:1: this line raised KeyError: 'gone'"),
+        ("from broken import x\n", "broken.py:1: this line raised KeyError: 'gone'"),
         ("raise SystemExit(3)\n", "conf.py:1: this line raised SystemExit: 3"),
         ("raise ValueError\n", "conf.py:1: this line raised ValueError: no reason given"),
         ("raise ValueError('redis://:secret@host')\n", "conf.py:1: this line raised ValueError: redis://:***@host"),

@@ -138,23 +138,15 @@ def is_schedule(word: str) -> bool:
 
 
 def read_object(obj: Any, namespace: str | None) -> Source:
-    """Return the settings that an object has, or the module of this name."""
-    if isinstance(obj, str) and ":" not in obj:
-        found = modules.of_module(obj)
-    else:
-        found = _of_object(obj)
-    return _within(namespace, found) if namespace else found
-
-
-def _of_object(obj: Any) -> Source:
+    """Return the settings that an object has, or what a name like `mod:obj` means."""
     if isinstance(obj, str):
-        module, _, attribute = obj.partition(":")
-        obj = getattr(modules.import_module(module), attribute)
-    if isinstance(obj, Mapping):
-        return Source("a dict", obj)
-    words = [word for word in dir(obj) if word.isupper() or word in reading.spellings()]
-    name = getattr(obj, "__name__", type(obj).__name__)
-    return Source(name, {word: getattr(obj, word) for word in words})
+        found = modules.of_name(obj)
+    elif isinstance(obj, Mapping):
+        found = Source("a dict", obj)
+    else:
+        name = getattr(obj, "__name__", type(obj).__name__)
+        found = Source(name, modules.values_of(obj))
+    return _within(namespace, found) if namespace else found
 
 
 def _within(namespace: str, found: Source) -> Source:

@@ -6,6 +6,7 @@ source.py   what a config says, and where in its text
 faults.py   why a config cannot be read
 modules.py  modules and files, executed afresh or imported
 places.py   where a config is looked for
+finding.py  the app that `-A` names
 apps.py     an app that has a config
 entries.py  entries, read and checked
 loading.py  settings and entries of one config, and all that is wrong with them

@@ -23,9 +23,10 @@ class Unreadable(Exception):
 def no_module(name: str) -> Problem:
     """Return the problem that no module has that name, with a similar name if any."""
     package, _, last = name.rpartition(".")
-    folders = (
-        list(sys.modules[package].__path__) if package in sys.modules else sys.path
-    )
+    parent = sys.modules.get(package)
+    if parent is not None and not hasattr(parent, "__path__"):
+        return Problem(f"{package!r} is a module: it has no modules, and no {last!r}")
+    folders = list(parent.__path__) if parent is not None else sys.path
     shown = ", ".join(_theirs(folders)[:3])
     inside = f" in package {package!r}" if package else ""
     near = did_you_mean(last, (module.name for module in iter_modules(folders)))
@@ -56,25 +57,32 @@ def no_file(path: Path) -> Problem:
 
 
 def raised(error: BaseException, file: str) -> Problem:
-    """Return what importing raised, and at which line of `file` (empty: of any)."""
+    """Return what importing raised, and at which line of the user's own code.
+
+    `file` is the one that was executed; the line may be of a module that it imports.
+    """
     if isinstance(error, SyntaxError) and error.filename:
         start = max(error.offset or 1, 1) - 1
         end = max((error.end_offset or 0) - 1, start + 1)
         place = Place(short(error.filename), error.lineno or 1, start, end)
         return Problem(f"syntax error: {error.msg}", place=place)
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == file
-        or (not file and not frame.filename.startswith(("<", str(_OUR_FOLDER))))
-    ]
-    last = frames[-1] if frames else None
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [one for one in frames if one.filename == file or is_theirs(one.filename)]
+    last = theirs[-1] if theirs else None
     there = Place(short(last.filename), last.lineno or 1) if last else None
     what = "this line" if last else "importing it"
     reason = mask(_text_of(error)) or "no reason given"
     if isinstance(error, ModuleNotFoundError):
         return Problem(f"{what} failed: {reason}", place=there)
     return Problem(f"{what} raised {type(error).__name__}: {reason}", place=there)
+
+
+def is_theirs(file: str) -> bool:
+    """Return whether a file is the user's own, neither installed nor Python's."""
+    path = Path(file)
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    ours = any(map(path.is_relative_to, (_OUR_FOLDER, *_PYTHON)))
+    return not (file.startswith("<") or installed or ours)
 
 
 def raised_by_reading(error: BaseException) -> str:
@@ -92,6 +100,8 @@ def _text_of(error: BaseException) -> str:
 
 _OUR_FOLDER = Path(__file__).parent.parent
 """All of beatd: a config's error is never shown at a line in here."""
+
+_PYTHON = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
 
 
 def short(file: str) -> str:

@@ -195,13 +195,7 @@ def _place_of(name: str, found: Source) -> Place | None:
     return next(filter(None, places), None)
 
 
-_LONGEST_TEXT = 1_000_000
-"""Characters; a longer config was made by a program, and takes seconds to parse."""
-
-
 def _repeated(found: Source) -> Iterator[Problem]:
-    if len(found.text) > _LONGEST_TEXT:
-        return
     for word in settings.table()["beat_schedule"].spellings:
         for key, first, second in found.repeated(word):
             yield Problem(

@@ -7,6 +7,7 @@ A config module is executed afresh each time, from its text as it is now: not fr
 import ast
 import importlib
 import sys
+from collections.abc import Mapping
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import (
     decode_source,
@@ -19,8 +20,62 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 from beatd.config.faults import Unreadable, no_file, no_module, raised, short
-from beatd.config.settings import Problem, spellings, table
+from beatd.config.settings import Problem, did_you_mean, spellings, table
 from beatd.config.source import Node, Raised, Source, assignments, items
+
+
+def of_name(name: str) -> Source:
+    """Execute what a name means: `mod`, or an object in it, `mod:conf` or `mod.conf`.
+
+    As in Celery a module comes before an attribute.
+    """
+    module, separator, attribute = name.partition(":")
+    if not separator:
+        module, _, attribute = name.rpartition(".")
+        if not module or not _is_attribute(name):
+            return of_module(name)
+    found = of_module(module)
+    value: Any = sys.modules[module]
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            near = did_you_mean(part, (word for word in dir(value) if word[0] != "_"))
+            raise Unreadable(name, Problem(f"{module!r} has no {part!r}", near))
+        value = getattr(value, part)
+    if isinstance(value, ModuleType):
+        return of_module(value.__name__)
+    try:
+        written = values_of(value)
+    except TypeError as error:
+        raise Unreadable(name, Problem(str(error))) from None
+    within = tuple(attribute.split("."))
+    return Source(name, written, found.file, found.text, within=within)
+
+
+def _is_attribute(name: str) -> bool:
+    """Return whether no module has this name, as what it would lie in is no package."""
+    try:
+        find_spec(name)
+    except ModuleNotFoundError as error:
+        return error.name == name
+    except (Exception, SystemExit):  # the user's code, which `of_module` reports
+        return False
+    return False
+
+
+def values_of(value: Any) -> dict[str, object]:
+    """Return the settings that an object has: a dict, or an object's attributes.
+
+    Raises TypeError for what cannot have any.
+    """
+    if isinstance(value, Mapping):
+        return dict(value)
+    if callable(value) and not isinstance(value, type):
+        raise TypeError("it is a function: give what it returns a name, and name that")
+    words = [word for word in dir(value) if word.isupper() or word in spellings()]
+    if isinstance(value, str | int | float | list | tuple | set):
+        kind = type(value).__name__
+        raise TypeError(f"expected a dict, a class or an object with settings: {kind}")
+    return {word: getattr(value, word) for word in words}
 
 
 def of_module(name: str) -> Source:
