@@ -4,7 +4,7 @@ import pytest
 
 from beatd.brokers.items import Held, Term
 from beatd.errors import BrokerUnavailable
-from beatd.instant import SECOND, Span
+from beatd.instant import DAY, SECOND, Span
 from beatd.scheduler.leadership import Leadership
 from tests.fakes import FakeClock, FlakyBroker
 
@@ -43,6 +43,22 @@ def test_the_lead_is_renewed_at_a_third_of_its_time(
         wait(clock, TTL // 3)
         assert leadership.hold(0) == term
     assert not isinstance(broker.acquire("there", TTL, 0), Term)
+
+
+@pytest.mark.parametrize("step", [DAY, -DAY])
+def test_a_wall_clock_that_is_set_moves_no_end_of_the_lead(
+    leadership: Leadership, broker: FlakyBroker, clock: FakeClock, step: Span
+) -> None:
+    leadership.hold(0)
+
+    clock.step(step)
+    wait(clock, TTL - 1)
+    assert broker.leader() == "here"
+    assert not isinstance(broker.acquire("there", TTL, 0), Term)
+
+    wait(clock, 1)
+    assert broker.leader() is None
+    assert isinstance(broker.acquire("there", TTL, 0), Term)
 
 
 def test_a_lead_is_kept_until_it_may_have_run_out_and_no_longer(

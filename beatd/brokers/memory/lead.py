@@ -46,7 +46,8 @@ class MemoryLead:
         self._term = Term(0, "")
         self._holder = ""
         self._announced = self._term, Imprint("")
-        self._lead_ends: Instant = 0
+        self._lead_ends: Span = 0
+        """By the monotonic clock: one that is set neither ends a lead nor keeps it."""
         self._last_resigned: Term | None = None
         self._resigned = 0
         """How often the lead was given back."""
@@ -61,19 +62,19 @@ class MemoryLead:
     def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
         with self._changed:
             if self._is_held():
-                left = self._lead_ends - self._clock.now()
+                left = self._lead_ends - self._clock.elapsed()
                 return Held(self._edition, self._term, left)
             number = max(self._term.number, floor) + 1
             self._term = Term(number, self._nonces())
             self._holder = holder
-            self._lead_ends = self._clock.now() + ttl
+            self._lead_ends = self._clock.elapsed() + ttl
             return self._term
 
     def renew(self, term: Term, ttl: Span) -> bool:
         with self._changed:
             if not self._is_held_under(term):
                 return False
-            self._lead_ends = self._clock.now() + ttl
+            self._lead_ends = self._clock.elapsed() + ttl
             return True
 
     def resign(self, term: Term) -> None:
@@ -114,12 +115,12 @@ class MemoryLead:
             held, resigned = self._is_held(), self._resigned
             return self._wait(
                 lambda: self._resigned > resigned or (held and not self._is_held()),
-                lambda: self._lead_ends if held else self._clock.now() + timeout,
+                lambda: self._lead_ends - self._clock.elapsed() if held else timeout,
                 timeout,
             )
 
     def _is_held(self) -> bool:
-        return self._clock.now() < self._lead_ends
+        return self._clock.elapsed() < self._lead_ends
 
     def _is_held_under(self, term: Term) -> bool:
         return self._is_held() and term == self._term
@@ -144,7 +145,7 @@ class MemoryLead:
                 if edition not in (self._edition, self._edition.following):
                     raise ledger_moved(edition)
                 self._edition = edition
-            self._lead_ends = self._clock.now() + ttl
+            self._lead_ends = self._clock.elapsed() + ttl
             refused: dict[str, Refused] = {}
             return [self._emit(emission, refused) for emission in batch]
 
@@ -219,12 +220,12 @@ class MemoryLead:
     def _wait(
         self,
         done: Callable[[], bool],
-        look_again: Callable[[], Instant],
+        look_again: Callable[[], Span],
         timeout: Span,
     ) -> bool:
         """Wait until `done` is true; return False after `timeout`.
 
-        `done` is called after each change, and at the instants that `look_again` gives.
+        `done` is called after each change, and after the times that `look_again` gives.
         """
         end = self._clock.elapsed() + timeout
         with self._changed:
@@ -232,6 +233,6 @@ class MemoryLead:
                 left = end - self._clock.elapsed()
                 if left <= 0:
                     return False
-                nap = min(left, max(1, look_again() - self._clock.now()))
+                nap = min(left, max(1, look_again()))
                 self._changed.wait(nap / SECOND)
             return True

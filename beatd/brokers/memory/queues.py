@@ -211,7 +211,11 @@ class MemoryBroker(MemoryLead):
             return bool(late) or any(self._lists.get(key) for key in lists)
 
         with self._changed:
-            self._wait(lambda: self._interrupted or found(), self._next_due, timeout)
+            self._wait(
+                lambda: self._interrupted or found(),
+                lambda: self._next_due() - self._clock.now(),
+                timeout,
+            )
             interrupted, self._interrupted = self._interrupted, False
             return not interrupted and found()
 
@@ -365,7 +369,7 @@ class MemoryBroker(MemoryLead):
                 self._subscriptions.append(subscription)
             self._wait(
                 lambda: bool(subscription.received) or subscription.interrupted,
-                lambda: self._clock.now() + timeout,
+                lambda: timeout,
                 timeout,
             )
             subscription.interrupted = False
@@ -397,7 +401,7 @@ class MemoryBroker(MemoryLead):
                     came.append(stored.message)
                 return len(came) >= receivers
 
-            self._wait(complete, lambda: self._clock.now() + timeout, timeout)
+            self._wait(complete, lambda: timeout, timeout)
             self._bindings[answers.exchange].remove(answers)
             return came
 
