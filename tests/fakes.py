@@ -182,6 +182,7 @@ class FakeFile:
         era: int,
         term: int,
         edition: Edition = NO_EDITION,
+        on_part: Callable[[], object] = idle,
     ) -> None:
         self.marks.update(marks)
         for name in gone:

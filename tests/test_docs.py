@@ -63,6 +63,7 @@ def test_the_table_of_rooms_says_what_each_imports() -> None:
         "bounds",
         "ids",
         "event_log",
+        "parts",
         "clock",
         "version",
     }

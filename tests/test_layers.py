@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "beatd"
 
 ORDER = """
-.           version errors instant text bounds ids event_log
+.           version errors instant text bounds ids parts event_log
 schedules   base days fields recurrence solar words zones interval local_times cron once
             rrule clock_changes specs *
 .           routing
@@ -66,7 +66,7 @@ cli         * worker worker_options
 """A line is a room and its modules in the order in which they are read: a module
 imports only what stands before it. `.` is the top, `*` the room's own `__init__`."""
 
-PURE = {"version", "errors", "instant", "text", "bounds", "ids", "routing"}
+PURE = {"version", "errors", "instant", "text", "bounds", "ids", "parts", "routing"}
 PURE_ROOMS = {"schedules", "message", "timetable"}
 
 NOT_PURE = {

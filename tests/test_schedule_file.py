@@ -21,7 +21,7 @@ from sqlitedict import SqliteDict
 
 from beatd.brokers.sqlite import SQLiteBroker
 from beatd.clock import SystemClock
-from beatd.errors import ScheduleFileError
+from beatd.errors import ScheduleFileError, TermOver
 from beatd.instant import (
     EARLIEST,
     LATEST,
@@ -111,6 +111,46 @@ def test_a_large_file_is_read_in_parts(file: ScheduleFile) -> None:
     assert file.read(on_part=lambda: parts.append(None)).marks == many(3000)
 
     assert len(parts) >= 3
+
+
+def test_a_large_file_is_written_in_parts(file: ScheduleFile) -> None:
+    parts: list[None] = []
+
+    file.rewrite(many(3000), [], 0, 1, on_part=lambda: parts.append(None))
+
+    assert len(parts) >= 3
+    assert file.read().marks == many(3000)
+
+
+def test_rows_that_are_not_ours_any_more_are_removed_in_parts(
+    file: ScheduleFile,
+) -> None:
+    file.rewrite(many(3000), [], 0, 1)
+    parts: list[None] = []
+
+    file.rewrite({}, many(3000).keys(), 0, 1, on_part=lambda: parts.append(None))
+
+    assert len(parts) >= 3
+    assert file.read().marks == {}
+
+
+def test_a_lead_that_is_lost_while_the_file_is_written_leaves_it_as_it_was(
+    file: ScheduleFile,
+) -> None:
+    def lose_it() -> None:
+        parts.append(None)
+        if len(parts) == 3:
+            raise TermOver("someone else may lead")
+
+    parts: list[None] = []
+    file.rewrite({"a": A}, [], 0, 1)
+    file.read()
+    with pytest.raises(TermOver):
+        file.rewrite(many(3000), ["a"], 0, 2, on_part=lose_it)
+    assert file.read().marks == {"a": A}
+
+    file.rewrite({"a": A, "b": B}, many(3000).keys(), 0, 3)
+    assert file.read().marks == {"a": A, "b": B}
 
 
 def test_nothing_is_written_before_the_flush(file: ScheduleFile) -> None:

@@ -27,8 +27,9 @@ from beatd.schedules import cron
 from beatd.schedules.base import Schedule
 from beatd.schedules.interval import Every
 from beatd.timetable.entry import Overlap
-from beatd.timetable.ledger import LedgerCopy
+from beatd.timetable.ledger import LedgerCopy, Mark
 from beatd.timetable.policy import Reason
+from beatd.timetable.timetable import Timetable
 from tests.fakes import (
     NOON,
     TTL,
@@ -978,8 +979,10 @@ def test_beginning_with_a_slow_file_keeps_the_lead(
                 on_part()
             return super().read()
 
-        def rewrite(self, *ledger: Any) -> None:
-            clock.go_to(clock.now() + TTL - SECOND)
+        def rewrite(self, *ledger: Any, on_part: Callable[[], object] = idle) -> None:
+            for _ in range(5):
+                clock.go_to(clock.now() + TTL - SECOND)
+                on_part()
             super().rewrite(*ledger)
 
     scheduler = scheduler_of(TICK, broker=broker, clock=clock, file=Slow())
@@ -988,6 +991,79 @@ def test_beginning_with_a_slow_file_keeps_the_lead(
     standby = scheduler_of(TICK, broker=broker, clock=clock)
 
     assert standby.leadership.hold(0) is None
+
+
+class SlowTimetable(Timetable):
+    """Takes longer to set its entries back, or on, than a lead lives."""
+
+    clock: FakeClock
+
+    def rewind(
+        self, now: Instant, tolerance: Span, on_part: Callable[[], object] = idle
+    ) -> dict[str, Mark]:
+        self._take_long(on_part)
+        return super().rewind(now, tolerance)
+
+    def catch_up(self, now: Instant, on_part: Callable[[], object] = idle) -> None:
+        self._take_long(on_part)
+        super().catch_up(now)
+
+    def _take_long(self, on_part: Callable[[], object]) -> None:
+        for _ in range(5):
+            self.clock.go_to(self.clock.now() + TTL - SECOND)
+            on_part()
+
+
+def make_slow(scheduler: Scheduler) -> None:
+    """Have the scheduler's timetable take long from now on."""
+    vars(scheduler.timetable)["clock"] = scheduler.clock
+    scheduler.timetable.__class__ = SlowTimetable
+
+
+def test_setting_many_entries_back_keeps_the_lead(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    scheduler = scheduler_of(TICK, broker=broker, clock=clock)
+    make_slow(scheduler)
+
+    scheduler.tick(clock.now())
+
+    assert scheduler.leadership.term is not None
+    assert broker.leader() == "here"
+
+
+def test_many_entries_that_catch_up_with_the_clock_keep_the_lead(
+    scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
+) -> None:
+    scheduler.tick(clock.now())
+    first = broker._term
+    clock.step(HOUR)
+
+    make_slow(scheduler)
+    scheduler.tick(clock.now())
+
+    assert broker.leader() == "here"
+    assert broker._term == first
+
+
+def test_catching_up_that_fails_half_way_is_done_anew(
+    scheduler: Scheduler, broker: FlakyBroker, clock: FakeClock
+) -> None:
+    at(scheduler, NOON + HOUR)
+    clock.step(-HOUR + MINUTE)
+    scheduler.tick(clock.now())
+    before = len(broker.slots())
+    clock.step(HOUR - MINUTE)
+    broker.down = True
+    make_slow(scheduler)
+    scheduler.tick(clock.now())
+    broker.down = False
+    scheduler.timetable.__class__ = Timetable
+    for _ in range(20):
+        clock.go_to(clock.now() + SECOND)
+        scheduler.tick(clock.now())
+
+    assert [slot for slot in broker.slots()[before:] if slot <= NOON + HOUR] == []
 
 
 def test_a_ledger_that_is_read_in_many_parts_keeps_the_lead(
@@ -1109,9 +1185,9 @@ class Mortal:
         if name not in self.EFFECTS:
             return getattr(self._inner, name)
 
-        def call(*args: Any) -> Any:
+        def call(*args: Any, **named: Any) -> Any:
             self._step()
-            answer = getattr(self._inner, name)(*args)
+            answer = getattr(self._inner, name)(*args, **named)
             self._step()
             return answer
 

@@ -204,6 +204,21 @@ def test_a_rewind_moves_only_wildcards_of_those_that_ran() -> None:
     assert timetable.next_at() == NOON + MINUTE
 
 
+def test_many_entries_are_set_back_and_on_in_parts() -> None:
+    entries = [entry(f"e{n}", Every(MINUTE)) for n in range(30_000)]
+    timetable = timetable_of(*entries, now=NOON + HOUR)
+    parts: list[int] = []
+
+    rewound = timetable.rewind(NOON, 3 * SECOND, lambda: parts.append(len(parts)))
+    assert len(rewound) == 30_000
+    assert len(parts) >= 6  # three to find them, three to set them back
+
+    parts.clear()
+    timetable.catch_up(NOON + HOUR, lambda: parts.append(len(parts)))
+    assert len(parts) >= 6
+    assert timetable.next_at() == NOON + HOUR + MINUTE
+
+
 def test_a_small_difference_is_no_rewind() -> None:
     timetable = timetable_of(entry("tick", Every(MINUTE)), now=NOON + 2 * SECOND)
 

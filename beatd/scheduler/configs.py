@@ -9,6 +9,7 @@ from beatd.clock import Clock
 from beatd.errors import BrokerRefused
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span
+from beatd.parts import in_parts
 from beatd.timetable.entry import Entry
 from beatd.timetable.imprint import Imprint, compare, imprint_of, in_words, trace_of
 
@@ -80,11 +81,10 @@ class Configs:
         """Make the imprint of these entries, once for each config."""
         if entries is self._entries:
             return
-        traces = []
-        for number, entry in enumerate(entries.values(), 1):
-            traces.append(trace_of(entry))
-            if number % _AT_ONCE == 0:
-                yield
+        traces: list[bytes] = []
+        for part in in_parts(entries.values(), _AT_ONCE):
+            yield
+            traces += map(trace_of, part)
         self._entries, self._imprint = entries, imprint_of(traces)
 
     def _note(self, problem: str) -> None:

@@ -17,7 +17,7 @@ meta      "namespace", "timezone", "term" (the largest number seen), "era"; "lin
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from beatd.brokers.items import idle
 from beatd.errors import ScheduleFileError
 from beatd.event_log import EventLog
 from beatd.instant import EARLIEST, LATEST, Instant, datetime_of, instant_of
+from beatd.parts import calling
 from beatd.storage.sqlite_file import (
     SCHEDULE_FILE,
     FileState,
@@ -183,7 +184,7 @@ def understand(
 ) -> tuple[View, list[str]]:
     """Return what the rows say, and the names of those that cannot be understood."""
     bad: list[str] = []
-    ledger = _calling(on_part, tables.get("ledger", []))
+    ledger = calling(on_part, tables.get("ledger", []), _PART)
     marks = _understood(ledger, lambda _, value: _mark_of(value), bad)
     dropped = _understood(
         tables.get("dropped", []), lambda _, value: _counts.decode(value), bad
@@ -192,14 +193,6 @@ def understand(
         tables.get("meta", []), lambda name, value: META[name].decode(value), bad
     )
     return View(marks, dropped, **meta), bad
-
-
-def _calling(on_part: Callable[[], object], rows: list[Pair]) -> Iterator[Pair]:
-    """Yield the rows, and call `on_part` now and then."""
-    for number, row in enumerate(rows):
-        if number % _PART == 0:
-            on_part()
-        yield row
 
 
 def _understood(

@@ -45,8 +45,13 @@ class LedgerFile(Protocol):
         era: int,
         term: int,
         edition: Edition = NO_EDITION,
+        on_part: Callable[[], object] = idle,
     ) -> None:
-        """Write what makes the file agree with this ledger and term, at once."""
+        """Write what makes the file agree with this ledger and term, at once.
+
+        `on_part` is called as by `read`; what it raises leaves the file as it was, and
+        the next flush writes it.
+        """
         ...
 
     def record(

@@ -182,7 +182,10 @@ class Scheduler:
             self._begin(term, now)
             self._offset = offset
         elif self._clock_jumped(offset):
-            self.timetable.catch_up(now)
+            # Left half-way, this is done by the beginning of a term.
+            self._term = None
+            self.timetable.catch_up(now, partial(self.leadership.keep, term))
+            self._term = term
         self._emit(term, now)
         if self.takeover.changes:
             self._go_over(term, now)

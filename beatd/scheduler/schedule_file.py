@@ -7,12 +7,16 @@ once: this copy is written after it, and may lag behind or be lost.
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Mapping,
+    Sequence,
+)
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 from sqlitedict import SqliteDict
@@ -22,6 +26,7 @@ from beatd.clock import Clock
 from beatd.errors import ScheduleFileError
 from beatd.event_log import EventLog
 from beatd.instant import Instant, datetime_of
+from beatd.parts import in_parts
 from beatd.scheduler.file_view import (
     META,
     TABLES,
@@ -68,8 +73,6 @@ _MOST_UNCERTAIN = 1000
 
 _BUSY_TIMEOUT = 200
 """Milliseconds to wait for another process that is writing: the scheduler waits too."""
-
-_T = TypeVar("_T")
 
 
 class ScheduleFile:
@@ -175,12 +178,23 @@ class ScheduleFile:
         era: int,
         term: int,
         edition: Edition = NO_EDITION,
+        on_part: Callable[[], object] = idle,
     ) -> None:
-        """Write what makes the file agree with this ledger and term, at once."""
-        # Under the lock, the rows are still as they were read, and most need no change.
+        """Write what makes the file agree with this ledger and term, at once.
+
+        `on_part` is called as by `read`; what it raises leaves the file as it was, and
+        the next flush writes it.
+        """
+        # Under the lock, the rows are still as they were read, and most need no change;
+        # but for those that an earlier flush was to change, and could not.
         same = self._read if self._tables else {}
         self._read = {}
-        changed = {name: mark for name, mark in marks.items() if same.get(name) != mark}
+        pending = self._changes.marks.keys() | self._changes.gone
+        changed = {
+            name: mark
+            for name, mark in marks.items()
+            if same.get(name) != mark or name in pending
+        }
         self._term = max(self._term, term)
         self._changes.record(changed)
         self._changes.forget(gone)
@@ -193,7 +207,7 @@ class ScheduleFile:
         }
         for name in [*self._troubles]:
             self._note(name, {})
-        self.flush()
+        self.flush(on_part)
 
     def record(
         self,
@@ -224,8 +238,11 @@ class ScheduleFile:
         """Have the next flush write which entries wait for their runs for too long."""
         self._note("held", held)
 
-    def flush(self) -> None:
-        """Write what was recorded, in one transaction."""
+    def flush(self, on_part: Callable[[], object] = idle) -> None:
+        """Write what was recorded, in one transaction.
+
+        `on_part` is called between its parts; what it raises undoes it.
+        """
         if not (self._wanted and self._changes):
             return
         if self._tables and not self._tables.is_at(self.path):
@@ -234,7 +251,7 @@ class ScheduleFile:
         if tables is None:
             return
         try:
-            tables.write(self._changes)
+            tables.write(self._changes, on_part)
         except (OSError, sqlite3.Error) as error:
             if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
                 # To be opened anew, which finds out whether the file is damaged.
@@ -410,18 +427,27 @@ class _Tables:
         """Return whether the path still names this file."""
         return _identity(path) == self._identity
 
-    def write(self, changes: _Changes) -> None:
-        """Write all changes, or none of them and raise sqlite3.Error."""
+    def write(self, changes: _Changes, on_part: Callable[[], object] = idle) -> None:
+        """Write all changes, or none of them and raise sqlite3.Error.
+
+        `on_part` is called again and again; nothing is written if it raises, either.
+        """
         dropped = {
             entry: _sum(self._dropped.get(entry, {}), counts)
             for entry, counts in changes.dropped.items()
         }
         self._run("BEGIN IMMEDIATE")
         try:
-            self._delete("ledger", changes.gone)
-            self._delete("dropped", changes.gone)
-            self._replace("ledger", ledger_rows(changes.marks))
-            self._replace("dropped", encoded_rows(dropped))
+            for table in ("ledger", "dropped"):
+                for keys in in_parts(changes.gone, _ROWS):
+                    on_part()
+                    self._delete(table, keys)
+            for marks in in_parts(changes.marks.items(), _ROWS):
+                on_part()
+                self._replace("ledger", ledger_rows(dict(marks)))
+            for counts in in_parts(dropped.items(), _ROWS):
+                on_part()
+                self._replace("dropped", encoded_rows(dict(counts)))
             self._replace("meta", encoded_rows(changes.meta))
             self._run("COMMIT")
         except BaseException:  # whatever it is, it goes on up
@@ -446,17 +472,16 @@ class _Tables:
         with suppress(sqlite3.Error):
             self._ledger.close()
 
-    def _delete(self, table: str, keys: Collection[str]) -> None:
-        for part in _parts(list(keys)):
-            marks = ", ".join("?" * len(part))
-            self._run(f"DELETE FROM {table} WHERE key IN ({marks})", part)
+    def _delete(self, table: str, keys: Sequence[str]) -> None:
+        marks = ", ".join("?" * len(keys))
+        self._run(f"DELETE FROM {table} WHERE key IN ({marks})", keys)
 
-    def _replace(self, table: str, rows: list[tuple[str, str]]) -> None:
-        for part in _parts(rows):
-            values = ", ".join(["(?, ?)"] * len(part))
+    def _replace(self, table: str, rows: Sequence[tuple[str, str]]) -> None:
+        if rows:
+            values = ", ".join(["(?, ?)"] * len(rows))
             self._run(
                 f"REPLACE INTO {table} (key, value) VALUES {values}",
-                [text for row in part for text in row],
+                [text for row in rows for text in row],
             )
 
     def _run(self, sql: str, values: Sequence[str] = ()) -> None:
@@ -468,11 +493,6 @@ def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
     return {
         key: one.get(key, 0) + other.get(key, 0) for key in one.keys() | other.keys()
     }
-
-
-def _parts(items: list[_T]) -> Iterator[list[_T]]:
-    for start in range(0, len(items), _ROWS):
-        yield items[start : start + _ROWS]
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

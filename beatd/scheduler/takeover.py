@@ -11,8 +11,6 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TypeVar
 
 from beatd.brokers.base import Emitter
 from beatd.brokers.items import Term
@@ -20,6 +18,7 @@ from beatd.clock import Clock
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.event_log import EventLog
 from beatd.instant import MINUTE, SECOND, Instant, Span
+from beatd.parts import in_parts
 from beatd.routing import Queue
 from beatd.scheduler.findings import say_finding, say_rewound
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
@@ -61,8 +60,6 @@ REFRESH: Span = MINUTE
 
 REFRESH_SHARE = 100
 """A standby spends at most one part in this many of its time on that reading."""
-
-_T = TypeVar("_T")
 
 
 @dataclass
@@ -253,27 +250,33 @@ class Takeover:
         self._copy = base
         yield
         yield from self._place(base.marks, now)
-        rewound = self.timetable.rewind(now, CLOCK_TOLERANCE)
+        rewound = self.timetable.rewind(now, CLOCK_TOLERANCE, on_part)
         ahead = max((mark.high or now for mark in rewound.values()), default=now) - now
         # Asked before anything is written: if there is no answer, nothing was done.
         off = self.clock.now() - self.leadership.lead.time() if rewound else 0
         yield
         era = base.era + bool(rewound)
         marks = self.timetable.marks()
+        yield
         keep = set(self.keep).union(*(new.keep for new in self.changes))
         kept = {
             name: base.marks[name]
             for name in keep
             if name in base.marks and name not in marks
         }
+        yield
         ledger = LedgerCopy({**kept, **marks}, era, edition)
         lost = [] if rewound or not self.resend else [*(self._doubtful or {}).values()]
         to_be_sent = {one.entry.name for one in lost}
-        changed = {
-            name: mark
-            for name, mark in ledger.marks.items()
-            if found.marks.get(name) != mark and name not in to_be_sent
-        }
+        changed: dict[str, Mark] = {}
+        for part in in_parts(ledger.marks.items(), AT_ONCE):
+            yield
+            changed.update(
+                (name, mark)
+                for name, mark in part
+                if found.marks.get(name) != mark and name not in to_be_sent
+            )
+        yield
         gone = {*found.marks, *file.marks} - ledger.marks.keys() - keep
         if rewound:
             # Said before: a request whose answer is lost may set it back all the same.
@@ -288,7 +291,9 @@ class Takeover:
             tell_over(self.timetable.entry(name), self.timetable.mark(name))
         self._over = set()
         yield from self._declare()
-        self.file.rewrite(ledger.marks, gone, era, term.number, edition)
+        self.file.rewrite(
+            ledger.marks, gone, era, term.number, edition, on_part=on_part
+        )
         self._note_uncertain()
         yield
 
@@ -390,7 +395,7 @@ class Takeover:
         for name in self.timetable.marks().keys() - {one.name for one in entries}:
             self.timetable.remove(name)
         since = now if self._since is None else min(now, self._since)
-        for part in _parts(entries, AT_ONCE):
+        for part in in_parts(entries, AT_ONCE):
             changed = self.timetable.place(part, marks, since)
             self._over |= {name for name in changed if self.timetable.is_over(name)}
             yield
@@ -403,10 +408,10 @@ class Takeover:
         ledger: LedgerCopy,
     ) -> Iterator[None]:
         """Make the broker's ledger agree with the timetable."""
-        for names in _parts(gone, AT_ONCE):
+        for names in in_parts(gone, AT_ONCE):
             yield
             self._write(term, {}, names, ledger.era)
-        for part in _parts(changed.items(), AT_ONCE):
+        for part in in_parts(changed.items(), AT_ONCE):
             yield
             self._write(term, dict(part), (), ledger.era)
         yield
@@ -431,7 +436,7 @@ class Takeover:
             raise
 
     def _declare(self) -> Iterator[None]:
-        for part in _parts(self.queues, DECLARED_AT_ONCE):
+        for part in in_parts(self.queues, DECLARED_AT_ONCE):
             self.declare(part)
             yield
         self.on_declared()
@@ -444,12 +449,6 @@ def _after(term: Term, base: LedgerCopy, what: Finding, *known: Edition) -> Edit
     if not lineage:
         lineage = secrets.token_hex(8)
     return base.edition._replace(lineage=lineage).begun(term.mark, version + 1)
-
-
-def _parts(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    left = iter(items)
-    while part := list(islice(left, size)):
-        yield part
 
 
 def tell_over(entry: Entry, mark: Mark) -> None:

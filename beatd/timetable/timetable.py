@@ -1,12 +1,13 @@
 """All entries ordered by their next slot: what is due now, and when to look again."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count, islice
 from typing import TypeAlias
 
 from beatd.instant import HOUR, SECOND, Instant, Span
+from beatd.parts import calling, in_parts
 from beatd.schedules.base import Schedule
 from beatd.timetable.entry import Due, Entry
 from beatd.timetable.ledger import AT_START, Mark
@@ -18,6 +19,9 @@ CLOCK_TOLERANCE: Span = 3 * SECOND
 LONGEST_STEP: Span = 3 * HOUR
 """A fixed time that was emitted further ahead than this was emitted by a wrong clock;
 nearer ones may be a local hour that comes twice, and are not emitted again."""
+
+_PART = 10_000
+"""Entries that are set back or on before others get their turn."""
 
 _Key: TypeAlias = tuple[str, Span, Instant, Instant]
 
@@ -187,15 +191,21 @@ class Timetable:
         """Let the entry have no more slots."""
         self._leave(self._rows[due.entry.name])
 
-    def rewind(self, now: Instant, tolerance: Span) -> dict[str, Mark]:
+    def rewind(
+        self,
+        now: Instant,
+        tolerance: Span,
+        on_part: Callable[[], object] = lambda: None,
+    ) -> dict[str, Mark]:
         """Set back entries whose marks lie beyond `now`; return their new marks.
 
         Fixed-time entries stay where they are if their slot was emitted no more than
         three hours beyond `now`, and all whose next slot was emitted already.
+        `on_part` is called as by `catch_up`.
         """
         upcoming: dict[tuple[str, Instant], Instant | None] = {}
         ahead = {}
-        for name, row in self._rows.items():
+        for name, row in calling(on_part, self._rows.items(), _PART):
             entry, mark = row.entry, row.mark
             if mark.slot <= now + tolerance or not _may_go_back(row, now):
                 continue
@@ -205,20 +215,31 @@ class Timetable:
                 upcoming[key] = entry.slot_after(back)
             if upcoming[key] not in (mark.slot, mark.last):
                 ahead[name] = back
-        self.place([self._rows[name].entry for name in ahead], ahead, now)
+        self._place_again(ahead, now, on_part)
         return ahead
 
-    def catch_up(self, now: Instant) -> None:
+    def catch_up(
+        self, now: Instant, on_part: Callable[[], object] = lambda: None
+    ) -> None:
         """Pass over slots that were emitted before a clock was set back.
 
         For a clock that has jumped forward to `now`, over slots that it named before.
+        `on_part` is called again and again, where this may take as long as a lead
+        lives; what it raises leaves some entries as they were.
         """
         passed = {
             name: row.mark
-            for name, row in self._rows.items()
+            for name, row in calling(on_part, self._rows.items(), _PART)
             if row.mark.high is not None and row.mark.high <= now
         }
-        self.place([self._rows[name].entry for name in passed], passed, now)
+        self._place_again(passed, now, on_part)
+
+    def _place_again(
+        self, marks: Mapping[str, Mark], now: Instant, on_part: Callable[[], object]
+    ) -> None:
+        for part in in_parts(marks, _PART):
+            on_part()
+            self.place([self._rows[name].entry for name in part], marks, now)
 
     def next_at(self) -> Instant | None:
         """Return when the next slot is due; None when no entry has one to come."""
