@@ -18,12 +18,24 @@ SEPARATOR = "\x06\x16"
 PRIORITY_STEPS = (0, 3, 6, 9)
 
 
+class Exchange(str):
+    """The name of an exchange, with its type: direct, topic or fanout."""
+
+    type: str
+
+    def __new__(cls, name: str = "", type: str = "direct") -> "Exchange":
+        exchange = super().__new__(cls, name)
+        exchange.type = type
+        return exchange
+
+
 @dataclass(frozen=True, slots=True)
 class Queue:
     """A declared queue and the binding by which its exchange reaches it.
 
-    `exchange_type` is direct, topic or fanout. An empty exchange or routing key stands
-    for the default one, as in Celery's `task_queues`; `Router.queue` fills it in.
+    The exchange is an Exchange; or its name, and `exchange_type` says whether it is
+    direct, topic or fanout. An empty exchange or routing key stands for the default
+    one, as in Celery's `task_queues`; `Router.queue` fills it in.
     """
 
     name: str
@@ -32,6 +44,10 @@ class Queue:
     routing_key: str = ""
     expires: float | None = None
     """Seconds without use after which the broker may delete it (`x-expires`)."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.exchange, Exchange):
+            object.__setattr__(self, "exchange_type", self.exchange.type)
 
 
 def worker_direct(node: str) -> Queue:

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "beatd"
 
 ORDER = """
-.           version errors instant text bounds ids parts event_log
+.           version errors exceptions instant text bounds ids parts event_log
 schedules   base days fields recurrence solar words zones interval local_times cron once
             rrule clock_changes specs *
 .           routing
@@ -39,7 +39,8 @@ scheduler   file_view leadership configs ledger_file lost_writes findings refusa
 results     base chords disabled readable ended exceptions encoding refusals redis
             sqlite *
 events      lamport sender zone event sent
-tasks       current async_result request task options registry * shared
+tasks       current async_result group_result request signature canvas maps task
+            options registry * shared
 pools       base limits pending asyncio green prefork prefork.child_state prefork.frames
             prefork.child prefork.places prefork.forkserver_main prefork.forkserver
             options prefork.children prefork.dispatch prefork.forkservers
@@ -48,7 +49,7 @@ runs        hooks host report stdout coroutines builtin errbacks continuations c
             execute eager
 control     patterns pidbox
 app         annotations announcement client_results conf connections discovery
-            publishing remote_control sending application *
+            publishing remote_control sending calls application *
 worker      autoscale commands.arguments events in_flight commands.shapes isolation
             holdings lease rate renewal reporting restoring revoked settlement settle
             unkept window fetcher backlog inbox outcomes admission sizing stopping
@@ -58,7 +59,8 @@ service     * daemon nodes notify wiring.choice wiring.runtime wiring.scheduler
             wiring.worker_parts wiring.worker wiring
 cli         usage options output dead explain findings schedule_view advice list next
             probes check
-.           logs
+.           logs states
+utils       log
 service     log_setup process running
 cli         * worker worker_options
 .           spawned __main__ __init__

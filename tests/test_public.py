@@ -24,10 +24,12 @@ from tests.processes import ROOT, environment
 
 PUBLIC = {
     "beatd": """
-        AsyncResult Beatd Ignore Reject Retry SoftTimeLimitExceeded TimeLimitExceeded
-        __version__ cron crontab current_app every once rrule shared_task signals solar
+        AsyncResult Beatd Exchange GroupResult Ignore Queue Reject ResultSet Retry
+        Signature SoftTimeLimitExceeded Task TimeLimitExceeded __version__ chain chord
+        chunks cron crontab current_app current_task every group maybe_signature once
+        rrule shared_task signals signature solar states xmap xstarmap
     """,
-    "beatd.app": "AsyncResult Beatd current_app shared_task",
+    "beatd.app": "AsyncResult Beatd current_app current_task shared_task",
     "beatd.errors": """
         BeatdError BrokerRefused BrokerUnavailable ChordError ConfigError Ignore
         ItemRefused LedgerMoved
@@ -35,9 +37,15 @@ PUBLIC = {
         ResultUnavailable Retry Revoked ScheduleError ScheduleFileError
         SoftTimeLimitExceeded TermOver TimeLimitExceeded Verdict WorkerLost
     """,
+    "beatd.exceptions": """
+        BackendError CeleryError ChordError EncodeError Ignore ImproperlyConfigured
+        MaxRetriesExceededError NotRegistered OperationalError Reject Retry
+        SoftTimeLimitExceeded TaskPredicate TaskRevokedError TimeLimitExceeded
+        TimeoutError WorkerLostError
+    """,
     "beatd.greenlets": "patch patched",
     "beatd.logs": "TaskFormatter get_task_logger",
-    "beatd.routing": "Queue Router worker_direct",
+    "beatd.routing": "Exchange Queue Router worker_direct",
     "beatd.schedules": "ScheduleSpec cron crontab every once read rrule solar",
     "beatd.signals": """
         Signal after_setup_logger after_setup_task_logger after_task_publish
@@ -46,11 +54,19 @@ PUBLIC = {
         task_success task_unknown worker_init worker_process_init
         worker_process_shutdown worker_ready worker_shutdown worker_shutting_down
     """,
+    "beatd.states": """
+        ALL_STATES EXCEPTION_STATES EXPIRED FAILURE IGNORED PENDING PROPAGATE_STATES
+        READY_STATES RECEIVED REJECTED RETRY REVOKED STARTED SUCCESS UNREADY_STATES
+    """,
     "beatd.tasks": "ExceptionInfo Registry Request Task current_request",
+    "beatd.utils.log": "get_task_logger",
 }
 """The public modules, and what users import from each."""
 
-COMPLETE = ("beatd", "beatd.app", "beatd.schedules")
+COMPLETE = (
+    *("beatd", "beatd.app", "beatd.exceptions", "beatd.schedules", "beatd.states"),
+    "beatd.utils.log",
+)
 """Modules that say in `__all__` what is public: that, and nothing else."""
 
 

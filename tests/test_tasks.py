@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from beatd import Beatd
 from beatd.errors import ConfigError, MaxRetriesExceeded, NotRegistered, Retry
 from beatd.instant import Span
 from beatd.results.base import Meta
@@ -27,10 +28,11 @@ from beatd.tasks import (
 )
 
 
-class FakeApp:
+class FakeApp(Beatd):
     """Notes what is called."""
 
     def __init__(self) -> None:
+        super().__init__(set_as_current=False)
         self.calls: list[tuple[Any, Any, Any]] = []
         self.metas: list[Meta] = []
 
@@ -150,7 +152,7 @@ def test_a_signature_is_what_celery_puts_into_messages(app: FakeApp) -> None:
 
     assert task.s(1) == {
         "task": "proj.it",
-        "args": [1],
+        "args": (1,),
         "kwargs": {},
         "options": {},
         "subtask_type": None,

@@ -7,7 +7,8 @@ discovery.py       modules of its tasks, found in packages
 announcement.py    events of its start
 connections.py     of one process, to the broker and the result backend
 client_results.py  results, read through them
-sending.py         calls, sent through them
+sending.py         messages of calls, sent through them
+calls.py           calls, completed by settings and the run that makes them
 publishing.py      signals around that, and further tries
 remote_control.py  commands to workers
 """
@@ -15,6 +16,6 @@ remote_control.py  commands to workers
 from beatd.app.application import Beatd
 from beatd.tasks import AsyncResult
 from beatd.tasks.current import current_app
-from beatd.tasks.shared import shared_task
+from beatd.tasks.shared import current_task, shared_task
 
-__all__ = ["AsyncResult", "Beatd", "current_app", "shared_task"]
+__all__ = ["AsyncResult", "Beatd", "current_app", "current_task", "shared_task"]

@@ -8,11 +8,11 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from beatd.app.annotations import Annotations
 from beatd.app.announcement import Announcement
+from beatd.app.calls import Calls
 from beatd.app.conf import Conf, GivenConfig, read_object, settings_of, with_changes
 from beatd.app.connections import Connections
 from beatd.app.discovery import Discovery
 from beatd.app.remote_control import tell_workers
-from beatd.app.sending import CallSender, new_id
 from beatd.brokers.base import Broker
 from beatd.brokers.items import Outgoing
 from beatd.clock import Clock, SystemClock
@@ -24,16 +24,19 @@ from beatd.instant import Instant, Span
 from beatd.message import Sending
 from beatd.results.base import Meta, ResultBackend, State
 from beatd.tasks import (
+    GroupResult,
     Registry,
-    Request,
+    ResultSet,
+    Signature,
     Task,
-    current_request,
     import_modules,
     name_of,
+    signature,
     task_of,
 )
 from beatd.tasks.async_result import AsyncResult
-from beatd.tasks.current import set_current, set_default
+from beatd.tasks.current import Args, Kwargs, set_current, set_default
+from beatd.tasks.group_result import result_from_tuple
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,6 +71,7 @@ class Beatd:
         self._adopted: set[Task[..., Any]] = set()
         self._adopting = threading.Lock()
         self._clock = clock or SystemClock()
+        self._calls = Calls(self, self._clock)
         named = {"broker_url": broker, "result_backend": backend, "include": include}
         given = {name: value for name, value in named.items() if value is not None}
         self._given = GivenConfig(lambda: Source(self._label, {}), given | changes)
@@ -203,36 +207,37 @@ class Beatd:
     # Calls
 
     def send_task(
-        self,
-        name: str,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Any,
+        self, name: str, args: Args = None, kwargs: Kwargs = None, **options: Any
     ) -> AsyncResult[Any]:
         """Queue a call of the task of this name, even if no such task is known here."""
-        return self._call(name, args, kwargs, options, registered=False)
+        sending = Sending(name, args or (), kwargs or {}, options)
+        return self._calls.send(sending, registered=False)
 
     def call_task(
         self,
         task: Task[..., Any],
-        args: Sequence[Any] | None,
-        kwargs: Mapping[str, Any] | None,
+        args: Args,
+        kwargs: Kwargs,
         options: Mapping[str, Any],
     ) -> AsyncResult[Any]:
         """Queue a call of a task of this application."""
-        settings = self.settings
-        if settings.task_always_eager:
+        if self.settings.task_always_eager:
             return self.apply_task(task, args, kwargs, options)
-        known = {"ignore_result": settings.task_ignore_result, **options}
-        if settings.task_default_priority is not None:
-            known.setdefault("priority", settings.task_default_priority)
-        return self._call(task.name, args, kwargs, known, registered=True)
+        sending = Sending(task.name, args or (), kwargs or {}, options)
+        return self._calls.send(sending, registered=True)
+
+    def call_composed(self, signature: Mapping[str, Any]) -> None:
+        """Queue the calls that a signature with ids stands for: all, or none.
+
+        Raises ChordError if the result back end counts no chords.
+        """
+        self._calls.send_composed(signature)
 
     def apply_task(
         self,
-        task: Task[..., Any],
-        args: Sequence[Any] | None,
-        kwargs: Mapping[str, Any] | None,
+        task: Task[..., Any] | Signature,
+        args: Args,
+        kwargs: Kwargs,
         options: Mapping[str, Any],
     ) -> AsyncResult[Any]:
         """Run a call here and now, as a worker would, and all that follows from it."""
@@ -246,48 +251,11 @@ class Beatd:
         self, sending: Sending, now: Instant, due: Instant | None = None
     ) -> Outgoing:
         """Return the message of a call that follows from another call."""
-        task_id = sending.options.get("task_id") or new_id(now)
-        known = sending.task in self.tasks
-        return self._sender.message(sending, task_id, now, due, registered=known)
+        return self._calls.message(sending, now, due)
 
     def made_ready(self, sends: Sequence[Outgoing]) -> list[Outgoing]:
         """Return these messages as they are sent, and events of them for monitors."""
-        return self._sender.made_ready(sends)
-
-    def _call(
-        self,
-        name: str,
-        args: Sequence[Any] | None,
-        kwargs: Mapping[str, Any] | None,
-        options: Mapping[str, Any],
-        *,
-        registered: bool,
-    ) -> AsyncResult[Any]:
-        now = self._clock.now()
-        call = dict(options)
-        # A drawn id is no option: calls with the same options share what is encoded.
-        task_id: str = call.get("task_id") or new_id(now)
-        parent = current_request()
-        if parent is not None and not parent.called_directly:
-            self._inherit(parent, call)
-        sending = Sending(name, args or (), kwargs or {}, call)
-        sender = self._sender
-        sender.send(sender.message(sending, task_id, now, registered=registered), call)
-        result = self.AsyncResult(task_id)
-        if parent is not None:
-            parent.children.append(result)
-        return result
-
-    def _inherit(self, parent: Request, call: dict[str, Any]) -> None:
-        """Add to a task's call what it inherits from the call that runs the task."""
-        call.setdefault("root_id", parent.root_id)
-        call.setdefault("parent_id", parent.id)
-        if self.settings.task_inherit_parent_priority:
-            call.setdefault("priority", parent.delivery_info.get("priority"))
-
-    @property
-    def _sender(self) -> CallSender:
-        return CallSender(self.connections)
+        return self._calls.sender.made_ready(sends)
 
     # Results
 
@@ -304,6 +272,10 @@ class Beatd:
     def await_meta(self, task_id: str, timeout: Span | None) -> Meta | None:
         """Return the meta once the run has ended; None after `timeout`."""
         return self.connections.results.wait(task_id, timeout)
+
+    def results_of(self, written: Sequence[Any]) -> list[Any]:
+        """Return the results of the runs and groups that a meta has as its children."""
+        return [result_from_tuple(one, self) for one in written]
 
     def store_meta(self, meta: Meta) -> None:
         """Store this of a run that goes on."""
@@ -342,9 +314,25 @@ class Beatd:
             pid, Connections(self.settings)
         )
 
+    def new_id(self) -> str:
+        """Return an id for a call that is made now."""
+        return self._calls.new_id()
+
     def AsyncResult(self, task_id: str) -> AsyncResult[Any]:
         """Return the run of this id."""
         return AsyncResult(task_id, app=self)
+
+    def GroupResult(self, id: str, results: Sequence[Any]) -> GroupResult[Any]:
+        """Return the runs of a group, by its id."""
+        return GroupResult(id, results, app=self)
+
+    def ResultSet(self, results: Sequence[Any]) -> ResultSet[Any]:
+        """Return several results as one."""
+        return ResultSet(results, app=self)
+
+    def signature(self, task: Any, *args: Any, **more: Any) -> Signature:
+        """Return the signature of a task, by its name, or of a dict."""
+        return signature(task, *args, **{"app": self, **more})
 
     def autodiscover_tasks(
         self, packages: Sequence[str] | None = None, related_name: str = "tasks"

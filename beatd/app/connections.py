@@ -1,7 +1,7 @@
 """Connections of one process: to the broker, and to the result backend."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,8 +11,11 @@ from beatd.background import Faults
 from beatd.brokers.base import Broadcast, Broker
 from beatd.config import loading as config
 from beatd.config.settings import Settings
+from beatd.errors import ChordError
 from beatd.events.event import EventFactory
+from beatd.message import Chord
 from beatd.results.base import ResultBackend
+from beatd.results.chords import NO_CHORDS, Chords
 
 
 class Connections:
@@ -71,6 +74,15 @@ class Connections:
     def results(self) -> ClientResults:
         """Return the results of runs."""
         return ClientResults(self.settings, lambda: self.backend)
+
+    def begin_chords(self, chords: Sequence[Chord]) -> None:
+        """Expect the ends of these headers, whose calls are about to be sent.
+
+        Raises ChordError if the result back end counts no chords, ResultUnavailable.
+        """
+        if not isinstance(self.backend, Chords):
+            raise ChordError(NO_CHORDS)
+        self.backend.begin_chords(chords)
 
     def declare(self, options: Mapping[str, Any]) -> None:
         """Declare the queue that `options` name, the first time."""

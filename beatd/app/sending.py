@@ -67,21 +67,26 @@ class CallSender:
         factory = connections.event_factory if ready else None
         return sent_with_events(factory, ready) if factory else ready
 
-    def send(self, message: Outgoing, options: Mapping[str, Any]) -> None:
-        """Send the message of a call; the call's `options` say how often to try.
+    def send(self, calls: Sequence[tuple[Outgoing, Mapping[str, Any]]]) -> None:
+        """Send the messages of calls, each with its call's options: all, or none.
 
-        Raises BrokerUnavailable when all tries have failed.
+        The options of the first say how often to try. Raises BrokerUnavailable when all
+        tries have failed.
         """
-        self.connections.declare(options)
+        for _, options in calls:
+            self.connections.declare(options)
+        first = calls[0][1]
         settings = self.connections.settings
         policy = {
             **settings.task_publish_retry_policy,
-            **(options.get("retry_policy") or {}),
+            **(first.get("retry_policy") or {}),
         }
-        again = options.get("retry", settings.task_publish_retry)
-        ready = self.made_ready([message], policy)
+        again = first.get("retry", settings.task_publish_retry)
+        ready = self.made_ready([message for message, _ in calls], policy)
         self._publish(ready, pauses(policy) if again else ())
-        after_publish(ready[0])
+        for message in ready:
+            if not message.is_event:
+                after_publish(message)
 
     def _publish(self, sends: Sequence[Outgoing], pauses: Iterable[float]) -> None:
         """Send, and try again after each of these pauses."""

@@ -15,7 +15,7 @@ canvas.py     and to the calls that follow it: callbacks, chains, groups and cho
 notice.py     messages that are no calls: events, remote control
 """
 
-from beatd.message.canvas import Canvas, Chord, awaited, doomed
+from beatd.message.canvas import Canvas, Chord, awaited, doomed, gathered
 from beatd.message.envelope import (
     Call,
     Envelope,
@@ -43,6 +43,7 @@ __all__ = [
     "Template",
     "awaited",
     "doomed",
+    "gathered",
     "named_in",
     "read_body",
     "read_envelope",

@@ -74,7 +74,7 @@ class Canvas:
         self, signature: Signature, values: Sequence[Any], options: Mapping[str, Any]
     ) -> Result:
         ends, others = _split(options, _ENDS)
-        signature = self._frozen(signature, **ends)
+        signature = self.frozen(signature, **ends)
         own = _merged(signature, others)
         args: Sequence[Any] = signature.get("args") or ()
         if not signature.get("immutable"):
@@ -124,8 +124,11 @@ class Canvas:
             self._send(member, args, own)
         return [[group, None], results]
 
-    def _frozen(self, signature: Signature, **ends: Any) -> dict[str, Any]:
-        """Return the signature with ids for its calls, and `ends` where they belong."""
+    def frozen(self, signature: Signature, **ends: Any) -> dict[str, Any]:
+        """Return the signature with ids for its calls, and `ends` where they belong.
+
+        `ends` are options for the call that has the signature's value.
+        """
         own = {**(signature.get("options") or {})}
         kwargs = signature.get("kwargs") or {}
         kind = _kind(signature)
@@ -133,8 +136,8 @@ class Canvas:
             before, own = _split(own, _ENDS)
             ends = {**before, **ends}
             steps = _steps(signature)
-            frozen = [self._frozen(step) for step in steps[:-1]]
-            frozen += [self._frozen(last, **ends) for last in steps[-1:]]
+            frozen = [self.frozen(step) for step in steps[:-1]]
+            frozen += [self.frozen(last, **ends) for last in steps[-1:]]
             kwargs = {"tasks": frozen}
         elif kind in ("group", "chord"):
             group = own["task_id"] = self._id_of(own)
@@ -143,7 +146,7 @@ class Canvas:
                 ends = {"group_id": group, **ends}
                 kwargs = {"tasks": self._numbered(_tasks(signature), ends)}
             else:
-                body = self._frozen(_body(signature), **{"group_id": group, **ends})
+                body = self.frozen(_body(signature), **{"group_id": group, **ends})
                 header = self._numbered(_tasks(signature), {"group_id": group})
                 kwargs = {**kwargs, "header": header, "body": body}
         else:
@@ -165,7 +168,7 @@ class Canvas:
         self, members: Sequence[Signature], ends: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         return [
-            self._frozen(member, **{**ends, "group_index": index})
+            self.frozen(member, **{**ends, "group_index": index})
             for index, member in enumerate(members)
         ]
 
@@ -181,6 +184,27 @@ def result_of(signature: Signature) -> Result:
         case "chord":
             return result_of(_body(signature))
     return [[(signature.get("options") or {}).get("task_id"), None], None]
+
+
+def gathered(signature: Signature) -> Signature:
+    """Return a signature whose value one call has: a group's is that of a chord."""
+    match _kind(signature):
+        case "group":
+            return _chord_of(signature, _GATHER)
+        case "chain" if steps := _tasks(signature):
+            tasks = [*steps[:-1], gathered(steps[-1])]
+            return {**signature, "kwargs": {"tasks": tasks}}
+    return signature
+
+
+_GATHER: Signature = {
+    "task": "celery.accumulate",
+    "args": [],
+    "kwargs": {"index": 0},
+    "options": {},
+    "subtask_type": None,
+    "immutable": False,
+}
 
 
 def awaited(signature: Signature) -> Iterator[Signature]:

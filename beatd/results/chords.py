@@ -13,6 +13,8 @@ import msgspec
 
 from beatd.message import Chord
 
+NO_CHORDS = "chords need result_backend at redis://..., or rediss://..."
+
 
 class Part(msgspec.Struct, frozen=True):
     """The end of one call that counts for a chord."""

@@ -13,7 +13,7 @@ from beatd.errors import ChordError, MessageError, ResultRefused
 from beatd.event_log import EventLog
 from beatd.message import Call, Chord, Limits, Signature, read_body, read_envelope
 from beatd.results.base import Keeper, State, Stored
-from beatd.results.chords import Chords, Joined, Part
+from beatd.results.chords import NO_CHORDS, Chords, Joined, Part
 from beatd.results.refusals import store_in_short, store_what_is_taken
 from beatd.runs.continuations import Continuations, FollowUp, bodies_in, bodies_of
 from beatd.runs.hooks import Hooks
@@ -170,7 +170,9 @@ class ChordKeeper:
     ) -> Bookkeeping:
         """Count these ends, and return what is to be stored because of that."""
         if not isinstance(self.results, Chords):
-            return self._without_bodies(parts, NO_CHORDS, call, bodies, done)
+            return self._without_bodies(
+                parts, ChordError(NO_CHORDS), call, bodies, done
+            )
         ends = Bookkeeping()
         for part in parts:
             try:
@@ -228,9 +230,6 @@ class ChordKeeper:
             self._begin_or_say(follow_up.bookkeeping.begun)
             ends = _both(ends, follow_up.bookkeeping)
         return Bookkeeping(ends.stored, [], ends.parts)
-
-
-NO_CHORDS = ChordError("chords need result_backend at redis://..., or rediss://...")
 
 
 def call_of(

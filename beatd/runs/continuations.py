@@ -28,6 +28,7 @@ from beatd.message import (
     Signature,
     awaited,
     doomed,
+    gathered,
 )
 from beatd.message.envelope import is_name
 from beatd.message.options import is_signature
@@ -107,6 +108,29 @@ class Continuations(msgspec.Struct, frozen=True):
         follow_up.bookkeeping.parts.extend(self._own_part(call, state, error))
         self._fail(follow_up, call.chain or (), state, error, traceback, keep=keep)
         return follow_up
+
+    def of_replacement(self, call: Call, replacement: Signature) -> FollowUp:
+        """Return what follows when a signature takes the place of this call.
+
+        All that was to follow from the call follows from it. A group's values are
+        gathered by a call that has the id, as in Celery.
+        """
+        envelope = call.envelope
+        canvas = Canvas(
+            self._new_id, root_id=envelope.root_id or envelope.id, parent_id=envelope.id
+        )
+        canvas.add(
+            gathered(replacement),
+            task_id=envelope.id,
+            group_id=envelope.group,
+            group_index=envelope.group_index,
+            chord=call.chord,
+            chain=call.chain,
+            link=call.callbacks or None,
+            link_error=call.errbacks or None,
+            replaced_task_nesting=(envelope.replaced_task_nesting or 0) + 1,
+        )
+        return self._follow_up(canvas)
 
     def of_header(self, joined: Joined, body: Signature, last: Envelope) -> FollowUp:
         """Return what follows when a chord's header has ended: its body, or a failure.

@@ -9,6 +9,7 @@ from beatd.message import Limits, Sending, read_envelope
 from beatd.message.codec import content_types
 from beatd.pools.base import Job
 from beatd.results.base import PROPAGATE_STATES, Meta, State
+from beatd.runs.builtin import add_builtin_tasks
 from beatd.runs.execute import executor_for
 from beatd.runs.host import Host
 from beatd.runs.report import read_report
@@ -20,6 +21,7 @@ def run_eagerly(host: Host, sending: Sending) -> Meta:
     A retry comes at once, whatever its countdown. With `task_eager_propagates`, raises
     what the task raised.
     """
+    add_builtin_tasks(host.tasks)
     settings = host.settings
     encoding = results.encoding_of(settings)
     serializer = sending.options.get("serializer") or settings.task_serializer

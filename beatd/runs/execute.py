@@ -217,7 +217,7 @@ class _Run(msgspec.Struct, frozen=True):
             self.hooks.succeeded(value, seconds)
             return report.state, value, report
         except Ignore as error:
-            return "IGNORED", error, Report(reason=one_line(repr_of(error)))
+            return "IGNORED", error, self._ignored(error)
         except Reject as error:
             return "REJECTED", error, self._rejected(error)
         except Retry as error:
@@ -241,7 +241,7 @@ class _Run(msgspec.Struct, frozen=True):
 
     def _succeeded(self, value: Any) -> Report:
         follow_up = self.executor.continuations.of_success(self.call, value)
-        children = [[[child.id, None], None] for child in self.request.children]
+        children = [child.as_tuple() for child in self.request.children]
         children += follow_up.children
         return Report(
             state=State.SUCCESS,
@@ -305,6 +305,19 @@ class _Run(msgspec.Struct, frozen=True):
             traceback=text,
         )
 
+    def _ignored(self, error: Ignore) -> Report:
+        reason = one_line(repr_of(error))
+        if self.request.replacement is None:
+            return Report(reason=reason)
+        continuations = self.executor.continuations
+        follow_up = continuations.of_replacement(self.call, self.request.replacement)
+        return Report(
+            reason=reason,
+            sends=follow_up.sends,
+            bookkeeping=follow_up.bookkeeping,
+            ends_run=False,
+        )
+
     def _keeps(self, state: State) -> bool:
         settings = self.executor.host.settings
         return keeps(state, self.request.ignore_result, self.task, settings)
@@ -321,7 +334,7 @@ class _Run(msgspec.Struct, frozen=True):
         if executor.encoding is None or not self._keeps(state):
             return None
         if children is None:
-            children = [[[child.id, None], None] for child in self.request.children]
+            children = [child.as_tuple() for child in self.request.children]
         meta = meta_of(
             self.call.envelope,
             state,

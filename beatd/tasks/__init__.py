@@ -2,13 +2,20 @@
 
 current.py       the application of calls that name no application
 async_result.py  a run, as clients see it, by its id
+group_result.py  runs of a group
 request.py       a run, as its own code sees it
+signature.py     a call to make later
+canvas.py        several: chains, groups, chords
+maps.py          one task with many arguments
 task.py          `Task`: options, calls, retries, hooks
 registry.py      the tasks of an application, by name
 shared.py        tasks of no application in particular
 """
 
 from beatd.tasks.async_result import AsyncResult
+from beatd.tasks.canvas import chain, chord, group
+from beatd.tasks.group_result import GroupResult, ResultSet
+from beatd.tasks.maps import chunks, xmap, xstarmap
 from beatd.tasks.options import check_tasks, problems_of
 from beatd.tasks.registry import (
     Registry,
@@ -23,7 +30,9 @@ from beatd.tasks.request import (
     Request,
     current_request,
     running,
+    sending_request,
 )
+from beatd.tasks.signature import Signature, maybe_signature, signature
 from beatd.tasks.task import SENT_OPTIONS, Task
 
 __all__ = [
@@ -31,15 +40,27 @@ __all__ = [
     "Again",
     "AsyncResult",
     "ExceptionInfo",
+    "GroupResult",
     "Registry",
     "Request",
+    "ResultSet",
+    "Signature",
     "Task",
+    "chain",
     "check_tasks",
+    "chord",
+    "chunks",
     "current_request",
+    "group",
     "import_modules",
+    "maybe_signature",
     "name_of",
     "problems_of",
     "running",
+    "sending_request",
     "share",
+    "signature",
     "task_of",
+    "xmap",
+    "xstarmap",
 ]

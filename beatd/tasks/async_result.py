@@ -1,8 +1,9 @@
 """The run of a task, as clients see it, by its id."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from beatd.bounds import LONGEST, seconds_of
 from beatd.errors import BeatdError
@@ -11,6 +12,7 @@ from beatd.results.base import PROPAGATE_STATES, READY_STATES, Meta, State
 from beatd.tasks.current import Application, current_app
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class AsyncResult(Generic[R]):
@@ -20,6 +22,9 @@ class AsyncResult(Generic[R]):
         self.id = id
         self._app: Callable[[], Application] = (lambda: app) if app else current_app
         self._ended: Meta | None = None
+        self._then: list[Callable[[AsyncResult[R]], object]] = []
+        self.parent: Any = None
+        """The result of the call before it in a chain, if this process sent that."""
 
     @classmethod
     def of(cls, meta: Meta, app: Application) -> "AsyncResult[Any]":
@@ -42,7 +47,7 @@ class AsyncResult(Generic[R]):
             # Below zero is past already: TimeoutError, as for zero.
             seconds = None if timeout is None else seconds_of(timeout, -LONGEST)
             limit = None if seconds is None else span_of(seconds)
-            self._ended = self._app().await_meta(self.id, limit)
+            self._has_ended(self._app().await_meta(self.id, limit))
         if self._ended is None:
             raise TimeoutError(f"task {self.id} has not ended after {timeout} seconds")
         if propagate:
@@ -82,11 +87,42 @@ class AsyncResult(Generic[R]):
         return datetime.fromisoformat(done) if isinstance(done, str) else done
 
     @property
-    def children(self) -> list["AsyncResult[Any]"]:
-        """Return the runs that this run sent."""
-        return [
-            AsyncResult(ids[0], app=self._app()) for ids, _ in self._meta().children
-        ]
+    def children(self) -> list[Any]:
+        """Return the results of what this run sent: of runs and of groups."""
+        return self._app().results_of(self._meta().children)
+
+    @property
+    def name(self) -> str | None:
+        """Return the task's name, if it is stored: with `result_extended`.
+
+        So are the properties that follow.
+        """
+        return cast("str | None", self._meta().extended.get("name"))
+
+    @property
+    def args(self) -> Any:
+        """Return the call's arguments."""
+        return self._meta().extended.get("args")
+
+    @property
+    def kwargs(self) -> Any:
+        """Return the call's keyword arguments."""
+        return self._meta().extended.get("kwargs")
+
+    @property
+    def worker(self) -> str | None:
+        """Return the name of the worker that ran the task."""
+        return cast("str | None", self._meta().extended.get("worker"))
+
+    @property
+    def retries(self) -> int | None:
+        """Return how often the task was tried again."""
+        return cast("int | None", self._meta().extended.get("retries"))
+
+    @property
+    def queue(self) -> str | None:
+        """Return the queue that the call came from."""
+        return cast("str | None", self._meta().extended.get("queue"))
 
     def ready(self) -> bool:
         """Return whether the run has ended, in whatever state."""
@@ -99,6 +135,50 @@ class AsyncResult(Generic[R]):
     def failed(self) -> bool:
         """Return whether the run has failed."""
         return self.state == State.FAILURE
+
+    def maybe_throw(self, propagate: bool = True, **_unused: Any) -> Any:
+        """Raise the exception of the run if it has failed; return its value."""
+        meta = self._meta()
+        if propagate:
+            self._raise_failure(meta)
+        return meta.result
+
+    maybe_reraise = maybe_throw
+
+    def then(self, callback: Callable[["AsyncResult[R]"], T]) -> None:
+        """Call `callback` with this object once it knows that the run has ended.
+
+        That is now, or in the `get`, `ready` or `state` that finds it out.
+        """
+        if self._ended is None:
+            self._then.append(callback)
+            self._meta()
+        else:
+            callback(self)
+
+    def collect(self, timeout: float | None = None) -> Iterator[tuple[Any, Any]]:
+        """Yield this result with its value, then those of the runs that it has sent.
+
+        Each is awaited, for at most `timeout` seconds; raises what `get` raises.
+        """
+        waiting: deque[Any] = deque([self])
+        while waiting:
+            result = waiting.popleft()
+            yield result, result.get(timeout=timeout)
+            waiting.extend(result.children)
+
+    def get_leaf(self) -> Any:
+        """Return the value of the last run that this run, or one that it sent, sent."""
+        *_, (_, value) = self.collect()
+        return value
+
+    def as_tuple(self) -> tuple[Any, Any]:
+        """Return the id, and those of its parents, as Celery writes them."""
+        return (self.id, self.parent and self.parent.as_tuple()), None
+
+    def as_list(self) -> list[str]:
+        """Return the id, and those of its parents."""
+        return [self.id, *(self.parent.as_list() if self.parent else ())]
 
     def forget(self) -> None:
         """Remove what is stored of the run."""
@@ -138,8 +218,15 @@ class AsyncResult(Generic[R]):
             return self._ended
         meta = self._app().meta_of(self.id)
         if meta.status in READY_STATES:
-            self._ended = meta
+            self._has_ended(meta)
         return meta
+
+    def _has_ended(self, meta: Meta | None) -> None:
+        self._ended = meta
+        if meta is not None:
+            callbacks, self._then = self._then, []
+            for callback in callbacks:
+                callback(self)
 
     def _raise_failure(self, meta: Meta) -> None:
         if meta.status not in PROPAGATE_STATES:

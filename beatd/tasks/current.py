@@ -1,14 +1,31 @@
 """The current application: for calls that name no application."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from beatd.instant import Span
 from beatd.results.base import Meta
 
+Args: TypeAlias = Sequence[Any] | None
+Kwargs: TypeAlias = Mapping[str, Any] | None
+
 
 class Application(Protocol):
     """The application, as tasks and their results use it: app/."""
+
+    @property
+    def settings(self) -> Any:
+        """Return the settings."""
+        ...
+
+    @property
+    def tasks(self) -> Mapping[str, Any]:
+        """Return the tasks, by name."""
+        ...
+
+    def new_id(self) -> str:
+        """Return an id for a call."""
+        ...
 
     def adopt(self, task: Any) -> None:
         """Apply the settings (annotations) to this Task, if that was not done."""
@@ -17,21 +34,38 @@ class Application(Protocol):
     def call_task(
         self,
         task: Any,
-        args: Sequence[Any] | None,
-        kwargs: Mapping[str, Any] | None,
+        args: Args,
+        kwargs: Kwargs,
         options: Mapping[str, Any],
     ) -> Any:
         """Queue a call of this Task; return its AsyncResult."""
         ...
 
+    def send_task(
+        self,
+        name: str,
+        args: Args = None,
+        kwargs: Kwargs = None,
+        **options: Any,
+    ) -> Any:
+        """Queue a call of a task that may not be known here; return its AsyncResult."""
+        ...
+
+    def call_composed(self, signature: Mapping[str, Any]) -> None:
+        """Queue the calls that a signature with ids stands for: all, or none."""
+        ...
+
     def apply_task(
         self,
         task: Any,
-        args: Sequence[Any] | None,
-        kwargs: Mapping[str, Any] | None,
+        args: Args,
+        kwargs: Kwargs,
         options: Mapping[str, Any],
     ) -> Any:
-        """Run a call of this Task in this thread; return its AsyncResult."""
+        """Run a call of this Task, or of its Signature, in this thread, as a worker.
+
+        Returns its AsyncResult.
+        """
         ...
 
     def meta_of(self, task_id: str) -> Meta:
@@ -40,6 +74,10 @@ class Application(Protocol):
 
     def await_meta(self, task_id: str, timeout: Span | None) -> Meta | None:
         """Return the meta once the run has ended; None after `timeout`."""
+        ...
+
+    def results_of(self, written: Sequence[Any]) -> list[Any]:
+        """Return the results of runs and groups that a meta has as its children."""
         ...
 
     def store_meta(self, meta: Meta) -> None:

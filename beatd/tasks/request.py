@@ -10,6 +10,7 @@ from typing import Any
 from beatd.instant import datetime_of
 from beatd.message import Call, Signature
 from beatd.tasks.async_result import AsyncResult
+from beatd.tasks.group_result import GroupResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,12 @@ class Request:
     errbacks: list[Signature] | None = None
     chain: list[Signature] | None = None
     chord: Signature | None = None
-    children: list[AsyncResult[Any]] = field(default_factory=list)
+    children: list[AsyncResult[Any] | GroupResult[Any]] = field(default_factory=list)
     """The runs that this run sent."""
     again: Again | None = None
     """Set by `Task.retry`."""
+    replacement: Signature | None = None
+    """Set by `Task.replace`."""
     on_its_way: bool = False
     """Set until a `__call__` of the task's own class has reached the task's code."""
 
@@ -134,6 +137,15 @@ _request: ContextVar[Request | None] = ContextVar("beatd_request", default=None)
 def current_request() -> Request | None:
     """Return the request of the task that runs in this thread or coroutine."""
     return _request.get()
+
+
+def sending_request() -> Request | None:
+    """Return the request of the run whose worker gets the calls that are made now.
+
+    None outside of a run, and in a task that is called like any function.
+    """
+    request = _request.get()
+    return None if request is None or request.called_directly else request
 
 
 @contextmanager

@@ -1,10 +1,11 @@
-"""Tasks that belong to no application in particular."""
+"""Tasks that belong to no application in particular, and the one that runs now."""
 
 from collections.abc import Callable
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from beatd.tasks.current import current_app
 from beatd.tasks.registry import share, task_of
+from beatd.tasks.request import current_request
 from beatd.tasks.task import Task
 
 P = ParamSpec("P")
@@ -38,3 +39,27 @@ def shared_task(function: Any = None, /, **options: Any) -> Any:
         return task
 
     return make(function) if function else make
+
+
+class _CurrentTask:
+    """Stands for the task whose run this code is in; outside of runs it is false."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_running_task(), name)
+
+    def __bool__(self) -> bool:
+        return _running_task() is not None
+
+    def __repr__(self) -> str:
+        return repr(_running_task())
+
+
+def _running_task() -> Task[..., Any] | None:
+    request = current_request()
+    if request is None:
+        return None
+    task: Task[..., Any] = current_app().tasks[request.task]
+    return task
+
+
+current_task = _CurrentTask()

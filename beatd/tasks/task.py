@@ -2,18 +2,27 @@
 
 import inspect
 import random
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from datetime import datetime
 from functools import cached_property, update_wrapper
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, cast
 
 from beatd.bounds import LONGEST, seconds_of
-from beatd.errors import MaxRetriesExceeded, MessageError, Retry, Verdict
+from beatd.errors import Ignore, MaxRetriesExceeded, MessageError, Retry, Verdict
 from beatd.message.options import check_options
 from beatd.results.base import Meta
 from beatd.tasks.async_result import AsyncResult
-from beatd.tasks.current import Application, current_app
+from beatd.tasks.current import Application, Args, Kwargs, current_app
+from beatd.tasks.maps import chunks, xmap, xstarmap
 from beatd.tasks.request import Again, ExceptionInfo, Request, current_request, running
+from beatd.tasks.signature import Signature
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -154,10 +163,7 @@ class Task(Generic[P, R]):
         return self.apply_async(args, kwargs)
 
     def apply_async(
-        self,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Any,
+        self, args: Args = None, kwargs: Kwargs = None, **options: Any
     ) -> AsyncResult[R]:
         """Queue a call with these arguments and options.
 
@@ -165,18 +171,14 @@ class Task(Generic[P, R]):
         `headers`, `link` and Celery's others. Raises TypeError for arguments that the
         task does not take, MessageError for arguments that cannot be encoded.
         """
-        if self.typing:
-            self.parameters.bind(*(args or ()), **(kwargs or {}))
+        self.check_arguments(args or (), kwargs or {})
         app = self.app  # asked first: it may change the task's options
         call = {**self.sent_options(), **options}
         result: AsyncResult[R] = app.call_task(self, args, kwargs, call)
         return result
 
     def apply(
-        self,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Any,
+        self, args: Args = None, kwargs: Kwargs = None, **options: Any
     ) -> AsyncResult[R]:
         """Run a call in this thread as a worker would, with retries and links."""
         app = self.app
@@ -191,24 +193,43 @@ class Task(Generic[P, R]):
         *,
         immutable: bool = False,
         **options: Any,
-    ) -> dict[str, Any]:
-        """Return a call of this task in the form that `link` of another call takes."""
-        return {
-            "task": self.name,
-            "args": list(args),
-            "kwargs": dict(kwargs or {}),
-            "options": options,
-            "subtask_type": None,
-            "immutable": immutable,
-        }
+    ) -> Signature:
+        """Return a call of this task to make later, or to put together with others."""
+        return Signature(self, args, kwargs, options, immutable=immutable)
 
-    def s(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def s(self, *args: Any, **kwargs: Any) -> Signature:
         """Return a call whose first argument is the result of the call before it."""
         return self.signature(args, kwargs)
 
-    def si(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def si(self, *args: Any, **kwargs: Any) -> Signature:
         """Return a call with these arguments and no other."""
         return self.signature(args, kwargs, immutable=True)
+
+    def map(self, it: Iterable[Any]) -> xmap:
+        """Return one call that runs this task's code with each of these arguments."""
+        return xmap(self.s(), it)
+
+    def starmap(self, it: Iterable[Sequence[Any]]) -> xstarmap:
+        """Return one call that runs this task's code with each list of arguments."""
+        return xstarmap(self.s(), it)
+
+    def chunks(self, it: Iterable[Sequence[Any]], n: int) -> chunks:
+        """Return a call for each `n` lists of arguments."""
+        return chunks(self.s(), it, n)
+
+    def replace(self, sig: Signature) -> NoReturn:
+        """End this run and have the call of `sig` take its place.
+
+        It has the id of this run, and all that was to follow from it. Always raises:
+        Ignore, in a worker.
+        """
+        request = self.request
+        if "chord" in sig.options:
+            raise MessageError("what replaces a task cannot be part of a chord")
+        if request.called_directly:
+            raise MessageError("a task that was called directly cannot be replaced")
+        request.replacement = sig
+        raise Ignore("Replaced by new task")
 
     # Hooks for subclasses, called where the task runs. What a hook raises is logged;
     # only what `before_start` raises makes the run fail.
@@ -219,11 +240,7 @@ class Task(Generic[P, R]):
         """Called before the task's own code."""
 
     def on_success(
-        self,
-        retval: Any,
-        task_id: str,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
+        self, retval: Any, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> None:
         """Called when the run has succeeded."""
 
@@ -282,8 +299,8 @@ class Task(Generic[P, R]):
 
     def retry(
         self,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
+        args: Args = None,
+        kwargs: Kwargs = None,
         exc: BaseException | None = None,
         throw: bool = True,
         eta: datetime | str | None = None,
@@ -332,10 +349,7 @@ class Task(Generic[P, R]):
             )
 
     def update_state(
-        self,
-        task_id: str | None = None,
-        state: str | None = None,
-        meta: Any = None,
+        self, task_id: str | None = None, state: str | None = None, meta: Any = None
     ) -> None:
         """Store how a run goes, for its AsyncResult: a state of any name, and data."""
         run = task_id or self.request.id
@@ -354,6 +368,11 @@ class Task(Generic[P, R]):
     def is_bound(self) -> bool:
         """Whether the function gets the task as its first argument."""
         return self._bound
+
+    def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise TypeError for arguments that the task does not take, with `typing`."""
+        if self.typing:
+            self.parameters.bind(*args, **kwargs)
 
     @cached_property
     def parameters(self) -> inspect.Signature:

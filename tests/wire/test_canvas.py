@@ -1,6 +1,7 @@
-"""Chains, groups and chords of a real Celery client, run to their end by our worker.
+"""Chains, groups and chords of clients, run to their end by our worker.
 
-And by a real Celery worker beside it, which runs a part of the same chord.
+Of a real Celery client, and of our own; and by a real Celery worker beside ours, which
+runs a part of the same chord.
 """
 
 import subprocess
@@ -9,15 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import celery
 import pytest
 import redis
-from celery import Celery, Signature, chain, chord, group
-from celery.canvas import chunks, xmap, xstarmap
-from celery.exceptions import ChordError
-from celery.result import AsyncResult, GroupResult
+from celery.exceptions import ChordError as TheirChordError
 
+import beatd.tasks
+from beatd import Beatd
+from beatd.errors import ChordError
 from tests.processes import environment
 from tests.servers import PATIENCE, Server, eventually
 from tests.wire.clients import celery_client
@@ -81,15 +84,20 @@ def note_all(request, exc, traceback):
 
 @dataclass
 class Shop:
-    """A project that both kinds of workers run, and a Celery client of it."""
+    """A project that both kinds of workers run, and a client of it."""
 
     folder: Path
     server: Server
-    client: Celery
+    client: Any
+    canvas: ModuleType
+    """Where the client has `chain`, `group` and the others."""
     pool: str
 
-    def __call__(self, name: str, *args: Any, **options: Any) -> Signature:
+    def __call__(self, name: str, *args: Any, **options: Any) -> Any:
         return self.client.signature(name, args, app=self.client, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.canvas, name)
 
     def notes(self) -> set[str]:
         with self.results() as store:
@@ -123,7 +131,21 @@ class Shop:
             process.wait()
 
 
-@pytest.fixture(scope="module", params=["prefork", "threads", "solo", "asyncio"])
+@contextmanager
+def beatd_client(broker: str, backend: str) -> Iterator[Beatd]:
+    client = Beatd("client", broker=broker, backend=backend)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+CLIENTS = {"celery": (celery_client, celery), "beatd": (beatd_client, beatd.tasks)}
+
+POOLS = [("celery", pool) for pool in ("prefork", "threads", "solo", "asyncio")]
+
+
+@pytest.fixture(scope="module", params=[*POOLS, ("beatd", "prefork")], ids="-".join)
 def _shop(
     request: pytest.FixtureRequest,
     _server: Server,
@@ -141,11 +163,13 @@ def _shop(
             package=package, application=application, broker=broker, backend=backend
         )
         (folder / f"{module}.py").write_text(text)
+    kind, pool = request.param
+    make_client, canvas = CLIENTS[kind]
     with (
-        celery_client(broker, backend) as client,
-        WorkerProcess(folder, ("-P", request.param, "-c", "3")),
+        make_client(broker, backend) as client,
+        WorkerProcess(folder, ("-P", pool, "-c", "3")),
     ):
-        yield Shop(folder, _server, client, request.param)
+        yield Shop(folder, _server, client, canvas, pool)
 
 
 @pytest.fixture
@@ -161,95 +185,106 @@ Canvas = Callable[[Shop], Any]
 # Values
 
 
-def header(shop: Shop) -> list[Signature]:
+def header(shop: Shop) -> list[Any]:
     return [shop("add", 1, 1), shop("add", 2, 2)]
 
 
 CANVASES: dict[str, tuple[Canvas, Any]] = {
-    "chain": (lambda s: chain(s("add", 1, 2), s("add", 3), s("add", 4)), 10),
-    "group": (lambda s: group(header(s)), [2, 4]),
-    "chord": (lambda s: chord(header(s), s("total")), 6),
+    "chain": (lambda s: s.chain(s("add", 1, 2), s("add", 3), s("add", 4)), 10),
+    "group": (lambda s: s.group(header(s)), [2, 4]),
+    "chord": (lambda s: s.chord(header(s), s("total")), 6),
     "chord of many": (
-        lambda s: chord([s("add", n, n) for n in range(40)], s("total")),
+        lambda s: s.chord([s("add", n, n) for n in range(40)], s("total")),
         1560,
     ),
     "chord in order": (
-        lambda s: chord([s("echo", n) for n in range(9)], s("echo")),
+        lambda s: s.chord([s("echo", n) for n in range(9)], s("echo")),
         [*range(9)],
     ),
-    "chord without a header": (lambda s: chord([], s("total")), 0),
+    "chord without a header": (lambda s: s.chord([], s("total")), 0),
     "chain with a group inside": (
-        lambda s: chain(
-            s("add", 1, 1), group(s("add", 1), s("add", 2)), s("total"), s("add", 100)
+        lambda s: s.chain(
+            s("add", 1, 1), s.group(s("add", 1), s("add", 2)), s("total"), s("add", 100)
         ),
         107,
     ),
     "chain with a group last": (
-        lambda s: chain(s("add", 1, 1), group(s("add", 1), s("add", 2))),
+        lambda s: s.chain(s("add", 1, 1), s.group(s("add", 1), s("add", 2))),
         [3, 4],
     ),
     "chain of groups": (
-        lambda s: chain(group(header(s)), group(s("echo"), s("total")), s("echo")),
+        lambda s: s.chain(
+            s.group(header(s)), s.group(s("echo"), s("total")), s("echo")
+        ),
         [[2, 4], 6],
     ),
     "chord of chains": (
-        lambda s: chord([chain(s("add", 1, 1), s("add", 1)), *header(s)], s("total")),
+        lambda s: s.chord(
+            [s.chain(s("add", 1, 1), s("add", 1)), *header(s)], s("total")
+        ),
         9,
     ),
     "chord of chords": (
-        lambda s: chord([chord(header(s), s("total")), *header(s)], s("total")),
+        lambda s: s.chord([s.chord(header(s), s("total")), *header(s)], s("total")),
         12,
     ),
     "chord of groups": (
-        lambda s: chord([group(header(s)), group(header(s))], s("total")),
+        lambda s: s.chord([s.group(header(s)), s.group(header(s))], s("total")),
         12,
     ),
     "chord with groups in places": (
-        lambda s: chord(
-            [chain(s("add", 1, 1), group(s("add", 1), s("add", 2))), s("add", 5, 5)],
+        lambda s: s.chord(
+            [
+                s.chain(s("add", 1, 1), s.group(s("add", 1), s("add", 2))),
+                s("add", 5, 5),
+            ],
             s("echo"),
         ),
         [[3, 4], 10],
     ),
     "chain into such a chord": (
-        lambda s: chain(
+        lambda s: s.chain(
             s("add", 0, 1),
-            chord([chain(s("add", 1), group(s("add", 1), s("add", 2))), s("add", 5)],
-                  s("echo")),
+            s.chord(
+                [s.chain(s("add", 1), s.group(s("add", 1), s("add", 2))), s("add", 5)],
+                s("echo"),
+            ),
         ),
         [[3, 4], 6],
     ),
     "body that is a chain": (
-        lambda s: chord(header(s), chain(s("total"), s("add", 10), s("add", 100))),
+        lambda s: s.chord(header(s), s.chain(s("total"), s("add", 10), s("add", 100))),
         116,
     ),
     "body that is a group": (
-        lambda s: chord(header(s), group(s("total"), s("echo"))),
+        lambda s: s.chord(header(s), s.group(s("total"), s("echo"))),
         [6, [2, 4]],
     ),
     "body that is a chord": (
-        lambda s: chord(header(s), chord([s("total"), s("total")], s("echo"))),
+        lambda s: s.chord(header(s), s.chord([s("total"), s("total")], s("echo"))),
         [6, 6],
     ),
     "group of everything": (
-        lambda s: group(
-            chain(s("add", 1, 1), s("add", 1)),
-            chord(header(s), s("total")),
+        lambda s: s.group(
+            s.chain(s("add", 1, 1), s("add", 1)),
+            s.chord(header(s), s("total")),
             s("echo", "z"),
         ),
         [3, 6, "z"],
     ),
     "immutable steps": (
-        lambda s: chain(s("add", 1, 1), s("add", 5, 5, immutable=True)),
+        lambda s: s.chain(s("add", 1, 1), s("add", 5, 5, immutable=True)),
         10,
     ),
-    "map": (lambda s: xmap(s("echo"), [1, 2, 3], app=s.client), [1, 2, 3]),
-    "starmap": (lambda s: xstarmap(s("add"), [(1, 1), (2, 2)], app=s.client), [2, 4]),
+    "map": (lambda s: s.xmap(s("echo"), [1, 2, 3], app=s.client), [1, 2, 3]),
+    "starmap": (lambda s: s.xstarmap(s("add"), [(1, 1), (2, 2)], app=s.client), [2, 4]),
     "chunks": (
-        lambda s: chunks(s("add"), [(n, n) for n in range(4)], 2, app=s.client).group(),
+        lambda s: s.chunks(
+            s("add"), [(n, n) for n in range(4)], 2, app=s.client
+        ).group(),
         [[0, 2], [4, 6]],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CANVASES)
@@ -261,10 +296,10 @@ def test_a_canvas_has_its_value(shop: Shop, name: str) -> None:
 
 LINKS: dict[str, tuple[Canvas, Any]] = {
     "task": (lambda s: s("add", 10), 12),
-    "chain": (lambda s: chain(s("add", 10), s("add", 100)), 112),
-    "chord": (lambda s: chord([s("add", 1), s("add", 2)], s("total")), 7),
+    "chain": (lambda s: s.chain(s("add", 10), s("add", 100)), 112),
+    "chord": (lambda s: s.chord([s("add", 1), s("add", 2)], s("total")), 7),
     "chain with a group": (
-        lambda s: chain(s("add", 0), group(s("add", 1), s("add", 2)), s("total")),
+        lambda s: s.chain(s("add", 0), s.group(s("add", 1), s("add", 2)), s("total")),
         7,
     ),
 }
@@ -294,7 +329,7 @@ def test_the_children_of_a_run_are_known(shop: Shop) -> None:
 
 
 def test_nothing_is_left_of_a_chord_but_the_mark_that_it_is_done(shop: Shop) -> None:
-    sent = chord(header(shop), shop("total")).apply_async()
+    sent = shop.chord(header(shop), shop("total")).apply_async()
     assert sent.get(timeout=PATIENCE) == 6
 
     key = f"celery-taskset-meta-{sent.parent.id}"
@@ -306,23 +341,23 @@ def test_nothing_is_left_of_a_chord_but_the_mark_that_it_is_done(shop: Shop) -> 
 # Failures
 
 
-def failed(result: "AsyncResult[Any]") -> str:
-    """Give what whoever waits for it is told."""
-    alone = AsyncResult(result.id, app=result.app)  # not what its parents raised
-    with pytest.raises(ChordError) as error:
+def failed(shop: Shop, result: Any) -> str:
+    """Return what whoever waits for it is told."""
+    alone = shop.client.AsyncResult(result.id)  # not what its parents raised
+    with pytest.raises((ChordError, TheirChordError)) as error:
         alone.get(timeout=PATIENCE)
     return str(error.value)
 
 
 def test_a_body_fails_when_one_of_the_header_does(shop: Shop) -> None:
     first = shop("fail", "no money").set(task_id="the-culprit")
-    sent = chord([*header(shop), first], shop("total")).apply_async()
+    sent = shop.chord([*header(shop), first], shop("total")).apply_async()
 
-    assert failed(sent) == "Dependency the-culprit raised ValueError('no money')"
+    assert failed(shop, sent) == "Dependency the-culprit raised ValueError('no money')"
 
 
 def test_the_rest_of_a_chain_fails_with_the_step_that_failed(shop: Shop) -> None:
-    sent = chain(shop("add", 1, 1), shop("fail"), shop("echo"), shop("echo"))()
+    sent = shop.chain(shop("add", 1, 1), shop("fail"), shop("echo"), shop("echo"))()
 
     for one in (sent, sent.parent, sent.parent.parent):
         with pytest.raises(ValueError, match="2"):
@@ -331,26 +366,26 @@ def test_the_rest_of_a_chain_fails_with_the_step_that_failed(shop: Shop) -> None
 
 
 FAILING: dict[str, Canvas] = {
-    "chain in the header": lambda s: chord(
-        [s("add", 1, 1), chain(s("fail", "x"), s("echo"), s("echo"))], s("total")
+    "chain in the header": lambda s: s.chord(
+        [s("add", 1, 1), s.chain(s("fail", "x"), s("echo"), s("echo"))], s("total")
     ),
-    "chord in the header": lambda s: chord(
-        [s("add", 1, 1), chord([s("fail", "x"), s("add", 1, 1)], s("total"))],
+    "chord in the header": lambda s: s.chord(
+        [s("add", 1, 1), s.chord([s("fail", "x"), s("add", 1, 1)], s("total"))],
         s("total"),
     ),
-    "chain after the chord": lambda s: chain(
-        group(s("add", 1, 1), s("fail", "x")), s("total"), s("echo"), s("echo")
+    "chain after the chord": lambda s: s.chain(
+        s.group(s("add", 1, 1), s("fail", "x")), s("total"), s("echo"), s("echo")
     ),
-    "chord after the chord": lambda s: chord(
-        [s("add", 1, 1), s("fail", "x")], chord([s("total"), s("total")], s("echo"))
+    "chord after the chord": lambda s: s.chord(
+        [s("add", 1, 1), s("fail", "x")], s.chord([s("total"), s("total")], s("echo"))
     ),
-    "a call that expired": lambda s: chord(
+    "a call that expired": lambda s: s.chord(
         [s("add", 1, 1), s("add", 1, 1).set(expires=-60)], s("total")
     ),
-    "a task that nobody has": lambda s: chord(
+    "a task that nobody has": lambda s: s.chord(
         [s("add", 1, 1), s("nobody")], s("total")
     ),
-    "a body that cannot be sent": lambda s: chord(
+    "a body that cannot be sent": lambda s: s.chord(
         header(s), s("total").set(priority="high")
     ),
 }
@@ -360,14 +395,14 @@ FAILING: dict[str, Canvas] = {
 def test_whoever_waits_for_a_chord_is_told_that_it_failed(
     shop: Shop, name: str
 ) -> None:
-    assert failed(FAILING[name](shop).apply_async())
+    assert failed(shop, FAILING[name](shop).apply_async())
 
 
 def test_all_of_a_body_that_is_a_group_fails(shop: Shop) -> None:
-    body = group(shop("total"), shop("echo"))
-    sent = chord([shop("add", 1, 1), shop("fail", "x")], body).apply_async()
+    body = shop.group(shop("total"), shop("echo"))
+    sent = shop.chord([shop("add", 1, 1), shop("fail", "x")], body).apply_async()
 
-    assert isinstance(sent, GroupResult)
+    assert type(sent).__name__ == "GroupResult"
     for one in sent.results:
         with pytest.raises(ValueError, match="x"):
             one.get(timeout=PATIENCE)
@@ -377,9 +412,9 @@ def test_a_run_that_is_ended_by_force_fails_its_chord(shop: Shop) -> None:
     if shop.pool in ("threads", "solo"):
         pytest.skip("neither a thread nor the worker itself can be ended")
 
-    sent = chord([shop("add", 1, 1), shop("hang")], shop("total")).apply_async()
+    sent = shop.chord([shop("add", 1, 1), shop("hang")], shop("total")).apply_async()
 
-    assert "TimeLimitExceeded(0.3)" in failed(sent)
+    assert "TimeLimitExceeded(0.3)" in failed(shop, sent)
 
 
 # Errbacks
@@ -396,10 +431,10 @@ def test_errbacks_get_the_id_or_all_there_is_to_know(shop: Shop) -> None:
 
 def test_errbacks_of_a_body_are_called_when_the_header_fails(shop: Shop) -> None:
     body = shop("total").on_error(shop("note_id")).on_error(shop("note_all"))
-    sent = chord([shop("add", 1, 1), shop("fail", "x")], body).apply_async()
+    sent = shop.chord([shop("add", 1, 1), shop("fail", "x")], body).apply_async()
 
     eventually(lambda: len(shop.notes()) == 2, "both errbacks")
-    told = failed(sent)
+    told = failed(shop, sent)
     assert shop.notes() == {f"id {sent.id}", f"total {sent.id} {told} False"}
 
 
@@ -410,9 +445,9 @@ def test_a_chord_is_shared_with_a_celery_worker(shop: Shop) -> None:
     if shop.pool != "prefork":
         pytest.skip("what is shared is in Redis: one pool will do")
 
-    def mixed(number: int, **body: Any) -> "AsyncResult[Any]":
+    def mixed(number: int, **body: Any) -> Any:
         queues = ["celery", THEIRS] * (number // 2)
-        return chord(
+        return shop.chord(
             [shop("who").set(queue=queue) for queue in queues],
             shop("echo").set(**body),
         ).apply_async()
@@ -420,15 +455,15 @@ def test_a_chord_is_shared_with_a_celery_worker(shop: Shop) -> None:
     with shop.celery_worker():
         sent = [mixed(20), mixed(20, queue=THEIRS), *(mixed(2) for _ in range(20))]
         values = [one.get(timeout=PATIENCE) for one in sent]
-        unlike = chord(
+        unlike = shop.chord(
             [shop("fail", "x").set(queue=THEIRS), shop("add", 1, 1)], shop("total")
         )
-        assert failed(unlike.apply_async())
-        nested = chord(
+        assert failed(shop, unlike.apply_async())
+        nested = shop.chord(
             [
-                chord(header(shop), shop("total").set(queue=THEIRS)),
-                chain(shop("add", 1, 1).set(queue=THEIRS), shop("add", 1)),
-                chain(shop("add", 1, 1), shop("add", 1).set(queue=THEIRS)),
+                shop.chord(header(shop), shop("total").set(queue=THEIRS)),
+                shop.chain(shop("add", 1, 1).set(queue=THEIRS), shop("add", 1)),
+                shop.chain(shop("add", 1, 1), shop("add", 1).set(queue=THEIRS)),
             ],
             shop("total"),
         )

@@ -159,3 +159,6 @@ class TaskRows:
         old="CELERY_SEND_TASK_SENT_EVENT",
         differs="Only on Redis.",
     )
+    task_allow_error_cb_on_chord_header: Flag = works(
+        False, "Errbacks that `link_error` adds to a chord are for its header, too."
+    )

@@ -19,7 +19,6 @@ AMQP = "only AMQP has it"
 RABBIT = "only RabbitMQ has it"
 NO_TIMER = "they wait in the broker, which gives them out at their time"
 MONITORS = "it is for programs that listen to events, and beatd only sends them"
-BY_SENDERS = "it is for programs that send chords, and beatd only runs them"
 OTHER_STORE = "beatd keeps results in Redis or SQLite"
 NO_SIGNING = "beatd does not sign messages"
 
@@ -93,9 +92,6 @@ class UnusedRows:
     )
     task_queue_max_priority: Count | None = unused(
         None, "`x-max-priority` of queues.", RABBIT
-    )
-    task_allow_error_cb_on_chord_header: Flag = unused(
-        False, "Call-backs for errors on the parts of chords.", BY_SENDERS
     )
     worker_enable_soft_shutdown_on_idle: Flag = unused(
         False,

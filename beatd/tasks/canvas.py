@@ -1,0 +1,301 @@
+"""Signatures: calls to make later, and how they are put together; Celery's names.
+
+    add.s(2, 2) | add.s(4)            one after the other, a chain
+    group(add.s(i, i) for i in ids)   all at once
+    chord(header, total.s())          all at once, and then one call with their values
+    add.chunks(pairs, 10)             a call for each ten of many arguments
+
+A signature is a dict, as messages carry it (message/canvas.py turns it into calls); the
+classes here are dicts with methods. None of them is changed by being sent.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, cast
+
+from beatd.errors import MessageError
+from beatd.message import Canvas
+from beatd.message.options import listed
+from beatd.tasks.current import Application, Args, Kwargs, current_app
+from beatd.tasks.group_result import GroupResult, first_of, result_of
+from beatd.tasks.request import sending_request
+from beatd.tasks.signature import Signature, joined, signature
+
+
+class Composed(Signature):
+    """A signature that stands for several calls."""
+
+    _TASK: ClassVar[str]
+
+    def _compose(self, app: Application | None, **parts: Any) -> None:
+        """Begin as Celery's: a call of `celery.chain` and the like, with its parts."""
+        options = parts.pop("options")
+        kind = type(self).__name__
+        super().__init__(self._TASK, kwargs=parts, options=options, subtask_type=kind)
+        self._app = app
+
+    @property
+    def tasks(self) -> list[Signature]:
+        """Return the signatures that it is made of."""
+        return cast(list[Signature], self.kwargs["tasks"])
+
+    @tasks.setter
+    def tasks(self, tasks: Iterable[Mapping[str, Any]]) -> None:
+        self.kwargs["tasks"] = _members(tasks)
+
+    @property
+    def app(self) -> Application:
+        """Return the application that it is sent through: that of its first part."""
+        if self._app is not None:
+            return self._app
+        return self.tasks[0].app if self.tasks else current_app()
+
+    def apply_async(
+        self, args: Args = None, kwargs: Kwargs = None, **options: Any
+    ) -> Any:
+        """Queue its calls, those that begin at once with `args` before their own.
+
+        All are queued, or none is. Returns the result of its value, whose `parent`s are
+        the results of the calls before. Raises ChordError if the result back end
+        counts no chords, and else what `Task.apply_async` raises.
+        """
+        app = self.app
+        if app.settings.task_always_eager:
+            return self.apply(args, kwargs, **options)
+        begun = self.clone(args, **options)
+        for first in begun._begins():
+            first.kwargs.update({} if first.immutable else kwargs or {})
+        result = begun.freeze()
+        app.call_composed(begun)
+        if (parent := sending_request()) is not None:
+            parent.children.append(first_of(result))
+        return result
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Queue its calls, with `args` before those of its first ones."""
+        return self.apply_async(args, kwargs)
+
+    def freeze(self, _id: str | None = None) -> Any:
+        """Give its calls their ids; return the result of its value."""
+        canvas = Canvas(self.app.new_id)
+        frozen = canvas.frozen(self, **({"task_id": _id} if _id else {}))
+        self.update(frozen)
+        self._own_parts()
+        return result_of(self, self.app)
+
+    def _begins(self) -> Iterator[Signature]:
+        """Yield the calls that begin at once."""
+        for one in self.tasks:
+            yield from one._begins()
+
+    def _own_parts(self) -> None:
+        self.kwargs = dict(self.kwargs)
+        self.tasks = self.tasks
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        inner = ", ".join(map(repr, self.tasks))
+        return f"{type(self).__name__}({inner})"
+
+
+class chain(Composed):
+    """Calls one after the other, each with the value of the one before.
+
+    A group that is followed by another call is the header of a chord, as in Celery.
+    """
+
+    _TASK = "celery.chain"
+
+    def __init__(
+        self, *tasks: Any, app: Application | None = None, **options: Any
+    ) -> None:
+        steps = [step for one in _members(_listed(tasks)) for step in one._steps()]
+        self._compose(app, tasks=steps, options=options)
+
+    def apply(self, args: Args = None, kwargs: Kwargs = None, **options: Any) -> Any:
+        """Run the calls in this thread, up to one that fails; return the last result.
+
+        Raises what a call before the last has raised.
+        """
+        before = None
+        for step in self._steps():
+            if before is None:
+                result = step.apply(args, kwargs, **options)
+            else:
+                result = step.apply((before.get(),), **options)
+                first_of(result).parent = before
+            before = result
+        return before
+
+    def _begins(self) -> Iterator[Signature]:
+        for first in self.tasks[:1]:
+            yield from first._begins()
+
+    def _steps(self) -> list[Signature]:
+        steps = [step.clone() for step in self.tasks]
+        for callback in listed(self.options.get("link")) or ():
+            for last in steps[-1:]:
+                last.link(callback)
+        for errback in listed(self.options.get("link_error")) or ():
+            for step in steps:
+                step.link_error(errback)
+        return steps
+
+    def __repr__(self) -> str:
+        return " | ".join(map(repr, self.tasks)) or "chain()"
+
+
+class group(Composed):
+    """Calls all at once; its value is the list of their values."""
+
+    _TASK = "celery.group"
+
+    def __init__(
+        self, *tasks: Any, app: Application | None = None, **options: Any
+    ) -> None:
+        self._compose(app, tasks=_members(_listed(tasks)), options=options)
+
+    def apply(self, args: Args = None, kwargs: Kwargs = None, **options: Any) -> Any:
+        """Run the calls in this thread, one after the other; return a GroupResult."""
+        results = [one.apply(args, kwargs, **options) for one in self.tasks]
+        app = self.app
+        return GroupResult(self.id or app.new_id(), results, app=app)
+
+    def link(self, callback: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Have `callback` called, without a value, after the first call's success."""
+        return self.tasks[0].link(signature(callback).clone().set(immutable=True))
+
+    def link_error(self, errback: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Have `errback` called after each call that fails."""
+        for one in self.tasks:
+            one.link_error(signature(errback).clone())
+        return errback
+
+    def __or__(self, other: Any) -> Any:
+        other = joined(other)
+        if isinstance(other, group | chain) and not len(other):
+            return self
+        return chord(self, other, app=self._app)
+
+
+class chord(Composed):
+    """Calls all at once, its header; when all have ended, its body with their values.
+
+    `chord(header)(body)` gives the body when it is sent.
+    """
+
+    _TASK = "celery.chord"
+
+    def __init__(
+        self,
+        header: Any,
+        body: Mapping[str, Any] | None = None,
+        *,
+        app: Application | None = None,
+        **options: Any,
+    ) -> None:
+        body = None if body is None else signature(body)
+        self._compose(
+            app, header=_header(header), body=body, kwargs={}, options=options
+        )
+
+    @property
+    def tasks(self) -> list[Signature]:
+        """Return the header."""
+        return cast(list[Signature], self.kwargs["header"])
+
+    @tasks.setter
+    def tasks(self, tasks: Iterable[Mapping[str, Any]]) -> None:
+        self.kwargs["header"] = _members(tasks)
+
+    @property
+    def body(self) -> Signature:
+        """Return the call that gets the header's values."""
+        body = self.kwargs["body"]
+        if body is None:
+            raise MessageError("a chord needs a body: chord(header)(body)")
+        return cast(Signature, body)
+
+    @body.setter
+    def body(self, body: Mapping[str, Any]) -> None:
+        self.kwargs["body"] = signature(body)
+
+    def __call__(self, body: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Queue the header, with this body; return the body's AsyncResult."""
+        return self.apply_async((), {"body": body} if body else {}, **options)
+
+    def apply_async(
+        self, args: Args = None, kwargs: Kwargs = None, **options: Any
+    ) -> Any:
+        """Queue the header, with `args` before each one's own; `kwargs` may be a body.
+
+        Returns the body's AsyncResult, whose parent is the header's GroupResult.
+        """
+        others = dict(kwargs or {})
+        body = others.pop("body", None)
+        if body is None:
+            return super().apply_async(args, others, **options)
+        complete = cast(chord, self.clone())
+        complete.body = body
+        return complete.apply_async(args, others, **options)
+
+    def apply(self, args: Args = None, kwargs: Kwargs = None, **options: Any) -> Any:
+        """Run the header and then the body in this thread; return the body's result."""
+        header = group(self.tasks, app=self._app).apply(args, kwargs)
+        result = self.body.apply((header.get(),), **options)
+        first_of(result).parent = header
+        return result
+
+    def link(self, callback: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Have `callback` called with the body's value."""
+        return self.body.link(callback)
+
+    def link_error(self, errback: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Have `errback` called after a failure of the body, or of a header's call.
+
+        With `task_allow_error_cb_on_chord_header`, after each call of the header.
+        """
+        on_header = self.app.settings.task_allow_error_cb_on_chord_header
+        for one in self.tasks:
+            if on_header:
+                one.link_error(signature(errback).clone().set(immutable=True))
+            elif isinstance(one, chord):
+                one.link_error(errback)
+        return self.body.link_error(errback)
+
+    def __or__(self, other: Any) -> Any:
+        longer = cast(chord, self.clone())
+        longer.body = longer.body | other
+        return longer
+
+    def _own_parts(self) -> None:
+        super()._own_parts()
+        if self.kwargs["body"] is not None:
+            self.body = self.kwargs["body"]
+
+    def __repr__(self) -> str:
+        return f"chord({self.tasks!r}, {self.kwargs['body']!r})"
+
+
+def _listed(tasks: Sequence[Any]) -> Iterable[Any]:
+    """Return the arguments of a constructor, which may be one list, or iterator."""
+    if len(tasks) == 1 and not isinstance(tasks[0], Mapping):
+        return cast(Iterable[Any], tasks[0])
+    if len(tasks) == 1 and isinstance(tasks[0], group):
+        return tasks[0].tasks
+    return tasks
+
+
+def _members(tasks: Iterable[Mapping[str, Any]]) -> list[Signature]:
+    return [signature(one) for one in tasks]
+
+
+def _header(header: Any) -> list[Signature]:
+    if isinstance(header, Mapping):
+        header = signature(header)
+        header = header.tasks if isinstance(header, group | chain) else [header]
+    return _members(header)
