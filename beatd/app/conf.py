@@ -1,7 +1,7 @@
 """An application's settings: read from a config, changed by code."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -103,7 +103,7 @@ class GivenConfig:
         if self._entries:
             spelled = next(filter(is_schedule, written), "beat_schedule")
             written[spelled] = {**self._entries, **dict(written.get(spelled, {}))}
-        return Source(found.name, written, found.file, found.text)
+        return replace(found, written=written)
 
 
 def changed(written: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,10 +151,14 @@ def read_object(obj: Any, namespace: str | None) -> Source:
 
 def _within(namespace: str, found: Source) -> Source:
     """Return the settings with this prefix, without it where that is a known name."""
-    written = {}
+    written: dict[str, object] = {}
+    spelled: dict[str, Sequence[str]] = {}
     for word, value in found.written.items():
+        if word == "TIME_ZONE":  # Django's: it counts where no zone is set
+            written[word] = value
         if word.startswith(f"{namespace}_"):
             bare = word.removeprefix(f"{namespace}_").lower()
             is_known = word in reading.spellings() or bare not in reading.spellings()
             written[word if is_known else bare] = value
-    return Source(found.name, written, found.file, found.text)
+            spelled[bare] = (word,)
+    return replace(found, written=written, spelled=spelled)

@@ -1,6 +1,7 @@
 """`beatd check`: all that is wrong with a config, at which line, and the way out."""
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -77,7 +78,10 @@ def _examine(context: click.Context, imports: bool, ask: bool) -> Findings:
     if config is None:
         return Findings(report, report.problems, refused=True)
     strangers = strange_brokers(config)
-    problems = [*report.problems, *strangers, *strange_results(config)]
+    # At start these are warnings, whatever they are here.
+    doubts = {replace(one, warning=True): one for one in config.source.problems}
+    problems = [doubts.get(one, one) for one in report.problems]
+    problems += [*strangers, *strange_results(config)]
     problems += advice(config, SystemClock().now())
     refused = bool(report.errors or strangers)
     answer = ""

@@ -4,7 +4,7 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,9 @@ def examine_source(
     chosen = reading.settings
     errors = [problem for problem in reading.problems if not problem.warning]
     warnings = [problem for problem in reading.problems if problem.warning]
+    # What Celery lets pass keeps nothing from starting: `beatd check` is stricter.
+    warnings.extend(replace(problem, warning=True) for problem in found.problems)
+    errors.extend(_nameless_zone(chosen, found))
     router = _try_router(chosen, found, errors)
     format = message_format(chosen)
     reader = EntryReader(chosen, format, router, found)
@@ -149,6 +152,14 @@ def examine_source(
     unused = reading.unused
     config = Config(found, chosen, entries, bad, warnings, unused, format, router)
     return ConfigReport(found.name, errors, config)
+
+
+def _nameless_zone(chosen: Settings, found: Source) -> Iterator[Problem]:
+    """Yield a problem if entries are to go by local time, and which is not known."""
+    if not (chosen.enable_utc or chosen.timezone or settings.local_zone()):
+        text = "enable_utc: off means local time, and this machine's zone has no name"
+        hint = "set timezone, as in timezone = 'Europe/Berlin', or $TZ"
+        yield Problem(text, hint, _place_of("enable_utc", found))
 
 
 def _accepted(chosen: Settings, found: Source) -> Iterator[Problem]:
@@ -196,7 +207,8 @@ def _place_of(name: str, found: Source) -> Place | None:
 
 
 def _repeated(found: Source) -> Iterator[Problem]:
-    for word in settings.table()["beat_schedule"].spellings:
+    words = settings.table()["beat_schedule"].spellings
+    for word in filter(found.written.__contains__, words):
         for key, first, second in found.repeated(word):
             yield Problem(
                 f"{key!r} stands twice in one dict, first in line {first.line}",

@@ -1,7 +1,7 @@
 """What a config says, and where in its text."""
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
@@ -23,6 +23,10 @@ _LONGEST_TEXT = 1_000_000
 """Characters; a longer config was made by a program, and takes seconds to parse."""
 
 
+def _nothing(word: str) -> Iterable["Source"]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Source:
     """What a config says, and its text."""
@@ -35,12 +39,12 @@ class Source:
     text: str = field(default="", repr=False)
     within: tuple[str, ...] = ()
     """The names of the object in the text that has them, if it is not the module."""
-    more: Sequence["Source"] = field(default=(), repr=False)
-    """Other texts in which some of it may be written, in the order to look there."""
+    more: Callable[[str], Iterable["Source"]] = field(default=_nothing, repr=False)
+    """Returns other texts in which a name may be written, in the order to look."""
     spelled: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
     """How names of `written` may be spelled in the texts, where it is not the same."""
     problems: Sequence[Problem] = field(default=(), repr=False)
-    """What was found wrong when it was read."""
+    """What was found wrong when it was read: none of it keeps beatd from starting."""
     app: object = field(default=None, repr=False)
     """The app that has the config, if it was read from one."""
 
@@ -77,8 +81,8 @@ class Source:
     ) -> Iterator[tuple["Source", Node, Node | None]]:
         """Yield key and value at `path` in each text that has it, and that text."""
         first, *others = path
-        for text in (self, *self.more):
-            for word in self._words(first):
+        for word in self._words(first):
+            for text in (self, *self.more(word)):
                 if word not in text.text or len(text.text) > longest:
                     continue  # most texts: parsing them takes time
                 if found := text._find((*text.within, word, *others)):

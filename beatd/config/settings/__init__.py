@@ -5,6 +5,7 @@ problems.py  what is wrong with a config, where, in words without secrets
 kinds.py     what kinds of values there are, and how each is checked
 notes.py     what a row says: works, unused, beatd's own
 rows/        the table
+local_zone.py  the name of the machine's zone
 values.py    `Settings`: what was read, and what is made from more than one setting
 reading.py   every spelling, merged and checked, into `Settings` and problems
 page.py      `docs/settings.md`
@@ -25,12 +26,19 @@ from beatd.config.settings.kinds import (
     Kind,
     Unfit,
 )
+from beatd.config.settings.local_zone import local_zone
 from beatd.config.settings.problems import (
     Place,
     Problem,
     did_you_mean,
 )
-from beatd.config.settings.reading import Row, read, spellings, table
+from beatd.config.settings.reading import (
+    Row,
+    read,
+    spellings,
+    table,
+    unknown_names,
+)
 from beatd.config.settings.secrets import (
     is_secret,
     mask,
@@ -60,6 +68,7 @@ __all__ = [
     "Unfit",
     "did_you_mean",
     "is_secret",
+    "local_zone",
     "mask",
     "mask_url",
     "mentions_secret",
@@ -69,4 +78,5 @@ __all__ = [
     "safe_value",
     "spellings",
     "table",
+    "unknown_names",
 ]

@@ -6,7 +6,7 @@ name-space in front (`CELERY_TASK_TIME_LIMIT`). Two spellings of one setting wit
 different values are an error.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import Field, dataclass, fields
 from functools import cache
 from types import NoneType
@@ -126,6 +126,10 @@ ENVIRONMENT = {
 """Variables that win over the config."""
 
 
+_DJANGO_ZONE = "TIME_ZONE"
+"""Django's setting: as in Celery the zone where no `timezone` is set."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """Settings that were read, with defaults for wrong ones, and the problems."""
@@ -152,12 +156,15 @@ def read(
     values: dict[str, Any] = {}
     for name, spelled in _by_setting(written).items():
         values.update(_read_one(table()[name], spelled, written, locate, problems))
+    if values.get("timezone") is None and written.get(_DJANGO_ZONE):
+        zone = _read_one(table()["timezone"], [_DJANGO_ZONE], written, locate, problems)
+        values.update(zone)
     for variable, name in ENVIRONMENT.items():
         if text := (environ or {}).get(variable):
             values.update(_read_outside(name, text, variable, problems))
     for name, value in (command_line or {}).items():
         values.update(_read_outside(name, value, "command line", problems))
-    problems.extend(_unknown(written, locate))
+    problems.extend(unknown_names(written, spellings(), locate))
     idle = {
         word for row in table().values() if row.note.unused for word in row.spellings
     }
@@ -257,27 +264,29 @@ _PREFIXES = (
 )
 
 
-def _unknown(written: Mapping[str, object], locate: Locate) -> Iterator[Problem]:
+def unknown_names(
+    words: Iterable[str],
+    known: Collection[str],
+    locate: Locate,
+    prefixes: tuple[str, ...] = _PREFIXES,
+) -> Iterator[Problem]:
     """Yield a problem for each name that looks like a setting and is none.
 
     A typo of a known name is an error: the setting that was meant would silently be
     missing. Others are only warned about, as Celery lets every name pass.
     """
-    for word in written:
-        if word in spellings():
+    for word in words:
+        if word in known:
             continue
-        has_prefix = word.lower().startswith(_PREFIXES)
-        hint = did_you_mean(word, _alike(word))
+        # In the same style, so that a hint fits in with its neighbours.
+        alike = [one for one in known if one.isupper() == word.isupper()]
+        has_prefix = word.lower().startswith(prefixes)
+        hint = did_you_mean(word, alike)
         if has_prefix or hint:
-            is_typo = has_prefix and did_you_mean(word, _alike(word), likeness=0.88)
+            is_typo = has_prefix and did_you_mean(word, alike, likeness=0.88)
             yield Problem(
                 f"unknown setting {word!r}",
                 hint or "beatd has no such setting, it changes nothing",
                 locate(word),
                 warning=not is_typo,
             )
-
-
-def _alike(word: str) -> list[str]:
-    """The spellings in the same style, so that a hint fits in with its neighbours."""
-    return [known for known in spellings() if known.isupper() == word.isupper()]

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 from zoneinfo import ZoneInfo
 
+from beatd.config.settings.local_zone import local_zone
 from beatd.config.settings.rows import Rows
 from beatd.instant import Span, span_of
 
@@ -21,8 +22,12 @@ class Settings(Rows):
 
     @cached_property
     def zone(self) -> ZoneInfo:
-        """The zone in which schedules are read and times shown."""
-        return ZoneInfo(self.timezone or "UTC")
+        """The zone in which schedules are read and times shown.
+
+        As in Celery that is local time where no zone is set and `enable_utc` is off.
+        """
+        local = None if self.enable_utc else local_zone()
+        return ZoneInfo(self.timezone or local or "UTC")
 
     @property
     def write_urls(self) -> tuple[str, ...]:

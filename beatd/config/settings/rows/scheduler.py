@@ -34,12 +34,13 @@ class SchedulerRows:
         True,
         "Whether times in messages are written in UTC.",
         old="ENABLE_UTC",
-        differs="Always UTC, though messages of protocol 1 carry the flag; a schedule"
-        " is read in `timezone` whatever this says.",
+        differs="Always UTC, though messages of protocol 1 carry the flag. Off, and"
+        " without a `timezone`, schedules are read in local time, as in Celery.",
     )
     timezone: Zone | None = works(
         None,
-        "Time zone in which schedules are read and times shown; unset means UTC.",
+        "Time zone in which schedules are read and times shown; unset means Django's"
+        " `TIME_ZONE` if that is set, else UTC.",
         differs="A change keeps the ledger; schedules count on from the change.",
     )
     imports: Texts = works((), "Modules imported at start, so that tasks register.")
