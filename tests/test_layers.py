@@ -61,7 +61,7 @@ cli         usage options output dead explain findings schedule_view advice list
             probes check
 .           logs states
 utils       log
-service     log_setup process running
+service     log_setup process reloading running
 cli         * worker worker_options
 .           spawned __main__ __init__
 """

@@ -4,7 +4,7 @@ import pytest
 
 from beatd.brokers.items import Held, Term
 from beatd.errors import BrokerUnavailable
-from beatd.instant import DAY, SECOND, Span
+from beatd.instant import DAY, MINUTE, SECOND, Span
 from beatd.scheduler.leadership import Leadership
 from tests.fakes import FakeClock, FlakyBroker
 
@@ -124,3 +124,43 @@ def test_who_stands_by_gives_nothing_back(
     leadership.resign()
 
     assert broker.leader() == "there"
+
+
+def test_who_waits_for_the_lead_is_woken_when_it_is_given_back(
+    leadership: Leadership, broker: FlakyBroker
+) -> None:
+    class Released(FlakyBroker):
+        def await_release(self, timeout: Span) -> bool:
+            return next(answers)
+
+    def wake() -> None:
+        woken.append(None)
+        watch.leave()
+
+    answers = iter([False, True])
+    woken: list[object] = []
+    broker.__class__ = Released
+    watch = leadership.watch(wake)
+    watch.start("lead", on_crash=woken.append)
+
+    assert watch.join(MINUTE)
+    assert woken == [None]
+
+
+def test_who_waits_for_the_lead_of_a_broker_that_is_away_asks_again(
+    leadership: Leadership, broker: FlakyBroker
+) -> None:
+    class Away(FlakyBroker):
+        def await_release(self, timeout: Span) -> bool:
+            asked.append(timeout)
+            if len(asked) < 3:
+                raise BrokerUnavailable("nobody answers")
+            return True
+
+    asked: list[Span] = []
+    broker.__class__ = Away
+    watch = leadership.watch(lambda: watch.leave())
+    watch.start("lead", on_crash=lambda error: None)
+
+    assert watch.join(MINUTE)
+    assert len(asked) == 3

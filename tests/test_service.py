@@ -103,6 +103,81 @@ def test_a_reload_takes_new_entries(here: Path) -> None:
         running.until("tock queued")
 
 
+GATE = """
+open("gate").read()  # until somebody writes to it
+"""
+"""The end of a config that loads for as long as a test wants it to."""
+
+
+def open_gate(here: Path) -> None:
+    (here / "gate").write_text("on")
+
+
+def test_a_config_that_loads_for_long_does_not_cost_the_lead(here: Path) -> None:
+    os.mkfifo(here / "gate")
+    settings = f"{TICK}\nbeat_lock_timeout = 1\n"
+    (here / "shop.py").write_text(settings)
+    with (
+        Server() as server,
+        beatd(
+            "--config", "shop", "-b", server.url(), "-l", "INFO", cwd=here
+        ) as running,
+    ):
+        running.until("tick queued")
+        terms = running.output.count("leading, term")
+        (here / "shop.py").write_text(settings.replace('"tick"', '"tock"') + GATE)
+        running.send(signal.SIGHUP)
+        before = running.output.count("tick queued")
+        running.until("tick queued", times=before + 25)  # for 2.5 s
+        assert "lost the lead" not in running.output
+        open_gate(here)
+
+        running.until("reloaded: 1 entry")
+        running.until("tock queued")
+    assert running.output.count("leading, term") == terms
+
+
+def test_who_asks_for_a_reload_while_one_goes_on_has_another_after_it(
+    here: Path,
+) -> None:
+    os.mkfifo(here / "gate")
+    with (
+        Manager(here / "notify") as manager,
+        beatd("--config", "shop", "-l", "INFO", cwd=here, **manager.env) as running,
+    ):
+        running.until("tick queued")
+        (here / "shop.py").write_text(TICK.replace('"tick"', '"tock"') + GATE)
+        running.send(signal.SIGHUP)
+        manager.until("RELOADING=1")
+        running.until("tick queued", times=running.output.count("tick queued") + 3)
+        running.send(signal.SIGHUP)
+        open_gate(here)
+        running.until("reloaded: 1 entry")
+        open_gate(here)
+        running.until("reloaded: 1 entry", times=2)
+        running.stop()
+        manager.until("STOPPING=1")
+
+    said = [one.split("\n")[0] for one in manager.heard]
+    said = [one for one in said if one in ("READY=1", "RELOADING=1")]
+    assert said == ["READY=1", *2 * ["RELOADING=1", "READY=1"]]
+
+
+def test_who_is_told_to_stop_while_a_config_loads_does_so(here: Path) -> None:
+    os.mkfifo(here / "gate")
+    with (
+        Manager(here / "notify") as manager,
+        beatd("--config", "shop", "-l", "INFO", cwd=here, **manager.env) as running,
+    ):
+        running.until("tick queued")
+        (here / "shop.py").write_text(TICK + GATE)
+        running.send(signal.SIGHUP)
+        manager.until("RELOADING=1")
+
+        assert running.stop() == 0
+        assert "Traceback" not in running.output
+
+
 def test_a_reload_says_which_settings_need_a_restart(here: Path) -> None:
     with beatd("--config", "shop", "-l", "INFO", cwd=here) as running:
         running.until("tick queued")

@@ -1,9 +1,9 @@
 """Which process may emit: taking the lead, holding it, giving it back in time."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from beatd.background import Backoff, Service
 from beatd.brokers.base import Lead
 from beatd.brokers.items import Held, Term
 from beatd.clock import Clock
@@ -118,15 +118,21 @@ class Leadership:
         """Return the name of the process that leads, for people."""
         return self.lead.leader() or "another"
 
-    def watch(self, wake: Callable[[], None], stopped: threading.Event) -> None:
-        """Call `wake` whenever the lead is given back, until `stopped`; blocks."""
-        while not stopped.is_set():
+    def watch(self, wake: Callable[[], object]) -> Service:
+        """Return a service that calls `wake` whenever the lead is given back."""
+        backoff = Backoff()
+
+        def step() -> Span:
             try:
                 if self.lead.await_release(_WATCH):
                     wake()
             except BrokerUnavailable:
                 # The scheduler logs that; asking again at once would be of no use.
-                stopped.wait(1)
+                return backoff.lengthen()
+            backoff.reset()
+            return 0
+
+        return Service(step)
 
     def came_early(self) -> bool:
         """Return whether the lead before this one ended sooner than it could.

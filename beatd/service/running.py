@@ -12,7 +12,6 @@ from queue import SimpleQueue
 
 from beatd import signals
 from beatd.clock import Wake
-from beatd.config.faults import raised
 from beatd.config.loading import Config, load
 from beatd.config.options import Options, Told
 from beatd.config.settings import Settings, mask_url
@@ -25,6 +24,7 @@ from beatd.scheduler.loop import Scheduler
 from beatd.service import daemon, process, wiring
 from beatd.service.nodes import node_name
 from beatd.service.notify import Notify
+from beatd.service.reloading import ConfigLoader
 from beatd.text import counted, is_encodable
 from beatd.version import __version__
 from beatd.worker.autoscale import Autoscale
@@ -227,35 +227,54 @@ class _Beat:
     scheduler: Scheduler = field(init=False)
     _began: Settings = field(init=False)
     """What is taken once, was taken from these."""
+    _loader: ConfigLoader = field(init=False)
+    _failure: BaseException | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._began = self.config.settings
+        self._loader = ConfigLoader(
+            self._load,
+            lambda config: wiring.needs_restart(self._began, config.settings),
+            on_begin=self.notify.reloading,
+            on_loaded=partial(self.inbox.put, Wake.RELOAD),
+        )
         self.scheduler = wiring.scheduler_of(self.config)
         self.scheduler.on_tick = self._tell
 
     def run(self) -> None:
-        """Emit until told to stop, then give the lead back."""
-        stopped = threading.Event()
+        """Emit until told to stop, then give the lead back.
+
+        Raises what ended one of the threads beside the loop.
+        """
         wake = partial(self.inbox.put, Wake.LOOK)
-        watch = partial(self.scheduler.leadership.watch, wake, stopped)
-        threading.Thread(target=watch, name="lead", daemon=True).start()
+        watch = self.scheduler.leadership.watch(wake)
+        watch.start("beatd-lead", self._crash)
+        self._loader.start(self._crash)
         aside = None
         if self._began.result_url is not None:
             aside = wiring.ask_results_aside(self.scheduler, wake)
         self.notify.ready(self.status())
         signals.beat_init.send(self.scheduler)
         try:
-            self.scheduler.run(self.inbox, self._reload)
+            self.scheduler.run(self.inbox, self._use_loaded)
         finally:
-            stopped.set()
+            # Neither is waited for: a step of theirs may take long.
+            watch.leave()
+            self._loader.leave()
             if aside:
                 aside.close()
+        if self._failure is not None:
+            raise self._failure
 
     def stop(self) -> None:
         self.inbox.put(Wake.STOP)
 
     def reload(self) -> None:
-        self.inbox.put(Wake.RELOAD)
+        self._loader.ask()
+
+    def _crash(self, error: BaseException) -> None:
+        self._failure = error
+        self.stop()
 
     def status(self) -> str:
         """Return how the scheduler is: the second line of `systemctl status`."""
@@ -283,19 +302,15 @@ class _Beat:
         if self.notify.address:
             self.notify.alive(self.status())
 
-    def _reload(self) -> None:
-        self.notify.reloading()
-        try:
-            config = load(self.options.wanted(), strict=bool(self.options.strict))
-            waits = wiring.needs_restart(self._began, config.settings)
-        except ConfigError as error:
-            tell.error("config.error", "kept the old config: %s", error)
-        except BaseException as error:
-            # Foreign code, which may raise anything; Ctrl-C comes as a signal's Wake.
-            problem = raised(error, "")
-            tell.error("config.error", "kept the old config: %s", problem)
+    def _load(self) -> Config:
+        return load(self.options.wanted(), strict=bool(self.options.strict))
+
+    def _use_loaded(self) -> None:
+        loaded = self._loader.take()
+        if loaded.config is None:
+            tell.error("config.error", "kept the old config: %s", loaded.problem)
         else:
-            self._use(config, waits)
+            self._use(loaded.config, loaded.waits)
         self.notify.ready(self.status())
 
     def _use(self, config: Config, waits: Sequence[str]) -> None:
