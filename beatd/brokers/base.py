@@ -309,7 +309,7 @@ class Consumer(Protocol):
         is made again with the same number, because its answer was lost, does nothing
         more and has the same answers; one with a smaller number comes too late, and
         does nothing. That holds for an hour after the lease has ended, too: copies may
-        still be under way. A request of nothing but acknowledgements may be carried out
+        still be under way. A request of nothing but `Acknowledge` may be carried out
         again all the same: its deliveries are GONE by then.
 
         Raises BrokerRefused, having done nothing, when any of the messages is refused:

@@ -13,12 +13,12 @@ delivered again.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from signal import SIGTERM
 
 from beatd import signals
-from beatd.brokers.items import Begin, Delivery
+from beatd.brokers.items import Begin, Delivery, Effect
 from beatd.clock import Clock
 from beatd.control.pidbox import Command, Pidbox
 from beatd.errors import BrokerUnavailable
@@ -111,6 +111,9 @@ class Worker:
     stopping: Stopping
     ends_runs_when_cut_off: bool = False
     """Whether running tasks are ended when the worker was cut off for too long."""
+
+    gone: int = field(default=0, init=False)
+    """How many runs did not begin, as their deliveries were not this worker's then."""
 
     on_ready: Callable[[], object] = lambda: None
     on_turn: Callable[[], object] = lambda: None
@@ -238,14 +241,14 @@ class Worker:
                 self.backlog.add(run)
 
     def _lease_lost(self) -> None:
-        """Give back what has not begun: other workers may have it by now."""
+        """Give back what has not begun: other workers may have it by now.
+
+        Of what is being acknowledged the broker's answer will tell whose it is.
+        """
         unbegun = self.backlog.take_out(lambda run: not run.acknowledged)
         for run in self.workload:
-            match run.state:
-                case InFlightState.ACKNOWLEDGING:
-                    unbegun.append(self.workload.remove(run.token))
-                case InFlightState.GIVEN:
-                    run.let_go = not run.early
+            if run.state is InFlightState.GIVEN:
+                run.let_go = not run.early
         self.pool.recall()
         for run in unbegun:
             self.outcomes.given_back(run.delivery)
@@ -316,11 +319,8 @@ class Worker:
             match settlement.act:
                 case Begin():
                     run = self.workload.get(settlement.token)
-                    if run and settlement.is_left:
-                        # It is not acknowledged, and others may run it.
-                        ended.append(self.workload.remove(run.token).token)
-                    elif run:
-                        self._begin(run)
+                    if run and not self._begin(run, settlement.effect):
+                        ended.append(run.token)
                 case Continue():
                     pass
                 case _:
@@ -328,13 +328,25 @@ class Worker:
         self.intake.settled(ended)
         self.window.clear(len(ended) - self.unkept.settled(ended))
 
-    def _begin(self, run: InFlight) -> None:
-        """Let a run begin that is now acknowledged, unless it was revoked meanwhile."""
+    def _begin(self, run: InFlight, effect: Effect) -> bool:
+        """Let a run begin whose delivery is acknowledged, unless it is revoked by now.
+
+        Return False if it is not acknowledged: it never begins here then.
+        """
+        if effect is not Effect.DONE:
+            self.workload.remove(run.token)
+            if effect is Effect.GONE:
+                self.gone += 1
+                self.reporter.gone(run, self.gone)
+            return False
         run.become(InFlightState.GIVEN)
-        if self.admission.drops_revoked(run):
+        if self.stopping.how is Stop.COLD:
+            self._lose(self.workload.remove(run.token))
+        elif self.admission.drops_revoked(run):
             self.workload.remove(run.token)
         else:
             self.workload.give(run)
+        return True
 
     # Beginning and end
 
@@ -375,19 +387,10 @@ class Worker:
         )
         self.intake.fetcher.stop()
         if stop is Stop.COLD:
-            self._kill()
+            self.pool.kill()
         else:
             self.pool.recall()
         self._give_up(self.backlog.clear())
-
-    def _kill(self) -> None:
-        """Kill the pool; end the runs that it will not begin any more."""
-        self.pool.kill()
-        for run in self.workload:
-            if run.state is InFlightState.ACKNOWLEDGING:
-                # It is acknowledged soon, if not already.
-                run.become(InFlightState.GIVEN)
-                self._lose(self.workload.remove(run.token))
 
     def _is_over(self) -> bool:
         if not self.is_stopping or not self.inbox.empty():
@@ -399,6 +402,7 @@ class Worker:
         self.intake.fetcher.stop()
         if self.pidbox:
             self.pidbox.stop()
+        self._await_acknowledged()
         settled = self.settler.stop(PATIENCE)
         if self.stopping.how is not Stop.COLD:
             self.pool.stop()
@@ -415,3 +419,14 @@ class Worker:
         if not settled:
             words = "not all that ended could be settled: it is delivered again %s"
             tell.warning("stop.unsettled", words, when)
+
+    def _await_acknowledged(self) -> None:
+        """Have those runs fail that a cold stop met between acknowledgement and pool.
+
+        Which these are, the broker's answers tell: others run what is not acknowledged.
+        """
+        until = self.clock.elapsed() + PATIENCE
+        while self.workload.is_acknowledging and self.clock.elapsed() < until:
+            for event in self._next():
+                if isinstance(event, Settled):
+                    self._settled(event.settlements)

@@ -107,6 +107,19 @@ class TaskReporter:
         self._log(logging.WARNING, "let_go", run.envelope, words)
         self._event("rejected", run.envelope, requeue=True)
 
+    def gone(self, run: InFlight, number: int) -> None:
+        """Report a run that does not begin, as its message was not here any more.
+
+        So many there are by now, with this one.
+        """
+        words = (
+            "does not begin: its message was not this worker's any more when it was to"
+            " be acknowledged (the broker was set back, or the worker cut off for too"
+            f" long); it runs where that is delivered next; {number} so far"
+        )
+        self._log(logging.WARNING, "gone", run.envelope, words)
+        self._event("rejected", run.envelope, requeue=True)
+
     def given_up(self, run: InFlight, error: Exception) -> None:
         """Report that a task whose process is gone is not run once more."""
         self._event("failed", run.envelope, exception=repr_of(error), traceback="")

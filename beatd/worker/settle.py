@@ -4,7 +4,7 @@ Each step has a thread of its own: a result backend that is away holds up only t
 deliveries that have something to store.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Protocol
 
@@ -14,10 +14,11 @@ from msgspec.structs import replace
 from beatd.background import Backoff, BatchWorker, Faults, OnCrash, Outage
 from beatd.brokers.base import Consumer, Sender
 from beatd.brokers.items import (
+    DONE,
     ENOUGH,
     Acknowledge,
     Act,
-    Begin,
+    Answer,
     Delivery,
     Effect,
     Outgoing,
@@ -56,8 +57,6 @@ class _SettleRequest(msgspec.Struct, frozen=True):
     number: int
     acts: Sequence[Act]
     sends: Sequence[Outgoing]
-    refused: Mapping[str, str] | None = None
-    """Why acts were refused, by token; None until the broker has answered."""
 
     @property
     def size(self) -> int:
@@ -96,24 +95,21 @@ class Settler:
         results: Keeper | None,
         settled: Callable[[Sequence[Settlement]], object],
         away: Outage,
-        renew: Callable[[], object],
         chord_keeper: EndRecorder | None = None,
         backoff: Backoff | None = None,
         left: Callable[[str], object] = lambda token: None,
         unkept: Callable[[Sequence[Settlement]], object] = lambda settlements: None,
     ) -> None:
-        """`renew` renews the lease, and reports a lost one before it returns.
+        """Without a chord keeper nothing is stored for other runs.
 
-        Without a chord keeper nothing is stored for other runs. `backoff` is for tries
-        to store. `left` is called with the token of what cannot be settled: it is to
-        stay in flight. `unkept` is called, also repeatedly, with what waits for a
-        backend that is away.
+        `backoff` is for tries to store. `left` is called with the token of what cannot
+        be settled: it is to stay in flight. `unkept` is called, also repeatedly, with
+        what waits for a backend that is away.
         """
         self._broker = broker
         self._worker = worker
         self._results = results
         self._settled = settled
-        self._renew = renew
         self._left = left
         self._unkept = unkept
         self._is_away = False
@@ -264,22 +260,15 @@ class Settler:
                 return _halves(part)
             self._request = request
         try:
-            refused = self._answer_to(self._request)
+            answers = self._answers_to(self._request)
         except ItemRefused as refusal:
             if not self._request.sends:
                 raise  # no message is at fault
             self._request = None
             return self._split(part, refusal)
-        # If what follows fails, the broker is not asked again: it could be another
-        # server by then, or have forgotten a worker whose lease it took for over.
-        self._request = replace(self._request, refused=refused)
-        if any(isinstance(one.act, Begin) for one in part):
-            # To acknowledge what another worker has by now does nothing, and such a run
-            # must not begin here. If our lease still lasts, all of them were ours.
-            self._renew()
         self._request = None
-        if refused:
-            part = self._without(part, refused)
+        if answers.count(DONE) < len(answers):
+            part = self._answered(part, answers)
         self._settled(part)
         for settlement in part:
             for joined in settlement.joined:
@@ -291,20 +280,32 @@ class Settler:
         sends = [outgoing for one in part for outgoing in one.all_sends]
         return _SettleRequest(next(self._numbers), acts, sends)
 
-    def _answer_to(self, request: _SettleRequest) -> Mapping[str, str]:
-        """Return why acts were refused, by token; ask the broker, but only once."""
-        if request.refused is not None:
-            return request.refused
+    def _answers_to(self, request: _SettleRequest) -> Sequence[Answer]:
         if not request.acts and not request.sends:
-            return {}
-        answers = self._broker.settle(
+            return []
+        return self._broker.settle(
             self._worker, request.acts, request.sends, request.number
         )
-        return {
-            act.delivery.token: answer.reason
-            for act, answer in zip(request.acts, answers, strict=True)
-            if answer.effect is Effect.REFUSED
-        }
+
+    def _answered(
+        self, part: Sequence[Settlement], answers: Sequence[Answer]
+    ) -> Sequence[Settlement]:
+        """Return what is settled, with what became of it; have the rest tried again."""
+        settled, each = [], iter(answers)
+        for one in part:
+            answer = DONE if isinstance(one.act, Continue) else next(each)
+            if answer.effect is not Effect.REFUSED:
+                settled.append(replace(one, effect=answer.effect))
+            elif one.tries < TRIES:
+                again = replace(
+                    one, kept=None, sends=(), after=(), end=None, tries=one.tries + 1
+                )
+                self.refused.put(again)
+            else:
+                self._left(one.token)
+                self._say_left(one, answer.reason)
+                settled.append(replace(one, effect=Effect.REFUSED))
+        return settled
 
     # What is refused
 
@@ -341,26 +342,6 @@ class Settler:
         else:
             self._on_dropped(one.all_sends[0], refusal)
         return []
-
-    def _without(
-        self, part: Sequence[Settlement], refused: Mapping[str, str]
-    ) -> Sequence[Settlement]:
-        """Return the settlements whose acts are done; have the others tried again."""
-        settled = []
-        for one in part:
-            reason = refused.get(one.token) if not isinstance(one.act, Continue) else ""
-            if not reason:
-                settled.append(one)
-            elif one.tries < TRIES:
-                again = replace(
-                    one, kept=None, sends=(), after=(), end=None, tries=one.tries + 1
-                )
-                self.refused.put(again)
-            else:
-                self._left(one.token)
-                self._say_left(one, reason)
-                settled.append(replace(one, is_left=True))
-        return settled
 
     def _try_again(self, batch: Sequence[Settlement]) -> None:
         for settlement in batch:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from beatd.brokers.items import Act, Delivery, Outgoing
+from beatd.brokers.items import Act, Delivery, Effect, Outgoing
 from beatd.errors import BeatdError
 from beatd.results.base import Meta, Stored
 from beatd.results.chords import Joined
@@ -42,8 +42,9 @@ class Settlement(msgspec.Struct, frozen=True):
     """Whether `kept` is stored in place of a success, too."""
     tries: int = 0
     """How often the broker has refused the act."""
-    is_left: bool = False
-    """Whether the broker refuses the act for good: the delivery stays in flight."""
+    effect: Effect = Effect.DONE
+    """What became of the act, once it is settled; REFUSED: it is so for good, and the
+    delivery stays in flight."""
 
     @property
     def all_sends(self) -> Sequence[Outgoing]:

@@ -56,6 +56,11 @@ class Workload:
         """The runs that the pool has not begun, or is about to get."""
         return [run for run in self if not run.has_begun]
 
+    @property
+    def is_acknowledging(self) -> bool:
+        """Whether any run waits for the broker's answer to its acknowledgement."""
+        return any(run.state is InFlightState.ACKNOWLEDGING for run in self)
+
     def get(self, token: str) -> InFlight | None:
         """Return the run of this delivery, if it is here."""
         return self._runs.get(token)

@@ -1,8 +1,9 @@
 """The brokers that the contract is asked of, each behind the same few handles."""
 
 import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +37,10 @@ class Backend(Protocol):
 
     def step(self, length: Span) -> None:
         """Set the clock by which the broker tells the time of day."""
+        ...
+
+    def set_back(self) -> AbstractContextManager[None]:
+        """Undo afterwards what is done meanwhile, as a restored snapshot does."""
         ...
 
     def close(self) -> None: ...
@@ -86,6 +91,14 @@ class Memory:
     def step(self, length: Span) -> None:
         self._clock.ahead += length
 
+    @contextmanager
+    def set_back(self) -> Iterator[None]:
+        no_data = ("_changed", "_clock", "_serial", "_nonces")
+        data = vars(self.broker).items()
+        snapshot = deepcopy({key: one for key, one in data if key not in no_data})
+        yield
+        vars(self.broker).update(snapshot)
+
     def close(self) -> None: ...
 
 
@@ -117,6 +130,16 @@ class SQLite:
 
     def step(self, length: Span) -> None:
         self._clock.ahead += length
+
+    @contextmanager
+    def set_back(self) -> Iterator[None]:
+        with (
+            closing(sqlite3.connect(":memory:")) as snapshot,
+            closing(sqlite3.connect(self._path)) as db,
+        ):
+            db.backup(snapshot)
+            yield
+            snapshot.backup(db)
 
     def _execute(self, sql: str) -> None:
         with closing(sqlite3.connect(self._path)) as db:
@@ -153,6 +176,18 @@ class Redis:
 
     def step(self, length: Span) -> None:
         self._clock.ahead += length
+
+    @contextmanager
+    def set_back(self) -> Iterator[None]:
+        with self._server.client() as client:
+            snapshot = {
+                key: (max(client.pttl(key), 0), client.dump(key))
+                for key in client.scan_iter()
+            }
+            yield
+            client.flushdb()
+            for key, (life, value) in snapshot.items():
+                client.restore(key, life, value)
 
     def close(self) -> None:
         for broker in self._open:

@@ -10,6 +10,7 @@ from beatd.brokers.items import (
     GONE,
     Acknowledge,
     Act,
+    Begin,
     Delay,
     Delivery,
     Effect,
@@ -107,6 +108,57 @@ def test_a_request_made_again_does_nothing_more_and_has_the_same_answers(
     assert again.message == b"2"
     assert lying_in(broker) == [b"6", b"a", b"b"]
     assert len(broker.dead_letters()) == 1
+
+
+RUNS = [("", ""), ("entry", "id-1")]
+"""A message of a user's, and one of an entry whose current run may be asked for."""
+
+
+@pytest.mark.parametrize(("entry", "run"), RUNS)
+@pytest.mark.parametrize("how", ["living", "left", "lost"])
+def test_runs_that_were_begun_are_so_when_the_request_is_made_again(
+    broker: Broker, other: Broker, entry: str, run: str, how: str
+) -> None:
+    broker.send([outgoing(b"1"), outgoing(b"2"), outgoing(b"3")])
+    broker.join("w", 1 if how == "lost" else MINUTE)
+    one, two, three = broker.take("w", ["celery"], 3, 1)
+    broker.settle("w", [Acknowledge(two)], [], 1)
+    acts: list[Act] = [Begin(one, entry, run), Begin(two), Acknowledge(three)]
+
+    first = broker.settle("w", acts, [], 2)
+    if how == "left":
+        broker.leave("w")
+    elif how == "lost":
+        eventually(lambda: not (other.recover() or broker.stay("w", 1)))
+    second = broker.settle("w", acts, [], 2)
+
+    assert first == second == [DONE, GONE, DONE]
+
+
+@pytest.mark.parametrize(("entry", "run"), RUNS)
+def test_a_late_copy_of_a_request_begins_no_run(
+    broker: Broker, taken: Sequence[Delivery], entry: str, run: str
+) -> None:
+    one, two, *_ = taken
+    assert broker.settle("w", [Begin(one, entry, run)], [], 5) == [DONE]
+
+    assert broker.settle("w", [Begin(two, entry, run)], [], 4) == [GONE]
+
+    assert broker.settle("w", [Begin(two, entry, run)], [], 6) == [DONE]
+
+
+def test_what_was_taken_before_the_data_were_set_back_begins_no_run(
+    backend: Backend, broker: Broker, taken: Sequence[Delivery]
+) -> None:
+    with backend.set_back():
+        before = broker.take("w", ["celery"], 9, 2)
+    after = broker.take("w", ["celery"], 9, 3)
+    assert messages(before) == messages(after) == [b"6"]
+
+    acts: list[Act] = [Begin(one) for one in [*before, *after, taken[0]]]
+    answers = [broker.settle("w", acts, [], 1) for _ in range(2)]
+
+    assert answers == [[GONE, DONE, DONE]] * 2
 
 
 def test_what_only_sends_is_done_once_as_well(broker: Broker) -> None:

@@ -52,6 +52,9 @@ class Verdict:
     cut: int = 0
     """Messages that were not run because their worker ended between acknowledging them
     early and running them."""
+    again: int = 0
+    """Messages that were acknowledged early once more, as the broker was set back to
+    a state in which they lay in their queue."""
     slots: int = 0
     runs: int = 0
 

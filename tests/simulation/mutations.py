@@ -47,11 +47,8 @@ def _no_dead(recover: object) -> Callable[..., int]:
     return recover_nothing
 
 
-def _not_renewed(make: Callable[..., None]) -> Callable[..., None]:
-    def make_unsure(settler: Any, **named: Any) -> None:
-        make(settler, **{**named, "renew": lambda: None})
-
-    return make_unsure
+def _whatever_is_answered(settler: object, part: object, answers: object) -> object:
+    return part
 
 
 class Mutation(NamedTuple):
@@ -128,13 +125,21 @@ MUTATIONS = {
     "dead-workers": Mutation(
         MemoryBroker, "recover", _no_dead, frozenset([Kind.WORKER_DIES]), 0
     ),
-    # A run begins, acknowledged early, although others may have it by now.
-    "renewed-before-begin": Mutation(
+    # A run begins, acknowledged early, although its message was gone by then.
+    "answered-before-begin": Mutation(
         Settler,
-        "__init__",
-        _not_renewed,
+        "_answered",
+        lambda _: _whatever_is_answered,
         frozenset([Kind.WORKER_PAUSED, Kind.WORKER_REQUESTS]),
         0,
+    ),
+    # The same, where it lies in its queue once more, and the worker has it twice.
+    "answered-after-a-loss": Mutation(
+        Settler,
+        "_answered",
+        lambda _: _whatever_is_answered,
+        frozenset([Kind.SET_BACK, Kind.WORKER_PAUSED]),
+        3,
     ),
 }
 """By name of what is taken out."""

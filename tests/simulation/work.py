@@ -8,7 +8,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Protocol
 
 from tests.simulation.checker import Verdict
@@ -77,14 +77,32 @@ def _judge_messages(work: Work, verdict: Verdict) -> None:
         words = f"{entry} {key} queued at {at}"
         if at < work.end - 2 * MINUTE:
             _judge_end(work, runs[key], done[key], at, entry in work.early, verdict)
-        # Of what was taken before a loss, a worker may have it once more after that.
-        again = sum(not work.is_lost(at, run.began) for run in runs[key][1:])
-        if entry in work.early and again >= times[key]:
-            verdict.rerun.append(words)
+        if entry in work.early:
+            begins = [when for when, kind in done[key] if kind == "Begin"]
+            if _runs_too_often(work, runs[key], begins, times[key]):
+                verdict.rerun.append(words)
+    for entry, key in {_read(message) for _, message in work.queued}:
+        if entry in work.early:
+            kinds = [kind for _, kind in done[key]]
+            verdict.again += max(kinds.count("Begin") - times[key], 0)
     for entry, key in work.current.items():
         ends = [at for at, kind in done[key] if kind in ("Acknowledge", "SetAside")]
         if ends and not work.is_lost(ends[0], work.end):
             verdict.held.append(f"{entry} {key} ended at {ends[0]}")
+
+
+def _runs_too_often(
+    work: Work, runs: Sequence[Run], begins: Sequence[int], times: int
+) -> bool:
+    """Return whether a message that is acknowledged early ran when it must not.
+
+    Each run has an act `Begin` of its own that the broker did before. Such an act is
+    done once for each time that the message was queued; once more only if data were
+    lost since the act before it, and the message lay in its queue again.
+    """
+    own = [sum(at <= run.began for at in begins) > n for n, run in enumerate(runs)]
+    again = sum(not work.is_lost(*both) for both in pairwise(begins))
+    return not all(own) or again >= times
 
 
 def _judge_end(

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from beatd.brokers.base import Broker
-from beatd.brokers.items import Delivery
+from beatd.brokers.items import Answer, Delivery
 from beatd.brokers.memory import MemoryBroker
 from beatd.errors import BrokerUnavailable
-from beatd.instant import HOUR, SECOND, Span
+from beatd.instant import HOUR, SECOND
 from beatd.pools.base import Lost, Returned, Started, TimedOut
 from beatd.tasks import Task
 from beatd.worker.inbox import Fetched, TimePassed
 from tests.brokers.making import take_all
-from tests.fakes import NOON
+from tests.fakes import NOON, FakeClock
 from tests.servers import PATIENCE, Server, eventually
 from tests.worker.bench import Bench, HeldPool, with_held_pool
 from tests.worker.project import Project
@@ -26,14 +26,15 @@ CANCEL = "worker_cancel_long_running_tasks_on_connection_loss"
 
 
 class Cut(MemoryBroker):
-    """A broker that takes acknowledgements, and may then be away."""
+    """A broker that takes acknowledgements, and whose answers may be lost."""
 
     is_cut = False
 
-    def stay(self, worker: str, lease: Span) -> bool:
+    def settle(self, *request: Any) -> list[Answer]:
+        answers = super().settle(*request)
         if self.is_cut:
             raise BrokerUnavailable("the connection was cut")
-        return super().stay(worker, lease)
+        return answers
 
 
 def with_task(
@@ -97,7 +98,9 @@ def test_what_runs_at_most_once_does_not_begin_when_others_have_it(
     assert bench.worker.held == 0
     assert bench.worker.window.free() == bench.worker.sizing.capacity
     assert left_with(bench, "other") == 3
-    assert "3 more that it leaves to them" in caplog.text
+    said = [getattr(one, "event", "") for one in caplog.records]
+    assert said == ["task.gone"] * 3
+    assert "3 so far" in caplog.text
 
 
 def test_what_runs_at_most_once_begins_when_nobody_has_it() -> None:
@@ -120,13 +123,38 @@ def test_an_acknowledgement_whose_answer_was_lost_begins_a_run_once() -> None:
     bench.worker.intake.fetcher.turn()
     bench.handle()
     broker.is_cut = True
-    with pytest.raises(BrokerUnavailable):
-        bench.worker.settler.settling.turn()
+    for _ in range(2):
+        with pytest.raises(BrokerUnavailable):
+            bench.worker.settler.settling.turn()
     assert pool.jobs == []
     broker.is_cut = False
     bench.run()
 
     assert len(pool.jobs) == 1
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_what_was_being_acknowledged_when_the_lease_was_lost_begins_if_it_was_done(
+    is_done: bool,
+) -> None:
+    broker = Cut(clock := FakeClock())
+    nap, bench, pool = with_task(acks_late=False, broker=broker)
+    nap.delay()
+    bench.worker.intake.lease.turn()
+    bench.worker.intake.fetcher.turn()
+    bench.handle()
+    if is_done:
+        broker.is_cut = True
+        with pytest.raises(BrokerUnavailable):
+            bench.worker.settler.settling.turn()
+        broker.is_cut = False
+    clock.go_to(NOON + LEASE)
+    theirs = cut_off(bench)
+    bench.run()
+
+    assert len(theirs) == (0 if is_done else 1)
+    assert len(theirs) + len(pool.jobs) == 1
+    assert bench.worker.held == len(pool.jobs)
 
 
 def test_what_was_taken_under_a_lease_that_is_lost_does_not_begin() -> None:

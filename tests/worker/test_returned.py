@@ -1,14 +1,21 @@
 """Jobs that a pool was given and did not get to."""
 
+from collections.abc import Sequence
+from threading import Event, Thread
+from typing import Any
+
 import pytest
 
 from beatd.app import Beatd
+from beatd.brokers.items import Act, Answer, Begin
+from beatd.brokers.memory import MemoryBroker
 from beatd.instant import SECOND
 from beatd.pools.base import Finished, Returned, Started
 from beatd.runs.report import Report, pack_report
 from beatd.tasks import Task
 from beatd.worker.inbox import Stop, WorkerEvent
 from tests.fakes import NOON
+from tests.servers import PATIENCE
 from tests.worker.bench import Bench, HeldPool, SharingPool, with_held_pool
 from tests.worker.test_steering import command
 
@@ -177,11 +184,62 @@ def test_a_cold_stop_tells_the_end_of_what_is_being_acknowledged(bench: Bench) -
     bench.handle()
     tell(bench, Stop.COLD)
     bench.handle()
+    bench.settle()
 
     assert pool.jobs == []
     assert bench.worker.held == 0
     assert result.state == "FAILURE"
     assert bench.left() == 0
+
+
+def test_a_cold_stop_does_not_end_what_goes_back_to_its_queue_meanwhile(
+    bench: Bench,
+) -> None:
+    pool = with_held_pool(bench, size=1)
+    result = task_of(bench.app, acks_late=False).delay(1)
+    bench.worker.intake.lease.turn()
+    bench.worker.intake.fetcher.turn()
+    bench.handle()
+    bench.broker.leave("here-1")  # as others end a lease that has run out
+    tell(bench, Stop.COLD)
+    bench.handle()
+    bench.settle()
+
+    assert pool.jobs == []
+    assert bench.worker.held == 0
+    assert result.state == "PENDING"
+    assert bench.left() == 1
+
+
+class Slow(MemoryBroker):
+    """A broker that acknowledges what is to begin only when the pool is killed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.killed = Event(), Event()
+
+    def settle(self, worker: str, acts: Sequence[Act], *more: Any) -> list[Answer]:
+        if any(isinstance(act, Begin) for act in acts):
+            self.asked.set()
+            assert self.killed.wait(PATIENCE)
+        return super().settle(worker, acts, *more)
+
+
+def test_a_cold_stop_waits_for_the_answer_that_tells_whose_the_run_is() -> None:
+    broker = Slow()
+    bench = Bench(broker=broker)
+    pool = with_held_pool(bench, size=1)
+    pool.kill = broker.killed.set  # type: ignore[method-assign]
+    result = task_of(bench.app, acks_late=False).delay(1)
+    worker = Thread(target=bench.worker.run)
+    worker.start()
+    assert broker.asked.wait(PATIENCE)
+    bench.inbox.put(Stop.COLD)
+    worker.join(PATIENCE)
+
+    assert not worker.is_alive()
+    assert pool.jobs == []
+    assert result.state == "FAILURE"
 
 
 def test_what_comes_back_after_a_cold_stop_is_told_too(bench: Bench) -> None:

@@ -56,9 +56,7 @@ def test_nothing_is_handed_on_twice_when_a_part_of_a_batch_cannot_be_kept() -> N
     deliveries = broker.take("me", ["celery"], 2, 1)
     settled: list[Settlement] = []
     away = Outage("the broker is away", "broker")
-    settler = Settler(
-        broker, "me", None, settled.extend, away, lambda: None, keeper := Hesitant()
-    )
+    settler = Settler(broker, "me", None, settled.extend, away, keeper := Hesitant())
     for one in deliveries:
         settler.put(settlement_of(one))
 
@@ -90,9 +88,7 @@ def test_a_state_is_not_stored_again_once_its_run_is_handed_on() -> None:
     broker.send([outgoing(b"1"), outgoing(b"2")])
     deliveries = broker.take("me", ["celery"], 2, 1)
     results, away = Storing(), Outage("the broker is away", "broker")
-    settler = Settler(
-        broker, "me", results, lambda _: None, away, lambda: None, Hesitant()
-    )
+    settler = Settler(broker, "me", results, lambda _: None, away, Hesitant())
     for one in deliveries:
         kept = Meta(one.message.decode(), State.RETRY)
         settler.put(replace(settlement_of(one), kept=kept))
@@ -132,7 +128,7 @@ class Choosy(MemoryBroker):
 
 def settler_of(broker: MemoryBroker, settled: list[Settlement]) -> Settler:
     away = Outage("the broker is away", "broker")
-    return Settler(broker, "me", None, settled.extend, away, lambda: None)
+    return Settler(broker, "me", None, settled.extend, away)
 
 
 def test_what_is_refused_is_asked_for_again_alone_and_holds_up_no_other() -> None:
@@ -178,37 +174,6 @@ def test_what_is_refused_for_ever_is_said_and_left_in_flight(
     assert [getattr(said, "event", "") for said in caplog.records] == ["settle.refused"]
     assert "not this one" in caplog.text
     assert [one.token for one in settled] == [one.token]
-
-
-def test_what_is_refused_stays_refused_when_the_lease_cannot_be_renewed_at_first() -> (
-    None
-):
-    broker = Choosy()
-    broker.join("me", 60_000)
-    broker.send([outgoing(b"1"), outgoing(b"2")])
-    one, two = broker.take("me", ["celery"], 2, 1)
-    settled: list[Settlement] = []
-    refusals = iter([True, False])
-
-    def renew() -> None:
-        if next(refusals):
-            raise BrokerUnavailable("nobody answers")
-
-    away = Outage("the broker is away", "broker")
-    settler = Settler(broker, "me", None, settled.extend, away, renew)
-    settler.put(Settlement(one.token, GiveBack(one)))
-    settler.put(Settlement(two.token, Begin(two)))
-
-    broker.refuses = True
-    with pytest.raises(BrokerUnavailable):
-        settler.settling.turn()
-    settler.settling.turn()
-    assert [one.token for one in settled] == [two.token]
-    broker.refuses = False
-    settler.refused.turn()
-    settler.settling.turn()
-
-    assert [one.token for one in settled] == [two.token, one.token]
 
 
 def test_a_stop_says_so_when_what_is_refused_rests_on() -> None:
@@ -278,33 +243,21 @@ def test_what_follows_is_sent_once_whatever_answers_are_lost() -> None:
     assert len(settled) == 1
 
 
-def test_what_follows_is_sent_once_when_the_lease_cannot_be_renewed_at_first() -> None:
+def test_each_settlement_has_its_own_answer_of_the_broker() -> None:
     broker = MemoryBroker()
     broker.join("me", 60_000)
-    broker.send([outgoing(b"early")])
-    [early] = broker.take("me", ["celery"], 1, 1)
+    broker.send([outgoing(b"1"), outgoing(b"2")])
+    one, two = broker.take("me", ["celery"], 2, 1)
+    broker.reclaim("me", [two.token], 2)  # one is back in the queue
     settled: list[Settlement] = []
-    refusals = iter([True, False])
+    settler = settler_of(broker, settled)
+    settler.put(Settlement(one.token, Continue(), sends=[outgoing(b"next")]))
+    settler.put(Settlement(one.token, Begin(one)))
+    settler.put(Settlement(two.token, Begin(two)))
 
-    def renew() -> None:
-        if next(refusals):
-            broker.leave("me")
-            broker._answered.clear()  # as on another server
-            raise BrokerUnavailable("nobody answers")
-
-    away = Outage("the broker is away", "broker")
-    settler = Settler(broker, "me", None, settled.extend, away, renew)
-    settlement = Settlement(early.token, Begin(early), sends=[outgoing(b"next")])
-    settler.put(settlement)
-
-    with pytest.raises(BrokerUnavailable):
-        settler.settling.turn()
     settler.settling.turn()
 
-    broker.join("me", 60_000)
-    left = broker.take("me", ["celery"], 9, 2)
-    assert [one.message for one in left] == [b"next"]
-    assert settled == [settlement]
+    assert [one.effect for one in settled] == [Effect.DONE, Effect.GONE, Effect.DONE]
 
 
 def settlement_of(delivery: Delivery) -> Settlement:

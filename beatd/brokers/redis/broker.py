@@ -407,6 +407,8 @@ class RedisBroker(RedisLead):
         sends = len(words)
         for act in acts:
             words += self._words(worker, act)
+        if not commands and {*map(type, acts)} <= {Acknowledge}:
+            request = NOT_REMEMBERED  # made again, it has nothing to do
         keys = self._keys_to_settle(self._lease(worker))
         counts = [request, REMEMBER_ANSWERS, len(acts), sends]
         answers: bytes = self._run("settle", keys, [*counts, *words])

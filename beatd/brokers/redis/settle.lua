@@ -27,16 +27,28 @@
 -- Returns "" when all acts are done; else a line for each: d(one), g(one) as it is not in
 -- flight, or r(efused) with the reason. The request that is remembered does nothing when
 -- it is made again, and has the same answer; an earlier request does nothing. One with
--- nothing but acknowledgements is not remembered: made again, it has nothing to do. If the
--- server refuses anything that is to be sent, nothing is sent, and no act is done; only
--- a message that was published cannot be taken back. A full server refuses to send, and
--- lets all acts be done.
+-- nothing but ends of runs need not be: made again, it has nothing to do. If the server
+-- refuses anything that is to be sent, nothing is sent, and no act is done; only a message
+-- that was published cannot be taken back. A full server refuses to send, and lets all
+-- acts be done.
 
 local ARGV, KEYS = ARGV, KEYS -- locals are found faster
 local request, acts, sends = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
+if request > 0 then
+  local last, known = (redis.call('GET', KEYS[2]) or ''):match('^(%d+) (.*)$')
+  if last and request <= tonumber(last) then
+    return request == tonumber(last) and known or ('g\n'):rep(acts):sub(1, -2)
+  end
+end
+
+local function remember(answers)
+  local text = ARGV[1] .. ' ' .. answers
+  local answer = redis.pcall('SET', KEYS[2], text, 'PX', ARGV[2])
+  return answer.err and answer
+end
+
 -- The most frequent request first, without what the others need: acknowledgements only.
--- It is not remembered: made again, or late, it finds that they are done.
 local only = sends == 0 and #ARGV == 4 + 2 * acts
 for at = 5, only and #ARGV or 0, 2 do
   only = only and ARGV[at] == 'acknowledge'
@@ -49,18 +61,11 @@ if only then
     answers[number] = answer
     all_done = all_done and answer == 'd'
   end
-  return all_done and '' or table.concat(answers, '\n')
-end
-
-local last, known = (redis.call('GET', KEYS[2]) or ''):match('^(%d+) (.*)$')
-if request > 0 and last and request <= tonumber(last) then
-  return request == tonumber(last) and known or ('g\n'):rep(acts):sub(1, -2)
-end
-
-local function remember(answers)
-  local text = ARGV[1] .. ' ' .. answers
-  local answer = redis.pcall('SET', KEYS[2], text, 'PX', ARGV[2])
-  return answer.err and answer
+  answers = all_done and '' or table.concat(answers, '\n')
+  if request > 0 then
+    remember(answers)
+  end
+  return answers
 end
 
 local undo = {}

@@ -192,7 +192,6 @@ def _settler(
         results=around.results,
         settled=lambda settlements: around.inbox.put(Settled(settlements)),
         away=away,
-        renew=intake.lease.renew,
         chord_keeper=around.chord_keeper,
         backoff=Backoff(
             around.settings.result_backend_base_sleep_between_retries_ms,
