@@ -54,7 +54,8 @@ promises: $(READY)
 	$(BIN)/python -m pytest -m promise tests/promises
 
 simulate: $(READY)
-	$(BIN)/python -m tests.simulation --hours $(or $(HOURS),300) $(if $(SEEDS),--seeds $(SEEDS))
+	$(BIN)/python -m tests.simulation --hours $(or $(HOURS),300) $(if $(SEEDS),--seeds $(SEEDS)) \
+		$(if $(REPLAY),--replay)
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10)

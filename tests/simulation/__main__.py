@@ -14,6 +14,7 @@ from typing import Any
 from beatd.instant import HOUR
 from tests.simulation.faults import Kind
 from tests.simulation.mutations import MUTATIONS, without
+from tests.simulation.replay import simulate_and_replay
 from tests.simulation.run import ALL, Result, simulate
 
 
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     one = partial(
         _simulate,
         mutation=options.mutation,
+        replay=options.replay,
         span=span,
         kinds=options.kinds,
         verbose=options.verbose,
@@ -40,9 +42,9 @@ def main(arguments: Sequence[str]) -> int:
     return int(any(result.verdict.wrong for result in results))
 
 
-def _simulate(seed: int, mutation: str, **options: Any) -> Result:
+def _simulate(seed: int, mutation: str, replay: bool, **options: Any) -> Result:
     with without(mutation):
-        return simulate(seed, **options)
+        return (simulate_and_replay if replay else simulate)(seed, **options)
 
 
 def _results(
@@ -95,6 +97,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--kinds", type=_kinds, default=ALL, help="faults: a,b or all")
     parser.add_argument(
         "--mutation", choices=MUTATIONS, default="", help="take this part out of beatd"
+    )
+    parser.add_argument(
+        "--replay", action="store_true", help="make all calls to Redis and SQLite, too"
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--verbose", action="store_true", help="show the log")

@@ -47,6 +47,8 @@ class Verdict:
     """Runs at the same time, against the overlap rule of their entry."""
     held: list[str] = field(default_factory=list)
     """Runs that hold up their entries for ever."""
+    differing: list[str] = field(default_factory=list)
+    """The first calls that real brokers answered otherwise than memory did."""
     gone: int = 0
     """Messages that were not run because the broker's data were lost."""
     cut: int = 0
@@ -71,6 +73,7 @@ class Verdict:
             "followed": self.following,
             "together": self.together,
             "held": self.held,
+            "answered otherwise": self.differing,
         }
         return [f"{kind}: {one}" for kind, found in kinds.items() for one in found]
 

@@ -109,7 +109,7 @@ class Faults:
             Kind.WORKER_PAUSED: self._worker_paused,
             Kind.WORKER_REQUESTS: self._worker_requests,
         }
-        self._snapshot = network.server.snapshot()
+        self._snapshot = network.execute("snapshot")
         network.draw = self._fate
 
     def begin(self, until: Instant) -> None:
@@ -135,7 +135,7 @@ class Faults:
 
     def _keep_snapshot(self) -> None:
         if self.world.chance(0.5):
-            self._snapshot = self.network.server.snapshot()
+            self._snapshot = self.network.execute("snapshot")
         self.world.after(20 * SECOND, self._keep_snapshot)
 
     def _length(self, *choices: Span) -> Span:
@@ -317,10 +317,10 @@ class Faults:
 
     def _empty(self) -> Span:
         self.losses.append(self.world.now)
-        self.network.server.lose_all()
+        self.network.execute("lose_all")
         return 10 * SECOND
 
     def _set_back(self) -> Span:
         self.losses.append(self.world.now)
-        self.network.server.set_back(self._snapshot)
+        self.network.execute("set_back", self._snapshot)
         return 10 * SECOND

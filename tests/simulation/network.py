@@ -119,10 +119,12 @@ class Network:
         self.latency: Span = 2
         self.draw: Callable[[Process], Fate] = lambda process: Fate.ANSWERED
         """Returns what becomes of the next request of a process."""
+        self.execute: Callable[..., Any] = self._execute
+        """Has the server do what a request asks for, by the name of a port's method."""
 
     def request(self, process: Process, name: str, *args: Any, **named: Any) -> Any:
         """Make one request of a process, and return or raise what comes of it."""
-        execute = partial(getattr(self.server, name), *args, **named)
+        execute = partial(self.execute, name, *args, **named)
         process.check()
         fate = self.draw(process)
         process.sleep(self._latency())
@@ -141,6 +143,9 @@ class Network:
             case Fate.ANSWERED:
                 return self._answer(process, execute)
         raise BrokerUnavailable(f"no answer: {fate.value}")
+
+    def _execute(self, name: str, *args: Any, **named: Any) -> Any:
+        return getattr(self.server, name)(*args, **named)
 
     def _answer(self, process: Process, execute: Callable[[], Any]) -> Any:
         self.server.asking = process

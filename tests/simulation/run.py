@@ -4,7 +4,7 @@ import logging
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,19 +53,30 @@ def simulate(
     kinds: Collection[Kind] = ALL,
     *,
     verbose: bool = False,
+    on_network: Callable[[Network], object] = lambda network: None,
 ) -> Result:
-    """Let so much time pass in a world of this seed, and judge what was queued."""
-    with _directory() as root:
-        return _simulate(seed, span, kinds, root, verbose=verbose)
+    """Let so much time pass in a world of this seed, and judge what was queued.
+
+    `on_network` is called at the beginning with what is to carry the requests.
+    """
+    with directory_in_memory() as root:
+        return _simulate(seed, span, kinds, root, on_network, verbose=verbose)
 
 
 def _simulate(
-    seed: int, span: Span, kinds: Collection[Kind], root: Path, *, verbose: bool
+    seed: int,
+    span: Span,
+    kinds: Collection[Kind],
+    root: Path,
+    on_network: Callable[[Network], object],
+    *,
+    verbose: bool,
 ) -> Result:
     world = World(seed, 0)
     plan = plan_of(world.random, span, has_workers=bool(OF_WORKERS & set(kinds)))
     world.begin = world.now = plan.begin
     network = Network(world)
+    on_network(network)
     configs = configs_of(plan)
     hosts = [
         SchedulerHost(f"host{number}", world, network, root, configs)
@@ -156,7 +167,7 @@ def _command(seed: int, span: Span, kinds: Collection[Kind]) -> str:
 
 
 @contextmanager
-def _directory() -> Iterator[Path]:
+def directory_in_memory() -> Iterator[Path]:
     """Give a directory in memory, where the system has one."""
     memory = Path("/dev/shm")
     place = memory if memory.is_dir() else None
