@@ -24,8 +24,8 @@ config      * settings.problems settings.secrets settings.kinds switches setting
             settings.rows.broker settings.rows.results settings.rows.scheduler
             settings.rows.tasks settings.rows.unused settings.rows.worker settings.rows
             settings.local_zone settings.values settings.reading settings faults
-            settings.page settings.__main__ source entries modules finding
-            celery_settings apps places tls loading options
+            settings.page settings.__main__ source celery_schedules entries
+            modules finding celery_settings apps places tls loading options
 .           clock
 storage     file_lock sqlite_file
 .           background

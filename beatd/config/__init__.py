@@ -7,7 +7,9 @@ faults.py   why a config cannot be read
 modules.py  modules and files, executed afresh or imported
 places.py   where a config is looked for
 finding.py  the app that `-A` names
+celery_settings.py  the settings of a Celery app
 apps.py     an app that has a config
+celery_schedules.py  schedules of Celery's, as those of beatd
 entries.py  entries, read and checked
 loading.py  settings and entries of one config, and all that is wrong with them
 options.py  the options of the command line and the environment

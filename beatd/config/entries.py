@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from beatd import schedules
 from beatd.bounds import FIRST_DATE, LAST_DATE, LAST_YEAR
 from beatd.config import settings
+from beatd.config.celery_schedules import spec_of_theirs
 from beatd.config.faults import raised_by_reading
 from beatd.config.settings import (
     Place,
@@ -346,29 +347,11 @@ def _doubt_options(line: _Line, options: Mapping[str, Any]) -> None:
 
 
 def spec_of(value: object, *, relative: bool) -> ScheduleSpec:
-    """Return a schedule; Celery's own objects become those of beatd.
-
-    They are told by the names of their classes: importing Celery takes half a second.
-    """
+    """Return a schedule; Celery's own objects become those of beatd."""
     if isinstance(value, Raised):
         raise _schedule_error(value.error)
-    theirs: Any = value
-    for kind in type(value).__mro__:
-        match kind.__module__, kind.__name__:
-            case "celery.schedules", "crontab":
-                return schedules.crontab(
-                    theirs._orig_minute,
-                    theirs._orig_hour,
-                    theirs._orig_day_of_week,
-                    theirs._orig_day_of_month,
-                    theirs._orig_month_of_year,
-                )
-            case "celery.schedules", "solar":
-                return schedules.solar(theirs.event, theirs.lat, theirs.lon)
-            case "celery.schedules", "schedule":
-                rounded = relative or theirs.relative
-                return schedules.read(theirs.run_every, relative=rounded)
-    return schedules.read(value, relative=relative)
+    theirs = spec_of_theirs(value, relative=relative)
+    return theirs or schedules.read(value, relative=relative)
 
 
 def _schedule_error(error: Exception) -> ScheduleError:
