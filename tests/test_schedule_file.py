@@ -300,6 +300,25 @@ def test_the_highest_term_is_known_to_standbys_and_after_a_restart(
     assert schedule_file(path).highest_term() == 41
 
 
+def test_a_standby_opens_the_file_only_when_somebody_has_written_to_it(
+    file: ScheduleFile, path: Path
+) -> None:
+    file.rewrite({}, [], 0, 41)
+    file.unlock()
+    standby = schedule_file(path)
+    assert standby.highest_term() == 41
+    before = path.stat()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE meta SET value = '43' WHERE key = 'term'")
+        db.commit()
+
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert standby.highest_term() == 41  # it looks as if nobody had written
+
+    os.utime(path)
+    assert standby.highest_term() == 43
+
+
 def test_what_was_flushed_outlives_a_kill(path: Path) -> None:
     code = f"""
         from tests.test_schedule_file import *

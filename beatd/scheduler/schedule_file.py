@@ -44,10 +44,12 @@ from beatd.storage.file_lock import FileLock
 from beatd.storage.sqlite_file import (
     SCHEDULE_FILE,
     FileState,
+    Written,
     damage,
     look_to_write,
     make,
     set_aside,
+    written,
 )
 from beatd.timetable.ledger import NO_EDITION, Edition, LedgerCopy, Mark
 
@@ -113,6 +115,8 @@ class ScheduleFile:
         self._troubles: set[str] = set()
         """Those of these rows that are not empty."""
         self._term = 0
+        self._looked_at: Written | None = None
+        """What the file was like when its term was last read."""
         found = look_to_write(path, SCHEDULE_FILE)
         if found.state is FileState.REFUSED:
             raise unusable(path, found.problem)
@@ -167,8 +171,12 @@ class ScheduleFile:
     def highest_term(self) -> int:
         """Return the largest term number, here or in the file if another writes it."""
         if not self._lock.held:
-            with suppress(ScheduleFileError):
-                self._term = max(self._term, view_of(self.path, "meta").term)
+            # A standby asks four times a second: opening the file takes long.
+            with suppress(ScheduleFileError, OSError):
+                now = written(self.path)
+                if now != self._looked_at:
+                    self._term = max(self._term, view_of(self.path, "meta").term)
+                    self._looked_at = now
         return self._term
 
     def rewrite(

@@ -232,10 +232,10 @@ def query(path: Path, *queries: str) -> list[list[tuple[Any, ...]]]:
 
     Texts come as bytes. Raises OSError and sqlite3.Error.
     """
-    before = _written(path)
+    before = written(path)
     if before.beside == 0:
         rows = _query(connect_unlocked(path), queries)
-        if _written(path) == before:
+        if written(path) == before:
             return rows
     # Somebody writes, or was killed while writing: some rows are only in the WAL.
     db = sqlite3.connect(
@@ -253,19 +253,26 @@ def connect_unlocked(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
 
 
-class _Written(NamedTuple):
+class Written(NamedTuple):
     """What changes when somebody writes to a file."""
 
     file: int
     modified: int
     beside: int
     """Bytes in the WAL."""
+    beside_modified: int
 
 
-def _written(path: Path) -> _Written:
+def written(path: Path) -> Written:
+    """Return what tells whether somebody has written to a file. Raises OSError."""
     status, wal = path.stat(), path.with_name(f"{path.name}-wal")
-    size = wal.stat().st_size if wal.exists() else 0
-    return _Written(status.st_ino, status.st_mtime_ns, size)
+    try:
+        beside = wal.stat()
+    except FileNotFoundError:
+        return Written(status.st_ino, status.st_mtime_ns, 0, 0)
+    return Written(
+        status.st_ino, status.st_mtime_ns, beside.st_size, beside.st_mtime_ns
+    )
 
 
 def _query(
