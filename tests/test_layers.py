@@ -29,10 +29,10 @@ config      * settings.problems settings.secrets settings.kinds switches setting
 .           clock
 storage     file_lock sqlite_file
 .           background
-brokers     items base current_runs memory.lead memory.queues memory redis.connection
-            redis.failover redis.wire redis.unacked redis.leases redis.listening
-            redis.requests redis.lead redis.broker redis sqlite.routes sqlite.statements
-            sqlite.file sqlite.lead sqlite.queues sqlite *
+brokers     items base oddities current_runs memory.lead memory.queues memory
+            redis.connection redis.failover redis.wire redis.unacked redis.leases
+            redis.listening redis.requests redis.lead redis.broker redis sqlite.routes
+            sqlite.statements sqlite.file sqlite.lead sqlite.queues sqlite *
 scheduler   file_view leadership configs ledger_file lost_writes findings refusals
             run_ends holds schedule_file reload takeover step planner progress asked
             loop

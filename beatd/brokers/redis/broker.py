@@ -243,7 +243,7 @@ class RedisBroker(RedisLead):
                     place, message = _unpack(late)
                 except ValueError:
                     words = "what is delayed until %r is none of ours: %r"
-                    self._tell_odd("delayed.unreadable", words, moment, late[:80])
+                    self._oddities.tell("delayed.unreadable", words, moment, late[:80])
                     continue
                 if queue := lists.get(place):
                     found.append(Delayed(queue, message, int(float(moment)) - ahead))
@@ -264,7 +264,7 @@ class RedisBroker(RedisLead):
 
     def _say_apart(self, key: str, field: bytes) -> None:
         words = "what was held under %r is no message that beatd put there: it is kept"
-        self._tell_odd(
+        self._oddities.tell(
             "held.unreadable", f"{words} in %s", f"{key} {field!r}", self._apart
         )
 
@@ -282,7 +282,7 @@ class RedisBroker(RedisLead):
                 )
             except (ValueError, RecursionError):
                 words = "the dead letter %r is none of ours, and passed over: %r"
-                self._tell_odd("dead.unreadable", words, number, record[:80])
+                self._oddities.tell("dead.unreadable", words, number, record[:80])
         return [letters[number] for number in sorted(letters)]
 
     def dead_message(self, letter: str) -> bytes | None:

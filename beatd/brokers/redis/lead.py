@@ -14,6 +14,7 @@ from beatd.brokers.items import (
     idle,
     ledger_moved,
 )
+from beatd.brokers.oddities import Oddities
 from beatd.brokers.redis.connection import Address
 from beatd.brokers.redis.failover import (
     SMALLEST_LARGEST,
@@ -27,7 +28,6 @@ from beatd.brokers.redis.requests import CHUNK, RedisRequests, in_chunks
 from beatd.brokers.redis.wire import WireNames
 from beatd.clock import Clock
 from beatd.errors import BrokerRefused, TermOver
-from beatd.event_log import EventLog
 from beatd.instant import SECOND, Instant, Span
 from beatd.routing import Route
 from beatd.timetable.imprint import Imprint
@@ -41,8 +41,6 @@ from beatd.timetable.ledger import (
     is_count,
     mark_of,
 )
-
-tell = EventLog(__name__)
 
 _OUTCOMES = {
     ord("q"): Outcome.QUEUED,
@@ -68,7 +66,7 @@ class RedisLead(RedisRequests):
         self._leases = LeaseWatch()
         self._longest_lease: Span = 0
         """The longest one that was asked for here."""
-        self._told: dict[tuple[str, str | bytes], object] = {}
+        self._oddities = Oddities()
         self._releases = ReleaseWait(
             self._server, self._key("released"), self._key("lead"), self._clock
         )
@@ -90,7 +88,7 @@ class RedisLead(RedisRequests):
         # Only now: after a lost answer, the same nonce finds the term that it took.
         nonce, self._nonce = self._nonce, secrets.token_hex(8)
         for name in odd:
-            self._tell_odd(
+            self._oddities.tell(
                 f"{name.decode()}.unreadable",
                 "the key %s was none that beatd writes: it is kept as %s",
                 self._key(name.decode()),
@@ -236,7 +234,7 @@ class RedisLead(RedisRequests):
                 marks[name.decode()] = _mark(row)
             except ValueError:
                 unreadable.append(name.decode(errors="replace"))
-                self._tell_odd(
+                self._oddities.tell(
                     "ledger.unreadable",
                     "the ledger's row for %r is none of ours, and passed over: %r",
                     name,
@@ -249,7 +247,9 @@ class RedisLead(RedisRequests):
             return _edition_in(stored) if stored else NO_EDITION
         except ValueError:
             words = "the ledger %s says no edition, and counts as one without: %r"
-            self._tell_odd("edition.unreadable", words, self._key("ledger"), stored)
+            self._oddities.tell(
+                "edition.unreadable", words, self._key("ledger"), stored
+            )
             return NO_EDITION
 
     def _era(self) -> int:
@@ -263,16 +263,8 @@ class RedisLead(RedisRequests):
         if is_count(era):
             return era
         words = "the key %s is no clock era, and passed over: %r"
-        self._tell_odd("era.unreadable", words, self._key("era"), stored[:80])
+        self._oddities.tell("era.unreadable", words, self._key("era"), stored[:80])
         return ERA_UNKNOWN
-
-    def _tell_odd(
-        self, event: str, words: str, name: str | bytes, what: object
-    ) -> None:
-        """Log what is stored under a name and cannot be understood, each value once."""
-        if self._told.get((event, name)) != what:
-            self._told[event, name] = what
-            tell.error(event, words, name, what)
 
     def write_ledger(
         self,
@@ -346,7 +338,7 @@ class RedisLead(RedisRequests):
             instant = int(float(ends))
         except OverflowError:  # infinite
             words = "the lease of worker %r is none of ours, and passed over: %r"
-            self._tell_odd("lease.unreadable", words, name, ends)
+            self._oddities.tell("lease.unreadable", words, name, ends)
             return None
         span = int(length) if length.isdigit() else 0
         return WorkerLease(worker, instant, span) if worker else None
@@ -357,7 +349,7 @@ class RedisLead(RedisRequests):
             return name.decode()
         except UnicodeDecodeError:
             words = "a worker's name under %s is none of ours, and passed over: %r"
-            self._tell_odd("worker.unreadable", words, self._key("workers"), name)
+            self._oddities.tell("worker.unreadable", words, self._key("workers"), name)
             return None
 
     def _ways(self, batch: Sequence[Emission]) -> "_Ways":

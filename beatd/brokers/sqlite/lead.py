@@ -26,12 +26,12 @@ from beatd.brokers.items import (
     idle,
     ledger_moved,
 )
+from beatd.brokers.oddities import Oddities
 from beatd.brokers.sqlite.file import BrokerFile, text, texts_as_bytes
 from beatd.brokers.sqlite.routes import Row, rows_of
 from beatd.brokers.sqlite.statements import SQL
 from beatd.clock import Clock
 from beatd.errors import TermOver
-from beatd.event_log import EventLog
 from beatd.instant import SECOND, Instant, Span
 from beatd.storage.file_lock import FileLock
 from beatd.storage.sqlite_file import ROW_REFUSALS
@@ -47,8 +47,6 @@ from beatd.timetable.ledger import (
     mark_of,
     without_run,
 )
-
-tell = EventLog(__name__)
 
 RELEASE_LOOK: Span = 50
 """How often a standby looks whether the kernel lock is free."""
@@ -80,7 +78,7 @@ class SQLiteLead(BrokerFile):
         lock = f"{file.name}.{quote(namespace, safe='')}.lock"
         self._lock = FileLock(file.with_name(lock))
         self._led: Term | None = None
-        self._told: dict[tuple[str, object], object] = {}
+        self._oddities = Oddities()
         self._was_held = False
         """Whether somebody held the lock when it was last looked at."""
         self._closed = threading.Event()
@@ -260,13 +258,7 @@ class SQLiteLead(BrokerFile):
                 if isinstance(entry, bytes):
                     unreadable.append(str(entry, "utf-8", "replace"))
                 words = "the ledger's row for %r is none of ours, and passed over: %r"
-                self._tell_odd("ledger.unreadable", words, entry, slot)
-
-    def _tell_odd(self, event: str, words: str, name: object, what: object) -> None:
-        """Log what is stored under a name and cannot be understood, each value once."""
-        if self._told.get((event, name)) != what:
-            self._told[event, name] = what
-            tell.error(event, words, name, what)
+                self._oddities.tell("ledger.unreadable", words, entry, slot)
 
     def write_ledger(
         self,
@@ -341,7 +333,7 @@ class SQLiteLead(BrokerFile):
         if is_count(row[0]):
             return Term(*row)
         words = "the term of the namespace %r is no number, and passed over: %r"
-        self._tell_odd("term.unreadable", words, self._namespace, row[0])
+        self._oddities.tell("term.unreadable", words, self._namespace, row[0])
         return Term(0, "")
 
     def _set_term(self, db: sqlite3.Connection, term: Term) -> None:
@@ -359,7 +351,7 @@ class SQLiteLead(BrokerFile):
         if is_count(row[0]):
             return row[0]
         words = "the clock era of the namespace %r is no number, and passed over: %r"
-        self._tell_odd("era.unreadable", words, self._namespace, row[0])
+        self._oddities.tell("era.unreadable", words, self._namespace, row[0])
         return ERA_UNKNOWN
 
     def _edition(self, db: sqlite3.Connection) -> Edition:
@@ -368,7 +360,7 @@ class SQLiteLead(BrokerFile):
             return edition_of(*row) if row else NO_EDITION
         except ValueError:
             words = "the edition of the namespace %r counts as none, it is none: %r"
-            self._tell_odd("edition.unreadable", words, self._namespace, row)
+            self._oddities.tell("edition.unreadable", words, self._namespace, row)
             return NO_EDITION
 
     def _end_runs_of(self, db: sqlite3.Connection, messages: Iterable[Row]) -> None:

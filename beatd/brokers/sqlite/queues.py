@@ -261,7 +261,7 @@ class SQLiteBroker(SQLiteLead):
                 letters.append(letter_of({**record, "id": str(number)}))
             except ValueError:
                 words = "the dead letter %r is none of ours, and passed over: %r"
-                self._tell_odd("dead.unreadable", words, number, about)
+                self._oddities.tell("dead.unreadable", words, number, about)
         return letters
 
     def dead_message(self, letter: str) -> bytes | None:
