@@ -402,8 +402,9 @@ class Worker:
         self.intake.fetcher.stop()
         if self.pidbox:
             self.pidbox.stop()
-        self._await_acknowledged()
-        settled = self.settler.stop(PATIENCE)
+        until = self.clock.elapsed() + PATIENCE
+        self._await_acknowledged(until)
+        settled = self.settler.stop(max(until - self.clock.elapsed(), 0))
         if self.stopping.how is not Stop.COLD:
             self.pool.stop()
         self.intake.restoring.stop()
@@ -420,12 +421,11 @@ class Worker:
             words = "not all that ended could be settled: it is delivered again %s"
             tell.warning("stop.unsettled", words, when)
 
-    def _await_acknowledged(self) -> None:
+    def _await_acknowledged(self, until: Span) -> None:
         """Have those runs fail that a cold stop met between acknowledgement and pool.
 
         Which these are, the broker's answers tell: others run what is not acknowledged.
         """
-        until = self.clock.elapsed() + PATIENCE
         while self.workload.is_acknowledging and self.clock.elapsed() < until:
             for event in self._next():
                 if isinstance(event, Settled):

@@ -24,6 +24,7 @@ from beatd.brokers.items import (
     Outgoing,
     SetAside,
 )
+from beatd.clock import Clock
 from beatd.errors import (
     BeatdError,
     BrokerUnavailable,
@@ -95,6 +96,7 @@ class Settler:
         results: Keeper | None,
         settled: Callable[[Sequence[Settlement]], object],
         away: Outage,
+        clock: Clock,
         chord_keeper: EndRecorder | None = None,
         backoff: Backoff | None = None,
         left: Callable[[str], object] = lambda token: None,
@@ -110,6 +112,7 @@ class Settler:
         self._worker = worker
         self._results = results
         self._settled = settled
+        self._clock = clock
         self._left = left
         self._unkept = unkept
         self._is_away = False
@@ -146,12 +149,18 @@ class Settler:
         self.forgetting.start("beatd-forget", on_crash)
 
     def stop(self, patience: Span) -> bool:
-        """Settle what was put in, for up to `patience` each; return whether all is."""
-        kept = self.keeping.stop(patience)
-        self.refused.stop(patience)
-        settled = self.settling.stop(patience)
+        """Settle what was put in, for up to `patience`; return whether all is."""
+        until = self._clock.elapsed() + patience
+
+        def left_of_it() -> Span:
+            return max(until - self._clock.elapsed(), 0)
+
+        # In the order in which they hand on; all of them go on working meanwhile.
+        kept = self.keeping.stop(left_of_it())
+        self.refused.stop(left_of_it())
+        settled = self.settling.stop(left_of_it())
         # Chords that are not forgotten here expire in the backend.
-        self.forgetting.stop(patience)
+        self.forgetting.stop(left_of_it())
         # What is refused to the last is put where nobody works any more.
         left = self.keeping.waiting + self.refused.waiting
         return settled and kept and not left

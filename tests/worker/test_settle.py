@@ -1,6 +1,7 @@
 """What is handed on to the broker, and how often, when a backend answers late."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -18,8 +19,9 @@ from beatd.brokers.items import (
     Outgoing,
 )
 from beatd.brokers.memory import MemoryBroker
+from beatd.clock import Clock
 from beatd.errors import BrokerUnavailable, ResultUnavailable
-from beatd.instant import SECOND
+from beatd.instant import SECOND, Span
 from beatd.results.base import Meta, State, Stored
 from beatd.results.chords import Joined
 from beatd.results.disabled import NoResults
@@ -28,6 +30,7 @@ from beatd.runs.report import Bookkeeping
 from beatd.worker.settle import Settler
 from beatd.worker.settlement import Continue, Settlement
 from tests.brokers.making import outgoing
+from tests.fakes import FakeClock
 
 FAILED = Failed(State.FAILURE, ValueError("no"), False)
 
@@ -56,7 +59,9 @@ def test_nothing_is_handed_on_twice_when_a_part_of_a_batch_cannot_be_kept() -> N
     deliveries = broker.take("me", ["celery"], 2, 1)
     settled: list[Settlement] = []
     away = Outage("the broker is away", "broker")
-    settler = Settler(broker, "me", None, settled.extend, away, keeper := Hesitant())
+    settler = Settler(
+        broker, "me", None, settled.extend, away, FakeClock(), keeper := Hesitant()
+    )
     for one in deliveries:
         settler.put(settlement_of(one))
 
@@ -88,7 +93,9 @@ def test_a_state_is_not_stored_again_once_its_run_is_handed_on() -> None:
     broker.send([outgoing(b"1"), outgoing(b"2")])
     deliveries = broker.take("me", ["celery"], 2, 1)
     results, away = Storing(), Outage("the broker is away", "broker")
-    settler = Settler(broker, "me", results, lambda _: None, away, Hesitant())
+    settler = Settler(
+        broker, "me", results, lambda _: None, away, FakeClock(), Hesitant()
+    )
     for one in deliveries:
         kept = Meta(one.message.decode(), State.RETRY)
         settler.put(replace(settlement_of(one), kept=kept))
@@ -126,9 +133,12 @@ class Choosy(MemoryBroker):
         return [refusal if act in refused else next(answers) for act in acts]
 
 
-def settler_of(broker: MemoryBroker, settled: list[Settlement]) -> Settler:
+def settler_of(
+    broker: MemoryBroker, settled: list[Settlement], clock: Clock | None = None
+) -> Settler:
     away = Outage("the broker is away", "broker")
-    return Settler(broker, "me", None, settled.extend, away)
+    clock = clock or FakeClock()
+    return Settler(broker, "me", None, settled.extend, away, clock)
 
 
 def test_what_is_refused_is_asked_for_again_alone_and_holds_up_no_other() -> None:
@@ -190,6 +200,32 @@ def test_a_stop_says_so_when_what_is_refused_rests_on() -> None:
 
     assert not settler.stop(SECOND)
     assert crashes == []
+
+
+class Stuck:
+    """A stage that is at work for longer than anybody waits for it."""
+
+    waiting = 0
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.waited: list[Span] = []
+
+    def stop(self, patience: Span) -> bool:
+        self.waited.append(patience)
+        self.clock.go_to(self.clock.now() + patience)
+        return False
+
+
+def test_a_stop_waits_for_all_stages_together_no_longer_than_it_was_told() -> None:
+    clock = FakeClock()
+    settler: Any = settler_of(MemoryBroker(), [], clock)
+    stages = [Stuck(clock) for _ in range(4)]
+    settler.keeping, settler.refused, settler.settling, settler.forgetting = stages
+
+    assert not settler.stop(5 * SECOND)
+
+    assert [stage.waited for stage in stages] == [[5 * SECOND], [0], [0], [0]]
 
 
 def test_a_request_is_bounded_by_the_bytes_of_its_messages() -> None:

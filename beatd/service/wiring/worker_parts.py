@@ -192,6 +192,7 @@ def _settler(
         results=around.results,
         settled=lambda settlements: around.inbox.put(Settled(settlements)),
         away=away,
+        clock=around.clock,
         chord_keeper=around.chord_keeper,
         backoff=Backoff(
             around.settings.result_backend_base_sleep_between_retries_ms,
