@@ -86,7 +86,7 @@ LUA = {
         LEADS, "emit", "call('PEXPIRE', KEYS[1], ARGV[2])", ""
     ),
     "what was settled is settled again": Change(
-        ALL, "settle", "request > 0 and last and request <= tonumber(last)", "false"
+        ALL, "settle", "last and request <= tonumber(last)", "false"
     ),
     "what is not in flight is done": Change(
         ALL,
