@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeAlias, TypeVar
 
 from beatd.clock import Clock, SystemClock
-from beatd.errors import BeatdError, ItemRefused
+from beatd.errors import BeatdError, ItemRefused, NoThread
 from beatd.event_log import EventLog
 from beatd.instant import MINUTE, SECOND, Span
 from beatd.text import counted
@@ -184,6 +184,18 @@ def do_in_halves(
     Halves(work, on_refused).do(lambda: batch)
 
 
+def start_thread(thread: threading.Thread) -> None:
+    """Start a thread. Raises NoThread, with the way out."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise NoThread(
+            f"{error} ({thread.name}): the system lets this process have no more, or"
+            " has no memory for one; raise the limit (`ulimit -u`, TasksMax= of a"
+            " systemd unit, the pids of a container), or end what else needs threads"
+        ) from error
+
+
 class Service:
     """A thread that takes one step after another until it is stopped."""
 
@@ -200,7 +212,7 @@ class Service:
         """Begin, in a thread of this name, and after this rest.
 
         `on_crash` is called with an unforeseen error, and is to end the process, too.
-        Raises RuntimeError when the system has no thread left.
+        Raises NoThread when the system has no thread left.
         """
 
         def run() -> None:
@@ -210,7 +222,7 @@ class Service:
                 on_crash(error)
 
         thread = threading.Thread(target=run, name=name, daemon=True)
-        thread.start()
+        start_thread(thread)
         self._thread = thread
 
     def stop(self) -> None:

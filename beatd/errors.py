@@ -12,6 +12,7 @@ BeatdError
 ├── ScheduleFileError      a schedule file that cannot be used, and was left as it was
 ├── ResultUnavailable      the result backend did not answer
 ├── ResultRefused          the result backend answered, and refuses some of the items
+├── NoThread               the system starts no more threads (also a RuntimeError)
 ├── SoftTimeLimitExceeded  raised inside a task that runs too long: clean up and end
 ├── TimeLimitExceeded      what a run that was ended by force leaves as its result
 ├── WorkerLost             the result of a run whose process died
@@ -106,6 +107,10 @@ class ResultRefused(ResultUnavailable):
         super().__init__("; ".join(reasons.values()))
         self.reasons = reasons
         """By place in what was to be stored, for people."""
+
+
+class NoThread(BeatdError, RuntimeError):
+    """The system starts no more threads for this process."""
 
 
 class SoftTimeLimitExceeded(BeatdError):

@@ -62,7 +62,7 @@ class EventSender(Generic[T]):
         return dropped
 
     def start(self, name: str, on_crash: OnCrash) -> None:
-        """Begin to send. Raises RuntimeError when the system has no thread left."""
+        """Begin to send. Raises NoThread when the system has no thread left."""
         self._batches.start(name, on_crash)
 
     def stop(self) -> None:

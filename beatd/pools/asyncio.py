@@ -11,6 +11,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import TypeVar
 
+from beatd.background import start_thread
 from beatd.event_log import EventLog
 from beatd.pools.base import (
     AsyncRunner,
@@ -72,7 +73,7 @@ class Asyncio:
     def start(self) -> None:
         if self._initialise:
             self._initialise()
-        self._thread.start()
+        start_thread(self._thread)
 
     def submit(self, jobs: Sequence[Job]) -> None:
         self._pending.add(jobs)

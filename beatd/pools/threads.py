@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
 
-from beatd.background import Faults
+from beatd.background import Faults, start_thread
+from beatd.errors import NoThread
 from beatd.event_log import EventLog
 from beatd.pools.base import Finished, Job, Lost, PoolEvent, Runner, TimedOut, run
 from beatd.pools.limits import time_limit
@@ -54,9 +55,16 @@ class Threads:
     def start(self) -> None:
         if self._initialise:
             self._initialise()
-        for _ in range(self.size):
-            with self._one_left:
-                self._hire()
+        with self._one_left:
+            try:
+                for _ in range(self.size):
+                    self._hire()
+            except NoThread as error:
+                self._let_go(self._serving)
+                raise NoThread(
+                    f"the pool of {self.size} threads (-c, worker_concurrency) cannot"
+                    f" start more than {self._serving} of them: {error}"
+                ) from error
 
     def submit(self, jobs: Sequence[Job]) -> None:
         self._pending.add(jobs)
@@ -72,7 +80,7 @@ class Threads:
                 while self.size < size:
                     self._hire()
                     self.size += 1
-            except RuntimeError as error:
+            except NoThread as error:
                 self._say_short(size, error)
                 return
             self._let_go(self.size - size)
@@ -96,12 +104,12 @@ class Threads:
     # The three below are called under the lock.
 
     def _hire(self) -> None:
-        """Start a thread. Raises RuntimeError when the system has none left."""
+        """Start a thread. Raises NoThread when the system has none left."""
         # A daemon: a thread that was left behind does not hold up the process's end.
-        threading.Thread(target=self._work, name="task", daemon=True).start()
+        start_thread(threading.Thread(target=self._work, name="task", daemon=True))
         self._serving += 1
 
-    def _say_short(self, wanted: int, error: RuntimeError) -> None:
+    def _say_short(self, wanted: int, error: NoThread) -> None:
         if self._short.meet():
             words = "the pool runs %s at a time, not %d: %s"
             tell.error("pool.short", words, counted(self.size, "task"), wanted, error)
@@ -136,7 +144,7 @@ class Threads:
             self._serving -= 1
             try:
                 self._hire()  # in the place of the one that goes on
-            except RuntimeError as error:
+            except NoThread as error:
                 self._unreplaced.add(job.token)
                 self.size -= 1
                 self._say_short(self.size + 1, error)

@@ -11,6 +11,7 @@ from functools import partial
 from queue import SimpleQueue
 
 from beatd import signals
+from beatd.background import start_thread
 from beatd.clock import Wake
 from beatd.config.loading import Config, load
 from beatd.config.options import Options, Told
@@ -165,8 +166,9 @@ class WorkerService:
         if self.beat:
             signals.beat_embedded_init.send(self.beat.scheduler)
             schedule = partial(self._schedule, self.beat)
-            self._thread = threading.Thread(target=schedule, name="beat")
-            self._thread.start()
+            thread = threading.Thread(target=schedule, name="beat")
+            start_thread(thread)
+            self._thread = thread
         self.notify.ready(self._status())
 
     def _schedule(self, beat: "_Beat") -> None:

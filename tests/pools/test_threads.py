@@ -8,6 +8,7 @@ from threading import Event
 
 import pytest
 
+from beatd.errors import NoThread
 from beatd.pools.base import Finished, Job, Lost, PoolEvent, Started, TimedOut
 from beatd.pools.threads import Threads
 from tests.servers import PATIENCE, eventually
@@ -42,6 +43,18 @@ def test_a_job_for_whose_time_limit_there_is_no_thread_is_lost() -> None:
     assert [type(one) for one in came] == [Started, Lost]
     assert "can't start new thread" in getattr(came[1], "reason", "")
     assert later[1] == Finished("next", b"done")
+
+
+def test_a_pool_that_cannot_start_says_why_and_what_to_do() -> None:
+    pool = Threads(lambda job: b"done", lambda event: None, size=3)
+
+    with no_thread_left(), pytest.raises(NoThread) as refused:
+        pool.start()
+
+    said = str(refused.value)
+    assert "the pool of 3 threads (-c, worker_concurrency)" in said
+    assert "cannot start more than 0 of them: can't start new thread" in said
+    assert "ulimit -u" in said
 
 
 def test_a_pool_that_cannot_grow_says_so_and_keeps_its_size(

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from beatd.background import start_thread
 from beatd.clock import Clock, SystemClock
 from beatd.event_log import EventLog
 from beatd.pools.base import Job, PoolEvent, Runner
@@ -80,7 +81,7 @@ class Prefork:
 
     def start(self) -> None:
         self._supervisor.open()
-        self._thread.start()
+        start_thread(self._thread)
 
     def submit(self, jobs: Sequence[Job]) -> None:
         self._requests.put(partial(self._dispatcher.add, tuple(jobs)))
