@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from beatd.brokers.base import Broker
 from beatd.brokers.memory import MemoryBroker
@@ -180,15 +180,32 @@ class Redis:
     @contextmanager
     def set_back(self) -> Iterator[None]:
         with self._server.client() as client:
-            snapshot = {
-                key: (max(client.pttl(key), 0), client.dump(key))
-                for key in client.scan_iter()
-            }
+            snapshot = dump(client)
             yield
-            client.flushdb()
-            for key, (life, value) in snapshot.items():
-                client.restore(key, life, value)
+            restore(client, snapshot)
 
     def close(self) -> None:
         for broker in self._open:
             broker.close()
+
+
+Dump: TypeAlias = dict[bytes, tuple[int, bytes]]
+"""By key how long it lives on (0: for ever), and its value."""
+
+
+def dump(client: Any) -> Dump:
+    """Return all that is in the database of a Redis server."""
+    keys = [*client.scan_iter(count=1000)]
+    pipe = client.pipeline()
+    for key in keys:
+        pipe.pttl(key).dump(key)
+    found = iter(pipe.execute())
+    return {key: (max(next(found), 0), next(found)) for key in keys}
+
+
+def restore(client: Any, data: Dump) -> None:
+    """Have nothing but these data in the database."""
+    pipe = client.pipeline().flushdb()
+    for key, (life, value) in data.items():
+        pipe.restore(key, life, value)
+    pipe.execute()

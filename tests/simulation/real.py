@@ -22,6 +22,7 @@ from beatd.brokers.redis.requests import script
 from beatd.brokers.sqlite import SQLiteBroker
 from beatd.clock import SystemClock
 from beatd.instant import SECOND, Instant, Span
+from tests.brokers.backends import Dump, dump, restore
 from tests.servers import Server
 
 Changes = Mapping[str, tuple[str, str]]
@@ -79,7 +80,7 @@ class OnRedis:
         self.broker = TimedRedis(server, self.clock, changes)
         self.acquire = self.broker.acquire
         self._client = server.client()
-        self._kept: dict[bytes, Any] = {}
+        self._kept: Dump = {}
         self._kept_lead: Instant | None = None
         self.lose_all()
 
@@ -87,18 +88,15 @@ class OnRedis:
         pass
 
     def keep(self) -> None:
-        keys = self._client.scan_iter(count=1000)
-        self._kept = {key: self._client.dump(key) for key in keys}
+        self._kept = dump(self._client)
         self._kept_lead = self.broker.lead_ends
 
     def set_back(self) -> None:
-        self.lose_all()
-        for key, value in self._kept.items():
-            self._client.restore(key, 0, value)
+        restore(self._client, self._kept)
         self.broker.lead_ends = self._kept_lead
 
     def lose_all(self) -> None:
-        self._client.flushall()
+        restore(self._client, {})
         self.broker.lead_ends = None
 
     def close(self) -> None:
