@@ -49,7 +49,7 @@ runs        hooks host report stdout coroutines builtin errbacks continuations c
             execute eager
 control     patterns pidbox
 app         annotations announcement client_results conf connections discovery
-            publishing remote_control sending calls application *
+            publishing remote_control sending calls django celery_names application *
 worker      autoscale commands.arguments events in_flight commands.shapes isolation
             holdings lease rate renewal reporting restoring revoked settlement settle
             unkept window fetcher backlog inbox outcomes admission sizing stopping

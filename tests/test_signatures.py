@@ -437,6 +437,19 @@ def test_a_set_of_results_is_changed(wired: Wired) -> None:
         some.remove("two")
 
 
+def test_what_failed_first_is_raised(wired: Wired) -> None:
+    app = wired.app
+    first, last = app.AsyncResult("first"), app.AsyncResult("last")
+    last.parent = app.GroupResult("g", [first])
+    app.store_meta(Meta("first", State.FAILURE, ValueError("the cause")))
+    app.store_meta(Meta("last", State.FAILURE, ChordError("its effect")))
+
+    with pytest.raises(ValueError, match="the cause"):
+        last.get(timeout=1)
+    with pytest.raises(ChordError, match="its effect"):
+        last.get(timeout=1, follow_parents=False)
+
+
 def test_a_callback_is_called_when_the_end_is_known(wired: Wired) -> None:
     result = wired.app.AsyncResult("one")
     heard: list[Any] = []

@@ -1,6 +1,8 @@
 """What users hold: an application that sends tasks and reads their results.
 
 application.py     `Beatd`
+celery_names.py    what Celery's app has beside
+django.py          Django around its tasks
 conf.py            its settings, from a config and from code
 annotations.py     what settings change in its tasks
 discovery.py       modules of its tasks, found in packages

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
+from beatd.app import django
 from beatd.app.annotations import Annotations
 from beatd.app.announcement import Announcement
 from beatd.app.calls import Calls
+from beatd.app.celery_names import CeleryNames
 from beatd.app.conf import Conf, GivenConfig, read_object, settings_of, with_changes
 from beatd.app.connections import Connections
 from beatd.app.discovery import Discovery
@@ -24,14 +26,11 @@ from beatd.instant import Instant, Span
 from beatd.message import Sending
 from beatd.results.base import Meta, ResultBackend, State
 from beatd.tasks import (
-    GroupResult,
     Registry,
-    ResultSet,
     Signature,
     Task,
     import_modules,
     name_of,
-    signature,
     task_of,
 )
 from beatd.tasks.async_result import AsyncResult
@@ -42,10 +41,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Beatd:
+class Beatd(CeleryNames):
     """An application: settings, tasks, and the way to the broker and to results.
 
-    `main` stands for `__main__` in the names of tasks. `broker`, `backend`, `include`
+    `main` stands for `__main__` in the names of tasks; `task_cls` is the class of all
+    tasks that have none of their own, or `module:Class`. `broker`, `backend`, `include`
     and further keywords are settings; what they say goes before the config. Nothing is
     read and nothing is connected before it is needed.
     """
@@ -59,6 +59,7 @@ class Beatd:
         include: Sequence[str] | None = None,
         config_source: Any = None,
         namespace: str | None = None,
+        task_cls: type[Task[..., Any]] | str | None = None,
         set_as_current: bool = True,
         clock: Clock | None = None,
         **changes: Any,
@@ -75,6 +76,7 @@ class Beatd:
         named = {"broker_url": broker, "result_backend": backend, "include": include}
         given = {name: value for name, value in named.items() if value is not None}
         self._given = GivenConfig(lambda: Source(self._label, {}), given | changes)
+        self._task_cls = task_cls
         self._discovery = Discovery()
         self._settings: Settings | None = None
         self._used = False
@@ -200,6 +202,7 @@ class Beatd:
         annotations = Annotations(self.settings.task_annotations)
         with self._adopting:
             if task not in self._adopted:
+                task.join(self.Task)
                 for attributes in annotations.of(task):
                     task.amend(attributes)
                 self._adopted.add(task)
@@ -322,18 +325,6 @@ class Beatd:
         """Return the run of this id."""
         return AsyncResult(task_id, app=self)
 
-    def GroupResult(self, id: str, results: Sequence[Any]) -> GroupResult[Any]:
-        """Return the runs of a group, by its id."""
-        return GroupResult(id, results, app=self)
-
-    def ResultSet(self, results: Sequence[Any]) -> ResultSet[Any]:
-        """Return several results as one."""
-        return ResultSet(results, app=self)
-
-    def signature(self, task: Any, *args: Any, **more: Any) -> Signature:
-        """Return the signature of a task, by its name, or of a dict."""
-        return signature(task, *args, **{"app": self, **more})
-
     def autodiscover_tasks(
         self, packages: Sequence[str] | None = None, related_name: str = "tasks"
     ) -> None:
@@ -349,6 +340,8 @@ class Beatd:
         Raises ConfigError, which says which cannot be imported and why, and for
         annotations of tasks that cannot be used.
         """
+        if django.is_named():
+            django.set_up()
         named = [*self.settings.modules, *more]
         import_modules(dict.fromkeys([*named, *self._discovery.modules()]))
         list(self.tasks.values())  # adopts them all: problems are raised now

@@ -27,7 +27,10 @@ def run_eagerly(host: Host, sending: Sending) -> Meta:
     serializer = sending.options.get("serializer") or settings.task_serializer
     limits = Limits(content_types([serializer, settings.task_serializer]))
     execute = replace(
-        executor_for(host, "eager", limits), encoding=encoding, made_ready=list
+        executor_for(host, "eager", limits),
+        encoding=encoding,
+        made_ready=list,
+        is_eager=True,
     )
     first = host.outgoing(sending, execute.clock.now())
     task_id = read_envelope(first.message, limits).id

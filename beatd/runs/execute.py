@@ -65,6 +65,8 @@ class Executor:
     clock: Clock
     made_ready: Callable[[Sequence[Outgoing]], list[Outgoing]]
     """Returns messages as they are sent: `Host.made_ready` in a worker."""
+    is_eager: bool = False
+    """Whether calls run where they are made."""
 
     @property
     def continuations(self) -> Continuations:
@@ -98,7 +100,9 @@ class Executor:
         except MessageError as error:
             return Report(fate=Fate.SET_ASIDE, reason=str(error))
         task = self.host.tasks[call.envelope.task]
-        run = _Run(self, task, call, self.continuations.request_of(call))
+        request = self.continuations.request_of(call)
+        request.is_eager = self.is_eager
+        run = _Run(self, task, call, request)
         if job.deliveries > 1 and (known := self.known_value(call.envelope.id)):
             return run.report_again(known.result)
         began = self.clock.elapsed()

@@ -34,11 +34,16 @@ class AsyncResult(Generic[R]):
         return result
 
     def get(
-        self, timeout: float | None = None, propagate: bool = True, **_unused: Any
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        follow_parents: bool = True,
+        **_unused: Any,
     ) -> R:
         """Wait for the run to end and return its value.
 
-        Raises the exception of a run that failed, unless `propagate` is false, and
+        Raises the exception of a run that failed, unless `propagate` is false: with
+        `follow_parents`, that of the first call of its chain that failed. Raises
         TimeoutError after `timeout` seconds, ValueError if these are no number from
         zero to a hundred years. Celery's other arguments (`interval`, ...)
         are accepted and have no effect: nothing is polled.
@@ -50,7 +55,9 @@ class AsyncResult(Generic[R]):
             self._has_ended(self._app().await_meta(self.id, limit))
         if self._ended is None:
             raise TimeoutError(f"task {self.id} has not ended after {timeout} seconds")
-        if propagate:
+        if propagate and self._ended.status in PROPAGATE_STATES:
+            for before in reversed(self._parents() if follow_parents else []):
+                before.maybe_throw()
             self._raise_failure(self._ended)
         value: R = self._ended.result
         return value
@@ -220,6 +227,14 @@ class AsyncResult(Generic[R]):
         if meta.status in READY_STATES:
             self._has_ended(meta)
         return meta
+
+    def _parents(self) -> list[Any]:
+        """Return the results of the calls before it, the last one first."""
+        found, one = [], self.parent
+        while one is not None:
+            found.append(one)
+            one = one.parent
+        return found
 
     def _has_ended(self, meta: Meta | None) -> None:
         self._ended = meta

@@ -69,11 +69,14 @@ def task_of(
     """Make a task of a function.
 
     The option `base` is its class, `name` its name; the others are its attributes.
+    Without a `base` it gets the class of its application's tasks: `Task.join`.
     """
     given = dict(options)
-    kind: type[Task[..., Any]] = given.pop("base", None) or Task
+    base: type[Task[..., Any]] | None = given.pop("base", None)
     name = given.pop("name", None) or name_of(function, main)
-    return kind(function, app=app, name=name, **given)
+    task = (base or Task)(function, app=app, name=name, **given)
+    task.has_own_class = base is not None
+    return task
 
 
 def import_modules(names: Iterable[str]) -> None:

@@ -45,16 +45,17 @@ class _CurrentTask:
     """Stands for the task whose run this code is in; outside of runs it is false."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(_running_task(), name)
+        return getattr(running_task(), name)
 
     def __bool__(self) -> bool:
-        return _running_task() is not None
+        return running_task() is not None
 
     def __repr__(self) -> str:
-        return repr(_running_task())
+        return repr(running_task())
 
 
-def _running_task() -> Task[..., Any] | None:
+def running_task() -> Task[..., Any] | None:
+    """Return the task whose run this code is in; None outside of runs."""
     request = current_request()
     if request is None:
         return None

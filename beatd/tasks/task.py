@@ -12,7 +12,7 @@ from collections.abc import (
 )
 from datetime import datetime
 from functools import cached_property, update_wrapper
-from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, cast
+from typing import Any, Generic, NoReturn, ParamSpec, Self, TypeVar, cast
 
 from beatd.bounds import LONGEST, seconds_of
 from beatd.errors import Ignore, MaxRetriesExceeded, MessageError, Retry, Verdict
@@ -103,6 +103,7 @@ class Task(Generic[P, R]):
     """Check the arguments where the task is called."""
     throws: Sequence[type[BaseException]] = ()
     """Expected errors: logged without a traceback, as information."""
+    has_own_class = True
 
     def __init__(
         self,
@@ -119,8 +120,18 @@ class Task(Generic[P, R]):
         if function is not None:
             update_wrapper(self, function)
         self.name = name or self.name
+        self._options = options
         if options:
             self.amend(options)
+
+    def join(self, kind: "type[Task[..., Any]]") -> None:
+        """Make this a task of the class that its application has for its tasks.
+
+        Unless it has a class of its own, by `base` or as an instance of one.
+        """
+        if not self.has_own_class:
+            self.__class__ = cast(type[Self], kind)
+            self.amend(self._options)
 
     def amend(self, attributes: Mapping[str, Any]) -> None:
         """Set these attributes as if the task's own class had them.
