@@ -33,7 +33,7 @@ PUBLIC = {
     "beatd.errors": """
         BeatdError BrokerRefused BrokerUnavailable ChordError ConfigError Ignore
         ItemRefused LedgerMoved
-        MaxRetriesExceeded MessageError NotRegistered Reject ResultRefused
+        MaxRetriesExceeded MessageError NoThread NotRegistered Reject ResultRefused
         ResultUnavailable Retry Revoked ScheduleError ScheduleFileError
         SoftTimeLimitExceeded TermOver TimeLimitExceeded Verdict WorkerLost
     """,
