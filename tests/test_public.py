@@ -268,6 +268,7 @@ STORED: list[tuple[Exception, str]] = [
     (errors.ResultUnavailable("text"), "beatd.errors.ResultUnavailable"),
     (errors.ItemRefused("text"), "beatd.errors.ItemRefused"),
     (errors.LedgerMoved("text"), "beatd.errors.LedgerMoved"),
+    (errors.NoThread("text"), "beatd.errors.NoThread"),
     (errors.TermOver("text"), "beatd.errors.TermOver"),
     (errors.Verdict("text"), "beatd.errors.Verdict"),
     # Not made from their text alone, and so carried as what they are besides.
