@@ -12,7 +12,7 @@ from beatd.brokers.items import Outgoing
 from beatd.errors import ChordError, MessageError, ResultRefused
 from beatd.event_log import EventLog
 from beatd.message import Call, Chord, Limits, Signature, read_body, read_envelope
-from beatd.results.base import Keeper, State, Stored
+from beatd.results.base import Keeper, Meta, State, Stored
 from beatd.results.chords import NO_CHORDS, Chords, Joined, Part
 from beatd.results.refusals import store_in_short, store_what_is_taken
 from beatd.runs.continuations import Continuations, FollowUp, bodies_in, bodies_of
@@ -225,11 +225,32 @@ class ChordKeeper:
             if body is None:
                 continue
             bodies.update(bodies_in([body]))
+            if not self._tells(part.group, call().envelope.id):
+                follow_up = self.continuations.body_failed(body, error)
+                ends = _both(ends, follow_up.bookkeeping)
+                continue
             follow_up = self.continuations.without_body(part.group, body, error)
             done.sends.extend(follow_up.sends)
             self._begin_or_say(follow_up.bookkeeping.begun)
             ends = _both(ends, follow_up.bookkeeping)
         return Bookkeeping(ends.stored, [], ends.parts)
+
+    def _tells(self, group: str, run: str) -> bool:
+        """Return whether this run's end is to tell that a chord has no body.
+
+        Each end in its header may find that out. The first one tells, also when it
+        comes again: a success is final, whoever stores another one.
+        """
+        if self.results is None:
+            return True
+        claim = f"{group}.failed"
+        claimed = Meta(claim, State.SUCCESS, run)
+        store_what_is_taken(self.results.store, [claimed])
+        try:
+            kept = self.results.load([claim]).get(claim, claimed)
+        except MessageError:  # another program's
+            return True
+        return bool(kept.result == run)
 
 
 def call_of(

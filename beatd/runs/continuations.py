@@ -165,6 +165,15 @@ class Continuations(msgspec.Struct, frozen=True):
         self._fail(follow_up, [body], State.FAILURE, shown, None)
         return follow_up
 
+    def body_failed(self, body: Signature, error: ChordError) -> FollowUp:
+        """Return what is to be stored of a body that cannot run, as others have told.
+
+        It is the same as with `without_body`, and is safe to store again.
+        """
+        follow_up = FollowUp()
+        self._fail(follow_up, [body], State.FAILURE, error, None)
+        return follow_up
+
     def request_of(self, call: Call) -> Request:
         """Return the request of a call's run on this worker."""
         envelope, task = call.envelope, self.host.tasks.get(call.envelope.task)

@@ -20,7 +20,7 @@ from beatd.message import Chord
 from beatd.pools.base import Job, Pool
 from beatd.pools.solo import Solo
 from beatd.results import encoding_of
-from beatd.results.base import READY_STATES, Meta, ResultBackend, Stored
+from beatd.results.base import READY_STATES, Meta, ResultBackend, State, Stored
 from beatd.results.chords import Joined, Part
 from beatd.results.encoding import Encoding
 from beatd.routing import Route, Router
@@ -64,6 +64,12 @@ class FakeResults:
         self._refused.add(name)
 
     def store(self, metas: Sequence[Meta | Stored]) -> None:
+        self._store(metas, corrects=False)
+
+    def correct(self, metas: Sequence[Meta | Stored]) -> None:
+        self._store(metas, corrects=True)
+
+    def _store(self, metas: Sequence[Meta | Stored], *, corrects: bool) -> None:
         self._answer()
         refused: dict[int, str] = {}
         for place, meta in enumerate(metas):
@@ -72,14 +78,14 @@ class FakeResults:
                 continue
             stored = self._encoding.store(meta)
             read = self._encoding.decode(stored.task_id, stored.data)
+            self.states.append(read.status)
+            before = self.metas.get(read.task_id)
+            if before and before.status == State.SUCCESS and not corrects:
+                continue
             self.metas[read.task_id] = read
             self.kept[read.task_id] = stored.data
-            self.states.append(read.status)
         if refused:
             raise ResultRefused(refused)
-
-    def correct(self, metas: Sequence[Meta | Stored]) -> None:
-        self.store(metas)
 
     def load(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         self._answer()

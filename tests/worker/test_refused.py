@@ -11,11 +11,13 @@ import pytest
 from beatd.brokers.memory import MemoryBroker
 from beatd.brokers.redis import RedisBroker
 from beatd.config.settings import read
+from beatd.instant import HOUR
 from beatd.message import Chord
 from beatd.results import connect
 from beatd.results.base import State
+from beatd.runs.chords import Failed
 from tests.brokers.backends import SQLite
-from tests.servers import Server
+from tests.servers import Server, eventually
 from tests.worker.bench import Bench
 
 TAKEN = "_kombu.binding.celery"
@@ -317,6 +319,60 @@ def test_a_chord_that_cannot_be_counted_fails_its_body_and_holds_up_nothing(
     assert stranger.state_of("part-1") == State.SUCCESS
     assert {stranger.state_of(one.id) for one in others} == {State.SUCCESS}
     assert bench.left() == 0
+
+
+def test_a_chord_none_of_whose_parts_can_be_counted_calls_its_errbacks_once(
+    stranger: Stranger, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = stranger.bench
+    ran = declare(bench)
+    note = bench.app.tasks["proj.note"]
+    called: list[str] = []
+
+    @bench.app.task(name="proj.called")
+    def called_here(request: Any, error: Exception, traceback: Any) -> None:
+        called.append(request.id)
+
+    stranger.take("g")
+    body = note.signature(task_id="body", link_error=[note.si(88), called_here.s()])
+    for index in range(3):
+        options: dict[str, Any] = {"group_id": "g", "group_index": index, "chord": body}
+        note.apply_async((100 + index,), task_id=f"part-{index}", **options)
+
+    bench.run()
+    eventually(lambda: called)
+
+    assert sorted(ran) == [88, 100, 101, 102]
+    assert called == ["body"]
+    assert stranger.state_of("body") == State.FAILURE
+    assert [event_of(one) for one in caplog.records].count("chord.failed") == 1
+
+
+def test_who_tells_that_a_chord_has_no_body_tells_it_again_if_asked_again(
+    stranger: Stranger,
+) -> None:
+    bench = stranger.bench
+    declare(bench)
+    note = bench.app.tasks["proj.note"]
+
+    @bench.app.task(name="proj.told")
+    def told_of(task_id: str) -> None: ...
+
+    stranger.take("g")
+    body = note.signature(task_id="body", link_error=told_of.s())
+    for index in range(2):
+        options: dict[str, Any] = {"group_id": "g", "group_index": index, "chord": body}
+        note.apply_async((100,), task_id=f"part-{index}", **options)
+    bench.broker.join("w", HOUR)
+    one, other = bench.broker.take("w", ["celery"], 2, 1)
+    end = Failed(State.FAILURE, ValueError("no"), False)
+
+    told = [
+        len(bench.chord_keeper.record_end(delivery.message, end).sends)
+        for delivery in (one, other, one)  # the answer to the first one was lost, say
+    ]
+
+    assert told == [1, 0, 1]
 
 
 def test_a_run_whose_chord_cannot_begin_fails() -> None:
