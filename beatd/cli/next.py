@@ -24,6 +24,7 @@ from beatd.cli.output import (
 from beatd.cli.schedule_view import ScheduleView, chosen, schedule_view
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
+from beatd.errors import ScheduleError
 from beatd.instant import DAY, MINUTE, Instant, datetime_of
 from beatd.schedules.once import Once, moment_of
 from beatd.text import counted, escaped
@@ -143,11 +144,14 @@ def _read(option: str, text: str, zone: ZoneInfo, after: Instant) -> Instant:
     """Read a point in time; a mere time of day is the first one after `after`."""
     try:
         if "-" in text:
-            return Once(moment_of(option, text), zone).slot
+            # Not only its form may be wrong: the year may be, or the day in the zone.
+            return Once(moment_of(option, datetime.fromisoformat(text)), zone).slot
         today = datetime_of(after, zone).date()
         at = time.fromisoformat(text)
         days = (datetime.combine(today + timedelta(day), at) for day in (0, 1))
         return next(slot for day in days if (slot := Once(day, zone).slot) > after)
+    except ScheduleError as error:
+        raise click.BadParameter(error.problem, param_hint=option) from error
     except ValueError as error:
         expected = f"expected '15:00', '2027-03-28' or '2027-03-28 02:30', got {text!r}"
         raise click.BadParameter(expected, param_hint=option) from error

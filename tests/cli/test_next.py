@@ -125,6 +125,7 @@ def test_a_time_of_day_that_is_past_means_tomorrow(run: Run) -> None:
     [
         (["--until", "soon"], "expected '15:00', '2027-03-28' or"),
         (["--at", "2027-13-01"], "expected '15:00', '2027-03-28' or"),
+        (["--at", "9999-12-31"], "expected a date in the years 2 to 8999, got 9999"),
         (["--until", "2020-01-01"], "lies before the beginning"),
     ],
 )
