@@ -41,7 +41,7 @@ class Holds:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.changed = False
-        """Whether problems came or went since this was last set to False."""
+        """Whether problems came, went or grew since this was last set to False."""
         self._holds: dict[str, _Hold] = {}
 
     def __bool__(self) -> bool:
@@ -90,13 +90,13 @@ class Holds:
 
     def _meet(self, entry: str, hold: _Hold, what: str) -> None:
         """Take note of a problem; say it once."""
-        is_new = not hold.problem
+        before = hold.problem
         hold.problem = (
             f"{what}, as its run {hold.run} has not ended; look what became of that"
             " run, or give the entry an overlap_timeout"
         )
-        if is_new:
-            self.changed = True
+        self.changed = self.changed or hold.problem != before
+        if not before:
             words = "%s: %s"
             tell.warning(
                 "hold.lasts", words, entry, hold.problem, entry=entry, run=hold.run
