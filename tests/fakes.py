@@ -150,6 +150,7 @@ class FakeFile:
         self.dropped: dict[tuple[str, str], int] = {}
         self.refused: dict[str, str] = {}
         self.held: dict[str, str] = {}
+        self.config = ""
         self.era = 0
         self.edition = NO_EDITION
         self.uncertain: list[tuple[str, Instant]] = []
@@ -205,6 +206,9 @@ class FakeFile:
     def note_uncertain(self, slots: Mapping[str, Sequence[Instant]]) -> None:
         for name, some in slots.items():
             self.uncertain += [(name, slot) for slot in some]
+
+    def note_config(self, digest: str) -> None:
+        self.config = digest
 
     def note_refused(self, refused: Mapping[str, str]) -> None:
         self.refused = dict(refused)

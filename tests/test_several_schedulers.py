@@ -13,8 +13,9 @@ from beatd.routing import Queue
 from beatd.scheduler.leadership import STANDBY_LOOK
 from beatd.scheduler.loop import Scheduler
 from beatd.schedules.interval import Every
+from beatd.timetable.imprint import imprint_of, trace_of
 from tests.brokers.making import messages
-from tests.fakes import NOON, FakeClock, FlakyBroker, entry, scheduler_of
+from tests.fakes import NOON, FakeClock, FakeFile, FlakyBroker, entry, scheduler_of
 from tests.processes import beatd, ended
 from tests.proxy import Fault, Proxy
 from tests.servers import Server, eventually
@@ -196,6 +197,20 @@ def test_a_standby_with_another_config_that_takes_the_lead_says_no_more_than_tha
     assert "same entries" not in words
     assert "this scheduler leads now" in words
     assert new.differs == ""
+
+
+def test_the_file_says_by_which_entries_its_writer_leads(clock: FakeClock) -> None:
+    broker, file = FlakyBroker(clock), FakeFile()
+    one = entry("one", Every(MINUTE))
+    scheduler = scheduler_of(one, broker=broker, clock=clock, file=file)
+    scheduler.tick(clock.now())
+    assert file.config == imprint_of([trace_of(one)]).digest
+
+    other = entry("other", Every(MINUTE))
+    scheduler.replace({"other": other}, (), ())
+    scheduler.tick(clock.now())
+    scheduler.tick(clock.now())
+    assert file.config == imprint_of([trace_of(other)]).digest
 
 
 def test_a_leader_that_reloads_is_compared_anew(

@@ -46,6 +46,12 @@ no entries in {source}.  One that runs every 30 seconds:
     }}"""
 
 
+OTHER_ENTRIES = (
+    "the scheduler that wrote the state file last goes by other entries than this"
+    " config: reload it (SIGHUP); which differ: beatd check --broker"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """An entry as it is shown."""
@@ -281,6 +287,8 @@ def _summary(
     for state in ("bad", "refused", "held", "paus", "over"):
         if found := sum(line.state == state for line in lines):
             parts.append(f"{found} {_IN_WORDS.get(state, state)}")
+    if uncertain := known.uncertain(line.entry for line in lines if line.entry):
+        parts.append(f"{counted(uncertain, 'slot')} uncertain")
     text = f"{', '.join(parts)}."
     coming = [line for line in lines if line.next is not None]
     if coming:
@@ -291,6 +299,8 @@ def _summary(
         text += f"  Showing {limit}: --limit {len(lines)} shows all."
     if known.config.bad:
         text += "  What is wrong: beatd check."
+    if known.differs:
+        text += f"\n{OTHER_ENTRIES}"
     return text
 
 
@@ -313,9 +323,11 @@ def _document(
             "kind": "configuration" if known.file is None else "state file",
             "config": known.config.source.name,
             "state_file": str(known.path),
+            "differs": known.differs,
         },
         total=len(known.config.entries) + len(known.config.bad),
         matched=matched,
+        uncertain=known.uncertain(known.config.entries),
         entries=[_data(known, line, now, zone) for line in lines],
     )
 

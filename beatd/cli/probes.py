@@ -10,7 +10,10 @@ from beatd.cli.schedule_view import line_of
 from beatd.config.faults import raised
 from beatd.config.loading import Config
 from beatd.config.settings import Place, Problem, did_you_mean, mask_url, table
-from beatd.errors import BrokerUnavailable, ConfigError
+from beatd.errors import BrokerUnavailable, ConfigError, ScheduleFileError
+from beatd.scheduler.file_view import view_of
+from beatd.text import counted
+from beatd.timetable.policy import Reason
 
 if TYPE_CHECKING:
     from beatd.brokers.base import Broker
@@ -161,7 +164,24 @@ def _ask_at(config: Config, url: str) -> tuple[str, list[Problem]]:
         return "", [Problem(f"broker {text}")]
     problems = [Problem(f"broker {name}: {risk}", warning=True) for risk in risks]
     problems += differs
-    return f"{name}: {answer}; each slot is queued exactly once", problems
+    promise = f"each slot is queued exactly once{_uncertain(config)}"
+    return f"{name}: {answer}; {promise}", problems
+
+
+def _uncertain(config: Config) -> str:
+    """Return what the schedule file says of slots that the broker may have lost."""
+    path = Path(config.settings.beat_schedule_filename)
+    try:
+        dropped = view_of(path, "dropped").dropped.values()
+    except ScheduleFileError:
+        return ""  # whoever writes it says so
+    number = sum(counts.get(str(Reason.UNCERTAIN), 0) for counts in dropped)
+    if not number:
+        return ""
+    return (
+        f"; of {counted(number, 'slot')} it is uncertain whether they ran, as the"
+        " broker was set back: beatd list --json has them by entry"
+    )
 
 
 def _difference(config: Config, broker: "Broker") -> list[Problem]:

@@ -1,6 +1,6 @@
 """Entries, what the schedule file says of them, and when they will run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -19,7 +19,9 @@ from beatd.config.settings import Place, did_you_mean, table
 from beatd.instant import Instant
 from beatd.scheduler.file_view import View, view
 from beatd.timetable.entry import Entry
+from beatd.timetable.imprint import imprint_of, trace_of
 from beatd.timetable.ledger import Mark
+from beatd.timetable.policy import Reason
 from beatd.timetable.preview import ComingRuns, preview
 
 
@@ -69,6 +71,18 @@ class ScheduleView:
     def held(self, entry: Entry) -> str:
         """Return why an entry waits for its run for too long; empty if it does not."""
         return self.file.held.get(entry.name, "") if self.file else ""
+
+    @property
+    def differs(self) -> bool:
+        """Whether the scheduler that wrote the file last went by other entries."""
+        theirs = self.file.config if self.file else ""
+        own = imprint_of(map(trace_of, self.config.entries)) if theirs else None
+        return own is not None and own.digest != theirs
+
+    def uncertain(self, entries: Iterable[Entry]) -> int:
+        """Return of how many slots of these it is uncertain whether they ran."""
+        reason = str(Reason.UNCERTAIN)
+        return sum(self.dropped(entry).get(reason, 0) for entry in entries)
 
     def written(self, name: str) -> Any:
         """Return an entry as the config has it."""

@@ -37,6 +37,11 @@ class Configs:
     """The digest of the leader's entries that were compared last."""
     _look_at: Span = field(default=0, init=False)
 
+    @property
+    def digest(self) -> str:
+        """The digest of the entries that were announced or compared last."""
+        return self._imprint.digest
+
     def announce(self, term: Term, entries: Mapping[str, Entry]) -> Iterator[None]:
         """Tell standbys what this process emits; yield between parts of the work.
 

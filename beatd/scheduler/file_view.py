@@ -10,7 +10,8 @@ meta      "namespace", "timezone", "term" (the largest number seen), "era"; "lin
           "version" and "terms" of the ledger (its edition); "refused" (entry -> why the
           broker refuses its emission) and "held" (entry -> why it waits for its run for
           too long), of some of them if very many; "uncertain" (entry and slot of the
-          last emissions that the broker may have lost)
+          last emissions that the broker may have lost); "config" (the digest of the
+          entries that the writer goes by)
 
 `slot` is in milliseconds since the epoch; the format's version is SQLite's
 `user_version`.
@@ -90,6 +91,7 @@ META: dict[str, msgspec.json.Decoder[Any]] = {
     "refused": msgspec.json.Decoder(dict[str, str]),
     "held": msgspec.json.Decoder(dict[str, str]),
     "uncertain": msgspec.json.Decoder(tuple[tuple[str, _Slot], ...]),
+    "config": msgspec.json.Decoder(str),
 }
 
 Pair: TypeAlias = tuple[Any, Any]
@@ -114,6 +116,7 @@ class View:
     refused: Mapping[str, str] = field(default_factory=dict)
     held: Mapping[str, str] = field(default_factory=dict)
     uncertain: tuple[tuple[str, Instant], ...] = ()
+    config: str = ""
 
     @property
     def edition(self) -> Edition:

@@ -70,6 +70,10 @@ class LedgerFile(Protocol):
         """Have the next flush write slots of which it is not known whether they ran."""
         ...
 
+    def note_config(self, digest: str) -> None:
+        """Have the next flush write by which entries this process leads."""
+        ...
+
     def note_refused(self, refused: Mapping[str, str]) -> None:
         """Have the next flush write which entries the broker refuses, and why."""
         ...

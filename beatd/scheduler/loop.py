@@ -310,6 +310,7 @@ class Scheduler:
             keep()
         for _ in self._configs.announce(term, self.takeover.entries):
             keep()
+        self.file.note_config(self._configs.digest)
         self._progress.begin_term()
         self._run_ends.keep(self.timetable)
         lost, self.takeover.lost = self.takeover.lost, []

@@ -238,6 +238,10 @@ class ScheduleFile:
         self._uncertain = [*self._uncertain, *new][-_MOST_UNCERTAIN:]
         self._changes.meta["uncertain"] = self._uncertain
 
+    def note_config(self, digest: str) -> None:
+        """Have the next flush write by which entries this process leads."""
+        self._changes.meta["config"] = digest
+
     def note_refused(self, refused: Mapping[str, str]) -> None:
         """Have the next flush write which entries the broker refuses, and why."""
         self._note("refused", refused)

@@ -129,13 +129,16 @@ def shop(folder: Path) -> Path:
 def ran(
     refused: Mapping[str, str] | None = None,
     held: Mapping[str, str] | None = None,
+    uncertain: Mapping[str, int] | None = None,
+    config: str = "",
     /,
     **last_runs: str,
 ) -> None:
     """Let the schedule file say when these entries, `_` for `-`, ran last.
 
     `refused` has the reasons of entries that the broker refuses, `held` of those that
-    wait for their runs.
+    wait for their runs. `uncertain` has numbers of slots in doubt, `config` is the
+    digest of the entries that ran.
     """
     entries = {entry.name: entry for entry in load(Wanted()).entries}
     marks = {}
@@ -153,6 +156,9 @@ def ran(
     file.rewrite(marks, gone=(), era=0, term=1)
     file.note_refused(refused or {})
     file.note_held(held or {})
+    lost = {(name, "uncertain"): number for name, number in (uncertain or {}).items()}
+    file.record({}, lost)
+    file.note_config(config)
     file.flush()
     file.unlock()
 

@@ -7,7 +7,7 @@ import pytest
 
 from beatd.cli import main
 from beatd.cli.output import Screen
-from tests.cli.conftest import Run
+from tests.cli.conftest import SHOP, Run, ran
 from tests.processes import ended
 from tests.servers import Server
 
@@ -398,6 +398,17 @@ def test_broker_warns_of_a_server_that_throws_keys_away(
     warning = f"warning: broker {server.url()}: its maxmemory-policy is allkeys-lru"
     assert warning in output
     assert "warning" not in run("check", "--broker").stdout
+
+
+def test_broker_says_how_many_slots_are_uncertain(
+    run: Run, config: Path, server: Server
+) -> None:
+    config.write_text(SHOP)
+    ran({}, {}, {"tick": 11}, tick="2026-11-23T14:05:00+01:00")
+
+    said = run("check", "--broker", server.url()).stdout
+
+    assert "of 11 slots it is uncertain whether they ran" in said
 
 
 @pytest.mark.usefixtures("shop")

@@ -7,6 +7,8 @@ import pytest
 
 from beatd.cli import main
 from beatd.cli.output import Screen
+from beatd.config.loading import Wanted, load
+from beatd.timetable.imprint import imprint_of, trace_of
 from tests.cli.conftest import Run, ran
 
 WIDE = """\
@@ -199,6 +201,35 @@ def test_an_entry_that_waits_for_its_run_is_listed_with_the_reason(run: Run) -> 
     assert f"sync-crm is held: {reason}" in lines
     assert any(line.startswith("6 entries, 1 held, 1 paused.") for line in lines)
     assert [(one["state"], one["reason"]) for one in shown] == [("held", reason)]
+
+
+@pytest.mark.usefixtures("shop")
+def test_slots_of_which_it_is_uncertain_whether_they_ran_are_counted(run: Run) -> None:
+    ran({}, {}, {"tick": 11, "sync-crm": 1}, tick="2026-11-23T14:05:00+01:00")
+
+    text = run("list").stdout
+    shown = json.loads(run("list", "--json").stdout)
+
+    assert "6 entries, 1 paused, 12 slots uncertain." in text
+    assert shown["uncertain"] == 12
+    assert {one["name"]: one["dropped"] for one in shown["entries"]}["tick"] == {
+        "uncertain": 11
+    }
+
+
+@pytest.mark.usefixtures("shop")
+def test_entries_that_the_scheduler_does_not_go_by_are_said_to_be_others(
+    run: Run,
+) -> None:
+    own = imprint_of(map(trace_of, load(Wanted()).entries)).digest
+    last = "2026-11-23T14:05:00+01:00"
+
+    ran({}, {}, {}, own, tick=last)
+    assert "other entries" not in run("list").stdout
+    ran({}, {}, {}, own[::-1], tick=last)
+
+    assert "goes by other entries than this config: reload it" in run("list").stdout
+    assert json.loads(run("list", "--json").stdout)["source"]["differs"]
 
 
 def test_an_overdue_slot_is_due_now_unless_its_policy_drops_it(
