@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.scheduler.loop import Scheduler
+from beatd.scheduler.takeover import MOST_WAITING
 from beatd.schedules.interval import Every
 from beatd.schedules.once import Once
 from beatd.schedules.zones import UTC
@@ -106,6 +107,32 @@ def test_each_of_several_configs_that_wait_has_its_own_slots(
 
     seconds = (60, 80, 100, 120, 135, 150, 165, 180)
     assert broker.slots() == [NOON + second * SECOND for second in seconds]
+
+
+def test_of_very_many_configs_that_wait_the_last_one_gives_way(
+    broker: FlakyBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduler = begun(EACH, broker=broker, clock=clock)
+    broker.down = True
+    for minute in range(1, MOST_WAITING + 3):
+        clock.go_to(NOON + minute * MINUTE)
+        scheduler.tick(clock.now())
+        name = f"from-{minute}"
+        reload(scheduler, entry(name, Every(20 * SECOND), coalesce=False))
+    assert len(scheduler.takeover.changes) == MOST_WAITING
+    broker.down = False
+    go_on(scheduler, NOON + (MOST_WAITING + 3) * MINUTE)
+
+    last = MOST_WAITING + 2
+    assert {one.entry for one in broker.emitted} == {
+        "each",
+        *(f"from-{minute}" for minute in range(1, MOST_WAITING)),
+        f"from-{last}",
+    }
+    slots = broker.slots(f"from-{last}")
+    assert slots[0] == NOON + MOST_WAITING * MINUTE + 20 * SECOND
+    merged = [one for one in caplog.records if "gives way to" in one.getMessage()]
+    assert len(merged) == 2
 
 
 def test_many_batches_of_what_was_due_come_first(
@@ -298,6 +325,8 @@ class Reloads(RuleBasedStateMachine):
         now = self.clock.now()
         begin = None if start is None else now + start
         last = None if end is None else now + end
+        if len(self.scheduler.takeover.changes) == MOST_WAITING:
+            now = self.configs.pop().at  # it gives way to the new one
         self.configs.append(Wanted(now, length, begin, last, max_runs))
         reload(self.scheduler, *self.configs[-1].entries().values())
 

@@ -376,7 +376,7 @@ class Scheduler:
         lead or a broker that waits until there are both.
         """
         new = NewConfig(entries, keep, queues, self.clock.now())
-        self.takeover.changes.append(new)
+        self.takeover.add_change(new)
         if not (self.takeover.has_begun or self.standing_by):
             # No config holds yet.
             self.takeover.go_over()

@@ -10,14 +10,14 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from beatd.brokers.base import Emitter
 from beatd.brokers.items import Term
 from beatd.clock import Clock
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.event_log import EventLog
-from beatd.instant import MINUTE, SECOND, Instant, Span
+from beatd.instant import MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.parts import in_parts
 from beatd.routing import Queue
 from beatd.scheduler.findings import say_finding, say_rewound
@@ -54,6 +54,9 @@ AT_ONCE = 10_000
 
 DECLARED_AT_ONCE = 30
 """Queues in one part: few, should a broker need a round trip for each."""
+
+MOST_WAITING = 10
+"""Configs that wait at most until all is done by those before them."""
 
 REFRESH: Span = MINUTE
 """How often a standby reads the leader's ledger, in case the broker loses it."""
@@ -124,6 +127,23 @@ class Takeover:
     _doubtful: dict[str, Lost] | None = field(default=None, init=False)
     """What was found to be uncertain, by entry, until a term has begun; None if the
     broker was not set back."""
+
+    def add_change(self, new: NewConfig) -> None:
+        """Go over to this config after all that wait; the last may give way to it.
+
+        For what holds them up may last, and each may be large.
+        """
+        if len(self.changes) == MOST_WAITING:
+            last = self.changes.pop()
+            new = replace(new, at=last.at, led_elsewhere=last.led_elsewhere)
+            tell.warning(
+                "reload.merged",
+                "%d new configs wait already: the last of them gives way to this one,"
+                " which holds from %s on in its place",
+                MOST_WAITING,
+                f"{datetime_of(last.at):%Y-%m-%dT%H:%M:%SZ}",
+            )
+        self.changes.append(new)
 
     def go_over(self) -> None:
         """Use the next config from the next beginning on."""
