@@ -10,6 +10,7 @@ import pytest
 
 from beatd.cli import main
 from beatd.config.settings import read
+from beatd.config.settings.secrets import mask
 from beatd.worker.commands.shapes import broker_of, settings_of
 from tests.processes import beatd
 
@@ -93,6 +94,46 @@ def test_what_a_config_raises_shows_no_secret(
     out, err = capsys.readouterr()
     assert "cannot log in to" in out + err
     assert_hushed(out + err)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password: HUSHWORD",
+        "login as anna with Password = HUSHWORD failed",
+        "password:HUSHWORD",
+        "db_password:  HUSHWORD, user: anna",
+        "Password: 'HUSH WORD'",
+        '{"user": "anna", "password": "HUSH WORD"}',
+        '{"user": "anna", "access_token" : "HUSH WORD"}',
+        r'bad body: "{\"password\": \"HUSH WORD\"}"',
+        "api_key: HUSHWORD",
+        "credentials: {'a': 'HUSH', 'b': 'WORD'}",
+    ],
+)
+def test_free_text_shows_no_secret(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conf = written(tmp_path, f"raise OSError({text!r})", "")
+
+    assert main(["check", "--config", conf]) == 78
+    out, err = capsys.readouterr()
+    assert "raised OSError" in out + err
+    assert_hushed(out + err)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "InvalidTokenError: the signature has expired",
+        "cannot import proj.tokens:app",
+        "api_token: expected a text, got 5",
+        "max_tokens: 12 is too low",
+        "could not connect to cache:6379",
+    ],
+)
+def test_free_text_without_a_secret_is_shown_as_it_is(text: str) -> None:
+    assert mask(text) == text
 
 
 def test_nested_arguments_keep_their_structure(

@@ -180,8 +180,18 @@ _LOGIN = re.compile(
     r"(?:(?!://).)*?@(?:(?:(?!://)[^\s@])*@)*"
     r"""|((?<![^\s;,'"(])[^:@/\s;]{0,255}):(?!//)[^\s;]{0,1000}@"""
 )
-_NAMED = re.compile(r"""(?<![\w.-])[\w.-]+[ ]{0,2}=[ ]{0,2}|(['"])[\w.-]+\1\s*:\s*""")
-_VALUE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[\[({].*|[^&\s]*""")
+_NAMED = re.compile(
+    r"""(?<![\w.-])[\w.-]+[ ]{0,2}(?:=[ ]{0,2}|:[ \t]{1,2}(?!expected\b))"""
+    # `host:port` is no name and value, nor is `proj.tokens:app`.
+    r"""|(?<![\w.-])(?i:[\w-]*(?:passw(?:or)?[dt]|passphrase|pwd)):(?=\w)"""
+    # Also as JSON within a text that is quoted itself.
+    r"""|(\\?['"])[\w.-]+\1\s*:\s*"""
+)
+_VALUE = re.compile(
+    r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|\\".*?\\"|[\[({].*|[^&\s]*"""
+)
+_FAULTS = ("Error", "Exception", "Warning")
+"""How the names of classes end whose instances say what is wrong."""
 
 
 def mask(text: str) -> str:
@@ -200,6 +210,8 @@ def _without_values(text: str) -> str:
     shown, at = [], 0
     for named in _NAMED.finditer(text):
         if named.start() < at or not is_secret(named[0]):
+            continue
+        if named[0].rstrip(": ").endswith(_FAULTS):
             continue
         value = _VALUE.match(text, named.end())
         shown += [text[at : named.end()], HIDDEN]
