@@ -104,6 +104,19 @@ def test_a_config_that_cannot_be_read_at_all_ends_with_status_78(
     assert said in run("check", status=78).stdout
 
 
+@pytest.mark.parametrize("name", ["result_backend", "broker_url"])
+@pytest.mark.parametrize("address", ["\x1b\n", "redis://h\x1b\n", "redis://h/\x00"])
+def test_an_address_with_a_control_character_is_an_error(
+    run: Run, config: Path, name: str, address: str
+) -> None:
+    config.write_text(f"{name} = {address!r}\n")
+
+    said = run("check", status=1).stdout
+    assert f"celeryconfig.py:1: error: {name}: '" in said
+    assert "until then beatd refuses to start" in said
+    assert "\x1b" not in said
+
+
 @pytest.mark.usefixtures("shop")
 def test_warnings_are_errors_when_strict(run: Run) -> None:
     run("check", status=0)

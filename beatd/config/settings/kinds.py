@@ -201,9 +201,12 @@ def _url(url: str) -> str:
 
 def _readable(value: object) -> str:
     """Return an address of which it can be told where it has its password."""
-    url = _text(value)
+    url = _text(value).strip()
     if is_unreadable(url):
         raise _unencoded()
+    if not url.isprintable():
+        shown = escaped(mask_url(url))
+        raise Unfit(f"'{shown}' has a control character, or another that is not shown")
     return url
 
 
