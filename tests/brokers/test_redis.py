@@ -755,6 +755,7 @@ def test_a_server_that_is_too_old_is_named() -> None:
     [
         ("7.rc1", False),
         ("8", False),
+        ("6.10.1", False),
         ("6.2-rc3", False),
         ("6.rc1", True),
         ("5.unstable", True),
@@ -775,6 +776,16 @@ def test_a_version_is_read_as_far_as_it_has_numbers(
         else:
             assert broker.ping().startswith(f"redis {version}"[:40])
         broker.close()
+
+
+def test_a_server_of_a_test_ends_though_a_client_is_connected() -> None:
+    with _FakeServer("7.0", "+OK") as port:
+        client = socket.create_connection(("127.0.0.1", port))
+        client.sendall(b"*1\r\n$4\r\nPING\r\n")
+        assert client.recv(100) == b"+OK\r\n"
+
+    assert client.recv(100) == b""
+    client.close()
 
 
 def test_what_is_refused_in_part_is_not_sent_in_part(
@@ -1358,6 +1369,7 @@ class _FakeServer:
 
     def __enter__(self) -> int:
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._connections: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
         port: int = self._listener.getsockname()[1]
@@ -1366,6 +1378,10 @@ class _FakeServer:
     def __exit__(self, *_: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._threads[0].join()  # it accepts no more
+        for connection in self._connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
 
@@ -1373,6 +1389,7 @@ class _FakeServer:
         with suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
+                self._connections.append(connection)
                 thread = threading.Thread(target=self._serve, args=[connection])
                 self._threads.append(thread)
                 thread.start()
