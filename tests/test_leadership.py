@@ -3,7 +3,7 @@
 import pytest
 
 from beatd.brokers.items import Held, Term
-from beatd.errors import BrokerUnavailable
+from beatd.errors import BrokerRefused, BrokerUnavailable
 from beatd.instant import DAY, MINUTE, SECOND, Span
 from beatd.scheduler.leadership import Leadership
 from tests.fakes import FakeClock, FlakyBroker
@@ -145,6 +145,28 @@ def test_who_waits_for_the_lead_is_woken_when_it_is_given_back(
 
     assert watch.join(MINUTE)
     assert woken == [None]
+
+
+def test_who_may_not_be_told_of_the_lead_says_so_once(
+    leadership: Leadership, broker: FlakyBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Closed(FlakyBroker):
+        def await_release(self, timeout: Span) -> bool:
+            asked.append(timeout)
+            if len(asked) < 4:
+                raise BrokerRefused("its ACL forbids us this")
+            return True
+
+    asked: list[Span] = []
+    broker.__class__ = Closed
+    watch = leadership.watch(lambda: watch.leave())
+    watch.start("lead", on_crash=lambda error: None)
+
+    assert watch.join(MINUTE)
+    said = [one.getMessage() for one in caplog.records]
+    assert said == [
+        "not told when the lead is given back, asking for it: its ACL forbids us this"
+    ]
 
 
 def test_who_waits_for_the_lead_of_a_broker_that_is_away_asks_again(

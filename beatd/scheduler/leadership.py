@@ -7,7 +7,7 @@ from beatd.background import Backoff, Service
 from beatd.brokers.base import Lead
 from beatd.brokers.items import Held, Term
 from beatd.clock import Clock
-from beatd.errors import BrokerUnavailable, TermOver
+from beatd.errors import BrokerRefused, BrokerUnavailable, TermOver
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span
 from beatd.timetable.ledger import NO_EDITION, Edition
@@ -121,11 +121,19 @@ class Leadership:
     def watch(self, wake: Callable[[], object]) -> Service:
         """Return a service that calls `wake` whenever the lead is given back."""
         backoff = Backoff()
+        said = ""
 
         def step() -> Span:
+            nonlocal said
             try:
                 if self.lead.await_release(_WATCH):
                     wake()
+            except BrokerRefused as error:
+                if said != str(error):
+                    said = str(error)
+                    words = "not told when the lead is given back, asking for it: %s"
+                    tell.warning("lead.unheard", words, error)
+                return backoff.lengthen()
             except BrokerUnavailable:
                 # The scheduler logs that; asking again at once would be of no use.
                 return backoff.lengthen()

@@ -1,5 +1,6 @@
 """What only Redis can do to a broker: networks, refusals, other clients."""
 
+import hashlib
 import json
 import logging
 import socket
@@ -7,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from beatd.brokers.items import (
     SetAside,
     Term,
 )
-from beatd.brokers.redis import RedisBroker
+from beatd.brokers.redis import RedisBroker, requests
 from beatd.clock import SystemClock
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from beatd.instant import HOUR, MINUTE, SECOND
@@ -981,6 +982,60 @@ def test_who_waits_asks_the_server_nothing(broker: RedisBroker, client: Any) -> 
         broker.close()
 
     assert [waiting.result() for waiting in waits] == [False, False]
+
+
+@contextmanager
+def as_before_redis_7() -> Iterator[None]:
+    """Have scripts find no way to ask what the ACL permits."""
+    before = requests.script
+    hidden = "local redis = setmetatable({acl_check_cmd = false}, {__index = redis})\n"
+
+    def older(name: str) -> tuple[str, str]:
+        text = hidden + before(name)[0]
+        return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    requests.script = older  # type: ignore[assignment] # a function with a cache
+    try:
+        yield
+    finally:
+        requests.script = before
+
+
+def test_before_redis_7_a_channel_that_is_refused_holds_up_no_other_emission(
+    server: Server, client: Any, user: str
+) -> None:
+    broker = RedisBroker(server.url(user=user), namespace="test")
+    term = lead(broker)
+    client.execute_command("ACL", "SETUSER", "u", "resetchannels")
+    news = emission("news", route=Route("", "news", "", "fanout"))
+
+    with as_before_redis_7():
+        outcomes = broker.emit(term, [emission("report"), news], MINUTE)
+
+    assert outcomes[0] is QUEUED
+    assert isinstance(outcomes[1], Refused)
+    assert "/0.news: " in outcomes[1].reason
+    assert "its ACL forbids us this: permit it" in outcomes[1].reason
+    broker.close()
+
+
+def test_channels_that_the_acl_keeps_from_us_are_a_risk(
+    server: Server, client: Any, user: str
+) -> None:
+    client.execute_command("ACL", "SETUSER", "u", "resetchannels")
+    broker = RedisBroker(server.url(user=user), namespace="test")
+
+    listen, look, publish = broker.risks()
+    client.execute_command("ACL", "SETUSER", "u", "allchannels")
+
+    released = "{beatd:test}:released"
+    assert f"forbids us to listen on {released} (" in listen
+    assert f"permit +subscribe and '&{released}' to the user of broker_url" in listen
+    assert "workers are not told of new messages" in look
+    assert "'&__redis__:invalidate'" in look
+    assert f"permit +publish and '&{released}'" in publish
+    assert broker.risks() == []
+    broker.close()
 
 
 @pytest.mark.parametrize("rights", [["-client|tracking"], ["resetchannels", "&/0.*"]])

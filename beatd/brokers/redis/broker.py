@@ -349,6 +349,9 @@ class RedisBroker(RedisLead):
 
     def risks(self) -> list[str]:
         self._greet()
+        return [*self._eviction_risks(), *self._deaf_risks()]
+
+    def _eviction_risks(self) -> list[str]:
         with self._server.answering() as client:
             try:
                 policy = client.info("memory").get("maxmemory_policy", "noeviction")

@@ -134,6 +134,26 @@ class ChannelListener:
         return message
 
 
+def refused_channels(server: Server, channels: Collection[str]) -> dict[str, str]:
+    """Return the channels on which our user may not listen, with the server's words.
+
+    A server tells of that only when it is asked to, before Redis 7 also for publishing.
+    """
+    refused = {}
+    with server.answering():
+        connection = server.present.connect()
+        try:
+            for channel in channels:
+                connection.send_command("SUBSCRIBE", channel)
+                try:
+                    connection.read_response()
+                except redis.exceptions.NoPermissionError as error:
+                    refused[channel] = str(error)
+        finally:
+            connection.disconnect()
+    return refused
+
+
 class MessageWait:
     """Waits for messages on lists: Redis tells when a list that was empty has changed.
 
@@ -214,10 +234,12 @@ class MessageWait:
         self._news.close()
         tell.warning(
             "broker.poll",
-            "%s does not tell us of new messages (%s): looking every %d ms",
+            "%s does not tell us of new messages (%s): looking every %d ms; to be told"
+            " takes the rights +client +subscribe and the channel '&%s'",
             self._server.name,
             error,
             POLL,
+            INVALIDATIONS,
         )
 
     def _look(self, lists: Sequence[str]) -> Span:
