@@ -255,18 +255,20 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "CELERYBEAT_SCHEDULER: beatd is itself the scheduler, not"
         " 'redbeat.RedBeatScheduler'; remove it: with a redis:// broker beatd keeps its"
         " ledger in Redis and any number of schedulers may run; entries that were added"
-        " to RedBeat at run time go into beat_schedule",
+        " to RedBeat at run time go into beat_schedule; or leave it, and"
+        " start with --scheduler beatd",
     ),
     (
         {"beat_scheduler": "django_celery_beat.schedulers:DatabaseScheduler"},
         "beat_scheduler: beatd is itself the scheduler, not"
         " 'django_celery_beat.schedulers:DatabaseScheduler'; entries in Django's"
-        " database are not read: write them into beat_schedule",
+        " database are not read: write them into beat_schedule; or leave it, and"
+        " start with --scheduler beatd",
     ),
     (
         {"beat_scheduler": "shop.beat:Mine"},
         "beat_scheduler: beatd is itself the scheduler, not 'shop.beat:Mine'; remove"
-        " this setting",
+        " this setting; or leave it, and start with --scheduler beatd",
     ),
     (
         {"beat_shedule": {}},

@@ -389,7 +389,9 @@ def test_what_was_set_in_a_celery_app_is_read(
         tmp_path / f"{project}.py",
         f"""
         from celery import Celery
-        app = Celery("proj", broker="redis://host", set_as_current=False)
+        app = Celery(
+            "proj", broker="redis://host", backend="redis://host", set_as_current=False
+        )
         app.config_from_object("conf", namespace={namespace})
         app.conf.task_soft_time_limit = 5
         @app.task
@@ -441,10 +443,16 @@ def test_a_name_that_is_no_module_name_is_refused(tmp_path: Path) -> None:
     assert refusal("..", tmp_path).startswith("..: importing it raised ")
 
 
-def test_a_celery_app_without_settings_gives_none(tmp_path: Path) -> None:
+def test_a_celery_app_without_settings_gives_what_celery_beat_adds(
+    tmp_path: Path,
+) -> None:
     write(
         tmp_path / "empty_project.py",
         "from celery import Celery\napp = Celery('empty', set_as_current=False)",
     )
 
-    assert dict(of_app("empty_project", tmp_path).written) == {}
+    (written,) = of_app("empty_project", tmp_path).written.items()
+
+    assert written[0] == "beat_schedule"
+    assert isinstance(written[1], dict)
+    assert list(written[1]) == ["celery.backend_cleanup"]

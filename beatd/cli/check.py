@@ -12,6 +12,7 @@ from beatd.cli.options import COLOR, CONFIG, JSON, given, wanted
 from beatd.cli.output import screen
 from beatd.cli.probes import (
     ask_broker,
+    entries_elsewhere,
     import_problems,
     strange_brokers,
     strange_results,
@@ -83,6 +84,7 @@ def _examine(context: click.Context, imports: bool, ask: bool) -> Findings:
     problems = [doubts.get(one, one) for one in report.problems]
     problems += [*strangers, *strange_results(config)]
     problems += advice(config, SystemClock().now())
+    problems += entries_elsewhere(config, ask=ask and not (report.errors or strangers))
     refused = bool(report.errors or strangers)
     answer = ""
     if imports:

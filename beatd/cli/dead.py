@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -186,7 +187,7 @@ def _broker(context: click.Context) -> Iterator[tuple[Settings, Broker]]:
     """Yield the config's settings, and the broker that its workers take from."""
     from beatd import brokers
 
-    settings = load(wanted(context)).settings
+    settings = load(replace(wanted(context), unjudged=["beat_scheduler"])).settings
     broker = brokers.of_settings(settings, settings.read_urls)
     try:
         yield settings, broker

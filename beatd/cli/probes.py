@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from beatd.cli.schedule_view import line_of
 from beatd.config.faults import raised
+from beatd.config.finding import is_celery
 from beatd.config.loading import Config
 from beatd.config.settings import Place, Problem, did_you_mean, mask_url, table
 from beatd.errors import BrokerUnavailable, ConfigError, ScheduleFileError
@@ -98,6 +99,19 @@ def import_problems(config: Config) -> list[Problem]:
             )
             problems.append(Problem(text, hint, line_of(config, entry.name)))
     return problems
+
+
+def entries_elsewhere(config: Config, *, ask: bool) -> list[Problem]:
+    """Return a warning for entries that another scheduler of the app keeps.
+
+    RedBeat's are looked for only if the broker is to be asked.
+    """
+    from beatd.celery_apps.other_schedulers import in_django, in_redis
+
+    app = config.source.app
+    if not is_celery(app):
+        return []
+    return [*in_django(config), *(in_redis(app, config) if ask else ())]
 
 
 def task_problems(config: Config) -> list[Problem]:

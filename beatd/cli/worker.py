@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -149,7 +150,7 @@ def command(context: click.Context, /, beat: bool, purge: bool, **_: Any) -> Non
     """Run a worker: take tasks from queues and run them."""
     from beatd.service.running import run_worker
 
-    options = Options.of(given(context))
+    options = replace(Options.of(given(context)), schedules=beat)
     if purge:
         _purge(options)
     context.exit(run_worker(options, beat=beat))

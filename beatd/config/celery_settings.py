@@ -15,9 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from beatd.config.faults import is_theirs, raised, short
+from beatd.config.faults import is_theirs, raised, raised_by_reading, short
 from beatd.config.settings import Problem, spellings, table, unknown_names
 from beatd.config.source import Source
+from beatd.schedules import crontab
 
 
 def settings_of(app: Any, name: str) -> Source:
@@ -31,8 +32,34 @@ def settings_of(app: Any, name: str) -> Source:
     conf = _Conf(app)
     texts = _Texts(app, conf)
     spelled = {setting: conf.words_for(setting) for setting in table()}
-    found = Source(name, conf.written(), more=texts.having, spelled=spelled, app=app)
-    return replace(found, problems=[*conf.unknown(found)])
+    written = conf.written()
+    problems = [*_add_cleanup(app, written)]
+    found = Source(name, written, more=texts.having, spelled=spelled, app=app)
+    return replace(found, problems=[*problems, *conf.unknown(found)])
+
+
+_CLEANUP = "celery.backend_cleanup"
+
+
+def _add_cleanup(app: Any, written: dict[str, object]) -> Iterator[Problem]:
+    """Add the entry that `celery beat` adds: it removes results that are too old.
+
+    Results that end by themselves need none.
+    """
+    schedule = dict(app.conf.beat_schedule)
+    if not app.conf.result_expires or _CLEANUP in schedule:
+        return
+    try:
+        ends_by_itself = app.backend.supports_autoexpire
+    except Exception as error:  # the backend's own code: a driver that is missing, say
+        text = f"result_backend: {raised_by_reading(error)}"
+        hint = f"{_CLEANUP} is not scheduled, and old results may stay"
+        yield Problem(text, hint, warning=True)
+        return
+    if not ends_by_itself:
+        daily, options = crontab("0", "4"), {"expires": 12 * 3600}
+        entry = {"task": _CLEANUP, "schedule": daily, "options": options}
+        written["beat_schedule"] = {**schedule, _CLEANUP: entry}
 
 
 @dataclass(frozen=True)
@@ -66,7 +93,7 @@ class _Conf:
                 if name not in found and word in layer:
                     found[name] = layer[word]
         # Periodic tasks that code adds go into whichever layer has the schedule.
-        if schedule := _value(conf["beat_schedule"]):
+        if schedule := conf["beat_schedule"]:
             found["beat_schedule"] = schedule
         if zone := conf.timezone:
             found["timezone"] = _value(zone)

@@ -3,7 +3,7 @@
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,8 @@ class Wanted:
     """The working directory."""
     command_line: Mapping[str, object] = field(default_factory=dict)
     """Settings given on the command line, by their new names."""
+    unjudged: Collection[str] = ()
+    """Settings that do not matter to what the config is read for."""
 
     def read(self) -> Source:
         """Execute the config, afresh at each call."""
@@ -112,7 +114,9 @@ def examine(wanted: Wanted) -> ConfigReport:
         name = wanted.app or wanted.config or "the config"
         return ConfigReport(name, [raised(error, "")], None)
     try:
-        return examine_source(found, wanted.environ, wanted.command_line)
+        return examine_source(
+            found, wanted.environ, wanted.command_line, wanted.unjudged
+        )
     except Exception as error:  # foreign code: the values are the user's objects
         return ConfigReport(found.name, [Problem(raised_by_reading(error))], None)
 
@@ -121,6 +125,7 @@ def examine_source(
     found: Source,
     environ: Mapping[str, str] | None = None,
     command_line: Mapping[str, object] | None = None,
+    unjudged: Collection[str] = (),
 ) -> ConfigReport:
     """Return the config in a source, and everything that is wrong with it."""
     reading = settings.read(
@@ -128,6 +133,7 @@ def examine_source(
         environ=environ,
         command_line=command_line,
         locate=found.locate_value,
+        unjudged=unjudged,
     )
     chosen = reading.settings
     errors = [problem for problem in reading.problems if not problem.warning]
@@ -149,6 +155,7 @@ def examine_source(
     warnings.extend(_repeated(found))
     warnings.extend(_accepted(chosen, found))
     warnings.extend(_unproven(chosen, found))
+    warnings.extend(_eager(chosen, found))
     unused = reading.unused
     config = Config(found, chosen, entries, bad, warnings, unused, format, router)
     return ConfigReport(found.name, errors, config)
@@ -176,6 +183,14 @@ def _accepted(chosen: Settings, found: Source) -> Iterator[Problem]:
                 text = f"{name}: who can write pickle to the server runs any code here"
                 hint = "leave pickle out, or let nobody else reach the server"
                 yield Problem(text, hint, place, warning=True)
+
+
+def _eager(chosen: Settings, found: Source) -> Iterator[Problem]:
+    """Yield a problem if calls are run where they are made: entries are not."""
+    if chosen.task_always_eager and chosen.beat_schedule:
+        text = "task_always_eager: scheduled tasks are queued, not run in the scheduler"
+        hint = "a worker has to run them; leave it out where none does"
+        yield Problem(text, hint, _place_of("task_always_eager", found), warning=True)
 
 
 def _unproven(chosen: Settings, found: Source) -> Iterator[Problem]:

@@ -39,6 +39,8 @@ class Options:
     exclude_queues: str | None = None
     include: str | None = None
     heartbeat_interval: float | None = None
+    schedules: bool = True
+    """Whether the process is a scheduler, or is about one: not a worker alone."""
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "Options":
@@ -46,7 +48,7 @@ class Options:
 
         An option that stands for a setting is named in the setting's row.
         """
-        plain = {line.name for line in fields(cls)} - {"settings"}
+        plain = {line.name for line in fields(cls)} - {"settings", "schedules"}
         words = {name: given[name] for name in plain & given.keys()}
         return cls(_settings_in(given), **words)
 
@@ -57,6 +59,7 @@ class Options:
             app=self.app,
             environ=environment(),
             command_line=self.settings,
+            unjudged=() if self.schedules else ("beat_scheduler",),
         )
 
 

@@ -41,6 +41,7 @@ def run_scheduler(options: Options) -> int:
     config, notify = program.config, Notify.from_environment()
     with program.in_service(node_name(options.hostname or BEAT_NODE)):
         _tell_of(config)
+        _tell_of_others(config)
         beat = _Beat(options, config, notify, inbox=SimpleQueue())
         _on_signals({"SIGTERM": beat.stop, "SIGINT": beat.stop, "SIGHUP": beat.reload})
         _announce(options, config)
@@ -58,6 +59,8 @@ def run_worker(options: Options, *, beat: bool) -> int:
     loaded = wiring.loaded_app_of(config, choice)
     with program.in_service(loaded.hostname) as log:
         _tell_of(config)
+        if beat:
+            _tell_of_others(config)
         inbox: SimpleQueue[WorkerEvent] = SimpleQueue()
         worker = wiring.worker_of(
             config,
@@ -353,6 +356,12 @@ def _tell_of(config: Config) -> None:
             words,
             settings=config.unused,
         )
+
+
+def _tell_of_others(config: Config) -> None:
+    """Say which entries other schedulers of the app keep: nobody schedules them."""
+    for problem in wiring.entries_elsewhere(config):
+        tell.warning("entries.elsewhere", "%s", problem)
 
 
 def _on_signals(handlers: Mapping[str, Callable[[], None]]) -> None:

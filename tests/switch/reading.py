@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from celery.app.utils import find_app
-from celery.beat import Scheduler
+from celery.beat import PersistentScheduler
 
 from beatd.config.loading import Wanted, load
 
@@ -18,7 +18,7 @@ def main(word: str, names: list[str]) -> None:
     """Print settings and entries of the app named `word`, as both have them."""
     config = load(Wanted(app=word, folder=Path.cwd()))
     app = find_app(word)
-    theirs = Scheduler(app=app).schedule
+    theirs = PersistentScheduler(app=app, schedule_filename="theirs").schedule
     print(
         json.dumps(
             {

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from beatd.config.loading import Wanted, load
 from beatd.config.settings import local_zone
 from beatd.errors import ConfigError
+from beatd.instant import instant_of
 from tests.processes import ended, environment
 from tests.switch.files import write
 
@@ -194,8 +196,51 @@ def test_beatd_reads_what_celery_reads(tmp_path: Path, which: str) -> None:
     assert found["ours"] == found["theirs"] == project.settings
     assert found["zone"] == [project.zone, project.zone]
     assert found["our_entries"] == found["their_entries"]
-    assert list(found["our_entries"]) == project.entries
+    assert list(found["our_entries"]) == [*project.entries, "celery.backend_cleanup"]
     assert found["bad"] == []
+
+
+OWN = "{'celery.backend_cleanup': {'task': 'mine', 'schedule': 60}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "entries"),
+    [
+        ("app.conf.result_backend = 'redis://h/0'", []),
+        ("app.conf.result_expires = None", []),
+        ("app.conf.result_backend = 'file:///tmp'", ["celery.backend_cleanup"]),
+        (f"app.conf.beat_schedule = {OWN}", ["celery.backend_cleanup"]),
+    ],
+)
+def test_the_cleanup_of_results_is_scheduled_where_celery_does(
+    tmp_path: Path, text: str, entries: list[str]
+) -> None:
+    write(tmp_path, {"proj.py": PLAIN + text})
+
+    found = read(tmp_path, "proj")
+
+    assert found["our_entries"] == found["their_entries"]
+    assert list(found["our_entries"]) == entries
+
+
+def test_the_cleanup_comes_when_celerys_comes(tmp_path: Path) -> None:
+    write(tmp_path, {"proj.py": PLAIN + "app.conf.timezone = 'Asia/Tokyo'"})
+
+    (entry,) = load(Wanted(app="proj", folder=tmp_path)).entries
+
+    first = entry.schedule.next_after(instant_of(datetime(2026, 11, 30, tzinfo=UTC)))
+    assert first == instant_of(datetime(2026, 11, 30, 19, tzinfo=UTC))  # 04:00 there
+
+
+def test_a_backend_whose_driver_is_missing_is_said(tmp_path: Path) -> None:
+    write(tmp_path, {"proj.py": PLAIN + "app.conf.result_backend = 'nix://h'"})
+
+    warnings = load(Wanted(app="proj", folder=tmp_path)).warnings
+
+    assert [str(one) for one in warnings] == [
+        "result_backend: reading it raised ModuleNotFoundError: No module named 'nix';"
+        " celery.backend_cleanup is not scheduled, and old results may stay"
+    ]
 
 
 # Zones

@@ -229,10 +229,10 @@ def _scheduler(value: object) -> str:
         raise Unfit
     if value.replace(":", ".") in _OUR_SCHEDULERS:
         return value
-    for word, way_out in _OTHER_SCHEDULERS.items():
-        if word in value:
-            raise Unfit(f"beatd is itself the scheduler, not {value!r}", way_out)
-    raise Unfit(f"beatd is itself the scheduler, not {value!r}", "remove this setting")
+    known = (way for word, way in _OTHER_SCHEDULERS.items() if word in value)
+    way_out = next(known, "remove this setting")
+    reason = f"beatd is itself the scheduler, not {value!r}"
+    raise Unfit(reason, f"{way_out}; or leave it, and start with --scheduler beatd")
 
 
 _OUR_SCHEDULERS = {

@@ -146,23 +146,36 @@ def read(
     environ: Mapping[str, str] | None = None,
     command_line: Mapping[str, object] | None = None,
     locate: Locate = nowhere,
+    unjudged: Collection[str] = (),
 ) -> Reading:
     """Read settings in any spelling; the command line wins, then the environment.
 
     `written` may have other names, too: those that look like settings are problems,
     others are left alone. `command_line` has only the options given, by new names.
+    What these override is not looked at, and what is `unjudged` nowhere.
     """
     problems: list[Problem] = []
     values: dict[str, Any] = {}
+    around = environ or {}
+    environ = {word: around[word] for word in ENVIRONMENT if around.get(word)}
+    command_line = {
+        name: value
+        for name, value in (command_line or {}).items()
+        if name not in unjudged
+    }
+    passed = {*unjudged, *command_line, *map(ENVIRONMENT.__getitem__, environ)}
     for name, spelled in _by_setting(written).items():
+        if name in passed:
+            continue
         values.update(_read_one(table()[name], spelled, written, locate, problems))
     if values.get("timezone") is None and written.get(_DJANGO_ZONE):
         zone = _read_one(table()["timezone"], [_DJANGO_ZONE], written, locate, problems)
         values.update(zone)
-    for variable, name in ENVIRONMENT.items():
-        if text := (environ or {}).get(variable):
+    for variable, text in environ.items():
+        name = ENVIRONMENT[variable]
+        if name not in command_line:
             values.update(_read_outside(name, text, variable, problems))
-    for name, value in (command_line or {}).items():
+    for name, value in command_line.items():
         values.update(_read_outside(name, value, "command line", problems))
     problems.extend(unknown_names(written, spellings(), locate))
     idle = {

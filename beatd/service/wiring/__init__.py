@@ -17,6 +17,7 @@ from beatd.service.wiring.runtime import loaded_app_of
 from beatd.service.wiring.scheduler import (
     TAKEN_ONCE,
     ask_results_aside,
+    entries_elsewhere,
     needs_restart,
     scheduler_of,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "TAKEN_ONCE",
     "WorkerChoice",
     "ask_results_aside",
+    "entries_elsewhere",
     "loaded_app_of",
     "needs_restart",
     "queues_of",

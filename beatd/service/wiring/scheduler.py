@@ -9,10 +9,12 @@ from pathlib import Path
 from beatd import brokers, results
 from beatd.app import Beatd
 from beatd.brokers.base import Broadcast, Broker
+from beatd.celery_apps.other_schedulers import in_django, in_redis
 from beatd.celery_apps.signals import pass_on_beat
 from beatd.clock import SystemClock
+from beatd.config.finding import is_celery
 from beatd.config.loading import Config
-from beatd.config.settings import Settings, mask_url
+from beatd.config.settings import Problem, Settings, mask_url
 from beatd.event_log import EventLog
 from beatd.events.event import EventFactory
 from beatd.events.sent import TaskSentEvents
@@ -79,6 +81,14 @@ def scheduler_of(config: Config) -> Scheduler:
         listener=_listener_of(config, broker),
         longest_nap=min(nap, LONGEST_NAP),
     )
+
+
+def entries_elsewhere(config: Config) -> list[Problem]:
+    """Return a warning for entries that another scheduler of a Celery app keeps."""
+    app = config.source.app
+    if not is_celery(app):
+        return []
+    return [*in_django(config), *in_redis(app, config)]
 
 
 def ask_results_aside(scheduler: Scheduler, wake: Callable[[], object]) -> AskedAside:
