@@ -325,7 +325,10 @@ class Consumer(Protocol):
         ...
 
     def recover(self) -> int:
-        """Put back what dead workers had in flight; return the number of messages."""
+        """Put back what dead workers had in flight; return the number of messages.
+
+        One worker after the other, in the order in which their leases ended.
+        """
         ...
 
 

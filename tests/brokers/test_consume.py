@@ -338,6 +338,21 @@ def test_a_dead_workers_deliveries_come_back_first_and_counted(
     assert lying_in(broker) == []
 
 
+def test_what_dead_workers_had_comes_back_in_the_order_in_which_leases_ended(
+    broker: Broker, other: Broker
+) -> None:
+    fill(broker, b"1", b"2", b"3")
+    for worker, lease in (("z", 1), ("a", 2)):
+        broker.join(worker, lease)
+        broker.take(worker, ["celery"], 1, 1)
+
+    # Whether one call finds both, or only the first one.
+    if eventually(other.recover) == 1:
+        eventually(other.recover)
+
+    assert lying_in(broker) == [b"2", b"1", b"3"]
+
+
 class Suspicious:
     """A queue whose first messages were in flight when their worker died."""
 

@@ -304,17 +304,19 @@ class MemoryBroker(MemoryLead):
     def recover(self) -> int:
         with self._changed:
             now = self._clock.elapsed()
-            names = [name for name, w in self._workers.items() if w.lease_ends <= now]
-            dead = [self._workers.pop(name) for name in names]
-            lost = [
-                replace(stored, deliveries=stored.deliveries + 1)
-                for one in dead
-                for stored in one.in_flight.values()
-            ]
-            for one in dead:
-                self.end_runs(dict(one.begun.values()))
-            self._put_in_front(lost)
-            return len(lost)
+            ends = [(one.lease_ends, name) for name, one in self._workers.items()]
+            over = [name for end, name in sorted(ends) if end <= now]
+            return sum(self._release(self._workers.pop(name)) for name in over)
+
+    def _release(self, dead: _Worker) -> int:
+        """Put back what a dead worker had in flight; return the number of messages."""
+        self.end_runs(dict(dead.begun.values()))
+        lost = [
+            replace(stored, deliveries=stored.deliveries + 1)
+            for stored in dead.in_flight.values()
+        ]
+        self._put_in_front(lost)
+        return len(lost)
 
     def held_runs(self, runs: Collection[str]) -> set[str]:
         with self._changed:
