@@ -1,10 +1,11 @@
 """What no beatd wrote lies under its keys in Redis: that stops no worker."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from beatd.brokers.items import (
     Acknowledge,
@@ -17,7 +18,8 @@ from beatd.brokers.items import (
     Suspects,
 )
 from beatd.brokers.redis import RedisBroker
-from beatd.instant import MINUTE
+from beatd.clock import SystemClock
+from beatd.instant import HOUR, MINUTE
 from tests.brokers.making import NOON, lying_in, messages, outgoing, settle
 from tests.servers import Server, emptied, eventually
 
@@ -192,6 +194,54 @@ def test_a_key_of_another_type_is_kept_elsewhere_and_said(
     [key] = client.keys(f"{KEY}unreadable:*:{name}")
     assert client.dump(key) == kept
     assert said(caplog) == ["key.unreadable"]
+
+
+def put_delayed(broker: RedisBroker, message: bytes) -> None:
+    due = SystemClock().now() + HOUR
+    broker.send([replace(outgoing(message), due=due)])
+
+
+LOOKS: list[tuple[str, Callable[[RedisBroker], object]]] = [
+    ("delayed", lambda broker: broker.delayed(["celery"], 9)),
+    ("late", lambda broker: broker.delayed(["celery"], 9)),
+    ("runs", lambda broker: broker.running(["entry"])),
+    ("workers", lambda broker: broker.held_runs(["id-1"])),
+]
+
+
+@pytest.mark.parametrize(("name", "look"), LOOKS)
+def test_who_only_looks_at_a_key_of_another_type_keeps_it_elsewhere_too(
+    broker: RedisBroker,
+    client: Any,
+    name: str,
+    look: Callable[[RedisBroker], object],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    put_delayed(broker, b"1")
+    client.set(KEY + name, "theirs")
+
+    assert not look(broker)
+
+    [key] = client.keys(f"{KEY}unreadable:*:{name}")
+    assert client.get(key) == b"theirs"
+    assert said(caplog) == ["key.unreadable"]
+    put_delayed(broker, b"2")
+    assert b"2" in [one.message for one in broker.delayed(["celery"], 9)]
+
+
+@pytest.mark.parametrize("score", ["-inf", "inf", "1e300"])
+def test_what_is_delayed_until_no_date_holds_up_nobody_who_looks(
+    broker: RedisBroker, client: Any, score: str
+) -> None:
+    put_delayed(broker, b"1")
+    for name in client.zrange(f"{KEY}delayed", 0, -1):
+        client.execute_command("ZADD", f"{KEY}delayed", score, name)
+    put_delayed(broker, b"2")
+
+    found = [one.message for one in broker.delayed(["celery"], 9)]
+
+    assert sorted(found) == [b"1", b"2"]
+    assert broker.await_message(["celery"], 1) is (score == "-inf")
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from beatd.brokers.redis.failover import (
     too_large,
 )
 from beatd.brokers.redis.lead import RedisLead
-from beatd.brokers.redis.listening import ChannelSubscription, MessageWait
+from beatd.brokers.redis.listening import ChannelSubscription, MessageWait, instant_in
 from beatd.brokers.redis.requests import CHANNEL, CHUNK, LIST, in_chunks
 from beatd.brokers.redis.unacked import Unacked
 from beatd.brokers.redis.wire import WireNames
@@ -246,7 +246,7 @@ class RedisBroker(RedisLead):
                     self._oddities.tell("delayed.unreadable", words, moment, late[:80])
                     continue
                 if queue := lists.get(place):
-                    found.append(Delayed(queue, message, int(float(moment)) - ahead))
+                    found.append(Delayed(queue, message, instant_in(moment) - ahead))
         return found[:limit]
 
     def recover(self) -> int:

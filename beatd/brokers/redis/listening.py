@@ -14,7 +14,7 @@ from beatd.brokers.redis.failover import Server
 from beatd.brokers.redis.wire import WireNames
 from beatd.clock import Clock
 from beatd.event_log import EventLog
-from beatd.instant import SECOND, Instant, Span
+from beatd.instant import EARLIEST, LATEST, SECOND, Instant, Span
 from beatd.routing import Queue, Route
 
 tell = EventLog(__name__)
@@ -251,11 +251,16 @@ class MessageWait:
             return 3600 * SECOND
         seconds, micros = self._ask("TIME")
         now: Instant = int(seconds) * SECOND + int(micros) // 1000
-        return int(float(first[1])) - now
+        return instant_in(first[1]) - now
 
     def _ask(self, *command: Any) -> Any:
         self._looker.send_command(*command)
         return self._looker.read_response()
+
+
+def instant_in(score: bytes) -> Instant:
+    """Return the instant that a score means; one of no date is cut to the nearest."""
+    return int(min(max(float(score), EARLIEST), LATEST))
 
 
 class ReleaseWait:

@@ -4,7 +4,7 @@ import hashlib
 import re
 import secrets
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, TypeVar
@@ -128,20 +128,33 @@ class RedisRequests:
         return self._wires[self._server.present]
 
     def _run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        return self._request(lambda client: _call(client, name, keys, arguments), keys)
+
+    def _ask(self, *command: Any) -> Any:
+        return self._request(lambda client: client.execute_command(*command), command)
+
+    def _request(self, make: Callable[[Any], Any], words: Sequence[Any]) -> Any:
+        """Make a request; once more if an own key among its words is of a wrong type.
+
+        Such a key is kept under another name before that.
+        """
         self._greet()
         try:
             with self._server.answering() as client:
-                return _call(client, name, keys, arguments)
+                return make(client)
         except BrokerRefused as refusal:
+            keys = [word for word in words if isinstance(word, str)]
             if not may_be_odd(refusal) or not self._set_aside_odd(keys):
                 raise
         with self._server.answering() as client:
-            return _call(client, name, keys, arguments)
+            return make(client)
 
     def _set_aside_odd(self, keys: Sequence[str]) -> bool:
         """Keep own keys of a wrong type under other names; return whether any was."""
         kinds = {key: self._kind(key) for key in keys}
         own = {key: kind for key, kind in kinds.items() if kind}
+        if not own:
+            return False
         apart = f"{self._own}unreadable:{secrets.token_hex(8)}:"
         pairs = [(key, apart + key.removeprefix(self._own)) for key in own]
         flat = [name for pair in pairs for name in pair]
@@ -160,11 +173,6 @@ class RedisRequests:
         """Return the type that a key of the deliveries' has; None for other keys."""
         name = key.removeprefix(self._own) if key.startswith(self._own) else ""
         return _KINDS.get(name.partition(":")[0])
-
-    def _ask(self, *command: Any) -> Any:
-        self._greet()
-        with self._server.answering() as client:
-            return client.execute_command(*command)
 
     def _greet(self) -> None:
         """Check the present server and declare the queues, if that is not done yet."""
