@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from beatd.brokers.items import Term
 from beatd.brokers.redis import RedisBroker
 from beatd.brokers.sqlite import SQLiteBroker
 from beatd.clock import SystemClock
-from beatd.instant import MINUTE, SECOND
+from beatd.errors import BrokerUnavailable
+from beatd.instant import HOUR, MINUTE, SECOND
 from beatd.routing import Queue
 from beatd.scheduler.leadership import STANDBY_LOOK
 from beatd.scheduler.loop import Scheduler
 from beatd.schedules.interval import Every
-from beatd.timetable.imprint import imprint_of, trace_of
+from beatd.timetable.imprint import Imprint, imprint_of, trace_of
 from tests.brokers.making import messages
 from tests.fakes import NOON, FakeClock, FakeFile, FlakyBroker, entry, scheduler_of
 from tests.processes import beatd, ended
@@ -232,6 +234,70 @@ def test_a_leader_that_reloads_is_compared_anew(
 
     assert standby.differs == ""
     assert len(said(caplog, "configs.agree")) == 1
+
+
+class Recorded(FlakyBroker):
+    """A broker that knows how much was emitted before each announcement."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.announced_after: list[int] = []
+        self.unanswered = 0
+
+    def announce(self, term: Term, imprint: Imprint) -> None:
+        self.announced_after.append(len(self.emitted))
+        if self.unanswered:
+            self.unanswered -= 1
+            raise BrokerUnavailable("nobody answers")
+        super().announce(term, imprint)
+
+
+def test_what_is_due_is_emitted_before_standbys_are_told_of_the_entries(
+    clock: FakeClock,
+) -> None:
+    broker = Recorded(clock)
+    first = scheduler_of(TICK, broker=broker, clock=clock)
+    run([first], clock, 2)
+    first.stop()
+    emitted = len(broker.emitted)
+    clock.go_to(clock.now() + 5 * SECOND)
+
+    run([scheduler_of(TICK, broker=broker, clock=clock)], clock, 2)
+
+    assert broker.announced_after[1:] == [emitted + 1]
+
+
+def test_many_entries_are_told_in_parts_and_slots_between_them_are_in_time(
+    clock: FakeClock,
+) -> None:
+    broker = Recorded(clock)
+    many = [entry(f"e{number}", Every(HOUR)) for number in range(2500)]
+    leader = scheduler_of(TICK, *many, broker=broker, clock=clock)
+    turns = []
+    while not broker.announced_after:
+        wake_at = leader.tick(clock.now())
+        turns.append((wake_at - clock.now(), len(broker.emitted)))
+        clock.go_to(clock.now() + SECOND)
+
+    assert turns == [(0, 0), (0, 1), (SECOND, 2)]
+    standby = scheduler_of(TOCK, *many, broker=broker, clock=clock)
+    run([standby], clock, 1)
+    assert (
+        standby.differs == "nobody emits 'tock'; 1 more that are not here are emitted"
+    )
+
+
+def test_an_announcement_without_an_answer_is_made_again_and_holds_up_no_slot(
+    clock: FakeClock,
+) -> None:
+    broker = Recorded(clock)
+    broker.unanswered = 2
+    leader = scheduler_of(TICK, broker=broker, clock=clock)
+
+    run([leader], clock, 5)
+
+    assert broker.announced() is not None
+    assert broker.slots() == [*range(NOON + SECOND, clock.now(), SECOND)]
 
 
 def test_two_projects_on_one_server_see_it_at_once(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from beatd.brokers.base import Lead
 from beatd.brokers.items import Term
@@ -9,7 +10,7 @@ from beatd.clock import Clock
 from beatd.errors import BrokerRefused
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span
-from beatd.parts import in_parts
+from beatd.scheduler.ledger_file import LedgerFile
 from beatd.timetable.entry import Entry
 from beatd.timetable.imprint import Imprint, compare, imprint_of, in_words, trace_of
 
@@ -18,47 +19,64 @@ tell = EventLog(__name__)
 LOOK: Span = 5 * SECOND
 """How often a standby asks whether the leader goes by other entries than before."""
 
-_AT_ONCE = 10_000
-"""Entries to go through in one part."""
+_AT_ONCE = 1000
+"""Entries to go through in one part: what comes due meanwhile waits for its end."""
 
 
 @dataclass
 class Configs:
-    """Announces the entries of who leads, and compares them with those of a standby."""
+    """Announces the entries of who leads, and compares them with those of a standby.
+
+    That is for people, and goes behind all that is due.
+    """
 
     lead: Lead
+    file: LedgerFile
     clock: Clock
     problem: str = field(default="", init=False)
     """What nobody emits, as another config leads; empty if all is well."""
+    _is_announced: bool = field(default=False, init=False)
+    """Whether this term's announcement is made."""
     _entries: Mapping[str, Entry] | None = field(default=None, init=False)
-    _imprint: Imprint = field(default=Imprint(""), init=False)
-    """That of `_entries`."""
+    """The entries of which the imprint is made, or is in the making."""
+    _left: Iterator[Entry] = field(default=iter(()), init=False)
+    """Those of them that are yet to be gone through."""
+    _traces: list[bytes] = field(default_factory=list, init=False)
+    _imprint: Imprint | None = field(default=None, init=False)
+    """That of `_entries`, once it is made."""
     _compared: str = field(default="", init=False)
     """The digest of the leader's entries that were compared last."""
     _look_at: Span = field(default=0, init=False)
 
-    @property
-    def digest(self) -> str:
-        """The digest of the entries that were announced or compared last."""
-        return self._imprint.digest
+    def begin_term(self) -> None:
+        """Note that standbys are to be told anew what this process emits."""
+        self._is_announced = False
 
-    def announce(self, term: Term, entries: Mapping[str, Entry]) -> Iterator[None]:
-        """Tell standbys what this process emits; yield between parts of the work.
+    def announce(self, term: Term, entries: Mapping[str, Entry]) -> bool:
+        """Tell standbys, and who reads the file, what this process emits, once a term.
 
-        Raises TermOver and BrokerUnavailable.
+        Each call does a part of the work; return whether all is done. Raises TermOver
+        and BrokerUnavailable.
         """
-        yield from self._use(entries)
+        if self._is_announced:
+            return True
+        imprint = self._use(entries)
+        if imprint is None:
+            return False
         try:
-            self.lead.announce(term, self._imprint)
+            self.lead.announce(term, imprint)
         except BrokerRefused as refusal:
             # It is for people only: what it may keep from being emitted is nothing.
             words = "other schedulers cannot tell whether theirs are the same entries"
             tell.warning("configs.untold", f"{words}: %s", refusal)
+        self.file.note_config(imprint.digest)
         if self.problem:
             self.problem = ""
             words = "this scheduler leads now: what differed is emitted by its entries"
             tell.warning("configs.agree", words)
         self._compared = ""
+        self._is_announced = True
+        return True
 
     def compare(self, entries: Mapping[str, Entry]) -> None:
         """Compare the entries with the leader's, if these or those may be others.
@@ -69,8 +87,8 @@ class Configs:
             return
         if entries is not self._entries:
             self._compared = ""
-            for _ in self._use(entries):
-                pass
+        while (ours := self._use(entries)) is None:
+            pass
         self._look_at = self.clock.elapsed() + LOOK
         try:
             theirs = self.lead.announced(unless=self._compared)
@@ -78,19 +96,21 @@ class Configs:
             return  # who leads could not write it, and has said so
         if theirs is None:
             return
-        differs = theirs.digest != self._imprint.digest
+        differs = theirs.digest != ours.digest
         self._note(in_words(compare(entries, theirs)) if differs else "")
         self._compared = theirs.digest
 
-    def _use(self, entries: Mapping[str, Entry]) -> Iterator[None]:
-        """Make the imprint of these entries, once for each config."""
-        if entries is self._entries:
-            return
-        traces: list[bytes] = []
-        for part in in_parts(entries.values(), _AT_ONCE):
-            yield
-            traces += map(trace_of, part)
-        self._entries, self._imprint = entries, imprint_of(traces)
+    def _use(self, entries: Mapping[str, Entry]) -> Imprint | None:
+        """Make a part of the imprint of these entries; return it once it is whole."""
+        if entries is not self._entries:
+            self._entries, self._left = entries, iter(entries.values())
+            self._traces, self._imprint = [], None
+        if self._imprint is None:
+            part = [trace_of(entry) for entry in islice(self._left, _AT_ONCE)]
+            self._traces += part
+            if len(part) < _AT_ONCE:
+                self._imprint, self._traces = imprint_of(self._traces), []
+        return self._imprint
 
     def _note(self, problem: str) -> None:
         """Say a difference when it begins, becomes another, and ends."""

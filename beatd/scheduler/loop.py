@@ -97,7 +97,7 @@ class Scheduler:
     _configs: Configs = field(init=False)
 
     def __post_init__(self) -> None:
-        self._configs = Configs(self.leadership.lead, self.clock)
+        self._configs = Configs(self.leadership.lead, self.file, self.clock)
         self._run_ends = RunEnds(self.broker, self.clock, self.result_ttl)
         self._planner = Planner(self.namespace, self.takeover, self._run_ends)
         self._progress = Progress(self.timetable, self.file, self.clock)
@@ -191,7 +191,9 @@ class Scheduler:
             self._go_over(term, now)
         nap = min(self.longest_nap, self.leadership.ttl // 3)
         wake_at = min(self.timetable.next_at() or now + nap, now + nap)
-        if self.takeover.changes:
+        # What is due goes first: what standbys are told is not waited for by anybody.
+        is_announced = self._configs.announce(term, self.takeover.entries)
+        if self.takeover.changes or not is_announced:
             wake_at = now
         self._flush(idle=wake_at > now)
         return wake_at
@@ -308,9 +310,7 @@ class Scheduler:
         keep = partial(self.leadership.keep, term)
         for _ in self.takeover.begin(term, now, on_part=keep):
             keep()
-        for _ in self._configs.announce(term, self.takeover.entries):
-            keep()
-        self.file.note_config(self._configs.digest)
+        self._configs.begin_term()
         self._progress.begin_term()
         self._run_ends.keep(self.timetable)
         lost, self.takeover.lost = self.takeover.lost, []
