@@ -7,6 +7,9 @@ from typing import Any
 
 _DEEPEST = 100
 
+_PLAIN = frozenset({int, float, bool, type(None)})
+"""Types whose `repr` is what is shown."""
+
 
 def bounded_repr(value: Any, size: int, levels: int) -> str:
     """Return the text that Celery shows: about `size` characters, `levels` deep.
@@ -40,7 +43,9 @@ class _Writer:
         return True
 
     def write(self, value: Any, level: int) -> None:
-        if isinstance(value, str):
+        if type(value) in _PLAIN:
+            self.put(_cut(_plain(value), self.room))
+        elif isinstance(value, str):
             self.put("'" + _cut(value, self.room).replace("'", "\\'") + "'")
         elif isinstance(value, bytes):
             self.put(_binary(value, self.room))
@@ -58,11 +63,12 @@ class _Writer:
             return
         if not self.put(opening):
             return
+        is_dict = isinstance(value, dict)
         lead = ""
-        for item in value.items() if isinstance(value, dict) else value:
+        for item in value.items() if is_dict else value:
             if self.full or (lead and not self.put(lead)):
                 break
-            if isinstance(value, dict):
+            if is_dict:
                 self.put(bounded_repr(item[0], self.room, self.levels))
                 self.put(": ")
                 self.write(item[1], level + 1)
@@ -74,20 +80,19 @@ class _Writer:
 
 
 def _brackets(value: Iterable[Any]) -> tuple[str, str]:
-    match value:
-        case dict():
-            return "{", "}"
-        case list():
-            return "[", "]"
-        case tuple():
-            return "(", ",)" if len(value) == 1 else ")"
-    if type(value) is set:
+    if isinstance(value, tuple):
+        return "(", ",)" if len(value) == 1 else ")"
+    if isinstance(value, list):
+        return "[", "]"
+    if isinstance(value, dict) or type(value) is set:
         return "{", "}"
     return f"{type(value).__name__}({{", "})"
 
 
 def _plain(value: Any) -> str:
     try:
+        if type(value) in _PLAIN:
+            return repr(value)
         if isinstance(value, Number) and not isinstance(value, Decimal):
             return str(value)
         return repr(value)

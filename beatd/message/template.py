@@ -94,10 +94,10 @@ class Template:
             )
         )
 
-    def essence(self) -> bytes:
+    def essence(self) -> str:
         """Return what stands for all that is sent, whatever process sends it."""
-        message = self.complete(id="", tag="", now=0, slot=0)
-        return message.replace(self._shape.origin.encode("ascii"), b'""')
+        shared = _essence_of(self._shape)
+        return f"{shared}\0{self._body}\0{self._args_text}\0{self._kwargs_text}"
 
     def _encoded_body(self, task_id: str, times: Times, slot: Instant | None) -> str:
         """Return the text between the quotes after `"body":`."""
@@ -130,6 +130,9 @@ class _Rebuilt(Template):
         self._kwargs = kwargs
         self._slot_argument = slot_argument
 
+    def essence(self) -> str:
+        return _common(self)
+
     def _encoded_body(self, task_id: str, times: Times, slot: Instant | None) -> str:
         form = self._shape.body
         kwargs = self._with_slot(slot)
@@ -153,6 +156,18 @@ class _Rebuilt(Template):
         if self._slot_argument is None or slot is None:
             return self._kwargs
         return {**self._kwargs, self._slot_argument: iso(slot, self._shape.slot_zone)}
+
+
+@lru_cache(maxsize=1024)
+def _essence_of(shape: Shape) -> str:
+    """Return what stands for what messages of a shape have in common."""
+    return _common(Template(shape, "", "", "", ""))
+
+
+def _common(template: Template) -> str:
+    """Return a template's message without what differs between slots and processes."""
+    message = template.complete(id="", tag="", now=0, slot=0).decode("ascii")
+    return message.replace(template._shape.origin, '""')
 
 
 def template(

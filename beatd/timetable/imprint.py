@@ -42,14 +42,17 @@ class Difference:
 
 def trace_of(entry: Entry) -> bytes:
     """Return the bytes that stand for one entry in an imprint."""
-    name = blake2b(entry.name.encode("utf-8", "surrogatepass"), digest_size=_NAME)
-    content = blake2b(entry.message.essence(), digest_size=_CONTENT)
+    name = entry.name.encode("utf-8", "surrogatepass")
     route = entry.message.route
-    place = (route.queue, route.exchange_type)
-    when = (entry.schedule.fingerprint, entry.offset, entry.expires_next)
-    rest = f"{place} {when} {_text_of(entry.policy)}"
-    content.update(rest.encode("utf-8", "surrogatepass"))
-    return name.digest() + content.digest()
+    content = (
+        f"{entry.message.essence()}\0{route.queue}\0{route.exchange_type}"
+        f"\0{entry.schedule.fingerprint}\0{entry.offset}\0{entry.expires_next}"
+        f"\0{_text_of(entry.policy)}"
+    ).encode("utf-8", "surrogatepass")
+    return (
+        blake2b(name, digest_size=_NAME).digest()
+        + blake2b(content, digest_size=_CONTENT).digest()
+    )
 
 
 @lru_cache(maxsize=1024)
