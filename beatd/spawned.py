@@ -14,7 +14,7 @@ from beatd.config.options import Told
 from beatd.errors import ConfigError
 from beatd.pools.prefork.forkserver import handshake
 from beatd.pools.prefork.forkserver_main import refuse, serve
-from beatd.service.running import become_fork_server
+from beatd.service.worker import become_fork_server
 
 
 def main(fd: int) -> NoReturn:

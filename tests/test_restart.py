@@ -15,7 +15,7 @@ from beatd.config.options import Options
 from beatd.config.settings import Settings, table
 from beatd.config.source import Source
 from beatd.service.process import Process
-from beatd.service.wiring import TAKEN_ONCE, needs_restart, scheduler_of
+from beatd.service.wiring.scheduler import TAKEN_ONCE, needs_restart, scheduler_of
 from tests.servers import Server
 from tests.test_wiring import let_go
 

@@ -17,7 +17,7 @@ from beatd.routing import Route
 from beatd.scheduler.asked import AskedAside
 from beatd.scheduler.loop import Scheduler
 from beatd.schedules.interval import Every
-from beatd.service.wiring import ask_results_aside
+from beatd.service.wiring.scheduler import ask_results_aside
 from beatd.timetable.entry import Entry, Overlap
 from tests.brokers.making import settle
 from tests.fakes import NOON, FakeClock, FlakyBroker, entry, scheduler_of

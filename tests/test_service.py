@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from beatd.service.notify import Notify
-from beatd.service.running import WorkerService
+from beatd.service.worker import WorkerService
 from tests.processes import beatd, ended
 from tests.servers import Server, eventually
 

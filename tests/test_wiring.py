@@ -16,7 +16,8 @@ from beatd.results import connect
 from beatd.results.base import Meta, State
 from beatd.routing import Queue
 from beatd.scheduler.loop import Scheduler
-from beatd.service.wiring import WorkerChoice, queues_of, router_of, scheduler_of
+from beatd.service.wiring.choice import WorkerChoice, queues_of, router_of
+from beatd.service.wiring.scheduler import scheduler_of
 
 QUEUES = {"task_queues": {"fast": {}, "slow": {}}, "task_default_queue": "fast"}
 

@@ -85,7 +85,7 @@ def beatd(context: click.Context, /, **_: Any) -> None:
     """Run the scheduler: emit each entry's slots, exactly once."""
     if context.invoked_subcommand is None:
         from beatd.config.options import Options
-        from beatd.service.running import run_scheduler
+        from beatd.service.beat import run_scheduler
 
         context.exit(run_scheduler(Options.of(given(context))))
 

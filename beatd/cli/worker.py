@@ -148,7 +148,7 @@ def _bounds(
 @click.pass_context
 def command(context: click.Context, /, beat: bool, purge: bool, **_: Any) -> None:
     """Run a worker: take tasks from queues and run them."""
-    from beatd.service.running import run_worker
+    from beatd.service.worker import run_worker
 
     options = replace(Options.of(given(context)), schedules=beat)
     if purge:
@@ -160,11 +160,12 @@ def _purge(options: Options) -> None:
     """Remove the messages in the worker's queues, once that is confirmed."""
     from beatd import brokers
     from beatd.config.loading import load
-    from beatd.service import daemon, wiring
-    from beatd.service.running import choice_of
+    from beatd.service import daemon
+    from beatd.service.wiring.choice import queues_of
+    from beatd.service.worker import choice_of
 
     config = load(options.wanted())
-    queues = wiring.queues_of(config, choice_of(options))
+    queues = queues_of(config, choice_of(options))
     if sys.stdin.isatty():
         named = ", ".join(map(escaped, queues))
         if not confirmed(f"remove all messages that wait in {named}?"):

@@ -1,14 +1,21 @@
-"""This process as the options and the settings want it: user, umask, log, pid file."""
+"""This process as the options and the settings want it: user, umask, log, pid file.
+
+And what it says of its config when it begins.
+"""
 
 import logging
 import os
-from collections.abc import Iterator
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from beatd.config.loading import Config, load
 from beatd.config.options import Options
+from beatd.config.settings import mask_url
 from beatd.config.switches import LOG_LEVEL
 from beatd.errors import BeatdError, ConfigError
 from beatd.event_log import EventLog
@@ -16,6 +23,8 @@ from beatd.runs import stdout
 from beatd.service import daemon
 from beatd.service.log_setup import Log, dump_stacks_to
 from beatd.service.nodes import path_of
+from beatd.text import counted
+from beatd.version import __version__
 
 tell = EventLog(__name__)
 
@@ -127,3 +136,60 @@ def level_of(name: str | int) -> int:
         expected = ", ".join(levels)
         problem = f"expected one of {expected}, or a number; got {name!r}"
         raise ConfigError("worker_redirect_stdouts_level", [problem]) from None
+
+
+def on_signals(handlers: Mapping[str, Callable[[], None]]) -> None:
+    """Let signals do one thing each: SimpleQueue.put is safe there, little else is."""
+    for name, handler in handlers.items():
+        signal.signal(getattr(signal, name), lambda *_, handle=handler: handle())
+
+
+def announce(options: Options, config: Config) -> None:
+    """Say on a terminal what runs; elsewhere one line of the log says it."""
+    daemon.begun()
+    settings = config.settings
+    broker = mask_url(settings.write_urls[0])
+    number = counted(len(config.entries), "entry")
+    terminal = sys.__stderr__  # and not what tasks print to
+    if options.quiet or not terminal or not terminal.isatty():
+        tell.info(
+            "start",
+            "beatd %s: config %s, broker %s, %s, pid %d on %s",
+            __version__,
+            config.source.name,
+            broker,
+            number,
+            os.getpid(),
+            socket.gethostname(),
+        )
+        return
+    lines = [
+        f"beatd {__version__}   config {config.source.name}"
+        f"   state {settings.beat_schedule_filename}",
+        f"broker {broker}   zone {settings.zone}   {number}",
+        "stop: Ctrl-C",
+    ]
+    terminal.write("\n".join(lines) + "\n")
+
+
+def tell_of(config: Config) -> None:
+    """Name what is left out of a config, what is odd in it, and what does nothing."""
+    for bad in config.bad:
+        for problem in bad.problems:
+            tell.error(
+                "entry.bad",
+                "entry %r is left out: %s",
+                bad.name,
+                problem,
+                entry=bad.name,
+            )
+    for problem in config.warnings:
+        tell.warning("config.warning", "%s", problem)
+    if config.unused:
+        words = ", ".join(config.unused)
+        tell.debug(
+            "config.unused",
+            "accepted, without effect: %s",
+            words,
+            settings=config.unused,
+        )

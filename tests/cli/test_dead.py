@@ -17,7 +17,7 @@ from beatd.brokers.sqlite import SQLiteBroker
 from beatd.cli import beatd, main
 from beatd.cli.output import Screen
 from beatd.instant import HOUR, MINUTE
-from beatd.service import running as service  # noqa: F401 - not for the first time at a frozen time
+from beatd.service import worker as service  # noqa: F401 - not for the first time at a frozen time
 from tests.brokers.making import lying_in, outgoing, settle
 from tests.cli.conftest import NOW, Run, unsaid
 from tests.fakes import FakeClock

@@ -10,29 +10,6 @@ No class makes those that it works with: they are handed in, and tests compose b
 with fakes. Others connect for themselves: an application when it first sends or reads
 something (app/connections.py), and commands that look at what lies on a broker (cli/).
 A test holds the list.
+
+None is imported here: a scheduler alone has no use for a worker.
 """
-
-from beatd.service.wiring.choice import WorkerChoice, queues_of, router_of
-from beatd.service.wiring.runtime import loaded_app_of
-from beatd.service.wiring.scheduler import (
-    TAKEN_ONCE,
-    ask_results_aside,
-    entries_elsewhere,
-    needs_restart,
-    scheduler_of,
-)
-from beatd.service.wiring.worker import run_child_of, worker_of
-
-__all__ = [
-    "TAKEN_ONCE",
-    "WorkerChoice",
-    "ask_results_aside",
-    "entries_elsewhere",
-    "loaded_app_of",
-    "needs_restart",
-    "queues_of",
-    "router_of",
-    "run_child_of",
-    "scheduler_of",
-    "worker_of",
-]

@@ -7,9 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from beatd import brokers, results
-from beatd.app import Beatd
 from beatd.brokers.base import Broadcast, Broker
-from beatd.celery_apps.other_schedulers import in_django, in_redis
 from beatd.celery_apps.signals import pass_on_beat
 from beatd.clock import SystemClock
 from beatd.config.finding import is_celery
@@ -37,8 +35,7 @@ def scheduler_of(config: Config) -> Scheduler:
     """
     settings = config.settings
     clock = SystemClock()
-    app = config.source.app
-    if app is not None and not isinstance(app, Beatd):
+    if is_celery(config.source.app):
         pass_on_beat()
     file = ScheduleFile(
         Path(settings.beat_schedule_filename),
@@ -88,6 +85,9 @@ def entries_elsewhere(config: Config) -> list[Problem]:
     app = config.source.app
     if not is_celery(app):
         return []
+    # Imported here: it brings the client of Redis, which not every broker needs.
+    from beatd.celery_apps.other_schedulers import in_django, in_redis
+
     return [*in_django(config), *in_redis(app, config)]
 
 

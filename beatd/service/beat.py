@@ -1,0 +1,169 @@
+"""The scheduler as a service: its signals, its status, its exit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
+
+from beatd import signals
+from beatd.clock import Wake
+from beatd.config.loading import Config, load
+from beatd.config.options import Options
+from beatd.config.settings import Settings
+from beatd.config.switches import BEAT_NODE
+from beatd.event_log import EventLog
+from beatd.instant import Instant, datetime_of
+from beatd.scheduler.loop import Scheduler
+from beatd.service import process
+from beatd.service.nodes import node_name
+from beatd.service.notify import Notify
+from beatd.service.process import announce, on_signals, tell_of
+from beatd.service.reloading import ConfigLoader
+from beatd.service.wiring.scheduler import (
+    ask_results_aside,
+    entries_elsewhere,
+    needs_restart,
+    scheduler_of,
+)
+from beatd.text import counted
+
+tell = EventLog(__name__)
+
+
+def run_scheduler(options: Options) -> int:
+    """Run the scheduler until it is told to stop; return the exit status."""
+    program = process.begin(options, "beat")
+    config, notify = program.config, Notify.from_environment()
+    with program.in_service(node_name(options.hostname or BEAT_NODE)):
+        tell_of(config)
+        tell_of_others(config)
+        beat = Beat(options, config, notify, inbox=SimpleQueue())
+        on_signals({"SIGTERM": beat.stop, "SIGINT": beat.stop, "SIGHUP": beat.reload})
+        announce(options, config)
+        beat.run()
+        notify.stopping()
+    return 0
+
+
+def tell_of_others(config: Config) -> None:
+    """Say which entries other schedulers of the app keep: nobody schedules them."""
+    for problem in entries_elsewhere(config):
+        tell.warning("entries.elsewhere", "%s", problem)
+
+
+@dataclass
+class Beat:
+    """A scheduler, and all that tells it to stop, to reload, to look."""
+
+    options: Options
+    config: Config
+    notify: Notify
+    inbox: SimpleQueue[Wake]
+    scheduler: Scheduler = field(init=False)
+    _began: Settings = field(init=False)
+    """What is taken once, was taken from these."""
+    _loader: ConfigLoader = field(init=False)
+    _failure: BaseException | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._began = self.config.settings
+        self._loader = ConfigLoader(
+            self._load,
+            lambda config: needs_restart(self._began, config.settings),
+            on_begin=self.notify.reloading,
+            on_loaded=partial(self.inbox.put, Wake.RELOAD),
+        )
+        self.scheduler = scheduler_of(self.config)
+        self.scheduler.on_tick = self._tell
+
+    def run(self) -> None:
+        """Emit until told to stop, then give the lead back.
+
+        Raises what ended one of the threads beside the loop.
+        """
+        wake = partial(self.inbox.put, Wake.LOOK)
+        watch = self.scheduler.leadership.watch(wake)
+        watch.start("beatd-lead", self._crash)
+        self._loader.start(self._crash)
+        aside = None
+        if self._began.result_url is not None:
+            aside = ask_results_aside(self.scheduler, wake)
+        self.notify.ready(self.status())
+        signals.beat_init.send(self.scheduler)
+        try:
+            self.scheduler.run(self.inbox, self._use_loaded)
+        finally:
+            # Neither is waited for: a step of theirs may take long.
+            watch.leave()
+            self._loader.leave()
+            if aside:
+                aside.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        self.inbox.put(Wake.STOP)
+
+    def reload(self) -> None:
+        self._loader.ask()
+
+    def _crash(self, error: BaseException) -> None:
+        self._failure = error
+        self.stop()
+
+    def status(self) -> str:
+        """Return how the scheduler is: the second line of `systemctl status`."""
+        scheduler = self.scheduler
+        number = counted(len(self.config.entries), "entry")
+        if self.config.bad:
+            number += f", {len(self.config.bad)} bad"
+        if scheduler.refused:
+            number += f", {len(scheduler.refused)} refused"
+        if scheduler.held:
+            number += f", {len(scheduler.held)} held"
+        if scheduler.outage:
+            return f"{number}; {scheduler.outage}"
+        if scheduler.standing_by:
+            if scheduler.differs:
+                number += f"; degraded: {scheduler.differs}"
+            return f"standby (leader: {scheduler.standing_by}); {number}"
+        if scheduler.leadership.term is None:
+            return f"starting; {number}"
+        at = scheduler.timetable.next_at()
+        when = f"; next at {_shown(at, self.config.settings)}" if at else ""
+        return f"leader; {number}{when}"
+
+    def _tell(self, scheduler: Scheduler) -> None:
+        if self.notify.address:
+            self.notify.alive(self.status())
+
+    def _load(self) -> Config:
+        return load(self.options.wanted(), strict=bool(self.options.strict))
+
+    def _use_loaded(self) -> None:
+        loaded = self._loader.take()
+        if loaded.config is None:
+            tell.error("config.error", "kept the old config: %s", loaded.problem)
+        else:
+            self._use(loaded.config, loaded.waits)
+        self.notify.ready(self.status())
+
+    def _use(self, config: Config, waits: Sequence[str]) -> None:
+        """Schedule by this config; `waits` are settings that wait for a restart."""
+        if waits:
+            tell.warning(
+                "config.restart",
+                "changed, and in effect from the next start on only: %s",
+                ", ".join(waits),
+                settings=waits,
+            )
+        self.config = config
+        tell_of(config)
+        entries = {entry.name: entry for entry in config.entries}
+        bad = [bad.name for bad in config.bad]
+        self.scheduler.replace(entries, bad, config.router.queues.values())
+        tell.info("config.reloaded", "reloaded: %s", counted(len(entries), "entry"))
+
+
+def _shown(instant: Instant, settings: Settings) -> str:
+    return f"{datetime_of(instant, settings.zone):%H:%M:%S %Z}"

@@ -1,0 +1,202 @@
+"""A worker as a service, perhaps with a scheduler beside it: signals, status, exit."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from queue import SimpleQueue
+
+from beatd import signals
+from beatd.background import start_thread
+from beatd.config.options import Options, Told
+from beatd.config.switches import HEARTBEAT_INTERVAL, WORKER_NODE
+from beatd.errors import ConfigError
+from beatd.event_log import EventLog
+from beatd.instant import span_of
+from beatd.pools.prefork.forkserver_main import RunChild
+from beatd.service import process
+from beatd.service.beat import Beat, tell_of_others
+from beatd.service.notify import Notify
+from beatd.service.process import announce, on_signals, tell_of
+from beatd.service.wiring.choice import WorkerChoice
+from beatd.service.wiring.runtime import loaded_app_of
+from beatd.service.wiring.worker import run_child_of, worker_of
+from beatd.text import counted, is_encodable
+from beatd.worker.autoscale import Autoscale
+from beatd.worker.inbox import Stop, WorkerEvent
+from beatd.worker.loop import Worker
+
+tell = EventLog(__name__)
+
+
+def run_worker(options: Options, *, beat: bool) -> int:
+    """Run a worker, and with `beat` a scheduler, until told to stop."""
+    program = process.begin(options, "worker")
+    config, notify = program.config, Notify.from_environment()
+    choice = choice_of(options)
+    # Before the log is set up: what the user's modules do about it comes first.
+    loaded = loaded_app_of(config, choice)
+    with program.in_service(loaded.hostname) as log:
+        tell_of(config)
+        if beat:
+            tell_of_others(config)
+        inbox: SimpleQueue[WorkerEvent] = SimpleQueue()
+        worker = worker_of(
+            config,
+            choice,
+            loaded,
+            inbox,
+            instructions=partial(_told, options),
+            begin_process=log.begin_child,
+        )
+        scheduler = Beat(options, config, Notify(), SimpleQueue()) if beat else None
+        WorkerService(worker, scheduler, inbox, notify).run(
+            partial(announce, options, config)
+        )
+        notify.stopping()
+    return 0
+
+
+def _told(options: Options, modules: Sequence[str]) -> Told:
+    return Told(sys.path, options, list(modules))
+
+
+def become_fork_server(told: Told) -> tuple[RunChild, bytes]:
+    """Make this new interpreter one from which a worker's children can be forked.
+
+    Returns what the children do, and the bytes that describe their tasks. User, working
+    directory, umask and environment are the worker's already.
+    """
+    program = process.load_config(told.options, "worker")
+    choice = choice_of(told.options)
+    choice = replace(choice, include=[*choice.include, *told.modules])
+    loaded = loaded_app_of(program.config, choice)
+    log = program.begin_log(loaded.hostname)
+    settings = program.config.settings
+    return run_child_of(settings, loaded, told.modules, log.begin_child)
+
+
+def choice_of(options: Options) -> WorkerChoice:
+    """Return what only this worker is told."""
+    return WorkerChoice(
+        hostname=options.hostname or WORKER_NODE,
+        queues=_listed("--queues", options.queues),
+        exclude=_listed("--exclude-queues", options.exclude_queues),
+        include=_listed("--include", options.include),
+        autoscale=_autoscale(options),
+        heartbeat_interval=options.heartbeat_interval or HEARTBEAT_INTERVAL,
+    )
+
+
+def _autoscale(options: Options) -> Autoscale | None:
+    if options.autoscale is None:
+        return None
+    if options.autoscale_keepalive is None:
+        return Autoscale(*options.autoscale)
+    return Autoscale(*options.autoscale, span_of(options.autoscale_keepalive))
+
+
+def _listed(option: str, text: str | None) -> list[str]:
+    """Return the names that an option lists. Raises ConfigError."""
+    if not is_encodable(text or ""):
+        raise ConfigError(option, ["expected Unicode, without lone surrogates"])
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
+@dataclass
+class WorkerService:
+    """A worker, perhaps with a scheduler in a thread beside it, and their signals."""
+
+    worker: Worker
+    beat: Beat | None
+    inbox: "SimpleQueue[WorkerEvent]"
+    notify: Notify
+    _thread: threading.Thread | None = field(default=None, init=False)
+    _interrupts: int = field(default=0, init=False)
+    _failure: BaseException | None = field(default=None, init=False)
+
+    def run(self, announce: Callable[[], None]) -> None:
+        """Work until told to stop; running tasks end first.
+
+        A scheduler that fails ends the worker, too, and what it raised is raised here:
+        whoever watches over the process starts both again.
+        """
+        colder = os.environ.get("REMAP_SIGTERM") == "SIGQUIT"  # Celery's name for it
+        on_signals(
+            {
+                "SIGTERM": self._stop_cold if colder else self._stop_warm,
+                "SIGINT": self._interrupt,
+                "SIGQUIT": self._stop_cold,
+                "SIGHUP": self._reload,
+            }
+        )
+        announce()
+        self.worker.on_ready = self._ready
+        self.worker.on_turn = self._tell
+        try:
+            self.worker.run()
+        finally:
+            if self.beat and self._thread:
+                self.beat.stop()
+                self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _ready(self) -> None:
+        # Not before: the pool has forked by now, and may fork from a process without
+        # threads only.
+        if self.beat:
+            signals.beat_embedded_init.send(self.beat.scheduler)
+            schedule = partial(self._schedule, self.beat)
+            thread = threading.Thread(target=schedule, name="beat")
+            start_thread(thread)
+            self._thread = thread
+        self.notify.ready(self._status())
+
+    def _schedule(self, beat: Beat) -> None:
+        try:
+            beat.run()
+        except BaseException as error:  # raised again by `run`, in the main thread
+            tell.critical(
+                "beat.failed", "the scheduler failed, the worker stops: %r", error
+            )
+            self._failure = error
+            self.inbox.put(Stop.WARM)
+
+    def _status(self) -> str:
+        """Return how the worker is: the second line of `systemctl status`."""
+        worker = self.worker
+        doing = (
+            f"{counted(worker.held, 'task')} in hand, from {', '.join(worker.queues)}"
+        )
+        return f"{'draining' if worker.is_stopping else worker.name}: {doing}"
+
+    def _tell(self) -> None:
+        if not self.notify.address:
+            return  # nobody listens: no status is made for each turn
+        if self.worker.is_stopping:
+            # Tasks may take longer than the manager would wait.
+            self.notify.extend(5)
+        self.notify.alive(self._status())
+
+    def _stop_warm(self) -> None:
+        self._stop(Stop.WARM)
+
+    def _stop_cold(self) -> None:
+        self._stop(Stop.COLD)
+
+    def _stop(self, stop: Stop) -> None:
+        if self.beat:
+            self.beat.stop()
+        self.inbox.put(stop)
+
+    def _interrupt(self) -> None:
+        """Ctrl-C: once is warm, twice is cold."""
+        self._interrupts += 1
+        self._stop_warm() if self._interrupts == 1 else self._stop_cold()
+
+    def _reload(self) -> None:
+        if self.beat:
+            self.beat.reload()
