@@ -54,7 +54,8 @@ worker      autoscale commands.arguments events in_flight commands.shapes isolat
             holdings lease rate renewal reporting restoring revoked settlement settle
             unkept window fetcher backlog inbox outcomes admission sizing stopping
             workload commands.controlled commands.inspect commands.steer commands loop
-celery_apps * runner results signals other_schedulers reading
+celery_apps * runner results signals other_schedulers out_of_reach
+            reading
 service     * daemon nodes notify wiring.choice wiring.runtime wiring.scheduler
             wiring.worker_parts wiring.worker wiring
 cli         usage options output dead explain findings schedule_view advice list next

@@ -17,6 +17,7 @@ from beatd.cli.probes import (
     strange_brokers,
     strange_results,
     task_problems,
+    unreached,
 )
 from beatd.clock import SystemClock
 from beatd.config.loading import examine
@@ -84,6 +85,7 @@ def _examine(context: click.Context, imports: bool, ask: bool) -> Findings:
     problems = [doubts.get(one, one) for one in report.problems]
     problems += [*strangers, *strange_results(config)]
     problems += advice(config, SystemClock().now())
+    problems += unreached(config)
     problems += entries_elsewhere(config, ask=ask and not (report.errors or strangers))
     refused = bool(report.errors or strangers)
     answer = ""

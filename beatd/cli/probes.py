@@ -114,6 +114,14 @@ def entries_elsewhere(config: Config, *, ask: bool) -> list[Problem]:
     return [*in_django(config), *(in_redis(app, config) if ask else ())]
 
 
+def unreached(config: Config) -> list[Problem]:
+    """Return a warning for what a Celery app has that beatd does not use."""
+    from beatd.celery_apps.out_of_reach import out_of_reach
+
+    app = config.source.app
+    return list(out_of_reach(app)) if is_celery(app) else []
+
+
 def task_problems(config: Config) -> list[Problem]:
     """Return what is wrong with the options of those tasks that are imported."""
     from beatd.app import Beatd

@@ -21,6 +21,31 @@ from beatd.config.source import Source
 from beatd.schedules import crontab
 
 
+@dataclass(frozen=True, slots=True)
+class StartingWorker:
+    """A worker as receivers of `celeryd_init` see it: it has not been set up yet."""
+
+    app: Any
+    hostname: str
+
+
+def celeryd_init(app: Any, hostname: str) -> Iterator[Problem]:
+    """Let receivers of `celeryd_init` change settings, before these are read.
+
+    Yields what they raise: Celery logs it and goes on.
+    """
+    from celery import signals
+
+    worker = StartingWorker(app, hostname)
+    with receivers_heard() as raised_by_receivers:
+        signals.celeryd_init.send(
+            sender=hostname, instance=worker, conf=app.conf, options={}
+        )
+        for problem in raised_by_receivers():
+            message = f"celeryd_init: {problem.message}"
+            yield replace(problem, message=message, warning=True)
+
+
 def settings_of(app: Any, name: str) -> Source:
     """Return the settings of a Celery app; `name` is what people call it.
 
@@ -241,6 +266,8 @@ def receivers_heard() -> Iterator[Callable[[], Iterable[Problem]]]:
     Celery logs it and goes on; entries that such a receiver would have added would be
     missing. What it raised can be asked for in the block.
     """
+    logger = logging.getLogger("celery.utils.dispatch.signal")
+    outer, logger.filters[:] = logger.filters[:], []
     problems: list[Problem] = []
 
     def hear(record: logging.LogRecord) -> bool:
@@ -250,9 +277,8 @@ def receivers_heard() -> Iterator[Callable[[], Iterable[Problem]]]:
         problems.append(raised(error, ""))
         return False
 
-    logger = logging.getLogger("celery.utils.dispatch.signal")
     logger.addFilter(hear)
     try:
         yield lambda: problems
     finally:
-        logger.removeFilter(hear)
+        logger.filters[:] = outer

@@ -80,13 +80,15 @@ class Wanted:
     """The working directory."""
     command_line: Mapping[str, object] = field(default_factory=dict)
     """Settings given on the command line, by their new names."""
+    worker: str = ""
+    """The node's name, if it is a worker that the config is read for."""
     unjudged: Collection[str] = ()
     """Settings that do not matter to what the config is read for."""
 
     def read(self) -> Source:
         """Execute the config, afresh at each call."""
         if self.app:
-            return apps.of_app(self.app, self.folder)
+            return apps.of_app(self.app, self.folder, self.worker)
         return places.of_config(self.config, self.environ, self.folder)
 
 

@@ -17,7 +17,7 @@ from beatd.scheduler.loop import Scheduler
 from beatd.service import process
 from beatd.service.nodes import node_name
 from beatd.service.notify import Notify
-from beatd.service.process import announce, on_signals, tell_of
+from beatd.service.process import announce, on_signals, tell_of, wanted_by
 from beatd.service.reloading import ConfigLoader
 from beatd.service.wiring.scheduler import (
     ask_results_aside,
@@ -59,6 +59,8 @@ class Beat:
     config: Config
     notify: Notify
     inbox: SimpleQueue[Wake]
+    kind: str = "beat"
+    """Of the process: `beat` or `worker`."""
     scheduler: Scheduler = field(init=False)
     _began: Settings = field(init=False)
     """What is taken once, was taken from these."""
@@ -138,7 +140,8 @@ class Beat:
             self.notify.alive(self.status())
 
     def _load(self) -> Config:
-        return load(self.options.wanted(), strict=bool(self.options.strict))
+        wanted = wanted_by(self.options, self.kind)
+        return load(wanted, strict=bool(self.options.strict))
 
     def _use_loaded(self) -> None:
         loaded = self._loader.take()

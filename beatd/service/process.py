@@ -10,19 +10,19 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from beatd.config.loading import Config, load
+from beatd.config.loading import Config, Wanted, load
 from beatd.config.options import Options
 from beatd.config.settings import mask_url
-from beatd.config.switches import LOG_LEVEL
+from beatd.config.switches import LOG_LEVEL, WORKER_NODE
 from beatd.errors import BeatdError, ConfigError
 from beatd.event_log import EventLog
 from beatd.runs import stdout
 from beatd.service import daemon
 from beatd.service.log_setup import Log, dump_stacks_to
-from beatd.service.nodes import path_of
+from beatd.service.nodes import node_name, path_of
 from beatd.text import counted
 from beatd.version import __version__
 
@@ -113,8 +113,14 @@ def load_config(options: Options, kind: str) -> Process:
     Raises ConfigError.
     """
     dump_stacks_to(2)
-    config = load(options.wanted(), strict=bool(options.strict))
+    config = load(wanted_by(options, kind), strict=bool(options.strict))
     return Process(options, kind, config)
+
+
+def wanted_by(options: Options, kind: str) -> Wanted:
+    """Return which config a process of this kind wants."""
+    worker = node_name(options.hostname or WORKER_NODE) if kind == "worker" else ""
+    return replace(options.wanted(), worker=worker)
 
 
 def begin(options: Options, kind: str) -> Process:

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 
 from beatd import signals
 from beatd.background import start_thread
+from beatd.config.loading import Config
 from beatd.config.options import Options, Told
 from beatd.config.switches import HEARTBEAT_INTERVAL, WORKER_NODE
 from beatd.errors import ConfigError
@@ -21,7 +22,7 @@ from beatd.service.beat import Beat, tell_of_others
 from beatd.service.notify import Notify
 from beatd.service.process import announce, on_signals, tell_of
 from beatd.service.wiring.choice import WorkerChoice
-from beatd.service.wiring.runtime import loaded_app_of
+from beatd.service.wiring.runtime import loaded_app_of, unreached
 from beatd.service.wiring.worker import run_child_of, worker_of
 from beatd.text import counted, is_encodable
 from beatd.worker.autoscale import Autoscale
@@ -42,6 +43,7 @@ def run_worker(options: Options, *, beat: bool) -> int:
         tell_of(config)
         if beat:
             tell_of_others(config)
+        _tell_of_unreached(config)
         inbox: SimpleQueue[WorkerEvent] = SimpleQueue()
         worker = worker_of(
             config,
@@ -51,12 +53,20 @@ def run_worker(options: Options, *, beat: bool) -> int:
             instructions=partial(_told, options),
             begin_process=log.begin_child,
         )
-        scheduler = Beat(options, config, Notify(), SimpleQueue()) if beat else None
+        scheduler = None
+        if beat:
+            scheduler = Beat(options, config, Notify(), SimpleQueue(), program.kind)
         WorkerService(worker, scheduler, inbox, notify).run(
             partial(announce, options, config)
         )
         notify.stopping()
     return 0
+
+
+def _tell_of_unreached(config: Config) -> None:
+    """Say what a Celery app has that beatd's worker does not use."""
+    for problem in unreached(config):
+        tell.warning("app.unreached", "%s", problem)
 
 
 def _told(options: Options, modules: Sequence[str]) -> Told:

@@ -74,9 +74,30 @@ def task_of(
     given = dict(options)
     base: type[Task[..., Any]] | None = given.pop("base", None)
     name = given.pop("name", None) or name_of(function, main)
+    if problems := [*_unsupported(given)]:
+        raise ConfigError(f"task {name!r}", problems)
     task = (base or Task)(function, app=app, name=name, **given)
     task.has_own_class = base is not None
     return task
+
+
+_UNSUPPORTED = {
+    "pydantic": "beatd does not validate arguments: do it in the task's own code",
+    "pydantic_strict": "beatd does not validate arguments",
+    "pydantic_context": "beatd does not validate arguments",
+    "pydantic_dump_kwargs": "beatd does not convert results",
+    "filter": "beatd makes a task of the function as it is: decorate the function",
+    "backend": "beatd has one result backend for all tasks: set result_backend",
+    "Strategy": "a message is one run",
+    "Request": "beatd's worker has requests of its own",
+}
+"""Options of Celery's that would change what a task does, and that do nothing here."""
+
+
+def _unsupported(options: Mapping[str, Any]) -> Iterator[str]:
+    for name, reason in _UNSUPPORTED.items():
+        if options.get(name):
+            yield f"unknown option {name!r}; {reason}"
 
 
 def import_modules(names: Iterable[str]) -> None:

@@ -8,11 +8,13 @@ import msgspec
 
 from beatd import results, signals
 from beatd.app import Beatd
+from beatd.celery_apps.out_of_reach import out_of_reach
 from beatd.celery_apps.reading import prepare_app, registry_of
 from beatd.celery_apps.results import CeleryChordKeeper, CeleryResults
 from beatd.celery_apps.runner import CeleryRunner
+from beatd.config.finding import is_celery
 from beatd.config.loading import Config
-from beatd.config.settings import Settings
+from beatd.config.settings import Problem, Settings
 from beatd.events.zone import local_time, machine_zone
 from beatd.pools.base import AsyncRunner
 from beatd.results.base import Keeper
@@ -81,6 +83,12 @@ def runtime_of(loaded: LoadedApp, settings: Settings) -> Runtime:
     return Runtime(
         app.tasks, executor, kept, chord_keeper, signals.worker_process_init.send
     )
+
+
+def unreached(config: Config) -> list[Problem]:
+    """Return a warning for what a Celery app has that beatd does not use."""
+    app = config.source.app
+    return list(out_of_reach(app)) if is_celery(app) else []
 
 
 def tasks_of(app: object) -> Registry:
