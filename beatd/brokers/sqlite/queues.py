@@ -242,8 +242,8 @@ class SQLiteBroker(SQLiteLead):
     def recover(self) -> int:
         with self._transaction() as db:
             now = self._clock.elapsed()
-            lost = db.execute(SQL["lost"], (now, now)).fetchall()
-            given = sum(self._release(db, worker, deaths=1) for (worker,) in lost)
+            lost = sorted(db.execute(SQL["lost"], (now, now)))
+            given = sum(self._release(db, worker, deaths=1) for _, worker in lost)
         self._call()
         return given
 

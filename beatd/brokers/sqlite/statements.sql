@@ -290,5 +290,4 @@ SELECT queue, step, ? FROM dead WHERE id = ?
 
 -- name: lost
 -- A lease that ends later than its length allows is from before the machine's start.
-SELECT worker FROM workers WHERE lease > 0 AND (ends <= ? OR ends - lease > ?)
-ORDER BY ends, worker
+SELECT ends, worker FROM workers WHERE lease > 0 AND (ends <= ? OR ends - lease > ?)
