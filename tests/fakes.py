@@ -151,6 +151,7 @@ class FakeFile:
         self.refused: dict[str, str] = {}
         self.held: dict[str, str] = {}
         self.config = ""
+        self.over: set[str] | None = None
         self.era = 0
         self.edition = NO_EDITION
         self.uncertain: list[tuple[str, Instant]] = []
@@ -209,6 +210,12 @@ class FakeFile:
 
     def note_config(self, digest: str) -> None:
         self.config = digest
+
+    def note_over(
+        self, over: Collection[str], entries: Collection[str]
+    ) -> Collection[str]:
+        before, self.over = self.over, {*(self.over or ())} - {*entries} | {*over}
+        return () if before is None else {*over} - before
 
     def note_refused(self, refused: Mapping[str, str]) -> None:
         self.refused = dict(refused)

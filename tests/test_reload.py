@@ -512,3 +512,44 @@ def test_an_entry_that_a_reload_ends_is_said_once(
     assert said_over(caplog) == [
         "each is over: it has no later slot before its end_time"
     ]
+
+
+def test_an_entry_that_a_restart_with_narrower_bounds_ends_is_said_once(
+    broker: FlakyBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    file = FakeFile()
+    before = entry("each", Every(MINUTE)), entry("few", Every(MINUTE), max_runs=1)
+    first = begun(*before, broker=broker, clock=clock, file=file)
+    go_on(first, NOON + MINUTE + SECOND)
+    first.stop()
+    said_over(caplog)
+
+    # As it is at a natural end: no slot lies between the last run and the end.
+    after = entry("each", Every(MINUTE), end=NOON + MINUTE + SECOND), before[1]
+    for _ in range(2):
+        begun(*after, broker=broker, clock=clock, file=file).stop()
+    assert said_over(caplog) == [
+        "each is over: it has no later slot before its end_time"
+    ]
+
+    begun(*before, broker=broker, clock=clock, file=file).stop()
+    begun(*after, broker=broker, clock=clock, file=file).stop()
+    assert len(said_over(caplog)) == 1
+
+
+def test_what_ended_under_another_leader_is_not_said_again_here(
+    broker: FlakyBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    file, few = FakeFile(), entry("few", Every(MINUTE), max_runs=2)
+    first = begun(few, broker=broker, clock=clock, file=file)
+    go_on(first, NOON + MINUTE)
+    first.stop()
+    other = begun(few, broker=broker, clock=clock)
+    go_on(other, NOON + 2 * MINUTE)
+    other.stop()
+    assert len(said_over(caplog)) == 1
+
+    begun(few, broker=broker, clock=clock, file=file)
+    assert said_over(caplog) == []

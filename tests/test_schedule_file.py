@@ -276,6 +276,25 @@ def test_held_entries_are_named_until_the_next_term_begins(
     assert view(path).held == {}
 
 
+def test_what_is_over_by_its_bounds_is_told_from_what_was(
+    file: ScheduleFile, path: Path
+) -> None:
+    names = ["a", "b", "c"]
+    assert list(file.note_over(["a"], names)) == []  # nothing is known of before
+    file.flush()
+    file.unlock()
+
+    again = schedule_file(path)
+    again.try_lock()
+    again.read()
+    assert again.note_over(["a", "b"], names) == {"b"}
+    assert again.note_over(["c"], ["c"]) == {"c"}
+    assert again.note_over([], ["a"]) == set()
+    again.flush()
+    assert view(path).over == ("b", "c")
+    again.unlock()
+
+
 def test_of_very_many_refused_entries_only_some_are_named(
     file: ScheduleFile, path: Path
 ) -> None:

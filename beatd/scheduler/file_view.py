@@ -11,7 +11,8 @@ meta      "namespace", "timezone", "term" (the largest number seen), "era"; "lin
           broker refuses its emission) and "held" (entry -> why it waits for its run for
           too long), of some of them if very many; "uncertain" (entry and slot of the
           last emissions that the broker may have lost); "config" (the digest of the
-          entries that the writer goes by)
+          entries that the writer goes by), "over" (entries that are over by their
+          bounds, of which that was said)
 
 `slot` is in milliseconds since the epoch; the format's version is SQLite's
 `user_version`.
@@ -92,6 +93,7 @@ META: dict[str, msgspec.json.Decoder[Any]] = {
     "held": msgspec.json.Decoder(dict[str, str]),
     "uncertain": msgspec.json.Decoder(tuple[tuple[str, _Slot], ...]),
     "config": msgspec.json.Decoder(str),
+    "over": msgspec.json.Decoder(tuple[str, ...] | None),
 }
 
 Pair: TypeAlias = tuple[Any, Any]
@@ -117,6 +119,7 @@ class View:
     held: Mapping[str, str] = field(default_factory=dict)
     uncertain: tuple[tuple[str, Instant], ...] = ()
     config: str = ""
+    over: tuple[str, ...] | None = None
 
     @property
     def edition(self) -> Edition:

@@ -74,6 +74,16 @@ class LedgerFile(Protocol):
         """Have the next flush write by which entries this process leads."""
         ...
 
+    def note_over(
+        self, over: Collection[str], entries: Collection[str]
+    ) -> Collection[str]:
+        """Have the next flush write which of these entries are over by their bounds.
+
+        Returns those that were not when that was written last; none if it never was, or
+        if they are very many.
+        """
+        ...
+
     def note_refused(self, refused: Mapping[str, str]) -> None:
         """Have the next flush write which entries the broker refuses, and why."""
         ...

@@ -9,9 +9,9 @@ from beatd.event_log import EventLog
 from beatd.instant import SECOND, Instant, Span, datetime_of
 from beatd.scheduler.holds import Holds
 from beatd.scheduler.ledger_file import LedgerFile
+from beatd.scheduler.over import is_over_by_bounds, tell_over
 from beatd.scheduler.refusals import Refusals
 from beatd.scheduler.step import Step
-from beatd.scheduler.takeover import tell_over
 from beatd.schedules.base import Schedule
 from beatd.timetable.entry import Due, Entry
 from beatd.timetable.ledger import Mark
@@ -99,6 +99,8 @@ class Progress:
         self._timetable.apply(due, decision, look_again=now + HOLD_LOOK)
         if self._timetable.is_over(name):
             tell_over(due.entry, self._timetable.mark(name))
+            if is_over_by_bounds(self._timetable, name):
+                self._file.note_over([name], [name])
         if self._refusals:
             self._end_refusal(due.entry, decision)
         if decision is HOLD:

@@ -73,6 +73,9 @@ _MOST_IN_TROUBLE = 1000
 _MOST_UNCERTAIN = 1000
 """Slots in doubt that are kept, at most: the last ones."""
 
+_MOST_OVER = 1000
+"""Entries that are over by their bounds and are known to be so, at most."""
+
 _BUSY_TIMEOUT = 200
 """Milliseconds to wait for another process that is writing: the scheduler waits too."""
 
@@ -111,6 +114,8 @@ class ScheduleFile:
         self._changes = _Changes()
         self._read: Mapping[str, Mark] = {}
         self._uncertain: Sequence[tuple[str, Instant]] = ()
+        self._over: Sequence[str] | None = None
+        """What the file says of that; None if it does not."""
         self._named: set[str] = set()
         self._troubles: set[str] = set()
         """Those of these rows that are not empty."""
@@ -148,6 +153,7 @@ class ScheduleFile:
         self._troubles = {name for name in _TROUBLES if getattr(seen, name)}
         self._term = max(self._term, seen.term)
         self._uncertain = seen.uncertain
+        self._over = None if seen.over is None else [*seen.over]
         return LedgerCopy(seen.marks, seen.era, seen.edition)
 
     def keep_as(self, lineage: str) -> None:
@@ -241,6 +247,23 @@ class ScheduleFile:
     def note_config(self, digest: str) -> None:
         """Have the next flush write by which entries this process leads."""
         self._changes.meta["config"] = digest
+
+    def note_over(
+        self, over: Collection[str], entries: Collection[str]
+    ) -> Collection[str]:
+        """Have the next flush write which of these entries are over by their bounds.
+
+        Returns those that were not when that was written last; none if it never was, or
+        if they are very many.
+        """
+        before = self._over
+        now = sorted({*(before or ())}.difference(entries).union(over))
+        self._over = now[:_MOST_OVER]
+        if self._over != before:
+            self._changes.meta["over"] = self._over
+        if before is None or len(now) > _MOST_OVER:
+            return ()
+        return set(over).difference(before)
 
     def note_refused(self, refused: Mapping[str, str]) -> None:
         """Have the next flush write which entries the broker refuses, and why."""

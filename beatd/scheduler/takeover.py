@@ -30,6 +30,7 @@ from beatd.scheduler.lost_writes import (
     say_parted,
     say_uncertain,
 )
+from beatd.scheduler.over import over_by_bounds, tell_over
 from beatd.scheduler.reload import NewConfig
 from beatd.timetable.entry import Entry
 from beatd.timetable.ledger import (
@@ -307,8 +308,15 @@ class Takeover:
         self.era, self.edition, self._kept, self.lost = era, edition, kept, lost
         self._copy = self._aside_until = self._since = None
         self._led_last = True
-        for name in self._over & self.timetable.marks().keys():
-            tell_over(self.timetable.entry(name), self.timetable.mark(name))
+        over: set[str] = set()
+        for some in over_by_bounds(self.timetable):
+            over |= some
+            yield
+        new = self.file.note_over(over, marks.keys())
+        # Where the marks differ, another process emitted last, and said it then.
+        unsaid = {name for name in new if file.marks.get(name) == base.marks.get(name)}
+        for name in (self._over | unsaid) & marks.keys():
+            tell_over(self.timetable.entry(name), marks[name])
         self._over = set()
         yield from self._declare()
         self.file.rewrite(
@@ -469,9 +477,3 @@ def _after(term: Term, base: LedgerCopy, what: Finding, *known: Edition) -> Edit
     if not lineage:
         lineage = secrets.token_hex(8)
     return base.edition._replace(lineage=lineage).begun(term.mark, version + 1)
-
-
-def tell_over(entry: Entry, mark: Mark) -> None:
-    """Log, when it comes to that and at no later start, that an entry is over."""
-    why = entry.end_after(mark)
-    tell.info("entry.over", "%s is over: %s", entry.name, why, entry=entry.name)
