@@ -115,6 +115,30 @@ def test_a_renewal_that_is_refused_ends_the_term(
     assert again.number > first.number
 
 
+@pytest.mark.parametrize(("request_lasts", "is_early"), [(0, True), (2, False)])
+def test_a_lead_that_runs_out_while_it_is_asked_for_does_not_come_early(
+    leadership: Leadership,
+    broker: FlakyBroker,
+    clock: FakeClock,
+    request_lasts: Span,
+    is_early: bool,
+) -> None:
+    class Slow(FlakyBroker):
+        def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
+            wait(clock, request_lasts)
+            return super().acquire(holder, ttl, floor)
+
+    assert isinstance(broker.acquire("there", TTL, 0), Term)
+    assert leadership.hold(0) is None
+    wait(clock, TTL - 1)
+    if is_early:
+        broker.lose_all()
+    broker.__class__ = Slow
+
+    assert leadership.hold(0) is not None
+    assert leadership.came_early() is is_early
+
+
 def test_who_stands_by_gives_nothing_back(
     leadership: Leadership, broker: FlakyBroker
 ) -> None:

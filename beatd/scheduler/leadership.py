@@ -64,7 +64,9 @@ class Leadership:
                 self.term = answer
                 tell.info("lead.taken", "leading, term %d", answer.number)
                 self.renewed(asked)
-                self._cut_short = self._other if asked < self._other_until else None
+                # The request may have been under way while that lead ran out.
+                is_early = self.clock.elapsed() < self._other_until
+                self._cut_short = self._other if is_early else None
             else:
                 self._hear(answer, asked)
         elif asked >= self._renew_at:
