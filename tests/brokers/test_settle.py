@@ -170,6 +170,23 @@ def test_what_only_sends_is_done_once_as_well(broker: Broker) -> None:
     assert lying_in(broker) == [b"only"]
 
 
+def test_what_a_worker_asks_whose_lease_is_lost_with_the_data_is_done_once(
+    backend: Backend, broker: Broker
+) -> None:
+    broker.ping()
+    with backend.set_back():
+        broker.join("w", MINUTE)
+        broker.settle("w", [], [outgoing(b"before")], 7)
+
+    for _ in range(2):
+        broker.settle("w", [], [outgoing(b"8")], 8)
+    broker.settle("w", [], [outgoing(b"7, late")], 7)
+    broker.join("w", MINUTE)
+    broker.settle("w", [], [outgoing(b"8")], 8)
+
+    assert lying_in(broker) == [b"8"]
+
+
 def test_a_request_that_comes_too_late_does_nothing(
     broker: Broker, taken: Sequence[Delivery]
 ) -> None:

@@ -228,7 +228,8 @@ class SQLiteBroker(SQLiteLead):
             self._send(db, sends)
             answers = self._do_all(db, worker, acts)
             letters = "".join(_LETTERS.get(answer, _REFUSED) for answer in answers)
-            db.execute(SQL["remember"], (f"{request} {letters}", worker))
+            until = self._clock.elapsed() + REMEMBER_REQUESTS
+            db.execute(SQL["remember"], (worker, until, f"{request} {letters}"))
         if sends or not all(isinstance(act, Acknowledge) for act in acts):
             self._call()
         return answers

@@ -233,7 +233,9 @@ SELECT id FROM messages WHERE id = ? AND worker = ? AND attempt = ?
 UPDATE workers SET took = ? WHERE worker = ?
 
 -- name: remember
-UPDATE workers SET sent = ? WHERE worker = ?
+-- A worker without a row has lost its lease with the data.
+INSERT INTO workers (worker, lease, ends, sent) VALUES (?, 0, ?, ?)
+ON CONFLICT (worker) DO UPDATE SET sent = excluded.sent
 
 -- name: delay
 UPDATE messages SET worker = NULL, attempt = NULL, due = ?
