@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,6 +65,60 @@ def add(x: int, y: int) -> int:
 
 
 # Settings
+
+
+def test_defaults_by_code_count_where_nothing_is_set() -> None:
+    app = Beatd(set_as_current=False)
+    app.config_from_object({"timezone": "Asia/Tokyo"})
+    app.add_defaults({"CELERY_TIMEZONE": "Europe/Berlin", "task_default_queue": "a"})
+    app.add_defaults(lambda: {"task_default_queue": "b", "task_default_priority": 3})
+    app.conf.task_default_priority = 5
+
+    settings = app.settings
+    assert settings.timezone == "Asia/Tokyo"
+    assert settings.task_default_queue == "a"
+    assert settings.task_default_priority == 5
+
+
+def test_a_config_is_named_by_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "shop_config.py").write_text("timezone = 'Asia/Tokyo'")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("SHOP_CONFIG", "shop_config")
+    app = Beatd(set_as_current=False)
+
+    assert app.config_from_envvar("SHOP_CONFIG")
+    assert str(app.timezone) == "Asia/Tokyo"
+    assert app.now().utcoffset() == timedelta(hours=9)
+    assert not app.config_from_envvar("NO_CONFIG", silent=True)
+    with pytest.raises(ConfigError, match="NO_CONFIG names no module"):
+        app.config_from_envvar("NO_CONFIG")
+
+
+def test_an_app_names_its_tasks() -> None:
+    class Shop(Beatd):
+        def gen_task_name(self, name: str, module: str) -> str:
+            return f"shop.{name}"
+
+    assert Shop(set_as_current=False).task(add).name == "shop.add"
+
+
+def test_tasks_have_the_class_of_their_app_unless_they_have_one() -> None:
+    class Mine(Task[..., Any]):
+        pass
+
+    class Own(Task[..., Any]):
+        pass
+
+    app = Beatd(set_as_current=False, task_cls=Mine)
+    tasks = [app.task(add), app.task(name="b", priority=5)(add)]
+    app.task(name="c", base=Own)(add)
+
+    assert app.Task is Mine
+    assert all(isinstance(app.tasks[task.name], Mine) for task in tasks)
+    assert app.tasks["b"].priority == 5
+    assert not isinstance(app.tasks["c"], Mine)
 
 
 def test_nothing_is_read_before_it_is_needed() -> None:

@@ -27,7 +27,7 @@ PUBLIC = {
         AsyncResult Beatd Exchange GroupResult Ignore Queue Reject ResultSet Retry
         Signature SoftTimeLimitExceeded Task TimeLimitExceeded __version__ chain chord
         chunks cron crontab current_app current_task every group maybe_signature once
-        rrule shared_task signals signature solar states xmap xstarmap
+        result_from_tuple rrule shared_task signals signature solar states xmap xstarmap
     """,
     "beatd.app": "AsyncResult Beatd current_app current_task shared_task",
     "beatd.errors": """

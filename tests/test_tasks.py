@@ -386,16 +386,12 @@ def test_jitter_draws_from_nothing_up_to_the_pause(app: FakeApp) -> None:
 
 
 def test_a_task_is_named_after_module_and_function() -> None:
-    assert name_of(add, "main") == "tests.test_tasks.add"
+    assert name_of(add.__name__, add.__module__, "main") == "tests.test_tasks.add"
 
 
 def test_in_the_main_program_the_applications_name_stands_for_the_module() -> None:
-    def work() -> None: ...
-
-    work.__module__ = "__main__"
-
-    assert name_of(work, "proj") == "proj.work"
-    assert name_of(work, "") == "__main__.work"
+    assert name_of("work", "__main__", "proj") == "proj.work"
+    assert name_of("work", "__main__") == "__main__.work"
 
 
 def test_an_unknown_task_is_named_in_the_error() -> None:

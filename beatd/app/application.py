@@ -14,7 +14,7 @@ from beatd.app.celery_names import CeleryNames
 from beatd.app.conf import Conf, GivenConfig, read_object, settings_of, with_changes
 from beatd.app.connections import Connections
 from beatd.app.discovery import Discovery
-from beatd.app.remote_control import tell_workers
+from beatd.app.remote_control import Control
 from beatd.brokers.base import Broker
 from beatd.brokers.items import Outgoing
 from beatd.clock import Clock, SystemClock
@@ -135,6 +135,15 @@ class Beatd(CeleryNames):
         else:
             self._forget_settings()
 
+    def gen_task_name(self, name: str, module: str) -> str:
+        """Return the name that a function of this name and module has as a task."""
+        return name_of(name, module, self.main)
+
+    def add_defaults(self, settings: Any) -> None:
+        """Take these settings, or what this function returns, where none are set."""
+        self._given.add_defaults(settings)
+        self._forget_settings()
+
     def add_periodic_task(
         self,
         schedule: Any,
@@ -180,7 +189,8 @@ class Beatd(CeleryNames):
         """
 
         def make(function: Callable[..., Any]) -> Task[..., Any]:
-            task = task_of(function, lambda: self, self.main, options)
+            name = self.gen_task_name(function.__name__, function.__module__)
+            task = task_of(function, lambda: self, {"name": name, **options})
             self.tasks.register(task)
             return task
 
@@ -188,7 +198,8 @@ class Beatd(CeleryNames):
 
     def register_task(self, task: Task[..., Any]) -> Task[..., Any]:
         """Add a task that is an instance of a class of its own."""
-        task.name = task.name or name_of(type(task), self.main)
+        kind = type(task)
+        task.name = task.name or self.gen_task_name(kind.__name__, kind.__module__)
         self.tasks.register(task)
         return task
 
@@ -303,8 +314,12 @@ class Beatd(CeleryNames):
         (SIGTERM), where each run has a process of its own. Raises ConfigError on a
         broker that carries no remote control.
         """
-        arguments = {"task_id": task_ids, "terminate": terminate, "signal": signal}
-        tell_workers(self.connections, "revoke", arguments)
+        self.control.revoke(task_ids, terminate=terminate, signal=signal)
+
+    @property
+    def control(self) -> Control:
+        """Return what sends commands to workers, and asks them."""
+        return Control(lambda: self.connections)
 
     # Connections, modules
 

@@ -68,13 +68,15 @@ class Conf(MutableMapping[str, Any]):
 class GivenConfig:
     """The config that an application is given: a source, changes to it, and entries.
 
-    Changes by code win over the source; entries of the source win over those by code.
+    Changes by code win over the source, and the source over defaults by code; entries
+    of the source win over those by code.
     """
 
     def __init__(self, source: Callable[[], Source], changes: dict[str, Any]) -> None:
         self._source = source
         self._changes = changes
         self._entries: dict[str, dict[str, Any]] = {}
+        self._defaults: list[Any] = []
 
     def take(self, source: Callable[[], Source]) -> None:
         """Read settings from this source from now on."""
@@ -83,6 +85,10 @@ class GivenConfig:
     def change(self, settings: Mapping[str, Any]) -> None:
         """Set some settings, in any spelling."""
         self._changes = changed(self._changes, settings)
+
+    def add_defaults(self, settings: Any) -> None:
+        """Take these settings, or what this function returns, where none are set."""
+        self._defaults.append(settings)
 
     def add_entry(self, name: str, entry: dict[str, Any]) -> None:
         """Add an entry to the schedule."""
@@ -99,7 +105,11 @@ class GivenConfig:
         except Unreadable as error:
             raise ConfigError(error.source, [str(error.problem)]) from error
         when_read()
-        written = changed(found.written, self._changes)
+        written: dict[str, Any] = {}
+        for given in self._defaults:
+            written = changed(given() if callable(given) else given, written)
+        for given in (found.written, self._changes):
+            written = changed(written, given)
         if self._entries:
             spelled = next(filter(is_schedule, written), "beat_schedule")
             written[spelled] = {**self._entries, **dict(written.get(spelled, {}))}

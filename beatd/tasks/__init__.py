@@ -14,7 +14,7 @@ shared.py        tasks of no application in particular
 
 from beatd.tasks.async_result import AsyncResult
 from beatd.tasks.canvas import chain, chord, group
-from beatd.tasks.group_result import GroupResult, ResultSet
+from beatd.tasks.group_result import GroupResult, ResultSet, result_from_tuple
 from beatd.tasks.maps import chunks, xmap, xstarmap
 from beatd.tasks.options import check_tasks, problems_of
 from beatd.tasks.registry import (
@@ -56,6 +56,7 @@ __all__ = [
     "maybe_signature",
     "name_of",
     "problems_of",
+    "result_from_tuple",
     "running",
     "sending_request",
     "share",

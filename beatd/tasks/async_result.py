@@ -150,7 +150,7 @@ class AsyncResult(Generic[R]):
             self._raise_failure(meta)
         return meta.result
 
-    maybe_reraise = maybe_throw
+    throw = maybe_reraise = maybe_throw
 
     def then(self, callback: Callable[["AsyncResult[R]"], T]) -> None:
         """Call `callback` with this object once it knows that the run has ended.

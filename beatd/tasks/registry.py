@@ -48,22 +48,18 @@ class Registry(Mapping[str, Task[..., Any]]):
         return len(_shared | self._own)
 
 
-def name_of(function: Any, main: str) -> str:
+def name_of(name: str, module: str, main: str = "") -> str:
     """Return the default name of a task: that of its module and its function.
 
     In a program that was started by its file, Python calls the module `__main__`, and
     processes that import it call it by its name: `main` stands for that name.
     """
-    module = function.__module__
-    if module == "__main__":
-        module = main or module
-    return f"{module}.{function.__name__}"
+    return f"{main if main and module == '__main__' else module}.{name}"
 
 
 def task_of(
     function: Callable[..., Any],
     app: Callable[[], Application],
-    main: str,
     options: Mapping[str, Any],
 ) -> Task[..., Any]:
     """Make a task of a function.
@@ -73,7 +69,7 @@ def task_of(
     """
     given = dict(options)
     base: type[Task[..., Any]] | None = given.pop("base", None)
-    name = given.pop("name", None) or name_of(function, main)
+    name = given.pop("name", None) or name_of(function.__name__, function.__module__)
     if problems := [*_unsupported(given)]:
         raise ConfigError(f"task {name!r}", problems)
     task = (base or Task)(function, app=app, name=name, **given)

@@ -34,7 +34,7 @@ def shared_task(function: Any = None, /, **options: Any) -> Any:
     """
 
     def make(function: Callable[..., Any]) -> Task[..., Any]:
-        task = task_of(function, current_app, "", options)
+        task = task_of(function, current_app, options)
         share(task)
         return task
 

@@ -15,7 +15,14 @@ from functools import cached_property, update_wrapper
 from typing import Any, Generic, NoReturn, ParamSpec, Self, TypeVar, cast
 
 from beatd.bounds import LONGEST, seconds_of
-from beatd.errors import Ignore, MaxRetriesExceeded, MessageError, Retry, Verdict
+from beatd.errors import (
+    BrokerUnavailable,
+    Ignore,
+    MaxRetriesExceeded,
+    MessageError,
+    Retry,
+    Verdict,
+)
 from beatd.message.options import check_options
 from beatd.results.base import Meta
 from beatd.tasks.async_result import AsyncResult
@@ -104,6 +111,8 @@ class Task(Generic[P, R]):
     throws: Sequence[type[BaseException]] = ()
     """Expected errors: logged without a traceback, as information."""
     has_own_class = True
+    MaxRetriesExceededError = MaxRetriesExceeded
+    OperationalError = BrokerUnavailable
 
     def __init__(
         self,
@@ -207,6 +216,8 @@ class Task(Generic[P, R]):
     ) -> Signature:
         """Return a call of this task to make later, or to put together with others."""
         return Signature(self, args, kwargs, options, immutable=immutable)
+
+    subtask = signature
 
     def s(self, *args: Any, **kwargs: Any) -> Signature:
         """Return a call whose first argument is the result of the call before it."""

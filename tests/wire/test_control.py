@@ -17,6 +17,7 @@ from celery import Celery
 from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 
+from beatd import Beatd
 from beatd.errors import BeatdError, ConfigError
 from tests.servers import PATIENCE, Server, eventually
 from tests.wire.clients import celery_client
@@ -495,6 +496,52 @@ def test_a_result_of_ours_revokes_its_run(fleet: Fleet) -> None:
 
     with pytest.raises(BeatdError, match="terminated"):
         sent.get(timeout=PATIENCE)
+
+
+STEADY = ["ping", "registered", "active_queues", "revoked", "conf", "scheduled"]
+"""What two clients are told alike, one after the other."""
+
+
+@pytest.mark.parametrize("method", STEADY)
+def test_our_client_is_told_what_celery_s_is(fleet: Fleet, method: str) -> None:
+    ours = fleet.project.app.control.inspect([fleet.node], timeout=PATIENCE)
+    theirs = fleet.client.control.inspect([fleet.node], timeout=PATIENCE)
+
+    assert getattr(ours, method)() == getattr(theirs, method)()
+
+
+def test_our_client_steers_workers(fleet: Fleet) -> None:
+    control = fleet.project.app.control
+    wait: dict[str, Any] = {"reply": True, "timeout": PATIENCE}
+    to = [fleet.node]
+
+    assert control.ping(to, timeout=PATIENCE) == [{fleet.node: {"ok": "pong"}}]
+    for answers in (
+        control.rate_limit("proj.add", "100/s", to, **wait),
+        control.time_limit("proj.add", 5, 9, to, **wait),
+        control.add_consumer("more", destination=to, **wait),
+        control.cancel_consumer("more", to, **wait),
+        control.pool_grow(1, to, **wait),
+        control.pool_shrink(1, to, **wait),
+        control.enable_events(to, **wait),
+        control.revoke("nobody's", to, **wait),
+    ):
+        ((answer,),) = [list(one.values()) for one in answers or ()]
+        assert "ok" in answer
+    assert "nobody's" in control.inspect(fleet.node, timeout=PATIENCE).revoked()
+    assert control.inspect(["nobody"], timeout=0.1).ping() is None
+
+
+def test_our_client_empties_queues(fleet: Fleet) -> None:
+    app = Beatd(
+        set_as_current=False, broker=fleet.project.app.settings.broker_urls[0],
+        task_default_queue="nobody-takes",
+    )  # fmt: skip
+    app.send_task("any")
+
+    assert app.control.purge() == 1
+    assert app.control.purge() == 0
+    app.close()
 
 
 def test_a_broker_without_remote_control_says_so(tmp_path: Path) -> None:
