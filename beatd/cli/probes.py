@@ -3,7 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from beatd.cli.schedule_view import line_of
@@ -78,15 +78,14 @@ def _place_of(config: Config, setting: str) -> Place | None:
 
 
 def import_problems(config: Config) -> list[Problem]:
-    """Import the modules of tasks; return what failed, and entries without a task."""
-    from beatd.tasks import import_modules
+    """Import the modules of tasks; return what failed, and entries without a task.
 
+    An app imports them in its own way, and only its own tasks count.
+    """
     try:
-        import_modules(config.settings.modules)
+        known = _imported_tasks(config)
     except ConfigError as error:
         return [Problem(f"cannot import {problem}") for problem in error.problems]
-    try:
-        known = _known_tasks()
     except Exception as error:  # Celery reads the config of an app when it is asked
         return [Problem(f"cannot ask Celery for its tasks: {raised(error, '')}")]
     problems: list[Problem] = []
@@ -94,11 +93,48 @@ def import_problems(config: Config) -> list[Problem]:
         task = entry.message.task
         if task not in known:
             text = f"entry {entry.name!r}: no task named {task!r} was imported"
-            hint = (
-                did_you_mean(task, known) or "name its module in 'imports', or use -A"
-            )
+            hint = _way_to(task, config, known)
             problems.append(Problem(text, hint, line_of(config, entry.name)))
     return problems
+
+
+def _imported_tasks(config: Config) -> set[str]:
+    """Import the modules of tasks; return the names of those that a worker would have.
+
+    Without an app, workers of beatd's and of Celery's may be meant. Raises ConfigError.
+    """
+    from beatd.app import Beatd
+    from beatd.tasks import import_modules
+    from beatd.tasks.current import current_app
+
+    app: Any = config.source.app
+    if isinstance(app, Beatd):
+        app.use(config.settings)
+        app.import_tasks()
+        return set(app.tasks)
+    if is_celery(app):
+        return set(app.tasks)  # its own loader has imported all when it was read
+    import_modules(config.settings.modules)
+    ours = current_app()
+    known = set(ours.tasks) if isinstance(ours, Beatd) else set()
+    return known | _tasks_of_celery()
+
+
+def _tasks_of_celery() -> set[str]:
+    celery = sys.modules.get("celery")
+    return set(celery.current_app.tasks) if celery else set()
+
+
+def _way_to(task: str, config: Config, known: set[str]) -> str:
+    """Return what may be done for a task to be found."""
+    app = config.source.app
+    if not is_celery(app) and task in _tasks_of_celery():
+        return "it is a task of Celery's: make it with shared_task of beatd"
+    if near := did_you_mean(task, known):
+        return near
+    if is_celery(app):
+        return "name its module in 'include', or let autodiscover_tasks find it"
+    return "name its module in 'imports', or use -A"
 
 
 def entries_elsewhere(config: Config, *, ask: bool) -> list[Problem]:
@@ -139,18 +175,6 @@ def task_problems(config: Config) -> list[Problem]:
     except Exception as error:  # the code of an app of Celery's, as above
         return [Problem(f"cannot read the tasks of the app: {raised(error, '')}")]
     return [Problem(problem) for task in tasks for problem in problems_of(task)]
-
-
-def _known_tasks() -> set[str]:
-    """Return the names of all tasks that were imported, Celery's too."""
-    from beatd.app import Beatd
-    from beatd.tasks.current import current_app
-
-    app = current_app()
-    known = set(app.tasks) if isinstance(app, Beatd) else set()
-    if celery := sys.modules.get("celery"):
-        known |= set(celery.current_app.tasks)
-    return known
 
 
 def ask_broker(config: Config) -> tuple[str, list[Problem]]:
