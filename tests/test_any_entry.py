@@ -145,7 +145,7 @@ def emit(entry: Entry, now: Instant) -> None:
         for due in timetable.due(later, 10):
             decision = decide(due, later, busy=False)
             for slot in decision.emit[:3]:
-                entry.message.complete(id="i", tag="t", now=later, slot=slot)
+                entry.message.made(id="i", now=later, slot=slot, expires=None)
             timetable.apply(due, decision, look_again=later)
     preview([entry], {}, now)[entry.name].first()
 

@@ -55,7 +55,7 @@ def entry(
 
 
 def message(read: Entry, slot: Instant = NOON) -> dict[str, Any]:
-    sent = read.message.complete(id="i", tag="t", now=slot, slot=slot)
+    sent = read.message.made(id="i", now=slot, slot=slot, expires=None).message
     envelope: dict[str, Any] = json.loads(sent)
     return envelope
 

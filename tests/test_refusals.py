@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import pytest
 
 from beatd.brokers.items import Emission, Emitted, Refused, Term
+from beatd.errors import MessageError
 from beatd.instant import HOUR, MINUTE, SECOND, Instant
-from beatd.message import MessageFormat, template
+from beatd.message import Made, MessageFormat, template
 from beatd.routing import Route
 from beatd.scheduler.loop import Scheduler
 from beatd.scheduler.refusals import LAST
@@ -117,7 +118,7 @@ def test_a_refusal_is_said_once_with_the_reason_and_so_is_its_end(
     assert said.getMessage() == (
         "bad is refused for 2027-01-15T12:01:00Z: the queue taken: it is closed;"
         " its slots stay due and are tried again until that is mended there,"
-        " or the entry goes to another queue"
+        " or the entry is changed"
     )
     assert "emit.accepted" not in events(caplog)
 
@@ -329,3 +330,92 @@ def test_a_request_is_bounded_in_bytes_but_holds_one_message(clock: FakeClock) -
 
     assert len(broker.slots()) == 6
     assert [len(sizes) for sizes in broker.sizes if sizes] == [1, 2, 2, 1]
+
+
+class Called:
+    """A message that the code of its task makes for each slot."""
+
+    task, made_anew = "tasks.called", "the task says so"
+    route = Route("celery")
+
+    def __init__(self) -> None:
+        self.raises: str = ""
+        self.sends_nothing = False
+        self.asked: list[Instant] = []
+
+    def expires_of(self, sent: Instant) -> Instant | None:
+        return None
+
+    def essence(self) -> str:
+        return ""
+
+    def made(
+        self, *, id: str, now: Instant, slot: Instant, expires: Instant | None
+    ) -> Made:
+        self.asked.append(slot)
+        if self.raises:
+            raise MessageError(self.raises)
+        if self.sends_nothing:
+            return Made(b"", None, id)
+        return Made(f"called@{slot - NOON}".encode(), self.route, id)
+
+
+def called(name: str, message: Called, **policy: Any) -> Entry:
+    return replace(entry(name, Every(MINUTE), **policy), message=message)
+
+
+def test_what_a_task_raises_where_it_is_called_fails_that_emission_alone(
+    broker: CountingBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    message = Called()
+    bad = called("bad", message, coalesce=False)
+    scheduler = scheduler_of(bad, TICK, clock=clock, broker=broker)
+    scheduler.tick(clock.now())
+    message.raises = "calling tasks.called raised ValueError: no tenant"
+    run(scheduler, NOON + 3 * MINUTE)
+
+    assert broker.slots("tick") == [NOON + n * MINUTE for n in (1, 2, 3)]
+    assert broker.slots("bad") == []
+    assert scheduler.refused == {"bad": message.raises}
+    assert events(caplog).count("emit.refused") == 1
+
+    message.raises = ""
+    run(scheduler, NOON + 5 * MINUTE)
+
+    assert broker.slots("bad") == [NOON + n * MINUTE for n in (1, 2, 3, 4, 5)]
+    assert scheduler.refused == {}
+    assert "emit.accepted" in events(caplog)
+
+
+def test_a_task_whose_code_sends_nothing_is_asked_once_for_each_slot(
+    broker: CountingBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    message = Called()
+    message.sends_nothing = True
+    locked = called("locked", message)
+    scheduler = scheduler_of(locked, TICK, clock=clock, broker=broker)
+    caplog.set_level("INFO", "beatd.scheduler")
+    scheduler.tick(clock.now())
+    run(scheduler, NOON + 2 * MINUTE)
+
+    assert message.asked == [NOON + MINUTE, NOON + 2 * MINUTE]
+    assert broker.slots("locked") == []
+    assert events(caplog).count("emit.nothing") == 2
+    assert scheduler.refused == {}
+
+
+def test_a_message_that_was_made_is_sent_again_as_it_was_after_a_lost_answer(
+    broker: CountingBroker, clock: FakeClock
+) -> None:
+    message = Called()
+    scheduler = scheduler_of(called("once", message), clock=clock, broker=broker)
+    scheduler.tick(clock.now())
+    run(scheduler, NOON + MINUTE - SECOND)
+    broker.loses_answers = True
+    run(scheduler, NOON + MINUTE)
+    broker.loses_answers = False
+    run(scheduler, NOON + MINUTE + 30 * SECOND)
+
+    assert message.asked == [NOON + MINUTE]
+    assert broker.slots("once") == [NOON + MINUTE]
+    assert broker.asked.count("once") == 2

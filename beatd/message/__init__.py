@@ -4,6 +4,7 @@ codec.py      values as bytes, by Celery's serializers and compressions
 template.py   out: `template` encodes a call but for the parts that differ from slot to
               slot, `Template.complete` returns the bytes
 shape.py      the message's text with holes, which templates share
+recorded.py   the same, of a message that Celery itself has made
 timing.py     its eta and expiry
 represent.py  the text of its arguments, for logs and monitors
 options.py    the options of `apply_async`
@@ -28,14 +29,16 @@ from beatd.message.envelope import (
 from beatd.message.notice import Notice, read_notice, write_notice
 from beatd.message.resend import Sending, requeued, retried, retry_of
 from beatd.message.shape import MessageFormat
-from beatd.message.template import Template, template
+from beatd.message.template import EntryMessage, Made, Template, template
 
 __all__ = [
     "Call",
     "Canvas",
     "Chord",
+    "EntryMessage",
     "Envelope",
     "Limits",
+    "Made",
     "MessageFormat",
     "Notice",
     "Sending",

@@ -113,8 +113,8 @@ class Shape:
     """The envelope, a %s for each hole."""
     pick: Callable[[tuple[str, ...]], tuple[str, ...]]
     """Puts values in the order of the holes."""
-    origin: str
-    """How the envelope names the process; the one part that others do not share."""
+    of_process: tuple[str, ...]
+    """What the envelope calls the process: the parts that others do not share."""
 
     def fill(self, values: tuple[str, ...]) -> bytes:
         """Return the message with `values`, one for each Hole."""
@@ -194,7 +194,7 @@ def _shape(
         repr_levels=format.repr_levels,
         text="".join(text.parts),
         pick=itemgetter(*text.holes),
-        origin=json_string(format.origin),
+        of_process=(json_string(format.origin),),
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, tzinfo
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as json_string
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from beatd.errors import MessageError
 from beatd.instant import Instant
@@ -16,6 +16,52 @@ from beatd.routing import Route
 from beatd.text import quoted
 
 
+class Made(NamedTuple):
+    """What an entry sends for one slot, and where to."""
+
+    message: bytes
+    route: Route | None
+    """None: nothing is sent, because the task's own code has decided so."""
+    task_id: str
+
+
+class EntryMessage(Protocol):
+    """What an entry sends, but for the parts that differ from slot to slot."""
+
+    @property
+    def task(self) -> str:
+        """The name of the task."""
+        ...
+
+    @property
+    def route(self) -> Route:
+        """Where the messages go, as far as that is known before the first one."""
+        ...
+
+    @property
+    def made_anew(self) -> str:
+        """Why each message is made when its slot has come; empty if it is not."""
+        ...
+
+    def expires_of(self, sent: Instant) -> Instant | None:
+        """Return when a message that was `sent` then expires, by the options."""
+        ...
+
+    def made(
+        self, *, id: str, now: Instant, slot: Instant, expires: Instant | None
+    ) -> Made:
+        """Return the message for one slot, sent `now` under this task id.
+
+        `expires` goes before the options. Raises MessageError if the code of the task
+        does not let the message be made now.
+        """
+        ...
+
+    def essence(self) -> str:
+        """Return what stands for all that is sent, whatever process sends it."""
+        ...
+
+
 class Template:
     """A message that is encoded except for the parts that differ from slot to slot.
 
@@ -23,6 +69,8 @@ class Template:
     """
 
     __slots__ = ("_args_text", "_body", "_kwargs_text", "_shape", "entry")
+
+    made_anew = ""
 
     def __init__(
         self,
@@ -56,10 +104,14 @@ class Template:
 
     def expires_of(self, sent: Instant) -> Instant | None:
         """Return when a message that was `sent` then expires, by the options."""
-        timing = self._shape.timing
-        return (
-            timing.expires_at if timing.expires_in is None else sent + timing.expires_in
-        )
+        return self._shape.timing.expires_when_sent(sent)
+
+    def made(
+        self, *, id: str, now: Instant, slot: Instant, expires: Instant | None
+    ) -> Made:
+        """Return the message for one slot, sent `now` under this task id."""
+        message = self.complete(id=id, tag=id, now=now, slot=slot, expires=expires)
+        return Made(message, self._shape.route, self._shape.task_id or id)
 
     def complete(
         self,
@@ -167,7 +219,9 @@ def _essence_of(shape: Shape) -> str:
 def _common(template: Template) -> str:
     """Return a template's message without what differs between slots and processes."""
     message = template.complete(id="", tag="", now=0, slot=0).decode("ascii")
-    return message.replace(template._shape.origin, '""')
+    for name in template._shape.of_process:
+        message = message.replace(name, '""')
+    return message
 
 
 def template(
@@ -214,7 +268,7 @@ def template(
         if form.tail is None:
             body = form.encode((args, kwargs, form.embed))
         else:
-            body = _shared(codec.json_text((args, kwargs))[1:-1])
+            body = shared(codec.json_text((args, kwargs))[1:-1])
     except Exception as error:  # also `__json__` and the like, which are the user's
         _blame(error, args, kwargs, form.serializer)
     return Template(shape, body, args_text, kwargs_text, entry)
@@ -222,7 +276,7 @@ def template(
 
 def _shown_as(given: str | None, value: Any, shape: Shape) -> str:
     """Return the text for `value` in logs, as JSON."""
-    return _shared(json_string(shape.represent(value) if given is None else given))
+    return shared(json_string(shape.represent(value) if given is None else given))
 
 
 def _checked_kwargs(kwargs: Any) -> dict[str, Any]:
@@ -266,6 +320,6 @@ def _culprit(
 
 
 @lru_cache(maxsize=4096)
-def _shared(text: str) -> str:
+def shared(text: str) -> str:
     """Return the same object for equal texts: many entries have equal ones."""
     return text

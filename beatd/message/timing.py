@@ -44,6 +44,10 @@ class Timing:
             return Times(eta, self.expires, _expiration(self.expires_at - now))
         return Times(eta, None)
 
+    def expires_when_sent(self, sent: Instant) -> Instant | None:
+        """Return when a message that was `sent` then expires."""
+        return self.expires_at if self.expires_in is None else sent + self.expires_in
+
     def fixed(self) -> Times | None:
         """Return the times if they do not depend on the moment of sending."""
         moving = (self.countdown, self.expires_in, self.expires_at)

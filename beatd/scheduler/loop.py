@@ -202,7 +202,7 @@ class Scheduler:
         """Emit one batch of what is due, then move the timetable on."""
         # A step whose answer is lost is sent again as it was: what got through is
         # known to the broker's ledger, and counted once.
-        step = self._unanswered = self._unanswered or self._decide(now)
+        step = self._unanswered = self._unanswered or self._decide(term, now)
         while part := step.next_part():
             sent = step.sent + len(part)
             if step.refused:
@@ -272,11 +272,12 @@ class Scheduler:
         self.leadership.doubt()
         raise TermOver("the ledger has slots that this term did not emit")
 
-    def _decide(self, now: Instant) -> Step:
+    def _decide(self, term: Term, now: Instant) -> Step:
         """Apply the policies to one batch of what is due; nothing has changed yet."""
         batch = self.timetable.due(self._due_by(now), BATCH)
         busy = self._run_ends.busy(batch, now, self.ended, self.unanswered)
-        return self._planner.plan(batch, busy, now)
+        keep = partial(self.leadership.keep, term)
+        return self._planner.plan(batch, busy, now, on_part=keep)
 
     # Leadership
 

@@ -54,7 +54,7 @@ class Refusals:
             tell.error(
                 "emit.refused",
                 "%s is refused for %s: %s; its slots stay due and are tried again"
-                " until that is mended there, or the entry goes to another queue",
+                " until that is mended there, or the entry is changed",
                 entry,
                 f"{datetime_of(slot):%Y-%m-%dT%H:%M:%SZ}",
                 reason,

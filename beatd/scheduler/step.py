@@ -30,8 +30,8 @@ class Step:
     surprises: list[Emission] = field(default_factory=list)
     """First sendings that the broker knew: somebody else has emitted them."""
     refused: dict[str, tuple[Instant, str]] = field(default_factory=dict)
-    """By entry, the first slot that the broker refused, and why: later ones of the
-    entry are not done either."""
+    """By entry, the first slot that was refused, by the broker or by the task's own
+    code, and why: later ones of the entry are not done either."""
     unrouted: dict[str, list[Instant]] = field(default_factory=dict)
     """By entry, the slots whose messages reached no queue: they are dropped."""
 
@@ -57,9 +57,13 @@ class Step:
         for emission, outcome in zip(emissions, outcomes, strict=True):
             slot = emission.mark.slot
             if isinstance(outcome, Refused):
-                self.refused.setdefault(emission.entry, (slot, outcome.reason))
+                self.refuse(emission.entry, slot, outcome.reason)
             elif outcome is Outcome.DROPPED and emission.route is not None:
                 self.unrouted.setdefault(emission.entry, []).append(slot)
+
+    def refuse(self, entry: str, slot: Instant, reason: str) -> None:
+        """Note that a slot is refused, unless an earlier one of the entry is."""
+        self.refused.setdefault(entry, (slot, reason))
 
     def carried_out(self) -> Sequence[tuple[Due, Decision]]:
         """Return the decisions that the broker has carried out as they were."""

@@ -6,7 +6,7 @@ from enum import Enum
 import msgspec
 
 from beatd.instant import Instant, Span
-from beatd.message import Template
+from beatd.message import EntryMessage
 from beatd.schedules.base import Schedule
 from beatd.timetable.ledger import AT_START, Mark
 
@@ -62,7 +62,7 @@ class Entry:
 
     name: str
     schedule: Schedule
-    message: Template
+    message: EntryMessage
     policy: Policy = field(default=Policy())
     offset: Span = 0
     """The entry's own share of its jitter: each slot is emitted that much later."""
