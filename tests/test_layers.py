@@ -16,16 +16,17 @@ ORDER = """
 schedules   base days fields recurrence solar words zones interval local_times cron once
             rrule clock_changes specs *
 .           routing
-message     codec notice options represent timing shape template wire envelope resend
-            canvas *
+message     codec notice options represent timing shape template recorded wire
+            envelope resend canvas *
 timetable   ledger entry imprint policy timetable preview
 .           signals greenlets
 config      * settings.problems settings.secrets settings.kinds switches settings.notes
             settings.rows.broker settings.rows.results settings.rows.scheduler
             settings.rows.tasks settings.rows.unused settings.rows.worker settings.rows
             settings.local_zone settings.values settings.reading settings faults
-            settings.page settings.__main__ source celery_schedules entries
-            modules finding celery_settings apps places tls loading options
+            settings.page settings.__main__ source celery_schedules calls celery_code
+            recording celery_calls entries modules finding celery_settings apps places
+            tls loading options
 .           clock
 storage     file_lock sqlite_file
 .           background

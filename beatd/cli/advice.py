@@ -31,6 +31,19 @@ def advice(config: Config, now: Instant) -> list[Problem]:
     ]
 
 
+def notes(config: Config) -> list[str]:
+    """Return what is good to know, and nothing to mend."""
+    called: dict[str, list[Entry]] = defaultdict(list)
+    for entry in config.entries:
+        if why := entry.message.made_anew:
+            called[why].append(entry)
+    return [
+        f"{_listed(entries)} {'is' if len(entries) == 1 else 'are'} made by a call for"
+        f" each slot: {why}"
+        for why, entries in called.items()
+    ]
+
+
 def _clock_changes(config: Config, now: Instant) -> Iterator[Problem]:
     """Warn of entries at times that the next change of their clock affects."""
     affected: dict[tuple[ZoneInfo, Instant, str], list[Entry]] = defaultdict(list)

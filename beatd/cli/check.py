@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from beatd.cli.advice import advice
+from beatd.cli.advice import advice, notes
 from beatd.cli.findings import Findings, annotation, print_findings
 from beatd.cli.options import COLOR, CONFIG, JSON, given, wanted
 from beatd.cli.output import screen
@@ -97,4 +97,4 @@ def _examine(context: click.Context, imports: bool, ask: bool) -> Findings:
         answer, unreachable = ask_broker(config)
         problems += unreachable
     problems.sort(key=lambda one: one.place.line if one.place else sys.maxsize)
-    return Findings(report, problems, refused, answer)
+    return Findings(report, problems, refused, answer, notes(config))

@@ -1,7 +1,7 @@
 """Findings of `beatd check`, for people and for programs."""
 
 import linecache
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ class Findings:
     """Whether beatd does not start at all."""
     broker: str = ""
     """The broker's answer, if it was asked and has answered."""
+    notes: Sequence[str] = ()
+    """What is good to know, and nothing to mend."""
 
     @property
     def errors(self) -> int:
@@ -67,6 +69,7 @@ class Findings:
             errors=self.errors,
             warnings=self.warnings,
             broker=self.broker or None,
+            notes=list(self.notes),
             problems=[
                 {
                     "severity": _severity(problem),
@@ -87,6 +90,8 @@ def print_findings(found: Findings, out: Screen) -> None:
     out.say(_headline(found))
     if found.broker:
         out.say(f"broker {found.broker}")
+    for note in found.notes:
+        out.say(escaped(note))
     for problem in found.problems:
         out.say()
         for line in _lines(problem, out):

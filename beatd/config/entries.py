@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from beatd import schedules
 from beatd.bounds import FIRST_DATE, LAST_DATE, LAST_YEAR
 from beatd.config import settings
+from beatd.config.calls import Calls, EntryCall
 from beatd.config.celery_schedules import spec_of_theirs
 from beatd.config.faults import raised_by_reading
 from beatd.config.settings import (
@@ -25,9 +26,8 @@ from beatd.config.settings import (
 from beatd.config.source import Raised, Source
 from beatd.errors import MessageError, ScheduleError
 from beatd.instant import SECOND, Instant, Span, instant_of, span_of
-from beatd.message import MessageFormat, Template, template
+from beatd.message import EntryMessage
 from beatd.message.options import option_problems
-from beatd.routing import Router
 from beatd.schedules import ScheduleSpec
 from beatd.schedules.base import Schedule
 from beatd.schedules.cron import Cron
@@ -126,12 +126,9 @@ class EntryReader:
     Their defaults come from the settings. `source` is where they are written.
     """
 
-    def __init__(
-        self, chosen: Settings, format: MessageFormat, router: Router, source: Source
-    ) -> None:
+    def __init__(self, chosen: Settings, calls: Calls, source: Source) -> None:
         self._settings = chosen
-        self._format = format
-        self._router = router
+        self._calls = calls
         self._source = source
         self._shortest = span_of(chosen.beat_min_interval)
         self._policies: dict[Policy, Policy] = {}
@@ -241,7 +238,7 @@ class EntryReader:
         policy = replace(policy, start=start, end=end, **changes)
         return self._policies.setdefault(policy, policy)
 
-    def _message(self, line: _Line) -> Template | None:
+    def _message(self, line: _Line) -> EntryMessage | None:
         task = line.written.get("task")
         if not isinstance(task, str) or not task:
             expected = f"task: expected a task's name, got {safe(task)}"
@@ -252,20 +249,18 @@ class EntryReader:
             text = "task: expected Unicode text, without lone surrogates"
             line.wrong(text, path=("task",))
             return None
-        args, kwargs = line.written.get("args") or (), line.written.get("kwargs") or {}
         default = self._settings.beat_slot_argument
         try:
-            options = self._router.options(task, self._options(line), args, kwargs)
-            return template(
-                self._format,
-                self._router.route(task, options, args, kwargs),
-                task,
-                args,
-                kwargs,
-                options,
-                entry=line.name,
-                zone=line.zone,
-                slot_argument=line.values.get("slot_argument", default),
+            return self._calls.message(
+                EntryCall(
+                    line.name,
+                    task,
+                    line.written.get("args"),
+                    line.written.get("kwargs"),
+                    self._options(line),
+                    line.zone,
+                    line.values.get("slot_argument", default),
+                )
             )
         except MessageError as error:
             path = re.findall(r"\w+", str(error).partition(":")[0])
@@ -274,25 +269,18 @@ class EntryReader:
 
     def _options(self, line: _Line) -> dict[str, Any]:
         """Return the options as a call would have them."""
-        default = self._settings.task_default_priority
         written = line.written.get("options") or {}
-        if written == {} and default is None:
+        if written == {}:
             return {}
         if not isinstance(written, Mapping):
             raise MessageError(f"options: expected a dict, got {_kind(written)}")
         options = dict(written)
         if not options.keys() <= _OPTIONS:
             _doubt_options(line, options)
-        if default is not None:
-            options.setdefault("priority", default)
         if isinstance(options.get("expires"), timedelta):
             options["expires"] = options["expires"].total_seconds()
         elif options.get("expires") == "next":
             del options["expires"]
-        for key in ("eta", "expires"):
-            moment = options.get(key)
-            if isinstance(moment, datetime) and moment.tzinfo is None:
-                options[key] = moment.replace(tzinfo=line.zone)
         # Checked here to name every wrong option; the template names only the first.
         for name, problem in [*option_problems(options)]:
             line.wrong(problem, path=("options", str(name)))

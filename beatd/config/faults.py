@@ -91,6 +91,12 @@ def raised_by_reading(error: BaseException) -> str:
     return f"reading it raised {type(error).__name__}: {reason}"
 
 
+def raised_by_calling(name: str, error: BaseException) -> str:
+    """Return what calling a task of this name has raised."""
+    reason = mask(one_line(_text_of(error))) or "no reason given"
+    return f"calling {name} raised {type(error).__name__}: {reason}"
+
+
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)

@@ -10,8 +10,11 @@ from typing import Any
 
 from beatd.bounds import seconds_of
 from beatd.config import apps, places, settings
+from beatd.config.calls import Calls, PlainCalls
+from beatd.config.celery_calls import CeleryCalls
 from beatd.config.entries import BadEntry, EntryReader
 from beatd.config.faults import Unreadable, raised, raised_by_reading
+from beatd.config.finding import is_celery
 from beatd.config.settings import Place, Problem, Settings, mask_url
 from beatd.config.source import Source
 from beatd.config.tls import is_unproven
@@ -36,6 +39,8 @@ class Config:
     """The settings that have no effect here, as they are spelled."""
     format: MessageFormat
     router: Router
+    queues: list[Queue]
+    """Those that a scheduler declares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +150,8 @@ def examine_source(
     errors.extend(_nameless_zone(chosen, found))
     router = _try_router(chosen, found, errors)
     format = message_format(chosen)
-    reader = EntryReader(chosen, format, router, found)
+    calls = _calls_of(found.app, chosen, format, router)
+    reader = EntryReader(chosen, calls, found)
     entries: list[Entry] = []
     bad: list[BadEntry] = []
     for name, written in chosen.beat_schedule.items():
@@ -159,7 +165,10 @@ def examine_source(
     warnings.extend(_unproven(chosen, found))
     warnings.extend(_eager(chosen, found))
     unused = reading.unused
-    config = Config(found, chosen, entries, bad, warnings, unused, format, router)
+    queues = [*router.queues.values(), *calls.queues()]
+    config = Config(
+        found, chosen, entries, bad, warnings, unused, format, router, queues
+    )
     return ConfigReport(found.name, errors, config)
 
 
@@ -169,6 +178,15 @@ def _nameless_zone(chosen: Settings, found: Source) -> Iterator[Problem]:
         text = "enable_utc: off means local time, and this machine's zone has no name"
         hint = "set timezone, as in timezone = 'Europe/Berlin', or $TZ"
         yield Problem(text, hint, _place_of("enable_utc", found))
+
+
+def _calls_of(
+    app: object, chosen: Settings, format: MessageFormat, router: Router
+) -> Calls:
+    """Return what makes messages of calls, as the app that has the config does."""
+    if is_celery(app):
+        return CeleryCalls(app, format.body_encoding)
+    return PlainCalls(format, router, chosen.task_default_priority)
 
 
 def _accepted(chosen: Settings, found: Source) -> Iterator[Problem]:
@@ -254,15 +272,18 @@ def message_format(chosen: Settings) -> MessageFormat:
     )
 
 
-def router(chosen: Settings) -> Router:
-    """Return the router of messages; raise MessageError if the rules are wrong."""
+def router(chosen: Settings, *, routes: bool = True) -> Router:
+    """Return the router of messages; raise MessageError if the rules are wrong.
+
+    Without `routes` it knows the queues only.
+    """
     return Router(
         queues=_queues(chosen.task_queues),
         default_queue=chosen.task_default_queue,
         default_exchange=chosen.task_default_exchange or "",
         default_exchange_type=chosen.task_default_exchange_type,
         default_routing_key=chosen.task_default_routing_key or "",
-        routes=chosen.task_routes,
+        routes=chosen.task_routes if routes else None,
         create_missing=chosen.task_create_missing_queues,
         missing_exchange_type=chosen.task_create_missing_queue_exchange_type
         or "direct",
@@ -271,7 +292,8 @@ def router(chosen: Settings) -> Router:
 
 def _try_router(chosen: Settings, found: Source, errors: list[Problem]) -> Router:
     try:
-        return router(chosen)
+        # What an app of Celery sends is routed by Celery.
+        return router(chosen, routes=not is_celery(found.app))
     except Exception as error:
         # Beside MessageError also what foreign code raises: rules are user's objects.
         text = str(error) if isinstance(error, MessageError) else ""

@@ -164,7 +164,7 @@ class Beat:
         tell_of(config)
         entries = {entry.name: entry for entry in config.entries}
         bad = [bad.name for bad in config.bad]
-        self.scheduler.replace(entries, bad, config.router.queues.values())
+        self.scheduler.replace(entries, bad, config.queues)
         tell.info("config.reloaded", "reloaded: %s", counted(len(entries), "entry"))
 
 

@@ -60,7 +60,7 @@ def scheduler_of(config: Config) -> Scheduler:
         file=file,
         clock=clock,
         keep=[bad.name for bad in config.bad],
-        queues=config.router.queues.values(),
+        queues=config.queues,
         declare=broker.declare,
         on_declared=partial(_warn_of_risks, broker),
         resend=settings.beat_lost_writes == "resend",

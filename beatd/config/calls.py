@@ -1,0 +1,85 @@
+"""What entries send: a call for each, as an app makes it or as none does."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from typing import Any, NamedTuple, Protocol
+
+from beatd.message import EntryMessage, MessageFormat, template
+from beatd.routing import Queue, Router
+
+
+class EntryCall(NamedTuple):
+    """The call that an entry makes for each slot."""
+
+    entry: str
+    task: str
+    args: Any
+    kwargs: Any
+    options: Mapping[str, Any]
+    zone: tzinfo
+    """Slots are written in it."""
+    slot_argument: str | None
+    """The keyword argument that says the slot."""
+
+
+def in_zone(options: Mapping[str, Any], zone: tzinfo) -> Mapping[str, Any]:
+    """Return options whose moments that name no zone are in this one."""
+    naive = {
+        name: value.replace(tzinfo=zone)
+        for name in ("eta", "expires")
+        if isinstance(value := options.get(name), datetime) and value.tzinfo is None
+    }
+    return {**options, **naive} if naive else options
+
+
+class Calls(Protocol):
+    """Makes messages of calls."""
+
+    def message(self, call: EntryCall) -> EntryMessage:
+        """Return what is sent. Raises MessageError that says what cannot be."""
+        ...
+
+    def queues(self) -> Collection[Queue]:
+        """Return the queues to declare, beside those of the settings."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlainCalls:
+    """Calls of tasks of which nothing is known but their names."""
+
+    format: MessageFormat
+    router: Router
+    default_priority: int | None = None
+
+    def message(self, call: EntryCall) -> EntryMessage:
+        """Return what is sent. Raises MessageError that says what cannot be."""
+        return self.encoded(call, call.options, registered=False)
+
+    def queues(self) -> Collection[Queue]:
+        """Return none: the settings name all."""
+        return ()
+
+    def encoded(
+        self, call: EntryCall, options: Mapping[str, Any], *, registered: bool
+    ) -> EntryMessage:
+        """Return what is sent of a call with these options."""
+        args: Sequence[Any] = call.args or ()
+        kwargs: Mapping[str, Any] = call.kwargs or {}
+        if self.default_priority is not None:
+            options = {"priority": self.default_priority, **options}
+        options = in_zone(options, call.zone)
+        options = self.router.options(call.task, options, args, kwargs)
+        return template(
+            self.format,
+            self.router.route(call.task, options, args, kwargs),
+            call.task,
+            args,
+            kwargs,
+            options,
+            registered=registered,
+            entry=call.entry,
+            zone=call.zone,
+            slot_argument=call.slot_argument,
+        )

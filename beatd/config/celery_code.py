@@ -1,0 +1,89 @@
+"""Whether the code that makes messages of calls is Celery's own.
+
+Celery's own code makes the same message of the same call each time. Code of others (a
+task's, a router's, what an instrumentation has put around it) may do anything.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+_OF_TASKS = ("apply_async", "shadow_name", "_get_exec_options")
+
+
+class CeleryCode:
+    """The code of one app, and who listens to what it sends."""
+
+    def __init__(self, app: Any) -> None:
+        import celery
+        from celery import signals
+        from celery.app.task import Task
+
+        self._app = app
+        self._folder = str(Path(celery.__file__).parent / "_")[:-1]
+        self._task = Task
+        self._signals = (
+            signals.before_task_publish,
+            signals.after_task_publish,
+            signals.task_sent,
+        )
+        self._apply_async = Task.apply_async
+
+    def listened_to(self) -> str:
+        """Return who takes part in each call just now; empty if nobody does."""
+        for signal in self._signals:
+            if signal.receivers:
+                return f"{_receiver(signal)} is connected to {signal.name}"
+        if self._task.apply_async is not self._apply_async:
+            return f"{_name_of(self._task.apply_async)} is around Task.apply_async"
+        return ""
+
+    def calls_for_each(self, task: Any) -> str:
+        """Return why a call of the task is to be made for each slot; empty if not."""
+        if self._of_app or task is None:
+            return self._of_app
+        return self._foreign(task, *_OF_TASKS)
+
+    @cached_property
+    def _of_app(self) -> str:
+        app = self._app
+        if app.conf.task_protocol == 1:
+            return "with task_protocol = 1, the body of a message has its id"
+        for route in app.amqp.router.routes:
+            if not self._is_celerys(type(route).__call__):
+                return f"task_routes has {_name_of(route)}, which answers each call"
+        return self._foreign(app, "send_task", "now") or self._foreign(
+            app.amqp, "create_task_message", "send_task_message"
+        )
+
+    def _foreign(self, owner: Any, *names: str) -> str:
+        """Return which of these functions of an object is not Celery's, in words."""
+        for name in names:
+            function = getattr(owner, name, None)
+            if function is not None and not self._is_celerys(function):
+                return f"{_name_of(function)} is not Celery's own"
+        return ""
+
+    def _is_celerys(self, function: Any) -> bool:
+        plain = getattr(function, "__func__", function)
+        return (
+            type(plain) is FunctionType  # what imitates one says it by `__class__`
+            and plain.__code__.co_filename.startswith(self._folder)
+        )
+
+
+def _receiver(signal: Any) -> str:
+    """Return the name of the first receiver of a signal."""
+    _, receiver = signal.receivers[0]
+    alive = receiver() if type(receiver).__name__ in _WEAK else receiver
+    return _name_of(alive)
+
+
+_WEAK = {"weakref", "ReferenceType", "WeakMethod", "BoundMethodWeakref"}
+
+
+def _name_of(code: Any) -> str:
+    """Return the name of a function, or of the class of an object that is called."""
+    named = code if hasattr(code, "__qualname__") else type(code)
+    return f"{named.__module__}.{named.__qualname__}"
