@@ -32,8 +32,9 @@ storage     file_lock sqlite_file
 .           background
 brokers     items base oddities current_runs memory.lead memory.queues memory
             redis.connection redis.failover redis.wire redis.unacked redis.leases
-            redis.listening redis.requests redis.lead redis.broker redis sqlite.routes
-            sqlite.statements sqlite.file sqlite.lead sqlite.queues sqlite *
+            redis.listening redis.rights redis.requests redis.lead redis.broker redis
+            sqlite.routes sqlite.statements sqlite.file sqlite.lead sqlite.queues sqlite
+            *
 scheduler   file_view leadership ledger_file configs lost_writes over findings refusals
             run_ends holds schedule_file reload takeover step planner progress asked
             loop

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
-import redis
 
 from beatd.brokers.items import (
     DONE,
@@ -36,8 +35,18 @@ from beatd.brokers.redis.failover import (
     too_large,
 )
 from beatd.brokers.redis.lead import RedisLead
-from beatd.brokers.redis.listening import ChannelSubscription, MessageWait, instant_in
+from beatd.brokers.redis.listening import (
+    INVALIDATIONS,
+    ChannelSubscription,
+    MessageWait,
+    instant_in,
+)
 from beatd.brokers.redis.requests import CHANNEL, CHUNK, LIST, in_chunks
+from beatd.brokers.redis.rights import (
+    channel_risks,
+    eviction_risks,
+    refused_channels,
+)
 from beatd.brokers.redis.unacked import Unacked
 from beatd.brokers.redis.wire import WireNames
 from beatd.clock import Clock, SystemClock
@@ -349,21 +358,11 @@ class RedisBroker(RedisLead):
 
     def risks(self) -> list[str]:
         self._greet()
-        return [*self._eviction_risks(), *self._deaf_risks()]
-
-    def _eviction_risks(self) -> list[str]:
-        with self._server.answering() as client:
-            try:
-                policy = client.info("memory").get("maxmemory_policy", "noeviction")
-            except redis.exceptions.NoPermissionError:
-                return []  # the user may not change it either
-        if policy == "noeviction":
-            return []
-        lost = "the lead and results" if policy.startswith("volatile") else "messages"
-        return [
-            f"its maxmemory-policy is {policy}: when it is full it throws keys away,"
-            f" {lost} among them; set it to noeviction"
-        ]
+        released = self._key("released")
+        refused = refused_channels(self._server, [released, INVALIDATIONS])
+        if released not in refused and self._forbidden({released: CHANNEL}):
+            refused[released] = "to publish on it"
+        return [*eviction_risks(self._server), *channel_risks(refused, released)]
 
     def close(self) -> None:
         self._messages.close()

@@ -23,13 +23,9 @@ from beatd.brokers.redis.failover import (
     too_large,
 )
 from beatd.brokers.redis.leases import LeaseWatch, WorkerLease
-from beatd.brokers.redis.listening import (
-    INVALIDATIONS,
-    POLL,
-    ReleaseWait,
-    refused_channels,
-)
+from beatd.brokers.redis.listening import ReleaseWait
 from beatd.brokers.redis.requests import CHANNEL, CHUNK, RedisRequests, in_chunks
+from beatd.brokers.redis.rights import refused_channels
 from beatd.brokers.redis.wire import WireNames
 from beatd.clock import Clock
 from beatd.errors import BrokerRefused, TermOver
@@ -229,31 +225,6 @@ class RedisLead(RedisRequests):
                 reason = self._server.refusal(f"NOPERM {words}")
                 forbidden[channel] = f"{channel}: {reason}"
         return forbidden
-
-    def _deaf_risks(self) -> list[str]:
-        """Return what it costs that the ACL keeps channels of our own from us."""
-        told = self._key("released")
-        costs = {
-            told: "standbys are not told when the lead is given back, and ask for it"
-            " four times a second",
-            INVALIDATIONS: "workers are not told of new messages, and look for them"
-            f" every {POLL} ms",
-        }
-        risks = [
-            f"its ACL forbids us to listen on {channel} ({words}): {costs[channel]};"
-            f" permit +subscribe and '&{channel}' to the user of broker_url"
-            for channel, words in refused_channels(self._server, costs).items()
-        ]
-        try:
-            self._run("may", [told], [CHANNEL])
-        except BrokerRefused as refusal:
-            if not is_about_a_key(refusal):
-                raise
-            risks.append(
-                f"its ACL forbids us to publish on {told}: {costs[told]}; permit"
-                f" +publish and '&{told}' to the user of broker_url"
-            )
-        return risks
 
     def _reason(self, words: str) -> Refused:
         """Return for people what the server says, or what was made of it before."""

@@ -134,26 +134,6 @@ class ChannelListener:
         return message
 
 
-def refused_channels(server: Server, channels: Collection[str]) -> dict[str, str]:
-    """Return the channels on which our user may not listen, with the server's words.
-
-    A server tells of that only when it is asked to, before Redis 7 also for publishing.
-    """
-    refused = {}
-    with server.answering():
-        connection = server.present.connect()
-        try:
-            for channel in channels:
-                connection.send_command("SUBSCRIBE", channel)
-                try:
-                    connection.read_response()
-                except redis.exceptions.NoPermissionError as error:
-                    refused[channel] = str(error)
-        finally:
-            connection.disconnect()
-    return refused
-
-
 class MessageWait:
     """Waits for messages on lists: Redis tells when a list that was empty has changed.
 
