@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from queue import SimpleQueue
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -88,6 +88,25 @@ def test_a_day_has_1440_minutes(scheduler: Scheduler, broker: FlakyBroker) -> No
     run_until(scheduler, NOON + DAY + 1)
 
     assert broker.slots() == list(range(NOON + MINUTE, NOON + DAY + 1, MINUTE))
+
+
+def test_the_file_is_left_alone_while_nothing_is_due(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    class Noting(FakeFile):
+        written: ClassVar[list[Instant]] = []
+
+        def record(self, *what: Any) -> None:
+            super().record(*what)
+            if any(what):
+                self.written.append(clock.now())
+
+    file = Noting()
+    scheduler = scheduler_of(TICK, broker=broker, clock=clock, file=file)
+    at(scheduler, NOON + 2 * MINUTE + 30 * SECOND)
+
+    assert file.written == [NOON + MINUTE, NOON + 2 * MINUTE]
+    assert file.edition == broker.read_ledger().edition
 
 
 def test_a_slot_that_the_broker_did_not_take_stays_due(

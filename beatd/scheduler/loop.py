@@ -225,8 +225,9 @@ class Scheduler:
         # Only now, after the broker answered: a crash before this line emits the
         # batch again, and the broker's ledger knows it.
         self._unanswered = None
-        version = self.takeover.edition.version
+        version = None
         if step.emissions:
+            version = self.takeover.edition.version
             self.takeover.recent.add(version, step.carried_out())
         self._progress.note(step, now, version)
         if step.surprises:

@@ -49,8 +49,11 @@ class Progress:
         """By entry, why an overlap rule has let none of its slots through for long."""
         return self._holds.problems()
 
-    def note(self, step: Step, now: Instant, version: int) -> None:
-        """Note a step that the broker has done, with `version` in its ledger now."""
+    def note(self, step: Step, now: Instant, version: int | None) -> None:
+        """Note a step that the broker has done, with `version` in its ledger now.
+
+        None if the ledger is as it was: then nothing is written without need.
+        """
         done = filter(step.is_open, step.emissions) if step.refused else step.emissions
         marks = {emission.entry: emission.mark for emission in done}
         dropped: Counter[tuple[str, str]] = Counter()
