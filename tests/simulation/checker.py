@@ -215,8 +215,10 @@ def _judge_wanted(
     runs = sum(map(len, found.values()))
     if fact.max_runs is not None and runs > fact.max_runs:
         words = f"{fact.name} has {runs} runs of {fact.max_runs}"
-        # A count of runs is in a copy of the ledger, too.
+        # A copy of the ledger has a count of runs, too, and lacks what was lost.
+        named = sum(name == fact.name for name, _ in evidence.uncertain)
         is_known = not (evidence.from_a_copy or verdict.unknowable)
+        is_known = is_known and runs > fact.max_runs + named
         (verdict.doubled if is_known else verdict.uncertain).append(words)
     settled = evidence.begin + evidence.settled_after
     wanted = [

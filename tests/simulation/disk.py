@@ -109,7 +109,7 @@ class DiskFile:
         return self._term
 
     def flush(self) -> None:
-        self._process.sleep(self._process.world.random.randrange(3))
+        self._process.sleep(self._process.world.below(3))
         self._file.flush()
         self._disk.save(self._process.world.now)
 
@@ -120,6 +120,6 @@ class DiskFile:
 
     def __getattr__(self, name: str) -> Any:
         self._process.check()
-        if name != "record":
+        if name == "rewrite":
             self._term = None
         return getattr(self._file, name)

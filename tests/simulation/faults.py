@@ -301,9 +301,12 @@ class Faults:
         return length + 40 * SECOND
 
     def _fate(self, process: Process) -> Fate:
-        is_workers = any(process is worker.process for worker in self.workers)
-        until = max(self._flaky_until, is_workers * self._workers_flaky_until)
-        if self.world.now >= until or not self.world.chance(self._share):
+        now = self.world.now
+        is_flaky = now < self._flaky_until or (
+            now < self._workers_flaky_until
+            and any(process is worker.process for worker in self.workers)
+        )
+        if not is_flaky or not self.world.chance(self._share):
             return Fate.ANSWERED
         fate = self.world.random.choice([Fate.LOST, Fate.UNANSWERED, Fate.HELD])
         self.fates[fate.value] += 1

@@ -63,7 +63,7 @@ class Mutation(NamedTuple):
     of the next: each request more or less in a tick gives seeds other histories."""
 
 
-SEARCHED = 40
+SEARCHED = 80
 """So many seeds are tried, from the hint on, until a part is said not to be missed."""
 
 
@@ -82,7 +82,7 @@ RIGHT_CLOCKS = (
 
 MUTATIONS = {
     # The broker puts a slot on the queue that its ledger has already.
-    "known-slots": Mutation(MemoryLead, "_emit", _forget_slot, RIGHT_CLOCKS, 24),
+    "known-slots": Mutation(MemoryLead, "_emit", _forget_slot, RIGHT_CLOCKS, 32),
     # A term goes on from a copy, although the broker's ledger is newer.
     "broker-is-right": Mutation(
         takeover,
@@ -109,10 +109,12 @@ MUTATIONS = {
         "parts_from",
         lambda _: lambda edition, other: False,
         frozenset([Kind.SET_BACK, Kind.PAUSE]),
-        16,
+        14,
     ),
     # The nap is as long as a clock says that is set back meanwhile.
-    "bounded-nap": Mutation(HostClock, "wait", _deaf, frozenset([Kind.FAR]), 4),
+    "bounded-nap": Mutation(
+        HostClock, "wait", _deaf, frozenset([Kind.FAR, Kind.SLOW]), 1
+    ),
     # The broker does again what a worker asked before.
     "settled-once": Mutation(
         MemoryBroker,
@@ -131,7 +133,7 @@ MUTATIONS = {
         "_answered",
         lambda _: _whatever_is_answered,
         frozenset([Kind.WORKER_PAUSED, Kind.WORKER_REQUESTS]),
-        0,
+        2,
     ),
     # The same, where it lies in its queue once more, and the worker has it twice.
     "answered-after-a-loss": Mutation(
@@ -139,7 +141,7 @@ MUTATIONS = {
         "_answered",
         lambda _: _whatever_is_answered,
         frozenset([Kind.SET_BACK, Kind.WORKER_PAUSED]),
-        3,
+        5,
     ),
 }
 """By name of what is taken out."""

@@ -168,7 +168,7 @@ class Network:
             execute()
 
     def _latency(self) -> Span:
-        return self.world.random.randrange(self.latency)
+        return self.world.below(self.latency)
 
 
 class Line:
@@ -184,6 +184,7 @@ class Line:
         def request(*args: Any, **named: Any) -> Any:
             return self._network.request(self._process, name, *args, **named)
 
+        self.__dict__[name] = request
         return request
 
     def let_go(self) -> None:

@@ -14,7 +14,7 @@ from tests.simulation.mutations import MUTATIONS, RIGHT_CLOCKS, SEARCHED, withou
 from tests.simulation.plan import Fact
 from tests.simulation.run import Result, simulate
 
-HOURS = 120
+HOURS = 300
 PART = 20
 """Hours in one test, so that all processes of a run of the tests have their share."""
 
@@ -127,6 +127,20 @@ def test_the_checker_sees_what_is_wrong() -> None:
     # Nothing was wrong that could have made it late.
     assert verdict_on([1, 2, 3, 5, 6, 7, 8], coalesce=True) == ["lost"]
     assert verdict_on([*range(1, 10), 4]) == ["doubled"]
+
+
+def test_the_checker_allows_one_run_more_for_each_uncertain_slot() -> None:
+    slots = [instant(minute) for minute in range(1, 5)]
+    fact = Fact("tick", every=MINUTE, coalesce=False, max_runs=2)
+    came = [(slot, message(slot, "one"), slot) for slot in slots]
+
+    def wrong_of(*uncertain: int) -> int:
+        named = {("tick", slot) for slot in uncertain}
+        evidence = Evidence(BEGIN, instant(10), [fact], came, (), uncertain=named)
+        return len(judge(evidence).wrong)
+
+    assert wrong_of() == wrong_of(slots[0]) == 1
+    assert wrong_of(*slots[:2]) == 0
 
 
 def verdict_of_clocks(

@@ -8,10 +8,9 @@ and goes on when the world's clock shows that instant.
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from random import Random
 from typing import TypeVar
-from weakref import WeakKeyDictionary
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -19,9 +18,6 @@ from beatd.clock import Wake
 from beatd.instant import Instant, Span
 
 T = TypeVar("T")
-
-_processes: "WeakKeyDictionary[greenlet, Process]" = WeakKeyDictionary()
-"""Whose greenlet each is."""
 
 
 class World:
@@ -58,13 +54,16 @@ class World:
         instant = self.now + span
         if instant > self._until or (self._events and self._events[0][0] <= instant):
             return False
-        self.random.random()  # as `at` does: most seeds keep their history
         self.now = instant
         return True
 
     def nonce(self) -> str:
         """Return what a process would draw at random."""
         return f"{self.random.getrandbits(64):016x}"
+
+    def below(self, span: Span) -> Span:
+        """Draw a span below this one: as `randrange` does, in a third of its time."""
+        return int(self.random.random() * span)
 
     def chance(self, probability: float) -> bool:
         """Return True as often as that."""
@@ -87,7 +86,7 @@ class Process:
     def spawn(self, main: Callable[[], object]) -> None:
         """Begin `main` in a greenlet of this process, now."""
         one = greenlet(main, parent=self.world.hub)
-        _processes[one] = self
+        one.process = self
         self._greenlets = [*(old for old in self._greenlets if not old.dead), one]
         self.world.at(self.world.now, lambda: self._go_on(Nap(one)))
 
@@ -155,7 +154,8 @@ class Nap:
 
 def present_process() -> Process:
     """Return the process whose greenlet asks."""
-    return _processes[getcurrent()]
+    process: Process = getcurrent().process
+    return process
 
 
 class HostClock:
@@ -177,11 +177,6 @@ class HostClock:
 
     def wait_for(self, inbox: SimpleQueue[T], span: Span, otherwise: T) -> T:
         """Return what comes into the inbox within `span`, else `otherwise`."""
-        try:
-            return inbox.get_nowait()
-        except Empty:
+        if inbox.empty():
             self._process.sleep(max(span, 0), may_be_woken=True)
-        try:
-            return inbox.get_nowait()
-        except Empty:
-            return otherwise
+        return otherwise if inbox.empty() else inbox.get_nowait()
