@@ -52,10 +52,11 @@ runs        hooks host report stdout coroutines builtin errbacks continuations c
 control     patterns pidbox
 app         annotations announcement client_results conf connections discovery
             publishing remote_control sending calls django celery_names application *
-worker      autoscale commands.arguments events in_flight commands.shapes isolation
-            holdings lease rate renewal reporting restoring revoked settlement settle
-            unkept window fetcher backlog inbox outcomes admission sizing stopping
-            workload commands.controlled commands.inspect commands.steer commands loop
+worker      autoscale begun commands.arguments events in_flight commands.shapes
+            isolation holdings lease rate renewal reporting restoring revoked settlement
+            settle unkept window fetcher backlog inbox outcomes admission sizing
+            stopping workload commands.controlled commands.inspect commands.steer
+            commands loop
 celery_apps * runner results signals other_schedulers out_of_reach
             reading
 service     * daemon nodes notify wiring.choice wiring.runtime wiring.scheduler

@@ -8,6 +8,7 @@ from beatd.instant import Instant
 from beatd.message import Envelope, Limits, read_envelope
 from beatd.runs.report import option
 from beatd.tasks import Registry
+from beatd.worker.begun import BegunMessages
 from beatd.worker.in_flight import InFlight
 from beatd.worker.outcomes import Outcomes
 from beatd.worker.revoked import Revocations
@@ -32,6 +33,7 @@ class Admission:
         self._revocations = revocations
         self._outcomes = outcomes
         self._clock = clock
+        self._begun = BegunMessages()
 
     def admit(self, delivery: Delivery) -> InFlight | None:
         """Return the run of a new delivery; None if there is none: it is settled."""
@@ -72,10 +74,21 @@ class Admission:
         if _has_expired(run.envelope, self._clock.now()):
             self._outcomes.expired(run)
             return True
-        return self.drops_revoked(run)
+        return self._drops_revoked(run)
 
-    def drops_revoked(self, run: InFlight) -> bool:
-        """Return whether a run is revoked; it is settled if so."""
+    def drops_acknowledged(self, run: InFlight) -> bool:
+        """Return whether a run is not to begin although its delivery is acknowledged.
+
+        It is revoked by now, or has begun here before; it is settled if so.
+        """
+        if self._drops_revoked(run):
+            return True
+        if self._begun.add(run.delivery.message):
+            return False
+        self._outcomes.repeated(run)
+        return True
+
+    def _drops_revoked(self, run: InFlight) -> bool:
         if run.envelope not in self._revocations:
             return False
         self._outcomes.revoked(run)

@@ -329,7 +329,7 @@ class Worker:
         self.window.clear(len(ended) - self.unkept.settled(ended))
 
     def _begin(self, run: InFlight, effect: Effect) -> bool:
-        """Let a run begin whose delivery is acknowledged, unless it is revoked by now.
+        """Let a run begin if its delivery is acknowledged, and nothing is against it.
 
         Return False if it is not acknowledged: it never begins here then.
         """
@@ -342,7 +342,7 @@ class Worker:
         run.become(InFlightState.GIVEN)
         if self.stopping.how is Stop.COLD:
             self._lose(self.workload.remove(run.token))
-        elif self.admission.drops_revoked(run):
+        elif self.admission.drops_acknowledged(run):
             self.workload.remove(run.token)
         else:
             self.workload.give(run)

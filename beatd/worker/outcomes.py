@@ -125,6 +125,12 @@ class Outcomes:
         begin = Begin(run.delivery, *_run_of(run.envelope))
         self._settle(Settlement(run.token, begin))
 
+    def repeated(self, run: InFlight) -> None:
+        """Settle the delivery of a run that has begun here before."""
+        self._reporter.repeated(run)
+        act = Acknowledge(run.delivery, *_run_of(run.envelope))
+        self._settle(Settlement(run.token, act))
+
     def started(self, run: InFlight) -> None:
         """Report that a run has begun; store STARTED if the task is tracked."""
         self._reporter.started(run)

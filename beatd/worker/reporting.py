@@ -120,6 +120,16 @@ class TaskReporter:
         self._log(logging.WARNING, "gone", run.envelope, words)
         self._event("rejected", run.envelope, requeue=True)
 
+    def repeated(self, run: InFlight) -> None:
+        """Report that a run does not begin, as it has begun here before."""
+        words = (
+            "does not begin again: it is to run at most once, and has begun here before"
+            " its message was delivered once more (the broker was set back to an"
+            " earlier state, or somebody has put it on its queue again)"
+        )
+        self._log(logging.WARNING, "repeated", run.envelope, words)
+        self._event("rejected", run.envelope, requeue=False)
+
     def given_up(self, run: InFlight, error: Exception) -> None:
         """Report that a task whose process is gone is not run once more."""
         self._event("failed", run.envelope, exception=repr_of(error), traceback="")

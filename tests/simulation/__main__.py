@@ -78,7 +78,7 @@ def _summary(results: Sequence[Result], seconds: float) -> str:
         f" followed wrongly {sum(len(one.following) for one in verdicts)},"
         f" together {sum(len(one.together) for one in verdicts)},"
         f" held for ever {sum(len(one.held) for one in verdicts)},"
-        f" begun again after a loss {sum(one.again for one in verdicts)},"
+        f" run by another one after a loss {sum(one.again for one in verdicts)},"
         f" gone with the broker's data {sum(one.gone for one in verdicts)},"
         f" cut by a worker's end {sum(one.cut for one in verdicts)}"
     )

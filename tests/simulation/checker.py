@@ -55,8 +55,8 @@ class Verdict:
     """Messages that were not run because their worker ended between acknowledging them
     early and running them."""
     again: int = 0
-    """Messages that were acknowledged early once more, as the broker was set back to
-    a state in which they lay in their queue."""
+    """Messages that were acknowledged early, and that another worker ran once more, as
+    the broker was set back to a state in which they lay in their queue."""
     slots: int = 0
     runs: int = 0
 

@@ -8,6 +8,7 @@ from beatd.brokers.memory import MemoryBroker
 from beatd.brokers.memory.lead import MemoryLead
 from beatd.scheduler import takeover
 from beatd.timetable.ledger import Edition, Finding, LedgerCopy
+from beatd.worker.begun import BegunMessages
 from beatd.worker.settle import Settler
 from tests.simulation.faults import OF_WORKERS, Kind
 from tests.simulation.world import HostClock
@@ -142,6 +143,14 @@ MUTATIONS = {
         lambda _: _whatever_is_answered,
         frozenset([Kind.SET_BACK, Kind.WORKER_PAUSED]),
         5,
+    ),
+    # A worker does not know what it has begun before a loss.
+    "begun-once": Mutation(
+        BegunMessages,
+        "add",
+        lambda _: lambda begun, message: True,
+        frozenset([Kind.SET_BACK, Kind.WORKER_PAUSED, Kind.WORKER_REQUESTS]),
+        13,
     ),
 }
 """By name of what is taken out."""

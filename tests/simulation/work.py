@@ -83,8 +83,7 @@ def _judge_messages(work: Work, verdict: Verdict) -> None:
                 verdict.rerun.append(words)
     for entry, key in {_read(message) for _, message in work.queued}:
         if entry in work.early:
-            kinds = [kind for _, kind in done[key]]
-            verdict.again += max(kinds.count("Begin") - times[key], 0)
+            verdict.again += max(len(runs[key]) - times[key], 0)
     for entry, key in work.current.items():
         ends = [at for at, kind in done[key] if kind in ("Acknowledge", "SetAside")]
         if ends and not work.is_lost(ends[0], work.end):
@@ -98,8 +97,11 @@ def _runs_too_often(
 
     Each run has an act `Begin` of its own that the broker did before. Such an act is
     done once for each time that the message was queued; once more only if data were
-    lost since the act before it, and the message lay in its queue again.
+    lost since the act before it, and the message lay in its queue again. And no worker
+    begins it twice: one that lives knows what it has begun.
     """
+    if len({run.worker for run in runs}) < len(runs):
+        return True
     own = [sum(at <= run.began for at in begins) > n for n, run in enumerate(runs)]
     again = sum(not work.is_lost(*both) for both in pairwise(begins))
     return not all(own) or again >= times
