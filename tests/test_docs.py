@@ -3,12 +3,17 @@
 import re
 import shlex
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 import pytest
 
+from beatd import schedules
 from beatd.cli import beatd as command
+from beatd.config.entries import KEYS
+from beatd.config.loading import examine_source
+from beatd.config.source import Source
 from tests.processes import ROOT, beatd, ended
 from tests.servers import eventually
 from tests.test_layers import LINES, ours, packaged, room_of
@@ -153,3 +158,55 @@ def test_five_minutes_with_the_readme_end_in_a_run(tmp_path: Path) -> None:
     with beatd(*run, cwd=tmp_path) as worker:
         eventually(lambda: "succeeded" in worker.output, "a run", patience=40)
         assert worker.stop() == 0
+
+
+# Entries
+
+ENTRIES = (ROOT / "docs" / "entries.md").read_text()
+
+WRITTEN = {
+    **{name: getattr(schedules, name) for name in schedules.__all__},
+    **{"datetime": datetime, "timedelta": timedelta, "UTC": UTC},
+}
+
+
+def rows_of(title: str) -> list[list[str]]:
+    """Return the cells of the tables under this title, without their heads."""
+    (section,) = re.findall(rf"^## {title}\n.*?(?=^## )", ENTRIES, re.M | re.S)
+    lines = re.findall(r"^\| (.*) \|\n(?!\|---)", section, re.M)
+    return [line.split(" | ") for line in lines]
+
+
+def spans(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def test_the_page_of_entries_names_every_key() -> None:
+    named = {key for cells in rows_of("Keys") for key in spans(cells[0])}
+
+    assert named == KEYS
+
+
+@pytest.mark.parametrize(
+    "text", [span for cells in rows_of("Schedules") for span in spans(cells[0])]
+)
+def test_a_schedule_of_the_page_is_one(text: str) -> None:
+    assert schedules.read(eval(text, WRITTEN)).describe()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        span
+        for cells in rows_of("Looked for most often")
+        for span in spans(cells[1])
+        if span.startswith('"') and "..." not in span
+    ],
+)
+def test_what_the_page_says_to_write_is_an_entry(text: str) -> None:
+    written = {"task": "shop.add", "schedule": 60, **eval(f"{{{text}}}", WRITTEN)}
+    found = Source("the page", {"beat_schedule": {"an-entry": written}})
+
+    report = examine_source(found)
+
+    assert report.problems == []

@@ -70,7 +70,7 @@ _OR_UNLIMITED = {
 """Those two, with the fields of a policy that they become."""
 
 _CELERY_KEYS = frozenset({"task", "schedule", "args", "kwargs", "options"})
-_KEYS = _CELERY_KEYS | _SIMPLE_KEYS.keys() | {"start_time", "end_time"}
+KEYS = _CELERY_KEYS | _SIMPLE_KEYS.keys() | {"start_time", "end_time"}
 
 _OPTIONS = frozenset(
     {
@@ -306,8 +306,8 @@ def _say_raised(line: _Line) -> None:
 
 def _read_simple_keys(line: _Line) -> None:
     """Read the keys that stand for themselves; the zone is one of them."""
-    for key in sorted(map(str, line.written.keys() - _KEYS)):
-        hint = did_you_mean(key, _KEYS)
+    for key in sorted(map(str, line.written.keys() - KEYS)):
+        hint = did_you_mean(key, KEYS)
         if key in _OPTIONS:
             hint = f"it goes into 'options': {{{key!r}: ...}}"
         line.unknown("key", hint, (key,))
@@ -328,7 +328,7 @@ def _doubt_options(line: _Line, options: Mapping[str, Any]) -> None:
     """Refuse options that were likely meant as other ones, or as keys of the entry."""
     for key in sorted(map(str, options.keys() - _OPTIONS)):
         hint = did_you_mean(key, _OPTIONS)
-        if key in _KEYS:
+        if key in KEYS:
             hint = "it goes beside 'options', not inside"
         if hint:
             line.unknown("option", hint, ("options", key))
