@@ -55,17 +55,35 @@ def pass_on_worker(worker: Controller) -> None:
     signals.task_revoked.connect(revoked)
 
 
-def pass_on_beat() -> None:
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class BeatService:
+    """The sender of the signals of Celery's beat, with what receivers read of it.
+
+    Celery keeps senders in dicts: each is equal to itself only.
+    """
+
+    app: Any
+    scheduler: Any
+    schedule_filename: str
+
+
+def pass_on_beat(app: Any, schedule_filename: str) -> None:
     """Send the signals of the scheduler as Celery's, too."""
-    for name in ("beat_init", "beat_embedded_init"):
-        _connect_same(name)
+    from celery import signals as theirs
+
+    def passed_on(signal: signals.Signal, sender: object) -> None:
+        service = BeatService(app, sender, schedule_filename)
+        getattr(theirs, signal.name).send(sender=service)
+
+    signals.beat_init.connect(passed_on)
+    signals.beat_embedded_init.connect(passed_on)
 
 
-def _connect_same(name: str, instead: object = None) -> None:
-    """Send each signal of this name as Celery's, too, from its sender or `instead`."""
+def _connect_same(name: str, instead: object) -> None:
+    """Send each signal of this name as Celery's, too, from the sender `instead`."""
     from celery import signals as theirs
 
     def send(signal: object, sender: object, **more: Any) -> None:
-        getattr(theirs, name).send(sender=instead or sender, **more)
+        getattr(theirs, name).send(sender=instead, **more)
 
     getattr(signals, name).connect(send)

@@ -36,7 +36,7 @@ def scheduler_of(config: Config) -> Scheduler:
     settings = config.settings
     clock = SystemClock()
     if is_celery(config.source.app):
-        pass_on_beat()
+        pass_on_beat(config.source.app, settings.beat_schedule_filename)
     file = ScheduleFile(
         Path(settings.beat_schedule_filename),
         namespace=settings.beat_namespace,
