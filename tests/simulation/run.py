@@ -88,7 +88,7 @@ def _simulate(
     if OF_WORKERS & set(kinds):
         number = world.random.choice([1, 2, 3])
         # After a tick of a far year hundreds of slots come at once.
-        size = 16 if Kind.FAR in kinds else 4
+        size = 48 if Kind.FAR in kinds else 4
         workers = [
             WorkerHost(f"worker{n}", world, network, size) for n in range(number)
         ]

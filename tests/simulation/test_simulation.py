@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from beatd.instant import HOUR, MINUTE
 from tests.simulation.checker import Evidence, Far, Rewind, judge, slots_of
 from tests.simulation.faults import OF_WORKERS, YEAR, Kind
 from tests.simulation.mutations import MUTATIONS, RIGHT_CLOCKS, SEARCHED, without
+from tests.simulation.network import Network
 from tests.simulation.plan import Fact
 from tests.simulation.run import Result, simulate
 
@@ -96,6 +98,33 @@ def test_a_seed_always_has_the_same_history() -> None:
 
     assert _trace(once) == _trace(again)
     assert _trace(once) != _trace(other)
+
+
+def test_a_seed_with_workers_always_has_the_same_calls() -> None:
+    once, again, other = _calls_of(7), _calls_of(7), _calls_of(8)
+
+    assert once == again
+    assert once != other
+    assert {"take", "settle", "stay", "emit"} <= {call[1] for call in once}
+
+
+def _calls_of(seed: int) -> Sequence[tuple[object, ...]]:
+    """Return what the broker did when and for whom, with every kind of fault."""
+    calls: list[tuple[object, ...]] = []
+
+    def note(network: Network) -> None:
+        execute = network.execute
+
+        def execute_noted(name: str, *args: Any, **named: Any) -> Any:
+            # Workers, holders, requests' numbers; other things have no name.
+            words = [one for one in args if isinstance(one, str | int)]
+            calls.append((network.world.now, name, *words))
+            return execute(name, *args, **named)
+
+        network.execute = execute_noted
+
+    simulate(seed, HOUR // 4, frozenset(Kind), on_network=note)
+    return calls
 
 
 def _trace(result: Result) -> object:
