@@ -55,8 +55,10 @@ class Admission:
                 delivery, envelope, None, NotRegistered(envelope.task)
             )
             return None
-        if (deliveries := delivery.deliveries + envelope.requeues) > most:
-            times = f"{deliveries - 1} times"
+        if delivery.deliveries > most:
+            # The last of them was alone when its worker died. Requeues do not count
+            # here: what was in flight with another one would be set aside with it.
+            times = f"{delivery.deliveries - 1} times"
             lost = WorkerLost(f"delivered {times}, and no worker lived to tell the end")
             self._outcomes.set_aside(delivery, envelope, task, lost)
             return None

@@ -437,6 +437,33 @@ def test_reject_with_requeue_and_deaths_are_counted_together(bench: Bench) -> No
     assert dead.reason == "requeued after each of 3 deliveries: not yet"
 
 
+def test_what_was_requeued_is_not_set_aside_with_what_kills_its_worker(
+    bench: Bench,
+) -> None:
+    runs: list[str] = []
+
+    @bench.app.task
+    def picky() -> None:
+        runs.append("run")
+        if len(runs) < 3:
+            raise Reject("not yet", requeue=True)
+
+    result = picky.delay()
+    bench.broker.join("dies", 1)
+    for _ in range(2):
+        bench.worker.intake.lease.turn()
+        bench.worker.intake.fetcher.turn()
+        bench.handle()
+        bench.worker.settler.settling.turn()
+    bench.broker.take("dies", ["celery"], 1, 1)
+    bench.clock.go_to(bench.clock.now() + SECOND)
+    bench.broker.recover()
+    bench.run()
+
+    assert result.state == "SUCCESS"
+    assert bench.broker.dead_letters() == []
+
+
 def test_a_retry_of_what_was_requeued_is_a_new_message(bench: Bench) -> None:
     seen: list[tuple[int, int]] = []
 
