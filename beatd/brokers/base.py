@@ -210,8 +210,9 @@ class Consumer(Protocol):
 
     A message that is taken stays in the worker's in-flight set until it is settled. A
     worker whose lease ran out is dead: `recover`, called by any other worker, puts the
-    dead worker's messages back to the fronts of their queues, and counts the delivery.
-    Runs that the dead worker had begun (`Begin`) are over.
+    dead worker's messages back to the fronts of their queues. It counts the delivery of
+    all but those whose runs had ended (`reclaim`): any of the others may have killed
+    the worker. Runs that the dead worker had begun (`Begin`) are over.
     """
 
     def join(self, worker: str, lease: Span) -> None:
@@ -230,13 +231,22 @@ class Consumer(Protocol):
         """
         ...
 
-    def reclaim(self, worker: str, held: Collection[str], request: int) -> int:
+    def reclaim(
+        self,
+        worker: str,
+        held: Collection[str],
+        request: int,
+        ended: Collection[str] = (),
+    ) -> int:
         """Put back what lies in flight under a worker that does not know of it.
 
         That is what was taken by its requests before `request`, and is not among the
         tokens `held`: from a broker that was set back to a snapshot, say. It goes to
         the fronts of the queues and is not counted as a delivery; runs that were begun
         (`Begin`) are over. Returns the number of messages. Called with each heartbeat.
+
+        `ended` are those of `held` whose runs have ended, and which only wait to be
+        settled. Until the next such request they are no suspects if the worker dies.
         """
         ...
 
@@ -273,8 +283,9 @@ class Consumer(Protocol):
         A message that a worker died with (`Delivery.deliveries` is above 1) is a
         suspect, and is never taken together with another message: so nothing that is
         taken with it is counted with it when it kills again. Unless they are passed
-        over, the one that is next ends what is taken. `on_held_back` is called when
-        nothing is taken because of suspects: `await_message` would not wait then.
+        over, the one that is next ends what is taken. What is in flight and has ended
+        (`reclaim`) is no company for it. `on_held_back` is called when nothing is taken
+        because of suspects: `await_message` would not wait then.
         """
         ...
 

@@ -229,7 +229,10 @@ class Fetcher:
         return deque(sorted(queues) if self._order == SORTED else queues)
 
     def _await(self) -> None:
-        if self._is_held_back:
+        if self._is_held_back and self._holdings.has_news:
+            # Until the broker is told, what has ended is company for a suspect.
+            self._lease.tell_holdings()
+        elif self._is_held_back:
             wait = self.isolation.longest_wait()
             self._window.wait_for_clearing(self._clearings, wait)
         elif self._window.free() > 0:
@@ -318,6 +321,7 @@ class Intake:
 
         They stay in flight, and keep the worker from nothing else.
         """
+        self._holdings.have_run(tokens)
         self.fetcher.isolation.settled(tokens)
         self._window.clear(len(tokens))
 

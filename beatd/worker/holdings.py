@@ -15,7 +15,10 @@ class Holdings:
     def __init__(self) -> None:
         self.request = 1
         """The number of the request to take that has no answer yet, or is the next."""
+        self.has_news = False
+        """Whether more runs have ended since `known` was asked last."""
         self._tokens: set[str] = set()
+        self._ended: set[str] = set()
         self._left: set[str] = set()
 
     def taken(self, deliveries: Sequence[Delivery]) -> None:
@@ -25,9 +28,15 @@ class Holdings:
         # only now: before it is raised, what the request took is in doubt.
         self.request += 1
 
+    def have_run(self, tokens: Collection[str]) -> None:
+        """Take note that the runs of these have ended, and are settled later."""
+        self._ended.update(tokens)
+        self.has_news = True
+
     def settled(self, tokens: Sequence[str]) -> None:
         """Forget deliveries that the broker has settled."""
         self._tokens.difference_update(tokens)
+        self._ended.difference_update(tokens)
 
     def left(self, token: str) -> None:
         """Leave in flight, for as long as the lease lasts, what cannot be settled."""
@@ -37,7 +46,11 @@ class Holdings:
         """Forget what was left in flight: with the lease the broker gave it back."""
         self._left = set()
 
-    def known(self) -> tuple[int, Collection[str]]:
-        """Return the number of the present request, and the tokens from before it."""
+    def known(self) -> tuple[int, Collection[str], Collection[str]]:
+        """Return the number of the present request, and the tokens from before it.
+
+        After these, the tokens among them whose runs have ended.
+        """
         request = self.request  # first: what is taken meanwhile is no harm then
-        return request, self._tokens | self._left
+        self.has_news = False
+        return request, self._tokens | self._left, self._ended.copy()

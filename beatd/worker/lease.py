@@ -19,7 +19,7 @@ connection to time out (3 s), and be made again on a new connection."""
 
 
 class Lease:
-    """Tells the broker that the worker is alive, and which deliveries it has.
+    """Tells the broker that the worker is alive, which deliveries it has, what has run.
 
     What the broker has under the worker's name beside these goes back to its queue; so
     do the deliveries of dead workers.
@@ -90,8 +90,15 @@ class Lease:
     def turn(self) -> None:
         """Renew the lease; give back what no worker has, and what dead workers had."""
         self.renew()
-        request, held = self._holdings.known()
-        if unknown := self._broker.reclaim(self._worker, held, request):
+        self.tell_holdings()
+        recovered = self._broker.recover()
+        if recovered:
+            self._on_recovered(recovered)
+
+    def tell_holdings(self) -> None:
+        """Tell the broker what the worker holds; have all else given back."""
+        request, held, ended = self._holdings.known()
+        if unknown := self._broker.reclaim(self._worker, held, request, ended):
             tell.warning(
                 "delivery.unknown",
                 "gave back %d deliveries that this worker does not have, although the"
@@ -99,9 +106,6 @@ class Lease:
                 " state, or an answer of its was lost; tasks among them may run again",
                 unknown,
             )
-        recovered = self._broker.recover()
-        if recovered:
-            self._on_recovered(recovered)
 
     def _step(self) -> Span:
         self.turn()

@@ -167,14 +167,14 @@ class SameAnswers(RuleBasedStateMachine):
         held = [broker.stay("w", MINUTE) for broker in self.brokers]
         assert held == [self.joined, self.joined]
 
-    @rule(data=st.data(), request=st.integers(1, 99))
-    def reclaim(self, data: Any, request: int) -> None:
+    @rule(data=st.data(), request=st.integers(1, 99), ended=st.integers(0, 3))
+    def reclaim(self, data: Any, request: int, ended: int) -> None:
         """What does not go back may be settled all the same, and what does is gone."""
         pairs = data.draw(st.permutations(self.taken))[: data.draw(st.integers(0, 3))]
-        back = [
-            broker.reclaim("w", [pair[index].token for pair in pairs], request)
-            for index, broker in enumerate(self.brokers)
-        ]
+        back = []
+        for index, broker in enumerate(self.brokers):
+            held = [pair[index].token for pair in pairs]
+            back.append(broker.reclaim("w", held, request, held[:ended]))
         assert back[0] == back[1]
         self.look()
 

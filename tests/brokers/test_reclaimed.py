@@ -3,12 +3,18 @@
 import pytest
 
 from beatd.brokers.base import Broker
-from beatd.brokers.items import Begin, Delivery
+from beatd.brokers.items import (
+    DONE,
+    Acknowledge,
+    Begin,
+    Delivery,
+    GiveBack,
+)
 from beatd.brokers.redis import RedisBroker
 from beatd.instant import MINUTE
-from tests.brokers.making import lying_in, messages, outgoing, settle
+from tests.brokers.making import lying_in, messages, outgoing, settle, take_all
 from tests.brokers.test_current_runs import emit
-from tests.servers import Server
+from tests.servers import Server, eventually
 
 
 @pytest.fixture
@@ -62,6 +68,91 @@ def test_what_others_hold_is_none_of_it(
     assert broker.reclaim("nobody", [], 10) == 0
 
     assert lying_in(broker) == [b"1", b"2", b"3", b"4"]
+
+
+# What has ended
+
+
+@pytest.fixture
+def dying(broker: Broker) -> list[Delivery]:
+    """Have `dies` take 1 to 4 under a short lease."""
+    broker.send([outgoing(b"%d" % number) for number in range(1, 5)])
+    broker.join("dies", 50)
+    return broker.take("dies", ["celery"], 9, 1)
+
+
+def held(broker: Broker, taken: list[Delivery], *ended: int) -> None:
+    """Have the worker say that it holds all, and that these have ended."""
+    tokens = [one.token for one in taken]
+    assert broker.reclaim("dies", tokens, 2, [tokens[n - 1] for n in ended]) == 0
+
+
+def after_its_death(broker: Broker) -> list[tuple[bytes, int]]:
+    """Return all messages in their order, with the deliveries of each."""
+    assert eventually(broker.recover)
+    broker.join("w", MINUTE)
+    taken = take_all(broker, "w", ["celery"])
+    return [(one.message, one.deliveries) for one in taken]
+
+
+def test_what_has_ended_is_not_counted_when_its_worker_dies(
+    broker: Broker, dying: list[Delivery]
+) -> None:
+    held(broker, dying, 1, 3)
+
+    assert after_its_death(broker) == [(b"1", 1), (b"2", 2), (b"3", 1), (b"4", 2)]
+
+
+def test_what_has_ended_is_what_the_last_heartbeat_says(
+    broker: Broker, dying: list[Delivery]
+) -> None:
+    held(broker, dying, 1, 2, 3, 4)
+    held(broker, dying, 4)
+
+    assert after_its_death(broker) == [(b"1", 2), (b"2", 2), (b"3", 2), (b"4", 1)]
+
+
+def test_what_has_ended_does_not_clear_a_message_of_earlier_deaths(
+    broker: Broker, dying: list[Delivery]
+) -> None:
+    assert eventually(broker.recover) == 4
+    broker.join("dies", 50)
+    again = take_all(broker, "dies", ["celery"])
+    tokens = [one.token for one in again]
+    broker.reclaim("dies", tokens, 10**6, tokens[1:])
+
+    assert after_its_death(broker) == [(b"1", 3), (b"2", 2), (b"3", 2), (b"4", 2)]
+
+
+def test_what_has_ended_is_settled_as_all_else(
+    broker: Broker, dying: list[Delivery]
+) -> None:
+    held(broker, dying, 1, 2)
+    one, two, *_ = dying
+    broker.join("dies", MINUTE)
+
+    answers = settle(broker, "dies", Acknowledge(one), GiveBack(two))
+
+    assert answers == [DONE, DONE]
+    assert broker.reclaim("dies", [], 2, []) == 2
+    assert lying_in(broker) == [b"3", b"4", b"2"]
+
+
+def test_what_has_ended_is_no_company_for_a_suspect(
+    broker: Broker, dying: list[Delivery]
+) -> None:
+    assert eventually(broker.recover) == 4
+    broker.join("dies", MINUTE)
+    [one] = broker.take("dies", ["celery"], 9, 2)
+    beside = broker.take("dies", ["celery"], 9, 3)
+
+    broker.reclaim("dies", [one.token], 4, [one.token])
+    [two] = broker.take("dies", ["celery"], 9, 4)
+
+    assert (one.message, beside, two.message) == (b"1", [], b"2")
+
+
+# Runs that began
 
 
 def test_a_run_ends_that_the_worker_does_not_know_to_have_begun(broker: Broker) -> None:

@@ -182,10 +182,17 @@ class _Replay:
         return taken, bool(held_back)
 
     def _reclaim(
-        self, call: Call, worker: str, held: Collection[str], request: int
+        self,
+        call: Call,
+        worker: str,
+        held: Collection[str],
+        request: int,
+        ended: Collection[str],
     ) -> Any:
-        known = {self._token(worker, token) for token in held}
-        return self._request("reclaim", worker, known, request)
+        known, over = (
+            {self._token(worker, token) for token in tokens} for tokens in (held, ended)
+        )
+        return self._request("reclaim", worker, known, request, over)
 
     def _settle(
         self,

@@ -118,7 +118,7 @@ STATEMENTS = {
         LEADS, "advance", "excluded.slot > ledger.slot", "true"
     ),
     "a lease that is over goes on": Change(ALL, "stay", "AND lease > 0", ""),
-    "a death is not counted": Change(ALL, "put_in_front", "deaths + ?", "0 * ?"),
+    "a death is not counted": Change(ALL, "count_death", "deaths + 1", "deaths"),
 }
 
 

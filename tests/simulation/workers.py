@@ -194,8 +194,14 @@ class WorkerLine:
     def stay(self, worker: str, lease: Span) -> Any:
         return self._request("stay", worker, lease)
 
-    def reclaim(self, worker: str, held: Collection[str], request: int) -> Any:
-        return self._request("reclaim", worker, set(held), request)
+    def reclaim(
+        self,
+        worker: str,
+        held: Collection[str],
+        request: int,
+        ended: Collection[str] = (),
+    ) -> Any:
+        return self._request("reclaim", worker, set(held), request, set(ended))
 
     def leave(self, worker: str) -> None:
         self._request("leave", worker)

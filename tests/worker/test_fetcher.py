@@ -451,6 +451,14 @@ class Isolated:
             self.intake.fetcher.turn()
         return self.intake.came[before:]
 
+    def have_run(self, *messages: str) -> None:
+        """Let these wait for a result backend that is away, as the worker does."""
+        came = {one.message.decode(): one.token for one in self.intake.deliveries}
+        tokens = [came[message] for message in messages]
+        self.intake.holdings.have_run(tokens)
+        self.intake.fetcher.isolation.settled(tokens)
+        self.intake.window.clear(len(tokens))
+
     def pass_time(self, span: Span) -> None:
         for _ in range(span // SECOND):
             self.clock.go_to(self.clock.now() + SECOND)
@@ -590,6 +598,25 @@ def test_a_message_that_a_worker_died_with_holds_up_others_for_a_while_only() ->
     for message in "123":
         isolated.settle(message)
     assert isolated.fetch() == ["s2"]
+
+
+def test_runs_that_wait_for_their_results_keep_no_suspect_waiting() -> None:
+    isolated = Isolated()
+    fill(isolated.broker, "a", "1", "2")
+    assert isolated.fetch() == ["1", "2"]
+    suspects(isolated.broker, isolated.clock, "a", "s1", "s2")
+    intake = isolated.intake
+    intake.fetcher.start(intake.crashes.append)
+    eventually(lambda: len(isolated.broker.asked) > 2)
+
+    # The broker is told at once, not with a heartbeat: none comes here.
+    isolated.have_run("1", "2")
+    eventually(lambda: intake.came == ["1", "2", "s1"])
+    isolated.have_run("s1")
+    eventually(lambda: intake.came == ["1", "2", "s1", "s2"])
+    intake.fetcher.stop()
+
+    assert intake.crashes == []
 
 
 def test_a_fetcher_waits_for_what_it_holds_while_a_suspect_waits() -> None:

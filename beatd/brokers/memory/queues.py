@@ -55,8 +55,15 @@ class _Worker:
     lease_ends: Span
     """By the monotonic clock."""
     in_flight: dict[str, _Stored] = field(default_factory=dict)
+    ended: frozenset[str] = frozenset()
+    """Deliveries whose runs have ended, as the worker said last."""
     begun: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By delivery, entry and task id of a current run that `Begin` was for."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is in flight that may be running."""
+        return not self.in_flight.keys() <= self.ended
 
 
 class _Subscription:
@@ -140,11 +147,18 @@ class MemoryBroker(MemoryLead):
                 self.join(worker, lease)
             return joined
 
-    def reclaim(self, worker: str, held: Collection[str], request: int) -> int:
+    def reclaim(
+        self,
+        worker: str,
+        held: Collection[str],
+        request: int,
+        ended: Collection[str] = (),
+    ) -> int:
         with self._changed:
             joined = self._workers.get(worker)
             if joined is None:
                 return 0
+            joined.ended = frozenset(ended)
 
             def is_unknown(token: str) -> bool:
                 return token not in held and int(token.partition(":")[0]) < request
@@ -188,7 +202,7 @@ class MemoryBroker(MemoryLead):
                 if suspects is Suspects.PASSED_OVER:
                     fresh = (one for one in self._lying(queues) if not one.deliveries)
                     lying = list(islice(fresh, limit))
-                elif suspects is Suspects.ALONE and is_led and joined.in_flight:
+                elif suspects is Suspects.ALONE and is_led and joined.is_busy:
                     lying = []
                 if is_led and not lying:
                     on_held_back()
@@ -312,8 +326,8 @@ class MemoryBroker(MemoryLead):
         """Put back what a dead worker had in flight; return the number of messages."""
         self.end_runs(dict(dead.begun.values()))
         lost = [
-            replace(stored, deliveries=stored.deliveries + 1)
-            for stored in dead.in_flight.values()
+            replace(stored, deliveries=stored.deliveries + (token not in dead.ended))
+            for token, stored in dead.in_flight.items()
         ]
         self._put_in_front(lost)
         return len(lost)

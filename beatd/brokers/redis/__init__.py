@@ -20,6 +20,7 @@ inflight:<w>     hash      token -> held message (prelude.lua has its form); and
 answered:<w>     text      the number of the worker's last request to settle
                            something, and the answers
 took:<w>         number    that of its last request to take
+ended:<w>        text      the tokens in flight, among others, whose runs have ended
 serial           number    counts all messages that were ever taken
 deliveries       hash      SHA-1 of a message -> how often a worker died with it
 delayed          sorted    id of a delayed message -> when it is due, by that clock

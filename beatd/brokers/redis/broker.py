@@ -147,9 +147,17 @@ class RedisBroker(RedisLead):
             return False  # its messages are at an address that was left
         return bool(self._run("stay", self._workers, [name, lease]))
 
-    def reclaim(self, worker: str, held: Collection[str], request: int) -> int:
-        keys = [self._in_flight(self._lease(worker)), self._key("runs")]
-        return int(self._run("reclaim", keys, [" ".join(held), request]))
+    def reclaim(
+        self,
+        worker: str,
+        held: Collection[str],
+        request: int,
+        ended: Collection[str] = (),
+    ) -> int:
+        name = self._lease(worker)
+        keys = [self._in_flight(name), self._key("runs"), self._ended(name)]
+        about = [" ".join(held), request, " ".join(ended), REMEMBER_DEATHS]
+        return int(self._run("reclaim", keys, about))
 
     def leave(self, worker: str) -> None:
         self._joined.pop(worker, None)
@@ -216,6 +224,7 @@ class RedisBroker(RedisLead):
             *map(self._key, own),
             self._took(name),
             self._apart,
+            self._ended(name),
         ]
         how = (suspects.value, MOST_PASSED_OVER)
         about = [name, request, limit, ENOUGH, REMEMBER_ANSWERS, *how]
@@ -377,6 +386,9 @@ class RedisBroker(RedisLead):
     def _took(self, worker: str) -> str:
         return self._key(f"took:{worker}")
 
+    def _ended(self, worker: str) -> str:
+        return self._key(f"ended:{worker}")
+
     def _answered(self, worker: str) -> str:
         return self._key(f"answered:{worker}")
 
@@ -387,6 +399,7 @@ class RedisBroker(RedisLead):
             self._key("deliveries"),
             self._key("runs"),
             self._apart,
+            self._ended(worker),
         ]
 
     @property

@@ -7,12 +7,13 @@
 --       4 deliveries  hash: SHA-1 of a message -> how often a worker died with it
 --       5 runs        hash: entry -> task id of its current run
 --       6 apart       hash: key and field of what was held, and no held message -> that
+--       7 ended       text: the tokens whose runs have ended, with spaces between them
 -- ARGV  1 worker  2 how long to remember deaths, in ms
 --       3 the lease end that ran out; absent when the worker leaves by itself
 --
 -- Returns the number of messages put back, then the fields of what was no held message,
 -- and is kept apart. Each message counts as one more death if the lease
--- ran out. Runs that the worker has begun are over. Does nothing if the lease was renewed
+-- ran out, but for those whose runs had ended. Runs that the worker has begun are over. Does nothing if the lease was renewed
 -- meanwhile. A message that its list refuses stays in flight, and the lease that ran out
 -- stays with it, for other workers to try again. What is remembered of the worker's
 -- requests is left until it expires: copies of them may still be under way. A full server
@@ -42,14 +43,14 @@ for _, token in ipairs(redis.call('HKEYS', KEYS[3])) do
   end
 end
 table.sort(tokens, function(one, other) return serials[one] > serials[other] end)
-local back = 0
+local back, ended = 0, tokens_in(redis.call('GET', KEYS[7]))
 for _, token in ipairs(tokens) do
   local list, message = released(redis.call('HGET', KEYS[3], token))
   if type(redis.pcall('RPUSH', list, message)) ~= 'table' then
     redis.call('HDEL', KEYS[3], token)
     back = back + 1
-    local digest = redis.sha1hex(message)
-    if died and type(redis.pcall('HINCRBY', KEYS[4], digest, 1)) == 'table' then
+    local digest = died and not ended[token] and redis.sha1hex(message)
+    if digest and type(redis.pcall('HINCRBY', KEYS[4], digest, 1)) == 'table' then
       redis.call('HSET', KEYS[4], digest, 1) -- it was no number
     end
   end
@@ -58,6 +59,7 @@ if died and back > 0 then
   redis.call('PEXPIRE', KEYS[4], ARGV[2])
 end
 if back == #tokens then
+  redis.call('DEL', KEYS[7])
   redis.call('ZREM', KEYS[1], ARGV[1])
   redis.call('HDEL', KEYS[2], ARGV[1])
 end

@@ -38,6 +38,15 @@ local function released(held)
   end
 end
 
+-- Return the tokens in a text, with spaces between them, as the keys of a table.
+local function tokens_in(text)
+  local found = {}
+  for token in (text or ''):gmatch('%S+') do
+    found[token] = true
+  end
+  return found
+end
+
 -- Keep elsewhere what is held and is no held message: nobody can put it back.
 local function keep_apart(apart, hash, field, held)
   redis.call('HSET', apart, hash .. ' ' .. field, held)

@@ -2,19 +2,25 @@
 --
 -- KEYS  1 in flight  hash: token -> held message (prelude.lua)
 --       2 runs       hash: entry -> task id of its current run
+--       3 ended      text: the tokens whose runs have ended, with spaces between them
 -- ARGV  1 the tokens that the worker holds, with spaces between them
 --       2 number of the worker's first request that may not have been answered
+--       3 those of the tokens whose runs have ended  4 how long to remember them, in ms
 --
 -- Returns the number of messages put back; none counts as a death. Runs that the worker
 -- does not know to have begun are over. A message that its list refuses stays in flight,
 -- as does what is no held message.
 -- A full server lets the script run.
 
-local there = redis.call('HKEYS', KEYS[1])
-local held = {}
-for token in (#there > 0 and ARGV[1] or ''):gmatch('%S+') do
-  held[token] = true
+if ARGV[3] == '' then
+  redis.call('DEL', KEYS[3])
+else
+  pass_when_full(KEYS[1])
+  redis.call('SET', KEYS[3], ARGV[3], 'PX', ARGV[4])
 end
+
+local there = redis.call('HKEYS', KEYS[1])
+local held = #there > 0 and tokens_in(ARGV[1])
 
 local serials, strays = {}, {}
 local function look_at(name)

@@ -29,6 +29,7 @@ _KINDS = {
     "inflight": "hash",
     "answered": "string",
     "took": "string",
+    "ended": "string",
     "serial": "number",
     "deliveries": "hash",
     "delayed": "zset",

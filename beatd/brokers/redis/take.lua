@@ -8,7 +8,8 @@
 --       6 late        hash: id -> held message
 --       7 took        the number of the worker's last such request
 --       8 apart       hash: key and field of what was held, and no held message -> that
---       9...          lists in the order in which they are to be emptied
+--       9 ended       text: the tokens whose runs have ended, with spaces between them
+--       10...         lists in the order in which they are to be emptied
 -- ARGV  1 worker  2 number of the request  3 limit  4 bytes after which it is enough
 --       5 how long to remember the number, in ms
 --       6 how to treat messages that a worker died with: 'alone', 'in company' (of what
@@ -36,7 +37,7 @@ end
 
 local limit = tonumber(ARGV[3])
 local own = {}
-for index = 9, #KEYS do
+for index = 10, #KEYS do
   own[KEYS[index]] = true
 end
 
@@ -112,9 +113,11 @@ local function take(list, message, deaths)
   give(taken, list, message, deaths)
 end
 
-local function holds_any()
+-- Return whether the worker has anything in flight that may be running.
+local function is_busy()
+  local ended = tokens_in(redis.call('GET', KEYS[9]))
   for _, token in ipairs(redis.call('HKEYS', KEYS[2])) do
-    if not token:find('^begun:') then
+    if not ended[token] and not token:find('^begun:') then
       return true
     end
   end
@@ -135,7 +138,7 @@ local function meet(list, message)
     is_over = true
     if taken > 0 then
       return false
-    elseif suspects == 'alone' and holds_any() then
+    elseif suspects == 'alone' and is_busy() then
       give(-1, list, '', 0)
       return false
     end
@@ -144,7 +147,7 @@ local function meet(list, message)
   return true
 end
 
-local index = 9
+local index = 10
 while index <= #KEYS and taken < limit and size < enough and not is_over do
   -- A few at a time, and one at first: messages beyond the limit have to go back.
   local list, some = KEYS[index], math.min(limit - taken, taken + #passed + 1, 16)

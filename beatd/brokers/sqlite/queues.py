@@ -124,7 +124,13 @@ class SQLiteBroker(SQLiteLead):
         with self._transaction() as db:
             return db.execute(SQL["stay"], (lease, ends, worker)).rowcount == 1
 
-    def reclaim(self, worker: str, held: Collection[str], request: int) -> int:
+    def reclaim(
+        self,
+        worker: str,
+        held: Collection[str],
+        request: int,
+        ended: Collection[str] = (),
+    ) -> int:
         def is_known(number: int, attempt: str) -> bool:
             return f"{attempt}:{number}" in held or int(attempt) >= request
 
@@ -138,22 +144,23 @@ class SQLiteBroker(SQLiteLead):
             ]
 
         with self._connection() as db:
-            if not unknown(db):
+            if not unknown(db) and self._ended(db, worker) == {*ended}:
                 return 0  # as nearly always: without a lock on the file
         with self._transaction() as db:
+            db.execute(SQL["note_ended"], (" ".join(ended), worker))
             found = unknown(db)
             for number in [number for number, has_begun in found if has_begun]:
                 row = (number, worker, "")
                 self._end_runs_of(db, db.execute(SQL["message"], row))
                 db.execute(SQL["acknowledge"], row)
             strays = [(number,) for number, has_begun in found if not has_begun]
-            self._put_in_front(db, strays, deaths=0)
+            self._put_in_front(db, strays)
         self._call()
         return len(strays)
 
     def leave(self, worker: str) -> None:
         with self._transaction() as db:
-            self._release(db, worker, deaths=0)
+            self._release(db, worker, died=False)
         self._call()
 
     def take(
@@ -176,13 +183,13 @@ class SQLiteBroker(SQLiteLead):
                 db.execute(SQL["note_take"], (request, worker))
             ready: Sequence[Row] = []
             if request > last:
-                self._put_in_front(db, self._over(db, queues, limit), deaths=0)
+                self._put_in_front(db, self._over(db, queues, limit))
                 lying = self._lying(db, queues, limit)
                 is_led = bool(lying and lying[0][3])
                 if suspects is Suspects.PASSED_OVER:
                     lying = self._lying(db, queues, limit, most_deaths=0)
-                elif suspects is Suspects.ALONE and is_led and self._holds(db, worker):
-                    lying = []
+                elif suspects is Suspects.ALONE and is_led:
+                    lying = [] if self._is_busy(db, worker) else lying
                 held_back = is_led and not lying
                 sizes = [(deaths, length) for _, _, length, deaths in lying]
                 ready = lying[: number_together(sizes)]
@@ -244,7 +251,7 @@ class SQLiteBroker(SQLiteLead):
         with self._transaction() as db:
             now = self._clock.elapsed()
             lost = sorted(db.execute(SQL["lost"], (now, now)))
-            given = sum(self._release(db, worker, deaths=1) for _, worker in lost)
+            given = sum(self._release(db, worker, died=True) for _, worker in lost)
         self._call()
         return given
 
@@ -340,9 +347,16 @@ class SQLiteBroker(SQLiteLead):
         rows.sort(key=lambda row: row[1])
         return rows[:limit]
 
-    def _holds(self, db: sqlite3.Connection, worker: str) -> bool:
-        """Return whether the worker has anything in flight."""
-        return db.execute(SQL["holds"], (worker,)).fetchone() is not None
+    def _is_busy(self, db: sqlite3.Connection, worker: str) -> bool:
+        """Return whether the worker has anything in flight that may be running."""
+        rows = db.execute(SQL["under"], (worker,)).fetchall()
+        tokens = {f"{attempt}:{number}" for number, attempt, _ in rows if attempt}
+        return not tokens <= self._ended(db, worker)
+
+    def _ended(self, db: sqlite3.Connection, worker: str) -> set[str]:
+        """Return the deliveries whose runs have ended, as the worker said last."""
+        row = db.execute(SQL["ended"], (worker,)).fetchone()
+        return set(row[0].split()) if row else set()
 
     def _over(
         self, db: sqlite3.Connection, queues: Sequence[str], limit: int
@@ -361,22 +375,24 @@ class SQLiteBroker(SQLiteLead):
             over.append((number,))
         return over[::-1]
 
-    def _release(self, db: sqlite3.Connection, worker: str, *, deaths: int) -> int:
+    def _release(self, db: sqlite3.Connection, worker: str, *, died: bool) -> int:
         """End a lease, put back the messages under it, and return their number."""
         until = self._clock.elapsed() + REMEMBER_REQUESTS
         db.execute(SQL["end_lease"], (until, worker))
         self._end_runs_of(db, db.execute(SQL["begun_by"], (worker,)))
         db.execute(SQL["forget_begun_by"], (worker,))
-        held = db.execute(SQL["held"], (worker,)).fetchall()
-        self._put_in_front(db, held, deaths=deaths)
+        held = db.execute(SQL["under"], (worker,)).fetchall()
+        if died:
+            ended = self._ended(db, worker)
+            tokens = [(number, f"{attempt}:{number}") for number, attempt, _ in held]
+            counted = [(number,) for number, token in tokens if token not in ended]
+            db.executemany(SQL["count_death"], counted)
+        self._put_in_front(db, [(number,) for number, *_ in held])
         return len(held)
 
-    def _put_in_front(
-        self, db: sqlite3.Connection, messages: Sequence[Row], *, deaths: int
-    ) -> None:
+    def _put_in_front(self, db: sqlite3.Connection, messages: Sequence[Row]) -> None:
         """Put these, one after the other, to the fronts of their queues."""
-        rows = [(deaths, number) for (number,) in messages]
-        db.executemany(SQL["put_in_front"], rows)
+        db.executemany(SQL["put_in_front"], messages)
 
     def _last_take(self, db: sqlite3.Connection, worker: str) -> int | None:
         """Return the number of the worker's last `take`; None if it has no lease."""
@@ -439,7 +455,7 @@ class SQLiteBroker(SQLiteLead):
                 db.execute(SQL["acknowledge"], _begun(flight))
             case GiveBack():
                 rows = db.execute(SQL["in_flight"], flight).fetchall()
-                self._put_in_front(db, rows, deaths=0)
+                self._put_in_front(db, rows)
                 found = len(rows)
         return DONE if found else GONE
 

@@ -17,6 +17,7 @@ LATER_COLUMNS = {
     ("lead", "terms"): "TEXT NOT NULL DEFAULT ''",
     ("ledger", "high"): "INTEGER",
     ("workers", "took"): "INTEGER NOT NULL DEFAULT 0",
+    ("workers", "ended"): "TEXT NOT NULL DEFAULT ''",
 }
 """Columns that files of earlier builds lack; to those builds they do no harm."""
 

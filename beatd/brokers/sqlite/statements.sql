@@ -20,8 +20,10 @@
 --           `deaths` counts the workers that died with the message.
 -- workers   leases, on the machine's monotonic clock. `sent` has the number of the last
 --           request to settle something, and a letter for each answer to it; `took` that
---           of the last request to take. A lease that is over stays with a `lease` of 0
---           until `ends`: copies of the worker's requests may still be under way.
+--           of the last request to take; `ended` the deliveries in flight, among others,
+--           whose runs have ended, as "<attempt>:<id>" with spaces between them. A lease
+--           that is over stays with a `lease` of 0 until `ends`: copies of the worker's
+--           requests may still be under way.
 -- dead      the dead-letter queue; AUTOINCREMENT, so that no id is used twice.
 --
 -- Each method of the broker is one transaction, BEGIN IMMEDIATE to COMMIT, durable when
@@ -104,7 +106,8 @@ CREATE TABLE workers (
     lease INTEGER NOT NULL,
     ends INTEGER NOT NULL,
     sent TEXT NOT NULL DEFAULT '',
-    took INTEGER NOT NULL DEFAULT 0
+    took INTEGER NOT NULL DEFAULT 0,
+    ended TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID
 
 -- name: make_dead
@@ -184,8 +187,11 @@ FROM messages
 WHERE queue = ? AND worker IS NULL AND due IS NULL AND deaths <= ?
 ORDER BY step, place, id LIMIT ?
 
--- name: holds
-SELECT 1 FROM messages WHERE worker = ? AND attempt != '' LIMIT 1
+-- name: ended
+SELECT CAST(ended AS TEXT) FROM workers WHERE worker = ?
+
+-- name: note_ended
+UPDATE workers SET ended = ? WHERE worker = ?
 
 -- name: take
 UPDATE messages SET worker = ?, attempt = ?, place = ? WHERE id = ?
@@ -207,9 +213,6 @@ ORDER BY due, id LIMIT ?
 SELECT id, queue FROM messages WHERE due IS NOT NULL AND due <= ?
 ORDER BY due, id LIMIT 100
 
--- name: held
-SELECT id FROM messages WHERE worker = ? ORDER BY place DESC
-
 -- name: under
 SELECT id, attempt, place FROM messages WHERE worker = ? ORDER BY place DESC
 
@@ -218,13 +221,15 @@ UPDATE messages SET
     worker = NULL,
     attempt = NULL,
     due = NULL,
-    deaths = deaths + ?,
     place = (
         SELECT coalesce(min(first.place), 0) - 1 FROM messages AS first
         WHERE first.queue = messages.queue AND first.step = messages.step
             AND first.worker IS NULL AND first.due IS NULL
     )
 WHERE id = ?
+
+-- name: count_death
+UPDATE messages SET deaths = deaths + 1 WHERE id = ?
 
 -- name: in_flight
 SELECT id FROM messages WHERE id = ? AND worker = ? AND attempt = ?
