@@ -265,6 +265,7 @@ class Consumer(Protocol):
         request: int,
         on_refused: Callable[[str, str], object] = pass_over,
         suspects: Suspects = Suspects.ALONE,
+        together: int = 1,
         on_held_back: Callable[[], object] = idle,
     ) -> list[Delivery]:
         """Move up to `limit` messages into the worker's in-flight set; never wait.
@@ -282,10 +283,11 @@ class Consumer(Protocol):
 
         A message that a worker died with (`Delivery.deliveries` is above 1) is a
         suspect, and is never taken together with another message: so nothing that is
-        taken with it is counted with it when it kills again. Unless they are passed
-        over, the one that is next ends what is taken. What is in flight and has ended
-        (`reclaim`) is no company for it. `on_held_back` is called when nothing is taken
-        because of suspects: `await_message` would not wait then.
+        taken with it is counted with it when it kills again. Only of those with which
+        one worker has died, up to `together` are taken together. Unless they are passed
+        over, suspects end what is taken before them. What is in flight and has ended
+        (`reclaim`) is no company for them. `on_held_back` is called when nothing is
+        taken because of suspects: `await_message` would not wait then.
         """
         ...
 

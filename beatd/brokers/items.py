@@ -1,7 +1,7 @@
 """What goes into a broker and comes out of it: messages, acts, terms, answers."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, TypeAlias
@@ -160,23 +160,28 @@ Act: TypeAlias = Begin | Acknowledge | GiveBack | Delay | SetAside
 class Suspects(Enum):
     """How `take` is to treat suspects: messages with which a worker has died."""
 
-    ALONE = "alone"  # one is taken by a worker that has nothing else in flight
-    IN_COMPANY = "in company"  # one is taken, whatever the worker has in flight
+    ALONE = "alone"  # they are taken by a worker that has nothing else in flight
+    ALIKE = "alike"  # only those that one worker died with; all else stays
+    IN_COMPANY = "in company"  # they are taken, whatever the worker has in flight
     PASSED_OVER = "passed over"  # they stay where they are; what lies behind is taken
 
 
-def number_together(lying: Iterable[tuple[int, int]]) -> int:
+def number_together(
+    lying: Sequence[tuple[int, int]], suspects: Suspects, together: int
+) -> int:
     """Return how many of the next messages are taken together.
 
     Each is given as the number of workers that died with it, and its bytes.
     """
+    first = lying[0][0] if lying else 0
+    if suspects is Suspects.ALIKE and first != 1:
+        return 0
+    most = {0: len(lying), 1: together}.get(first, 1)
     number = size = 0
-    for deaths, length in lying:
-        if size >= ENOUGH or (deaths and number):
+    for deaths, length in lying[:most]:
+        if size >= ENOUGH or deaths != first:
             break
         number, size = number + 1, size + length
-        if deaths:
-            break
     return number
 
 

@@ -122,6 +122,7 @@ class Fetcher:
         lease: Lease,
         holdings: Holdings,
         window: PrefetchWindow,
+        isolation: Isolation,
         deliver: Callable[[list[Delivery], int], object],
         away: Outage,
         prepare: Callable[[], object] = lambda: None,
@@ -138,7 +139,7 @@ class Fetcher:
         self._queues = self._ordered(queues)
         clock = clock or SystemClock()
         self._resting = RestingQueues(clock)
-        self.isolation = Isolation(clock)
+        self.isolation = isolation
         self._lease = lease
         self._holdings = holdings
         self._window = window
@@ -183,6 +184,7 @@ class Fetcher:
             self._holdings.request,
             refused.__setitem__,
             suspects,
+            self.isolation.room,
             self._hold_back,
         )
         self._holdings.taken(found)
@@ -192,7 +194,7 @@ class Fetcher:
             self._queues.rotate(-1)
         if refused or self._resting:
             self._note(queues, refused, found)
-        self.isolation.took(found, self._is_held_back)
+        self.isolation.took(found, suspects, held_back=self._is_held_back)
         if found:
             self._window.fill(len(found))
             self._deliver(found, lease)
@@ -267,6 +269,7 @@ class Intake:
         on_lost: Callable[[], object],
         away: Outage,
         prepare: Callable[[], object],
+        pool_size: Callable[[], int],
         clock: Clock,
     ) -> None:
         """`prepare` is called once, by the fetcher, before anything is taken."""
@@ -295,6 +298,7 @@ class Intake:
             self.lease,
             self._holdings,
             window,
+            Isolation(clock, settings.task_max_deliveries, pool_size),
             deliver,
             away,
             self._declare,

@@ -361,6 +361,7 @@ class Suspicious:
     ) -> None:
         """`since` is the number of the worker's next request to take."""
         self.broker = broker
+        self._deaths = count(1)
         fill(broker, *(b"s%d" % number for number in range(suspects)))
         self.kill_with(suspects)
         fill(broker, *(b"o%d" % number for number in range(others)))
@@ -368,14 +369,16 @@ class Suspicious:
         self.held_back = 0
         self._requests = count(since)
 
-    def kill_with(self, number: int) -> None:
+    def kill_with(self, number: int, together: int = 1) -> None:
         """Have a worker die that has taken so many of the next messages."""
-        self.broker.join("dies", 1)
-        assert len(self.broker.take("dies", ["celery"], number, 1)) == number
+        worker = f"dies {next(self._deaths)}"
+        self.broker.join(worker, 1)
+        taken = self.broker.take(worker, ["celery"], number, 1, together=together)
+        assert len(taken) == number
         assert eventually(self.broker.recover) == number
 
     def take(
-        self, suspects: Suspects = Suspects.ALONE, limit: int = 100
+        self, suspects: Suspects = Suspects.ALONE, limit: int = 100, together: int = 1
     ) -> list[Delivery]:
         return self.broker.take(
             "w",
@@ -383,6 +386,7 @@ class Suspicious:
             limit,
             next(self._requests),
             suspects=suspects,
+            together=together,
             on_held_back=self._hold_back,
         )
 
@@ -405,6 +409,76 @@ def test_a_message_that_a_worker_died_with_is_taken_alone(broker: Broker) -> Non
     assert messages(second) == [b"s1"]
     assert messages(others) == [b"o0", b"o1", b"o2"]
     assert queue.held_back == 1
+
+
+def test_messages_that_one_worker_died_with_may_be_taken_together(
+    broker: Broker,
+) -> None:
+    queue = Suspicious(broker, suspects=3, others=1)
+
+    some = queue.take(together=2)
+    nothing = queue.take(together=2)
+    settle(broker, "w", *map(Acknowledge, some))
+    one = queue.take(together=2)
+    settle(broker, "w", *map(Acknowledge, one))
+    other = queue.take(together=2)
+
+    assert messages(some) == [b"s0", b"s1"]
+    assert {one.deliveries for one in some} == {2}
+    assert nothing == []
+    assert messages(one) == [b"s2"]
+    assert messages(other) == [b"o0"]
+    assert queue.held_back == 1
+
+
+def test_more_of_those_that_one_worker_died_with_may_be_taken_beside_them(
+    broker: Broker,
+) -> None:
+    queue = Suspicious(broker, suspects=4, others=1)
+
+    taken = [queue.take(together=2)]
+    for together in (1, 2):
+        taken.append(queue.take(Suspects.ALIKE, together=together))
+    nothing = queue.take(Suspects.ALIKE, together=2)
+    for some in taken:
+        settle(broker, "w", *map(Acknowledge, some))
+    other = queue.take(together=2)
+    settle(broker, "w", *map(Acknowledge, other))
+
+    assert [messages(some) for some in taken] == [[b"s0", b"s1"], [b"s2"], [b"s3"]]
+    assert nothing == []
+    assert messages(other) == [b"o0"]
+    assert queue.held_back == 1
+    assert queue.take(Suspects.ALIKE) == []
+    assert queue.held_back == 1  # nothing is there
+
+
+def test_messages_that_two_workers_died_with_are_never_taken_together(
+    broker: Broker,
+) -> None:
+    queue = Suspicious(broker, suspects=3, others=0)
+    queue.kill_with(2, together=2)
+
+    nothing = queue.take(Suspects.ALIKE, together=9)
+    taken = []
+    for _ in range(3):
+        taken.append(queue.take(together=9))
+        settle(broker, "w", *map(Acknowledge, taken[-1]))
+
+    assert nothing == []
+    assert queue.held_back == 1
+    assert [messages(some) for some in taken] == [[b"s0"], [b"s1"], [b"s2"]]
+    assert [one.deliveries for some in taken for one in some] == [3, 3, 2]
+
+
+def test_a_take_made_again_gives_the_same_suspects_together(broker: Broker) -> None:
+    queue = Suspicious(broker, suspects=3, others=1)
+    first = broker.take("w", ["celery"], 9, 1, together=3)
+    again = broker.take("w", ["celery"], 9, 1, together=3)
+
+    assert first == again
+    assert messages(first) == [b"s0", b"s1", b"s2"]
+    assert queue.held_back == 0
 
 
 def test_a_message_that_a_worker_died_with_ends_what_is_taken_before_it(

@@ -117,9 +117,9 @@ def test_what_has_ended_does_not_clear_a_message_of_earlier_deaths(
 ) -> None:
     assert eventually(broker.recover) == 4
     broker.join("dies", 50)
-    again = take_all(broker, "dies", ["celery"])
+    again = broker.take("dies", ["celery"], 9, 2, together=4)
     tokens = [one.token for one in again]
-    broker.reclaim("dies", tokens, 10**6, tokens[1:])
+    broker.reclaim("dies", tokens, 3, tokens[1:])
 
     assert after_its_death(broker) == [(b"1", 3), (b"2", 2), (b"3", 2), (b"4", 2)]
 

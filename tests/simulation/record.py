@@ -85,7 +85,7 @@ class Recorder:
         for worker in sorted(self._workers):
             self.execute("leave", worker)
         self.execute("join", _LAST, HOUR)
-        how = pass_over, Suspects.IN_COMPANY, lambda: None
+        how = pass_over, Suspects.IN_COMPANY, 1, lambda: None
         request = 1
         while self.execute("take", _LAST, ["celery"], 1000, request, *how):
             request += 1

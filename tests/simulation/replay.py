@@ -165,6 +165,7 @@ class _Replay:
         request: int,
         on_refused: object,
         suspects: Suspects,
+        together: int,
         on_held_back: object,
     ) -> Any:
         held_back: list[None] = []
@@ -174,6 +175,7 @@ class _Replay:
             limit,
             request,
             suspects=suspects,
+            together=together,
             on_held_back=lambda: held_back.append(None),
         )
         for index, expected in enumerate(call.answer[: len(taken)]):

@@ -214,11 +214,12 @@ class WorkerLine:
         request: int,
         on_refused: Callable[[str, str], object] = pass_over,
         suspects: Suspects = Suspects.ALONE,
+        together: int = 1,
         on_held_back: Callable[[], object] = idle,
     ) -> list[Delivery]:
         # What is executed late calls nobody here.
         held_back: list[None] = []
-        more = pass_over, suspects, lambda: held_back.append(None)
+        more = pass_over, suspects, together, lambda: held_back.append(None)
         found: list[Delivery] = self._request(
             "take", worker, list(queues), limit, request, *more
         )

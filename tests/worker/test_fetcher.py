@@ -16,12 +16,14 @@ from beatd.brokers.items import (
     pass_over,
 )
 from beatd.brokers.memory import MemoryBroker
+from beatd.clock import SystemClock
 from beatd.errors import BrokerUnavailable, ConfigError
 from beatd.instant import MINUTE, SECOND, Span
 from beatd.routing import Route
 from beatd.worker.fetcher import LONGEST_WAIT, Fetcher, order_of
 from beatd.worker.holdings import Holdings
 from beatd.worker.isolation import PATIENCE as PATIENCE_WITH_SUSPECTS
+from beatd.worker.isolation import Isolation
 from beatd.worker.lease import Lease
 from beatd.worker.window import PrefetchWindow
 from tests.fakes import FakeClock
@@ -51,11 +53,12 @@ class Flaky(MemoryBroker):
         request: int,
         on_refused: Callable[[str, str], object] = pass_over,
         suspects: Suspects = Suspects.ALONE,
+        together: int = 1,
         on_held_back: Callable[[], object] = idle,
     ) -> list[Delivery]:
         self.asked.append(list(queues))
         found = super().take(
-            worker, queues, limit, request, on_refused, suspects, on_held_back
+            worker, queues, limit, request, on_refused, suspects, together, on_held_back
         )
         if self.lost_answers:
             self.lost_answers -= 1
@@ -73,6 +76,7 @@ class Intake:
         queues: Sequence[str] = "a",
         clock: FakeClock | None = None,
         order: str = "round_robin",
+        max_deliveries: int = 3,
     ) -> None:
         away = Outage("the broker is away", "broker")
         self.came: list[str] = []
@@ -100,6 +104,7 @@ class Intake:
             self.lease,
             self.holdings,
             self.window,
+            Isolation(clock or SystemClock(), max_deliveries, lambda: 2),
             self._deliver,
             away,
             order=order,
@@ -269,10 +274,18 @@ def test_a_refused_queue_is_tried_before_it_is_waited_for() -> None:
             request: int,
             on_refused: Callable[[str, str], object] = pass_over,
             suspects: Suspects = Suspects.ALONE,
+            together: int = 1,
             on_held_back: Callable[[], object] = idle,
         ) -> list[Delivery]:
             found = super().take(
-                worker, queues, limit, request, on_refused, suspects, on_held_back
+                worker,
+                queues,
+                limit,
+                request,
+                on_refused,
+                suspects,
+                together,
+                on_held_back,
             )
             if "b" not in queues:
                 clock.go_to(clock.now() + MINUTE)
@@ -420,28 +433,42 @@ def test_a_lease_is_renewed_until_it_is_stopped() -> None:
     assert intake.crashes == []
 
 
-def suspects(broker: Flaky, clock: FakeClock, queue: str, *names: str) -> None:
-    """Have a worker die that has taken these messages."""
+def suspects(
+    broker: Flaky, clock: FakeClock, queue: str, *names: str, deaths: int = 2
+) -> None:
+    """Have so many workers die, each of which has taken these messages."""
     fill(broker, queue, *names)
-    broker.join(f"dies with {names}", SECOND)
-    taken = broker.take(f"dies with {names}", [queue], len(names), 1)
-    assert len(taken) == len(names)
-    clock.go_to(clock.now() + SECOND)
-    broker.recover()
+    for number in range(deaths):
+        worker, some = f"{number} dies with {names}", len(names)
+        broker.join(worker, SECOND)
+        taken = broker.take(worker, [queue], some, 1, together=some)
+        assert len(taken) == some
+        clock.go_to(clock.now() + SECOND)
+        broker.recover()
 
 
 class Isolated:
-    """A fetcher that may hold four deliveries, after a worker has died."""
+    """A fetcher that may hold four deliveries, after two workers have died."""
 
     def __init__(
-        self, *died: str, queues: str = "a", kind: type[Flaky] = Flaky
+        self,
+        *died: str,
+        deaths: int = 2,
+        queues: str = "a",
+        kind: type[Flaky] = Flaky,
+        max_deliveries: int = 3,
     ) -> None:
         self.clock = FakeClock()
         self.broker = kind(self.clock)
-        self.intake = Intake(self.broker, queues=queues, clock=self.clock)
+        self.intake = Intake(
+            self.broker,
+            queues=queues,
+            clock=self.clock,
+            max_deliveries=max_deliveries,
+        )
         self.intake.lease.turn()
         self._number = itertools.count(1)
-        suspects(self.broker, self.clock, "a", *died)
+        suspects(self.broker, self.clock, "a", *died, deaths=deaths)
 
     def fetch(self) -> list[str]:
         """Return what comes within a few turns."""
@@ -481,6 +508,41 @@ def test_nothing_is_taken_beside_a_message_that_a_worker_died_with() -> None:
     isolated.settle("s1")
     assert isolated.fetch() == ["s2"]
     isolated.settle("s2")
+    assert isolated.fetch() == ["1", "2"]
+
+
+def test_messages_that_one_worker_died_with_are_taken_as_the_pool_runs_them() -> None:
+    isolated = Isolated("s1", "s2", "s3", "s4", deaths=1)  # the pool runs two
+    fill(isolated.broker, "a", "1", "2")
+
+    assert isolated.fetch() == ["s1", "s2"]
+    assert isolated.fetch() == []
+    isolated.settle("s1")
+    assert isolated.fetch() == ["s3"]
+    isolated.settle("s2")
+    isolated.settle("s3")
+    assert isolated.fetch() == ["s4"]
+    assert isolated.fetch() == []  # nothing else beside it
+    isolated.settle("s4")
+    assert isolated.fetch() == ["1", "2"]
+
+
+def test_messages_go_alone_whose_next_death_is_the_last() -> None:
+    isolated = Isolated("s1", "s2", deaths=1, max_deliveries=2)
+
+    assert isolated.fetch() == ["s1"]
+    assert isolated.fetch() == []
+
+
+def test_no_message_that_a_worker_died_with_waits_for_ever_for_those_like_it() -> None:
+    isolated = Isolated("for hours", "s1", deaths=1)
+    fill(isolated.broker, "a", "1", "2")
+    assert isolated.fetch() == ["for hours", "s1"]
+    isolated.settle("s1")
+    assert isolated.fetch() == []
+
+    isolated.pass_time(PATIENCE_WITH_SUSPECTS)
+
     assert isolated.fetch() == ["1", "2"]
 
 
@@ -544,6 +606,7 @@ class LooksInOrder(Flaky):
         request: int,
         on_refused: Callable[[str, str], object] = pass_over,
         suspects: Suspects = Suspects.ALONE,
+        together: int = 1,
         on_held_back: Callable[[], object] = idle,
     ) -> list[Delivery]:
         refused: list[tuple[str, str]] = []
@@ -559,6 +622,7 @@ class LooksInOrder(Flaky):
             request,
             lambda queue, reason: refused.append((queue, reason)),
             suspects,
+            together,
             hold_back,
         )
         for queue, reason in refused:

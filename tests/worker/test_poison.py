@@ -130,6 +130,27 @@ def anywhere(
     made.app.close()
 
 
+def test_what_a_killed_worker_held_is_taken_as_its_processes_run_it(
+    anywhere: Project, results: Server
+) -> None:
+    results.start()
+    for name in MARKS:
+        anywhere.app.send_task("proj.mark", [name, 0, "go on"])
+    with WorkerProcess(anywhere.folder, ("-c", "2")) as worker:
+        eventually(lambda: anywhere.runs(MARKS[1]))
+        worker.signal(signal.SIGKILL)
+        worker.wait()
+    anywhere.release("go on")
+
+    with anywhere.worker("-c", "2") as worker:
+        eventually(lambda: all_have_run(anywhere))
+
+    assert (
+        "took 2 messages from queue celery with which 1 worker died"
+        in worker.log.read_text()
+    )
+
+
 def test_what_had_ended_when_its_worker_was_killed_is_no_suspect(
     anywhere: Project, server: Server, results: Server
 ) -> None:

@@ -184,6 +184,7 @@ class MemoryBroker(MemoryLead):
         request: int,
         on_refused: Callable[[str, str], object] = pass_over,
         suspects: Suspects = Suspects.ALONE,
+        together: int = 1,
         on_held_back: Callable[[], object] = idle,
     ) -> list[Delivery]:
         with self._changed:
@@ -198,16 +199,17 @@ class MemoryBroker(MemoryLead):
             self._end_delays(queues, limit)
             if request > last:
                 lying = list(islice(self._lying(queues), limit))
-                is_led = bool(lying and lying[0].deliveries)
+                found = bool(lying)
                 if suspects is Suspects.PASSED_OVER:
                     fresh = (one for one in self._lying(queues) if not one.deliveries)
                     lying = list(islice(fresh, limit))
-                elif suspects is Suspects.ALONE and is_led and joined.is_busy:
-                    lying = []
-                if is_led and not lying:
-                    on_held_back()
+                elif suspects is Suspects.ALONE and found and lying[0].deliveries:
+                    lying = [] if joined.is_busy else lying
                 sizes = [(stored.deliveries, len(stored.message)) for stored in lying]
-                for index, stored in enumerate(lying[: number_together(sizes)]):
+                number = number_together(sizes, suspects, together)
+                if found and not number:
+                    on_held_back()
+                for index, stored in enumerate(lying[:number]):
                     self._lists[stored.step, stored.queue].remove(stored)
                     joined.in_flight[f"{request}:{index}"] = stored
             return [

@@ -172,12 +172,14 @@ class RedisBroker(RedisLead):
         request: int,
         on_refused: Callable[[str, str], object] = pass_over,
         suspects: Suspects = Suspects.ALONE,
+        together: int = 1,
         on_held_back: Callable[[], object] = idle,
     ) -> list[Delivery]:
         lists = self._wire.lists(queues)
         refused: dict[str, str] = {}
+        how = (suspects.value, MOST_PASSED_OVER, together)
         try:
-            given = self._take(worker, list(lists), limit, request, suspects)
+            given = self._take(worker, list(lists), limit, request, how)
         except BrokerRefused as refusal:
             kinds = dict.fromkeys(lists, LIST)
             found = self._forbidden(kinds) if is_about_a_key(refusal) else {}
@@ -186,7 +188,7 @@ class RedisBroker(RedisLead):
             for place, reason in found.items():
                 refused.setdefault(lists[place], reason)
             others = [name for name in lists if name not in found]
-            given = self._take(worker, others, limit, request, suspects)
+            given = self._take(worker, others, limit, request, how)
         deliveries = []
         parts = iter(given)
         for number, name, content, deaths in zip(
@@ -214,7 +216,7 @@ class RedisBroker(RedisLead):
         lists: Sequence[str],
         limit: int,
         request: int,
-        suspects: Suspects,
+        how: Sequence[Any],
     ) -> list[Any]:
         own = ("serial", "deliveries", "delayed", "late")
         name = self._lease(worker)
@@ -226,7 +228,6 @@ class RedisBroker(RedisLead):
             self._apart,
             self._ended(name),
         ]
-        how = (suspects.value, MOST_PASSED_OVER)
         about = [name, request, limit, ENOUGH, REMEMBER_ANSWERS, *how]
         given: list[Any] = self._run("take", [*keys, *lists], about)
         return given

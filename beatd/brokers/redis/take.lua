@@ -12,12 +12,13 @@
 --       10...         lists in the order in which they are to be emptied
 -- ARGV  1 worker  2 number of the request  3 limit  4 bytes after which it is enough
 --       5 how long to remember the number, in ms
---       6 how to treat messages that a worker died with: 'alone', 'in company' (of what
---         the worker has in flight), 'passed over'  7 how many of them to pass over
+--       6 how to treat messages that a worker died with: 'alone', 'alike' (only those with
+--         one death), 'in company' (of what the worker has in flight), 'passed over'
+--       7 how many of them to pass over  8 how many with one death to take together
 --
 -- Returns for each message: number of the token, list, message, deaths; and for each list
 -- that is no list or is forbidden, and was passed over: 0, list, reason, 0; and -1, list,
--- '', 0 if nothing was taken because of messages there that a worker died with; and -2, id,
+-- '', 0 if nothing was taken because of messages that a worker died with; and -2, id,
 -- '', 0 for what was delayed, is no held message and is kept apart. Nothing if the worker
 -- has no lease. The same request again returns the same messages, and takes no
 -- more; an earlier one takes nothing. A full server lets the script run.
@@ -125,25 +126,31 @@ local function is_busy()
 end
 
 local suspects, most, passed, is_over = ARGV[6], tonumber(ARGV[7]), {}, false
+local together = tonumber(ARGV[8])
+local first -- how many died with the first one that was taken
 
 -- Take a message or pass it over; return false if it stays in front of its list.
 local function meet(list, message)
   local deaths = deaths_with(message)
-  if deaths == 0 then
-    take(list, message, 0)
-  elseif suspects == 'passed over' then
+  if deaths > 0 and suspects == 'passed over' then
     passed[#passed + 1] = {list, message}
     is_over = #passed >= most
-  else
-    is_over = true
-    if taken > 0 then
-      return false
-    elseif suspects == 'alone' and is_busy() then
+    return true
+  end
+  if not first then
+    if (suspects == 'alike' and deaths ~= 1)
+        or (suspects == 'alone' and deaths > 0 and is_busy()) then
       give(-1, list, '', 0)
+      is_over = true
       return false
     end
-    take(list, message, deaths)
+    first = deaths
+  elseif deaths ~= first then
+    is_over = true
+    return false
   end
+  take(list, message, deaths)
+  is_over = deaths > 1 or (deaths == 1 and taken >= together)
   return true
 end
 

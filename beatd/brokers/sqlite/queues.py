@@ -171,6 +171,7 @@ class SQLiteBroker(SQLiteLead):
         request: int,
         on_refused: Callable[[str, str], object] = pass_over,
         suspects: Suspects = Suspects.ALONE,
+        together: int = 1,
         on_held_back: Callable[[], object] = idle,
     ) -> list[Delivery]:
         with self._transaction() as db:
@@ -185,14 +186,14 @@ class SQLiteBroker(SQLiteLead):
             if request > last:
                 self._put_in_front(db, self._over(db, queues, limit))
                 lying = self._lying(db, queues, limit)
-                is_led = bool(lying and lying[0][3])
+                found = bool(lying)
                 if suspects is Suspects.PASSED_OVER:
                     lying = self._lying(db, queues, limit, most_deaths=0)
-                elif suspects is Suspects.ALONE and is_led:
+                elif suspects is Suspects.ALONE and found and lying[0][3]:
                     lying = [] if self._is_busy(db, worker) else lying
-                held_back = is_led and not lying
                 sizes = [(deaths, length) for _, _, length, deaths in lying]
-                ready = lying[: number_together(sizes)]
+                ready = lying[: number_together(sizes, suspects, together)]
+                held_back = found and not ready
             if ready:
                 sql = "SELECT coalesce(max(place), 0) FROM messages WHERE worker = ?"
                 (last,) = db.execute(sql, (worker,)).fetchone()

@@ -179,6 +179,7 @@ def _intake(
         on_lost=lambda: inbox.put(LeaseLost()),
         away=away,
         prepare=_mingling(around.settings, around.pidbox, revocations.known(), inbox),
+        pool_size=lambda: around.pool.size,
         clock=around.clock,
     )
 
