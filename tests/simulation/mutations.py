@@ -114,7 +114,7 @@ MUTATIONS = {
     ),
     # The nap is as long as a clock says that is set back meanwhile.
     "bounded-nap": Mutation(
-        HostClock, "wait", _deaf, frozenset([Kind.FAR, Kind.SLOW]), 1
+        HostClock, "wait", _deaf, frozenset([Kind.FAR, Kind.SLOW]), 4
     ),
     # The broker does again what a worker asked before.
     "settled-once": Mutation(
