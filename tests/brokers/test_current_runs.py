@@ -1,6 +1,7 @@
 """The current run of an entry ends with whatever holds it: nothing else would tell."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -9,6 +10,7 @@ from beatd.brokers.items import (
     DONE,
     GONE,
     Acknowledge,
+    Act,
     Begin,
     Delivery,
     GiveBack,
@@ -19,6 +21,7 @@ from beatd.brokers.items import (
 )
 from beatd.instant import MINUTE
 from beatd.routing import Route
+from tests.brokers.backends import Backend
 from tests.brokers.making import CELERY, NOON, emission, lead, lying_in, settle
 from tests.servers import eventually
 
@@ -232,3 +235,22 @@ def test_a_run_in_flight_is_held_as_long_as_the_lease_lasts(
     settle(broker, worker, Acknowledge(one, "a", "id-1"))
     assert broker.held_runs(["id-1", "id-2"]) == {"id-2"}
     assert broker.held_runs([]) == set()
+
+
+@pytest.mark.parametrize("end", [Acknowledge, lambda one, *run: SetAside(one, "bad")])
+def test_what_was_taken_before_the_data_were_set_back_ends_no_run_begun_after_that(
+    backend: Backend, broker: Broker, end: Callable[..., Act]
+) -> None:
+    broker.join("w", MINUTE)  # its row is older than what is undone
+    with backend.set_back():
+        emit(broker, ("a", "id-1"))
+        [before] = broker.take("w", ["celery"], 9, 1)
+    emit(broker, ("b", "id-2"))
+    [after] = broker.take("w", ["celery"], 9, 2)
+    settle(broker, "w", Begin(after, "b", "id-2"))
+
+    assert settle(broker, "w", end(before, "a", "id-1")) == [GONE]
+
+    assert broker.running(["a", "b"]) == {"b": "id-2"}
+    assert settle(broker, "w", Acknowledge(after, "b", "id-2")) == [DONE]
+    assert broker.running(["a", "b"]) == {}

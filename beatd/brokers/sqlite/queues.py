@@ -441,7 +441,7 @@ class SQLiteBroker(SQLiteLead):
             case Acknowledge(_, entry, run, goes_on):
                 found = db.execute(SQL["acknowledge"], flight).rowcount
                 if run and not found:
-                    found = db.execute(SQL["acknowledge"], _begun(flight)).rowcount
+                    found = db.execute(SQL["end_begun"], flight).rowcount
                 if found and run and not goes_on:
                     self._end_runs(db, [(entry, run)])
             case Delay(_, until):
@@ -449,11 +449,11 @@ class SQLiteBroker(SQLiteLead):
             case SetAside(delivery, reason, task, task_id):
                 number = delivery.deliveries
                 about = (reason, self._clock.now(), number, task, task_id)
-                for one in (flight, _begun(flight)):
-                    self._end_runs_of(db, db.execute(SQL["message"], one))
+                for name in ("message", "begun_message"):
+                    self._end_runs_of(db, db.execute(SQL[name], flight))
                 db.execute(SQL["set_aside"], (*about, *flight))
                 found = db.execute(SQL["acknowledge"], flight).rowcount
-                db.execute(SQL["acknowledge"], _begun(flight))
+                db.execute(SQL["end_begun"], flight)
             case GiveBack():
                 rows = db.execute(SQL["in_flight"], flight).fetchall()
                 self._put_in_front(db, rows)
@@ -495,8 +495,3 @@ def _flight(worker: str, delivery: Delivery) -> tuple[str, str, str]:
     """Return id, worker and attempt, which name a message in flight."""
     attempt, _, number = delivery.token.rpartition(":")
     return number, worker, attempt
-
-
-def _begun(flight: tuple[str, str, str]) -> tuple[str, str, str]:
-    """Return the same for a delivery that is out of flight since `Begin`."""
-    return *flight[:2], ""

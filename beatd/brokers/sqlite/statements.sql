@@ -254,6 +254,15 @@ WHERE id = ? AND worker = ? AND attempt = ?
 -- name: begun_by
 SELECT CAST(message AS BLOB) FROM messages WHERE worker = ? AND attempt = ''
 
+-- name: begun_message
+-- By the request that took it, too: ids come again in a file that was set back.
+SELECT CAST(message AS BLOB) FROM messages
+WHERE id = ? AND worker = ? AND attempt = '' AND place = CAST(? AS INTEGER)
+
+-- name: end_begun
+DELETE FROM messages
+WHERE id = ? AND worker = ? AND attempt = '' AND place = CAST(? AS INTEGER)
+
 -- name: forget_begun_by
 DELETE FROM messages WHERE worker = ? AND attempt = ''
 
