@@ -240,6 +240,19 @@ class Beatd(CeleryNames):
         sending = Sending(task.name, args or (), kwargs or {}, options)
         return self._calls.send(sending, registered=True)
 
+    def options_of_call(
+        self, name: str, args: Args, kwargs: Kwargs, options: Mapping[str, Any]
+    ) -> Mapping[str, Any] | None:
+        """Return the options of a call with those of its task, None without a task.
+
+        Raises TypeError for arguments that the task does not take.
+        """
+        task = self.tasks.get(name)
+        if task is None:
+            return None
+        task.check_arguments(args or (), kwargs or {})
+        return self._calls.known({**task.sent_options(), **options})
+
     def call_composed(self, signature: Mapping[str, Any]) -> None:
         """Queue the calls that a signature with ids stands for: all, or none.
 

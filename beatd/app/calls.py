@@ -59,7 +59,7 @@ class Calls:
         # A drawn id is no option: calls with the same options share what is encoded.
         task_id: str = options.get("task_id") or new_id(now)
         if registered:
-            options = self._known(options)
+            options = self.known(options)
         options = {**options, **self._inherited(options)}
         sending = sending._replace(options=options)
         sender = self.sender
@@ -99,10 +99,10 @@ class Calls:
         if task is None:
             return sending
         task.check_arguments(sending.args, sending.kwargs)
-        options = self._known({**task.sent_options(), **sending.options})
+        options = self.known({**task.sent_options(), **sending.options})
         return sending._replace(options=options)
 
-    def _known(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    def known(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return a known task's options with what the settings say of all tasks."""
         settings = self._app.settings
         known = {"ignore_result": settings.task_ignore_result, **options}

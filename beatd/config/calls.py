@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Any, NamedTuple, Protocol
 
+from beatd.config.faults import raised_by_calling
+from beatd.errors import MessageError
 from beatd.message import EntryMessage, MessageFormat, template
+from beatd.message.options import kind_of
 from beatd.routing import Queue, Router
 
 
@@ -31,6 +34,17 @@ def in_zone(options: Mapping[str, Any], zone: tzinfo) -> Mapping[str, Any]:
         if isinstance(value := options.get(name), datetime) and value.tzinfo is None
     }
     return {**options, **naive} if naive else options
+
+
+def check_arguments(call: EntryCall) -> None:
+    """Raise MessageError for arguments that cannot be passed to a function."""
+    if not isinstance(call.args or (), list | tuple):
+        raise MessageError(f"args: expected a list or tuple, got {kind_of(call.args)}")
+    if not isinstance(call.kwargs or {}, Mapping):
+        raise MessageError(f"kwargs: expected a dict, got {kind_of(call.kwargs)}")
+    for name in call.kwargs or {}:
+        if not isinstance(name, str):
+            raise MessageError(f"kwargs: expected text as names, got {kind_of(name)}")
 
 
 class Calls(Protocol):
@@ -83,3 +97,46 @@ class PlainCalls:
             zone=call.zone,
             slot_argument=call.slot_argument,
         )
+
+
+class TaskApp(Protocol):
+    """An app of beatd's, by what it knows of its tasks."""
+
+    def options_of_call(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> Mapping[str, Any] | None:
+        """Return the options of a call with those of its task, None without a task.
+
+        Raises TypeError for arguments that the task does not take.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AppCalls:
+    """Calls of the tasks of an app of beatd's, as their `apply_async` makes them."""
+
+    app: TaskApp
+    plain: PlainCalls
+
+    def message(self, call: EntryCall) -> EntryMessage:
+        """Return what is sent. Raises MessageError that says what cannot be."""
+        check_arguments(call)
+        args, kwargs = call.args or (), call.kwargs or {}
+        if call.slot_argument is not None:
+            kwargs = {**kwargs, call.slot_argument: ""}
+        try:
+            options = self.app.options_of_call(call.task, args, kwargs, call.options)
+        except TypeError as error:
+            raise MessageError(raised_by_calling(call.task, error)) from error
+        if options is None:
+            return self.plain.message(call)
+        return self.plain.encoded(call, options, registered=True)
+
+    def queues(self) -> Collection[Queue]:
+        """Return none: the settings name all."""
+        return ()

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from beatd.config.calls import EntryCall, in_zone
+from beatd.config.calls import EntryCall, check_arguments, in_zone
 from beatd.config.celery_code import CeleryCode
 from beatd.config.faults import raised_by_calling
 from beatd.config.recording import Recorder
 from beatd.errors import MessageError
 from beatd.instant import Instant, datetime_of
 from beatd.message import Made, Template
-from beatd.message.options import check_options, kind_of
+from beatd.message.options import check_options
 from beatd.message.recorded import (
     MARK,
     Recorded,
@@ -54,7 +54,8 @@ class CeleryCalls:
 
     def message(self, call: EntryCall) -> "CeleryMessage":
         """Return what is sent. Raises MessageError that says what cannot be."""
-        _check_arguments(call)
+        check_arguments(call)
+        _check_options(call)
         if str(call.zone) != str(self.app.timezone):
             call = call._replace(options=in_zone(call.options, call.zone))
         key = _key_of(call)
@@ -292,15 +293,8 @@ def _as_in_beat(app: Any) -> Iterator[None]:
                 app.conf.task_always_eager = eager
 
 
-def _check_arguments(call: EntryCall) -> None:
-    """Raise MessageError for arguments that cannot be passed to a function."""
-    if not isinstance(call.args or (), list | tuple):
-        raise MessageError(f"args: expected a list or tuple, got {kind_of(call.args)}")
-    if not isinstance(call.kwargs or {}, Mapping):
-        raise MessageError(f"kwargs: expected a dict, got {kind_of(call.kwargs)}")
-    for name in call.kwargs or {}:
-        if not isinstance(name, str):
-            raise MessageError(f"kwargs: expected text as names, got {kind_of(name)}")
+def _check_options(call: EntryCall) -> None:
+    """Raise MessageError for options that belong to who sends."""
     for name in _OF_THE_SENDER & call.options.keys():
         raise MessageError(f"options[{name!r}]: the scheduler has a connection already")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
+from beatd.config.calls import TaskApp
 from beatd.config.faults import Unreadable, no_file
 from beatd.config.modules import import_module, put_on_path
 from beatd.config.settings import Problem, did_you_mean
@@ -21,11 +22,15 @@ from beatd.text import quoted
 
 
 @runtime_checkable
-class App(Protocol):
-    """An app of beatd's, by the method that the config is read with."""
+class App(TaskApp, Protocol):
+    """An app of beatd's, by the methods that the config is read with."""
 
     def beatd_config(self) -> Source:
         """Return the app's config, read afresh at each call."""
+        ...
+
+    def import_tasks(self) -> None:
+        """Import the modules of the app's tasks. Raises ConfigError."""
         ...
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from beatd.bounds import seconds_of
 from beatd.config import apps, places, settings
-from beatd.config.calls import Calls, PlainCalls
+from beatd.config.calls import AppCalls, Calls, PlainCalls
 from beatd.config.celery_calls import CeleryCalls
 from beatd.config.entries import BadEntry, EntryReader
 from beatd.config.faults import Unreadable, raised, raised_by_reading
-from beatd.config.finding import is_celery
+from beatd.config.finding import App, is_celery
 from beatd.config.settings import Place, Problem, Settings, mask_url
 from beatd.config.source import Source
 from beatd.config.tls import is_unproven
@@ -150,7 +150,7 @@ def examine_source(
     errors.extend(_nameless_zone(chosen, found))
     router = _try_router(chosen, found, errors)
     format = message_format(chosen)
-    calls = _calls_of(found.app, chosen, format, router)
+    calls = _calls_of(found.app, chosen, format, router, warnings)
     reader = EntryReader(chosen, calls, found)
     entries: list[Entry] = []
     bad: list[BadEntry] = []
@@ -181,12 +181,25 @@ def _nameless_zone(chosen: Settings, found: Source) -> Iterator[Problem]:
 
 
 def _calls_of(
-    app: object, chosen: Settings, format: MessageFormat, router: Router
+    app: object,
+    chosen: Settings,
+    format: MessageFormat,
+    router: Router,
+    warnings: list[Problem],
 ) -> Calls:
     """Return what makes messages of calls, as the app that has the config does."""
     if is_celery(app):
         return CeleryCalls(app, format.body_encoding)
-    return PlainCalls(format, router, chosen.task_default_priority)
+    plain = PlainCalls(format, router, chosen.task_default_priority)
+    if not isinstance(app, App):
+        return plain
+    try:
+        app.import_tasks()
+    except ConfigError as error:
+        text = "; ".join(error.problems)
+        hint = "until then, entries are sent without the options of their tasks"
+        warnings.append(Problem(f"{error.source}: {text}", hint, warning=True))
+    return AppCalls(app, plain)
 
 
 def _accepted(chosen: Settings, found: Source) -> Iterator[Problem]:
