@@ -24,6 +24,8 @@ class EntryCall(NamedTuple):
     """Slots are written in it."""
     slot_argument: str | None
     """The keyword argument that says the slot."""
+    schedule: Any = None
+    """The schedule, as it is written."""
 
 
 def in_zone(options: Mapping[str, Any], zone: tzinfo) -> Mapping[str, Any]:

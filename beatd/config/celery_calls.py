@@ -6,9 +6,11 @@ Celery is imported here only where an app of its own has imported it already.
 import re
 import threading
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from beatd.config.calls import EntryCall, check_arguments, in_zone
@@ -45,8 +47,11 @@ class CeleryCalls:
     the difference is made once. All others are made for each slot, when it has come.
     """
 
-    def __init__(self, app: Any, body_encoding: str) -> None:
+    def __init__(
+        self, app: Any, body_encoding: str, sentry_monitors: bool = True
+    ) -> None:
         self.app = app
+        self._monitored = sentry_monitors
         self.code = CeleryCode(app)
         self._recorder = Recorder(app, body_encoding)
         self._repr_levels = app.conf.get("task_repr_maxlevels", 3)  # since Celery 5.7
@@ -103,6 +108,8 @@ class CeleryCalls:
             else:
                 self.app.send_task(call.task, args, kwargs, **options)
 
+        if headers and self._monitored and self.code.is_around_beat():
+            send = partial(_as_monitored, self.app, call, options, send)
         try:
             with _as_in_beat(self.app):
                 published = self._recorder.record(send)
@@ -300,6 +307,36 @@ def _check_options(call: EntryCall) -> None:
 
 
 _OF_THE_SENDER = {"connection", "producer", "publisher"}
+
+
+def _as_monitored(
+    app: Any, call: EntryCall, options: dict[str, Any], send: Callable[[], object]
+) -> None:
+    """Send by the method of Celery's beat around which Sentry has put its monitors.
+
+    They read the entry's name and schedule, and add headers to its options.
+    """
+    from celery.beat import Scheduler
+    from celery.schedules import maybe_schedule
+
+    raised: list[Exception] = []
+
+    def apply_async(entry: Any, **_: Any) -> None:
+        options["headers"] = entry.options["headers"]
+        try:
+            send()
+        except Exception as error:  # Celery's beat would only log it
+            raised.append(error)
+
+    entry = SimpleNamespace(
+        name=call.entry,
+        task=call.task,
+        schedule=maybe_schedule(call.schedule, app=app),
+        options={"headers": options["headers"]},
+    )
+    Scheduler.apply_entry(SimpleNamespace(app=app, apply_async=apply_async), entry)
+    if raised:
+        raise raised[0]
 
 
 def _own_options(task: Any) -> dict[str, Any]:

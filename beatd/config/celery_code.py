@@ -19,6 +19,7 @@ class CeleryCode:
         import celery
         from celery import signals
         from celery.app.task import Task
+        from celery.beat import Scheduler
 
         self._app = app
         self._folder = str(Path(celery.__file__).parent / "_")[:-1]
@@ -29,6 +30,7 @@ class CeleryCode:
             signals.task_sent,
         )
         self._apply_async = Task.apply_async
+        self._scheduler = Scheduler
 
     def listened_to(self) -> str:
         """Return who takes part in each call just now; empty if nobody does."""
@@ -38,6 +40,10 @@ class CeleryCode:
         if self._task.apply_async is not self._apply_async:
             return f"{_name_of(self._task.apply_async)} is around Task.apply_async"
         return ""
+
+    def is_around_beat(self) -> bool:
+        """Return whether other code is around what Celery's beat sends by."""
+        return not self._is_celerys(self._scheduler.apply_entry)
 
     def calls_for_each(self, task: Any) -> str:
         """Return why a call of the task is to be made for each slot; empty if not."""

@@ -260,6 +260,7 @@ class EntryReader:
                     self._options(line),
                     line.zone,
                     line.values.get("slot_argument", default),
+                    line.written.get("schedule"),
                 )
             )
         except MessageError as error:

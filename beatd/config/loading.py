@@ -189,7 +189,7 @@ def _calls_of(
 ) -> Calls:
     """Return what makes messages of calls, as the app that has the config does."""
     if is_celery(app):
-        return CeleryCalls(app, format.body_encoding)
+        return CeleryCalls(app, format.body_encoding, chosen.beat_sentry_monitors)
     plain = PlainCalls(format, router, chosen.task_default_priority)
     if not isinstance(app, App):
         return plain

@@ -134,6 +134,12 @@ class SchedulerRows:
         " were set back: it is uncertain whether they ran. `keep` names and counts"
         " them; `resend` also sends them again, under the same ids.",
     )
+    beat_sentry_monitors: Flag = own(
+        True,
+        "Whether Sentry, where its `CeleryIntegration` is set up, is told of each"
+        " emission of a Celery app as Celery's beat tells it: each has a trace of its"
+        " own, and with `monitor_beat_tasks=True` a check-in of its cron monitor.",
+    )
     beat_logfile: Text | None = works(
         None, "Default of the scheduler's `--logfile`.", old="CELERY_BEAT_LOGFILE"
     )
