@@ -112,7 +112,7 @@ class RestingQueues:
 
 
 class Fetcher:
-    """Takes deliveries from the broker while the prefetch window has free places."""
+    """Takes deliveries from the broker while the prefetch window has room."""
 
     def __init__(
         self,
@@ -170,9 +170,9 @@ class Fetcher:
     def turn(self) -> bool:
         """Take once and deliver what came; return whether anything did."""
         self._clearings = self._window.clearings
-        limit, suspects = self._window.free(), self.isolation.rule()
+        limit, suspects = self._window.room(), self.isolation.rule()
         self._is_held_back = suspects is None
-        if limit <= 0 or suspects is None:
+        if limit == 0 or suspects is None:
             return False
         lease = self._lease.number
         queues = self._resting.without(self._queues)
@@ -237,7 +237,7 @@ class Fetcher:
         elif self._is_held_back:
             wait = self.isolation.longest_wait()
             self._window.wait_for_clearing(self._clearings, wait)
-        elif self._window.free() > 0:
+        elif self._window.room() > 0:
             # The broker cannot wait for a queue that it refuses. Also when the rest of
             # one has just ended: first comes a try.
             queues = self._resting.not_refused(self._queues)

@@ -20,14 +20,16 @@ MOST_BESIDE = 100
 the worker with it: a message must not start thousands of processes."""
 
 
-def capacity_of(settings: Settings, pool: Pool, autoscale: Autoscale | None) -> int:
-    """Return how many deliveries a worker holds at most."""
+def capacity_of(
+    settings: Settings, pool: Pool, autoscale: Autoscale | None
+) -> tuple[int, int]:
+    """Return how many deliveries a worker holds and runs at most."""
     # The pool grows only if more is waiting than it runs now.
     places = autoscale.most if autoscale else pool.size
     if settings.worker_disable_prefetch:
-        return places
+        return places, places
     multiplier = settings.worker_prefetch_multiplier
-    return places * multiplier if multiplier else UNLIMITED
+    return places * multiplier if multiplier else UNLIMITED, places
 
 
 class Sizing:
@@ -65,20 +67,18 @@ class Sizing:
     @property
     def capacity(self) -> int:
         """How many deliveries the worker holds at most."""
-        return capacity_of(self._settings, self._pool, self.autoscale)
+        return self._capacity()[0]
 
     def resize(self, size: int) -> None:
         """Run this many tasks at the same time, at least one; adapt the window."""
-        before = self.capacity
         self._pool.resize(size)
-        self._window.clear(self.capacity - before)
+        self._window.resize(*self._capacity())
 
     def scale_between(self, most: int, least: int) -> None:
         """Let the pool's size follow the load between these bounds."""
         assert self.autoscale
-        before = self.capacity
         self.autoscale.most, self.autoscale.least = most, least
-        self._window.clear(self.capacity - before)
+        self._window.resize(*self._capacity())
 
     def follow(self, load: Callable[[], int]) -> None:
         """Make the pool as large as the load needs it, if the pool is autoscaled."""
@@ -96,3 +96,6 @@ class Sizing:
                 before,
                 size=self.size,
             )
+
+    def _capacity(self) -> tuple[int, int]:
+        return capacity_of(self._settings, self._pool, self.autoscale)

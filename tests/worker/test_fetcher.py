@@ -73,6 +73,7 @@ class Intake:
         self,
         broker: Flaky,
         window: int = 4,
+        at_once: int | None = None,
         queues: Sequence[str] = "a",
         clock: FakeClock | None = None,
         order: str = "round_robin",
@@ -83,7 +84,7 @@ class Intake:
         self.deliveries: list[Delivery] = []
         self.recovered: list[int] = []
         self.crashes: list[BaseException] = []
-        self.window = PrefetchWindow(window)
+        self.window = PrefetchWindow(window, at_once or window)
         self.lost: list[int] = []
         """The number of the lease each time that one was lost."""
         self.holdings = Holdings()
@@ -132,6 +133,51 @@ def test_no_more_is_taken_than_there_is_room_for() -> None:
     intake.fetcher.turn()
 
     assert intake.came == ["1", "2", "3"]
+
+
+def test_while_runs_wait_half_of_their_places_are_filled_at_a_time() -> None:
+    broker = Flaky()
+    intake = Intake(broker, window=8, at_once=2)
+    fill(broker, "a", *"123456789abcdef")
+    intake.lease.turn()
+    intake.fetcher.turn()
+    asked = len(broker.asked)
+
+    intake.window.clear(2)
+    assert intake.fetcher.turn() is False
+    assert len(broker.asked) == asked
+    intake.window.clear(1)
+    assert intake.fetcher.turn() is True
+
+    assert len(broker.asked) == asked + 1
+    assert "".join(intake.came) == "123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("size", "at_once"), [(1, 1), (4, 4), (2, 1), (16, 15), (10, 20), (4, 1), (400, 99)]
+)
+def test_what_runs_never_waits_for_a_place_to_be_worth_a_request(
+    size: int, at_once: int
+) -> None:
+    window = PrefetchWindow(size, at_once)
+    assert window.room() == size
+    window.fill(size)
+    assert window.room() == 0
+
+    window.clear(max(1, size - at_once))
+
+    assert window.room() > 0
+
+
+def test_a_window_that_grows_has_room_at_once() -> None:
+    window = PrefetchWindow(4, 1)
+    window.fill(4)
+
+    window.resize(8, 2)
+    assert window.room() == 4
+    window.resize(4, 1)
+
+    assert (window.free(), window.room()) == (0, 0)
 
 
 def test_what_was_taken_with_a_lost_answer_comes_with_the_next_one() -> None:

@@ -533,6 +533,7 @@ def test_the_pool_grows_and_shrinks_and_the_worker_holds_accordingly_many(
     bench: Bench,
 ) -> None:
     pool = with_held_pool(bench)
+    bench.worker.sizing.resize(pool.size)  # a window for this pool
     held = bench.worker.window.free()
     command(bench, "pool_grow", n=2)
     assert pool.size == 4

@@ -81,7 +81,7 @@ def assemble(around: Surroundings) -> Worker:
     """Return a worker that is made of what lies around it: broker, pool, results."""
     settings, pool, clock = around.settings, around.pool, around.clock
     away = Outage("the broker is away", "broker", clock)
-    window = PrefetchWindow(capacity_of(settings, pool, around.autoscale))
+    window = PrefetchWindow(*capacity_of(settings, pool, around.autoscale))
     revocations = Revocations(
         file=around.state_file, results=around.results, settings=settings, clock=clock
     )
