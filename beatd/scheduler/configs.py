@@ -44,6 +44,8 @@ class Configs:
     _traces: list[bytes] = field(default_factory=list, init=False)
     _imprint: Imprint | None = field(default=None, init=False)
     """That of `_entries`, once it is made."""
+    _looked_for: Mapping[str, Entry] | None = field(default=None, init=False)
+    """The entries that were compared last, or would have been."""
     _compared: str = field(default="", init=False)
     """The digest of the leader's entries that were compared last."""
     _look_at: Span = field(default=0, init=False)
@@ -83,12 +85,10 @@ class Configs:
 
         Raises BrokerUnavailable.
         """
-        if entries is self._entries and self.clock.elapsed() < self._look_at:
+        if entries is not self._looked_for:
+            self._looked_for, self._compared = entries, ""
+        elif self.clock.elapsed() < self._look_at:
             return
-        if entries is not self._entries:
-            self._compared = ""
-        while (ours := self._use(entries)) is None:
-            pass
         self._look_at = self.clock.elapsed() + LOOK
         try:
             theirs = self.lead.announced(unless=self._compared)
@@ -96,6 +96,8 @@ class Configs:
             return  # who leads could not write it, and has said so
         if theirs is None:
             return
+        while (ours := self._use(entries)) is None:
+            pass
         differs = theirs.digest != ours.digest
         self._note(in_words(compare(entries, theirs)) if differs else "")
         self._compared = theirs.digest
