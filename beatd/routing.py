@@ -1,12 +1,13 @@
 """Where a message goes: queues, exchanges, priorities, and Celery's routing rules."""
 
 import fnmatch
+import importlib
 import re
 from bisect import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 from beatd.errors import ConfigError, MessageError
@@ -330,6 +331,8 @@ def _lookup(route: Any) -> Lookup:
         return _Table(route.items())
     if isinstance(route, list | tuple):
         return _Table(route)
+    if isinstance(route, str):
+        return _Named(route)
     if hasattr(route, "route_for_task"):  # the form of Celery before 4.0
         return lambda name, args, kwargs, options, **_: route.route_for_task(
             name, args, kwargs
@@ -337,8 +340,36 @@ def _lookup(route: Any) -> Lookup:
     if callable(route):
         function: Lookup = route
         return function
-    expected = "expected a dict, a list of pairs or a function"
+    expected = "expected a dict, a list of pairs or a function, or its name"
     raise MessageError(f"task_routes: {expected}, got {quoted(route)}")
+
+
+class _Named:
+    """A router that is named: `pkg.mod.Router` or `pkg.mod:route`.
+
+    It is imported for the first call: its module may need what is being read.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        return self._found(*args, **named)
+
+    @cached_property
+    def _found(self) -> Lookup:
+        module, colon, path = self._name.partition(":")
+        if not colon:
+            module, _, path = self._name.rpartition(".")
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+        if isinstance(found, type) and hasattr(found, "route_for_task"):
+            found = found()
+        return _lookup(found)
+
+    def __repr__(self) -> str:
+        return repr(self._name)
 
 
 class _Table:

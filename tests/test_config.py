@@ -509,7 +509,7 @@ def test_a_module_that_cannot_be_executed_is_refused_in_one_text(folder: Path) -
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ("task_routes = 5", "conf.py:1: task_routes: expected a dict, a list of pairs or a function, got 5"),
+        ("task_routes = 5", "conf.py:1: task_routes: expected a dict, a list of pairs or a function, or its name, got 5"),
         ("CELERY_QUEUES = 5", "conf.py:1: task_queues: expected a list or a dict, got 5"),
         ("task_queues = [5]", "conf.py:1: task_queues: expected a Queue, got 5"),
         ("task_queues = {'a': 5}", "conf.py:1: task_queues['a']: expected a dict, got 5"),

@@ -266,3 +266,30 @@ def test_a_fan_out_exchange_has_a_channel(
     said = {"exchange": "news", "routing_key": "celery", "db": 0, **settings}
 
     assert fanout_channel(**said) == channel
+
+
+class OldRouter:
+    """A router of the form that Celery had before 4.0."""
+
+    def route_for_task(self, task: str, *_: Any) -> dict[str, Any] | None:
+        return {"queue": "old"} if task == "old" else None
+
+
+def by_function(name: str, *_: Any, **__: Any) -> str | None:
+    return "function" if name == "new" else None
+
+
+@pytest.mark.parametrize("form", [list, tuple])
+def test_a_router_may_be_named(form: Callable[[list[str]], Any]) -> None:
+    names = [f"{__name__}.OldRouter", f"{__name__}:by_function"]
+    router = Router(routes=form(names))
+
+    assert router.route("old", {}) == to("old")
+    assert router.route("new", {}) == to("function")
+    assert router.route("other", {}) == to("celery")
+
+
+@pytest.mark.parametrize("name", ["no_such_module.route", "os:no_such", "alone"])
+def test_a_router_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(MessageError, match=f"task_routes: '{name}' raised "):
+        Router(routes=name).route("t", {})
