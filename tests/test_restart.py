@@ -35,6 +35,7 @@ OF_TASKS = "it is about lines of tasks, and none runs in a scheduler's process"
 
 NO_NEED: Mapping[str, str] = {
     "timezone": "a reload reads the schedules in it; the file has it as a note",
+    "enable_utc": "it decides which zone that is where none is named",
     "broker_failover_strategy": "a scheduler stays with one address",
     "result_compression": OF_STORING,
     "result_expires": OF_STORING,
