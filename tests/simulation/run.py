@@ -22,8 +22,8 @@ from tests.simulation.world import World
 
 COMMAND = "python -m tests.simulation"
 
-ALL = frozenset(Kind) - OF_WORKERS
-"""What goes wrong unless other kinds are asked for; `--kinds all` adds workers."""
+ALL = frozenset(Kind)
+"""What goes wrong unless other kinds are asked for."""
 
 FORGETTING = frozenset({Kind.OLD_FILE, Kind.NO_FILE, Kind.POWER_CUT})
 """A host that forgets. With a broker that is emptied nobody would know what was due:

@@ -94,7 +94,7 @@ def test_a_part_that_is_taken_out_is_missed(part: str) -> None:
 
 
 def test_a_seed_always_has_the_same_history() -> None:
-    once, again, other = simulate(7), simulate(7), simulate(8)
+    once, again, other = (simulate(seed, HOUR, RIGHT_CLOCKS) for seed in (7, 7, 8))
 
     assert _trace(once) == _trace(again)
     assert _trace(once) != _trace(other)
@@ -123,7 +123,7 @@ def _calls_of(seed: int) -> Sequence[tuple[object, ...]]:
 
         network.execute = execute_noted
 
-    simulate(seed, HOUR // 4, frozenset(Kind), on_network=note)
+    simulate(seed, HOUR // 4, on_network=note)
     return calls
 
 
