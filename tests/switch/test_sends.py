@@ -15,6 +15,8 @@ import pytest
 
 from tests.servers import PATIENCE, Server
 
+pytestmark = pytest.mark.xdist_group("sends")  # all is sent once
+
 PROJECTS = Path(__file__).parent / "projects"
 ROOT = Path(__file__).parent.parent.parent
 
@@ -48,7 +50,7 @@ def _sent(kind: str, server: Server, folder: Path) -> Sent:
         [sys.executable, "-m", "tests.switch.sending", kind, server.url(), *apps],
         cwd=folder,
         env={**os.environ, "BROKER": server.url(), "PYTHONPATH": str(ROOT)},
-        timeout=PATIENCE,
+        timeout=4 * PATIENCE,  # for all apps
         capture_output=True,
         text=True,
         check=False,
