@@ -65,9 +65,9 @@ cli         usage options output dead explain findings schedule_view advice list
             probes check
 .           logs states
 utils       log
-service     log_setup process reloading beat worker
+service     log_setup process rereading reloading beat worker
 cli         * worker worker_options
-.           spawned __main__ __init__
+.           spawned reread __main__ __init__
 """
 """A line is a room and its modules in the order in which they are read: a module
 imports only what stands before it. `.` is the top, `*` the room's own `__init__`."""

@@ -15,7 +15,12 @@ from beatd.config.options import Options
 from beatd.config.settings import Settings, table
 from beatd.config.source import Source
 from beatd.service.process import Process
-from beatd.service.wiring.scheduler import TAKEN_ONCE, needs_restart, scheduler_of
+from beatd.service.wiring.scheduler import (
+    TAKEN_ONCE,
+    needs_restart,
+    scheduler_of,
+    taken_once,
+)
 from tests.servers import Server
 from tests.test_wiring import let_go
 
@@ -157,16 +162,19 @@ def changed(name: str) -> Settings:
 
 @pytest.mark.parametrize("name", TAKEN_ONCE)
 def test_a_change_of_what_is_taken_once_is_named(name: str) -> None:
-    assert name in needs_restart(Settings(), changed(name))
+    assert name in needs_restart(taken_once(Settings()), taken_once(changed(name)))
 
 
 @pytest.mark.parametrize("name", NO_NEED)
 def test_a_change_that_needs_no_restart_is_not_named(name: str) -> None:
-    assert needs_restart(Settings(), changed(name)) == []
+    assert needs_restart(taken_once(Settings()), taken_once(changed(name))) == []
 
 
 def test_a_change_of_an_address_is_named_whatever_part_it_is_of() -> None:
     before = Settings(broker_transport="redis", result_backend="redis")
     after = replace(before, broker_host="elsewhere", redis_db=1)
 
-    assert needs_restart(before, after) == ["broker_url", "result_backend"]
+    assert needs_restart(taken_once(before), taken_once(after)) == [
+        "broker_url",
+        "result_backend",
+    ]

@@ -7,18 +7,19 @@ from queue import SimpleQueue
 
 from beatd import signals
 from beatd.clock import Wake
-from beatd.config.loading import Config, load
+from beatd.config.loading import Config
 from beatd.config.options import Options
-from beatd.config.settings import Settings
 from beatd.config.switches import BEAT_NODE
 from beatd.event_log import EventLog
 from beatd.instant import Instant, datetime_of
 from beatd.scheduler.loop import Scheduler
+from beatd.schedules.zones import zone_of
 from beatd.service import process
 from beatd.service.nodes import node_name
 from beatd.service.notify import Notify
-from beatd.service.process import announce, on_signals, tell_of, wanted_by
+from beatd.service.process import announce, on_signals, tell_of
 from beatd.service.reloading import ConfigLoader
+from beatd.service.rereading import Taken, read_again, taken_from
 from beatd.service.wiring.scheduler import (
     ask_results_aside,
     entries_elsewhere,
@@ -62,16 +63,16 @@ class Beat:
     kind: str = "beat"
     """Of the process: `beat` or `worker`."""
     scheduler: Scheduler = field(init=False)
-    _began: Settings = field(init=False)
-    """What is taken once, was taken from these."""
+    _taken: Taken = field(init=False)
+    """What the scheduler goes by now."""
     _loader: ConfigLoader = field(init=False)
     _failure: BaseException | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._began = self.config.settings
+        began = self._taken = taken_from(self.config)
         self._loader = ConfigLoader(
-            self._load,
-            lambda config: needs_restart(self._began, config.settings),
+            partial(read_again, self.options, self.kind),
+            lambda taken: needs_restart(began.once, taken.once),
             on_begin=self.notify.reloading,
             on_loaded=partial(self.inbox.put, Wake.RELOAD),
         )
@@ -88,7 +89,7 @@ class Beat:
         watch.start("beatd-lead", self._crash)
         self._loader.start(self._crash)
         aside = None
-        if self._began.result_url is not None:
+        if self.config.settings.result_url is not None:
             aside = ask_results_aside(self.scheduler, wake)
         self.notify.ready(self.status())
         signals.beat_init.send(self.scheduler)
@@ -116,9 +117,9 @@ class Beat:
     def status(self) -> str:
         """Return how the scheduler is: the second line of `systemctl status`."""
         scheduler = self.scheduler
-        number = counted(len(self.config.entries), "entry")
-        if self.config.bad:
-            number += f", {len(self.config.bad)} bad"
+        number = counted(len(self._taken.entries), "entry")
+        if self._taken.bad:
+            number += f", {len(self._taken.bad)} bad"
         if scheduler.refused:
             number += f", {len(scheduler.refused)} refused"
         if scheduler.held:
@@ -132,16 +133,12 @@ class Beat:
         if scheduler.leadership.term is None:
             return f"starting; {number}"
         at = scheduler.timetable.next_at()
-        when = f"; next at {_shown(at, self.config.settings)}" if at else ""
+        when = f"; next at {_shown(at, self._taken.zone)}" if at else ""
         return f"leader; {number}{when}"
 
     def _tell(self, scheduler: Scheduler) -> None:
         if self.notify.address:
             self.notify.alive(self.status())
-
-    def _load(self) -> Config:
-        wanted = wanted_by(self.options, self.kind)
-        return load(wanted, strict=bool(self.options.strict))
 
     def _use_loaded(self) -> None:
         loaded = self._loader.take()
@@ -151,7 +148,7 @@ class Beat:
             self._use(loaded.config, loaded.waits)
         self.notify.ready(self.status())
 
-    def _use(self, config: Config, waits: Sequence[str]) -> None:
+    def _use(self, taken: Taken, waits: Sequence[str]) -> None:
         """Schedule by this config; `waits` are settings that wait for a restart."""
         if waits:
             tell.warning(
@@ -160,13 +157,13 @@ class Beat:
                 ", ".join(waits),
                 settings=waits,
             )
-        self.config = config
-        tell_of(config)
-        entries = {entry.name: entry for entry in config.entries}
-        bad = [bad.name for bad in config.bad]
-        self.scheduler.replace(entries, bad, config.queues)
+        self._taken = taken
+        tell_of(taken)
+        entries = {entry.name: entry for entry in taken.entries}
+        bad = [bad.name for bad in taken.bad]
+        self.scheduler.replace(entries, bad, taken.queues)
         tell.info("config.reloaded", "reloaded: %s", counted(len(entries), "entry"))
 
 
-def _shown(instant: Instant, settings: Settings) -> str:
-    return f"{datetime_of(instant, settings.zone):%H:%M:%S %Z}"
+def _shown(instant: Instant, zone: str) -> str:
+    return f"{datetime_of(instant, zone_of(zone)):%H:%M:%S %Z}"

@@ -8,14 +8,16 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
+from beatd.config.entries import BadEntry
 from beatd.config.loading import Config, Wanted, load
 from beatd.config.options import Options
-from beatd.config.settings import mask_url
+from beatd.config.settings import Problem, mask_url
 from beatd.config.switches import LOG_LEVEL, WORKER_NODE
 from beatd.errors import BeatdError, ConfigError
 from beatd.event_log import EventLog
@@ -178,7 +180,18 @@ def announce(options: Options, config: Config) -> None:
     terminal.write("\n".join(lines) + "\n")
 
 
-def tell_of(config: Config) -> None:
+class Said(Protocol):
+    """What is said of a config before it is used."""
+
+    @property
+    def bad(self) -> Sequence[BadEntry]: ...
+    @property
+    def warnings(self) -> Sequence[Problem]: ...
+    @property
+    def unused(self) -> Sequence[str]: ...
+
+
+def tell_of(config: Said) -> None:
     """Name what is left out of a config, what is odd in it, and what does nothing."""
     for bad in config.bad:
         for problem in bad.problems:

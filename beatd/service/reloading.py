@@ -8,16 +8,16 @@ from queue import Empty, SimpleQueue
 
 from beatd.background import OnCrash, Service
 from beatd.config.faults import raised
-from beatd.config.loading import Config
 from beatd.errors import ConfigError
 from beatd.instant import Span
+from beatd.service.rereading import Taken
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A config that was loaded again, or why it cannot be used."""
 
-    config: Config | None
+    config: Taken | None
     waits: Sequence[str] = ()
     """Settings that differ, and wait for a restart."""
     problem: str = ""
@@ -32,8 +32,8 @@ class ConfigLoader:
 
     def __init__(
         self,
-        load: Callable[[], Config],
-        needs_restart: Callable[[Config], Sequence[str]],
+        load: Callable[[], Taken],
+        needs_restart: Callable[[Taken], Sequence[str]],
         on_begin: Callable[[], object],
         on_loaded: Callable[[], object],
     ) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -118,14 +118,18 @@ TAKEN_ONCE = (
 addresses."""
 
 
-def needs_restart(began: Settings, now: Settings) -> list[str]:
-    """Name what a scheduler took once, when it began, and what differs in it now."""
-    once = {
-        "broker_url": (began.write_urls[:1], now.write_urls[:1]),
-        "result_backend": (began.result_url, now.result_url),
+def taken_once(settings: Settings) -> dict[str, object]:
+    """Return what a scheduler takes only when it begins, by the settings' names."""
+    return {
+        "broker_url": settings.write_urls[:1],
+        "result_backend": settings.result_url,
+        **{name: getattr(settings, name) for name in TAKEN_ONCE},
     }
-    once |= {name: (getattr(began, name), getattr(now, name)) for name in TAKEN_ONCE}
-    return [name for name, (old, new) in once.items() if old != new]
+
+
+def needs_restart(began: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    """Name what differs between what was taken once and what would be now."""
+    return [name for name, value in began.items() if now[name] != value]
 
 
 def _one_broker(settings: Settings) -> Broker:

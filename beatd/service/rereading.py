@@ -1,0 +1,181 @@
+"""The config, read again in a new interpreter: all modules as they are now.
+
+A module that was imported once stays as it was for as long as a process lives. So a
+reload has a process of its own read the config, with all that it imports, and takes the
+result over as a whole, or not at all.
+"""
+
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import BinaryIO, TypeAlias
+
+import msgspec
+
+from beatd.config.celery_calls import CeleryMessage
+from beatd.config.entries import BadEntry
+from beatd.config.faults import raised
+from beatd.config.loading import Config, load
+from beatd.config.options import Options
+from beatd.config.settings import Problem
+from beatd.errors import ConfigError
+from beatd.routing import Queue
+from beatd.service.process import wanted_by
+from beatd.service.wiring.scheduler import taken_once
+from beatd.timetable.entry import Entry
+
+_AT_START = {key: text for key, text in os.environ.items() if key != "NOTIFY_SOCKET"}
+"""The environment before any module of the user's has changed it."""
+
+_Told: TypeAlias = tuple[list[str], Options, str]
+"""Where to look for modules, the options of the scheduler, and its process's kind."""
+
+_LENGTH = struct.Struct("!I")
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a scheduler takes of a config: all that it goes on with, and no more."""
+
+    entries: Sequence[Entry]
+    bad: Sequence[BadEntry]
+    warnings: Sequence[Problem]
+    unused: Sequence[str]
+    queues: Sequence[Queue]
+    zone: str
+    once: Mapping[str, object]
+    """Settings that are taken only when a scheduler begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """Why the config cannot be used: a ConfigError, as another process is told it."""
+
+    source: str
+    problems: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _NotSent:
+    """Why what was read cannot be told to another process."""
+
+    reason: str
+
+
+def taken_from(config: Config) -> Taken:
+    """Return what a scheduler takes of a config."""
+    return Taken(
+        config.entries,
+        config.bad,
+        config.warnings,
+        config.unused,
+        config.queues,
+        str(config.settings.zone),
+        taken_once(config.settings),
+    )
+
+
+def read_again(options: Options, kind: str) -> Taken:
+    """Return the config as it is now, modules that it imports included.
+
+    Raises ConfigError for one that cannot be used.
+    """
+    answer = _ask_new_interpreter(options, kind)
+    if isinstance(answer, _Refused):
+        raise ConfigError(answer.source, answer.problems)
+    if isinstance(answer, Taken):
+        return answer
+    # What calls the project's own code goes on in this process, with the code that it
+    # has: of that, only the config module itself is read again.
+    taken = taken_from(load(wanted_by(options, kind), strict=bool(options.strict)))
+    text = f"imported modules are not read again: {answer.reason}"
+    hint = "restart to take what changed in them"
+    return replace(taken, warnings=[*taken.warnings, Problem(text, hint, warning=True)])
+
+
+def _ask_new_interpreter(options: Options, kind: str) -> Taken | _Refused | _NotSent:
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined] # nothing public
+    reading, writing = os.pipe()
+    with open(reading, "rb") as answer:  # noqa: PTH123  (a descriptor)
+        process = subprocess.Popen(
+            [sys.executable, *flags, "-m", "beatd.reread", str(writing)],
+            stdin=subprocess.PIPE,
+            pass_fds=[writing],
+            env=_AT_START,
+            start_new_session=True,  # signals are for the scheduler
+        )
+        os.close(writing)
+        # Its input ends when this process does, whichever way: then it ends, too.
+        assert process.stdin is not None
+        told = msgspec.msgpack.encode((sys.path, options, kind))
+        with suppress(BrokenPipeError):  # it has ended already: so has its answer
+            process.stdin.write(_LENGTH.pack(len(told)) + told)
+            process.stdin.flush()
+        packed = answer.read()
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+        status = process.wait()
+    if not packed:
+        problem = f"the process that read it again ended with status {status}"
+        return _Refused("the config", [problem])
+    found: Taken | _Refused | _NotSent = pickle.loads(packed)
+    return found
+
+
+# In the new interpreter ---------------------------------------------------------------
+
+
+def answer(asked: BinaryIO, answered: BinaryIO, leave: Callable[[], object]) -> None:
+    """Read the config that is asked for, and answer with what was taken of it.
+
+    `leave` is called when whoever asked is gone.
+    """
+    (length,) = _LENGTH.unpack(asked.read(_LENGTH.size))
+    told = msgspec.msgpack.decode(asked.read(length), type=_Told)
+    threading.Thread(target=_until_alone, args=[asked, leave], daemon=True).start()
+    sys.path[:], options, kind = told
+    found: Taken | _Refused
+    try:
+        wanted = wanted_by(options, kind)
+        found = taken_from(load(wanted, strict=bool(options.strict)))
+    except ConfigError as error:
+        found = _Refused(error.source, error.problems)
+    except BaseException as error:  # foreign code, which may raise anything
+        found = _Refused("the config", [str(raised(error, ""))])
+    answered.write(_packed(found))
+    answered.close()
+
+
+def _until_alone(asked: BinaryIO, leave: Callable[[], object]) -> None:
+    asked.read()
+    leave()
+
+
+def _packed(found: Taken | _Refused) -> bytes:
+    handed = _handed(found) if isinstance(found, Taken) else found
+    try:
+        return pickle.dumps(handed)
+    except Exception as error:  # whatever an object of the user's may raise
+        return pickle.dumps(_NotSent(str(error)))
+
+
+def _handed(taken: Taken) -> Taken | _NotSent:
+    """Return the same with messages that need nothing of this process."""
+    entries = []
+    for entry in taken.entries:
+        message = entry.message
+        if isinstance(message, CeleryMessage):
+            if why := message.made_anew:
+                return _NotSent(
+                    f"entry {entry.name!r} calls the app for each slot: {why}"
+                )
+            assert message.template is not None
+            entry = replace(entry, message=message.template)
+        entries.append(entry)
+    return replace(taken, entries=entries)
