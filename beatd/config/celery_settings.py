@@ -75,7 +75,8 @@ def _add_cleanup(app: Any, written: dict[str, object]) -> Iterator[Problem]:
     if not app.conf.result_expires or _CLEANUP in schedule:
         return
     try:
-        ends_by_itself = app.backend.supports_autoexpire
+        # Not `app.backend`: that is kept, and a worker may be told to use another.
+        ends_by_itself = app._get_backend().supports_autoexpire
     except Exception as error:  # the backend's own code: a driver that is missing, say
         text = f"result_backend: {raised_by_reading(error)}"
         hint = f"{_CLEANUP} is not scheduled, and old results may stay"
