@@ -45,6 +45,9 @@ def _connect(app: Any, settings: Settings) -> None:
     app.conf.broker_url = ";".join(settings.broker_urls)
     if settings.result_backend is not None:
         app.conf.result_backend = settings.result_backend
+        # What was made of the app's own address when it was read is not to be used.
+        app._local.__dict__.pop("backend", None)
+        app._backend_cache = None
 
 
 def _says_more_than_how_a_run_ended(record: logging.LogRecord) -> bool:
