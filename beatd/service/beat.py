@@ -147,6 +147,7 @@ class Beat:
         else:
             self._use(loaded.config, loaded.waits)
         self.notify.ready(self.status())
+        self._loader.done()
 
     def _use(self, taken: Taken, waits: Sequence[str]) -> None:
         """Schedule by this config; `waits` are settings that wait for a restart."""

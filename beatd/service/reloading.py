@@ -37,7 +37,10 @@ class ConfigLoader:
         on_begin: Callable[[], object],
         on_loaded: Callable[[], object],
     ) -> None:
-        """`on_begin` and `on_loaded` are called in the thread; `take` comes next."""
+        """`on_begin` and `on_loaded` are called in the thread; `take` comes next.
+
+        Until `done` no other loading begins.
+        """
         self._load = load
         self._needs_restart = needs_restart
         self._on_begin = on_begin
@@ -45,7 +48,7 @@ class ConfigLoader:
         self._asked: SimpleQueue[bool] = SimpleQueue()
         """True for each question, False at the end."""
         self._loaded: SimpleQueue[Loaded] = SimpleQueue()
-        self._taken: SimpleQueue[bool] = SimpleQueue()
+        self._done: SimpleQueue[bool] = SimpleQueue()
         self._service = Service(self._step, partial(self._asked.put, False))
 
     def start(self, on_crash: OnCrash) -> None:
@@ -58,9 +61,11 @@ class ConfigLoader:
 
     def take(self) -> Loaded:
         """Return what was loaded; called once after each `on_loaded`."""
-        loaded = self._loaded.get_nowait()
-        self._taken.put(True)
-        return loaded
+        return self._loaded.get_nowait()
+
+    def done(self) -> None:
+        """Say that what was taken is in use, and that this reload has ended."""
+        self._done.put(True)
 
     def leave(self) -> None:
         """Load no more; nobody waits for a config that loads now."""
@@ -76,7 +81,7 @@ class ConfigLoader:
         self._loaded.put(self._load_now())
         self._on_loaded()
         # One reload ends before the next one is said to begin.
-        self._taken.get()
+        self._done.get()
         return 0
 
     def _load_now(self) -> Loaded:
