@@ -256,6 +256,17 @@ def test_periodic_tasks_of_code_join_the_schedule() -> None:
     assert app.conf.beat_schedule.keys() == schedule.keys()
 
 
+def test_a_periodic_task_is_one_call() -> None:
+    app = Beatd(set_as_current=False)
+    task = app.task(name="add")(add)
+
+    assert app.add_periodic_task(10, task, (1,), {"y": 2}) == "add(1, y=2)"
+    assert app.add_periodic_task(10, task.s(2), (1,)) == "add(1, 2)"
+    with pytest.raises(MessageError, match="sends one call, and this is a chain"):
+        app.add_periodic_task(10, task.s(1, 2) | task.s(3))
+    assert app.settings.beat_schedule["add(1, 2)"]["args"] == [1, 2]
+
+
 # Tasks
 
 

@@ -41,8 +41,8 @@ scheduler   file_view leadership ledger_file configs lost_writes over findings r
 results     base chords disabled readable ended exceptions encoding refusals redis
             sqlite *
 events      lamport sender zone event sent
-tasks       current async_result group_result request signature canvas maps task
-            options registry * shared
+tasks       current async_result group_result request signature canvas maps listed
+            task             options registry * shared
 pools       base limits pending asyncio green prefork prefork.child_state prefork.frames
             prefork.child prefork.places prefork.forkserver_main prefork.forkserver
             options prefork.children prefork.dispatch prefork.forkservers
@@ -51,7 +51,8 @@ runs        hooks host report stdout coroutines builtin errbacks continuations c
             execute eager
 control     patterns pidbox
 app         annotations announcement client_results conf connections discovery
-            publishing remote_control sending calls django celery_names application *
+            publishing remote_control sending calls django celery_names application
+            default *
 worker      autoscale begun commands.arguments events in_flight commands.shapes
             isolation holdings lease rate renewal reporting restoring revoked settlement
             settle unkept window fetcher backlog inbox outcomes admission sizing

@@ -1,6 +1,7 @@
 """What users hold: an application that sends tasks and reads their results.
 
 application.py     `Beatd`
+default.py         the one of calls that name none
 celery_names.py    what Celery's app has beside
 django.py          Django around its tasks
 conf.py            its settings, from a config and from code
@@ -15,6 +16,7 @@ publishing.py      signals around that, and further tries
 remote_control.py  commands to workers
 """
 
+from beatd.app import default  # noqa: F401 - it says what `current_app` makes
 from beatd.app.application import Beatd
 from beatd.tasks import AsyncResult
 from beatd.tasks.current import current_app

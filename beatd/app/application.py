@@ -3,7 +3,6 @@
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from beatd.app import django
@@ -18,9 +17,9 @@ from beatd.app.remote_control import Control
 from beatd.brokers.base import Broker
 from beatd.brokers.items import Outgoing
 from beatd.clock import Clock, SystemClock
-from beatd.config import places
 from beatd.config.settings import Settings
 from beatd.config.source import Source
+from beatd.errors import MessageError
 from beatd.ids import instant_of_id
 from beatd.instant import Instant, Span
 from beatd.message import Sending
@@ -31,10 +30,11 @@ from beatd.tasks import (
     Task,
     import_modules,
     name_of,
+    signature,
     task_of,
 )
 from beatd.tasks.async_result import AsyncResult
-from beatd.tasks.current import Args, Kwargs, set_current, set_default
+from beatd.tasks.current import Args, Kwargs, set_current
 from beatd.tasks.group_result import result_from_tuple
 
 P = ParamSpec("P")
@@ -147,25 +147,26 @@ class Beatd(CeleryNames):
     def add_periodic_task(
         self,
         schedule: Any,
-        sig: Mapping[str, Any],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        sig: Mapping[str, Any] | Task[..., Any],
+        args: Args = None,
+        kwargs: Kwargs = None,
         name: str | None = None,
         **options: Any,
     ) -> str:
-        """Add an entry that sends `sig`, a task's signature; return its name."""
-        key = name or f"{sig['task']}({', '.join(map(repr, sig.get('args') or ()))})"
-        entry = {
-            "task": sig["task"],
-            "schedule": schedule,
-            "args": [*(sig.get("args") or ()), *args],
-            "kwargs": {**(sig.get("kwargs") or {}), **(kwargs or {})},
-            "options": {**(sig.get("options") or {}), **options},
-        }
-        self._given.add_entry(key, entry)
+        """Add an entry that sends `sig`, a task or its signature; return its name.
+
+        `args` go before its own. Raises MessageError for a chain, a group or a chord.
+        """
+        call = signature(sig).clone(args, kwargs, **options)
+        if call.subtask_type:
+            problem = f"an entry sends one call, and this is a {call.subtask_type}"
+            raise MessageError(f"{problem}: write a task that sends it")
+        parts = {"task": call.task, "args": [*call.args], "kwargs": call.kwargs}
+        entry = {"schedule": schedule, "options": call.options, **parts}
+        self._given.add_entry(name or repr(call), entry)
         if not self._used:
             self._settings = None
-        return key
+        return name or repr(call)
 
     # Tasks
 
@@ -395,13 +396,3 @@ class Beatd(CeleryNames):
         self._settings = None
         self._used = False
         self.close()
-
-
-def _default_app() -> Beatd:
-    """Make an application of the config that `beatd` itself would find."""
-    app = Beatd(set_as_current=False)
-    app._given.take(lambda: places.of_config(None, os.environ, Path.cwd()))
-    return app
-
-
-set_default(_default_app)

@@ -396,6 +396,5 @@ def _shown_name(name: object) -> str:
 
 def _kind(value: object) -> str:
     kind = type(value).__name__
-    if value is None:
-        return "None"
-    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+    article = "an" if kind[0] in "aeiou" else "a"
+    return "None" if value is None else f"{article} {kind}"

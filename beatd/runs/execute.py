@@ -38,7 +38,7 @@ from beatd.runs.report import (
     result_text,
 )
 from beatd.tasks import Again, Request, Task, running
-from beatd.tasks.task import classes_in
+from beatd.tasks.listed import classes_in
 from beatd.text import one_line
 
 tell = EventLog(__name__)

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 from beatd.bounds import rate_of, seconds_of
 from beatd.errors import ConfigError
 from beatd.message.options import option_problems
-from beatd.tasks.task import SENT_OPTIONS, Task, flat
+from beatd.tasks.listed import flat
+from beatd.tasks.task import SENT_OPTIONS, Task
 from beatd.text import one_line, quoted
 
 

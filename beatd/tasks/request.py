@@ -1,16 +1,18 @@
 """What the run of a task knows of itself, and of its exception."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from beatd.instant import datetime_of
 from beatd.message import Call, Signature
 from beatd.tasks.async_result import AsyncResult
 from beatd.tasks.group_result import GroupResult
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,3 +158,9 @@ def running(request: Request) -> Iterator[None]:
         yield
     finally:
         _request.reset(token)
+
+
+async def run_as(request: Request, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return what the coroutine returns; it is the run of `request`."""
+    with running(request):
+        return await coroutine

@@ -4,9 +4,7 @@ import inspect
 import random
 from collections.abc import (
     Callable,
-    Coroutine,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
@@ -14,26 +12,27 @@ from datetime import datetime
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, NoReturn, ParamSpec, Self, TypeVar, cast
 
+from beatd import errors
 from beatd.bounds import LONGEST, seconds_of
-from beatd.errors import (
-    BrokerUnavailable,
-    Ignore,
-    MaxRetriesExceeded,
-    MessageError,
-    Retry,
-    Verdict,
-)
+from beatd.errors import Ignore, MaxRetriesExceeded, MessageError, Retry, Verdict
 from beatd.message.options import check_options
 from beatd.results.base import Meta
 from beatd.tasks.async_result import AsyncResult
 from beatd.tasks.current import Application, Args, Kwargs, current_app
+from beatd.tasks.listed import classes_in
 from beatd.tasks.maps import chunks, xmap, xstarmap
-from beatd.tasks.request import Again, ExceptionInfo, Request, current_request, running
+from beatd.tasks.request import (
+    Again,
+    ExceptionInfo,
+    Request,
+    current_request,
+    run_as,
+    running,
+)
 from beatd.tasks.signature import Signature
 
 P = ParamSpec("P")
 R = TypeVar("R")
-T = TypeVar("T")
 
 SENT_OPTIONS = (
     *("queue", "exchange", "routing_key", "priority", "expires", "serializer"),
@@ -42,30 +41,11 @@ SENT_OPTIONS = (
 """Options that each call takes from its task, unless the call has its own."""
 
 
-def flat(listed: Any) -> Iterator[Any]:
-    """Yield what an option lists, or is; a list may hold others, as in `except`."""
-    if isinstance(listed, list | tuple | set | frozenset):
-        for one in listed:
-            yield from flat(one)
-    else:
-        yield listed
-
-
-def classes_in(listed: Any) -> tuple[type, ...]:
-    """Return those classes that an option lists, or is, as in Celery."""
-    return tuple(one for one in flat(listed) if isinstance(one, type))
-
-
 def _pause(name: str, value: object) -> float:
     try:
         return seconds_of(value, -LONGEST)
     except ValueError as error:
         raise MessageError(f"{name}: {error}") from None
-
-
-async def _run_as(request: Request, coroutine: Coroutine[Any, Any, T]) -> T:
-    with running(request):
-        return await coroutine
 
 
 class Task(Generic[P, R]):
@@ -112,7 +92,7 @@ class Task(Generic[P, R]):
     """Expected errors: logged without a traceback, as information."""
     has_own_class = True
     MaxRetriesExceededError = MaxRetriesExceeded
-    OperationalError = BrokerUnavailable
+    OperationalError = errors.BrokerUnavailable
 
     def __init__(
         self,
@@ -175,7 +155,7 @@ class Task(Generic[P, R]):
             value = self.run(*args, **kwargs)
         if inspect.iscoroutine(value):
             # The task's code has not begun: it runs where the caller awaits it.
-            return cast(R, _run_as(request, value))
+            return cast(R, run_as(request, value))
         return value
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
