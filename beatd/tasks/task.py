@@ -12,7 +12,6 @@ from datetime import datetime
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, NoReturn, ParamSpec, Self, TypeVar, cast
 
-from beatd import errors
 from beatd.bounds import LONGEST, seconds_of
 from beatd.errors import Ignore, MaxRetriesExceeded, MessageError, Retry, Verdict
 from beatd.message.options import check_options
@@ -92,7 +91,6 @@ class Task(Generic[P, R]):
     """Expected errors: logged without a traceback, as information."""
     has_own_class = True
     MaxRetriesExceededError = MaxRetriesExceeded
-    OperationalError = errors.BrokerUnavailable
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import pytest
@@ -27,7 +27,7 @@ TRIES = 20
 """So many seeds are tried until one shows that a part is missing."""
 
 
-@cache
+@lru_cache(maxsize=6)  # a history is large, and the first ones are asked for most
 def calls_of(seed: int, kinds: frozenset[Kind]) -> Sequence[Call]:
     """Return the calls of a quarter of an hour."""
     return record(seed, HOUR // 4, kinds)[1]
