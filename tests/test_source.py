@@ -5,12 +5,12 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
+from beatd import Beatd
 from beatd.config.apps import of_app
 from beatd.config.faults import Unreadable
 from beatd.config.places import of_config
@@ -327,8 +327,12 @@ def test_keys_that_a_dict_has_twice_are_found() -> None:
 # Apps
 
 
-@dataclass
-class OurApp:
+class OurApp(Beatd):
+    """An application, for a port of which the reading asks for more than a config."""
+
+    def __init__(self) -> None:
+        super().__init__(set_as_current=False)
+
     def beatd_config(self) -> Source:
         return Source("ours", {"timezone": "UTC"})
 
