@@ -100,7 +100,11 @@ class Delivery(msgspec.Struct, frozen=True):
     """One message handed to one worker, under that worker's lease."""
 
     token: str
-    """Names the delivery in the worker's in-flight set; the broker chooses it."""
+    """Names the delivery in the worker's in-flight set; the broker chooses it.
+
+    It never names another one, not even when data are lost: a copy of a request to
+    take, which comes after that, takes other messages under tokens of their own.
+    """
     queue: str
     message: bytes
     """The raw bytes as they lay in the queue, malformed or not."""

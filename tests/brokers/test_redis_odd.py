@@ -107,10 +107,10 @@ def test_what_is_held_and_no_message_is_kept_apart_and_all_else_comes_back(
 ) -> None:
     broker.send([outgoing(b"1"), outgoing(b"2")])
     broker.join("dead", 1)
-    broker.take("dead", ["celery"], 9, 1)
+    taken = broker.take("dead", ["celery"], 9, 1)
     client.hset(f"{KEY}inflight:dead", token, held)
     broker.held_runs(["r"])
-    broker.reclaim("dead", ["1:1", "1:2"], 9)
+    broker.reclaim("dead", [one.token for one in taken], 9)
 
     assert eventually(broker.recover) == 2
     assert broker.recover() == 0

@@ -161,6 +161,23 @@ def test_what_was_taken_before_the_data_were_set_back_begins_no_run(
     assert answers == [[GONE, DONE, DONE]] * 2
 
 
+def test_what_a_copy_takes_after_the_data_were_set_back_is_not_settled_in_its_place(
+    backend: Backend, broker: Broker
+) -> None:
+    broker.send([outgoing(b"1")])
+    broker.join("w", MINUTE)
+    with backend.set_back():
+        broker.purge(["celery"])
+        broker.send([outgoing(b"2")])
+        [two] = broker.take("w", ["celery"], 9, 1)
+    broker.take("w", ["celery"], 9, 1)
+
+    assert broker.settle("w", [Acknowledge(two)], [], 1) == [GONE]
+
+    assert broker.reclaim("w", [two.token], 2) == 1
+    assert lying_in(broker) == [b"1"]
+
+
 def test_what_only_sends_is_done_once_as_well(broker: Broker) -> None:
     broker.join("w", MINUTE)
 

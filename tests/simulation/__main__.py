@@ -75,6 +75,7 @@ def _summary(results: Sequence[Result], seconds: float) -> str:
         f"{sum(one.runs for one in verdicts)} runs by workers:"
         f" not run {sum(len(one.unrun) for one in verdicts)},"
         f" run again {sum(len(one.rerun) for one in verdicts)},"
+        f" done to another message {sum(len(one.mistaken) for one in verdicts)},"
         f" followed wrongly {sum(len(one.following) for one in verdicts)},"
         f" together {sum(len(one.together) for one in verdicts)},"
         f" held for ever {sum(len(one.held) for one in verdicts)},"

@@ -41,6 +41,8 @@ class Verdict:
     """Messages that no worker ran to the end, although the broker kept them."""
     rerun: list[str] = field(default_factory=list)
     """Messages that ran again, although they were acknowledged before."""
+    mistaken: list[str] = field(default_factory=list)
+    """Acts of workers that the broker did to other messages than they were for."""
     following: list[str] = field(default_factory=list)
     """Runs from which not one message follows, but none or several."""
     together: list[str] = field(default_factory=list)
@@ -70,6 +72,7 @@ class Verdict:
             "late": self.late,
             "not run": self.unrun,
             "run again": self.rerun,
+            "done to another message": self.mistaken,
             "followed": self.following,
             "together": self.together,
             "held": self.held,

@@ -22,7 +22,7 @@ LONGEST_HELD: Span = 40 * SECOND
 
 _NOT_DATA = (
     *("_changed", "_clock", "_serial", "_nonces", "world"),
-    *("queued", "asking", "followed", "done", "leases_ended"),
+    *("queued", "asking", "followed", "done", "mistaken", "leases_ended"),
 )
 """What of the broker is not lost, or set back, with its data."""
 
@@ -70,6 +70,8 @@ class Server(MemoryBroker):
         """Each message that followed from a run, and when it was sent."""
         self.done: list[tuple[Instant, str, bytes]] = []
         """When each act was done, which kind of act, and on which message."""
+        self.mistaken: list[tuple[Instant, str, bytes]] = []
+        """Those of these acts that were done to another message."""
         self.leases_ended: list[tuple[Instant, str]] = []
         """When it was found that a worker's lease had run out."""
 
@@ -82,10 +84,14 @@ class Server(MemoryBroker):
         return super()._put(outgoing)
 
     def _do(self, worker: str, act: Act) -> Answer:
+        joined, token = self._workers.get(worker), act.delivery.token
+        stored = joined.in_flight.get(token) if joined else None
         answer = super()._do(worker, act)
         if answer == DONE:
             kind, message = type(act).__name__, act.delivery.message
             self.done.append((self.world.now, kind, message))
+            if stored and stored.message != message:
+                self.mistaken.append(self.done[-1])
         return answer
 
     def recover(self) -> int:

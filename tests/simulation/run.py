@@ -150,6 +150,7 @@ def _work(
         runs=[run for worker in workers for run in worker.runs],
         followed=server.followed,
         done=server.done,
+        mistaken=server.mistaken,
         leases_ended=server.leases_ended,
         ends=[end for worker in workers for end in worker.ends],
         losses=faults.losses,

@@ -7,14 +7,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from beatd.brokers.items import Acknowledge
 from beatd.instant import HOUR, MINUTE
+from tests.brokers.making import outgoing
 from tests.simulation.checker import Evidence, Far, Rewind, judge, slots_of
 from tests.simulation.faults import OF_WORKERS, YEAR, Kind
 from tests.simulation.mutations import MUTATIONS, RIGHT_CLOCKS, SEARCHED, without
-from tests.simulation.network import Network
+from tests.simulation.network import Network, Server
 from tests.simulation.plan import Fact
 from tests.simulation.run import Result, simulate
+from tests.simulation.world import World
 
 HOURS = 300
 PART = 20
@@ -163,6 +167,18 @@ def test_the_checker_sees_what_is_wrong() -> None:
     # Nothing was wrong that could have made it late.
     assert verdict_on([1, 2, 3, 5, 6, 7, 8], coalesce=True) == ["lost"]
     assert verdict_on([*range(1, 10), 4]) == ["doubled"]
+
+
+def test_the_server_notes_an_act_that_is_done_to_another_message() -> None:
+    server = Server(World(0, BEGIN))
+    server.send([outgoing(b"1"), outgoing(b"2"), outgoing(b"3")])
+    server.join("w", MINUTE)
+    one, two, three = server.take("w", ["celery"], 3, 1)
+
+    mistaken = structs.replace(one, token=two.token)
+    server.settle("w", [Acknowledge(mistaken), Acknowledge(three)], [], 1)
+
+    assert server.mistaken == [(BEGIN, "Acknowledge", b"1")]
 
 
 def test_the_checker_allows_one_run_more_for_each_uncertain_slot() -> None:

@@ -38,6 +38,8 @@ class Work:
     """When each message came that follows from a run, and the run's name."""
     done: Sequence[tuple[int, str, bytes]]
     """When each act was done, its kind, and the message that it was for."""
+    mistaken: Sequence[tuple[int, str, bytes]]
+    """Those of these acts that were done to another message."""
     leases_ended: Sequence[tuple[int, str]]
     """When the broker found which worker's lease to be over."""
     ends: Sequence[tuple[int, str]]
@@ -62,6 +64,9 @@ def judge_work(work: Work, verdict: Verdict) -> None:
     _judge_messages(work, verdict)
     _judge_following(work, verdict)
     _judge_overlaps(work, verdict)
+    for at, kind, message in work.mistaken:
+        entry, key = _read(message)
+        verdict.mistaken.append(f"{kind} of {entry} {key} at {at}")
 
 
 def _judge_messages(work: Work, verdict: Verdict) -> None:

@@ -209,13 +209,14 @@ class MemoryBroker(MemoryLead):
                 number = number_together(sizes, suspects, together)
                 if found and not number:
                     on_held_back()
+                attempt = f"{request}:{next(self._serial)}"
                 for index, stored in enumerate(lying[:number]):
                     self._lists[stored.step, stored.queue].remove(stored)
-                    joined.in_flight[f"{request}:{index}"] = stored
+                    joined.in_flight[f"{attempt}:{index}"] = stored
             return [
                 Delivery(token, stored.queue, stored.message, stored.deliveries + 1)
                 for token, stored in joined.in_flight.items()
-                if token.rpartition(":")[0] == str(request)
+                if token.partition(":")[0] == str(request)
             ]
 
     def await_message(self, queues: Sequence[str], timeout: Span) -> bool:

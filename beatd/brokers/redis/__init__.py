@@ -19,7 +19,7 @@ inflight:<w>     hash      token -> held message (prelude.lua has its form); and
                            "begun:<token>" -> entry and task id of a current run
 answered:<w>     text      the number of the worker's last request to settle
                            something, and the answers
-took:<w>         number    that of its last request to take
+took:<w>         text      the number of its last request to take, and its stamp
 ended:<w>        text      the tokens in flight, among others, whose runs have ended
 serial           number    counts all messages that were ever taken
 deliveries       hash      SHA-1 of a message -> how often a worker died with it

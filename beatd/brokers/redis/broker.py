@@ -191,6 +191,7 @@ class RedisBroker(RedisLead):
             given = self._take(worker, others, limit, request, how)
         deliveries = []
         parts = iter(given)
+        attempt = f"{request}:{next(parts, b'').decode()}"
         for number, name, content, deaths in zip(
             parts, parts, parts, parts, strict=True
         ):
@@ -199,7 +200,7 @@ class RedisBroker(RedisLead):
                 continue
             queue = lists[name.decode()]
             if number > 0:
-                token = f"{request}:{number}"
+                token = f"{attempt}:{number}"
                 deliveries.append(Delivery(token, queue, content, deaths + 1))
             elif number == HELD_BACK:
                 on_held_back()

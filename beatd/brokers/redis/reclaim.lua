@@ -25,7 +25,7 @@ local held = #there > 0 and tokens_in(ARGV[1])
 local serials, strays = {}, {}
 local function look_at(name)
   local token = name:match('^begun:(.+)') or name
-  local request = tonumber(token:match('^(%d+):%d+$'))
+  local request = tonumber(token:match('^(%d+):'))
   if not request or request >= tonumber(ARGV[2]) or held[token] then
     return
   end

@@ -6,7 +6,7 @@
 --       4 deliveries  hash: SHA-1 of a message -> how often a worker died with it
 --       5 delayed     sorted set: id -> when it is due, ms of the server's clock
 --       6 late        hash: id -> held message
---       7 took        the number of the worker's last such request
+--       7 took        "<number> <stamp>" of the worker's last such request
 --       8 apart       hash: key and field of what was held, and no held message -> that
 --       9 ended       text: the tokens whose runs have ended, with spaces between them
 --       10...         lists in the order in which they are to be emptied
@@ -16,12 +16,16 @@
 --         one death), 'in company' (of what the worker has in flight), 'passed over'
 --       7 how many of them to pass over  8 how many with one death to take together
 --
--- Returns for each message: number of the token, list, message, deaths; and for each list
--- that is no list or is forbidden, and was passed over: 0, list, reason, 0; and -1, list,
--- '', 0 if nothing was taken because of messages that a worker died with; and -2, id,
--- '', 0 for what was delayed, is no held message and is kept apart. Nothing if the worker
--- has no lease. The same request again returns the same messages, and takes no
+-- Returns the stamp, then for each message: number, list, message, deaths; and for each
+-- list that is no list or is forbidden, and was passed over: 0, list, reason, 0; and -1,
+-- list, '', 0 if nothing was taken because of messages that a worker died with; and -2,
+-- id, '', 0 for what was delayed, is no held message and is kept apart. Nothing if the
+-- worker has no lease. The same request again returns the same messages, and takes no
 -- more; an earlier one takes nothing. A full server lets the script run.
+--
+-- Tokens are "<number of the request>:<stamp>:<number>". The stamp is the moment of taking:
+-- a copy of a request that comes when the server has lost what was taken before takes
+-- other messages, and must not name them as the worker knows those.
 
 local RETRY = 10000 -- ms until the next try with a message that its list refuses
 
@@ -31,10 +35,17 @@ end
 
 pass_when_full(KEYS[2])
 
-local request, last = tonumber(ARGV[2]), tonumber(redis.call('GET', KEYS[7]) or 0) or 0
+local request = tonumber(ARGV[2])
+local last, stamp = (redis.call('GET', KEYS[7]) or ''):match('^(%d+) (%S+)$')
+last = tonumber(last) or 0
 if request < last then
   return {}
 end
+if request > last then
+  local time = redis.call('TIME')
+  stamp = time[1] .. time[2]
+end
+local attempt = ARGV[2] .. ':' .. stamp
 
 local limit = tonumber(ARGV[3])
 local own = {}
@@ -42,7 +53,7 @@ for index = 10, #KEYS do
   own[KEYS[index]] = true
 end
 
-local given = {}
+local given = {stamp}
 local function give(number, list, text, deaths)
   local size = #given
   given[size + 1], given[size + 2] = number, list
@@ -91,26 +102,26 @@ end
 if request == last then -- what it took, whatever its limit is by now
   -- Its tokens have no gap: a worker settles none before it has the answer.
   local number = 1
-  local held = redis.call('HGET', KEYS[2], ARGV[2] .. ':' .. number)
+  local held = redis.call('HGET', KEYS[2], attempt .. ':' .. number)
   while held do
     local list, message = released(held)
     if list then -- else leave.lua keeps it apart
       give(number, list, message, deaths_with(message))
     end
     number = number + 1
-    held = redis.call('HGET', KEYS[2], ARGV[2] .. ':' .. number)
+    held = redis.call('HGET', KEYS[2], attempt .. ':' .. number)
   end
   return given
 end
 
 -- So many serials at once, and before anything is popped: if it fails, nothing is lost.
 local serial = redis.call('INCRBY', KEYS[3], limit) - limit
-redis.call('SET', KEYS[7], ARGV[2], 'PX', ARGV[5])
+redis.call('SET', KEYS[7], ARGV[2] .. ' ' .. stamp, 'PX', ARGV[5])
 local taken, size, enough = 0, 0, tonumber(ARGV[4])
 local function take(list, message, deaths)
   taken, size = taken + 1, size + #message
   local held = hold(whole(serial + taken), list, message)
-  redis.call('HSET', KEYS[2], ARGV[2] .. ':' .. taken, held)
+  redis.call('HSET', KEYS[2], attempt .. ':' .. taken, held)
   give(taken, list, message, deaths)
 end
 

@@ -1,6 +1,7 @@
 """Queues, deliveries under leases and dead letters, in one SQLite file."""
 
 import json
+import secrets
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -45,6 +46,9 @@ they grow: short for some seconds after each message, long while nothing happens
 
 REMEMBER_REQUESTS: Span = HOUR
 """How long after the end of a worker's lease its last requests are known."""
+
+STAMP_BITS = 20
+"""Of the number that names what one request took: random ones, below its own number."""
 
 LARGEST = 2**63 - 1
 """The largest number in SQLite."""
@@ -132,7 +136,8 @@ class SQLiteBroker(SQLiteLead):
         ended: Collection[str] = (),
     ) -> int:
         def is_known(number: int, attempt: str) -> bool:
-            return f"{attempt}:{number}" in held or int(attempt) >= request
+            is_held = f"{attempt}:{number}" in held
+            return is_held or int(attempt) >> STAMP_BITS >= request
 
         def unknown(db: sqlite3.Connection) -> list[tuple[int, bool]]:
             """Return ids, and whether the run has begun; the last one taken first."""
@@ -179,7 +184,6 @@ class SQLiteBroker(SQLiteLead):
             last = self._last_take(db, worker)
             if last is None or request < last:
                 return []
-            attempt = str(request)
             if request > last:
                 db.execute(SQL["note_take"], (request, worker))
             ready: Sequence[Row] = []
@@ -198,14 +202,15 @@ class SQLiteBroker(SQLiteLead):
                 sql = "SELECT coalesce(max(place), 0) FROM messages WHERE worker = ?"
                 (last,) = db.execute(sql, (worker,)).fetchone()
                 places = enumerate(ready, start=last + 1)
+                attempt = str(request << STAMP_BITS | secrets.randbits(STAMP_BITS))
                 flights = [(worker, attempt, place, row[0]) for place, row in places]
                 db.executemany(SQL["take"], flights)
-            rows = db.execute(SQL["taken"], (worker, attempt)).fetchall()
+            rows = db.execute(SQL["taken"], (worker, STAMP_BITS, request)).fetchall()
         if held_back:
             on_held_back()
         return [
             Delivery(f"{attempt}:{number}", queue, message, deaths + 1)
-            for number, queue, message, deaths in rows
+            for number, attempt, queue, message, deaths in rows
         ]
 
     def await_message(self, queues: Sequence[str], timeout: Span) -> bool:

@@ -13,7 +13,9 @@
 -- messages  all that are not settled. A message is ready, delayed (`due`) or in flight
 --           (`worker`, `attempt`), and keeps its row through all of these. Ready ones
 --           are taken in the order of step, place, id: `place` is 0, or less for a
---           message that was put in front. In flight, `place` is the order of taking.
+--           message that was put in front. In flight, `place` is the order of taking,
+--           and `attempt` the number of the request to take, with random bits after it:
+--           ids, and such numbers, come again in a file that was set back.
 --           A message that is acknowledged, while its run is its entry's current one
 --           and goes on, is kept under its worker with an empty `attempt`, which is in
 --           `place` then: the run ends with the lease.
@@ -178,8 +180,8 @@ DELETE FROM workers WHERE lease = 0 AND (ends <= ? OR ends > ?)
 SELECT took FROM workers WHERE worker = ? AND lease > 0
 
 -- name: taken
-SELECT id, queue, message, deaths
-FROM messages WHERE worker = ? AND attempt = ? ORDER BY place
+SELECT id, attempt, queue, message, deaths
+FROM messages WHERE worker = ? AND CAST(attempt AS INTEGER) >> ? = ? ORDER BY place
 
 -- name: ready
 SELECT id, step, length(message), deaths
@@ -255,7 +257,7 @@ WHERE id = ? AND worker = ? AND attempt = ?
 SELECT CAST(message AS BLOB) FROM messages WHERE worker = ? AND attempt = ''
 
 -- name: begun_message
--- By the request that took it, too: ids come again in a file that was set back.
+-- By the attempt that took it, too: ids come again in a file that was set back.
 SELECT CAST(message AS BLOB) FROM messages
 WHERE id = ? AND worker = ? AND attempt = '' AND place = CAST(? AS INTEGER)
 
