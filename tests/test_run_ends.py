@@ -398,6 +398,27 @@ def test_ten_slots_dropped_in_a_row_are_a_problem_until_one_is_emitted(
     assert "hold.end" in names(caplog)
 
 
+def test_slots_dropped_in_a_row_are_a_problem_whoever_led_meanwhile(
+    broker: FlakyBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = alone(Overlap.SKIP)
+    scheduler = first_run(one, broker, clock)
+    for minute in range(2, 13):
+        if minute in (5, 9):
+            scheduler.stop()
+            scheduler = leading(one, broker, clock)
+        at(scheduler, NOON + minute * MINUTE)
+        assert scheduler.held == {}
+
+    for minute in (13, 14):
+        at(scheduler, NOON + minute * MINUTE)
+
+    assert scheduler.held["alone"].startswith(
+        "none of its slots was let through for more than 10 of its periods, as its run"
+    )
+    assert names(caplog).count("hold.lasts") == 1
+
+
 def test_a_hold_is_said_once_and_after_ten_periods_is_a_problem(
     broker: FlakyBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:

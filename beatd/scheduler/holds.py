@@ -31,6 +31,10 @@ class _Hold:
     dropped: int = 0
     problem: str = ""
 
+    def lasts(self, now: Instant) -> bool:
+        """Return whether it is a problem by now."""
+        return self.latest is not None and now > self.latest
+
 
 class Holds:
     """The entries that wait for their runs just now.
@@ -60,10 +64,14 @@ class Holds:
         elif name not in busy.unsure:
             hold = self._holds.get(name)
             if hold is None:
-                latest = _slot_after(due.entry.schedule, due.slot, LASTING)
+                latest = _slot_after(due.entry.schedule, _first(due), LASTING)
                 hold = self._holds[name] = _Hold(run, self._clock.elapsed(), latest)
             if decision.until is None:
                 self._held(name, hold, now)
+            elif hold.dropped < LASTING and hold.lasts(now):
+                # Who led before counted the rest of the drops.
+                words = "none of its slots was let through for more than"
+                self._meet(name, hold, f"{words} {LASTING} of its periods")
 
     def dropped(self, entry: str, number: int) -> None:
         """Take note of so many slots that were dropped for the overlap rule."""
@@ -85,7 +93,7 @@ class Holds:
             hold.is_said = True
             words = "%s is held until its run %s has ended"
             tell.info("hold.begin", words, entry, hold.run, entry=entry, run=hold.run)
-        if hold.latest is not None and now > hold.latest:
+        if hold.lasts(now):
             self._meet(entry, hold, f"held for more than {LASTING} of its periods")
 
     def _meet(self, entry: str, hold: _Hold, what: str) -> None:
@@ -117,6 +125,16 @@ class Holds:
                 entry=entry,
                 run=hold.run,
             )
+
+
+def _first(due: Due) -> Instant:
+    """Return the first slot that is not let through.
+
+    That is the one after the slot of the run, whoever decided of those since then.
+    """
+    last = due.mark.last
+    after = None if last is None else due.entry.schedule.next_after(last)
+    return due.slot if after is None else min(after, due.slot)
 
 
 def _slot_after(schedule: Schedule, slot: Instant, number: int) -> Instant | None:
