@@ -14,7 +14,7 @@ from beatd.bounds import LONGEST
 from beatd.errors import ConfigError
 from beatd.service.wiring.runtime import tasks_of
 from beatd.tasks import check_tasks, problems_of
-from beatd.tasks.task import classes_in
+from beatd.tasks.listed import classes_in
 from tests.processes import ended
 
 WRONG = [

@@ -134,7 +134,7 @@ MUTATIONS = {
         "_answered",
         lambda _: _whatever_is_answered,
         frozenset([Kind.WORKER_PAUSED, Kind.WORKER_REQUESTS]),
-        2,
+        7,
     ),
     # The same, where it lies in its queue once more, and the worker has it twice.
     "answered-after-a-loss": Mutation(
@@ -142,7 +142,7 @@ MUTATIONS = {
         "_answered",
         lambda _: _whatever_is_answered,
         frozenset([Kind.SET_BACK, Kind.WORKER_PAUSED]),
-        5,
+        7,
     ),
     # A worker does not know what it has begun before a loss.
     "begun-once": Mutation(
@@ -150,7 +150,7 @@ MUTATIONS = {
         "add",
         lambda _: lambda begun, message: True,
         frozenset([Kind.SET_BACK, Kind.WORKER_PAUSED, Kind.WORKER_REQUESTS]),
-        13,
+        15,
     ),
 }
 """By name of what is taken out."""
