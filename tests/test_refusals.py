@@ -8,7 +8,7 @@ import pytest
 
 from beatd.brokers.items import Emission, Emitted, Refused, Term
 from beatd.errors import MessageError
-from beatd.instant import HOUR, MINUTE, SECOND, Instant
+from beatd.instant import HOUR, MINUTE, SECOND, Instant, Span
 from beatd.message import Made, MessageFormat, template
 from beatd.routing import Route
 from beatd.scheduler.loop import Scheduler
@@ -18,7 +18,15 @@ from beatd.schedules.base import Schedule
 from beatd.schedules.interval import Every
 from beatd.timetable.entry import Entry
 from beatd.timetable.policy import Reason
-from tests.fakes import NOON, FakeClock, FakeFile, FlakyBroker, entry, scheduler_of
+from tests.fakes import (
+    NOON,
+    TTL,
+    FakeClock,
+    FakeFile,
+    FlakyBroker,
+    entry,
+    scheduler_of,
+)
 
 TICK = entry("tick", Every(MINUTE))
 TO_TAKEN = template(MessageFormat(), Route("taken"), "tasks.plain")
@@ -419,3 +427,69 @@ def test_a_message_that_was_made_is_sent_again_as_it_was_after_a_lost_answer(
     assert message.asked == [NOON + MINUTE]
     assert broker.slots("once") == [NOON + MINUTE]
     assert broker.asked.count("once") == 2
+
+
+class Slow(Called):
+    """A message that takes long to make."""
+
+    def __init__(self, clock: FakeClock, takes: Span) -> None:
+        super().__init__()
+        self._clock = clock
+        self.takes = takes
+
+    def made(
+        self, *, id: str, now: Instant, slot: Instant, expires: Instant | None
+    ) -> Made:
+        self._clock.go_to(self._clock.time + self.takes)
+        return super().made(id=id, now=now, slot=slot, expires=expires)
+
+
+def test_messages_that_take_long_to_make_do_not_cost_the_lead(
+    broker: CountingBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "beatd.scheduler")
+    message = Slow(clock, SECOND // 2)
+    slow = [called(f"slow-{n}", message) for n in range(40)]
+    scheduler = scheduler_of(*slow, TICK, clock=clock, broker=broker)
+    scheduler.tick(clock.now())
+    run(scheduler, NOON + 2 * MINUTE - SECOND)
+
+    assert len(message.asked) == 40
+    assert len(broker.slots()) == 41
+    assert events(caplog).count("lead.taken") == 1
+
+
+def test_late_slots_of_one_entry_whose_messages_take_long_come_in_parts(
+    broker: CountingBroker, clock: FakeClock
+) -> None:
+    message = Slow(clock, 0)
+    every = called("slow", message, coalesce=False)
+    scheduler = scheduler_of(every, TICK, clock=clock, broker=broker)
+    scheduler.tick(clock.now())
+    clock.go_to(NOON + HOUR)
+    message.takes = SECOND // 2
+    run(scheduler, NOON + HOUR + MINUTE - SECOND)
+
+    assert broker.slots("slow") == [NOON + n * MINUTE for n in range(1, 61)]
+    assert message.asked == broker.slots("slow")
+
+
+@pytest.mark.parametrize("raises", ["", "calling tasks.called raised OSError: away"])
+def test_a_message_that_takes_longer_than_the_lead_to_make_holds_up_no_other(
+    raises: str,
+    broker: CountingBroker,
+    clock: FakeClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    messages = [Slow(clock, 2 * TTL), Slow(clock, 2 * TTL)]
+    messages[0].raises = raises
+    slow = [called(f"slow-{n}", one) for n, one in enumerate(messages)]
+    scheduler = scheduler_of(*slow, TICK, clock=clock, broker=broker)
+    scheduler.tick(clock.now())
+    run(scheduler, NOON + 2 * MINUTE - SECOND)
+
+    assert broker.slots("slow-1") == [NOON + MINUTE]
+    assert broker.slots("tick") == [NOON + MINUTE]
+    assert messages[1].asked == [NOON + MINUTE]
+    assert scheduler.refused == ({"slow-0": raises} if raises else {})
+    assert "emit.slow" in events(caplog)

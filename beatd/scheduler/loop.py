@@ -99,7 +99,14 @@ class Scheduler:
     def __post_init__(self) -> None:
         self._configs = Configs(self.leadership.lead, self.file, self.clock)
         self._run_ends = RunEnds(self.broker, self.clock, self.result_ttl)
-        self._planner = Planner(self.namespace, self.takeover, self._run_ends)
+        self._planner = Planner(
+            self.namespace,
+            self.takeover,
+            self._run_ends,
+            self.clock,
+            # Each step renews the lead.
+            longest=min(SECOND, self.leadership.ttl // 3),
+        )
         self._progress = Progress(self.timetable, self.file, self.clock)
         self._outage = Outage("stopped emitting", "broker", self.clock)
 
@@ -202,7 +209,7 @@ class Scheduler:
         """Emit one batch of what is due, then move the timetable on."""
         # A step whose answer is lost is sent again as it was: what got through is
         # known to the broker's ledger, and counted once.
-        step = self._unanswered = self._unanswered or self._decide(term, now)
+        step = self._unanswered = self._unanswered or self._decide(now)
         while part := step.next_part():
             sent = step.sent + len(part)
             if step.refused:
@@ -273,12 +280,11 @@ class Scheduler:
         self.leadership.doubt()
         raise TermOver("the ledger has slots that this term did not emit")
 
-    def _decide(self, term: Term, now: Instant) -> Step:
+    def _decide(self, now: Instant) -> Step:
         """Apply the policies to one batch of what is due; nothing has changed yet."""
         batch = self.timetable.due(self._due_by(now), BATCH)
         busy = self._run_ends.busy(batch, now, self.ended, self.unanswered)
-        keep = partial(self.leadership.keep, term)
-        return self._planner.plan(batch, busy, now, on_part=keep)
+        return self._planner.plan(batch, busy, now)
 
     # Leadership
 
@@ -316,7 +322,7 @@ class Scheduler:
         self._progress.begin_term()
         self._run_ends.keep(self.timetable)
         lost, self.takeover.lost = self.takeover.lost, []
-        self._unanswered = self._planner.again(lost, now)
+        self._unanswered = self._planner.again(lost, now, keep)
         self._term = term
 
     def _stand_by(self) -> None:

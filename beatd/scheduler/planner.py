@@ -1,23 +1,33 @@
 """What one turn of the loop is to do: decisions, and the emissions they ask for."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
-from beatd.brokers.items import Emission, idle
+from beatd.background import Faults
+from beatd.brokers.items import Emission
+from beatd.clock import Clock
 from beatd.errors import MessageError
 from beatd.event_log import EventLog
 from beatd.ids import run_id
-from beatd.instant import Instant, datetime_of
+from beatd.instant import SECOND, Instant, Span, datetime_of
+from beatd.message import EntryMessage, Made
 from beatd.scheduler.lost_writes import Lost
 from beatd.scheduler.run_ends import IDLE, Busy, RunEnds
 from beatd.scheduler.step import Step
 from beatd.scheduler.takeover import Takeover
-from beatd.timetable.entry import Due, Overlap
+from beatd.text import counted
+from beatd.timetable.entry import Due, Entry, Overlap
 from beatd.timetable.policy import HOLD, Decision, Reason, decide
 
 tell = EventLog(__name__)
 
-PART = 20
-"""The entries after which `on_part` is called."""
+
+class _Late(NamedTuple):
+    """The last message of a step that ended early, or why it cannot be made."""
+
+    id: str
+    of: EntryMessage
+    found: Emission | MessageError
 
 
 class Planner:
@@ -26,59 +36,86 @@ class Planner:
     Nothing changes by that but which runs `RunEnds` knows.
     """
 
-    def __init__(self, namespace: str, takeover: Takeover, run_ends: RunEnds) -> None:
+    def __init__(
+        self,
+        namespace: str,
+        takeover: Takeover,
+        run_ends: RunEnds,
+        clock: Clock,
+        longest: Span,
+    ) -> None:
+        """A step ends early once its messages have taken `longest` to make."""
         self._namespace = namespace
         self._takeover = takeover
         self._run_ends = run_ends
+        self._clock = clock
+        self._longest = longest
+        self._ends_at: Span = 0
+        """When the step that is being made is to end."""
+        self._late: dict[str, _Late] = {}
+        """By entry, what may have been made in vain."""
+        self._slow = Faults(clock)
 
-    def plan(
-        self,
-        batch: Sequence[Due],
-        busy: Busy,
-        now: Instant,
-        on_part: Callable[[], object] = idle,
-    ) -> Step:
-        """Return the step for a batch of what is due."""
+    def plan(self, batch: Sequence[Due], busy: Busy, now: Instant) -> Step:
+        """Return the step for a batch of what is due, or for the first part of it."""
+        if self._late:
+            names = {due.entry.name for due in batch}
+            self._late = {k: late for k, late in self._late.items() if k in names}
         if busy.runs:
             decided = [(due, _decision(due, now, busy)) for due in batch]
         else:
             decided = [(due, decide(due, now, busy=False)) for due in batch]
-        return self.step(decided, now, busy, on_part)
+        return self.step(decided, now, busy)
 
     def step(
         self,
         decided: Sequence[tuple[Due, Decision]],
         now: Instant,
         busy: Busy = IDLE,
-        on_part: Callable[[], object] = idle,
     ) -> Step:
         """Return the step that carries out these decisions.
 
         An entry whose message cannot be made now is refused in it, as the broker might.
-        `on_part` is called now and then: the code of tasks may take long.
+        Where the code of tasks takes long, only the first decisions are in it.
         """
         step = Step(decided, emissions := [], busy)
+        elapsed = before = self._clock.elapsed()
+        self._ends_at = elapsed + self._longest
         for number, (due, decision) in enumerate(decided):
-            if number % PART == 0:
-                on_part()
             if not decision.emit:
                 emissions += self._dropped(due, decision)
                 continue
             for runs, slot in enumerate(decision.emit, due.mark.runs + 1):
+                found: Emission | MessageError
                 try:
-                    emissions.append(self._emission(due, slot, runs, now))
+                    found = self._emission(due, slot, runs, now)
+                    emissions.append(found)
                 except MessageError as error:
                     step.refuse(due.entry.name, slot, str(error))
+                    found = error
+                before, elapsed = elapsed, self._clock.elapsed()
+                if elapsed >= self._ends_at:
+                    self._say_slow(due.entry.name, elapsed - before)
+                    self._keep_late(due, slot, found)
+                    step.decided = [*decided[:number], (due, decision.up_to(slot))]
+                    return step
+                if isinstance(found, MessageError):
                     break  # later slots of an entry come after its earlier ones
         return step
 
-    def again(self, lost: Iterable[Lost], now: Instant) -> Step | None:
-        """Return the step that sends again, under the same ids, what was lost."""
+    def again(
+        self, lost: Iterable[Lost], now: Instant, keep: Callable[[], object]
+    ) -> Step | None:
+        """Return the step that sends again, under the same ids, what was lost.
+
+        `keep` renews the lead, if it is time.
+        """
         step = Step([], emissions := [])
         for entry, mark, slots, _ in lost:
             first = mark.runs - len(slots) + 1
             for runs, slot in enumerate(slots, first):
                 due = Due(entry, mark, slot, slot, entry.schedule.next_after(slot))
+                keep()
                 try:
                     emissions.append(self._emission(due, slot, runs, now))
                 except MessageError as error:
@@ -99,12 +136,15 @@ class Planner:
     def _emission(self, due: Due, slot: Instant, runs: int, now: Instant) -> Emission:
         """Return the emission of a slot. Raises MessageError if it cannot be made."""
         entry = due.entry
-        made = entry.message.made(
-            id=run_id(self._namespace, entry.name, self._takeover.era, slot),
-            now=now,
-            slot=slot,
-            expires=_expiry(due, slot, runs) if entry.expires_next else None,
-        )
+        id = self._id(entry, slot)
+        made = self._take_late(entry, id) if self._late else None
+        if made is None:
+            made = entry.message.made(
+                id=id,
+                now=now,
+                slot=slot,
+                expires=_expiry(due, slot, runs) if entry.expires_next else None,
+            )
         if made.route is None:
             _say_nothing_sent(entry.name, slot)
         run = ""
@@ -113,6 +153,46 @@ class Planner:
             self._run_ends.sent(entry.name, run, now)
         mark = due.mark.emitted(slot, runs)
         return Emission(entry.name, mark, made.route, made.message, run)
+
+    def _keep_late(
+        self, due: Due, slot: Instant, found: Emission | MessageError
+    ) -> None:
+        """Keep what came last in a step: by now the lead may have run out.
+
+        What takes longer to make than a lead lives would be made again under each term,
+        and no term would emit anything.
+        """
+        entry = due.entry
+        self._late[entry.name] = _Late(self._id(entry, slot), entry.message, found)
+
+    def _take_late(self, entry: Entry, id: str) -> Made | None:
+        """Return the message that was kept, if it is this one: the step ends with it.
+
+        Raises MessageError if it could not be made.
+        """
+        late = self._late.pop(entry.name, None)
+        if late is None or late.id != id or late.of is not entry.message:
+            return None
+        self._ends_at = self._clock.elapsed()
+        if isinstance(late.found, MessageError):
+            raise late.found
+        return Made(late.found.message, late.found.route, late.found.run)
+
+    def _id(self, entry: Entry, slot: Instant) -> str:
+        return run_id(self._namespace, entry.name, self._takeover.era, slot)
+
+    def _say_slow(self, name: str, took: Span) -> None:
+        if took >= self._longest and (number := self._slow.meet()):
+            tell.warning(
+                "emit.slow",
+                "%s: its task's code took %.1f s to make a message (%s): meanwhile"
+                " nothing is emitted, of any entry",
+                name,
+                took / SECOND,
+                counted(number, "such call"),
+                entry=name,
+                took=took,
+            )
 
 
 def _say_nothing_sent(name: str, slot: Instant) -> None:

@@ -57,6 +57,11 @@ class Decision(msgspec.Struct, frozen=True):
         emit = tuple(slot for slot in self.emit if slot not in slots)
         return replace(self, emit=emit, dropped=(*self.dropped, *drops))
 
+    def up_to(self, slot: Instant) -> "Decision":
+        """Return the part of it that ends with this slot of those to emit."""
+        emit = self.emit[: self.emit.index(slot) + 1]
+        return self if emit == self.emit else replace(self, emit=emit, until=slot)
+
     def drops(self, reason: Reason) -> bool:
         """Return whether any slot is dropped for this reason."""
         return any(drop.reason is reason for drop in self.dropped)
