@@ -113,7 +113,9 @@ class CeleryCalls:
         try:
             with _as_in_beat(self.app):
                 published = self._recorder.record(send)
-        except Exception as error:  # of the user's code, or about what it was given
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the user's code may raise SystemExit, say
             raise MessageError(raised_by_calling(call.task, error)) from error
         events = self.app.conf.event_exchange  # the scheduler sends them by itself
         return [one for one in published if one.route.exchange != events]
@@ -191,7 +193,9 @@ class CeleryCalls:
             exchange, key = way.get("exchange"), way.get("routing_key")
             exchange = getattr(exchange, "name", exchange)
             priority = int(way.get("priority") or 0)
-        except Exception as error:  # of the user's router, or about a queue's name
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # as in `send`; or about a queue's name
             raise MessageError(raised_by_calling(call.task, error)) from error
         type_ = way.get("exchange_type") or queue.exchange.type
         if type_ == "direct" and not (exchange and key):

@@ -133,6 +133,7 @@ def test_an_apply_async_of_the_task_is_called_with_the_id_and_the_slot(
     ("name", "error"),
     [
         ("raises", "calling anew.raises raised RuntimeError: no tenant"),
+        ("exits", "calling anew.exits raised SystemExit: no tenant"),
         ("twice", "anew.twice: its code sends 2 messages by the producer"),
         ("lazy_raises", "calling anew.plain raised ZeroDivisionError: division by"),
     ],
@@ -213,5 +214,5 @@ def test_check_says_which_entries_are_made_anew_and_why(project: ModuleType) -> 
     done = CliRunner().invoke(beatd, ["check", "-A", "anew:app", "--json"])
 
     notes = json.loads(done.stdout)["notes"]
-    assert len(notes) == 6
+    assert len(notes) == 7
     assert tenant in notes

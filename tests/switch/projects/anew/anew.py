@@ -46,6 +46,11 @@ class Raises(Task):
         raise RuntimeError("no tenant")
 
 
+class Exits(Task):
+    def apply_async(self, *args, **options):
+        raise SystemExit("no tenant")
+
+
 class Twice(Task):
     def apply_async(self, *args, **options):
         super().apply_async(*args, **options)
@@ -65,6 +70,10 @@ def tenant(): ...
 def raises(): ...
 
 
+@app.task(shared=False, name="anew.exits", base=Exits)
+def exits(): ...
+
+
 @app.task(shared=False, name="anew.twice", base=Twice)
 def twice(): ...
 
@@ -80,6 +89,7 @@ app.conf.beat_schedule = {
         "plain": {"task": "anew.plain", "args": [1]},
         "tenant": {"task": "anew.tenant"},
         "raises": {"task": "anew.raises"},
+        "exits": {"task": "anew.exits"},
         "twice": {"task": "anew.twice"},
         "nothing": {"task": "anew.nothing"},
         "lazy": {"task": "anew.plain", "args": [BeatLazyFunc(number.__next__)]},
