@@ -37,7 +37,7 @@ brokers     items base oddities current_runs memory.lead memory.queues memory
             *
 scheduler   file_view leadership ledger_file configs lost_writes over findings refusals
             run_ends holds schedule_file reload takeover step planner progress asked
-            loop
+            loop bringing
 results     base chords disabled readable ended exceptions encoding refusals redis
             sqlite *
 events      lamport sender zone event sent
@@ -60,10 +60,11 @@ worker      autoscale begun commands.arguments events in_flight commands.shapes
             commands loop
 celery_apps * runner results signals other_schedulers out_of_reach
             reading
+migrate     * found marks pickles gdbm shelves
 service     * daemon nodes notify wiring.choice wiring.runtime wiring.scheduler
             wiring.worker_parts wiring.worker wiring
 cli         usage options output dead explain findings schedule_view advice list next
-            probes check
+            probes check plan importing
 .           logs states
 utils       log
 service     log_setup process rereading reloading beat worker

@@ -31,9 +31,12 @@ COMMANDS: Mapping[str, str] = {
     "next": "Coming runs in order of time.",
     "dead": "What workers set aside: list, show, retry, drop.",
     "check": "Say whether the configuration is right.",
+    "import": "Take over from Celery's beat and other schedulers.",
     "explain": "A cron expression in words, and its next runs.",
 }
 ALIASES = {"ls": "list"}
+MODULES = {"import": "importing"}
+"""Where a command is that no module can be called by."""
 
 
 class _Commands(Commands):
@@ -46,7 +49,7 @@ class _Commands(Commands):
         name = ALIASES.get(cmd_name, cmd_name)
         if name not in COMMANDS:
             return None
-        module = importlib.import_module(f"beatd.cli.{name}")
+        module = importlib.import_module(f"beatd.cli.{MODULES.get(name, name)}")
         command: click.Command = module.command
         return command
 

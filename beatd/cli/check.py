@@ -14,6 +14,7 @@ from beatd.cli.probes import (
     ask_broker,
     entries_elsewhere,
     import_problems,
+    shelves_elsewhere,
     strange_brokers,
     strange_results,
     task_problems,
@@ -86,6 +87,7 @@ def _examine(context: click.Context, imports: bool, ask: bool) -> Findings:
     problems += [*strangers, *strange_results(config)]
     problems += advice(config, SystemClock().now())
     problems += unreached(config)
+    problems += shelves_elsewhere(config)
     problems += entries_elsewhere(config, ask=ask and not (report.errors or strangers))
     refused = bool(report.errors or strangers)
     answer = ""

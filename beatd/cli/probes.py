@@ -3,16 +3,18 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from beatd.cli.schedule_view import line_of
 from beatd.config.faults import raised
 from beatd.config.finding import is_celery
-from beatd.config.loading import Config
+from beatd.config.loading import Config, words_for
 from beatd.config.settings import Place, Problem, did_you_mean, mask_url, table
 from beatd.errors import BrokerUnavailable, ConfigError, ScheduleFileError
 from beatd.scheduler.file_view import view_of
+from beatd.storage.sqlite_file import SCHEDULE_FILE, FileState, look
 from beatd.text import counted
 from beatd.timetable.policy import Reason
 
@@ -148,6 +150,18 @@ def entries_elsewhere(config: Config, *, ask: bool) -> list[Problem]:
     if not is_celery(app):
         return []
     return [*in_django(config), *(in_redis(app, config) if ask else ())]
+
+
+def shelves_elsewhere(config: Config) -> list[Problem]:
+    """Return a warning for the schedule file of celery beat, if beatd has none yet."""
+    from beatd.migrate.shelves import is_shelve
+
+    path = Path(config.settings.beat_schedule_filename)
+    if look(path, SCHEDULE_FILE).state is FileState.OURS or not is_shelve(path):
+        return []
+    text = f"{path} is celery beat's: beatd does not know yet what ran last"
+    command = f"beatd import celery {quote(str(path))} {words_for(config)}"
+    return [Problem(text, f"take it over: {command}", warning=True)]
 
 
 def unreached(config: Config) -> list[Problem]:

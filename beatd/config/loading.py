@@ -6,6 +6,7 @@ import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from beatd.bounds import seconds_of
@@ -95,6 +96,12 @@ class Wanted:
         if self.app:
             return apps.of_app(self.app, self.folder, self.worker)
         return places.of_config(self.config, self.environ, self.folder)
+
+
+def words_for(config: Config) -> str:
+    """Return the words of a command line that name this config."""
+    option = "--config" if config.source.app is None else "-A"
+    return f"{option} {quote(config.source.name)}"
 
 
 def load(wanted: Wanted, *, strict: bool = False) -> Config:

@@ -44,6 +44,7 @@ from beatd.timetable.ledger import (
     latest,
     newest,
     settled,
+    with_later,
 )
 from beatd.timetable.policy import Reason
 from beatd.timetable.timetable import CLOCK_TOLERANCE, Timetable
@@ -96,6 +97,10 @@ class Takeover:
 
     resend: bool = False
     """Whether slots are sent again that the broker may have lost."""
+
+    brought: Mapping[str, Mark] = field(default_factory=dict)
+    """Marks of another scheduler than beatd: where they are further than the ledger's,
+    they hold."""
 
     changes: deque[NewConfig] = field(default_factory=deque, init=False)
     """The configs to go over to, one after another."""
@@ -267,6 +272,7 @@ class Takeover:
             lost_now = lost_between(found, base, self.entries)
             self._doubtful = lost_now | (self._doubtful or {})
             self._back_to = min(self._back_to, found.edition.version)
+        base = with_later(base, self.brought)
         # A term that is left half-way begins anew from this, too.
         self._copy = base
         yield

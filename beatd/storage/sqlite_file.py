@@ -362,7 +362,7 @@ def _description(path: Path) -> str:
     """Return in words what program's file it seems to be."""
     sample = _sample(path)
     if any(word in sample for word in _OF_CELERY):
-        return "celery beat's own (a shelve file)"
+        return "celery beat's own (a shelve file): beatd import celery takes it over"
     if sample.startswith(_MAGIC):
         ours = (kind for kind in KINDS if _marked(path, kind))
         other = next(ours, None)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple, TypeGuard
 
@@ -216,6 +216,19 @@ def without_run(mark: Mark, before: Mark | None) -> Mark:
     """Return the row after `before` when the slot of `mark` is dropped, not emitted."""
     runs, last = (before.runs, before.last) if before else (0, None)
     return mark._replace(runs=runs, last=last)
+
+
+def with_later(ledger: LedgerCopy, marks: Mapping[str, Mark]) -> LedgerCopy:
+    """Return the ledger with those of these marks that are further than its own.
+
+    They are of another scheduler, which ran the entries before or meanwhile.
+    """
+    later = {
+        name: mark
+        for name, mark in marks.items()
+        if (known := ledger.marks.get(name)) is None or known.slot < mark.slot
+    }
+    return replace(ledger, marks={**ledger.marks, **later}) if later else ledger
 
 
 class Finding(Enum):

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from beatd import brokers, results
 from beatd.brokers.base import Broadcast, Broker
@@ -19,10 +20,12 @@ from beatd.events.sent import TaskSentEvents
 from beatd.instant import span_of
 from beatd.results.ended import EndedRuns
 from beatd.scheduler.asked import AskedAside
+from beatd.scheduler.bringing import bring
 from beatd.scheduler.leadership import Leadership
 from beatd.scheduler.loop import LONGEST_NAP, EmissionListener, Scheduler
 from beatd.scheduler.schedule_file import ScheduleFile
 from beatd.scheduler.takeover import Takeover
+from beatd.timetable.ledger import LedgerCopy, Mark
 from beatd.timetable.timetable import Timetable
 
 tell = EventLog(__name__)
@@ -78,6 +81,32 @@ def scheduler_of(config: Config) -> Scheduler:
         listener=_listener_of(config, broker),
         longest_nap=min(nap, LONGEST_NAP),
     )
+
+
+def bring_marks(
+    config: Config, marks: Mapping[str, Mark], on_wait: Callable[[], object]
+) -> str:
+    """Have these marks of another scheduler in the config's ledger: see `bring`.
+
+    Raises ConfigError, ScheduleFileError and BrokerUnavailable.
+    """
+    return bring(scheduler_of(config), marks, on_wait)
+
+
+def ledger_of(config: Config) -> LedgerCopy:
+    """Return the broker's ledger, without the lead; an empty one if there is no file.
+
+    Raises ConfigError and BrokerUnavailable.
+    """
+    url = config.settings.write_urls[0]
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite" and not Path(unquote(parts.path[1:])).exists():
+        return LedgerCopy({}, 0)
+    broker = brokers.of_settings(config.settings, [url])
+    try:
+        return broker.read_ledger()
+    finally:
+        broker.close()
 
 
 def entries_elsewhere(config: Config) -> list[Problem]:

@@ -1,0 +1,1 @@
+"""From other schedulers to beatd: what they keep becomes marks and config modules."""
