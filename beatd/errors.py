@@ -19,6 +19,8 @@ BeatdError
 ├── NotRegistered          no task of this name was imported (also a KeyError)
 ├── MaxRetriesExceeded     what a run leaves that may not be tried again
 ├── Revoked                what a run leaves that was never to begin
+├── CommandFailed          a command of beatd.run that failed or could not be started
+├── RequestFailed          a request of beatd.http that was not answered as expected
 ├── ChordError             what a chord's body leaves that cannot run
 └── Verdict                raised by a task to say itself what becomes of its run
     ├── Ignore             it ended, and nothing is stored
@@ -137,7 +139,10 @@ class NotRegistered(BeatdError, KeyError):
         self.name = name
 
     def __str__(self) -> str:
-        return f"no task named {self.name!r} was imported"
+        text = f"no task named {self.name!r} was imported"
+        if self.name.startswith("beatd."):
+            return f"{text}; a worker has it with builtin_tasks = [{self.name!r}]"
+        return text
 
 
 class MaxRetriesExceeded(BeatdError):
@@ -146,6 +151,14 @@ class MaxRetriesExceeded(BeatdError):
 
 class Revoked(BeatdError):
     """The run was not to begin any more; the text says why: `expired`."""
+
+
+class CommandFailed(BeatdError):
+    """A command failed, took too long or could not be started; the text says how."""
+
+
+class RequestFailed(BeatdError):
+    """A request had no answer, or not the one expected; the text says which."""
 
 
 class ChordError(BeatdError):

@@ -13,6 +13,7 @@ from tests.servers import eventually
 FOLDER = ROOT / "examples" / "schedules"
 
 CONFIGS = {
+    "commands": {"disk-space", "tidy-up", "health"},
     "basic": {"tick", "every-minute", "nightly-report"},
     "every_kind": {"kind-text", "relative", "catch-up", "paused", "with-options"},
     "timezones": {"opening-Asia/Kolkata", "in-the-gap", "in-utc"},
@@ -38,7 +39,12 @@ def test_a_config_is_well_and_listed(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "task"), [("basic", "tasks.tick"), ("every_kind", "tasks.slow")]
+    ("name", "task"),
+    [
+        ("basic", "tasks.tick"),
+        ("every_kind", "tasks.slow"),
+        ("commands", "beatd.run"),
+    ],
 )
 def test_scheduler_and_worker_run_a_config(
     tmp_path: Path, name: str, task: str

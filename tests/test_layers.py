@@ -25,8 +25,8 @@ config      * settings.problems settings.secrets settings.kinds switches setting
             settings.rows.tasks settings.rows.unused settings.rows.worker settings.rows
             settings.local_zone settings.values settings.reading settings faults
             settings.page settings.__main__ source celery_schedules calls celery_code
-            recording celery_calls entries modules finding celery_settings apps places
-            tls loading options
+            recording celery_calls builtin_tasks entries modules finding celery_settings
+            apps places tls loading options
 .           clock
 storage     file_lock sqlite_file
 .           background
@@ -47,7 +47,8 @@ pools       base limits pending asyncio green prefork prefork.child_state prefor
             prefork.child prefork.places prefork.forkserver_main prefork.forkserver
             options prefork.children prefork.dispatch prefork.forkservers
             prefork.requests prefork.supervisor prefork.pool solo threads *
-runs        hooks host report stdout coroutines builtin errbacks continuations chords
+runs        hooks host report stdout coroutines command_guard command web_request
+            builtin errbacks continuations chords
             execute eager
 control     patterns pidbox
 app         annotations announcement client_results conf connections discovery

@@ -7,6 +7,7 @@ from typing import Any
 from beatd.celery_apps.signals import Controller, pass_on_worker
 from beatd.config.settings import Settings
 from beatd.errors import ConfigError
+from beatd.runs.builtin import BUILTIN
 from beatd.tasks import Registry, Task, import_modules
 from beatd.worker.renewal import OPTIONS
 
@@ -23,6 +24,8 @@ def prepare_app(
 
     _connect(app, settings)
     import_modules(include)
+    for name in settings.builtin_tasks:
+        app.task(name=name, bind=True)(BUILTIN[name])
     # Threads without an app of their own get this one. And a task whose own `__call__`
     # calls that of its base class counts as one task, not as two.
     setup_worker_optimizations(app, hostname)

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from beatd.cli.schedule_view import line_of, zone_of
 from beatd.config.loading import Config
-from beatd.config.settings import Problem
+from beatd.config.settings import BUILTIN_TASKS, Problem
 from beatd.instant import DAY, SECOND, Instant, datetime_of
 from beatd.schedules.clock_changes import clock_change_note
 from beatd.schedules.cron import Cron
@@ -26,6 +26,7 @@ def advice(config: Config, now: Instant) -> list[Problem]:
         *_clock_changes(config, now),
         *_crowded_midnights(config),
         *_short_intervals(config),
+        *_unnamed_builtin_tasks(config),
         *_other_addresses(config),
         *_log_formats(config),
     ]
@@ -102,6 +103,18 @@ def _short_intervals(config: Config) -> Iterator[Problem]:
             text = f"{_listed([entry])} runs every {interval} ms"
             hint = f"that is {DAY // interval:,} runs a day; numbers are seconds"
             yield _warning(config, [entry], text, hint)
+
+
+def _unnamed_builtin_tasks(config: Config) -> Iterator[Problem]:
+    """Warn of entries whose task no worker has that goes by this config."""
+    for task in BUILTIN_TASKS:
+        entries = [entry for entry in config.entries if entry.message.task == task]
+        if entries and task not in config.settings.builtin_tasks:
+            verb = "calls" if len(entries) == 1 else "call"
+            text = f"{_listed(entries)} {verb} {task}, which no worker has by itself"
+            names = [*config.settings.builtin_tasks, task]
+            hint = f"set builtin_tasks = {names!r}, here or where the workers have it"
+            yield _warning(config, entries, text, hint)
 
 
 def _other_addresses(config: Config) -> Iterator[Problem]:

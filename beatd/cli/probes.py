@@ -11,7 +11,14 @@ from beatd.cli.schedule_view import line_of
 from beatd.config.faults import raised
 from beatd.config.finding import is_celery
 from beatd.config.loading import Config, words_for
-from beatd.config.settings import Place, Problem, did_you_mean, mask_url, table
+from beatd.config.settings import (
+    BUILTIN_TASKS,
+    Place,
+    Problem,
+    did_you_mean,
+    mask_url,
+    table,
+)
 from beatd.errors import BrokerUnavailable, ConfigError, ScheduleFileError
 from beatd.scheduler.file_view import view_of
 from beatd.storage.sqlite_file import SCHEDULE_FILE, FileState, look
@@ -93,7 +100,7 @@ def import_problems(config: Config) -> list[Problem]:
     problems: list[Problem] = []
     for entry in config.entries:
         task = entry.message.task
-        if task not in known:
+        if task not in known and task not in BUILTIN_TASKS:
             text = f"entry {entry.name!r}: no task named {task!r} was imported"
             hint = _way_to(task, config, known)
             problems.append(Problem(text, hint, line_of(config, entry.name)))

@@ -38,13 +38,14 @@ def in_zone(options: Mapping[str, Any], zone: tzinfo) -> Mapping[str, Any]:
     return {**options, **naive} if naive else options
 
 
-def check_arguments(call: EntryCall) -> None:
+def check_arguments(args: object, kwargs: object) -> None:
     """Raise MessageError for arguments that cannot be passed to a function."""
-    if not isinstance(call.args or (), list | tuple):
-        raise MessageError(f"args: expected a list or tuple, got {kind_of(call.args)}")
-    if not isinstance(call.kwargs or {}, Mapping):
-        raise MessageError(f"kwargs: expected a dict, got {kind_of(call.kwargs)}")
-    for name in call.kwargs or {}:
+    if not isinstance(args or (), list | tuple):
+        raise MessageError(f"args: expected a list or tuple, got {kind_of(args)}")
+    kwargs = kwargs or {}
+    if not isinstance(kwargs, Mapping):
+        raise MessageError(f"kwargs: expected a dict, got {kind_of(kwargs)}")
+    for name in kwargs:
         if not isinstance(name, str):
             raise MessageError(f"kwargs: expected text as names, got {kind_of(name)}")
 
@@ -127,7 +128,7 @@ class AppCalls:
 
     def message(self, call: EntryCall) -> EntryMessage:
         """Return what is sent. Raises MessageError that says what cannot be."""
-        check_arguments(call)
+        check_arguments(call.args, call.kwargs)
         args, kwargs = call.args or (), call.kwargs or {}
         if call.slot_argument is not None:
             kwargs = {**kwargs, call.slot_argument: ""}

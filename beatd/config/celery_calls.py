@@ -59,7 +59,7 @@ class CeleryCalls:
 
     def message(self, call: EntryCall) -> "CeleryMessage":
         """Return what is sent. Raises MessageError that says what cannot be."""
-        check_arguments(call)
+        check_arguments(call.args, call.kwargs)
         _check_options(call)
         if str(call.zone) != str(self.app.timezone):
             call = call._replace(options=in_zone(call.options, call.zone))

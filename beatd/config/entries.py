@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from beatd import schedules
 from beatd.bounds import FIRST_DATE, LAST_DATE, LAST_YEAR
 from beatd.config import settings
+from beatd.config.builtin_tasks import ARGUMENTS, shown_arguments
 from beatd.config.calls import Calls, EntryCall
 from beatd.config.celery_schedules import spec_of_theirs
 from beatd.config.faults import raised_by_reading
@@ -250,14 +251,18 @@ class EntryReader:
             line.wrong(text, path=("task",))
             return None
         default = self._settings.beat_slot_argument
+        shown: Mapping[str, str] = {}
         try:
+            if task in ARGUMENTS:
+                default = None  # it has the slot by other means
+                shown = shown_arguments(task, line.written)
             return self._calls.message(
                 EntryCall(
                     line.name,
                     task,
                     line.written.get("args"),
                     line.written.get("kwargs"),
-                    self._options(line),
+                    {**shown, **self._options(line)},
                     line.zone,
                     line.values.get("slot_argument", default),
                     line.written.get("schedule"),

@@ -7,6 +7,8 @@ import pytest
 
 from beatd.cli import main
 from beatd.cli.output import Screen
+from beatd.config.loading import Wanted, load
+from beatd.message import Limits, read_envelope
 from tests.cli.conftest import SHOP, Run, ran
 from tests.processes import ended
 from tests.servers import Server
@@ -470,3 +472,130 @@ def test_a_config_that_beatd_refuses_is_what_check_calls_bad(
     assert main(["check"]) == 1
     assert main(["list"]) == 78
     assert "timezone" in capsys.readouterr().err
+
+
+BUILTIN = """\
+beat_schedule = {
+    "dump": {
+        "task": "beatd.run",
+        "schedule": 60,
+        "kwargs": {"command": "pg_dump -W hunter2"},
+    },
+    "ping": {"task": "beatd.http", "schedule": 60, "kwargs": {"url": "example.org"}},
+    "list": {"task": "beatd.run", "schedule": 60, "args": (["ls", "-l"],)},
+}
+"""
+
+
+def test_arguments_of_built_in_tasks_are_checked(run: Run, config: Path) -> None:
+    config.write_text(BUILTIN)
+
+    output = run("check", status=1).stdout
+
+    assert "3 entries, 2 errors, 1 warning" in output
+    assert (
+        "celeryconfig.py:5: error: entry 'dump': kwargs.command: this is a text, and no"
+        " shell is asked for; write ['program', 'argument', ...], or add 'shell': True"
+    ) in output
+    assert (
+        "celeryconfig.py:7: error: entry 'ping': kwargs.url: expected an http:// or"
+        " https:// address, got 'example.org'"
+    ) in output
+    assert (
+        "celeryconfig.py:8: warning: entry 'list' calls beatd.run, which no worker has"
+        " by itself\n    set builtin_tasks = ['beatd.run'], here or where"
+    ) in output
+
+
+def test_a_built_in_task_that_is_named_is_there(run: Run, config: Path) -> None:
+    entry = {"task": "beatd.run", "schedule": 60, "args": (["ls"],)}
+    names = ["beatd.run"]
+    config.write_text(f"builtin_tasks = {names}\nbeat_schedule = {{'a': {entry}}}")
+
+    assert run("check", "--import").stdout == "celeryconfig: 1 entry, all is well\n"
+
+    config.write_text("builtin_tasks = ['beatd.rum']")
+    output = run("check", status=1).stdout
+    assert "no built-in task named 'beatd.rum'" in output
+    assert "did you mean 'beatd.run'?" in output
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "problem"),
+    [
+        ({}, "kwargs: beatd.run needs its 'command'"),
+        ({"command": ["ls", 5]}, "kwargs.command: expected text, got 5"),
+        ({"command": []}, "kwargs.command: expected a list that begins with a program"),
+        (
+            {"command": ["ls"], "shell": True},
+            "kwargs.command: with shell=True expected",
+        ),
+        ({"comand": ["ls"]}, "kwargs.comand: beatd.run has no such argument; did you"),
+        ({"command": ["ls"], "timeout": 0}, "kwargs.timeout: expected more than 0"),
+        ({"command": ["ls"], "env": {"A": 1}}, "kwargs.env: expected text, got 1"),
+        ({"command": ["ls"], "env": {"A=": "1"}}, "kwargs.env: expected names of"),
+        ({"command": ["ls"], "ok_statuses": 256}, "kwargs.ok_statuses: expected a num"),
+        ({"command": ["a\0"]}, "kwargs.command: expected a text without NUL"),
+    ],
+)
+def test_each_argument_of_a_command_is_checked(
+    run: Run, config: Path, kwargs: dict[str, object], problem: str
+) -> None:
+    entry = {"task": "beatd.run", "schedule": 60, "kwargs": kwargs}
+    config.write_text(f"beat_schedule = {{'a': {entry}}}")
+
+    assert f"entry 'a': {problem}" in run("check", status=1).stdout
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "problem"),
+    [
+        (
+            {"url": "http://bob:secret@[/"},
+            "kwargs.url: expected an http:// or https://",
+        ),
+        ({"url": "http://h/ x"}, "kwargs.url: expected"),
+        ({"url": "http://h:0/"}, "kwargs.url: expected"),
+        ({"url": "http://h", "method": "GET /"}, "kwargs.method: expected the name of"),
+        (
+            {"url": "http://h", "headers": {"A\n": "b"}},
+            "kwargs.headers: expected names",
+        ),
+        ({"url": "http://h", "headers": {"A": "b\n"}}, "kwargs.headers: A: expected"),
+        ({"url": "http://h", "json": 1, "body": "x"}, "kwargs.json: there is a body"),
+        (
+            {"url": "http://h", "expected_status": 99},
+            "kwargs.expected_status: expected",
+        ),
+    ],
+)
+def test_each_argument_of_a_request_is_checked(
+    run: Run, config: Path, kwargs: dict[str, object], problem: str
+) -> None:
+    entry = {"task": "beatd.http", "schedule": 60, "kwargs": kwargs}
+    config.write_text(f"beat_schedule = {{'a': {entry}}}")
+
+    output = run("check", status=1).stdout
+    assert f"entry 'a': {problem}" in output
+    assert "secret" not in output
+
+
+def test_monitors_see_no_secret_of_a_request(run: Run, config: Path) -> None:
+    config.write_text(
+        """
+builtin_tasks = ["beatd.http"]
+beat_schedule = {"a": {"task": "beatd.http", "schedule": 60, "kwargs": {
+    "url": "https://bob:hunter2@h/?token=hunter2",
+    "headers": {"Authorization": "Bearer hunter2", "Cookie": "a=hunter2"},
+}}}
+"""
+    )
+    (entry,) = load(Wanted(config=str(config))).entries
+
+    sent = entry.message.made(id="i", now=0, slot=0, expires=None).message
+    shown = read_envelope(sent, Limits()).kwargsrepr
+
+    assert shown == (
+        "{'url': 'https://bob:***@h/?token=***',"
+        " 'headers': {'Authorization': ***, 'Cookie': ***}}"
+    )

@@ -14,6 +14,7 @@ Each imports only what stands above it.
 """
 
 from beatd.config.settings.kinds import (
+    BUILTIN_TASKS,
     COUNT,
     FLAG,
     OVERLAP,
@@ -51,6 +52,7 @@ from beatd.config.settings.secrets import (
 from beatd.config.settings.values import Settings
 
 __all__ = [
+    "BUILTIN_TASKS",
     "COUNT",
     "FLAG",
     "OVERLAP",

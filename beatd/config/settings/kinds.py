@@ -289,6 +289,20 @@ def _strategy(value: object) -> object:
 _STRATEGIES = ("round-robin", "shuffle")
 
 
+BUILTIN_TASKS = ("beatd.run", "beatd.http")
+"""Tasks that a worker has if it is told to."""
+
+
+def _builtin_tasks(value: object) -> tuple[str, ...]:
+    names = _words(value)
+    for name in names:
+        if name not in BUILTIN_TASKS:
+            hint = did_you_mean(name, BUILTIN_TASKS)
+            hint = hint or f"one of {', '.join(BUILTIN_TASKS)}"
+            raise Unfit(f"no built-in task named {name!r}", hint)
+    return names
+
+
 FLAG = Kind("True or False", _flag)
 COUNT = Kind("a whole number from 0 up", _whole(0))
 POSITIVE = Kind("a whole number from 1 up", _whole(1))
@@ -319,6 +333,9 @@ SomeSeconds: TypeAlias = Annotated[float, SOME_SECONDS]
 Text: TypeAlias = Annotated[str, TEXT]
 Url: TypeAlias = Annotated[str, Kind("text", _readable)]
 Texts: TypeAlias = Annotated[tuple[str, ...], Kind("a list of texts", _words)]
+BuiltinTasks: TypeAlias = Annotated[
+    tuple[str, ...], Kind("a list of names of built-in tasks", _builtin_tasks)
+]
 Options: TypeAlias = Annotated[dict[str, Any], OPTIONS]
 Schedule: TypeAlias = Annotated[
     dict[Any, Any], Kind("a dict of entries by name", _mapping)

@@ -22,7 +22,9 @@ ENCODE = (
 _PASSWORDS = re.compile(r"passw(or)?[dt]|passphrase|pwd|credential")
 """What stands in no other word."""
 
-_SECRETS = re.compile(r"(secret|token|(api|access|private)key|pass)s?$")
+_SECRETS = re.compile(
+    r"(secret|token|(api|access|private)key|pass|authorization|cookie)s?$"
+)
 """How a part of a name ends that names a secret."""
 
 _KEYS = frozenset({"api", "access", "private", "secret"})

@@ -18,7 +18,7 @@ from beatd.config.settings import Problem, Settings
 from beatd.events.zone import local_time, machine_zone
 from beatd.pools.base import AsyncRunner
 from beatd.results.base import Keeper
-from beatd.runs.builtin import add_builtin_tasks
+from beatd.runs.builtin import add_builtin_tasks, add_named_tasks
 from beatd.runs.chords import ChordKeeper, in_a_thread
 from beatd.runs.execute import executor_for
 from beatd.runs.report import limits_of
@@ -53,6 +53,7 @@ def loaded_app_of(config: Config, choice: WorkerChoice) -> LoadedApp:
         app.use(settings)
         app.import_tasks(choice.include)
         add_builtin_tasks(app.tasks)
+        add_named_tasks(app.tasks, settings.builtin_tasks)
     else:
         prepare_app(app, settings, hostname, choice.include)
     return LoadedApp(app, hostname, own_zone)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from beatd.config.settings.kinds import (
     Auto,
+    BuiltinTasks,
     Count,
     Flag,
     Pool,
@@ -71,6 +72,11 @@ class WorkerRows:
         6,
         "Seconds of silence after which a worker counts as dead and its messages are"
         " given back.",
+    )
+    builtin_tasks: BuiltinTasks = own(
+        (),
+        "Built-in tasks that the worker has: `beatd.run` (commands), `beatd.http`"
+        " (requests). Whoever can write to the broker can have it do these.",
     )
     worker_remote_shutdown: Flag = own(False, "Whether a message may stop the worker.")
     worker_enable_remote_control: Flag = works(
