@@ -136,7 +136,10 @@ def answer(asked: BinaryIO, answered: BinaryIO, leave: Callable[[], object]) -> 
 
     `leave` is called when whoever asked is gone.
     """
-    (length,) = _LENGTH.unpack(asked.read(_LENGTH.size))
+    size = asked.read(_LENGTH.size)
+    if len(size) < _LENGTH.size:
+        return  # whoever asks has been killed before it could say what
+    (length,) = _LENGTH.unpack(size)
     told = msgspec.msgpack.decode(asked.read(length), type=_Told)
     threading.Thread(target=_until_alone, args=[asked, leave], daemon=True).start()
     sys.path[:], options, kind = told

@@ -1,13 +1,14 @@
 """A reload takes what changed in imported modules and in apps, whole or not at all."""
 
 import signal
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
 from beatd.config.options import Options
 from beatd.errors import ConfigError
-from beatd.service.rereading import read_again
+from beatd.service.rereading import answer, read_again
 from tests.processes import beatd
 from tests.servers import Server
 from tests.switch.files import write
@@ -123,3 +124,12 @@ def test_an_entry_whose_call_is_made_for_each_slot_is_named(tmp_path: Path) -> N
         "imported modules are not read again: entry 'a' calls the app for each slot: an"
         " argument is a BeatLazyFunc"
     ]
+
+
+def test_an_interpreter_that_nobody_asks_any_more_ends_without_a_word() -> None:
+    for half in (b"", b"\0\0"):
+        answered = BytesIO()
+
+        answer(BytesIO(half), answered, leave=list)
+
+        assert answered.getvalue() == b""
