@@ -35,12 +35,18 @@ class Mark(NamedTuple):
 
     def moved(self, slot: Instant) -> "Mark":
         """Return the mark once all slots up to this one are decided."""
-        passed = self.high is not None and self.high <= slot
-        return self._replace(slot=slot, high=None if passed else self.high)
+        return self._decided(slot, self.runs, self.last)
 
     def emitted(self, slot: Instant, runs: int) -> "Mark":
         """Return the mark after the emission of a slot, one of so many runs."""
-        return self.moved(slot)._replace(runs=runs, last=slot)
+        return self._decided(slot, runs, slot)
+
+    def _decided(self, slot: Instant, runs: int, last: Instant | None) -> "Mark":
+        high = self.high
+        if high is not None and high <= slot:
+            high = None
+        # Not `_replace`: it takes several times as long, and each run comes here.
+        return Mark(slot, self.fingerprint, runs, last, high)
 
     def set_back(self, now: Instant) -> "Mark":
         """Return the mark for a clock that was set back to `now`."""

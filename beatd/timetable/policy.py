@@ -72,8 +72,8 @@ class Decision(msgspec.Struct, frozen=True):
             return mark
         if not self.emit:
             return mark.moved(self.until)
-        runs = mark.runs + len(self.emit)
-        return mark.emitted(self.emit[-1], runs).moved(self.until)
+        emitted = mark.emitted(self.emit[-1], mark.runs + len(self.emit))
+        return emitted if emitted.slot == self.until else emitted.moved(self.until)
 
 
 HOLD = Decision()
