@@ -287,6 +287,20 @@ def test_many_entries_are_told_in_parts_and_slots_between_them_are_in_time(
     )
 
 
+def test_a_burst_is_emitted_before_standbys_are_told_of_the_entries(
+    clock: FakeClock,
+) -> None:
+    broker = Recorded(clock)
+    many = [entry(f"e{number}", Every(SECOND)) for number in range(2500)]
+    leader = scheduler_of(*many, broker=broker, clock=clock)
+    leader.tick(clock.now())
+    clock.go_to(clock.now() + SECOND)
+    while not broker.announced_after:
+        leader.tick(clock.now())
+
+    assert broker.announced_after == [2500]
+
+
 def test_an_announcement_without_an_answer_is_made_again_and_holds_up_no_slot(
     clock: FakeClock,
 ) -> None:

@@ -88,7 +88,8 @@ class Scheduler:
     """The step under way, kept until the broker has answered for all of it."""
     _offset: Span = field(default=0, init=False)
     """The most that the wall clock was ahead of the monotonic one in this term."""
-    _flushed_at: Span = field(default=0, init=False)
+    _aside_at: Span = field(default=0, init=False)
+    """When the file was written last, and standbys were told a part of the entries."""
     _outage: Outage = field(init=False)
     _backoff: Backoff = field(default_factory=Backoff, init=False)
     _planner: Planner = field(init=False)
@@ -198,12 +199,14 @@ class Scheduler:
             self._go_over(term, now)
         nap = min(self.longest_nap, self.leadership.ttl // 3)
         wake_at = min(self.timetable.next_at() or now + nap, now + nap)
-        # What is due goes first: what standbys are told is not waited for by anybody.
-        is_announced = self._configs.announce(term, self.takeover.entries)
-        if self.takeover.changes or not is_announced:
-            wake_at = now
-        self._flush(idle=wake_at > now)
-        return wake_at
+        elapsed = self.clock.elapsed()
+        if wake_at > now or elapsed - self._aside_at >= SECOND:
+            # What nobody waits for goes on while nothing is due, or once a second.
+            self._aside_at = elapsed
+            if not self._configs.announce(term, self.takeover.entries):
+                wake_at = now
+            self.file.flush()
+        return now if self.takeover.changes else wake_at
 
     def _emit(self, term: Term, now: Instant) -> None:
         """Emit one batch of what is due, then move the timetable on."""
@@ -332,7 +335,7 @@ class Scheduler:
         self._progress.end_term()
         if not self.standing_by:
             # `Takeover.begin` locks the file first of all, even if it then fails.
-            self._flush(idle=True)
+            self.file.flush()
             self.file.unlock()
             self._note_leader(is_known=not self.takeover.is_aside)
         if self.takeover.refresh_is_due:
@@ -399,7 +402,7 @@ class Scheduler:
     def stop(self) -> None:
         """Write the file, and give the lead back without waiting for a lost broker."""
         try:
-            self._flush(idle=True)
+            self.file.flush()
         finally:
             # If the broker is away, asking it would only last until the time-out.
             if not self.outage:
@@ -418,13 +421,6 @@ class Scheduler:
                 "could not give the lead back, it runs out by itself: %s",
                 error,
             )
-
-    def _flush(self, *, idle: bool) -> None:
-        """Write the schedule file when nothing is due, or once a second."""
-        elapsed = self.clock.elapsed()
-        if idle or elapsed - self._flushed_at >= SECOND:
-            self.file.flush()
-            self._flushed_at = elapsed
 
 
 def _queued(
