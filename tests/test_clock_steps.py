@@ -1,5 +1,6 @@
 """Clocks that step, or differ: no slot has two ids, and nothing waits for 2098."""
 
+import json
 from queue import SimpleQueue
 from zoneinfo import ZoneInfo
 
@@ -119,6 +120,62 @@ def test_a_schedule_that_changes_and_changes_back_names_no_slot_twice(
     pass_time(scheduler_of(EACH, broker=broker, clock=clock), 5 * MINUTE)
 
     assert broker.slots() == [NOON + n * MINUTE for n in range(1, 6)]
+
+
+def test_slots_of_a_schedule_that_changes_back_are_new_runs_if_they_are_named_again(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    ahead = scheduler_of(EACH, broker=broker, clock=FakeClock(NOON + 10 * SECOND))
+    pass_time(ahead, 50 * SECOND)  # it is 12:01:00 there
+    ahead.stop()
+    clock.go_to(NOON + 51 * SECOND)
+    quick = entry("each", Every(2 * SECOND), coalesce=False)
+    scheduler = scheduler_of(quick, broker=broker, clock=clock)
+    pass_time(scheduler, 2 * SECOND)
+
+    scheduler.replace({EACH.name: EACH}, (), ())
+    pass_time(scheduler, 10 * SECOND)
+
+    minute = NOON + MINUTE
+    assert broker.slots() == [minute, NOON + 52 * SECOND, minute]
+    ids = [json.loads(one.message)["headers"]["id"] for one in broker.emitted]
+    assert len({*ids}) == len(ids)
+
+
+@pytest.mark.parametrize("ahead", [40 * SECOND, 3 * MINUTE])
+def test_a_schedule_that_comes_back_under_a_clock_ahead_names_each_slot_once(
+    broker: FlakyBroker, clock: FakeClock, ahead: Span
+) -> None:
+    clock.go_to(NOON + MINUTE - SECOND)
+    scheduler = scheduler_of(EACH, broker=broker, clock=clock)
+    pass_time(scheduler, 2 * SECOND)
+    scheduler.replace({"each": entry("each", Every(HOUR))}, (), ())
+    pass_time(scheduler, SECOND)
+    clock.go_to(NOON + ahead + 30 * SECOND)
+    scheduler.replace({EACH.name: EACH}, (), ())
+    pass_time(scheduler, SECOND)
+
+    clock.step(-ahead)
+    pass_time(scheduler, 5 * MINUTE)
+
+    assert broker.slots() == [NOON + n * MINUTE for n in range(1, 6)]
+
+
+def test_a_schedule_that_changes_beside_a_clock_some_seconds_ahead_loses_no_slot(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    ahead = scheduler_of(EACH, broker=broker, clock=FakeClock(NOON + 2 * SECOND))
+    pass_time(ahead, 58 * SECOND)  # it is 12:01:00 there
+    ahead.stop()
+    clock.go_to(NOON + 58 * SECOND)
+    quick = entry("each", Every(MINUTE, 59 * SECOND), coalesce=False)
+    scheduler = scheduler_of(quick, broker=broker, clock=clock)
+
+    pass_time(scheduler, 2 * MINUTE)
+
+    seconds = [60, 59, 119]
+    assert broker.slots() == [NOON + second * SECOND for second in seconds]
+    assert scheduler.era == 0
 
 
 def test_an_entry_with_a_start_names_no_slot_twice_either(

@@ -50,7 +50,7 @@ class Mark(NamedTuple):
 
     def set_back(self, now: Instant) -> "Mark":
         """Return the mark for a clock that was set back to `now`."""
-        return self._replace(slot=now, high=max(self.slot, self.high or self.slot))
+        return self._replace(slot=now, high=max(self.reach, self.high or self.reach))
 
     def caught_up(self, now: Instant) -> "Mark":
         """Return the mark for a clock that has jumped to `now`, or did before a start.
@@ -61,6 +61,16 @@ class Mark(NamedTuple):
         if self.high is None or now < self.high:
             return self
         return self.moved(max(self.slot, self.high))
+
+    @property
+    def reach(self) -> Instant:
+        """The furthest slot that was decided since the mark was set back last.
+
+        Slots of an earlier schedule may lie beyond the mark.
+        """
+        if self.high is not None or self.last is None:
+            return self.slot
+        return max(self.slot, self.last)
 
     @property
     def schedule(self) -> str:

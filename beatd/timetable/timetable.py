@@ -197,23 +197,26 @@ class Timetable:
         tolerance: Span,
         on_part: Callable[[], object] = lambda: None,
     ) -> dict[str, Mark]:
-        """Set back entries whose marks lie beyond `now`; return their new marks.
+        """Set back entries with slots decided beyond `now`; return their new marks.
 
         Fixed-time entries stay where they are if their slot was emitted no more than
-        three hours beyond `now`, and all whose next slot was emitted already.
-        `on_part` is called as by `catch_up`.
+        three hours beyond `now`. One whose next slot is the last that was emitted goes
+        back to that, if at all. `on_part` is called as by `catch_up`.
         """
         upcoming: dict[tuple[str, Instant], Instant | None] = {}
         ahead = {}
         for name, row in calling(on_part, self._rows.items(), _PART):
             entry, mark = row.entry, row.mark
-            if mark.slot <= now + tolerance or not _may_go_back(row, now):
+            if mark.reach <= now + tolerance or not _may_go_back(row, now):
                 continue
             back = mark.set_back(now)
             key = (back.fingerprint, entry.since(back))
             if key not in upcoming:
                 upcoming[key] = entry.slot_after(back)
-            if upcoming[key] not in (mark.slot, mark.last):
+            following = upcoming[key]
+            if following is not None and following == mark.last:
+                back = mark.set_back(following)
+            if following != mark.slot:
                 ahead[name] = back
         self._place_again(ahead, now, on_part)
         return ahead
@@ -336,4 +339,4 @@ def _may_go_back(row: _Row, now: Instant) -> bool:
     last = row.mark.last
     if row.entry.schedule.wildcard or last is None or last <= now:
         return True
-    return row.mark.slot > now + LONGEST_STEP
+    return row.mark.reach > now + LONGEST_STEP
