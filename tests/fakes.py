@@ -186,9 +186,9 @@ class FakeFile:
         edition: Edition = NO_EDITION,
         on_part: Callable[[], object] = idle,
     ) -> None:
-        self.marks.update(marks)
         for name in gone:
             self.marks.pop(name, None)
+        self.marks.update(marks)
         self.era, self.edition, self.term = era, edition, term
         self.refused, self.held = {}, {}
 

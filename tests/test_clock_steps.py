@@ -13,6 +13,7 @@ from beatd.scheduler.loop import Scheduler
 from beatd.schedules import cron
 from beatd.schedules.base import Schedule
 from beatd.schedules.interval import Every
+from beatd.timetable.entry import Entry
 from beatd.timetable.ledger import Mark
 from tests.fakes import (
     NOON,
@@ -142,14 +143,95 @@ def test_slots_of_a_schedule_that_changes_back_are_new_runs_if_they_are_named_ag
     assert len({*ids}) == len(ids)
 
 
+def removed_by_a_host_ten_seconds_behind(
+    one: Entry, broker: FlakyBroker, clock: FakeClock
+) -> Scheduler:
+    """Return who leads at 12:00:51 without the entry, emitted up to 12:01:00."""
+    ahead = scheduler_of(one, broker=broker, clock=FakeClock(NOON + 10 * SECOND))
+    pass_time(ahead, 50 * SECOND)
+    ahead.stop()
+    clock.go_to(NOON + 51 * SECOND)
+    scheduler = scheduler_of(broker=broker, clock=clock)
+    scheduler.tick(clock.now())
+    return scheduler
+
+
+def test_an_entry_that_is_removed_and_comes_back_names_no_slot_twice(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    scheduler = removed_by_a_host_ten_seconds_behind(EACH, broker, clock)
+    pass_time(scheduler, 2 * SECOND)
+    scheduler.replace({}, (), ())  # its row stays for as long as it is needed
+    pass_time(scheduler, 2 * SECOND)
+
+    scheduler.replace({EACH.name: EACH}, (), ())
+    pass_time(scheduler, 5 * MINUTE)
+
+    assert broker.slots() == [NOON + n * MINUTE for n in range(1, 6)]
+    assert scheduler.era == 0
+
+
+def test_slots_of_an_entry_that_comes_back_are_new_runs_if_they_are_named_again(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    quick = entry("quick", Every(2 * SECOND), coalesce=False)
+    scheduler = removed_by_a_host_ten_seconds_behind(quick, broker, clock)
+
+    scheduler.replace({"quick": quick}, (), ())
+    pass_time(scheduler, 10 * SECOND)
+
+    again = [NOON + second * SECOND for second in range(52, 61, 2)]
+    assert broker.slots()[-5:] == again == broker.slots()[-10:-5]
+    ids = [json.loads(one.message)["headers"]["id"] for one in broker.emitted]
+    assert len({*ids}) == len(ids)
+
+
+def test_an_entry_that_comes_back_after_the_slots_of_a_clock_ahead_is_new(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    one = entry("each", Every(MINUTE), coalesce=False, run_on_start=True)
+    scheduler = removed_by_a_host_ten_seconds_behind(one, broker, clock)
+    before = broker.slots()
+    pass_time(scheduler, 3 * MINUTE)
+
+    scheduler.replace({"each": one}, (), ())
+    back = clock.now()
+    pass_time(scheduler, MINUTE)
+
+    assert broker.slots() == [*before, back, NOON + 4 * MINUTE]
+    assert broker.read_ledger().marks["each"].runs == 2
+
+
+@pytest.mark.parametrize("later", [SECOND, DAY])
+def test_an_entry_that_was_removed_before_the_clock_is_set_back_repeats_no_slot(
+    broker: FlakyBroker, clock: FakeClock, later: Span
+) -> None:
+    clock.go_to(NOON + 10 * SECOND)
+    scheduler = scheduler_of(EACH, broker=broker, clock=clock)
+    pass_time(scheduler, 51 * SECOND)
+    scheduler.replace({}, (), ())
+    pass_time(scheduler, SECOND)
+    clock.go_to(clock.now() + later)
+    pass_time(scheduler, SECOND)  # another term begins
+    clock.step(-10 * SECOND - later)
+    pass_time(scheduler, SECOND)
+
+    scheduler.replace({EACH.name: EACH}, (), ())
+    pass_time(scheduler, 5 * MINUTE)
+
+    assert broker.slots() == [NOON + n * MINUTE for n in range(1, 6)]
+
+
+@pytest.mark.parametrize("meanwhile", [None, Every(HOUR)])
 @pytest.mark.parametrize("ahead", [40 * SECOND, 3 * MINUTE])
-def test_a_schedule_that_comes_back_under_a_clock_ahead_names_each_slot_once(
-    broker: FlakyBroker, clock: FakeClock, ahead: Span
+def test_an_entry_that_comes_back_under_a_clock_ahead_names_each_slot_once(
+    broker: FlakyBroker, clock: FakeClock, ahead: Span, meanwhile: Schedule | None
 ) -> None:
     clock.go_to(NOON + MINUTE - SECOND)
     scheduler = scheduler_of(EACH, broker=broker, clock=clock)
     pass_time(scheduler, 2 * SECOND)
-    scheduler.replace({"each": entry("each", Every(HOUR))}, (), ())
+    other = {} if meanwhile is None else {"each": entry("each", meanwhile)}
+    scheduler.replace(other, (), ())
     pass_time(scheduler, SECOND)
     clock.go_to(NOON + ahead + 30 * SECOND)
     scheduler.replace({EACH.name: EACH}, (), ())

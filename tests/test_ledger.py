@@ -8,6 +8,7 @@ from beatd.instant import HOUR
 from beatd.timetable.ledger import (
     MOST_TERMS,
     NO_EDITION,
+    REMOVED,
     Edition,
     Finding,
     LedgerCopy,
@@ -15,6 +16,7 @@ from beatd.timetable.ledger import (
     edition_of,
     finding,
     newest,
+    remembered,
     settled,
 )
 from tests.fakes import NOON
@@ -141,3 +143,18 @@ def test_a_term_goes_on_from_the_edition_that_it_begins_with() -> None:
     assert again == Edition("x", 11, "1:aa,4:bb")
     assert len(many.terms.split(",")) == MOST_TERMS
     assert edition_of(*many) == many
+
+
+def test_of_removed_entries_those_are_remembered_that_ran_last() -> None:
+    marks = {
+        name: Mark(NOON + n, "f", n + 1, NOON + n, NOON + HOUR)
+        for n, name in enumerate("abc")
+    }
+
+    kept = remembered({**marks, "never ran": Mark(NOON + HOUR, "f")}, most=2)
+
+    assert kept == {
+        "b": Mark(NOON + 1, f"f{REMOVED}", 0, NOON + 1, NOON + HOUR),
+        "c": Mark(NOON + 2, f"f{REMOVED}", 0, NOON + 2, NOON + HOUR),
+    }
+    assert remembered(kept) == kept

@@ -227,6 +227,20 @@ def test_an_entry_that_comes_back_after_it_was_gone_is_written(
     assert file.read().marks == {"a": A}
 
 
+def test_a_row_that_is_removed_and_set_is_there_without_its_counts(
+    file: ScheduleFile, path: Path
+) -> None:
+    file.record({"a": A, "b": B}, {("a", Reason.PAUSED): 1, ("b", Reason.PAUSED): 2})
+    file.flush()
+    later = A._replace(slot=A.slot + MINUTE)
+
+    file.rewrite({"a": later, "b": B}, ["a"], 0, 1)
+
+    shown = view(path)
+    assert shown.marks == {"a": later, "b": B}
+    assert shown.dropped == {"b": {"paused": 2}}
+
+
 def test_a_rewrite_touches_only_rows_that_differ(
     file: ScheduleFile, path: Path
 ) -> None:

@@ -151,7 +151,9 @@ class Emitter(Protocol):
         era: int,
         edition: Edition | None = None,
     ) -> None:
-        """Set these rows whatever they were, remove those of `gone`, set the era.
+        """Remove the rows of `gone`, set these whatever they were, set the era.
+
+        A row that is removed and set is never missing in between.
 
         Then makes the ledger `edition`, whatever it was. None leaves it as it is: what
         is written in several parts is whole only with the last one.

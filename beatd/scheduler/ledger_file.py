@@ -49,6 +49,7 @@ class LedgerFile(Protocol):
     ) -> None:
         """Write what makes the file agree with this ledger and term, at once.
 
+        What the file has of `gone` is removed first, counts of drops included.
         `on_part` is called as by `read`; what it raises leaves the file as it was, and
         the next flush writes it.
         """

@@ -210,8 +210,8 @@ class ScheduleFile:
             if same.get(name) != mark or name in pending
         }
         self._term = max(self._term, term)
-        self._changes.record(changed)
         self._changes.forget(gone)
+        self._changes.record(changed)
         self._changes.meta |= {
             "namespace": self._namespace,
             "timezone": self._timezone,
@@ -394,7 +394,7 @@ class _Changes:
 
     marks: dict[str, Mark] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
-    """Entries to remove; none of them is in `marks`."""
+    """Entries to remove before `marks` are written."""
     dropped: dict[str, dict[str, int]] = field(default_factory=dict)
     """By entry and reason: numbers to add to the counts in the file."""
     meta: dict[str, object] = field(default_factory=dict)
@@ -404,7 +404,6 @@ class _Changes:
 
     def record(self, marks: Mapping[str, Mark]) -> None:
         self.marks.update(marks)
-        self.gone -= marks.keys()
 
     def forget(self, gone: Collection[str]) -> None:
         self.gone.update(gone)

@@ -9,6 +9,7 @@ from collections.abc import (
     Iterator,
     Mapping,
     Sequence,
+    Set,
 )
 from dataclasses import dataclass, field, replace
 
@@ -43,6 +44,7 @@ from beatd.timetable.ledger import (
     finding,
     latest,
     newest,
+    remembered,
     settled,
     with_later,
 )
@@ -115,7 +117,7 @@ class Takeover:
     """The newest ledger of another leader that this process read, or the one from which
     it was beginning a term; None once a term has begun: the timetable has it then."""
     _kept: Mapping[str, Mark] = field(default_factory=dict, init=False)
-    """The rows of `keep`."""
+    """The rows of the ledger that are of no entry of the timetable."""
     _led_last: bool = field(default=False, init=False)
     """Whether no other process is known to have written to the ledger since."""
     _since: Instant | None = field(default=None, init=False)
@@ -286,11 +288,9 @@ class Takeover:
         marks = self.timetable.marks()
         yield
         keep = set(self.keep).union(*(new.keep for new in self.changes))
-        kept = {
-            name: base.marks[name]
-            for name in keep
-            if name in base.marks and name not in marks
-        }
+        others = {name: base.marks[name] for name in base.marks.keys() - marks.keys()}
+        kept = {name: others.pop(name) for name in keep & others.keys()}
+        kept |= remembered(others)
         yield
         ledger = LedgerCopy({**kept, **marks}, era, edition)
         lost = [] if rewound or not self.resend else [*(self._doubtful or {}).values()]
@@ -304,7 +304,12 @@ class Takeover:
                 if found.marks.get(name) != mark and name not in to_be_sent
             )
         yield
-        gone = {*found.marks, *file.marks} - ledger.marks.keys() - keep
+        gone = {
+            name
+            for rows in (found.marks, file.marks)
+            for name in rows.keys() - marks.keys() - keep
+            if rows[name] != kept.get(name)
+        }
         if rewound:
             # Said before: a request whose answer is lost may set it back all the same.
             say_rewound(len(rewound), now, era, ahead, off)
@@ -438,16 +443,14 @@ class Takeover:
         self,
         term: Term,
         changed: Mapping[str, Mark],
-        gone: Collection[str],
+        gone: Set[str],
         ledger: LedgerCopy,
     ) -> Iterator[None]:
         """Make the broker's ledger agree with the timetable."""
-        for names in in_parts(gone, AT_ONCE):
+        for names in in_parts({**changed, **dict.fromkeys(gone)}, AT_ONCE):
             yield
-            self._write(term, {}, names, ledger.era)
-        for part in in_parts(changed.items(), AT_ONCE):
-            yield
-            self._write(term, dict(part), (), ledger.era)
+            part = {name: changed[name] for name in names if name in changed}
+            self._write(term, part, gone & {*names}, ledger.era)
         yield
         # Last of all: a ledger of this edition is whole.
         self._write(term, {}, (), ledger.era, ledger.edition)

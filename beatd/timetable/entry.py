@@ -8,7 +8,7 @@ import msgspec
 from beatd.instant import Instant, Span
 from beatd.message import EntryMessage
 from beatd.schedules.base import Schedule
-from beatd.timetable.ledger import AT_START, Mark
+from beatd.timetable.ledger import AT_START, REMOVED, Mark
 
 
 class Overlap(Enum):
@@ -99,24 +99,27 @@ class Entry:
     def mark_from(self, known: Mark | None, now: Instant) -> Mark:
         """Return the mark to go on from: `known` if the ledger has one.
 
-        A new entry counts from `now`, and so does one whose schedule has changed since
-        its mark was made: nobody asked for its slots of the past. Its runs count anew.
-        Slots are not of the past that were emitted before a clock was set back.
+        A new entry counts from `now`, and so does one that was removed and comes back,
+        or whose schedule has changed since its mark was made: nobody asked for its
+        slots of the past. Its runs count anew. Slots are not of the past that were
+        emitted before a clock was set back.
         """
         fingerprint = self.schedule.fingerprint
-        if known is None:
-            if self.policy.run_on_start and self.policy.admits(now, runs=0):
-                return Mark(now - 1, fingerprint + AT_START)
-            return Mark(now, fingerprint)
-        if known.schedule != fingerprint:
-            mark = known._replace(slot=now, fingerprint=fingerprint, runs=0, high=None)
-            if mark.last is None or mark.last <= now:
-                return mark
-            # A clock that was ahead may have emitted the next slot by this schedule.
-            return mark.moved(mark.last) if self.slot_after(mark) == mark.last else mark
-        if known.is_at_start and not self.policy.run_on_start:
-            return known._replace(fingerprint=fingerprint)
-        return known.caught_up(now)
+        if known is not None and known.schedule == fingerprint:
+            if known.is_at_start and not self.policy.run_on_start:
+                return known._replace(fingerprint=fingerprint)
+            return known.caught_up(now)
+        last = None if known is None else known.last
+        mark = Mark(now, fingerprint, last=last)
+        if known is not None and last is not None and last > now:
+            # A clock that was ahead may have named slots of this schedule, too.
+            came_back = known.fingerprint == fingerprint + REMOVED
+            is_named = came_back or self.slot_after(mark) == last
+            return mark.moved(last) if is_named else mark
+        is_new = known is None or known.is_removed
+        if is_new and self.policy.run_on_start and self.policy.admits(now, runs=0):
+            return Mark(now - 1, fingerprint + AT_START, last=last)
+        return mark
 
 
 class Due(msgspec.Struct, frozen=True):

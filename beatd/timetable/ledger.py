@@ -4,12 +4,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from heapq import nlargest
 from typing import NamedTuple, TypeGuard
 
 from beatd.instant import EARLIEST, LATEST, Instant
 
 AT_START = " at start"
 """The end of a fingerprint: the instant after the mark's slot is a slot, too."""
+
+REMOVED = " removed"
+"""The end of a fingerprint: there was no such entry when the row was written."""
 
 
 class Mark(NamedTuple):
@@ -23,7 +27,8 @@ class Mark(NamedTuple):
     fingerprint: str
     """Stands for the schedule: when that changes, the entry counts from then.
 
-    It ends with AT_START while the entry's run at its first start is to come.
+    It ends with AT_START while the entry's run at its first start is to come, and with
+    REMOVED while there is no such entry.
     """
     runs: int = 0
     """How many slots of this schedule were emitted."""
@@ -62,6 +67,11 @@ class Mark(NamedTuple):
             return self
         return self.moved(max(self.slot, self.high))
 
+    def removed(self) -> "Mark":
+        """Return the mark that is kept when its entry is removed."""
+        schedule = self.schedule.removesuffix(REMOVED)
+        return self._replace(fingerprint=schedule + REMOVED, runs=0)
+
     @property
     def reach(self) -> Instant:
         """The furthest slot that was decided since the mark was set back last.
@@ -76,6 +86,11 @@ class Mark(NamedTuple):
     def schedule(self) -> str:
         """The fingerprint of the schedule alone."""
         return self.fingerprint.removesuffix(AT_START)
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether there was no such entry when the row was written."""
+        return self.fingerprint.endswith(REMOVED)
 
     @property
     def is_at_start(self) -> bool:
@@ -226,6 +241,20 @@ class LedgerCopy:
     edition: Edition = NO_EDITION
     unreadable: tuple[str, ...] = ()
     """Names of rows that are there, and cannot be understood."""
+
+
+MOST_REMOVED = 10_000
+"""How many removed entries a ledger remembers, whatever their age: a clock may be wrong
+just then."""
+
+
+def remembered(marks: Mapping[str, Mark], most: int = MOST_REMOVED) -> dict[str, Mark]:
+    """Return the rows to keep of entries that are removed: of those that ran last.
+
+    They may come back before slots that a clock that was ahead has named.
+    """
+    ran = [(mark.last, name) for name, mark in marks.items() if mark.last is not None]
+    return {name: marks[name].removed() for _, name in nlargest(most, ran)}
 
 
 def without_run(mark: Mark, before: Mark | None) -> Mark:

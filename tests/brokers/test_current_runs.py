@@ -22,7 +22,15 @@ from beatd.brokers.items import (
 from beatd.instant import MINUTE
 from beatd.routing import Route
 from tests.brokers.backends import Backend
-from tests.brokers.making import CELERY, NOON, emission, lead, lying_in, settle
+from tests.brokers.making import (
+    CELERY,
+    NOON,
+    emission,
+    lead,
+    lying_in,
+    mark,
+    settle,
+)
 from tests.servers import eventually
 
 
@@ -100,6 +108,16 @@ def test_removing_an_entry_removes_its_run(broker: Broker) -> None:
 
     broker.write_ledger(term, {}, ["a"], 0)
 
+    assert broker.running(["a", "b"]) == {"b": "id-2"}
+
+
+def test_a_row_that_is_removed_and_set_is_there_without_its_run(broker: Broker) -> None:
+    term = lead(broker)
+    broker.emit(term, [emission("a", run="id-1"), emission("b", run="id-2")], MINUTE)
+
+    broker.write_ledger(term, {"a": mark(NOON + MINUTE)}, ["a"], 0)
+
+    assert broker.read_ledger().marks == {"a": mark(NOON + MINUTE), "b": mark(NOON)}
     assert broker.running(["a", "b"]) == {"b": "id-2"}
 
 

@@ -146,7 +146,6 @@ class SameAnswers(RuleBasedStateMachine):
         era: int,
         edition: Edition | None,
     ) -> None:
-        gone -= marks.keys()
         for broker, term in zip(self.brokers, self.terms, strict=True):
             broker.write_ledger(term, marks, gone, era, edition)
         self.look()

@@ -286,11 +286,12 @@ class RedisLead(RedisRequests):
         edition: Edition | None = None,
     ) -> None:
         keys = [self._key(name) for name in ("lead", "ledger", "era", "runs")]
-        steps: list[list[Any]] = [
-            [len(rows), *(part for name, mark in rows for part in (name, _row(mark)))]
-            for rows in in_chunks(list(marks.items()))
-        ]
-        steps.extend([0, *names] for names in in_chunks(list(gone)))
+        removed = set(gone)
+        steps: list[list[Any]] = []
+        for names in in_chunks([*{**marks, **dict.fromkeys(gone)}]):
+            rows = [(name, _row(marks[name])) for name in names if name in marks]
+            flat = [part for row in rows for part in row]
+            steps.append([len(rows), *flat, *(n for n in names if n in removed)])
         steps = steps or [[0]]
         for left, step in zip(range(len(steps) - 1, -1, -1), steps, strict=True):
             made = _edition_text(edition) if edition and not left else ""

@@ -6,7 +6,7 @@
 --       4 runs    hash: entry -> task id of its current run
 -- ARGV  1 term as "<number> <nonce> "  2 era  3 the edition, "" to leave it as it is
 --       4 number n of rows to write
---       5...  n entries, each followed by its mark; then entries to remove
+--       5...  n entries, each followed by its mark; then entries to remove before
 --
 -- Returns 1; or 0, having done nothing, if the term is over. At most some thousand rows.
 
@@ -15,12 +15,12 @@ if not leads(KEYS[1], ARGV[1]) then
 end
 redis.call('SET', KEYS[3], ARGV[2])
 local gone = 5 + 2 * tonumber(ARGV[4])
-if gone > 5 then
-  redis.call('HSET', KEYS[2], unpack(ARGV, 5, gone - 1))
-end
 if #ARGV >= gone then
   redis.call('HDEL', KEYS[2], unpack(ARGV, gone))
   redis.call('HDEL', KEYS[4], unpack(ARGV, gone))
+end
+if gone > 5 then
+  redis.call('HSET', KEYS[2], unpack(ARGV, 5, gone - 1))
 end
 if ARGV[3] ~= '' then
   redis.call('HSET', KEYS[2], '\255', ARGV[3])
