@@ -5,12 +5,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from zoneinfo import ZoneInfo
 
-from beatd.cli.schedule_view import line_of, zone_of
+from beatd.cli.schedule_view import line_of, written_in, zone_of
 from beatd.config.loading import Config
 from beatd.config.settings import BUILTIN_TASKS, Problem
 from beatd.instant import DAY, SECOND, Instant, datetime_of
 from beatd.schedules.clock_changes import clock_change_note
 from beatd.schedules.cron import Cron
+from beatd.schedules.specs import cron
 from beatd.text import counted
 from beatd.timetable.entry import Entry
 
@@ -27,6 +28,7 @@ def advice(config: Config, now: Instant) -> list[Problem]:
         *_crowded_midnights(config),
         *_short_intervals(config),
         *_unnamed_builtin_tasks(config),
+        *_six_fields(config),
         *_other_addresses(config),
         *_log_formats(config),
     ]
@@ -115,6 +117,26 @@ def _unnamed_builtin_tasks(config: Config) -> Iterator[Problem]:
             names = [*config.settings.builtin_tasks, task]
             hint = f"set builtin_tasks = {names!r}, here or where the workers have it"
             yield _warning(config, entries, text, hint)
+
+
+def _six_fields(config: Config) -> Iterator[Problem]:
+    """Warn of cron expressions that others read with the seconds first."""
+    meant: dict[cron, list[Entry]] = defaultdict(list)
+    for entry in config.entries:
+        written = written_in(config, entry.name)["schedule"]
+        if isinstance(written, str):
+            written = cron(written)
+        if isinstance(written, cron) and written.other_reading:
+            meant[written].append(entry)
+    for spec, entries in meant.items():
+        verb = "runs" if len(entries) == 1 else "run"
+        text = f"{_listed(entries)} {verb} {spec.describe()}: the seconds come last"
+        assert spec.other_reading
+        hint = (
+            f"with seconds='first' beside {spec.expression!r} in cron(...) it means"
+            f" {spec.other_reading.describe()}; seconds='last' says that it is meant"
+        )
+        yield _warning(config, entries, text, hint)
 
 
 def _other_addresses(config: Config) -> Iterator[Problem]:

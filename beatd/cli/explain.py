@@ -54,6 +54,11 @@ _UNITS = {"ms": 1, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
     metavar="N",
     help="How many next runs.",
 )
+@click.option(
+    "--seconds",
+    type=click.Choice(["first", "last"]),
+    help="Where the seconds are in 6 or 7 fields.  [default: last]",
+)
 @click.option("--celery", is_flag=True, help="Read it as Celery's crontab() does.")
 @click.option("--name", metavar="ENTRY", help="The entry's name, which decides H.")
 @click.option("-C", "--no-color", is_flag=True, default=None, help="No colours.")
@@ -67,6 +72,7 @@ def command(
     tz: str,
     count: int,
     celery: bool,
+    seconds: str | None,
     name: str | None,
     as_json: bool,
     **_: Any,
@@ -78,15 +84,16 @@ def command(
     """
     try:
         zone = zone_of(tz)
-        spec = _spec(expression, celery)
+        spec = _spec(expression, celery, seconds)
         schedule = spec.in_zone(zone, hash_id=name)
     except ScheduleError as error:
         raise _failure(expression, error, named=name is not None) from error
+    other = spec.other_reading if isinstance(spec, cron) else None
     now = SystemClock().now()
     slots = list(islice(_slots(schedule, now), count))
     change = clock_change_note(schedule, zone, now)
     if as_json:
-        click.echo(_document(expression, spec, zone, now, slots, change))
+        click.echo(_document(expression, spec, other, zone, now, slots, change))
         return
     out = screen(context)
     # What is counted from the epoch says so, and has no zone.
@@ -98,15 +105,19 @@ def command(
     if len(slots) < count:
         out.say("  no more runs")
     out.say(_of_change(change, zone))
+    if other:
+        out.say(f"with the seconds first (--seconds first): {other.describe()}")
 
 
-def _spec(expression: str, celery: bool) -> ScheduleSpec:
+def _spec(expression: str, celery: bool, seconds: str | None) -> ScheduleSpec:
     interval = _INTERVAL.fullmatch(expression.strip().lower())
     if interval:
         number, unit = interval.groups()
         size = _UNITS["ms" if unit == "ms" else (unit or "s")[0]]
         return every(float(number) * size / SECOND)
-    return crontab.from_string(expression) if celery else cron(expression)
+    return (
+        crontab.from_string(expression) if celery else cron(expression, seconds=seconds)
+    )
 
 
 def _failure(expression: str, error: ScheduleError, named: bool) -> NoSchedule:
@@ -146,6 +157,7 @@ def _of_change(change: ClockChange | None, zone: ZoneInfo) -> str:
 def _document(
     expression: str,
     spec: ScheduleSpec,
+    other: cron | None,
     zone: ZoneInfo,
     now: Instant,
     slots: list[Instant],
@@ -158,6 +170,7 @@ def _document(
         expression=expression,
         words=spec.in_words(),
         description=spec.describe(),
+        seconds_first=other.describe() if other else None,
         zone=str(zone),
         next=[stamps("at", slot, zone) for slot in slots],
         clock_change=None

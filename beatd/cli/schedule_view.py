@@ -86,11 +86,7 @@ class ScheduleView:
 
     def written(self, name: str) -> Any:
         """Return an entry as the config has it."""
-        schedule = self.config.settings.beat_schedule
-        if name in schedule:
-            return schedule[name]
-        # A member of an enumeration of texts: it is called by what `str` makes of it.
-        return next(one for key, one in schedule.items() if str(key) == name)
+        return written_in(self.config, name)
 
     def words(self, entry: Entry) -> str:
         """Return an entry's schedule in a few words, with its zone if it differs."""
@@ -115,6 +111,15 @@ def _is_there(path: Path) -> bool:
         return path.exists()
     except OSError:  # it cannot be looked at: `view` says why
         return True
+
+
+def written_in(config: Config, name: str) -> Any:
+    """Return an entry as the config has it."""
+    schedule = config.settings.beat_schedule
+    if name in schedule:
+        return schedule[name]
+    # A member of an enumeration of texts: it is called by what `str` makes of it.
+    return next(one for key, one in schedule.items() if str(key) == name)
 
 
 def line_of(config: Config, name: str) -> Place | None:

@@ -113,21 +113,64 @@ class crontab:
 class cron:
     """A cron expression of 5, 6 or 7 fields, or an alias such as `@daily`.
 
-    Seconds are the sixth field and years the seventh, unless seconds come first.
+    Seconds are the sixth field and years the seventh, unless seconds come first:
+    `seconds="first"`, or croniter's `second_at_beginning=True`. `seconds="last"` says
+    what is so anyway, and that it is meant.
     """
 
     expression: str
     second_at_beginning: bool = False
+    seconds: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if self.seconds not in (None, "first", "last"):
+            given = quoted(self.seconds)
+            raise ScheduleError("seconds", f"expected 'first' or 'last', got {given}")
+        if self.seconds == "last" and self.second_at_beginning:
+            raise ScheduleError(
+                "seconds", "'last' and second_at_beginning are two ways"
+            )
+        if self.seconds == "first":
+            object.__setattr__(self, "second_at_beginning", True)
+        try:
+            self._check()
+        except ScheduleError as error:
+            if self._with_seconds_first() is None:
+                raise
+            way = f"with the seconds first, write cron({self.expression!r}, "
+            text = f"{error.problem}; {way}seconds='first')"
+            raise ScheduleError(error.field, text) from None
+
+    def _check(self) -> None:
         if isinstance(self.expression, str) and is_drawn(self.expression):
             check_drawn(self.expression, second_at_beginning=self.second_at_beginning)
         else:
             self._read(None)
 
     def __repr__(self) -> str:
-        more = ", second_at_beginning=True" if self.second_at_beginning else ""
+        seconds = "first" if self.second_at_beginning else self.seconds
+        more = f", seconds={seconds!r}" if seconds else ""
         return f"cron({self.expression!r}{more})"
+
+    @property
+    def other_reading(self) -> "cron | None":
+        """The schedule if the seconds were first, where nobody says where they are.
+
+        None if somebody does, or if that makes no difference or no schedule.
+        """
+        other = self._with_seconds_first()
+        return None if other is None or other._read(None) == self._read(None) else other
+
+    def _with_seconds_first(self) -> "cron | None":
+        text = self.expression
+        if self.seconds or self.second_at_beginning or not isinstance(text, str):
+            return None
+        if is_drawn(text) or len(text.split()) < 6:
+            return None
+        try:
+            return cron(text, seconds="first")
+        except ScheduleError:
+            return None
 
     def in_zone(self, zone: ZoneInfo, *, hash_id: str | None = None) -> Schedule:
         fields = self._read(hash_id)

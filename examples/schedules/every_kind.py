@@ -27,7 +27,7 @@ SCHEDULES = {
     # Cron expressions; a text alone is one too.
     "text": "30 6 * * 1-5",
     "alias": "@daily",
-    "with-seconds": cron("0 0 12 * * *", second_at_beginning=True),
+    "with-seconds": cron("0 0 12 * * *", seconds="first"),
     "last-day-of-month": cron("0 18 L * *"),
     "third-friday": cron("0 16 * * fri#3"),
     # A minute drawn from the entry's name: many such entries spread over the hour.

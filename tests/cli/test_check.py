@@ -599,3 +599,31 @@ beat_schedule = {"a": {"task": "beatd.http", "schedule": 60, "kwargs": {
         "{'url': 'https://bob:***@h/?token=***',"
         " 'headers': {'Authorization': ***, 'Cookie': ***}}"
     )
+
+
+def test_six_fields_are_said_in_both_readings(run: Run, config: Path) -> None:
+    config.write_text(
+        """
+from beatd.schedules import cron
+
+beat_schedule = {
+    "noon": {"task": "a", "schedule": "0 0 12 * * *"},
+    "meant": {"task": "a", "schedule": cron("0 0 12 * * *", seconds="last")},
+    "first": {"task": "a", "schedule": cron("0 0 12 * * *", seconds="first")},
+    "nine": {"task": "a", "schedule": "0 30 9 * * *"},
+}
+"""
+    )
+
+    output = run("check", status=1).stdout
+
+    assert "4 entries, 1 error, 1 warning" in output
+    assert (
+        "celeryconfig.py:5: warning: entry 'noon' runs every second, at minute 0 of"
+        " hour 0 on the 12th of every month: the seconds come last\n"
+        "    with seconds='first' beside '0 0 12 * * *' in cron(...) it means at 12:00"
+        " every day; seconds='last' says that it is meant\n"
+    ) in output
+    assert (
+        "with the seconds first, write cron('0 30 9 * * *', seconds='first')" in output
+    )

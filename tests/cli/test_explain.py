@@ -114,6 +114,7 @@ def test_json_has_words_runs_and_the_clock_change(run: Run) -> None:
         "expression": "30 2 * * *",
         "words": "daily 02:30",
         "description": "at 02:30 every day",
+        "seconds_first": None,
         "zone": "Europe/Berlin",
         "next": [{"at": "2026-11-24T02:30:00+01:00", "at_ts": 1795483800}],
         "clock_change": {
@@ -127,3 +128,23 @@ def test_json_has_words_runs_and_the_clock_change(run: Run) -> None:
             " it runs at 03:00 CEST instead",
         },
     }
+
+
+def test_six_fields_are_said_in_both_readings(run: Run) -> None:
+    lines = run("explain", "0 0 12 * * *").stdout.splitlines()
+    first = run("explain", "0 0 12 * * *", "--seconds", "first").stdout.splitlines()
+    document = json.loads(run("explain", "0 0 12 * * *", "--json").stdout)
+
+    assert lines[0] == (
+        "every second, at minute 0 of hour 0 on the 12th of every month, UTC"
+    )
+    assert lines[-1] == "with the seconds first (--seconds first): at 12:00 every day"
+    assert first[0] == "at 12:00 every day, UTC"
+    assert "seconds first" not in first[-1]
+    assert document["seconds_first"] == "at 12:00 every day"
+
+
+def test_what_can_only_be_meant_with_the_seconds_first_says_so(run: Run) -> None:
+    said = run("explain", "0 30 9 * * *", status=2).stderr
+
+    assert "with the seconds first, write cron('0 30 9 * * *', seconds='first')" in said

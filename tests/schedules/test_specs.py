@@ -62,6 +62,8 @@ def test_anything_else_is_refused(value: object) -> None:
         (lambda: every(60, offset=60), "offset"),
         (lambda: every(60, offset=5, align=False), "offset"),
         (lambda: once("tomorrow"), "at"),
+        (lambda: cron("0 0 12 * * *", seconds="begin"), "seconds"),
+        (lambda: cron("0 0 12 * * *", True, seconds="last"), "seconds"),
         (lambda: solar("moonrise", 0, 0), "event"),
         (lambda: solar("sunrise", 91, 0), "lat"),
         (lambda: rrule("FREQ=DAILY;INTERVAL=0", "2024-01-01"), "rrule"),
@@ -83,8 +85,9 @@ SHOWN = [
     (cron("*/5 * * * *"), "cron('*/5 * * * *')"),
     (
         cron("0 * * * * *", second_at_beginning=True),
-        "cron('0 * * * * *', second_at_beginning=True)",
+        "cron('0 * * * * *', seconds='first')",
     ),
+    (cron("0 * * * * *", seconds="last"), "cron('0 * * * * *', seconds='last')"),
     (every(300, offset=30), "every(minutes=5, offset=30)"),
     (every(0.25), "every(seconds=0.25)"),
     (every(days=7, relative=True), "every(weeks=1, relative=True)"),
@@ -296,3 +299,43 @@ def test_a_count_counts_only_times_that_exist() -> None:
     assert slots(schedule, "2024-03-01T00:00Z", 5) == [
         *("2024-03-09 07:30", "2024-03-11 06:30", "2024-03-12 06:30"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "other"),
+    [
+        (cron("0 0 12 * * *"), "at 12:00 every day"),
+        (cron("0 0 12 1 * * 2030"), "at 12:00 on the 1st of every month in 2030"),
+        (cron("* * * * * *"), None),  # the same
+        (cron("* * * * *"), None),
+        (cron("0 0 12 * * *", seconds="last"), None),
+        (cron("0 0 12 * * *", seconds="first"), None),
+        (cron("0 0 12 * * 30"), None),
+        (cron("@daily"), None),
+        (cron("H H 12 * * *"), None),
+    ],
+)
+def test_six_fields_may_be_meant_with_the_seconds_first(
+    spec: cron, other: str | None
+) -> None:
+    found = spec.other_reading
+
+    assert (found.describe() if found else None) == other
+
+
+def test_both_ways_to_say_that_seconds_are_first_are_one() -> None:
+    plain = cron("0 0 12 * * *")
+
+    assert cron("0 0 12 * * *", seconds="first") == cron("0 0 12 * * *", True)
+    assert cron("0 0 12 * * *", seconds="last") == plain
+    assert cron("0 0 12 * * *", seconds="first") != plain
+
+
+def test_what_has_a_meaning_only_with_the_seconds_first_says_so() -> None:
+    with pytest.raises(ScheduleError) as refused:
+        cron("0 30 9 * * *")
+
+    assert str(refused.value).startswith("hour: cannot read '30'")
+    assert str(refused.value).endswith(
+        "; with the seconds first, write cron('0 30 9 * * *', seconds='first')"
+    )
