@@ -14,6 +14,7 @@ from beatd import schedules
 from beatd.errors import ScheduleError
 from beatd.schedules import ScheduleSpec
 from beatd.schedules.base import Schedule
+from beatd.schedules.specs import check_clock
 from beatd.schedules.zones import zone_of
 
 
@@ -45,13 +46,13 @@ def spec_of_theirs(value: object, *, relative: bool) -> ScheduleSpec | None:
     theirs: Any = value
     match _name_of(type(value)):
         case "celery.schedules", "crontab":
-            _check_clock(theirs)
+            check_clock(theirs.nowfun)
             return _crontab_of(theirs)
         case "celery.schedules", "solar":
-            _check_clock(theirs)
+            check_clock(theirs.nowfun)
             return schedules.solar(theirs.event, theirs.lat, theirs.lon)
         case "celery.schedules", "schedule":
-            _check_clock(theirs)
+            check_clock(theirs.nowfun)
             rounded = relative or theirs.relative
             return schedules.read(theirs.run_every, relative=rounded)
         case "django_celery_beat.tzcrontab", "TzAwareCrontab":
@@ -80,10 +81,3 @@ def _crontab_of(theirs: Any) -> schedules.crontab:
         theirs._orig_day_of_month,
         theirs._orig_month_of_year,
     )
-
-
-def _check_clock(theirs: Any) -> None:
-    if theirs.nowfun is not None:
-        text = "it has a clock of its own, which beatd cannot ask ahead of time"
-        hint = "leave nowfun out; 'timezone' in the entry says in which zone it runs"
-        raise ScheduleError("nowfun", f"{text}; {hint}")

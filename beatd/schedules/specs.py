@@ -54,11 +54,19 @@ class ScheduleSpec(Protocol):
         ...
 
 
+def check_clock(nowfun: object) -> None:
+    """Raise ScheduleError if a schedule of Celery's has a clock of its own."""
+    if nowfun is not None:
+        text = "it has a clock of its own, which beatd cannot ask ahead of time"
+        hint = "leave nowfun out; 'timezone' in the entry says in which zone it runs"
+        raise ScheduleError("nowfun", f"{text}; {hint}")
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class crontab:
     """Celery's crontab: all of day of week, day of month and month must match.
 
-    Takes what `celery.schedules.crontab` takes; `nowfun` and `app` are ignored.
+    Takes what `celery.schedules.crontab` takes; `app` is ignored, and `nowfun` refused.
     """
 
     minute: CrontabValue = field(default="*", compare=False)
@@ -71,6 +79,7 @@ class crontab:
     fields: Fields = field(init=False)
 
     def __post_init__(self, nowfun: object, app: object) -> None:
+        check_clock(nowfun)
         fields = read_crontab(
             self.minute,
             self.hour,
@@ -305,6 +314,7 @@ class solar:
     app: InitVar[object] = None
 
     def __post_init__(self, nowfun: object, app: object) -> None:
+        check_clock(nowfun)
         Solar(self.event, self.lat, self.lon)
 
     def in_zone(self, zone: ZoneInfo, *, hash_id: str | None = None) -> Schedule:

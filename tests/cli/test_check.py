@@ -627,3 +627,31 @@ beat_schedule = {
     assert (
         "with the seconds first, write cron('0 30 9 * * *', seconds='first')" in output
     )
+
+
+def test_a_schedule_with_a_clock_of_its_own_is_a_bad_entry(
+    run: Run, config: Path
+) -> None:
+    config.write_text(
+        """
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from beatd.schedules import crontab
+
+
+def tokyo():
+    return datetime.now(ZoneInfo("Asia/Tokyo"))
+
+
+beat_schedule = {"a": {"task": "a", "schedule": crontab(0, 7, nowfun=tokyo)}}
+"""
+    )
+
+    output = run("check", status=1).stdout
+
+    assert (
+        "celeryconfig.py:12: error: entry 'a': schedule: nowfun: it has a clock of its"
+        " own, which beatd cannot ask ahead of time"
+    ) in output
+    assert "leave nowfun out; 'timezone' in the entry says in which zone" in output

@@ -62,6 +62,8 @@ def test_anything_else_is_refused(value: object) -> None:
         (lambda: every(60, offset=60), "offset"),
         (lambda: every(60, offset=5, align=False), "offset"),
         (lambda: once("tomorrow"), "at"),
+        (lambda: crontab(hour=7, nowfun=lambda: datetime.now(UTC)), "nowfun"),
+        (lambda: solar("sunset", 1, 1, nowfun=lambda: datetime.now(UTC)), "nowfun"),
         (lambda: cron("0 0 12 * * *", seconds="begin"), "seconds"),
         (lambda: cron("0 0 12 * * *", True, seconds="last"), "seconds"),
         (lambda: solar("moonrise", 0, 0), "event"),
@@ -120,7 +122,7 @@ def test_crontab_replaces_celerys() -> None:
         theirs._orig_day_of_week,
         theirs._orig_day_of_month,
         theirs._orig_month_of_year,
-        nowfun=lambda: datetime.now(UTC),
+        nowfun=None,
         app=None,
     )
 
