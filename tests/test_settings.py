@@ -255,15 +255,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "CELERYBEAT_SCHEDULER: beatd is itself the scheduler, not"
         " 'redbeat.RedBeatScheduler'; remove it: with a redis:// broker beatd keeps its"
         " ledger in Redis and any number of schedulers may run; entries that were added"
-        " to RedBeat at run time go into beat_schedule; or leave it, and"
-        " start with --scheduler beatd",
+        " to RedBeat at run time go into beat_schedule, see beatd import redbeat"
+        " --help; or leave it, and start with --scheduler beatd",
     ),
     (
         {"beat_scheduler": "django_celery_beat.schedulers:DatabaseScheduler"},
         "beat_scheduler: beatd is itself the scheduler, not"
         " 'django_celery_beat.schedulers:DatabaseScheduler'; entries in Django's"
-        " database are not read: write them into beat_schedule; or leave it, and"
-        " start with --scheduler beatd",
+        " database are not read: they go into beat_schedule, see beatd import"
+        " django-celery-beat --help; or leave it, and start with --scheduler beatd",
     ),
     (
         {"beat_scheduler": "shop.beat:Mine"},

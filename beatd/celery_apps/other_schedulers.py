@@ -2,15 +2,14 @@
 
 import sys
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any
 
 import redis
 
-from beatd.brokers.redis.connection import Address
 from beatd.config.faults import raised_by_reading
-from beatd.config.loading import Config
+from beatd.config.loading import Config, words_for
 from beatd.config.settings import Problem
 from beatd.errors import ConfigError
+from beatd.migrate.redbeat import RedBeat
 from beatd.text import counted
 
 _NAMED = 3  # entries that a warning names, at most
@@ -38,33 +37,29 @@ def in_django(config: Config) -> Iterator[Problem]:
         reason = raised_by_reading(error)
         yield Problem(f"{text}: {reason}", hint, warning=True)
     else:
-        yield from _elsewhere("in the tables of django-celery-beat", names, config)
+        yield from _elsewhere(
+            "in the tables of django-celery-beat", "django-celery-beat", names, config
+        )
     finally:
         connections.close_all()
 
 
-def in_redis(app: Any, config: Config) -> Iterator[Problem]:
+def in_redis(config: Config) -> Iterator[Problem]:
     """Yield a warning if RedBeat has entries in its Redis, which is asked."""
-    conf, settings = app.conf, config.settings
-    url = conf.get("redbeat_redis_url") or conf.get("REDBEAT_REDIS_URL")
-    url = url or settings.write_urls[0]
-    if not str(url).startswith(("redis://", "rediss://", "unix://", "redis+socket://")):
-        return
-    prefix = conf.get("redbeat_key_prefix") or conf.get("REDBEAT_KEY_PREFIX")
-    prefix = prefix or "redbeat:"
     try:
-        address = Address(url, {}, settings.broker_use_ssl or False)
-        try:
-            keys = address.client.zrange(f"{prefix}:schedule", 0, -1)
-        finally:
-            address.pool.disconnect()
+        names = RedBeat(config).names()
     except (redis.RedisError, ConfigError, OSError):
         return  # away, or it holds something else: the broker's own start says so
-    names = [key.decode(errors="replace").removeprefix(prefix) for key in keys]
-    yield from _elsewhere("that RedBeat keeps in Redis", names, config)
+    yield from _elsewhere("that RedBeat keeps in Redis", "redbeat", names, config)
 
 
-def _elsewhere(where: str, names: Iterable[str], config: Config) -> Iterator[Problem]:
+def _elsewhere(
+    where: str, word: str, names: Iterable[str], config: Config
+) -> Iterator[Problem]:
+    """Yield a warning for what the config lacks of another scheduler's entries.
+
+    `word` is the command that takes them over.
+    """
     known: Collection[object] = config.settings.beat_schedule
     missing = [name for name in names if name not in known]
     if not missing:
@@ -74,5 +69,6 @@ def _elsewhere(where: str, names: Iterable[str], config: Config) -> Iterator[Pro
         named.append(f"{len(missing) - _NAMED} more")
     verb = "is" if len(missing) == 1 else "are"
     text = f"{counted(len(missing), 'entry')} {where} {verb} not scheduled"
-    hint = "beatd schedules what is in beat_schedule: write them there"
+    command = f"beatd import {word} {words_for(config)} --config-out entries.py"
+    hint = f"beatd schedules what is in beat_schedule; as a module: {command}"
     yield Problem(f"{text}: {', '.join(named)}", hint, warning=True)

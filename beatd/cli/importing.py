@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import click
 
 from beatd.cli import plan as plans
+from beatd.cli.config_out import write_entries
 from beatd.cli.options import COLOR, JSON, SOURCE, given, wanted
 from beatd.cli.output import Failure, screen
 from beatd.cli.plan import Plan
@@ -20,12 +22,24 @@ from beatd.cli.usage import (
     exit_statuses,
 )
 from beatd.clock import SystemClock
-from beatd.config.loading import Config, load
+from beatd.config.loading import Config, examine_source, load
+from beatd.config.places import DEFAULT_MODULE
+from beatd.config.settings import mask_url
+from beatd.config.source import Source
+from beatd.errors import ConfigError
+from beatd.migrate.django_tables import read_database, read_django
 from beatd.migrate.found import Found
+from beatd.migrate.redbeat import RedBeat
 from beatd.migrate.shelves import read_shelve
 from beatd.text import counted
 
 EPILOG = exit_statuses(0, 1, USAGE, NOTHING, UNAVAILABLE, CONFIG)
+CONFIG_OUT = click.option(
+    "--config-out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Only write those entries that the config lacks, as a config module.",
+)
 YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 
@@ -81,8 +95,102 @@ def import_celery(
     _take_over(context, config, found, shelve=file)
 
 
-def _config(context: click.Context) -> Config:
-    return load(replace(wanted(context), unjudged=["beat_scheduler"]))
+@command.command("redbeat", epilog=EPILOG)
+@SOURCE
+@click.option(
+    "--key-prefix",
+    metavar="PREFIX",
+    help="What RedBeat's keys begin with.  [default: redbeat_key_prefix, or redbeat:]",
+)
+@CONFIG_OUT
+@YES
+@DRY_RUN
+@JSON
+@COLOR
+@click.pass_context
+def import_redbeat(
+    context: click.Context,
+    /,
+    key_prefix: str | None,
+    config_out: Path | None,
+    **_: Any,
+) -> None:
+    """Take over RedBeat's last runs, or write its entries as a config module.
+
+    Its Redis is what redbeat_redis_url names, else the broker.
+    """
+    config = _config(context, may_lack=config_out is not None)
+    _bring(context, config, RedBeat(config, key_prefix).read(), config_out)
+
+
+@command.command("django-celery-beat", epilog=EPILOG)
+@SOURCE
+@click.option(
+    "--database",
+    metavar="URL",
+    help="Its database without Django, if that is SQLite: sqlite:///db.sqlite3.",
+)
+@CONFIG_OUT
+@YES
+@DRY_RUN
+@JSON
+@COLOR
+@click.pass_context
+def import_django_celery_beat(
+    context: click.Context,
+    /,
+    database: str | None,
+    config_out: Path | None,
+    **_: Any,
+) -> None:
+    """Take over the last runs in Django's tables, or write a config module of them.
+
+    Django is asked, by the settings of the project that -A names. Without -A,
+    $DJANGO_SETTINGS_MODULE or --database says where the tables are.
+    """
+    config = _config(context, may_lack=config_out is not None)
+    if database is None:
+        found = read_django()
+    else:
+        found = read_database(_path_of(database), config.settings.zone)
+    _bring(context, config, found, config_out)
+
+
+def _path_of(url: str) -> Path:
+    parts = urlsplit(url)
+    if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
+        problem = f"expected sqlite:///path, got {mask_url(url)!r}"
+        way = "for other databases name the project with -A: Django is asked then"
+        raise click.BadParameter(f"{problem}; {way}", param_hint="'--database'")
+    return Path(unquote(parts.path[1:]))
+
+
+def _bring(
+    context: click.Context, config: Config, found: Found, config_out: Path | None
+) -> None:
+    if config_out is None:
+        _take_over(context, config, found)
+    else:
+        write_entries(config_out, config, found, screen(context))
+
+
+def _config(context: click.Context, *, may_lack: bool = False) -> Config:
+    """Return the config; `may_lack`: an empty one, if there is none and none is named.
+
+    Raises ConfigError.
+    """
+    wants = replace(wanted(context), unjudged=["beat_scheduler"])
+    is_named = wants.app or wants.config or _CONFIG_NAMES & wants.environ.keys()
+    if may_lack and not is_named and not Path(f"{DEFAULT_MODULE}.py").exists():
+        nothing = Source("the command line", {})
+        report = examine_source(nothing, wants.environ, wants.command_line)
+        if report.config is None or report.errors:
+            raise ConfigError(report.name, [str(error) for error in report.errors])
+        return report.config
+    return load(wants)
+
+
+_CONFIG_NAMES = {"BEATD_CONFIG", "CELERY_CONFIG_MODULE"}
 
 
 def _take_over(

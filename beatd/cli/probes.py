@@ -156,7 +156,7 @@ def entries_elsewhere(config: Config, *, ask: bool) -> list[Problem]:
     app = config.source.app
     if not is_celery(app):
         return []
-    return [*in_django(config), *(in_redis(app, config) if ask else ())]
+    return [*in_django(config), *(in_redis(config) if ask else ())]
 
 
 def shelves_elsewhere(config: Config) -> list[Problem]:

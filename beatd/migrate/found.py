@@ -1,7 +1,7 @@
 """What another scheduler keeps: its entries, and when it ran each of them last."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from beatd.instant import Instant
 
@@ -40,5 +40,3 @@ class Found:
     """What was there and cannot be read, for people."""
     runs: str = ""
     """Why the other scheduler seems to run still; empty if nothing says so."""
-    settings: Mapping[str, object] = field(default_factory=dict)
-    """Settings without which the entries would mean something else."""

@@ -29,8 +29,8 @@ def test_a_scheduler_of_another_class_concerns_schedulers_alone(
 
     assert [str(one) for one in scheduler] == [
         f"conf.py:1: beat_scheduler: beatd is itself the scheduler, not '{DATABASE}';"
-        " entries in Django's database are not read: write them into beat_schedule; or"
-        " leave it, and start with --scheduler beatd"
+        " entries in Django's database are not read: they go into beat_schedule, see"
+        " beatd import django-celery-beat --help; or leave it, and start with --scheduler beatd"
     ]
     assert worker == []
 
@@ -123,7 +123,8 @@ def test_entries_in_the_tables_of_django_celery_beat_are_counted(
         "site_of: 1 entry, 0 errors, 1 warning\n\n"
         "warning: 5 entries in the tables of django-celery-beat are not scheduled: 'a',"
         " 'b', 'c', 2 more\n"
-        "    beatd schedules what is in beat_schedule: write them there\n"
+        "    beatd schedules what is in beat_schedule; as a module: beatd import"
+        " django-celery-beat -A site_of --config-out entries.py\n"
     )
     assert said.stderr == ""
 
@@ -156,6 +157,7 @@ def test_entries_of_redbeat_are_counted(tmp_path: Path, server: Server) -> None:
 
     words = "1 entry that RedBeat keeps in Redis is not scheduled: 'theirs'"
     assert words in said.stdout
+    assert "beatd import redbeat -A proj --config-out entries.py" in said.stdout
     assert words in scheduler.output
 
 

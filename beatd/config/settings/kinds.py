@@ -243,9 +243,9 @@ _OUR_SCHEDULERS = {
 _OTHER_SCHEDULERS = {
     "redbeat": "remove it: with a redis:// broker beatd keeps its ledger in Redis and"
     " any number of schedulers may run; entries that were added to RedBeat at run time"
-    " go into beat_schedule",
-    "django_celery_beat": "entries in Django's database are not read: write them into"
-    " beat_schedule",
+    " go into beat_schedule, see beatd import redbeat --help",
+    "django_celery_beat": "entries in Django's database are not read: they go into"
+    " beat_schedule, see beatd import django-celery-beat --help",
 }
 
 

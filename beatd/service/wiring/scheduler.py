@@ -117,7 +117,7 @@ def entries_elsewhere(config: Config) -> list[Problem]:
     # Imported here: it brings the client of Redis, which not every broker needs.
     from beatd.celery_apps.other_schedulers import in_django, in_redis
 
-    return [*in_django(config), *in_redis(app, config)]
+    return [*in_django(config), *in_redis(config)]
 
 
 def ask_results_aside(scheduler: Scheduler, wake: Callable[[], object]) -> AskedAside:

@@ -1,0 +1,247 @@
+"""RedBeat's keys, written by RedBeat itself."""
+
+import json
+import runpy
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.schedules import crontab, schedule
+from dateutil.rrule import DAILY, MO, WEEKLY
+from redbeat import RedBeatSchedulerEntry
+from redbeat.schedulers import get_redis
+from redbeat.schedules import rrule
+
+from beatd import schedules
+from beatd.config.loading import examine_source
+from beatd.config.source import Source
+from beatd.errors import BrokerUnavailable, ConfigError
+from beatd.instant import Instant, instant_of
+from beatd.migrate.config_text import module_text
+from beatd.migrate.found import Found, LastRun
+from beatd.migrate.redbeat import RedBeat
+from tests.processes import ended, module
+from tests.servers import Server
+from tests.switch.files import write
+
+MOMENT = datetime(2026, 11, 30, 12, 0, 1, tzinfo=UTC)
+AT: Instant = instant_of(MOMENT)
+
+
+@pytest.fixture
+def app(server: Server) -> Iterator[Any]:
+    app = Celery("proj", broker=server.url(), set_as_current=False)
+    app.conf.redbeat_redis_url = server.url()
+    yield app
+    get_redis(app).close()
+
+
+def save(app: Any, name: str, schedule: Any, last: Any = None, **more: Any) -> None:
+    entry = RedBeatSchedulerEntry(name, "t", schedule, app=app, **more)
+    entry.last_run_at = last
+    entry.save()
+
+
+def found_by(**written: object) -> Found:
+    config = examine_source(Source("conf", written)).config
+    assert config is not None
+    return RedBeat(config).read()
+
+
+def found_at(server: Server) -> Found:
+    return found_by(redbeat_redis_url=server.url())
+
+
+def test_entries_and_last_runs_are_read(app: Any, server: Server) -> None:
+    save(app, "ran", schedule(timedelta(minutes=5)), MOMENT, args=[1], kwargs={"a": 2})
+    save(app, "new", crontab(minute="*/5", day_of_week="mon"), options={"queue": "q"})
+    save(app, "off", schedule(60, relative=True), enabled=False)
+
+    found = {one.name: one for one in found_at(server).entries}
+
+    assert found["ran"].last == LastRun(AT, 0)
+    assert found["ran"].written == {
+        "task": "t",
+        "schedule": schedules.every(300, align=False),
+        "args": [1],
+        "kwargs": {"a": 2},
+    }
+    assert found["new"].last is None
+    assert found["new"].written == {
+        "task": "t",
+        "schedule": schedules.crontab(minute="*/5", day_of_week="mon"),
+        "options": {"queue": "q"},
+    }
+    assert found["off"].written == {
+        "task": "t",
+        "schedule": schedules.every(60, relative=True),
+        "enabled": False,
+    }
+
+
+RULES = [
+    {"freq": "DAILY", "interval": 2},
+    {"freq": "WEEKLY", "byweekday": [MO, 2], "wkst": 6},
+    {"freq": "MONTHLY", "bymonthday": [1, -1], "byhour": 8, "count": 40},
+    {"freq": "YEARLY", "bymonth": [1, 7], "until": datetime(2030, 1, 1, tzinfo=UTC)},
+    {"freq": WEEKLY, "bysetpos": 1, "byhour": [1, 2], "byminute": 0, "bysecond": 0},
+]
+
+
+@pytest.mark.parametrize("hours", [0, 5, -3])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_recurrence_rule_has_the_same_slots(
+    app: Any, server: Server, rule: dict[str, Any], hours: int
+) -> None:
+    begin = datetime.fromisoformat(f"2026-01-05T09:30:00{hours:+03d}:00")
+    theirs = rrule(dtstart=begin, app=app, **rule)
+    save(app, "it", theirs)
+    (one,) = found_at(server).entries
+    entries = {"it": one.written}
+    config = examine_source(Source("conf", {"beat_schedule": entries})).config
+    assert config is not None
+    (ours,) = config.entries
+
+    slot: Instant | None = AT
+    expected = [*theirs.rrule.xafter(MOMENT, 10)]
+    for moment in expected:
+        assert slot is not None
+        slot = ours.schedule.next_after(slot)
+        assert slot == instant_of(moment)
+
+
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [
+        ({"freq": DAILY, "byeaster": 0}, "byeaster is no part of RFC 5545"),
+        (
+            {
+                "freq": DAILY,
+                "dtstart": datetime.fromisoformat("2026-01-05T09:30+05:30"),
+            },
+            "its clock is 330.0 minutes ahead of UTC, no whole hours",
+        ),
+    ],
+)
+def test_a_rule_that_cannot_be_said_is_a_comment_with_its_reason(
+    app: Any, server: Server, rule: dict[str, Any], why: str
+) -> None:
+    save(app, "it", rrule(**{"dtstart": MOMENT, "app": app, **rule}))
+
+    found = found_at(server)
+
+    assert f"    # 'it' is left out: its schedule: {why}\n" in module_text(
+        "t", {}, found.entries
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "definition", "meta", "problem"),
+    [
+        ("gone", None, None, "'gone': its key is gone"),
+        ("text", "no JSON", None, "'text': Expecting value"),
+        ("list", "[]", None, "'list': "),
+        ("dated", "{}", '{"last_run_at": "noon"}', "'dated': "),
+        (
+            "taskless",
+            '{"schedule": {"__type__": "crontab"}}',
+            None,
+            "'taskless': 'task'",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_named(
+    server: Server, key: str, definition: str | None, meta: str | None, problem: str
+) -> None:
+    values = {"definition": definition, "meta": meta}
+    with server.client() as client:
+        client.zadd("redbeat::schedule", {f"redbeat:{key}": 1})
+        if definition:
+            given = {name: text for name, text in values.items() if text}
+            client.hset(f"redbeat:{key}", mapping=given)
+
+    found = found_at(server)
+
+    assert found.entries == []
+    assert found.problems[0].startswith(problem)
+
+
+def test_prefix_and_address_are_those_of_its_settings(server: Server) -> None:
+    app = Celery("proj", broker=server.url(), set_as_current=False)
+    app.conf.redbeat_redis_url = server.url(3)
+    app.conf.redbeat_key_prefix = "mine:"
+    save(app, "it", schedule(60))
+    get_redis(app).close()
+
+    upper = found_by(REDBEAT_REDIS_URL=server.url(3), REDBEAT_KEY_PREFIX="mine:")
+    with server.client() as client:
+        client.select(3)
+        client.flushdb()
+
+    assert [one.name for one in upper.entries] == ["it"]
+    assert upper.source == f"RedBeat (mine:* in {server.url(3)})"
+    with pytest.raises(ConfigError, match="no address of Redis"):
+        found_by(redbeat_redis_url="sqlite:///x.db")
+    with pytest.raises(BrokerUnavailable):
+        found_by(redbeat_redis_url="redis://127.0.0.1:1/0")
+
+
+PROJECT = """
+    from celery import Celery
+    app = Celery("proj", broker="{url}")
+    app.conf.beat_scheduler = "redbeat.RedBeatScheduler"
+    app.conf.redbeat_redis_url = "{url}"
+    app.conf.beat_schedule = {{"often": {{"task": "t", "schedule": 1.0}}}}
+    """
+ADD = """
+    import sys
+    from celery.schedules import crontab
+    from redbeat import RedBeatSchedulerEntry
+    from proj import app
+    RedBeatSchedulerEntry("added", "t", crontab(minute="7"), [1], app=app).save()
+    """
+
+
+def test_a_project_of_redbeat_is_taken_over(tmp_path: Path, server: Server) -> None:
+    """As docs/migration.md tells it."""
+    write(tmp_path, {"proj.py": PROJECT.format(url=server.url()), "add.py": ADD})
+    with module("celery", "-A", "proj", "beat", "-l", "INFO", cwd=tmp_path) as theirs:
+        theirs.until("Sending due task often", times=2)
+        with module("add", cwd=tmp_path) as added:
+            assert added.process.wait(60) == 0
+        while_it_runs = ended("import", "redbeat", "-A", "proj", "--yes", cwd=tmp_path)
+        assert theirs.stop() == 0
+    with server.client() as client:
+        meta = json.loads(client.hget("redbeat:often", "meta"))
+        client.delete("redbeat::lock")  # held for a while, if beat was killed
+
+    words = ("import", "redbeat", "-A", "proj")
+    out = ended(*words, "--config-out", "entries.py", cwd=tmp_path)
+    again = ended(*words, "--config-out", "entries.py", cwd=tmp_path)
+    right = ended("check", "--config", "entries.py", "--strict", cwd=tmp_path)
+    text = (tmp_path / "proj.py").read_text()
+    text = text.replace('app.conf.beat_scheduler = "redbeat.RedBeatScheduler"\n', "")
+    text += (
+        "from entries import beat_schedule\napp.conf.beat_schedule |= beat_schedule\n"
+    )
+    (tmp_path / "proj.py").write_text(text)
+    done = ended(*words, "--yes", cwd=tmp_path)
+    nothing = ended(*words, "--config-out", "more.py", cwd=tmp_path)
+    listed = ended("list", "-A", "proj", "--json", cwd=tmp_path)
+
+    assert while_it_runs.returncode == 1
+    assert "its lock redbeat::lock is held" in while_it_runs.stderr
+    assert "wrote entries.py: 1 entry" in out.stdout
+    assert runpy.run_path(str(tmp_path / "entries.py"))["beat_schedule"] == {
+        "added": {"task": "t", "schedule": schedules.crontab(minute="7"), "args": [1]}
+    }
+    assert (again.returncode, nothing.returncode) == (1, 3)
+    assert "entries.py is there already, and is left as it is" in again.stderr
+    assert right.returncode == 0, right.stdout
+    assert done.returncode == 0, done.stderr
+    assert "took over 3 last runs" in done.stdout
+    entries = {one["name"]: one for one in json.loads(listed.stdout)["entries"]}
+    assert entries["often"]["total_run_count"] == meta["total_run_count"]
