@@ -274,7 +274,11 @@ class CeleryMessage:
         recorded = published[0]
         properties = recorded.envelope["properties"]
         properties["delivery_tag"] = id
-        return Made(recorded.text, recorded.route, properties["correlation_id"])
+        try:
+            text = recorded.text
+        except Exception as error:  # receivers may have put anything anywhere
+            raise MessageError(raised_by_calling(call.task, error)) from error
+        return Made(text, recorded.route, str(properties.get("correlation_id") or id))
 
     def essence(self) -> str:
         """Return what stands for all that is sent, whatever process sends it."""

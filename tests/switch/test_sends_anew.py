@@ -145,6 +145,31 @@ def test_what_the_code_does_wrong_is_an_error_of_that_message(
         made_of(entry_of(name))
 
 
+def test_what_a_receiver_adds_and_nothing_can_encode_is_an_error_of_that_message(
+    project: ModuleType,
+) -> None:
+    entry = entry_of("plain")
+
+    def add_object(headers: dict[str, Any], **_: Any) -> None:
+        headers["tracer"] = project
+
+    signals.before_task_publish.connect(add_object, weak=False)
+
+    with pytest.raises(MessageError, match=r"anew\.plain.* not JSON serializable"):
+        made_of(entry)
+
+
+def test_a_receiver_may_take_all_properties_away(project: ModuleType) -> None:
+    entry = entry_of("plain")
+
+    def clear(properties: dict[str, Any], **_: Any) -> None:
+        properties.clear()
+
+    signals.before_task_publish.connect(clear, weak=False)
+
+    assert made_of(entry).task_id == "the-id"
+
+
 def test_a_task_that_sends_nothing_has_no_message(project: ModuleType) -> None:
     assert made_of(entry_of("nothing")) == Made(b"", None, "the-id")
 
