@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -19,9 +18,10 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import AsyncResult
 
 from beatd import Beatd
+from beatd.brokers.items import Term
+from beatd.brokers.redis import RedisBroker
 from beatd.clock import SystemClock
 from beatd.instant import MINUTE
-from beatd.scheduler.schedule_file import ScheduleFile
 from beatd.schedules import crontab
 from beatd.timetable.ledger import Mark
 from tests.processes import Running, beatd, module
@@ -212,7 +212,7 @@ def fleet(
             )
         )
         worker.until(" ready.")
-        was_down_for_two_minutes(here / "of-app.db")
+        was_down_for_two_minutes(server)
         for options in (
             ("--config", "shop", "-s", "of-config.db"),
             ("-A", "celeryproj", "-s", "of-app.db"),
@@ -222,16 +222,16 @@ def fleet(
         yield Fleet(worker, client, server, urls)
 
 
-def was_down_for_two_minutes(path: Path) -> None:
-    """Leave a schedule file that makes the entry "crontab" due at once."""
-    clock = SystemClock()
+def was_down_for_two_minutes(server: Server) -> None:
+    """Leave a ledger in the broker that makes the entry "crontab" due at once."""
+    broker = RedisBroker(server.url(), namespace="default")
+    term = broker.acquire("earlier", MINUTE, 0)
+    assert isinstance(term, Term)
     schedule = crontab().in_zone(ZoneInfo("UTC"))
-    file = ScheduleFile(path, namespace="default", timezone="UTC", clock=clock)
-    assert file.try_lock()
-    mark = Mark(clock.now() - 2 * MINUTE, schedule.fingerprint)
-    file.record({"crontab": mark}, {})
-    file.flush()
-    file.unlock()
+    mark = Mark(SystemClock().now() - 2 * MINUTE, schedule.fingerprint)
+    broker.write_ledger(term, {"crontab": mark}, (), 0)
+    broker.resign(term)
+    broker.close()
 
 
 # What a config of ours says
