@@ -1,6 +1,7 @@
 """Fixtures that several parts of the suite share."""
 
 import logging
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,10 @@ from tests.servers import Server, emptied
 # A busy machine is no bug: examples have no time limit of their own.
 settings.register_profile("beatd", deadline=None)
 settings.load_profile("beatd")
+
+# A shell's background job ignores interrupts, and so would all programs it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
