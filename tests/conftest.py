@@ -1,5 +1,6 @@
 """Fixtures that several parts of the suite share."""
 
+import compileall
 import logging
 import signal
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.processes import ROOT
 from tests.servers import Server, emptied
 
 # A busy machine is no bug: examples have no time limit of their own.
@@ -18,6 +20,16 @@ settings.load_profile("beatd")
 # A shell's background job ignores interrupts, and so would all programs it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile beatd once: the tests start it some hundred times, as it is installed.
+
+    Where PYTHONDONTWRITEBYTECODE is set, each start would compile all of it again.
+    """
+    is_worker = hasattr(config, "workerinput")  # of xdist
+    if not is_worker:
+        compileall.compile_dir(ROOT / "beatd", quiet=2)
 
 
 @pytest.fixture(autouse=True)
