@@ -1,6 +1,7 @@
 """Fixtures that several parts of the suite share."""
 
 import compileall
+import gc
 import logging
 import signal
 import sys
@@ -30,6 +31,16 @@ def pytest_configure(config: pytest.Config) -> None:
     is_worker = hasattr(config, "workerinput")  # of xdist
     if not is_worker:
         compileall.compile_dir(ROOT / "beatd", quiet=2)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was collected, a million objects, out of the collector's sight.
+
+    It looks for circles the later the more is in memory: what tests have left would
+    lie there by the hundred megabytes, and each fork would have to copy the map of it.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -140,6 +140,9 @@ def deep(levels: int) -> Any:
     return value
 
 
+VERY_DEEP = deep(100_000)
+
+
 @pytest.mark.parametrize(
     ("serializer", "value", "reason"),
     [
@@ -148,7 +151,7 @@ def deep(levels: int) -> Any:
         ("json", Point(1), "json has no form for type Point"),
         ("json", {(1, 2): 3}, "keys must be str"),
         ("json", recursive(), "Circular reference"),
-        ("json", deep(100_000), "nested too deeply"),
+        ("json", VERY_DEEP, "nested too deeply"),
         ("json", Broken(), "no form today"),
         ("json", BIG, "Exceeds the limit"),
         ("msgpack", datetime(2031, 3, 30, tzinfo=UTC), "no form for type datetime"),
@@ -161,9 +164,9 @@ def deep(levels: int) -> Any:
         ("msgpack", recursive(), "nested too deeply"),
         ("msgpack", "\ud800", "surrogates"),
         ("yaml", UUID(int=5), "yaml has no form for type UUID"),
-        ("yaml", deep(100_000), "nested too deeply"),
+        ("yaml", VERY_DEEP, "nested too deeply"),
         ("pickle", lambda: None, "pickle: "),
-        ("pickle", deep(100_000), "nested too deeply"),
+        ("pickle", VERY_DEEP, "nested too deeply"),
         ("jsno", 1, "no serializer named 'jsno'; known: json, msgpack, yaml, pickle"),
     ],
 )

@@ -3,7 +3,7 @@
 import ast
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -167,13 +167,17 @@ def is_pure(module: str) -> bool:
     return module in PURE or room_of(module) in PURE_ROOMS
 
 
+def nodes_of(path: Path) -> Iterator[ast.AST]:
+    return ast.walk(ast.parse(path.read_text()))
+
+
 @cache
-def nodes_of(path: Path) -> list[ast.AST]:
-    return list(ast.walk(ast.parse(path.read_text())))
+def imports_of(path: Path) -> Sequence[str]:
+    """Return all modules that are imported anywhere in the file."""
+    return [*_imports_of(path)]
 
 
-def imports_of(path: Path) -> Iterator[str]:
-    """Yield all modules that are imported anywhere in the file, `beatd.` cut off."""
+def _imports_of(path: Path) -> Iterator[str]:
     for node in nodes_of(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
