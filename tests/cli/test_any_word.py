@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+import beatd.service.worker  # once, not in each fork
 from beatd.cli import beatd, main
 
 ODD = {
