@@ -275,10 +275,11 @@ class CeleryMessage:
         properties = recorded.envelope["properties"]
         properties["delivery_tag"] = id
         try:
-            text = recorded.text
+            message = recorded.text
         except Exception as error:  # receivers may have put anything anywhere
             raise MessageError(raised_by_calling(call.task, error)) from error
-        return Made(text, recorded.route, str(properties.get("correlation_id") or id))
+        task_id = str(properties.get("correlation_id") or id)
+        return Made(message, recorded.route, task_id)
 
     def essence(self) -> str:
         """Return what stands for all that is sent, whatever process sends it."""
