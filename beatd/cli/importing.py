@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 import click
 
 from beatd.cli import plan as plans
-from beatd.cli.config_out import write_entries
+from beatd.cli.config_out import write_entries, write_module
+from beatd.cli.crontab_out import crontab_module
 from beatd.cli.options import COLOR, JSON, SOURCE, given, wanted
 from beatd.cli.output import Failure, screen
 from beatd.cli.plan import Plan
@@ -163,6 +164,39 @@ def _path_of(url: str) -> Path:
         way = "for other databases name the project with -A: Django is asked then"
         raise click.BadParameter(f"{problem}; {way}", param_hint="'--database'")
     return Path(unquote(parts.path[1:]))
+
+
+@command.command("crontab", epilog=exit_statuses(0, 1, USAGE, NOTHING))
+@click.argument("file", type=click.File("rb"), metavar="FILE")
+@click.option(
+    "--system", is_flag=True, help="Each job names its user, as in /etc/crontab."
+)
+@click.option(
+    "--config-out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the module there, and not to standard output.",
+)
+@click.pass_context
+def import_crontab(
+    context: click.Context,
+    /,
+    file: IO[bytes],
+    system: bool,
+    config_out: Path | None,
+) -> None:
+    """Make a config module of a crontab; - reads standard input.
+
+    Each job becomes an entry of the task beatd.run. What no entry can say stands in the
+    module as a comment with its reason.
+    """
+    text, summary = crontab_module(file.read(), file.name, system=system)
+    if config_out is None:
+        click.echo(text, nl=False)
+    else:
+        write_module(config_out, text)
+    for line in summary:
+        click.echo(line, err=True)
 
 
 def _bring(

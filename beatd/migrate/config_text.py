@@ -13,17 +13,17 @@ _STEP = "    "
 
 
 def module_text(
-    title: str, settings: Mapping[str, object], entries: Sequence[FoundEntry]
+    title: str, settings: Mapping[str, object], parts: Sequence[FoundEntry | str]
 ) -> str:
     """Return a config module with these settings and entries.
 
-    What cannot be said of an entry stands there as a comment. `title` is the first line
-    of the module's docstring, and what follows on it.
+    What cannot be said of an entry stands there as a comment, and so does each text
+    among the entries. `title` is the module's docstring.
     """
     body = [f"{name} = {literal(value)}" for name, value in settings.items()]
     if body:
         body.append("")
-    body += ["beat_schedule = {", *_lines(entries), "}"]
+    body += ["beat_schedule = {", *_lines(parts), "}"]
     text = "\n".join(body)
     return f'"""{_quotable(title)}\n"""\n\n{_imports(text)}{text}\n'
 
@@ -51,15 +51,19 @@ def _imports(text: str) -> str:
     return "\n".join([*lines, ""]) if lines else ""
 
 
-def _lines(entries: Iterable[FoundEntry]) -> Iterator[str]:
-    for entry in entries:
+def _lines(parts: Iterable[FoundEntry | str]) -> Iterator[str]:
+    for entry in parts:
+        if isinstance(entry, str):
+            yield from comment(entry, _STEP)
+            continue
         if entry.written is None:
             why = "; ".join(entry.notes) or "it cannot be read"
             yield from comment(f"{entry.name!r} is left out: {why}", _STEP)
             continue
         for note in entry.notes:
             yield from comment(note, _STEP)
-        yield f"{_STEP}{entry.name!r}: {literal(entry.written, _STEP, split=True)},"
+        written = literal(entry.written, _STEP, split=True)
+        yield f"{_STEP}{_text(entry.name)}: {written},"
 
 
 def literal(value: object, indent: str = "", *, split: bool = False) -> str:
@@ -82,9 +86,17 @@ def literal(value: object, indent: str = "", *, split: bool = False) -> str:
         if ends == "()" and len(items) == 1:
             return f"({items[0]},)"
         return _within(ends[0], items, ends[1], indent, split=False)
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, str):
+        return _text(value)
+    if value is None or isinstance(value, bool | int | float):
         return repr(value)
     raise ValueError(f"a value of type {type(value).__name__} cannot be written")
+
+
+def _text(value: str) -> str:
+    """Return a text in double quotes, if it has none itself."""
+    written = repr(value)
+    return written if '"' in value else f'"{written[1:-1]}"'
 
 
 _SPECS = (

@@ -48,6 +48,7 @@ COMMANDS = [
     *("", "worker", "list", "ls", "next", "check", "explain"),
     *("dead", "dead list", "dead show", "dead retry", "dead drop"),
     *("import", "import celery", "import redbeat", "import django-celery-beat"),
+    "import crontab",
 ]
 
 
