@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import pytest
 
-import beatd.service.worker  # once, not in each fork
 from beatd.cli import beatd, main
+from beatd.service import worker  # noqa: F401  (once, not in each fork)
 
 ODD = {
     "empty": "",
