@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 import pytest
@@ -65,6 +66,12 @@ class Change(NamedTuple):
     name: str
     part: str
     instead: str
+    hint: int = 0
+    """The first seed to try."""
+
+    def seeds(self) -> Iterator[int]:
+        """Yield all seeds to try, beginning with the one that showed it of late."""
+        return chain(range(self.hint, TRIES), range(self.hint))
 
 
 TERM = "not leads(KEYS[1], ARGV[1])"
@@ -80,7 +87,7 @@ LUA = {
         LEADS, "emit", "edition ~= before and edition ~= after", "false"
     ),
     "a slot is emitted again": Change(
-        LEADS, "emit", "last >= tonumber(match(mark, '^%-?%d+'))", "false"
+        LEADS, "emit", "last >= tonumber(match(mark, '^%-?%d+'))", "false", 9
     ),
     "an emission does not renew the lead": Change(
         LEADS, "emit", "call('PEXPIRE', KEYS[1], ARGV[2])", ""
@@ -100,7 +107,7 @@ LUA = {
     "a late request takes": Change(ALL, "take", "request < last", "false"),
     "a request takes again": Change(ALL, "take", "request == last", "false"),
     "a death is not counted": Change(
-        ALL, "leave", "redis.pcall('HINCRBY', KEYS[4], digest, 1)", "0"
+        ALL, "leave", "redis.pcall('HINCRBY', KEYS[4], digest, 1)", "0", 7
     ),
     "what was just taken goes back": Change(
         ALL, "reclaim", "request >= tonumber(ARGV[2])", "false"
@@ -115,10 +122,10 @@ LUA = {
 
 STATEMENTS = {
     "a slot is emitted again": Change(
-        LEADS, "advance", "excluded.slot > ledger.slot", "true"
+        LEADS, "advance", "excluded.slot > ledger.slot", "true", 9
     ),
     "a lease that is over goes on": Change(ALL, "stay", "AND lease > 0", ""),
-    "a death is not counted": Change(ALL, "count_death", "deaths + 1", "deaths"),
+    "a death is not counted": Change(ALL, "count_death", "deaths + 1", "deaths", 7),
 }
 
 
@@ -133,7 +140,7 @@ def test_a_part_that_is_taken_out_of_a_script_is_missed(
 
     assert any(
         replayed_on_redis(calls_of(seed, change.kinds), server, changes)
-        for seed in range(TRIES)
+        for seed in change.seeds()
     )
 
 
@@ -143,7 +150,7 @@ def test_a_part_that_is_taken_out_of_a_script_is_missed(
 def test_a_part_that_is_taken_out_of_a_statement_is_missed(change: Change) -> None:
     with changed(change):
         assert any(
-            replayed_on_sqlite(calls_of(seed, change.kinds)) for seed in range(TRIES)
+            replayed_on_sqlite(calls_of(seed, change.kinds)) for seed in change.seeds()
         )
 
 
