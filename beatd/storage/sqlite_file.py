@@ -305,7 +305,12 @@ def _look(path: Path, kind: FileKind) -> Look:
 
 def _look_inside(path: Path, kind: FileKind) -> Look:
     try:
-        application_id, version = _first_page(path)
+        try:
+            application_id, version = _first_page(path)
+        except sqlite3.DatabaseError:
+            if written(path).beside == 0:
+                raise
+            application_id, version = _first_page(path, is_whole=False)
     except sqlite3.DatabaseError as error:
         if _marked(path, kind):
             return Look(FileState.DAMAGED, str(error))
@@ -338,9 +343,18 @@ def _may(path: Path, what: int) -> bool:
     return os.access(path, what, effective_ids=os.access in os.supports_effective_ids)
 
 
-def _first_page(path: Path) -> tuple[int, int]:
+def _first_page(path: Path, *, is_whole: bool = True) -> tuple[int, int]:
+    """Return what the first page says: whose file it is, and its version.
+
+    A file that is not whole is shorter than its first page says: its WAL was half moved
+    into it by a process that was killed then, or met the end of the disk. Whoever opens
+    it with its WAL finds all in it.
+    """
     db = connect_unlocked(path)
     try:
+        if not is_whole:
+            # SQLite reads the rest then; without a lock nothing is ever written.
+            db.execute("PRAGMA writable_schema = ON")
         (application_id,) = db.execute("PRAGMA application_id").fetchone()
         (version,) = db.execute("PRAGMA user_version").fetchone()
     finally:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -168,6 +169,30 @@ def test_a_file_that_cannot_be_used_is_refused_and_left_as_it_was(
     assert str(path) in str(refused.value)
     after = {one: one.is_file() and one.read_bytes() for one in path.parent.iterdir()}
     assert after == before
+
+
+def test_a_file_whose_wal_was_half_moved_into_it_is_no_damaged_file(
+    path: Path, connect: Connect
+) -> None:
+    """As a process leaves it that is killed then, or meets the end of the disk."""
+    before, wal = path.with_name("before"), path.with_name(f"{path.name}-wal")
+    messages = [bytes([n]) * 9000 for n in range(99)]
+    broker = connect()
+    broker.send([outgoing(message) for message in messages[:1]])
+    shutil.copy(path, before)
+    broker.send([outgoing(message) for message in messages[1:]])
+    shutil.copy(wal, path.with_name("before-wal"))
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with before.open("r+b") as file:
+        file.write(path.read_bytes()[:4096])  # its first page
+
+    after = SQLiteBroker(before, namespace="test")
+    after.join("w", MINUTE)
+    taken = after.take("w", ["celery"], 200, 1)
+    after.close()
+
+    assert [delivery.message for delivery in taken] == messages
 
 
 def test_many_may_make_the_file_at_once(path: Path, connect: Connect) -> None:
