@@ -60,13 +60,13 @@ worker      autoscale begun commands.arguments events in_flight commands.shapes
             stopping workload commands.controlled commands.inspect commands.steer
             commands loop
 migrate     * found marks pickles gdbm shelves config_text redbeat django_tables
-            crontab
+            crontab recurrence calendar
 celery_apps * runner results signals other_schedulers out_of_reach
             reading
 service     * daemon nodes notify wiring.choice wiring.runtime wiring.scheduler
             wiring.worker_parts wiring.worker wiring
 cli         usage options output dead explain findings schedule_view advice list next
-            probes check plan config_out crontab_out importing
+            probes check plan config_out crontab_out importing exporting
 .           logs states
 utils       log
 service     log_setup process rereading reloading beat worker

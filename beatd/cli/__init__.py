@@ -32,10 +32,11 @@ COMMANDS: Mapping[str, str] = {
     "dead": "What workers set aside: list, show, retry, drop.",
     "check": "Say whether the configuration is right.",
     "import": "Take over from Celery's beat and other schedulers.",
+    "export": "The schedule as a calendar, or as JSON.",
     "explain": "A cron expression in words, and its next runs.",
 }
 ALIASES = {"ls": "list"}
-MODULES = {"import": "importing"}
+MODULES = {"import": "importing", "export": "exporting"}
 """Where a command is that no module can be called by."""
 
 

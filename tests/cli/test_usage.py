@@ -49,6 +49,7 @@ COMMANDS = [
     *("dead", "dead list", "dead show", "dead retry", "dead drop"),
     *("import", "import celery", "import redbeat", "import django-celery-beat"),
     "import crontab",
+    *("export", "export ical", "export json"),
 ]
 
 
