@@ -137,6 +137,20 @@ def test_a_config_that_loads_for_long_does_not_cost_the_lead(here: Path) -> None
     assert running.output.count("leading, term") == terms
 
 
+def test_who_asks_for_a_reload_while_the_scheduler_starts_has_one_after_it(
+    here: Path,
+) -> None:
+    os.mkfifo(here / "gate")
+    (here / "shop.py").write_text(TICK + GATE)
+    with beatd("--config", "shop", "-l", "INFO", cwd=here) as running:
+        with (here / "gate").open("w"):  # once the config is being read
+            (here / "shop.py").write_text(TICK.replace('"tick"', '"tock"'))
+            running.send(signal.SIGHUP)
+        running.until("reloaded: 1 entry")
+        running.until("tock queued")
+        assert running.stop() == 0
+
+
 def test_who_asks_for_a_reload_while_one_goes_on_has_another_after_it(
     here: Path,
 ) -> None:

@@ -39,6 +39,8 @@ Python's own thresholds the collector took a third of the time of an emission.""
 def run_scheduler(options: Options) -> int:
     """Run the scheduler until it is told to stop; return the exit status."""
     gc.set_threshold(*_GC_THRESHOLDS)
+    early: SimpleQueue[bool] = SimpleQueue()
+    on_signals({"SIGHUP": partial(early.put, True)})  # else it ends the process
     program = process.begin(options, "beat")
     config, notify = program.config, Notify.from_environment()
     with program.in_service(node_name(options.hostname or BEAT_NODE)):
@@ -46,6 +48,8 @@ def run_scheduler(options: Options) -> int:
         tell_of_others(config)
         beat = Beat(options, config, notify, inbox=SimpleQueue())
         on_signals({"SIGTERM": beat.stop, "SIGINT": beat.stop, "SIGHUP": beat.reload})
+        if not early.empty():
+            beat.reload()
         announce(options, config)
         beat.run()
         notify.stopping()
