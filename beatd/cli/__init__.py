@@ -6,6 +6,7 @@ then on `list` and `next` are these modules here, not the functions of Python.
 
 import importlib
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -118,8 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BeatdError as error:
         if "--debug" in words:
-            raise
-        _say(str(error))
+            traceback.print_exception(error)
+        else:
+            _say(str(error))
         return _status_of(error)
     return int(status or 0)
 

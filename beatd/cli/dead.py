@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 import click
@@ -38,7 +40,7 @@ from beatd.cli.usage import (
 )
 from beatd.clock import SystemClock
 from beatd.config.loading import load
-from beatd.config.settings import Settings
+from beatd.config.settings import Settings, mask_url
 from beatd.instant import Instant
 from beatd.text import counted, escaped
 
@@ -89,20 +91,23 @@ def list_letters(
     """What was set aside, the newest first."""
     with _broker(context) as (settings, broker):
         found = broker.dead_letters()
+    place = mask_url(";".join(settings.read_urls))
     chosen = _chosen(found, letters) if letters else found
     newest = chosen[::-1][:limit]
     now = SystemClock().now()
     if as_json:
-        click.echo(_document(newest, len(found), now, settings.zone))
+        click.echo(_document(newest, len(found), place, now, settings.zone))
         return
     out = screen(context)
     if not found:
-        out.say("no dead letters: nothing was set aside.")
+        out.say(f"no dead letters at {place}: nothing was set aside.")
+        if missing := _missing_file(settings.read_urls[0]):
+            click.echo(missing, err=True)
         return
     for line in _table(newest, now, settings.zone, out):
         out.say(line)
     out.say()
-    out.say(_summary(newest, len(found)))
+    out.say(_summary(newest, len(found), place))
 
 
 @command.command("show", epilog=EPILOG)
@@ -243,11 +248,24 @@ def _row(
     )
 
 
-def _summary(letters: Sequence[DeadLetter], total: int) -> str:
+def _summary(letters: Sequence[DeadLetter], total: int, place: str) -> str:
     number = counted(total, "message")
     if len(letters) < total:
         number = f"{len(letters)} of {number}"
-    return f"{number}.  Back to its queue: beatd dead retry ID|GLOB; away: drop."
+    ways = "Back to its queue: beatd dead retry ID|GLOB; away: drop."
+    return f"{number} at {place}.  {ways}"
+
+
+def _missing_file(url: str) -> str:
+    """Return words about a broker's file if it is not there."""
+    parts = urlsplit(url)
+    path = Path(unquote(parts.path[1:]))
+    if parts.scheme != "sqlite" or path.exists():
+        return ""
+    return (
+        f"there is no file {path} yet: workers that were started elsewhere, or with"
+        " another --schedule-filename or --broker, have theirs there"
+    )
 
 
 def _description(letter: DeadLetter, now: Instant, zone: ZoneInfo) -> Iterator[str]:
@@ -268,13 +286,18 @@ def _description(letter: DeadLetter, now: Instant, zone: ZoneInfo) -> Iterator[s
 
 
 def _document(
-    letters: Sequence[DeadLetter], total: int, now: Instant, zone: ZoneInfo
+    letters: Sequence[DeadLetter],
+    total: int,
+    place: str,
+    now: Instant,
+    zone: ZoneInfo,
 ) -> bytes:
     return document(
         "beatd.dead/1",
         now,
         zone,
         zone=str(zone),
+        broker=place,
         total=total,
         letters=[_data(letter, zone) for letter in letters],
     )

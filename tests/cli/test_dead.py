@@ -21,6 +21,8 @@ from beatd.service import worker as service  # noqa: F401 - not for the first ti
 from tests.brokers.making import lying_in, outgoing, settle
 from tests.cli.conftest import NOW, Run, unsaid
 from tests.fakes import FakeClock
+from tests.processes import ended
+from tests.servers import Server
 
 BROKER = "sqlite:///broker.db"
 
@@ -91,7 +93,9 @@ def test_the_newest_letters_come_first_and_the_reason_is_cut(run: Run) -> None:
     lines = run("dead", "list", screen=Screen(width=80)).stdout.splitlines()
 
     assert lines[:4] == LIST.splitlines()
-    assert lines[-1].startswith("3 messages.  Back to its queue: beatd dead retry")
+    assert lines[-1].startswith(
+        "3 messages at sqlite:///broker.db.  Back to its queue: beatd dead retry"
+    )
 
 
 @pytest.mark.usefixtures("broker")
@@ -143,7 +147,7 @@ def test_json_says_all_that_is_known(run: Run) -> None:
 def test_where_nothing_was_set_aside_the_list_says_so(run: Run) -> None:
     output = run("dead", "list", "-b", "memory://").stdout
 
-    assert output == "no dead letters: nothing was set aside.\n"
+    assert output == "no dead letters at memory://: nothing was set aside.\n"
 
 
 @pytest.mark.usefixtures("broker")
@@ -256,3 +260,31 @@ def test_purge_asks_before_it_removes_anything(broker: Broker) -> None:
     assert "remove all messages that wait in celery?" in result.stderr
     assert result.exit_code == 1
     assert lying_in(broker) == [b"1"]
+
+
+def test_a_file_that_is_not_there_is_said_and_not_made(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("elsewhere").mkdir()
+    before = sorted(Path().rglob("*"))
+
+    assert main(["dead", "list", "--schedule-filename", "elsewhere/s.db"]) == 0
+
+    said = capsys.readouterr()
+    place = "sqlite:///elsewhere/broker.db"
+    assert said.out == f"no dead letters at {place}: nothing was set aside.\n"
+    assert "there is no file elsewhere/broker.db yet" in said.err
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_letters_are_looked_for_where_the_worker_takes_from(
+    tmp_path: Path, server: Server
+) -> None:
+    """Read and write addresses may differ; both lie beside the schedule file else."""
+    (tmp_path / "celeryconfig.py").write_text(
+        f"broker_write_url = 'sqlite:///none.db'\nbroker_read_url = {server.url(0)!r}"
+    )
+
+    said = ended("dead", "list", cwd=tmp_path)
+
+    assert f"no dead letters at {server.url(0)}:" in said.stdout

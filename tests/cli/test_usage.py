@@ -1,5 +1,7 @@
 """Wrong words on the command line: what is said to them."""
 
+from pathlib import Path
+
 import click
 import pytest
 
@@ -73,3 +75,14 @@ def test_all_commands_are_tried() -> None:
             listed += [f"{name} {one}" for one in group.list_commands(context)]
 
     assert {*listed, ""} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("words", [["--debug"], ["list", "--debug"]])
+def test_an_error_with_its_traceback_has_the_same_status(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    (folder / "celeryconfig.py").write_text("timezone = 'Nowhere'")
+
+    assert main(words) == 78
+
+    assert "Traceback" in capsys.readouterr().err
