@@ -66,11 +66,11 @@ celery_apps * runner results signals other_schedulers out_of_reach
 service     * daemon nodes notify wiring.choice wiring.runtime wiring.scheduler
             wiring.worker_parts wiring.worker wiring
 cli         usage options output dead explain findings schedule_view advice list next
-            probes check plan config_out crontab_out importing exporting
+            probes plan config_out crontab_out importing exporting
 .           logs states
 utils       log
 service     log_setup process rereading reloading beat worker
-cli         * worker worker_options
+cli         changing check * worker worker_options
 .           spawned reread __main__ __init__
 """
 """A line is a room and its modules in the order in which they are read: a module

@@ -11,6 +11,9 @@ from beatd.config.settings import BUILTIN_TASKS, Problem
 from beatd.instant import DAY, SECOND, Instant, datetime_of
 from beatd.schedules.clock_changes import clock_change_note
 from beatd.schedules.cron import Cron
+from beatd.schedules.days import members
+from beatd.schedules.fields import Fields
+from beatd.schedules.once import Once
 from beatd.schedules.specs import cron
 from beatd.text import counted
 from beatd.timetable.entry import Entry
@@ -18,6 +21,8 @@ from beatd.timetable.entry import Entry
 _YEAR = 366 * DAY
 _CROWD = 5  # entries at one moment from which on to warn
 _NAMED = 3  # entries that a warning names, at most
+_ALL_MINUTES = (1 << 60) - 1
+_FEW_HOURS = 3  # named with all their minutes: more of them are likely meant so
 _MIDNIGHT = 1  # the first bit of a set of minutes, or of hours
 
 
@@ -29,6 +34,9 @@ def advice(config: Config, now: Instant) -> list[Problem]:
         *_short_intervals(config),
         *_unnamed_builtin_tasks(config),
         *_six_fields(config),
+        *_each_minute_of_an_hour(config),
+        *_over(config, now),
+        *_soon_expired(config, now),
         *_other_addresses(config),
         *_log_formats(config),
     ]
@@ -137,6 +145,52 @@ def _six_fields(config: Config) -> Iterator[Problem]:
             f" {spec.other_reading.describe()}; seconds='last' says that it is meant"
         )
         yield _warning(config, entries, text, hint)
+
+
+def _each_minute_of_an_hour(config: Config) -> Iterator[Problem]:
+    """Warn of entries that name some hours, and then run at each of their minutes."""
+    for entry in config.entries:
+        fields = getattr(entry.schedule, "fields", None)
+        if not isinstance(fields, Fields) or fields.minutes != _ALL_MINUTES:
+            continue
+        hours = list(members(fields.hours))
+        if len(hours) <= _FEW_HOURS:
+            times = " and ".join(f"{hour}:00 to {hour}:59" for hour in hours)
+            text = f"{_listed([entry])} runs at each minute from {times}"
+            hint = f"it runs once, at {hours[0]}:00, with 0 as its minute, not *"
+            yield _warning(config, [entry], text, hint)
+
+
+def _over(config: Config, now: Instant) -> Iterator[Problem]:
+    """Warn of entries whose only slot, or whose end, has passed."""
+    for entry in config.entries:
+        if isinstance(entry.schedule, Once) and entry.schedule.slot < now:
+            when = datetime_of(entry.schedule.slot, config.settings.zone)
+            what = "its moment"
+        elif entry.policy.end is not None and entry.policy.end < now:
+            when = datetime_of(entry.policy.end, config.settings.zone)
+            what = "its end_time"
+        else:
+            continue
+        text = f"{_listed([entry])} does not run any more: {what} has passed"
+        hint = f"it was {when:%a %-d %b %Y %H:%M} ({config.settings.zone})"
+        yield _warning(config, [entry], text, hint)
+
+
+def _soon_expired(config: Config, now: Instant) -> Iterator[Problem]:
+    """Warn of messages that expire before a worker that is busy can take them."""
+    for entry in config.entries:
+        expires = entry.message.expires_of(now)
+        if entry.expires_next or expires is None or expires - now >= SECOND:
+            continue
+        left = expires - now
+        if left > 0:
+            text = f"{_listed([entry])}: its messages expire after {left} ms"
+            hint = "expires is in seconds; workers do not run what has expired"
+        else:
+            text = f"{_listed([entry])}: its messages have expired when they are sent"
+            hint = "no worker runs them; expires is seconds, a moment, or 'next'"
+        yield _warning(config, [entry], text, hint)
 
 
 def _other_addresses(config: Config) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from beatd.cli.advice import advice, notes
+from beatd.cli.changing import changing_entries
 from beatd.cli.findings import Findings, annotation, print_findings
 from beatd.cli.options import COLOR, CONFIG, JSON, given, wanted
 from beatd.cli.output import screen
@@ -22,6 +23,7 @@ from beatd.cli.probes import (
 )
 from beatd.clock import SystemClock
 from beatd.config.loading import examine
+from beatd.config.options import Options
 
 
 @click.command("check", context_settings={"max_content_width": 100})
@@ -87,6 +89,7 @@ def _examine(context: click.Context, imports: bool, ask: bool) -> Findings:
     problems += [*strangers, *strange_results(config)]
     problems += advice(config, SystemClock().now())
     problems += unreached(config)
+    problems += changing_entries(config, Options.of(given(context)))
     problems += shelves_elsewhere(config)
     problems += entries_elsewhere(config, ask=ask and not (report.errors or strangers))
     refused = bool(report.errors or strangers)

@@ -655,3 +655,123 @@ beat_schedule = {"a": {"task": "a", "schedule": crontab(0, 7, nowfun=tokyo)}}
         " own, which beatd cannot ask ahead of time"
     ) in output
     assert "leave nowfun out; 'timezone' in the entry says in which zone" in output
+
+
+def hints(run: Run, config: Path, entry: str, imports: str = "") -> str:
+    """Return what `check` says of one entry."""
+    config.write_text(
+        "from beatd.schedules import cron, crontab, every, once\n"
+        "from datetime import UTC, datetime, timedelta\n"
+        f"{imports}\n"
+        "timezone = 'Europe/Berlin'\n"
+        f"beat_schedule = {{'a': {{'task': 'a', {entry}}}}}\n"
+    )
+    said = run("check").stdout
+    return "" if "all is well" in said else said.split("warning: ", 1)[1].rstrip()
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (
+            "'schedule': crontab(hour=7)",
+            "entry 'a' runs at each minute from 7:00 to 7:59\n"
+            "    it runs once, at 7:00, with 0 as its minute, not *",
+        ),
+        (
+            "'schedule': '* 8,20 * * *'",
+            "entry 'a' runs at each minute from 8:00 to 8:59 and 20:00 to 20:59\n"
+            "    it runs once, at 8:00, with 0 as its minute, not *",
+        ),
+        ("'schedule': crontab(hour='8-18')", ""),
+        ("'schedule': crontab(minute='*/5', hour=7)", ""),
+        ("'schedule': crontab()", ""),
+        (
+            "'schedule': once('2026-01-01T06:00')",
+            "entry 'a' does not run any more: its moment has passed\n"
+            "    it was Thu 1 Jan 2026 06:00 (Europe/Berlin)",
+        ),
+        ("'schedule': once('2027-01-01T06:00')", ""),
+        (
+            "'schedule': 60, 'end_time': datetime(2026, 1, 1, tzinfo=UTC)",
+            "entry 'a' does not run any more: its end_time has passed\n"
+            "    it was Thu 1 Jan 2026 01:00 (Europe/Berlin)",
+        ),
+        (
+            "'schedule': 60, 'options': {'expires': 0.5}",
+            "entry 'a': its messages expire after 500 ms\n"
+            "    expires is in seconds; workers do not run what has expired",
+        ),
+        (
+            "'schedule': 60, 'options': {'expires': datetime(2026, 1, 1, tzinfo=UTC)}",
+            "entry 'a': its messages have expired when they are sent\n"
+            "    no worker runs them; expires is seconds, a moment, or 'next'",
+        ),
+        ("'schedule': 0.5, 'options': {'expires': 'next'}", None),
+        ("'schedule': 60, 'options': {'expires': 1}", ""),
+    ],
+)
+def test_what_is_seldom_meant_is_a_warning(
+    run: Run, config: Path, entry: str, said: str | None
+) -> None:
+    found = hints(run, config, entry)
+
+    if said is None:
+        assert "expire" not in found
+    else:
+        assert found == said
+
+
+def test_a_schedule_that_is_drawn_anew_at_each_reading_is_a_warning(
+    folder: Path,
+) -> None:
+    (folder / "drawn.py").write_text("import random\nMINUTE = random.randint(0, 10**9)")
+    (folder / "celeryconfig.py").write_text(
+        """
+from datetime import UTC, datetime, timedelta
+from beatd.schedules import cron, crontab, every
+from drawn import MINUTE
+
+beat_schedule = {
+    "drawn": {"task": "a", "schedule": every(2 * 10**9, offset=MINUTE)},
+    "bounded": {"task": "a", "schedule": 60, "start_time": datetime.now(UTC)},
+    "hashed": {"task": "a", "schedule": cron("H 3 * * *")},
+    "late": {"task": "a", "schedule": 60, "kwargs": {"now": str(datetime.now(UTC))}},
+}
+"""
+    )
+
+    answer = ended("check", cwd=folder)
+
+    assert "4 entries, 0 errors, 2 warnings" in answer.stdout
+    assert (
+        "celeryconfig.py:7: warning: entry 'drawn' has another schedule each time that"
+        " the config is read\n    each scheduler, and each restart, has other slots; H"
+        " in a cron expression is a number that the entry's name decides:"
+        " cron('H 3 * * *')"
+    ) in answer.stdout
+    assert (
+        "celeryconfig.py:8: warning: entry 'bounded' has other bounds or policies each"
+        " time that the config is read"
+    ) in answer.stdout
+    assert answer.returncode == 0
+
+
+def test_a_drawn_schedule_of_a_celery_app_is_a_warning(folder: Path) -> None:
+    (folder / "proj.py").write_text(
+        """
+import random
+from celery import Celery
+
+app = Celery("proj")
+app.conf.beat_schedule = {
+    "drawn": {"task": "a", "schedule": 100_000 + random.randint(0, 10**6)},
+    "plain": {"task": "a", "schedule": 60},
+}
+"""
+    )
+
+    said = ended("check", "-A", "proj", cwd=folder).stdout
+
+    assert "warning: entry 'drawn' has another schedule each time" in said
+    assert "'plain'" not in said
