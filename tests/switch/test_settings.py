@@ -2,13 +2,12 @@
 # ruff: noqa: E501  (tables of text have one case in a line)
 
 import json
-import subprocess
-import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -16,25 +15,30 @@ from beatd.config.loading import Wanted, load
 from beatd.config.settings import local_zone
 from beatd.errors import ConfigError
 from beatd.instant import instant_of
+from tests.preloaded import Preloaded
 from tests.processes import ended, environment
 from tests.switch.files import write
 
 pytestmark = pytest.mark.usefixtures("afresh")
 
 
-def read(folder: Path, word: str, *names: str, **env: str) -> dict[str, Any]:
-    """Return what beatd and Celery read, each in its way: `tests/switch/reading`."""
-    answer = subprocess.run(
-        [sys.executable, "-m", "tests.switch.reading", word, *names],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env=environment(**env),
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stderr
-    found: dict[str, Any] = json.loads(answer.stdout)
-    return found
+class Read(Protocol):
+    """Gives what beatd and Celery read, each in its way: `tests/switch/reading`."""
+
+    def __call__(self, folder: Path, word: str, *names: str, **env: str) -> Any: ...
+
+
+@pytest.fixture(scope="module")
+def read() -> Iterator[Read]:
+    with Preloaded("celery.beat", "beatd.config.loading") as reading:
+
+        def read(folder: Path, word: str, *names: str, **env: str) -> Any:
+            name, own = "tests.switch.reading", environment(**env)
+            answer = reading.run(name, word, *names, cwd=folder, env=own)
+            assert answer.returncode == 0, answer.stderr
+            return json.loads(answer.stdout)
+
+        yield read
 
 
 @dataclass
@@ -185,7 +189,7 @@ PROJECTS = {
 
 
 @pytest.mark.parametrize("which", PROJECTS)
-def test_beatd_reads_what_celery_reads(tmp_path: Path, which: str) -> None:
+def test_beatd_reads_what_celery_reads(read: Read, tmp_path: Path, which: str) -> None:
     project = PROJECTS[which]
     write(tmp_path, project.files)
     write(tmp_path, {"elsewhere.py": "task_time_limit = 5"})
@@ -213,7 +217,7 @@ OWN = "{'celery.backend_cleanup': {'task': 'mine', 'schedule': 60}}"
     ],
 )
 def test_the_cleanup_of_results_is_scheduled_where_celery_does(
-    tmp_path: Path, text: str, entries: list[str]
+    read: Read, tmp_path: Path, text: str, entries: list[str]
 ) -> None:
     write(tmp_path, {"proj.py": PLAIN + text})
 
@@ -261,6 +265,7 @@ def test_a_backend_whose_driver_is_missing_is_said(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_the_zone_is_the_one_of_the_app(
+    read: Read,
     tmp_path: Path,
     text: str,
     env: dict[str, str],
@@ -346,7 +351,9 @@ def test_a_name_of_another_namespace_is_named_with_its_right_form(
     ]
 
 
-def test_a_misspelt_name_keeps_nothing_from_starting(tmp_path: Path) -> None:
+def test_a_misspelt_name_keeps_nothing_from_starting(
+    read: Read, tmp_path: Path
+) -> None:
     write(tmp_path, DJANGO)
     write(
         tmp_path,

@@ -7,8 +7,6 @@ The project is one as people have them: a package with settings as Django's, rea
 import json
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.preloaded import Preloaded
 from tests.processes import Running, beatd, environment, module
 from tests.servers import PATIENCE, Server, eventually
 from tests.wire.clients import celery_client
@@ -96,17 +95,12 @@ class Proj:
     """A project on disk, and what is typed in its folder."""
 
     folder: Path
+    command: Preloaded
 
     def celery(self, *words: str, status: int = 0) -> str:
         """Run `celery -A proj` to its end; give what it printed."""
-        done = subprocess.run(
-            [sys.executable, "-m", "celery", "-A", "proj", *words],
-            cwd=self.folder,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=LONG,
-            check=False,
+        done = self.command.run(
+            "celery", "-A", "proj", *words, cwd=self.folder, env=environment()
         )
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + (done.stderr if status else "")
@@ -132,19 +126,28 @@ def until(process: Running, words: str) -> None:
     eventually(lambda: words in process.output, repr(words), LONG)
 
 
-def written(folder: Path, server: Server) -> Proj:
+@pytest.fixture(scope="module")
+def command() -> Iterator[Preloaded]:
+    """The command, and what it needs of a project's."""
+    with Preloaded("celery.bin.celery", "celery.backends.redis") as command:
+        yield command
+
+
+def written(folder: Path, server: Server, command: Preloaded) -> Proj:
     (folder / "proj").mkdir()
     for name, text in FILES.items():
         text = text.format(broker=server.url(0), backend=server.url(1))
         (folder / "proj" / name).write_text(text)
-    return Proj(folder)
+    return Proj(folder, command)
 
 
 @pytest.fixture(scope="module")
-def proj(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proj]:
+def proj(
+    tmp_path_factory: pytest.TempPathFactory, command: Preloaded
+) -> Iterator[Proj]:
     """The project on a server of its own, and one worker of beatd's that runs it."""
     with Server() as apart:
-        project = written(tmp_path_factory.mktemp("proj"), apart)
+        project = written(tmp_path_factory.mktemp("proj"), apart, command)
         options = ("-c", "2", "-l", "INFO", "-E", "-n", "ours@%h")
         with beatd("worker", "-A", "proj", *options, cwd=project.folder) as worker:
             until(worker, "is ready")
@@ -222,8 +225,10 @@ def test_events_are_dumped_as_they_happen(proj: Proj) -> None:
         dump.stop(signal.SIGINT)
 
 
-def test_purge_takes_away_what_waits(tmp_path: Path, server: Server) -> None:
-    project = written(tmp_path, server)
+def test_purge_takes_away_what_waits(
+    tmp_path: Path, server: Server, command: Preloaded
+) -> None:
+    project = written(tmp_path, server, command)
     ids = [project.call("add", "-a", "[1, 2]") for _ in range(2)]
     assert len(set(ids)) == 2
 
@@ -240,9 +245,9 @@ def test_purge_takes_away_what_waits(tmp_path: Path, server: Server) -> None:
 
 
 def test_both_kinds_of_workers_share_a_queue_that_beatd_fills(
-    tmp_path: Path, server: Server
+    tmp_path: Path, server: Server, command: Preloaded
 ) -> None:
-    project = written(tmp_path, server)
+    project = written(tmp_path, server, command)
     urls = server.url(0), server.url(1)
     options = ("-c", "1", "-l", "INFO", "-n")
     celerys = (*options, "theirs@%h")
@@ -286,10 +291,10 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 
 
 def test_what_a_worker_holds_is_not_taken_by_a_celery_worker(
-    tmp_path: Path, server: Server
+    tmp_path: Path, server: Server, command: Preloaded
 ) -> None:
     """Celery's takes back what was held for a second; ours holds one for longer."""
-    written(tmp_path, server)
+    written(tmp_path, server, command)
     options = ("-c", "1", "-l", "INFO", "-n")
     theirs = ("worker", *options, "theirs@%h", "-Q", "celery,theirs")
     runs = tmp_path / "runs"
