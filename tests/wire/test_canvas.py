@@ -21,6 +21,7 @@ from celery.exceptions import ChordError as TheirChordError
 import beatd.tasks
 from beatd import Beatd
 from beatd.errors import ChordError
+from tests.groups import grouped
 from tests.processes import environment
 from tests.servers import PATIENCE, Server, eventually
 from tests.wire.clients import celery_client
@@ -144,8 +145,10 @@ CLIENTS = {"celery": (celery_client, celery), "beatd": (beatd_client, beatd.task
 
 POOLS = [("celery", pool) for pool in ("prefork", "threads", "solo", "asyncio")]
 
+WAYS = grouped("canvas", [*POOLS, ("beatd", "prefork")])
 
-@pytest.fixture(scope="module", params=[*POOLS, ("beatd", "prefork")], ids="-".join)
+
+@pytest.fixture(scope="module", params=WAYS, ids="-".join)
 def _shop(
     request: pytest.FixtureRequest,
     _server: Server,

@@ -18,6 +18,7 @@ from celery.exceptions import (
     WorkerLostError,
 )
 
+from tests.groups import grouped
 from tests.processes import Running, beatd, ended
 from tests.servers import PATIENCE, Server, eventually
 from tests.wire.clients import celery_client
@@ -318,7 +319,7 @@ def lay_out(folder: Path, broker: str, backend: str | None) -> None:
     (folder / "found" / "tasks.py").write_text(FOUND)
 
 
-@pytest.fixture(scope="module", params=POOLS)
+@pytest.fixture(scope="module", params=grouped("app", POOLS))
 def running(
     request: pytest.FixtureRequest,
     _server: Server,

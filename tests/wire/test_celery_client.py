@@ -9,12 +9,17 @@ import pytest
 from celery import Celery, chain
 from celery.result import AsyncResult
 
+from tests.groups import grouped
 from tests.servers import PATIENCE, Server, eventually
 from tests.wire.clients import celery_client
 from tests.worker.project import Project
 
+PREFORK, THREADS, SOLO, ASYNCIO = grouped(
+    "client", ["prefork", "threads", "solo", "asyncio"]
+)
 
-@pytest.fixture(scope="module", params=["prefork", "threads", "solo", "asyncio"])
+
+@pytest.fixture(scope="module", params=[PREFORK, THREADS, SOLO, ASYNCIO])
 def fleet(
     request: pytest.FixtureRequest,
     _server: Server,
@@ -121,7 +126,7 @@ def test_the_soft_time_limit_is_raised_in_the_task(client: Celery) -> None:
     assert client.send_task("proj.patient").get(timeout=PATIENCE) == "cleaned up"
 
 
-@pytest.mark.parametrize("fleet", ["prefork", "threads", "asyncio"], indirect=True)
+@pytest.mark.parametrize("fleet", [PREFORK, THREADS, ASYNCIO], indirect=True)
 def test_the_time_limit_ends_a_run(client: Celery) -> None:
     sent = client.send_task("proj.late")
 

@@ -24,6 +24,7 @@ from beatd.clock import SystemClock
 from beatd.instant import MINUTE
 from beatd.schedules import crontab
 from beatd.timetable.ledger import Mark
+from tests.groups import grouped
 from tests.processes import Running, beatd, module
 from tests.servers import PATIENCE, Server, emptied, eventually
 from tests.wire.clients import celery_client
@@ -180,10 +181,7 @@ class Fleet:
         return AsyncResult(task_id, app=self.client)
 
 
-PREFORK, SOLO = (
-    pytest.param(pool, marks=pytest.mark.xdist_group(f"celery worker {pool}"))
-    for pool in ("prefork", "solo")
-)
+PREFORK, SOLO = grouped("celery worker", ["prefork", "solo"])
 
 
 @pytest.fixture(scope="module", params=[PREFORK, SOLO])

@@ -19,6 +19,7 @@ from celery.result import AsyncResult
 
 from beatd import Beatd
 from beatd.errors import BeatdError, ConfigError
+from tests.groups import grouped
 from tests.servers import PATIENCE, Server, eventually
 from tests.wire.clients import celery_client
 from tests.wire.listener import Listener
@@ -339,10 +340,7 @@ def test_revoked_ids_outlive_a_restart(tmp_path: Path, apart: tuple[str, str]) -
 # Other pools
 
 
-THREADS, SOLO, ASYNCIO = (
-    pytest.param(pool, marks=pytest.mark.xdist_group(f"control {pool}"))
-    for pool in ("threads", "solo", "asyncio")
-)
+THREADS, SOLO, ASYNCIO = grouped("control", ["threads", "solo", "asyncio"])
 
 
 @pytest.fixture(scope="module", params=[THREADS, SOLO, ASYNCIO])
