@@ -5,7 +5,7 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,14 +45,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item._id = type(item._id).parse(with_group)
 
 
-def pytest_collection_finish() -> None:
-    """Leave what was collected, a million objects, out of the collector's sight.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep what collecting gives: compiled tests on disk, the rest out of sight.
 
-    It looks for circles the later the more is in memory: what tests have left would
-    lie there by the hundred megabytes, and each fork would have to copy the map of it.
+    The garbage collector looks for circles the later the more it sees, and that would
+    be a million objects: what tests have left would lie in memory by the hundred
+    megabytes, and each fork would have to copy the map of it.
     """
-    gc.collect()
-    gc.freeze()
+    usual, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        sys.dont_write_bytecode = usual
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)
