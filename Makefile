@@ -42,8 +42,9 @@ QUICK := tests/test_layers.py tests/test_text.py tests/test_ids.py tests/test_ro
 quick: $(READY)
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(QUICK)
 
+# Three processes for two cores: many tests wait for a program that they have started.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not promise'
+	$(BIN)/python -m pytest -n 3 --dist loadgroup -m 'not promise'
 
 check: $(READY)
 	$(BIN)/ruff format --check .
