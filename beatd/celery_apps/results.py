@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from beatd.celery_apps.runner import request_of
+from beatd.celery_apps.runner import info_of, request_of, send_task_failure
 from beatd.errors import ResultRefused, ResultUnavailable
 from beatd.event_log import EventLog
 from beatd.message import Call, Limits
@@ -160,27 +160,14 @@ def _tell_failed(task: Any, call: Call, error: BaseException) -> None:
 
     Celery's worker calls the same ones when the process of a run has died.
     """
-    from billiard.einfo import ExceptionInfo
-    from celery import signals as theirs
     from celery.exceptions import TimeLimitExceeded
 
     args, kwargs, task_id = call.args, call.kwargs, call.envelope.id
-    try:
-        raise error
-    except BaseException:  # ExceptionInfo reads what is being handled
-        info = ExceptionInfo()
+    info = info_of(error)
     if isinstance(error, TimeLimitExceeded):
         task.on_failure(error, task_id, args, kwargs, info)
         task.after_return(State.FAILURE, error, task_id, args, kwargs, info)
-    theirs.task_failure.send(
-        sender=task,
-        task_id=task_id,
-        exception=error,
-        args=args,
-        kwargs=kwargs,
-        traceback=info.traceback,
-        einfo=info,
-    )
+    send_task_failure(task, call, error, info)
 
 
 def _as_celerys(error: BaseException) -> Any:

@@ -106,11 +106,13 @@ class CeleryRunner:
                 task, call.envelope.id, call.args, call.kwargs, request
             )
         except Reject as error:
-            return _rejected(error)
+            return _rejected(task, call, request, error)
         except BaseException as error:  # with Celery it would end the process
             return _ended_by(task, call, request, error)
         if info is None:
             return Report(state=State.SUCCESS, result=shown or "")
+        if info.state == "REJECTED":
+            return _rejected(task, call, request, info.retval)
         return _report_of(task, info, value)
 
 
@@ -179,14 +181,11 @@ def _ended_by(
     task: Any, call: Call, request: Mapping[str, Any], error: BaseException
 ) -> Report:
     """Return the report of a failure: SystemExit ends the run, not the worker."""
-    from celery.app.task import Context
     from celery.app.trace import TraceInfo
     from celery.exceptions import WorkerLostError
 
     lost = WorkerLostError(f"the task raised {one_line(repr_of(error))}")
-    context = Context(
-        request, args=call.args, kwargs=call.kwargs, called_directly=False
-    )
+    context = _context_of(call, request)
     try:
         raise lost from error
     except WorkerLostError:
@@ -198,8 +197,6 @@ def _report_of(task: Any, info: Any, raised: Any) -> Report:
     """Return the report of a run that did not succeed; Celery has stored its result."""
     error = info.retval
     shown = one_line(repr_of(error))
-    if info.state == "REJECTED":
-        return _rejected(error)
     if info.state == "IGNORED":
         return Report(reason=shown)
     if info.state == State.RETRY:
@@ -221,10 +218,60 @@ def _report_of(task: Any, info: Any, raised: Any) -> Report:
     )
 
 
-def _rejected(error: Any) -> Report:
+def _rejected(task: Any, call: Call, request: Mapping[str, Any], error: Any) -> Report:
+    """Return the report of a message that its task has rejected.
+
+    If it is for good, the run has failed: Celery's worker stores that and tells those
+    who wait for it, outside of its tracer.
+    """
     reason = one_line(str(error.reason))
     if error.requeue:
         return Report(fate=Fate.REQUEUED, reason=reason, ends_run=False)
-    # Celery keeps no result of it: what the task has stored itself stays.
-    shown = one_line(repr_of(error))
-    return Report(fate=Fate.SET_ASIDE, reason=f"rejected: {reason}", exception=shown)
+    own = call.envelope.ignore_result
+    ignored = task.ignore_result if own is None else own
+    task.backend.mark_as_failure(
+        call.envelope.id,
+        error,
+        request=_context_of(call, request),
+        store_result=not ignored or task.store_errors_even_if_ignored,
+    )
+    info = info_of(error)
+    send_task_failure(task, call, error, info)
+    return Report(
+        fate=Fate.SET_ASIDE,
+        state=State.FAILURE,
+        reason=f"rejected: {reason}",
+        exception=one_line(repr_of(error)),
+        traceback=info.traceback,
+    )
+
+
+def _context_of(call: Call, request: Mapping[str, Any]) -> Any:
+    from celery.app.task import Context
+
+    return Context(request, args=call.args, kwargs=call.kwargs, called_directly=False)
+
+
+def info_of(error: BaseException) -> Any:
+    """Return Celery's ExceptionInfo of an exception."""
+    from billiard.einfo import ExceptionInfo
+
+    try:
+        raise error
+    except BaseException:  # ExceptionInfo reads what is being handled
+        return ExceptionInfo()
+
+
+def send_task_failure(task: Any, call: Call, error: BaseException, info: Any) -> None:
+    """Send Celery's signal for a failure that its tracer does not tell of."""
+    from celery import signals as theirs
+
+    theirs.task_failure.send(
+        sender=task,
+        task_id=call.envelope.id,
+        exception=error,
+        args=call.args,
+        kwargs=call.kwargs,
+        traceback=info.traceback,
+        einfo=info,
+    )

@@ -67,6 +67,8 @@ class TaskReporter:
             )
             if report.state == State.FAILURE:
                 self._failed(envelope, report)
+                if not run.early:  # else its message is gone, as in Celery
+                    self._event("rejected", envelope, requeue=False)
         elif report.state == State.SUCCESS:
             value = f": {one_line(report.result)}" if report.result else ""
             self._log(logging.INFO, "succeeded", envelope, f"succeeded {after}{value}")

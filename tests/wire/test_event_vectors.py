@@ -96,7 +96,8 @@ def make_tasks(stage: BatchWorker, module: str) -> None:
             raise KeyError("not yet")
         return self.request.retries
 
-    @made("reject")  # type: ignore[untyped-decorator]
+    # The recorded worker acknowledges early: it has no message left to reject.
+    @made("reject", acks_late=False)  # type: ignore[untyped-decorator]
     def reject() -> None:
         raise Reject("no thanks", requeue=False)
 
@@ -168,3 +169,19 @@ def test_a_worker_says_that_it_lives_as_in_celery(
     ((event, envelope),) = heard
     assert json.dumps(comparable(event)) == json.dumps(in_our_words(recorded["event"]))
     assert_same_envelope(envelope, recorded["envelope"])
+
+
+def test_a_message_that_is_rejected_and_not_acknowledged_yet_is_told_to_be(
+    stage: BatchWorker,
+) -> None:
+    @stage.bench.app.task(acks_late=True)
+    def refuse() -> None:
+        raise Reject("no thanks", requeue=False)
+
+    refuse.delay()
+    stage.bench.run()
+
+    events = [event for event, _ in stage.heard()]
+    told = [event["type"] for event in events]
+    assert told[-2:] == ["task-failed", "task-rejected"]
+    assert events[-1]["requeue"] is False

@@ -1,0 +1,206 @@
+"""What a task, a client and a receiver see of a run: as with Celery's own worker."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery, chord
+from celery.exceptions import Reject
+
+from tests.processes import module
+from tests.servers import PATIENCE, Server, eventually
+from tests.switch.files import write
+from tests.wire.clients import celery_client
+
+PROJECT = """
+    import json
+    import os
+    import time
+    from pathlib import Path
+
+    from billiard import current_process
+    from celery import Celery, signals
+    from celery.exceptions import Reject
+
+    app = Celery("proj", broker=os.environ["BROKER"], backend=os.environ["BACKEND"])
+    app.conf.result_extended = True
+    app.conf.task_acks_late = True
+    HERE = Path(os.environ["NOTES"])
+
+
+    def note(name, value):
+        with (HERE / name).open("a") as file:
+            print(json.dumps(value, default=str), file=file)
+
+
+    @signals.task_failure.connect
+    def on_failure(sender, task_id, exception, **_):
+        note(f"failure-{task_id}", [sender.name, type(exception).__name__])
+
+
+    FIELDS = (
+        "id", "root_id", "parent_id", "delivery_info", "stamps", "stamped_headers",
+        "correlation_id", "reply_to", "group", "argsrepr", "kwargsrepr", "args",
+        "kwargs", "expires", "eta",
+    )
+
+
+    @signals.task_received.connect
+    def on_received(sender, request, **_):
+        told = {field: getattr(request, field) for field in FIELDS}
+        more = [request.name, request.type, request.task_id, request.task.name]
+        note(f"received-{request.id}", [told, more])
+
+
+    @signals.task_revoked.connect
+    def on_revoked(sender, request, terminated, signum, expired, **_):
+        told = {field: getattr(request, field) for field in FIELDS}
+        told["expires"] = bool(told["expires"])  # the revoked run's, it is an instant
+        more = [sender.name, request.task, terminated, expired]
+        note(f"revoked-{request.id}", [told, more])
+
+
+    @app.task
+    def refused():
+        raise Reject("no thanks", requeue=False)
+
+
+    @app.task
+    def total(numbers):
+        return sum(numbers)
+
+
+    @app.task
+    def add(x, y):
+        return x + y
+
+
+    @app.task
+    def heard(task_id):
+        note(f"heard-{task_id}", "an errback")
+
+
+    @app.task
+    def fail(text):
+        raise ValueError(text)
+
+
+    @app.task(bind=True)
+    def asked(self, *args, **kwargs):
+        request = self.request
+        return {
+            "callbacks": request.callbacks,
+            "errbacks": request.errbacks,
+            "chain": request.chain,
+            "compression": getattr(request, "compression", "missing"),
+            "properties": sorted(request.properties),
+            "redelivered": request.delivery_info["redelivered"],
+            "headers": request.headers,
+            "process": current_process().name.partition("-")[0],
+        }
+
+
+    @app.task(bind=True)
+    def once_more(self, name):
+        redelivered = self.request.delivery_info["redelivered"]
+        note(f"{name}-{self.request.id}", redelivered)
+        if not redelivered:
+            raise Reject("again", requeue=True)
+        return redelivered
+
+
+    @app.task(time_limit=0.5)
+    def slow(*args, **kwargs):
+        time.sleep(30)
+
+
+    @app.task
+    def dozing(*args, **kwargs):
+        note("dozing", os.getpid())
+        time.sleep(30)
+    """
+
+
+class Shop:
+    """The project on a worker, and a client."""
+
+    def __init__(self, client: Celery, notes: Path) -> None:
+        self.client = client
+        self.notes = notes
+
+    def call(self, name: str, *args: Any, **options: Any) -> Any:
+        return self.client.send_task(f"proj.{name}", args, **options)
+
+    def signature(self, name: str, *args: Any) -> Any:
+        return self.client.signature(f"proj.{name}", args)
+
+    def noted(self, name: str) -> list[str]:
+        path = self.notes / name
+        eventually(path.exists, name)
+        return path.read_text().splitlines()
+
+    def meta(self, task_id: str) -> dict[str, Any]:
+        found = self.client.backend.get_task_meta(task_id)
+        assert isinstance(found, dict)
+        return found
+
+
+WORKERS = ("celery", "prefork", "threads")
+
+
+@pytest.fixture(scope="module", params=WORKERS)
+def shop(
+    request: pytest.FixtureRequest,
+    _server: Server,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Shop]:
+    with _server.client() as raw:
+        raw.flushall()
+    folder = tmp_path_factory.mktemp("proj")
+    write(folder, {"proj.py": PROJECT})
+    urls = {"BROKER": _server.url(0), "BACKEND": _server.url(1)}
+    (folder / "notes").mkdir()
+    kind = request.param
+    program = "celery" if kind == "celery" else "beatd"
+    pool = "prefork" if kind == "celery" else kind
+    with ExitStack() as stack:
+        client = stack.enter_context(celery_client(urls["BROKER"], urls["BACKEND"]))
+        client.conf.result_extended = True
+        arguments = (
+            "-A",
+            "proj",
+            "worker",
+            "-P",
+            pool,
+            "-c",
+            "2",
+            "-l",
+            "info",
+            "-n",
+            "s@h",
+        )
+        more = {"NOTES": str(folder / "notes"), **urls}
+        run = stack.enter_context(module(program, *arguments, cwd=folder, **more))
+        run.until(" ready")
+        yield Shop(client, folder / "notes")
+
+
+def test_a_message_that_is_rejected_for_good_is_a_failure(shop: Shop) -> None:
+    errback = shop.signature("heard")
+    sent = shop.call("refused", link_error=errback)
+
+    with pytest.raises(Reject):
+        sent.get(timeout=PATIENCE)
+    assert sent.state == "FAILURE"
+    assert shop.noted(f"heard-{sent.id}") == ['"an errback"']
+    assert shop.noted(f"failure-{sent.id}") == ['["proj.refused", "Reject"]']
+
+
+def test_the_body_of_a_chord_hears_of_it(shop: Shop) -> None:
+    header = [shop.signature("add", 1, 1), shop.signature("refused")]
+    sent = chord(header)(shop.signature("total"))
+
+    eventually(sent.ready, "the end of the chord")
+    assert sent.state == "FAILURE"
