@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import click
@@ -167,7 +167,7 @@ def _path_of(url: str) -> Path:
 
 
 @command.command("crontab", epilog=exit_statuses(0, 1, USAGE, NOTHING))
-@click.argument("file", type=click.File("rb"), metavar="FILE")
+@click.argument("file", type=click.Path(allow_dash=True), metavar="FILE")
 @click.option(
     "--system", is_flag=True, help="Each job names its user, as in /etc/crontab."
 )
@@ -181,7 +181,7 @@ def _path_of(url: str) -> Path:
 def import_crontab(
     context: click.Context,
     /,
-    file: IO[bytes],
+    file: str,
     system: bool,
     config_out: Path | None,
 ) -> None:
@@ -190,7 +190,13 @@ def import_crontab(
     Each job becomes an entry of the task beatd.run. What no entry can say stands in the
     module as a comment with its reason.
     """
-    text, summary = crontab_module(file.read(), file.name, system=system)
+    try:
+        with click.open_file(file, "rb") as opened:
+            data = opened.read()
+    except OSError as error:
+        raise Failure(f"{file} cannot be read: {error.strerror}") from error
+    name = "standard input" if file == "-" else file
+    text, summary = crontab_module(data, name, system=system)
     if config_out is None:
         click.echo(text, nl=False)
     else:
