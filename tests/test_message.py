@@ -497,7 +497,7 @@ def test_the_least_that_a_worker_needs_is_enough() -> None:
 
     call = read(raw)
 
-    assert (call.envelope.task, call.args, call.callbacks) == ("t.add", [2], [])
+    assert (call.envelope.task, call.args, call.callbacks) == ("t.add", [2], None)
 
 
 def test_headers_of_a_hybrid_go_before_its_body() -> None:

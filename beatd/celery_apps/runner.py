@@ -52,7 +52,9 @@ class CeleryRunner:
 
         if place := places.here():
             # By this number tasks choose one of several devices, Celery a file name.
+            # The name is the one that a process of Celery's own pool has.
             current_process().index = place - 1
+            current_process().name = f"ForkPoolWorker-{place}"
         if os.getpid() != self.made_in:
             # kombu drops here the connections that were made before the fork. Only
             # multiprocessing calls this by itself, and the pool forks without it.
@@ -121,9 +123,13 @@ def request_of(call: Call, hostname: str, *, again: bool) -> dict[str, Any]:
     envelope = call.envelope
     # The request has the option only if the message has it: else the task decides.
     ignored = envelope.ignore_result
-    known = {} if ignored is None else {"ignore_result": ignored}
+    known: dict[str, Any] = {} if ignored is None else {"ignore_result": ignored}
+    if envelope.compression is not None:
+        known["compression"] = envelope.compression
+    headers, properties = envelope.as_sent
     return {
-        **envelope.custom_headers,
+        **headers,
+        "properties": properties,
         "lang": "py",
         "task": envelope.task,
         "id": envelope.id,
@@ -171,6 +177,11 @@ def _limited(run: Callable[..., Any], error: type[BaseException]) -> Callable[..
         try:
             with soft_limit(seconds, error):
                 return run(*args, **kwargs)
+        except BaseException as raised:
+            # Without this frame, which says nothing to who reads the traceback.
+            if raised.__traceback__:
+                raised.__traceback__ = raised.__traceback__.tb_next
+            raise
         finally:
             stdout.flush()
 

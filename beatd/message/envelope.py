@@ -23,6 +23,7 @@ from beatd.message.wire import (
     DeliveryInfo,
     Headers,
     Wire,
+    as_sent,
     convert,
     headers_of,
     read_wire,
@@ -111,8 +112,14 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def custom_headers(self) -> dict[str, Any]:
         """The sender's own headers: those that are not the protocol's."""
-        headers = headers_of(self.raw)
-        return {k: v for k, v in headers.items() if k not in PROTOCOL_HEADERS}
+        return self.as_sent[0]
+
+    @property
+    def as_sent(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The sender's own headers, and all properties of the message."""
+        headers, properties = as_sent(self.raw)
+        own = {k: v for k, v in headers.items() if k not in PROTOCOL_HEADERS}
+        return own, properties
 
 
 class Call(NamedTuple):
@@ -121,8 +128,8 @@ class Call(NamedTuple):
     envelope: Envelope
     args: list[Any]
     kwargs: dict[str, Any]
-    callbacks: list[Signature]
-    errbacks: list[Signature]
+    callbacks: list[Signature] | None
+    errbacks: list[Signature] | None
     chain: list[Signature] | None
     """The steps that follow the call, the next step last."""
     chord: Signature | None
@@ -233,8 +240,8 @@ def read_body(envelope: Envelope, limits: Limits = DEFAULT_LIMITS) -> Call:
         envelope,
         list(args),
         kwargs,
-        _signatures(embed, "callbacks") or [],
-        _signatures(embed, "errbacks") or [],
+        _signatures(embed, "callbacks"),
+        _signatures(embed, "errbacks"),
         _signatures(embed, "chain"),
         chord,
     )

@@ -75,11 +75,12 @@ PROTOCOL_HEADERS = ({*Headers.__struct_fields__, "lang", "redelivered"}) - _OURS
 _wire_decoder = msgspec.json.Decoder(Wire)
 
 
-class _AllHeaders(msgspec.Struct):
+class _AsSent(msgspec.Struct):
+    properties: dict[str, Any]
     headers: dict[str, Any] | None = None
 
 
-_headers_decoder = msgspec.json.Decoder(_AllHeaders)
+_as_sent_decoder = msgspec.json.Decoder(_AsSent)
 
 
 def read_wire(raw: bytes) -> Wire:
@@ -99,12 +100,18 @@ def read_wire(raw: bytes) -> Wire:
 
 def headers_of(raw: bytes) -> dict[str, Any]:
     """Return all headers of a message that `read_wire` has read."""
+    return as_sent(raw)[0]
+
+
+def as_sent(raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return all headers and properties of a message that `read_wire` has read."""
     try:
-        return _headers_decoder.decode(raw).headers or {}
+        sent = _as_sent_decoder.decode(raw)
+        return sent.headers or {}, sent.properties
     except (msgspec.DecodeError, ValueError, RecursionError):
         # As in `read_wire`: Python's `json` takes more.
-        headers: dict[str, Any] = _read_json(raw).get("headers") or {}
-        return headers
+        wire = _read_json(raw)
+        return wire.get("headers") or {}, wire["properties"]
 
 
 def _read_json(raw: bytes) -> Any:

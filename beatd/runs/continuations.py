@@ -79,7 +79,7 @@ class Continuations(msgspec.Struct, frozen=True):
         Raises MessageError if a call that is to get the value cannot be encoded.
         """
         canvas = self._canvas(call.envelope)
-        for callback in call.callbacks:
+        for callback in call.callbacks or ():
             canvas.add(callback, (value,))
         if call.chain:
             *rest, step = call.chain
@@ -104,7 +104,9 @@ class Continuations(msgspec.Struct, frozen=True):
         follow_up = FollowUp()
         if state == State.FAILURE:
             request = self.request_of(call)
-            self._call_errbacks(follow_up, call.errbacks, request, error, traceback)
+            self._call_errbacks(
+                follow_up, call.errbacks or (), request, error, traceback
+            )
         follow_up.bookkeeping.parts.extend(self._own_part(call, state, error))
         self._fail(follow_up, call.chain or (), state, error, traceback, keep=keep)
         return follow_up

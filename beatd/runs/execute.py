@@ -102,6 +102,8 @@ class Executor:
         task = self.host.tasks[call.envelope.task]
         request = self.continuations.request_of(call)
         request.is_eager = self.is_eager
+        if job.deliveries > 1:
+            request.delivery_info["redelivered"] = True
         run = _Run(self, task, call, request)
         if job.deliveries > 1 and (known := self.known_value(call.envelope.id)):
             return run.report_again(known.result)

@@ -43,6 +43,10 @@ class Request:
     delivery_info: dict[str, Any] = field(default_factory=dict)
     headers: Mapping[str, Any] = field(default_factory=dict)
     """The sender's own headers; each is an attribute of the request, too."""
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    """The properties of the message, as kombu writes them."""
+    compression: str | None = None
+    """The content type of the body's compression."""
     root_id: str | None = None
     parent_id: str | None = None
     group: str | None = None
@@ -71,6 +75,7 @@ class Request:
     def of(cls, call: Call, *, hostname: str, ignore_result: bool) -> "Request":
         """Return the request of a call's run on the worker of this name."""
         envelope = call.envelope
+        headers, properties = envelope.as_sent
         return cls(
             task=envelope.task,
             id=envelope.id,
@@ -87,7 +92,9 @@ class Request:
                 "priority": envelope.priority,
                 "redelivered": envelope.redelivered,
             },
-            headers=envelope.custom_headers,
+            headers=headers,
+            properties=properties,
+            compression=envelope.compression,
             root_id=envelope.root_id or envelope.id,
             parent_id=envelope.parent_id,
             group=envelope.group,

@@ -1,5 +1,6 @@
 """What a task, a client and a receiver see of a run: as with Celery's own worker."""
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -97,7 +98,6 @@ PROJECT = """
             "compression": getattr(request, "compression", "missing"),
             "properties": sorted(request.properties),
             "redelivered": request.delivery_info["redelivered"],
-            "headers": request.headers,
             "process": current_process().name.partition("-")[0],
         }
 
@@ -126,9 +126,11 @@ PROJECT = """
 class Shop:
     """The project on a worker, and a client."""
 
-    def __init__(self, client: Celery, notes: Path) -> None:
+    def __init__(self, client: Celery, folder: Path, pool: str) -> None:
         self.client = client
-        self.notes = notes
+        self.folder = folder
+        self.notes = folder / "notes"
+        self.pool = pool
 
     def call(self, name: str, *args: Any, **options: Any) -> Any:
         return self.client.send_task(f"proj.{name}", args, **options)
@@ -184,7 +186,7 @@ def shop(
         more = {"NOTES": str(folder / "notes"), **urls}
         run = stack.enter_context(module(program, *arguments, cwd=folder, **more))
         run.until(" ready")
-        yield Shop(client, folder / "notes")
+        yield Shop(client, folder, pool)
 
 
 def test_a_message_that_is_rejected_for_good_is_a_failure(shop: Shop) -> None:
@@ -204,3 +206,44 @@ def test_the_body_of_a_chord_hears_of_it(shop: Shop) -> None:
 
     eventually(sent.ready, "the end of the chord")
     assert sent.state == "FAILURE"
+
+
+def test_a_request_has_what_it_has_in_celery(shop: Shop) -> None:
+    plain = shop.call("asked", 1).get(timeout=PATIENCE)
+    zipped = shop.call("asked", 1, compression="zlib", headers={"colour": "red"})
+
+    assert plain == {
+        "callbacks": None,
+        "errbacks": None,
+        "chain": None,
+        "compression": "missing",
+        "properties": [
+            *("body_encoding", "correlation_id", "delivery_info", "delivery_mode"),
+            *("delivery_tag", "priority", "reply_to"),
+        ],
+        "redelivered": False,
+        "process": "MainProcess" if shop.pool == "threads" else "ForkPoolWorker",
+    }
+    told = zipped.get(timeout=PATIENCE)
+    assert told["compression"] == "application/x-gzip"
+
+
+def test_a_stored_traceback_has_frames_of_celery_and_of_the_task_only(
+    shop: Shop,
+) -> None:
+    sent = shop.call("fail", "no such thing")
+
+    eventually(sent.ready, "the end of the run")
+    frames = re.findall(r'File ".*/(\w+/\w+\.py)", line \d+, in (\w+)', sent.traceback)
+    assert frames == [
+        ("app/trace.py", "trace_task"),
+        ("app/trace.py", "__protected_call__"),
+        (f"{shop.folder.name}/proj.py", "fail"),
+    ]
+
+
+def test_a_message_that_came_back_is_marked_as_redelivered(shop: Shop) -> None:
+    sent = shop.call("once_more", "again")
+
+    assert sent.get(timeout=PATIENCE) is True
+    assert shop.noted(f"again-{sent.id}") == ["false", "true"]

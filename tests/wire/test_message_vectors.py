@@ -335,6 +335,7 @@ def following(vector: Vector, call: Call, recorded: Call) -> Sending:
     # The worker drew the id of the callback.
     canvas = Canvas(lambda: envelope.id, **parent)
     if "link" in vector.kind:
+        assert call.callbacks
         canvas.add(call.callbacks[0], (recorded.args[0],))
     elif "chain" in vector.kind:
         result = recorded.args[0]

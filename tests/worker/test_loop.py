@@ -835,6 +835,29 @@ def test_a_message_that_kills_its_process_each_time_is_set_aside_with_its_histor
     assert isinstance(result.result, WorkerLost)
 
 
+def test_a_task_whose_first_worker_died_knows_that_it_is_redelivered(
+    bench: Bench,
+) -> None:
+    @bench.app.task(bind=True)
+    def asked(self: Task[..., Any]) -> list[Any]:
+        request = self.request
+        return [
+            *(request.delivery_info["redelivered"], request.callbacks),
+            *(request.properties["body_encoding"], request.compression),
+        ]
+
+    first = asked.apply_async(compression="zlib")
+    bench.broker.join("dead", 1)
+    bench.broker.take("dead", ["celery"], 1, 1)
+    bench.clock.go_to(bench.clock.now() + SECOND)
+    bench.broker.recover()
+    second = asked.delay()
+    bench.run()
+
+    assert first.result == [True, None, "base64", "application/x-gzip"]
+    assert second.result == [False, None, "base64", None]
+
+
 def test_a_message_that_outlived_too_many_workers_is_not_tried_again() -> None:
     bench = Bench(task_max_deliveries=2)
     result = add_to(bench.app).delay(1, 1)
