@@ -38,7 +38,10 @@ class RedBeat:
                 " redbeat_redis_url, or with -b"
             )
             raise ConfigError("redbeat_redis_url", [problem])
-        self._address = Address(self.url, {}, settings.broker_use_ssl or False)
+        tls: Any = _setting(config, "redbeat_redis_use_ssl") or settings.broker_use_ssl
+        self._address = Address(self.url, {}, tls or False)
+        lock = str(_setting(config, "redbeat_lock_key") or f"{self.prefix}:lock")
+        self._lock = lock if lock.startswith(self.prefix) else self.prefix + lock
 
     def keys(self) -> list[str]:
         """Return the keys of the entries; raise redis.RedisError."""
@@ -80,14 +83,11 @@ class RedBeat:
 
     def _runs(self) -> str:
         """Return for people that a scheduler of RedBeat's holds its lock, if so."""
-        lock = f"{self.prefix}:lock"
-        left = self._client.pttl(lock)
+        left = self._client.pttl(self._lock)
         if left <= 0:
             return ""
-        return (
-            f"RedBeat's scheduler seems to run: its lock {lock} is held, and ends in"
-            f" {left // 1000} s"
-        )
+        held = f"its lock {self._lock} is held, and ends in {left // 1000} s"
+        return f"RedBeat's scheduler seems to run: {held}"
 
     @property
     def _client(self) -> Any:

@@ -6,7 +6,9 @@ import struct
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from datetime import datetime, tzinfo
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from beatd.errors import BeatdError
 from beatd.instant import Instant, instant_of
@@ -114,13 +116,20 @@ def _rows(path: Path) -> Mapping[bytes, bytes]:
             text = "is open elsewhere: stop celery beat first, then run this again"
             raise ShelveError(path, text) from error
         except ImportError as error:
-            text = f"needs {error.name or 'a module of dbm'}, which this Python lacks"
+            needed = _MODULES.get(error.name or "", error.name)
+            text = f"needs the module {needed}, which this Python lacks"
             way = "run this with the Python that celery beat ran with"
             raise ShelveError(path, f"{text}\n  {way}") from error
         except (OSError, ValueError, struct.error, sqlite3.Error, *dbm.error) as error:
             raise ShelveError(path, f"cannot be read: {error}") from error
     raise ShelveError(path, problem)
 
+
+_MODULES = {"_dbm": "dbm.ndbm", "_gdbm": "dbm.gnu"}
+"""What is imported where a module of dbm's is missing."""
+
+_BERKELEY = b"\x61\x15\x06\x00"
+"""Bytes 12 to 15 of a hash of Berkeley DB: so does `dbm.ndbm` keep its rows."""
 
 _Reader = Callable[[Path], Iterator[tuple[bytes, bytes]]]
 
@@ -135,6 +144,11 @@ def _reader_of(path: Path) -> _Reader | None:
             return _of_sqlite
         if is_gdbm(head):
             return read_gdbm
+    beside = path.with_name(f"{path.name}.db")
+    if beside.is_file():
+        with beside.open("rb") as file:
+            if file.read(16)[12:] == _BERKELEY:
+                return _of_ndbm
     return _of_dbm if dbm.whichdb(str(path)) else None
 
 
@@ -144,6 +158,18 @@ def _of_sqlite(path: Path) -> Iterator[tuple[bytes, bytes]]:
     with closing(sqlite3.connect(uri, uri=True)) as db:
         query = "SELECT CAST(key AS BLOB), CAST(value AS BLOB) FROM Dict"
         yield from db.execute(query)
+
+
+def _of_ndbm(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the rows of `dbm.ndbm`, which not every Python has: it raises ImportError.
+
+    `dbm` itself does not know such a file where the module is missing.
+    """
+    # Not `from dbm import ndbm`: `dbm.whichdb` leaves None there.
+    ndbm: Any = import_module("dbm.ndbm")
+    with closing(ndbm.open(str(path), "r")) as opened:
+        for key in opened.keys():  # noqa: SIM118  (it is no dict)
+            yield key, opened[key]
 
 
 def _of_dbm(path: Path) -> Iterator[tuple[bytes, bytes]]:

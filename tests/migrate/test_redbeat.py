@@ -189,6 +189,21 @@ def test_prefix_and_address_are_those_of_its_settings(server: Server) -> None:
         found_by(redbeat_redis_url="redis://127.0.0.1:1/0")
 
 
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [(None, "redbeat::lock"), ("redbeat:mine", "redbeat:mine"), (":x", "redbeat::x")],
+)
+def test_a_lock_that_is_held_says_that_redbeat_runs(
+    server: Server, key: str | None, said: str
+) -> None:
+    with server.client() as client:
+        client.set(said, "token", px=90_000)
+
+    found = found_by(redbeat_redis_url=server.url(), redbeat_lock_key=key)
+
+    assert f"its lock {said} is held, and ends in 89 s" in found.runs
+
+
 PROJECT = """
     from celery import Celery
     app = Celery("proj", broker="{url}")

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from beatd.instant import Instant, instant_of
 from beatd.migrate.found import FoundEntry, LastRun
 from beatd.migrate.gdbm import read_gdbm
-from beatd.migrate.shelves import ShelveError, read_shelve
+from beatd.migrate.shelves import ShelveError, is_shelve, read_shelve
 
 MOMENT = datetime(2026, 11, 30, 12, 0, 1, tzinfo=UTC)
 AT: Instant = instant_of(MOMENT)
@@ -88,7 +89,14 @@ def by_gdbm(path: Path, rows: Mapping[bytes, bytes]) -> None:
     file.close()
 
 
-KINDS = [by_dumb, by_sqlite, by_gdbm]
+def by_ndbm(path: Path, rows: Mapping[bytes, bytes]) -> None:
+    ndbm = pytest.importorskip("dbm.ndbm")
+    with closing(ndbm.open(str(path), "n")) as opened:
+        for key, value in rows.items():
+            opened[key] = value
+
+
+KINDS = [by_dumb, by_sqlite, by_gdbm, by_ndbm]
 Maker = Callable[[Path, Mapping[bytes, bytes]], None]
 
 
@@ -177,6 +185,17 @@ def test_an_entry_that_cannot_be_read_is_named(
 
     assert [one.name for one in found.entries] == ["good"]
     assert words in found.problems[0]
+
+
+@pytest.mark.skipif(find_spec("_dbm") is not None, reason="its module is there")
+@pytest.mark.parametrize("end", ["", ".db"])
+def test_a_kind_that_this_python_lacks_is_named(path: Path, end: str) -> None:
+    beside = path.with_name(f"{path.name}.db")
+    beside.write_bytes(bytes(12) + b"\x61\x15\x06\x00" + bytes(1000))
+
+    with pytest.raises(ShelveError, match=r"module dbm\.ndbm.*\n.*the Python that"):
+        read_shelve(path.with_name(f"{path.name}{end}"), UTC)
+    assert is_shelve(path)
 
 
 class Ours(ScheduleEntry):  # type: ignore[misc]  # Celery has no types
