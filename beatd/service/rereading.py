@@ -25,6 +25,7 @@ from beatd.config.loading import Config, load
 from beatd.config.options import Options
 from beatd.config.settings import Problem
 from beatd.errors import ConfigError
+from beatd.greenlets import patched
 from beatd.routing import Queue
 from beatd.service.process import wanted_by
 from beatd.service.wiring.scheduler import taken_once
@@ -117,7 +118,9 @@ def _ask_new_interpreter(options: Options, kind: str) -> Taken | _Refused | _Not
         with suppress(BrokenPipeError):  # it has ended already: so has its answer
             process.stdin.write(_LENGTH.pack(len(told)) + told)
             process.stdin.flush()
-        packed = answer.read()
+        # In a real thread: where a greenlet waits for a pipe, all others do, too.
+        greenlets = patched()
+        packed = greenlets.in_native_thread(answer.read) if greenlets else answer.read()
         with suppress(BrokenPipeError):
             process.stdin.close()
         status = process.wait()

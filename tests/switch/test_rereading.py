@@ -1,5 +1,6 @@
 """A reload takes what changed in imported modules and in apps, whole or not at all."""
 
+import os
 import signal
 from io import BytesIO
 from pathlib import Path
@@ -133,3 +134,31 @@ def test_an_interpreter_that_nobody_asks_any_more_ends_without_a_word() -> None:
         answer(BytesIO(half), answered, leave=list)
 
         assert answered.getvalue() == b""
+
+
+@pytest.mark.parametrize("pool", ["gevent", "eventlet"])
+def test_a_worker_of_greenlets_works_while_a_config_is_read_again(
+    pool: str, tmp_path: Path
+) -> None:
+    pytest.importorskip(pool)
+    app = """
+        from beatd import Beatd
+        app = Beatd("proj", broker="sqlite:///broker.db", task_ignore_result=True)
+        app.conf.beat_schedule = {"%s": {"task": "proj.done", "schedule": 0.1}}
+        @app.task
+        def done(): ...
+        %s
+        """
+    write(tmp_path, {"proj.py": app % ("tick", "")})
+    os.mkfifo(tmp_path / "gate")
+    options = ("worker", "-A", "proj", "-P", pool, "-B", "-l", "INFO")
+
+    with beatd(*options, cwd=tmp_path) as running:
+        running.until("succeeded")
+        write(tmp_path, {"proj.py": app % ("tock", "open('gate').read()")})
+        running.send(signal.SIGHUP)
+        with (tmp_path / "gate").open("w"):  # once it is being read
+            running.until("succeeded", times=running.output.count("succeeded") + 5)
+        running.until("reloaded: 1 entry")
+        running.until("tock queued")
+        assert running.stop() == 0
