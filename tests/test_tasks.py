@@ -78,7 +78,7 @@ def app() -> FakeApp:
 
 
 def add(x: int, y: int) -> int:
-    """Give the sum."""
+    """Return the sum."""
     return x + y
 
 
@@ -415,7 +415,7 @@ def test_shared_tasks_belong_to_every_application_and_own_ones_win(
 
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a folder on the search path, whose modules are forgotten afterwards."""
+    """Return a folder on the search path, whose modules are forgotten afterwards."""
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("mod_raises", "mod_bad", "mod_needs", "mod_good"):
         monkeypatch.delitem(sys.modules, name, raising=False)

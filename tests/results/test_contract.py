@@ -23,7 +23,7 @@ Connect = Callable[..., ResultBackend]
 
 @pytest.fixture(params=["sqlite", "redis"])
 def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Connect]:
-    """Give connections to one and the same place, with these settings."""
+    """Return connections to one and the same place, with these settings."""
     if request.param == "redis":
         server: Server = request.getfixturevalue("server")
         url = server.url()

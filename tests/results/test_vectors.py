@@ -107,7 +107,7 @@ def _wireapp(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def value_of(vector: dict[str, Any]) -> Any:
-    """Give what the recorded task returned or raised."""
+    """Return what the recorded task returned or raised."""
     result = vector["meta"]["result"]
     if vector["id"].startswith("res.success.types"):
         return TYPES

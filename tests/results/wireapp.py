@@ -40,7 +40,7 @@ class Unpicklable:
 
 
 def module() -> ModuleType:
-    """Give a module `wireapp` with these exceptions in it."""
+    """Return a module `wireapp` with these exceptions in it."""
     wireapp = ModuleType("wireapp")
     for kind in (AppError, Outer, Outer.Inner, NeedsKw):
         kind.__module__ = "wireapp"

@@ -169,7 +169,7 @@ def _command(seed: int, span: Span, kinds: Collection[Kind]) -> str:
 
 @contextmanager
 def directory_in_memory() -> Iterator[Path]:
-    """Give a directory in memory, where the system has one."""
+    """Yield a directory in memory, where the system has one."""
     memory = Path("/dev/shm")
     place = memory if memory.is_dir() else None
     root = Path(tempfile.mkdtemp(prefix="beatd-simulation-", dir=place))

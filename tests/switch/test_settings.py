@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("afresh")
 
 
 class Read(Protocol):
-    """Gives what beatd and Celery read, each in its way: `tests/switch/reading`."""
+    """Returns what beatd and Celery read, each in its way: `tests/switch/reading`."""
 
     def __call__(self, folder: Path, word: str, *names: str, **env: str) -> Any: ...
 

@@ -33,7 +33,7 @@ class Listener:
         self.events.append(event)
 
     def of(self, task_id: str) -> list[str]:
-        """Give the types of a task's events, in order."""
+        """Return the types of a task's events, in order."""
         return [one["type"] for one in self.events if one.get("uuid") == task_id]
 
     def has_ended(self, task_id: str) -> bool:
@@ -41,6 +41,6 @@ class Listener:
         return not ends.isdisjoint(self.of(task_id))
 
     def sent(self, task_id: str | None = None) -> list[dict[str, Any]]:
-        """Give the events of calls, or of one call, that were sent."""
+        """Return the events of calls, or of one call, that were sent."""
         told = [one for one in self.events if one["type"] == "task-sent"]
         return [one for one in told if task_id in (None, one["uuid"])]

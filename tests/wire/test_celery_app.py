@@ -307,7 +307,7 @@ class Fleet:
 
 
 def begun(fleet: Fleet) -> set[str]:
-    """Give the ids of the processes that have told of their beginning."""
+    """Return the ids of the processes that have told of their beginning."""
     lines = [line.split() for line in fleet.lines("signals")]
     return {line[1] for line in lines if line[0] == "worker_process_init"}
 

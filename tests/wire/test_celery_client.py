@@ -25,7 +25,7 @@ def fleet(
     _server: Server,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Project, Celery]]:
-    """Give a project with a worker of this pool, and a Celery client beside it."""
+    """Yield a project with a worker of this pool, and a Celery client beside it."""
     with _server.client() as raw:
         raw.flushall()
     urls = _server.url(0), _server.url(1)

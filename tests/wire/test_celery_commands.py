@@ -106,18 +106,18 @@ class Proj:
         return done.stdout + (done.stderr if status else "")
 
     def inspect(self, *words: str) -> Any:
-        """Give the worker's answer to `celery inspect`."""
+        """Return the worker's answer to `celery inspect`."""
         printed = self.celery("inspect", "--json", *ONE, *words)
         return json.loads(printed)[OURS]
 
     def control(self, *words: str) -> Any:
-        """Give the worker's answer to `celery control`, good or bad."""
+        """Return the worker's answer to `celery control`, good or bad."""
         (printed,) = json.loads(self.celery("control", "--json", *ONE, *words))
         (answer,) = printed[OURS].values()
         return answer
 
     def call(self, task: str, *words: str) -> str:
-        """Give the id of what `celery call` sent."""
+        """Return the id of what `celery call` sent."""
         return self.celery("call", f"proj.tasks.{task}", *words).strip()
 
 

@@ -190,7 +190,7 @@ def fleet(
     _server: Server,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Fleet]:
-    """Give a worker of this pool, with two schedulers before it."""
+    """Yield a worker of this pool, with two schedulers before it."""
     here = tmp_path_factory.mktemp("fleet")
     with ExitStack() as stack:
         server = stack.enter_context(emptied(_server))

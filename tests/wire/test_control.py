@@ -59,7 +59,7 @@ def urls(_server: Server) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def apart() -> Iterator[tuple[str, str]]:
-    """Give the addresses of a server whose channels no worker of the fleet hears."""
+    """Yield the addresses of a server whose channels no worker of the fleet hears."""
     with Server() as server:
         yield server.url(0), server.url(1)
 
@@ -347,7 +347,7 @@ THREADS, SOLO, ASYNCIO = grouped("control", ["threads", "solo", "asyncio"])
 def other(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Fleet]:
-    """Give a worker of this pool, on a server of its own."""
+    """Yield a worker of this pool, on a server of its own."""
     folder = tmp_path_factory.mktemp("other")
     options = ("-P", request.param, "-c", "2", "-E")
     with Server() as server:

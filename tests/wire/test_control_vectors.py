@@ -130,7 +130,7 @@ def without_moments(value: Any) -> Any:
 
 
 def form_of(value: Any) -> Any:
-    """Give the names and the types of a value."""
+    """Return the names and the types of a value."""
     if isinstance(value, dict):
         return {name: form_of(part) for name, part in value.items()}
     return type(value).__name__ if not isinstance(value, int | float) else "number"

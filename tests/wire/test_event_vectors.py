@@ -54,7 +54,7 @@ class BatchWorker:
         self._hearing.wait(0)
 
     def heard(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Give each event, with its envelope."""
+        """Return each event, with its envelope."""
         self.events.turn()
         found = []
         for raw in self._hearing.wait(0):

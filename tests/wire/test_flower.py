@@ -32,7 +32,7 @@ class Flower:
             return json.load(answer)
 
     def knows(self) -> Any:
-        """Give what it knows of the worker; None before it knows all of it.
+        """Return what it knows of the worker; None before it knows all of it.
 
         Before that, events are none that it hears for sure.
         """

@@ -49,7 +49,7 @@ def call_of(message: Message) -> Call:
 
 
 def sending_of(vector: Vector) -> Sending:
-    """Give what the client, or `celery beat`, was told to send."""
+    """Return what the client, or `celery beat`, was told to send."""
     call = python(vector.call)
     if call["fn"] == "celery beat":
         entry = call["entry"]
@@ -67,7 +67,7 @@ def sending_of(vector: Vector) -> Sending:
 def sent(
     vector: Vector, sending: Sending, message: Message, *, registered: bool
 ) -> str:
-    """Give what we send, under the ids of the recorded message."""
+    """Return what we send, under the ids of the recorded message."""
     router = vector.router()
     options = router.options(sending.task, sending.options)
     route = router.route(sending.task, sending.options)
@@ -167,7 +167,7 @@ def test_a_message_is_decoded_to_the_call_that_was_made(vector: Vector) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Give a value as it comes through JSON, comparable even with NaN in it."""
+    """Return a value as it comes through JSON, comparable even with NaN in it."""
     if isinstance(value, dict):
         return {str(name): plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
@@ -312,7 +312,7 @@ def test_what_follows_from_a_call_is_sent_as_celery_s_worker_does(
 
 
 def made_here(vector: Vector, sending: Sending, like: Message) -> Call:
-    """Give the call that the worker had, as a worker reads it."""
+    """Return the call that the worker had, as a worker reads it."""
     made = template(
         vector.format(like),
         vector.router().route(sending.task, sending.options),
@@ -326,7 +326,7 @@ def made_here(vector: Vector, sending: Sending, like: Message) -> Call:
 
 
 def following(vector: Vector, call: Call, recorded: Call) -> Sending:
-    """Give the sending that the worker's message came from."""
+    """Return the sending that the worker's message came from."""
     envelope = recorded.envelope
     if "retry" in vector.kind:
         return retry_of(call, envelope.eta, options={"ignore_result": False})

@@ -99,7 +99,7 @@ def test_a_queue_that_is_made_up_is_bound_as_celery_binds_it(
 
 
 def lying_in(client: Any) -> dict[str, Any]:
-    """Give all lists and sets that are not our own."""
+    """Return all lists and sets that are not our own."""
     read = {
         b"list": lambda key: client.lrange(key, 0, -1),
         b"set": lambda key: client.smembers(key),
@@ -112,7 +112,7 @@ def lying_in(client: Any) -> dict[str, Any]:
 
 
 def heard(news: Any) -> dict[str, list[bytes]]:
-    """Give what was published, by channel."""
+    """Return what was published, by channel."""
     found: dict[str, list[bytes]] = {}
     while (message := news.get_message(timeout=PATIENCE))["channel"] != b"the end":
         found.setdefault(message["channel"].decode(), []).append(message["data"])

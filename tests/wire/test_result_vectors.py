@@ -30,7 +30,7 @@ def of(*kinds: str) -> pytest.MarkDecorator:
 
 
 def bench_for(vector: dict[str, Any]) -> Bench:
-    """Give a worker that has the tasks of the recorded one."""
+    """Return a worker that has the tasks of the recorded one."""
     bench = Bench(task_acks_late=False, **vector["conf"])  # Celery's default
     module = vector["call"]["name"].rpartition(".")[0]
 

@@ -40,7 +40,7 @@ def flaky(self):
 def apps(
     request: pytest.FixtureRequest, server: Server, tmp_path: Path
 ) -> Iterator[tuple[Beatd, Listener]]:
-    """Give an app of ours with a worker, a scheduler, and a monitor of Celery's."""
+    """Yield an app of ours with a worker, a scheduler, and a monitor of Celery's."""
     urls, serializer = (server.url(0), server.url(1)), request.param
     text = PROJECT.format(broker=urls[0], backend=urls[1], serializer=serializer)
     (tmp_path / "proj.py").write_text(text)

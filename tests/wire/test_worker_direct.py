@@ -40,7 +40,7 @@ def urls(_server: Server) -> tuple[str, str]:
 def client(
     urls: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Celery]:
-    """Give a client of two workers, of which one takes from another queue."""
+    """Yield a client of two workers, of which one takes from another queue."""
     folder = tmp_path_factory.mktemp("proj")
     (folder / "proj.py").write_text(PROJECT.format(broker=urls[0], backend=urls[1]))
     with ExitStack() as stack:

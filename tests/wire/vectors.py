@@ -91,7 +91,7 @@ class Vector:
         return list(self.transport.get("priority_steps", PRIORITY_STEPS))
 
     def router(self) -> Router:
-        """Give the router that these settings make."""
+        """Return the router that these settings make."""
         return Router(
             queues=[
                 Queue(
@@ -105,7 +105,7 @@ class Vector:
         )  # fmt: skip
 
     def format(self, message: Message) -> MessageFormat:
-        """Give the format that these settings make, in the process of `message`."""
+        """Return the format that these settings make, in the process of `message`."""
         zone = self.conf.get("timezone")
         return MessageFormat(
             serializer=self.conf.get("task_serializer", "json"),
@@ -142,7 +142,7 @@ def _messages(found: Any) -> Iterator[Message]:
 
 
 def python(value: Any) -> Any:
-    """Give a value of a call; `{"$py": text}` is one that JSON cannot say."""
+    """Return a value of a call; `{"$py": text}` is one that JSON cannot say."""
     if isinstance(value, dict):
         if value.keys() == {"$py"}:
             return eval(value["$py"], dict(_NAMES))  # our own file

@@ -79,7 +79,7 @@ def meet(name, number):
 
 @app.task(bind=True)
 def echo(self, *args, **kwargs):
-    """Give what the run knows of its call."""
+    """Return what the run knows of its call."""
     request = self.request
     return {{
         "args": args,

@@ -223,7 +223,7 @@ def test_an_asker_who_is_gone_harms_nobody(post: Post) -> None:
 
 
 def answered_by(*bodies: object) -> Callable[..., list[bytes]]:
-    """Give other workers' answers in the place of the broker."""
+    """Return an `ask` of a broker by which other workers answer these bodies."""
     notices = [Notice({"clock": 3}, body) for body in bodies]
     raws = [write_notice(notice, ROUTE, tag="t") for notice in notices]
     return lambda *_: [*raws, b"garbage"]
