@@ -2,11 +2,11 @@
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from beatd.clock import Clock
 from beatd.config.settings import Settings
@@ -36,6 +36,9 @@ from beatd.text import counted
 tell = EventLog(__name__)
 
 K = TypeVar("K")
+
+Stamp: TypeAlias = tuple[str, str | int | float]
+"""The name and the value of a header by which calls are revoked; 1 is not "1"."""
 
 MOST = 50_000
 KEPT: Span = 3 * HOUR
@@ -159,7 +162,7 @@ class Revocations:
     ) -> None:
         """Begin with what the file has. Raises ConfigError when it cannot be read."""
         self._ids: RevokedKeys[str] = RevokedKeys()
-        self._stamps: RevokedKeys[tuple[str, str]] = RevokedKeys()
+        self._stamps: RevokedKeys[Stamp] = RevokedKeys()
         self._file = file
         self._results = results
         self._settings = settings
@@ -180,7 +183,7 @@ class Revocations:
         """Add ids that other workers know as revoked."""
         self._ids.add(task_ids, self._clock.now())
 
-    def revoke_stamps(self, stamps: Iterable[tuple[str, str]]) -> None:
+    def revoke_stamps(self, stamps: Iterable[Stamp]) -> None:
         """Let no run begin any more that carries one of these stamps."""
         self._stamps.add(stamps, self._clock.now())
 
@@ -224,12 +227,17 @@ class Revocations:
         return Meta(task_id, RunState.REVOKED, error, date_done=done)
 
 
-def stamps_of(envelope: Envelope) -> Sequence[tuple[str, str]]:
+def stamps_of(envelope: Envelope) -> Sequence[Stamp]:
     """Return header and value of each stamp that a message carries."""
-    found = []
-    for header, value in (envelope.stamps or {}).items():
+    return stamps_in(envelope.stamps or {})
+
+
+def stamps_in(headers: Mapping[str, object]) -> Sequence[Stamp]:
+    """Return header and value of each stamp: a text, a number, or a list of them."""
+    found: list[Stamp] = []
+    for header, value in headers.items():
         values = value if isinstance(value, list | tuple) else [value]
-        found += [(header, one) for one in values if isinstance(one, str)]
+        found += [(header, one) for one in values if isinstance(one, str | int | float)]
     return found
 
 

@@ -262,6 +262,19 @@ def test_calls_with_a_revoked_stamp_are_not_run(bench: Bench) -> None:
     assert other.get(timeout=0) == 2
 
 
+def test_a_stamp_may_be_a_number_which_is_not_its_text(bench: Bench) -> None:
+    add = add_to(bench)
+    headers = {"tenant": [1234], "batch": "7"}
+    told = command(bench, "revoke_by_stamped_headers", headers=headers)
+    revoked = add.apply_async((1, 1), stamped_headers=["tenant"], tenant=1234)
+    other = add.apply_async((1, 1), stamped_headers=["batch"], batch=7)
+    bench.run()
+
+    assert "flagged as revoked" in told["ok"]
+    assert revoked.state == "REVOKED"
+    assert other.get(timeout=0) == 2
+
+
 def test_ids_that_other_workers_know_are_not_run(bench: Bench) -> None:
     bench.inbox.put(KnownAsRevoked(["known"]))
     result = add_to(bench).apply_async((1, 1), task_id="known")

@@ -29,7 +29,8 @@ Revoked: TypeAlias = Ids | dict[str, Any]
 
 Limit: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_POOL)]
-Stamps: TypeAlias = dict[str, Names] | list[str]
+Stamp: TypeAlias = str | int | float
+Stamps: TypeAlias = dict[str, Stamp | list[Stamp]] | list[str]
 ExchangeType: TypeAlias = Literal["direct", "topic", "fanout"]
 
 __all__ = [

@@ -21,7 +21,7 @@ from beatd.worker.commands.arguments import (
 from beatd.worker.commands.controlled import Controlled
 from beatd.worker.commands.shapes import ids_in, no, ok
 from beatd.worker.in_flight import InFlight
-from beatd.worker.revoked import stamps_of
+from beatd.worker.revoked import stamps_in, stamps_of
 
 tell = EventLog(__name__)
 
@@ -71,8 +71,9 @@ def revoke_by_stamped_headers(
     if isinstance(headers, list):
         if not all("=" in pair for pair in headers):
             raise ValueError("headers: expected a dict or a list of header=value")
-        headers = {name: one for name, _, one in (p.partition("=") for p in headers)}
-    stamps = {(name, one) for name, values in headers.items() for one in ids_in(values)}
+        pairs = (pair.partition("=") for pair in headers)
+        headers = {name: one for name, _, one in pairs}
+    stamps = set(stamps_in(headers))
     worker.workload.recall()
     worker.revocations.revoke_stamps(stamps)
     if not terminate:
