@@ -13,8 +13,8 @@ from beatd.config.settings import Problem
 _STEPS = "bootsteps are not run, and what they would set up is missing"
 _OPTIONS = "options of the command line that the app adds are not known to beatd"
 _COMMANDS = "remote-control commands of the app's own are not answered"
+_DEFAULT = "celery.worker.strategy:default"
 _STRATEGY = "the Strategy of these tasks is not called: each message is one run"
-_REQUEST = "the Request of these tasks is not used: none of its methods is called"
 
 _SIGNALS = {
     "celeryd_after_setup": "name a worker's queues with -Q or worker_direct",
@@ -38,17 +38,12 @@ def out_of_reach(app: Any) -> Iterator[Problem]:
     yield from _said(_OPTIONS, map(_option_name, options))
     yield from _said(_COMMANDS, _own_commands())
     yield from _receivers()
-    tasks = app.tasks.items()
-    for attribute, default, words in (
-        ("Strategy", "celery.worker.strategy:default", _STRATEGY),
-        ("Request", "celery.worker.request:Request", _REQUEST),
-    ):
-        own = [
-            name
-            for name, task in tasks
-            if _path_of(getattr(task, attribute, default)) != default
-        ]
-        yield from _said(words, own)
+    own = [
+        name
+        for name, task in app.tasks.items()
+        if _path_of(getattr(task, "Strategy", _DEFAULT)) != _DEFAULT
+    ]
+    yield from _said(_STRATEGY, own)
 
 
 def _said(what: str, names: Any) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ from beatd.celery_apps.signals import Controller, pass_on_worker
 from beatd.config.settings import Settings
 from beatd.errors import ConfigError
 from beatd.runs.builtin import BUILTIN
+from beatd.runs.report import limits_of
 from beatd.tasks import Registry, Task, import_modules
 from beatd.worker.renewal import OPTIONS
 
@@ -31,7 +32,8 @@ def prepare_app(
     setup_worker_optimizations(app, hostname)
     # The worker's loop logs how each run ended; once is enough.
     logging.getLogger("celery.app.trace").addFilter(_says_more_than_how_a_run_ended)
-    pass_on_worker(Controller(app, hostname, settings.worker_pool))
+    controller = Controller(app, hostname, settings.worker_pool)
+    pass_on_worker(controller, limits_of(settings))
 
 
 def _connect(app: Any, settings: Settings) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from beatd.celery_apps.requests import has_own_request, tell_raised, tell_time_limit
 from beatd.celery_apps.runner import info_of, request_of, send_task_failure
 from beatd.errors import ResultRefused, ResultUnavailable
 from beatd.event_log import EventLog
@@ -97,6 +98,8 @@ class CeleryResults:
             parent_id=meta.parent_id,
             task=extended.get("name"),
             retries=extended.get("retries"),
+            args=extended.get("args"),
+            kwargs=extended.get("kwargs"),
             hostname=extended.get("worker"),
             delivery_info={"routing_key": extended.get("queue")},
         )
@@ -114,6 +117,7 @@ class CeleryChordKeeper:
 
     app: Any
     limits: Limits
+    hostname: str
 
     def record_end(
         self, message: bytes, end: Bookkeeping | Failed | Unsent
@@ -140,7 +144,7 @@ class CeleryChordKeeper:
         from celery.app.task import Context
 
         backend, task_id = self.app.backend, call.envelope.id
-        fields = request_of(call, "", again=False)
+        fields = request_of(call, self.hostname, again=False)
         request = Context(fields, args=call.args, kwargs=call.kwargs)
         if end.state == State.REVOKED:
             why = str(end.error)
@@ -153,6 +157,16 @@ class CeleryChordKeeper:
             )
             if task := self.app.tasks.get(call.envelope.task):
                 _tell_failed(task, call, error)
+                if has_own_request(task):
+                    self._tell_request(call, error)
+
+    def _tell_request(self, call: Call, error: BaseException) -> None:
+        from celery.exceptions import TimeLimitExceeded
+
+        if isinstance(error, TimeLimitExceeded):
+            tell_time_limit(self.app, call, self.hostname, *error.args)
+        else:
+            tell_raised(self.app, call, self.hostname, info_of(error))
 
 
 def _tell_failed(task: Any, call: Call, error: BaseException) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from beatd import greenlets
+from beatd.celery_apps.requests import has_own_request, tell_raised
 from beatd.clock import Clock, SystemClock
 from beatd.errors import MessageError
 from beatd.event_log import EventLog
@@ -92,13 +93,16 @@ class CeleryRunner:
             return Report(fate=Fate.SET_ASIDE, reason=str(error))
         _soft_time_limit.set(job.soft_time_limit)
         began = self.clock.elapsed()
-        report = self._trace(
+        report, raised = self._trace(
             call, request_of(call, self.hostname, again=job.deliveries > 1)
         )
         seconds = (self.clock.elapsed() - began) / SECOND
+        if raised and has_own_request(self.app.tasks[call.envelope.task]):
+            tell_raised(self.app, call, self.hostname, raised)
         return msgspec.structs.replace(report, seconds=seconds)
 
-    def _trace(self, call: Call, request: Mapping[str, Any]) -> Report:
+    def _trace(self, call: Call, request: Mapping[str, Any]) -> tuple[Report, Any]:
+        """Return the report, and Celery's ExceptionInfo if the task has raised."""
         from celery.app.trace import trace_task
         from celery.exceptions import Reject
 
@@ -108,14 +112,14 @@ class CeleryRunner:
                 task, call.envelope.id, call.args, call.kwargs, request
             )
         except Reject as error:
-            return _rejected(task, call, request, error)
+            return _rejected(task, call, request, error), info_of(error)
         except BaseException as error:  # with Celery it would end the process
-            return _ended_by(task, call, request, error)
+            info, value = _ended_by(task, call, request, error)
         if info is None:
-            return Report(state=State.SUCCESS, result=shown or "")
+            return Report(state=State.SUCCESS, result=shown or ""), None
         if info.state == "REJECTED":
-            return _rejected(task, call, request, info.retval)
-        return _report_of(task, info, value)
+            return _rejected(task, call, request, info.retval), value
+        return _report_of(task, info, value), value
 
 
 def request_of(call: Call, hostname: str, *, again: bool) -> dict[str, Any]:
@@ -190,18 +194,18 @@ def _limited(run: Callable[..., Any], error: type[BaseException]) -> Callable[..
 
 def _ended_by(
     task: Any, call: Call, request: Mapping[str, Any], error: BaseException
-) -> Report:
-    """Return the report of a failure: SystemExit ends the run, not the worker."""
+) -> tuple[Any, Any]:
+    """Return Celery's end of a failure: SystemExit ends the run, not the worker."""
     from celery.app.trace import TraceInfo
     from celery.exceptions import WorkerLostError
 
     lost = WorkerLostError(f"the task raised {one_line(repr_of(error))}")
-    context = _context_of(call, request)
+    context = context_of(call, request)
     try:
         raise lost from error
     except WorkerLostError:
         info = TraceInfo(State.FAILURE, lost)
-        return _report_of(task, info, info.handle_error_state(task, context))
+        return info, info.handle_error_state(task, context)
 
 
 def _report_of(task: Any, info: Any, raised: Any) -> Report:
@@ -243,7 +247,7 @@ def _rejected(task: Any, call: Call, request: Mapping[str, Any], error: Any) -> 
     task.backend.mark_as_failure(
         call.envelope.id,
         error,
-        request=_context_of(call, request),
+        request=context_of(call, request),
         store_result=not ignored or task.store_errors_even_if_ignored,
     )
     info = info_of(error)
@@ -257,7 +261,8 @@ def _rejected(task: Any, call: Call, request: Mapping[str, Any], error: Any) -> 
     )
 
 
-def _context_of(call: Call, request: Mapping[str, Any]) -> Any:
+def context_of(call: Call, request: Mapping[str, Any]) -> Any:
+    """Return Celery's context of a run, for what is done outside of its tracer."""
     from celery.app.task import Context
 
     return Context(request, args=call.args, kwargs=call.kwargs, called_directly=False)

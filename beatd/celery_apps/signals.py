@@ -5,7 +5,10 @@ from functools import partial
 from typing import Any
 
 from beatd import signals
-from beatd.message import Envelope
+from beatd.celery_apps.requests import request_for
+from beatd.celery_apps.runner import context_of, request_of
+from beatd.errors import MessageError
+from beatd.message import Call, Envelope, Limits, read_body
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +20,12 @@ class Controller:
     pool_cls: str
 
 
-def pass_on_worker(worker: Controller) -> None:
-    """Send the signals of the worker's loop as Celery's, too."""
+def pass_on_worker(worker: Controller, limits: Limits) -> None:
+    """Send the signals of the worker's loop as Celery's, too.
+
+    Bodies are decoded, within the limits, only if a receiver is connected.
+    """
     from celery import signals as theirs
-    from celery.app.task import Context
 
     for name in ("worker_init", "worker_ready", "worker_shutdown"):
         send = partial(getattr(theirs, name).send, sender=worker)
@@ -33,26 +38,33 @@ def pass_on_worker(worker: Controller) -> None:
     def received(request: Envelope, **_: Any) -> None:
         if not theirs.task_received.receivers:
             return
-        context = Context(
-            id=request.id,
-            task=request.task,
-            name=request.name,
-            hostname=worker.hostname,
-            argsrepr=request.argsrepr,
-            kwargsrepr=request.kwargsrepr,
-        )
-        theirs.task_received.send(sender=worker, request=context)
+        call = _read(request, limits)
+        # A task that was imported later is known in the pool's processes only.
+        if call and request.task in worker.app.tasks:
+            made = request_for(worker.app, call, worker.hostname)
+            theirs.task_received.send(sender=worker, request=made)
 
     signals.task_received.connect(received)
 
     def revoked(sender: Any, request: Envelope, **more: Any) -> None:
-        context = Context(id=request.id, task=request.task, hostname=worker.hostname)
+        if not theirs.task_revoked.receivers:
+            return
+        call = _read(request, limits) or Call(request, [], {}, None, None, None, None)
+        context = context_of(call, request_of(call, worker.hostname, again=False))
         why = {key: more[key] for key in ("terminated", "signum", "expired")}
         # None for a task that was imported later: only the pool's processes know it.
         task = worker.app.tasks.get(sender.name)
         theirs.task_revoked.send(sender=task, request=context, **why)
 
     signals.task_revoked.connect(revoked)
+
+
+def _read(envelope: Envelope, limits: Limits) -> Call | None:
+    """Return the call of a message; None if it cannot be decoded: said elsewhere."""
+    try:
+        return read_body(envelope, limits)
+    except MessageError:
+        return None
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)

@@ -24,15 +24,16 @@ from beatd.errors import (
 )
 from beatd.instant import Instant, datetime_of, span_of
 from beatd.message import Envelope, named_in, requeued, retried
-from beatd.results.base import Meta, State, Stored
+from beatd.results.base import READY_STATES, Meta, State, Stored
 from beatd.routing import Route
-from beatd.runs.chords import Failed
+from beatd.runs.chords import Failed, call_of
 from beatd.runs.report import (
     Bookkeeping,
     Fate,
     Report,
     ignores_result,
     keeps,
+    limits_of,
     meta_of,
     option,
 )
@@ -294,8 +295,17 @@ class Outcomes:
         settings, now = self._settings, self._clock.now()
         if not keeps(state, ignores_result(envelope, task, settings), task, settings):
             return None
+        # Decoded here only for a run that could not store its arguments itself.
+        wanted = settings.result_extended and state in READY_STATES
+        call = call_of(envelope.raw, limits_of(settings)) if wanted else None
         return meta_of(
-            envelope, state, result, settings, now=now, hostname=self._hostname
+            envelope,
+            state,
+            result,
+            settings,
+            now=now,
+            hostname=self._hostname,
+            arguments=(call.args, call.kwargs) if call else None,
         )
 
 

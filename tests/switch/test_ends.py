@@ -1,6 +1,8 @@
 """What a task, a client and a receiver see of a run: as with Celery's own worker."""
 
+import json
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,8 +24,9 @@ PROJECT = """
     from pathlib import Path
 
     from billiard import current_process
-    from celery import Celery, signals
+    from celery import Celery, Task, signals
     from celery.exceptions import Reject
+    from celery.worker.request import Request
 
     app = Celery("proj", broker=os.environ["BROKER"], backend=os.environ["BACKEND"])
     app.conf.result_extended = True
@@ -111,6 +114,30 @@ PROJECT = """
         return redelivered
 
 
+    class Counting(Request):
+        def on_failure(self, exc_info, send_failed_event=True, return_ok=False):
+            super().on_failure(exc_info, send_failed_event, return_ok)
+            told = [type(exc_info.exception).__name__, self.task.name, self.args]
+            note(f"ended-{self.id}", told)
+
+        def on_timeout(self, soft, timeout):
+            super().on_timeout(soft, timeout)
+            note(f"timeout-{self.id}", [soft, timeout])
+
+
+    class Counted(Task):
+        Request = Counting
+
+
+    @app.task(base=Counted, time_limit=0.5)
+    def counted(how):
+        if how == "badly":
+            raise ValueError(how)
+        if how == "late":
+            time.sleep(30)
+        return how
+
+
     @app.task(time_limit=0.5)
     def slow(*args, **kwargs):
         time.sleep(30)
@@ -140,7 +167,7 @@ class Shop:
 
     def noted(self, name: str) -> list[str]:
         path = self.notes / name
-        eventually(path.exists, name)
+        eventually(lambda: path.exists() and path.read_text().endswith("\n"), name)
         return path.read_text().splitlines()
 
     def meta(self, task_id: str) -> dict[str, Any]:
@@ -247,3 +274,114 @@ def test_a_message_that_came_back_is_marked_as_redelivered(shop: Shop) -> None:
 
     assert sent.get(timeout=PATIENCE) is True
     assert shop.noted(f"again-{sent.id}") == ["false", "true"]
+
+
+EXTENDED = ("name", "args", "kwargs", "worker", "queue", "retries")
+
+
+def extended(shop: Shop, sent: Any) -> list[Any]:
+    eventually(sent.ready, "the end of the run")
+    return [shop.meta(sent.id).get(name) for name in EXTENDED]
+
+
+def test_the_extended_result_of_a_run_that_has_expired(shop: Shop) -> None:
+    sent = shop.call("add", 1, 2, kwargs={}, expires=-5)
+
+    assert extended(shop, sent) == ["proj.add", [1, 2], {}, "s@h", "celery", 0]
+    assert sent.state == "REVOKED"
+    (told,) = map(json.loads, shop.noted(f"revoked-{sent.id}"))
+    assert told[1] == ["proj.add", "proj.add", False, True]
+
+
+def test_the_extended_result_of_a_run_that_was_revoked(shop: Shop) -> None:
+    sent_id = str(uuid.uuid4())
+    shop.client.control.revoke(sent_id, reply=True, timeout=5)
+    sent = shop.call("add", 1, 2, task_id=sent_id)
+
+    eventually(lambda: shop.meta(sent_id).get("name"), "the end of the run")
+    assert extended(shop, sent) == ["proj.add", [1, 2], {}, "s@h", "celery", 0]
+    assert sent.state == "REVOKED"
+
+
+def test_the_extended_result_of_a_run_past_its_time_limit(shop: Shop) -> None:
+    if shop.pool == "threads":
+        pytest.skip("a thread cannot be ended: it goes on after the time limit")
+    sent = shop.call("slow", 1, kwargs={"two": 2})
+
+    eventually(lambda: shop.noted(f"failure-{sent.id}"), "the signal")
+    assert extended(shop, sent) == ["proj.slow", [1], {"two": 2}, "s@h", "celery", 0]
+    # Celery's own worker sends it twice.
+    assert set(shop.noted(f"failure-{sent.id}")) == {
+        '["proj.slow", "TimeLimitExceeded"]'
+    }
+
+
+def test_the_extended_result_of_a_run_that_was_terminated(shop: Shop) -> None:
+    if shop.pool == "threads":
+        pytest.skip("a thread cannot be ended")
+    sent = shop.call("dozing", 1, kwargs={"two": 2})
+    shop.noted("dozing")
+    shop.client.control.revoke(sent.id, terminate=True, signal="SIGKILL")
+
+    told = ["proj.dozing", [1], {"two": 2}, "s@h", "celery", 0]
+    assert extended(shop, sent) == told
+    assert sent.state == "REVOKED"
+
+
+def test_receivers_get_a_request_with_what_celerys_have(shop: Shop) -> None:
+    headers = {"tenant": 1234, "stamped_headers": ["tenant"]}
+    sent = shop.call("add", 1, 2, **headers, reply_to="me", expires=600)
+    gone = shop.call("add", 1, 2, **headers, reply_to="me", expires=-5)
+
+    (got, names) = json.loads(shop.noted(f"received-{sent.id}")[0])
+    (lost, _) = json.loads(shop.noted(f"revoked-{gone.id}")[0])
+    assert names == ["proj.add", "proj.add", sent.id, "proj.add"]
+    for one, of in ((got, sent), (lost, gone)):
+        assert one.pop("expires")
+        assert one == {
+            "id": of.id,
+            "root_id": of.id,
+            "parent_id": None,
+            "delivery_info": {
+                "exchange": "",
+                "routing_key": "celery",
+                "priority": 0,
+                "redelivered": False,
+            },
+            "stamps": {"tenant": 1234},
+            "stamped_headers": ["tenant"],
+            "correlation_id": of.id,
+            "reply_to": "me",
+            "group": None,
+            "argsrepr": "(1, 2)",
+            "kwargsrepr": "{}",
+            "args": [1, 2],
+            "kwargs": {},
+            "eta": None,
+        }
+
+
+def test_stamps_that_are_no_text_are_revoked(shop: Shop) -> None:
+    stamped = {"number": 1234, "stamped_headers": ["number"]}
+    shop.client.control.revoke_by_stamped_headers(
+        {"number": [1234]}, reply=True, timeout=5
+    )
+    sent = shop.call("add", 1, 2, **stamped)
+    other = shop.call("add", 1, 2, number=1235, stamped_headers=["number"])
+
+    assert other.get(timeout=PATIENCE) == 3
+    eventually(sent.ready, "the end of the run")
+    assert sent.state == "REVOKED"
+
+
+def test_a_request_class_of_the_task_is_told_how_its_runs_end(shop: Shop) -> None:
+    well, badly = shop.call("counted", "well"), shop.call("counted", "badly")
+
+    assert well.get(timeout=PATIENCE) == "well"
+    told = ["ValueError", "proj.counted", ["badly"]]
+    assert json.loads(shop.noted(f"ended-{badly.id}")[0]) == told
+    assert badly.state == "FAILURE"
+    if shop.pool == "prefork":
+        late = shop.call("counted", "late")
+        assert shop.noted(f"timeout-{late.id}") == ["[false, 0.5]"]
+        eventually(late.ready, "the end of the run")

@@ -73,7 +73,6 @@ SAID = [
     "the signal celeryd_after_setup is never sent: nothing calls {name}:queues; name a worker's queues with -Q or worker_direct",
     "the signal heartbeat_sent is never sent: nothing calls {name}:beating; worker_ready and a thread of your own can tell that it lives",
     "the Strategy of these tasks is not called: each message is one run: {name}.many",
-    "the Request of these tasks is not used: none of its methods is called: {name}.asked",
 ]
 
 

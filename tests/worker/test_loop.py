@@ -1132,6 +1132,17 @@ def test_what_is_ignored_is_ignored_when_it_is_tried_again(bench: Bench) -> None
     assert bench.results.states == []
 
 
+def test_an_extended_result_has_the_arguments_of_a_run_that_never_began() -> None:
+    bench = Bench(result_extended=True)
+    sent = add_to(bench.app).apply_async((1, 2), expires=-1)
+    bench.run()
+
+    kept = bench.app.meta_of(sent.id)
+    assert kept.status == "REVOKED"
+    assert kept.extended["args"] == [1, 2]
+    assert kept.extended["worker"] == bench.worker.name
+
+
 def test_what_succeeded_is_not_run_twice_when_the_settings_ask() -> None:
     bench = Bench(worker_deduplicate_successful_tasks=True, task_max_deliveries=9)
     runs: list[int] = []

@@ -101,6 +101,6 @@ def _celery_runtime_of(app: object, hostname: str, settings: Settings) -> Runtim
     limits = limits_of(settings)
     runner = CeleryRunner(app, limits, hostname)
     kept = CeleryResults(app) if settings.result_url else None
-    chord_keeper = CeleryChordKeeper(app, limits)
+    chord_keeper = CeleryChordKeeper(app, limits, hostname)
     tasks = tasks_of(app)
     return Runtime(tasks, runner, kept, chord_keeper, runner.initialise)
