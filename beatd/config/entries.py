@@ -300,13 +300,12 @@ _DRAWN = re.compile("[HR]", re.IGNORECASE)  # also of Thu and Mar, which does no
 def _say_raised(line: _Line) -> None:
     """Note the values that could not be made, and leave them out."""
     raised = {
-        key: value.error
+        key: value
         for key, value in line.written.items()
         if isinstance(value, Raised) and key != "schedule"
     }
-    for key, error in raised.items():
-        text = f"{key}: this raised {type(error).__name__}: {error}"
-        line.wrong(text, path=(key,))
+    for key, value in raised.items():
+        line.wrong(f"{key}: {value}", path=(key,))
     line.written = {k: v for k, v in line.written.items() if k not in raised}
 
 
@@ -343,15 +342,18 @@ def _doubt_options(line: _Line, options: Mapping[str, Any]) -> None:
 def spec_of(value: object, *, relative: bool) -> ScheduleSpec:
     """Return a schedule; Celery's own objects become those of beatd."""
     if isinstance(value, Raised):
-        raise _schedule_error(value.error)
+        raise _schedule_error(value)
     theirs = spec_of_theirs(value, relative=relative)
     return theirs or schedules.read(value, relative=relative)
 
 
-def _schedule_error(error: Exception) -> ScheduleError:
+def _schedule_error(raised: Raised) -> ScheduleError:
+    error = raised.error
     if isinstance(error, ScheduleError):
-        return error
-    return ScheduleError("schedule", f"this raised {type(error).__name__}: {error}")
+        problem, semicolon, hint = error.problem.partition("; ")
+        text = f"{problem}{raised.where}{semicolon}{hint}"
+        return ScheduleError(error.field, text)
+    return ScheduleError("schedule", str(raised))
 
 
 def _bound(key: str, line: _Line) -> Instant | None:

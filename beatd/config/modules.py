@@ -161,11 +161,18 @@ def _run(text: str, file: str, names: dict[str, Any]) -> None:
             stand_in = f"_raised_{spoiled}"
             if not _replace_value(tree, _position(error, file), stand_in):
                 raise
-            names[stand_in] = Raised(error.with_traceback(None))
+            where = _elsewhere(error, file)
+            names[stand_in] = Raised(error.with_traceback(None), where)
             code = compile(tree, file, "exec", dont_inherit=True)
             spoiled += 1
         else:
             return
+
+
+def _elsewhere(error: Exception, file: str) -> str:
+    """Return where an error was raised, if that was not in this file."""
+    place = raised(error, file).place
+    return f" ({place})" if place and place.file != short(file) else ""
 
 
 _Position: TypeAlias = tuple[int | None, int | None, int | None, int | None]

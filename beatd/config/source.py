@@ -15,6 +15,11 @@ class Raised:
     """Stands in an entry for a value that could not be made: it raised `error`."""
 
     error: Exception
+    where: str = ""
+    """The line of another module of the user's that raised it: ` (helper.py:2)`."""
+
+    def __str__(self) -> str:
+        return f"this raised {type(self.error).__name__}: {self.error}{self.where}"
 
 
 Node: TypeAlias = ast.expr | ast.keyword

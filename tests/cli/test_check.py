@@ -775,3 +775,40 @@ app.conf.beat_schedule = {
 
     assert "warning: entry 'drawn' has another schedule each time" in said
     assert "'plain'" not in said
+
+
+def test_what_a_helper_raises_for_an_entry_is_at_the_helper_s_line_too(
+    folder: Path,
+) -> None:
+    (folder / "helper.py").write_text(
+        """
+from beatd.schedules import crontab
+
+
+def minutes():
+    return 1 / 0
+
+
+def hourly(minute):
+    return crontab(minute=minute)
+"""
+    )
+    (folder / "celeryconfig.py").write_text(
+        """
+from helper import hourly, minutes
+
+beat_schedule = {
+    "a": {"task": "a", "schedule": minutes()},
+    "b": {"task": "a", "schedule": 5, "args": [minutes()]},
+    "c": {"task": "a", "schedule": hourly(61)},
+}
+"""
+    )
+
+    said = ended("check", cwd=folder).stdout
+
+    raised = "this raised ZeroDivisionError: division by zero (helper.py:6)"
+    assert f"celeryconfig.py:5: error: entry 'a': schedule: {raised}\n" in said
+    assert f"celeryconfig.py:6: error: entry 'b': args: {raised}\n" in said
+    assert "celeryconfig.py:7: error: entry 'c': schedule: minute: cannot read" in said
+    assert "(helper.py:10)" in said
