@@ -7,7 +7,9 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -83,16 +85,39 @@ AT_TS = 1796040001.0
 EVERY = schedules.every(minutes=5, align=False)
 
 
-def site(folder: Path, url: str = "redis://127.0.0.1:1/0", use_tz: bool = True) -> None:
-    """Write a project of Django, and fill its tables."""
-    values = {"url": url, "use_tz": use_tz}
+NOWHERE = "redis://127.0.0.1:1/0"
+
+
+def site(folder: Path, url: str = NOWHERE, use_tz: bool = True) -> None:
+    """Write a project of Django, with filled tables."""
+    write_files(folder, url, use_tz)
+    (folder / "db").write_bytes(filled(use_tz))
+
+
+@cache  # Django takes seconds to make its tables
+def filled(use_tz: bool) -> bytes:
+    """Return the database of a project, with rows of all kinds in its tables."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        write_files(folder, NOWHERE, use_tz)
+        fill(folder)
+        return (folder / "db").read_bytes()
+
+
+def write_files(folder: Path, url: str, use_tz: bool) -> None:
+    """Write the files of a project."""
     files = dict(SITE)
-    files["site_of/settings.py"] = SITE["site_of/settings.py"].format(**values)
+    settings = SITE["site_of/settings.py"].format(url=url, use_tz=use_tz)
+    files["site_of/settings.py"] = settings
     write(folder, files)
+
+
+def fill(folder: Path) -> None:
+    """Make and fill the tables of a project."""
     env = environment(DJANGO_SETTINGS_MODULE="site_of.settings")
     env["PYTHONPATH"] += os.pathsep + str(folder)
-    filled = [sys.executable, "-W", "ignore", "fill.py"]
-    subprocess.run(filled, cwd=folder, env=env, check=True)
+    words = [sys.executable, "-W", "ignore", "fill.py"]
+    subprocess.run(words, cwd=folder, env=env, check=True)
 
 
 def written(path: Path) -> dict[str, Any]:
@@ -126,25 +151,20 @@ def test_a_project_of_django_is_taken_over(tmp_path: Path, server: Server) -> No
     site(tmp_path, server.url())
     words = ("import", "django-celery-beat", "-A", "site_of")
 
-    offered = ended("check", "-A", "site_of", cwd=tmp_path)
     out = ended(*words, "--config-out", "entries.py", cwd=tmp_path)
-    right = ended("check", "--config", "entries.py", cwd=tmp_path)
     with (tmp_path / "site_of" / "celery.py").open("a") as celery:
         celery.write("from entries import beat_schedule\n")
         celery.write("app.conf.beat_schedule |= beat_schedule\n")
     done = ended(*words, "--yes", cwd=tmp_path)
     listed = ended("list", "-A", "site_of", "--json", cwd=tmp_path)
 
-    assert f"beatd {' '.join(words)} --config-out entries.py" in offered.stdout
     assert out.returncode == 0, out.stderr
-    assert right.returncode == 0, right.stdout
     check_entries(written(tmp_path / "entries.py"))
     assert done.returncode == 0, done.stderr
     entries = {one["name"]: one for one in json.loads(listed.stdout)["entries"]}
     assert entries["every"]["last_run_at_ts"] == AT_TS
     assert entries["every"]["total_run_count"] == 7
     assert entries["cron"]["last_run_at_ts"] is None
-    assert "not scheduled" not in ended("check", "-A", "site_of", cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize("use_tz", [True, False])

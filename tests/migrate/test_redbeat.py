@@ -23,7 +23,7 @@ from beatd.instant import Instant, instant_of
 from beatd.migrate.config_text import module_text
 from beatd.migrate.found import Found, LastRun
 from beatd.migrate.redbeat import RedBeat
-from tests.processes import ended, module
+from tests.processes import ended
 from tests.servers import Server
 from tests.switch.files import write
 
@@ -220,43 +220,44 @@ ADD = """
     """
 
 
-def test_a_project_of_redbeat_is_taken_over(tmp_path: Path, server: Server) -> None:
-    """As docs/migration.md tells it."""
-    write(tmp_path, {"proj.py": PROJECT.format(url=server.url()), "add.py": ADD})
-    with module("celery", "-A", "proj", "beat", "-l", "INFO", cwd=tmp_path) as theirs:
-        theirs.until("Sending due task often", times=2)
-        with module("add", cwd=tmp_path) as added:
-            assert added.process.wait(60) == 0
-        while_it_runs = ended("import", "redbeat", "-A", "proj", "--yes", cwd=tmp_path)
-        assert theirs.stop() == 0
-    with server.client() as client:
-        meta = json.loads(client.hget("redbeat:often", "meta"))
-        client.delete("redbeat::lock")  # held for a while, if beat was killed
-
+def test_last_runs_are_taken_over_once_redbeat_has_stopped(
+    tmp_path: Path, app: Any, server: Server
+) -> None:
+    text = PROJECT.format(url=server.url()).replace("redbeat.RedBeat", "celery.beat:")
+    write(tmp_path, {"proj.py": text.replace(":Scheduler", ":PersistentScheduler")})
+    save(app, "often", schedule(1), MOMENT)
     words = ("import", "redbeat", "-A", "proj")
-    out = ended(*words, "--config-out", "entries.py", cwd=tmp_path)
-    again = ended(*words, "--config-out", "entries.py", cwd=tmp_path)
-    right = ended("check", "--config", "entries.py", "--strict", cwd=tmp_path)
-    text = (tmp_path / "proj.py").read_text()
-    text = text.replace('app.conf.beat_scheduler = "redbeat.RedBeatScheduler"\n', "")
-    text += (
-        "from entries import beat_schedule\napp.conf.beat_schedule |= beat_schedule\n"
-    )
-    (tmp_path / "proj.py").write_text(text)
-    done = ended(*words, "--yes", cwd=tmp_path)
+
+    with server.client() as client:
+        client.set("redbeat::lock", "token", px=90_000)
+        while_it_runs = ended(*words, "--yes", cwd=tmp_path)
+        client.delete("redbeat::lock")
+    done = ended(*words, "--yes", "--json", cwd=tmp_path)
     nothing = ended(*words, "--config-out", "more.py", cwd=tmp_path)
-    listed = ended("list", "-A", "proj", "--json", cwd=tmp_path)
 
     assert while_it_runs.returncode == 1
     assert "its lock redbeat::lock is held" in while_it_runs.stderr
+    said = json.loads(done.stdout)
+    assert said["written"]
+    by_name = {one["name"]: one for one in said["entries"]}
+    assert by_name["often"]["step"] == "taken"
+    assert nothing.returncode == 3
+    assert "and the config lacks none" in nothing.stderr
+
+
+def test_a_module_has_what_the_config_lacks_and_replaces_no_file(
+    tmp_path: Path, app: Any, server: Server
+) -> None:
+    save(app, "added", crontab(minute="7"), args=[1])
+    words = ("import", "redbeat", "-b", server.url(), "--config-out", "entries.py")
+
+    out = ended(*words, cwd=tmp_path)
+    again = ended(*words, cwd=tmp_path)
+
     assert "wrote entries.py: 1 entry" in out.stdout
-    assert runpy.run_path(str(tmp_path / "entries.py"))["beat_schedule"] == {
+    module = runpy.run_path(str(tmp_path / "entries.py"))
+    assert module["beat_schedule"] == {
         "added": {"task": "t", "schedule": schedules.crontab(minute="7"), "args": [1]}
     }
-    assert (again.returncode, nothing.returncode) == (1, 3)
+    assert again.returncode == 1
     assert "entries.py is there already, and is left as it is" in again.stderr
-    assert right.returncode == 0, right.stdout
-    assert done.returncode == 0, done.stderr
-    assert "took over 3 last runs" in done.stdout
-    entries = {one["name"]: one for one in json.loads(listed.stdout)["entries"]}
-    assert entries["often"]["total_run_count"] == meta["total_run_count"]
