@@ -23,10 +23,10 @@ timetable   ledger entry imprint policy timetable preview
 config      * settings.problems settings.secrets settings.kinds switches settings.notes
             settings.rows.broker settings.rows.results settings.rows.scheduler
             settings.rows.tasks settings.rows.unused settings.rows.worker settings.rows
-            settings.local_zone settings.values settings.reading settings faults
-            settings.page settings.__main__ source celery_schedules calls celery_code
-            recording celery_calls builtin_tasks entries modules finding celery_settings
-            apps places tls loading options
+            settings.local_zone settings.file_urls settings.values settings.reading
+            settings faults settings.page settings.__main__ source celery_schedules
+            calls celery_code recording celery_calls builtin_tasks entries modules
+            finding celery_settings apps places tls loading options
 .           clock
 storage     file_lock sqlite_file
 .           background

@@ -16,6 +16,7 @@ from beatd.config import settings
 from beatd.config.settings import (
     Place,
     Settings,
+    file_of_url,
     is_secret,
     mask,
     mask_url,
@@ -446,6 +447,10 @@ def test_a_wrong_variable_is_named() -> None:
             {"beat_schedule_filename": "/var/lib/beatd/schedule.db"},
             ("sqlite:////var/lib/beatd/broker.db",),
         ),
+        (
+            {"beat_schedule_filename": "/srv/shop?#1 50%41/schedule.db"},
+            ("sqlite:////srv/shop%3F%231 50%2541/broker.db",),
+        ),
         ({"broker_transport": "redis"}, ("redis://localhost/",)),
         (
             {
@@ -482,6 +487,16 @@ def test_an_address_is_put_together_from_its_parts(
     written: dict[str, Any], urls: tuple[str, ...]
 ) -> None:
     assert read(written).settings.broker_urls == urls
+
+
+@pytest.mark.parametrize("folder", ["/srv/50%41", "/srv/shop?", "/srv/#1", "a b/é"])
+def test_the_files_lie_beside_the_schedule_file_whatever_its_folder_is_called(
+    folder: str,
+) -> None:
+    found = read({"beat_schedule_filename": f"{folder}/schedule.db"}).settings
+
+    assert file_of_url(found.broker_urls[0]) == Path(folder, "broker.db")
+    assert file_of_url(found.result_url or "") == Path(folder, "results.db")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,11 @@
 """Brokers by their URL: the only place that knows them all."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from beatd.brokers.base import Broker
-from beatd.config.settings import Failover, Settings, mask_url
+from beatd.config.settings import Failover, Settings, file_of_url, mask_url
 from beatd.errors import ConfigError
 from beatd.routing import steps_of
 
@@ -72,10 +71,9 @@ def connect(
         )
     if len(urls) > 1:
         raise ConfigError("broker_url", ["only Redis may have several addresses"])
-    if schemes == ["sqlite"]:
+    if path := file_of_url(urls[0]):
         from beatd.brokers.sqlite import SQLiteBroker
 
-        path = Path(unquote(urlsplit(urls[0]).path[1:]))
         steps = steps_of(options or {})
         return SQLiteBroker(path, namespace=namespace, priority_steps=steps)
     from beatd.brokers.memory import MemoryBroker

@@ -7,9 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 import click
@@ -40,7 +38,7 @@ from beatd.cli.usage import (
 )
 from beatd.clock import SystemClock
 from beatd.config.loading import load
-from beatd.config.settings import Settings, mask_url
+from beatd.config.settings import Settings, file_of_url, mask_url
 from beatd.instant import Instant
 from beatd.text import counted, escaped
 
@@ -258,9 +256,8 @@ def _summary(letters: Sequence[DeadLetter], total: int, place: str) -> str:
 
 def _missing_file(url: str) -> str:
     """Return words about a broker's file if it is not there."""
-    parts = urlsplit(url)
-    path = Path(unquote(parts.path[1:]))
-    if parts.scheme != "sqlite" or path.exists():
+    path = file_of_url(url)
+    if path is None or path.exists():
         return ""
     return (
         f"there is no file {path} yet: workers that were started elsewhere, or with"

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from beatd.cli.schedule_view import line_of
 from beatd.config.faults import raised
@@ -16,6 +15,7 @@ from beatd.config.settings import (
     Place,
     Problem,
     did_you_mean,
+    file_of_url,
     mask_url,
     table,
 )
@@ -37,7 +37,7 @@ def strange_brokers(config: Config) -> list[Problem]:
     urls = dict.fromkeys((*settings.write_urls, *settings.read_urls))
     problems = []
     for url in urls:
-        if _is_file(url):
+        if file_of_url(url):
             continue  # asking would make the file
         try:
             brokers.of_settings(settings, [url]).close()
@@ -59,7 +59,7 @@ def strange_results(config: Config) -> list[Problem]:
 
     settings = config.settings
     app = config.source.app
-    if settings.result_url is None or _is_file(settings.result_url):
+    if settings.result_url is None or file_of_url(settings.result_url):
         return []
     if app is not None and not isinstance(app, Beatd):
         return []
@@ -73,10 +73,6 @@ def strange_results(config: Config) -> list[Problem]:
             for it in error.problems
         ]
     return []
-
-
-def _is_file(url: str) -> bool:
-    return urlsplit(url).scheme in ("sqlite", "db+sqlite")
 
 
 def _place_of(config: Config, setting: str) -> Place | None:
@@ -268,5 +264,5 @@ def _difference(config: Config, broker: "Broker") -> list[Problem]:
 
 def _is_made_later(url: str) -> bool:
     """Return whether asking would make a file, which might belong to the wrong user."""
-    path = Path(unquote(urlsplit(url).path[1:]))
-    return _is_file(url) and not path.exists() and path.parent.is_dir()
+    path = file_of_url(url)
+    return path is not None and not path.exists() and path.parent.is_dir()

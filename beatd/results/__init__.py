@@ -1,10 +1,9 @@
 """Result backends, chosen by their URL: only `connect` knows them all."""
 
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-from beatd.config.settings import Settings, mask_url
+from beatd.config.settings import Settings, file_of_url, mask_url
 from beatd.errors import ConfigError
 from beatd.instant import Span, span_of
 from beatd.results.base import Lifetime, ResultBackend
@@ -12,8 +11,6 @@ from beatd.results.chords import ChordTimes
 from beatd.results.encoding import Encoding
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix")
-SQLITE_SCHEMES = ("sqlite", "db+sqlite")
-"""`db+sqlite:` is Celery's spelling; the file is in beatd's own form all the same."""
 
 
 def connect(settings: Settings) -> ResultBackend:
@@ -29,9 +26,8 @@ def connect(settings: Settings) -> ResultBackend:
         from beatd.results.disabled import NoResults
 
         return NoResults()
-    parts = urlsplit(url)
     encoding, lifetime = encoding_of(settings), lifetime_of(settings)
-    if parts.scheme in REDIS_SCHEMES:
+    if urlsplit(url).scheme in REDIS_SCHEMES:
         from beatd.results.redis import RedisResults
 
         return RedisResults(
@@ -42,10 +38,9 @@ def connect(settings: Settings) -> ResultBackend:
             options=_redis_options(settings),
             tls=settings.redis_backend_use_ssl or False,
         )
-    if parts.scheme in SQLITE_SCHEMES:
+    if path := file_of_url(url):
         from beatd.results.sqlite import SQLiteResults
 
-        path = Path(unquote(parts.path[1:]))
         return SQLiteResults(path, encoding=encoding, lifetime=lifetime)
     raise ConfigError(
         "result_backend",

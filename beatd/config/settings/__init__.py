@@ -6,6 +6,7 @@ kinds.py     what kinds of values there are, and how each is checked
 notes.py     what a row says: works, unused, beatd's own
 rows/        the table
 local_zone.py  the name of the machine's zone
+file_urls.py  addresses of SQLite files
 values.py    `Settings`: what was read, and what is made from more than one setting
 reading.py   every spelling, merged and checked, into `Settings` and problems
 page.py      `docs/settings.md`
@@ -13,6 +14,7 @@ page.py      `docs/settings.md`
 Each imports only what stands above it.
 """
 
+from beatd.config.settings.file_urls import file_of_url
 from beatd.config.settings.kinds import (
     BUILTIN_TASKS,
     COUNT,
@@ -69,6 +71,7 @@ __all__ = [
     "Settings",
     "Unfit",
     "did_you_mean",
+    "file_of_url",
     "is_secret",
     "local_zone",
     "mask",

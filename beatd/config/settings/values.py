@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 from zoneinfo import ZoneInfo
 
+from beatd.config.settings.file_urls import url_of_file
 from beatd.config.settings.local_zone import local_zone
 from beatd.config.settings.rows import Rows
 from beatd.instant import Span, span_of
@@ -102,7 +103,7 @@ class Settings(Rows):
 
     def _beside(self, name: str) -> str:
         folder = Path(self.beat_schedule_filename).parent
-        return f"sqlite:///{folder / name}"
+        return url_of_file(folder / name)
 
     @property
     def modules(self) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ import socket
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from beatd import brokers, results
 from beatd.brokers.base import Broadcast, Broker
@@ -13,7 +12,7 @@ from beatd.celery_apps.signals import pass_on_beat
 from beatd.clock import SystemClock
 from beatd.config.finding import is_celery
 from beatd.config.loading import Config
-from beatd.config.settings import Problem, Settings, mask_url
+from beatd.config.settings import Problem, Settings, file_of_url, mask_url
 from beatd.event_log import EventLog
 from beatd.events.event import EventFactory
 from beatd.events.sent import TaskSentEvents
@@ -99,8 +98,8 @@ def ledger_of(config: Config) -> LedgerCopy:
     Raises ConfigError and BrokerUnavailable.
     """
     url = config.settings.write_urls[0]
-    parts = urlsplit(url)
-    if parts.scheme == "sqlite" and not Path(unquote(parts.path[1:])).exists():
+    path = file_of_url(url)
+    if path is not None and not path.exists():
         return LedgerCopy({}, 0)
     broker = brokers.of_settings(config.settings, [url])
     try:
