@@ -1,7 +1,9 @@
 """Entries that other schedulers of Celery's keep, and that beatd does not schedule."""
 
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 import redis
 
@@ -15,60 +17,111 @@ from beatd.text import counted
 _NAMED = 3  # entries that a warning names, at most
 
 
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Another scheduler, and the entries that it keeps."""
+
+    name: str
+    where: str
+    """Where the entries are, for people."""
+    command: str
+    """The words behind `beatd import` that take it over."""
+    entries: Sequence[str]
+    """The names of its entries."""
+
+
 def in_django(config: Config) -> Iterator[Problem]:
     """Yield a warning if django-celery-beat is installed and its tables have entries.
 
     The database is asked; its connections are closed again.
     """
-    django = sys.modules.get("django.apps")
-    if django is None or not django.apps.ready:
-        return
-    if not django.apps.is_installed("django_celery_beat"):
-        return
-    from django.db import connections
-    from django_celery_beat.models import PeriodicTask
-
     try:
-        enabled = PeriodicTask.objects.filter(enabled=True).order_by("name")
-        names = list(enabled.values_list("name", flat=True))
+        other = _django_celery_beat()
     except Exception as error:  # the database's driver, the project's router
         text = "django-celery-beat is installed, and its tables cannot be looked at"
         hint = "what is in them is not scheduled: it has to go into beat_schedule"
         reason = raised_by_reading(error)
         yield Problem(f"{text}: {reason}", hint, warning=True)
     else:
-        yield from _elsewhere(
-            "in the tables of django-celery-beat", "django-celery-beat", names, config
-        )
-    finally:
-        connections.close_all()
+        yield from _elsewhere(other, config)
 
 
 def in_redis(config: Config) -> Iterator[Problem]:
     """Yield a warning if RedBeat has entries in its Redis, which is asked."""
+    yield from _elsewhere(_redbeat(config), config)
+
+
+def last_runs_elsewhere(config: Config, known: Collection[str]) -> Iterator[Problem]:
+    """Yield a warning for a scheduler of which no last run was taken over.
+
+    `known` are the names of the ledger's entries. Both schedulers are asked.
+    """
+    with suppress(Exception):  # as above, where it is said
+        yield from _not_taken_over(_django_celery_beat(), config, known)
+    yield from _not_taken_over(_redbeat(config), config, known)
+
+
+def _not_taken_over(
+    other: Other | None, config: Config, known: Collection[str]
+) -> Iterator[Problem]:
+    ours: Collection[object] = config.settings.beat_schedule
+    both = [name for name in other.entries if name in ours] if other else []
+    if other is None or not both or any(name in known for name in both):
+        return
+    ran = f"{other.name} ran {counted(len(both), 'entry')} of this config"
+    text = f"{ran}, and beatd does not know yet what ran last"
+    hint = f"take it over: beatd import {other.command} {words_for(config)}"
+    yield Problem(text, hint, warning=True)
+
+
+def _django_celery_beat() -> Other | None:
+    """Return what is in its tables; None if it is not installed in this process.
+
+    Raises what Django and the database raise.
+    """
+    django = sys.modules.get("django.apps")
+    if django is None or not django.apps.ready:
+        return None
+    if not django.apps.is_installed("django_celery_beat"):
+        return None
+    from django.db import connections
+    from django_celery_beat.models import PeriodicTask
+
+    try:
+        enabled = PeriodicTask.objects.filter(enabled=True).order_by("name")
+        names = list(enabled.values_list("name", flat=True))
+    finally:
+        connections.close_all()
+    word = "django-celery-beat"
+    return Other(word, f"in the tables of {word}", word, names)
+
+
+def _redbeat(config: Config) -> Other | None:
+    """Return what is in its Redis; None if that is away or holds something else.
+
+    The broker's own start says so.
+    """
     try:
         names = RedBeat(config).names()
     except (redis.RedisError, ConfigError, OSError):
-        return  # away, or it holds something else: the broker's own start says so
-    yield from _elsewhere("that RedBeat keeps in Redis", "redbeat", names, config)
+        return None
+    return Other("RedBeat", "that RedBeat keeps in Redis", "redbeat", names)
 
 
-def _elsewhere(
-    where: str, word: str, names: Iterable[str], config: Config
-) -> Iterator[Problem]:
-    """Yield a warning for what the config lacks of another scheduler's entries.
-
-    `word` is the command that takes them over.
-    """
+def _elsewhere(other: Other | None, config: Config) -> Iterator[Problem]:
+    """Yield a warning for what the config lacks of another scheduler's entries."""
+    if other is None:
+        return
     known: Collection[object] = config.settings.beat_schedule
-    missing = [name for name in names if name not in known]
+    missing = [name for name in other.entries if name not in known]
     if not missing:
         return
     named = [repr(name) for name in missing[:_NAMED]]
     if len(missing) > _NAMED:
         named.append(f"{len(missing) - _NAMED} more")
     verb = "is" if len(missing) == 1 else "are"
-    text = f"{counted(len(missing), 'entry')} {where} {verb} not scheduled"
-    command = f"beatd import {word} {words_for(config)} --config-out entries.py"
+    text = f"{counted(len(missing), 'entry')} {other.where} {verb} not scheduled"
+    named_config = words_for(config)
+    command = f"beatd import {other.command} {named_config} --config-out entries.py"
     hint = f"beatd schedules what is in beat_schedule; as a module: {command}"
     yield Problem(f"{text}: {', '.join(named)}", hint, warning=True)

@@ -1,6 +1,7 @@
 """Checks of `beatd check` outside of the config: addresses, tasks, the broker."""
 
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -145,14 +146,25 @@ def _way_to(task: str, config: Config, known: set[str]) -> str:
 def entries_elsewhere(config: Config, *, ask: bool) -> list[Problem]:
     """Return a warning for entries that another scheduler of the app keeps.
 
-    RedBeat's are looked for only if the broker is to be asked.
+    RedBeat's are looked for only if the broker is to be asked; then there is one, too,
+    for a scheduler whose last runs beatd does not know.
     """
-    from beatd.celery_apps.other_schedulers import in_django, in_redis
+    from beatd.celery_apps.other_schedulers import (
+        in_django,
+        in_redis,
+        last_runs_elsewhere,
+    )
+    from beatd.service.wiring.scheduler import ledger_of
 
-    app = config.source.app
-    if not is_celery(app):
+    if not is_celery(config.source.app):
         return []
-    return [*in_django(config), *(in_redis(config) if ask else ())]
+    problems = [*in_django(config)]
+    if ask:
+        problems += in_redis(config)
+        with suppress(BrokerUnavailable):  # asking it is what says so
+            known = ledger_of(config).marks
+            problems += last_runs_elsewhere(config, known)
+    return problems
 
 
 def shelves_elsewhere(config: Config) -> list[Problem]:

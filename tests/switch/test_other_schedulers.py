@@ -151,14 +151,22 @@ def test_entries_of_redbeat_are_counted(tmp_path: Path, server: Server) -> None:
         client.zadd("redbeat::schedule", {"redbeat:mine": 1, "redbeat:theirs": 1})
 
     said = ended("check", "-A", "proj", "--broker", cwd=tmp_path)
-    with beatd("-A", "proj", cwd=tmp_path) as scheduler:
+    with beatd("-A", "proj", "-l", "INFO", cwd=tmp_path) as scheduler:
         scheduler.until("that RedBeat keeps")
+        scheduler.until("leading, term")
         scheduler.stop()
+    later = ended("check", "-A", "proj", "--broker", cwd=tmp_path)
 
     words = "1 entry that RedBeat keeps in Redis is not scheduled: 'theirs'"
     assert words in said.stdout
     assert "beatd import redbeat -A proj --config-out entries.py" in said.stdout
     assert words in scheduler.output
+    unknown = (
+        "RedBeat ran 1 entry of this config, and beatd does not know yet what ran last\n"
+        "    take it over: beatd import redbeat -A proj\n"
+    )
+    assert unknown in said.stdout
+    assert "ran last" not in later.stdout
 
 
 @pytest.mark.parametrize("eager", [True, False])
