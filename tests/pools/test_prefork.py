@@ -15,8 +15,9 @@ from queue import SimpleQueue
 
 import pytest
 
+from beatd import signals
 from beatd.clock import Clock
-from beatd.instant import SECOND, Span
+from beatd.instant import HOUR, SECOND, Span
 from beatd.pools.base import Finished, Job, Lost, PoolEvent, Started, TimedOut
 from beatd.pools.options import PoolOptions
 from beatd.pools.prefork import places
@@ -610,3 +611,64 @@ STORM: list[Callable[[], Job]] = [
     lambda: job(desk.fork_and_return_twice),
     lambda: job(desk.break_the_runner),
 ]
+
+
+def lasting_end(done: Path) -> Callable[..., None]:
+    """Return a handler that ends a process only when the test says so."""
+
+    def last(**_: object) -> None:
+        eventually((done.parent / "go").exists)
+        done.touch()
+
+    return last
+
+
+def test_a_warm_stop_waits_for_what_its_processes_do_at_their_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    last = lasting_end(tmp_path / "done")
+    signals.worker_process_shutdown.connect(last)
+    try:
+        with at_work(clock=clock) as pool:
+            pool.report(desk.pid)
+            stopping = threading.Thread(target=pool.pool.stop)
+            stopping.start()
+
+            def said() -> bool:
+                let_pass(GRACE, clock, pool)
+                return "pool.leaving" in events_of(caplog)
+
+            eventually(said, "it to be said")
+            let_pass(HOUR, clock, pool)
+            (tmp_path / "go").touch()
+            stopping.join(PATIENCE)
+    finally:
+        signals.worker_process_shutdown.disconnect(last)
+
+    assert (tmp_path / "done").exists()
+    assert events_of(caplog).count("pool.leaving") == 1
+
+
+def test_a_process_that_never_ends_is_killed_after_a_minute_and_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    last = lasting_end(tmp_path / "done")
+    signals.worker_process_shutdown.connect(last)
+    try:
+        with at_work(max_tasks_per_child=1, clock=clock) as pool:
+            first = int(pool.report(desk.pid))
+
+            def is_over() -> bool:
+                let_pass(GRACE, clock, pool)
+                return not is_alive(first)
+
+            eventually(is_over, "the process to be killed")
+            second = int(pool.report(desk.pid))
+    finally:
+        signals.worker_process_shutdown.disconnect(last)
+
+    assert second != first
+    assert not (tmp_path / "done").exists()
+    assert {"pool.leaving", "pool.left"} <= set(events_of(caplog))

@@ -55,6 +55,8 @@ class Child:
     """How many jobs the child is given at once: more while its jobs are quick."""
     deadline: Span | None = None
     """When the child will be killed, as its start, job or leaving takes too long."""
+    late: bool = False
+    """Whether it was said that the child takes long to leave."""
     fault: str = ""
     """Why the child had to be killed, if its wait status does not tell. Nothing more is
     read from a child with a fault."""

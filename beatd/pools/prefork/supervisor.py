@@ -13,7 +13,7 @@ from itertools import count
 
 from beatd.clock import Clock
 from beatd.event_log import EventLog
-from beatd.instant import DAY, SECOND, Span, span_of
+from beatd.instant import DAY, MINUTE, SECOND, Span, span_of
 from beatd.pools.prefork.child_state import Change, ChildState
 from beatd.pools.prefork.children import ChannelEnded, Child, Children
 from beatd.pools.prefork.dispatch import Dispatcher
@@ -26,7 +26,10 @@ from beatd.text import counted
 tell = EventLog(__name__)
 
 GRACE = 5 * SECOND
-"""How long a child may take to leave when it was asked to leave."""
+"""After how long it is said that a child, asked to leave, has not ended."""
+
+LONGEST_LEAVE = MINUTE
+"""How long a child may take to leave while the worker goes on."""
 
 PAUSE = 1 * SECOND
 """The time between starts, while children die before they are ready."""
@@ -255,7 +258,7 @@ class Supervisor:
         now = self._now()
         for child in self._children:
             if child.deadline and child.deadline <= now:
-                if self._has_gone_on(child):
+                if self._has_gone_on(child) or self._may_take_its_time(child):
                     continue
                 if not child.pid:
                     self._give_up(child, "it took too long")
@@ -263,6 +266,28 @@ class Supervisor:
         if self._patient_until and self._patient_until <= now:
             self._patient_until = None
             self._end_by_force()
+
+    def _may_take_its_time(self, child: Child) -> bool:
+        """Return whether a child that leaves has more time; say what it has.
+
+        Its handlers of `worker_process_shutdown` may send what nobody else has. A warm
+        stop waits for them as it would wait for a task.
+        """
+        if self._killed or child.state is not ChildState.LEAVING:
+            return False
+        if child.late and not self._stopping:
+            words = "process %d is killed: it did not end within a minute"
+            tell.error("pool.left", words, child.pid, pid=child.pid)
+            return False
+        most = LONGEST_LEAVE - GRACE
+        child.deadline = None if self._stopping else self._now() + most
+        if not child.late:
+            words = "process %d does not end: waiting for its handlers of"
+            words += " worker_process_shutdown, %s"
+            limit = "until a cold stop" if self._stopping else "for up to a minute"
+            tell.warning("pool.leaving", words, child.pid, limit, pid=child.pid)
+        child.late = True
+        return True
 
     def _has_gone_on(self, child: Child) -> bool:
         """Return whether the late job has ended, and its report is still on its way."""
