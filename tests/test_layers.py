@@ -61,7 +61,7 @@ worker      autoscale begun commands.arguments events in_flight commands.shapes
             commands loop
 migrate     * found marks pickles gdbm shelves config_text redbeat django_tables
             crontab recurrence calendar
-celery_apps * requests runner results signals other_schedulers out_of_reach
+celery_apps * processes requests runner results signals other_schedulers out_of_reach
             reading
 service     * daemon nodes notify wiring.choice wiring.runtime wiring.scheduler
             wiring.worker_parts wiring.worker wiring

@@ -1,6 +1,7 @@
 """Prepares a Celery app for a worker, and reads its tasks."""
 
 import logging
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from beatd.runs.builtin import BUILTIN
 from beatd.runs.report import limits_of
 from beatd.tasks import Registry, Task, import_modules
 from beatd.worker.renewal import OPTIONS
+from beatd.worker.reporting import FAILURES
 
 
 def prepare_app(
@@ -32,6 +34,9 @@ def prepare_app(
     setup_worker_optimizations(app, hostname)
     # The worker's loop logs how each run ended; once is enough.
     logging.getLogger("celery.app.trace").addFilter(_says_more_than_how_a_run_ended)
+    if sentry := sys.modules.get("sentry_sdk.integrations.logging"):
+        # It has the exception itself, as of Celery's tracer, whose log it ignores, too.
+        sentry.ignore_logger(FAILURES)
     controller = Controller(app, hostname, settings.worker_pool)
     pass_on_worker(controller, limits_of(settings))
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial, wraps
-from multiprocessing import util
 from typing import Any
 
 import msgspec
 
 from beatd import greenlets
+from beatd.celery_apps.processes import forget_parent
 from beatd.celery_apps.requests import has_own_request, tell_raised
 from beatd.clock import Clock, SystemClock
 from beatd.errors import MessageError
@@ -57,9 +57,7 @@ class CeleryRunner:
             current_process().index = place - 1
             current_process().name = f"ForkPoolWorker-{place}"
         if os.getpid() != self.made_in:
-            # kombu drops here the connections that were made before the fork. Only
-            # multiprocessing calls this by itself, and the pool forks without it.
-            util._run_after_forkers()  # type: ignore[attr-defined] # nothing public
+            forget_parent()
         # A task that waits for other tasks occupies a place of the pool that these may
         # need: Celery refuses to wait, except in greenlets.
         _set_task_join_will_block(not greenlets.patched())

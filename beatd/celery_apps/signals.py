@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from beatd import signals
+from beatd.celery_apps.processes import call_exit_hooks, end_loop
 from beatd.celery_apps.requests import request_for
 from beatd.celery_apps.runner import context_of, request_of
 from beatd.errors import MessageError
@@ -30,8 +31,10 @@ def pass_on_worker(worker: Controller, limits: Limits) -> None:
     for name in ("worker_init", "worker_ready", "worker_shutdown"):
         send = partial(getattr(theirs, name).send, sender=worker)
         getattr(signals, name).connect(lambda send=send, **_: send())
+    signals.worker_process_shutdown.connect(end_loop)
     for name in ("worker_shutting_down", "worker_process_shutdown"):
         _connect_same(name, worker.hostname)
+    signals.worker_process_shutdown.connect(call_exit_hooks)
     for name in ("task_unknown", "task_rejected"):
         _connect_same(name, worker)
 

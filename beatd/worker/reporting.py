@@ -18,6 +18,11 @@ from beatd.worker.in_flight import InFlight
 
 tell = EventLog(__name__)
 
+FAILURES = f"{__name__}.failures"
+"""The logger of exceptions of tasks."""
+
+_tell_failure = EventLog(FAILURES)
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerNode:
@@ -197,10 +202,17 @@ class TaskReporter:
             self._log(logging.INFO, "failed", envelope, words)
         else:
             text = f"{words}\n{report.traceback}".rstrip()
-            self._log(logging.ERROR, "failed", envelope, text)
+            self._log(logging.ERROR, "failed", envelope, text, _tell_failure)
 
-    def _log(self, level: int, event: str, envelope: Envelope, words: str) -> None:
-        tell.log(
+    def _log(
+        self,
+        level: int,
+        event: str,
+        envelope: Envelope,
+        words: str,
+        log: EventLog = tell,
+    ) -> None:
+        log.log(
             level,
             f"task.{event}",
             "%s[%s] %s",

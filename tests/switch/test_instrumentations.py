@@ -1,11 +1,20 @@
 """What listens to Celery's emissions listens to ours: the real packages."""
 
+import gzip
+import json
 import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.processes import beatd
 from tests.servers import Server
 from tests.switch.files import write
+from tests.wire.clients import celery_client
 
 SENTRY = """
     import os
@@ -85,6 +94,77 @@ OPENTELEMETRY = """
     @app.task(name="proj.work")
     def work(): ...
 """
+
+FAILING = """
+    import os
+
+    import sentry_sdk
+    from celery import Celery
+    from sentry_sdk.integrations.celery import CeleryIntegration
+
+    sentry_sdk.init(dsn=os.environ["DSN"], integrations=[CeleryIntegration()])
+    app = Celery("proj", broker=os.environ["BROKER"])
+
+
+    @app.task(name="proj.fail")
+    def fail(number):
+        raise ValueError(number)
+"""
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Takes what Sentry's own transport sends, slowly."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers["Content-Encoding"] == "gzip":
+            body = gzip.decompress(body)
+        assert isinstance(self.server, Collecting)
+        lines = body.splitlines()
+        for header, item in zip(lines[1::2], lines[2::2], strict=True):
+            if json.loads(header)["type"] == "event":
+                self.server.events.append(json.loads(item))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: object) -> None: ...
+
+
+class Collecting(ThreadingHTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Collector)
+        self.events: list[dict[str, Any]] = []
+
+
+@pytest.fixture
+def collecting() -> Iterator[Collecting]:
+    with Collecting() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_sentry_has_each_failure_once_though_the_worker_stops_right_after(
+    server: Server, tmp_path: Path, collecting: Collecting
+) -> None:
+    write(tmp_path, {"proj.py": FAILING})
+    dsn = f"http://key@127.0.0.1:{collecting.server_port}/1"
+    with celery_client(server.url()) as client:
+        for number in range(20):
+            client.send_task("proj.fail", [number])
+
+    arguments = ("worker", "-A", "proj", "-c", "2", "-l", "INFO")
+    with beatd(*arguments, cwd=tmp_path, BROKER=server.url(), DSN=dsn) as worker:
+        worker.until("] failed after", times=20)
+        assert worker.stop() == 0
+
+    raised = [event["exception"]["values"][-1] for event in collecting.events]
+    told = sorted(int(one["value"]) for one in raised)
+    assert told == list(range(20))
+
 
 WORKER = ("worker", "-B", "-P", "solo", "-A", "proj", "-l", "INFO")
 
