@@ -1,6 +1,7 @@
 """Foreign text, made safe to show: nothing in it moves a cursor or begins a line."""
 
 import unicodedata
+from collections.abc import Sequence
 
 LONGEST_LINE = 1000
 """Characters of a foreign text that a line of the log shows at most."""
@@ -57,6 +58,12 @@ def counted(number: int, noun: str) -> str:
     if noun.endswith("y"):
         return f"{number} {noun[:-1]}ies"
     return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return the first names, at most so many, and how many more there are."""
+    shown, more = ", ".join(names[:most]), len(names) - most
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def is_encodable(text: str) -> bool:

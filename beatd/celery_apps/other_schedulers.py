@@ -12,7 +12,7 @@ from beatd.config.loading import Config, words_for
 from beatd.config.settings import Problem
 from beatd.errors import ConfigError
 from beatd.migrate.redbeat import RedBeat
-from beatd.text import counted
+from beatd.text import counted, listed
 
 _NAMED = 3  # entries that a warning names, at most
 
@@ -116,12 +116,10 @@ def _elsewhere(other: Other | None, config: Config) -> Iterator[Problem]:
     missing = [name for name in other.entries if name not in known]
     if not missing:
         return
-    named = [repr(name) for name in missing[:_NAMED]]
-    if len(missing) > _NAMED:
-        named.append(f"{len(missing) - _NAMED} more")
+    named = listed([*map(repr, missing)], _NAMED)
     verb = "is" if len(missing) == 1 else "are"
     text = f"{counted(len(missing), 'entry')} {other.where} {verb} not scheduled"
     named_config = words_for(config)
     command = f"beatd import {other.command} {named_config} --config-out entries.py"
     hint = f"beatd schedules what is in beat_schedule; as a module: {command}"
-    yield Problem(f"{text}: {', '.join(named)}", hint, warning=True)
+    yield Problem(f"{text}: {named}", hint, warning=True)

@@ -28,7 +28,7 @@ from beatd.migrate.found import Found, FoundEntry
 from beatd.migrate.marks import marks_of
 from beatd.service.wiring.scheduler import bring_marks, ledger_of
 from beatd.storage.sqlite_file import set_aside
-from beatd.text import counted
+from beatd.text import counted, listed
 from beatd.timetable.entry import Entry
 from beatd.timetable.ledger import LedgerCopy, Mark, with_later
 from beatd.timetable.preview import ComingRuns, preview
@@ -147,10 +147,7 @@ def _coming(instant: Instant, plan: Plan) -> str:
 
 
 def _named(entries: list[FoundEntry], out: Screen) -> str:
-    names = [repr(out.shown(one.name)) for one in entries[:_NAMED]]
-    if len(entries) > _NAMED:
-        names.append(f"{len(entries) - _NAMED} more")
-    return ", ".join(names)
+    return listed([repr(out.shown(one.name)) for one in entries], _NAMED)
 
 
 def as_document(plan: Plan, *, written: bool) -> bytes:

@@ -39,6 +39,7 @@ from beatd.storage.sqlite_file import (
     missing_tables,
     query,
 )
+from beatd.text import listed
 from beatd.timetable.ledger import (
     LARGEST,
     LINEAGE,
@@ -145,13 +146,11 @@ def view(
     bad = [name for name in unreadable if name not in named]
     named.update(bad)
     if bad:
-        more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
         tell.warning(
             "file.bad_rows",
-            "%s: rows that cannot be understood are passed over: %s%s",
+            "%s: rows that cannot be understood are passed over: %s",
             path,
-            ", ".join(bad[:_NAMED]),
-            more,
+            listed(bad, _NAMED),
         )
     return seen
 

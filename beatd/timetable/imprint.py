@@ -6,6 +6,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
+from beatd.text import listed
 from beatd.timetable.entry import Entry, Policy
 
 _NAME, _CONTENT = 5, 3
@@ -104,6 +105,4 @@ def in_words(difference: Difference, named: int = 5) -> str:
 
 
 def _some(names: list[str], limit: int) -> str:
-    shown = ", ".join(map(repr, sorted(names)[:limit]))
-    more = len(names) - limit
-    return f"{shown} and {more} more" if more > 0 else shown
+    return listed([*map(repr, sorted(names))], limit)

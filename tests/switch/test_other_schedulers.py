@@ -122,7 +122,7 @@ def test_entries_in_the_tables_of_django_celery_beat_are_counted(
     assert said.stdout == (
         "site_of: 1 entry, 0 errors, 1 warning\n\n"
         "warning: 5 entries in the tables of django-celery-beat are not scheduled: 'a',"
-        " 'b', 'c', 2 more\n"
+        " 'b', 'c' and 2 more\n"
         "    beatd schedules what is in beat_schedule; as a module: beatd import"
         " django-celery-beat -A site_of --config-out entries.py\n"
     )
