@@ -6,9 +6,10 @@ from pathlib import Path
 
 from beatd.cli.output import Failure
 from beatd.cli.usage import NOTHING
+from beatd.config.builtin_tasks import RUN
 from beatd.config.settings import local_zone
 from beatd.migrate.config_text import module_text
-from beatd.migrate.crontab import RUN, Crontab, queue_of
+from beatd.migrate.crontab import Crontab, queue_of
 from beatd.migrate.found import FoundEntry
 from beatd.text import counted
 

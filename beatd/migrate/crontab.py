@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
+from beatd.config.builtin_tasks import RUN
 from beatd.errors import ScheduleError
 from beatd.migrate.found import FoundEntry
 from beatd.schedules import cron
 from beatd.schedules.zones import zone_of
-
-RUN = "beatd.run"
 
 Part = FoundEntry | str
 """An entry, or the text of a comment."""
