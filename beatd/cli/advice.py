@@ -12,7 +12,7 @@ from beatd.instant import DAY, SECOND, Instant, datetime_of
 from beatd.schedules.clock_changes import clock_change_note
 from beatd.schedules.cron import Cron
 from beatd.schedules.days import members
-from beatd.schedules.fields import Fields
+from beatd.schedules.fields import ALL_MINUTES, Fields
 from beatd.schedules.once import Once
 from beatd.schedules.specs import cron
 from beatd.text import counted
@@ -21,7 +21,6 @@ from beatd.timetable.entry import Entry
 _YEAR = 366 * DAY
 _CROWD = 5  # entries at one moment from which on to warn
 _NAMED = 3  # entries that a warning names, at most
-_ALL_MINUTES = (1 << 60) - 1
 _FEW_HOURS = 3  # named with all their minutes: more of them are likely meant so
 _MIDNIGHT = 1  # the first bit of a set of minutes, or of hours
 
@@ -151,7 +150,7 @@ def _each_minute_of_an_hour(config: Config) -> Iterator[Problem]:
     """Warn of entries that name some hours, and then run at each of their minutes."""
     for entry in config.entries:
         fields = getattr(entry.schedule, "fields", None)
-        if not isinstance(fields, Fields) or fields.minutes != _ALL_MINUTES:
+        if not isinstance(fields, Fields) or fields.minutes != ALL_MINUTES:
             continue
         hours = list(members(fields.hours))
         if len(hours) <= _FEW_HOURS:

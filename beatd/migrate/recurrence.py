@@ -4,12 +4,11 @@ from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span
 from beatd.schedules.base import Schedule
 from beatd.schedules.cron import Cron
 from beatd.schedules.days import ANY_YEAR, Bits, DayRule, members
+from beatd.schedules.fields import ALL_HOURS, ALL_MINUTES
 from beatd.schedules.interval import Every
 from beatd.schedules.zones import local_clock
 
 _ANY_DAY = DayRule()
-_ALL_HOURS: Bits = (1 << 24) - 1
-_ALL_MINUTES: Bits = (1 << 60) - 1
 _WEEKDAYS = ("SU", "MO", "TU", "WE", "TH", "FR", "SA")
 _UNITS = (("DAILY", DAY), ("HOURLY", HOUR), ("MINUTELY", MINUTE), ("SECONDLY", SECOND))
 
@@ -53,7 +52,7 @@ def _rule_of_cron(schedule: Cron, now: Instant) -> str | None:
         if not _is_any_day(dates):
             return None  # midnight of UTC is another one
         ahead, rest = divmod(offset, HOUR)
-        if rest and hours != _ALL_HOURS:
+        if rest and hours != ALL_HOURS:
             return None
         hours = _turned(hours, -ahead, 24)
         minutes = _turned(minutes, -(rest // MINUTE), 60)
@@ -69,8 +68,8 @@ def _rule(hours: Bits, minutes: Bits, seconds: Bits, dates: DayRule) -> str:
     if _has_weekdays(dates):
         days = ",".join(_WEEKDAYS[day] for day in members(dates.weekdays))
         parts.append(f"BYDAY={days}")
-    if hours == _ALL_HOURS:
-        parts[0] = "FREQ=MINUTELY" if minutes == _ALL_MINUTES else "FREQ=HOURLY"
+    if hours == ALL_HOURS:
+        parts[0] = "FREQ=MINUTELY" if minutes == ALL_MINUTES else "FREQ=HOURLY"
     else:
         parts.append(f"BYHOUR={_numbers(hours)}")
     if parts[0] != "FREQ=MINUTELY":
@@ -90,7 +89,7 @@ def _offset(schedule: Cron, now: Instant) -> Span | None:
     if clock.next_change(now, now + _EVER) is None:
         return stretch.offset
     fields = schedule.fields
-    follows = schedule.wildcard and fields.hours == _ALL_HOURS
+    follows = schedule.wildcard and fields.hours == ALL_HOURS
     if not (follows and _is_any_day(fields.dates)):
         return None
     offsets = [stretch.offset]

@@ -34,6 +34,9 @@ WEEKDAYS = (
     *("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"),
 )
 
+ALL_HOURS: Bits = (1 << 24) - 1
+ALL_MINUTES: Bits = (1 << 60) - 1
+
 _ALIASES = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
