@@ -630,6 +630,21 @@ def test_a_command_reaches_the_worker_only_as_it_is_declared(
     assert command(bench, "revoked") == []
 
 
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("memsample", "memsample is not answered: the memory of a worker"),
+        ("memdump", "memdump is not answered: the memory of a worker"),
+        ("objgraph", "objgraph is not answered: objects of a worker are not drawn"),
+        ("election", "election is not answered: workers of beatd elect nobody"),
+    ],
+)
+def test_a_command_that_only_celery_has_is_answered_with_a_sentence(
+    bench: Bench, method: str, words: str
+) -> None:
+    assert words in command(bench, method)["error"]
+
+
 def test_numbers_may_be_sent_as_text(bench: Bench) -> None:
     pool = with_held_pool(bench)
     add = add_to(bench)

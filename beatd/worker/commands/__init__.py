@@ -52,13 +52,29 @@ COMMANDS: dict[str, Function] = {
 """Every command, by Celery's names, the older ones too."""
 
 
+_ABSENT = {
+    "memsample": "the memory of a worker is for its host to tell: `ps`, or /proc",
+    "memdump": "the memory of a worker is for its host to tell: `ps`, or /proc",
+    "objgraph": "objects of a worker are not drawn; attach a profiler to its process",
+    "election": "workers of beatd elect nobody: its schedulers have a leader",
+}
+"""Commands of Celery's workers that beatd has not, and why."""
+
+
+def _unknown(method: str) -> Exception:
+    """Return the error of a command that there is not: Celery's, or why it is not."""
+    if method in _ABSENT:
+        return NotImplementedError(f"{method} is not answered: {_ABSENT[method]}")
+    return KeyError(method)
+
+
 def execute(worker: Controlled, command: Command) -> None:
     """Execute a command and answer it; never raises, whatever the command holds."""
     tell.debug("control.command", "remote control: %s", quoted(command.method))
     function = COMMANDS.get(command.method)
     try:
         if function is None:
-            raise KeyError(command.method)
+            raise _unknown(command.method)
         value = function(worker, **read(function, command.arguments))
     except (
         Exception
