@@ -8,6 +8,7 @@ import msgspec
 
 from beatd.brokers.items import Outgoing
 from beatd.config.settings import Settings
+from beatd.errors import ConfigError, MessageError
 from beatd.instant import Instant, datetime_of
 from beatd.message import Chord, Envelope, Limits
 from beatd.message.codec import content_types
@@ -86,8 +87,15 @@ def result_text(value: object) -> str:
 
 
 def limits_of(settings: Settings) -> Limits:
-    """Return the limits within which a worker decodes messages."""
-    return Limits(content_types(settings.accept_content))
+    """Return the limits within which a worker decodes messages.
+
+    Raises ConfigError for a serializer that only kombu knows.
+    """
+    try:
+        return Limits(content_types(settings.accept_content))
+    except MessageError as error:
+        hint = "a worker of beatd decodes no others: leave it out, or let Celery run it"
+        raise ConfigError("accept_content", [f"{error}; {hint}"]) from error
 
 
 def option(task: Task[..., Any], name: str, settings: Settings) -> Any:

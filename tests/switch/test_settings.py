@@ -406,3 +406,25 @@ def test_what_a_receiver_raises_is_one_message(tmp_path: Path, command: str) -> 
     assert answer.returncode == 78
     assert "this line raised AttributeError" in said
     assert "Traceback" not in said
+
+
+def test_a_serializer_that_only_kombu_knows_is_a_reason_not_to_start(
+    tmp_path: Path,
+) -> None:
+    text = """
+        import json
+        from celery import Celery
+        from kombu.serialization import register
+
+        register("ours", json.dumps, json.loads, content_type="application/x-ours")
+        app = Celery("proj", broker="redis://127.0.0.1:1/0")
+        app.conf.accept_content = ["json", "ours"]
+        """
+    write(tmp_path, {"proj.py": text})
+
+    said = ended("worker", "-A", "proj", cwd=tmp_path)
+
+    assert said.returncode == 78
+    assert "accept_content" in said.stderr
+    assert "no serializer named 'ours'" in said.stderr
+    assert "Traceback" not in said.stderr
