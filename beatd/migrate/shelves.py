@@ -144,7 +144,7 @@ def _reader_of(path: Path) -> _Reader | None:
             return _of_sqlite
         if is_gdbm(head):
             return read_gdbm
-    beside = path.with_name(f"{path.name}.db")
+    beside = Path(f"{path}.db")  # also of a path without a name: `.`
     if beside.is_file():
         with beside.open("rb") as file:
             if file.read(16)[12:] == _BERKELEY:
