@@ -44,14 +44,14 @@ class WebRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def content(self) -> bytes | None:
-        """Return the body to send."""
+        """The body to send."""
         if self.json is not None:
             return msgspec.json.encode(self.json)
         return None if self.body is None else self.body.encode()
 
     @property
     def verb(self) -> str:
-        """Return the method: without one it is GET, or POST if there is a body."""
+        """The method: without one it is GET, or POST if there is a body."""
         return self.method or ("GET" if self.content is None else "POST")
 
     def expects(self, status: int) -> bool:
@@ -88,7 +88,7 @@ class _SafeLine(_Line, http.client.HTTPSConnection):
     """The same with TLS."""
 
 
-class _Opener(urllib.request.HTTPHandler):
+class _Opener(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
     """Opens connections, and shows them before they are used."""
 
     def __init__(self, show: Callable[[_Line], object]) -> None:
@@ -96,28 +96,18 @@ class _Opener(urllib.request.HTTPHandler):
         self._show = show
 
     def http_open(self, request: urllib.request.Request) -> Any:
-        return self.do_open(self._line, request)
-
-    def _line(self, host: str, **options: Any) -> _Line:
-        line = _Line(host, **options)
-        self._show(line)
-        return line
-
-
-class _SafeOpener(urllib.request.HTTPSHandler):
-    """The same with TLS."""
-
-    def __init__(self, show: Callable[[_Line], object]) -> None:
-        super().__init__()
-        self._show = show
+        return self._answer(_Line, request)
 
     def https_open(self, request: urllib.request.Request) -> Any:
-        return self.do_open(self._line, request)
+        return self._answer(_SafeLine, request)
 
-    def _line(self, host: str, **options: Any) -> _Line:
-        line = _SafeLine(host, **options)
-        self._show(line)
-        return line
+    def _answer(self, kind: type[_Line], request: urllib.request.Request) -> Any:
+        def opened(host: str, **options: Any) -> _Line:
+            line = kind(host, **options)
+            self._show(line)
+            return line
+
+        return self.do_open(opened, request)
 
 
 class _AnyStatus(urllib.request.HTTPErrorProcessor):
@@ -180,9 +170,7 @@ class _Exchange:
         request = urllib.request.Request(
             plain, self._content, headers, method=self._method
         )
-        opener = urllib.request.build_opener(
-            _AnyStatus, _Opener(self._take_line), _SafeOpener(self._take_line)
-        )
+        opener = urllib.request.build_opener(_AnyStatus, _Opener(self._take_line))
         return opener.open(request, timeout=left)
 
     def _take_line(self, line: _Line) -> None:
