@@ -142,11 +142,12 @@ def builtin_arguments(
         if len(args) > 1 or first in given:
             raise MessageError(f"args: {task} takes only its {first} here")
         given[first] = args[0]
-    taken = {
-        name: _taken(f"{'args' if args and name == first else f'kwargs.{name}'}", *pair)
-        for name, value in given.items()
-        if (pair := (_kind(task, name), value)) and value is not None
-    }
+    taken: dict[str, Any] = {}
+    for name, value in given.items():
+        kind = _kind(task, name)
+        if value is not None:
+            where = "args" if args and name == first else f"kwargs.{name}"
+            taken[name] = _taken(where, kind, value)
     if first not in taken:
         raise MessageError(f"kwargs: {task} needs its {first!r}")
     _check_together(taken)
@@ -154,7 +155,7 @@ def builtin_arguments(
 
 
 def shown_arguments(task: str, entry: Mapping[str, Any]) -> dict[str, str]:
-    """Return the options that show monitors an entry's arguments, without secrets.
+    """Return the options by which monitors show an entry's arguments, without secrets.
 
     Raises MessageError for arguments that the built-in task does not take.
     """
