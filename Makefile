@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 
 .PHONY: help demo quick test check promises simulate fuzz bench clean
@@ -18,13 +19,18 @@ help:
 	@echo 'make simulate  hours of faults under simulated time (HOURS=2000, or SEEDS=0-1999)'
 	@echo 'make bench     what is claimed about speed (PEERS=python-that-has-the-others)'
 
-$(READY): pyproject.toml
+# beatd alone, for who looks at it for the first time: the tests' packages take minutes.
+$(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(READY): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --editable . --group test --group lint --group type
 	@touch $@
 
-demo: $(READY)
+demo: $(INSTALLED)
 	@mkdir -p demo
 	@echo 'scheduler and worker on examples/schedules/basic.py, files in demo/; stop: Ctrl-C'
 	@$(BIN)/beatd worker -B --config examples/schedules/basic.py -l INFO \
