@@ -597,6 +597,19 @@ def test_what_is_not_ours_is_refused_and_left_as_it_was(
     assert (contents(path.parent) if path.parent.exists() else None) == before
 
 
+def test_a_folder_that_is_not_there_is_named_with_the_command_that_makes_it(
+    path: Path,
+) -> None:
+    folder = path.parent / "my log"
+
+    with pytest.raises(ScheduleFileError) as refused:
+        schedule_file(folder / "celery.db")
+
+    assert f"there is no directory {folder}" in str(refused.value)
+    assert f"mkdir -p '{folder}' makes it" in str(refused.value)
+    assert "left as it is" not in str(refused.value)
+
+
 def test_the_working_directory_is_refused_as_any_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
