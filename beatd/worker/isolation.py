@@ -103,8 +103,8 @@ class Isolation:
         one = suspects[0]
         tell.info(
             "suspect.taken",
-            "took %s from queue %s with which %s died: until it has ended, for %d s at"
-            " most, it is kept apart from all with which no worker died",
+            "took %s from queue %s with which %s died, and which may be why: until that"
+            " has ended, for %d s at most, no other messages than such are taken",
             counted(len(suspects), "message"),
             one.queue,
             counted(one.deliveries - 1, "worker"),

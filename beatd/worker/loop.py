@@ -418,7 +418,7 @@ class Worker:
             settled, when = False, "when the lease has run out"
             tell.warning("broker.lost", "%s", error)
         if not settled:
-            words = "not all that ended could be settled: it is delivered again %s"
+            words = "what ended and could not be settled is delivered again %s"
             tell.warning("stop.unsettled", words, when)
 
     def _await_acknowledged(self, until: Span) -> None:
