@@ -1,17 +1,21 @@
 """Requests that `beatd.http` makes, to servers in this process."""
 
 import json
+import os
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from beatd.errors import RequestFailed
 from beatd.runs.web_request import KEPT, WebRequest, send
+from tests.tls import make_certificate, tls
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -273,3 +277,22 @@ def test_what_is_no_http_is_said(silent: socket.socket) -> None:
 
     assert "220 smtp" in failure(WebRequest(url=url))
     thread.join()
+
+
+def test_a_server_is_asked_over_tls_only_if_its_certificate_is_good(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("openssl") is None and "CI" not in os.environ:
+        pytest.skip("there is no openssl to make certificates with")
+    site.answers["/"] = (200, {}, b"fine")
+    certificate = make_certificate(tmp_path, "server")
+
+    with tls(site.server_port, certificate) as port:
+        url = f"https://localhost:{port}/"
+        with pytest.raises(RequestFailed, match="certificate verify failed"):
+            send(WebRequest(url=url))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        answer = send(WebRequest(url=url))
+
+    assert answer["body"] == "fine"
+    assert [path for _, path, _, _ in site.seen] == ["/"]
