@@ -193,8 +193,8 @@ def carry_out(plan: Plan, shelve: Path | None = None) -> Path | None:
     If the schedule file is to be where the shelve lies, that is renamed first: return
     its new path. Raises Failure, having changed nothing, while a scheduler leads.
     """
-    if plan.found.runs:
-        raise Failure(f"{plan.found.runs}\n  stop it first, then run this again")
+    if plan.found.in_use:
+        raise Failure(f"{plan.found.in_use}\n  stop it first, then run this again")
     path = Path(plan.config.settings.beat_schedule_filename)
     with _out_of_the_way(path, shelve) as aside:
         leader = bring_marks(plan.config, plan.marks, _say_wait)

@@ -38,5 +38,5 @@ class Found:
     entries: Sequence[FoundEntry]
     problems: Sequence[str] = ()
     """What was there and cannot be read, for people."""
-    runs: str = ""
+    in_use: str = ""
     """Why the other scheduler seems to run still; empty if nothing says so."""

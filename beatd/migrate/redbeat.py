@@ -67,13 +67,13 @@ class RedBeat:
                         entries.append(_entry(name, definition, meta))
                     except _FOREIGN as error:
                         problems.append(f"{quoted(name)}: {error or type(error)}")
-            runs = self._runs()
+            in_use = self._in_use()
         except (redis.RedisError, OSError) as error:
             raise BrokerUnavailable(f"{mask_url(self.url)}: {error}") from error
         finally:
             self._address.pool.disconnect()
         source = f"RedBeat ({self.prefix}* in {mask_url(self.url)})"
-        return Found(source, entries, problems, runs)
+        return Found(source, entries, problems, in_use)
 
     def _rows(self, keys: Sequence[str]) -> Iterator[tuple[str, tuple[Any, Any]]]:
         pipe = self._client.pipeline(transaction=False)
@@ -81,7 +81,7 @@ class RedBeat:
             pipe.hmget(key, "definition", "meta")
         yield from zip(keys, pipe.execute(), strict=True)
 
-    def _runs(self) -> str:
+    def _in_use(self) -> str:
         """Return for people that a scheduler of RedBeat's holds its lock, if so."""
         left = self._client.pttl(self._lock)
         if left <= 0:

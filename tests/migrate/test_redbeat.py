@@ -201,7 +201,7 @@ def test_a_lock_that_is_held_says_that_redbeat_runs(
 
     found = found_by(redbeat_redis_url=server.url(), redbeat_lock_key=key)
 
-    assert f"its lock {said} is held, and ends in 89 s" in found.runs
+    assert f"its lock {said} is held, and ends in 89 s" in found.in_use
 
 
 PROJECT = """
