@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import click
 
@@ -25,7 +25,7 @@ from beatd.cli.usage import (
 from beatd.clock import SystemClock
 from beatd.config.loading import Config, examine_source, load
 from beatd.config.places import DEFAULT_MODULE
-from beatd.config.settings import mask_url
+from beatd.config.settings import file_of_url, mask_url
 from beatd.config.source import Source
 from beatd.errors import ConfigError
 from beatd.migrate.django_tables import read_database, read_django
@@ -158,12 +158,12 @@ def import_django_celery_beat(
 
 
 def _path_of(url: str) -> Path:
-    parts = urlsplit(url)
-    if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
+    path = file_of_url(url)
+    if path is None or not path.name or urlsplit(url).netloc:
         problem = f"expected sqlite:///path, got {mask_url(url)!r}"
         way = "for other databases name the project with -A: Django is asked then"
         raise click.BadParameter(f"{problem}; {way}", param_hint="'--database'")
-    return Path(unquote(parts.path[1:]))
+    return path
 
 
 @command.command("crontab", epilog=exit_statuses(0, 1, USAGE, NOTHING))
