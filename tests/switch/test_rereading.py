@@ -140,7 +140,6 @@ def test_an_interpreter_that_nobody_asks_any_more_ends_without_a_word() -> None:
 def test_a_worker_of_greenlets_works_while_a_config_is_read_again(
     pool: str, tmp_path: Path
 ) -> None:
-    pytest.importorskip(pool)
     app = """
         from beatd import Beatd
         app = Beatd("proj", broker="sqlite:///broker.db", task_ignore_result=True)
