@@ -18,7 +18,6 @@ meta      "namespace", "timezone", "term" (the largest number seen), "era"; "lin
 `user_version`.
 """
 
-import shlex
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -239,9 +238,6 @@ def encode(value: Any) -> str:
 
 
 def unusable(path: Path, problem: str) -> ScheduleFileError:
-    if path.parent.is_dir():
-        way_out = "it was left as it is"
-    else:
-        way_out = f"mkdir -p {shlex.quote(str(path.parent))} makes it"
-    message = f"{path} {problem}\n  {way_out}; --schedule-filename names another file"
+    left = "it was left as it is; " if path.exists() else ""
+    message = f"{path} {problem}\n  {left}--schedule-filename names another file"
     return ScheduleFileError(message, _CONFIG)

@@ -7,6 +7,7 @@ version of their format. Both are in the first page from the moment a file is ma
 
 import errno
 import os
+import shlex
 import sqlite3
 import stat
 from collections.abc import Collection, Iterator, Sequence
@@ -329,7 +330,8 @@ def _look_inside(path: Path, kind: FileKind) -> Look:
 def _write_problem(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
-        return f"cannot be made: there is no directory {folder}"
+        way_out = f"mkdir -p {shlex.quote(str(folder))} makes it"
+        return f"cannot be made: there is no directory {folder} ({way_out})"
     if path.exists() and not _may(path, os.W_OK):
         return "is read-only"
     # SQLite keeps files beside it while it is open.

@@ -447,7 +447,11 @@ def test_broker_makes_no_file(run: Run, folder: Path) -> None:
         ("redis://:hu sh@127.0.0.1:1/0", "error: broker redis://:***@127.0.0.1:1/0: "),
         ("redis://:hush/word@127.0.0.1:1/0", "character that has to be encoded"),
         ("redis://:hush;word@127.0.0.1:1/0", "character that has to be encoded"),
-        ("sqlite:////no/such/x.db", "error: broker: /no/such/x.db cannot be made: "),
+        (
+            "sqlite:////no/such/x.db",
+            "error: broker: /no/such/x.db cannot be made: there is no directory"
+            " /no/such (mkdir -p /no/such makes it); sqlite:///PATH names another",
+        ),
         ("sqlite:///celeryconfig.py", "error: broker: celeryconfig.py "),
         ("carrier-pigeon://", "carrier-pigeon"),
     ],

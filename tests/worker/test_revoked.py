@@ -137,5 +137,9 @@ def test_a_view_in_place_of_the_ids_is_refused_and_not_read(tmp_path: Path) -> N
 
 
 def test_a_state_file_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no directory"):
-        StateFile(tmp_path / "nowhere" / "worker.db")
+    nowhere = tmp_path / "nowhere"
+
+    with pytest.raises(
+        ConfigError, match=rf"there is no directory .*mkdir -p {nowhere}"
+    ):
+        StateFile(nowhere / "worker.db")

@@ -147,9 +147,10 @@ class BrokerFile:
         """Return why the file cannot be used; empty when it can."""
         match found.state:
             case FileState.REFUSED:
+                left = "it was left as it is, and " if self._path.exists() else ""
                 return (
                     f"{self._path} {found.problem};"
-                    " it was left as it is, and sqlite:///PATH names another file"
+                    f" {left}sqlite:///PATH names another file"
                 )
             case FileState.DAMAGED:
                 return (
