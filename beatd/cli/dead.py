@@ -18,7 +18,6 @@ from beatd.cli.options import COLOR, JSON, SOURCE, wanted
 from beatd.cli.output import (
     Failure,
     Screen,
-    columns_of,
     confirmed,
     document,
     moment,
@@ -221,12 +220,11 @@ def _is_named(letter: DeadLetter, pattern: str) -> bool:
 
 def _table(
     letters: Sequence[DeadLetter], now: Instant, zone: ZoneInfo, out: Screen
-) -> Iterator[str]:
-    """Yield the head and a line for each letter; reasons are cut where too long."""
+) -> Sequence[str]:
+    """Return the head and a line for each letter; reasons are cut where too long."""
     head = ("ID", f"SET ASIDE ({zone})", "QUEUE", "TASK", "TRIES", "REASON")
     rows = [head, *(_row(letter, now, zone, out) for letter in letters)]
-    for line in columns_of(rows):
-        yield line if out.width is None else out.cut_end(line, out.width)
+    return out.table(rows)
 
 
 def _row(

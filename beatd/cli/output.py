@@ -70,6 +70,11 @@ class Screen:
         """Return a text that is longer than `width` without its end."""
         return _cut(text, width, at=1, mark=self._mark)
 
+    def table(self, rows: Sequence[Sequence[str]]) -> list[str]:
+        """Return the lines of a table, cut where the terminal ends."""
+        lines, width = columns_of(rows), self.width
+        return lines if width is None else [self.cut_end(one, width) for one in lines]
+
     @property
     def _mark(self) -> str:
         return "…" if self.utf8 else "..."

@@ -13,7 +13,6 @@ import click
 from beatd.cli.output import (
     Failure,
     Screen,
-    columns_of,
     confirmed,
     document,
     moment,
@@ -106,8 +105,8 @@ class Plan:
 def show(plan: Plan, out: Screen) -> None:
     """Print what is taken over, and what is not."""
     if plan.config.entries:
-        for line in columns_of([*_table(plan, out)]):
-            out.say(line if out.width is None else out.cut_end(line, out.width))
+        for line in out.table([*_table(plan, out)]):
+            out.say(line)
         out.say()
     if missing := plan.missing:
         out.say(f"not in {plan.config.source.name}: {_named(missing, out)}")
