@@ -128,7 +128,7 @@ def request_of(call: Call, hostname: str, *, again: bool) -> dict[str, Any]:
     known: dict[str, Any] = {} if ignored is None else {"ignore_result": ignored}
     if envelope.compression is not None:
         known["compression"] = envelope.compression
-    headers, properties = envelope.as_sent
+    headers, properties = envelope.custom_headers_and_properties
     return {
         **headers,
         "properties": properties,

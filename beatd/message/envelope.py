@@ -112,10 +112,10 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def custom_headers(self) -> dict[str, Any]:
         """The sender's own headers: those that are not the protocol's."""
-        return self.as_sent[0]
+        return self.custom_headers_and_properties[0]
 
     @property
-    def as_sent(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def custom_headers_and_properties(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The sender's own headers, and all properties of the message."""
         headers, properties = as_sent(self.raw)
         own = {k: v for k, v in headers.items() if k not in PROTOCOL_HEADERS}

@@ -75,7 +75,7 @@ class Request:
     def of(cls, call: Call, *, hostname: str, ignore_result: bool) -> "Request":
         """Return the request of a call's run on the worker of this name."""
         envelope = call.envelope
-        headers, properties = envelope.as_sent
+        headers, properties = envelope.custom_headers_and_properties
         return cls(
             task=envelope.task,
             id=envelope.id,
