@@ -117,6 +117,17 @@ def test_nothing_is_made_before_the_first_use(broker: SQLiteBroker, path: Path) 
     assert path.exists()
 
 
+def test_a_file_that_is_made_is_said_once(
+    broker: SQLiteBroker, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        broker.send([outgoing(b"1")])
+        broker.send([outgoing(b"2")])
+
+    made = f"made {path}: a new broker, to which nobody has sent anything yet"
+    assert [record.getMessage() for record in caplog.records] == [made]
+
+
 def another_programs(path: Path) -> None:
     with sqlite3.connect(path) as db:
         db.execute("CREATE TABLE messages (id INTEGER)")

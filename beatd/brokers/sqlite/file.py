@@ -12,6 +12,7 @@ from typing import Any
 from beatd.brokers.sqlite.statements import LATER_COLUMNS, LATER_TABLE, TABLES
 from beatd.clock import Clock
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
+from beatd.event_log import EventLog
 from beatd.storage.sqlite_file import (
     BROKER,
     ROW_REFUSALS,
@@ -21,6 +22,8 @@ from beatd.storage.sqlite_file import (
     look_to_write,
     make,
 )
+
+tell = EventLog(__name__)
 
 LARGEST_WAL = 8 * 1024 * 1024
 """The most bytes that the WAL has, except while some reader takes long."""
@@ -115,6 +118,9 @@ class BrokerFile:
             raise BrokerRefused(problem)
         if found.state is FileState.ABSENT:
             make(self._path, BROKER, TABLES)
+            # Who meant another one would wait for ever for what is sent there.
+            words = "made %s: a new broker, to which nobody has sent anything yet"
+            tell.info("broker.made", words, self._path, path=str(self._path))
         db = connect(self._path, self._busy_timeout)
         _add_later_columns(db)
         db.execute(LATER_TABLE)
