@@ -31,11 +31,11 @@ PUBLIC = {
     """,
     "beatd.app": "AsyncResult Beatd current_app current_task shared_task",
     "beatd.errors": """
-        BeatdError BrokerRefused BrokerUnavailable ChordError ConfigError Ignore
-        ItemRefused LedgerMoved
-        MaxRetriesExceeded MessageError NoThread NotRegistered Reject ResultRefused
-        ResultUnavailable Retry Revoked ScheduleError ScheduleFileError
-        SoftTimeLimitExceeded TermOver TimeLimitExceeded Verdict WorkerLost
+        BeatdError BrokerRefused BrokerUnavailable ChordError CommandFailed
+        ConfigError Ignore ItemRefused LedgerMoved MaxRetriesExceeded MessageError
+        NoThread NotRegistered Reject RequestFailed ResultRefused ResultUnavailable
+        Retry Revoked ScheduleError ScheduleFileError SoftTimeLimitExceeded TermOver
+        TimeLimitExceeded Verdict WorkerLost
     """,
     "beatd.exceptions": """
         BackendError CeleryError ChordError EncodeError Ignore ImproperlyConfigured
@@ -280,6 +280,8 @@ STORED: list[tuple[Exception, str]] = [
     (errors.ChordError("text"), "celery.exceptions.ChordError"),
     (errors.MaxRetriesExceeded("text"), "celery.exceptions.MaxRetriesExceededError"),
     (errors.MessageError("text"), "kombu.exceptions.EncodeError"),
+    (errors.CommandFailed("text"), "beatd.errors.CommandFailed"),
+    (errors.RequestFailed("text"), "beatd.errors.RequestFailed"),
     (errors.NotRegistered("shop.add"), "celery.exceptions.NotRegistered"),
     (errors.Reject("text"), "celery.exceptions.Reject"),
     (errors.Retry("text"), "celery.exceptions.Retry"),
