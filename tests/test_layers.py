@@ -25,7 +25,8 @@ config      * settings.problems settings.secrets settings.kinds switches setting
             settings.rows.tasks settings.rows.unused settings.rows.worker settings.rows
             settings.local_zone settings.file_urls settings.values settings.reading
             settings faults settings.page settings.__main__ source celery_schedules
-            calls celery_code recording celery_calls builtin_tasks entries modules
+            calls celery_code recording celery_calls builtin_tasks
+            entry_line entries modules
             finding celery_settings apps places tls loading options
 .           clock
 storage     file_lock sqlite_file
@@ -48,7 +49,7 @@ pools       base limits pending asyncio green prefork prefork.child_state prefor
             options prefork.children prefork.dispatch prefork.forkservers
             prefork.requests prefork.supervisor prefork.pool solo threads *
 runs        hooks host report stdout coroutines command_guard command web_request
-            builtin errbacks continuations chords
+            builtin tracebacks errbacks continuations chords
             execute eager
 control     patterns pidbox
 app         annotations announcement client_results conf connections discovery

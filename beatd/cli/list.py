@@ -23,7 +23,7 @@ from beatd.cli.output import (
 from beatd.cli.schedule_view import ScheduleView, chosen, schedule_view, zone_of
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
-from beatd.config.entries import BadEntry
+from beatd.config.entry_line import BadEntry
 from beatd.config.settings import safe, safe_items
 from beatd.instant import Instant
 from beatd.schedules.zones import UTC

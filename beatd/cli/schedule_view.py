@@ -13,7 +13,8 @@ import click
 from beatd.cli.options import wanted
 from beatd.cli.output import Failure
 from beatd.cli.usage import NOTHING
-from beatd.config.entries import BadEntry, spec_of
+from beatd.config.entries import spec_of
+from beatd.config.entry_line import BadEntry
 from beatd.config.loading import Config, load
 from beatd.config.settings import Place, did_you_mean, table
 from beatd.instant import Instant

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -14,14 +14,12 @@ from beatd.config import settings
 from beatd.config.builtin_tasks import ARGUMENTS, shown_arguments
 from beatd.config.calls import Calls, EntryCall
 from beatd.config.celery_schedules import spec_of_theirs
+from beatd.config.entry_line import BadEntry, Line
 from beatd.config.faults import raised_by_reading
 from beatd.config.settings import (
-    Place,
-    Problem,
     Settings,
     Unfit,
     did_you_mean,
-    mask,
     safe,
 )
 from beatd.config.source import Raised, Source
@@ -34,15 +32,6 @@ from beatd.schedules.base import Schedule
 from beatd.schedules.cron import Cron
 from beatd.text import escaped, is_encodable, one_line, quoted
 from beatd.timetable.entry import Entry, Overlap, Policy
-
-
-@dataclass(frozen=True, slots=True)
-class BadEntry:
-    """An entry that cannot be used, and why."""
-
-    name: str
-    problems: list[Problem]
-
 
 _SIMPLE_KEYS = {
     "misfire_grace_time": settings.SECONDS,
@@ -87,40 +76,6 @@ _OPTIONS = frozenset(
 """What Celery's `apply_async` knows; it makes others properties of the message."""
 
 
-@dataclass(slots=True)
-class _Line:
-    """One entry as it is written, what was read of it, and what is wrong with it."""
-
-    name: str
-    written: Mapping[str, Any]
-    source: Source
-    zone: ZoneInfo
-    """The zone in which its schedule is read."""
-    values: dict[str, Any] = field(default_factory=dict)
-    """Of those simple keys that are there and well."""
-    problems: list[Problem] = field(default_factory=list)
-
-    def wrong(self, message: str, hint: str = "", path: tuple[str, ...] = ()) -> None:
-        """Note a problem with the value at `path` inside the entry."""
-        # A value that stands in the place of another may be a password, or an address.
-        text = f"entry {self.name!r}: {mask(message)}"
-        place = self._place(path, of_key=not path)
-        self.problems.append(Problem(text, hint, place))
-
-    def unknown(self, what: str, hint: str, path: tuple[str, ...]) -> None:
-        """Note that the key at the end of `path` is not known."""
-        text = f"entry {self.name!r}: unknown {what} {path[-1]!r}"
-        self.problems.append(Problem(text, hint, self._place(path, of_key=True)))
-
-    def _place(self, path: tuple[str, ...], *, of_key: bool = False) -> Place | None:
-        locate = self.source.locate if of_key else self.source.locate_value
-        for word in settings.table()["beat_schedule"].spellings:
-            written = self.source.written.get(word)
-            if isinstance(written, Mapping) and self.name in written:
-                return locate(word, self.name, *path)
-        return None
-
-
 class EntryReader:
     """Reads the entries of one config; entries share equal schedules and policies.
 
@@ -149,7 +104,7 @@ class EntryReader:
 
     def read(self, name: object, written: object) -> Entry | BadEntry:
         """Return the entry, or all that is wrong with it."""
-        line = _Line(_shown_name(name), {}, self._source, self._settings.zone)
+        line = Line(_shown_name(name), {}, self._source, self._settings.zone)
         entry = None
         if not isinstance(name, str) or not name:
             line.wrong("expected a text, not empty, as its name")
@@ -167,7 +122,7 @@ class EntryReader:
             return BadEntry(line.name, line.problems)
         return entry
 
-    def _entry(self, line: _Line) -> Entry | None:
+    def _entry(self, line: Line) -> Entry | None:
         if Raised in map(type, line.written.values()):
             _say_raised(line)
         if not line.written.keys() <= _CELERY_KEYS:
@@ -188,7 +143,7 @@ class EntryReader:
             line.values.get("description", ""),
         )
 
-    def _schedule(self, line: _Line) -> Schedule | None:
+    def _schedule(self, line: Line) -> Schedule | None:
         written = line.written.get("schedule")
         if written is None:
             line.wrong("it has no 'schedule'")
@@ -211,7 +166,7 @@ class EntryReader:
             )
         return schedule
 
-    def _in_zone(self, spec: ScheduleSpec, line: _Line) -> Schedule:
+    def _in_zone(self, spec: ScheduleSpec, line: Line) -> Schedule:
         # `H` and `R` in an expression stand for numbers drawn from the entry's name.
         drawn = isinstance(spec, schedules.cron) and _DRAWN.search(spec.expression)
         key = (spec, line.zone.key, line.name if drawn else None)
@@ -221,7 +176,7 @@ class EntryReader:
             self._schedules[key] = schedule
         return schedule
 
-    def _policy_of(self, line: _Line, schedule: Schedule | None) -> Policy:
+    def _policy_of(self, line: Line, schedule: Schedule | None) -> Policy:
         policy = self._cron_policy if isinstance(schedule, Cron) else self._policy
         if line.written.keys() <= _CELERY_KEYS:
             return policy
@@ -239,7 +194,7 @@ class EntryReader:
         policy = replace(policy, start=start, end=end, **changes)
         return self._policies.setdefault(policy, policy)
 
-    def _message(self, line: _Line) -> EntryMessage | None:
+    def _message(self, line: Line) -> EntryMessage | None:
         task = line.written.get("task")
         if not isinstance(task, str) or not task:
             expected = f"task: expected a task's name, got {safe(task)}"
@@ -273,7 +228,7 @@ class EntryReader:
             line.wrong(str(error), path=tuple(path))
             return None
 
-    def _options(self, line: _Line) -> dict[str, Any]:
+    def _options(self, line: Line) -> dict[str, Any]:
         """Return the options as a call would have them."""
         written = line.written.get("options") or {}
         if written == {}:
@@ -297,7 +252,7 @@ class EntryReader:
 _DRAWN = re.compile("[HR]", re.IGNORECASE)  # also of Thu and Mar, which does no harm
 
 
-def _say_raised(line: _Line) -> None:
+def _say_raised(line: Line) -> None:
     """Note the values that could not be made, and leave them out."""
     raised = {
         key: value
@@ -309,7 +264,7 @@ def _say_raised(line: _Line) -> None:
     line.written = {k: v for k, v in line.written.items() if k not in raised}
 
 
-def _read_simple_keys(line: _Line) -> None:
+def _read_simple_keys(line: Line) -> None:
     """Read the keys that stand for themselves; the zone is one of them."""
     for key in sorted(map(str, line.written.keys() - KEYS)):
         hint = did_you_mean(key, KEYS)
@@ -329,7 +284,7 @@ def _read_simple_keys(line: _Line) -> None:
         line.zone = ZoneInfo(line.values["timezone"])
 
 
-def _doubt_options(line: _Line, options: Mapping[str, Any]) -> None:
+def _doubt_options(line: Line, options: Mapping[str, Any]) -> None:
     """Refuse options that were likely meant as other ones, or as keys of the entry."""
     for key in sorted(map(str, options.keys() - _OPTIONS)):
         hint = did_you_mean(key, _OPTIONS)
@@ -356,7 +311,7 @@ def _schedule_error(raised: Raised) -> ScheduleError:
     return ScheduleError("schedule", str(raised))
 
 
-def _bound(key: str, line: _Line) -> Instant | None:
+def _bound(key: str, line: Line) -> Instant | None:
     """Return a moment, which must have a zone."""
     moment = line.written.get(key)
     if moment is None:

@@ -13,7 +13,8 @@ from beatd.bounds import seconds_of
 from beatd.config import apps, places, settings
 from beatd.config.calls import AppCalls, Calls, PlainCalls
 from beatd.config.celery_calls import CeleryCalls
-from beatd.config.entries import BadEntry, EntryReader
+from beatd.config.entries import EntryReader
+from beatd.config.entry_line import BadEntry
 from beatd.config.faults import Unreadable, raised, raised_by_reading
 from beatd.config.finding import App, is_celery
 from beatd.config.settings import Place, Problem, Settings, mask_url

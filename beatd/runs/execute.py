@@ -1,13 +1,10 @@
 """Runs deliveries: decodes the call, runs the task, reports how it ended."""
 
 import inspect
-import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -37,6 +34,7 @@ from beatd.runs.report import (
     pack_report,
     result_text,
 )
+from beatd.runs.tracebacks import traceback_of
 from beatd.tasks import Again, Request, Task, running
 from beatd.tasks.listed import classes_in
 from beatd.text import one_line
@@ -44,11 +42,6 @@ from beatd.text import one_line
 tell = EventLog(__name__)
 
 T = TypeVar("T")
-
-LONGEST_TRACEBACK = 100_000
-"""Characters; an exception may carry a text of any length."""
-
-PACKAGE = str(Path(__file__).parent.parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,15 +381,3 @@ def _due(again: Again, now: Instant) -> Instant | None:
     else:
         due = now + span_of(again.when)
     return due if due > now else None
-
-
-def traceback_of(error: BaseException) -> str:
-    """Return the traceback as text, without the frames of beatd that it begins with."""
-    frames: TracebackType | None = error.__traceback__
-    while frames and frames.tb_frame.f_code.co_filename.startswith(PACKAGE):
-        frames = frames.tb_next
-    try:
-        lines = traceback.format_exception(type(error), error, frames)
-    except BaseException:  # foreign code again: `__str__`, `__notes__`
-        return f"{type(error).__name__}, whose traceback cannot be shown\n"
-    return "".join(lines)[-LONGEST_TRACEBACK:]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from beatd.config.entries import BadEntry
+from beatd.config.entry_line import BadEntry
 from beatd.config.loading import Config, Wanted, load
 from beatd.config.options import Options
 from beatd.config.settings import Problem, mask_url

@@ -19,7 +19,7 @@ from typing import BinaryIO, TypeAlias
 import msgspec
 
 from beatd.config.celery_calls import CeleryMessage
-from beatd.config.entries import BadEntry
+from beatd.config.entry_line import BadEntry
 from beatd.config.faults import raised
 from beatd.config.loading import Config, load
 from beatd.config.options import Options

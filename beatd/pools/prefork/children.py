@@ -1,5 +1,7 @@
 """The children of a prefork pool as the pool sees them: state, chunk and channel."""
 
+import os
+import signal
 import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -197,3 +199,14 @@ class Children:
         # than meet a place for which there is no device.
         taken = {child.place for child in self if child.state.stays}
         return next(place for place in count(1) if place not in taken)
+
+
+def words_of(status: int) -> str:
+    """Return a text that says how a process ended, from its wait status."""
+    if not os.WIFSIGNALED(status):
+        return f"exit status {os.waitstatus_to_exitcode(status)}"
+    number = os.WTERMSIG(status)
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:  # a real-time signal
+        return f"signal {number}"

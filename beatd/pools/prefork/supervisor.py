@@ -3,7 +3,6 @@
 All of it runs in one thread; other threads only put requests for it.
 """
 
-import os
 import selectors
 import signal
 import socket
@@ -15,7 +14,7 @@ from beatd.clock import Clock
 from beatd.event_log import EventLog
 from beatd.instant import DAY, MINUTE, SECOND, Span, span_of
 from beatd.pools.prefork.child_state import Change, ChildState
-from beatd.pools.prefork.children import ChannelEnded, Child, Children
+from beatd.pools.prefork.children import ChannelEnded, Child, Children, words_of
 from beatd.pools.prefork.dispatch import Dispatcher
 from beatd.pools.prefork.forkserver import ForkServer
 from beatd.pools.prefork.forkservers import ForkServers
@@ -390,14 +389,3 @@ class Supervisor:
     def _turn_away(self, child: Child) -> None:
         with suppress(KeyError):  # done already
             self._selector.unregister(child.channel)
-
-
-def words_of(status: int) -> str:
-    """Return a text that says how a process ended, from its wait status."""
-    if not os.WIFSIGNALED(status):
-        return f"exit status {os.waitstatus_to_exitcode(status)}"
-    number = os.WTERMSIG(status)
-    try:
-        return f"signal {number} ({signal.Signals(number).name})"
-    except ValueError:  # a real-time signal
-        return f"signal {number}"
