@@ -31,7 +31,7 @@ config      * settings.problems settings.secrets settings.kinds switches setting
 .           clock
 storage     file_lock sqlite_file
 .           background
-brokers     items base oddities current_runs memory.lead memory.queues memory
+brokers     items base leases oddities current_runs memory.lead memory.queues memory
             redis.connection redis.failover redis.wire redis.unacked redis.leases
             redis.listening redis.rights redis.requests redis.lead redis.broker redis
             sqlite.routes sqlite.statements sqlite.file sqlite.lead sqlite.queues sqlite

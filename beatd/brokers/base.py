@@ -342,7 +342,9 @@ class Consumer(Protocol):
     def recover(self) -> int:
         """Put back what dead workers had in flight; return the number of messages.
 
-        One worker after the other, in the order in which their leases ended.
+        One worker after the other, in the order in which their leases ended. Where the
+        data were set back, as is seen by a lease older than any at the last look, each
+        lease lasts its whole length again: its worker may live.
         """
         ...
 

@@ -93,7 +93,7 @@ class Memory:
 
     @contextmanager
     def set_back(self) -> Iterator[None]:
-        no_data = ("_changed", "_clock", "_serial", "_nonces")
+        no_data = ("_changed", "_clock", "_serial", "_nonces", "_leases")
         data = vars(self.broker).items()
         snapshot = deepcopy({key: one for key, one in data if key not in no_data})
         yield

@@ -4,7 +4,8 @@ import pytest
 
 from beatd.brokers.base import Broker
 from beatd.brokers.items import Outgoing
-from beatd.brokers.redis.leases import LeaseWatch, WorkerLease
+from beatd.brokers.leases import WorkerLease
+from beatd.brokers.redis.leases import AT_ONCE, ServerLeases
 from beatd.clock import SystemClock
 from beatd.instant import HOUR, MINUTE, SECOND, Span
 from tests.brokers.backends import Backend
@@ -13,6 +14,8 @@ from tests.brokers.test_current_runs import emit
 from tests.servers import eventually
 
 STEPS = [HOUR, -HOUR]
+
+LEASE: Span = SECOND // 2
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -62,6 +65,48 @@ def test_what_a_dead_worker_had_is_not_held_although_nobody_gave_it_back(
     eventually(lambda: not other.held_runs(["id-1"]))
 
 
+def test_data_that_are_set_back_take_no_living_workers_tasks(
+    backend: Backend, broker: Broker, other: Broker
+) -> None:
+    emit(broker, ("a", "id-1"))
+    broker.join("lives", LEASE)
+    other.join("other", LEASE)
+    [one] = broker.take("lives", ["celery"], 1, 1)
+
+    def live_on(length: Span) -> None:
+        until = elapsed() + length
+        eventually(lambda: beat() and elapsed() >= until)
+
+    def beat() -> bool:
+        assert other.stay("other", LEASE)
+        assert other.recover() == 0
+        return broker.stay("lives", LEASE)
+
+    elapsed = SystemClock().elapsed
+    with backend.set_back():
+        live_on(LEASE * 3 // 2)
+    assert other.held_runs(["id-1"]) == {"id-1"}
+    assert other.recover() == 0
+    live_on(LEASE * 3 // 2)
+
+    assert broker.take("lives", ["celery"], 1, 1) == [one]
+
+
+def test_data_that_are_set_back_keep_no_dead_workers_tasks(
+    backend: Backend, broker: Broker, other: Broker
+) -> None:
+    broker.send([outgoing(b"1")])
+    broker.join("dies", 20)
+    [one] = broker.take("dies", ["celery"], 1, 1)
+
+    with backend.set_back():
+        assert eventually(other.recover) == 1
+
+    assert eventually(other.recover) == 1
+    other.join("lives", MINUTE)
+    assert messages(other.take("lives", ["celery"], 9, 1)) == [one.message]
+
+
 def test_messages_that_wait_for_their_time_follow_a_step_of_the_clock(
     backend: Backend, broker: Broker
 ) -> None:
@@ -87,7 +132,7 @@ class Watched:
     """A worker's lease in Redis, and another worker that looks at it each second."""
 
     def __init__(self) -> None:
-        self.watch = LeaseWatch()
+        self.watch = ServerLeases()
         self.server, self.passed, self.faults = NOON, 5 * HOUR, 0
         self.lease = WorkerLease("w", NOON, 0)
         self.beat()
@@ -184,3 +229,45 @@ def test_a_clock_that_goes_a_little_wrong_is_believed(watched: Watched) -> None:
     watched.beat()
 
     assert watched.seconds_until_it_has_run_out() == 6
+
+
+def test_after_a_set_back_a_lease_lasts_its_whole_length(watched: Watched) -> None:
+    snapshot = watched.lease
+    for _ in range(60):
+        watched.beat()
+        watched.look()
+        watched.pass_time(SECOND)
+
+    watched.lease = snapshot
+
+    assert watched.seconds_until_it_has_run_out() == 6
+
+
+def test_a_lease_from_a_snapshot_may_have_ended_since_the_last_look(
+    watched: Watched,
+) -> None:
+    snapshot = watched.lease
+    for _ in range(6):
+        watched.look()
+        watched.beat()
+        watched.pass_time(SECOND)
+
+    assert snapshot.ends == watched.server
+    watched.lease = snapshot
+
+    assert watched.seconds_until_it_has_run_out() == 6
+
+
+def test_of_more_dead_workers_than_are_found_at_once_all_are_dead() -> None:
+    watch = ServerLeases()
+    dead = [WorkerLease(str(n), NOON + LENGTH, LENGTH) for n in range(AT_ONCE + 1)]
+
+    def look(seconds: int, leases: list[WorkerLease]) -> list[WorkerLease]:
+        passed = seconds * SECOND
+        return watch.run_out(leases, NOON + passed, passed, passed, 0)
+
+    for seconds in range(6):
+        look(seconds, [])
+
+    assert look(7, dead[:AT_ONCE]) == dead[:AT_ONCE]
+    assert look(8, dead[AT_ONCE:]) == dead[AT_ONCE:]

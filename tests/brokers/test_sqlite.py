@@ -747,8 +747,10 @@ def test_no_statement_looks_at_more_than_it_gives(
     assert {step for step in steps if "SCAN" in step or "TEMP" in step} == {
         # One row for each worker that has lived within the last hour.
         "forget_workers: SCAN workers",
-        "lost: SCAN workers",
+        "leases: SCAN workers",
         "leased: SCAN workers",
+        # One row for each of these workers that is dead.
+        "leased: SCAN json_each VIRTUAL TABLE INDEX 1:",
         # Whether there is a first one.
         "runs_to_purge: SCAN runs",
         # All are asked for.

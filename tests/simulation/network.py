@@ -21,7 +21,7 @@ LONGEST_HELD: Span = 40 * SECOND
 """A proxy may hold a request for so long, and then deliver it all the same."""
 
 _NOT_DATA = (
-    *("_changed", "_clock", "_serial", "_nonces", "world"),
+    *("_changed", "_clock", "_serial", "_nonces", "_leases", "world"),
     *("queued", "asking", "followed", "done", "mistaken", "leases_ended"),
 )
 """What of the broker is not lost, or set back, with its data."""

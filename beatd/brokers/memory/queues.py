@@ -28,6 +28,7 @@ from beatd.brokers.items import (
     number_together,
     pass_over,
 )
+from beatd.brokers.leases import LeaseWatch, WorkerLease
 from beatd.brokers.memory.lead import MemoryLead
 from beatd.clock import Clock
 from beatd.errors import ItemRefused
@@ -52,7 +53,8 @@ class _Stored:
 class _Worker:
     """One worker's lease and its messages in flight, in the order of taking."""
 
-    lease_ends: Span
+    lease: Span = 0
+    lease_ends: Span = 0
     """By the monotonic clock."""
     in_flight: dict[str, _Stored] = field(default_factory=dict)
     ended: frozenset[str] = frozenset()
@@ -99,6 +101,7 @@ class MemoryBroker(MemoryLead):
         self._delayed: list[tuple[Instant, int, _Stored]] = []
         self._subscriptions: list[_Subscription] = []
         self._workers: dict[str, _Worker] = {}
+        self._leases = LeaseWatch()
         self._answered: dict[str, tuple[int, list[Answer]]] = {}
         """By worker, the number of its last `settle` request, and the answers."""
         self._took: dict[str, int] = {}
@@ -137,8 +140,8 @@ class MemoryBroker(MemoryLead):
 
     def join(self, worker: str, lease: Span) -> None:
         with self._changed:
-            ends = self._clock.elapsed() + lease
-            self._workers.setdefault(worker, _Worker(ends)).lease_ends = ends
+            joined = self._workers.setdefault(worker, _Worker())
+            joined.lease, joined.lease_ends = lease, self._clock.elapsed() + lease
 
     def stay(self, worker: str, lease: Span) -> bool:
         with self._changed:
@@ -320,10 +323,18 @@ class MemoryBroker(MemoryLead):
 
     def recover(self) -> int:
         with self._changed:
-            now = self._clock.elapsed()
-            ends = [(one.lease_ends, name) for name, one in self._workers.items()]
-            over = [name for end, name in sorted(ends) if end <= now]
-            return sum(self._release(self._workers.pop(name)) for name in over)
+            dead = self._leases_run_out()
+            return sum(self._release(self._workers.pop(one.worker)) for one in dead)
+
+    def _leases_run_out(self) -> list[WorkerLease]:
+        """Return the leases of workers that are dead, in the order of their ends."""
+        now = self._clock.elapsed()
+        leases = [
+            WorkerLease(name, one.lease_ends, one.lease)
+            for name, one in self._workers.items()
+        ]
+        leases.sort(key=lambda one: (one.ends, one.worker))
+        return self._leases.run_out(leases, now, now, now)
 
     def _release(self, dead: _Worker) -> int:
         """Put back what a dead worker had in flight; return the number of messages."""
@@ -336,9 +347,11 @@ class MemoryBroker(MemoryLead):
         return len(lost)
 
     def held_runs(self, runs: Collection[str]) -> set[str]:
+        if not runs:
+            return set()
         with self._changed:
-            now = self._clock.elapsed()
-            living = [one for one in self._workers.values() if one.lease_ends > now]
+            dead = {one.worker for one in self._leases_run_out()}
+            living = [one for name, one in self._workers.items() if name not in dead]
             taken = [run_of(x.message) for w in living for x in w.in_flight.values()]
             begun = [run for w in living for run in w.begun.values()]
             return {run for _, run in filter(None, [*taken, *begun])} & set(runs)

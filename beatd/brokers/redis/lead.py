@@ -14,6 +14,7 @@ from beatd.brokers.items import (
     idle,
     ledger_moved,
 )
+from beatd.brokers.leases import WorkerLease
 from beatd.brokers.oddities import Oddities
 from beatd.brokers.redis.connection import Address
 from beatd.brokers.redis.failover import (
@@ -22,7 +23,7 @@ from beatd.brokers.redis.failover import (
     is_about_a_key,
     too_large,
 )
-from beatd.brokers.redis.leases import LeaseWatch, WorkerLease
+from beatd.brokers.redis.leases import ServerLeases
 from beatd.brokers.redis.listening import ReleaseWait
 from beatd.brokers.redis.requests import CHANNEL, CHUNK, RedisRequests, in_chunks
 from beatd.brokers.redis.rights import refused_channels
@@ -64,7 +65,7 @@ class RedisLead(RedisRequests):
     ) -> None:
         super().__init__(server, wires, namespace, clock)
         self._nonce = secrets.token_hex(8)
-        self._leases = LeaseWatch()
+        self._leases = ServerLeases()
         self._longest_lease: Span = 0
         """The longest one that was asked for here."""
         self._oddities = Oddities()

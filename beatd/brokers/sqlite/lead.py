@@ -1,5 +1,6 @@
 """Lead and ledger in SQLite: one step queues messages and moves the ledger on."""
 
+import json
 import secrets
 import sqlite3
 import threading
@@ -26,6 +27,7 @@ from beatd.brokers.items import (
     idle,
     ledger_moved,
 )
+from beatd.brokers.leases import LeaseWatch, WorkerLease
 from beatd.brokers.oddities import Oddities
 from beatd.brokers.sqlite.file import BrokerFile, text, texts_as_bytes
 from beatd.brokers.sqlite.routes import Row, rows_of
@@ -71,6 +73,7 @@ class SQLiteLead(BrokerFile):
     ) -> None:
         super().__init__(path, busy_timeout, clock)
         self._namespace = namespace
+        self._leases = LeaseWatch()
         self._steps = sorted(priority_steps)
         # Beside the file itself: each link to it would have a lock of its own, and
         # their holders would take the lead from each other for ever.
@@ -299,10 +302,19 @@ class SQLiteLead(BrokerFile):
             self._end_runs(db, runs.items())
 
     def held_runs(self, runs: Collection[str]) -> set[str]:
-        now = self._clock.elapsed()
+        if not runs:
+            return set()
         with self._connection() as db:
-            held = {run for _, run in _runs_of(db.execute(SQL["leased"], (now, now)))}
+            dead = json.dumps([one.worker for one in self._leases_run_out(db)])
+            held = {run for _, run in _runs_of(db.execute(SQL["leased"], (dead,)))}
         return held & set(runs)
+
+    def _leases_run_out(self, db: sqlite3.Connection) -> list[WorkerLease]:
+        """Return the leases of workers that are dead, in the order of their ends."""
+        now = self._clock.elapsed()
+        leases = [WorkerLease(*row) for row in db.execute(SQL["leases"], (now,))]
+        leases.sort(key=lambda one: (one.ends, one.worker))
+        return self._leases.run_out(leases, now, now, now)
 
     # The term and the lock
 

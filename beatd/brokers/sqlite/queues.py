@@ -255,9 +255,8 @@ class SQLiteBroker(SQLiteLead):
 
     def recover(self) -> int:
         with self._transaction() as db:
-            now = self._clock.elapsed()
-            lost = sorted(db.execute(SQL["lost"], (now, now)))
-            given = sum(self._release(db, worker, died=True) for _, worker in lost)
+            dead = [one.worker for one in self._leases_run_out(db)]
+            given = sum(self._release(db, worker, died=True) for worker in dead)
         self._call()
         return given
 

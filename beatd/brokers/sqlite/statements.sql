@@ -273,7 +273,8 @@ SELECT CAST(message AS BLOB) FROM messages WHERE id = ? AND worker = ? AND attem
 
 -- name: leased
 SELECT CAST(message AS BLOB) FROM messages
-WHERE worker IN (SELECT worker FROM workers WHERE ends > ? AND ends - lease <= ?)
+WHERE worker IN (SELECT worker FROM workers WHERE lease > 0)
+    AND worker NOT IN (SELECT value FROM json_each(?))
 
 -- name: acknowledge
 DELETE FROM messages WHERE id = ? AND worker = ? AND attempt = ?
@@ -306,6 +307,8 @@ SELECT CAST(message AS BLOB) FROM dead WHERE id = ?
 INSERT INTO messages (queue, step, message)
 SELECT queue, step, ? FROM dead WHERE id = ?
 
--- name: lost
--- A lease that ends later than its length allows is from before the machine's start.
-SELECT ends, worker FROM workers WHERE lease > 0 AND (ends <= ? OR ends - lease > ?)
+-- name: leases
+-- One that ends later than its length allows is from before the machine's start: nothing
+-- is left of its length.
+SELECT worker, ends, CASE WHEN ends - lease > ? THEN 0 ELSE lease END
+FROM workers WHERE lease > 0
