@@ -19,7 +19,7 @@ from beatd.instant import HOUR, MINUTE, SECOND, datetime_of
 from beatd.message import read_body, read_envelope
 from beatd.pools.base import Finished, Lost, Started, TimedOut
 from beatd.routing import Route
-from beatd.runs.execute import LONGEST_TRACEBACK
+from beatd.runs.tracebacks import LONGEST_TRACEBACK
 from beatd.tasks import AsyncResult, Task
 from beatd.worker.inbox import Stop, TimePassed
 from tests.fakes import NOON
