@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import (
     Callable,
     Collection,
+    Generator,
     Iterable,
     Iterator,
     Mapping,
@@ -294,22 +295,9 @@ class Takeover:
         yield
         ledger = LedgerCopy({**kept, **marks}, era, edition)
         lost = [] if rewound or not self.resend else [*(self._doubtful or {}).values()]
-        to_be_sent = {one.entry.name for one in lost}
-        changed: dict[str, Mark] = {}
-        for part in in_parts(ledger.marks.items(), AT_ONCE):
-            yield
-            changed.update(
-                (name, mark)
-                for name, mark in part
-                if found.marks.get(name) != mark and name not in to_be_sent
-            )
-        yield
-        gone = {
-            name
-            for rows in (found.marks, file.marks)
-            for name in rows.keys() - marks.keys() - keep
-            if rows[name] != kept.get(name)
-        }
+        changed, gone = yield from self._differences(ledger, found, file, keep)
+        for one in lost:
+            changed.pop(one.entry.name, None)  # it is sent with its row
         if rewound:
             # Said before: a request whose answer is lost may set it back all the same.
             say_rewound(len(rewound), now, era, ahead, off)
@@ -319,6 +307,44 @@ class Takeover:
         self.era, self.edition, self._kept, self.lost = era, edition, kept, lost
         self._copy = self._aside_until = self._since = None
         self._led_last = True
+        yield from self._tell_over(marks, file, base)
+        yield from self._declare()
+        self.file.rewrite(
+            ledger.marks, gone, era, term.number, edition, on_part=on_part
+        )
+        self._note_uncertain()
+        yield
+
+    def _differences(
+        self,
+        ledger: LedgerCopy,
+        found: LedgerCopy,
+        file: LedgerCopy,
+        keep: Collection[str],
+    ) -> Generator[None, None, tuple[dict[str, Mark], Set[str]]]:
+        """Return the rows to write, and those to remove, so that copies are `ledger`.
+
+        Rows of `keep` are left as they are.
+        """
+        changed: dict[str, Mark] = {}
+        for part in in_parts(ledger.marks.items(), AT_ONCE):
+            yield
+            changed.update(
+                (name, mark) for name, mark in part if found.marks.get(name) != mark
+            )
+        yield
+        gone = {
+            name
+            for rows in (found.marks, file.marks)
+            for name in rows.keys() - keep
+            if name not in self.timetable and rows[name] != ledger.marks.get(name)
+        }
+        return changed, gone
+
+    def _tell_over(
+        self, marks: Mapping[str, Mark], file: LedgerCopy, base: LedgerCopy
+    ) -> Iterator[None]:
+        """Log which entries are over, if no other process has, and keep their names."""
         over: set[str] = set()
         for some in over_by_bounds(self.timetable):
             over |= some
@@ -329,12 +355,6 @@ class Takeover:
         for name in (self._over | unsaid) & marks.keys():
             tell_over(self.timetable.entry(name), marks[name])
         self._over = set()
-        yield from self._declare()
-        self.file.rewrite(
-            ledger.marks, gone, era, term.number, edition, on_part=on_part
-        )
-        self._note_uncertain()
-        yield
 
     def _knows_most(self, what: Finding, found: Edition) -> bool:
         """Return whether nobody else can know more of what the broker has lost.
