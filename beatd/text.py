@@ -1,5 +1,6 @@
 """Foreign text, made safe to show: nothing in it moves a cursor or begins a line."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -72,3 +73,8 @@ def is_encodable(text: str) -> bool:
     No broker, no database and no JSON takes a text with one.
     """
     return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def without_addresses(text: str) -> str:
+    """Return what objects show of themselves, as it is in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text)

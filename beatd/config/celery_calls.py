@@ -3,7 +3,6 @@
 Celery is imported here only where an app of its own has imported it already.
 """
 
-import re
 import threading
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -32,6 +31,7 @@ from beatd.message.recorded import (
 from beatd.message.shape import Shape
 from beatd.message.timing import Timing, iso, timing_of
 from beatd.routing import Queue, Route
+from beatd.text import without_addresses
 
 _one_at_a_time = threading.RLock()
 """Held while the state of Celery's that all threads share is changed for a call."""
@@ -287,7 +287,7 @@ class CeleryMessage:
             return self.template.essence()
         call = self.call
         parts = (call.task, call.args, call.kwargs, sorted(call.options.items()))
-        return _without_addresses(repr(parts))
+        return without_addresses(repr(parts))
 
 
 @contextmanager
@@ -394,8 +394,3 @@ def _key_of(call: EntryCall) -> object:
     except TypeError:  # some option is a list or a dict
         return None
     return key
-
-
-def _without_addresses(text: str) -> str:
-    """Return the text of objects as every process has it."""
-    return re.sub(r" at 0x[0-9a-f]+", "", text)
