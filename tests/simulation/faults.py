@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
+from typing import Any
 
 from beatd.clock import Wake
 from beatd.instant import MINUTE, SECOND, Instant, Span
@@ -109,7 +110,7 @@ class Faults:
             Kind.WORKER_PAUSED: self._worker_paused,
             Kind.WORKER_REQUESTS: self._worker_requests,
         }
-        self._snapshot = network.execute("snapshot")
+        self._snapshot: Any = None
         network.draw = self._fate
 
     def begin(self, until: Instant) -> None:
@@ -117,6 +118,8 @@ class Faults:
         self._until = until - QUIET
         self._plan_next()
         if Kind.SET_BACK in self.kinds:
+            # Before this there was no ledger: to be set back to that is to be emptied.
+            self._snapshot = self.network.execute("snapshot")
             self._keep_snapshot()
 
     # When

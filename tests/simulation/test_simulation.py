@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -99,6 +99,26 @@ def test_a_part_that_is_taken_out_is_missed(part: str) -> None:
     if found != hint:
         warnings.warn(f"seed {found} finds {part}, no longer {hint}", stacklevel=1)
     assert not wrong_of(found)
+
+
+def test_a_broker_is_set_back_to_a_ledger() -> None:
+    # Without one it is emptied, and that is a fault of its own.
+    found: list[bool] = []
+
+    def note(network: Network) -> None:
+        set_back = network.server.set_back
+
+        def set_back_noted(data: Mapping[str, Any]) -> None:
+            set_back(data)
+            found.append(bool(network.server.read_ledger().edition.lineage))
+
+        network.server.set_back = set_back_noted  # type: ignore[method-assign]
+
+    for seed in range(20):
+        simulate(seed, HOUR // 6, {Kind.SET_BACK}, on_network=note)
+
+    assert found
+    assert all(found)
 
 
 def test_a_seed_always_has_the_same_history() -> None:
