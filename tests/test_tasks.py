@@ -96,7 +96,7 @@ def in_a_run(task: Task[..., Any], **fields: Any) -> Request:
 def test_a_task_looks_like_its_function(app: FakeApp) -> None:
     task: Any = task_of(add, app)
 
-    assert (task.__name__, task.__doc__) == ("add", "Give the sum.")
+    assert (task.__name__, task.__doc__) == ("add", "Return the sum.")
     assert task.__wrapped__ is add
 
 

@@ -18,6 +18,7 @@ meta      "namespace", "timezone", "term" (the largest number seen), "era"; "lin
 `user_version`.
 """
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -238,6 +239,8 @@ def encode(value: Any) -> str:
 
 
 def unusable(path: Path, problem: str) -> ScheduleFileError:
-    left = "it was left as it is; " if path.exists() else ""
+    # Unlike `Path.exists`, this answers for names that are too long, too.
+    is_there = os.path.exists(path)  # noqa: PTH110
+    left = "it was left as it is; " if is_there else ""
     message = f"{path} {problem}\n  {left}--schedule-filename names another file"
     return ScheduleFileError(message, _CONFIG)

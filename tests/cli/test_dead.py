@@ -64,6 +64,7 @@ def broker(shop: Path) -> Iterator[Broker]:
         if name == "1":
             broker.send([outgoing(b'{"headers": {}}', "reports")])
         broker.take(name, ["reports"], 1, 1)
+        broker.recover()  # another worker's heartbeat sees that it lives
         clock.passed += MINUTE
         broker.recover()
     set_aside(broker, "reports", None, long, "shop.tasks.sum", "id-2")

@@ -489,6 +489,7 @@ def suspects(
         broker.join(worker, SECOND)
         taken = broker.take(worker, [queue], some, 1, together=some)
         assert len(taken) == some
+        broker.recover()  # another worker's heartbeat sees that it lives
         clock.go_to(clock.now() + SECOND)
         broker.recover()
 
