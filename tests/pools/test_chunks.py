@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from beatd.instant import SECOND
 from beatd.pools.base import Finished, Job, Lost, Started, TimedOut
 from beatd.pools.options import PoolOptions
 from beatd.pools.prefork.children import MOST_JOBS
@@ -16,7 +17,7 @@ from beatd.pools.prefork.dispatch import MOST_BYTES
 from beatd.pools.prefork.pool import Prefork
 from tests.pools import desk
 from tests.pools.desk import Desk, job
-from tests.servers import eventually
+from tests.servers import PATIENCE, eventually
 
 
 @contextmanager
@@ -48,6 +49,12 @@ def quicken(at: Desk, demand: int) -> None:
 def pool() -> Iterator[Desk]:
     with at_pace() as at:
         yield at
+
+
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no job come back because the machine, not the job before it, is slow."""
+    monkeypatch.setattr("beatd.pools.prefork.children.QUICK", int(PATIENCE * SECOND))
 
 
 def finished(one: Job, report: bytes) -> Finished:
@@ -137,6 +144,7 @@ def test_a_child_that_retires_leaves_what_it_has_not_begun_to_the_next() -> None
     assert max(each.values()) == 50
 
 
+@pytest.mark.usefixtures("_patient")
 def test_recalled_jobs_come_back_unless_they_have_begun(
     pool: Desk, tmp_path: Path
 ) -> None:
@@ -155,6 +163,7 @@ def test_recalled_jobs_come_back_unless_they_have_begun(
     assert pool.outcomes([running]) == [finished(running, b"seen")]
 
 
+@pytest.mark.usefixtures("_patient")
 def test_a_job_that_has_not_begun_can_be_ended_alone(
     pool: Desk, tmp_path: Path
 ) -> None:
@@ -205,6 +214,7 @@ def test_stop_runs_all_of_a_chunk_to_its_end(pool: Desk) -> None:
     assert all(isinstance(outcome, Finished) for outcome in pool.outcomes(jobs))
 
 
+@pytest.mark.usefixtures("_patient")
 def test_kill_loses_each_job_of_a_chunk_once(pool: Desk) -> None:
     jobs = [job(desk.sleep, desk.LONG), *(job(desk.echo, "no") for _ in range(10))]
     pool.submit(*jobs)
