@@ -6,7 +6,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from beatd.brokers.base import Broker
-from beatd.brokers.items import Emission, Emitted, Held, Outcome, Term, idle
+from beatd.brokers.items import Emission, Emitted, HeldLead, Outcome, Term, idle
 from beatd.brokers.memory import MemoryBroker
 from beatd.clock import Clock, Wake
 from beatd.errors import BrokerUnavailable
@@ -72,7 +72,7 @@ class FlakyBroker(MemoryBroker):
         # As in use: at one that is new, a first leader waits for a former one.
         self._edition = Edition("before", 1)
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | HeldLead:
         self._answer()
         return super().acquire(holder, ttl, floor)
 

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from beatd.brokers.items import Held, Term
+from beatd.brokers.items import HeldLead, Term
 from beatd.clock import SystemClock, Wake
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span
 from beatd.scheduler.loop import Scheduler
@@ -420,7 +420,7 @@ class SlowToLead(FlakyBroker):
     former: Scheduler
     is_slow = False
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | HeldLead:
         if self.is_slow:
             self.is_slow = False
             end = self._clock.now() + 40 * SECOND

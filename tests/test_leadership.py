@@ -2,7 +2,7 @@
 
 import pytest
 
-from beatd.brokers.items import Held, Term
+from beatd.brokers.items import HeldLead, Term
 from beatd.errors import BrokerRefused, BrokerUnavailable
 from beatd.instant import DAY, MINUTE, SECOND, Span
 from beatd.scheduler.leadership import Leadership
@@ -82,7 +82,7 @@ def test_the_lead_counts_from_the_question_and_not_from_its_answer(
     clock: FakeClock,
 ) -> None:
     class Slow(FlakyBroker):
-        def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
+        def acquire(self, holder: str, ttl: Span, floor: int) -> Term | HeldLead:
             term = super().acquire(holder, ttl, floor)
             wait(clock, TTL // 2)  # the answer was so long on its way
             return term
@@ -124,7 +124,7 @@ def test_a_lead_that_runs_out_while_it_is_asked_for_does_not_come_early(
     is_early: bool,
 ) -> None:
     class Slow(FlakyBroker):
-        def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
+        def acquire(self, holder: str, ttl: Span, floor: int) -> Term | HeldLead:
             wait(clock, request_lasts)
             return super().acquire(holder, ttl, floor)
 

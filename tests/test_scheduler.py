@@ -932,7 +932,7 @@ def test_a_fault_of_ours_gives_the_lead_back(
 def test_a_stop_while_the_broker_is_away_asks_it_nothing_and_lets_go(
     scheduler: Scheduler, broker: FlakyBroker
 ) -> None:
-    class Held(FlakyBroker):
+    class Holding(FlakyBroker):
         """Its lead is held by this process, too: as that of SQLite."""
 
         held = True
@@ -943,14 +943,14 @@ def test_a_stop_while_the_broker_is_away_asks_it_nothing_and_lets_go(
         def let_go(self) -> None:
             self.held = False
 
-    broker.__class__ = Held
+    broker.__class__ = Holding
     broker.down = True
     at(scheduler, NOON + MINUTE)
     assert scheduler.outage
 
     scheduler.stop()
 
-    assert isinstance(broker, Held)
+    assert isinstance(broker, Holding)
     assert not broker.held
 
 

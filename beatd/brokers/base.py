@@ -28,7 +28,7 @@ from beatd.brokers.items import (
     Delivery,
     Emission,
     Emitted,
-    Held,
+    HeldLead,
     Outgoing,
     Suspects,
     Term,
@@ -48,7 +48,7 @@ class Lead(Protocol):
     """Whether who leads is still known when the broker has lost its data: then whoever
     has the lead is alone, and otherwise a former leader may not know yet."""
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | HeldLead:
         """Take the lead if nobody holds it; return the term, or who holds it.
 
         The term's number is above `floor` and above those of all terms before.

@@ -57,7 +57,7 @@ class Term(NamedTuple):
         return self.nonce[:8]
 
 
-class Held(NamedTuple):
+class HeldLead(NamedTuple):
     """What a process is told that asks for the lead while another one has it."""
 
     edition: Edition

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from beatd.background import Backoff, Service
 from beatd.brokers.base import Lead
-from beatd.brokers.items import Held, Term
+from beatd.brokers.items import HeldLead, Term
 from beatd.clock import Clock
 from beatd.errors import BrokerRefused, BrokerUnavailable, TermOver
 from beatd.event_log import EventLog
@@ -153,7 +153,7 @@ class Leadership:
         other = self._cut_short
         return other is not None and self.lead.last_resigned() != other
 
-    def _hear(self, held: Held, asked: Span) -> None:
+    def _hear(self, held: HeldLead, asked: Span) -> None:
         """Note what is known of the process that leads."""
         self.heard = held.edition
         is_later = self.told.version <= held.edition.version

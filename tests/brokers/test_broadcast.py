@@ -48,12 +48,12 @@ def other(backend: Backend) -> Broadcast:
     return broker
 
 
-def heard_by(hearing: Subscription, number: int) -> list[bytes]:
+def heard_by(subscription: Subscription, number: int) -> list[bytes]:
     """Wait until so many were heard, and give them."""
     heard: list[bytes] = []
 
     def listen() -> bool:
-        heard.extend(hearing.wait(SECOND))
+        heard.extend(subscription.wait(SECOND))
         return len(heard) >= number
 
     eventually(listen, f"{number} to be heard")
@@ -67,22 +67,22 @@ def message_for_all(
 
 
 def test_all_who_listen_hear_it_in_order(broker: Broadcast, other: Broadcast) -> None:
-    hearings = [broker.listen(PIDBOX), other.listen(PIDBOX)]
-    for hearing in hearings:
-        assert hearing.wait(0) == []
+    subscriptions = [broker.listen(PIDBOX), other.listen(PIDBOX)]
+    for subscription in subscriptions:
+        assert subscription.wait(0) == []
     broker.send([message_for_all("one"), message_for_all("two")])
 
-    for hearing in hearings:
-        assert heard_by(hearing, 2) == [b"one", b"two"]
-        hearing.close()
+    for subscription in subscriptions:
+        assert heard_by(subscription, 2) == [b"one", b"two"]
+        subscription.close()
 
 
 def test_what_was_said_before_is_not_heard(broker: Broadcast) -> None:
     broker.send([message_for_all("early")])
-    hearing = broker.listen(PIDBOX)
+    subscription = broker.listen(PIDBOX)
 
-    assert hearing.wait(50) == []
-    hearing.close()
+    assert subscription.wait(50) == []
+    subscription.close()
 
 
 @pytest.mark.parametrize(
@@ -97,37 +97,37 @@ def test_what_was_said_before_is_not_heard(broker: Broadcast) -> None:
 def test_a_routing_key_chooses_what_is_heard(
     broker: Broadcast, key: str, heard: list[bytes]
 ) -> None:
-    hearing = broker.listen(Queue("celeryev.me", "celeryev", "fanout", key))
-    hearing.wait(0)
+    subscription = broker.listen(Queue("celeryev.me", "celeryev", "fanout", key))
+    subscription.wait(0)
     broker.send([message_for_all("not this", exchange="another")])
     broker.send([message_for_all("online", "worker.online", "celeryev")])
     broker.send([message_for_all("multi", "task.multi", "celeryev")])
 
-    assert heard_by(hearing, len(heard)) == heard
-    assert hearing.wait(0) == []
-    hearing.close()
+    assert heard_by(subscription, len(heard)) == heard
+    assert subscription.wait(0) == []
+    subscription.close()
 
 
 def test_waiting_can_be_ended_from_another_thread(broker: Broadcast) -> None:
-    hearing = broker.listen(PIDBOX)
-    interrupting = threading.Timer(0.05, hearing.interrupt)
+    subscription = broker.listen(PIDBOX)
+    interrupting = threading.Timer(0.05, subscription.interrupt)
     interrupting.start()
     began = time.monotonic()
 
-    assert hearing.wait(LONG) == []
+    assert subscription.wait(LONG) == []
     assert time.monotonic() - began < PATIENCE / 2
     interrupting.join()
-    hearing.close()
+    subscription.close()
 
 
 def test_a_question_is_answered_by_all_who_hear_it(
     broker: Broadcast, other: Broadcast
 ) -> None:
-    hearing = other.listen(PIDBOX)
-    assert hearing.wait(0) == []  # it hears from now on
+    subscription = other.listen(PIDBOX)
+    assert subscription.wait(0) == []  # it hears from now on
 
     def answer() -> None:
-        [question] = heard_by(hearing, 1)
+        [question] = heard_by(subscription, 1)
         route = Route("", "reply.celery.pidbox", "me")
         other.send([Outgoing(route, b"yes, " + question)])
 
@@ -137,7 +137,7 @@ def test_a_question_is_answered_by_all_who_hear_it(
         assert broker.ask(message_for_all("there?"), ANSWERS, LONG) == [b"yes, there?"]
         answering.result()
     assert time.monotonic() - began < PATIENCE / 2, "for no others"
-    hearing.close()
+    subscription.close()
 
 
 def test_a_question_that_nobody_hears_has_no_answers(broker: Broadcast) -> None:
@@ -150,11 +150,11 @@ def test_a_question_that_nobody_hears_has_no_answers(broker: Broadcast) -> None:
 def test_those_who_do_not_answer_are_not_waited_for_for_ever(
     broker: Broadcast, other: Broadcast
 ) -> None:
-    hearing = other.listen(PIDBOX)
-    hearing.wait(0)
+    subscription = other.listen(PIDBOX)
+    subscription.wait(0)
 
     assert broker.ask(message_for_all("there?"), ANSWERS, 50) == []
-    hearing.close()
+    subscription.close()
 
 
 # Redis
@@ -163,42 +163,42 @@ def test_those_who_do_not_answer_are_not_waited_for_for_ever(
 def test_listening_goes_on_after_the_server_was_gone() -> None:
     with Server() as server:
         broker = RedisBroker(server.url(), namespace="test")
-        hearing = broker.listen(PIDBOX)
-        hearing.wait(0)
+        subscription = broker.listen(PIDBOX)
+        subscription.wait(0)
         server.kill()
         with pytest.raises(BrokerUnavailable):
-            hearing.wait(10 * SECOND)
+            subscription.wait(10 * SECOND)
         server.start()
-        hearing.wait(0)
+        subscription.wait(0)
         broker.send([message_for_all("again")])
 
-        assert eventually(lambda: hearing.wait(SECOND)) == [b"again"]
-        hearing.close()
+        assert eventually(lambda: subscription.wait(SECOND)) == [b"again"]
+        subscription.close()
         broker.close()
 
 
 def test_a_question_may_wait_for_longer_than_a_socket(server: Server) -> None:
     options = {"socket_timeout": 1}
     broker = RedisBroker(server.url(), namespace="test", options=options)
-    hearing = broker.listen(PIDBOX)
-    hearing.wait(0)
+    subscription = broker.listen(PIDBOX)
+    subscription.wait(0)
 
     assert broker.ask(message_for_all("there?"), ANSWERS, 3 * SECOND // 2) == []
-    hearing.close()
+    subscription.close()
     broker.close()
 
 
 def test_a_node_is_bound_as_kombu_binds_it(server: Server) -> None:
     broker = RedisBroker(server.url(), namespace="test")
-    hearing = broker.listen(PIDBOX)
-    hearing.wait(0)
+    subscription = broker.listen(PIDBOX)
+    subscription.wait(0)
     with server.client() as client:
         members = client.smembers("_kombu.binding.celery.pidbox")
 
         assert members == {b"\x06\x16\x06\x16w1.celery.pidbox"}
         assert client.zscore("_kombu.binding_deadlines", "celery.pidbox")
         assert not client.exists("_kombu.binding_permanent.celery.pidbox")
-    hearing.close()
+    subscription.close()
     broker.close()
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from beatd.brokers.base import Broker
-from beatd.brokers.items import Held, Outcome, Refused, Term
+from beatd.brokers.items import HeldLead, Outcome, Refused, Term
 from beatd.brokers.redis import RedisBroker
 from beatd.errors import LedgerMoved, TermOver
 from beatd.instant import MINUTE
@@ -28,7 +28,7 @@ def founded(broker: Broker) -> Term:
 def told(broker: Broker) -> Edition:
     """Return the edition of which a broker tells who is refused the lead."""
     answer = broker.acquire("b", MINUTE, 0)
-    assert isinstance(answer, Held)
+    assert isinstance(answer, HeldLead)
     return answer.edition
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from beatd.brokers.base import Broker
-from beatd.brokers.items import Held, Term
+from beatd.brokers.items import HeldLead, Term
 from beatd.clock import SystemClock
 from beatd.errors import TermOver
 from beatd.instant import MINUTE, SECOND
@@ -71,7 +71,7 @@ def test_who_is_refused_is_told_how_long_the_lead_lives(
 
     answer = other.acquire("b", MINUTE, 0)
 
-    assert isinstance(answer, Held)
+    assert isinstance(answer, HeldLead)
     assert answer.term == term
     assert 0 < answer.left <= MINUTE
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from beatd.brokers.base import Broker
-from beatd.brokers.items import Held, Term
+from beatd.brokers.items import HeldLead, Term
 from beatd.brokers.redis import RedisBroker
 from beatd.brokers.redis.requests import script
 from beatd.brokers.sqlite import SQLiteBroker
@@ -49,7 +49,7 @@ class Real(Protocol):
     @property
     def broker(self) -> Broker: ...
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | HeldLead:
         """Ask for the lead, as another process than the one that holds it."""
         ...
 
@@ -181,7 +181,7 @@ class OnSQLite:
         self._kept_holder = ""
         _copy(self._path, self._empty)
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | HeldLead:
         broker = self._standby if self.broker._led else self.broker
         return broker.acquire(holder, ttl, floor)
 

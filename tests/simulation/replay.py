@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import structs
 
-from beatd.brokers.items import Act, Held, Outgoing, Suspects, Term
+from beatd.brokers.items import Act, HeldLead, Outgoing, Suspects, Term
 from beatd.errors import BeatdError
 from beatd.instant import HOUR, Span
 from tests.servers import Server
@@ -127,12 +127,12 @@ class _Replay:
 
     # Those whose arguments or answers are not the same everywhere
 
-    def _acquire(self, call: Call, *args: Any) -> Term | Held:
+    def _acquire(self, call: Call, *args: Any) -> Term | HeldLead:
         answer, expected = self._real.acquire(*args), call.answer
         if isinstance(answer, Term) and isinstance(expected, Term):
             self._terms[expected] = answer
             return expected._replace(number=answer.number)
-        if isinstance(answer, Held) and isinstance(expected, Held):
+        if isinstance(answer, HeldLead) and isinstance(expected, HeldLead):
             is_same = answer.term == self._here(expected.term)
             term = expected.term if is_same else answer.term
             left = answer.left or expected.left  # 0: the broker does not know

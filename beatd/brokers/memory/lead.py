@@ -14,7 +14,7 @@ from beatd.brokers.current_runs import run_of
 from beatd.brokers.items import (
     Emission,
     Emitted,
-    Held,
+    HeldLead,
     Outcome,
     Outgoing,
     Refused,
@@ -59,11 +59,11 @@ class MemoryLead:
 
     # Lead
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | HeldLead:
         with self._changed:
             if self._is_held():
                 left = self._lead_ends - self._clock.elapsed()
-                return Held(self._edition, self._term, left)
+                return HeldLead(self._edition, self._term, left)
             number = max(self._term.number, floor) + 1
             self._term = Term(number, self._nonces())
             self._holder = holder

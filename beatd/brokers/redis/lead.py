@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from beatd.brokers.items import (
     Emission,
     Emitted,
-    Held,
+    HeldLead,
     Outcome,
     Refused,
     Term,
@@ -75,7 +75,7 @@ class RedisLead(RedisRequests):
 
     # Lead
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | HeldLead:
         aside = f"unreadable:{self._nonce}:"
         own = ("lead", "term", f"{aside}lead", f"{aside}term", "ledger")
         number, *odd = self._run(
@@ -86,7 +86,7 @@ class RedisLead(RedisRequests):
         if not number:
             edition, held, by, left = odd
             term = Term(int(held), by.decode(errors="replace"))
-            return Held(self._edition(edition), term, left)
+            return HeldLead(self._edition(edition), term, left)
         # Only now: after a lost answer, the same nonce finds the term that it took.
         nonce, self._nonce = self._nonce, secrets.token_hex(8)
         for name in odd:

@@ -20,7 +20,7 @@ from beatd.brokers.current_runs import run_of
 from beatd.brokers.items import (
     Emission,
     Emitted,
-    Held,
+    HeldLead,
     Outcome,
     Refused,
     Term,
@@ -88,11 +88,11 @@ class SQLiteLead(BrokerFile):
 
     # Lead
 
-    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | Held:
+    def acquire(self, holder: str, ttl: Span, floor: int) -> Term | HeldLead:
         if not self._take_lock(holder):
             self._was_held = True
             with self._connection() as db:
-                return Held(self._edition(db), self._term(db), left=0)
+                return HeldLead(self._edition(db), self._term(db), left=0)
         try:
             self._led = self._begin_term(floor)
         except BaseException:  # whatever it is, it goes on up
