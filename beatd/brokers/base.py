@@ -316,7 +316,8 @@ class Consumer(Protocol):
         """Send these messages and do these acts in one step; return an answer for each.
 
         A delivery that is not in flight any more (its lease ran out, say) is passed
-        over; the messages are sent all the same. An act that is refused holds up no
+        over, but for one that was acknowledged and is set aside with its `way_back`;
+        the messages are sent all the same. An act that is refused holds up no
         other act. GiveBack acts are done last and in reverse order, so that the first
         of them ends up in front of its queue.
 

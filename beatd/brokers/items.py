@@ -155,6 +155,11 @@ class SetAside(msgspec.Struct, frozen=True):
     task: str = ""
     task_id: str = ""
     """The task's name and id, where they could be read."""
+    way_back: Route | None = None
+    """The way to its queue of a message that was acknowledged before (`Begin`).
+
+    It lies nowhere any more: the dead letter is made of what the act holds.
+    """
 
 
 Act: TypeAlias = Begin | Acknowledge | GiveBack | Delay | SetAside

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
+
 from beatd import signals
 from beatd.brokers.items import (
     Acknowledge,
@@ -92,15 +94,10 @@ class Outcomes:
         envelope: Envelope,
         task: Task[..., Any] | None,
         error: Exception,
-        history: Sequence[str] = (),
     ) -> None:
-        """Store a FAILURE, and set the message aside."""
-        reason = one_line("; ".join([str(error), *history]))
-        self._reporter.set_aside(envelope, reason, error)
-        act = SetAside(delivery, reason, envelope.task, envelope.id)
-        kept = self._meta(envelope, task, State.FAILURE, error)
-        end = Failed(State.FAILURE, error, kept is not None)
-        self._settle(Settlement(delivery.token, act, kept, end=end))
+        """Store a FAILURE, and set aside the message of a run that does not begin."""
+        act = SetAside(delivery, one_line(str(error)), envelope.task, envelope.id)
+        self._settle(self._failed_aside(act, envelope, task, error))
 
     def expired(self, run: InFlight) -> None:
         """Settle a run that has expired before it began."""
@@ -143,14 +140,13 @@ class Outcomes:
     def finished(self, run: InFlight, report: Report) -> None:
         """Settle a run that ended as the report says."""
         if report.is_unsaid:
-            error = BeatdError(report.reason)
-            self.set_aside(run.counted, run.envelope, run.task, error, run.losses)
+            self._set_aside(run, BeatdError(report.reason))
             return
         is_requeued = report.fate is Fate.REQUEUED
         if is_requeued and run.deliveries >= self._settings.task_max_deliveries:
             words = f"requeued after each of {run.deliveries} deliveries"
             error = BeatdError(f"{words}: {report.reason}" if report.reason else words)
-            self.set_aside(run.counted, run.envelope, run.task, error, run.losses)
+            self._set_aside(run, error)
             return
         self._reporter.finished(run, report)
         if is_requeued:
@@ -175,12 +171,9 @@ class Outcomes:
 
         Its result, or what follows; by the back end or the broker.
         """
-        reason = one_line(str(error))
-        self._reporter.set_aside(run.envelope, reason, error)
-        act = SetAside(run.counted, reason, run.envelope.task, run.envelope.id)
-        kept = self._meta(run.envelope, run.task, State.FAILURE, error)
-        end = Failed(State.FAILURE, error, kept is not None, is_counted)
-        return Settlement(run.token, act, kept, end=end, is_correction=True)
+        act = _aside(run, str(error))
+        end = self._failed_aside(act, run.envelope, run.task, error, is_counted)
+        return replace(end, is_correction=True)
 
     def timed_out(self, run: InFlight, limit: float) -> None:
         """Settle a run that its time limit ended by force."""
@@ -219,7 +212,7 @@ class Outcomes:
         elif run.deliveries > self._settings.task_max_deliveries:
             times = run.deliveries - 1
             error = WorkerLost(f"delivered {times} times, each time fatal")
-            self.set_aside(run.counted, run.envelope, run.task, error, run.losses)
+            self._set_aside(run, error)
         else:
             return True
         return False
@@ -230,6 +223,8 @@ class Outcomes:
         return failed and not self._acknowledges(run, "task_acks_on_failure")
 
     def _acknowledges(self, run: InFlight, setting: str) -> bool:
+        if run.acknowledged:
+            return True  # these settings are for late acknowledgement
         own = getattr(self._settings, setting)
         both = option(run.task, "acks_on_failure_or_timeout", self._settings)
         return bool(both if own is None else own)
@@ -280,9 +275,25 @@ class Outcomes:
         sends: Sequence[Outgoing] = (),
         end: Bookkeeping | Failed | None = None,
     ) -> None:
-        envelope = run.envelope
-        act = SetAside(run.counted, one_line(reason), envelope.task, envelope.id)
-        self._settle(Settlement(run.token, act, kept, sends, end))
+        self._settle(Settlement(run.token, _aside(run, reason), kept, sends, end))
+
+    def _set_aside(self, run: InFlight, error: Exception) -> None:
+        """Store a FAILURE, and set the message aside, with the run's lost processes."""
+        act = _aside(run, "; ".join([str(error), *run.losses]))
+        self._settle(self._failed_aside(act, run.envelope, run.task, error))
+
+    def _failed_aside(
+        self,
+        act: SetAside,
+        envelope: Envelope,
+        task: Task[..., Any] | None,
+        error: Exception,
+        is_counted: bool = False,
+    ) -> Settlement:
+        self._reporter.set_aside(envelope, act.reason, error)
+        kept = self._meta(envelope, task, State.FAILURE, error)
+        end = Failed(State.FAILURE, error, kept is not None, is_counted)
+        return Settlement(act.delivery.token, act, kept, end=end)
 
     def _meta(
         self,
@@ -312,6 +323,13 @@ class Outcomes:
 def _run_of(envelope: Envelope) -> tuple[str, str]:
     """Return the entry and the task id; empty if no entry has sent this call."""
     return (envelope.beatd_entry, envelope.id) if envelope.beatd_entry else ("", "")
+
+
+def _aside(run: InFlight, reason: str) -> SetAside:
+    """Return the act that makes a dead letter of the run's message."""
+    way_back = _way_back(run) if run.acknowledged else None
+    task, task_id = run.envelope.task, run.envelope.id
+    return SetAside(run.counted, one_line(reason), task, task_id, way_back)
 
 
 def _may_be_retried(run: InFlight) -> bool:

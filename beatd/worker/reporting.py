@@ -72,7 +72,7 @@ class TaskReporter:
             )
             if report.state == State.FAILURE:
                 self._failed(envelope, report)
-                if not run.early:  # else its message is gone, as in Celery
+                if not run.early:  # as in Celery, which has acknowledged it before
                     self._event("rejected", envelope, requeue=False)
         elif report.state == State.SUCCESS:
             value = f": {one_line(report.result)}" if report.result else ""

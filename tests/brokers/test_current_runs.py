@@ -202,20 +202,34 @@ def test_a_run_that_is_tried_again_is_tied_to_no_lease(
     assert len(lying_in(broker)) == 1
 
 
-def test_what_is_begun_is_given_back_and_set_aside_by_nobody(
+def test_what_is_begun_is_given_back_by_nobody(broker: Broker, worker: str) -> None:
+    emit(broker, ("a", "id-1"))
+    [one] = take(broker, worker)
+    settle(broker, worker, Begin(one, "a", "id-1"))
+
+    assert settle(broker, worker, GiveBack(one)) == [GONE]
+    assert settle(broker, worker, SetAside(one, "why")) == [GONE]
+
+    assert broker.running(["a"]) == {"a": "id-1"}
+    assert broker.dead_letters() == []
+    assert lying_in(broker) == []
+
+
+def test_what_is_begun_is_set_aside_if_the_act_has_its_way_back(
     broker: Broker, worker: str
 ) -> None:
     emit(broker, ("a", "id-1"))
     [one] = take(broker, worker)
     settle(broker, worker, Begin(one, "a", "id-1"))
 
-    assert settle(broker, worker, GiveBack(one)) == [GONE]
-    assert broker.running(["a"]) == {"a": "id-1"}
-    assert settle(broker, worker, SetAside(one, "why")) == [GONE]
+    act = SetAside(one, "why", "proj.a", "id-1", way_back=CELERY)
+    assert settle(broker, worker, act) == [DONE]
 
     assert broker.running(["a"]) == {}
-    assert broker.dead_letters() == []
-    assert lying_in(broker) == []
+    assert broker.held_runs(["id-1"]) == set()
+    [letter] = broker.dead_letters()
+    assert (letter.reason, letter.task_id) == ("why", "id-1")
+    assert broker.dead_message(letter.id) == one.message
 
 
 def test_a_delivery_that_was_lost_does_not_begin(broker: Broker, other: Broker) -> None:

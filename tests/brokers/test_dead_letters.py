@@ -5,10 +5,18 @@ from itertools import count
 import pytest
 
 from beatd.brokers.base import Broker
-from beatd.brokers.items import DeadLetter, GiveBack, Outgoing, SetAside
+from beatd.brokers.items import (
+    DONE,
+    Begin,
+    DeadLetter,
+    GiveBack,
+    Outgoing,
+    SetAside,
+)
 from beatd.clock import SystemClock
 from beatd.instant import MINUTE
 from beatd.message import read_envelope, requeued
+from beatd.routing import Route
 from tests.brokers.backends import Backend
 from tests.brokers.making import lying_in, messages, outgoing, settle
 from tests.servers import PATIENCE, eventually
@@ -21,6 +29,7 @@ def worker(broker: Broker) -> str:
 
 
 REQUESTS = count(1)
+LAST = 10**9
 
 
 def set_aside(broker: Broker, *batch: Outgoing) -> list[str]:
@@ -92,6 +101,26 @@ def test_what_was_requeued_too_often_has_all_of_its_tries_again(
     assert read_envelope(message).requeues == 3
     assert read_envelope(again.message).requeues == 0
     assert read_envelope(again.message).redelivered
+
+
+def test_what_was_acknowledged_is_set_aside_from_the_act_and_put_back_to_its_place(
+    broker: Broker, worker: str
+) -> None:
+    broker.send([outgoing(b"low", priority=6)])
+    [low] = broker.take(worker, ["celery"], 1, 1)
+    settle(broker, worker, Begin(low))
+    act = SetAside(low, "no way", way_back=Route("celery", priority=6))
+
+    assert broker.settle(worker, [act], [outgoing(b"told", "told")], LAST) == [DONE]
+    assert broker.settle(worker, [act], [outgoing(b"told", "told")], LAST) == [DONE]
+
+    [letter] = broker.dead_letters()
+    assert (letter.queue, letter.reason, letter.size) == ("celery", "no way", 3)
+    assert len(lying_in(broker, "told")) == 1
+    broker.send([outgoing(b"other low", priority=6), outgoing(b"high")])
+    assert broker.retry_dead([letter.id]) == 1
+    taken = broker.take(worker, ["celery"], 9, 2)
+    assert messages(taken) == [b"high", b"other low", b"low"]
 
 
 @pytest.mark.usefixtures("worker")

@@ -79,6 +79,7 @@ acts: st.SearchStrategy[Callable[[Delivery], Act]] = st.sampled_from(
         lambda delivery: Acknowledge(delivery, "a", "id-1", goes_on=True),
         lambda delivery: Delay(delivery, 2**45),
         lambda delivery: SetAside(delivery, "why"),
+        lambda delivery: SetAside(delivery, "why", way_back=Route(delivery.queue)),
     ]
 )
 

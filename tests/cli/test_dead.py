@@ -77,12 +77,19 @@ def broker(shop: Path) -> Iterator[Broker]:
 REQUESTS = count(1)
 
 
-def set_aside(broker: Broker, queue: str, message: bytes | None, *about: str) -> None:
+def set_aside(
+    broker: Broker,
+    queue: str,
+    message: bytes | None,
+    reason: str,
+    task: str = "",
+    task_id: str = "",
+) -> None:
     if message is not None:
         broker.send([outgoing(message, queue)])
     broker.join("w1", 1000 * HOUR)
     [delivery] = broker.take("w1", [queue], 1, next(REQUESTS))
-    settle(broker, "w1", SetAside(delivery, *about))
+    settle(broker, "w1", SetAside(delivery, reason, task, task_id))
 
 
 def ids(broker: Broker) -> list[str]:

@@ -1086,6 +1086,20 @@ def test_a_failure_is_set_aside_when_failures_are_not_acknowledged() -> None:
     assert len(bench.broker.dead_letters()) == 1
 
 
+def test_a_failure_is_not_set_aside_when_its_message_was_acknowledged_early() -> None:
+    bench = Bench(task_acks_on_failure=False, task_acks_late=False)
+
+    @bench.app.task
+    def fails() -> None:
+        raise ValueError("no")
+
+    result = fails.delay()
+    bench.run()
+
+    assert bench.broker.dead_letters() == []
+    assert isinstance(result.result, ValueError)
+
+
 def test_who_waits_for_a_failure_hears_of_it_though_its_message_is_set_aside() -> None:
     bench = Bench(task_acks_on_failure=False)
     told: list[str] = []

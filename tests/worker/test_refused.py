@@ -12,7 +12,7 @@ from beatd.brokers.memory import MemoryBroker
 from beatd.brokers.redis import RedisBroker
 from beatd.config.settings import read
 from beatd.instant import HOUR
-from beatd.message import Chord
+from beatd.message import Chord, read_envelope
 from beatd.results import connect
 from beatd.results.base import State
 from beatd.runs.chords import Failed
@@ -144,6 +144,29 @@ def test_the_reason_is_the_result_and_that_of_the_dead_letter(
     assert letter.task_id == "bad"
     assert "what was to follow cannot be sent" in letter.reason
     assert str(bench.results.metas["bad"].result) == letter.reason
+
+
+@pytest.mark.parametrize("call", [linked, chained, retried])
+def test_a_run_that_was_acknowledged_early_leaves_a_dead_letter_too(
+    bench: Bench, ran: list[int], call: Callable[[Bench], str]
+) -> None:
+    for name in ("proj.note", "proj.again"):
+        bench.app.tasks[name].acks_late = False
+    waited_for = call(bench)
+
+    bench.run()
+
+    [letter] = bench.broker.dead_letters()
+    assert (letter.queue, letter.task_id) == ("celery", "bad")
+    assert "what was to follow cannot be sent" in letter.reason
+    message = bench.broker.dead_message(letter.id)
+    assert message
+    assert read_envelope(message).id == "bad"
+    assert bench.results.metas["bad"].status == State.FAILURE
+    assert str(bench.results.metas["bad"].result) == letter.reason
+    assert bench.results.metas[waited_for].status == State.FAILURE
+    assert bench.broker.retry_dead([letter.id]) == 1
+    assert bench.left() == 1
 
 
 def test_errbacks_are_told_of_a_follow_up_that_is_refused(

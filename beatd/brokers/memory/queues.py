@@ -264,11 +264,13 @@ class MemoryBroker(MemoryLead):
 
     def _do(self, worker: str, act: Act) -> Answer:
         """Do one act; return what became of it."""
-        joined = self._workers.get(worker)
-        if joined is None:
-            return GONE
+        joined = self._workers.get(worker) or _Worker()
         stored = joined.in_flight.pop(act.delivery.token, None)
-        if stored is None:
+        if isinstance(act, SetAside) and (route := act.way_back):
+            joined.begun.pop(act.delivery.token, None)
+            step, message = step_of(route.priority), act.delivery.message
+            stored = _Stored(route.queue, step, message)
+        elif stored is None:
             return self._end_begun(joined, act)
         match act:
             case Begin(delivery, entry, run):
@@ -289,12 +291,9 @@ class MemoryBroker(MemoryLead):
     def _end_begun(self, joined: _Worker, act: Act) -> Answer:
         """End the run of a delivery that is out of flight since `Begin`."""
         begun = joined.begun.get(act.delivery.token)
-        if begun is None or not isinstance(act, Acknowledge | SetAside):
+        if begun is None or not isinstance(act, Acknowledge):
             return GONE
         del joined.begun[act.delivery.token]
-        if isinstance(act, SetAside):
-            self.end_runs(dict([begun]))
-            return GONE  # there is no message any more
         if not act.goes_on:
             self.end_runs(dict([begun]))
         return DONE

@@ -462,9 +462,12 @@ class RedisBroker(RedisLead):
                 # Not the instant: the server's clock need not agree with ours.
                 wait = until - self._clock.now()
                 return "delay", token, secrets.token_hex(8), wait
-            case SetAside(delivery):
-                record = self._record(worker, act)
-                return "set_aside", token, record, _digest(delivery)
+            case SetAside(delivery, way_back=way_back):
+                record, held = self._record(worker, act), b""
+                if way_back:
+                    place = self._wire.list_of(way_back.queue, way_back.priority)
+                    held = _held(place, delivery.message)
+                return "set_aside", token, record, _digest(delivery), held
             case GiveBack():
                 return "give_back", token
 
@@ -527,9 +530,7 @@ class RedisBroker(RedisLead):
             )
 
     def _delay(self, place: str, wait: Span, message: bytes) -> Command:
-        name = place.encode()
-        held = b"0:%d:%b%b" % (len(name), name, message)
-        return ("DELAY", secrets.token_hex(8), wait, held)
+        return ("DELAY", secrets.token_hex(8), wait, _held(place, message))
 
 
 def _lease(worker: str, moves: int) -> str:
@@ -539,6 +540,12 @@ def _lease(worker: str, moves: int) -> str:
     that it left. They must not be held for ever when the worker comes back there.
     """
     return f"{worker}/{moves}" if moves else worker
+
+
+def _held(place: str, message: bytes) -> bytes:
+    """Return a message as what is held for a list; prelude.lua has its form."""
+    name = place.encode()
+    return b"0:%d:%b%b" % (len(name), name, message)
 
 
 def _unpack(held: bytes) -> tuple[str, bytes]:

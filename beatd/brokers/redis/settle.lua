@@ -20,7 +20,7 @@
 --               finish       entry, run that ended ("": none), SHA-1 of the message
 --               pass_on      nothing more: the run goes on with another message
 --               delay        id, ms to wait
---               set_aside    record, SHA-1 of the message
+--               set_aside    record, SHA-1 of the message, held message ("": it is in flight)
 --               give_back    nothing more
 --             (SHA-1: "" unless a worker died with the message)
 --
@@ -199,13 +199,8 @@ function act.delay(at)
 end
 
 function act.set_aside(at)
-  local kept = redis.call('HGET', KEYS[1], begun(ARGV[at + 1]))
-  if kept then -- there is no message any more
-    end_run(KEYS[3], released(kept))
-    redis.call('HDEL', KEYS[1], begun(ARGV[at + 1]))
-    return 'g'
-  end
-  return moving(at, function(held)
+  local token, record, digest, own = unpack(ARGV, at + 1, at + 4)
+  local function set_aside(held)
     local _, message = released(held)
     for _, hash in ipairs({KEYS[4], KEYS[7], KEYS[8]}) do
       redis.call('HLEN', hash)
@@ -213,9 +208,16 @@ function act.set_aside(at)
     local id = redis.call('INCR', KEYS[9])
     end_run(KEYS[3], run_of(message))
     redis.call('HSET', KEYS[8], id, held)
-    redis.call('HSET', KEYS[7], id, ARGV[at + 2])
-    redis.call('HDEL', KEYS[4], ARGV[at + 3])
-  end)
+    redis.call('HSET', KEYS[7], id, record)
+    redis.call('HDEL', KEYS[4], digest)
+  end
+  if own == '' then
+    return moving(at, set_aside)
+  end
+  pass_when_full(KEYS[1])
+  set_aside(own) -- acknowledged before: the message is in no key any more
+  redis.call('HDEL', KEYS[1], token, begun(token))
+  return 'd'
 end
 
 function act.give_back(at)
@@ -236,7 +238,7 @@ end
 
 local WORDS = {
   acknowledge = 2, begin = 5, finish = 5, pass_on = 2,
-  delay = 4, set_aside = 4, give_back = 2,
+  delay = 4, set_aside = 5, give_back = 2,
 }
 local back, at = {}, 5 + sends
 for number = 1, acts do

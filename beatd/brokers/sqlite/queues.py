@@ -37,7 +37,7 @@ from beatd.brokers.sqlite.statements import SQL
 from beatd.clock import Clock, SystemClock
 from beatd.errors import ItemRefused
 from beatd.instant import HOUR, SECOND, Span
-from beatd.routing import PRIORITY_STEPS, Queue, binding_of
+from beatd.routing import PRIORITY_STEPS, Queue, binding_of, step_of
 from beatd.storage.sqlite_file import BUSY_TIMEOUT, ROW_REFUSALS
 
 FIRST_NAP, LONGEST_NAP, NAP_GROWTH = 0.004, 0.02, 1.005
@@ -450,14 +450,20 @@ class SQLiteBroker(SQLiteLead):
                     self._end_runs(db, [(entry, run)])
             case Delay(_, until):
                 found = db.execute(SQL["delay"], (until, *flight)).rowcount
-            case SetAside(delivery, reason, task, task_id):
-                number = delivery.deliveries
+            case SetAside(delivery, reason, task, task_id, way_back):
+                number, message = delivery.deliveries, delivery.message
                 about = (reason, self._clock.now(), number, task, task_id)
-                for name in ("message", "begun_message"):
-                    self._end_runs_of(db, db.execute(SQL[name], flight))
-                db.execute(SQL["set_aside"], (*about, *flight))
-                found = db.execute(SQL["acknowledge"], flight).rowcount
-                db.execute(SQL["end_begun"], flight)
+                found = db.execute(SQL["in_flight"], flight).fetchone()
+                if way_back:
+                    step = step_of(way_back.priority, self._steps)
+                    row = (way_back.queue, step, worker, len(message), message)
+                    found = db.execute(SQL["set_aside_anew"], (*about, *row)).rowcount
+                    db.execute(SQL["end_begun"], flight)
+                elif found:
+                    db.execute(SQL["set_aside"], (*about, *flight))
+                if found:
+                    self._end_runs_of(db, [(message,)])
+                db.execute(SQL["acknowledge"], flight)
             case GiveBack():
                 rows = db.execute(SQL["in_flight"], flight).fetchall()
                 self._put_in_front(db, rows)

@@ -256,12 +256,8 @@ WHERE id = ? AND worker = ? AND attempt = ?
 -- name: begun_by
 SELECT CAST(message AS BLOB) FROM messages WHERE worker = ? AND attempt = ''
 
--- name: begun_message
--- By the attempt that took it, too: ids come again in a file that was set back.
-SELECT CAST(message AS BLOB) FROM messages
-WHERE id = ? AND worker = ? AND attempt = '' AND place = CAST(? AS INTEGER)
-
 -- name: end_begun
+-- By the attempt that took it, too: ids come again in a file that was set back.
 DELETE FROM messages
 WHERE id = ? AND worker = ? AND attempt = '' AND place = CAST(? AS INTEGER)
 
@@ -295,6 +291,12 @@ INSERT INTO dead (
 )
 SELECT queue, step, ?, ?, ?, worker, ?, ?, length(message), message
 FROM messages WHERE id = ? AND worker = ? AND attempt = ?
+
+-- name: set_aside_anew
+INSERT INTO dead (
+    reason, buried, deliveries, task, task_id, queue, step, worker, size, message
+)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: letters
 SELECT id, queue, reason, buried, deliveries, worker, size, task, task_id
