@@ -7,6 +7,7 @@ Emitter      scheduler/loop        messages and the ledger, written in one step
 Sender       app, worker           messages that are in no ledger
 Consumer     worker                deliveries under a lease
 DeadLetters  cli/dead              what workers have set aside
+Observed     service/status        what lies there and who takes it, for people
 Broadcast    control/pidbox        messages to all listeners, where a broker has that
 Restorer     worker/restoring      what Celery's workers left, where they share it
 
@@ -30,6 +31,7 @@ from beatd.brokers.items import (
     Emitted,
     HeldLead,
     Outgoing,
+    Overview,
     Suspects,
     Term,
     idle,
@@ -217,10 +219,12 @@ class Consumer(Protocol):
     the worker. Runs that the dead worker had begun (`Begin`) are over.
     """
 
-    def join(self, worker: str, lease: Span) -> None:
+    def join(self, worker: str, lease: Span, queues: Collection[str] = ()) -> None:
         """Begin a lease under this name, which is unique to the process.
 
-        Called again it makes the lease longer, as `stay` does.
+        `queues` are those that the worker takes from, for `Observed`: `take` may be
+        asked for others. Called again it makes the lease longer, as `stay` does, and
+        the queues are others.
         """
         ...
 
@@ -438,7 +442,19 @@ class DeadLetters(Protocol):
         ...
 
 
-class Broker(Lead, Emitter, Sender, Consumer, DeadLetters, Protocol):
+class Observed(Protocol):
+    """What lies in the broker and who takes it, for people: asked seldom."""
+
+    def overview(self, queues: Collection[str]) -> Overview:
+        """Return the state of these queues, and of all workers that have leases.
+
+        A queue that is refused holds up no other. Nothing is changed, and the parts are
+        not of one moment.
+        """
+        ...
+
+
+class Broker(Lead, Emitter, Sender, Consumer, DeadLetters, Observed, Protocol):
     """All ports of one broker."""
 
     def ping(self) -> str:

@@ -13,6 +13,7 @@ class _Message(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Message)
+_names = msgspec.json.Decoder(list[str])
 
 
 def run_of(message: bytes) -> tuple[str, str] | None:
@@ -29,3 +30,14 @@ def run_of(message: bytes) -> tuple[str, str] | None:
     if headers.beatd_entry is None or headers.id is None:
         return None
     return headers.beatd_entry, headers.id
+
+
+def names_in(told: bytes | None) -> list[str]:
+    """Return the names of queues that a worker has told; none of what is no such list.
+
+    An earlier version tells none.
+    """
+    try:
+        return _names.decode(told or b"")
+    except ValueError:
+        return []

@@ -251,6 +251,40 @@ class DeadLetter:
     """The task's name and id, where they could be read."""
 
 
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """What lies in one queue."""
+
+    name: str
+    length: int | None
+    """Messages that are ready to be taken; None: the broker does not say."""
+    first: bytes = b""
+    """The message that is taken next; empty if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """What the broker knows of one worker that has a lease."""
+
+    name: str
+    queues: Sequence[str]
+    """Those that it takes from; empty if an earlier version does not tell."""
+    held: int
+    """Deliveries in flight, with those that were acknowledged when they began."""
+    left: Span
+    """How long its lease lasts on; 0 if that is over, and nobody has ended it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What lies in a broker, and who takes it."""
+
+    queues: Sequence[QueueState]
+    workers: Sequence[WorkerState]
+    dead: int
+    """Dead letters."""
+
+
 def letter_of(record: Mapping[str, object]) -> DeadLetter:
     """Return the dead letter that a stored record means.
 

@@ -290,6 +290,7 @@ class Intake:
             away,
             clock,
         )
+        self.lease.take_from(queues)
         self.restoring = Restoring(broker, away)
         self.fetcher = Fetcher(
             broker,
@@ -336,13 +337,18 @@ class Intake:
     def consume(self, queue: Queue) -> Callable[[], object]:
         """Take from this queue, too; return a slow function that declares it."""
         self._queues[queue.name] = queue
-        self.fetcher.take_from(list(self._queues))
+        self._take_from_all()
         return partial(self._broker.declare, [queue])
 
     def cease(self, queue: str) -> None:
         """Stop taking from this queue."""
         self._queues.pop(queue, None)
-        self.fetcher.take_from(list(self._queues))
+        self._take_from_all()
+
+    def _take_from_all(self) -> None:
+        names = list(self._queues)
+        self.lease.take_from(names)
+        self.fetcher.take_from(names)
 
     def delayed(self) -> list[Envelope]:
         """Return the messages that wait in the broker for their time."""

@@ -1,7 +1,7 @@
 """A worker's lease: while it lasts, no other worker gets this one's deliveries."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from beatd.background import OnCrash, Outage, Service, retried
 from beatd.brokers.base import Consumer
@@ -46,6 +46,9 @@ class Lease:
         self._on_lost = on_lost
         self._on_recovered = on_recovered
         self._clock = clock
+        self._queues: Collection[str] = ()
+        self._told: Collection[str] = ()
+        """The queues of which the broker was told."""
         self._number = 0
         self._is_held = False
         self._ends: Span | None = None
@@ -65,6 +68,10 @@ class Lease:
         """The number of the present lease; it grows when a lease was lost."""
         return self._number
 
+    def take_from(self, queues: Collection[str]) -> None:
+        """Let people see, from the next renewal on, that these are taken from."""
+        self._queues = tuple(queues)
+
     def has_run_out(self) -> bool:
         """Return whether the lease has not been renewed in time.
 
@@ -82,9 +89,10 @@ class Lease:
                 self._number += 1
                 self._holdings.lost()
                 self._on_lost()
-            if not self._is_held:
-                self._broker.join(self._worker, self._length)
-                self._is_held = True
+            if not self._is_held or self._told != self._queues:
+                told = self._queues
+                self._broker.join(self._worker, self._length, told)
+                self._is_held, self._told = True, told
             self._ends = asked + self._length
 
     def turn(self) -> None:

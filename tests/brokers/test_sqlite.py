@@ -748,6 +748,7 @@ def test_no_statement_looks_at_more_than_it_gives(
         # One row for each worker that has lived within the last hour.
         "forget_workers: SCAN workers",
         "leases: SCAN workers",
+        "observed: SCAN workers",
         "leased: SCAN workers",
         # One row for each of these workers that is dead.
         "leased: SCAN json_each VIRTUAL TABLE INDEX 1:",

@@ -188,8 +188,8 @@ class WorkerLine:
     def send(self, batch: Sequence[Outgoing]) -> None:
         self._request("send", batch)
 
-    def join(self, worker: str, lease: Span) -> None:
-        self._request("join", worker, lease)
+    def join(self, worker: str, lease: Span, queues: Collection[str] = ()) -> None:
+        self._request("join", worker, lease, queues)
 
     def stay(self, worker: str, lease: Span) -> Any:
         return self._request("stay", worker, lease)

@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import pytest
 
@@ -39,11 +39,11 @@ class Flaky(MemoryBroker):
         self.lost_answers = 0
         self.asked: list[list[str]] = []
 
-    def join(self, worker: str, lease: Span) -> None:
+    def join(self, worker: str, lease: Span, queues: Collection[str] = ()) -> None:
         if self.away:
             self.away -= 1
             raise BrokerUnavailable("nobody answers")
-        super().join(worker, lease)
+        super().join(worker, lease, queues)
 
     def take(
         self,
@@ -434,6 +434,26 @@ def test_a_lease_that_nobody_ended_goes_on_however_late_it_is_renewed() -> None:
 
     assert not intake.lease.has_run_out()
     assert intake.lost == []
+
+
+def test_the_broker_is_told_with_each_lease_which_queues_are_taken_from() -> None:
+    broker = Flaky()
+    intake = Intake(broker)
+    intake.lease.take_from(["celery"])
+    intake.lease.turn()
+    assert [[*one.queues] for one in broker.overview([]).workers] == [["celery"]]
+
+    intake.lease.take_from(["celery", "mail"])
+    intake.lease.turn()
+    assert [[*one.queues] for one in broker.overview([]).workers] == [
+        ["celery", "mail"]
+    ]
+
+    broker.leave("me")
+    intake.lease.turn()
+    assert [[*one.queues] for one in broker.overview([]).workers] == [
+        ["celery", "mail"]
+    ]
 
 
 def test_a_fetcher_waits_for_messages_and_for_room_and_stops_at_once() -> None:

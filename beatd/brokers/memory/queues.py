@@ -20,8 +20,11 @@ from beatd.brokers.items import (
     Delivery,
     GiveBack,
     Outgoing,
+    Overview,
+    QueueState,
     SetAside,
     Suspects,
+    WorkerState,
     as_new,
     do_in_turn,
     idle,
@@ -56,6 +59,8 @@ class _Worker:
     lease: Span = 0
     lease_ends: Span = 0
     """By the monotonic clock."""
+    queues: Sequence[str] = ()
+    """Those that it takes from, as it says."""
     in_flight: dict[str, _Stored] = field(default_factory=dict)
     ended: frozenset[str] = frozenset()
     """Deliveries whose runs have ended, as the worker said last."""
@@ -138,17 +143,18 @@ class MemoryBroker(MemoryLead):
 
     # Consumer
 
-    def join(self, worker: str, lease: Span) -> None:
+    def join(self, worker: str, lease: Span, queues: Collection[str] = ()) -> None:
         with self._changed:
             joined = self._workers.setdefault(worker, _Worker())
             joined.lease, joined.lease_ends = lease, self._clock.elapsed() + lease
+            joined.queues = [*queues]
 
     def stay(self, worker: str, lease: Span) -> bool:
         with self._changed:
-            joined = worker in self._workers
+            joined = self._workers.get(worker)
             if joined:
-                self.join(worker, lease)
-            return joined
+                self.join(worker, lease, joined.queues)
+            return joined is not None
 
     def reclaim(
         self,
@@ -354,6 +360,27 @@ class MemoryBroker(MemoryLead):
             taken = [run_of(x.message) for w in living for x in w.in_flight.values()]
             begun = [run for w in living for run in w.begun.values()]
             return {run for _, run in filter(None, [*taken, *begun])} & set(runs)
+
+    # Observed
+
+    def overview(self, queues: Collection[str]) -> Overview:
+        with self._changed:
+            return Overview(
+                [self._state_of(name) for name in queues],
+                [self._state(name, one) for name, one in self._workers.items()],
+                len(self._dead),
+            )
+
+    def _state_of(self, queue: str) -> QueueState:
+        if queue in self.closed:
+            return QueueState(queue, None)
+        lying = [*self._lying([queue])]
+        return QueueState(queue, len(lying), lying[0].message if lying else b"")
+
+    def _state(self, name: str, worker: _Worker) -> WorkerState:
+        held = len(worker.in_flight) + len(worker.begun)
+        left = max(worker.lease_ends - self._clock.elapsed(), 0)
+        return WorkerState(name, worker.queues, held, left)
 
     # Dead letters
 

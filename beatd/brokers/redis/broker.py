@@ -22,6 +22,7 @@ from beatd.brokers.items import (
     Effect,
     GiveBack,
     Outgoing,
+    Overview,
     SetAside,
     Suspects,
     idle,
@@ -41,6 +42,7 @@ from beatd.brokers.redis.listening import (
     MessageWait,
     instant_in,
 )
+from beatd.brokers.redis.observer import Observer
 from beatd.brokers.redis.requests import CHANNEL, CHUNK, LIST, in_chunks
 from beatd.brokers.redis.rights import (
     channel_risks,
@@ -135,10 +137,11 @@ class RedisBroker(RedisLead):
 
     # Consumer
 
-    def join(self, worker: str, lease: Span) -> None:
+    def join(self, worker: str, lease: Span, queues: Collection[str] = ()) -> None:
         name = self._lease(worker)
         self._longest_lease = max(lease, self._longest_lease)
-        self._run("join", self._workers, [name, lease])
+        told = msgspec.json.encode([*queues])
+        self._run("join", [*self._workers, self._key("queues")], [name, lease, told])
         self._joined[worker] = name
 
     def stay(self, worker: str, lease: Span) -> bool:
@@ -291,6 +294,12 @@ class RedisBroker(RedisLead):
     def restore_unacked(self) -> int:
         return self._unacked.restore()
 
+    # Observed
+
+    def overview(self, queues: Collection[str]) -> Overview:
+        self._greet()
+        return Observer(self._answers, self._key, self._wire).overview(queues)
+
     # Dead letters
 
     def dead_letters(self) -> list[DeadLetter]:
@@ -402,6 +411,7 @@ class RedisBroker(RedisLead):
             self._key("runs"),
             self._apart,
             self._ended(worker),
+            self._key("queues"),
         ]
 
     @property

@@ -8,6 +8,7 @@
 --       5 runs        hash: entry -> task id of its current run
 --       6 apart       hash: key and field of what was held, and no held message -> that
 --       7 ended       text: the tokens whose runs have ended, with spaces between them
+--       8 queues      hash: worker -> the queues that it takes from, in JSON, for people
 -- ARGV  1 worker  2 how long to remember deaths, in ms
 --       3 the lease end that ran out; absent when the worker leaves by itself
 --
@@ -62,6 +63,7 @@ if back == #tokens then
   redis.call('DEL', KEYS[7])
   redis.call('ZREM', KEYS[1], ARGV[1])
   redis.call('HDEL', KEYS[2], ARGV[1])
+  redis.call('HDEL', KEYS[8], ARGV[1])
 end
 answer[1] = back
 return answer

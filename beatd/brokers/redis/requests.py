@@ -26,6 +26,7 @@ T = TypeVar("T")
 _KINDS = {
     "workers": "zset",
     "leases": "hash",
+    "queues": "hash",
     "inflight": "hash",
     "answered": "string",
     "took": "string",
@@ -88,14 +89,22 @@ class RedisRequests:
             for command in self._wire.binding(queue, now)
         ]
         for part in in_chunks(commands):
-            with self._server.answering() as client:
-                pipe = client.pipeline(transaction=False)
-                for _, command in part:
-                    pipe.execute_command(*command)
-                answers = pipe.execute(raise_on_error=False)
+            answers = self._answers([command for _, command in part])
             for (queue, _), answer in zip(part, answers, strict=True):
                 if isinstance(answer, Exception):
                     self._meet_undeclared(queue, answer)
+
+    def _answers(self, commands: Collection[Sequence[Any]]) -> list[Any]:
+        """Return the answers to these commands, which go in one round trip.
+
+        The answer to one that is refused is the error.
+        """
+        with self._server.answering() as client:
+            pipe = client.pipeline(transaction=False)
+            for command in commands:
+                pipe.execute_command(*command)
+            answers: list[Any] = pipe.execute(raise_on_error=False)
+        return answers
 
     def _meet_undeclared(self, queue: Queue, answer: Exception) -> None:
         """Say that a queue is refused; raise what concerns the whole server."""

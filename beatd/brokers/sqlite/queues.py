@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from queue import Empty
 
+from beatd.brokers.current_runs import names_in
 from beatd.brokers.items import (
     DONE,
     GONE,
@@ -21,8 +22,11 @@ from beatd.brokers.items import (
     Effect,
     GiveBack,
     Outgoing,
+    Overview,
+    QueueState,
     SetAside,
     Suspects,
+    WorkerState,
     as_new,
     do_in_turn,
     idle,
@@ -117,11 +121,12 @@ class SQLiteBroker(SQLiteLead):
 
     # Consumer
 
-    def join(self, worker: str, lease: Span) -> None:
+    def join(self, worker: str, lease: Span, queues: Collection[str] = ()) -> None:
         now = self._clock.elapsed()
         with self._transaction() as db:
             db.execute(SQL["forget_workers"], (now, now + REMEMBER_REQUESTS))
-            db.execute(SQL["join"], (worker, lease, now + lease))
+            told = json.dumps([*queues])
+            db.execute(SQL["join"], (worker, lease, now + lease, told))
 
     def stay(self, worker: str, lease: Span) -> bool:
         ends = self._clock.elapsed() + lease
@@ -259,6 +264,29 @@ class SQLiteBroker(SQLiteLead):
             given = sum(self._release(db, worker, died=True) for worker in dead)
         self._call()
         return given
+
+    # Observed
+
+    def overview(self, queues: Collection[str]) -> Overview:
+        if not self._is_there():
+            return Overview([QueueState(name, 0) for name in queues], [], 0)
+        now = self._clock.elapsed()
+        with self._connection() as db, texts_as_bytes(db):
+            workers = db.execute(SQL["observed"]).fetchall()
+            (dead,) = db.execute("SELECT count(*) FROM dead").fetchone()
+            states = [self._state_of(db, name) for name in queues]
+        found = []
+        for name, lease, ends, told, held in workers:
+            # From before the machine's start, nothing is known of the length.
+            left = ends - now if ends - now <= lease else 0
+            shown = str(name, "utf-8", "replace")
+            found.append(WorkerState(shown, names_in(told), held, max(left, 0)))
+        return Overview(states, found, dead)
+
+    def _state_of(self, db: sqlite3.Connection, queue: str) -> QueueState:
+        (length,) = db.execute(SQL["length"], (queue,)).fetchone()
+        row = db.execute(SQL["first"], (queue,)).fetchone() if length else None
+        return QueueState(queue, length, row[0] if row else b"")
 
     # Dead letters
 

@@ -18,6 +18,7 @@ LATER_COLUMNS = {
     ("ledger", "high"): "INTEGER",
     ("workers", "took"): "INTEGER NOT NULL DEFAULT 0",
     ("workers", "ended"): "TEXT NOT NULL DEFAULT ''",
+    ("workers", "queues"): "TEXT NOT NULL DEFAULT ''",
 }
 """Columns that files of earlier builds lack; to those builds they do no harm."""
 

@@ -23,7 +23,8 @@
 -- workers   leases, on the machine's monotonic clock. `sent` has the number of the last
 --           request to settle something, and a letter for each answer to it; `took` that
 --           of the last request to take; `ended` the deliveries in flight, among others,
---           whose runs have ended, as "<attempt>:<id>" with spaces between them. A lease
+--           whose runs have ended, as "<attempt>:<id>" with spaces between them;
+--           `queues` those that the worker takes from, in JSON, for people. A lease
 --           that is over stays with a `lease` of 0 until `ends`: copies of the worker's
 --           requests may still be under way.
 -- dead      the dead-letter queue; AUTOINCREMENT, so that no id is used twice.
@@ -109,7 +110,8 @@ CREATE TABLE workers (
     ends INTEGER NOT NULL,
     sent TEXT NOT NULL DEFAULT '',
     took INTEGER NOT NULL DEFAULT 0,
-    ended TEXT NOT NULL DEFAULT ''
+    ended TEXT NOT NULL DEFAULT '',
+    queues TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID
 
 -- name: make_dead
@@ -163,8 +165,9 @@ VALUES (?, ?, ?, ?, ?, ?, ?)
 INSERT INTO messages (queue, step, message, due) VALUES (?, ?, ?, ?)
 
 -- name: join
-INSERT INTO workers (worker, lease, ends) VALUES (?, ?, ?)
-ON CONFLICT (worker) DO UPDATE SET lease = excluded.lease, ends = excluded.ends
+INSERT INTO workers (worker, lease, ends, queues) VALUES (?, ?, ?, ?)
+ON CONFLICT (worker) DO UPDATE SET
+    lease = excluded.lease, ends = excluded.ends, queues = excluded.queues
 
 -- name: stay
 UPDATE workers SET lease = ?, ends = ? WHERE worker = ? AND lease > 0
@@ -314,3 +317,15 @@ SELECT queue, step, ? FROM dead WHERE id = ?
 -- is left of its length.
 SELECT worker, ends, CASE WHEN ends - lease > ? THEN 0 ELSE lease END
 FROM workers WHERE lease > 0
+
+-- name: observed
+SELECT worker, lease, ends, queues,
+    (SELECT count(*) FROM messages WHERE messages.worker = workers.worker)
+FROM workers WHERE lease > 0 ORDER BY worker
+
+-- name: length
+SELECT count(*) FROM messages WHERE queue = ? AND worker IS NULL AND due IS NULL
+
+-- name: first
+SELECT CAST(message AS BLOB) FROM messages
+WHERE queue = ? AND worker IS NULL AND due IS NULL ORDER BY step, place, id LIMIT 1

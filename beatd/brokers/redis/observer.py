@@ -1,0 +1,96 @@
+"""What lies in Redis and who takes it, for people: read, and nothing changed."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from beatd.brokers.current_runs import names_in
+from beatd.brokers.items import Overview, QueueState, WorkerState
+from beatd.brokers.redis.wire import WireNames
+from beatd.instant import SECOND
+
+MOST_WORKERS = 1_000
+"""Workers that are looked at, at most: those whose leases end last."""
+
+
+class Observer:
+    """Reads queues and leases at the present server, in three round trips."""
+
+    def __init__(
+        self,
+        answers: Callable[[Collection[Sequence[Any]]], list[Any]],
+        key: Callable[[str], str],
+        wire: WireNames,
+    ) -> None:
+        """`answers` makes requests; the answer to a refused one is the error."""
+        self._answers = answers
+        self._key = key
+        self._wire = wire
+
+    def overview(self, queues: Collection[str]) -> Overview:
+        """Return the state of these queues, and of all workers that have leases."""
+        lists = self._wire.lists(queues)
+        time, leases, told, dead, *lengths = self._answers(
+            [
+                ("TIME",),
+                ("ZREVRANGE", self._key("workers"), 0, MOST_WORKERS - 1, "WITHSCORES"),
+                ("HGETALL", self._key("queues")),
+                ("HLEN", self._key("dead")),
+                *(("LLEN", one) for one in lists),
+            ]
+        )
+        return Overview(
+            self._queues(lists, dict(zip(lists, lengths, strict=True)), queues),
+            self._workers(time, _fine(leases, []), _fine(told, {})),
+            _fine(dead, 0),
+        )
+
+    def _queues(
+        self, lists: dict[str, str], lengths: dict[str, Any], queues: Collection[str]
+    ) -> list[QueueState]:
+        total: Counter[str] = Counter()
+        refused = {lists[one] for one, size in lengths.items() if _is_refused(size)}
+        first: dict[str, str] = {}
+        for one, queue in lists.items():
+            if queue not in refused and lengths[one]:
+                total[queue] += lengths[one]
+                first.setdefault(queue, one)
+        asked = [("LINDEX", one, -1) for one in first.values()]
+        found = dict(zip(first, self._answers(asked) if asked else [], strict=True))
+        return [
+            QueueState(name, None)
+            if name in refused
+            else QueueState(name, total[name], _fine(found.get(name), None) or b"")
+            for name in queues
+        ]
+
+    def _workers(
+        self, time: Sequence[bytes], leases: Sequence[bytes], told: dict[bytes, bytes]
+    ) -> list[WorkerState]:
+        now = int(time[0]) * SECOND + int(time[1]) // 1000
+        names, ends = leases[::2], leases[1::2]
+        # Names that are no text are none of ours.
+        shown = [name.decode(errors="replace") for name in names]
+        asked = [("HLEN", self._key(f"inflight:{name}")) for name in shown]
+        held = self._answers(asked) if asked else []
+        return sorted(
+            (
+                WorkerState(
+                    name,
+                    names_in(told.get(raw)),
+                    _fine(number, 0),
+                    max(round(min(float(end), 2**53)) - now, 0),
+                )
+                for raw, name, end, number in zip(names, shown, ends, held, strict=True)
+            ),
+            key=lambda one: one.name,
+        )
+
+
+def _is_refused(answer: Any) -> bool:
+    return isinstance(answer, Exception)
+
+
+def _fine(answer: Any, otherwise: Any) -> Any:
+    """Return an answer, or what stands for one that is an error."""
+    return otherwise if _is_refused(answer) else answer

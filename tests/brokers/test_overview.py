@@ -1,0 +1,95 @@
+"""What people are shown of a broker: what lies there, and who takes it."""
+
+import pytest
+
+from beatd.brokers.base import Broker
+from beatd.brokers.items import SetAside, Suspects
+from beatd.instant import HOUR, MINUTE
+from tests.brokers.backends import Backend
+from tests.brokers.making import outgoing, settle
+
+
+def test_it_has_lengths_of_queues_and_the_message_that_is_taken_next(
+    broker: Broker, other: Broker
+) -> None:
+    broker.send([outgoing(b"1"), outgoing(b"2", priority=9), outgoing(b"3", "mail")])
+
+    seen = other.overview(["celery", "mail", "empty"])
+
+    assert [(one.name, one.length) for one in seen.queues] == [
+        ("celery", 2),
+        ("mail", 1),
+        ("empty", 0),
+    ]
+    # Redis takes 0 first, as kombu has it; so does every other broker of ours.
+    broker.join("w", MINUTE)
+    for state in seen.queues[:2]:
+        [taken] = broker.take("w", [state.name], 1, ord(state.name[0]) + 1)
+        assert state.first == taken.message
+        broker.leave("w")
+        broker.join("w", MINUTE)
+    assert seen.queues[2].first == b""
+    assert (seen.workers, seen.dead) == ([], 0)
+
+
+def test_it_has_who_takes_from_which_queue_and_what_they_hold(
+    broker: Broker, other: Broker
+) -> None:
+    broker.join("w1", MINUTE, ["celery", "mail"])
+    broker.join("w2", HOUR, ["celery"])
+    broker.send([outgoing(b"1"), outgoing(b"2"), outgoing(b"3")])
+    broker.take("w1", ["celery"], 2, 1, suspects=Suspects.IN_COMPANY)
+
+    first, second = other.overview(["celery"]).workers
+
+    assert (first.name, [*first.queues], first.held) == ("w1", ["celery", "mail"], 2)
+    assert (second.name, [*second.queues], second.held) == ("w2", ["celery"], 0)
+    assert MINUTE - 5000 <= first.left <= MINUTE < second.left
+
+
+def test_a_worker_tells_other_queues_and_renewing_leaves_them(broker: Broker) -> None:
+    broker.join("w", MINUTE, ["celery"])
+
+    broker.join("w", MINUTE, ["mail"])
+    broker.stay("w", MINUTE)
+
+    [worker] = broker.overview([]).workers
+    assert [*worker.queues] == ["mail"]
+
+
+def test_a_worker_that_left_or_died_is_not_there(broker: Broker) -> None:
+    broker.join("w1", MINUTE, ["celery"])
+    broker.leave("w1")
+
+    assert broker.overview(["celery"]).workers == []
+
+
+def test_what_is_in_flight_or_set_aside_is_not_in_the_queue(broker: Broker) -> None:
+    broker.join("w", MINUTE, ["celery"])
+    broker.send([outgoing(b"1")])
+    [delivery] = broker.take("w", ["celery"], 1, 1)
+    settle(broker, "w", SetAside(delivery, "bad"))
+
+    seen = broker.overview(["celery"])
+
+    assert (seen.queues[0].length, seen.dead, seen.workers[0].held) == (0, 1, 0)
+
+
+def test_a_queue_that_is_refused_holds_up_no_other(
+    backend: Backend, broker: Broker
+) -> None:
+    broker.send([outgoing(b"1")])
+    backend.refuse("odd")
+
+    odd, fine = broker.overview(["odd", "celery"]).queues
+
+    assert fine.length == 1
+    assert not odd.length  # SQLite refuses rows, and knows that there are none
+
+
+@pytest.mark.parametrize("queues", [[], ["celery"]])
+def test_an_empty_broker_has_nothing(broker: Broker, queues: list[str]) -> None:
+    seen = broker.overview(queues)
+
+    assert [one.length for one in seen.queues] == [0] * len(queues)
+    assert (seen.workers, seen.dead) == ([], 0)
