@@ -38,8 +38,8 @@ brokers     items base leases oddities current_runs memory.lead memory.queues me
             sqlite.routes sqlite.statements sqlite.file sqlite.lead sqlite.queues sqlite
             *
 scheduler   file_view leadership ledger_file configs lost_writes over findings refusals
-            run_ends holds schedule_file reload takeover step planner progress asked
-            loop bringing
+            run_ends holds schedule_file reload takeover step calls_watch planner
+            progress asked loop bringing
 results     base chords disabled readable ended exceptions encoding refusals redis
             sqlite *
 events      lamport sender zone event sent

@@ -11,6 +11,7 @@ from beatd.errors import MessageError
 from beatd.instant import HOUR, MINUTE, SECOND, Instant, Span
 from beatd.message import Made, MessageFormat, template
 from beatd.routing import Route
+from beatd.scheduler.calls_watch import CallsWatch
 from beatd.scheduler.loop import Scheduler
 from beatd.scheduler.refusals import LAST
 from beatd.scheduler.step import BATCH
@@ -493,3 +494,39 @@ def test_a_message_that_takes_longer_than_the_lead_to_make_holds_up_no_other(
     assert messages[1].asked == [NOON + MINUTE]
     assert scheduler.refused == ({"slow-0": raises} if raises else {})
     assert "emit.slow" in events(caplog)
+
+
+class Hanging(Slow):
+    """A message whose making is looked at by another thread, each second."""
+
+    def __init__(self, clock: FakeClock, takes: Span) -> None:
+        super().__init__(clock, takes)
+        self.watch: CallsWatch | None = None
+
+    def made(
+        self, *, id: str, now: Instant, slot: Instant, expires: Instant | None
+    ) -> Made:
+        end = self._clock.time + self.takes
+        while self.watch and self._clock.time < end:
+            self._clock.go_to(self._clock.time + self.watch.look())
+        self.takes = 0
+        return super().made(id=id, now=now, slot=slot, expires=expires)
+
+
+def test_a_call_that_does_not_return_is_named_while_it_runs_and_ever_less_often(
+    broker: CountingBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    message = Hanging(clock, 60 * SECOND)
+    hangs = called("hangs", message)
+    scheduler = scheduler_of(hangs, TICK, clock=clock, broker=broker)
+    watch = message.watch = CallsWatch(lambda: scheduler.making, clock)
+    scheduler.tick(clock.now())
+    run(scheduler, NOON + 3 * MINUTE)
+    watch.look()
+
+    said = [one for one in caplog.records if vars(one).get("event") == "emit.stuck"]
+    assert [vars(one)["ran"] // SECOND for one in said] == [5, 10, 20, 40]
+    assert {one.levelname for one in said} == {"WARNING"}
+    assert said[0].getMessage().startswith("hangs: the call of its task's code that is")
+    assert scheduler.making is None
+    assert broker.slots("hangs") == [NOON + 2 * MINUTE, NOON + 3 * MINUTE]

@@ -15,6 +15,7 @@ from beatd.errors import BrokerUnavailable, LedgerMoved, TermOver
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Instant, Span, datetime_of
 from beatd.routing import Queue
+from beatd.scheduler.calls_watch import Making
 from beatd.scheduler.configs import Configs
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
 from beatd.scheduler.ledger_file import LedgerFile
@@ -115,6 +116,11 @@ class Scheduler:
     def outage(self) -> str:
         """Why nothing can be emitted just now; empty when all is well."""
         return self._outage.reason
+
+    @property
+    def making(self) -> Making | None:
+        """What the loop makes in this moment; for other threads to look at."""
+        return self._planner.making
 
     @property
     def refused(self) -> Mapping[str, str]:

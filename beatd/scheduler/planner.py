@@ -11,6 +11,7 @@ from beatd.event_log import EventLog
 from beatd.ids import run_id
 from beatd.instant import SECOND, Instant, Span, datetime_of
 from beatd.message import EntryMessage, Made
+from beatd.scheduler.calls_watch import Making
 from beatd.scheduler.lost_writes import Lost
 from beatd.scheduler.run_ends import IDLE, Busy, RunEnds
 from beatd.scheduler.step import Step
@@ -55,6 +56,8 @@ class Planner:
         self._late: dict[str, _Late] = {}
         """By entry, what may have been made in vain."""
         self._slow = Faults(clock)
+        self.making: Making | None = None
+        """What is being made in this moment; for other threads to look at."""
 
     def plan(self, batch: Sequence[Due], busy: Busy, now: Instant) -> Step:
         """Return the step for a batch of what is due, or for the first part of it."""
@@ -87,12 +90,14 @@ class Planner:
                 continue
             for runs, slot in enumerate(decision.emit, due.mark.runs + 1):
                 found: Emission | MessageError
+                self.making = due.entry.name, elapsed
                 try:
                     found = self._emission(due, slot, runs, now)
                     emissions.append(found)
                 except MessageError as error:
                     step.refuse(due.entry.name, slot, str(error))
                     found = error
+                self.making = None
                 before, elapsed = elapsed, self._clock.elapsed()
                 if elapsed >= self._ends_at:
                     self._say_slow(due.entry.name, elapsed - before)
@@ -116,11 +121,14 @@ class Planner:
             for runs, slot in enumerate(slots, first):
                 due = Due(entry, mark, slot, slot, entry.schedule.next_after(slot))
                 keep()
+                self.making = entry.name, self._clock.elapsed()
                 try:
                     emissions.append(self._emission(due, slot, runs, now))
                 except MessageError as error:
                     step.refuse(entry.name, slot, str(error))
                     break
+                finally:
+                    self.making = None
         emissions.sort(key=lambda emission: emission.mark.slot)
         return step if emissions or step.refused else None
 

@@ -8,6 +8,7 @@ from queue import SimpleQueue
 
 from beatd import signals
 from beatd.clock import Wake
+from beatd.config.finding import is_celery
 from beatd.config.loading import Config
 from beatd.config.options import Options
 from beatd.config.switches import BEAT_NODE
@@ -26,6 +27,7 @@ from beatd.service.wiring.scheduler import (
     entries_elsewhere,
     needs_restart,
     scheduler_of,
+    watch_calls,
 )
 from beatd.text import counted
 
@@ -97,6 +99,9 @@ class Beat:
         wake = partial(self.inbox.put, Wake.LOOK)
         watch = self.scheduler.leadership.watch(wake)
         watch.start("beatd-lead", self._crash)
+        calls = watch_calls(self.scheduler)
+        if is_celery(self.config.source.app):
+            calls.start("beatd-calls", self._crash)
         self._loader.start(self._crash)
         aside = None
         if self.config.settings.result_url is not None:
@@ -108,6 +113,7 @@ class Beat:
         finally:
             # Neither is waited for: a step of theirs may take long.
             watch.leave()
+            calls.leave()
             self._loader.leave()
             if aside:
                 aside.close()

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from beatd import brokers, results
+from beatd.background import Service
 from beatd.brokers.base import Broadcast, Broker
 from beatd.celery_apps.signals import pass_on_beat
 from beatd.clock import SystemClock
@@ -20,6 +21,7 @@ from beatd.instant import span_of
 from beatd.results.ended import EndedRuns
 from beatd.scheduler.asked import AskedAside
 from beatd.scheduler.bringing import bring
+from beatd.scheduler.calls_watch import CallsWatch
 from beatd.scheduler.leadership import Leadership
 from beatd.scheduler.loop import LONGEST_NAP, EmissionListener, Scheduler
 from beatd.scheduler.schedule_file import ScheduleFile
@@ -127,6 +129,12 @@ def ask_results_aside(scheduler: Scheduler, wake: Callable[[], object]) -> Asked
     aside = AskedAside(scheduler.ended, wake, scheduler.clock)
     scheduler.ended, scheduler.unanswered = aside.ended, aside.unanswered
     return aside
+
+
+def watch_calls(scheduler: Scheduler) -> Service:
+    """Return a thread that says which call of a task's code the loop waits for."""
+    watch = CallsWatch(lambda: scheduler.making, scheduler.clock)
+    return Service(watch.look)
 
 
 TAKEN_ONCE = (
