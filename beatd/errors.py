@@ -28,8 +28,9 @@ BeatdError
     └── Retry              it is tried again later
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 
 class BeatdError(Exception):
@@ -147,6 +148,16 @@ class NotRegistered(BeatdError, KeyError):
 
 class MaxRetriesExceeded(BeatdError):
     """The task asked for one more try than its `max_retries`."""
+
+    def __init__(
+        self,
+        *args: object,
+        task_args: Sequence[Any] = (),
+        task_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(*args)
+        self.task_args = task_args
+        self.task_kwargs = task_kwargs or {}
 
 
 class Revoked(BeatdError):

@@ -296,6 +296,35 @@ def test_a_task_object_can_be_registered(wired: Wired) -> None:
     assert wired.app.tasks["tests.test_app.Doubling"] is task
 
 
+def test_what_is_set_on_a_task_before_its_first_call_stays(wired: Wired) -> None:
+    task = wired.app.task(max_retries=3, queue="slow")(add)
+    task.max_retries = 2
+    task.delay(1, 2)
+
+    assert task.max_retries == 2
+    assert wired.sent("slow").task == "tests.test_app.add"
+
+
+def test_a_class_of_a_task_can_be_registered(wired: Wired) -> None:
+    class Halving(Task[[int], float]):
+        def run(self, x: int) -> float:
+            return x / 2
+
+    wired.app.register_task(Halving)
+    task = wired.app.tasks["tests.test_app.Halving"]
+    task.delay(1)
+
+    assert isinstance(task, Halving)
+    assert wired.sent().task == "tests.test_app.Halving"
+
+
+def test_a_task_is_made_once(wired: Wired) -> None:
+    task = wired.app.task(name="add")(add)
+
+    with pytest.raises(TypeError, match=r"^add: it is a task already"):
+        beatd.shared_task(task)
+
+
 def test_a_shared_task_is_sent_through_the_current_application(wired: Wired) -> None:
     task = beatd.shared_task(name="shared.add")(add)
     set_current(wired.app)
@@ -322,6 +351,31 @@ def test_modules_of_tasks_are_imported_and_discovered(
     app.import_tasks()
 
     assert {"storefront.tasks.hello", "weblog.views.hello"} <= set(app.tasks)
+
+
+def test_tasks_are_discovered_in_other_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("kiosk", "counter"):
+        (tmp_path / f"{name}.py").write_text(
+            "from beatd import shared_task\n@shared_task\ndef hello(): ...\n"
+        )
+    app = Beatd(set_as_current=False)
+    app.autodiscover_tasks(lambda: ["kiosk"], related_name=None)
+    assert "kiosk.hello" not in app.tasks
+    app.autodiscover_tasks(["counter"], related_name=None, force=True)
+
+    assert {"kiosk.hello", "counter.hello"} <= set(app.tasks)
+
+
+def test_an_application_may_be_open_for_a_block() -> None:
+    with Beatd("proj", broker="memory://", set_as_current=False) as app:
+        app.send_task("a")
+        before = app.connections
+
+    assert app.connections is not before
+    app.close()
 
 
 # Calls

@@ -319,6 +319,58 @@ def test_there_are_as_many_retries_as_allowed(
         task.retry(max_retries=of_call)
 
 
+@pytest.mark.parametrize(
+    ("present", "args", "kwargs", "expected"),
+    [
+        (((), {"x": 1, "y": 2, "z": 3}), (5, 6), None, ((5, 6), {"z": 3})),
+        (((1,), {"z": 3}), (5,), None, ((5,), {"z": 3})),
+        (((1, 2), {}), None, {"y": 6}, ((1, 6), {})),
+        (((1,), {"z": 3}), None, {"z": 4}, ((1,), {"z": 4})),
+        (((1, 2), {"z": 3}), (5,), {"y": 6}, ((5,), {"y": 6})),
+        (((1, 2), {"z": 3}), None, None, (None, None)),
+        (((1, 2, 3, 4), {}), None, {"x": 5}, (None, {"x": 5})),
+    ],
+)
+def test_a_retry_gives_a_parameter_once(
+    app: FakeApp, present: Any, args: Any, kwargs: Any, expected: Any
+) -> None:
+    task = task_of(lambda x, y, z=0: x + y + z, app)
+    request = in_a_run(task, args=present[0], kwargs=present[1])
+    with running(request), pytest.raises(Retry):
+        task.retry(args, kwargs)
+
+    assert request.again is not None
+    assert (request.again.args, request.again.kwargs) == expected
+
+
+def test_a_retry_keeps_the_places_of_many_arguments(app: FakeApp) -> None:
+    task = task_of(lambda x, y, *rest: (x, y, *rest), app)
+    request = in_a_run(task, args=(1, 2, 3, 4))
+    with running(request), pytest.raises(Retry):
+        task.retry(kwargs={"y": 20})
+
+    assert request.again is not None
+    assert (request.again.args, request.again.kwargs) == ((1, 20, 3, 4), {})
+
+
+def test_used_up_retries_say_of_which_call(app: FakeApp) -> None:
+    task = task_of(add, app, max_retries=0)
+    request = in_a_run(task, args=(1,), kwargs={"y": 2})
+    with running(request), pytest.raises(MaxRetriesExceeded) as raised:
+        task.retry()
+
+    assert raised.value.task_args == (1,)
+    assert raised.value.task_kwargs == {"y": 2}
+
+
+def test_the_cause_of_a_retry_may_be_a_class(app: FakeApp) -> None:
+    task = task_of(add, app)
+    with running(in_a_run(task)), pytest.raises(Retry) as raised:
+        task.retry(exc=OSError)
+
+    assert isinstance(raised.value.exc, OSError)
+
+
 def test_used_up_retries_raise_the_cause(app: FakeApp) -> None:
     task = task_of(add, app, max_retries=0)
     with running(in_a_run(task)), pytest.raises(OSError, match="cause"):

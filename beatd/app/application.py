@@ -12,7 +12,7 @@ from beatd.app.calls import Calls
 from beatd.app.celery_names import CeleryNames
 from beatd.app.conf import Conf, GivenConfig, read_object, settings_of, with_changes
 from beatd.app.connections import Connections
-from beatd.app.discovery import Discovery
+from beatd.app.discovery import Discovery, Packages
 from beatd.app.remote_control import Control
 from beatd.brokers.base import Broker
 from beatd.brokers.items import Outgoing
@@ -197,8 +197,12 @@ class Beatd(CeleryNames):
 
         return make(function) if function else make
 
-    def register_task(self, task: Task[..., Any]) -> Task[..., Any]:
-        """Add a task that is an instance of a class of its own."""
+    def register_task(
+        self, task: Task[..., Any] | type[Task[..., Any]]
+    ) -> Task[..., Any]:
+        """Add a task that has a class of its own, or the one task of this class."""
+        task = task() if isinstance(task, type) else task
+        task.belong_to(self)
         kind = type(task)
         task.name = task.name or self.gen_task_name(kind.__name__, kind.__module__)
         self.tasks.register(task)
@@ -355,13 +359,19 @@ class Beatd(CeleryNames):
         return AsyncResult(task_id, app=self)
 
     def autodiscover_tasks(
-        self, packages: Sequence[str] | None = None, related_name: str = "tasks"
+        self,
+        packages: Packages = None,
+        related_name: str | None = "tasks",
+        force: bool = False,
     ) -> None:
         """Have `import_tasks` import the module of this name in each package.
 
         Without `packages`, in Django's installed apps. A package may have none.
+        With `force`, they are imported now.
         """
         self._discovery.add(packages, related_name)
+        if force:
+            import_modules(self._discovery.modules())
 
     def import_tasks(self, more: Sequence[str] = ()) -> None:
         """Import the modules that the settings name, those discovered, and `more`.

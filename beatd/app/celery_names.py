@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
 from pkgutil import resolve_name
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from beatd.app import django
 from beatd.clock import Clock
@@ -48,6 +48,16 @@ class CeleryNames:
             problem = f"the environment variable {variable_name} names no module"
             raise ConfigError("the app", [problem])
         return bool(module)
+
+    def close(self) -> None:
+        """Close the connections of this process."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def set_current(self) -> None:
         """Make this the application of calls that name none."""

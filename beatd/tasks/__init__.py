@@ -8,6 +8,7 @@ signature.py     a call to make later
 canvas.py        several: chains, groups, chords
 maps.py          one task with many arguments
 listed.py        what an option lists
+arguments.py     those of a next try
 task.py          `Task`: options, calls, retries, hooks
 registry.py      the tasks of an application, by name
 shared.py        tasks of no application in particular

@@ -67,6 +67,9 @@ def task_of(
     The option `base` is its class, `name` its name; the others are its attributes.
     Without a `base` it gets the class of its application's tasks: `Task.join`.
     """
+    if isinstance(function, Task):
+        problem = "it is a task already: one decorator makes it"
+        raise TypeError(f"{function.name}: {problem}, @app.task or @shared_task")
     given = dict(options)
     base: type[Task[..., Any]] | None = given.pop("base", None)
     name = given.pop("name", None) or name_of(function.__name__, function.__module__)

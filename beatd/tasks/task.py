@@ -16,6 +16,7 @@ from beatd.bounds import LONGEST, seconds_of
 from beatd.errors import Ignore, MaxRetriesExceeded, MessageError, Retry, Verdict
 from beatd.message.options import check_options
 from beatd.results.base import Meta
+from beatd.tasks.arguments import of_next_try
 from beatd.tasks.async_result import AsyncResult
 from beatd.tasks.current import Application, Args, Kwargs, current_app
 from beatd.tasks.listed import classes_in
@@ -111,6 +112,11 @@ class Task(Generic[P, R]):
         if options:
             self.amend(options)
 
+    def belong_to(self, app: Application) -> None:
+        """Have calls of this task go through `app`, unless it names an application."""
+        if self._app is current_app:
+            self._app = lambda: app
+
     def join(self, kind: "type[Task[..., Any]]") -> None:
         """Make this a task of the class that its application has for its tasks.
 
@@ -118,7 +124,9 @@ class Task(Generic[P, R]):
         """
         if not self.has_own_class:
             self.__class__ = cast(type[Self], kind)
-            self.amend(self._options)
+            set_since = vars(self)
+            given = self._options.items()
+            self.amend({name: v for name, v in given if name not in set_since})
 
     def amend(self, attributes: Mapping[str, Any]) -> None:
         """Set these attributes as if the task's own class had them.
@@ -301,7 +309,7 @@ class Task(Generic[P, R]):
         self,
         args: Args = None,
         kwargs: Kwargs = None,
-        exc: BaseException | None = None,
+        exc: BaseException | type[BaseException] | None = None,
         throw: bool = True,
         eta: datetime | str | None = None,
         countdown: float | None = None,
@@ -316,13 +324,16 @@ class Task(Generic[P, R]):
         that no message can have: the run fails.
         """
         request = self.request
+        exc = exc() if isinstance(exc, type) else exc
         if request.called_directly:
             raise exc or Retry("the task was called directly: nobody tries it again")
         limit = self.max_retries if max_retries is None else max_retries
         if limit is not None and request.retries >= limit:
             raise exc or MaxRetriesExceeded(
                 f"Can't retry {self.name}[{request.id}] "
-                f"args:{request.args} kwargs:{request.kwargs}"
+                f"args:{request.args} kwargs:{request.kwargs}",
+                task_args=request.args,
+                task_kwargs=request.kwargs,
             )
         check_options({**options, "eta": eta})
         when: datetime | float
@@ -332,6 +343,9 @@ class Task(Generic[P, R]):
             when = _pause("countdown", countdown)
         else:
             when = _pause("default_retry_delay", self.default_retry_delay or 0)
+        if (args is None) != (kwargs is None):
+            present = request.args, request.kwargs
+            args, kwargs = of_next_try(self.parameters, present, args, kwargs)
         request.again = Again(args, kwargs, when, options)
         retry = Retry(exc=exc, when=when)
         if throw:
