@@ -166,7 +166,7 @@ def test_a_process_that_is_patched_goes_into_the_background_as_others(
 ) -> None:
     fails = ended(*WORKER, "-D", "-P", pool, "--pidfile", "no/w.pid", cwd=here)
     assert fails.returncode == 78
-    assert "No such file or directory" in fails.stderr
+    assert "there is no directory no" in fails.stderr
 
     works = ended(*WORKER, "-DlINFO", "-P", pool, cwd=here)
     assert works.returncode == 0, works.stderr
@@ -276,12 +276,15 @@ def test_quiet_it_prints_nothing_of_its_own(here: Path) -> None:
 # The pid file
 
 
-def test_a_pid_file_in_no_directory_is_said(here: Path) -> None:
-    result = ended(*WORKER, "--pidfile", "no/where.pid", cwd=here)
+@pytest.mark.parametrize("option", ["--pidfile", "--logfile"])
+def test_a_file_in_no_directory_is_said_with_the_way_out(
+    here: Path, option: str
+) -> None:
+    result = ended(*WORKER, option, "no/where", cwd=here)
 
     assert result.returncode == 78
-    assert "no/where.pid" in result.stderr
-    assert "--pidfile: No such file or directory" in result.stderr
+    assert "cannot use no/where" in result.stderr
+    assert f"{option}: there is no directory no (mkdir -p no makes it)" in result.stderr
 
 
 def test_a_pid_file_is_there_for_everybody_to_read(tmp_path: Path) -> None:

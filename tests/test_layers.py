@@ -29,7 +29,7 @@ config      * settings.problems settings.secrets settings.kinds switches setting
             entry_line entries modules
             finding celery_settings apps places tls loading options
 .           clock
-storage     file_lock sqlite_file
+storage     folders file_lock sqlite_file
 .           background
 brokers     items base leases oddities current_runs memory.lead memory.queues memory
             redis.connection redis.failover redis.wire redis.unacked redis.leases

@@ -15,12 +15,14 @@ from beatd.cli.probes import (
     ask_broker,
     entries_elsewhere,
     import_problems,
+    schedule_file_problems,
     shelves_elsewhere,
     strange_brokers,
     strange_results,
     task_problems,
     unreached,
 )
+from beatd.cli.schedule_view import broker_file
 from beatd.clock import SystemClock
 from beatd.config.loading import examine
 from beatd.config.options import Options
@@ -94,6 +96,8 @@ def _examine(context: click.Context, imports: bool, ask: bool) -> Findings:
     problems += entries_elsewhere(config, ask=ask and not (report.errors or strangers))
     refused = bool(report.errors or strangers)
     answer = ""
+    if ask or "schedule_filename" in given(context):
+        problems += schedule_file_problems(config)
     if imports:
         problems += import_problems(config)
     if imports or config.source.app is not None:
@@ -102,4 +106,7 @@ def _examine(context: click.Context, imports: bool, ask: bool) -> Findings:
         answer, unreachable = ask_broker(config)
         problems += unreachable
     problems.sort(key=lambda one: one.place.line if one.place else sys.maxsize)
-    return Findings(report, problems, refused, answer, notes(config))
+    good_to_know = notes(config)
+    if not answer and (file := broker_file(config.settings.write_urls[0])):
+        good_to_know.insert(0, f"broker: {file}")
+    return Findings(report, problems, refused, answer, good_to_know)

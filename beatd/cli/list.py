@@ -20,7 +20,13 @@ from beatd.cli.output import (
     stamps,
     until,
 )
-from beatd.cli.schedule_view import ScheduleView, chosen, schedule_view, zone_of
+from beatd.cli.schedule_view import (
+    ScheduleView,
+    broker_file,
+    chosen,
+    schedule_view,
+    zone_of,
+)
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
 from beatd.config.entry_line import BadEntry
@@ -157,6 +163,8 @@ def command(
         out.say(f"{out.shown(line.name)} is {line.state}: {escaped(why)}")
     out.say(_summary(known, lines, limit, now))
     out.say(f"source: {known.source}")
+    if file := broker_file(known.config.settings.write_urls[0]):
+        out.say(f"broker: {escaped(file)}")
 
 
 def _line(known: ScheduleView, entry: Entry, at: Instant | None) -> Line:

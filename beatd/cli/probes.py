@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from beatd.cli.schedule_view import line_of
+from beatd.cli.schedule_view import broker_file, line_of
 from beatd.config.faults import raised
 from beatd.config.finding import is_celery
 from beatd.config.loading import Config, words_for
@@ -22,7 +22,7 @@ from beatd.config.settings import (
 )
 from beatd.errors import BrokerUnavailable, ConfigError, ScheduleFileError
 from beatd.scheduler.file_view import view_of
-from beatd.storage.sqlite_file import SCHEDULE_FILE, FileState, look
+from beatd.storage.sqlite_file import SCHEDULE_FILE, FileState, look, look_to_write
 from beatd.text import counted
 from beatd.timetable.policy import Reason
 
@@ -179,6 +179,19 @@ def shelves_elsewhere(config: Config) -> list[Problem]:
     return [Problem(text, f"take it over: {command}", warning=True)]
 
 
+def schedule_file_problems(config: Config) -> list[Problem]:
+    """Return why this host's schedule file cannot be used, as the start would say it.
+
+    Only where the file of this host is meant: a config may be checked on another one.
+    """
+    path = Path(config.settings.beat_schedule_filename)
+    found = look_to_write(path, SCHEDULE_FILE)
+    if found.state is not FileState.REFUSED or shelves_elsewhere(config):
+        return []
+    hint = "--schedule-filename names another file"
+    return [Problem(f"schedule file: {path} {found.problem}", hint)]
+
+
 def unreached(config: Config) -> list[Problem]:
     """Return a warning for what a Celery app has that beatd does not use."""
     from beatd.celery_apps.out_of_reach import out_of_reach
@@ -221,7 +234,7 @@ def _ask_at(config: Config, url: str) -> tuple[str, list[Problem]]:
 
     name = mask_url(url)
     if _is_made_later(url):
-        return f"{name}: it will be made when it is first used", []
+        return f"{name}: {broker_file(url)}: it is made when it is first used", []
     try:
         broker = brokers.of_settings(config.settings, [url])
         try:

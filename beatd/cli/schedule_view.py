@@ -16,7 +16,7 @@ from beatd.cli.usage import NOTHING
 from beatd.config.entries import spec_of
 from beatd.config.entry_line import BadEntry
 from beatd.config.loading import Config, load
-from beatd.config.settings import Place, did_you_mean, table
+from beatd.config.settings import Place, did_you_mean, file_of_url, table
 from beatd.instant import Instant
 from beatd.scheduler.file_view import View, view
 from beatd.timetable.entry import Entry
@@ -105,6 +105,14 @@ def schedule_view(context: click.Context) -> ScheduleView:
     config = load(wanted(context))
     path = Path(config.settings.beat_schedule_filename)
     return ScheduleView(config, path, view(path) if _is_there(path) else None)
+
+
+def broker_file(url: str) -> str:
+    """Return in words which file an address is that of; empty if it is of none."""
+    path = file_of_url(url)
+    if path is None:
+        return ""
+    return f"{path.absolute()}{'' if _is_there(path) else ', which is not there yet'}"
 
 
 def _is_there(path: Path) -> bool:

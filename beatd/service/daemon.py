@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from beatd.errors import ConfigError
+from beatd.storage.folders import why_not
 
 if TYPE_CHECKING:
     from beatd.storage.file_lock import FileLock
@@ -166,7 +167,7 @@ def _taken(path: Path) -> "FileLock":
                 )
                 return lock
     except OSError as error:
-        raise ConfigError(str(path), [f"--pidfile: {error.strerror}"]) from error
+        raise ConfigError(str(path), [f"--pidfile: {why_not(path, error)}"]) from error
     problem = f"--pidfile: process {lock.holder() or 'unknown'} runs and holds it"
     raise ConfigError(str(path), [problem])
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
+from pathlib import Path
 from typing import TextIO
 
 from beatd import signals
@@ -31,6 +32,7 @@ from beatd.logs import (
 )
 from beatd.pools.prefork import places
 from beatd.service.nodes import is_of_one_process, path_of
+from beatd.storage.folders import why_not
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ class Log:
             else:
                 handler = LogStream(sys.stderr, plain, self.clock)
         except OSError as error:
-            problem = f"--logfile: {error.strerror}"
+            problem = f"--logfile: {why_not(Path(path), error) if path else error}"
             raise ConfigError(str(path), [problem]) from error
         handler.setFormatter(self._formatter(line, usual, date))
         return handler

@@ -7,7 +7,6 @@ version of their format. Both are in the first page from the moment a file is ma
 
 import errno
 import os
-import shlex
 import sqlite3
 import stat
 from collections.abc import Collection, Iterator, Sequence
@@ -19,6 +18,7 @@ from threading import Event
 from typing import Any, NamedTuple
 
 from beatd.storage.file_lock import FileLock
+from beatd.storage.folders import no_folder
 
 BUSY_TIMEOUT = 3.0
 """Seconds for which a connection waits for locks of other connections."""
@@ -93,8 +93,10 @@ def make(
     tables: Sequence[str],
     *,
     patience: float = BUSY_TIMEOUT,
-) -> None:
+) -> bool:
     """Make the file with these tables in one step, unless another process just did.
+
+    Returns whether it was made here.
 
     It is made under another name and moved into place: nobody ever sees half a file,
     and a process that is killed while it makes one leaves none. The mode is 0600
@@ -104,7 +106,7 @@ def make(
     """
     with _alone_at(path, patience):
         if path.exists() and path.stat().st_size > 0:
-            return
+            return False
         draft = path.with_name(f"{path.name}.new")
         try:
             _fill(draft, kind, tables)
@@ -113,6 +115,7 @@ def make(
             draft.replace(path)
         finally:
             _remove(draft)
+    return True
 
 
 def connect(path: Path, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
@@ -330,8 +333,7 @@ def _look_inside(path: Path, kind: FileKind) -> Look:
 def _write_problem(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
-        way_out = f"mkdir -p {shlex.quote(str(folder))} makes it"
-        return f"cannot be made: there is no directory {folder} ({way_out})"
+        return f"cannot be made: {no_folder(folder)}"
     if path.exists() and not _may(path, os.W_OK):
         return "is read-only"
     # SQLite keeps files beside it while it is open.

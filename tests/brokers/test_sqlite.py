@@ -124,8 +124,24 @@ def test_a_file_that_is_made_is_said_once(
         broker.send([outgoing(b"1")])
         broker.send([outgoing(b"2")])
 
-    made = f"made {path}: a new broker, to which nobody has sent anything yet"
+    made = (
+        f"made {path.absolute()}: a new broker, to which nobody has sent anything yet"
+    )
     assert [record.getMessage() for record in caplog.records] == [made]
+
+
+def test_a_file_is_made_and_said_by_one_of_those_who_need_it(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # As in a worker with a scheduler: both have looked before either has made it.
+    brokers = [SQLiteBroker(path, namespace="test") for _ in "ab"]
+
+    with caplog.at_level("INFO"), ThreadPoolExecutor() as threads:
+        assert len(list(threads.map(SQLiteBroker.ping, brokers))) == 2
+
+    assert [vars(record)["event"] for record in caplog.records] == ["broker.made"]
+    for broker in brokers:
+        broker.close()
 
 
 def another_programs(path: Path) -> None:

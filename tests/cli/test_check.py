@@ -29,6 +29,7 @@ beat_schedule = {
 
 REPORT = """\
 celeryconfig: 3 entries, 1 error, 1 warning
+broker: {folder}/broker.db, which is not there yet
 
 celeryconfig.py:6: warning: entry 'nightly-backup' falls into the clock change of\
  Sun 28 Mar 2027
@@ -59,19 +60,50 @@ def config(folder: Path) -> Path:
     ],
 )
 def test_each_problem_has_its_line_and_the_way_out(
-    run: Run, config: Path, screen: Screen | None, line_end: str
+    run: Run, config: Path, folder: Path, screen: Screen | None, line_end: str
 ) -> None:
     config.write_text(BROKEN)
 
     output = run("check", screen=screen, status=1).stdout
 
-    assert output == REPORT.replace("month_of_year=2),", line_end)
+    expected = REPORT.replace("month_of_year=2),", line_end)
+    assert output == expected.format(folder=folder)
 
 
 def test_a_config_without_problems_is_said_to_be_well(run: Run, config: Path) -> None:
     config.write_text('beat_schedule = {"a": {"task": "a", "schedule": 60}}')
 
-    assert run("check").stdout == "celeryconfig: 1 entry, all is well\n"
+    assert run("check").stdout.splitlines()[0] == "celeryconfig: 1 entry, all is well"
+
+
+def test_the_file_is_named_that_is_the_broker(
+    run: Run, config: Path, folder: Path
+) -> None:
+    config.write_text("broker_url = 'sqlite:///b.db'")
+
+    missing = f"broker: {folder / 'b.db'}, which is not there yet"
+    assert missing in run("check").stdout.splitlines()
+    assert run("check", "--quiet").stdout == ""
+
+    config.write_text("broker_url = 'redis://localhost'")
+    assert "broker" not in run("check").stdout
+
+
+def test_a_schedule_file_in_no_directory_is_an_error_if_it_is_named_here(
+    run: Run, config: Path
+) -> None:
+    config.write_text("beat_schedule_filename = 'no/such/x.db'")
+    elsewhere = run("check")  # the config may be that of another host
+    here = run("check", "--schedule-filename", "no/such/x.db", status=1)
+    asked = run("check", "--broker", "sqlite:///b.db", status=1)
+
+    assert "all is well" in elsewhere.stdout
+    for one in (here, asked):
+        assert (
+            "error: schedule file: no/such/x.db cannot be made: there is no directory"
+            " no/such (mkdir -p no/such makes it)\n"
+            "    --schedule-filename names another file"
+        ) in one.stdout
 
 
 def test_settings_that_cannot_be_used_keep_beatd_from_starting(
@@ -223,9 +255,9 @@ def test_long_lines_are_cut_on_a_terminal_only(run: Run, config: Path) -> None:
     narrow = run("check", screen=Screen(width=80), status=1).stdout.splitlines()
     piped = run("check", status=1).stdout.splitlines()
 
-    assert len(narrow[3]) == 80
-    assert len(piped[3]) > 200
-    assert narrow[4] == piped[4] == f"      | {' ' * 48}^^^^^^^^^^"
+    assert len(narrow[4]) == 80
+    assert len(piped[4]) > 200
+    assert narrow[5] == piped[5] == f"      | {' ' * 48}^^^^^^^^^^"
 
 
 def test_github_gets_an_annotation_for_each_problem(run: Run, config: Path) -> None:
@@ -326,6 +358,7 @@ def test_import_looks_for_each_entry_s_task(
     assert "all is well" in run("check").stdout
     assert run("check", "--import", status=1).stdout == (
         "celeryconfig: 2 entries, 1 error, 0 warnings\n"
+        f"broker: {folder}/broker.db, which is not there yet\n"
         "\n"
         "celeryconfig.py:4: error: entry 'typo': no task named 'shop_tasks.reprot' was"
         " imported\n"
@@ -432,7 +465,8 @@ def test_broker_makes_no_file(run: Run, folder: Path) -> None:
 
     output = run("check", "--broker", "sqlite:///later.db").stdout
 
-    assert "broker sqlite:///later.db: it will be made when it is first used" in output
+    path = folder / "later.db"
+    assert f"broker sqlite:///later.db: {path}, which is not there yet" in output
     assert sorted(folder.iterdir()) == before
 
 
@@ -516,7 +550,7 @@ def test_a_built_in_task_that_is_named_is_there(run: Run, config: Path) -> None:
     names = ["beatd.run"]
     config.write_text(f"builtin_tasks = {names}\nbeat_schedule = {{'a': {entry}}}")
 
-    assert run("check", "--import").stdout == "celeryconfig: 1 entry, all is well\n"
+    assert "celeryconfig: 1 entry, all is well\n" in run("check", "--import").stdout
 
     config.write_text("builtin_tasks = ['beatd.rum']")
     output = run("check", status=1).stdout

@@ -22,6 +22,7 @@ old-import      weekly Sun 04:00  paused by the config     Sun 15 Nov      8d  p
 
 6 entries, 1 paused.  Next: tick in 2 s.
 source: state file celerybeat-schedule
+broker: {folder}/broker.db, which is not there yet
 """
 
 NARROW = """\
@@ -35,6 +36,7 @@ old-import      paused by the config     Sun 15 Nov      8d  paus
 
 6 entries, 1 paused.  Next: tick in 2 s.
 source: state file celerybeat-schedule
+broker: {folder}/broker.db, which is not there yet
 """
 
 
@@ -42,15 +44,17 @@ source: state file celerybeat-schedule
 @pytest.mark.parametrize("utf8", [True, False])
 @pytest.mark.parametrize(("width", "expected"), [(80, NARROW), (100, WIDE)])
 def test_the_list_fits_the_terminal(
-    run: Run, width: int, utf8: bool, expected: str
+    run: Run, folder: Path, width: int, utf8: bool, expected: str
 ) -> None:
-    assert run("list", screen=Screen(width=width, utf8=utf8)).stdout == expected
+    output = run("list", screen=Screen(width=width, utf8=utf8)).stdout
+
+    assert output == expected.format(folder=folder)
 
 
 @pytest.mark.usefixtures("running_shop")
-def test_in_a_pipe_the_list_has_its_full_width(run: Run) -> None:
-    assert run("list").stdout == WIDE
-    assert run("ls").stdout == WIDE
+def test_in_a_pipe_the_list_has_its_full_width(run: Run, folder: Path) -> None:
+    assert run("list").stdout == WIDE.format(folder=folder)
+    assert run("ls").stdout == WIDE.format(folder=folder)
 
 
 @pytest.mark.usefixtures("shop")
@@ -58,9 +62,10 @@ def test_without_a_schedule_file_the_list_says_so(run: Run, folder: Path) -> Non
     lines = run("list").stdout.splitlines()
 
     assert lines[1] == "tick            every 2 s         14:05:14         in 2 s"
-    assert lines[-1] == (
+    assert lines[-2] == (
         "source: configuration only, no schedule file celerybeat-schedule yet"
     )
+    assert lines[-1] == f"broker: {folder}/broker.db, which is not there yet"
     assert not (folder / "celerybeat-schedule").exists()
 
 
@@ -109,7 +114,7 @@ def test_a_glob_chooses_entries_and_the_summary_counts_them(run: Run) -> None:
 def test_the_limit_says_what_it_hides(run: Run) -> None:
     lines = run("list", "--limit", "2").stdout.splitlines()
 
-    assert len(lines) == 6
+    assert len(lines) == 7
     assert lines[4].endswith("Showing 2: --limit 6 shows all.")
 
 

@@ -116,11 +116,11 @@ class BrokerFile:
         found = look_to_write(self._path, BROKER)
         if problem := self._problem(found):
             raise BrokerRefused(problem)
-        if found.state is FileState.ABSENT:
-            make(self._path, BROKER, TABLES)
+        if found.state is FileState.ABSENT and make(self._path, BROKER, TABLES):
             # Who meant another one would wait for ever for what is sent there.
             words = "made %s: a new broker, to which nobody has sent anything yet"
-            tell.info("broker.made", words, self._path, path=str(self._path))
+            path = self._path.absolute()
+            tell.info("broker.made", words, path, path=str(path))
         db = connect(self._path, self._busy_timeout)
         _add_later_columns(db)
         db.execute(LATER_TABLE)

@@ -346,7 +346,7 @@ class SQLiteBroker(SQLiteLead):
     def ping(self) -> str:
         with self._connection() as db:
             self._term(db)
-        return f"sqlite {sqlite3.sqlite_version}, {self._path}"
+        return f"sqlite {sqlite3.sqlite_version}, {self._path.absolute()}"
 
     def risks(self) -> list[str]:
         return []
