@@ -11,10 +11,12 @@ from typing import Any
 from beatd.config.settings import Problem
 
 _STEPS = "bootsteps are not run, and what they would set up is missing"
+_STEPS_INSTEAD = "a receiver of worker_init can do what a step does when it is made"
 _OPTIONS = "options of the command line that the app adds are not known to beatd"
 _COMMANDS = "remote-control commands of the app's own are not answered"
 _DEFAULT = "celery.worker.strategy:default"
 _STRATEGY = "the Strategy of these tasks is not called: each message is one run"
+_STRATEGY_INSTEAD = "leave the queue of these tasks to a worker of Celery"
 
 _SIGNALS = {
     "celeryd_after_setup": "name a worker's queues with -Q or worker_direct",
@@ -33,7 +35,7 @@ _SIGNALS = {
 def out_of_reach(app: Any) -> Iterator[Problem]:
     """Yield a warning for each kind of thing that is there and has no effect."""
     steps = [step for kind in app.steps.values() for step in kind]
-    yield from _said(_STEPS, map(_path_of, steps))
+    yield from _said(_STEPS, map(_path_of, steps), _STEPS_INSTEAD)
     options = [option for kind in app.user_options.values() for option in kind]
     yield from _said(_OPTIONS, map(_option_name, options))
     yield from _said(_COMMANDS, _own_commands())
@@ -43,12 +45,12 @@ def out_of_reach(app: Any) -> Iterator[Problem]:
         for name, task in app.tasks.items()
         if _path_of(getattr(task, "Strategy", _DEFAULT)) != _DEFAULT
     ]
-    yield from _said(_STRATEGY, own)
+    yield from _said(_STRATEGY, own, _STRATEGY_INSTEAD)
 
 
-def _said(what: str, names: Any) -> Iterator[Problem]:
+def _said(what: str, names: Any, instead: str = "") -> Iterator[Problem]:
     if found := sorted(set(names)):
-        yield Problem(f"{what}: {', '.join(found)}", warning=True)
+        yield Problem(f"{what}: {', '.join(found)}", instead, warning=True)
 
 
 def _own_commands() -> Iterator[str]:

@@ -91,18 +91,20 @@ class CeleryResults:
     def _store(self, meta: Meta) -> None:
         from celery.app.task import Context
 
-        extended = meta.extended
-        request = Context(
-            id=meta.task_id,
-            group=meta.group_id,
-            parent_id=meta.parent_id,
-            task=extended.get("name"),
-            retries=extended.get("retries"),
-            args=extended.get("args"),
-            kwargs=extended.get("kwargs"),
-            hostname=extended.get("worker"),
-            delivery_info={"routing_key": extended.get("queue")},
-        )
+        extended, call = meta.extended, meta.call
+        if call:
+            told = request_of(call, extended["worker"], again=False)
+            request = Context(told, args=call.args, kwargs=call.kwargs)
+        else:
+            request = Context(
+                id=meta.task_id,
+                group=meta.group_id,
+                parent_id=meta.parent_id,
+                task=extended.get("name"),
+                retries=extended.get("retries"),
+                hostname=extended.get("worker"),
+                delivery_info={"routing_key": extended.get("queue")},
+            )
         result = meta.result
         if isinstance(result, BaseException):
             result = _as_celerys(result)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from beatd.instant import DAY, Span
+from beatd.message import Call
 
 
 class State(StrEnum):
@@ -46,6 +47,8 @@ class Meta(msgspec.Struct, frozen=True):
     parent_id: str | None = None
     extended: dict[str, Any] = msgspec.field(default_factory=dict)
     """`name, args, kwargs, worker, retries, queue` with `result_extended`."""
+    call: Call | None = None
+    """The message, with `result_extended`: backends of Celery's keep more of it."""
 
 
 class Stored(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from beatd.brokers.items import Outgoing
 from beatd.config.settings import Settings
 from beatd.errors import ConfigError, MessageError
 from beatd.instant import Instant, datetime_of
-from beatd.message import Chord, Envelope, Limits
+from beatd.message import Call, Chord, Envelope, Limits
 from beatd.message.codec import content_types
 from beatd.message.represent import bounded_repr
 from beatd.results.base import READY_STATES, Meta, State, Stored
@@ -139,11 +139,14 @@ def meta_of(
     traceback: str | None = None,
     children: Sequence[Any] = (),
     arguments: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
+    call: Call | None = None,
 ) -> Meta:
-    """Return the meta to store of a run."""
+    """Return the meta to store of a run; its arguments may come with the call."""
     ended = state in READY_STATES
     extended: dict[str, Any] = {}
     if settings.result_extended:
+        if call:
+            arguments = call.args, call.kwargs
         args, kwargs = arguments or (None, None)
         extended = {
             "name": envelope.task,
@@ -163,4 +166,5 @@ def meta_of(
         envelope.group,
         envelope.parent_id,
         extended,
+        call,
     )

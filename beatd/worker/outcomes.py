@@ -316,7 +316,7 @@ class Outcomes:
             settings,
             now=now,
             hostname=self._hostname,
-            arguments=(call.args, call.kwargs) if call else None,
+            call=call,
         )
 
 

@@ -67,12 +67,12 @@ PROJECT = """
         assert instance.hostname == sender
     """
 SAID = [
-    "bootsteps are not run, and what they would set up is missing: {name}:Logging",
+    "bootsteps are not run, and what they would set up is missing: {name}:Logging; a receiver of worker_init can do what a step does when it is made",
     "options of the command line that the app adds are not known to beatd: --tenant",
     "remote-control commands of the app's own are not answered: drain_tenant",
     "the signal celeryd_after_setup is never sent: nothing calls {name}:queues; name a worker's queues with -Q or worker_direct",
     "the signal heartbeat_sent is never sent: nothing calls {name}:beating; worker_ready and a thread of your own can tell that it lives",
-    "the Strategy of these tasks is not called: each message is one run: {name}.many",
+    "the Strategy of these tasks is not called: each message is one run: {name}.many; leave the queue of these tasks to a worker of Celery",
 ]
 
 
