@@ -141,6 +141,30 @@ def test_empty_groups_and_groups_of_one_are_no_chords() -> None:
     assert canvas.chords == []
 
 
+def test_an_empty_group_is_left_out_of_a_chain_unless_it_is_all_there_is() -> None:
+    canvas = sent(chain(group(task("a"), task("b")), group(), group()))
+
+    assert calls(canvas) == [("a",), ("b",)]
+    assert canvas.chords == []
+    (((_, _), members),) = canvas.results
+    assert len(members) == 2
+    assert sent(chain(group())).results == [[["id-1", None], []]]
+
+
+def test_what_follows_a_chord_gets_all_values_of_a_body_that_is_a_group() -> None:
+    of_two = group(task("b"), task("c"))
+    canvas = sent(chain(chord([task("a")], of_two), task("d"), task("e")))
+
+    assert calls(canvas) == [("a",)]
+    again = sent(only(canvas).options["chord"], [1])
+    assert calls(again) == [("b", [1]), ("c", [1])]
+    for sending in again.sends:
+        assert sending.options["chord"]["task"] == "d"
+        rest = sending.options["chord"]["options"]["chain"]
+        assert [step["task"] for step in rest] == ["e"]
+        assert "chain" not in sending.options
+
+
 def test_an_empty_chain_sends_nothing() -> None:
     assert sent(chain()).sends == []
 
@@ -162,7 +186,24 @@ def test_all_members_of_a_group_are_sent_with_its_id_and_their_places() -> None:
     ]
 
 
+def test_the_id_of_a_group_may_be_given() -> None:
+    canvas = sent(group(task("a"), task("b")), task_id="mine")
+
+    assert [one.options["group_id"] for one in canvas.sends] == ["mine", "mine"]
+    assert len({one.options["task_id"] for one in canvas.sends} | {"mine"}) == 3
+
+
 # Chords
+
+
+def test_a_group_with_errbacks_of_its_own_has_those_of_the_chord_too() -> None:
+    body = {**group(task("b"), task("c")), "options": {"link_error": task("own")}}
+    canvas = sent(chord([task("a")], body), link_error=[task("chords")])
+
+    again = sent(only(canvas).options["chord"], [1])
+    for sending in again.sends:
+        names = [one["task"] for one in sending.options["link_error"]]
+        assert names == ["own", "chords"]
 
 
 def test_the_calls_of_a_header_carry_one_and_the_same_body() -> None:

@@ -16,7 +16,15 @@ canvas.py     and to the calls that follow it: callbacks, chains, groups and cho
 notice.py     messages that are no calls: events, remote control
 """
 
-from beatd.message.canvas import Canvas, Chord, awaited, doomed, gathered
+from beatd.message.canvas import (
+    Canvas,
+    Chord,
+    awaited,
+    doomed,
+    gathered,
+    is_empty_group,
+    linked_to,
+)
 from beatd.message.envelope import (
     Call,
     Envelope,
@@ -47,6 +55,8 @@ __all__ = [
     "awaited",
     "doomed",
     "gathered",
+    "is_empty_group",
+    "linked_to",
     "named_in",
     "read_body",
     "read_envelope",

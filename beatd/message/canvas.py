@@ -13,6 +13,7 @@ chain itself, the last step counts; of one that is a chord, its body.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import filterfalse
 from typing import Any, TypeAlias
 
 import msgspec
@@ -97,8 +98,8 @@ class Canvas:
         self, steps: Sequence[Signature], args: Sequence[Any], own: Mapping[str, Any]
     ) -> None:
         links, own = _split(own, _LINKS)
-        steps = [_linked(step, errbacks=links.get("link_error")) for step in steps]
-        steps[-1:] = [_linked(last, links.get("link")) for last in steps[-1:]]
+        steps = [linked_to(step, errbacks=links.get("link_error")) for step in steps]
+        steps[-1:] = [linked_to(last, links.get("link")) for last in steps[-1:]]
         for first in steps[:1]:
             rest = [*(own.get("chain") or ()), *reversed(steps[1:])]
             self._send(first, args, {**own, "chain": rest})
@@ -111,7 +112,7 @@ class Canvas:
         bodys = _split(own, ("parent_id", "countdown", "eta"))[1]
         body = {**_body(signature)}
         body["options"] = _merged(body, bodys)
-        body = _linked(body, links.get("link"), links.get("link_error"))
+        body = linked_to(body, links.get("link"), links.get("link_error"))
         header = _tasks(signature)
         if not header:
             return self._send(body, ([],), _split(own, ("chain",))[1])
@@ -140,7 +141,8 @@ class Canvas:
             frozen += [self.frozen(last, **ends) for last in steps[-1:]]
             kwargs = {"tasks": frozen}
         elif kind in ("group", "chord"):
-            group = own["task_id"] = self._id_of(own)
+            named = [ends] if kind == "group" else []
+            group = own["task_id"] = self._id_of(*named, own)
             if kind == "group":
                 _, ends = _split(ends, ("task_id", "group_index"))
                 ends = {"group_id": group, **ends}
@@ -271,26 +273,59 @@ def _body(signature: Signature) -> Signature:
 
 
 def _steps(chain: Signature) -> list[Signature]:
-    """Return the steps of a chain: no chains among them, a group only at the end."""
+    """Return the steps of a chain: no chains among them, a group only at the end.
+
+    A step that has the values of a group as its own is followed by one call that gets
+    them all: they are a header's, and it is the body.
+    """
     steps: list[Signature] = []
-    for step in reversed(list(_unchained(chain))):
-        if _kind(step) == "group" and len(_tasks(step)) == 1:
-            step = _tasks(step)[0]
-        if _kind(step) == "group":
-            if steps and _tasks(step):
-                step = _chord_of(step, steps.pop())
-            elif steps:
-                continue
+    for step in reversed(_unchained(chain)):
+        if steps and _kind(step) == "group":
+            step = _chord_of(step, steps.pop())
+        elif steps and _ends_in_group(step):
+            body = {**_CHAIN, "kwargs": {"tasks": [_body(step), steps.pop()]}}
+            step = {**step, "kwargs": {**step["kwargs"], "body": body}}
         steps.append(step)
     return steps[::-1]
 
 
-def _unchained(chain: Signature) -> Iterator[Signature]:
+def _unchained(chain: Signature) -> list[Signature]:
+    """Return the steps of a chain and of those in it.
+
+    A group of one is that one; an empty group is left out, unless it is all there is.
+    """
+    steps: list[Signature] = []
     for step in _tasks(chain):
-        if _kind(step) == "chain":
-            yield from _unchained(step)
-        else:
-            yield step
+        if _kind(step) == "group" and len(members := _tasks(step)) == 1:
+            (step,) = members
+        steps += _unchained(step) if _kind(step) == "chain" else [step]
+    return list(filterfalse(is_empty_group, steps)) or steps[-1:]
+
+
+def is_empty_group(signature: Signature) -> bool:
+    """Return whether this is a group without members: a chain leaves it out."""
+    return _kind(signature) == "group" and not _tasks(signature)
+
+
+def _ends_in_group(signature: Signature) -> bool:
+    """Return whether several calls together have the value of a signature."""
+    match _kind(signature):
+        case "group":
+            return True
+        case "chord":
+            return _ends_in_group(_body(signature))
+        case "chain":
+            return any(map(_ends_in_group, _steps(signature)[-1:]))
+    return False
+
+
+_CHAIN: Signature = {
+    "task": "celery.chain",
+    "args": [],
+    "options": {},
+    "subtask_type": "chain",
+    "immutable": False,
+}
 
 
 def _chord_of(group: Signature, body: Signature) -> Signature:
@@ -330,7 +365,7 @@ def _merged(signature: Signature, options: Mapping[str, Any]) -> dict[str, Any]:
     return {**own, **over}
 
 
-def _linked(
+def linked_to(
     signature: Signature, callbacks: Any = None, errbacks: Any = None
 ) -> dict[str, Any]:
     """Return a signature with more callbacks and errbacks."""
@@ -338,19 +373,26 @@ def _linked(
     kwargs = signature.get("kwargs") or {}
     kind = _kind(signature)
     if kind == "chord":
-        body = _linked(_body(signature), callbacks, errbacks)
+        body = linked_to(_body(signature), callbacks, errbacks)
         linked["kwargs"] = {**kwargs, "body": body}
     elif kind == "group":
         # A group has no value of its own for a callback: the end of its first member
         # stands for it, as in Celery.
         blind = [{**one, "immutable": True} for one in listed(callbacks) or ()]
-        members = [_linked(member, None, errbacks) for member in _tasks(signature)]
-        members[:1] = [_linked(member, blind) for member in members[:1]]
+        if linked["options"].get("link_error") is not None:
+            # They take the place of those of its members when it is sent.
+            _append(linked["options"], "link_error", errbacks)
+            errbacks = None
+        members = [linked_to(member, None, errbacks) for member in _tasks(signature)]
+        members[:1] = [linked_to(member, blind) for member in members[:1]]
         linked["kwargs"] = {**kwargs, "tasks": members}
     else:
-        for name, more in zip(_LINKS, (callbacks, errbacks), strict=True):
-            before = listed(linked["options"].get(name)) or []
-            new = [one for one in listed(more) or () if one not in before]
-            if new:
-                linked["options"][name] = [*before, *new]
+        _append(linked["options"], "link", callbacks)
+        _append(linked["options"], "link_error", errbacks)
     return linked
+
+
+def _append(options: dict[str, Any], name: str, more: Any) -> None:
+    before = listed(options.get(name)) or []
+    if new := [one for one in listed(more) or () if one not in before]:
+        options[name] = [*before, *new]

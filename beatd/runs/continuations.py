@@ -29,6 +29,7 @@ from beatd.message import (
     awaited,
     doomed,
     gathered,
+    linked_to,
 )
 from beatd.message.envelope import is_name
 from beatd.message.options import is_signature
@@ -122,14 +123,12 @@ class Continuations(msgspec.Struct, frozen=True):
             self._new_id, root_id=envelope.root_id or envelope.id, parent_id=envelope.id
         )
         canvas.add(
-            gathered(replacement),
+            linked_to(gathered(replacement), call.callbacks, call.errbacks),
             task_id=envelope.id,
             group_id=envelope.group,
             group_index=envelope.group_index,
             chord=call.chord,
             chain=call.chain,
-            link=call.callbacks or None,
-            link_error=call.errbacks or None,
             replaced_task_nesting=(envelope.replaced_task_nesting or 0) + 1,
         )
         return self._follow_up(canvas)
@@ -162,6 +161,9 @@ class Continuations(msgspec.Struct, frozen=True):
         for unsent in awaited(body):
             own = errbacks_of(unsent)
             errbacks = [*own, *(one for one in common if one not in own)]
+            # A chord around this one fails with it, and calls its own.
+            later = _errbacks_around(unsent)
+            errbacks = [one for one in errbacks if one not in later]
             request = self._request_of_unsent(unsent, errbacks)
             self._call_errbacks(follow_up, errbacks, request, shown, None)
         self._fail(follow_up, [body], State.FAILURE, shown, None)
@@ -325,6 +327,12 @@ def bodies_in(signatures: Iterable[Signature]) -> dict[str, Signature]:
         if is_signature(options.get("chord")):
             found[str(options.get("task_id"))] = options["chord"]
     return found
+
+
+def _errbacks_around(signature: Signature) -> list[Signature]:
+    """Return the errbacks of the chord for which a signature's call counts."""
+    body: Any = (signature.get("options") or {}).get("chord")
+    return errbacks_of(body) if is_signature(body) else []
 
 
 def _is_encodable(text: str) -> bool:

@@ -236,6 +236,8 @@ class Task(Generic[P, R]):
             raise MessageError("what replaces a task cannot be part of a chord")
         if request.called_directly:
             raise MessageError("a task that was called directly cannot be replaced")
+        if sig.subtask_type == "chain" and not [*sig._steps()]:
+            raise MessageError("an empty chain cannot take the place of a task")
         request.replacement = sig
         raise Ignore("Replaced by new task")
 

@@ -19,7 +19,7 @@ from beatd.results.base import State
 from beatd.results.chords import Joined, Part
 from beatd.runs.chords import LARGEST, ChordKeeper, Failed, Unsent, in_a_thread
 from beatd.runs.report import read_report
-from beatd.tasks import Task
+from beatd.tasks import Task, chord
 from tests.worker.bench import Bench, Header, with_held_pool
 
 
@@ -216,6 +216,21 @@ def test_errbacks_of_a_body_are_told_once(kitchen: Kitchen) -> None:
         ("mumbled", "body"),
         "body",
     ]
+
+
+def test_an_errback_of_a_chord_and_of_the_one_around_it_is_called_once(
+    kitchen: Kitchen,
+) -> None:
+    call, app = kitchen.cook.s, kitchen.bench.app
+    inner = chord([call("burnt"), call("soup")], app.signature("serve"))
+    outer = chord([call("cake"), inner], app.signature("serve"), app=app)
+    outer.link_error(app.signature("complain"))
+    outer.apply_async(task_id="outer")
+
+    kitchen.bench.run()
+
+    assert kitchen.complaints == ["outer"]
+    assert kitchen.state("outer")[0] == "FAILURE"
 
 
 def test_errbacks_and_hooks_are_called_once_however_long_the_backend_is_away(
