@@ -346,7 +346,90 @@ def test_what_a_task_sends_has_the_task_as_its_parent(wired: Wired) -> None:
     ]
 
 
+def test_the_id_given_to_a_canvas_is_that_of_its_value(
+    wired: Wired, add: Task[..., Any]
+) -> None:
+    one, two = add.s(1, 1), add.s(2, 2)
+
+    assert chord([one, two], add.s()).apply_async(task_id="body").id == "body"
+    assert (one | two).apply_async(task_id="last").id == "last"
+    assert group(one, two).apply_async(task_id="both").id == "both"
+    steps = one | two
+    assert steps.freeze("mine").id == steps.id == "mine"
+
+
+def test_a_group_alone_in_a_chain_stays_a_group(
+    wired: Wired, add: Task[..., Any]
+) -> None:
+    result = chain(group(add.s(1), add.s(2)))(5)
+
+    assert calls(wired) == [("add", 5, 1), ("add", 5, 2)]
+    assert isinstance(result, GroupResult)
+
+
+def test_a_group_of_one_that_ends_in_a_group_has_its_result(
+    wired: Wired, add: Task[..., Any]
+) -> None:
+    result = group(add.s(1, 1) | group(add.s(1), add.s(2))).delay()
+
+    assert [type(one) for one in result] == [AsyncResult, AsyncResult]
+
+
+@pytest.mark.parametrize("name", ["link", "link_error"])
+def test_a_group_has_no_end_of_its_own_to_link_to(
+    wired: Wired, add: Task[..., Any], name: str
+) -> None:
+    with pytest.raises(TypeError, match="use a chord"):
+        group(add.s(1), add.s(2)).apply_async((), {}, **{name: add.s()})
+
+    assert wired.sent() == []
+
+
+def test_the_calls_of_a_group_are_changed_together(add: Task[..., Any]) -> None:
+    several = group(add.s(n) for n in range(5)).skew(start=1, stop=10, step=4)
+    several.set_immutable(True)
+
+    assert [one.options["countdown"] for one in several.tasks] == [1, 5, 9, 9, 9]
+    assert all(one.immutable for one in several.tasks)
+
+
+def test_errbacks_of_a_chain_are_its_headers_too_when_asked(
+    wired: Wired, add: Task[..., Any]
+) -> None:
+    wired.app.conf.task_allow_error_cb_on_chord_header = True
+    whole = chain(group(add.s(1), add.s(2)), chord([add.s(3)], add.s()), add.s(4))
+    whole.link_error(add.s(9))
+
+    members: list[Any] = whole.tasks[:2]
+    for one in (call for member in members for call in member.tasks):
+        assert one.options["link_error"] == [add.si(9)]
+    assert whole.options["link_error"] == [add.s(9)]
+
+
+def test_what_is_no_signature_is_no_part_of_a_canvas(add: Task[..., Any]) -> None:
+    with pytest.raises(TypeError, match="expected a task, its name or a signature"):
+        chain(add.s(1), object())
+
+
 # Here and now
+
+
+def test_a_chain_run_here_leaves_empty_groups_out(eager: Beatd) -> None:
+    add = eager.tasks["add"]
+
+    assert chain(add.s(2, 2), group(), add.s(2), group()).apply().get() == 6
+    assert chain(group()).apply().get() == []
+
+
+def test_what_is_linked_to_a_chain_run_here_is_called_once(eager: Beatd) -> None:
+    add, seen = eager.tasks["add"], list[Any]()
+    note = eager.task(name="note")(seen.append)
+    total = eager.task(name="total")(lambda numbers: sum(numbers))
+
+    (add.s(4, 4) | add.s(8)).apply_async(link=note.s())
+    (add.s(1, 1) | chord([add.s(1), add.s(2)], total.s())).apply_async(link=note.s())
+
+    assert seen == [16, 7]
 
 
 def test_canvases_run_eagerly(eager: Beatd) -> None:
@@ -385,6 +468,31 @@ def test_a_task_is_replaced_by_what_has_its_id(eager: Beatd) -> None:
     assert (again.s(4) | add.s(100)).delay().get() == 109
 
 
+def test_what_takes_the_place_of_a_task_keeps_its_own_callbacks(eager: Beatd) -> None:
+    add, seen = eager.tasks["add"], list[str]()
+    boom = eager.task(name="boom")(lambda *_: 1 / 0)
+
+    @eager.task(name="note")
+    def note(*args: Any, of: str) -> None:
+        seen.append(of)
+
+    @eager.task(name="again", bind=True)
+    def again(self: Any, last: Any) -> Any:
+        steps = add.s(1, 1) | signature(last)
+        steps.link(note.s(of="own"))
+        steps.link_error(note.s(of="own error"))
+        return self.replace(steps)
+
+    for last in (add.s(1), boom.s()):
+        call = again.s(last)
+        call.link(note.s(of="the call's"))
+        call.link_error(note.s(of="the call's error"))
+        call.apply()
+
+    assert seen[:2] == ["own", "the call's"]
+    assert seen[2:] == ["own error", "the call's error"]
+
+
 def test_a_task_called_like_a_function_cannot_be_replaced(
     add: Task[..., Any],
 ) -> None:
@@ -392,7 +500,36 @@ def test_a_task_called_like_a_function_cannot_be_replaced(
         add.replace(add.s(1))
 
 
+def test_nothing_cannot_take_the_place_of_a_task(eager: Beatd) -> None:
+    @eager.task(name="again", bind=True)
+    def again(self: Any) -> Any:
+        return self.replace(chain())
+
+    with pytest.raises(MessageError, match="an empty chain"):
+        (again.s() | eager.tasks["add"].s(1)).apply().get()
+
+
 # Results
+
+
+def test_a_result_is_its_id_where_that_is_asked_for(wired: Wired) -> None:
+    assert AsyncResult("an-id") == "an-id"
+    assert "an-id" in [AsyncResult("an-id")]
+    assert AsyncResult("an-id") != "another"
+
+
+def test_values_are_given_to_a_callback(wired: Wired) -> None:
+    for task_id, value in (("one", 1), ("two", 2)):
+        wired.results.store([Meta(task_id, State.SUCCESS, value)])
+    first, second = map(wired.app.AsyncResult, ("one", "two"))
+    seen: list[Any] = []
+
+    def keep(task_id: str, value: Any) -> None:
+        seen.append((task_id, value))
+
+    assert first.get(callback=keep) == 1
+    assert wired.app.ResultSet([first, second]).get(callback=keep) == []
+    assert seen == [("one", 1), ("one", 1), ("two", 2)]
 
 
 def test_the_results_of_a_group_are_asked_together(wired: Wired) -> None:

@@ -11,6 +11,9 @@ from beatd.instant import span_of
 from beatd.results.base import PROPAGATE_STATES, READY_STATES, Meta, State
 from beatd.tasks.current import Application, current_app
 
+WITHOUT_VALUE = frozenset({"IGNORED", "REJECTED"})
+"""The states of calls that were run where they are made, and ended so."""
+
 R = TypeVar("R")
 T = TypeVar("T")
 
@@ -38,9 +41,10 @@ class AsyncResult(Generic[R]):
         timeout: float | None = None,
         propagate: bool = True,
         follow_parents: bool = True,
+        callback: Callable[[str, R], object] | None = None,
         **_unused: Any,
     ) -> R:
-        """Wait for the run to end and return its value.
+        """Wait for the run to end and return its value, after `callback(id, value)`.
 
         Raises the exception of a run that failed, unless `propagate` is false: with
         `follow_parents`, that of the first call of its chain that failed. Raises
@@ -60,6 +64,8 @@ class AsyncResult(Generic[R]):
                 before.maybe_throw()
             self._raise_failure(self._ended)
         value: R = self._ended.result
+        if callback is not None:
+            callback(self.id, value)
         return value
 
     wait = get
@@ -130,6 +136,11 @@ class AsyncResult(Generic[R]):
     def queue(self) -> str | None:
         """Return the queue that the call came from."""
         return cast("str | None", self._meta().extended.get("queue"))
+
+    @property
+    def ended_without_value(self) -> bool:
+        """Return whether it is known that the run ended by Ignore or Reject."""
+        return self._ended is not None and self._ended.status in WITHOUT_VALUE
 
     def ready(self) -> bool:
         """Return whether the run has ended, in whatever state."""
@@ -215,7 +226,7 @@ class AsyncResult(Generic[R]):
         return f"<AsyncResult {self.id}>"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, AsyncResult) and other.id == self.id
+        return (other.id if isinstance(other, AsyncResult) else other) == self.id
 
     def __hash__(self) -> int:
         return hash(self.id)

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from beatd.errors import MessageError
-from beatd.message import Canvas
+from beatd.message import Canvas, is_empty_group
 from beatd.message.options import listed
+from beatd.tasks.async_result import AsyncResult
 from beatd.tasks.current import Application, Args, Kwargs, current_app
 from beatd.tasks.group_result import GroupResult, first_of, result_of
 from beatd.tasks.request import sending_request
@@ -61,10 +62,11 @@ class Composed(Signature):
         app = self.app
         if app.settings.task_always_eager:
             return self.apply(args, kwargs, **options)
+        task_id = options.pop("task_id", None)
         begun = self.clone(args, **options)
         for first in begun._begins():
             first.kwargs.update({} if first.immutable else kwargs or {})
-        result = begun.freeze()
+        result = begun.freeze(task_id)
         app.call_composed(begun)
         if (parent := sending_request()) is not None:
             parent.children.append(first_of(result))
@@ -116,20 +118,46 @@ class chain(Composed):
         steps = [step for one in _members(_listed(tasks)) for step in one._steps()]
         self._compose(app, tasks=steps, options=options)
 
+    def link_error(self, errback: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Have `errback` called after each step that fails.
+
+        With `task_allow_error_cb_on_chord_header`, after each call of a header.
+        """
+        if self.app.settings.task_allow_error_cb_on_chord_header:
+            for step in self.tasks[:-1]:
+                for one in step.tasks if isinstance(step, group) else ():
+                    one.link_error(_blind(errback))
+            for step in self.tasks:
+                for one in step.tasks if isinstance(step, chord) else ():
+                    one.link_error(_blind(errback))
+        return super().link_error(errback)
+
     def apply(self, args: Args = None, kwargs: Kwargs = None, **options: Any) -> Any:
         """Run the calls in this thread, up to one that fails; return the last result.
 
-        Raises what a call before the last has raised.
+        One that ends without a value, by Ignore or Reject, is the last. Raises what a
+        call before the last has raised.
         """
-        before = None
-        for step in self._steps():
+        link, before = options.pop("link", None), None
+        steps = self._steps()
+        for callback in listed(link) or ():
+            for last in steps[-1:]:
+                last.link(callback)
+        for step in steps:
             if before is None:
                 result = step.apply(args, kwargs, **options)
             else:
                 result = step.apply((before.get(),), **options)
                 first_of(result).parent = before
             before = result
+            if isinstance(result, AsyncResult) and result.ended_without_value:
+                break
         return before
+
+    @property
+    def id(self) -> str | None:
+        """Return the id of its last call, if it has one yet."""
+        return self.tasks[-1].id if self.tasks else None
 
     def _begins(self) -> Iterator[Signature]:
         for first in self.tasks[:1]:
@@ -137,6 +165,7 @@ class chain(Composed):
 
     def _steps(self) -> list[Signature]:
         steps = [step.clone() for step in self.tasks]
+        steps = [one for one in steps if not is_empty_group(one)] or steps[-1:]
         for callback in listed(self.options.get("link")) or ():
             for last in steps[-1:]:
                 last.link(callback)
@@ -157,7 +186,44 @@ class group(Composed):
     def __init__(
         self, *tasks: Any, app: Application | None = None, **options: Any
     ) -> None:
-        self._compose(app, tasks=_members(_listed(tasks)), options=options)
+        members = _listed(tasks)
+        if len(tasks) == 1 and isinstance(tasks[0], group):
+            members = tasks[0].tasks
+        self._compose(app, tasks=_members(members), options=options)
+
+    def apply_async(
+        self, args: Args = None, kwargs: Kwargs = None, **options: Any
+    ) -> Any:
+        """Queue its calls; return their GroupResult.
+
+        That of the members of one group, if that is all there is. Raises TypeError for
+        `link` and `link_error`: a group has no end of its own.
+        """
+        for name in ("link", "link_error"):
+            if options.get(name) is not None:
+                problem = f"a group cannot be called with {name}"
+                raise TypeError(f"{problem}: use a chord, or its members' {name}")
+        result = super().apply_async(args, kwargs, **options)
+        only = result.results[0] if len(result) == 1 else None
+        return only if isinstance(only, GroupResult) else result
+
+    def set_immutable(self, immutable: bool) -> None:
+        """Set of each call whether it takes no arguments but its own."""
+        for one in self.tasks:
+            one.set_immutable(immutable)
+
+    def skew(
+        self, start: float = 1.0, stop: float | None = None, step: float = 1.0
+    ) -> "group":
+        """Have the calls begin one after the other, `step` seconds apart; return self.
+
+        The first begins after `start` seconds; those that would begin after more than
+        `stop` begin with the last one that does not.
+        """
+        last = len(self.tasks) if stop is None else (stop - start) // step
+        for index, one in enumerate(self.tasks):
+            one.set(countdown=start + min(index, last) * step)
+        return self
 
     def apply(self, args: Args = None, kwargs: Kwargs = None, **options: Any) -> Any:
         """Run the calls in this thread, one after the other; return a GroupResult."""
@@ -167,7 +233,7 @@ class group(Composed):
 
     def link(self, callback: Mapping[str, Any]) -> Mapping[str, Any]:
         """Have `callback` called, without a value, after the first call's success."""
-        return self.tasks[0].link(signature(callback).clone().set(immutable=True))
+        return self.tasks[0].link(_blind(callback))
 
     def link_error(self, errback: Mapping[str, Any]) -> Mapping[str, Any]:
         """Have `errback` called after each call that fails."""
@@ -262,7 +328,7 @@ class chord(Composed):
         on_header = self.app.settings.task_allow_error_cb_on_chord_header
         for one in self.tasks:
             if on_header:
-                one.link_error(signature(errback).clone().set(immutable=True))
+                one.link_error(_blind(errback))
             elif isinstance(one, chord):
                 one.link_error(errback)
         return self.body.link_error(errback)
@@ -285,9 +351,12 @@ def _listed(tasks: Sequence[Any]) -> Iterable[Any]:
     """Return the arguments of a constructor, which may be one list, or iterator."""
     if len(tasks) == 1 and not isinstance(tasks[0], Mapping):
         return cast(Iterable[Any], tasks[0])
-    if len(tasks) == 1 and isinstance(tasks[0], group):
-        return tasks[0].tasks
     return tasks
+
+
+def _blind(errback: Mapping[str, Any]) -> Signature:
+    """Return an errback for a call of a header: it is told nothing of the failure."""
+    return signature(errback).set(immutable=True)
 
 
 def _members(tasks: Iterable[Mapping[str, Any]]) -> list[Signature]:

@@ -50,10 +50,15 @@ class ResultSet(Generic[R]):
         self.results = []
 
     def get(
-        self, timeout: float | None = None, propagate: bool = True, **_unused: Any
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        callback: Callable[[str, Any], object] | None = None,
+        **_unused: Any,
     ) -> list[R]:
         """Wait for all runs to end and return their values, in order.
 
+        With a `callback`, call `callback(id, value)` for each, and return nothing.
         Raises what `AsyncResult.get` raises; `timeout` counts for all together.
         """
         clock = SystemClock()
@@ -62,7 +67,11 @@ class ResultSet(Generic[R]):
         values = []
         for result in self.results:
             left = None if end is None else max(end - clock.elapsed(), 0) / SECOND
-            values.append(result.get(timeout=left, propagate=propagate))
+            value = result.get(timeout=left, propagate=propagate)
+            if callback is None:
+                values.append(value)
+            else:
+                callback(result.id, value)
         return values
 
     join = join_native = get

@@ -45,6 +45,9 @@ class Signature(dict[str, Any]):
             super().__init__(whole(task))
             return
         if not isinstance(task, str):
+            if not hasattr(task, "name"):
+                expected = "expected a task, its name or a signature"
+                raise TypeError(f"{expected}, got {quoted(task)}")
             self._task, task = task, task.name
         super().__init__(
             task=task,
