@@ -70,6 +70,7 @@ fuzz: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/next_run.py
 	$(BIN)/python benchmarks/scheduler.py
+	$(BIN)/python benchmarks/celery_app.py
 	$(BIN)/python benchmarks/worker.py $(if $(PEERS),--peers $(PEERS))
 
 clean:

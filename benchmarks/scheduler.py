@@ -8,7 +8,8 @@ median of the runs:
 - start to first emission, cold (no schedule file, empty server) and warm (both known)
 - resident memory for each entry, against a run with ten entries
 - 10,000 entries due at once: messages a second from the first arrival to the last, and
-  the time from the slot to the last arrival
+  the time from the slot to the last arrival; the same for a Celery app of which a
+  receiver of `before_task_publish` has each message made by a call
 """
 
 import argparse
@@ -58,6 +59,29 @@ beat_schedule = {{
 }}
 """
 
+LISTENED_TO = """
+from celery import Celery, signals
+from celery.schedules import crontab
+
+app = Celery("bench")
+app.conf.beat_schedule = {{
+    f"entry-{{n}}": {{
+        "task": "run",
+        "schedule": crontab(minute="{at}"),
+        "args": (n,),
+        "kwargs": {{"name": f"number {{n}}"}},
+    }}
+    for n in range({entries})
+}}
+
+@app.task(name="run")
+def run(*_, **__): ...
+
+@signals.before_task_publish.connect
+def listen(headers, **_):
+    headers["trace"] = "1"
+"""
+
 
 @dataclass
 class Bench:
@@ -68,11 +92,11 @@ class Bench:
     directory: Path
 
     @contextmanager
-    def beatd(self, config: str) -> Iterator[int]:
-        """Run a scheduler on this config; give its process id."""
-        (self.directory / "bench_config.py").write_text(config)
+    def beatd(self, module: str, option: str = "--config") -> Iterator[int]:
+        """Run a scheduler on a config, or with `-A` on an app; give its process id."""
+        (self.directory / "bench_config.py").write_text(module)
         command = [
-            *(sys.executable, "-m", "beatd", "--config", "bench_config.py"),
+            *(sys.executable, "-m", "beatd", option, "bench_config"),
             *("-b", self.url, "-s", "schedule.db"),
         ]
         with subprocess.Popen(command, cwd=self.directory) as process:
@@ -132,14 +156,14 @@ def starts(entries: int, schedules: int) -> tuple[float, float, float]:
     return cold, warm, (memory - little) / entries
 
 
-def at_once(entries: int) -> tuple[float, float]:
+def at_once(entries: int, module: str, option: str) -> tuple[float, float]:
     """Give messages a second, and the seconds from the slot to the last arrival."""
     with bench() as here:
         slot = (int(time.time()) // 60 + 1) * 60
         if slot - time.time() < 15:
             slot += 60
         minute = time.gmtime(slot).tm_min
-        with here.beatd(AT_ONCE.format(entries=entries, at=minute)):
+        with here.beatd(module.format(entries=entries, at=minute), option):
             time.sleep(max(0, slot - time.time() - 1))
             first = here.until_messages(1)
             last = here.until_messages(entries)
@@ -160,11 +184,15 @@ def main() -> None:
     print(f"  start to first emission, cold  {cold:8.2f} s")
     print(f"  start to first emission, warm  {warm:8.2f} s")
     print(f"  resident memory for each entry {memory:8.0f} bytes")
-    bursts = [at_once(given.due) for _ in range(given.runs)]
-    rate, late = (statistics.median(burst) for burst in zip(*bursts, strict=True))
-    print(f"{given.due} entries due at once")
-    print(f"  first to last arrival          {rate:8.0f} messages/s")
-    print(f"  slot to last arrival           {late:8.3f} s")
+    for words, module, option in (
+        ("due at once", AT_ONCE, "--config"),
+        ("of a Celery app due at once, each made by a call", LISTENED_TO, "-A"),
+    ):
+        bursts = [at_once(given.due, module, option) for _ in range(given.runs)]
+        rate, late = (statistics.median(burst) for burst in zip(*bursts, strict=True))
+        print(f"{given.due} entries {words}")
+        print(f"  first to last arrival          {rate:8.0f} messages/s")
+        print(f"  slot to last arrival           {late:8.3f} s")
 
 
 if __name__ == "__main__":

@@ -23,10 +23,8 @@ from beatd.message.options import check_options
 from beatd.message.recorded import (
     MARK,
     Recorded,
-    arguments_of,
     filled_with,
-    shape_of,
-    with_plain_json,
+    template_of,
 )
 from beatd.message.shape import Shape
 from beatd.message.timing import Timing, iso, timing_of
@@ -55,6 +53,7 @@ class CeleryCalls:
         self.code = CeleryCode(app)
         self._recorder = Recorder(app, body_encoding)
         self._repr_levels = app.conf.get("task_repr_maxlevels", 3)  # since Celery 5.7
+        self._events = app.conf.event_exchange  # the scheduler sends them by itself
         self._kinds: dict[object, _Kind] = {}
 
     def message(self, call: EntryCall) -> "CeleryMessage":
@@ -117,8 +116,7 @@ class CeleryCalls:
             raise
         except BaseException as error:  # the user's code may raise SystemExit, say
             raise MessageError(raised_by_calling(call.task, error)) from error
-        events = self.app.conf.event_exchange  # the scheduler sends them by itself
-        return [one for one in published if one.route.exchange != events]
+        return [one for one in published if one.route.exchange != self._events]
 
     # Made once
 
@@ -137,28 +135,28 @@ class CeleryCalls:
         if len(published) != 1 or MARK not in published[0].envelope["headers"]:
             return None
         recorded = published[0]
-        of_process = recorded.envelope["headers"]["origin"], self.app.thread_oid
-        shape = shape_of(
+        made = template_of(
             recorded,
             task=call.task,
             id=_SAMPLE,
             own_id=call.options.get("task_id"),
             timing=kind.timing,
             zone=call.zone,
-            of_process=tuple(map(recorded.write, of_process)),
+            entry=call.entry,
+            of_process=(recorded.envelope["headers"]["origin"], self.app.thread_oid),
+            repr_bounds=(self.app.amqp.argsrepr_maxsize, self._repr_levels),
         )
-        if shape is None:
+        if made is None:
             return None
-        made = Template(shape, *arguments_of(recorded), call.entry)
-        is_first = kind.shape is None
-        if is_first:
-            size, levels = self.app.amqp.argsrepr_maxsize, self._repr_levels
-            kind.shape = with_plain_json(shape, recorded, size, levels)
+        if kind.shape is None:
+            if made.shape.body.tail is not None:
+                kind.shape = made.shape
+            return made
         filled = self._filled(call, kind)
         if filled is None or _sample_of(filled) != _sample_of(made):
             return made
         # The second message of a kind shows whether a third has to be recorded.
-        kind.is_proven = not is_first
+        kind.is_proven = True
         return filled
 
     def _filled(self, call: EntryCall, kind: "_Kind") -> Template | None:

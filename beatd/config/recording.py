@@ -96,7 +96,9 @@ def _producer(recorder: Recorder) -> Any:
             recorder.declared(entity)
         return super(Producer, producer).publish(body, *args, **more)
 
-    Channel = type("Channel", (virtual.Channel,), {"basic_publish": basic_publish})
+    # Each message gets the tag of its slot.
+    channel = {"basic_publish": basic_publish, "_next_delivery_tag": lambda _: ""}
+    Channel = type("Channel", (virtual.Channel,), channel)
     Transport = type("Transport", (virtual.Transport,), {"Channel": Channel})
     Producer: Any = type(
         "Producer", (recorder.app.amqp.Producer,), {"publish": publish}

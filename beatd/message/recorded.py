@@ -4,7 +4,6 @@ import binascii
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import tzinfo
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as json_string
@@ -32,14 +31,11 @@ class Recorded(NamedTuple):
         return self.write(self.envelope).encode()
 
 
-_FINISHED = BodyForm("", None, base64=False, embed={}, protocol_1=None, tail=None)
-"""The body is encoded already."""
-
 MARK = "celery_beat_task"
 """The header by which Celery marks what its beat sends."""
 
 
-def shape_of(
+def template_of(
     recorded: Recorded,
     *,
     task: str,
@@ -47,20 +43,57 @@ def shape_of(
     own_id: str | None,
     timing: Timing,
     zone: tzinfo,
+    entry: str,
     of_process: tuple[str, ...],
-) -> Shape | None:
-    """Return the shape of a recorded message, which has the header `MARK`.
+    repr_bounds: tuple[int, int],
+) -> Template | None:
+    """Return the template of a recorded message, which has the header `MARK`.
 
     It was made under the task id `id`, which nothing else contains; `own_id` is what
-    the call says of the id itself. None if the id stands where no other can be put.
+    the call says of the id itself. `of_process` are the names of this process that are
+    in it, and `repr_bounds` the bounds of the arguments' texts for logs. None if the id
+    stands where no other can be put.
     """
-    names, words, parted = _marks(id)
-    headers = dict(recorded.envelope["headers"])
-    properties = dict(recorded.envelope["properties"])
+    headers = recorded.envelope["headers"]
     is_timed = headers["eta"] is not None, headers["expires"] is not None
     planned = timing.at(0, None)
     if is_timed != (planned.eta is not None, planned.expires is not None):
         return None
+    found = _text_with_holes(recorded, id)
+    if found is None:
+        return None
+    text, order = found
+    form, body = _body_of(recorded)
+    write = recorded.write
+    shape = Shape(
+        task=task,
+        route=recorded.route,
+        task_id=own_id,
+        timing=timing,
+        fixed_times=timing.fixed(),
+        body=form,
+        slot_zone=zone,
+        marks_lead="",
+        argsrepr=None,
+        kwargsrepr=None,
+        repr_size=repr_bounds[0],
+        repr_levels=repr_bounds[1],
+        text=text,
+        pick=_picker(order),
+        of_process=tuple(_json_of(write, name) for name in of_process),
+    )
+    args_text = shared(_json_of(write, headers["argsrepr"]))
+    kwargs_text = shared(_json_of(write, headers["kwargsrepr"]))
+    return Template(shape, shared(body), args_text, kwargs_text, entry)
+
+
+def _text_with_holes(
+    recorded: Recorded, id: str
+) -> tuple[str, tuple[Hole, ...]] | None:
+    """Return the envelope with a %s for each hole, and the holes in their order."""
+    names, words, parted = _marks(id)
+    headers = dict(recorded.envelope["headers"])
+    properties = dict(recorded.envelope["properties"])
     headers |= {
         "eta": names[Hole.ETA],
         "expires": names[Hole.EXPIRES],
@@ -91,23 +124,7 @@ def shape_of(
         if hole is Hole.TAG:
             order.append(Hole.EXPIRATION)
             parts.append("%s")
-    return Shape(
-        task=task,
-        route=recorded.route,
-        task_id=own_id,
-        timing=timing,
-        fixed_times=timing.fixed(),
-        body=_FINISHED,
-        slot_zone=zone,
-        marks_lead="",
-        argsrepr=None,
-        kwargsrepr=None,
-        repr_size=0,
-        repr_levels=0,
-        text="".join(parts),
-        pick=itemgetter(*order),
-        of_process=of_process,
-    )
+    return "".join(parts), tuple(order)
 
 
 @lru_cache(maxsize=1)
@@ -119,48 +136,52 @@ def _marks(id: str) -> tuple[dict[Hole, str], dict[str, Hole], re.Pattern[str]]:
     return names, words, re.compile(f"({'|'.join(map(re.escape, words))})")
 
 
-class Arguments(NamedTuple):
-    """The parts of a message that its arguments are in, as JSON."""
-
-    body: str
-    """The text between the quotes."""
-    args_text: str
-    kwargs_text: str
+@lru_cache(maxsize=64)
+def _picker(order: tuple[Hole, ...]) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
+    return itemgetter(*order)
 
 
-def arguments_of(recorded: Recorded) -> Arguments:
-    """Return those parts of a recorded message."""
-    write, headers = recorded.write, recorded.envelope["headers"]
-    return Arguments(
-        write(recorded.envelope["body"])[1:-1],
-        write(headers["argsrepr"]),
-        write(headers["kwargsrepr"]),
-    )
+def _json_of(write: Callable[[Any], str], value: Any) -> str:
+    """Return the JSON of a part; texts have one form only, which is found faster."""
+    return json_string(value) if type(value) is str else write(value)
 
 
-def with_plain_json(
-    shape: Shape, recorded: Recorded, repr_size: int, repr_levels: int
-) -> Shape | None:
-    """Return the shape for messages with other arguments, if their body is plain JSON.
+def _body_of(recorded: Recorded) -> tuple[BodyForm, str]:
+    """Return the form of a recorded body, and the text of its arguments.
 
-    The two numbers bound the texts of the arguments for logs.
+    That is all between the quotes if the body is no plain JSON.
     """
     envelope = recorded.envelope
-    encoding = envelope["properties"]["body_encoding"]
-    is_json = envelope["content-type"] == codec.JSON
-    if not is_json or "compression" in envelope["headers"]:
-        return None
     body = envelope["body"]
-    if encoding == "base64":
-        body = binascii.a2b_base64(body).decode()
-    try:
-        *_, embed = json.loads(body)
-    except ValueError:
-        return None
-    form = replace(
-        _FINISHED, base64=encoding == "base64", tail=f", {json.dumps(embed)}]"
-    )
-    return replace(shape, body=form, repr_size=repr_size, repr_levels=repr_levels)
+    is_base64 = envelope["properties"]["body_encoding"] == "base64"
+    is_json = envelope["content-type"] == codec.JSON
+    if is_json and "compression" not in envelope["headers"]:
+        try:
+            text = binascii.a2b_base64(body).decode("ascii") if is_base64 else body
+            tail = _tail_of(text)
+        except (TypeError, ValueError):
+            tail = ""
+        if tail and text.isascii() and text.startswith("[") and text.endswith(tail):
+            return _form(base64=is_base64, tail=tail), text[1 : -len(tail)]
+    return _form(base64=False, tail=None), _json_of(recorded.write, body)[1:-1]
+
+
+def _tail_of(body: str) -> str:
+    """Return the text of a body after its arguments. Raises ValueError without one."""
+    if body.endswith(_NOTHING_FOLLOWS):
+        return _NOTHING_FOLLOWS
+    *_, embed = json.loads(body)
+    return f", {json.dumps(embed)}]"
+
+
+_NOTHING_FOLLOWS = (
+    ', {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
+)
+
+
+@lru_cache(maxsize=64)
+def _form(*, base64: bool, tail: str | None) -> BodyForm:
+    return BodyForm("", None, base64, embed={}, protocol_1=None, tail=tail)
 
 
 def filled_with(

@@ -68,7 +68,7 @@ class Template:
     Templates that are equal in the other parts share one shape.
     """
 
-    __slots__ = ("_args_text", "_body", "_kwargs_text", "_shape", "entry")
+    __slots__ = ("_args_text", "_body", "_kwargs_text", "entry", "shape")
 
     made_anew = ""
 
@@ -81,7 +81,7 @@ class Template:
         entry: str | None,
     ) -> None:
         """`body` is encoded, or, if the shape has a tail, the text before that."""
-        self._shape = shape
+        self.shape = shape
         self._body = body
         self._args_text = args_text
         self._kwargs_text = kwargs_text
@@ -90,28 +90,28 @@ class Template:
     @property
     def task(self) -> str:
         """The name of the task."""
-        return self._shape.task
+        return self.shape.task
 
     @property
     def route(self) -> Route:
         """Where the message goes."""
-        return self._shape.route
+        return self.shape.route
 
     @property
     def task_id(self) -> str | None:
         """The id that the options set for every message; None if each has its own."""
-        return self._shape.task_id
+        return self.shape.task_id
 
     def expires_of(self, sent: Instant) -> Instant | None:
         """Return when a message that was `sent` then expires, by the options."""
-        return self._shape.timing.expires_when_sent(sent)
+        return self.shape.timing.expires_when_sent(sent)
 
     def made(
         self, *, id: str, now: Instant, slot: Instant, expires: Instant | None
     ) -> Made:
         """Return the message for one slot, sent `now` under this task id."""
         message = self.complete(id=id, tag=id, now=now, slot=slot, expires=expires)
-        return Made(message, self._shape.route, self._shape.task_id or id)
+        return Made(message, self.shape.route, self.shape.task_id or id)
 
     def complete(
         self,
@@ -127,7 +127,7 @@ class Template:
         `tag` is the delivery tag, different for each message. `expires` goes before
         the options.
         """
-        shape = self._shape
+        shape = self.shape
         task_id = shape.task_id or id
         times = shape.fixed_times
         if times is None or expires is not None:
@@ -148,12 +148,12 @@ class Template:
 
     def essence(self) -> str:
         """Return what stands for all that is sent, whatever process sends it."""
-        shared = _essence_of(self._shape)
+        shared = _essence_of(self.shape)
         return f"{shared}\0{self._body}\0{self._args_text}\0{self._kwargs_text}"
 
     def _encoded_body(self, task_id: str, times: Times, slot: Instant | None) -> str:
         """Return the text between the quotes after `"body":`."""
-        form = self._shape.body
+        form = self.shape.body
         if form.tail is None:
             return self._body
         return form.wrap(f"[{self._body}{form.tail}".encode("ascii"))
@@ -186,7 +186,7 @@ class _Rebuilt(Template):
         return _common(self)
 
     def _encoded_body(self, task_id: str, times: Times, slot: Instant | None) -> str:
-        form = self._shape.body
+        form = self.shape.body
         kwargs = self._with_slot(slot)
         if form.protocol_1 is None:
             return form.encode((self._args, kwargs, form.embed))
@@ -200,14 +200,14 @@ class _Rebuilt(Template):
         return form.encode({**form.protocol_1, **volatile})
 
     def _kwargs_repr(self, slot: Instant | None) -> str:
-        if self._slot_argument is None or self._shape.kwargsrepr is not None:
+        if self._slot_argument is None or self.shape.kwargsrepr is not None:
             return self._kwargs_text
-        return json_string(self._shape.represent(self._with_slot(slot)))
+        return json_string(self.shape.represent(self._with_slot(slot)))
 
     def _with_slot(self, slot: Instant | None) -> dict[str, Any]:
         if self._slot_argument is None or slot is None:
             return self._kwargs
-        return {**self._kwargs, self._slot_argument: iso(slot, self._shape.slot_zone)}
+        return {**self._kwargs, self._slot_argument: iso(slot, self.shape.slot_zone)}
 
 
 @lru_cache(maxsize=1024)
@@ -219,7 +219,7 @@ def _essence_of(shape: Shape) -> str:
 def _common(template: Template) -> str:
     """Return a template's message without what differs between slots and processes."""
     message = template.complete(id="", tag="", now=0, slot=0).decode("ascii")
-    for name in template._shape.of_process:
+    for name in template.shape.of_process:
         message = message.replace(name, '""')
     return message
 
