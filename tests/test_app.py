@@ -22,14 +22,16 @@ from beatd.errors import (
     BeatdError,
     BrokerUnavailable,
     ConfigError,
+    Ignore,
     ItemRefused,
     MessageError,
+    Reject,
 )
 from beatd.instant import DAY, HOUR, SECOND
 from beatd.message import read_body, read_envelope
 from beatd.results import encoding_of
 from beatd.results.base import Meta, State
-from beatd.tasks import Task
+from beatd.tasks import AsyncResult, Task
 from beatd.tasks.current import set_current
 from tests.fakes import NOON, FakeClock
 from tests.servers import PATIENCE
@@ -671,6 +673,71 @@ def test_eager_calls_let_errors_through_when_asked() -> None:
 
     with pytest.raises(ValueError, match="no"):
         fails.delay()
+
+
+def test_a_call_run_here_raises_what_its_task_raised_when_asked(wired: Wired) -> None:
+    @wired.app.task
+    def fails() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        fails.apply(throw=True)
+
+
+def test_a_call_run_here_knows_itself_and_the_run_that_made_it(wired: Wired) -> None:
+    @wired.app.task(bind=True, name="inner")
+    def inner(self: Any) -> list[Any]:
+        return [self.request.root_id, self.request.parent_id, self.request.id]
+
+    @wired.app.task(bind=True, name="outer")
+    def outer(self: Any) -> list[Any]:
+        return [self.request.id, *inner.apply((), task_id="in").get()]
+
+    result = outer.apply(task_id="out")
+
+    assert result.get() == ["out", "out", "out", "in"]
+    assert (result.name, list(result.args), result.kwargs) == ("outer", [], {})
+
+
+def test_a_call_run_here_has_its_value_also_if_no_result_is_kept() -> None:
+    app = Beatd("proj", set_as_current=False, task_store_eager_result=True)
+    app.use(app.settings, None, FakeResults(encoding_of(app.settings)))
+    task = app.task(name="add", ignore_result=True)(add)
+
+    result = task.apply((2, 3))
+
+    assert (result.state, result.get()) == ("SUCCESS", 5)
+    assert app.AsyncResult(result.id).state == "PENDING"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "state"),
+    [(Ignore(), "IGNORED"), (Reject(), "REJECTED"), (Reject("x", True), "REJECTED")],
+)
+def test_a_chain_run_here_stops_at_what_has_no_value(
+    wired: Wired, verdict: Exception, state: str
+) -> None:
+    seen: list[Any] = []
+
+    @wired.app.task
+    def ends() -> None:
+        raise verdict
+
+    @wired.app.task
+    def follows(value: Any) -> None:
+        seen.append(value)
+
+    result = (ends.s() | follows.s()).apply()
+
+    assert (result.state, result.get(), seen) == (state, None, [])
+
+
+def test_a_result_that_a_task_returns_is_written_as_celery_does(wired: Wired) -> None:
+    @wired.app.task
+    def sends() -> Any:
+        return AsyncResult("other", app=wired.app)
+
+    assert sends.apply().get() == [["other", None], None]
 
 
 def test_apply_runs_what_is_linked_too(wired: Wired) -> None:

@@ -272,12 +272,17 @@ class Beatd(CeleryNames):
         kwargs: Kwargs,
         options: Mapping[str, Any],
     ) -> AsyncResult[Any]:
-        """Run a call here and now, as a worker would, and all that follows from it."""
+        """Run a call here and now, as a worker would, and all that follows from it.
+
+        With the option `throw`, raises what the task raised.
+        """
         from beatd.runs.eager import run_eagerly
 
+        options = {**self._calls.inherited(options), **options}
+        throw = options.pop("throw", None)
         sending = Sending(task.name, args or (), kwargs or {}, options)
-        meta = self.connections.results.explained(run_eagerly(self, sending))
-        return AsyncResult.of(meta, app=self)
+        meta = run_eagerly(self, sending, throw)
+        return AsyncResult.of(self.connections.results.explained(meta), app=self)
 
     def outgoing(
         self, sending: Sending, now: Instant, due: Instant | None = None

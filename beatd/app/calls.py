@@ -60,7 +60,7 @@ class Calls:
         task_id: str = options.get("task_id") or new_id(now)
         if registered:
             options = self.known(options)
-        options = {**options, **self._inherited(options)}
+        options = {**options, **self.inherited(options)}
         sending = sending._replace(options=options)
         sender = self.sender
         message = sender.message(sending, task_id, now, registered=registered)
@@ -75,7 +75,7 @@ class Calls:
 
         Raises ChordError if the result back end counts no chords.
         """
-        canvas = Canvas(self.new_id, **self._inherited({}))
+        canvas = Canvas(self.new_id, **self.inherited({}))
         canvas.add(signature)
         now = self._clock.now()
         sends = list(map(self._completed, canvas.sends))
@@ -110,7 +110,7 @@ class Calls:
             known.setdefault("priority", settings.task_default_priority)
         return known
 
-    def _inherited(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    def inherited(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a call with these options inherits from the run that makes it."""
         parent = sending_request()
         if parent is None:

@@ -35,7 +35,7 @@ from beatd.runs.report import (
     result_text,
 )
 from beatd.runs.tracebacks import traceback_of
-from beatd.tasks import Again, Request, Task, running
+from beatd.tasks import Again, AsyncResult, GroupResult, Request, Task, running
 from beatd.tasks.listed import classes_in
 from beatd.text import one_line
 
@@ -94,7 +94,8 @@ class Executor:
             return Report(fate=Fate.SET_ASIDE, reason=str(error))
         task = self.host.tasks[call.envelope.task]
         request = self.continuations.request_of(call)
-        request.is_eager = self.is_eager
+        if self.is_eager:
+            request.is_eager = request.delivery_info["is_eager"] = True
         if job.deliveries > 1:
             request.delivery_info["redelivered"] = True
         run = _Run(self, task, call, request)
@@ -239,6 +240,8 @@ class _Run(msgspec.Struct, frozen=True):
         return end.value
 
     def _succeeded(self, value: Any) -> Report:
+        if isinstance(value, AsyncResult | GroupResult):
+            value = value.as_tuple()  # as Celery writes results that tasks return
         follow_up = self.executor.continuations.of_success(self.call, value)
         children = [child.as_tuple() for child in self.request.children]
         children += follow_up.children
@@ -330,7 +333,8 @@ class _Run(msgspec.Struct, frozen=True):
     ) -> Stored | None:
         """Return what is to be stored as the run's result, if anything is."""
         executor = self.executor
-        if executor.encoding is None or not self._keeps(state):
+        kept = executor.is_eager or self._keeps(state)
+        if executor.encoding is None or not kept:
             return None
         if children is None:
             children = [child.as_tuple() for child in self.request.children]

@@ -116,7 +116,7 @@ def ignores_result(
 
 
 def keeps(
-    state: State, ignored: bool, task: Task[..., Any] | None, settings: Settings
+    state: str, ignored: bool, task: Task[..., Any] | None, settings: Settings
 ) -> bool:
     """Return whether this state of a run is to be stored."""
     if not ignored:
