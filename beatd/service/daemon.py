@@ -6,7 +6,7 @@ import posix
 import pwd
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ class _Start:
 
     folder: Path
     """Where the command was given."""
+    environment: Mapping[str, str]
     teller: int | None = None
 
     @classmethod
@@ -45,16 +46,22 @@ class _Start:
         )  # for us, and not for what tasks start
         if descriptor is not None:
             os.set_inheritable(int(descriptor), False)
-        return cls(Path.cwd(), None if descriptor is None else int(descriptor))
+        teller = None if descriptor is None else int(descriptor)
+        return cls(Path.cwd(), dict(os.environ), teller)
 
 
-_start = _Start(Path())
+_start = _Start(Path(), dict(os.environ))
 
 
 def remember_start() -> None:
     """Take note of where and how the command was given, before anything changes it."""
     global _start
     _start = _Start.from_environment()
+
+
+def first_environment() -> Mapping[str, str]:
+    """Return the environment before any module of the user's has changed it."""
+    return _start.environment
 
 
 def wants_detaching(detach: bool | None) -> bool:

@@ -27,12 +27,10 @@ from beatd.config.settings import Problem
 from beatd.errors import ConfigError
 from beatd.greenlets import patched
 from beatd.routing import Queue
+from beatd.service import daemon
 from beatd.service.process import wanted_by
 from beatd.service.wiring.scheduler import taken_once
 from beatd.timetable.entry import Entry
-
-_AT_START = {key: text for key, text in os.environ.items() if key != "NOTIFY_SOCKET"}
-"""The environment before any module of the user's has changed it."""
 
 _Told: TypeAlias = tuple[list[str], Options, str]
 """Where to look for modules, the options of the scheduler, and its process's kind."""
@@ -101,6 +99,8 @@ def read_again(options: Options, kind: str) -> Taken:
 
 
 def _ask_new_interpreter(options: Options, kind: str) -> Taken | _Refused | _NotSent:
+    environment = dict(daemon.first_environment())
+    environment.pop("NOTIFY_SOCKET", None)
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined] # nothing public
     reading, writing = os.pipe()
     with open(reading, "rb") as answer:  # noqa: PTH123  (a descriptor)
@@ -108,7 +108,7 @@ def _ask_new_interpreter(options: Options, kind: str) -> Taken | _Refused | _Not
             [sys.executable, *flags, "-m", "beatd.reread", str(writing)],
             stdin=subprocess.PIPE,
             pass_fds=[writing],
-            env=_AT_START,
+            env=environment,
             start_new_session=True,  # signals are for the scheduler
         )
         os.close(writing)
