@@ -1,103 +1,169 @@
-"""Programs of Python's that tests run often: each run is a fork of one process.
+"""Programs of Python's that tests run often: each is a fork of one process.
 
-That process has imported what they import, which takes Celery's command the most of a
-second. A run has its own environment, folder and output, and no module of another's.
+That process (`tests/stem.py`) has imported what they import, which takes them longer
+than most tests do. A program has its own environment, folder, output and modules; it
+starts and ends as any process does.
 """
 
-import importlib
+import atexit
 import json
 import os
-import runpy
+import select
 import signal
+import socket
 import subprocess
 import sys
-import time
-import traceback
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from tempfile import TemporaryFile
+from typing import IO, Any
 
-from tests.processes import ROOT, environment
-from tests.servers import PATIENCE
+from tests.stem import LENGTH
+
+_FIXED = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
+"""Variables with which a process begins, and that mean nothing to it later."""
+
+
+class Forked:
+    """A program that was forked: what tests ask of `subprocess.Popen`."""
+
+    def __init__(self, pid: int, ends: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._ends = open(ends, "rb", buffering=0)  # noqa: SIM115  (a descriptor)
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while it runs."""
+        return self._look(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit status when it has ended."""
+        if (status := self._look(timeout)) is None:
+            raise subprocess.TimeoutExpired([str(self.pid)], timeout or 0)
+        return status
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.poll() is None:
+            with suppress(ProcessLookupError):  # it has ended just now
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def _look(self, timeout: float | None) -> int | None:
+        if self.returncode is None:
+            ready, _, _ = select.select([self._ends], [], [], timeout)
+            if ready:
+                self.returncode = int(self._ends.read())
+                self._ends.close()
+        return self.returncode
+
+    def __del__(self) -> None:
+        self._ends.close()
 
 
 class Preloaded:
-    """A process that has imported these modules, and runs others in forks of it."""
+    """A process that has imported these modules, and becomes others by forks."""
 
     def __init__(self, *imports: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.preloaded", *imports],
-            cwd=ROOT,
-            env=environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+        self._lock = threading.Lock()
+        self._environment = dict(os.environ)
+        ours, theirs = socket.socketpair()
+        self._control = ours
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, Path(__file__).with_name("stem.py")),
+                    *(str(theirs.fileno()), *imports),
+                ],
+                env=self._environment | {"PYTHONPATH": str(Path(__file__).parents[1])},
+                pass_fds=[theirs.fileno()],
+            )
 
     def __enter__(self) -> "Preloaded":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
+        self.close()
+
+    def close(self) -> None:
+        """End this process; what was forked goes on."""
+        self._control.close()
+        self._process.wait()
+
+    def fits(self, env: Mapping[str, str]) -> bool:
+        """Return whether a fork can be what a program with this environment is."""
+        return _fixed(env) == _fixed(self._environment)
+
+    def start(
+        self,
+        module: str,
+        *words: str,
+        cwd: Path,
+        env: Mapping[str, str],
+        stdout: IO[Any],
+        stderr: IO[Any],
+        leads_group: bool = False,
+    ) -> Forked:
+        """Start `python -m module` with these words, and without input."""
+        assert self.fits(env), "it would have to be a process of its own from the start"
+        request = {
+            "module": module,
+            "words": words,
+            "cwd": str(cwd),
+            "env": dict(env),
+            "leads_group": leads_group,
+        }
+        told = json.dumps(request).encode()
+        listening, telling = os.pipe()
+        try:
+            with open(os.devnull) as null, self._lock:  # noqa: PTH123
+                streams = [null.fileno(), stdout.fileno(), stderr.fileno(), telling]
+                socket.send_fds(self._control, [LENGTH.pack(len(told))], streams)
+                self._control.sendall(told)
+                (pid,) = LENGTH.unpack(self._control.recv(LENGTH.size))
+        finally:
+            os.close(telling)
+        return Forked(pid, listening)
 
     def run(
-        self, module: str, *words: str, cwd: Path, env: Mapping[str, str]
+        self,
+        module: str,
+        *words: str,
+        cwd: Path,
+        env: Mapping[str, str],
+        timeout: float = 60,
     ) -> "subprocess.CompletedProcess[str]":
         """Run `python -m module` with these words to its end."""
-        assert self._process.stdin
-        assert self._process.stdout
-        with TemporaryDirectory() as folder:
-            output, errors = Path(folder, "output"), Path(folder, "errors")
-            request = [module, words, str(cwd), dict(env), str(output), str(errors)]
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
-            status = int(self._process.stdout.readline())
-            texts = output.read_text(), errors.read_text()
+        with TemporaryFile("w+") as output, TemporaryFile("w+") as errors:
+            program = self.start(
+                module, *words, cwd=cwd, env=env, stdout=output, stderr=errors
+            )
+            try:
+                status = program.wait(timeout)
+            finally:
+                program.kill()
+            texts = [(file.seek(0), file.read())[1] for file in (output, errors)]
         return subprocess.CompletedProcess([module, *words], status, *texts)
 
 
-def main() -> None:
-    """Run what each line of the input asks for; answer with its exit status."""
-    for name in sys.argv[1:]:
-        importlib.import_module(name)
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            _run(*json.loads(line))
-        _, ended = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(ended), flush=True)
+@cache
+def preloaded(*imports: str) -> Preloaded:
+    """Return the process of this run of the tests that has imported these modules."""
+    stem = Preloaded(*imports)
+    atexit.register(stem.close)
+    return stem
 
 
-def _run(
-    module: str, words: list[str], cwd: str, env: dict[str, str], *outputs: Any
-) -> NoReturn:
-    status: Any = 1
-    try:
-        signal.alarm(round(PATIENCE))
-        for number, path in enumerate([os.devnull, *outputs]):
-            mode = os.O_WRONLY | os.O_CREAT if number else os.O_RDONLY
-            os.dup2(os.open(path, mode, 0o600), number)
-        os.chdir(cwd)
-        os.environ.clear()
-        os.environ.update(env)
-        time.tzset()
-        sys.argv = [module, *words]
-        sys.path[0] = cwd
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-        status = 0
-    except SystemExit as error:
-        status = error.code or 0
-        if not isinstance(status, int):
-            print(status, file=sys.stderr)
-            status = 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        for file in (sys.stdout, sys.stderr):
-            file.flush()
-        os._exit(status)
-
-
-if __name__ == "__main__":
-    main()
+def _fixed(env: Mapping[str, str]) -> Mapping[str, str]:
+    return {
+        name: text
+        for name, text in env.items()
+        if name.startswith(_FIXED) and name != "PYTHONPATH"
+    }

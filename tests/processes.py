@@ -1,14 +1,20 @@
-"""`beatd` and other programs, as users run them: output, signals, exit status."""
+"""`beatd` and other programs, as users run them: output, signals, exit status.
+
+Most are forks of a process that has imported what they import (`tests/preloaded.py`):
+a test that is about how a program starts is to start one of its own.
+"""
 
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
+from tests.preloaded import Forked, Preloaded, preloaded
 from tests.servers import PATIENCE, eventually
 
 ROOT = Path(__file__).parent.parent
@@ -21,11 +27,27 @@ def environment(**more: str) -> dict[str, str]:
     return plain | {"PYTHONPATH": str(ROOT)} | more
 
 
+_IMPORTS: Mapping[str, Sequence[str]] = {
+    "beatd": (
+        *("beatd.service.beat", "beatd.service.worker"),
+        *("beatd.brokers.redis", "beatd.brokers.sqlite"),
+        *("beatd.results.redis", "beatd.results.sqlite"),
+        *("beatd.pools.prefork.pool", "beatd.pools.threads"),
+        *("beatd.cli.list", "beatd.cli.next", "beatd.cli.check", "beatd.cli.dead"),
+        *("beatd.cli.importing", "beatd.cli.exporting", "beatd.cli.worker"),
+    ),
+    "celery": (
+        *("celery.bin.celery", "celery.backends.redis", "celery.beat"),
+        *("celery.apps.worker", "celery.concurrency.prefork", "kombu.transport.redis"),
+    ),
+}
+
+
 @dataclass
 class Running:
     """A process that runs; both of its outputs go to one file."""
 
-    process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[bytes] | Forked"
     log: Path
 
     @property
@@ -55,19 +77,42 @@ class Running:
         return self.process.wait(timeout=PATIENCE)
 
 
+def started(
+    name: str,
+    *arguments: str,
+    cwd: Path,
+    output: IO[Any],
+    env: Mapping[str, str],
+    leads_group: bool = True,
+) -> "subprocess.Popen[bytes] | Forked":
+    """Start `python -m name` with these arguments, in a process group of its own."""
+    whole = environment(**env)
+    if stem := _stem_of(name, arguments, whole):
+        return stem.start(
+            name,
+            *arguments,
+            cwd=cwd,
+            env=whole,
+            stdout=output,
+            stderr=output,
+            leads_group=leads_group,
+        )
+    return subprocess.Popen(
+        [sys.executable, "-m", name, *arguments],
+        cwd=cwd,
+        stdout=output,
+        stderr=output,
+        env=whole,
+        process_group=0 if leads_group else None,
+    )
+
+
 @contextmanager
 def module(name: str, *arguments: str, cwd: Path, **env: str) -> Iterator[Running]:
     """Run `python -m name` with these arguments for the block's time."""
     log = cwd / f"{name}-{len(list(cwd.glob(f'{name}-*.log')))}.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", name, *arguments],
-            cwd=cwd,
-            stdout=output,
-            stderr=output,
-            env=environment(**env),
-            process_group=0,
-        )
+        process = started(name, *arguments, cwd=cwd, output=output, env=env)
     try:
         yield Running(process, log)
     finally:
@@ -83,12 +128,34 @@ def beatd(*arguments: str, cwd: Path, **env: str) -> AbstractContextManager[Runn
 
 def ended(*arguments: str, cwd: Path, **env: str) -> "subprocess.CompletedProcess[str]":
     """Run `beatd` to its end."""
+    return ran("beatd", *arguments, cwd=cwd, **env)
+
+
+def ran(
+    name: str, *arguments: str, cwd: Path, **env: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run `python -m name` to its end."""
+    whole = environment(**env)
+    if stem := _stem_of(name, arguments, whole):
+        return stem.run(name, *arguments, cwd=cwd, env=whole, timeout=PATIENCE)
     return subprocess.run(
-        [sys.executable, "-m", "beatd", *arguments],
+        [sys.executable, "-m", name, *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
-        env=environment(**env),
+        env=whole,
         check=False,
     )
+
+
+def _stem_of(
+    name: str, arguments: Sequence[str], env: Mapping[str, str]
+) -> Preloaded | None:
+    """Return what can become this program, if its start is nothing out of the way."""
+    # What gevent replaces is replaced before anything is imported.
+    is_green = any(word.endswith(("gevent", "eventlet")) for word in arguments)
+    if name not in _IMPORTS or is_green:
+        return None
+    stem = preloaded(*_IMPORTS[name])
+    return stem if stem.fits(env) else None

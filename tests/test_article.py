@@ -1,7 +1,6 @@
 """The project of the articles: scheduler, worker and main program, each a process."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 from beatd.app import Beatd
 from beatd.config import places
 from beatd.config.settings import spellings
+from tests.processes import environment, started
 from tests.servers import PATIENCE, Server, eventually
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "schedules" / "article"
@@ -36,15 +36,14 @@ class Article:
         self.folder = folder
         shutil.copytree(EXAMPLE, folder / "article")
         (folder / "log").mkdir()
-        self._environ = {**os.environ, "ARTICLE_REDIS": url}
-        self._environ["PYTHONPATH"] = str(EXAMPLE.parent.parent.parent)
+        self._environ = {"ARTICLE_REDIS": url}
 
     def client(self, *arguments: str) -> str:
         """Run the main program and give what it prints."""
         return subprocess.run(
             [sys.executable, "-m", "article.client", *arguments],
             cwd=self.folder,
-            env=self._environ,
+            env=environment(**self._environ),
             capture_output=True,
             text=True,
             check=True,
@@ -56,12 +55,8 @@ class Article:
         """Run a command for the block's time; give its log."""
         log = self.folder / f"{len(list(self.folder.glob('*.log')))}.log"
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "beatd", *arguments],
-                cwd=self.folder,
-                env=self._environ,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+            process = started(
+                "beatd", *arguments, cwd=self.folder, output=output, env=self._environ
             )
         try:
             yield log

@@ -16,7 +16,7 @@ from beatd.instant import datetime_of, instant_of
 from beatd.schedules.zones import zone_of
 from tests.migrate.test_django_tables import SITE
 from tests.migrate.test_redbeat import ADD, PROJECT
-from tests.processes import ROOT, environment, module
+from tests.processes import ROOT, environment, module, ran
 from tests.servers import PATIENCE, Server
 from tests.switch.files import write
 
@@ -78,21 +78,25 @@ class Follower:
                 if name == "beatd":  # celery beat is killed: its stop may hang
                     assert running.stop() == 0
         else:
-            self.run([sys.executable, "-m", *words])
+            self._hear(ran(*words, cwd=self.folder, **self.env))
 
     def run(self, words: list[str]) -> None:
         """Run a command to its end; it has to succeed."""
-        ran = subprocess.run(
-            words,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            env=environment(**self.env),
-            check=False,
+        self._hear(
+            subprocess.run(
+                words,
+                cwd=self.folder,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                env=environment(**self.env),
+                check=False,
+            )
         )
-        assert ran.returncode == 0, f"{words}: {ran.stdout}{ran.stderr}"
-        self.said = ran.stdout
+
+    def _hear(self, done: "subprocess.CompletedProcess[str]") -> None:
+        assert done.returncode == 0, f"{done.args}: {done.stdout}{done.stderr}"
+        self.said = done.stdout
 
 
 def _runs_on(words: list[str]) -> str:

@@ -4,8 +4,6 @@ Of a real Celery client, and of our own; and by a real Celery worker beside ours
 runs a part of the same chord.
 """
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ import beatd.tasks
 from beatd import Beatd
 from beatd.errors import ChordError
 from tests.groups import grouped
-from tests.processes import environment
+from tests.processes import started
 from tests.servers import PATIENCE, Server, eventually
 from tests.wire.clients import celery_client
 from tests.worker.project import WorkerProcess
@@ -114,15 +112,12 @@ class Shop:
     def celery_worker(self) -> Iterator[None]:
         log = self.folder / "celery.log"
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "celery", "-A", "shop_celery", "worker"),
-                    *("-P", "solo", "-Q", THEIRS, "-l", "info", "--without-mingle"),
-                ],
+            process = started(
+                *("celery", "-A", "shop_celery", "worker"),
+                *("-P", "solo", "-Q", THEIRS, "-l", "info", "--without-mingle"),
                 cwd=self.folder,
-                stdout=output,
-                stderr=output,
-                env=environment(),
+                output=output,
+                env={},
             )
         try:
             eventually(lambda: b"ready." in log.read_bytes(), "the Celery worker")

@@ -3,8 +3,6 @@
 import contextlib
 import signal
 import socket
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ from celery.result import AsyncResult
 from beatd import Beatd
 from beatd.errors import BeatdError, ConfigError
 from tests.groups import grouped
+from tests.processes import ran
 from tests.servers import PATIENCE, Server, eventually
 from tests.wire.clients import celery_client
 from tests.wire.listener import Listener
@@ -222,18 +221,13 @@ def test_a_shutdown_is_refused(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("words", ["inspect ping", "inspect stats", "status"])
 def test_celerys_own_command_line_finds_the_worker(
-    fleet: Fleet, urls: tuple[str, str], words: str
+    fleet: Fleet, urls: tuple[str, str], words: str, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "celery", "-b", urls[0], *words.split()]
-    ended = subprocess.run(
-        [*command, "-d", fleet.node, "-t", str(PATIENCE)],
-        capture_output=True,
-        text=True,
-        timeout=2 * PATIENCE,
-        check=True,
-    )
+    to_one = ["-d", fleet.node, "-t", str(PATIENCE)]
+    done = ran("celery", "-b", urls[0], *words.split(), *to_one, cwd=tmp_path)
 
-    assert fleet.node in ended.stdout
+    assert done.returncode == 0, done.stderr
+    assert fleet.node in done.stdout
 
 
 # celery events

@@ -2,13 +2,12 @@
 
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from beatd.app import Beatd
-from tests.processes import environment
+from tests.processes import started
 from tests.servers import PATIENCE, eventually
 
 NOTHING: Mapping[str, str] = {}
@@ -193,15 +192,13 @@ class WorkerProcess:
         number = len(list(folder.glob("worker-*.log")))
         self.log = folder / f"worker-{number}.log"
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "beatd", "worker", "-A", "proj"),
-                    *("-l", "info", "-n", f"w{number}@%h", *options),
-                ],
+            self._process = started(
+                *("beatd", "worker", "-A", "proj"),
+                *("-l", "info", "-n", f"w{number}@%h", *options),
                 cwd=folder,
-                env=environment(**env),
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                output=log,
+                leads_group=False,
+                env=env,
             )
 
     def __enter__(self) -> "WorkerProcess":
