@@ -1,17 +1,13 @@
 """Whatever stands for an option or an argument: it is used, or refused in words."""
 
-import os
-import signal
-import sys
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-from beatd.cli import beatd, main
-from beatd.service import worker  # noqa: F401  (once, not in each fork)
+from beatd.cli import beatd
+from tests.processes import ended
 
 ODD = {
     "empty": "",
@@ -83,51 +79,58 @@ def words_of(command: str, option: str, odd: str, config: str) -> list[str]:
     return [*words, f"{option}={odd}"] if option else [*words, "--", odd]
 
 
-def run(words: list[str], output: Path) -> int | None:
-    """Run beatd in a fork of this process; return its exit status, None: cut off."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            signal.alarm(20)
-            os.setsid()
-            stream = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            for number, name in ((1, "stdout"), (2, "stderr")):
-                os.dup2(stream, number)
-                told = os.fdopen(number, "w", errors="backslashreplace", closefd=False)
-                setattr(sys, name, told)
-                setattr(sys, f"__{name}__", told)
-            status = main(words)
-        except SystemExit as error:
-            status = error.code if isinstance(error.code, int) else 1
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            for file in (sys.stdout, sys.stderr):
-                file.flush()
-            os._exit(status)
-    _, ended = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(ended)
+EACH = 4
+"""Of an option that so many commands or more have, each of them tries one word of so
+many, another one than its neighbours: each word is tried with each option, and each
+command with each option and each word."""
 
 
-@pytest.mark.parametrize(("command", "option"), list(places()))
+PLACES = list(places())
+COMMANDS = [name for name, _ in commands()]
+NAMES = sorted({option for _, option in PLACES})
+
+
+def odd_words(command: str, option: str) -> Iterator[tuple[str, str]]:
+    """Yield the words that are tried here, with their kinds."""
+    shared = sum(other == option for _, other in PLACES) >= EACH
+    place = COMMANDS.index(command) + NAMES.index(option)
+    for number, (kind, odd) in enumerate(ODD.items()):
+        if not (option and shared) or (number + place) % EACH == 0:
+            yield kind, odd
+
+
+@pytest.mark.parametrize(("command", "option"), PLACES)
 def test_any_word_is_used_or_refused_in_words(
     command: str, option: str, folder: Path
 ) -> None:
     config = folder / "conf.py"
     config.write_text(CONFIG)
-    output = folder / "output"
     faults = []
-    for kind, odd in ODD.items():
-        status = run(words_of(command, option, odd, str(config)), output)
-        # The lines of a calendar end so (RFC 5545).
-        said = output.read_bytes().replace(b"\r\n", b"\n").decode(errors="replace")
-        refused = status in (1, 2, 3, 64, 69, 73, 74, 75, 77, 78)
+    for kind, odd in odd_words(command, option):
+        done = ended(*words_of(command, option, odd, str(config)), cwd=folder)
+        said = done.stdout + done.stderr
+        refused = done.returncode in (1, 2, 3, 64, 69, 73, 74, 75, 77, 78)
         if (
             "Traceback" in said
-            or (status != 0 and not refused)
+            or (done.returncode != 0 and not refused)
             or (refused and not said)
             or any(not c.isprintable() and c != "\n" for c in said)
         ):
-            faults.append(f"{kind}: {status}: {said[-600:]!a}")
+            faults.append(f"{kind}: {done.returncode}: {said[-600:]!a}")
     assert not faults, "\n".join(faults)
+
+
+def test_each_word_is_tried_with_each_option_and_each_command() -> None:
+    tried = [
+        (command, option, kind)
+        for command, option in PLACES
+        for kind, _ in odd_words(command, option)
+    ]
+
+    assert {(option, kind) for _, option, kind in tried} == {
+        (option, kind) for option in NAMES for kind in ODD
+    }
+    assert {(command, option) for command, option, _ in tried} == set(PLACES)
+    assert {(command, kind) for command, _, kind in tried} >= {
+        (command, kind) for command, option in PLACES if option for kind in ODD
+    }
