@@ -346,6 +346,22 @@ def test_what_a_task_sends_has_the_task_as_its_parent(wired: Wired) -> None:
     ]
 
 
+def test_a_canvas_is_sent_through_the_application_of_any_of_its_tasks(
+    wired: Wired, add: Task[..., Any]
+) -> None:
+    by_name = signature("elsewhere")
+
+    for one in (
+        chord([by_name], add.s()),
+        chord([], add.s()),
+        chord([by_name], by_name | add.s()),
+        chain(by_name, group(by_name, add.s())),
+    ):
+        assert one.app is wired.app
+        assert one.clone().app is wired.app
+    assert group(add.s(1), add.s(2)).delay()[0]._app() is wired.app
+
+
 def test_the_id_given_to_a_canvas_is_that_of_its_value(
     wired: Wired, add: Task[..., Any]
 ) -> None:
@@ -516,6 +532,17 @@ def test_a_result_is_its_id_where_that_is_asked_for(wired: Wired) -> None:
     assert AsyncResult("an-id") == "an-id"
     assert "an-id" in [AsyncResult("an-id")]
     assert AsyncResult("an-id") != "another"
+
+
+def test_a_group_is_saved_and_restored(wired: Wired, add: Task[..., Any]) -> None:
+    sent = group(add.s(1), add.s(2) | group(add.s(3), add.s(4))).delay()
+
+    assert sent.save() is sent
+    found = GroupResult.restore(sent.id, app=wired.app)
+    assert found == sent
+    assert found.as_tuple() == sent.as_tuple()
+    sent.delete()
+    assert GroupResult.restore(sent.id, app=wired.app) is None
 
 
 def test_values_are_given_to_a_callback(wired: Wired) -> None:

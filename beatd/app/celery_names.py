@@ -7,6 +7,8 @@ from pkgutil import resolve_name
 from typing import Any, Self, cast
 
 from beatd.app import django
+from beatd.app.client_results import ClientResults
+from beatd.app.connections import Connections
 from beatd.clock import Clock
 from beatd.config.settings import Settings
 from beatd.errors import ConfigError
@@ -26,6 +28,11 @@ class CeleryNames:
     @property
     def settings(self) -> Settings:
         """Return the settings."""
+        raise NotImplementedError
+
+    @property
+    def connections(self) -> Connections:
+        """Return the connections of this process."""
         raise NotImplementedError
 
     def config_from_object(
@@ -93,6 +100,11 @@ class CeleryNames:
     def GroupResult(self, id: str, results: Sequence[Any]) -> GroupResult[Any]:
         """Return the runs of a group, by its id."""
         return GroupResult(id, results, app=self._app)
+
+    @property
+    def group_ids(self) -> ClientResults:
+        """Return what keeps the ids of groups' runs."""
+        return self.connections.results
 
     def ResultSet(self, results: Sequence[Any]) -> ResultSet[Any]:
         """Return several results as one."""

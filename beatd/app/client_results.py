@@ -4,7 +4,7 @@ import random
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from beatd.clock import Clock, SystemClock
 from beatd.config.settings import Settings
@@ -67,6 +67,18 @@ class ClientResults:
         """Remove what is stored of a run."""
         self._known.forget(task_id)
         self._ask(lambda backend: backend.forget(task_id))
+
+    def save_group(self, group_id: str, members: Any) -> None:
+        """Store the ids of a group's runs."""
+        self._ask(lambda backend: backend.save_group(group_id, members))
+
+    def load_group(self, group_id: str) -> Any:
+        """Return the ids of a group's runs, or None."""
+        return self._ask(lambda backend: backend.load_group(group_id))
+
+    def forget_group(self, group_id: str) -> None:
+        """Remove the ids of a group's runs."""
+        self._ask(lambda backend: backend.forget_group(group_id))
 
     def explained(self, meta: Meta) -> Meta:
         """Attach the traceback to the run's exception, if the settings ask for that."""

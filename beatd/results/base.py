@@ -110,6 +110,22 @@ class ResultBackend(Keeper, Protocol):
         """Remove what is stored of the run."""
         ...
 
+    def save_group(self, group_id: str, members: Any) -> None:
+        """Store the ids of a group's runs, for as long as results are kept.
+
+        `members` is what `GroupResult.as_tuple` returns. Raises MessageError if that
+        cannot be encoded.
+        """
+        ...
+
+    def load_group(self, group_id: str) -> Any:
+        """Return what `save_group` stored last, or None. Raises MessageError."""
+        ...
+
+    def forget_group(self, group_id: str) -> None:
+        """Remove what `save_group` stored."""
+        ...
+
     def close(self) -> None:
         """Close connections and files."""
         ...

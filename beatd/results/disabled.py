@@ -26,6 +26,15 @@ class NoResults:
     def forget(self, task_id: str) -> None:
         """Nothing is known of any run."""
 
+    def save_group(self, group_id: str, members: object) -> NoReturn:
+        raise _refusal()
+
+    def load_group(self, group_id: str) -> NoReturn:
+        raise _refusal()
+
+    def forget_group(self, group_id: str) -> None:
+        """Nothing is known of any group."""
+
     def close(self) -> None:
         """Nothing is open."""
 

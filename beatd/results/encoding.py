@@ -75,6 +75,16 @@ class Encoding:
         (content_type,) = content_types([self.serializer])
         return loads(data, content_type, content_types(self.accept))
 
+    def group(self, group_id: str, data: bytes) -> Any:
+        """Return the ids of a group's runs that beatd or Celery has stored as `data`.
+
+        Raises MessageError as `decode`.
+        """
+        found = self.unpack(data)
+        if not isinstance(found, dict) or "result" not in found:
+            raise MessageError(f"result of group {group_id}: it is no group of runs")
+        return found["result"]
+
     def decode(self, task_id: str, data: bytes) -> Meta:
         """Return the meta that beatd or Celery has stored as `data`.
 

@@ -137,6 +137,23 @@ class RedisResults:
         with self._answering():
             self._server.client.delete(self._key(task_id))
 
+    def save_group(self, group_id: str, members: Any) -> None:
+        data = self._encoding.pack({"result": members})
+        ttl = self._lifetime.of(State.SUCCESS)
+        with self._answering():
+            self._check_size(data, "the ids of a group")
+            seconds = None if ttl is None else max(1, ttl // SECOND)
+            self._server.client.set(self._group_prefix + group_id, data, ex=seconds)
+
+    def load_group(self, group_id: str) -> Any:
+        with self._answering():
+            data = self._server.client.get(self._group_prefix + group_id)
+        return None if data is None else self._encoding.group(group_id, data)
+
+    def forget_group(self, group_id: str) -> None:
+        with self._answering():
+            self._server.client.delete(self._group_prefix + group_id)
+
     def close(self) -> None:
         self._server.close()
 

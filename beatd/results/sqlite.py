@@ -19,7 +19,7 @@ from beatd.background import do_in_halves
 from beatd.clock import Clock, SystemClock
 from beatd.errors import ConfigError, ItemRefused, ResultRefused, ResultUnavailable
 from beatd.instant import SECOND, Span
-from beatd.results.base import READY_STATES, Lifetime, Meta, Stored
+from beatd.results.base import READY_STATES, Lifetime, Meta, State, Stored
 from beatd.results.encoding import Encoding
 from beatd.storage.sqlite_file import (
     RESULTS,
@@ -58,6 +58,9 @@ _SWEEP = """
         SELECT rowid FROM results WHERE expires <= ? ORDER BY expires LIMIT ?
     )
 """
+
+GROUP = "celery-taskset-meta-"
+"""Precedes a group's id in the rows that have the ids of its runs."""
 
 SWEPT = 100
 """Expired rows that are removed with each step, besides one for each row stored."""
@@ -163,6 +166,16 @@ class SQLiteResults:
     def forget(self, task_id: str) -> None:
         with self._connection() as db:
             db.execute("DELETE FROM results WHERE task_id = ?", (task_id,))
+
+    def save_group(self, group_id: str, members: Any) -> None:
+        self.correct([Meta(GROUP + group_id, State.SUCCESS, members)])
+
+    def load_group(self, group_id: str) -> Any:
+        found = self.load([GROUP + group_id]).get(GROUP + group_id)
+        return None if found is None else found.result
+
+    def forget_group(self, group_id: str) -> None:
+        self.forget(GROUP + group_id)
 
     def close(self) -> None:
         self._closed.set()

@@ -16,7 +16,7 @@ from beatd.errors import MessageError
 from beatd.message import Canvas, is_empty_group
 from beatd.message.options import listed
 from beatd.tasks.async_result import AsyncResult
-from beatd.tasks.current import Application, Args, Kwargs, current_app
+from beatd.tasks.current import Application, Args, Kwargs
 from beatd.tasks.group_result import GroupResult, first_of, result_of
 from beatd.tasks.request import sending_request
 from beatd.tasks.signature import Signature, joined, signature
@@ -42,13 +42,6 @@ class Composed(Signature):
     @tasks.setter
     def tasks(self, tasks: Iterable[Mapping[str, Any]]) -> None:
         self.kwargs["tasks"] = _members(tasks)
-
-    @property
-    def app(self) -> Application:
-        """Return the application that it is sent through: that of its first part."""
-        if self._app is not None:
-            return self._app
-        return self.tasks[0].app if self.tasks else current_app()
 
     def apply_async(
         self, args: Args = None, kwargs: Kwargs = None, **options: Any
@@ -78,16 +71,24 @@ class Composed(Signature):
 
     def freeze(self, _id: str | None = None) -> Any:
         """Give its calls their ids; return the result of its value."""
-        canvas = Canvas(self.app.new_id)
+        app = self._app = self.app  # its parts are plain dicts from now on
+        canvas = Canvas(app.new_id)
         frozen = canvas.frozen(self, **({"task_id": _id} if _id else {}))
         self.update(frozen)
         self._own_parts()
-        return result_of(self, self.app)
+        return result_of(self, app)
 
     def _begins(self) -> Iterator[Signature]:
         """Yield the calls that begin at once."""
         for one in self.tasks:
             yield from one._begins()
+
+    def _known_app(self) -> Application | None:
+        known = (one._known_app() for one in self._parts())
+        return self._app or next(filter(None, known), None)
+
+    def _parts(self) -> list[Signature]:
+        return self.tasks
 
     def _own_parts(self) -> None:
         self.kwargs = dict(self.kwargs)
@@ -337,6 +338,10 @@ class chord(Composed):
         longer = cast(chord, self.clone())
         longer.body = longer.body | other
         return longer
+
+    def _parts(self) -> list[Signature]:
+        body = self.kwargs["body"]
+        return self.tasks if body is None else [*self.tasks, body]
 
     def _own_parts(self) -> None:
         super()._own_parts()

@@ -10,6 +10,22 @@ Args: TypeAlias = Sequence[Any] | None
 Kwargs: TypeAlias = Mapping[str, Any] | None
 
 
+class GroupIds(Protocol):
+    """Keeps the ids of groups' runs, in the result backend."""
+
+    def save_group(self, group_id: str, members: Any) -> None:
+        """Store the ids of a group's runs."""
+        ...
+
+    def load_group(self, group_id: str) -> Any:
+        """Return the ids of a group's runs, or None."""
+        ...
+
+    def forget_group(self, group_id: str) -> None:
+        """Remove the ids of a group's runs."""
+        ...
+
+
 class Application(Protocol):
     """The application, as tasks and their results use it: app/."""
 
@@ -82,6 +98,11 @@ class Application(Protocol):
 
     def store_meta(self, meta: Meta) -> None:
         """Store the meta of a run that goes on."""
+        ...
+
+    @property
+    def group_ids(self) -> GroupIds:
+        """Return what keeps the ids of groups' runs."""
         ...
 
     def forget(self, task_id: str) -> None:

@@ -171,6 +171,30 @@ class GroupResult(ResultSet[R]):
         """Return the results of the group's members."""
         return self.results
 
+    def save(self, **_unused: Any) -> "GroupResult[R]":
+        """Keep the ids of the runs in the result backend, for `restore`.
+
+        They are kept for as long as results are.
+        """
+        self._app().group_ids.save_group(str(self.id), self.as_tuple())
+        return self
+
+    @classmethod
+    def restore(
+        cls, id: str, app: Application | None = None, **_unused: Any
+    ) -> "GroupResult[Any] | None":
+        """Return the group that was saved under this id; None if there is none."""
+        app = app or current_app()
+        written = app.group_ids.load_group(id)
+        if written is None:
+            return None
+        found: GroupResult[Any] = result_from_tuple(written, app)
+        return found
+
+    def delete(self, **_unused: Any) -> None:
+        """Remove what `save` has kept; the results of the runs stay."""
+        self._app().group_ids.forget_group(str(self.id))
+
     def as_tuple(self) -> tuple[Any, Any]:
         """Return the ids, as Celery writes them."""
         parent = self.parent and self.parent.as_tuple()

@@ -31,10 +31,8 @@ class _Many(Signature):
             app=app,
         )
 
-    @property
-    def app(self) -> Application:
-        """Return the application of its task."""
-        return self._app or signature(self.kwargs["task"]).app
+    def _known_app(self) -> Application | None:
+        return self._app or signature(self.kwargs["task"])._known_app()
 
     def apply_async(
         self, args: Args = None, kwargs: Kwargs = None, **options: Any

@@ -116,9 +116,7 @@ class Signature(dict[str, Any]):
     @property
     def app(self) -> Application:
         """Return the application that it is sent through."""
-        if self._app is not None:
-            return self._app
-        return self._task.app if self._task is not None else current_app()
+        return self._known_app() or current_app()
 
     @property
     def type(self) -> Any:
@@ -242,6 +240,10 @@ class Signature(dict[str, Any]):
     def _begins(self) -> Iterator["Signature"]:
         """Yield the calls that begin at once."""
         yield self
+
+    def _known_app(self) -> Application | None:
+        """Return the application that it, its task or a part of it names, if any."""
+        return self._app or (self._task.app if self._task is not None else None)
 
     def _own_parts(self) -> None:
         """Make the signatures that this one is made of its own."""

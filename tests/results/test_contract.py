@@ -14,7 +14,7 @@ from beatd.config.settings import read
 from beatd.errors import MessageError, ResultRefused, ResultUnavailable
 from beatd.instant import SECOND
 from beatd.results.base import Meta, ResultBackend, State, Stored
-from tests.servers import PATIENCE, Server
+from tests.servers import PATIENCE, Server, eventually
 
 DONE = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -300,3 +300,25 @@ def test_without_a_backend_reading_says_what_to_set() -> None:
     for reading in (lambda: backend.load(["a"]), lambda: backend.wait("a", None)):
         with pytest.raises(ResultUnavailable, match="set result_backend"):
             reading()
+
+
+# Groups
+
+
+def test_the_ids_of_a_group_are_kept_until_they_are_removed(connect: Connect) -> None:
+    first, second = connect(), connect()
+    first.save_group("g", [["g", None], [[["a", None], None]]])
+    first.save_group("g", [["g", None], [[["b", None], None]]])
+
+    assert second.load_group("g") == [["g", None], [[["b", None], None]]]
+    assert second.load(["g"]) == {}
+    second.forget_group("g")
+    assert first.load_group("g") is None
+    first.forget_group("g")
+
+
+def test_the_ids_of_a_group_are_kept_no_longer_than_results(connect: Connect) -> None:
+    backend = connect(result_expires=1)
+    backend.save_group("g", [["g", None], []])
+
+    eventually(lambda: backend.load_group("g") is None, "the group to expire")

@@ -55,6 +55,7 @@ class FakeResults:
         self.chords: dict[str, Header] = {}
         self.metas: dict[str, Meta] = {}
         self.kept: dict[str, bytes] = {}
+        self.groups: dict[str, Any] = {}
         self.states: list[str] = []
         self._encoding = encoding
         self._refused: set[str] = set()
@@ -92,6 +93,15 @@ class FakeResults:
         for key in self.unreadable.intersection(task_ids):
             raise MessageError(f"the result of {key} cannot be read")
         return {key: self.metas[key] for key in task_ids if key in self.metas}
+
+    def save_group(self, group_id: str, members: Any) -> None:
+        self.groups[group_id] = members
+
+    def load_group(self, group_id: str) -> Any:
+        return self.groups.get(group_id)
+
+    def forget_group(self, group_id: str) -> None:
+        self.groups.pop(group_id, None)
 
     def wait(self, task_id: str, timeout: Span | None) -> Meta | None:
         meta = self.load([task_id]).get(task_id)
