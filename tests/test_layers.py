@@ -71,7 +71,7 @@ cli         usage options output dead explain findings schedule_view advice list
             probes plan config_out crontab_out importing exporting
 .           logs states
 utils       log
-service     log_setup process rereading reloading beat worker
+service     log_setup process rereading reloading other_side beat worker
 cli         changing check * worker worker_options
 .           spawned reread __main__ __init__
 """

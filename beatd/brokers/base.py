@@ -19,6 +19,7 @@ socket waits longer than its time-out.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from beatd.brokers.items import (
@@ -395,6 +396,20 @@ class Broadcast(Sender, Protocol):
         Returns when all receivers have answered, or after `timeout`. The queue is
         declared before that, and removed after it.
         """
+        ...
+
+
+@runtime_checkable
+class FileBroker(Lead, Protocol):
+    """A broker in a file of this host, which only beatd's own processes use."""
+
+    @property
+    def place(self) -> Path:
+        """The file, by its whole path."""
+        ...
+
+    def is_unattended(self) -> bool:
+        """Return whether messages lie ready, and no worker has a lease."""
         ...
 
 

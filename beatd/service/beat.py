@@ -19,6 +19,7 @@ from beatd.schedules.zones import zone_of
 from beatd.service import process
 from beatd.service.nodes import node_name
 from beatd.service.notify import Notify
+from beatd.service.other_side import LOOK, watch_for_workers
 from beatd.service.process import announce, on_signals, tell_of
 from beatd.service.reloading import ConfigLoader
 from beatd.service.rereading import Taken, read_again, taken_from
@@ -102,6 +103,11 @@ class Beat:
         calls = watch_calls(self.scheduler)
         if is_celery(self.config.source.app):
             calls.start("beatd-calls", self._crash)
+        workers = None
+        if self.kind == "beat":  # else a worker is here
+            workers = watch_for_workers(self.scheduler.broker, self._leads)
+        if workers:
+            workers.start("beatd-alone", self._crash, LOOK)
         self._loader.start(self._crash)
         aside = None
         if self.config.settings.result_url is not None:
@@ -114,6 +120,8 @@ class Beat:
             # Neither is waited for: a step of theirs may take long.
             watch.leave()
             calls.leave()
+            if workers:
+                workers.leave()
             self._loader.leave()
             if aside:
                 aside.close()
@@ -125,6 +133,9 @@ class Beat:
 
     def reload(self) -> None:
         self._loader.ask()
+
+    def _leads(self) -> bool:
+        return self.scheduler.leadership.term is not None
 
     def _crash(self, error: BaseException) -> None:
         self._failure = error

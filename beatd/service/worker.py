@@ -9,7 +9,7 @@ from functools import partial
 from queue import SimpleQueue
 
 from beatd import signals
-from beatd.background import start_thread
+from beatd.background import Service, start_thread
 from beatd.config.loading import Config
 from beatd.config.options import Options, Told
 from beatd.config.switches import HEARTBEAT_INTERVAL, WORKER_NODE
@@ -20,13 +20,14 @@ from beatd.pools.prefork.forkserver_main import RunChild
 from beatd.service import process
 from beatd.service.beat import Beat, tell_of_others
 from beatd.service.notify import Notify
+from beatd.service.other_side import LOOK, watch_for_scheduler
 from beatd.service.process import announce, on_signals, tell_of
 from beatd.service.wiring.choice import WorkerChoice
 from beatd.service.wiring.runtime import loaded_app_of, unreached
 from beatd.service.wiring.worker import run_child_of, worker_of
 from beatd.text import counted, is_encodable
 from beatd.worker.autoscale import Autoscale
-from beatd.worker.inbox import Stop, WorkerEvent
+from beatd.worker.inbox import Crashed, Stop, WorkerEvent
 from beatd.worker.loop import Worker
 
 tell = EventLog(__name__)
@@ -53,10 +54,12 @@ def run_worker(options: Options, *, beat: bool) -> int:
             instructions=partial(_told, options),
             begin_process=log.begin_child,
         )
-        scheduler = None
+        scheduler = watch = None
         if beat:
             scheduler = Beat(options, config, Notify(), SimpleQueue(), program.kind)
-        WorkerService(worker, scheduler, inbox, notify).run(
+        else:
+            watch = watch_for_scheduler(worker.broker, len(config.entries))
+        WorkerService(worker, scheduler, inbox, notify, watch).run(
             partial(announce, options, config)
         )
         notify.stopping()
@@ -123,6 +126,8 @@ class WorkerService:
     beat: Beat | None
     inbox: "SimpleQueue[WorkerEvent]"
     notify: Notify
+    watch: Service | None = None
+    """Says if no scheduler is where the worker is."""
     _thread: threading.Thread | None = field(default=None, init=False)
     _interrupts: int = field(default=0, init=False)
     _failure: BaseException | None = field(default=None, init=False)
@@ -148,6 +153,8 @@ class WorkerService:
         try:
             self.worker.run()
         finally:
+            if self.watch:
+                self.watch.leave()
             if self.beat and self._thread:
                 self.beat.stop()
                 self._thread.join()
@@ -163,7 +170,12 @@ class WorkerService:
             thread = threading.Thread(target=schedule, name="beat")
             start_thread(thread)
             self._thread = thread
+        if self.watch:
+            self.watch.start("beatd-alone", self._crash, LOOK)
         self.notify.ready(self._status())
+
+    def _crash(self, error: BaseException) -> None:
+        self.inbox.put(Crashed(error))
 
     def _schedule(self, beat: Beat) -> None:
         try:

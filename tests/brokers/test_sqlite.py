@@ -766,10 +766,13 @@ def test_no_statement_looks_at_more_than_it_gives(
         "leases: SCAN workers",
         "observed: SCAN workers",
         "leased: SCAN workers",
+        "is_unattended: SCAN workers",
         # One row for each of these workers that is dead.
         "leased: SCAN json_each VIRTUAL TABLE INDEX 1:",
         # Whether there is a first one.
         "runs_to_purge: SCAN runs",
+        "is_unattended: SCAN messages USING INDEX ready",
+        "is_unattended: SCAN CONSTANT ROW",
         # All are asked for.
         "letters: SCAN dead",
         # One row for each queue that is asked for.

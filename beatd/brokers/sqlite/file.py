@@ -49,6 +49,10 @@ class BrokerFile:
         if problem := self._problem(look_to_write(path, BROKER)):
             raise ConfigError("broker_url", [problem])
 
+    @property
+    def place(self) -> Path:
+        return self._path.absolute()
+
     def _call(self) -> None:
         """Wake the thread that waits in this process, if one does."""
         if self._waiting:

@@ -252,6 +252,14 @@ class SQLiteBroker(SQLiteLead):
             self._call()
         return answers
 
+    def is_unattended(self) -> bool:
+        if not self._is_there():
+            return False
+        with self._connection() as db:
+            now = self._clock.elapsed()
+            (found,) = db.execute(SQL["is_unattended"], (now,)).fetchone()
+        return bool(found)
+
     def delayed(self, queues: Collection[str], limit: int) -> list[Delayed]:
         names = json.dumps(list(queues))
         with self._connection() as db:

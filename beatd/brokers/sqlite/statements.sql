@@ -206,6 +206,10 @@ SELECT EXISTS (
     SELECT 1 FROM messages WHERE queue = ? AND worker IS NULL AND due IS NULL
 )
 
+-- name: is_unattended
+SELECT NOT EXISTS (SELECT 1 FROM workers WHERE ends - ? BETWEEN 1 AND lease)
+    AND EXISTS (SELECT 1 FROM messages WHERE worker IS NULL AND due IS NULL)
+
 -- name: next_due
 SELECT min(due) FROM messages WHERE due IS NOT NULL
 
