@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from beatd.cli import main
-from beatd.config.settings import read
+from beatd.config.settings import read, table
 from beatd.config.settings.secrets import mask
 from beatd.worker.commands.shapes import broker_of, settings_of
 from tests.processes import beatd
@@ -169,8 +169,8 @@ def test_remote_control_shows_no_secret(url: str) -> None:
         }
     )
     assert reading.problems == []
-    for everything in (False, True):
-        told = settings_of(reading.settings, everything=everything)
+    for names in (reading.given, table()):
+        told = settings_of(reading.settings, names)
         assert_hushed(json.dumps(told))
         login = told["broker_transport_options"]
         assert login["login"] == {"credentials": {"a": "********"}}  # type: ignore[index] # a dict

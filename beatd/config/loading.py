@@ -43,6 +43,8 @@ class Config:
     router: Router
     queues: list[Queue]
     """Those that a scheduler declares."""
+    given: Collection[str]
+    """The settings that were set, by their new names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +174,18 @@ def examine_source(
     warnings.extend(_accepted(chosen, found))
     warnings.extend(_unproven(chosen, found))
     warnings.extend(_eager(chosen, found))
-    unused = reading.unused
     queues = [*router.queues.values(), *calls.queues()]
     config = Config(
-        found, chosen, entries, bad, warnings, unused, format, router, queues
+        found,
+        chosen,
+        entries,
+        bad,
+        warnings,
+        reading.unused,
+        format,
+        router,
+        queues,
+        reading.given,
     )
     return ConfigReport(found.name, errors, config)
 

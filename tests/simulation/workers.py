@@ -89,6 +89,7 @@ class WorkerHost:
             pool=SlowPool(process, identity, self.size, self.runs, inbox.put),
             tasks=app.tasks,
             settings=app.settings,
+            given=(),
             inbox=inbox,
             results=None,
             chord_keeper=None,

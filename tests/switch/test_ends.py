@@ -31,6 +31,8 @@ PROJECT = """
     app = Celery("proj", broker=os.environ["BROKER"], backend=os.environ["BACKEND"])
     app.conf.result_extended = True
     app.conf.task_acks_late = True
+    app.conf.task_default_queue = "celery"  # as without it
+    app.conf.enable_utc = True
     HERE = Path(os.environ["NOTES"])
 
 
@@ -372,6 +374,20 @@ def test_stamps_that_are_no_text_are_revoked(shop: Shop) -> None:
     assert other.get(timeout=PATIENCE) == 3
     eventually(sent.ready, "the end of the run")
     assert sent.state == "REVOKED"
+
+
+def test_the_settings_that_were_set_are_told_though_they_are_the_defaults(
+    shop: Shop,
+) -> None:
+    (told,) = shop.client.control.inspect(timeout=5).conf().values()
+
+    assert told.items() >= {
+        ("enable_utc", True),
+        ("result_extended", True),
+        ("task_acks_late", True),
+        ("task_default_queue", "celery"),
+    }
+    assert "task_time_limit" not in told
 
 
 def test_a_request_class_of_the_task_is_told_how_its_runs_end(shop: Shop) -> None:

@@ -201,6 +201,7 @@ class Bench:
             pool=self.pool,
             tasks=self.app.tasks,
             settings=self.settings,
+            given=settings,
             inbox=self.inbox,
             results=used,
             chord_keeper=self.chord_keeper,

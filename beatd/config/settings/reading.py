@@ -138,6 +138,8 @@ class Reading:
     problems: list[Problem]
     unused: list[str]
     """Known names, as written, that have no effect here."""
+    given: Collection[str]
+    """Those that were set, by their new names."""
 
 
 def read(
@@ -182,7 +184,7 @@ def read(
         word for row in table().values() if row.note.unused for word in row.spellings
     }
     unused_words = [word for word in written if word in idle]
-    return Reading(Settings(**values), problems, unused_words)
+    return Reading(Settings(**values), problems, unused_words, values.keys())
 
 
 def _by_setting(written: Mapping[str, object]) -> dict[str, list[str]]:

@@ -80,6 +80,7 @@ def worker_of(
         pool=pool,
         tasks=runtime.tasks,
         settings=settings,
+        given=config.given,
         inbox=inbox,
         results=runtime.results,
         chord_keeper=runtime.chord_keeper,

@@ -4,7 +4,7 @@ What lies around a worker is handed in: by worker.py as the settings want it, by
 as they need it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
@@ -61,6 +61,8 @@ class Surroundings:
     pool: Pool
     tasks: Registry
     settings: Settings
+    given: Collection[str]
+    """The settings that were set, by name; the others have their defaults."""
     inbox: "SimpleQueue[WorkerEvent]"
     """Where the pool puts its events."""
     results: Keeper | None
@@ -217,6 +219,7 @@ def _controlled(
         name=around.name,
         tasks=around.tasks,
         settings=around.settings,
+        given=around.given,
         router=around.router,
         lamport=around.lamport,
         events=around.events,

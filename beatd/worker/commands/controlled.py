@@ -1,6 +1,6 @@
 """The parts of a worker that the commands of remote control use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from beatd.clock import Clock
@@ -26,6 +26,8 @@ class Controlled:
     name: str
     tasks: Registry
     settings: Settings
+    given: Collection[str]
+    """The settings that were set, by name."""
     router: Router
     lamport: LamportClock
     events: WorkerEvents | None

@@ -4,7 +4,7 @@ import os
 import platform
 import resource
 
-from beatd.config.settings import mask_url
+from beatd.config.settings import mask_url, table
 from beatd.control.pidbox import Later
 from beatd.worker.commands.arguments import Ids, Names, Revoked
 from beatd.worker.commands.controlled import Controlled
@@ -138,7 +138,7 @@ def stats(worker: Controlled, /, **_: object) -> object:
 def conf(
     worker: Controlled, /, with_defaults: bool | None = False, **_: object
 ) -> object:
-    return settings_of(worker.settings, everything=bool(with_defaults))
+    return settings_of(worker.settings, table() if with_defaults else worker.given)
 
 
 def report(worker: Controlled, /, **_: object) -> object:
@@ -152,7 +152,7 @@ def report(worker: Controlled, /, **_: object) -> object:
         f" results:{mask_url(worker.settings.result_url or 'disabled')}",
         "",
     ]
-    told = settings_of(worker.settings, everything=False)
+    told = settings_of(worker.settings, worker.given)
     lines += [f"{name}: {value!r}" for name, value in told.items()]
     return ok("\n".join([*lines, ""]))
 
