@@ -183,3 +183,34 @@ def test_tasks_that_are_always_eager_are_queued_all_the_same(
         "conf.py:2: task_always_eager: scheduled tasks are queued, not run in the"
         " scheduler; a worker has to run them; leave it out where none does"
     ] * eager
+
+
+def test_a_scheduler_says_at_its_start_that_eager_tasks_are_queued(
+    tmp_path: Path, server: Server
+) -> None:
+    text = f"""
+        from pathlib import Path
+        from celery import Celery
+        app = Celery("proj", broker="{server.url()}", backend="{server.url()}")
+        app.conf.task_always_eager = True
+        app.conf.beat_schedule = {{"a": {{"task": "proj.touch", "schedule": 0.1}}}}
+        @app.task
+        def touch():
+            Path("touched").touch()
+        """
+    write(tmp_path, {"proj.py": text})
+
+    with beatd("-A", "proj", "-l", "INFO", cwd=tmp_path) as scheduler:
+        scheduler.until("a queued")
+        scheduler.stop()
+
+    assert (
+        scheduler.output.count(
+            "proj.py:5: task_always_eager: scheduled tasks are queued, not run in the"
+            " scheduler; a worker has to run them; leave it out where none does\n"
+        )
+        == 1
+    )
+    assert not (tmp_path / "touched").exists()
+    with server.client() as client:
+        assert client.llen("celery")
