@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import celery
 import pytest
 
+from beatd.version import __version__
 from tests.preloaded import Preloaded
 from tests.processes import Running, beatd, environment, module
 from tests.servers import PATIENCE, Server, eventually
@@ -178,6 +180,9 @@ def test_inspect_shows_what_runs_waits_and_is_known(proj: Proj) -> None:
     conf = proj.inspect("conf")
     assert (conf["timezone"], conf["task_time_limit"]) == ("Asia/Kathmandu", 300)
     assert "hush" not in json.dumps(conf)
+    report = proj.inspect("report")["ok"]
+    assert f"software -> celery:{celery.__version__} kombu:" in report
+    assert f" beatd:{__version__} py:" in report
 
     assert proj.control("terminate", "SIGKILL", running) == f"terminate: {running}"
     assert "terminated" in proj.celery("result", running, status=1)

@@ -3,6 +3,8 @@
 import os
 import platform
 import resource
+import sys
+from collections.abc import Iterator
 
 from beatd.config.settings import mask_url, table
 from beatd.control.pidbox import Later
@@ -144,8 +146,7 @@ def conf(
 def report(worker: Controlled, /, **_: object) -> object:
     lines = [
         "",
-        f"software -> {SOFTWARE['sw_ident']}:{SOFTWARE['sw_ver']}"
-        f" py:{platform.python_version()}",
+        f"software -> {' '.join(_software())} py:{platform.python_version()}",
         f"platform -> system:{platform.system()} arch:{platform.machine()}"
         f" imp:{platform.python_implementation()}",
         f"settings -> broker:{mask_url(worker.settings.read_urls[0])}"
@@ -155,6 +156,17 @@ def report(worker: Controlled, /, **_: object) -> object:
     told = settings_of(worker.settings, worker.given)
     lines += [f"{name}: {value!r}" for name, value in told.items()]
     return ok("\n".join([*lines, ""]))
+
+
+def _software() -> Iterator[str]:
+    """Yield the versions of what runs here: Celery's first, as its workers tell them.
+
+    A worker whose app is no app of Celery's has imported none of Celery's packages.
+    """
+    for name in ("celery", "kombu", "billiard", "redis"):
+        if module := sys.modules.get(name):
+            yield f"{name}:{module.__version__}"
+    yield f"{SOFTWARE['sw_ident']}:{SOFTWARE['sw_ver']}"
 
 
 def _unbegun(worker: Controlled) -> list[InFlight]:
