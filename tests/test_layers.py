@@ -38,7 +38,7 @@ brokers     items base leases oddities current_runs memory.lead memory.queues me
             sqlite.routes sqlite.statements sqlite.file sqlite.lead sqlite.queues sqlite
             *
 scheduler   file_view leadership ledger_file configs lost_writes over findings refusals
-            run_ends holds schedule_file reload takeover step calls_watch planner
+            run_ends holds schedule_file reload takeover step calls_watch planner pulse
             progress asked loop bringing
 results     base chords disabled readable ended exceptions encoding refusals redis
             sqlite *

@@ -50,6 +50,11 @@ class Configs:
     """The digest of the leader's entries that were compared last."""
     _look_at: Span = field(default=0, init=False)
 
+    @property
+    def digest(self) -> str:
+        """The digest of the entries; empty while that is in the making."""
+        return self._imprint.digest if self._imprint else ""
+
     def begin_term(self) -> None:
         """Note that standbys are to be told anew what this process emits."""
         self._is_announced = False

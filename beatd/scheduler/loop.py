@@ -21,6 +21,7 @@ from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
 from beatd.scheduler.ledger_file import LedgerFile
 from beatd.scheduler.planner import Planner
 from beatd.scheduler.progress import Progress
+from beatd.scheduler.pulse import Pulse
 from beatd.scheduler.reload import NewConfig
 from beatd.scheduler.run_ends import RunEnds
 from beatd.scheduler.step import BATCH, Step
@@ -78,6 +79,7 @@ class Scheduler:
     listener: EmissionListener | None = None
     on_tick: Callable[["Scheduler"], None] = lambda scheduler: None
     """Called at the end of each turn of the loop: watchdog, status."""
+    pulse: Pulse = field(default_factory=Pulse)
     longest_nap: Span = LONGEST_NAP
     standby_look: Span = STANDBY_LOOK
 
@@ -109,7 +111,7 @@ class Scheduler:
             # Each step renews the lead.
             longest=min(SECOND, self.leadership.ttl // 3),
         )
-        self._progress = Progress(self.timetable, self.file, self.clock)
+        self._progress = Progress(self.timetable, self.file, self.clock, self.pulse)
         self._outage = Outage("stopped emitting", "broker", self.clock)
 
     @property
@@ -136,6 +138,11 @@ class Scheduler:
     def differs(self) -> str:
         """What nobody emits, as a scheduler with another config leads."""
         return self._configs.problem
+
+    @property
+    def digest(self) -> str:
+        """What stands for the entries of this scheduler; empty until it is known."""
+        return self._configs.digest
 
     @property
     def era(self) -> int:
@@ -235,6 +242,8 @@ class Scheduler:
             self.leadership.renewed(asked)
             step.sent = sent
             step.note(part, outcomes)
+            answered = self.clock.now(), self.clock.elapsed()
+            self.pulse.note_answers(part, outcomes, *answered, self.timetable.offset)
             self._log(part, outcomes, now)
             if self.listener:
                 self.listener.emitted(_queued(part, outcomes))
@@ -246,6 +255,7 @@ class Scheduler:
             version = self.takeover.edition.version
             self.takeover.recent.add(version, step.carried_out())
         self._progress.note(step, now, version)
+        self.pulse.refused += len(step.refused)
         if step.surprises:
             self._meet_another_emitter(step.surprises)
 
@@ -333,6 +343,7 @@ class Scheduler:
         lost, self.takeover.lost = self.takeover.lost, []
         self._unanswered = self._planner.again(lost, now, keep)
         self._term = term
+        self.pulse.terms += 1
 
     def _stand_by(self) -> None:
         """Leave the file to the process that leads, and keep a copy of its ledger."""

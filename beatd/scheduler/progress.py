@@ -10,6 +10,7 @@ from beatd.instant import SECOND, Instant, Span, datetime_of
 from beatd.scheduler.holds import Holds
 from beatd.scheduler.ledger_file import LedgerFile
 from beatd.scheduler.over import is_over_by_bounds, tell_over
+from beatd.scheduler.pulse import Pulse
 from beatd.scheduler.refusals import Refusals
 from beatd.scheduler.step import Step
 from beatd.schedules.base import Schedule
@@ -31,9 +32,12 @@ class Progress:
     again soon.
     """
 
-    def __init__(self, timetable: Timetable, file: LedgerFile, clock: Clock) -> None:
+    def __init__(
+        self, timetable: Timetable, file: LedgerFile, clock: Clock, pulse: Pulse
+    ) -> None:
         self._timetable = timetable
         self._file = file
+        self._pulse = pulse
         self._refusals = Refusals(clock)
         self._holds = Holds(clock)
         self._waiting: set[str] = set()
@@ -75,6 +79,7 @@ class Progress:
                     self._holds.dropped(name, number)
                 _log_drop(name, drop, number)
         self._file.record(marks, dropped, version)
+        self._pulse.note_drops(dropped)
         self._note_problems()
         if step.refused and not step.decided:
             _say_not_sent_again(step.refused)

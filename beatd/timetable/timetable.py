@@ -1,6 +1,6 @@
 """All entries ordered by their next slot: what is due now, and when to look again."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count, islice
@@ -71,6 +71,7 @@ class Timetable:
         # waits for the ready ones: catching up must not delay what is in time.
         self._ready: dict[_Key, _Group] = {}
         self._late: dict[_Key, _Group] = {}
+        self._over: set[str] = set()
         self._collected_at: Instant = 0
 
     def __len__(self) -> int:
@@ -104,6 +105,27 @@ class Timetable:
         row = self._rows.get(name)
         return 0 if row is None else row.entry.offset
 
+    @property
+    def over(self) -> Set[str]:
+        """The entries that have no slot to come."""
+        return self._over
+
+    def first(self) -> tuple[Entry, Instant] | None:
+        """Return the entry that is due first, and when; None if no slot is to come.
+
+        Of those that are due already, the one that has waited longest.
+        """
+        groups = [
+            *islice(self._ready.values(), 1),
+            *islice(self._late.values(), 1),
+        ]
+        if not groups and self.next_at() is not None:
+            groups = [self._heap[0][2]]
+        if not groups:
+            return None
+        group = min(groups, key=lambda one: one.when)
+        return next(iter(group.rows.values())).entry, group.when
+
     def is_over(self, name: str) -> bool:
         """Return whether no slot of the entry is to come, or there is no such entry."""
         row = self._rows.get(name)
@@ -135,6 +157,7 @@ class Timetable:
         """Remove an entry; do nothing if there is none of this name."""
         row = self._rows.pop(name, None)
         if row is not None:
+            self._over.discard(name)
             self._leave(row)
 
     def due(self, now: Instant, limit: int) -> list[Due]:
@@ -190,6 +213,7 @@ class Timetable:
     def finish(self, due: Due) -> None:
         """Let the entry have no more slots."""
         self._leave(self._rows[due.entry.name])
+        self._over.add(due.entry.name)
 
     def rewind(
         self,
@@ -285,6 +309,7 @@ class Timetable:
         self, row: _Row, slot: Instant | None, *, when: Instant | None = None
     ) -> None:
         if slot is None or row.entry.policy.is_over(slot, row.mark.runs):
+            self._over.add(row.entry.name)
             return
         offset = row.entry.offset
         if when is None:
