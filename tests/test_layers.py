@@ -71,8 +71,9 @@ cli         usage options output dead explain findings schedule_view advice list
             probes plan config_out crontab_out importing exporting
 .           logs states
 utils       log
-service     log_setup process rereading reloading other_side beat worker
-cli         changing check * worker worker_options
+service     log_setup process rereading reloading status facts look snapshot sockets
+            http site wiring.answering offline other_side beat worker
+cli         running status changing check * worker worker_options
 .           spawned reread __main__ __init__
 """
 """A line is a room and its modules in the order in which they are read: a module

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beatd.brokers.items import Outcome, Refused
+from beatd.brokers.items import Emitted, Outcome, Refused
 from beatd.instant import HOUR, MINUTE, SECOND
 from beatd.scheduler.pulse import (
     MOST_NAMED,
@@ -76,7 +76,7 @@ def test_all_emissions_of_a_batch_are_counted_and_some_are_looked_at(size: int) 
 def test_what_was_not_queued_is_not_emitted() -> None:
     pulse = Pulse()
     batch = [emission("a"), emission("b"), emission("c")]
-    outcomes = [Outcome.KNOWN, Outcome.QUEUED, Refused("no")]
+    outcomes: list[Emitted] = [Outcome.KNOWN, Outcome.QUEUED, Refused("no")]
 
     pulse.note_answers(batch, outcomes, NOON, 0, lambda name: 0)
 
@@ -97,9 +97,7 @@ def test_drops_are_counted_by_name_for_some_entries_only() -> None:
 def test_a_scheduler_counts_what_it_does_and_when() -> None:
     clock = FakeClock()
     broker = FlakyBroker(clock)
-    scheduler = scheduler_of(
-        entry("tick", Every(SECOND)), broker=broker, clock=clock
-    )
+    scheduler = scheduler_of(entry("tick", Every(SECOND)), broker=broker, clock=clock)
     scheduler.tick(clock.now())
     first = scheduler.timetable.first()
     assert first is not None

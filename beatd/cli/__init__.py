@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "worker": "Run a worker (options as `celery worker`).",
     "list": "Entries, their next and last runs.",
     "next": "Coming runs in order of time.",
+    "status": "Is it well: leader, lateness, broker, queues, workers.",
     "dead": "What workers set aside: list, show, retry, drop.",
     "check": "Say whether the configuration is right.",
     "import": "Take over from Celery's beat and other schedulers.",

@@ -29,7 +29,6 @@ from beatd.cli.schedule_view import (
 )
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
-from beatd.config.entry_line import BadEntry
 from beatd.config.settings import safe, safe_items
 from beatd.instant import Instant
 from beatd.schedules.zones import UTC
@@ -145,7 +144,7 @@ def command(
     usable, bad = chosen(known.config, entries)
     coming = known.coming(usable, now)
     lines = [_line(known, entry, coming[entry.name].first()) for entry in usable]
-    lines += [Line(entry.name, note=_why(entry)) for entry in bad]
+    lines += [Line(entry.name, note=entry.why) for entry in bad]
     lines.sort(key=_SORTED[sort])
     zone = UTC if utc else known.zone
     if as_json:
@@ -175,12 +174,6 @@ def _line(known: ScheduleView, entry: Entry, at: Instant | None) -> Line:
 
 def _has_reason(line: Line) -> bool:
     return line.state in ("refused", "held")
-
-
-def _why(entry: BadEntry) -> str:
-    """Return in one line what is wrong with an entry, without its name."""
-    lead = f"entry {entry.name!r}: "
-    return "; ".join(problem.message.removeprefix(lead) for problem in entry.problems)
 
 
 # For people ------------------------------------------------------------------------

@@ -120,6 +120,7 @@ PROCESS = _all_of(
     ),
     option_of(switches.SCHEDULER),
     option_of(switches.MAX_INTERVAL, Seconds(0)),
+    option_of(switches.HTTP),
 )
 
 DETACH = click.option(

@@ -20,11 +20,10 @@ from beatd.config.settings import (
     mask_url,
     table,
 )
-from beatd.errors import BrokerUnavailable, ConfigError, ScheduleFileError
-from beatd.scheduler.file_view import view_of
+from beatd.errors import BrokerUnavailable, ConfigError
+from beatd.scheduler.file_view import uncertain_in
 from beatd.storage.sqlite_file import SCHEDULE_FILE, FileState, look, look_to_write
 from beatd.text import counted
-from beatd.timetable.policy import Reason
 
 if TYPE_CHECKING:
     from beatd.brokers.base import Broker
@@ -259,12 +258,7 @@ def _ask_at(config: Config, url: str) -> tuple[str, list[Problem]]:
 def _uncertain(config: Config) -> str:
     """Return what the schedule file says of slots that the broker may have lost."""
     path = Path(config.settings.beat_schedule_filename)
-    try:
-        dropped = view_of(path, "dropped").dropped.values()
-    except ScheduleFileError:
-        return ""  # whoever writes it says so
-    number = sum(counts.get(str(Reason.UNCERTAIN), 0) for counts in dropped)
-    if not number:
+    if not (number := uncertain_in(path)):
         return ""
     return (
         f"; of {counted(number, 'slot')} it is uncertain whether they ran, as the"

@@ -44,7 +44,7 @@ ABSENT: Mapping[str, str] = {
 }
 """What Celery takes and beatd refuses as an unknown option or value."""
 
-ADDED = {"--strict", "--debug", "--max-interval", "--autoscale-keepalive"}
+ADDED = {"--strict", "--debug", "--max-interval", "--http", "--autoscale-keepalive"}
 """Options of `beatd worker` that `celery worker` does not have."""
 
 _INTRODUCTION = """\

@@ -17,6 +17,12 @@ class BadEntry:
     name: str
     problems: list[Problem]
 
+    @property
+    def why(self) -> str:
+        """What is wrong with it, in one line, and without its name."""
+        lead = f"entry {self.name!r}: "
+        return "; ".join(one.message.removeprefix(lead) for one in self.problems)
+
 
 @dataclass(slots=True)
 class Line:

@@ -71,3 +71,8 @@ SCHEDULE_FILENAME = Switch(
 )
 SCHEDULER = Switch(("--scheduler",), f"{SCHEDULER_CLASS} is ours.", metavar="CLASS")
 MAX_INTERVAL = Switch(("--max-interval",), "Longest sleep.", metavar="SECONDS")
+HTTP = Switch(
+    ("--http",),
+    "Answer /livez, /readyz, /status there; a port alone: at 127.0.0.1.",
+    metavar="ADDRESS",
+)

@@ -50,6 +50,7 @@ from beatd.timetable.ledger import (
     Mark,
     mark_of,
 )
+from beatd.timetable.policy import Reason
 
 tell = EventLog(__name__)
 
@@ -183,6 +184,24 @@ def view_of(path: Path, table: str) -> View:
     """Read one table only, and pass over rows that cannot be understood, unlogged."""
     seen, _ = understand(tables_of(path, [table]))
     return seen
+
+
+def uncertain_in(path: Path) -> int:
+    """Return of how many slots it is uncertain whether they ran, as the file says.
+
+    0 for a file that cannot be read: whoever writes it says so.
+    """
+    if look(path, SCHEDULE_FILE).state is not FileState.OURS:
+        return 0
+    reason = str(Reason.UNCERTAIN)
+    # Nearly always there is none: rows are looked through by SQLite.
+    sql = f"SELECT key, value FROM dropped WHERE value LIKE '%{reason}%'"
+    try:
+        [rows] = query(path, sql)
+    except (OSError, sqlite3.Error):
+        return 0
+    seen, _ = understand({"dropped": rows})
+    return sum(counts.get(reason, 0) for counts in seen.dropped.values())
 
 
 def understand(

@@ -73,6 +73,11 @@ class Leadership:
             self._renew(self.term, asked)
         return self.term
 
+    @property
+    def other(self) -> Term | None:
+        """The last term of another process that this one was told of."""
+        return self._other
+
     def keep(self, term: Term) -> None:
         """Renew the lead, if it is time, in the midst of work that takes long.
 

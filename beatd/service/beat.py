@@ -1,6 +1,8 @@
 """The scheduler as a service: its signals, its status, its exit."""
 
 import gc
+import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +25,8 @@ from beatd.service.other_side import LOOK, watch_for_workers
 from beatd.service.process import announce, on_signals, tell_of
 from beatd.service.reloading import ConfigLoader
 from beatd.service.rereading import Taken, read_again, taken_from
+from beatd.service.sockets import passed_by
+from beatd.service.wiring.answering import Answering, answering_of
 from beatd.service.wiring.scheduler import (
     ask_results_aside,
     entries_elsewhere,
@@ -44,12 +48,13 @@ def run_scheduler(options: Options) -> int:
     gc.set_threshold(*_GC_THRESHOLDS)
     early: SimpleQueue[bool] = SimpleQueue()
     on_signals({"SIGHUP": partial(early.put, True)})  # else it ends the process
+    passed = passed_by(os.environ)
     program = process.begin(options, "beat")
     config, notify = program.config, Notify.from_environment()
     with program.in_service(node_name(options.hostname or BEAT_NODE)):
         tell_of(config)
         tell_of_others(config)
-        beat = Beat(options, config, notify, inbox=SimpleQueue())
+        beat = Beat(options, config, notify, inbox=SimpleQueue(), passed=passed)
         on_signals({"SIGTERM": beat.stop, "SIGINT": beat.stop, "SIGHUP": beat.reload})
         if not early.empty():
             beat.reload()
@@ -75,7 +80,10 @@ class Beat:
     inbox: SimpleQueue[Wake]
     kind: str = "beat"
     """Of the process: `beat` or `worker`."""
+    passed: Sequence[socket.socket] = ()
+    """Sockets that systemd has passed."""
     scheduler: Scheduler = field(init=False)
+    answering: Answering = field(init=False)
     _taken: Taken = field(init=False)
     """What the scheduler goes by now."""
     _loader: ConfigLoader = field(init=False)
@@ -91,6 +99,9 @@ class Beat:
         )
         self.scheduler = scheduler_of(self.config)
         self.scheduler.on_tick = self._tell
+        self.answering = answering_of(
+            self.config, self._taken, self.scheduler, self.passed
+        )
 
     def run(self) -> None:
         """Emit until told to stop, then give the lead back.
@@ -109,6 +120,7 @@ class Beat:
         if workers:
             workers.start("beatd-alone", self._crash, LOOK)
         self._loader.start(self._crash)
+        self.answering.start(self._crash)
         aside = None
         if self.config.settings.result_url is not None:
             aside = ask_results_aside(self.scheduler, wake)
@@ -125,6 +137,7 @@ class Beat:
             self._loader.leave()
             if aside:
                 aside.close()
+            self.answering.stop()
         if self._failure is not None:
             raise self._failure
 
@@ -164,6 +177,7 @@ class Beat:
         return f"leader; {number}{when}"
 
     def _tell(self, scheduler: Scheduler) -> None:
+        self.answering.published.publish(scheduler)
         if self.notify.address:
             self.notify.alive(self.status())
 
@@ -171,6 +185,7 @@ class Beat:
         loaded = self._loader.take()
         if loaded.config is None:
             tell.error("config.error", "kept the old config: %s", loaded.problem)
+            self.answering.reporter.problem = loaded.problem
         else:
             self._use(loaded.config, loaded.waits)
         self.notify.ready(self.status())
@@ -186,6 +201,7 @@ class Beat:
                 settings=waits,
             )
         self._taken = taken
+        self.answering.reporter.take(taken, self.scheduler.clock.now())
         tell_of(taken)
         entries = {entry.name: entry for entry in taken.entries}
         bad = [bad.name for bad in taken.bad]

@@ -32,6 +32,9 @@ from beatd.service.process import wanted_by
 from beatd.service.wiring.scheduler import taken_once
 from beatd.timetable.entry import Entry
 
+_OF_THIS_PROCESS = ("NOTIFY_", "WATCHDOG_", "LISTEN_")
+"""How variables begin that systemd has for this process alone."""
+
 _Told: TypeAlias = tuple[list[str], Options, str]
 """Where to look for modules, the options of the scheduler, and its process's kind."""
 
@@ -99,8 +102,11 @@ def read_again(options: Options, kind: str) -> Taken:
 
 
 def _ask_new_interpreter(options: Options, kind: str) -> Taken | _Refused | _NotSent:
-    environment = dict(daemon.first_environment())
-    environment.pop("NOTIFY_SOCKET", None)
+    environment = {
+        key: text
+        for key, text in daemon.first_environment().items()
+        if not key.startswith(_OF_THIS_PROCESS)
+    }
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined] # nothing public
     reading, writing = os.pipe()
     with open(reading, "rb") as answer:  # noqa: PTH123  (a descriptor)

@@ -22,6 +22,7 @@ from beatd.service.beat import Beat, tell_of_others
 from beatd.service.notify import Notify
 from beatd.service.other_side import LOOK, watch_for_scheduler
 from beatd.service.process import announce, on_signals, tell_of
+from beatd.service.sockets import passed_by
 from beatd.service.wiring.choice import WorkerChoice
 from beatd.service.wiring.runtime import loaded_app_of, unreached
 from beatd.service.wiring.worker import run_child_of, worker_of
@@ -35,6 +36,7 @@ tell = EventLog(__name__)
 
 def run_worker(options: Options, *, beat: bool) -> int:
     """Run a worker, and with `beat` a scheduler, until told to stop."""
+    passed = passed_by(os.environ)
     program = process.begin(options, "worker")
     config, notify = program.config, Notify.from_environment()
     choice = choice_of(options)
@@ -56,7 +58,9 @@ def run_worker(options: Options, *, beat: bool) -> int:
         )
         scheduler = watch = None
         if beat:
-            scheduler = Beat(options, config, Notify(), SimpleQueue(), program.kind)
+            scheduler = Beat(
+                options, config, Notify(), SimpleQueue(), program.kind, passed
+            )
         else:
             watch = watch_for_scheduler(worker.broker, len(config.entries))
         WorkerService(worker, scheduler, inbox, notify, watch).run(

@@ -90,12 +90,23 @@ COMMANDS = [name for name, _ in commands()]
 NAMES = sorted({option for _, option in PLACES})
 
 
+def is_shared(option: str) -> bool:
+    """Return whether the commands that have an option are of all kinds by number."""
+    having = {COMMANDS.index(name) % EACH for name, other in PLACES if other == option}
+    return bool(option) and len(having) == EACH
+
+
+SHARED = [option for option in NAMES if is_shared(option)]
+
+
 def odd_words(command: str, option: str) -> Iterator[tuple[str, str]]:
     """Yield the words that are tried here, with their kinds."""
-    shared = sum(other == option for _, other in PLACES) >= EACH
-    place = COMMANDS.index(command) + NAMES.index(option)
+    if option not in SHARED:
+        yield from ODD.items()
+        return
+    place = COMMANDS.index(command) + SHARED.index(option)
     for number, (kind, odd) in enumerate(ODD.items()):
-        if not (option and shared) or (number + place) % EACH == 0:
+        if (number + place) % EACH == 0:
             yield kind, odd
 
 

@@ -99,15 +99,25 @@ def ledger_of(config: Config) -> LedgerCopy:
 
     Raises ConfigError and BrokerUnavailable.
     """
-    url = config.settings.write_urls[0]
-    path = file_of_url(url)
-    if path is not None and not path.exists():
+    broker = broker_to_look_at(config)
+    if broker is None:
         return LedgerCopy({}, 0)
-    broker = brokers.of_settings(config.settings, [url])
     try:
         return broker.read_ledger()
     finally:
         broker.close()
+
+
+def broker_to_look_at(config: Config) -> Broker | None:
+    """Return the broker, not to lead there; None if there is no file of its yet.
+
+    Raises ConfigError.
+    """
+    url = config.settings.write_urls[0]
+    path = file_of_url(url)
+    if path is not None and not path.exists():
+        return None
+    return brokers.of_settings(config.settings, [url])
 
 
 def entries_elsewhere(config: Config) -> list[Problem]:
@@ -140,6 +150,7 @@ def watch_calls(scheduler: Scheduler) -> Service:
 TAKEN_ONCE = (
     *("beat_namespace", "beat_schedule_filename", "beat_lock_timeout"),
     *("beat_max_loop_interval", "beat_lost_writes", "beat_logfile", "beat_pidfile"),
+    *("beat_http", "beat_max_late"),
     *("beat_uid", "beat_gid", "beat_umask", "beat_executable"),
     *("broker_transport_options", "broker_use_ssl", "broker_connection_timeout"),
     *("task_send_sent_event", "event_exchange", "event_serializer"),

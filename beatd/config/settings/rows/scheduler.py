@@ -128,6 +128,18 @@ class SchedulerRows:
     beat_lock_timeout: SomeSeconds = own(
         5, "Seconds after which a leader that fell silent may be replaced."
     )
+    beat_max_late: SomeSeconds = own(
+        10,
+        "Seconds after which a slot that is due, and not emitted, makes the scheduler"
+        " unhealthy: for `beatd status` and `/readyz`.",
+    )
+    beat_http: Text | None = own(
+        None,
+        "Address at which the scheduler answers questions over HTTP: `/livez`,"
+        " `/readyz`, `/status`. A port alone is one of 127.0.0.1; another host has to"
+        " be written in full (`0.0.0.0:9540`). Unset: only at its socket.",
+        switch=switches.HTTP,
+    )
     beat_lost_writes: LostWrites = own(
         "keep",
         "What to do with slots that were emitted and that the broker lost, as its data"

@@ -1,0 +1,311 @@
+"""`beatd status`: whether the scheduler is well, and what is wrong if not."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from textwrap import wrap
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+import msgspec
+
+from beatd.cli.options import COLOR, JSON, SOURCE, wanted
+from beatd.cli.output import (
+    Failure,
+    Screen,
+    duration,
+    moment,
+    screen,
+    since,
+    until,
+)
+from beatd.cli.running import NoAnswer, ask
+from beatd.cli.usage import CONFIG, USAGE, Seconds, exit_statuses
+from beatd.clock import SystemClock
+from beatd.config.loading import Config, load
+from beatd.errors import ScheduleFileError
+from beatd.instant import SECOND, Instant, span_of
+from beatd.scheduler.file_view import view
+from beatd.schedules.zones import zone_of
+from beatd.service.offline import offline_status
+from beatd.service.site import document_of
+from beatd.service.status import Problem, Queue, Status, status_of
+from beatd.service.wiring.scheduler import broker_to_look_at
+from beatd.text import counted, escaped, listed
+
+_NAP = SECOND // 2
+"""How often to look while waiting for it to be well."""
+
+_LABEL, _LEFT = 11, 60
+"""Columns of a line's label, and of what stands left in it."""
+
+_NAMED = 4
+
+_STYLES = {"unhealthy": "bad", "degraded": "warning"}
+
+
+@click.command(
+    "status",
+    context_settings={"max_content_width": 100},
+    epilog=exit_statuses(0, 1, USAGE, CONFIG),
+)
+@SOURCE
+@click.option("--exit-code", is_flag=True, help="Exit with 1 if it is unhealthy.")
+@click.option(
+    "--wait",
+    type=Seconds(0),
+    metavar="SECONDS",
+    help="Wait until it is healthy, so long at most; implies --exit-code.",
+)
+@JSON
+@COLOR
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    exit_code: bool,
+    wait: float | None,
+    as_json: bool,
+    quiet: bool | None = None,
+    **_: Any,
+) -> None:
+    """Is the scheduler well: who leads, how late it is, broker, queues, workers.
+
+    Asks the scheduler that runs with this schedule file; where none does, the broker
+    and the file. With --quiet it prints nothing, and the exit status is the answer.
+    """
+    config, clock = load(wanted(context)), SystemClock()
+    end = clock.elapsed() + span_of(wait or 0)
+    status = status_now(config)
+    while not status.healthy and (left := end - clock.elapsed()) > 0:
+        nap = min(_NAP, left)
+        clock.wait(SimpleQueue(), clock.now() + nap, at_most=nap)
+        status = status_now(config)
+    if as_json:
+        click.echo(msgspec.json.format(document_of(status), indent=2))
+    elif not quiet:
+        out = screen(context)
+        for line in lines_of(status, out):
+            out.say(line.rstrip())
+    if (exit_code or quiet or wait is not None) and not status.healthy:
+        context.exit(1)
+
+
+def status_now(config: Config) -> Status:
+    """Return the snapshot of the scheduler that runs, else what can be told of it.
+
+    Raises ConfigError and Failure.
+    """
+    path = Path(config.settings.beat_schedule_filename)
+    problem = ""
+    try:
+        answer = ask(path, "/status")
+        if answer is not None and answer.well:
+            return status_of(answer.body)
+        problem = "it does not say how it is" if answer else ""
+    except NoAnswer as error:
+        problem = str(error)
+    except ValueError:
+        problem = "it is of another version of beatd: restart it"
+    status = _offline(config, path)
+    if not problem:
+        return status
+    silent = Problem(
+        kind="silent",
+        text=f"a scheduler has the socket beside {path}, and is silent: {problem}",
+        command="ps, and the scheduler's log: it may be stopped, or hang",
+        unhealthy=True,
+    )
+    others = [one for one in status.problems if one.kind != "no_scheduler"]
+    return msgspec.structs.replace(status, problems=[silent, *others])
+
+
+def _offline(config: Config, path: Path) -> Status:
+    try:
+        file = view(path) if path.exists() else None
+    except (OSError, ScheduleFileError) as error:
+        raise Failure(str(error)) from error
+    broker = broker_to_look_at(config)
+    try:
+        return offline_status(config, file, broker, SystemClock())
+    finally:
+        if broker:
+            broker.close()
+
+
+# For people ------------------------------------------------------------------------
+
+
+def lines_of(status: Status, out: Screen) -> Iterator[str]:
+    """Yield the lines that say how it is."""
+    now, zone = round(status.generated_ts * SECOND), zone_of(status.config.zone)
+    yield _head(status, now, out)
+    yield from _line("leader", _leader(status, now, zone), _role(status), out)
+    yield from _line("schedule", _schedule(status, now, zone), _states(status), out)
+    yield from _line("lag", _lag(status), _next(status, now), out)
+    yield from _line("broker", _broker(status, now), _risks(status), out)
+    yield from _line("queues", _queues(status), _takers(status), out)
+    if status.workers:
+        yield from _line("workers", _holds(status), "", out)
+    for number, one in enumerate(status.problems):
+        see = f" (see: {one.command})" if one.command else ""
+        yield from _wrapped("" if number else "problems", escaped(one.text + see), out)
+    yield from _wrapped("source:", escaped(_source(status)), out)
+
+
+def _line(label: str, left: str, right: str, out: Screen) -> Iterator[str]:
+    """Yield a line of two halves; two lines where they do not fit beside each other."""
+    lead = f"  {label:{_LABEL}}"
+    width = out.width
+    if not right:
+        yield lead + left
+    elif len(left) < _LEFT - 2 and (
+        width is None or len(lead) + _LEFT + len(right) <= width
+    ):
+        yield f"{lead}{left:{_LEFT}}{right}"
+    else:
+        yield lead + left
+        yield " " * len(lead) + right
+
+
+def _wrapped(label: str, text: str, out: Screen) -> Iterator[str]:
+    """Yield a text that may be long as lines that fit."""
+    lead = f"  {label:{_LABEL}}"
+    if out.width is None:
+        yield lead + text
+        return
+    room = out.width - len(lead)
+    for number, line in enumerate(wrap(text, room, break_on_hyphens=False)):
+        yield (" " * len(lead) if number else lead) + line
+
+
+def _head(status: Status, now: Instant, out: Screen) -> str:
+    parts = [f"version {status.version}"]
+    if status.loop:
+        up = duration(max(now - round(status.loop.started_ts * SECOND), 0))
+        parts.insert(0, f"up {up}")
+    word = status.state
+    styled = out.style(word, like=_STYLES.get(word, ""))
+    about = "   ".join(parts)
+    column = _LABEL + 2 + _LEFT
+    if out.width is not None:
+        column = min(column, out.width - len(about))
+    return f"{styled}{' ' * max(column - len(word), 3)}{about}"
+
+
+def _leader(status: Status, now: Instant, zone: ZoneInfo) -> str:
+    leader = status.leader
+    if leader is None:
+        return "nobody"
+    text = escaped(leader.name)
+    if leader.term is not None:
+        text += f", term {leader.term}"
+    if leader.since_ts is not None:
+        text += f", since {moment(round(leader.since_ts * SECOND), now, zone)}"
+    return text
+
+
+def _role(status: Status) -> str:
+    if status.role == "standby":
+        return f"standby: {escaped(status.host)} pid {status.pid}"
+    if status.role == "neither":
+        return f"{escaped(status.host)} pid {status.pid} asks for the lead"
+    return ""
+
+
+def _schedule(status: Status, now: Instant, zone: ZoneInfo) -> str:
+    text = counted(status.entries.total, "entry")
+    if status.config.digest:
+        text += f", revision {status.config.digest[:4]}"
+    if status.config.loaded_ts is not None:
+        text += f", loaded {moment(round(status.config.loaded_ts * SECOND), now, zone)}"
+    return text
+
+
+def _states(status: Status) -> str:
+    entries = status.entries
+    numbers = {
+        "bad": len(entries.bad),
+        "refused": len(entries.refused),
+        "held": len(entries.held),
+        "paused": entries.paused,
+        "over": entries.over,
+    }
+    parts = [f"{number} {state}" for state, number in numbers.items() if number]
+    if status.uncertain:
+        parts.append(f"{counted(status.uncertain, 'slot')} uncertain")
+    return ", ".join(parts)
+
+
+def _lag(status: Status) -> str:
+    if status.lag is None and status.role == "none":
+        return "not known here: only a scheduler that runs counts it"
+    if status.lag is None:
+        return "nothing was emitted in the last hour"
+    half, most = (duration(round(x * SECOND)) for x in (status.lag.p50, status.lag.p99))
+    return f"p50 {half}, p99 {most} over the last hour"
+
+
+def _next(status: Status, now: Instant) -> str:
+    for word, due in (("due", status.overdue), ("next", status.next)):
+        if due is not None:
+            at = round(due.at_ts * SECOND)
+            when = until(at, now) if at > now else f"for {since(at, now)}"
+            return f"{word}: {escaped(due.entry)} {when}"
+    return ""
+
+
+def _broker(status: Status, now: Instant) -> str:
+    broker = status.broker
+    parts = [broker.server, broker.url]
+    if broker.server and broker.url.partition("/")[2].strip("/") in broker.server:
+        parts = [broker.server]
+    if not broker.answers:
+        lasts = ""
+        if broker.away_since_ts is not None:
+            lasts = f" for {since(round(broker.away_since_ts * SECOND), now)}"
+        parts.append(f"away{lasts}")
+    elif broker.round_trip is not None:
+        parts.append(f"{broker.round_trip * 1000:.1f} ms")
+    return escaped(", ".join(filter(None, parts)))
+
+
+def _risks(status: Status) -> str:
+    risks = len(status.broker.risks)
+    return counted(risks, "risk") if risks else ""
+
+
+def _queues(status: Status) -> str:
+    shown = [_queue(one) for one in status.queues]
+    return listed(shown, _NAMED) or "none known"
+
+
+def _queue(queue: Queue) -> str:
+    length = "?" if queue.length is None else queue.length
+    text = f"{escaped(queue.name)} {length}"
+    if queue.oldest is not None:
+        text += f" (oldest {duration(round(queue.oldest * SECOND))})"
+    return text
+
+
+def _takers(status: Status) -> str:
+    takers = Counter(name for worker in status.workers for name in worker.queues)
+    if not status.workers:
+        return "no workers"
+    shown = [f"{number} on {escaped(name)}" for name, number in takers.most_common()]
+    return f"workers: {listed(shown, _NAMED)}" if shown else ""
+
+
+def _holds(status: Status) -> str:
+    shown = [f"{escaped(one.name)} holds {one.holds}" for one in status.workers]
+    return listed(shown, _NAMED)
+
+
+def _source(status: Status) -> str:
+    if status.source == "scheduler":
+        state = status.config.state_file
+        return f"scheduler pid {status.pid} on {status.host}, state file {state}"
+    leads = "no scheduler runs with it"
+    return f"{status.source} {status.config.state_file}; {leads}"

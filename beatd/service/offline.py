@@ -1,0 +1,91 @@
+"""The snapshot where no scheduler answers: from the broker's ledger and the file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from beatd.brokers.base import Broker
+from beatd.clock import Clock
+from beatd.config.loading import Config as Loaded
+from beatd.config.settings import mask_url
+from beatd.errors import BrokerUnavailable
+from beatd.instant import SECOND, span_of
+from beatd.scheduler.file_view import View, uncertain_in
+from beatd.service.look import Look, Looker
+from beatd.service.snapshot import broker_of, named, queues_of, workers_of
+from beatd.service.status import Config, Entries, Leader, Moment, Status, judged
+from beatd.timetable.imprint import compare, imprint_of, in_words, trace_of
+from beatd.timetable.ledger import Mark
+from beatd.timetable.preview import preview
+from beatd.version import __version__
+
+
+def offline_status(
+    config: Loaded, file: View | None, broker: Broker | None, clock: Clock
+) -> Status:
+    """Return what can be told of the schedulers of a config; none answers here.
+
+    `broker` is None where there is no file of its yet. A leader on another host is
+    known by its lead, and judged by the ledger.
+    """
+    look, leader, differs = Look(clock.now()), None, ""
+    marks: Mapping[str, Mark] = file.marks if file else {}
+    if broker is not None:
+        names = dict.fromkeys(queue.name for queue in config.queues)
+        look = Looker(broker, lambda: names, clock).look()
+        if not look.reason:
+            try:
+                leader = broker.leader()
+                marks = broker.read_ledger().marks or marks
+                differs = _difference(config, broker)
+            except BrokerUnavailable as error:
+                look = Look(look.at, reason=str(error))
+    now = clock.now()
+    due = [
+        (at, name)
+        for name, runs in preview(config.entries, marks, now).items()
+        if (at := runs.first()) is not None
+    ]
+    first = min(due, default=None)
+    moment = Moment(entry=first[1], at_ts=first[0] / SECOND) if first else None
+    is_due = first is not None and first[0] <= now
+    settings = config.settings
+    state_file = settings.beat_schedule_filename
+    whole = Status(
+        generated_ts=now / SECOND,
+        source="broker and state file" if not look.reason else "state file",
+        version=__version__,
+        role="none",
+        leader=Leader(name=leader) if leader else None,
+        differs=differs,
+        next=None if is_due else moment,
+        overdue=moment if is_due else None,
+        entries=Entries(
+            total=len(config.entries) + len(config.bad),
+            paused=sum(not one.policy.enabled for one in config.entries),
+            over=len(config.entries) - len(due),
+            bad=named((one.name, one.why) for one in config.bad),
+            refused=named(file.refused.items() if file else ()),
+            held=named(file.held.items() if file else ()),
+        ),
+        uncertain=uncertain_in(Path(state_file)),
+        config=Config(
+            name=config.source.name,
+            state_file=state_file,
+            namespace=settings.beat_namespace,
+            zone=str(settings.zone),
+            digest=imprint_of(map(trace_of, config.entries)).digest,
+        ),
+        broker=broker_of(mask_url(settings.write_urls[0]), look),
+        queues=queues_of(look.seen, now),
+        workers=workers_of(look.seen),
+    )
+    return judged(whole, span_of(settings.beat_max_late))
+
+
+def _difference(config: Loaded, broker: Broker) -> str:
+    """Return in words what the scheduler that leads emits otherwise."""
+    theirs = broker.announced()
+    own = imprint_of(map(trace_of, config.entries))
+    if theirs is None or theirs.digest == own.digest:
+        return ""
+    return in_words(compare({one.name: one for one in config.entries}, theirs))

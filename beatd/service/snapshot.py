@@ -1,0 +1,210 @@
+"""The snapshot of a scheduler that runs: what its loop tells, and its broker has."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from beatd.brokers.items import Overview
+from beatd.clock import Clock
+from beatd.instant import SECOND, Instant, Span
+from beatd.scheduler.file_view import uncertain_in
+from beatd.scheduler.pulse import quantile
+from beatd.service.facts import Facts, Published, Tick
+from beatd.service.look import Look, Looker, made_at
+from beatd.service.rereading import Taken
+from beatd.service.status import (
+    MOST_NAMED,
+    Broker,
+    Config,
+    Entries,
+    Lag,
+    Leader,
+    Loop,
+    Moment,
+    Named,
+    Queue,
+    Status,
+    Worker,
+    judged,
+)
+from beatd.version import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What stays as it is for as long as a scheduler runs."""
+
+    config: str
+    state_file: str
+    namespace: str
+    broker: str
+    max_late: Span
+
+
+@dataclass
+class Reporter:
+    """Puts snapshots together; any thread may ask, and waits for nobody."""
+
+    place: Place
+    published: Published
+    looker: Looker
+    clock: Clock
+    taken: Taken
+    loaded: Instant
+    problem: str = ""
+    """Why a later config cannot be used; empty if there is none."""
+    _paused: tuple[Taken, int] | None = field(default=None, init=False)
+    _read: tuple[Look | None, int] | None = field(default=None, init=False)
+
+    def take(self, taken: Taken, loaded: Instant) -> None:
+        """Note that the scheduler goes by this config now."""
+        self.taken, self.loaded, self.problem = taken, loaded, ""
+
+    def loop_age(self) -> Span:
+        """Return how long ago the loop turned last."""
+        return self.clock.elapsed() - self.published.tick.elapsed
+
+    def status(self) -> tuple[Status, bool]:
+        """Return the snapshot, and whether its look at the broker is fresh."""
+        look, is_fresh = self.looker.ask()
+        return self._status(look), is_fresh
+
+    def _status(self, look: Look | None) -> Status:
+        now, tick, facts = self.clock.now(), self.published.tick, self.published.facts
+        published = self.published
+        leader = None
+        if tick.leader:
+            since = seconds(published.since)
+            leader = Leader(name=tick.leader, term=tick.term, since_ts=since)
+        due = tick.first is not None and tick.first[1] <= now
+        first = tick.first and Moment(entry=tick.first[0], at_ts=tick.first[1] / SECOND)
+        seen = look.seen if look else Overview((), (), 0)
+        whole = Status(
+            generated_ts=now / SECOND,
+            source="scheduler",
+            version=__version__,
+            role=tick.role,
+            host=published.host,
+            pid=published.pid,
+            leader=leader,
+            differs=facts.differs,
+            loop=Loop(
+                age=self.loop_age() / SECOND,
+                started_ts=published.began / SECOND,
+                has_begun=published.has_begun,
+            ),
+            lag=self._lag(),
+            next=None if due else first or None,
+            overdue=first or None if due else None,
+            entries=self._entries(facts),
+            uncertain=self._uncertain(look),
+            config=Config(
+                name=self.place.config,
+                state_file=self.place.state_file,
+                namespace=self.place.namespace,
+                zone=self.taken.zone,
+                digest=facts.digest,
+                loaded_ts=self.loaded / SECOND,
+                problem=self.problem,
+            ),
+            broker=self._broker(tick, look),
+            queues=queues_of(seen, now),
+            workers=workers_of(seen),
+        )
+        return judged(whole, self.place.max_late)
+
+    def _uncertain(self, look: Look | None) -> int:
+        """Return what the file says; it is read again with each look at the broker."""
+        if self._read is None or self._read[0] is not look:
+            self._read = look, uncertain_in(Path(self.place.state_file))
+        return self._read[1]
+
+    def _lag(self) -> Lag | None:
+        counts = self.published.pulse.lags.of_hour(self.clock.elapsed())
+        half, most = quantile(counts, 0.5), quantile(counts, 0.99)
+        if half is None or most is None:
+            return None
+        return Lag(emitted=sum(counts), p50=half / SECOND, p99=most / SECOND)
+
+    def _entries(self, facts: Facts) -> Entries:
+        taken = self.taken
+        if self._paused is None or self._paused[0] is not taken:
+            paused = sum(not one.policy.enabled for one in taken.entries)
+            self._paused = taken, paused
+        return Entries(
+            total=len(taken.entries) + len(taken.bad),
+            paused=self._paused[1],
+            over=facts.over,
+            bad=named((one.name, one.why) for one in taken.bad[:MOST_NAMED]),
+            refused=named(facts.refused),
+            held=named(facts.held),
+        )
+
+    def _broker(self, tick: Tick, look: Look | None) -> Broker:
+        found = broker_of(self.place.broker, look)
+        if not tick.outage:
+            return found
+        return Broker(
+            url=found.url,
+            answers=False,
+            server=found.server,
+            away_since_ts=seconds(self.published.away_since),
+            reason=tick.outage,
+            seen_ts=found.seen_ts,
+        )
+
+
+def broker_of(url: str, look: Look | None) -> Broker:
+    """Return what a look has found of a broker; None: nobody has looked yet."""
+    if look is None:
+        return Broker(url=url, answers=True)
+    if look.reason:
+        at = look.at / SECOND
+        return Broker(url=url, answers=False, reason=look.reason, seen_ts=at)
+    return Broker(
+        url=url,
+        answers=True,
+        server=look.server,
+        round_trip=look.round_trip / 1_000_000,
+        risks=look.risks,
+        seen_ts=look.at / SECOND,
+        dead_letters=look.seen.dead,
+    )
+
+
+def queues_of(seen: Overview, now: Instant) -> Sequence[Queue]:
+    """Return queues with those who take from them; those with messages first."""
+    takers: dict[str, list[str]] = {}
+    for worker in seen.workers:
+        for name in worker.queues:
+            takers.setdefault(name, []).append(worker.name)
+    found = []
+    for queue in sorted(seen.queues, key=lambda one: -(one.length or 0)):
+        made = made_at(queue.first)
+        found.append(
+            Queue(
+                name=queue.name,
+                length=queue.length,
+                oldest=None if made is None else max(now - made, 0) / SECOND,
+                workers=takers.get(queue.name, [])[:MOST_NAMED],
+            )
+        )
+    return found[:MOST_NAMED]
+
+
+def workers_of(seen: Overview) -> Sequence[Worker]:
+    """Return the workers that have leases."""
+    return [
+        Worker(name=one.name, queues=[*one.queues][:MOST_NAMED], holds=one.held)
+        for one in seen.workers[:MOST_NAMED]
+    ]
+
+
+def named(pairs: Iterable[tuple[str, str]]) -> list[Named]:
+    """Return entries with their reasons."""
+    return [Named(entry=entry, reason=reason) for entry, reason in pairs]
+
+
+def seconds(instant: Instant | None) -> float | None:
+    """Return an instant in seconds."""
+    return None if instant is None else instant / SECOND

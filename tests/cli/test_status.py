@@ -1,0 +1,285 @@
+"""`beatd status`: what it prints and how it exits, with a scheduler and without one."""
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from click import unstyle
+
+from beatd.cli.output import Screen
+from beatd.cli.status import lines_of
+from beatd.clock import SystemClock
+from beatd.instant import SECOND
+from beatd.service.http import Answer, Server
+from beatd.service.site import document_of
+from beatd.service.sockets import UnixListener
+from beatd.service.status import (
+    Broker,
+    Config,
+    Entries,
+    Lag,
+    Leader,
+    Loop,
+    Moment,
+    Named,
+    Problem,
+    Queue,
+    Status,
+    Worker,
+)
+from tests.cli.conftest import NOW, Run, unsaid
+from tests.processes import beatd, module
+from tests.servers import eventually
+
+WELL = Status(
+    generated_ts=NOW / SECOND,
+    source="scheduler",
+    version="0.1.0",
+    role="leader",
+    host="host-a",
+    pid=812,
+    leader=Leader(name="host-a pid 812", term=17, since_ts=NOW / SECOND - 352_800),
+    loop=Loop(age=0.3, started_ts=NOW / SECOND - 352_800),
+    lag=Lag(emitted=1800, p50=0.004, p99=0.031),
+    next=Moment(entry="tick", at_ts=NOW / SECOND + 1),
+    entries=Entries(total=6, paused=1),
+    config=Config(
+        name="config.py",
+        state_file="/var/lib/beatd/schedule.db",
+        namespace="default",
+        zone="Europe/Berlin",
+        digest="9f3c77",
+        loaded_ts=NOW / SECOND - 18_308,
+    ),
+    broker=Broker(
+        url="redis://127.0.0.1:6379/0",
+        answers=True,
+        server="redis 7.0.15",
+        round_trip=0.0003,
+    ),
+    queues=[
+        Queue(name="default", length=3, oldest=1.2, workers=["w1@a", "w2@a"]),
+        Queue(name="reports", length=0, workers=["w1@a"]),
+    ],
+    workers=[
+        Worker(name="w1@a", queues=["default", "reports"], holds=2),
+        Worker(name="w2@a", queues=["default"], holds=0),
+    ],
+)
+
+ILL = msgspec.structs.replace(
+    WELL,
+    role="standby",
+    next=None,
+    overdue=Moment(entry="tick", at_ts=NOW / SECOND - 72),
+    entries=Entries(total=6, bad=[Named(entry="x", reason="no schedule")], over=2),
+    uncertain=3,
+    broker=Broker(
+        url="redis://127.0.0.1:6379/0",
+        answers=False,
+        away_since_ts=NOW / SECOND - 72,
+        reason="connection refused",
+    ),
+    problems=[
+        Problem(
+            kind="overdue",
+            text="tick is due for 72 s, and not emitted",
+            command="beatd list",
+            unhealthy=True,
+        ),
+        Problem(kind="bad", text="x is left out: no schedule", command="beatd check"),
+    ],
+)
+
+WELL_SHOWN = """\
+healthy                                                                  up 4d 2h   version 0.1.0
+  leader     host-a pid 812, term 17, since Thu 12:05:12
+  schedule   6 entries, revision 9f3c, loaded 09:00:04                   1 paused
+  lag        p50 4 ms, p99 31 ms over the last hour                      next: tick in 1 s
+  broker     redis 7.0.15, redis://127.0.0.1:6379/0, 0.3 ms
+  queues     default 3 (oldest 1 s), reports 0                           workers: 2 on default, 1 on reports
+  workers    w1@a holds 2, w2@a holds 0
+  source:    scheduler pid 812 on host-a, state file /var/lib/beatd/schedule.db
+"""  # noqa: E501
+
+ILL_SHOWN = """\
+unhealthy                                               up 4d 2h   version 0.1.0
+  leader     host-a pid 812, term 17, since Thu 12:05:12
+             standby: host-a pid 812
+  schedule   6 entries, revision 9f3c, loaded 09:00:04
+             1 bad, 2 over, 3 slots uncertain
+  lag        p50 4 ms, p99 31 ms over the last hour
+             due: tick for 1m 12s
+  broker     redis://127.0.0.1:6379/0, away for 1m 12s
+  queues     default 3 (oldest 1 s), reports 0
+             workers: 2 on default, 1 on reports
+  workers    w1@a holds 2, w2@a holds 0
+  problems   tick is due for 72 s, and not emitted (see: beatd list)
+             x is left out: no schedule (see: beatd check)
+  source:    scheduler pid 812 on host-a, state file /var/lib/beatd/schedule.db
+"""
+
+
+@pytest.mark.parametrize(
+    ("status", "width", "shown"),
+    [(WELL, None, WELL_SHOWN), (ILL, 80, ILL_SHOWN)],
+)
+def test_it_looks_like_this(status: Status, width: int | None, shown: str) -> None:
+    lines = [unstyle(x).rstrip() for x in lines_of(status, Screen(width=width))]
+
+    assert "\n".join(lines) + "\n" == shown
+
+
+class Scheduler:
+    """Answers as a scheduler does, from a snapshot."""
+
+    def __init__(self, folder: Path) -> None:
+        self.status = WELL
+        self.body: bytes | None = None
+        self._server = Server(
+            [UnixListener(folder / "celerybeat-schedule.sock")],
+            self._respond,
+            SystemClock(),
+        )
+
+    def __enter__(self) -> "Scheduler":
+        self._server.start(lambda error: None)
+        eventually(Path("celerybeat-schedule.sock").is_socket, "the socket")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop()
+
+    def _respond(self, path: str, waited: int) -> Answer:
+        if path == "/livez":
+            about = {"pid": 812, "host": "host-a", "role": "leader", "loop_age": 0.1}
+            return Answer("200 OK", msgspec.json.encode(about))
+        return Answer("200 OK", self.body or document_of(self.status))
+
+
+@pytest.fixture
+def scheduler(shop: Path) -> Iterator[Scheduler]:
+    with Scheduler(shop.parent) as scheduler:
+        yield scheduler
+
+
+@pytest.mark.usefixtures("scheduler")
+def test_a_scheduler_that_runs_is_asked(run: Run) -> None:
+    assert run("status").stdout == WELL_SHOWN
+    assert run("status", "--exit-code").stdout == WELL_SHOWN
+    assert run("status", "--quiet").output == ""
+    assert run("status", "--wait", "60").stdout == WELL_SHOWN
+
+
+def test_the_exit_status_says_whether_it_is_well(
+    run: Run, scheduler: Scheduler
+) -> None:
+    scheduler.status = ILL
+
+    assert run("status").stdout.startswith("unhealthy")
+    assert run("status", "--exit-code", status=1).stdout.startswith("unhealthy")
+    assert run("status", "--quiet", status=1).output == ""
+    assert run("status", "--json", "--exit-code", status=1).stdout.startswith("{")
+
+
+def test_its_document_is_the_schedulers_own(run: Run, scheduler: Scheduler) -> None:
+    scheduler.status = ILL
+
+    document = json.loads(run("status", "--json").stdout)
+
+    assert document["schema"] == "beatd.status/1"
+    assert document["healthy"] is False
+    assert document["overdue"]["at"] == "2026-11-23T14:04:00+01:00"
+    assert unsaid(document) == set()
+
+
+@pytest.mark.usefixtures("shop")
+def test_without_a_scheduler_the_broker_and_the_file_are_asked(run: Run) -> None:
+    shown = run("status", "--exit-code", status=1).stdout
+
+    assert shown.startswith("unhealthy")
+    assert "no scheduler runs: nothing is emitted (see: beatd)" in shown
+    assert "broker and state file celerybeat-schedule; no scheduler runs" in shown
+    assert not Path("broker.db").exists()  # who looks makes no files
+
+
+def test_a_scheduler_of_another_version_is_said_to_be_one(
+    run: Run, scheduler: Scheduler
+) -> None:
+    scheduler.body = b'{"schema": "beatd.status/9"}'
+
+    shown = run("status", "--exit-code", status=1).stdout
+
+    assert "it is of another version of beatd: restart it" in shown
+    assert "no scheduler runs: nothing is emitted" not in shown
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_socket_that_another_program_has_is_said_to_be_silent(
+    run: Run, folder: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind("celerybeat-schedule.sock")
+        other.listen()
+        other.settimeout(0)
+
+        shown = run("status").stdout
+
+    assert "is silent: it has not answered for 3 s" in shown
+
+
+TICK = """
+from beatd import every
+beat_schedule = {"tick": {"task": "tasks.tick", "schedule": every(0.5)}}
+"""
+
+
+def test_a_scheduler_that_is_stopped_is_silent_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(TICK)
+    words = ("--config", "shop")
+    with beatd(*words, "-l", "INFO", cwd=tmp_path) as running:
+        running.until("tick queued")
+        with beatd("status", *words, cwd=tmp_path) as asking:
+            asking.until(f"source:    scheduler pid {running.process.pid}")
+        running.send(signal.SIGSTOP)
+        with beatd("status", "--exit-code", *words, cwd=tmp_path) as asking:
+            assert asking.process.wait(timeout=60) == 1
+            assert "is silent: it has not answered for 3 s" in asking.output
+        running.send(signal.SIGCONT)
+        running.stop()
+    assert not (tmp_path / "celerybeat-schedule.sock").exists()
+
+
+PASS = """\
+import os, socket, sys
+made = socket.socket(socket.AF_UNIX)
+made.bind("passed.sock")
+made.listen()
+os.dup2(made.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="x")
+os.execv(sys.executable, [sys.executable, "-m", "beatd", *sys.argv[1:]])
+"""
+
+
+def test_a_socket_that_systemd_passes_is_answered_at(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(TICK + "import os\nprint(dict(os.environ))\n")
+    (tmp_path / "manager.py").write_text(PASS)
+
+    words = ("--config", "shop")
+    with module("manager", *words, "-l", "INFO", cwd=tmp_path) as running:
+        running.until("tick queued")
+        with beatd("status", *words, cwd=tmp_path) as asking:
+            asking.until(f"source:    scheduler pid {running.process.pid}")
+        assert (tmp_path / "celerybeat-schedule.sock").readlink() == (
+            tmp_path / "passed.sock"
+        )
+        assert "LISTEN_" not in running.output
+        running.stop()
+    assert (tmp_path / "passed.sock").exists()  # it is the manager's
+    assert not os.path.lexists(tmp_path / "celerybeat-schedule.sock")
