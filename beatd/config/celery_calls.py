@@ -12,12 +12,10 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+from beatd.config.called import CalledMessage, calling, check_sender
 from beatd.config.calls import EntryCall, check_arguments, in_zone
 from beatd.config.celery_code import CeleryCode
-from beatd.config.faults import raised_by_calling
 from beatd.config.recording import Recorder
-from beatd.errors import MessageError
-from beatd.instant import Instant, datetime_of
 from beatd.message import Made, Template
 from beatd.message.options import check_options
 from beatd.message.recorded import (
@@ -27,9 +25,8 @@ from beatd.message.recorded import (
     template_of,
 )
 from beatd.message.shape import Shape
-from beatd.message.timing import Timing, iso, timing_of
+from beatd.message.timing import Timing, timing_of
 from beatd.routing import Queue, Route
-from beatd.text import without_addresses
 
 _one_at_a_time = threading.RLock()
 """Held while the state of Celery's that all threads share is changed for a call."""
@@ -56,10 +53,10 @@ class CeleryCalls:
         self._events = app.conf.event_exchange  # the scheduler sends them by itself
         self._kinds: dict[object, _Kind] = {}
 
-    def message(self, call: EntryCall) -> "CeleryMessage":
+    def message(self, call: EntryCall) -> CalledMessage:
         """Return what is sent. Raises MessageError that says what cannot be."""
         check_arguments(call.args, call.kwargs)
-        _check_options(call)
+        check_sender(call)
         if str(call.zone) != str(self.app.timezone):
             call = call._replace(options=in_zone(call.options, call.zone))
         key = _key_of(call)
@@ -74,13 +71,33 @@ class CeleryCalls:
             made = self._template(call, kind)
             why = "" if made else "what is sent is not the same each time"
         route = made.route if made else self._expected_route(call, kind)
-        return CeleryMessage(self, call, kind.timing, route, made, why)
+        return CalledMessage(self, call, kind.timing, route, made, why)
 
     def queues(self) -> Collection[Queue]:
         """Return the queues that messages were sent to."""
         return self._recorder.queues.values()
 
-    def send(
+    def listened_to(self) -> str:
+        """Return who takes part in each call just now; empty if nobody does."""
+        return self.code.listened_to()
+
+    def publish(
+        self,
+        call: EntryCall,
+        id: str,
+        headers: Mapping[str, Any],
+        arguments: Mapping[str, Any],
+        more: Mapping[str, Any],
+    ) -> list[Made]:
+        """Make a call under this task id, with more headers, arguments and options.
+
+        Returns what it would send of the entry. Raises MessageError.
+        """
+        recorded = self._send(call, id, headers, arguments, more)
+        with calling(call.task):  # receivers may have put anything anywhere
+            return [_made(one, id) for one in recorded]
+
+    def _send(
         self,
         call: EntryCall,
         id: str,
@@ -109,13 +126,8 @@ class CeleryCalls:
 
         if headers and self._monitored and self.code.is_around_beat():
             send = partial(_as_monitored, self.app, call, options, send)
-        try:
-            with _as_in_beat(self.app):
-                published = self._recorder.record(send)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # the user's code may raise SystemExit, say
-            raise MessageError(raised_by_calling(call.task, error)) from error
+        with calling(call.task), _as_in_beat(self.app):
+            published = self._recorder.record(send)
         return [one for one in published if one.route.exchange != self._events]
 
     # Made once
@@ -131,7 +143,7 @@ class CeleryCalls:
         """Return what the call publishes, to be completed for each slot."""
         if kind.is_proven and (made := self._filled(call, kind)):
             return made
-        published = self.send(call, _SAMPLE, {}, {}, {})
+        published = self._send(call, _SAMPLE, {}, {}, {})
         if len(published) != 1 or MARK not in published[0].envelope["headers"]:
             return None
         recorded = published[0]
@@ -184,17 +196,13 @@ class CeleryCalls:
         amqp = self.app.amqp
         args, kwargs = call.args or (), call.kwargs or {}
         given = {name: it for name, it in kind.options.items() if it is not None}
-        try:
+        with calling(call.task):  # or about a queue's name
             way = amqp.router.route(given, call.task, args, kwargs, kind.task)
             queue = way.get("queue") or amqp.default_queue
             queue = amqp.queues[queue] if isinstance(queue, str) else queue
             exchange, key = way.get("exchange"), way.get("routing_key")
             exchange = getattr(exchange, "name", exchange)
             priority = int(way.get("priority") or 0)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # as in `send`; or about a queue's name
-            raise MessageError(raised_by_calling(call.task, error)) from error
         type_ = way.get("exchange_type") or queue.exchange.type
         if type_ == "direct" and not (exchange and key):
             return Route(queue.name, "", queue.name, type_, priority)
@@ -219,73 +227,12 @@ class _Kind:
     """Whether a second message did not."""
 
 
-@dataclass(frozen=True, slots=True)
-class CeleryMessage:
-    """What an entry of a Celery app sends."""
-
-    calls: CeleryCalls
-    call: EntryCall
-    timing: Timing
-    route: Route
-    template: Template | None
-    why: str
-    """Why there is no template; empty with one."""
-
-    @property
-    def task(self) -> str:
-        """The name of the task."""
-        return self.call.task
-
-    @property
-    def made_anew(self) -> str:
-        """Why each message is made when its slot has come; empty if it is not."""
-        return self.calls.code.listened_to() or self.why
-
-    def expires_of(self, sent: Instant) -> Instant | None:
-        """Return when a message that was `sent` then expires, by the options."""
-        return self.timing.expires_when_sent(sent)
-
-    def made(
-        self, *, id: str, now: Instant, slot: Instant, expires: Instant | None
-    ) -> Made:
-        """Return the message for one slot; its call is made now, if it has to be.
-
-        Raises MessageError with what the code that is called has raised.
-        """
-        if self.template is not None and not self.calls.code.listened_to():
-            return self.template.made(id=id, now=now, slot=slot, expires=expires)
-        call = self.call
-        text = iso(slot, call.zone)
-        arguments = {} if call.slot_argument is None else {call.slot_argument: text}
-        more = {}
-        if expires is not None:
-            more["expires"] = datetime_of(expires, self.timing.zone)
-        headers = {"beatd_entry": call.entry, "beatd_slot": text}
-        published = self.calls.send(call, id, headers, arguments, more)
-        if not published:
-            return Made(b"", None, id)
-        if len(published) > 1:
-            raise MessageError(
-                f"{call.task}: its code sends {len(published)} messages by the producer"
-                " of the scheduler, which takes one for each slot"
-            )
-        recorded = published[0]
-        properties = recorded.envelope["properties"]
-        properties["delivery_tag"] = id
-        try:
-            message = recorded.text
-        except Exception as error:  # receivers may have put anything anywhere
-            raise MessageError(raised_by_calling(call.task, error)) from error
-        task_id = str(properties.get("correlation_id") or id)
-        return Made(message, recorded.route, task_id)
-
-    def essence(self) -> str:
-        """Return what stands for all that is sent, whatever process sends it."""
-        if self.template is not None:
-            return self.template.essence()
-        call = self.call
-        parts = (call.task, call.args, call.kwargs, sorted(call.options.items()))
-        return without_addresses(repr(parts))
+def _made(recorded: Recorded, id: str) -> Made:
+    """Return a recorded message as that of the slot of this id."""
+    properties = recorded.envelope["properties"]
+    properties["delivery_tag"] = id
+    message = recorded.text
+    return Made(message, recorded.route, str(properties.get("correlation_id") or id))
 
 
 @contextmanager
@@ -305,15 +252,6 @@ def _as_in_beat(app: Any) -> Iterator[None]:
             _set_task_join_will_block(joins)
             if eager:
                 app.conf.task_always_eager = eager
-
-
-def _check_options(call: EntryCall) -> None:
-    """Raise MessageError for options that belong to who sends."""
-    for name in _OF_THE_SENDER & call.options.keys():
-        raise MessageError(f"options[{name!r}]: the scheduler has a connection already")
-
-
-_OF_THE_SENDER = {"connection", "producer", "publisher"}
 
 
 def _as_monitored(

@@ -1,13 +1,9 @@
-"""Whether the code that makes messages of calls is Celery's own.
-
-Celery's own code makes the same message of the same call each time. Code of others (a
-task's, a router's, what an instrumentation has put around it) may do anything.
-"""
+"""Whether the code that makes messages of calls is Celery's own."""
 
 from functools import cached_property
-from pathlib import Path
-from types import FunctionType
 from typing import Any
+
+from beatd.config.own_code import OwnCode, name_of
 
 _OF_TASKS = ("apply_async", "shadow_name", "_get_exec_options")
 
@@ -22,7 +18,7 @@ class CeleryCode:
         from celery.beat import Scheduler
 
         self._app = app
-        self._folder = str(Path(celery.__file__).parent / "_")[:-1]
+        self._own = OwnCode.of("Celery", celery.__file__)
         self._task = Task
         self._signals = (
             signals.before_task_publish,
@@ -38,18 +34,18 @@ class CeleryCode:
             if signal.receivers:
                 return f"{_receiver(signal)} is connected to {signal.name}"
         if self._task.apply_async is not self._apply_async:
-            return f"{_name_of(self._task.apply_async)} is around Task.apply_async"
+            return f"{name_of(self._task.apply_async)} is around Task.apply_async"
         return ""
 
     def is_around_beat(self) -> bool:
         """Return whether other code is around what Celery's beat sends by."""
-        return not self._is_celerys(self._scheduler.apply_entry)
+        return not self._own.has(self._scheduler.apply_entry)
 
     def calls_for_each(self, task: Any) -> str:
         """Return why a call of the task is to be made for each slot; empty if not."""
         if self._of_app or task is None:
             return self._of_app
-        return self._foreign(task, *_OF_TASKS)
+        return self._own.foreign(task, *_OF_TASKS)
 
     @cached_property
     def _of_app(self) -> str:
@@ -57,25 +53,10 @@ class CeleryCode:
         if app.conf.task_protocol == 1:
             return "with task_protocol = 1, the body of a message has its id"
         for route in app.amqp.router.routes:
-            if not self._is_celerys(type(route).__call__):
-                return f"task_routes has {_name_of(route)}, which answers each call"
-        return self._foreign(app, "send_task", "now") or self._foreign(
+            if not self._own.has(type(route).__call__):
+                return f"task_routes has {name_of(route)}, which answers each call"
+        return self._own.foreign(app, "send_task", "now") or self._own.foreign(
             app.amqp, "create_task_message", "send_task_message"
-        )
-
-    def _foreign(self, owner: Any, *names: str) -> str:
-        """Return which of these functions of an object is not Celery's, in words."""
-        for name in names:
-            function = getattr(owner, name, None)
-            if function is not None and not self._is_celerys(function):
-                return f"{_name_of(function)} is not Celery's own"
-        return ""
-
-    def _is_celerys(self, function: Any) -> bool:
-        plain = getattr(function, "__func__", function)
-        return (
-            type(plain) is FunctionType  # what imitates one says it by `__class__`
-            and plain.__code__.co_filename.startswith(self._folder)
         )
 
 
@@ -83,13 +64,7 @@ def _receiver(signal: Any) -> str:
     """Return the name of the first receiver of a signal."""
     _, receiver = signal.receivers[0]
     alive = receiver() if type(receiver).__name__ in _WEAK else receiver
-    return _name_of(alive)
+    return name_of(alive)
 
 
 _WEAK = {"weakref", "ReferenceType", "WeakMethod", "BoundMethodWeakref"}
-
-
-def _name_of(code: Any) -> str:
-    """Return the name of a function, or of the class of an object that is called."""
-    named = code if hasattr(code, "__qualname__") else type(code)
-    return f"{named.__module__}.{named.__qualname__}"

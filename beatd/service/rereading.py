@@ -18,7 +18,7 @@ from typing import BinaryIO, TypeAlias
 
 import msgspec
 
-from beatd.config.celery_calls import CeleryMessage
+from beatd.config.called import CalledMessage
 from beatd.config.entry_line import BadEntry
 from beatd.config.faults import raised
 from beatd.config.loading import Config, load
@@ -182,7 +182,7 @@ def _handed(taken: Taken) -> Taken | _NotSent:
     entries = []
     for entry in taken.entries:
         message = entry.message
-        if isinstance(message, CeleryMessage):
+        if isinstance(message, CalledMessage):
             if why := message.made_anew:
                 return _NotSent(
                     f"entry {entry.name!r} calls the app for each slot: {why}"
