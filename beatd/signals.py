@@ -8,13 +8,14 @@ The names are Celery's.
     def page(sender, exception, **_):
         ...
 
-Where a call is sent, by a client or by a run, with the name of its task as sender:
+Where a call is sent, by a client, by a run or for an entry of an app, with the name of
+its task as sender:
 
     before_task_publish     body, exchange, routing_key, headers, properties, declare,
                             retry_policy; changes of body, headers, properties and
                             retry_policy take effect; the queue in declare is only
                             for reading
-    after_task_publish      body, exchange, routing_key, headers; of clients only
+    after_task_publish      body, exchange, routing_key, headers; not of runs
 
 In the process that runs the task, with the task as sender:
 
@@ -151,6 +152,11 @@ class Signal:
     def has_receivers(self) -> bool:
         """Whether any function is connected."""
         return bool(self._connections)
+
+    @property
+    def receivers(self) -> list[Callable[..., Any]]:
+        """Return the functions that are connected."""
+        return [connection.receiver for connection in self._connections]
 
     def send(self, sender: Any = None, **more: Any) -> list[Exception | None]:
         """Call the receivers; return what each raised, which is logged, or None."""

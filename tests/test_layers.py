@@ -25,7 +25,8 @@ config      * settings.problems settings.secrets settings.kinds switches setting
             settings.rows.tasks settings.rows.unused settings.rows.worker settings.rows
             settings.local_zone settings.file_urls settings.values settings.reading
             settings faults settings.page settings.__main__ source celery_schedules
-            calls called own_code celery_code recording celery_calls builtin_tasks
+            calls called app_calls own_code celery_code recording celery_calls
+            builtin_tasks
             entry_line entries modules
             finding celery_settings apps places tls loading options
 .           clock
@@ -54,7 +55,8 @@ runs        hooks host report stdout coroutines command_guard command web_reques
             execute eager
 control     patterns pidbox
 app         annotations announcement client_results conf connections discovery
-            publishing remote_control sending calls django celery_names application
+            publishing remote_control sending recorder calls entry_calls django
+            celery_names application
             default *
 worker      autoscale begun commands.arguments events in_flight commands.shapes
             isolation holdings lease rate renewal reporting restoring revoked settlement

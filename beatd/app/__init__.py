@@ -13,6 +13,8 @@ client_results.py  results, read through them
 sending.py         messages of calls, sent through them
 calls.py           calls, completed by settings and the run that makes them
 publishing.py      signals around that, and further tries
+recorder.py        calls that are kept and not sent
+entry_calls.py     those of entries, for the scheduler
 remote_control.py  commands to workers
 """
 

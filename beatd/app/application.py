@@ -13,6 +13,8 @@ from beatd.app.celery_names import CeleryNames
 from beatd.app.conf import Conf, GivenConfig, read_object, settings_of, with_changes
 from beatd.app.connections import Connections
 from beatd.app.discovery import Discovery, Packages
+from beatd.app.entry_calls import EntryCalls
+from beatd.app.recorder import Recorder
 from beatd.app.remote_control import Control
 from beatd.brokers.base import Broker
 from beatd.brokers.items import Outgoing
@@ -22,8 +24,9 @@ from beatd.config.source import Source
 from beatd.errors import MessageError
 from beatd.ids import instant_of_id
 from beatd.instant import Instant, Span
-from beatd.message import Sending
+from beatd.message import MessageFormat, Sending
 from beatd.results.base import Meta, ResultBackend, State
+from beatd.routing import Router
 from beatd.tasks import (
     Registry,
     Signature,
@@ -240,23 +243,15 @@ class Beatd(CeleryNames):
         options: Mapping[str, Any],
     ) -> AsyncResult[Any]:
         """Queue a call of a task of this application."""
-        if self.settings.task_always_eager:
+        kept = isinstance(options.get("producer"), Recorder)
+        if self.settings.task_always_eager and not kept:
             return self.apply_task(task, args, kwargs, options)
         sending = Sending(task.name, args or (), kwargs or {}, options)
         return self._calls.send(sending, registered=True)
 
-    def options_of_call(
-        self, name: str, args: Args, kwargs: Kwargs, options: Mapping[str, Any]
-    ) -> Mapping[str, Any] | None:
-        """Return the options of a call with those of its task, None without a task.
-
-        Raises TypeError for arguments that the task does not take.
-        """
-        task = self.tasks.get(name)
-        if task is None:
-            return None
-        task.check_arguments(args or (), kwargs or {})
-        return self._calls.known({**task.sent_options(), **options})
+    def entry_calls(self, format: MessageFormat, router: Router) -> EntryCalls:
+        """Return what makes the calls of entries, whose messages are kept."""
+        return EntryCalls(self, self._calls, format, router)
 
     def call_composed(self, signature: Mapping[str, Any]) -> None:
         """Queue the calls that a signature with ids stands for: all, or none.

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from beatd.app.connections import Connections
+from beatd.app.recorder import Recorder
 from beatd.app.sending import CallSender, new_id
 from beatd.brokers.items import Outgoing
 from beatd.clock import Clock
@@ -61,10 +62,14 @@ class Calls:
         if registered:
             options = self.known(options)
         options = {**options, **self.inherited(options)}
+        recorder = options.pop("producer", None)
         sending = sending._replace(options=options)
-        sender = self.sender
-        message = sender.message(sending, task_id, now, registered=registered)
-        sender.send([(message, options)])
+        if isinstance(recorder, Recorder):
+            recorder.keep(sending, task_id, now, registered=registered)
+        else:
+            sender = self.sender
+            message = sender.message(sending, task_id, now, registered=registered)
+            sender.send([(message, options)])
         result = self._app.AsyncResult(task_id)
         if (parent := current_request()) is not None:
             parent.children.append(result)

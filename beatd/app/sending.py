@@ -15,7 +15,8 @@ from beatd.events.sender import say_refused
 from beatd.events.sent import sent_with_events
 from beatd.ids import call_id
 from beatd.instant import Instant
-from beatd.message import Sending, template
+from beatd.message import MessageFormat, Sending, template
+from beatd.routing import Router
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +38,17 @@ class CallSender:
 
         `registered` says whether the task is known here.
         """
-        name, args, kwargs, options = sending
-        router = self.connections.router
-        options = router.options(name, options, args, kwargs)
-        route = router.route(name, options, args, kwargs)
-        made = template(
-            self.connections.format,
-            route,
-            name,
-            args,
-            kwargs,
-            options,
+        connections = self.connections
+        return message_of(
+            connections.format,
+            connections.router,
+            sending,
+            task_id,
+            now,
+            due,
             registered=registered,
+            tag=str(uuid.uuid4()),
         )
-        message = made.complete(id=task_id, tag=str(uuid.uuid4()), now=now)
-        return Outgoing(route, message, due)
 
     def made_ready(
         self, sends: Sequence[Outgoing], policy: dict[str, Any] | None = None
@@ -112,6 +109,28 @@ class CallSender:
                 raise
             broker.send(calls)
             say_refused(self.connections.refused_events, refusal)
+
+
+def message_of(
+    format: MessageFormat,
+    router: Router,
+    sending: Sending,
+    task_id: str,
+    now: Instant,
+    due: Instant | None = None,
+    *,
+    registered: bool,
+    tag: str,
+) -> Outgoing:
+    """Return the message of a call that is sent at `now` and due at `due`.
+
+    `registered` says whether the task is known here, `tag` is the delivery tag.
+    """
+    name, args, kwargs, options = sending
+    options = router.options(name, options, args, kwargs)
+    route = router.route(name, options, args, kwargs)
+    made = template(format, route, name, args, kwargs, options, registered=registered)
+    return Outgoing(route, made.complete(id=task_id, tag=tag, now=now), due)
 
 
 def new_id(now: Instant) -> str:

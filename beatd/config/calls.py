@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Any, NamedTuple, Protocol
 
-from beatd.config.faults import raised_by_calling
 from beatd.errors import MessageError
-from beatd.message import EntryMessage, MessageFormat, template
+from beatd.message import EntryMessage, MessageFormat, Template, template
 from beatd.message.options import kind_of
-from beatd.routing import Queue, Router
+from beatd.routing import Queue, Route, Router
 
 
 class EntryCall(NamedTuple):
@@ -80,20 +79,15 @@ class PlainCalls:
 
     def encoded(
         self, call: EntryCall, options: Mapping[str, Any], *, registered: bool
-    ) -> EntryMessage:
+    ) -> Template:
         """Return what is sent of a call with these options."""
-        args: Sequence[Any] = call.args or ()
-        kwargs: Mapping[str, Any] = call.kwargs or {}
-        if self.default_priority is not None:
-            options = {"priority": self.default_priority, **options}
-        options = in_zone(options, call.zone)
-        options = self.router.options(call.task, options, args, kwargs)
+        options, route = self.routed(call, options)
         return template(
             self.format,
-            self.router.route(call.task, options, args, kwargs),
+            route,
             call.task,
-            args,
-            kwargs,
+            call.args,
+            call.kwargs,
             options,
             registered=registered,
             entry=call.entry,
@@ -101,45 +95,14 @@ class PlainCalls:
             slot_argument=call.slot_argument,
         )
 
-
-class TaskApp(Protocol):
-    """An app of beatd's, by what it knows of its tasks."""
-
-    def options_of_call(
-        self,
-        name: str,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        options: Mapping[str, Any],
-    ) -> Mapping[str, Any] | None:
-        """Return the options of a call with those of its task, None without a task.
-
-        Raises TypeError for arguments that the task does not take.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class AppCalls:
-    """Calls of the tasks of an app of beatd's, as their `apply_async` makes them."""
-
-    app: TaskApp
-    plain: PlainCalls
-
-    def message(self, call: EntryCall) -> EntryMessage:
-        """Return what is sent. Raises MessageError that says what cannot be."""
-        check_arguments(call.args, call.kwargs)
-        args, kwargs = call.args or (), call.kwargs or {}
-        if call.slot_argument is not None:
-            kwargs = {**kwargs, call.slot_argument: ""}
-        try:
-            options = self.app.options_of_call(call.task, args, kwargs, call.options)
-        except TypeError as error:
-            raise MessageError(raised_by_calling(call.task, error)) from error
-        if options is None:
-            return self.plain.message(call)
-        return self.plain.encoded(call, options, registered=True)
-
-    def queues(self) -> Collection[Queue]:
-        """Return none: the settings name all."""
-        return ()
+    def routed(
+        self, call: EntryCall, options: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], Route]:
+        """Return all options of a call that has these, and where its messages go."""
+        args: Sequence[Any] = call.args or ()
+        kwargs: Mapping[str, Any] = call.kwargs or {}
+        if self.default_priority is not None:
+            options = {"priority": self.default_priority, **options}
+        options = in_zone(options, call.zone)
+        options = self.router.options(call.task, options, args, kwargs)
+        return options, self.router.route(call.task, options, args, kwargs)

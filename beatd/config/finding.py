@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
-from beatd.config.calls import TaskApp
+from beatd.config.app_calls import TaskApp
 from beatd.config.faults import Unreadable, no_file
 from beatd.config.modules import import_module, put_on_path
 from beatd.config.settings import Problem, did_you_mean

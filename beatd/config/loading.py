@@ -11,7 +11,8 @@ from typing import Any
 
 from beatd.bounds import seconds_of
 from beatd.config import apps, places, settings
-from beatd.config.calls import AppCalls, Calls, PlainCalls
+from beatd.config.app_calls import AppCalls
+from beatd.config.calls import Calls, PlainCalls
 from beatd.config.celery_calls import CeleryCalls
 from beatd.config.entries import EntryReader
 from beatd.config.entry_line import BadEntry
