@@ -59,6 +59,7 @@ check: $(READY)
 
 promises: $(READY)
 	$(BIN)/python -m pytest -m promise tests/promises
+	$(BIN)/python -m pytest -m promise -n 2 tests/simulation
 
 simulate: $(READY)
 	$(BIN)/python -m tests.simulation --hours $(or $(HOURS),300) $(if $(SEEDS),--seeds $(SEEDS)) \

@@ -11,8 +11,8 @@ from functools import partial
 from itertools import count, islice
 from typing import Any
 
-from beatd.instant import HOUR
-from tests.simulation.faults import Kind
+from beatd.instant import HOUR, SECOND, Span
+from tests.simulation.faults import GAPS, Kind
 from tests.simulation.mutations import MUTATIONS, without
 from tests.simulation.replay import simulate_and_replay
 from tests.simulation.run import ALL, Result, simulate
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str]) -> int:
         replay=options.replay,
         span=span,
         kinds=options.kinds,
+        gaps=options.gaps,
         verbose=options.verbose,
     )
     began = time.monotonic()
@@ -97,6 +98,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     words = "faults: a,b; those of workers bring workers, which take most of the time"
     parser.add_argument("--kinds", type=_kinds, default=ALL, help=words)
+    words = "seconds between two faults, on average: a seed draws one of these"
+    parser.add_argument("--gaps", type=_gaps, default=GAPS, help=words)
     parser.add_argument(
         "--mutation", choices=MUTATIONS, default="", help="take this part out of beatd"
     )
@@ -114,6 +117,10 @@ def _seeds(text: str) -> list[int]:
         first, _, last = part.partition("-")
         seeds += range(int(first), int(last or first) + 1)
     return seeds
+
+
+def _gaps(text: str) -> tuple[Span, ...]:
+    return tuple(round(float(part) * SECOND) for part in text.split(","))
 
 
 def _kinds(text: str) -> frozenset[Kind]:

@@ -16,6 +16,9 @@ from tests.simulation.world import Process, World
 RECOVERY: Span = 30 * SECOND
 """How long after a fault everything is as it should be."""
 
+GAPS: Sequence[Span] = (15 * SECOND, 60 * SECOND, 180 * SECOND)
+"""How far two faults are apart, on average: each seed draws one of these."""
+
 YEAR: Span = 365 * 24 * 60 * MINUTE
 
 QUIET: Span = 4 * MINUTE
@@ -69,6 +72,7 @@ class Faults:
         hosts: Sequence[SchedulerHost],
         workers: Sequence[WorkerHost],
         kinds: Collection[Kind],
+        gaps: Sequence[Span] = GAPS,
     ) -> None:
         self.world = world
         self.network = network
@@ -82,7 +86,7 @@ class Faults:
         self.far: list[Far] = []
         self.deployed: list[Instant] = []
         """When all hosts were given the next config."""
-        self._gap = world.random.choice([15, 60, 180]) * SECOND
+        self._gap = world.random.choice(gaps)
         self._flaky_until: Instant = 0
         self._workers_flaky_until: Instant = 0
         self._share = 0.0

@@ -16,7 +16,7 @@ from beatd.brokers.items import Act, HeldLead, Outgoing, Suspects, Term
 from beatd.errors import BeatdError
 from beatd.instant import HOUR, Span
 from tests.servers import Server
-from tests.simulation.faults import Kind
+from tests.simulation.faults import GAPS, Kind
 from tests.simulation.network import Network
 from tests.simulation.real import Changes, OnRedis, OnSQLite, Real
 from tests.simulation.record import LOSE_ALL, SET_BACK, SNAPSHOT, Call, Recorder
@@ -31,10 +31,11 @@ def simulate_and_replay(
     span: Span = HOUR,
     kinds: Collection[Kind] = ALL,
     *,
+    gaps: Sequence[Span] = GAPS,
     verbose: bool = False,
 ) -> Result:
     """Simulate, make the calls again to Redis and SQLite, and judge all of it."""
-    result, calls = record(seed, span, kinds, verbose=verbose)
+    result, calls = record(seed, span, kinds, gaps=gaps, verbose=verbose)
     with Server() as server:
         found = [replayed_on_redis(calls, server), replayed_on_sqlite(calls)]
     result.verdict.differing += filter(None, found)
@@ -43,7 +44,12 @@ def simulate_and_replay(
 
 
 def record(
-    seed: int, span: Span, kinds: Collection[Kind], *, verbose: bool = False
+    seed: int,
+    span: Span,
+    kinds: Collection[Kind],
+    *,
+    gaps: Sequence[Span] = GAPS,
+    verbose: bool = False,
 ) -> tuple[Result, list[Call]]:
     """Simulate; return what that showed, and the calls that the broker got."""
     recorders: list[Recorder] = []
@@ -51,7 +57,7 @@ def record(
     def listen(network: Network) -> None:
         recorders.append(Recorder(network))
 
-    result = simulate(seed, span, kinds, verbose=verbose, on_network=listen)
+    result = simulate(seed, span, kinds, gaps=gaps, verbose=verbose, on_network=listen)
     return result, recorders[0].finish()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from beatd.instant import HOUR, SECOND, Instant, Span
 from tests.simulation.checker import Evidence, Rewind, Verdict, judge
-from tests.simulation.faults import OF_WORKERS, Faults, Kind
+from tests.simulation.faults import GAPS, OF_WORKERS, Faults, Kind
 from tests.simulation.hosts import SchedulerHost
 from tests.simulation.network import Network
 from tests.simulation.plan import Plan, configs_of, plan_of
@@ -52,21 +52,24 @@ def simulate(
     span: Span = HOUR,
     kinds: Collection[Kind] = ALL,
     *,
+    gaps: Sequence[Span] = GAPS,
     verbose: bool = False,
     on_network: Callable[[Network], object] = lambda network: None,
 ) -> Result:
     """Let so much time pass in a world of this seed, and judge what was queued.
 
-    `on_network` is called at the beginning with what is to carry the requests.
+    Faults come after one of these gaps, on average. `on_network` is called at the
+    beginning with what is to carry the requests.
     """
     with directory_in_memory() as root:
-        return _simulate(seed, span, kinds, root, on_network, verbose=verbose)
+        return _simulate(seed, span, kinds, gaps, root, on_network, verbose=verbose)
 
 
 def _simulate(
     seed: int,
     span: Span,
     kinds: Collection[Kind],
+    gaps: Sequence[Span],
     root: Path,
     on_network: Callable[[Network], object],
     *,
@@ -98,7 +101,7 @@ def _simulate(
     drawn = frozenset(kinds)
     if Kind.EMPTIED in drawn and drawn & FORGETTING:
         drawn -= left_out
-    faults = Faults(world, network, hosts, workers, drawn)
+    faults = Faults(world, network, hosts, workers, drawn, gaps)
     end = plan.begin + span
     world.after(60 * SECOND, lambda: faults.begin(end))
     with _logged(world, show=verbose) as log, greenlets_for_threads():
@@ -132,7 +135,7 @@ def _simulate(
         verdict,
         Counter({kind.value: number for kind, number in faults.drawn.items()})
         + faults.fates,
-        _command(seed, span, kinds),
+        _command(seed, span, kinds, gaps),
     )
 
 
@@ -160,10 +163,14 @@ def _work(
     )
 
 
-def _command(seed: int, span: Span, kinds: Collection[Kind]) -> str:
+def _command(
+    seed: int, span: Span, kinds: Collection[Kind], gaps: Sequence[Span]
+) -> str:
     words = f"{COMMAND} --seeds {seed} --span {span / HOUR:g} --verbose"
     if set(kinds) != ALL:
         words += f" --kinds {','.join(kind.value for kind in Kind if kind in kinds)}"
+    if gaps != GAPS:
+        words += f" --gaps {','.join(f'{gap / SECOND:g}' for gap in gaps)}"
     return words
 
 
