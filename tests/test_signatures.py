@@ -371,7 +371,9 @@ def test_the_id_given_to_a_canvas_is_that_of_its_value(
     assert (one | two).apply_async(task_id="last").id == "last"
     assert group(one, two).apply_async(task_id="both").id == "both"
     steps = one | two
+    assert steps.id is None
     assert steps.freeze("mine").id == steps.id == "mine"
+    assert steps.delay().id == "mine"
 
 
 def test_a_group_alone_in_a_chain_stays_a_group(

@@ -155,10 +155,12 @@ class chain(Composed):
                 break
         return before
 
-    @property
-    def id(self) -> str | None:
-        """Return the id of its last call, if it has one yet."""
-        return self.tasks[-1].id if self.tasks else None
+    def freeze(self, _id: str | None = None) -> Any:
+        """Give its calls their ids; return the result of the last, whose id it has."""
+        result = super().freeze(_id)
+        if result is not None:
+            self.options["task_id"] = result.id
+        return result
 
     def _begins(self) -> Iterator[Signature]:
         for first in self.tasks[:1]:
