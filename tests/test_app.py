@@ -210,6 +210,26 @@ def test_what_a_task_module_changes_leaves_the_other_settings_as_they_were(
         wired.app.conf.timezone = "Nowhere"
 
 
+def test_a_config_may_have_what_is_no_setting(wired: Wired) -> None:
+    app = Beatd(set_as_current=False)
+    app.config_from_object({"LEAVE_FOR_WORK": 7, "broker_url": "redis://a"})
+    app.conf.update(CALL_ME_BACK=123)
+    wired.app.conf.CALL_ME_BACK = 456
+
+    assert (app.conf.LEAVE_FOR_WORK, app.conf["CALL_ME_BACK"]) == (7, 123)
+    assert app.conf.get("never") is None
+    assert wired.app.conf.CALL_ME_BACK == 456
+
+
+def test_an_address_is_read_as_it_is_written() -> None:
+    app = Beatd(set_as_current=False, broker="redis://a")
+    assert app.conf.broker_url == "redis://a"
+
+    app.conf.broker_url = ["redis://a", "redis://b"]
+    assert app.conf.broker_url == "redis://a;redis://b"
+    assert app.conf.broker_read_url is None
+
+
 def test_a_wrong_setting_is_said_with_all_others_at_once() -> None:
     app = Beatd(set_as_current=False, timezone="Nowhere", task_time_limit=-1)
 

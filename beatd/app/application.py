@@ -129,6 +129,11 @@ class Beatd(CeleryNames):
         self._used = True
         self._connections = {os.getpid(): Connections(settings, broker, backend)}
 
+    def own_setting(self, name: str) -> Any:
+        """Return what the config has under a name that is no setting, or KeyError."""
+        _ = self.settings  # reads the config
+        return self._given.written(name)
+
     def change(self, settings: Mapping[str, Any]) -> None:
         """Set some settings, in any spelling."""
         self._given.change(settings)

@@ -21,15 +21,23 @@ class Owner(Protocol):
         """Return the settings."""
         ...
 
+    def own_setting(self, name: str) -> Any:
+        """Return what the config has under a name that is no setting, or KeyError."""
+        ...
+
     def change(self, settings: Mapping[str, Any]) -> None:
         """Set some settings, in any spelling."""
         ...
 
 
+_URLS = ("broker_url", "broker_read_url", "broker_write_url")
+
+
 class Conf(MutableMapping[str, Any]):
     """An application's settings, read and written in every spelling.
 
-    A setting that is written here wins over that of `config_from_object`.
+    A setting that is written here wins over that of `config_from_object`. What the
+    config has beside settings is read by the name under which it is written.
     """
 
     def __init__(self, app: Owner) -> None:
@@ -38,8 +46,9 @@ class Conf(MutableMapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         known = reading.spellings().get(name)
         if known is None:
-            raise KeyError(name)
-        return getattr(self._app.settings, known)
+            return self._app.own_setting(name)
+        value = getattr(self._app.settings, known)
+        return ";".join(value) if value and known in _URLS else value
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._app.change({name: value})
@@ -77,6 +86,7 @@ class GivenConfig:
         self._changes = changes
         self._entries: dict[str, dict[str, Any]] = {}
         self._defaults: list[Any] = []
+        self._read: Mapping[str, Any] = {}
 
     def take(self, source: Callable[[], Source]) -> None:
         """Read settings from this source from now on."""
@@ -85,6 +95,13 @@ class GivenConfig:
     def change(self, settings: Mapping[str, Any]) -> None:
         """Set some settings, in any spelling."""
         self._changes = changed(self._changes, settings)
+
+    def written(self, name: str) -> Any:
+        """Return what was written under this name when the config was read last.
+
+        Or changed since then. Raises KeyError.
+        """
+        return self._changes[name] if name in self._changes else self._read[name]
 
     def add_defaults(self, settings: Any) -> None:
         """Take these settings, or what this function returns, where none are set."""
@@ -113,6 +130,7 @@ class GivenConfig:
         if self._entries:
             spelled = next(filter(is_schedule, written), "beat_schedule")
             written[spelled] = {**self._entries, **dict(written.get(spelled, {}))}
+        self._read = written
         return replace(found, written=written)
 
 
@@ -134,11 +152,20 @@ def settings_of(found: Source) -> Settings:
 
 
 def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """Return the settings with some of them changed; ConfigError if they cannot be."""
+    """Return the settings with some of them changed; ConfigError if they cannot be.
+
+    A name that is no setting's, nor like one, is the project's own.
+    """
+    spellings = reading.spellings()
+    changes = {
+        word: value
+        for word, value in changes.items()
+        if word in spellings or reading.did_you_mean(word, spellings)
+    }
     read = reading.read(changes)
     if read.problems:
         raise ConfigError("the app", list(map(str, read.problems)))
-    names = {reading.spellings()[word] for word in changes}
+    names = {spellings[word] for word in changes}
     return replace(settings, **{name: getattr(read.settings, name) for name in names})
 
 
