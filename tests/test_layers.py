@@ -67,15 +67,15 @@ migrate     * found marks pickles gdbm shelves config_text redbeat django_tables
             crontab recurrence calendar
 celery_apps * processes requests runner results signals other_schedulers out_of_reach
             reading
-service     * daemon nodes notify wiring.choice wiring.runtime wiring.scheduler
+service     * daemon nodes notify sockets wiring.choice wiring.runtime wiring.scheduler
             wiring.worker_parts wiring.worker wiring
-cli         usage options output dead explain findings schedule_view advice list next
-            probes plan config_out crontab_out importing exporting
+cli         usage options output running dead explain findings schedule_view advice list
+            next probes plan config_out crontab_out importing exporting
 .           logs states
 utils       log
-service     log_setup process rereading reloading status facts look snapshot sockets
-            http site wiring.answering offline other_side beat worker
-cli         running status changing check * worker worker_options
+service     log_setup process rereading reloading status facts look snapshot http
+            site wiring.answering offline other_side beat worker
+cli         status changing check * worker worker_options
 .           spawned reread __main__ __init__
 """
 """A line is a room and its modules in the order in which they are read: a module

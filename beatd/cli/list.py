@@ -325,6 +325,7 @@ def _document(
             "config": known.config.source.name,
             "state_file": str(known.path),
             "differs": known.differs,
+            "scheduler": known.scheduler or None,
         },
         total=len(known.config.entries) + len(known.config.bad),
         matched=matched,

@@ -115,6 +115,7 @@ def command(
     if bad:
         hint = f"{counted(len(bad), 'entry')} cannot be used: beatd check"
         click.echo(hint, err=True)
+    click.echo(f"source: {known.source}", err=True)
     if as_json:
         more = len(runs) > limit
         click.echo(_document(known, runs[:limit], window, truncated=more))

@@ -12,6 +12,7 @@ import click
 
 from beatd.cli.options import wanted
 from beatd.cli.output import Failure
+from beatd.cli.running import who_runs
 from beatd.cli.usage import NOTHING
 from beatd.config.entries import spec_of
 from beatd.config.entry_line import BadEntry
@@ -40,6 +41,8 @@ class ScheduleView:
     path: Path
     file: View | None
     """None: there is none yet."""
+    scheduler: str = ""
+    """Which scheduler runs with that file, in words; empty if none does."""
 
     @property
     def zone(self) -> ZoneInfo:
@@ -48,10 +51,12 @@ class ScheduleView:
 
     @property
     def source(self) -> str:
-        """The config's and the schedule file's names, for people."""
+        """What is shown, the schedule file's name and who runs with it, for people."""
+        runs = self.scheduler or "no scheduler runs with it"
         if self.file is None:
-            return f"configuration only, no schedule file {self.path} yet"
-        return f"state file {self.path}"
+            runs = f"; {self.scheduler}" if self.scheduler else ""
+            return f"configuration only, no schedule file {self.path} yet{runs}"
+        return f"state file {self.path}; {runs}"
 
     def mark(self, entry: Entry) -> Mark | None:
         """Return an entry's mark in the schedule file."""
@@ -104,7 +109,8 @@ def schedule_view(context: click.Context) -> ScheduleView:
     """
     config = load(wanted(context))
     path = Path(config.settings.beat_schedule_filename)
-    return ScheduleView(config, path, view(path) if _is_there(path) else None)
+    file = view(path) if _is_there(path) else None
+    return ScheduleView(config, path, file, who_runs(path))
 
 
 def broker_file(url: str) -> str:

@@ -21,7 +21,7 @@ invoice-run     monthly 1st 06:00 Tue  1 Dec    in 7d 15h  Sun  1 Nov     22d  s
 old-import      weekly Sun 04:00  paused by the config     Sun 15 Nov      8d  paus
 
 6 entries, 1 paused.  Next: tick in 2 s.
-source: state file celerybeat-schedule
+source: state file celerybeat-schedule; no scheduler runs with it
 broker: {folder}/broker.db, which is not there yet
 """
 
@@ -35,7 +35,7 @@ invoice-run     Tue  1 Dec    in 7d 15h  Sun  1 Nov     22d  sent
 old-import      paused by the config     Sun 15 Nov      8d  paus
 
 6 entries, 1 paused.  Next: tick in 2 s.
-source: state file celerybeat-schedule
+source: state file celerybeat-schedule; no scheduler runs with it
 broker: {folder}/broker.db, which is not there yet
 """
 

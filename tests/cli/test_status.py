@@ -32,6 +32,7 @@ from beatd.service.status import (
     Status,
     Worker,
 )
+from beatd.storage.file_lock import FileLock
 from tests.cli.conftest import NOW, Run, unsaid
 from tests.processes import beatd, module
 from tests.servers import eventually
@@ -206,6 +207,32 @@ def test_without_a_scheduler_the_broker_and_the_file_are_asked(run: Run) -> None
     assert "no scheduler runs: nothing is emitted (see: beatd)" in shown
     assert "broker and state file celerybeat-schedule; no scheduler runs" in shown
     assert not Path("broker.db").exists()  # who looks makes no files
+
+
+@pytest.mark.usefixtures("scheduler")
+def test_other_commands_say_who_runs(run: Run) -> None:
+    says = "scheduler pid 812 on host-a (leader)"
+
+    assert run("list").stdout.count(f"yet; {says}\n") == 1
+    assert run("next").stderr.endswith(f"yet; {says}\n")
+    assert json.loads(run("list", "--json").stdout)["source"]["scheduler"] == says
+
+
+@pytest.mark.usefixtures("running_shop")
+def test_other_commands_say_that_nobody_runs(run: Run) -> None:
+    says = "source: state file celerybeat-schedule; no scheduler runs with it\n"
+
+    assert says in run("list").stdout
+    assert run("next").stderr == says
+    assert json.loads(run("list", "--json").stdout)["source"]["scheduler"] is None
+
+
+def test_who_has_the_file_without_a_socket_is_named(run: Run, shop: Path) -> None:
+    lock = FileLock(shop.parent / "celerybeat-schedule.lock")
+    assert lock.try_lock("host-a pid 812")
+
+    assert "yet; scheduler host-a pid 812\n" in run("list").stdout
+    lock.unlock()
 
 
 def test_a_scheduler_of_another_version_is_said_to_be_one(
