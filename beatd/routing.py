@@ -266,6 +266,14 @@ class Router:
                 return {**rule, **given}
         return options
 
+    def asked(self) -> Any:
+        """Return the first router that is code of the user's; None without any."""
+        for lookup in self._lookups:
+            found = lookup.found if isinstance(lookup, _Named) else lookup
+            if not isinstance(found, _Table):
+                return found.router if isinstance(found, _OldRouter) else found
+        return None
+
     def route(
         self,
         task: str,
@@ -274,6 +282,19 @@ class Router:
         kwargs: Mapping[str, Any] | None = None,
     ) -> Route:
         """Return the route of one message. Equal routes are one object."""
+        return self.routed(task, options, args, kwargs)[1]
+
+    def routed(
+        self,
+        task: str,
+        options: Mapping[str, Any],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> tuple[Mapping[str, Any], Route]:
+        """Return the options of one message as `options` does, and its route.
+
+        Each router is asked once.
+        """
         options = self.options(task, options, args, kwargs)
         queue = self.declares(options)
         priority = _option(options, "priority", int, "an integer") or 0
@@ -289,7 +310,7 @@ class Router:
         else:
             exchange = exchange or queue.exchange
             route = Route("", exchange, key or queue.routing_key, kind, priority)
-        return self._routes.setdefault(route, route)
+        return options, self._routes.setdefault(route, route)
 
     def declares(self, options: Mapping[str, Any]) -> Queue:
         """Return the queue that Celery's producers declare: named, or the default."""
@@ -334,14 +355,24 @@ def _lookup(route: Any) -> Lookup:
     if isinstance(route, str):
         return _Named(route)
     if hasattr(route, "route_for_task"):  # the form of Celery before 4.0
-        return lambda name, args, kwargs, options, **_: route.route_for_task(
-            name, args, kwargs
-        )
+        return _OldRouter(route)
     if callable(route):
         function: Lookup = route
         return function
     expected = "expected a dict, a list of pairs or a function, or its name"
     raise MessageError(f"task_routes: {expected}, got {quoted(route)}")
+
+
+class _OldRouter:
+    """A router of the form of Celery before 4.0."""
+
+    def __init__(self, router: Any) -> None:
+        self.router = router
+
+    def __call__(
+        self, name: str, args: Any, kwargs: Any, options: Any, **_: Any
+    ) -> Any:
+        return self.router.route_for_task(name, args, kwargs)
 
 
 class _Named:
@@ -354,10 +385,10 @@ class _Named:
         self._name = name
 
     def __call__(self, *args: Any, **named: Any) -> Any:
-        return self._found(*args, **named)
+        return self.found(*args, **named)
 
     @cached_property
-    def _found(self) -> Lookup:
+    def found(self) -> Lookup:
         module, colon, path = self._name.partition(":")
         if not colon:
             module, _, path = self._name.rpartition(".")

@@ -25,7 +25,7 @@ config      * settings.problems settings.secrets settings.kinds switches setting
             settings.rows.tasks settings.rows.unused settings.rows.worker settings.rows
             settings.local_zone settings.file_urls settings.values settings.reading
             settings faults settings.page settings.__main__ source celery_schedules
-            calls called app_calls own_code celery_code recording celery_calls
+            calls called own_code app_calls celery_code recording celery_calls
             builtin_tasks
             entry_line entries modules
             finding celery_settings apps places tls loading options

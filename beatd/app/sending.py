@@ -127,8 +127,7 @@ def message_of(
     `registered` says whether the task is known here, `tag` is the delivery tag.
     """
     name, args, kwargs, options = sending
-    options = router.options(name, options, args, kwargs)
-    route = router.route(name, options, args, kwargs)
+    options, route = router.routed(name, options, args, kwargs)
     made = template(format, route, name, args, kwargs, options, registered=registered)
     return Outgoing(route, made.complete(id=task_id, tag=tag, now=now), due)
 

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from beatd.config.called import CalledMessage, calling, check_sender
 from beatd.config.calls import EntryCall, PlainCalls, check_arguments, in_zone
+from beatd.config.own_code import name_of
 from beatd.message import Made, MessageFormat
 from beatd.message.options import check_options
 from beatd.message.recorded import MARK
@@ -67,8 +68,8 @@ class AppCalls:
         check_arguments(call.args, call.kwargs)
         check_sender(call)
         call = call._replace(options=in_zone(call.options, call.zone))
-        why = self._tasks.calls_for_each(call.task)
         with calling(call.task):
+            why = self._tasks.calls_for_each(call.task) or self._asked()
             options = self._tasks.options_of(call.task, call.options)
         known, is_known = options or call.options, options is not None
         if why:
@@ -83,6 +84,13 @@ class AppCalls:
             self._tasks.check(call.task, call.args or (), kwargs)
         made = self._plain.encoded(call, known, registered=is_known)
         return CalledMessage(self, call, made.shape.timing, made.route, made, "")
+
+    def _asked(self) -> str:
+        """Return which router is asked by each call; empty if none is."""
+        router = self._plain.router.asked()
+        if router is None:
+            return ""
+        return f"task_routes has {name_of(router)}, which answers each call"
 
     def queues(self) -> Collection[Queue]:
         """Return none: the settings name all."""

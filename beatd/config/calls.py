@@ -104,5 +104,4 @@ class PlainCalls:
         if self.default_priority is not None:
             options = {"priority": self.default_priority, **options}
         options = in_zone(options, call.zone)
-        options = self.router.options(call.task, options, args, kwargs)
-        return options, self.router.route(call.task, options, args, kwargs)
+        return self.router.routed(call.task, options, args, kwargs)

@@ -48,6 +48,29 @@ FILES = {
             }.items()
         }
     """,
+    "shop/routed.py": """
+        from beatd import Beatd, crontab
+
+        asked = []
+
+        class Old:
+            def route_for_task(self, task, args=None, kwargs=None):
+                return route(task)
+
+        def route(name, *args, **more):
+            asked.append(name)
+            return {"queue": f"{name}-{len(asked)}"}
+
+        rules = {"shop.a": "by-rule"}
+        routers = {
+            "function": route, "text": "shop.routed:route", "old": [rules, Old()],
+            "rules": [rules, "shop.routed:rules"], "missing": "shop.routed:none",
+        }
+        for name, router in routers.items():
+            app = globals()[f"{name}_app"] = Beatd(name, task_routes=router)
+            entry = {"schedule": crontab(), "task": f"shop.{name}"}
+            app.conf.beat_schedule = {"routed": entry}
+    """,
     "shop/tasks.py": """
         from beatd import Task
         from shop.app import app
@@ -255,6 +278,32 @@ def test_what_the_code_does_wrong_is_an_error_of_that_message(
 ) -> None:
     with pytest.raises(MessageError, match=error):
         made_of(entries[name])
+
+
+@pytest.mark.parametrize(
+    ("app", "router"), [("function", "route"), ("text", "route"), ("old", "Old")]
+)
+def test_a_router_that_is_code_is_asked_for_each_slot(
+    tmp_path: Path, afresh: None, app: str, router: str
+) -> None:
+    write(tmp_path, FILES)
+    (entry,) = load(Wanted(app=f"shop.routed:{app}_app")).entries
+
+    why = f"task_routes has shop.routed.{router}, which answers each call"
+    assert entry.message.made_anew == why
+    queues = [made.route and made.route.queue for made in map(made_of, [entry] * 2)]
+    asked = len(sys.modules["shop.routed"].asked)
+    assert queues == [f"shop.{app}-{number}" for number in (asked - 1, asked)]
+
+
+def test_rules_are_asked_once(tmp_path: Path, afresh: None) -> None:
+    write(tmp_path, FILES)
+
+    (entry,) = load(Wanted(app="shop.routed:rules_app")).entries
+    (bad,) = load(Wanted(app="shop.routed:missing_app")).bad
+
+    assert entry.message.made_anew == ""
+    assert "calling shop.missing raised AttributeError" in str(bad.problems[0])
 
 
 def test_a_task_that_sends_nothing_has_no_message(entries: dict[str, Entry]) -> None:
