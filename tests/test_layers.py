@@ -74,7 +74,7 @@ cli         usage options output running dead explain findings schedule_view adv
 .           logs states
 utils       log
 service     log_setup process rereading reloading status facts look snapshot http
-            site wiring.answering offline other_side beat worker
+            metrics site wiring.answering offline other_side beat worker
 cli         status changing check * worker worker_options
 .           spawned reread __main__ __init__
 """

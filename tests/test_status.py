@@ -2,12 +2,14 @@
 
 import json
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from beatd.clock import SystemClock
 from beatd.errors import ConfigError
@@ -308,12 +310,84 @@ def test_readiness_says_what_is_wrong(bench: Bench) -> None:
     assert (words, about["healthy"], about["role"]) == ("200 OK", True, "leader")
 
 
+def samples_of(bench: Bench) -> dict[tuple[str, ...], float]:
+    """Return the metrics by name and values of labels, as Prometheus reads them."""
+    found = Site(bench.reporter).respond("/metrics", SECOND)
+    assert found is not None
+    assert (found.status, found.kind.partition(";")[0]) == (
+        "200 OK",
+        "application/openmetrics-text",
+    )
+    text = found.body.decode()
+    return {
+        (one.name, *one.labels.values()): one.value
+        for family in text_string_to_metric_families(text)  # type: ignore[no-untyped-call]  # theirs
+        for one in family.samples
+    }
+
+
+def test_metrics_say_what_it_does_and_how_late(bench: Bench) -> None:
+    bench.turn()
+    bench.after(SECOND + 40)
+    bench.turn()
+    bench.after(3 * SECOND)
+    bench.turn()
+
+    found = samples_of(bench)
+
+    assert found["beatd_emitted_total",] == 2
+    assert found["beatd_terms_total",] == 1
+    assert found["beatd_healthy",] == found["beatd_broker_up",] == 1
+    assert (found["beatd_role", "leader"], found["beatd_role", "standby"]) == (1, 0)
+    assert found["beatd_lateness_seconds_count",] == 2
+    assert found["beatd_lateness_seconds_sum",] == 0.08
+    assert found["beatd_lateness_seconds_bucket", "0.032"] == 0
+    assert found["beatd_lateness_seconds_bucket", "0.064"] == 2
+    assert found["beatd_dropped_total", "tick", "coalesced"] == 2
+    assert found["beatd_entries", "all"] == 1
+    assert found["beatd_queue_length", "celery"] == 2
+    assert found["beatd_queue_workers", "celery"] == 1
+    assert found["beatd_loop_age_seconds",] == 0
+    assert found["beatd_overdue_seconds",] == 0
+
+
+def test_metrics_name_only_entries_in_trouble_and_not_all_of_these(
+    clock: FakeClock,
+) -> None:
+    bench = Bench(clock, FlakyBroker(clock), *(f"e{number}" for number in range(300)))
+    bench.turn()
+    assert not any("e1" in labels for labels in samples_of(bench))
+
+    bench.broker.closed[CELERY.queue or ""] = "it is closed"
+    bench.after(SECOND)
+    bench.turn()
+    bench.after(SECOND)
+    bench.turn()
+
+    found = samples_of(bench)
+    named = {labels for labels in found if labels[0] == "beatd_entry_trouble"}
+    assert len(named) == found["beatd_entries", "refused"] == 100
+    assert found["beatd_refused_total",] >= 300
+
+
+def test_without_their_package_metrics_say_what_to_install(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "beatd.service.metrics", None)
+
+    found = Site(bench.reporter).respond("/metrics", 0)
+
+    assert found is not None
+    assert found.status == "501 Not Implemented"
+    assert b"pip install 'beatd[metrics]'" in found.body
+
+
 def test_other_paths_are_told_which_there_are(bench: Bench) -> None:
     found = Site(bench.reporter).respond("/healthz", 0)
 
     assert found is not None
     assert found.status == "404 Not Found"
-    assert b"/livez, /readyz, /status" in found.body
+    assert b"/livez, /readyz, /status, /metrics" in found.body
 
 
 def test_a_look_is_made_in_a_thread_and_only_when_it_is_asked_for() -> None:

@@ -14,6 +14,10 @@ from beatd.service.status import OLDEST_TICK, SCHEMA, Status, as_data
 PATIENCE: Span = SECOND
 """How long a question waits for a fresh look at the broker, and then goes without."""
 
+WITHOUT_EXTRA = (
+    b"metrics need the package prometheus-client: pip install 'beatd[metrics]'\n"
+)
+
 WELL, ILL = "200 OK", "503 Service Unavailable"
 
 
@@ -26,6 +30,7 @@ class Site:
             "/livez": self._livez,
             "/readyz": self._readyz,
             "/status": self._status,
+            "/metrics": self._metrics,
         }
 
     def respond(self, path: str, waited: Span) -> Answer | None:
@@ -63,6 +68,17 @@ class Site:
     def _status(self, waited: Span) -> Answer | None:
         status = self._snapshot(waited)
         return None if status is None else Answer(WELL, document_of(status))
+
+    def _metrics(self, waited: Span) -> Answer | None:
+        try:
+            # Imported here: an extra brings what it needs.
+            from beatd.service.metrics import metrics_of
+        except ImportError:
+            return Answer("501 Not Implemented", WITHOUT_EXTRA, "text/plain")
+        status = self._snapshot(waited)
+        if status is None:
+            return None
+        return metrics_of(status, self._reporter.published.pulse)
 
     def _snapshot(self, waited: Span) -> Status | None:
         status, is_fresh = self._reporter.status()

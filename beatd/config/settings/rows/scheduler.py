@@ -136,8 +136,8 @@ class SchedulerRows:
     beat_http: Text | None = own(
         None,
         "Address at which the scheduler answers questions over HTTP: `/livez`,"
-        " `/readyz`, `/status`. A port alone is one of 127.0.0.1; another host has to"
-        " be written in full (`0.0.0.0:9540`). Unset: only at its socket.",
+        " `/readyz`, `/status`, `/metrics`. A port alone is one of 127.0.0.1; another"
+        " host has to be written in full (`0.0.0.0:9540`). Unset: only at its socket.",
         switch=switches.HTTP,
     )
     beat_lost_writes: LostWrites = own(
