@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         GroupResult,
         ResultSet,
         Signature,
+        StampingVisitor,
         Task,
         chain,
         chord,
@@ -45,6 +46,7 @@ __all__ = [
     "Retry",
     "Signature",
     "SoftTimeLimitExceeded",
+    "StampingVisitor",
     "Task",
     "TimeLimitExceeded",
     "__version__",
@@ -77,6 +79,7 @@ _MODULES = {
     **dict.fromkeys(("maybe_signature", "result_from_tuple", "signature"), "tasks"),
     **dict.fromkeys(("Exchange", "Queue"), "routing"),
     "current_task": "app",
+    "StampingVisitor": "tasks",
     **dict.fromkeys(
         ("cron", "crontab", "every", "once", "rrule", "solar"), "schedules"
     ),

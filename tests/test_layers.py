@@ -44,8 +44,8 @@ scheduler   file_view leadership ledger_file configs lost_writes over findings r
 results     base chords disabled readable ended exceptions encoding refusals redis
             sqlite *
 events      lamport sender zone event sent
-tasks       current arguments async_result group_result request signature canvas maps
-            listed task options registry * shared
+tasks       current arguments async_result group_result request stamping
+            signature composed canvas maps listed task options registry * shared
 pools       base limits pending asyncio green prefork prefork.child_state prefork.frames
             prefork.child prefork.places prefork.forkserver_main prefork.forkserver
             options prefork.children prefork.dispatch prefork.forkservers

@@ -25,8 +25,9 @@ from tests.processes import ROOT, environment
 PUBLIC = {
     "beatd": """
         AsyncResult Beatd Exchange GroupResult Ignore Queue Reject ResultSet Retry
-        Signature SoftTimeLimitExceeded Task TimeLimitExceeded __version__ chain chord
-        chunks cron crontab current_app current_task every group maybe_signature once
+        Signature SoftTimeLimitExceeded StampingVisitor Task TimeLimitExceeded
+        __version__ chain chord chunks cron crontab current_app current_task every group
+        maybe_signature once
         result_from_tuple rrule shared_task signals signature solar states xmap xstarmap
     """,
     "beatd.app": "AsyncResult Beatd current_app current_task shared_task",

@@ -7,7 +7,7 @@ import copy
 import json
 import pickle
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -23,6 +23,7 @@ from beatd.tasks import (
     AsyncResult,
     GroupResult,
     Signature,
+    StampingVisitor,
     Task,
     chain,
     chord,
@@ -429,6 +430,75 @@ def test_what_is_no_signature_is_no_part_of_a_canvas(add: Task[..., Any]) -> Non
         chain(add.s(1), object())
 
 
+# Stamps
+
+
+def stamps_of(one: Signature) -> dict[str, Any]:
+    return {name: one.options[name] for name in one.options["stamped_headers"]}
+
+
+def test_a_stamp_is_given_to_all_calls_and_what_is_linked_to_them(
+    wired: Wired, add: Task[..., Any]
+) -> None:
+    last = add.s(9)
+    last.link(add.s(10))
+    whole = chain(
+        add.s(1), group(add.s(2), add.s(3)), chord([add.s(4)], add.s(5)), last
+    )
+    whole.stamp(by="me").delay()
+
+    (sent,) = wired.sent()
+    assert sent.envelope.stamped_headers == ["by"]
+    assert sent.envelope.stamps == {"by": "me"}
+    first, several, both, last = whole.tasks
+    assert isinstance(several, group)
+    assert isinstance(both, chord)
+    everything = (first, *several.tasks, *both.tasks, both.body, last)
+    for one in (*everything, *last.options["link"]):
+        assert stamps_of(one) == {"by": "me"}
+
+
+def test_a_visitor_says_which_call_gets_which_stamp(add: Task[..., Any]) -> None:
+    seen: list[str] = []
+
+    class Visitor(StampingVisitor):
+        def on_signature(self, sig: Any, **headers: Any) -> dict[str, Any]:
+            return {"number": sig.args[0], "queue": "q", "stamped_headers": ["number"]}
+
+        def on_group_start(self, group: Any, **headers: Any) -> dict[str, Any]:
+            seen.append("group")
+            return {"of": "group"}
+
+        def on_group_end(self, group: Any, **headers: Any) -> None:
+            seen.append(f"ended {headers['of']}")
+
+        def on_callback(self, callback: Any, **headers: Any) -> dict[str, Any]:
+            return {"is_callback": True}
+
+    one = add.s(1)
+    one.link(add.s(2))
+    several = group(one, add.s(3)).stamp(Visitor())
+
+    assert isinstance(several, group)
+    first, second = several.tasks
+    assert stamps_of(first) == {"of": "group", "number": 1}
+    assert stamps_of(second) == {"of": "group", "number": 3}
+    assert second.options["queue"] == "q"
+    (linked,) = first.options["link"]
+    assert stamps_of(linked) == {"of": "group", "is_callback": True, "number": 2}
+    assert seen == ["group", "ended group"]
+    with pytest.raises(NotImplementedError, match="StampingVisitor needs"):
+        add.s().stamp(StampingVisitor())
+
+
+def test_a_stamp_given_twice_has_the_last_value_or_both(add: Task[..., Any]) -> None:
+    one = add.s(1).stamp(by="me", at="noon")
+
+    assert stamps_of(one.clone().stamp(by="you")) == {"by": "you", "at": "noon"}
+    both = one.clone().stamp(append_stamps=True, by="you")
+    assert stamps_of(both) == {"by": ["you", "me"], "at": "noon"}
+
+
 # Here and now
 
 
@@ -484,6 +554,19 @@ def test_a_task_is_replaced_by_what_has_its_id(eager: Beatd) -> None:
 
     assert (result.id, result.get()) == ("the-id", 9)
     assert (again.s(4) | add.s(100)).delay().get() == 109
+
+
+def test_a_class_of_tasks_may_change_what_takes_their_place(eager: Beatd) -> None:
+    class Hurried(Task[..., Any]):
+        def on_replace(self, sig: Signature) -> NoReturn:
+            sig.kwargs["z"] = 100
+            super().on_replace(sig)
+
+    @eager.task(name="again", bind=True, base=Hurried)
+    def again(self: Any) -> Any:
+        return self.replace(eager.tasks["add"].s(1, 1))
+
+    assert again.apply().get() == 102
 
 
 def test_what_takes_the_place_of_a_task_keeps_its_own_callbacks(eager: Beatd) -> None:

@@ -5,7 +5,9 @@ async_result.py  a run, as clients see it, by its id
 group_result.py  runs of a group
 request.py       a run, as its own code sees it
 signature.py     a call to make later
-canvas.py        several: chains, groups, chords
+stamping.py      labels for all calls of a canvas
+composed.py      several, as one
+canvas.py        chains, groups, chords
 maps.py          one task with many arguments
 listed.py        what an option lists
 arguments.py     those of a next try
@@ -35,6 +37,7 @@ from beatd.tasks.request import (
     sending_request,
 )
 from beatd.tasks.signature import Signature, maybe_signature, signature
+from beatd.tasks.stamping import StampingVisitor
 from beatd.tasks.task import SENT_OPTIONS, Task
 
 __all__ = [
@@ -47,6 +50,7 @@ __all__ = [
     "Request",
     "ResultSet",
     "Signature",
+    "StampingVisitor",
     "Task",
     "chain",
     "check_tasks",

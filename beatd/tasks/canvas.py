@@ -10,99 +10,17 @@ classes here are dicts with methods. None of them is changed by being sent.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 from beatd.errors import MessageError
-from beatd.message import Canvas, is_empty_group
+from beatd.message import is_empty_group
 from beatd.message.options import listed
 from beatd.tasks.async_result import AsyncResult
+from beatd.tasks.composed import Composed, members_of
 from beatd.tasks.current import Application, Args, Kwargs
-from beatd.tasks.group_result import GroupResult, first_of, result_of
-from beatd.tasks.request import sending_request
+from beatd.tasks.group_result import GroupResult, first_of
 from beatd.tasks.signature import Signature, joined, signature
-
-
-class Composed(Signature):
-    """A signature that stands for several calls."""
-
-    _TASK: ClassVar[str]
-
-    def _compose(self, app: Application | None, **parts: Any) -> None:
-        """Begin as Celery's: a call of `celery.chain` and the like, with its parts."""
-        options = parts.pop("options")
-        kind = type(self).__name__
-        super().__init__(self._TASK, kwargs=parts, options=options, subtask_type=kind)
-        self._app = app
-
-    @property
-    def tasks(self) -> list[Signature]:
-        """Return the signatures that it is made of."""
-        return cast(list[Signature], self.kwargs["tasks"])
-
-    @tasks.setter
-    def tasks(self, tasks: Iterable[Mapping[str, Any]]) -> None:
-        self.kwargs["tasks"] = _members(tasks)
-
-    def apply_async(
-        self, args: Args = None, kwargs: Kwargs = None, **options: Any
-    ) -> Any:
-        """Queue its calls, those that begin at once with `args` before their own.
-
-        All are queued, or none is. Returns the result of its value, whose `parent`s are
-        the results of the calls before. Raises ChordError if the result back end
-        counts no chords, and else what `Task.apply_async` raises.
-        """
-        app = self.app
-        if app.settings.task_always_eager:
-            return self.apply(args, kwargs, **options)
-        task_id = options.pop("task_id", None)
-        begun = self.clone(args, **options)
-        for first in begun._begins():
-            first.kwargs.update({} if first.immutable else kwargs or {})
-        result = begun.freeze(task_id)
-        app.call_composed(begun)
-        if (parent := sending_request()) is not None:
-            parent.children.append(first_of(result))
-        return result
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Queue its calls, with `args` before those of its first ones."""
-        return self.apply_async(args, kwargs)
-
-    def freeze(self, _id: str | None = None) -> Any:
-        """Give its calls their ids; return the result of its value."""
-        app = self._app = self.app  # its parts are plain dicts from now on
-        canvas = Canvas(app.new_id)
-        frozen = canvas.frozen(self, **({"task_id": _id} if _id else {}))
-        self.update(frozen)
-        self._own_parts()
-        return result_of(self, app)
-
-    def _begins(self) -> Iterator[Signature]:
-        """Yield the calls that begin at once."""
-        for one in self.tasks:
-            yield from one._begins()
-
-    def _known_app(self) -> Application | None:
-        known = (one._known_app() for one in self._parts())
-        return self._app or next(filter(None, known), None)
-
-    def _parts(self) -> list[Signature]:
-        return self.tasks
-
-    def _own_parts(self) -> None:
-        self.kwargs = dict(self.kwargs)
-        self.tasks = self.tasks
-
-    def __len__(self) -> int:
-        return len(self.tasks)
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __repr__(self) -> str:
-        inner = ", ".join(map(repr, self.tasks))
-        return f"{type(self).__name__}({inner})"
+from beatd.tasks.stamping import StampingVisitor, stamped
 
 
 class chain(Composed):
@@ -112,11 +30,12 @@ class chain(Composed):
     """
 
     _TASK = "celery.chain"
+    _VISITED = "chain"
 
     def __init__(
         self, *tasks: Any, app: Application | None = None, **options: Any
     ) -> None:
-        steps = [step for one in _members(_listed(tasks)) for step in one._steps()]
+        steps = [step for one in members_of(_listed(tasks)) for step in one._steps()]
         self._compose(app, tasks=steps, options=options)
 
     def link_error(self, errback: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -185,6 +104,7 @@ class group(Composed):
     """Calls all at once; its value is the list of their values."""
 
     _TASK = "celery.group"
+    _VISITED = "group"
 
     def __init__(
         self, *tasks: Any, app: Application | None = None, **options: Any
@@ -192,7 +112,7 @@ class group(Composed):
         members = _listed(tasks)
         if len(tasks) == 1 and isinstance(tasks[0], group):
             members = tasks[0].tasks
-        self._compose(app, tasks=_members(members), options=options)
+        self._compose(app, tasks=members_of(members), options=options)
 
     def apply_async(
         self, args: Args = None, kwargs: Kwargs = None, **options: Any
@@ -258,6 +178,7 @@ class chord(Composed):
     """
 
     _TASK = "celery.chord"
+    _VISITED = "chord_header"
 
     def __init__(
         self,
@@ -279,7 +200,7 @@ class chord(Composed):
 
     @tasks.setter
     def tasks(self, tasks: Iterable[Mapping[str, Any]]) -> None:
-        self.kwargs["header"] = _members(tasks)
+        self.kwargs["header"] = members_of(tasks)
 
     @property
     def body(self) -> Signature:
@@ -341,6 +262,16 @@ class chord(Composed):
         longer.body = longer.body | other
         return longer
 
+    def _stamp_tasks(
+        self, visitor: StampingVisitor | None, append: bool, headers: dict[str, Any]
+    ) -> dict[str, Any]:
+        headers = super()._stamp_tasks(visitor, append, headers)
+        if self.kwargs["body"] is not None:
+            more = visitor.on_chord_body(self, **headers) if visitor else None
+            headers = stamped(headers, more, self.options, append=append)
+            self.body.stamp(visitor, append, **headers)
+        return headers
+
     def _parts(self) -> list[Signature]:
         body = self.kwargs["body"]
         return self.tasks if body is None else [*self.tasks, body]
@@ -366,12 +297,8 @@ def _blind(errback: Mapping[str, Any]) -> Signature:
     return signature(errback).set(immutable=True)
 
 
-def _members(tasks: Iterable[Mapping[str, Any]]) -> list[Signature]:
-    return [signature(one) for one in tasks]
-
-
 def _header(header: Any) -> list[Signature]:
     if isinstance(header, Mapping):
         header = signature(header)
         header = header.tasks if isinstance(header, group | chain) else [header]
-    return _members(header)
+    return members_of(header)

@@ -8,6 +8,7 @@ from beatd.errors import MessageError
 from beatd.message.options import is_signature, listed, whole
 from beatd.tasks.async_result import AsyncResult
 from beatd.tasks.current import Application, Args, Kwargs, current_app
+from beatd.tasks.stamping import StampingVisitor, stamped
 from beatd.text import quoted
 
 S = TypeVar("S", bound="Signature")
@@ -172,6 +173,37 @@ class Signature(dict[str, Any]):
         """Have `errback` called after a failure; return the signature itself."""
         self.link_error(errback)
         return self
+
+    def stamp(
+        self,
+        visitor: StampingVisitor | None = None,
+        append_stamps: bool = False,
+        **headers: Any,
+    ) -> "Signature":
+        """Give the call these stamps, or those that `visitor` says; return itself.
+
+        What is linked to it gets them, too. With `append_stamps`, a stamp that it has
+        already keeps its value beside the new one.
+        """
+        self.stamp_links(visitor, append_stamps, **headers)
+        more = visitor.on_signature(self, **headers) if visitor else None
+        return self.set(**stamped(headers, more, self.options, append=append_stamps))
+
+    def stamp_links(
+        self,
+        visitor: StampingVisitor | None = None,
+        append_stamps: bool = False,
+        **headers: Any,
+    ) -> None:
+        """Give the callbacks and errbacks stamps."""
+        for name, hook in (("link", "on_callback"), ("link_error", "on_errback")):
+            links = [signature(one) for one in listed(self.options.get(name)) or ()]
+            for link in links:
+                more = getattr(visitor, hook)(link, **headers) if visitor else None
+                given = stamped(headers, more, {}, append=append_stamps)
+                link.stamp(visitor, append_stamps, **given)
+            if links:
+                self.options[name] = links
 
     def flatten_links(self) -> list["Signature"]:
         """Return the signature, its callbacks, their callbacks, and so on."""

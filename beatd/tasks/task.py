@@ -238,7 +238,14 @@ class Task(Generic[P, R]):
             raise MessageError("a task that was called directly cannot be replaced")
         if sig.subtask_type == "chain" and not [*sig._steps()]:
             raise MessageError("an empty chain cannot take the place of a task")
-        request.replacement = sig
+        self.on_replace(sig)
+
+    def on_replace(self, sig: Signature) -> NoReturn:
+        """Have `sig` take the place of this run; a subclass may change it before.
+
+        Always raises, as `replace`.
+        """
+        self.request.replacement = sig
         raise Ignore("Replaced by new task")
 
     # Hooks for subclasses, called where the task runs. What a hook raises is logged;
