@@ -34,8 +34,8 @@ storage     folders file_lock sqlite_file
 .           background
 brokers     items base leases oddities current_runs memory.lead memory.queues memory
             redis.connection redis.failover redis.wire redis.unacked redis.leases
-            redis.listening redis.rights redis.observer redis.requests redis.lead
-            redis.broker redis
+            redis.listening redis.needs redis.rights redis.observer redis.requests
+            redis.lead redis.broker redis
             sqlite.routes sqlite.statements sqlite.file sqlite.lead sqlite.queues sqlite
             *
 scheduler   file_view leadership ledger_file configs lost_writes over findings refusals

@@ -30,6 +30,7 @@ from beatd.brokers.items import (
     Delivery,
     Emission,
     Emitted,
+    Forbidden,
     HeldLead,
     Outgoing,
     Overview,
@@ -395,6 +396,23 @@ class Broadcast(Sender, Protocol):
 
         Returns when all receivers have answered, or after `timeout`. The queue is
         declared before that, and removed after it.
+        """
+        ...
+
+
+@runtime_checkable
+class Guarded(Protocol):
+    """A server that permits its users only some things."""
+
+    @property
+    def user(self) -> str:
+        """The name of our user there."""
+        ...
+
+    def forbidden(self, queues: Collection[Queue]) -> list[Forbidden]:
+        """Return what our user is forbidden that is needed, also for these queues.
+
+        Nothing is left there, and nobody is told anything.
         """
         ...
 

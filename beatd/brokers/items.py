@@ -166,6 +166,17 @@ Act: TypeAlias = Begin | Acknowledge | GiveBack | Delay | SetAside
 """What is to become of one delivery."""
 
 
+class Forbidden(NamedTuple):
+    """What the server of a broker, or of results, forbids our user."""
+
+    part: str
+    """Of beatd, for people: what needs it."""
+    what: str
+    """A command, a key or a channel."""
+    rule: str
+    """Of its ACL, which permits it."""
+
+
 class Suspects(Enum):
     """How `take` is to treat suspects: messages with which a worker has died."""
 

@@ -13,6 +13,7 @@ from beatd.cli.options import COLOR, CONFIG, JSON, given, wanted
 from beatd.cli.output import screen
 from beatd.cli.probes import (
     ask_broker,
+    ask_results,
     entries_elsewhere,
     import_problems,
     schedule_file_problems,
@@ -104,7 +105,7 @@ def _examine(context: click.Context, imports: bool, ask: bool) -> Findings:
         problems += task_problems(config)
     if ask and not refused:
         answer, unreachable = ask_broker(config)
-        problems += unreachable
+        problems += [*unreachable, *ask_results(config)]
     problems.sort(key=lambda one: one.place.line if one.place else sys.maxsize)
     good_to_know = notes(config)
     if not answer and (file := broker_file(config.settings.write_urls[0])):

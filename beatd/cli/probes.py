@@ -1,6 +1,8 @@
 """Checks of `beatd check` outside of the config: addresses, tasks, the broker."""
 
 import sys
+from collections import defaultdict
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +23,14 @@ from beatd.config.settings import (
     table,
 )
 from beatd.errors import BrokerUnavailable, ConfigError
+from beatd.routing import Queue
 from beatd.scheduler.file_view import uncertain_in
 from beatd.storage.sqlite_file import SCHEDULE_FILE, FileState, look, look_to_write
-from beatd.text import counted
+from beatd.text import counted, quoted
 
 if TYPE_CHECKING:
-    from beatd.brokers.base import Broker
+    from beatd.brokers.base import Broker, Guarded
+    from beatd.brokers.items import Forbidden
 
 
 def strange_brokers(config: Config) -> list[Problem]:
@@ -230,13 +234,19 @@ def ask_broker(config: Config) -> tuple[str, list[Problem]]:
 
 def _ask_at(config: Config, url: str) -> tuple[str, list[Problem]]:
     from beatd import brokers
+    from beatd.brokers.base import Guarded
 
     name = mask_url(url)
+    forbidden: list[Problem] = []
     if _is_made_later(url):
         return f"{name}: {broker_file(url)}: it is made when it is first used", []
     try:
         broker = brokers.of_settings(config.settings, [url])
         try:
+            if isinstance(broker, Guarded):
+                forbidden = _forbidden(f"broker {name}", broker, _queues_of(config))
+                if any(not one.warning for one in forbidden):
+                    return "", forbidden  # nothing else can be asked
             answer = broker.ping()
             risks = broker.risks()
             differs = _difference(config, broker)
@@ -250,9 +260,57 @@ def _ask_at(config: Config, url: str) -> tuple[str, list[Problem]]:
             text = f"{name}: {text}"
         return "", [Problem(f"broker {text}")]
     problems = [Problem(f"broker {name}: {risk}", warning=True) for risk in risks]
-    problems += differs
+    problems += [*forbidden, *differs]
     promise = f"each slot is queued exactly once{_uncertain(config)}"
     return f"{name}: {answer}; {promise}", problems
+
+
+def ask_results(config: Config) -> list[Problem]:
+    """Return what the server of the results forbids, or why it cannot be asked."""
+    from beatd import results
+    from beatd.brokers.base import Guarded
+
+    url = config.settings.result_url
+    if url is None or file_of_url(url):
+        return []
+    backend = results.connect(config.settings)
+    try:
+        if isinstance(backend, Guarded):
+            return _forbidden(f"results {mask_url(url)}", backend, ())
+        return []
+    except BrokerUnavailable as error:
+        return [Problem(f"results {error}")]
+    finally:
+        backend.close()
+
+
+def _queues_of(config: Config) -> list[Queue]:
+    """Return the queues of the config, and those that hear events and commands."""
+    control = f"{config.settings.control_exchange}.pidbox"
+    events = config.settings.event_exchange
+    heard = [Queue(events, events, "fanout", "#"), Queue(control, control, "fanout")]
+    return [*config.queues, *heard]
+
+
+def _forbidden(
+    name: str, guarded: "Guarded", queues: Collection[Queue]
+) -> list[Problem]:
+    """Return what our user is forbidden, by the part of beatd that needs it.
+
+    Before a fleet of Celery's workers beatd's own has nothing to do: an error is only
+    what the scheduler cannot do without.
+    """
+    parts: dict[str, list[Forbidden]] = defaultdict(list)
+    for one in guarded.forbidden(queues):
+        parts[one.part].append(one)
+    problems = []
+    for part, found in parts.items():
+        things = ", ".join(dict.fromkeys(quoted(one.what) for one in found))
+        rules = " ".join(quote(one) for one in dict.fromkeys(one.rule for one in found))
+        text = f"{name}: its ACL forbids what {part} needs: {things}"
+        hint = f"permit it there: ACL SETUSER {quoted(guarded.user)} {rules}"
+        problems.append(Problem(text, hint, warning=part != "a scheduler"))
+    return problems
 
 
 def _uncertain(config: Config) -> str:

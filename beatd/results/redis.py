@@ -5,7 +5,7 @@ each of its states is published; clients wait there. The keys of a chord begin w
 `celery-taskset-meta-<group id>`: chord_join.lua.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from hashlib import sha1
@@ -13,8 +13,10 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from beatd.background import Faults, do_in_halves
+from beatd.brokers.items import Forbidden
 from beatd.brokers.redis.failover import SMALLEST_LARGEST, Server, too_large
 from beatd.brokers.redis.listening import SILENCE, Bell, ChannelListener
+from beatd.brokers.redis.needs import RESULTS, Need, forbidden
 from beatd.clock import Clock, SystemClock
 from beatd.errors import (
     BrokerUnavailable,
@@ -29,6 +31,7 @@ from beatd.message import Chord
 from beatd.results.base import READY_STATES, Lifetime, Meta, State, Stored
 from beatd.results.chords import ChordTimes, Joined, Part
 from beatd.results.encoding import Encoding
+from beatd.routing import Queue
 
 tell = EventLog(__name__)
 
@@ -153,6 +156,16 @@ class RedisResults:
     def forget_group(self, group_id: str) -> None:
         with self._answering():
             self._server.client.delete(self._group_prefix + group_id)
+
+    @property
+    def user(self) -> str:
+        return self._server.present.user
+
+    def forbidden(self, queues: Collection[Queue] = ()) -> list[Forbidden]:
+        keys = {f"{one}check": f"{one}*" for one in (self._prefix, self._group_prefix)}
+        heard = {f"{self._prefix}check": f"{self._prefix}*"}
+        needs = [Need("results", RESULTS, keys, heard)]
+        return forbidden(self._server, needs)
 
     def close(self) -> None:
         self._server.close()

@@ -460,6 +460,28 @@ def test_broker_says_how_many_slots_are_uncertain(
 
 
 @pytest.mark.usefixtures("shop")
+def test_rights_that_are_missing_are_named_with_the_rules_that_grant_them(
+    run: Run, server: Server
+) -> None:
+    with server.client() as client:
+        rules = ["on", ">s3cret", "~*", "&*", "+@all", "-rpop"]
+        client.execute_command("ACL", "SETUSER", "few", *rules)
+        url = server.url(user="few:s3cret")
+        name = f"broker {url.replace('s3cret', '***')}: its ACL forbids what"
+
+        only = run("check", "--broker", url).stdout
+        client.execute_command("ACL", "SETUSER", "few", "-hset", "resetkeys", "~{*")
+        said = run("check", "--broker", url, status=1).stdout
+        client.execute_command("ACL", "DELUSER", "few")
+
+    assert f"warning: {name} a worker needs: 'RPOP'" in only
+    assert "permit it there: ACL SETUSER 'few' +rpop\n" in only
+    assert f"error: {name} a scheduler needs: 'HSET', '_kombu*', 'celery*'" in said
+    assert "permit it there: ACL SETUSER 'few' +hset '~_kombu*' '~celery*'\n" in said
+    assert "s3cret" not in said
+
+
+@pytest.mark.usefixtures("shop")
 def test_broker_makes_no_file(run: Run, folder: Path) -> None:
     before = sorted(folder.iterdir())
 

@@ -20,6 +20,7 @@ from beatd.brokers.items import (
     Delayed,
     Delivery,
     Effect,
+    Forbidden,
     GiveBack,
     Outgoing,
     Overview,
@@ -42,6 +43,7 @@ from beatd.brokers.redis.listening import (
     MessageWait,
     instant_in,
 )
+from beatd.brokers.redis.needs import forbidden, needs_of
 from beatd.brokers.redis.observer import Observer
 from beatd.brokers.redis.requests import CHANNEL, CHUNK, LIST, in_chunks
 from beatd.brokers.redis.rights import (
@@ -383,6 +385,14 @@ class RedisBroker(RedisLead):
         if released not in refused and self._forbidden({released: CHANNEL}):
             refused[released] = "to publish on it"
         return [*eviction_risks(self._server), *channel_risks(refused, released)]
+
+    @property
+    def user(self) -> str:
+        return self._server.present.user
+
+    def forbidden(self, queues: Collection[Queue]) -> list[Forbidden]:
+        needs = needs_of(self._key(""), self._wire, self._unacked.keys, queues)
+        return forbidden(self._server, needs)
 
     def close(self) -> None:
         self._messages.close()

@@ -69,6 +69,11 @@ class Address:
         # Any: the types of its answers are too vague to be of use.
         self.client: Any = redis.Redis(connection_pool=self.pool)
 
+    @property
+    def user(self) -> str:
+        """The name of our user on the server."""
+        return str(self.pool.connection_kwargs.get("username") or "default")
+
     def connect(self) -> Any:
         """Return a connection that no one else uses; the caller disconnects it."""
         # A message for a listener would be taken for the answer to a health check.

@@ -60,6 +60,11 @@ class Unacked:
         self.interval: Span = max(round(every * SECOND), SHORTEST_INTERVAL)
         self._told: set[bytes] = set()
 
+    @property
+    def keys(self) -> list[str]:
+        """The keys of what Celery's workers hold."""
+        return [self._key(name) for name in self._names]
+
     def restore(self) -> int:
         """Put back what was held for too long; return the number of messages.
 
