@@ -20,7 +20,7 @@ from beatd.service.facts import Published
 from beatd.service.http import LONGEST_REQUEST, Answer, Server
 from beatd.service.look import Looker, made_at
 from beatd.service.rereading import Taken
-from beatd.service.site import Site, document_of
+from beatd.service.site import PATIENCE, Site, document_of
 from beatd.service.snapshot import Place, Reporter
 from beatd.service.sockets import (
     LONGEST_PATH,
@@ -223,6 +223,33 @@ def test_a_queue_with_messages_that_nobody_takes_is_unhealthy(bench: Bench) -> N
     assert bench.kinds() == []
 
 
+def test_workers_without_leases_are_asked_where_it_depends_on_them(
+    bench: Bench,
+) -> None:
+    asked: list[Span] = []
+
+    def ask() -> dict[str, list[str]]:
+        asked.append(bench.clock.now())
+        return {"celery@a": ["celery", "mail"]}
+
+    bench.looker = Looker(bench.broker, lambda: ["celery"], bench.clock, ask)
+    bench.reporter.looker = bench.looker
+    bench.broker.send([outgoing(b"1")])
+    bench.turn()
+    assert asked == []  # one with a lease takes from it
+
+    bench.broker.leave("w")
+    bench.turn()
+    bench.turn()
+    assert len(asked) == 1
+    assert bench.kinds() == []
+    assert [[*one.workers] for one in bench.status().queues] == [["celery@a"]]
+
+    bench.after(15 * SECOND)
+    bench.turn()
+    assert len(asked) == 2
+
+
 def test_a_broker_that_does_not_answer_leaves_a_standby_unhealthy(bench: Bench) -> None:
     scheduler_of(
         entry("tick", Every(SECOND)), broker=bench.broker, clock=bench.clock
@@ -280,20 +307,20 @@ def test_the_worst_comes_first(bench: Bench) -> None:
 # What is answered -------------------------------------------------------------------
 
 
-def answer(bench: Bench, path: str, waited: Span = SECOND) -> tuple[str, Any]:
+def answer(bench: Bench, path: str, waited: Span = PATIENCE) -> tuple[str, Any]:
     found = Site(bench.reporter).respond(path, waited)
     assert found is not None
     return found.status, json.loads(found.body)
 
 
-def test_who_asks_waits_a_second_for_a_fresh_look_at_the_broker(bench: Bench) -> None:
+def test_who_asks_waits_for_a_fresh_look_at_the_broker(bench: Bench) -> None:
     bench.turn()
     bench.after(6 * SECOND)
     site = Site(bench.reporter)
 
     assert site.respond("/status", 0) is None
     assert site.respond("/livez", 0) is not None
-    old = site.respond("/status", SECOND)
+    old = site.respond("/status", PATIENCE)
     assert old is not None
     bench.looker.last = bench.looker.look()
     assert site.respond("/status", 0) is not None
@@ -312,7 +339,7 @@ def test_readiness_says_what_is_wrong(bench: Bench) -> None:
 
 def samples_of(bench: Bench) -> dict[tuple[str, ...], float]:
     """Return the metrics by name and values of labels, as Prometheus reads them."""
-    found = Site(bench.reporter).respond("/metrics", SECOND)
+    found = Site(bench.reporter).respond("/metrics", PATIENCE)
     assert found is not None
     assert (found.status, found.kind.partition(";")[0]) == (
         "200 OK",
@@ -533,6 +560,7 @@ def test_a_socket_that_was_left_behind_is_replaced(place: Path) -> None:
 def test_where_another_one_listens_the_place_is_taken_when_that_one_goes(
     place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     first, second = UnixListener(place), UnixListener(place)
     first.sockets()
 

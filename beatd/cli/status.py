@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from textwrap import wrap
@@ -32,6 +33,7 @@ from beatd.schedules.zones import zone_of
 from beatd.service.offline import offline_status
 from beatd.service.site import document_of
 from beatd.service.status import Problem, Queue, Status, status_of
+from beatd.service.wiring.answering import ask_workers
 from beatd.service.wiring.scheduler import broker_to_look_at
 from beatd.text import counted, escaped, listed
 
@@ -128,8 +130,9 @@ def _offline(config: Config, path: Path) -> Status:
     except (OSError, ScheduleFileError) as error:
         raise Failure(str(error)) from error
     broker = broker_to_look_at(config)
+    ask = partial(ask_workers, config.settings, broker) if broker else dict
     try:
-        return offline_status(config, file, broker, SystemClock())
+        return offline_status(config, file, broker, SystemClock(), ask)
     finally:
         if broker:
             broker.close()
@@ -293,7 +296,7 @@ def _queue(queue: Queue) -> str:
 def _takers(status: Status) -> str:
     takers = Counter(name for worker in status.workers for name in worker.queues)
     if not status.workers:
-        return "no workers"
+        return "no workers of beatd"
     shown = [f"{number} on {escaped(name)}" for name, number in takers.most_common()]
     return f"workers: {listed(shown, _NAMED)}" if shown else ""
 

@@ -1,9 +1,10 @@
 """Looks at a broker for people: what server it is, what lies there, who takes it."""
 
 import threading
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from queue import SimpleQueue
+from typing import TypeAlias
 
 import msgspec
 
@@ -18,7 +19,13 @@ from beatd.instant import SECOND, Instant, Span
 FRESH: Span = 5 * SECOND
 """A look that is no older than this answers a further question, too."""
 
+ASK_AGAIN: Span = 15 * SECOND
+"""How long the answers of workers without leases hold: that is a question to all."""
+
 MOST_QUEUES = 1_000
+
+AskWorkers: TypeAlias = Callable[[], Mapping[str, Sequence[str]]]
+"""Asks all workers from which queues they take, and returns their answers by name."""
 
 _NOTHING = Overview((), (), 0)
 
@@ -35,6 +42,8 @@ class Look:
     """In microseconds, so short are these."""
     risks: Sequence[str] = ()
     seen: Overview = _NOTHING
+    others: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By worker that has no lease, as Celery's have none, the queues it takes from."""
     reason: str = ""
     """Why the broker does not answer; empty if it does."""
 
@@ -46,8 +55,16 @@ class Looker:
     """
 
     def __init__(
-        self, broker: Broker, queues: Callable[[], Collection[str]], clock: Clock
+        self,
+        broker: Broker,
+        queues: Callable[[], Collection[str]],
+        clock: Clock,
+        ask_workers: AskWorkers = dict,
     ) -> None:
+        """`ask_workers` is called where nobody with a lease takes from a queue."""
+        self._ask_workers = ask_workers
+        self._others: Mapping[str, Sequence[str]] = {}
+        self._others_at: Span | None = None
         self._broker = broker
         self._queues = queues
         self._clock = clock
@@ -93,8 +110,19 @@ class Looker:
         took = monotonic_microseconds() - before
         names = [*self._queues()][:MOST_QUEUES]
         seen = self._broker.overview(names)
+        others = self._others_for(seen)
         now, elapsed = self._clock.now(), self._clock.elapsed()
-        return Look(now, elapsed, server, took, risks, seen)
+        return Look(now, elapsed, server, took, risks, seen, others)
+
+    def _others_for(self, seen: Overview) -> Mapping[str, Sequence[str]]:
+        """Return who takes from queues without a lease, if it depends on these."""
+        taken = {name for worker in seen.workers for name in worker.queues}
+        if not any(one.length and one.name not in taken for one in seen.queues):
+            return {}
+        now, asked = self._clock.elapsed(), self._others_at
+        if asked is None or now - asked >= ASK_AGAIN:
+            self._others, self._others_at = self._ask_workers(), now
+        return self._others
 
     def _step(self) -> Span | None:
         if not self._asked.get():

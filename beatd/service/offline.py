@@ -10,7 +10,7 @@ from beatd.config.settings import mask_url
 from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND, span_of
 from beatd.scheduler.file_view import View, uncertain_in
-from beatd.service.look import Look, Looker
+from beatd.service.look import AskWorkers, Look, Looker
 from beatd.service.snapshot import broker_of, named, queues_of, workers_of
 from beatd.service.status import Config, Entries, Leader, Moment, Status, judged
 from beatd.timetable.imprint import compare, imprint_of, in_words, trace_of
@@ -20,7 +20,11 @@ from beatd.version import __version__
 
 
 def offline_status(
-    config: Loaded, file: View | None, broker: Broker | None, clock: Clock
+    config: Loaded,
+    file: View | None,
+    broker: Broker | None,
+    clock: Clock,
+    ask_workers: AskWorkers = dict,
 ) -> Status:
     """Return what can be told of the schedulers of a config; none answers here.
 
@@ -31,7 +35,7 @@ def offline_status(
     marks: Mapping[str, Mark] = file.marks if file else {}
     if broker is not None:
         names = dict.fromkeys(queue.name for queue in config.queues)
-        look = Looker(broker, lambda: names, clock).look()
+        look = Looker(broker, lambda: names, clock, ask_workers).look()
         if not look.reason:
             try:
                 leader = broker.leader()
@@ -76,7 +80,7 @@ def offline_status(
             digest=imprint_of(map(trace_of, config.entries)).digest,
         ),
         broker=broker_of(mask_url(settings.write_urls[0]), look),
-        queues=queues_of(look.seen, now),
+        queues=queues_of(look, now),
         workers=workers_of(look.seen),
     )
     return judged(whole, span_of(settings.beat_max_late))

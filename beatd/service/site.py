@@ -11,8 +11,11 @@ from beatd.service.http import Answer
 from beatd.service.snapshot import Reporter
 from beatd.service.status import OLDEST_TICK, SCHEMA, Status, as_data
 
-PATIENCE: Span = SECOND
+PATIENCE: Span = 2 * SECOND
 """How long a question waits for a fresh look at the broker, and then goes without."""
+
+PROBE_PATIENCE: Span = 700
+"""The same for `/readyz`: what asks there often waits for a second only."""
 
 WITHOUT_EXTRA = (
     b"metrics need the package prometheus-client: pip install 'beatd[metrics]'\n"
@@ -54,7 +57,7 @@ class Site:
 
     def _readyz(self, waited: Span) -> Answer | None:
         """Whether it is healthy; a standby that could take over is."""
-        status = self._snapshot(waited)
+        status = self._snapshot(waited, PROBE_PATIENCE)
         if status is None:
             return None
         about = {
@@ -80,9 +83,9 @@ class Site:
             return None
         return metrics_of(status, self._reporter.published.pulse)
 
-    def _snapshot(self, waited: Span) -> Status | None:
+    def _snapshot(self, waited: Span, patience: Span = PATIENCE) -> Status | None:
         status, is_fresh = self._reporter.status()
-        return status if is_fresh or waited >= PATIENCE else None
+        return status if is_fresh or waited >= patience else None
 
 
 def document_of(status: Status) -> bytes:

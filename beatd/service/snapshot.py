@@ -78,7 +78,7 @@ class Reporter:
             leader = Leader(name=tick.leader, term=tick.term, since_ts=since)
         due = tick.first is not None and tick.first[1] <= now
         first = tick.first and Moment(entry=tick.first[0], at_ts=tick.first[1] / SECOND)
-        seen = look.seen if look else Overview((), (), 0)
+        look_at = look or Look(now)
         whole = Status(
             generated_ts=now / SECOND,
             source="scheduler",
@@ -108,8 +108,8 @@ class Reporter:
                 problem=self.problem,
             ),
             broker=self._broker(tick, look),
-            queues=queues_of(seen, now),
-            workers=workers_of(seen),
+            queues=queues_of(look_at, now),
+            workers=workers_of(look_at.seen),
         )
         return judged(whole, self.place.max_late)
 
@@ -172,12 +172,14 @@ def broker_of(url: str, look: Look | None) -> Broker:
     )
 
 
-def queues_of(seen: Overview, now: Instant) -> Sequence[Queue]:
+def queues_of(look: Look, now: Instant) -> Sequence[Queue]:
     """Return queues with those who take from them; those with messages first."""
+    seen = look.seen
     takers: dict[str, list[str]] = {}
-    for worker in seen.workers:
-        for name in worker.queues:
-            takers.setdefault(name, []).append(worker.name)
+    taking = [(one.name, one.queues) for one in seen.workers]
+    for worker, queues in [*taking, *look.others.items()]:
+        for name in queues:
+            takers.setdefault(name, []).append(worker)
     found = []
     for queue in sorted(seen.queues, key=lambda one: -(one.length or 0)):
         made = made_at(queue.first)

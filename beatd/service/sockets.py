@@ -22,6 +22,8 @@ MODE = 0o660
 
 _BACKLOG = 128
 
+_TAKEN = "another process listens at"
+
 _FIRST_PASSED = 3
 """The descriptor of the first socket that systemd passes."""
 
@@ -166,7 +168,9 @@ class UnixListener:
                 self._said = problem
                 if problem:
                     words = "`beatd status` cannot ask this scheduler: %s"
-                    tell.warning("socket.unbound", words, problem)
+                    # Another scheduler of the same file is what it should be.
+                    say = tell.info if problem.startswith(_TAKEN) else tell.warning
+                    say("socket.unbound", words, problem)
         return [self._socket] if self._socket else []
 
     def close(self) -> None:
@@ -207,7 +211,7 @@ class UnixListener:
                 asking.connect(str(self.path))
             except (ConnectionRefusedError, FileNotFoundError):
                 return ""  # whoever listened there has ended
-        return f"another process listens at {self.path}"
+        return f"{_TAKEN} {self.path}"
 
     def _listen(self) -> socket.socket:
         own = self.path.with_name(f".{os.getpid()}.sock")

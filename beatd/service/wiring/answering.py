@@ -2,15 +2,16 @@
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 from beatd.background import OnCrash
-from beatd.brokers.base import Broker
+from beatd.brokers.base import Broadcast, Broker
 from beatd.config.loading import Config
-from beatd.config.settings import mask_url
+from beatd.config.settings import Settings, mask_url
 from beatd.instant import span_of
 from beatd.scheduler.loop import Scheduler
 from beatd.service.facts import Published
@@ -42,6 +43,26 @@ class Answering:
         self.server.stop()
 
 
+def ask_workers(settings: Settings, broker: Broker) -> Mapping[str, Sequence[str]]:
+    """Return by worker, Celery's too, from which queues it takes, as it answers.
+
+    Workers without remote control do not; on a broker that has none, nobody does.
+    """
+    if not isinstance(broker, Broadcast):
+        return {}
+    # Imported here: a scheduler of whose queues all are taken does not need it.
+    from beatd.app.connections import Connections
+    from beatd.app.remote_control import Control
+
+    connections = Connections(settings, broker)
+    answers = Control(lambda: connections).inspect().active_queues() or {}
+    return {
+        str(worker): [one["name"] for one in queues if isinstance(one, dict)]
+        for worker, queues in answers.items()
+        if isinstance(queues, list)
+    }
+
+
 def answering_of(
     config: Config, taken: Taken, scheduler: Scheduler, passed: Sequence[socket.socket]
 ) -> Answering:
@@ -56,7 +77,8 @@ def answering_of(
         return [*dict.fromkeys(queue.name for queue in reporter.taken.queues)]
 
     # It was made as one of all ports (`wiring/scheduler`).
-    looker = Looker(cast("Broker", scheduler.broker), queues, clock)
+    broker = cast("Broker", scheduler.broker)
+    looker = Looker(broker, queues, clock, partial(ask_workers, settings, broker))
     place = Place(
         config=config.source.name,
         state_file=settings.beat_schedule_filename,
