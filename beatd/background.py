@@ -44,6 +44,8 @@ class Outage:
     """What is logged before the reason: `the broker is away`."""
     event: str
     clock: Clock = field(default_factory=SystemClock)
+    meanwhile: str = ""
+    """What is logged after the reason: what goes on, and how."""
     since: Span | None = field(default=None, init=False)
     tries: int = field(default=0, init=False)
     reason: str = field(default="", init=False)
@@ -58,7 +60,8 @@ class Outage:
             if self.since is not None:
                 return
             self.since = self.clock.elapsed()
-        tell.error(f"{self.event}.lost", "%s: %s", self.what, error)
+        more = f"; {self.meanwhile}" if self.meanwhile else ""
+        tell.error(f"{self.event}.lost", "%s: %s%s", self.what, error, more)
 
     def end(self) -> None:
         """Take note of one try that succeeded."""

@@ -290,6 +290,7 @@ def test_without_its_broker_it_waits_and_stops_at_once(here: Path) -> None:
 
         assert running.stop() == 0
     assert running.output.count("stopped emitting") == 1
+    assert "; trying again about once a second; what is due mean" in running.output
 
 
 def test_an_option_that_cannot_be_used_is_called_so(here: Path) -> None:

@@ -1,6 +1,7 @@
 """A crontab as a config module, and what to say of it."""
 
 import pwd
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,14 +53,17 @@ def crontab_module(
         settings["timezone"] = str(zone)
     else:
         summary.append("this machine's zone has no name: set timezone in the module")
-    if not system and _names_users(entries):
-        summary.append("its jobs begin with names of users: is it one for --system?")
+    if not system and (users := _users_named(entries)):
+        summary.append(
+            f"jobs in it begin with users ({', '.join(users)}): if it is the system's,"
+            f" as /etc/crontab is, beatd import crontab --system {name} reads it so"
+        )
     workers = "\n".join(
         f"    beatd worker --uid {user} -Q {queue_of(user)} --config ..."
         for user in sorted(crontab.users)
     )
-    users = _USERS.format(workers=workers) if workers else ""
-    head = _HEAD.format(name=name, run=RUN, users=users)
+    of_users = _USERS.format(workers=workers) if workers else ""
+    head = _HEAD.format(name=name, run=RUN, users=of_users)
     return module_text(head, settings, parts), summary
 
 
@@ -72,9 +76,11 @@ def _home(user: str | None) -> str | None:
         return None
 
 
-def _names_users(entries: Sequence[FoundEntry]) -> bool:
-    users = {one.pw_name for one in pwd.getpwall()}
-    return all(_program(entry) in users for entry in entries)
+def _users_named(entries: Sequence[FoundEntry]) -> list[str]:
+    """Return the users that stand where commands do, and are no programs."""
+    known = {one.pw_name for one in pwd.getpwall()}
+    named = sorted(known.intersection(map(_program, entries)))
+    return [one for one in named if shutil.which(one) is None]
 
 
 def _program(entry: FoundEntry) -> str:

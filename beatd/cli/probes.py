@@ -22,7 +22,7 @@ from beatd.config.settings import (
     mask_url,
     table,
 )
-from beatd.errors import BrokerUnavailable, ConfigError
+from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from beatd.routing import Queue
 from beatd.scheduler.file_view import uncertain_in
 from beatd.storage.sqlite_file import SCHEDULE_FILE, FileState, look, look_to_write
@@ -222,6 +222,12 @@ def task_problems(config: Config) -> list[Problem]:
     return [Problem(problem) for task in tasks for problem in problems_of(task)]
 
 
+UNREACHED = (
+    "start it, or name another: broker_url, $BEATD_BROKER_URL_FILE, or --broker URL;"
+    " a scheduler and a worker wait for it, and try again about once a second"
+)
+
+
 def ask_broker(config: Config) -> tuple[str, list[Problem]]:
     """Return the answer of the first broker that answers, and problems with others."""
     first, *others = config.settings.write_urls
@@ -258,7 +264,9 @@ def _ask_at(config: Config, url: str) -> tuple[str, list[Problem]]:
         text = str(error)
         if name not in text:
             text = f"{name}: {text}"
-        return "", [Problem(f"broker {text}")]
+        # What refuses has its own way out.
+        hint = "" if isinstance(error, BrokerRefused) else UNREACHED
+        return "", [Problem(f"broker {text}", hint)]
     problems = [Problem(f"broker {name}: {risk}", warning=True) for risk in risks]
     problems += [*forbidden, *differs]
     promise = f"each slot is queued exactly once{_uncertain(config)}"

@@ -112,7 +112,10 @@ class Scheduler:
             longest=min(SECOND, self.leadership.ttl // 3),
         )
         self._progress = Progress(self.timetable, self.file, self.clock, self.pulse)
-        self._outage = Outage("stopped emitting", "broker", self.clock)
+        meanwhile = (
+            "trying again about once a second; what is due meanwhile is emitted then"
+        )
+        self._outage = Outage("stopped emitting", "broker", self.clock, meanwhile)
 
     @property
     def outage(self) -> str:

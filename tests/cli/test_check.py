@@ -431,6 +431,7 @@ def test_of_several_brokers_each_is_asked_and_the_first_is_the_scheduler_s(
 
     assert f"broker {server.url()}: " in output
     assert "warning: broker redis://127.0.0.1:1/0: " in output
+    assert "start it, or name another: broker_url, $BEATD_BROKER_URL_FILE, or" in output
     assert "warning: the scheduler uses only the first of 2 broker addresses" in output
     config.write_text(f"broker_url = {urls!r}\n")
     assert "warning" not in run("check").stdout

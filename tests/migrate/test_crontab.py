@@ -220,13 +220,14 @@ def test_standard_input_becomes_standard_output(tmp_path: Path) -> None:
 
 
 def test_a_crontab_of_the_system_is_known_by_its_users(tmp_path: Path) -> None:
-    (tmp_path / "old").write_text("0 4 * * * root df -h\n")
+    (tmp_path / "old").write_text("0 4 * * * root df -h\n0 5 * * * nobody-here df\n")
     (tmp_path / "none").write_text("@reboot a\n")
 
     made = ended("import", "crontab", "old", cwd=tmp_path)
     none = ended("import", "crontab", "none", cwd=tmp_path)
 
-    assert "is it one for --system?" in made.stderr
+    assert "jobs in it begin with users (root): if it is the system's" in made.stderr
+    assert "beatd import crontab --system old reads it so" in made.stderr
     assert none.returncode == 3
     assert none.stderr == (
         "error: none: no job in it can be an entry, 1 line left out with the reason\n"

@@ -82,7 +82,8 @@ class Surroundings:
 def assemble(around: Surroundings) -> Worker:
     """Return a worker that is made of what lies around it: broker, pool, results."""
     settings, pool, clock = around.settings, around.pool, around.clock
-    away = Outage("the broker is away", "broker", clock)
+    meanwhile = "trying again about once a second"
+    away = Outage("the broker is away", "broker", clock, meanwhile)
     window = PrefetchWindow(*capacity_of(settings, pool, around.autoscale))
     revocations = Revocations(
         file=around.state_file, results=around.results, settings=settings, clock=clock
