@@ -12,13 +12,15 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from beatd.clock import SystemClock
-from beatd.errors import ConfigError
+from beatd.config.loading import Config, Wanted, load
+from beatd.errors import BrokerUnavailable, ConfigError
 from beatd.instant import HOUR, MINUTE, SECOND, Span
 from beatd.scheduler.loop import Scheduler
 from beatd.schedules.interval import Every
 from beatd.service.facts import Published
 from beatd.service.http import LONGEST_REQUEST, Answer, Server
 from beatd.service.look import Looker, made_at
+from beatd.service.offline import offline_status
 from beatd.service.rereading import Taken
 from beatd.service.site import PATIENCE, Site, document_of
 from beatd.service.snapshot import Place, Reporter
@@ -675,3 +677,79 @@ def test_sockets_for_other_processes_are_not_taken(told: dict[str, str]) -> None
 
     assert passed_by(environ) == []
     assert environ == {"A": "b"}
+
+
+# Without a scheduler ----------------------------------------------------------------
+
+
+def config_of(folder: Path, text: str) -> Config:
+    path = folder / "conf.py"
+    path.write_text(text)
+    return load(Wanted(config=str(path)))
+
+
+HOURLY = """
+beat_schedule = {
+    "hourly": {"task": "t", "schedule": "0 * * * *"},
+    "paused": {"task": "t", "schedule": 1, "enabled": False},
+    "odd": {"task": "t", "schedule": "never"},
+}
+"""
+
+
+def test_a_leader_elsewhere_is_judged_by_the_ledger(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    config, broker = config_of(tmp_path, HOURLY), FlakyBroker(clock)
+    other = scheduler_of(*config.entries, broker=broker, clock=clock, ttl=24 * HOUR)
+    other.leadership.holder = "host-b pid 7"
+    other.tick(clock.now())
+
+    status = offline_status(config, None, broker, clock)
+
+    assert (status.role, status.state) == ("none", "degraded")
+    assert [one.kind for one in status.problems] == ["bad"]
+    assert status.leader is not None
+    assert status.leader.name == "host-b pid 7"
+    assert status.next is not None
+    assert status.next.entry == "hourly"
+    entries = status.entries
+    assert (entries.total, entries.paused, entries.over) == (3, 1, 0)
+    assert status.source == "broker and state file"
+
+    clock.go_to(clock.now() + HOUR + MAX_LATE + 1)
+    status = offline_status(config, None, broker, clock)
+    assert [one.kind for one in status.problems] == ["overdue", "bad"]
+    assert not status.healthy
+
+
+def test_a_leader_elsewhere_with_other_entries_is_named(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    config, broker = config_of(tmp_path, HOURLY), FlakyBroker(clock)
+    other = scheduler_of(entry("tick", Every(SECOND)), broker=broker, clock=clock)
+    other.tick(clock.now())
+
+    status = offline_status(config, None, broker, clock)
+
+    assert "differs" in [one.kind for one in status.problems]
+    assert "nobody emits 'hourly'" in status.differs
+
+
+def test_nobody_leads_and_the_broker_is_away(tmp_path: Path, clock: FakeClock) -> None:
+    config, broker = config_of(tmp_path, HOURLY), FlakyBroker(clock)
+    assert [
+        one.kind for one in offline_status(config, None, broker, clock).problems
+    ] == ["no_scheduler", "bad"]
+
+    class Away(FlakyBroker):
+        def ping(self) -> str:
+            raise BrokerUnavailable("nobody answers")
+
+    status = offline_status(config, None, Away(clock), clock)
+
+    assert [one.kind for one in status.problems if one.unhealthy] == [
+        "no_scheduler",
+        "broker",
+    ]
+    assert (status.source, status.broker.reason) == ("state file", "nobody answers")

@@ -1,6 +1,6 @@
 """The snapshot where no scheduler answers: from the broker's ledger and the file."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from beatd.brokers.base import Broker
@@ -8,14 +8,14 @@ from beatd.clock import Clock
 from beatd.config.loading import Config as Loaded
 from beatd.config.settings import mask_url
 from beatd.errors import BrokerUnavailable
-from beatd.instant import SECOND, span_of
+from beatd.instant import SECOND, Instant, span_of
 from beatd.scheduler.file_view import View, uncertain_in
 from beatd.service.look import AskWorkers, Look, Looker
 from beatd.service.snapshot import broker_of, named, queues_of, workers_of
 from beatd.service.status import Config, Entries, Leader, Moment, Status, judged
+from beatd.timetable.entry import Entry
 from beatd.timetable.imprint import compare, imprint_of, in_words, trace_of
 from beatd.timetable.ledger import Mark
-from beatd.timetable.preview import preview
 from beatd.version import __version__
 
 
@@ -44,11 +44,8 @@ def offline_status(
             except BrokerUnavailable as error:
                 look = Look(look.at, reason=str(error))
     now = clock.now()
-    due = [
-        (at, name)
-        for name, runs in preview(config.entries, marks, now).items()
-        if (at := runs.first()) is not None
-    ]
+    going = [one for one in config.entries if one.policy.enabled]
+    due = [*_due(going, marks, now)]
     first = min(due, default=None)
     moment = Moment(entry=first[1], at_ts=first[0] / SECOND) if first else None
     is_due = first is not None and first[0] <= now
@@ -65,8 +62,8 @@ def offline_status(
         overdue=moment if is_due else None,
         entries=Entries(
             total=len(config.entries) + len(config.bad),
-            paused=sum(not one.policy.enabled for one in config.entries),
-            over=len(config.entries) - len(due),
+            paused=len(config.entries) - len(going),
+            over=len(going) - len(due),
             bad=named((one.name, one.why) for one in config.bad),
             refused=named(file.refused.items() if file else ()),
             held=named(file.held.items() if file else ()),
@@ -84,6 +81,17 @@ def offline_status(
         workers=workers_of(look.seen),
     )
     return judged(whole, span_of(settings.beat_max_late))
+
+
+def _due(
+    entries: Iterable[Entry], marks: Mapping[str, Mark], now: Instant
+) -> Iterator[tuple[Instant, str]]:
+    """Yield when each entry is due next, by the ledger; those that are over are not."""
+    for entry in entries:
+        mark = entry.mark_from(marks.get(entry.name), now)
+        slot = entry.first_after(mark)
+        if slot is not None:
+            yield slot + entry.offset, entry.name
 
 
 def _difference(config: Loaded, broker: Broker) -> str:
