@@ -211,11 +211,14 @@ def _leader(status: Status, now: Instant, zone: ZoneInfo) -> str:
 
 
 def _role(status: Status) -> str:
-    if status.role == "standby":
-        return f"standby: {escaped(status.host)} pid {status.pid}"
-    if status.role == "neither":
-        return f"{escaped(status.host)} pid {status.pid} asks for the lead"
-    return ""
+    """Return what this scheduler is if it does not lead, and when its loop turned."""
+    here = f"{escaped(status.host)} pid {status.pid}"
+    parts = {"standby": [f"standby: {here}"], "neither": [f"{here} asks for the lead"]}
+    shown = parts.get(status.role, [])
+    if status.loop:
+        turned = duration(round(status.loop.age * SECOND))
+        shown = [*shown, f"loop turned {turned} ago"]
+    return ", ".join(shown)
 
 
 def _schedule(status: Status, now: Instant, zone: ZoneInfo) -> str:

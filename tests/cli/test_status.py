@@ -99,7 +99,7 @@ ILL = msgspec.structs.replace(
 
 WELL_SHOWN = """\
 healthy                                                                  up 4d 2h   version 0.1.0
-  leader     host-a pid 812, term 17, since Thu 12:05:12
+  leader     host-a pid 812, term 17, since Thu 12:05:12                 loop turned 300 ms ago
   schedule   6 entries, revision 9f3c, loaded 09:00:04                   1 paused
   lag        p50 4 ms, p99 31 ms over the last hour                      next: tick in 1 s
   broker     redis 7.0.15, redis://127.0.0.1:6379/0, 0.3 ms
@@ -111,7 +111,7 @@ healthy                                                                  up 4d 2
 ILL_SHOWN = """\
 unhealthy                                               up 4d 2h   version 0.1.0
   leader     host-a pid 812, term 17, since Thu 12:05:12
-             standby: host-a pid 812
+             standby: host-a pid 812, loop turned 300 ms ago
   schedule   6 entries, revision 9f3c, loaded 09:00:04
              1 bad, 2 over, 3 slots uncertain
   lag        p50 4 ms, p99 31 ms over the last hour
