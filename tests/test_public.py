@@ -236,6 +236,26 @@ except SystemExit as end:
     assert len(ours(found)) <= 12
 
 
+@pytest.mark.parametrize("command", ["list", "check"])
+def test_a_command_imports_no_client_of_a_broker_that_is_not_asked(
+    tmp_path: Path, command: str
+) -> None:
+    config = tmp_path / "conf.py"
+    config.write_text('beat_schedule = {"tick": {"task": "t", "schedule": 60}}')
+    found = modules_after(
+        f"""
+import beatd.__main__
+sys.argv = ["beatd", "{command}", "--config", "{config}"]
+try:
+    beatd.__main__.main()
+except SystemExit as end:
+    assert end.code == 0, end.code
+"""
+    )
+
+    assert foreign(found) & {"redis", "celery", "kombu"} == set()
+
+
 # Loggers that users configure
 
 
