@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from beatd.errors import ConfigError
-from beatd.storage.folders import why_not
 
 if TYPE_CHECKING:
     from beatd.storage.file_lock import FileLock
@@ -156,6 +155,7 @@ def _taken(path: Path) -> "FileLock":
     # `beatd --help` has no use for these.
     from beatd.event_log import EventLog
     from beatd.storage.file_lock import FileLock
+    from beatd.storage.folders import why_not
 
     lock = FileLock(path, mode=0o644, before="", ours=_PID)
     words = f"{os.getpid()}\n"
