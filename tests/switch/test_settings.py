@@ -294,7 +294,7 @@ def test_local_time_without_a_name_is_refused(tmp_path: Path) -> None:
     answer = ended("check", "--config", "conf.py", cwd=tmp_path, TZ="XYZ-3")
 
     assert answer.returncode == 1
-    assert answer.stdout.splitlines()[2:] == [
+    assert answer.stdout.splitlines()[3:] == [
         "conf.py:1: error: enable_utc: off means local time, and this machine's zone has"
         " no name",
         "    1 | enable_utc = False",
