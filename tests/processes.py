@@ -5,6 +5,7 @@ a test that is about how a program starts is to start one of its own.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,14 +28,19 @@ def environment(**more: str) -> dict[str, str]:
     return plain | {"PYTHONPATH": str(ROOT)} | more
 
 
+_BEATD = (
+    *("beatd.service.beat", "beatd.service.worker"),
+    *("beatd.brokers.redis", "beatd.brokers.sqlite"),
+    *("beatd.results.redis", "beatd.results.sqlite"),
+    *("beatd.pools.prefork.pool", "beatd.pools.threads"),
+    *("beatd.cli.list", "beatd.cli.next", "beatd.cli.check", "beatd.cli.dead"),
+    *("beatd.cli.importing", "beatd.cli.exporting", "beatd.cli.worker"),
+)
 _IMPORTS: Mapping[str, Sequence[str]] = {
-    "beatd": (
-        *("beatd.service.beat", "beatd.service.worker"),
-        *("beatd.brokers.redis", "beatd.brokers.sqlite"),
-        *("beatd.results.redis", "beatd.results.sqlite"),
-        *("beatd.pools.prefork.pool", "beatd.pools.threads"),
-        *("beatd.cli.list", "beatd.cli.next", "beatd.cli.check", "beatd.cli.dead"),
-        *("beatd.cli.importing", "beatd.cli.exporting", "beatd.cli.worker"),
+    "beatd": _BEATD,
+    "beatd for an app of Celery's": (
+        *("celery.app.base", "celery.app.task", "celery.app.trace", "celery.beat"),
+        *("celery.backends.redis", "celery.worker.request", *_BEATD),
     ),
     "celery": (
         *("celery.bin.celery", "celery.backends.redis", "celery.beat"),
@@ -87,7 +93,7 @@ def started(
 ) -> "subprocess.Popen[bytes] | Forked":
     """Start `python -m name` with these arguments, in a process group of its own."""
     whole = environment(**env)
-    if stem := _stem_of(name, arguments, whole):
+    if stem := _stem_of(name, arguments, cwd, whole):
         return stem.start(
             name,
             *arguments,
@@ -136,7 +142,7 @@ def ran(
 ) -> "subprocess.CompletedProcess[str]":
     """Run `python -m name` to its end."""
     whole = environment(**env)
-    if stem := _stem_of(name, arguments, whole):
+    if stem := _stem_of(name, arguments, cwd, whole):
         return stem.run(name, *arguments, cwd=cwd, env=whole, timeout=PATIENCE)
     return subprocess.run(
         [sys.executable, "-m", name, *arguments],
@@ -150,12 +156,27 @@ def ran(
 
 
 def _stem_of(
-    name: str, arguments: Sequence[str], env: Mapping[str, str]
+    name: str, arguments: Sequence[str], cwd: Path, env: Mapping[str, str]
 ) -> Preloaded | None:
     """Return what can become this program, if its start is nothing out of the way."""
     # What gevent replaces is replaced before anything is imported.
     is_green = any(word.endswith(("gevent", "eventlet")) for word in arguments)
     if name not in _IMPORTS or is_green:
         return None
+    if name == "beatd" and _imports_celery(cwd, env):
+        name = "beatd for an app of Celery's"
     stem = preloaded(*_IMPORTS[name])
     return stem if stem.fits(env) else None
+
+
+def _imports_celery(folder: Path, env: Mapping[str, str]) -> bool:
+    """Return whether the program is to work for a project that imports Celery."""
+    is_barred = "barred" in env["PYTHONPATH"]  # as `switch/ways.py` does
+    return not is_barred and any(
+        re.search(
+            r"^\s*(from|import) celery\b",
+            path.read_text(errors="replace"),
+            re.MULTILINE,
+        )
+        for path in folder.rglob("*.py")
+    )
