@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeAlias, TypeVar
 
 from beatd.clock import Clock, SystemClock
-from beatd.errors import BeatdError, ItemRefused, NoThread
+from beatd.errors import BeatdError, BrokerRefused, ItemRefused, NoThread
 from beatd.event_log import EventLog
 from beatd.instant import MINUTE, SECOND, Span
 from beatd.text import counted
@@ -22,6 +22,9 @@ BATCH = 500
 
 RETRY_FIRST, RETRY_LAST = SECOND // 10, SECOND
 """The shortest and the longest rest after a failed try; it is doubled each time."""
+
+OWN_AFTER: Span = 5 * SECOND
+"""How long a part of a server is away before that counts as a fault of its own."""
 
 Step: TypeAlias = Callable[[], Span | None]
 """Does one turn of a service's work, and may wait inside for something to do.
@@ -46,10 +49,13 @@ class Outage:
     clock: Clock = field(default_factory=SystemClock)
     meanwhile: str = ""
     """What is logged after the reason: what goes on, and how."""
+    part_of: "Outage | None" = None
+    """That of the whole server: while it lasts, this part of it says nothing."""
     since: Span | None = field(default=None, init=False)
     tries: int = field(default=0, init=False)
     reason: str = field(default="", init=False)
     """Why the last try failed; empty while there is no fault."""
+    _is_said: bool = field(default=False, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def meet(self, error: BeatdError) -> None:
@@ -57,9 +63,11 @@ class Outage:
         with self._lock:
             self.tries += 1
             self.reason = str(error)
-            if self.since is not None:
+            if self.since is None:
+                self.since = self.clock.elapsed()
+            if self._is_said or not self._is_of_this_part(error, self.since):
                 return
-            self.since = self.clock.elapsed()
+            self._is_said = True
         more = f"; {self.meanwhile}" if self.meanwhile else ""
         tell.error(f"{self.event}.lost", "%s: %s%s", self.what, error, more)
 
@@ -72,6 +80,9 @@ class Outage:
                 return
             lasted, tries = self.clock.elapsed() - self.since, self.tries
             self.since, self.tries, self.reason = None, 0, ""
+            was_said, self._is_said = self._is_said, False
+        if not was_said:
+            return
         tell.warning(
             f"{self.event}.back",
             "over after %.1f s and %s: %s",
@@ -79,6 +90,15 @@ class Outage:
             counted(tries, "try"),
             self.what,
         )
+
+    def _is_of_this_part(self, error: BeatdError, since: Span) -> bool:
+        """Return whether a fault that began then is not that of the whole server."""
+        if self.part_of is None or isinstance(error, BrokerRefused):
+            return True
+        if self.part_of.since is not None:
+            return False
+        # The other threads, which ask the same server, would have met it by now.
+        return self.clock.elapsed() - since >= OWN_AFTER
 
 
 @dataclass

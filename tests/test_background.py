@@ -15,7 +15,7 @@ from beatd.background import (
     Service,
     retried,
 )
-from beatd.errors import BrokerUnavailable, ItemRefused
+from beatd.errors import BrokerRefused, BrokerUnavailable, ItemRefused
 from beatd.instant import HOUR, SECOND, Span
 from tests.fakes import FakeClock
 from tests.servers import PATIENCE, eventually
@@ -304,3 +304,30 @@ def test_after_a_fault_amid_its_halves_a_batch_goes_on_where_it_was() -> None:
     halves.do(lambda: [])
 
     assert (done, refused, len(batches)) == ([1, 2, 4], [3], 1)
+
+
+def test_a_part_of_a_server_says_nothing_while_the_whole_of_it_is_away(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = FakeClock()
+    server = Outage("the server is away", "server", clock)
+    part = Outage("a part is cut off", "part", clock, part_of=server)
+
+    def pass_seconds(number: int, *failing: Outage) -> list[str]:
+        caplog.clear()
+        for _ in range(number):
+            clock.go_to(clock.time + SECOND)
+            for one in (part, server):  # the part hears of it first
+                if one in failing:
+                    one.meet(BrokerUnavailable("no answer"))
+                else:
+                    one.end()
+        return [vars(one)["event"] for one in caplog.records]
+
+    assert pass_seconds(60, part, server) == ["server.lost"]
+    assert pass_seconds(1) == ["server.back"]
+    assert pass_seconds(3, part) == [], "the server may be about to be away, too"
+    assert pass_seconds(60, part) == ["part.lost"]
+    assert pass_seconds(1) == ["part.back"]
+    part.meet(BrokerRefused("not permitted"))
+    assert "a part is cut off: not permitted" in caplog.text

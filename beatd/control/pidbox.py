@@ -85,6 +85,7 @@ class Pidbox:
         settings: Settings,
         lamport: LamportClock,
         deliver: Callable[[Command], object],
+        away: Outage | None = None,
     ) -> None:
         self._broker = broker
         self._node = node
@@ -97,7 +98,7 @@ class Pidbox:
                 f"{node}.{self._exchange}", self._exchange, "fanout", "", self._expires
             )
         )
-        away = Outage("remote control is cut off", "control")
+        away = Outage("remote control is cut off", "control", part_of=away)
         self._refused = Faults()
         self._post = Halves(broker.send, self._drop)
         self.answering = BatchWorker(self._answer, BrokerUnavailable, away)

@@ -40,9 +40,17 @@ class EventSender(Generic[T]):
     While the broker is away, which is logged once, a batch is tried again and again.
     """
 
-    def __init__(self, send: Callable[[Sequence[T]], None], linger: Span = 0) -> None:
-        """`linger` is how long the first item waits for others to go with it."""
-        outage = Outage("events cannot be sent", "events")
+    def __init__(
+        self,
+        send: Callable[[Sequence[T]], None],
+        linger: Span = 0,
+        away: Outage | None = None,
+    ) -> None:
+        """`linger` is how long the first item waits for others to go with it.
+
+        `away` is the outage of the broker as a whole.
+        """
+        outage = Outage("events cannot be sent", "events", part_of=away)
         self._batches = BatchWorker(send, BrokerUnavailable, outage, linger=linger)
         self._dropped = 0
         self._lock = threading.Lock()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import Any, NamedTuple
 
-from beatd.background import Faults, OnCrash, Service
+from beatd.background import Faults, OnCrash, Outage, Service
 from beatd.brokers.base import Sender
 from beatd.brokers.items import Outgoing
 from beatd.clock import Clock, SystemClock
@@ -63,6 +63,8 @@ class WorkerEvents:
     """Seconds between heartbeats; None: no events of the worker."""
     enabled: bool = False
     """Whether events of tasks are sent, too."""
+    away: Outage | None = None
+    """That of the broker as a whole."""
 
     def __post_init__(self) -> None:
         self._announced: dict[str, int] = {}
@@ -70,7 +72,7 @@ class WorkerEvents:
         self._factory = EventFactory(
             self.node, self.settings, self.lamport, self.clock, self.machine_zone
         )
-        self._sender = EventSender(self._send, LINGER)
+        self._sender = EventSender(self._send, LINGER, self.away)
         self._post = post_of(self.broker, Faults(self.clock))
         self._heartbeats = Service(self._beat)
 

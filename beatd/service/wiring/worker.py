@@ -10,6 +10,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from beatd import brokers, pools, signals
+from beatd.background import Outage
 from beatd.brokers.base import Broadcast
 from beatd.clock import SystemClock
 from beatd.config.loading import Config
@@ -24,7 +25,7 @@ from beatd.pools.prefork.forkserver_main import RunChild
 from beatd.service.nodes import path_of
 from beatd.service.wiring.choice import WorkerChoice, queues_of, router_of
 from beatd.service.wiring.runtime import LoadedApp, runtime_of
-from beatd.service.wiring.worker_parts import Surroundings, assemble
+from beatd.service.wiring.worker_parts import Surroundings, assemble, broker_outage
 from beatd.worker.events import WorkerEvents
 from beatd.worker.inbox import Crashed, WorkerEvent
 from beatd.worker.loop import Worker
@@ -55,7 +56,8 @@ def worker_of(
     runtime = runtime_of(loaded, settings)
     broker = brokers.of_settings(settings, settings.read_urls)
     audience = broker if isinstance(broker, Broadcast) else None
-    lamport = LamportClock()
+    lamport, clock = LamportClock(), SystemClock()
+    away = broker_outage(clock)
     modules = Modules()
     options = PoolOptions(
         size=choice.autoscale.least if choice.autoscale else _pool_size(settings),
@@ -85,12 +87,13 @@ def worker_of(
         results=runtime.results,
         chord_keeper=runtime.chord_keeper,
         autoscale=choice.autoscale,
-        events=_events_of(settings, choice, audience, loaded, lamport),
-        pidbox=_pidbox_of(settings, audience, hostname, lamport, inbox),
+        events=_events_of(settings, choice, audience, loaded, lamport, away),
+        pidbox=_pidbox_of(settings, audience, hostname, lamport, inbox, away),
         state_file=_state_file_of(settings, hostname),
         lamport=lamport,
         modules=modules,
-        clock=SystemClock(),
+        clock=clock,
+        away=away,
     )
     return assemble(around)
 
@@ -131,6 +134,7 @@ def _events_of(
     audience: Broadcast | None,
     loaded: LoadedApp,
     lamport: LamportClock,
+    away: Outage,
 ) -> WorkerEvents | None:
     if audience is None:
         if settings.worker_send_task_events:
@@ -146,6 +150,7 @@ def _events_of(
         machine_zone=loaded.machine_zone,
         interval=choice.heartbeat_interval if beats else None,
         enabled=settings.worker_send_task_events,
+        away=away,
     )
 
 
@@ -155,10 +160,11 @@ def _pidbox_of(
     hostname: str,
     lamport: LamportClock,
     inbox: "SimpleQueue[WorkerEvent]",
+    away: Outage,
 ) -> Pidbox | None:
     if audience is None or not settings.worker_enable_remote_control:
         return None
-    return Pidbox(audience, hostname, settings, lamport, inbox.put)
+    return Pidbox(audience, hostname, settings, lamport, inbox.put, away)
 
 
 def _state_file_of(settings: Settings, hostname: str) -> StateFile | None:

@@ -47,6 +47,12 @@ from beatd.worker.window import PrefetchWindow
 from beatd.worker.workload import Workload
 
 
+def broker_outage(clock: Clock) -> Outage:
+    """Return the outage of a worker's broker, which all its threads tell of."""
+    meanwhile = "trying again about once a second"
+    return Outage("the broker is away", "broker", clock, meanwhile)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Surroundings:
     """What lies around a worker, and what it is to know of itself."""
@@ -77,13 +83,14 @@ class Surroundings:
     lamport: LamportClock
     modules: Modules
     clock: Clock
+    away: Outage | None = None
+    """Of the broker, if events and remote control know of it, too."""
 
 
 def assemble(around: Surroundings) -> Worker:
     """Return a worker that is made of what lies around it: broker, pool, results."""
     settings, pool, clock = around.settings, around.pool, around.clock
-    meanwhile = "trying again about once a second"
-    away = Outage("the broker is away", "broker", clock, meanwhile)
+    away = around.away or broker_outage(clock)
     window = PrefetchWindow(*capacity_of(settings, pool, around.autoscale))
     revocations = Revocations(
         file=around.state_file, results=around.results, settings=settings, clock=clock
