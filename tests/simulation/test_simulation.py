@@ -37,7 +37,6 @@ KNOWING_BROKER = RIGHT_CLOCKS | CLOCKS
 BEGIN = 1_800_000_000_000
 
 
-@pytest.mark.promise
 @pytest.mark.parametrize("first", range(0, HOURS, PART))
 def test_each_slot_comes_once_whatever_the_seed_draws(first: int) -> None:
     # Without another process, for an error of the simulation shows here as it is.
@@ -47,6 +46,7 @@ def test_each_slot_comes_once_whatever_the_seed_draws(first: int) -> None:
     _each_slot_came_once(results, 500)
 
 
+@pytest.mark.promise
 @pytest.mark.parametrize("first", range(0, DENSE, PART))
 def test_each_slot_comes_once_where_faults_are_dense(first: int) -> None:
     seeds = range(first, first + PART)
