@@ -1,6 +1,7 @@
 """Hand-written stand-ins, and builders that need only what a test is about."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -91,9 +92,10 @@ class FlakyBroker(MemoryBroker):
         gone: Collection[str],
         era: int,
         edition: Edition | None = None,
+        page: bytes = b"",
     ) -> None:
         self._answer()
-        super().write_ledger(term, marks, gone, era, edition)
+        super().write_ledger(term, marks, gone, era, edition, page)
 
     def emit(
         self,
@@ -101,9 +103,10 @@ class FlakyBroker(MemoryBroker):
         batch: Sequence[Emission],
         ttl: Span,
         edition: Edition | None = None,
+        page: bytes = b"",
     ) -> list[Emitted]:
         self._answer()
-        outcomes = super().emit(term, batch, ttl, edition)
+        outcomes = super().emit(term, batch, ttl, edition, page)
         self.emitted += [
             emission
             for emission, outcome in zip(batch, outcomes, strict=True)
@@ -119,15 +122,19 @@ class FlakyBroker(MemoryBroker):
 
     def snapshot(self) -> dict[str, Any]:
         """Return what a server would write to its disk; the messages lie elsewhere."""
-        kept = ("_term", "_holder", "_lead_ends", "_era", "_edition")
+        kept = ("_term", "_holder", "_lead_ends", "_era", "_edition", "_page")
         return {
             "_ledger": dict(self._ledger),
+            "_rows": dict(self._rows),
+            "_pages": self._pages[:],
             **{name: getattr(self, name) for name in kept},
         }
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Be as the server was when it wrote the snapshot."""
-        self.__dict__.update(snapshot | {"_ledger": dict(snapshot["_ledger"])})
+        copied = ("_ledger", "_rows", "_pages")
+        own = {name: copy(snapshot[name]) for name in copied}
+        self.__dict__.update(snapshot | own)
 
     def slots(self, entry: str | None = None) -> list[Instant]:
         """Return the slots that were queued, in order."""

@@ -18,7 +18,7 @@ schedules   base days fields recurrence solar words zones interval local_times c
 .           routing
 message     codec notice options represent timing shape template recorded wire
             envelope resend canvas *
-timetable   ledger entry imprint policy timetable preview
+timetable   ledger entry imprint policy history timetable preview
 .           signals greenlets
 config      * settings.problems settings.secrets settings.kinds switches settings.notes
             settings.rows.broker settings.rows.results settings.rows.scheduler
@@ -35,12 +35,12 @@ storage     folders file_lock sqlite_file
 brokers     items base leases oddities current_runs memory.lead memory.queues memory
             redis.connection redis.failover redis.wire redis.unacked redis.leases
             redis.listening redis.needs redis.rights redis.observer redis.requests
-            redis.lead redis.broker redis
-            sqlite.routes sqlite.statements sqlite.file sqlite.lead sqlite.queues sqlite
-            *
+            redis.history redis.lead redis.broker redis
+            sqlite.routes sqlite.statements sqlite.file sqlite.history sqlite.lead
+            sqlite.queues sqlite *
 scheduler   file_view leadership ledger_file configs lost_writes over findings refusals
             run_ends holds schedule_file reload takeover step calls_watch planner pulse
-            progress asked loop bringing
+            progress chronicle asked loop bringing
 results     base chords disabled readable ended exceptions encoding refusals redis
             sqlite *
 events      lamport sender zone event sent

@@ -2,14 +2,15 @@
 
 One class may be all of these ports; each caller sees only its own:
 
-Lead         scheduler/leadership  the right to emit
-Emitter      scheduler/loop        messages and the ledger, written in one step
-Sender       app, worker           messages that are in no ledger
-Consumer     worker                deliveries under a lease
-DeadLetters  cli/dead              what workers have set aside
-Observed     service/status        what lies there and who takes it, for people
-Broadcast    control/pidbox        messages to all listeners, where a broker has that
-Restorer     worker/restoring      what Celery's workers left, where they share it
+Lead           scheduler/leadership  the right to emit
+HistoryKeeper  scheduler/chronicle   what became of each slot
+Emitter        scheduler/loop        messages, ledger and history, in one step
+Sender         app, worker           messages that are in no ledger
+Consumer       worker                deliveries under a lease
+DeadLetters    cli/dead              what workers have set aside
+Observed       service/status        what lies there and who takes it, for people
+Broadcast      control/pidbox        messages to all listeners, where a broker has that
+Restorer       worker/restoring      what Celery's workers left, where they share it
 
 Every method may raise BrokerUnavailable: no answer came, and the request may or may not
 have been done. Calling again with the same arguments is safe, except for `Sender.send`,
@@ -41,6 +42,7 @@ from beatd.brokers.items import (
 )
 from beatd.instant import Instant, Span
 from beatd.routing import Queue
+from beatd.timetable.history import Page
 from beatd.timetable.imprint import Imprint
 from beatd.timetable.ledger import Edition, LedgerCopy, Mark
 
@@ -111,8 +113,35 @@ class Lead(Protocol):
         ...
 
 
-class Emitter(Protocol):
-    """Messages and the ledger, written in one step under a term."""
+class HistoryKeeper(Protocol):
+    """The history that lies beside the ledger: new pages, and rows by entry.
+
+    `emit` and `write_ledger` add the pages. At most MOST_PAGES are kept: the oldest go
+    first, and are missed by their numbers.
+    """
+
+    def read_history(self) -> tuple[dict[str, bytes], list[Page]]:
+        """Return all rows, and all pages that are not folded into them yet."""
+        ...
+
+    def read_pages(self, limit: int) -> list[Page]:
+        """Return up to `limit` of the pages, the oldest first."""
+        ...
+
+    def fold_pages(
+        self, term: Term, upto: int, rows: Mapping[str, bytes], gone: Collection[str]
+    ) -> None:
+        """Set these rows, remove those of `gone`, and the pages up to that number.
+
+        Does nothing if none of these pages is there any more: then it was done before,
+        and more since. Raises TermOver, having done nothing, if `term` is not the
+        leader's.
+        """
+        ...
+
+
+class Emitter(HistoryKeeper, Protocol):
+    """Messages, ledger and history, written in one step under a term."""
 
     def emit(
         self,
@@ -120,6 +149,7 @@ class Emitter(Protocol):
         batch: Sequence[Emission],
         ttl: Span,
         edition: Edition | None = None,
+        page: bytes = b"",
     ) -> list[Emitted]:
         """Queue each emission that the ledger does not know, in one atomic step.
 
@@ -131,6 +161,9 @@ class Emitter(Protocol):
         places lies in none of them. What has a route that reaches no queue is no run:
         the row's runs and last slot stay as they were. The batch is bounded by the
         caller. Renews the lead for `ttl` in the same step.
+
+        Unless all of them are known, `page` is added to the pages of the history, with
+        a letter for each emission before it (`timetable.history.Page`).
 
         Raises TermOver, having queued nothing, if `term` is not the leader's, and
         LedgerMoved if the ledger is neither one version below `edition` nor, after a
@@ -154,13 +187,15 @@ class Emitter(Protocol):
         gone: Collection[str],
         era: int,
         edition: Edition | None = None,
+        page: bytes = b"",
     ) -> None:
         """Remove the rows of `gone`, set these whatever they were, set the era.
 
         A row that is removed and set is never missing in between.
 
         Then makes the ledger `edition`, whatever it was. None leaves it as it is: what
-        is written in several parts is whole only with the last one.
+        is written in several parts is whole only with the last one. `page` is added to
+        the pages of the history.
 
         The current runs of `gone` are forgotten, too. Raises TermOver, having written
         nothing more, if `term` is not the leader's.

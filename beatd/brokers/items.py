@@ -41,6 +41,23 @@ Emitted: TypeAlias = Outcome | Refused
 """What a broker answers to one emission."""
 
 
+MOST_PAGES = 1000
+"""The most pages of the history that wait to be folded: one for each batch."""
+
+_LETTERS = {Outcome.QUEUED: "q", Outcome.DROPPED: "d", Outcome.KNOWN: "k"}
+
+
+def stored_page(outcomes: Sequence[Emitted], page: bytes) -> bytes | None:
+    """Return a page with a letter for each emission; None if all were known."""
+    if not page or all(outcome is Outcome.KNOWN for outcome in outcomes):
+        return None
+    letters = (
+        "r" if isinstance(outcome, Refused) else _LETTERS[outcome]
+        for outcome in outcomes
+    )
+    return "".join(letters).encode() + b" " + page
+
+
 class Term(NamedTuple):
     """One period of leadership; the broker emits nothing under one that is over.
 

@@ -1,6 +1,6 @@
 """Entries whose slots wait for a run, or are dropped for it: said when that lasts."""
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from beatd.clock import Clock
@@ -10,6 +10,7 @@ from beatd.scheduler.run_ends import Busy
 from beatd.schedules.base import Schedule
 from beatd.text import counted
 from beatd.timetable.entry import Due
+from beatd.timetable.history import Record, Told, What
 from beatd.timetable.policy import Decision
 
 tell = EventLog(__name__)
@@ -42,8 +43,10 @@ class Holds:
     They are kept in memory only: whoever leads next finds them anew.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, on_end: Callable[[Told], object]) -> None:
+        """`on_end` is called with what the history has to know of one that is over."""
         self._clock = clock
+        self._on_end = on_end
         self.changed = False
         """Whether problems came, went or grew since this was last set to False."""
         self._holds: dict[str, _Hold] = {}
@@ -60,7 +63,7 @@ class Holds:
         name = due.entry.name
         run = busy.runs.get(name)
         if run is None or decision.over or not due.entry.policy.enabled:
-            self._end(name)
+            self._end(due, now)
         elif name not in busy.unsure:
             hold = self._holds.get(name)
             if hold is None:
@@ -110,8 +113,12 @@ class Holds:
                 "hold.lasts", words, entry, hold.problem, entry=entry, run=hold.run
             )
 
-    def _end(self, entry: str) -> None:
+    def _end(self, due: Due, now: Instant) -> None:
+        entry = due.entry.name
         hold = self._holds.pop(entry, None)
+        if hold is not None and hold.is_said:
+            why = f"its run {hold.run}"
+            self._on_end((entry, Record(due.slot, now - due.slot, What.HELD, why=why)))
         if hold is not None and hold.problem:
             self.changed = True
             tell.warning(

@@ -16,6 +16,7 @@ from beatd.event_log import EventLog
 from beatd.instant import SECOND, Instant, Span, datetime_of
 from beatd.routing import Queue
 from beatd.scheduler.calls_watch import Making
+from beatd.scheduler.chronicle import Chronicle
 from beatd.scheduler.configs import Configs
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
 from beatd.scheduler.ledger_file import LedgerFile
@@ -98,9 +99,11 @@ class Scheduler:
     _planner: Planner = field(init=False)
     _progress: Progress = field(init=False)
     _run_ends: RunEnds = field(init=False)
+    _chronicle: Chronicle = field(init=False)
     _configs: Configs = field(init=False)
 
     def __post_init__(self) -> None:
+        self._chronicle = Chronicle(self.broker, self.clock, self.takeover.history)
         self._configs = Configs(self.leadership.lead, self.file, self.clock)
         self._run_ends = RunEnds(self.broker, self.clock, self.result_ttl)
         self._planner = Planner(
@@ -111,7 +114,9 @@ class Scheduler:
             # Each step renews the lead.
             longest=min(SECOND, self.leadership.ttl // 3),
         )
-        self._progress = Progress(self.timetable, self.file, self.clock, self.pulse)
+        self._progress = Progress(
+            self.timetable, self.file, self.clock, self.pulse, self._chronicle.tell
+        )
         meanwhile = (
             "trying again about once a second; what is due meanwhile is emitted then"
         )
@@ -221,6 +226,8 @@ class Scheduler:
             self._aside_at = elapsed
             if not self._configs.announce(term, self.takeover.entries):
                 wake_at = now
+            if self._chronicle.fold(term, now):
+                wake_at = now
             self.file.flush()
         return now if self.takeover.changes else wake_at
 
@@ -234,8 +241,10 @@ class Scheduler:
             if step.refused:
                 part = [emission for emission in part if step.is_open(emission)]
             asked, edition = self.clock.elapsed(), self.takeover.edition.following
+            page = self._chronicle.page(step, part, now, self.era)
+            ttl = self.leadership.ttl
             try:
-                outcomes = self.broker.emit(term, part, self.leadership.ttl, edition)
+                outcomes = self.broker.emit(term, part, ttl, edition, page)
             except BrokerUnavailable:
                 if step.asked_under is None:
                     self.takeover.recent.add(edition.version, step.decided)
@@ -342,6 +351,8 @@ class Scheduler:
             keep()
         self._configs.begin_term()
         self._progress.begin_term()
+        self._chronicle.begin_term()
+        self._chronicle.tell(*self.takeover.take_told())
         self._run_ends.keep(self.timetable)
         lost, self.takeover.lost = self.takeover.lost, []
         self._unanswered = self._planner.again(lost, now, keep)

@@ -18,7 +18,7 @@ from beatd.scheduler.step import Step
 from beatd.scheduler.takeover import Takeover
 from beatd.text import counted
 from beatd.timetable.entry import Due, Entry, Overlap
-from beatd.timetable.policy import HOLD, Decision, Reason, decide
+from beatd.timetable.policy import HOLD, Decision, Reason, decide, slots_dropped
 
 tell = EventLog(__name__)
 
@@ -86,8 +86,10 @@ class Planner:
         self._ends_at = elapsed + self._longest
         for number, (due, decision) in enumerate(decided):
             if not decision.emit:
-                emissions += self._dropped(due, decision)
+                emissions += self._dropped(due, decision, step)
                 continue
+            if decision.dropped:
+                _note_drops(step, due, decision, decision.emit[0])
             for runs, slot in enumerate(decision.emit, due.mark.runs + 1):
                 found: Emission | MessageError
                 self.making = due.entry.name, elapsed
@@ -132,13 +134,15 @@ class Planner:
         emissions.sort(key=lambda emission: emission.mark.slot)
         return step if emissions or step.refused else None
 
-    def _dropped(self, due: Due, decision: Decision) -> list[Emission]:
+    def _dropped(self, due: Due, decision: Decision, step: Step) -> list[Emission]:
         """Return what says to the ledger that slots are dropped on purpose.
 
         It has to know, or they are due again after a restart.
         """
         if decision.until is None:
             return []
+        step.moved.add((due.entry.name, decision.until))
+        _note_drops(step, due, decision, decision.until)
         return [Emission(due.entry.name, decision.mark_after(due.mark), route=None)]
 
     def _emission(self, due: Due, slot: Instant, runs: int, now: Instant) -> Emission:
@@ -213,6 +217,13 @@ def _say_nothing_sent(name: str, slot: Instant) -> None:
         entry=name,
         slot=slot,
     )
+
+
+def _note_drops(step: Step, due: Due, decision: Decision, slot: Instant) -> None:
+    """Note what is dropped with the emission of this slot."""
+    step.drops[due.entry.name, slot] = [
+        (drop, slots_dropped(due.entry.schedule, drop)) for drop in decision.dropped
+    ]
 
 
 def _decision(due: Due, now: Instant, busy: Busy) -> Decision:

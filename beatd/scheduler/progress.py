@@ -1,8 +1,7 @@
 """What becomes of the timetable and the schedule file once a step is done."""
 
 from collections import Counter
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 
 from beatd.clock import Clock
 from beatd.event_log import EventLog
@@ -13,10 +12,10 @@ from beatd.scheduler.over import is_over_by_bounds, tell_over
 from beatd.scheduler.pulse import Pulse
 from beatd.scheduler.refusals import Refusals
 from beatd.scheduler.step import Step
-from beatd.schedules.base import Schedule
 from beatd.timetable.entry import Due, Entry
+from beatd.timetable.history import Told
 from beatd.timetable.ledger import Mark
-from beatd.timetable.policy import HOLD, Decision, Drop, Reason
+from beatd.timetable.policy import HOLD, Decision, Drop, Reason, slots_dropped
 from beatd.timetable.timetable import Timetable
 
 tell = EventLog(__name__)
@@ -33,13 +32,18 @@ class Progress:
     """
 
     def __init__(
-        self, timetable: Timetable, file: LedgerFile, clock: Clock, pulse: Pulse
+        self,
+        timetable: Timetable,
+        file: LedgerFile,
+        clock: Clock,
+        pulse: Pulse,
+        tell_history: Callable[[Told], object],
     ) -> None:
         self._timetable = timetable
         self._file = file
         self._pulse = pulse
-        self._refusals = Refusals(clock)
-        self._holds = Holds(clock)
+        self._refusals = Refusals(clock, tell_history)
+        self._holds = Holds(clock, tell_history)
         self._waiting: set[str] = set()
         """Entries that are held, or were, since `end_holds` was called last."""
 
@@ -73,7 +77,7 @@ class Progress:
             else:
                 self._move_on(due, decision, step, now)
             for drop in decision.dropped:
-                number = _count(due.entry.schedule, drop.first, drop.last)
+                number = slots_dropped(due.entry.schedule, drop)
                 dropped[name, drop.reason] += number
                 if drop.reason is Reason.OVERLAP:
                     self._holds.dropped(name, number)
@@ -110,7 +114,7 @@ class Progress:
             if is_over_by_bounds(self._timetable, name):
                 self._file.note_over([name], [name])
         if self._refusals:
-            self._end_refusal(due.entry, decision)
+            self._end_refusal(due.entry, decision, now)
         if decision is HOLD:
             self._waiting.add(name)
         if self._holds or step.busy.runs:
@@ -125,14 +129,14 @@ class Progress:
         """
         if mark is not None:
             self._timetable.advance(due, mark)
-            self._refusals.end(due.entry.name)
+            self._refusals.end(due.entry.name, now)
         rest = self._refusals.meet(due.entry.name, slot, reason)
         self._timetable.hold(due, now + rest)
 
-    def _end_refusal(self, entry: Entry, decision: Decision) -> None:
+    def _end_refusal(self, entry: Entry, decision: Decision, now: Instant) -> None:
         """Note that the broker accepted what was decided of an entry, if it did."""
         if decision.emit:
-            self._refusals.end(entry.name)
+            self._refusals.end(entry.name, now)
         elif decision.over or not entry.policy.enabled:
             self._refusals.forget(entry.name)
 
@@ -144,15 +148,6 @@ class Progress:
         if self._holds.changed:
             self._file.note_held(self.held)
             self._holds.changed = False
-
-
-@lru_cache(maxsize=4096)  # after downtime, many entries miss the same slots
-def _count(schedule: Schedule, first: Instant, last: Instant) -> int:
-    # The first one may be beside the schedule: that of `run_on_start`.
-    second = schedule.next_after(first)
-    if second is None or second > last:
-        return 1
-    return 1 + schedule.count(second, last)
 
 
 def _say_not_sent_again(refused: Mapping[str, tuple[Instant, str]]) -> None:

@@ -1,6 +1,6 @@
 """Entries whose emission the broker refuses: said once, tried again and again."""
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 from beatd.background import Backoff
@@ -8,6 +8,7 @@ from beatd.clock import Clock
 from beatd.event_log import EventLog
 from beatd.instant import MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.text import counted
+from beatd.timetable.history import Record, Told, What
 
 tell = EventLog(__name__)
 
@@ -19,6 +20,8 @@ FIRST, LAST = SECOND, MINUTE
 class _Refusal:
     """One entry's refusals since its last emission that was accepted."""
 
+    slot: Instant
+    """The first slot that was refused."""
     reason: str
     since: Span
     tries: int = 0
@@ -31,8 +34,10 @@ class Refusals:
     They are kept in memory only: whoever leads next finds them anew.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, on_end: Callable[[Told], object]) -> None:
+        """`on_end` is called with what the history has to know of one that is over."""
         self._clock = clock
+        self._on_end = on_end
         self.changed = False
         """Whether entries came or went since this was last set to False."""
         self._refusals: dict[str, _Refusal] = {}
@@ -48,7 +53,7 @@ class Refusals:
         """Take note of a refusal; return how long to rest before the next try."""
         refusal = self._refusals.get(entry)
         if refusal is None:
-            refusal = _Refusal(reason, self._clock.elapsed())
+            refusal = _Refusal(slot, reason, self._clock.elapsed())
             self._refusals[entry] = refusal
             self.changed = True
             tell.error(
@@ -65,11 +70,14 @@ class Refusals:
         refusal.reason = reason
         return refusal.backoff.lengthen()
 
-    def end(self, entry: str) -> None:
+    def end(self, entry: str, now: Instant) -> None:
         """Take note that the broker accepts the entry; do nothing if it did before."""
         refusal = self._refusals.pop(entry, None)
         if refusal is not None:
             self.changed = True
+            late = now - refusal.slot
+            record = Record(refusal.slot, late, What.REFUSED, why=refusal.reason)
+            self._on_end((entry, record))
             tell.warning(
                 "emit.accepted",
                 "%s is accepted again, after %.1f s and %s",

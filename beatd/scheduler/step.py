@@ -3,15 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import TypeAlias
 
 from beatd.brokers.items import ENOUGH, Emission, Emitted, Outcome, Refused, Term
 from beatd.instant import Instant
 from beatd.scheduler.run_ends import IDLE, Busy
 from beatd.timetable.entry import Due
-from beatd.timetable.policy import Decision
+from beatd.timetable.policy import Decision, Drop
 
 BATCH = 1000
 """The most emissions in one request: the broker serves no other client meanwhile."""
+
+
+Slot: TypeAlias = tuple[str, Instant]
+"""An entry and a slot, which name an emission."""
 
 
 @dataclass
@@ -32,6 +37,10 @@ class Step:
     refused: dict[str, tuple[Instant, str]] = field(default_factory=dict)
     """By entry, the first slot that was refused, by the broker or by the task's own
     code, and why: later ones of the entry are not done either."""
+    drops: dict[Slot, list[tuple[Drop, int]]] = field(default_factory=dict)
+    """By the slot with whose emission they go, drops and their numbers of slots."""
+    moved: set[Slot] = field(default_factory=set)
+    """Slots of emissions that do nothing but drop."""
     unrouted: dict[str, list[Instant]] = field(default_factory=dict)
     """By entry, the slots whose messages reached no queue: they are dropped."""
 

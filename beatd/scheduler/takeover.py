@@ -19,7 +19,7 @@ from beatd.brokers.items import Term
 from beatd.clock import Clock
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.event_log import EventLog
-from beatd.instant import MINUTE, SECOND, Instant, Span, datetime_of
+from beatd.instant import EARLIEST, MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.parts import in_parts
 from beatd.routing import Queue
 from beatd.scheduler.findings import say_finding, say_rewound
@@ -35,6 +35,15 @@ from beatd.scheduler.lost_writes import (
 from beatd.scheduler.over import over_by_bounds, tell_over
 from beatd.scheduler.reload import NewConfig
 from beatd.timetable.entry import Entry
+from beatd.timetable.history import (
+    DEFAULT_LIMITS,
+    EVERYWHERE,
+    Limits,
+    Record,
+    Told,
+    What,
+    told_page,
+)
 from beatd.timetable.ledger import (
     LARGEST,
     NO_EDITION,
@@ -59,6 +68,9 @@ AT_ONCE = 10_000
 
 DECLARED_AT_ONCE = 30
 """Queues in one part: few, should a broker need a round trip for each."""
+
+MOST_TOLD = 10_000
+"""Entries of which the history is told one by one that they count anew."""
 
 MOST_WAITING = 10
 """Configs that wait at most until all is done by those before them."""
@@ -105,6 +117,9 @@ class Takeover:
     """Marks of another scheduler than beatd: where they are further than the ledger's,
     they hold."""
 
+    history: Limits = DEFAULT_LIMITS
+    """How much is kept of what became of each slot."""
+
     changes: deque[NewConfig] = field(default_factory=deque, init=False)
     """The configs to go over to, one after another."""
     era: int = field(default=0, init=False)
@@ -136,6 +151,16 @@ class Takeover:
     _doubtful: dict[str, Lost] | None = field(default=None, init=False)
     """What was found to be uncertain, by entry, until a term has begun; None if the
     broker was not set back."""
+
+    _began: dict[str, Instant] = field(default_factory=dict, init=False)
+    """By entry whose slots are counted anew, from when."""
+    _told: list[Told] = field(default_factory=list, init=False)
+    """What is to be told to the history."""
+
+    def take_told(self) -> list[Told]:
+        """Return what is to be told to the history, once."""
+        told, self._told = self._told, []
+        return told
 
     def add_change(self, new: NewConfig) -> None:
         """Go over to this config after all that wait; the last may give way to it.
@@ -275,6 +300,7 @@ class Takeover:
             lost_now = lost_between(found, base, self.entries)
             self._doubtful = lost_now | (self._doubtful or {})
             self._back_to = min(self._back_to, found.edition.version)
+        has_lost = _has_lost(found, base, now) if what is Finding.SET_BACK else []
         base = with_later(base, self.brought)
         # A term that is left half-way begins anew from this, too.
         self._copy = base
@@ -301,7 +327,9 @@ class Takeover:
         if rewound:
             # Said before: a request whose answer is lost may set it back all the same.
             say_rewound(len(rewound), now, era, ahead, off)
-        yield from self._write_ledger(term, changed, gone, ledger)
+        news = [*self._beginnings(found, base, now, era), *has_lost]
+        page = told_page(now, era, news) if self.history.per_entry else b""
+        yield from self._write_ledger(term, changed, gone, ledger, page)
         # Only now that the broker has it: with an era that the broker does not know,
         # ids of this process would not be those of others.
         self.era, self.edition, self._kept, self.lost = era, edition, kept, lost
@@ -314,6 +342,27 @@ class Takeover:
         )
         self._note_uncertain()
         yield
+
+    def _beginnings(
+        self, found: LedgerCopy, base: LedgerCopy, now: Instant, era: int
+    ) -> list[Told]:
+        """Return for the history which entries count anew, and from when.
+
+        Without a ledger the history itself begins now, and so do all of them.
+        """
+        if not found.marks:
+            return []
+        began = self._began | {
+            name: mark.slot
+            for name, mark in self.brought.items()
+            if base.marks[name] is mark and name in self.timetable
+        }
+        if len(began) > MOST_TOLD:
+            return [_lost_from(EARLIEST, now)]
+        return [
+            (name, Record(slot, now - slot, What.BEGAN, era))
+            for name, slot in began.items()
+        ]
 
     def _differences(
         self,
@@ -447,15 +496,27 @@ class Takeover:
             counts = {(name, reason): number for name, number in numbers.items()}
             self.file.record({}, counts)
             self.file.note_uncertain(slots)
+            now = self.clock.now()
+            self._told += [
+                (name, Record(slot, now - slot, What.UNCERTAIN, self.era))
+                for name, some in slots.items()
+                for slot in some
+            ]
 
     def _place(self, marks: Mapping[str, Mark], now: Instant) -> Iterator[None]:
         """Make the timetable hold every entry, each where its mark says."""
         entries = [*self._entries_of(marks)]
         for name in self.timetable.marks().keys() - {one.name for one in entries}:
             self.timetable.remove(name)
+        self._began = {}
         since = now if self._since is None else min(now, self._since)
         for part in in_parts(entries, AT_ONCE):
             changed = self.timetable.place(part, marks, since)
+            self._began |= {
+                name: mark.slot
+                for name, mark in changed.items()
+                if (known := marks.get(name)) is None or known.schedule != mark.schedule
+            }
             self._over |= {name for name in changed if self.timetable.is_over(name)}
             yield
 
@@ -465,6 +526,7 @@ class Takeover:
         changed: Mapping[str, Mark],
         gone: Set[str],
         ledger: LedgerCopy,
+        page: bytes,
     ) -> Iterator[None]:
         """Make the broker's ledger agree with the timetable."""
         for names in in_parts({**changed, **dict.fromkeys(gone)}, AT_ONCE):
@@ -473,7 +535,7 @@ class Takeover:
             self._write(term, part, gone & {*names}, ledger.era)
         yield
         # Last of all: a ledger of this edition is whole.
-        self._write(term, {}, (), ledger.era, ledger.edition)
+        self._write(term, {}, (), ledger.era, ledger.edition, page)
         yield
 
     def _write(
@@ -483,9 +545,10 @@ class Takeover:
         gone: Collection[str],
         era: int,
         edition: Edition | None = None,
+        page: bytes = b"",
     ) -> None:
         try:
-            self.broker.write_ledger(term, changed, gone, era, edition)
+            self.broker.write_ledger(term, changed, gone, era, edition, page)
         except BrokerUnavailable:
             # The request may yet arrive. It would then set back the rows of what is
             # emitted meanwhile under this term.
@@ -498,6 +561,18 @@ class Takeover:
             yield
         self.on_declared()
         yield
+
+
+def _has_lost(found: LedgerCopy, base: LedgerCopy, now: Instant) -> list[Told]:
+    """Return from when on the history has lost records, with the ledger's rows."""
+    slots = [
+        mark.slot for name, mark in found.marks.items() if base.marks.get(name) != mark
+    ]
+    return [_lost_from(min(slots, default=now), now)]
+
+
+def _lost_from(slot: Instant, now: Instant) -> Told:
+    return EVERYWHERE, Record(slot, now - slot, What.LOST, last=now)
 
 
 def _after(term: Term, base: LedgerCopy, what: Finding, *known: Edition) -> Edition:

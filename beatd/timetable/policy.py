@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from enum import StrEnum
+from functools import lru_cache
 from itertools import islice
 
 import msgspec
@@ -34,6 +35,20 @@ class Drop(msgspec.Struct, frozen=True):
     reason: Reason
     first: Instant
     last: Instant
+
+
+@lru_cache(maxsize=4096)  # after downtime, many entries miss the same slots
+def _count(schedule: Schedule, first: Instant, last: Instant) -> int:
+    # The first one may be beside the schedule: that of `run_on_start`.
+    second = schedule.next_after(first)
+    if second is None or second > last:
+        return 1
+    return 1 + schedule.count(second, last)
+
+
+def slots_dropped(schedule: Schedule, drop: Drop) -> int:
+    """Return how many slots of the schedule are dropped."""
+    return _count(schedule, drop.first, drop.last)
 
 
 class Decision(msgspec.Struct, frozen=True):

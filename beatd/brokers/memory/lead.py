@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from beatd.brokers.current_runs import run_of
 from beatd.brokers.items import (
+    MOST_PAGES,
     Emission,
     Emitted,
     HeldLead,
@@ -21,10 +22,12 @@ from beatd.brokers.items import (
     Term,
     idle,
     ledger_moved,
+    stored_page,
 )
 from beatd.clock import Clock, SystemClock
 from beatd.errors import TermOver
 from beatd.instant import SECOND, Instant, Span
+from beatd.timetable.history import Page
 from beatd.timetable.imprint import Imprint
 from beatd.timetable.ledger import NO_EDITION, Edition, LedgerCopy, Mark, without_run
 
@@ -56,6 +59,10 @@ class MemoryLead:
         self._edition = NO_EDITION
         self._runs: dict[str, str] = {}
         """By entry with an overlap rule, the task id of its current run."""
+        self._page = 0
+        """The number of the last page of the history."""
+        self._pages: list[Page] = []
+        self._rows: dict[str, bytes] = {}
 
     # Lead
 
@@ -138,6 +145,7 @@ class MemoryLead:
         batch: Sequence[Emission],
         ttl: Span,
         edition: Edition | None = None,
+        page: bytes = b"",
     ) -> list[Emitted]:
         with self._changed:
             self._check_term(term)
@@ -147,7 +155,10 @@ class MemoryLead:
                 self._edition = edition
             self._lead_ends = self._clock.elapsed() + ttl
             refused: dict[str, Refused] = {}
-            return [self._emit(emission, refused) for emission in batch]
+            outcomes = [self._emit(emission, refused) for emission in batch]
+            if stored := stored_page(outcomes, page):
+                self._add_page(stored)
+            return outcomes
 
     def _emit(self, emission: Emission, refused: dict[str, Refused]) -> Emitted:
         """Do one emission; `refused` has the entries that may not go on."""
@@ -189,6 +200,7 @@ class MemoryLead:
         gone: Collection[str],
         era: int,
         edition: Edition | None = None,
+        page: bytes = b"",
     ) -> None:
         with self._changed:
             self._check_term(term)
@@ -198,6 +210,8 @@ class MemoryLead:
             self._ledger.update(marks)
             self._era = era
             self._edition = edition or self._edition
+            if page:
+                self._add_page(b" " + page)
 
     def running(self, entries: Collection[str]) -> dict[str, str]:
         with self._changed:
@@ -214,6 +228,32 @@ class MemoryLead:
         for message in messages:
             if self._runs and (run := run_of(message)):
                 self.end_runs(dict([run]))
+
+    # HistoryKeeper
+
+    def read_history(self) -> tuple[dict[str, bytes], list[Page]]:
+        with self._changed:
+            return dict(self._rows), self._pages[:]
+
+    def read_pages(self, limit: int) -> list[Page]:
+        with self._changed:
+            return self._pages[:limit]
+
+    def fold_pages(
+        self, term: Term, upto: int, rows: Mapping[str, bytes], gone: Collection[str]
+    ) -> None:
+        with self._changed:
+            self._check_term(term)
+            left = [page for page in self._pages if page.number > upto]
+            if len(left) < len(self._pages):
+                for entry in gone:
+                    self._rows.pop(entry, None)
+                self._rows.update(rows)
+                self._pages = left
+
+    def _add_page(self, stored: bytes) -> None:
+        self._page += 1
+        self._pages = [*self._pages, Page(self._page, stored)][-MOST_PAGES:]
 
     # Waiting
 

@@ -11,6 +11,11 @@ ledger           hash      entry -> mark, "<slot> <runs> <last or ->[^<high>]
                            "<lineage> <version> <terms>"
 era              number    the clock era
 runs             hash      entry -> task id of its current run
+pages            list      what each batch of emissions did, as zlib and MessagePack,
+                           with a letter for each emission before it
+history          hash      entry -> what became of its last slots, as MessagePack; under
+                           "" what is known of the history itself; and under "\\xff"
+                           the number of the last page
 workers          sorted    worker -> end of its lease, ms of the server's clock; a
                            worker that moved here is "<worker>/<number of moves>"
 leases           hash      worker -> length of its lease, ms

@@ -4,7 +4,9 @@
 --       2 ledger  hash: entry -> mark, a text that begins with the slot; field "\255":
 --                 the edition as "<lineage> <version> <terms>"
 --       3 runs    hash: entry -> task id of its current run
---       4...      places: lists and channels
+--       4 pages   list: pages of the history
+--       5 history hash: entry -> records; field "\255": the number of the last page
+--       6...      places: lists and channels
 -- ARGV  1 term as "<number> <nonce> "  2 ttl in ms  3 number n of emissions
 --       4 for each emission the number of its way, in two bytes, the higher one first
 --       5 number w of ways
@@ -15,7 +17,8 @@
 --             w ways, each the numbers of places with "," between ("": none wanted,
 --             "-": none was found);
 --             then runs to remember of what is queued, each as the emission's number
---             and the task id
+--             and the task id;
+--             last a page of the history, "" for none, and how many are kept
 --
 -- A mark is "<slot> <runs> <last>[^<high>] <fingerprint>".
 -- What has a way to no place is no run: the runs and the last slot of its mark do not
@@ -49,7 +52,8 @@ end
 
 local count, way_of = tonumber(ARGV[3]), ARGV[4]
 local marks, messages, kinds = 7 + count, 7 + 2 * count, 7 + 3 * count
-local places = #KEYS - 3
+local places = #KEYS - 5
+local page, most = ARGV[#ARGV - 1], ARGV[#ARGV]
 local ways = kinds + places
 local runs = ways + tonumber(ARGV[5])
 
@@ -63,13 +67,13 @@ for place = 1, places do
   elseif kind == 'channel' then
     -- Asked before anything is published: that could not be taken back.
     local may = redis.acl_check_cmd -- since 7.0
-    if may and not may('PUBLISH', KEYS[3 + place], '') then
-      refused[place] = 'NOPERM no permission to publish on channel ' .. KEYS[3 + place]
+    if may and not may('PUBLISH', KEYS[5 + place], '') then
+      refused[place] = 'NOPERM no permission to publish on channel ' .. KEYS[5 + place]
     end
   else
-    local found = call('TYPE', KEYS[3 + place]).ok
+    local found = call('TYPE', KEYS[5 + place]).ok
     if found ~= 'list' and found ~= 'none' then
-      refused[place] = 'WRONGTYPE ' .. KEYS[3 + place] .. ' is a ' .. found
+      refused[place] = 'WRONGTYPE ' .. KEYS[5 + place] .. ' is a ' .. found
     end
   end
 end
@@ -157,13 +161,13 @@ if refusal then
 end
 for place, batch in ipairs(batches) do
   if ARGV[kinds + place] ~= 'channel' then
-    refusal = refusal or in_chunks('LPUSH', KEYS[3 + place], batch)
+    refusal = refusal or in_chunks('LPUSH', KEYS[5 + place], batch)
   end
 end
 for place, batch in ipairs(batches) do
   if ARGV[kinds + place] == 'channel' then
     for _, message in ipairs(batch) do
-      refusal = refusal or in_chunks('PUBLISH', KEYS[3 + place], {message})
+      refusal = refusal or in_chunks('PUBLISH', KEYS[5 + place], {message})
     end
   end
 end
@@ -187,18 +191,22 @@ end
 for place = 1, places do
   local life = tonumber(ARGV[kinds + place])
   if life and life > 0 and not refused[place] then
-    call('PEXPIRE', KEYS[3 + place], life)
+    call('PEXPIRE', KEYS[5 + place], life)
   end
 end
-for at = runs + 1, #ARGV, 2 do
+for at = runs + 1, #ARGV - 2, 2 do
   local index = tonumber(ARGV[at])
   if outcomes[index] == 'q' then
     call('HSET', KEYS[3], ARGV[7 + index], ARGV[at + 1])
   end
 end
 call('PEXPIRE', KEYS[1], ARGV[2])
+local letters = table.concat(outcomes)
+if page ~= '' and letters:find('[^k]') then
+  add_page(KEYS[4], KEYS[5], letters .. ' ' .. page, most)
+end
 if #reasons > 0 then
-  table.insert(reasons, 1, table.concat(outcomes))
+  table.insert(reasons, 1, letters)
   return reasons
 end
-return table.concat(outcomes)
+return letters

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from beatd.brokers.items import (
+    MOST_PAGES,
     Emission,
     Emitted,
     HeldLead,
@@ -23,13 +24,14 @@ from beatd.brokers.redis.failover import (
     is_about_a_key,
     too_large,
 )
+from beatd.brokers.redis.history import RedisHistory, over, text_of
 from beatd.brokers.redis.leases import ServerLeases
 from beatd.brokers.redis.listening import ReleaseWait
-from beatd.brokers.redis.requests import CHANNEL, CHUNK, RedisRequests, in_chunks
+from beatd.brokers.redis.requests import CHANNEL, CHUNK, in_chunks
 from beatd.brokers.redis.rights import refused_channels
 from beatd.brokers.redis.wire import WireNames
 from beatd.clock import Clock
-from beatd.errors import BrokerRefused, TermOver
+from beatd.errors import BrokerRefused
 from beatd.instant import SECOND, Instant, Span
 from beatd.routing import Route
 from beatd.timetable.imprint import Imprint
@@ -51,8 +53,8 @@ _OUTCOMES = {
 }
 
 
-class RedisLead(RedisRequests):
-    """The ports Lead and Emitter."""
+class RedisLead(RedisHistory):
+    """The ports Lead, Emitter and HistoryKeeper."""
 
     lead_outlives_data = False
 
@@ -99,11 +101,11 @@ class RedisLead(RedisRequests):
         return Term(number, nonce)
 
     def renew(self, term: Term, ttl: Span) -> bool:
-        return bool(self._run("renew", [self._key("lead")], [_text(term), ttl]))
+        return bool(self._run("renew", [self._key("lead")], [text_of(term), ttl]))
 
     def resign(self, term: Term) -> None:
         keys = [self._key("lead"), self._key("resigned")]
-        self._run("resign", keys, [_text(term), self._key("released")])
+        self._run("resign", keys, [text_of(term), self._key("released")])
 
     def last_resigned(self) -> Term | None:
         last: bytes | None = self._ask("GET", self._key("resigned"))
@@ -123,8 +125,8 @@ class RedisLead(RedisRequests):
 
     def announce(self, term: Term, imprint: Imprint) -> None:
         keys = [self._key("lead"), self._key("config")]
-        if not self._run("announce", keys, [_text(term), *imprint]):
-            raise _over(term)
+        if not self._run("announce", keys, [text_of(term), *imprint]):
+            raise over(term)
 
     def announced(self, unless: str = "") -> Imprint | None:
         keys = [self._key("lead"), self._key("config")]
@@ -146,17 +148,18 @@ class RedisLead(RedisRequests):
         batch: Sequence[Emission],
         ttl: Span,
         edition: Edition | None = None,
+        page: bytes = b"",
     ) -> list[Emitted]:
         asked = self._ways(batch)
         try:
-            return self._emit(term, batch, ttl, edition, asked)
+            return self._emit(term, batch, ttl, edition, asked, page)
         except BrokerRefused as refusal:
             forbidden = self._forbidden(asked.places) if is_about_a_key(refusal) else {}
             if not forbidden:
                 raise
         refused = {place: _refused(reason) for place, reason in forbidden.items()}
         asked = asked._replace(places=asked.places | refused)
-        return self._emit(term, batch, ttl, edition, asked)
+        return self._emit(term, batch, ttl, edition, asked, page)
 
     def _emit(
         self,
@@ -165,16 +168,18 @@ class RedisLead(RedisRequests):
         ttl: Span,
         edition: Edition | None,
         asked: "_Ways",
+        page: bytes,
     ) -> list[Emitted]:
         places, ways, way_of, messages = asked
-        lead, ledger, runs = map(self._key, ("lead", "ledger", "runs"))
+        own = ("lead", "ledger", "runs", "pages", "history")
+        lead, ledger, *others = map(self._key, own)
         # A script that only names a forbidden key is refused as a whole.
         keys = [ledger if _is_refused(kind) else key for key, kind in places.items()]
         answer: bytes | list[bytes] | int | None = self._run(
             "emit",
-            [lead, ledger, runs, *keys],
+            [lead, ledger, *others, *keys],
             [
-                _text(term),
+                text_of(term),
                 ttl,
                 len(batch),
                 way_of,
@@ -191,10 +196,12 @@ class RedisLead(RedisRequests):
                     if emission.run
                     for part in (number, emission.run)
                 ],
+                page,
+                MOST_PAGES,
             ],
         )
         if answer is None:
-            raise _over(term)
+            raise over(term)
         if isinstance(answer, int):
             assert edition is not None
             raise ledger_moved(edition)
@@ -285,8 +292,10 @@ class RedisLead(RedisRequests):
         gone: Collection[str],
         era: int,
         edition: Edition | None = None,
+        page: bytes = b"",
     ) -> None:
-        keys = [self._key(name) for name in ("lead", "ledger", "era", "runs")]
+        own = ("lead", "ledger", "era", "runs", "pages", "history")
+        keys = [self._key(name) for name in own]
         removed = set(gone)
         steps: list[list[Any]] = []
         for names in in_chunks([*{**marks, **dict.fromkeys(gone)}]):
@@ -296,8 +305,10 @@ class RedisLead(RedisRequests):
         steps = steps or [[0]]
         for left, step in zip(range(len(steps) - 1, -1, -1), steps, strict=True):
             made = _edition_text(edition) if edition and not left else ""
-            if not self._run("write_ledger", keys, [_text(term), era, made, *step]):
-                raise _over(term)
+            add = b"" if left else page
+            asked = [text_of(term), era, made, add, MOST_PAGES, *step]
+            if not self._run("write_ledger", keys, asked):
+                raise over(term)
 
     def running(self, entries: Collection[str]) -> dict[str, str]:
         current: dict[str, str] = {}
@@ -433,14 +444,6 @@ def _refused(reason: str) -> str:
 
 def _is_refused(kind: str) -> bool:
     return kind.startswith("!")
-
-
-def _text(term: Term) -> str:
-    return f"{term.number} {term.nonce} "
-
-
-def _over(term: Term) -> TermOver:
-    return TermOver(f"term {term.number} is over: someone else may lead")
 
 
 _EDITION = b"\xff"

@@ -60,6 +60,16 @@ local function end_run(runs, entry, run)
   end
 end
 
+-- Add a page to the history, and drop the oldest if more than `most` are there. What is
+-- wrong with these keys, who reads them finds out: nothing else is to stop for it.
+local function add_page(pages, history, page, most)
+  redis.pcall('HINCRBY', history, '\255', 1)
+  local length = redis.pcall('RPUSH', pages, page)
+  if type(length) == 'number' and length > tonumber(most) then
+    redis.pcall('LTRIM', pages, -most, -1)
+  end
+end
+
 -- Return entry and task id of a message that the scheduler emitted; for others an empty
 -- task id.
 local function run_of(message)

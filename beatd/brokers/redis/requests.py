@@ -36,6 +36,8 @@ _KINDS = {
     "delayed": "zset",
     "late": "hash",
     "runs": "hash",
+    "pages": "list",
+    "history": "hash",
 }
 """The types of those keys of beatd's own without which no worker can go on. What they
 hold can be made anew, but for the messages in them, which are kept."""

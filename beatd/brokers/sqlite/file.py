@@ -9,7 +9,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from beatd.brokers.sqlite.statements import LATER_COLUMNS, LATER_TABLE, TABLES
+from beatd.brokers.sqlite.statements import LATER_COLUMNS, LATER_TABLES, TABLES
 from beatd.clock import Clock
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from beatd.event_log import EventLog
@@ -127,7 +127,8 @@ class BrokerFile:
             tell.info("broker.made", words, path, path=str(path))
         db = connect(self._path, self._busy_timeout)
         _add_later_columns(db)
-        db.execute(LATER_TABLE)
+        for table in LATER_TABLES:
+            db.execute(table)
         db.execute("PRAGMA synchronous = FULL")
         # Without a limit, the WAL would keep the size that a long reader lets it have.
         db.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")

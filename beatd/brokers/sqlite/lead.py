@@ -26,10 +26,12 @@ from beatd.brokers.items import (
     Term,
     idle,
     ledger_moved,
+    stored_page,
 )
 from beatd.brokers.leases import LeaseWatch, WorkerLease
 from beatd.brokers.oddities import Oddities
-from beatd.brokers.sqlite.file import BrokerFile, text, texts_as_bytes
+from beatd.brokers.sqlite.file import text, texts_as_bytes
+from beatd.brokers.sqlite.history import SQLiteHistory
 from beatd.brokers.sqlite.routes import Row, rows_of
 from beatd.brokers.sqlite.statements import SQL
 from beatd.clock import Clock
@@ -54,7 +56,7 @@ RELEASE_LOOK: Span = 50
 """How often a standby looks whether the kernel lock is free."""
 
 
-class SQLiteLead(BrokerFile):
+class SQLiteLead(SQLiteHistory):
     """The ports Lead and Emitter.
 
     The lead is a kernel lock beside the file: it has no time to live, and a leader
@@ -71,8 +73,7 @@ class SQLiteLead(BrokerFile):
         busy_timeout: float,
         clock: Clock,
     ) -> None:
-        super().__init__(path, busy_timeout, clock)
-        self._namespace = namespace
+        super().__init__(path, namespace, busy_timeout, clock)
         self._leases = LeaseWatch()
         self._steps = sorted(priority_steps)
         # Beside the file itself: each link to it would have a lock of its own, and
@@ -160,6 +161,7 @@ class SQLiteLead(BrokerFile):
         batch: Sequence[Emission],
         ttl: Span,
         edition: Edition | None = None,
+        page: bytes = b"",
     ) -> list[Emitted]:
         with self._transaction() as db:
             self._check_term(db, term)
@@ -175,6 +177,8 @@ class SQLiteLead(BrokerFile):
             except ROW_REFUSALS:
                 # Something in it is refused: each emission stands alone.
                 outcomes = self._emit_each(db, batch)
+            if stored := stored_page(outcomes, page):
+                self._add_page(db, stored)
         self._call()
         return outcomes
 
@@ -270,6 +274,7 @@ class SQLiteLead(BrokerFile):
         gone: Collection[str],
         era: int,
         edition: Edition | None = None,
+        page: bytes = b"",
     ) -> None:
         forget = "DELETE FROM {} WHERE namespace = ? AND entry = ?"
         set_era = "UPDATE lead SET era = ? WHERE namespace = ?"
@@ -283,6 +288,8 @@ class SQLiteLead(BrokerFile):
             db.execute(set_era, (era, self._namespace))
             if edition is not None:
                 db.execute(SQL["set_edition"], (*edition, self._namespace))
+            if page:
+                self._add_page(db, b" " + page)
 
     def running(self, entries: Collection[str]) -> dict[str, str]:
         sql = "SELECT CAST(run AS BLOB) FROM runs WHERE namespace = ? AND entry = ?"

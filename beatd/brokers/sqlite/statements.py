@@ -15,6 +15,7 @@ LATER_COLUMNS = {
     ("lead", "lineage"): "TEXT NOT NULL DEFAULT ''",
     ("lead", "version"): "INTEGER NOT NULL DEFAULT 0",
     ("lead", "terms"): "TEXT NOT NULL DEFAULT ''",
+    ("lead", "pages"): "INTEGER NOT NULL DEFAULT 0",
     ("ledger", "high"): "INTEGER",
     ("workers", "took"): "INTEGER NOT NULL DEFAULT 0",
     ("workers", "ended"): "TEXT NOT NULL DEFAULT ''",
@@ -22,7 +23,7 @@ LATER_COLUMNS = {
 }
 """Columns that files of earlier builds lack; to those builds they do no harm."""
 
-LATER_TABLE = SQL["make_configs"]
-"""A table that files of earlier builds lack."""
+LATER_TABLES = [SQL[f"make_{name}"] for name in ("configs", "pages", "history")]
+"""Tables that files of earlier builds lack."""
 
 TABLES = [sql for name, sql in SQL.items() if name.startswith("make_")]

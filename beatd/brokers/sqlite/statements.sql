@@ -1,8 +1,8 @@
 -- Tables of the broker's database, and every statement longer than a line or two.
 --
 -- lead      one row a namespace: the current term, the clock era and the ledger's
---           edition. `nonce` is empty when the lead was given back. The lead itself is
---           a kernel lock on a file beside the database; the term in here makes a
+--           edition. `nonce` is empty when the lead was given back. `pages` is the
+--           number of the last page of the history. The lead itself is a kernel lock on a file beside the database; the term in here makes a
 --           former leader's emission fail.
 -- configs   what the leader of a namespace emits, in short, for other schedulers to
 --           compare; it holds while `nonce` is that of the term.
@@ -29,6 +29,10 @@
 --           requests may still be under way.
 -- dead      the dead-letter queue; AUTOINCREMENT, so that no id is used twice.
 --
+-- pages     what each batch of emissions did, written with it; numbered by namespace.
+-- history   the same by entry, once pages are folded: records in MessagePack; under ""
+--           what is known of the history itself, and so which pages are in it.
+--
 -- Each method of the broker is one transaction, BEGIN IMMEDIATE to COMMIT, durable when
 -- it returns (synchronous FULL).
 
@@ -40,7 +44,8 @@ CREATE TABLE lead (
     era INTEGER NOT NULL,
     lineage TEXT NOT NULL DEFAULT '',
     version INTEGER NOT NULL DEFAULT 0,
-    terms TEXT NOT NULL DEFAULT ''
+    terms TEXT NOT NULL DEFAULT '',
+    pages INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID
 
 -- name: make_configs
@@ -128,6 +133,49 @@ CREATE TABLE dead (
     size INTEGER NOT NULL,
     message BLOB NOT NULL
 )
+
+-- name: make_pages
+CREATE TABLE IF NOT EXISTS pages (
+    namespace TEXT,
+    number INTEGER,
+    page BLOB NOT NULL,
+    PRIMARY KEY (namespace, number)
+)
+
+-- name: make_history
+CREATE TABLE IF NOT EXISTS history (
+    namespace TEXT,
+    entry TEXT,
+    records BLOB NOT NULL,
+    PRIMARY KEY (namespace, entry)
+)
+
+-- name: count_page
+UPDATE lead SET pages = pages + 1 WHERE namespace = ?
+
+-- name: add_page
+INSERT OR REPLACE INTO pages (number, namespace, page)
+SELECT pages, namespace, ? FROM lead WHERE namespace = ?
+
+-- name: drop_pages
+DELETE FROM pages WHERE namespace = ? AND number <= (
+    SELECT pages - ? FROM lead WHERE namespace = ?
+)
+
+-- name: remove_pages
+DELETE FROM pages WHERE namespace = ? AND number <= ?
+
+-- name: pages
+SELECT number, page FROM pages WHERE namespace = ? ORDER BY number LIMIT ?
+
+-- name: history
+SELECT CAST(entry AS BLOB), CAST(records AS BLOB) FROM history WHERE namespace = ?
+
+-- name: keep_history
+INSERT OR REPLACE INTO history (namespace, entry, records) VALUES (?, ?, ?)
+
+-- name: forget_history
+DELETE FROM history WHERE namespace = ? AND entry = ?
 
 -- name: set_term
 INSERT INTO lead (namespace, number, nonce, era) VALUES (?, ?, ?, 0)

@@ -26,6 +26,7 @@ from beatd.scheduler.leadership import Leadership
 from beatd.scheduler.loop import LONGEST_NAP, EmissionListener, Scheduler
 from beatd.scheduler.schedule_file import ScheduleFile
 from beatd.scheduler.takeover import Takeover
+from beatd.timetable.history import Limits
 from beatd.timetable.ledger import LedgerCopy, Mark
 from beatd.timetable.timetable import Timetable
 
@@ -68,6 +69,7 @@ def scheduler_of(config: Config) -> Scheduler:
         declare=broker.declare,
         on_declared=partial(_warn_of_risks, broker),
         resend=settings.beat_lost_writes == "resend",
+        history=Limits(settings.beat_history_per_entry, settings.beat_history_bytes),
     )
     return Scheduler(
         takeover=takeover,
@@ -150,7 +152,7 @@ def watch_calls(scheduler: Scheduler) -> Service:
 TAKEN_ONCE = (
     *("beat_namespace", "beat_schedule_filename", "beat_lock_timeout"),
     *("beat_max_loop_interval", "beat_lost_writes", "beat_logfile", "beat_pidfile"),
-    *("beat_http", "beat_max_late"),
+    *("beat_http", "beat_max_late", "beat_history_per_entry", "beat_history_bytes"),
     *("beat_uid", "beat_gid", "beat_umask", "beat_executable"),
     *("broker_transport_options", "broker_use_ssl", "broker_connection_timeout"),
     *("task_send_sent_event", "event_exchange", "event_serializer"),

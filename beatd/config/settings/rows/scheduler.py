@@ -146,6 +146,16 @@ class SchedulerRows:
         " were set back: it is uncertain whether they ran. `keep` names and counts"
         " them; `resend` also sends them again, under the same ids.",
     )
+    beat_history_per_entry: Count = own(
+        100,
+        "The most records that the history keeps of one entry: what became of its last"
+        " slots. 0: no history is kept.",
+    )
+    beat_history_bytes: Count = own(
+        2_000_000,
+        "The most bytes that the history has in the broker, of all entries together;"
+        " the longest ones are shortened first. 0: no bound.",
+    )
     beat_sentry_monitors: Flag = own(
         True,
         "Whether Sentry, where its `CeleryIntegration` is set up, is told of each"

@@ -1,0 +1,136 @@
+"""The history as the leader writes it: a page with each batch, folded when idle."""
+
+from collections.abc import Sequence
+
+from beatd.background import Faults
+from beatd.brokers.base import HistoryKeeper
+from beatd.brokers.items import Emission, Term
+from beatd.clock import Clock
+from beatd.errors import BrokerRefused, BrokerUnavailable
+from beatd.event_log import EventLog
+from beatd.instant import MINUTE, SECOND, Instant, Span
+from beatd.scheduler.step import Step
+from beatd.timetable.history import (
+    History,
+    Limits,
+    Told,
+    batch_page,
+    dropped_slots,
+)
+
+tell = EventLog(__name__)
+
+FOLD: Span = 15 * SECOND
+"""How often pages are folded: each time, the rows of their entries are written."""
+
+REST: Span = MINUTE
+"""How long to wait after the broker has refused that."""
+
+PAGES = 64
+"""The most pages that are asked for at once."""
+
+RECORDS = 2000
+"""After how many records a turn folds no further page."""
+
+
+class Chronicle:
+    """Tells the history what becomes of slots, and folds what it was told.
+
+    The pages are written with the emissions. Folding them waits until nothing is due,
+    and is left for a while where the broker refuses it: no emission depends on it.
+    """
+
+    def __init__(self, broker: HistoryKeeper, clock: Clock, limits: Limits) -> None:
+        self._broker = broker
+        self._clock = clock
+        self._limits = limits
+        self._history: History | None = None
+        """The history without the pages; None if it has to be read."""
+        self._untold: list[Told] = []
+        self._fold_at: Span = clock.elapsed() + FOLD
+        self._refusals = Faults(clock)
+
+    def begin_term(self) -> None:
+        """Read the history anew: another process may have written to it."""
+        self._history = None
+        self._fold_at = self._clock.elapsed() + FOLD
+
+    def page(
+        self, step: Step, part: Sequence[Emission], now: Instant, era: int
+    ) -> bytes:
+        """Return the page that goes with a part of a step."""
+        if not (part and self._limits.per_entry):
+            return b""
+        drops, moved = {}, []
+        if step.drops:
+            for place, emission in enumerate(part):
+                slot = emission.entry, emission.mark.slot
+                if slot in step.drops:
+                    drops[place] = [dropped_slots(*one) for one in step.drops[slot]]
+                if slot in step.moved:
+                    moved.append(place)
+        return batch_page(
+            now,
+            era,
+            [emission.entry for emission in part],
+            [emission.mark.slot for emission in part],
+            drops,
+            moved,
+            [place for place, emission in enumerate(part) if emission.route is None],
+        )
+
+    def tell(self, *told: Told) -> None:
+        """Tell what no emission tells: it is written when pages are folded."""
+        if self._limits.per_entry:
+            self._untold += told
+
+    def fold(self, term: Term, now: Instant) -> bool:
+        """Fold some pages, if it is time; return whether there are more.
+
+        Raises TermOver and BrokerUnavailable, but not for what is refused.
+        """
+        elapsed = self._clock.elapsed()
+        if elapsed < self._fold_at or not self._limits.per_entry:
+            return False
+        self._fold_at = elapsed + FOLD
+        try:
+            goes_on = self._fold(term, now)
+        except (BrokerRefused, ValueError) as error:
+            self._history = None
+            self._fold_at = elapsed + REST
+            if number := self._refusals.meet():
+                tell.warning(
+                    "history.refused",
+                    "the history cannot be kept, %d times by now: %s; nothing else"
+                    " depends on it",
+                    number,
+                    error,
+                )
+            return False
+        except BrokerUnavailable:
+            # Whether that was done is not known.
+            self._history = None
+            raise
+        if goes_on:
+            self._fold_at = elapsed
+        return goes_on
+
+    def _fold(self, term: Term, now: Instant) -> bool:
+        if self._history is None:
+            rows, pages = self._broker.read_history()
+            self._history = History(rows, self._limits)
+        else:
+            pages = self._broker.read_pages(PAGES)
+        history = self._history
+        count = history.fold(pages, RECORDS)
+        if not count:
+            return False
+        history.add(now, self._untold)
+        rows, gone = history.changes()
+        self._broker.fold_pages(term, pages[count - 1].number, rows, gone)
+        self._untold.clear()
+        for what in history.unreadable:
+            words = "the history has what is none of ours, and is passed over: %s"
+            tell.warning("history.unreadable", words, what)
+        history.unreadable.clear()
+        return count < len(pages) or len(pages) == PAGES
