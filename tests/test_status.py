@@ -3,7 +3,7 @@
 import json
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import msgspec
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from beatd.brokers.items import Overview
 from beatd.clock import SystemClock
 from beatd.config.loading import Config, Wanted, load
-from beatd.errors import BrokerUnavailable, ConfigError
+from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from beatd.instant import HOUR, MINUTE, SECOND, Span
 from beatd.scheduler.loop import Scheduler
 from beatd.schedules.interval import Every
@@ -430,6 +431,38 @@ def test_a_look_is_made_in_a_thread_and_only_when_it_is_asked_for() -> None:
 
     eventually(lambda: looker.ask()[1], "a look")
     looker.leave()
+
+
+def test_a_fault_in_a_look_is_said_and_the_next_one_is_made() -> None:
+    class Faulty(FlakyBroker):
+        def overview(self, queues: Collection[str]) -> Overview:
+            raise ValueError("odd")
+
+    looker = Looker(Faulty(FakeClock()), lambda: ["celery"], SystemClock())
+    crashes: list[BaseException] = []
+    looker.start(crashes.append)
+    looker.ask()
+
+    eventually(lambda: looker.ask()[1], "a look")
+
+    assert looker.last is not None
+    assert looker.last.reason == "a fault of beatd's own: ValueError('odd')"
+    looker.leave()
+    assert crashes == []
+
+
+def test_workers_that_may_not_be_asked_are_not_known(bench: Bench) -> None:
+    def ask() -> dict[str, list[str]]:
+        raise BrokerRefused("no permission")
+
+    bench.reporter.looker = Looker(bench.broker, lambda: ["celery"], bench.clock, ask)
+    bench.looker = bench.reporter.looker
+    bench.broker.leave("w")
+    bench.broker.send([outgoing(b"1")])
+    bench.turn()
+
+    assert bench.status().broker.answers
+    assert bench.kinds() == ["not_taken"]
 
 
 # The server -------------------------------------------------------------------------

@@ -120,7 +120,7 @@ class Beat:
         if workers:
             workers.start("beatd-alone", self._crash, LOOK)
         self._loader.start(self._crash)
-        self.answering.start(self._crash)
+        self.answering.start()
         aside = None
         if self.config.settings.result_url is not None:
             aside = ask_results_aside(self.scheduler, wake)

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TypeAlias
@@ -13,8 +14,11 @@ from beatd.brokers.base import Broker
 from beatd.brokers.items import Overview
 from beatd.clock import Clock, monotonic_microseconds
 from beatd.errors import BrokerUnavailable
+from beatd.event_log import EventLog
 from beatd.ids import instant_of_id
 from beatd.instant import SECOND, Instant, Span
+
+tell = EventLog(__name__)
 
 FRESH: Span = 5 * SECOND
 """A look that is no older than this answers a further question, too."""
@@ -121,13 +125,22 @@ class Looker:
             return {}
         now, asked = self._clock.elapsed(), self._others_at
         if asked is None or now - asked >= ASK_AGAIN:
-            self._others, self._others_at = self._ask_workers(), now
+            self._others, self._others_at = {}, now
+            # Remote control may be forbidden to this user.
+            with suppress(BrokerUnavailable):
+                self._others = self._ask_workers()
         return self._others
 
     def _step(self) -> Span | None:
         if not self._asked.get():
             return None
-        self.last = self.look()
+        try:
+            self.last = self.look()
+        except Exception as error:
+            # A question about the scheduler must not end it.
+            tell.error("look.failed", "cannot look at the broker: %r", error)
+            now, elapsed = self._clock.now(), self._clock.elapsed()
+            self.last = Look(now, elapsed, reason=f"a fault of beatd's own: {error!r}")
         self._is_asked.clear()
         return 0
 

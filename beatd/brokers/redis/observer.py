@@ -65,9 +65,11 @@ class Observer:
         ]
 
     def _workers(
-        self, time: Sequence[bytes], leases: Sequence[bytes], told: dict[bytes, bytes]
+        self, time: Any, leases: Sequence[bytes], told: dict[bytes, bytes]
     ) -> list[WorkerState]:
-        now = int(time[0]) * SECOND + int(time[1]) // 1000
+        # Where the time may not be asked for, nothing is known of what is left.
+        seconds, micros = _fine(time, (2**53, 0))
+        now = int(seconds) * SECOND + int(micros) // 1000
         names, ends = leases[::2], leases[1::2]
         # Names that are no text are none of ours.
         shown = [name.decode(errors="replace") for name in names]

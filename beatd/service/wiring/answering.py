@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from beatd.background import OnCrash
 from beatd.brokers.base import Broadcast, Broker
 from beatd.config.loading import Config
 from beatd.config.settings import Settings, mask_url
+from beatd.event_log import EventLog
 from beatd.instant import span_of
 from beatd.scheduler.loop import Scheduler
 from beatd.service.facts import Published
@@ -21,6 +21,8 @@ from beatd.service.rereading import Taken
 from beatd.service.site import Site
 from beatd.service.snapshot import Place, Reporter
 from beatd.service.sockets import listeners_of
+
+tell = EventLog(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +34,20 @@ class Answering:
     looker: Looker
     server: Server
 
-    def start(self, on_crash: OnCrash) -> None:
-        """Begin to answer."""
-        self.looker.start(on_crash)
-        self.server.start(on_crash)
+    def start(self) -> None:
+        """Begin to answer; a thread that ends by an error does not end the process."""
+        self.looker.start(_say_ended)
+        self.server.start(_say_ended)
 
     def stop(self) -> None:
         """Answer no more, and leave no socket behind."""
         self.looker.leave()
         self.server.stop()
+
+
+def _say_ended(error: BaseException) -> None:
+    words = "questions about this scheduler are not answered any more: %r"
+    tell.critical("http.ended", words, error, exc_info=error)
 
 
 def ask_workers(settings: Settings, broker: Broker) -> Mapping[str, Sequence[str]]:
