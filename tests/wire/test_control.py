@@ -558,7 +558,7 @@ def test_remote_control_comes_back_with_its_server(tmp_path: Path) -> None:
         with working(tmp_path, urls, "-c", "1") as fleet:
             assert fleet.inspect("ping") == {"ok": "pong"}
             server.kill()
-            fleet.worker.await_line("remote control is cut off")
+            fleet.worker.await_line("the broker is away")
             server.start()
             look = fleet.client.control.inspect(timeout=0.5)
 
