@@ -6,6 +6,7 @@ from signal import Signals
 
 from beatd import signals
 from beatd.brokers.items import Delivery
+from beatd.config.settings import BUILTIN_TASKS
 from beatd.errors import MessageError, NotRegistered
 from beatd.event_log import EventLog
 from beatd.message import Envelope
@@ -212,6 +213,10 @@ class TaskReporter:
         words: str,
         log: EventLog = tell,
     ) -> None:
+        entry = envelope.beatd_entry
+        if entry and envelope.task in BUILTIN_TASKS:
+            # Commands and requests have the same name, whatever they are.
+            words = f"({one_line(entry)}) {words}"
         log.log(
             level,
             f"task.{event}",

@@ -161,7 +161,9 @@ beat_schedule = {
 """
     )
     slots = tmp_path / "slots"
-    with beatd("worker", "-B", "-c", "1", cwd=tmp_path) as running:
+    options = ("-c", "1", "-l", "INFO")
+    with beatd("worker", "-B", *options, cwd=tmp_path) as running:
+        running.until("] (note) succeeded after")  # the entry, of ten with this task
         eventually(
             lambda: slots.exists() and slots.read_text().count("+00:00\n") > 1, "slots"
         )
