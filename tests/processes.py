@@ -40,11 +40,14 @@ _IMPORTS: Mapping[str, Sequence[str]] = {
     "beatd": _BEATD,
     "beatd for an app of Celery's": (
         *("celery.app.base", "celery.app.task", "celery.app.trace", "celery.beat"),
-        *("celery.backends.redis", "celery.worker.request", *_BEATD),
+        *("celery.app.events", "celery.backends.redis", "celery.worker.request"),
+        *("celery.fixups.django", "celery.loaders.app", *_BEATD),
     ),
     "celery": (
         *("celery.bin.celery", "celery.backends.redis", "celery.beat"),
         *("celery.apps.worker", "celery.concurrency.prefork", "kombu.transport.redis"),
+        *("celery.worker.components", "celery.worker.consumer", "celery.worker.loops"),
+        *("celery.app.log", "celery.apps.beat"),
     ),
 }
 

@@ -30,7 +30,12 @@ class Read(Protocol):
 
 @pytest.fixture(scope="module")
 def read() -> Iterator[Read]:
-    with Preloaded("celery.beat", "beatd.config.loading") as reading:
+    imports = (
+        *("celery.app.amqp", "celery.app.task", "celery.backends.base", "celery.beat"),
+        *("celery.fixups.django", "celery.loaders.app", "celery.worker.worker"),
+        *("kombu.transport.redis", "beatd.config.loading"),
+    )
+    with Preloaded(*imports) as reading:
 
         def read(folder: Path, word: str, *names: str, **env: str) -> Any:
             name, own = "tests.switch.reading", environment(**env)
