@@ -297,11 +297,11 @@ def _queue(queue: Queue) -> str:
 
 
 def _takers(status: Status) -> str:
-    takers = Counter(name for worker in status.workers for name in worker.queues)
-    if not status.workers:
-        return "no workers of beatd"
-    shown = [f"{number} on {escaped(name)}" for name, number in takers.most_common()]
-    return f"workers: {listed(shown, _NAMED)}" if shown else ""
+    takers = Counter({one.name: len(one.workers) for one in status.queues})
+    shown = [f"{number} on {escaped(name)}" for name, number in (+takers).most_common()]
+    if not shown:
+        return "" if status.workers else "no workers of beatd"
+    return f"workers: {listed(shown, _NAMED)}"
 
 
 def _holds(status: Status) -> str:
