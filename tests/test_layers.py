@@ -18,7 +18,7 @@ schedules   base days fields recurrence solar words zones interval local_times c
 .           routing
 message     codec notice options represent timing shape template recorded wire
             envelope resend canvas *
-timetable   ledger entry imprint policy history timetable preview
+timetable   ledger entry imprint policy history audit timetable preview
 .           signals greenlets
 config      * settings.problems settings.secrets settings.kinds switches settings.notes
             settings.rows.broker settings.rows.results settings.rows.scheduler
@@ -70,12 +70,12 @@ celery_apps * processes requests runner results signals other_schedulers out_of_
 service     * daemon nodes notify sockets wiring.choice wiring.runtime wiring.scheduler
             wiring.worker_parts wiring.worker wiring
 cli         usage options output running dead explain findings schedule_view advice list
-            next probes plan config_out crontab_out importing exporting
+            times next probes plan config_out crontab_out importing exporting
 .           logs states
 utils       log
 service     log_setup process rereading reloading status facts look snapshot http
             metrics site wiring.answering offline other_side beat worker
-cli         status changing check * worker worker_options
+cli         status past history audit changing check * worker worker_options
 .           spawned reread __main__ __init__
 """
 """A line is a room and its modules in the order in which they are read: a module

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
 from functools import cache
 from heapq import merge
 from itertools import islice, takewhile
@@ -22,11 +21,10 @@ from beatd.cli.output import (
     until,
 )
 from beatd.cli.schedule_view import ScheduleView, chosen, schedule_view
+from beatd.cli.times import coming_instant
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
-from beatd.errors import ScheduleError
 from beatd.instant import DAY, MINUTE, Instant, datetime_of
-from beatd.schedules.once import Once, moment_of
 from beatd.text import counted, escaped
 from beatd.timetable.entry import Entry
 from beatd.timetable.preview import ComingRuns
@@ -131,31 +129,14 @@ def command(
 
 def _window(zone: ZoneInfo, at: str | None, end: str | None, bounded: bool) -> Window:
     now = SystemClock().now()
-    begin = now if at is None else _read("--at", at, zone, after=now)
+    begin = now if at is None else coming_instant("--at", at, zone, after=now)
     last = (begin + DAY) // MINUTE * MINUTE if bounded else None
     if end is not None:
-        last = _read("--until", end, zone, after=begin)
+        last = coming_instant("--until", end, zone, after=begin)
         if last < begin:
             problem = f"{end!r} lies before the beginning"
             raise click.BadParameter(problem, param_hint="--until")
     return Window(now, begin, last, zone)
-
-
-def _read(option: str, text: str, zone: ZoneInfo, after: Instant) -> Instant:
-    """Read a point in time; a mere time of day is the first one after `after`."""
-    try:
-        if "-" in text:
-            # Not only its form may be wrong: the year may be, or the day in the zone.
-            return Once(moment_of(option, datetime.fromisoformat(text)), zone).slot
-        today = datetime_of(after, zone).date()
-        at = time.fromisoformat(text)
-        days = (datetime.combine(today + timedelta(day), at) for day in (0, 1))
-        return next(slot for day in days if (slot := Once(day, zone).slot) > after)
-    except ScheduleError as error:
-        raise click.BadParameter(error.problem, param_hint=option) from error
-    except ValueError as error:
-        expected = f"expected '15:00', '2027-03-28' or '2027-03-28 02:30', got {text!r}"
-        raise click.BadParameter(expected, param_hint=option) from error
 
 
 # Which runs ------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Entries, what the schedule file says of them, and when they will run."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -174,23 +174,29 @@ def chosen(
     names += [entry.name for entry in config.bad]
     if not patterns:
         return config.entries, config.bad
-    matched: set[str] = set()
-    for pattern in patterns:
-        found = [pattern] if pattern in names else _matching(names, pattern)
-        if not found:
-            raise NoEntry(_no_match(pattern, names))
-        matched.update(found)
+    matched = named(names, patterns)
     return (
         [entry for entry in config.entries if entry.name in matched],
         [entry for entry in config.bad if entry.name in matched],
     )
 
 
-def _matching(names: Sequence[str], pattern: str) -> list[str]:
+def named(names: Collection[str], patterns: Sequence[str]) -> set[str]:
+    """Return those of these names that match a pattern; NoEntry if one matches none."""
+    matched: set[str] = set()
+    for pattern in patterns:
+        found = [pattern] if pattern in names else _matching(names, pattern)
+        if not found:
+            raise NoEntry(_no_match(pattern, names))
+        matched.update(found)
+    return matched
+
+
+def _matching(names: Collection[str], pattern: str) -> list[str]:
     return [name for name in names if fnmatchcase(name, pattern)]
 
 
-def _no_match(pattern: str, names: Sequence[str]) -> str:
+def _no_match(pattern: str, names: Collection[str]) -> str:
     if any(sign in pattern for sign in "*?["):
         return f"no entry matches {pattern!r}\n  all entries: beatd list"
     hint = did_you_mean(pattern, names)

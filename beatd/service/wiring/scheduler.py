@@ -2,7 +2,8 @@
 
 import os
 import socket
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from beatd.clock import SystemClock
 from beatd.config.finding import is_celery
 from beatd.config.loading import Config
 from beatd.config.settings import Problem, Settings, file_of_url, mask_url
+from beatd.errors import BeatdError
 from beatd.event_log import EventLog
 from beatd.events.event import EventFactory
 from beatd.events.sent import TaskSentEvents
 from beatd.instant import span_of
+from beatd.results.base import Meta
 from beatd.results.ended import EndedRuns
 from beatd.scheduler.asked import AskedAside
 from beatd.scheduler.bringing import bring
@@ -26,7 +29,7 @@ from beatd.scheduler.leadership import Leadership
 from beatd.scheduler.loop import LONGEST_NAP, EmissionListener, Scheduler
 from beatd.scheduler.schedule_file import ScheduleFile
 from beatd.scheduler.takeover import Takeover
-from beatd.timetable.history import Limits
+from beatd.timetable.history import History, Limits
 from beatd.timetable.ledger import LedgerCopy, Mark
 from beatd.timetable.timetable import Timetable
 
@@ -120,6 +123,36 @@ def broker_to_look_at(config: Config) -> Broker | None:
     if path is not None and not path.exists():
         return None
     return brokers.of_settings(config.settings, [url])
+
+
+def history_of(config: Config) -> tuple[LedgerCopy, History]:
+    """Return the broker's ledger and history, without the lead, as far as they are.
+
+    Each slot that this ledger has and the history has not is missing there. Raises
+    ConfigError, BrokerUnavailable, and ValueError for a history that is none.
+    """
+    broker = broker_to_look_at(config)
+    if broker is None:
+        return LedgerCopy({}, 0), History({})
+    try:
+        ledger = broker.read_ledger()  # before the history: that goes on meanwhile
+        rows, pages = broker.read_history()
+    finally:
+        broker.close()
+    history = History(rows)
+    history.fold(pages)
+    return ledger, history
+
+
+def metas_of(settings: Settings, task_ids: Sequence[str]) -> Mapping[str, Meta]:
+    """Return what the results have of these runs; nothing if they do not answer."""
+    if settings.result_url is None or not task_ids:
+        return {}
+    try:
+        with closing(results.connect(settings)) as backend:
+            return backend.load(task_ids)
+    except BeatdError:
+        return {}
 
 
 def entries_elsewhere(config: Config) -> list[Problem]:

@@ -1,0 +1,246 @@
+"""What became of slots, as the broker's history and the results tell it."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from heapq import nlargest
+from zoneinfo import ZoneInfo
+
+from beatd.cli.output import Failure, Screen, clock_time, day_word, duration, stamps
+from beatd.config.loading import Config
+from beatd.config.settings import mask_url
+from beatd.ids import run_id
+from beatd.instant import MINUTE, SECOND, Instant, Span, datetime_of, instant_of
+from beatd.results.base import Meta
+from beatd.service.wiring.scheduler import history_of, metas_of
+from beatd.text import counted
+from beatd.timetable.history import History, Record, What
+from beatd.timetable.ledger import LedgerCopy
+
+
+@dataclass(frozen=True, slots=True)
+class PastView:
+    """A config, and what its broker knows of the past."""
+
+    config: Config
+    ledger: LedgerCopy
+    history: History
+    offsets: Mapping[str, Span] = field(default_factory=dict)
+    """By entry, how long after its slots it is emitted."""
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The zone in which times are shown."""
+        return self.config.settings.zone
+
+    @property
+    def place(self) -> str:
+        """The broker's address, without what is secret in it."""
+        return mask_url(";".join(self.config.settings.read_urls))
+
+    def runs(
+        self, names: Collection[str], begin: Instant | None, end: Instant | None
+    ) -> Iterator[tuple[str, Record]]:
+        """Yield the records of these entries whose slots lie in a stretch of time."""
+        for name in names:
+            for record in self.history.of(name).records:
+                if (begin is None or record.reach >= begin) and (
+                    end is None or record.slot <= end
+                ):
+                    yield name, record
+
+    def newest(
+        self,
+        names: Collection[str],
+        limit: int,
+        begin: Instant | None = None,
+        end: Instant | None = None,
+    ) -> "list[Run]":
+        """Return the last of these records, the newest first, with their states."""
+        told = enumerate(self.runs(names, begin, end))
+        latest = nlargest(limit, told, key=lambda one: (one[1][1].at, one[0]))
+        found = [self._run(name, record) for _, (name, record) in latest]
+        return _with_states(self.config, found)
+
+    def _run(self, name: str, record: Record) -> "Run":
+        late = record.late - self.offsets.get(name, 0)
+        namespace = self.config.settings.beat_namespace
+        was_sent = record.what in (What.SENT, What.UNCERTAIN)
+        id = run_id(namespace, name, record.era, record.slot) if was_sent else ""
+        return Run(name, record, late, id)
+
+    @property
+    def reach(self) -> str:
+        """Return since when there is a history, for people."""
+        since = self.history.since
+        if since is None:
+            return f"no history yet at {self.place}"
+        begins = f"history at {self.place} begins {full(since, self.zone)}"
+        for first, last in self.history.lost:
+            gap = f"{full(first, self.zone)} to {full(last, self.zone)}"
+            begins += f"; lost with the broker's data: {gap}"
+        return begins
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A record, and what the results say of its run."""
+
+    entry: str
+    record: Record
+    late: Span
+    id: str
+    """The task id; empty for what was not sent."""
+    state: str = ""
+    """As the results have it; empty if they have nothing."""
+    ended: Instant | None = None
+
+    @property
+    def word(self) -> str:
+        """The state of the run in one word; `unknown` if nobody told of it."""
+        if not self.id:
+            return ""
+        return _WORDS.get(self.state, self.state.lower()) or "unknown"
+
+    @property
+    def took(self) -> Span | None:
+        """How long after it was sent the run had ended."""
+        return None if self.ended is None else self.ended - self.record.at
+
+    @property
+    def why(self) -> str:
+        """What else there is to say of it, for people."""
+        record = self.record
+        match record.what:
+            case What.DROPPED:
+                return record.why
+            case What.HELD | What.REFUSED:
+                return f"for {duration(max(record.late, 0))}: {record.why}"
+            case What.BEGAN:
+                return "new or changed: counts from here"
+            case _:
+                return self.id
+
+
+_WORDS = {"SUCCESS": "ok", "FAILURE": "FAIL", "STARTED": "run"}
+
+
+def past_view(config: Config) -> PastView:
+    """Return what the broker knows. Raises Failure, and BrokerUnavailable."""
+    try:
+        ledger, history = history_of(config)
+    except ValueError as error:
+        raise Failure(f"the broker's history cannot be read: {error}") from error
+    offsets = {entry.name: entry.offset for entry in config.entries}
+    return PastView(config, ledger, history, offsets)
+
+
+def _with_states(config: Config, runs: Sequence[Run]) -> list[Run]:
+    """Return the runs with what the results have of them, as far as they answer."""
+    metas = metas_of(config.settings, [run.id for run in runs if run.id])
+    return [
+        Run(
+            run.entry,
+            run.record,
+            run.late,
+            run.id,
+            str(meta.status),
+            _ended(meta),
+        )
+        if (meta := metas.get(run.id))
+        else run
+        for run in runs
+    ]
+
+
+def _ended(meta: Meta) -> Instant | None:
+    done = meta.date_done
+    try:
+        moment = datetime.fromisoformat(done) if isinstance(done, str) else done
+        return instant_of(moment) if moment else None
+    except ValueError:
+        return None  # a foreign worker's own form, or without a zone
+
+
+# For people ------------------------------------------------------------------------
+
+
+def full(instant: Instant, zone: ZoneInfo) -> str:
+    """Return a point in time with its date: `23 Nov 2026 14:05:12`."""
+    moment = datetime_of(instant, zone)
+    return f"{moment.day} {moment:%b %Y %H:%M:%S}"
+
+
+def at_second(instant: Instant, now: Instant, zone: ZoneInfo) -> str:
+    """Return a slot, with its day unless that is today: `Tue 02:30`, `14:05:12`."""
+    word, time = day_word(instant, now, zone), clock_time(instant, zone)
+    millis = f".{instant % SECOND:03}" if instant % SECOND else ""
+    return f"{word} {time}{millis}".strip()
+
+
+def lateness(span: Span) -> str:
+    """Return how late something was: `+6 ms`, `+0.9 s`, `+4m 10s`."""
+    sign, span = ("-", -span) if span < 0 else ("+", span)
+    if SECOND <= span < MINUTE:
+        return f"{sign}{span / SECOND:.1f} s"
+    return sign + duration(span)
+
+
+def table(
+    runs: Sequence[Run], now: Instant, zone: ZoneInfo, out: Screen, *, named: bool
+) -> list[str]:
+    """Return the head and a line for each run."""
+    head = [f"SLOT ({zone})", "", "LATE", "STATE", "ENDED", "TASK ID, OR WHY"]
+    rows = [["ENTRY", *head] if named else head]
+    for run in runs:
+        record = run.record
+        slot = at_second(record.slot, now, zone)
+        if record.last is not None:
+            last = at_second(record.last, now, zone)
+            slot = f"{slot} .. {last}, {counted(record.number, 'slot')}"
+        row = [
+            slot,
+            str(record.what),
+            lateness(run.late) if run.id else "",
+            run.word,
+            "" if run.took is None else f"after {lateness(run.took)[1:]}",
+            out.shown(run.why),
+        ]
+        name = out.shown(run.entry)
+        if out.width is not None:
+            name = out.cut(name, _SQUEEZED_NAME)
+        rows.append([name, *row] if named else row)
+    return out.table(rows)
+
+
+_SQUEEZED_NAME = 24
+
+
+# For programs ----------------------------------------------------------------------
+
+
+def run_data(run: Run, zone: ZoneInfo) -> dict[str, object]:
+    """Return a run for a JSON document."""
+    record = run.record
+    return {
+        "entry": run.entry,
+        "what": str(record.what),
+        **stamps("slot", record.slot, zone),
+        **stamps("last_slot", record.reach, zone),
+        "slots": record.number,
+        **stamps("at", record.at, zone),
+        "late": run.late / SECOND,
+        "reason": record.why or None,
+        "era": record.era,
+        "task_id": run.id or None,
+        "state": run.state or None,
+        **stamps("ended", run.ended, zone),
+    }
+
+
+def lost_data(history: History, zone: ZoneInfo) -> list[dict[str, object]]:
+    """Return for a JSON document what the history has lost."""
+    return [
+        {**stamps("from", first, zone), **stamps("to", last, zone)}
+        for first, last in history.lost
+    ]

@@ -1,0 +1,240 @@
+"""`beatd history` and `beatd audit`, by what the broker's history says."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from beatd.brokers.items import Term
+from beatd.brokers.sqlite import SQLiteBroker
+from beatd.cli.output import Screen
+from beatd.cli.past import lateness
+from beatd.ids import run_id
+from beatd.instant import HOUR, MINUTE, SECOND, Instant
+from beatd.timetable.history import EVERYWHERE, Record, What, batch_page, told_page
+from beatd.timetable.ledger import Mark
+from tests.brokers.making import emission, lead
+from tests.cli.conftest import NOW, Run, at, unsaid
+from tests.fakes import FakeClock
+
+HALF_PAST = at("2026-11-23T13:30:00+01:00")
+
+CONFIG = """\
+from beatd import cron, every
+
+timezone = "Europe/Berlin"
+broker_url = "sqlite:///broker.db"
+beat_schedule = {
+    "sync-crm": {"task": "shop.tasks.sync", "schedule": every(minutes=5)},
+    "report-sales": {"task": "shop.tasks.report", "schedule": cron("30 * * * *")},
+}
+"""
+
+
+class Told:
+    """A broker in which the test says what became of slots."""
+
+    def __init__(self) -> None:
+        self.broker = SQLiteBroker(
+            Path("broker.db"), namespace="default", clock=FakeClock(NOW)
+        )
+        self.term: Term = lead(self.broker)
+
+    def begin(self, when: Instant, *told: tuple[str, Record]) -> None:
+        self.broker.write_ledger(self.term, {}, (), 0, page=told_page(when, 0, told))
+
+    def sent(self, entry: str, slot: Instant, late: int = 6) -> None:
+        page = batch_page(slot + late, 0, [entry], [slot], {}, [], [])
+        self.broker.emit(self.term, [emission(entry, slot)], HOUR, page=page)
+
+    def dropped(
+        self, entry: str, first: Instant, last: Instant, number: int, why: str
+    ) -> None:
+        drops = {0: [(why, first, last, number)]}
+        page = batch_page(last + SECOND, 0, [entry], [last], drops, [0], [])
+        batch = [emission(entry, last, route=None)]
+        self.broker.emit(self.term, batch, HOUR, page=page)
+
+    def move(self, entry: str, slot: Instant) -> None:
+        """Move the ledger past a slot without a word."""
+        self.broker.write_ledger(self.term, {entry: Mark(slot, "x")}, (), 0)
+
+
+@pytest.fixture
+def told(folder: Path) -> Iterator[Told]:
+    (folder / "celeryconfig.py").write_text(CONFIG)
+    told = Told()
+    told.begin(at("2026-11-23T13:02:00+01:00"))
+    yield told
+    told.broker.close()
+
+
+@pytest.fixture
+def past(told: Told) -> Told:
+    """The past hour, in which all went well but for some slots that were dropped."""
+    told.sent("report-sales", HALF_PAST, late=250 * SECOND)
+    told.dropped("sync-crm", HALF_PAST - 25 * MINUTE, HALF_PAST, 6, "coalesced")
+    for slot in range(HALF_PAST + 5 * MINUTE, NOW, 5 * MINUTE):
+        told.sent("sync-crm", slot)
+    return told
+
+
+HISTORY = """\
+ENTRY         SLOT (Europe/Berlin)              LATE     STATE    ENDED  TASK ID, OR WHY
+sync-crm      13:35                    sent     +6 ms    unknown         ID-1
+report-sales  13:30                    sent     +4m 10s  unknown         ID-2
+sync-crm      13:05 .. 13:30, 6 slots  dropped                           coalesced
+
+history at sqlite:///broker.db begins 23 Nov 2026 13:02:00
+"""
+
+
+def test_history_says_when_slots_were_sent_or_why_not(run: Run, past: Told) -> None:
+    shown = run("history", "--to", "13:35").stdout
+    first = run_id("default", "sync-crm", 0, HALF_PAST + 5 * MINUTE)
+    second = run_id("default", "report-sales", 0, HALF_PAST)
+
+    lines = shown.replace(first, "ID-1").replace(second, "ID-2").splitlines()
+    assert lines == HISTORY.splitlines()
+
+
+def test_history_of_one_entry_has_its_last_runs_first(run: Run, past: Told) -> None:
+    lines = run("history", "sync-crm", "--limit", "2").stdout.splitlines()
+
+    assert lines[0].startswith("SLOT (Europe/Berlin)  ")
+    assert [line.split()[:2] for line in lines[1:3]] == [
+        ["14:05", "sent"],
+        ["14:00", "sent"],
+    ]
+    assert lines[4].startswith("the last 2 of 8: --limit 8 shows all.  history at ")
+
+
+def test_history_shows_results_where_there_are_some(
+    run: Run, past: Told, folder: Path
+) -> None:
+    from beatd.config.loading import Wanted, load
+    from beatd.results import connect
+    from beatd.results.base import Meta
+
+    config = folder / "celeryconfig.py"
+    config.write_text(f'{CONFIG}\nresult_backend = "sqlite:///results.db"\n')
+    backend = connect(load(Wanted()).settings)
+    slot = HALF_PAST + 35 * MINUTE
+    id = run_id("default", "sync-crm", 0, slot)
+    done = "2026-11-23T13:05:12.106000+00:00"
+    backend.store([Meta(id, "SUCCESS", date_done=done)])
+    backend.close()
+
+    [_, line, *_] = run("history", "sync-crm", "--limit", "1").stdout.splitlines()
+    assert line.split() == ["14:05", "sent", "+6", "ms", "ok", "after", "12.1", "s", id]
+
+
+def test_history_without_any_says_so(run: Run, folder: Path) -> None:
+    (folder / "celeryconfig.py").write_text(CONFIG)
+
+    assert run("history").stdout == "no history yet at sqlite:///broker.db\n"
+    assert not (folder / "broker.db").exists()
+
+
+def test_history_of_an_unknown_entry_names_the_near_one(run: Run, past: Told) -> None:
+    output = run("history", "report-sale", status=3).output
+
+    assert "no entry named 'report-sale'" in output
+    assert "did you mean 'report-sales'?" in output
+
+
+def test_an_entry_that_is_gone_has_a_history(run: Run, past: Told) -> None:
+    past.sent("gone", NOW - MINUTE)
+
+    assert "sent" in run("history", "gone").stdout
+
+
+def test_history_says_what_was_lost(run: Run, past: Told) -> None:
+    lost = Record(HALF_PAST, 0, What.LOST, last=HALF_PAST + MINUTE)
+    past.begin(NOW, (EVERYWHERE, lost))
+
+    assert (
+        "; lost with the broker's data: 23 Nov 2026 13:30:00 to 23 Nov 2026 13:31:00"
+    ) in run("history").stdout
+
+
+AUDIT = """\
+ENTRY         SLOTS  SENT  WORST    DROPPED      UNCERTAIN  UNKNOWN  WAITING  MISSING
+sync-crm      13     7     +6 ms    6 coalesced  0          0        0        0
+report-sales  1      1     +4m 10s  0            0          0        0        0
+
+14 slots, 23 Nov 2026 13:03:00 to 23 Nov 2026 14:05:12 (Europe/Berlin): \
+every slot is accounted for.
+history at sqlite:///broker.db begins 23 Nov 2026 13:02:00
+"""
+
+
+def test_audit_accounts_for_every_slot(run: Run, past: Told) -> None:
+    shown = run("audit", "--from", "13:03").stdout
+
+    assert shown == AUDIT
+
+
+def test_audit_says_honestly_where_the_history_does_not_reach(
+    run: Run, past: Told
+) -> None:
+    shown = run("audit", "--from", "12:00").stdout
+
+    assert "unknown, as the history does not reach there. Every other slot is" in shown
+    assert "begins 23 Nov 2026 13:02:00" in shown
+
+
+def test_audit_exits_with_1_if_a_slot_is_missing(run: Run, told: Told) -> None:
+    told.move("report-sales", HALF_PAST)
+    told.dropped("sync-crm", HALF_PAST - 25 * MINUTE, NOW - 12 * SECOND, 13, "paused")
+
+    shown = run("audit", "--from", "13:03", status=1).stdout
+    assert "missing: report-sales 13:30\n" in shown
+    assert ": 1 slot missing.\n" in shown
+
+
+def test_audit_exits_with_1_if_a_slot_has_waited_for_long(run: Run, told: Told) -> None:
+    told.dropped("sync-crm", HALF_PAST - 25 * MINUTE, NOW - 12 * SECOND, 13, "paused")
+
+    shown = run("audit", "--from", "13:03", status=1).stdout
+    assert "waiting: report-sales 13:30\n" in shown
+    assert "1 slot waiting for more than a minute." in shown
+    assert run("audit", "--from", "13:03", "sync-crm").stdout.count("accounted") == 1
+
+
+def test_audit_names_what_is_wrong_with_its_times(run: Run, past: Told) -> None:
+    output = run("audit", "--from", "2026-11-24", status=2).output
+    assert "'2026-11-24' lies after the end" in output
+
+    output = run("audit", "--to", "soon", status=2).output
+    assert "expected '15:00', '2027-03-28' or '2027-03-28 02:30', got 'soon'" in output
+
+
+@pytest.mark.parametrize("words", [["history"], ["audit", "--from", "13:03"]])
+def test_documents_are_as_the_page_says(run: Run, past: Told, words: list[str]) -> None:
+    found = json.loads(run(*words, "--json").stdout)
+
+    assert found["schema"] == f"beatd.{words[0]}/1"
+    assert unsaid(found) == set()
+
+
+def test_nothing_is_wider_than_the_terminal(run: Run, past: Told) -> None:
+    for words in (["history"], ["audit", "--from", "13:03"]):
+        shown = run(*words, screen=Screen(width=80)).stdout
+        table = shown.split("\n\n")[0].splitlines()
+        assert max(map(len, table)) <= 100
+
+
+@pytest.mark.parametrize(
+    ("span", "expected"),
+    [
+        (6, "+6 ms"),
+        (900, "+900 ms"),
+        (1500, "+1.5 s"),
+        (250_000, "+4m 10s"),
+        (-5, "-5 ms"),
+    ],
+)
+def test_lateness_in_words(span: int, expected: str) -> None:
+    assert lateness(span) == expected
