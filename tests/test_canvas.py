@@ -217,6 +217,18 @@ def test_the_calls_of_a_header_carry_one_and_the_same_body() -> None:
     assert [(one.group, one.size) for one in canvas.chords] == [("g", 2)]
 
 
+def test_calls_of_chords_that_begin_later_have_no_group_yet() -> None:
+    later = chord([task("b"), task("c")], chord([task("d")], task("body")))
+    first = only(sent(chain(task("a"), later)))
+
+    (waiting,) = first.options["chain"]
+    inner = waiting["kwargs"]["body"]
+    for one in (*waiting["kwargs"]["header"], *inner["kwargs"]["header"]):
+        assert one["options"].keys() == {"task_id", "group_index"}
+    begun = sent(waiting, 1)
+    assert {one.options["group_id"] for one in begun.sends} == {begun.chords[0].group}
+
+
 def test_what_goes_with_a_chord_goes_with_its_body() -> None:
     own = chord([task("a")], task("body"), link=task("l"), queue="low")
 

@@ -85,6 +85,7 @@ class Canvas:
                 self._send_chain(_tasks(signature), args, own)
             case "group":
                 _, own = _split(own, _ENDS)
+                own["group_id"] = signature["options"]["task_id"]
                 for member in _tasks(signature):
                     self._send(member, args, own)
             case "chord":
@@ -110,13 +111,14 @@ class Canvas:
         _, own = _split(own, _ENDS)
         links, own = _split(own, _LINKS)
         bodys = _split(own, ("parent_id", "countdown", "eta"))[1]
-        body = {**_body(signature)}
+        group = signature["options"]["task_id"]
+        body = self.frozen(_body(signature), group_id=group)
         body["options"] = _merged(body, bodys)
         body = linked_to(body, links.get("link"), links.get("link_error"))
         header = _tasks(signature)
         if not header:
             return self._send(body, ([],), _split(own, ("chain",))[1])
-        group, results = signature["options"]["task_id"], list(map(result_of, header))
+        results = list(map(result_of, header))
         nested = any(inner is not None for _, inner in results)
         shape = [[group, None], results] if nested else None
         self.chords.append(Chord(group, sum(map(_size, header)), shape))
@@ -142,14 +144,15 @@ class Canvas:
             kwargs = {"tasks": frozen}
         elif kind in ("group", "chord"):
             named = [ends] if kind == "group" else []
-            group = own["task_id"] = self._id_of(*named, own)
+            own["task_id"] = self._id_of(*named, own)
             if kind == "group":
                 _, ends = _split(ends, ("task_id", "group_index"))
-                ends = {"group_id": group, **ends}
                 kwargs = {"tasks": self._numbered(_tasks(signature), ends)}
             else:
-                body = self.frozen(_body(signature), **{"group_id": group, **ends})
-                header = self._numbered(_tasks(signature), {"group_id": group})
+                body = self.frozen(_body(signature), **ends)
+                # Its calls get the group's id when they are sent, as in Celery: there
+                # may be a chord around it then, or a worker of Celery's draws another.
+                header = self._numbered(_tasks(signature), {})
                 kwargs = {**kwargs, "header": header, "body": body}
         else:
             task_id = self._id_of(own, ends)
