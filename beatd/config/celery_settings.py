@@ -198,7 +198,7 @@ class _Texts:
 
     def having(self, word: str) -> Iterator[Source]:
         """Yield the texts in which `word` may be written, the likeliest first."""
-        for within, module in self._config():
+        for within, module in self._of_config:
             yield from self._text(module, within)
         having = (module for module in _modules() if word in vars(module))
         for module in (*self._of_app, *having):
@@ -208,6 +208,10 @@ class _Texts:
     def _of_app(self) -> list[ModuleType]:
         """The modules that have the app: what it is given may be written there."""
         return [module for module, _ in _holders(self.app)]
+
+    @cached_property
+    def _of_config(self) -> list[tuple[tuple[str, ...], ModuleType | None]]:
+        return list(self._config())
 
     def _config(self) -> Iterator[tuple[tuple[str, ...], ModuleType | None]]:
         """Yield the objects that hold the config, as names in their modules."""

@@ -4,6 +4,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from pkgutil import iter_modules
 
@@ -77,6 +78,7 @@ def raised(error: BaseException, file: str) -> Problem:
     return Problem(f"{what} raised {type(error).__name__}: {reason}", place=there)
 
 
+@lru_cache(maxsize=4096)
 def is_theirs(file: str) -> bool:
     """Return whether a file is the user's own, neither installed nor Python's."""
     path = Path(file)

@@ -224,17 +224,17 @@ def _calls_of(
 def _accepted(chosen: Settings, found: Source) -> Iterator[Problem]:
     """Yield problems with the content types that are to be decoded."""
     for name in ("accept_content", "result_accept_content"):
-        place = _place_of(name, found)
         try:
             accepted = content_types(getattr(chosen, name) or ())
         except MessageError as error:
+            text = f"{name}: {error}"
             hint = "the scheduler needs none of them, and a worker will not start"
-            yield Problem(f"{name}: {error}", hint, place, warning=True)
         else:
-            if accepted & content_types(["pickle"]):
-                text = f"{name}: who can write pickle to the server runs any code here"
-                hint = "leave pickle out, or let nobody else reach the server"
-                yield Problem(text, hint, place, warning=True)
+            if not accepted & content_types(["pickle"]):
+                continue
+            text = f"{name}: who can write pickle to the server runs any code here"
+            hint = "leave pickle out, or let nobody else reach the server"
+        yield Problem(text, hint, _place_of(name, found), warning=True)
 
 
 def _eager(chosen: Settings, found: Source) -> Iterator[Problem]:
