@@ -15,6 +15,8 @@ from beatd.config.options import Options
 from beatd.config.settings import Settings, table
 from beatd.config.source import Source
 from beatd.service.process import Process
+from beatd.service.rereading import Taken
+from beatd.service.wiring.answering import answering_of
 from beatd.service.wiring.scheduler import (
     TAKEN_ONCE,
     needs_restart,
@@ -93,6 +95,8 @@ def read_by_a_start(config: Config) -> set[str]:
 def emit_once(config: Config) -> None:
     """Run a scheduler until a slot is queued, and ask it which runs have ended."""
     scheduler = scheduler_of(config)
+    taken = Taken([], [], [], [], [], "UTC", {})
+    answering_of(config, taken, scheduler, []).stop()
     inbox: SimpleQueue[Wake] = SimpleQueue()
 
     def stop_when_queued(_: object) -> None:
