@@ -59,8 +59,12 @@ class ScheduleView:
         return f"state file {self.path}; {runs}"
 
     def mark(self, entry: Entry) -> Mark | None:
-        """Return an entry's mark in the schedule file."""
-        return self.file.marks.get(entry.name) if self.file else None
+        """Return an entry's mark in the schedule file, if it is that of this entry.
+
+        An entry that was removed and came back is a new one.
+        """
+        mark = self.file.marks.get(entry.name) if self.file else None
+        return None if mark is None or mark.is_removed else mark
 
     def coming(self, entries: Sequence[Entry], now: Instant) -> dict[str, ComingRuns]:
         """Return the coming runs of these entries, by name."""

@@ -7,9 +7,12 @@ import pytest
 
 from beatd.cli import main
 from beatd.cli.output import Screen
+from beatd.cli.schedule_view import ScheduleView
 from beatd.config.loading import Wanted, load
+from beatd.scheduler.file_view import View
 from beatd.timetable.imprint import imprint_of, trace_of
 from tests.cli.conftest import Run, ran
+from tests.fakes import NOON
 
 WIDE = """\
 ENTRY           SCHEDULE          NEXT (Europe/Berlin)     LAST                STATE
@@ -385,3 +388,19 @@ def test_wide_shows_what_entries_are_for(run: Run, folder: Path) -> None:
     assert head.endswith("ARGS  DESCRIPTION")
     assert report.endswith("for\\nAnn")
     assert tick.rstrip().endswith("celery")
+
+
+def test_an_entry_that_was_removed_and_comes_back_has_no_last_run(
+    folder: Path,
+) -> None:
+    config = folder / "celeryconfig.py"
+    config.write_text('beat_schedule = {"a": {"task": "a", "schedule": 60}}')
+    known = load(Wanted())
+    [entry] = known.entries
+    mark = entry.mark_from(None, NOON)._replace(runs=3, last=NOON)
+
+    there = ScheduleView(known, Path("x"), View({"a": mark}))
+    back = ScheduleView(known, Path("x"), View({"a": mark.removed()}))
+
+    assert there.mark(entry) == mark
+    assert back.mark(entry) is None
