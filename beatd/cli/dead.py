@@ -31,9 +31,9 @@ from beatd.cli.usage import (
     NOTHING,
     UNAVAILABLE,
     USAGE,
-    Commands,
     Whole,
     exit_statuses,
+    group_of,
 )
 from beatd.clock import SystemClock
 from beatd.config.loading import load
@@ -54,13 +54,7 @@ class NoLetter(Failure):
     exit_code = NOTHING
 
 
-@click.group(
-    "dead",
-    cls=Commands,
-    no_args_is_help=False,
-    epilog=EPILOG,
-    context_settings={"max_content_width": 100},
-)
+@group_of("dead", EPILOG)
 @SOURCE
 def command(**_: Any) -> None:
     """Messages that workers set aside: what cannot be read, run or survived.

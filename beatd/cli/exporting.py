@@ -11,7 +11,7 @@ import msgspec
 from beatd.cli.options import SOURCE
 from beatd.cli.output import document, stamps
 from beatd.cli.schedule_view import ScheduleView, chosen, schedule_view, zone_of
-from beatd.cli.usage import CONFIG, NOTHING, USAGE, Commands, Whole, exit_statuses
+from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses, group_of
 from beatd.clock import SystemClock
 from beatd.instant import DAY, Instant
 from beatd.migrate.calendar import Forecast, calendar, forecast
@@ -38,13 +38,7 @@ LIMIT = click.option(
 )
 
 
-@click.group(
-    "export",
-    cls=Commands,
-    no_args_is_help=False,
-    epilog=EPILOG,
-    context_settings={"max_content_width": 100},
-)
+@group_of("export", EPILOG)
 @SOURCE
 def command(**_: Any) -> None:
     """The schedule for calendars and for programs; arguments of tasks are left out."""

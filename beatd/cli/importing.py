@@ -19,8 +19,8 @@ from beatd.cli.usage import (
     NOTHING,
     UNAVAILABLE,
     USAGE,
-    Commands,
     exit_statuses,
+    group_of,
 )
 from beatd.clock import SystemClock
 from beatd.config.loading import Config, examine_source, load
@@ -51,13 +51,7 @@ class Nothing(Failure):
     exit_code = NOTHING
 
 
-@click.group(
-    "import",
-    cls=Commands,
-    no_args_is_help=False,
-    epilog=EPILOG,
-    context_settings={"max_content_width": 100},
-)
+@group_of("import", EPILOG)
 @SOURCE
 def command(**_: Any) -> None:
     """Take over from another scheduler: its last runs, its entries.

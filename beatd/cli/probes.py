@@ -152,21 +152,14 @@ def entries_elsewhere(config: Config, *, ask: bool) -> list[Problem]:
     RedBeat's are looked for only if the broker is to be asked; then there is one, too,
     for a scheduler whose last runs beatd does not know.
     """
-    if not is_celery(config.source.app):
-        return []
-    # Imported here: it brings the client of Redis, which takes 0.1 s.
-    from beatd.celery_apps.other_schedulers import (
-        in_django,
-        in_redis,
-        last_runs_elsewhere,
-    )
-    from beatd.service.wiring.scheduler import ledger_of
+    from beatd.service.wiring import scheduler as wiring
 
-    problems = [*in_django(config)]
-    if ask:
-        problems += in_redis(config)
+    problems = wiring.entries_elsewhere(config, ask=ask)
+    if ask and is_celery(config.source.app):
+        from beatd.celery_apps.other_schedulers import last_runs_elsewhere
+
         with suppress(BrokerUnavailable):  # asking it is what says so
-            known = ledger_of(config).marks
+            known = wiring.ledger_of(config).marks
             problems += last_runs_elsewhere(config, known)
     return problems
 

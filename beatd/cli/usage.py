@@ -1,6 +1,6 @@
 """Errors of usage on the command line: what is wrong, and the way out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -80,6 +80,17 @@ class Commands(click.Group):
         if not word.startswith("-") and self.get_command(ctx, word) is None:
             raise UnknownCommand(word, self.list_commands(ctx), ctx)
         return super().resolve_command(ctx, args)
+
+
+def group_of(name: str, epilog: str) -> Callable[[Callable[..., Any]], Commands]:
+    """Return a decorator that makes a function the group of commands of this name."""
+    return click.group(
+        name,
+        cls=Commands,
+        no_args_is_help=False,
+        epilog=epilog,
+        context_settings={"max_content_width": 100},
+    )
 
 
 def explained(error: click.UsageError) -> str:

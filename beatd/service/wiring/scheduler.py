@@ -155,15 +155,18 @@ def metas_of(settings: Settings, task_ids: Sequence[str]) -> Mapping[str, Meta]:
         return {}
 
 
-def entries_elsewhere(config: Config) -> list[Problem]:
-    """Return a warning for entries that another scheduler of a Celery app keeps."""
+def entries_elsewhere(config: Config, *, ask: bool = True) -> list[Problem]:
+    """Return a warning for entries that another scheduler of a Celery app keeps.
+
+    RedBeat's are looked for only if the broker is to be asked.
+    """
     app = config.source.app
     if not is_celery(app):
         return []
     # Imported here: it brings the client of Redis, which not every broker needs.
     from beatd.celery_apps.other_schedulers import in_django, in_redis
 
-    return [*in_django(config), *in_redis(config)]
+    return [*in_django(config), *(in_redis(config) if ask else ())]
 
 
 def ask_results_aside(scheduler: Scheduler, wake: Callable[[], object]) -> AskedAside:
