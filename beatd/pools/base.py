@@ -55,7 +55,16 @@ class Returned(msgspec.Struct, frozen=True):
     tokens: Sequence[str]
 
 
-PoolEvent: TypeAlias = Started | Finished | TimedOut | Lost | Returned
+class Turn(msgspec.Struct, frozen=True):
+    """The pool has no thread of its own: who reads its events is to call `take`.
+
+    It returns when a job has ended. What was told before is acted on before that.
+    """
+
+    take: Callable[[], object]
+
+
+PoolEvent: TypeAlias = Started | Finished | TimedOut | Lost | Returned | Turn
 
 Runner: TypeAlias = Callable[[Job], bytes]
 """Runs one job in the process and thread that the pool chooses; never raises.

@@ -32,6 +32,7 @@ from beatd.pools.base import (
     Returned,
     Started,
     TimedOut,
+    Turn,
 )
 from beatd.runs.report import read_report
 from beatd.text import counted
@@ -203,6 +204,8 @@ class Worker:
                 self._lost(self.workload.remove(token), reason)
             case Returned(tokens):
                 self._take_back([self.workload.remove(token) for token in tokens])
+            case Turn(take):
+                take()
             case Renewed(about):
                 self.renewal.end(understand(about))
             case Fetched(deliveries, lease):

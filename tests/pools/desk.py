@@ -33,6 +33,7 @@ from beatd.pools.base import (
     Returned,
     Started,
     TimedOut,
+    Turn,
 )
 from beatd.pools.limits import soft_limit, soft_limited
 from beatd.pools.prefork import places
@@ -154,6 +155,8 @@ class Desk:
         if isinstance(event, Returned):
             self.returned += event.tokens
             self.pool.submit([self._jobs[token] for token in event.tokens])
+        elif isinstance(event, Turn):
+            event.take()
         else:
             self.events.append(event)
 

@@ -1,5 +1,6 @@
 """What every pool promises, whatever it runs jobs in."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,16 @@ import pytest
 from beatd import greenlets
 from beatd.errors import ConfigError
 from beatd.pools import create
-from beatd.pools.base import Finished, Lost, Started, TimedOut
+from beatd.pools.base import (
+    Finished,
+    Lost,
+    Pool,
+    PoolEvent,
+    Returned,
+    Started,
+    TimedOut,
+    Turn,
+)
 from beatd.pools.options import PoolOptions
 from tests.pools import desk
 from tests.pools.desk import Desk, job
@@ -260,6 +270,60 @@ def test_solo_runs_on_past_the_time_limit() -> None:
     one = job(desk.sleep, 0.1, time_limit=0.01)
 
     assert at.run(one) == [Finished(one.token, b"slept")]
+
+
+@pytest.fixture
+def told() -> list[PoolEvent]:
+    return []
+
+
+@pytest.fixture
+def solo(told: list[PoolEvent]) -> Pool:
+    return create("solo", desk.runner, told.append, options=PoolOptions(size=1))
+
+
+def test_solo_tells_of_a_beginning_before_the_job_runs(
+    solo: Pool, told: list[PoolEvent]
+) -> None:
+    one = job(desk.echo, "hello")
+
+    solo.submit([one])
+
+    began, turn = told
+    assert began == Started(one.token, os.getpid())
+    assert isinstance(turn, Turn)
+    turn.take()
+    assert told[2:] == [Finished(one.token, b"hello")]
+
+
+def test_solo_returns_the_jobs_that_wait_for_their_turn(
+    solo: Pool, told: list[PoolEvent]
+) -> None:
+    first, second, third = (job(desk.echo, number) for number in range(3))
+    solo.submit([first, second])
+    solo.submit([third])
+
+    solo.recall()
+    assert told[2:] == [Returned([second.token, third.token])]
+    solo.stop()
+
+    assert told[3:] == [Finished(first.token, b"0")]
+
+
+def test_solo_loses_what_was_not_run_when_it_is_killed(
+    solo: Pool, told: list[PoolEvent]
+) -> None:
+    first, second = job(desk.echo, 1), job(desk.echo, 2)
+    solo.submit([first, second])
+    turn = told[1]
+    assert isinstance(turn, Turn)
+
+    solo.kill()
+    turn.take()
+
+    lost = [event.token for event in told[2:] if isinstance(event, Lost)]
+    assert lost == [first.token, second.token]
+    assert len(told) == 4
 
 
 @pytest.mark.skipif("solo" not in NAMES, reason="the other pools can grow")
