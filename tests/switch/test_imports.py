@@ -43,6 +43,47 @@ def test_tasks_that_the_app_discovers_are_found(tmp_path: Path, kind: str) -> No
     assert answer.returncode == 1
 
 
+INCLUDING = {
+    "celery": """
+        from celery import Celery
+        notify = Celery("notify", broker="redis://h", set_as_current=False)
+        notify.conf.update(include=["{name}.tasks"], beat_schedule={schedule})
+        """,
+    "config": """
+        include = ["{name}.tasks"]
+        beat_schedule = {schedule}
+        """,
+}
+
+
+@pytest.mark.parametrize("kind", INCLUDING)
+def test_modules_that_are_included_are_found(tmp_path: Path, kind: str) -> None:
+    name = f"included_by_{kind}"
+    tasks = ("found", "lost")
+    schedule = {one: {"task": f"{name}.tasks.{one}", "schedule": 60} for one in tasks}
+    first = "celery" if kind == "celery" else "beatd"
+    write(
+        tmp_path,
+        {
+            f"{name}/__init__.py": "",
+            f"{name}/run.py": INCLUDING[kind].format(name=name, schedule=schedule),
+            f"{name}/tasks.py": f"""
+                from {first} import shared_task
+                @shared_task
+                def found(): pass
+                """,
+        },
+    )
+    option = "--config" if kind == "config" else "-A"
+    word = f"{name}.run" if kind == "config" else f"{name}.run.notify"
+
+    answer = ended("check", option, word, "--import", cwd=tmp_path)
+
+    assert "entry 'found'" not in answer.stdout
+    assert f"error: entry 'lost': no task named '{name}.tasks.lost'" in answer.stdout
+    assert answer.returncode == 1
+
+
 def test_tasks_of_celery_beside_an_app_of_ours_do_not_count(tmp_path: Path) -> None:
     files = project("beatd", "mixed")
     files["mixed/tasks.py"] += (
