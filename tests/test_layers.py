@@ -69,13 +69,13 @@ celery_apps * processes requests runner results signals other_schedulers out_of_
             reading
 service     * daemon nodes notify sockets wiring.choice wiring.runtime wiring.scheduler
             wiring.worker_parts wiring.worker wiring
-cli         usage options output running dead explain findings schedule_view advice list
+cli         usage options output running dead explain findings schedule_view advice
             times next probes plan config_out crontab_out importing exporting
 .           logs states
 utils       log
 service     log_setup process rereading reloading status facts look snapshot http
             metrics site wiring.answering offline other_side beat worker
-cli         status past history audit changing check * worker worker_options
+cli         status past list history audit changing check * worker worker_options
 .           spawned reread __main__ __init__
 """
 """A line is a room and its modules in the order in which they are read: a module

@@ -18,9 +18,11 @@ from beatd.cli.usage import CONFIG, NOTHING, UNAVAILABLE, USAGE, exit_statuses
 from beatd.clock import SystemClock
 from beatd.config.loading import load
 from beatd.instant import DAY, SECOND, Instant, Span
+from beatd.service.wiring.scheduler import ledger_of
 from beatd.text import counted
 from beatd.timetable.audit import WAITS_LONG, Account, Audit
 from beatd.timetable.entry import Entry
+from beatd.timetable.ledger import Mark
 
 _MOST = 1_000_000
 """The most slots of one entry that are looked up."""
@@ -81,7 +83,9 @@ def command(
     '15:00', '2027-03-28' or '2027-03-28 02:30', in the config's time zone.
     """
     now = SystemClock().now()
-    known = past_view(load(wanted(context)))
+    config = load(wanted(context))
+    marks = ledger_of(config).marks  # before the history, which goes on meanwhile
+    known = past_view(config)
     zone = known.zone
     last = now if end is None else past_instant("--to", end, zone, now)
     first = last - DAY
@@ -90,7 +94,10 @@ def command(
     if first > last:
         raise click.BadParameter(f"{begin!r} lies after the end", param_hint="--from")
     usable, bad = chosen(known.config, entries)
-    found = [_look(known, entry, first, last, now) for entry in usable]
+    found = [
+        _look(known, entry, marks.get(entry.name), (first, last), now)
+        for entry in usable
+    ]
     if bad:
         hint = f"{counted(len(bad), 'entry')} cannot be used: beatd check"
         click.echo(hint, err=True)
@@ -103,13 +110,16 @@ def command(
 
 
 def _look(
-    known: PastView, entry: Entry, first: Instant, last: Instant, now: Instant
+    known: PastView,
+    entry: Entry,
+    mark: Mark | None,
+    stretch: tuple[Instant, Instant],
+    now: Instant,
 ) -> Found:
-    mark = known.ledger.marks.get(entry.name)
     past = known.history.of(entry.name)
     audit = Audit(entry, mark, past, known.history.lost)
     found = Found(entry)
-    slots = audit.slots(first, last, now)
+    slots = audit.slots(*stretch, now)
     for slot, account, record in islice(slots, _MOST):
         found.counts[account] += 1
         if account is Account.DROPPED and record:

@@ -1,9 +1,10 @@
 """What became of slots, as the broker's history and the results tell it."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import nlargest
+from itertools import islice
 from zoneinfo import ZoneInfo
 
 from beatd.cli.output import Failure, Screen, clock_time, day_word, duration, stamps
@@ -15,7 +16,6 @@ from beatd.results.base import Meta
 from beatd.service.wiring.scheduler import history_of, metas_of
 from beatd.text import counted
 from beatd.timetable.history import History, Record, What
-from beatd.timetable.ledger import LedgerCopy
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,6 @@ class PastView:
     """A config, and what its broker knows of the past."""
 
     config: Config
-    ledger: LedgerCopy
     history: History
     offsets: Mapping[str, Span] = field(default_factory=dict)
     """By entry, how long after its slots it is emitted."""
@@ -61,6 +60,22 @@ class PastView:
         latest = nlargest(limit, told, key=lambda one: (one[1][1].at, one[0]))
         found = [self._run(name, record) for _, (name, record) in latest]
         return _with_states(self.config, found)
+
+    def recent(self, names: Collection[str], number: int) -> "dict[str, list[Run]]":
+        """Return by entry the last slots of which something is decided, in order."""
+        recent = {
+            name: [
+                self._run(name, record)
+                for record in self.history.of(name).records
+                if record.what in (What.SENT, What.UNCERTAIN, What.DROPPED)
+            ][-number:]
+            for name in names
+        }
+        found = _with_states(
+            self.config, [run for runs in recent.values() for run in runs]
+        )
+        told = iter(found)
+        return {name: [*islice(told, len(runs))] for name, runs in recent.items()}
 
     def _run(self, name: str, record: Record) -> "Run":
         late = record.late - self.offsets.get(name, 0)
@@ -128,11 +143,11 @@ _WORDS = {"SUCCESS": "ok", "FAILURE": "FAIL", "STARTED": "run"}
 def past_view(config: Config) -> PastView:
     """Return what the broker knows. Raises Failure, and BrokerUnavailable."""
     try:
-        ledger, history = history_of(config)
+        history = history_of(config)
     except ValueError as error:
         raise Failure(f"the broker's history cannot be read: {error}") from error
     offsets = {entry.name: entry.offset for entry in config.entries}
-    return PastView(config, ledger, history, offsets)
+    return PastView(config, history, offsets)
 
 
 def _with_states(config: Config, runs: Sequence[Run]) -> list[Run]:
@@ -164,6 +179,45 @@ def _ended(meta: Meta) -> Instant | None:
 
 # For people ------------------------------------------------------------------------
 
+_GLYPHS: Mapping[str, tuple[str, str]] = {
+    "ok": ("+", "✔"),
+    "sent": (">", "➤"),
+    "late": ("~", "◷"),
+    "missed": ("!", "▲"),
+    "failed": ("x", "✘"),
+    "skipped": ("-", "⤼"),
+    "runs": ("*", "●"),
+    "paused": ("=", "‖"),
+    "uncertain": ("?", "?"),
+}
+"""By what became of a slot, its sign in ASCII, and in other text."""
+
+_OF_REASONS = {"misfire": "missed", "paused": "paused", "unroutable": "missed"}
+_OF_STATES = {"SUCCESS": "ok", "FAILURE": "failed", "STARTED": "runs"}
+
+
+def _kind(run: Run, tolerance: Span) -> str:
+    """Return what became of a slot, as strips show it."""
+    if run.record.what is What.DROPPED:
+        return _OF_REASONS.get(run.record.why, "skipped")
+    if run.record.what is What.UNCERTAIN:
+        return "uncertain"
+    kind = _OF_STATES.get(run.state, "sent")
+    return "late" if kind in ("ok", "sent") and run.late > tolerance else kind
+
+
+def strip(runs: Sequence[Run], tolerance: Span, out: Screen) -> str:
+    """Return a sign for each run; those later than `tolerance` are late."""
+    return "".join(_GLYPHS[_kind(run, tolerance)][out.utf8] for run in runs)
+
+
+def legend(runs: Iterable[Run], tolerance: Span, out: Screen) -> str:
+    """Return what the signs of these runs mean."""
+    kinds = {_kind(run, tolerance) for run in runs}
+    return ", ".join(
+        f"{signs[out.utf8]} {kind}" for kind, signs in _GLYPHS.items() if kind in kinds
+    )
+
 
 def full(instant: Instant, zone: ZoneInfo) -> str:
     """Return a point in time with its date: `23 Nov 2026 14:05:12`."""
@@ -181,9 +235,9 @@ def at_second(instant: Instant, now: Instant, zone: ZoneInfo) -> str:
 def lateness(span: Span) -> str:
     """Return how late something was: `+6 ms`, `+0.9 s`, `+4m 10s`."""
     sign, span = ("-", -span) if span < 0 else ("+", span)
-    if SECOND <= span < MINUTE:
-        return f"{sign}{span / SECOND:.1f} s"
-    return sign + duration(span)
+    if span < SECOND:
+        return f"{sign}{span} ms"
+    return sign + (f"{span / SECOND:.1f} s" if span < MINUTE else duration(span))
 
 
 def table(

@@ -226,9 +226,40 @@ def test_nothing_is_wider_than_the_terminal(run: Run, past: Told) -> None:
         assert max(map(len, table)) <= 100
 
 
+def test_the_list_has_a_sign_for_each_of_the_last_slots(run: Run, past: Told) -> None:
+    ascii = run("list", screen=Screen()).stdout.splitlines()
+    assert [line.split()[-1] for line in ascii[1:3]] == ["->>>>>>>", "~"]
+    assert ascii[0].endswith("  LAST 15")
+    assert "LAST 15: > sent, ~ late, - skipped" in ascii
+    assert ascii[0].index("LAST 15") == ascii[1].index("->>>")
+
+    utf8 = run("list", screen=Screen(utf8=True)).stdout
+    assert "⤼➤➤➤➤➤➤➤" in utf8
+
+
+def test_the_signs_go_first_where_there_is_no_room(run: Run, past: Told) -> None:
+    narrow = run("list", screen=Screen(width=80)).stdout
+
+    assert "LAST 15" not in narrow
+    assert max(map(len, narrow.splitlines()[:3])) <= 80
+    assert "LAST 15" in run("list", screen=Screen(width=110)).stdout
+
+
+def test_without_an_answer_of_the_broker_the_list_does_without_signs(
+    run: Run, folder: Path
+) -> None:
+    config = CONFIG.replace("sqlite:///broker.db", "redis://127.0.0.1:1/0")
+    (folder / "celeryconfig.py").write_text(config)
+
+    result = run("list")
+    assert "LAST 15" not in result.stdout
+    assert result.stderr.startswith("no LAST 15: ")
+
+
 @pytest.mark.parametrize(
     ("span", "expected"),
     [
+        (0, "+0 ms"),
         (6, "+6 ms"),
         (900, "+900 ms"),
         (1500, "+1.5 s"),

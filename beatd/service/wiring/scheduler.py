@@ -125,23 +125,21 @@ def broker_to_look_at(config: Config) -> Broker | None:
     return brokers.of_settings(config.settings, [url])
 
 
-def history_of(config: Config) -> tuple[LedgerCopy, History]:
-    """Return the broker's ledger and history, without the lead, as far as they are.
+def history_of(config: Config) -> History:
+    """Return the broker's history; an empty one if there is no file.
 
-    Each slot that this ledger has and the history has not is missing there. Raises
-    ConfigError, BrokerUnavailable, and ValueError for a history that is none.
+    Raises ConfigError, BrokerUnavailable, and ValueError for a history that is none.
     """
     broker = broker_to_look_at(config)
     if broker is None:
-        return LedgerCopy({}, 0), History({})
+        return History({})
     try:
-        ledger = broker.read_ledger()  # before the history: that goes on meanwhile
         rows, pages = broker.read_history()
     finally:
         broker.close()
     history = History(rows)
     history.fold(pages)
-    return ledger, history
+    return history
 
 
 def metas_of(settings: Settings, task_ids: Sequence[str]) -> Mapping[str, Meta]:
