@@ -280,6 +280,7 @@ class Intake:
         self._queues = {name: router.queue(name) for name in queues}
         length = span_of(settings.worker_lease_timeout)
         self._holdings = Holdings()
+        self._delaying: dict[str, Envelope] = {}
         self.lease = Lease(
             broker,
             worker,
@@ -320,6 +321,13 @@ class Intake:
         """Take note that these deliveries have been settled."""
         self._holdings.settled(tokens)
         self.fetcher.isolation.settled(tokens)
+        if self._delaying:
+            for token in tokens:
+                self._delaying.pop(token, None)
+
+    def delaying(self, token: str, envelope: Envelope) -> None:
+        """Take note of a delivery that the broker is told to keep for its time."""
+        self._delaying[token] = envelope
 
     def have_run(self, tokens: Collection[str]) -> None:
         """Take note that these have run, and wait for a result backend that is away.
@@ -351,12 +359,19 @@ class Intake:
         self.fetcher.take_from(names)
 
     def delayed(self) -> list[Envelope]:
-        """Return the messages that wait in the broker for their time."""
-        found = []
+        """Return the messages that wait in the broker for their time, or will soon.
+
+        It may be called from any thread.
+        """
+        # Before the broker is asked: what it is told of meanwhile is in both.
+        soon = self._delaying.copy()
+        found = {}
         for late in self._broker.delayed(list(self._queues), MOST_DELAYED):
             with suppress(MessageError):
-                found.append(read_envelope(late.message, self._limits))
-        return found
+                envelope = read_envelope(late.message, self._limits)
+                found[envelope.id] = envelope
+        found |= {one.id: one for one in soon.values()}
+        return list(found.values())[:MOST_DELAYED]
 
     def start(self, on_crash: OnCrash) -> None:
         """Begin to take, under a lease, in threads."""

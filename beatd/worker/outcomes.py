@@ -56,12 +56,14 @@ class Outcomes:
         settings: Settings,
         reporter: TaskReporter,
         settle: Callable[[Settlement], object],
+        delaying: Callable[[str, Envelope], object],
         clock: Clock,
     ) -> None:
         self._hostname = hostname
         self._settings = settings
         self._reporter = reporter
         self._settle = settle
+        self._delaying = delaying
         self._clock = clock
 
     # Without a run
@@ -73,6 +75,7 @@ class Outcomes:
     def delayed(self, delivery: Delivery, envelope: Envelope, until: Instant) -> None:
         """Let this delivery wait in the broker for its time."""
         self._reporter.delayed(envelope)
+        self._delaying(delivery.token, envelope)
         self._settle(Settlement(delivery.token, Delay(delivery, until)))
 
     def unread(self, delivery: Delivery, error: BeatdError) -> None:

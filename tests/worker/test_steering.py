@@ -95,6 +95,28 @@ def test_no_secret_is_told_to_who_asks_for_the_settings(method: str) -> None:
     assert method == "report" or "1.5" in told
 
 
+def test_what_is_on_its_way_to_wait_for_its_time_is_shown(bench: Bench) -> None:
+    later = add_to(bench).apply_async((1, 2), countdown=60)
+    bench.worker.intake.lease.turn()
+    bench.worker.intake.fetcher.turn()
+    answers: list[Any] = []
+    bench.inbox.put(Command("scheduled", {}, answers.append))
+    bench.inbox.put(Command("query_task", {"ids": [later.id]}, answers.append))
+    bench.handle()  # and the broker has not been told yet
+
+    scheduled, asked = (answer.give() for answer in answers)
+    assert [one["request"]["id"] for one in scheduled] == [later.id]
+    assert asked[later.id][0] == "scheduled"
+
+    bench.settle()
+
+    assert [one["request"]["id"] for one in command(bench, "scheduled")] == [later.id]
+    command(bench, "revoke", task_id=later.id)
+    bench.clock.go_to(bench.clock.now() + MINUTE)
+    bench.run()
+    assert command(bench, "scheduled") == []
+
+
 @pytest.mark.parametrize(
     ("options", "accept"),
     [

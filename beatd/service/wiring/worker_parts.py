@@ -105,6 +105,7 @@ def assemble(around: Surroundings) -> Worker:
         settings=settings,
         reporter=reporter,
         settle=settler.put,
+        delaying=intake.delaying,
         clock=clock,
     )
     admission = Admission(
