@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from celery import signals
+from celery import Task, signals
 from click.testing import CliRunner
 
 from beatd.cli import beatd
@@ -87,6 +87,26 @@ def test_receivers_see_each_emission_and_change_it(project: ModuleType) -> None:
     assert all(headers["id"] == "the-id" for _, headers in seen)
     assert all(headers["beatd_slot"] == SLOT for _, headers in seen)
     assert seen[0][1]["beatd_entry"] == "plain"
+
+
+def test_what_is_put_around_apply_async_sees_each_emission(
+    project: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = entry_of("plain")
+    apply_async = Task.apply_async
+    seen: list[str] = []
+
+    def around(self: Any, *args: Any, **options: Any) -> Any:
+        seen.append(options["task_id"])
+        options["headers"]["trace"] = "1-2-3"
+        return apply_async(self, *args, **options)
+
+    monkeypatch.setattr(Task, "apply_async", around)  # later than the config was read
+    message = message_of(entry, id="first")
+
+    assert message["headers"]["trace"] == "1-2-3"
+    assert seen == ["first"]
+    assert entry.message.made_anew.endswith("around is around Task.apply_async")
 
 
 def test_no_receiver_hears_of_messages_that_are_only_prepared(

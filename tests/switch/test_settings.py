@@ -209,6 +209,20 @@ def test_beatd_reads_what_celery_reads(read: Read, tmp_path: Path, which: str) -
     assert found["bad"] == []
 
 
+def test_a_value_that_is_made_when_it_is_needed_is_made(tmp_path: Path) -> None:
+    text = """
+        from django.utils.functional import lazystr
+        from kombu.utils.functional import lazy
+        app.conf.task_time_limit = lazy(lambda: 5)
+        app.conf.task_default_queue = lazystr("late")
+        """
+    write(tmp_path, {"proj.py": PLAIN + dedent(text)})
+
+    settings = load(Wanted(app="proj", folder=tmp_path)).settings
+
+    assert (settings.task_time_limit, settings.task_default_queue) == (5, "late")
+
+
 OWN = "{'celery.backend_cleanup': {'task': 'mine', 'schedule': 60}}"
 
 
