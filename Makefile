@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 
-.PHONY: help demo quick test check promises simulate fuzz bench clean
+.PHONY: help demo quick test check promises simulate fuzz celery-suite bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo 'make promises  the long fault suite'
 	@echo 'make fuzz      bad input of all kinds (MINUTES=10)'
 	@echo 'make simulate  hours of faults under simulated time (HOURS=2000, or SEEDS=0-1999)'
+	@echo 'make celery-suite  Celery'\''s integration tests, by its workers and by ours'
 	@echo 'make bench     what is claimed about speed (PEERS=python-that-has-the-others)'
 
 # beatd alone, for who looks at it for the first time: the tests' packages take minutes.
@@ -67,6 +68,18 @@ simulate: $(READY)
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10)
+
+# In an environment of its own: what these tests need is not for all others.
+SUITE := build/celery-suite/venv
+
+$(SUITE)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(SUITE)
+	$(SUITE)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(SUITE)/bin/python -m pip install --quiet --editable . --group celery-suite
+	@touch $@
+
+celery-suite: $(SUITE)/.ready
+	$(SUITE)/bin/python -m tests.celery_suite $(if $(ONLY),--only $(ONLY))
 
 bench: $(READY)
 	$(BIN)/python benchmarks/next_run.py
