@@ -1,11 +1,8 @@
 """The tables of django-celery-beat, written by its own models."""
 
 import json
-import os
 import runpy
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -19,78 +16,54 @@ from beatd.config.loading import examine_source
 from beatd.config.source import Source
 from beatd.migrate.django_tables import TablesError, read_database
 from beatd.schedules.zones import zone_of
-from tests.processes import ended, environment
+from tests.django_site import NOWHERE, fill, write_site
+from tests.processes import ended
 from tests.servers import Server
 from tests.switch.files import write
 
 UTC = zone_of("UTC")
-SITE = {
-    "site_of/__init__.py": "",
-    "site_of/celery.py": """
-        import os
-        from celery import Celery
-        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "site_of.settings")
-        app = Celery("site_of")
-        app.config_from_object("django.conf:settings", namespace="CELERY")
-        """,
-    "site_of/settings.py": """
-        INSTALLED_APPS = ["django_celery_beat"]
-        SQLITE = "django.db.backends.sqlite3"
-        DATABASES = {{"default": {{"ENGINE": SQLITE, "NAME": "db"}}}}
-        USE_TZ = {use_tz}
-        TIME_ZONE = "Europe/Berlin"
-        CELERY_TIMEZONE = "Europe/Berlin"
-        CELERY_BROKER_URL = "{url}"
-        """,
-    "fill.py": """
-        import datetime, django
-        django.setup()
-        from django.conf import settings
-        from django.core.management import call_command
-        from django.utils.timezone import make_naive
-        from django_celery_beat.models import (
-            ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask,
-            SolarSchedule,
-        )
-        call_command("migrate", verbosity=0)
-        at = datetime.datetime(2026, 11, 30, 12, 0, 1, tzinfo=datetime.timezone.utc)
-        date = at if settings.USE_TZ else make_naive(at)
-        later = date + datetime.timedelta(days=400)
-        kinds = {
-            "every": dict(interval=IntervalSchedule.objects.create(
-                every=5, period="minutes")),
-            "cron": dict(crontab=CrontabSchedule.objects.create(
-                minute="0", hour="4, 5", timezone="America/New_York")),
-            "sun": dict(solar=SolarSchedule.objects.create(
-                event="sunset", latitude=52.5, longitude=13.4)),
-            "once": dict(clocked=ClockedSchedule.objects.create(clocked_time=later),
-                one_off=True),
-        }
-        for name, kind in kinds.items():
-            PeriodicTask.objects.create(name=name, task="t", **kind)
-        PeriodicTask.objects.create(
-            name="all", task="t", **kinds["every"], args="[1]", kwargs='{"a": 2}',
-            queue="q", priority=3, headers='{"h": 1}', expires=later, start_time=date,
-            description="why")
-        PeriodicTask.objects.create(
-            name="off", task="t", enabled=False, expire_seconds=60, **kinds["cron"])
-        PeriodicTask.objects.create(
-            name="done", task="t", one_off=True, **kinds["every"])
-        PeriodicTask.objects.filter(name="done").update(total_run_count=1)
-        PeriodicTask.objects.filter(name__in=["every", "all"]).update(
-            last_run_at=date, total_run_count=7)
-        """,
+FILL = """
+import datetime
+from django.conf import settings
+from django.utils.timezone import make_naive
+from django_celery_beat.models import (
+    ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask,
+    SolarSchedule,
+)
+at = datetime.datetime(2026, 11, 30, 12, 0, 1, tzinfo=datetime.timezone.utc)
+date = at if settings.USE_TZ else make_naive(at)
+later = date + datetime.timedelta(days=400)
+kinds = {
+    "every": dict(interval=IntervalSchedule.objects.create(
+        every=5, period="minutes")),
+    "cron": dict(crontab=CrontabSchedule.objects.create(
+        minute="0", hour="4, 5", timezone="America/New_York")),
+    "sun": dict(solar=SolarSchedule.objects.create(
+        event="sunset", latitude=52.5, longitude=13.4)),
+    "once": dict(clocked=ClockedSchedule.objects.create(clocked_time=later),
+        one_off=True),
 }
+for name, kind in kinds.items():
+    PeriodicTask.objects.create(name=name, task="t", **kind)
+PeriodicTask.objects.create(
+    name="all", task="t", **kinds["every"], args="[1]", kwargs='{"a": 2}',
+    queue="q", priority=3, headers='{"h": 1}', expires=later, start_time=date,
+    description="why")
+PeriodicTask.objects.create(
+    name="off", task="t", enabled=False, expire_seconds=60, **kinds["cron"])
+PeriodicTask.objects.create(
+    name="done", task="t", one_off=True, **kinds["every"])
+PeriodicTask.objects.filter(name="done").update(total_run_count=1)
+PeriodicTask.objects.filter(name__in=["every", "all"]).update(
+    last_run_at=date, total_run_count=7)
+"""
 AT_TS = 1796040001.0
 EVERY = schedules.every(minutes=5, align=False)
 
 
-NOWHERE = "redis://127.0.0.1:1/0"
-
-
 def site(folder: Path, url: str = NOWHERE, use_tz: bool = True) -> None:
     """Write a project of Django, with filled tables."""
-    write_files(folder, url, use_tz)
+    write_site(folder, url, use_tz)
     (folder / "db").write_bytes(filled(use_tz))
 
 
@@ -99,25 +72,9 @@ def filled(use_tz: bool) -> bytes:
     """Return the database of a project, with rows of all kinds in its tables."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        write_files(folder, NOWHERE, use_tz)
-        fill(folder)
+        write_site(folder, NOWHERE, use_tz)
+        fill(folder, FILL)
         return (folder / "db").read_bytes()
-
-
-def write_files(folder: Path, url: str, use_tz: bool) -> None:
-    """Write the files of a project."""
-    files = dict(SITE)
-    settings = SITE["site_of/settings.py"].format(url=url, use_tz=use_tz)
-    files["site_of/settings.py"] = settings
-    write(folder, files)
-
-
-def fill(folder: Path) -> None:
-    """Make and fill the tables of a project."""
-    env = environment(DJANGO_SETTINGS_MODULE="site_of.settings")
-    env["PYTHONPATH"] += os.pathsep + str(folder)
-    words = [sys.executable, "-W", "ignore", "fill.py"]
-    subprocess.run(words, cwd=folder, env=env, check=True)
 
 
 def written(path: Path) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from apscheduler.triggers import cron, date, interval
 from beatd import schedules
 from beatd.instant import datetime_of, instant_of
 from beatd.schedules.zones import zone_of
-from tests.migrate.test_django_tables import SITE
+from tests.django_site import fill, write_site
+from tests.migrate.test_django_tables import FILL
 from tests.migrate.test_redbeat import ADD, PROJECT
 from tests.processes import ROOT, environment, module, ran
 from tests.servers import PATIENCE, Server
@@ -141,13 +142,9 @@ def test_from_redbeat_and_back(tmp_path: Path, server: Server) -> None:
 
 
 def test_from_django_celery_beat_and_back(tmp_path: Path, server: Server) -> None:
-    files = {name.replace("site_of", "proj"): text for name, text in SITE.items()}
-    files = {name: text.replace("site_of", "proj") for name, text in files.items()}
-    settings = files["proj/settings.py"].format(url=server.url(), use_tz=True)
-    files["proj/settings.py"] = settings.replace('"NAME": "db"', '"NAME": "db.sqlite3"')
-    write(tmp_path, files)
+    write_site(tmp_path, server.url(), site="proj", database="db.sqlite3")
+    fill(tmp_path, FILL, site="proj")
     follower = Follower(tmp_path, DJANGO_SETTINGS_MODULE="proj.settings")
-    follower.run([sys.executable, "-W", "ignore", "fill.py"])
 
     follower.follow("From django-celery-beat")
 

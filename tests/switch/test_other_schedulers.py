@@ -1,16 +1,14 @@
 """Projects that another scheduler ran: said, and never "0 entries, all is well"."""
 # ruff: noqa: E501  (tables of text have one case in a line)
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from beatd.config.loading import Wanted, examine
 from beatd.config.options import Options
-from tests.processes import beatd, ended, environment
+from tests.django_site import fill, write_site
+from tests.processes import beatd, ended
 from tests.servers import Server
 from tests.switch.files import write
 
@@ -78,28 +76,8 @@ def test_a_worker_starts_beside_another_scheduler(
     assert "--scheduler beatd" in refused.stderr
 
 
-DJANGO = {
-    "site_of/__init__.py": "",
-    "site_of/celery.py": """
-        import os
-        from celery import Celery
-        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "site_of.settings")
-        app = Celery("site_of")
-        app.config_from_object("django.conf:settings", namespace="CELERY")
-        """,
-    "site_of/settings.py": """
-        INSTALLED_APPS = ["django_celery_beat"]
-        DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db"}}
-        USE_TZ = True
-        CELERY_BROKER_URL = "redis://127.0.0.1:1/0"
-        """,
-}
 FILL = """
-import django
-django.setup()
-from django.core.management import call_command
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
-call_command("migrate", verbosity=0)
 every, _ = IntervalSchedule.objects.get_or_create(every=5, period="minutes")
 for name in "abcde":
     PeriodicTask.objects.create(name=name, task="t", interval=every)
@@ -111,11 +89,8 @@ PeriodicTask.objects.create(name="celery.backend_cleanup", task="t", interval=ev
 def test_entries_in_the_tables_of_django_celery_beat_are_counted(
     tmp_path: Path,
 ) -> None:
-    write(tmp_path, DJANGO)
-    env = environment(DJANGO_SETTINGS_MODULE="site_of.settings")
-    env["PYTHONPATH"] += os.pathsep + str(tmp_path)
-    filled = [sys.executable, "-W", "ignore", "-c", FILL]
-    subprocess.run(filled, cwd=tmp_path, env=env, check=True)
+    write_site(tmp_path)
+    fill(tmp_path, FILL)
 
     said = ended("check", "-A", "site_of", cwd=tmp_path)
 
@@ -130,7 +105,7 @@ def test_entries_in_the_tables_of_django_celery_beat_are_counted(
 
 
 def test_tables_that_cannot_be_looked_at_are_said(tmp_path: Path) -> None:
-    write(tmp_path, DJANGO)
+    write_site(tmp_path)
 
     said = ended("check", "-A", "site_of", cwd=tmp_path)
 
