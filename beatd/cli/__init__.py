@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, str] = {
     "list": "Entries, their next and last runs.",
     "next": "Coming runs in order of time.",
     "status": "Is it well: leader, lateness, broker, queues, workers.",
+    "show": "One entry in full: rules, coming and past runs.",
     "history": "Past runs: when, how late, or why not.",
     "audit": "Account for every slot of a stretch of time.",
     "dead": "What workers set aside: list, show, retry, drop.",

@@ -104,7 +104,7 @@ def command(
         out.say(f"  {_full(slot, zone, with_seconds)}    {until(slot, now)}")
     if len(slots) < count:
         out.say("  no more runs")
-    out.say(_of_change(change, zone))
+    out.say(words_of_change(change, zone))
     if other:
         out.say(f"with the seconds first (--seconds first): {other.describe()}")
 
@@ -145,7 +145,8 @@ def _full(slot: Instant, zone: ZoneInfo, with_seconds: bool) -> str:
     return f"{at:%a} {at.day:2} {at:%b %Y} {clock} {at:%Z}"
 
 
-def _of_change(change: ClockChange | None, zone: ZoneInfo) -> str:
+def words_of_change(change: ClockChange | None, zone: ZoneInfo) -> str:
+    """Return what the next clock change does to a schedule."""
     if change is None:
         return f"next clock change: none in {zone} within a year"
     day = f"{change.first:%a} {change.first.day} {change.first:%b %Y}"

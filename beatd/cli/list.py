@@ -311,19 +311,19 @@ class _Table:
     def _details(self, line: Line) -> tuple[str, ...]:
         if line.entry is None:
             return "", "", "", ""
-        args = _arguments(self.known.written(line.name))
-        way = _way(line.entry)
+        args = arguments_of(self.known.written(line.name))
+        way = way_of(line.entry)
         texts = (line.entry.message.task, way, args, line.entry.description)
         return tuple(map(self.screen.shown, texts))
 
 
-def _way(entry: Entry) -> str:
+def way_of(entry: Entry) -> str:
     """Return the queue, or the exchange and key, that an entry's messages go to."""
     route = entry.message.route
     return route.queue or f"{route.exchange} {route.routing_key}"
 
 
-def _arguments(written: Mapping[str, Any]) -> str:
+def arguments_of(written: Mapping[str, Any]) -> str:
     """Return an entry's arguments as they would be written, with secrets masked."""
     args, kwargs = written.get("args") or (), written.get("kwargs") or {}
     return ", ".join([*map(safe, args), *safe_items(kwargs)])

@@ -211,7 +211,9 @@ def test_audit_names_what_is_wrong_with_its_times(run: Run, past: Told) -> None:
     assert "expected '15:00', '2027-03-28' or '2027-03-28 02:30', got 'soon'" in output
 
 
-@pytest.mark.parametrize("words", [["history"], ["audit", "--from", "13:03"]])
+@pytest.mark.parametrize(
+    "words", [["history"], ["show", "sync-crm"], ["audit", "--from", "13:03"]]
+)
 def test_documents_are_as_the_page_says(run: Run, past: Told, words: list[str]) -> None:
     found = json.loads(run(*words, "--json").stdout)
 
@@ -254,6 +256,57 @@ def test_without_an_answer_of_the_broker_the_list_does_without_signs(
     result = run("list")
     assert "LAST 15" not in result.stdout
     assert result.stderr.startswith("no LAST 15: ")
+
+
+SHOWN = """\
+sync-crm
+  task         shop.tasks.sync()
+  queue        celery
+  schedule     every 5 min, counted from 1970-01-01 00:00 UTC
+  defined      celeryconfig.py:6
+  policy       catch-up: only the latest late slot   overlap: allow   jitter: none
+  next         14:10 Europe/Berlin (in 4m 48s), 14:15, 14:20, 14:25, 14:30
+"""
+
+
+def test_show_says_what_is_known_of_one_entry(run: Run, past: Told) -> None:
+    lines = run("show", "sync-crm").stdout.splitlines()
+
+    assert lines[:7] == SHOWN.splitlines()
+    assert lines[7].startswith("  clocks       next clock change: ")
+    assert lines[8] == "  counters     none sent yet"
+    assert lines[9] == (
+        "  lateness     p50 +6 ms   p99 +6 ms   worst +6 ms   over 7 runs"
+    )
+    assert lines[11].startswith("SLOT (Europe/Berlin)")
+    assert lines[12].startswith("14:05")
+    assert lines[-2].startswith("history at sqlite:///broker.db begins ")
+    assert lines[-1].startswith("source: configuration only")
+
+
+def test_show_of_a_glob_shows_each_and_a_document_is_of_one(
+    run: Run, past: Told
+) -> None:
+    assert run("show", "*").stdout.count("  lateness ") == 2
+    assert "matches several" in run("show", "*", "--json", status=2).output
+    assert "no entry named" in run("show", "nobody", status=3).output
+
+
+@pytest.mark.usefixtures("shop")
+def test_show_names_rules_options_and_hides_what_is_secret(run: Run) -> None:
+    shown = run("show", "report-sales").stdout
+
+    assert "shop.tasks.report(7, kind='sales', api_token=***)" in shown
+    assert "hush" not in shown
+    assert "lateness     unknown: the history has no run" in shown
+    assert "next         paused by the config" in run("show", "old-import").stdout
+
+
+def test_show_of_a_bad_entry_says_why(run: Run, folder: Path) -> None:
+    entry = {"task": "t", "schedule": "nonsense"}
+    (folder / "celeryconfig.py").write_text(f"beat_schedule = {{'a': {entry!r}}}\n")
+
+    assert run("show", "a").stdout.startswith("a: bad\n  schedule")
 
 
 @pytest.mark.parametrize(

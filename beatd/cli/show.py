@@ -1,0 +1,249 @@
+"""`beatd show`: all that is known of one entry."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import click
+
+from beatd.cli.explain import words_of_change
+from beatd.cli.list import arguments_of, way_of
+from beatd.cli.options import COLOR, JSON, SOURCE
+from beatd.cli.output import (
+    Failure,
+    Screen,
+    document,
+    duration,
+    moment,
+    screen,
+    stamps,
+    until,
+)
+from beatd.cli.past import PastView, Run, lateness, past_view, run_data, table
+from beatd.cli.schedule_view import (
+    ScheduleView,
+    chosen,
+    line_of,
+    schedule_view,
+    zone_of,
+)
+from beatd.cli.usage import CONFIG, NOTHING, USAGE, exit_statuses
+from beatd.clock import SystemClock
+from beatd.config.entries import spec_of
+from beatd.config.settings import safe
+from beatd.errors import BeatdError
+from beatd.instant import SECOND, Instant, Span
+from beatd.schedules.clock_changes import clock_change_note
+from beatd.text import counted, escaped
+from beatd.timetable.entry import Entry, Overlap, Policy
+from beatd.timetable.history import What
+
+_NEXT = 5
+_LAST = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An entry, and what is known of it."""
+
+    known: ScheduleView
+    entry: Entry
+    now: Instant
+    coming: Sequence[Instant]
+    past: PastView | None
+    """None: the broker does not answer."""
+    runs: Sequence[Run]
+    """The last ones, the newest first."""
+
+    @property
+    def late(self) -> list[Span]:
+        """How late slots were sent, in order of that."""
+        if self.past is None:
+            return []
+        records = self.past.history.of(self.entry.name).records
+        offset = self.entry.offset
+        return sorted(one.late - offset for one in records if one.what is What.SENT)
+
+
+@click.command(
+    "show",
+    context_settings={"max_content_width": 100},
+    epilog=exit_statuses(0, USAGE, NOTHING, CONFIG),
+)
+@SOURCE
+@click.argument("name", metavar="ENTRY")
+@JSON
+@COLOR
+@click.pass_context
+def command(context: click.Context, /, name: str, as_json: bool, **_: Any) -> None:
+    """One entry: what it sends, when, by which rules, and what became of it.
+
+    A glob shows each entry that it matches, but as JSON one only.
+    """
+    known = schedule_view(context)
+    now = SystemClock().now()
+    usable, bad = chosen(known.config, [name])
+    coming = known.coming(usable, now)
+    past = _past(known) if usable else None
+    shown = []
+    for entry in usable:
+        runs = past.newest([entry.name], _LAST) if past else []
+        nexts = [*islice(coming[entry.name].since(now), _NEXT)]
+        shown.append(Shown(known, entry, now, nexts, past, runs))
+    if as_json and len(shown) + len(bad) > 1:
+        raise click.BadParameter(f"{name!r} matches several entries: name one")
+    if as_json and shown:
+        click.echo(_document(shown[0]))
+        return
+    out = screen(context)
+    parts = ["\n".join(_lines(one, out)) for one in shown]
+    parts += [f"{out.shown(one.name)}: bad\n  {escaped(one.why)}" for one in bad]
+    out.say("\n\n".join(parts))
+
+
+def _past(known: ScheduleView) -> PastView | None:
+    try:
+        return past_view(known.config)
+    except (BeatdError, Failure) as error:
+        click.echo(f"no history: {error}", err=True)
+        return None
+
+
+def _lines(shown: Shown, out: Screen) -> Iterator[str]:
+    known, entry, now = shown.known, shown.entry, shown.now
+    zone = known.zone
+    written = known.written(entry.name)
+    yield out.shown(entry.name)
+    if entry.description:
+        yield _line("what", out.shown(entry.description))
+    args = out.shown(arguments_of(written))
+    yield _line("task", f"{out.shown(entry.message.task)}({args})")
+    options = written.get("options") or {}
+    more = "".join(
+        f"   {key} {safe(options[key])}" for key in sorted({*options} & _SAID)
+    )
+    yield _line("queue", out.shown(way_of(entry) + more))
+    spec: Any = spec_of(written["schedule"], relative=bool(written.get("relative")))
+    own_zone = zone_of(entry, zone)
+    # What is counted from the epoch says so, and has no zone.
+    where = f", {own_zone}" if hasattr(entry.schedule, "zone") else ""
+    yield _line("schedule", out.shown(f"{spec.describe()}{where}"))
+    if place := line_of(known.config, entry.name):
+        yield _line("defined", out.shown(f"{place.file}:{place.line}"))
+    yield _line("policy", _policy(entry.policy, entry.offset))
+    yield _line("next", _next(shown))
+    change = clock_change_note(entry.schedule, own_zone, now)
+    yield _line("clocks", out.shown(words_of_change(change, own_zone)))
+    for trouble in (known.refused(entry), known.held(entry)):
+        if trouble:
+            yield _line("trouble", escaped(trouble))
+    yield _line("counters", _counters(shown))
+    yield _line("lateness", _lateness(shown))
+    if shown.runs:
+        yield ""
+        yield from table(shown.runs, now, zone, out, named=False)
+    if shown.past:
+        yield ""
+        yield shown.past.reach
+    yield f"source: {known.source}"
+
+
+_SAID = {"priority", "expires"}
+
+
+def _line(head: str, text: str) -> str:
+    return f"  {head:12} {text}"
+
+
+def _policy(policy: Policy, offset: Span) -> str:
+    """Return the rules of an entry in words."""
+    late = "only the latest late slot"
+    if not policy.coalesce:
+        late = f"each late slot, {policy.max_catchup} at most"
+    parts = [f"catch-up: {late}"]
+    if policy.misfire_grace is not None:
+        parts.append(f"late by {duration(policy.misfire_grace)}: dropped")
+    overlap = f"overlap: {policy.overlap.value}"
+    if policy.overlap is not Overlap.ALLOW and policy.overlap_timeout is not None:
+        overlap += f", for {duration(policy.overlap_timeout)} at most"
+    parts += [overlap, f"jitter: {duration(offset) if offset else 'none'}"]
+    if policy.max_runs is not None:
+        parts.append(f"at most {counted(policy.max_runs, 'run')}")
+    if policy.run_on_start:
+        parts.append("runs at its first start")
+    return "   ".join(parts)
+
+
+def _next(shown: Shown) -> str:
+    if not shown.entry.policy.enabled:
+        return "paused by the config"
+    if not shown.coming:
+        return "no more runs"
+    zone, now = shown.known.zone, shown.now
+    first, *others = shown.coming
+    words = f"{moment(first, now, zone)} {zone} ({until(first, now)})"
+    return ", ".join([words, *(moment(one, now, zone) for one in others)])
+
+
+def _counters(shown: Shown) -> str:
+    mark = shown.known.mark(shown.entry)
+    dropped = shown.known.dropped(shown.entry)
+    sent = f"{mark.runs} sent by this schedule" if mark else "none sent yet"
+    return ", ".join([sent, *(f"{n} {why}" for why, n in sorted(dropped.items()))])
+
+
+def _lateness(shown: Shown) -> str:
+    late = shown.late
+    if not late:
+        return "unknown: the history has no run"
+    p50, p99 = _share(late, 50), _share(late, 99)
+    return (
+        f"p50 {lateness(p50)}   p99 {lateness(p99)}   worst {lateness(late[-1])}"
+        f"   over {counted(len(late), 'run')}"
+    )
+
+
+def _share(sorted_spans: Sequence[Span], percent: int) -> Span:
+    """Return what so many in a hundred do not exceed."""
+    return sorted_spans[min(len(sorted_spans) * percent // 100, len(sorted_spans) - 1)]
+
+
+def _document(shown: Shown) -> bytes:
+    known, entry = shown.known, shown.entry
+    zone, late = known.zone, shown.late
+    place = line_of(known.config, entry.name)
+    written = known.written(entry.name)
+    spec: Any = spec_of(written["schedule"], relative=bool(written.get("relative")))
+    history = shown.past.history if shown.past else None
+    mark = known.mark(entry)
+    return document(
+        "beatd.show/1",
+        shown.now,
+        zone,
+        zone=str(zone),
+        name=entry.name,
+        description=entry.description,
+        task=entry.message.task,
+        queue=way_of(entry),
+        schedule=spec.describe(),
+        schedule_zone=str(zone_of(entry, zone)),
+        defined=f"{place.file}:{place.line}" if place else None,
+        policy=_policy(entry.policy, entry.offset),
+        next=[stamps("at", one, zone) for one in shown.coming],
+        refused=known.refused(entry) or None,
+        held=known.held(entry) or None,
+        sent=mark.runs if mark else 0,
+        dropped=[
+            {"reason": why, "slots": number}
+            for why, number in sorted(known.dropped(entry).items())
+        ],
+        late={
+            "runs": len(late),
+            "p50": _share(late, 50) / SECOND if late else None,
+            "p99": _share(late, 99) / SECOND if late else None,
+            "worst": late[-1] / SECOND if late else None,
+        },
+        **stamps("since", history.since if history else None, zone),
+        runs=[run_data(run, zone) for run in shown.runs],
+    )
