@@ -24,6 +24,7 @@ def request_for(app: Any, call: Call, hostname: str) -> Any:
     It is of the task's own class, whose bases do nothing by themselves.
     """
     from celery.utils.imports import symbol_by_name
+    from celery.worker.strategy import hybrid_to_proto2
 
     envelope, task = call.envelope, app.tasks[call.envelope.task]
     headers, properties = as_sent(envelope.raw)
@@ -38,6 +39,9 @@ def request_for(app: Any, call: Call, hostname: str) -> Any:
         content_encoding="utf-8",
         body=envelope.body,
     )
+    if envelope.decoded is not None:  # protocol 1: what others have in headers
+        read = {"args": call.args, "kwargs": call.kwargs}
+        _, headers, _, _ = hybrid_to_proto2(message, {**envelope.decoded, **read})
     embed = {
         "callbacks": call.callbacks,
         "errbacks": call.errbacks,

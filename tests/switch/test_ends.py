@@ -363,6 +363,21 @@ def test_receivers_get_a_request_with_what_celerys_have(shop: Shop) -> None:
         }
 
 
+def test_receivers_get_a_request_of_a_message_of_protocol_1(shop: Shop) -> None:
+    conf = shop.client.conf
+    with celery_client(conf.broker_url, conf.result_backend) as old:
+        old.conf.task_protocol = 1
+        more = {"group_id": "a group", "expires": 600, "countdown": 0.01}
+        sent = old.send_task("proj.add", (1,), {"y": 2}, **more)
+
+    (got, names) = json.loads(shop.noted(f"received-{sent.id}")[0])
+    assert names == ["proj.add", "proj.add", sent.id, "proj.add"]
+    known = ("args", "kwargs", "group", "root_id", "parent_id", "argsrepr")
+    assert [got[name] for name in known] == [[1], {"y": 2}, "a group", None, None, None]
+    assert got["expires"]
+    assert got["eta"]
+
+
 def test_stamps_that_are_no_text_are_revoked(shop: Shop) -> None:
     stamped = {"number": 1234, "stamped_headers": ["number"]}
     shop.client.control.revoke_by_stamped_headers(
