@@ -1,6 +1,7 @@
 """How a scheduler is, as data; what is wrong, in words; who is told of it, and how."""
 
 import json
+import os
 import socket
 import sys
 from collections.abc import Collection, Iterator
@@ -630,6 +631,19 @@ def test_what_is_no_socket_is_left_as_it_is(
     listener.close()
     assert place.exists()
     assert "is no socket, and left as it is" in caplog.text
+
+
+def test_files_with_the_names_of_those_on_the_way_are_left_as_they_are(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = place.with_name(f".{os.getpid()}.sock")
+    theirs.write_text("theirs")
+    listener = UnixListener(place)
+
+    assert [*listener.sockets()] == []
+
+    assert theirs.read_text() == "theirs"
+    assert "in use" in caplog.text
 
 
 def test_a_path_that_is_too_long_is_said_in_words(

@@ -3,7 +3,7 @@
 import os
 import socket
 import stat
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,8 +217,7 @@ class UnixListener:
         own = self.path.with_name(f".{os.getpid()}.sock")
         made = socket.socket(socket.AF_UNIX)
         try:
-            with suppress(FileNotFoundError):
-                own.unlink()
+            _remove_if(stat.S_ISSOCK, own)
             made.bind(str(own))
             own.chmod(MODE)  # before anybody can connect
             made.listen(_BACKLOG)
@@ -227,7 +226,7 @@ class UnixListener:
         except BaseException:  # whatever it is, it goes on up
             made.close()
             with suppress(OSError):
-                own.unlink()
+                _remove_if(stat.S_ISSOCK, own)
             raise
         self._identity = _identity_of(self.path)
         return made
@@ -263,10 +262,16 @@ class Link:
             if not stat.S_ISSOCK(mode) and not stat.S_ISLNK(mode):
                 return  # it is none of ours
         own = self._path.with_name(f".{os.getpid()}.link")
-        with suppress(FileNotFoundError):
-            own.unlink()
+        _remove_if(stat.S_ISLNK, own)
         own.symlink_to(self._to)
         own.replace(self._path)
+
+
+def _remove_if(is_kind: Callable[[int], bool], path: Path) -> None:
+    """Remove what an earlier process of our number left there; leave all else."""
+    with suppress(FileNotFoundError):
+        if is_kind(path.lstat().st_mode):
+            path.unlink()
 
 
 def _identity_of(path: Path) -> tuple[int, int] | None:
