@@ -147,7 +147,7 @@ def test_five_minutes_with_the_readme_end_in_a_run(tmp_path: Path) -> None:
     files = re.findall(r"`(\w+\.py)`:\n\n```python\n(.*?)```", section, re.DOTALL)
     for name, source in files:
         (tmp_path / name).write_text(source)
-    check, listed, run = (
+    check, listed, well, run = (
         shlex.split(line, comments=True)[1:]
         for line in re.findall(r"^ {4}(beatd .*)$", section, re.MULTILINE)
     )
@@ -157,6 +157,7 @@ def test_five_minutes_with_the_readme_end_in_a_run(tmp_path: Path) -> None:
     assert "tick            every 10 s" in ended(*listed, cwd=tmp_path).stdout
     with beatd(*run, cwd=tmp_path) as worker:
         eventually(lambda: "succeeded" in worker.output, "a run", patience=40)
+        assert ended(*well, cwd=tmp_path).stdout.startswith("healthy")
         assert worker.stop() == 0
 
 
