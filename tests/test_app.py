@@ -340,11 +340,13 @@ def test_a_class_of_a_task_can_be_registered(wired: Wired) -> None:
     assert wired.sent().task == "tests.test_app.Halving"
 
 
-def test_a_task_is_made_once(wired: Wired) -> None:
-    task = wired.app.task(name="add")(add)
+def test_a_task_is_shared_once(wired: Wired) -> None:
+    task = beatd.shared_task(name="shared once")(add)
 
-    with pytest.raises(TypeError, match=r"^add: it is a task already"):
+    with pytest.raises(TypeError, match=r"^shared once: it is a shared task already"):
         beatd.shared_task(task)
+    both = beatd.shared_task(name="both")(wired.app.task(name="own")(add))
+    assert both(1, 2) == 3
 
 
 def test_a_shared_task_is_sent_through_the_current_application(wired: Wired) -> None:

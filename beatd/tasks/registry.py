@@ -6,7 +6,7 @@ from typing import Any
 from beatd.config.faults import Unreadable
 from beatd.config.modules import import_module
 from beatd.errors import ConfigError, NotRegistered
-from beatd.tasks.current import Application
+from beatd.tasks.current import Application, current_app
 from beatd.tasks.task import Task
 
 _shared: dict[str, Task[..., Any]] = {}
@@ -67,9 +67,9 @@ def task_of(
     The option `base` is its class, `name` its name; the others are its attributes.
     Without a `base` it gets the class of its application's tasks: `Task.join`.
     """
-    if isinstance(function, Task):
-        problem = "it is a task already: one decorator makes it"
-        raise TypeError(f"{function.name}: {problem}, @app.task or @shared_task")
+    if isinstance(function, Task) and function.is_shared and app is current_app:
+        problem = "it is a shared task already, by another @shared_task"
+        raise TypeError(f"{function.name}: {problem}")
     given = dict(options)
     base: type[Task[..., Any]] | None = given.pop("base", None)
     name = given.pop("name", None) or name_of(function.__name__, function.__module__)

@@ -4,22 +4,24 @@
 call by call. Workers show stamps to tasks and to signals, and revoke calls by them.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from beatd.message.options import listed
 
 
-class StampingVisitor:
+class StampingVisitor(ABC):
     """Decides of each part of a canvas which stamps it gets, as Celery's.
 
     Each method returns them by name. With the key `stamped_headers`, only those that it
     lists are stamps, and the others are options. `headers` are those given so far.
     """
 
+    @abstractmethod
     def on_signature(self, sig: Any, **headers: Any) -> dict[str, Any]:
-        """Return the stamps of one call; each visitor has its own."""
-        raise NotImplementedError(f"{type(self).__name__} needs on_signature")
+        """Return the stamps of one call."""
+        return {}
 
     def on_group_start(self, group: Any, **headers: Any) -> dict[str, Any]:
         """Return stamps for all calls of a group."""
@@ -27,6 +29,7 @@ class StampingVisitor:
 
     def on_group_end(self, group: Any, **headers: Any) -> None:
         """Called when all calls of a group have their stamps."""
+        return
 
     def on_chain_start(self, chain: Any, **headers: Any) -> dict[str, Any]:
         """Return stamps for all steps of a chain."""
@@ -34,6 +37,7 @@ class StampingVisitor:
 
     def on_chain_end(self, chain: Any, **headers: Any) -> None:
         """Called when all steps of a chain have their stamps."""
+        return
 
     def on_chord_header_start(self, sig: Any, **headers: Any) -> dict[str, Any]:
         """Return stamps for all calls of a chord's header, and for its body."""

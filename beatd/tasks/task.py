@@ -112,9 +112,14 @@ class Task(Generic[P, R]):
         if options:
             self.amend(options)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether it names no application: its calls go through the current one."""
+        return self._app is current_app
+
     def belong_to(self, app: Application) -> None:
         """Have calls of this task go through `app`, unless it names an application."""
-        if self._app is current_app:
+        if self.is_shared:
             self._app = lambda: app
 
     def join(self, kind: "type[Task[..., Any]]") -> None:
