@@ -11,6 +11,7 @@ import pytest
 from beatd.brokers.base import Guarded
 from beatd.brokers.redis import RedisBroker, needs
 from beatd.config.settings import read
+from beatd.errors import BrokerRefused
 from beatd.results import connect
 from beatd.routing import Queue
 from beatd.tasks import chord
@@ -177,6 +178,39 @@ def test_without_transactions_that_is_what_is_said(limited: Callable[..., str]) 
 
     assert (found.what, found.rule) == ("MULTI", "+multi +exec +discard")
     broker.close()
+
+
+def test_what_is_tried_is_not_done(server: Server, limited: Callable[..., str]) -> None:
+    broker = RedisBroker(limited(), namespace="default")
+    with server.client() as client:
+        client.lpush("celery", "1")
+        client.sadd("_kombu.binding.check", "1")
+        client.hset("unacked", "1", "1")
+
+        broker.forbidden([Queue("celery")])
+
+        assert client.lrange("celery", 0, -1) == [b"1"]
+        assert client.dbsize() == 3
+    broker.close()
+
+
+def test_a_server_without_transactions_is_asked_nothing_more() -> None:
+    class Connection:
+        def __init__(self) -> None:
+            self.sent: list[Any] = []
+
+        def send_command(self, *command: Any) -> None:
+            self.sent.append(command)
+
+        def read_response(self) -> bytes:
+            return b"no such thing"
+
+    connection = Connection()
+
+    with pytest.raises(BrokerRefused, match="no transactions"):
+        needs._is_forbidden(connection, ["MULTI"], b"OK")
+
+    assert connection.sent == [("MULTI",)]
 
 
 def test_the_commands_that_are_tried_are_those_of_the_scripts_and_the_docs() -> None:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from beatd.background import Faults, do_in_halves
 from beatd.brokers.items import Forbidden
+from beatd.brokers.redis import needs
 from beatd.brokers.redis.failover import SMALLEST_LARGEST, Server, too_large
 from beatd.brokers.redis.listening import SILENCE, Bell, ChannelListener
-from beatd.brokers.redis.needs import RESULTS, Need, forbidden
 from beatd.clock import Clock, SystemClock
 from beatd.errors import (
     BrokerUnavailable,
@@ -164,8 +164,9 @@ class RedisResults:
     def forbidden(self, queues: Collection[Queue] = ()) -> list[Forbidden]:
         keys = {f"{one}check": f"{one}*" for one in (self._prefix, self._group_prefix)}
         heard = {f"{self._prefix}check": f"{self._prefix}*"}
-        needs = [Need("results", RESULTS, keys, heard)]
-        return forbidden(self._server, needs)
+        touch = ("DEL", needs.KEY)  # of keys that no run has
+        need = needs.Need("results", needs.RESULTS, keys, heard, touch)
+        return needs.forbidden(self._server, [need])
 
     def close(self) -> None:
         self._server.close()

@@ -13,7 +13,9 @@ from beatd.brokers.items import Forbidden
 from beatd.brokers.redis.failover import Server
 from beatd.brokers.redis.listening import pattern_of
 from beatd.brokers.redis.wire import WireNames
+from beatd.errors import BrokerRefused
 from beatd.routing import Queue
+from beatd.text import quoted
 
 Words: TypeAlias = Sequence[Any]
 
@@ -94,6 +96,9 @@ class Need(NamedTuple):
     """By key, the pattern that permits it and those like it. The first one stands for
     all when commands are tried."""
     channels: Mapping[str, str]
+    touch: Words
+    """A command for each of the keys: one that would do no harm, whatever lies there.
+    """
 
 
 class _Try(NamedTuple):
@@ -130,10 +135,16 @@ def needs_of(
     patterns = [pattern_of(wire, one) for one in audiences]
     heard = {one.replace("*", "check"): one for one in patterns} | released
     return [
-        Need("a scheduler", SCHEDULER, keys, released),
-        Need("a worker", WORKER, keys | held, released),
-        Need("beatd status", STATUS, keys, released),
-        Need("events and remote control", EVENTS_AND_CONTROL, keys | answers, heard),
+        Need("a scheduler", SCHEDULER, keys, released, ("HDEL", KEY, "")),
+        Need("a worker", WORKER, keys | held, released, ("HDEL", KEY, "")),
+        Need("beatd status", STATUS, keys, released, ("HLEN", KEY)),
+        Need(
+            "events and remote control",
+            EVENTS_AND_CONTROL,
+            keys | answers,
+            heard,
+            ("SREM", KEY, ""),
+        ),
     ]
 
 
@@ -142,7 +153,7 @@ def forbidden(server: Server, needs: Iterable[Need]) -> list[Forbidden]:
     with server.answering():
         connection = server.present.connect()
         try:
-            if _is_forbidden(connection, ["MULTI"]):
+            if _is_forbidden(connection, ["MULTI"], b"OK"):
                 # Without it the rest is not known.
                 rules = " ".join(f"+{name.lower()}" for name in TRANSACTIONS)
                 return [Forbidden("chords, and this check", "MULTI", rules)]
@@ -153,7 +164,7 @@ def forbidden(server: Server, needs: Iterable[Need]) -> list[Forbidden]:
 
 
 def _tries(needs: Iterable[Need]) -> Iterable[_Try]:
-    for part, commands, keys, channels in needs:
+    for part, commands, keys, channels, touch in needs:
         key, channel = next(iter(keys)), next(iter(channels))
         own = {KEY: key, CHANNEL: channel, PATTERN: channels[channel]}
         for name, words in commands.items():
@@ -162,13 +173,14 @@ def _tries(needs: Iterable[Need]) -> Iterable[_Try]:
             rule = f"~{keys[key]}" if about_key else f"&{channels[channel]}"
             yield _Try(part, name, [*name.split("|"), *filled], rule)
         for key, pattern in keys.items():
-            yield _Try(part, "DEL", ["DEL", key], f"~{pattern}")
+            words = [key if word is KEY else word for word in touch]
+            yield _Try(part, str(touch[0]), words, f"~{pattern}")
         for channel, pattern in channels.items():
             yield _Try(part, "PUBLISH", ["PUBLISH", channel, ""], f"&{pattern}")
 
 
 def _refusal(connection: Any, one: _Try) -> Forbidden | None:
-    words = _is_forbidden(connection, one.command)
+    words = _is_forbidden(connection, one.command, b"QUEUED")
     if not words:
         return None
     if "to run" in words:
@@ -176,13 +188,23 @@ def _refusal(connection: Any, one: _Try) -> Forbidden | None:
     return Forbidden(one.part, one.rule[1:], one.rule)
 
 
-def _is_forbidden(connection: Any, command: Words) -> str:
-    """Return the server's words if it forbids a command; empty if it does not."""
+def _is_forbidden(connection: Any, command: Words, expected: bytes) -> str:
+    """Return the server's words if it forbids a command; empty if it does not.
+
+    Raises BrokerRefused if it answers as in no transaction: then the next command would
+    be carried out.
+    """
     connection.send_command(*command)
     try:
-        connection.read_response()
+        answer = connection.read_response()
     except redis.exceptions.NoPermissionError as error:
         return str(error)
-    except redis.exceptions.ResponseError:
-        pass  # it knows no such command, say
+    except redis.exceptions.ResponseError as error:
+        if expected == b"QUEUED":
+            return ""  # it knows no such command, say
+        answer = error
+    if answer != expected:
+        raise BrokerRefused(
+            f"it has no transactions (MULTI), which chords need: {quoted(answer)}"
+        )
     return ""
