@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import signal
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.processes import beatd
-from tests.servers import Server
+from tests.servers import PATIENCE, Server
 from tests.switch.files import write
 from tests.wire.clients import celery_client
 
@@ -113,13 +114,14 @@ FAILING = """
 
 
 class Collector(BaseHTTPRequestHandler):
-    """Takes what Sentry's own transport sends, slowly."""
+    """Takes what Sentry's own transport sends, once it may."""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.headers["Content-Encoding"] == "gzip":
             body = gzip.decompress(body)
         assert isinstance(self.server, Collecting)
+        self.server.is_open.wait(PATIENCE)
         lines = body.splitlines()
         for header, item in zip(lines[1::2], lines[2::2], strict=True):
             if json.loads(header)["type"] == "event":
@@ -135,6 +137,7 @@ class Collecting(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Collector)
         self.events: list[dict[str, Any]] = []
+        self.is_open = threading.Event()
 
 
 @pytest.fixture
@@ -159,7 +162,10 @@ def test_sentry_has_each_failure_once_though_the_worker_stops_right_after(
     arguments = ("worker", "-A", "proj", "-c", "2", "-l", "INFO")
     with beatd(*arguments, cwd=tmp_path, BROKER=server.url(), DSN=dsn) as worker:
         worker.until("] failed after", times=20)
-        assert worker.stop() == 0
+        worker.send(signal.SIGTERM)
+        worker.until("stopping, warm")  # with most of it still to be sent
+        collecting.is_open.set()
+        assert worker.process.wait(PATIENCE) == 0
 
     raised = [event["exception"]["values"][-1] for event in collecting.events]
     told = sorted(int(one["value"]) for one in raised)
