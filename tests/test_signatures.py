@@ -243,7 +243,7 @@ def test_a_chord_shows_its_errors_on_its_header_if_that_is_set() -> None:
     after = chord([add.s(1)], add.s(2))
     after.link_error(add.s(8))
 
-    assert after.tasks[0].options == {"link_error": [add.si(8)]}
+    assert after.tasks[0].options == {"link_error": [add.s(8)]}
 
 
 def test_chunks_are_lists_of_arguments(add: Task[..., Any]) -> None:
@@ -421,7 +421,7 @@ def test_errbacks_of_a_chain_are_its_headers_too_when_asked(
 
     members: list[Any] = whole.tasks[:2]
     for one in (call for member in members for call in member.tasks):
-        assert one.options["link_error"] == [add.si(9)]
+        assert one.options["link_error"] == [add.s(9)]
     assert whole.options["link_error"] == [add.s(9)]
 
 

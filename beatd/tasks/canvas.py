@@ -46,10 +46,10 @@ class chain(Composed):
         if self.app.settings.task_allow_error_cb_on_chord_header:
             for step in self.tasks[:-1]:
                 for one in step.tasks if isinstance(step, group) else ():
-                    one.link_error(_blind(errback))
+                    one.link_error(signature(errback))
             for step in self.tasks:
                 for one in step.tasks if isinstance(step, chord) else ():
-                    one.link_error(_blind(errback))
+                    one.link_error(signature(errback))
         return super().link_error(errback)
 
     def apply(self, args: Args = None, kwargs: Kwargs = None, **options: Any) -> Any:
@@ -156,7 +156,7 @@ class group(Composed):
 
     def link(self, callback: Mapping[str, Any]) -> Mapping[str, Any]:
         """Have `callback` called, without a value, after the first call's success."""
-        return self.tasks[0].link(_blind(callback))
+        return self.tasks[0].link(signature(callback).set(immutable=True))
 
     def link_error(self, errback: Mapping[str, Any]) -> Mapping[str, Any]:
         """Have `errback` called after each call that fails."""
@@ -252,7 +252,7 @@ class chord(Composed):
         on_header = self.app.settings.task_allow_error_cb_on_chord_header
         for one in self.tasks:
             if on_header:
-                one.link_error(_blind(errback))
+                one.link_error(signature(errback))
             elif isinstance(one, chord):
                 one.link_error(errback)
         return self.body.link_error(errback)
@@ -290,11 +290,6 @@ def _listed(tasks: Sequence[Any]) -> Iterable[Any]:
     if len(tasks) == 1 and not isinstance(tasks[0], Mapping):
         return cast(Iterable[Any], tasks[0])
     return tasks
-
-
-def _blind(errback: Mapping[str, Any]) -> Signature:
-    """Return an errback for a call of a header: it is told nothing of the failure."""
-    return signature(errback).set(immutable=True)
 
 
 def _header(header: Any) -> list[Signature]:
