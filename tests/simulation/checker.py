@@ -49,6 +49,8 @@ class Verdict:
     """Runs at the same time, against the overlap rule of their entry."""
     held: list[str] = field(default_factory=list)
     """Runs that hold up their entries for ever."""
+    untold: list[str] = field(default_factory=list)
+    """Slots of which the history says nothing, and does not say that it cannot."""
     differing: list[str] = field(default_factory=list)
     """The first calls that real brokers answered otherwise than memory did."""
     gone: int = 0
@@ -76,9 +78,22 @@ class Verdict:
             "followed": self.following,
             "together": self.together,
             "held": self.held,
+            "not in the history": self.untold,
             "answered otherwise": self.differing,
         }
         return [f"{kind}: {one}" for kind, found in kinds.items() for one in found]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the history says of one entry at the end."""
+
+    since: int
+    """Of slots up to this one it knows nothing."""
+    until: int
+    """The last slot of which the ledger says that it is decided."""
+    spans: Sequence[tuple[int, int]]
+    """The slots of which it says something: the first and the last of each record."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +122,10 @@ class Evidence:
     """When the other one of the two configs was given out."""
     losses: Sequence[int] = ()
     """When the broker's data were emptied or set back."""
+    told: Mapping[str, Told] = field(default_factory=dict)
+    """By entry, what the history says."""
+    history_lost: Sequence[tuple[int, int]] = ()
+    """From which slot to which the history says that it was lost."""
     settled_after: int = 2 * MINUTE
     """How long after the beginning everything runs."""
 
@@ -157,6 +176,7 @@ def judge(evidence: Evidence) -> Verdict:
         _judge_found(evidence, some, found[name], verdict)
         for fact in some:
             _judge_wanted(evidence, fact, found[name], verdict)
+            _judge_told(evidence, fact, verdict)
     return verdict
 
 
@@ -246,6 +266,21 @@ def _judge_wanted(
         if not (is_given_way or _is_far(evidence, slot, found)):
             words = f"{fact.name} {_text(slot)}, next queued {_texts(later[:1])}"
             _sort(verdict.lost, verdict, evidence, fact, slot, words)
+
+
+def _judge_told(evidence: Evidence, fact: Fact, verdict: Verdict) -> None:
+    """Look for each slot in the history, as far as that reaches."""
+    told = evidence.told.get(fact.name)
+    if told is None:
+        return
+    # A clock that was behind has begun the history before slots that came earlier.
+    margin = WRONG if evidence.rewound else MINUTE
+    begin = max(told.since + margin, evidence.begin + evidence.settled_after)
+    for slot in slots_of(fact, begin, min(told.until, evidence.end) + 1):
+        is_lost = any(first <= slot <= last for first, last in evidence.history_lost)
+        is_told = any(first <= slot <= last for first, last in told.spans)
+        if not (is_lost or is_told) and _must_hold(evidence, fact, slot):
+            verdict.untold.append(f"{fact.name} {_text(slot)}")
 
 
 def _is_far(

@@ -52,6 +52,14 @@ def _whatever_is_answered(settler: object, part: object, answers: object) -> obj
     return part
 
 
+def _with_gaps(add_page: Callable[..., Any]) -> Callable[..., Any]:
+    def add_most_pages(broker: Any, stored: bytes) -> None:
+        if len(stored) % 7:
+            add_page(broker, stored)
+
+    return add_most_pages
+
+
 class Mutation(NamedTuple):
     """One part that is taken out, and the history that misses it."""
 
@@ -84,6 +92,8 @@ RIGHT_CLOCKS = (
 MUTATIONS = {
     # The broker puts a slot on the queue that its ledger has already.
     "known-slots": Mutation(MemoryLead, "_emit", _forget_slot, RIGHT_CLOCKS, 32),
+    # The history is not told of some batches.
+    "history-is-whole": Mutation(MemoryLead, "_add_page", _with_gaps, RIGHT_CLOCKS, 0),
     # A term goes on from a copy, although the broker's ledger is newer.
     "broker-is-right": Mutation(
         takeover,

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from beatd.instant import HOUR, SECOND, Instant, Span
-from tests.simulation.checker import Evidence, Rewind, Verdict, judge
+from beatd.timetable.history import History, What
+from tests.simulation.checker import Evidence, Rewind, Told, Verdict, judge
 from tests.simulation.faults import GAPS, OF_WORKERS, Faults, Kind
 from tests.simulation.hosts import SchedulerHost
 from tests.simulation.network import Network
@@ -110,6 +111,7 @@ def _simulate(
             host.crash()
         for worker in workers:
             worker.crash()
+    history, told = _told(network, {fact.name for fact in plan.facts})
     evidence = Evidence(
         plan.begin,
         end,
@@ -125,6 +127,8 @@ def _simulate(
         deployed=faults.deployed,
         uncertain=set().union(*(host.disk.uncertain for host in hosts)),
         from_a_copy=log.from_a_copy,
+        told=told,
+        history_lost=[*history.lost],
     )
     verdict = judge(evidence)
     if workers:
@@ -137,6 +141,25 @@ def _simulate(
         + faults.fates,
         _command(seed, span, kinds, gaps),
     )
+
+
+def _told(network: Network, names: Collection[str]) -> tuple[History, dict[str, Told]]:
+    """Return the history, and what it says of the entries that the ledger has."""
+    rows, pages = network.server.read_history()
+    history = History(rows)
+    history.fold(pages)
+    told = {}
+    for name, mark in network.server.read_ledger().marks.items():
+        past = history.of(name)
+        if name in names and history.since is not None:
+            began = [one.slot for one in past.records if one.what is What.BEGAN]
+            spans = [
+                (one.slot, one.reach)
+                for one in past.records
+                if one.what in (What.SENT, What.DROPPED, What.UNCERTAIN)
+            ]
+            told[name] = Told(max([past.since, *began]), mark.slot, spans)
+    return history, told
 
 
 def _work(
