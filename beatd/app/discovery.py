@@ -17,7 +17,7 @@ class Discovery:
         self._wanted: list[tuple[Packages, str | None]] = []
 
     def add(self, packages: Packages, module: str | None) -> None:
-        """Look for a module of this name in these packages; None: the packages."""
+        """Look for a module of this name in these packages; None: for the packages."""
         self._wanted.append((packages, module))
 
     def modules(self) -> Iterator[str]:

@@ -10,6 +10,8 @@ Consumer       worker                deliveries under a lease
 DeadLetters    cli/dead              what workers have set aside
 Observed       service/status        what lies there and who takes it, for people
 Broadcast      control/pidbox        messages to all listeners, where a broker has that
+Guarded        cli/probes            what our user may do, where a server bounds that
+FileBroker     service/other_side    a broker that is a file of this host
 Restorer       worker/restoring      what Celery's workers left, where they share it
 
 Every method may raise BrokerUnavailable: no answer came, and the request may or may not

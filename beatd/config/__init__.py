@@ -11,9 +11,10 @@ celery_settings.py  the settings of a Celery app
 apps.py     an app that has a config
 celery_schedules.py  schedules of Celery's, as those of beatd
 calls.py    what entries send without an app
-called.py   the same, made by a call for each slot
-app_calls.py     what entries of an app of beatd's send
-celery_calls.py  and those of a Celery app
+called.py   what entries of an app send, if need be by a call for each slot
+own_code.py      which code is a package's own; celery_code.py: which is Celery's
+app_calls.py     calls by an app of beatd's
+celery_calls.py  calls by a Celery app; recording.py keeps what they publish
 entries.py  entries, read and checked
 loading.py  settings and entries of one config, and all that is wrong with them
 options.py  the options of the command line and the environment

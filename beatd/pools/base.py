@@ -58,7 +58,8 @@ class Returned(msgspec.Struct, frozen=True):
 class Turn(msgspec.Struct, frozen=True):
     """The pool has no thread of its own: who reads its events is to call `take`.
 
-    It returns when a job has ended. What was told before is acted on before that.
+    `take` runs one job, and returns when that has ended. Events before this one are
+    acted on before the job runs.
     """
 
     take: Callable[[], object]

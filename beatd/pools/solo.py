@@ -37,7 +37,7 @@ class Solo:
         self._on_event = on_event
         self._initialise = initialise
         self._jobs: deque[Job] = deque()
-        """The first has begun, as far as was told."""
+        """Of the first one, the beginning has been told."""
 
     @property
     def demand(self) -> int:

@@ -129,7 +129,7 @@ class Beat:
         try:
             self.scheduler.run(self.inbox, self._use_loaded)
         finally:
-            # Neither is waited for: a step of theirs may take long.
+            # None of them is waited for: a step of theirs may take long.
             watch.leave()
             calls.leave()
             if workers:

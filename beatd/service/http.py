@@ -17,7 +17,7 @@ from beatd.service.sockets import Listener
 tell = EventLog(__name__)
 
 MOST_AT_ONCE = 64
-"""Connections; whoever comes beside these waits in the system's queue."""
+"""Connections; whoever comes beside these takes the place of the oldest."""
 
 LONGEST_REQUEST = 8 * 1024
 

@@ -137,7 +137,7 @@ class _Collector(Collector):
         )
         yield _labelled(
             "beatd_queue_workers",
-            "Workers of beatd that take from a queue.",
+            "Workers that take from a queue; Celery's where beatd has to ask for them.",
             ("queue",),
             ((one.name, len(one.workers)) for one in status.queues),
         )

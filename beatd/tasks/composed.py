@@ -16,7 +16,7 @@ class Composed(Signature):
 
     _TASK: ClassVar[str]
     _VISITED: ClassVar[str]
-    """The part of the names of the visitor's methods for it that says what it is."""
+    """What stands for it in the names of a visitor's methods: `on_<this>_start`."""
 
     def _compose(self, app: Application | None, **parts: Any) -> None:
         """Begin as Celery's: a call of `celery.chain` and the like, with its parts."""

@@ -19,6 +19,7 @@ history          hash      entry -> what became of its last slots, as MessagePac
 workers          sorted    worker -> end of its lease, ms of the server's clock; a
                            worker that moved here is "<worker>/<number of moves>"
 leases           hash      worker -> length of its lease, ms
+queues           hash      worker -> the queues that it takes from, in JSON, for people
 inflight:<w>     hash      token -> held message (prelude.lua has its form); and of
                            deliveries that were acknowledged before their runs,
                            "begun:<token>" -> entry and task id of a current run

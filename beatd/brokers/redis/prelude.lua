@@ -60,8 +60,9 @@ local function end_run(runs, entry, run)
   end
 end
 
--- Add a page to the history, and drop the oldest if more than `most` are there. What is
--- wrong with these keys, who reads them finds out: nothing else is to stop for it.
+-- Add a page to the history, and drop the oldest if more than `most` are there. Errors are
+-- passed over (a key of another type, say): no emission is to fail for the history. The
+-- scheduler meets the same error when it reads these keys, and says so.
 local function add_page(pages, history, page, most)
   redis.pcall('HINCRBY', history, '\255', 1)
   local length = redis.pcall('RPUSH', pages, page)

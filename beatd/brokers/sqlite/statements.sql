@@ -2,8 +2,9 @@
 --
 -- lead      one row a namespace: the current term, the clock era and the ledger's
 --           edition. `nonce` is empty when the lead was given back. `pages` is the
---           number of the last page of the history. The lead itself is a kernel lock on a file beside the database; the term in here makes a
---           former leader's emission fail.
+--           number of the last page of the history. The lead itself is a kernel lock on
+--           a file beside the database; the term in here makes a former leader's
+--           emission fail.
 -- configs   what the leader of a namespace emits, in short, for other schedulers to
 --           compare; it holds while `nonce` is that of the term.
 -- ledger    last slot of each entry. Written in the transaction that inserts the
@@ -28,7 +29,6 @@
 --           that is over stays with a `lease` of 0 until `ends`: copies of the worker's
 --           requests may still be under way.
 -- dead      the dead-letter queue; AUTOINCREMENT, so that no id is used twice.
---
 -- pages     what each batch of emissions did, written with it; numbered by namespace.
 -- history   the same by entry, once pages are folded: records in MessagePack; under ""
 --           what is known of the history itself, and so which pages are in it.

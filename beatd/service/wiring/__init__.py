@@ -1,6 +1,7 @@
 """From settings to the objects that do the work: scheduler and worker are made here.
 
 scheduler.py     a scheduler, its schedule file, lead and broker
+answering.py     what answers questions about a scheduler
 choice.py        what one worker is told beside the settings, and its queues
 runtime.py       the app that a worker runs, and what its runs need
 worker_parts.py  what a worker consists of, and which part works with which
