@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from beatd import Beatd
 from beatd.config.loading import Config, examine_source
 from beatd.config.source import Source
 from beatd.errors import ConfigError
@@ -17,7 +18,7 @@ from beatd.results.base import Meta, State
 from beatd.routing import Queue
 from beatd.scheduler.loop import Scheduler
 from beatd.service.wiring.choice import WorkerChoice, queues_of, router_of
-from beatd.service.wiring.scheduler import scheduler_of
+from beatd.service.wiring.scheduler import scheduler_of, watch_calls
 
 QUEUES = {"task_queues": {"fast": {}, "slow": {}}, "task_default_queue": "fast"}
 
@@ -128,3 +129,19 @@ def events(caplog: pytest.LogCaptureFixture) -> list[str]:
         for record in caplog.records
         if record.levelno >= logging.WARNING
     ]
+
+
+@pytest.mark.parametrize(("app", "expected"), [(None, False), (Beatd("shop"), True)])
+def test_calls_are_watched_for_every_app_whose_code_may_be_called(
+    tmp_path: Path, app: Beatd | None, expected: bool
+) -> None:
+    written = {
+        "broker_url": f"sqlite:///{tmp_path / 'broker.db'}",
+        "beat_schedule_filename": str(tmp_path / "beat.db"),
+    }
+    found = examine_source(Source("conf", written, app=app)).config
+    assert found is not None
+
+    watch = watch_calls(scheduler_of(found), found)
+
+    assert (watch is not None) is expected

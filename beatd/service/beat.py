@@ -10,7 +10,6 @@ from queue import SimpleQueue
 
 from beatd import signals
 from beatd.clock import Wake
-from beatd.config.finding import is_celery
 from beatd.config.loading import Config
 from beatd.config.options import Options
 from beatd.config.switches import BEAT_NODE
@@ -111,8 +110,8 @@ class Beat:
         wake = partial(self.inbox.put, Wake.LOOK)
         watch = self.scheduler.leadership.watch(wake)
         watch.start("beatd-lead", self._crash)
-        calls = watch_calls(self.scheduler)
-        if is_celery(self.config.source.app):
+        calls = watch_calls(self.scheduler, self.config)
+        if calls:
             calls.start("beatd-calls", self._crash)
         workers = None
         if self.kind == "beat":  # else a worker is here
@@ -131,7 +130,8 @@ class Beat:
         finally:
             # None of them is waited for: a step of theirs may take long.
             watch.leave()
-            calls.leave()
+            if calls:
+                calls.leave()
             if workers:
                 workers.leave()
             self._loader.leave()

@@ -177,8 +177,13 @@ def ask_results_aside(scheduler: Scheduler, wake: Callable[[], object]) -> Asked
     return aside
 
 
-def watch_calls(scheduler: Scheduler) -> Service:
-    """Return a thread that says which call of a task's code the loop waits for."""
+def watch_calls(scheduler: Scheduler, config: Config) -> Service | None:
+    """Return a thread that says which call of a task's code the loop waits for.
+
+    None for a config without an app: no code is called for its entries.
+    """
+    if config.source.app is None:
+        return None
     watch = CallsWatch(lambda: scheduler.making, scheduler.clock)
     return Service(watch.look)
 
