@@ -28,6 +28,7 @@ from beatd.service.site import PATIENCE, Site, document_of
 from beatd.service.snapshot import Place, Reporter
 from beatd.service.sockets import (
     LONGEST_PATH,
+    Link,
     TCPListener,
     UnixListener,
     listeners_of,
@@ -673,6 +674,21 @@ def test_in_a_runtime_directory_a_link_beside_the_file_leads_there(
         listener.close()
     assert [*run.iterdir()] == []
     assert not (tmp_path / "file.db.sock").is_symlink()
+
+
+def test_a_link_that_cannot_be_made_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "file.db.sock"
+    place.touch()
+    link = Link(place, tmp_path / "beatd.sock")
+
+    link.sockets()
+    link.sockets()
+
+    words = f"cannot ask this scheduler: {place} is no socket, and left as it is"
+    assert caplog.text.count(words) == 1
+    assert place.is_file()
 
 
 @pytest.mark.parametrize(

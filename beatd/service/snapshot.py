@@ -76,8 +76,10 @@ class Reporter:
         if tick.leader:
             since = seconds(published.since)
             leader = Leader(name=tick.leader, term=tick.term, since_ts=since)
-        due = tick.first is not None and tick.first[1] <= now
-        first = tick.first and Moment(entry=tick.first[0], at_ts=tick.first[1] / SECOND)
+        first, is_due = None, False
+        if tick.first is not None:
+            entry, at = tick.first
+            first, is_due = Moment(entry=entry, at_ts=at / SECOND), at <= now
         look_at = look or Look(now)
         whole = Status(
             generated_ts=now / SECOND,
@@ -94,8 +96,8 @@ class Reporter:
                 has_begun=published.has_begun,
             ),
             lag=self._lag(),
-            next=None if due else first or None,
-            overdue=first or None if due else None,
+            next=None if is_due else first,
+            overdue=first if is_due else None,
             entries=self._entries(facts),
             uncertain=self._uncertain(look),
             config=Config(

@@ -24,6 +24,8 @@ _BACKLOG = 128
 
 _TAKEN = "another process listens at"
 
+_UNASKED = "`beatd status` cannot ask this scheduler: %s"
+
 _FIRST_PASSED = 3
 """The descriptor of the first socket that systemd passes."""
 
@@ -167,10 +169,9 @@ class UnixListener:
             if problem != self._said:
                 self._said = problem
                 if problem:
-                    words = "`beatd status` cannot ask this scheduler: %s"
                     # Another scheduler of the same file is what it should be.
                     say = tell.info if problem.startswith(_TAKEN) else tell.warning
-                    say("socket.unbound", words, problem)
+                    say("socket.unbound", _UNASKED, problem)
         return [self._socket] if self._socket else []
 
     def close(self) -> None:
@@ -199,12 +200,8 @@ class UnixListener:
 
     def _taken(self) -> str:
         """Return why the place is not to be taken; empty if it is free."""
-        try:
-            mode = self.path.lstat().st_mode
-        except FileNotFoundError:
-            return ""
-        if not stat.S_ISSOCK(mode) and not stat.S_ISLNK(mode):
-            return f"{self.path} is no socket, and left as it is"
+        if problem := _not_ours(self.path):
+            return problem
         with socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(1)
             try:
@@ -241,11 +238,16 @@ class Link:
     def __init__(self, path: Path, to: Path) -> None:
         self._path = path
         self._to = to.absolute()
+        self._said = ""
 
     def sockets(self) -> Sequence[socket.socket]:
-        with suppress(OSError):
-            if not self._is_there():
-                self._make()
+        try:
+            problem = "" if self._is_there() else self._make()
+        except OSError as error:
+            problem = f"{self._path}: {error.strerror or error}"
+        if problem and problem != self._said:
+            tell.warning("socket.unbound", _UNASKED, problem)
+        self._said = problem
         return ()
 
     def close(self) -> None:
@@ -256,15 +258,25 @@ class Link:
     def _is_there(self) -> bool:
         return self._path.is_symlink() and self._path.readlink() == self._to
 
-    def _make(self) -> None:
-        with suppress(FileNotFoundError):
-            mode = self._path.lstat().st_mode
-            if not stat.S_ISSOCK(mode) and not stat.S_ISLNK(mode):
-                return  # it is none of ours
+    def _make(self) -> str:
+        """Make the link, if its place is free; return why not."""
+        if problem := _not_ours(self._path):
+            return problem
         own = self._path.with_name(f".{os.getpid()}.link")
         _remove_if(stat.S_ISLNK, own)
         own.symlink_to(self._to)
         own.replace(self._path)
+        return ""
+
+
+def _not_ours(path: Path) -> str:
+    """Return why a place is left as it is: no scheduler's socket or link is there."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return ""
+    is_ours = stat.S_ISSOCK(mode) or stat.S_ISLNK(mode)
+    return "" if is_ours else f"{path} is no socket, and left as it is"
 
 
 def _remove_if(is_kind: Callable[[int], bool], path: Path) -> None:

@@ -251,14 +251,13 @@ def _of_broker(status: Status, max_late: Span) -> Iterator[Problem]:
         since = broker.away_since_ts
         length = 0.0 if since is None else status.generated_ts - since
         lasts = f" for {length:.0f} s" if since is not None else ""
-        # Who stands by has no slots of its own that could be late.
-        is_bad = status.role in ("standby", "none") and length * SECOND >= max_late
-        is_bad = is_bad or status.role == "none"
+        # A standby has no slots of its own that could be late.
+        is_long = status.role == "standby" and length * SECOND >= max_late
         yield Problem(
             kind="broker",
             text=f"the broker does not answer{lasts}: {broker.reason}",
             command="beatd check --broker",
-            unhealthy=is_bad,
+            unhealthy=is_long or status.role == "none",
         )
     for risk in broker.risks:
         yield _odd("risk", f"broker: {risk}", "beatd check --broker")
@@ -283,23 +282,22 @@ def _of_queues(status: Status) -> Iterator[Problem]:
 
 
 def _of_entries(status: Status) -> Iterator[Problem]:
-    for one in status.entries.refused[:_IN_WORDS]:
-        text = f"{one.entry} is refused: {one.reason}"
+    entries = status.entries
+    for text in _said_of(entries.refused, "refused"):
         yield _bad("refused", text, "beatd list")
-    if more := status.entries.refused[_IN_WORDS:]:
-        names = listed([one.entry for one in more], _IN_WORDS)
-        yield _bad("refused", f"refused as well: {names}", "beatd list")
-    for one in status.entries.bad[:_IN_WORDS]:
-        text = f"{one.entry} is left out: {one.reason}"
+    for text in _said_of(entries.bad, "left out"):
         yield _odd("bad", text, "beatd check")
-    if more := status.entries.bad[_IN_WORDS:]:
+    for text in _said_of(entries.held, "held"):
+        yield _odd("held", text, "beatd list")
+
+
+def _said_of(named: Sequence[Named], state: str) -> Iterator[str]:
+    """Yield what is said of entries in one state: of the first ones with reasons."""
+    for one in named[:_IN_WORDS]:
+        yield f"{one.entry} is {state}: {one.reason}"
+    if more := named[_IN_WORDS:]:
         names = listed([one.entry for one in more], _IN_WORDS)
-        yield _odd("bad", f"left out as well: {names}", "beatd check")
-    for one in status.entries.held[:_IN_WORDS]:
-        yield _odd("held", f"{one.entry} is held: {one.reason}", "beatd list")
-    if more := status.entries.held[_IN_WORDS:]:
-        names = listed([one.entry for one in more], _IN_WORDS)
-        yield _odd("held", f"held as well: {names}", "beatd list")
+        yield f"{state} as well: {names}"
 
 
 def _bad(kind: str, text: str, command: str = "") -> Problem:
