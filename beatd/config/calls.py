@@ -71,7 +71,8 @@ class PlainCalls:
 
     def message(self, call: EntryCall) -> EntryMessage:
         """Return what is sent. Raises MessageError that says what cannot be."""
-        return self.encoded(call, call.options, registered=False)
+        options = in_zone(call.options, call.zone)
+        return self.encoded(call, options, registered=False)
 
     def queues(self) -> Collection[Queue]:
         """Return none: the settings name all."""
@@ -103,5 +104,4 @@ class PlainCalls:
         kwargs: Mapping[str, Any] = call.kwargs or {}
         if self.default_priority is not None:
             options = {"priority": self.default_priority, **options}
-        options = in_zone(options, call.zone)
         return self.router.routed(call.task, options, args, kwargs)

@@ -14,7 +14,7 @@ from beatd import signals
 from beatd.cli import beatd
 from beatd.config.loading import Config, Wanted, load
 from beatd.errors import MessageError
-from beatd.instant import MINUTE, Instant
+from beatd.instant import HOUR, MINUTE, Instant
 from beatd.message import Made
 from beatd.timetable.entry import Entry
 from tests.fakes import NOON
@@ -38,6 +38,7 @@ FILES = {
                 "plain": {"args": [1], "options": {"headers": {"x": "1"}}},
                 "unknown": {"args": [{"a": None}], "options": {"priority": 4}},
                 "slot": {"slot_argument": "at"},
+                "until": {},
                 "tenant": {},
                 "raises": {},
                 "exits": {},
@@ -72,6 +73,8 @@ FILES = {
             app.conf.beat_schedule = {"routed": entry}
     """,
     "shop/tasks.py": """
+        from datetime import datetime
+
         from beatd import Task
         from shop.app import app
 
@@ -112,6 +115,9 @@ FILES = {
 
         @app.task(name="shop.slot")
         def slot(at): ...
+
+        @app.task(name="shop.until", expires=datetime(2027, 1, 15, 18))
+        def until(): ...
 
         @app.task(name="shop.tenant", base=Tenant, queue="tenants")
         def tenant(name): ...
@@ -317,6 +323,21 @@ def test_a_message_expires_at_the_next_slot_if_the_entry_says_so(
     message = message_of(entries[name], expires=NOON + 5 * MINUTE)
 
     assert message["headers"]["expires"] == SLOT.replace("45:00", "50:00")
+
+
+def test_a_task_expires_when_it_would_by_any_call_of_it(
+    entries: dict[str, Entry], connect: Connect
+) -> None:
+    entry = entries["until"]
+    expires = entry.message.expires_of(NOON)
+
+    at_once = message_of(entry, expires=expires)["properties"]["expiration"]
+    connect(signals.before_task_publish, lambda **named: None)
+
+    # Calls of Celery's and beatd's clients have moments without a zone in UTC.
+    assert expires == NOON + 6 * HOUR
+    assert at_once == str(6 * HOUR)
+    assert message_of(entry, expires=expires)["properties"]["expiration"] == at_once
 
 
 def test_calls_that_are_to_be_run_where_they_are_made_are_queued(
