@@ -7,9 +7,12 @@ from heapq import nlargest
 from itertools import islice
 from zoneinfo import ZoneInfo
 
+import click
+
 from beatd.cli.output import Failure, Screen, clock_time, day_word, duration, stamps
 from beatd.config.loading import Config
 from beatd.config.settings import mask_url
+from beatd.errors import BeatdError, ConfigError
 from beatd.ids import run_id
 from beatd.instant import MINUTE, SECOND, Instant, Span, datetime_of, instant_of
 from beatd.results.base import Meta
@@ -35,7 +38,7 @@ class PastView:
     @property
     def place(self) -> str:
         """The broker's address, without what is secret in it."""
-        return mask_url(";".join(self.config.settings.read_urls))
+        return mask_url(self.config.settings.write_urls[0])
 
     def runs(
         self, names: Collection[str], begin: Instant | None, end: Instant | None
@@ -151,8 +154,17 @@ def past_view(config: Config) -> PastView:
 
 
 def _with_states(config: Config, runs: Sequence[Run]) -> list[Run]:
-    """Return the runs with what the results have of them, as far as they answer."""
-    metas = metas_of(config.settings, [run.id for run in runs if run.id])
+    """Return the runs with what the results have of them.
+
+    If they do not answer, standard error has that, and the runs are as they were.
+    """
+    try:
+        metas = metas_of(config.settings, [run.id for run in runs if run.id])
+    except ConfigError:
+        return [*runs]  # a backend of Celery's, say: each state is unknown
+    except BeatdError as error:
+        click.echo(f"no states of runs: {error}", err=True)
+        return [*runs]
     return [
         Run(
             run.entry,

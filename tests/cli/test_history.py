@@ -130,6 +130,30 @@ def test_history_shows_results_where_there_are_some(
     assert line.split() == ["14:05", "sent", "+6", "ms", "ok", "after", "12.1", "s", id]
 
 
+def test_history_says_if_the_results_do_not_answer(
+    run: Run, past: Told, folder: Path
+) -> None:
+    config = f'{CONFIG}\nresult_backend = "redis://:hush@127.0.0.1:1/0"\n'
+    (folder / "celeryconfig.py").write_text(config)
+
+    result = run("history", "sync-crm", "--limit", "1")
+
+    assert " unknown " in result.stdout
+    assert result.stderr.startswith("no states of runs: results: redis://:")
+    assert "hush" not in result.stderr
+
+
+def test_history_makes_no_file_of_results(run: Run, past: Told, folder: Path) -> None:
+    config = f'{CONFIG}\nresult_backend = "sqlite:///results.db"\n'
+    (folder / "celeryconfig.py").write_text(config)
+
+    result = run("history", "sync-crm", "--limit", "1")
+
+    assert " unknown " in result.stdout
+    assert result.stderr == ""
+    assert not (folder / "results.db").exists()
+
+
 def test_history_without_any_says_so(run: Run, folder: Path) -> None:
     (folder / "celeryconfig.py").write_text(CONFIG)
 

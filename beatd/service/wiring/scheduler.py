@@ -15,7 +15,6 @@ from beatd.clock import SystemClock
 from beatd.config.finding import is_celery
 from beatd.config.loading import Config
 from beatd.config.settings import Problem, Settings, file_of_url, mask_url
-from beatd.errors import BeatdError
 from beatd.event_log import EventLog
 from beatd.events.event import EventFactory
 from beatd.events.sent import TaskSentEvents
@@ -143,14 +142,16 @@ def history_of(config: Config) -> History:
 
 
 def metas_of(settings: Settings, task_ids: Sequence[str]) -> Mapping[str, Meta]:
-    """Return what the results have of these runs; nothing if they do not answer."""
-    if settings.result_url is None or not task_ids:
+    """Return what the results have of these runs; looking makes no file of results.
+
+    Raises ConfigError for a backend that beatd does not read, and ResultUnavailable.
+    """
+    url = settings.result_url
+    path = url and file_of_url(url)
+    if url is None or not task_ids or (path and not path.exists()):
         return {}
-    try:
-        with closing(results.connect(settings)) as backend:
-            return backend.load(task_ids)
-    except BeatdError:
-        return {}
+    with closing(results.connect(settings)) as backend:
+        return backend.load(task_ids)
 
 
 def entries_elsewhere(config: Config, *, ask: bool = True) -> list[Problem]:
