@@ -1,5 +1,6 @@
 """What became of each slot: pages, rows, bounds, and who tells of it."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from beatd.errors import BrokerRefused, BrokerUnavailable
 from beatd.instant import HOUR, MINUTE, SECOND, Instant
 from beatd.message import MessageFormat, template
 from beatd.routing import Route
-from beatd.scheduler.chronicle import FOLD
+from beatd.scheduler.chronicle import FOLD, MOST_UNTOLD, Chronicle
 from beatd.scheduler.loop import Scheduler
 from beatd.schedules.interval import Every
 from beatd.timetable.entry import Overlap
@@ -21,10 +22,12 @@ from beatd.timetable.history import (
     Limits,
     Page,
     Record,
+    Told,
     What,
     batch_page,
     told_page,
 )
+from tests.brokers.making import lead
 from tests.fakes import NOON, FakeClock, FlakyBroker, entry, scheduler_of
 
 TICK = entry("tick", Every(MINUTE))
@@ -134,6 +137,7 @@ def test_a_row_that_cannot_be_read_stays_as_it_is() -> None:
 
     rows, gone = history.changes()
     assert ({*rows}, gone) == ({EVERYWHERE, "b"}, [])
+    history.fold([page(3, NOON + MINUTE)])
     assert history.unreadable == ["the row of 'a'"]
     assert history.of("a").records == []
 
@@ -411,16 +415,19 @@ def test_a_history_that_the_broker_refuses_holds_up_no_emission(
     assert len(said) <= 5
 
 
+class Losing(FlakyBroker):
+    """A broker whose answer to the first fold is lost."""
+
+    folds = 0
+
+    def fold_pages(self, *asked: Any) -> None:
+        super().fold_pages(*asked)
+        self.folds += 1
+        if self.folds == 1:
+            raise BrokerUnavailable("the connection was cut")
+
+
 def test_a_fold_whose_answer_is_lost_is_not_done_twice(clock: FakeClock) -> None:
-    class Losing(FlakyBroker):
-        folds = 0
-
-        def fold_pages(self, *asked: Any) -> None:
-            super().fold_pages(*asked)
-            self.folds += 1
-            if self.folds == 1:
-                raise BrokerUnavailable("the connection was cut")
-
     broker = Losing(clock)
     live(scheduler_of(EACH, broker=broker, clock=clock), NOON + 2 * MINUTE)
 
@@ -428,3 +435,36 @@ def test_a_fold_whose_answer_is_lost_is_not_done_twice(clock: FakeClock) -> None
     slots = [one.slot for one in kept(broker).of("each").records]
     assert slots == broker.slots()
     assert kept(broker).lost == []
+
+
+def fold_twice(broker: FlakyBroker, clock: FakeClock, *told: Told) -> None:
+    """Have the history kept, with what no page tells, and once more."""
+    term = lead(broker)
+    chronicle = Chronicle(broker, clock, Limits(MOST_UNTOLD * 2, 0))
+    chronicle.tell(*told)
+    for _ in range(2):
+        broker.write_ledger(term, {}, (), 0, page=told_page(NOON, 0, []))
+        clock.go_to(clock.now() + FOLD)
+        with suppress(BrokerUnavailable):
+            chronicle.fold(term, clock.now())
+
+
+def test_what_no_page_tells_is_there_once_though_the_answer_is_lost(
+    clock: FakeClock,
+) -> None:
+    broker, held = Losing(clock), Record(NOON, 5, What.HELD, why="its run")
+    fold_twice(broker, clock, ("a", held))
+
+    assert broker.folds == 2
+    assert [*kept(broker).of("a").records] == [held]
+
+
+def test_of_what_waits_to_be_kept_the_oldest_goes_first(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    number = MOST_UNTOLD + 5
+    told = [("a", Record(NOON + n, 0, What.HELD)) for n in range(number)]
+    fold_twice(broker, clock, *told)
+
+    slots = [one.slot - NOON for one in kept(broker).of("a").records]
+    assert slots == [*range(5, number)]

@@ -1,5 +1,6 @@
 """The history as the leader writes it: a page with each batch, folded when idle."""
 
+from collections import deque
 from collections.abc import Sequence
 
 from beatd.background import Faults
@@ -32,6 +33,9 @@ PAGES = 64
 RECORDS = 2000
 """After how many records a turn folds no further page."""
 
+MOST_UNTOLD = 1000
+"""Records that no page has, and that wait for the next fold; the oldest go first."""
+
 
 class Chronicle:
     """Tells the history what becomes of slots, and folds what it was told.
@@ -46,7 +50,8 @@ class Chronicle:
         self._limits = limits
         self._history: History | None = None
         """The history without the pages; None if it has to be read."""
-        self._untold: list[Told] = []
+        # The broker may refuse the history for ever.
+        self._untold: deque[Told] = deque(maxlen=MOST_UNTOLD)
         self._fold_at: Span = clock.elapsed() + FOLD
         self._refusals = Faults(clock)
 
@@ -98,14 +103,9 @@ class Chronicle:
         except (BrokerRefused, ValueError) as error:
             self._history = None
             self._fold_at = elapsed + REST
-            if number := self._refusals.meet():
-                tell.warning(
-                    "history.refused",
-                    "the history cannot be kept, %d times by now: %s; nothing else"
-                    " depends on it",
-                    number,
-                    error,
-                )
+            if self._refusals.meet():
+                words = "the history cannot be kept: %s; nothing else depends on it"
+                tell.warning("history.refused", words, error)
             return False
         except BrokerUnavailable:
             # Whether that was done is not known.

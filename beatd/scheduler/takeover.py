@@ -300,7 +300,7 @@ class Takeover:
             lost_now = lost_between(found, base, self.entries)
             self._doubtful = lost_now | (self._doubtful or {})
             self._back_to = min(self._back_to, found.edition.version)
-        has_lost = _has_lost(found, base, now) if what is Finding.SET_BACK else []
+        losses = _losses(found, base, now) if what is Finding.SET_BACK else []
         base = with_later(base, self.brought)
         # A term that is left half-way begins anew from this, too.
         self._copy = base
@@ -327,7 +327,7 @@ class Takeover:
         if rewound:
             # Said before: a request whose answer is lost may set it back all the same.
             say_rewound(len(rewound), now, era, ahead, off)
-        news = [*self._beginnings(found, base, now, era), *has_lost]
+        news = [*self._beginnings(found, base, now, era), *losses]
         page = told_page(now, era, news) if self.history.per_entry else b""
         yield from self._write_ledger(term, changed, gone, ledger, page)
         # Only now that the broker has it: with an era that the broker does not know,
@@ -563,7 +563,7 @@ class Takeover:
         yield
 
 
-def _has_lost(found: LedgerCopy, base: LedgerCopy, now: Instant) -> list[Told]:
+def _losses(found: LedgerCopy, base: LedgerCopy, now: Instant) -> list[Told]:
     """Return from when on the history has lost records, with the ledger's rows."""
     slots = [
         mark.slot for name, mark in found.marks.items() if base.marks.get(name) != mark

@@ -186,8 +186,9 @@ class _Head(msgspec.Struct, array_like=True):
     since: Instant
     """The same as of an entry, for those that have no row."""
     folded: int = 0
-    """The number of the last page that was folded, and when it was written."""
+    """The number of the last page that was folded."""
     at: Instant = EARLIEST
+    """When that page was written."""
     lost: list[tuple[Instant, Instant]] = []
     """From which slot to which the history has lost records, of whatever entry."""
 
@@ -202,10 +203,15 @@ _SHARE = 0.9
 
 
 class Limits(NamedTuple):
-    """How much history is kept; 0: no bound, but without records no history at all."""
+    """How much history is kept, where it is written; 0 bounds nothing where it is read.
+
+    A scheduler whose `per_entry` is 0 keeps no history.
+    """
 
     per_entry: int
+    """Records of one entry."""
     size: int
+    """Bytes of all rows together; 0: no bound."""
 
 
 DEFAULT_LIMITS = Limits(per_entry=100, size=2_000_000)
@@ -231,6 +237,8 @@ class History:
         self._per_entry, self._limit = limits
         self._size = sum(len(name) + len(row) for name, row in self._rows.items())
         self._changed: set[str] = set()
+        self._odd: set[str] = set()
+        """Entries whose rows cannot be read, which is said once."""
         self.unreadable: list[str] = []
         """What was met that cannot be read: pages, which are lost, and rows, which stay
         as they are."""
@@ -292,10 +300,15 @@ class History:
         return count
 
     def add(self, at: Instant, told: Iterable[Told]) -> None:
-        """Take over what no page tells."""
+        """Take over what no page tells, but for what is there already."""
         self._head = self._head or _Head(at, 0, at)
+        news: dict[str, list[Record]] = {}
         for entry, record in told:
-            self._add(entry, [record])
+            news.setdefault(entry, []).append(record)
+        for entry, some in news.items():
+            known = {*self.of(entry).records}
+            if new := [record for record in some if record not in known]:
+                self._add(entry, new)
 
     def changes(self) -> tuple[dict[str, bytes], list[str]]:
         """Return the rows that changed since the last call, and those that are gone."""
@@ -307,10 +320,11 @@ class History:
 
     def _add(self, entry: str, records: Sequence[Record]) -> None:
         past = self.of(entry)
-        if past is UNREADABLE:
-            self.unreadable.append(f"the row of {entry!r}")
-        else:
+        if past is not UNREADABLE:
             self._put(entry, past.since, [*past.records, *records])
+        elif entry not in self._odd:
+            self._odd.add(entry)
+            self.unreadable.append(f"the row of {entry!r}")
 
     def _put(self, entry: str, since: Instant, records: list[Record]) -> None:
         if self._per_entry and len(records) > self._per_entry:
