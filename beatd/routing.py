@@ -45,6 +45,13 @@ class Queue:
     routing_key: str = ""
     expires: float | None = None
     """Seconds without use after which the broker may delete it (`x-expires`)."""
+    more: tuple["Queue", ...] = ()
+    """Further bindings of it: queues of its name, each with another binding."""
+
+    @property
+    def ways(self) -> tuple["Queue", ...]:
+        """Return this queue once for each of its bindings."""
+        return (self, *self.more)
 
     def __post_init__(self) -> None:
         if isinstance(self.exchange, Exchange):
@@ -62,14 +69,25 @@ def queue_of(declared: Any) -> Queue | None:
         return declared
     if type(declared).__module__.partition(".")[0] != "kombu":
         return None
-    exchange = declared.exchange
-    return Queue(
-        declared.name,
-        exchange.name if exchange else "",
-        exchange.type if exchange else "direct",
-        declared.routing_key or "",
-        declared.expires,
+    # With bindings, kombu has no exchange: none but theirs reach the queue.
+    bound = declared.bindings and sorted(declared.bindings, key=_place_of)
+    first, *more = (
+        Queue(
+            declared.name,
+            one.exchange.name if one.exchange else "",
+            one.exchange.type if one.exchange else "direct",
+            one.routing_key or "",
+            declared.expires,
+        )
+        for one in bound or [declared]
     )
+    return replace(first, more=tuple(more))
+
+
+def _place_of(binding: Any) -> tuple[str, str]:
+    # Kombu has them in a set.
+    exchange = binding.exchange.name if binding.exchange else ""
+    return exchange, binding.routing_key or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +248,11 @@ class Router:
         ]
         self.queues = {queue.name: self._filled(queue) for queue in declared}
         """The declared queues, by name."""
-        self._types = {q.exchange: q.exchange_type for q in self.queues.values()}
+        self._types = {
+            way.exchange: way.exchange_type
+            for queue in self.queues.values()
+            for way in queue.ways
+        }
         self._lookups = _lookups(routes)
         self._routes: dict[Route, Route] = {}
 
@@ -326,6 +348,7 @@ class Router:
             queue,
             exchange=queue.exchange or self._exchange,
             routing_key=queue.routing_key or self._routing_key,
+            more=tuple(map(self._filled, queue.more)),
         )
 
 

@@ -1,5 +1,7 @@
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from beatd.routing import (
     bound_queues,
     fanout_channel,
     list_key,
+    queue_of,
     step_of,
     topic_pattern,
 )
@@ -293,3 +296,30 @@ def test_a_router_may_be_named(form: Callable[[list[str]], Any]) -> None:
 def test_a_router_that_is_not_there_is_named(name: str) -> None:
     with pytest.raises(MessageError, match=f"task_routes: '{name}' raised "):
         Router(routes=name).route("t", {})
+
+
+def test_a_queue_of_kombu_has_all_its_bindings_and_no_other() -> None:
+    kombu: Any = import_module("kombu")  # it is untyped
+    topic = kombu.Exchange("sports", type="topic")
+    bindings = [
+        kombu.binding(topic, routing_key="ball.*"),
+        kombu.binding(kombu.Exchange("alarms"), routing_key="fire"),
+    ]
+    declared = queue_of(kombu.Queue("news", bindings, expires=60))
+    assert declared is not None
+
+    queue = Router([Queue("celery"), declared]).queue("news")
+
+    assert queue.ways == (
+        replace(Queue("news", "alarms", "direct", "fire", 60), more=queue.more),
+        Queue("news", "sports", "topic", "ball.*", 60),
+    )
+
+
+def test_each_exchange_that_is_bound_to_a_queue_has_its_type() -> None:
+    further = Queue("news", "sports", "topic", "ball.*")
+    router = Router([Queue("news", "alarms", routing_key="fire", more=(further,))])
+
+    route = router.route("t", {"exchange": "sports", "routing_key": "ball.x"})
+
+    assert route.exchange_type == "topic"

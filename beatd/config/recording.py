@@ -31,8 +31,9 @@ class Recorder:
     def __post_init__(self) -> None:
         self.producer = _producer(self)
         for queue in self.app.amqp.queues.values():
-            if queue.exchange:
-                self._types[queue.exchange.name] = queue.exchange.type
+            for way in [queue, *queue.bindings]:
+                if way.exchange:
+                    self._types[way.exchange.name] = way.exchange.type
 
     def record(self, call: Callable[[], object]) -> list[Recorded]:
         """Make a call that publishes through `producer`; return what it published."""

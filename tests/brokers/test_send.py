@@ -96,6 +96,16 @@ def test_a_topic_exchange_matches_words(
     assert lying_in(broker, "q") == ([b"m"] if reaches else [])
 
 
+def test_a_queue_is_reached_by_each_of_its_bindings(broker: Broker) -> None:
+    further = Queue("q", "news", "topic", "sports.*")
+    broker.declare([Queue("q", "media", routing_key="video", more=(further,))])
+
+    broker.send([Outgoing(Route("", "media", "video"), b"direct")])
+    broker.send([Outgoing(Route("", "news", "sports.ball", "topic"), b"topic")])
+
+    assert lying_in(broker, "q") == [b"direct", b"topic"]
+
+
 def test_an_emission_reaches_every_bound_queue_once(broker: Broker) -> None:
     term = lead(broker)
     broker.declare([Queue("a", "x", routing_key="k"), Queue("b", "x", routing_key="k")])

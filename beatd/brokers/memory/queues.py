@@ -122,10 +122,10 @@ class MemoryBroker(MemoryLead):
 
     def declare(self, queues: Collection[Queue]) -> None:
         with self._changed:
-            for queue in queues:
-                bound = self._bindings.setdefault(queue.exchange, [])
-                if queue not in bound:
-                    bound.append(queue)
+            for way in (way for queue in queues for way in queue.ways):
+                bound = self._bindings.setdefault(way.exchange, [])
+                if way not in bound:
+                    bound.append(way)
 
     def purge(self, queues: Collection[str]) -> int:
         with self._changed:

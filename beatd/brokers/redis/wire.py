@@ -70,7 +70,10 @@ class WireNames:
         return f"{self.prefix}_kombu.binding.{exchange}"
 
     def binding(self, queue: Queue, now: Instant) -> list[tuple[Any, ...]]:
-        """Return the commands that bind the queue to its exchange."""
+        """Return the commands that bind the queue to its exchanges."""
+        return [one for way in queue.ways for one in self._binding(way, now)]
+
+    def _binding(self, queue: Queue, now: Instant) -> list[tuple[Any, ...]]:
         member = binding_of(queue).member(self.separator)
         bind = ("SADD", self.bindings(queue.exchange), member)
         if queue.expires is None:

@@ -101,7 +101,7 @@ class SQLiteBroker(SQLiteLead):
     # Sender
 
     def declare(self, queues: Collection[Queue]) -> None:
-        rows = [(queue.exchange, *binding_of(queue)) for queue in queues]
+        rows = [(w.exchange, *binding_of(w)) for queue in queues for w in queue.ways]
         with self._transaction() as db:
             db.executemany("INSERT OR IGNORE INTO bindings VALUES (?, ?, ?, ?)", rows)
 

@@ -11,7 +11,7 @@ from celery import Celery, Task
 from celery.app.amqp import AMQP
 from celery.beat import BeatLazyFunc
 from celery.schedules import crontab
-from kombu import Exchange, Queue, serialization
+from kombu import Exchange, Queue, binding, serialization
 from kombu.common import Broadcast
 
 BROKER = os.environ["BROKER"]
@@ -115,6 +115,13 @@ plain.conf.task_queues = [
     Queue("media", Exchange("media", "direct"), routing_key="media.key"),
     Queue("shops", Exchange("shop", "topic"), routing_key="shop.#"),
     Queue("short", Exchange("short"), routing_key="short", expires=900),
+    Queue(
+        "both",
+        [
+            binding(Exchange("left"), routing_key="a"),
+            binding(Exchange("right", "topic"), routing_key="b.*"),
+        ],
+    ),
 ]
 plain.conf.beat_schedule = entries(
     full={"task": "full", "args": (1, "two"), "kwargs": {"three": [3.5, None]}},
@@ -154,6 +161,7 @@ plain.conf.beat_schedule = entries(
     topic_default={"task": "bare", "options": {"queue": "shops"}},
     # By now Celery's beat has declared the exchange, and knows that it is a topic.
     by_key={"task": "by_key"},
+    to_both={"task": "bare", "options": {"queue": "both"}},
     missing={"task": "bare", "options": {"queue": "made_by_the_way"}},
     own_queue={
         "task": "bare",
