@@ -18,6 +18,9 @@ _DEFAULT = "celery.worker.strategy:default"
 _STRATEGY = "the Strategy of these tasks is not called: each message is one run"
 _STRATEGY_INSTEAD = "leave the queue of these tasks to a worker of Celery"
 
+_FANOUT = "what these exchanges fan out reaches no worker of beatd's"
+_FANOUT_INSTEAD = "let a worker of Celery take from their queues"
+
 _SIGNALS = {
     "celeryd_after_setup": "name a worker's queues with -Q or worker_direct",
     "heartbeat_sent": "worker_ready and a thread of your own can tell that it lives",
@@ -46,11 +49,20 @@ def out_of_reach(app: Any) -> Iterator[Problem]:
         if _path_of(getattr(task, "Strategy", _DEFAULT)) != _DEFAULT
     ]
     yield from _said(_STRATEGY, own, _STRATEGY_INSTEAD)
+    yield from _said(_FANOUT, _fanouts(app), _FANOUT_INSTEAD)
 
 
 def _said(what: str, names: Any, instead: str = "") -> Iterator[Problem]:
     if found := sorted(set(names)):
         yield Problem(f"{what}: {', '.join(found)}", instead, warning=True)
+
+
+def _fanouts(app: Any) -> Iterator[str]:
+    """Yield the exchanges that reach queues of the app only while these are heard."""
+    for queue in app.amqp.queues.values():
+        for way in [queue, *queue.bindings]:
+            if way.exchange and way.exchange.type == "fanout":
+                yield way.exchange.name
 
 
 def _own_commands() -> Iterator[str]:

@@ -21,6 +21,8 @@ PROJECT = """
     from celery import Celery, Task, bootsteps, signals
     from celery.worker.control import control_command
     from celery.worker.request import Request
+    from kombu import Exchange, Queue, binding
+    from kombu.common import Broadcast
 
     app = Celery("{name}", broker="{broker}", backend="{broker}", set_as_current=False)
 
@@ -33,6 +35,12 @@ PROJECT = """
     class Batches(Task):
         Strategy = "{name}:strategy"
 
+    app.conf.task_queues = [
+        Queue("celery"),
+        Broadcast("caches"),
+        Queue("all", Exchange("news", "fanout")),
+        Queue("some", [binding(Exchange("alarms", "fanout"))]),
+    ]
     app.steps["worker"].add(Logging)
     app.user_options["worker"].add(click.Option(["--tenant"]))
 
@@ -73,6 +81,7 @@ SAID = [
     "the signal celeryd_after_setup is never sent: nothing calls {name}:queues; name a worker's queues with -Q or worker_direct",
     "the signal heartbeat_sent is never sent: nothing calls {name}:beating; worker_ready and a thread of your own can tell that it lives",
     "the Strategy of these tasks is not called: each message is one run: {name}.many; leave the queue of these tasks to a worker of Celery",
+    "what these exchanges fan out reaches no worker of beatd's: alarms, caches, news; let a worker of Celery take from their queues",
 ]
 
 
