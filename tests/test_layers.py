@@ -75,7 +75,8 @@ cli         usage options output running dead explain findings schedule_view adv
 utils       log
 service     log_setup process rereading reloading status facts look snapshot http
             metrics site wiring.answering offline other_side beat worker
-cli         status past list history audit show changing check * worker worker_options
+cli         status past strips list history audit show changing check * worker
+            worker_options
 .           spawned reread __main__ __init__
 """
 """A line is a room and its modules in the order in which they are read: a module

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from beatd.cli.options import COLOR, JSON, SOURCE, wanted
-from beatd.cli.output import Screen, document, screen, stamps
+from beatd.cli.output import SQUEEZED_NAME, Screen, document, screen, stamps
 from beatd.cli.past import PastView, at_second, full, lateness, lost_data, past_view
 from beatd.cli.schedule_view import chosen
 from beatd.cli.times import past_instant
@@ -175,7 +175,7 @@ def _row(found: Found, out: Screen) -> list[str]:
     reasons = ", ".join(f"{n} {why}" for why, n in found.reasons.most_common())
     name = out.shown(found.entry.name)
     return [
-        name if out.width is None else out.cut(name, _SQUEEZED_NAME),
+        name if out.width is None else out.cut(name, SQUEEZED_NAME),
         str(counts.total()),
         str(sent),
         lateness(found.latest) if sent else "",
@@ -190,9 +190,6 @@ def _row(found: Found, out: Screen) -> list[str]:
             )
         ),
     ]
-
-
-_SQUEEZED_NAME = 24
 
 
 def _verdict(

@@ -11,7 +11,7 @@ import click
 from beatd.cli.options import COLOR, JSON, SOURCE
 from beatd.cli.output import (
     SHORTEST_NAME,
-    Failure,
+    SQUEEZED_NAME,
     Screen,
     columns_of,
     document,
@@ -21,7 +21,6 @@ from beatd.cli.output import (
     stamps,
     until,
 )
-from beatd.cli.past import Run, legend, past_view, strip
 from beatd.cli.schedule_view import (
     ScheduleView,
     broker_file,
@@ -29,12 +28,11 @@ from beatd.cli.schedule_view import (
     schedule_view,
     zone_of,
 )
+from beatd.cli.strips import HEAD, Strips
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
-from beatd.config.loading import Config
 from beatd.config.settings import safe, safe_items
-from beatd.errors import BeatdError
-from beatd.instant import Instant, span_of
+from beatd.instant import Instant
 from beatd.schedules.zones import UTC
 from beatd.text import counted, escaped
 from beatd.timetable.entry import Entry
@@ -43,10 +41,6 @@ from beatd.timetable.ledger import Mark
 _TIME = 10  # columns of a point in time, which a length of time follows
 _NEXT, _LAST, _STATE = 23, 18, 5
 _REASONS = 3  # entries in trouble whose reasons are shown; all are in the document
-_SQUEEZED_NAME = 24  # columns that names keep before the schedules have to go
-
-STRIP = 15
-"""How many of an entry's last slots are shown."""
 
 _IN_WORDS = {"paus": "paused"}
 
@@ -168,7 +162,7 @@ def command(
     out.say("\n".join(past.beside(rows, [line.name for line in lines[:limit]])))
     out.say()
     if past.legend:
-        out.say(f"{_HEAD}: {past.legend}")
+        out.say(f"{HEAD}: {past.legend}")
     for line in islice(filter(_has_reason, lines), _REASONS):
         why = line.refused or line.held
         out.say(f"{out.shown(line.name)} is {line.state}: {escaped(why)}")
@@ -189,46 +183,6 @@ def _has_reason(line: Line) -> bool:
 
 
 # For people ------------------------------------------------------------------------
-
-_HEAD = f"LAST {STRIP}"
-
-
-class Strips:
-    """What became of each entry's last slots, beside the table, where it has room."""
-
-    def __init__(self, config: Config, out: Screen) -> None:
-        self._config = config
-        self._out = out
-        self.legend = ""
-        """What the signs mean that are there."""
-
-    def beside(self, rows: Sequence[str], names: Sequence[str]) -> list[str]:
-        """Return the rows with strips after them, as wide as the screen is.
-
-        Without room, or a history, they stay as they are; who cannot be asked for it is
-        told on standard error.
-        """
-        width = max(len(click.unstyle(row)) for row in rows)
-        room = self._out.width
-        if room is not None and width + 2 + STRIP > room:
-            return [*rows]
-        runs = self._recent(names)
-        if not any(runs.values()):
-            return [*rows]
-        late = span_of(self._config.settings.beat_max_late)
-        every = [run for some in runs.values() for run in some]
-        self.legend = legend(every, late, self._out)
-        cells = [_HEAD, *(strip(runs[name], late, self._out) for name in names)]
-        gaps = [" " * (width - len(click.unstyle(row))) for row in rows]
-        table = zip(rows, gaps, cells, strict=True)
-        return [f"{row}{gap}  {cell}".rstrip() for row, gap, cell in table]
-
-    def _recent(self, names: Sequence[str]) -> dict[str, list[Run]]:
-        try:
-            return past_view(self._config).recent(names, STRIP)
-        except (BeatdError, Failure) as error:
-            click.echo(f"no {_HEAD}: {error}", err=True)
-            return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +208,7 @@ class _Table:
         state_width = max(_STATE, *(len(line.state) for line in lines))
         if self.screen.width is not None and not self.wide:
             left = self.screen.width - next_width - _LAST - state_width - 6
-            if left - words_width - 1 < min(name_width, _SQUEEZED_NAME):
+            if left - words_width - 1 < min(name_width, SQUEEZED_NAME):
                 words_width = 0
             else:
                 left -= words_width + 1

@@ -20,6 +20,9 @@ NARROWEST = 80
 SHORTEST_NAME = 14
 """Columns that names have at least, so that most lists look alike."""
 
+SQUEEZED_NAME = 24
+"""Columns that names of entries keep where a terminal is narrow."""
+
 _ORANGE = 208  # of the 256 colours; not confused with red or green when colour-blind
 
 STYLES: Mapping[str, Mapping[str, Any]] = {

@@ -1,6 +1,6 @@
 """What became of slots, as the broker's history and the results tell it."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import nlargest
@@ -9,7 +9,15 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from beatd.cli.output import Failure, Screen, clock_time, day_word, duration, stamps
+from beatd.cli.output import (
+    SQUEEZED_NAME,
+    Failure,
+    Screen,
+    clock_time,
+    day_word,
+    duration,
+    stamps,
+)
 from beatd.config.loading import Config
 from beatd.config.settings import mask_url
 from beatd.errors import BeatdError, ConfigError
@@ -191,45 +199,6 @@ def _ended(meta: Meta) -> Instant | None:
 
 # For people ------------------------------------------------------------------------
 
-_GLYPHS: Mapping[str, tuple[str, str]] = {
-    "ok": ("+", "✔"),
-    "sent": (">", "➤"),
-    "late": ("~", "◷"),
-    "missed": ("!", "▲"),
-    "failed": ("x", "✘"),
-    "skipped": ("-", "⤼"),
-    "runs": ("*", "●"),
-    "paused": ("=", "‖"),
-    "uncertain": ("?", "?"),
-}
-"""By what became of a slot, its sign in ASCII, and in other text."""
-
-_OF_REASONS = {"misfire": "missed", "paused": "paused", "unroutable": "missed"}
-_OF_STATES = {"SUCCESS": "ok", "FAILURE": "failed", "STARTED": "runs"}
-
-
-def _kind(run: Run, tolerance: Span) -> str:
-    """Return what became of a slot, as strips show it."""
-    if run.record.what is What.DROPPED:
-        return _OF_REASONS.get(run.record.why, "skipped")
-    if run.record.what is What.UNCERTAIN:
-        return "uncertain"
-    kind = _OF_STATES.get(run.state, "sent")
-    return "late" if kind in ("ok", "sent") and run.late > tolerance else kind
-
-
-def strip(runs: Sequence[Run], tolerance: Span, out: Screen) -> str:
-    """Return a sign for each run; those later than `tolerance` are late."""
-    return "".join(_GLYPHS[_kind(run, tolerance)][out.utf8] for run in runs)
-
-
-def legend(runs: Iterable[Run], tolerance: Span, out: Screen) -> str:
-    """Return what the signs of these runs mean."""
-    kinds = {_kind(run, tolerance) for run in runs}
-    return ", ".join(
-        f"{signs[out.utf8]} {kind}" for kind, signs in _GLYPHS.items() if kind in kinds
-    )
-
 
 def full(instant: Instant, zone: ZoneInfo) -> str:
     """Return a point in time with its date: `23 Nov 2026 14:05:12`."""
@@ -274,12 +243,9 @@ def table(
         ]
         name = out.shown(run.entry)
         if out.width is not None:
-            name = out.cut(name, _SQUEEZED_NAME)
+            name = out.cut(name, SQUEEZED_NAME)
         rows.append([name, *row] if named else row)
     return out.table(rows)
-
-
-_SQUEEZED_NAME = 24
 
 
 # For programs ----------------------------------------------------------------------

@@ -1,0 +1,95 @@
+"""Signs for what became of an entry's last slots, in a column of `beatd list`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import click
+
+from beatd.cli.output import Failure, Screen
+from beatd.cli.past import Run, past_view
+from beatd.config.loading import Config
+from beatd.errors import BeatdError
+from beatd.instant import Span, span_of
+from beatd.timetable.history import What
+
+STRIP = 15
+"""How many of an entry's last slots are shown."""
+
+HEAD = f"LAST {STRIP}"
+
+
+class Strips:
+    """What became of each entry's last slots, beside the table, where it has room."""
+
+    def __init__(self, config: Config, out: Screen) -> None:
+        self._config = config
+        self._out = out
+        self.legend = ""
+        """What the signs mean that are there."""
+
+    def beside(self, rows: Sequence[str], names: Sequence[str]) -> list[str]:
+        """Return the rows with strips after them, as wide as the screen is.
+
+        Without room, or a history, they stay as they are; standard error has it if the
+        broker cannot be asked.
+        """
+        width = max(len(click.unstyle(row)) for row in rows)
+        room = self._out.width
+        if room is not None and width + 2 + STRIP > room:
+            return [*rows]
+        runs = self._recent(names)
+        if not any(runs.values()):
+            return [*rows]
+        late = span_of(self._config.settings.beat_max_late)
+        every = [run for some in runs.values() for run in some]
+        self.legend = _legend(every, late, self._out)
+        cells = [HEAD, *(_strip(runs[name], late, self._out) for name in names)]
+        gaps = [" " * (width - len(click.unstyle(row))) for row in rows]
+        table = zip(rows, gaps, cells, strict=True)
+        return [f"{row}{gap}  {cell}".rstrip() for row, gap, cell in table]
+
+    def _recent(self, names: Sequence[str]) -> dict[str, list[Run]]:
+        try:
+            return past_view(self._config).recent(names, STRIP)
+        except (BeatdError, Failure) as error:
+            click.echo(f"no {HEAD}: {error}", err=True)
+            return {}
+
+
+_GLYPHS: Mapping[str, tuple[str, str]] = {
+    "ok": ("+", "✔"),
+    "sent": (">", "➤"),
+    "late": ("~", "◷"),
+    "missed": ("!", "▲"),
+    "failed": ("x", "✘"),
+    "skipped": ("-", "⤼"),
+    "runs": ("*", "●"),
+    "paused": ("=", "‖"),
+    "uncertain": ("?", "?"),
+}
+"""By what became of a slot, its sign in ASCII, and in other text."""
+
+_OF_REASONS = {"misfire": "missed", "paused": "paused", "unroutable": "missed"}
+_OF_STATES = {"SUCCESS": "ok", "FAILURE": "failed", "STARTED": "runs"}
+
+
+def _kind(run: Run, tolerance: Span) -> str:
+    """Return what became of a slot, as strips show it."""
+    if run.record.what is What.DROPPED:
+        return _OF_REASONS.get(run.record.why, "skipped")
+    if run.record.what is What.UNCERTAIN:
+        return "uncertain"
+    kind = _OF_STATES.get(run.state, "sent")
+    return "late" if kind in ("ok", "sent") and run.late > tolerance else kind
+
+
+def _strip(runs: Sequence[Run], tolerance: Span, out: Screen) -> str:
+    """Return a sign for each run; those later than `tolerance` are late."""
+    return "".join(_GLYPHS[_kind(run, tolerance)][out.utf8] for run in runs)
+
+
+def _legend(runs: Iterable[Run], tolerance: Span, out: Screen) -> str:
+    """Return what the signs of these runs mean."""
+    kinds = {_kind(run, tolerance) for run in runs}
+    return ", ".join(
+        f"{signs[out.utf8]} {kind}" for kind, signs in _GLYPHS.items() if kind in kinds
+    )
