@@ -6,8 +6,9 @@ from beatd.instant import MINUTE, Instant
 from beatd.schedules.interval import Every, EveryFromLast
 from beatd.timetable.audit import Account, Audit
 from beatd.timetable.entry import Entry
-from beatd.timetable.history import Past, Record, What
+from beatd.timetable.history import Past
 from beatd.timetable.ledger import Mark
+from beatd.timetable.pages import Record, What
 from tests.fakes import NOON, entry
 
 TICK = entry("tick", Every(MINUTE))

@@ -15,11 +15,9 @@ from beatd.scheduler.chronicle import FOLD, MOST_UNTOLD, Chronicle
 from beatd.scheduler.loop import Scheduler
 from beatd.schedules.interval import Every
 from beatd.timetable.entry import Overlap
-from beatd.timetable.history import (
+from beatd.timetable.history import UNLIMITED, History, Limits
+from beatd.timetable.pages import (
     EVERYWHERE,
-    UNLIMITED,
-    History,
-    Limits,
     Page,
     Record,
     Told,

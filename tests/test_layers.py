@@ -18,7 +18,7 @@ schedules   base days fields recurrence solar words zones interval local_times c
 .           routing
 message     codec notice options represent timing shape template recorded wire
             envelope resend canvas *
-timetable   ledger entry imprint policy history audit timetable preview
+timetable   ledger entry imprint policy pages history audit timetable preview
 .           signals greenlets
 config      * settings.problems settings.secrets settings.kinds switches settings.notes
             settings.rows.broker settings.rows.results settings.rows.scheduler

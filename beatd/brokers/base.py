@@ -44,9 +44,9 @@ from beatd.brokers.items import (
 )
 from beatd.instant import Instant, Span
 from beatd.routing import Queue
-from beatd.timetable.history import Page
 from beatd.timetable.imprint import Imprint
 from beatd.timetable.ledger import Edition, LedgerCopy, Mark
+from beatd.timetable.pages import Page
 
 
 class Lead(Protocol):
@@ -165,7 +165,7 @@ class Emitter(HistoryKeeper, Protocol):
         caller. Renews the lead for `ttl` in the same step.
 
         Unless all of them are known, `page` is added to the pages of the history, with
-        a letter for each emission before it (`timetable.history.Page`).
+        a letter for each emission before it (`timetable.pages.Page`).
 
         Raises TermOver, having queued nothing, if `term` is not the leader's, and
         LedgerMoved if the ledger is neither one version below `edition` nor, after a

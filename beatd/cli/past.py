@@ -26,7 +26,8 @@ from beatd.instant import MINUTE, SECOND, Instant, Span, datetime_of, instant_of
 from beatd.results.base import Meta
 from beatd.service.wiring.scheduler import history_of, metas_of
 from beatd.text import counted
-from beatd.timetable.history import History, Record, What
+from beatd.timetable.history import History
+from beatd.timetable.pages import Record, What
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from beatd.instant import SECOND, Instant, Span
 from beatd.schedules.clock_changes import clock_change_note
 from beatd.text import counted, escaped
 from beatd.timetable.entry import Entry, Overlap, Policy
-from beatd.timetable.history import What
+from beatd.timetable.pages import What
 
 _NEXT = 5
 _LAST = 10

@@ -9,7 +9,7 @@ from beatd.cli.past import Run, past_view
 from beatd.config.loading import Config
 from beatd.errors import BeatdError
 from beatd.instant import Span, span_of
-from beatd.timetable.history import What
+from beatd.timetable.pages import What
 
 STRIP = 15
 """How many of an entry's last slots are shown."""

@@ -11,13 +11,8 @@ from beatd.errors import BrokerRefused, BrokerUnavailable
 from beatd.event_log import EventLog
 from beatd.instant import MINUTE, SECOND, Instant, Span
 from beatd.scheduler.step import Step
-from beatd.timetable.history import (
-    History,
-    Limits,
-    Told,
-    batch_page,
-    dropped_slots,
-)
+from beatd.timetable.history import History, Limits
+from beatd.timetable.pages import Told, batch_page, dropped_slots
 
 tell = EventLog(__name__)
 

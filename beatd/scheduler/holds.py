@@ -10,7 +10,7 @@ from beatd.scheduler.run_ends import Busy
 from beatd.schedules.base import Schedule
 from beatd.text import counted
 from beatd.timetable.entry import Due
-from beatd.timetable.history import Record, Told, What
+from beatd.timetable.pages import Record, Told, What
 from beatd.timetable.policy import Decision
 
 tell = EventLog(__name__)

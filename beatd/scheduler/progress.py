@@ -13,8 +13,8 @@ from beatd.scheduler.pulse import Pulse
 from beatd.scheduler.refusals import Refusals
 from beatd.scheduler.step import Step
 from beatd.timetable.entry import Due, Entry
-from beatd.timetable.history import Told
 from beatd.timetable.ledger import Mark
+from beatd.timetable.pages import Told
 from beatd.timetable.policy import HOLD, Decision, Drop, Reason, slots_dropped
 from beatd.timetable.timetable import Timetable
 

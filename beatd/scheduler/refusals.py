@@ -8,7 +8,7 @@ from beatd.clock import Clock
 from beatd.event_log import EventLog
 from beatd.instant import MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.text import counted
-from beatd.timetable.history import Record, Told, What
+from beatd.timetable.pages import Record, Told, What
 
 tell = EventLog(__name__)
 

@@ -35,15 +35,7 @@ from beatd.scheduler.lost_writes import (
 from beatd.scheduler.over import over_by_bounds, tell_over
 from beatd.scheduler.reload import NewConfig
 from beatd.timetable.entry import Entry
-from beatd.timetable.history import (
-    DEFAULT_LIMITS,
-    EVERYWHERE,
-    Limits,
-    Record,
-    Told,
-    What,
-    told_page,
-)
+from beatd.timetable.history import DEFAULT_LIMITS, Limits
 from beatd.timetable.ledger import (
     LARGEST,
     NO_EDITION,
@@ -58,6 +50,7 @@ from beatd.timetable.ledger import (
     settled,
     with_later,
 )
+from beatd.timetable.pages import EVERYWHERE, Record, Told, What, told_page
 from beatd.timetable.policy import Reason
 from beatd.timetable.timetable import CLOCK_TOLERANCE, Timetable
 

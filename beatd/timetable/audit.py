@@ -9,8 +9,9 @@ from beatd.instant import MINUTE, Instant
 from beatd.schedules.base import slots_between
 from beatd.schedules.interval import EveryFromLast, EveryRounded
 from beatd.timetable.entry import Entry
-from beatd.timetable.history import Past, Record, What
+from beatd.timetable.history import Past
 from beatd.timetable.ledger import Mark
+from beatd.timetable.pages import Record, What
 
 
 class Account(StrEnum):

@@ -7,8 +7,8 @@ from beatd.brokers.items import MOST_PAGES, Outcome, Term
 from beatd.errors import LedgerMoved, TermOver
 from beatd.instant import MINUTE
 from beatd.routing import Route
-from beatd.timetable.history import Page
 from beatd.timetable.ledger import Edition
+from beatd.timetable.pages import Page
 from tests.brokers.backends import Backend
 from tests.brokers.making import NOON, emission, lead
 

@@ -12,8 +12,8 @@ from beatd.cli.output import Screen
 from beatd.cli.past import lateness
 from beatd.ids import run_id
 from beatd.instant import HOUR, MINUTE, SECOND, Instant
-from beatd.timetable.history import EVERYWHERE, Record, What, batch_page, told_page
 from beatd.timetable.ledger import Mark
+from beatd.timetable.pages import EVERYWHERE, Record, What, batch_page, told_page
 from tests.brokers.making import emission, lead
 from tests.cli.conftest import NOW, Run, at, unsaid
 from tests.fakes import FakeClock

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from beatd.instant import HOUR, SECOND, Instant, Span
-from beatd.timetable.history import History, What
+from beatd.timetable.history import History
+from beatd.timetable.pages import What
 from tests.simulation.checker import Evidence, Rewind, Told, Verdict, judge
 from tests.simulation.faults import GAPS, OF_WORKERS, Faults, Kind
 from tests.simulation.hosts import SchedulerHost

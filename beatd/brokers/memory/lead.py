@@ -27,9 +27,9 @@ from beatd.brokers.items import (
 from beatd.clock import Clock, SystemClock
 from beatd.errors import TermOver
 from beatd.instant import SECOND, Instant, Span
-from beatd.timetable.history import Page
 from beatd.timetable.imprint import Imprint
 from beatd.timetable.ledger import NO_EDITION, Edition, LedgerCopy, Mark, without_run
+from beatd.timetable.pages import Page
 
 
 class MemoryLead:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from beatd.brokers.items import MOST_PAGES, Term
 from beatd.brokers.redis.requests import RedisRequests
 from beatd.errors import TermOver
-from beatd.timetable.history import Page
+from beatd.timetable.pages import Page
 
 _LAST = b"\xff"
 """The field for the number of the last page: no entry's name in UTF-8 is this."""

@@ -8,7 +8,7 @@ from beatd.brokers.items import MOST_PAGES, Term
 from beatd.brokers.sqlite.file import BrokerFile
 from beatd.brokers.sqlite.statements import SQL
 from beatd.clock import Clock
-from beatd.timetable.history import Page
+from beatd.timetable.pages import Page
 
 
 class SQLiteHistory(BrokerFile):
