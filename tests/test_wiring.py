@@ -18,7 +18,8 @@ from beatd.results.base import Meta, State
 from beatd.routing import Queue
 from beatd.scheduler.loop import Scheduler
 from beatd.service.wiring.choice import WorkerChoice, queues_of, router_of
-from beatd.service.wiring.scheduler import scheduler_of, watch_calls
+from beatd.service.wiring.scheduler import metas_of, scheduler_of, watch_calls
+from tests.servers import Server
 
 QUEUES = {"task_queues": {"fast": {}, "slow": {}}, "task_default_queue": "fast"}
 
@@ -145,3 +146,17 @@ def test_calls_are_watched_for_every_app_whose_code_may_be_called(
     watch = watch_calls(scheduler_of(found), found)
 
     assert (watch is not None) is expected
+
+
+def test_states_of_many_runs_are_asked_for_in_parts(server: Server) -> None:
+    found = config(result_backend=server.url())
+    backend = connect(found.settings)
+    backend.store([Meta("id-2499", State.SUCCESS)])
+    backend.close()
+    with server.client() as client:
+        client.config_resetstat()
+
+        metas = metas_of(found.settings, [f"id-{number}" for number in range(2500)])
+
+        assert [*metas] == ["id-2499"]
+        assert client.info("commandstats")["cmdstat_mget"]["calls"] == 3

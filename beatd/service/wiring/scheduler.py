@@ -19,6 +19,7 @@ from beatd.event_log import EventLog
 from beatd.events.event import EventFactory
 from beatd.events.sent import TaskSentEvents
 from beatd.instant import span_of
+from beatd.parts import in_parts
 from beatd.results.base import Meta
 from beatd.results.ended import EndedRuns
 from beatd.scheduler.asked import AskedAside
@@ -33,6 +34,9 @@ from beatd.timetable.ledger import LedgerCopy, Mark
 from beatd.timetable.timetable import Timetable
 
 tell = EventLog(__name__)
+
+AT_ONCE = 1000
+"""Results that are asked for in one request: their values may be large."""
 
 
 def scheduler_of(config: Config) -> Scheduler:
@@ -150,8 +154,12 @@ def metas_of(settings: Settings, task_ids: Sequence[str]) -> Mapping[str, Meta]:
     path = url and file_of_url(url)
     if url is None or not task_ids or (path and not path.exists()):
         return {}
+    metas: dict[str, Meta] = {}
     with closing(results.connect(settings)) as backend:
-        return backend.load(task_ids)
+        # A server serves nobody else while it answers.
+        for part in in_parts(task_ids, AT_ONCE):
+            metas |= backend.load(part)
+    return metas
 
 
 def entries_elsewhere(config: Config, *, ask: bool = True) -> list[Problem]:
