@@ -517,6 +517,17 @@ def get(place: Path, path: str, method: str = "GET") -> bytes:
 
 
 @pytest.mark.usefixtures("server")
+def test_a_question_that_fails_again_and_again_is_said_once_a_minute(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        assert get(place, "/bad").startswith(b"HTTP/1.1 500 ")
+
+    said = [one for one in caplog.records if vars(one).get("event") == "http.failed"]
+    assert [one.exc_info is not None for one in said] == [True]
+
+
+@pytest.mark.usefixtures("server")
 def test_a_question_is_answered_and_the_connection_ends(place: Path) -> None:
     head, _, body = get(place, "/this?x=1").partition(b"\r\n\r\n")
 

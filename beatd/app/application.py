@@ -14,7 +14,7 @@ from beatd.app.conf import Conf, GivenConfig, read_object, settings_of, with_cha
 from beatd.app.connections import Connections
 from beatd.app.discovery import Discovery, Packages
 from beatd.app.entry_calls import EntryCalls
-from beatd.app.recorder import Recorder
+from beatd.app.recorder import CallRecorder
 from beatd.app.remote_control import Control
 from beatd.brokers.base import Broker
 from beatd.brokers.items import Outgoing
@@ -248,7 +248,7 @@ class Beatd(CeleryNames):
         options: Mapping[str, Any],
     ) -> AsyncResult[Any]:
         """Queue a call of a task of this application."""
-        kept = isinstance(options.get("producer"), Recorder)
+        kept = isinstance(options.get("producer"), CallRecorder)
         if self.settings.task_always_eager and not kept:
             return self.apply_task(task, args, kwargs, options)
         sending = Sending(task.name, args or (), kwargs or {}, options)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from beatd.app.connections import Connections
-from beatd.app.recorder import Recorder
+from beatd.app.recorder import CallRecorder
 from beatd.app.sending import CallSender, new_id
 from beatd.brokers.items import Outgoing
 from beatd.clock import Clock
@@ -64,7 +64,7 @@ class Calls:
         options = {**options, **self.inherited(options)}
         recorder = options.pop("producer", None)
         sending = sending._replace(options=options)
-        if isinstance(recorder, Recorder):
+        if isinstance(recorder, CallRecorder):
             recorder.keep(sending, task_id, now, registered=registered)
         else:
             sender = self.sender

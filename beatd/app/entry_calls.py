@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import beatd
 from beatd import signals
 from beatd.app.calls import Caller, Calls
-from beatd.app.recorder import Recorder
+from beatd.app.recorder import CallRecorder
 from beatd.config.own_code import OwnCode, name_of
 from beatd.message import Made, MessageFormat
 from beatd.routing import Router
@@ -80,7 +80,7 @@ class EntryCalls:
         """Make a call, and return what it would send. It may raise anything."""
         settings = self._app.settings
         policy = settings.task_publish_retry_policy
-        recorder = Recorder(self._format, self._router, policy)
+        recorder = CallRecorder(self._format, self._router, policy)
         task = self._app.tasks.get(name)
         if task is not None:
             task.apply_async(args, kwargs, **options, producer=recorder)

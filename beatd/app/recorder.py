@@ -12,7 +12,7 @@ from beatd.routing import Router
 
 
 @dataclass(frozen=True, slots=True)
-class Recorder:
+class CallRecorder:
     """Keeps messages instead of sending them, as the `producer` of a call's options.
 
     Receivers of `before_task_publish` and `after_task_publish` hear of them.

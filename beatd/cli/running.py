@@ -98,11 +98,9 @@ def who_runs(schedule_file: Path) -> str:
             who = f"pid {life.pid} on {escaped(life.host)}"
             return f"scheduler {who} ({escaped(life.role)}{lasts})"
     lock = FileLock(schedule_file.with_name(f"{schedule_file.name}.lock"))
-    try:
+    with suppress(OSError):  # it is not for this user: nothing can be told
         if not lock.is_free():
             return f"scheduler {escaped(lock.holder()) or 'of another process'}"
-    except OSError:
-        pass
     return ""
 
 

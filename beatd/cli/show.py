@@ -1,6 +1,6 @@
 """`beatd show`: all that is known of one entry."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -124,11 +124,10 @@ def _lines(shown: Shown, out: Screen) -> Iterator[str]:
         f"   {key} {safe(options[key])}" for key in sorted({*options} & _SAID)
     )
     yield _line("queue", out.shown(way_of(entry) + more))
-    spec: Any = spec_of(written["schedule"], relative=bool(written.get("relative")))
     own_zone = zone_of(entry, zone)
     # What is counted from the epoch says so, and has no zone.
     where = f", {own_zone}" if hasattr(entry.schedule, "zone") else ""
-    yield _line("schedule", out.shown(f"{spec.describe()}{where}"))
+    yield _line("schedule", out.shown(f"{_schedule(written)}{where}"))
     if place := line_of(known.config, entry.name):
         yield _line("defined", out.shown(f"{place.file}:{place.line}"))
     yield _line("policy", _policy(entry.policy, entry.offset))
@@ -150,6 +149,12 @@ def _lines(shown: Shown, out: Screen) -> Iterator[str]:
 
 
 _SAID = {"priority", "expires"}
+
+
+def _schedule(written: Mapping[str, Any]) -> str:
+    """Return the schedule of an entry in words."""
+    spec: Any = spec_of(written["schedule"], relative=bool(written.get("relative")))
+    return str(spec.describe())
 
 
 def _line(head: str, text: str) -> str:
@@ -213,8 +218,6 @@ def _document(shown: Shown) -> bytes:
     known, entry = shown.known, shown.entry
     zone, late = known.zone, shown.late
     place = line_of(known.config, entry.name)
-    written = known.written(entry.name)
-    spec: Any = spec_of(written["schedule"], relative=bool(written.get("relative")))
     history = shown.past.history if shown.past else None
     mark = known.mark(entry)
     return document(
@@ -226,7 +229,7 @@ def _document(shown: Shown) -> bytes:
         description=entry.description,
         task=entry.message.task,
         queue=way_of(entry),
-        schedule=spec.describe(),
+        schedule=_schedule(known.written(entry.name)),
         schedule_zone=str(zone_of(entry, zone)),
         defined=f"{place.file}:{place.line}" if place else None,
         policy=_policy(entry.policy, entry.offset),

@@ -130,9 +130,9 @@ def _offline(config: Config, path: Path) -> Status:
     except (OSError, ScheduleFileError) as error:
         raise Failure(str(error)) from error
     broker = broker_to_look_at(config)
-    ask = partial(ask_workers, config.settings, broker) if broker else dict
+    takers = partial(ask_workers, config.settings, broker) if broker else dict
     try:
-        return offline_status(config, file, broker, SystemClock(), ask)
+        return offline_status(config, file, broker, SystemClock(), takers)
     finally:
         if broker:
             broker.close()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from beatd.background import OnCrash, Service
+from beatd.background import Faults, OnCrash, Service
 from beatd.clock import Clock
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span
@@ -86,6 +86,7 @@ class Server:
         self._accepting: dict[int, socket.socket] = {}
         self._clients: dict[int, _Client] = {}
         self._look_at: Span | None = None
+        self._faults = Faults(clock)
         self._waker, self._wakened = socket.socketpair()
         self._wakened.setblocking(False)
         self._selector.register(self._wakened, selectors.EVENT_READ)
@@ -214,8 +215,10 @@ class Server:
         try:
             return self._respond(path, waited)
         except Exception as error:
-            # A question about the scheduler must not end it.
-            tell.error("http.failed", "%s: %r", path, error, exc_info=error)
+            # A question about the scheduler must not end it; it may come each second.
+            if number := self._faults.meet():
+                words = "%s cannot be answered (%d times): %r"
+                tell.exception("http.failed", words, path, number, error)
             return Answer("500 Internal Server Error", b"see the log\n", "text/plain")
 
     def _answer(self, client: _Client, answer: Answer) -> None:

@@ -47,7 +47,7 @@ class Answering:
 
 def _say_ended(error: BaseException) -> None:
     words = "questions about this scheduler are not answered any more: %r"
-    tell.critical("http.ended", words, error, exc_info=error)
+    tell.error("http.ended", words, error, exc_info=error)
 
 
 def ask_workers(settings: Settings, broker: Broker) -> Mapping[str, Sequence[str]]:
