@@ -156,7 +156,7 @@ def test_states_of_many_runs_are_asked_for_in_parts(server: Server) -> None:
     with server.client() as client:
         client.config_resetstat()
 
-        metas = metas_of(found.settings, [f"id-{number}" for number in range(2500)])
+        metas, _ = metas_of(found.settings, [f"id-{number}" for number in range(2500)])
 
         assert [*metas] == ["id-2499"]
         assert client.info("commandstats")["cmdstat_mget"]["calls"] == 3

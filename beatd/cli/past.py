@@ -168,12 +168,16 @@ def _with_states(config: Config, runs: Sequence[Run]) -> list[Run]:
     If they do not answer, standard error has that, and the runs are as they were.
     """
     try:
-        metas = metas_of(config.settings, [run.id for run in runs if run.id])
+        ids = [run.id for run in runs if run.id]
+        metas, unreadable = metas_of(config.settings, ids)
     except ConfigError:
         return [*runs]  # a backend of Celery's, say: each state is unknown
     except BeatdError as error:
         click.echo(f"no states of runs: {error}", err=True)
         return [*runs]
+    for why in islice(unreadable.values(), 1):
+        number = counted(len(unreadable), "run")
+        click.echo(f"no state of {number}: {why}", err=True)
     return [
         Run(
             run.entry,

@@ -1,7 +1,9 @@
 """`beatd history` and `beatd audit`, by what the broker's history says."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,11 @@ from beatd.brokers.items import Term
 from beatd.brokers.sqlite import SQLiteBroker
 from beatd.cli.output import Screen
 from beatd.cli.past import lateness
+from beatd.config.loading import Wanted, load
 from beatd.ids import run_id
 from beatd.instant import HOUR, MINUTE, SECOND, Instant
+from beatd.results import connect
+from beatd.results.base import Meta
 from beatd.timetable.ledger import Mark
 from beatd.timetable.pages import EVERYWHERE, Record, What, batch_page, told_page
 from tests.brokers.making import emission, lead
@@ -113,10 +118,6 @@ def test_history_of_one_entry_has_its_last_runs_first(run: Run, past: Told) -> N
 def test_history_shows_results_where_there_are_some(
     run: Run, past: Told, folder: Path
 ) -> None:
-    from beatd.config.loading import Wanted, load
-    from beatd.results import connect
-    from beatd.results.base import Meta
-
     config = folder / "celeryconfig.py"
     config.write_text(f'{CONFIG}\nresult_backend = "sqlite:///results.db"\n')
     backend = connect(load(Wanted()).settings)
@@ -128,6 +129,25 @@ def test_history_shows_results_where_there_are_some(
 
     [_, line, *_] = run("history", "sync-crm", "--limit", "1").stdout.splitlines()
     assert line.split() == ["14:05", "sent", "+6", "ms", "ok", "after", "12.1", "s", id]
+
+
+def test_a_result_that_cannot_be_read_hides_no_other(
+    run: Run, past: Told, folder: Path
+) -> None:
+    config = f'{CONFIG}\nresult_backend = "sqlite:///results.db"\n'
+    (folder / "celeryconfig.py").write_text(config)
+    slots = [HALF_PAST + 30 * MINUTE, HALF_PAST + 35 * MINUTE]
+    bad, good = (run_id("default", "sync-crm", 0, slot) for slot in slots)
+    with closing(connect(load(Wanted()).settings)) as backend:
+        backend.store([Meta(bad, "SUCCESS"), Meta(good, "SUCCESS")])
+    with closing(sqlite3.connect("results.db")) as db, db:
+        db.execute("UPDATE results SET data = x'ff' WHERE task_id = ?", (bad,))
+
+    result = run("history", "sync-crm", "--limit", "2")
+
+    states = [line.split()[4] for line in result.stdout.splitlines()[1:3]]
+    assert states == ["ok", "unknown"]
+    assert result.stderr.startswith(f"no state of 1 run: result of task {bad}: not ")
 
 
 def test_history_says_if_the_results_do_not_answer(

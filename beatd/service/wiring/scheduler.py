@@ -15,6 +15,7 @@ from beatd.clock import SystemClock
 from beatd.config.finding import is_celery
 from beatd.config.loading import Config
 from beatd.config.settings import Problem, Settings, file_of_url, mask_url
+from beatd.errors import MessageError
 from beatd.event_log import EventLog
 from beatd.events.event import EventFactory
 from beatd.events.sent import TaskSentEvents
@@ -22,6 +23,7 @@ from beatd.instant import span_of
 from beatd.parts import in_parts
 from beatd.results.base import Meta
 from beatd.results.ended import EndedRuns
+from beatd.results.readable import load_readable
 from beatd.scheduler.asked import AskedAside
 from beatd.scheduler.bringing import bring
 from beatd.scheduler.calls_watch import CallsWatch
@@ -145,21 +147,27 @@ def history_of(config: Config) -> History:
     return history
 
 
-def metas_of(settings: Settings, task_ids: Sequence[str]) -> Mapping[str, Meta]:
-    """Return what the results have of these runs; looking makes no file of results.
+def metas_of(
+    settings: Settings, task_ids: Sequence[str]
+) -> tuple[Mapping[str, Meta], Mapping[str, MessageError]]:
+    """Return what the results have of these runs, and why some cannot be read.
 
-    Raises ConfigError for a backend that beatd does not read, and ResultUnavailable.
+    Looking makes no file of results. Raises ConfigError for a backend that beatd does
+    not read, and ResultUnavailable.
     """
     url = settings.result_url
     path = url and file_of_url(url)
     if url is None or not task_ids or (path and not path.exists()):
-        return {}
+        return {}, {}
     metas: dict[str, Meta] = {}
+    unreadable: dict[str, MessageError] = {}
     with closing(results.connect(settings)) as backend:
         # A server serves nobody else while it answers.
         for part in in_parts(task_ids, AT_ONCE):
-            metas |= backend.load(part)
-    return metas
+            found, bad = load_readable(backend, part)
+            metas |= found
+            unreadable |= bad
+    return metas, unreadable
 
 
 def entries_elsewhere(config: Config, *, ask: bool = True) -> list[Problem]:
