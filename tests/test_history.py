@@ -15,7 +15,7 @@ from beatd.scheduler.chronicle import FOLD, MOST_UNTOLD, Chronicle
 from beatd.scheduler.loop import Scheduler
 from beatd.schedules.interval import Every
 from beatd.timetable.entry import Overlap
-from beatd.timetable.history import UNLIMITED, History, Limits
+from beatd.timetable.history import UNLIMITED, History, HistoryLimits
 from beatd.timetable.pages import (
     EVERYWHERE,
     Page,
@@ -162,7 +162,7 @@ def test_losses_are_bounded() -> None:
 
 
 def test_an_entry_keeps_its_last_records() -> None:
-    history = History({}, Limits(per_entry=3, size=0))
+    history = History({}, HistoryLimits(per_entry=3, size=0))
     history.fold([page(at, NOON + at) for at in range(1, 6)])
 
     past = history.of("a")
@@ -171,7 +171,7 @@ def test_an_entry_keeps_its_last_records() -> None:
 
 
 def test_an_entry_that_seldom_runs_keeps_its_runs_beside_one_that_often_does() -> None:
-    history = History({}, Limits(per_entry=0, size=1000))
+    history = History({}, HistoryLimits(per_entry=0, size=1000))
     history.fold([page(1, NOON, entry="seldom"), page(2, NOON + 1, entry="seldom")])
     for at in range(3, 500):
         history.fold([page(at, NOON + at)])
@@ -185,7 +185,7 @@ def test_an_entry_that_seldom_runs_keeps_its_runs_beside_one_that_often_does() -
 
 
 def test_of_too_many_entries_those_that_ran_last_keep_a_record() -> None:
-    history = History({}, Limits(per_entry=0, size=1000))
+    history = History({}, HistoryLimits(per_entry=0, size=1000))
     for at in range(1, 100):
         history.fold([page(at, NOON + at, entry=f"entry-{at}")])
 
@@ -199,7 +199,7 @@ def test_of_too_many_entries_those_that_ran_last_keep_a_record() -> None:
 
 
 def test_slots_of_a_clock_that_was_wrong_hide_none_of_those_after_it() -> None:
-    history = History({}, Limits(per_entry=2, size=0))
+    history = History({}, HistoryLimits(per_entry=2, size=0))
     far = NOON + 1000 * HOUR
     slots = (NOON, far, NOON + 5, NOON + 9)
     history.fold([page(number, slot) for number, slot in enumerate(slots, 1)])
@@ -438,7 +438,7 @@ def test_a_fold_whose_answer_is_lost_is_not_done_twice(clock: FakeClock) -> None
 def fold_twice(broker: FlakyBroker, clock: FakeClock, *told: Told) -> None:
     """Have the history kept, with what no page tells, and once more."""
     term = lead(broker)
-    chronicle = Chronicle(broker, clock, Limits(MOST_UNTOLD * 2, 0))
+    chronicle = Chronicle(broker, clock, HistoryLimits(MOST_UNTOLD * 2, 0))
     chronicle.tell(*told)
     for _ in range(2):
         broker.write_ledger(term, {}, (), 0, page=told_page(NOON, 0, []))

@@ -32,7 +32,7 @@ from beatd.scheduler.file_view import view
 from beatd.schedules.zones import zone_of
 from beatd.service.offline import offline_status
 from beatd.service.site import document_of
-from beatd.service.status import Problem, Queue, Status, status_of
+from beatd.service.status import HealthProblem, QueueStatus, Status, status_of
 from beatd.service.wiring.answering import ask_workers
 from beatd.service.wiring.scheduler import broker_to_look_at
 from beatd.text import counted, escaped, listed
@@ -114,7 +114,7 @@ def status_now(config: Config) -> Status:
     status = _offline(config, path)
     if not problem:
         return status
-    silent = Problem(
+    silent = HealthProblem(
         kind="silent",
         text=f"a scheduler has the socket beside {path}, and is silent: {problem}",
         command="ps, and the scheduler's log: it may be stopped, or hang",
@@ -288,7 +288,7 @@ def _queues(status: Status) -> str:
     return listed(shown, _NAMED) or "none known"
 
 
-def _queue(queue: Queue) -> str:
+def _queue(queue: QueueStatus) -> str:
     length = "?" if queue.length is None else queue.length
     text = f"{escaped(queue.name)} {length}"
     if queue.oldest is not None:

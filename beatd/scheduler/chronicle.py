@@ -11,7 +11,7 @@ from beatd.errors import BrokerRefused, BrokerUnavailable
 from beatd.event_log import EventLog
 from beatd.instant import MINUTE, SECOND, Instant, Span
 from beatd.scheduler.step import Step
-from beatd.timetable.history import History, Limits
+from beatd.timetable.history import History, HistoryLimits
 from beatd.timetable.pages import Told, batch_page, dropped_slots
 
 tell = EventLog(__name__)
@@ -39,7 +39,9 @@ class Chronicle:
     and is left for a while where the broker refuses it: no emission depends on it.
     """
 
-    def __init__(self, broker: HistoryKeeper, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self, broker: HistoryKeeper, clock: Clock, limits: HistoryLimits
+    ) -> None:
         self._broker = broker
         self._clock = clock
         self._limits = limits

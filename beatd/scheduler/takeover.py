@@ -35,7 +35,7 @@ from beatd.scheduler.lost_writes import (
 from beatd.scheduler.over import over_by_bounds, tell_over
 from beatd.scheduler.reload import NewConfig
 from beatd.timetable.entry import Entry
-from beatd.timetable.history import DEFAULT_LIMITS, Limits
+from beatd.timetable.history import DEFAULT_LIMITS, HistoryLimits
 from beatd.timetable.ledger import (
     LARGEST,
     NO_EDITION,
@@ -110,7 +110,7 @@ class Takeover:
     """Marks of another scheduler than beatd: where they are further than the ledger's,
     they hold."""
 
-    history: Limits = DEFAULT_LIMITS
+    history: HistoryLimits = DEFAULT_LIMITS
     """How much is kept of what became of each slot."""
 
     changes: deque[NewConfig] = field(default_factory=deque, init=False)

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from beatd.brokers.base import Broker
 from beatd.clock import Clock
-from beatd.config.loading import Config as Loaded
+from beatd.config.loading import Config
 from beatd.config.settings import mask_url
 from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND, Instant, span_of
 from beatd.scheduler.file_view import View, uncertain_in
 from beatd.service.look import AskWorkers, Look, Looker
 from beatd.service.snapshot import broker_of, named, queues_of, workers_of
-from beatd.service.status import Config, Entries, Leader, Moment, Status, judged
+from beatd.service.status import ConfigStatus, Entries, Leader, Moment, Status, judged
 from beatd.timetable.entry import Entry
 from beatd.timetable.imprint import compare, imprint_of, in_words, trace_of
 from beatd.timetable.ledger import Mark
@@ -20,7 +20,7 @@ from beatd.version import __version__
 
 
 def offline_status(
-    config: Loaded,
+    config: Config,
     file: View | None,
     broker: Broker | None,
     clock: Clock,
@@ -69,7 +69,7 @@ def offline_status(
             held=named(file.held.items() if file else ()),
         ),
         uncertain=uncertain_in(Path(state_file)),
-        config=Config(
+        config=ConfigStatus(
             name=config.source.name,
             state_file=state_file,
             namespace=settings.beat_namespace,
@@ -94,7 +94,7 @@ def _due(
             yield slot + entry.offset, entry.name
 
 
-def _difference(config: Loaded, broker: Broker) -> str:
+def _difference(config: Config, broker: Broker) -> str:
     """Return in words what the scheduler that leads emits otherwise."""
     theirs = broker.announced()
     own = imprint_of(map(trace_of, config.entries))

@@ -14,17 +14,17 @@ from beatd.service.look import Look, Looker, made_at
 from beatd.service.rereading import Taken
 from beatd.service.status import (
     MOST_NAMED,
-    Broker,
-    Config,
+    BrokerStatus,
+    ConfigStatus,
     Entries,
     Lag,
     Leader,
     Loop,
     Moment,
     Named,
-    Queue,
+    QueueStatus,
     Status,
-    Worker,
+    WorkerStatus,
     judged,
 )
 from beatd.version import __version__
@@ -100,7 +100,7 @@ class Reporter:
             overdue=first if is_due else None,
             entries=self._entries(facts),
             uncertain=self._uncertain(look),
-            config=Config(
+            config=ConfigStatus(
                 name=self.place.config,
                 state_file=self.place.state_file,
                 namespace=self.place.namespace,
@@ -142,11 +142,11 @@ class Reporter:
             held=named(facts.held),
         )
 
-    def _broker(self, tick: Tick, look: Look | None) -> Broker:
+    def _broker(self, tick: Tick, look: Look | None) -> BrokerStatus:
         found = broker_of(self.place.broker, look)
         if not tick.outage:
             return found
-        return Broker(
+        return BrokerStatus(
             url=found.url,
             answers=False,
             server=found.server,
@@ -156,14 +156,14 @@ class Reporter:
         )
 
 
-def broker_of(url: str, look: Look | None) -> Broker:
+def broker_of(url: str, look: Look | None) -> BrokerStatus:
     """Return what a look has found of a broker; None: nobody has looked yet."""
     if look is None:
-        return Broker(url=url, answers=True)
+        return BrokerStatus(url=url, answers=True)
     if look.reason:
         at = look.at / SECOND
-        return Broker(url=url, answers=False, reason=look.reason, seen_ts=at)
-    return Broker(
+        return BrokerStatus(url=url, answers=False, reason=look.reason, seen_ts=at)
+    return BrokerStatus(
         url=url,
         answers=True,
         server=look.server,
@@ -174,7 +174,7 @@ def broker_of(url: str, look: Look | None) -> Broker:
     )
 
 
-def queues_of(look: Look, now: Instant) -> Sequence[Queue]:
+def queues_of(look: Look, now: Instant) -> Sequence[QueueStatus]:
     """Return queues with those who take from them; those with messages first."""
     seen = look.seen
     takers: dict[str, list[str]] = {}
@@ -186,7 +186,7 @@ def queues_of(look: Look, now: Instant) -> Sequence[Queue]:
     for queue in sorted(seen.queues, key=lambda one: -(one.length or 0)):
         made = made_at(queue.first)
         found.append(
-            Queue(
+            QueueStatus(
                 name=queue.name,
                 length=queue.length,
                 oldest=None if made is None else max(now - made, 0) / SECOND,
@@ -196,10 +196,10 @@ def queues_of(look: Look, now: Instant) -> Sequence[Queue]:
     return found[:MOST_NAMED]
 
 
-def workers_of(seen: Overview) -> Sequence[Worker]:
+def workers_of(seen: Overview) -> Sequence[WorkerStatus]:
     """Return the workers that have leases."""
     return [
-        Worker(name=one.name, queues=[*one.queues][:MOST_NAMED], holds=one.held)
+        WorkerStatus(name=one.name, queues=[*one.queues][:MOST_NAMED], holds=one.held)
         for one in seen.workers[:MOST_NAMED]
     ]
 

@@ -24,7 +24,7 @@ _IN_WORDS = 3
 """Names that one problem has."""
 
 
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
+class HealthProblem(msgspec.Struct, frozen=True, kw_only=True):
     """What is wrong, and the command that helps."""
 
     kind: str
@@ -90,7 +90,7 @@ class Entries(msgspec.Struct, frozen=True, kw_only=True):
     held: Sequence[Named] = ()
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class ConfigStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What the scheduler goes by."""
 
     name: str
@@ -103,7 +103,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Why a later config cannot be used; empty if there is none."""
 
 
-class Broker(msgspec.Struct, frozen=True, kw_only=True):
+class BrokerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The broker, and what it may do to what lies there."""
 
     url: str
@@ -121,7 +121,7 @@ class Broker(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: int | None = None
 
 
-class Queue(msgspec.Struct, frozen=True, kw_only=True):
+class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A queue, and who takes from it."""
 
     name: str
@@ -132,7 +132,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     workers: Sequence[str] = ()
 
 
-class Worker(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A worker that has a lease."""
 
     name: str
@@ -162,11 +162,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     entries: Entries
     uncertain: int = 0
     """Slots of which it is uncertain whether they ran."""
-    config: Config
-    broker: Broker
-    queues: Sequence[Queue] = ()
-    workers: Sequence[Worker] = ()
-    problems: Sequence[Problem] = ()
+    config: ConfigStatus
+    broker: BrokerStatus
+    queues: Sequence[QueueStatus] = ()
+    workers: Sequence[WorkerStatus] = ()
+    problems: Sequence[HealthProblem] = ()
 
     @property
     def healthy(self) -> bool:
@@ -201,7 +201,7 @@ def status_of(data: bytes) -> Status:
     return msgspec.json.decode(data, type=Status)
 
 
-def _problems(status: Status, max_late: Span) -> Iterator[Problem]:
+def _problems(status: Status, max_late: Span) -> Iterator[HealthProblem]:
     yield from _of_process(status)
     yield from _of_slots(status, max_late)
     yield from _of_broker(status, max_late)
@@ -209,7 +209,7 @@ def _problems(status: Status, max_late: Span) -> Iterator[Problem]:
     yield from _of_entries(status)
 
 
-def _of_process(status: Status) -> Iterator[Problem]:
+def _of_process(status: Status) -> Iterator[HealthProblem]:
     if status.role == "none" and status.leader is None:
         text = "no scheduler runs: nothing is emitted"
         yield _bad("no_scheduler", text, "beatd")
@@ -233,7 +233,7 @@ def _of_process(status: Status) -> Iterator[Problem]:
         yield _odd("config", f"{text}; the one before it goes on", "beatd check")
 
 
-def _of_slots(status: Status, max_late: Span) -> Iterator[Problem]:
+def _of_slots(status: Status, max_late: Span) -> Iterator[HealthProblem]:
     overdue = status.overdue
     if overdue is not None:
         late = (status.generated_ts - overdue.at_ts) * SECOND
@@ -245,7 +245,7 @@ def _of_slots(status: Status, max_late: Span) -> Iterator[Problem]:
             )
 
 
-def _of_broker(status: Status, max_late: Span) -> Iterator[Problem]:
+def _of_broker(status: Status, max_late: Span) -> Iterator[HealthProblem]:
     broker = status.broker
     if not broker.answers:
         since = broker.away_since_ts
@@ -253,7 +253,7 @@ def _of_broker(status: Status, max_late: Span) -> Iterator[Problem]:
         lasts = f" for {length:.0f} s" if since is not None else ""
         # A standby has no slots of its own that could be late.
         is_long = status.role == "standby" and length * SECOND >= max_late
-        yield Problem(
+        yield HealthProblem(
             kind="broker",
             text=f"the broker does not answer{lasts}: {broker.reason}",
             command="beatd check --broker",
@@ -266,7 +266,7 @@ def _of_broker(status: Status, max_late: Span) -> Iterator[Problem]:
         yield _odd("dead_letters", text, "beatd dead list")
 
 
-def _of_queues(status: Status) -> Iterator[Problem]:
+def _of_queues(status: Status) -> Iterator[HealthProblem]:
     for queue in status.queues:
         if queue.length and not queue.workers:
             lie = counted(queue.length, "message")
@@ -281,7 +281,7 @@ def _of_queues(status: Status) -> Iterator[Problem]:
             yield _odd("queue", text, "beatd check --broker")
 
 
-def _of_entries(status: Status) -> Iterator[Problem]:
+def _of_entries(status: Status) -> Iterator[HealthProblem]:
     entries = status.entries
     for text in _said_of(entries.refused, "refused"):
         yield _bad("refused", text, "beatd list")
@@ -300,9 +300,9 @@ def _said_of(named: Sequence[Named], state: str) -> Iterator[str]:
         yield f"{state} as well: {names}"
 
 
-def _bad(kind: str, text: str, command: str = "") -> Problem:
-    return Problem(kind=kind, text=text, command=command, unhealthy=True)
+def _bad(kind: str, text: str, command: str = "") -> HealthProblem:
+    return HealthProblem(kind=kind, text=text, command=command, unhealthy=True)
 
 
-def _odd(kind: str, text: str, command: str = "") -> Problem:
-    return Problem(kind=kind, text=text, command=command)
+def _odd(kind: str, text: str, command: str = "") -> HealthProblem:
+    return HealthProblem(kind=kind, text=text, command=command)

@@ -52,7 +52,7 @@ _SHARE = 0.9
 """What is left of the bytes when they are too many: not each record makes it so."""
 
 
-class Limits(NamedTuple):
+class HistoryLimits(NamedTuple):
     """How much history is kept, where it is written; 0 bounds nothing where it is read.
 
     A scheduler whose `per_entry` is 0 keeps no history.
@@ -64,8 +64,8 @@ class Limits(NamedTuple):
     """Bytes of all rows together; 0: no bound."""
 
 
-DEFAULT_LIMITS = Limits(per_entry=100, size=2_000_000)
-UNLIMITED = Limits(0, 0)
+DEFAULT_LIMITS = HistoryLimits(per_entry=100, size=2_000_000)
+UNLIMITED = HistoryLimits(0, 0)
 
 
 class History:
@@ -76,7 +76,9 @@ class History:
     runs keeps its last runs.
     """
 
-    def __init__(self, rows: Mapping[str, bytes], limits: Limits = UNLIMITED) -> None:
+    def __init__(
+        self, rows: Mapping[str, bytes], limits: HistoryLimits = UNLIMITED
+    ) -> None:
         """Raises ValueError if the rows are none of a history."""
         self._rows = dict(rows)
         head = self._rows.pop(EVERYWHERE, None)

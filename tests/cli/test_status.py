@@ -19,18 +19,18 @@ from beatd.service.http import Answer, Server
 from beatd.service.site import document_of
 from beatd.service.sockets import UnixListener
 from beatd.service.status import (
-    Broker,
-    Config,
+    BrokerStatus,
+    ConfigStatus,
     Entries,
+    HealthProblem,
     Lag,
     Leader,
     Loop,
     Moment,
     Named,
-    Problem,
-    Queue,
+    QueueStatus,
     Status,
-    Worker,
+    WorkerStatus,
 )
 from beatd.storage.file_lock import FileLock
 from tests.cli.conftest import NOW, Run, unsaid
@@ -49,7 +49,7 @@ WELL = Status(
     lag=Lag(emitted=1800, p50=0.004, p99=0.031),
     next=Moment(entry="tick", at_ts=NOW / SECOND + 1),
     entries=Entries(total=6, paused=1),
-    config=Config(
+    config=ConfigStatus(
         name="config.py",
         state_file="/var/lib/beatd/schedule.db",
         namespace="default",
@@ -57,19 +57,19 @@ WELL = Status(
         digest="9f3c77",
         loaded_ts=NOW / SECOND - 18_308,
     ),
-    broker=Broker(
+    broker=BrokerStatus(
         url="redis://127.0.0.1:6379/0",
         answers=True,
         server="redis 7.0.15",
         round_trip=0.0003,
     ),
     queues=[
-        Queue(name="default", length=3, oldest=1.2, workers=["w1@a", "w2@a"]),
-        Queue(name="reports", length=0, workers=["w1@a"]),
+        QueueStatus(name="default", length=3, oldest=1.2, workers=["w1@a", "w2@a"]),
+        QueueStatus(name="reports", length=0, workers=["w1@a"]),
     ],
     workers=[
-        Worker(name="w1@a", queues=["default", "reports"], holds=2),
-        Worker(name="w2@a", queues=["default"], holds=0),
+        WorkerStatus(name="w1@a", queues=["default", "reports"], holds=2),
+        WorkerStatus(name="w2@a", queues=["default"], holds=0),
     ],
 )
 
@@ -80,20 +80,22 @@ ILL = msgspec.structs.replace(
     overdue=Moment(entry="tick", at_ts=NOW / SECOND - 72),
     entries=Entries(total=6, bad=[Named(entry="x", reason="no schedule")], over=2),
     uncertain=3,
-    broker=Broker(
+    broker=BrokerStatus(
         url="redis://127.0.0.1:6379/0",
         answers=False,
         away_since_ts=NOW / SECOND - 72,
         reason="connection refused",
     ),
     problems=[
-        Problem(
+        HealthProblem(
             kind="overdue",
             text="tick is due for 72 s, and not emitted",
             command="beatd list",
             unhealthy=True,
         ),
-        Problem(kind="bad", text="x is left out: no schedule", command="beatd check"),
+        HealthProblem(
+            kind="bad", text="x is left out: no schedule", command="beatd check"
+        ),
     ],
 )
 

@@ -11,7 +11,7 @@ from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
 from beatd.scheduler.loop import Scheduler
 from beatd.scheduler.takeover import Takeover
 from beatd.timetable.entry import Entry
-from beatd.timetable.history import Limits
+from beatd.timetable.history import HistoryLimits
 from beatd.timetable.timetable import Timetable
 from tests.simulation.disk import Disk
 from tests.simulation.network import Line, Network
@@ -76,7 +76,7 @@ class SchedulerHost:
             clock=clock,
             queues=[Queue("celery")],
             declare=broker.declare,
-            history=Limits(per_entry=2000, size=0),
+            history=HistoryLimits(per_entry=2000, size=0),
         )
         scheduler = self.scheduler = Scheduler(
             takeover=takeover,

@@ -31,7 +31,7 @@ from beatd.scheduler.leadership import Leadership
 from beatd.scheduler.loop import LONGEST_NAP, EmissionListener, Scheduler
 from beatd.scheduler.schedule_file import ScheduleFile
 from beatd.scheduler.takeover import Takeover
-from beatd.timetable.history import History, Limits
+from beatd.timetable.history import History, HistoryLimits
 from beatd.timetable.ledger import LedgerCopy, Mark
 from beatd.timetable.timetable import Timetable
 
@@ -77,7 +77,9 @@ def scheduler_of(config: Config) -> Scheduler:
         declare=broker.declare,
         on_declared=partial(_warn_of_risks, broker),
         resend=settings.beat_lost_writes == "resend",
-        history=Limits(settings.beat_history_per_entry, settings.beat_history_bytes),
+        history=HistoryLimits(
+            settings.beat_history_per_entry, settings.beat_history_bytes
+        ),
     )
     return Scheduler(
         takeover=takeover,
