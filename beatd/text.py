@@ -75,6 +75,11 @@ def is_encodable(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
 
 
+def encodable(text: str) -> str:
+    """Return a text with its lone surrogates escaped, as `repr` has them."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def without_addresses(text: str) -> str:
     """Return what objects show of themselves, as it is in every process."""
     return re.sub(r" at 0x[0-9a-f]+", "", text)

@@ -24,7 +24,7 @@ from beatd.results.base import State
 from beatd.results.exceptions import repr_of
 from beatd.runs import stdout
 from beatd.runs.report import Fate, Report, pack_report
-from beatd.text import one_line
+from beatd.text import encodable, one_line
 
 tell = EventLog(__name__)
 
@@ -114,7 +114,7 @@ class CeleryRunner:
         except BaseException as error:  # with Celery it would end the process
             info, value = _ended_by(task, call, request, error)
         if info is None:
-            return Report(state=State.SUCCESS, result=shown or ""), None
+            return Report(state=State.SUCCESS, result=encodable(shown or "")), None
         if info.state == "REJECTED":
             return _rejected(task, call, request, info.retval), value
         return _report_of(task, info, value), value
@@ -217,7 +217,7 @@ def _report_of(task: Any, info: Any, raised: Any) -> Report:
             state=State.RETRY,
             reason=one_line(str(error)),
             exception=shown,
-            traceback=raised.traceback,
+            traceback=encodable(raised.traceback),
             ends_run=False,
         )
     return Report(
@@ -226,7 +226,7 @@ def _report_of(task: Any, info: Any, raised: Any) -> Report:
         state=State.FAILURE,
         reason=f"Celery could not run it: {shown}" if raised.internal else shown,
         exception=shown,
-        traceback=raised.traceback,
+        traceback=encodable(raised.traceback),
         expected=isinstance(error, task.throws or ()),
     )
 
@@ -255,7 +255,7 @@ def _rejected(task: Any, call: Call, request: Mapping[str, Any], error: Any) -> 
         state=State.FAILURE,
         reason=f"rejected: {reason}",
         exception=one_line(repr_of(error)),
-        traceback=info.traceback,
+        traceback=encodable(info.traceback),
     )
 
 

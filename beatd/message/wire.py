@@ -12,7 +12,7 @@ import msgspec
 
 from beatd.errors import MessageError
 from beatd.message import codec
-from beatd.text import quoted
+from beatd.text import encodable, is_encodable, quoted
 
 UNSHOWN = "characters that cannot be shown"
 
@@ -147,17 +147,22 @@ def convert(value: Any, kind: Any, place: str) -> Any:
 
 
 def _check_text(struct: msgspec.Struct, place: str) -> None:
-    """Refuse lone surrogates: no broker and no backend takes a name with one."""
+    """Refuse lone surrogates: no broker and no backend takes a name with one.
+
+    What is only shown has them escaped, as Python's `repr` does.
+    """
     for field in struct.__struct_fields__:
         value = getattr(struct, field)
         if isinstance(value, msgspec.Struct):
             _check_text(value, f"{place}.{field}")
-        elif isinstance(value, str) and not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                reason = f"{place}.{field}: {UNSHOWN}: {quoted(value)}"
-                raise MessageError(reason) from error
+        elif isinstance(value, str) and not is_encodable(value):
+            if field not in _SHOWN:
+                raise MessageError(f"{place}.{field}: {UNSHOWN}: {quoted(value)}")
+            setattr(struct, field, encodable(value))
+
+
+_SHOWN = {"argsrepr", "kwargsrepr"}
+"""What is only shown, of arguments: these may be any text, as names of files."""
 
 
 def _explained(text: str, place: str) -> str:

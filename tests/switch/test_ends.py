@@ -155,8 +155,9 @@ PROJECT = """
 class Shop:
     """The project on a worker, and a client."""
 
-    def __init__(self, client: Celery, folder: Path, pool: str) -> None:
+    def __init__(self, client: Celery, server: Server, folder: Path, pool: str) -> None:
         self.client = client
+        self.server = server
         self.folder = folder
         self.notes = folder / "notes"
         self.pool = pool
@@ -171,6 +172,10 @@ class Shop:
         path = self.notes / name
         eventually(lambda: path.exists() and path.read_text().endswith("\n"), name)
         return path.read_text().splitlines()
+
+    def dead_letters(self) -> list[int]:
+        with self.server.client() as raw:
+            return [raw.hlen(key) for key in raw.keys("*:dead")]
 
     def meta(self, task_id: str) -> dict[str, Any]:
         found = self.client.backend.get_task_meta(task_id)
@@ -215,7 +220,7 @@ def shop(
         more = {"NOTES": str(folder / "notes"), **urls}
         run = stack.enter_context(module(program, *arguments, cwd=folder, **more))
         run.until(" ready")
-        yield Shop(client, folder, pool)
+        yield Shop(client, _server, folder, pool)
 
 
 def test_a_message_that_is_rejected_for_good_is_a_failure(shop: Shop) -> None:
@@ -269,6 +274,19 @@ def test_a_stored_traceback_has_frames_of_celery_and_of_the_task_only(
         ("app/trace.py", "__protected_call__"),
         (f"{shop.folder.name}/proj.py", "fail"),
     ]
+
+
+def test_a_text_that_is_not_unicode_is_one_like_others(shop: Shop) -> None:
+    name = "caf\udce9.txt"  # as `os.listdir` has what is not UTF-8
+    before = shop.dead_letters()
+    joined, failed = shop.call("add", name, "!"), shop.call("fail", name)
+
+    assert joined.get(timeout=PATIENCE) == f"{name}!"
+    eventually(failed.ready, "the end of the run")
+    assert str(failed.result) == name
+    assert shop.noted(f"failure-{failed.id}") == ['["proj.fail", "ValueError"]']
+    assert shop.call("add", 1, 1).get(timeout=PATIENCE) == 2
+    assert shop.dead_letters() == before
 
 
 def test_a_message_that_came_back_is_marked_as_redelivered(shop: Shop) -> None:
