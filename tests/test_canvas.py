@@ -243,6 +243,47 @@ def test_what_goes_with_a_chord_goes_with_its_body() -> None:
     assert "parent_id" not in body, "that is who ends the header"
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        chain(task("total"), task("last")),
+        chord([task("total")], task("last")),
+        chord([task("total")], chord([task("b")], task("last"))),
+    ],
+)
+def test_a_body_of_several_calls_has_the_id_of_the_one_that_is_awaited(
+    body: dict[str, Any],
+) -> None:
+    errback = task("told")
+    canvas = sent(chord([task("a")], body), link_error=errback)
+
+    carried = only(canvas).options["chord"]
+    (last,) = awaited(carried)
+    assert carried["options"]["task_id"] == last["options"]["task_id"]
+    assert carried["options"]["link_error"] == [errback]
+
+
+def test_the_header_of_such_a_body_keeps_its_ids_when_it_is_sent() -> None:
+    inner = chord([task("total")], task("last"), task_id="inner")
+    carried = only(sent(chord([task("a")], inner))).options["chord"]
+
+    member = only(sent(carried))
+    (held,) = carried["kwargs"]["header"]["kwargs"]["tasks"]
+    assert member.options["group_id"] == "inner"
+    assert member.options["task_id"] == held["options"]["task_id"]
+    assert (
+        member.options["chord"]["options"]["task_id"] == (carried["options"]["task_id"])
+    )
+
+
+def test_a_body_that_another_chord_counts_keeps_its_own_id() -> None:
+    inner = chord([task("total")], task("last"), task_id="inner")
+    around = chord([chord([task("a")], inner)], task("after"))
+
+    carried = only(sent(around)).options["chord"]
+    assert carried["options"]["task_id"] == "inner"
+
+
 def test_a_chord_without_a_header_is_its_body() -> None:
     canvas = sent(chord([], task("body")), chain=[task("next")])
 

@@ -115,6 +115,7 @@ class Canvas:
         body = self.frozen(_body(signature), group_id=group)
         body["options"] = _merged(body, bodys)
         body = linked_to(body, links.get("link"), links.get("link_error"))
+        body = _failable(body)
         header = _tasks(signature)
         if not header:
             return self._send(body, ([],), _split(own, ("chain",))[1])
@@ -143,7 +144,7 @@ class Canvas:
             frozen += [self.frozen(last, **ends) for last in steps[-1:]]
             kwargs = {"tasks": frozen}
         elif kind in ("group", "chord"):
-            named = [ends] if kind == "group" else []
+            named = [ends if kind == "group" else _header_options(signature)]
             own["task_id"] = self._id_of(*named, own)
             if kind == "group":
                 _, ends = _split(ends, ("task_id", "group_index"))
@@ -267,6 +268,15 @@ def _tasks(signature: Signature) -> list[Signature]:
     return flat
 
 
+def _header_options(chord: Signature) -> Mapping[str, Any]:
+    """Return the options of a header that is a group: its id is the chord's."""
+    header: Any = (chord.get("kwargs") or {}).get("header")
+    options: Mapping[str, Any] = {}
+    if is_signature(header) and _kind(header) == "group":
+        options = header.get("options") or {}
+    return options
+
+
 def _body(signature: Signature) -> Signature:
     body: Any = (signature.get("kwargs") or {}).get("body")
     if not is_signature(body):
@@ -341,6 +351,37 @@ def _chord_of(group: Signature, body: Signature) -> Signature:
         "subtask_type": "chord",
         "immutable": bool(group.get("immutable")),
     }
+
+
+def _failable(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a chord's body, with ids, as one that a Celery worker can fail.
+
+    That stores the failure of a header under the body's own id, and calls the body's
+    own errbacks. Of itself a chain has no id, and a chord has that of its header.
+    """
+    (task_id, _), members = result_of(body)
+    last = next(awaited(body), None)
+    if _kind(body) not in ("chain", "chord") or last is None or members is not None:
+        return body
+    if last["options"].get("chord"):
+        return body  # a chord around it would not count a call that has failed already
+    own = body["options"]
+    failable = {**body, "options": {**own, "task_id": task_id}}
+    if _kind(body) == "chord":
+        _append(failable["options"], "link_error", last["options"].get("link_error"))
+        kwargs = {"tasks": _tasks(body)}
+        header = {**_GROUP, "kwargs": kwargs, "options": {"task_id": own["task_id"]}}
+        failable["kwargs"] = {**body["kwargs"], "header": header}
+    return failable
+
+
+_GROUP: Signature = {
+    "task": "celery.group",
+    "args": [],
+    "options": {},
+    "subtask_type": "group",
+    "immutable": False,
+}
 
 
 def _size(signature: Signature) -> int:

@@ -472,3 +472,36 @@ def test_a_chord_is_shared_with_a_celery_worker(shop: Shop) -> None:
         theirs = {pid for (pid,) in value[1::2]}
         assert len(theirs) == 1, "one process of Celery's"
         assert theirs.isdisjoint(pid for (pid,) in value[::2])
+
+
+BODIES: dict[str, Callable[[Any, Any], Any]] = {
+    "chord": lambda s, task: s.chord([task("total"), task("total")], task("total")),
+    "chord within chords": lambda s, task: s.chord(
+        [task("total")], s.chord([task("echo")], s.chord([task("echo")], task("echo")))
+    ),
+    "chain": lambda s, task: s.chain(task("total"), task("echo"), task("echo")),
+    "group that a chord follows": lambda s, task: s.chain(
+        s.group(task("total"), task("total")), s.chord([task("echo")], task("total"))
+    ),
+}
+
+
+def test_a_celery_worker_fails_the_call_that_others_wait_for(shop: Shop) -> None:
+    if not isinstance(shop.client, Beatd):
+        pytest.skip("Celery's client raises what the header's results do instead")
+
+    def task(name: str, *args: Any) -> Any:
+        return shop(name, *args).set(queue=THEIRS)
+
+    header = [task("add", 1, 1), task("fail", "x")]
+    sent = {name: shop.chord(header, body(shop, task)) for name, body in BODIES.items()}
+    noted = shop.chord(header, BODIES["chord"](shop, task))
+    good = shop.chord([task("add", 1, 1)], BODIES["chord"](shop, task))
+    with shop.celery_worker():
+        results = [one.apply_async() for one in sent.values()]
+        results.append(noted.apply_async(link_error=task("note_id")))
+
+        assert good.apply_async().get(timeout=PATIENCE) == 4
+        for name, result in zip([*sent, "noted"], results, strict=True):
+            assert "raised ValueError" in failed(shop, result), name
+        eventually(lambda: len(shop.notes()) == 1, "the errback")
