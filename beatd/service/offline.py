@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from beatd.brokers.base import Broker
 from beatd.clock import Clock
@@ -31,18 +32,11 @@ def offline_status(
     `broker` is None where there is no file of its yet. A leader on another host is
     known by its lead, and judged by the ledger.
     """
-    look, leader, differs = Look(clock.now()), None, ""
-    marks: Mapping[str, Mark] = file.marks if file else {}
+    seen = _Seen(Look(clock.now()))
     if broker is not None:
-        names = dict.fromkeys(queue.name for queue in config.queues)
-        look = Looker(broker, lambda: names, clock, ask_workers).look()
-        if not look.reason:
-            try:
-                leader = broker.leader()
-                marks = broker.read_ledger().marks or marks
-                differs = _difference(config, broker)
-            except BrokerUnavailable as error:
-                look = Look(look.at, reason=str(error))
+        seen = _see(config, broker, clock, ask_workers)
+    look, leader, marks, differs = seen
+    marks = marks or (file.marks if file else {})
     now = clock.now()
     going = [one for one in config.entries if one.policy.enabled]
     due = [*_due(going, marks, now)]
@@ -81,6 +75,30 @@ def offline_status(
         workers=workers_of(look.seen),
     )
     return judged(whole, span_of(settings.beat_max_late))
+
+
+class _Seen(NamedTuple):
+    """What a broker has of its schedulers."""
+
+    look: Look
+    leader: str | None = None
+    marks: Mapping[str, Mark] = {}
+    differs: str = ""
+
+
+def _see(
+    config: Config, broker: Broker, clock: Clock, ask_workers: AskWorkers
+) -> _Seen:
+    """Return what the broker has; if it does not answer, the reason why."""
+    names = dict.fromkeys(queue.name for queue in config.queues)
+    look = Looker(broker, lambda: names, clock, ask_workers).look()
+    if look.reason:
+        return _Seen(look)
+    try:
+        leader, marks = broker.leader(), broker.read_ledger().marks
+        return _Seen(look, leader, marks, _difference(config, broker))
+    except BrokerUnavailable as error:
+        return _Seen(Look(look.at, reason=str(error)))
 
 
 def _due(
