@@ -24,10 +24,17 @@ def bring(
     leads instead, if one does: nothing has changed then. Empty: it is done. `on_wait`
     is called each time when the lead is left to a former leader for a while.
 
+    Entries without such a mark stay as they are: another import, of another scheduler,
+    may still know when they ran last.
+
     Raises BrokerUnavailable: some may be written then, and all may be again.
     """
     takeover, leadership = scheduler.takeover, scheduler.leadership
     takeover.brought = marks
+    takeover.keep = [*takeover.keep, *takeover.entries]
+    takeover.entries = {
+        name: entry for name, entry in takeover.entries.items() if name in marks
+    }
     inbox: SimpleQueue[Wake] = SimpleQueue()
     try:
         while True:

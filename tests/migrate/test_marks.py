@@ -190,9 +190,23 @@ def test_a_broker_without_a_ledger_may_have_a_leader_that_comes_back() -> None:
     assert broker.read_ledger().marks["tick"].last == NOON - 1
 
 
-def test_entries_that_never_ran_begin_with_their_next_slot() -> None:
+def test_entries_that_never_ran_begin_with_the_first_start() -> None:
     clock = FakeClock()
     broker = FlakyBroker(clock)
     bring(scheduler_of(TICK, broker=broker, clock=clock), {})
+    imported = broker.read_ledger().marks
+    scheduler_of(TICK, broker=broker, clock=clock).tick(NOON)
 
+    assert imported == {}
     assert broker.read_ledger().marks == {"tick": Mark(NOON, TICK.schedule.fingerprint)}
+
+
+def test_each_of_several_schedulers_brings_the_runs_that_it_knows() -> None:
+    clock, file = FakeClock(), FakeFile()
+    broker, other = FlakyBroker(clock), entry("other", EveryFromLast(HOUR))
+    theirs = Mark(NOON - HOUR, other.schedule.fingerprint, 3, last=NOON - HOUR)
+    for marks in ({"tick": mark(NOON - MINUTE)}, {"other": theirs}):
+        bring(scheduler_of(TICK, other, broker=broker, clock=clock, file=file), marks)
+
+    both = {"tick": mark(NOON - MINUTE), "other": theirs}
+    assert broker.read_ledger().marks == file.marks == both
