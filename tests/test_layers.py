@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "beatd"
 
 ORDER = """
 .           version errors exceptions instant text bounds ids parts event_log
-schedules   base days fields recurrence solar words zones interval local_times cron once
-            rrule clock_changes specs *
+schedules   base fixed days fields recurrence solar words zones interval local_times
+            cron once rrule clock_changes specs *
 .           routing
 message     codec notice options represent timing shape template recorded wire
             envelope resend canvas *

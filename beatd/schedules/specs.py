@@ -25,6 +25,7 @@ from beatd.schedules.fields import (
     read_cron,
     read_crontab,
 )
+from beatd.schedules.fixed import fix
 from beatd.schedules.interval import Every, EveryFromLast, EveryRounded
 from beatd.schedules.once import Once, moment_of
 from beatd.schedules.recurrence import Recurrence, read_recurrence
@@ -350,6 +351,10 @@ class rrule:
 
     def describe(self) -> str:
         return f"by the rule {self.rule.text}, first at {self.dtstart}"
+
+
+for _kind in (crontab, cron, every, once, solar, rrule):
+    fix(_kind)
 
 
 def read(value: object, *, relative: bool = False) -> ScheduleSpec:

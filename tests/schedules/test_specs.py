@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from celery.schedules import crontab as celery_crontab
+from celery.schedules import maybe_schedule
 
 from beatd.errors import ScheduleError
 from beatd.instant import HOUR, SECOND
@@ -112,6 +113,27 @@ def test_a_spec_is_shown_as_it_can_be_written(spec: ScheduleSpec, text: str) -> 
 
     assert repr(spec) == text
     assert eval(text, names) == spec
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        crontab(),
+        cron("@daily"),
+        every(60),
+        once("2027-01-01"),
+        rrule("FREQ=DAILY", "2027-01-01"),
+        solar("sunset", 0, 0),
+    ],
+)
+def test_celerys_beat_is_told_whose_schedule_it_is(spec: Any) -> None:
+    with pytest.raises(AttributeError) as caught:
+        maybe_schedule(spec, app=None)
+
+    assert str(caught.value) == (
+        f"{spec!r} is a schedule of beatd's: 'app' cannot be set; Celery's beat cannot"
+        " use it, it needs one of celery.schedules"
+    )
 
 
 def test_crontab_replaces_celerys() -> None:
