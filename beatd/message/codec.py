@@ -335,6 +335,11 @@ _COMPRESSIONS: dict[str, Callable[[], _Compression]] = {
 }
 
 
+def check_compression(kind: str) -> None:
+    """Raise MessageError if bodies that are compressed so cannot be read here."""
+    _compression(kind)
+
+
 def _compression(kind: str) -> _Compression:
     if kind not in _COMPRESSIONS:
         raise MessageError(

@@ -11,7 +11,7 @@ from beatd.config.settings import Settings
 from beatd.errors import ConfigError, MessageError
 from beatd.instant import Instant, datetime_of
 from beatd.message import Call, Chord, Envelope, Limits
-from beatd.message.codec import content_types
+from beatd.message.codec import check_compression, content_types
 from beatd.message.represent import bounded_repr
 from beatd.results.base import READY_STATES, Meta, State, Stored
 from beatd.results.chords import Part
@@ -89,8 +89,13 @@ def result_text(value: object) -> str:
 def limits_of(settings: Settings) -> Limits:
     """Return the limits within which a worker decodes messages.
 
-    Raises ConfigError for a serializer that only kombu knows.
+    Raises ConfigError for a serializer or a compression that only kombu knows.
     """
+    try:
+        check_compression(settings.task_compression or "gzip")
+    except MessageError as error:
+        hint = "a worker of beatd reads no others: leave it out, or let Celery run it"
+        raise ConfigError("task_compression", [f"{error}; {hint}"]) from error
     try:
         return Limits(content_types(settings.accept_content))
     except MessageError as error:

@@ -427,6 +427,27 @@ def test_what_a_receiver_raises_is_one_message(tmp_path: Path, command: str) -> 
     assert "Traceback" not in said
 
 
+def test_a_compression_that_only_kombu_knows_is_a_reason_not_to_start(
+    tmp_path: Path,
+) -> None:
+    text = """
+        from celery import Celery
+        from kombu import compression
+
+        compression.register(bytes, bytes, "application/x-ours", aliases=["ours"])
+        app = Celery("proj", broker="redis://127.0.0.1:1/0")
+        app.conf.task_compression = "ours"
+        """
+    write(tmp_path, {"proj.py": text})
+
+    said = ended("worker", "-A", "proj", cwd=tmp_path)
+
+    assert said.returncode == 78
+    assert "task_compression" in said.stderr
+    assert "no compression named 'ours'" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
 def test_a_serializer_that_only_kombu_knows_is_a_reason_not_to_start(
     tmp_path: Path,
 ) -> None:
