@@ -33,11 +33,14 @@ def steps(title: str) -> Iterator[tuple[str, str]]:
     """Yield each block of a section: its kind, and what is in it.
 
     A block of Python belongs to the file that the line before names: after `At the end
-    of` it is added there, else it is all of it.
+    of` it is added there, else it is all of it. A line that says `Take the lines at the
+    end of` a file out is a step of its own.
     """
     for before, kind, text in re.findall(
         r"([^\n]*)\n\n```(sh|python)\n(.*?)```", section(title), re.S
     ):
+        if before.startswith("Take the lines at the end of"):
+            yield before, ""
         if kind == "sh":
             yield from (("sh", line) for line in text.splitlines())
         else:
@@ -51,6 +54,7 @@ class Follower:
         self.folder = folder
         self.env = {"PYTHONPATH": f"{folder}:{ROOT}", **env}
         self.said = ""
+        self.added: dict[str, str] = {}
 
     def follow(self, title: str) -> None:
         """Do the steps of a section."""
@@ -60,9 +64,14 @@ class Follower:
     def _do(self, kind: str, text: str) -> None:
         if kind != "sh":
             (name,) = re.findall(r"`([\w/]+\.py)`", kind)
-            mode = "a" if kind.startswith("At the end of") else "w"
-            with (self.folder / name).open(mode) as file:
-                file.write(f"\n{text}")
+            path = self.folder / name
+            if kind.startswith("At the end of"):
+                self.added[name] = f"\n{text}"
+                path.write_text(path.read_text() + self.added[name])
+            elif kind.startswith("Take the lines"):
+                path.write_text(path.read_text().removesuffix(self.added.pop(name)))
+            else:
+                path.write_text(text)
             return
         words = shlex.split(text, comments=True)
         if words[0] == "rm":
@@ -71,8 +80,9 @@ class Follower:
             self.run([sys.executable, *words[1:]])
         elif _runs_on(words):
             name, *rest = words
+            level = "DEBUG" if name == "celery" else "INFO"
             with module(
-                name, *rest, "-l", "INFO", cwd=self.folder, **self.env
+                name, *rest, "-l", level, cwd=self.folder, **self.env
             ) as running:
                 running.until(_runs_on(words))
                 self.said = running.output
@@ -103,7 +113,7 @@ class Follower:
 def _runs_on(words: list[str]) -> str:
     """Return what a command says once it runs on; empty for one that ends."""
     if words[0] == "celery":
-        return "beat: Starting..."
+        return "beat: Waking up"  # it begins to start with entries that it cannot use
     if words[1] == "worker":
         return "ready"
     return "leading, term" if words[1].startswith("-") else ""
