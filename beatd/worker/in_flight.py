@@ -74,6 +74,8 @@ class InFlight:
     state: InFlightState = field(default=InFlightState.WAITING, init=False)
     losses: list[str] = field(default_factory=list)
     """How each process ended that died while it ran this delivery."""
+    begun_again: int = 0
+    """How often it was to run again after such a death."""
     began: Instant | None = None
     pid: int | None = None
     """When the run began, and in which process."""
@@ -91,7 +93,7 @@ class InFlight:
     @property
     def deliveries(self) -> int:
         """How often the message was delivered or begun again, this time included."""
-        before = self.envelope.requeues + len(self.losses)
+        before = self.envelope.requeues + self.begun_again
         return self.delivery.deliveries + before
 
     @property

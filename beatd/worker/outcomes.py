@@ -212,11 +212,11 @@ class Outcomes:
         elif retries or run.early or again is False:
             self._reporter.given_up(run, error)
             self._fail(run, State.FAILURE, error)
-        elif run.deliveries > self._settings.task_max_deliveries:
-            times = run.deliveries - 1
-            error = WorkerLost(f"delivered {times} times, each time fatal")
-            self._set_aside(run, error)
+        elif run.deliveries >= self._settings.task_max_deliveries:
+            times = f"{run.deliveries} times"
+            self._set_aside(run, WorkerLost(f"delivered {times}, each time fatal"))
         else:
+            run.begun_again += 1
             return True
         return False
 

@@ -102,6 +102,7 @@ def test_a_message_that_kills_its_process_is_set_aside_and_none_beside_it(
 
     assert letter.task == "proj.die"
     assert letter.reason.startswith("delivered 3 times, each time fatal; ")
+    assert letter.deliveries == 3
     assert len(broker.dead_letters()) == 1
     assert all(project.runs(name) == 1 for name in MARKS)
 
