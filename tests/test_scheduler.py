@@ -412,6 +412,24 @@ def test_a_dropped_slot_stays_dropped_after_a_restart(
     assert broker.slots() == []
 
 
+def test_that_an_entry_is_paused_is_said_once(
+    broker: FlakyBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    paused = entry("tick", Every(MINUTE), enabled=False)
+    scheduler = scheduler_of(paused, broker=broker, clock=clock)
+
+    at(scheduler, NOON + 5 * MINUTE)
+    told = [one for one in caplog.messages if "paused" in one]
+    assert told == ["tick is paused by the config: its slots are dropped"]
+
+    scheduler.replace({"tick": TICK}, keep=(), queues=())
+    at(scheduler, NOON + 7 * MINUTE)
+    scheduler.replace({"tick": paused}, keep=(), queues=())
+    at(scheduler, NOON + 9 * MINUTE)
+    assert caplog.text.count("is paused") == 2
+
+
 @pytest.mark.parametrize(
     ("offset", "policy", "expected"),
     [

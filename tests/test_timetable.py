@@ -53,6 +53,21 @@ def take(timetable: Timetable, now: Instant) -> list[tuple[str, Instant]]:
     return taken
 
 
+def test_what_is_due_first_is_no_paused_entry() -> None:
+    def off(name: str, period: Span) -> Entry:
+        return entry(name, Every(period), enabled=False)
+
+    paused = [off("often", SECOND), off("beside", HOUR), off("seldom", DAY)]
+    timetable = timetable_of(*paused, entry("on", Every(HOUR)))
+
+    assert [one and one[0].name for one in (timetable.first(),)] == ["on"]
+    timetable.due(NOON + MINUTE, LIMIT)
+    first = timetable.first()
+    assert first is not None
+    assert (first[0].name, first[1]) == ("on", NOON + HOUR)
+    assert timetable_of(*paused).first() is None
+
+
 def test_a_new_entry_runs_at_its_next_slot() -> None:
     timetable = timetable_of(entry("tick", Every(MINUTE)))
 

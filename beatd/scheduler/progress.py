@@ -46,6 +46,8 @@ class Progress:
         self._holds = Holds(clock, tell_history)
         self._waiting: set[str] = set()
         """Entries that are held, or were, since `end_holds` was called last."""
+        self._paused: set[str] = set()
+        """Entries whose slots are dropped as they are paused, which has been said."""
 
     @property
     def refused(self) -> Mapping[str, str]:
@@ -76,12 +78,14 @@ class Progress:
                     continue  # no slot is decided: those to be dropped neither
             else:
                 self._move_on(due, decision, step, now)
+            if self._paused and decision.emit:
+                self._paused.discard(name)
             for drop in decision.dropped:
                 number = slots_dropped(due.entry.schedule, drop)
                 dropped[name, drop.reason] += number
                 if drop.reason is Reason.OVERLAP:
                     self._holds.dropped(name, number)
-                _log_drop(name, drop, number)
+                self._tell_drop(name, drop, number)
         self._file.record(marks, dropped, version)
         self._pulse.note_drops(dropped)
         self._note_problems()
@@ -99,6 +103,7 @@ class Progress:
         runs_on = [name for name in self.refused if not self._timetable.is_over(name)]
         self._refusals.keep(runs_on)
         self._holds.keep(self._timetable)
+        self._paused = {name for name in self._paused if name in self._timetable}
 
     def end_term(self) -> None:
         """Forget what is wrong with entries: whoever leads next finds it anew."""
@@ -140,6 +145,17 @@ class Progress:
         elif decision.over or not entry.policy.enabled:
             self._refusals.forget(entry.name)
 
+    def _tell_drop(self, name: str, drop: Drop, number: int) -> None:
+        """Log that slots are dropped; of a paused entry, only the first time."""
+        words, values = "%s dropped %d: %s", (name, number, str(drop.reason))
+        about = {"entry": name, "slot": drop.first, "last": drop.last}
+        if drop.reason is not Reason.PAUSED:
+            tell.info(f"drop.{drop.reason}", words, *values, **about)
+        elif name not in self._paused:
+            self._paused.add(name)
+            words = "%s is paused by the config: its slots are dropped"
+            tell.info(f"drop.{drop.reason}", words, name, **about)
+
     def _note_problems(self) -> None:
         """Keep in the file which entries are refused or held, if that changed."""
         if self._refusals.changed:
@@ -162,16 +178,3 @@ def _say_not_sent_again(refused: Mapping[str, tuple[Instant, str]]) -> None:
             entry=name,
             slot=slot,
         )
-
-
-def _log_drop(name: str, drop: Drop, number: int) -> None:
-    tell.info(
-        f"drop.{drop.reason}",
-        "%s dropped %d: %s",
-        name,
-        number,
-        drop.reason,
-        entry=name,
-        slot=drop.first,
-        last=drop.last,
-    )

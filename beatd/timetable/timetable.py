@@ -111,20 +111,33 @@ class Timetable:
         return self._over
 
     def first(self) -> tuple[Entry, Instant] | None:
-        """Return the entry that is due first, and when; None if no slot is to come.
+        """Return the entry that is to run first, and when; None if none is.
 
-        Of those that are due already, the one that has waited longest.
+        Of those that are due already, the one that has waited longest. Paused entries
+        have slots, and no runs.
         """
         groups = [
-            *islice(self._ready.values(), 1),
-            *islice(self._late.values(), 1),
+            *islice(filter(_running, self._ready.values()), 1),
+            *islice(filter(_running, self._late.values()), 1),
         ]
-        if not groups and self.next_at() is not None:
-            groups = [self._heap[0][2]]
+        if not groups:
+            groups = [*islice(filter(_running, self._coming()), 1)]
         if not groups:
             return None
         group = min(groups, key=lambda one: one.when)
-        return next(iter(group.rows.values())).entry, group.when
+        entry = _running(group)
+        assert entry is not None
+        return entry, group.when
+
+    def _coming(self) -> Iterator[_Group]:
+        """Yield the groups of the heap in their order, at the cost of those taken."""
+        places = [(self._heap[0][:2], 0)] if self._heap else []
+        while places:
+            _, place = heappop(places)
+            yield self._heap[place][2]
+            for child in (2 * place + 1, 2 * place + 2):
+                if child < len(self._heap):
+                    heappush(places, (self._heap[child][:2], child))
 
     def is_over(self, name: str) -> bool:
         """Return whether no slot of the entry is to come, or there is no such entry."""
@@ -337,6 +350,12 @@ class Timetable:
 
     def _drop(self, group: _Group) -> None:
         del self._groups[group.key]
+
+
+def _running(group: _Group) -> Entry | None:
+    """Return the first entry of a group that is not paused."""
+    entries = (row.entry for row in group.rows.values())
+    return next((entry for entry in entries if entry.policy.enabled), None)
 
 
 def _due_of(group: _Group, now: Instant, limit: int) -> list[Due]:
