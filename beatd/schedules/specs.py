@@ -298,7 +298,7 @@ class once:
         return Once(self.at, zone)
 
     def in_words(self) -> str:
-        return f"once {self.at:%Y-%m-%d %H:%M}"
+        return f"once {self.at:%Y-%m-%d %H:%M %Z}".rstrip()
 
     def describe(self) -> str:
         return f"once, at {self.at}"

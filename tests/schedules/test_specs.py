@@ -230,6 +230,11 @@ WORDS = [
     ),
     (once("2027-01-31T06:00"), "once 2027-01-31 06:00", "once, at 2027-01-31 06:00:00"),
     (
+        once("2027-01-31T06:00Z"),
+        "once 2027-01-31 06:00 UTC",
+        "once, at 2027-01-31 06:00:00+00:00",
+    ),
+    (
         solar("dawn_civil", 52.5, -13.4),
         "dawn_civil 52.5, -13.4",
         "at dawn civil at latitude 52.5, longitude -13.4",
