@@ -54,14 +54,19 @@ class NoLetter(Failure):
     exit_code = NOTHING
 
 
-@group_of("dead", EPILOG)
+@group_of("dead", EPILOG, invoke_without_command=True)
 @SOURCE
-def command(**_: Any) -> None:
+@click.pass_context
+def command(context: click.Context, /, **_: Any) -> None:
     """Messages that workers set aside: what cannot be read, run or survived.
+
+    Without a command it lists them.
 
     Each has a number. Where ID|GLOB is asked for, that is a number, a task's id, or a
     pattern of tasks' names: 'shop.*' takes all of the shop's, '*' takes all.
     """
+    if context.invoked_subcommand is None:
+        context.invoke(list_letters)
 
 
 @command.command("list", epilog=EPILOG)

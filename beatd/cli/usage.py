@@ -82,12 +82,15 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def group_of(name: str, epilog: str) -> Callable[[Callable[..., Any]], Commands]:
+def group_of(
+    name: str, epilog: str, *, invoke_without_command: bool = False
+) -> Callable[[Callable[..., Any]], Commands]:
     """Return a decorator that makes a function the group of commands of this name."""
     return click.group(
         name,
         cls=Commands,
         no_args_is_help=False,
+        invoke_without_command=invoke_without_command,
         epilog=epilog,
         context_settings={"max_content_width": 100},
     )

@@ -107,6 +107,13 @@ def test_the_newest_letters_come_first_and_the_reason_is_cut(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("broker")
+def test_without_a_command_letters_are_listed(run: Run) -> None:
+    listed = run("dead", "list", screen=Screen(width=80))
+
+    assert run("dead", screen=Screen(width=80)).stdout == listed.stdout != ""
+
+
+@pytest.mark.usefixtures("broker")
 def test_in_a_pipe_nothing_is_cut(run: Run) -> None:
     assert "signal 9 (SIGKILL); signal 9 (SIGKILL)\n" in run("dead", "list").stdout
 

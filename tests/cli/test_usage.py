@@ -32,7 +32,7 @@ from beatd.cli import ALIASES, beatd, main
             "explain",
             "missing argument 'EXPR'\n  how it is used: beatd explain --help\n",
         ),
-        ("dead", "missing command\n  how it is used: beatd dead --help\n"),
+        ("import", "missing command\n  how it is used: beatd import --help\n"),
         ("list --color", "option '--color' requires an argument\n"),
     ],
 )
