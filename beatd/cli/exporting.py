@@ -63,8 +63,8 @@ def export_ical(context: click.Context, /, **_: Any) -> None:
     dated = [one for one in ahead.forecasts if one.rule is None and one.runs]
     if dated:
         number, days = counted(len(dated), "entry"), context.params["days"]
-        text = f"{number} by date (--days {days}): no rule is exact there"
-        click.echo(text, err=True)
+        why = "no recurrence rule says exactly when they run"
+        click.echo(f"{number} run by run for {days} days (--days): {why}", err=True)
     if idle := sum(not one.runs for one in ahead.forecasts):
         click.echo(f"{counted(idle, 'entry')} without a coming run", err=True)
     for one in dated:

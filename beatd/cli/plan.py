@@ -221,7 +221,7 @@ def _out_of_the_way(path: Path, shelve: Path | None) -> Iterator[Path | None]:
 
 def _say_wait() -> None:
     click.echo(
-        "the broker does not know yet when anything ran last: waiting for a moment, in"
-        " case that it has lost that, and a scheduler which runs tells it again",
+        "no last runs in this broker yet: waiting for a moment, in case that a"
+        " scheduler which runs restores them",
         err=True,
     )

@@ -222,7 +222,8 @@ def test_the_command_writes_a_calendar(tmp_path: Path) -> None:
         "often": 1000,
     }
     assert made.stderr == (
-        "2 entries by date (--days 5): no rule is exact there\n"
+        "2 entries run by run for 5 days (--days): no recurrence rule says exactly"
+        " when they run\n"
         "1 entry without a coming run\n"
         "'often': only the first 1000 runs, --limit N has more\n"
     )
