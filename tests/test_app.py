@@ -318,6 +318,21 @@ def test_a_task_object_can_be_registered(wired: Wired) -> None:
     assert wired.app.tasks["tests.test_app.Doubling"] is task
 
 
+def test_a_task_object_may_have_begun_without_its_base(wired: Wired) -> None:
+    class Greeting(Task[[], str]):
+        def __init__(self) -> None:
+            self.word = "hello"
+
+        def run(self) -> str:
+            return self.word
+
+    task = wired.app.register_task(Greeting())
+    task.delay()
+
+    assert task.apply().get() == "hello"
+    assert wired.sent().task == "tests.test_app.Greeting"
+
+
 def test_what_is_set_on_a_task_before_its_first_call_stays(wired: Wired) -> None:
     task = wired.app.task(max_retries=3, queue="slow")(add)
     task.max_retries = 2

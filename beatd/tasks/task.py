@@ -93,6 +93,13 @@ class Task(Generic[P, R]):
     has_own_class = True
     MaxRetriesExceededError = MaxRetriesExceeded
 
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
+        # Celery's tasks need not call `__init__` of their base.
+        task = super().__new__(cls)
+        task._app, task._function, task._bound = current_app, None, False
+        task._options = {}
+        return task
+
     def __init__(
         self,
         function: Callable[..., R] | None = None,
