@@ -614,7 +614,7 @@ def test_where_another_one_listens_the_place_is_taken_when_that_one_goes(
 
     assert [*second.sockets()] == []
     assert [*second.sockets()] == []
-    assert caplog.text.count("another process listens at") == 1
+    assert caplog.text.count("asks the other scheduler with this schedule file") == 1
     first.close()
     assert len(second.sockets()) == 1
     second.close()

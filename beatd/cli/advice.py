@@ -47,9 +47,9 @@ def notes(config: Config) -> list[str]:
     for entry in config.entries:
         if why := entry.message.made_anew:
             called[why].append(entry)
+    built = "the message is built anew for each run"
     return [
-        f"{_listed(entries)} {'is' if len(entries) == 1 else 'are'} made by a call for"
-        f" each slot: {why}"
+        f"{_listed(entries).rstrip(',')}: {built}, since {why} (nothing to mend)"
         for why, entries in called.items()
     ]
 

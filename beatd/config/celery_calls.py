@@ -293,7 +293,7 @@ def _own_options(task: Any) -> dict[str, Any]:
 def _differs(call: EntryCall) -> str:
     """Return why the arguments of a call are not the same for each slot."""
     if call.slot_argument is not None:
-        return f"its argument {call.slot_argument!r} is the slot"
+        return f"the argument {call.slot_argument!r} is the slot"
     if any(map(_is_lazy, call.args or ())):
         return "an argument is a BeatLazyFunc"
     if call.kwargs and any(map(_is_lazy, call.kwargs.values())):

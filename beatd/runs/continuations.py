@@ -150,7 +150,7 @@ class Continuations(msgspec.Struct, frozen=True):
 
     def without_body(self, group: str, body: Signature, error: ChordError) -> FollowUp:
         """Return what follows when the body of a chord cannot run."""
-        words = "the chord of group %s has no body: %s"
+        words = "the body of the chord of group %s is not run: %s"
         told = one_line(group), one_line(str(error))
         self.say(partial(tell.error, "chord.failed", words, *told, group=group))
         shown: BaseException = error

@@ -26,6 +26,11 @@ _TAKEN = "another process listens at"
 
 _UNASKED = "`beatd status` cannot ask this scheduler: %s"
 
+_OTHER_ASKED = (
+    "`beatd status` asks the other scheduler with this schedule file, at %s: give this"
+    " one a file of its own (--schedule-filename) to ask it, too"
+)
+
 _FIRST_PASSED = 3
 """The descriptor of the first socket that systemd passes."""
 
@@ -168,10 +173,11 @@ class UnixListener:
             problem = self._try_to_listen()
             if problem != self._said:
                 self._said = problem
-                if problem:
+                if problem.startswith(_TAKEN):
                     # Another scheduler of the same file is what it should be.
-                    say = tell.info if problem.startswith(_TAKEN) else tell.warning
-                    say("socket.unbound", _UNASKED, problem)
+                    tell.info("socket.unbound", _OTHER_ASKED, self.path)
+                elif problem:
+                    tell.warning("socket.unbound", _UNASKED, problem)
         return [self._socket] if self._socket else []
 
     def close(self) -> None:

@@ -204,7 +204,7 @@ def test_lazy_arguments_are_called_for_each_slot(project: ModuleType) -> None:
 
 def test_an_argument_that_is_the_slot_is_made_anew(project: ModuleType) -> None:
     entry = entry_of("slot")
-    assert entry.message.made_anew == "its argument 'at' is the slot"
+    assert entry.message.made_anew == "the argument 'at' is the slot"
 
     assert message_of(entry)["headers"]["kwargsrepr"] == f"{{'at': '{SLOT}'}}"
 
@@ -250,10 +250,12 @@ def test_check_says_which_entries_are_made_anew_and_why(project: ModuleType) -> 
 
     assert done.exit_code == 0
     lines = done.output.splitlines()
-    way = "made by a call for each slot"
-    lazy = "2 entries, 'lazy' and 'lazy_raises', are"
-    assert f"{lazy} {way}: an argument is a BeatLazyFunc" in lines
-    tenant = f"entry 'tenant' is {way}: anew.Tenant.apply_async is not Celery's own"
+    way = "the message is built anew for each run, since"
+    end = "(nothing to mend)"
+    lazy = "2 entries, 'lazy' and 'lazy_raises'"
+    assert f"{lazy}: {way} an argument is a BeatLazyFunc {end}" in lines
+    why = "anew.Tenant.apply_async is not Celery's own"
+    tenant = f"entry 'tenant': {way} {why} {end}"
     assert tenant in lines
 
     done = CliRunner().invoke(beatd, ["check", "-A", "anew:app", "--json"])

@@ -56,7 +56,7 @@ def send_what_is_refused(project: Project, broker: RedisBroker, server: Server) 
 def await_refusals(worker: WorkerProcess) -> None:
     worker.await_line("what was to follow cannot be sent")
     worker.await_line("the state FAILURE of task kept cannot be stored")
-    worker.await_line("the chord of group g has no body")
+    worker.await_line("the body of the chord of group g is not run")
     worker.await_line("answers to commands are dropped")
 
 
