@@ -45,6 +45,8 @@ _LABEL, _LEFT = 11, 60
 
 _NAMED = 4
 
+_NO_TAKERS = "no workers of beatd; Celery's are asked where messages lie"
+
 _STYLES = {"unhealthy": "bad", "degraded": "warning"}
 
 
@@ -300,7 +302,7 @@ def _takers(status: Status) -> str:
     takers = Counter({one.name: len(one.workers) for one in status.queues})
     shown = [f"{number} on {escaped(name)}" for name, number in (+takers).most_common()]
     if not shown:
-        return "" if status.workers else "no workers of beatd"
+        return "" if status.workers else _NO_TAKERS
     return f"workers: {listed(shown, _NAMED)}"
 
 

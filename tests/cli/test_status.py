@@ -179,6 +179,16 @@ def test_a_scheduler_that_runs_is_asked(run: Run) -> None:
     assert run("status", "--wait", "60").stdout == WELL_SHOWN
 
 
+def test_that_no_worker_of_beatd_is_there_says_nothing_of_celerys(
+    run: Run, scheduler: Scheduler
+) -> None:
+    queues = [msgspec.structs.replace(one, workers=[]) for one in WELL.queues]
+    scheduler.status = msgspec.structs.replace(WELL, queues=queues, workers=[])
+
+    words = "no workers of beatd; Celery's are asked where messages lie\n"
+    assert words in run("status").stdout
+
+
 def test_the_exit_status_says_whether_it_is_well(
     run: Run, scheduler: Scheduler
 ) -> None:
