@@ -151,6 +151,7 @@ def examine_source(
         environ=environ,
         command_line=command_line,
         locate=found.locate_value,
+        locate_name=found.locate,
         unjudged=unjudged,
     )
     chosen = reading.settings

@@ -194,6 +194,15 @@ def test_formats_with_the_fields_of_tasks_are_well(run: Run, config: Path) -> No
     assert "all is well" in run("check").stdout
 
 
+def test_an_unknown_setting_is_shown_by_its_name(run: Run, config: Path) -> None:
+    config.write_text("beat_shedule = {}\nif True:\n    task_nonsense = 1\n")
+
+    output = run("check", status=1).stdout
+
+    assert "|                ^^" not in output
+    assert "  3 |     task_nonsense = 1\n      |     ^^^^^^^^^^^^^\n" in output
+
+
 def test_what_is_seldom_meant_is_warned_of_once(run: Run, config: Path) -> None:
     config.write_text(
         'timezone = "Europe/Berlin"\n'

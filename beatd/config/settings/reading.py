@@ -148,13 +148,15 @@ def read(
     environ: Mapping[str, str] | None = None,
     command_line: Mapping[str, object] | None = None,
     locate: Locate = nowhere,
+    locate_name: Locate | None = None,
     unjudged: Collection[str] = (),
 ) -> Reading:
     """Read settings in any spelling; the command line wins, then the environment.
 
     `written` may have other names, too: those that look like settings are problems,
     others are left alone. `command_line` has only the options given, by new names.
-    What these override is not looked at, and what is `unjudged` nowhere.
+    What these override is not looked at, and what is `unjudged` nowhere. An unknown
+    name is shown where `locate_name` finds it, a value where `locate` does.
     """
     problems: list[Problem] = []
     values: dict[str, Any] = {}
@@ -179,7 +181,7 @@ def read(
             values.update(_read_outside(name, text, variable, problems))
     for name, value in command_line.items():
         values.update(_read_outside(name, value, "command line", problems))
-    problems.extend(unknown_names(written, spellings(), locate))
+    problems.extend(unknown_names(written, spellings(), locate_name or locate))
     idle = {
         word for row in table().values() if row.note.unused for word in row.spellings
     }
