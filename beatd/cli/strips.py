@@ -61,7 +61,7 @@ _GLYPHS: Mapping[str, tuple[str, str]] = {
     "late": ("~", "◷"),
     "missed": ("!", "▲"),
     "failed": ("x", "✘"),
-    "skipped": ("-", "⤼"),
+    "dropped": ("-", "⤼"),
     "runs": ("*", "●"),
     "paused": ("=", "‖"),
     "uncertain": ("?", "?"),
@@ -75,7 +75,7 @@ _OF_STATES = {"SUCCESS": "ok", "FAILURE": "failed", "STARTED": "runs"}
 def _kind(run: Run, tolerance: Span) -> str:
     """Return what became of a slot, as strips show it."""
     if run.record.what is What.DROPPED:
-        return _OF_REASONS.get(run.record.why, "skipped")
+        return _OF_REASONS.get(run.record.why, "dropped")
     if run.record.what is What.UNCERTAIN:
         return "uncertain"
     kind = _OF_STATES.get(run.state, "sent")

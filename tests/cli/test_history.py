@@ -276,7 +276,7 @@ def test_the_list_has_a_sign_for_each_of_the_last_slots(run: Run, past: Told) ->
     ascii = run("list", screen=Screen()).stdout.splitlines()
     assert [line.split()[-1] for line in ascii[1:3]] == ["->>>>>>>", "~"]
     assert ascii[0].endswith("  LAST 15")
-    assert "LAST 15: > sent, ~ late, - skipped" in ascii
+    assert "LAST 15: > sent, ~ late, - dropped" in ascii
     assert ascii[0].index("LAST 15") == ascii[1].index("->>>")
 
     utf8 = run("list", screen=Screen(utf8=True)).stdout
