@@ -39,9 +39,9 @@ _NAMED = 5
 class Step(Enum):
     """What becomes of an entry's last run."""
 
-    TAKEN = "taken over"
+    TAKEN = "to take over"
     KEPT = "kept as beatd has it"
-    NEW = "no run is known: begins with its next slot"
+    NEW = "not known: begins with its next slot"
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,14 @@ def _table(plan: Plan, out: Screen) -> Iterator[tuple[str, ...]]:
             "-" if last is None else _past(last, plan),
             str(mark.runs) if mark else "-",
             "-" if first is None else _coming(first, plan),
-            plan.step(entry).value,
+            _becomes(plan.step(entry), mark),
         )
+
+
+def _becomes(step: Step, mark: Mark | None) -> str:
+    if step is Step.TAKEN and mark and mark.last is None:
+        return "none yet: counts from when it was added"
+    return step.value
 
 
 def _past(instant: Instant, plan: Plan) -> str:
