@@ -1,6 +1,7 @@
 """Entries, what the schedule file says of them, and when they will run."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -12,14 +13,16 @@ import click
 
 from beatd.cli.options import wanted
 from beatd.cli.output import Failure
-from beatd.cli.running import who_runs
+from beatd.cli.running import has_ended, who_runs
 from beatd.cli.usage import NOTHING
 from beatd.config.entries import spec_of
 from beatd.config.entry_line import BadEntry
 from beatd.config.loading import Config, load
 from beatd.config.settings import Place, did_you_mean, file_of_url, table
+from beatd.errors import BeatdError
 from beatd.instant import Instant
 from beatd.scheduler.file_view import View, view
+from beatd.text import escaped
 from beatd.timetable.entry import Entry
 from beatd.timetable.imprint import imprint_of, trace_of
 from beatd.timetable.ledger import Mark
@@ -114,7 +117,34 @@ def schedule_view(context: click.Context) -> ScheduleView:
     config = load(wanted(context))
     path = Path(config.settings.beat_schedule_filename)
     file = view(path) if _is_there(path) else None
-    return ScheduleView(config, path, file, who_runs(path))
+    who = who_runs(path)
+    if not who and (leader := _leader_elsewhere(config)):
+        click.echo(warning_of_other_file(leader, path), err=True)
+    return ScheduleView(config, path, file, who)
+
+
+def warning_of_other_file(leader: str, path: Path) -> str:
+    """Return that a scheduler leads, with another schedule file than this one."""
+    return (
+        f"warning: a scheduler leads ({escaped(leader)}) with another schedule file"
+        f" than {path}: what it did is not known here; name its file with"
+        " --schedule-filename"
+    )
+
+
+def _leader_elsewhere(config: Config) -> str:
+    """Return who leads at the broker, if that answers; empty if nobody does."""
+    from beatd.service.wiring.scheduler import broker_to_look_at
+
+    try:
+        broker = broker_to_look_at(config)
+        if broker is None:
+            return ""
+        with closing(broker):
+            leader = broker.leader() or ""
+    except (BeatdError, OSError):  # of a broker that is away others tell
+        return ""
+    return "" if has_ended(leader) else leader
 
 
 def broker_file(url: str) -> str:

@@ -22,7 +22,7 @@ from beatd.cli.output import (
     since,
     until,
 )
-from beatd.cli.running import NoAnswer, ask
+from beatd.cli.running import NoAnswer, ask, has_ended
 from beatd.cli.usage import CONFIG, USAGE, Seconds, exit_statuses
 from beatd.clock import SystemClock
 from beatd.config.loading import Config, load
@@ -316,4 +316,6 @@ def _source(status: Status) -> str:
         state = status.config.state_file
         return f"scheduler pid {status.pid} on {status.host}, state file {state}"
     leads = "no scheduler runs with it"
+    if status.leader and not has_ended(status.leader.name):
+        leads += "; the one that leads has another: --schedule-filename"
     return f"{status.source} {status.config.state_file}; {leads}"

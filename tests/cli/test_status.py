@@ -5,15 +5,18 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 from click import unstyle
 
+from beatd import brokers
 from beatd.cli.output import Screen
 from beatd.cli.status import lines_of
 from beatd.clock import SystemClock
+from beatd.config.loading import Wanted, load
 from beatd.instant import SECOND
 from beatd.service.http import Answer, Server
 from beatd.service.site import document_of
@@ -237,6 +240,35 @@ def test_other_commands_say_that_nobody_runs(run: Run) -> None:
     assert says in run("list").stdout
     assert run("next").stderr == says
     assert json.loads(run("list", "--json").stdout)["source"]["scheduler"] is None
+
+
+HERE = f"{socket.gethostname()} pid {os.getpid()}"
+
+
+@pytest.mark.parametrize("holder", ["host-b pid 812", HERE])
+def test_a_scheduler_that_leads_with_another_file_is_said(
+    run: Run, shop: Path, holder: str
+) -> None:
+    shop.write_text(f"{shop.read_text()}broker_url = 'sqlite:///broker.db'\n")
+    settings = load(Wanted()).settings
+    with closing(brokers.of_settings(settings, settings.write_urls)) as broker:
+        broker.acquire(holder, 60 * SECOND, 0)
+        warning = f"a scheduler leads ({holder}) with another schedule file than"
+
+        assert warning in run("list").stderr
+        assert warning in run("next").stderr
+        assert "the one that leads has another" in run("status").stdout
+
+
+def test_a_lead_of_a_process_that_is_gone_is_not_with_another_file(
+    run: Run, shop: Path
+) -> None:
+    shop.write_text(f"{shop.read_text()}broker_url = 'sqlite:///broker.db'\n")
+    settings = load(Wanted()).settings
+    with closing(brokers.of_settings(settings, settings.write_urls)) as broker:
+        broker.acquire(f"{socket.gethostname()} pid 99999999", 60 * SECOND, 0)
+
+        assert "with another schedule file" not in run("list").stderr
 
 
 def test_who_has_the_file_without_a_socket_is_named(run: Run, shop: Path) -> None:
