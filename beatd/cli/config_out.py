@@ -35,7 +35,12 @@ def write_entries(path: Path, config: Config, found: Found, out: Screen) -> None
     left_out = sum(one.written is None for one in entries)
     more = f", {left_out} of them as a comment that says why" if left_out else ""
     out.say(f"wrote {path}: {counted(len(entries), 'entry')}{more}")
-    out.say(f"is it right?  beatd check --config {quote(str(path))}")
+    out.say(question(path))
+
+
+def question(path: Path) -> str:
+    """Return what to do with a module that was written."""
+    return f"is it right?  beatd check --config {quote(str(path))}"
 
 
 def write_module(path: Path, text: str) -> None:

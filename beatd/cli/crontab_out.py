@@ -86,4 +86,6 @@ def _users_named(entries: Sequence[FoundEntry]) -> list[str]:
 def _program(entry: FoundEntry) -> str:
     kwargs = (entry.written or {})["kwargs"]
     command = kwargs["command"] if isinstance(kwargs, dict) else ""
-    return command.split()[0] if isinstance(command, str) else str(command[0])
+    words = command.split() if isinstance(command, str) else [*map(str, command)]
+    # An option follows programs alone, whatever else has their name: `mail -s`.
+    return "" if words[1:2] and words[1].startswith("-") else words[0]

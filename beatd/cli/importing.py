@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import click
 
 from beatd.cli import plan as plans
-from beatd.cli.config_out import write_entries, write_module
+from beatd.cli.config_out import question, write_entries, write_module
 from beatd.cli.crontab_out import crontab_module
 from beatd.cli.options import COLOR, JSON, SOURCE, given, wanted
 from beatd.cli.output import Failure, screen
@@ -195,6 +195,8 @@ def import_crontab(
         click.echo(text, nl=False)
     else:
         write_module(config_out, text)
+        click.echo(f"wrote {config_out}")
+        click.echo(question(config_out))
     for line in summary:
         click.echo(line, err=True)
 

@@ -156,10 +156,10 @@ class Crontab:
         return kwargs
 
     def _name(self, command: str, number: int) -> str:
-        """Return a name: the program's, and a number from the second one on."""
-        first = PurePosixPath(command.split()[0]).name
-        if not re.fullmatch(r"[\w.+-]+", first) or first in _WORDS_OF_SHELLS:
-            first = f"line-{number}"
+        """Return a name: the first program's, and a number from the second one on."""
+        parts = [part.split() for part in re.split(r";|&&|\|", command)]
+        programs = [PurePosixPath(words[0]).name for words in parts if words]
+        first = next(filter(_is_program, programs), f"line-{number}")
         self._names[first] += 1
         times = self._names[first]
         return first if times == 1 else f"{first}-{times}"
@@ -168,6 +168,10 @@ class Crontab:
 def queue_of(user: str) -> str:
     """Return the queue for jobs of one user: a worker of that user's takes from it."""
     return f"cron-{user}"
+
+
+def _is_program(word: str) -> bool:
+    return bool(re.fullmatch(r"[\w.+-]+", word)) and word not in _WORDS_OF_SHELLS
 
 
 def _is_job(line: str) -> bool:

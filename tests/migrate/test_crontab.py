@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beatd.cli.crontab_out import crontab_module
 from beatd.config.loading import Wanted, examine, examine_source
 from beatd.config.source import Source
 from beatd.migrate.config_text import module_text
@@ -133,11 +134,12 @@ def test_comments_stay_where_they_are() -> None:
 
 
 def test_jobs_of_one_program_have_a_number() -> None:
-    text = "0 4 * * * /a/b.sh x\n0 5 * * * b.sh\n0 6 * * * cd /srv; ./x"
+    text = "0 4 * * * /a/b.sh x\n0 5 * * * b.sh\n"
+    text += "0 6 * * * cd /srv; ./x\n0 7 * * * [ -f y ]"
 
     names = [part.name for part in parts_of(text) if isinstance(part, FoundEntry)]
 
-    assert names == ["b.sh", "b.sh-2", "line-3"]
+    assert names == ["b.sh", "b.sh-2", "x", "line-4"]
 
 
 def test_a_line_that_is_not_in_utf_8_is_left_out() -> None:
@@ -196,6 +198,9 @@ def test_the_module_passes_check_and_runs(tmp_path: Path) -> None:
 
     assert made.returncode == 0, made.stderr
     assert made.stderr == "old: 1 entry, 2 lines left out with the reason\n"
+    assert made.stdout == (
+        "wrote jobs.py\nis it right?  beatd check --config jobs.py\n"
+    )
     assert right.returncode == 0, right.stdout
     with beatd("worker", "-B", "--config", "jobs.py", cwd=tmp_path) as worker:
         eventually((tmp_path / "ran").exists, "the job's run")
@@ -225,9 +230,11 @@ def test_a_crontab_of_the_system_is_known_by_its_users(tmp_path: Path) -> None:
 
     made = ended("import", "crontab", "old", cwd=tmp_path)
     none = ended("import", "crontab", "none", cwd=tmp_path)
+    _, said = crontab_module(b"0 4 * * * root -s hi", "mails", system=False)
 
     assert "jobs in it begin with users (root): if it is the system's" in made.stderr
     assert "beatd import crontab --system old reads it so" in made.stderr
+    assert not any("begin with users" in line for line in said)
     assert none.returncode == 3
     assert none.stderr == (
         "error: none: no job in it can be an entry, 1 line left out with the reason\n"
