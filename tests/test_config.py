@@ -287,6 +287,7 @@ WRONG = [
     ("{'task': 't', 'schedule': '61 * * * *'}", "schedule: minute: cannot read '61'; expected numbers 0 to 59, ranges, steps, or lists of them"),
     ("{'task': 't', 'schedule': crontab(minute=61)}", "schedule: minute: cannot read 61; expected numbers 0 to 59, ranges, steps, or lists of them"),
     ("{'task': 't', 'schedule': theirs(minute=61)}", "schedule: this raised ValueError: Invalid crontab pattern.  Valid range is 0-59. '61' was found."),
+    ("{'task': 't', 'schedule': crontab(minutes=1)}", "schedule: this raised TypeError: crontab.__init__() got an unexpected keyword argument 'minutes'; did you mean 'minute'?"),
     ("{'task': 't', 'schedule': timedelta(minute=1)}", f"schedule: this raised TypeError: {misspelled()}"),
     ("{'task': 't', 'schedule': 5, 'args': [1 / 0]}", "args: this raised ZeroDivisionError: division by zero"),
     ("{'task': 't', 'schedule': 5, 'timezone': 'Europe/Pariss'}", "timezone: no zone named 'Europe/Pariss'; did you mean 'Europe/Paris'?"),

@@ -5,6 +5,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
+from inspect import signature
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -308,7 +309,22 @@ def _schedule_error(raised: Raised) -> ScheduleError:
         problem, semicolon, hint = error.problem.partition("; ")
         text = f"{problem}{raised.where}{semicolon}{hint}"
         return ScheduleError(error.field, text)
-    return ScheduleError("schedule", str(raised))
+    return ScheduleError("schedule", f"{raised}{_near_argument(str(error))}")
+
+
+def _near_argument(said: str) -> str:
+    """Return a hint if beatd's own schedule was given an argument that it lacks."""
+    found = _UNEXPECTED.match(said)
+    kind = getattr(schedules, found[1], None) if found else None
+    if not found or kind is None:
+        return ""
+    near = did_you_mean(found[2], signature(kind).parameters)
+    return f"; {near}" if near else ""
+
+
+_UNEXPECTED = re.compile(
+    r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'"
+)
 
 
 def _bound(key: str, line: Line) -> Instant | None:
