@@ -383,6 +383,13 @@ def test_a_name_that_may_be_meant_as_a_setting_is_warned_about(
     assert problem.warning
 
 
+@pytest.mark.parametrize(
+    "name", ["redbeat_redis_url", "REDBEAT_REDIS_URL", "CELERY_REDBEAT_REDIS_URL"]
+)
+def test_what_an_import_reads_is_no_unknown_setting(name: str) -> None:
+    assert problems({name: "redis://redbeat/1"}) == []
+
+
 @pytest.mark.parametrize("name", ["every_minute", "HOST", "tasks", "DEBUG", "minutes"])
 def test_helpers_in_a_config_module_are_left_alone(name: str) -> None:
     assert problems({name: 1}) == []

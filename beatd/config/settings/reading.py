@@ -275,6 +275,14 @@ def _read_outside(
         return {}
 
 
+OF_OTHER_SCHEDULERS = frozenset(
+    {
+        *("redbeat_redis_url", "redbeat_redis_use_ssl", "redbeat_key_prefix"),
+        "redbeat_lock_key",
+    }
+)
+"""What `beatd import` reads, and nothing else of beatd."""
+
 _PREFIXES = (
     *("beat_", "broker_", "result_", "task_", "worker_", "celery", "celerybeat_"),
     *("celeryd_", "control_queue_", "event_queue_", "database_", "security_"),
@@ -293,7 +301,7 @@ def unknown_names(
     missing. Others are only warned about, as Celery lets every name pass.
     """
     for word in words:
-        if word in known:
+        if word in known or _bare(word) in OF_OTHER_SCHEDULERS:
             continue
         # In the same style, so that a hint fits in with its neighbours.
         alike = [one for one in known if one.isupper() == word.isupper()]
@@ -307,3 +315,8 @@ def unknown_names(
                 locate(word),
                 warning=not is_typo,
             )
+
+
+def _bare(word: str) -> str:
+    """Return a setting's name without the case and the name-space of its spelling."""
+    return word.lower().removeprefix("celery_")
