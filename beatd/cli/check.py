@@ -110,4 +110,6 @@ def _examine(context: click.Context, imports: bool, ask: bool) -> Findings:
     good_to_know = notes(config)
     if not answer and (file := broker_file(config.settings.write_urls[0])):
         good_to_know.insert(0, f"broker: {file}")
+    if ask and refused:
+        good_to_know.insert(0, "broker: not asked, as settings are wrong")
     return Findings(report, problems, refused, answer, good_to_know)

@@ -322,6 +322,9 @@ def test_a_broker_that_only_celery_speaks_to_is_refused_unasked(
     assert output.startswith("celeryconfig: 1 entry, 2 errors, 1 warning\n")
     assert "celeryconfig.py:1: error: broker_url: 'amqp://guest:***@" in output
     assert output.endswith("fix the errors; until then beatd refuses to start.\n")
+    asked = run("check", "--broker", status=1).stdout
+    assert "\nbroker: not asked, as settings are wrong\n" in asked
+    assert "not asked" not in output
     assert json.loads(run("check", "--json", status=1).stdout)["usable"] == 0
 
 
