@@ -34,9 +34,15 @@ def zone_of(name: str) -> ZoneInfo:
     except (KeyError, ValueError, OSError, TypeError) as error:
         # OSError: 'America' is a directory. ValueError: '../etc/passwd'.
         problem = f"no zone named {name!r}"
-        if near := _nearest_zone(name):
+        if str(name).upper() in _SUMMER:
+            problem += "; it is the summer time of regions: name one, as 'Europe/Paris'"
+        elif near := _nearest_zone(name):
             problem += f"; did you mean {near!r}?"
         raise ScheduleError("timezone", problem) from error
+
+
+_SUMMER = {"CEST", "EEST", "WEST", "BST", "EDT", "CDT", "MDT", "PDT", "AEDT", "NZDT"}
+"""What clocks are called half the year; the nearest name is of another part of it."""
 
 
 def _nearest_zone(name: object) -> str | None:

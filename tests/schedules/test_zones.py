@@ -33,6 +33,11 @@ ZONES = (
             "America/New York",
             "no zone named 'America/New York'; did you mean 'America/New_York'?",
         ),
+        (
+            "CEST",
+            "no zone named 'CEST'; it is the summer time of regions: name one,"
+            " as 'Europe/Paris'",
+        ),
         ("../etc/passwd", "no zone named '../etc/passwd'"),
         ("", "no zone named ''"),
         ("America", "no zone named 'America'"),
