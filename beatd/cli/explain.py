@@ -45,7 +45,9 @@ _UNITS = {"ms": 1, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
     epilog=exit_statuses(0, USAGE),
 )
 @click.argument("expression", metavar="EXPR")
-@click.option("--tz", metavar="ZONE", default="UTC", help="[default: UTC]")
+@click.option(
+    "--tz", "--timezone", metavar="ZONE", default="UTC", help="[default: UTC]"
+)
 @click.option(
     "--count",
     type=Whole(0, 10_000),

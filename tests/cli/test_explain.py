@@ -17,7 +17,9 @@ next clock change: Sun 28 Mar 2027 (gap 02:00-03:00): not on a weekday, nothing 
 
 
 def test_an_expression_is_said_in_words_with_its_next_runs(run: Run) -> None:
-    assert run("explain", "30 2 * * 1-5", "--tz", "Europe/Berlin").stdout == WEEKDAYS
+    words = ("explain", "30 2 * * 1-5")
+    assert run(*words, "--tz", "Europe/Berlin").stdout == WEEKDAYS
+    assert run(*words, "--timezone", "Europe/Berlin").stdout == WEEKDAYS
 
 
 @pytest.mark.parametrize(
