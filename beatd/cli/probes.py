@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from beatd.cli.schedule_view import broker_file, line_of
+from beatd.cli.schedule_view import broker_file, line_of, written_in
 from beatd.config.faults import raised
 from beatd.config.finding import is_celery
 from beatd.config.loading import Config, words_for
@@ -27,6 +27,7 @@ from beatd.routing import Queue
 from beatd.scheduler.file_view import uncertain_in
 from beatd.storage.sqlite_file import SCHEDULE_FILE, FileState, look, look_to_write
 from beatd.text import counted, quoted
+from beatd.timetable.entry import Entry
 
 if TYPE_CHECKING:
     from beatd.brokers.base import Broker, Guarded
@@ -104,7 +105,37 @@ def import_problems(config: Config) -> list[Problem]:
             text = f"entry {entry.name!r}: no task named {task!r} was imported"
             hint = _way_to(task, config, known)
             problems.append(Problem(text, hint, line_of(config, entry.name)))
+        elif why := _why_not_called(config, entry):
+            text = f"entry {entry.name!r}: {task} does not take its arguments: {why}"
+            hint = "args, kwargs and slot_argument have to fit the function"
+            problems.append(Problem(text, hint, line_of(config, entry.name)))
     return problems
+
+
+def _why_not_called(config: Config, entry: Entry) -> str:
+    """Return why an imported task does not take an entry's arguments, or nothing.
+
+    The entries of an app are looked at when they are read.
+    """
+    from beatd.app import Beatd
+    from beatd.tasks.current import current_app
+
+    app = current_app()
+    if config.source.app is not None or not isinstance(app, Beatd):
+        return ""
+    task = app.tasks.get(entry.message.task)
+    if task is None or entry.message.task in BUILTIN_TASKS:
+        return ""
+    written = written_in(config, entry.name)
+    kwargs = dict(written.get("kwargs") or {})
+    default = config.settings.beat_slot_argument
+    if (name := written.get("slot_argument", default)) is not None:
+        kwargs[name] = ""
+    try:
+        task.check_arguments(written.get("args") or (), kwargs)
+    except TypeError as error:
+        return str(error)
+    return ""
 
 
 def _imported_tasks(config: Config) -> set[str]:

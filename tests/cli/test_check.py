@@ -378,6 +378,30 @@ def test_import_looks_for_each_entry_s_task(
     )
 
 
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        ('"args": ("x",), "slot_argument": "slot"', "an unexpected keyword argument"),
+        ('"slot_argument": "due"', "missing a required argument: 'kind'"),
+        ('"args": ("x",), "slot_argument": "due"', ""),
+    ],
+)
+def test_import_tries_the_arguments_of_entries(
+    run: Run, config: Path, folder: Path, entry: str, why: str
+) -> None:
+    (folder / "bound_tasks.py").write_text(
+        "from beatd import shared_task\n\n@shared_task(name='bound_tasks.report')\n"
+        "def report(kind, due=None):\n    pass\n"
+    )
+    line = f'"a": {{"task": "bound_tasks.report", "schedule": 60, {entry}}}'
+    config.write_text(f'imports = ["bound_tasks"]\nbeat_schedule = {{{line}}}\n')
+
+    output = run("check", "--import", status=1 if why else 0).stdout
+
+    assert ("bound_tasks.report does not take its arguments: " in output) == bool(why)
+    assert why in output
+
+
 def test_import_says_why_a_module_cannot_be_imported(run: Run, config: Path) -> None:
     config.write_text('imports = ["no_such_module"]\n')
 
