@@ -245,7 +245,7 @@ def test_other_commands_say_that_nobody_runs(run: Run) -> None:
 HERE = f"{socket.gethostname()} pid {os.getpid()}"
 
 
-@pytest.mark.parametrize("holder", ["host-b pid 812", HERE])
+@pytest.mark.parametrize("holder", ["host-b pid 812", HERE], ids=["away", "here"])
 def test_a_scheduler_that_leads_with_another_file_is_said(
     run: Run, shop: Path, holder: str
 ) -> None:
