@@ -76,8 +76,7 @@ def test_calls_are_told_by_whoever_sends_them(apps: tuple[Beatd, Listener]) -> N
     emitted = eventually(lambda: [one for one in listener.sent() if is_tick(one)])
     assert emitted[0]["queue"] == emitted[0]["routing_key"] == "celery"
     # The monitor has set the times right that come from other zones.
-    received = eventually(lambda: listener.of(emitted[0]["uuid"])[1:])
-    assert "task-received" in received
+    eventually(lambda: "task-received" in listener.of(emitted[0]["uuid"]))
     times = [one["timestamp"] for one in listener.events]
     assert max(times) - min(times) < 600
 
