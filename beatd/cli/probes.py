@@ -156,8 +156,10 @@ def _imported_tasks(config: Config) -> set[str]:
         return set(app.tasks)  # its own loader has imported all when it was read
     import_modules(config.settings.modules)
     ours = current_app()
-    known = set(ours.tasks) if isinstance(ours, Beatd) else set()
-    return known | _tasks_of_celery()
+    if not isinstance(ours, Beatd):
+        return _tasks_of_celery()
+    ours.use(config.settings)  # as a worker without an app does
+    return set(ours.tasks) | _tasks_of_celery()
 
 
 def _tasks_of_celery() -> set[str]:

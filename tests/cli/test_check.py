@@ -396,7 +396,9 @@ def test_import_tries_the_arguments_of_entries(
     line = f'"a": {{"task": "bound_tasks.report", "schedule": 60, {entry}}}'
     config.write_text(f'imports = ["bound_tasks"]\nbeat_schedule = {{{line}}}\n')
 
-    output = run("check", "--import", status=1 if why else 0).stdout
+    elsewhere = config.rename(folder / "elsewhere.py")
+    words = ("check", "--import", "--config", str(elsewhere))
+    output = run(*words, status=1 if why else 0).stdout
 
     assert ("bound_tasks.report does not take its arguments: " in output) == bool(why)
     assert why in output
