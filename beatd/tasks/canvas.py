@@ -75,7 +75,7 @@ class chain(Composed):
         return before
 
     def freeze(self, _id: str | None = None) -> Any:
-        """Give its calls their ids; return the result of the last, whose id it has."""
+        """Set its calls' ids; return the result of the last, whose id it has."""
         result = super().freeze(_id)
         if result is not None:
             self.options["task_id"] = result.id

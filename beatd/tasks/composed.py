@@ -61,7 +61,7 @@ class Composed(Signature):
         return self.apply_async(args, kwargs)
 
     def freeze(self, _id: str | None = None) -> Any:
-        """Give its calls their ids; return the result of its value."""
+        """Set its calls' ids; return the result of its value."""
         app = self._app = self.app  # its parts are plain dicts from now on
         canvas = Canvas(app.new_id)
         frozen = canvas.frozen(self, **({"task_id": _id} if _id else {}))
@@ -75,14 +75,14 @@ class Composed(Signature):
         append_stamps: bool = False,
         **headers: Any,
     ) -> Signature:
-        """Give its calls these stamps, or those that `visitor` says; return itself."""
+        """Stamp its calls with these, or as `visitor` says; return itself."""
         self._stamp_tasks(visitor, append_stamps, headers)
         return self
 
     def _stamp_tasks(
         self, visitor: StampingVisitor | None, append: bool, headers: dict[str, Any]
     ) -> dict[str, Any]:
-        """Give its calls stamps; return those that all of them have got."""
+        """Stamp its calls; return the stamps that all of them have got."""
         begin = getattr(visitor, f"on_{self._VISITED}_start", None)
         more = begin(self, **headers) if begin else None
         headers = stamped(headers, more, self.options, append=append)

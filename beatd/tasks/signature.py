@@ -180,7 +180,7 @@ class Signature(dict[str, Any]):
         append_stamps: bool = False,
         **headers: Any,
     ) -> "Signature":
-        """Give the call these stamps, or those that `visitor` says; return itself.
+        """Stamp the call with these, or as `visitor` says; return itself.
 
         What is linked to it gets them, too. With `append_stamps`, a stamp that it has
         already keeps its value beside the new one.
@@ -195,7 +195,7 @@ class Signature(dict[str, Any]):
         append_stamps: bool = False,
         **headers: Any,
     ) -> None:
-        """Give the callbacks and errbacks stamps."""
+        """Stamp the callbacks and errbacks."""
         for name, hook in (("link", "on_callback"), ("link_error", "on_errback")):
             links = [signature(one) for one in listed(self.options.get(name)) or ()]
             for link in links:
@@ -246,7 +246,7 @@ class Signature(dict[str, Any]):
         return self.apply_async().get()
 
     def freeze(self, _id: str | None = None) -> Any:
-        """Give the call the id that it will have; return its AsyncResult."""
+        """Set the id that the call will have; return its AsyncResult."""
         task_id = self.options.setdefault("task_id", _id or self.app.new_id())
         return AsyncResult(task_id, app=self.app)
 
