@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 
-.PHONY: help demo quick test check promises simulate fuzz celery-suite bench clean
+.PHONY: help demo quick test check docs promises simulate fuzz celery-suite bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo 'make quick     the tests of the pure part: schedules, messages, timetable'
 	@echo 'make test      the tests'
 	@echo 'make check     ruff and mypy'
+	@echo 'make docs      the documentation as a site, in build/site'
 	@echo 'make promises  the long fault suite'
 	@echo 'make fuzz      bad input of all kinds (MINUTES=10)'
 	@echo 'make simulate  hours of faults under simulated time (HOURS=2000, or SEEDS=0-1999)'
@@ -57,6 +58,19 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# In an environment of its own, which neither the tests nor beatd need.
+SITE := build/docs-venv
+
+$(SITE)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(SITE)/bin/python -m pip install --quiet --group docs
+	@touch $@
+
+docs: $(SITE)/.ready
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/python -m mkdocs build --strict --quiet
+	@echo 'build/site/index.html'
 
 promises: $(READY)
 	$(BIN)/python -m pytest -m promise tests/promises

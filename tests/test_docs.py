@@ -18,7 +18,7 @@ from tests.processes import ROOT, beatd, ended
 from tests.servers import eventually
 from tests.test_layers import LINES, ours, packaged, room_of
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def typed() -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from tests.servers import PATIENCE, Server, eventually
 from tests.worker.bench import Bench
 from tests.worker.project import Project
 
-DOCS = Path(__file__).parent.parent / "docs" / "operations.md"
+DOCS = Path(__file__).parent.parent / "docs" / "redis.md"
 
 
 def documented() -> list[str]:
