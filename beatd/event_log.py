@@ -1,7 +1,28 @@
 """One way to log an event: words for people, a name and data for programs."""
 
 import logging
+from datetime import UTC, tzinfo
 from typing import Any
+
+from beatd.instant import Instant, datetime_of
+
+_zone: tzinfo = UTC
+
+
+def show_times_in(zone: tzinfo) -> None:
+    """Have all times in the log of this process shown in this zone from now on."""
+    global _zone
+    _zone = zone
+
+
+def zone() -> tzinfo:
+    """Return the zone in which the log shows times."""
+    return _zone
+
+
+def stamp(instant: Instant) -> str:
+    """Return an instant as the words of a log line name it, with its offset."""
+    return datetime_of(instant, _zone).isoformat(" ", "seconds")
 
 
 class EventLog:

@@ -13,6 +13,7 @@ SECOND: Span = 1_000
 MINUTE: Span = 60 * SECOND
 HOUR: Span = 60 * MINUTE
 DAY: Span = 24 * HOUR
+_UNITS = ((DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s"))
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -50,3 +51,24 @@ def span_of(length: timedelta | float) -> Span:
     if isinstance(length, timedelta):
         return round(length / _MILLISECOND)
     return round(length * SECOND)
+
+
+def duration(span: Span) -> str:
+    """Return a span in two units at most: `3h 12m`, `22d`, `12 s`, `850 ms`."""
+    if 0 < span < SECOND:
+        return f"{span} ms"
+    if span < MINUTE:
+        return f"{span // SECOND} s"
+    at = next(at for at, (unit, _) in enumerate(_UNITS) if span >= unit)
+    (unit, name), (smaller, its_name) = _UNITS[at], _UNITS[at + 1]
+    rest = span % unit // smaller
+    return f"{span // unit}{name}" + (f" {rest}{its_name}" if rest else "")
+
+
+def delay(span: Span) -> str:
+    """Return how late something was: `6 ms`, `27.9 s`, `4m 10s`; `-6 ms`: early."""
+    if span < 0:
+        return f"-{delay(-span)}"
+    if span < SECOND:
+        return f"{span} ms"
+    return f"{span / SECOND:.1f} s" if span < MINUTE else duration(span)

@@ -9,7 +9,9 @@ The log lines of a task name its run if its module has
 
 import logging
 import sys
+from datetime import datetime
 
+from beatd.event_log import zone
 from beatd.tasks import current_request
 from beatd.text import indented_lines
 
@@ -17,7 +19,7 @@ LINE = "%(message)s"
 TASK_LINE = "%(task_name)s[%(task_id)s]: %(message)s"
 BEFORE = "%(asctime)s %(levelname)-7s "
 """The beginning of each line; not in the journal, which has time and level itself."""
-SECONDS = "%Y-%m-%d %H:%M:%S"
+STAMP = "%Y-%m-%d %H:%M:%S%:z"
 
 TASKS = logging.getLogger("beatd.task")
 """The parent of the loggers of tasks."""
@@ -67,8 +69,9 @@ def get_task_logger(name: str) -> logging.Logger:
 class TaskFormatter(logging.Formatter):
     """Fills in `%(task_id)s` and `%(task_name)s`; with ??? where no task runs.
 
-    Whatever tasks, messages and clients call themselves and say, no record can look
-    like several, and none of it moves a terminal's cursor.
+    Times are in the zone of the log (`event_log`). Whatever tasks, messages and clients
+    call themselves and say, no record can look like several, and none of it moves a
+    terminal's cursor.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -79,6 +82,17 @@ class TaskFormatter(logging.Formatter):
             fields.setdefault("task_id", "???")
             fields.setdefault("task_name", "???")
         return indented_lines(super().format(record))
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """Return when it was, by default as Celery's log has it.
+
+        `%:z` in `datefmt` is the offset, `+01:00`.
+        """
+        moment = datetime.fromtimestamp(record.created, zone())
+        if datefmt is None:
+            return f"{moment:%Y-%m-%d %H:%M:%S},{moment.microsecond // 1000:03}"
+        # Python 3.11 does not know it yet.
+        return moment.strftime(datefmt.replace("%:z", f"{moment.isoformat()[-6:]}"))
 
 
 def _running() -> tuple[str | None, str] | None:

@@ -1,11 +1,14 @@
 """Hand-written stand-ins, and builders that need only what a test is about."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from beatd import event_log
 from beatd.brokers.base import Broker
 from beatd.brokers.items import Emission, Emitted, HeldLead, Outcome, Term, idle
 from beatd.brokers.memory import MemoryBroker
@@ -297,3 +300,14 @@ def scheduler_of(
         clock=clock,
         namespace="test",
     )
+
+
+@contextmanager
+def times_shown_in(zone: tzinfo) -> Iterator[None]:
+    """Show times of log lines in this zone for the block's time."""
+    before = event_log.zone()
+    event_log.show_times_in(zone)
+    try:
+        yield
+    finally:
+        event_log.show_times_in(before)

@@ -40,7 +40,7 @@ brokers     items base leases oddities current_runs memory.lead memory.queues me
             sqlite.queues sqlite *
 scheduler   file_view leadership ledger_file configs lost_writes over findings refusals
             run_ends holds schedule_file reload takeover step calls_watch planner pulse
-            progress chronicle asked loop bringing
+            progress chronicle asked emission_log loop bringing
 results     base chords disabled readable ended exceptions encoding refusals redis
             sqlite *
 events      lamport sender zone event sent

@@ -6,20 +6,24 @@ A worker is started for each way to configure it, and told apart by its own outp
 import io
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from datetime import UTC
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from celery import Celery
 
 from beatd import Beatd
-from beatd.instant import MINUTE
+from beatd.instant import MINUTE, SECOND
 from beatd.logs import (
+    STAMP,
     TASKS,
     ColourFormatter,
     JournalFormatter,
@@ -29,7 +33,7 @@ from beatd.logs import (
 from beatd.pools import NAMES
 from beatd.service.log_setup import LogFile, LogStream
 from beatd.tasks import Request, running
-from tests.fakes import FakeClock
+from tests.fakes import NOON, FakeClock, times_shown_in
 from tests.processes import Running, beatd, ended
 from tests.rights import full_disk
 from tests.servers import Server, eventually
@@ -228,6 +232,55 @@ def test_what_is_no_forgery_stays_readable() -> None:
     assert lines[0] == "  Traceback (most recent call last):"
     assert lines[1].startswith('    File "')
     assert lines[-2:] == ["  ValueError: caf\xe9", "  \N{ROCKET}, and\tso\xa0on"]
+
+
+# When it was
+
+
+def test_each_line_has_the_time_in_the_zone_of_the_log_with_its_offset() -> None:
+    formatter = TaskFormatter("%(asctime)s %(message)s", STAMP)
+    record = logging.makeLogRecord({"msg": "words", "created": NOON / SECOND})
+
+    with times_shown_in(ZoneInfo("Asia/Kolkata")):
+        assert formatter.format(record) == "2027-01-15 17:30:00+05:30 words"
+    with times_shown_in(UTC):
+        assert formatter.format(record) == "2027-01-15 12:00:00+00:00 words"
+
+
+@pytest.mark.parametrize(
+    ("date", "expected"),
+    [
+        (None, "2027-01-15 13:00:00,025"),  # as in Celery
+        ("%d.%m. %H:%M %z", "15.01. 13:00 +0100"),
+        ("%H:%M%:z", "13:00+01:00"),
+    ],
+)
+def test_times_of_a_format_of_ones_own_are_in_that_zone_too(
+    date: str | None, expected: str
+) -> None:
+    formatter = TaskFormatter("%(asctime)s", date)
+    record = logging.makeLogRecord({"created": (NOON + 25) / SECOND})
+
+    with times_shown_in(ZoneInfo("Europe/Berlin")):
+        assert formatter.format(record) == expected
+
+
+@pytest.mark.parametrize("words", [(), ("worker",)])
+def test_both_programs_log_in_the_zone_of_the_settings(
+    shop: Shop, words: Sequence[str]
+) -> None:
+    shop.write("timezone = 'Asia/Kolkata'\nimport chores")
+    options = (*words, "--config", "conf", "-l", "INFO")
+    code = "import logging\nlogging.getLogger('mine').warning('before it is read')\n"
+    (shop.folder / "chores.py").write_text(code)
+
+    with beatd(*options, cwd=shop.folder, TZ="America/Lima") as running:
+        running.until("config conf, broker")
+
+    (start,) = lines_with("config conf, broker", running.output)
+    assert re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d\+05:30 INFO ", start)
+    (early,) = lines_with("before it is read", running.output)
+    assert re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d-05:00 WARNING ", early)
 
 
 # Formats

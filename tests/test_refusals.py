@@ -125,7 +125,7 @@ def test_a_refusal_is_said_once_with_the_reason_and_so_is_its_end(
     [said] = [record for record in caplog.records if record.levelname == "ERROR"]
     assert getattr(said, "event", "") == "emit.refused"
     assert said.getMessage() == (
-        "bad is refused for 2027-01-15T12:01:00Z: the queue taken: it is closed;"
+        "bad is refused for 2027-01-15 12:01:00+00:00: the queue taken: it is closed;"
         " its slots stay due and are tried again until that is mended there,"
         " or the entry is changed"
     )

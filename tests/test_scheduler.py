@@ -39,6 +39,7 @@ from tests.fakes import (
     FlakyBroker,
     entry,
     scheduler_of,
+    times_shown_in,
 )
 
 TICK = entry("tick", Every(MINUTE))
@@ -514,7 +515,33 @@ def test_an_emission_is_late_by_what_is_beyond_its_jitter(
 
     said = {record.__dict__["event"]: record for record in caplog.records}
     assert said["emit.queued"].__dict__["late"] == 0
-    assert "spread queued for 2027-01-15T12:01:00Z, 0 ms late" in caplog.messages
+    (line,) = [line for line in caplog.messages if line.startswith("spread ")]
+    assert line.endswith(" for 2027-01-15 12:01:00+00:00, 0 ms late")
+
+
+def test_an_emission_is_said_with_task_id_queue_slot_and_lateness_in_words(
+    broker: FlakyBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    scheduler = scheduler_of(entry("report", Every(MINUTE)), broker=broker, clock=clock)
+    scheduler.tick(NOON)
+
+    with times_shown_in(ZoneInfo("Europe/Berlin")):
+        # The lead ran out meanwhile: it is taken a quarter of a second later.
+        stall_until(scheduler, NOON + MINUTE + 27_900 - STANDBY_LOOK)
+
+    (record,) = [
+        one for one in caplog.records if getattr(one, "event", "") == "emit.queued"
+    ]
+    id = run_id("test", "report", scheduler.era, NOON + MINUTE)
+    assert record.getMessage() == (
+        f"report queued: tasks.plain[{id}] in celery"
+        " for 2027-01-15 13:01:00+01:00, 27.9 s late"
+    )
+    said = vars(record)
+    assert (said["entry"], said["task"], said["id"]) == ("report", "tasks.plain", id)
+    assert (said["queue"], said["slot"]) == ("celery", NOON + MINUTE)
+    assert said["late"] == 27_900
 
 
 def test_late_slots_that_reach_no_queue_are_all_counted(

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from beatd.cli.options import given
-from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
+from beatd.instant import DAY, SECOND, Instant, datetime_of, duration
 from beatd.text import escaped, indented_lines
 
 NARROWEST = 80
@@ -144,20 +144,6 @@ def _cut(text: str, width: int, at: float, mark: str) -> str:
 
 
 # Lengths of time -------------------------------------------------------------------
-
-_UNITS = ((DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s"))
-
-
-def duration(span: Span) -> str:
-    """Return a span in two units at most: `3h 12m`, `22d`, `12 s`, `850 ms`."""
-    if 0 < span < SECOND:
-        return f"{span} ms"
-    if span < MINUTE:
-        return f"{span // SECOND} s"
-    at = next(at for at, (unit, _) in enumerate(_UNITS) if span >= unit)
-    (unit, name), (smaller, its_name) = _UNITS[at], _UNITS[at + 1]
-    rest = span % unit // smaller
-    return f"{span // unit}{name}" + (f" {rest}{its_name}" if rest else "")
 
 
 def until(instant: Instant, now: Instant) -> str:

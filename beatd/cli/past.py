@@ -15,14 +15,21 @@ from beatd.cli.output import (
     Screen,
     clock_time,
     day_word,
-    duration,
     stamps,
 )
 from beatd.config.loading import Config
 from beatd.config.settings import mask_url
 from beatd.errors import BeatdError, ConfigError
 from beatd.ids import run_id
-from beatd.instant import MINUTE, SECOND, Instant, Span, datetime_of, instant_of
+from beatd.instant import (
+    SECOND,
+    Instant,
+    Span,
+    datetime_of,
+    delay,
+    duration,
+    instant_of,
+)
 from beatd.results.base import Meta
 from beatd.service.wiring.scheduler import history_of, metas_of
 from beatd.text import counted
@@ -220,10 +227,7 @@ def at_second(instant: Instant, now: Instant, zone: ZoneInfo) -> str:
 
 def lateness(span: Span) -> str:
     """Return how late something was: `+6 ms`, `+0.9 s`, `+4m 10s`."""
-    sign, span = ("-", -span) if span < 0 else ("+", span)
-    if span < SECOND:
-        return f"{sign}{span} ms"
-    return sign + (f"{span / SECOND:.1f} s" if span < MINUTE else duration(span))
+    return delay(span) if span < 0 else f"+{delay(span)}"
 
 
 def table(

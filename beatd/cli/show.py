@@ -14,7 +14,6 @@ from beatd.cli.output import (
     Failure,
     Screen,
     document,
-    duration,
     moment,
     screen,
     stamps,
@@ -33,7 +32,7 @@ from beatd.clock import SystemClock
 from beatd.config.entries import spec_of
 from beatd.config.settings import safe
 from beatd.errors import BeatdError
-from beatd.instant import SECOND, Instant, Span
+from beatd.instant import SECOND, Instant, Span, duration
 from beatd.schedules.clock_changes import clock_change_note
 from beatd.text import counted, escaped
 from beatd.timetable.entry import Entry, Overlap, Policy

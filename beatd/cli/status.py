@@ -16,7 +16,6 @@ from beatd.cli.options import COLOR, JSON, SOURCE, wanted
 from beatd.cli.output import (
     Failure,
     Screen,
-    duration,
     moment,
     screen,
     since,
@@ -27,7 +26,7 @@ from beatd.cli.usage import CONFIG, USAGE, Seconds, exit_statuses
 from beatd.clock import SystemClock
 from beatd.config.loading import Config, load
 from beatd.errors import ScheduleFileError
-from beatd.instant import SECOND, Instant, span_of
+from beatd.instant import SECOND, Instant, duration, span_of
 from beatd.scheduler.file_view import view
 from beatd.schedules.zones import zone_of
 from beatd.service.offline import offline_status

@@ -1,7 +1,7 @@
 """What a scheduler says of the ledger with which it begins a term."""
 
-from beatd.event_log import EventLog
-from beatd.instant import SECOND, Instant, Span, datetime_of
+from beatd.event_log import EventLog, stamp
+from beatd.instant import SECOND, Instant, Span
 from beatd.text import counted
 from beatd.timetable.ledger import Edition, Finding, LedgerCopy, latest
 from beatd.timetable.timetable import CLOCK_TOLERANCE
@@ -71,7 +71,7 @@ def say_rewound(number: int, to: Instant, era: int, ahead: Span, off: Span) -> N
         ahead / SECOND,
         which,
         counted(number, "entry"),
-        f"{datetime_of(to):%Y-%m-%dT%H:%M:%SZ}",
+        stamp(to),
         era,
         to=to,
         ahead=ahead,

@@ -1,6 +1,5 @@
 """The loop that emits each slot once."""
 
-import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,15 +8,16 @@ from typing import Protocol
 
 from beatd.background import Backoff, Outage
 from beatd.brokers.base import Emitter
-from beatd.brokers.items import Emission, Emitted, Outcome, Refused, Term
+from beatd.brokers.items import Emission, Emitted, Outcome, Term
 from beatd.clock import Clock, Wake
 from beatd.errors import BrokerUnavailable, LedgerMoved, TermOver
 from beatd.event_log import EventLog
-from beatd.instant import SECOND, Instant, Span, datetime_of
+from beatd.instant import SECOND, Instant, Span
 from beatd.routing import Queue
 from beatd.scheduler.calls_watch import Making
 from beatd.scheduler.chronicle import Chronicle
 from beatd.scheduler.configs import Configs
+from beatd.scheduler.emission_log import log_emissions
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
 from beatd.scheduler.ledger_file import LedgerFile
 from beatd.scheduler.planner import Planner
@@ -256,7 +256,15 @@ class Scheduler:
             step.note(part, outcomes)
             answered = self.clock.now(), self.clock.elapsed()
             self.pulse.note_answers(part, outcomes, *answered, self.timetable.offset)
-            self._log(part, outcomes, now)
+            log_emissions(
+                part,
+                outcomes,
+                now,
+                entries=self.takeover.entries,
+                timetable=self.timetable,
+                namespace=self.namespace,
+                era=self.era,
+            )
             if self.listener:
                 self.listener.emitted(_queued(part, outcomes))
         # Only now, after the broker answered: a crash before this line emits the
@@ -270,28 +278,6 @@ class Scheduler:
         self.pulse.refused += len(step.refused)
         if step.surprises:
             self._meet_another_emitter(step.surprises)
-
-    def _log(
-        self, emissions: Sequence[Emission], outcomes: Sequence[Emitted], now: Instant
-    ) -> None:
-        if not tell.logs_at(logging.INFO):
-            return
-        for emission, outcome in zip(emissions, outcomes, strict=True):
-            if isinstance(outcome, Refused) or outcome is Outcome.DROPPED:
-                continue
-            slot = emission.mark.slot
-            late = now - slot - self.timetable.offset(emission.entry)
-            tell.info(
-                f"emit.{outcome.value}",
-                "%s %s for %s, %d ms late",
-                emission.entry,
-                outcome.value,
-                f"{datetime_of(slot):%Y-%m-%dT%H:%M:%SZ}",
-                late,
-                entry=emission.entry,
-                slot=slot,
-                late=late,
-            )
 
     def _meet_another_emitter(self, known: Sequence[Emission]) -> None:
         """Say that the ledger had slots that this term did not emit; lead anew.

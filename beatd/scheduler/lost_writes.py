@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from beatd.event_log import EventLog
-from beatd.instant import EARLIEST, Instant, datetime_of
+from beatd.event_log import EventLog, stamp
+from beatd.instant import EARLIEST, Instant
 from beatd.text import counted
 from beatd.timetable.entry import Due, Entry
 from beatd.timetable.ledger import LedgerCopy, Mark
@@ -114,10 +114,7 @@ def say_parted(slots: Mapping[str, Sequence[Instant]], writes: int) -> None:
 def _named(slots: Mapping[str, Sequence[Instant]], number: int) -> str:
     """Return the first of so many slots in words."""
     pairs = ((name, slot) for name in slots for slot in slots[name])
-    named = [
-        f"{name} {datetime_of(slot):%Y-%m-%dT%H:%M:%SZ}"
-        for name, slot in islice(pairs, NAMED)
-    ]
+    named = [f"{name} {stamp(slot)}" for name, slot in islice(pairs, NAMED)]
     more = f" and {number - len(named)} more" if number > len(named) else ""
     return (", ".join(named) or "none") + more
 

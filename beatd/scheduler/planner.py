@@ -7,9 +7,9 @@ from beatd.background import Faults
 from beatd.brokers.items import Emission
 from beatd.clock import Clock
 from beatd.errors import MessageError
-from beatd.event_log import EventLog
+from beatd.event_log import EventLog, stamp
 from beatd.ids import run_id
-from beatd.instant import SECOND, Instant, Span, datetime_of
+from beatd.instant import SECOND, Instant, Span
 from beatd.message import EntryMessage, Made
 from beatd.scheduler.calls_watch import Making
 from beatd.scheduler.lost_writes import Lost
@@ -213,7 +213,7 @@ def _say_nothing_sent(name: str, slot: Instant) -> None:
         "emit.nothing",
         "%s: its task's code sends nothing for %s",
         name,
-        f"{datetime_of(slot):%Y-%m-%dT%H:%M:%SZ}",
+        stamp(slot),
         entry=name,
         slot=slot,
     )

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from beatd.clock import Clock
-from beatd.event_log import EventLog
-from beatd.instant import SECOND, Instant, Span, datetime_of
+from beatd.event_log import EventLog, stamp
+from beatd.instant import SECOND, Instant, Span
 from beatd.scheduler.holds import Holds
 from beatd.scheduler.ledger_file import LedgerFile
 from beatd.scheduler.over import is_over_by_bounds, tell_over
@@ -173,7 +173,7 @@ def _say_not_sent_again(refused: Mapping[str, tuple[Instant, str]]) -> None:
             "emit.not_sent_again",
             "%s: what the broker lost from %s on is refused, and not sent again: %s",
             name,
-            f"{datetime_of(slot):%Y-%m-%dT%H:%M:%SZ}",
+            stamp(slot),
             reason,
             entry=name,
             slot=slot,

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from beatd.background import Backoff
 from beatd.clock import Clock
-from beatd.event_log import EventLog
-from beatd.instant import MINUTE, SECOND, Instant, Span, datetime_of
+from beatd.event_log import EventLog, stamp
+from beatd.instant import MINUTE, SECOND, Instant, Span
 from beatd.text import counted
 from beatd.timetable.pages import Record, Told, What
 
@@ -61,7 +61,7 @@ class Refusals:
                 "%s is refused for %s: %s; its slots stay due and are tried again"
                 " until that is mended there, or the entry is changed",
                 entry,
-                f"{datetime_of(slot):%Y-%m-%dT%H:%M:%SZ}",
+                stamp(slot),
                 reason,
                 entry=entry,
                 slot=slot,

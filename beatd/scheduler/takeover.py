@@ -18,8 +18,8 @@ from beatd.brokers.base import Emitter
 from beatd.brokers.items import Term
 from beatd.clock import Clock
 from beatd.errors import BrokerUnavailable, TermOver
-from beatd.event_log import EventLog
-from beatd.instant import EARLIEST, MINUTE, SECOND, Instant, Span, datetime_of
+from beatd.event_log import EventLog, stamp
+from beatd.instant import EARLIEST, MINUTE, SECOND, Instant, Span
 from beatd.parts import in_parts
 from beatd.routing import Queue
 from beatd.scheduler.findings import say_finding, say_rewound
@@ -168,7 +168,7 @@ class Takeover:
                 "%d new configs wait already: the last of them gives way to this one,"
                 " which holds from %s on in its place",
                 MOST_WAITING,
-                f"{datetime_of(last.at):%Y-%m-%dT%H:%M:%SZ}",
+                stamp(last.at),
             )
         self.changes.append(new)
 

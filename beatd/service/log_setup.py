@@ -24,7 +24,7 @@ from beatd.logs import (
     ABOVE_TASKS,
     BEFORE,
     LINE,
-    SECONDS,
+    STAMP,
     TASK_LINE,
     ColourFormatter,
     JournalFormatter,
@@ -115,7 +115,7 @@ class Log:
         self, line: str | None, usual: str, date: str | None
     ) -> logging.Handler:
         path = self._path()
-        plain = TaskFormatter(BEFORE + usual, SECONDS)
+        plain = TaskFormatter(BEFORE + usual, STAMP)
         try:
             handler: logging.Handler
             if path:
@@ -134,9 +134,9 @@ class Log:
         if line is None and self.file is None and _is_journal(sys.stderr):
             return JournalFormatter(TaskFormatter(usual))
         # A format of Celery's comes with milliseconds, if nobody says otherwise.
-        seconds = SECONDS if line is None else None
+        stamp = STAMP if line is None else None
         try:
-            plain = TaskFormatter(line or BEFORE + usual, date or seconds)
+            plain = TaskFormatter(line or BEFORE + usual, date or stamp)
         except ValueError as error:
             raise ConfigError(f"log format {line!r}", [str(error)]) from error
         return ColourFormatter(plain) if self._has_colour() else plain
@@ -291,6 +291,18 @@ class LogFile(_Careful, WatchedFileHandler):
         # A descriptor of its own: this one is closed before the file is opened anew.
         dump_stacks_to(os.dup(stream.fileno()))
         return stream
+
+
+def log_before_config() -> None:
+    """Have warnings shown as those of the log, until the config says where that is.
+
+    Modules of the user's that set up a log of their own find none in their way.
+    """
+    plain = TaskFormatter(BEFORE + LINE, STAMP)
+    handler = LogStream(sys.stderr, plain, SystemClock())
+    handler.setFormatter(plain)
+    handler.setLevel(logging.WARNING)
+    logging.lastResort = handler
 
 
 _stacks = 2

@@ -20,10 +20,11 @@ from beatd.config.options import Options
 from beatd.config.settings import Problem, mask_url
 from beatd.config.switches import LOG_LEVEL, WORKER_NODE
 from beatd.errors import BeatdError, ConfigError
-from beatd.event_log import EventLog
+from beatd.event_log import EventLog, show_times_in
+from beatd.events.zone import machine_zone
 from beatd.runs import stdout
 from beatd.service import daemon
-from beatd.service.log_setup import Log, dump_stacks_to
+from beatd.service.log_setup import Log, dump_stacks_to, log_before_config
 from beatd.service.nodes import node_name, path_of
 from beatd.text import counted
 from beatd.version import __version__
@@ -83,6 +84,7 @@ class Process:
         settings = self.config.settings
         level = level_of(settings.worker_redirect_stdouts_level)
         log = self._log_of(node)
+        show_times_in(settings.zone)
         if log.set_up() and settings.worker_redirect_stdouts:
             stdout.redirect(level)
         return log
@@ -115,6 +117,8 @@ def load_config(options: Options, kind: str) -> Process:
     Raises ConfigError.
     """
     dump_stacks_to(2)
+    show_times_in(machine_zone())
+    log_before_config()
     config = load(wanted_by(options, kind), strict=bool(options.strict))
     return Process(options, kind, config)
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from beatd.cli.output import Screen, duration, screen_of, short_moment, since, until
-from beatd.instant import DAY, HOUR, MINUTE, SECOND, Span
+from beatd.cli.output import Screen, screen_of, short_moment, since, until
+from beatd.instant import DAY, HOUR, MINUTE, SECOND, Span, duration
 from beatd.schedules.zones import zone_of
 from tests.cli.conftest import NOW, at
 
