@@ -59,9 +59,9 @@ app         annotations announcement client_results conf connections discovery
             celery_names application
             default *
 worker      autoscale begun commands.arguments events in_flight commands.shapes
-            isolation holdings lease rate renewal reporting restoring revoked settlement
-            settle unkept window fetcher backlog inbox outcomes admission sizing
-            stopping workload commands.controlled commands.inspect commands.steer
+            isolation holdings lease rate renewal tally reporting restoring revoked
+            settlement settle unkept window fetcher backlog inbox outcomes admission
+            sizing stopping workload commands.controlled commands.inspect commands.steer
             commands loop
 migrate     * found marks pickles gdbm shelves config_text redbeat django_tables
             crontab recurrence calendar
@@ -74,7 +74,8 @@ cli         usage options output running dead explain findings schedule_view adv
 .           logs states
 utils       log
 service     log_setup process rereading reloading status facts look snapshot http
-            metrics site wiring.answering offline other_side beat worker
+            openmetrics metrics site wiring.answering offline other_side beat
+            worker_metrics worker_site worker
 cli         status past strips list history audit show changing check * worker
             worker_options
 .           spawned reread __main__ __init__

@@ -96,7 +96,7 @@ def emit_once(config: Config) -> None:
     """Run a scheduler until a slot is queued, and ask it which runs have ended."""
     scheduler = scheduler_of(config)
     taken = Taken([], [], [], [], [], "UTC", {})
-    answering_of(config, taken, scheduler, []).stop()
+    answering_of(config, taken, scheduler, [], None).stop()
     inbox: SimpleQueue[Wake] = SimpleQueue()
 
     def stop_when_queued(_: object) -> None:

@@ -73,6 +73,6 @@ SCHEDULER = Switch(("--scheduler",), f"{SCHEDULER_CLASS} is ours.", metavar="CLA
 MAX_INTERVAL = Switch(("--max-interval",), "Longest sleep.", metavar="SECONDS")
 HTTP = Switch(
     ("--http",),
-    "Answer /livez, /readyz, /status, /metrics; a port alone: at 127.0.0.1.",
+    "Answer /livez, /readyz, /metrics over HTTP; a port alone: at 127.0.0.1.",
     metavar="ADDRESS",
 )

@@ -17,7 +17,7 @@ _ROWS = 60
 _SAMPLES = 8
 """Emissions of one batch whose lags are looked at; each stands for its share."""
 
-MOST_NAMED = 100
+MOST_NAMED = 10
 """Entries whose drops are counted by name; those of others are counted together."""
 
 OTHERS = ""

@@ -98,8 +98,9 @@ class Beat:
         )
         self.scheduler = scheduler_of(self.config)
         self.scheduler.on_tick = self._tell
+        also = self.config.settings.worker_http if self.kind == "worker" else None
         self.answering = answering_of(
-            self.config, self._taken, self.scheduler, self.passed
+            self.config, self._taken, self.scheduler, self.passed, also
         )
 
     def run(self) -> None:

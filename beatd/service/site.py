@@ -1,7 +1,7 @@
 """What a scheduler answers over HTTP, by path."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -10,6 +10,9 @@ from beatd.schedules.zones import zone_of
 from beatd.service.http import Answer
 from beatd.service.snapshot import Reporter
 from beatd.service.status import OLDEST_TICK, SCHEMA, Status, as_data
+
+if TYPE_CHECKING:
+    from beatd.service.openmetrics import Metrics
 
 PATIENCE: Span = 2 * SECOND
 """How long a question waits for a fresh look at the broker, and then goes without."""
@@ -29,6 +32,8 @@ class Site:
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
+        self.worker_metrics: Metrics | None = None
+        """Those of a worker in the same process."""
         self._answers: dict[str, Callable[[Span], Answer | None]] = {
             "/livez": self._livez,
             "/readyz": self._readyz,
@@ -81,7 +86,8 @@ class Site:
         status = self._snapshot(waited)
         if status is None:
             return None
-        return metrics_of(status, self._reporter.published.pulse)
+        more = [self.worker_metrics] if self.worker_metrics else []
+        return metrics_of(status, self._reporter.published.pulse, more)
 
     def _snapshot(self, waited: Span, patience: Span = PATIENCE) -> Status | None:
         status, is_fresh = self._reporter.status()

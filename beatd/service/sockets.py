@@ -1,9 +1,9 @@
-"""Where a scheduler listens for questions: sockets of its own, or from systemd."""
+"""Where a program listens for questions: sockets of its own, or from systemd."""
 
 import os
 import socket
 import stat
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Collection, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,7 +124,7 @@ class TCPListener:
             else:
                 self._say("")
                 at = self._socket.getsockname()
-                words = "HTTP at %s port %d: /livez, /readyz, /status, /metrics"
+                words = "HTTP at %s port %d: /livez, /readyz, /metrics"
                 tell.info("http.listen", words, at[0], at[1], host=at[0], port=at[1])
         return [self._socket] if self._socket else []
 
@@ -307,11 +307,14 @@ def beside(schedule_file: Path) -> Path:
 
 def listeners_of(
     schedule_file: Path,
-    http: str | None,
+    http: Collection[str],
     passed: Sequence[socket.socket],
     runtime_directory: str | None,
 ) -> list[Listener]:
-    """Return where a scheduler listens. Raises ConfigError for an odd address."""
+    """Return where a scheduler listens; `http` are addresses.
+
+    Raises ConfigError for an odd one.
+    """
     found: list[Listener] = [Passed(passed)] if passed else []
     place = beside(schedule_file)
     if named := [one for one in passed if one.family == socket.AF_UNIX]:
@@ -322,6 +325,4 @@ def listeners_of(
         found += [UnixListener(path), Link(place, path)]
     else:
         found.append(UnixListener(place))
-    if http is not None:
-        found.append(TCPListener.of(http))
-    return found
+    return [*found, *map(TCPListener.of, http)]

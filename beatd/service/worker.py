@@ -19,13 +19,16 @@ from beatd.instant import span_of
 from beatd.pools.prefork.forkserver_main import RunChild
 from beatd.service import process
 from beatd.service.beat import Beat, tell_of_others
+from beatd.service.http import Server
 from beatd.service.notify import Notify
 from beatd.service.other_side import LOOK, watch_for_scheduler
 from beatd.service.process import announce, on_signals, tell_of
-from beatd.service.sockets import passed_by
+from beatd.service.sockets import TCPListener, passed_by
+from beatd.service.wiring.answering import say_ended
 from beatd.service.wiring.choice import WorkerChoice
 from beatd.service.wiring.runtime import loaded_app_of, unreached
 from beatd.service.wiring.worker import run_child_of, worker_of
+from beatd.service.worker_site import WorkerSite
 from beatd.text import counted, is_encodable
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.inbox import Crashed, Stop, WorkerEvent
@@ -63,9 +66,10 @@ def run_worker(options: Options, *, beat: bool) -> int:
             )
         else:
             watch = watch_for_scheduler(worker.broker, len(config.entries))
-        WorkerService(worker, scheduler, inbox, notify, watch).run(
-            partial(announce, options, config)
+        service = WorkerService(
+            worker, scheduler, inbox, notify, watch, config.settings.worker_http
         )
+        service.run(partial(announce, options, config))
         notify.stopping()
     return 0
 
@@ -132,9 +136,22 @@ class WorkerService:
     notify: Notify
     watch: Service | None = None
     """Says if no scheduler is where the worker is."""
+    http: str | None = None
+    """The address at which the worker answers, if no scheduler does it beside it."""
     _thread: threading.Thread | None = field(default=None, init=False)
     _interrupts: int = field(default=0, init=False)
     _failure: BaseException | None = field(default=None, init=False)
+    _site: WorkerSite = field(init=False)
+    _server: Server | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for an odd address."""
+        self._site = WorkerSite(self.worker)
+        if self.beat:
+            self.beat.answering.site.worker_metrics = self._site.metrics
+        elif self.http is not None:
+            listener = TCPListener.of(self.http)
+            self._server = Server([listener], self._site.respond, self.worker.clock)
 
     def run(self, announce: Callable[[], None]) -> None:
         """Work until told to stop; running tasks end first.
@@ -159,6 +176,8 @@ class WorkerService:
         finally:
             if self.watch:
                 self.watch.leave()
+            if self._server:
+                self._server.stop()
             if self.beat and self._thread:
                 self.beat.stop()
                 self._thread.join()
@@ -176,6 +195,8 @@ class WorkerService:
             self._thread = thread
         if self.watch:
             self.watch.start("beatd-alone", self._crash, LOOK)
+        if self._server:
+            self._server.start(say_ended)
         self.notify.ready(self._status())
 
     def _crash(self, error: BaseException) -> None:
@@ -200,6 +221,7 @@ class WorkerService:
         return f"{'draining' if worker.is_stopping else worker.name}: {doing}"
 
     def _tell(self) -> None:
+        self._site.turned()
         if not self.notify.address:
             return  # nobody listens: no status is made for each turn
         if self.worker.is_stopping:

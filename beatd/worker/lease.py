@@ -50,6 +50,8 @@ class Lease:
         self._told: Collection[str] = ()
         """The queues of which the broker was told."""
         self._number = 0
+        self.recovered = 0
+        """Deliveries of dead workers that were given back here."""
         self._is_held = False
         self._ends: Span | None = None
         self._one_at_a_time = threading.Lock()
@@ -67,6 +69,11 @@ class Lease:
     def number(self) -> int:
         """The number of the present lease; it grows when a lease was lost."""
         return self._number
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the worker has a lease that has not run out."""
+        return self._is_held and not self.has_run_out()
 
     def take_from(self, queues: Collection[str]) -> None:
         """Let people see, from the next renewal on, that these are taken from."""
@@ -101,6 +108,7 @@ class Lease:
         self.tell_holdings()
         recovered = self._broker.recover()
         if recovered:
+            self.recovered += recovered
             self._on_recovered(recovered)
 
     def tell_holdings(self) -> None:

@@ -358,13 +358,14 @@ class Worker:
             self.inbox.put(Crashed(error))
 
         if self.events:
-            self.events.start(self._monitored_load, crashed)
+            self.events.start(self.monitored_load, crashed)
         if self.pidbox:
             self.pidbox.start(crashed)
         self.settler.start(crashed)
         self.intake.start(crashed)
 
-    def _monitored_load(self) -> Load:
+    def monitored_load(self) -> Load:
+        """Return how much the worker does; any thread may ask."""
         return Load(len(self.workload.begun), self.workload.total.total())
 
     def _told_to_stop(self, stop: Stop) -> None:

@@ -1,7 +1,7 @@
-"""Reports of a worker's tasks: to the log, to monitors and to receivers of signals."""
+"""Reports of a worker's tasks: to log, monitors, receivers of signals, and /metrics."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from signal import Signals
 
 from beatd import signals
@@ -16,6 +16,7 @@ from beatd.runs.report import Fate, Report
 from beatd.text import one_line, quoted
 from beatd.worker.events import WorkerEvents
 from beatd.worker.in_flight import InFlight
+from beatd.worker.tally import STATES, Tally
 
 tell = EventLog(__name__)
 
@@ -40,12 +41,16 @@ class WorkerNode:
 
 @dataclass(frozen=True, slots=True)
 class TaskReporter:
-    """Reports what becomes of a task to the log, monitors and receivers of signals."""
+    """Reports what becomes of a task to the log, monitors and receivers of signals.
+
+    And counts it.
+    """
 
     events: WorkerEvents | None
     """None: the broker carries no events."""
     node: WorkerNode
     """The sender of signals."""
+    tally: Tally = field(default_factory=Tally)
 
     def received(self, envelope: Envelope) -> None:
         self._log(logging.INFO, "received", envelope, "received")
@@ -62,6 +67,7 @@ class TaskReporter:
     def finished(self, run: InFlight, report: Report) -> None:
         """Report how a run ended."""
         envelope = run.envelope
+        self.tally.ended(_end_of(report), report.seconds)
         after = f"after {report.seconds:.3f} s"
         if report.fate is Fate.REQUEUED:
             words = f"goes back to its queue: {report.reason}"
@@ -94,17 +100,20 @@ class TaskReporter:
             self._log(logging.INFO, "ignored", envelope, words)
 
     def timed_out(self, run: InFlight, limit: float, error: Exception) -> None:
+        self.tally.ended(State.FAILURE, limit)
         words = f"ended by force after {limit:g} s"
         self._log(logging.ERROR, "timed_out", run.envelope, words)
         self._event("failed", run.envelope, exception=repr_of(error), traceback="")
 
     def lost(self, run: InFlight, reason: str) -> None:
         """Report that the process of a run is gone; the task may run once more."""
+        self.tally.ends["LOST"] += 1
         words = f"its process is gone: {reason}"
         self._log(logging.ERROR, "lost", run.envelope, words)
 
     def retried(self, run: InFlight, error: Exception) -> None:
         """Report that a run whose process is gone is tried again, as its task says."""
+        self.tally.ends[State.RETRY] += 1
         words = repr_of(error)
         self._log(logging.INFO, "retried", run.envelope, f"is tried again: {words}")
         self._event("retried", run.envelope, exception=words, traceback="")
@@ -140,10 +149,12 @@ class TaskReporter:
 
     def given_up(self, run: InFlight, error: Exception) -> None:
         """Report that a task whose process is gone is not run once more."""
+        self.tally.ends[State.FAILURE] += 1
         self._event("failed", run.envelope, exception=repr_of(error), traceback="")
 
     def unread(self, delivery: Delivery, reason: str) -> None:
         """Report a message of which nothing can be read."""
+        self.tally.ends[State.FAILURE] += 1
         tell.error(
             "task.set_aside",
             "set aside a message of queue %s: %s",
@@ -155,6 +166,7 @@ class TaskReporter:
         signals.task_rejected.send(self.node, message=delivery.message, exc=error)
 
     def set_aside(self, envelope: Envelope, reason: str, error: Exception) -> None:
+        self.tally.ends[State.FAILURE] += 1
         self._log(logging.ERROR, "set_aside", envelope, f"set aside: {reason}")
         self._event("failed", envelope, exception=repr_of(error))
         if isinstance(error, NotRegistered):
@@ -167,14 +179,17 @@ class TaskReporter:
             signals.task_unknown.send(self.node, **what)
 
     def expired(self, envelope: Envelope) -> None:
+        self.tally.ends["EXPIRED"] += 1
         self._log(logging.INFO, "expired", envelope, "has expired")
         self._revoked(envelope, expired=True)
 
     def revoked(self, envelope: Envelope) -> None:
+        self.tally.ends[State.REVOKED] += 1
         self._log(logging.INFO, "revoked", envelope, "is revoked, and does not begin")
         self._revoked(envelope)
 
     def terminated(self, run: InFlight, number: int) -> None:
+        self.tally.ends[State.REVOKED] += 1
         words = f"is revoked, and was ended by {Signals(number).name}"
         self._log(logging.WARNING, "terminated", run.envelope, words)
         self._revoked(run.envelope, terminated=True, signum=int(number))
@@ -227,3 +242,12 @@ class TaskReporter:
             task=envelope.task,
             id=envelope.id,
         )
+
+
+def _end_of(report: Report) -> str:
+    """Return the state in which a run ended, as it is counted."""
+    if report.fate is Fate.REQUEUED:
+        return "REQUEUED"
+    if report.fate is Fate.SET_ASIDE:
+        return State.FAILURE
+    return report.state if report.state in STATES else "IGNORED"

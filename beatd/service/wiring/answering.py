@@ -32,12 +32,13 @@ class Answering:
     published: Published
     reporter: Reporter
     looker: Looker
+    site: Site
     server: Server
 
     def start(self) -> None:
         """Begin to answer; a thread that ends by an error does not end the process."""
-        self.looker.start(_say_ended)
-        self.server.start(_say_ended)
+        self.looker.start(say_ended)
+        self.server.start(say_ended)
 
     def stop(self) -> None:
         """Answer no more, and leave no socket behind."""
@@ -45,8 +46,9 @@ class Answering:
         self.server.stop()
 
 
-def _say_ended(error: BaseException) -> None:
-    words = "questions about this scheduler are not answered any more: %r"
+def say_ended(error: BaseException) -> None:
+    """Say that the thread which answers questions has ended."""
+    words = "questions about this process are not answered any more: %r"
     tell.error("http.ended", words, error, exc_info=error)
 
 
@@ -71,10 +73,15 @@ def ask_workers(settings: Settings, broker: Broker) -> Mapping[str, Sequence[str
 
 
 def answering_of(
-    config: Config, taken: Taken, scheduler: Scheduler, passed: Sequence[socket.socket]
+    config: Config,
+    taken: Taken,
+    scheduler: Scheduler,
+    passed: Sequence[socket.socket],
+    also: str | None,
 ) -> Answering:
-    """Return what answers questions about a scheduler; `passed` are systemd's sockets.
+    """Return what answers questions about a scheduler.
 
+    `passed` are systemd's sockets, and `also` the address of a worker beside it.
     Raises ConfigError.
     """
     settings, clock = config.settings, scheduler.clock
@@ -96,9 +103,10 @@ def answering_of(
     reporter = Reporter(place, published, looker, clock, taken, clock.now())
     listeners = listeners_of(
         Path(settings.beat_schedule_filename),
-        settings.beat_http,
+        [*dict.fromkeys(filter(None, (settings.beat_http, also)))],
         passed,
         os.environ.get("RUNTIME_DIRECTORY"),
     )
-    server = Server(listeners, Site(reporter).respond, clock)
-    return Answering(published, reporter, looker, server)
+    site = Site(reporter)
+    server = Server(listeners, site.respond, clock)
+    return Answering(published, reporter, looker, site, server)

@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 
+from beatd.config import switches
 from beatd.config.settings.kinds import (
     Auto,
     BuiltinTasks,
@@ -72,6 +73,13 @@ class WorkerRows:
         6,
         "Seconds of silence after which a worker counts as dead and its messages are"
         " given back.",
+    )
+    worker_http: Text | None = own(
+        None,
+        "Address at which a worker answers questions over HTTP: `/livez`, `/readyz`,"
+        " `/metrics`. As `beat_http`'s; with `-B` the scheduler's answers have the"
+        " worker's metrics, too, at both addresses.",
+        switch=switches.HTTP,
     )
     builtin_tasks: BuiltinTasks = own(
         (),
