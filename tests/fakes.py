@@ -19,6 +19,7 @@ from beatd.message import MessageFormat, template
 from beatd.routing import Route
 from beatd.scheduler.leadership import Leadership
 from beatd.scheduler.loop import Scheduler
+from beatd.scheduler.succession import Succession
 from beatd.scheduler.takeover import Takeover
 from beatd.schedules.base import Schedule
 from beatd.schedules.interval import Every
@@ -283,7 +284,7 @@ def scheduler_of(
     timetable = Timetable()
     leadership = Leadership(broker, clock, "here", ttl)
     takeover = Takeover(
-        entries={one.name: one for one in entries},
+        Succession({one.name: one for one in entries}, timetable),
         timetable=timetable,
         leadership=leadership,
         broker=broker,

@@ -39,7 +39,8 @@ brokers     items base leases oddities current_runs memory.lead memory.queues me
             sqlite.routes sqlite.statements sqlite.file sqlite.history sqlite.lead
             sqlite.queues sqlite *
 scheduler   file_view leadership ledger_file configs lost_writes over findings refusals
-            run_ends holds schedule_file reload takeover step calls_watch planner pulse
+            run_ends holds schedule_file reload succession aside takeover
+            step calls_watch planner pulse
             progress chronicle asked emission_log loop bringing
 results     base chords disabled readable ended exceptions encoding refusals redis
             sqlite *

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span, datetime_of
 from beatd.scheduler.loop import Scheduler
-from beatd.scheduler.takeover import MOST_WAITING
+from beatd.scheduler.succession import MOST_WAITING
 from beatd.schedules.interval import Every
 from beatd.schedules.once import Once
 from beatd.schedules.zones import UTC
@@ -125,7 +125,7 @@ def test_of_very_many_configs_that_wait_the_last_one_gives_way(
         scheduler.tick(clock.now())
         name = f"from-{minute}"
         reload(scheduler, entry(name, Every(20 * SECOND), coalesce=False))
-    assert len(scheduler.takeover.changes) == MOST_WAITING
+    assert len(scheduler.takeover.configs.waiting) == MOST_WAITING
     broker.down = False
     go_on(scheduler, NOON + (MOST_WAITING + 3) * MINUTE)
 
@@ -331,7 +331,7 @@ class Reloads(RuleBasedStateMachine):
         now = self.clock.now()
         begin = None if start is None else now + start
         last = None if end is None else now + end
-        if len(self.scheduler.takeover.changes) == MOST_WAITING:
+        if len(self.scheduler.takeover.configs.waiting) == MOST_WAITING:
             now = self.configs.pop().at  # it gives way to the new one
         self.configs.append(Wanted(now, length, begin, last, max_runs))
         reload(self.scheduler, *self.configs[-1].entries().values())
@@ -347,7 +347,7 @@ class Reloads(RuleBasedStateMachine):
         for _ in range(5 * len(self.configs) + 20):
             self.clock.go_to(self.clock.now() + SECOND)
             self.scheduler.tick(self.clock.now())
-        assert not self.scheduler.takeover.changes
+        assert not self.scheduler.takeover.configs.waiting
         expected = brute_force(self.configs, self.clock.now())
         assert self.broker.slots() == expected
         assert self.scheduler.file.dropped == {}  # type: ignore[attr-defined] # a fake

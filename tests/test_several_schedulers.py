@@ -114,7 +114,7 @@ def test_many_queues_behind_a_slow_line_do_not_cost_the_lead(
         proxy.latency = 0.01
         broker, clock = RedisBroker(proxy.url(), namespace="test"), SystemClock()
         scheduler = scheduler_of(TICK, broker=broker, clock=clock, ttl=SECOND)
-        scheduler.takeover.queues = queues
+        scheduler.takeover.configs.queues = queues
         scheduler.takeover.declare = broker.declare
 
         def leads() -> bool:

@@ -31,14 +31,15 @@ def bring(
     """
     takeover, leadership = scheduler.takeover, scheduler.leadership
     takeover.brought = marks
-    takeover.keep = [*takeover.keep, *takeover.entries]
-    takeover.entries = {
-        name: entry for name, entry in takeover.entries.items() if name in marks
+    configs = takeover.configs
+    configs.keep = [*configs.keep, *configs.entries]
+    configs.entries = {
+        name: entry for name, entry in configs.entries.items() if name in marks
     }
     inbox: SimpleQueue[Wake] = SimpleQueue()
     try:
         while True:
-            if not takeover.is_aside:
+            if not takeover.aside.is_on:
                 term = leadership.hold(scheduler.file.highest_term())
                 if term is None:
                     return leadership.leader()

@@ -216,7 +216,7 @@ class Scheduler:
             self.timetable.catch_up(now, partial(self.leadership.keep, term))
             self._term = term
         self._emit(term, now)
-        if self.takeover.changes:
+        if self.takeover.configs.waiting:
             self._go_over(term, now)
         nap = min(self.longest_nap, self.leadership.ttl // 3)
         wake_at = min(self.timetable.next_at() or now + nap, now + nap)
@@ -224,12 +224,12 @@ class Scheduler:
         if wake_at > now or elapsed - self._aside_at >= SECOND:
             # What nobody waits for goes on while nothing is due, or once a second.
             self._aside_at = elapsed
-            if not self._configs.announce(term, self.takeover.entries):
+            if not self._configs.announce(term, self.takeover.configs.entries):
                 wake_at = now
             if self._chronicle.fold(term, now):
                 wake_at = now
             self.file.flush()
-        return now if self.takeover.changes else wake_at
+        return now if self.takeover.configs.waiting else wake_at
 
     def _emit(self, term: Term, now: Instant) -> None:
         """Emit one batch of what is due, then move the timetable on."""
@@ -247,7 +247,7 @@ class Scheduler:
                 outcomes = self.broker.emit(term, part, ttl, edition, page)
             except BrokerUnavailable:
                 if step.asked_under is None:
-                    self.takeover.recent.add(edition.version, step.decided)
+                    self.takeover.lost_writes.recent.add(edition.version, step.decided)
                 step.asked_under = term
                 raise
             self.takeover.edition = edition
@@ -260,7 +260,7 @@ class Scheduler:
                 part,
                 outcomes,
                 now,
-                entries=self.takeover.entries,
+                entries=self.takeover.configs.entries,
                 timetable=self.timetable,
                 namespace=self.namespace,
                 era=self.era,
@@ -273,7 +273,7 @@ class Scheduler:
         version = None
         if step.emissions:
             version = self.takeover.edition.version
-            self.takeover.recent.add(version, step.carried_out())
+            self.takeover.lost_writes.recent.add(version, step.carried_out())
         self._progress.note(step, now, version)
         self.pulse.refused += len(step.refused)
         if step.surprises:
@@ -307,7 +307,7 @@ class Scheduler:
 
     def _lead(self) -> Term | None:
         """Return the term under which this process leads; None while it stands by."""
-        if self.takeover.is_aside:
+        if self.takeover.aside.is_on:
             return None
         return self.leadership.hold(self.file.highest_term())
 
@@ -338,7 +338,7 @@ class Scheduler:
         self._configs.begin_term()
         self._progress.begin_term()
         self._chronicle.begin_term()
-        self._chronicle.tell(*self.takeover.take_told())
+        self._chronicle.tell(*self.takeover.lost_writes.take_told())
         self._run_ends.keep(self.timetable)
         lost, self.takeover.lost = self.takeover.lost, []
         self._unanswered = self._planner.again(lost, now, keep)
@@ -348,17 +348,17 @@ class Scheduler:
     def _stand_by(self) -> None:
         """Leave the file to the process that leads, and keep a copy of its ledger."""
         self._term = None
-        self.takeover.leave_changes(self.leadership.told, self.clock.now())
+        self.takeover.leave_out_configs(self.leadership.told, self.clock.now())
         self._progress.end_term()
         if not self.standing_by:
             # `Takeover.begin` locks the file first of all, even if it then fails.
             self.file.flush()
             self.file.unlock()
-            self._note_leader(is_known=not self.takeover.is_aside)
+            self._note_leader(is_known=not self.takeover.aside.is_on)
         if self.takeover.refresh_is_due:
             self._note_leader(is_known=True)
             self.takeover.refresh()
-        self._configs.compare(self.takeover.to_lead_with)
+        self._configs.compare(self.takeover.configs.last)
 
     def _note_leader(self, *, is_known: bool) -> None:
         """Note who leads; say so if that changed, and if there is one for certain."""
@@ -370,8 +370,8 @@ class Scheduler:
 
     def _due_by(self, now: Instant) -> Instant:
         """Return the instant up to which slots are those of the present config."""
-        changes = self.takeover.changes
-        return min(now, changes[0].at) if changes else now
+        waiting = self.takeover.configs.waiting
+        return min(now, waiting[0].at) if waiting else now
 
     def _go_over(self, term: Term, now: Instant) -> None:
         """Go over to the next config, if all that was due by the present one is done.
@@ -382,12 +382,12 @@ class Scheduler:
         at = self._due_by(now)
         if self.timetable.due(at, 1):
             return
-        new = self.takeover.changes[0]
+        new = self.takeover.configs.waiting[0]
         decided = [*new.last_decisions(self.timetable, at)]
         if decided:
             self._unanswered = self._planner.step(decided, now)
             self._emit(term, now)
-        self.takeover.go_over()
+        self.takeover.configs.go_over()
         self._begin(term, now)
 
     # From outside of the loop
@@ -404,10 +404,10 @@ class Scheduler:
         lead or a broker that waits until there are both.
         """
         new = NewConfig(entries, keep, queues, self.clock.now())
-        self.takeover.add_change(new)
+        self.takeover.configs.add(new)
         if not (self.takeover.has_begun or self.standing_by):
             # No config holds yet.
-            self.takeover.go_over()
+            self.takeover.configs.go_over()
             self._term = None
         if self.outage:
             tell.warning(

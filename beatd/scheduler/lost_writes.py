@@ -2,15 +2,19 @@
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
+from beatd.clock import Clock
 from beatd.event_log import EventLog, stamp
 from beatd.instant import EARLIEST, Instant
+from beatd.scheduler.ledger_file import LedgerFile
 from beatd.text import counted
 from beatd.timetable.entry import Due, Entry
-from beatd.timetable.ledger import LedgerCopy, Mark
-from beatd.timetable.policy import Decision
+from beatd.timetable.ledger import LARGEST, Edition, LedgerCopy, Mark
+from beatd.timetable.pages import Record, Told, What
+from beatd.timetable.policy import Decision, Reason
 
 tell = EventLog(__name__)
 
@@ -75,7 +79,89 @@ def lost_between(
     return found
 
 
-def say_uncertain(
+@dataclass
+class LostWrites:
+    """What the broker has lost of the ledger's writes, and which slots are in doubt."""
+
+    file: LedgerFile
+    clock: Clock
+    recent: Recent = field(default_factory=Recent, init=False)
+    _back_to: int = field(default=LARGEST, init=False)
+    """The version to which the broker was set back, until a term has begun."""
+    _doubtful: dict[str, Lost] | None = field(default=None, init=False)
+    """What was found to be uncertain, by entry, until a term has begun; None if the
+    broker was not set back."""
+    _told: list[Told] = field(default_factory=list, init=False)
+    """What is to be told to the history."""
+
+    @property
+    def doubtful(self) -> list[Lost]:
+        """What was found to be uncertain, until a term has begun."""
+        return [*(self._doubtful or {}).values()]
+
+    def take_told(self) -> list[Told]:
+        """Return what is to be told to the history, once."""
+        told, self._told = self._told, []
+        return told
+
+    def note_set_back(
+        self, found: LedgerCopy, base: LedgerCopy, entries: Mapping[str, Entry]
+    ) -> None:
+        """Find out what is uncertain, as the broker was set back to `found`."""
+        self._doubtful = lost_between(found, base, entries) | (self._doubtful or {})
+        self._back_to = min(self._back_to, found.edition.version)
+
+    def note_parted(self, found: Edition, ours: Edition, era: int) -> bool:
+        """Log, count and keep what others may have emitted a second time.
+
+        That is so if the broker has lost writes of ours, and has others instead. Return
+        whether it has.
+        """
+        if not found.parts_from(ours):
+            return False
+        slots = self.recent.after(found.shared(ours))
+        _say_parted(slots, ours.version - found.shared(ours))
+        self._keep({name: len(some) for name, some in slots.items()}, slots, era)
+        return True
+
+    def settle(self, era: int, *, sent_again: bool) -> None:
+        """Log, count and keep the slots that the broker may have lost."""
+        doubtful, self._doubtful = self._doubtful, None
+        if doubtful is None:
+            return
+        # What was sent and had no answer may have been emitted, and lost, as well.
+        slots = self.recent.after(self._back_to)
+        for name, one in doubtful.items():
+            slots[name] = sorted({*slots.get(name, ()), *one.slots})
+        numbers = {name: len(some) for name, some in slots.items()}
+        numbers |= {
+            name: max(one.number, numbers[name]) for name, one in doubtful.items()
+        }
+        _say_uncertain(slots, sum(numbers.values()), sent_again=sent_again)
+        self._keep(numbers, slots, era)
+        self._back_to = LARGEST
+
+    def _keep(
+        self,
+        numbers: Mapping[str, int],
+        slots: Mapping[str, Sequence[Instant]],
+        era: int,
+    ) -> None:
+        """Count and keep slots of which it is uncertain whether they ran."""
+        if slots:
+            reason = str(Reason.UNCERTAIN)
+            counts = {(name, reason): number for name, number in numbers.items()}
+            self.file.record({}, counts)
+            self.file.note_uncertain(slots)
+            now = self.clock.now()
+            self._told += [
+                (name, Record(slot, now - slot, What.UNCERTAIN, era))
+                for name, some in slots.items()
+                for slot in some
+            ]
+
+
+def _say_uncertain(
     slots: Mapping[str, Sequence[Instant]], number: int, *, sent_again: bool
 ) -> None:
     """Log which slots the broker may have lost; there may be more than are known."""
@@ -93,7 +179,7 @@ def say_uncertain(
     )
 
 
-def say_parted(slots: Mapping[str, Sequence[Instant]], writes: int) -> None:
+def _say_parted(slots: Mapping[str, Sequence[Instant]], writes: int) -> None:
     """Log which slots of this process another one may have emitted once more."""
     number = sum(map(len, slots.values()))
     tell.warning(

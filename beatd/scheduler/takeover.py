@@ -1,43 +1,33 @@
 """How a term begins, and what a standby keeps ready for that."""
 
 import secrets
-from collections import deque
 from collections.abc import (
     Callable,
     Collection,
     Generator,
-    Iterable,
     Iterator,
     Mapping,
-    Sequence,
     Set,
 )
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from beatd.brokers.base import Emitter
 from beatd.brokers.items import Term
 from beatd.clock import Clock
-from beatd.errors import BrokerUnavailable, TermOver
-from beatd.event_log import EventLog, stamp
-from beatd.instant import EARLIEST, MINUTE, SECOND, Instant, Span
+from beatd.errors import BrokerUnavailable
+from beatd.event_log import EventLog
+from beatd.instant import EARLIEST, MINUTE, Instant, Span
 from beatd.parts import in_parts
 from beatd.routing import Queue
+from beatd.scheduler.aside import Aside
 from beatd.scheduler.findings import say_finding, say_rewound
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
 from beatd.scheduler.ledger_file import LedgerFile
-from beatd.scheduler.lost_writes import (
-    Lost,
-    Recent,
-    lost_between,
-    say_parted,
-    say_uncertain,
-)
+from beatd.scheduler.lost_writes import Lost, LostWrites
 from beatd.scheduler.over import over_by_bounds, tell_over
-from beatd.scheduler.reload import NewConfig
-from beatd.timetable.entry import Entry
+from beatd.scheduler.succession import Succession
 from beatd.timetable.history import DEFAULT_LIMITS, HistoryLimits
 from beatd.timetable.ledger import (
-    LARGEST,
     NO_EDITION,
     Edition,
     Finding,
@@ -51,7 +41,6 @@ from beatd.timetable.ledger import (
     with_later,
 )
 from beatd.timetable.pages import EVERYWHERE, Record, Told, What, told_page
-from beatd.timetable.policy import Reason
 from beatd.timetable.timetable import CLOCK_TOLERANCE, Timetable
 
 tell = EventLog(__name__)
@@ -64,9 +53,6 @@ DECLARED_AT_ONCE = 30
 
 MOST_TOLD = 10_000
 """Entries of which the history is told one by one that they count anew."""
-
-MOST_WAITING = 10
-"""Configs that wait at most until all is done by those before them."""
 
 REFRESH: Span = MINUTE
 """How often a standby reads the leader's ledger, in case the broker loses it."""
@@ -88,16 +74,12 @@ class Takeover:
     in a later one.
     """
 
-    entries: Mapping[str, Entry]
+    configs: Succession
     timetable: Timetable
     leadership: Leadership
     broker: Emitter
     file: LedgerFile
     clock: Clock
-    keep: Collection[str] = ()
-    """Names of entries that cannot be read now: their ledger rows stay."""
-    queues: Collection[Queue] = ()
-    """The queues that the config declares."""
     declare: Callable[[Collection[Queue]], object] = lambda queues: None
     """Makes queues known to the broker; called with a part of them at a time."""
     on_declared: Callable[[], object] = lambda: None
@@ -113,13 +95,12 @@ class Takeover:
     history: HistoryLimits = DEFAULT_LIMITS
     """How much is kept of what became of each slot."""
 
-    changes: deque[NewConfig] = field(default_factory=deque, init=False)
-    """The configs to go over to, one after another."""
     era: int = field(default=0, init=False)
     """The clock era: part of the ids of all that is emitted."""
     edition: Edition = field(default=NO_EDITION, init=False)
     """What the broker's ledger is at, by this process's last write in a term."""
-    recent: Recent = field(default_factory=Recent, init=False)
+    aside: Aside = field(init=False)
+    lost_writes: LostWrites = field(init=False)
     lost: list[Lost] = field(default_factory=list, init=False)
     """What is to be sent again before anything else, once a term has begun."""
     _copy: LedgerCopy | None = field(default=None, init=False)
@@ -129,88 +110,24 @@ class Takeover:
     """The rows of the ledger that are of no entry of the timetable."""
     _led_last: bool = field(default=False, init=False)
     """Whether no other process is known to have written to the ledger since."""
-    _since: Instant | None = field(default=None, init=False)
-    """From when the config holds, while no term has begun with it."""
-    _over: set[str] = field(default_factory=set, init=False)
-    """Entries that this config, or its beginning, finds to be over: to be said."""
     _refresh_at: Span = field(default=0, init=False)
-    _aside_until: Span | None = field(default=None, init=False)
-    """While it lasts, the lead is left to the former leader: it knows best what the
-    broker has lost. None once the broker's ledger was seen to be whole."""
-    _aside_told: Edition = field(default=NO_EDITION, init=False)
-    _aside_found: Edition = field(default=NO_EDITION, init=False)
-    _back_to: int = field(default=LARGEST, init=False)
-    """The version to which the broker was set back, until a term has begun."""
-    _doubtful: dict[str, Lost] | None = field(default=None, init=False)
-    """What was found to be uncertain, by entry, until a term has begun; None if the
-    broker was not set back."""
-
     _began: dict[str, Instant] = field(default_factory=dict, init=False)
     """By entry whose slots are counted anew, from when."""
-    _told: list[Told] = field(default_factory=list, init=False)
-    """What is to be told to the history."""
 
-    def take_told(self) -> list[Told]:
-        """Return what is to be told to the history, once."""
-        told, self._told = self._told, []
-        return told
-
-    def add_change(self, new: NewConfig) -> None:
-        """Go over to this config after all that wait; the last may give way to it.
-
-        For what holds them up may last, and each may be large.
-        """
-        if len(self.changes) == MOST_WAITING:
-            last = self.changes.pop()
-            new = replace(new, at=last.at, led_elsewhere=last.led_elsewhere)
-            tell.warning(
-                "reload.merged",
-                "%d new configs wait already: the last of them gives way to this one,"
-                " which holds from %s on in its place",
-                MOST_WAITING,
-                stamp(last.at),
-            )
-        self.changes.append(new)
-
-    def go_over(self) -> None:
-        """Use the next config from the next beginning on."""
-        new = self.changes.popleft()
-        self._over |= new.ended_early(self.timetable)
-        self.entries, self.keep, self.queues = new.entries, new.keep, new.queues
-        self._since = new.at
+    def __post_init__(self) -> None:
+        self.aside = Aside(self.leadership, self.clock)
+        self.lost_writes = LostWrites(self.file, self.clock)
 
     @property
     def has_begun(self) -> bool:
         """Whether a term of this process ever began."""
         return self.edition != NO_EDITION
 
-    def leave_changes(self, ledger: Edition, now: Instant) -> None:
-        """If others have led, and made this ledger, go over only to the last config.
-
-        That holds once this process leads. Of those before, the latest is needed: the
-        others may go by it still.
-        """
-        ours = self.edition
-        if not ledger.lineage or (
-            ledger.lineage == ours.lineage and ledger.version <= ours.version + 1
-        ):
-            return  # the version after ours may be a write without an answer
-        while len(self.changes) > 1:
-            self.go_over()
-            self._since = None
-        self.changes = deque(new.left_until(now) for new in self.changes)
-
-    def _entries_of(self, marks: Mapping[str, Mark]) -> Iterable[Entry]:
-        if self.changes:
-            return self.changes[0].until_it_holds(self.entries, marks).values()
-        return self.entries.values()
-
     # While another process leads
 
-    @property
-    def to_lead_with(self) -> Mapping[str, Entry]:
-        """The entries that this process would emit if it led."""
-        return self.changes[-1].entries if self.changes else self.entries
+    def leave_out_configs(self, ledger: Edition, now: Instant) -> None:
+        """Go over only to the last config if others have led, and made this ledger."""
+        self.configs.leave_out(ledger, self.edition, now)
 
     @property
     def refresh_is_due(self) -> bool:
@@ -229,23 +146,16 @@ class Takeover:
         asked = self.clock.elapsed()
         found = self.broker.read_ledger()
         took = self.clock.elapsed() - asked
-        pause = STANDBY_LOOK if self.is_aside else REFRESH
+        pause = STANDBY_LOOK if self.aside.is_on else REFRESH
         self._refresh_at = asked + max(pause, REFRESH_SHARE * took)
         ours = self._memory()
         what = finding(found, ours, self.leadership.told)
-        has_parted = self._note_parted(found.edition, ours.edition)
+        has_parted = self._note_parted(found, ours)
         # If the broker has lost some of it, the earlier copy is what is left.
         if has_parted or what in (Finding.RIGHT, Finding.OTHER):
             self._led_last = self._led_last and found.edition == ours.edition
             self._copy = found
-            if found.edition != self._aside_found:
-                self._aside_until = None  # somebody leads, and has written to it
-
-    @property
-    def is_aside(self) -> bool:
-        """Whether this process must not ask for the lead now, even if it is free."""
-        until = self._aside_until
-        return until is not None and self.clock.elapsed() < until
+            self.aside.note_ledger(found.edition)
 
     def _memory(self) -> LedgerCopy:
         """Return the newest ledger that this process knows itself."""
@@ -273,26 +183,28 @@ class Takeover:
         yield
         found = self.broker.read_ledger(on_part)
         yield
-        self.leave_changes(found.edition, now)
+        self.leave_out_configs(found.edition, now)
         ours, told = newest(self._memory(), file), self.leadership.told
         what = finding(found, ours, told)
-        knows_most = self._knows_most(what, found.edition)
-        if not knows_most:
+        knows_most = self.aside.knows_most(
+            what, found.edition, self.edition, led_last=self._led_last
+        )
+        if not (knows_most or self.aside.has_waited(ours)):
+            self._copy = ours  # what is read meanwhile is compared with this
+            self._refresh_at = self.clock.elapsed()
             # Of several that wait, those with a newer file of their own go first.
             wait = self.leadership.ttl * 2 // 3 if ours is file else self.leadership.ttl
-            self._leave_to_former_leader(what, ours, found.edition, wait)
+            raise self.aside.step(what, ours, found.edition, wait)
         base = settled(found, ours, what)
         edition = _after(term, base, what, ours.edition, found.edition, told)
         say_finding(
             what, found, ours, told, led_last=self._led_last, knows_most=knows_most
         )
-        self._note_parted(found.edition, ours.edition)
+        self._note_parted(found, ours)
         if file.edition.lineage not in ("", edition.lineage):
             self.file.keep_as(file.edition.lineage)
         if what is Finding.SET_BACK:
-            lost_now = lost_between(found, base, self.entries)
-            self._doubtful = lost_now | (self._doubtful or {})
-            self._back_to = min(self._back_to, found.edition.version)
+            self.lost_writes.note_set_back(found, base, self.configs.entries)
         losses = _losses(found, base, now) if what is Finding.SET_BACK else []
         base = with_later(base, self.brought)
         # A term that is left half-way begins anew from this, too.
@@ -307,13 +219,13 @@ class Takeover:
         era = base.era + bool(rewound)
         marks = self.timetable.marks()
         yield
-        keep = set(self.keep).union(*(new.keep for new in self.changes))
+        keep = self.configs.all_kept
         others = {name: base.marks[name] for name in base.marks.keys() - marks.keys()}
         kept = {name: others.pop(name) for name in keep & others.keys()}
         kept |= remembered(others)
         yield
         ledger = LedgerCopy({**kept, **marks}, era, edition)
-        lost = [] if rewound or not self.resend else [*(self._doubtful or {}).values()]
+        lost = [] if rewound or not self.resend else self.lost_writes.doubtful
         changed, gone = yield from self._differences(ledger, found, file, keep)
         for one in lost:
             changed.pop(one.entry.name, None)  # it is sent with its row
@@ -326,14 +238,15 @@ class Takeover:
         # Only now that the broker has it: with an era that the broker does not know,
         # ids of this process would not be those of others.
         self.era, self.edition, self._kept, self.lost = era, edition, kept, lost
-        self._copy = self._aside_until = self._since = None
+        self._copy = self.configs.since = None
+        self.aside.end()
         self._led_last = True
         yield from self._tell_over(marks, file, base)
         yield from self._declare()
         self.file.rewrite(
             ledger.marks, gone, era, term.number, edition, on_part=on_part
         )
-        self._note_uncertain()
+        self.lost_writes.settle(era, sent_again=bool(lost))
         yield
 
     def _beginnings(
@@ -394,115 +307,21 @@ class Takeover:
         new = self.file.note_over(over, marks.keys())
         # Where the marks differ, another process emitted last, and said it then.
         unsaid = {name for name in new if file.marks.get(name) == base.marks.get(name)}
-        for name in (self._over | unsaid) & marks.keys():
+        for name in (self.configs.over | unsaid) & marks.keys():
             tell_over(self.timetable.entry(name), marks[name])
-        self._over = set()
+        self.configs.over.clear()
 
-    def _knows_most(self, what: Finding, found: Edition) -> bool:
-        """Return whether nobody else can know more of what the broker has lost.
-
-        The former leader knows all that it emitted, others only what they saw of that:
-        too little to tell whether a lead that came early has lost data with it. Raises
-        BrokerUnavailable.
-        """
-        if what is Finding.OTHER or self.leadership.lead.lead_outlives_data:
-            return True
-        if what is Finding.RIGHT:
-            is_doubted = self._aside_until is not None and found == self._aside_found
-            if not (is_doubted or self.leadership.came_early()):
-                return True
-        told = self.leadership.told
-        return self._led_last and latest(told, self.edition) == self.edition
-
-    def _leave_to_former_leader(
-        self, what: Finding, ours: LedgerCopy, found: Edition, wait: Span
-    ) -> None:
-        """Give back the lead of a broker that has lost data, until a leader renewed.
-
-        If no former leader lives, this process takes the lead again after that time.
-        Raises TermOver.
-        """
-        told = self.leadership.told
-        whole_again = told != self._aside_told and told.version >= ours.edition.version
-        if self._aside_until is not None and not whole_again:
-            return  # it has waited for this one
-        self._copy = ours  # what is read meanwhile is compared with this
-        self._refresh_at = self.clock.elapsed()
-        self._aside_until, self._aside_told = self._refresh_at + wait, told
-        self._aside_found = found
-        if ours.marks or ours.edition.lineage:
-            tell.warning(
-                "lead.aside",
-                "the broker has lost data%s: the former leader is to lead again,"
-                " this process waits %.1f s for it",
-                ", as the lead came free before its time"
-                if what is Finding.RIGHT
-                else "",
-                wait / SECOND,
-            )
-        else:
-            tell.info(
-                "lead.aside",
-                "the broker has no ledger yet: waiting %.1f s, in case that it has"
-                " lost one and the scheduler that leads comes back",
-                wait / SECOND,
-            )
-        self.leadership.resign()
-        raise TermOver("the lead was left to the former leader")
-
-    def _note_uncertain(self) -> None:
-        """Log, count and keep the slots that the broker may have lost."""
-        doubtful, self._doubtful = self._doubtful, None
-        if doubtful is None:
-            return
-        # What was sent and had no answer may have been emitted, and lost, as well.
-        slots = self.recent.after(self._back_to)
-        for name, one in doubtful.items():
-            slots[name] = sorted({*slots.get(name, ()), *one.slots})
-        numbers = {name: len(some) for name, some in slots.items()}
-        numbers |= {
-            name: max(one.number, numbers[name]) for name, one in doubtful.items()
-        }
-        say_uncertain(slots, sum(numbers.values()), sent_again=bool(self.lost))
-        self._keep(numbers, slots)
-        self._back_to = LARGEST
-
-    def _note_parted(self, found: Edition, ours: Edition) -> bool:
-        """Log, count and keep what others may have emitted a second time.
-
-        That is so if the broker has lost writes of ours, and has others instead. Return
-        whether it has.
-        """
-        if not found.parts_from(ours):
-            return False
-        slots = self.recent.after(found.shared(ours))
-        say_parted(slots, ours.version - found.shared(ours))
-        self._keep({name: len(some) for name, some in slots.items()}, slots)
-        return True
-
-    def _keep(
-        self, numbers: Mapping[str, int], slots: Mapping[str, Sequence[Instant]]
-    ) -> None:
-        """Count and keep slots of which it is uncertain whether they ran."""
-        if slots:
-            reason = str(Reason.UNCERTAIN)
-            counts = {(name, reason): number for name, number in numbers.items()}
-            self.file.record({}, counts)
-            self.file.note_uncertain(slots)
-            now = self.clock.now()
-            self._told += [
-                (name, Record(slot, now - slot, What.UNCERTAIN, self.era))
-                for name, some in slots.items()
-                for slot in some
-            ]
+    def _note_parted(self, found: LedgerCopy, ours: LedgerCopy) -> bool:
+        return self.lost_writes.note_parted(found.edition, ours.edition, self.era)
 
     def _place(self, marks: Mapping[str, Mark], now: Instant) -> Iterator[None]:
         """Make the timetable hold every entry, each where its mark says."""
-        entries = [*self._entries_of(marks)]
+        configs = self.configs
+        entries = [*configs.entries_by(marks)]
         for name in self.timetable.marks().keys() - {one.name for one in entries}:
             self.timetable.remove(name)
         self._began = {}
-        since = now if self._since is None else min(now, self._since)
+        since = now if configs.since is None else min(now, configs.since)
         for part in in_parts(entries, AT_ONCE):
             changed = self.timetable.place(part, marks, since)
             self._began |= {
@@ -510,7 +329,9 @@ class Takeover:
                 for name, mark in changed.items()
                 if (known := marks.get(name)) is None or known.schedule != mark.schedule
             }
-            self._over |= {name for name in changed if self.timetable.is_over(name)}
+            self.configs.over |= {
+                name for name in changed if self.timetable.is_over(name)
+            }
             yield
 
     def _write_ledger(
@@ -549,7 +370,7 @@ class Takeover:
             raise
 
     def _declare(self) -> Iterator[None]:
-        for part in in_parts(self.queues, DECLARED_AT_ONCE):
+        for part in in_parts(self.configs.queues, DECLARED_AT_ONCE):
             self.declare(part)
             yield
         self.on_declared()

@@ -9,6 +9,7 @@ from beatd.instant import SECOND, Span
 from beatd.routing import Queue
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
 from beatd.scheduler.loop import Scheduler
+from beatd.scheduler.succession import Succession
 from beatd.scheduler.takeover import Takeover
 from beatd.timetable.entry import Entry
 from beatd.timetable.history import HistoryLimits
@@ -68,13 +69,12 @@ class SchedulerHost:
         timetable = Timetable()
         leadership = Leadership(broker, clock, self.name, TTL)
         takeover = Takeover(
-            entries=self.entries,
+            Succession(self.entries, timetable, queues=[Queue("celery")]),
             timetable=timetable,
             leadership=leadership,
             broker=broker,
             file=file,
             clock=clock,
-            queues=[Queue("celery")],
             declare=broker.declare,
             history=HistoryLimits(per_entry=2000, size=0),
         )

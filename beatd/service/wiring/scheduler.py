@@ -30,6 +30,7 @@ from beatd.scheduler.calls_watch import CallsWatch
 from beatd.scheduler.leadership import Leadership
 from beatd.scheduler.loop import LONGEST_NAP, EmissionListener, Scheduler
 from beatd.scheduler.schedule_file import ScheduleFile
+from beatd.scheduler.succession import Succession
 from beatd.scheduler.takeover import Takeover
 from beatd.timetable.history import History, HistoryLimits
 from beatd.timetable.ledger import LedgerCopy, Mark
@@ -66,14 +67,17 @@ def scheduler_of(config: Config) -> Scheduler:
         ttl=span_of(settings.beat_lock_timeout),
     )
     takeover = Takeover(
-        entries={entry.name: entry for entry in config.entries},
+        Succession(
+            entries={entry.name: entry for entry in config.entries},
+            timetable=timetable,
+            keep=[bad.name for bad in config.bad],
+            queues=config.queues,
+        ),
         timetable=timetable,
         leadership=leadership,
         broker=broker,
         file=file,
         clock=clock,
-        keep=[bad.name for bad in config.bad],
-        queues=config.queues,
         declare=broker.declare,
         on_declared=partial(_warn_of_risks, broker),
         resend=settings.beat_lost_writes == "resend",
