@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from docs.site.hooks import FORMS, foreign, linked
+from tests.pictures import FOLDER, drawn, printed
 from tests.processes import ROOT, beatd, ended
 from tests.servers import eventually
 
@@ -128,6 +129,16 @@ def test_what_a_browser_would_load_from_another_server_is_found() -> None:
     )
 
     assert foreign(page) == ["https://cdn/x.js", "//fonts/a.css", "https://cdn/b.css"]
+
+
+# Pictures
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_the_pictures_show_what_the_commands_print_now() -> None:
+    for name, text in printed():
+        made = drawn(text, f"beatd {name}")
+        assert (FOLDER / f"{name}.svg").read_text() == made, "python -m tests.pictures"
 
 
 # First steps
