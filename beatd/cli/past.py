@@ -128,6 +128,8 @@ class Run:
     state: str = ""
     """As the results have it; empty if they have nothing."""
     ended: Instant | None = None
+    ran: Span | None = None
+    """How long the task's code ran; None if nobody told, as workers of Celery's."""
 
     @property
     def word(self) -> str:
@@ -193,6 +195,7 @@ def _with_states(config: Config, runs: Sequence[Run]) -> list[Run]:
             run.id,
             str(meta.status),
             _ended(meta),
+            None if meta.runtime is None else round(meta.runtime * SECOND),
         )
         if (meta := metas.get(run.id))
         else run
@@ -230,11 +233,16 @@ def lateness(span: Span) -> str:
     return delay(span) if span < 0 else f"+{delay(span)}"
 
 
+def length(span: Span) -> str:
+    """Return how long something took: `6 ms`, `0.9 s`, `4m 10s`."""
+    return lateness(span).removeprefix("+")
+
+
 def table(
     runs: Sequence[Run], now: Instant, zone: ZoneInfo, out: Screen, *, named: bool
 ) -> list[str]:
     """Return the head and a line for each run."""
-    head = [f"SLOT ({zone})", "", "LATE", "STATE", "ENDED", "TASK ID, OR WHY"]
+    head = [f"SLOT ({zone})", "", "LATE", "STATE", "ENDED", "RAN", "TASK ID, OR WHY"]
     rows = [["ENTRY", *head] if named else head]
     for run in runs:
         record = run.record
@@ -247,7 +255,8 @@ def table(
             str(record.what),
             lateness(run.late) if run.id else "",
             run.word,
-            "" if run.took is None else f"after {lateness(run.took)[1:]}",
+            "" if run.took is None else f"after {length(run.took)}",
+            "" if run.ran is None else length(run.ran),
             out.shown(run.why),
         ]
         name = out.shown(run.entry)
@@ -276,6 +285,7 @@ def run_data(run: Run, zone: ZoneInfo) -> dict[str, object]:
         "task_id": run.id or None,
         "state": run.state or None,
         **stamps("ended", run.ended, zone),
+        "run_time": None if run.ran is None else run.ran / SECOND,
     }
 
 

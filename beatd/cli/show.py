@@ -19,7 +19,15 @@ from beatd.cli.output import (
     stamps,
     until,
 )
-from beatd.cli.past import PastView, Run, lateness, past_view, run_data, table
+from beatd.cli.past import (
+    PastView,
+    Run,
+    lateness,
+    length,
+    past_view,
+    run_data,
+    table,
+)
 from beatd.cli.schedule_view import (
     ScheduleView,
     chosen,
@@ -41,6 +49,9 @@ from beatd.timetable.pages import What
 _NEXT = 5
 _LAST = 10
 
+_RUN_TIMES = 24
+"""Runs of which the run times are looked at: results may be large."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -54,6 +65,11 @@ class Shown:
     """None: the broker does not answer."""
     runs: Sequence[Run]
     """The last ones, the newest first."""
+
+    @property
+    def ran(self) -> list[Span]:
+        """How long the last of these runs ran of which that is known, in order."""
+        return [run.ran for run in reversed(self.runs) if run.ran is not None]
 
     @property
     def late(self) -> list[Span]:
@@ -87,7 +103,7 @@ def command(context: click.Context, /, name: str, as_json: bool, **_: Any) -> No
     past = _past(known) if usable else None
     shown = []
     for entry in usable:
-        runs = past.newest([entry.name], _LAST) if past else []
+        runs = past.newest([entry.name], _RUN_TIMES) if past else []
         nexts = [*islice(coming[entry.name].since(now), _NEXT)]
         shown.append(Shown(known, entry, now, nexts, past, runs))
     if as_json and len(shown) + len(bad) > 1:
@@ -138,9 +154,10 @@ def _lines(shown: Shown, out: Screen) -> Iterator[str]:
             yield _line("trouble", escaped(trouble))
     yield _line("counters", _counters(shown))
     yield _line("lateness", _lateness(shown))
+    yield _line("run time", _run_time(shown.ran, out))
     if shown.runs:
         yield ""
-        yield from table(shown.runs, now, zone, out, named=False)
+        yield from table(shown.runs[:_LAST], now, zone, out, named=False)
     if shown.past:
         yield ""
         yield shown.past.reach
@@ -208,6 +225,23 @@ def _lateness(shown: Shown) -> str:
     )
 
 
+def _run_time(ran: Sequence[Span], out: Screen) -> str:
+    if not ran:
+        return "unknown: no result has it"
+    p50, over = _share(sorted(ran), 50), counted(len(ran), "run")
+    return f"p50 {length(p50)}   {_picture(ran, out)}   over {over}"
+
+
+_BARS = "_.-:=+*#", "▁▂▃▄▅▆▇█"
+"""For eighths of the longest, in ASCII and in other text."""
+
+
+def _picture(spans: Sequence[Span], out: Screen) -> str:
+    """Return a bar for each length, the longest one full."""
+    bars, most = _BARS[out.utf8], max(spans)
+    return "".join(bars[span * 7 // most if most else 0] for span in spans)
+
+
 def _share(sorted_spans: Sequence[Span], percent: int) -> Span:
     """Return what so many in a hundred do not exceed."""
     return sorted_spans[min(len(sorted_spans) * percent // 100, len(sorted_spans) - 1)]
@@ -215,7 +249,7 @@ def _share(sorted_spans: Sequence[Span], percent: int) -> Span:
 
 def _document(shown: Shown) -> bytes:
     known, entry = shown.known, shown.entry
-    zone, late = known.zone, shown.late
+    zone, late, ran = known.zone, shown.late, sorted(shown.ran)
     place = line_of(known.config, entry.name)
     history = shown.past.history if shown.past else None
     mark = known.mark(entry)
@@ -246,6 +280,12 @@ def _document(shown: Shown) -> bytes:
             "p99": _share(late, 99) / SECOND if late else None,
             "worst": late[-1] / SECOND if late else None,
         },
+        run_time={
+            "runs": len(ran),
+            "p50": _share(ran, 50) / SECOND if ran else None,
+            "p99": _share(ran, 99) / SECOND if ran else None,
+            "worst": ran[-1] / SECOND if ran else None,
+        },
         **stamps("since", history.since if history else None, zone),
-        runs=[run_data(run, zone) for run in shown.runs],
+        runs=[run_data(run, zone) for run in shown.runs[:_LAST]],
     )

@@ -47,6 +47,9 @@ class Meta(msgspec.Struct, frozen=True):
     parent_id: str | None = None
     extended: dict[str, Any] = msgspec.field(default_factory=dict)
     """`name, args, kwargs, worker, retries, queue` with `result_extended`."""
+    runtime: float | None = None
+    """Seconds that the task's code ran, as beatd's workers store it: not in Celery's
+    format, whose clients pass it over. None: nobody told."""
     call: Call | None = None
     """The message, with `result_extended`: backends of Celery's keep more of it."""
 

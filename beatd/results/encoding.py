@@ -22,7 +22,7 @@ _COMPRESSED = b"\0celery-compressed\0"
 
 _FIXED = (
     *("status", "result", "traceback", "children", "date_done"),
-    *("group_id", "parent_id", "task_id"),
+    *("group_id", "parent_id", "runtime", "task_id"),
 )
 
 _RAISED = (State.FAILURE, State.REVOKED, State.RETRY)
@@ -106,6 +106,7 @@ class Encoding:
             **({"group_id": meta.group_id} if meta.group_id else {}),
             **({"parent_id": meta.parent_id} if meta.parent_id else {}),
             **meta.extended,
+            **({} if meta.runtime is None else {"runtime": meta.runtime}),
             "task_id": meta.task_id,
         }
 
@@ -143,7 +144,14 @@ def _meta(task_id: str, value: Any) -> Meta:
         value.get("group_id"),
         value.get("parent_id"),
         {key: value[key] for key in value if key not in _FIXED},
+        _length_in(value.get("runtime")),
     )
+
+
+def _length_in(stored: Any) -> float | None:
+    """Return the seconds that a meta tells; None for what are none."""
+    is_number = isinstance(stored, int | float) and not isinstance(stored, bool)
+    return float(stored) if is_number and 0 <= stored < float("inf") else None
 
 
 def _value_of(status: str, result: Any) -> Any:

@@ -206,28 +206,29 @@ class _Run(msgspec.Struct, frozen=True):
             # What the task has asked for cannot be done: a retry whose arguments have
             # no form in a message, say. The run has failed, and is not tried again.
             self.request.again = None
-            state, value, report = State.FAILURE, error, self._failed(error)
+            state, value = State.FAILURE, error
+            report = self._failed(error, seconds)
         self.hooks.over(state, value)
         return msgspec.structs.replace(report, seconds=seconds)
 
     def _ended(self, end: _End, seconds: float) -> tuple[str, Any, Report]:
         try:
             value = self._value_of(end)
-            report = self._succeeded(value)
+            report = self._succeeded(value, seconds)
             self.hooks.succeeded(value, seconds)
             return report.state, value, report
         except Ignore as error:
             return "IGNORED", error, self._ignored(error)
         except Reject as error:
-            return "REJECTED", error, self._rejected(error)
+            return "REJECTED", error, self._rejected(error, seconds)
         except Retry as error:
-            return State.RETRY, error, self._retried(error)
+            return State.RETRY, error, self._retried(error, seconds)
         except BaseException as error:  # the task's own code
-            return State.FAILURE, error, self._failed(error)
+            return State.FAILURE, error, self._failed(error, seconds)
 
     def report_again(self, value: Any) -> Report:
         """Report an earlier success again: what follows from it may be unsent."""
-        report = self._succeeded(value)
+        report = self._succeeded(value, None)
         return msgspec.structs.replace(report, reason="it has succeeded before")
 
     def _value_of(self, end: _End) -> Any:
@@ -239,7 +240,7 @@ class _Run(msgspec.Struct, frozen=True):
             raise
         return end.value
 
-    def _succeeded(self, value: Any) -> Report:
+    def _succeeded(self, value: Any, seconds: float | None) -> Report:
         if isinstance(value, AsyncResult | GroupResult):
             value = value.as_tuple()  # as Celery writes results that tasks return
         follow_up = self.executor.continuations.of_success(self.call, value)
@@ -247,19 +248,19 @@ class _Run(msgspec.Struct, frozen=True):
         children += follow_up.children
         return Report(
             state=State.SUCCESS,
-            stored=self._stored(State.SUCCESS, value, children=children),
+            stored=self._stored(State.SUCCESS, value, seconds, children=children),
             sends=[*follow_up.sends, *self._again()],
             bookkeeping=follow_up.bookkeeping,
             result=result_text(value),
         )
 
-    def _failed(self, error: BaseException) -> Report:
+    def _failed(self, error: BaseException, seconds: float) -> Report:
         text = traceback_of(error)
         follow_up = self._after_failure(error, text)
         self.hooks.failed(error, text)
         return Report(
             state=State.FAILURE,
-            stored=self._stored(State.FAILURE, error, text),
+            stored=self._stored(State.FAILURE, error, seconds, text),
             sends=follow_up.sends,
             bookkeeping=follow_up.bookkeeping,
             reason=one_line(repr_of(error)),
@@ -275,12 +276,12 @@ class _Run(msgspec.Struct, frozen=True):
             self.call, State.FAILURE, error, text, keep=keep
         )
 
-    def _retried(self, retry: Retry) -> Report:
+    def _retried(self, retry: Retry, seconds: float) -> Report:
         children = [[[self.request.id, None], None]]
         text = traceback_of(retry)
         report = Report(
             state=State.RETRY,
-            stored=self._stored(State.RETRY, retry.exc, text, children),
+            stored=self._stored(State.RETRY, retry.exc, seconds, text, children),
             sends=self._again(),
             reason=str(retry),
             exception=one_line(repr_of(retry)),
@@ -290,7 +291,7 @@ class _Run(msgspec.Struct, frozen=True):
         self.hooks.retried(retry, text)
         return report
 
-    def _rejected(self, error: Reject) -> Report:
+    def _rejected(self, error: Reject, seconds: float) -> Report:
         if error.requeue:
             return Report(fate=Fate.REQUEUED, reason=str(error.reason), ends_run=False)
         follow_up = self._after_failure(error)
@@ -299,7 +300,7 @@ class _Run(msgspec.Struct, frozen=True):
         return Report(
             fate=Fate.SET_ASIDE,
             state=State.FAILURE,
-            stored=self._stored(State.FAILURE, error),
+            stored=self._stored(State.FAILURE, error, seconds),
             sends=follow_up.sends,
             bookkeeping=follow_up.bookkeeping,
             reason=f"rejected: {error.reason}",
@@ -328,6 +329,7 @@ class _Run(msgspec.Struct, frozen=True):
         self,
         state: State,
         result: object,
+        seconds: float | None,
         text: str | None = None,
         children: Sequence[Any] | None = None,
     ) -> Stored | None:
@@ -348,6 +350,7 @@ class _Run(msgspec.Struct, frozen=True):
             children=children,
             hostname=self.request.hostname,
             arguments=(self.request.args, self.request.kwargs),
+            runtime=seconds,
         )
         return executor.encoding.store(meta)
 

@@ -145,6 +145,7 @@ def meta_of(
     children: Sequence[Any] = (),
     arguments: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
     call: Call | None = None,
+    runtime: float | None = None,
 ) -> Meta:
     """Return the meta to store of a run; its arguments may come with the call."""
     ended = state in READY_STATES
@@ -171,5 +172,6 @@ def meta_of(
         envelope.group,
         envelope.parent_id,
         extended,
+        runtime if runtime is None else round(runtime, 6),
         call,
     )

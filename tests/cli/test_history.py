@@ -86,10 +86,11 @@ def past(told: Told) -> Told:
 
 
 HISTORY = """\
-ENTRY         SLOT (Europe/Berlin)              LATE     STATE    ENDED  TASK ID, OR WHY
-sync-crm      13:35                    sent     +6 ms    unknown         ID-1
-report-sales  13:30                    sent     +4m 10s  unknown         ID-2
-sync-crm      13:05 .. 13:30, 6 slots  dropped                           coalesced
+ENTRY         SLOT (Europe/Berlin)              LATE     STATE    ENDED  RAN  TASK ID, \
+OR WHY
+sync-crm      13:35                    sent     +6 ms    unknown              ID-1
+report-sales  13:30                    sent     +4m 10s  unknown              ID-2
+sync-crm      13:05 .. 13:30, 6 slots  dropped                                coalesced
 
 history at sqlite:///broker.db begins 23 Nov 2026 13:02:00
 """
@@ -124,11 +125,41 @@ def test_history_shows_results_where_there_are_some(
     slot = HALF_PAST + 35 * MINUTE
     id = run_id("default", "sync-crm", 0, slot)
     done = "2026-11-23T13:05:12.106000+00:00"
-    backend.store([Meta(id, "SUCCESS", date_done=done)])
+    backend.store([Meta(id, "SUCCESS", date_done=done, runtime=11.9)])
     backend.close()
 
     [_, line, *_] = run("history", "sync-crm", "--limit", "1").stdout.splitlines()
-    assert line.split() == ["14:05", "sent", "+6", "ms", "ok", "after", "12.1", "s", id]
+    assert line.split() == [
+        *("14:05", "sent", "+6", "ms", "ok", "after", "12.1", "s", "11.9", "s", id)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("screen", "bars"),
+    [(Screen(width=80), "_=_#."), (Screen(width=80, utf8=True), "▁▅▁█▂")],
+    ids=["ascii", "utf-8"],
+)
+def test_show_has_the_run_times_that_results_tell(
+    run: Run, past: Told, folder: Path, screen: Screen, bars: str
+) -> None:
+    config = f'{CONFIG}\nresult_backend = "sqlite:///results.db"\n'
+    (folder / "celeryconfig.py").write_text(config)
+    unknown, *ids = (
+        run_id("default", "sync-crm", 0, HALF_PAST + number * 5 * MINUTE)
+        for number in range(1, 7)
+    )
+    with closing(connect(load(Wanted()).settings)) as backend:
+        backend.store([Meta(unknown, "SUCCESS")])
+        spans = zip(ids, [0.9, 12.0, 1.0, 20.0, 3.0], strict=True)
+        backend.store([Meta(id, "SUCCESS", runtime=ran) for id, ran in spans])
+
+    shown = run("show", "sync-crm", screen=screen).stdout
+    about = json.loads(run("show", "sync-crm", "--json").stdout)
+
+    line = f"  run time     p50 3.0 s   {bars}   over 5 runs"
+    assert line in shown.splitlines()
+    assert about["run_time"] == {"runs": 5, "p50": 3, "p99": 20, "worst": 20}
+    assert [one["run_time"] for one in about["runs"]][:3] == [None, 3, 20]
 
 
 def test_a_result_that_cannot_be_read_hides_no_other(
@@ -322,8 +353,9 @@ def test_show_says_what_is_known_of_one_entry(run: Run, past: Told) -> None:
     assert lines[9] == (
         "  lateness     p50 +6 ms   p99 +6 ms   worst +6 ms   over 7 runs"
     )
-    assert lines[11].startswith("SLOT (Europe/Berlin)")
-    assert lines[12].startswith("14:05")
+    assert lines[10] == "  run time     unknown: no result has it"
+    assert lines[12].startswith("SLOT (Europe/Berlin)")
+    assert lines[13].startswith("14:05")
     assert lines[-2].startswith("history at sqlite:///broker.db begins ")
     assert lines[-1].startswith("source: configuration only")
 

@@ -91,11 +91,21 @@ def test_what_was_stored_is_loaded_by_others(connect: Connect) -> None:
         "group",
         "parent",
         {"name": "shop.add", "retries": 0},
+        12.5,
     )
 
     connect().store([meta])
 
     assert connect().load(["a"]) == {"a": meta}
+
+
+@pytest.mark.parametrize("odd", ["12", -1, None, True, [3]])
+def test_a_run_time_that_is_none_is_passed_over(
+    backend: ResultBackend, odd: object
+) -> None:
+    backend.store([Meta("a", State.SUCCESS, 1, extended={"runtime": odd})])
+
+    assert backend.load(["a"])["a"].runtime is None
 
 
 def test_an_unknown_run_is_left_out(backend: ResultBackend) -> None:

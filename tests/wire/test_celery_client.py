@@ -50,6 +50,24 @@ def test_arguments_arrive_and_the_value_returns(client: Celery) -> None:
     assert echoed["id"] == echoed["root_id"] == sent.id
 
 
+def test_the_run_time_in_a_result_is_passed_over_by_the_client(client: Celery) -> None:
+    sent = client.send_task("proj.add", [2, 3])
+    assert sent.get(timeout=PATIENCE) == 5
+
+    meta = client.backend.get_task_meta(sent.id)
+    assert 0 <= meta["runtime"] < PATIENCE
+    again = AsyncResult(sent.id, app=client)
+    assert (again.state, again.result, again.children) == ("SUCCESS", 5, [])
+    assert (again.name, again.args, again.kwargs, again.retries) == (None,) * 4
+    assert again.date_done.tzinfo is not None
+    assert AsyncResult(sent.id, app=client).as_tuple() == ((sent.id, None), None)
+    failed = client.send_task("proj.fail", ["no"])
+    with pytest.raises(ValueError, match="no"):
+        failed.get(timeout=PATIENCE)
+    assert "runtime" in client.backend.get_task_meta(failed.id)
+    again.forget()
+
+
 def test_a_task_that_the_client_knows_is_called_by_delay(client: Celery) -> None:
     @client.task(name="proj.add", shared=False)  # type: ignore[untyped-decorator]  # Celery has no types
     def add(x: int, y: int) -> int:

@@ -92,8 +92,12 @@ def revoke(bench: Bench, task_id: str, **how: Any) -> None:
 
 
 def masked(raw: str | bytes) -> str:
-    """Hide what the vectors call volatile: the moment, and the lines of a traceback."""
+    """Hide what the vectors call volatile: the moment, and the lines of a traceback.
+
+    And leave out what beatd stores besides.
+    """
     meta = json.loads(raw)
+    meta.pop("runtime", None)
     meta["date_done"] = "<>"
     meta["traceback"] = meta["traceback"] and "<>"
     return json.dumps(meta)

@@ -146,6 +146,23 @@ def test_extended_results_say_what_ran_and_where() -> None:
     }
 
 
+@pytest.mark.parametrize("end", [None, ValueError(), Reject("no")])
+def test_a_result_says_how_long_the_code_ran(end: Exception | None) -> None:
+    bench = Bench()
+
+    @bench.app.task
+    def nap() -> None:
+        bench.clock.go_to(bench.clock.now() + 40)
+        if end:
+            raise end
+
+    result = nap.delay()
+    bench.run()
+
+    assert bench.results.metas[result.id].runtime == pytest.approx(0.04)
+    assert "runtime" not in bench.results.metas[result.id].extended
+
+
 # Times
 
 
