@@ -1,4 +1,4 @@
-"""Forms of log lines: for a terminal, a file, the journal; and the loggers of tasks.
+"""Forms of log lines: for people, as JSON, for the journal; and the loggers of tasks.
 
 The log lines of a task name its run if its module has
 
@@ -7,13 +7,27 @@ The log lines of a task name its run if its module has
     logger = get_task_logger(__name__)
 """
 
+import json
 import logging
 import sys
+from collections.abc import Iterator
 from datetime import datetime
+from enum import StrEnum
+from uuid import NAMESPACE_URL, uuid5
 
 from beatd.event_log import zone
+from beatd.log_fields import event_of, extras_of, for_journal, for_json, text_of
 from beatd.tasks import current_request
 from beatd.text import indented_lines
+
+
+class Form(StrEnum):
+    """What the log is made of."""
+
+    TEXT = "text"  # lines for people
+    JSON = "json"  # an object a line
+    JOURNAL = "journal"  # records with fields, for systemd's journal
+
 
 LINE = "%(message)s"
 TASK_LINE = "%(task_name)s[%(task_id)s]: %(message)s"
@@ -108,15 +122,17 @@ def _running() -> tuple[str | None, str] | None:
 
 
 class JournalFormatter(logging.Formatter):
-    """Puts the priority before each line; the journal itself adds the time."""
+    """Puts the priority before each line; the journal itself adds the time.
+
+    For lines that go to the journal by standard error, where it takes no fields.
+    """
 
     def __init__(self, plain: logging.Formatter) -> None:
         super().__init__()
         self._plain = plain
 
     def format(self, record: logging.LogRecord) -> str:
-        text = self._plain.format(record)
-        return _PRIORITY.get(record.levelno, "<6>") + text
+        return priority_of(record) + self._plain.format(record)
 
 
 class ColourFormatter(logging.Formatter):
@@ -130,3 +146,86 @@ class ColourFormatter(logging.Formatter):
         text = self._plain.format(record)
         colour = _COLOUR.get(record.levelno)
         return f"{colour}{text}\x1b[0m" if colour else text
+
+
+# For programs ------------------------------------------------------------------------
+
+
+class JSONFormatter(logging.Formatter):
+    """Makes a record one line of JSON, whatever is in it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, zone())
+        line: dict[str, object] = {
+            "time": moment.isoformat(timespec="milliseconds"),
+            "level": text_of(record.levelname),
+            "logger": text_of(record.name),
+            "event": event_of(record) or None,
+            "message": _words_of(record),
+        }
+        for name, value in for_json(_extras_of(record)):
+            # A field of a task's own never stands for one of the log's.
+            line[f"{name}_" if name in line else name] = value
+        if fault := _fault_of(record):
+            line["exception"] = fault
+        line["pid"] = record.process
+        # All in ASCII: no other character can end a line, or be lost on its way.
+        return json.dumps(line, allow_nan=False)
+
+
+def journal_fields(
+    record: logging.LogRecord, plain: logging.Formatter
+) -> Iterator[tuple[str, str]]:
+    """Yield what the journal has of a record; `plain` makes the message.
+
+    See systemd.journal-fields(7); beatd's own fields are `BEATD_ENTRY` and the like.
+    """
+    yield "MESSAGE", plain.format(record)
+    yield "PRIORITY", priority_of(record)[1]
+    yield "SYSLOG_IDENTIFIER", "beatd"
+    yield "CODE_FILE", text_of(record.pathname)
+    yield "CODE_LINE", str(record.lineno)
+    yield "CODE_FUNC", text_of(record.funcName)
+    yield "BEATD_LOGGER", text_of(record.name)
+    if event := event_of(record):
+        yield "MESSAGE_ID", message_id(event)
+        yield "BEATD_EVENT", event
+    for name, value in for_journal(_extras_of(record)):
+        yield f"BEATD_{'TASK_ID' if name == 'id' else name.upper()}", value
+
+
+def message_id(event: str) -> str:
+    """Return the MESSAGE_ID of an event: the same in every version of beatd."""
+    return uuid5(NAMESPACE_URL, f"beatd:{event}").hex
+
+
+def priority_of(record: logging.LogRecord) -> str:
+    """Return a record's priority as a line begins with it: `<6>`."""
+    return _PRIORITY.get(record.levelno, "<6>")
+
+
+def _extras_of(record: logging.LogRecord) -> dict[str, object]:
+    """Return a record's fields, and the run in which a task logs it."""
+    if run := _running():
+        id, task = run
+        return {"task": task, "id": id, **extras_of(record)}
+    return extras_of(record)
+
+
+def _words_of(record: logging.LogRecord) -> str:
+    try:
+        return text_of(record.getMessage())
+    except Exception:  # the arguments do not fit, or their own code fails
+        return f"{text_of(record.msg)} {text_of(record.args)}"
+
+
+def _fault_of(record: logging.LogRecord) -> str:
+    """Return the traceback of a record, and where it was logged, if it has these."""
+    if not (record.exc_info or record.exc_text or record.stack_info):
+        return ""
+    bare = {"msg": "", "exc_info": record.exc_info, "exc_text": record.exc_text}
+    fault = logging.makeLogRecord({**bare, "stack_info": record.stack_info})
+    try:
+        return text_of(logging.Formatter("%(message)s").format(fault).strip("\n"))
+    except Exception as error:  # an exception whose own code fails
+        return f"a traceback that cannot be shown: {type(error).__name__}"

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "beatd"
 
 ORDER = """
-.           version errors exceptions instant text bounds ids parts event_log
+.           version errors exceptions instant text bounds ids parts event_log log_fields
 schedules   base fixed days fields recurrence solar words zones interval local_times
             cron once rrule clock_changes specs *
 .           routing
@@ -74,11 +74,11 @@ cli         usage options output running dead explain findings schedule_view adv
             times next probes plan config_out crontab_out importing exporting
 .           logs states
 utils       log
-service     log_setup process rereading reloading status facts look snapshot http
-            openmetrics metrics site wiring.answering offline other_side beat
-            worker_metrics worker_site worker
+service     log_handlers log_setup process rereading reloading status facts look
+            snapshot http openmetrics metrics site wiring.answering offline other_side
+            beat worker_metrics worker_site worker
 cli         status past strips list history audit show changing check * worker
-            worker_options
+            worker_options log_page
 .           spawned reread __main__ __init__
 """
 """A line is a room and its modules in the order in which they are read: a module

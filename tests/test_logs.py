@@ -31,7 +31,7 @@ from beatd.logs import (
     get_task_logger,
 )
 from beatd.pools import NAMES
-from beatd.service.log_setup import LogFile, LogStream
+from beatd.service.log_handlers import LogFile, LogStream
 from beatd.tasks import Request, running
 from tests.fakes import NOON, FakeClock, times_shown_in
 from tests.processes import Running, beatd, ended

@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BeatdError as error:
         if "--debug" in words:
             traceback.print_exception(error)
-        else:
+        elif not _logs(error):
             _say(str(error))
         return _status_of(error)
     return int(status or 0)
@@ -134,6 +134,12 @@ def _say(problem: str) -> None:
     from beatd.text import indented_lines  # only where something is wrong
 
     click.echo(f"error: {indented_lines(problem, indent='')}", err=True)
+
+
+def _logs(error: BeatdError) -> bool:
+    """Have a scheduler or worker log why it ends; False if its log is for people."""
+    log_setup = sys.modules.get("beatd.service.log_setup")
+    return log_setup is not None and log_setup.log_failure(error)
 
 
 def _status_of(error: BeatdError) -> int:

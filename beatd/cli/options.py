@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+FORMS = ("text", "json", "journal")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
 
 
@@ -105,6 +106,12 @@ PROCESS = _all_of(
         "--logfile",
         metavar="FILE",
         help="Log there, not to standard error; %n, %h, %d, %i, %I expand.",
+    ),
+    click.option(
+        "--log-format",
+        type=click.Choice(FORMS),
+        help="Lines for people, JSON objects, or records of the journal."
+        "  [default: journal if standard error goes there, else text]",
     ),
     click.option(
         "--pidfile",

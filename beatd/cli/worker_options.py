@@ -44,7 +44,14 @@ ABSENT: Mapping[str, str] = {
 }
 """What Celery takes and beatd refuses as an unknown option or value."""
 
-ADDED = {"--strict", "--debug", "--max-interval", "--http", "--autoscale-keepalive"}
+ADDED = {
+    "--strict",
+    "--log-format",
+    "--debug",
+    "--max-interval",
+    "--http",
+    "--autoscale-keepalive",
+}
 """Options of `beatd worker` that `celery worker` does not have."""
 
 _INTRODUCTION = """\

@@ -24,6 +24,7 @@ class Options:
     quiet: bool | None = None
     debug: bool | None = None
     loglevel: str | None = None
+    log_format: str | None = None
     logfile: str | None = None
     pidfile: str | None = None
     uid: str | None = None

@@ -154,7 +154,7 @@ class Progress:
         elif name not in self._paused:
             self._paused.add(name)
             words = "%s is paused by the config: its slots are dropped"
-            tell.info(f"drop.{drop.reason}", words, name, **about)
+            tell.info("drop.paused", words, name, **about)
 
     def _note_problems(self) -> None:
         """Keep in the file which entries are refused or held, if that changed."""

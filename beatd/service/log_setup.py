@@ -8,18 +8,15 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from io import TextIOWrapper
-from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import TextIO
 
 from beatd import signals
-from beatd.background import Faults
 from beatd.clock import Clock, SystemClock
-from beatd.errors import ConfigError
+from beatd.errors import BeatdError, ConfigError
 from beatd.logs import (
     ABOVE_TASKS,
     BEFORE,
@@ -27,10 +24,21 @@ from beatd.logs import (
     STAMP,
     TASK_LINE,
     ColourFormatter,
+    Form,
     JournalFormatter,
+    JSONFormatter,
     TaskFormatter,
 )
 from beatd.pools.prefork import places
+from beatd.service.log_handlers import (
+    JOURNAL,
+    LogFile,
+    LogJournal,
+    LogLines,
+    LogStream,
+    dump_stacks_to,
+    stacks,
+)
 from beatd.service.nodes import is_of_one_process, path_of
 from beatd.storage.folders import why_not
 
@@ -41,6 +49,8 @@ class Log:
 
     node: str
     level: int = logging.WARNING
+    form: Form | None = None
+    """None: the journal, if standard error goes there, else text."""
     file: str | None = None
     """As in nodes.py; None: standard error."""
     line: str | None = None
@@ -51,6 +61,21 @@ class Log:
     hijack: bool = True
     """Whether handlers that the root logger has already give way."""
     clock: Clock = field(default_factory=SystemClock)
+    journal: str = JOURNAL
+    """The journal's socket."""
+
+    def begin(self) -> None:
+        """Have warnings go to standard error in the form of the log until `set_up`.
+
+        Modules of the user's that set up a log of their own find none in their way.
+        Raises ConfigError.
+        """
+        handler = self._handler(None, LINE, None)
+        handler.setLevel(logging.WARNING)
+        logging.lastResort = handler
+        if isinstance(handler, LogLines):
+            sys.excepthook = lambda kind, error, trace: log_failure(error)
+            threading.excepthook = lambda args: log_failure(args.exc_value)
 
     def set_up(self) -> bool:
         """Have the records of this process go there; False where others see to it.
@@ -77,7 +102,7 @@ class Log:
             return
         # It was told to die of the signal, and faulthandler does not know.
         faulthandler.unregister(signal.SIGUSR1)
-        dump_stacks_to(_stacks)
+        dump_stacks_to(stacks())
         if self.file and is_of_one_process(self.file):
             self.set_up()
 
@@ -90,7 +115,7 @@ class Log:
                 if self.hijack or handler in _ours:
                     logger.removeHandler(handler)
         for handler in _ours:
-            if isinstance(handler, LogFile):  # others write where all may write
+            if isinstance(handler, LogFile | LogJournal):  # others hold nothing open
                 handler.close()
         _ours.clear()
 
@@ -114,25 +139,47 @@ class Log:
     def _handler(
         self, line: str | None, usual: str, date: str | None
     ) -> logging.Handler:
-        path = self._path()
-        plain = TaskFormatter(BEFORE + usual, STAMP)
-        try:
-            handler: logging.Handler
-            if path:
+        form = self._form(line)
+        if form is Form.JOURNAL:
+            return self._to_journal(usual)
+        is_json, path = form is Form.JSON, self._path()
+        plain = JSONFormatter() if is_json else TaskFormatter(BEFORE + usual, STAMP)
+        handler: logging.Handler
+        if path is None:
+            kind = LogLines if is_json else LogStream
+            handler = kind(sys.stderr, plain, self.clock)
+        else:
+            try:
                 handler = LogFile(path, plain, self.clock)
-            else:
-                handler = LogStream(sys.stderr, plain, self.clock)
-        except OSError as error:
-            problem = f"--logfile: {why_not(Path(path), error) if path else error}"
-            raise ConfigError(str(path), [problem]) from error
-        handler.setFormatter(self._formatter(line, usual, date))
+            except OSError as error:
+                problem = f"--logfile: {why_not(Path(path), error)}"
+                raise ConfigError(path, [problem]) from error
+        handler.setFormatter(plain if is_json else self._text(line, usual, date))
         return handler
 
-    def _formatter(
+    def _form(self, line: str | None) -> Form:
+        """Return the form of lines that have this format in the settings."""
+        if self.form is not None:
+            return self.form
+        is_plain = line is None and self.file is None
+        return Form.JOURNAL if is_plain and _is_journal(sys.stderr) else Form.TEXT
+
+    def _to_journal(self, usual: str) -> logging.Handler:
+        if self.form is Form.JOURNAL:
+            if self.file:
+                problem = f"the journal is no file: leave out --logfile {self.file}"
+                raise ConfigError("--log-format journal", [problem])
+            if not Path(self.journal).is_socket():
+                problem = f"no journal of systemd's listens at {self.journal}"
+                raise ConfigError("--log-format journal", [problem])
+        plain = TaskFormatter(usual)
+        handler = LogJournal(sys.stderr, plain, self.clock, self.journal)
+        handler.setFormatter(JournalFormatter(plain))
+        return handler
+
+    def _text(
         self, line: str | None, usual: str, date: str | None
     ) -> logging.Formatter:
-        if line is None and self.file is None and _is_journal(sys.stderr):
-            return JournalFormatter(TaskFormatter(usual))
         # A format of Celery's comes with milliseconds, if nobody says otherwise.
         stamp = STAMP if line is None else None
         try:
@@ -182,143 +229,21 @@ def _is_bare(logger: logging.Logger) -> bool:
     return all(isinstance(one, logging.NullHandler) for one in logger.handlers)
 
 
-class _Careful(logging.StreamHandler[TextIO]):
-    """Goes on, and is not silent, when a line cannot be formatted or written.
+def log_failure(error: BaseException | None) -> bool:
+    """Log to standard error why this process, or a thread, ends, if JSON goes there.
 
-    A format that cannot be filled in gives way to the plain one: no line is lost. Lines
-    that cannot be written are counted: standard error is told, if it is another place,
-    and so is whoever reads the next line that can be written.
+    Return whether it does: else people are told in words of their own.
     """
-
-    _plain: logging.Formatter
-    _misfits: Faults
-    _unwritten: Faults
-    _lost = 0
-    """Lines that could not be written since the last one that could."""
-    _failed = False
-
-    def take_care(self, plain: logging.Formatter, clock: Clock) -> None:
-        """Begin with this formatter, which can format every record that is sound."""
-        self._plain = plain
-        self._misfits = Faults(clock)
-        self._unwritten = Faults(clock)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._failed = False
-        try:
-            super().emit(record)
-        except OSError:  # the file cannot be opened anew, say
-            self.handleError(record)
-        if not self._failed:
-            self._lost = 0
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = self._formatted(record)
-        if not self._lost:
-            return line
-        words = f"{self._lost} log lines before this one could not be written"
-        return f"{self._notice(words)}\n{line}"
-
-    def _formatted(self, record: logging.LogRecord) -> str:
-        try:
-            return super().format(record)
-        except (LookupError, TypeError, ValueError) as error:
-            line = self._plain.format(record)  # or else the record itself is wrong
-            if not (number := self._misfits.meet()):
-                return line
-            words = (
-                f"the format of log lines cannot be filled in ({_reason(error)}):"
-                f" {number} so far in the plain form"
-            )
-            return f"{self._notice(words)}\n{line}"
-
-    def _notice(self, words: str) -> str:
-        fields = {"msg": words, "levelno": logging.WARNING, "levelname": "WARNING"}
-        return self._plain.format(logging.makeLogRecord(fields))
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Count a line that is lost, and say so in a line, but not each time."""
-        error = sys.exc_info()[1]
-        self._failed = True
-        self._lost += 1
-        number = self._unwritten.meet()
-        if not number:
-            return
-        where = f"{record.pathname}:{record.lineno}"
-        words = self._notice(
-            f"cannot write log lines: {_reason(error)}; {number} lost so far,"
-            f" the last one from {where}"
-        )
-        with suppress(Exception):  # then the next line that can be written says it
-            if sys.__stderr__ and self.stream is not sys.__stderr__:
-                sys.__stderr__.write(f"{words}\n")
-                sys.__stderr__.flush()
-
-
-def _reason(error: BaseException | None) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return f"{type(error).__name__}: {error}"
-
-
-class LogStream(_Careful):
-    """A stream that is there already: standard error."""
-
-    def __init__(self, stream: TextIO, plain: logging.Formatter, clock: Clock) -> None:
-        super().__init__(stream)
-        self.take_care(plain, clock)
-
-
-class LogFile(_Careful, WatchedFileHandler):
-    """The file at a path, opened anew when it was rotated; stacks go there as well."""
-
-    def __init__(self, path: str, plain: logging.Formatter, clock: Clock) -> None:
-        self.take_care(plain, clock)
-        WatchedFileHandler.__init__(
-            self, path, encoding="utf-8", errors="backslashreplace"
-        )
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        super().handleError(record)
-        # What is left in the buffer would be written later, in pieces.
-        stream, self.stream = self.stream, None  # opened by the next line
-        with suppress(OSError, ValueError):
-            if stream:
-                stream.close()
-
-    def _open(self) -> TextIOWrapper:
-        stream = super()._open()
-        # A descriptor of its own: this one is closed before the file is opened anew.
-        dump_stacks_to(os.dup(stream.fileno()))
-        return stream
-
-
-def log_before_config() -> None:
-    """Have warnings shown as those of the log, until the config says where that is.
-
-    Modules of the user's that set up a log of their own find none in their way.
-    """
-    plain = TaskFormatter(BEFORE + LINE, STAMP)
-    handler = LogStream(sys.stderr, plain, SystemClock())
-    handler.setFormatter(plain)
-    handler.setLevel(logging.WARNING)
-    logging.lastResort = handler
-
-
-_stacks = 2
-
-
-def dump_stacks_to(descriptor: int) -> None:
-    """Have SIGUSR1 write there what all threads are at, and fatal faults as well.
-
-    The descriptor is left to this function, unless it is standard error.
-    """
-    global _stacks
-    before, _stacks = _stacks, descriptor
-    faulthandler.enable(_stacks)
-    faulthandler.register(signal.SIGUSR1, _stacks)
-    if before not in (2, _stacks):
-        os.close(before)
+    handler = logging.lastResort
+    if error is None or not isinstance(handler, LogLines):
+        return False
+    is_foreseen = isinstance(error, BeatdError)
+    words = str(error) if is_foreseen else f"ended by an error: {error!r}"
+    trace = None if is_foreseen else (type(error), error, error.__traceback__)
+    about = {"name": __name__, "event": "failed", "msg": words, "exc_info": trace}
+    level = {"levelno": logging.CRITICAL, "levelname": "CRITICAL"}
+    handler.handle(logging.makeLogRecord(about | level))
+    return True
 
 
 def wants_colour(stream: TextIO) -> bool:

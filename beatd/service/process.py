@@ -22,9 +22,11 @@ from beatd.config.switches import LOG_LEVEL, WORKER_NODE
 from beatd.errors import BeatdError, ConfigError
 from beatd.event_log import EventLog, show_times_in
 from beatd.events.zone import machine_zone
+from beatd.logs import Form
 from beatd.runs import stdout
 from beatd.service import daemon
-from beatd.service.log_setup import Log, dump_stacks_to, log_before_config
+from beatd.service.log_handlers import dump_stacks_to
+from beatd.service.log_setup import Log
 from beatd.service.nodes import node_name, path_of
 from beatd.text import counted
 from beatd.version import __version__
@@ -101,6 +103,7 @@ class Process:
         return Log(
             node,
             level=level_of(options.loglevel or LOG_LEVEL),
+            form=form_of(options),
             file=self.chosen("logfile"),
             line=settings.worker_log_format,
             date=settings.worker_log_datefmt,
@@ -118,7 +121,7 @@ def load_config(options: Options, kind: str) -> Process:
     """
     dump_stacks_to(2)
     show_times_in(machine_zone())
-    log_before_config()
+    Log("", form=form_of(options)).begin()
     config = load(wanted_by(options, kind), strict=bool(options.strict))
     return Process(options, kind, config)
 
@@ -134,6 +137,11 @@ def begin(options: Options, kind: str) -> Process:
     process = load_config(options, kind)
     process.become()
     return process
+
+
+def form_of(options: Options) -> Form | None:
+    """Return the form of the log that was asked for; None if none was."""
+    return None if options.log_format is None else Form(options.log_format)
 
 
 def level_of(name: str | int) -> int:
@@ -163,7 +171,8 @@ def announce(options: Options, config: Config) -> None:
     broker = mask_url(settings.write_urls[0])
     number = counted(len(config.entries), "entry")
     terminal = sys.__stderr__  # and not what tasks print to
-    if options.quiet or not terminal or not terminal.isatty():
+    is_text = form_of(options) in (None, Form.TEXT)
+    if options.quiet or not is_text or not terminal or not terminal.isatty():
         tell.info(
             "start",
             "beatd %s: config %s, broker %s, %s, pid %d on %s",

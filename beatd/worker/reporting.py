@@ -53,7 +53,7 @@ class TaskReporter:
     tally: Tally = field(default_factory=Tally)
 
     def received(self, envelope: Envelope) -> None:
-        self._log(logging.INFO, "received", envelope, "received")
+        self._log(logging.INFO, "task.received", envelope, "received")
         self._event("received", envelope)
         signals.task_received.send(self.node, request=envelope)
 
@@ -71,11 +71,11 @@ class TaskReporter:
         after = f"after {report.seconds:.3f} s"
         if report.fate is Fate.REQUEUED:
             words = f"goes back to its queue: {report.reason}"
-            self._log(logging.INFO, "requeued", envelope, words)
+            self._log(logging.INFO, "task.requeued", envelope, words)
             self._event("rejected", envelope, requeue=True)
         elif report.fate is Fate.SET_ASIDE:
             self._log(
-                logging.ERROR, "set_aside", envelope, f"set aside: {report.reason}"
+                logging.ERROR, "task.set_aside", envelope, f"set aside: {report.reason}"
             )
             if report.state == State.FAILURE:
                 self._failed(envelope, report)
@@ -83,12 +83,17 @@ class TaskReporter:
                     self._event("rejected", envelope, requeue=False)
         elif report.state == State.SUCCESS:
             value = f": {one_line(report.result)}" if report.result else ""
-            self._log(logging.INFO, "succeeded", envelope, f"succeeded {after}{value}")
+            self._log(
+                logging.INFO, "task.succeeded", envelope, f"succeeded {after}{value}"
+            )
             what = {"result": report.result, "runtime": report.seconds}
             self._event("succeeded", envelope, **what)
         elif report.state == State.RETRY:
             self._log(
-                logging.INFO, "retried", envelope, f"is tried again: {report.reason}"
+                logging.INFO,
+                "task.retried",
+                envelope,
+                f"is tried again: {report.reason}",
             )
             what = {"exception": report.exception, "traceback": report.traceback}
             self._event("retried", envelope, **what)
@@ -97,31 +102,33 @@ class TaskReporter:
             self._failed(envelope, report)
         else:
             words = f"ended {after}: {report.reason}"
-            self._log(logging.INFO, "ignored", envelope, words)
+            self._log(logging.INFO, "task.ignored", envelope, words)
 
     def timed_out(self, run: InFlight, limit: float, error: Exception) -> None:
         self.tally.ended(State.FAILURE, limit)
         words = f"ended by force after {limit:g} s"
-        self._log(logging.ERROR, "timed_out", run.envelope, words)
+        self._log(logging.ERROR, "task.timed_out", run.envelope, words)
         self._event("failed", run.envelope, exception=repr_of(error), traceback="")
 
     def lost(self, run: InFlight, reason: str) -> None:
         """Report that the process of a run is gone; the task may run once more."""
         self.tally.ends["LOST"] += 1
         words = f"its process is gone: {reason}"
-        self._log(logging.ERROR, "lost", run.envelope, words)
+        self._log(logging.ERROR, "task.lost", run.envelope, words)
 
     def retried(self, run: InFlight, error: Exception) -> None:
         """Report that a run whose process is gone is tried again, as its task says."""
         self.tally.ends[State.RETRY] += 1
         words = repr_of(error)
-        self._log(logging.INFO, "retried", run.envelope, f"is tried again: {words}")
+        self._log(
+            logging.INFO, "task.retried", run.envelope, f"is tried again: {words}"
+        )
         self._event("retried", run.envelope, exception=words, traceback="")
 
     def let_go(self, run: InFlight) -> None:
         """Report that a run was ended here because other workers may run it."""
         words = "ended here: the worker was cut off, and others may run it"
-        self._log(logging.WARNING, "let_go", run.envelope, words)
+        self._log(logging.WARNING, "task.let_go", run.envelope, words)
         self._event("rejected", run.envelope, requeue=True)
 
     def gone(self, run: InFlight, number: int) -> None:
@@ -134,7 +141,7 @@ class TaskReporter:
             " be acknowledged (the broker was set back, or the worker cut off for too"
             f" long); it runs where that is delivered next; {number} so far"
         )
-        self._log(logging.WARNING, "gone", run.envelope, words)
+        self._log(logging.WARNING, "task.gone", run.envelope, words)
         self._event("rejected", run.envelope, requeue=True)
 
     def repeated(self, run: InFlight) -> None:
@@ -144,7 +151,7 @@ class TaskReporter:
             " its message was delivered once more (the broker was set back to an"
             " earlier state, or somebody has put it on its queue again)"
         )
-        self._log(logging.WARNING, "repeated", run.envelope, words)
+        self._log(logging.WARNING, "task.repeated", run.envelope, words)
         self._event("rejected", run.envelope, requeue=False)
 
     def given_up(self, run: InFlight, error: Exception) -> None:
@@ -167,7 +174,7 @@ class TaskReporter:
 
     def set_aside(self, envelope: Envelope, reason: str, error: Exception) -> None:
         self.tally.ends[State.FAILURE] += 1
-        self._log(logging.ERROR, "set_aside", envelope, f"set aside: {reason}")
+        self._log(logging.ERROR, "task.set_aside", envelope, f"set aside: {reason}")
         self._event("failed", envelope, exception=repr_of(error))
         if isinstance(error, NotRegistered):
             what = {
@@ -180,18 +187,20 @@ class TaskReporter:
 
     def expired(self, envelope: Envelope) -> None:
         self.tally.ends["EXPIRED"] += 1
-        self._log(logging.INFO, "expired", envelope, "has expired")
+        self._log(logging.INFO, "task.expired", envelope, "has expired")
         self._revoked(envelope, expired=True)
 
     def revoked(self, envelope: Envelope) -> None:
         self.tally.ends[State.REVOKED] += 1
-        self._log(logging.INFO, "revoked", envelope, "is revoked, and does not begin")
+        self._log(
+            logging.INFO, "task.revoked", envelope, "is revoked, and does not begin"
+        )
         self._revoked(envelope)
 
     def terminated(self, run: InFlight, number: int) -> None:
         self.tally.ends[State.REVOKED] += 1
         words = f"is revoked, and was ended by {Signals(number).name}"
-        self._log(logging.WARNING, "terminated", run.envelope, words)
+        self._log(logging.WARNING, "task.terminated", run.envelope, words)
         self._revoked(run.envelope, terminated=True, signum=int(number))
 
     def _failed(self, envelope: Envelope, report: Report) -> None:
@@ -215,10 +224,10 @@ class TaskReporter:
 
     def _log_failure(self, envelope: Envelope, report: Report, words: str) -> None:
         if report.expected:
-            self._log(logging.INFO, "failed", envelope, words)
+            self._log(logging.INFO, "task.failed", envelope, words)
         else:
             text = f"{words}\n{report.traceback}".rstrip()
-            self._log(logging.ERROR, "failed", envelope, text, _tell_failure)
+            self._log(logging.ERROR, "task.failed", envelope, text, _tell_failure)
 
     def _log(
         self,
@@ -234,7 +243,7 @@ class TaskReporter:
             words = f"({one_line(entry)}) {words}"
         log.log(
             level,
-            f"task.{event}",
+            event,
             "%s[%s] %s",
             one_line(envelope.name),
             one_line(envelope.id),
