@@ -130,6 +130,7 @@ def test_the_command_is_installed_and_may_be_run_as_a_module() -> None:
         ("beatd.config.settings", "settings.md"),
         ("beatd.cli.worker_options", "worker-options.md"),
         ("beatd.cli.log_page", "logs.md"),
+        ("beatd.cli.environment", "environment.md"),
     ],
 )
 def test_a_page_of_the_documentation_is_printed_by_its_module(

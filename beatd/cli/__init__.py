@@ -5,6 +5,7 @@ then on `list` and `next` are these modules here, not the functions of Python.
 """
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 import click
 
-from beatd.cli.options import DETACH, PROCESS, SOURCE, given
+from beatd.cli.options import DETACH, NODE, PROCESS, SOURCE, given
 from beatd.cli.usage import (
     CONFIG,
     UNAVAILABLE,
@@ -44,6 +45,11 @@ ALIASES = {"ls": "list"}
 MODULES = {"import": "importing", "export": "exporting"}
 """Where a command is that no module can be called by."""
 
+_ENVIRONMENT = (
+    "Environment: each of these options, for all commands, as $BEATD_ and its long"
+    " name: $BEATD_APP, $BEATD_CONFIG, $BEATD_SCHEDULE_FILENAME. The command line wins."
+)
+
 
 class _Commands(Commands):
     """Commands that are known by name and imported when they are asked for."""
@@ -69,18 +75,13 @@ class _Commands(Commands):
 @click.command(
     cls=_Commands,
     invoke_without_command=True,
-    epilog=exit_statuses(),
+    epilog=f"{_ENVIRONMENT}\n\n{exit_statuses()}",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @SOURCE
 @PROCESS
 @click.option("-S", "scheduler", metavar="CLASS", hidden=True)
-@click.option(
-    "-n",
-    "--hostname",
-    metavar="NAME",
-    help=f"Node name, for names of files; %h, %n, %d expand.  [default: {BEAT_NODE}]",
-)
+@NODE(help=f"Node name, for names of files; %h, %n, %d expand.  [default: {BEAT_NODE}]")
 @click.option(
     "--enable-remote-control/--no-enable-remote-control",
     expose_value=False,
@@ -122,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         return 130
     except BeatdError as error:
-        if "--debug" in words:
+        if "--debug" in words or click.BOOL(os.environ.get("BEATD_DEBUG") or "0"):
             traceback.print_exception(error)
         elif not _logs(error):
             _say(str(error))

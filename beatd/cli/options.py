@@ -1,11 +1,14 @@
 """Options that several commands share, spelled as `celery` spells them."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from beatd.cli.usage import Seconds
 from beatd.config import switches
@@ -20,6 +23,21 @@ FORMS = ("text", "json", "journal")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
 
 
+class Global(click.Option):
+    """An option that may stand before a command, after it, or in the environment.
+
+    There it is called `$BEATD_` and its long name; other names come after that.
+    """
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        others = [self.envvar] if isinstance(self.envvar, str) else self.envvar or ()
+        self.envvar = [f"BEATD_{str(self.name).upper()}", *others]
+
+
+_option = partial(click.option, cls=Global)
+
+
 def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     def add(command: Command) -> Command:
         for option in reversed(options):
@@ -32,7 +50,10 @@ def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
 def _change_directory(
     context: click.Context, parameter: click.Parameter, value: Path | None
 ) -> None:
-    if value is None:
+    if value is None or (
+        # Relative to where the process began: the first to read it has changed there.
+        context.parent and _source(context, "workdir") is ParameterSource.ENVIRONMENT
+    ):
         return
     try:
         os.chdir(value)
@@ -42,14 +63,18 @@ def _change_directory(
 
 
 def option_of(
-    switch: Switch, kind: "click.ParamType[Any]" = click.STRING, default: object = None
+    switch: Switch,
+    kind: "click.ParamType[Any]" = click.STRING,
+    default: object = None,
+    cls: type[click.Option] = click.Option,
 ) -> Callable[[Command], Command]:
     """Return the option that stands for a setting; values of it are of this kind."""
     help_text = switch.help.format(default=default)
     if switch.says is not None:
-        return click.option(*switch.names, is_flag=True, help=help_text)
+        return click.option(*switch.names, cls=cls, is_flag=True, help=help_text)
     return click.option(
         *switch.names,
+        cls=cls,
         type=kind,
         metavar=switch.metavar,
         envvar=switch.variable,
@@ -57,80 +82,83 @@ def option_of(
     )
 
 
+_of = partial(option_of, cls=Global)
+
 CONFIG = _all_of(
-    click.option(
+    _option(
         "-A",
         "--app",
         metavar="APP",
         envvar=["APP", "CELERY_APP"],
         help="Module with the app: proj, proj.celery or proj:app.",
     ),
-    click.option(
+    _option(
         "--config",
         metavar="MODULE|FILE",
         envvar="CONFIG_MODULE",
         help="Config module or file.  [default: $BEATD_CONFIG, else celeryconfig]",
     ),
-    click.option(
+    _option(
         "--workdir",
-        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        type=click.Path(path_type=Path),
         is_eager=True,
         expose_value=False,
         callback=_change_directory,
         help="Change to this directory first.",
     ),
-    option_of(switches.RESULT_BACKEND),
-    click.option(
+    _of(switches.RESULT_BACKEND),
+    _option(
         "--loader",
         envvar="LOADER",
         hidden=True,
         help="Accepted; beatd loads apps itself.",
     ),
-    click.option("-C", "--no-color", is_flag=True, default=None, help="No colours."),
-    click.option("-q", "--quiet", is_flag=True, default=None, help="No banner."),
-    click.option("--debug", is_flag=True, default=None, help="Errors with traceback."),
-    option_of(switches.SCHEDULE_FILENAME),
+    _option("-C", "--no-color", is_flag=True, default=None, help="No colours."),
+    _option("-q", "--quiet", is_flag=True, default=None, help="No banner."),
+    _option("--debug", is_flag=True, default=None, help="Errors with traceback."),
+    _of(switches.SCHEDULE_FILENAME),
 )
 
-SOURCE = _all_of(CONFIG, option_of(switches.BROKER))
+SOURCE = _all_of(CONFIG, _of(switches.BROKER))
 
 PROCESS = _all_of(
-    click.option(
+    _option(
         "-l",
         "--loglevel",
         type=click.Choice(LEVELS, case_sensitive=False),
         help=f"How much to log.  [default: {switches.LOG_LEVEL}]",
     ),
-    click.option(
+    _option(
         "-f",
         "--logfile",
         metavar="FILE",
         help="Log there, not to standard error; %n, %h, %d, %i, %I expand.",
     ),
-    click.option(
+    _option(
         "--log-format",
         type=click.Choice(FORMS),
         help="Lines for people, JSON objects, or records of the journal."
         "  [default: journal if standard error goes there, else text]",
     ),
-    click.option(
+    _option(
         "--pidfile",
         metavar="FILE",
         help="Hold this file while running; %n, %h, %d expand.",
     ),
-    click.option("--uid", metavar="USER", help="Run as this user."),
-    click.option("--gid", metavar="GROUP", help="Run as this group."),
-    click.option("--umask", metavar="MASK", help="Octal with a leading 0."),
-    click.option("--executable", metavar="PYTHON", help="Python to detach with."),
-    click.option(
+    _option("--uid", metavar="USER", help="Run as this user."),
+    _option("--gid", metavar="GROUP", help="Run as this group."),
+    _option("--umask", metavar="MASK", help="Octal with a leading 0."),
+    _option("--executable", metavar="PYTHON", help="Python to detach with."),
+    _option(
         "--strict", is_flag=True, default=None, help="Refuse to start on a bad entry."
     ),
-    option_of(switches.SCHEDULER),
-    option_of(switches.MAX_INTERVAL, Seconds(0)),
-    option_of(switches.HTTP),
+    _of(switches.SCHEDULER),
+    _of(switches.MAX_INTERVAL, Seconds(0)),
+    _of(switches.HTTP),
 )
 
-DETACH = click.option(
+NODE = partial(_option, "-n", "--hostname", metavar="NAME")
+DETACH = _option(
     "-D", "--detach", is_flag=True, default=None, help="Go to the background."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
@@ -144,11 +172,37 @@ COLOR = click.option(
 def given(context: click.Context) -> dict[str, Any]:
     """Return the options that were given, here or before the command's name.
 
-    `beatd -A proj worker` and `beatd worker -A proj` mean the same.
+    `beatd -A proj worker` and `beatd worker -A proj` mean the same. The command line
+    wins over the environment, wherever an option stands in it.
     """
-    outer = given(context.parent) if context.parent else {}
-    here = {name: value for name, value in context.params.items() if value is not None}
-    return outer | here
+    chain = [context]
+    while parent := chain[0].parent:
+        chain.insert(0, parent)
+    found = [
+        (_WEIGHT.get(_source(one, name), 0), name, value)
+        for one in chain
+        for name, value in one.params.items()
+        if value is not None
+    ]
+    found.sort(key=itemgetter(0))
+    weights = {name: weight for weight, name, _ in found}
+    options = {name: value for _, name, value in found}
+    if {"app", "config"} <= weights.keys() and (
+        min(weights["app"], weights["config"]) < _WEIGHT[ParameterSource.COMMANDLINE]
+    ):
+        # What the environment has is for when the command line names neither.
+        del options["config" if weights["app"] >= weights["config"] else "app"]
+    return options
+
+
+_WEIGHT: Mapping[ParameterSource | None, int] = {
+    ParameterSource.ENVIRONMENT: 1,
+    ParameterSource.COMMANDLINE: 2,
+}
+
+
+def _source(context: click.Context, name: str) -> ParameterSource | None:
+    return context.get_parameter_source(name)
 
 
 def wanted(context: click.Context) -> "Wanted":

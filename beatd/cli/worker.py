@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from beatd.cli.options import DETACH, PROCESS, SOURCE, Command, given, option_of
+from beatd.cli.options import DETACH, NODE, PROCESS, SOURCE, Command, given, option_of
 from beatd.cli.output import Failure, confirmed
 from beatd.cli.usage import CONFIG, USAGE, Seconds, Whole, exit_statuses
 from beatd.config.options import Options
@@ -88,12 +88,7 @@ def _bounds(
 @SOURCE
 @PROCESS
 @DETACH
-@click.option(
-    "-n",
-    "--hostname",
-    metavar="NAME",
-    help=f"Node name; %h, %n, %d expand.  [default: {WORKER_NODE}]",
-)
+@NODE(help=f"Node name; %h, %n, %d expand.  [default: {WORKER_NODE}]")
 @setting("worker_concurrency")
 @setting("worker_pool")
 @click.option(

@@ -31,8 +31,8 @@ class Switch:
     help: str
     """`{default}` in it is the default of the row."""
     metavar: str | None = None
-    variable: str | None = None
-    """Variable of the environment, beside `$CELERY_` and the option's own name."""
+    variable: str | tuple[str, ...] | None = None
+    """Variables of the environment, beside `$BEATD_` or `$CELERY_` and its own name."""
     says: bool | None = None
     """The value that a flag stands for; None: the option takes a value."""
 
@@ -56,7 +56,7 @@ BROKER = Switch(
     ("-b", "--broker"),
     "Broker; wins over the config.",
     metavar="URL",
-    variable="BROKER_URL",
+    variable=("BEATD_BROKER_URL", "BROKER_URL"),
 )
 RESULT_BACKEND = Switch(
     ("--result-backend",),

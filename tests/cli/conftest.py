@@ -1,5 +1,6 @@
 """The shop of the mock-ups: its config, its schedule file, and the time there."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -112,7 +113,8 @@ def folder(
 ) -> Iterator[Path]:
     """A working directory of the test's own, at the time of the mock-ups."""
     monkeypatch.chdir(tmp_path)
-    for name in ("NO_COLOR", "CLICOLOR_FORCE", "BEATD_CONFIG"):
+    ours = [name for name in os.environ if name.startswith("BEATD_")]
+    for name in ("NO_COLOR", "CLICOLOR_FORCE", *ours):
         monkeypatch.delenv(name, raising=False)
     with freeze_time(datetime_of(NOW), ignore=["_pytest.timing"]):
         yield tmp_path

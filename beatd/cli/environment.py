@@ -1,0 +1,72 @@
+"""A page about the variables of the environment that beatd reads.
+
+`python -m beatd.cli.environment` prints `docs/environment.md`, from the options of the
+command line: only what these do not know stands here.
+"""
+
+from collections.abc import Iterator
+
+import click
+
+from beatd.cli import beatd
+from beatd.cli.options import Global
+
+_INTRODUCTION = """\
+# The environment
+
+<!-- Made from beatd/cli/ by `python -m beatd.cli.environment`: edit that. -->
+
+Each option that may stand before a command may stand in the environment instead, as
+`$BEATD_` and its long name: for `beatd`, for `beatd worker` and for all other commands.
+The command line wins over the environment, and the environment over the config. What is
+empty counts as not set; a flag is set by `1` or `true`.
+
+| variable | option | what it does |
+|---|---|---|
+"""
+
+_REST = """\
+
+Where the command line names no config, `$BEATD_APP` wins over `$BEATD_CONFIG`; `-A` and
+`--config` win over both. `$BEATD_WORKDIR` counts from where the command is given.
+Celery's names for its options are read, too ([worker-options.md](worker-options.md));
+where both are set, beatd's name wins.
+
+## Secrets
+
+`$BEATD_BROKER_URL_FILE` names a file that has the broker's URL, as Docker and
+Kubernetes mount secrets. `$CREDENTIALS_DIRECTORY`, which systemd sets, is a folder:
+the credential `broker_url` that lies there is read in the same way. `default` in either
+means that none is set. `$CELERY_BROKER_URL`, `$BEATD_BROKER_URL` and `-b` win over it.
+
+Who may read the environment of a process may read what is in it: put a URL that has a
+password in a file.
+"""
+
+
+def page() -> str:
+    """Return `docs/environment.md`."""
+    return _INTRODUCTION + "".join(map(_row, shown())) + _REST
+
+
+def shown() -> Iterator[Global]:
+    """Yield the options that may stand in the environment by a name of beatd's."""
+    for option in beatd.params:
+        if isinstance(option, Global) and not option.hidden:
+            yield option
+
+
+def names_of(option: click.Option) -> list[str]:
+    """Return beatd's names of an option in the environment, the one by rule first."""
+    return [name for name in option.envvar or () if name.startswith("BEATD_")]
+
+
+def _row(option: Global) -> str:
+    variables = ", ".join(f"`{name}`" for name in names_of(option))
+    options = ", ".join(f"`{name}`" for name in option.opts)
+    help_text = (option.help or "").partition("  [")[0].replace("|", "&#124;")
+    return f"| {variables} | {options} | {help_text} |\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

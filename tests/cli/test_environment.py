@@ -1,0 +1,143 @@
+"""Options in the environment: which are read, and which of two wins."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from beatd.cli import beatd, environment, main
+from beatd.cli.options import given
+from tests.cli.conftest import SHOP, Run
+
+PAGE = Path(__file__).parents[2] / "docs" / "environment.md"
+
+VALUES = {
+    "workdir": ("/", None),  # changed to, and told to nobody
+    "loglevel": ("info", "INFO"),
+    "max_interval": ("2.5", 2.5),
+    **dict.fromkeys(("no_color", "quiet", "debug", "strict", "detach"), ("1", True)),
+}
+"""What some options take, and how commands are told of it; others take any word."""
+
+
+def options_of(command: str, before: str = "", after: str = "") -> dict[str, Any]:
+    """Return the options that a command is told of, given before and after its name."""
+    words = [*before.split(), command]
+    above = beatd.make_context("beatd", words, auto_envvar_prefix="CELERY")
+    named = beatd.get_command(above, command)
+    assert named is not None
+    return given(named.make_context(command, after.split(), parent=above))
+
+
+def test_the_page_of_the_environment_is_that_of_the_options() -> None:
+    made = "python -m beatd.cli.environment > docs/..."
+    assert PAGE.read_text() == environment.page(), made
+
+
+def test_every_option_before_a_command_may_stand_in_the_environment() -> None:
+    named = {option.name for option in environment.shown()}
+
+    assert len(named) > 20
+    assert named == {
+        option.name
+        for option in beatd.params
+        if isinstance(option, click.Option)
+        and not option.hidden
+        and option.name != "version"
+    }
+
+
+@pytest.mark.parametrize("command", ["worker", "status"])
+@pytest.mark.parametrize(
+    ("option", "variable"),
+    [
+        pytest.param(option, variable, id=variable)
+        for option in environment.shown()
+        for variable in environment.names_of(option)
+    ],
+)
+def test_a_command_is_told_of_an_option_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, command: str, option: click.Option, variable: str
+) -> None:
+    words = option.type.choices if isinstance(option.type, click.Choice) else ["some"]
+    written, told = VALUES.get(str(option.name), (words[0], words[0]))
+    monkeypatch.setenv(variable, written)
+
+    assert options_of(command).get(str(option.name)) == told
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "app", "config"),
+    [
+        ("", "", "theirs", None),
+        ("-A mine", "", "mine", None),
+        ("", "-A mine", "mine", None),
+        ("--config mine", "", None, "mine"),
+        ("", "--config mine", None, "mine"),
+    ],
+)
+def test_the_command_line_wins_over_the_environment_wherever_it_names_a_config(
+    monkeypatch: pytest.MonkeyPatch,
+    before: str,
+    after: str,
+    app: str | None,
+    config: str | None,
+) -> None:
+    monkeypatch.setenv("BEATD_APP", "theirs")
+    monkeypatch.setenv("BEATD_CONFIG", "theirs")
+
+    options = options_of("list", before, after)
+
+    assert (options.get("app"), options.get("config")) == (app, config)
+
+
+def test_a_name_of_beatds_wins_over_one_of_celerys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("APP", "theirs")
+    monkeypatch.setenv("BEATD_APP", "ours")
+
+    assert options_of("list")["app"] == "ours"
+
+
+def test_what_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for option in environment.shown():
+        monkeypatch.setenv(environment.names_of(option)[0], "")
+
+    assert options_of("list").keys() & VALUES.keys() == set()
+
+
+def test_a_relative_workdir_is_changed_to_once(
+    monkeypatch: pytest.MonkeyPatch, run: Run, folder: Path
+) -> None:
+    (folder / "shop").mkdir()
+    (folder / "shop" / "celeryconfig.py").write_text(SHOP)
+    monkeypatch.setenv("BEATD_WORKDIR", "shop")
+
+    assert "nightly-backup" in run("list").stdout
+
+
+def test_a_workdir_that_is_not_there_is_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEATD_WORKDIR", "shop")
+
+    assert main(["list"]) == 2
+
+    said = capsys.readouterr().err
+    assert "cannot change to 'shop': No such file or directory" in said
+
+
+def test_errors_have_their_traceback_if_the_environment_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEATD_DEBUG", "1")
+
+    assert main(["list"]) == 78
+
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_the_help_says_that_options_may_stand_in_the_environment(run: Run) -> None:
+    assert "$BEATD_SCHEDULE_FILENAME" in run("--help").stdout
