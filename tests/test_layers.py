@@ -76,9 +76,9 @@ cli         usage options output running dead explain findings schedule_view adv
 utils       log
 service     log_handlers log_setup process rereading reloading status facts look
             snapshot http openmetrics metrics site wiring.answering offline other_side
-            beat worker_metrics worker_site worker
-cli         status past strips list history audit show changing check * worker
-            worker_options log_page environment
+            beat worker_metrics worker_site worker units
+cli         status past strips list history audit show changing check systemd *
+            worker worker_options log_page environment
 .           spawned reread __main__ __init__
 """
 """A line is a room and its modules in the order in which they are read: a module

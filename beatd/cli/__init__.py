@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, str] = {
     "import": "Take over from Celery's beat and other schedulers.",
     "export": "The schedule as a calendar, or as JSON.",
     "explain": "A cron expression in words, and its next runs.",
+    "systemd": "Units for systemd: print, install, verify.",
 }
 ALIASES = {"ls": "list"}
 MODULES = {"import": "importing", "export": "exporting"}
