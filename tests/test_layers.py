@@ -28,7 +28,7 @@ config      * settings.problems settings.secrets settings.kinds switches setting
             calls called own_code app_calls celery_code recording celery_calls
             builtin_tasks
             entry_line entries modules
-            finding celery_settings apps places tls loading options
+            finding celery_settings apps places host tls loading options
 .           clock
 storage     folders file_lock sqlite_file
 .           background

@@ -9,7 +9,7 @@ import click
 from beatd.cli.advice import advice, notes
 from beatd.cli.changing import changing_entries
 from beatd.cli.findings import Findings, annotation, print_findings
-from beatd.cli.options import COLOR, CONFIG, JSON, given, wanted
+from beatd.cli.options import COLOR, CONFIG, JSON, asked, given, wanted
 from beatd.cli.output import screen
 from beatd.cli.probes import (
     ask_broker,
@@ -92,7 +92,7 @@ def _examine(context: click.Context, imports: bool, ask: bool) -> Findings:
     problems += [*strangers, *strange_results(config)]
     problems += advice(config, SystemClock().now())
     problems += unreached(config)
-    problems += changing_entries(config, Options.of(given(context)))
+    problems += changing_entries(config, Options.of(asked(context)))
     problems += shelves_elsewhere(config)
     problems += entries_elsewhere(config, ask=ask and not (report.errors or strangers))
     refused = bool(report.errors or strangers)

@@ -32,6 +32,15 @@ Where the command line names no config, `$BEATD_APP` wins over `$BEATD_CONFIG`; 
 Celery's names for its options are read, too ([worker-options.md](worker-options.md));
 where both are set, beatd's name wins.
 
+## On a host with the units
+
+Where beatd's units are ([deploy/systemd.md](deploy/systemd.md)), commands that look
+need no options: `beatd list`, `status`, `dead`, `check` and all but `beatd`, `worker`
+and `import`. If none names a config, and no `celeryconfig` is in the working directory,
+they take what the units take: what `/etc/default/beatd` has of the variables above and
+of `BEATD_OPTS`, else `/etc/beatd/config.py`, with the schedule file in `/var/lib/beatd`
+and the broker's URL in `/etc/beatd/broker_url`, which root may read: `sudo beatd list`.
+
 ## Secrets
 
 `$BEATD_BROKER_URL_FILE` names a file that has the broker's URL, as Docker and

@@ -11,7 +11,7 @@ import click
 from beatd.cli import plan as plans
 from beatd.cli.config_out import question, write_entries, write_module
 from beatd.cli.crontab_out import crontab_module
-from beatd.cli.options import COLOR, JSON, SOURCE, given, wanted
+from beatd.cli.options import COLOR, JSON, SOURCE, given
 from beatd.cli.output import Failure, screen
 from beatd.cli.plan import Plan
 from beatd.cli.usage import (
@@ -24,6 +24,7 @@ from beatd.cli.usage import (
 )
 from beatd.clock import SystemClock
 from beatd.config.loading import Config, examine_source, load
+from beatd.config.options import Options
 from beatd.config.places import DEFAULT_MODULE
 from beatd.config.settings import file_of_url, mask_url
 from beatd.config.source import Source
@@ -215,7 +216,7 @@ def _config(context: click.Context, *, may_lack: bool = False) -> Config:
 
     Raises ConfigError.
     """
-    wants = replace(wanted(context), unjudged=["beat_scheduler"])
+    wants = replace(Options.of(given(context)).wanted(), unjudged=["beat_scheduler"])
     is_named = wants.app or wants.config or _CONFIG_NAMES & wants.environ.keys()
     if may_lack and not is_named and not Path(f"{DEFAULT_MODULE}.py").exists():
         nothing = Source("the command line", {})

@@ -15,6 +15,7 @@ from beatd.config import switches
 from beatd.config.switches import Switch
 
 if TYPE_CHECKING:
+    from beatd.config.host import Host
     from beatd.config.loading import Wanted
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -205,8 +206,53 @@ def _source(context: click.Context, name: str) -> ParameterSource | None:
     return context.get_parameter_source(name)
 
 
+def asked(context: click.Context) -> dict[str, Any]:
+    """Return the options of a command that looks at what runs, or is to run.
+
+    Where none of them names a config, and there is none here, the options with which
+    the units of this host start the scheduler come before them.
+    """
+    options = given(context)
+    if options.keys() & {"app", "config"}:
+        return options
+    units: dict[str, Any] | None = context.meta.get(_UNITS)
+    if units is None:  # once: it may change to the folder that the units name
+        from beatd.config.host import Host  # only where no config is named
+
+        host = context.find_object(Host) or Host()
+        units = _started_by(host, context) if host.is_meant(os.environ) else {}
+        context.meta[_UNITS] = units
+    return units | options
+
+
+_UNITS = f"{__name__}.units"
+
+
+def _started_by(host: "Host", context: click.Context) -> dict[str, Any]:
+    """Return the options with which the units of a host start the scheduler."""
+    from beatd.errors import ConfigError
+
+    variables = host.variables()
+    command = context.find_root().command
+    by_name = {
+        str(option.name): variables[name]
+        for option in command.params
+        if isinstance(option, Global)
+        for name in reversed(option.envvar or ())
+        if name in variables
+    }
+    try:
+        started = command.make_context(
+            "beatd", host.words(variables), default_map=by_name
+        )
+    except click.UsageError as error:
+        raise ConfigError(str(host.defaults), [error.format_message()]) from error
+    url_file = variables.get("BEATD_BROKER_URL_FILE") or str(host.broker_url)
+    return given(started) | {"around": {"BEATD_BROKER_URL_FILE": url_file}}
+
+
 def wanted(context: click.Context) -> "Wanted":
-    """Return which config is meant, by the options that were given."""
+    """Return which config is meant: by the options that were given, else the units."""
     from beatd.config.options import Options
 
-    return Options.of(given(context)).wanted()
+    return Options.of(asked(context)).wanted()

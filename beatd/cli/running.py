@@ -134,9 +134,12 @@ def _place_of(schedule_file: Path) -> Path:
 
 def _forbidden(place: Path) -> str:
     lines = [f"cannot ask the scheduler ({place}: permission denied)"]
-    with suppress(OSError, KeyError):
+    try:
         group = grp.getgrgid(place.stat().st_gid).gr_name
         user = getpass.getuser()
+    except (OSError, KeyError):  # not even its folder is for this user
+        lines.append("try: sudo beatd status")
+    else:
         lines.append(f"you are {user!r}; the socket belongs to group {group!r}")
         lines.append(f"try: sudo beatd status   or: sudo usermod -aG {group} {user}")
     return "\n  ".join(lines)

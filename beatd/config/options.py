@@ -40,6 +40,8 @@ class Options:
     exclude_queues: str | None = None
     include: str | None = None
     heartbeat_interval: float | None = None
+    around: Mapping[str, str] = field(default_factory=dict)
+    """Variables that count where the process's own environment has none."""
     schedules: bool = True
     """Whether the process is a scheduler, or is about one: not a worker alone."""
 
@@ -58,7 +60,7 @@ class Options:
         return Wanted(
             config=self.config,
             app=self.app,
-            environ=environment(),
+            environ=environment(self.around),
             command_line=self.settings,
             unjudged=() if self.schedules else ("beat_scheduler",),
         )
@@ -84,22 +86,28 @@ class Told:
     """Those that remote control asked for."""
 
 
-def environment() -> Mapping[str, str]:
+def environment(around: Mapping[str, str]) -> Mapping[str, str]:
     """Return the process's environment, and the broker's URL from where secrets are.
+
+    What is `around` the process counts where its own environment has nothing.
 
     systemd hands a credential `broker_url` over as a file, `default` meaning none; a
     container names the file in $BEATD_BROKER_URL_FILE.
     """
-    environ = dict(os.environ)
+    environ = {**around, **os.environ}
     named = environ.get("BEATD_BROKER_URL_FILE")
     folder = environ.get("CREDENTIALS_DIRECTORY")
     path = Path(named) if named else Path(folder, "broker_url") if folder else None
-    if path is None or (path.name == "broker_url" and not path.exists()):
+    if path is None:
         return environ
     try:
+        if path.name == "broker_url" and not path.exists():
+            return environ
         url = path.read_text().strip()
     except OSError as error:
-        raise ConfigError(str(path), [f"broker_url: {error.strerror}"]) from error
+        way = "\n  try: sudo beatd ..." if isinstance(error, PermissionError) else ""
+        problem = f"broker_url: {error.strerror}{way}"
+        raise ConfigError(str(path), [problem]) from error
     if url != "default":
         environ.setdefault("CELERY_BROKER_URL", url)
     return environ

@@ -53,6 +53,7 @@ COMMANDS = [
     *("import", "import celery", "import redbeat", "import django-celery-beat"),
     "import crontab",
     *("export", "export ical", "export json"),
+    *("systemd", "systemd print", "systemd install", "systemd verify"),
 ]
 
 
