@@ -20,7 +20,7 @@ from beatd.config.loading import load
 from beatd.instant import DAY, SECOND, Instant, Span
 from beatd.service.wiring.scheduler import ledger_of
 from beatd.text import counted
-from beatd.timetable.audit import WAITS_LONG, Account, Audit
+from beatd.timetable.audit import WAITS_LONG, Account, Accounted, Audit
 from beatd.timetable.entry import Entry
 from beatd.timetable.ledger import Mark
 
@@ -47,6 +47,8 @@ class Found:
     waits_long: int = 0
     is_whole: bool = True
     """Whether all slots were looked up: there may be too many."""
+    slots: list[Accounted] = field(default_factory=list)
+    """Each slot, where all are asked for."""
 
     @property
     def is_fine(self) -> bool:
@@ -63,6 +65,9 @@ class Found:
 @click.argument("entries", nargs=-1, metavar="[ENTRY|GLOB]...")
 @click.option("--from", "begin", metavar="TIME", help="[default: 24 hours before]")
 @click.option("--to", "end", metavar="TIME", help="[default: now]")
+@click.option(
+    "--slots", "names_all", is_flag=True, help="Name every slot, not only the numbers."
+)
 @JSON
 @COLOR
 @click.pass_context
@@ -72,6 +77,7 @@ def command(
     entries: Sequence[str],
     begin: str | None,
     end: str | None,
+    names_all: bool,
     as_json: bool,
     **_: Any,
 ) -> None:
@@ -95,7 +101,7 @@ def command(
         raise click.BadParameter(f"{begin!r} lies after the end", param_hint="--from")
     usable, bad = chosen(known.config, entries)
     found = [
-        _look(known, entry, marks.get(entry.name), (first, last), now)
+        _look(known, entry, marks.get(entry.name), (first, last), now, names_all)
         for entry in usable
     ]
     if bad:
@@ -115,12 +121,16 @@ def _look(
     mark: Mark | None,
     stretch: tuple[Instant, Instant],
     now: Instant,
+    names_all: bool,
 ) -> Found:
     past = known.history.of(entry.name)
     audit = Audit(entry, mark, past, known.history.lost)
     found = Found(entry)
     slots = audit.slots(*stretch, now)
-    for slot, account, record in islice(slots, _MOST):
+    for accounted in islice(slots, _MOST):
+        slot, account, record = accounted
+        if names_all:
+            found.slots.append(accounted)
         found.counts[account] += 1
         if account is Account.DROPPED and record:
             found.reasons[record.why] += 1
@@ -149,6 +159,8 @@ def _report(
     rows = [[*head, "UNKNOWN", "WAITING", "MISSING"]]
     rows += [_row(one, out) for one in found if one.counts]
     lines = [*out.table(rows), ""] if len(rows) > 1 else []
+    if any(one.slots for one in found):
+        lines += [*out.table(_slot_rows(known, found, now, out)), ""]
     trouble = sorted(
         (slot, one.entry.name, account)
         for one in found
@@ -190,6 +202,26 @@ def _row(found: Found, out: Screen) -> list[str]:
             )
         ),
     ]
+
+
+def _slot_rows(
+    known: PastView, found: Sequence[Found], now: Instant, out: Screen
+) -> list[list[str]]:
+    rows = [["ENTRY", f"SLOT ({known.zone})", "", "LATE", "WHY"]]
+    for one in found:
+        name = out.shown(one.entry.name)
+        for slot, account, record in one.slots:
+            late = record is not None and account is Account.SENT
+            rows.append(
+                [
+                    name if out.width is None else out.cut(name, SQUEEZED_NAME),
+                    at_second(slot, now, known.zone),
+                    str(account),
+                    lateness(record.late - one.entry.offset) if late and record else "",
+                    out.shown(record.why) if record else "",
+                ]
+            )
+    return rows
 
 
 def _verdict(
@@ -254,7 +286,20 @@ def _document(
                     {"what": str(account), **stamps("slot", slot, zone)}
                     for slot, account in one.trouble
                 ],
+                **({"each": _each(one, zone)} if one.slots else {}),
             }
             for one in found
         ],
     )
+
+
+def _each(found: Found, zone: ZoneInfo) -> list[dict[str, object]]:
+    return [
+        {
+            "what": str(account),
+            **stamps("slot", slot, zone),
+            **stamps("at", record.at if record else None, zone),
+            "reason": record.why or None if record else None,
+        }
+        for slot, account, record in found.slots
+    ]

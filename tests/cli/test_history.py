@@ -251,6 +251,19 @@ def test_audit_accounts_for_every_slot(run: Run, past: Told) -> None:
     assert shown == AUDIT
 
 
+def test_audit_names_every_slot_where_that_is_asked_for(run: Run, past: Told) -> None:
+    words = ["audit", "--from", "13:03", "--slots"]
+    shown = run(*words).stdout
+    found = json.loads(run(*words, "--json").stdout)["entries"]
+
+    assert "report-sales  13:30                 sent     +4m 10s" in shown
+    assert shown.count(" coalesced\n") == 6
+    assert [len(one["each"]) for one in found] == [13, 1]
+    assert found[1]["each"][0]["slot"] == "2026-11-23T13:30:00+01:00"
+    assert found[1]["each"][0]["what"] == "sent"
+    assert "each" not in json.loads(run(*words[:3], "--json").stdout)["entries"][0]
+
+
 def test_audit_says_honestly_where_the_history_does_not_reach(
     run: Run, past: Told
 ) -> None:
