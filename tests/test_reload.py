@@ -217,6 +217,23 @@ def test_who_reloaded_while_standing_by_follows_a_leader_that_did_so_before(
     assert broker.slots("each") == []
 
 
+def test_a_standby_that_saw_the_leader_go_over_keeps_to_the_new_policies(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    leader = begun(EACH, broker=broker, clock=clock)
+    standby = begun(EACH, broker=broker, clock=clock)
+    for scheduler in (leader, standby):
+        reload(scheduler, entry("each", Every(MINUTE), coalesce=False, enabled=False))
+        go_on(scheduler, clock.now() + SECOND)
+    for _ in range(10):  # seconds in which the standby looks at what the leader tells
+        go_on(leader, clock.now() + SECOND)
+        standby.tick(clock.now())
+    clock.go_to(NOON + 3 * MINUTE)  # and the leader is dead
+    go_on(standby, NOON + 4 * MINUTE + SECOND)
+
+    assert broker.slots() == []
+
+
 def test_a_restart_after_a_reload_of_a_standby_keeps_to_its_last_config(
     broker: FlakyBroker, clock: FakeClock
 ) -> None:

@@ -85,27 +85,28 @@ class Configs:
         self._is_announced = True
         return True
 
-    def compare(self, entries: Mapping[str, Entry]) -> None:
+    def agree(self, entries: Mapping[str, Entry]) -> bool:
         """Compare the entries with the leader's, if these or those may be others.
 
-        Raises BrokerUnavailable.
+        Return whether they are found to be the same now. Raises BrokerUnavailable.
         """
         if entries is not self._looked_for:
             self._looked_for, self._compared = entries, ""
         elif self.clock.elapsed() < self._look_at:
-            return
+            return False
         self._look_at = self.clock.elapsed() + LOOK
         try:
             theirs = self.lead.announced(unless=self._compared)
         except BrokerRefused:
-            return  # who leads could not write it, and has said so
+            return False  # who leads could not write it, and has said so
         if theirs is None:
-            return
+            return False
         while (ours := self._use(entries)) is None:
             pass
         differs = theirs.digest != ours.digest
         self._note(in_words(compare(entries, theirs)) if differs else "")
         self._compared = theirs.digest
+        return not differs
 
     def _use(self, entries: Mapping[str, Entry]) -> Imprint | None:
         """Make a part of the imprint of these entries; return it once it is whole."""

@@ -358,7 +358,8 @@ class Scheduler:
         if self.takeover.refresh_is_due:
             self._note_leader(is_known=True)
             self.takeover.refresh()
-        self._configs.compare(self.takeover.configs.last)
+        if self._configs.agree(self.takeover.configs.last):
+            self.takeover.configs.follow_leader()
 
     def _note_leader(self, *, is_known: bool) -> None:
         """Note who leads; say so if that changed, and if there is one for certain."""

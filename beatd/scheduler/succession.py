@@ -80,10 +80,22 @@ class Succession:
             ledger.lineage == ours.lineage and ledger.version <= ours.version + 1
         ):
             return  # the version after ours may be a write without an answer
-        while len(self.waiting) > 1:
+        self._pass_over(len(self.waiting) - 1)
+        self.waiting = deque(new.left_until(now) for new in self.waiting)
+
+    def follow_leader(self) -> None:
+        """Go over to the last config: the leader has, and did all before it.
+
+        What a dead leader leaves is then for the rules of that config: a pause of
+        yesterday lets no slot through today.
+        """
+        self._pass_over(len(self.waiting))
+
+    def _pass_over(self, number: int) -> None:
+        """Use the config after so many others, with which this process never led."""
+        for _ in range(number):
             self.go_over()
             self.since = None
-        self.waiting = deque(new.left_until(now) for new in self.waiting)
 
     def entries_by(self, marks: Mapping[str, Mark]) -> Iterable[Entry]:
         """Return the entries to begin a term with, by the marks of the ledger."""
