@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 
-.PHONY: help demo quick test check docs promises simulate fuzz celery-suite bench clean
+.PHONY: help demo quick test check docs promises simulate soak fuzz celery-suite bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo 'make promises  the long fault suite'
 	@echo 'make fuzz      bad input of all kinds (MINUTES=10)'
 	@echo 'make simulate  hours of faults under simulated time (HOURS=2000, or SEEDS=0-1999)'
+	@echo 'make soak      schedulers, workers and Redis under faults (MINUTES=20, SEED=drawn)'
 	@echo 'make celery-suite  Celery'\''s integration tests, by its workers and by ours'
 	@echo 'make bench     what is claimed about speed (PEERS=python-that-has-the-others)'
 
@@ -79,6 +80,9 @@ promises: $(READY)
 simulate: $(READY)
 	$(BIN)/python -m tests.simulation --hours $(or $(HOURS),300) $(if $(SEEDS),--seeds $(SEEDS)) \
 		$(if $(REPLAY),--replay)
+
+soak: $(READY)
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED))
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import redis
@@ -66,9 +67,16 @@ class Server:
     """A Valkey server of our own; its port stays the same when it is restarted."""
 
     def __init__(self, **config: object) -> None:
+        """With `dir`, what the server keeps lies there, and outlives its process."""
         self._reserved = reserved_port()
         self.port = number_of(self._reserved)
-        self._valkey = ValkeyServer(port=self.port, config=config)
+        folder = config.pop("dir", None)
+        self._valkey = ValkeyServer(
+            port=self.port,
+            data_dir=Path(str(folder)) if folder else None,
+            persist=folder is not None,
+            config=config,
+        )
         self._pid = 0
 
     def __enter__(self) -> "Server":
