@@ -2,12 +2,13 @@
 
 import os
 import resource
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from beatd.pools.prefork.forkserver import forked
-from beatd.pools.prefork.forkserver_main import FORK, GONE, READY, RECORD
+from beatd.pools.prefork.forkserver_main import FORK, GONE, READY, RECORD, Server
 from tests.servers import PATIENCE
 
 
@@ -69,3 +70,17 @@ def test_a_fork_server_that_runs_out_of_files_says_that_there_is_no_child() -> N
         resource.prlimit(line.pid, resource.RLIMIT_NOFILE, (100, hard))
         line.ask_for(2)
         assert line.receive() == (GONE, 2, 3 << 8)
+
+
+def test_no_end_of_a_child_is_heard_of_once_the_server_has_ended() -> None:
+    ours, theirs = socket.socketpair()
+    if (pid := os.fork()) == 0:
+        ours.close()
+        Server(theirs, lambda channel, claims: None, b"").run()
+        # A signal that comes now would be written to a descriptor that is closed.
+        os._exit(0 if signal.set_wakeup_fd(-1) == -1 else 1)
+    theirs.close()
+    Line(ours, pid).receive()
+    ours.close()
+
+    assert os.waitpid(pid, 0)[1] == 0

@@ -65,7 +65,7 @@ def serve(control: socket.socket, run_child: RunChild, about: bytes = b"") -> No
 
     `about` is what to tell the pool of the code that children run.
     """
-    _run_and_end(lambda: _Server(control, run_child, about).run())
+    _run_and_end(lambda: Server(control, run_child, about).run())
 
 
 def refuse(control: socket.socket, why: str, status: int) -> NoReturn:
@@ -105,7 +105,7 @@ def _run_and_end(work: Callable[[], object], ending: int = os.EX_OK) -> NoReturn
         os._exit(status)
 
 
-class _Server:
+class Server:
     """Forks children and reaps them until the pool's process ends."""
 
     def __init__(
@@ -143,6 +143,8 @@ class _Server:
                 if events & ~select.POLLOUT and not self._execute():
                     return
         finally:
+            # The signals of their ends may come after the socket for them is closed.
+            signal.set_wakeup_fd(-1)
             for pid in self._numbers:
                 os.kill(pid, signal.SIGKILL)
 
