@@ -23,7 +23,7 @@ from beatd.service.facts import Published
 from beatd.service.http import LONGEST_REQUEST, Answer, Server
 from beatd.service.look import Looker, made_at
 from beatd.service.offline import offline_status
-from beatd.service.rereading import Taken
+from beatd.service.rereading import Taken, taken_from
 from beatd.service.site import PATIENCE, Site, document_of
 from beatd.service.snapshot import Place, Reporter
 from beatd.service.sockets import (
@@ -795,6 +795,30 @@ def test_a_leader_elsewhere_is_judged_by_the_ledger(
     status = offline_status(config, None, broker, clock)
     assert [one.kind for one in status.problems] == ["overdue", "bad"]
     assert not status.healthy
+
+
+TO_REPORTS = """
+beat_schedule = {
+    "daily": {"task": "t", "schedule": "@daily", "options": {"queue": "reports"}},
+    "fan": {"task": "t", "schedule": "@daily", "options": {"exchange": "news"}},
+}
+"""
+
+
+def test_a_queue_that_only_an_entry_names_is_looked_at(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    config, broker = config_of(tmp_path, TO_REPORTS), FlakyBroker(clock)
+    broker.send([outgoing(b"left", "reports")])
+
+    status = offline_status(config, None, broker, clock)
+
+    assert {one.name: one.length for one in status.queues} == {
+        "reports": 1,
+        "celery": 0,
+    }
+    assert "not_taken" in [one.kind for one in status.problems]
+    assert taken_from(config).queue_names == ["celery", "reports"]
 
 
 def test_a_leader_elsewhere_with_other_entries_is_named(

@@ -47,6 +47,15 @@ class Config:
     given: Collection[str]
     """The settings that were set, by their new names."""
 
+    @property
+    def queue_names(self) -> list[str]:
+        """The queues that are declared, and those to which entries send."""
+        names = dict.fromkeys(queue.name for queue in self.queues)
+        for entry in self.entries:
+            names.setdefault(entry.message.route.queue)
+        names.pop("", None)  # of a fan-out
+        return [*names]
+
 
 @dataclass(frozen=True, slots=True)
 class ConfigReport:

@@ -90,8 +90,7 @@ def _see(
     config: Config, broker: Broker, clock: Clock, ask_workers: AskWorkers
 ) -> _Seen:
     """Return what the broker has; if it does not answer, the reason why."""
-    names = dict.fromkeys(queue.name for queue in config.queues)
-    look = Looker(broker, lambda: names, clock, ask_workers).look()
+    look = Looker(broker, lambda: config.queue_names, clock, ask_workers).look()
     if look.reason:
         return _Seen(look)
     try:

@@ -53,6 +53,8 @@ class Taken:
     zone: str
     once: Mapping[str, object]
     """Settings that are taken only when a scheduler begins."""
+    queue_names: Sequence[str] = ()
+    """The queues that `beatd status` looks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ def taken_from(config: Config) -> Taken:
         config.queues,
         str(config.settings.zone),
         taken_once(config.settings),
+        config.queue_names,
     )
 
 

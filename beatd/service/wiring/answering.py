@@ -88,7 +88,7 @@ def answering_of(
     published = Published.from_now_on(scheduler)
 
     def queues() -> Sequence[str]:
-        return [*dict.fromkeys(queue.name for queue in reporter.taken.queues)]
+        return reporter.taken.queue_names
 
     # It was made as one of all ports (`wiring/scheduler`).
     broker = cast("Broker", scheduler.broker)
