@@ -172,7 +172,7 @@ def _report(
         lines.append(f"and {len(trouble) - _NAMED} more: --json names all")
     if trouble:
         lines.append("")
-    lines += [_verdict(found, stretch, zone), known.reach]
+    lines += map(out.wrapped, [_verdict(found, stretch, zone), known.reach])
     lines += [
         f"{out.shown(one.entry.name)}: only the first {_MOST:,} slots were looked up"
         for one in found

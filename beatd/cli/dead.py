@@ -103,7 +103,7 @@ def list_letters(
     for line in _table(newest, now, settings.zone, out):
         out.say(line)
     out.say()
-    out.say(_summary(newest, len(found), place))
+    out.say(out.wrapped(_summary(newest, len(found), place)))
 
 
 @command.command("show", epilog=EPILOG)
@@ -247,7 +247,7 @@ def _summary(letters: Sequence[DeadLetter], total: int, place: str) -> str:
     number = counted(total, "message")
     if len(letters) < total:
         number = f"{len(letters)} of {number}"
-    ways = "Back to its queue: beatd dead retry ID|GLOB; away: drop."
+    ways = "beatd dead retry ID puts one back to its queue, drop ID removes it."
     return f"{number} at {place}.  {ways}"
 
 

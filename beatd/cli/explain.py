@@ -100,15 +100,16 @@ def command(
     out = screen(context)
     # What is counted from the epoch says so, and has no zone.
     where = "" if isinstance(spec, every) else f", {zone}"
-    out.say(f"{spec.describe()}{where}")
+    out.say(out.wrapped(f"{spec.describe()}{where}", 2))
     with_seconds = any(slot % MINUTE for slot in slots)
     for slot in slots:
         out.say(f"  {_full(slot, zone, with_seconds)}    {until(slot, now)}")
     if len(slots) < count:
         out.say("  no more runs")
-    out.say(words_of_change(change, zone))
+    out.say(out.wrapped(words_of_change(change, zone), 2))
     if other:
-        out.say(f"with the seconds first (--seconds first): {other.describe()}")
+        text = f"with the seconds first (--seconds first): {other.describe()}"
+        out.say(out.wrapped(text, 2))
 
 
 def _spec(expression: str, celery: bool, seconds: str | None) -> ScheduleSpec:

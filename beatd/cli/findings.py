@@ -89,9 +89,9 @@ def print_findings(found: Findings, out: Screen) -> None:
     """Print the findings on a screen."""
     out.say(_headline(found))
     if found.broker:
-        out.say(f"broker {found.broker}")
+        out.say(out.wrapped(f"broker {found.broker}", _INDENT))
     for note in found.notes:
-        out.say(escaped(note))
+        out.say(out.wrapped(escaped(note), _INDENT))
     for problem in found.problems:
         out.say()
         for line in _lines(problem, out):
@@ -118,11 +118,11 @@ def _headline(found: Findings) -> str:
 def _lines(problem: Problem, out: Screen) -> Iterator[str]:
     where = f"{problem.place}: " if problem.place else ""
     kind = out.style(_severity(problem))
-    yield f"{escaped(where)}{kind}: {escaped(problem.message)}"
+    yield out.wrapped(f"{escaped(where)}{kind}: {escaped(problem.message)}", _INDENT)
     if problem.place and (excerpt := _excerpt(problem.place, out)):
         yield indented(excerpt)
-    if problem.hint:
-        yield indented(escaped(problem.hint))
+    for line in escaped(problem.hint).splitlines():
+        yield out.wrapped(indented(line), _INDENT)
 
 
 def _excerpt(place: Place, out: Screen) -> str:

@@ -85,4 +85,4 @@ def command(
         out.say()
     more = f"the last {len(runs)} of {total}: --limit {total} shows all.  "
     hidden = more if len(runs) < total else ""
-    out.say(f"{hidden}{known.reach}")
+    out.say(out.wrapped(f"{hidden}{known.reach}"))

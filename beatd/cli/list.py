@@ -162,12 +162,14 @@ def command(
     out.say("\n".join(past.beside(rows, [line.name for line in lines[:limit]])))
     out.say()
     if past.legend:
-        out.say(f"{HEAD}: {past.legend}")
+        out.say(out.wrapped(f"{HEAD}: {past.legend}", len(HEAD) + 2))
     for line in islice(filter(_has_reason, lines), _REASONS):
         why = line.refused or line.held
-        out.say(f"{out.shown(line.name)} is {line.state}: {escaped(why)}")
-    out.say(_summary(known, lines, limit, now))
-    out.say(f"source: {known.source}")
+        text = f"{out.shown(line.name)} is {line.state}: {escaped(why)}"
+        out.say(out.wrapped(text, 2))
+    for text in _summary(known, lines, limit, now):
+        out.say(out.wrapped(text))
+    out.say(out.wrapped(f"source: {known.source}", 2))
     if file := broker_file(known.config.settings.write_urls[0]):
         out.say(f"broker: {escaped(file)}")
 
@@ -285,7 +287,7 @@ def arguments_of(written: Mapping[str, Any]) -> str:
 
 def _summary(
     known: ScheduleView, lines: Sequence[Line], limit: int | None, now: Instant
-) -> str:
+) -> Iterator[str]:
     total = len(known.config.entries) + len(known.config.bad)
     number = counted(total, "entry")
     if len(lines) < total:
@@ -306,9 +308,9 @@ def _summary(
         text += f"  Showing {limit}: --limit {len(lines)} shows all."
     if known.config.bad:
         text += "  What is wrong: beatd check."
+    yield text
     if known.differs:
-        text += f"\n{OTHER_ENTRIES}"
-    return text
+        yield OTHER_ENTRIES
 
 
 # For programs ----------------------------------------------------------------------

@@ -13,6 +13,7 @@ import click
 from beatd.cli.options import COLOR, JSON, SOURCE
 from beatd.cli.output import (
     SHORTEST_NAME,
+    SQUEEZED_NAME,
     Screen,
     document,
     moment,
@@ -186,12 +187,22 @@ def _lines(
     time_width = max([_CLOCK, *map(len, whens)])
     name_width = max([SHORTEST_NAME, *map(len, names)])
     if out.width is not None:
-        left = out.width - time_width - _RELATIVE - max(map(len, words), default=0) - 6
+        left = _room(out.width, time_width, words)
+        if left < min(name_width, SQUEEZED_NAME):
+            # The end of the window stands below as well.
+            ending = f" {_until(window)}"
+            words = [text.removesuffix(ending) for text in words]
+            left = _room(out.width, time_width, words)
         name_width = max(min(name_width, left), SHORTEST_NAME)
     for run, when, name, text in zip(runs, whens, names, words, strict=True):
         relative = f"{until(run.at, window.now):{_RELATIVE}}"
         shown = f"{out.cut(name, name_width):{name_width}}"
         yield f"{when:{time_width}}  {relative}  {shown}  {text}".rstrip()
+
+
+def _room(width: int, time_width: int, words: Sequence[str]) -> int:
+    """Return how many columns names may have beside the others."""
+    return width - time_width - _RELATIVE - max(map(len, words), default=0) - 6
 
 
 def _words(known: ScheduleView, run: Run, window: Window) -> str:

@@ -51,6 +51,19 @@ class Screen:
         """Print lines; characters that the output cannot show are escaped."""
         click.echo(self._escaped(text), color=self.color)
 
+    def wrapped(self, text: str, indent: int = 0) -> str:
+        """Return sentences as lines that fit; those after the first are indented."""
+        if self.width is None or len(click.unstyle(text)) <= self.width:
+            return text
+        lines = textwrap.wrap(
+            text,
+            self.width,
+            subsequent_indent=" " * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        return "\n".join(lines)
+
     def shown(self, text: str) -> str:
         """Return foreign text as one line, as wide as it will be in a table."""
         return self._escaped(escaped(text))
@@ -89,11 +102,21 @@ def screen_of(stream: TextIO, environ: Mapping[str, str], color: str) -> Screen:
     if color == "auto":
         color = _color(environ, terminal)
     columns = _columns(stream, environ) if terminal else None
+    utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
     return Screen(
         width=None if columns is None else max(columns, NARROWEST),
         color=color == "always",
-        utf8=(stream.encoding or "").lower().replace("-", "") == "utf8",
+        utf8=utf8 and not (terminal and _is_plain_locale(environ)),
     )
+
+
+def _is_plain_locale(environ: Mapping[str, str]) -> bool:
+    """Return whether the locale is C: Python writes UTF-8 then without being asked to.
+
+    A file takes that as it is; a terminal may show anything in its place.
+    """
+    asked = "utf8" in sys._xoptions or environ.get("PYTHONUTF8")
+    return bool(sys.flags.utf8_mode) and not asked
 
 
 def screen(context: click.Context) -> Screen:

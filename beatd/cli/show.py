@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -127,41 +128,41 @@ def _past(known: ScheduleView) -> PastView | None:
 
 def _lines(shown: Shown, out: Screen) -> Iterator[str]:
     known, entry, now = shown.known, shown.entry, shown.now
-    zone = known.zone
+    zone, line = known.zone, partial(_line, out)
     written = known.written(entry.name)
     yield out.shown(entry.name)
     if entry.description:
-        yield _line("what", out.shown(entry.description))
+        yield line("what", out.shown(entry.description))
     args = out.shown(arguments_of(written))
-    yield _line("task", f"{out.shown(entry.message.task)}({args})")
+    yield line("task", f"{out.shown(entry.message.task)}({args})")
     options = written.get("options") or {}
     more = "".join(
         f"   {key} {safe(options[key])}" for key in sorted({*options} & _SAID)
     )
-    yield _line("queue", out.shown(way_of(entry) + more))
+    yield line("queue", out.shown(way_of(entry) + more))
     own_zone = zone_of(entry, zone)
     # What is counted from the epoch says so, and has no zone.
     where = f", {own_zone}" if hasattr(entry.schedule, "zone") else ""
-    yield _line("schedule", out.shown(f"{_schedule(written)}{where}"))
+    yield line("schedule", out.shown(f"{_schedule(written)}{where}"))
     if place := line_of(known.config, entry.name):
-        yield _line("defined", out.shown(f"{place.file}:{place.line}"))
-    yield _line("policy", _policy(entry.policy, entry.offset))
-    yield _line("next", _next(shown))
+        yield line("defined", out.shown(f"{place.file}:{place.line}"))
+    yield line("policy", _policy(entry.policy, entry.offset))
+    yield line("next", _next(shown))
     change = clock_change_note(entry.schedule, own_zone, now)
-    yield _line("clocks", out.shown(words_of_change(change, own_zone)))
+    yield line("clocks", out.shown(words_of_change(change, own_zone)))
     for trouble in (known.refused(entry), known.held(entry)):
         if trouble:
-            yield _line("trouble", escaped(trouble))
-    yield _line("counters", _counters(shown))
-    yield _line("lateness", _lateness(shown))
-    yield _line("run time", _run_time(shown.ran, out))
+            yield line("trouble", escaped(trouble))
+    yield line("counters", _counters(shown))
+    yield line("lateness", _lateness(shown))
+    yield line("run time", _run_time(shown.ran, out))
     if shown.runs:
         yield ""
         yield from table(shown.runs[:_LAST], now, zone, out, named=False)
     if shown.past:
         yield ""
-        yield shown.past.reach
-    yield f"source: {known.source}"
+        yield out.wrapped(shown.past.reach)
+    yield out.wrapped(f"source: {known.source}", 2)
 
 
 _SAID = {"priority", "expires"}
@@ -173,8 +174,9 @@ def _schedule(written: Mapping[str, Any]) -> str:
     return str(spec.describe())
 
 
-def _line(head: str, text: str) -> str:
-    return f"  {head:12} {text}"
+def _line(out: Screen, head: str, text: str) -> str:
+    lead = f"  {head:12} "
+    return out.wrapped(lead + text, len(lead))
 
 
 def _policy(policy: Policy, offset: Span) -> str:
@@ -211,7 +213,10 @@ def _counters(shown: Shown) -> str:
     mark = shown.known.mark(shown.entry)
     dropped = shown.known.dropped(shown.entry)
     sent = f"{mark.runs} sent by this schedule" if mark else "none sent yet"
-    return ", ".join([sent, *(f"{n} {why}" for why, n in sorted(dropped.items()))])
+    if not dropped:
+        return sent
+    drops = ", ".join(f"{number} {why}" for why, number in sorted(dropped.items()))
+    return f"{sent}; dropped: {drops}"
 
 
 def _lateness(shown: Shown) -> str:

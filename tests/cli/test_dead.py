@@ -101,8 +101,9 @@ def test_the_newest_letters_come_first_and_the_reason_is_cut(run: Run) -> None:
     lines = run("dead", "list", screen=Screen(width=80)).stdout.splitlines()
 
     assert lines[:4] == LIST.splitlines()
-    assert lines[-1].startswith(
-        "3 messages at sqlite:///broker.db.  Back to its queue: beatd dead retry"
+    assert " ".join(lines[-2:]) == (
+        "3 messages at sqlite:///broker.db.  beatd dead retry ID puts one back to its"
+        " queue, drop ID removes it."
     )
 
 

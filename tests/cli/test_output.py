@@ -1,6 +1,9 @@
 """Pieces that all commands print with."""
 
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 
 import pytest
@@ -9,6 +12,7 @@ from beatd.cli.output import Screen, screen_of, short_moment, since, until
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Span, duration
 from beatd.schedules.zones import zone_of
 from tests.cli.conftest import NOW, at
+from tests.processes import ROOT
 
 BERLIN = zone_of("Europe/Berlin")
 
@@ -127,3 +131,38 @@ def test_a_name_is_cut_in_its_middle(utf8: bool, text: str | None) -> None:
     assert screen.cut("nightly", 7) == "nightly"
     assert screen.cut_end("nightly-backup", 9).startswith("nightl")
     assert len(screen.cut_end("nightly-backup", 9)) == 9
+
+
+def test_sentences_go_on_in_further_lines_on_a_terminal() -> None:
+    text = "13 entries, 1 bad.  Next: tick in 2 s."
+
+    assert Screen(width=20).wrapped(text, 2) == (
+        "13 entries, 1 bad.\n  Next: tick in 2 s."
+    )
+    assert Screen().wrapped(text, 2) == text
+
+
+@pytest.mark.parametrize(
+    ("locale", "glyphs"),
+    [
+        ({"LC_ALL": "C"}, False),
+        ({"LANG": "C"}, False),
+        ({"LC_ALL": "C.UTF-8"}, True),
+        ({"LANG": "C", "PYTHONUTF8": "1"}, True),
+    ],
+)
+def test_a_terminal_of_the_locale_c_gets_ascii(
+    locale: dict[str, str], glyphs: bool
+) -> None:
+    """Python itself would write UTF-8 there: only a new process begins like that."""
+    code = (
+        "import io, os, sys; from beatd.cli.output import screen_of\n"
+        "sys.stdout.isatty = lambda: True\n"
+        "print(screen_of(sys.stdout, os.environ, 'never').utf8)"
+    )
+    plain = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    shown = subprocess.run(
+        [sys.executable, "-c", code], env=plain | locale, capture_output=True, text=True
+    )
+
+    assert shown.stdout == f"{glyphs}\n", shown.stderr
