@@ -131,12 +131,13 @@ class FlakyBroker(MemoryBroker):
             "_ledger": dict(self._ledger),
             "_rows": dict(self._rows),
             "_pages": self._pages[:],
+            "_notes": dict(self._notes),
             **{name: getattr(self, name) for name in kept},
         }
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Be as the server was when it wrote the snapshot."""
-        copied = ("_ledger", "_rows", "_pages")
+        copied = ("_ledger", "_rows", "_pages", "_notes")
         own = {name: copy(snapshot[name]) for name in copied}
         self.__dict__.update(snapshot | own)
 

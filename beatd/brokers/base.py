@@ -4,6 +4,7 @@ One class may be all of these ports; each caller sees only its own:
 
 Lead           scheduler/leadership  the right to emit
 HistoryKeeper  scheduler/chronicle   what became of each slot
+NoteKeeper     alerts/journal        what else has to outlive the process that leads
 Emitter        scheduler/loop        messages, ledger and history, in one step
 Sender         app, worker           messages that are in no ledger
 Consumer       worker                deliveries under a lease
@@ -137,6 +138,28 @@ class HistoryKeeper(Protocol):
 
         Does nothing if none of these pages is there any more: then it was done before,
         and more since. Raises TermOver, having done nothing, if `term` is not the
+        leader's.
+        """
+        ...
+
+
+class NoteKeeper(Protocol):
+    """Small notes by name, in books of their own, beside the ledger."""
+
+    def read_notes(self, book: str) -> dict[str, bytes]:
+        """Return all notes of a book."""
+        ...
+
+    def write_notes(
+        self,
+        book: str,
+        notes: Mapping[str, bytes],
+        gone: Collection[str] = (),
+        term: Term | None = None,
+    ) -> None:
+        """Remove the notes of `gone`, and set these, in one step.
+
+        Raises TermOver, having done nothing, if a term is given that is not the
         leader's.
         """
         ...
@@ -523,8 +546,17 @@ class Observed(Protocol):
         """
         ...
 
+    def waiting(self, queue: str, limit: int) -> list[bytes]:
+        """Return up to `limit` messages of a queue, the next to be taken first.
 
-class Broker(Lead, Emitter, Sender, Consumer, DeadLetters, Observed, Protocol):
+        What a worker holds, or waits for its time, is not among them.
+        """
+        ...
+
+
+class Broker(
+    Lead, Emitter, NoteKeeper, Sender, Consumer, DeadLetters, Observed, Protocol
+):
     """All ports of one broker."""
 
     def ping(self) -> str:

@@ -93,3 +93,20 @@ def test_an_empty_broker_has_nothing(broker: Broker, queues: list[str]) -> None:
 
     assert [one.length for one in seen.queues] == [0] * len(queues)
     assert (seen.workers, seen.dead) == ([], 0)
+
+
+def test_the_messages_of_a_queue_lie_there_in_the_order_in_which_they_are_taken(
+    broker: Broker, other: Broker
+) -> None:
+    assert broker.waiting("celery", 9) == []
+    sends = [outgoing(b"1"), outgoing(b"2", priority=9), outgoing(b"3"), outgoing(b"4")]
+    broker.send([*sends, outgoing(b"5", "mail")])
+    first, second, *_ = waiting = other.waiting("celery", 9)
+
+    broker.join("w", MINUTE)
+    taken = broker.take("w", ["celery"], 2, 1)
+
+    assert len(waiting) == 4
+    assert [one.message for one in taken] == [first, second]
+    assert other.waiting("celery", 9) == waiting[2:]
+    assert other.waiting("celery", 1) == waiting[2:3]

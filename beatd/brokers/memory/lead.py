@@ -62,6 +62,7 @@ class MemoryLead:
         self._page = 0
         """The number of the last page of the history."""
         self._pages: list[Page] = []
+        self._notes: dict[str, dict[str, bytes]] = {}
         self._rows: dict[str, bytes] = {}
 
     # Lead
@@ -250,6 +251,24 @@ class MemoryLead:
                     self._rows.pop(entry, None)
                 self._rows.update(rows)
                 self._pages = left
+
+    def read_notes(self, book: str) -> dict[str, bytes]:
+        with self._changed:
+            return dict(self._notes.get(book, {}))
+
+    def write_notes(
+        self,
+        book: str,
+        notes: Mapping[str, bytes],
+        gone: Collection[str] = (),
+        term: Term | None = None,
+    ) -> None:
+        with self._changed:
+            if term is not None:
+                self._check_term(term)
+            before = self._notes.get(book, {})
+            kept = {name: note for name, note in before.items() if name not in gone}
+            self._notes = {**self._notes, book: {**kept, **notes}}
 
     def _add_page(self, stored: bytes) -> None:
         self._page += 1

@@ -371,6 +371,10 @@ class MemoryBroker(MemoryLead):
                 len(self._dead),
             )
 
+    def waiting(self, queue: str, limit: int) -> list[bytes]:
+        with self._changed:
+            return [one.message for one in self._lying([queue])][:limit]
+
     def _state_of(self, queue: str) -> QueueState:
         if queue in self.closed:
             return QueueState(queue, None)

@@ -302,6 +302,15 @@ class RedisBroker(RedisLead):
         self._greet()
         return Observer(self._answers, self._key, self._wire).overview(queues)
 
+    def waiting(self, queue: str, limit: int) -> list[bytes]:
+        lists = self._wire.lists([queue])
+        answers = self._answers([("LRANGE", one, -limit, -1) for one in lists])
+        if refusal := next(
+            (one for one in answers if isinstance(one, Exception)), None
+        ):
+            raise BrokerRefused(f"queue {queue}: {refusal}")
+        return [one for part in answers for one in reversed(part)][:limit]
+
     # Dead letters
 
     def dead_letters(self) -> list[DeadLetter]:

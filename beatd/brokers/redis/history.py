@@ -1,4 +1,4 @@
-"""The history in Redis: pages that emissions add, and rows by entry."""
+"""The history in Redis: pages that emissions add, rows by entry, and notes."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -12,7 +12,7 @@ _LAST = b"\xff"
 
 
 class RedisHistory(RedisRequests):
-    """The port HistoryKeeper."""
+    """The ports HistoryKeeper and NoteKeeper."""
 
     def read_history(self) -> tuple[dict[str, bytes], list[Page]]:
         keys = [self._key("pages"), self._key("history")]
@@ -34,6 +34,24 @@ class RedisHistory(RedisRequests):
         flat = [part for row in rows.items() for part in row]
         asked = [text_of(term), upto, len(rows), *flat, *gone]
         if not self._run("fold_pages", keys, asked):
+            raise over(term)
+
+    def read_notes(self, book: str) -> dict[str, bytes]:
+        found = self._ask("HGETALL", self._key(f"notes:{book}"))
+        return {name.decode(errors="replace"): note for name, note in found.items()}
+
+    def write_notes(
+        self,
+        book: str,
+        notes: Mapping[str, bytes],
+        gone: Collection[str] = (),
+        term: Term | None = None,
+    ) -> None:
+        keys = [self._key("lead"), self._key(f"notes:{book}")]
+        flat = [part for note in notes.items() for part in note]
+        under = "" if term is None else text_of(term)
+        asked = [under, len(notes), *flat, *gone]
+        if not self._run("write_notes", keys, asked) and term is not None:
             raise over(term)
 
 

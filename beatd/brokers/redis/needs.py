@@ -66,6 +66,7 @@ EVENTS_AND_CONTROL: Mapping[str, Words] = {
 STATUS: Mapping[str, Words] = {
     **dict.fromkeys(("HGETALL", "HLEN", "LLEN"), (KEY,)),
     "LINDEX": (KEY, 0),
+    "LRANGE": (KEY, 0, 0),
     "TIME": (),
     "ZREVRANGE": (KEY, 0, 0),
 }

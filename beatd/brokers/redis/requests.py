@@ -38,6 +38,7 @@ _KINDS = {
     "runs": "hash",
     "pages": "list",
     "history": "hash",
+    "notes": "hash",
 }
 """The types of those keys of beatd's own without which no worker can go on. What they
 hold can be made anew, but for the messages in them, which are kept."""

@@ -1,4 +1,4 @@
-"""The history in SQLite: pages that emissions add, and rows by entry."""
+"""The history in SQLite: pages that emissions add, rows by entry, and notes."""
 
 import sqlite3
 from collections.abc import Collection, Mapping
@@ -12,7 +12,7 @@ from beatd.timetable.pages import Page
 
 
 class SQLiteHistory(BrokerFile):
-    """The port HistoryKeeper."""
+    """The ports HistoryKeeper and NoteKeeper."""
 
     def __init__(
         self, path: Path, namespace: str, busy_timeout: float, clock: Clock
@@ -44,6 +44,28 @@ class SQLiteHistory(BrokerFile):
                 db.executemany(SQL["forget_history"], removed)
                 kept = [(self._namespace, *row) for row in rows.items()]
                 db.executemany(SQL["keep_history"], kept)
+
+    def read_notes(self, book: str) -> dict[str, bytes]:
+        if not self._is_there():
+            return {}
+        with self._connection() as db:
+            rows = db.execute(SQL["notes"], (self._namespace, book)).fetchall()
+        return {str(name, "utf-8", "replace"): note for name, note in rows}
+
+    def write_notes(
+        self,
+        book: str,
+        notes: Mapping[str, bytes],
+        gone: Collection[str] = (),
+        term: Term | None = None,
+    ) -> None:
+        with self._transaction() as db:
+            if term is not None:
+                self._check_term(db, term)
+            removed = [(self._namespace, book, name) for name in gone]
+            db.executemany(SQL["forget_note"], removed)
+            kept = [(self._namespace, book, *note) for note in notes.items()]
+            db.executemany(SQL["keep_note"], kept)
 
     def _add_page(self, db: sqlite3.Connection, stored: bytes) -> None:
         db.execute(SQL["count_page"], (self._namespace,))

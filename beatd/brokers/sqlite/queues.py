@@ -291,6 +291,12 @@ class SQLiteBroker(SQLiteLead):
             found.append(WorkerState(shown, names_in(told), held, max(left, 0)))
         return Overview(states, found, dead)
 
+    def waiting(self, queue: str, limit: int) -> list[bytes]:
+        if not self._is_there():
+            return []
+        with self._connection() as db:
+            return [row for (row,) in db.execute(SQL["waiting"], (queue, limit))]
+
     def _state_of(self, db: sqlite3.Connection, queue: str) -> QueueState:
         (length,) = db.execute(SQL["length"], (queue,)).fetchone()
         row = db.execute(SQL["first"], (queue,)).fetchone() if length else None

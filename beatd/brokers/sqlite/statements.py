@@ -23,7 +23,9 @@ LATER_COLUMNS = {
 }
 """Columns that files of earlier builds lack; to those builds they do no harm."""
 
-LATER_TABLES = [SQL[f"make_{name}"] for name in ("configs", "pages", "history")]
+LATER_TABLES = [
+    SQL[f"make_{name}"] for name in ("configs", "pages", "history", "notes")
+]
 """Tables that files of earlier builds lack."""
 
 TABLES = [sql for name, sql in SQL.items() if name.startswith("make_")]

@@ -32,6 +32,7 @@
 -- pages     what each batch of emissions did, written with it; numbered by namespace.
 -- history   the same by entry, once pages are folded: records in MessagePack; under ""
 --           what is known of the history itself, and so which pages are in it.
+-- notes     what else has to outlive who leads, by book and name.
 --
 -- Each method of the broker is one transaction, BEGIN IMMEDIATE to COMMIT, durable when
 -- it returns (synchronous FULL).
@@ -150,6 +151,15 @@ CREATE TABLE IF NOT EXISTS history (
     PRIMARY KEY (namespace, entry)
 )
 
+-- name: make_notes
+CREATE TABLE IF NOT EXISTS notes (
+    namespace TEXT,
+    book TEXT,
+    name TEXT,
+    note BLOB NOT NULL,
+    PRIMARY KEY (namespace, book, name)
+)
+
 -- name: count_page
 UPDATE lead SET pages = pages + 1 WHERE namespace = ?
 
@@ -176,6 +186,16 @@ INSERT OR REPLACE INTO history (namespace, entry, records) VALUES (?, ?, ?)
 
 -- name: forget_history
 DELETE FROM history WHERE namespace = ? AND entry = ?
+
+-- name: notes
+SELECT CAST(name AS BLOB), CAST(note AS BLOB) FROM notes
+WHERE namespace = ? AND book = ?
+
+-- name: keep_note
+INSERT OR REPLACE INTO notes (namespace, book, name, note) VALUES (?, ?, ?, ?)
+
+-- name: forget_note
+DELETE FROM notes WHERE namespace = ? AND book = ? AND name = ?
 
 -- name: set_term
 INSERT INTO lead (namespace, number, nonce, era) VALUES (?, ?, ?, 0)
@@ -381,3 +401,7 @@ SELECT count(*) FROM messages WHERE queue = ? AND worker IS NULL AND due IS NULL
 -- name: first
 SELECT CAST(message AS BLOB) FROM messages
 WHERE queue = ? AND worker IS NULL AND due IS NULL ORDER BY step, place, id LIMIT 1
+
+-- name: waiting
+SELECT CAST(message AS BLOB) FROM messages
+WHERE queue = ? AND worker IS NULL AND due IS NULL ORDER BY step, place, id LIMIT ?
