@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Protocol
 
 from beatd.background import Faults
 from beatd.brokers.base import HistoryKeeper
@@ -19,6 +20,9 @@ tell = EventLog(__name__)
 FOLD: Span = 15 * SECOND
 """How often pages are folded: each time, the rows of their entries are written."""
 
+READ: Span = 3 * SECOND
+"""The same while somebody reads them."""
+
 REST: Span = MINUTE
 """How long to wait after the broker has refused that."""
 
@@ -30,6 +34,26 @@ RECORDS = 2000
 
 MOST_UNTOLD = 1000
 """Records that no page has, and that wait for the next fold; the oldest go first."""
+
+
+class PageReader(Protocol):
+    """Is told what pages say when they are folded, and never makes the loop wait."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it reads just now."""
+        ...
+
+    def begin_term(self) -> None:
+        """Take note that a term begins: another process may have folded pages."""
+        ...
+
+    def take(self, number: int, at: Instant, told: Sequence[Told]) -> None:
+        """Take note of a page: its number, when it was written, what it tells.
+
+        It is taken out of the broker only after that, and may be told a second time.
+        """
+        ...
 
 
 class Chronicle:
@@ -45,6 +69,7 @@ class Chronicle:
         self._broker = broker
         self._clock = clock
         self._limits = limits
+        self.reader: PageReader | None = None
         self._history: History | None = None
         """The history without the pages; None if it has to be read."""
         # The broker may refuse the history for ever.
@@ -55,7 +80,9 @@ class Chronicle:
     def begin_term(self) -> None:
         """Read the history anew: another process may have written to it."""
         self._history = None
-        self._fold_at = self._clock.elapsed() + FOLD
+        self._fold_at = self._clock.elapsed() + self._rest
+        if self.reader:
+            self.reader.begin_term()
 
     def page(
         self, step: Step, part: Sequence[Emission], now: Instant, era: int
@@ -94,7 +121,7 @@ class Chronicle:
         elapsed = self._clock.elapsed()
         if elapsed < self._fold_at or not self._limits.per_entry:
             return False
-        self._fold_at = elapsed + FOLD
+        self._fold_at = elapsed + self._rest
         try:
             goes_on = self._fold(term, now)
         except (BrokerRefused, ValueError) as error:
@@ -112,6 +139,10 @@ class Chronicle:
             self._fold_at = elapsed
         return goes_on
 
+    @property
+    def _rest(self) -> Span:
+        return READ if self.reader and self.reader.is_on else FOLD
+
     def _fold(self, term: Term, now: Instant) -> bool:
         if self._history is None:
             rows, pages = self._broker.read_history()
@@ -119,7 +150,10 @@ class Chronicle:
         else:
             pages = self._broker.read_pages(PAGES)
         history = self._history
-        count = history.fold(pages, RECORDS)
+        if self.reader:
+            count = history.fold(pages, RECORDS, self.reader.take)
+        else:
+            count = history.fold(pages, RECORDS)
         if not count:
             return False
         history.add(now, self._untold)

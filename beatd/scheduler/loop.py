@@ -15,7 +15,7 @@ from beatd.event_log import EventLog
 from beatd.instant import SECOND, Instant, Span
 from beatd.routing import Queue
 from beatd.scheduler.calls_watch import Making
-from beatd.scheduler.chronicle import Chronicle
+from beatd.scheduler.chronicle import Chronicle, PageReader
 from beatd.scheduler.configs import Configs
 from beatd.scheduler.emission_log import log_emissions
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
@@ -126,6 +126,10 @@ class Scheduler:
     def outage(self) -> str:
         """Why nothing can be emitted just now; empty when all is well."""
         return self._outage.reason
+
+    def have_pages_read(self, reader: PageReader) -> None:
+        """Have somebody told what the pages of the history say."""
+        self._chronicle.reader = reader
 
     @property
     def making(self) -> Making | None:

@@ -100,6 +100,14 @@ class Pulse:
     """Terms that began here."""
     dropped: dict[tuple[str, str], int] = field(default_factory=dict)
     """By entry and reason; those of entries that are not named, under OTHERS."""
+    alerts: dict[str, int] = field(default_factory=dict)
+    """What was told of entries, by kind."""
+    alerts_waiting: int = 0
+    """Of these, those that somebody is still to be told of."""
+    alerts_dropped: int = 0
+    """Those that nobody was told of, as too many waited."""
+    alerts_failed: int = 0
+    """Those that nobody could be told of."""
     _named: set[str] = field(default_factory=set)
 
     def note_answers(

@@ -4,8 +4,8 @@ Pages (pages.py) are written with the emissions. Later they are *folded*: what t
 goes to the rows of the entries, which are bounded.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -14,6 +14,9 @@ from beatd.timetable.pages import EVERYWHERE, Page, Record, Told, What
 
 _encode = msgspec.msgpack.Encoder().encode
 _records = msgspec.msgpack.Decoder(tuple[Instant, list[Record]]).decode
+
+
+OnPage: TypeAlias = Callable[[int, Instant, Sequence[Told]], object]
 
 
 class Past(NamedTuple):
@@ -104,6 +107,16 @@ class History:
         return self._head.since if self._head else None
 
     @property
+    def folded(self) -> int:
+        """The number of the last page that is in the rows."""
+        return self._head.folded if self._head else 0
+
+    @property
+    def folded_at(self) -> Instant:
+        """When that page was written."""
+        return self._head.at if self._head else EARLIEST
+
+    @property
     def lost(self) -> Sequence[tuple[Instant, Instant]]:
         """From which slot to which records are lost."""
         return self._head.lost if self._head else ()
@@ -118,11 +131,17 @@ class History:
         except msgspec.MsgspecError:
             return UNREADABLE
 
-    def fold(self, pages: Iterable[Page], most: int | None = None) -> int:
+    def fold(
+        self,
+        pages: Iterable[Page],
+        most: int | None = None,
+        on_page: OnPage = lambda number, at, told: None,
+    ) -> int:
         """Take over what pages tell; return how many were read before `most` records.
 
         A page that cannot be read counts as lost, and one that was folded is passed
-        over.
+        over. `on_page` is called with the number of each other one, when it was
+        written, and what it tells.
         """
         count = records = 0
         news: dict[str, list[Record]] = {}
@@ -141,6 +160,7 @@ class History:
             if page.number > head.folded + 1:
                 self._lose(head.at, at)
             head.folded, head.at = page.number, at
+            on_page(page.number, at, told)
             for entry, record in told:
                 news.setdefault(entry, []).append(record)
             records += len(told) + 1
