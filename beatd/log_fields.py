@@ -64,6 +64,8 @@ FIELDS: Mapping[str, Field] = {
     "size": Field("How many runs go on at the same time."),
     "runs": Field("A number of runs."),
     "bytes": Field("What they take, in bytes."),
+    "kind": Field("The kind of alert."),
+    "number": Field("How many there are of them."),
 }
 """The fields that beatd's own events have."""
 

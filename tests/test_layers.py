@@ -20,13 +20,14 @@ message     codec notice options represent timing shape template recorded wire
             envelope resend canvas *
 timetable   ledger entry imprint policy pages history audit timetable preview
 .           signals greenlets
-config      * settings.problems settings.secrets settings.kinds switches settings.notes
+config      * settings.problems settings.secrets settings.kinds
+            settings.alerts switches settings.notes
             settings.rows.broker settings.rows.results settings.rows.scheduler
             settings.rows.tasks settings.rows.unused settings.rows.worker settings.rows
             settings.local_zone settings.file_urls settings.values settings.reading
             settings faults settings.page settings.__main__ source celery_schedules
             calls called own_code app_calls celery_code recording celery_calls
-            builtin_tasks
+            builtin_tasks alert_rules
             entry_line entries modules
             finding celery_settings apps places host tls loading options
 .           clock
@@ -44,6 +45,7 @@ scheduler   file_view leadership ledger_file configs lost_writes over findings r
             progress chronicle asked emission_log loop bringing
 results     base chords disabled readable ended exceptions encoding refusals redis
             sqlite *
+alerts      event state watch ways courier journal desk
 events      lamport sender zone event sent
 tasks       current arguments async_result group_result request stamping
             signature composed canvas maps listed task options registry * shared
@@ -76,7 +78,7 @@ cli         usage options output running dead explain findings schedule_view adv
 utils       log
 service     log_handlers log_setup process rereading reloading status facts look
             snapshot http openmetrics metrics site wiring.answering offline other_side
-            beat worker_metrics worker_site worker units
+            wiring.alerting beat worker_metrics worker_site worker units
 cli         status past strips list history audit show changing check systemd *
             worker worker_options log_page environment
 .           spawned reread __main__ __init__

@@ -16,6 +16,7 @@ from beatd.config.settings import Settings, table
 from beatd.config.source import Source
 from beatd.service.process import Process
 from beatd.service.rereading import Taken
+from beatd.service.wiring.alerting import desk_of
 from beatd.service.wiring.answering import answering_of
 from beatd.service.wiring.scheduler import (
     TAKEN_ONCE,
@@ -96,7 +97,9 @@ def emit_once(config: Config) -> None:
     """Run a scheduler until a slot is queued, and ask it which runs have ended."""
     scheduler = scheduler_of(config)
     taken = Taken([], [], [], [], [], "UTC", {})
-    answering_of(config, taken, scheduler, [], None).stop()
+    answering = answering_of(config, taken, scheduler, [], None)
+    answering.stop()
+    desk_of(config.settings, taken, scheduler, answering.published).leave()
     inbox: SimpleQueue[Wake] = SimpleQueue()
 
     def stop_when_queued(_: object) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from beatd.config.settings import AlertKind
 from beatd.log_fields import FIELDS, Kind
 from beatd.timetable.policy import Reason
 from beatd.worker.inbox import Stop
@@ -18,13 +19,17 @@ PACKAGE = Path(__file__).parent.parent
 
 LEVELS = ("debug", "info", "warning", "error", "critical", "exception")
 
-OUTAGES = ("broker", "results", "events", "events.dropped", "control")
+OUTAGES = (
+    *("broker", "results", "events", "events.dropped", "control"),
+    *("alerts.broker", "alerts.results"),
+)
 """The names that `Outage` is given."""
 
 KEYS = ("lead", "ledger", "era", "runs", "pages", "history")
 """The keys in Redis of which one that is none of beatd's is set aside."""
 
 WORKED_OUT: Mapping[str, Sequence[str]] = {
+    "f'alert.{event.kind}'": tuple(f"alert.{kind}" for kind in AlertKind),
     "f'emit.{outcome.value}'": ("emit.queued", "emit.known"),
     "f'drop.{drop.reason}'": tuple(
         f"drop.{reason}" for reason in Reason if reason is not Reason.PAUSED

@@ -48,6 +48,7 @@ _SIMPLE_KEYS = {
     "jitter": settings.SECONDS,
     "slot_argument": settings.TEXT,
     "description": settings.TEXT,
+    "alerts": settings.ALERT_RULE,
 }
 """Keys whose values are read by themselves; None is as good as leaving one out.
 
@@ -87,6 +88,8 @@ class EntryReader:
         self._settings = chosen
         self._calls = calls
         self._source = source
+        self.alerts: dict[str, settings.Changes | None] = {}
+        """By entry, its own rule of alerts; None if it has none told."""
         self._shortest = span_of(chosen.beat_min_interval)
         self._policies: dict[Policy, Policy] = {}
         self._schedules: dict[Hashable, Schedule] = {}
@@ -133,6 +136,8 @@ class EntryReader:
         policy = self._policy_of(line, schedule)
         if schedule is None or message is None:
             return None
+        if "alerts" in line.values:
+            self.alerts[line.name] = line.values["alerts"]
         jitter = line.values.get("jitter", self._settings.beat_jitter)
         return Entry(
             line.name,

@@ -11,6 +11,7 @@ from typing import Any
 
 from beatd.bounds import seconds_of
 from beatd.config import apps, places, settings
+from beatd.config.alert_rules import NO_ALERTS, AlertRules, rules_of, unreadable
 from beatd.config.app_calls import AppCalls
 from beatd.config.calls import Calls, PlainCalls
 from beatd.config.celery_calls import CeleryCalls
@@ -46,6 +47,7 @@ class Config:
     """Those that a scheduler declares."""
     given: Collection[str]
     """The settings that were set, by their new names."""
+    alerts: AlertRules = NO_ALERTS
 
     @property
     def queue_names(self) -> list[str]:
@@ -185,6 +187,9 @@ def examine_source(
     warnings.extend(_accepted(chosen, found))
     warnings.extend(_unproven(chosen, found))
     warnings.extend(_eager(chosen, found))
+    rules = rules_of(chosen, reader.alerts)
+    if problem := unreadable(rules, chosen):
+        errors.append(replace(problem, place=_place_of(_PER_ENTRY, found)))
     queues = [*router.queues.values(), *calls.queues()]
     config = Config(
         found,
@@ -197,6 +202,7 @@ def examine_source(
         router,
         queues,
         reading.given,
+        rules,
     )
     return ConfigReport(found.name, errors, config)
 
@@ -253,6 +259,9 @@ def _eager(chosen: Settings, found: Source) -> Iterator[Problem]:
         text = "task_always_eager: scheduled tasks are queued, not run in the scheduler"
         hint = "a worker has to run them; leave it out where none does"
         yield Problem(text, hint, _place_of("task_always_eager", found), warning=True)
+
+
+_PER_ENTRY = "beat_history_per_entry"
 
 
 def _unproven(chosen: Settings, found: Source) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from functools import partial
 from queue import SimpleQueue
 
 from beatd import signals
+from beatd.alerts.desk import Desk
 from beatd.clock import Wake
 from beatd.config.loading import Config
 from beatd.config.options import Options
@@ -25,6 +26,7 @@ from beatd.service.process import announce, on_signals, tell_of
 from beatd.service.reloading import ConfigLoader
 from beatd.service.rereading import Taken, read_again, taken_from
 from beatd.service.sockets import passed_by
+from beatd.service.wiring.alerting import desk_of, say_ended, setting_of
 from beatd.service.wiring.answering import Answering, answering_of
 from beatd.service.wiring.scheduler import (
     ask_results_aside,
@@ -83,6 +85,7 @@ class Beat:
     """Sockets that systemd has passed."""
     scheduler: Scheduler = field(init=False)
     answering: Answering = field(init=False)
+    desk: Desk = field(init=False)
     _taken: Taken = field(init=False)
     """What the scheduler goes by now."""
     _loader: ConfigLoader = field(init=False)
@@ -101,6 +104,12 @@ class Beat:
         also = self.config.settings.worker_http if self.kind == "worker" else None
         self.answering = answering_of(
             self.config, self._taken, self.scheduler, self.passed, also
+        )
+        self.desk = desk_of(
+            self.config.settings,
+            self._taken,
+            self.scheduler,
+            self.answering.published,
         )
 
     def run(self) -> None:
@@ -121,6 +130,7 @@ class Beat:
             workers.start("beatd-alone", self._crash, LOOK)
         self._loader.start(self._crash)
         self.answering.start()
+        self.desk.start(say_ended)
         aside = None
         if self.config.settings.result_url is not None:
             aside = ask_results_aside(self.scheduler, wake)
@@ -138,6 +148,7 @@ class Beat:
             self._loader.leave()
             if aside:
                 aside.close()
+            self.desk.leave()
             self.answering.stop()
         if self._failure is not None:
             raise self._failure
@@ -203,6 +214,7 @@ class Beat:
             )
         self._taken = taken
         self.answering.reporter.take(taken, self.scheduler.clock.now())
+        self.desk.use(setting_of(self.config.settings, taken))
         tell_of(taken)
         entries = {entry.name: entry for entry in taken.entries}
         bad = [bad.name for bad in taken.bad]

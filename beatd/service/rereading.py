@@ -18,6 +18,7 @@ from typing import BinaryIO, TypeAlias
 
 import msgspec
 
+from beatd.config.alert_rules import NO_ALERTS, AlertRules
 from beatd.config.called import CalledMessage
 from beatd.config.entry_line import BadEntry
 from beatd.config.faults import raised
@@ -55,6 +56,7 @@ class Taken:
     """Settings that are taken only when a scheduler begins."""
     queue_names: Sequence[str] = ()
     """The queues that `beatd status` looks at."""
+    alerts: AlertRules = NO_ALERTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ def taken_from(config: Config) -> Taken:
         str(config.settings.zone),
         taken_once(config.settings),
         config.queue_names,
+        config.alerts,
     )
 
 

@@ -3,6 +3,7 @@
 secrets.py   what is not to be shown: in addresses, in values, in texts of others
 problems.py  what is wrong with a config, where, in words without secrets
 kinds.py     what kinds of values there are, and how each is checked
+alerts.py    rules of alerts, as they are written
 notes.py     what a row says: works, unused, beatd's own
 rows/        the table
 local_zone.py  the name of the machine's zone
@@ -14,6 +15,18 @@ page.py      `docs/settings.md`
 Each imports only what stands above it.
 """
 
+from beatd.config.settings.alerts import (
+    ALL_KINDS as ALL_ALERTS,
+)
+from beatd.config.settings.alerts import (
+    RULE as ALERT_RULE,
+)
+from beatd.config.settings.alerts import (
+    AlertKind,
+    Changes,
+    Ping,
+    shown_address,
+)
 from beatd.config.settings.file_urls import file_of_url
 from beatd.config.settings.kinds import (
     BUILTIN_TASKS,
@@ -54,6 +67,8 @@ from beatd.config.settings.secrets import (
 from beatd.config.settings.values import Settings
 
 __all__ = [
+    "ALERT_RULE",
+    "ALL_ALERTS",
     "BUILTIN_TASKS",
     "COUNT",
     "FLAG",
@@ -63,8 +78,11 @@ __all__ = [
     "SOME_SECONDS",
     "TEXT",
     "ZONE",
+    "AlertKind",
+    "Changes",
     "Failover",
     "Kind",
+    "Ping",
     "Place",
     "Problem",
     "Row",
@@ -81,6 +99,7 @@ __all__ = [
     "safe",
     "safe_items",
     "safe_value",
+    "shown_address",
     "spellings",
     "table",
     "unknown_names",

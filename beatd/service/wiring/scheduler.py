@@ -215,6 +215,7 @@ TAKEN_ONCE = (
     *("beat_namespace", "beat_schedule_filename", "beat_lock_timeout"),
     *("beat_max_loop_interval", "beat_lost_writes", "beat_logfile", "beat_pidfile"),
     *("beat_http", "beat_max_late", "beat_history_per_entry", "beat_history_bytes"),
+    "beat_alert_timeout",
     *("beat_uid", "beat_gid", "beat_umask", "beat_executable"),
     *("broker_transport_options", "broker_use_ssl", "broker_connection_timeout"),
     *("task_send_sent_event", "event_exchange", "event_serializer"),

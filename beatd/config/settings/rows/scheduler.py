@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 
 from beatd.config import switches
+from beatd.config.settings.alerts import Alerts
 from beatd.config.settings.kinds import (
     Count,
     Flag,
@@ -132,6 +133,15 @@ class SchedulerRows:
         10,
         "Seconds after which a slot that is due, and not emitted, makes the scheduler"
         " unhealthy: for `beatd status` and `/readyz`.",
+    )
+    beat_alerts: Alerts = own(
+        {},
+        "What is told of entries, and to whom: rules by name or glob of entries, in"
+        " the form of an entry's `alerts`, which wins. See `docs/alerts.md`.",
+    )
+    beat_alert_timeout: SomeSeconds = own(
+        10,
+        "Seconds after which a ping, a command or a function is given up that hangs.",
     )
     beat_http: Text | None = own(
         None,

@@ -1,0 +1,116 @@
+"""Which rule of alerts holds for which entry."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+
+from beatd.config.settings import (
+    ALL_ALERTS,
+    AlertKind,
+    Changes,
+    Ping,
+    Problem,
+    Settings,
+)
+from beatd.instant import SECOND, Span, span_of
+
+_KNOWN = 100_000
+"""Entries whose rules are remembered, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRule:
+    """What is told of an entry, and to whom."""
+
+    kinds: frozenset[AlertKind] = ALL_ALERTS
+    max_late: Span = 10 * SECOND
+    failures: int = 1
+    """How many failures in a row are an alert."""
+    max_wait: Span | None = None
+    max_run: Span | None = None
+    ping: Ping | None = None
+    command: tuple[str, ...] | None = None
+    function: str | None = None
+    log: bool = True
+
+    @property
+    def watches_runs(self) -> bool:
+        """Whether it depends on what becomes of runs once they are sent."""
+        wants_end = {AlertKind.FAILED, AlertKind.RECOVERED} & self.kinds
+        return bool(wants_end or self.waits or self.ping)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it depends on how long runs wait, or go on."""
+        return bool(
+            (self.max_wait is not None and AlertKind.NOT_TAKEN in self.kinds)
+            or (self.max_run is not None and AlertKind.TOO_LONG in self.kinds)
+        )
+
+    @property
+    def ways(self) -> list[str]:
+        """To whom it is told, in words without secrets."""
+        found = ["log"] if self.log else []
+        if self.ping:
+            found.append(f"ping {self.ping.shown}")
+        if self.command:
+            found.append(f"command {self.command[0]}")
+        if self.function:
+            found.append(f"function {self.function}")
+        return found
+
+
+@dataclass(frozen=True)
+class AlertRules:
+    """The rules of one config; False for none at all.
+
+    All globs that an entry's name matches count, in the order in which they are
+    written, a later one before an earlier one; then what the entry itself says.
+    """
+
+    default: AlertRule = AlertRule()
+    globs: Sequence[tuple[str, Changes | None]] = ()
+    own: Mapping[str, Changes | None] = field(default_factory=dict)
+    _known: dict[str, AlertRule | None] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    def __bool__(self) -> bool:
+        return bool(self.globs or self.own)
+
+    def of(self, entry: str) -> AlertRule | None:
+        """Return the rule of an entry; None if nothing is told of it."""
+        try:
+            return self._known[entry]
+        except KeyError:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            rule = self._known[entry] = self._of(entry)
+            return rule
+
+    def _of(self, entry: str) -> AlertRule | None:
+        said = [changes for glob, changes in self.globs if fnmatchcase(entry, glob)]
+        if entry in self.own:
+            said.append(self.own[entry])
+        rule = None
+        for changes in said:
+            # None switches all off that was said before.
+            rule = None if changes is None else replace(rule or self.default, **changes)
+        return rule
+
+
+NO_ALERTS = AlertRules()
+
+
+def rules_of(settings: Settings, own: Mapping[str, Changes | None]) -> AlertRules:
+    """Return the rules of a config; `own` are those that entries have themselves."""
+    default = AlertRule(max_late=span_of(settings.beat_max_late))
+    return AlertRules(default, [*settings.beat_alerts.items()], own)
+
+
+def unreadable(rules: AlertRules, settings: Settings) -> Problem | None:
+    """Return a problem if there are to be alerts, and nothing to read them from."""
+    if not rules or settings.beat_history_per_entry:
+        return None
+    text = "beat_history_per_entry: alerts need the history, and 0 keeps none"
+    return Problem(text, "leave it out, or the alerts")
