@@ -10,7 +10,14 @@ from zoneinfo import ZoneInfo
 import click
 
 from beatd.cli.options import COLOR, JSON, SOURCE, wanted
-from beatd.cli.output import SQUEEZED_NAME, Screen, document, screen, stamps
+from beatd.cli.output import (
+    SQUEEZED_NAME,
+    Screen,
+    columns_of,
+    document,
+    screen,
+    stamps,
+)
 from beatd.cli.past import PastView, at_second, full, lateness, lost_data, past_view
 from beatd.cli.schedule_view import chosen
 from beatd.cli.times import past_instant
@@ -158,7 +165,7 @@ def _report(
     head = ["ENTRY", "SLOTS", "SENT", "WORST", "DROPPED", "UNCERTAIN"]
     rows = [[*head, "UNKNOWN", "WAITING", "MISSING"]]
     rows += [_row(one, out) for one in found if one.counts]
-    lines = [*out.table(rows), ""] if len(rows) > 1 else []
+    lines = [*out.table(_fitting(rows, out)), ""] if len(rows) > 1 else []
     if any(one.slots for one in found):
         lines += [*out.table(_slot_rows(known, found, now, out)), ""]
     trouble = sorted(
@@ -179,6 +186,19 @@ def _report(
         if not one.is_whole
     ]
     return lines
+
+
+def _fitting(rows: Sequence[Sequence[str]], out: Screen) -> Sequence[Sequence[str]]:
+    """Return the table; where it is too wide, without columns that have only zeros."""
+    if out.width is None or max(map(len, columns_of(rows))) <= out.width:
+        return rows
+    head, *others = rows
+    kept = [
+        place
+        for place, title in enumerate(head)
+        if title == "MISSING" or {row[place] for row in others} != {"0"}
+    ]
+    return [[row[place] for place in kept] for row in rows]
 
 
 def _row(found: Found, out: Screen) -> list[str]:

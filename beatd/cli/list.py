@@ -149,15 +149,16 @@ def command(
     lines += [Line(entry.name, note=entry.why) for entry in bad]
     lines.sort(key=_SORTED[sort])
     zone = UTC if utc else known.zone
-    if as_json:
-        click.echo(_document(known, lines[:limit], len(lines), now, zone))
-        return
     out = screen(context)
+    past = Strips(known.config, out)
+    if as_json:
+        recent = past.data([line.name for line in lines[:limit]], zone)
+        click.echo(_document(known, lines[:limit], len(lines), now, zone, recent))
+        return
     if not lines:
         out.say(EMPTY.format(source=known.config.source.name))
         return
     table = _Table(known, now, zone, out, wide)
-    past = Strips(known.config, out)
     rows = [*table.rows(lines[:limit])]
     out.say("\n".join(past.beside(rows, [line.name for line in lines[:limit]])))
     out.say()
@@ -322,6 +323,7 @@ def _document(
     matched: int,
     now: Instant,
     zone: ZoneInfo,
+    recent: Mapping[str, object],
 ) -> bytes:
     return document(
         "beatd.list/1",
@@ -338,7 +340,10 @@ def _document(
         total=len(known.config.entries) + len(known.config.bad),
         matched=matched,
         uncertain=known.uncertain(known.config.entries),
-        entries=[_data(known, line, now, zone) for line in lines],
+        entries=[
+            {**_data(known, line, now, zone), "recent": recent.get(line.name, [])}
+            for line in lines
+        ],
     )
 
 

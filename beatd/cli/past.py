@@ -14,6 +14,7 @@ from beatd.cli.output import (
     Failure,
     Screen,
     clock_time,
+    columns_of,
     day_word,
     stamps,
 )
@@ -22,6 +23,7 @@ from beatd.config.settings import mask_url
 from beatd.errors import BeatdError, ConfigError
 from beatd.ids import run_id
 from beatd.instant import (
+    MINUTE,
     SECOND,
     Instant,
     Span,
@@ -221,9 +223,16 @@ def full(instant: Instant, zone: ZoneInfo) -> str:
     return f"{moment.day} {moment:%b %Y %H:%M:%S}"
 
 
-def at_second(instant: Instant, now: Instant, zone: ZoneInfo) -> str:
-    """Return a slot, with its day unless that is today: `Tue 02:30`, `14:05:12`."""
+def at_second(
+    instant: Instant, now: Instant, zone: ZoneInfo, *, exact: bool = False
+) -> str:
+    """Return a slot, with its day unless that is today: `Tue 02:30`, `14:05:12`.
+
+    `exact` shows seconds even where there are none, as others in the column have some.
+    """
     word, time = day_word(instant, now, zone), clock_time(instant, zone)
+    if exact:
+        time = f"{datetime_of(instant, zone):%H:%M:%S}"
     millis = f".{instant % SECOND:03}" if instant % SECOND else ""
     return f"{word} {time}{millis}".strip()
 
@@ -241,29 +250,58 @@ def length(span: Span) -> str:
 def table(
     runs: Sequence[Run], now: Instant, zone: ZoneInfo, out: Screen, *, named: bool
 ) -> list[str]:
-    """Return the head and a line for each run."""
+    """Return the head and a line for each run.
+
+    Where that is too wide, task ids go, and when runs ended; what was not sent has its
+    reason in the columns that are empty there.
+    """
+    exact = any(run.record.slot % MINUTE or run.record.reach % MINUTE for run in runs)
     head = [f"SLOT ({zone})", "", "LATE", "STATE", "ENDED", "RAN", "TASK ID, OR WHY"]
     rows = [["ENTRY", *head] if named else head]
     for run in runs:
-        record = run.record
-        slot = at_second(record.slot, now, zone)
-        if record.last is not None:
-            last = at_second(record.last, now, zone)
-            slot = f"{slot} .. {last}, {counted(record.number, 'slot')}"
-        row = [
-            slot,
-            str(record.what),
-            lateness(run.late) if run.id else "",
-            run.word,
-            "" if run.took is None else f"after {length(run.took)}",
-            "" if run.ran is None else length(run.ran),
-            out.shown(run.why),
-        ]
         name = out.shown(run.entry)
         if out.width is not None:
             name = out.cut(name, SQUEEZED_NAME)
+        row = _row(run, now, zone, out, exact=exact)
         rows.append([name, *row] if named else row)
-    return out.table(rows)
+    lines = columns_of(rows)
+    if out.width is None or max(map(len, lines)) <= out.width:
+        return lines
+    whys = ["", *("" if run.id else out.shown(run.why) for run in runs)]
+    return out.table(_narrowed(rows, whys))
+
+
+def _row(
+    run: Run, now: Instant, zone: ZoneInfo, out: Screen, *, exact: bool
+) -> list[str]:
+    record = run.record
+    slot = at_second(record.slot, now, zone, exact=exact)
+    if record.last is not None:
+        last = at_second(record.last, now, zone, exact=exact)
+        slot = f"{slot} .. {last}, {counted(record.number, 'slot')}"
+    return [
+        slot,
+        str(record.what),
+        lateness(run.late) if run.id else "",
+        run.word,
+        "" if run.took is None else f"after {length(run.took)}",
+        "" if run.ran is None else length(run.ran),
+        out.shown(run.why),
+    ]
+
+
+_LATE, _ENDED, _RAN = -5, -3, -2
+"""Columns of the table, from its end."""
+
+
+def _narrowed(rows: Sequence[Sequence[str]], whys: Sequence[str]) -> list[list[str]]:
+    """Return the lines of a narrow table, as rows of one cell."""
+    lines = columns_of([[*row[:_ENDED], row[_RAN]] for row in rows])
+    late = max(map(len, columns_of([row[:_LATE] for row in rows]))) + 2
+    return [
+        [f"{line[:late]:{late}}{why}" if why else line]
+        for line, why in zip(lines, whys, strict=True)
+    ]
 
 
 # For programs ----------------------------------------------------------------------

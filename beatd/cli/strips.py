@@ -1,10 +1,12 @@
 """Signs for what became of an entry's last slots, in a column of `beatd list`."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from zoneinfo import ZoneInfo
 
 import click
 
-from beatd.cli.output import Failure, Screen
+from beatd.cli.output import Failure, Screen, stamps
 from beatd.cli.past import Run, past_view
 from beatd.config.loading import Config
 from beatd.errors import BeatdError
@@ -47,6 +49,17 @@ class Strips:
         table = zip(rows, gaps, cells, strict=True)
         return [f"{row}{gap}  {cell}".rstrip() for row, gap, cell in table]
 
+    def data(self, names: Sequence[str], zone: ZoneInfo) -> dict[str, object]:
+        """Return by entry the same for a JSON document, the oldest slot first."""
+        late = span_of(self._config.settings.beat_max_late)
+        return {
+            name: [
+                {**stamps("slot", run.record.reach, zone), "kind": _kind(run, late)}
+                for run in runs
+            ]
+            for name, runs in self._recent(names).items()
+        }
+
     def _recent(self, names: Sequence[str]) -> dict[str, list[Run]]:
         try:
             return past_view(self._config).recent(names, STRIP)
@@ -68,6 +81,8 @@ _GLYPHS: Mapping[str, tuple[str, str]] = {
 }
 """By what became of a slot, its sign in ASCII, and in other text."""
 
+_STYLES = {"failed": "bad", "missed": "warning", "late": "warning"}
+
 _OF_REASONS = {"misfire": "missed", "paused": "paused", "unroutable": "missed"}
 _OF_STATES = {"SUCCESS": "ok", "FAILURE": "failed", "STARTED": "runs"}
 
@@ -84,7 +99,11 @@ def _kind(run: Run, tolerance: Span) -> str:
 
 def _strip(runs: Sequence[Run], tolerance: Span, out: Screen) -> str:
     """Return a sign for each run; those later than `tolerance` are late."""
-    return "".join(_GLYPHS[_kind(run, tolerance)][out.utf8] for run in runs)
+    kinds = [_kind(run, tolerance) for run in runs]
+    return "".join(
+        out.style(_GLYPHS[kind][out.utf8] * len([*same]), like=_STYLES.get(kind, kind))
+        for kind, same in groupby(kinds)
+    )
 
 
 def _legend(runs: Iterable[Run], tolerance: Span, out: Screen) -> str:

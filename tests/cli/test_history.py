@@ -105,6 +105,30 @@ def test_history_says_when_slots_were_sent_or_why_not(run: Run, past: Told) -> N
     assert lines == HISTORY.splitlines()
 
 
+NARROW = """\
+ENTRY         SLOT (Europe/Berlin)              LATE     STATE    RAN
+sync-crm      13:35                    sent     +6 ms    unknown
+report-sales  13:30                    sent     +4m 10s  unknown
+sync-crm      13:05 .. 13:30, 6 slots  dropped  coalesced
+"""
+
+
+@pytest.mark.usefixtures("past")
+def test_a_narrow_terminal_shows_why_a_slot_was_dropped_and_no_ids(run: Run) -> None:
+    shown = run("history", "--to", "13:35", screen=Screen(width=80)).stdout
+
+    assert shown.startswith(NARROW)
+
+
+def test_all_slots_have_seconds_if_one_has(run: Run, told: Told) -> None:
+    told.sent("sync-crm", HALF_PAST)
+    told.sent("sync-crm", HALF_PAST + 2 * SECOND)
+
+    lines = run("history").stdout.splitlines()
+
+    assert [line.split()[1] for line in lines[1:3]] == ["13:30:02", "13:30:00"]
+
+
 def test_history_of_one_entry_has_its_last_runs_first(run: Run, past: Told) -> None:
     lines = run("history", "sync-crm", "--limit", "2").stdout.splitlines()
 
@@ -251,6 +275,16 @@ def test_audit_accounts_for_every_slot(run: Run, past: Told) -> None:
     assert shown == AUDIT
 
 
+@pytest.mark.usefixtures("past")
+def test_a_narrow_audit_leaves_out_columns_of_zeros_and_never_the_missing(
+    run: Run,
+) -> None:
+    lines = run("audit", "--from", "13:03", screen=Screen(width=80)).stdout.splitlines()
+
+    assert lines[0].split() == ["ENTRY", "SLOTS", "SENT", "WORST", "DROPPED", "MISSING"]
+    assert max(map(len, lines)) <= 80
+
+
 def test_audit_names_every_slot_where_that_is_asked_for(run: Run, past: Told) -> None:
     words = ["audit", "--from", "13:03", "--slots"]
     shown = run(*words).stdout
@@ -325,6 +359,18 @@ def test_the_list_has_a_sign_for_each_of_the_last_slots(run: Run, past: Told) ->
 
     utf8 = run("list", screen=Screen(utf8=True)).stdout
     assert "⤼➤➤➤➤➤➤➤" in utf8
+    assert "\x1b[38;5;208m◷\x1b[0m" in run("list", "--color", "always").stdout
+
+
+def test_json_has_what_the_signs_show_the_oldest_first(run: Run, past: Told) -> None:
+    found = json.loads(run("list", "--json").stdout)
+    recent = {one["name"]: one["recent"] for one in found["entries"]}
+
+    assert [one["kind"] for one in recent["sync-crm"]] == ["dropped", *["sent"] * 7]
+    assert recent["report-sales"] == [
+        {"slot": "2026-11-23T13:30:00+01:00", "slot_ts": HALF_PAST / 1000}
+        | {"kind": "late"}
+    ]
 
 
 def test_the_signs_go_first_where_there_is_no_room(run: Run, past: Told) -> None:

@@ -334,6 +334,7 @@ def test_json_is_one_document_with_offsets_and_epochs(run: Run) -> None:
         "last_run_at_ts": 1795397400,
         "total_run_count": 3,
         "dropped": {},
+        "recent": [],
     }
 
 
