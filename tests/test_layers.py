@@ -19,7 +19,7 @@ schedules   base fixed days fields recurrence solar words zones interval local_t
 message     codec notice options represent timing shape template recorded wire
             envelope resend canvas *
 timetable   ledger entry imprint policy pages history audit timetable preview
-.           signals greenlets
+.           signals greenlets process_one
 config      * settings.problems settings.secrets settings.kinds
             settings.alerts switches settings.notes
             settings.rows.broker settings.rows.results settings.rows.scheduler

@@ -1,0 +1,9 @@
+"""What compose.yaml runs; the broker's URL comes from a secret."""
+
+timezone = "Europe/Berlin"
+include = ["tasks"]
+
+beat_schedule = {
+    "tick": {"task": "tasks.say", "schedule": 10, "args": ("tick",)},
+    "nightly": {"task": "tasks.say", "schedule": "30 2 * * *", "args": ("good night",)},
+}
