@@ -136,6 +136,53 @@ def test_a_standby_is_healthy_and_names_the_leader(bench: Bench) -> None:
     assert status.next is None  # that is the leader's to say
 
 
+def test_a_leader_names_who_stands_by_and_whose_entries_are_others(
+    bench: Bench,
+) -> None:
+    bench.turn()
+    for name, at in (("there", "tick"), ("yonder", "tock")):
+        other = scheduler_of(
+            entry(at, Every(SECOND)), broker=bench.broker, clock=bench.clock
+        )
+        other.leadership.holder = name
+        other.tick(bench.clock.now())
+    bench.after(2 * SECOND)
+    bench.turn()
+
+    status = bench.status()
+
+    there, yonder = status.standbys
+    assert (there.name, there.heard) == ("there", 2)
+    assert there.digest == status.config.digest != yonder.digest
+    assert status.state == "degraded"
+    [problem] = status.problems
+    assert problem.text == "yonder stands by with other entries: its log says which"
+    found = samples_of(bench)
+    assert (found["beatd_standbys",], found["beatd_standbys_differing",]) == (2, 1)
+
+    for _ in range(10):
+        bench.after(2 * SECOND)
+        bench.turn()
+
+    assert bench.status().standbys == []
+
+
+def test_a_standby_that_leads_by_now_is_none(bench: Bench) -> None:
+    other = scheduler_of(
+        entry("tick", Every(SECOND)), broker=bench.broker, clock=bench.clock
+    )
+    other.leadership.holder = "there"
+    other.tick(bench.clock.now())
+    bench.turn()
+    assert [one.name for one in bench.status().standbys] == ["here"]
+    other.stop()
+
+    bench.turn()
+
+    status = bench.status()
+    assert (status.role, status.standbys) == ("leader", [])
+
+
 def test_a_standby_with_other_entries_is_degraded(bench: Bench) -> None:
     other = scheduler_of(
         entry("tock", Every(SECOND)), broker=bench.broker, clock=bench.clock

@@ -107,6 +107,14 @@ class Lead(Protocol):
         """
         ...
 
+    def stand_by(self, holder: str, digest: str, unless: str = "") -> Imprint | None:
+        """Return what `announced` does; let people see that `holder` stands by.
+
+        `digest` stands for its entries. The mark lasts STANDBY_LASTS, in
+        `Observed.overview`; that it cannot be left holds up nothing.
+        """
+        ...
+
     def await_release(self, timeout: Span) -> bool:
         """Return True as soon as the lead was given back, False after `timeout`.
 
@@ -539,7 +547,7 @@ class Observed(Protocol):
     """What lies in the broker and who takes it, for people: asked seldom."""
 
     def overview(self, queues: Collection[str]) -> Overview:
-        """Return the state of these queues, and of all workers that have leases.
+        """Return the state of these queues, of workers with leases, and of standbys.
 
         A queue that is refused holds up no other. Nothing is changed, and the parts are
         not of one moment.

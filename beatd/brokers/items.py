@@ -303,14 +303,32 @@ class WorkerState:
     """How long its lease lasts on; 0 if that is over, and nobody has ended it."""
 
 
+STANDBY_LASTS: Span = 20_000
+"""How long a process counts as standing by after it was heard; it tells every 5 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandbyState:
+    """What the broker knows of a process that stands by."""
+
+    name: str
+    """As given to `acquire`."""
+    digest: str
+    """What stands for its entries; empty if that was not known yet."""
+    heard: Span
+    """How long ago it has told that it stands by."""
+
+
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What lies in a broker, and who takes it."""
+    """What lies in a broker, who takes it, and who would lead next."""
 
     queues: Sequence[QueueState]
     workers: Sequence[WorkerState]
     dead: int
     """Dead letters."""
+    standbys: Sequence[StandbyState] = ()
+    """By name; one that leads or has ended by now may be among them for a while."""
 
 
 def letter_of(record: Mapping[str, object]) -> DeadLetter:

@@ -212,13 +212,20 @@ def _leader(status: Status, now: Instant, zone: ZoneInfo) -> str:
 
 
 def _role(status: Status) -> str:
-    """Return what this scheduler is if it does not lead, and when its loop turned."""
-    here = f"{escaped(status.host)} pid {status.pid}"
-    parts = {"standby": [f"standby: {here}"], "neither": [f"{here} asks for the lead"]}
-    shown = parts.get(status.role, [])
+    """Return who stands by, and when the loop of this scheduler turned."""
+    here = f"{status.host} pid {status.pid}"
+    named = [
+        f"{escaped(one.name)} ({duration(round(one.heard * SECOND))} ago)"
+        for one in status.standbys
+    ]
+    if status.role == "standby" and here not in (one.name for one in status.standbys):
+        named.insert(0, escaped(here))
+    shown = [f"standby: {listed(named, _NAMED)}"] if named else []
+    if status.role == "neither":
+        shown.append(f"{escaped(here)} asks for the lead")
     if status.loop:
         turned = duration(round(status.loop.age * SECOND))
-        shown = [*shown, f"loop turned {turned} ago"]
+        shown.append(f"loop turned {turned} ago")
     return ", ".join(shown)
 
 

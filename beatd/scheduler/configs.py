@@ -85,24 +85,25 @@ class Configs:
         self._is_announced = True
         return True
 
-    def agree(self, entries: Mapping[str, Entry]) -> bool:
+    def agree(self, holder: str, entries: Mapping[str, Entry]) -> bool:
         """Compare the entries with the leader's, if these or those may be others.
 
-        Return whether they are found to be the same now. Raises BrokerUnavailable.
+        Tells the broker that `holder` stands by with them. Return whether they are
+        found to be the same now. Raises BrokerUnavailable.
         """
         if entries is not self._looked_for:
             self._looked_for, self._compared = entries, ""
         elif self.clock.elapsed() < self._look_at:
             return False
         self._look_at = self.clock.elapsed() + LOOK
+        while (ours := self._use(entries)) is None:
+            pass
         try:
-            theirs = self.lead.announced(unless=self._compared)
+            theirs = self.lead.stand_by(holder, ours.digest, unless=self._compared)
         except BrokerRefused:
             return False  # who leads could not write it, and has said so
         if theirs is None:
             return False
-        while (ours := self._use(entries)) is None:
-            pass
         differs = theirs.digest != ours.digest
         self._note(in_words(compare(entries, theirs)) if differs else "")
         self._compared = theirs.digest

@@ -362,7 +362,7 @@ class Scheduler:
         if self.takeover.refresh_is_due:
             self._note_leader(is_known=True)
             self.takeover.refresh()
-        if self._configs.agree(self.takeover.configs.last):
+        if self._configs.agree(self.leadership.holder, self.takeover.configs.last):
             self.takeover.configs.follow_leader()
 
     def _note_leader(self, *, is_known: bool) -> None:

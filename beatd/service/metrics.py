@@ -65,6 +65,11 @@ class _Scheduler:
         if status.loop:
             words = "Seconds since the loop turned last."
             yield gauge("beatd_loop_age_seconds", words, status.loop.age)
+        words = "Schedulers that stand by, of the last 20 seconds."
+        yield gauge("beatd_standbys", words, len(status.standbys))
+        differing = [one.kind for one in status.problems].count("standby_differs")
+        words = "Of these, those with other entries than this one, which leads."
+        yield gauge("beatd_standbys_differing", words, differing)
         yield counter("beatd_terms", "Terms that began here.", self._pulse.terms)
         late = 0.0
         if status.overdue:

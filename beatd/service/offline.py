@@ -12,7 +12,13 @@ from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND, Instant, span_of
 from beatd.scheduler.file_view import View, uncertain_in
 from beatd.service.look import AskWorkers, Look, Looker
-from beatd.service.snapshot import broker_of, named, queues_of, workers_of
+from beatd.service.snapshot import (
+    broker_of,
+    named,
+    queues_of,
+    standbys_of,
+    workers_of,
+)
 from beatd.service.status import ConfigStatus, Entries, Leader, Moment, Status, judged
 from beatd.timetable.entry import Entry
 from beatd.timetable.imprint import compare, imprint_of, in_words, trace_of
@@ -51,6 +57,7 @@ def offline_status(
         version=__version__,
         role="none",
         leader=Leader(name=leader) if leader else None,
+        standbys=standbys_of(look.seen, leader),
         differs=differs,
         next=None if is_due else moment,
         overdue=moment if is_due else None,

@@ -23,6 +23,7 @@ from beatd.service.status import (
     Moment,
     Named,
     QueueStatus,
+    Standby,
     Status,
     WorkerStatus,
     judged,
@@ -89,6 +90,7 @@ class Reporter:
             host=published.host,
             pid=published.pid,
             leader=leader,
+            standbys=standbys_of(look_at.seen, tick.leader),
             differs=facts.differs,
             loop=Loop(
                 age=self.loop_age() / SECOND,
@@ -201,6 +203,15 @@ def workers_of(seen: Overview) -> Sequence[WorkerStatus]:
     return [
         WorkerStatus(name=one.name, queues=[*one.queues][:MOST_NAMED], holds=one.held)
         for one in seen.workers[:MOST_NAMED]
+    ]
+
+
+def standbys_of(seen: Overview, leader: str | None) -> Sequence[Standby]:
+    """Return the schedulers that stand by; one that leads by now is left out."""
+    return [
+        Standby(name=one.name, heard=one.heard / SECOND, digest=one.digest)
+        for one in seen.standbys[:MOST_NAMED]
+        if one.name != leader
     ]
 
 

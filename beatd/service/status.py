@@ -44,6 +44,17 @@ class Leader(msgspec.Struct, frozen=True, kw_only=True):
     """Since when this process leads, or knows that one."""
 
 
+class Standby(msgspec.Struct, frozen=True, kw_only=True):
+    """A scheduler that stands by."""
+
+    name: str
+    """Its host and its process, for people."""
+    heard: float
+    """Seconds since it told the broker so; it does every five."""
+    digest: str = ""
+    """What stands for its entries; empty if that was not known yet."""
+
+
 class Loop(msgspec.Struct, frozen=True, kw_only=True):
     """The loop of a scheduler that runs."""
 
@@ -152,6 +163,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     host: str = ""
     pid: int | None = None
     leader: Leader | None = None
+    standbys: Sequence[Standby] = ()
+    """Of the last 20 s: one that has ended is among them for so long."""
     differs: str = ""
     """What nobody emits, as a scheduler with another config leads."""
     loop: Loop | None = None
@@ -228,9 +241,20 @@ def _of_process(status: Status) -> Iterator[HealthProblem]:
         leads = f" ({status.leader.name})" if status.leader else ""
         text = f"the scheduler that leads{leads} goes by other entries"
         yield _odd("differs", f"{text}: {status.differs}", "beatd check --broker")
+    yield from _of_standbys(status)
     if status.config.problem:
         text = f"the config cannot be read again: {status.config.problem}"
         yield _odd("config", f"{text}; the one before it goes on", "beatd check")
+
+
+def _of_standbys(status: Status) -> Iterator[HealthProblem]:
+    """Yield who goes by other entries than the scheduler that leads here."""
+    digest = status.config.digest
+    if status.role == "leader" and digest:
+        others = [one for one in status.standbys if one.digest not in ("", digest)]
+        for one in others[:_IN_WORDS]:
+            text = f"{one.name} stands by with other entries: its log says which"
+            yield _odd("standby_differs", text, "beatd check --broker")
 
 
 def _of_slots(status: Status, max_late: Span) -> Iterator[HealthProblem]:

@@ -3,10 +3,11 @@
 import pytest
 
 from beatd.brokers.base import Broker
-from beatd.brokers.items import SetAside, Suspects
+from beatd.brokers.items import STANDBY_LASTS, SetAside, Suspects
 from beatd.instant import HOUR, MINUTE
+from beatd.timetable.imprint import Imprint
 from tests.brokers.backends import Backend
-from tests.brokers.making import outgoing, settle
+from tests.brokers.making import lead, outgoing, settle
 
 
 def test_it_has_lengths_of_queues_and_the_message_that_is_taken_next(
@@ -29,7 +30,7 @@ def test_it_has_lengths_of_queues_and_the_message_that_is_taken_next(
         broker.leave("w")
         broker.join("w", MINUTE)
     assert seen.queues[2].first == b""
-    assert (seen.workers, seen.dead) == ([], 0)
+    assert (seen.workers, seen.dead, seen.standbys) == ([], 0, [])
 
 
 def test_it_has_who_takes_from_which_queue_and_what_they_hold(
@@ -75,6 +76,41 @@ def test_what_is_in_flight_or_set_aside_is_not_in_the_queue(broker: Broker) -> N
     assert (seen.queues[0].length, seen.dead, seen.workers[0].held) == (0, 1, 0)
 
 
+def test_who_stands_by_is_there_until_it_is_silent_for_too_long(
+    backend: Backend, broker: Broker, other: Broker
+) -> None:
+    term = lead(broker)
+    broker.announce(term, Imprint("d1", b"entries"))
+    assert broker.overview([]).standbys == []
+
+    assert other.stand_by("host-b pid 4", "d2") == Imprint("d1", b"entries")
+    assert other.stand_by("host-b pid 4", "d2", unless="d1") is None
+    assert other.stand_by("host-c pid 7", "") == Imprint("d1", b"entries")
+
+    first, second = broker.overview([]).standbys
+    assert (first.name, first.digest) == ("host-b pid 4", "d2")
+    assert (second.name, second.digest) == ("host-c pid 7", "")
+    assert 0 <= second.heard <= first.heard <= STANDBY_LASTS
+
+
+def test_a_standby_tells_its_present_entries(broker: Broker, other: Broker) -> None:
+    lead(broker)
+    other.stand_by("b", "d1")
+
+    assert other.stand_by("b", "d2") is None
+
+    assert [one.digest for one in broker.overview([]).standbys] == ["d2"]
+
+
+def test_looking_leaves_no_mark(broker: Broker, other: Broker) -> None:
+    term = lead(broker)
+    broker.announce(term, Imprint("d1"))
+
+    assert other.announced() == Imprint("d1")
+
+    assert broker.overview([]).standbys == []
+
+
 def test_a_queue_that_is_refused_holds_up_no_other(
     backend: Backend, broker: Broker
 ) -> None:
@@ -92,7 +128,7 @@ def test_an_empty_broker_has_nothing(broker: Broker, queues: list[str]) -> None:
     seen = broker.overview(queues)
 
     assert [one.length for one in seen.queues] == [0] * len(queues)
-    assert (seen.workers, seen.dead) == ([], 0)
+    assert (seen.workers, seen.dead, seen.standbys) == ([], 0, [])
 
 
 def test_the_messages_of_a_queue_lie_there_in_the_order_in_which_they_are_taken(

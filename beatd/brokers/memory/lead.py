@@ -49,6 +49,8 @@ class MemoryLead:
         self._term = Term(0, "")
         self._holder = ""
         self._announced = self._term, Imprint("")
+        self._standbys: dict[str, tuple[str, Span]] = {}
+        """By name, the digest of each, and when it was heard."""
         self._lead_ends: Span = 0
         """By the monotonic clock: one that is set neither ends a lead nor keeps it."""
         self._last_resigned: Term | None = None
@@ -117,6 +119,11 @@ class MemoryLead:
             term, imprint = self._announced
             is_new = self._is_held_under(term) and imprint.digest != unless
             return imprint if is_new else None
+
+    def stand_by(self, holder: str, digest: str, unless: str = "") -> Imprint | None:
+        with self._changed:
+            self._standbys[holder] = digest, self._clock.elapsed()
+            return self.announced(unless)
 
     def await_release(self, timeout: Span) -> bool:
         with self._changed:

@@ -10,6 +10,7 @@ from beatd.brokers.current_runs import run_of
 from beatd.brokers.items import (
     DONE,
     GONE,
+    STANDBY_LASTS,
     Acknowledge,
     Act,
     Answer,
@@ -23,6 +24,7 @@ from beatd.brokers.items import (
     Overview,
     QueueState,
     SetAside,
+    StandbyState,
     Suspects,
     WorkerState,
     as_new,
@@ -369,11 +371,18 @@ class MemoryBroker(MemoryLead):
                 [self._state_of(name) for name in queues],
                 [self._state(name, one) for name, one in self._workers.items()],
                 len(self._dead),
+                [*self._standbys_heard()],
             )
 
     def waiting(self, queue: str, limit: int) -> list[bytes]:
         with self._changed:
             return [one.message for one in self._lying([queue])][:limit]
+
+    def _standbys_heard(self) -> Iterator[StandbyState]:
+        now = self._clock.elapsed()
+        for name, (digest, heard) in sorted(self._standbys.items()):
+            if now - heard <= STANDBY_LASTS:
+                yield StandbyState(name, digest, now - heard)
 
     def _state_of(self, queue: str) -> QueueState:
         if queue in self.closed:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from beatd.brokers.items import (
     MOST_PAGES,
+    STANDBY_LASTS,
     Emission,
     Emitted,
     HeldLead,
@@ -129,8 +130,14 @@ class RedisLead(RedisHistory):
             raise over(term)
 
     def announced(self, unless: str = "") -> Imprint | None:
-        keys = [self._key("lead"), self._key("config")]
-        answer = self._run("announced", keys, [unless])
+        return self._announced([unless, "", "", 0])
+
+    def stand_by(self, holder: str, digest: str, unless: str = "") -> Imprint | None:
+        return self._announced([unless, holder, digest, STANDBY_LASTS])
+
+    def _announced(self, asked: Sequence[str | int]) -> Imprint | None:
+        keys = [self._key(name) for name in ("lead", "config", "standbys")]
+        answer = self._run("announced", keys, asked)
         if not answer:
             return None
         digest, entries = answer

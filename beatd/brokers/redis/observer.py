@@ -1,13 +1,19 @@
 """What lies in Redis and who takes it, for people: read, and nothing changed."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from beatd.brokers.current_runs import names_in
-from beatd.brokers.items import Overview, QueueState, WorkerState
+from beatd.brokers.items import (
+    STANDBY_LASTS,
+    Overview,
+    QueueState,
+    StandbyState,
+    WorkerState,
+)
 from beatd.brokers.redis.wire import WireNames
-from beatd.instant import SECOND
+from beatd.instant import SECOND, Instant
 
 MOST_WORKERS = 1_000
 """Workers that are looked at, at most: those whose leases end last."""
@@ -30,19 +36,22 @@ class Observer:
     def overview(self, queues: Collection[str]) -> Overview:
         """Return the state of these queues, and of all workers that have leases."""
         lists = self._wire.lists(queues)
-        time, leases, told, dead, *lengths = self._answers(
+        time, leases, told, dead, standbys, *lengths = self._answers(
             [
                 ("TIME",),
                 ("ZREVRANGE", self._key("workers"), 0, MOST_WORKERS - 1, "WITHSCORES"),
                 ("HGETALL", self._key("queues")),
                 ("HLEN", self._key("dead")),
+                ("HGETALL", self._key("standbys")),
                 *(("LLEN", one) for one in lists),
             ]
         )
+        now = _server_time(time)
         return Overview(
             self._queues(lists, dict(zip(lists, lengths, strict=True)), queues),
-            self._workers(time, _fine(leases, []), _fine(told, {})),
+            self._workers(now, _fine(leases, []), _fine(told, {})),
             _fine(dead, 0),
+            [*_standbys(now, _fine(standbys, {}))],
         )
 
     def _queues(
@@ -65,11 +74,8 @@ class Observer:
         ]
 
     def _workers(
-        self, time: Any, leases: Sequence[bytes], told: dict[bytes, bytes]
+        self, now: Instant, leases: Sequence[bytes], told: dict[bytes, bytes]
     ) -> list[WorkerState]:
-        # Where the time may not be asked for, nothing is known of what is left.
-        seconds, micros = _fine(time, (2**53, 0))
-        now = int(seconds) * SECOND + int(micros) // 1000
         names, ends = leases[::2], leases[1::2]
         # Names that are no text are none of ours.
         shown = [name.decode(errors="replace") for name in names]
@@ -87,6 +93,24 @@ class Observer:
             ),
             key=lambda one: one.name,
         )
+
+
+def _server_time(answer: Any) -> Instant:
+    """Return the server's time; the end of all time where it may not be asked for.
+
+    So nothing is known of how long leases last on.
+    """
+    seconds, micros = _fine(answer, (2**53, 0))
+    return int(seconds) * SECOND + int(micros) // 1000
+
+
+def _standbys(now: Instant, marks: dict[bytes, bytes]) -> Iterator[StandbyState]:
+    """Yield who has told that it stands by, as announced.lua writes it."""
+    for name, mark in sorted(marks.items()):
+        heard, _, digest = mark.decode(errors="replace").partition(" ")
+        ago = now - int(heard) if heard.isdecimal() else STANDBY_LASTS + 1
+        if ago <= STANDBY_LASTS:
+            yield StandbyState(name.decode(errors="replace"), digest, max(ago, 0))
 
 
 def _is_refused(answer: Any) -> bool:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from beatd.brokers.current_runs import run_of
 from beatd.brokers.items import (
+    STANDBY_LASTS,
     Emission,
     Emitted,
     HeldLead,
@@ -139,9 +140,24 @@ class SQLiteLead(SQLiteHistory):
         if self._lock_is_free():
             return None
         with self._connection() as db:
-            asked = (self._namespace, self._term(db).nonce, unless)
-            row = db.execute(SQL["announced"], asked).fetchone()
+            return self._announced(db, unless)
+
+    def _announced(self, db: sqlite3.Connection, unless: str) -> Imprint | None:
+        asked = (self._namespace, self._term(db).nonce, unless)
+        row = db.execute(SQL["announced"], asked).fetchone()
         return Imprint(*row) if row else None
+
+    def stand_by(self, holder: str, digest: str, unless: str = "") -> Imprint | None:
+        if self._lock_is_free():
+            return None
+        now = self._clock.elapsed()
+        with self._transaction() as db:
+            # A clock that shows less is that of an earlier start of the machine.
+            over = "DELETE FROM standbys WHERE heard NOT BETWEEN ? AND ?"
+            db.execute(over, (now - STANDBY_LASTS, now))
+            mark = (self._namespace, holder, digest, now)
+            db.execute("INSERT OR REPLACE INTO standbys VALUES (?, ?, ?, ?)", mark)
+            return self._announced(db, unless)
 
     def await_release(self, timeout: Span) -> bool:
         end = self._clock.elapsed() + timeout

@@ -11,6 +11,7 @@ from beatd.brokers.current_runs import names_in
 from beatd.brokers.items import (
     DONE,
     GONE,
+    STANDBY_LASTS,
     Acknowledge,
     Act,
     Answer,
@@ -25,6 +26,7 @@ from beatd.brokers.items import (
     Overview,
     QueueState,
     SetAside,
+    StandbyState,
     Suspects,
     WorkerState,
     as_new,
@@ -277,19 +279,25 @@ class SQLiteBroker(SQLiteLead):
 
     def overview(self, queues: Collection[str]) -> Overview:
         if not self._is_there():
-            return Overview([QueueState(name, 0) for name in queues], [], 0)
+            return Overview([QueueState(name, 0) for name in queues], [], 0, [])
         now = self._clock.elapsed()
         with self._connection() as db, texts_as_bytes(db):
             workers = db.execute(SQL["observed"]).fetchall()
             (dead,) = db.execute("SELECT count(*) FROM dead").fetchone()
             states = [self._state_of(db, name) for name in queues]
+            asked = (self._namespace, now - STANDBY_LASTS, now)
+            told = db.execute(SQL["standbys"], asked).fetchall()
+        standbys = [
+            StandbyState(_shown(holder), _shown(digest), now - heard)
+            for holder, digest, heard in told
+        ]
         found = []
-        for name, lease, ends, told, held in workers:
+        for name, lease, ends, taken, held in workers:
             # From before the machine's start, nothing is known of the length.
             left = ends - now if ends - now <= lease else 0
-            shown = str(name, "utf-8", "replace")
-            found.append(WorkerState(shown, names_in(told), held, max(left, 0)))
-        return Overview(states, found, dead)
+            state = WorkerState(_shown(name), names_in(taken), held, max(left, 0))
+            found.append(state)
+        return Overview(states, found, dead, standbys)
 
     def waiting(self, queue: str, limit: int) -> list[bytes]:
         if not self._is_there():
@@ -541,6 +549,10 @@ class SQLiteBroker(SQLiteLead):
     def _is_ready(self, db: sqlite3.Connection, queue: str) -> bool:
         (ready,) = db.execute(SQL["is_ready"], (queue,)).fetchone()
         return bool(ready)
+
+
+def _shown(stored: bytes) -> str:
+    return str(stored, "utf-8", "replace")
 
 
 def _flight(worker: str, delivery: Delivery) -> tuple[str, str, str]:

@@ -24,7 +24,7 @@ LATER_COLUMNS = {
 """Columns that files of earlier builds lack; to those builds they do no harm."""
 
 LATER_TABLES = [
-    SQL[f"make_{name}"] for name in ("configs", "pages", "history", "notes")
+    SQL[f"make_{name}"] for name in ("configs", "standbys", "pages", "history", "notes")
 ]
 """Tables that files of earlier builds lack."""
 

@@ -7,6 +7,8 @@
 --           emission fail.
 -- configs   what the leader of a namespace emits, in short, for other schedulers to
 --           compare; it holds while `nonce` is that of the term.
+-- standbys  who stands by, with the digest of its entries, and when it was heard, on the
+--           machine's monotonic clock.
 -- ledger    last slot of each entry. Written in the transaction that inserts the
 --           messages, so that both are there or neither is.
 -- runs      the current run of each entry that has an overlap rule.
@@ -56,6 +58,15 @@ CREATE TABLE IF NOT EXISTS configs (
     digest TEXT NOT NULL,
     entries BLOB NOT NULL
 )
+
+-- name: make_standbys
+CREATE TABLE IF NOT EXISTS standbys (
+    namespace TEXT,
+    holder TEXT,
+    digest TEXT NOT NULL,
+    heard INTEGER NOT NULL,
+    PRIMARY KEY (namespace, holder)
+) WITHOUT ROWID
 
 -- name: make_ledger
 CREATE TABLE ledger (
@@ -394,6 +405,10 @@ FROM workers WHERE lease > 0
 SELECT worker, lease, ends, queues,
     (SELECT count(*) FROM messages WHERE messages.worker = workers.worker)
 FROM workers WHERE lease > 0 ORDER BY worker
+
+-- name: standbys
+SELECT holder, digest, heard FROM standbys
+WHERE namespace = ? AND heard BETWEEN ? AND ? ORDER BY holder
 
 -- name: length
 SELECT count(*) FROM messages WHERE queue = ? AND worker IS NULL AND due IS NULL
