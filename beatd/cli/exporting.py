@@ -69,7 +69,7 @@ def export_ical(context: click.Context, /, **_: Any) -> None:
         click.echo(f"{counted(idle, 'entry')} without a coming run", err=True)
     for one in dated:
         if one.is_cut:
-            text = f"{one.entry.name!r}: only the first {len(one.runs)} runs"
+            text = f"{one.entry.name!r}: only the first {counted(len(one.runs), 'run')}"
             click.echo(f"{text}, --limit N has more", err=True)
 
 

@@ -13,6 +13,7 @@ from beatd.brokers.items import Outgoing
 from beatd.errors import BrokerUnavailable, ItemRefused
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span
+from beatd.text import counted
 
 T = TypeVar("T")
 
@@ -30,8 +31,8 @@ def post_of(broker: Sender, dropped: Faults) -> Halves[Outgoing]:
 def say_refused(dropped: Faults, refusal: ItemRefused) -> None:
     """Say that events are dropped because the broker refuses them, if it is time to."""
     if number := dropped.meet():
-        words = "events are dropped (%d messages), monitors do not know all: %s"
-        tell.warning("events.refused", words, number, refusal)
+        words = "events are dropped (%s), monitors do not know all: %s"
+        tell.warning("events.refused", words, counted(number, "message"), refusal)
 
 
 class EventSender(Generic[T]):

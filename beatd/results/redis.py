@@ -32,6 +32,7 @@ from beatd.results.base import READY_STATES, Lifetime, Meta, State, Stored
 from beatd.results.chords import ChordTimes, Joined, Part
 from beatd.results.encoding import Encoding
 from beatd.routing import Queue
+from beatd.text import counted
 
 tell = EventLog(__name__)
 
@@ -276,8 +277,8 @@ class RedisResults:
         if number := self._unheard.meet():
             tell.warning(
                 "results.unheard",
-                "clients that wait are not woken (%d results, which are stored): %s",
-                number,
+                "clients that wait are not woken (%s, stored all the same): %s",
+                counted(number, "result"),
                 self._server.refusal(words.decode()),
             )
 

@@ -13,6 +13,7 @@ from beatd.clock import Clock
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span
 from beatd.service.sockets import Listener
+from beatd.text import counted
 
 tell = EventLog(__name__)
 
@@ -217,8 +218,10 @@ class Server:
         except Exception as error:
             # A question about the scheduler must not end it; it may come each second.
             if number := self._faults.meet():
-                words = "%s cannot be answered (%d times): %r"
-                tell.exception("http.failed", words, path, number, error)
+                words = "%s cannot be answered (%s): %r"
+                tell.exception(
+                    "http.failed", words, path, counted(number, "time"), error
+                )
             return Answer("500 Internal Server Error", b"see the log\n", "text/plain")
 
     def _answer(self, client: _Client, answer: Answer) -> None:

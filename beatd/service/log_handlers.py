@@ -21,6 +21,7 @@ from typing import TextIO
 from beatd.background import Faults
 from beatd.clock import Clock
 from beatd.logs import journal_fields
+from beatd.text import counted
 
 
 class _Careful(logging.StreamHandler[TextIO]):
@@ -57,7 +58,8 @@ class _Careful(logging.StreamHandler[TextIO]):
         line = self._formatted(record)
         if not self._lost:
             return line
-        words = f"{self._lost} log lines before this one could not be written"
+        lost = counted(self._lost, "log line")
+        words = f"{lost} before this one could not be written"
         return f"{self._notice(words)}\n{line}"
 
     def _formatted(self, record: logging.LogRecord) -> str:

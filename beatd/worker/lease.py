@@ -9,6 +9,7 @@ from beatd.clock import Clock
 from beatd.errors import BrokerUnavailable
 from beatd.event_log import EventLog
 from beatd.instant import Span
+from beatd.text import counted
 from beatd.worker.holdings import Holdings
 
 tell = EventLog(__name__)
@@ -117,10 +118,10 @@ class Lease:
         if unknown := self._broker.reclaim(self._worker, held, request, ended):
             tell.warning(
                 "delivery.unknown",
-                "gave back %d deliveries that this worker does not have, although the"
-                " broker counted them as its own: the broker was set back to an earlier"
+                "gave back %s that this worker does not have, although the broker"
+                " counted such as its own: the broker was set back to an earlier"
                 " state, or an answer of its was lost; tasks among them may run again",
-                unknown,
+                counted(unknown, "delivery"),
             )
 
     def _step(self) -> Span:

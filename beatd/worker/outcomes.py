@@ -40,7 +40,7 @@ from beatd.runs.report import (
     option,
 )
 from beatd.tasks import Task
-from beatd.text import one_line
+from beatd.text import counted, one_line
 from beatd.worker.in_flight import InFlight
 from beatd.worker.reporting import TaskReporter
 from beatd.worker.settlement import Continue, Settlement
@@ -213,7 +213,7 @@ class Outcomes:
             self._reporter.given_up(run, error)
             self._fail(run, State.FAILURE, error)
         elif run.deliveries >= self._settings.task_max_deliveries:
-            times = f"{run.deliveries} times"
+            times = counted(run.deliveries, "time")
             self._set_aside(run, WorkerLost(f"delivered {times}, each time fatal"))
         else:
             run.begun_again += 1

@@ -5,6 +5,7 @@ from beatd.brokers.base import Restorer
 from beatd.errors import BrokerRefused, BrokerUnavailable
 from beatd.event_log import EventLog
 from beatd.instant import Span
+from beatd.text import counted
 
 tell = EventLog(__name__)
 
@@ -43,9 +44,9 @@ class Restoring:
     def _say_restored(self, number: int) -> None:
         tell.warning(
             "unacked.restored",
-            "put back %d messages that workers of Celery's had held for longer than"
+            "put back %s that workers of Celery's had held for longer than"
             " visibility_timeout",
-            number,
+            counted(number, "message"),
         )
 
     def _say_refused(self, refusal: BrokerRefused) -> None:

@@ -247,7 +247,7 @@ def test_events_that_are_refused_are_dropped_and_said_once_a_minute(
     assert ether.kinds() == ["worker-heartbeat"] * 3
     said = [r for r in caplog.records if r.__dict__["event"] == "events.refused"]
     assert [one.getMessage() for one in said] == [
-        "events are dropped (1 messages), monitors do not know all: no permission"
+        "events are dropped (1 message), monitors do not know all: no permission"
     ]
 
 

@@ -87,7 +87,7 @@ def test_what_a_broker_that_was_set_back_has_in_flight_runs_again(
     assert len(snapshots) == 2
     assert in_flight(broker) == 0
     assert events(caplog) == ["delivery.unknown"]
-    assert "gave back 1 deliveries" in caplog.text
+    assert "gave back 1 delivery" in caplog.text
 
 
 def test_what_a_redis_that_was_set_back_has_in_flight_runs_again(

@@ -45,6 +45,7 @@ from beatd.errors import ItemRefused
 from beatd.instant import HOUR, SECOND, Span
 from beatd.routing import PRIORITY_STEPS, Queue, binding_of, step_of
 from beatd.storage.sqlite_file import BUSY_TIMEOUT, ROW_REFUSALS
+from beatd.text import counted
 
 FIRST_NAP, LONGEST_NAP, NAP_GROWTH = 0.004, 0.02, 1.005
 """Seconds between two looks for messages of other processes, and the factor by which
@@ -384,7 +385,9 @@ class SQLiteBroker(SQLiteLead):
             db.executemany(SQL["push"], rows)
         except ROW_REFUSALS as error:
             largest = max(len(outgoing.message) for outgoing in batch)
-            words = f"{len(batch)} messages of up to {largest} bytes: {error}"
+            words = (
+                f"{counted(len(batch), 'message')} of up to {largest} bytes: {error}"
+            )
             raise ItemRefused(f"{self._path} refuses {words}") from error
 
     def _lying(
