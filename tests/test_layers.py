@@ -76,9 +76,9 @@ cli         usage options output running dead explain findings schedule_view adv
             times next probes plan config_out crontab_out importing exporting
 .           logs states
 utils       log
-service     log_handlers log_setup process rereading reloading status facts look
-            snapshot http openmetrics metrics site wiring.answering offline other_side
-            wiring.alerting beat worker_metrics worker_site worker units
+service     log_handlers log_setup terminal process rereading reloading status facts
+            look snapshot http openmetrics metrics site wiring.answering offline
+            other_side wiring.alerting beat worker_metrics worker_site worker units
 cli         status past strips list history audit show changing check systemd *
             worker worker_options log_page environment
 .           spawned reread __main__ __init__

@@ -7,11 +7,14 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from beatd.clock import SystemClock
 from beatd.service.notify import Notify
+from beatd.service.terminal import Banner
 from beatd.service.worker import WorkerService
 from tests.processes import beatd, ended
 from tests.servers import Server, eventually
@@ -361,6 +364,9 @@ class FailingBeat:
 
     scheduler = None
 
+    def __init__(self) -> None:
+        self.answering = SimpleNamespace(site=SimpleNamespace())
+
     def run(self) -> None:
         raise ZeroDivisionError("a fault of ours")
 
@@ -375,6 +381,7 @@ class IdleWorker:
 
     def __init__(self, inbox: "SimpleQueue[Any]") -> None:
         self.inbox = inbox
+        self.clock = SystemClock()
         self.on_ready: Callable[[], None] = lambda: None
 
     def run(self) -> None:
@@ -390,7 +397,7 @@ def test_a_worker_does_not_go_on_without_the_scheduler_in_it(
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     try:
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
-            WorkerService(worker, beat, inbox, Notify()).run(lambda: None)
+            WorkerService(worker, beat, inbox, Notify()).run(lambda: Banner(None))
     finally:
         for number, handler in handlers.items():
             if signal.getsignal(number) is not handler:

@@ -15,7 +15,7 @@ from beatd.config.loading import Config
 from beatd.config.options import Options
 from beatd.config.switches import BEAT_NODE
 from beatd.event_log import EventLog
-from beatd.instant import Instant, datetime_of
+from beatd.instant import Instant, datetime_of, duration
 from beatd.scheduler.loop import Scheduler
 from beatd.schedules.zones import zone_of
 from beatd.service import process
@@ -26,6 +26,7 @@ from beatd.service.process import announce, on_signals, tell_of
 from beatd.service.reloading import ConfigLoader
 from beatd.service.rereading import Taken, read_again, taken_from
 from beatd.service.sockets import passed_by
+from beatd.service.terminal import Banner, HangUp
 from beatd.service.wiring.alerting import desk_of, say_ended, setting_of
 from beatd.service.wiring.answering import Answering, answering_of
 from beatd.service.wiring.scheduler import (
@@ -35,7 +36,7 @@ from beatd.service.wiring.scheduler import (
     scheduler_of,
     watch_calls,
 )
-from beatd.text import counted
+from beatd.text import counted, escaped
 
 tell = EventLog(__name__)
 
@@ -48,6 +49,7 @@ def run_scheduler(options: Options) -> int:
     """Run the scheduler until it is told to stop; return the exit status."""
     gc.set_threshold(*_GC_THRESHOLDS)
     early: SimpleQueue[bool] = SimpleQueue()
+    hang_up = HangUp.of_process()
     on_signals({"SIGHUP": partial(early.put, True)})  # else it ends the process
     passed = passed_by(os.environ)
     program = process.begin(options, "beat")
@@ -56,10 +58,11 @@ def run_scheduler(options: Options) -> int:
         tell_of(config)
         tell_of_others(config)
         beat = Beat(options, config, notify, inbox=SimpleQueue(), passed=passed)
-        on_signals({"SIGTERM": beat.stop, "SIGINT": beat.stop, "SIGHUP": beat.reload})
+        hung_up = hang_up.handler(beat.stop, beat.reload)
+        on_signals({"SIGTERM": beat.stop, "SIGINT": beat.stop, "SIGHUP": hung_up})
         if not early.empty():
-            beat.reload()
-        announce(options, config)
+            hung_up()
+        beat.banner = announce(options, config, "stop: Ctrl-C")
         beat.run()
         notify.stopping()
     return 0
@@ -83,6 +86,8 @@ class Beat:
     """Of the process: `beat` or `worker`."""
     passed: Sequence[socket.socket] = ()
     """Sockets that systemd has passed."""
+    banner: Banner | None = None
+    """Where to say who leads, and what comes next, once that is known."""
     scheduler: Scheduler = field(init=False)
     answering: Answering = field(init=False)
     desk: Desk = field(init=False)
@@ -188,7 +193,25 @@ class Beat:
         when = f"; next at {_shown(at, self._taken.zone)}" if at else ""
         return f"leader; {number}{when}"
 
+    def standing(self) -> str:
+        """Return who leads, and what comes next, in words; empty until it is known."""
+        scheduler = self.scheduler
+        if scheduler.standing_by:
+            return f"standby: {escaped(scheduler.standing_by)} leads"
+        if scheduler.leadership.term is None:
+            return ""
+        words = f"leader: this process, term {scheduler.leadership.term.number}"
+        at, now = scheduler.timetable.next_at(), scheduler.clock.now()
+        if at is None:
+            return f"{words}   next: no entry has a slot to come"
+        (due,) = scheduler.timetable.due(at, 1)
+        when = f"in {duration(at - now)}" if at > now else "now"
+        return f"{words}   next: {escaped(due.entry.name)} {when}"
+
     def _tell(self, scheduler: Scheduler) -> None:
+        if self.banner and (standing := self.standing()):
+            self.banner.say(standing)
+            self.banner = None
         self.answering.published.publish(scheduler)
         if self.notify.address:
             self.notify.alive(self.status())

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from beatd.service import daemon
 from beatd.service.log_handlers import dump_stacks_to
 from beatd.service.log_setup import Log
 from beatd.service.nodes import node_name, path_of
+from beatd.service.terminal import Banner
 from beatd.text import counted
 from beatd.version import __version__
 
@@ -164,15 +164,21 @@ def on_signals(handlers: Mapping[str, Callable[[], None]]) -> None:
         signal.signal(getattr(signal, name), lambda *_, handle=handler: handle())
 
 
-def announce(options: Options, config: Config) -> None:
-    """Say on a terminal what runs; elsewhere one line of the log says it."""
+def announce(options: Options, config: Config, *more: str) -> Banner:
+    """Say on a terminal what runs, with these lines; elsewhere the log says it.
+
+    Return the terminal for what follows.
+    """
     daemon.begun()
     settings = config.settings
     broker = mask_url(settings.write_urls[0])
     number = counted(len(config.entries), "entry")
-    terminal = sys.__stderr__  # and not what tasks print to
     is_text = form_of(options) in (None, Form.TEXT)
-    if options.quiet or not is_text or not terminal or not terminal.isatty():
+    if options.quiet or not is_text:
+        banner = Banner(None)
+    else:
+        banner = Banner.on_standard_error()
+    if banner.terminal is None:
         tell.info(
             "start",
             "beatd %s: config %s, broker %s, %s, pid %d on %s",
@@ -183,14 +189,15 @@ def announce(options: Options, config: Config) -> None:
             os.getpid(),
             socket.gethostname(),
         )
-        return
-    lines = [
+        return banner
+    results = mask_url(settings.result_url) if settings.result_url else "none"
+    banner.say(
         f"beatd {__version__}   config {config.source.name}"
         f"   state {settings.beat_schedule_filename}",
-        f"broker {broker}   zone {settings.zone}   {number}",
-        "stop: Ctrl-C",
-    ]
-    terminal.write("\n".join(lines) + "\n")
+        f"broker {broker}   results {results}   zone {settings.zone}   {number}",
+        *more,
+    )
+    return banner
 
 
 class Said(Protocol):

@@ -24,12 +24,13 @@ from beatd.service.notify import Notify
 from beatd.service.other_side import LOOK, watch_for_scheduler
 from beatd.service.process import announce, on_signals, tell_of
 from beatd.service.sockets import TCPListener, passed_by
+from beatd.service.terminal import Banner, HangUp
 from beatd.service.wiring.answering import say_ended
 from beatd.service.wiring.choice import WorkerChoice
-from beatd.service.wiring.runtime import loaded_app_of, unreached
+from beatd.service.wiring.runtime import LoadedApp, loaded_app_of, tasks_of, unreached
 from beatd.service.wiring.worker import run_child_of, worker_of
 from beatd.service.worker_site import WorkerSite
-from beatd.text import counted, is_encodable
+from beatd.text import counted, escaped, is_encodable
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.inbox import Crashed, Stop, WorkerEvent
 from beatd.worker.loop import Worker
@@ -39,6 +40,7 @@ tell = EventLog(__name__)
 
 def run_worker(options: Options, *, beat: bool) -> int:
     """Run a worker, and with `beat` a scheduler, until told to stop."""
+    hang_up = HangUp.of_process()
     passed = passed_by(os.environ)
     program = process.begin(options, "worker")
     config, notify = program.config, Notify.from_environment()
@@ -67,11 +69,31 @@ def run_worker(options: Options, *, beat: bool) -> int:
         else:
             watch = watch_for_scheduler(worker.broker, len(config.entries))
         service = WorkerService(
-            worker, scheduler, inbox, notify, watch, config.settings.worker_http
+            worker,
+            scheduler,
+            inbox,
+            notify,
+            watch,
+            config.settings.worker_http,
+            hang_up,
         )
-        service.run(partial(announce, options, config))
+        about = _about(worker, config, loaded)
+        service.run(partial(announce, options, config, *about))
         notify.stopping()
     return 0
+
+
+def _about(worker: Worker, config: Config, loaded: LoadedApp) -> Sequence[str]:
+    """Return what is said of a worker on a terminal."""
+    queues = "queue" if len(worker.queues) == 1 else "queues"
+    named = ", ".join(escaped(name) for name in worker.queues)
+    tasks = [name for name in tasks_of(loaded.app) if not name.startswith("celery.")]
+    return (
+        f"worker {escaped(worker.name)}   pool {config.settings.worker_pool}"
+        f", {worker.sizing.size} at a time"
+        f"   {queues} {named}   {counted(len(tasks), 'task')}",
+        "stop: Ctrl-C, which waits for running tasks; a second one ends them",
+    )
 
 
 def _tell_of_unreached(config: Config) -> None:
@@ -138,6 +160,9 @@ class WorkerService:
     """Says if no scheduler is where the worker is."""
     http: str | None = None
     """The address at which the worker answers, if no scheduler does it beside it."""
+    hang_up: HangUp = field(default_factory=HangUp)
+    _banner: Banner | None = field(default=None, init=False)
+    """Where to say that it stops, and has to wait."""
     _thread: threading.Thread | None = field(default=None, init=False)
     _interrupts: int = field(default=0, init=False)
     _failure: BaseException | None = field(default=None, init=False)
@@ -153,7 +178,7 @@ class WorkerService:
             listener = TCPListener.of(self.http)
             self._server = Server([listener], self._site.respond, self.worker.clock)
 
-    def run(self, announce: Callable[[], None]) -> None:
+    def run(self, announce: Callable[[], Banner]) -> None:
         """Work until told to stop; running tasks end first.
 
         A scheduler that fails ends the worker, too, and what it raised is raised here:
@@ -165,10 +190,12 @@ class WorkerService:
                 "SIGTERM": self._stop_cold if colder else self._stop_warm,
                 "SIGINT": self._interrupt,
                 "SIGQUIT": self._stop_cold,
-                "SIGHUP": self._reload,
+                "SIGHUP": self.hang_up.handler(self._stop_warm, self._reload),
             }
         )
-        announce()
+        self._banner = announce()
+        if self.beat:
+            self.beat.banner = self._banner
         self.worker.on_ready = self._ready
         self.worker.on_turn = self._tell
         try:
@@ -222,12 +249,21 @@ class WorkerService:
 
     def _tell(self) -> None:
         self._site.turned()
+        if self._banner and self.worker.is_stopping:
+            self._say_what_it_waits_for(self._banner)
+            self._banner = None
         if not self.notify.address:
             return  # nobody listens: no status is made for each turn
         if self.worker.is_stopping:
             # Tasks may take longer than the manager would wait.
             self.notify.extend(5)
         self.notify.alive(self._status())
+
+    def _say_what_it_waits_for(self, banner: Banner) -> None:
+        # The terminal has ^C in that line by now.
+        if running := len(self.worker.workload):
+            waits = f"stopping: {counted(running, 'task')} running"
+            banner.say("", f"{waits}; Ctrl-C again ends what runs")
 
     def _stop_warm(self) -> None:
         self._stop(Stop.WARM)
@@ -241,7 +277,7 @@ class WorkerService:
         self.inbox.put(stop)
 
     def _interrupt(self) -> None:
-        """Ctrl-C: once is warm, twice is cold."""
+        """Stop at Ctrl-C: once is warm, twice is cold."""
         self._interrupts += 1
         self._stop_warm() if self._interrupts == 1 else self._stop_cold()
 
