@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from beatd.service.look import Looker, made_at
 from beatd.service.offline import offline_status
 from beatd.service.rereading import Taken, taken_from
 from beatd.service.site import PATIENCE, Site, document_of
-from beatd.service.snapshot import Place, Reporter
+from beatd.service.snapshot import Place, Reporter, queues_of
 from beatd.service.sockets import (
     LONGEST_PATH,
     Link,
@@ -842,6 +843,20 @@ def test_a_leader_elsewhere_is_judged_by_the_ledger(
     status = offline_status(config, None, broker, clock)
     assert [one.kind for one in status.problems] == ["overdue", "bad"]
     assert not status.healthy
+
+
+def test_a_worker_with_a_lease_that_answers_remote_control_is_counted_once(
+    bench: Bench,
+) -> None:
+    bench.broker.join("celery@vm:7:ab12", HOUR, ["celery"])
+    bench.turn()
+    assert bench.looker.last is not None
+    answers = {"celery@vm": ["celery"], "celery@other": ["celery"]}
+
+    look = replace(bench.looker.last, others=answers)
+
+    [queue] = queues_of(look, bench.clock.now())
+    assert queue.workers == ["w", "celery@vm:7:ab12", "celery@other"]
 
 
 TO_REPORTS = """

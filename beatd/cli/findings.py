@@ -117,8 +117,11 @@ def _headline(found: Findings) -> str:
 
 def _lines(problem: Problem, out: Screen) -> Iterator[str]:
     where = f"{problem.place}: " if problem.place else ""
-    kind = out.style(_severity(problem))
-    yield out.wrapped(f"{escaped(where)}{kind}: {escaped(problem.message)}", _INDENT)
+    kind = _severity(problem)
+    text = f"{escaped(where)}{kind}: {escaped(problem.message)}"
+    first, *more = out.wrapped(text, _HANG).split("\n")
+    yield first.replace(f"{kind}:", f"{out.style(kind)}:", 1)
+    yield from more
     if problem.place and (excerpt := _excerpt(problem.place, out)):
         yield indented(excerpt)
     for line in escaped(problem.hint).splitlines():
@@ -144,7 +147,8 @@ def _excerpt(place: Place, out: Screen) -> str:
     return f"{lead}{escaped(line)}\n{bar} {carets}".rstrip()
 
 
-_INDENT = 4
+_INDENT, _HANG = 4, 2
+"""Columns before an excerpt or a hint, and before the rest of a long message."""
 
 
 def _closing(found: Findings) -> str:

@@ -19,6 +19,7 @@ from beatd.cli.output import (
     short_moment,
     since,
     stamps,
+    together,
     until,
 )
 from beatd.cli.schedule_view import (
@@ -40,6 +41,7 @@ from beatd.timetable.ledger import Mark
 
 _TIME = 10  # columns of a point in time, which a length of time follows
 _NEXT, _LAST, _STATE = 23, 18, 5
+_SQUEEZED_WORDS = 24  # columns that schedules keep on a terminal that is not wide
 _REASONS = 3  # entries in trouble whose reasons are shown; all are in the document
 
 _IN_WORDS = {"paus": "paused"}
@@ -211,7 +213,10 @@ class _Table:
         state_width = max(_STATE, *(len(line.state) for line in lines))
         if self.screen.width is not None and not self.wide:
             left = self.screen.width - next_width - _LAST - state_width - 6
-            if left - words_width - 1 < min(name_width, SQUEEZED_NAME):
+            name_least = min(name_width, SQUEEZED_NAME)
+            if left - words_width - 1 < name_least:
+                words_width = min(words_width, _SQUEEZED_WORDS)
+            if left - words_width - 1 < name_least:
                 words_width = 0
             else:
                 left -= words_width + 1
@@ -234,7 +239,8 @@ class _Table:
         )
         for name, wording, run, state, detail in table:
             entry = f"{self.screen.cut(name, name_width):{name_width}}  "
-            schedule = f"{wording:{words_width}} " if words_width else ""
+            words_cut = self.screen.cut_end(wording, words_width)
+            schedule = f"{words_cut:{words_width}} " if words_width else ""
             word = self.screen.style(state) + " " * (state_width - len(state))
             yield f"{entry}{schedule}{run}  {word}  {detail}".rstrip()
 
@@ -306,9 +312,10 @@ def _summary(
         at = first.next or now
         text += f"  Next: {escaped(first.name)} {until(at, now)}."
     if limit is not None and limit < len(lines):
-        text += f"  Showing {limit}: --limit {len(lines)} shows all."
+        shown = f"Showing {limit}: --limit {len(lines)} shows all."
+        text += f"  {together(shown)}"
     if known.config.bad:
-        text += "  What is wrong: beatd check."
+        text += f"  {together('What is wrong: beatd check.')}"
     yield text
     if known.differs:
         yield OTHER_ENTRIES

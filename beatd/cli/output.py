@@ -52,9 +52,12 @@ class Screen:
         click.echo(self._escaped(text), color=self.color)
 
     def wrapped(self, text: str, indent: int = 0) -> str:
-        """Return sentences as lines that fit; those after the first are indented."""
-        if self.width is None or len(click.unstyle(text)) <= self.width:
-            return text
+        """Return sentences as lines that fit; those after the first are indented.
+
+        What `together` has joined stays in one line.
+        """
+        if self.width is None or len(text) <= self.width:
+            return text.replace(_JOINED, " ")
         lines = textwrap.wrap(
             text,
             self.width,
@@ -62,7 +65,7 @@ class Screen:
             break_long_words=False,
             break_on_hyphens=False,
         )
-        return "\n".join(lines)
+        return "\n".join(lines).replace(_JOINED, " ")
 
     def shown(self, text: str) -> str:
         """Return foreign text as one line, as wide as it will be in a table."""
@@ -94,6 +97,14 @@ class Screen:
     @property
     def _mark(self) -> str:
         return "…" if self.utf8 else "..."
+
+
+_JOINED = "\0"  # stands nowhere else: what is foreign is escaped
+
+
+def together(words: str) -> str:
+    """Return words that are not to be parted by the end of a line."""
+    return words.replace(" ", _JOINED)
 
 
 def screen_of(stream: TextIO, environ: Mapping[str, str], color: str) -> Screen:

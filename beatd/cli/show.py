@@ -18,6 +18,7 @@ from beatd.cli.output import (
     moment,
     screen,
     stamps,
+    together,
     until,
 )
 from beatd.cli.past import (
@@ -146,15 +147,15 @@ def _lines(shown: Shown, out: Screen) -> Iterator[str]:
     yield line("schedule", out.shown(f"{_schedule(written)}{where}"))
     if place := line_of(known.config, entry.name):
         yield line("defined", out.shown(f"{place.file}:{place.line}"))
-    yield line("policy", _policy(entry.policy, entry.offset))
-    yield line("next", _next(shown))
+    yield line("policy", _apart(_policy(entry.policy, entry.offset), "   "))
+    yield line("next", _apart(_next(shown), ", "))
     change = clock_change_note(entry.schedule, own_zone, now)
     yield line("clocks", out.shown(words_of_change(change, own_zone)))
     for trouble in (known.refused(entry), known.held(entry)):
         if trouble:
             yield line("trouble", escaped(trouble))
     yield line("counters", _counters(shown))
-    yield line("lateness", _lateness(shown))
+    yield line("lateness", _apart(_lateness(shown), "   "))
     yield line("run time", _run_time(shown.ran, out))
     if shown.runs:
         yield ""
@@ -196,6 +197,11 @@ def _policy(policy: Policy, offset: Span) -> str:
     if policy.run_on_start:
         parts.append("runs at its first start")
     return "   ".join(parts)
+
+
+def _apart(text: str, gap: str) -> str:
+    """Return a text whose lines end only at these gaps."""
+    return gap.join(map(together, text.split(gap)))
 
 
 def _next(shown: Shown) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from textwrap import wrap
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -19,6 +18,7 @@ from beatd.cli.output import (
     moment,
     screen,
     since,
+    together,
     until,
 )
 from beatd.cli.running import NoAnswer, ask, has_ended
@@ -154,8 +154,10 @@ def lines_of(status: Status, out: Screen) -> Iterator[str]:
     if status.workers:
         yield from _line("workers", _holds(status), "", out)
     for number, one in enumerate(status.problems):
-        see = f" (see: {one.command})" if one.command else ""
-        yield from _wrapped("" if number else "problems", escaped(one.text + see), out)
+        text = escaped(one.text)
+        if one.command:
+            text += f" {together(escaped(f'(see: {one.command})'))}"
+        yield from _wrapped("" if number else "problems", text, out)
     yield from _wrapped("source:", escaped(_source(status)), out)
 
 
@@ -177,12 +179,7 @@ def _line(label: str, left: str, right: str, out: Screen) -> Iterator[str]:
 def _wrapped(label: str, text: str, out: Screen) -> Iterator[str]:
     """Yield a text that may be long as lines that fit."""
     lead = f"  {label:{_LABEL}}"
-    if out.width is None:
-        yield lead + text
-        return
-    room = out.width - len(lead)
-    for number, line in enumerate(wrap(text, room, break_on_hyphens=False)):
-        yield (" " * len(lead) if number else lead) + line
+    yield from out.wrapped(lead + text, len(lead)).split("\n")
 
 
 def _head(status: Status, now: Instant, out: Screen) -> str:

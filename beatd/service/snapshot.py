@@ -181,7 +181,10 @@ def queues_of(look: Look, now: Instant) -> Sequence[QueueStatus]:
     seen = look.seen
     takers: dict[str, list[str]] = {}
     taking = [(one.name, one.queues) for one in seen.workers]
-    for worker, queues in [*taking, *look.others.items()]:
+    # A worker of beatd answers remote control, too, by the first part of its name.
+    known = {name.rsplit(":", 2)[0] for name, _ in taking}
+    others = [one for one in look.others.items() if one[0] not in known]
+    for worker, queues in [*taking, *others]:
         for name in queues:
             takers.setdefault(name, []).append(worker)
     found = []

@@ -296,6 +296,22 @@ def test_a_long_name_loses_its_middle_and_the_times_nothing(
     assert len(line) <= 80
 
 
+def test_a_long_schedule_loses_its_end_before_the_column_goes(
+    run: Run, folder: Path
+) -> None:
+    (folder / "celeryconfig.py").write_text(
+        "from beatd import crontab\n"
+        'beat_schedule = {"a-name-of-some-length": {"task": "a", "schedule":'
+        ' crontab(minute="0", hour="6", day_of_month="1", month_of_year="*/3")}}'
+    )
+
+    head, line, *_ = run("list", screen=Screen(width=110)).stdout.splitlines()
+
+    assert head.split()[1] == "SCHEDULE"
+    assert "crontab(minute='0', h... 2027-01-01" in line
+    assert len(line) <= 110
+
+
 @pytest.mark.usefixtures("running_shop")
 def test_colours_add_to_words_and_can_be_had_in_a_pipe(run: Run) -> None:
     plain = run("list").stdout

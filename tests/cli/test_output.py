@@ -8,7 +8,14 @@ from collections.abc import Mapping
 
 import pytest
 
-from beatd.cli.output import Screen, screen_of, short_moment, since, until
+from beatd.cli.output import (
+    Screen,
+    screen_of,
+    short_moment,
+    since,
+    together,
+    until,
+)
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Span, duration
 from beatd.schedules.zones import zone_of
 from tests.cli.conftest import NOW, at
@@ -140,6 +147,16 @@ def test_sentences_go_on_in_further_lines_on_a_terminal() -> None:
         "13 entries, 1 bad.\n  Next: tick in 2 s."
     )
     assert Screen().wrapped(text, 2) == text
+
+
+def test_what_belongs_together_stays_in_one_line() -> None:
+    text = f"13 entries, 1 bad.  {together('What is wrong: beatd check.')}"
+
+    assert Screen(width=40).wrapped(text).splitlines() == [
+        "13 entries, 1 bad.",
+        "What is wrong: beatd check.",
+    ]
+    assert Screen().wrapped(text) == "13 entries, 1 bad.  What is wrong: beatd check."
 
 
 @pytest.mark.parametrize(
