@@ -36,6 +36,7 @@ def whole(root: Path) -> Path:
     units = Path("usr/lib/systemd/system")
     shutil.copytree("/" / units, root / units, symlinks=True)
     program(root, Path("/bin/kill"))
+    program(root, Path("/usr/bin/env"))
     return root
 
 
@@ -93,7 +94,10 @@ def test_a_reload_checks_what_was_started() -> None:
     started = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
     reloaded = re.findall(r"^ExecReload=(.*)$", text, re.MULTILINE)
 
-    assert reloaded == [f"{started[0]} check", "/bin/kill -HUP $MAINPID"]
+    assert reloaded == [
+        f"/usr/bin/env -u CREDENTIALS_DIRECTORY {started[0]} check",
+        "/bin/kill -HUP $MAINPID",
+    ]
 
 
 @pytest.mark.parametrize("named", ["-A shop", "--config conf.py", ""])
