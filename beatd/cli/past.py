@@ -247,13 +247,17 @@ def length(span: Span) -> str:
     return lateness(span).removeprefix("+")
 
 
+_LATE, _ENDED, _RAN = -5, -3, -2
+"""Columns of the table, from its end."""
+
+
 def table(
     runs: Sequence[Run], now: Instant, zone: ZoneInfo, out: Screen, *, named: bool
 ) -> list[str]:
     """Return the head and a line for each run.
 
-    Where that is too wide, task ids go, and when runs ended; what was not sent has its
-    reason in the columns that are empty there.
+    Where that is too wide, the column of ends goes, then that of ids: what was not sent
+    then has its reason in the columns that are empty there.
     """
     exact = any(run.record.slot % MINUTE or run.record.reach % MINUTE for run in runs)
     head = [f"SLOT ({zone})", "", "LATE", "STATE", "ENDED", "RAN", "TASK ID, OR WHY"]
@@ -264,9 +268,11 @@ def table(
             name = out.cut(name, SQUEEZED_NAME)
         row = _row(run, now, zone, out, exact=exact)
         rows.append([name, *row] if named else row)
-    lines = columns_of(rows)
-    if out.width is None or max(map(len, lines)) <= out.width:
-        return lines
+    # When a run ended says little beside how long it ran.
+    for form in (rows, [[*row[:_ENDED], *row[_RAN:]] for row in rows]):
+        lines = columns_of(form)
+        if out.width is None or max(map(len, lines)) <= out.width:
+            return lines
     whys = ["", *("" if run.id else out.shown(run.why) for run in runs)]
     return out.table(_narrowed(rows, whys))
 
@@ -288,10 +294,6 @@ def _row(
         "" if run.ran is None else length(run.ran),
         out.shown(run.why),
     ]
-
-
-_LATE, _ENDED, _RAN = -5, -3, -2
-"""Columns of the table, from its end."""
 
 
 def _narrowed(rows: Sequence[Sequence[str]], whys: Sequence[str]) -> list[list[str]]:

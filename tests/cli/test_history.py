@@ -118,6 +118,9 @@ def test_a_narrow_terminal_shows_why_a_slot_was_dropped_and_no_ids(run: Run) -> 
     shown = run("history", "--to", "13:35", screen=Screen(width=80)).stdout
 
     assert shown.startswith(NARROW)
+    wider = run("history", "--to", "13:35", screen=Screen(width=112)).stdout
+    assert wider.splitlines()[0].split()[-5:] == ["RAN", "TASK", "ID,", "OR", "WHY"]
+    assert "ENDED" not in wider
 
 
 def test_all_slots_have_seconds_if_one_has(run: Run, told: Told) -> None:
