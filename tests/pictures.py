@@ -34,7 +34,7 @@ from beatd.service.status import (
     WorkerStatus,
 )
 from beatd.version import __version__
-from tests.cli.conftest import LAST_RUNS, NOW, SHOP, ran
+from tests.cli.conftest import LAST_RUNS, NOW, SHOP, at, ran
 from tests.cli.test_history import Told
 from tests.cli.test_status import WELL, Scheduler
 from tests.processes import ROOT
@@ -110,11 +110,7 @@ def printed() -> Iterator[tuple[str, str]]:
         Path("celeryconfig.py").write_text(SHOP + _FILES)
         with freeze_time(datetime_of(NOW)):
             ran(**{name.replace("-", "_"): last for name, last in LAST_RUNS.items()})
-            entries = load(Wanted()).entries
-            by_name = dict.fromkeys(_PAST, NOW) | {
-                one.name: one.mark_from(None, NOW).slot for one in entries
-            }
-            _write_past(by_name)
+            _write_past({name: at(LAST_RUNS[name]) for name in _PAST})
             with Scheduler(Path(folder)) as scheduler:
                 scheduler.status = _WELL
                 for name in ("list", "status"):

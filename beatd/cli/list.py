@@ -1,7 +1,7 @@
 """`beatd list`: one line for each entry, with its next and its last run."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -44,7 +44,7 @@ _NEXT, _LAST, _STATE = 23, 18, 5
 _SQUEEZED_WORDS = 24  # columns that schedules keep on a terminal that is not wide
 _REASONS = 3  # entries in trouble whose reasons are shown; all are in the document
 
-_IN_WORDS = {"paus": "paused"}
+_IN_WORDS = {"paus": "paused", "FAIL": "failing"}
 
 EMPTY = """\
 no entries in {source}.  One that runs every 30 seconds:
@@ -75,6 +75,8 @@ class Line:
     """Why the broker refuses the entry's emission; empty if it does not."""
     held: str = ""
     """Why the entry waits for its run for too long; empty if it does not."""
+    ended: str = ""
+    """How its last run ended, in one word; empty if nobody knows."""
 
     @property
     def last(self) -> Instant | None:
@@ -83,7 +85,7 @@ class Line:
 
     @property
     def state(self) -> str:
-        """The entry's state in one word; whether a run went well is not known."""
+        """The entry's state in one word: how its last run ended, if that is known."""
         if self.entry is None:
             return "bad"
         if not self.entry.policy.enabled:
@@ -94,7 +96,7 @@ class Line:
             return "over"
         if self.held:
             return "held"
-        return "" if self.last is None else "sent"
+        return "" if self.last is None else self.ended or "sent"
 
 
 def _by_next(line: Line) -> tuple[object, ...]:
@@ -139,9 +141,10 @@ def command(
 ) -> None:
     """Entries, with their next and last runs.
 
-    NEXT is the moment at which an entry will be emitted, LAST the one at which it was;
-    'sent' does not say that a worker ran it. LAST 15, where there is room, has a sign
-    for each of the last slots, the newest at the right.
+    NEXT is the moment at which an entry will be emitted, LAST the one at which it was.
+    STATE has how that run ended, if the results know; 'sent' does not say that a worker
+    ran it. LAST 15, where there is room, has a sign for each of the last slots, the
+    newest at the right.
     """
     known = schedule_view(context)
     now = SystemClock().now()
@@ -152,17 +155,17 @@ def command(
     lines.sort(key=_SORTED[sort])
     zone = UTC if utc else known.zone
     out = screen(context)
-    past = Strips(known.config, out)
+    past = Strips(known.config, out, [line.name for line in lines[:limit]])
     if as_json:
-        recent = past.data([line.name for line in lines[:limit]], zone)
+        recent = past.data(zone)
         click.echo(_document(known, lines[:limit], len(lines), now, zone, recent))
         return
     if not lines:
         out.say(EMPTY.format(source=known.config.source.name))
         return
+    lines = [replace(one, ended=past.state(one.name, one.last)) for one in lines]
     table = _Table(known, now, zone, out, wide)
-    rows = [*table.rows(lines[:limit])]
-    out.say("\n".join(past.beside(rows, [line.name for line in lines[:limit]])))
+    out.say("\n".join(past.beside([*table.rows(lines[:limit])])))
     out.say()
     if past.legend:
         out.say(out.wrapped(f"{HEAD}: {past.legend}", len(HEAD) + 2))
@@ -300,7 +303,7 @@ def _summary(
     if len(lines) < total:
         number = f"{len(lines)} of {number}"
     parts = [number]
-    for state in ("bad", "refused", "held", "paus", "over"):
+    for state in ("bad", "FAIL", "refused", "held", "paus", "over"):
         if found := sum(line.state == state for line in lines):
             parts.append(f"{found} {_IN_WORDS.get(state, state)}")
     if uncertain := known.uncertain(line.entry for line in lines if line.entry):

@@ -27,6 +27,7 @@ _ORANGE = 208  # of the 256 colours; not confused with red or green when colour-
 
 STYLES: Mapping[str, Mapping[str, Any]] = {
     "bad": {"fg": "red", "bold": True},
+    "FAIL": {"fg": "red", "bold": True},
     "error": {"fg": "red", "bold": True},
     "warning": {"fg": _ORANGE},
     "due now": {"fg": _ORANGE},

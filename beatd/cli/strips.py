@@ -10,7 +10,7 @@ from beatd.cli.output import Failure, Screen, stamps
 from beatd.cli.past import Run, past_view
 from beatd.config.loading import Config
 from beatd.errors import BeatdError
-from beatd.instant import Span, span_of
+from beatd.instant import Instant, Span, span_of
 from beatd.timetable.pages import What
 
 STRIP = 15
@@ -22,50 +22,64 @@ HEAD = f"LAST {STRIP}"
 class Strips:
     """What became of each entry's last slots, beside the table, where it has room."""
 
-    def __init__(self, config: Config, out: Screen) -> None:
-        self._config = config
+    def __init__(self, config: Config, out: Screen, names: Sequence[str]) -> None:
+        """Ask for what became of the slots of these entries.
+
+        If the broker cannot be asked, standard error has that, and nothing is known.
+        """
+        self._late = span_of(config.settings.beat_max_late)
         self._out = out
+        self._names = names
+        self._runs = _recent(config, names)
         self.legend = ""
         """What the signs mean that are there."""
 
-    def beside(self, rows: Sequence[str], names: Sequence[str]) -> list[str]:
-        """Return the rows with strips after them, as wide as the screen is.
+    def state(self, name: str, slot: Instant | None) -> str:
+        """Return in a word how the run of a slot ended; empty if nobody knows."""
+        for run in reversed(self._runs.get(name, ())):
+            if run.id and run.record.slot == slot:
+                return run.word if run.state else ""
+        return ""
 
-        Without room, or a history, they stay as they are; standard error has it if the
-        broker cannot be asked.
+    def beside(self, rows: Sequence[str]) -> list[str]:
+        """Return the head and the rows of the entries with strips after them.
+
+        Without room, or a history, they stay as they are.
         """
         width = max(len(click.unstyle(row)) for row in rows)
         room = self._out.width
         if room is not None and width + 2 + STRIP > room:
             return [*rows]
-        runs = self._recent(names)
+        runs, late = self._runs, self._late
         if not any(runs.values()):
             return [*rows]
-        late = span_of(self._config.settings.beat_max_late)
         every = [run for some in runs.values() for run in some]
         self.legend = _legend(every, late, self._out)
-        cells = [HEAD, *(_strip(runs[name], late, self._out) for name in names)]
+        cells = [HEAD, *(_strip(runs[name], late, self._out) for name in self._names)]
         gaps = [" " * (width - len(click.unstyle(row))) for row in rows]
         table = zip(rows, gaps, cells, strict=True)
         return [f"{row}{gap}  {cell}".rstrip() for row, gap, cell in table]
 
-    def data(self, names: Sequence[str], zone: ZoneInfo) -> dict[str, object]:
+    def data(self, zone: ZoneInfo) -> dict[str, object]:
         """Return by entry the same for a JSON document, the oldest slot first."""
-        late = span_of(self._config.settings.beat_max_late)
         return {
             name: [
-                {**stamps("slot", run.record.reach, zone), "kind": _kind(run, late)}
+                {
+                    **stamps("slot", run.record.reach, zone),
+                    "kind": _kind(run, self._late),
+                }
                 for run in runs
             ]
-            for name, runs in self._recent(names).items()
+            for name, runs in self._runs.items()
         }
 
-    def _recent(self, names: Sequence[str]) -> dict[str, list[Run]]:
-        try:
-            return past_view(self._config).recent(names, STRIP)
-        except (BeatdError, Failure) as error:
-            click.echo(f"no {HEAD}: {error}", err=True)
-            return {}
+
+def _recent(config: Config, names: Sequence[str]) -> dict[str, list[Run]]:
+    try:
+        return past_view(config).recent(names, STRIP)
+    except (BeatdError, Failure) as error:
+        click.echo(f"no {HEAD}: {error}", err=True)
+        return {}
 
 
 _GLYPHS: Mapping[str, tuple[str, str]] = {

@@ -20,7 +20,7 @@ from beatd.results.base import Meta
 from beatd.timetable.ledger import Mark
 from beatd.timetable.pages import EVERYWHERE, Record, What, batch_page, told_page
 from tests.brokers.making import emission, lead
-from tests.cli.conftest import NOW, Run, at, unsaid
+from tests.cli.conftest import NOW, Run, at, ran, unsaid
 from tests.fakes import FakeClock
 
 HALF_PAST = at("2026-11-23T13:30:00+01:00")
@@ -374,6 +374,28 @@ def test_json_has_what_the_signs_show_the_oldest_first(run: Run, past: Told) -> 
         {"slot": "2026-11-23T13:30:00+01:00", "slot_ts": HALF_PAST / 1000}
         | {"kind": "late"}
     ]
+
+
+def test_the_list_says_how_the_last_run_ended_if_the_results_know(
+    run: Run, past: Told, folder: Path
+) -> None:
+    config = folder / "celeryconfig.py"
+    config.write_text(f'{CONFIG}\nresult_backend = "sqlite:///results.db"\n')
+    last = {"sync_crm": "2026-11-23T14:05:00", "report_sales": "2026-11-23T13:30:00"}
+    ran(**{name: f"{at_}+01:00" for name, at_ in last.items()})
+    id = run_id("default", "sync-crm", 0, HALF_PAST + 35 * MINUTE)
+    with closing(connect(load(Wanted()).settings)) as backend:
+        backend.store([Meta(id, "FAILURE")])
+
+    for width in (80, 120):
+        screen = Screen(width=width, color=True)
+        shown = run("list", screen=screen).stdout
+        assert "  \x1b[31m\x1b[1mFAIL\x1b[0m" in shown
+        assert "2 entries, 1 failing." in shown
+        [report] = [one for one in shown.splitlines() if one.startswith("report-s")]
+        assert "sent" in report
+    states = json.loads(run("list", "--json").stdout)["entries"]
+    assert {one["state"] for one in states} == {"sent"}
 
 
 def test_the_signs_go_first_where_there_is_no_room(run: Run, past: Told) -> None:
