@@ -127,6 +127,7 @@ class TimedRedis(RedisBroker):
         # In a transaction: for the server all of it is one instant.
         left = 0 if self.lead_ends is None else self.lead_ends - now
         *_, (_, answer, left, _) = self._exchange(
+            ("SET", _TIME, now),
             ("MULTI",),
             ("PEXPIRE", self._lead, left),
             run,
