@@ -144,7 +144,7 @@ def open_host() -> Iterator[Host]:
 def test_a_credential_that_is_not_for_this_user_is_said(open_host: Host) -> None:
     assert run(open_host, "list").exit_code == 0  # and all that it needs is imported
     open_host.broker_url.write_text("redis://:hush@host/0\n")
-    open_host.broker_url.chmod(0o600)
+    open_host.broker_url.chmod(0)
 
     with as_nobody():
         said = refused(open_host, "list")
@@ -157,7 +157,7 @@ def test_a_credential_that_is_not_for_this_user_is_said(open_host: Host) -> None
 def test_options_that_are_not_for_this_user_are_none(open_host: Host) -> None:
     open_host.defaults.parent.mkdir(parents=True)
     open_host.defaults.write_text("BEATD_CONFIG=/nowhere.py\n")
-    open_host.defaults.chmod(0o600)
+    open_host.defaults.chmod(0)
 
     with as_nobody():
         assert open_host.variables() == {"BEATD_CONFIG": str(open_host.config)}
