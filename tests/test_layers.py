@@ -39,8 +39,8 @@ brokers     items base leases oddities current_runs memory.lead memory.queues me
             redis.history redis.lead redis.broker redis
             sqlite.routes sqlite.statements sqlite.file sqlite.history sqlite.lead
             sqlite.queues sqlite *
-scheduler   file_view leadership ledger_file configs lost_writes over findings refusals
-            run_ends holds schedule_file reload succession aside takeover
+scheduler   file_view leadership ledger_file configs lost_writes over findings pauses
+            refusals run_ends holds schedule_file reload succession aside takeover
             step calls_watch planner pulse
             progress chronicle asked emission_log loop bringing
 results     base chords disabled readable ended exceptions encoding refusals redis
@@ -79,8 +79,8 @@ utils       log
 service     log_handlers log_setup terminal process rereading reloading status facts
             look snapshot http openmetrics metrics site wiring.answering offline
             other_side wiring.alerting beat worker_metrics worker_site worker units
-cli         status past strips list history audit show changing check systemd *
-            worker worker_options log_page environment
+cli         status past strips list history audit show changing check pause resume
+            systemd * worker worker_options log_page environment
 .           spawned reread __main__ __init__
 """
 """A line is a room and its modules in the order in which they are read: a module

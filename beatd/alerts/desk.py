@@ -20,6 +20,7 @@ from beatd.brokers.base import Emitter, NoteKeeper, Observed
 from beatd.brokers.items import Term
 from beatd.clock import Clock
 from beatd.config.alert_rules import AlertRule, AlertRules
+from beatd.config.settings import AlertKind
 from beatd.errors import (
     BrokerUnavailable,
     ConfigError,
@@ -31,6 +32,8 @@ from beatd.instant import SECOND, Instant, Span
 from beatd.parts import in_parts
 from beatd.results.base import Keeper
 from beatd.results.readable import load_readable
+from beatd.scheduler.pauses import BOOK as PAUSED
+from beatd.scheduler.pauses import Pause, Pauses, pause_notes
 from beatd.scheduler.pulse import Pulse
 from beatd.text import counted, listed
 from beatd.timetable.history import History
@@ -93,6 +96,7 @@ class Desk:
         refused: Callable[[], Mapping[str, str]],
         clock: Clock,
         pulse: Pulse,
+        pauses: Pauses | None = None,
     ) -> None:
         """`term` returns that of this process, `refused` the entries that are that."""
         self._setting = setting
@@ -101,6 +105,7 @@ class Desk:
         self._refused = refused
         self._clock = clock
         self._pulse = pulse
+        self._pauses = pauses or Pauses(broker)
         self._lock = threading.Lock()
         self._pages: deque[_Page] = deque()
         self._records = 0
@@ -110,6 +115,8 @@ class Desk:
         self._begun: Term | None = None
         """The term for which the notes were read."""
         self._head = Head()
+        self._events: list[Event] = []
+        """What was found, and is still to be told."""
         self._watch = self._new_watch()
         self.courier = Courier(
             setting.rules,
@@ -204,12 +211,14 @@ class Desk:
             must_begin, self._must_begin = self._must_begin, False
         try:
             if must_begin or term != self._begun:
-                self._begin(term)
+                self._events = []  # whoever leads finds them anew
+                self._events = self._begin(term)
         except BaseException:  # it goes on up
             self._must_begin = True
             raise
         now = self._clock.now()
-        events: list[Event] = []
+        # What is found and not told yet, as the broker went away, is told next time.
+        events = self._events
         for page in self._take_pages():
             if self._head.page is None or page.number > self._head.page:
                 for entry, record in page.records:
@@ -219,12 +228,14 @@ class Desk:
         asked = [*self._watch.to_ask(now)]
         if asked and (seen := self._see(asked, now)) is not None:
             events += self._watch.look(seen, now)
+        self._pause(events, term, now)
         self._tell(events)
+        self._events = []
         self._say_unknown()
         self._write(term)
 
-    def _begin(self, term: Term) -> None:
-        """Go on from what the notes say, and from what the history has since then."""
+    def _begin(self, term: Term) -> list[Event]:
+        """Go on from what the notes say; return what the history tells since then."""
         notes = self._broker.read_notes(BOOK)
         rows, _ = self._broker.read_history()
         self._head, states, odd = journal.read(notes)
@@ -241,9 +252,10 @@ class Desk:
         self._head.page, self._head.at = history.folded, history.folded_at
         self.courier.clear()
         self.courier.put_back(self._head.parcels)
-        if read is not None and read < history.folded:
-            self._tell([*self._missed_since(history, before)])
         self._begun = term
+        if read is not None and read < history.folded:
+            return self._missed_since(history, before)
+        return []
 
     def _missed_since(self, history: History, before: Instant) -> list[Event]:
         """Return what the rows of the history tell that nobody has told.
@@ -307,6 +319,21 @@ class Desk:
             return None
         self._results_away.end()
         return states
+
+    def _pause(self, events: Collection[Event], term: Term, now: Instant) -> None:
+        """Pause entries that fail, and count anew for those that were resumed."""
+        found = {
+            event.entry: Pause(event.words, now, "beatd")
+            for event in events
+            if event.kind == AlertKind.PAUSED
+        }
+        if found:
+            self._broker.write_notes(PAUSED, pause_notes(found), (), term)
+        if found or self._watch.paused():
+            self._pauses.look()
+        for entry in self._watch.paused():
+            if entry not in self._pauses.known:
+                self._watch.resumed(entry)
 
     def _tell(self, events: Collection[Event]) -> None:
         for event in events:

@@ -15,7 +15,7 @@ alert; one more has failed since there was one."""
 FAIL = frozenset(
     {
         *(AlertKind.MISSED, AlertKind.FAILED, AlertKind.NOT_TAKEN),
-        AlertKind.TOO_LONG,
+        *(AlertKind.TOO_LONG, AlertKind.PAUSED),
     }
 )
 """Alerts that a dead-man's switch is told as a failure."""

@@ -39,9 +39,10 @@ class EntryState(msgspec.Struct, array_like=True):
     said: list[str] = []
     """Alerts that hold since they were told: kinds, and `refused`."""
     runs: list[OpenRun] = []
+    is_paused: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.failures or self.said or self.runs)
+        return bool(self.failures or self.said or self.runs or self.is_paused)
 
 
 @dataclass(frozen=True, slots=True)

@@ -273,6 +273,25 @@ class Watch:
         elif AlertKind.FAILED in rule.kinds:
             self._say(entry, AlertKind.FAILED)
             yield self._event(AlertKind.FAILED, entry, now, words, run, number)
+        if rule.pause_after and number >= rule.pause_after and not state.is_paused:
+            state.is_paused = True
+            row = f"{counted(number, 'failure')}{' in a row' if number > 1 else ''}"
+            note = f"{row}, the last one of slot {self._when(run.slot)}"
+            yield self._event(AlertKind.PAUSED, entry, now, note, run, number)
+
+    # Pauses
+
+    def paused(self) -> Collection[str]:
+        """Return the entries that were paused from here."""
+        return [name for name, state in self.states.items() if state.is_paused]
+
+    def resumed(self, entry: str) -> None:
+        """Begin to count anew for an entry that was paused from here."""
+        state = self.states[entry]
+        state.is_paused, state.failures = False, 0
+        self.changed.add(entry)
+        self._unsay(entry, AlertKind.FAILED)
+        self._forget_if_well(entry)
 
     # Its own state
 

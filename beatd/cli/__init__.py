@@ -35,6 +35,8 @@ COMMANDS: Mapping[str, str] = {
     "show": "One entry in full: rules, coming and past runs.",
     "history": "Past runs: when, how late, or why not.",
     "audit": "Account for every slot of a stretch of time.",
+    "pause": "Let entries rest; their slots are dropped.",
+    "resume": "Let paused entries go on.",
     "dead": "What workers set aside: list, show, retry, drop.",
     "check": "Say whether the configuration is right.",
     "import": "Take over from Celery's beat and other schedulers.",

@@ -77,6 +77,8 @@ class Line:
     """Why the entry waits for its run for too long; empty if it does not."""
     ended: str = ""
     """How its last run ended, in one word; empty if nobody knows."""
+    paused: str = ""
+    """Why the entry is paused; empty if it is not."""
 
     @property
     def last(self) -> Instant | None:
@@ -88,7 +90,7 @@ class Line:
         """The entry's state in one word: how its last run ended, if that is known."""
         if self.entry is None:
             return "bad"
-        if not self.entry.policy.enabled:
+        if self.paused:
             return "paus"
         if self.refused:
             return "refused"
@@ -181,9 +183,12 @@ def command(
 
 
 def _line(known: ScheduleView, entry: Entry, at: Instant | None) -> Line:
-    note = "no more runs" if entry.policy.enabled else "paused by the config"
+    paused = known.paused(entry)
+    note = paused.partition(":")[0] or "no more runs"
     refused, held = known.refused(entry), known.held(entry)
-    return Line(entry.name, entry, known.mark(entry), at, note, refused, held)
+    return Line(
+        entry.name, entry, known.mark(entry), at, note, refused, held, paused=paused
+    )
 
 
 def _has_reason(line: Line) -> bool:
@@ -372,7 +377,7 @@ def _data(
         "routing_key": entry.message.route.routing_key,
         "schedule": known.words(entry),
         "zone": str(zone_of(entry, known.zone)),
-        "enabled": entry.policy.enabled,
+        "enabled": not line.paused,
         "description": entry.description,
         **stamps("next", line.next, zone),
         "due_now": line.next is not None and line.next <= now,
@@ -380,4 +385,5 @@ def _data(
         "total_run_count": line.mark.runs if line.mark else 0,
         "dropped": known.dropped(entry),
         **({"reason": why} if (why := line.refused or line.held) else {}),
+        **({"reason": line.paused} if entry.name in known.pauses else {}),
     }

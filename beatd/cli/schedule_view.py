@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from beatd.config.settings import Place, did_you_mean, file_of_url, table
 from beatd.errors import BeatdError
 from beatd.instant import Instant
 from beatd.scheduler.file_view import View, view
+from beatd.scheduler.pauses import Pause, read_pauses
 from beatd.text import escaped
 from beatd.timetable.entry import Entry
 from beatd.timetable.imprint import imprint_of, trace_of
@@ -46,6 +47,14 @@ class ScheduleView:
     """None: there is none yet."""
     scheduler: str = ""
     """Which scheduler runs with that file, in words; empty if none does."""
+    pauses: Mapping[str, Pause] = field(default_factory=dict)
+    """Entries that are paused while beatd runs, as far as the broker tells."""
+
+    def paused(self, entry: Entry) -> str:
+        """Return why an entry is paused, for people; empty if it is not."""
+        if pause := self.pauses.get(entry.name):
+            return escaped(pause.words)
+        return "" if entry.policy.enabled else "paused by the config"
 
     @property
     def zone(self) -> ZoneInfo:
@@ -71,7 +80,14 @@ class ScheduleView:
 
     def coming(self, entries: Sequence[Entry], now: Instant) -> dict[str, ComingRuns]:
         """Return the coming runs of these entries, by name."""
-        return preview(entries, self.file.marks if self.file else {}, now)
+        shown = map(self._as_it_goes, entries) if self.pauses else entries
+        return preview([*shown], self.file.marks if self.file else {}, now)
+
+    def _as_it_goes(self, entry: Entry) -> Entry:
+        """Return an entry, paused if it is that while beatd runs."""
+        if entry.name not in self.pauses:
+            return entry
+        return replace(entry, policy=replace(entry.policy, enabled=False))
 
     def dropped(self, entry: Entry) -> dict[str, int]:
         """Return how many slots of an entry were dropped, by reason."""
@@ -118,9 +134,10 @@ def schedule_view(context: click.Context) -> ScheduleView:
     path = Path(config.settings.beat_schedule_filename)
     file = view(path) if _is_there(path) else None
     who = who_runs(path)
-    if not who and (leader := _leader_elsewhere(config)):
+    leader, pauses = _told_by_broker(config)
+    if leader and not who:
         click.echo(warning_of_other_file(leader, path), err=True)
-    return ScheduleView(config, path, file, who)
+    return ScheduleView(config, path, file, who, pauses)
 
 
 def warning_of_other_file(leader: str, path: Path) -> str:
@@ -132,19 +149,19 @@ def warning_of_other_file(leader: str, path: Path) -> str:
     )
 
 
-def _leader_elsewhere(config: Config) -> str:
-    """Return who leads at the broker, if that answers; empty if nobody does."""
+def _told_by_broker(config: Config) -> tuple[str, Mapping[str, Pause]]:
+    """Return who leads at the broker, and what is paused, if it answers."""
     from beatd.service.wiring.scheduler import broker_to_look_at
 
     try:
         broker = broker_to_look_at(config)
         if broker is None:
-            return ""
+            return "", {}
         with closing(broker):
-            leader = broker.leader() or ""
+            leader, pauses = broker.leader() or "", read_pauses(broker)
     except (BeatdError, OSError):  # of a broker that is away others tell
-        return ""
-    return "" if has_ended(leader) else leader
+        return "", {}
+    return "" if has_ended(leader) else leader, pauses
 
 
 def broker_file(url: str) -> str:

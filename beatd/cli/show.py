@@ -205,8 +205,8 @@ def _apart(text: str, gap: str) -> str:
 
 
 def _next(shown: Shown) -> str:
-    if not shown.entry.policy.enabled:
-        return "paused by the config"
+    if paused := shown.known.paused(shown.entry):
+        return paused
     if not shown.coming:
         return "no more runs"
     zone, now = shown.known.zone, shown.now

@@ -28,6 +28,8 @@ class AlertRule:
     """How many failures in a row are an alert."""
     max_wait: Span | None = None
     max_run: Span | None = None
+    pause_after: int | None = None
+    """How many failures in a row pause the entry."""
     ping: Ping | None = None
     command: tuple[str, ...] | None = None
     function: str | None = None
@@ -37,7 +39,7 @@ class AlertRule:
     def watches_runs(self) -> bool:
         """Whether it depends on what becomes of runs once they are sent."""
         wants_end = {AlertKind.FAILED, AlertKind.RECOVERED} & self.kinds
-        return bool(wants_end or self.waits or self.ping)
+        return bool(wants_end or self.waits or self.pause_after or self.ping)
 
     @property
     def waits(self) -> bool:
@@ -71,12 +73,14 @@ class AlertRules:
     default: AlertRule = AlertRule()
     globs: Sequence[tuple[str, Changes | None]] = ()
     own: Mapping[str, Changes | None] = field(default_factory=dict)
+    pauses: Mapping[str, int] = field(default_factory=dict)
+    """By entry, its own `pause_after_failures`."""
     _known: dict[str, AlertRule | None] = field(
         default_factory=dict, compare=False, repr=False
     )
 
     def __bool__(self) -> bool:
-        return bool(self.globs or self.own)
+        return bool(self.globs or self.own or self.pauses or self.default.pause_after)
 
     def of(self, entry: str) -> AlertRule | None:
         """Return the rule of an entry; None if nothing is told of it."""
@@ -96,16 +100,26 @@ class AlertRules:
         for changes in said:
             # None switches all off that was said before.
             rule = None if changes is None else replace(rule or self.default, **changes)
-        return rule
+        pause = self.pauses.get(entry, (rule or self.default).pause_after)
+        if rule is not None:
+            return replace(rule, pause_after=pause)
+        # It may be paused without alerts of other kinds.
+        only = frozenset({AlertKind.PAUSED})
+        return replace(self.default, kinds=only, pause_after=pause) if pause else None
 
 
 NO_ALERTS = AlertRules()
 
 
-def rules_of(settings: Settings, own: Mapping[str, Changes | None]) -> AlertRules:
-    """Return the rules of a config; `own` are those that entries have themselves."""
-    default = AlertRule(max_late=span_of(settings.beat_max_late))
-    return AlertRules(default, [*settings.beat_alerts.items()], own)
+def rules_of(
+    settings: Settings, own: Mapping[str, Changes | None], pauses: Mapping[str, int]
+) -> AlertRules:
+    """Return the rules of a config; `own` and `pauses` are what its entries say."""
+    default = AlertRule(
+        max_late=span_of(settings.beat_max_late),
+        pause_after=settings.beat_pause_after_failures,
+    )
+    return AlertRules(default, [*settings.beat_alerts.items()], own, pauses)
 
 
 def unreadable(rules: AlertRules, settings: Settings) -> Problem | None:

@@ -49,6 +49,7 @@ _SIMPLE_KEYS = {
     "slot_argument": settings.TEXT,
     "description": settings.TEXT,
     "alerts": settings.ALERT_RULE,
+    "pause_after_failures": settings.POSITIVE,
 }
 """Keys whose values are read by themselves; None is as good as leaving one out.
 
@@ -90,6 +91,8 @@ class EntryReader:
         self._source = source
         self.alerts: dict[str, settings.Changes | None] = {}
         """By entry, its own rule of alerts; None if it has none told."""
+        self.pauses: dict[str, int] = {}
+        """By entry, after how many failures it is to be paused, if it says so."""
         self._shortest = span_of(chosen.beat_min_interval)
         self._policies: dict[Policy, Policy] = {}
         self._schedules: dict[Hashable, Schedule] = {}
@@ -138,6 +141,8 @@ class EntryReader:
             return None
         if "alerts" in line.values:
             self.alerts[line.name] = line.values["alerts"]
+        if "pause_after_failures" in line.values:
+            self.pauses[line.name] = line.values["pause_after_failures"]
         jitter = line.values.get("jitter", self._settings.beat_jitter)
         return Entry(
             line.name,

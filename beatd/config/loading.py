@@ -187,7 +187,7 @@ def examine_source(
     warnings.extend(_accepted(chosen, found))
     warnings.extend(_unproven(chosen, found))
     warnings.extend(_eager(chosen, found))
-    rules = rules_of(chosen, reader.alerts)
+    rules = rules_of(chosen, reader.alerts, reader.pauses)
     if problem := unreadable(rules, chosen):
         errors.append(replace(problem, place=_place_of(_PER_ENTRY, found)))
     queues = [*router.queues.values(), *calls.queues()]

@@ -11,7 +11,7 @@ from beatd.schedules.base import Schedule
 from beatd.text import counted
 from beatd.timetable.entry import Due
 from beatd.timetable.pages import Record, Told, What
-from beatd.timetable.policy import Decision
+from beatd.timetable.policy import Decision, Reason
 
 tell = EventLog(__name__)
 
@@ -62,7 +62,7 @@ class Holds:
         """Take note of what was decided of an entry."""
         name = due.entry.name
         run = busy.runs.get(name)
-        if run is None or decision.over or not due.entry.policy.enabled:
+        if run is None or decision.over or decision.drops(Reason.PAUSED):
             self._end(due, now)
         elif name not in busy.unsure:
             hold = self._holds.get(name)

@@ -20,6 +20,7 @@ from beatd.scheduler.configs import Configs
 from beatd.scheduler.emission_log import log_emissions
 from beatd.scheduler.leadership import STANDBY_LOOK, Leadership
 from beatd.scheduler.ledger_file import LedgerFile
+from beatd.scheduler.pauses import Pauses
 from beatd.scheduler.planner import Planner
 from beatd.scheduler.progress import Progress
 from beatd.scheduler.pulse import Pulse
@@ -78,6 +79,8 @@ class Scheduler:
     result_ttl: Span | None = None
     """How long results are kept: nobody else tells of runs of Celery's workers."""
     listener: EmissionListener | None = None
+    pauses: Pauses | None = None
+    """The entries that are paused while beatd runs; None: none ever are."""
     on_tick: Callable[["Scheduler"], None] = lambda scheduler: None
     """Called at the end of each turn of the loop: watchdog, status."""
     pulse: Pulse = field(default_factory=Pulse)
@@ -113,9 +116,15 @@ class Scheduler:
             self.clock,
             # Each step renews the lead.
             longest=min(SECOND, self.leadership.ttl // 3),
+            paused=lambda: self.pauses.known if self.pauses else (),
         )
         self._progress = Progress(
-            self.timetable, self.file, self.clock, self.pulse, self._chronicle.tell
+            self.timetable,
+            self.file,
+            self.clock,
+            self.pulse,
+            self._chronicle.tell,
+            lambda entry: self.pauses.note_of(entry) if self.pauses else "",
         )
         meanwhile = (
             "trying again about once a second; what is due meanwhile is emitted then"
@@ -337,6 +346,8 @@ class Scheduler:
         # got through of it, and the rest is due again.
         self.standing_by, self._unanswered = "", None
         keep = partial(self.leadership.keep, term)
+        if self.pauses:
+            self.pauses.look()
         for _ in self.takeover.begin(term, now, on_part=keep):
             keep()
         self._configs.begin_term()

@@ -1,7 +1,10 @@
 """What one turn of the loop is to do: decisions, and the emissions they ask for."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
+
+import msgspec
 
 from beatd.background import Faults
 from beatd.brokers.items import Emission
@@ -44,8 +47,13 @@ class Planner:
         run_ends: RunEnds,
         clock: Clock,
         longest: Span,
+        paused: Callable[[], Collection[str]] = lambda: (),
     ) -> None:
-        """A step ends early once its messages have taken `longest` to make."""
+        """A step ends early once its messages have taken `longest` to make.
+
+        `paused` returns the entries whose slots are dropped for now.
+        """
+        self._paused = paused
         self._namespace = namespace
         self._takeover = takeover
         self._run_ends = run_ends
@@ -64,11 +72,20 @@ class Planner:
         if self._late:
             names = {due.entry.name for due in batch}
             self._late = {k: late for k, late in self._late.items() if k in names}
+        if paused := self._paused():
+            decided = [
+                (due, _paused(due, now) if due.entry.name in paused else one)
+                for due, one in self._decided(batch, busy, now)
+            ]
+            return self.step(decided, now, busy)
+        return self.step(self._decided(batch, busy, now), now, busy)
+
+    def _decided(
+        self, batch: Sequence[Due], busy: Busy, now: Instant
+    ) -> list[tuple[Due, Decision]]:
         if busy.runs:
-            decided = [(due, _decision(due, now, busy)) for due in batch]
-        else:
-            decided = [(due, decide(due, now, busy=False)) for due in batch]
-        return self.step(decided, now, busy)
+            return [(due, _decision(due, now, busy)) for due in batch]
+        return [(due, decide(due, now, busy=False)) for due in batch]
 
     def step(
         self,
@@ -224,6 +241,13 @@ def _note_drops(step: Step, due: Due, decision: Decision, slot: Instant) -> None
     step.drops[due.entry.name, slot] = [
         (drop, slots_dropped(due.entry.schedule, drop)) for drop in decision.dropped
     ]
+
+
+def _paused(due: Due, now: Instant) -> Decision:
+    """Return what becomes of an entry as if the config had paused it."""
+    policy = replace(due.entry.policy, enabled=False)
+    entry = replace(due.entry, policy=policy)
+    return decide(msgspec.structs.replace(due, entry=entry), now, busy=False)
 
 
 def _decision(due: Due, now: Instant, busy: Busy) -> Decision:

@@ -38,10 +38,13 @@ class Progress:
         clock: Clock,
         pulse: Pulse,
         tell_history: Callable[[Told], object],
+        pause_of: Callable[[str], str] = lambda entry: "",
     ) -> None:
+        """`pause_of` says why an entry is paused, unless the config has it so."""
         self._timetable = timetable
         self._file = file
         self._pulse = pulse
+        self._pause_of = pause_of
         self._refusals = Refusals(clock, tell_history)
         self._holds = Holds(clock, tell_history)
         self._waiting: set[str] = set()
@@ -142,7 +145,7 @@ class Progress:
         """Note that the broker accepted what was decided of an entry, if it did."""
         if decision.emit:
             self._refusals.end(entry.name, now)
-        elif decision.over or not entry.policy.enabled:
+        elif decision.over or decision.drops(Reason.PAUSED):
             self._refusals.forget(entry.name)
 
     def _tell_drop(self, name: str, drop: Drop, number: int) -> None:
@@ -153,8 +156,9 @@ class Progress:
             tell.info(f"drop.{drop.reason}", words, *values, **about)
         elif name not in self._paused:
             self._paused.add(name)
-            words = "%s is paused by the config: its slots are dropped"
-            tell.info("drop.paused", words, name, **about)
+            words = "%s is %s: its slots are dropped"
+            why = self._pause_of(name) or "paused by the config"
+            tell.info("drop.paused", words, name, why, **about)
 
     def _note_problems(self) -> None:
         """Keep in the file which entries are refused or held, if that changed."""

@@ -17,6 +17,7 @@ from beatd.config.switches import BEAT_NODE
 from beatd.event_log import EventLog
 from beatd.instant import Instant, datetime_of, duration
 from beatd.scheduler.loop import Scheduler
+from beatd.scheduler.pauses import Pauses
 from beatd.schedules.zones import zone_of
 from beatd.service import process
 from beatd.service.nodes import node_name
@@ -27,7 +28,13 @@ from beatd.service.reloading import ConfigLoader
 from beatd.service.rereading import Taken, read_again, taken_from
 from beatd.service.sockets import passed_by
 from beatd.service.terminal import Banner, HangUp
-from beatd.service.wiring.alerting import desk_of, say_ended, setting_of
+from beatd.service.wiring.alerting import (
+    desk_of,
+    look_for_pauses,
+    pauses_of,
+    say_ended,
+    setting_of,
+)
 from beatd.service.wiring.answering import Answering, answering_of
 from beatd.service.wiring.scheduler import (
     ask_results_aside,
@@ -91,6 +98,7 @@ class Beat:
     scheduler: Scheduler = field(init=False)
     answering: Answering = field(init=False)
     desk: Desk = field(init=False)
+    pauses: Pauses = field(init=False)
     _taken: Taken = field(init=False)
     """What the scheduler goes by now."""
     _loader: ConfigLoader = field(init=False)
@@ -106,6 +114,7 @@ class Beat:
         )
         self.scheduler = scheduler_of(self.config)
         self.scheduler.on_tick = self._tell
+        self.pauses = pauses_of(self.scheduler)
         also = self.config.settings.worker_http if self.kind == "worker" else None
         self.answering = answering_of(
             self.config, self._taken, self.scheduler, self.passed, also
@@ -133,6 +142,8 @@ class Beat:
             workers = watch_for_workers(self.scheduler.broker, self._leads)
         if workers:
             workers.start("beatd-alone", self._crash, LOOK)
+        paused = look_for_pauses(self.pauses, self._leads)
+        paused.start("beatd-paused", self._crash)
         self._loader.start(self._crash)
         self.answering.start()
         self.desk.start(say_ended)
@@ -150,6 +161,7 @@ class Beat:
                 calls.leave()
             if workers:
                 workers.leave()
+            paused.leave()
             self._loader.leave()
             if aside:
                 aside.close()

@@ -78,6 +78,7 @@ def desk_of(
         lambda: scheduler.refused,
         scheduler.clock,
         scheduler.pulse,
+        scheduler.pauses,
     )
     scheduler.have_pages_read(desk)
     return desk

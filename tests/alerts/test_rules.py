@@ -87,6 +87,26 @@ def test_beat_max_late_is_the_default_of_max_late() -> None:
     assert rule.max_late == 30 * SECOND
 
 
+def test_an_entry_may_be_paused_without_alerts_of_other_kinds() -> None:
+    rules = rules_in({"pause_after_failures": 3}, beat_pause_after_failures=5)
+
+    tick, other = rules.of("tick"), rules.of("report-a")
+    assert tick is not None
+    assert other is not None
+    assert (tick.pause_after, other.pause_after) == (3, 5)
+    assert tick.kinds == other.kinds == {AlertKind.PAUSED}
+
+
+def test_rules_may_have_entries_paused() -> None:
+    written = {"*": {"pause_after_failures": 4}, "report-*": False}
+    rules = rules_in(beat_alerts=written)
+
+    tick = rules.of("tick")
+    assert tick is not None
+    assert (tick.pause_after, tick.kinds) == (4, ALL_ALERTS)
+    assert rules.of("report-a") is None
+
+
 @pytest.mark.parametrize(
     ("url", "start", "fail"),
     [

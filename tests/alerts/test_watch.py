@@ -320,3 +320,31 @@ def test_without_results_a_dead_mans_switch_is_told_what_is_sent() -> None:
 
     assert (event.kind, found.open) == ("ended", 0)
     assert "how it ends is not known" in event.words
+
+
+# pause_after_failures ----------------------------------------------------------------
+
+
+def test_an_entry_is_paused_after_so_many_failures() -> None:
+    found = watch(failures=1, pause_after_failures=3)
+
+    events = ends(found, *["FAILURE"] * 4)
+
+    assert kinds(events) == ["failed", "failing", "failing", "paused", "failing"]
+    assert events[3].words == (
+        "3 failures in a row, the last one of slot 15 Jan 12:02:00 UTC"
+    )
+    assert found.paused() == ["tick"]
+
+
+def test_the_count_begins_anew_once_an_entry_is_resumed() -> None:
+    found = watch(failures=9, pause_after_failures=2)
+    ends(found, "FAILURE", "FAILURE")
+
+    found.resumed("tick")
+
+    assert found.states == {}
+    later = NOON + HOUR
+    assert kinds(ends(found, "FAILURE", "FAILURE", first=later)) == [
+        *("ended", "ended", "paused")
+    ]

@@ -30,6 +30,7 @@ class AlertKind(StrEnum):
     RECOVERED = "recovered"  # a run succeeded after one of the others
     NOT_TAKEN = "not_taken"  # no worker took a message for max_wait
     TOO_LONG = "too_long"  # a run goes on for longer than max_run
+    PAUSED = "paused"  # beatd has paused the entry, as its runs fail
 
 
 ALL_KINDS = frozenset(AlertKind)
@@ -173,6 +174,7 @@ KEYS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "failures": ("failures", POSITIVE.take),
     "max_wait": ("max_wait", _span(SOME_SECONDS)),
     "max_run": ("max_run", _span(SOME_SECONDS)),
+    "pause_after_failures": ("pause_after", POSITIVE.take),
     "ping": ("ping", _ping),
     "command": ("command", _command),
     "function": ("function", _function),

@@ -1,15 +1,20 @@
 """What tells people of what happens to entries, beside a scheduler."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import cast
 
 from beatd import results
 from beatd.alerts.desk import Desk, Setting
+from beatd.background import Service
 from beatd.brokers.base import Broker
 from beatd.config.settings import Settings
+from beatd.errors import BrokerUnavailable
 from beatd.event_log import EventLog
-from beatd.instant import span_of
+from beatd.instant import Span, span_of
 from beatd.scheduler.loop import Scheduler
+from beatd.scheduler.pauses import LOOK, Pauses
 from beatd.schedules.zones import zone_of
 from beatd.service.facts import Published
 from beatd.service.rereading import Taken
@@ -29,9 +34,29 @@ def desk_of(
         lambda: dict(published.facts.refused),
         scheduler.clock,
         scheduler.pulse,
+        scheduler.pauses,
     )
     scheduler.have_pages_read(desk)
     return desk
+
+
+def pauses_of(scheduler: Scheduler) -> Pauses:
+    """Have a scheduler go by what is paused while it runs."""
+    scheduler.pauses = Pauses(cast("Broker", scheduler.broker))
+    return scheduler.pauses
+
+
+def look_for_pauses(pauses: Pauses, leads: Callable[[], bool]) -> Service:
+    """Return a thread that looks for entries that were paused, while we lead."""
+
+    def look() -> Span:
+        if leads():
+            # The loop meets a broker that is away, and says so.
+            with suppress(BrokerUnavailable):
+                pauses.look()
+        return LOOK
+
+    return Service(look)
 
 
 def setting_of(settings: Settings, taken: Taken) -> Setting:

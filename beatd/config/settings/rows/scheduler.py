@@ -143,6 +143,11 @@ class SchedulerRows:
         10,
         "Seconds after which a ping, a command or a function is given up that hangs.",
     )
+    beat_pause_after_failures: Positive | None = own(
+        None,
+        "After so many failed runs in a row an entry is paused, until `beatd resume`."
+        " An entry's `pause_after_failures` wins. Unset: never.",
+    )
     beat_http: Text | None = own(
         None,
         "Address at which the scheduler answers questions over HTTP: `/livez`,"

@@ -1,0 +1,5 @@
+"""`beatd resume`: see pause.py."""
+
+from beatd.cli.pause import resume as command
+
+__all__ = ["command"]
