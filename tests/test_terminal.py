@@ -36,7 +36,8 @@ app.conf.beat_schedule = {
 
 @app.task(name="proj.wait")
 def wait():
-    (HERE / "waits").write_text(str(os.getpid()))
+    (HERE / "begun").write_text(str(os.getpid()))
+    (HERE / "begun").rename(HERE / "waits")  # it is there with all that is in it
     while not (HERE / "go").exists():
         time.sleep(0.01)
     (HERE / "done").touch()
