@@ -6,6 +6,8 @@ Queues, bindings and channels have Celery's names. What is beatd's own lies unde
 lead             text      "<number> <nonce> <holder>", expires with the lead
 term             number    the largest number of a term
 config           hash      the leader's term, and in short what it emits
+standbys         hash      who stands by -> "<ms of that server's clock> <digest>";
+                           expires with the last of them
 ledger           hash      entry -> mark, "<slot> <runs> <last or ->[^<high>]
                            <fingerprint>"; and under "\\xff" the ledger's edition,
                            "<lineage> <version> <terms>"
@@ -16,6 +18,7 @@ pages            list      what each batch of emissions did, as zlib and Message
 history          hash      entry -> what became of its last slots, as MessagePack; under
                            "" what is known of the history itself; and under "\\xff"
                            the number of the last page
+notes:<book>     hash      name -> what else has to outlive who leads
 workers          sorted    worker -> end of its lease, ms of the server's clock; a
                            worker that moved here is "<worker>/<number of moves>"
 leases           hash      worker -> length of its lease, ms
