@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,23 @@ def test_why_it_does_not_start_is_json_too(
     assert done.returncode == 78
     [failed] = objects(done.stderr)
     assert (failed["event"], failed["level"]) == ("failed", "CRITICAL")
+    assert "ZeroDivisionError" in failed["message"]
+
+
+def test_a_thread_that_ends_itself_has_not_failed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "lastResort", logging.lastResort)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    Log("", form=Form.JSON).begin()
+
+    for end in (sys.exit, lambda: 1 / 0):
+        thread = threading.Thread(target=end)
+        thread.start()
+        thread.join()
+
+    [failed] = objects(capsys.readouterr().err)
     assert "ZeroDivisionError" in failed["message"]
 
 

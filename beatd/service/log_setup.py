@@ -75,7 +75,7 @@ class Log:
         logging.lastResort = handler
         if isinstance(handler, LogLines):
             sys.excepthook = lambda kind, error, trace: log_failure(error)
-            threading.excepthook = lambda args: log_failure(args.exc_value)
+            threading.excepthook = _log_end_of_thread
 
     def set_up(self) -> bool:
         """Have the records of this process go there; False where others see to it.
@@ -227,6 +227,12 @@ _ours: list[logging.Handler] = []
 
 def _is_bare(logger: logging.Logger) -> bool:
     return all(isinstance(one, logging.NullHandler) for one in logger.handlers)
+
+
+def _log_end_of_thread(args: threading.ExceptHookArgs) -> None:
+    # As Python's own hook has it: a thread may end itself by sys.exit().
+    if args.exc_type is not SystemExit:
+        log_failure(args.exc_value)
 
 
 def log_failure(error: BaseException | None) -> bool:
