@@ -168,6 +168,20 @@ def test_a_leader_names_who_stands_by_and_whose_entries_are_others(
     assert bench.status().standbys == []
 
 
+def test_of_many_standbys_with_other_entries_none_is_left_uncounted(
+    bench: Bench,
+) -> None:
+    for number in range(5):
+        bench.broker.stand_by(f"host-{number}", "others")
+    bench.turn()
+
+    status = bench.status()
+
+    *_, last = status.problems
+    assert last.text == "other entries as well: host-3, host-4"
+    assert samples_of(bench)["beatd_standbys_differing",] == 5
+
+
 def test_a_standby_that_leads_by_now_is_none(bench: Bench) -> None:
     other = scheduler_of(
         entry("tick", Every(SECOND)), broker=bench.broker, clock=bench.clock

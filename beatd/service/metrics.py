@@ -21,7 +21,7 @@ from beatd.service.openmetrics import (
     gauges,
     histogram,
 )
-from beatd.service.status import Status
+from beatd.service.status import Status, differing
 
 MOST_NAMED = 10
 """Entries in trouble that have a label of their own; `beatd status` has the others."""
@@ -67,9 +67,8 @@ class _Scheduler:
             yield gauge("beatd_loop_age_seconds", words, status.loop.age)
         words = "Schedulers that stand by, of the last 20 seconds."
         yield gauge("beatd_standbys", words, len(status.standbys))
-        differing = [one.kind for one in status.problems].count("standby_differs")
         words = "Of these, those with other entries than this one, which leads."
-        yield gauge("beatd_standbys_differing", words, differing)
+        yield gauge("beatd_standbys_differing", words, len(differing(status)))
         yield counter("beatd_terms", "Terms that began here.", self._pulse.terms)
         late = 0.0
         if status.overdue:

@@ -247,14 +247,24 @@ def _of_process(status: Status) -> Iterator[HealthProblem]:
         yield _odd("config", f"{text}; the one before it goes on", "beatd check")
 
 
-def _of_standbys(status: Status) -> Iterator[HealthProblem]:
-    """Yield who goes by other entries than the scheduler that leads here."""
+def differing(status: Status) -> list[str]:
+    """Return who stands by with other entries than the scheduler that leads here."""
     digest = status.config.digest
-    if status.role == "leader" and digest:
-        others = [one for one in status.standbys if one.digest not in ("", digest)]
-        for one in others[:_IN_WORDS]:
-            text = f"{one.name} stands by with other entries: its log says which"
-            yield _odd("standby_differs", text, "beatd check --broker")
+    if status.role != "leader" or not digest:
+        return []
+    return [one.name for one in status.standbys if one.digest not in ("", digest)]
+
+
+def _of_standbys(status: Status) -> Iterator[HealthProblem]:
+    names = differing(status)
+    texts = [
+        f"{one} stands by with other entries: its log says which"
+        for one in names[:_IN_WORDS]
+    ]
+    if more := names[_IN_WORDS:]:
+        texts.append(f"other entries as well: {listed(more, _IN_WORDS)}")
+    for text in texts:
+        yield _odd("standby_differs", text, "beatd check --broker")
 
 
 def _of_slots(status: Status, max_late: Span) -> Iterator[HealthProblem]:
