@@ -9,6 +9,7 @@ from itertools import islice
 
 from prometheus_client.core import InfoMetricFamily, Metric
 
+from beatd.config.settings import AlertKind
 from beatd.instant import SECOND
 from beatd.scheduler.pulse import Lags, Pulse, bucket_of
 from beatd.service.http import Answer
@@ -34,10 +35,10 @@ _ROLES = ("leader", "standby", "neither")
 
 def metrics_of(status: Status, pulse: Pulse, more: Iterable[Metrics] = ()) -> Answer:
     """Return all metrics of a scheduler; `more` are those of a worker beside it."""
-    return answer_of([_Scheduler(status, pulse).metrics, *more])
+    return answer_of([SchedulerMetrics(status, pulse).metrics, *more])
 
 
-class _Scheduler:
+class SchedulerMetrics:
     """Yields what one snapshot, and the numbers beside it, say."""
 
     def __init__(self, status: Status, pulse: Pulse) -> None:
@@ -91,6 +92,15 @@ class _Scheduler:
             ("entry", "reason"),
             ((*about, number) for about, number in [*pulse.dropped.items()]),
         )
+        alerts = dict.fromkeys(AlertKind, 0) | pulse.alerts
+        words = "Alerts: what people were to be told of entries."
+        yield counters("beatd_alerts", words, ("kind",), alerts.items())
+        words = "Alerts that somebody is still to be told of."
+        yield gauge("beatd_alerts_waiting", words, pulse.alerts_waiting)
+        words = "Alerts that nobody was told of, as too many waited."
+        yield counter("beatd_alerts_dropped", words, pulse.alerts_dropped)
+        words = "Alerts that nobody could be told of."
+        yield counter("beatd_alerts_failed", words, pulse.alerts_failed)
         words = "Slots of which it is uncertain whether they ran."
         yield gauge("beatd_uncertain_slots", words, self._status.uncertain)
 
@@ -118,9 +128,9 @@ class _Scheduler:
 
     def _of_broker(self) -> Iterator[Metric]:
         status, broker = self._status, self._status.broker
-        yield gauge("beatd_broker_up", "1 if it answers.", int(broker.answers))
+        yield gauge("beatd_broker_up", "1 if the broker answers.", int(broker.answers))
         if broker.round_trip is not None:
-            words = "Seconds that one request took."
+            words = "Seconds that one request to the broker took."
             yield gauge("beatd_broker_round_trip_seconds", words, broker.round_trip)
         if broker.dead_letters is not None:
             words = "Messages that workers have set aside."
