@@ -110,6 +110,8 @@ COMMANDS = {
     "explain": "explain '30 2 * * 1-5' --tz Europe/Berlin",
     "explain-wrong": "explain '61 * * * *'",
     "export-json": "export json --days 1 --limit 3",
+    "systemd-install": "systemd install --prefix /opt/beatd",
+    "systemd-print": "systemd print beatd.socket",
     "help": "--help",
     "help-list": "list --help",
     "wrong-option": "list --sorted",
