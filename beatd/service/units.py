@@ -127,9 +127,10 @@ def _config_home() -> Path:
 _FOR_SYSTEM = re.compile(
     r"(?:DynamicUser|User|Group|LoadCredential|SetCredential|Protect\w+|Private\w+"
     r"|DevicePolicy|ProcSubset|CapabilityBoundingSet|AmbientCapabilities|RemoveIPC"
-    r"|OOMScoreAdjust)=|#|(?:Wants|After)=(?!.*beatd)"
+    r"|OOMScoreAdjust|ConfigurationDirectory)=|#|(?:Wants|After)=(?!.*beatd)"
 )
-"""How lines begin that a user's service manager has not the rights or units for."""
+"""How lines begin that a user's service manager has not the rights or units for. The
+folder of the config is there, and up to systemd 253 it is that of the state as well."""
 
 _USERS: Mapping[str, str] = {
     "/etc/default/beatd-worker-": "%E/beatd/environment-",
