@@ -31,7 +31,7 @@ config      * settings.problems settings.secrets settings.kinds
             entry_line entries modules
             finding celery_settings apps places host tls loading options
 .           clock
-storage     folders file_lock sqlite_file
+storage     folders file_lock sqlite_file open_files
 .           background
 brokers     items base leases oddities current_runs memory.lead memory.queues memory
             redis.connection redis.failover redis.wire redis.unacked redis.leases

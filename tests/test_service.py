@@ -499,3 +499,30 @@ def test_a_setting_that_cannot_be_used_refuses_the_start_in_one_message(
     assert run.returncode == 78
     assert said in run.stderr
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("worker", "-B", "-c", "2")])
+def test_nothing_lies_beside_the_sqlite_files_after_a_clean_stop(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "proj.py").write_text(
+        """
+from beatd import Beatd, every
+
+app = Beatd("proj")
+app.conf.beat_schedule = {
+    "tick": {"task": "proj.tick", "schedule": every(3600), "run_on_start": True},
+}
+
+@app.task(name="proj.tick")
+def tick():
+    return 1
+"""
+    )
+    with beatd(*words, "-A", "proj", "-l", "INFO", cwd=tmp_path) as running:
+        running.until("succeeded" if words else "tick queued")
+        beside = [path.name for path in tmp_path.glob("*-wal")]
+        assert running.stop() == 0
+
+    assert "broker.db-wal" in beside
+    assert [*tmp_path.glob("*-wal"), *tmp_path.glob("*-shm")] == []

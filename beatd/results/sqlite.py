@@ -21,6 +21,7 @@ from beatd.errors import ConfigError, ItemRefused, ResultRefused, ResultUnavaila
 from beatd.instant import SECOND, Span
 from beatd.results.base import READY_STATES, Lifetime, Meta, State, Stored
 from beatd.results.encoding import Encoding
+from beatd.storage.open_files import note_open
 from beatd.storage.sqlite_file import (
     RESULTS,
     ROW_REFUSALS,
@@ -93,6 +94,7 @@ class SQLiteResults:
         self._closed = threading.Event()
         if problem := self._problem(look_to_write(path, RESULTS)):
             raise ConfigError("result_backend", [problem])
+        note_open(self)
 
     def store(self, metas: Sequence[Meta | Stored]) -> None:
         self._store(metas, _KEEP)
@@ -205,7 +207,10 @@ class SQLiteResults:
             if isinstance(error, sqlite3.Error | OSError):
                 raise ResultUnavailable(f"results: {self._path}: {error}") from error
             raise
-        self._idle.append(db)
+        if self._closed.is_set():
+            db.close()  # nobody else will
+        else:
+            self._idle.append(db)
 
     def _idle_connection(self) -> sqlite3.Connection | None:
         if os.getpid() != self._pid:

@@ -28,6 +28,7 @@ from beatd.service.log_handlers import dump_stacks_to
 from beatd.service.log_setup import Log
 from beatd.service.nodes import node_name, path_of
 from beatd.service.terminal import Banner
+from beatd.storage.open_files import close_files
 from beatd.text import counted
 from beatd.version import __version__
 
@@ -76,6 +77,7 @@ class Process:
             raise
         finally:
             stdout.restore()
+            close_files()
         tell.info("stop", "stopped")
 
     def begin_log(self, node: str) -> Log:

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from beatd.brokers.sqlite.statements import LATER_COLUMNS, LATER_TABLES, TABLES
 from beatd.clock import Clock
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from beatd.event_log import EventLog
+from beatd.storage.open_files import note_open
 from beatd.storage.sqlite_file import (
     BROKER,
     ROW_REFUSALS,
@@ -46,8 +48,14 @@ class BrokerFile:
         self._pid = os.getpid()
         self._calls: SimpleQueue[bool] = SimpleQueue()
         self._waiting = False
+        self._closed = threading.Event()
         if problem := self._problem(look_to_write(path, BROKER)):
             raise ConfigError("broker_url", [problem])
+        note_open(self)
+
+    def close(self) -> None:
+        self._closed.set()
+        self._close_idle()
 
     @property
     def place(self) -> Path:
@@ -102,7 +110,10 @@ class BrokerFile:
             if isinstance(error, sqlite3.Error | OSError):
                 raise self._answer_to(error) from error
             raise
-        self._idle.append(db)
+        if self._closed.is_set():
+            db.close()  # nobody else will
+        else:
+            self._idle.append(db)
 
     def _idle_connection(self) -> sqlite3.Connection | None:
         if os.getpid() != self._pid:

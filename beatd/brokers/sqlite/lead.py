@@ -3,7 +3,6 @@
 import json
 import secrets
 import sqlite3
-import threading
 from collections.abc import (
     Callable,
     Collection,
@@ -86,7 +85,6 @@ class SQLiteLead(SQLiteHistory):
         self._oddities = Oddities()
         self._was_held = False
         """Whether somebody held the lock when it was last looked at."""
-        self._closed = threading.Event()
 
     # Lead
 
@@ -409,9 +407,8 @@ class SQLiteLead(SQLiteHistory):
         db.executemany(sql, [(self._namespace, *run) for run in runs])
 
     def close(self) -> None:
-        self._closed.set()
         self._lock.unlock()
-        self._close_idle()
+        super().close()
 
 
 def _runs_of(messages: Iterable[Row]) -> list[tuple[str, str]]:
