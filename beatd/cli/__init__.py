@@ -4,11 +4,13 @@ Each command's module is imported when the command is run: `--help` costs little
 then on `list` and `next` are these modules here, not the functions of Python.
 """
 
+import errno
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -105,6 +107,35 @@ def beatd(context: click.Context, /, **_: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    try:
+        status = _run(arguments)
+        if sys.stdout:
+            sys.stdout.flush()  # or Python itself meets what is wrong, at its end
+    except OSError as error:
+        if error.filename is not None or error.errno not in _OF_OUTPUT:
+            raise
+        _let_go_of_output()
+        if error.errno != errno.EPIPE:  # who read it has had enough
+            _say(f"cannot write the output: {error.strerror}")
+        return 1
+    return status
+
+
+_OF_OUTPUT = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF),
+    *(errno.EPIPE, errno.EROFS),
+)
+"""What the system says of an output that takes nothing."""
+
+
+def _let_go_of_output() -> None:
+    """Have what is left in the buffer go nowhere, and not fail at the end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     daemon.remember_start()
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     if any("\0" in word for word in words):  # not from a shell: no system lets it pass
@@ -137,7 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _say(problem: str) -> None:
     from beatd.text import indented_lines  # only where something is wrong
 
-    click.echo(f"error: {indented_lines(problem, indent='')}", err=True)
+    with suppress(OSError):  # standard error may be what is full
+        click.echo(f"error: {indented_lines(problem, indent='')}", err=True)
 
 
 def _logs(error: BeatdError) -> bool:

@@ -1,11 +1,15 @@
 """Wrong words on the command line: what is said to them."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import click
 import pytest
 
 from beatd.cli import ALIASES, beatd, main
+from tests.processes import environment
 
 
 @pytest.mark.parametrize(
@@ -13,6 +17,10 @@ from beatd.cli import ALIASES, beatd, main
     [
         ("lsit", "no such command 'lsit'\n  did you mean 'list'?   all commands: "),
         ("nonsense", "no such command 'nonsense'\n  all commands: beatd --help\n"),
+        ("beat", "no such command 'beat'\n  the scheduler runs without a command: "),
+        ("hist", "no such command 'hist'\n  did you mean 'history'?   all commands: "),
+        ("list -A a --config b", "-A and --config name a config each, and an app has "),
+        ("-A a list --config b", "-A and --config name a config each, and an app has "),
         ("dead lst", "no such command 'lst'\n  did you mean 'list'?   all commands: "),
         ("--confg x", "no such option '--confg'\n  did you mean '--config'?   all "),
         (
@@ -89,3 +97,44 @@ def test_an_error_with_its_traceback_has_the_same_status(
     assert main(words) == 78
 
     assert "Traceback" in capsys.readouterr().err
+
+
+# Where output cannot be written
+
+
+@pytest.mark.parametrize("words", ["list", "check --json", "--help"])
+def test_an_output_that_takes_nothing_is_an_error_in_one_line(
+    tmp_path: Path, words: str
+) -> None:
+    (tmp_path / "celeryconfig.py").write_text("beat_schedule = {}")
+    command = [sys.executable, "-m", "beatd", *words.split()]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert done.returncode == 1
+    assert done.stderr == "error: cannot write the output: No space left on device\n"
+
+
+def test_who_has_read_enough_of_the_output_is_told_nothing(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as gone:
+        done = subprocess.run(
+            [sys.executable, "-m", "beatd", "--help"],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr) == (1, "")
