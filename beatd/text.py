@@ -29,6 +29,19 @@ def indented_lines(text: str, indent: str = "  ") -> str:
     )
 
 
+def width_of(text: str) -> int:
+    """Return how many columns of a terminal a line of text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(map(_columns, text))
+
+
+def _columns(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0  # it is drawn upon the one before, or not at all
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
 def one_line(text: str) -> str:
     """Return foreign text for a line of the log: escaped, and not all of a long one."""
     return escaped(text[:LONGEST_LINE])

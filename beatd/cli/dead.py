@@ -45,6 +45,7 @@ _SQUEEZED_NAME = 40  # columns that a task's name keeps on a terminal
 _TIME, _AGO = 10, 8
 
 EPILOG = exit_statuses(0, 1, USAGE, NOTHING, UNAVAILABLE, CONFIG)
+YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 LETTERS = click.argument("letters", nargs=-1, metavar="ID|GLOB...", required=True)
 
 
@@ -137,12 +138,21 @@ def show_letter(
 @command.command("retry", epilog=EPILOG)
 @SOURCE
 @LETTERS
+@YES
 @click.pass_context
-def retry_letters(context: click.Context, /, letters: Sequence[str], **_: Any) -> None:
-    """Put messages back at the ends of their queues, as if they were new."""
+def retry_letters(
+    context: click.Context, /, letters: Sequence[str], yes: bool, **_: Any
+) -> None:
+    """Put messages back at the ends of their queues, as if they were new.
+
+    For a pattern it shows what that takes, and asks before it does.
+    """
     refused: dict[str, str] = {}
-    with _broker(context) as (_settings, broker):
+    with _broker(context) as (settings, broker):
         chosen = _chosen(broker.dead_letters(), letters)
+        if not yes and any(sign in pattern for pattern in letters for sign in "*?["):
+            what = counted(len(chosen), "message")
+            _ask(context, settings, chosen, f"put {what} back?", f"{what} not put back")
         ids = [letter.id for letter in chosen]
         number = broker.retry_dead(ids, refused.__setitem__)
     if number:
@@ -160,7 +170,7 @@ def retry_letters(context: click.Context, /, letters: Sequence[str], **_: Any) -
 @command.command("drop", epilog=EPILOG)
 @SOURCE
 @LETTERS
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@YES
 @click.pass_context
 def drop_letters(
     context: click.Context, /, letters: Sequence[str], yes: bool, **_: Any
@@ -170,13 +180,25 @@ def drop_letters(
         chosen = _chosen(broker.dead_letters(), letters)
         what = counted(len(chosen), "message")
         if not yes:
-            now, out = SystemClock().now(), screen(context)
-            for line in _table(chosen[::-1], now, settings.zone, out):
-                click.echo(line, err=True)
-            if not confirmed(f"drop {what} for ever?"):
-                raise Failure(f"{what} not dropped\n  without a question:  --yes")
+            question = f"drop {what} for ever?"
+            _ask(context, settings, chosen, question, f"{what} not dropped")
         number = broker.drop_dead([letter.id for letter in chosen])
     screen(context).say(f"dropped {counted(number, 'message')}")
+
+
+def _ask(
+    context: click.Context,
+    settings: Settings,
+    chosen: Sequence[DeadLetter],
+    question: str,
+    refusal: str,
+) -> None:
+    """Show messages and ask. Raises Failure for a no, and where nobody can answer."""
+    now, out = SystemClock().now(), screen(context)
+    for line in _table(chosen[::-1], now, settings.zone, out):
+        click.echo(line, err=True)
+    if not confirmed(question):
+        raise Failure(f"{refusal}\n  without a question:  --yes")
 
 
 def _why_not(letter: DeadLetter, refused: Mapping[str, str]) -> str:

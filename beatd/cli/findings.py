@@ -10,7 +10,7 @@ from beatd.config.loading import ConfigReport
 from beatd.config.settings import Place, Problem, mask, mentions_secret
 from beatd.instant import Instant
 from beatd.schedules.zones import UTC
-from beatd.text import counted, escaped
+from beatd.text import counted, escaped, width_of
 
 BAD, UNREADABLE = 1, 78
 """Exit statuses: something is wrong; nothing could be read."""
@@ -131,18 +131,19 @@ def _lines(problem: Problem, out: Screen) -> Iterator[str]:
 def _excerpt(place: Place, out: Screen) -> str:
     """Return the line with carets below it.
 
-    Return nothing for a name, which is in the message already, and nothing for a line
-    that seems to have a secret in it.
+    Return nothing for a line that seems to have a secret in it.
     """
     linecache.checkcache(place.file)
     line = linecache.getline(place.file, place.line).rstrip().replace("\t", " ")
-    if not place.column or not line or mask(line) != line or mentions_secret(line):
+    is_whole = place.end_column <= place.column
+    if is_whole or not line or mask(line) != line or mentions_secret(line):
         return ""
     lead = f"{place.line} | "
     if out.width is not None:
         line = line[: out.width - len(lead) - _INDENT]
     end = min(max(place.end_column, place.column + 1), len(line))
-    carets = " " * place.column + "^" * (end - place.column)
+    before, marked = line[: place.column], line[place.column : end]
+    carets = " " * width_of(before) + "^" * max(width_of(marked), 1)
     bar = " " * (len(lead) - 2) + "|"
     return f"{lead}{escaped(line)}\n{bar} {carets}".rstrip()
 

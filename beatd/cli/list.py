@@ -15,6 +15,7 @@ from beatd.cli.output import (
     Screen,
     columns_of,
     document,
+    padded,
     screen,
     short_moment,
     since,
@@ -35,7 +36,7 @@ from beatd.clock import SystemClock
 from beatd.config.settings import safe, safe_items
 from beatd.instant import Instant
 from beatd.schedules.zones import UTC
-from beatd.text import counted, escaped
+from beatd.text import counted, escaped, width_of
 from beatd.timetable.entry import Entry
 from beatd.timetable.ledger import Mark
 
@@ -216,7 +217,7 @@ class _Table:
         words = [self._words(line) for line in lines]
         head = f"NEXT ({self.zone})"
         next_width = max(_NEXT, len(head))
-        name_width = max(SHORTEST_NAME, *map(len, names))
+        name_width = max(SHORTEST_NAME, *map(width_of, names))
         words_width = max(len("SCHEDULE"), *map(len, words))
         state_width = max(_STATE, *(len(line.state) for line in lines))
         if self.screen.width is not None and not self.wide:
@@ -246,7 +247,7 @@ class _Table:
             strict=True,
         )
         for name, wording, run, state, detail in table:
-            entry = f"{self.screen.cut(name, name_width):{name_width}}  "
+            entry = f"{padded(self.screen.cut(name, name_width), name_width)}  "
             words_cut = self.screen.cut_end(wording, words_width)
             schedule = f"{words_cut:{words_width}} " if words_width else ""
             word = self.screen.style(state) + " " * (state_width - len(state))
@@ -262,7 +263,7 @@ class _Table:
             note = self.screen.shown(line.note)
             if self.screen.width is not None and not self.wide:
                 note = self.screen.cut_end(note, width)
-            return f"{note:{width}}"
+            return padded(note, width)
         return f"{self._next(line, next_width)}  {self._last(line)}"
 
     def _next(self, line: Line, width: int) -> str:

@@ -17,6 +17,7 @@ from beatd.cli.output import (
     Screen,
     document,
     moment,
+    padded,
     screen,
     stamps,
     until,
@@ -26,7 +27,7 @@ from beatd.cli.times import coming_instant
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
 from beatd.clock import SystemClock
 from beatd.instant import DAY, MINUTE, Instant, datetime_of
-from beatd.text import counted, escaped
+from beatd.text import counted, escaped, width_of
 from beatd.timetable.entry import Entry
 from beatd.timetable.preview import ComingRuns
 
@@ -185,7 +186,7 @@ def _lines(
     names = [out.shown(run.entry.name) for run in runs]
     words = [_words(known, run, window) for run in runs]
     time_width = max([_CLOCK, *map(len, whens)])
-    name_width = max([SHORTEST_NAME, *map(len, names)])
+    name_width = max([SHORTEST_NAME, *map(width_of, names)])
     if out.width is not None:
         left = _room(out.width, time_width, words)
         if left < min(name_width, SQUEEZED_NAME):
@@ -196,7 +197,7 @@ def _lines(
         name_width = max(min(name_width, left), SHORTEST_NAME)
     for run, when, name, text in zip(runs, whens, names, words, strict=True):
         relative = f"{until(run.at, window.now):{_RELATIVE}}"
-        shown = f"{out.cut(name, name_width):{name_width}}"
+        shown = padded(out.cut(name, name_width), name_width)
         yield f"{when:{time_width}}  {relative}  {shown}  {text}".rstrip()
 
 

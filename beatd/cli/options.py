@@ -174,7 +174,8 @@ def given(context: click.Context) -> dict[str, Any]:
     """Return the options that were given, here or before the command's name.
 
     `beatd -A proj worker` and `beatd worker -A proj` mean the same. The command line
-    wins over the environment, wherever an option stands in it.
+    wins over the environment, wherever an option stands in it. Raises UsageError if -A
+    and --config were both typed.
     """
     chain = [context]
     while parent := chain[0].parent:
@@ -188,17 +189,19 @@ def given(context: click.Context) -> dict[str, Any]:
     found.sort(key=itemgetter(0))
     weights = {name: weight for weight, name, _ in found}
     options = {name: value for _, name, value in found}
-    if {"app", "config"} <= weights.keys() and (
-        min(weights["app"], weights["config"]) < _WEIGHT[ParameterSource.COMMANDLINE]
-    ):
+    if {"app", "config"} <= weights.keys():
+        if min(weights["app"], weights["config"]) == _TYPED:
+            words = "-A and --config name a config each, and an app has its own"
+            raise click.UsageError(f"{words}: leave one of them out", context)
         # What the environment has is for when the command line names neither.
         del options["config" if weights["app"] >= weights["config"] else "app"]
     return options
 
 
+_TYPED = 2
 _WEIGHT: Mapping[ParameterSource | None, int] = {
     ParameterSource.ENVIRONMENT: 1,
-    ParameterSource.COMMANDLINE: 2,
+    ParameterSource.COMMANDLINE: _TYPED,
 }
 
 

@@ -12,7 +12,7 @@ import click
 
 from beatd.cli.options import given
 from beatd.instant import DAY, SECOND, Instant, datetime_of, duration
-from beatd.text import escaped, indented_lines
+from beatd.text import escaped, indented_lines, width_of
 
 NARROWEST = 80
 """Columns that every terminal is taken to have."""
@@ -135,6 +135,8 @@ def screen(context: click.Context) -> Screen:
     """Return the screen that was handed in, else that of standard output."""
     options = given(context)
     color = "never" if options.get("no_color") else options.get("color", "auto")
+    if not sys.stdout:  # closed before the start
+        return Screen()
     return context.find_object(Screen) or screen_of(sys.stdout, os.environ, color)
 
 
@@ -171,11 +173,21 @@ def _columns(stream: TextIO, environ: Mapping[str, str]) -> int:
 
 
 def _cut(text: str, width: int, at: float, mark: str) -> str:
-    if len(text) <= width:
+    if width_of(text) <= width:
         return text
     kept = max(width - len(mark), 1)
     head = -int(-kept * at // 1)
-    return text[:head] + mark + text[len(text) - kept + head :]
+    return _first(text, head) + mark + _first(text[::-1], kept - head)[::-1]
+
+
+def _first(text: str, width: int) -> str:
+    """Return as much of the beginning of a text as so many columns take."""
+    taken = 0
+    for at, character in enumerate(text):
+        taken += width_of(character)
+        if taken > width:
+            return text[:at]
+    return text
 
 
 # Lengths of time -------------------------------------------------------------------
@@ -233,14 +245,19 @@ def short_moment(instant: Instant, now: Instant, zone: ZoneInfo) -> str:
 
 def columns_of(rows: Sequence[Sequence[str]], gap: int = 2) -> list[str]:
     """Return `rows` as lines, each column as wide as its widest cell."""
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    widths = [max(map(width_of, cells)) for cells in zip(*rows, strict=True)]
     gaps = " " * gap
     return [
         gaps.join(
-            f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)
+            padded(cell, width) for cell, width in zip(row, widths, strict=True)
         ).rstrip()
         for row in rows
     ]
+
+
+def padded(text: str, width: int) -> str:
+    """Return a text with blanks behind it, so many columns wide at least."""
+    return text + " " * (width - width_of(text))
 
 
 def indented(text: str) -> str:

@@ -104,6 +104,9 @@ def explained(error: click.UsageError) -> str:
     context = error.ctx
     called = context.command_path if context else "beatd"
     match error:
+        case UnknownCommand(word="beat"):
+            near, way = "the scheduler runs without a command: beatd", "all commands"
+            message = error.message
         case UnknownCommand():
             near, way = _near(error.word, error.known), "all commands"
             message = error.message

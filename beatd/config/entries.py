@@ -165,8 +165,10 @@ class EntryReader:
         except ScheduleError as error:
             problem, _, hint = error.problem.partition("; ")
             part = "" if error.field == "schedule" else f"{error.field}: "
-            path = ("schedule", error.field.replace("-", "_"))
-            line.wrong(f"schedule: {part}{problem}", hint, path)
+            unknown = _UNEXPECTED.search(problem)
+            word = unknown[2] if unknown else error.field.replace("-", "_")
+            path, of_key = ("schedule", word), unknown is not None
+            line.wrong(f"schedule: {part}{problem}", hint, path, of_key=of_key)
             return None
         interval = getattr(schedule, "every", self._shortest)
         if interval < self._shortest:

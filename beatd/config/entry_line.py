@@ -37,11 +37,18 @@ class Line:
     """Of those simple keys that are there and well."""
     problems: list[Problem] = field(default_factory=list)
 
-    def wrong(self, message: str, hint: str = "", path: tuple[str, ...] = ()) -> None:
-        """Note a problem with the value at `path` inside the entry."""
+    def wrong(
+        self,
+        message: str,
+        hint: str = "",
+        path: tuple[str, ...] = (),
+        *,
+        of_key: bool = False,
+    ) -> None:
+        """Note a problem with the value at `path` inside the entry, or with the key."""
         # A value that stands in the place of another may be a password, or an address.
         text = f"entry {self.name!r}: {mask(message)}"
-        place = self._place(path, of_key=not path)
+        place = self._place(path, of_key=of_key or not path)
         self.problems.append(Problem(text, hint, place))
 
     def unknown(self, what: str, hint: str, path: tuple[str, ...]) -> None:

@@ -116,10 +116,17 @@ class Source:
 
     def _place(self, node: Node) -> Place:
         line = self.line(node.lineno).encode()
-        is_long = node.end_lineno != node.lineno or node.end_col_offset is None
-        end = len(line) if is_long else node.end_col_offset
+        begin, end = node.col_offset, node.end_col_offset
+        is_long = node.end_lineno != node.lineno or end is None
+        if is_long or end is None:
+            end = len(line)
+        match node:
+            case ast.keyword(arg=str(word)):  # the name alone, not what follows
+                end = begin + len(word.encode())
+            case ast.Attribute(attr=word) if not is_long:  # and not what is before
+                begin = end - len(word.encode())
         # ast counts bytes; people, and the carets under the line, count characters.
-        column, end_column = (len(line[:at].decode()) for at in (node.col_offset, end))
+        column, end_column = (len(line[:at].decode()) for at in (begin, end))
         return Place(self.file, node.lineno, column, end_column)
 
 

@@ -9,6 +9,7 @@ from beatd.cli import main
 from beatd.cli.output import Screen
 from beatd.config.loading import Wanted, load
 from beatd.message import Limits, read_envelope
+from beatd.text import width_of
 from tests.cli.conftest import SHOP, Run, ran
 from tests.processes import ended
 from tests.servers import Server
@@ -207,6 +208,31 @@ def test_an_unknown_setting_is_shown_by_its_name(run: Run, config: Path) -> None
 
     assert "|                ^^" not in output
     assert "  3 |     task_nonsense = 1\n      |     ^^^^^^^^^^^^^\n" in output
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "marked"),
+    [
+        (0, "timezon = 'UTC'", "timezon"),
+        (1, "beat_schedule = {'夜間': {'taks': 't', 'schedule': 3}}", "'taks'"),
+        (
+            1,
+            "beat_schedule = {'x': {'task': 't', 'schedule': crontab(minut=2)}}",
+            "minut",
+        ),
+    ],
+)
+def test_the_carets_stand_under_the_misspelt_name_alone(
+    run: Run, config: Path, status: int, text: str, marked: str
+) -> None:
+    config.write_text(f"from beatd import crontab\n{text}\n")
+
+    lines = run("check", status=status).stdout.splitlines()
+
+    at = next(number for number, line in enumerate(lines) if line.endswith(text))
+    shown, carets = lines[at], lines[at + 1]
+    begin = width_of(shown[: shown.index(marked)])
+    assert carets == f"{'':6}| ".ljust(begin) + "^" * len(marked)
 
 
 def test_what_is_seldom_meant_is_warned_of_once(run: Run, config: Path) -> None:

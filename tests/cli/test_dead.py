@@ -195,11 +195,26 @@ def test_show_gives_the_message_itself(run: Run) -> None:
 
 
 def test_retry_puts_messages_back(run: Run, broker: Broker) -> None:
-    output = run("dead", "retry", "shop.*").stdout
+    output = run("dead", "retry", "shop.*", "--yes").stdout
 
     assert output == "put back 2 messages: celery 1, reports 1\n"
     assert ids(broker) == ["3"]
     assert lying_in(broker, "reports") == [b'{"headers": {}}']
+
+
+def test_retry_asks_for_a_pattern_and_not_for_numbers(run: Run, broker: Broker) -> None:
+    refused = run("dead", "retry", "*", status=1)
+    assert "error: 3 messages not put back\n  without a question:  --yes" in (
+        refused.stderr
+    )
+    assert typed("n\n", "dead", "retry", "*").exit_code == 1
+    assert ids(broker) == ["1", "2", "3"]
+
+    result = typed("y\n", "dead", "retry", "shop.*")
+    assert "put 2 messages back?" in result.stderr
+    assert result.stdout == "put back 2 messages: celery 1, reports 1\n"
+    run("dead", "retry", "3")
+    assert ids(broker) == []
 
 
 def test_retry_says_which_messages_a_queue_refuses(
@@ -211,7 +226,7 @@ def test_retry_says_which_messages_a_queue_refuses(
             " BEGIN SELECT RAISE(ABORT, 'it is closed'); END"
         )
 
-    result = run("dead", "retry", "*", status=1)
+    result = run("dead", "retry", "*", "--yes", status=1)
 
     assert result.stdout == "put back 2 messages: celery 2\n"
     assert result.stderr == (

@@ -144,6 +144,11 @@ def test_the_list_can_be_sorted(run: Run, key: str, names: list[str]) -> None:
             "error: no entry named 'nightly-bakup'\n"
             "  did you mean 'nightly-backup'?   all entries: beatd list\n",
         ),
+        (
+            "nightly",
+            "error: no entry named 'nightly'\n"
+            "  did you mean 'nightly-backup'?   all entries: beatd list\n",
+        ),
         ("x-*", "error: no entry matches 'x-*'\n  all entries: beatd list\n"),
     ],
 )

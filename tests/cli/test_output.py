@@ -10,6 +10,7 @@ import pytest
 
 from beatd.cli.output import (
     Screen,
+    columns_of,
     screen_of,
     short_moment,
     since,
@@ -183,3 +184,19 @@ def test_a_terminal_of_the_locale_c_gets_ascii(
     )
 
     assert shown.stdout == f"{glyphs}\n", shown.stderr
+
+
+def test_columns_align_where_characters_are_wide_or_take_no_room() -> None:
+    names = ["ascii", "夜間", "cafe\u0301", "\uff21b"]
+
+    lines = columns_of([[name, "|"] for name in names])
+
+    assert lines == ["ascii  |", "夜間   |", "cafe\u0301   |", "\uff21b    |"]
+
+
+def test_a_name_of_wide_characters_is_cut_to_the_columns_that_it_may_take() -> None:
+    screen = Screen(utf8=True)
+
+    assert screen.cut("夜間バックアップ", 9) == "夜間…ップ"
+    assert screen.cut_end("夜間バックアップ", 6) == "夜間…"
+    assert screen.cut("夜間", 4) == "夜間"

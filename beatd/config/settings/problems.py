@@ -47,4 +47,12 @@ def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.75) -> str
     """Return a hint with the word most like `word`, or nothing if none is near."""
     folded = {name.casefold(): name for name in known}
     near = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=likeness)
+    begun = sorted(name for name in folded if name.startswith(word.casefold()))
+    # Half a name is not like the whole, and means it all the same.
+    if len(word) >= _SHORTEST_BEGINNING and (len(begun) == 1 or not near):
+        near = begun
     return f"did you mean {folded[near[0]]!r}?" if near else ""
+
+
+_SHORTEST_BEGINNING = 3
+"""Characters from which on the beginning of a name is taken for it."""
