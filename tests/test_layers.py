@@ -45,7 +45,7 @@ scheduler   file_view leadership ledger_file configs lost_writes over findings p
             progress chronicle asked emission_log loop bringing
 results     base chords disabled readable ended exceptions encoding refusals redis
             sqlite *
-alerts      event state watch ways courier journal desk
+alerts      event state watch ways courier journal lookup desk
 events      lamport sender zone event sent
 tasks       current arguments async_result group_result request stamping
             signature composed canvas maps listed task options registry * shared

@@ -7,31 +7,23 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
-import msgspec
-
 from beatd.alerts import journal
 from beatd.alerts.courier import Courier
 from beatd.alerts.event import Event
 from beatd.alerts.journal import BOOK, Head
+from beatd.alerts.lookup import Asked, RunBook, RunLookup
 from beatd.alerts.state import OpenRun, Seen
 from beatd.alerts.watch import LOOK, Watch
 from beatd.background import Faults, OnCrash, Outage, Service
-from beatd.brokers.base import Emitter, NoteKeeper, Observed
+from beatd.brokers.base import NoteKeeper
 from beatd.brokers.items import Term
 from beatd.clock import Clock
 from beatd.config.alert_rules import AlertRule, AlertRules
 from beatd.config.settings import AlertKind
-from beatd.errors import (
-    BrokerUnavailable,
-    ConfigError,
-    ResultUnavailable,
-    TermOver,
-)
+from beatd.errors import BrokerUnavailable, TermOver
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Instant, Span
-from beatd.parts import in_parts
 from beatd.results.base import Keeper
-from beatd.results.readable import load_readable
 from beatd.scheduler.pauses import BOOK as PAUSED
 from beatd.scheduler.pauses import Pause, Pauses, pause_notes
 from beatd.scheduler.pulse import Pulse
@@ -44,14 +36,8 @@ tell = EventLog(__name__)
 MOST_RECORDS = 10_000
 """Records that wait to be looked at, at most: more are dropped, and counted."""
 
-AT_ONCE = 1000
-"""Results that are asked for in one request."""
 
-MOST_LOOKED_AT = 1000
-"""Messages of a queue among which one is looked for."""
-
-
-class Book(Emitter, NoteKeeper, Observed, Protocol):
+class Book(RunBook, NoteKeeper, Protocol):
     """What of a broker the desk uses."""
 
 
@@ -117,6 +103,7 @@ class Desk:
         self._head = Head()
         self._events: list[Event] = []
         """What was found, and is still to be told."""
+        self._lookup = RunLookup(broker, setting.connect)
         self._watch = self._new_watch()
         self.courier = Courier(
             setting.rules,
@@ -126,15 +113,12 @@ class Desk:
             clock,
             pulse,
         )
-        self._results: Keeper | None = None
-        self._results_away = Outage("cannot ask how runs have ended", "alerts.results")
         self._away = Outage("alerts wait", "alerts.broker", clock)
         self._drops = Faults(clock)
         self._unknown: set[str] = set()
         """Entries of whose runs it was said that nobody tells how they end."""
         self._bell = threading.Event()
         self._service = Service(self._step, self._bell.set)
-        self._is_started = False
 
     # From the loop ---------------------------------------------------------------
 
@@ -280,45 +264,14 @@ class Desk:
         self, asked: Sequence[tuple[str, OpenRun, AlertRule]], now: Instant
     ) -> Seen | None:
         """Look what became of runs; None if the results do not answer."""
-        ids = {self._watch.id_of(entry, run): (entry, run) for entry, run, _ in asked}
-        states = self._states_of([*ids])
-        if states is None:
-            return None
-        held = None
-        if any(rule.max_run is not None for _, _, rule in asked):
-            held = self._broker.held_runs([*ids])
-        waiting: set[str] = set()
-        queues: dict[str, set[str]] = {}
-        for entry, run, rule in asked:
-            id = self._watch.id_of(entry, run)
-            queue = self._setting.queues.get(entry)
-            if queue and id not in states and run.may_wait(rule.max_wait, now):
-                queues.setdefault(queue, set()).add(id)
-        for queue, runs in queues.items():
-            messages = self._broker.waiting(queue, MOST_LOOKED_AT)
-            waiting |= runs.intersection(map(_id_of, messages))
-        return Seen(states, held, waiting)
-
-    def _states_of(self, ids: Sequence[str]) -> dict[str, str] | None:
-        """Return what the results have, by task id; None if they do not answer."""
-        connect = self._setting.connect
-        if connect is None:
-            return {}
-        states: dict[str, str] = {}
-        try:
-            results = self._results = self._results or connect()
-            for part in in_parts(ids, AT_ONCE):
-                found, _ = load_readable(results, part)
-                states |= {id: str(meta.status) for id, meta in found.items()}
-        except ConfigError as error:
-            self._results_away.meet(error)
-            self._watch.knows_ends = False
-            return {}
-        except ResultUnavailable as error:
-            self._results_away.meet(error)
-            return None
-        self._results_away.end()
-        return states
+        watch, queues = self._watch, self._setting.queues
+        runs = [
+            Asked(watch.id_of(entry, run), run, rule, queues.get(entry))
+            for entry, run, rule in asked
+        ]
+        seen = self._lookup.see(runs, now)
+        watch.knows_ends = self._lookup.knows_ends
+        return seen
 
     def _pause(self, events: Collection[Event], term: Term, now: Instant) -> None:
         """Pause entries that fail, and count anew for those that were resumed."""
@@ -399,7 +352,7 @@ class Desk:
             setting.namespace,
             setting.zone,
             setting.offsets,
-            knows_ends=setting.connect is not None,
+            knows_ends=self._lookup.knows_ends,
         )
 
     def _take_pages(self) -> list[_Page]:
@@ -417,25 +370,6 @@ class Desk:
         self._bell.clear()
         self.turn()
         return SECOND // 10  # what comes meanwhile goes into one turn
-
-
-class _Properties(msgspec.Struct):
-    correlation_id: str = ""
-
-
-class _Message(msgspec.Struct):
-    properties: _Properties
-
-
-_message = msgspec.json.Decoder(_Message)
-
-
-def _id_of(message: bytes) -> str:
-    """Return the task id of a message; empty for what is none of Celery's form."""
-    try:
-        return _message.decode(message).properties.correlation_id
-    except (ValueError, RecursionError):
-        return ""
 
 
 def say(event: Event) -> None:
