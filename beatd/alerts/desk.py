@@ -80,15 +80,20 @@ class Desk:
         broker: Book,
         term: Callable[[], Term | None],
         refused: Callable[[], Mapping[str, str]],
+        has_entry: Callable[[str], bool],
         clock: Clock,
         pulse: Pulse,
         pauses: Pauses | None = None,
     ) -> None:
-        """`term` returns that of this process, `refused` the entries that are that."""
+        """`term` returns that of this process, `refused` the entries that are that.
+
+        `has_entry` returns whether the config has an entry of a name, bad or not.
+        """
         self._setting = setting
         self._broker = broker
         self._term = term
         self._refused = refused
+        self._has_entry = has_entry
         self._clock = clock
         self._pulse = pulse
         self._pauses = pauses or Pauses(broker)
@@ -141,10 +146,12 @@ class Desk:
             return
         records = [one for one in told if rules.of(one[0]) and one[0] != EVERYWHERE]
         with self._lock:
-            room = MOST_RECORDS - self._records
-            kept = records if len(records) <= room else records[:room]
-            self._pages.append(_Page(number, at, kept))
-            self._records += len(kept)
+            # Pages that tell nothing wait, too: how far they go is taken note of.
+            is_full = len(self._pages) >= MOST_RECORDS
+            kept = [] if is_full else records[: MOST_RECORDS - self._records]
+            if not is_full:
+                self._pages.append(_Page(number, at, kept))
+                self._records += len(kept)
         if len(kept) < len(records):
             self._drop(len(records) - len(kept))
         if kept:
@@ -228,10 +235,11 @@ class Desk:
             tell.warning("alert.unreadable", words, name)
         self._watch = self._new_watch()
         self._watch.load(states)
+        self._watch.keep(self._has_entry)
         try:
             history = History(rows)
         except ValueError:
-            history = History({})
+            history = History({})  # the chronicle says that it cannot be read
         before, read = self._head.at, self._head.page
         self._head.page, self._head.at = history.folded, history.folded_at
         self.courier.clear()

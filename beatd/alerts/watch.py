@@ -5,7 +5,7 @@ the history, and what became of runs as the states that the results have, as in 
 history`: an alert never says what the history does not.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
@@ -295,9 +295,9 @@ class Watch:
 
     # Its own state
 
-    def keep(self, entries: Collection[str]) -> None:
-        """Forget all but these entries."""
-        for entry in [name for name in self.states if name not in entries]:
+    def keep(self, has_entry: Callable[[str], bool]) -> None:
+        """Forget what is known of entries that there are no more."""
+        for entry in [name for name in self.states if not has_entry(name)]:
             self.open -= len(self.states.pop(entry).runs)
             self.changed.add(entry)
 

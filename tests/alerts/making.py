@@ -76,6 +76,7 @@ def desk_of(
         broker,
         lambda: scheduler.leadership.term,
         lambda: scheduler.refused,
+        lambda name: name in scheduler.takeover.configs.entries,
         scheduler.clock,
         scheduler.pulse,
         scheduler.pauses,

@@ -263,6 +263,20 @@ def test_a_broker_that_was_set_back_has_its_pages_looked_at_again(
     assert scheduler.pulse.alerts["failed"] == 1
 
 
+def test_what_is_known_of_an_entry_goes_with_it(
+    scheduler: Scheduler, clock: FakeClock, broker: FlakyBroker, results: FakeResults
+) -> None:
+    results.states = {id_of(NOON + MINUTE): "FAILURE"}
+    live(scheduler, desk_of(scheduler, rules(), results), NOON + 90 * SECOND)
+    assert "tick" in broker.read_notes(BOOK)
+    scheduler.stop()
+
+    other = scheduler_of(entry("tock", Every(MINUTE)), broker=broker, clock=clock)
+    live(other, desk_of(other, rules(), results), NOON + 100 * SECOND)
+
+    assert "tick" not in broker.read_notes(BOOK)
+
+
 # Faults ------------------------------------------------------------------------------
 
 
@@ -336,6 +350,14 @@ def test_more_records_than_may_wait_are_dropped_counted_and_said(
 
     assert scheduler.pulse.alerts_dropped == 20_000 - desks.MOST_RECORDS
     assert told(caplog) == ["dropped"]
+
+
+def test_no_more_pages_wait_than_may_whatever_they_tell(scheduler: Scheduler) -> None:
+    desk = desk_of(scheduler, rules())
+    for number in range(desks.MOST_RECORDS + 1):
+        desk.take(number, NOON, [])
+
+    assert len(desk._take_pages()) == desks.MOST_RECORDS
 
 
 def test_nobody_tells_of_ignored_results_and_that_is_said_once(

@@ -26,12 +26,14 @@ def desk_of(
     settings: Settings, taken: Taken, scheduler: Scheduler, published: Published
 ) -> Desk:
     """Return what reads the history of a scheduler, and tells of it."""
+    configs = scheduler.takeover.configs
     desk = Desk(
         setting_of(settings, taken),
         # It was made as one of all ports (`wiring/scheduler`).
         cast("Broker", scheduler.broker),
         lambda: scheduler.leadership.term,
         lambda: dict(published.facts.refused),
+        lambda name: name in configs.entries or name in configs.keep,
         scheduler.clock,
         scheduler.pulse,
         scheduler.pauses,
