@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from queue import Empty, SimpleQueue
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import msgspec
 
@@ -44,17 +44,19 @@ class Limited:
         self._abandoned: list[threading.Thread] = []
 
     def call(self, act: Callable[[], object], timeout: Span) -> None:
-        """Do it. Raises NotTold after `timeout`, and what `act` raises."""
+        """Do it. Raises NotTold after `timeout`, and for all that `act` raises."""
         self._abandoned = [one for one in self._abandoned if one.is_alive()]
         if len(self._abandoned) >= MOST_ABANDONED:
             raise NotTold(f"{MOST_ABANDONED} earlier calls hang, and none has ended")
-        done: SimpleQueue[BaseException | None] = SimpleQueue()
+        done: SimpleQueue[NotTold | None] = SimpleQueue()
 
         def run() -> None:
             try:
                 act()
-            except BaseException as error:  # raised where it is waited for
+            except NotTold as error:
                 done.put(error)
+            except BaseException as error:  # foreign code, which may raise anything
+                done.put(NotTold(f"it raised {_words(error)}"))
             else:
                 done.put(None)
 
@@ -108,36 +110,52 @@ def run_command(
         for key, text in os.environ.items()
         if not key.startswith(_OF_THIS_PROCESS)
     }
+    try:
+        # A file, and no pipe: what the command leaves running may keep it open.
+        with tempfile.TemporaryFile() as output:
+            _run(command, told, {**environment, **variables}, timeout, output)
+    except OSError as error:  # no room for a file, say
+        reason = error.strerror or str(error)
+        raise NotTold(
+            f"{command[0]}: what it prints cannot be kept: {reason}"
+        ) from None
+
+
+def _run(
+    command: tuple[str, ...],
+    told: bytes,
+    environment: Mapping[str, str],
+    timeout: Span,
+    output: IO[bytes],
+) -> None:
     name = command[0]
-    # A file, and no pipe: what the command leaves running may keep it open.
-    with tempfile.TemporaryFile() as output:
-        try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**environment, **variables},
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise NotTold(f"{name}: it cannot be started: {reason}") from None
-        try:
-            process.communicate(told, timeout / SECOND)
-        except subprocess.TimeoutExpired:
-            words = f"{name}: no end within {timeout / SECOND:g} s: it was killed"
-            raise NotTold(words) from None
-        finally:
-            with suppress(ProcessLookupError, PermissionError):
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        if process.returncode:
-            output.seek(max(output.seek(0, os.SEEK_END) - _SHOWN, 0))
-            printed = output.read(_SHOWN).decode(errors="replace")
-            more = f": {mask(one_line(printed))}" if printed.strip() else ""
-            raise NotTold(f"{name}: it ended with {_status(process.returncode)}{more}")
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise NotTold(f"{name}: it cannot be started: {reason}") from None
+    try:
+        process.communicate(told, timeout / SECOND)
+    except subprocess.TimeoutExpired:
+        words = f"{name}: no end within {timeout / SECOND:g} s: it was killed"
+        raise NotTold(words) from None
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.returncode:
+        output.seek(max(output.seek(0, os.SEEK_END) - _SHOWN, 0))
+        printed = output.read(_SHOWN).decode(errors="replace")
+        more = f": {mask(one_line(printed))}" if printed.strip() else ""
+        raise NotTold(f"{name}: it ended with {_status(process.returncode)}{more}")
 
 
 def _status(number: int) -> str:
@@ -149,7 +167,7 @@ def function_named(name: str) -> Callable[[dict[str, Any]], object]:
     module, _, attribute = name.rpartition(".")
     try:
         found = getattr(import_module(module), attribute)
-    except Exception as error:  # foreign code, which may raise anything
+    except BaseException as error:  # foreign code, which may raise anything
         raise NotTold(f"{name}: it cannot be imported: {_words(error)}") from None
     if not callable(found):
         raise NotTold(f"{name}: it is no function, but a {type(found).__name__}")
@@ -162,9 +180,13 @@ def call_function(name: str, told: bytes) -> None:
     function = function_named(name)
     try:
         function(msgspec.json.decode(told))
-    except Exception as error:  # foreign code, which may raise anything
+    except BaseException as error:  # foreign code, which may raise anything
         raise NotTold(f"{name}: it raised {_words(error)}") from None
 
 
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {mask(one_line(str(error)))}"
+def _words(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # foreign code again
+        text = "no reason given"
+    return f"{type(error).__name__}: {mask(one_line(text))}"

@@ -252,6 +252,16 @@ def test_a_command_that_fails_is_said_with_what_it_printed(
     assert words in caplog.text
 
 
+def test_a_command_is_tried_again_while_no_file_can_be_made_for_what_it_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    found = courier(command=["true"])
+
+    with pytest.raises(NotTold, match="true: what it prints cannot be kept: No such"):
+        found.deliver(Parcel("command", event()))
+
+
 def test_a_command_that_hangs_is_killed_with_what_it_started(tmp_path: Path) -> None:
     path = tmp_path / "pids"
     script = f"sleep 600 & echo $! > {path}; echo $$ >> {path}; wait"
@@ -277,6 +287,10 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
         "heard, hold = [], threading.Event()\n"
         "def page(alert): heard.append(alert)\n"
         "def fails(alert): raise ValueError('password=x ' + alert['kind'])\n"
+        "def leaves(alert): raise SystemExit(3)\n"
+        "class Odd(Exception):\n"
+        "    def __str__(self): raise ValueError\n"
+        "def odd(alert): raise Odd\n"
         "def hangs(alert): heard.append(alert); hold.wait()\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -304,6 +318,24 @@ def test_a_function_that_raises_is_said_without_secrets(
     deliver(found)
 
     assert "on_call.fails: it raised ValueError: password=***" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("leaves", "SystemExit: 3"), ("odd", "Odd: no reason given")]
+)
+def test_a_function_that_raises_anything_keeps_nobody_from_being_told(
+    site: Site,
+    module: Mapping[str, Any],
+    name: str,
+    words: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found = courier(function=f"on_call.{name}", ping=site.url)
+    found.put(event())
+    deliver(found)
+
+    assert f"on_call.{name}: it raised {words}" in caplog.text
+    assert site.paths() == ["/S/fail"]
 
 
 @pytest.mark.parametrize("name", ["on_call.nobody", "no_module.f", "on_call.heard"])
