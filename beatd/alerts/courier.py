@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -31,6 +32,9 @@ MOST_WAITING = 1_000
 
 RESTS: Sequence[Span] = (SECOND, 5 * SECOND, 25 * SECOND, 60 * SECOND, 60 * SECOND)
 """How long to rest after each failed try; after one more the parcel is given up."""
+
+SLOW: Span = SECOND
+"""A try that took so long is the last one at its place in a turn."""
 
 START, OK, FAILED, COMMAND, FUNCTION = "start", "ok", "fail", "command", "function"
 """Ways: three calls of a dead-man's switch, a command and a function."""
@@ -60,10 +64,14 @@ def ways_of(event: Event, rule: AlertRule) -> list[str]:
 _CALLS = {STARTED: START, ENDED: OK, FAILING: FAILED}
 
 
+_BETWEEN_WORDS = "\0"
+"""Between the words of a command, none of which has one."""
+
+
 def target_of(way: str, rule: AlertRule) -> str:
     """Return what a parcel goes to, if the rule has that way."""
     if way == COMMAND:
-        return "\0".join(rule.command or ())
+        return _BETWEEN_WORDS.join(rule.command or ())
     if way == FUNCTION:
         return rule.function or ""
     return str(getattr(rule.ping, way, ""))
@@ -73,6 +81,8 @@ def target_of(way: str, rule: AlertRule) -> str:
 class Lane:
     """The parcels to one target, in order, and when to try the first one."""
 
+    place: str
+    """What many targets may share: the host of an address, the program of a command."""
     parcels: deque[Parcel] = field(default_factory=deque)
     due: Span = 0
 
@@ -81,7 +91,8 @@ class Courier:
     """Delivers parcels in a thread of its own: each is tried a few times.
 
     Those to one target keep their order, since "all is well" must not be overtaken by
-    an older failure; a target that hangs or fails rests, and the others go on.
+    an older failure; a target that hangs or fails rests, and the others go on. Hundreds
+    that hang at one host cost each turn no more than one of them.
     """
 
     def __init__(
@@ -133,7 +144,8 @@ class Courier:
             with self._lock:
                 is_full = self._waiting >= MOST_WAITING
                 if not is_full:
-                    lane = self._lanes.setdefault(_lane_of(parcel, target), Lane())
+                    new = Lane(_place_of(parcel, target))
+                    lane = self._lanes.setdefault(_lane_of(parcel, target), new)
                     lane.parcels.append(parcel)
                     self._waiting += 1
                     self.changed = True
@@ -157,10 +169,14 @@ class Courier:
 
     def turn(self) -> Span | None:
         """Try what is due; return how long to rest; None if nothing waits."""
+        slow: set[str] = set()
         for name in [*self._lanes]:
-            lane = self._lanes.get(name)
-            if lane and lane.due <= self._clock.elapsed():
-                self._try(name, lane)
+            lane, before = self._lanes.get(name), self._clock.elapsed()
+            if lane is None or lane.due > before or lane.place in slow:
+                continue
+            self._try(name, lane)
+            if self._clock.elapsed() - before >= SLOW:
+                slow.add(lane.place)  # the rest of these have the next turns
         with self._lock:
             due = min((lane.due for lane in self._lanes.values()), default=None)
         return None if due is None else max(due - self._clock.elapsed(), 0)
@@ -245,3 +261,10 @@ def _lane_of(parcel: Parcel, target: str) -> str:
     if parcel.way in (COMMAND, FUNCTION):
         return f"{parcel.way} {target}"
     return f"ping {parcel.event.entry}"
+
+
+def _place_of(parcel: Parcel, target: str) -> str:
+    """Return what hangs for all targets if it does for one."""
+    if parcel.way == COMMAND:
+        return f"command {target.partition(_BETWEEN_WORDS)[0]}"
+    return target if parcel.way == FUNCTION else urlsplit(target).netloc

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from beatd.alerts.courier import MOST_WAITING, RESTS, Courier, Parcel
+from beatd.alerts.courier import MOST_WAITING, RESTS, SLOW, Courier, Parcel
 from beatd.alerts.event import ENDED, FAILING, STARTED, Event
 from beatd.alerts.ways import MOST_ABANDONED, Limited, NotTold
 from beatd.clock import SystemClock
@@ -391,6 +391,32 @@ def test_a_target_that_fails_holds_up_no_other(site: Site) -> None:
 
     assert site.paths() == ["/S/fail"] * 3
     assert [one.way for one in found.waiting(9)] == ["command"] * 3
+
+
+def test_many_targets_that_hang_at_one_host_hold_up_no_other(
+    site: Site, tmp_path: Path
+) -> None:
+    """By the clock of the machine: one of them is tried a turn, and all that do not."""
+    site.hold.clear()
+    told = tmp_path / "told"
+    clock, timeout = SystemClock(), SLOW + SECOND // 5
+    rule = rules(ping=site.url, command=["touch", str(told)])
+    found = Courier(rule, "shop", UTC, timeout, clock, Pulse())
+    for number in range(20):
+        found.put(event(ENDED, f"entry-{number}"))
+    found.put(event(AlertKind.FAILED))
+    found.turn()
+
+    assert told.exists()
+    assert site.paths() == ["/S"]
+
+    found.turn()
+
+    assert site.paths() == ["/S"]
+    assert [one.event.entry for one in found.waiting(99) if one.tries] == [
+        "entry-0",
+        "entry-1",
+    ]
 
 
 def test_a_target_that_hangs_delays_no_emission(site: Site) -> None:
