@@ -445,6 +445,28 @@ def test_metrics_say_what_it_does_and_how_late(bench: Bench) -> None:
     assert found["beatd_overdue_seconds",] == 0
 
 
+def test_alerts_are_counted_and_those_that_reach_nobody_are_a_problem(
+    bench: Bench,
+) -> None:
+    pulse = bench.scheduler.pulse
+    pulse.alerts = {"late": 3, "failed": 1}
+    pulse.alerts_waiting, pulse.alerts_dropped, pulse.alerts_failed = 2, 5, 1
+
+    found = samples_of(bench)
+    assert found["beatd_alerts_total", "late"] == 3
+    assert found["beatd_alerts_waiting",] == 2
+    assert found["beatd_alerts_dropped_total",] == 5
+    assert found["beatd_alerts_failed_total",] == 1
+    status, _ = bench.reporter.status()
+    texts = [one.text for one in status.problems if one.kind == "alerts"]
+    assert texts == [
+        "1 alert could not be told: the log says why",
+        "5 alerts lost, as too many waited to be told",
+    ]
+    assert status.alerts is not None
+    assert (status.alerts.told, status.alerts.waiting) == (4, 2)
+
+
 def test_metrics_name_only_entries_in_trouble_and_not_all_of_these(
     clock: FakeClock,
 ) -> None:

@@ -153,8 +153,8 @@ def _run(
         process.wait()
     if process.returncode:
         output.seek(max(output.seek(0, os.SEEK_END) - _SHOWN, 0))
-        printed = output.read(_SHOWN).decode(errors="replace")
-        more = f": {mask(one_line(printed))}" if printed.strip() else ""
+        printed = output.read(_SHOWN).decode(errors="replace").strip()
+        more = f": {mask(one_line(printed))}" if printed else ""
         raise NotTold(f"{name}: it ended with {_status(process.returncode)}{more}")
 
 

@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, str] = {
     "show": "One entry in full: rules, coming and past runs.",
     "history": "Past runs: when, how late, or why not.",
     "audit": "Account for every slot of a stretch of time.",
+    "alert": "Try who is told when entries fail.",
     "pause": "Let entries rest; their slots are dropped.",
     "resume": "Let paused entries go on.",
     "dead": "What workers set aside: list, show, retry, drop.",

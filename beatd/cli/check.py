@@ -15,6 +15,7 @@ from beatd.cli.probes import (
     ask_broker,
     ask_results,
     entries_elsewhere,
+    function_problems,
     import_problems,
     schedule_file_problems,
     shelves_elsewhere,
@@ -101,6 +102,7 @@ def _examine(context: click.Context, imports: bool, ask: bool) -> Findings:
         problems += schedule_file_problems(config)
     if imports:
         problems += import_problems(config)
+        problems += function_problems(config)
     if imports or config.source.app is not None:
         problems += task_problems(config)
     if ask and not refused:

@@ -9,6 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from beatd.alerts.ways import NotTold, function_named
 from beatd.cli.schedule_view import broker_file, line_of, written_in
 from beatd.config.faults import raised
 from beatd.config.finding import is_celery
@@ -85,6 +86,18 @@ def _place_of(config: Config, setting: str) -> Place | None:
     written = config.source.written.keys() & table()[setting].spellings
     places = (config.source.locate_value(word) for word in written)
     return next(filter(None, places), None)
+
+
+def function_problems(config: Config) -> list[Problem]:
+    """Import the functions that are told of alerts; return what failed."""
+    problems = []
+    for name in config.alerts.functions:
+        try:
+            function_named(name)
+        except NotTold as error:
+            place = _place_of(config, "beat_alerts")
+            problems.append(Problem(f"alerts: function {error}", "", place))
+    return problems
 
 
 def import_problems(config: Config) -> list[Problem]:

@@ -39,6 +39,7 @@ from beatd.cli.schedule_view import (
 )
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, exit_statuses
 from beatd.clock import SystemClock
+from beatd.config.alert_rules import AlertRule
 from beatd.config.entries import spec_of
 from beatd.config.settings import safe
 from beatd.errors import BeatdError
@@ -148,6 +149,9 @@ def _lines(shown: Shown, out: Screen) -> Iterator[str]:
     if place := line_of(known.config, entry.name):
         yield line("defined", out.shown(f"{place.file}:{place.line}"))
     yield line("policy", _apart(_policy(entry.policy, entry.offset), "   "))
+    if rule := known.config.alerts.of(entry.name):
+        told = ", ".join(rule.told)
+        yield line("alerts", _apart(f"{told}   to: {', '.join(rule.ways)}", "   "))
     yield line("next", _apart(_next(shown), ", "))
     change = clock_change_note(entry.schedule, own_zone, now)
     yield line("clocks", out.shown(words_of_change(change, own_zone)))
@@ -258,6 +262,11 @@ def _share(sorted_spans: Sequence[Span], percent: int) -> Span:
     return sorted_spans[min(len(sorted_spans) * percent // 100, len(sorted_spans) - 1)]
 
 
+def _alerts(rule: AlertRule | None) -> dict[str, object] | None:
+    """Return for a JSON document what is told of an entry, and by which ways."""
+    return {"told": rule.told, "ways": rule.ways} if rule else None
+
+
 def _document(shown: Shown) -> bytes:
     known, entry = shown.known, shown.entry
     zone, late, ran = known.zone, shown.late, sorted(shown.ran)
@@ -277,6 +286,8 @@ def _document(shown: Shown) -> bytes:
         schedule_zone=str(zone_of(entry, zone)),
         defined=f"{place.file}:{place.line}" if place else None,
         policy=_policy(entry.policy, entry.offset),
+        alerts=_alerts(known.config.alerts.of(entry.name)),
+        paused=known.paused(entry) or None,
         next=[stamps("at", one, zone) for one in shown.coming],
         refused=known.refused(entry) or None,
         held=known.held(entry) or None,

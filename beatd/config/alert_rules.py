@@ -1,6 +1,6 @@
 """Which rule of alerts holds for which entry."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -13,6 +13,7 @@ from beatd.config.settings import (
     Settings,
 )
 from beatd.instant import SECOND, Span, span_of
+from beatd.text import counted
 
 _KNOWN = 100_000
 """Entries whose rules are remembered, at most."""
@@ -50,6 +51,24 @@ class AlertRule:
         )
 
     @property
+    def told(self) -> list[str]:
+        """What is told, in words, in the order of the kinds."""
+        words = {
+            AlertKind.LATE: f"late by more than {_length(self.max_late)}",
+            AlertKind.MISSED: "missed",
+            AlertKind.FAILED: "failed" + _in_a_row(self.failures),
+            AlertKind.RECOVERED: "recovered",
+        }
+        if self.max_wait:
+            words[AlertKind.NOT_TAKEN] = f"not taken for {_length(self.max_wait)}"
+        if self.max_run:
+            words[AlertKind.TOO_LONG] = f"goes on for {_length(self.max_run)}"
+        if self.pause_after:
+            number = counted(self.pause_after, "failure")
+            words[AlertKind.PAUSED] = f"paused after {number}"
+        return [text for kind, text in words.items() if kind in self.kinds]
+
+    @property
     def ways(self) -> list[str]:
         """To whom it is told, in words without secrets."""
         found = ["log"] if self.log else []
@@ -60,6 +79,14 @@ class AlertRule:
         if self.function:
             found.append(f"function {self.function}")
         return found
+
+
+def _in_a_row(number: int) -> str:
+    return f" {number} times in a row" if number > 1 else ""
+
+
+def _length(span: Span) -> str:
+    return f"{span / SECOND:g} s"
 
 
 @dataclass(frozen=True)
@@ -81,6 +108,13 @@ class AlertRules:
 
     def __bool__(self) -> bool:
         return bool(self.globs or self.own or self.pauses or self.default.pause_after)
+
+    @property
+    def functions(self) -> list[str]:
+        """The dotted names of all functions that may be called."""
+        said = [*(changes for _, changes in self.globs), *self.own.values()]
+        names = (changes.get("function") for changes in said if changes)
+        return [*dict.fromkeys(filter(None, names))]
 
     def of(self, entry: str) -> AlertRule | None:
         """Return the rule of an entry; None if nothing is told of it."""
@@ -122,9 +156,16 @@ def rules_of(
     return AlertRules(default, [*settings.beat_alerts.items()], own, pauses)
 
 
-def unreadable(rules: AlertRules, settings: Settings) -> Problem | None:
-    """Return a problem if there are to be alerts, and nothing to read them from."""
-    if not rules or settings.beat_history_per_entry:
-        return None
-    text = "beat_history_per_entry: alerts need the history, and 0 keeps none"
-    return Problem(text, "leave it out, or the alerts")
+def unreadable(rules: AlertRules, settings: Settings) -> Iterator[tuple[str, Problem]]:
+    """Yield a problem, and its setting, if alerts lack what they are read from."""
+    if rules and not settings.beat_history_per_entry:
+        name = "beat_history_per_entry"
+        text = f"{name}: alerts need the history, and 0 keeps none"
+        yield name, Problem(text, "leave it out, or the alerts")
+    if rules and settings.result_url is None:
+        text = (
+            "alerts: without a result_backend nobody tells how runs end: no alert says"
+            " that they failed, and none is paused for that"
+        )
+        hint = "set result_backend, for workers, too"
+        yield "beat_alerts", Problem(text, hint, warning=True)

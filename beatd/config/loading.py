@@ -188,8 +188,9 @@ def examine_source(
     warnings.extend(_unproven(chosen, found))
     warnings.extend(_eager(chosen, found))
     rules = rules_of(chosen, reader.alerts, reader.pauses)
-    if problem := unreadable(rules, chosen):
-        errors.append(replace(problem, place=_place_of(_PER_ENTRY, found)))
+    for name, problem in unreadable(rules, chosen):
+        placed = replace(problem, place=_place_of(name, found))
+        (warnings if problem.warning else errors).append(placed)
     queues = [*router.queues.values(), *calls.queues()]
     config = Config(
         found,
@@ -259,9 +260,6 @@ def _eager(chosen: Settings, found: Source) -> Iterator[Problem]:
         text = "task_always_eager: scheduled tasks are queued, not run in the scheduler"
         hint = "a worker has to run them; leave it out where none does"
         yield Problem(text, hint, _place_of("task_always_eager", found), warning=True)
-
-
-_PER_ENTRY = "beat_history_per_entry"
 
 
 def _unproven(chosen: Settings, found: Source) -> Iterator[Problem]:

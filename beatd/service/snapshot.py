@@ -14,6 +14,7 @@ from beatd.service.look import Look, Looker, made_at
 from beatd.service.rereading import Taken
 from beatd.service.status import (
     MOST_NAMED,
+    Alerts,
     BrokerStatus,
     ConfigStatus,
     Entries,
@@ -101,6 +102,7 @@ class Reporter:
             next=None if is_due else first,
             overdue=first if is_due else None,
             entries=self._entries(facts),
+            alerts=self._alerts(),
             uncertain=self._uncertain(look),
             config=ConfigStatus(
                 name=self.place.config,
@@ -116,6 +118,15 @@ class Reporter:
             workers=workers_of(look_at.seen),
         )
         return judged(whole, self.place.max_late)
+
+    def _alerts(self) -> Alerts:
+        pulse = self.published.pulse
+        return Alerts(
+            told=sum([*pulse.alerts.values()]),
+            waiting=pulse.alerts_waiting,
+            dropped=pulse.alerts_dropped,
+            failed=pulse.alerts_failed,
+        )
 
     def _uncertain(self, look: Look | None) -> int:
         """Return what the file says; it is read again with each look at the broker."""

@@ -151,6 +151,15 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     holds: int
 
 
+class Alerts(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of alerts since the process began."""
+
+    told: int = 0
+    waiting: int = 0
+    dropped: int = 0
+    failed: int = 0
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """How a scheduler is, or what can be told where none runs."""
 
@@ -173,6 +182,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     overdue: Moment | None = None
     """The entry that has been due for longest."""
     entries: Entries
+    alerts: Alerts | None = None
     uncertain: int = 0
     """Slots of which it is uncertain whether they ran."""
     config: ConfigStatus
@@ -220,6 +230,7 @@ def _problems(status: Status, max_late: Span) -> Iterator[HealthProblem]:
     yield from _of_broker(status, max_late)
     yield from _of_queues(status)
     yield from _of_entries(status)
+    yield from _of_alerts(status)
 
 
 def _of_process(status: Status) -> Iterator[HealthProblem]:
@@ -323,6 +334,17 @@ def _of_entries(status: Status) -> Iterator[HealthProblem]:
         yield _odd("bad", text, "beatd check")
     for text in _said_of(entries.held, "held"):
         yield _odd("held", text, "beatd list")
+
+
+def _of_alerts(status: Status) -> Iterator[HealthProblem]:
+    alerts = status.alerts or Alerts()
+    for number, words in (
+        (alerts.failed, "could not be told: the log says why"),
+        (alerts.dropped, "lost, as too many waited to be told"),
+    ):
+        if number:
+            text = f"{counted(number, 'alert')} {words}"
+            yield _odd("alerts", text, "beatd alert test")
 
 
 def _said_of(named: Sequence[Named], state: str) -> Iterator[str]:

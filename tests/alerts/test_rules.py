@@ -19,7 +19,8 @@ def examined(entry: dict[str, Any] | None = None, **settings: Any) -> ConfigRepo
     """Return what is read of a config with the entries `tick` and `report-a`."""
     tick = {"task": "t", "schedule": 60, **(entry or {})}
     schedule = {"tick": tick, "report-a": {"task": "t", "schedule": 60}}
-    written = {"beat_schedule": schedule, **settings}
+    results = "redis://localhost"
+    written = {"beat_schedule": schedule, "result_backend": results, **settings}
     return examine_source(Source("conf", written))
 
 
@@ -162,6 +163,45 @@ def test_alerts_need_the_history() -> None:
     [problem] = examined(beat_alerts={"*": {}}, beat_history_per_entry=0).problems
 
     assert "alerts need the history" in str(problem)
+
+
+def test_without_results_it_is_warned_that_nobody_tells_of_failures() -> None:
+    server: dict[str, Any] = {"broker_url": "redis://localhost", "result_backend": None}
+    report = examined(beat_alerts={"*": {}}, **server)
+
+    [problem] = report.problems
+    assert "without a result_backend nobody tells how runs end" in str(problem)
+    assert problem.warning
+    assert report.errors == []
+
+
+def test_a_rule_says_what_is_told_and_to_whom() -> None:
+    rule = rules_in(
+        beat_alerts={
+            "*": {
+                "max_late": 30,
+                "failures": 3,
+                "max_wait": 60,
+                "max_run": 3600,
+                "pause_after_failures": 5,
+                "command": ["/usr/bin/page", "ops"],
+                "function": "ops:page",
+                "log": False,
+            }
+        }
+    ).of("tick")
+
+    assert rule is not None
+    assert rule.told == [
+        "late by more than 30 s",
+        "missed",
+        "failed 3 times in a row",
+        "recovered",
+        "not taken for 60 s",
+        "goes on for 3600 s",
+        "paused after 5 failures",
+    ]
+    assert rule.ways == ["command /usr/bin/page", "function ops.page"]
 
 
 @pytest.mark.parametrize(

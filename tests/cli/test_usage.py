@@ -55,7 +55,7 @@ def test_wrong_words_are_named_with_the_way_out(
 
 
 COMMANDS = [
-    *("pause", "resume"),
+    *("pause", "resume", "alert", "alert test"),
     *("", "worker", "list", "ls", "next", "history", "audit", "status", "show"),
     *("check", "explain"),
     *("dead", "dead list", "dead show", "dead retry", "dead drop"),
