@@ -66,7 +66,10 @@ def duration(span: Span) -> str:
 
 
 def delay(span: Span) -> str:
-    """Return how late something was: `6 ms`, `27.9 s`, `4m 10s`; `-6 ms`: early."""
+    """Return how late something was, or how long it took: `6 ms`, `27.9 s`, `4m 10s`.
+
+    What is early has a sign: `-6 ms`.
+    """
     if span < 0:
         return f"-{delay(-span)}"
     if span < SECOND:

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from beatd.config.settings import AlertKind
-from beatd.instant import SECOND, Instant, Span, datetime_of
+from beatd.instant import SECOND, Instant, datetime_of
 
 STARTED, ENDED, FAILING = "started", "ended", "failing"
 """What only a dead-man's switch is told: a run was sent; one has ended, and there is no
@@ -91,16 +91,6 @@ def _variables(
 
 def _iso(instant: Instant, zone: ZoneInfo) -> str:
     return datetime_of(instant, zone).isoformat()
-
-
-def length(span: Span) -> str:
-    """Return a length for people: `27.9 s`, `12 min`, `3.5 h`."""
-    seconds = span / SECOND
-    if seconds < 120:
-        return f"{seconds:.1f} s".replace(".0 s", " s")
-    if seconds < 7200:
-        return f"{seconds / 60:.1f} min".replace(".0 min", " min")
-    return f"{seconds / 3600:.1f} h".replace(".0 h", " h")
 
 
 def ordinal(number: int) -> str:

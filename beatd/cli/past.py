@@ -242,11 +242,6 @@ def lateness(span: Span) -> str:
     return delay(span) if span < 0 else f"+{delay(span)}"
 
 
-def length(span: Span) -> str:
-    """Return how long something took: `6 ms`, `0.9 s`, `4m 10s`."""
-    return lateness(span).removeprefix("+")
-
-
 _LATE, _ENDED, _RAN = -5, -3, -2
 """Columns of the table, from its end."""
 
@@ -290,8 +285,8 @@ def _row(
         str(record.what),
         lateness(run.late) if run.id else "",
         run.word,
-        "" if run.took is None else f"after {length(run.took)}",
-        "" if run.ran is None else length(run.ran),
+        "" if run.took is None else f"after {delay(run.took)}",
+        "" if run.ran is None else delay(run.ran),
         out.shown(run.why),
     ]
 

@@ -25,7 +25,6 @@ from beatd.cli.past import (
     PastView,
     Run,
     lateness,
-    length,
     past_view,
     run_data,
     table,
@@ -43,7 +42,7 @@ from beatd.config.alert_rules import AlertRule
 from beatd.config.entries import spec_of
 from beatd.config.settings import safe
 from beatd.errors import BeatdError
-from beatd.instant import SECOND, Instant, Span, duration
+from beatd.instant import SECOND, Instant, Span, delay, duration
 from beatd.schedules.clock_changes import clock_change_note
 from beatd.text import counted, escaped
 from beatd.timetable.entry import Entry, Overlap, Policy
@@ -244,7 +243,7 @@ def _run_time(ran: Sequence[Span], out: Screen) -> str:
     if not ran:
         return "unknown: no result has it"
     p50, over = _share(sorted(ran), 50), counted(len(ran), "run")
-    return f"p50 {length(p50)}   {_picture(ran, out)}   over {over}"
+    return f"p50 {delay(p50)}   {_picture(ran, out)}   over {over}"
 
 
 _BARS = "_.-:=+*#", "▁▂▃▄▅▆▇█"
