@@ -101,7 +101,7 @@ SITE = {
             return x
 
 
-        @app.task(time_limit=0.5)
+        @app.task(time_limit=2)
         def slow(*args, **kwargs):
             time.sleep(60)
 
