@@ -79,7 +79,7 @@ utils       log
 service     log_handlers log_setup terminal process rereading reloading status facts
             look snapshot http openmetrics metrics site wiring.answering offline
             other_side wiring.alerting beat worker_metrics worker_site worker units
-cli         status past strips list history audit show changing check alert pause resume
+cli         past status strips list history audit show changing check alert pause resume
             systemd * worker worker_options log_page environment
 .           spawned reread __main__ __init__
 """

@@ -32,7 +32,8 @@ from beatd.instant import (
     duration,
     instant_of,
 )
-from beatd.results.base import Meta
+from beatd.results.base import READY_STATES, Meta, State
+from beatd.service.status import Runs
 from beatd.service.wiring.scheduler import history_of, metas_of
 from beatd.text import counted
 from beatd.timetable.history import History
@@ -81,6 +82,17 @@ class PastView:
         latest = nlargest(limit, told, key=lambda one: (one[1][1].at, one[0]))
         found = [self._run(name, record) for _, (name, record) in latest]
         return _with_states(self.config, found)
+
+    def summary(self, limit: int) -> Runs | None:
+        """Return what the results tell of the last runs; None if they tell nothing."""
+        sent = [one for one in self.newest([*self.history], limit) if one.id]
+        ended = [one for one in sent if one.state in READY_STATES]
+        if not ended:
+            return None
+        failed = sum(one.state != State.SUCCESS for one in ended)
+        ran = sorted(one.ran for one in ended if one.ran is not None)
+        p50 = ran[len(ran) // 2] / SECOND if ran else None
+        return Runs(sent=len(sent), ended=len(ended), failed=failed, p50=p50)
 
     def recent(self, names: Collection[str], number: int) -> "dict[str, list[Run]]":
         """Return by entry the last slots of which something is decided, in order."""

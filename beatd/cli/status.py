@@ -21,17 +21,18 @@ from beatd.cli.output import (
     together,
     until,
 )
+from beatd.cli.past import past_view
 from beatd.cli.running import NoAnswer, ask, has_ended
 from beatd.cli.usage import CONFIG, USAGE, Seconds, exit_statuses
 from beatd.clock import SystemClock
 from beatd.config.loading import Config, load
-from beatd.errors import ScheduleFileError
-from beatd.instant import SECOND, Instant, duration, span_of
+from beatd.errors import BeatdError, ScheduleFileError
+from beatd.instant import SECOND, Instant, delay, duration, span_of
 from beatd.scheduler.file_view import view
 from beatd.schedules.zones import zone_of
 from beatd.service.offline import offline_status
 from beatd.service.site import document_of
-from beatd.service.status import HealthProblem, QueueStatus, Status, status_of
+from beatd.service.status import HealthProblem, QueueStatus, Runs, Status, status_of
 from beatd.service.wiring.answering import ask_workers
 from beatd.service.wiring.scheduler import broker_to_look_at
 from beatd.text import counted, escaped, listed
@@ -43,6 +44,9 @@ _LABEL, _LEFT = 11, 60
 """Columns of a line's label, and of what stands left in it."""
 
 _NAMED = 4
+
+_RUNS = 24
+"""Runs whose results are looked at: they may be large."""
 
 _NO_TAKERS = "no workers of beatd; Celery's are asked where messages lie"
 
@@ -86,6 +90,8 @@ def command(
         nap = min(_NAP, left)
         clock.wait(SimpleQueue(), clock.now() + nap, at_most=nap)
         status = status_now(config)
+    if not quiet:
+        status = _with_runs(config, status)
     if as_json:
         click.echo(msgspec.json.format(document_of(status), indent=2))
     elif not quiet:
@@ -125,6 +131,18 @@ def status_now(config: Config) -> Status:
     return msgspec.structs.replace(status, problems=[silent, *others])
 
 
+def _with_runs(config: Config, status: Status) -> Status:
+    """Return the snapshot with what the results tell, if broker and results answer."""
+    if not status.broker.answers:
+        return status
+    try:
+        runs = past_view(config).summary(_RUNS)
+    except (BeatdError, Failure) as error:
+        click.echo(f"no runs: {error}", err=True)
+        return status
+    return msgspec.structs.replace(status, runs=runs)
+
+
 def _offline(config: Config, path: Path) -> Status:
     try:
         file = view(path) if path.exists() else None
@@ -149,6 +167,8 @@ def lines_of(status: Status, out: Screen) -> Iterator[str]:
     yield from _line("leader", _leader(status, now, zone), _role(status), out)
     yield from _line("schedule", _schedule(status, now, zone), _states(status), out)
     yield from _line("lag", _lag(status), _next(status, now), out)
+    if status.runs:
+        yield from _line("runs", _runs(status.runs), _run_time(status.runs), out)
     yield from _line("broker", _broker(status, now), _risks(status), out)
     yield from _line("queues", _queues(status), _takers(status), out)
     if status.workers:
@@ -257,6 +277,15 @@ def _lag(status: Status) -> str:
         return "nothing was emitted in the last hour"
     half, most = (duration(round(x * SECOND)) for x in (status.lag.p50, status.lag.p99))
     return f"p50 {half}, p99 {most} over the last hour"
+
+
+def _runs(runs: Runs) -> str:
+    failed = f", {runs.failed} failed" if runs.failed else ""
+    return f"{runs.ended} of the last {runs.sent} ended{failed}"
+
+
+def _run_time(runs: Runs) -> str:
+    return "" if runs.p50 is None else f"ran p50 {delay(round(runs.p50 * SECOND))}"
 
 
 def _next(status: Status, now: Instant) -> str:

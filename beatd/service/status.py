@@ -73,6 +73,18 @@ class Lag(msgspec.Struct, frozen=True, kw_only=True):
     p99: float
 
 
+class Runs(msgspec.Struct, frozen=True, kw_only=True):
+    """What the results tell of the last runs."""
+
+    sent: int
+    """How many were looked at."""
+    ended: int
+    failed: int
+    """Of those that ended, how many not well."""
+    p50: float | None = None
+    """Seconds that half of them ran at most; None if no result tells a run time."""
+
+
 class Moment(msgspec.Struct, frozen=True, kw_only=True):
     """An entry, and when it is due."""
 
@@ -178,6 +190,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What nobody emits, as a scheduler with another config leads."""
     loop: Loop | None = None
     lag: Lag | None = None
+    runs: Runs | None = None
+    """Only `beatd status` looks at the results; None: they tell nothing."""
     next: Moment | None = None
     overdue: Moment | None = None
     """The entry that has been due for longest."""

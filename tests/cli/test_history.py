@@ -189,6 +189,30 @@ def test_show_has_the_run_times_that_results_tell(
     assert [one["run_time"] for one in about["runs"]][:3] == [None, 3, 20]
 
 
+def test_status_says_how_the_last_runs_went(run: Run, past: Told, folder: Path) -> None:
+    config = f'{CONFIG}\nresult_backend = "sqlite:///results.db"\n'
+    (folder / "celeryconfig.py").write_text(config)
+    assert "  runs  " not in run("status").stdout
+    first, second, third, *_ = (
+        run_id("default", "sync-crm", 0, HALF_PAST + number * 5 * MINUTE)
+        for number in range(1, 7)
+    )
+    metas = [
+        Meta(first, "SUCCESS", runtime=11.9),
+        Meta(second, "FAILURE", ValueError("no"), runtime=0.2),
+        Meta(third, "STARTED"),
+    ]
+    with closing(connect(load(Wanted()).settings)) as backend:
+        backend.store(metas)
+
+    [line] = [x for x in run("status").stdout.splitlines() if x.startswith("  runs ")]
+    told = "runs 2 of the last 8 ended, 1 failed ran p50 11.9 s"
+    assert " ".join(line.split()) == told
+    document = json.loads(run("status", "--json").stdout)
+    assert document["runs"] == {"sent": 8, "ended": 2, "failed": 1, "p50": 11.9}
+    assert unsaid(document) == set()
+
+
 def test_a_result_that_cannot_be_read_hides_no_other(
     run: Run, past: Told, folder: Path
 ) -> None:
