@@ -3,13 +3,15 @@
 import os
 import sys
 
-from beatd import greenlets, process_one
+from beatd import greenlets
 
 
 def main() -> None:
     """Run the command line and exit with its status."""
     if os.getpid() == 1:
-        process_one.stay_behind()
+        from beatd.process_one import stay_behind
+
+        stay_behind()
     # `beatd worker -P gevent` replaces parts of the standard library: before anything
     # is imported that takes a name from there, as nearly all that follows does.
     greenlets.patch_for(sys.argv[1:])
