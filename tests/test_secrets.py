@@ -115,6 +115,7 @@ def test_what_a_config_raises_shows_no_secret(
         '{"user": "anna", "access_token" : "HUSH WORD"}',
         r'bad body: "{\"password\": \"HUSH WORD\"}"',
         "api_key: HUSHWORD",
+        "sent Authorization: Bearer HUSHWORD to hooks",
         "credentials: {'a': 'HUSH', 'b': 'WORD'}",
     ],
 )

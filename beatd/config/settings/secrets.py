@@ -190,7 +190,9 @@ _NAMED = re.compile(
     r"""|(\\?['"])[\w.-]+\1\s*:\s*"""
 )
 _VALUE = re.compile(
-    r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|\\".*?\\"|[\[({].*|[^&\s]*"""
+    r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|\\".*?\\"|[\[({].*"""
+    # A header says first of which kind its secret is.
+    r"""|(?:(?i:basic|bearer|digest|token)[ ]+)?[^&\s]*"""
 )
 _FAULTS = ("Error", "Exception", "Warning")
 """How the names of classes end whose instances say what is wrong."""
