@@ -204,6 +204,17 @@ def test_a_rule_says_what_is_told_and_to_whom() -> None:
     assert rule.ways == ["command /usr/bin/page", "function ops.page"]
 
 
+def test_remote_control_shows_no_words_of_a_command() -> None:
+    rule = {"command": ["curl", "-H", f"X-Key: {SECRET}", f"https://hooks/{SECRET}"]}
+    report = examined({"alerts": rule}, beat_alerts={"*": rule})
+    assert report.config is not None
+
+    told = settings_of(report.config.settings, ["beat_schedule", "beat_alerts"])
+
+    assert SECRET not in repr(told)
+    assert "command" in repr(told)
+
+
 @pytest.mark.parametrize(
     "ping",
     [f"https://hc.io/{SECRET}", f"hc.io/{SECRET}", {"ok": f"https://hc.io/{SECRET}"}],

@@ -193,6 +193,9 @@ def broker_of(settings: Settings) -> dict[str, object]:
 _KEY = re.compile(r"(?<![a-z])(api|key)s?(?![a-z])", re.IGNORECASE)
 """Words in the names of options that Celery hides, beside those of `is_secret`."""
 
+_ALERTS = ("alerts", "beat_alerts")
+"""What has addresses and words of commands, which tell people: any may be secret."""
+
 
 def settings_of(settings: Settings, names: Collection[str]) -> dict[str, object]:
     """Return the settings of these names, in the table's order; no secrets."""
@@ -205,7 +208,7 @@ def _plain(name: str, value: object) -> Any:
     """Return a setting as JSON can carry it, without what could be secret."""
     if value is None or isinstance(value, bool):
         return value
-    is_hidden = is_secret(name) or _seems_secret(name) or _is_ping(name, value)
+    is_hidden = is_secret(name) or _seems_secret(name) or name in _ALERTS
     if isinstance(value, Mapping):
         above = name if is_hidden else ""
         return {str(key): _plain(above or str(key), one) for key, one in value.items()}
@@ -218,14 +221,6 @@ def _plain(name: str, value: object) -> Any:
     if isinstance(value, int | float):
         return value
     return mask(value) if isinstance(value, str) else mask(repr_of(value))
-
-
-def _is_ping(name: str, value: object) -> bool:
-    """Return whether these are addresses of a dead-man's switch."""
-    parts = {"start", "ok", "fail"}
-    return name == "ping" and (
-        value.keys() <= parts if isinstance(value, Mapping) else True
-    )
 
 
 def _seems_secret(name: str) -> bool:
