@@ -184,6 +184,17 @@ def test_a_unit_that_was_changed_is_kept_beside_the_new_one(root: Path) -> None:
     assert f"unchanged  {unit}" in installed(root, "--write").output
 
 
+def test_what_was_kept_beside_a_unit_stays(root: Path) -> None:
+    installed(root, "--write")
+    unit = root / "etc/systemd/system/beatd.service"
+    for words in ("mine\n", "of another version\n"):
+        unit.write_text(words)
+        shown = installed(root, "--write").output
+
+    assert "(what was there: beatd.service.old.2)" in shown
+    assert unit.with_name("beatd.service.old").read_text() == "mine\n"
+
+
 @pytest.mark.parametrize(
     ("prefix", "why"),
     [

@@ -1,9 +1,11 @@
 """`beatd systemd`: the units, made for where beatd is installed."""
 
+import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from itertools import chain, count
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -76,8 +78,8 @@ def print_units(unit: str | None, user: bool, prefix: str | None) -> None:
 def install(user: bool, prefix: str | None, root: Path, write: bool) -> None:
     """Install the units; without --write, only say what would be written.
 
-    A unit of another text that is there is kept beside it, as UNIT.old. Changes of your
-    own belong into drop-ins (systemctl edit), which stay.
+    A unit of another text that is there is kept beside it, as UNIT.old, the next one as
+    UNIT.old.2. Changes of your own belong into drop-ins (systemctl edit), which stay.
     """
     site = Site(program_of(prefix), user, root)
     if hidden := site.hidden():
@@ -99,12 +101,20 @@ def _put(path: Path, text: str) -> str:
     if before == text:
         return f"unchanged  {path}"
     path.parent.mkdir(parents=True, exist_ok=True)
+    kept = ""
     if before is not None:
-        path.replace(path.with_name(f"{path.name}.old"))
+        old = _free(path.with_name(f"{path.name}.old"))
+        path.replace(old)
+        kept = f"   (what was there: {old.name})"
     path.write_text(text)
     path.chmod(0o644)  # there is no secret in it, and all may look at it
-    kept = f"   (what was there: {path.name}.old)" if before is not None else ""
     return f"written    {path}{kept}"
+
+
+def _free(path: Path) -> Path:
+    """Return a name that no file has: this one, or the first with a number behind."""
+    names = chain([path], (path.with_name(f"{path.name}.{n}") for n in count(2)))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _would_put(path: Path, text: str) -> str:
