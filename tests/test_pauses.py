@@ -1,6 +1,7 @@
 """Entries that are paused while beatd runs, by people and after failures."""
 
 import logging
+import shlex
 from contextlib import closing
 from pathlib import Path
 
@@ -178,6 +179,14 @@ def test_entries_are_paused_shown_as_that_and_resumed(run: Run, file: Path) -> N
 
     assert run("resume", "report-*").stdout.startswith("resumed ")
     assert "BI is down" not in run("show", "report-*").stdout
+
+
+def test_a_shell_reads_the_way_back_as_it_was_given(run: Run, file: Path) -> None:
+    globs = ["report-*", "[!']*"]
+
+    *_, undo = run("pause", *globs).stdout.splitlines()
+
+    assert shlex.split(undo) == ["undo:", "beatd", "resume", *globs]
 
 
 def test_who_pauses_or_resumes_what_is_not_there_is_told(run: Run, file: Path) -> None:

@@ -1,6 +1,7 @@
 """`beatd pause` and `beatd resume`: entries that rest while beatd runs."""
 
 import getpass
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
@@ -47,7 +48,7 @@ def command(
         broker.write_notes(BOOK, pause_notes(dict.fromkeys(chosen, pause)))
     names = escaped(listed(chosen, 10))
     click.echo(f"paused {counted(len(chosen), 'entry')}: {names}")
-    click.echo(f"undo: beatd resume {' '.join(map(_quoted, entries))}")
+    click.echo(f"undo: beatd resume {escaped(shlex.join(entries))}")
 
 
 @click.command("resume", context_settings={"max_content_width": 100}, epilog=EPILOG)
@@ -88,7 +89,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         return ""
-
-
-def _quoted(word: str) -> str:
-    return word if word.isidentifier() else f"'{word}'"
