@@ -98,7 +98,9 @@ def _write_past(last: dict[str, Instant]) -> None:
                 continue
             told.sent(entry, slot, late=250 * SECOND if letter == "l" else 6)
             state = _STATES.get(letter, "SUCCESS")
-            metas.append(Meta(run_id("default", entry, 0, slot), state))
+            took = None if letter == "o" else 0.004 if entry == "tick" else 11.9
+            id = run_id("default", entry, 0, slot)
+            metas.append(Meta(id, state, runtime=took))
     told.broker.close()
     with closing(connect(load(Wanted()).settings)) as results:
         results.store(metas)
