@@ -14,6 +14,7 @@ from beatd.instant import MINUTE, SECOND
 from beatd.scheduler.loop import Scheduler
 from beatd.scheduler.pauses import BOOK, Pause, Pauses, pause_notes, read_pauses
 from beatd.schedules.interval import Every
+from beatd.service.facts import Published
 from beatd.timetable.entry import Overlap
 from tests.alerts.making import FakeResults, desk_of, live, rules
 from tests.alerts.test_desk import id_of, told
@@ -65,10 +66,15 @@ def test_slots_of_a_paused_entry_are_dropped_and_recorded_until_it_is_resumed(
     pause(broker, "tick")
     scheduler.pauses.look()
     run_until(scheduler, NOON + 210 * SECOND)
+    published = Published.from_now_on(scheduler)
+    published.publish(scheduler)
+    paused = published.facts.paused
     broker.write_notes(BOOK, {}, ["tick"])
     scheduler.pauses.look()
     run_until(scheduler, NOON + 270 * SECOND)
 
+    published.publish(scheduler)
+    assert (paused, published.facts.paused) == (1, 0)
     assert broker.slots("tick") == [NOON + MINUTE, NOON + 4 * MINUTE]
     assert len(broker.slots("tock")) == 4
     assert scheduler.pulse.dropped == {("tick", "paused"): 2}

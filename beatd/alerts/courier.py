@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -103,7 +103,10 @@ class Courier:
         timeout: Span,
         clock: Clock,
         pulse: Pulse,
+        on_told: Callable[[], object] = lambda: None,
     ) -> None:
+        """`on_told` is called when one parcel less waits."""
+        self._on_told = on_told
         self.rules = rules
         self._namespace = namespace
         self._zone = zone
@@ -203,6 +206,7 @@ class Courier:
                 del self._lanes[name]
             self.changed = True
             self._pulse.alerts_waiting = self._waiting
+        self._on_told()
 
     def deliver(self, parcel: Parcel) -> None:
         """Try to deliver a parcel, once. Raises NotTold."""

@@ -110,6 +110,7 @@ class Desk:
         """What was found, and is still to be told."""
         self._lookup = RunLookup(broker, setting.connect)
         self._watch = self._new_watch()
+        self._bell = threading.Event()
         self.courier = Courier(
             setting.rules,
             setting.namespace,
@@ -117,12 +118,13 @@ class Desk:
             setting.timeout,
             clock,
             pulse,
+            # What is told is noted at once: until then it would be told again.
+            on_told=self._bell.set,
         )
         self._away = Outage("alerts wait", "alerts.broker", clock)
         self._drops = Faults(clock)
         self._unknown: set[str] = set()
         """Entries of whose runs it was said that nobody tells how they end."""
-        self._bell = threading.Event()
         self._service = Service(self._step, self._bell.set)
 
     # From the loop ---------------------------------------------------------------
@@ -284,7 +286,7 @@ class Desk:
     def _pause(self, events: Collection[Event], term: Term, now: Instant) -> None:
         """Pause entries that fail, and count anew for those that were resumed."""
         found = {
-            event.entry: Pause(event.words, now, "beatd")
+            event.entry: Pause(event.reason, now, "beatd")
             for event in events
             if event.kind == AlertKind.PAUSED
         }

@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from beatd.alerts.event import ENDED, FAILING, STARTED, Event, ordinal
 from beatd.alerts.state import EntryState, OpenRun, Seen
 from beatd.config.alert_rules import AlertRule, AlertRules
@@ -277,7 +279,9 @@ class Watch:
             state.is_paused = True
             row = f"{counted(number, 'failure')}{' in a row' if number > 1 else ''}"
             note = f"{row}, the last one of slot {self._when(run.slot)}"
-            yield self._event(AlertKind.PAUSED, entry, now, note, run, number)
+            words = f"it is paused until `beatd resume`: {note}"
+            paused = self._event(AlertKind.PAUSED, entry, now, words, run, number)
+            yield msgspec.structs.replace(paused, reason=note)
 
     # Pauses
 

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal, TypeAlias
@@ -41,6 +41,8 @@ class Facts:
     refused: Sequence[tuple[str, str]] = ()
     held: Sequence[tuple[str, str]] = ()
     over: int = 0
+    paused: int = 0
+    """Entries that are paused while beatd runs."""
 
 
 @dataclass
@@ -105,6 +107,10 @@ def _tick_of(scheduler: Scheduler) -> Tick:
     return Tick(elapsed, "leader", name, term.number, first, outage)
 
 
+def _paused_in(scheduler: Scheduler) -> Collection[str]:
+    return scheduler.pauses.known if scheduler.pauses else ()
+
+
 def _facts_of(scheduler: Scheduler) -> Facts:
     return Facts(
         differs=scheduler.differs,
@@ -112,4 +118,5 @@ def _facts_of(scheduler: Scheduler) -> Facts:
         refused=[*islice(scheduler.refused.items(), MOST_NAMED)],
         held=[*islice(scheduler.held.items(), MOST_NAMED)],
         over=len(scheduler.timetable.over),
+        paused=sum(name in scheduler.timetable for name in _paused_in(scheduler)),
     )

@@ -148,7 +148,7 @@ class Reporter:
             self._paused = taken, paused
         return Entries(
             total=len(taken.entries) + len(taken.bad),
-            paused=self._paused[1],
+            paused=self._paused[1] + facts.paused,
             over=facts.over,
             bad=named((one.name, one.why) for one in taken.bad[:MOST_NAMED]),
             refused=named(facts.refused),

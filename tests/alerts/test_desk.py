@@ -7,7 +7,7 @@ import pytest
 
 from beatd.alerts import desk as desks
 from beatd.alerts.desk import Desk
-from beatd.alerts.journal import BOOK
+from beatd.alerts.journal import BOOK, read
 from beatd.errors import BrokerUnavailable, ResultUnavailable
 from beatd.ids import run_id
 from beatd.instant import MINUTE, SECOND, Instant
@@ -213,6 +213,23 @@ def test_what_was_not_told_yet_is_told_by_whoever_leads_next(
     other.stop()
     live(third, again, NOON + 120 * SECOND)
     assert again.courier.waiting(9) == []
+
+
+def test_what_was_told_is_noted_at_once(
+    scheduler: Scheduler, broker: FlakyBroker, results: FakeResults
+) -> None:
+    """Until it is noted, whoever leads next would tell it again."""
+    desk = desk_of(scheduler, rules(command=["true"]), results)
+    results.states = {id_of(NOON + MINUTE): "FAILURE"}
+    live(scheduler, desk, NOON + 90 * SECOND)
+    desk._bell.clear()
+
+    desk.courier.turn()
+
+    assert desk._bell.is_set()
+    assert read(broker.read_notes(BOOK))[0].parcels
+    desk.turn()
+    assert not read(broker.read_notes(BOOK))[0].parcels
 
 
 def test_a_standby_tells_nothing(

@@ -331,9 +331,9 @@ def test_an_entry_is_paused_after_so_many_failures() -> None:
     events = ends(found, *["FAILURE"] * 4)
 
     assert kinds(events) == ["failed", "failing", "failing", "paused", "failing"]
-    assert events[3].words == (
-        "3 failures in a row, the last one of slot 15 Jan 12:02:00 UTC"
-    )
+    why = "3 failures in a row, the last one of slot 15 Jan 12:02:00 UTC"
+    assert events[3].words == f"it is paused until `beatd resume`: {why}"
+    assert events[3].reason == why
     assert found.paused() == ["tick"]
 
 
