@@ -255,7 +255,9 @@ class _Judge:
             self._wrong(row, slot, f"sent twice: {runs}")
         for one, other in pairwise(runs):
             self.verdict.again += 1
-            if not self._was_hurt(one.worker, one.begin - NEWS, other.begin):
+            # Who had it first may begin it last: it stood still meanwhile.
+            span = one.begin - NEWS, other.begin
+            if not any(self._was_hurt(who.worker, *span) for who in (one, other)):
                 self._wrong(row, slot, f"run again, and nothing was wrong: {runs}")
 
     def _together(self, row: Row, runs: Mapping[int, Sequence[Run]]) -> None:
