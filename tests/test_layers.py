@@ -76,8 +76,8 @@ cli         usage options output running dead explain findings schedule_view adv
             times next probes plan config_out crontab_out importing exporting
 .           logs states
 utils       log
-service     log_handlers log_setup terminal process rereading reloading status facts
-            look snapshot http openmetrics metrics site wiring.answering offline
+service     log_handlers log_setup terminal process rereading reloading clocks status
+            facts look snapshot http openmetrics metrics site wiring.answering offline
             other_side wiring.alerting beat worker_metrics worker_site worker units
 cli         past status strips list history audit show changing check alert pause resume
             systemd * worker worker_options log_page environment

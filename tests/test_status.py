@@ -17,9 +17,10 @@ from beatd.brokers.items import Overview
 from beatd.clock import SystemClock
 from beatd.config.loading import Config, Wanted, load
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
-from beatd.instant import HOUR, MINUTE, SECOND, Span
+from beatd.instant import HOUR, MINUTE, SECOND, Instant, Span
 from beatd.scheduler.loop import Scheduler
 from beatd.schedules.interval import Every
+from beatd.service.clocks import ClockWatch
 from beatd.service.facts import Published
 from beatd.service.http import LONGEST_REQUEST, Answer, Server
 from beatd.service.look import Looker, made_at
@@ -54,8 +55,9 @@ class Bench:
         self.looker = Looker(broker, lambda: ["celery"], clock)
         taken = Taken(entries, [], [], [], [], "UTC", {})
         place = Place("shop", "/none/file", "test", "memory://", MAX_LATE)
+        self.clocks = clocks = ClockWatch(broker, clock)
         self.reporter = Reporter(
-            place, self.published, self.looker, clock, taken, clock.now()
+            place, self.published, self.looker, clocks, clock, taken, clock.now()
         )
 
     def turn(self, scheduler: Scheduler | None = None) -> None:
@@ -465,6 +467,50 @@ def test_alerts_are_counted_and_those_that_reach_nobody_are_a_problem(
     ]
     assert status.alerts is not None
     assert (status.alerts.told, status.alerts.waiting) == (4, 2)
+
+
+def test_a_clock_that_is_off_is_a_problem_and_no_reason_to_restart(
+    bench: Bench,
+) -> None:
+    bench.turn()
+    assert "beatd_clock_offset_seconds" not in {name for name, *_ in samples_of(bench)}
+    bench.clocks.look()
+    assert (bench.status().state, bench.status().clock_off) == ("healthy", 0)
+
+    bench.clocks.off = -3600 * SECOND
+
+    (problem,) = bench.status().problems
+    assert bench.status().state == "degraded"
+    assert problem.text.startswith("this host's clock is 3600.0 s behind the broker's:")
+    assert "slots are emitted so much too late" in problem.text
+    assert samples_of(bench)["beatd_clock_offset_seconds",] == -3600
+
+
+class OwnClock(FlakyBroker):
+    """A broker on a host of its own."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.ahead: Span = 0
+
+    def time(self) -> Instant:
+        return super().time() + self.ahead
+
+
+def test_a_clock_that_is_off_is_said_once_and_when_it_is_right_again(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = OwnClock(clock)
+    watch = ClockWatch(broker, clock)
+    caplog.set_level("INFO")
+    for ahead in (2, 4, 5, 2, 1, -4):
+        broker.ahead = ahead * SECOND
+        watch.look()
+
+    said = [vars(one)["event"] for one in caplog.records]
+    assert said == ["clock.off", "clock.agrees", "clock.off"]
+    assert "is 4.0 s behind the broker's" in caplog.messages[0]
+    assert "is 4.0 s ahead of the broker's" in caplog.messages[2]
 
 
 def test_metrics_name_only_entries_in_trouble_and_not_all_of_these(

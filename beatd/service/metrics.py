@@ -76,6 +76,9 @@ class SchedulerMetrics:
             late = max(status.generated_ts - status.overdue.at_ts, 0)
         words = "Seconds for which the oldest slot is due that is not emitted."
         yield gauge("beatd_overdue_seconds", words, late)
+        if (off := status.clock_off) is not None:
+            words = "By how much this host's clock is ahead of the broker's."
+            yield gauge("beatd_clock_offset_seconds", words, off)
 
     def _of_emissions(self) -> Iterator[Metric]:
         pulse = self._pulse

@@ -9,6 +9,7 @@ from beatd.clock import Clock
 from beatd.instant import SECOND, Instant, Span
 from beatd.scheduler.file_view import uncertain_in
 from beatd.scheduler.pulse import quantile
+from beatd.service.clocks import ClockWatch
 from beatd.service.facts import Facts, Published, Tick
 from beatd.service.look import Look, Looker, made_at
 from beatd.service.rereading import Taken
@@ -50,6 +51,7 @@ class Reporter:
     place: Place
     published: Published
     looker: Looker
+    clocks: ClockWatch
     clock: Clock
     taken: Taken
     loaded: Instant
@@ -82,7 +84,7 @@ class Reporter:
         if tick.first is not None:
             entry, at = tick.first
             first, is_due = Moment(entry=entry, at_ts=at / SECOND), at <= now
-        look_at = look or Look(now)
+        look_at, off = look or Look(now), self.clocks.off
         whole = Status(
             generated_ts=now / SECOND,
             source="scheduler",
@@ -114,6 +116,7 @@ class Reporter:
                 problem=self.problem,
             ),
             broker=self._broker(tick, look),
+            clock_off=None if off is None else off / SECOND,
             queues=queues_of(look_at, now),
             workers=workers_of(look_at.seen),
         )

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from beatd.instant import SECOND, Span
+from beatd.service.clocks import off_in_words
 from beatd.text import counted, listed
 
 SCHEMA = "beatd.status/1"
@@ -201,6 +202,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Slots of which it is uncertain whether they ran."""
     config: ConfigStatus
     broker: BrokerStatus
+    clock_off: float | None = None
+    """Seconds by which this host's clock is ahead of the broker's; None: not known."""
     queues: Sequence[QueueStatus] = ()
     workers: Sequence[WorkerStatus] = ()
     problems: Sequence[HealthProblem] = ()
@@ -318,6 +321,9 @@ def _of_broker(status: Status, max_late: Span) -> Iterator[HealthProblem]:
             command="beatd check --broker",
             unhealthy=is_long or status.role == "none",
         )
+    off = None if status.clock_off is None else round(status.clock_off * SECOND)
+    if words := off_in_words(off):
+        yield _odd("clock", words, "timedatectl")
     for risk in broker.risks:
         yield _odd("risk", f"broker: {risk}", "beatd check --broker")
     if broker.dead_letters:

@@ -45,6 +45,7 @@ def scheduler_rows() -> list[Row]:
     clock = FakeClock()
     bench = SchedulerBench(clock, FlakyBroker(clock))
     bench.broker.join("w", HOUR, ["celery"])
+    bench.clocks.look()
     bench.turn()
     metrics = SchedulerMetrics(bench.status(), bench.published.pulse)
     return [*_rows(metrics.metrics())]

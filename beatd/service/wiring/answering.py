@@ -14,6 +14,7 @@ from beatd.config.settings import Settings, mask_url
 from beatd.event_log import EventLog
 from beatd.instant import span_of
 from beatd.scheduler.loop import Scheduler
+from beatd.service.clocks import ClockWatch
 from beatd.service.facts import Published
 from beatd.service.http import Server
 from beatd.service.look import Looker
@@ -32,17 +33,20 @@ class Answering:
     published: Published
     reporter: Reporter
     looker: Looker
+    clocks: ClockWatch
     site: Site
     server: Server
 
     def start(self) -> None:
         """Begin to answer; a thread that ends by an error does not end the process."""
         self.looker.start(say_ended)
+        self.clocks.start(say_ended)
         self.server.start(say_ended)
 
     def stop(self) -> None:
         """Answer no more, and leave no socket behind."""
         self.looker.leave()
+        self.clocks.leave()
         self.server.stop()
 
 
@@ -93,6 +97,7 @@ def answering_of(
     # It was made as one of all ports (`wiring/scheduler`).
     broker = cast("Broker", scheduler.broker)
     looker = Looker(broker, queues, clock, partial(ask_workers, settings, broker))
+    clocks = ClockWatch(broker, clock)
     place = Place(
         config=config.source.name,
         state_file=settings.beat_schedule_filename,
@@ -100,7 +105,7 @@ def answering_of(
         broker=mask_url(settings.write_urls[0]),
         max_late=span_of(settings.beat_max_late),
     )
-    reporter = Reporter(place, published, looker, clock, taken, clock.now())
+    reporter = Reporter(place, published, looker, clocks, clock, taken, clock.now())
     listeners = listeners_of(
         Path(settings.beat_schedule_filename),
         [*dict.fromkeys(filter(None, (settings.beat_http, also)))],
@@ -109,4 +114,4 @@ def answering_of(
     )
     site = Site(reporter)
     server = Server(listeners, site.respond, clock)
-    return Answering(published, reporter, looker, site, server)
+    return Answering(published, reporter, looker, clocks, site, server)
