@@ -13,6 +13,7 @@ from typing import Any
 log = logging.getLogger("mkdocs.hooks.beatd")
 
 FORMS = {
+    "alert": "alerts?",
     "beat": "celery beat|beat",
     "broker": "brokers?",
     "coalesce": "coalesc(?:e|es|ed|ing)",
@@ -21,7 +22,9 @@ FORMS = {
     "drop": "drops|dropped",
     "emission": "emissions?|emit(?:s|ted)?",
     "entry": "entr(?:y|ies)",
+    "history": "history",
     "hold": "held",
+    "jitter": "jitter",
     "lead": "(?:the lead|leads|leaders?)(?! to\\b| there\\b| us\\b)",
     "lease": "leases?",
     "ledger": "ledgers?",
