@@ -9,7 +9,8 @@ import re
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beatd.cli.log_page import PACKAGE, events_of
+from beatd.cli.log_page import PACKAGE, Event, events_of
 from beatd.errors import ConfigError
 from beatd.event_log import EventLog
 from beatd.instant import SECOND
@@ -373,19 +374,38 @@ def test_a_journal_that_is_asked_for_and_cannot_be_had_is_an_error(
 # What is documented
 
 
+@cache
+def events() -> Sequence[Event]:
+    """Return the events of the code: reading it takes a while."""
+    return [*events_of(PACKAGE)]
+
+
 def test_every_event_and_field_of_the_code_is_in_the_documentation() -> None:
     page = (ROOT / "docs" / "logs.md").read_text()
-    events = [*events_of(PACKAGE)]
 
-    assert len(events) > 130
-    assert [one.name for one in events if f"| `{one.name}` |" not in page] == []
-    fields = {name for one in events for name in one.fields}
+    assert len(events()) > 130
+    assert [one.name for one in events() if f"| `{one.name}` |" not in page] == []
+    fields = {name for one in events() for name in one.fields}
     assert fields - FIELDS.keys() == set()
+
+
+def test_what_an_outage_logs_is_in_the_documentation() -> None:
+    page = (ROOT / "docs" / "logs.md").read_text()
+    named = {
+        name
+        for path in PACKAGE.rglob("*.py")
+        for name in re.findall(
+            r"\bOutage\(\s*\"[^\"]+\",\s*\"([\w.]+)\"", path.read_text()
+        )
+    }
+
+    assert "results.unreadable" in named
+    assert [one for one in sorted(named) if f"| `{one}.lost` |" not in page] == []
 
 
 def test_no_event_is_logged_past_the_documentation() -> None:
     """What the page reads by its syntax, a search by eye finds, too."""
-    known = {one.name for one in events_of(PACKAGE)}
+    known = {one.name for one in events()}
     telling = re.compile(
         r"\btell\.(?:debug|info|warning|error|critical|exception)\(\s*\"([\w.]+)\""
     )

@@ -6,7 +6,7 @@ level, its words and its fields. Only what the code works out stands here.
 
 import ast
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,28 +19,20 @@ PACKAGE = Path(__file__).parent.parent
 
 LEVELS = ("debug", "info", "warning", "error", "critical", "exception")
 
-OUTAGES = (
-    *("broker", "results", "events", "events.dropped", "control"),
-    *("alerts.broker", "alerts.results"),
-)
-"""The names that `Outage` is given."""
-
-KEYS = ("lead", "ledger", "era", "runs", "pages", "history")
-"""The keys in Redis of which one that is none of beatd's is set aside."""
-
-WORKED_OUT: Mapping[str, Sequence[str]] = {
+WORKED_OUT: dict[str, Sequence[str]] = {
     "f'alert.{event.kind}'": tuple(f"alert.{kind}" for kind in AlertKind),
     "f'emit.{outcome.value}'": ("emit.queued", "emit.known"),
     "f'drop.{drop.reason}'": tuple(
         f"drop.{reason}" for reason in Reason if reason is not Reason.PAUSED
     ),
     "f'stop.{stop.value}'": tuple(f"stop.{stop.value}" for stop in Stop),
-    "f'{self.event}.lost'": tuple(f"{name}.lost" for name in OUTAGES),
-    "f'{self.event}.back'": tuple(f"{name}.back" for name in OUTAGES),
-    "f'{name.decode()}.unreadable'": tuple(f"{key}.unreadable" for key in KEYS),
+    "f'{name.decode()}.unreadable'": ("lead.unreadable", "term.unreadable"),
     "self._event": ("scheduler.away", "workers.away"),
 }
 """The events that an expression in the code stands for."""
+
+OF_OUTAGES = {"f'{self.event}.lost'": "lost", "f'{self.event}.back'": "back"}
+"""The same of what each `Outage` in the code logs: how those end."""
 
 PASSED_ON = {
     ("event_log", "event"),
@@ -74,16 +66,35 @@ def page() -> str:
 
 def events_of(package: Path) -> Iterator[Event]:
     """Yield each event that the code of a package logs."""
-    for path in sorted(package.rglob("*.py")):
-        module = ".".join(path.relative_to(package).with_suffix("").parts)
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        functions = [one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef)]
-        for node in ast.walk(tree):
+    modules = {
+        ".".join(path.relative_to(package).with_suffix("").parts): [
+            *ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        ]
+        for path in sorted(package.rglob("*.py"))
+    }
+    outages = sorted({name for some in modules.values() for name in _outages_in(some)})
+    worked_out = WORKED_OUT | {
+        written: [f"{name}.{end}" for name in outages]
+        for written, end in OF_OUTAGES.items()
+    }
+    for module, nodes in modules.items():
+        functions = [one for one in nodes if isinstance(one, ast.FunctionDef)]
+        for node in nodes:
             if isinstance(node, ast.Call) and (place := _place_of(node)) is not None:
                 # The innermost one is the last: they are in the order of their depth.
                 around = [one for one in functions if _is_in(node, one)]
                 known = _texts_in(around[-1], node.lineno) if around else {}
-                yield from _events_at(node, place, module, known)
+                yield from _events_at(node, place, module, known, worked_out)
+
+
+def _outages_in(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the events that outages are called by: their second argument."""
+    for node in nodes:
+        match node:
+            case ast.Call(func=ast.Name(id="Outage"), args=[_, ast.Constant(name), *_]):
+                yield str(name)
+            case ast.Call(func=ast.Name(id="Outage")):
+                raise LookupError(f"line {node.lineno}: which event is it?")
 
 
 def _is_in(node: ast.Call, function: ast.FunctionDef) -> bool:
@@ -109,7 +120,11 @@ def _place_of(call: ast.Call) -> int | None:
 
 
 def _events_at(
-    call: ast.Call, place: int, module: str, known: Mapping[str, str]
+    call: ast.Call,
+    place: int,
+    module: str,
+    known: Mapping[str, str],
+    worked_out: Mapping[str, Sequence[str]],
 ) -> Iterator[Event]:
     assert isinstance(call.func, ast.Attribute)
     name = call.args[place]
@@ -118,8 +133,8 @@ def _events_at(
         return
     if isinstance(name, ast.Constant):
         names: Sequence[str] = (str(name.value),)
-    elif written in WORKED_OUT:
-        names = WORKED_OUT[written]
+    elif written in worked_out:
+        names = worked_out[written]
     else:
         raise LookupError(f"{module}: line {call.lineno}: which event is {written}?")
     method = call.func.attr
