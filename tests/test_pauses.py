@@ -175,6 +175,14 @@ def file(shop: Path) -> Path:
     return path
 
 
+def said_by(file: Path) -> str:
+    """Return who has paused entries, by their notes."""
+    broker = SQLiteBroker(file, namespace="default", clock=SystemClock())
+    with closing(broker):
+        [who] = {one.by for one in read_pauses(broker).values()}
+    return who
+
+
 def test_entries_are_paused_shown_as_that_and_resumed(run: Run, file: Path) -> None:
     said = run("pause", "report-*", "--note", "BI is down, ticket 812").stdout
     assert said.startswith("paused ")
@@ -182,6 +190,8 @@ def test_entries_are_paused_shown_as_that_and_resumed(run: Run, file: Path) -> N
     shown = run("show", "report-*").stdout
     assert "BI is down, ticket 812" in shown
     assert " paus" in run("list").stdout
+    who = said_by(file)
+    assert run("next", "report-*").stdout == f"nothing runs: paused by {who}.\n"
 
     assert run("resume", "report-*").stdout.startswith("resumed ")
     assert "BI is down" not in run("show", "report-*").stdout

@@ -122,7 +122,7 @@ def command(
         return
     out = screen(context)
     lines = [*_lines(known, runs[:limit], window, out)]
-    lines.append(closing if runs else _nothing(usable, coming, window))
+    lines.append(closing if runs else _nothing(known, usable, coming, window))
     out.say("\n".join(lines))
 
 
@@ -256,7 +256,10 @@ def _closing(runs: Sequence[Run], limit: int, window: Window) -> str:
 
 
 def _nothing(
-    entries: Sequence[Entry], coming: Mapping[str, ComingRuns], window: Window
+    known: ScheduleView,
+    entries: Sequence[Entry],
+    coming: Mapping[str, ComingRuns],
+    window: Window,
 ) -> str:
     """Return that nothing runs, and which run comes next, or why none does."""
     text = f"nothing runs {_until_in_zone(window)}" if window.end else "nothing runs"
@@ -269,8 +272,9 @@ def _nothing(
         at, name = min(firsts)
         then = moment(at, window.now, window.zone)
         return f"{text}; then {escaped(name)}, {then}, {until(at, window.now)}."
-    if entries and not any(entry.policy.enabled for entry in entries):
-        return f"{text}: paused by the config."
+    pauses = [known.paused(entry).partition(":")[0] for entry in entries]
+    if pauses and all(pauses):
+        return f"{text}: {', '.join(sorted({*pauses}))}."
     return f"{text}, nor later."
 
 
