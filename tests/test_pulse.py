@@ -16,6 +16,7 @@ from beatd.scheduler.pulse import (
     quantile,
 )
 from beatd.schedules.interval import Every
+from beatd.timetable.policy import Reason
 from tests.brokers.making import NOON, emission
 from tests.fakes import FakeClock, FlakyBroker, entry, scheduler_of
 
@@ -92,6 +93,14 @@ def test_drops_are_counted_by_name_for_some_entries_only() -> None:
     assert pulse.dropped["e1", "misfire"] == pulse.dropped[OTHERS, "misfire"] == 1
     assert sum(pulse.dropped.values()) == 2002
     assert len({name for name, _ in pulse.dropped}) == MOST_NAMED + 1
+
+
+def test_entries_that_somebody_has_paused_take_the_names_of_none_in_trouble() -> None:
+    pulse = Pulse()
+    pulse.note_drops({(f"e{number}", Reason.PAUSED): 1 for number in range(1000)})
+    pulse.note_drops({("late", Reason.MISFIRE): 3})
+
+    assert pulse.dropped == {(OTHERS, "paused"): 1000, ("late", "misfire"): 3}
 
 
 def test_a_scheduler_counts_what_it_does_and_when() -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from beatd.brokers.items import Emission, Emitted, Outcome
 from beatd.instant import MINUTE, Instant, Span
+from beatd.timetable.policy import Reason
 
 _FINE = 4
 """Buckets between a length and its double."""
@@ -135,9 +136,14 @@ class Pulse:
             self.lags.add(now - due, share, elapsed)
 
     def note_drops(self, dropped: Mapping[tuple[str, str], int]) -> None:
-        """Count slots that were dropped, by entry and reason."""
+        """Count slots that were dropped, by entry and reason.
+
+        What somebody has paused is in no trouble, and is not named.
+        """
         for (entry, reason), number in dropped.items():
-            if entry not in self._named:
+            if reason == Reason.PAUSED:
+                entry = OTHERS
+            elif entry not in self._named:
                 if len(self._named) >= MOST_NAMED:
                     entry = OTHERS
                 self._named.add(entry)

@@ -91,7 +91,7 @@ class SchedulerMetrics:
         yield counters(
             "beatd_dropped",
             "Slots dropped on purpose; an empty entry stands for all that are not"
-            " among the first ten.",
+            " among the first ten, and for those that somebody has paused.",
             ("entry", "reason"),
             ((*about, number) for about, number in [*pulse.dropped.items()]),
         )
