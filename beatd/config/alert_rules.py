@@ -106,6 +106,10 @@ class AlertRules:
         default_factory=dict, compare=False, repr=False
     )
 
+    _shared: dict[tuple[int, ...], AlertRule | None] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
     def __bool__(self) -> bool:
         return bool(self.globs or self.own or self.pauses or self.default.pause_after)
 
@@ -127,7 +131,20 @@ class AlertRules:
             return rule
 
     def _of(self, entry: str) -> AlertRule | None:
-        said = [changes for glob, changes in self.globs if fnmatchcase(entry, glob)]
+        matched = tuple(
+            number
+            for number, (glob, _) in enumerate(self.globs)
+            if fnmatchcase(entry, glob)
+        )
+        if entry in self.own or entry in self.pauses:
+            return self._made(entry, matched)
+        # Entries that match the same globs share one rule: there may be very many.
+        if matched not in self._shared:
+            self._shared[matched] = self._made(entry, matched)
+        return self._shared[matched]
+
+    def _made(self, entry: str, matched: Sequence[int]) -> AlertRule | None:
+        said = [self.globs[number][1] for number in matched]
         if entry in self.own:
             said.append(self.own[entry])
         rule = None

@@ -69,6 +69,14 @@ def test_later_globs_win_key_by_key_and_the_entry_wins_over_them() -> None:
     assert (other.max_late, other.kinds) == (SECOND, ALL_ALERTS)
 
 
+def test_entries_that_match_the_same_globs_share_one_rule() -> None:
+    rules = rules_in(beat_alerts={"*": {"failures": 2}, "report-*": {"failures": 3}})
+
+    assert rules.of("report-a") is rules.of("report-b")
+    assert rules.of("tick") is rules.of("tock")
+    assert rules.of("tick") != rules.of("report-a")
+
+
 def test_false_switches_off_what_was_said_before_it() -> None:
     rules = rules_in(
         {"alerts": False},
