@@ -236,6 +236,38 @@ def test_only_one_of_two_leads_and_the_other_takes_over(
     assert broker.slots() == [NOON + MINUTE, NOON + 2 * MINUTE]
 
 
+def standby_events(caplog: pytest.LogCaptureFixture) -> list[str]:
+    told = ("standby", "lead.left_over", "lead.taken")
+    events = [getattr(record, "event", "") for record in caplog.records]
+    return [event for event in events if event in told]
+
+
+def test_who_loses_a_lead_that_nobody_takes_is_not_said_to_stand_by(
+    broker: FlakyBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    scheduler = scheduler_of(TICK, broker=broker, clock=clock)
+    scheduler.tick(clock.now())
+
+    stall_until(scheduler, NOON + TTL + SECOND)
+
+    assert scheduler.leadership.term is not None
+    assert standby_events(caplog) == ["lead.taken", "lead.taken"]
+
+
+def test_the_lead_of_a_process_that_has_ended_is_only_waited_for(
+    broker: FlakyBroker, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert isinstance(broker.acquire("the first", TTL, 0), Term)
+    scheduler = scheduler_of(TICK, broker=broker, clock=clock)
+    scheduler.has_ended = lambda leader: leader == "the first"
+
+    at(scheduler, NOON + TTL + SECOND)
+
+    assert standby_events(caplog) == ["lead.left_over", "lead.taken"]
+
+
 def test_what_a_standby_saw_outlives_the_leader_and_the_brokers_data(
     broker: FlakyBroker, clock: FakeClock
 ) -> None:

@@ -2,7 +2,6 @@
 
 import getpass
 import grp
-import os
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
@@ -103,23 +102,6 @@ def who_runs(schedule_file: Path) -> str:
         if not lock.is_free():
             return f"scheduler {escaped(lock.holder()) or 'of another process'}"
     return ""
-
-
-def has_ended(holder: str) -> bool:
-    """Return whether who holds a lead was a process of this host that is gone.
-
-    It may hold the lead still, for a few seconds.
-    """
-    host, _, pid = holder.rpartition(" pid ")
-    if host != socket.gethostname() or not pid.isdecimal():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _place_of(schedule_file: Path) -> Path:

@@ -13,7 +13,7 @@ import click
 
 from beatd.cli.options import wanted
 from beatd.cli.output import Failure
-from beatd.cli.running import has_ended, who_runs
+from beatd.cli.running import who_runs
 from beatd.cli.usage import NOTHING
 from beatd.config.entries import spec_of
 from beatd.config.entry_line import BadEntry
@@ -23,6 +23,7 @@ from beatd.errors import BeatdError
 from beatd.instant import Instant
 from beatd.scheduler.file_view import View, view
 from beatd.scheduler.pauses import Pause, read_pauses
+from beatd.service.nodes import has_ended
 from beatd.text import escaped
 from beatd.timetable.entry import Entry
 from beatd.timetable.imprint import imprint_of, trace_of

@@ -22,7 +22,7 @@ from beatd.cli.output import (
     until,
 )
 from beatd.cli.past import past_view
-from beatd.cli.running import NoAnswer, ask, has_ended
+from beatd.cli.running import NoAnswer, ask
 from beatd.cli.usage import CONFIG, USAGE, Seconds, exit_statuses
 from beatd.clock import SystemClock
 from beatd.config.loading import Config, load
@@ -30,6 +30,7 @@ from beatd.errors import BeatdError, ScheduleFileError
 from beatd.instant import SECOND, Instant, delay, duration, span_of
 from beatd.scheduler.file_view import view
 from beatd.schedules.zones import zone_of
+from beatd.service.nodes import has_ended
 from beatd.service.offline import offline_status
 from beatd.service.site import document_of
 from beatd.service.status import HealthProblem, QueueStatus, Runs, Status, status_of

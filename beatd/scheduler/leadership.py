@@ -100,7 +100,7 @@ class Leadership:
         """Note that the term is over, or may be."""
         if self.term is not None:
             self.term = None
-            tell.warning("lead.lost", "lost the lead, standing by")
+            tell.warning("lead.lost", "lost the lead, asking for it again")
 
     def doubt(self) -> None:
         """Lead under a new term only: a request of the old one may arrive late."""
@@ -122,8 +122,8 @@ class Leadership:
         self.lead.let_go()
 
     def leader(self) -> str:
-        """Return the name of the process that leads, for people."""
-        return self.lead.leader() or "another"
+        """Return the name of the process that leads, for people; empty for none."""
+        return self.lead.leader() or ""
 
     def watch(self, wake: Callable[[], object]) -> Service:
         """Return a service that calls `wake` whenever the lead is given back."""

@@ -81,6 +81,8 @@ class Scheduler:
     listener: EmissionListener | None = None
     pauses: Pauses | None = None
     """The entries that are paused while beatd runs; None: none ever are."""
+    has_ended: Callable[[str], bool] = lambda leader: False
+    """Returns whether the process of that name is gone: it may have the lead still."""
     on_tick: Callable[["Scheduler"], None] = lambda scheduler: None
     """Called at the end of each turn of the loop: watchdog, status."""
     pulse: Pulse = field(default_factory=Pulse)
@@ -378,9 +380,17 @@ class Scheduler:
 
     def _note_leader(self, *, is_known: bool) -> None:
         """Note who leads; say so if that changed, and if there is one for certain."""
-        before, self.standing_by = self.standing_by, self.leadership.leader()
-        if is_known and self.standing_by != before:
-            tell.info("standby", "standing by: %s leads", self.standing_by)
+        before, leader = self.standing_by, self.leadership.leader()
+        if not is_known:
+            leader = leader or "another"  # that is waited for
+        self.standing_by = leader
+        if not is_known or leader in ("", before):
+            return
+        if self.has_ended(leader):
+            words = "%s has the lead still and does not run any more: it runs out soon"
+            tell.info("lead.left_over", words, leader)
+        else:
+            tell.info("standby", "standing by: %s leads", leader)
 
     # A reload
 

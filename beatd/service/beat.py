@@ -20,7 +20,7 @@ from beatd.scheduler.loop import Scheduler
 from beatd.scheduler.pauses import Pauses
 from beatd.schedules.zones import zone_of
 from beatd.service import process
-from beatd.service.nodes import node_name
+from beatd.service.nodes import has_ended, node_name
 from beatd.service.notify import Notify
 from beatd.service.other_side import LOOK, watch_for_workers
 from beatd.service.process import announce, on_signals, tell_of
@@ -208,7 +208,7 @@ class Beat:
     def standing(self) -> str:
         """Return who leads, and what comes next, in words; empty until it is known."""
         scheduler = self.scheduler
-        if scheduler.standing_by:
+        if scheduler.standing_by and not has_ended(scheduler.standing_by):
             return f"standby: {escaped(scheduler.standing_by)} leads"
         if scheduler.leadership.term is None:
             return ""

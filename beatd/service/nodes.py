@@ -1,5 +1,6 @@
 """Names of nodes, and of the files that are named after them; Celery's patterns."""
 
+import os
 import re
 import socket
 from collections.abc import Mapping
@@ -34,6 +35,23 @@ def path_of(pattern: str, node: str, place: int = 0) -> str:
     """
     name, _, host = node.partition("@")
     return _expanded(pattern, {**_parts(name, host, place), "p": node})
+
+
+def has_ended(holder: str) -> bool:
+    """Return whether who holds a lead was a process of this host that is gone.
+
+    It may hold the lead still, for a few seconds.
+    """
+    host, _, pid = holder.rpartition(" pid ")
+    if host != socket.gethostname() or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def is_of_one_process(pattern: str) -> bool:

@@ -32,6 +32,7 @@ from beatd.scheduler.loop import LONGEST_NAP, EmissionListener, Scheduler
 from beatd.scheduler.schedule_file import ScheduleFile
 from beatd.scheduler.succession import Succession
 from beatd.scheduler.takeover import Takeover
+from beatd.service.nodes import has_ended
 from beatd.timetable.history import History, HistoryLimits
 from beatd.timetable.ledger import LedgerCopy, Mark
 from beatd.timetable.timetable import Timetable
@@ -96,6 +97,7 @@ def scheduler_of(config: Config) -> Scheduler:
         ended=_ended_by(settings),
         result_ttl=settings.result_ttl,
         listener=_listener_of(config, broker),
+        has_ended=has_ended,
         longest_nap=min(nap, LONGEST_NAP),
     )
 
