@@ -25,6 +25,7 @@ from beatd.instant import MINUTE, SECOND
 from beatd.scheduler.schedule_file import ScheduleFile
 from beatd.storage.file_lock import FileLock
 from beatd.storage.sqlite_file import BROKER, make
+from beatd.timetable.imprint import Imprint
 from beatd.timetable.ledger import ERA_UNKNOWN, Edition, LedgerCopy
 from tests.brokers.making import (
     NOON,
@@ -279,6 +280,20 @@ def test_a_database_locked_for_too_long_is_unavailable(
     rude.close()
     broker.send([outgoing(b"2")])
     assert lying_in(broker) == [b"2"]
+
+
+def test_a_standby_whose_mark_cannot_be_written_hears_what_the_leader_announces(
+    connect: Connect, path: Path
+) -> None:
+    broker, standby = connect(), connect(busy_timeout=0.02)
+    broker.announce(lead(broker), Imprint("d1", b"entries"))
+    rude = sqlite3.connect(path, isolation_level=None)
+    rude.execute("BEGIN IMMEDIATE")
+
+    assert standby.stand_by("host-b pid 4", "d2") == Imprint("d1", b"entries")
+
+    rude.close()
+    assert broker.overview([]).standbys == []
 
 
 def test_a_full_disk_refuses_the_whole_batch_and_nothing_is_lost(

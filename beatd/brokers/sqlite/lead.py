@@ -11,6 +11,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -35,7 +36,7 @@ from beatd.brokers.sqlite.history import SQLiteHistory
 from beatd.brokers.sqlite.routes import Row, rows_of
 from beatd.brokers.sqlite.statements import SQL
 from beatd.clock import Clock
-from beatd.errors import TermOver
+from beatd.errors import BrokerUnavailable, TermOver
 from beatd.instant import SECOND, Instant, Span
 from beatd.storage.file_lock import FileLock
 from beatd.storage.sqlite_file import ROW_REFUSALS
@@ -138,16 +139,19 @@ class SQLiteLead(SQLiteHistory):
         if self._lock_is_free():
             return None
         with self._connection() as db:
-            return self._announced(db, unless)
-
-    def _announced(self, db: sqlite3.Connection, unless: str) -> Imprint | None:
-        asked = (self._namespace, self._term(db).nonce, unless)
-        row = db.execute(SQL["announced"], asked).fetchone()
+            asked = (self._namespace, self._term(db).nonce, unless)
+            row = db.execute(SQL["announced"], asked).fetchone()
         return Imprint(*row) if row else None
 
     def stand_by(self, holder: str, digest: str, unless: str = "") -> Imprint | None:
         if self._lock_is_free():
             return None
+        # If it cannot be written, people do not see this one, and all else goes on.
+        with suppress(BrokerUnavailable):
+            self._mark_standby(holder, digest)
+        return self.announced(unless)
+
+    def _mark_standby(self, holder: str, digest: str) -> None:
         now = self._clock.elapsed()
         with self._transaction() as db:
             # A clock that shows less is that of an earlier start of the machine.
@@ -155,7 +159,6 @@ class SQLiteLead(SQLiteHistory):
             db.execute(over, (now - STANDBY_LASTS, now))
             mark = (self._namespace, holder, digest, now)
             db.execute("INSERT OR REPLACE INTO standbys VALUES (?, ?, ?, ?)", mark)
-            return self._announced(db, unless)
 
     def await_release(self, timeout: Span) -> bool:
         end = self._clock.elapsed() + timeout
