@@ -150,10 +150,7 @@ class Chronicle:
         else:
             pages = self._broker.read_pages(PAGES)
         history = self._history
-        if self.reader:
-            count = history.fold(pages, RECORDS, self.reader.take)
-        else:
-            count = history.fold(pages, RECORDS)
+        count = history.fold(pages, RECORDS, self.reader.take if self.reader else None)
         if not count:
             return False
         history.add(now, self._untold)

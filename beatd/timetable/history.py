@@ -135,7 +135,7 @@ class History:
         self,
         pages: Iterable[Page],
         most: int | None = None,
-        on_page: OnPage = lambda number, at, told: None,
+        on_page: OnPage | None = None,
     ) -> int:
         """Take over what pages tell; return how many were read before `most` records.
 
@@ -160,7 +160,8 @@ class History:
             if page.number > head.folded + 1:
                 self._lose(head.at, at)
             head.folded, head.at = page.number, at
-            on_page(page.number, at, told)
+            if on_page:
+                on_page(page.number, at, told)
             for entry, record in told:
                 news.setdefault(entry, []).append(record)
             records += len(told) + 1
