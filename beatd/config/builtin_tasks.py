@@ -6,7 +6,6 @@ beatd.http   a request to an address
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from beatd.config.calls import check_arguments
 from beatd.config.settings import (
@@ -17,6 +16,7 @@ from beatd.config.settings import (
     Kind,
     Unfit,
     did_you_mean,
+    is_web_address,
     mask_url,
     safe,
 )
@@ -87,12 +87,7 @@ def _statuses(least: int, most: int) -> Kind:
 def address(value: object) -> str:
     """Return an address that a request may go to. Raises Unfit."""
     url = _text(value)
-    try:
-        parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # brackets, or a port that is no number
-        known = False
-    if not known or not url.isascii() or not url.isprintable() or " " in url:
+    if not is_web_address(url):
         shown = mask_url(url)
         raise Unfit(f"expected an http:// or https:// address, got {shown!r}")
     return url

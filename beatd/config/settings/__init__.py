@@ -41,6 +41,7 @@ from beatd.config.settings.kinds import (
     Failover,
     Kind,
     Unfit,
+    is_web_address,
 )
 from beatd.config.settings.local_zone import local_zone
 from beatd.config.settings.problems import (
@@ -91,6 +92,7 @@ __all__ = [
     "did_you_mean",
     "file_of_url",
     "is_secret",
+    "is_web_address",
     "local_zone",
     "mask",
     "mask_url",

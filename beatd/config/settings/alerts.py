@@ -14,6 +14,7 @@ from beatd.config.settings.kinds import (
     SOME_SECONDS,
     Kind,
     Unfit,
+    is_web_address,
 )
 from beatd.config.settings.problems import did_you_mean
 from beatd.config.settings.secrets import HIDDEN, safe_value
@@ -127,14 +128,9 @@ def _address(value: object) -> str:
     if not isinstance(value, str):
         raise Unfit(f"expected an address, got {safe_value('', value)}")
     url = value.strip()
-    try:
-        parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # brackets, or a port that is no number
-        known = False
-    if not known or not url.isascii() or not url.isprintable() or " " in url:
+    if not is_web_address(url):
         raise Unfit("expected an http:// or https:// address, of plain letters")
-    if parts.username is not None:
+    if urlsplit(url).username is not None:
         raise Unfit("a login in the address is not sent", "leave it out")
     return url
 

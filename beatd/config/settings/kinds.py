@@ -199,6 +199,16 @@ def _url(url: str) -> str:
     return url
 
 
+def is_web_address(url: str) -> bool:
+    """Return whether a request over HTTP can go to an address as it is written."""
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets, or a port that is no number
+        return False
+    return bool(known) and url.isascii() and url.isprintable() and " " not in url
+
+
 def _readable(value: object) -> str:
     """Return an address of which it can be told where it has its password."""
     url = _text(value).strip()
