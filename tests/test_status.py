@@ -486,6 +486,28 @@ def test_a_clock_that_is_off_is_a_problem_and_no_reason_to_restart(
     assert samples_of(bench)["beatd_clock_offset_seconds",] == -3600
 
 
+def test_a_worker_that_died_takes_nothing(bench: Bench) -> None:
+    bench.broker.leave("w")
+    bench.broker.join("w1", 6 * SECOND, ["celery"])
+    bench.broker.send([outgoing(b"1")])
+    bench.after(SECOND)
+    bench.turn()
+    assert bench.kinds() == []
+
+    bench.after(10 * SECOND)
+    bench.turn()
+
+    assert bench.kinds() == ["not_taken"]
+    texts = [one.text for one in bench.status().problems if one.kind == "worker_lost"]
+    assert texts == [
+        "not heard of for longer than its lease: w1; it has died or is cut off, and"
+        " what it holds is run by others once a worker runs"
+    ]
+    assert [one.lease_over for one in bench.status().workers] == [True]
+    found = samples_of(bench)
+    assert found["beatd_workers",] == found["beatd_queue_workers", "celery"] == 0
+
+
 class OwnClock(FlakyBroker):
     """A broker on a host of its own."""
 

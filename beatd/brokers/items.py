@@ -330,6 +330,11 @@ class Overview:
     standbys: Sequence[StandbyState] = ()
     """By name; one that leads or has ended by now may be among them for a while."""
 
+    @property
+    def alive(self) -> Sequence[WorkerState]:
+        """The workers whose leases last on: the others have died, or are cut off."""
+        return [one for one in self.workers if one.left]
+
 
 def letter_of(record: Mapping[str, object]) -> DeadLetter:
     """Return the dead letter that a stored record means.

@@ -340,7 +340,10 @@ def _takers(status: Status) -> str:
 
 
 def _holds(status: Status) -> str:
-    shown = [f"{escaped(one.name)} holds {one.holds}" for one in status.workers]
+    shown = [
+        f"{escaped(one.name)} holds {one.holds}{', not heard of' * one.lease_over}"
+        for one in status.workers
+    ]
     return listed(shown, _NAMED)
 
 

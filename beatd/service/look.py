@@ -120,7 +120,7 @@ class Looker:
 
     def _others_for(self, seen: Overview) -> Mapping[str, Sequence[str]]:
         """Return who takes from queues without a lease, if it depends on these."""
-        taken = {name for worker in seen.workers for name in worker.queues}
+        taken = {name for worker in seen.alive for name in worker.queues}
         if not any(one.length and one.name not in taken for one in seen.queues):
             return {}
         now, asked = self._clock.elapsed(), self._others_at

@@ -158,7 +158,9 @@ class SchedulerMetrics:
             ((one.name, len(one.workers)) for one in queues),
         )
         words = "Workers of beatd that have a lease."
-        yield gauge("beatd_workers", words, len(status.workers))
+        yield gauge(
+            "beatd_workers", words, sum(not one.lease_over for one in status.workers)
+        )
         words = "Messages that workers of beatd have in hand."
         held = sum(one.holds for one in status.workers)
         yield gauge("beatd_messages_held", words, held)

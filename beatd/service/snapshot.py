@@ -194,7 +194,7 @@ def queues_of(look: Look, now: Instant) -> Sequence[QueueStatus]:
     """Return queues with those who take from them; those with messages first."""
     seen = look.seen
     takers: dict[str, list[str]] = {}
-    taking = [(one.name, one.queues) for one in seen.workers]
+    taking = [(one.name, one.queues) for one in seen.alive]
     # A worker of beatd answers remote control, too, by the first part of its name.
     known = {name.rsplit(":", 2)[0] for name, _ in taking}
     others = [one for one in look.others.items() if one[0] not in known]
@@ -218,7 +218,12 @@ def queues_of(look: Look, now: Instant) -> Sequence[QueueStatus]:
 def workers_of(seen: Overview) -> Sequence[WorkerStatus]:
     """Return the workers that have leases."""
     return [
-        WorkerStatus(name=one.name, queues=[*one.queues][:MOST_NAMED], holds=one.held)
+        WorkerStatus(
+            name=one.name,
+            queues=[*one.queues][:MOST_NAMED],
+            holds=one.held,
+            lease_over=not one.left,
+        )
         for one in seen.workers[:MOST_NAMED]
     ]
 

@@ -162,6 +162,8 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     queues: Sequence[str]
     holds: int
+    lease_over: bool = False
+    """Whether it was not heard of for longer than its lease."""
 
 
 class Alerts(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,6 +248,7 @@ def _problems(status: Status, max_late: Span) -> Iterator[HealthProblem]:
     yield from _of_slots(status, max_late)
     yield from _of_broker(status, max_late)
     yield from _of_queues(status)
+    yield from _of_workers(status)
     yield from _of_entries(status)
     yield from _of_alerts(status)
 
@@ -344,6 +347,19 @@ def _of_queues(status: Status) -> Iterator[HealthProblem]:
         if queue.length is None:
             text = f"the broker does not let beatd look into queue {queue.name}"
             yield _odd("queue", text, "beatd check --broker")
+
+
+def _of_workers(status: Status) -> Iterator[HealthProblem]:
+    if lost := [one.name for one in status.workers if one.lease_over]:
+        one = len(lost) == 1
+        text = (
+            f"not heard of for longer than {'its lease' if one else 'their leases'}:"
+            f" {listed(lost, _IN_WORDS)};"
+            f" {'it has died or is' if one else 'they have died or are'} cut off, and"
+            f" what {'it holds' if one else 'they hold'} is run by others once a worker"
+            " runs"
+        )
+        yield _odd("worker_lost", text, "beatd worker")
 
 
 def _of_entries(status: Status) -> Iterator[HealthProblem]:

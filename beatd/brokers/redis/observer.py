@@ -49,7 +49,10 @@ class Observer:
         now = _server_time(time)
         return Overview(
             self._queues(lists, dict(zip(lists, lengths, strict=True)), queues),
-            self._workers(now, _fine(leases, []), _fine(told, {})),
+            # Where the time may not be asked for, leases count as lasting on.
+            self._workers(
+                0 if _is_refused(time) else now, _fine(leases, []), _fine(told, {})
+            ),
             _fine(dead, 0),
             [*_standbys(now, _fine(standbys, {}))],
         )
