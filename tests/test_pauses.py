@@ -10,16 +10,19 @@ import pytest
 from beatd.brokers.base import Broker
 from beatd.brokers.sqlite import SQLiteBroker
 from beatd.clock import SystemClock
+from beatd.errors import BrokerRefused
 from beatd.instant import MINUTE, SECOND
 from beatd.scheduler.loop import Scheduler
 from beatd.scheduler.pauses import BOOK, Pause, Pauses, pause_notes, read_pauses
 from beatd.schedules.interval import Every
 from beatd.service.facts import Published
+from beatd.service.wiring.alerting import look_for_pauses
 from beatd.timetable.entry import Overlap
 from tests.alerts.making import FakeResults, desk_of, live, rules
 from tests.alerts.test_desk import id_of, told
 from tests.cli.conftest import Run, folder, run, shop
 from tests.fakes import NOON, FakeClock, FakeFile, FlakyBroker, entry, scheduler_of
+from tests.servers import eventually
 
 __all__ = ["folder", "run", "shop"]
 
@@ -160,6 +163,25 @@ def test_a_pause_that_could_not_be_written_is_written_later(
 
     assert [*read_pauses(broker)] == ["tick"]
     assert scheduler.pulse.alerts == {"failed": 1, "paused": 1}
+
+
+def test_that_pauses_may_not_be_read_is_said(
+    broker: FlakyBroker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(book: str) -> dict[str, bytes]:
+        raise BrokerRefused("NOPERM")
+
+    monkeypatch.setattr(broker, "read_notes", refuse)
+    crashed: list[BaseException] = []
+    looks = look_for_pauses(Pauses(broker), lambda: True)
+    looks.start("beatd-paused", crashed.append)
+    eventually(lambda: "paused or resumed: NOPERM" in caplog.text or crashed)
+    looks.stop()
+
+    assert crashed == []
+    assert [getattr(one, "event", "") for one in caplog.records] == ["pauses.refused"]
 
 
 # The commands ------------------------------------------------------------------------

@@ -1,16 +1,15 @@
 """What tells people of what happens to entries, beside a scheduler."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import cast
 
 from beatd import results
 from beatd.alerts.desk import Desk, Setting
-from beatd.background import Service
+from beatd.background import Faults, Service
 from beatd.brokers.base import Broker
 from beatd.config.settings import Settings
-from beatd.errors import BrokerUnavailable
+from beatd.errors import BrokerRefused, BrokerUnavailable
 from beatd.event_log import EventLog
 from beatd.instant import Span, span_of
 from beatd.scheduler.loop import Scheduler
@@ -51,11 +50,18 @@ def pauses_of(scheduler: Scheduler) -> Pauses:
 def look_for_pauses(pauses: Pauses, leads: Callable[[], bool]) -> Service:
     """Return a thread that looks for entries that were paused, while we lead."""
 
+    refusals = Faults()
+
     def look() -> Span:
-        if leads():
-            # The loop meets a broker that is away, and says so.
-            with suppress(BrokerUnavailable):
+        try:
+            if leads():
                 pauses.look()
+        except BrokerRefused as error:
+            if refusals.meet():
+                words = "cannot see which entries are paused or resumed: %s"
+                tell.warning("pauses.refused", words, error)
+        except BrokerUnavailable:
+            pass  # the loop meets a broker that is away, too, and says so
         return LOOK
 
     return Service(look)
