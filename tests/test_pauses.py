@@ -14,6 +14,7 @@ from beatd.errors import BrokerRefused
 from beatd.instant import MINUTE, SECOND
 from beatd.scheduler.loop import Scheduler
 from beatd.scheduler.pauses import BOOK, Pause, Pauses, pause_notes, read_pauses
+from beatd.scheduler.pulse import OTHERS
 from beatd.schedules.interval import Every
 from beatd.service.facts import Published
 from beatd.service.wiring.alerting import look_for_pauses
@@ -80,7 +81,7 @@ def test_slots_of_a_paused_entry_are_dropped_and_recorded_until_it_is_resumed(
     assert (paused, published.facts.paused) == (1, 0)
     assert broker.slots("tick") == [NOON + MINUTE, NOON + 4 * MINUTE]
     assert len(broker.slots("tock")) == 4
-    assert scheduler.pulse.dropped == {("tick", "paused"): 2}
+    assert scheduler.pulse.dropped == {(OTHERS, "paused"): 2}
     assert caplog.text.count("tick is paused by anna: BI is down: its slots") == 2
     assert "no longer paused: tick" in caplog.text
 
@@ -111,7 +112,7 @@ def test_a_paused_entry_that_waits_for_its_run_waits_no_more(
     scheduler.pauses.look()
     run_until(scheduler, NOON + 190 * SECOND)
 
-    assert scheduler.pulse.dropped == {("tick", "paused"): 2}
+    assert scheduler.pulse.dropped == {(OTHERS, "paused"): 2}
 
 
 def test_a_note_that_cannot_be_read_pauses_all_the_same(broker: FlakyBroker) -> None:
