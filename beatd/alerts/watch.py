@@ -13,10 +13,10 @@ import msgspec
 
 from beatd.alerts.event import ENDED, FAILING, STARTED, Event, ordinal
 from beatd.alerts.state import EntryState, OpenRun, Seen
-from beatd.config.alert_rules import AlertRule, AlertRules
+from beatd.config.alert_rules import AlertRule, AlertRules, as_written
 from beatd.config.settings import AlertKind
 from beatd.ids import run_id
-from beatd.instant import SECOND, Instant, Span, datetime_of, delay, duration
+from beatd.instant import SECOND, Instant, Span, datetime_of, delay
 from beatd.results.base import READY_STATES, State
 from beatd.text import counted
 from beatd.timetable.pages import NOTHING_SENT, Record, What
@@ -91,7 +91,7 @@ class Watch:
             self._late.discard(entry)
         elif entry not in self._late:
             self._late.add(entry)
-            limit = f"max_late is {duration(rule.max_late)}"
+            limit = f"max_late is {as_written(rule.max_late)}"
             words = f"slot {self._when(record.slot)} was sent {delay(late)} late"
             yield from self._alert(
                 AlertKind.LATE, entry, rule, record.at, f"{words}; {limit}", record
@@ -202,7 +202,7 @@ class Watch:
                 self.changed.add(entry)
                 words = (
                     f"nobody has taken the message of slot {self._when(run.slot)} for"
-                    f" {delay(age)}; max_wait is {duration(rule.max_wait)}"
+                    f" {delay(age)}; max_wait is {as_written(rule.max_wait)}"
                 )
                 yield from self._told(AlertKind.NOT_TAKEN, entry, run, rule, now, words)
         elif run.taken is not None and rule.max_run is not None and not run.is_long:
@@ -212,7 +212,7 @@ class Watch:
                 self.changed.add(entry)
                 words = (
                     f"the run of slot {self._when(run.slot)} goes on for"
-                    f" {delay(age)}; max_run is {duration(rule.max_run)}"
+                    f" {delay(age)}; max_run is {as_written(rule.max_run)}"
                 )
                 yield from self._told(AlertKind.TOO_LONG, entry, run, rule, now, words)
 

@@ -54,15 +54,15 @@ class AlertRule:
     def told(self) -> list[str]:
         """What is told, in words, in the order of the kinds."""
         words = {
-            AlertKind.LATE: f"late by more than {_length(self.max_late)}",
+            AlertKind.LATE: f"late by more than {as_written(self.max_late)}",
             AlertKind.MISSED: "missed",
             AlertKind.FAILED: "failed" + _in_a_row(self.failures),
             AlertKind.RECOVERED: "recovered",
         }
         if self.max_wait:
-            words[AlertKind.NOT_TAKEN] = f"not taken for {_length(self.max_wait)}"
+            words[AlertKind.NOT_TAKEN] = f"not taken for {as_written(self.max_wait)}"
         if self.max_run:
-            words[AlertKind.TOO_LONG] = f"goes on for {_length(self.max_run)}"
+            words[AlertKind.TOO_LONG] = f"goes on for {as_written(self.max_run)}"
         if self.pause_after:
             number = counted(self.pause_after, "failure")
             words[AlertKind.PAUSED] = f"paused after {number}"
@@ -85,7 +85,8 @@ def _in_a_row(number: int) -> str:
     return f" {number} times in a row" if number > 1 else ""
 
 
-def _length(span: Span) -> str:
+def as_written(span: Span) -> str:
+    """Return a limit in seconds, as the config has it."""
     return f"{span / SECOND:g} s"
 
 

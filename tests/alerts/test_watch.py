@@ -238,7 +238,7 @@ def test_not_taken_is_told_once_its_message_lies_in_its_queue_for_max_wait() -> 
     assert event.kind == "not_taken"
     assert event.words == (
         "nobody has taken the message of slot 15 Jan 12:00:00 UTC for 1m 10s;"
-        " max_wait is 1m"
+        " max_wait is 60 s"
     )
     assert kinds(look(found, ["SUCCESS"], after=HOUR)) == ["ended", "recovered"]
 
@@ -263,7 +263,7 @@ def test_too_long_counts_from_when_a_worker_was_seen_with_it(state: str) -> None
     assert look(found, [state], after=3 * HOUR, held=is_held) == []
 
     assert event.words == (
-        "the run of slot 15 Jan 12:00:00 UTC goes on for 1m 30s; max_run is 1m"
+        "the run of slot 15 Jan 12:00:00 UTC goes on for 1m 30s; max_run is 60 s"
     )
     assert kinds(look(found, ["FAILURE"], after=4 * HOUR)) == ["failed"]
 
