@@ -91,7 +91,7 @@ RIGHT_CLOCKS = (
 
 MUTATIONS = {
     # The broker puts a slot on the queue that its ledger has already.
-    "known-slots": Mutation(MemoryLead, "_emit", _forget_slot, RIGHT_CLOCKS, 36),
+    "known-slots": Mutation(MemoryLead, "_emit", _forget_slot, RIGHT_CLOCKS, 48),
     # The history is not told of some batches.
     "history-is-whole": Mutation(MemoryLead, "_add_page", _with_gaps, RIGHT_CLOCKS, 0),
     # A term goes on from a copy, although the broker's ledger is newer.
@@ -120,7 +120,7 @@ MUTATIONS = {
         "parts_from",
         lambda _: lambda edition, other: False,
         frozenset([Kind.SET_BACK, Kind.PAUSE]),
-        38,
+        59,
     ),
     # The nap is as long as a clock says that is set back meanwhile.
     "bounded-nap": Mutation(
