@@ -55,6 +55,8 @@ def ask(schedule_file: Path, path: str, patience: Span = PATIENCE) -> Answered |
     Raises NoAnswer, and Failure for a socket that is not for this user.
     """
     place = _place_of(schedule_file)
+    if len(str(place).encode(errors="surrogateescape")) > LONGEST_PATH:
+        return None
     try:
         with socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(patience / SECOND)
@@ -97,6 +99,14 @@ def who_runs(schedule_file: Path) -> str:
             lasts = "" if answer.well else f", its loop hangs for {life.loop_age:.0f} s"
             who = f"pid {life.pid} on {escaped(life.host)}"
             return f"scheduler {who} ({escaped(life.role)}{lasts})"
+    return who_leads_with(schedule_file)
+
+
+def who_leads_with(schedule_file: Path) -> str:
+    """Return in words which scheduler has the lock of a schedule file; empty if none.
+
+    Its process holds that lock, whether or not it can be asked.
+    """
     lock = FileLock(schedule_file.with_name(f"{schedule_file.name}.lock"))
     with suppress(OSError):  # it is not for this user: nothing can be told
         if not lock.is_free():
@@ -109,8 +119,6 @@ def _place_of(schedule_file: Path) -> Path:
     place = beside(schedule_file)
     with suppress(OSError):
         return place.readlink()
-    if len(str(place).encode(errors="surrogateescape")) > LONGEST_PATH:
-        raise NoAnswer(f"the path of its socket has more than {LONGEST_PATH} bytes")
     return place
 
 

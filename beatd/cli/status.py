@@ -22,7 +22,7 @@ from beatd.cli.output import (
     until,
 )
 from beatd.cli.past import past_view
-from beatd.cli.running import NoAnswer, ask
+from beatd.cli.running import NoAnswer, ask, who_leads_with
 from beatd.cli.usage import CONFIG, USAGE, Seconds, exit_statuses
 from beatd.clock import SystemClock
 from beatd.config.loading import Config, load
@@ -48,6 +48,9 @@ _NAMED = 4
 
 _RUNS = 24
 """Runs whose results are looked at: they may be large."""
+
+SILENT = "silent"
+"""The kind of the problem that a scheduler runs, and cannot be asked how it is."""
 
 _NO_TAKERS = "no workers of beatd; Celery's are asked where messages lie"
 
@@ -120,13 +123,20 @@ def status_now(config: Config) -> Status:
     except ValueError:
         problem = "it is of another version of beatd: restart it"
     status = _offline(config, path)
-    if not problem:
+    if problem:
+        text = f"a scheduler has the socket beside {path}, and is silent: {problem}"
+        command = "ps, and the scheduler's log: it may be stopped, or hang"
+    elif who := who_leads_with(path):
+        text = f"{who} runs with {path}, and has no socket at which to be asked"
+        command = "the scheduler's log, which says why"
+    else:
         return status
     silent = HealthProblem(
-        kind="silent",
-        text=f"a scheduler has the socket beside {path}, and is silent: {problem}",
-        command="ps, and the scheduler's log: it may be stopped, or hang",
-        unhealthy=True,
+        kind=SILENT,
+        text=text,
+        command=command,
+        # Who leads, and has no socket, does what it is there for.
+        unhealthy=bool(problem) or status.leader is None,
     )
     others = [one for one in status.problems if one.kind != "no_scheduler"]
     return msgspec.structs.replace(status, problems=[silent, *others])
@@ -352,6 +362,8 @@ def _source(status: Status) -> str:
         state = status.config.state_file
         return f"scheduler pid {status.pid} on {status.host}, state file {state}"
     leads = "no scheduler runs with it"
-    if status.leader and not has_ended(status.leader.name):
+    if any(one.kind == SILENT for one in status.problems):
+        leads = "the scheduler that runs with it does not answer"
+    elif status.leader and not has_ended(status.leader.name):
         leads += "; the one that leads has another: --schedule-filename"
     return f"{status.source} {status.config.state_file}; {leads}"

@@ -242,6 +242,23 @@ def test_other_commands_say_that_nobody_runs(run: Run) -> None:
     assert json.loads(run("list", "--json").stdout)["source"]["scheduler"] is None
 
 
+@pytest.mark.usefixtures("running_shop")
+@pytest.mark.parametrize("name", ["s.db", f"{'x' * 120}.db"], ids=["file", "too long"])
+def test_a_scheduler_that_has_no_socket_is_said(run: Run, name: str) -> None:
+    Path(f"{name}.sock").touch()  # or a path that no socket can have
+    lock = FileLock(Path(f"{name}.lock"))
+    assert lock.try_lock(HERE)
+    try:
+        asked = run("status", "-s", name)
+
+        says = f"scheduler {HERE} runs with {name}, and has no socket"
+        assert says in " ".join(asked.stdout.split())
+        assert "no scheduler runs" not in asked.stdout
+        assert "the scheduler that runs with it does not answer" in asked.stdout
+    finally:
+        lock.unlock()
+
+
 HERE = f"{socket.gethostname()} pid {os.getpid()}"
 
 
