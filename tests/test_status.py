@@ -139,6 +139,30 @@ def test_a_standby_is_healthy_and_names_the_leader(bench: Bench) -> None:
     assert status.next is None  # that is the leader's to say
 
 
+def test_who_waits_for_the_former_leader_of_a_broker_that_lost_all_is_no_standby(
+    bench: Bench, clock: FakeClock
+) -> None:
+    other = scheduler_of(entry("tick", Every(SECOND)), broker=bench.broker, clock=clock)
+    other.leadership.holder = "there"
+    for _ in range(3):
+        other.tick(clock.now())
+        bench.turn()
+        bench.after(SECOND)
+    assert bench.status().role == "standby"
+
+    bench.broker.lose_all()
+    for _ in range(2):
+        bench.turn()
+
+        status = bench.status()
+        assert (status.role, status.leader) == ("neither", None)
+        bench.after(SECOND // 2)
+
+    bench.after(MINUTE)
+    bench.turn()
+    assert bench.status().role == "leader"
+
+
 def test_a_leader_names_who_stands_by_and_whose_entries_are_others(
     bench: Bench,
 ) -> None:

@@ -335,6 +335,11 @@ class Scheduler:
         before, self._offset = self._offset, max(self._offset, offset)
         return offset > before + CLOCK_TOLERANCE
 
+    @property
+    def follows(self) -> str:
+        """Return who leads instead, if it is certain that anybody does; else empty."""
+        return "" if self.takeover.aside.is_on else self.standing_by
+
     def _begin(self, term: Term, now: Instant) -> None:
         """Begin a term, renewing the lead between the parts of the work."""
         # A beginning that fails half-way is done anew.

@@ -195,10 +195,10 @@ class Beat:
             number += f", {len(scheduler.held)} held"
         if scheduler.outage:
             return f"{number}; {scheduler.outage}"
-        if scheduler.standing_by:
+        if scheduler.follows:
             if scheduler.differs:
                 number += f"; degraded: {scheduler.differs}"
-            return f"standby (leader: {scheduler.standing_by}); {number}"
+            return f"standby (leader: {scheduler.follows}); {number}"
         if scheduler.leadership.term is None:
             return f"starting; {number}"
         at = scheduler.timetable.next_at()
@@ -208,8 +208,8 @@ class Beat:
     def standing(self) -> str:
         """Return who leads, and what comes next, in words; empty until it is known."""
         scheduler = self.scheduler
-        if scheduler.standing_by and not has_ended(scheduler.standing_by):
-            return f"standby: {escaped(scheduler.standing_by)} leads"
+        if scheduler.follows and not has_ended(scheduler.follows):
+            return f"standby: {escaped(scheduler.follows)} leads"
         if scheduler.leadership.term is None:
             return ""
         words = f"leader: this process, term {scheduler.leadership.term.number}"

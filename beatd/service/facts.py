@@ -95,8 +95,8 @@ class Published:
 def _tick_of(scheduler: Scheduler) -> Tick:
     elapsed, outage = scheduler.clock.elapsed(), scheduler.outage
     term = scheduler.leadership.term
-    if term is None and scheduler.standing_by:
-        leader, other = scheduler.standing_by, scheduler.leadership.other
+    if term is None and scheduler.follows:
+        leader, other = scheduler.follows, scheduler.leadership.other
         number = None if other is None else other.number
         return Tick(elapsed, "standby", leader, number, outage=outage)
     found = scheduler.timetable.first()
