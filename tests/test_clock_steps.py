@@ -396,6 +396,7 @@ def test_a_rewind_says_which_clock_is_off(
 
     said = [r for r in caplog.records if r.__dict__.get("event") == "clock.rewound"]
     assert [words in record.message for record in said] == [True]
+    assert said[0].message.endswith(", for 1 entry")
     # Slots up to that instant are passed over: beginning a term may take long.
     assert [record.__dict__["to"] for record in said] == [host]
 

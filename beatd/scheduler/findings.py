@@ -66,13 +66,13 @@ def say_rewound(number: int, to: Instant, era: int, ahead: Span, off: Span) -> N
         )
     tell.warning(
         "clock.rewound",
-        "the ledger was up to %.1f s ahead of this host's clock; %s; %s"
-        " go on from %s, clock era %d",
+        "the ledger was up to %.1f s ahead of this host's clock; %s; clock"
+        " era %d begins at %s, for %s",
         ahead / SECOND,
         which,
-        counted(number, "entry"),
-        stamp(to),
         era,
+        stamp(to),
+        counted(number, "entry"),
         to=to,
         ahead=ahead,
         off=off,
