@@ -17,6 +17,7 @@ from typing import IO, Any, NoReturn
 import msgspec
 
 from beatd.background import start_thread
+from beatd.clock import SystemClock
 from beatd.config.settings import mask, shown_address
 from beatd.errors import NoThread
 from beatd.instant import SECOND, Span
@@ -28,6 +29,12 @@ MOST_ABANDONED = 8
 
 _SHOWN = 300
 """Letters of what a command has printed that are shown, at most."""
+
+_MOST_PRINTED = 1_000_000
+"""Bytes of what a command has printed that lie on the disk when that is looked at."""
+
+_LOOK: Span = SECOND // 20
+"""How often to look how much a command has printed."""
 
 _OF_THIS_PROCESS = ("NOTIFY_", "WATCHDOG_", "LISTEN_")
 """How variables begin that systemd has for this process alone."""
@@ -142,7 +149,7 @@ def _run(
         reason = getattr(error, "strerror", None) or str(error)
         raise NotTold(f"{name}: it cannot be started: {reason}") from None
     try:
-        process.communicate(told, timeout / SECOND)
+        _wait(process, told, timeout, output)
     except subprocess.TimeoutExpired:
         words = f"{name}: no end within {timeout / SECOND:g} s: it was killed"
         raise NotTold(words) from None
@@ -156,6 +163,27 @@ def _run(
         printed = output.read(_SHOWN).decode(errors="replace").strip()
         more = f": {mask(one_line(printed))}" if printed else ""
         raise NotTold(f"{name}: it ended with {_status(process.returncode)}{more}")
+
+
+def _wait(
+    process: "subprocess.Popen[bytes]", told: bytes, timeout: Span, output: IO[bytes]
+) -> None:
+    """Wait until a command has ended. Raises TimeoutExpired.
+
+    Of what it prints the file never has much: what was printed before is let go.
+    """
+    clock, rest = SystemClock(), told
+    end = clock.elapsed() + timeout
+    while (left := end - clock.elapsed()) > _LOOK:
+        try:
+            process.communicate(rest, _LOOK / SECOND)
+        except subprocess.TimeoutExpired:
+            rest = b""  # the first call has it
+            if os.fstat(output.fileno()).st_blocks * 512 > _MOST_PRINTED:
+                output.truncate(0)  # and where the command goes on stays as it is
+        else:
+            return
+    process.communicate(rest, max(left, 0) / SECOND)
 
 
 def _status(number: int) -> str:

@@ -262,6 +262,18 @@ def test_a_command_is_tried_again_while_no_file_can_be_made_for_what_it_prints(
         found.deliver(Parcel("command", event()))
 
 
+def test_what_a_command_prints_fills_no_disk() -> None:
+    blocks = "$(stat -L -c %b /proc/self/fd/2)"  # of the file that has its output
+    script = (
+        "head -c 20000000 /dev/zero;"
+        f" until [ {blocks} -lt 2000 ]; do sleep 0.1; done; echo the end; exit 1"
+    )
+    found = courier(timeout=30 * SECOND, command=["sh", "-c", script])
+
+    with pytest.raises(NotTold, match=r"it ended with status 1: .*the end"):
+        found.deliver(Parcel("command", event()))
+
+
 def test_a_command_that_hangs_is_killed_with_what_it_started(tmp_path: Path) -> None:
     path = tmp_path / "pids"
     script = f"sleep 600 & echo $! > {path}; echo $$ >> {path}; wait"
