@@ -73,21 +73,33 @@ _LOGGINGS_OWN = frozenset(
     {
         *vars(logging.makeLogRecord({})),
         # Set by formatters, or by later Pythons; the task's come by other names.
-        *("message", "asctime", "taskName", "task_id", "task_name", "event"),
+        *("message", "asctime", "taskName", "task_id", "task_name"),
     }
 )
 
 
+def is_own(record: logging.LogRecord) -> bool:
+    """Return whether a record is beatd's, and not that of a task or a library."""
+    return str(record.name).partition(".")[0] == "beatd"
+
+
 def event_of(record: logging.LogRecord) -> str:
     """Return the name of a record's event; empty for what is not beatd's own."""
-    event = vars(record).get("event")
+    event = vars(record).get("event") if is_own(record) else ""
     return event if isinstance(event, str) else ""
 
 
 def extras_of(record: logging.LogRecord) -> dict[str, object]:
-    """Return what a record has beside the words: its `extra`, without the event."""
+    """Return what a record has beside the words: its `extra`, without the event.
+
+    What others call an event is a field of theirs, `event_`.
+    """
     fields = vars(record)
-    return {name: fields[name] for name in fields if name not in _LOGGINGS_OWN}
+    found = {name: fields[name] for name in fields if name not in _LOGGINGS_OWN}
+    event = found.pop("event", None)
+    if event is not None and not is_own(record):
+        found["event_"] = event
+    return found
 
 
 def for_json(extras: Mapping[str, object]) -> Iterator[tuple[str, Plain]]:

@@ -136,10 +136,12 @@ def test_json_has_the_event_its_fields_and_when_it_was() -> None:
 
 def test_json_of_a_task_says_of_which_run_it_is() -> None:
     with running(Request(task="shop.add", id="an-id")):
-        read = as_json(msg="words", level="mine", user={"id": 7, "score": math.nan})
+        fields = {"level": "mine", "event": "lead.taken"}
+        read = as_json(msg="words", user={"id": 7, "score": math.nan}, **fields)
 
     assert (read["task"], read["id"], read["event"]) == ("shop.add", "an-id", None)
     assert read["level_"] == "mine"  # its own field never stands for the log's
+    assert read["event_"] == "lead.taken"
     assert read["user"] == {"id": 7, "score": "nan"}
 
 
@@ -292,7 +294,8 @@ def handler_to(address: str, stream: io.StringIO | None = None) -> LogJournal:
 def test_the_journal_is_given_fields(journal: Journal) -> None:
     with times_shown_in(ZoneInfo("Europe/Berlin")):
         about: Mapping[str, object] = {"entry": "tick", "id": "x", "queue": "a=b\nc"}
-        read = logged(journal, event="emit.queued", slot=NOON, late=1500, **about)
+        own = {"name": "beatd.here", "event": "emit.queued"}
+        read = logged(journal, slot=NOON, late=1500, **own, **about)
 
     assert read["MESSAGE"] == "tick\n  queued"
     assert (read["PRIORITY"], read["SYSLOG_IDENTIFIER"]) == ("4", "beatd")
