@@ -94,6 +94,24 @@ class PastView:
         p50 = ran[len(ran) // 2] / SECOND if ran else None
         return Runs(sent=len(sent), ended=len(ended), failed=failed, p50=p50)
 
+    def failing(self, most: int) -> list[str]:
+        """Return the entries whose last run that ended failed, by the `most` last ones.
+
+        The last but one is asked for, too: the last may go on.
+        """
+        sent = []
+        for entry in self.config.entries:
+            records = self.history.of(entry.name).records
+            last = [one for one in records if one.what is What.SENT][-2:]
+            sent += [self._run(entry.name, record) for record in last]
+        newest = nlargest(most, sent, key=lambda run: run.record.at)
+        states = {
+            run.entry: run.state
+            for run in reversed(_with_states(self.config, newest))
+            if run.state in READY_STATES
+        }
+        return sorted(name for name, state in states.items() if state == State.FAILURE)
+
     def recent(self, names: Collection[str], number: int) -> "dict[str, list[Run]]":
         """Return by entry the last slots of which something is decided, in order."""
         recent = {

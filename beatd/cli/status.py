@@ -33,7 +33,14 @@ from beatd.schedules.zones import zone_of
 from beatd.service.nodes import has_ended
 from beatd.service.offline import offline_status
 from beatd.service.site import document_of
-from beatd.service.status import HealthProblem, QueueStatus, Runs, Status, status_of
+from beatd.service.status import (
+    HealthProblem,
+    QueueStatus,
+    Runs,
+    Status,
+    status_of,
+    with_failing,
+)
 from beatd.service.wiring.answering import ask_workers
 from beatd.service.wiring.scheduler import broker_to_look_at
 from beatd.text import counted, escaped, listed
@@ -51,6 +58,9 @@ _RUNS = 24
 
 SILENT = "silent"
 """The kind of the problem that a scheduler runs, and cannot be asked how it is."""
+
+_MOST_ENDS = 1000
+"""The last runs of entries of which it is asked whether they failed."""
 
 _NO_TAKERS = "no workers of beatd; Celery's are asked where messages lie"
 
@@ -147,11 +157,12 @@ def _with_runs(config: Config, status: Status) -> Status:
     if not status.broker.answers:
         return status
     try:
-        runs = past_view(config).summary(_RUNS)
+        past = past_view(config)
+        runs, failing = past.summary(_RUNS), past.failing(_MOST_ENDS)
     except (BeatdError, Failure) as error:
         click.echo(f"no runs: {error}", err=True)
         return status
-    return msgspec.structs.replace(status, runs=runs)
+    return with_failing(msgspec.structs.replace(status, runs=runs), failing)
 
 
 def _offline(config: Config, path: Path) -> Status:

@@ -5,6 +5,7 @@ since the epoch in names that end in `_ts`, lengths are seconds.
 """
 
 from collections.abc import Iterator, Sequence
+from shlex import quote
 from typing import Any, Literal
 
 import msgspec
@@ -230,6 +231,18 @@ def judged(status: Status, max_late: Span) -> Status:
     """
     found = sorted(_problems(status, max_late), key=lambda one: not one.unhealthy)
     return msgspec.structs.replace(status, problems=found)
+
+
+def with_failing(status: Status, names: Sequence[str]) -> Status:
+    """Return the snapshot with entries among the problems whose last run failed."""
+    found = [
+        _odd("failing", f"{name}: its last run failed", f"beatd show {quote(name)}")
+        for name in names[:_IN_WORDS]
+    ]
+    if more := names[_IN_WORDS:]:
+        text = f"the last run failed as well of: {listed(more, _IN_WORDS)}"
+        found.append(_odd("failing", text, "beatd list"))
+    return msgspec.structs.replace(status, problems=[*status.problems, *found])
 
 
 def as_data(status: Status) -> dict[str, Any]:

@@ -205,12 +205,40 @@ def test_status_says_how_the_last_runs_went(run: Run, past: Told, folder: Path) 
     with closing(connect(load(Wanted()).settings)) as backend:
         backend.store(metas)
 
-    [line] = [x for x in run("status").stdout.splitlines() if x.startswith("  runs ")]
+    lines = run("status").stdout.splitlines()
+    [line] = [x for x in lines if x.startswith("  runs ")]
+    assert not any("its last run failed" in x for x in lines)
     told = "runs 2 of the last 8 ended, 1 failed ran p50 11.9 s"
     assert " ".join(line.split()) == told
     document = json.loads(run("status", "--json").stdout)
     assert document["runs"] == {"sent": 8, "ended": 2, "failed": 1, "p50": 11.9}
     assert unsaid(document) == set()
+
+
+def test_status_names_entries_whose_last_run_failed(
+    run: Run, past: Told, folder: Path
+) -> None:
+    config = f'{CONFIG}\nresult_backend = "sqlite:///results.db"\n'
+    (folder / "celeryconfig.py").write_text(config)
+    past.sent("report-sales", NOW - MINUTE)
+    before, last = HALF_PAST + 30 * MINUTE, HALF_PAST + 35 * MINUTE
+    with closing(connect(load(Wanted()).settings)) as backend:
+        for entry, slot, state in (
+            ("sync-crm", before, "FAILURE"),
+            ("sync-crm", last, "STARTED"),
+            ("report-sales", HALF_PAST, "FAILURE"),
+            ("report-sales", NOW - MINUTE, "SUCCESS"),
+        ):
+            id = run_id("default", entry, 0, slot)
+            value = ValueError("no") if state == "FAILURE" else None
+            backend.store([Meta(id, state, value)])
+
+    shown = run("status").stdout
+    problems = json.loads(run("status", "--json").stdout)["problems"]
+
+    assert "sync-crm: its last run failed (see: beatd show sync-crm)" in shown
+    assert [one["kind"] for one in problems].count("failing") == 1
+    assert "report-sales: its last run" not in shown
 
 
 def test_a_result_that_cannot_be_read_hides_no_other(
