@@ -48,6 +48,14 @@ def number_of(port: socket.socket) -> int:
     return number
 
 
+def lives_for(client: redis.Redis, key: str, seconds: int) -> bool:
+    """Return whether a key was to live for so long; -1: for ever.
+
+    Up to 20 seconds of that may have passed: Redis tells what is left.
+    """
+    return 0 <= seconds - client.ttl(key) < 20
+
+
 def eventually(
     look: Callable[[], T | None],
     what: str = "it to happen",

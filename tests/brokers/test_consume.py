@@ -629,8 +629,9 @@ def test_delayed_messages_wait_until_they_are_due(broker: Broker, worker: str) -
     before = now()
     fill(broker, b"there")
     broker.send([Outgoing(CELERY, b"late", due=before + MINUTE)])
-    broker.send([Outgoing(CELERY, b"second", due=before - 1)])
-    broker.send([Outgoing(CELERY, b"first", due=before - 2)])
+    # Apart by more than what a request may take: Redis is told how long, not when.
+    broker.send([Outgoing(CELERY, b"second", due=before - MINUTE)])
+    broker.send([Outgoing(CELERY, b"first", due=before - 2 * MINUTE)])
 
     taken = broker.take(worker, ["celery"], 9, 1)
 
@@ -640,7 +641,7 @@ def test_delayed_messages_wait_until_they_are_due(broker: Broker, worker: str) -
 def test_what_came_due_earlier_is_not_passed_by_what_comes_due_later(
     broker: Broker, worker: str
 ) -> None:
-    # Apart by more than what a request may take: Redis is told how long, not when.
+    # Apart by more than what a request may take: see above.
     broker.send([Outgoing(CELERY, b"%d" % n, due=n * MINUTE) for n in (2, 1)])
     taken = broker.take(worker, ["celery"], 1, 1)
     broker.send([Outgoing(CELERY, b"%d" % n, due=n * MINUTE) for n in (4, 3)])

@@ -19,7 +19,7 @@ from beatd.message import Chord
 from beatd.results.chords import Chords, Ended, Joined, Part, values_of
 from beatd.results.encoding import Encoding
 from beatd.results.redis import RedisResults
-from tests.servers import Server
+from tests.servers import Server, lives_for
 
 RECORDED = Path(__file__).parents[1] / "wire" / "chords.jsonl"
 VECTORS = [json.loads(line) for line in RECORDED.read_text().splitlines()]
@@ -82,11 +82,11 @@ def test_a_chord_is_counted_as_celery_counts_it(
     with server.client() as redis:
         for _, key, seconds in recorded(vector, "EXPIRE")[:4]:
             if redis.exists(key):
-                assert redis.ttl(key) == int(seconds)
+                assert lives_for(redis, key, int(seconds))
         ((_, claim, _, _, _, seconds),) = (
             one for one in recorded(vector, "SET") if "NX" in one
         )
-        assert redis.ttl(claim) == int(seconds)
+        assert lives_for(redis, claim, int(seconds))
         for _, key, score, value in recorded(vector, "ZADD"):
             assert redis.zscore(key, value) == float(score)
         for _, key, member in recorded(vector, "SADD"):
@@ -97,7 +97,7 @@ def test_a_chord_is_counted_as_celery_counts_it(
         assert {key.decode() for key in _of_chords(redis)} == set(after)
         for key, expected in after.items():
             assert redis.get(key) == expected["value"].encode()
-            assert redis.ttl(key) == expected["ttl_s"]
+            assert lives_for(redis, key, expected["ttl_s"])
 
 
 # Each chord once
@@ -266,7 +266,7 @@ def test_what_is_counted_is_kept_for_as_long_as_the_settings_say(
     chords.close()
     with server.client() as redis:
         for suffix in (".j", ".s", ".d"):
-            assert redis.ttl("celery-taskset-meta-g" + suffix) == seconds
+            assert lives_for(redis, "celery-taskset-meta-g" + suffix, seconds)
 
 
 def test_headers_without_an_order_are_counted_in_a_list(server: Server) -> None:

@@ -21,7 +21,7 @@ from beatd import errors, results
 from beatd.config.settings import read
 from beatd.results.base import Meta
 from tests.results import wireapp
-from tests.servers import Server
+from tests.servers import Server, lives_for
 
 RECORDED = Path(__file__).parents[1] / "wire"
 
@@ -167,7 +167,7 @@ def test_a_result_is_stored_as_celery_stores_it(
         assert client.keys() == [vector["key"].encode()]
         assert client.get(vector["key"]) == bytes_of(vector)
         # Some were recorded without it; a day is Celery's default.
-        assert client.ttl(vector["key"]) == vector.get("ttl_s", 86_400)
+        assert lives_for(client, vector["key"], vector.get("ttl_s", 86_400))
 
 
 @pytest.mark.parametrize("vector", WITH_BYTES, ids=lambda vector: vector["id"])
