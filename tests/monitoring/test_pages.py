@@ -44,6 +44,13 @@ def test_the_page_has_each_rule_and_each_rule_is_tried() -> None:
     ]
 
 
+def test_rules_are_looked_at_as_often_as_their_tests_do() -> None:
+    scraped = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["global"]
+    tried = yaml.safe_load((FOLDER / "rules_test.yaml").read_text())
+
+    assert scraped["evaluation_interval"] == tried["evaluation_interval"]
+
+
 def line_of(rule: dict[str, Any]) -> str:
     summary = re.sub(
         r"\{\{ \$labels\.(\w+) \}\}", r"*\1*", rule["annotations"]["summary"]
