@@ -43,7 +43,7 @@ scheduler   file_view leadership ledger_file configs lost_writes over findings p
             refusals run_ends holds schedule_file reload succession aside takeover
             step calls_watch planner pulse
             progress chronicle asked emission_log loop bringing
-results     base chords disabled readable ended exceptions encoding refusals redis
+results     base chords disabled exceptions readable ended encoding refusals redis
             sqlite *
 alerts      event state watch ways courier journal lookup desk
 events      lamport sender zone event sent

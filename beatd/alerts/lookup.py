@@ -13,8 +13,8 @@ from beatd.config.alert_rules import AlertRule
 from beatd.errors import ConfigError, ResultUnavailable
 from beatd.instant import Instant
 from beatd.parts import in_parts
-from beatd.results.base import Keeper
-from beatd.results.readable import load_readable
+from beatd.results.base import Keeper, Meta
+from beatd.results.readable import load_readable, why_failed
 
 AT_ONCE = 1000
 """Results that are asked for in one request."""
@@ -61,9 +61,11 @@ class RunLookup:
 
         Raises BrokerUnavailable.
         """
-        states = self._states_of([one.id for one in asked])
-        if states is None:
+        metas = self._results_of([one.id for one in asked])
+        if metas is None:
             return None
+        states = {id: str(meta.status) for id, meta in metas.items()}
+        reasons = {id: why for id, meta in metas.items() if (why := why_failed(meta))}
         held = None
         if any(one.rule.max_run is not None for one in asked):
             held = self.broker.held_runs([one.id for one in asked])
@@ -75,18 +77,18 @@ class RunLookup:
         for queue, runs in queues.items():
             messages = self.broker.waiting(queue, MOST_LOOKED_AT)
             waiting |= runs.intersection(map(_id_of, messages))
-        return Seen(states, held, waiting)
+        return Seen(states, held, waiting, reasons)
 
-    def _states_of(self, ids: Sequence[str]) -> dict[str, str] | None:
+    def _results_of(self, ids: Sequence[str]) -> dict[str, Meta] | None:
         """Return what the results have, by task id; None if they do not answer."""
         if self.connect is None:
             return {}
-        states: dict[str, str] = {}
+        metas: dict[str, Meta] = {}
         try:
             results = self._results = self._results or self.connect()
             for part in in_parts(ids, AT_ONCE):
                 found, _ = load_readable(results, part)
-                states |= {id: str(meta.status) for id, meta in found.items()}
+                metas |= found
         except ConfigError as error:  # a backend that only Celery has
             self._away.meet(error)
             self.knows_ends = False
@@ -95,7 +97,7 @@ class RunLookup:
             self._away.meet(error)
             return None
         self._away.end()
-        return states
+        return metas
 
 
 class _Properties(msgspec.Struct):

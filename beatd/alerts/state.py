@@ -1,7 +1,7 @@
 """What is remembered of an entry between two looks, and what a look has found."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -55,3 +55,5 @@ class Seen:
     """Those that workers hold; None: nobody was asked."""
     waiting: Collection[str] = ()
     """Those whose messages lie in their queues."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why those failed that did."""

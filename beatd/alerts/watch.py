@@ -171,7 +171,8 @@ class Watch:
             state = seen.states.get(id, "")
             if state in READY_STATES:
                 self._close(entry, run)
-                yield from self._ended(entry, run, rule, state, now)
+                why = seen.reasons.get(id, "")
+                yield from self._ended(entry, run, rule, state, why, now)
                 continue
             is_held = seen.held is not None and id in seen.held
             if is_held or state in _TAKEN:
@@ -230,11 +231,17 @@ class Watch:
             yield self._event(kind, entry, now, words, run)
 
     def _ended(
-        self, entry: str, run: OpenRun, rule: AlertRule, state: str, now: Instant
+        self,
+        entry: str,
+        run: OpenRun,
+        rule: AlertRule,
+        state: str,
+        why: str,
+        now: Instant,
     ) -> Iterator[Event]:
         slot = f"the run of slot {self._when(run.slot)}"
         if state == State.FAILURE:
-            yield from self._failed(entry, run, rule, now)
+            yield from self._failed(entry, run, rule, why, now)
         elif state == State.REVOKED:
             # Somebody cancelled it, or it expired: that says nothing of the task.
             yield self._event(ENDED, entry, now, f"{slot} was revoked", run)
@@ -259,7 +266,7 @@ class Watch:
             yield self._event(AlertKind.RECOVERED, entry, now, words, run)
 
     def _failed(
-        self, entry: str, run: OpenRun, rule: AlertRule, now: Instant
+        self, entry: str, run: OpenRun, rule: AlertRule, why: str, now: Instant
     ) -> Iterator[Event]:
         state = self._state(entry)
         state.failures += 1
@@ -267,14 +274,15 @@ class Watch:
         number = state.failures
         row = "" if number == 1 else f", the {ordinal(number)} in a row"
         words = f"the run of slot {self._when(run.slot)} failed{row}"
+        words += f": {why}" if why else ""
         if number < rule.failures:
             limit = f"; {rule.failures} in a row are an alert"
-            yield self._event(ENDED, entry, now, words + limit, run, number)
+            yield self._event(ENDED, entry, now, words + limit, run, number, why)
         elif AlertKind.FAILED in state.said:
-            yield self._event(FAILING, entry, now, words, run, number)
+            yield self._event(FAILING, entry, now, words, run, number, why)
         elif AlertKind.FAILED in rule.kinds:
             self._say(entry, AlertKind.FAILED)
-            yield self._event(AlertKind.FAILED, entry, now, words, run, number)
+            yield self._event(AlertKind.FAILED, entry, now, words, run, number, why)
         if rule.pause_after and number >= rule.pause_after and not state.is_paused:
             state.is_paused = True
             row = f"{counted(number, 'failure')}{' in a row' if number > 1 else ''}"
@@ -379,9 +387,10 @@ class Watch:
         words: str,
         run: OpenRun,
         number: int = 0,
+        reason: str = "",
     ) -> Event:
         id = self.id_of(entry, run)
-        return Event(str(kind), entry, at, words, run.slot, id, number)
+        return Event(str(kind), entry, at, words, run.slot, id, number, reason)
 
     def _when(self, instant: Instant) -> str:
         moment = datetime_of(instant, self.zone)

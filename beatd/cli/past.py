@@ -33,6 +33,7 @@ from beatd.instant import (
     instant_of,
 )
 from beatd.results.base import READY_STATES, Meta, State
+from beatd.results.readable import why_failed
 from beatd.service.status import Runs
 from beatd.service.wiring.scheduler import history_of, metas_of
 from beatd.text import counted
@@ -162,6 +163,8 @@ class Run:
     ended: Instant | None = None
     ran: Span | None = None
     """How long the task's code ran; None if nobody told, as workers of Celery's."""
+    error: str = ""
+    """The exception of a run that failed."""
 
     @property
     def word(self) -> str:
@@ -228,6 +231,7 @@ def _with_states(config: Config, runs: Sequence[Run]) -> list[Run]:
             str(meta.status),
             _ended(meta),
             None if meta.runtime is None else round(meta.runtime * SECOND),
+            why_failed(meta),
         )
         if (meta := metas.get(run.id))
         else run
@@ -351,6 +355,7 @@ def run_data(run: Run, zone: ZoneInfo) -> dict[str, object]:
         "state": run.state or None,
         **stamps("ended", run.ended, zone),
         "run_time": None if run.ran is None else run.ran / SECOND,
+        "error": run.error or None,
     }
 
 

@@ -24,6 +24,7 @@ from beatd.cli.output import (
 from beatd.cli.past import (
     PastView,
     Run,
+    at_second,
     lateness,
     past_view,
     run_data,
@@ -160,6 +161,9 @@ def _lines(shown: Shown, out: Screen) -> Iterator[str]:
     yield line("counters", _counters(shown))
     yield line("lateness", _apart(_lateness(shown), "   "))
     yield line("run time", _run_time(shown.ran, out))
+    if failed := next((run for run in shown.runs if run.error), None):
+        slot = at_second(failed.record.slot, now, zone)
+        yield line("failed", out.shown(f"{slot}   {failed.error}"))
     if shown.runs:
         yield ""
         yield from table(shown.runs[:_LAST], now, zone, out, named=False)

@@ -2,8 +2,22 @@
 
 from collections.abc import Sequence
 
+from beatd.config.settings import mask
 from beatd.errors import MessageError
-from beatd.results.base import Keeper, Meta
+from beatd.results.base import Keeper, Meta, State
+from beatd.results.exceptions import repr_of
+from beatd.text import one_line
+
+LONGEST_WHY = 200
+"""Characters that are shown of an exception at most."""
+
+
+def why_failed(meta: Meta) -> str:
+    """Return the exception of a run that failed, in one line; empty for another."""
+    if meta.status != State.FAILURE:
+        return ""
+    text = mask(one_line(repr_of(meta.result)))
+    return text if len(text) <= LONGEST_WHY else f"{text[: LONGEST_WHY - 1]}…"
 
 
 def load_readable(

@@ -29,7 +29,8 @@ def look(
     now = max(run.sent for run in runs) + after
     told = {id: state for id, state in zip(ids, states, strict=False) if state}
     holders: Collection[str] | None = None if held is None else ids if held else ()
-    return [*found.look(Seen(told, holders, ids if waiting else ()), now)]
+    why = {id: "ValueError('no')" for id, state in told.items() if state == "FAILURE"}
+    return [*found.look(Seen(told, holders, ids if waiting else (), why), now)]
 
 
 def ends(found: Watch, *states: str, first: Instant = NOON) -> list[Event]:
@@ -177,8 +178,9 @@ def test_failed_says_which_run_and_how_many() -> None:
     events = ends(watch(failures=2), "FAILURE", "FAILURE")
 
     assert events[-1].words == (
-        "the run of slot 15 Jan 12:01:00 UTC failed, the 2nd in a row"
+        "the run of slot 15 Jan 12:01:00 UTC failed, the 2nd in a row: ValueError('no')"
     )
+    assert events[-1].reason == "ValueError('no')"
     assert events[-1].run == run_id("test", "tick", 0, NOON + MINUTE)
     assert events[-1].number == 2
 

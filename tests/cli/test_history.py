@@ -241,6 +241,23 @@ def test_status_names_entries_whose_last_run_failed(
     assert "report-sales: its last run" not in shown
 
 
+def test_a_run_that_failed_says_why(run: Run, past: Told, folder: Path) -> None:
+    config = f'{CONFIG}\nresult_backend = "sqlite:///results.db"\n'
+    (folder / "celeryconfig.py").write_text(config)
+    id = run_id("default", "report-sales", 0, HALF_PAST)
+    secret = ValueError("no disk;\npassword=HUSH " + "x" * 300)
+    with closing(connect(load(Wanted()).settings)) as backend:
+        backend.store([Meta(id, "FAILURE", secret)])
+
+    shown = run("show", "report-sales").stdout
+    [told] = json.loads(run("history", "report-sales", "--json").stdout)["runs"]
+
+    assert "  failed       13:30   ValueError('no disk;\\npassword=***" in shown
+    assert "HUSH" not in shown + str(told)
+    assert told["error"].startswith("ValueError('no disk;")
+    assert len(told["error"]) <= 200
+
+
 def test_a_result_that_cannot_be_read_hides_no_other(
     run: Run, past: Told, folder: Path
 ) -> None:
