@@ -184,6 +184,7 @@ def test_a_leader_names_who_stands_by_and_whose_entries_are_others(
     assert status.state == "degraded"
     [problem] = status.problems
     assert problem.text == "yonder stands by with other entries: its log says which"
+    assert problem.command.endswith("# on the host of the one that stands by")
     found = samples_of(bench)
     assert (found["beatd_standbys",], found["beatd_standbys_differing",]) == (2, 1)
 

@@ -301,14 +301,14 @@ def differing(status: Status) -> list[str]:
 
 def _of_standbys(status: Status) -> Iterator[HealthProblem]:
     names = differing(status)
-    texts = [
-        f"{one} stands by with other entries: its log says which"
-        for one in names[:_IN_WORDS]
-    ]
+    # This host's config is the leader's: only there it can be compared with it.
+    command = "beatd check --broker   # on the host of the one that stands by"
+    for one in names[:_IN_WORDS]:
+        text = f"{one} stands by with other entries: its log says which"
+        yield _odd("standby_differs", text, command)
     if more := names[_IN_WORDS:]:
-        texts.append(f"other entries as well: {listed(more, _IN_WORDS)}")
-    for text in texts:
-        yield _odd("standby_differs", text, "beatd check --broker")
+        text = f"other entries as well: {listed(more, _IN_WORDS)}"
+        yield _odd("standby_differs", text, command)
 
 
 def _of_slots(status: Status, max_late: Span) -> Iterator[HealthProblem]:
