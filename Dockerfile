@@ -1,6 +1,8 @@
 # beatd and beatd worker, as a user of few rights on a read-only file system:
-#   docker build -t beatd . && docker run --read-only -v ./etc:/etc/beatd:ro beatd
-#   docker run --read-only -v ./etc:/etc/beatd:ro beatd beatd worker
+#   docker build -t beatd:0.1.0 .
+#   docker run --read-only --tmpfs /tmp -v ./etc:/etc/beatd:ro beatd:0.1.0
+#   docker run --read-only --tmpfs /tmp -v ./etc:/etc/beatd:ro beatd:0.1.0 beatd worker
+# /tmp is for what Python and tasks write there.
 FROM python:3.13-slim-bookworm AS wheels
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./

@@ -11,6 +11,7 @@ import yaml
 
 from beatd.cli import beatd, environment
 from beatd.config.loading import Wanted, examine
+from beatd.version import __version__
 from tests.processes import ROOT
 from tests.test_docs import parse
 
@@ -18,6 +19,8 @@ KUBERNETES = ROOT / "docs" / "deploy" / "kubernetes"
 EXAMPLE = ROOT / "examples" / "deploy"
 
 USER = 10001
+
+BUILT = f"beatd:{__version__}"
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -43,7 +46,7 @@ def services() -> dict[str, dict[str, Any]]:
     return {
         name: one
         for name, one in compose()["services"].items()
-        if one["image"] == "beatd"
+        if one["image"] == BUILT
     }
 
 
@@ -103,11 +106,18 @@ def test_images_are_of_a_version_that_is_named() -> None:
     named = [rest.split()[0] for rest in values("FROM")]
     named += [one["image"] for one in compose()["services"].values()]
     named += [container(name)["image"] for name in DEPLOYMENTS]
-    built = "beatd"  # by compose.yaml
 
-    versions = [one for one in named if one != built]
-    assert len(versions) > 4
-    assert [one for one in versions if not re.search(r":\d+\.\d+", one)] == []
+    assert len(named) > 6
+    assert [one for one in named if not re.search(r":\d+\.\d+", one)] == []
+    ours = {one for one in named if one.startswith("beatd")}
+    assert ours == {BUILT}
+
+
+@pytest.mark.parametrize("file", ["Dockerfile", "docs/deploy/container.md"])
+def test_the_image_is_built_under_the_name_by_which_it_is_run(file: str) -> None:
+    told = re.findall(r"docker build -t (\S+)", (ROOT / file).read_text())
+
+    assert told == [BUILT]
 
 
 def test_the_image_runs_as_a_user_without_rights_that_has_a_number() -> None:

@@ -2,6 +2,7 @@
 
 timezone = "Europe/Berlin"
 include = ["tasks"]
+result_backend = "redis://redis:6379/1"  # else nobody knows how runs end
 
 beat_schedule = {
     "tick": {"task": "tasks.say", "schedule": 10, "args": ("tick",)},
