@@ -4,6 +4,8 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
+from beatd.text import encodable
+
 LONGEST_TRACEBACK = 100_000
 """Characters; an exception may carry a text of any length."""
 
@@ -19,4 +21,4 @@ def traceback_of(error: BaseException) -> str:
         lines = traceback.format_exception(type(error), error, frames)
     except BaseException:  # foreign code again: `__str__`, `__notes__`
         return f"{type(error).__name__}, whose traceback cannot be shown\n"
-    return "".join(lines)[-LONGEST_TRACEBACK:]
+    return encodable("".join(lines)[-LONGEST_TRACEBACK:])

@@ -152,6 +152,27 @@ def test_a_run_that_fails_tells_all_who_wait(
     assert waiting.bench.left() == 0
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("\ud800"),
+        ExceptionGroup("two", [ValueError("\ud800"), ValueError("no")]),
+    ],
+    ids=["alone", "in a group"],
+)
+def test_half_a_character_hides_no_error(waiting: Waiting, error: Exception) -> None:
+    def fail(self: Any) -> None:
+        raise error
+
+    waiting.declare(fail)
+    waiting.send()
+    waiting.bench.run()
+
+    meta = waiting.bench.results.metas["run"]
+    assert type(meta.result).__name__ == type(error).__name__
+    assert r"ValueError: \ud800" in str(meta.traceback)
+
+
 def lost(waiting: Waiting) -> None:
     pool = waiting.hold()
     waiting.bench.app.tasks["proj.run"].amend({"reject_on_worker_lost": False})
