@@ -12,7 +12,8 @@ from beatd.instant import SECOND, Span
 from beatd.pools.solo import Solo
 from beatd.service.http import Answer
 from beatd.service.site import ILL, WELL, WITHOUT_EXTRA
-from beatd.service.status import OLDEST_TICK
+from beatd.service.status import OLDEST_TICK, HealthProblem
+from beatd.text import counted
 from beatd.worker.loop import Worker
 
 if TYPE_CHECKING:
@@ -60,10 +61,34 @@ class WorkerSite:
     def _readyz(self) -> Answer:
         """Whether it takes tasks: it has a lease, and was not told to stop."""
         worker = self.worker
-        takes = worker.intake.lease.is_held and not worker.is_stopping
-        queues = [queue.name for queue in worker.intake.queues]
-        is_stopping, held = worker.is_stopping, worker.held
-        return self._answer(takes, stopping=is_stopping, held=held, queues=queues)
+        problems = [*self._problems()]
+        return self._answer(
+            not any(one.unhealthy for one in problems),
+            stopping=worker.is_stopping,
+            held=worker.held,
+            queues=[queue.name for queue in worker.intake.queues],
+            problems=problems,
+        )
+
+    def _problems(self) -> Iterator[HealthProblem]:
+        """Yield why it takes no tasks, or soon takes none."""
+        lease, held = self.worker.intake.lease, counted(self.worker.held, "task")
+        if self.worker.is_stopping:
+            text = f"it was told to stop, and has {held} in hand"
+            yield HealthProblem(kind="stopping", text=text, unhealthy=True)
+        if reason := lease.away.reason:
+            # For as long as the lease lasts this may pass unnoticed.
+            yield HealthProblem(
+                kind="broker",
+                text=f"the broker does not answer: {reason}",
+                command="beatd check --broker",
+                unhealthy=not lease.is_held,
+            )
+        elif not lease.is_held:
+            text = "it has no lease yet, and takes no tasks: it has just begun"
+            if lease.has_run_out():
+                text = "its lease was not renewed in time, and it takes no tasks"
+            yield HealthProblem(kind="lease", text=text, unhealthy=True)
 
     def _answer(self, is_well: bool, **about: object) -> Answer:
         who = {"worker": self.worker.name, "host": _HOST, "pid": os.getpid()}

@@ -46,6 +46,8 @@ class Lease:
         self._holdings = holdings
         self._on_lost = on_lost
         self._on_recovered = on_recovered
+        self.away = away
+        """The broker's outage."""
         self._clock = clock
         self._queues: Collection[str] = ()
         self._told: Collection[str] = ()

@@ -27,7 +27,7 @@ from beatd.routing import Route, Router
 from beatd.runs.chords import ChordKeeper
 from beatd.runs.execute import executor_for
 from beatd.runs.report import limits_of
-from beatd.service.wiring.worker_parts import Surroundings, assemble
+from beatd.service.wiring.worker_parts import Surroundings, assemble, broker_outage
 from beatd.timetable.ledger import Mark
 from beatd.worker.events import WorkerEvents
 from beatd.worker.inbox import WorkerEvent
@@ -192,6 +192,7 @@ class Bench:
         self.modules = Modules()
         self.lamport = LamportClock()
         self.events = self._events() if is_monitored else None
+        self.away = broker_outage(self.clock)
         around = Surroundings(
             name=name,
             identity="here-1",
@@ -210,6 +211,7 @@ class Bench:
             lamport=self.lamport,
             modules=self.modules,
             clock=self.clock,
+            away=self.away,
         )
         self.worker = assemble(around)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from beatd.errors import Ignore, Reject, Retry
+from beatd.errors import BrokerUnavailable, Ignore, Reject, Retry
 from beatd.instant import HOUR, SECOND
 from beatd.pools.base import Lost, Started, TimedOut
 from beatd.service.site import PATIENCE, Site
@@ -161,6 +161,43 @@ def test_a_worker_is_ready_while_it_has_a_lease_and_was_not_told_to_stop() -> No
     bench.handle()
     words, about = answer(site, "/readyz")
     assert (words, about["stopping"]) == ("503", True)
+
+
+def problems_of(site: WorkerSite) -> tuple[str, list[str]]:
+    """Return whether it is ready, and what it says is wrong."""
+    words, about = answer(site, "/readyz")
+    return words, [one["text"] for one in about["problems"]]
+
+
+def test_a_worker_that_is_not_ready_says_why() -> None:
+    bench = Bench()
+    site = WorkerSite(bench.worker)
+    words = "it has no lease yet, and takes no tasks: it has just begun"
+    assert problems_of(site) == ("503", [words])
+
+    bench.away.meet(BrokerUnavailable("redis://here: Connection refused."))
+    away = "the broker does not answer: redis://here: Connection refused."
+    assert problems_of(site) == ("503", [away])
+
+    bench.away.end()
+    bench.run()
+    assert problems_of(site) == ("200", [])
+
+    bench.away.meet(BrokerUnavailable("redis://here: Connection refused."))
+    assert problems_of(site) == ("200", [away])  # its lease lasts still
+
+    bench.clock.go_to(bench.clock.now() + 6 * SECOND)
+    assert problems_of(site) == ("503", [away])
+
+    bench.away.end()
+    words = "its lease was not renewed in time, and it takes no tasks"
+    assert problems_of(site) == ("503", [words])
+
+    bench.run()
+    bench.inbox.put(Stop.WARM)
+    bench.handle()
+    words = "it was told to stop, and has 0 tasks in hand"
+    assert problems_of(site) == ("503", [words])
 
 
 def test_a_worker_is_alive_while_its_loop_turns() -> None:
