@@ -3,6 +3,7 @@
 #   docker run --read-only --tmpfs /tmp -v ./etc:/etc/beatd:ro beatd:0.1.0
 #   docker run --read-only --tmpfs /tmp -v ./etc:/etc/beatd:ro beatd:0.1.0 beatd worker
 # /tmp is for what Python and tasks write there.
+# A secret is named: -e BEATD_BROKER_URL_FILE=/run/secrets/broker_url
 FROM python:3.13-slim-bookworm AS wheels
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
@@ -19,8 +20,7 @@ ENV PATH=/opt/beatd/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     BEATD_CONFIG=/etc/beatd/config.py \
-    BEATD_SCHEDULE_FILENAME=/var/lib/beatd/schedule.db \
-    BEATD_BROKER_URL_FILE=/run/secrets/broker_url
+    BEATD_SCHEDULE_FILENAME=/var/lib/beatd/schedule.db
 WORKDIR /var/lib/beatd
 # Each container has its own: the schedule file is made anew from the broker's ledger.
 VOLUME /var/lib/beatd

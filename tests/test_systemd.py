@@ -262,7 +262,8 @@ def test_a_user_may_have_the_program_at_home(
     assert (home / "beatd/environment").exists()
     service = (home / "systemd/user/beatd.service").read_text()
     assert "BEATD_CONFIG=%E/beatd/config.py" in service
-    assert "BEATD_BROKER_URL_FILE=%E/beatd/broker_url" in service
+    assert "Environment=CREDENTIALS_DIRECTORY=%E/beatd\n" in service
+    assert "env -u" not in service
     assert not re.search(r"DynamicUser|Credential|/etc/|ConfigurationDir", service)
     assert not (tmp_path / "etc").exists()
 

@@ -44,9 +44,10 @@ and the broker's URL in `/etc/beatd/broker_url`, which root may read: `sudo beat
 ## Secrets
 
 `$BEATD_BROKER_URL_FILE` names a file that has the broker's URL, as Docker and
-Kubernetes mount secrets. `$CREDENTIALS_DIRECTORY`, which systemd sets, is a folder:
-the credential `broker_url` that lies there is read in the same way. `default` in either
-means that none is set. `$CELERY_BROKER_URL`, `$BEATD_BROKER_URL` and `-b` win over it.
+Kubernetes mount secrets. If that file is not there, or empty, nothing starts (exit
+status 78). `$CREDENTIALS_DIRECTORY`, which systemd sets, is a folder: the credential
+`broker_url` is read in the same way if it lies there. `default` in either means that
+none is set. `$CELERY_BROKER_URL`, `$BEATD_BROKER_URL` and `-b` win over it.
 
 Who may read the environment of a process may read what is in it: put a URL that has a
 password in a file.

@@ -233,6 +233,7 @@ _UNITS = f"{__name__}.units"
 
 def _started_by(host: "Host", context: click.Context) -> dict[str, Any]:
     """Return the options with which the units of a host start the scheduler."""
+    from beatd.config.options import secret_files
     from beatd.errors import ConfigError
 
     variables = host.variables()
@@ -250,8 +251,7 @@ def _started_by(host: "Host", context: click.Context) -> dict[str, Any]:
         )
     except click.UsageError as error:
         raise ConfigError(str(host.defaults), [error.format_message()]) from error
-    url_file = variables.get("BEATD_BROKER_URL_FILE") or str(host.broker_url)
-    return given(started) | {"around": {"BEATD_BROKER_URL_FILE": url_file}}
+    return given(started) | {"around": secret_files(host.credentials, variables)}
 
 
 def wanted(context: click.Context) -> "Wanted":

@@ -32,9 +32,9 @@ class Host:
         return self.root / "var/lib/beatd/schedule.db"
 
     @property
-    def broker_url(self) -> Path:
-        """The file that systemd hands to the services as a credential."""
-        return self.root / "etc/beatd/broker_url"
+    def credentials(self) -> Path:
+        """The folder of the files that systemd hands to the services as credentials."""
+        return self.root / "etc/beatd"
 
     def is_meant(self, environ: Mapping[str, str]) -> bool:
         """Return whether the units are what one asks about who names no config.

@@ -86,28 +86,74 @@ class Told:
     """Those that remote control asked for."""
 
 
+_SECRETS: Mapping[str, tuple[str, str]] = {
+    "broker_url": ("BEATD_BROKER_URL_FILE", "CELERY_BROKER_URL"),
+}
+"""By name, the settings that may be in a file of their own, as systemd's credentials.
+
+The variable that names the file, and the one that counts before it.
+"""
+
+
 def environment(around: Mapping[str, str]) -> Mapping[str, str]:
     """Return the process's environment, and the broker's URL from where secrets are.
 
     What is `around` the process counts where its own environment has nothing.
 
     systemd hands a credential `broker_url` over as a file, `default` meaning none; a
-    container names the file in $BEATD_BROKER_URL_FILE.
+    container names the file in $BEATD_BROKER_URL_FILE. Raises ConfigError.
     """
     environ = {**around, **os.environ}
-    named = environ.get("BEATD_BROKER_URL_FILE")
-    folder = environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(named) if named else Path(folder, "broker_url") if folder else None
-    if path is None:
-        return environ
-    try:
-        if path.name == "broker_url" and not path.exists():
-            return environ
-        url = path.read_text().strip()
-    except OSError as error:
-        way = "\n  try: sudo beatd ..." if isinstance(error, PermissionError) else ""
-        problem = f"broker_url: {error.strerror}{way}"
-        raise ConfigError(str(path), [problem]) from error
-    if url != "default":
-        environ.setdefault("CELERY_BROKER_URL", url)
+    for name, (_, variable) in _SECRETS.items():
+        if (secret := _secret(name, environ)) and not environ.get(variable):
+            environ[variable] = secret
     return environ
+
+
+def secret_files(folder: Path, named: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that name files of secrets, else what a folder has."""
+    found: dict[str, str] = {}
+    for name, (variable, _) in _SECRETS.items():
+        if named.get(variable):
+            found[variable] = named[variable]
+        elif _may_be_there(folder / name):
+            found[variable] = str(folder / name)
+    return found
+
+
+def _may_be_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # such as a folder that this user may not look into
+        return True
+    return True
+
+
+def _secret(name: str, environ: Mapping[str, str]) -> str:
+    """Return what a file of secrets has of a setting; empty if that is not set."""
+    variable, _ = _SECRETS[name]
+    named, folder = environ.get(variable), environ.get("CREDENTIALS_DIRECTORY")
+    if not (named or folder):
+        return ""
+    path = Path(named) if named else Path(folder or "", name)
+    way = f"write the URL there, or `default` if {name} is not to be set"
+    try:
+        secret = path.read_text().strip()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not named:  # a credential need not be there
+            return ""
+        problem = f"{error.strerror}; ${variable} names it"
+        way += f"; or unset ${variable}"
+    except PermissionError as error:
+        problem, way = f"{error.strerror}", "sudo beatd ..."
+    except OSError as error:
+        problem = f"{error.strerror}"
+    except UnicodeDecodeError:
+        problem = "this is no text in UTF-8"
+    else:
+        if secret:
+            return "" if secret == "default" else secret
+        problem = "the file is empty"
+    raise ConfigError(str(path), [f"{name}: {problem}", f"try: {way}"])

@@ -139,7 +139,8 @@ _USERS: Mapping[str, str] = {
     "/run/beatd.sock": "%t/beatd.sock",
     "multi-user.target": "default.target",
     "network-online.target time-sync.target redis-server.service ": "",
-    "[Service]": "[Service]\nEnvironment=BEATD_BROKER_URL_FILE=%E/beatd/broker_url",
+    "[Service]": "[Service]\nEnvironment=CREDENTIALS_DIRECTORY=%E/beatd",
+    "/usr/bin/env -u CREDENTIALS_DIRECTORY ": "",
 }
 """What stands for what in the units of a user."""
 

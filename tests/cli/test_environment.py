@@ -8,6 +8,7 @@ import pytest
 
 from beatd.cli import beatd, environment, main
 from beatd.cli.options import given
+from beatd.config.options import environment as read_environment
 from tests.cli.conftest import SHOP, Run
 
 PAGE = Path(__file__).parents[2] / "docs" / "environment.md"
@@ -141,3 +142,78 @@ def test_errors_have_their_traceback_if_the_environment_says_so(
 
 def test_the_help_says_that_options_may_stand_in_the_environment(run: Run) -> None:
     assert "$BEATD_SCHEDULE_FILENAME" in run("--help").stdout
+
+
+# Secrets, each in a file of its own
+
+
+@pytest.mark.parametrize(
+    "name", ["broker_url", "nosuch/broker_url", "celeryconfig.py/x"]
+)
+def test_a_file_that_the_environment_names_has_to_be_there(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    shop: Path,
+    name: str,
+) -> None:
+    """Else two schedulers would lead, each with an SQLite file of its own."""
+    file = shop.parent / name
+    monkeypatch.setenv("BEATD_BROKER_URL_FILE", str(file))
+
+    assert main(["list"]) == 78
+
+    said = capsys.readouterr().err
+    assert f"cannot use {file}\n  broker_url: No" in said
+    assert "$BEATD_BROKER_URL_FILE names it" in said
+    assert "try: write the URL there, or `default`" in said
+    assert "unset $BEATD_BROKER_URL_FILE" in said
+
+
+@pytest.mark.parametrize("written", [b"", b"\n", b"redis://\xff"])
+def test_a_file_of_secrets_that_says_nothing_is_refused(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    shop: Path,
+    written: bytes,
+) -> None:
+    (shop.parent / "broker_url").write_bytes(written)
+    for variable, place in (
+        ("CREDENTIALS_DIRECTORY", shop.parent),
+        ("BEATD_BROKER_URL_FILE", shop.parent / "broker_url"),
+    ):
+        monkeypatch.setenv(variable, str(place))
+
+        assert main(["list"]) == 78
+
+        said = capsys.readouterr().err
+        assert "broker_url: th" in said
+        assert "or `default` if broker_url is not to be set" in said
+
+
+def test_a_credential_need_not_be_there(
+    monkeypatch: pytest.MonkeyPatch, shop: Path
+) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(shop.parent / "nosuch"))
+
+    assert "CELERY_BROKER_URL" not in read_environment({})
+
+
+def test_default_in_a_file_that_is_named_means_that_none_is_set(
+    monkeypatch: pytest.MonkeyPatch, shop: Path
+) -> None:
+    (shop.parent / "url").write_text("default\n")
+    monkeypatch.setenv("BEATD_BROKER_URL_FILE", "url")
+
+    assert "CELERY_BROKER_URL" not in read_environment({})
+
+
+def test_a_file_of_secrets_is_read_unless_a_url_stands_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, shop: Path
+) -> None:
+    (shop.parent / "url").write_text("redis://file/0\n")
+    monkeypatch.setenv("BEATD_BROKER_URL_FILE", "url")
+
+    for written, read in (("", "redis://file/0"), ("redis://word/0", "redis://word/0")):
+        monkeypatch.setenv("CELERY_BROKER_URL", written)
+
+        assert read_environment({})["CELERY_BROKER_URL"] == read

@@ -57,7 +57,7 @@ def test_a_host_is_as_the_units_have_it() -> None:
         *("-l", "INFO"),
     ]
     assert f"\nEnvironmentFile=-{host.defaults}\n" in unit
-    assert f"\nLoadCredential=broker_url:{host.broker_url}\n" in unit
+    assert f"\nLoadCredential=broker_url:{host.credentials}/broker_url\n" in unit
     assert f"\nEnvironment=BEATD_CONFIG={host.config} " in unit
 
 
@@ -118,7 +118,7 @@ def test_an_option_that_is_given_wins_over_the_units(host: Host, folder: Path) -
 
 
 def test_the_broker_is_that_of_the_credential(host: Host, folder: Path) -> None:
-    host.broker_url.write_text(f"sqlite:///{folder}/queues.db\n")
+    (host.credentials / "broker_url").write_text(f"sqlite:///{folder}/queues.db\n")
 
     assert f"broker: {folder}/queues.db" in run(host, "check").stdout
 
@@ -128,6 +128,12 @@ def test_a_file_of_the_brokers_url_may_be_named(host: Host, folder: Path) -> Non
     host.defaults.write_text(f"BEATD_BROKER_URL_FILE={folder}/url\n")
 
     assert f"broker: {folder}/queues.db" in run(host, "check").stdout
+
+
+def test_a_file_that_the_units_name_has_to_be_there(host: Host, folder: Path) -> None:
+    host.defaults.write_text(f"BEATD_BROKER_URL_FILE={folder}/url\n")
+
+    assert f"{folder}/url\n" in refused(host, "list")
 
 
 @pytest.fixture
@@ -143,13 +149,13 @@ def open_host() -> Iterator[Host]:
 
 def test_a_credential_that_is_not_for_this_user_is_said(open_host: Host) -> None:
     assert run(open_host, "list").exit_code == 0  # and all that it needs is imported
-    open_host.broker_url.write_text("redis://:hush@host/0\n")
-    open_host.broker_url.chmod(0)
+    (open_host.credentials / "broker_url").write_text("redis://:hush@host/0\n")
+    (open_host.credentials / "broker_url").chmod(0)
 
     with as_nobody():
         said = refused(open_host, "list")
 
-    assert f"{open_host.broker_url}\n" in said
+    assert f"{open_host.credentials}/broker_url\n" in said
     assert "Permission denied" in said
     assert "sudo beatd" in said
 
