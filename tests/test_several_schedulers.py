@@ -137,6 +137,30 @@ def test_many_queues_behind_a_slow_line_do_not_cost_the_lead(
         broker.close()
 
 
+def test_a_standby_does_not_say_that_it_stopped_emitting(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = FlakyBroker(clock)
+    leader, standby = (scheduler_of(TICK, broker=broker, clock=clock) for _ in range(2))
+    standby.leadership.holder = "there"
+    for down in (False, True, True, False):
+        broker.down = down
+        for scheduler in (leader, standby):
+            scheduler.tick(clock.now())
+        assert bool(standby.outage) is bool(leader.outage) is down
+        clock.go_to(clock.now() + SECOND)
+
+    lost, at_standby = said(caplog, "broker.lost")
+    assert lost.startswith("stopped emitting: ")
+    assert at_standby.startswith("cannot reach the broker: ")
+    assert at_standby.endswith("; until then this standby could not take over")
+    over = "over after 2.0 s and 2 tries: "
+    assert said(caplog, "broker.back") == [
+        f"{over}stopped emitting",
+        f"{over}cannot reach the broker",
+    ]
+
+
 # Several configs
 
 TOCK = entry("tock", Every(SECOND))

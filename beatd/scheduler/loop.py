@@ -100,6 +100,8 @@ class Scheduler:
     _aside_at: Span = field(default=0, init=False)
     """When the file was written last, and standbys were told a part of the entries."""
     _outage: Outage = field(init=False)
+    _standby_outage: Outage = field(init=False)
+    """Where another one leads, nothing is due here that is not emitted."""
     _backoff: Backoff = field(default_factory=Backoff, init=False)
     _planner: Planner = field(init=False)
     _progress: Progress = field(init=False)
@@ -128,15 +130,17 @@ class Scheduler:
             self._chronicle.tell,
             lambda entry: self.pauses.note_of(entry) if self.pauses else "",
         )
-        meanwhile = (
-            "trying again about once a second; what is due meanwhile is emitted then"
-        )
+        again = "trying again about once a second"
+        meanwhile = f"{again}; what is due meanwhile is emitted then"
         self._outage = Outage("stopped emitting", "broker", self.clock, meanwhile)
+        meanwhile = f"{again}; until then this standby could not take over"
+        what = "cannot reach the broker"
+        self._standby_outage = Outage(what, "broker", self.clock, meanwhile)
 
     @property
     def outage(self) -> str:
         """Why nothing can be emitted just now; empty when all is well."""
-        return self._outage.reason
+        return self._outage.reason or self._standby_outage.reason
 
     def have_pages_read(self, reader: PageReader) -> None:
         """Have somebody told what the pages of the history say."""
@@ -205,9 +209,11 @@ class Scheduler:
             return now + self._backoff.lengthen()
         except BrokerUnavailable as error:
             # What was not emitted is still due, here or with the next leader.
-            self._outage.meet(error)
+            outage = self._standby_outage if self.follows else self._outage
+            outage.meet(error)
             return now + self._backoff.lengthen()
         self._outage.end()
+        self._standby_outage.end()
         self._backoff.reset()
         return wake_at
 
