@@ -78,7 +78,7 @@ def container(deployment: str) -> dict[str, Any]:
 def variables() -> set[str]:
     """Return the variables that beatd reads by names of its own."""
     named = {name for one in environment.shown() for name in environment.names_of(one)}
-    return named | {"BEATD_BROKER_URL_FILE"}
+    return named | {"BEATD_BROKER_URL_FILE", "BEATD_RESULT_BACKEND_FILE"}
 
 
 def commands() -> Iterator[list[str]]:

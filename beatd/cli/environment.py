@@ -40,14 +40,21 @@ and `import`. If none names a config, and no `celeryconfig` is in the working di
 they take what the units take: what `/etc/default/beatd` has of the variables above and
 of `BEATD_OPTS`, else `/etc/beatd/config.py`, with the schedule file in `/var/lib/beatd`
 and the broker's URL in `/etc/beatd/broker_url`, which root may read: `sudo beatd list`.
+That of the results may lie in `/etc/beatd/result_backend`.
 
 ## Secrets
 
 `$BEATD_BROKER_URL_FILE` names a file that has the broker's URL, as Docker and
-Kubernetes mount secrets. If that file is not there, or empty, nothing starts (exit
-status 78). `$CREDENTIALS_DIRECTORY`, which systemd sets, is a folder: the credential
-`broker_url` is read in the same way if it lies there. `default` in either means that
-none is set. `$CELERY_BROKER_URL`, `$BEATD_BROKER_URL` and `-b` win over it.
+Kubernetes mount secrets, and `$BEATD_RESULT_BACKEND_FILE` one that has the URL of the
+result backend. If such a file is not there, or empty, nothing starts (exit status 78).
+`$CREDENTIALS_DIRECTORY`, which systemd sets, is a folder: the credentials `broker_url`
+and `result_backend` are read in the same way if they lie there. `default` in a file
+means that none is set. These win over the files, and the files over the config:
+
+| of the broker | of the result backend |
+|---|---|
+| `$CELERY_BROKER_URL` | `$CELERY_RESULT_BACKEND` |
+| `$BEATD_BROKER_URL`, `-b` | `$BEATD_RESULT_BACKEND`, `--result-backend` |
 
 Who may read the environment of a process may read what is in it: put a URL that has a
 password in a file.

@@ -88,6 +88,7 @@ class Told:
 
 _SECRETS: Mapping[str, tuple[str, str]] = {
     "broker_url": ("BEATD_BROKER_URL_FILE", "CELERY_BROKER_URL"),
+    "result_backend": ("BEATD_RESULT_BACKEND_FILE", "CELERY_RESULT_BACKEND"),
 }
 """By name, the settings that may be in a file of their own, as systemd's credentials.
 
@@ -96,12 +97,12 @@ The variable that names the file, and the one that counts before it.
 
 
 def environment(around: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the process's environment, and the broker's URL from where secrets are.
+    """Return the process's environment, and the URLs from where secrets are.
 
     What is `around` the process counts where its own environment has nothing.
 
-    systemd hands a credential `broker_url` over as a file, `default` meaning none; a
-    container names the file in $BEATD_BROKER_URL_FILE. Raises ConfigError.
+    systemd hands a credential over as a file of the setting's name, `default` meaning
+    none; a container names the file in a variable. Raises ConfigError.
     """
     environ = {**around, **os.environ}
     for name, (_, variable) in _SECRETS.items():

@@ -8,6 +8,8 @@ import pytest
 
 from beatd.cli import beatd, environment, main
 from beatd.cli.options import given
+from beatd.config.loading import load
+from beatd.config.options import Options
 from beatd.config.options import environment as read_environment
 from tests.cli.conftest import SHOP, Run
 
@@ -207,13 +209,26 @@ def test_default_in_a_file_that_is_named_means_that_none_is_set(
     assert "CELERY_BROKER_URL" not in read_environment({})
 
 
+@pytest.mark.parametrize("name", ["BROKER_URL", "RESULT_BACKEND"])
 def test_a_file_of_secrets_is_read_unless_a_url_stands_in_the_environment(
-    monkeypatch: pytest.MonkeyPatch, shop: Path
+    monkeypatch: pytest.MonkeyPatch, shop: Path, name: str
 ) -> None:
     (shop.parent / "url").write_text("redis://file/0\n")
-    monkeypatch.setenv("BEATD_BROKER_URL_FILE", "url")
+    monkeypatch.setenv(f"BEATD_{name}_FILE", "url")
 
     for written, read in (("", "redis://file/0"), ("redis://word/0", "redis://word/0")):
-        monkeypatch.setenv("CELERY_BROKER_URL", written)
+        monkeypatch.setenv(f"CELERY_{name}", written)
 
-        assert read_environment({})["CELERY_BROKER_URL"] == read
+        assert read_environment({})[f"CELERY_{name}"] == read
+
+
+def test_results_are_where_their_file_says(
+    monkeypatch: pytest.MonkeyPatch, shop: Path
+) -> None:
+    (shop.parent / "url").write_text("redis://:hush@results/3\n")
+    monkeypatch.setenv("BEATD_RESULT_BACKEND_FILE", "url")
+
+    settings = load(Options().wanted()).settings
+
+    assert settings.result_backend == "redis://:hush@results/3"
+    assert "result_backend" not in shop.read_text()

@@ -57,7 +57,9 @@ def test_a_host_is_as_the_units_have_it() -> None:
         *("-l", "INFO"),
     ]
     assert f"\nEnvironmentFile=-{host.defaults}\n" in unit
-    assert f"\nLoadCredential=broker_url:{host.credentials}/broker_url\n" in unit
+    for name in ("broker_url", "result_backend"):
+        assert f"\nLoadCredential={name}:{host.credentials}/{name}\n" in unit
+        assert f"\nSetCredential={name}:default\n" in unit
     assert f"\nEnvironment=BEATD_CONFIG={host.config} " in unit
 
 
@@ -121,6 +123,14 @@ def test_the_broker_is_that_of_the_credential(host: Host, folder: Path) -> None:
     (host.credentials / "broker_url").write_text(f"sqlite:///{folder}/queues.db\n")
 
     assert f"broker: {folder}/queues.db" in run(host, "check").stdout
+
+
+def test_results_are_where_the_credential_says(host: Host) -> None:
+    (host.credentials / "result_backend").write_text("no-scheme\n")
+
+    said = run(host, "check").output
+
+    assert "no-scheme" in said
 
 
 def test_a_file_of_the_brokers_url_may_be_named(host: Host, folder: Path) -> None:
