@@ -90,6 +90,9 @@ OFF = {off}
 """A clock that is off, as the clock of a host may be: the config sets it."""
 
 
+ALERTS = 'beat_alerts = {"*": {"max_wait": 5, "max_late": 2}}'
+
+
 @dataclass
 class Host:
     """A scheduler that answers over HTTP, with a schedule file of its own."""
@@ -277,8 +280,8 @@ def test_a_leader_that_stands_still_alone(stand: Stand) -> None:
 
 
 def test_a_leader_that_stands_still_beside_a_standby(stand: Stand) -> None:
-    leader = stand.attended().host("leader").start()
-    standby = stand.host("standby")
+    leader = stand.attended().host("leader", more=ALERTS).start()
+    standby = stand.host("standby", more=ALERTS)
     standby.beatd.start().until("standing by")
     since = time.monotonic()
     leader.beatd.send(signal.SIGSTOP)
@@ -290,6 +293,7 @@ def test_a_leader_that_stands_still_beside_a_standby(stand: Stand) -> None:
             "log of the standby": lambda: standby.says("leading, term"),
             "beatd status there": lambda: standby.status('"role": "leader"'),
             "/metrics there": lambda: standby.metric('beatd_role{role="leader"} 1'),
+            "alert": lambda: standby.says("alert: each"),
         },
     )
     assert said["beatd status there"].startswith("exit 0")
@@ -303,7 +307,7 @@ def test_a_leader_that_stands_still_beside_a_standby(stand: Stand) -> None:
 
 
 def test_a_broker_that_is_away(stand: Stand) -> None:
-    host = stand.attended().host("host").start()
+    host = stand.attended().host("host", more=ALERTS).start()
     host.until_well()
     since = time.monotonic()
     stand.server.kill()
@@ -323,12 +327,19 @@ def test_a_broker_that_is_away(stand: Stand) -> None:
         since = time.monotonic()
         stand.server.start()
     assert said["beatd status, unhealthy"].startswith("exit 1")
-    watch("Redis is back", since, {"log": lambda: host.says("over after")})
+    watch(
+        "Redis is back",
+        since,
+        {
+            "log": lambda: host.says("over after"),
+            "alert": lambda: host.says("alert: each"),
+        },
+    )
 
 
 def test_a_queue_from_which_nobody_takes(stand: Stand) -> None:
     since = time.monotonic()
-    host = stand.host("host").start()
+    host = stand.host("host", more=ALERTS).start()
 
     said = watch(
         "nobody takes from a queue",
@@ -337,6 +348,7 @@ def test_a_queue_from_which_nobody_takes(stand: Stand) -> None:
             "beatd status": lambda: host.status("nobody takes from it"),
             "/readyz": lambda: host.readyz("nobody takes from it"),
             "/metrics": lambda: host.metric('beatd_queue_workers{queue="celery"} 0'),
+            "alert": lambda: host.says("nobody has taken the message"),
         },
     )
     assert said["beatd status"].startswith("exit 1")
@@ -344,7 +356,7 @@ def test_a_queue_from_which_nobody_takes(stand: Stand) -> None:
 
 def test_a_worker_that_dies(stand: Stand) -> None:
     worker = stand.worker("w0")
-    host = stand.host("host").start()
+    host = stand.host("host", more=ALERTS).start()
     eventually((stand.folder / "begun").exists, "a run")
     host.until_well()
     since = time.monotonic()
@@ -357,6 +369,7 @@ def test_a_worker_that_dies(stand: Stand) -> None:
             "beatd status": lambda: host.status("nobody takes from it"),
             "/readyz": lambda: host.readyz("nobody takes from it"),
             "/metrics": lambda: host.metric("beatd_workers 0"),
+            "alert": lambda: host.says("nobody has taken the message"),
         },
     )
     assert said["beatd status"].startswith("exit 1")
