@@ -20,6 +20,8 @@ EXAMPLE = ROOT / "examples" / "deploy"
 
 USER = 10001
 
+NAME = "app.kubernetes.io/name"
+
 BUILT = f"beatd:{__version__}"
 
 
@@ -59,6 +61,18 @@ def of_kind(kind: str) -> dict[str, dict[str, Any]]:
     """Return the manifests of a kind by their names."""
     found = (one for one in manifests() if one["kind"] == kind)
     return {one["metadata"]["name"]: one for one in found}
+
+
+def secret_of_the_page() -> tuple[str, str]:
+    """Return the name and the key of the Secret that the page has people make."""
+    page = (ROOT / "docs" / "deploy" / "kubernetes.md").read_text()
+    [found] = re.findall(
+        r"^kubectl create secret generic (\S+) --from-literal=(\w+)='redis://",
+        page,
+        re.M,
+    )
+    assert isinstance(found, tuple)
+    return found
 
 
 DEPLOYMENTS = sorted(of_kind("Deployment"))
@@ -113,7 +127,9 @@ def test_images_are_of_a_version_that_is_named() -> None:
     assert ours == {BUILT}
 
 
-@pytest.mark.parametrize("file", ["Dockerfile", "docs/deploy/container.md"])
+@pytest.mark.parametrize(
+    "file", ["Dockerfile", "docs/deploy/container.md", "docs/deploy/kubernetes.md"]
+)
 def test_the_image_is_built_under_the_name_by_which_it_is_run(file: str) -> None:
     told = re.findall(r"docker build -t (\S+)", (ROOT / file).read_text())
 
@@ -274,10 +290,15 @@ def test_what_a_pod_mounts_is_there(name: str) -> None:
 
     assert mounts.keys() == volumes.keys()
     assert volumes["config"]["configMap"]["name"] in of_kind("ConfigMap")
-    assert volumes["secret"]["secret"]["secretName"] in of_kind("Secret")
-    assert files["BEATD_BROKER_URL_FILE"] == f"{mounts['secret']}/broker_url"
+    secret, key = secret_of_the_page()
+    assert volumes["secret"]["secret"]["secretName"] == secret
+    assert files["BEATD_BROKER_URL_FILE"] == f"{mounts['secret']}/{key}"
     assert mounts["config"] == "/etc/beatd"
     assert mounts["state"] == "/var/lib/beatd"
+
+
+def test_applying_the_folder_overwrites_no_secret() -> None:
+    assert of_kind("Secret") == {}
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
@@ -287,6 +308,25 @@ def test_labels_select_the_pods_of_their_deployment(name: str) -> None:
 
     assert spec["selector"]["matchLabels"] == labels
     assert labels["app.kubernetes.io/component"] == name.removeprefix("beatd-")
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_prometheus_finds_the_pods_under_the_job_that_rules_expect(name: str) -> None:
+    monitoring = ROOT / "docs" / "monitoring"
+    text = (monitoring / "prometheus-kubernetes.yml").read_text()
+    [scrape] = yaml.safe_load(text)["scrape_configs"]
+    template = of_kind("Deployment")[name]["spec"]["template"]
+    labels = template["metadata"]["labels"]
+    ports, jobs, _ = scrape["relabel_configs"]
+    [selector] = scrape["kubernetes_sd_configs"][0]["selectors"]
+    component = labels["app.kubernetes.io/component"]
+    job = jobs["replacement"] if component == jobs["regex"] else scrape["job_name"]
+
+    assert selector["label"] == f"app.kubernetes.io/name={labels[NAME]}"
+    assert ports["regex"] == container(name)["ports"][0]["name"]
+    assert f'job="{job}"' in (monitoring / "rules.yaml").read_text()
+    # A Prometheus that goes by annotations would give the pods another job.
+    assert "annotations" not in template["metadata"]
 
 
 def test_a_worker_has_time_to_end_what_runs() -> None:
