@@ -63,16 +63,11 @@ def of_kind(kind: str) -> dict[str, dict[str, Any]]:
     return {one["metadata"]["name"]: one for one in found}
 
 
-def secret_of_the_page() -> tuple[str, str]:
-    """Return the name and the key of the Secret that the page has people make."""
+def secret_of_the_page() -> tuple[str, list[str]]:
+    """Return the name and the keys of the Secret that the page has people make."""
     page = (ROOT / "docs" / "deploy" / "kubernetes.md").read_text()
-    [found] = re.findall(
-        r"^kubectl create secret generic (\S+) --from-literal=(\w+)='redis://",
-        page,
-        re.M,
-    )
-    assert isinstance(found, tuple)
-    return found
+    [line] = re.findall(r"^kubectl create secret generic .*", page, re.M)
+    return line.split()[4], re.findall(r"--from-literal=(\w+)='redis://", line)
 
 
 DEPLOYMENTS = sorted(of_kind("Deployment"))
@@ -290,9 +285,11 @@ def test_what_a_pod_mounts_is_there(name: str) -> None:
 
     assert mounts.keys() == volumes.keys()
     assert volumes["config"]["configMap"]["name"] in of_kind("ConfigMap")
-    secret, key = secret_of_the_page()
+    secret, keys = secret_of_the_page()
     assert volumes["secret"]["secret"]["secretName"] == secret
-    assert files["BEATD_BROKER_URL_FILE"] == f"{mounts['secret']}/{key}"
+    assert {name: path for name, path in files.items() if name.endswith("_FILE")} == {
+        f"BEATD_{key.upper()}_FILE": f"{mounts['secret']}/{key}" for key in keys
+    }
     assert mounts["config"] == "/etc/beatd"
     assert mounts["state"] == "/var/lib/beatd"
 
