@@ -25,8 +25,9 @@ from beatd.cli.past import past_view
 from beatd.cli.running import NoAnswer, ask, who_leads_with
 from beatd.cli.usage import CONFIG, USAGE, Seconds, exit_statuses
 from beatd.clock import SystemClock
-from beatd.config.loading import Config, load
-from beatd.errors import BeatdError, ScheduleFileError
+from beatd.config.loading import Config, Wanted, load
+from beatd.config.switches import SCHEDULE_FILE
+from beatd.errors import BeatdError, ConfigError, ScheduleFileError
 from beatd.instant import SECOND, Instant, delay, duration, span_of
 from beatd.scheduler.file_view import view
 from beatd.schedules.zones import zone_of
@@ -97,14 +98,24 @@ def command(
     Asks the scheduler that runs with this schedule file; where none does, the broker
     and the file. With --quiet it prints nothing, and the exit status is the answer.
     """
-    config, clock = load(wanted(context)), SystemClock()
+    wants, clock, config = wanted(context), SystemClock(), None
     end = clock.elapsed() + span_of(wait or 0)
-    status = status_now(config)
+    try:
+        config = load(wants)
+    except ConfigError as error:
+        look = partial(_status_despite, error, _named_file(wants))
+        status = look()
+        if not quiet:
+            about = f"{error}\n  what follows is what the scheduler says that runs"
+            click.echo(f"warning: {about} with {_named_file(wants)}", err=True)
+    else:
+        look = partial(status_now, config)
+        status = look()
     while not status.healthy and (left := end - clock.elapsed()) > 0:
         nap = min(_NAP, left)
         clock.wait(SimpleQueue(), clock.now() + nap, at_most=nap)
-        status = status_now(config)
-    if not quiet:
+        status = look()
+    if config and not quiet:
         status = _with_runs(config, status)
     if as_json:
         click.echo(msgspec.json.format(document_of(status), indent=2))
@@ -122,16 +133,9 @@ def status_now(config: Config) -> Status:
     Raises ConfigError and Failure.
     """
     path = Path(config.settings.beat_schedule_filename)
-    problem = ""
-    try:
-        answer = ask(path, "/status")
-        if answer is not None and answer.well:
-            return status_of(answer.body)
-        problem = "it does not say how it is" if answer else ""
-    except NoAnswer as error:
-        problem = str(error)
-    except ValueError:
-        problem = "it is of another version of beatd: restart it"
+    said, problem = _said(path)
+    if said:
+        return said
     status = _offline(config, path)
     if problem:
         text = f"a scheduler has the socket beside {path}, and is silent: {problem}"
@@ -150,6 +154,41 @@ def status_now(config: Config) -> Status:
     )
     others = [one for one in status.problems if one.kind != "no_scheduler"]
     return msgspec.structs.replace(status, problems=[silent, *others])
+
+
+def _said(path: Path) -> tuple[Status | None, str]:
+    """Return the snapshot of the scheduler that has a schedule file, if it says one.
+
+    Else why it says none, though it is there.
+    """
+    try:
+        answer = ask(path, "/status")
+        if answer is not None and answer.well:
+            return status_of(answer.body), ""
+    except NoAnswer as error:
+        return None, str(error)
+    except ValueError:
+        return None, "it is of another version of beatd: restart it"
+    return None, "it does not say how it is" if answer else ""
+
+
+def _status_despite(error: ConfigError, path: Path) -> Status:
+    """Return the snapshot of the scheduler that runs, with a config of before.
+
+    Raises the error with which the config cannot be used now, where none answers.
+    """
+    try:
+        said, _ = _said(path)
+    except Failure:  # it may not be asked by this user
+        said = None
+    if said is None:
+        raise error
+    return said
+
+
+def _named_file(wants: Wanted) -> Path:
+    """Return the schedule file that is meant where the config does not name one."""
+    return Path(str(wants.command_line.get("beat_schedule_filename", SCHEDULE_FILE)))
 
 
 def _with_runs(config: Config, status: Status) -> Status:

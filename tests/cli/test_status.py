@@ -13,6 +13,7 @@ import pytest
 from click import unstyle
 
 from beatd import brokers
+from beatd.cli import main
 from beatd.cli.output import Screen
 from beatd.cli.status import lines_of
 from beatd.clock import SystemClock
@@ -201,6 +202,57 @@ def test_the_exit_status_says_whether_it_is_well(
     assert run("status", "--exit-code", status=1).stdout.startswith("unhealthy")
     assert run("status", "--quiet", status=1).output == ""
     assert run("status", "--json", "--exit-code", status=1).stdout.startswith("{")
+
+
+BROKEN = {
+    "syntax": ("beat_schedule = {", "celeryconfig.py:1: "),
+    "setting": ("timezone = 'Nowhere/Else'", "Nowhere/Else"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_scheduler_that_runs_is_asked_though_its_config_is_broken_now(
+    run: Run, shop: Path, scheduler: Scheduler, fault: str
+) -> None:
+    """It goes on with the config that it has, and that it is well is to be seen."""
+    written, said = BROKEN[fault]
+    shop.write_text(written)
+
+    asked = run("status", "--exit-code")
+    assert asked.stdout == WELL_SHOWN
+    assert asked.stderr.startswith("warning: cannot use ")
+    assert said in asked.stderr
+    assert "the scheduler says that runs with celerybeat-schedule" in asked.stderr
+    assert json.loads(run("status", "--json").stdout)["healthy"] is True
+    assert run("status", "--quiet").output == ""
+
+    scheduler.status = ILL
+    assert run("status", "--wait", "0", status=1).stdout.startswith("unhealthy")
+
+
+@pytest.mark.usefixtures("scheduler")
+def test_the_scheduler_is_asked_whose_file_is_named_though_the_config_is_broken(
+    capsys: pytest.CaptureFixture[str], run: Run, shop: Path
+) -> None:
+    shop.write_text("beat_schedule = {")
+    named = shop.parent / "celerybeat-schedule"
+
+    assert run("status", "--schedule-filename", str(named)).stdout == WELL_SHOWN
+
+    assert main(["status", "--schedule-filename", "another"]) == 78
+    assert "celeryconfig.py:1: " in capsys.readouterr().err
+
+
+def test_with_a_broken_config_and_no_scheduler_the_error_is_that_of_the_config(
+    capsys: pytest.CaptureFixture[str], shop: Path
+) -> None:
+    shop.write_text("beat_schedule = {")
+
+    assert main(["status"]) == 78
+
+    said = capsys.readouterr().err
+    assert said.startswith("error: cannot use ")
+    assert "celeryconfig.py:1: " in said
 
 
 def test_its_document_is_the_schedulers_own(run: Run, scheduler: Scheduler) -> None:
