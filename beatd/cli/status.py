@@ -44,7 +44,7 @@ from beatd.service.status import (
 )
 from beatd.service.wiring.answering import ask_workers
 from beatd.service.wiring.scheduler import broker_to_look_at
-from beatd.text import counted, escaped, listed
+from beatd.text import counted, escaped, indented_lines, listed
 
 _NAP = SECOND // 2
 """How often to look while waiting for it to be well."""
@@ -107,7 +107,8 @@ def command(
         status = look()
         if not quiet:
             about = f"{error}\n  what follows is what the scheduler says that runs"
-            click.echo(f"warning: {about} with {_named_file(wants)}", err=True)
+            about += f" with {_named_file(wants)}"
+            click.echo(f"warning: {indented_lines(about, indent='')}", err=True)
     else:
         look = partial(status_now, config)
         status = look()
