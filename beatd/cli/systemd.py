@@ -35,7 +35,8 @@ ROOT = click.option(
 
 _ELSEWHERE = """
   the units keep out of the homes of users, and have a /tmp of their own; so install
-  beatd elsewhere: python3 -m venv /opt/beatd && /opt/beatd/bin/pip install beatd
+  beatd elsewhere, with a Python that lies elsewhere, too:
+  /usr/bin/python3 -m venv /opt/beatd && /opt/beatd/bin/pip install beatd
   (uv: UV_TOOL_DIR=/opt/uv UV_PYTHON_INSTALL_DIR=/opt/python, pipx: PIPX_HOME=/opt/pipx)
   and name that with --prefix, or make units of your own user with --user"""
 
@@ -134,7 +135,9 @@ def _next(site: Site, written: bool) -> Iterator[str]:
     config = site.options.parent if site.user else site.inside("/etc/beatd")
     yield ""
     yield f"the config is {config}/config.py, or what {site.options} names;"
-    yield f"the broker's URL goes into {config}/broker_url, mode 600. Then:"
+    yield f"the broker's URL goes into {config}/broker_url, mode 600 (if there is no"
+    yield f"{config} yet: install -d {config}). Then:"
+    yield f"  beatd check --config {config}/config.py --import"
     yield f"  {systemctl} daemon-reload"
     yield f"  {systemctl} enable --now beatd                  # the scheduler"
     yield f"  {systemctl} enable --now beatd-worker@celery    # a worker of this queue"
