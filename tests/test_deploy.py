@@ -218,6 +218,7 @@ def test_the_secret_of_compose_is_where_beatd_looks_for_it() -> None:
     )
 
 
+@pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize("where", ["compose", "kubernetes"])
 def test_the_config_of_the_example_is_right(tmp_path: Path, where: str) -> None:
     folder = EXAMPLE

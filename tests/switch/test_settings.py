@@ -345,7 +345,10 @@ def test_what_is_wrong_is_shown_where_it_was_written(tmp_path: Path) -> None:
     answer = ended("check", "-A", "site_of", cwd=tmp_path)
 
     for said in (
-        "site_of/base.py:9: error: unknown setting 'CELERY_BEAT_SHEDULE'\n    did you mean 'CELERY_BEAT_SCHEDULE'?",
+        "site_of/base.py:9: error: unknown setting 'CELERY_BEAT_SHEDULE'\n"
+        "    9 | CELERY_BEAT_SHEDULE = {}\n"
+        "      | ^^^^^^^^^^^^^^^^^^^\n"
+        "    did you mean 'CELERY_BEAT_SCHEDULE'?",
         "site_of/base.py:7: error: entry 'tick': unknown key 'optons'",
         "site_of/settings.py:5: error: timezone: no zone named 'Asia/Tokio'",
         "site_of/celery.py:9: error: unknown setting 'worker_concurency'",
@@ -366,6 +369,8 @@ def test_a_name_of_another_namespace_is_named_with_its_right_form(
     assert answer.stdout.splitlines()[2:] == [
         "conf.py:2: warning: CELERY_TASK_SOFT_TIME_LIMIT: Celery does not read this name"
         " without a namespace",
+        "    2 | CELERY_TASK_SOFT_TIME_LIMIT = 3",
+        "      | ^^^^^^^^^^^^^^^^^^^^^^^^^^^",
         "    write task_soft_time_limit, or give the app namespace='CELERY'",
     ]
 
