@@ -25,6 +25,8 @@ def _modules_and_path_as_before(
 ) -> Iterator[None]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
+    # Another test of this process may have left one behind.
+    monkeypatch.delitem(sys.modules, "celeryconfig", raising=False)
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:
