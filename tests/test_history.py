@@ -444,7 +444,7 @@ def fold_twice(broker: FlakyBroker, clock: FakeClock, *told: Told) -> None:
         broker.write_ledger(term, {}, (), 0, page=told_page(NOON, 0, []))
         clock.go_to(clock.now() + FOLD)
         with suppress(BrokerUnavailable):
-            chronicle.fold(term, clock.now())
+            chronicle.fold(term, clock.now(), 0)
 
 
 def test_what_no_page_tells_is_there_once_though_the_answer_is_lost(
@@ -455,6 +455,23 @@ def test_what_no_page_tells_is_there_once_though_the_answer_is_lost(
 
     assert broker.folds == 2
     assert [*kept(broker).of("a").records] == [held]
+
+
+def test_what_no_page_tells_is_kept_though_nothing_is_emitted_after_it(
+    broker: FlakyBroker, clock: FakeClock
+) -> None:
+    chronicle = Chronicle(broker, clock, HistoryLimits(100, 0))
+    held = Record(NOON, 5, What.HELD, why="its run")
+    chronicle.tell(("a", held))
+    term = lead(broker)
+    clock.go_to(clock.now() + FOLD)
+    while chronicle.fold(term, clock.now(), 0):
+        pass
+
+    assert [*kept(broker).of("a").records] == [held]
+    rows, pages = broker.read_history()
+    assert rows.keys() == {EVERYWHERE, "a"}
+    assert not pages
 
 
 def test_of_what_waits_to_be_kept_the_oldest_goes_first(

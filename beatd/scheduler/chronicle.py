@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from beatd.background import Faults
-from beatd.brokers.base import HistoryKeeper
+from beatd.brokers.base import Emitter
 from beatd.brokers.items import Emission, Term
 from beatd.clock import Clock
 from beatd.errors import BrokerRefused, BrokerUnavailable
@@ -13,7 +13,7 @@ from beatd.event_log import EventLog
 from beatd.instant import MINUTE, SECOND, Instant, Span
 from beatd.scheduler.step import Step
 from beatd.timetable.history import History, HistoryLimits
-from beatd.timetable.pages import Told, batch_page, dropped_slots
+from beatd.timetable.pages import Told, batch_page, dropped_slots, told_page
 
 tell = EventLog(__name__)
 
@@ -64,7 +64,7 @@ class Chronicle:
     """
 
     def __init__(
-        self, broker: HistoryKeeper, clock: Clock, limits: HistoryLimits
+        self, broker: Emitter, clock: Clock, limits: HistoryLimits
     ) -> None:
         self._broker = broker
         self._clock = clock
@@ -109,11 +109,11 @@ class Chronicle:
         )
 
     def tell(self, *told: Told) -> None:
-        """Tell what no emission tells: it is written when pages are folded."""
+        """Tell what no emission tells: it is written at the next fold."""
         if self._limits.per_entry:
             self._untold += told
 
-    def fold(self, term: Term, now: Instant) -> bool:
+    def fold(self, term: Term, now: Instant, era: int) -> bool:
         """Fold some pages, if it is time; return whether there are more.
 
         Raises TermOver and BrokerUnavailable, but not for what is refused.
@@ -123,7 +123,7 @@ class Chronicle:
             return False
         self._fold_at = elapsed + self._rest
         try:
-            goes_on = self._fold(term, now)
+            goes_on = self._fold(term, now, era)
         except (BrokerRefused, ValueError) as error:
             self._history = None
             self._fold_at = elapsed + REST
@@ -143,12 +143,18 @@ class Chronicle:
     def _rest(self) -> Span:
         return READ if self.reader and self.reader.is_on else FOLD
 
-    def _fold(self, term: Term, now: Instant) -> bool:
+    def _fold(self, term: Term, now: Instant, era: int) -> bool:
         if self._history is None:
             rows, pages = self._broker.read_history()
             self._history = History(rows, self._limits)
         else:
             pages = self._broker.read_pages(PAGES)
+        if self._untold and not pages:
+            # Nothing may be emitted for long: what waits gets a page of its own.
+            page = told_page(now, era, [*self._untold])
+            self._broker.write_ledger(term, {}, (), era, page=page)
+            self._untold.clear()
+            return True
         history = self._history
         count = history.fold(pages, RECORDS, self.reader.take if self.reader else None)
         if not count:

@@ -247,7 +247,7 @@ class Scheduler:
             self._aside_at = elapsed
             if not self._configs.announce(term, self.takeover.configs.entries):
                 wake_at = now
-            if self._chronicle.fold(term, now):
+            if self._chronicle.fold(term, now, self.era):
                 wake_at = now
             self.file.flush()
         return now if self.takeover.configs.waiting else wake_at
