@@ -63,9 +63,7 @@ class Chronicle:
     and is left for a while where the broker refuses it: no emission depends on it.
     """
 
-    def __init__(
-        self, broker: Emitter, clock: Clock, limits: HistoryLimits
-    ) -> None:
+    def __init__(self, broker: Emitter, clock: Clock, limits: HistoryLimits) -> None:
         self._broker = broker
         self._clock = clock
         self._limits = limits
