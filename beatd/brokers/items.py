@@ -44,17 +44,19 @@ Emitted: TypeAlias = Outcome | Refused
 MOST_PAGES = 1000
 """The most pages of the history that wait to be folded: one for each batch."""
 
-_LETTERS = {Outcome.QUEUED: "q", Outcome.DROPPED: "d", Outcome.KNOWN: "k"}
+_LETTERS = {
+    id(Outcome.QUEUED): "q",
+    id(Outcome.DROPPED): "d",
+    id(Outcome.KNOWN): "k",
+}
+"""By identity: to hash a member of an Enum is a call of Python code."""
 
 
 def stored_page(outcomes: Sequence[Emitted], page: bytes) -> bytes | None:
     """Return a page with a letter for each emission; None if all were known."""
     if not page or all(outcome is Outcome.KNOWN for outcome in outcomes):
         return None
-    letters = (
-        "r" if isinstance(outcome, Refused) else _LETTERS[outcome]
-        for outcome in outcomes
-    )
+    letters = [_LETTERS.get(id(outcome), "r") for outcome in outcomes]
     return "".join(letters).encode() + b" " + page
 
 

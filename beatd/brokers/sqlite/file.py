@@ -31,6 +31,14 @@ LARGEST_WAL = 8 * 1024 * 1024
 """The most bytes that the WAL has, except while some reader takes long."""
 
 
+class PartKnown(Exception):
+    """Of a batch, some are known and some are not: each is to be done alone."""
+
+
+UNDONE = (*ROW_REFUSALS, PartKnown)
+"""What undoes the part of a step in which it is raised."""
+
+
 class BrokerFile:
     """Lends connections to one SQLite file, which is made when it is first used.
 
@@ -78,13 +86,15 @@ class BrokerFile:
     def _savepoint(self, db: sqlite3.Connection) -> Iterator[None]:
         """Undo, within the transaction, what was done in here if one row is refused.
 
+        So it is after PartKnown, which the caller raises in here.
+
         Raises BrokerRefused if all of the transaction was undone: what the caller did
         next would be done outside of one, without what was checked at its beginning.
         """
         db.execute("SAVEPOINT part")
         try:
             yield
-        except ROW_REFUSALS as error:
+        except UNDONE as error:
             if not db.in_transaction:
                 raise BrokerRefused(
                     f"{self._path} cannot be used: a trigger or a constraint that is"

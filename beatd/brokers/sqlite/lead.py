@@ -12,6 +12,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,9 +32,9 @@ from beatd.brokers.items import (
 )
 from beatd.brokers.leases import LeaseWatch, WorkerLease
 from beatd.brokers.oddities import Oddities
-from beatd.brokers.sqlite.file import text, texts_as_bytes
+from beatd.brokers.sqlite.file import UNDONE, PartKnown, text, texts_as_bytes
 from beatd.brokers.sqlite.history import SQLiteHistory
-from beatd.brokers.sqlite.routes import Row, rows_of
+from beatd.brokers.sqlite.routes import Row, Ways
 from beatd.brokers.sqlite.statements import SQL
 from beatd.clock import Clock
 from beatd.errors import BrokerUnavailable, TermOver
@@ -52,6 +53,8 @@ from beatd.timetable.ledger import (
     mark_of,
     without_run,
 )
+
+_PARTS = attrgetter("entry", "mark", "route", "message", "run")
 
 RELEASE_LOOK: Span = 50
 """How often a standby looks whether the kernel lock is free."""
@@ -191,8 +194,8 @@ class SQLiteLead(SQLiteHistory):
             try:
                 with self._savepoint(db):
                     outcomes = [*self._emit_all(db, batch)]
-            except ROW_REFUSALS:
-                # Something in it is refused: each emission stands alone.
+            except UNDONE:
+                # Something in it is refused, or part of it known: each stands alone.
                 outcomes = self._emit_each(db, batch)
             if stored := stored_page(outcomes, page):
                 self._add_page(db, stored)
@@ -202,24 +205,40 @@ class SQLiteLead(SQLiteHistory):
     def _emit_all(
         self, db: sqlite3.Connection, batch: Sequence[Emission]
     ) -> list[Outcome]:
-        outcomes = []
+        """Do all of them, or none when all are known.
+
+        Raises PartKnown, to be undone, when only some of them are known.
+        """
+        ways = Ways(db, self._steps)
+        outcomes: list[Outcome] = []
+        marks: list[Row] = []
         messages: list[Row] = []
-        for emission in batch:
-            rows = rows_of(db, self._steps, emission.route, emission.message)
-            mark = emission.mark
-            if emission.route and not rows:
-                mark = without_run(mark, self._mark_of(db, emission.entry))
-            row = (self._namespace, emission.entry, *mark)
-            if not db.execute(SQL["advance"], row).rowcount:
-                outcomes.append(Outcome.KNOWN)
-                continue
-            messages += rows
-            outcomes.append(Outcome.QUEUED if rows else Outcome.DROPPED)
-            if emission.run and rows:
-                run = (self._namespace, emission.entry, emission.run)
-                db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", run)
+        runs: list[Row] = []
+        advanced = 0
+        for entry, mark, route, message, run in map(_PARTS, batch):
+            places = ways.of(route) if route else ()
+            if route and not places:
+                # Its row says on what the rows before it, in this batch too, have said.
+                advanced += self._advance(db, marks)
+                marks = []
+                mark = without_run(mark, self._mark_of(db, entry))
+            marks.append((self._namespace, entry, *mark))
+            messages += [(*place, message, None) for place in places]
+            outcomes.append(Outcome.QUEUED if places else Outcome.DROPPED)
+            if run and places:
+                runs.append((self._namespace, entry, run))
+        advanced += self._advance(db, marks)
+        if not advanced:
+            return [Outcome.KNOWN] * len(batch)
+        if advanced < len(batch):
+            raise PartKnown
         db.executemany(SQL["push"], messages)
+        db.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", runs)
         return outcomes
+
+    def _advance(self, db: sqlite3.Connection, marks: Sequence[Row]) -> int:
+        """Set these rows of the ledger but where it is as far; return how many."""
+        return db.executemany(SQL["advance"], marks).rowcount if marks else 0
 
     def _emit_each(
         self, db: sqlite3.Connection, batch: Sequence[Emission]

@@ -38,7 +38,7 @@ from beatd.brokers.items import (
 )
 from beatd.brokers.sqlite.file import text, texts_as_bytes
 from beatd.brokers.sqlite.lead import SQLiteLead
-from beatd.brokers.sqlite.routes import Row, rows_of
+from beatd.brokers.sqlite.routes import Row, Ways
 from beatd.brokers.sqlite.statements import SQL
 from beatd.clock import Clock, SystemClock
 from beatd.errors import ItemRefused
@@ -377,10 +377,12 @@ class SQLiteBroker(SQLiteLead):
     # Messages
 
     def _send(self, db: sqlite3.Connection, batch: Sequence[Outgoing]) -> None:
-        rows: list[Row] = []
-        for outgoing in batch:
-            route, message, due = outgoing.route, outgoing.message, outgoing.due
-            rows += rows_of(db, self._steps, route, message, due)
+        ways = Ways(db, self._steps)
+        rows = [
+            (*place, one.message, one.due)
+            for one in batch
+            for place in ways.of(one.route)
+        ]
         try:
             db.executemany(SQL["push"], rows)
         except ROW_REFUSALS as error:

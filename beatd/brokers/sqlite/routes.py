@@ -5,26 +5,33 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from beatd.event_log import EventLog
-from beatd.instant import Instant
 from beatd.routing import Binding, Route, step_of
 
 tell = EventLog(__name__)
 
 Row: TypeAlias = tuple[Any, ...]
+Place: TypeAlias = tuple[str, int]
+"""A queue, and the priority step in it."""
 
 
-def rows_of(
-    db: sqlite3.Connection,
-    steps: Sequence[int],
-    route: Route | None,
-    message: bytes,
-    due: Instant | None = None,
-) -> list[Row]:
-    """Return a row for every queue that the route reaches."""
-    if route is None:
-        return []
-    step = step_of(route.priority, steps)
-    return [(queue, step, message, due) for queue in _queues(db, route)]
+class Ways:
+    """Where the messages of one step go: routes that they share are looked up once."""
+
+    def __init__(self, db: sqlite3.Connection, steps: Sequence[int]) -> None:
+        self._db = db
+        self._steps = steps
+        # By identity: to hash a route takes longer than to push a message. With the
+        # route itself, so that no other one gets its identity meanwhile.
+        self._known: dict[int, tuple[Route, Sequence[Place]]] = {}
+
+    def of(self, route: Route) -> Sequence[Place]:
+        """Return the places that the route reaches; none is said once."""
+        known = self._known.get(id(route))
+        if known is None:
+            step = step_of(route.priority, self._steps)
+            places = [(queue, step) for queue in _queues(self._db, route)]
+            known = self._known[id(route)] = (route, places)
+        return known[1]
 
 
 def _queues(db: sqlite3.Connection, route: Route) -> list[str]:

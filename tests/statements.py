@@ -1,0 +1,50 @@
+"""Counts what is asked of SQLite."""
+
+import sqlite3
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from beatd.brokers.sqlite import SQLiteBroker
+
+
+@dataclass
+class Asked:
+    """Statements that were executed, each as often as it was; comments left out."""
+
+    statements: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.statements)
+
+    def beginning(self, *starts: str) -> int:
+        """Return how many began with one of these words."""
+        return sum(one.startswith(starts) for one in self.statements)
+
+    @property
+    def writes(self) -> int:
+        """Transactions that were committed: with synchronous FULL, a sync for each.
+
+        Those that have written nothing are among them.
+        """
+        return self.beginning("COMMIT")
+
+    def clear(self) -> None:
+        self.statements.clear()
+
+    def add(self, statement: str) -> None:
+        lines = (line for line in statement.splitlines() if line[:2] != "--")
+        if text := "\n".join(lines):
+            self.statements.append(text)
+
+
+class CountedBroker(SQLiteBroker):
+    """A broker that tells what it asks of SQLite."""
+
+    def __init__(self, path: Path) -> None:
+        self.asked = Asked()
+        super().__init__(path, namespace="test")
+
+    def _connect(self) -> sqlite3.Connection:
+        db = super()._connect()
+        db.set_trace_callback(self.asked.add)
+        return db
