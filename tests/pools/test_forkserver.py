@@ -1,5 +1,6 @@
 """What a fork server does at its end of the socket, whatever comes or does not come."""
 
+import gc
 import os
 import resource
 import signal
@@ -48,6 +49,17 @@ def fork_server(run: Callable[[socket.socket, int], object]) -> Iterator[Line]:
         ours.close()
         process.kill()
         process.wait()
+
+
+def test_what_is_there_at_the_fork_is_collected_no_more_so_its_pages_stay_shared() -> (
+    None
+):
+    of_both: list[object] = []
+    try:
+        with fork_server(lambda channel, claims: os._exit(3)):
+            assert not any(one is of_both for one in gc.get_objects())
+    finally:
+        gc.unfreeze()
 
 
 def test_ends_that_nobody_hears_yet_keep_no_child_from_being_forked() -> None:

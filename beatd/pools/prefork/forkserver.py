@@ -6,6 +6,7 @@ before there are threads and connections, with all task modules imported; or a n
 interpreter, which imports them itself. Its code is in forkserver_main.py.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -171,6 +172,10 @@ def forked(run_child: RunChild) -> Starter:
     def start(ours: socket.socket, theirs: socket.socket) -> ServerProcess:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # what is left in the buffer would be printed twice
+        # What exists now is shared by all processes of the pool, this one among them: a
+        # collection that touches it would copy its pages.
+        gc.collect()
+        gc.freeze()
         with warnings.catch_warnings():
             # A process with threads forks only when a fork server was killed and has to
             # be replaced, or when the pool could not be started earlier.
