@@ -254,6 +254,8 @@ class Router:
             for way in queue.ways
         }
         self._lookups = _lookups(routes)
+        self.is_fixed = all(isinstance(lookup, _Table) for lookup in self._lookups)
+        """Whether nothing counts for a route but the task's name and the options."""
         self._routes: dict[Route, Route] = {}
 
     def queue(self, name: str) -> Queue:

@@ -1,13 +1,15 @@
 """What entries send: a call for each, as an app makes it or as none does."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from typing import Any, NamedTuple, Protocol
 
 from beatd.errors import MessageError
-from beatd.message import EntryMessage, MessageFormat, Template, template
+from beatd.message import EntryMessage, MessageFormat, Template
 from beatd.message.options import kind_of
+from beatd.message.shape import Shape, shape_for, shape_key
+from beatd.message.template import of_shape
 from beatd.routing import Queue, Route, Router
 
 
@@ -29,6 +31,8 @@ class EntryCall(NamedTuple):
 
 def in_zone(options: Mapping[str, Any], zone: tzinfo) -> Mapping[str, Any]:
     """Return options whose moments that name no zone are in this one."""
+    if not options:
+        return options
     naive = {
         name: value.replace(tzinfo=zone)
         for name in ("eta", "expires")
@@ -68,6 +72,8 @@ class PlainCalls:
     format: MessageFormat
     router: Router
     default_priority: int | None = None
+    _shapes: dict[Hashable, Shape] = field(default_factory=dict, init=False)
+    """By task, options and zone: what the messages of such calls have in common."""
 
     def message(self, call: EntryCall) -> EntryMessage:
         """Return what is sent. Raises MessageError that says what cannot be."""
@@ -82,19 +88,34 @@ class PlainCalls:
         self, call: EntryCall, options: Mapping[str, Any], *, registered: bool
     ) -> Template:
         """Return what is sent of a call with these options."""
-        options, route = self.routed(call, options)
-        return template(
-            self.format,
-            route,
-            call.task,
+        return of_shape(
+            self._shape_of(call, options, registered),
             call.args,
             call.kwargs,
-            options,
-            registered=registered,
             entry=call.entry,
-            zone=call.zone,
             slot_argument=call.slot_argument,
         )
+
+    def _shape_of(
+        self, call: EntryCall, options: Mapping[str, Any], registered: bool
+    ) -> Shape:
+        """Return the shape of a call; it is made once for calls that have the same."""
+        key = (call.task, call.zone, registered, shape_key(options))
+        known = self._shapes if self.router.is_fixed else {}
+        try:
+            return known[key]
+        except KeyError:
+            shape = known[key] = self._new_shape(call, options, registered)
+            return shape
+        except TypeError:  # some option is a list or a dict
+            return self._new_shape(call, options, registered)
+
+    def _new_shape(
+        self, call: EntryCall, options: Mapping[str, Any], registered: bool
+    ) -> Shape:
+        options, route = self.routed(call, options)
+        common = self.format, route, registered, True, call.zone
+        return shape_for(options, call.task, *common)
 
     def routed(
         self, call: EntryCall, options: Mapping[str, Any]

@@ -14,7 +14,7 @@ from beatd import schedules
 from beatd.errors import ScheduleError
 from beatd.schedules import ScheduleSpec
 from beatd.schedules.base import Schedule
-from beatd.schedules.specs import check_clock
+from beatd.schedules.specs import KINDS, check_clock
 from beatd.schedules.zones import zone_of
 
 
@@ -43,6 +43,8 @@ def spec_of_theirs(value: object, *, relative: bool) -> ScheduleSpec | None:
 
     Raises ScheduleError for one whose rules are not known here.
     """
+    if isinstance(value, KINDS):
+        return None
     theirs: Any = value
     match _name_of(type(value)):
         case "celery.schedules", "crontab":

@@ -62,6 +62,9 @@ _OR_UNLIMITED = {
 }
 """Those two, with the fields of a policy that they become."""
 
+_DICTS = (dict, Mapping)
+"""What an entry may be; most are the first, which is told sooner."""
+
 _CELERY_KEYS = frozenset({"task", "schedule", "args", "kwargs", "options"})
 KEYS = _CELERY_KEYS | _SIMPLE_KEYS.keys() | {"start_time", "end_time"}
 
@@ -117,7 +120,7 @@ class EntryReader:
             line.wrong("expected a text, not empty, as its name")
         elif not is_encodable(name):
             line.wrong("expected Unicode text as its name, without lone surrogates")
-        elif not isinstance(written, Mapping):
+        elif not isinstance(written, _DICTS):
             line.wrong(f"expected a dict with task and schedule, got {_kind(written)}")
         else:
             line.written = written

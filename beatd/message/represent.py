@@ -16,6 +16,10 @@ def bounded_repr(value: Any, size: int, levels: int) -> str:
 
     Text that is cut ends in `...`, a container that is cut in `, ...` and its bracket.
     """
+    if type(value) is tuple and levels >= 0 and _PLAIN.issuperset(map(type, value)):
+        text = _plain(value)
+        if len(text) < size:
+            return text
     writer = _Writer(size, min(levels or _DEEPEST, _DEEPEST))
     writer.write(value, 0)
     return "".join(writer.parts)

@@ -143,11 +143,18 @@ _MARKS = ("beatd_entry", "beatd_slot", "celery_beat_task")
 def shape_for(options: Mapping[str, Any], *common: Any) -> Shape:
     """Return the shape of a message; `common` are the other arguments of `_shape`."""
     try:
-        # Equal values may be different options: True and 1, a moment in two zones.
-        key = tuple((name, value, repr(value)) for name, value in options.items())
-        return _shared_shape(key, *common)
+        return _shared_shape(shape_key(options), *common)
     except TypeError:  # some option is a list or a dict
         return _shape(options, *common)
+
+
+def shape_key(options: Mapping[str, Any]) -> tuple[tuple[str, Any, str], ...]:
+    """Return what is equal for options of which messages have the same shape.
+
+    It has no hash if some option is a list or a dict.
+    """
+    # Equal values may be different options: True and 1, a moment in two zones.
+    return tuple([(name, value, repr(value)) for name, value in options.items()])
 
 
 @lru_cache(maxsize=1024)

@@ -248,13 +248,28 @@ def template(
 
     Raises MessageError that names the option or the argument that cannot be sent.
     """
+    shape = shape_for(
+        options or {}, task, format, route, registered, entry is not None, zone
+    )
+    return of_shape(shape, args, kwargs, entry=entry, slot_argument=slot_argument)
+
+
+def of_shape(
+    shape: Shape,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    entry: str | None = None,
+    slot_argument: str | None = None,
+) -> Template:
+    """Return the template of a call whose messages have this shape.
+
+    Raises MessageError that names the argument that cannot be sent.
+    """
     args = args or ()
     if not isinstance(args, list | tuple):
         raise MessageError(f"args: expected a list or tuple, got {kind_of(args)}")
     kwargs = _checked_kwargs(kwargs or {})
-    shape = shape_for(
-        options or {}, task, format, route, registered, entry is not None, zone
-    )
     form = shape.body
     args_text = _shown_as(shape.argsrepr, args, shape)
     kwargs_text = _shown_as(shape.kwargsrepr, kwargs, shape)
@@ -280,7 +295,7 @@ def _shown_as(given: str | None, value: Any, shape: Shape) -> str:
 
 
 def _checked_kwargs(kwargs: Any) -> dict[str, Any]:
-    if not isinstance(kwargs, Mapping):
+    if not isinstance(kwargs, dict) and not isinstance(kwargs, Mapping):
         raise MessageError(f"kwargs: expected a dict, got {kind_of(kwargs)}")
     for name in kwargs:
         if not isinstance(name, str):

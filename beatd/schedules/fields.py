@@ -26,6 +26,10 @@ from beatd.schedules.days import (
 CrontabValue: TypeAlias = int | str | Iterable[int]
 """The values that Celery's crontab takes for each of its arguments."""
 
+REMEMBERED = 65_536
+"""How many schedules are remembered, for entries that have equal ones: when they come
+in turn, a memory that is too small for all of them has none of them."""
+
 MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
@@ -182,7 +186,7 @@ def _split(expression: str, second_at_beginning: bool) -> tuple[str, ...]:
 
 
 # Entries often share an expression, and croniter takes its time.
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=REMEMBERED)
 def _read_shared(texts: tuple[str, ...]) -> Fields:
     return _possible(_read(texts, hash_id=None))
 
@@ -343,7 +347,7 @@ def _crontab_item(field: _Field, item: str) -> str:
 
 
 # Many entries have equal crontabs, each written anew.
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=REMEMBERED)
 def _read_crontab_shared(
     minute: int | str,
     hour: int | str,

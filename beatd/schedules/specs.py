@@ -18,6 +18,7 @@ from beatd.schedules import words
 from beatd.schedules.base import Schedule
 from beatd.schedules.cron import Cron
 from beatd.schedules.fields import (
+    REMEMBERED,
     CrontabValue,
     Fields,
     check_drawn,
@@ -353,7 +354,10 @@ class rrule:
         return f"by the rule {self.rule.text}, first at {self.dtstart}"
 
 
-for _kind in (crontab, cron, every, once, solar, rrule):
+KINDS = (crontab, cron, every, once, solar, rrule)
+"""The classes of beatd's own schedules."""
+
+for _kind in KINDS:
     fix(_kind)
 
 
@@ -363,7 +367,7 @@ def read(value: object, *, relative: bool = False) -> ScheduleSpec:
     Text is a cron expression; a number of seconds or a timedelta is an interval, and
     `relative` rounds its slots as Celery does.
     """
-    if isinstance(value, crontab | cron | every | once | solar | rrule):
+    if isinstance(value, KINDS):
         return value
     if isinstance(value, str):
         return _cron_of(value)
@@ -375,12 +379,12 @@ def read(value: object, *, relative: bool = False) -> ScheduleSpec:
 
 
 # Many entries have equal schedules: each is read once, and is in memory once.
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=REMEMBERED)
 def _cron_of(expression: str) -> cron:
     return cron(expression)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=REMEMBERED)
 def _cron_in_zone(fields: Fields, zone: ZoneInfo) -> Cron:
     return Cron(fields, zone)
 

@@ -245,6 +245,8 @@ def _merged(
     values: Mapping[str, Any], locate: Locate, problems: list[Problem]
 ) -> dict[Any, Any]:
     """Return the schedules of all spellings as one; no entry may be in two of them."""
+    if len(values) == 1:
+        return dict(*values.values())
     merged: dict[Any, Any] = {}
     source: dict[Any, str] = {}
     for word, schedule in values.items():

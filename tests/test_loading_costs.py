@@ -1,0 +1,90 @@
+"""What it costs to load many entries: counted, not timed."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from beatd.config.calls import EntryCall, PlainCalls
+from beatd.message import MessageFormat
+from beatd.routing import Route, Router
+from beatd.schedules import cron, crontab
+
+UTC_ZONE = ZoneInfo("UTC")
+
+
+class CountingRouter(Router):
+    """Counts how often it is asked."""
+
+    asked_for = 0
+
+    def routed(
+        self,
+        task: str,
+        options: Mapping[str, Any],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> tuple[Mapping[str, Any], Route]:
+        self.asked_for += 1
+        return super().routed(task, options, args, kwargs)
+
+
+def call(number: int, options: Mapping[str, Any]) -> EntryCall:
+    return EntryCall(f"e{number}", "t", (number,), None, options, UTC, None)
+
+
+def test_what_entries_of_one_task_and_options_share_is_made_once() -> None:
+    router = CountingRouter(routes={"t": {"queue": "q"}})
+    calls = PlainCalls(MessageFormat(), router)
+
+    given = [{"priority": n % 2} for n in range(1000)]
+    templates = [
+        calls.encoded(call(n, options), options, registered=False)
+        for n, options in enumerate(given)
+    ]
+
+    assert router.asked_for == 2
+    assert len({id(one.shape) for one in templates}) == 2
+    assert {one.route.queue for one in templates} == {"q"}
+
+
+def test_equal_options_of_other_kinds_share_nothing() -> None:
+    calls = PlainCalls(MessageFormat(), Router())
+
+    one, other = (
+        calls.encoded(call(1, options), options, registered=False)
+        for options in ({"x": 1}, {"x": True})
+    )
+
+    assert one.shape is not other.shape
+
+
+def test_a_router_of_the_users_is_asked_for_each_entry() -> None:
+    def route(name: str, args: Any, *_: Any, **__: Any) -> str:
+        return f"q{args[0]}"
+
+    calls = PlainCalls(MessageFormat(), Router(routes=route))
+
+    queues = [calls.message(call(n, {})).route.queue for n in range(3)]
+
+    assert queues == ["q0", "q1", "q2"]
+
+
+def test_more_schedules_than_a_small_cache_holds_are_read_once_each() -> None:
+    def written(number: int) -> crontab:
+        return crontab(number % 60, number // 60 % 24, day_of_month=1 + number // 1440)
+
+    first = [written(number).fields for number in range(5000)]
+    again = [written(number).fields for number in range(5000)]
+
+    assert all(map(lambda one, other: one is other, first, again))
+
+
+def test_more_expressions_than_a_small_cache_holds_are_read_once_each() -> None:
+    def written(number: int) -> cron:
+        return cron(f"{number % 60} {number // 60 % 24} {1 + number // 1440} * *")
+
+    first = [written(number).in_zone(UTC_ZONE) for number in range(5000)]
+    again = [written(number).in_zone(UTC_ZONE) for number in range(5000)]
+
+    assert all(map(lambda one, other: one is other, first, again))
