@@ -12,6 +12,9 @@ class Asked:
     """Statements that were executed, each as often as it was; comments left out."""
 
     statements: list[str] = field(default_factory=list)
+    steps: int = 0
+    """Instructions of SQLite's own machine that these took: rows that were looked at
+    and left are among them."""
 
     def __len__(self) -> int:
         return len(self.statements)
@@ -30,6 +33,10 @@ class Asked:
 
     def clear(self) -> None:
         self.statements.clear()
+        self.steps = 0
+
+    def count_step(self) -> None:
+        self.steps += 1
 
     def add(self, statement: str) -> None:
         lines = (line for line in statement.splitlines() if line[:2] != "--")
@@ -47,4 +54,5 @@ class CountedBroker(SQLiteBroker):
     def _connect(self) -> sqlite3.Connection:
         db = super()._connect()
         db.set_trace_callback(self.asked.add)
+        db.set_progress_handler(self.asked.count_step, 1)
         return db

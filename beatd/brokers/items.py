@@ -245,11 +245,17 @@ DONE, GONE = Answer(Effect.DONE), Answer(Effect.GONE)
 
 def do_in_turn(acts: Sequence[Act], do: Callable[[Act], Answer]) -> list[Answer]:
     """Do each act, in the order that `Consumer.settle` promises; return the answers."""
-    places = range(len(acts))
-    back = [at for at in places if isinstance(acts[at], GiveBack)]
-    others = [at for at in places if not isinstance(acts[at], GiveBack)]
-    answers = {at: do(acts[at]) for at in [*others, *reversed(back)]}
-    return [answers[at] for at in places]
+    answers = {at: do(acts[at]) for at in turns(acts)}
+    return [answers[at] for at in range(len(acts))]
+
+
+def turns(acts: Sequence[Act]) -> list[int]:
+    """Return the places of the acts in the order in which they are to be done."""
+    back = [at for at, act in enumerate(acts) if isinstance(act, GiveBack)]
+    if not back:
+        return [*range(len(acts))]
+    others = [at for at, act in enumerate(acts) if not isinstance(act, GiveBack)]
+    return [*others, *reversed(back)]
 
 
 @dataclass(frozen=True, slots=True)

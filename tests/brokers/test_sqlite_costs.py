@@ -1,15 +1,18 @@
 """What a batch costs in SQLite, in statements and in transactions, never in time."""
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from beatd.brokers.items import Outcome
+from beatd.brokers.items import DONE, GONE, Acknowledge, Outcome
 from beatd.instant import MINUTE
 from beatd.routing import Queue, Route
-from tests.brokers.making import NOON, emission, lead
+from tests.brokers.making import NOON, emission, lead, lying_in, outgoing, settle
 from tests.statements import CountedBroker
+
+requests = count(1)
 
 
 @pytest.fixture
@@ -64,3 +67,56 @@ def test_bindings_are_looked_up_once_for_messages_that_share_a_route(
     broker.emit(term, batch, MINUTE)
 
     assert broker.asked.beginning("SELECT key, pattern") == 1
+
+
+def test_a_delivery_costs_one_statement_to_take_and_one_to_settle(
+    broker: CountedBroker,
+) -> None:
+    broker.join("w", MINUTE)
+    broker.send([outgoing(b"m")] * 130)
+
+    def cost(number: int) -> tuple[int, int]:
+        broker.asked.clear()
+        taken = broker.take("w", ["celery"], number, next(requests))
+        to_take = len(broker.asked)
+        answers = settle(broker, "w", *map(Acknowledge, taken))
+        assert answers == [DONE] * number
+        assert broker.asked.writes == 2
+        return to_take, len(broker.asked) - to_take
+
+    few, many = cost(10), cost(110)
+
+    assert (many[0] - few[0], many[1] - few[1]) == (100, 100)
+    assert max(few) < 10 + 15
+
+
+def test_what_is_in_flight_costs_the_next_one_that_is_taken_nothing(
+    broker: CountedBroker,
+) -> None:
+    broker.join("w", MINUTE)
+    broker.send([outgoing(b"m")] * 220)
+
+    def steps(number: int) -> int:
+        broker.asked.clear()
+        assert len(broker.take("w", ["celery"], number, next(requests))) == number
+        return broker.asked.steps
+
+    steps(1)
+    few_in_flight = steps(5)
+    steps(200)
+
+    assert steps(5) == few_in_flight
+
+
+def test_a_batch_in_which_one_is_in_flight_no_more_settles_all_others(
+    broker: CountedBroker,
+) -> None:
+    broker.join("w", MINUTE)
+    broker.send([outgoing(b"m")] * 3)
+    taken = broker.take("w", ["celery"], 3, next(requests))
+    settle(broker, "w", Acknowledge(taken[1]))
+
+    answers = settle(broker, "w", *map(Acknowledge, taken))
+
+    assert answers == [DONE, GONE, DONE]
+    assert lying_in(broker) == []

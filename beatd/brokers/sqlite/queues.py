@@ -4,6 +4,7 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
+from itertools import groupby
 from pathlib import Path
 from queue import Empty
 
@@ -35,8 +36,9 @@ from beatd.brokers.items import (
     letter_of,
     number_together,
     pass_over,
+    turns,
 )
-from beatd.brokers.sqlite.file import text, texts_as_bytes
+from beatd.brokers.sqlite.file import UNDONE, PartKnown, text, texts_as_bytes
 from beatd.brokers.sqlite.lead import SQLiteLead
 from beatd.brokers.sqlite.routes import Row, Ways
 from beatd.brokers.sqlite.statements import SQL
@@ -206,14 +208,16 @@ class SQLiteBroker(SQLiteLead):
                 sizes = [(deaths, length) for _, _, length, deaths in lying]
                 ready = lying[: number_together(sizes, suspects, together)]
                 held_back = found and not ready
+            before = 0
             if ready:
                 sql = "SELECT coalesce(max(place), 0) FROM messages WHERE worker = ?"
-                (last,) = db.execute(sql, (worker,)).fetchone()
-                places = enumerate(ready, start=last + 1)
+                (before,) = db.execute(sql, (worker,)).fetchone()
+                places = enumerate(ready, start=before + 1)
                 attempt = str(request << STAMP_BITS | secrets.randbits(STAMP_BITS))
                 flights = [(worker, attempt, place, row[0]) for place, row in places]
                 db.executemany(SQL["take"], flights)
-            rows = db.execute(SQL["taken"], (worker, STAMP_BITS, request)).fetchall()
+            taken = (worker, before, STAMP_BITS, request)
+            rows = db.execute(SQL["taken"], taken).fetchall()
         if held_back:
             on_held_back()
         return [
@@ -477,10 +481,41 @@ class SQLiteBroker(SQLiteLead):
     ) -> list[Answer]:
         try:
             with self._savepoint(db):
-                return do_in_turn(acts, lambda act: self._do(db, worker, act))
-        except ROW_REFUSALS:
-            # Something in it is refused: each act stands alone.
+                return self._do_together(db, worker, acts)
+        except UNDONE:
+            # Something in it is refused, or in flight no more: each stands alone.
             return do_in_turn(acts, lambda act: self._try(db, worker, act))
+
+    def _do_together(
+        self, db: sqlite3.Connection, worker: str, acts: Sequence[Act]
+    ) -> list[Answer]:
+        """Do all acts, those that acknowledge together.
+
+        Raises PartKnown, to be undone, when one of these is in flight no more.
+        """
+        answers = [DONE] * len(acts)
+        for is_simple, places in groupby(
+            turns(acts), lambda at: isinstance(acts[at], Acknowledge)
+        ):
+            if is_simple:
+                self._acknowledge(db, worker, [acts[at] for at in places])
+            else:
+                for at in places:
+                    answers[at] = self._do(db, worker, acts[at])
+        return answers
+
+    def _acknowledge(
+        self, db: sqlite3.Connection, worker: str, acts: Sequence[Act]
+    ) -> None:
+        flights = [_flight(worker, act.delivery) for act in acts]
+        if db.executemany(SQL["acknowledge"], flights).rowcount < len(flights):
+            raise PartKnown
+        runs = [
+            (act.entry, act.run)
+            for act in acts
+            if isinstance(act, Acknowledge) and act.run and not act.goes_on
+        ]
+        self._end_runs(db, runs)
 
     def _try(self, db: sqlite3.Connection, worker: str, act: Act) -> Answer:
         try:

@@ -262,8 +262,8 @@ DELETE FROM workers WHERE lease = 0 AND (ends <= ? OR ends > ?)
 SELECT took FROM workers WHERE worker = ? AND lease > 0
 
 -- name: taken
-SELECT id, attempt, queue, message, deaths
-FROM messages WHERE worker = ? AND CAST(attempt AS INTEGER) >> ? = ? ORDER BY place
+SELECT id, attempt, queue, message, deaths FROM messages
+WHERE worker = ? AND place > ? AND CAST(attempt AS INTEGER) >> ? = ? ORDER BY place
 
 -- name: ready
 SELECT id, step, length(message), deaths
