@@ -64,8 +64,8 @@ app         annotations announcement client_results conf connections discovery
 worker      autoscale begun commands.arguments events in_flight commands.shapes
             isolation holdings lease rate renewal tally reporting restoring revoked
             settlement settle unkept window fetcher backlog inbox outcomes admission
-            sizing stopping workload commands.controlled commands.inspect commands.steer
-            commands loop
+            throughput sizing stopping workload commands.controlled commands.inspect
+            commands.steer commands loop
 migrate     * found marks pickles gdbm shelves config_text redbeat django_tables
             crontab recurrence calendar
 celery_apps * processes requests runner results signals other_schedulers out_of_reach

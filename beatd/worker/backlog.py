@@ -7,6 +7,7 @@ from beatd.bounds import rate_of
 from beatd.clock import Clock
 from beatd.config.settings import Settings
 from beatd.event_log import EventLog
+from beatd.instant import Span
 from beatd.tasks import Registry
 from beatd.worker.in_flight import InFlight, InFlightState
 from beatd.worker.rate import Turns, sift
@@ -58,6 +59,12 @@ class Backlog:
         """How many runs wait only for a free place in the pool."""
         return len(self._returned) + len(self._ready)
 
+    def waited(self) -> Span:
+        """Return how long the first of those waits that wait only for the pool."""
+        first = self._returned[0] if self._returned else None
+        first = first or (self._ready[0] if self._ready else None)
+        return self._clock.elapsed() - first.arrived if first else 0
+
     def due_in(self) -> float | None:
         """Return the milliseconds until a rate limit lets a run begin, if one waits."""
         due = self._turns.due()
@@ -65,6 +72,7 @@ class Backlog:
 
     def add(self, run: InFlight) -> None:
         """Let a run wait behind the others."""
+        run.arrived = self._clock.elapsed()
         self._ready.append(run)
 
     def put_back(self, returned: Sequence[InFlight]) -> None:
@@ -106,6 +114,22 @@ class Backlog:
         for run in late:
             self._come_back(run)
         return [*sift(self._returned, wanted), *sift(self._ready, wanted), *late]
+
+    def take_last(self, number: int) -> list[InFlight]:
+        """Remove so many of those that wait only for the pool; return them in order.
+
+        The last ones; but none that is acknowledged, or has lost a process here: no
+        other worker would know how many.
+        """
+        found: list[InFlight] = []
+        for line in self._ready, self._returned:
+            kept: list[InFlight] = []
+            while line and len(found) < number:
+                run = line.pop()
+                stays = run.acknowledged or run.losses
+                (kept if stays else found).append(run)
+            line.extend(reversed(kept))
+        return found[::-1]
 
     def limit_rate(self, task: str) -> None:
         """Apply the task's present rate limit from now on."""

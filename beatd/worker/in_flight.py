@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from beatd.brokers.items import Delivery
-from beatd.instant import Instant
+from beatd.instant import Instant, Span
 from beatd.message import Envelope
 from beatd.tasks import Task
 
@@ -72,6 +72,8 @@ class InFlight:
     early: bool
     """Whether the delivery is acknowledged before its run, not after."""
     state: InFlightState = field(default=InFlightState.WAITING, init=False)
+    arrived: Span = 0
+    """When it began to wait here, by the clock that only goes forward."""
     losses: list[str] = field(default_factory=list)
     """How each process ended that died while it ran this delivery."""
     begun_again: int = 0

@@ -60,6 +60,7 @@ from beatd.worker.settle import Settler, WorkerBroker
 from beatd.worker.settlement import Continue, Settlement
 from beatd.worker.sizing import Sizing
 from beatd.worker.stopping import SHUTDOWNS, Stopping
+from beatd.worker.throughput import AHEAD
 from beatd.worker.unkept import Unkept
 from beatd.worker.window import PrefetchWindow
 from beatd.worker.workload import Workload
@@ -68,6 +69,9 @@ tell = EventLog(__name__)
 
 PATIENCE: Span = 5 * SECOND
 """How long a worker that stops waits for a broker or a result backend that is away."""
+
+LONGEST_WAIT: Span = 2 * AHEAD
+"""What has waited here for so long is given back, if the worker should hold less."""
 
 
 @dataclass(kw_only=True)
@@ -174,10 +178,12 @@ class Worker:
         """Return how long to wait for something to happen."""
         if self.stopping.how is Stop.SOFT:
             return self.stopping.left(self.clock.elapsed(), LOOK)
+        # What waits is to be looked at when the pool has been at long runs for so long.
+        wait = AHEAD if self.backlog.ready and self.sizing.is_measured else LOOK
         due = self.backlog.due_in()
         if due is None or self.workload.room <= 0:
-            return LOOK
-        return min(due, LOOK)
+            return wait
+        return min(wait, due)
 
     def handle(self, *events: WorkerEvent) -> None:
         """Act on events of the inbox, then on what they leave to be done."""
@@ -190,18 +196,19 @@ class Worker:
         elif self.stopping.has_run_out(self.clock.elapsed()):
             self._begin_to_stop(Stop.COLD)
         self.workload.fill(self.backlog.next)
+        if self.sizing.is_measured:
+            self._give_back_surplus()
 
     def _act_on(self, event: WorkerEvent) -> None:
         match event:
             case Started(token, pid):
                 self.outcomes.started(self.workload.started(token, pid))
             case Finished(token, report):
-                ended = self.workload.remove(token)
-                self.outcomes.finished(ended, read_report(report))
+                self.outcomes.finished(self._ended(token), read_report(report))
             case TimedOut(token, limit):
-                self.outcomes.timed_out(self.workload.remove(token), limit)
+                self.outcomes.timed_out(self._ended(token), limit)
             case Lost(token, reason):
-                self._lost(self.workload.remove(token), reason)
+                self._lost(self._ended(token), reason)
             case Returned(tokens):
                 self._take_back([self.workload.remove(token) for token in tokens])
             case Turn(take):
@@ -275,7 +282,22 @@ class Worker:
                 if isinstance(self.pool, ProcessPool):
                     self.pool.terminate(run.token, SIGTERM)
 
+    def _give_back_surplus(self) -> None:
+        """Let other workers have what would wait here for longer than it should."""
+        self.sizing.measure(len(self.workload))
+        if self.backlog.waited() < LONGEST_WAIT:
+            return
+        surplus = self.sizing.surplus(self.backlog.ready, len(self.workload))
+        if surplus:
+            for run in self.backlog.take_last(surplus):
+                self.outcomes.given_back(run.delivery)
+
     # Runs
+
+    def _ended(self, token: str) -> InFlight:
+        """Return a run that the pool has ended, and count it."""
+        self.sizing.ended()
+        return self.workload.remove(token)
 
     def _lost(self, run: InFlight, reason: str) -> None:
         """Settle a run whose process died, or let it wait for another process."""

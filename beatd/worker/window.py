@@ -34,7 +34,8 @@ class PrefetchWindow:
     def resize(self, size: int, at_once: int) -> None:
         """Have so many places, for the given number of runs at the same time."""
         grown, self._size, self._at_once = size - self._size, size, at_once
-        self.clear(grown)
+        if grown:
+            self.clear(grown)
 
     def fill(self, places: int) -> None:
         """Occupy so many places."""

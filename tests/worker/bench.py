@@ -156,7 +156,10 @@ _counts = count(1)
 
 
 class Bench:
-    """What a worker's test is done on; `settings` are those of the application."""
+    """What a worker's test is done on; `settings` are those of the application.
+
+    Its prefetch window is four times its pool, unless a test says otherwise.
+    """
 
     def __init__(
         self,
@@ -177,7 +180,8 @@ class Bench:
         self.name = name
         self.clock = FakeClock()
         self.broker = broker or MemoryBroker(self.clock)
-        settings = {"result_backend": "redis://nowhere", **settings}  # never asked
+        given = {"worker_prefetch_multiplier": 4, **settings}
+        settings = {"result_backend": "redis://nowhere", **given}  # never asked
         self.app = Beatd("proj", clock=self.clock, set_as_current=False, **settings)
         self.settings = self.app.settings
         self.results = FakeResults(encoding_of(self.settings))

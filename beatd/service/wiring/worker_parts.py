@@ -40,7 +40,7 @@ from beatd.worker.renewal import Modules, Renewal
 from beatd.worker.reporting import TaskReporter, WorkerNode
 from beatd.worker.revoked import Revocations, StateFile, mingle
 from beatd.worker.settle import EndRecorder, Settler, WorkerBroker
-from beatd.worker.sizing import Sizing, capacity_of
+from beatd.worker.sizing import Sizing
 from beatd.worker.stopping import Stopping
 from beatd.worker.unkept import Unkept
 from beatd.worker.window import PrefetchWindow
@@ -91,7 +91,10 @@ def assemble(around: Surroundings) -> Worker:
     """Return a worker that is made of what lies around it: broker, pool, results."""
     settings, pool, clock = around.settings, around.pool, around.clock
     away = around.away or broker_outage(clock)
-    window = PrefetchWindow(*capacity_of(settings, pool, around.autoscale))
+    sizing = Sizing(
+        pool=pool, autoscale=around.autoscale, settings=settings, clock=clock
+    )
+    window = sizing.window
     revocations = Revocations(
         file=around.state_file, results=around.results, settings=settings, clock=clock
     )
@@ -125,13 +128,6 @@ def assemble(around: Surroundings) -> Worker:
     )
     workload = Workload(
         pool=pool, settings=settings, acknowledge=outcomes.acknowledged, clock=clock
-    )
-    sizing = Sizing(
-        pool=pool,
-        window=window,
-        autoscale=around.autoscale,
-        settings=settings,
-        clock=clock,
     )
     renewal = Renewal(
         pool=pool,

@@ -42,12 +42,14 @@ class WorkerRows:
             "What runs the tasks.  [default: {default}, also called processes]",
         ),
     )
-    worker_prefetch_multiplier: Count = works(
-        4,
-        "Messages that a worker holds for each run at the same time.",
+    worker_prefetch_multiplier: Count | None = works(
+        None,
+        "Messages that a worker holds for each run at the same time; 0: any number."
+        " Unset: as many as run within some 50 ms, 1000 at most, by what its pool got"
+        " through; what waits longer behind long tasks goes back to its queue.",
         switch=Switch(
             ("--prefetch-multiplier",),
-            "Messages held for each run at the same time.  [default: {default}]",
+            "Messages held for each run at the same time.  [default: as needed]",
             metavar="N",
         ),
     )
