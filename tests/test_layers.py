@@ -70,8 +70,8 @@ migrate     * found marks pickles gdbm shelves config_text redbeat django_tables
             crontab recurrence calendar
 celery_apps * processes requests runner results signals other_schedulers out_of_reach
             reading
-service     * daemon nodes notify sockets wiring.choice wiring.runtime wiring.scheduler
-            wiring.worker_parts wiring.worker wiring
+service     * daemon nodes notify sockets wiring.choice wiring.looking wiring.runtime
+            wiring.scheduler wiring.worker_parts wiring.worker wiring
 cli         usage options output running dead explain findings schedule_view advice
             times next probes plan config_out crontab_out importing exporting
 .           logs states
@@ -117,11 +117,13 @@ MAKERS = {
     # The command line asks brokers that nobody else has open: whether an address is
     # good (check), what lies there (dead), to remove it before the start (worker).
     "brokers.of_settings": {
-        *("service.wiring.scheduler", "service.wiring.worker", "app.connections"),
+        *("service.wiring.scheduler", "service.wiring.looking"),
+        *("service.wiring.worker", "app.connections"),
         *("cli.dead", "cli.probes", "cli.worker"),
     },
     "results.connect": {
-        *("service.wiring.scheduler", "service.wiring.runtime"),
+        *("service.wiring.scheduler", "service.wiring.looking"),
+        *("service.wiring.runtime",),
         *("app.connections", "cli.probes"),
     },
     "brokers.connect": set(),

@@ -15,15 +15,10 @@ from beatd.config.options import Options
 from beatd.config.settings import Settings, table
 from beatd.config.source import Source
 from beatd.service.process import Process
-from beatd.service.rereading import Taken
+from beatd.service.rereading import TAKEN_ONCE, Taken, needs_restart, taken_once
 from beatd.service.wiring.alerting import desk_of
 from beatd.service.wiring.answering import answering_of
-from beatd.service.wiring.scheduler import (
-    TAKEN_ONCE,
-    needs_restart,
-    scheduler_of,
-    taken_once,
-)
+from beatd.service.wiring.scheduler import scheduler_of
 from tests.servers import Server
 from tests.test_wiring import let_go
 

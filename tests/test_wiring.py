@@ -18,7 +18,8 @@ from beatd.results.base import Meta, State
 from beatd.routing import Queue
 from beatd.scheduler.loop import Scheduler
 from beatd.service.wiring.choice import WorkerChoice, queues_of, router_of
-from beatd.service.wiring.scheduler import metas_of, scheduler_of, watch_calls
+from beatd.service.wiring.looking import metas_of
+from beatd.service.wiring.scheduler import scheduler_of, watch_calls
 from tests.servers import Server
 
 QUEUES = {"task_queues": {"fast": {}, "slow": {}}, "task_default_queue": "fast"}

@@ -25,7 +25,7 @@ from beatd.cli.usage import CONFIG, NOTHING, UNAVAILABLE, USAGE, exit_statuses
 from beatd.clock import SystemClock
 from beatd.config.loading import load
 from beatd.instant import DAY, SECOND, Instant, Span
-from beatd.service.wiring.scheduler import ledger_of
+from beatd.service.wiring.looking import ledger_of
 from beatd.text import counted
 from beatd.timetable.audit import WAITS_LONG, Account, Accounted, Audit
 from beatd.timetable.entry import Entry

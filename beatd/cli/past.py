@@ -35,7 +35,7 @@ from beatd.instant import (
 from beatd.results.base import READY_STATES, Meta, State
 from beatd.results.readable import why_failed
 from beatd.service.status import Runs
-from beatd.service.wiring.scheduler import history_of, metas_of
+from beatd.service.wiring.looking import history_of, metas_of
 from beatd.text import counted
 from beatd.timetable.history import History
 from beatd.timetable.pages import Record, What

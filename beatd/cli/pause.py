@@ -73,7 +73,7 @@ def resume(context: click.Context, /, entries: Sequence[str], **_: Any) -> None:
 @contextmanager
 def _broker(context: click.Context) -> Iterator[tuple[Config, Broker]]:
     """Yield the config, and the broker at which its scheduler leads."""
-    from beatd.service.wiring.scheduler import broker_to_look_at
+    from beatd.service.wiring.looking import broker_to_look_at
 
     config = load(wanted(context))
     broker = broker_to_look_at(config)

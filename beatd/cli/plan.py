@@ -25,7 +25,8 @@ from beatd.config.loading import Config
 from beatd.instant import Instant
 from beatd.migrate.found import Found, FoundEntry
 from beatd.migrate.marks import marks_of
-from beatd.service.wiring.scheduler import bring_marks, ledger_of
+from beatd.service.wiring.looking import ledger_of
+from beatd.service.wiring.scheduler import bring_marks
 from beatd.storage.sqlite_file import set_aside
 from beatd.text import counted, listed
 from beatd.timetable.entry import Entry

@@ -198,14 +198,14 @@ def entries_elsewhere(config: Config, *, ask: bool) -> list[Problem]:
     RedBeat's are looked for only if the broker is to be asked; then there is one, too,
     for a scheduler whose last runs beatd does not know.
     """
-    from beatd.service.wiring import scheduler as wiring
+    from beatd.service.wiring import looking
 
-    problems = wiring.entries_elsewhere(config, ask=ask)
+    problems = looking.entries_elsewhere(config, ask=ask)
     if ask and is_celery(config.source.app):
         from beatd.celery_apps.other_schedulers import last_runs_elsewhere
 
         with suppress(BrokerUnavailable):  # asking it is what says so
-            known = wiring.ledger_of(config).marks
+            known = looking.ledger_of(config).marks
             problems += last_runs_elsewhere(config, known)
     return problems
 

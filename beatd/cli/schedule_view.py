@@ -152,7 +152,7 @@ def warning_of_other_file(leader: str, path: Path) -> str:
 
 def _told_by_broker(config: Config) -> tuple[str, Mapping[str, Pause]]:
     """Return who leads at the broker, and what is paused, if it answers."""
-    from beatd.service.wiring.scheduler import broker_to_look_at
+    from beatd.service.wiring.looking import broker_to_look_at
 
     try:
         broker = broker_to_look_at(config)

@@ -43,7 +43,7 @@ from beatd.service.status import (
     with_failing,
 )
 from beatd.service.wiring.answering import ask_workers
-from beatd.service.wiring.scheduler import broker_to_look_at
+from beatd.service.wiring.looking import broker_to_look_at
 from beatd.text import counted, escaped, indented_lines, listed
 
 _NAP = SECOND // 2

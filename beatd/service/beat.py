@@ -25,7 +25,7 @@ from beatd.service.notify import Notify
 from beatd.service.other_side import LOOK, watch_for_workers
 from beatd.service.process import announce, on_signals, tell_of
 from beatd.service.reloading import ConfigLoader
-from beatd.service.rereading import Taken, read_again, taken_from
+from beatd.service.rereading import Taken, needs_restart, read_again, taken_from
 from beatd.service.sockets import passed_by
 from beatd.service.terminal import Banner, HangUp
 from beatd.service.wiring.alerting import (
@@ -36,10 +36,9 @@ from beatd.service.wiring.alerting import (
     setting_of,
 )
 from beatd.service.wiring.answering import Answering, answering_of
+from beatd.service.wiring.looking import entries_elsewhere
 from beatd.service.wiring.scheduler import (
     ask_results_aside,
-    entries_elsewhere,
-    needs_restart,
     scheduler_of,
     watch_calls,
 )

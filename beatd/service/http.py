@@ -48,6 +48,13 @@ Respond: TypeAlias = Callable[[str, Span], Answer | None]
 None: it is in the making, ask again. Never waits, never raises.
 """
 
+WELL, ILL = "200 OK", "503 Service Unavailable"
+
+WITHOUT_EXTRA = Answer(
+    "501 Not Implemented",
+    b"metrics need the package prometheus-client: pip install 'beatd[metrics]'\n",
+    "text/plain",
+)
 BAD = Answer("400 Bad Request", b"this is no request of HTTP\n", "text/plain")
 TOO_LARGE = Answer(
     "431 Request Header Fields Too Large", b"the request is too large\n", "text/plain"
@@ -250,3 +257,9 @@ class Server:
             with suppress(OSError):
                 client.socket.shutdown(socket.SHUT_WR)
             client.socket.close()
+
+
+def say_ended(error: BaseException) -> None:
+    """Say that the thread which answers questions has ended."""
+    words = "questions about this process are not answered any more: %r"
+    tell.error("http.ended", words, error, exc_info=error)

@@ -24,13 +24,12 @@ from beatd.config.entry_line import BadEntry
 from beatd.config.faults import raised
 from beatd.config.loading import Config, load
 from beatd.config.options import Options
-from beatd.config.settings import Problem
+from beatd.config.settings import Problem, Settings
 from beatd.errors import ConfigError
 from beatd.greenlets import patched
 from beatd.routing import Queue
 from beatd.service import daemon
 from beatd.service.process import wanted_by
-from beatd.service.wiring.scheduler import taken_once
 from beatd.timetable.entry import Entry
 
 _OF_THIS_PROCESS = ("NOTIFY_", "WATCHDOG_", "LISTEN_")
@@ -87,6 +86,39 @@ def taken_from(config: Config) -> Taken:
         config.queue_names,
         config.alerts,
     )
+
+
+TAKEN_ONCE = (
+    *("beat_namespace", "beat_schedule_filename", "beat_lock_timeout"),
+    *("beat_max_loop_interval", "beat_lost_writes", "beat_logfile", "beat_pidfile"),
+    *("beat_http", "beat_max_late", "beat_history_per_entry", "beat_history_bytes"),
+    "beat_alert_timeout",
+    *("beat_uid", "beat_gid", "beat_umask", "beat_executable"),
+    *("broker_transport_options", "broker_use_ssl", "broker_connection_timeout"),
+    *("task_send_sent_event", "event_exchange", "event_serializer"),
+    *("result_backend_transport_options", "redis_backend_use_ssl"),
+    *("redis_max_connections", "redis_socket_timeout", "redis_socket_connect_timeout"),
+    *("result_serializer", "result_accept_content", "accept_content"),
+    *("worker_log_format", "worker_log_datefmt", "worker_log_color"),
+    *("worker_hijack_root_logger", "worker_redirect_stdouts"),
+    "worker_redirect_stdouts_level",
+)
+"""What a scheduler's process takes from the settings when it begins, beside its
+addresses."""
+
+
+def taken_once(settings: Settings) -> dict[str, object]:
+    """Return what a scheduler takes only when it begins, by the settings' names."""
+    return {
+        "broker_url": settings.write_urls[:1],
+        "result_backend": settings.result_url,
+        **{name: getattr(settings, name) for name in TAKEN_ONCE},
+    }
+
+
+def needs_restart(began: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    """Name what differs between what was taken once and what would be now."""
+    return [name for name, value in began.items() if now[name] != value]
 
 
 def read_again(options: Options, kind: str) -> Taken:

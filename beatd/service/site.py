@@ -7,7 +7,7 @@ import msgspec
 
 from beatd.instant import SECOND, Span, datetime_of
 from beatd.schedules.zones import zone_of
-from beatd.service.http import Answer
+from beatd.service.http import ILL, WELL, WITHOUT_EXTRA, Answer
 from beatd.service.snapshot import Reporter
 from beatd.service.status import OLDEST_TICK, SCHEMA, Status, as_data
 
@@ -19,12 +19,6 @@ PATIENCE: Span = 2 * SECOND
 
 PROBE_PATIENCE: Span = 700
 """The same for `/readyz`: what asks there often waits for a second only."""
-
-WITHOUT_EXTRA = (
-    b"metrics need the package prometheus-client: pip install 'beatd[metrics]'\n"
-)
-
-WELL, ILL = "200 OK", "503 Service Unavailable"
 
 
 class Site:
@@ -82,7 +76,7 @@ class Site:
             # Imported here: an extra brings what it needs.
             from beatd.service.metrics import metrics_of
         except ImportError:
-            return Answer("501 Not Implemented", WITHOUT_EXTRA, "text/plain")
+            return WITHOUT_EXTRA
         status = self._snapshot(waited)
         if status is None:
             return None

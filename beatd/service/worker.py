@@ -1,12 +1,14 @@
 """A worker as a service, perhaps with a scheduler beside it: signals, status, exit."""
 
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 from beatd import signals
 from beatd.background import Service, start_thread
@@ -18,14 +20,12 @@ from beatd.event_log import EventLog
 from beatd.instant import span_of
 from beatd.pools.prefork.forkserver_main import RunChild
 from beatd.service import process
-from beatd.service.beat import Beat, tell_of_others
-from beatd.service.http import Server
+from beatd.service.http import Server, say_ended
 from beatd.service.notify import Notify
 from beatd.service.other_side import LOOK, watch_for_scheduler
 from beatd.service.process import announce, on_signals, tell_of
 from beatd.service.sockets import TCPListener, passed_by
 from beatd.service.terminal import Banner, HangUp
-from beatd.service.wiring.answering import say_ended
 from beatd.service.wiring.choice import WorkerChoice
 from beatd.service.wiring.runtime import LoadedApp, loaded_app_of, tasks_of, unreached
 from beatd.service.wiring.worker import run_child_of, worker_of
@@ -34,6 +34,9 @@ from beatd.text import counted, escaped, is_encodable
 from beatd.worker.autoscale import Autoscale
 from beatd.worker.inbox import Crashed, Stop, WorkerEvent
 from beatd.worker.loop import Worker
+
+if TYPE_CHECKING:
+    from beatd.service.beat import Beat
 
 tell = EventLog(__name__)
 
@@ -49,8 +52,6 @@ def run_worker(options: Options, *, beat: bool) -> int:
     loaded = loaded_app_of(config, choice)
     with program.in_service(loaded.hostname) as log:
         tell_of(config)
-        if beat:
-            tell_of_others(config)
         _tell_of_unreached(config)
         inbox: SimpleQueue[WorkerEvent] = SimpleQueue()
         worker = worker_of(
@@ -63,9 +64,7 @@ def run_worker(options: Options, *, beat: bool) -> int:
         )
         scheduler = watch = None
         if beat:
-            scheduler = Beat(
-                options, config, Notify(), SimpleQueue(), program.kind, passed
-            )
+            scheduler = _beside(options, config, program.kind, passed)
         else:
             watch = watch_for_scheduler(worker.broker, len(config.entries))
         service = WorkerService(
@@ -81,6 +80,20 @@ def run_worker(options: Options, *, beat: bool) -> int:
         service.run(partial(announce, options, config, *about))
         notify.stopping()
     return 0
+
+
+def _beside(
+    options: Options, config: Config, kind: str, passed: Sequence[socket.socket]
+) -> "Beat":
+    """Return the scheduler of a worker's process of this kind; say what it leaves out.
+
+    `passed` are the sockets that systemd has passed.
+    """
+    # Imported here: a worker alone takes less memory without a scheduler's code.
+    from beatd.service.beat import Beat, tell_of_others
+
+    tell_of_others(config)
+    return Beat(options, config, Notify(), SimpleQueue(), kind, passed)
 
 
 def _about(worker: Worker, config: Config, loaded: LoadedApp) -> Sequence[str]:
@@ -153,7 +166,7 @@ class WorkerService:
     """A worker, perhaps with a scheduler in a thread beside it, and their signals."""
 
     worker: Worker
-    beat: Beat | None
+    beat: "Beat | None"
     inbox: "SimpleQueue[WorkerEvent]"
     notify: Notify
     watch: Service | None = None
@@ -229,7 +242,7 @@ class WorkerService:
     def _crash(self, error: BaseException) -> None:
         self.inbox.put(Crashed(error))
 
-    def _schedule(self, beat: Beat) -> None:
+    def _schedule(self, beat: "Beat") -> None:
         try:
             beat.run()
         except BaseException as error:  # raised again by `run`, in the main thread

@@ -10,8 +10,7 @@ import msgspec
 
 from beatd.instant import SECOND, Span
 from beatd.pools.solo import Solo
-from beatd.service.http import Answer
-from beatd.service.site import ILL, WELL, WITHOUT_EXTRA
+from beatd.service.http import ILL, WELL, WITHOUT_EXTRA, Answer
 from beatd.service.status import OLDEST_TICK, HealthProblem
 from beatd.text import counted
 from beatd.worker.loop import Worker
@@ -106,7 +105,7 @@ class WorkerSite:
             # Imported here: an extra brings what it needs.
             from beatd.service.openmetrics import answer_of
         except ImportError:
-            return Answer("501 Not Implemented", WITHOUT_EXTRA, "text/plain")
+            return WITHOUT_EXTRA
         return answer_of([self.metrics])
 
 

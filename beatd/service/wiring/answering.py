@@ -11,19 +11,16 @@ from typing import cast
 from beatd.brokers.base import Broadcast, Broker
 from beatd.config.loading import Config
 from beatd.config.settings import Settings, mask_url
-from beatd.event_log import EventLog
 from beatd.instant import span_of
 from beatd.scheduler.loop import Scheduler
 from beatd.service.clocks import ClockWatch
 from beatd.service.facts import Published
-from beatd.service.http import Server
+from beatd.service.http import Server, say_ended
 from beatd.service.look import Looker
 from beatd.service.rereading import Taken
 from beatd.service.site import Site
 from beatd.service.snapshot import Place, Reporter
 from beatd.service.sockets import listeners_of
-
-tell = EventLog(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +45,6 @@ class Answering:
         self.looker.leave()
         self.clocks.leave()
         self.server.stop()
-
-
-def say_ended(error: BaseException) -> None:
-    """Say that the thread which answers questions has ended."""
-    words = "questions about this process are not answered any more: %r"
-    tell.error("http.ended", words, error, exc_info=error)
 
 
 def ask_workers(settings: Settings, broker: Broker) -> Mapping[str, Sequence[str]]:

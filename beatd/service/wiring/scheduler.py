@@ -2,28 +2,22 @@
 
 import os
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 
 from beatd import brokers, results
 from beatd.background import Service
 from beatd.brokers.base import Broadcast, Broker
-from beatd.celery_apps.signals import pass_on_beat
 from beatd.clock import SystemClock
 from beatd.config.finding import is_celery
 from beatd.config.loading import Config
-from beatd.config.settings import Problem, Settings, file_of_url, mask_url
-from beatd.errors import MessageError
+from beatd.config.settings import Settings, mask_url
 from beatd.event_log import EventLog
 from beatd.events.event import EventFactory
 from beatd.events.sent import TaskSentEvents
 from beatd.instant import span_of
-from beatd.parts import in_parts
-from beatd.results.base import Meta
 from beatd.results.ended import EndedRuns
-from beatd.results.readable import load_readable
 from beatd.scheduler.asked import AskedAside
 from beatd.scheduler.bringing import bring
 from beatd.scheduler.calls_watch import CallsWatch
@@ -33,14 +27,11 @@ from beatd.scheduler.schedule_file import ScheduleFile
 from beatd.scheduler.succession import Succession
 from beatd.scheduler.takeover import Takeover
 from beatd.service.nodes import has_ended
-from beatd.timetable.history import History, HistoryLimits
-from beatd.timetable.ledger import LedgerCopy, Mark
+from beatd.timetable.history import HistoryLimits
+from beatd.timetable.ledger import Mark
 from beatd.timetable.timetable import Timetable
 
 tell = EventLog(__name__)
-
-AT_ONCE = 1000
-"""Results that are asked for in one request: their values may be large."""
 
 
 def scheduler_of(config: Config) -> Scheduler:
@@ -51,6 +42,9 @@ def scheduler_of(config: Config) -> Scheduler:
     settings = config.settings
     clock = SystemClock()
     if is_celery(config.source.app):
+        # Imported here: it brings a part of the worker.
+        from beatd.celery_apps.signals import pass_on_beat
+
         pass_on_beat(config.source.app, settings.beat_schedule_filename)
     file = ScheduleFile(
         Path(settings.beat_schedule_filename),
@@ -112,86 +106,6 @@ def bring_marks(
     return bring(scheduler_of(config), marks, on_wait)
 
 
-def ledger_of(config: Config) -> LedgerCopy:
-    """Return the broker's ledger, without the lead; an empty one if there is no file.
-
-    Raises ConfigError and BrokerUnavailable.
-    """
-    broker = broker_to_look_at(config)
-    if broker is None:
-        return LedgerCopy({}, 0)
-    try:
-        return broker.read_ledger()
-    finally:
-        broker.close()
-
-
-def broker_to_look_at(config: Config) -> Broker | None:
-    """Return the broker, not to lead there; None if there is no file of its yet.
-
-    Raises ConfigError.
-    """
-    url = config.settings.write_urls[0]
-    path = file_of_url(url)
-    if path is not None and not path.exists():
-        return None
-    return brokers.of_settings(config.settings, [url])
-
-
-def history_of(config: Config) -> History:
-    """Return the broker's history; an empty one if there is no file.
-
-    Raises ConfigError, BrokerUnavailable, and ValueError for a history that is none.
-    """
-    broker = broker_to_look_at(config)
-    if broker is None:
-        return History({})
-    try:
-        rows, pages = broker.read_history()
-    finally:
-        broker.close()
-    history = History(rows)
-    history.fold(pages)
-    return history
-
-
-def metas_of(
-    settings: Settings, task_ids: Sequence[str]
-) -> tuple[Mapping[str, Meta], Mapping[str, MessageError]]:
-    """Return what the results have of these runs, and why some cannot be read.
-
-    Looking makes no file of results. Raises ConfigError for a backend that beatd does
-    not read, and ResultUnavailable.
-    """
-    url = settings.result_url
-    path = url and file_of_url(url)
-    if url is None or not task_ids or (path and not path.exists()):
-        return {}, {}
-    metas: dict[str, Meta] = {}
-    unreadable: dict[str, MessageError] = {}
-    with closing(results.connect(settings)) as backend:
-        # A server serves nobody else while it answers.
-        for part in in_parts(task_ids, AT_ONCE):
-            found, bad = load_readable(backend, part)
-            metas |= found
-            unreadable |= bad
-    return metas, unreadable
-
-
-def entries_elsewhere(config: Config, *, ask: bool = True) -> list[Problem]:
-    """Return a warning for entries that another scheduler of a Celery app keeps.
-
-    RedBeat's are looked for only if the broker is to be asked.
-    """
-    app = config.source.app
-    if not is_celery(app):
-        return []
-    # Imported here: it brings the client of Redis, which not every broker needs.
-    from beatd.celery_apps.other_schedulers import in_django, in_redis
-
-    return [*in_django(config), *(in_redis(config) if ask else ())]
-
-
 def ask_results_aside(scheduler: Scheduler, wake: Callable[[], object]) -> AskedAside:
     """Have a thread ask the results which runs have ended; `wake` comes after news.
 
@@ -211,39 +125,6 @@ def watch_calls(scheduler: Scheduler, config: Config) -> Service | None:
         return None
     watch = CallsWatch(lambda: scheduler.making, scheduler.clock)
     return Service(watch.look)
-
-
-TAKEN_ONCE = (
-    *("beat_namespace", "beat_schedule_filename", "beat_lock_timeout"),
-    *("beat_max_loop_interval", "beat_lost_writes", "beat_logfile", "beat_pidfile"),
-    *("beat_http", "beat_max_late", "beat_history_per_entry", "beat_history_bytes"),
-    "beat_alert_timeout",
-    *("beat_uid", "beat_gid", "beat_umask", "beat_executable"),
-    *("broker_transport_options", "broker_use_ssl", "broker_connection_timeout"),
-    *("task_send_sent_event", "event_exchange", "event_serializer"),
-    *("result_backend_transport_options", "redis_backend_use_ssl"),
-    *("redis_max_connections", "redis_socket_timeout", "redis_socket_connect_timeout"),
-    *("result_serializer", "result_accept_content", "accept_content"),
-    *("worker_log_format", "worker_log_datefmt", "worker_log_color"),
-    *("worker_hijack_root_logger", "worker_redirect_stdouts"),
-    "worker_redirect_stdouts_level",
-)
-"""What a scheduler's process takes from the settings when it begins, beside its
-addresses."""
-
-
-def taken_once(settings: Settings) -> dict[str, object]:
-    """Return what a scheduler takes only when it begins, by the settings' names."""
-    return {
-        "broker_url": settings.write_urls[:1],
-        "result_backend": settings.result_url,
-        **{name: getattr(settings, name) for name in TAKEN_ONCE},
-    }
-
-
-def needs_restart(began: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
-    """Name what differs between what was taken once and what would be now."""
-    return [name for name, value in began.items() if now[name] != value]
 
 
 def _one_broker(settings: Settings) -> Broker:
