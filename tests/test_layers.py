@@ -38,7 +38,7 @@ brokers     items base leases oddities current_runs memory.lead memory.queues me
             redis.listening redis.needs redis.rights redis.observer redis.requests
             redis.history redis.lead redis.broker redis
             sqlite.routes sqlite.statements sqlite.file sqlite.history sqlite.lead
-            sqlite.queues sqlite *
+            sqlite.queues sqlite amqp.message *
 scheduler   file_view leadership ledger_file configs lost_writes over findings pauses
             refusals run_ends holds schedule_file reload succession aside takeover
             step calls_watch planner pulse

@@ -114,6 +114,29 @@ def as_sent(raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
         return wire.get("headers") or {}, wire["properties"]
 
 
+class Parts(msgspec.Struct):
+    """All that a message has, as it was sent."""
+
+    body: str
+    properties: dict[str, Any]
+    headers: dict[str, Any] | None = None
+    content_type: str | None = msgspec.field(name="content-type", default=None)
+    content_encoding: str | None = msgspec.field(name="content-encoding", default=None)
+
+
+_parts_decoder = msgspec.json.Decoder(Parts)
+
+
+def read_parts(raw: bytes) -> Parts:
+    """Read the JSON of a message, for somebody who sends it on in another form."""
+    try:
+        return _parts_decoder.decode(raw)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        # As in `read_wire`: Python's `json` takes more.
+        parts: Parts = convert(_read_json(raw), Parts, "message")
+        return parts
+
+
 def _read_json(raw: bytes) -> Any:
     text = _text_of(raw)
     try:
