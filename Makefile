@@ -20,7 +20,7 @@ help:
 	@echo 'make simulate  hours of faults under simulated time (HOURS=2000, or SEEDS=0-1999)'
 	@echo 'make soak      schedulers, workers and Redis under faults (MINUTES=20, SEED=drawn)'
 	@echo 'make celery-suite  Celery'\''s integration tests, by its workers and by ours'
-	@echo 'make bench     what is claimed about speed (PEERS=python-that-has-the-others)'
+	@echo 'make bench     what is claimed about speed, beside the peers (ONLY=at_once)'
 
 # beatd alone, for who looks at it for the first time: the tests' packages take minutes.
 $(INSTALLED): pyproject.toml
@@ -99,11 +99,25 @@ $(SUITE)/.ready: pyproject.toml
 celery-suite: $(SUITE)/.ready
 	$(SUITE)/bin/python -m tests.celery_suite $(if $(ONLY),--only $(ONLY))
 
-bench: $(READY)
+# The peers, in environments of their own. Two, as taskiq wants a newer redis-py than
+# saq and arq do.
+PEERS := build/bench-venv build/bench-older-venv
+
+build/bench-venv/.ready: GROUP := bench
+build/bench-older-venv/.ready: GROUP := bench-older
+$(PEERS:%=%/.ready): pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(@D)/bin/python -m pip install --quiet --group $(GROUP)
+	@touch $@
+
+BENCHMARKS := at_once lateness start
+
+bench: $(READY) $(PEERS:%=%/.ready)
+	@set -e; for name in $(or $(ONLY),$(BENCHMARKS)); do $(BIN)/python -m benchmarks.$$name; done
 	$(BIN)/python benchmarks/next_run.py
-	$(BIN)/python benchmarks/scheduler.py
 	$(BIN)/python benchmarks/celery_app.py
-	$(BIN)/python benchmarks/worker.py $(if $(PEERS),--peers $(PEERS))
+	$(BIN)/python benchmarks/worker.py
 
 clean:
 	rm -rf $(VENV) build dist demo

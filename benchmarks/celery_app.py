@@ -8,7 +8,7 @@
 - messages a second of processor time where each is made by a call, since a receiver of
   `before_task_publish` listens
 
-In this process, without a server; `scheduler.py` emits such messages.
+In this process, without a server; `at_once.py` emits such messages.
 """
 
 import argparse
