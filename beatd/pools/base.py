@@ -65,7 +65,13 @@ class Turn(msgspec.Struct, frozen=True):
     take: Callable[[], object]
 
 
-PoolEvent: TypeAlias = Started | Finished | TimedOut | Lost | Returned | Turn
+class Several(msgspec.Struct, frozen=True):
+    """Events that came together, in their order."""
+
+    events: Sequence["PoolEvent"]
+
+
+PoolEvent: TypeAlias = Started | Finished | TimedOut | Lost | Returned | Turn | Several
 
 Runner: TypeAlias = Callable[[Job], bytes]
 """Runs one job in the process and thread that the pool chooses; never raises.
@@ -174,6 +180,11 @@ class ProcessPool(Pool, Protocol):
         False, having done nothing, if this pool cannot load code anew.
         """
         ...
+
+
+def each_of(event: PoolEvent) -> Sequence[PoolEvent]:
+    """Return the events that this one stands for: itself, or several."""
+    return event.events if isinstance(event, Several) else [event]
 
 
 def run(runner: Runner, job: Job) -> Finished | Lost:

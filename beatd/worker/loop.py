@@ -30,6 +30,7 @@ from beatd.pools.base import (
     Pool,
     ProcessPool,
     Returned,
+    Several,
     Started,
     TimedOut,
     Turn,
@@ -211,6 +212,9 @@ class Worker:
                 self._lost(self._ended(token), reason)
             case Returned(tokens):
                 self._take_back([self.workload.remove(token) for token in tokens])
+            case Several(events):
+                for each in events:
+                    self._act_on(each)
             case Turn(take):
                 take()
             case Renewed(about):

@@ -31,6 +31,7 @@ from beatd.pools.base import (
     PoolEvent,
     ProcessPool,
     Returned,
+    Several,
     Started,
     TimedOut,
     Turn,
@@ -157,6 +158,9 @@ class Desk:
             self.pool.submit([self._jobs[token] for token in event.tokens])
         elif isinstance(event, Turn):
             event.take()
+        elif isinstance(event, Several):
+            for one in event.events:
+                self._take(one)
         else:
             self.events.append(event)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from beatd.instant import Span
 from beatd.pools.base import (
     Finished,
     Job,
@@ -13,9 +14,17 @@ from beatd.pools.base import (
     Returned,
     Started,
     TimedOut,
+    each_of,
 )
 from beatd.pools.prefork.child_state import Change, ChildState
-from beatd.pools.prefork.children import Child, Children
+from beatd.pools.prefork.children import (
+    CHUNK_TIME,
+    FEW,
+    QUICK,
+    REST,
+    Child,
+    Children,
+)
 from beatd.pools.prefork.dispatch import Dispatcher
 from beatd.pools.prefork.forkserver import ForkServer, forked
 from beatd.pools.prefork.frames import BrokenFrame, Claims, JobEnded, claim
@@ -27,10 +36,10 @@ class Pool:
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.events: list[PoolEvent] = []
+        self.told: list[PoolEvent] = []
         self.children = Children(2)
         self.dispatcher = Dispatcher(
-            self.children, self.events.append, self.clock.elapsed
+            self.children, self.told.append, self.clock.elapsed
         )
         self._ends: list[socket.socket] = []
 
@@ -45,6 +54,12 @@ class Pool:
         child.become_ready(1000 + number)
         self.children.add(child)
         return child
+
+    @property
+    def events(self) -> list[PoolEvent]:
+        """What is told by now, one event after the other."""
+        self.dispatcher.tell()
+        return [event for told in self.told for event in each_of(told)]
 
     def hand_out(self) -> None:
         for _ in self.dispatcher.hand_out():
@@ -186,3 +201,75 @@ def test_quick_children_that_stay_make_the_demand(pool: Pool) -> None:
     for child in pool.children:
         child.change(Change.KILL)
     assert pool.children.demand == 2
+
+
+def test_what_happens_in_one_turn_istold_at_once(pool: Pool) -> None:
+    child = pool.child(pace=8)
+    pool.dispatcher.add(jobs(8))
+    pool.hand_out()
+    for number in range(7):
+        end = JobEnded(Finished(f"{number}", b""), goes_on=True)
+        pool.dispatcher.end(child, end)
+
+    assert len(pool.events) == 1 + 7 * 2
+    assert len(pool.told) == 1
+    pool.dispatcher.tell()
+    assert len(pool.told) == 1
+
+
+def test_reports_amid_a_chunk_are_read_together(pool: Pool) -> None:
+    child = pool.child(pace=100)
+    pool.dispatcher.add(jobs(100))
+    pool.hand_out()
+    now = pool.clock.elapsed()
+    assert child.look_at == now + REST
+
+    for number in range(100):
+        assert (child.look_at is None) == (len(child.jobs) < FEW)
+        goes_on = number < 99
+        pool.dispatcher.end(
+            child, JobEnded(Finished(f"{number}", b""), goes_on=goes_on)
+        )
+
+
+def test_the_next_look_is_not_after_the_expected_end_of_the_chunk(pool: Pool) -> None:
+    child = pool.child(pace=40)
+    pool.dispatcher.add(jobs(40))
+    pool.hand_out()
+    pool.clock.go_to(pool.clock.now() + 30)
+    child.read = pool.clock.elapsed()
+    for number in range(30):
+        pool.dispatcher.end(child, JobEnded(Finished(f"{number}", b""), goes_on=True))
+
+    # A millisecond each, and ten are left.
+    assert child.look_at == child.read + REST
+
+
+@pytest.mark.parametrize(
+    ("took", "pace"),
+    [(0, 2 * 8), (CHUNK_TIME, 8), (3 * CHUNK_TIME, 8 // 2)],
+    ids=["quick", "as wanted", "slow"],
+)
+def test_the_next_chunk_fits_how_long_the_last_one_took(
+    pool: Pool, took: Span, pace: int
+) -> None:
+    child = pool.child(pace=8)
+    pool.dispatcher.add(jobs(8))
+    pool.hand_out()
+    pool.clock.go_to(pool.clock.now() + took)
+    for number in range(8):
+        end = JobEnded(Finished(f"{number}", b""), goes_on=number < 7, took=took // 8)
+        pool.dispatcher.end(child, end)
+
+    assert child.pace == pace
+
+
+def test_a_job_that_takes_long_by_the_childs_own_clock_makes_it_slow(
+    pool: Pool,
+) -> None:
+    child = pool.child(pace=8)
+    pool.dispatcher.add(jobs(1))
+    pool.hand_out()
+    pool.dispatcher.end(child, JobEnded(Finished("0", b""), took=QUICK))
+
+    assert child.pace == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from beatd import signals
+from beatd.clock import SystemClock
 from beatd.pools.base import Finished, Job, Runner
 from beatd.pools.prefork.frames import Frames, JobEnded, Ready, claim, pack
 
@@ -33,6 +34,7 @@ class ChildMain:
         self._initialise = initialise
         self._max_tasks = max_tasks
         self._max_memory = max_memory
+        self._clock = SystemClock()
         self._tasks = 0
         self._leaving = False
 
@@ -58,6 +60,7 @@ class ChildMain:
         """Run these jobs, until the pool takes back the rest."""
         last = len(jobs) - 1
         for place, job in enumerate(jobs):
+            began = self._clock.elapsed()
             report = self._runner(job)
             if os.getpid() != self._pid:
                 # The task forked, and its copy came back here as well. The copy is no
@@ -70,7 +73,8 @@ class ChildMain:
             # knows of each job before it begins.
             goes_on = place < last and not self._leaving and claim(claims)
             finished = Finished(job.token, report)
-            channel.sendall(pack(JobEnded(finished, self._leaving, goes_on)))
+            took = self._clock.elapsed() - began
+            channel.sendall(pack(JobEnded(finished, self._leaving, goes_on, took)))
             if not goes_on:
                 return
 

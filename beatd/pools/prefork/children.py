@@ -27,8 +27,17 @@ from beatd.pools.prefork.frames import (
 QUICK: Span = 5
 """A job waits no longer than this in a child behind another job."""
 
-MOST_JOBS = 32
+MOST_JOBS = 256
 """How many jobs go to a child in one chunk at most."""
+
+CHUNK_TIME: Span = 10
+"""How long a child runs one chunk, roughly, while its jobs are quick."""
+
+REST: Span = 2
+"""How long nobody reads the reports of a child amid its chunk: they come together."""
+
+FEW = 8
+"""With fewer jobs left in its chunk than these a child is listened to all the time."""
 
 _words = msgspec.msgpack.Decoder(Ready | JobEnded)
 
@@ -52,16 +61,26 @@ class Child:
     jobs: deque[Job] = field(default_factory=deque)
     """The chunk of the child: the first job runs, the others may be taken back."""
     began: Span = 0
-    """When the first job began."""
+    """When the first job began, as far as known."""
+    read: Span = 0
+    """When the reports of the child were read last, or it was given a chunk."""
     pace: int = 1
     """How many jobs the child is given at once: more while its jobs are quick."""
     deadline: Span | None = None
     """When the child will be killed, as its start, job or leaving takes too long."""
     late: bool = False
     """Whether it was said that the child takes long to leave."""
+    events: int = 0
+    """What of its channel is waited for, by `selectors`."""
+    is_over: bool = False
+    """Whether its channel is not to be waited for any more."""
     fault: str = ""
     """Why the child had to be killed, if its wait status does not tell. Nothing more is
     read from a child with a fault."""
+    _given: Span = 0
+    """When it was given its chunk."""
+    _ended: int = 0
+    """How many jobs of its chunk have ended."""
     _frames: Frames = field(default_factory=Frames)
     _unsent: bytearray = field(default_factory=bytearray)
 
@@ -83,8 +102,24 @@ class Child:
         if self.state is not ChildState.LEAVING:
             self.deadline = None
 
-    def give(self, jobs: Sequence[Job]) -> None:
+    @property
+    def look_at(self) -> Span | None:
+        """When to read what it has reported; None: as soon as something comes.
+
+        Amid a chunk a look now and then is enough, and its end is expected.
+        """
+        left = len(self.jobs)
+        if left < FEW or self.state is not ChildState.BUSY:
+            return None
+        rest, so_far = REST, self.read - self._given
+        if so_far and self._ended:
+            rest = min(so_far * left // self._ended, REST)
+        return self.read + rest if rest else None
+
+    def give(self, jobs: Sequence[Job], now: Span) -> None:
         """Make these jobs the child's chunk; `send` writes it."""
+        self._given = self.read = now
+        self._ended = 0
         self.jobs.extend(jobs)
         self.change(Change.JOBS)
         self.claims.offer(len(self.jobs) - 1)
@@ -103,20 +138,34 @@ class Child:
             raise BrokenFrame("it begins a job that it does not have")
         self.jobs.popleft()
         self.deadline = None
-        was_quick = now - self.began < QUICK
-        self.pace = min(2 * self.pace, MOST_JOBS) if was_quick else 1
+        self._ended += 1
+        if report.took >= QUICK:
+            self.pace = 1
+        elif not self.jobs:
+            self._adapt_pace(now - self._given)
         if not self.jobs:
             self.change(Change.DONE)
 
-    def send(self) -> bool:
-        """Write what the channel takes now; return whether something is left."""
+    def _adapt_pace(self, took: Span) -> None:
+        """Fit the next chunk to how long this one took."""
+        if took < CHUNK_TIME:
+            self.pace = min(2 * self.pace, MOST_JOBS)
+        elif took > 2 * CHUNK_TIME:
+            self.pace = max(self.pace // 2, 1)
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something is left that the channel did not take."""
+        return bool(self._unsent)
+
+    def send(self) -> None:
+        """Write what the channel takes now."""
         try:
             del self._unsent[: self.channel.send(self._unsent)]
         except BlockingIOError:
             pass
         except OSError:  # it is dead, as the fork server is about to report
             self._unsent.clear()
-        return bool(self._unsent)
 
     def receive(self) -> Iterator[Ready | JobEnded]:
         """Yield the frames of the child, as many as one read brings.

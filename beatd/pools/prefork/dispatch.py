@@ -5,7 +5,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from beatd.instant import Span, span_of
-from beatd.pools.base import Job, Lost, PoolEvent, Returned, Started, TimedOut
+from beatd.pools.base import (
+    Job,
+    Lost,
+    PoolEvent,
+    Returned,
+    Several,
+    Started,
+    TimedOut,
+)
 from beatd.pools.prefork.child_state import ChildState
 from beatd.pools.prefork.children import MOST_JOBS, Child, Children
 from beatd.pools.prefork.frames import JobEnded
@@ -49,13 +57,23 @@ class Dispatcher:
         on_event: Callable[[PoolEvent], object],
         now: Callable[[], Span],
     ) -> None:
+        """`on_event` is called by `tell` alone."""
         self._children = children
-        self._on_event = on_event
+        self._tell = on_event
+        self._untold: list[PoolEvent] = []
+        self._on_event = self._untold.append
         self._now = now
         self._waiting: deque[Job] = deque()
         self.returns = True
         """Whether jobs for which there is no child are returned. A pool that is stopped
         runs all jobs that it was given."""
+
+    def tell(self) -> None:
+        """Report all that has happened since the last call, at once."""
+        if self._untold:
+            events = self._untold.copy()
+            self._untold.clear()
+            self._tell(events[0] if len(events) == 1 else Several(events))
 
     def add(self, jobs: Sequence[Job]) -> None:
         """Add these jobs behind those that wait."""
@@ -76,7 +94,7 @@ class Dispatcher:
         if not self._waiting:
             return
         for hand in self._dealt(self._children.idle):
-            hand.child.give(hand.jobs)
+            hand.child.give(hand.jobs, self._now())
             self._begin(hand.child)
             yield hand.child
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from beatd.instant import Span
 from beatd.pools.base import Finished
 
 LARGEST = 1 << 30
@@ -37,6 +38,8 @@ class JobEnded(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """Whether the child takes no more jobs, and ends."""
     goes_on: bool = False
     """Whether the child begins the next job of its chunk."""
+    took: Span = 0
+    """How long the job ran, as the child has measured it."""
 
 
 def pack(words: Any) -> bytes:

@@ -79,12 +79,16 @@ class Supervisor:
             self._dismiss_retired()
             self._servers.close_former(self._is_needed)
             for child in self._dispatcher.hand_out():
-                self._send(child)
+                child.send()
+            self._dispatcher.tell()
+            self._watch_children()
             for key, events in self._selector.select(self._patience()):
                 key.data(events)
+            self._look_at_children()
             self._end_the_late()
             self._dispatcher.relieve_the_slow()
         self._dispatcher.lose_waiting("the pool was stopped before it began")
+        self._dispatcher.tell()
 
     def close(self) -> None:
         """Close everything, which ends all processes that are left."""
@@ -107,7 +111,7 @@ class Supervisor:
         times = [
             time
             for child in self._children
-            for time in (child.deadline, child.slow_from)
+            for time in (child.deadline, child.slow_from, child.look_at)
             if time
         ]
         if self._no_start_before > now:
@@ -213,8 +217,6 @@ class Supervisor:
         self._children.add(child)
         if self._alive_timeout:
             child.deadline = self._now() + span_of(self._alive_timeout)
-        attend = partial(self._attend, child)
-        self._selector.register(channel, selectors.EVENT_READ, attend)
 
     def _pause_starts(self, why: str) -> None:
         self._no_start_before = self._now() + PAUSE
@@ -343,22 +345,37 @@ class Supervisor:
         if child not in self._children:
             return  # reaped a moment ago
         if events & selectors.EVENT_WRITE:
-            self._send(child)
+            child.send()
         if events & selectors.EVENT_READ:
             self._listen(child)
 
-    def _send(self, child: Child) -> None:
-        """Write what the channel takes now, and the rest when it takes more."""
-        more = child.send()
-        key = self._selector.get_key(child.channel)
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if more else 0)
-        if events != key.events:
-            self._selector.modify(child.channel, events, key.data)
+    def _watch_children(self) -> None:
+        """Wait for what children report, but not for each word amid a chunk."""
+        for child in self._children:
+            events = selectors.EVENT_READ if child.look_at is None else 0
+            events |= selectors.EVENT_WRITE if child.has_unsent else 0
+            if events == child.events or child.is_over:
+                continue
+            if child.events:
+                self._selector.unregister(child.channel)
+            if events:
+                attend = partial(self._attend, child)
+                self._selector.register(child.channel, events, attend)
+            child.events = events
+
+    def _look_at_children(self) -> None:
+        """Read what children have reported that nobody waits for, if it is time."""
+        now = self._now()
+        for child in self._children:
+            times = [time for time in (child.look_at, child.slow_from) if time]
+            if not child.events and times and min(times) <= now:
+                self._listen(child)
 
     def _listen(self, child: Child) -> bool:
         """Read the child's reports; return False if there are none, now or ever."""
         if child.fault:
             return False
+        child.read = self._now()
         try:
             for words in child.receive():
                 self._take(child, words)
@@ -387,5 +404,7 @@ class Supervisor:
             self._dispatcher.return_surplus()
 
     def _turn_away(self, child: Child) -> None:
-        with suppress(KeyError):  # done already
+        child.is_over = True
+        if child.events:
             self._selector.unregister(child.channel)
+            child.events = 0
