@@ -1,8 +1,11 @@
 """What a task is: its name, its calls, its request, its retries."""
 
 import asyncio
+import base64
 import contextlib
 import contextvars
+import copy
+import json
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -15,6 +18,7 @@ import pytest
 from beatd import Beatd
 from beatd.errors import ConfigError, MaxRetriesExceeded, NotRegistered, Retry
 from beatd.instant import Span
+from beatd.message import read_body, read_envelope
 from beatd.results.base import Meta
 from beatd.tasks import (
     Registry,
@@ -251,6 +255,24 @@ def test_custom_headers_are_attributes_of_the_request() -> None:
     assert request.get("size", 4) == 4
     with pytest.raises(AttributeError, match="'size'"):
         _ = request.size
+
+
+def test_headers_are_read_from_the_message_when_somebody_asks_for_them() -> None:
+    message = {
+        "body": base64.b64encode(b"[[], {}, {}]").decode(),
+        "content-type": "application/json",
+        "headers": {"task": "add", "id": "the-id", "retries": 0, "colour": "red"},
+        "properties": {"correlation_id": "the-id", "body_encoding": "base64"},
+    }
+    call = read_body(read_envelope(json.dumps(message).encode()))
+    request = Request.of(call, hostname="", ignore_result=True)
+    with pytest.raises(AttributeError):
+        object.__getattribute__(request, "headers")
+
+    twin = copy.copy(request)
+    assert request.colour == twin.colour == "red"
+    assert request.headers == twin.headers == {"colour": "red"}
+    assert request.properties["correlation_id"] == "the-id"
 
 
 def test_the_state_of_a_run_is_told_to_the_application(app: FakeApp) -> None:

@@ -16,7 +16,10 @@ def bounded_repr(value: Any, size: int, levels: int) -> str:
 
     Text that is cut ends in `...`, a container that is cut in `, ...` and its bracket.
     """
-    if type(value) is tuple and levels >= 0 and _PLAIN.issuperset(map(type, value)):
+    is_plain = type(value) in _PLAIN or (
+        type(value) is tuple and levels >= 0 and _PLAIN.issuperset(map(type, value))
+    )
+    if is_plain:
         text = _plain(value)
         if len(text) < size:
             return text

@@ -79,6 +79,8 @@ class Continuations(msgspec.Struct, frozen=True):
 
         Raises MessageError if a call that is to get the value cannot be encoded.
         """
+        if not (call.callbacks or call.chain or call.chord):
+            return FollowUp()
         canvas = self._canvas(call.envelope)
         for callback in call.callbacks or ():
             canvas.add(callback, (value,))

@@ -1,14 +1,13 @@
 """What the run of a task knows of itself, and of its exception."""
 
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
 from beatd.instant import datetime_of
-from beatd.message import Call, Signature
+from beatd.message import Call, Envelope, Signature
 from beatd.tasks.async_result import AsyncResult
 from beatd.tasks.group_result import GroupResult
 
@@ -24,6 +23,10 @@ class Again:
     when: datetime | float
     """An instant, or seconds from the end of the run."""
     options: Mapping[str, Any]
+
+
+_READ_LATE = "headers", "properties"
+"""Fields of a request that are read from the message when somebody asks for them."""
 
 
 @dataclass(slots=True)
@@ -70,13 +73,14 @@ class Request:
     """Set by `Task.replace`."""
     on_its_way: bool = False
     """Set until a `__call__` of the task's own class has reached the task's code."""
+    _envelope: Envelope | None = field(default=None, repr=False, compare=False)
+    """Where `headers` and `properties` are read from when somebody asks for them."""
 
     @classmethod
     def of(cls, call: Call, *, hostname: str, ignore_result: bool) -> "Request":
         """Return the request of a call's run on the worker of this name."""
         envelope = call.envelope
-        headers, properties = envelope.custom_headers_and_properties
-        return cls(
+        request = cls(
             task=envelope.task,
             id=envelope.id,
             args=call.args,
@@ -92,8 +96,6 @@ class Request:
                 "priority": envelope.priority,
                 "redelivered": envelope.redelivered,
             },
-            headers=headers,
-            properties=properties,
             compression=envelope.compression,
             root_id=envelope.root_id or envelope.id,
             parent_id=envelope.parent_id,
@@ -109,12 +111,21 @@ class Request:
             errbacks=call.errbacks,
             chain=call.chain,
             chord=call.chord,
+            _envelope=envelope,
         )
+        for name in _READ_LATE:  # most tasks ask for neither
+            delattr(request, name)
+        return request
 
     def __getattr__(self, name: str) -> Any:
-        # Called only for names that are not fields. A copy of the request that is being
-        # made has no fields yet, not even `headers`.
-        if name != "headers" and name in self.headers:
+        # Called only for names that are not fields, and for fields that have no value.
+        # A copy of the request that is being made has none yet, not even `_envelope`.
+        if name in _READ_LATE:
+            if envelope := self._envelope:
+                found = envelope.custom_headers_and_properties
+                self.headers, self.properties = found
+                return getattr(self, name)
+        elif name != "_envelope" and name in self.headers:
             return self.headers[name]
         raise AttributeError(f"the request has no {name!r}, nor a header of that name")
 
@@ -157,14 +168,17 @@ def sending_request() -> Request | None:
     return None if request is None or request.called_directly else request
 
 
-@contextmanager
-def running(request: Request) -> Iterator[None]:
+class running:
     """Let the block be the run of `request`."""
-    token = _request.set(request)
-    try:
-        yield
-    finally:
-        _request.reset(token)
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def __enter__(self) -> None:
+        self._token = _request.set(self._request)
+
+    def __exit__(self, *error: object) -> None:
+        _request.reset(self._token)
 
 
 async def run_as(request: Request, coroutine: Coroutine[Any, Any, T]) -> T:
