@@ -6,9 +6,15 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from beatd.config.calls import EntryCall, PlainCalls
+from beatd.instant import MINUTE
 from beatd.message import MessageFormat
 from beatd.routing import Route, Router
+from beatd.scheduler.file_view import ledger_rows, understand
 from beatd.schedules import cron, crontab
+from beatd.schedules.interval import Every
+from beatd.timetable.ledger import Mark
+from beatd.timetable.timetable import Timetable
+from tests.fakes import NOON, CountedSchedule, entry
 
 UTC_ZONE = ZoneInfo("UTC")
 
@@ -88,3 +94,34 @@ def test_more_expressions_than_a_small_cache_holds_are_read_once_each() -> None:
     again = [written(number).in_zone(UTC_ZONE) for number in range(5000)]
 
     assert all(map(lambda one, other: one is other, first, again))
+
+
+def test_entries_that_wait_where_they_are_to_be_are_not_placed_again() -> None:
+    schedule = CountedSchedule()
+    timetable = Timetable()
+    marks = timetable.place([entry(f"e{n}", schedule) for n in range(100)], {}, NOON)
+    schedule.asked.clear()
+    loaded_again = [entry(f"e{n}", schedule) for n in range(100)]
+
+    assert timetable.place(loaded_again, marks, NOON + 1) == {}
+    assert schedule.asked == []
+    assert all(timetable.entry(one.name) is one for one in loaded_again)
+
+
+def test_entries_of_one_schedule_share_their_mark() -> None:
+    schedule = Every(MINUTE)
+    entries = [entry(f"e{n}", schedule) for n in range(100)]
+
+    marks = Timetable().place(entries, {}, NOON)
+
+    assert len({id(mark) for mark in marks.values()}) == 1
+
+
+def test_equal_rows_of_the_schedule_file_share_their_mark() -> None:
+    marks = {f"e{n}": Mark(NOON, "every 60000", 3, NOON) for n in range(100)}
+    rows = [(key.encode(), text.encode()) for key, text in ledger_rows(marks)]
+
+    seen, _ = understand({"ledger": rows})
+
+    assert seen.marks == marks
+    assert len({id(mark) for mark in seen.marks.values()}) == 1

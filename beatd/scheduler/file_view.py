@@ -210,7 +210,16 @@ def understand(
     """Return what the rows say, and the names of those that cannot be understood."""
     bad: list[str] = []
     ledger = calling(on_part, tables.get("ledger", []), _PART)
-    marks = _understood(ledger, lambda _, value: _mark_of(value), bad)
+    # Entries of one schedule mostly have equal rows: they share one mark.
+    known: dict[Any, Mark] = {}
+
+    def mark_of_row(_: str, value: Any) -> Mark:
+        mark = known.get(value)
+        if mark is None:
+            mark = known[value] = _mark_of(value)
+        return mark
+
+    marks = _understood(ledger, mark_of_row, bad)
     dropped = _understood(
         tables.get("dropped", []), lambda _, value: _counts.decode(value), bad
     )
@@ -241,7 +250,8 @@ def _mark_of(value: bytes) -> Mark:
 
 
 def ledger_rows(marks: Mapping[str, Mark]) -> list[tuple[str, str]]:
-    return [(entry, encode(_row_of(mark))) for entry, mark in marks.items()]
+    texts = {mark: encode(_row_of(mark)) for mark in {*marks.values()}}
+    return [(entry, texts[mark]) for entry, mark in marks.items()]
 
 
 def _row_of(mark: Mark) -> _Row:

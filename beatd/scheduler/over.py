@@ -30,5 +30,5 @@ def is_over_by_bounds(timetable: Timetable, name: str) -> bool:
 
 def over_by_bounds(timetable: Timetable) -> Iterator[set[str]]:
     """Yield, part by part, the entries that are over by their bounds."""
-    for part in in_parts([entry.name for entry in timetable], _AT_ONCE):
+    for part in in_parts([*timetable.over], _AT_ONCE):
         yield {name for name in part if is_over_by_bounds(timetable, name)}

@@ -291,8 +291,8 @@ class Takeover:
         gone = {
             name
             for rows in (found.marks, file.marks)
-            for name in rows.keys() - keep
-            if name not in self.timetable and rows[name] != ledger.marks.get(name)
+            for name in rows.keys() - self.timetable.names - {*keep}
+            if rows[name] != ledger.marks.get(name)
         }
         return changed, gone
 
@@ -318,7 +318,7 @@ class Takeover:
         """Make the timetable hold every entry, each where its mark says."""
         configs = self.configs
         entries = [*configs.entries_by(marks)]
-        for name in self.timetable.marks().keys() - {one.name for one in entries}:
+        for name in self.timetable.names - {one.name for one in entries}:
             self.timetable.remove(name)
         self._began = {}
         since = now if configs.since is None else min(now, configs.since)

@@ -105,6 +105,8 @@ class Entry:
         emitted before a clock was set back.
         """
         fingerprint = self.schedule.fingerprint
+        if known is not None and known.fingerprint == fingerprint:
+            return known if known.high is None else known.caught_up(now)
         if known is not None and known.schedule == fingerprint:
             if known.is_at_start and not self.policy.run_on_start:
                 return known._replace(fingerprint=fingerprint)

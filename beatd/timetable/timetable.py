@@ -83,6 +83,11 @@ class Timetable:
     def __contains__(self, name: object) -> bool:
         return name in self._rows
 
+    @property
+    def names(self) -> Set[str]:
+        """The names of all entries."""
+        return self._rows.keys()
+
     def marks(self) -> dict[str, Mark]:
         """Return every entry's mark, by name."""
         return {name: row.mark for name, row in self._rows.items()}
@@ -153,11 +158,16 @@ class Timetable:
         """
         changed: dict[str, Mark] = {}
         upcoming: dict[tuple[str, Instant], Instant | None] = {}
+        shared: dict[Mark, Mark] = {}
         for entry in entries:
             known = marks.get(entry.name)
             mark = entry.mark_from(known, now)
             if mark is not known:
-                changed[entry.name] = mark
+                mark = changed[entry.name] = shared.setdefault(mark, mark)
+            row = self._rows.get(entry.name)
+            if row is not None and _stays(row, entry, mark, now):
+                row.entry = entry
+                continue
             self.remove(entry.name)
             row = self._rows[entry.name] = _Row(entry, mark)
             key = (mark.fingerprint, entry.since(mark))
@@ -242,9 +252,12 @@ class Timetable:
         """
         upcoming: dict[tuple[str, Instant], Instant | None] = {}
         ahead = {}
+        latest = now + tolerance
         for name, row in calling(on_part, self._rows.items(), _PART):
             entry, mark = row.entry, row.mark
-            if mark.reach <= now + tolerance or not _may_go_back(row, now):
+            if mark.slot <= latest and (mark.last is None or mark.last <= latest):
+                continue  # nearly all, and that is told sooner than how far they reach
+            if mark.reach <= latest or not _may_go_back(row, now):
                 continue
             back = mark.set_back(now)
             key = (back.fingerprint, entry.since(back))
@@ -350,6 +363,21 @@ class Timetable:
 
     def _drop(self, group: _Group) -> None:
         del self._groups[group.key]
+
+
+def _stays(row: _Row, entry: Entry, mark: Mark, now: Instant) -> bool:
+    """Return whether the entry waits with this mark where the row waits already.
+
+    Where a row is due, or held, that begins anew.
+    """
+    group, before = row.group, row.entry
+    return (
+        group is not None
+        and now < group.when == group.slot + entry.offset
+        and row.mark == mark
+        and before.offset == entry.offset
+        and before.policy == entry.policy
+    )
 
 
 def _running(group: _Group) -> Entry | None:

@@ -251,13 +251,18 @@ class RedisLead(RedisHistory):
         edition = self._edition(self._ask("HGET", self._key("ledger"), _EDITION))
         marks: dict[str, Mark] = {}
         unreadable = []
+        # Entries of one schedule mostly have equal rows: they share one mark.
+        known: dict[bytes, Mark] = {}
         for number, (name, row) in enumerate(self._rows_of("ledger")):
             if number % CHUNK == 0:
                 on_part()
             if name == _EDITION:
                 continue
             try:
-                marks[name.decode()] = _mark(row)
+                mark = known.get(row)
+                if mark is None:
+                    mark = known[row] = _mark(row)
+                marks[name.decode()] = mark
             except ValueError:
                 unreadable.append(name.decode(errors="replace"))
                 self._oddities.tell(
