@@ -111,13 +111,10 @@ $(PEERS:%=%/.ready): pyproject.toml
 	$(@D)/bin/python -m pip install --quiet --group $(GROUP)
 	@touch $@
 
-BENCHMARKS := at_once lateness start
+BENCHMARKS := next_run at_once lateness start takeover worker sending commands
 
 bench: $(READY) $(PEERS:%=%/.ready)
 	@set -e; for name in $(or $(ONLY),$(BENCHMARKS)); do $(BIN)/python -m benchmarks.$$name; done
-	$(BIN)/python benchmarks/next_run.py
-	$(BIN)/python benchmarks/celery_app.py
-	$(BIN)/python benchmarks/worker.py
 
 clean:
 	rm -rf $(VENV) build dist demo

@@ -96,6 +96,15 @@ class Program:
             time.sleep(step)
         return time.time()
 
+    def until_quiet(self) -> None:
+        """Wait until it does next to nothing any more."""
+        before, deadline = -1.0, time.monotonic() + PATIENCE
+        while (now := self.processor_time()) > before + 0.05:
+            if time.monotonic() > deadline:
+                raise GivenUp(f"{self.name} is not idle after {PATIENCE} s")
+            before = now
+            time.sleep(1)
+
 
 def _fields(stat: Path) -> list[str]:
     """Return the fields of proc(5)'s stat that follow the name: state, parent, ..."""

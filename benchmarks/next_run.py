@@ -1,6 +1,6 @@
 """How long the next run of a cron expression takes to find, beside other engines.
 
-    python benchmarks/next_run.py
+    python -m benchmarks.next_run
 
 Fifty realistic expressions, in UTC and in New York. Each engine starts at the same
 twenty instants, spread over a year, and walks four runs on from each; reading the
@@ -8,8 +8,8 @@ expression is not measured. All figures are microseconds for one next run and co
 one run of this script. Engines that cannot be imported are named and left out.
 """
 
-import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from statistics import median, quantiles
 from time import perf_counter_ns
@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 from beatd.instant import instant_of
 from beatd.schedules import cron
+from benchmarks.harness import PEERS, Figures, Row, Table, chosen, options, session
 
 EXPRESSIONS = """
 * * * * *
@@ -157,25 +158,36 @@ ENGINES: dict[str, Engine] = {
 }
 
 
-def main() -> None:
-    print(f"load average {os.getloadavg()[0]:.2f}; microseconds for one next run")
-    print(f"{'engine':10}{'median':>9}{'p90':>9}{'worst':>9}")
-    medians = {}
+COLUMNS = {"median, us": ".2f", "p90, us": ".2f", "worst, us": ".2f"}
+
+
+def rows() -> Iterator[Row]:
+    """Give a row for each engine that can be imported; the others are named."""
+    # Those of the peers' environment that are Python alone.
+    sys.path += map(str, PEERS.parent.parent.glob("lib/python*/site-packages"))
     for name, engine in ENGINES.items():
         try:
             engine(EXPRESSIONS[0], ZoneInfo("UTC"))
         except ImportError:
-            print(f"{name:10}  missing: not installed here")
+            print(f"left out: {name}, which is not installed here")
             continue
-        times, unsaid = measure(engine)
-        medians[name] = median(times)
-        left_out = f"   cannot say {', '.join(unsaid)}" if unsaid else ""
-        tail = f"{quantiles(times, n=10)[-1]:9.2f}{max(times):9.2f}"
-        print(f"{name:10}{medians[name]:9.2f}{tail}{left_out}")
-    ours = medians.pop("beatd")
-    if medians:
-        fastest = min(medians, key=medians.__getitem__)
-        print(f"beatd takes {ours / medians[fastest]:.2f} of the time of {fastest}")
+        yield Row(name, lambda engine=engine: figures(engine))  # type: ignore[misc]
+
+
+def figures(engine: Engine) -> Figures:
+    times, unsaid = measure(engine)
+    if unsaid:
+        print(f"  cannot say {', '.join(unsaid)}")
+    values = median(times), quantiles(times, n=10)[-1], max(times)
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def main() -> None:
+    given = options(__doc__, runs=1).parse_args()
+    with session("next_run") as tables:
+        table = Table("next run of a cron expression", COLUMNS)
+        tables.append(table)
+        table.measure(chosen([*rows()], given), given.runs)
 
 
 def measure(engine: Engine) -> tuple[list[float], list[str]]:

@@ -18,11 +18,8 @@ import argparse
 import time
 
 from benchmarks.harness import (
-    PATIENCE,
     Figures,
-    GivenUp,
     Place,
-    Program,
     Row,
     Table,
     chosen,
@@ -53,22 +50,12 @@ def start(
     values = {"entries": entries, "schedules": schedules, "month": far_month()}
     with scheduler.on(here, "spread", **values) as program:
         if not scheduler.queue:
-            until_quiet(program)
+            program.until_quiet()
             return float("nan"), program.resident()
         count = scheduler.counter(here)
         before = count()
         seconds = program.until(lambda: count() > before) - began
         return seconds, program.resident()
-
-
-def until_quiet(program: Program) -> None:
-    """Wait until a program does nothing any more."""
-    before, deadline = -1.0, time.monotonic() + PATIENCE
-    while (now := program.processor_time()) > before + 0.05:
-        if time.monotonic() > deadline:
-            raise GivenUp(f"{program.name} is not idle after {PATIENCE} s")
-        before = now
-        time.sleep(1)
 
 
 def idle(
@@ -77,7 +64,7 @@ def idle(
     """Return the percentage of a core, and the memory, with nothing due for a while."""
     values = {"entries": entries, "schedules": schedules, "month": far_month()}
     with scheduler.on(here, "idle", **values) as program:
-        until_quiet(program)
+        program.until_quiet()
         before = program.processor_time()
         time.sleep(IDLE)
         taken = program.processor_time() - before
