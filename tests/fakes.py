@@ -263,9 +263,17 @@ class CountedSchedule:
 PLAIN = template(MessageFormat(), Route("celery"), "tasks.plain")
 
 
-def entry(name: str, schedule: Schedule, *, offset: Span = 0, **policy: Any) -> Entry:
-    """Build an entry whose message does not matter."""
-    return Entry(name, schedule, PLAIN, policy=Policy(**policy), offset=offset)
+def entry(
+    name: str,
+    schedule: Schedule,
+    *,
+    offset: Span = 0,
+    policy: Policy | None = None,
+    **values: Any,
+) -> Entry:
+    """Build an entry whose message does not matter; its policy has these values."""
+    policy = policy or Policy(**values)
+    return Entry(name, schedule, PLAIN, policy=policy, offset=offset)
 
 
 TTL: Span = 5 * SECOND

@@ -28,7 +28,7 @@ def due(
 ) -> Due:
     """Return an entry of which `slots` minutely slots came, the newest at noon."""
     return Due(
-        entry("report", EVERY_MINUTE, offset=offset, **policy),
+        [entry("report", EVERY_MINUTE, offset=offset, **policy)],
         mark or Mark(NOON - slots * MINUTE, EVERY_MINUTE.fingerprint),
         slot=NOON - (slots - 1) * MINUTE,
         latest=NOON,
@@ -208,7 +208,7 @@ def test_slots_that_count_from_the_last_run_stay_on_their_grid(
     schedule = EveryFromLast(MINUTE)
     first = NOON - 5 * MINUTE
     one = Due(
-        entry("report", schedule, **policy),
+        [entry("report", schedule, **policy)],
         Mark(first - MINUTE, schedule.fingerprint),
         slot=first,
         latest=NOON,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from beatd.instant import DAY, HOUR, MINUTE, SECOND, Instant, Span
 from beatd.schedules.interval import Every
-from beatd.timetable.entry import Due, Entry
+from beatd.timetable.entry import Due, Entry, Policy
 from beatd.timetable.ledger import Mark
 from beatd.timetable.timetable import Timetable
 from tests.fakes import NOON, CountedSchedule, entry
@@ -40,7 +40,7 @@ def timetable_of(*entries: Entry, now: Instant = NOON) -> Timetable:
 
 
 def names(batch: Iterable[Due]) -> list[str]:
-    return [due.entry.name for due in batch]
+    return [entry.name for due in batch for entry in due.entries]
 
 
 def take(timetable: Timetable, now: Instant) -> list[tuple[str, Instant]]:
@@ -49,7 +49,7 @@ def take(timetable: Timetable, now: Instant) -> list[tuple[str, Instant]]:
     while batch := timetable.due(now, LIMIT):
         for due in batch:
             timetable.advance(due, due.mark._replace(slot=due.latest))
-            taken.append((due.entry.name, due.latest))
+            taken += [(entry.name, due.latest) for entry in due.entries]
     return taken
 
 
@@ -157,6 +157,43 @@ def test_a_batch_is_bounded_and_the_rest_stays_due() -> None:
 
     assert names(batch) == ["e0", "e1", "e2"]
     assert names(timetable.due(NOON + MINUTE, 3)) == ["e3", "e4"]
+
+
+def test_a_large_group_lets_others_that_come_due_meanwhile_have_their_turn() -> None:
+    many = (entry(f"e{n}", Every(MINUTE)) for n in range(5))
+    timetable = timetable_of(*many, entry("later", Every(MINUTE), offset=1))
+    for due in timetable.due(NOON + MINUTE, 2):
+        timetable.advance(due, due.mark._replace(slot=due.latest))
+
+    batch = timetable.due(NOON + MINUTE + 1, 2)
+
+    assert names(batch) == ["e2", "e3"]
+    assert names(timetable.due(NOON + MINUTE + 1, 2)) == ["later", "e2"]
+
+
+def test_entries_that_are_due_alike_come_together() -> None:
+    policy, fingerprint = Policy(), Every(MINUTE).fingerprint
+    alike = [entry(f"e{n}", Every(MINUTE), policy=policy) for n in range(4)]
+    timetable = timetable_of(*alike, entry("once", Every(MINUTE), max_runs=1))
+    timetable.place(alike[2:], {"e2": Mark(NOON, fingerprint, runs=5)}, NOON)
+
+    batch = timetable.due(NOON + MINUTE, LIMIT)
+
+    together = [[one.name for one in due.entries] for due in batch]
+    assert together == [["e0", "e1", "e3"], ["once"], ["e2"]]
+
+
+def test_what_is_due_alike_is_moved_on_at_the_cost_of_one() -> None:
+    schedule, policy = CountedSchedule(), Policy()
+    timetable = timetable_of(
+        *(entry(f"e{n}", schedule, policy=policy) for n in range(500))
+    )
+    schedule.asked.clear()
+
+    taken = take(timetable, NOON + MINUTE)
+
+    assert len(taken) == 500
+    assert schedule.asked == ["next_after"]
 
 
 def test_a_held_entry_keeps_its_slot_and_is_looked_at_later() -> None:

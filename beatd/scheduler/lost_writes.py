@@ -25,7 +25,7 @@ MOST_IN_DOUBT = 1000
 """The most slots in doubt that are found of one entry; the others are only counted."""
 
 MOST_RECENT = 10_000
-"""The most decisions that a process remembers, to name their slots if it must."""
+"""Of how many entries a process remembers decisions, to name their slots if it must."""
 
 
 class Recent:
@@ -38,20 +38,24 @@ class Recent:
     def add(self, version: int, decided: Sequence[tuple[Due, Decision]]) -> None:
         """Remember decisions that the broker has carried out, or may have."""
         self._steps.append((version, decided))
-        self._size += len(decided)
+        self._size += _size(decided)
         while self._size > MOST_RECENT:
-            self._size -= len(self._steps.popleft()[1])
+            self._size -= _size(self._steps.popleft()[1])
 
     def after(self, version: int) -> dict[str, list[Instant]]:
         """Return by entry the slots that only later versions have; forget them."""
         found: dict[str, set[Instant]] = {}
         while self._steps and self._steps[-1][0] > version:
             _, decided = self._steps.pop()
-            self._size -= len(decided)
+            self._size -= _size(decided)
             for due, decision in decided:
-                if decision.emit:
-                    found.setdefault(due.entry.name, set()).update(decision.emit)
+                for entry in due.entries if decision.emit else ():
+                    found.setdefault(entry.name, set()).update(decision.emit)
         return {name: sorted(slots) for name, slots in found.items()}
+
+
+def _size(decided: Sequence[tuple[Due, Decision]]) -> int:
+    return sum(len(due.entries) for due, _ in decided)
 
 
 class Lost(NamedTuple):

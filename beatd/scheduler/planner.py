@@ -1,10 +1,8 @@
 """What one turn of the loop is to do: decisions, and the emissions they ask for."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
-
-import msgspec
 
 from beatd.background import Faults
 from beatd.brokers.items import Emission
@@ -12,7 +10,7 @@ from beatd.clock import Clock
 from beatd.errors import MessageError
 from beatd.event_log import EventLog, stamp
 from beatd.ids import run_id
-from beatd.instant import SECOND, Instant, Span
+from beatd.instant import LATEST, SECOND, Instant, Span
 from beatd.message import EntryMessage, Made
 from beatd.scheduler.calls_watch import Making
 from beatd.scheduler.lost_writes import Lost
@@ -21,6 +19,7 @@ from beatd.scheduler.step import Step
 from beatd.scheduler.takeover import Takeover
 from beatd.text import counted
 from beatd.timetable.entry import Due, Entry, Overlap
+from beatd.timetable.ledger import Mark
 from beatd.timetable.policy import HOLD, Decision, Reason, decide, slots_dropped
 
 tell = EventLog(__name__)
@@ -32,6 +31,15 @@ class _Late(NamedTuple):
     id: str
     of: EntryMessage
     found: Emission | MessageError
+
+
+class _Sending(NamedTuple):
+    """What the emissions of one slot have in common, of entries that are due alike."""
+
+    mark: Mark
+    """Each entry's mark once the slot is emitted."""
+    expires: Instant | None
+    """When that slot's message expires if it does with the next slot."""
 
 
 class Planner:
@@ -70,22 +78,15 @@ class Planner:
     def plan(self, batch: Sequence[Due], busy: Busy, now: Instant) -> Step:
         """Return the step for a batch of what is due, or for the first part of it."""
         if self._late:
-            names = {due.entry.name for due in batch}
+            names = {entry.name for due in batch for entry in due.entries}
             self._late = {k: late for k, late in self._late.items() if k in names}
-        if paused := self._paused():
-            decided = [
-                (due, _paused(due, now) if due.entry.name in paused else one)
-                for due, one in self._decided(batch, busy, now)
-            ]
-            return self.step(decided, now, busy)
-        return self.step(self._decided(batch, busy, now), now, busy)
-
-    def _decided(
-        self, batch: Sequence[Due], busy: Busy, now: Instant
-    ) -> list[tuple[Due, Decision]]:
-        if busy.runs:
-            return [(due, _decision(due, now, busy)) for due in batch]
-        return [(due, decide(due, now, busy=False)) for due in batch]
+        paused = self._paused()
+        decided = []
+        for due in batch:
+            for part in due.apart(paused, busy.runs):
+                decide = _paused if part.entry.name in paused else _decision
+                decided.append((part, decide(part, now, busy)))
+        return self.step(decided, now, busy)
 
     def step(
         self,
@@ -98,33 +99,29 @@ class Planner:
         An entry whose message cannot be made now is refused in it, as the broker might.
         Where the code of tasks takes long, only the first decisions are in it.
         """
-        step = Step(decided, emissions := [], busy)
-        elapsed = before = self._clock.elapsed()
-        self._ends_at = elapsed + self._longest
+        step = Step(decided, [], busy)
+        self._ends_at = self._clock.elapsed() + self._longest
         for number, (due, decision) in enumerate(decided):
-            if not decision.emit:
-                emissions += self._dropped(due, decision, step)
-                continue
-            if decision.dropped:
-                _note_drops(step, due, decision, decision.emit[0])
-            for runs, slot in enumerate(decision.emit, due.mark.runs + 1):
-                found: Emission | MessageError
-                self.making = due.entry.name, elapsed
-                try:
-                    found = self._emission(due, slot, runs, now)
-                    emissions.append(found)
-                except MessageError as error:
-                    step.refuse(due.entry.name, slot, str(error))
-                    found = error
-                self.making = None
-                before, elapsed = elapsed, self._clock.elapsed()
-                if elapsed >= self._ends_at:
-                    self._say_slow(due.entry.name, elapsed - before)
-                    self._keep_late(due, slot, found)
-                    step.decided = [*decided[:number], (due, decision.up_to(slot))]
+            sendings = _sendings(due, decision)
+            moved = None if sendings else _moved(due, decision)
+            drops = [
+                (drop, slots_dropped(due.entry.schedule, drop))
+                for drop in decision.dropped
+            ]
+            for place, entry in enumerate(due.entries):
+                if moved:
+                    # The ledger has to know, or they are due again after a restart.
+                    step.moved.add((entry.name, moved.slot))
+                    step.emissions.append(Emission(entry.name, moved, route=None))
+                if drops:
+                    step.drops[entry.name, (moved or sendings[0].mark).slot] = drops
+                ended = self._send(step, entry, sendings, now)
+                if ended is not None:
+                    step.decided = [
+                        *decided[:number],
+                        *_until(due, decision, place, ended),
+                    ]
                     return step
-                if isinstance(found, MessageError):
-                    break  # later slots of an entry come after its earlier ones
         return step
 
     def again(
@@ -134,37 +131,49 @@ class Planner:
 
         `keep` renews the lead, if it is time.
         """
-        step = Step([], emissions := [])
+        step = Step([], [])
         for entry, mark, slots, _ in lost:
             first = mark.runs - len(slots) + 1
             for runs, slot in enumerate(slots, first):
-                due = Due(entry, mark, slot, slot, entry.schedule.next_after(slot))
+                due = Due([entry], mark, slot, slot, entry.schedule.next_after(slot))
                 keep()
-                self.making = entry.name, self._clock.elapsed()
-                try:
-                    emissions.append(self._emission(due, slot, runs, now))
-                except MessageError as error:
-                    step.refuse(entry.name, slot, str(error))
+                self._ends_at = LATEST  # nothing is due before all of it is sent
+                self._send(step, entry, [_sending(due, slot, runs)], now)
+                if entry.name in step.refused:
                     break
-                finally:
-                    self.making = None
-        emissions.sort(key=lambda emission: emission.mark.slot)
-        return step if emissions or step.refused else None
+        step.emissions.sort(key=lambda emission: emission.mark.slot)
+        return step if step.emissions or step.refused else None
 
-    def _dropped(self, due: Due, decision: Decision, step: Step) -> list[Emission]:
-        """Return what says to the ledger that slots are dropped on purpose.
+    def _send(
+        self, step: Step, entry: Entry, sendings: Sequence[_Sending], now: Instant
+    ) -> Instant | None:
+        """Add the emissions of an entry to a step.
 
-        It has to know, or they are due again after a restart.
+        Returns the slot with which the step has to end, if it has taken too long.
         """
-        if decision.until is None:
-            return []
-        step.moved.add((due.entry.name, decision.until))
-        _note_drops(step, due, decision, decision.until)
-        return [Emission(due.entry.name, decision.mark_after(due.mark), route=None)]
+        for sending in sendings:
+            since = self._clock.elapsed()
+            self.making = entry.name, since
+            found: Emission | MessageError
+            try:
+                found = self._emission(entry, sending, now)
+                step.emissions.append(found)
+            except MessageError as error:
+                step.refuse(entry.name, sending.mark.slot, str(error))
+                found = error
+            self.making = None
+            elapsed = self._clock.elapsed()
+            if elapsed >= self._ends_at:
+                self._say_slow(entry.name, elapsed - since)
+                self._keep_late(entry, sending.mark.slot, found)
+                return sending.mark.slot
+            if isinstance(found, MessageError):
+                break  # later slots of an entry come after its earlier ones
+        return None
 
-    def _emission(self, due: Due, slot: Instant, runs: int, now: Instant) -> Emission:
+    def _emission(self, entry: Entry, sending: _Sending, now: Instant) -> Emission:
         """Return the emission of a slot. Raises MessageError if it cannot be made."""
-        entry = due.entry
+        slot = sending.mark.slot
         id = self._id(entry, slot)
         made = self._take_late(entry, id) if self._late else None
         if made is None:
@@ -172,7 +181,7 @@ class Planner:
                 id=id,
                 now=now,
                 slot=slot,
-                expires=_expiry(due, slot, runs) if entry.expires_next else None,
+                expires=sending.expires if entry.expires_next else None,
             )
         if made.route is None:
             _say_nothing_sent(entry.name, slot)
@@ -180,18 +189,16 @@ class Planner:
         if entry.policy.overlap is not Overlap.ALLOW and made.route is not None:
             run = made.task_id
             self._run_ends.sent(entry.name, run, now)
-        mark = due.mark.emitted(slot, runs)
-        return Emission(entry.name, mark, made.route, made.message, run)
+        return Emission(entry.name, sending.mark, made.route, made.message, run)
 
     def _keep_late(
-        self, due: Due, slot: Instant, found: Emission | MessageError
+        self, entry: Entry, slot: Instant, found: Emission | MessageError
     ) -> None:
         """Keep what came last in a step: by now the lead may have run out.
 
         What takes longer to make than a lead lives would be made again under each term,
         and no term would emit anything.
         """
-        entry = due.entry
         self._late[entry.name] = _Late(self._id(entry, slot), entry.message, found)
 
     def _take_late(self, entry: Entry, id: str) -> Made | None:
@@ -236,27 +243,47 @@ def _say_nothing_sent(name: str, slot: Instant) -> None:
     )
 
 
-def _note_drops(step: Step, due: Due, decision: Decision, slot: Instant) -> None:
-    """Note what is dropped with the emission of this slot."""
-    step.drops[due.entry.name, slot] = [
-        (drop, slots_dropped(due.entry.schedule, drop)) for drop in decision.dropped
-    ]
-
-
-def _paused(due: Due, now: Instant) -> Decision:
-    """Return what becomes of an entry as if the config had paused it."""
+def _paused(due: Due, now: Instant, busy: Busy) -> Decision:
+    """Return what becomes of entries as if the config had paused them."""
     policy = replace(due.entry.policy, enabled=False)
-    entry = replace(due.entry, policy=policy)
-    return decide(msgspec.structs.replace(due, entry=entry), now, busy=False)
+    paused = due.of(replace(due.entry, policy=policy))
+    return decide(paused, now, busy=False)
 
 
 def _decision(due: Due, now: Instant, busy: Busy) -> Decision:
-    """Apply the policies to one entry; hold it while it is not known to be busy."""
+    """Apply the policies; hold an entry while it is not known to be busy."""
     name = due.entry.name
     decision = decide(due, now, name in busy.runs)
     if name in busy.unsure and decision.drops(Reason.OVERLAP):
         return HOLD
     return decision
+
+
+def _until(
+    due: Due, decision: Decision, place: int, slot: Instant
+) -> Iterator[tuple[Due, Decision]]:
+    """Yield the parts of a decision that end with this slot of the entry at a place."""
+    if place:
+        yield due.of(*due.entries[:place]), decision
+    yield due.of(due.entries[place]), decision.up_to(slot)
+
+
+def _sendings(due: Due, decision: Decision) -> list[_Sending]:
+    """Return what is to be sent of each entry, the oldest slot first."""
+    numbered = enumerate(decision.emit, due.mark.runs + 1)
+    return [_sending(due, slot, runs) for runs, slot in numbered]
+
+
+def _sending(due: Due, slot: Instant, runs: int) -> _Sending:
+    expires = None
+    if any(entry.expires_next for entry in due.entries):
+        expires = _expiry(due, slot, runs)
+    return _Sending(due.mark.emitted(slot, runs), expires)
+
+
+def _moved(due: Due, decision: Decision) -> Mark | None:
+    """Return the mark once slots are dropped on purpose; None if no slot is decided."""
+    return None if decision.until is None else decision.mark_after(due.mark)
 
 
 def _expiry(due: Due, slot: Instant, runs: int) -> Instant | None:

@@ -1,7 +1,7 @@
 """What becomes of the timetable and the schedule file once a step is done."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from beatd.clock import Clock
 from beatd.event_log import EventLog, stamp
@@ -70,7 +70,7 @@ class Progress:
         done = filter(step.is_open, step.emissions) if step.refused else step.emissions
         marks = {emission.entry: emission.mark for emission in done}
         dropped: Counter[tuple[str, str]] = Counter()
-        for due, decided in step.decided:
+        for due, decided in step.answered():
             name, decision = due.entry.name, decided
             if name in step.unrouted and name not in step.refused:
                 decision = decided.without_route(step.unrouted[name])
@@ -82,13 +82,12 @@ class Progress:
             else:
                 self._move_on(due, decision, step, now)
             if self._paused and decision.emit:
-                self._paused.discard(name)
+                self._paused.difference_update(entry.name for entry in due.entries)
             for drop in decision.dropped:
                 number = slots_dropped(due.entry.schedule, drop)
-                dropped[name, drop.reason] += number
-                if drop.reason is Reason.OVERLAP:
-                    self._holds.dropped(name, number)
-                self._tell_drop(name, drop, number)
+                for entry in due.entries:
+                    dropped[entry.name, drop.reason] += number
+                    self._note_drop(entry.name, drop, number)
         self._file.record(marks, dropped, version)
         self._pulse.note_drops(dropped)
         self._note_problems()
@@ -114,19 +113,25 @@ class Progress:
         self._holds.keep(())
 
     def _move_on(self, due: Due, decision: Decision, step: Step, now: Instant) -> None:
-        """Move an entry on to its next slot, or hold it."""
-        name = due.entry.name
+        """Move entries on to their next slot, or hold them."""
         self._timetable.apply(due, decision, look_again=now + HOLD_LOOK)
-        if self._timetable.is_over(name):
-            tell_over(due.entry, self._timetable.mark(name))
-            if is_over_by_bounds(self._timetable, name):
-                self._file.note_over([name], [name])
+        if self._timetable.is_over(due.entry.name):
+            self._note_over(due.entries)
         if self._refusals:
-            self._end_refusal(due.entry, decision, now)
+            for entry in due.entries:
+                self._end_refusal(entry, decision, now)
         if decision is HOLD:
-            self._waiting.add(name)
+            self._waiting.update(entry.name for entry in due.entries)
         if self._holds or step.busy.runs:
-            self._holds.note(due, decision, step.busy, now)
+            for entry in due.entries:
+                self._holds.note(due.of(entry), decision, step.busy, now)
+
+    def _note_over(self, entries: Sequence[Entry]) -> None:
+        names = [entry.name for entry in entries]
+        for entry in entries:
+            tell_over(entry, self._timetable.mark(entry.name))
+        if is_over_by_bounds(self._timetable, names[0]):
+            self._file.note_over(names, names)
 
     def _put_off(
         self, due: Due, mark: Mark | None, now: Instant, slot: Instant, reason: str
@@ -148,8 +153,10 @@ class Progress:
         elif decision.over or decision.drops(Reason.PAUSED):
             self._refusals.forget(entry.name)
 
-    def _tell_drop(self, name: str, drop: Drop, number: int) -> None:
+    def _note_drop(self, name: str, drop: Drop, number: int) -> None:
         """Log that slots are dropped; of a paused entry, only the first time."""
+        if drop.reason is Reason.OVERLAP:
+            self._holds.dropped(name, number)
         words, values = "%s dropped %d: %s", (name, number, str(drop.reason))
         about = {"entry": name, "slot": drop.first, "last": drop.last}
         if drop.reason is not Reason.PAUSED:

@@ -86,11 +86,11 @@ def _drop(
     end = entry.policy.end
     latest = until if end is None else min(until, end)
     last = entry.schedule.last_until(latest, slot) or slot
-    due = Due(entry, mark, slot, last, entry.schedule.next_after(last))
+    due = Due([entry], mark, slot, last, entry.schedule.next_after(last))
     drop = Drop(Reason.REPLACED, slot, last)
     return due, Decision(dropped=(drop,), until=last)
 
 
 def _pass_over(entry: Entry, mark: Mark, until: Instant) -> tuple[Due, Decision]:
-    due = Due(entry, mark, until, until, entry.schedule.next_after(until))
+    due = Due([entry], mark, until, until, entry.schedule.next_after(until))
     return due, Decision(until=until)

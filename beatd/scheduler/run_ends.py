@@ -66,9 +66,10 @@ class RunEnds:
         `ended` and `unanswered` are those of the scheduler.
         """
         asking = {
-            due.entry.name: due
+            entry.name: due.of(entry)
             for due in batch
             if due.entry.policy.overlap is not Overlap.ALLOW
+            for entry in due.entries
         }
         runs = self._broker.running(asking) if asking else {}
         if not runs:

@@ -1,6 +1,6 @@
 """What one turn of the scheduler's loop does, and how far the broker has done it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TypeAlias
@@ -27,7 +27,7 @@ class Step:
     """
 
     decided: Sequence[tuple[Due, Decision]]
-    emissions: Sequence[Emission]
+    emissions: list[Emission]
     busy: Busy = IDLE
     sent: int = 0
     asked_under: Term | None = None
@@ -74,12 +74,18 @@ class Step:
         """Note that a slot is refused, unless an earlier one of the entry is."""
         self.refused.setdefault(entry, (slot, reason))
 
+    def answered(self) -> Iterator[tuple[Due, Decision]]:
+        """Yield the decisions; an entry that was not done as decided is there alone."""
+        for due, decision in self.decided:
+            for part in due.apart(self.refused, self.unrouted):
+                yield part, decision
+
     def carried_out(self) -> Sequence[tuple[Due, Decision]]:
         """Return the decisions that the broker has carried out as they were."""
         if not self.refused and not self.unrouted:
             return self.decided
-        names = self.refused.keys() | self.unrouted.keys()
-        return [pair for pair in self.decided if pair[0].entry.name not in names]
+        odd = self.refused.keys() | self.unrouted.keys()
+        return [pair for pair in self.answered() if pair[0].entry.name not in odd]
 
     def is_open(self, emission: Emission) -> bool:
         """Return whether neither this emission nor one before it was refused."""

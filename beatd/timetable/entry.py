@@ -1,5 +1,6 @@
 """One line of the schedule, its policy, and what is due of it."""
 
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -125,9 +126,13 @@ class Entry:
 
 
 class Due(msgspec.Struct, frozen=True):
-    """An entry with at least one slot that has come and is not decided yet."""
+    """Entries with slots that have come and are not decided yet, alike in all of that.
 
-    entry: Entry
+    They share schedule, offset, policy and mark: one decision holds for all of them.
+    """
+
+    entries: Sequence[Entry]
+    """At least one."""
     mark: Mark
     slot: Instant
     """The oldest such slot."""
@@ -135,3 +140,28 @@ class Due(msgspec.Struct, frozen=True):
     """The newest such slot; equal to `slot` unless the scheduler is late."""
     following: Instant | None
     """The first slot that is still to come."""
+
+    @property
+    def entry(self) -> Entry:
+        """The first of the entries; asked for what all of them share."""
+        return self.entries[0]
+
+    def of(self, *entries: Entry) -> "Due":
+        """Return the same of some of the entries."""
+        return Due(entries, self.mark, self.slot, self.latest, self.following)
+
+    def apart(self, *named: Collection[str]) -> Iterator["Due"]:
+        """Yield the others together, and each entry that any of these names alone."""
+        named = tuple(filter(None, named))
+        if not named:
+            yield self
+            return
+        alone: list[Entry] = []
+        others: list[Entry] = []
+        for entry in self.entries:
+            is_named = any(entry.name in names for names in named)
+            (alone if is_named else others).append(entry)
+        if others:
+            yield self.of(*others)
+        for entry in alone:
+            yield self.of(entry)

@@ -85,7 +85,8 @@ def _catch_up(timetable: Timetable, now: Instant) -> Counter[str]:
             # All at once: each decision looks at every slot that is overdue.
             most = due.entry.policy.max_catchup
             decision = decide(due, now, busy=False, at_most=most)
-            emitted[due.entry.name] += len(decision.emit)
+            for entry in due.entries:
+                emitted[entry.name] += len(decision.emit)
             timetable.apply(due, decision, look_again=now)
     return emitted
 

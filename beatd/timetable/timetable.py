@@ -1,6 +1,6 @@
 """All entries ordered by their next slot: what is due now, and when to look again."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count, islice
@@ -118,8 +118,8 @@ class Timetable:
     def first(self) -> tuple[Entry, Instant] | None:
         """Return the entry that is to run first, and when; None if none is.
 
-        Of those that are due already, the one that has waited longest. Paused entries
-        have slots, and no runs.
+        Of those that are due already, one whose turn it is. Paused entries have slots,
+        and no runs.
         """
         groups = [
             *islice(filter(_running, self._ready.values()), 1),
@@ -173,7 +173,7 @@ class Timetable:
             key = (mark.fingerprint, entry.since(mark))
             if key not in upcoming:
                 upcoming[key] = entry.slot_after(mark)
-            self._join(row, upcoming[key])
+            self._move([row], upcoming[key])
         return changed
 
     def remove(self, name: str) -> None:
@@ -181,25 +181,31 @@ class Timetable:
         row = self._rows.pop(name, None)
         if row is not None:
             self._over.discard(name)
-            self._leave(row)
+            self._leave([row])
 
     def due(self, now: Instant, limit: int) -> list[Due]:
-        """Return at most `limit` entries with slots that have come by `now`.
+        """Return at most `limit` entries with slots that have come by `now`, by groups.
 
         They stay due until `apply`, `advance`, `hold`, `finish` or `remove` is called.
-        Entries with one such slot come before those with several.
+        Entries with one such slot come before those with several; if they are too many,
+        those that wait for different slots take turns.
         """
         self._collect(now)
         batch: list[Due] = []
         for groups in (self._ready, self._late):
-            for group in groups.values():
-                if len(batch) == limit:
+            for group in [*islice(groups.values(), max(limit, 0))]:
+                batch += _due_of(group, now, limit)
+                limit -= len(group.rows)
+                if limit < 0:
+                    # The rest waits for its next turn behind the other groups: a large
+                    # one must not delay what comes due meanwhile.
+                    groups[group.key] = groups.pop(group.key)
+                if limit <= 0:
                     return batch
-                batch += _due_of(group, now, limit - len(batch))
         return batch
 
     def apply(self, due: Due, decision: Decision, look_again: Instant) -> None:
-        """Do as was decided: finish the entry, advance it, or hold it for a while."""
+        """Do as was decided: finish the entries, advance them, or hold them a while."""
         if decision.over:
             self.finish(due)
         elif decision.until is None:
@@ -208,20 +214,18 @@ class Timetable:
             self.advance(due, decision.mark_after(due.mark))
 
     def advance(self, due: Due, mark: Mark) -> None:
-        """Set the entry's mark, and let it wait for the first slot after the mark."""
-        row = self._rows[due.entry.name]
-        row.mark = mark
-        if mark.slot == due.latest:
-            self._move(row, due.following)
-        else:
-            self._move(row, row.entry.schedule.next_after(mark.slot))
+        """Set the mark of entries, and let them wait for the first slot after it."""
+        slot = due.following
+        if mark.slot != due.latest:
+            slot = due.entry.schedule.next_after(mark.slot)
+        rows = self._rows_of(due)
+        for row in rows:
+            row.mark = mark
+        self._move(rows, slot)
 
     def hold(self, due: Due, until: Instant) -> None:
-        """Leave what is left of the entry's slots, and look at it again at `until`."""
-        row = self._rows[due.entry.name]
-        slot = self.slot(due.entry.name)
-        self._leave(row)
-        self._join(row, slot, when=until)
+        """Leave what is left of slots of entries, and look at them again at `until`."""
+        self._move(self._rows_of(due), self.slot(due.entry.name), when=until)
 
     def end_hold(self, name: str, now: Instant) -> None:
         """Let an entry that is held be due now; do nothing if it is not held."""
@@ -230,13 +234,11 @@ class Timetable:
             return
         slot = row.group.slot
         if slot + row.entry.offset <= now < row.group.when:
-            self._leave(row)
-            self._join(row, slot, when=now)
+            self._move([row], slot, when=now)
 
     def finish(self, due: Due) -> None:
-        """Let the entry have no more slots."""
-        self._leave(self._rows[due.entry.name])
-        self._over.add(due.entry.name)
+        """Let the entries have no more slots."""
+        self._move(self._rows_of(due), None)
 
     def rewind(
         self,
@@ -327,39 +329,51 @@ class Timetable:
                 del groups[group.key]
                 heappush(self._heap, (group.when, next(self._tie), group))
 
-    def _move(self, row: _Row, slot: Instant | None) -> None:
-        self._leave(row)
-        self._join(row, slot)
+    def _rows_of(self, due: Due) -> list[_Row]:
+        return [self._rows[entry.name] for entry in due.entries]
 
-    def _join(
-        self, row: _Row, slot: Instant | None, *, when: Instant | None = None
+    def _move(
+        self, rows: Sequence[_Row], slot: Instant | None, when: Instant | None = None
     ) -> None:
-        if slot is None or row.entry.policy.is_over(slot, row.mark.runs):
-            self._over.add(row.entry.name)
+        """Let rows wait for this slot, until `when`; they are alike, as those of a Due.
+
+        Without a slot that their bounds admit, they are over.
+        """
+        self._leave(rows)
+        entry, mark = rows[0].entry, rows[0].mark
+        if slot is None or entry.policy.is_over(slot, mark.runs):
+            self._over.update(row.entry.name for row in rows)
             return
-        offset = row.entry.offset
+        group = self._group(entry, mark.fingerprint, slot, when)
+        for row in rows:
+            row.group = group
+            group.rows[row.entry.name] = row
+
+    def _group(
+        self, entry: Entry, fingerprint: str, slot: Instant, when: Instant | None
+    ) -> _Group:
+        """Return the group of entries like this one that wait for a slot."""
         if when is None:
-            when = slot + offset
-        key = (row.mark.fingerprint, offset, slot, when)
+            when = slot + entry.offset
+        key = (fingerprint, entry.offset, slot, when)
         group = self._groups.get(key)
         if group is None:
-            group = _Group(key, row.entry.schedule, slot, when)
-            self._groups[key] = group
+            group = self._groups[key] = _Group(key, entry.schedule, slot, when)
             heappush(self._heap, (when, next(self._tie), group))
-        group.rows[row.entry.name] = row
-        row.group = group
+        return group
 
-    def _leave(self, row: _Row) -> None:
-        group = row.group
-        if group is None:
-            return
-        row.group = None
-        del group.rows[row.entry.name]
-        if group.rows:
-            return
-        for groups in (self._ready, self._late):
-            if groups.pop(group.key, None) is not None:
-                self._drop(group)
+    def _leave(self, rows: Iterable[_Row]) -> None:
+        """Let rows wait in no group; a group that is due is over with its last row."""
+        for row in rows:
+            group, row.group = row.group, None
+            if group is None:
+                continue
+            del group.rows[row.entry.name]
+            if group.rows:
+                continue
+            for groups in (self._ready, self._late):
+                if groups.pop(group.key, None) is not None:
+                    self._drop(group)
 
     def _drop(self, group: _Group) -> None:
         del self._groups[group.key]
@@ -387,23 +401,26 @@ def _running(group: _Group) -> Entry | None:
 
 
 def _due_of(group: _Group, now: Instant, limit: int) -> list[Due]:
+    """Return what is due of the first rows of a group, with those that are alike."""
     seen = now - group.key[1]
     latest, following = group.slot, group.following
     if following is not None and following <= seen:
         latest = group.schedule.last_until(seen, group.slot) or latest
         following = group.schedule.next_after(latest)
-    rows = islice(group.rows.values(), limit)
-    if group.key[0].endswith(AT_START):
-        # The mark after this slot is one like all others.
-        return [
-            Due(
-                row.entry,
-                row.mark._replace(fingerprint=row.mark.schedule),
-                *(group.slot, latest, following),
-            )
-            for row in rows
-        ]
-    return [Due(row.entry, row.mark, group.slot, latest, following) for row in rows]
+    # Entries with equal policies share one; hashing its values would take long.
+    alike: dict[tuple[int, Mark], list[Entry]] = {}
+    for row in islice(group.rows.values(), limit):
+        alike.setdefault((id(row.entry.policy), row.mark), []).append(row.entry)
+    # The mark after an entry's run at its first start is one like all others.
+    starts = group.key[0].endswith(AT_START)
+    return [
+        Due(
+            entries,
+            mark._replace(fingerprint=mark.schedule) if starts else mark,
+            *(group.slot, latest, following),
+        )
+        for (_, mark), entries in alike.items()
+    ]
 
 
 def _may_go_back(row: _Row, now: Instant) -> bool:
