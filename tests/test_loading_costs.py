@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import pytest
+
 from beatd.config.calls import EntryCall, PlainCalls
+from beatd.config.loading import Config, Wanted, examine
 from beatd.instant import MINUTE
 from beatd.message import MessageFormat
 from beatd.routing import Route, Router
@@ -125,3 +129,62 @@ def test_equal_rows_of_the_schedule_file_share_their_mark() -> None:
 
     assert seen.marks == marks
     assert len({id(mark) for mark in seen.marks.values()}) == 1
+
+
+CONFIG = """
+from beatd import every
+
+broker_url = "memory://"
+
+def entry(number):
+    return {"task": "t", "schedule": every(60), "args": (number,)}
+
+beat_schedule = {f"e{n}": entry(n) for n in range(3)}
+beat_schedule["bad"] = {"task": "t"}
+"""
+
+
+def config_of(text: str, folder: Path, *, entries_only: bool = True) -> Config:
+    (folder / "costs_config.py").write_text(text)
+    wanted = Wanted("costs_config", folder=folder, entries_only=entries_only)
+    config = examine(wanted).config
+    assert config is not None
+    return config
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_what_is_written_of_entries_is_let_go_of_once_they_are_read(
+    tmp_path: Path,
+) -> None:
+    config = config_of(CONFIG, tmp_path)
+
+    assert [entry.name for entry in config.entries] == ["e0", "e1", "e2"]
+    assert [(bad.name, bad.why) for bad in config.bad] == [
+        ("bad", "it has no 'schedule'")
+    ]
+    assert config.source.written["beat_schedule"] == {}
+    assert config.settings.beat_schedule == {}
+
+
+@pytest.mark.usefixtures("forgotten")
+@pytest.mark.parametrize(
+    "more",
+    [
+        "def count(): return len(beat_schedule)",
+        "def count(): return len(globals()['beat_schedule'])",
+        "class Looks:\n    def count(self): return [len(beat_schedule) for _ in 'a']",
+    ],
+)
+def test_what_code_of_the_config_looks_at_later_is_kept(
+    more: str, tmp_path: Path
+) -> None:
+    config = config_of(f"{CONFIG}\n{more}\n", tmp_path)
+
+    assert len(config.settings.beat_schedule) == 4
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_what_is_written_is_kept_for_who_shows_it(tmp_path: Path) -> None:
+    config = config_of(CONFIG, tmp_path, entries_only=False)
+
+    assert len(config.settings.beat_schedule) == 4

@@ -105,6 +105,8 @@ class Wanted:
     """The node's name, if it is a worker that the config is read for."""
     unjudged: Collection[str] = ()
     """Settings that do not matter to what the config is read for."""
+    entries_only: bool = False
+    """Whether nobody looks later at what is written of the entries."""
 
     def read(self) -> Source:
         """Execute the config, afresh at each call."""
@@ -144,7 +146,11 @@ def examine(wanted: Wanted) -> ConfigReport:
         return ConfigReport(name, [raised(error, "")], None)
     try:
         return examine_source(
-            found, wanted.environ, wanted.command_line, wanted.unjudged
+            found,
+            wanted.environ,
+            wanted.command_line,
+            wanted.unjudged,
+            entries_only=wanted.entries_only,
         )
     except Exception as error:  # foreign code: the values are the user's objects
         return ConfigReport(found.name, [Problem(raised_by_reading(error))], None)
@@ -155,6 +161,8 @@ def examine_source(
     environ: Mapping[str, str] | None = None,
     command_line: Mapping[str, object] | None = None,
     unjudged: Collection[str] = (),
+    *,
+    entries_only: bool = False,
 ) -> ConfigReport:
     """Return the config in a source, and everything that is wrong with it."""
     reading = settings.read(
@@ -177,7 +185,9 @@ def examine_source(
     reader = EntryReader(chosen, calls, found)
     entries: list[Entry] = []
     bad: list[BadEntry] = []
-    for name, written in chosen.beat_schedule.items():
+    schedule = chosen.beat_schedule
+    lets_go = entries_only and found.is_data
+    for name, written in _spent(schedule, found) if lets_go else schedule.items():
         entry = reader.read(name, written)
         if isinstance(entry, BadEntry):
             bad.append(entry)
@@ -186,7 +196,8 @@ def examine_source(
     warnings.extend(_repeated(found))
     warnings.extend(_accepted(chosen, found))
     warnings.extend(_unproven(chosen, found))
-    warnings.extend(_eager(chosen, found))
+    if entries or bad:
+        warnings.extend(_eager(chosen, found))
     rules = rules_of(chosen, reader.alerts, reader.pauses)
     for name, problem in unreadable(rules, chosen):
         placed = replace(problem, place=_place_of(name, found))
@@ -206,6 +217,22 @@ def examine_source(
         rules,
     )
     return ConfigReport(found.name, errors, config)
+
+
+def _spent(schedule: dict[Any, Any], found: Source) -> Iterator[tuple[Any, Any]]:
+    """Yield what is written of each entry, and then let go of it.
+
+    It takes as much memory as all that is made of it.
+    """
+    words = settings.table()["beat_schedule"].spellings
+    written = [found.written.get(word) for word in words]
+    holders = [schedule, *(one for one in written if type(one) is dict)]
+    for name in [*schedule]:
+        yield name, schedule[name]
+        for holder in holders:
+            holder.pop(name, None)
+    for holder in holders:
+        holder.clear()  # an empty dict is as large as it ever was
 
 
 def _nameless_zone(chosen: Settings, found: Source) -> Iterator[Problem]:
@@ -256,7 +283,7 @@ def _accepted(chosen: Settings, found: Source) -> Iterator[Problem]:
 
 def _eager(chosen: Settings, found: Source) -> Iterator[Problem]:
     """Yield a problem if calls are run where they are made: entries are not."""
-    if chosen.task_always_eager and chosen.beat_schedule:
+    if chosen.task_always_eager:
         text = "task_always_eager: scheduled tasks are queued, not run in the scheduler"
         hint = "a worker has to run them; leave it out where none does"
         yield Problem(text, hint, _place_of("task_always_eager", found), warning=True)

@@ -16,7 +16,7 @@ from importlib.util import (
     spec_from_file_location,
 )
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, TypeAlias
 
 from beatd.config.faults import Unreadable, no_file, no_module, raised, short
@@ -127,12 +127,12 @@ def _execute(name: str, spec: ModuleSpec) -> Source:
     """Run a module's text as it is now; on failure, remove it from `sys.modules`."""
     module = module_from_spec(spec)
     file = spec.origin or ""
-    text = ""
+    text, is_data = "", False
     sys.modules[spec.name] = module
     try:
         if isinstance(spec.loader, SourceFileLoader):
             text = decode_source(Path(file).read_bytes())
-            _run(text, file, vars(module))
+            is_data = not _looks_back(_run(text, file, vars(module)))
         elif spec.loader is not None:
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever their code may raise
@@ -141,11 +141,24 @@ def _execute(name: str, spec: ModuleSpec) -> Source:
     parent, _, child = spec.name.rpartition(".")
     if parent:
         setattr(sys.modules[parent], child, module)
-    return Source(name, _public(module), short(file), text)
+    return Source(name, _public(module), short(file), text, is_data=is_data)
 
 
-def _run(text: str, file: str, names: dict[str, Any]) -> None:
-    """Execute a config's text.
+def _looks_back(code: CodeType, *, is_module: bool = True) -> bool:
+    """Return whether a function of a module may look at its schedule, by the names."""
+    names = {*table()["beat_schedule"].spellings, *_ALL_NAMES}
+    inner = [one for one in code.co_consts if isinstance(one, CodeType)]
+    return (not is_module and not names.isdisjoint(code.co_names)) or any(
+        _looks_back(one, is_module=False) for one in inner
+    )
+
+
+_ALL_NAMES = {"globals", "vars", "modules", "import_module", "eval", "exec"}
+"""With these a function reaches what it does not name."""
+
+
+def _run(text: str, file: str, names: dict[str, Any]) -> CodeType:
+    """Execute a config's text; return its code.
 
     A value that raises, `crontab(minute=61)` say, makes its own entry unusable and no
     other: the value is replaced by a Raised, and the text is executed once more.
@@ -166,7 +179,7 @@ def _run(text: str, file: str, names: dict[str, Any]) -> None:
             code = compile(tree, file, "exec", dont_inherit=True)
             spoiled += 1
         else:
-            return
+            return code
 
 
 def _elsewhere(error: Exception, file: str) -> str:

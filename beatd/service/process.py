@@ -131,7 +131,7 @@ def load_config(options: Options, kind: str) -> Process:
 def wanted_by(options: Options, kind: str) -> Wanted:
     """Return which config a process of this kind wants."""
     worker = node_name(options.hostname or WORKER_NODE) if kind == "worker" else ""
-    return replace(options.wanted(), worker=worker)
+    return replace(options.wanted(), worker=worker, entries_only=kind == "beat")
 
 
 def begin(options: Options, kind: str) -> Process:
