@@ -7,6 +7,7 @@ BeatdError
 ├── BrokerUnavailable      the answer is lost: the same request may be sent again
 ├── BrokerRefused          the broker answered, and will not until someone mends it
 ├── ItemRefused            the broker answered, and refuses this one request alone
+├── CallsNotSent           of many calls some could not be sent; all others were
 ├── TermOver               someone else leads: nothing of the request was done
 ├── LedgerMoved            the ledger is not as it was left: nothing was done
 ├── ScheduleFileError      a schedule file that cannot be used, and was left as it was
@@ -30,6 +31,7 @@ BeatdError
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 
@@ -75,6 +77,26 @@ class ItemRefused(BrokerRefused):
 
     A key of another type, no permission for it, or a message that is too large.
     """
+
+
+class CallsNotSent(BeatdError):
+    """Of many calls some were not sent, and all others were.
+
+    `problems` has the reason of each by its place among the calls, from 0 on;
+    `results` the result of each call that was sent, and None for the others. Calls
+    whose reason is BrokerUnavailable may be on their queue: the answer was lost.
+    """
+
+    def __init__(
+        self, problems: Mapping[int, Exception], results: Sequence[Any]
+    ) -> None:
+        named = [f"call {at}: {why}" for at, why in islice(problems.items(), 5)]
+        if len(problems) > len(named):
+            named.append(f"and {len(problems) - len(named)} more")
+        text = f"{len(problems)} of {len(results)} calls were not sent"
+        super().__init__("\n  ".join([text, *named]))
+        self.problems = problems
+        self.results = results
 
 
 class TermOver(BeatdError):

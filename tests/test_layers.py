@@ -57,8 +57,8 @@ runs        hooks host report stdout coroutines command_guard command web_reques
             builtin tracebacks errbacks continuations chords
             execute eager
 control     patterns pidbox
-app         annotations announcement client_results conf connections discovery
-            publishing remote_control sending recorder calls entry_calls django
+app         annotations announcement client_results conf shapes connections discovery
+            publishing remote_control sending bulk recorder calls entry_calls django
             celery_names application
             default *
 worker      autoscale begun commands.arguments events in_flight commands.shapes

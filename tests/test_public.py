@@ -32,11 +32,11 @@ PUBLIC = {
     """,
     "beatd.app": "AsyncResult Beatd current_app current_task shared_task",
     "beatd.errors": """
-        BeatdError BrokerRefused BrokerUnavailable ChordError CommandFailed
-        ConfigError Ignore ItemRefused LedgerMoved MaxRetriesExceeded MessageError
-        NoThread NotRegistered Reject RequestFailed ResultRefused ResultUnavailable
-        Retry Revoked ScheduleError ScheduleFileError SoftTimeLimitExceeded TermOver
-        TimeLimitExceeded Verdict WorkerLost
+        BeatdError BrokerRefused BrokerUnavailable CallsNotSent ChordError
+        CommandFailed ConfigError Ignore ItemRefused LedgerMoved MaxRetriesExceeded
+        MessageError NoThread NotRegistered Reject RequestFailed ResultRefused
+        ResultUnavailable Retry Revoked ScheduleError ScheduleFileError
+        SoftTimeLimitExceeded TermOver TimeLimitExceeded Verdict WorkerLost
     """,
     "beatd.exceptions": """
         BackendError CeleryError ChordError EncodeError Ignore ImproperlyConfigured
@@ -295,6 +295,7 @@ STORED: list[tuple[Exception, str]] = [
     (errors.TermOver("text"), "beatd.errors.TermOver"),
     (errors.Verdict("text"), "beatd.errors.Verdict"),
     # Not made from their text alone, and so carried as what they are besides.
+    (errors.CallsNotSent({0: ValueError("text")}, [None]), "beatd.errors.BeatdError"),
     (errors.ConfigError("shop.py", ["text"]), "beatd.errors.BeatdError"),
     (errors.ResultRefused({0: "text"}), "beatd.errors.ResultUnavailable"),
     (errors.ScheduleError("minute", "text"), "beatd.errors.BeatdError"),

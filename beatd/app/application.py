@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from beatd.app import django
@@ -253,6 +253,32 @@ class Beatd(CeleryNames):
             return self.apply_task(task, args, kwargs, options)
         sending = Sending(task.name, args or (), kwargs or {}, options)
         return self._calls.send(sending, registered=True)
+
+    def send_many(self, signatures: Iterable[Mapping[str, Any]]) -> list[Any]:
+        """Queue the calls of these signatures; return their results, in order.
+
+        They go in steps of a thousand calls, or of a megabyte. Raises CallsNotSent if
+        some cannot be sent, after all others were. What is put together of several
+        calls, and a call of a task that has an `apply_async` of its own, is sent by its
+        `apply_async`.
+        """
+        made = (
+            one if isinstance(one, Signature) else signature(one, app=self)
+            for one in signatures
+        )
+        return self._calls.send_many([*made])
+
+    def call_many(
+        self,
+        task: Task[..., Any],
+        calls: Iterable[Sequence[Any]],
+        options: Mapping[str, Any],
+    ) -> list[Any]:
+        """Queue a call of a task of this application with each of these arguments.
+
+        Returns their results, in order. Raises CallsNotSent as `send_many` does.
+        """
+        return self._calls.send_many_of(task, [*calls], options)
 
     def entry_calls(self, format: MessageFormat, router: Router) -> EntryCalls:
         """Return what makes the calls of entries, whose messages are kept."""

@@ -1,17 +1,32 @@
 """The calls that an application makes, each as the run that makes it would have it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from typing import Any, Protocol
 
+import beatd
+from beatd.app.bulk import Bulk
 from beatd.app.connections import Connections
 from beatd.app.recorder import CallRecorder
-from beatd.app.sending import CallSender, new_id
+from beatd.app.sending import CallMessage, CallSender, new_id
 from beatd.brokers.items import Outgoing
 from beatd.clock import Clock
+from beatd.config.own_code import OwnCode
 from beatd.config.settings import Settings
+from beatd.errors import MessageError
 from beatd.instant import Instant
 from beatd.message import Canvas, Sending
-from beatd.tasks import AsyncResult, Registry, current_request, sending_request
+from beatd.message.options import kind_of
+from beatd.tasks import (
+    AsyncResult,
+    Registry,
+    Signature,
+    Task,
+    current_request,
+    sending_request,
+)
+
+_OWN = OwnCode.of("beatd", beatd.__file__)
 
 
 class Caller(Protocol):
@@ -37,6 +52,14 @@ class Caller(Protocol):
         ...
 
 
+def calls_for_each(app: Caller, name: str) -> str:
+    """Return whose code makes each call of a task; empty if it is beatd's alone."""
+    task = app.tasks.get(name)
+    if task is None:
+        return _OWN.foreign(app, "send_task")
+    return _OWN.foreign(task, "apply_async") or _OWN.foreign(app, "call_task")
+
+
 class Calls:
     """Completes calls by settings, tasks and the run under way, and sends them."""
 
@@ -56,24 +79,88 @@ class Calls:
     def send(self, sending: Sending, *, registered: bool) -> AsyncResult[Any]:
         """Send one call; its task's own options are among its options already."""
         now = self._clock.now()
-        options = dict(sending.options)
+        options = self.completed(sending.options, registered=registered)
         # A drawn id is no option: calls with the same options share what is encoded.
         task_id: str = options.get("task_id") or new_id(now)
-        if registered:
-            options = self.known(options)
-        options = {**options, **self.inherited(options)}
         recorder = options.pop("producer", None)
-        sending = sending._replace(options=options)
+        sending = Sending(sending.task, sending.args, sending.kwargs, options)
         if isinstance(recorder, CallRecorder):
             recorder.keep(sending, task_id, now, registered=registered)
         else:
             sender = self.sender
-            message = sender.message(sending, task_id, now, registered=registered)
-            sender.send([(message, options)])
+            sender.send([sender.message(sending, task_id, now, registered=registered)])
+        return self.sent(task_id)
+
+    def send_many(self, signatures: Sequence[Signature]) -> list[Any]:
+        """Send these calls; return their results. Raises CallsNotSent."""
+        bulk = Bulk(self.sender, self._clock, self.sent)
+        others = cache(self._made_by_others)
+        for one in signatures:
+            app: object = one.app
+            if one.subtask_type or app is not self._app or others(one.task):
+                bulk.call(one.apply_async)
+            else:
+                bulk.add(partial(self._call_of, one), one.task in self._app.tasks)
+        return bulk.end()
+
+    def send_many_of(
+        self,
+        task: Task[..., Any],
+        calls: Sequence[Sequence[Any]],
+        options: Mapping[str, Any],
+    ) -> list[Any]:
+        """Send calls of one task; return their results. Raises CallsNotSent.
+
+        Raises MessageError, having sent nothing, for options that they cannot share.
+        """
+        if "task_id" in options:
+            raise MessageError("task_id: each of many calls has its own")
+        bulk = Bulk(self.sender, self._clock, self.sent)
+        if self._made_by_others(task.name):
+            for args in calls:
+                bulk.call(partial(task.apply_async, args, **options))
+            return bulk.end()
+        shared = self.completed({**task.sent_options(), **options}, registered=True)
+
+        def call_with(args: Sequence[Any]) -> Sending:
+            if not isinstance(args, list | tuple):
+                raise MessageError(f"expected a list or tuple, got {kind_of(args)}")
+            task.check_arguments(args, {})
+            return Sending(task.name, args, {}, shared)
+
+        for args in calls:
+            bulk.add(partial(call_with, args), True)
+        return bulk.end()
+
+    def _call_of(self, signature: Signature) -> Sending:
+        """Return the call that `apply_async` of a signature makes. Raises TypeError."""
+        name, args, kwargs = signature.task, signature.args, signature.kwargs
+        options: Mapping[str, Any] = signature.options
+        task = self._app.tasks.get(name)
+        if task is not None:
+            task.check_arguments(args, kwargs)
+            options = {**task.sent_options(), **options}
+        completed = self.completed(options, registered=task is not None)
+        return Sending(name, args, kwargs, completed)
+
+    def _made_by_others(self, name: str) -> bool:
+        """Return whether a call of the task is not one message of beatd's making."""
+        app = self._app
+        return app.settings.task_always_eager or bool(calls_for_each(app, name))
+
+    def sent(self, task_id: str) -> AsyncResult[Any]:
+        """Return the run of a call that was sent, a child of the run under way."""
         result = self._app.AsyncResult(task_id)
         if (parent := current_request()) is not None:
             parent.children.append(result)
         return result
+
+    def completed(
+        self, options: Mapping[str, Any], *, registered: bool
+    ) -> dict[str, Any]:
+        """Return the options of a call with what it inherits, and of a known task."""
+        complete = self.known(options) if registered else dict(options)
+        return {**complete, **self.inherited(complete)}
 
     def send_composed(self, signature: Mapping[str, Any]) -> None:
         """Send the calls that a signature with ids stands for: all, or none.
@@ -84,7 +171,7 @@ class Calls:
         canvas.add(signature)
         now = self._clock.now()
         sends = list(map(self._completed, canvas.sends))
-        calls = [(self.message(one, now), one.options) for one in sends]
+        calls = [self._message(one, now) for one in sends]
         if canvas.chords:
             self._app.connections.begin_chords(canvas.chords)
         if calls:
@@ -94,6 +181,11 @@ class Calls:
         self, sending: Sending, now: Instant, due: Instant | None = None
     ) -> Outgoing:
         """Return the message of a call whose options are complete."""
+        return self._message(sending, now, due).message
+
+    def _message(
+        self, sending: Sending, now: Instant, due: Instant | None = None
+    ) -> CallMessage:
         task_id = sending.options.get("task_id") or new_id(now)
         known = sending.task in self._app.tasks
         return self.sender.message(sending, task_id, now, due, registered=known)

@@ -1,12 +1,12 @@
 """Connections of one process: to the broker, and to the result backend."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 from beatd import brokers, results
 from beatd.app.client_results import ClientResults
+from beatd.app.shapes import CallShapes
 from beatd.background import Faults
 from beatd.brokers.base import Broadcast, Broker
 from beatd.config import loading as config
@@ -16,6 +16,7 @@ from beatd.events.event import EventFactory
 from beatd.message import Chord
 from beatd.results.base import ResultBackend
 from beatd.results.chords import NO_CHORDS, Chords
+from beatd.routing import Queue
 
 
 class Connections:
@@ -30,6 +31,7 @@ class Connections:
         self.settings = settings
         self.format = config.message_format(settings)
         self.router = config.router(settings)
+        self.shapes = CallShapes(self.format, self.router)
         self._broker = broker
         self._backend = backend
         self.refused_events = Faults()
@@ -84,10 +86,9 @@ class Connections:
             raise ChordError(NO_CHORDS)
         self.backend.begin_chords(chords)
 
-    def declare(self, options: Mapping[str, Any]) -> None:
-        """Declare the queue that `options` name, the first time."""
-        queue = self.router.declares(options)
-        if queue is not None and queue.name not in self._declared:
+    def declare(self, queue: Queue) -> None:
+        """Declare a queue, the first time."""
+        if queue.name not in self._declared:
             self.broker.declare([queue])
             self._declared.add(queue.name)
 

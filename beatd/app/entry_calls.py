@@ -3,18 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import beatd
 from beatd import signals
-from beatd.app.calls import Caller, Calls
+from beatd.app.calls import Caller, Calls, calls_for_each
 from beatd.app.recorder import CallRecorder
-from beatd.config.own_code import OwnCode, name_of
+from beatd.app.shapes import CallShapes
+from beatd.config.own_code import name_of
 from beatd.message import Made, MessageFormat
 from beatd.routing import Router
 from beatd.tasks import Task
 from beatd.tasks.async_result import AsyncResult
 from beatd.tasks.current import Args, Kwargs
 
-_OWN = OwnCode.of("beatd", beatd.__file__)
 _APPLY_ASYNC = Task.apply_async
 
 
@@ -36,8 +35,7 @@ class EntryCalls:
     ) -> None:
         self._app = app
         self._calls = calls
-        self._format = format
-        self._router = router
+        self._shapes = CallShapes(format, router)
 
     def listened_to(self) -> str:
         """Return who takes part in each call just now; empty if nobody does."""
@@ -50,10 +48,7 @@ class EntryCalls:
 
     def calls_for_each(self, name: str) -> str:
         """Return why a call of the task is to be made for each slot; empty if not."""
-        task = self._app.tasks.get(name)
-        if task is None:
-            return _OWN.foreign(self._app, "send_task")
-        return _OWN.foreign(task, "apply_async") or _OWN.foreign(self._app, "call_task")
+        return calls_for_each(self._app, name)
 
     def check(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise TypeError for arguments that the task does not take."""
@@ -80,7 +75,7 @@ class EntryCalls:
         """Make a call, and return what it would send. It may raise anything."""
         settings = self._app.settings
         policy = settings.task_publish_retry_policy
-        recorder = CallRecorder(self._format, self._router, policy)
+        recorder = CallRecorder(self._shapes, policy)
         task = self._app.tasks.get(name)
         if task is not None:
             task.apply_async(args, kwargs, **options, producer=recorder)

@@ -6,9 +6,9 @@ from typing import Any
 
 from beatd.app.publishing import after_publish, before_publish
 from beatd.app.sending import message_of
+from beatd.app.shapes import CallShapes
 from beatd.instant import Instant
-from beatd.message import Made, MessageFormat, Sending
-from beatd.routing import Router
+from beatd.message import Made, Sending
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +18,7 @@ class CallRecorder:
     Receivers of `before_task_publish` and `after_task_publish` hear of them.
     """
 
-    format: MessageFormat
-    router: Router
+    shapes: CallShapes
     retry_policy: Mapping[str, Any]
     """What the receivers see of it; here it has no use."""
     kept: list[Made] = field(default_factory=list)
@@ -28,16 +27,9 @@ class CallRecorder:
         self, sending: Sending, task_id: str, now: Instant, *, registered: bool
     ) -> None:
         """Keep the message of a call."""
-        message = message_of(
-            self.format,
-            self.router,
-            sending,
-            task_id,
-            now,
-            registered=registered,
-            tag=task_id,
-        )
+        shape, _ = self.shapes.of(sending, registered=registered)
+        message = message_of(shape, sending, task_id, now, tag=task_id)
         policy = {**self.retry_policy, **(sending.options.get("retry_policy") or {})}
-        message = before_publish(message, self.router, policy)
+        message = before_publish(message, self.shapes.router, policy)
         self.kept.append(Made(message.message, message.route, task_id))
         after_publish(message)

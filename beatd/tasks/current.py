@@ -1,6 +1,6 @@
 """The current application: for calls that name no application."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from beatd.instant import Span
@@ -65,6 +65,12 @@ class Application(Protocol):
         **options: Any,
     ) -> Any:
         """Queue a call of a task that may not be known here; return its AsyncResult."""
+        ...
+
+    def call_many(
+        self, task: Any, calls: Iterable[Sequence[Any]], options: Mapping[str, Any]
+    ) -> Any:
+        """Queue calls of this Task; return the list of their results."""
         ...
 
     def call_composed(self, signature: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import random
+import sys
 from collections.abc import (
     Callable,
     Iterable,
@@ -10,6 +11,7 @@ from collections.abc import (
 )
 from datetime import datetime
 from functools import cached_property, update_wrapper
+from operator import attrgetter
 from typing import Any, Generic, NoReturn, ParamSpec, Self, TypeVar, cast
 
 from beatd.bounds import LONGEST, seconds_of
@@ -39,6 +41,14 @@ SENT_OPTIONS = (
     *("compression", "time_limit", "soft_time_limit", "delivery_mode", "ignore_result"),
 )
 """Options that each call takes from its task, unless the call has its own."""
+
+_sent_options_of = attrgetter(*SENT_OPTIONS)
+_NOTHING_SENT = (None,) * len(SENT_OPTIONS)
+
+_POSITIONAL = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+)
 
 
 def _pause(name: str, value: object) -> float:
@@ -194,6 +204,19 @@ class Task(Generic[P, R]):
         call = {**self.sent_options(), **options}
         result: AsyncResult[R] = app.call_task(self, args, kwargs, call)
         return result
+
+    def send_many(
+        self, calls: Iterable[Sequence[Any]], **options: Any
+    ) -> list[AsyncResult[R]]:
+        """Queue a call with each of these lists of arguments; return their results.
+
+        `options` are those of `apply_async`, the same for all. They go in steps of a
+        thousand calls, or of a megabyte: in a tenth of the time of as many `delay`.
+        Raises CallsNotSent if some cannot be sent, after all others were.
+        """
+        app = self.app  # asked first: it may change the task's options
+        results: list[AsyncResult[R]] = app.call_many(self, calls, options)
+        return results
 
     def apply(
         self, args: Args = None, kwargs: Kwargs = None, **options: Any
@@ -393,7 +416,10 @@ class Task(Generic[P, R]):
 
     def sent_options(self) -> dict[str, Any]:
         """Return the options that each call takes from this task."""
-        options = ((name, getattr(self, name)) for name in SENT_OPTIONS)
+        values = _sent_options_of(self)
+        if values == _NOTHING_SENT:
+            return {}
+        options = zip(SENT_OPTIONS, values, strict=True)
         sent = {name: value for name, value in options if value is not None}
         if sent.get("ignore_result") in (0, 1):  # Celery takes these, messages do not
             sent["ignore_result"] = bool(sent["ignore_result"])
@@ -406,8 +432,22 @@ class Task(Generic[P, R]):
 
     def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise TypeError for arguments that the task does not take, with `typing`."""
-        if self.typing:
+        # Most calls have as many arguments as fit, and no names: that is seen at once.
+        if self.typing and (kwargs or len(args) not in self._numbers_that_fit):
             self.parameters.bind(*args, **kwargs)
+
+    @cached_property
+    def _numbers_that_fit(self) -> range:
+        """How many arguments a call without names may have."""
+        every = self.parameters.parameters.values()
+        needed = [one for one in every if one.default is inspect.Parameter.empty]
+        if any(one.kind is inspect.Parameter.KEYWORD_ONLY for one in needed):
+            return range(0)
+        if any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in every):
+            most = sys.maxsize - 1
+        else:
+            most = sum(one.kind in _POSITIONAL for one in every)
+        return range(sum(one.kind in _POSITIONAL for one in needed), most + 1)
 
     @cached_property
     def parameters(self) -> inspect.Signature:
