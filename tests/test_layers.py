@@ -34,9 +34,9 @@ config      * settings.problems settings.secrets settings.kinds
 storage     folders file_lock sqlite_file open_files
 .           background
 brokers     items base leases oddities current_runs memory.lead memory.queues memory
-            redis.connection redis.failover redis.wire redis.unacked redis.leases
-            redis.listening redis.needs redis.rights redis.observer redis.requests
-            redis.history redis.lead redis.broker redis
+            redis.sentinel redis.connection redis.failover redis.wire redis.unacked
+            redis.leases redis.listening redis.needs redis.rights redis.observer
+            redis.requests redis.history redis.lead redis.broker redis
             sqlite.routes sqlite.statements sqlite.file sqlite.history sqlite.lead
             sqlite.queues sqlite amqp.message *
 scheduler   file_view leadership ledger_file configs lost_writes over findings pauses

@@ -9,7 +9,7 @@ from beatd.config.settings import Failover, Settings, file_of_url, mask_url
 from beatd.errors import ConfigError
 from beatd.routing import steps_of
 
-REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix")
+REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix", "sentinel")
 
 
 def of_settings(
@@ -30,6 +30,7 @@ def of_settings(
         },
         tls=settings.broker_use_ssl,
         failover=settings.broker_failover_strategy,
+        min_replicas=settings.beat_min_replicas,
     )
 
 
@@ -40,6 +41,7 @@ def connect(
     options: Mapping[str, Any] | None = None,
     tls: bool | Mapping[str, Any] = False,
     failover: Failover | None = None,
+    min_replicas: int = 0,
 ) -> Broker:
     """Return the broker at `url`; Redis is not connected to before the first call.
 
@@ -54,7 +56,12 @@ def connect(
         from beatd.brokers.redis import RedisBroker
 
         return RedisBroker(
-            urls, namespace=namespace, options=options, tls=tls, failover=failover
+            urls,
+            namespace=namespace,
+            options=options,
+            tls=tls,
+            failover=failover,
+            min_replicas=min_replicas,
         )
     if unknown := [
         one
@@ -65,10 +72,12 @@ def connect(
             "broker_url",
             [
                 f"{mask_url(one)!r}: beatd speaks redis://, rediss://, redis+socket://,"
-                " unix://, sqlite:// and memory://"
+                " unix://, sentinel://, sqlite:// and memory://"
                 for one in unknown
             ],
         )
+    if min_replicas:
+        raise ConfigError("beat_min_replicas", ["only Redis has replicas"])
     if len(urls) > 1:
         raise ConfigError("broker_url", ["only Redis may have several addresses"])
     if path := file_of_url(urls[0]):

@@ -46,7 +46,8 @@ def _connect(app: Any, settings: Settings) -> None:
 
     The command line may have named others than the app itself.
     """
-    if not all("redis" in url.partition(":")[0] for url in settings.write_urls):
+    schemes = [url.partition(":")[0] for url in settings.write_urls]
+    if not all("redis" in one or one == "sentinel" for one in schemes):
         problem = (
             "a Celery app sends retries, callbacks and chains by itself, and Redis is"
             " the broker that it shares with beatd; write redis://host:port/db"

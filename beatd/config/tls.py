@@ -47,5 +47,6 @@ def is_unproven(url: str, use_ssl: object) -> bool:
         asked = requirement(options.get("ssl_cert_reqs", ssl.CERT_REQUIRED))
     except ValueError:
         return False
-    uses_tls = parts.scheme == "rediss" or (parts.scheme == "redis" and bool(use_ssl))
+    may_use_tls = parts.scheme in ("redis", "sentinel")
+    uses_tls = parts.scheme == "rediss" or (may_use_tls and bool(use_ssl))
     return uses_tls and asked == ssl.CERT_NONE

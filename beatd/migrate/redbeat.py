@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from urllib.parse import quote
 
 import redis
 
@@ -19,7 +20,7 @@ from beatd.parts import in_parts
 from beatd.schedules.zones import zone_of
 from beatd.text import quoted
 
-_SCHEMES = ("redis://", "rediss://", "unix://", "redis+socket://")
+_SCHEMES = ("redis://", "rediss://", "unix://", "redis+socket://", "sentinel://")
 _AT_ONCE = 1000
 
 
@@ -29,7 +30,13 @@ class RedBeat:
     def __init__(self, config: Config, prefix: str | None = None) -> None:
         """Raises ConfigError for an address that is none of Redis."""
         settings = config.settings
+        options: Any = _setting(config, "redbeat_redis_options")
+        options = options or settings.broker_transport_options
         self.url = str(_setting(config, "redbeat_redis_url") or settings.write_urls[0])
+        if self.url.startswith("redis-sentinel"):
+            self.url, options = _at_sentinels(options)
+        elif not self.url.startswith("sentinel://"):
+            options = {}
         named = _setting(config, "redbeat_key_prefix")
         self.prefix = str(prefix or named or "redbeat:")
         if not self.url.startswith(_SCHEMES):
@@ -39,7 +46,7 @@ class RedBeat:
             )
             raise ConfigError("redbeat_redis_url", [problem])
         tls: Any = _setting(config, "redbeat_redis_use_ssl") or settings.broker_use_ssl
-        self._address = Address(self.url, {}, tls or False)
+        self._address = Address(self.url, options, tls or False)
         lock = str(_setting(config, "redbeat_lock_key") or f"{self.prefix}:lock")
         self._lock = lock if lock.startswith(self.prefix) else self.prefix + lock
 
@@ -48,7 +55,7 @@ class RedBeat:
         try:
             found = self._client.zrange(f"{self.prefix}:schedule", 0, -1)
         finally:
-            self._address.pool.disconnect()
+            self._address.close()
         return [key.decode(errors="replace") for key in found]
 
     def names(self) -> list[str]:
@@ -71,7 +78,7 @@ class RedBeat:
         except (redis.RedisError, OSError) as error:
             raise BrokerUnavailable(f"{mask_url(self.url)}: {error}") from error
         finally:
-            self._address.pool.disconnect()
+            self._address.close()
         source = f"RedBeat ({self.prefix}* in {mask_url(self.url)})"
         return Found(source, entries, problems, in_use)
 
@@ -96,6 +103,30 @@ class RedBeat:
 
 _FOREIGN = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
 """What the values of others' JSON may raise; UnicodeDecodeError is a ValueError."""
+
+
+def _at_sentinels(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return address and options in Celery's form, from those of RedBeat's.
+
+    Raises ConfigError.
+    """
+    try:
+        places = [(str(host), int(port)) for host, port in options["sentinels"]]
+    except (KeyError, TypeError, ValueError) as error:
+        problem = "expected a list of pairs of host and port in 'sentinels'"
+        raise ConfigError("redbeat_redis_options", [problem]) from error
+    user, password = (
+        quote(str(options.get(name) or ""), safe="")
+        for name in ("username", "password")
+    )
+    login = f"{user}:{password}@" if password else ""
+    db = options.get("db") or 0
+    urls = [f"sentinel://{login}{host}:{port}/{db}" for host, port in places]
+    return ";".join(urls), {
+        "master_name": options.get("service_name") or "master",
+        "sentinel_kwargs": options.get("sentinel_kwargs"),
+        "socket_timeout": options.get("socket_timeout"),
+    }
 
 
 def _setting(config: Config, name: str) -> object:

@@ -10,7 +10,7 @@ from beatd.results.base import Lifetime, ResultBackend
 from beatd.results.chords import ChordTimes
 from beatd.results.encoding import Encoding
 
-REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix")
+REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix", "sentinel")
 
 
 def connect(settings: Settings) -> ResultBackend:
@@ -46,7 +46,7 @@ def connect(settings: Settings) -> ResultBackend:
         "result_backend",
         [
             f"{mask_url(url)!r}: beatd keeps results in redis://, rediss://,"
-            " redis+socket://, unix:// and sqlite://"
+            " redis+socket://, unix://, sentinel:// and sqlite://"
         ],
     )
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from beatd.background import Faults, OnCrash, Service
 from beatd.clock import Clock
+from beatd.errors import ConfigError
 from beatd.event_log import EventLog
 from beatd.instant import SECOND, Span
 from beatd.service.sockets import Listener
@@ -261,5 +262,7 @@ class Server:
 
 def say_ended(error: BaseException) -> None:
     """Say that the thread which answers questions has ended."""
+    if isinstance(error, ConfigError):
+        return  # the loop ends by the same error, which says all
     words = "questions about this process are not answered any more: %r"
     tell.error("http.ended", words, error, exc_info=error)

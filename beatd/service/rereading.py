@@ -90,7 +90,8 @@ def taken_from(config: Config) -> Taken:
 
 TAKEN_ONCE = (
     *("beat_namespace", "beat_schedule_filename", "beat_lock_timeout"),
-    *("beat_max_loop_interval", "beat_lost_writes", "beat_logfile", "beat_pidfile"),
+    *("beat_max_loop_interval", "beat_lost_writes", "beat_min_replicas"),
+    *("beat_logfile", "beat_pidfile"),
     *("beat_http", "beat_max_late", "beat_history_per_entry", "beat_history_bytes"),
     "beat_alert_timeout",
     *("beat_uid", "beat_gid", "beat_umask", "beat_executable"),

@@ -50,6 +50,7 @@ from beatd.brokers.redis.rights import (
     channel_risks,
     eviction_risks,
     refused_channels,
+    replication_risks,
 )
 from beatd.brokers.redis.unacked import Unacked
 from beatd.brokers.redis.wire import WireNames
@@ -83,7 +84,8 @@ _ANSWERS = {b"d": DONE, b"g": GONE}
 class RedisBroker(RedisLead):
     """All ports of a broker, on one Redis or Valkey server.
 
-    `options` are kombu's (`broker_transport_options`), `tls` is `broker_use_ssl`.
+    `options` are kombu's (`broker_transport_options`), `tls` is `broker_use_ssl`, and
+    `min_replicas` is `beat_min_replicas`.
     Nothing is connected before the first request. One thread at a time may wait for
     messages and one for the lead; everything else is open to all threads.
 
@@ -102,6 +104,7 @@ class RedisBroker(RedisLead):
         options: Mapping[str, Any] | None = None,
         tls: bool | Mapping[str, Any] = False,
         failover: Failover | None = None,
+        min_replicas: int = 0,
         clock: Clock | None = None,
     ) -> None:
         options = options or {}
@@ -111,6 +114,7 @@ class RedisBroker(RedisLead):
             one: WireNames.of(options, one.db) for one in server.addresses.values()
         }
         super().__init__(server, wires, namespace, clock or SystemClock())
+        self._min_replicas = min_replicas
         self._joined: dict[str, str] = {}
         """By worker, the name of the lease that it began."""
         self._settling: dict[str, list[str]] = {}
@@ -393,7 +397,11 @@ class RedisBroker(RedisLead):
         refused = refused_channels(self._server, [released, INVALIDATIONS])
         if released not in refused and self._forbidden({released: CHANNEL}):
             refused[released] = "to publish on it"
-        return [*eviction_risks(self._server), *channel_risks(refused, released)]
+        return [
+            *eviction_risks(self._server),
+            *replication_risks(self._server, self._min_replicas),
+            *channel_risks(refused, released),
+        ]
 
     @property
     def user(self) -> str:

@@ -2,7 +2,7 @@
 
 import inspect
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -11,7 +11,21 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from beatd.bounds import LARGEST, TooLarge, seconds_of
-from beatd.config.settings import did_you_mean, mask, mask_url, safe_value
+from beatd.brokers.redis.sentinel import (
+    PATIENCE,
+    PORT,
+    MasterConnection,
+    MasterSSLConnection,
+    Place,
+    Sentinels,
+)
+from beatd.config.settings import (
+    addresses_in,
+    did_you_mean,
+    mask,
+    mask_url,
+    safe_value,
+)
 from beatd.config.tls import options_of, requirement
 from beatd.errors import ConfigError
 from beatd.instant import SECOND
@@ -46,18 +60,23 @@ one of `max_connections`."""
 
 
 class Address:
-    """Where a server is, and connections to it."""
+    """Where a server is, and connections to it.
+
+    The address of sentinels (`sentinel://a;sentinel://b`) leads to whichever server
+    they say is the master.
+    """
 
     def __init__(
         self, url: str, options: Mapping[str, Any], tls: bool | Mapping[str, Any]
     ) -> None:
         """Raises ConfigError; does not connect."""
         self.url = url
-        self.name = mask_url(url)
+        self._masked = mask_url(url)
         try:
             kind, arguments = _arguments(url, options, tls)
         except ValueError as error:
-            raise ConfigError(self.name, [str(error)]) from error
+            raise ConfigError(self._masked, [str(error)]) from error
+        self._sentinels: Sentinels | None = arguments.get("sentinels")
         self.db = int(arguments["db"])
         if arguments["max_connections"]:
             arguments.setdefault("timeout", arguments["socket_timeout"])
@@ -68,6 +87,41 @@ class Address:
         self.pool = pool(connection_class=kind, **arguments)
         # Any: the types of its answers are too vague to be of use.
         self.client: Any = redis.Redis(connection_pool=self.pool)
+
+    @property
+    def name(self) -> str:
+        """Where the server is, for people."""
+        if self._sentinels is None or self._sentinels.master is None:
+            return self._masked
+        master, group = self._sentinels.master, self._sentinels.group
+        return f"{master}/{self.db} (master of {group!r})"
+
+    @property
+    def sentinels(self) -> int | None:
+        """How many sentinels watch the master, as far as known; None without any."""
+        return self._sentinels.number if self._sentinels else None
+
+    @property
+    def moves(self) -> int:
+        """How many times another server has taken the place of the one before it."""
+        return self._sentinels.moves if self._sentinels else 0
+
+    def fail(self) -> None:
+        """Let the next request begin on a fresh connection, at a master asked for."""
+        self.pool.disconnect(inuse_connections=False)
+        if self._sentinels:
+            self._sentinels.doubt()
+
+    def ask_again(self) -> None:
+        """Before the next request, have sentinels say which server is the master."""
+        if self._sentinels:
+            self._sentinels.ask_again()
+
+    def close(self) -> None:
+        """Close all connections that nobody uses."""
+        self.pool.disconnect()
+        if self._sentinels:
+            self._sentinels.close()
 
     @property
     def user(self) -> str:
@@ -91,7 +145,8 @@ def _arguments(
     Values in the URL win over the options. Raises ValueError for values with which no
     server can be reached.
     """
-    kind, address, query = _address(url)
+    first, *_ = urls = addresses_in(url)
+    kind, address, query = _address(first)
     arguments: dict[str, Any] = {
         "socket_timeout": 3.0,
         "socket_connect_timeout": 3.0,
@@ -110,9 +165,85 @@ def _arguments(
         del arguments["socket_keepalive"]
         arguments.pop("socket_keepalive_options", None)
     elif tls or kind is redis.SSLConnection:
-        kind = redis.SSLConnection
+        kind = _WITH_TLS[kind]
         arguments |= _tls(options_of(query, tls))
+    if issubclass(kind, MasterConnection):
+        arguments["sentinels"] = _sentinels(urls, options)
     return kind, arguments
+
+
+_WITH_TLS: dict[Any, Any] = {
+    redis.Connection: redis.SSLConnection,
+    redis.SSLConnection: redis.SSLConnection,
+    MasterConnection: MasterSSLConnection,
+}
+
+
+def _sentinels(urls: Sequence[str], options: Mapping[str, Any]) -> Sentinels:
+    """Return the sentinels at these addresses, by kombu's options for them."""
+    group = options.get("master_name")
+    if not group or not isinstance(group, str):
+        raise ValueError(
+            "sentinels have to be asked for a master by its name: set 'master_name' in"
+            " broker_transport_options (for results in result_backend_transport_options"
+            "), to 'mymaster', say"
+        )
+    places = []
+    for url in urls:
+        parts = urlsplit(url)
+        if parts.scheme != "sentinel":
+            raise ValueError("beside sentinels there can only be sentinels")
+        host = unquote(parts.hostname or "localhost")
+        places.append(Place(host, _port(parts, PORT)))
+    others = options.get("min_other_sentinels") or 0
+    if not isinstance(others, int):
+        raise ValueError("min_other_sentinels: expected a number")
+    return Sentinels(places, group, _of_sentinels(options), others=others)
+
+
+def _of_sentinels(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return redis-py's arguments for connections to sentinels.
+
+    The time-outs of the servers' connections are theirs, too, where they are shorter.
+    """
+    given = options.get("sentinel_kwargs") or {}
+    if not isinstance(given, Mapping):
+        raise ValueError("sentinel_kwargs: expected a dict")
+    known = inspect.signature(redis.Redis).parameters
+    for name in given:
+        if name not in known:
+            hint = did_you_mean(str(name), list(known))
+            words = f"sentinel_kwargs: no option {name!r}"
+            raise ValueError("; ".join(filter(None, [words, hint])))
+    own = {name: given[name] for name in given if name not in _NOT_OF_SENTINELS}
+    timeouts = {
+        name: min(PATIENCE, value)
+        for name, value in _read(options).items()
+        if name in ("socket_timeout", "socket_connect_timeout")
+    }
+    return {
+        "socket_timeout": PATIENCE,
+        "socket_connect_timeout": PATIENCE,
+        "socket_keepalive": True,
+        **timeouts,
+        **own,
+        **_read(given),
+        **(_tls(options_of({}, _tls_in(given))) if given.get("ssl") else {}),
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+    }
+
+
+_NOT_OF_SENTINELS = (
+    *("host", "port", "db", "connection_pool", "unix_socket_path", "protocol"),
+    *("retry", "retry_on_timeout", "retry_on_error", "decode_responses", "timeout"),
+    *("encoding", "encoding_errors", "single_connection_client"),
+)
+"""What beatd itself decides about connections to sentinels."""
+
+
+def _tls_in(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in options if name.startswith("ssl_")}
 
 
 def _read(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,9 +280,12 @@ def _address(url: str) -> tuple[Any, dict[str, Any], dict[str, str]]:
         kind: Any = redis.UnixDomainSocketConnection
         database = query.get("virtual_host") or query.get("db", "")
     else:
-        address["host"] = unquote(parts.hostname or "localhost")
-        address["port"] = _port(parts)
-        kind = redis.SSLConnection if parts.scheme == "rediss" else redis.Connection
+        if parts.scheme == "sentinel":
+            kind = MasterConnection
+        else:
+            address["host"] = unquote(parts.hostname or "localhost")
+            address["port"] = _port(parts, 6379)
+            kind = redis.SSLConnection if parts.scheme == "rediss" else redis.Connection
         database = query.get("db") or unquote(parts.path)
     database = database.strip("/")
     if database and not database.isdecimal():
@@ -161,9 +295,9 @@ def _address(url: str) -> tuple[Any, dict[str, Any], dict[str, str]]:
     return kind, address, query
 
 
-def _port(parts: SplitResult) -> int:
+def _port(parts: SplitResult, usual: int) -> int:
     try:
-        return parts.port or 6379
+        return parts.port or usual
     except ValueError:  # its text shows what may be a password
         raise ValueError("the port is not a number up to 65535") from None
 

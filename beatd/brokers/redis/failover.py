@@ -12,8 +12,9 @@ from typing import Any
 import redis
 
 from beatd.brokers.redis.connection import Address
+from beatd.brokers.redis.sentinel import SentinelRefused
 from beatd.config.settings import Failover
-from beatd.errors import BrokerRefused, BrokerUnavailable, ItemRefused
+from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError, ItemRefused
 
 OLDEST = (6, 2)
 """The first version that can take several messages in one step."""
@@ -29,6 +30,9 @@ _WAYS_OUT = {
     "LOADING": "it is still loading its data: wait",
     "BUSY": "a script of someone else blocks it: SCRIPT KILL ends that",
     "MASTERDOWN": "it is a replica that has lost its primary: bring that back",
+    "MOVED": "its cluster has our keys at another node: name that one in broker_url",
+    "CROSSSLOT": "it is a cluster: begin global_keyprefix with a name in braces, so"
+    " that all keys lie at one node",
     "WRONGTYPE": "another program uses our key: rename the queue, or set"
     " broker_transport_options['global_keyprefix']",
 }
@@ -41,6 +45,8 @@ _KINDS: dict[type[redis.RedisError], str] = {
     redis.exceptions.MasterDownError: "MASTERDOWN",
     redis.exceptions.AuthenticationError: "WRONGPASS",
     redis.exceptions.AuthorizationError: "NOPERM",
+    redis.exceptions.MovedError: "MOVED",
+    redis.exceptions.ClusterCrossSlotError: "CROSSSLOT",
 }
 """redis-py cuts off the server's word for an error for which it has a class."""
 
@@ -88,6 +94,9 @@ class Server:
         """Raises ConfigError; does not connect."""
         self.addresses = {url: Address(url, options, tls) for url in urls}
         self.present = self.addresses[urls[0]]
+        self._is_known = False
+        prefix = options.get("global_keyprefix") or ""
+        self._has_hash_tag = bool(re.search(r"\{[^}]+\}", prefix))
         self.faults = 0
         """How many requests failed so that the next server has to be greeted anew."""
         self._order = _order(list(self.addresses), failover)
@@ -97,6 +106,11 @@ class Server:
     def name(self) -> str:
         """Where the server is, for people."""
         return self.present.name
+
+    @property
+    def place(self) -> object:
+        """Which server it is now: another value after it has been left for another."""
+        return self.present, self.present.moves
 
     @property
     def client(self) -> Any:
@@ -112,6 +126,8 @@ class Server:
         present = self.present
         try:
             yield present.client
+        except SentinelRefused as error:
+            raise BrokerRefused(str(error)) from error
         except _REFUSALS as error:
             kind, refusal = _refusal(present, error)
             if kind in _CANNOT_SERVE:
@@ -120,9 +136,6 @@ class Server:
         except _NO_ANSWER as error:
             # A pool without a free connection says nothing about the server.
             if not isinstance(error.__context__, Empty):
-                # One socket is dead: the idle ones beside it are likely dead too, and
-                # each would cost a time-out. The failed one is closed by redis-py.
-                present.pool.disconnect(inuse_connections=False)
                 self._leave(present)
             raise BrokerUnavailable(f"{present.name}: {error}") from error
 
@@ -148,7 +161,8 @@ class Server:
     def check_version(self) -> str:
         """Return the version of the first server in turn that answers.
 
-        Raises BrokerRefused if that server is too old.
+        Raises BrokerRefused if that server is too old, and ConfigError if the first one
+        that we ever reach is of a kind that the settings are not for.
         """
         # To ask again is safe: this request changes nothing.
         for _ in range(len(self.addresses) - 1):
@@ -163,10 +177,18 @@ class Server:
     def close(self) -> None:
         """Close all connections that nobody uses."""
         for address in self.addresses.values():
-            address.pool.disconnect()
+            address.close()
+
+    def ask_again(self) -> None:
+        """Before the next request, have sentinels say which server is the master."""
+        self.present.ask_again()
 
     def _leave(self, failed: Address) -> None:
         """Make the next address present, unless another thread did."""
+        # One socket is dead: the idle ones beside it are likely dead too, and each
+        # would cost a time-out. The failed one is closed by redis-py. A server that
+        # cannot serve any more may have been replaced under the same name.
+        failed.fail()
         with self._moving:
             self.faults += 1
             if self.present is failed and len(self.addresses) > 1:
@@ -185,9 +207,39 @@ class Server:
                 f"{self.name}: this is Redis {version}, and beatd needs 6.2 or later:"
                 " upgrade it, or use another broker_url"
             )
+        self._check_mode(str(info.get("redis_mode") or info.get("server_mode")))
+        self._is_known = True
         if "valkey_version" in info:
             return f"valkey {info['valkey_version']}"
         return f"redis {version}"
+
+    def _check_mode(self, mode: str) -> None:
+        """Raise an error for a kind of server that the settings are not for.
+
+        A server becomes another kind only when it is started anew.
+        """
+        if mode == "cluster" and not self._has_hash_tag:
+            problem = _CLUSTER
+        elif mode == "sentinel":
+            problem = _NO_SERVER
+        else:
+            return
+        if self._is_known:
+            raise BrokerRefused(f"{self.name}: {problem}")
+        raise ConfigError(self.name, [problem])
+
+
+_CLUSTER = (
+    "this is a cluster, and each step of beatd's needs its keys at one node: set"
+    " broker_transport_options = {'global_keyprefix': '{beatd}'}, and broker_url to the"
+    " node that has the slot of '{beatd}'; everybody who sends or takes there needs the"
+    " same prefix. Or use a Redis that is no cluster: one, or one behind sentinels"
+    " (sentinel://)"
+)
+_NO_SERVER = (
+    "this is a sentinel, which keeps no data: write sentinel:// in the place of"
+    " redis://, and the name of its master in broker_transport_options['master_name']"
+)
 
 
 def _is_too_old(version: str) -> bool:

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from beatd.brokers.items import (
@@ -28,7 +29,7 @@ from beatd.brokers.redis.failover import (
 from beatd.brokers.redis.history import RedisHistory, over, text_of
 from beatd.brokers.redis.leases import ServerLeases
 from beatd.brokers.redis.listening import ReleaseWait
-from beatd.brokers.redis.requests import CHANNEL, CHUNK, in_chunks
+from beatd.brokers.redis.requests import CHANNEL, CHUNK, Wait, in_chunks
 from beatd.brokers.redis.rights import refused_channels
 from beatd.brokers.redis.wire import WireNames
 from beatd.clock import Clock
@@ -46,6 +47,9 @@ from beatd.timetable.ledger import (
     is_count,
     mark_of,
 )
+
+LONGEST_WAIT: Span = SECOND
+"""How long an emission waits at most until replicas have it."""
 
 _OUTCOMES = {
     ord("q"): Outcome.QUEUED,
@@ -67,6 +71,8 @@ class RedisLead(RedisHistory):
         clock: Clock,
     ) -> None:
         super().__init__(server, wires, namespace, clock)
+        self._min_replicas = 0
+        """So many replicas have to have an emission before it counts as done."""
         self._nonce = secrets.token_hex(8)
         self._leases = ServerLeases()
         self._longest_lease: Span = 0
@@ -90,6 +96,8 @@ class RedisLead(RedisHistory):
             edition, held, by, left = odd
             term = Term(int(held), by.decode(errors="replace"))
             return HeldLead(self._edition(edition), term, left)
+        # What the term begins with is asked of who is the master now.
+        self._server.ask_again()
         # Only now: after a lost answer, the same nonce finds the term that it took.
         nonce, self._nonce = self._nonce, secrets.token_hex(8)
         for name in odd:
@@ -182,7 +190,11 @@ class RedisLead(RedisHistory):
         lead, ledger, *others = map(self._key, own)
         # A script that only names a forbidden key is refused as a whole.
         keys = [ledger if _is_refused(kind) else key for key, kind in places.items()]
-        answer: bytes | list[bytes] | int | None = self._run(
+        run = self._run
+        if self._min_replicas:
+            wait = Wait(self._min_replicas, max(1, min(LONGEST_WAIT, ttl // 4)))
+            run = partial(self._run_and_wait, wait=wait)
+        answer: bytes | list[bytes] | int | None = run(
             "emit",
             [lead, ledger, *others, *keys],
             [

@@ -77,7 +77,7 @@ class ChannelListener:
         self._bell = bell
         self._clock = clock
         self._connection: Any = None
-        self._address = server.present
+        self._place = server.place
         self._last_sign: Span = 0
         self._unread: list[list[Any]] = []
         self.id = 0
@@ -85,11 +85,11 @@ class ChannelListener:
 
     def open(self) -> bool:
         """Subscribe, or check the subscription; return True if it is a new one."""
-        if self._address is not self._server.present:
+        if self._place != self._server.place:
             self.close()
         if self._connection is None:
-            self._address = self._server.present
-            self._connection = self._address.connect()
+            self._place = self._server.place
+            self._connection = self._server.present.connect()
             self._connection.send_command("CLIENT", "ID")
             self.id = int(self._connection.read_response())
             self._connection.send_command(self._verb, self.channel)
@@ -149,7 +149,7 @@ class MessageWait:
         self._news = ChannelListener(server, INVALIDATIONS, self.bell, clock)
         self._waiting = threading.Lock()
         self._looker: Any = None
-        self._address = server.present
+        self._place = server.place
         self._tracked = True
 
     def wait(self, lists: Sequence[str], timeout: Span) -> bool:
@@ -192,11 +192,11 @@ class MessageWait:
         self._news.close()
 
     def _listen(self) -> None:
-        if self._address is not self._server.present:
+        if self._place != self._server.place:
             self._disconnect()
-            self._address, self._tracked = self._server.present, True
+            self._place, self._tracked = self._server.place, True
         if self._looker is None:
-            self._looker = self._address.connect()
+            self._looker = self._server.present.connect()
             self._news.close()
         try:
             fresh = self._tracked and self._news.open()

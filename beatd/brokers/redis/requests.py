@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import redis
 
@@ -17,7 +17,9 @@ from beatd.brokers.redis.wire import WireNames
 from beatd.clock import Clock
 from beatd.errors import BrokerRefused
 from beatd.event_log import EventLog
+from beatd.instant import Span
 from beatd.routing import Queue, Route
+from beatd.text import counted
 
 tell = EventLog(__name__)
 
@@ -143,6 +145,17 @@ class RedisRequests:
     def _run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         return self._request(lambda client: _call(client, name, keys, arguments), keys)
 
+    def _run_and_wait(
+        self, name: str, keys: Sequence[str], arguments: Sequence[Any], wait: "Wait"
+    ) -> Any:
+        """Run a script, and return once so many replicas have what it has written.
+
+        Raises BrokerUnavailable if they do not have it in time.
+        """
+        return self._request(
+            lambda client: _call_and_wait(client, name, keys, arguments, wait), keys
+        )
+
     def _ask(self, *command: Any) -> Any:
         return self._request(lambda client: client.execute_command(*command), command)
 
@@ -255,6 +268,49 @@ def _call(client: Any, name: str, keys: Sequence[str], arguments: Sequence[Any])
         return client.execute_command("EVALSHA", digest, *asked)
     except redis.exceptions.NoScriptError:
         return client.execute_command("EVAL", text, *asked)
+
+
+class Wait(NamedTuple):
+    """How many replicas are to have what a script writes, and in what time."""
+
+    replicas: int
+    patience: Span
+
+
+def _call_and_wait(
+    client: Any,
+    name: str,
+    keys: Sequence[str],
+    arguments: Sequence[Any],
+    wait: Wait,
+) -> Any:
+    """Run a script as `_call` does, and wait for replicas in the same round trip.
+
+    Raises redis.ConnectionError if too few have acknowledged: what was written may be
+    lost with this server, and may come again.
+    """
+    text, digest = script(name)
+    asked = (len(keys), *keys, *arguments)
+    for how in (("EVALSHA", digest), ("EVAL", text)):
+        pipe = client.pipeline(transaction=False)
+        pipe.execute_command(*how, *asked)
+        pipe.execute_command("WAIT", *wait)
+        answer, have = pipe.execute(raise_on_error=False)
+        if not isinstance(answer, redis.exceptions.NoScriptError):
+            break
+    if isinstance(answer, Exception):
+        raise answer
+    if not answer:  # it has written nothing
+        return answer
+    if isinstance(have, Exception):
+        raise have
+    if have < wait.replicas:
+        raise redis.ConnectionError(
+            f"{counted(have, 'replica')} acknowledged the emission within"
+            f" {wait.patience} ms, and beat_min_replicas is {wait.replicas}: it is sent"
+            " again, and nothing else before it; bring replicas back, or lower that"
+        )
+    return answer
 
 
 def in_chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -6,6 +6,7 @@ import redis
 
 from beatd.brokers.redis.failover import Server
 from beatd.brokers.redis.listening import INVALIDATIONS, POLL
+from beatd.text import counted
 
 
 def refused_channels(server: Server, channels: Collection[str]) -> dict[str, str]:
@@ -61,3 +62,35 @@ def eviction_risks(server: Server) -> list[str]:
         f"its maxmemory-policy is {policy}: when it is full it throws keys away,"
         f" {lost} among them; set it to noeviction"
     ]
+
+
+def replication_risks(server: Server, min_replicas: int) -> list[str]:
+    """Return how emissions may be lost, or be held up, when the server is replaced."""
+    with server.answering() as client:
+        try:
+            replicas = int(client.info("replication").get("connected_slaves", 0))
+            name = "min-replicas-to-write"
+            needed = int(client.config_get(name).get(name, 0))
+        except redis.exceptions.ResponseError:
+            return []  # it does not tell everybody, or has no such setting
+    risks = []
+    if replicas < min_replicas:
+        risks.append(
+            f"beat_min_replicas is {min_replicas}, and it has"
+            f" {counted(replicas, 'replica')}: while that is so, no emission is done"
+        )
+    sentinels = server.present.sentinels
+    if sentinels is None:
+        return risks
+    if not (needed or min_replicas):
+        risks.append(
+            "its min-replicas-to-write is 0: while it is cut off from its replicas, it"
+            " goes on to take what is lost when another one replaces it; set it to 1 on"
+            " all servers of the group, or beat_min_replicas to 1"
+        )
+    if sentinels < 3:
+        risks.append(
+            f"{counted(sentinels, 'sentinel')} in all: when one is lost, nobody may"
+            " replace the master; let there be three, on hosts of their own"
+        )
+    return risks

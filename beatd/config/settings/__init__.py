@@ -57,6 +57,7 @@ from beatd.config.settings.reading import (
     unknown_names,
 )
 from beatd.config.settings.secrets import (
+    addresses_in,
     is_secret,
     mask,
     mask_url,
@@ -89,6 +90,7 @@ __all__ = [
     "Row",
     "Settings",
     "Unfit",
+    "addresses_in",
     "did_you_mean",
     "file_of_url",
     "is_secret",

@@ -16,6 +16,7 @@ from beatd.bounds import LARGEST, TooLarge, count_of, rate_of, seconds_of
 from beatd.config.settings.problems import did_you_mean
 from beatd.config.settings.secrets import (
     ENCODE,
+    addresses_in,
     is_unreadable,
     mask_url,
     safe_value,
@@ -177,7 +178,11 @@ def _urls(value: object) -> tuple[str, ...]:
     urls = tuple(_url(url.strip()) for url in listed if url.strip())
     if not urls:
         raise Unfit
-    return urls
+    sentinels = [url.startswith("sentinel://") for url in urls]
+    if any(sentinels) and not all(sentinels):
+        raise Unfit("beside sentinels there can only be sentinels")
+    # Together they name one server.
+    return (";".join(urls),) if all(sentinels) else urls
 
 
 def _url(url: str) -> str:
@@ -212,7 +217,7 @@ def is_web_address(url: str) -> bool:
 def _readable(value: object) -> str:
     """Return an address of which it can be told where it has its password."""
     url = _text(value).strip()
-    if is_unreadable(url):
+    if any(map(is_unreadable, addresses_in(url))):
         raise _unencoded()
     if not url.isprintable():
         shown = escaped(mask_url(url))
@@ -224,12 +229,12 @@ def _unencoded() -> Unfit:
     return Unfit("its password has a character that has to be encoded", ENCODE)
 
 
-_OURS = ("redis", "rediss", "redis+socket", "unix", "sqlite", "memory")
+_OURS = ("redis", "rediss", "redis+socket", "unix", "sentinel", "sqlite", "memory")
 SCHEMES = (
     *_OURS,
     *("amqp", "amqps", "pyamqp", "librabbitmq", "sqs", "SQS", "mongodb", "zookeeper"),
     *("consul", "etcd", "filesystem", "pyro", "confluentkafka", "gcpubsub", "qpid"),
-    *("azureservicebus", "azurestoragequeues", "SLMQ", "hazelcast", "sentinel"),
+    *("azureservicebus", "azurestoragequeues", "SLMQ", "hazelcast"),
 )
 """Broker addresses: ours first, then those of kombu's transports."""
 

@@ -85,7 +85,12 @@ def is_unreadable(url: str) -> bool:
 
 def mask_url(text: str) -> str:
     """Return an address, or several with `;` between them, without passwords."""
-    return ";".join(map(_masked, re.split(r";(?=[\w+.-]+://)", text)))
+    return ";".join(map(_masked, addresses_in(text)))
+
+
+def addresses_in(text: str) -> list[str]:
+    """Return the addresses of a text that has several with `;` between them."""
+    return re.split(r";\s*(?=[\w+.-]+://)", text)
 
 
 def _masked(url: str) -> str:

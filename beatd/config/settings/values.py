@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from beatd.config.settings.file_urls import url_of_file
 from beatd.config.settings.local_zone import local_zone
 from beatd.config.settings.rows import Rows
+from beatd.config.settings.secrets import addresses_in
 from beatd.instant import Span, span_of
 
 
@@ -68,7 +69,10 @@ class Settings(Rows):
         )
         if not any(parts):
             return tuple(urls or ())
-        return tuple(_completed(url, *parts) for url in urls or ())
+        return tuple(
+            ";".join(_completed(one, *parts) for one in addresses_in(url))
+            for url in urls or ()
+        )
 
     @property
     def is_embedded(self) -> bool:
@@ -137,7 +141,8 @@ def _completed(
 ) -> str:
     """Return a server's address, completed by those parts that it does not have."""
     own = urlsplit(url)
-    if not own.scheme.startswith(("redis", "amqp")) or "+" in own.scheme:
+    known = own.scheme.startswith(("redis", "amqp", "sentinel"))
+    if not known or "+" in own.scheme:
         return url  # a file, or a socket
     host = f"[{own.hostname}]" if ":" in (own.hostname or "") else own.hostname
     made = _assemble(

@@ -5,7 +5,14 @@ from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from beatd.config.settings import Settings, is_secret, mask, mask_url, table
+from beatd.config.settings import (
+    Settings,
+    addresses_in,
+    is_secret,
+    mask,
+    mask_url,
+    table,
+)
 from beatd.errors import MessageError
 from beatd.instant import SECOND
 from beatd.message import Envelope, Limits, read_body
@@ -167,15 +174,17 @@ def pool_of(pool: Pool, runs: int, settings: Settings) -> dict[str, object]:
 
 def broker_of(settings: Settings) -> dict[str, object]:
     """Return the address that a worker reads from, in kombu's form."""
-    url = urlsplit(settings.read_urls[0])
+    first, *others = addresses_in(settings.read_urls[0])
+    url = urlsplit(first)
+    at_sentinels = url.scheme == "sentinel"
     return {
         "hostname": url.hostname,
         "userid": url.username,
         "virtual_host": unquote(url.path.lstrip("/")) or "0",
-        "port": url.port or 6379,
+        "port": url.port or (26379 if at_sentinels else 6379),
         "insist": False,
         "ssl": bool(settings.broker_use_ssl) or url.scheme == "rediss",
-        "transport": "redis",
+        "transport": "sentinel" if at_sentinels else "redis",
         "connect_timeout": settings.broker_transport_options.get(
             "socket_connect_timeout", 3
         ),
@@ -185,7 +194,7 @@ def broker_of(settings: Settings) -> dict[str, object]:
         "heartbeat": 0,
         "failover_strategy": _plain("", settings.broker_failover_strategy)
         or "round-robin",
-        "alternates": [mask_url(other) for other in settings.read_urls[1:]],
+        "alternates": [*map(mask_url, (*others, *settings.read_urls[1:]))],
         "credential_provider": None,
     }
 

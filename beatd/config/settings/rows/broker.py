@@ -59,16 +59,16 @@ class BrokerRows:
         " `fanout_prefix`, `fanout_patterns`, `queue_order_strategy` (`round_robin`,"
         " `sorted`, `priority`), `max_connections`, `socket_timeout`,"
         " `socket_connect_timeout`, `socket_keepalive`, `socket_keepalive_options`,"
-        " `health_check_interval`, `client_name`, `visibility_timeout` and `unacked_…`,"
-        " which say when what Celery's workers hold is given to others.",
+        " `health_check_interval`, `client_name`, for sentinels `master_name`,"
+        " `sentinel_kwargs` (their password, their TLS) and `min_other_sentinels`;"
+        " `visibility_timeout` and `unacked_…`, which say when what Celery's workers"
+        " hold is given to others.",
         differs="The time-outs are 3 seconds and keep-alive is on unless set;"
         " connections are not bounded or checked unless set (Celery: 10, every 25 s)."
         " `visibility_timeout` says nothing of beatd's own workers, which renew their"
         " leases. These have no effect: `ack_emulation` and `unacked_restore_limit`,"
         " since workers' own keys hold what they have, and all that is due is restored;"
-        " `retry_on_timeout`, since only the caller knows whether to ask again;"
-        " `master_name`, `sentinel_kwargs` and `min_other_sentinels`, since beatd does"
-        " not speak to Sentinel.",
+        " `retry_on_timeout`, since only the caller knows whether to ask again.",
     )
     broker_use_ssl: Flag | Options = works(
         False,

@@ -30,7 +30,8 @@ class ResultRows:
         None,
         "Where states and results are kept; unset means nowhere. The environment's"
         " `CELERY_RESULT_BACKEND` wins.",
-        differs="`redis://`, `rediss://`, `redis+socket://` and `sqlite://`. Without"
+        differs="`redis://`, `rediss://`, `redis+socket://`, `sentinel://` and"
+        " `sqlite://`. Without"
         " a broker too, unset means an SQLite file beside the schedule file.",
         switch=switches.RESULT_BACKEND,
     )

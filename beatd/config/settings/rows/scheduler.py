@@ -161,6 +161,12 @@ class SchedulerRows:
         " were set back: it is uncertain whether they ran. `keep` names and counts"
         " them; `resend` also sends them again, under the same ids.",
     )
+    beat_min_replicas: Count = own(
+        0,
+        "So many replicas of Redis have to have an emission (`WAIT`) before it counts"
+        " as done. While fewer acknowledge, it is sent again and again, which queues"
+        " nothing twice, and nothing else is emitted. 0: none is waited for.",
+    )
     beat_history_per_entry: Count = own(
         100,
         "The most records that the history keeps of one entry: what became of its last"
