@@ -72,8 +72,8 @@ celery_apps * processes requests runner results signals other_schedulers out_of_
             reading
 service     * daemon nodes notify sockets wiring.choice wiring.looking wiring.runtime
             wiring.scheduler wiring.worker_parts wiring.worker wiring
-cli         usage options output running dead explain findings schedule_view advice
-            times next probes plan config_out crontab_out importing exporting
+cli         usage options output progress running dead explain findings schedule_view
+            advice times next probes plan config_out crontab_out importing exporting
 .           logs states
 utils       log
 service     log_handlers log_setup terminal process rereading reloading clocks status

@@ -1,10 +1,12 @@
 """`beatd next`: the coming runs, in order of time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from heapq import merge
-from itertools import islice, takewhile
+from itertools import groupby, islice, takewhile
+from operator import attrgetter, itemgetter
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -22,6 +24,7 @@ from beatd.cli.output import (
     stamps,
     until,
 )
+from beatd.cli.progress import Progress
 from beatd.cli.schedule_view import ScheduleView, chosen, schedule_view
 from beatd.cli.times import coming_instant
 from beatd.cli.usage import CONFIG, NOTHING, USAGE, Whole, exit_statuses
@@ -79,7 +82,7 @@ class Window:
     metavar="N",
     help="At most N lines.",
 )
-@click.option("--all", "each", is_flag=True, help="Each run on a line of its own.")
+@click.option("--all", "every", is_flag=True, help="Each run on a line of its own.")
 @JSON
 @COLOR
 @click.pass_context
@@ -90,7 +93,7 @@ def command(
     at: str | None,
     end: str | None,
     limit: int,
-    each: bool,
+    every: bool,
     as_json: bool,
     **_: Any,
 ) -> None:
@@ -105,13 +108,15 @@ def command(
     alone = bool(entries) and len(usable) == 1
     window = _window(known.zone, at, end, bounded=not alone)
     coming = known.coming(usable, window.now)
-    if each or alone:
-        # One more than is shown, to know whether there are more.
-        runs = list(islice(_each(usable, coming, window), limit + 1))
-        closing = _closing(runs, limit, window)
-    else:
-        runs = _folded(usable, coming, window)
-        closing = _closing_folded(runs, limit, window)
+    with Progress("runs found", sys.stderr, SystemClock()) as found:
+        if every or alone:
+            # One more than is shown, to know whether there are more.
+            each = each_run(usable, coming, window)
+            runs = list(found.counting(islice(each, limit + 1)))
+            closing = _closing(runs, limit, window)
+        else:
+            runs = _folded(usable, coming, window, found)
+            closing = _closing_folded(runs, limit, window)
     if bad:
         hint = f"{counted(len(bad), 'entry')} cannot be used: beatd check"
         click.echo(hint, err=True)
@@ -144,28 +149,39 @@ def _window(zone: ZoneInfo, at: str | None, end: str | None, bounded: bool) -> W
 # Which runs ------------------------------------------------------------------------
 
 
-def _each(
+def each_run(
     entries: Sequence[Entry], coming: Mapping[str, ComingRuns], window: Window
 ) -> Iterator[Run]:
-    """Return an iterator over all runs in the window, in order of time."""
+    """Yield all runs in the window, in order of time, then of the entries' names."""
+    # Of equal schedules, which are often many, the runs are computed once.
+    alike: dict[ComingRuns, list[Entry]] = {}
+    for entry in entries:
+        alike.setdefault(coming[entry.name], []).append(entry)
 
-    def runs(entry: Entry) -> Iterator[Run]:
-        instants = coming[entry.name].since(window.begin)
-        for at in takewhile(window.holds, instants):
+    def runs(some: ComingRuns) -> Iterator[tuple[Instant, list[Entry]]]:
+        for at in takewhile(window.holds, some.since(window.begin)):
+            yield at, alike[some]
+
+    in_order = merge(*map(runs, alike), key=itemgetter(0))
+    for at, found in groupby(in_order, key=itemgetter(0)):
+        together = [entry for _, some in found for entry in some]
+        for entry in sorted(together, key=attrgetter("name")):
             yield Run(at, entry)
-
-    return merge(*map(runs, entries), key=lambda run: (run.at, run.entry.name))
 
 
 def _folded(
-    entries: Sequence[Entry], coming: Mapping[str, ComingRuns], window: Window
+    entries: Sequence[Entry],
+    coming: Mapping[str, ComingRuns],
+    window: Window,
+    progress: Progress,
 ) -> list[Run]:
     """Return one run for each entry, with the number of those that come after it."""
 
     @cache  # of equal schedules, which are often many, runs are counted once
     def count(runs: ComingRuns) -> tuple[Instant | None, int]:
         instants = takewhile(window.holds, runs.since(window.begin))
-        return next(instants, None), sum(1 for _ in islice(instants, _COUNTED + 1))
+        later = progress.counting(islice(instants, _COUNTED + 1))
+        return next(instants, None), sum(1 for _ in later)
 
     found: list[Run] = []
     for entry in entries:
@@ -182,11 +198,12 @@ def _lines(
     known: ScheduleView, runs: Sequence[Run], window: Window, out: Screen
 ) -> Iterator[str]:
     """Return a line for each run; where it does not fit, names lose their middle."""
-    whens = _times([run.at for run in runs], window)
-    names = [out.shown(run.entry.name) for run in runs]
+    # Many runs may be of one entry, or at one instant.
+    whens = _times({run.at for run in runs}, window)
+    names = {run.entry.name: out.shown(run.entry.name) for run in runs}
     words = [_words(known, run, window) for run in runs]
-    time_width = max([_CLOCK, *map(len, whens)])
-    name_width = max([SHORTEST_NAME, *map(width_of, names)])
+    time_width = max([_CLOCK, *map(len, whens.values())])
+    name_width = max([SHORTEST_NAME, *map(width_of, names.values())])
     if out.width is not None:
         left = _room(out.width, time_width, words)
         if left < min(name_width, SQUEEZED_NAME):
@@ -195,10 +212,16 @@ def _lines(
             words = [text.removesuffix(ending) for text in words]
             left = _room(out.width, time_width, words)
         name_width = max(min(name_width, left), SHORTEST_NAME)
-    for run, when, name, text in zip(runs, whens, names, words, strict=True):
-        relative = f"{until(run.at, window.now):{_RELATIVE}}"
-        shown = padded(out.cut(name, name_width), name_width)
-        yield f"{when:{time_width}}  {relative}  {shown}  {text}".rstrip()
+    times = {
+        at: f"{when:{time_width}}  {until(at, window.now):{_RELATIVE}}"
+        for at, when in whens.items()
+    }
+    shown = {
+        name: padded(out.cut(text, name_width), name_width)
+        for name, text in names.items()
+    }
+    for run, text in zip(runs, words, strict=True):
+        yield f"{times[run.at]}  {shown[run.entry.name]}  {text}".rstrip()
 
 
 def _room(width: int, time_width: int, words: Sequence[str]) -> int:
@@ -212,20 +235,20 @@ def _words(known: ScheduleView, run: Run, window: Window) -> str:
     return f"{known.words(run.entry)}, {_number(run.more)} more {_until(window)}"
 
 
-def _times(instants: Sequence[Instant], window: Window) -> list[str]:
+def _times(instants: Iterable[Instant], window: Window) -> dict[Instant, str]:
     """Return times with their day, and their zone if the clock changes among them."""
-    moments = [datetime_of(instant, window.zone) for instant in instants]
+    moments = {instant: datetime_of(instant, window.zone) for instant in instants}
     today = datetime_of(window.now, window.zone).date()
-    changes = len({at.utcoffset() for at in moments}) > 1
-    return [
-        (
+    changes = len({at.utcoffset() for at in moments.values()}) > 1
+    return {
+        instant: (
             f"{at:%H:%M:%S}"
             if at.date() == today
             else moment(instant, window.now, window.zone)
         )
         + (f" {at:%Z}" if changes else "")
-        for instant, at in zip(instants, moments, strict=True)
-    ]
+        for instant, at in moments.items()
+    }
 
 
 def _number(more: int) -> str:

@@ -2,12 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import ClassVar
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from beatd.cli import main
+from beatd.cli.next import Window, each_run
 from beatd.cli.output import Screen
-from tests.cli.conftest import Run, ran
+from beatd.instant import HOUR, MINUTE, Instant
+from beatd.message import MessageFormat, template
+from beatd.routing import Router
+from beatd.schedules.interval import Every
+from beatd.timetable.entry import Entry
+from beatd.timetable.preview import preview
+from tests.cli.conftest import Run, at, ran
 
 UNTIL_THREE = """\
 14:05:14  in 2 s       tick            every 2 s, 1643 more until 15:00
@@ -195,3 +204,29 @@ def test_json_says_what_was_asked_and_each_run(run: Run) -> None:
         "schedule": "every 5 min",
         "more": 10,
     }
+
+
+class CountedMinutes(Every):
+    """Each minute; notes what it is asked."""
+
+    asked: ClassVar[list[Instant]] = []
+
+    def next_after(self, instant: Instant) -> Instant:
+        self.asked.append(instant)
+        return super().next_after(instant)
+
+
+def test_runs_of_equal_schedules_are_computed_once() -> None:
+    schedule = CountedMinutes(MINUTE)
+    message = template(MessageFormat(), Router().route("t", {}), "t")
+    entries = [Entry(f"e{n:02}", schedule, message) for n in range(50)]
+    now = at("2026-11-23T14:05:12+01:00")
+    coming = preview(entries, {}, now)
+    schedule.asked.clear()
+
+    window = Window(now, now, now + HOUR, ZoneInfo("UTC"))
+    runs = [*each_run(entries, coming, window)]
+
+    assert len(runs) == 50 * 60
+    assert runs == sorted(runs, key=lambda run: (run.at, run.entry.name))
+    assert len(schedule.asked) == 60
