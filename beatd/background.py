@@ -294,19 +294,19 @@ class BatchWorker(Generic[T]):
         """`linger` is how long the first item waits for others to go with it."""
         self._work = work
         self._linger = linger
-        self._items: SimpleQueue[T | None] = SimpleQueue()
+        self._items: SimpleQueue[Sequence[T]] = SimpleQueue()
         self._batch: list[T] = []
-        """What was taken out of `_items`; more than BATCH only after `gather`."""
+        """What was taken out of `_items`; it may be more than BATCH."""
         self._stopping = threading.Event()
         self._service = Service(retried(self._step, faults, outage, backoff))
 
-    def put(self, item: T) -> None:
-        """Have this item handed to `work` soon."""
-        self._items.put(item)
+    def put(self, *items: T) -> None:
+        """Have these items handed to `work` soon: together, as far as there is room."""
+        self._items.put(items)
 
     @property
     def waiting(self) -> int:
-        """How many items are not in a batch yet."""
+        """How many puts are not in a batch yet."""
         return self._items.qsize()
 
     def gather(self) -> Sequence[T]:
@@ -329,7 +329,7 @@ class BatchWorker(Generic[T]):
         the last one, and `work` may be at it still.
         """
         self._stopping.set()
-        self._items.put(None)  # for a thread that waits for an item
+        self._items.put(())  # for a thread that waits for an item
         done = self._service.join(patience)
         self._service.leave()  # not stop: a result backend may take its time
         return done
@@ -362,6 +362,5 @@ class BatchWorker(Generic[T]):
             while len(self._batch) < BATCH:
                 self._take(self._items.get_nowait())
 
-    def _take(self, item: T | None) -> None:
-        if item is not None:
-            self._batch.append(item)
+    def _take(self, items: Sequence[T]) -> None:
+        self._batch += items

@@ -199,6 +199,7 @@ class Worker:
         self.workload.fill(self.backlog.next)
         if self.sizing.is_measured:
             self._give_back_surplus()
+        self.outcomes.hand_over()
 
     def _act_on(self, event: WorkerEvent) -> None:
         match event:
@@ -216,6 +217,7 @@ class Worker:
                 for each in events:
                     self._act_on(each)
             case Turn(take):
+                self.outcomes.hand_over()  # the turn may take long
                 take()
             case Renewed(about):
                 self.renewal.end(understand(about))
@@ -433,6 +435,7 @@ class Worker:
         if self.pidbox:
             self.pidbox.stop()
         until = self.clock.elapsed() + PATIENCE
+        self.outcomes.hand_over()
         self._await_acknowledged(until)
         settled = self.settler.stop(max(until - self.clock.elapsed(), 0))
         if self.stopping.how is not Stop.COLD:
@@ -460,3 +463,4 @@ class Worker:
             for event in self._next():
                 if isinstance(event, Settled):
                     self._settled(event.settlements)
+            self.outcomes.hand_over()

@@ -55,16 +55,25 @@ class Outcomes:
         hostname: str,
         settings: Settings,
         reporter: TaskReporter,
-        settle: Callable[[Settlement], object],
+        settle: Callable[..., object],
         delaying: Callable[[str, Envelope], object],
         clock: Clock,
     ) -> None:
+        """`settle` is called with settlements, one after the other, by `hand_over`."""
         self._hostname = hostname
         self._settings = settings
         self._reporter = reporter
-        self._settle = settle
+        self._hand_over = settle
+        self._settlements: list[Settlement] = []
+        self._settle = self._settlements.append
         self._delaying = delaying
         self._clock = clock
+
+    def hand_over(self) -> None:
+        """Have all settled that was decided since the last call."""
+        if self._settlements:
+            self._hand_over(*self._settlements)
+            self._settlements.clear()
 
     # Without a run
 

@@ -133,13 +133,21 @@ class Settler:
         """Acts that are refused rest here, then they are tried again."""
         self.forgetting = BatchWorker(self._forget, ResultUnavailable, results_away)
 
-    def put(self, settlement: Settlement) -> None:
-        """Have this settled; `settled` is called with it when it is."""
-        keeps = settlement.kept is not None and self._results is not None
-        keeps = keeps or bool(settlement.end and self._chord_keeper)
-        if keeps and self._is_away:
-            self._unkept([settlement])  # first: it is not settled yet
-        (self.keeping if keeps else self.settling).put(settlement)
+    def put(self, *settlements: Settlement) -> None:
+        """Have these settled; `settled` is called with them when they are."""
+        kept = [one for one in settlements if self._keeps(one)]
+        if kept and self._is_away:
+            self._unkept(kept)  # first: they are not settled yet
+        if kept:
+            self.keeping.put(*kept)
+        if len(kept) < len(settlements):
+            self.settling.put(*(one for one in settlements if not self._keeps(one)))
+
+    def _keeps(self, settlement: Settlement) -> bool:
+        """Return whether there is something to store."""
+        if settlement.kept is not None and self._results is not None:
+            return True
+        return bool(settlement.end and self._chord_keeper)
 
     def start(self, on_crash: OnCrash) -> None:
         """Begin to settle, in threads."""
@@ -178,16 +186,18 @@ class Settler:
 
     def _keep_rest(self, left: Sequence[Settlement]) -> None:
         refused = self._store(left)
-        for at, one in enumerate(left):
-            self._hand_on(one, refused.get(at))
-            self._kept += 1
-
-    def _hand_on(self, one: Settlement, refused: str | None) -> None:
-        end = self._keep_one(one, refused)
-        if isinstance(end, Settlement):
-            self.settling.put(end)
-        elif one.fail:
-            self.put(one.fail(end, False))
+        kept: list[Settlement] = []
+        try:
+            for at, one in enumerate(left):
+                end = self._keep_one(one, refused.get(at))
+                if isinstance(end, Settlement):
+                    kept.append(end)
+                elif one.fail:
+                    self.put(one.fail(end, False))
+                self._kept += 1
+        finally:
+            if kept:
+                self.settling.put(*kept)
 
     def _store(self, batch: Sequence[Settlement]) -> dict[int, str]:
         """Store results; return, by place in the batch, why some are refused."""
@@ -353,8 +363,7 @@ class Settler:
         return []
 
     def _try_again(self, batch: Sequence[Settlement]) -> None:
-        for settlement in batch:
-            self.settling.put(settlement)
+        self.settling.put(*batch)
 
     def _say_left(self, one: Settlement, reason: str) -> None:
         tell.error(

@@ -6,7 +6,7 @@ import pytest
 
 from beatd.instant import SECOND, Span
 from beatd.message import Limits, read_body, read_envelope
-from beatd.pools.base import Finished, Lost, Returned, Started
+from beatd.pools.base import Finished, Lost, Returned, Several, Started
 from beatd.runs.report import Report, pack_report
 from beatd.worker.inbox import TimePassed
 from beatd.worker.loop import LONGEST_WAIT
@@ -206,3 +206,18 @@ def test_a_throughput_is_never_more_than_the_most() -> None:
 
     throughput.passed(AHEAD, 0)
     assert throughput.ahead() == 0
+
+
+def test_what_ended_together_is_settled_together() -> None:
+    bench, pool = bench_with(*range(100), worker_prefetch_multiplier=50)
+    pool.demand = 100
+    take(bench)
+    jobs = pool.jobs.copy()
+    events = [Started(job.token, 1) for job in jobs]
+    ends = [Finished(job.token, pack_report(Report(state="SUCCESS"))) for job in jobs]
+    bench.worker.handle(Several([*events, *ends]))
+
+    assert bench.worker.settler.settling.waiting == 1
+    assert bench.worker.settler.settling.turn()
+    assert not bench.worker.settler.settling.turn()
+    assert len(jobs) == 100
