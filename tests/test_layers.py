@@ -31,14 +31,14 @@ config      * settings.problems settings.secrets settings.kinds
             entry_line entries modules
             finding celery_settings apps places host tls loading options
 .           clock
-storage     folders file_lock sqlite_file open_files
+storage     folders file_lock sqlite_file open_files file_writes
 .           background
 brokers     items base leases oddities current_runs memory.lead memory.queues memory
             redis.sentinel redis.connection redis.failover redis.wire redis.unacked
             redis.leases redis.listening redis.needs redis.rights redis.observer
             redis.requests redis.history redis.lead redis.broker redis
-            sqlite.routes sqlite.statements sqlite.file sqlite.history sqlite.lead
-            sqlite.queues sqlite amqp.message *
+            sqlite.routes sqlite.rest sqlite.statements sqlite.file sqlite.history
+            sqlite.lead sqlite.queues sqlite amqp.message *
 scheduler   file_view leadership ledger_file configs lost_writes over findings pauses
             refusals run_ends holds schedule_file reload succession aside takeover
             step calls_watch planner pulse

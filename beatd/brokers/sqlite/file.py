@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
+from beatd.brokers.sqlite.rest import Rest
 from beatd.brokers.sqlite.statements import LATER_COLUMNS, LATER_TABLES, TABLES
 from beatd.clock import Clock
 from beatd.errors import BrokerRefused, BrokerUnavailable, ConfigError
@@ -54,25 +54,20 @@ class BrokerFile:
         self._idle: deque[sqlite3.Connection] = deque()
         self._identity: tuple[int, int] | None = None
         self._pid = os.getpid()
-        self._calls: SimpleQueue[bool] = SimpleQueue()
-        self._waiting = False
         self._closed = threading.Event()
+        self._rest = Rest(path.with_name(f"{path.name}-wal"), self._closed)
         if problem := self._problem(look_to_write(path, BROKER)):
             raise ConfigError("broker_url", [problem])
         note_open(self)
 
     def close(self) -> None:
         self._closed.set()
+        self._rest.close()
         self._close_idle()
 
     @property
     def place(self) -> Path:
         return self._path.absolute()
-
-    def _call(self) -> None:
-        """Wake the thread that waits in this process, if one does."""
-        if self._waiting:
-            self._calls.put(True)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -199,7 +199,7 @@ class SQLiteLead(SQLiteHistory):
                 outcomes = self._emit_each(db, batch)
             if stored := stored_page(outcomes, page):
                 self._add_page(db, stored)
-        self._call()
+        self._rest.call()
         return outcomes
 
     def _emit_all(

@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
 from pathlib import Path
-from queue import Empty
 
 from beatd.brokers.current_runs import names_in
 from beatd.brokers.items import (
@@ -44,14 +43,10 @@ from beatd.brokers.sqlite.routes import Row, Ways
 from beatd.brokers.sqlite.statements import SQL
 from beatd.clock import Clock, SystemClock
 from beatd.errors import ItemRefused
-from beatd.instant import HOUR, SECOND, Span
+from beatd.instant import HOUR, Span
 from beatd.routing import PRIORITY_STEPS, Queue, binding_of, step_of
 from beatd.storage.sqlite_file import BUSY_TIMEOUT, ROW_REFUSALS
 from beatd.text import counted
-
-FIRST_NAP, LONGEST_NAP, NAP_GROWTH = 0.004, 0.02, 1.005
-"""Seconds between two looks for messages of other processes, and the factor by which
-they grow: short for some seconds after each message, long while nothing happens."""
 
 REMEMBER_REQUESTS: Span = HOUR
 """How long after the end of a worker's lease its last requests are known."""
@@ -101,7 +96,6 @@ class SQLiteBroker(SQLiteLead):
         """
         clock = clock or SystemClock()
         super().__init__(path, namespace, priority_steps, busy_timeout, clock)
-        self._nap = FIRST_NAP
 
     # Sender
 
@@ -122,7 +116,7 @@ class SQLiteBroker(SQLiteLead):
     def send(self, batch: Sequence[Outgoing]) -> None:
         with self._transaction() as db:
             self._send(db, batch)
-        self._call()
+        self._rest.call()
 
     # Consumer
 
@@ -170,13 +164,14 @@ class SQLiteBroker(SQLiteLead):
                 db.execute(SQL["acknowledge"], row)
             strays = [(number,) for number, has_begun in found if not has_begun]
             self._put_in_front(db, strays)
-        self._call()
+        if strays:
+            self._rest.call()
         return len(strays)
 
     def leave(self, worker: str) -> None:
         with self._transaction() as db:
             self._release(db, worker, died=False)
-        self._call()
+        self._rest.call()
 
     def take(
         self,
@@ -227,15 +222,11 @@ class SQLiteBroker(SQLiteLead):
 
     def await_message(self, queues: Sequence[str], timeout: Span) -> bool:
         end = self._clock.elapsed() + timeout
-        self._waiting = True
-        try:
-            with self._connection() as db:
-                return self._await_message(db, queues, end)
-        finally:
-            self._waiting = False
+        with self._connection() as db, self._rest.begun():
+            return self._await_message(db, queues, end)
 
     def interrupt(self) -> None:
-        self._calls.put(False)
+        self._rest.interrupt()
 
     def settle(
         self,
@@ -256,7 +247,7 @@ class SQLiteBroker(SQLiteLead):
             until = self._clock.elapsed() + REMEMBER_REQUESTS
             db.execute(SQL["remember"], (worker, until, f"{request} {letters}"))
         if sends or not all(isinstance(act, Acknowledge) for act in acts):
-            self._call()
+            self._rest.call()
         return answers
 
     def is_unattended(self) -> bool:
@@ -277,7 +268,8 @@ class SQLiteBroker(SQLiteLead):
         with self._transaction() as db:
             dead = [one.worker for one in self._leases_run_out(db)]
             given = sum(self._release(db, worker, died=True) for worker in dead)
-        self._call()
+        if given:
+            self._rest.call()
         return given
 
     # Observed
@@ -351,7 +343,7 @@ class SQLiteBroker(SQLiteLead):
                 except ROW_REFUSALS as error:
                     refused[letter] = f"{self._path} refuses: {error}"
             found = self._forget(db, [one for one in letters if one not in refused])
-        self._call()
+        self._rest.call()
         for letter, reason in refused.items():
             on_refused(letter, reason)
         return found
@@ -565,14 +557,13 @@ class SQLiteBroker(SQLiteLead):
     def _await_message(
         self, db: sqlite3.Connection, queues: Sequence[str], end: Span
     ) -> bool:
-        # Looks again after a call from this process, and when SQLite's data_version
-        # tells that another connection wrote.
+        # SQLite's data_version tells whether another connection wrote.
         seen = due = None
         while True:
             (version,) = db.execute("PRAGMA data_version").fetchone()
             if version != seen:
                 if any(self._is_ready(db, queue) for queue in queues):
-                    self._nap = FIRST_NAP
+                    self._rest.look_soon()
                     return True
                 seen, (due,) = version, db.execute(SQL["next_due"]).fetchone()
             if due is not None and due <= self._clock.now():
@@ -580,11 +571,10 @@ class SQLiteBroker(SQLiteLead):
             left = end - self._clock.elapsed()
             if left <= 0:
                 return False
-            try:
-                if not self._calls.get(timeout=min(self._nap, left / SECOND)):
-                    return False
-            except Empty:
-                self._nap = min(self._nap * NAP_GROWTH, LONGEST_NAP)
+            if due is not None:
+                left = min(left, due - self._clock.now())
+            if not self._rest.wait(left):
+                return False
 
     def _is_ready(self, db: sqlite3.Connection, queue: str) -> bool:
         (ready,) = db.execute(SQL["is_ready"], (queue,)).fetchone()
