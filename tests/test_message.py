@@ -29,6 +29,7 @@ from beatd.message import (
 )
 from beatd.message.codec import compress, content_types
 from beatd.message.represent import bounded_repr
+from beatd.message.shape import form_of
 from beatd.routing import Route, Router
 from tests.wire.vectors import EVERYTHING, NOON
 
@@ -761,3 +762,13 @@ def test_a_message_that_cannot_be_read_may_name_its_run(
     raw: bytes, found: tuple[str, str]
 ) -> None:
     assert named_in(raw) == found
+
+
+def test_what_one_slots_messages_share_is_put_together_once() -> None:
+    entries = [made((n,), entry=f"e{n}", options={"expires": 60}) for n in range(20)]
+    form_of.cache_clear()
+
+    for one in entries:
+        one.made(id="an-id", now=NOON, slot=NOON, expires=None)
+
+    assert form_of.cache_info().misses == 1

@@ -3,7 +3,7 @@
 import binascii
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import tzinfo
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as json_string
@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from beatd.message import codec
-from beatd.message.shape import BodyForm, Hole, Shape
+from beatd.message.shape import MARKS, BodyForm, Hole, Shape, Shared, joined
 from beatd.message.template import Template, shared
 from beatd.message.timing import Timing
 from beatd.routing import Route
@@ -59,10 +59,10 @@ def template_of(
     planned = timing.at(0, None)
     if is_timed != (planned.eta is not None, planned.expires is not None):
         return None
-    found = _text_with_holes(recorded, id)
+    found = _parts_with_holes(recorded, id)
     if found is None:
         return None
-    text, order = found
+    parts, order = found
     form, body = _body_of(recorded)
     write = recorded.write
     shape = Shape(
@@ -73,12 +73,11 @@ def template_of(
         fixed_times=timing.fixed(),
         body=form,
         slot_zone=zone,
-        marks_lead="",
         argsrepr=None,
         kwargsrepr=None,
         repr_size=repr_bounds[0],
         repr_levels=repr_bounds[1],
-        text=text,
+        parts=parts,
         pick=_picker(order),
         of_process=tuple(_json_of(write, name) for name in of_process),
     )
@@ -87,19 +86,19 @@ def template_of(
     return Template(shape, shared(body), args_text, kwargs_text, entry)
 
 
-def _text_with_holes(
+def _parts_with_holes(
     recorded: Recorded, id: str
-) -> tuple[str, tuple[Hole, ...]] | None:
+) -> tuple[tuple[str | Shared, ...], tuple[Hole, ...]] | None:
     """Return the envelope with a %s for each hole, and the holes in their order."""
     names, words, parted = _marks(id)
     headers = dict(recorded.envelope["headers"])
     properties = dict(recorded.envelope["properties"])
     headers |= {
-        "eta": names[Hole.ETA],
-        "expires": names[Hole.EXPIRES],
+        "eta": names[Shared.ETA],
+        "expires": names[Shared.EXPIRES],
         "argsrepr": names[Hole.ARGSREPR],
         "kwargsrepr": names[Hole.KWARGSREPR],
-        MARK: names[Hole.MARKS],
+        MARK: names[Hole.ENTRY],
     }
     properties.pop("expiration", None)
     # The last one, to have the expiration behind it.
@@ -108,30 +107,39 @@ def _text_with_holes(
     envelope = {**recorded.envelope, "headers": headers, "properties": properties}
     envelope["body"] = names[Hole.BODY]
     text = recorded.write(envelope)
-    parts, order = [], []
+    parts: list[str | Shared] = []
+    order: list[Hole] = []
     mark = f'"{MARK}": '
     for part in parted.split(text):
         hole = words.get(part)
         if hole is None:
             if id in part:
                 return None
-            parts.append(part.replace("%", "%%"))
-            continue
-        if hole is Hole.MARKS:
-            parts[-1] = parts[-1].removesuffix(mark)
-        order.append(hole)
-        parts.append('"%s"' if hole is Hole.BODY else "%s")
-        if hole is Hole.TAG:
-            order.append(Hole.EXPIRATION)
-            parts.append("%s")
-    return "".join(parts), tuple(order)
+            parts.append(part.replace("%", "%%").removesuffix(mark))
+        elif isinstance(hole, Shared):
+            parts.append(hole)
+        else:
+            order.append(hole)
+            parts += _PUT.get(hole, ("%s",))
+    return joined(parts), tuple(order)
+
+
+_PUT: dict[Hole, Sequence[str | Shared]] = {
+    Hole.BODY: ('"%s"',),
+    Hole.ENTRY: MARKS,
+    Hole.TAG: ("%s", Shared.EXPIRATION),
+}
+"""What is put for a hole, but for the usual."""
 
 
 @lru_cache(maxsize=1)
-def _marks(id: str) -> tuple[dict[Hole, str], dict[str, Hole], re.Pattern[str]]:
+def _marks(
+    id: str,
+) -> tuple[dict[Hole | Shared, str], dict[str, Hole | Shared], re.Pattern[str]]:
     """Return what stands for each hole, which hole a JSON text stands for, and what
     finds those texts."""
-    names = {hole: f"{id} {hole.name}" for hole in Hole} | {Hole.ID: id}
+    parts: tuple[Hole | Shared, ...] = (*Hole, *Shared)
+    names = {part: f"{id} {part.name}" for part in parts} | {Hole.ID: id}
     words = {json_string(name): hole for hole, name in names.items()}
     return names, words, re.compile(f"({'|'.join(map(re.escape, words))})")
 

@@ -1,10 +1,10 @@
 """The parts that messages of the same task and options share, encoded once."""
 
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
-from enum import IntEnum
+from enum import Enum, IntEnum
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as json_string
 from operator import itemgetter
@@ -48,17 +48,23 @@ class MessageFormat:
 
 
 class Hole(IntEnum):
-    """A part that differs in each message; the order of `Shape.fill`'s values."""
+    """A part that differs in each message; the order of the values for `Form.text`."""
 
     BODY = 0
     ID = 1
-    ETA = 2
-    EXPIRES = 3
-    ARGSREPR = 4
-    KWARGSREPR = 5
-    MARKS = 6
-    EXPIRATION = 7
-    TAG = 8
+    ARGSREPR = 2
+    KWARGSREPR = 3
+    ENTRY = 4
+    TAG = 5
+
+
+class Shared(Enum):
+    """A part that all messages share that are sent at one moment for one slot."""
+
+    ETA = 0
+    EXPIRES = 1
+    EXPIRATION = 2
+    SLOT = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,39 +108,60 @@ class Shape:
     fixed_times: Times | None
     body: BodyForm
     slot_zone: tzinfo
-    marks_lead: str
-    """What separates the marks from the headers before them; empty without any."""
     argsrepr: str | None
     kwargsrepr: str | None
     """The options that describe the arguments, for logs."""
     repr_size: int
     repr_levels: int
-    text: str
+    parts: tuple[str | Shared, ...]
     """The envelope, a %s for each hole."""
     pick: Callable[[tuple[str, ...]], tuple[str, ...]]
-    """Puts values in the order of the holes."""
+    """Puts values, one for each Hole, in the order of the holes."""
     of_process: tuple[str, ...]
     """What the envelope calls the process: the parts that others do not share."""
-
-    def fill(self, values: tuple[str, ...]) -> bytes:
-        """Return the message with `values`, one for each Hole."""
-        return (self.text % self.pick(values)).encode("ascii")
-
-    def marks(self, entry: str, slot: Instant | None) -> str:
-        """Return the additional headers of a slot's message, beyond those of a call."""
-        of_slot = ""
-        if slot is not None:
-            of_slot = f'"beatd_slot": "{iso(slot, self.slot_zone)}", '
-        return (
-            f'{self.marks_lead}"beatd_entry": {json_string(entry)}, '
-            f'{of_slot}"celery_beat_task": true'
-        )
 
     def represent(self, value: Any) -> str:
         """Return the bounded text of arguments for logs and monitors."""
         if not value:
             return str(value)
         return bounded_repr(value, self.repr_size, self.repr_levels)
+
+
+@lru_cache(maxsize=256)
+def form_of(shape: Shape, times: Times, slot: Instant | None) -> str:
+    """Return a shape's text, a %s for each hole, with what one slot's messages share.
+
+    It is cached, for what is emitted together has few shapes.
+    """
+    values = (
+        "null" if times.eta is None else json_string(times.eta),
+        "null" if times.expires is None else json_string(times.expires),
+        times.expiration,
+        "" if slot is None else f'"beatd_slot": "{iso(slot, shape.slot_zone)}", ',
+    )
+    return "".join(
+        part if isinstance(part, str) else values[part.value].replace("%", "%%")
+        for part in shape.parts
+    )
+
+
+MARKS: Sequence[str | Shared] = (
+    '"beatd_entry": %s, ',
+    Shared.SLOT,
+    '"celery_beat_task": true',
+)
+"""The additional headers of a slot's message, with a %s for the entry."""
+
+
+def joined(parts: Iterable[str | Shared]) -> tuple[str | Shared, ...]:
+    """Return the parts of an envelope, with texts that follow one another as one."""
+    texts: list[str | Shared] = []
+    for part in parts:
+        if isinstance(part, str) and texts and isinstance(last := texts[-1], str):
+            texts[-1] = last + part
+        else:
+            texts.append(part)
+    return tuple(texts)
 
 
 _MARKS = ("beatd_entry", "beatd_slot", "celery_beat_task")
@@ -194,12 +221,11 @@ def _shape(
         fixed_times=timing.fixed(),
         body=body,
         slot_zone=zone,
-        marks_lead=", " if headers else "",
         argsrepr=get("argsrepr"),
         kwargsrepr=get("kwargsrepr"),
         repr_size=format.repr_size,
         repr_levels=format.repr_levels,
-        text="".join(text.parts),
+        parts=joined(text.parts),
         pick=itemgetter(*text.holes),
         of_process=(json_string(format.origin),),
     )
@@ -275,8 +301,8 @@ def _headers(
         "task": task,
         "id": Hole.ID,
         "shadow": get("shadow"),
-        "eta": Hole.ETA,
-        "expires": Hole.EXPIRES,
+        "eta": Shared.ETA,
+        "expires": Shared.EXPIRES,
         "group": get("group_id"),
         "group_index": get("group_index"),
         "retries": get("retries", 0),
@@ -321,13 +347,16 @@ def _envelope(
     text.put('{"body": "').hole(Hole.BODY)
     text.put(f'", "content-encoding": "{kind.content_encoding}"')
     text.put(f', "content-type": "{kind.content_type}", "headers": {{')
-    text.fields("options['headers']", headers).hole(Hole.MARKS)
+    text.fields("options['headers']", headers)
+    if marked:
+        text.put(", " if headers else "").parts += MARKS
+        text.holes.append(Hole.ENTRY)
     if body.compression is not None:
         _, name = codec.compress(b"", body.compression)
         lead = ", " if headers or marked else ""
         text.put(f'{lead}"compression": "{name}"')
     text.put('}, "properties": {').fields("options", properties)
-    text.hole(Hole.EXPIRATION)
+    text.share(Shared.EXPIRATION)
     return text.put(", ").fields("options", delivery).put("}}")
 
 
@@ -335,7 +364,7 @@ class _Text:
     """A JSON text in the making, with holes."""
 
     def __init__(self) -> None:
-        self.parts: list[str] = []
+        self.parts: list[str | Shared] = []
         self.holes: list[Hole] = []
 
     def put(self, text: str) -> "_Text":
@@ -347,6 +376,10 @@ class _Text:
         self.holes.append(hole)
         return self
 
+    def share(self, part: Shared) -> "_Text":
+        self.parts.append(part)
+        return self
+
     def fields(self, place: str, fields: Mapping[str, Any]) -> "_Text":
         """Put the fields of an object; an error of encoding names `place`."""
         lead = ""
@@ -354,6 +387,8 @@ class _Text:
             self.put(f"{lead}{json_string(key)}: ")
             if isinstance(value, Hole):
                 self.hole(value)
+            elif isinstance(value, Shared):
+                self.share(value)
             else:
                 self.put(_encoded(f"{place}[{key!r}]", value))
             lead = ", "

@@ -10,7 +10,7 @@ from beatd.errors import MessageError
 from beatd.instant import Instant
 from beatd.message import codec
 from beatd.message.options import kind_of
-from beatd.message.shape import MessageFormat, Shape, shape_for
+from beatd.message.shape import MessageFormat, Shape, form_of, shape_for
 from beatd.message.timing import Times, iso
 from beatd.routing import Route
 from beatd.text import quoted
@@ -132,19 +132,15 @@ class Template:
         times = shape.fixed_times
         if times is None or expires is not None:
             times = shape.timing.at(now, expires)
-        return shape.fill(
-            (
-                self._encoded_body(task_id, times, slot),
-                json_string(task_id),
-                "null" if times.eta is None else json_string(times.eta),
-                "null" if times.expires is None else json_string(times.expires),
-                self._args_text,
-                self._kwargs_repr(slot),
-                "" if self.entry is None else shape.marks(self.entry, slot),
-                times.expiration,
-                json_string(tag),
-            )
+        values = (
+            self._encoded_body(task_id, times, slot),
+            json_string(task_id),
+            self._args_text,
+            self._kwargs_repr(slot),
+            "" if self.entry is None else json_string(self.entry),
+            json_string(tag),
         )
+        return (form_of(shape, times, slot) % shape.pick(values)).encode("ascii")
 
     def essence(self) -> str:
         """Return what stands for all that is sent, whatever process sends it."""

@@ -9,7 +9,7 @@ from beatd.brokers.items import Emission
 from beatd.clock import Clock
 from beatd.errors import MessageError
 from beatd.event_log import EventLog, stamp
-from beatd.ids import run_id
+from beatd.ids import run_ids
 from beatd.instant import LATEST, SECOND, Instant, Span
 from beatd.message import EntryMessage, Made
 from beatd.scheduler.calls_watch import Making
@@ -38,6 +38,8 @@ class _Sending(NamedTuple):
 
     mark: Mark
     """Each entry's mark once the slot is emitted."""
+    id_of: Callable[[str], str]
+    """Returns the task id of an entry's run."""
     expires: Instant | None
     """When that slot's message expires if it does with the next slot."""
 
@@ -102,7 +104,10 @@ class Planner:
         step = Step(decided, [], busy)
         self._ends_at = self._clock.elapsed() + self._longest
         for number, (due, decision) in enumerate(decided):
-            sendings = _sendings(due, decision)
+            sendings = [
+                self._sending(due, slot, runs)
+                for runs, slot in enumerate(decision.emit, due.mark.runs + 1)
+            ]
             moved = None if sendings else _moved(due, decision)
             drops = [
                 (drop, slots_dropped(due.entry.schedule, drop))
@@ -138,7 +143,7 @@ class Planner:
                 due = Due([entry], mark, slot, slot, entry.schedule.next_after(slot))
                 keep()
                 self._ends_at = LATEST  # nothing is due before all of it is sent
-                self._send(step, entry, [_sending(due, slot, runs)], now)
+                self._send(step, entry, [self._sending(due, slot, runs)], now)
                 if entry.name in step.refused:
                     break
         step.emissions.sort(key=lambda emission: emission.mark.slot)
@@ -165,7 +170,7 @@ class Planner:
             elapsed = self._clock.elapsed()
             if elapsed >= self._ends_at:
                 self._say_slow(entry.name, elapsed - since)
-                self._keep_late(entry, sending.mark.slot, found)
+                self._keep_late(entry, sending, found)
                 return sending.mark.slot
             if isinstance(found, MessageError):
                 break  # later slots of an entry come after its earlier ones
@@ -174,7 +179,7 @@ class Planner:
     def _emission(self, entry: Entry, sending: _Sending, now: Instant) -> Emission:
         """Return the emission of a slot. Raises MessageError if it cannot be made."""
         slot = sending.mark.slot
-        id = self._id(entry, slot)
+        id = sending.id_of(entry.name)
         made = self._take_late(entry, id) if self._late else None
         if made is None:
             made = entry.message.made(
@@ -192,14 +197,15 @@ class Planner:
         return Emission(entry.name, sending.mark, made.route, made.message, run)
 
     def _keep_late(
-        self, entry: Entry, slot: Instant, found: Emission | MessageError
+        self, entry: Entry, sending: _Sending, found: Emission | MessageError
     ) -> None:
         """Keep what came last in a step: by now the lead may have run out.
 
         What takes longer to make than a lead lives would be made again under each term,
         and no term would emit anything.
         """
-        self._late[entry.name] = _Late(self._id(entry, slot), entry.message, found)
+        id = sending.id_of(entry.name)
+        self._late[entry.name] = _Late(id, entry.message, found)
 
     def _take_late(self, entry: Entry, id: str) -> Made | None:
         """Return the message that was kept, if it is this one: the step ends with it.
@@ -214,8 +220,12 @@ class Planner:
             raise late.found
         return Made(late.found.message, late.found.route, late.found.run)
 
-    def _id(self, entry: Entry, slot: Instant) -> str:
-        return run_id(self._namespace, entry.name, self._takeover.era, slot)
+    def _sending(self, due: Due, slot: Instant, runs: int) -> _Sending:
+        expires = None
+        if any(entry.expires_next for entry in due.entries):
+            expires = _expiry(due, slot, runs)
+        id_of = run_ids(self._namespace, self._takeover.era, slot)
+        return _Sending(due.mark.emitted(slot, runs), id_of, expires)
 
     def _say_slow(self, name: str, took: Span) -> None:
         if took >= self._longest and (number := self._slow.meet()):
@@ -266,19 +276,6 @@ def _until(
     if place:
         yield due.of(*due.entries[:place]), decision
     yield due.of(due.entries[place]), decision.up_to(slot)
-
-
-def _sendings(due: Due, decision: Decision) -> list[_Sending]:
-    """Return what is to be sent of each entry, the oldest slot first."""
-    numbered = enumerate(decision.emit, due.mark.runs + 1)
-    return [_sending(due, slot, runs) for runs, slot in numbered]
-
-
-def _sending(due: Due, slot: Instant, runs: int) -> _Sending:
-    expires = None
-    if any(entry.expires_next for entry in due.entries):
-        expires = _expiry(due, slot, runs)
-    return _Sending(due.mark.emitted(slot, runs), expires)
 
 
 def _moved(due: Due, decision: Decision) -> Mark | None:
