@@ -95,23 +95,16 @@ class Sentinel:
 class Group:
     """A master, replicas and sentinels; any of them may be frozen and killed."""
 
-    def __init__(
-        self, *, replicas: int = 1, sentinels: int = 1, password: str = ""
-    ) -> None:
-        secret: dict[str, object] = {}
-        if password:
-            secret = {"requirepass": password, "masterauth": password}
+    def __init__(self, *, replicas: int = 1, sentinels: int = 1) -> None:
         quick: dict[str, object] = {
             "repl-diskless-sync-delay": 0,
             "repl-ping-replica-period": 1,
         }
-        self.servers = [Server(**quick, **secret) for _ in range(1 + replicas)]
-        auth = {"auth_pass": password} if password else {}
+        self.servers = [Server(**quick) for _ in range(1 + replicas)]
+        quorum = sentinels // 2 + 1
         self.sentinels = [
-            Sentinel(self.servers[0].port, quorum=sentinels // 2 + 1, **auth)
-            for _ in range(sentinels)
+            Sentinel(self.servers[0].port, quorum=quorum) for _ in range(sentinels)
         ]
-        self._password = password
         self._stack = ExitStack()
 
     def __enter__(self) -> "Group":
@@ -119,7 +112,7 @@ class Group:
         for server in self.servers:
             self._stack.enter_context(server)
         for replica in replicas:
-            with self.client(replica) as client:
+            with replica.client() as client:
                 client.replicaof("127.0.0.1", master.port)
         for replica in replicas:
             eventually(partial(self.follows, replica), "a replica")
@@ -134,32 +127,19 @@ class Group:
 
     @property
     def url(self) -> str:
-        login = f":{self._password}@" if self._password else ""
-        return ";".join(
-            f"sentinel://{login}127.0.0.1:{one.port}/0" for one in self.sentinels
-        )
+        return ";".join(f"sentinel://127.0.0.1:{one.port}/0" for one in self.sentinels)
 
     @property
     def options(self) -> dict[str, object]:
         return {"master_name": NAME}
 
-    def client(self, server: Server) -> "redis.Redis":
-        """Return a client of the test's own for one of the servers."""
-        once = Retry(NoBackoff(), 0)
-        return redis.Redis(
-            port=server.port,
-            password=self._password or None,
-            socket_timeout=PATIENCE,
-            retry=once,
-        )
-
     def role(self, server: Server) -> str:
-        with self.client(server) as client:
+        with server.client() as client:
             return str(client.execute_command("ROLE")[0].decode())
 
     def follows(self, server: Server) -> bool:
         """Return whether a server is a replica that has all its master has."""
-        with self.client(server) as client:
+        with server.client() as client:
             link = client.info("replication").get("master_link_status")
         return str(link) == "up"
 

@@ -24,6 +24,7 @@ from beatd.migrate.config_text import module_text
 from beatd.migrate.found import Found, LastRun
 from beatd.migrate.redbeat import RedBeat
 from tests.processes import ended
+from tests.sentinels import NAME, Sentinel
 from tests.servers import Server
 from tests.switch.files import write
 
@@ -53,6 +54,35 @@ def found_by(**written: object) -> Found:
 
 def found_at(server: Server) -> Found:
     return found_by(redbeat_redis_url=server.url())
+
+
+def test_entries_behind_sentinels_are_read(server: Server) -> None:
+    with Sentinel(server.port) as sentinel:
+        app = Celery("proj", set_as_current=False)
+        app.conf.redbeat_redis_url = "redis-sentinel"
+        app.conf.redbeat_redis_options = {
+            "sentinels": [("127.0.0.1", sentinel.port)],
+            "service_name": NAME,
+        }
+        save(app, "ran", schedule(timedelta(minutes=5)), MOMENT)
+        get_redis(app).close()
+
+        theirs = found_by(
+            redbeat_redis_url=app.conf.redbeat_redis_url,
+            redbeat_redis_options=app.conf.redbeat_redis_options,
+        )
+        ours = found_by(
+            broker_url=f"sentinel://127.0.0.1:{sentinel.port}",
+            broker_transport_options={"master_name": NAME},
+        )
+
+    assert [one.name for one in theirs.entries] == ["ran"]
+    assert theirs.entries == ours.entries
+
+
+def test_options_for_sentinels_that_name_none_are_refused() -> None:
+    with pytest.raises(ConfigError, match="pairs of host and port"):
+        found_by(redbeat_redis_url="redis-sentinel")
 
 
 def test_entries_and_last_runs_are_read(app: Any, server: Server) -> None:
