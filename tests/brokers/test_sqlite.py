@@ -793,6 +793,11 @@ def test_no_statement_looks_at_more_than_it_gives(
         # One row for each queue that is asked for.
         "delayed: SCAN json_each VIRTUAL TABLE INDEX 1:",
         "is_ready: SCAN CONSTANT ROW",
+        # The rows that are written.
+        "advance: SCAN CONSTANT ROW",
+        "advance: SCAN (subquery-1)",
+        "push: SCAN CONSTANT ROW",
+        "push: SCAN (subquery-1)",
     }
 
 

@@ -1,15 +1,25 @@
 """What a batch costs in SQLite, in statements and in transactions, never in time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
 import pytest
 
-from beatd.brokers.items import DONE, GONE, Acknowledge, Outcome
+from beatd.brokers.items import DONE, GONE, Acknowledge, Emission, Outcome, Term
+from beatd.brokers.sqlite.statements import AT_ONCE
 from beatd.instant import MINUTE
 from beatd.routing import Queue, Route
-from tests.brokers.making import NOON, emission, lead, lying_in, outgoing, settle
+from tests.brokers.making import (
+    CELERY,
+    NOON,
+    emission,
+    lead,
+    lying_in,
+    mark,
+    outgoing,
+    settle,
+)
 from tests.statements import CountedBroker
 
 requests = count(1)
@@ -23,22 +33,53 @@ def broker(tmp_path: Path) -> Iterator[CountedBroker]:
     broker.close()
 
 
-def test_an_emission_costs_its_row_and_its_message_and_a_batch_one_transaction(
+def cost_of(broker: CountedBroker, term: Term, batch: Sequence[Emission]) -> int:
+    broker.asked.clear()
+    assert broker.emit(term, batch, MINUTE) == [Outcome.QUEUED] * len(batch)
+    assert broker.asked.writes == 1
+    return len(broker.asked)
+
+
+def test_emissions_with_equal_marks_and_routes_go_together_in_one_transaction(
     broker: CountedBroker,
 ) -> None:
     term = lead(broker)
 
-    def cost(number: int, slot: int) -> int:
-        broker.asked.clear()
-        batch = [emission(f"e{n}", slot) for n in range(number)]
-        assert broker.emit(term, batch, MINUTE) == [Outcome.QUEUED] * number
-        assert broker.asked.writes == 1
-        return len(broker.asked)
+    few = cost_of(broker, term, [emission(f"e{n}") for n in range(20)])
+    many = cost_of(broker, term, [emission(f"f{n}") for n in range(220)])
 
-    few, many = cost(10, NOON), cost(110, NOON + MINUTE)
+    assert few < 15
+    assert many - few == 2 * 200 / AT_ONCE
 
-    assert many - few == 2 * 100
-    assert few < 2 * 10 + 10
+
+def test_an_emission_whose_mark_is_like_no_other_costs_a_statement_for_its_row(
+    broker: CountedBroker,
+) -> None:
+    term = lead(broker)
+
+    def batch(number: int, slot: int) -> list[Emission]:
+        runs = range(number)
+        return [Emission(f"e{n}", mark(slot, runs=n), CELERY, b"message") for n in runs]
+
+    few = cost_of(broker, term, batch(20, NOON))
+    many = cost_of(broker, term, batch(220, NOON + MINUTE))
+
+    assert many - few == 200 + 200 / AT_ONCE
+
+
+def test_messages_keep_their_order_whatever_they_share_with_their_neighbours(
+    broker: CountedBroker,
+) -> None:
+    numbers = [*range(5), *range(50, 90), 5, 6, *range(90, 140)]
+    queues = ["celery" if n >= 50 else "other" for n in numbers]
+    batch = [
+        outgoing(b"%d" % n, queue) for n, queue in zip(numbers, queues, strict=True)
+    ]
+
+    broker.send(batch)
+
+    assert lying_in(broker) == [b"%d" % n for n in range(50, 140)]
+    assert lying_in(broker, "other") == [b"%d" % n for n in range(7)]
 
 
 def test_a_batch_that_is_known_costs_a_look_at_each_row(

@@ -34,8 +34,8 @@ from beatd.brokers.leases import LeaseWatch, WorkerLease
 from beatd.brokers.oddities import Oddities
 from beatd.brokers.sqlite.file import UNDONE, PartKnown, text, texts_as_bytes
 from beatd.brokers.sqlite.history import SQLiteHistory
-from beatd.brokers.sqlite.routes import Row, Ways
-from beatd.brokers.sqlite.statements import SQL
+from beatd.brokers.sqlite.routes import Ways
+from beatd.brokers.sqlite.statements import SQL, Row, write_rows
 from beatd.clock import Clock
 from beatd.errors import BrokerUnavailable, TermOver
 from beatd.instant import SECOND, Instant, Span
@@ -211,34 +211,33 @@ class SQLiteLead(SQLiteHistory):
         """
         ways = Ways(db, self._steps)
         outcomes: list[Outcome] = []
-        marks: list[Row] = []
-        messages: list[Row] = []
+        marks: list[tuple[Row, str]] = []
+        messages: list[tuple[Row, bytes]] = []
         runs: list[Row] = []
         advanced = 0
+        last, row = None, ()
         for entry, mark, route, message, run in map(_PARTS, batch):
             places = ways.of(route) if route else ()
             if route and not places:
                 # Its row says on what the rows before it, in this batch too, have said.
-                advanced += self._advance(db, marks)
+                advanced += write_rows(db, "advance", marks)
                 marks = []
                 mark = without_run(mark, self._mark_of(db, entry))
-            marks.append((self._namespace, entry, *mark))
-            messages += [(*place, message, None) for place in places]
+            if mark is not last:
+                last, row = mark, (self._namespace, *mark)
+            marks.append((row, entry))
+            messages += [(place, message) for place in places]
             outcomes.append(Outcome.QUEUED if places else Outcome.DROPPED)
             if run and places:
                 runs.append((self._namespace, entry, run))
-        advanced += self._advance(db, marks)
+        advanced += write_rows(db, "advance", marks)
         if not advanced:
             return [Outcome.KNOWN] * len(batch)
         if advanced < len(batch):
             raise PartKnown
-        db.executemany(SQL["push"], messages)
+        write_rows(db, "push", messages)
         db.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", runs)
         return outcomes
-
-    def _advance(self, db: sqlite3.Connection, marks: Sequence[Row]) -> int:
-        """Set these rows of the ledger but where it is as far; return how many."""
-        return db.executemany(SQL["advance"], marks).rowcount if marks else 0
 
     def _emit_each(
         self, db: sqlite3.Connection, batch: Sequence[Emission]

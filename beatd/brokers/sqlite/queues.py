@@ -39,8 +39,8 @@ from beatd.brokers.items import (
 )
 from beatd.brokers.sqlite.file import UNDONE, PartKnown, text, texts_as_bytes
 from beatd.brokers.sqlite.lead import SQLiteLead
-from beatd.brokers.sqlite.routes import Row, Ways
-from beatd.brokers.sqlite.statements import SQL
+from beatd.brokers.sqlite.routes import Ways
+from beatd.brokers.sqlite.statements import SQL, Row, write_rows
 from beatd.clock import Clock, SystemClock
 from beatd.errors import ItemRefused
 from beatd.instant import HOUR, Span
@@ -375,12 +375,12 @@ class SQLiteBroker(SQLiteLead):
     def _send(self, db: sqlite3.Connection, batch: Sequence[Outgoing]) -> None:
         ways = Ways(db, self._steps)
         rows = [
-            (*place, one.message, one.due)
+            (place, one.message)
             for one in batch
-            for place in ways.of(one.route)
+            for place in ways.of(one.route, one.due)
         ]
         try:
-            db.executemany(SQL["push"], rows)
+            write_rows(db, "push", rows)
         except ROW_REFUSALS as error:
             largest = max(len(outgoing.message) for outgoing in batch)
             words = (

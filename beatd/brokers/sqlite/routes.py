@@ -2,16 +2,16 @@
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from beatd.event_log import EventLog
+from beatd.instant import Instant
 from beatd.routing import Binding, Route, step_of
 
 tell = EventLog(__name__)
 
-Row: TypeAlias = tuple[Any, ...]
-Place: TypeAlias = tuple[str, int]
-"""A queue, and the priority step in it."""
+Place: TypeAlias = tuple[str, int, Instant | None]
+"""A queue, the priority step in it, and until when a message waits there."""
 
 
 class Ways:
@@ -22,15 +22,15 @@ class Ways:
         self._steps = steps
         # By identity: to hash a route takes longer than to push a message. With the
         # route itself, so that no other one gets its identity meanwhile.
-        self._known: dict[int, tuple[Route, Sequence[Place]]] = {}
+        self._known: dict[tuple[int, Instant | None], tuple[Route, list[Place]]] = {}
 
-    def of(self, route: Route) -> Sequence[Place]:
+    def of(self, route: Route, due: Instant | None = None) -> Sequence[Place]:
         """Return the places that the route reaches; none is said once."""
-        known = self._known.get(id(route))
+        known = self._known.get((id(route), due))
         if known is None:
             step = step_of(route.priority, self._steps)
-            places = [(queue, step) for queue in _queues(self._db, route)]
-            known = self._known[id(route)] = (route, places)
+            places = [(queue, step, due) for queue in _queues(self._db, route)]
+            known = self._known[id(route), due] = (route, places)
         return known[1]
 
 

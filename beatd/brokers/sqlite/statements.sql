@@ -226,8 +226,8 @@ SELECT digest, entries FROM configs WHERE namespace = ? AND nonce = ? AND digest
 
 -- name: advance
 -- Changes no row exactly when the ledger has this slot or a later one.
-INSERT INTO ledger (namespace, entry, slot, fingerprint, runs, last, high)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO ledger (namespace, slot, fingerprint, runs, last, high, entry)
+SELECT ?, ?, ?, ?, ?, ?, column1 FROM (VALUES (?)) WHERE true
 ON CONFLICT (namespace, entry) DO UPDATE SET
     slot = excluded.slot,
     fingerprint = excluded.fingerprint,
@@ -241,7 +241,8 @@ INSERT OR REPLACE INTO ledger (namespace, entry, slot, fingerprint, runs, last, 
 VALUES (?, ?, ?, ?, ?, ?, ?)
 
 -- name: push
-INSERT INTO messages (queue, step, message, due) VALUES (?, ?, ?, ?)
+INSERT INTO messages (queue, step, due, message)
+SELECT ?, ?, ?, column1 FROM (VALUES (?))
 
 -- name: join
 INSERT INTO workers (worker, lease, ends, queues) VALUES (?, ?, ?, ?)
