@@ -1,5 +1,6 @@
 """What it costs to load many entries: counted, not timed."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
@@ -142,6 +143,7 @@ def entry(number):
 beat_schedule = {f"e{n}": entry(n) for n in range(3)}
 beat_schedule["bad"] = {"task": "t"}
 """
+BAD = 'beat_schedule["bad"] = {"task": "t"}'
 
 
 def config_of(text: str, folder: Path, *, entries_only: bool = True) -> Config:
@@ -159,11 +161,37 @@ def test_what_is_written_of_entries_is_let_go_of_once_they_are_read(
     config = config_of(CONFIG, tmp_path)
 
     assert [entry.name for entry in config.entries] == ["e0", "e1", "e2"]
-    assert [(bad.name, bad.why) for bad in config.bad] == [
-        ("bad", "it has no 'schedule'")
-    ]
-    assert config.source.written["beat_schedule"] == {}
+    [bad] = config.bad
+    assert (bad.name, bad.why) == ("bad", "it has no 'schedule'")
+    [problem] = bad.problems
+    assert problem.place is not None
+    assert problem.place.line == CONFIG.splitlines().index(BAD) + 1
+    assert config.entry_names == {"e0", "e1", "e2", "bad"}
+    written = config.source.written["beat_schedule"]
+    assert isinstance(written, dict)
+    assert set(written.values()) == {None}
     assert config.settings.beat_schedule == {}
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_who_looks_for_a_schedule_that_was_let_go_of_is_told(tmp_path: Path) -> None:
+    config_of(CONFIG, tmp_path)
+    module = sys.modules["costs_config"]
+
+    with pytest.raises(AttributeError, match="beatd has read it"):
+        module.beat_schedule  # noqa: B018
+    with pytest.raises(AttributeError, match=r"has no attribute 'other'$"):
+        module.other  # noqa: B018
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_a_schedule_that_others_hold_stays_theirs(tmp_path: Path) -> None:
+    (tmp_path / "costs_entries.py").write_text(CONFIG)
+    config = config_of("from costs_entries import *", tmp_path)
+
+    assert len(config.entries) == 3
+    schedule = sys.modules["costs_entries"].beat_schedule
+    assert all(schedule.values())
 
 
 @pytest.mark.usefixtures("forgotten")
@@ -178,9 +206,9 @@ def test_what_is_written_of_entries_is_let_go_of_once_they_are_read(
 def test_what_code_of_the_config_looks_at_later_is_kept(
     more: str, tmp_path: Path
 ) -> None:
-    config = config_of(f"{CONFIG}\n{more}\n", tmp_path)
+    config_of(f"{CONFIG}\n{more}\n", tmp_path)
 
-    assert len(config.settings.beat_schedule) == 4
+    assert len(sys.modules["costs_config"].beat_schedule) == 4
 
 
 @pytest.mark.usefixtures("forgotten")
@@ -188,3 +216,4 @@ def test_what_is_written_is_kept_for_who_shows_it(tmp_path: Path) -> None:
     config = config_of(CONFIG, tmp_path, entries_only=False)
 
     assert len(config.settings.beat_schedule) == 4
+    assert len(sys.modules["costs_config"].beat_schedule) == 4

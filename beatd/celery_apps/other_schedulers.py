@@ -64,7 +64,7 @@ def last_runs_elsewhere(config: Config, known: Collection[str]) -> Iterator[Prob
 def _not_taken_over(
     other: Other | None, config: Config, known: Collection[str]
 ) -> Iterator[Problem]:
-    ours: Collection[object] = config.settings.beat_schedule
+    ours = config.entry_names if other else ()
     both = [name for name in other.entries if name in ours] if other else []
     if other is None or not both or any(name in known for name in both):
         return
@@ -112,7 +112,7 @@ def _elsewhere(other: Other | None, config: Config) -> Iterator[Problem]:
     """Yield a warning for what the config lacks of another scheduler's entries."""
     if other is None:
         return
-    known: Collection[object] = config.settings.beat_schedule
+    known = config.entry_names
     missing = [name for name in other.entries if name not in known]
     if not missing:
         return

@@ -3,7 +3,7 @@
 import os
 import re
 import socket
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
@@ -48,6 +48,11 @@ class Config:
     given: Collection[str]
     """The settings that were set, by their new names."""
     alerts: AlertRules = NO_ALERTS
+
+    @property
+    def entry_names(self) -> Set[str]:
+        """The names of all entries, usable or not."""
+        return {one.name for some in (self.entries, self.bad) for one in some}
 
     @property
     def queue_names(self) -> list[str]:
@@ -186,8 +191,7 @@ def examine_source(
     entries: list[Entry] = []
     bad: list[BadEntry] = []
     schedule = chosen.beat_schedule
-    lets_go = entries_only and found.is_data
-    for name, written in _spent(schedule, found) if lets_go else schedule.items():
+    for name, written in _spent(found, schedule) if entries_only else schedule.items():
         entry = reader.read(name, written)
         if isinstance(entry, BadEntry):
             bad.append(entry)
@@ -219,20 +223,17 @@ def examine_source(
     return ConfigReport(found.name, errors, config)
 
 
-def _spent(schedule: dict[Any, Any], found: Source) -> Iterator[tuple[Any, Any]]:
-    """Yield what is written of each entry, and then let go of it.
+def _spent(source: Source, schedule: dict[Any, Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield what is written of each entry, and let go of it.
 
-    It takes as much memory as all that is made of it.
+    It takes as much memory as all that is made of it. What others hold is theirs.
     """
-    words = settings.table()["beat_schedule"].spellings
-    written = [found.written.get(word) for word in words]
-    holders = [schedule, *(one for one in written if type(one) is dict)]
+    for word in settings.table()["beat_schedule"].spellings:
+        if word in source.written:
+            source.let_go(word)
     for name in [*schedule]:
-        yield name, schedule[name]
-        for holder in holders:
-            holder.pop(name, None)
-    for holder in holders:
-        holder.clear()  # an empty dict is as large as it ever was
+        yield name, schedule.pop(name)
+    schedule.clear()  # an empty dict is as large as it ever was
 
 
 def _nameless_zone(chosen: Settings, found: Source) -> Iterator[Problem]:

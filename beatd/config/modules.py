@@ -8,6 +8,8 @@ import ast
 import importlib
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import (
     decode_source,
@@ -127,12 +129,12 @@ def _execute(name: str, spec: ModuleSpec) -> Source:
     """Run a module's text as it is now; on failure, remove it from `sys.modules`."""
     module = module_from_spec(spec)
     file = spec.origin or ""
-    text, is_data = "", False
+    text, looks_back = "", True
     sys.modules[spec.name] = module
     try:
         if isinstance(spec.loader, SourceFileLoader):
             text = decode_source(Path(file).read_bytes())
-            is_data = not _looks_back(_run(text, file, vars(module)))
+            looks_back = _looks_back(_run(text, file, vars(module)))
         elif spec.loader is not None:
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever their code may raise
@@ -141,7 +143,33 @@ def _execute(name: str, spec: ModuleSpec) -> Source:
     parent, _, child = spec.name.rpartition(".")
     if parent:
         setattr(sys.modules[parent], child, module)
-    return Source(name, _public(module), short(file), text, is_data=is_data)
+    names = _public(module)
+    found = Source(name, names, short(file), text)
+    if looks_back:
+        return found
+    return replace(found, let_go=partial(_take_out, module, names))
+
+
+def _take_out(module: ModuleType, names: dict[str, object], name: str) -> None:
+    """Remove a name from a module, who looks for it there is told why.
+
+    Of a dict only the keys are kept, in `names`.
+    """
+
+    def missing(asked: str) -> object:
+        words = f"module {module.__name__!r} has no attribute {asked!r}"
+        if asked == name:
+            words += (
+                " any more: beatd has read it, and does not keep it twice; a function"
+                " of this module that names it has it kept"
+            )
+        raise AttributeError(words, name=asked, obj=module)
+
+    if "__getattr__" not in vars(module):
+        delattr(module, name)
+        value = names[name]
+        names[name] = dict.fromkeys(value) if isinstance(value, dict) else None
+        vars(module)["__getattr__"] = missing
 
 
 def _looks_back(code: CodeType, *, is_module: bool = True) -> bool:

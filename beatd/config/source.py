@@ -50,9 +50,9 @@ class Source:
     """How names of `written` may be spelled in the texts, where it is not the same."""
     problems: Sequence[Problem] = field(default=(), repr=False)
     """What was found wrong when it was read: none of it keeps beatd from starting."""
-    is_data: bool = False
-    """Whether it is a module of which no code that runs later can look at a schedule
-    that is written there."""
+    let_go: Callable[[str], object] = field(default=_nothing, repr=False)
+    """Takes a value out of the module that has it, unless a function of the module
+    looks at its schedules. Who asks for it later is told so."""
     app: object = field(default=None, repr=False)
     """The app that has the config, if it was read from one."""
 
