@@ -1,7 +1,9 @@
 """`beatd list`: one line for each entry, with its next and its last run."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -271,14 +273,12 @@ class _Table:
             return f"{line.note:{width}}"
         if line.next <= self.now:
             return self.screen.style(f"{'due now':{width}}", like="due now")
-        time = short_moment(line.next, self.now, self.zone)
-        return f"{time:{_TIME}}{until(line.next, self.now):>{width - _TIME}}"
+        return _ahead(line.next, self.now, self.zone, width)
 
     def _last(self, line: Line) -> str:
         if line.last is None:
             return f"{'never' if self.known.file else '':{_LAST}}"
-        time = short_moment(line.last, self.now, self.zone)
-        return f"{time:{_TIME}}{since(line.last, self.now):>{_LAST - _TIME}}"
+        return _ago(line.last, self.now, self.zone)
 
     def _details(self, line: Line) -> tuple[str, ...]:
         if line.entry is None:
@@ -287,6 +287,18 @@ class _Table:
         way = way_of(line.entry)
         texts = (line.entry.message.task, way, args, line.entry.description)
         return tuple(map(self.screen.shown, texts))
+
+
+@lru_cache(maxsize=4096)  # many entries run at the same instant
+def _ahead(at: Instant, now: Instant, zone: ZoneInfo, width: int) -> str:
+    """Return an instant to come, and how far ahead it lies."""
+    return f"{short_moment(at, now, zone):{_TIME}}{until(at, now):>{width - _TIME}}"
+
+
+@lru_cache(maxsize=4096)
+def _ago(at: Instant, now: Instant, zone: ZoneInfo) -> str:
+    """Return an instant of the past, and how long ago that was."""
+    return f"{short_moment(at, now, zone):{_TIME}}{since(at, now):>{_LAST - _TIME}}"
 
 
 def way_of(entry: Entry) -> str:
@@ -309,8 +321,9 @@ def _summary(
     if len(lines) < total:
         number = f"{len(lines)} of {number}"
     parts = [number]
+    states = Counter(line.state for line in lines)
     for state in ("bad", "FAIL", "refused", "held", "paus", "over"):
-        if found := sum(line.state == state for line in lines):
+        if found := states[state]:
             parts.append(f"{found} {_IN_WORDS.get(state, state)}")
     if uncertain := known.uncertain(line.entry for line in lines if line.entry):
         parts.append(f"{counted(uncertain, 'slot')} uncertain")
