@@ -40,8 +40,8 @@ brokers     items base leases oddities current_runs memory.lead memory.queues me
             sqlite.routes sqlite.rest sqlite.statements sqlite.file sqlite.history
             sqlite.lead sqlite.queues sqlite amqp.message *
 scheduler   file_view leadership ledger_file configs lost_writes over findings pauses
-            refusals run_ends holds schedule_file reload succession aside takeover
-            step calls_watch planner pulse
+            refusals run_ends holds file_tables schedule_file file_writer reload
+            succession aside takeover step calls_watch planner pulse
             progress chronicle asked emission_log loop bringing
 results     base chords disabled exceptions readable ended encoding refusals redis
             sqlite *

@@ -12,7 +12,8 @@ class LedgerFile(Protocol):
     """The schedule file as the scheduler uses it.
 
     No method raises for a file that cannot be used just now: the file logs that once,
-    keeps in memory what was recorded, and tries again.
+    keeps in memory what was recorded, and tries again. All are called by the loop;
+    `flush` by another thread, too, for which neither `record` nor `note_...` waits.
     """
 
     def try_lock(self) -> bool:

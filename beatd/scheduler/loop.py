@@ -83,6 +83,9 @@ class Scheduler:
     """The entries that are paused while beatd runs; None: none ever are."""
     has_ended: Callable[[str], bool] = lambda leader: False
     """Returns whether the process of that name is gone: it may have the lead still."""
+    write_file: Callable[[], object] | None = None
+    """Has another thread write soon what the file was told: the emission does not wait
+    for it. None: the loop writes it."""
     on_tick: Callable[["Scheduler"], None] = lambda scheduler: None
     """Called at the end of each turn of the loop: watchdog, status."""
     pulse: Pulse = field(default_factory=Pulse)
@@ -249,7 +252,7 @@ class Scheduler:
                 wake_at = now
             if self._chronicle.fold(term, now, self.era):
                 wake_at = now
-            self.file.flush()
+            (self.write_file or self.file.flush)()
         return now if self.takeover.configs.waiting else wake_at
 
     def _emit(self, term: Term, now: Instant) -> None:

@@ -4,7 +4,6 @@
 once: this copy is written after it, and may lag behind or be lost.
 """
 
-import logging
 import os
 import sqlite3
 from collections.abc import (
@@ -14,11 +13,10 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from threading import Lock, RLock
 
-import msgspec
 from sqlitedict import SqliteDict
 
 from beatd.brokers.items import idle
@@ -26,15 +24,10 @@ from beatd.clock import Clock
 from beatd.errors import ScheduleFileError
 from beatd.event_log import EventLog
 from beatd.instant import Instant, datetime_of
-from beatd.parts import in_parts
+from beatd.scheduler.file_tables import Changes, Tables
 from beatd.scheduler.file_view import (
-    META,
     TABLES,
-    Pair,
     View,
-    encode,
-    encoded_rows,
-    ledger_rows,
     understand,
     unusable,
     view,
@@ -55,14 +48,8 @@ from beatd.timetable.ledger import NO_EDITION, Edition, LedgerCopy, Mark
 
 tell = EventLog(__name__)
 
-# It logs each failed statement, with a stack; beatd logs once what is wrong.
-logging.getLogger("sqlitedict").setLevel(logging.CRITICAL)
-
 _MAKE = 'CREATE TABLE "{}" (key TEXT PRIMARY KEY, value BLOB)'
 """As sqlitedict makes its tables; here in one transaction with the file's header."""
-
-_ROWS = 250
-"""Rows in one statement: sqlitedict hands statements to its thread one by one."""
 
 _TROUBLES = ("refused", "held")
 """The rows of `meta` that say by entry what is wrong."""
@@ -76,15 +63,13 @@ _MOST_UNCERTAIN = 1000
 _MOST_OVER = 1000
 """Entries that are over by their bounds and are known to be so, at most."""
 
-_BUSY_TIMEOUT = 200
-"""Milliseconds to wait for another process that is writing: the scheduler waits too."""
-
 
 class ScheduleFile:
     """The schedule file of one process; the one that has its lock may write it.
 
     While it cannot be written, what was recorded stays in memory and each flush tries
-    again; `outage` says why. All methods are for one thread.
+    again; `outage` says why. All methods are for one thread, but for `flush`: a thread
+    that writes the file holds up no `record` or `note_...` of the other.
     """
 
     def __init__(
@@ -109,9 +94,13 @@ class ScheduleFile:
         self._clock = clock
         self._open_dict = open_dict
         self._holder = _holder(clock)
-        self._tables: _Tables | None = None
+        self._tables: Tables | None = None
         self._wanted = False
-        self._changes = _Changes()
+        self._turn = RLock()
+        """Held by who reads or writes the file, or opens or closes it."""
+        self._memory = Lock()
+        """Held for a moment by who changes `_changes`."""
+        self._changes = Changes()
         self._read: Mapping[str, Mark] = {}
         self._uncertain: Sequence[tuple[str, Instant]] = ()
         self._over: Sequence[str] | None = None
@@ -131,24 +120,27 @@ class ScheduleFile:
 
     def try_lock(self) -> bool:
         """Take the file for this process; False while another one has it."""
-        self._wanted = True
-        self._open()
-        return self._lock.held
+        with self._turn:
+            self._wanted = True
+            self._open()
+            return self._lock.held
 
     def unlock(self) -> None:
         """Let other processes take the file; the broker has what was not written."""
-        self._wanted = False
-        self._changes = _Changes()
-        self._close_tables()
-        self._lock.unlock()
+        with self._turn:
+            self._wanted = False
+            self._take()
+            self._close_tables()
+            self._lock.unlock()
 
     def read(self, on_part: Callable[[], object] = idle) -> LedgerCopy:
         """Return the ledger as last written; an empty one if it cannot be read."""
-        try:
-            seen = view(self.path, self._named, on_part)
-        except ScheduleFileError as error:
-            self._meet(str(error))
-            seen = View()
+        with self._turn:
+            try:
+                seen = view(self.path, self._named, on_part)
+            except ScheduleFileError as error:
+                self._meet(str(error))
+                seen = View()
         self._read = seen.marks
         self._troubles = {name for name in _TROUBLES if getattr(seen, name)}
         self._term = max(self._term, seen.term)
@@ -159,14 +151,15 @@ class ScheduleFile:
     def keep_as(self, lineage: str) -> None:
         """Keep the file under the name of a lineage, and begin a new one."""
         self._read = {}
-        if not self._lock.held:
-            return  # another process writes it
-        self._close_tables()
-        try:
-            aside = set_aside(self.path, f"of-{lineage}")
-        except OSError as error:
-            self._meet(f"{self.path} cannot be renamed: {error}")
-            return
+        with self._turn:
+            if not self._lock.held:
+                return  # another process writes it
+            self._close_tables()
+            try:
+                aside = set_aside(self.path, f"of-{lineage}")
+            except OSError as error:
+                self._meet(f"{self.path} cannot be renamed: {error}")
+                return
         tell.warning(
             "file.other",
             "%s has the ledger of another broker: kept as %s, a new one is begun",
@@ -199,29 +192,32 @@ class ScheduleFile:
         `on_part` is called as by `read`; what it raises leaves the file as it was, and
         the next flush writes it.
         """
-        # Under the lock, the rows are still as they were read, and most need no change;
-        # but for those that an earlier flush was to change, and could not.
-        same = self._read if self._tables else {}
-        self._read = {}
-        pending = self._changes.marks.keys() | self._changes.gone
-        changed = {
-            name: mark
-            for name, mark in marks.items()
-            if same.get(name) != mark or name in pending
-        }
-        self._term = max(self._term, term)
-        self._changes.forget(gone)
-        self._changes.record(changed)
-        self._changes.meta |= {
-            "namespace": self._namespace,
-            "timezone": self._timezone,
-            "term": self._term,
-            "era": era,
-            **edition._asdict(),
-        }
-        for name in [*self._troubles]:
-            self._note(name, {})
-        self.flush(on_part)
+        with self._turn:
+            # Under the lock, the rows are still as they were read, and most need no
+            # change; but for those that an earlier flush was to change, and could not.
+            same = self._read if self._tables else {}
+            self._read = {}
+            pending = self._changes.marks.keys() | self._changes.gone
+            changed = {
+                name: mark
+                for name, mark in marks.items()
+                if same.get(name) != mark or name in pending
+            }
+            self._term = max(self._term, term)
+            meta = {
+                "namespace": self._namespace,
+                "timezone": self._timezone,
+                "term": self._term,
+                "era": era,
+                **edition._asdict(),
+            }
+            with self._memory:
+                self._changes.forget(gone)
+                self._changes.record(changed)
+                self._changes.meta |= meta
+            for name in [*self._troubles]:
+                self._note(name, {})
+            self.flush(on_part)
 
     def record(
         self,
@@ -233,20 +229,21 @@ class ScheduleFile:
 
         `version` is that of the ledger with these rows; None if that has not changed.
         """
-        self._changes.record(marks)
-        self._changes.count(dropped)
-        if version is not None:
-            self._changes.meta["version"] = version
+        with self._memory:
+            self._changes.record(marks)
+            self._changes.count(dropped)
+            if version is not None:
+                self._changes.meta["version"] = version
 
     def note_uncertain(self, slots: Mapping[str, Sequence[Instant]]) -> None:
         """Have the next flush write slots of which it is not known whether they ran."""
         new = [(name, slot) for name, some in slots.items() for slot in some]
         self._uncertain = [*self._uncertain, *new][-_MOST_UNCERTAIN:]
-        self._changes.meta["uncertain"] = self._uncertain
+        self._set("uncertain", self._uncertain)
 
     def note_config(self, digest: str) -> None:
         """Have the next flush write by which entries this process leads."""
-        self._changes.meta["config"] = digest
+        self._set("config", digest)
 
     def note_over(
         self, over: Collection[str], entries: Collection[str]
@@ -260,7 +257,7 @@ class ScheduleFile:
         now = sorted({*(before or ())}.difference(entries).union(over))
         self._over = now[:_MOST_OVER]
         if self._over != before:
-            self._changes.meta["over"] = self._over
+            self._set("over", self._over)
         if before is None or len(now) > _MOST_OVER:
             return ()
         return set(over).difference(before)
@@ -278,30 +275,52 @@ class ScheduleFile:
 
         `on_part` is called between its parts; what it raises undoes it.
         """
-        if not (self._wanted and self._changes):
-            return
-        if self._tables and not self._tables.is_at(self.path):
-            self._save_lost(self._tables)
-        tables = self._open()
-        if tables is None:
-            return
-        try:
-            tables.write(self._changes, on_part)
-        except (OSError, sqlite3.Error) as error:
-            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
-                # To be opened anew, which finds out whether the file is damaged.
-                self._close_tables()
-            self._meet(f"{self.path} cannot be written: {error}")
-            return
-        self._changes = _Changes()
-        self._recover()
+        with self._turn:
+            if not (self._wanted and self._changes):
+                return
+            if self._tables and not self._tables.is_at(self.path):
+                self._save_lost(self._tables)
+            tables = self._open()
+            if tables is None:
+                return
+            changes = self._take()
+            try:
+                tables.write(changes, on_part)
+            except (OSError, sqlite3.Error) as error:
+                self._put_back(changes)
+                if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+                    # To be opened anew, which finds out whether the file is damaged.
+                    self._close_tables()
+                self._meet(f"{self.path} cannot be written: {error}")
+            except BaseException:  # whatever it is, it goes on up
+                self._put_back(changes)
+                raise
+            else:
+                self._recover()
+
+    def _take(self) -> Changes:
+        """Return what was recorded; from now on, that is what comes after it."""
+        with self._memory:
+            changes, self._changes = self._changes, Changes()
+        return changes
+
+    def _put_back(self, changes: Changes) -> None:
+        """Put what was taken before what was recorded since then."""
+        with self._memory:
+            changes.add(self._changes)
+            self._changes = changes
+
+    def _set(self, name: str, value: object) -> None:
+        """Have the next flush write this row of `meta`."""
+        with self._memory:
+            self._changes.meta[name] = value
 
     def _note(self, name: str, entries: Mapping[str, str]) -> None:
         """Have the next flush write this row of `meta`."""
         self._troubles.add(name)
         if not entries:
             self._troubles.remove(name)
-        self._changes.meta[name] = dict(islice(entries.items(), _MOST_IN_TROUBLE))
+        self._set(name, dict(islice(entries.items(), _MOST_IN_TROUBLE)))
 
     def _check_namespace(self) -> None:
         try:
@@ -315,7 +334,7 @@ class ScheduleFile:
             )
             raise unusable(self.path, problem)
 
-    def _open(self) -> "_Tables | None":
+    def _open(self) -> Tables | None:
         """Lock and open the file, if that is not done yet; None when it cannot be."""
         try:
             if not self._lock.holds():
@@ -331,7 +350,7 @@ class ScheduleFile:
             self._meet(str(error))
         return self._tables
 
-    def _prepare(self) -> "_Tables":
+    def _prepare(self) -> Tables:
         """Open the file; make one if there is none, set a damaged one aside first."""
         found = look_to_write(self.path, SCHEDULE_FILE)
         if found.state is FileState.REFUSED:
@@ -345,11 +364,12 @@ class ScheduleFile:
         if problem or found.state is FileState.ABSENT:
             make(self.path, SCHEDULE_FILE, [_MAKE.format(name) for name in TABLES])
         dropped = view_of(self.path, "dropped").dropped
-        return _Tables(self._open_dict, self.path, dropped)
+        return Tables(self._open_dict, self.path, dropped)
 
     def _set_aside(self, problem: str) -> None:
         # What is recorded from now on is not the whole ledger, until it is rewritten.
-        self._changes.meta.pop("lineage", None)
+        with self._memory:
+            self._changes.meta.pop("lineage", None)
         stamp = f"{datetime_of(self._clock.now()):%Y%m%dT%H%M%S}"
         aside = set_aside(self.path, f"damaged-{stamp}")
         tell.warning(
@@ -360,7 +380,7 @@ class ScheduleFile:
             aside.name,
         )
 
-    def _save_lost(self, tables: "_Tables") -> None:
+    def _save_lost(self, tables: Tables) -> None:
         """Take over the rows of a file that somebody removed while it was open here."""
         tell.warning(
             "file.lost",
@@ -369,7 +389,8 @@ class ScheduleFile:
         )
         with suppress(sqlite3.Error):
             old, _ = understand(tables.read())
-            self._changes.put_under(old)
+            with self._memory:
+                self._changes.put_under(old)
         self._close_tables()
 
     def _close_tables(self) -> None:
@@ -386,156 +407,6 @@ class ScheduleFile:
         if self.outage:
             tell.warning("file.back", "%s is written again", self.path)
         self.outage = ""
-
-
-@dataclass
-class _Changes:
-    """What the next transaction writes, with the newest mark of each entry."""
-
-    marks: dict[str, Mark] = field(default_factory=dict)
-    gone: set[str] = field(default_factory=set)
-    """Entries to remove before `marks` are written."""
-    dropped: dict[str, dict[str, int]] = field(default_factory=dict)
-    """By entry and reason: numbers to add to the counts in the file."""
-    meta: dict[str, object] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.marks or self.gone or self.dropped or self.meta)
-
-    def record(self, marks: Mapping[str, Mark]) -> None:
-        self.marks.update(marks)
-
-    def forget(self, gone: Collection[str]) -> None:
-        self.gone.update(gone)
-        for entry in gone:
-            self.marks.pop(entry, None)
-            self.dropped.pop(entry, None)
-
-    def count(self, dropped: Mapping[tuple[str, str], int]) -> None:
-        for (entry, reason), number in dropped.items():
-            counts = self.dropped.setdefault(entry, {})
-            counts[reason] = counts.get(reason, 0) + number
-
-    def put_under(self, old: View) -> None:
-        """Add what `old` says where these changes say nothing."""
-        kept = old.marks.keys() - self.gone
-        self.marks = {name: old.marks[name] for name in kept} | self.marks
-        for entry, counts in old.dropped.items():
-            if entry not in self.gone:
-                self.count({(entry, reason): n for reason, n in counts.items()})
-        for name in META.keys() - self.meta.keys():
-            self.meta[name] = getattr(old, name)
-
-
-class _Tables:
-    """The file, open for its only writer.
-
-    All tables go through one connection of sqlitedict, so that a transaction spans
-    them. BEGIN and COMMIT are run as plain statements: an error in sqlitedict's own
-    commit() (a full disk) ends its thread, and the caller would wait for ever.
-    """
-
-    def __init__(
-        self,
-        open_dict: Callable[..., SqliteDict],
-        path: Path,
-        dropped: Mapping[str, Mapping[str, int]],
-    ) -> None:
-        """Open a file that has all tables; `dropped` are the counts in it."""
-        self._ledger = open_dict(
-            str(path),
-            tablename="ledger",
-            journal_mode="WAL",
-            encode=encode,
-            decode=msgspec.json.decode,
-            outer_stack=False,
-        )
-        self._dropped = dict(dropped)
-        self._identity = _identity(path)
-        # sqlitedict turns this off: a power cut could leave a damaged file.
-        self._run("PRAGMA synchronous = NORMAL")
-        # sqlitedict's time-out is as long as a lead lives.
-        self._run(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}")
-
-    def is_at(self, path: Path) -> bool:
-        """Return whether the path still names this file."""
-        return _identity(path) == self._identity
-
-    def write(self, changes: _Changes, on_part: Callable[[], object] = idle) -> None:
-        """Write all changes, or none of them and raise sqlite3.Error.
-
-        `on_part` is called again and again; nothing is written if it raises, either.
-        """
-        dropped = {
-            entry: _sum(self._dropped.get(entry, {}), counts)
-            for entry, counts in changes.dropped.items()
-        }
-        self._run("BEGIN IMMEDIATE")
-        try:
-            for table in ("ledger", "dropped"):
-                for keys in in_parts(changes.gone, _ROWS):
-                    on_part()
-                    self._delete(table, keys)
-            for marks in in_parts(changes.marks.items(), _ROWS):
-                on_part()
-                self._replace("ledger", ledger_rows(dict(marks)))
-            for counts in in_parts(dropped.items(), _ROWS):
-                on_part()
-                self._replace("dropped", encoded_rows(dict(counts)))
-            self._replace("meta", encoded_rows(changes.meta))
-            self._run("COMMIT")
-        except BaseException:  # whatever it is, it goes on up
-            with suppress(sqlite3.Error):
-                self._run("ROLLBACK")
-            raise
-        for entry in changes.gone:
-            self._dropped.pop(entry, None)
-        self._dropped |= dropped
-
-    def read(self) -> dict[str, list[Pair]]:
-        """Return all rows, even of a file that was deleted while it was open."""
-        select = "SELECT CAST(key AS BLOB), CAST(value AS BLOB) FROM {}"
-        return {
-            name: list(self._ledger.conn.select(select.format(name))) for name in TABLES
-        }
-
-    def close(self) -> None:
-        with suppress(sqlite3.Error):
-            # Empties the WAL: left behind with rows, it could spoil a later file.
-            self._run("PRAGMA wal_checkpoint(TRUNCATE)")
-        with suppress(sqlite3.Error):
-            self._ledger.close()
-
-    def _delete(self, table: str, keys: Sequence[str]) -> None:
-        marks = ", ".join("?" * len(keys))
-        self._run(f"DELETE FROM {table} WHERE key IN ({marks})", keys)
-
-    def _replace(self, table: str, rows: Sequence[tuple[str, str]]) -> None:
-        if rows:
-            values = ", ".join(["(?, ?)"] * len(rows))
-            self._run(
-                f"REPLACE INTO {table} (key, value) VALUES {values}",
-                [text for row in rows for text in row],
-            )
-
-    def _run(self, sql: str, values: Sequence[str] = ()) -> None:
-        """Run one statement in sqlitedict's thread and wait until it is done."""
-        self._ledger.conn.select_one(sql, values)
-
-
-def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
-    return {
-        key: one.get(key, 0) + other.get(key, 0) for key in one.keys() | other.keys()
-    }
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return device and inode of the file that the path names just now, if any."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _holder(clock: Clock) -> str:

@@ -41,6 +41,7 @@ from beatd.service.wiring.scheduler import (
     ask_results_aside,
     scheduler_of,
     watch_calls,
+    write_aside,
 )
 from beatd.text import counted, escaped
 
@@ -141,6 +142,8 @@ class Beat:
             workers = watch_for_workers(self.scheduler.broker, self._leads)
         if workers:
             workers.start("beatd-alone", self._crash, LOOK)
+        writer = write_aside(self.scheduler)
+        writer.start("beatd-file", self._crash)
         paused = look_for_pauses(self.pauses, self._leads)
         paused.start("beatd-paused", self._crash)
         self._loader.start(self._crash)
@@ -161,6 +164,7 @@ class Beat:
             if workers:
                 workers.leave()
             paused.leave()
+            writer.leave()
             self._loader.leave()
             if aside:
                 aside.close()

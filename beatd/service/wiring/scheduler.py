@@ -21,6 +21,7 @@ from beatd.results.ended import EndedRuns
 from beatd.scheduler.asked import AskedAside
 from beatd.scheduler.bringing import bring
 from beatd.scheduler.calls_watch import CallsWatch
+from beatd.scheduler.file_writer import FileWriter
 from beatd.scheduler.leadership import Leadership
 from beatd.scheduler.loop import LONGEST_NAP, EmissionListener, Scheduler
 from beatd.scheduler.schedule_file import ScheduleFile
@@ -114,6 +115,13 @@ def ask_results_aside(scheduler: Scheduler, wake: Callable[[], object]) -> Asked
     aside = AskedAside(scheduler.ended, wake, scheduler.clock)
     scheduler.ended, scheduler.unanswered = aside.ended, aside.unanswered
     return aside
+
+
+def write_aside(scheduler: Scheduler) -> Service:
+    """Return what writes the schedule file, so that the loop need not."""
+    writer = FileWriter(scheduler.file)
+    scheduler.write_file = writer.ask
+    return writer.service
 
 
 def watch_calls(scheduler: Scheduler, config: Config) -> Service | None:
