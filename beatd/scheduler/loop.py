@@ -100,8 +100,8 @@ class Scheduler:
     """The step under way, kept until the broker has answered for all of it."""
     _offset: Span = field(default=0, init=False)
     """The most that the wall clock was ahead of the monotonic one in this term."""
-    _aside_at: Span = field(default=0, init=False)
-    """When the file was written last, and standbys were told a part of the entries."""
+    _due_since: Span | None = field(default=None, init=False)
+    """Since when each turn has left something due; None if the last one has not."""
     _outage: Outage = field(init=False)
     _standby_outage: Outage = field(init=False)
     """Where another one leads, nothing is due here that is not emitted."""
@@ -245,9 +245,15 @@ class Scheduler:
         nap = min(self.longest_nap, self.leadership.ttl // 3)
         wake_at = min(self.timetable.next_at() or now + nap, now + nap)
         elapsed = self.clock.elapsed()
-        if wake_at > now or elapsed - self._aside_at >= SECOND:
-            # What nobody waits for goes on while nothing is due, or once a second.
-            self._aside_at = elapsed
+        if wake_at > now:
+            self._due_since = None
+        elif self._due_since is None:
+            self._due_since = elapsed
+        if self._due_since is None or elapsed - self._due_since >= SECOND:
+            # What nobody waits for goes on while nothing is due, or once a second: no
+            # batch of a burst that is shorter waits for it.
+            if self._due_since is not None:
+                self._due_since = elapsed
             if not self._configs.announce(term, self.takeover.configs.entries):
                 wake_at = now
             if self._chronicle.fold(term, now, self.era):
