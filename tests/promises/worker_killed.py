@@ -27,7 +27,14 @@ def on(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
 
 
 def kill_a_child(shop: Shop, worker: Beatd) -> None:
-    os.kill(shop.until_running(worker)[0], signal.SIGKILL)
+    """Kill one whose task has died once at most: with its third death it is over."""
+
+    def unlucky() -> list[int]:
+        running = shop.until_running(worker)
+        ends = [runs[-1] for runs in shop.runs().values() if len(runs) < 3]
+        return [run.pid for run in ends if not run.end and run.pid in running]
+
+    os.kill(eventually(unlucky, "another task to begin")[0], signal.SIGKILL)
 
 
 def kill_main(shop: Shop, worker: Beatd) -> None:
