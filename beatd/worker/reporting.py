@@ -237,6 +237,8 @@ class TaskReporter:
         words: str,
         log: EventLog = tell,
     ) -> None:
+        if not log.logs_at(level):
+            return
         entry = envelope.beatd_entry
         if entry and envelope.task in BUILTIN_TASKS:
             # Commands and requests have the same name, whatever they are.

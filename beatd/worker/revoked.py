@@ -171,9 +171,11 @@ class Revocations:
             self._ids.add([task_id], at)
 
     def __contains__(self, envelope: Envelope) -> bool:
-        return envelope.id in self._ids or any(
-            stamp in self._stamps for stamp in stamps_of(envelope)
-        )
+        if envelope.id in self._ids:
+            return True
+        if not envelope.stamps:
+            return False
+        return any(stamp in self._stamps for stamp in stamps_of(envelope))
 
     def known(self) -> list[str]:
         """Return all ids that are not too old."""
