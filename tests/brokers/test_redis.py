@@ -24,6 +24,7 @@ from beatd.brokers.items import (
     Acknowledge,
     Act,
     Delay,
+    Emission,
     GiveBack,
     Outcome,
     Outgoing,
@@ -1207,6 +1208,26 @@ def test_a_fanout_emission_is_published_once(broker: RedisBroker, client: Any) -
 
         assert news.get_message(timeout=PATIENCE)["data"] == b"a@0"
         assert news.get_message(timeout=0.05) is None
+
+
+def test_a_batch_costs_the_server_as_many_commands_as_ten_emissions(
+    broker: RedisBroker, client: Any
+) -> None:
+    term = lead(broker)
+    calls = []
+    broker.emit(term, [emission("first")], MINUTE)  # now the server has the script
+    for slot, number in ((NOON, 10), (NOON + MINUTE, 500)):
+        # Half of them have another mark than the others.
+        marks = mark(slot, 2), mark(slot, 3)
+        batch = [Emission(f"e{n}", marks[n % 2], CELERY, b"") for n in range(number)]
+        client.config_resetstat()
+        assert broker.emit(term, batch, MINUTE) == [QUEUED] * number
+        stats = client.info("commandstats")
+        calls.append({name: stat["calls"] for name, stat in stats.items()})
+
+    assert calls[0] == calls[1]
+    rows = broker.read_ledger().marks
+    assert [rows[f"e{n}"].runs for n in (0, 1, 498, 499)] == [2, 3, 2, 3]
 
 
 def test_the_lists_of_an_expiring_queue_expire_after_each_push(

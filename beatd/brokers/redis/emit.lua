@@ -10,8 +10,9 @@
 -- ARGV  1 term as "<number> <nonce> "  2 ttl in ms  3 number n of emissions
 --       4 for each emission the number of its way, in two bytes, the higher one first
 --       5 number w of ways
---       6 7   the edition before and after this; both "" for whatever it is
---       8...  n entries, n marks, n messages;
+--       6 for each emission the number of its mark, as 4; 7 number m of marks
+--       8 9   the edition before and after this; both "" for whatever it is
+--       10... n entries, n messages, m marks;
 --             for each place "channel", or the life of the list in ms ("0": for ever),
 --             or "!" and why it is refused (its key is then the ledger's);
 --             w ways, each the numbers of places with "," between ("": none wanted,
@@ -42,7 +43,7 @@ local LATEST = 253402300799999 -- the last ms of the year 9999: no slot is later
 if not leads(KEYS[1], ARGV[1]) then
   return false
 end
-local edition, before, after = false, ARGV[6], ARGV[7]
+local edition, before, after = false, ARGV[8], ARGV[9]
 if after ~= '' then
   edition = call('HGET', KEYS[2], EDITION)
   if edition ~= before and edition ~= after then
@@ -50,8 +51,9 @@ if after ~= '' then
   end
 end
 
-local count, way_of = tonumber(ARGV[3]), ARGV[4]
-local marks, messages, kinds = 7 + count, 7 + 2 * count, 7 + 3 * count
+local count, way_of, mark_of = tonumber(ARGV[3]), ARGV[4], ARGV[6]
+local entries, messages, marks = 9, 9 + count, 9 + 2 * count
+local kinds = marks + tonumber(ARGV[7])
 local places = #KEYS - 5
 local page, most = ARGV[#ARGV - 1], ARGV[#ARGV]
 local ways = kinds + places
@@ -104,18 +106,24 @@ local stopped, reasons = {}, {}
 if after ~= '' then
   news, size = {EDITION, after}, 2
 end
+local slots = {} -- of each mark
+for number = 1, kinds - marks do
+  slots[number] = tonumber(match(ARGV[marks + number], '^%-?%d+'))
+end
 for from = 1, count, CHUNK do
   local to = math.min(from + CHUNK - 1, count)
-  local found = call('HMGET', KEYS[2], unpack(ARGV, 7 + from, 7 + to))
+  local found = call('HMGET', KEYS[2], unpack(ARGV, entries + from, entries + to))
   for index = from, to do
-    local entry, mark = ARGV[7 + index], ARGV[marks + index]
+    local high, low = byte(mark_of, 2 * index - 1, 2 * index)
+    local number = high * 256 + low
+    local entry, mark, slot = ARGV[entries + index], ARGV[marks + number], slots[number]
     local row = found[index - from + 1]
     rows[index] = row
     row = latest[entry] or row
     local last = row and tonumber(match(row, '^%-?%d+') or '')
-    local high, low = byte(way_of, 2 * index - 1, 2 * index)
+    high, low = byte(way_of, 2 * index - 1, 2 * index)
     local way = high * 256 + low
-    if last and last >= tonumber(match(mark, '^%-?%d+')) and last <= LATEST then
+    if last and last >= slot and last <= LATEST then
       outcomes[index] = 'k'
     elseif not all_open and (stopped[entry] or closed[way]) then
       outcomes[index] = 'r'
@@ -177,9 +185,9 @@ if refusal then
   end
   for index = 1, count do
     if rows[index] then
-      call('HSET', KEYS[2], ARGV[7 + index], rows[index])
+      call('HSET', KEYS[2], ARGV[entries + index], rows[index])
     else
-      call('HDEL', KEYS[2], ARGV[7 + index])
+      call('HDEL', KEYS[2], ARGV[entries + index])
     end
   end
   if edition then
@@ -197,7 +205,7 @@ end
 for at = runs + 1, #ARGV - 2, 2 do
   local index = tonumber(ARGV[at])
   if outcomes[index] == 'q' then
-    call('HSET', KEYS[3], ARGV[7 + index], ARGV[at + 1])
+    call('HSET', KEYS[3], ARGV[entries + index], ARGV[at + 1])
   end
 end
 call('PEXPIRE', KEYS[1], ARGV[2])

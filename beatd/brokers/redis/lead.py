@@ -186,6 +186,9 @@ class RedisLead(RedisHistory):
         page: bytes,
     ) -> list[Emitted]:
         places, ways, way_of, messages = asked
+        # Entries that are due alike share one mark.
+        rows = [emission.mark for emission in batch]
+        marks = dict(zip(map(id, rows), rows, strict=True))
         own = ("lead", "ledger", "runs", "pages", "history")
         lead, ledger, *others = map(self._key, own)
         # A script that only names a forbidden key is refused as a whole.
@@ -203,10 +206,12 @@ class RedisLead(RedisHistory):
                 len(batch),
                 way_of,
                 len(ways),
+                _numbers([*map(id, rows)]),
+                len(marks),
                 *(_before_and_after(edition) if edition else ("", "")),
                 *[emission.entry for emission in batch],
-                *[_row(emission.mark) for emission in batch],
                 *messages,
+                *map(_row, marks.values()),
                 *places.values(),
                 *ways,
                 *[
@@ -403,36 +408,33 @@ class RedisLead(RedisHistory):
     def _ways(self, batch: Sequence[Emission]) -> "_Ways":
         """Number the places that a batch goes to, and the ways to them."""
         messages = [emission.message for emission in batch]
+        routes = [emission.route for emission in batch]
+        keys = [*map(id, routes)]  # by identity: hashing a Route costs too much
         size = max(map(len, messages), default=0)
         largest = self._server.largest_text() if size > SMALLEST_LARGEST else size
+        if size > largest:
+            for index, message in enumerate(messages):
+                if len(message) > largest:
+                    keys[index] = -len(message)
+                    messages[index] = b""  # the server would close the connection
         places: dict[str, str] = {}
         numbers: dict[str, int] = {}
         ways: list[str] = []
-        known: dict[int, bytes] = {}  # by identity: hashing a Route costs too much
-        way_of = []
-        for index, emission in enumerate(batch):
-            route, size = emission.route, len(emission.message)
-            key = id(route) if size <= largest else -size
+        for key, route in dict(zip(keys, routes, strict=True)).items():
             if key < 0:
-                messages[index] = b""  # the server would close the connection
-            way = known.get(key)
-            if way is None:
-                if key < 0:
-                    refusal = _refused(too_large(size, largest))
-                    destinations = [(f"{size} bytes", refusal)]
-                else:
-                    destinations = self._places(route) if route else []
-                places.update(destinations)
-                for place, _ in destinations:
-                    numbers.setdefault(place, len(numbers) + 1)
-                reached = ",".join(str(numbers[place]) for place, _ in destinations)
-                ways.append(reached or ("-" if route else ""))
-                way = known[key] = len(ways).to_bytes(2, "big")
-            way_of.append(way)
+                refusal = _refused(too_large(-key, largest))
+                destinations = [(f"{-key} bytes", refusal)]
+            else:
+                destinations = self._places(route) if route else []
+            places.update(destinations)
+            for place, _ in destinations:
+                numbers.setdefault(place, len(numbers) + 1)
+            reached = ",".join(str(numbers[place]) for place, _ in destinations)
+            ways.append(reached or ("-" if route else ""))
         for place in numbers:
             if not _is_refused(places[place]):
                 places.update(self._expiring.get(place, {}))
-        return _Ways(places, ways, b"".join(way_of), messages)
+        return _Ways(places, ways, _numbers(keys), messages)
 
     def _places(self, route: Route) -> list[tuple[str, str]]:
         """Return the places of a route, with their kinds; one may be refused."""
@@ -455,6 +457,14 @@ class _Ways(NamedTuple):
     way_of: bytes
     """For each emission the number of its way, in two bytes."""
     messages: list[bytes]
+
+
+def _numbers(keys: Sequence[int]) -> bytes:
+    """Return for each key the number of its first place among them, in two bytes."""
+    numbers = {
+        key: n.to_bytes(2, "big") for n, key in enumerate(dict.fromkeys(keys), 1)
+    }
+    return b"".join(map(numbers.__getitem__, keys))
 
 
 _KNOWN = "beatd: "
