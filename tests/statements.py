@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from beatd.brokers.sqlite import SQLiteBroker
+from beatd.results.base import Lifetime
+from beatd.results.encoding import Encoding
+from beatd.results.sqlite import SQLiteResults
 
 
 @dataclass
@@ -42,6 +45,19 @@ class Asked:
         lines = (line for line in statement.splitlines() if line[:2] != "--")
         if text := "\n".join(lines):
             self.statements.append(text)
+
+
+class CountedResults(SQLiteResults):
+    """Results that tell what they ask of SQLite."""
+
+    def __init__(self, path: Path) -> None:
+        self.asked = Asked()
+        super().__init__(path, encoding=Encoding(), lifetime=Lifetime())
+
+    def _connect(self) -> sqlite3.Connection:
+        db = super()._connect()
+        db.set_trace_callback(self.asked.add)
+        return db
 
 
 class CountedBroker(SQLiteBroker):

@@ -228,7 +228,10 @@ class SQLiteResults:
             raise ResultUnavailable(f"results: {problem}")
         if found.state is FileState.ABSENT:
             make(self._path, RESULTS, TABLES)
-        return connect(self._path)
+        db = connect(self._path)
+        # Not what this SQLite was built with: a result that was stored stays.
+        db.execute("PRAGMA synchronous = FULL")
+        return db
 
     def _problem(self, found: Look) -> str:
         """Return why the file cannot be used; an empty text if it can."""

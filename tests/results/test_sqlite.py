@@ -15,6 +15,7 @@ from beatd.results.base import Lifetime, Meta, State
 from beatd.results.encoding import Encoding
 from beatd.results.sqlite import SWEPT, SQLiteResults
 from tests.fakes import FakeClock
+from tests.statements import CountedResults
 
 
 @pytest.fixture
@@ -142,3 +143,22 @@ def test_an_address_names_the_file_in_both_spellings(path: Path, scheme: str) ->
     backend.close()
 
     assert rows(path) == 1
+
+
+def test_a_batch_of_results_costs_a_statement_for_each_and_one_transaction(
+    path: Path,
+) -> None:
+    backend = CountedResults(path)
+    backend.load(["none"])
+
+    def cost(number: int) -> int:
+        backend.asked.clear()
+        backend.store([Meta(f"{number}-{n}", State.SUCCESS) for n in range(number)])
+        assert backend.asked.writes == 1
+        return len(backend.asked)
+
+    few, many = cost(10), cost(110)
+
+    assert many - few == 100
+    assert few <= 10 + 3
+    backend.close()
