@@ -17,7 +17,7 @@ from tests.servers import PATIENCE, Server, eventually, number_of, reserved_port
 
 NAME = "mymaster"
 
-DOWN_AFTER = 500
+DOWN_AFTER = 1000
 """Milliseconds after which a sentinel takes a silent server for dead."""
 
 

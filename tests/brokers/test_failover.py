@@ -117,6 +117,23 @@ def test_a_primary_that_came_back_as_a_replica_is_left(
     assert lying_at(second) == [b"1"]
 
 
+def test_a_server_that_became_a_replica_is_connected_to_anew(
+    pair: tuple[Server, Server],
+) -> None:
+    first, second = pair
+    here = Addresses([first.url()], {}, False)
+    with first.client() as admin, here.answering() as client:
+        before = client.client_id()
+        admin.replicaof("127.0.0.1", second.port)
+    with pytest.raises(BrokerRefused, match="read-only"), here.answering() as client:
+        client.set("x", 1)
+
+    # The name of its host may be that of the new primary by now.
+    with here.answering() as client:
+        assert client.client_id() != before
+    here.close()
+
+
 def test_a_refusal_that_others_would_not_be_free_of_moves_nobody(
     pair: tuple[Server, Server], broker: RedisBroker
 ) -> None:

@@ -32,6 +32,7 @@ from beatd.errors import (
 from beatd.instant import MINUTE
 from beatd.results import connect as connect_results
 from beatd.results.base import Meta, State
+from beatd.worker.commands.shapes import broker_of
 from tests.brokers.making import emission, lead, messages, outgoing, take_all
 from tests.fakes import FakeClock
 from tests.sentinels import NAME, Sentinel
@@ -190,6 +191,18 @@ def test_sentinels_have_logins_tls_and_time_outs_of_their_own() -> None:
     assert 0 < kwargs["socket_timeout"] <= 1
     assert 0 < kwargs["socket_connect_timeout"] <= 1
     assert address.pool.connection_kwargs["password"] == "ours"
+
+
+def test_inspect_tells_of_sentinels_as_kombu_does() -> None:
+    written = f"sentinel://:{ENCODED}@h1:1/2;sentinel://:{ENCODED}@h2"
+    settings = read({"broker_url": written, "broker_transport_options": OPTIONS})
+
+    ours = broker_of(settings.settings)
+
+    theirs = CONNECTION(written).info()
+    for name in ("hostname", "port", "virtual_host", "transport"):
+        assert ours[name] == theirs[name]
+    assert ours["alternates"] == ["sentinel://:***@h2"]
 
 
 # Who is asked, and who is left

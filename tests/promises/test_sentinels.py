@@ -1,8 +1,15 @@
 """A master that dies, hangs and comes back, behind three sentinels."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -167,3 +174,99 @@ def test_workers_and_clients_go_on_at_the_next_master(
     assert {name: len(runs) for name, runs in behind.runs().items()} == dict.fromkeys(
         names, 1
     )
+
+
+APP = """
+import os
+import time
+
+from {package} import {kind}
+
+app = {kind}("proj", broker={url!r})
+app.conf.broker_transport_options = {{"master_name": {name!r}}}
+app.conf.beat_schedule = {{"tick": {{"task": "proj.tick", "schedule": 1.0}}}}
+JOURNAL = os.open({journal!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+@app.task(name="proj.tick")
+def tick():
+    os.write(JOURNAL, f"{{time.monotonic()}}\\n".encode())
+"""
+
+COMMANDS = {
+    "celery": (("celery", "-A", "proj", "beat"), ("celery", "-A", "proj", "worker")),
+    "beatd": (("beatd", "-A", "proj"), ("beatd", "worker", "-A", "proj")),
+}
+
+
+@dataclass
+class Side:
+    """A scheduler and a worker, of beatd or of Celery, and when their task ran."""
+
+    journal: Path
+    processes: list["subprocess.Popen[bytes]"]
+
+    def has_run(self, times: int) -> bool:
+        return len(self.runs()) >= times
+
+    def runs(self, after: float = 0) -> list[float]:
+        """Return the moments of all runs after one, by the monotonic clock."""
+        if not self.journal.exists():
+            return []
+        moments = map(float, self.journal.read_text().split())
+        return [one for one in moments if one > after]
+
+
+@contextmanager
+def side(folder: Path, package: str, group: Group, db: int) -> Iterator[Side]:
+    """Lend both processes for the block's time; each side has a database."""
+    folder = folder / package
+    folder.mkdir()
+    text = APP.format(
+        package=package,
+        kind=package.capitalize(),
+        url=group.url.replace("/0", f"/{db}"),
+        name=NAME,
+        journal=str(folder / "journal"),
+    )
+    (folder / "proj.py").write_text(text)
+    processes = []
+    try:
+        for number, command in enumerate(COMMANDS[package]):
+            with (folder / f"{number}.log").open("ab") as log:
+                processes.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", *command],
+                        cwd=folder,
+                        stdout=log,
+                        stderr=log,
+                        start_new_session=True,
+                    )
+                )
+        yield Side(folder / "journal", processes)
+    finally:
+        for process in processes:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
+def test_tasks_run_again_before_the_master_is_back(
+    tmp_path: Path, group: Group, fault: str
+) -> None:
+    with (
+        side(tmp_path, "beatd", group, 1) as ours,
+        side(tmp_path, "celery", group, 2) as theirs,
+    ):
+        for one in (ours, theirs):
+            eventually(partial(one.has_run, 3), "tasks to run")
+        master, at = group.master(), time.monotonic()
+        getattr(master, fault)()
+        eventually(lambda: ours.runs(after=at + 1), "our task to run again")
+        if fault == "freeze":
+            master.thaw()
+        eventually(lambda: theirs.runs(after=at + 1), "their task to run again")
+
+    # How long it took depends on the machine: `pytest -rP` shows it.
+    for name, one in (("beatd", ours), ("celery", theirs)):
+        print(f"{fault}: {name} after {one.runs(after=at + 1)[0] - at:.1f} s")

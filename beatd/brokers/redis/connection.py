@@ -145,8 +145,8 @@ def _arguments(
     Values in the URL win over the options. Raises ValueError for values with which no
     server can be reached.
     """
-    first, *_ = urls = addresses_in(url)
-    kind, address, query = _address(first)
+    urls = addresses_in(url) if url.startswith("sentinel://") else [url]
+    kind, address, query = _address(urls[0])
     arguments: dict[str, Any] = {
         "socket_timeout": 3.0,
         "socket_connect_timeout": 3.0,

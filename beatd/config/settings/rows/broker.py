@@ -27,7 +27,8 @@ class BrokerRows:
         " addresses of Redis servers, in a list or with `;` between them, workers and"
         " clients go on to the next when one cannot be reached; messages at the address"
         " that was left wait there. The scheduler stays with the first: to queue each"
-        " slot once it needs one ledger.",
+        " slot once it needs one ledger. Several of sentinels (`sentinel://`) name one"
+        " server, the master, for all of them.",
         switch=switches.BROKER,
     )
     broker_read_url: Urls | None = works(
