@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from beatd.brokers.items import Answer, Delivery
+from beatd.brokers.memory import MemoryBroker
 from beatd.instant import SECOND, Span
 from beatd.message import Limits, read_body, read_envelope
 from beatd.pools.base import Finished, Lost, Returned, Several, Started
@@ -11,6 +13,7 @@ from beatd.runs.report import Report, pack_report
 from beatd.worker.inbox import TimePassed
 from beatd.worker.loop import LONGEST_WAIT
 from beatd.worker.throughput import AHEAD, MOST_AHEAD, Throughput
+from tests.fakes import FakeClock
 from tests.worker.bench import Bench, HeldPool
 
 PLACES = 2
@@ -221,3 +224,29 @@ def test_what_ended_together_is_settled_together() -> None:
     assert bench.worker.settler.settling.turn()
     assert not bench.worker.settler.settling.turn()
     assert len(jobs) == 100
+
+
+class CountingBroker(MemoryBroker):
+    """Counts the requests that a worker makes for its deliveries."""
+
+    requests = 0
+
+    def take(self, *about: Any, **more: Any) -> list[Delivery]:
+        self.requests += 1
+        return super().take(*about, **more)
+
+    def settle(self, *about: Any, **more: Any) -> list[Answer]:
+        self.requests += 1
+        return super().settle(*about, **more)
+
+
+def test_many_quick_runs_cost_few_requests() -> None:
+    broker = CountingBroker(FakeClock())
+    bench, pool = bench_with(*range(5_000), broker=broker)
+    pool.demand = 500
+    while bench.worker.intake.fetcher.turn():
+        while bench.handle() or pool.jobs:
+            end(bench, pool, len(pool.jobs), took=0)
+
+    assert bench.worker.workload.total.total() == 5_000
+    assert broker.requests < 50
