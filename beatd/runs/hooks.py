@@ -34,23 +34,17 @@ class Hooks(msgspec.Struct, frozen=True):
     def succeeded(self, value: Any, seconds: float) -> None:
         """Tell the task and receivers that the run has returned this value."""
         task, call = self.task, self._call
-        self._do("on_success", lambda: task.on_success(value, *call))
+        self._do("on_success", task.on_success, value, *call)
         signals.task_success.send(task, result=value, runtime=seconds)
-        self._do(
-            "after_return",
-            lambda: task.after_return(State.SUCCESS, value, *call, None),
-        )
+        self._do("after_return", task.after_return, State.SUCCESS, value, *call, None)
 
     def failed(self, error: BaseException, text: str) -> None:
         """Tell the task and receivers that the run has failed with this error."""
         task, call = self.task, self._call
         info = ExceptionInfo(error, text)
-        self._do("on_failure", lambda: task.on_failure(error, *call, info))
+        self._do("on_failure", task.on_failure, error, *call, info)
         self._send_failure(info)
-        self._do(
-            "after_return",
-            lambda: task.after_return(State.FAILURE, error, *call, info),
-        )
+        self._do("after_return", task.after_return, State.FAILURE, error, *call, info)
 
     def rejected(self, error: BaseException, text: str) -> None:
         """Tell receivers that the run has failed, as its message is rejected."""
@@ -60,7 +54,7 @@ class Hooks(msgspec.Struct, frozen=True):
         """Tell the task and receivers that the run will be tried again."""
         task, call = self.task, self._call
         info = ExceptionInfo(retry, text)
-        self._do("on_retry", lambda: task.on_retry(retry.exc or retry, *call, info))
+        self._do("on_retry", task.on_retry, retry.exc or retry, *call, info)
         signals.task_retry.send(task, request=self.request, reason=retry, einfo=info)
 
     def over(self, state: str, value: Any) -> None:
@@ -92,9 +86,9 @@ class Hooks(msgspec.Struct, frozen=True):
     def _call(self) -> tuple[Any, Any, Any]:
         return self.request.id, self.request.args, self.request.kwargs
 
-    def _do(self, name: str, hook: Callable[[], object]) -> None:
+    def _do(self, name: str, hook: Callable[..., object], *words: object) -> None:
         try:
-            hook()
+            hook(*words)
         except BaseException:  # foreign code: the run has ended all the same
             tell.exception(
                 "hook.failed",
