@@ -217,3 +217,13 @@ def test_what_is_written_is_kept_for_who_shows_it(tmp_path: Path) -> None:
 
     assert len(config.settings.beat_schedule) == 4
     assert len(sys.modules["costs_config"].beat_schedule) == 4
+
+
+def test_the_slot_of_entries_that_are_alike_is_looked_for_once() -> None:
+    schedule = CountedSchedule()
+    timetable = Timetable()
+
+    timetable.place([entry(f"e{n}", schedule) for n in range(100)], {}, NOON)
+
+    assert schedule.asked == ["next_after"]
+    assert [one.name for one in timetable] == [f"e{n}" for n in range(100)]

@@ -1,7 +1,7 @@
 """The config in force, and those that are to take its place."""
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from beatd.event_log import EventLog, stamp
@@ -97,8 +97,8 @@ class Succession:
             self.go_over()
             self.since = None
 
-    def entries_by(self, marks: Mapping[str, Mark]) -> Iterable[Entry]:
+    def entries_by(self, marks: Mapping[str, Mark]) -> Mapping[str, Entry]:
         """Return the entries to begin a term with, by the marks of the ledger."""
         if self.waiting:
-            return self.waiting[0].until_it_holds(self.entries, marks).values()
-        return self.entries.values()
+            return self.waiting[0].until_it_holds(self.entries, marks)
+        return self.entries

@@ -46,7 +46,10 @@ from beatd.timetable.timetable import CLOCK_TOLERANCE, Timetable
 tell = EventLog(__name__)
 
 AT_ONCE = 10_000
-"""Entries to place, or rows to write, in one part."""
+"""Rows to compare, or to write, in one part."""
+
+PLACED_AT_ONCE = 50_000
+"""Entries to place in one part: those that are alike in it are placed together."""
 
 DECLARED_AT_ONCE = 30
 """Queues in one part: few, should a broker need a round trip for each."""
@@ -210,7 +213,7 @@ class Takeover:
         # A term that is left half-way begins anew from this, too.
         self._copy = base
         yield
-        yield from self._place(base.marks, now)
+        placed = yield from self._place(base.marks, now)
         rewound = self.timetable.rewind(now, CLOCK_TOLERANCE, on_part)
         ahead = max((mark.high or now for mark in rewound.values()), default=now) - now
         # Asked before anything is written: if there is no answer, nothing was done.
@@ -220,13 +223,19 @@ class Takeover:
         marks = self.timetable.marks()
         yield
         keep = self.configs.all_kept
-        others = {name: base.marks[name] for name in base.marks.keys() - marks.keys()}
+        others = {n: mark for n, mark in base.marks.items() if n not in marks}
         kept = {name: others.pop(name) for name in keep & others.keys()}
-        kept |= remembered(others)
+        removed = remembered(others)
+        kept |= removed
         yield
         ledger = LedgerCopy({**kept, **marks}, era, edition)
         lost = [] if rewound or not self.resend else self.lost_writes.doubtful
-        changed, gone = yield from self._differences(ledger, found, file, keep)
+        suspects = ledger.marks
+        if base.marks is found.marks:
+            suspects = {n: suspects[n] for n in (*placed, *rewound, *removed)}
+        changed, gone = yield from self._differences(
+            suspects, ledger, found, file, keep
+        )
         for one in lost:
             changed.pop(one.entry.name, None)  # it is sent with its row
         if rewound:
@@ -272,6 +281,7 @@ class Takeover:
 
     def _differences(
         self,
+        suspects: Mapping[str, Mark],
         ledger: LedgerCopy,
         found: LedgerCopy,
         file: LedgerCopy,
@@ -279,20 +289,22 @@ class Takeover:
     ) -> Generator[None, None, tuple[dict[str, Mark], Set[str]]]:
         """Return the rows to write, and those to remove, so that copies are `ledger`.
 
-        Rows of `keep` are left as they are.
+        Of those to write, the rows that may differ are `suspects`. Rows of `keep` are
+        left as they are.
         """
         changed: dict[str, Mark] = {}
-        for part in in_parts(ledger.marks.items(), AT_ONCE):
+        for part in in_parts(suspects.items(), AT_ONCE):
             yield
             changed.update(
                 (name, mark) for name, mark in part if found.marks.get(name) != mark
             )
         yield
+        names = self.timetable.names
         gone = {
             name
             for rows in (found.marks, file.marks)
-            for name in rows.keys() - self.timetable.names - {*keep}
-            if rows[name] != ledger.marks.get(name)
+            for name, mark in rows.items()
+            if name not in names and name not in keep and mark != ledger.marks.get(name)
         }
         return changed, gone
 
@@ -314,25 +326,31 @@ class Takeover:
     def _note_parted(self, found: LedgerCopy, ours: LedgerCopy) -> bool:
         return self.lost_writes.note_parted(found.edition, ours.edition, self.era)
 
-    def _place(self, marks: Mapping[str, Mark], now: Instant) -> Iterator[None]:
-        """Make the timetable hold every entry, each where its mark says."""
+    def _place(
+        self, marks: Mapping[str, Mark], now: Instant
+    ) -> Generator[None, None, dict[str, Mark]]:
+        """Make the timetable hold every entry, each where its mark says.
+
+        Return the marks that this changed.
+        """
         configs = self.configs
-        entries = [*configs.entries_by(marks)]
-        for name in self.timetable.names - {one.name for one in entries}:
+        entries = configs.entries_by(marks)
+        for name in [name for name in self.timetable.names if name not in entries]:
             self.timetable.remove(name)
         self._began = {}
+        all_changed: dict[str, Mark] = {}
         since = now if configs.since is None else min(now, configs.since)
-        for part in in_parts(entries, AT_ONCE):
+        for part in in_parts(entries.values(), PLACED_AT_ONCE):
             changed = self.timetable.place(part, marks, since)
+            all_changed |= changed
             self._began |= {
                 name: mark.slot
                 for name, mark in changed.items()
                 if (known := marks.get(name)) is None or known.schedule != mark.schedule
             }
-            self.configs.over |= {
-                name for name in changed if self.timetable.is_over(name)
-            }
+            self.configs.over |= changed.keys() & self.timetable.over
             yield
+        return all_changed
 
     def _write_ledger(
         self,

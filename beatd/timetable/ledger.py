@@ -332,7 +332,9 @@ def settled(found: LedgerCopy, ours: LedgerCopy, what: Finding) -> LedgerCopy:
             return found
     if what is Finding.RIGHT or ours.edition.version <= found.edition.version:
         unread = set(found.unreadable) & ours.marks.keys()
-        marks = {**found.marks, **{name: ours.marks[name] for name in unread}}
+        marks = found.marks
+        if unread:
+            marks = {**marks, **{name: ours.marks[name] for name in unread}}
         era = max(ours.era, 0) if found.era == ERA_UNKNOWN else found.era
         return LedgerCopy(marks, era, found.edition)
     # Ours is newer, but for parts of it that somebody has written forward already.

@@ -157,23 +157,30 @@ class Timetable:
         An entry counts from `now` when it has no mark, or one of another schedule.
         """
         changed: dict[str, Mark] = {}
-        upcoming: dict[tuple[str, Instant], Instant | None] = {}
         shared: dict[Mark, Mark] = {}
+        rows = self._rows
+        alike: dict[tuple[int, int, Span, int], list[_Row]] = {}
         for entry in entries:
-            known = marks.get(entry.name)
+            name = entry.name
+            known = marks.get(name)
             mark = entry.mark_from(known, now)
             if mark is not known:
-                mark = changed[entry.name] = shared.setdefault(mark, mark)
-            row = self._rows.get(entry.name)
-            if row is not None and _stays(row, entry, mark, now):
-                row.entry = entry
-                continue
-            self.remove(entry.name)
-            row = self._rows[entry.name] = _Row(entry, mark)
-            key = (mark.fingerprint, entry.since(mark))
-            if key not in upcoming:
-                upcoming[key] = entry.slot_after(mark)
-            self._move([row], upcoming[key])
+                mark = changed[name] = shared.setdefault(mark, mark)
+            if (row := rows.get(name)) is not None:
+                if _stays(row, entry, mark, now):
+                    row.entry = entry
+                    continue
+                self.remove(name)
+            row = rows[name] = _Row(entry, mark)
+            key = (id(entry.schedule), id(entry.policy), entry.offset, id(mark))
+            alike.setdefault(key, []).append(row)
+        upcoming: dict[tuple[str, Instant], Instant | None] = {}
+        for some in alike.values():
+            entry, mark = some[0].entry, some[0].mark
+            after = (mark.fingerprint, entry.since(mark))
+            if after not in upcoming:
+                upcoming[after] = entry.slot_after(mark)
+            self._move(some, upcoming[after])
         return changed
 
     def remove(self, name: str) -> None:
