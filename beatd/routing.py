@@ -6,7 +6,7 @@ import re
 from bisect import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -45,6 +45,13 @@ class Queue:
     routing_key: str = ""
     expires: float | None = None
     """Seconds without use after which the broker may delete it (`x-expires`)."""
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What else RabbitMQ is told of the queue (`x-queue-type`, say)."""
+    durable: bool = True
+    auto_delete: bool = False
+    exchange_durable: bool = True
+    """These three are for RabbitMQ, too: whether it keeps them when it is restarted, or
+    the queue when nobody takes from it any more."""
     more: tuple["Queue", ...] = ()
     """Further bindings of it: queues of its name, each with another binding."""
 
@@ -78,10 +85,28 @@ def queue_of(declared: Any) -> Queue | None:
             one.exchange.type if one.exchange else "direct",
             one.routing_key or "",
             declared.expires,
+            _arguments_of(declared),
+            bool(declared.durable),
+            bool(declared.auto_delete),
+            bool(one.exchange.durable) if one.exchange else True,
         )
         for one in bound or [declared]
     )
     return replace(first, more=tuple(more))
+
+
+def _arguments_of(declared: Any) -> dict[str, Any]:
+    """Return what kombu tells RabbitMQ of a queue, beside `expires`."""
+    arguments = dict(declared.queue_arguments or {})
+    for name, value in (
+        ("x-message-ttl", declared.message_ttl and int(declared.message_ttl * 1000)),
+        ("x-max-length", declared.max_length),
+        ("x-max-length-bytes", declared.max_length_bytes),
+        ("x-max-priority", declared.max_priority),
+    ):
+        if value is not None:
+            arguments[name] = int(value)
+    return arguments
 
 
 def _place_of(binding: Any) -> tuple[str, str]:
@@ -237,14 +262,24 @@ class Router:
         routes: Any = None,
         create_missing: bool = True,
         missing_exchange_type: str = "direct",
+        default_queue_type: str = "classic",
+        missing_queue_type: str = "classic",
+        max_priority: int | None = None,
     ) -> None:
+        """The last three are for RabbitMQ: what it is told of queues."""
         self.default_queue = default_queue
         self._create_missing = create_missing
         self._missing_type = missing_exchange_type
+        self._missing_arguments = _typed(missing_queue_type)
+        self._max_priority = max_priority
         self._exchange = default_exchange or default_queue
         self._routing_key = default_routing_key or default_queue
         declared = list(queues) or [
-            Queue(default_queue, exchange_type=default_exchange_type)
+            Queue(
+                default_queue,
+                exchange_type=default_exchange_type,
+                arguments=_typed(default_queue_type),
+            )
         ]
         self.queues = {queue.name: self._filled(queue) for queue in declared}
         """The declared queues, by name."""
@@ -267,7 +302,11 @@ class Router:
                 f"no queue {name!r} in task_queues, and task_create_missing_queues "
                 "is off"
             )
-        return Queue(name, name, self._missing_type, name)
+        return self._filled(
+            Queue(
+                name, name, self._missing_type, name, arguments=self._missing_arguments
+            )
+        )
 
     def including(self, queue: Queue) -> "Router":
         """Return a router that knows this queue, too."""
@@ -346,12 +385,20 @@ class Router:
         return self.queue(name or self.default_queue)
 
     def _filled(self, queue: Queue) -> Queue:
+        arguments = queue.arguments
+        if self._max_priority is not None:
+            arguments = {"x-max-priority": self._max_priority, **arguments}
         return replace(
             queue,
+            arguments=arguments,
             exchange=queue.exchange or self._exchange,
             routing_key=queue.routing_key or self._routing_key,
             more=tuple(map(self._filled, queue.more)),
         )
+
+
+def _typed(queue_type: str) -> dict[str, Any]:
+    return {} if queue_type == "classic" else {"x-queue-type": queue_type}
 
 
 def _option(options: Mapping[str, Any], name: str, kind: type, expected: str) -> Any:

@@ -3,6 +3,7 @@
 import compileall
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Generator, Iterator
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from tests.processes import ROOT
+from tests.rabbitmq import MISSING, Rabbit, VHost
 from tests.servers import Server, emptied
 
 # A busy machine is no bug: examples have no time limit of their own.
@@ -84,6 +86,26 @@ def forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     for name, module in [*sys.modules.items()]:
         if str(tmp_path) in (getattr(module, "__file__", None) or ""):
             del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def _rabbit() -> Iterator[Rabbit]:
+    if MISSING:
+        give_up = pytest.fail if os.environ.get("NEEDS_RABBITMQ") else pytest.skip
+        give_up(f"{MISSING}: apt-get install rabbitmq-server")
+    with Rabbit() as rabbit:
+        yield rabbit
+
+
+@pytest.fixture
+def vhost(_rabbit: Rabbit) -> Iterator[VHost]:
+    """An empty virtual host of a real RabbitMQ.
+
+    Tests that use it are of the group `rabbitmq`: one node serves them all.
+    """
+    vhost = VHost(_rabbit)
+    yield vhost
+    _rabbit.drop_vhost(vhost.name)
 
 
 @pytest.fixture(scope="session")

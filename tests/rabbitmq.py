@@ -232,21 +232,15 @@ class VHost:
             yield connection.channel()
 
     def messages(self, queue: str = "celery") -> list[Any]:
-        """Return what lies in a queue; all of it stays there."""
-        with self.channel() as channel:
-            found = []
+        """Return what lies in a queue, if there is one; all of it stays there."""
+        with self.channel() as channel, contextlib.suppress(amqp.exceptions.NotFound):
+            found: list[Any] = []
             while message := channel.basic_get(queue):
                 found.append(message)
             return found
+        return []
 
     def length(self, queue: str = "celery") -> int:
         """Return how much lies ready in a queue."""
         with self.channel() as channel:
             return int(channel.queue_declare(queue, passive=True).message_count)
-
-
-@contextmanager
-def running() -> Iterator[Rabbit]:
-    """Lend a node that ends with the run, even if that is killed."""
-    with Rabbit() as rabbit:
-        yield rabbit

@@ -17,6 +17,7 @@ import pytest
 import beatd
 from beatd import Beatd
 from beatd.app.publishing import pauses
+from beatd.brokers.base import Broker
 from beatd.brokers.memory import MemoryBroker
 from beatd.errors import (
     BeatdError,
@@ -817,6 +818,7 @@ def test_a_forked_process_opens_its_own_connections(tmp_path: Path) -> None:
     os.close(read)
     os.close(write)
     broker = app.connections.broker
+    assert isinstance(broker, Broker)
     broker.join("reader", HOUR)
     messages = broker.take("reader", ["celery"], 9, 1)
     assert len(messages) == 2

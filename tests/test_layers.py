@@ -38,7 +38,9 @@ brokers     items base leases oddities current_runs memory.lead memory.queues me
             redis.leases redis.listening redis.needs redis.rights redis.observer
             redis.requests redis.history redis.lead redis.broker redis
             sqlite.routes sqlite.rest sqlite.statements sqlite.file sqlite.history
-            sqlite.lead sqlite.queues sqlite amqp.message *
+            sqlite.lead sqlite.queues sqlite split amqp.message amqp.records
+            amqp.line amqp.declaring amqp.stream amqp.ledger amqp.publisher
+            amqp.broker amqp *
 scheduler   file_view leadership ledger_file configs lost_writes over findings pauses
             refusals run_ends holds file_tables schedule_file file_writer reload
             succession aside takeover step calls_watch planner pulse
@@ -118,9 +120,9 @@ MAKERS = {
     # good (check), what lies there (dead), to remove it before the start (worker).
     "brokers.of_settings": {
         *("service.wiring.scheduler", "service.wiring.looking"),
-        *("service.wiring.worker", "app.connections"),
-        *("cli.dead", "cli.probes", "cli.worker"),
+        *("app.connections", "cli.probes"),
     },
+    "brokers.for_workers": {"service.wiring.worker", "cli.dead", "cli.worker"},
     "results.connect": {
         *("service.wiring.scheduler", "service.wiring.looking"),
         *("service.wiring.runtime",),
@@ -130,6 +132,7 @@ MAKERS = {
     "ScheduleFile": {"service.wiring.scheduler"},
     "StateFile": {"service.wiring.worker"},
     # By address, after an import that only that address needs.
+    "AMQPBroker": {"brokers"},
     "MemoryBroker": {"brokers"},
     "RedisBroker": {"brokers"},
     "SQLiteBroker": {"brokers"},

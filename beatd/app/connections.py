@@ -8,7 +8,7 @@ from beatd import brokers, results
 from beatd.app.client_results import ClientResults
 from beatd.app.shapes import CallShapes
 from beatd.background import Faults
-from beatd.brokers.base import Broadcast, Broker
+from beatd.brokers.base import Broadcast, SendingBroker
 from beatd.config import loading as config
 from beatd.config.settings import Settings
 from beatd.errors import ChordError
@@ -25,7 +25,7 @@ class Connections:
     def __init__(
         self,
         settings: Settings,
-        broker: Broker | None = None,
+        broker: SendingBroker | None = None,
         backend: ResultBackend | None = None,
     ) -> None:
         self.settings = settings
@@ -43,7 +43,7 @@ class Connections:
         return Connections(settings, self._broker, self._backend)
 
     @property
-    def broker(self) -> Broker:
+    def broker(self) -> SendingBroker:
         """Return the broker to publish to, connected when it is first asked for."""
         with self._lock:
             if self._broker is None:

@@ -6,6 +6,8 @@ Lead           scheduler/leadership  the right to emit
 HistoryKeeper  scheduler/chronicle   what became of each slot
 NoteKeeper     alerts/journal        what else has to outlive the process that leads
 Emitter        scheduler/loop        messages, ledger and history, in one step
+Publisher      split                 messages of emissions, where no step writes both
+SplitLedger    split                 lead and ledger, apart from the messages
 Sender         app, worker           messages that are in no ledger
 Consumer       worker                deliveries under a lease
 DeadLetters    cli/dead              what workers have set aside
@@ -38,6 +40,7 @@ from beatd.brokers.items import (
     HeldLead,
     Outgoing,
     Overview,
+    Promise,
     Suspects,
     Term,
     idle,
@@ -251,6 +254,51 @@ class Emitter(HistoryKeeper, Protocol):
 
         They are in flight, or were acknowledged by `Begin`. All that is in flight is
         looked through: this is to be asked seldom.
+        """
+        ...
+
+
+class Publisher(Protocol):
+    """Messages of emissions, where their ledger is written in another step."""
+
+    def publish(self, batch: Sequence[Emission]) -> list[Emitted]:
+        """Put each on its queues, and return when all that is not refused is safe.
+
+        Raises BrokerUnavailable if that is unknown for any. Called again with the same
+        emissions, it does not send those again of which it is known, until `forget`.
+        DROPPED is one whose exchange reaches no queue.
+        """
+        ...
+
+    def forget(self, batch: Sequence[Emission]) -> None:
+        """Remember no more that these were sent: the ledger has them, or refused."""
+        ...
+
+
+class SplitLedger(Lead, HistoryKeeper, Protocol):
+    """Lead and ledger, apart from the messages."""
+
+    def known(
+        self, term: Term, batch: Sequence[Emission], edition: Edition | None
+    ) -> list[bool]:
+        """Return for each emission whether the ledger has its slot, or a later one.
+
+        Raises what `Emitter.emit` raises before anything is done.
+        """
+        ...
+
+    def note(
+        self,
+        term: Term,
+        batch: Sequence[Emission],
+        outcomes: Sequence[Emitted],
+        edition: Edition | None,
+        page: bytes,
+    ) -> None:
+        """Do to the ledger and the history what `Emitter.emit` does to them.
+
+        The outcomes are what became of the messages. Raises TermOver and
+        BrokerUnavailable: then the messages are sent, and the ledger does not know.
         """
         ...
 
@@ -562,10 +610,11 @@ class Observed(Protocol):
         ...
 
 
-class Broker(
-    Lead, Emitter, NoteKeeper, Sender, Consumer, DeadLetters, Observed, Protocol
-):
-    """All ports of one broker."""
+class SendingBroker(Lead, Emitter, NoteKeeper, Sender, Observed, Protocol):
+    """All that a scheduler and a client need of a broker."""
+
+    promise: Promise
+    """How often a slot comes, whatever happens."""
 
     def ping(self) -> str:
         """Return in a few words what server answers (`valkey 9.1`), for people."""
@@ -578,3 +627,8 @@ class Broker(
     def close(self) -> None:
         """Let go of connections and files."""
         ...
+
+
+@runtime_checkable
+class Broker(SendingBroker, Consumer, DeadLetters, Protocol):
+    """All ports of one broker: workers take from it, too."""

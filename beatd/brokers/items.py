@@ -19,6 +19,23 @@ emissions has at most: large messages come one by one, and do not lie in a worke
 server's memory all at once."""
 
 
+class Promise(Enum):
+    """How often a broker has each slot, whatever happens."""
+
+    EXACTLY_ONCE = "exactly-once"
+    AT_LEAST_ONCE = "at-least-once"
+
+    @property
+    def words(self) -> str:
+        """Say it to people."""
+        if self is Promise.EXACTLY_ONCE:
+            return "each slot is queued exactly once"
+        return (
+            "each slot is queued at least once: a crash of the leader at the wrong"
+            " moment sends its last batch again, under the same ids"
+        )
+
+
 class Outcome(Enum):
     """What became of one emission."""
 

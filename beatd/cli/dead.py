@@ -211,7 +211,7 @@ def _broker(context: click.Context) -> Iterator[tuple[Settings, Broker]]:
     from beatd import brokers
 
     settings = load(replace(wanted(context), unjudged=["beat_scheduler"])).settings
-    broker = brokers.of_settings(settings, settings.read_urls)
+    broker = brokers.for_workers(settings, settings.read_urls)
     try:
         yield settings, broker
     finally:

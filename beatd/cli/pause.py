@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from beatd.brokers.base import Broker
+from beatd.brokers.base import SendingBroker
 from beatd.cli.options import SOURCE, wanted
 from beatd.cli.output import Failure
 from beatd.cli.schedule_view import named
@@ -71,7 +71,7 @@ def resume(context: click.Context, /, entries: Sequence[str], **_: Any) -> None:
 
 
 @contextmanager
-def _broker(context: click.Context) -> Iterator[tuple[Config, Broker]]:
+def _broker(context: click.Context) -> Iterator[tuple[Config, SendingBroker]]:
     """Yield the config, and the broker at which its scheduler leads."""
     from beatd.service.wiring.looking import broker_to_look_at
 

@@ -31,7 +31,7 @@ from beatd.text import counted, quoted
 from beatd.timetable.entry import Entry
 
 if TYPE_CHECKING:
-    from beatd.brokers.base import Broker, Guarded
+    from beatd.brokers.base import Guarded, SendingBroker
     from beatd.brokers.items import Forbidden
 
 
@@ -296,6 +296,7 @@ def _ask_at(config: Config, url: str) -> tuple[str, list[Problem]]:
             answer = broker.ping()
             risks = broker.risks()
             differs = _difference(config, broker)
+            promise = broker.promise
         finally:
             broker.close()
     except ConfigError as error:
@@ -309,8 +310,8 @@ def _ask_at(config: Config, url: str) -> tuple[str, list[Problem]]:
         return "", [Problem(f"broker {text}", hint)]
     problems = [Problem(f"broker {name}: {risk}", warning=True) for risk in risks]
     problems += [*forbidden, *differs]
-    promise = f"each slot is queued exactly once{_uncertain(config)}"
-    return f"{name}: {answer}; {promise}", problems
+    words = f"{promise.words}{_uncertain(config)}"
+    return f"{name}: {answer}; {words}", problems
 
 
 def ask_results(config: Config) -> list[Problem]:
@@ -372,7 +373,7 @@ def _uncertain(config: Config) -> str:
     )
 
 
-def _difference(config: Config, broker: "Broker") -> list[Problem]:
+def _difference(config: Config, broker: "SendingBroker") -> list[Problem]:
     """Return a problem if the scheduler that leads goes by other entries."""
     from beatd.timetable.imprint import compare, imprint_of, in_words, trace_of
 

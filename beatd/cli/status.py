@@ -371,6 +371,8 @@ def _broker(status: Status, now: Instant) -> str:
         parts.append(f"away{lasts}")
     elif broker.round_trip is not None:
         parts.append(f"{broker.round_trip * 1000:.1f} ms")
+    if broker.promise == "at-least-once":
+        parts.append("at least once")
     return escaped(", ".join(filter(None, parts)))
 
 

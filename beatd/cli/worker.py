@@ -167,7 +167,7 @@ def _purge(options: Options) -> None:
             raise Failure("nothing was removed, and no worker started")
     if daemon.wants_detaching(options.detach):
         return  # the process in the background purges, and asks nobody
-    broker = brokers.of_settings(config.settings, config.settings.read_urls)
+    broker = brokers.for_workers(config.settings, config.settings.read_urls)
     try:
         number = broker.purge(queues)
     finally:

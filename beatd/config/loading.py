@@ -364,6 +364,9 @@ def router(chosen: Settings, *, routes: bool = True) -> Router:
         create_missing=chosen.task_create_missing_queues,
         missing_exchange_type=chosen.task_create_missing_queue_exchange_type
         or "direct",
+        default_queue_type=chosen.task_default_queue_type,
+        missing_queue_type=chosen.task_create_missing_queue_type,
+        max_priority=chosen.task_queue_max_priority,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import msgspec
 
 from beatd.background import OnCrash, Service
-from beatd.brokers.base import Broker
+from beatd.brokers.base import SendingBroker
 from beatd.brokers.items import Overview
 from beatd.clock import Clock, monotonic_microseconds
 from beatd.errors import BrokerUnavailable
@@ -48,6 +48,8 @@ class Look:
     seen: Overview = _NOTHING
     others: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By worker that has no lease, as Celery's have none, the queues it takes from."""
+    promise: str = ""
+    """How often the broker has each slot (`items.Promise`)."""
     reason: str = ""
     """Why the broker does not answer; empty if it does."""
 
@@ -60,7 +62,7 @@ class Looker:
 
     def __init__(
         self,
-        broker: Broker,
+        broker: SendingBroker,
         queues: Callable[[], Collection[str]],
         clock: Clock,
         ask_workers: AskWorkers = dict,
@@ -116,7 +118,8 @@ class Looker:
         seen = self._broker.overview(names)
         others = self._others_for(seen)
         now, elapsed = self._clock.now(), self._clock.elapsed()
-        return Look(now, elapsed, server, took, risks, seen, others)
+        promise = self._broker.promise.value
+        return Look(now, elapsed, server, took, risks, seen, others, promise)
 
     def _others_for(self, seen: Overview) -> Mapping[str, Sequence[str]]:
         """Return who takes from queues without a lease, if it depends on these."""

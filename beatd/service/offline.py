@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from beatd.brokers.base import Broker
+from beatd.brokers.base import SendingBroker
 from beatd.clock import Clock
 from beatd.config.loading import Config
 from beatd.config.settings import mask_url
@@ -29,7 +29,7 @@ from beatd.version import __version__
 def offline_status(
     config: Config,
     file: View | None,
-    broker: Broker | None,
+    broker: SendingBroker | None,
     clock: Clock,
     ask_workers: AskWorkers = dict,
 ) -> Status:
@@ -94,7 +94,7 @@ class _Seen(NamedTuple):
 
 
 def _see(
-    config: Config, broker: Broker, clock: Clock, ask_workers: AskWorkers
+    config: Config, broker: SendingBroker, clock: Clock, ask_workers: AskWorkers
 ) -> _Seen:
     """Return what the broker has; if it does not answer, the reason why."""
     look = Looker(broker, lambda: config.queue_names, clock, ask_workers).look()
@@ -118,7 +118,7 @@ def _due(
             yield slot + entry.offset, entry.name
 
 
-def _difference(config: Config, broker: Broker) -> str:
+def _difference(config: Config, broker: SendingBroker) -> str:
     """Return in words what the scheduler that leads emits otherwise."""
     theirs = broker.announced()
     own = imprint_of(map(trace_of, config.entries))

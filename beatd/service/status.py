@@ -136,6 +136,9 @@ class BrokerStatus(msgspec.Struct, frozen=True, kw_only=True):
     answers: bool
     server: str = ""
     """What server it is, with its version."""
+    promise: str = ""
+    """`exactly-once` or `at-least-once`: how often it has each slot; empty if nobody
+    has looked yet."""
     round_trip: float | None = None
     risks: Sequence[str] = ()
     away_since_ts: float | None = None

@@ -1414,7 +1414,7 @@ def test_a_unix_socket_is_reached(tmp_path: Path, form: str) -> None:
     [
         ("redis://h/mine", "expected the number of a database, got 'mine'"),
         ("redis:me:s3cret@h/0", "expected the number of a database, got 'me:***@h/0'"),
-        ("amqp://me:s3cret@h", "beatd speaks redis://"),
+        ("sqs://me:s3cret@h", "beatd speaks redis://"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_explained(url: str, expected: str) -> None:

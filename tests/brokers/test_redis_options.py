@@ -15,6 +15,7 @@ import pytest
 
 from beatd import Beatd
 from beatd.brokers import connect
+from beatd.brokers.base import Broker
 from beatd.brokers.redis import RedisBroker
 from beatd.brokers.redis.connection import Address
 from beatd.errors import BrokerUnavailable, ConfigError
@@ -179,6 +180,7 @@ def test_priority_steps_count_in_sqlite_too(tmp_path: Path) -> None:
         namespace="test",
         options={"priority_steps": [0, 5]},
     )
+    assert isinstance(made, Broker)
     made.send([outgoing(b"6", priority=6), outgoing(b"4", priority=4)])
     made.join("w", LONG)
 
@@ -262,6 +264,7 @@ def test_tls_carries_requests_and_news(
             for name, value in options.items()
         }
     secure = connect(url.format(**where), namespace="test", tls=options)
+    assert isinstance(secure, Broker)
     with ThreadPoolExecutor() as threads:
         assert secure.await_message(["celery"], 1) is False
         waiting = threads.submit(secure.await_message, ["celery"], LONG)

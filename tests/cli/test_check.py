@@ -346,7 +346,7 @@ def test_a_broker_that_only_celery_speaks_to_is_refused_unasked(
     run: Run, config: Path
 ) -> None:
     config.write_text(
-        'BROKER_URL = ["redis://127.0.0.1", "amqp://guest:hush@127.0.0.1//"]\n'
+        'BROKER_URL = ["redis://127.0.0.1", "sqs://guest:hush@127.0.0.1//"]\n'
         'beat_schedule = {"a": {"task": "a", "schedule": 60}}\n'
         "timezone = 7\n"  # all is said at once
     )
@@ -354,7 +354,7 @@ def test_a_broker_that_only_celery_speaks_to_is_refused_unasked(
     output = run("check", status=1).stdout
 
     assert output.startswith("celeryconfig: 1 entry, 2 errors, 1 warning\n")
-    assert "celeryconfig.py:1: error: broker_url: 'amqp://guest:***@" in output
+    assert "celeryconfig.py:1: error: broker_url: 'sqs://guest:***@" in output
     assert output.endswith("fix the errors; until then beatd refuses to start.\n")
     asked = run("check", "--broker", status=1).stdout
     assert "\nbroker: not asked, as settings are wrong\n" in asked

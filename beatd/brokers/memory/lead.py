@@ -18,6 +18,7 @@ from beatd.brokers.items import (
     HeldLead,
     Outcome,
     Outgoing,
+    Promise,
     Refused,
     Term,
     idle,
@@ -35,6 +36,7 @@ from beatd.timetable.pages import Page
 class MemoryLead:
     """The ports Lead and Emitter, under one lock that guards the queues as well."""
 
+    promise = Promise.EXACTLY_ONCE
     lead_outlives_data = False
 
     def __init__(

@@ -12,6 +12,7 @@ from beatd.brokers.items import (
     Emitted,
     HeldLead,
     Outcome,
+    Promise,
     Refused,
     Term,
     idle,
@@ -61,6 +62,7 @@ _OUTCOMES = {
 class RedisLead(RedisHistory):
     """The ports Lead, Emitter and HistoryKeeper."""
 
+    promise = Promise.EXACTLY_ONCE
     lead_outlives_data = False
 
     def __init__(

@@ -24,6 +24,7 @@ from beatd.brokers.items import (
     Emitted,
     HeldLead,
     Outcome,
+    Promise,
     Refused,
     Term,
     idle,
@@ -67,6 +68,7 @@ class SQLiteLead(SQLiteHistory):
     that is only stopped keeps it.
     """
 
+    promise = Promise.EXACTLY_ONCE
     lead_outlives_data = True
 
     def __init__(

@@ -375,6 +375,9 @@ LostWrites: TypeAlias = Annotated[
 ExchangeType: TypeAlias = Annotated[
     str, Kind("'direct', 'topic' or 'fanout'", _one_of("direct", "topic", "fanout"))
 ]
+QueueType: TypeAlias = Annotated[
+    str, Kind("'classic' or 'quorum'", _one_of("classic", "quorum"))
+]
 Protocol: TypeAlias = Annotated[int, Kind("2 or 1", _one_of(2, 1))]
 Auto: TypeAlias = Annotated[str, Kind("'auto'", _one_of("auto"), ("auto",))]
 Failover: TypeAlias = Annotated[str | Callable[[list[str]], Iterable[str]], FAILOVER]

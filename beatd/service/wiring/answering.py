@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from beatd.brokers.base import Broadcast, Broker
+from beatd.brokers.base import Broadcast, SendingBroker
 from beatd.config.loading import Config
 from beatd.config.settings import Settings, mask_url
 from beatd.instant import span_of
@@ -47,7 +47,9 @@ class Answering:
         self.server.stop()
 
 
-def ask_workers(settings: Settings, broker: Broker) -> Mapping[str, Sequence[str]]:
+def ask_workers(
+    settings: Settings, broker: SendingBroker
+) -> Mapping[str, Sequence[str]]:
     """Return by worker, Celery's too, from which queues it takes, as it answers.
 
     Workers without remote control do not; on a broker that has none, nobody does.
@@ -86,7 +88,7 @@ def answering_of(
         return reporter.taken.queue_names
 
     # It was made as one of all ports (`wiring/scheduler`).
-    broker = cast("Broker", scheduler.broker)
+    broker = cast("SendingBroker", scheduler.broker)
     looker = Looker(broker, queues, clock, partial(ask_workers, settings, broker))
     clocks = ClockWatch(broker, clock)
     place = Place(

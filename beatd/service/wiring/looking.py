@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 from beatd import brokers, results
-from beatd.brokers.base import Broker
+from beatd.brokers.base import SendingBroker
 from beatd.config.finding import is_celery
 from beatd.config.loading import Config
 from beatd.config.settings import Problem, Settings, file_of_url
@@ -33,7 +33,7 @@ def ledger_of(config: Config) -> LedgerCopy:
         broker.close()
 
 
-def broker_to_look_at(config: Config) -> Broker | None:
+def broker_to_look_at(config: Config) -> SendingBroker | None:
     """Return the broker, not to lead there; None if there is no file of its yet.
 
     Raises ConfigError.

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from beatd import brokers, results
 from beatd.background import Service
-from beatd.brokers.base import Broadcast, Broker
+from beatd.brokers.base import Broadcast, SendingBroker
+from beatd.brokers.items import Promise
 from beatd.clock import SystemClock
 from beatd.config.finding import is_celery
 from beatd.config.loading import Config
@@ -135,7 +136,7 @@ def watch_calls(scheduler: Scheduler, config: Config) -> Service | None:
     return Service(watch.look)
 
 
-def _one_broker(settings: Settings) -> Broker:
+def _one_broker(settings: Settings) -> SendingBroker:
     """Return the broker at the first address, the only one that a scheduler uses.
 
     That each slot is queued once takes one ledger, and one leader: two schedulers may
@@ -149,16 +150,19 @@ def _one_broker(settings: Settings) -> Broker:
             mask_url(first),
             1 + len(others),
         )
-    return brokers.of_settings(settings, [first])
+    broker = brokers.of_settings(settings, [first])
+    if broker.promise is Promise.AT_LEAST_ONCE:
+        tell.warning("broker.promise", "%s: %s", mask_url(first), broker.promise.words)
+    return broker
 
 
-def _warn_of_risks(broker: Broker) -> None:
+def _warn_of_risks(broker: SendingBroker) -> None:
     """Say what the broker may do to its queues."""
     for risk in broker.risks():
         tell.warning("broker.risk", "broker: %s", risk)
 
 
-def _listener_of(config: Config, broker: Broker) -> EmissionListener | None:
+def _listener_of(config: Config, broker: SendingBroker) -> EmissionListener | None:
     if not (config.settings.task_send_sent_event and isinstance(broker, Broadcast)):
         return None
     return TaskSentEvents(broker, EventFactory(config.format.origin, config.settings))

@@ -54,7 +54,7 @@ def worker_of(
     settings = config.settings
     hostname = loaded.hostname
     runtime = runtime_of(loaded, settings)
-    broker = brokers.of_settings(settings, settings.read_urls)
+    broker = brokers.for_workers(settings, settings.read_urls)
     audience = broker if isinstance(broker, Broadcast) else None
     lamport, clock = LamportClock(), SystemClock()
     away = broker_outage(clock)

@@ -20,7 +20,7 @@ from celery import Celery
 from kombu import entity
 from kombu.exceptions import EncodeError
 
-from tests.rabbitmq import Rabbit, VHost, running
+from tests.rabbitmq import Rabbit, VHost
 from tests.servers import eventually
 from tests.wire.amqp.frames import Reader, Sent
 from tests.wire.vectors import Vector, python, vectors
@@ -224,7 +224,7 @@ RECORDS = {"messages": messages, "beat": beats, "declarations": declarations}
 
 
 def main(*names: str) -> None:
-    with running() as rabbit:
+    with Rabbit() as rabbit:
         for name in names or RECORDS:
             record = RECORDS[name]
             with (HERE / f"{name}.jsonl").open("w") as out:

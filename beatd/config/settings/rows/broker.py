@@ -28,7 +28,9 @@ class BrokerRows:
         " clients go on to the next when one cannot be reached; messages at the address"
         " that was left wait there. The scheduler stays with the first: to queue each"
         " slot once it needs one ledger. Several of sentinels (`sentinel://`) name one"
-        " server, the master, for all of them.",
+        " server, the master, for all of them. RabbitMQ (`amqp://`, `amqps://`,"
+        " `pyamqp://`) is for the scheduler and for clients, before Celery's workers,"
+        " and has each slot at least once: `docs/brokers.md`.",
         switch=switches.BROKER,
     )
     broker_read_url: Urls | None = works(

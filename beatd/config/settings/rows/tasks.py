@@ -13,6 +13,7 @@ from beatd.config.settings.kinds import (
     Options,
     Positive,
     Protocol,
+    QueueType,
     Rate,
     Serializer,
     SomeSeconds,
@@ -132,6 +133,17 @@ class TaskRows:
     )
     task_create_missing_queue_exchange_type: ExchangeType | None = works(
         None, "Type of the exchanges of new queues: `direct`, `topic` or `fanout`."
+    )
+    task_default_queue_type: QueueType = works(
+        "classic", "Type of the default queue in RabbitMQ: `classic` or `quorum`."
+    )
+    task_create_missing_queue_type: QueueType = works(
+        "classic", "Type of new queues in RabbitMQ: `classic` or `quorum`."
+    )
+    task_queue_max_priority: Count | None = works(
+        None,
+        "`x-max-priority` of queues in RabbitMQ that have none of their own. High"
+        " numbers go first there.",
     )
     task_inherit_parent_priority: Flag = works(
         False, "Calls made by a task take its priority."

@@ -17,6 +17,7 @@ from beatd.config.switches import Switch
 
 AMQP = "only AMQP has it"
 RABBIT = "only RabbitMQ has it"
+BEAT = "only AMQP has them: there two in `beat_lock_timeout`, and never none"
 NO_TIMER = "they wait in the broker, which gives them out at their time"
 MONITORS = "it is for programs that listen to events, and beatd only sends them"
 OTHER_STORE = "beatd keeps results in Redis or SQLite"
@@ -58,8 +59,8 @@ class UnusedRows:
     broker_channel_error_retry: Flag = unused(
         False, "Whether to connect again on channel errors.", AMQP
     )
-    broker_heartbeat: Seconds | None = unused(120, "Seconds between heartbeats.", AMQP)
-    broker_heartbeat_checkrate: Number = unused(3.0, "Checks for each heartbeat.", AMQP)
+    broker_heartbeat: Seconds | None = unused(120, "Seconds between heartbeats.", BEAT)
+    broker_heartbeat_checkrate: Number = unused(3.0, "Checks for each heartbeat.", BEAT)
     broker_login_method: Text | None = unused(None, "Method of login.", AMQP)
     broker_native_delayed_delivery_queue_type: Text = unused(
         "quorum", "Type of the queues for delayed messages.", RABBIT
@@ -83,15 +84,6 @@ class UnusedRows:
         False,
         "Try again after a time-out.",
         "beatd always does, by requests that may be repeated",
-    )
-    task_default_queue_type: Text = unused(
-        "classic", "Type of the default queue.", RABBIT
-    )
-    task_create_missing_queue_type: Text = unused(
-        "classic", "Type of new queues.", RABBIT
-    )
-    task_queue_max_priority: Count | None = unused(
-        None, "`x-max-priority` of queues.", RABBIT
     )
     worker_enable_soft_shutdown_on_idle: Flag = unused(
         False,
