@@ -1,5 +1,6 @@
 import bz2
 import contextlib
+import json
 import lzma
 import pickle
 import zlib
@@ -26,6 +27,7 @@ from beatd.message.codec import (
     content_types,
     decompress,
     dumps,
+    json_text,
     loads,
 )
 
@@ -311,3 +313,26 @@ def test_any_bytes_give_a_value_or_a_message_error(
 ) -> None:
     with contextlib.suppress(MessageError):
         loads(data, content_type, SAFE)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_json_is_what_python_writes(value: Any) -> None:
+    assert json_text(value) == json.dumps(value)
+
+
+def test_a_circle_has_no_json() -> None:
+    circle: list[object] = []
+    circle += [{"in": circle}, circle]
+
+    with pytest.raises(ValueError, match="Circular reference"):
+        json_text(circle)
+
+
+def test_what_has_no_json_is_named() -> None:
+    with pytest.raises(MessageError, match="object"):
+        json_text([object()])

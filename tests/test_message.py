@@ -707,6 +707,7 @@ class Loud:
         ([Decimal("1.5"), True, None], 99, "[Decimal('1.5'), True, None]"),
         ([Loud()], 99, "[<Loud: RuntimeError>]"),
         ([10**5000], 99, "[<int: ValueError>]"),
+        ((1, 10**5000), 99, "(1, <int: ValueError>)"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

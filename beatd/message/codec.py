@@ -13,8 +13,10 @@ import pickle
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import date, datetime, time
 from decimal import Decimal
+from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple
 
 import msgspec
@@ -202,8 +204,21 @@ def _unmarked(fields: dict[str, Any]) -> Any:
 _json_encoder = json.JSONEncoder(default=_marked)
 _json_decoder = json.JSONDecoder(object_hook=_unmarked)
 
-json_text = _json_encoder.encode
-"""Return JSON text as kombu writes it; raises what `json` raises."""
+# Python's encoder makes this anew for each text, which takes as long as a short text
+# itself. Other implementations of Python have none.
+_make: Any = getattr(json.encoder, "c_make_encoder", None)
+_write: Callable[[Any, int], Iterable[str]] | None = _make and _make(
+    None, _marked, encode_basestring_ascii, None, ": ", ", ", False, False, True
+)
+
+
+def json_text(value: Any) -> str:
+    """Return JSON text as kombu writes it; raises what `json` raises."""
+    if _write:
+        # Anything that cannot be written, a circle among it, is for `json` to name.
+        with suppress(Exception):
+            return "".join(_write(value, 0))
+    return _json_encoder.encode(value)
 
 
 def _dump_json(value: Any) -> bytes:

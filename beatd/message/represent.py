@@ -20,8 +20,11 @@ def bounded_repr(value: Any, size: int, levels: int) -> str:
         type(value) is tuple and levels >= 0 and _PLAIN.issuperset(map(type, value))
     )
     if is_plain:
-        text = _plain(value)
-        if len(text) < size:
+        try:
+            text = repr(value)
+        except ValueError:  # a number of too many digits, which stands for itself
+            text = ""
+        if text and len(text) < size:
             return text
     writer = _Writer(size, min(levels or _DEEPEST, _DEEPEST))
     writer.write(value, 0)
