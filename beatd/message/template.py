@@ -11,7 +11,7 @@ from beatd.instant import Instant
 from beatd.message import codec
 from beatd.message.options import kind_of
 from beatd.message.shape import MessageFormat, Shape, form_of, shape_for
-from beatd.message.timing import Times, iso
+from beatd.message.timing import Times, iso, times_of
 from beatd.routing import Route
 from beatd.text import quoted
 
@@ -110,7 +110,7 @@ class Template:
         self, *, id: str, now: Instant, slot: Instant, expires: Instant | None
     ) -> Made:
         """Return the message for one slot, sent `now` under this task id."""
-        message = self.complete(id=id, tag=id, now=now, slot=slot, expires=expires)
+        message = self._filled(id, id, now, slot, expires)
         return Made(message, self.shape.route, self.shape.task_id or id)
 
     def complete(
@@ -127,18 +127,29 @@ class Template:
         `tag` is the delivery tag, different for each message. `expires` goes before
         the options.
         """
+        return self._filled(id, tag, now, slot, expires)
+
+    def _filled(
+        self,
+        id: str,
+        tag: str,
+        now: Instant,
+        slot: Instant | None,
+        expires: Instant | None,
+    ) -> bytes:
         shape = self.shape
         task_id = shape.task_id or id
+        id_text = json_string(task_id)
         times = shape.fixed_times
         if times is None or expires is not None:
-            times = shape.timing.at(now, expires)
+            times = times_of(shape.timing, now, expires)
         values = (
             self._encoded_body(task_id, times, slot),
-            json_string(task_id),
+            id_text,
             self._args_text,
             self._kwargs_repr(slot),
             "" if self.entry is None else json_string(self.entry),
-            json_string(tag),
+            id_text if tag is task_id else json_string(tag),
         )
         return (form_of(shape, times, slot) % shape.pick(values)).encode("ascii")
 

@@ -54,6 +54,12 @@ class Timing:
         return Times(self.eta, None) if moving == (None, None, None) else None
 
 
+@lru_cache(maxsize=256)
+def times_of(timing: Timing, now: Instant, expires: Instant | None) -> Times:
+    """Return what `Timing.at` does; cached, for many are sent at one moment."""
+    return timing.at(now, expires)
+
+
 def timing_of(given: Mapping[str, Any], zone: tzinfo) -> Timing:
     """Return the eta and the expiry in these options; texts are written in `zone`."""
     eta, expires = given.get("eta"), given.get("expires")

@@ -69,6 +69,8 @@ class Planner:
         self._run_ends = run_ends
         self._clock = clock
         self._longest = longest
+        self._elapsed: Span = 0
+        """When the last message was made, or the first one was begun."""
         self._ends_at: Span = 0
         """When the step that is being made is to end."""
         self._late: dict[str, _Late] = {}
@@ -102,7 +104,8 @@ class Planner:
         Where the code of tasks takes long, only the first decisions are in it.
         """
         step = Step(decided, [], busy)
-        self._ends_at = self._clock.elapsed() + self._longest
+        self._elapsed = self._clock.elapsed()
+        self._ends_at = self._elapsed + self._longest
         for number, (due, decision) in enumerate(decided):
             sendings = [
                 self._sending(due, slot, runs)
@@ -142,6 +145,7 @@ class Planner:
             for runs, slot in enumerate(slots, first):
                 due = Due([entry], mark, slot, slot, entry.schedule.next_after(slot))
                 keep()
+                self._elapsed = self._clock.elapsed()
                 self._ends_at = LATEST  # nothing is due before all of it is sent
                 self._send(step, entry, [self._sending(due, slot, runs)], now)
                 if entry.name in step.refused:
@@ -157,7 +161,7 @@ class Planner:
         Returns the slot with which the step has to end, if it has taken too long.
         """
         for sending in sendings:
-            since = self._clock.elapsed()
+            since = self._elapsed
             self.making = entry.name, since
             found: Emission | MessageError
             try:
@@ -167,9 +171,9 @@ class Planner:
                 step.refuse(entry.name, sending.mark.slot, str(error))
                 found = error
             self.making = None
-            elapsed = self._clock.elapsed()
-            if elapsed >= self._ends_at:
-                self._say_slow(entry.name, elapsed - since)
+            self._elapsed = self._clock.elapsed()
+            if self._elapsed >= self._ends_at:
+                self._say_slow(entry.name, self._elapsed - since)
                 self._keep_late(entry, sending, found)
                 return sending.mark.slot
             if isinstance(found, MessageError):
