@@ -22,6 +22,7 @@ from beatd.message import Call, Limits, MessageFormat, Sending, read_body, read_
 from beatd.routing import Route, Router
 from beatd.tasks import Task
 from tests.fakes import FakeClock
+from tests.worker.bench import Bench
 
 
 class Shop(MemoryBroker):
@@ -214,6 +215,27 @@ def test_where_tasks_run_eagerly_they_do(broker: Shop) -> None:
 
     assert [one.get() for one in results] == [2, 4, 6]
     assert broker.steps == []
+
+
+def test_calls_of_a_run_are_its_children() -> None:
+    bench = Bench()
+    seen: list[Any] = []
+
+    @bench.app.task(name="part", bind=True)
+    def part(self: Task[..., Any], n: int) -> None:
+        seen.append((n, self.request.parent_id))
+
+    @bench.app.task(name="whole", bind=True)
+    def whole(self: Task[..., Any]) -> list[str]:
+        results = part.send_many([(1,), (2,)])
+        assert self.request.children == results
+        return [one.id for one in results]
+
+    sent = whole.delay()
+    bench.run()
+
+    assert sorted(seen) == [(1, sent.id), (2, sent.id)]
+    assert bench.results.metas[sent.id].status == "SUCCESS"
 
 
 # Costs, counted
