@@ -17,29 +17,35 @@ from tests.servers import PATIENCE, Server, eventually, number_of, reserved_port
 
 NAME = "mymaster"
 
-DOWN_AFTER = 1000
-"""Milliseconds after which a sentinel takes a silent server for dead."""
+DOWN_AFTER, CALM = 1000, 600_000
+"""Milliseconds after which a sentinel takes a silent server for dead: one of a group,
+and one that is to name a server whatever that does."""
 
 
 class Sentinel:
     """A sentinel of our own; its port stays the same when it is restarted."""
 
-    def __init__(self, master: int, *, quorum: int = 1, **config: object) -> None:
-        """`config` are its own settings, and `auth_pass` the servers' password."""
+    def __init__(
+        self,
+        master: int,
+        *,
+        quorum: int = 1,
+        down_after: int = CALM,
+        **config: object,
+    ) -> None:
+        """`config` are its own settings."""
         self._reserved = reserved_port()
         self.port = number_of(self._reserved)
         self._folder = tempfile.TemporaryDirectory(prefix="sentinel-")
         self._conf = Path(self._folder.name, "sentinel.conf")
-        servers = config.pop("auth_pass", None)
         self._password = config.get("requirepass")
         lines = [
             f"port {self.port}",
             "bind 127.0.0.1",
             f"dir {self._folder.name}",
             f"sentinel monitor {NAME} 127.0.0.1 {master} {quorum}",
-            f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER}",
+            f"sentinel down-after-milliseconds {NAME} {down_after}",
             f"sentinel failover-timeout {NAME} 3000",
-            *([f"sentinel auth-pass {NAME} {servers}"] if servers else []),
             *(f"{name} {value}" for name, value in config.items()),
         ]
         self._conf.write_text("\n".join(lines) + "\n")
@@ -103,7 +109,8 @@ class Group:
         self.servers = [Server(**quick) for _ in range(1 + replicas)]
         quorum = sentinels // 2 + 1
         self.sentinels = [
-            Sentinel(self.servers[0].port, quorum=quorum) for _ in range(sentinels)
+            Sentinel(self.servers[0].port, quorum=quorum, down_after=DOWN_AFTER)
+            for _ in range(sentinels)
         ]
         self._stack = ExitStack()
 
