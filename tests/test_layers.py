@@ -38,7 +38,8 @@ brokers     items base leases oddities current_runs memory.lead memory.queues me
             redis.leases redis.listening redis.needs redis.rights redis.observer
             redis.requests redis.history redis.lead redis.broker redis
             sqlite.routes sqlite.rest sqlite.statements sqlite.file sqlite.history
-            sqlite.lead sqlite.queues sqlite split amqp.message amqp.records
+            sqlite.ledger sqlite.lead sqlite.queues sqlite split
+            amqp.message amqp.records
             amqp.line amqp.declaring amqp.stream amqp.ledger amqp.publisher
             amqp.broker amqp *
 scheduler   file_view leadership ledger_file configs lost_writes over findings pauses

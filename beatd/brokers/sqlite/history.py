@@ -78,4 +78,4 @@ class SQLiteHistory(BrokerFile):
 
     def _check_term(self, db: sqlite3.Connection, term: Term) -> None:
         """Raise TermOver unless the lead is held under this term."""
-        raise NotImplementedError("SQLiteLead has the lead")
+        raise NotImplementedError("SQLiteLedger has the term")
