@@ -338,46 +338,54 @@ class Worker:
                 self._lose(run)
             else:
                 run.become(InFlightState.GIVEN)
-                self.workload.give(run)
+                self.workload.give([run])
 
     def _lose(self, run: InFlight) -> None:
         """End a run that is acknowledged, but that the pool will not run any more."""
         self._lost(run, "the worker was stopped before it began")
 
     def _settled(self, settlements: Sequence[Settlement]) -> None:
-        ended = []
+        ended: list[str] = []
+        ready: list[InFlight] = []
         for settlement in settlements:
             match settlement.act:
                 case Begin():
-                    run = self.workload.get(settlement.token)
-                    if run and not self._begin(run, settlement.effect):
-                        ended.append(run.token)
+                    if run := self.workload.get(settlement.token):
+                        if not self._is_acknowledged(run, settlement.effect):
+                            ended.append(run.token)
+                        elif self._may_begin(run):
+                            ready.append(run)
                 case Continue():
                     pass
                 case _:
                     ended.append(settlement.token)
+        self.workload.give(ready)
         self.intake.settled(ended)
         self.window.clear(len(ended) - self.unkept.settled(ended))
 
-    def _begin(self, run: InFlight, effect: Effect) -> bool:
-        """Let a run begin if its delivery is acknowledged, and nothing is against it.
+    def _is_acknowledged(self, run: InFlight, effect: Effect) -> bool:
+        """Return whether the delivery of a run is acknowledged, before it begins.
 
-        Return False if it is not acknowledged: it never begins here then.
+        If it is not, the run never begins here: it is forgotten.
         """
-        if effect is not Effect.DONE:
-            self.workload.remove(run.token)
-            if effect is Effect.GONE:
-                self.gone += 1
-                self.reporter.gone(run, self.gone)
-            return False
+        if effect is Effect.DONE:
+            return True
+        self.workload.remove(run.token)
+        if effect is Effect.GONE:
+            self.gone += 1
+            self.reporter.gone(run, self.gone)
+        return False
+
+    def _may_begin(self, run: InFlight) -> bool:
+        """Return whether a run that is acknowledged may begin; it is settled if not."""
         run.become(InFlightState.GIVEN)
         if self.stopping.how is Stop.COLD:
             self._lose(self.workload.remove(run.token))
         elif self.admission.drops_acknowledged(run):
             self.workload.remove(run.token)
         else:
-            self.workload.give(run)
-        return True
+            return True
+        return False
 
     # Beginning and end
 

@@ -1,7 +1,7 @@
 """The runs that the pool has, or is about to have."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from beatd.clock import Clock
 from beatd.config.settings import Settings
@@ -86,10 +86,11 @@ class Workload:
         if jobs:
             self._pool.submit(jobs)
 
-    def give(self, run: InFlight) -> None:
-        """Give the pool this run, whether there is room or not."""
-        self._runs[run.token] = run
-        self._pool.submit([self._job(run)])
+    def give(self, runs: Sequence[InFlight]) -> None:
+        """Give the pool these runs, whether there is room or not."""
+        self._runs.update((run.token, run) for run in runs)
+        if runs:
+            self._pool.submit([self._job(run) for run in runs])
 
     def started(self, token: str, pid: int) -> InFlight:
         """Take note that a run has begun, and return it."""

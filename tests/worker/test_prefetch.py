@@ -21,8 +21,9 @@ PLACES = 2
 
 def bench_with(*numbers: int, **settings: Any) -> tuple[Bench, HeldPool]:
     """Return a bench whose queue has calls with these numbers, and its pool."""
-    settings = {"worker_prefetch_multiplier": None, **settings}
-    bench = Bench(pool=HeldPool(PLACES), **settings)
+    bench = Bench(
+        **{"worker_prefetch_multiplier": None, "pool": HeldPool(PLACES), **settings}
+    )
     task = bench.app.task(name="nothing")(_nothing)
     for number in numbers:
         task.delay(number)
@@ -250,3 +251,26 @@ def test_many_quick_runs_cost_few_requests() -> None:
 
     assert bench.worker.workload.total.total() == 5_000
     assert broker.requests < 50
+
+
+class CountingPool(HeldPool):
+    """Counts the jobs that it is given each time."""
+
+    def __init__(self) -> None:
+        super().__init__(PLACES)
+        self.given: list[int] = []
+
+    def submit(self, jobs: Any) -> None:
+        self.given.append(len(jobs))
+        super().submit(jobs)
+
+
+def test_what_is_acknowledged_together_goes_to_the_pool_together() -> None:
+    pool = CountingPool()
+    bench, _ = bench_with(
+        *range(100), pool=pool, worker_prefetch_multiplier=50, task_acks_late=False
+    )
+    pool.demand = 100
+    take(bench)
+
+    assert pool.given == [100]
