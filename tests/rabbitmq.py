@@ -30,6 +30,10 @@ MISSING = "" if (PROGRAMS / "rabbitmq-server").exists() else "no rabbitmq-server
 
 PASSWORD = "only of tests"
 
+GUARD = 'read -r _; kill -KILL "-$1" "$2"; rm -rf "$3"'
+"""Ends a node, a process group, and what belongs to it: once its input ends, as it does
+when the tests are killed."""
+
 
 class Rabbit:
     """A node of our own; its ports stay the same when it is started again."""
@@ -40,6 +44,7 @@ class Rabbit:
         self._epmd, self.port, self._dist = map(number_of, self._reserved)
         self._node = f"test{self.port}@localhost"
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         self._names: subprocess.Popen[bytes] | None = None
         """The daemon that knows where nodes are: they begin it, and never end it."""
         self._numbers = count(1)
@@ -52,6 +57,7 @@ class Rabbit:
     def __enter__(self) -> "Rabbit":
         try:
             self._names = subprocess.Popen(["epmd"], env=self._environment)
+            eventually(lambda: _listens(self._epmd), "epmd to start")
             self.start()
         except BaseException:  # it would outlive the tests
             self.__exit__()
@@ -92,20 +98,35 @@ class Rabbit:
                 stderr=out,
                 start_new_session=True,
             )
+        self._guard = subprocess.Popen(
+            ["sh", "-c", GUARD, "sh", *self._belongings],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         eventually(self._answers, "RabbitMQ to start")
+
+    @property
+    def _belongings(self) -> tuple[str, str, str]:
+        assert self._process is not None
+        assert self._names is not None
+        return str(self._process.pid), str(self._names.pid), str(self._folder)
 
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, (self._folder / "out").read_text()
         with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", self.port)).close()
-            return self.evaluate("rabbit:is_running()") == "true"
+            return (
+                _listens(self.port) and self.evaluate("rabbit:is_running()") == "true"
+            )
         return False
 
     def kill(self) -> None:
         """Kill the node as `kill -9` does; what it was to keep is there again after."""
         if self._process is None:
             return
+        if self._guard:
+            self._guard.kill()
+            self._guard.communicate()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(PATIENCE)
@@ -204,6 +225,13 @@ class Rabbit:
                 "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none"
             ),
         }
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port)).close()
+        return True
+    return False
 
 
 class VHost:
