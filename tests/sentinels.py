@@ -116,17 +116,19 @@ class Group:
 
     def __enter__(self) -> "Group":
         master, *replicas = self.servers
-        for server in self.servers:
-            self._stack.enter_context(server)
-        for replica in replicas:
-            with replica.client() as client:
-                client.replicaof("127.0.0.1", master.port)
-        for replica in replicas:
-            eventually(partial(self.follows, replica), "a replica")
-        for sentinel in self.sentinels:
-            self._stack.enter_context(sentinel)
-        for sentinel in self.sentinels:
-            eventually(partial(self._is_ready, sentinel), "a sentinel to know all")
+        with ExitStack() as stack:
+            for server in self.servers:
+                stack.enter_context(server)
+            for replica in replicas:
+                with replica.client() as client:
+                    client.replicaof("127.0.0.1", master.port)
+            for replica in replicas:
+                eventually(partial(self.follows, replica), "a replica")
+            for sentinel in self.sentinels:
+                stack.enter_context(sentinel)
+            for sentinel in self.sentinels:
+                self._await_ready(sentinel)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -135,10 +137,6 @@ class Group:
     @property
     def url(self) -> str:
         return ";".join(f"sentinel://127.0.0.1:{one.port}/0" for one in self.sentinels)
-
-    @property
-    def options(self) -> dict[str, object]:
-        return {"master_name": NAME}
 
     def role(self, server: Server) -> str:
         with server.client() as client:
@@ -158,25 +156,18 @@ class Group:
             )
         return next(one for one in self.servers if one.port == int(port))
 
-    def switch(self) -> Server:
-        """Have the sentinels make a replica the master, as an operator does."""
-        before = self.master()
-        eventually(self._is_switching, "a replica that is good enough")
-        return self.await_other(before)
-
-    def _is_switching(self) -> bool:
-        with self.sentinels[0].client() as client:
-            try:
-                return bool(client.execute_command("SENTINEL", "FAILOVER", NAME))
-            except redis.ResponseError:  # it has not heard enough of the replica yet
-                return False
-
     def await_other(self, before: Server) -> Server:
         """Return the master that is another one than `before`, once it is."""
         eventually(lambda: self.master() is not before, "another master")
         after = self.master()
         eventually(lambda: self.role(after) == "master", "it to be one")
         return after
+
+    def _await_ready(self, sentinel: Sentinel) -> None:
+        try:
+            eventually(partial(self._is_ready, sentinel), "a sentinel to know all")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {sentinel.table()}") from None
 
     def _is_ready(self, sentinel: Sentinel) -> bool:
         table = sentinel.table()
