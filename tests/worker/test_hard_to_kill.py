@@ -275,6 +275,11 @@ def test_whatever_a_message_holds_the_worker_lives_and_stays_small(
         reasons = all_reasons(server, len(messages))
         assert memory_of(worker.pid, "VmRSS") < before + 200 * MIB
         assert memory_of(worker.pid, "VmHWM") < 600 * MIB
+        # It is logged once the broker has answered, so a moment later.
+        eventually(
+            lambda: worker.log.read_text().count("set aside") >= len(messages),
+            "all of them to be said",
+        )
         log = worker.log.read_text()
 
     # The longest words first: the fewest reasons have them, in whatever order they are.
