@@ -366,6 +366,28 @@ def test_a_process_without_the_lead_writes_notes(
     assert broker.read_notes("paused") == {"a": b"why"}
 
 
+def test_who_leads_reads_the_notes_of_others_and_keeps_its_ledger(
+    broker: AMQPBroker, other: AMQPBroker, vhost: VHost
+) -> None:
+    term = led(broker)
+    broker.write_ledger(term, {"a": Mark(0, "f")}, (), 0)
+    broker.emit(term, [emission("a", 3)], TTL)
+    other.write_notes("paused", {"a": b"why"})
+
+    assert broker.read_notes("paused") == {"a": b"why"}
+    other.write_notes("paused", {}, gone=["a"])
+    assert broker.read_notes("paused") == {}
+
+    assert broker.emit(term, [emission("a", 3)], TTL) == [Outcome.KNOWN]
+    assert other.read_ledger().marks["a"].slot == 3
+    with vhost.channel() as channel:
+        channel.queue_delete("beatd.ledger.test")
+    broker.emit(term, [emission("b")], TTL)
+    other.write_notes("paused", {"b": b"why"})
+    assert broker.read_notes("paused") == {"b": b"why"}
+    assert sorted(broker.read_ledger().marks) == ["a", "b"]
+
+
 def test_a_stream_that_was_deleted_is_founded_anew_by_who_leads(
     broker: AMQPBroker, other: AMQPBroker, vhost: VHost
 ) -> None:

@@ -312,8 +312,10 @@ class StreamLedger:
                 )
 
     def read_notes(self, book: str) -> dict[str, bytes]:
-        self._refresh(idle)
+        """Return the notes, those of others as well: anybody may write them."""
         with self._state:
+            leads = self._term is not None and self._holds(self._term)
+            self._reader.read(idle, self._term if leads else None)
             return dict(self.ledger.notes.get(book, {}))
 
     def write_notes(

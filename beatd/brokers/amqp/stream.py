@@ -10,6 +10,7 @@ from amqp import exceptions as faults
 
 from beatd.brokers.amqp.line import Line
 from beatd.brokers.amqp.records import Ledger, Record, decoded, encoded
+from beatd.brokers.items import Term
 from beatd.brokers.oddities import Oddities
 from beatd.errors import BrokerUnavailable
 from beatd.instant import SECOND, Span
@@ -132,6 +133,7 @@ class Reader:
         self._number = 0
         """Of the connection by which was read; another one reads from the start."""
         self._next = 0
+        self._own: Term | None = None
         self._oddities = Oddities()
         self.ledger = Ledger()
         self.bytes = 0
@@ -139,13 +141,18 @@ class Reader:
 
     def forget(self) -> None:
         """Read from the start the next time."""
-        self._number = 0
+        self._number = self._next = 0
 
-    def read(self, on_part: Callable[[], object]) -> None:
-        """Read all that lies there now. Raises BrokerUnavailable."""
+    def read(self, on_part: Callable[[], object], own: Term | None = None) -> None:
+        """Read all that lies there now. Raises BrokerUnavailable.
+
+        Records of the term `own`, which goes on, are passed over: what this process has
+        written is in the ledger, which is not read from the start then.
+        """
+        self._own = own
         with self._line.connected() as connection:
             self._line.refuse_if_blocked()
-            if self._number != self._line.number:
+            if self._number != self._line.number and own is None:
                 self._number = 0
                 self._next, self.bytes, self.ledger = 0, 0, Ledger()
             marker = secrets.token_hex(8)
@@ -163,11 +170,13 @@ class Reader:
             try:
                 self._read_to(connection, marker, on_part)
             except BaseException:  # part of it may be read: all is read anew
-                self._number = 0
+                if own is None:
+                    self._number = 0
                 raise
             finally:
                 confirmed.close()
-            self._number = self._line.number
+            if own is None:
+                self._number = self._line.number
 
     def _read_to(
         self, connection: Any, marker: str, on_part: Callable[[], object]
@@ -202,6 +211,8 @@ class Reader:
         data = body.encode() if isinstance(body, str) else bytes(body)
         try:
             record = decoded(data)
+            if self._own and self._own.nonce == record.nonce:
+                return ""
             self.ledger.apply(record)
         except ValueError as error:
             words = "the stream %s has a record that cannot be read, and is passed"
