@@ -56,7 +56,9 @@ class Rabbit:
 
     def __enter__(self) -> "Rabbit":
         try:
-            self._names = subprocess.Popen(["epmd"], env=self._environment)
+            self._names = subprocess.Popen(
+                ["epmd"], env=self._environment, stderr=subprocess.DEVNULL
+            )
             eventually(lambda: _listens(self._epmd), "epmd to start")
             self.start()
         except BaseException:  # it would outlive the tests
