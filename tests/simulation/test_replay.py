@@ -86,9 +86,7 @@ LUA = {
     "a ledger that was set back is written to": Change(
         LEADS, "emit", "edition ~= before and edition ~= after", "false"
     ),
-    "a slot is emitted again": Change(
-        LEADS, "emit", "last >= tonumber(match(mark, '^%-?%d+'))", "false", 9
-    ),
+    "a slot is emitted again": Change(LEADS, "emit", "last >= slot", "false", 9),
     "an emission does not renew the lead": Change(
         LEADS, "emit", "call('PEXPIRE', KEYS[1], ARGV[2])", ""
     ),
