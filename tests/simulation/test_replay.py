@@ -24,7 +24,7 @@ LEADS = frozenset({Kind.FLAKY, Kind.SLOW, Kind.SET_BACK})
 
 SEEDS = {ALL: range(3), LEADS: range(7)}
 
-TRIES = 20
+TRIES = 30
 """So many seeds are tried until one shows that a part is missing."""
 
 
@@ -102,7 +102,7 @@ LUA = {
     "a run that began is forgotten": Change(
         ALL, "settle", "redis.call('HSET', KEYS[1], begun(token)", "tostring((token)"
     ),
-    "a late request takes": Change(ALL, "take", "request < last", "false"),
+    "a late request takes": Change(ALL, "take", "request < last", "false", 25),
     "a request takes again": Change(ALL, "take", "request == last", "false"),
     "a death is not counted": Change(
         ALL, "leave", "redis.pcall('HINCRBY', KEYS[4], digest, 1)", "0", 7
