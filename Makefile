@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 
-.PHONY: help demo quick test check docs promises simulate soak fuzz celery-suite bench clean
+.PHONY: help demo quick test check docs promises simulate soak fuzz celery-suite bench bench-million clean
 .DEFAULT_GOAL := help
 
 help:
@@ -115,6 +115,10 @@ BENCHMARKS := next_run at_once lateness start takeover worker sending commands
 
 bench: $(READY) $(PEERS:%=%/.ready)
 	@set -e; for name in $(or $(ONLY),$(BENCHMARKS)); do $(BIN)/python -m benchmarks.$$name; done
+
+# A million entries: some minutes, and a gigabyte.
+bench-million: $(READY)
+	$(BIN)/python -m benchmarks.start --entries 1000000 --schedules 5000 --runs 1 --only beatd
 
 clean:
 	rm -rf $(VENV) build dist demo
