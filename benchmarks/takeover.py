@@ -2,9 +2,9 @@
 
     python -m benchmarks.takeover [--entries 100000] [--runs 5] [--beatd before=PYTHON]
 
-Two schedulers with so many entries, of which one is due ten times a second. Seconds
-from the signal to the first emission of the standby: up to 0.1 s of them is the wait
-for the next slot. After SIGKILL the lead has to run out first: its time to live is 5 s.
+Two schedulers with so many entries, of which one is due ten times a second. The longest
+silence from the signal on, in seconds: up to 0.1 s of it is the wait for the next slot.
+After SIGKILL the lead has to run out first: its time to live is 5 s.
 """
 
 import argparse
@@ -32,7 +32,7 @@ WATCHED = 8
 
 
 def take_over(scheduler: Scheduler, entries: int, by: signal.Signals) -> float:
-    """Return the seconds from the signal to the end of the longest silence after it."""
+    """Return the longest silence after the signal, in seconds."""
     values = {"entries": entries, "schedules": 500, "month": far_month()}
     with place() as here:
         (here.directory / "standby").mkdir()
@@ -54,19 +54,16 @@ def take_over(scheduler: Scheduler, entries: int, by: signal.Signals) -> float:
 
 
 def longest_silence(count: Callable[[], int], began: float) -> float:
-    """Return when the longest silence from now on ended, in seconds after `began`."""
-    known, heard = count(), began
-    longest = ended = 0.0
+    """Return the longest silence from `began` on, in seconds."""
+    known, heard, longest = count(), began, 0.0
     while (now := time.time()) < began + WATCHED:
         if count() > known:
             known = count()
-            if now - heard > longest:
-                longest, ended = now - heard, now
-            heard = now
+            longest, heard = max(longest, now - heard), now
         time.sleep(0.001)
     if time.time() - heard > longest:
         raise GivenUp(f"nothing was emitted {WATCHED} s after the signal")
-    return ended - began
+    return longest
 
 
 def measure(scheduler: Scheduler, entries: int) -> Figures:
