@@ -16,7 +16,7 @@ from benchmarks.harness import RESULTS, ROOT
 
 PAGE = ROOT / "docs/performance.md"
 SCRIPTS = (
-    *("at_once", "lateness", "start", "million", "tick", "takeover"),
+    *("at_once", "lateness", "start", "million", "takeover"),
     *("next_run", "worker", "sending", "commands"),
 )
 NOT_MEASURED = "not measured"

@@ -144,7 +144,7 @@ MUTATIONS = {
         "_answered",
         lambda _: _whatever_is_answered,
         frozenset([Kind.WORKER_PAUSED, Kind.WORKER_REQUESTS]),
-        9,
+        19,
     ),
     # The same, where it lies in its queue once more, and the worker has it twice.
     "answered-after-a-loss": Mutation(
@@ -152,7 +152,7 @@ MUTATIONS = {
         "_answered",
         lambda _: _whatever_is_answered,
         frozenset([Kind.SET_BACK, Kind.WORKER_PAUSED]),
-        7,
+        133,
     ),
     # A worker does not know what it has begun before a loss.
     "begun-once": Mutation(
