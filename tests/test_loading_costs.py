@@ -1,7 +1,7 @@
 """What it costs to load many entries: counted, not timed."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from beatd.brokers.memory import MemoryBroker
 from beatd.config.calls import EntryCall, PlainCalls
 from beatd.config.loading import Config, Wanted, examine
-from beatd.instant import MINUTE
+from beatd.instant import DAY, HOUR, MINUTE, SECOND
 from beatd.message import MessageFormat
 from beatd.routing import Route, Router
 from beatd.scheduler.file_view import ledger_rows, understand
@@ -19,7 +20,7 @@ from beatd.schedules import cron, crontab
 from beatd.schedules.interval import Every
 from beatd.timetable.ledger import Mark
 from beatd.timetable.timetable import Timetable
-from tests.fakes import NOON, CountedSchedule, entry
+from tests.fakes import NOON, CountedSchedule, FakeClock, entry, scheduler_of
 
 UTC_ZONE = ZoneInfo("UTC")
 
@@ -227,3 +228,41 @@ def test_the_slot_of_entries_that_are_alike_is_looked_for_once() -> None:
 
     assert schedule.asked == ["next_after"]
     assert [one.name for one in timetable] == [f"e{n}" for n in range(100)]
+
+
+class Rows(dict[str, Any]):
+    """Counts how often all of it is gone through."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        self.passes += 1
+        return super().__iter__()
+
+    def items(self) -> Any:
+        self.passes += 1
+        return super().items()
+
+    def values(self) -> Any:
+        self.passes += 1
+        return super().values()
+
+
+def test_a_tick_goes_through_what_is_due_and_not_through_what_exists() -> None:
+    clock = FakeClock()
+    often = [entry(f"often-{n}", Every(MINUTE)) for n in range(10)]
+    seldom = [entry(f"seldom-{n}", Every(DAY, offset=HOUR)) for n in range(1000)]
+    scheduler = scheduler_of(*often, *seldom, broker=MemoryBroker(clock), clock=clock)
+    while scheduler.leadership.term is None or not scheduler.digest:
+        clock.go_to(clock.now() + SECOND)
+        scheduler.tick(clock.now())
+    rows = scheduler.timetable._rows = Rows(scheduler.timetable._rows)
+    entries = Rows(scheduler.takeover.configs.entries)
+    scheduler.takeover.configs.entries = entries
+
+    while clock.now() < NOON + 2 * MINUTE + 10 * SECOND:
+        clock.go_to(clock.now() + SECOND)
+        scheduler.tick(clock.now())
+
+    assert scheduler.pulse.emitted == 20
+    assert (rows.passes, entries.passes) == (0, 0)
