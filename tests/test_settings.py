@@ -240,7 +240,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (
         {"broker_url": "http://host"},
         "broker_url: no broker for the scheme 'http'; beatd knows redis, rediss,"
-        " redis+socket, unix, sentinel, sqlite, memory",
+        " redis+socket, unix, sentinel, amqp, amqps, pyamqp, sqlite, memory",
     ),
     (
         {"broker_url": "redis://:secret@host:port/0"},

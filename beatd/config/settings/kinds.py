@@ -229,10 +229,13 @@ def _unencoded() -> Unfit:
     return Unfit("its password has a character that has to be encoded", ENCODE)
 
 
-_OURS = ("redis", "rediss", "redis+socket", "unix", "sentinel", "sqlite", "memory")
+_OURS = (
+    *("redis", "rediss", "redis+socket", "unix", "sentinel"),
+    *("amqp", "amqps", "pyamqp", "sqlite", "memory"),
+)
 SCHEMES = (
     *_OURS,
-    *("amqp", "amqps", "pyamqp", "librabbitmq", "sqs", "SQS", "mongodb", "zookeeper"),
+    *("librabbitmq", "sqs", "SQS", "mongodb", "zookeeper"),
     *("consul", "etcd", "filesystem", "pyro", "confluentkafka", "gcpubsub", "qpid"),
     *("azureservicebus", "azurestoragequeues", "SLMQ", "hazelcast"),
 )
